@@ -1,0 +1,131 @@
+"""The nouns that walk through the house: ClassTable, Sample, Prediction.
+
+Inside segpipe a label array holds *class ids* ``0 .. n_classes - 1`` and `IGNORE`; what a mask file stores (0/128/255, say) is
+the business of `ClassTable.values` and ends at the door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+IGNORE = 255
+"""The label of a pixel that counts nowhere: not in the loss, not in a score."""
+
+UNKNOWN = 254
+"""The label of a pixel whose file value the class table does not know. Validation refuses it; training never sees it."""
+
+MAX_CLASSES = 250
+"""Class ids are uint8, and the last few values are spoken for."""
+
+_PALETTE = (
+    (0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
+    (128, 64, 128), (107, 142, 35), (70, 130, 180), (220, 20, 60), (153, 153, 153), (119, 11, 32), (0, 60, 100), (190, 153, 153),
+)  # fmt: skip
+"""Colours for classes that bring none: Okabe and Ito's colour-blind safe set first, then street-scene customs."""
+
+
+def default_color(index: int) -> tuple[int, int, int]:
+    """A colour (RGB, 0..255) for the class at this place of the table; the same one every time."""
+    return _PALETTE[index] if index < len(_PALETTE) else tuple((index * k) % 200 + 40 for k in (97, 57, 131))  # type: ignore[return-value]
+
+
+class ClassSpec(BaseModel):
+    """One class: its name, the pixel value that stands for it in mask files, and the colour that it is drawn in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(min_length=1)
+    value: int = Field(ge=0, le=65535)
+    color: tuple[int, int, int]
+
+
+class ClassTable(BaseModel):
+    """The classes of a dataset; a class id is a place in `classes`. `ignore` lists file values that count nowhere."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    classes: tuple[ClassSpec, ...] = Field(min_length=2, max_length=MAX_CLASSES)
+    ignore: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> ClassTable:
+        values = [c.value for c in self.classes] + list(self.ignore)
+        if len(set(values)) != len(values):
+            raise ValueError(f"pixel values must differ from each other, found {values}")
+        names = [c.name for c in self.classes]
+        if len(set(names)) != len(names):
+            raise ValueError(f"class names must differ from each other, found {names}")
+        return self
+
+    @classmethod
+    def from_names(cls, names: list[str], values: list[int] | None = None, ignore: tuple[int, ...] = ()) -> ClassTable:
+        """A table with default colours; class k has pixel value k unless `values` says otherwise."""
+        chosen = values if values is not None else list(range(len(names)))
+        specs = tuple(
+            ClassSpec(name=n, value=v, color=default_color(i)) for i, (n, v) in enumerate(zip(names, chosen, strict=True))
+        )
+        return cls(classes=specs, ignore=ignore)
+
+    @property
+    def names(self) -> list[str]:
+        """Class names, by class id."""
+        return [c.name for c in self.classes]
+
+    @property
+    def colors(self) -> npt.NDArray[np.uint8]:
+        """Colours, shape (n_classes, 3), RGB 0..255, by class id."""
+        return np.array([c.color for c in self.classes], np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def encode(self, mask: np.ndarray) -> npt.NDArray[np.uint8]:
+        """File values, shape (H, W), any unsigned integer dtype -> class ids, uint8; `IGNORE` and `UNKNOWN` where they apply."""
+        table = np.full(65536, UNKNOWN, np.uint8)
+        table[list(self.ignore)] = IGNORE
+        for index, spec in enumerate(self.classes):
+            table[spec.value] = index
+        return table[mask]
+
+    def decode(self, labels: np.ndarray) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        """Class ids, shape (H, W) -> the values that mask files store; ignored pixels get the first ignored value (or 255)."""
+        top = max([c.value for c in self.classes] + list(self.ignore) + [255])
+        table = np.zeros(256, np.uint8 if top <= 255 else np.uint16)
+        table[IGNORE] = self.ignore[0] if self.ignore else 255
+        for index, spec in enumerate(self.classes):
+            table[index] = spec.value
+        return table[labels]  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image.
+
+    image: (H, W, C), uint8, uint16 or float32, as stored (no normalisation).
+    labels: (H, W), uint8 class ids, `IGNORE` where nothing counts; None for an image without a label.
+    instances: (H, W), uint16 object ids, 0 for none; None where the dataset has no objects.
+    group: images of one group (patient, slide, video) never stand in two splits; None where there is no such thing.
+    """
+
+    key: str
+    image: np.ndarray
+    labels: npt.NDArray[np.uint8] | None = None
+    instances: npt.NDArray[np.uint16] | None = None
+    group: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a `Segmenter` says of one image.
+
+    class_ids: (H, W), uint8.
+    probabilities: (n_classes, H, W), float32, summing to 1 over classes; None unless asked for.
+    """
+
+    class_ids: npt.NDArray[np.uint8]
+    probabilities: npt.NDArray[np.float32] | None = None
