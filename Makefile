@@ -1,0 +1,35 @@
+# Set-up is two commands: `make demo` shows the main job end to end, `make test` checks everything.
+# Python 3.11+, Git and make are all it needs; `uv` is fetched into .venv where the machine has none.
+.PHONY: setup demo test lint lock clean
+PYTHON ?= python3
+# A CPU-only PyTorch, where its index can be reached: make setup TORCH_BACKEND=cpu
+TORCH_BACKEND ?=
+BIN := .venv/bin
+
+setup: .venv/.ready
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "segpipe needs Python 3.11+; set PYTHON=/path/to/it"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -E '^uv==' requirements.lock | cut -d' ' -f1)"
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND)) requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: setup
+	@$(BIN)/segpipe demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: setup
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url -q -o requirements.lock
+
+clean:
+	rm -rf demo .venv

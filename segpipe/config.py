@@ -1,0 +1,270 @@
+"""params.yaml as types: one source of defaults, of checks and of the words that explain a key.
+
+Unknown keys are refused, with the nearest known one named. A candidate's own keys (encoder and so on) belong to its family
+(`segpipe.models.registry`), which checks them; here they are carried.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from segpipe.errors import ConfigError
+from segpipe.files import read_bytes
+
+PARAMS_FILE = "params.yaml"
+
+
+class Section(BaseModel):
+    """A part of params.yaml: immutable, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataParams(Section):
+    """How `data/` is read."""
+
+    max_megapixels: float = Field(100.0, gt=0, le=2000)
+    """An image with more pixels is refused before it is decoded."""
+    max_file_mb: float = Field(512.0, gt=0)
+    """A file with more bytes is refused before it is read."""
+
+
+class SplitParams(Section):
+    """How images without a given split are dealt out: by a hash of content (or group), so that adding images moves none."""
+
+    val: float = Field(0.15, gt=0, lt=1)
+    test: float = Field(0.20, gt=0, lt=1)
+    seed: int = 0
+
+    @field_validator("test")
+    @classmethod
+    def _leaves_some(cls, test: float, info: Any) -> float:
+        if test + info.data.get("val", 0) >= 1:
+            raise ValueError("val and test together leave nothing to train on")
+        return test
+
+
+class ValidateParams(Section):
+    """What Great Expectations demands of the manifest."""
+
+    severity: dict[str, Literal["error", "warning", "off"]] = {}
+    """Overrides by expectation name (the names are on the validation page), e.g. {near_empty_masks: error}."""
+    min_images: int = Field(1, ge=1)
+    """The smallest number of images in each split."""
+
+
+Budget = Annotated[str, Field(pattern=r"^\s*\d+(\.\d+)?\s*(s|m|h|steps?|epochs?)\s*$")]
+
+
+class TrainParams(Section):
+    """What `plan` turns into a training plan. `null` means: chosen from the data."""
+
+    budget: Budget = "2m"
+    """How long to train each candidate: "90s", "10m", "2h", "500 steps" or "40 epochs"."""
+    seed: int = Field(0, ge=0)
+    patch: int | None = Field(None, ge=32, multiple_of=32)
+    """Edge of the square training crop in pixels."""
+    batch: int | None = Field(None, ge=1)
+    learning_rate: float | None = Field(None, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    dice_weight: float = Field(0.5, ge=0)
+    """Weight of the Dice loss beside cross entropy."""
+    class_balance: float = Field(0.5, ge=0, le=1)
+    """Exponent of 1/frequency in the class weights of the cross entropy: 0 gives equal weights."""
+    rare_crops: float = Field(0.5, ge=0, le=1)
+    """Share of the crops that are centred on a pixel of a class drawn at random, so that rare classes are seen."""
+    ema: float = Field(0.99, ge=0, lt=1)
+    """Decay of the running average of weights that is evaluated and kept; 0 turns it off."""
+    augment: Literal["off", "light", "medium", "strong"] = "medium"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: bool | Literal["auto"] = "auto"
+    compile: bool | Literal["auto"] = "auto"
+    devices: int = Field(1, ge=1)
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+
+
+class Candidate(BaseModel):
+    """One competitor: a family and that family's own keys, with its own `train` settings over the common ones."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    family: str
+    train: dict[str, Any] = {}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that belong to the family."""
+        return dict(self.model_extra or {})
+
+
+class EvaluateParams(Section):
+    """What `evaluate` writes beside the metrics."""
+
+    gallery: int = Field(4, ge=0, le=50)
+    """How many of the worst, the typical and the best images are drawn (each)."""
+    resamples: int = Field(2000, ge=200, le=100_000)
+    """Bootstrap resamples behind each interval."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+
+
+class FloorGate(Section):
+    """The lower confidence bound of the metric must reach a value."""
+
+    metric: str = "iou.dataset.macro"
+    at_least: float = 0.3
+    reason: str = "below this a model is of no use"
+
+
+class BaselineGate(Section):
+    """The winner must beat the best classical baseline: the lower bound of the paired difference is above `margin`."""
+
+    metric: str = "iou.dataset.macro"
+    margin: float = 0.0
+    reason: str = "a network that k-means matches has learned nothing"
+
+
+class ChampionGate(Section):
+    """The winner must not be worse than what serves now: the lower bound of the paired difference is above -margin."""
+
+    metric: str = "iou.dataset.macro"
+    margin: float = Field(0.02, ge=0)
+    reason: str = "a release must not take anything away from its users"
+
+
+class GateParams(Section):
+    """What the winner must pass before it is released; `null` switches a gate off."""
+
+    floor: FloorGate | None = FloorGate()
+    baseline: BaselineGate | None = BaselineGate()
+    champion: ChampionGate | None = ChampionGate()
+
+
+class ExportParams(Section):
+    """What leaves the pipeline."""
+
+    golden: int = Field(4, ge=1, le=32)
+    """How many test images travel with the bundle, to check every later copy of the model against."""
+    min_agreement: float = Field(0.999, gt=0.5, le=1)
+    """Share of pixels on which an engine must give the same class as the trained network."""
+
+
+class ReleaseParams(Section):
+    """What happens to a winner that passed."""
+
+    name: str = Field("segmenter", pattern=r"^[a-z][a-z0-9-]*$")
+    promote: Literal["auto", "manual"] = "auto"
+    """auto: a winner that passed every gate and the blessing goes live; manual: `segpipe promote VERSION` does it."""
+    stage: str = Field("prod", pattern=r"^[a-z][a-z0-9-]*$")
+
+
+class ServeParams(Section):
+    """The endpoint."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(3000, ge=1, le=65535)
+    workers: int = Field(1, ge=1, le=64)
+    max_upload_mb: float = Field(32.0, gt=0)
+    max_megapixels: float = Field(40.0, gt=0)
+
+
+class Params(BaseModel):
+    """The whole of params.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    data: DataParams = DataParams()
+    split: SplitParams = SplitParams()  # type: ignore[call-arg]
+    validation: ValidateParams = Field(ValidateParams(), alias="validate")  # type: ignore[call-arg]
+    train: TrainParams = TrainParams()  # type: ignore[call-arg]
+    candidates: dict[Annotated[str, Field(pattern=r"^[a-zA-Z][\w-]*$")], Candidate] = Field(min_length=1)
+    evaluate: EvaluateParams = EvaluateParams()  # type: ignore[call-arg]
+    gates: GateParams = GateParams()
+    export: ExportParams = ExportParams()  # type: ignore[call-arg]
+    release: ReleaseParams = ReleaseParams()  # type: ignore[call-arg]
+    serve: ServeParams = ServeParams()  # type: ignore[call-arg]
+
+    def candidate(self, name: str) -> Candidate:
+        """The candidate of this name, or an error that lists those there are."""
+        if name not in self.candidates:
+            raise ConfigError(
+                "no such candidate", where=PARAMS_FILE, found=name, expected=" or ".join(self.candidates),
+                fix=f"name one of them, or add `{name}:` under `candidates:`",
+            )  # fmt: skip
+        return self.candidates[name]
+
+    def train_for(self, name: str) -> TrainParams:
+        """The common training settings with the candidate's own over them."""
+        own = self.candidate(name).train
+        try:
+            return TrainParams.model_validate(self.train.model_dump() | own)
+        except ValidationError as error:
+            raise config_error(error, f"{PARAMS_FILE}: candidates.{name}.train", TrainParams) from error
+
+
+def config_error(error: ValidationError, where: str | Path, model: type[BaseModel]) -> ConfigError:
+    """The first complaint of pydantic as one line: the key, the value found, what was expected, the nearest known key."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(model, first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        fix = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+        return ConfigError(f"unknown key `{key}`{more}", where=where, fix=fix)
+    found = "nothing" if first["type"] == "missing" else repr(first["input"])[:80]
+    message = re.sub(r"^Value error, ", "", first["msg"])
+    return ConfigError(f"`{key}` is wrong{more}" if key else f"wrong{more}", where=where, found=found, expected=message[:1].lower() + message[1:])  # fmt: skip
+
+
+def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys that a model knows at a place such as ("gates", "floor")."""
+    for part in location:
+        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
+        types = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
+        inner = next((t for t in types if isinstance(t, type) and issubclass(t, BaseModel)), None)
+        if inner is None:
+            return []
+        model = inner
+    return [f.alias or name for name, f in model.model_fields.items()]
+
+
+def load_params(root: Path = Path()) -> Params:
+    """Read and check `root/params.yaml`."""
+    path = root / PARAMS_FILE
+    if not path.exists():
+        raise ConfigError(
+            "no params.yaml here", where=root.resolve(), fix="go to a workspace, or make one: segpipe init DIR --data IMAGES"
+        )
+    return parse_params(read_bytes(path, 1 << 20).decode(), PARAMS_FILE)
+
+
+def parse_params(text: str, where: str = PARAMS_FILE) -> Params:
+    """Parse and check the text of a params.yaml."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"is not valid YAML: {error}", where=where) from error
+    if not isinstance(content, dict):
+        raise ConfigError("holds no settings", where=where, found=type(content).__name__, expected="a mapping of sections")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise config_error(error, where, Params) from error
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_budget(budget: str) -> tuple[Literal["seconds", "steps", "epochs"], float]:
+    """'90s' -> ("seconds", 90.0), '500 steps' -> ("steps", 500.0), '40 epochs' -> ("epochs", 40.0)."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|step|epoch)s?\s*", budget)
+    if not match or not float(match[1]):
+        raise ConfigError("not a training budget", found=repr(budget), expected='such as "90s", "10m", "2h", "500 steps" or "40 epochs"')
+    amount, unit = float(match[1]), match[2]
+    if unit in _UNITS:
+        return "seconds", amount * _UNITS[unit]
+    return ("steps", amount) if unit == "step" else ("epochs", amount)

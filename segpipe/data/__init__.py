@@ -1,0 +1,1 @@
+"""Images in: layouts, the manifest, splits, shards, the embedded demo data."""

@@ -1,0 +1,115 @@
+"""What runs a network: torch, ONNX Runtime or OpenVINO, behind one call.
+
+An engine maps a normalised batch (N, C, H, W), float32, with H and W multiples of the model's stride, to logits
+(N, n_classes, H, W), float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from segpipe.errors import ConfigError, MissingError
+
+if TYPE_CHECKING:
+    import torch
+
+Batch = npt.NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """A network that is ready to run."""
+
+    name: str
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Logits (N, n_classes, H, W) of a normalised batch (N, C, H, W)."""
+
+
+class TorchEngine:
+    """A torch module in evaluation mode; `autocast` runs it in bfloat16 where that is allowed to be."""
+
+    name = "torch"
+
+    def __init__(
+        self, module: torch.nn.Module, device: str | torch.device = "cpu", autocast: bool = False, channels_last: bool = False
+    ) -> None:
+        self.module, self.device, self.autocast, self.channels_last = module, device, autocast, channels_last
+
+    def __call__(self, batch: Batch) -> Batch:
+        import torch
+
+        was_training = self.module.training
+        self.module.eval()
+        try:
+            with torch.inference_mode():
+                x = torch.from_numpy(batch).to(self.device, non_blocking=True)
+                if self.channels_last:
+                    x = x.contiguous(memory_format=torch.channels_last)
+                kind = torch.device(self.device).type
+                with torch.autocast(kind, torch.bfloat16) if self.autocast else contextlib.nullcontext():
+                    logits = self.module(x)
+                return logits.float().cpu().numpy()  # type: ignore[no-any-return]
+        finally:
+            self.module.train(was_training)
+
+
+class OnnxEngine:
+    """ONNX Runtime on the CPU, or on CUDA where the installed build has it."""
+
+    def __init__(self, path: Path, name: str = "onnxruntime", threads: int = 0) -> None:
+        import onnxruntime as ort
+
+        self.name = name
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        providers = [p for p in wanted if p in ort.get_available_providers()]
+        self._session = ort.InferenceSession(str(path), options, providers=providers)
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, batch: Batch) -> Batch:
+        return self._session.run(None, {self._input: batch})[0]  # type: ignore[no-any-return]
+
+
+class OpenVinoEngine:
+    """OpenVINO on the CPU, in float32 or (where the processor has it, about twice as fast) bfloat16."""
+
+    def __init__(self, path: Path, name: str, precision: str, threads: int = 0) -> None:
+        import openvino as ov
+
+        self.name = name
+        settings: dict[str, object] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        compiled = ov.Core().compile_model(str(path), "CPU", settings)
+        self._compiled = compiled
+
+    def __call__(self, batch: Batch) -> Batch:
+        # A request of its own for each call: server threads must not share one.
+        result = self._compiled.create_infer_request().infer([batch], share_inputs=True)
+        return np.array(result[0], np.float32)
+
+
+GRAPH_ENGINES: dict[str, Callable[[Path, int], Engine]] = {
+    "onnxruntime": lambda path, threads: OnnxEngine(path, "onnxruntime", threads),
+    "openvino": lambda path, threads: OpenVinoEngine(path, "openvino", "f32", threads),
+    "openvino-bf16": lambda path, threads: OpenVinoEngine(path, "openvino-bf16", "bf16", threads),
+}
+"""Engines that run an ONNX graph, by the name that segmenter.json pins."""
+
+
+def graph_engine(name: str, path: Path, threads: int = 0) -> Engine:
+    """The engine of this name on an ONNX file; `threads` 0 leaves the choice to the engine."""
+    if name not in GRAPH_ENGINES:
+        raise ConfigError("no such engine", found=name, expected=" or ".join(GRAPH_ENGINES))
+    try:
+        return GRAPH_ENGINES[name](path, threads)
+    except ImportError as error:
+        raise MissingError(f"engine {name} is not installed here", fix=f"pip install {name.split('-')[0]}") from error

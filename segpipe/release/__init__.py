@@ -1,0 +1,1 @@
+"""From a winner to a version: bundle, Bento, blessing, registry."""
