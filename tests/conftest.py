@@ -1,0 +1,35 @@
+"""What every test may ask for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Quiet, offline, and away from the user's own state.
+os.environ.update(
+    DO_NOT_TRACK="1",
+    GX_ANALYTICS_ENABLED="false",
+    BENTOML_DO_NOT_TRACK="True",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    NO_ALBUMENTATIONS_UPDATE="1",
+    HF_HUB_OFFLINE="1",
+)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real datasets beside the checkout; the test is skipped where it is absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("real datasets (../shared/data) are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The top of this repository."""
+    return ROOT
