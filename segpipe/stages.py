@@ -1,0 +1,244 @@
+"""One function a DVC stage: read parameters and inputs, call the library, write outs.
+
+Each takes the workspace folder (it holds params.yaml, dvc.yaml and data/) and writes just what dvc.yaml names as its outs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segpipe.config import load_params
+from segpipe.errors import DataError, MissingError
+from segpipe.files import atomic_path, read_json, write_text
+from segpipe.progress import say
+
+if TYPE_CHECKING:
+    from segpipe.data.manifest import Fingerprint
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where the outs of the stages lie in a workspace; dvc.yaml names the same places."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        """The labelled images."""
+        return self.root / "data"
+
+    @property
+    def manifest(self) -> Path:
+        """A row about each image."""
+        return self.root / "artifacts" / "manifest.parquet"
+
+    @property
+    def fingerprint(self) -> Path:
+        """The dataset in numbers."""
+        return self.root / "artifacts" / "fingerprint.json"
+
+    @property
+    def validation(self) -> Path:
+        """Findings and their page."""
+        return self.root / "reports" / "validation"
+
+    @property
+    def splits(self) -> Path:
+        """Which image stands in which split."""
+        return self.root / "artifacts" / "splits.parquet"
+
+    @property
+    def shards(self) -> Path:
+        """Decoded images, memory-mapped."""
+        return self.root / "artifacts" / "shards"
+
+    @property
+    def selection(self) -> Path:
+        """The winner and the verdicts."""
+        return self.root / "selection.json"
+
+    @property
+    def report(self) -> Path:
+        """The page that people read."""
+        return self.root / "reports" / "report.html"
+
+    @property
+    def bundle(self) -> Path:
+        """The winner, exported."""
+        return self.root / "bundle"
+
+    def plan(self, name: str) -> Path:
+        """How a candidate is trained."""
+        return self.root / "plans" / f"{name}.json"
+
+    def model(self, name: str) -> Path:
+        """A trained candidate."""
+        return self.root / "models" / name
+
+    def training(self, name: str) -> Path:
+        """Curves and timings of a candidate's training."""
+        return self.root / "training" / name
+
+    def checkpoints(self, name: str) -> Path:
+        """What a killed training continues from; no out of a stage, so that DVC leaves it alone."""
+        return self.root / ".segpipe" / "checkpoints" / name
+
+    def evaluation(self, name: str) -> Path:
+        """Scores of a candidate on the test split."""
+        return self.root / "evaluation" / name
+
+
+def _needs(path: Path, stage: str) -> Path:
+    """A stage's input, or an error that names the stage which makes it."""
+    if not path.exists():
+        raise MissingError("an input of this stage is not there", where=path, fix=f"run `segpipe run`, or `dvc repro {stage}`")
+    return path
+
+
+def _fingerprint(paths: Paths) -> Fingerprint:
+    from segpipe.data.manifest import Fingerprint
+
+    return Fingerprint.read(_needs(paths.fingerprint, "ingest"))
+
+
+def ingest(root: Path) -> None:
+    """data/ -> manifest.parquet, fingerprint.json: decode every file once; a bad one becomes a row with its error."""
+    from segpipe.data.dataset import load_dataset
+    from segpipe.data.manifest import build_manifest, make_fingerprint, write_manifest
+
+    paths, params = Paths(root), load_params(root)
+    if not paths.data.is_dir():
+        raise MissingError("no data here", where=paths.data, fix="segpipe data import SRC --format folder, dvc pull, or segpipe data demo")
+    dataset = load_dataset(paths.data)
+    frame = build_manifest(dataset, params.data, params.split)
+    write_manifest(frame, paths.manifest)
+    fingerprint = make_fingerprint(frame, dataset.classes)
+    fingerprint.write(paths.fingerprint)
+    counts = ", ".join(f"{count} {split}" for split, count in fingerprint.n_images.items())
+    say(f"ingest: {len(frame)} images ({counts}), {len(dataset.classes)} classes, {int(frame['error'].notna().sum())} unreadable")
+
+
+def validate(root: Path) -> None:
+    """manifest -> reports/validation/; a DataError where a finding of severity error stands."""
+    from segpipe.data.manifest import read_manifest
+    from segpipe.validation.expectations import validate_manifest
+    from segpipe.validation.report import write_validation
+
+    paths, params = Paths(root), load_params(root)
+    frame, fingerprint = read_manifest(_needs(paths.manifest, "ingest")), _fingerprint(paths)
+    findings, gx_result = validate_manifest(frame, fingerprint, params.validation)
+    write_validation(paths.validation, findings, gx_result, frame, paths.data)
+    errors = [f for f in findings if f.severity == "error"]
+    for finding in sorted(findings, key=lambda f: f.severity)[:20]:
+        say(f"validate: {finding.severity}: {finding.file or 'dataset'}: {finding.found} (expected {finding.expected}). Fix: {finding.fix}")
+    say(f"validate: {len(errors)} errors, {len(findings) - len(errors)} warnings; page: {paths.validation / 'index.html'}")
+    if errors:
+        raise DataError(
+            f"{len(errors)} finding(s) of severity error in the data, the first: {errors[0].found}",
+            where=errors[0].file or "data", expected=errors[0].expected,
+            fix=f"{errors[0].fix}; all of them: {paths.validation / 'index.html'}",
+        )  # fmt: skip
+
+
+def prepare(root: Path) -> None:
+    """data/ + manifest -> splits.parquet and one set of memory-mapped shards a split."""
+    from segpipe.data.dataset import load_dataset, load_sample
+    from segpipe.data.manifest import read_manifest
+    from segpipe.data.shards import write_shards
+    from segpipe.progress import track
+
+    paths, params = Paths(root), load_params(root)
+    if not read_json(_needs(paths.validation / "findings.json", "validate"))["passed"]:
+        raise DataError("the data did not pass validation", where=paths.validation / "index.html", fix="mend what the page lists")
+    frame = read_manifest(_needs(paths.manifest, "ingest"))
+    usable = frame[frame["error"].isna() & frame["mask_path"].notna()]
+    dataset = load_dataset(paths.data)
+    items = {item.key: item for item in dataset.items}
+    staging = paths.shards.with_name(".shards")
+    shutil.rmtree(staging, ignore_errors=True)
+    for split, rows in usable.groupby("split", sort=True):
+        samples = (load_sample(items[key], dataset.classes, params.data) for key in track(rows["key"], f"prepare {split}", len(rows)))
+        write_shards(staging, str(split), samples, len(dataset.classes))
+    shutil.rmtree(paths.shards, ignore_errors=True)
+    staging.rename(paths.shards)
+    with atomic_path(paths.splits) as target:
+        usable[["key", "path", "mask_path", "group", "split"]].to_parquet(target, index=False)
+    size = sum(p.stat().st_size for p in paths.shards.iterdir()) / 1e6
+    say(f"prepare: {len(usable)} of {len(frame)} images in shards of {size:,.0f} MB")
+
+
+def plan(root: Path, name: str, refresh: bool = False) -> None:
+    """fingerprint + params -> plans/NAME.json: how the candidate is trained, with the speeds measured on this machine.
+
+    DVC calls this when data or parameters changed; `refresh` is the user's word that the machine did, and keeps nothing either.
+    """
+    from segpipe.training.plan import explain, make_plan
+
+    paths, params = Paths(root), load_params(root)
+    made = make_plan(name, params, _fingerprint(paths), _needs(paths.shards, "prepare"))
+    made.write(paths.plan(name))
+    say(explain(made))
+    if refresh:
+        say(f"plans/{name}.json is new: `segpipe run` (or `dvc repro`) trains by it")
+
+
+def train(root: Path, name: str) -> None:
+    """shards + plan -> models/NAME/ (weights, segmenter.json, history) and training/NAME/ (curves and timings)."""
+    from segpipe.training.loop import train as run_training
+    from segpipe.training.plan import Plan
+
+    paths = Paths(root)
+    load_params(root).candidate(name)
+    made = Plan.read(_needs(paths.plan(name), f"plan@{name}"))
+    run_training(made, _fingerprint(paths), _needs(paths.shards, "prepare"), paths.model(name), paths.training(name), paths.checkpoints(name))
+
+
+def evaluate(root: Path, name: str) -> None:
+    """model + test shards -> evaluation/NAME/: metrics, confusion matrix, a row an image, gallery."""
+    from segpipe.data.shards import ShardReader
+    from segpipe.evaluation.evaluate import evaluate_candidate
+    from segpipe.inference.trained import load_trained
+
+    paths, params = Paths(root), load_params(root)
+    params.candidate(name)
+    model = _needs(paths.model(name), f"train@{name}")
+    score = read_json(model / "history.json").get("best_score")
+    reader = ShardReader(_needs(paths.shards, "prepare"), "test")
+    evaluate_candidate(load_trained(model), reader, paths.evaluation(name), params.evaluate, name, val_score=score)
+
+
+def select(root: Path) -> None:
+    """evaluations + champion.json -> selection.json (ranking, winner, every gate) and reports/report.html."""
+    from segpipe.evaluation.report import write_report
+    from segpipe.evaluation.selection import select as choose
+    from segpipe.release.registry import live
+
+    paths, params = Paths(root), load_params(root)
+    fingerprint = _fingerprint(paths)
+    selection = choose(root, params, fingerprint, _needs(paths.shards, "prepare"))
+    write_text(paths.selection, selection.model_dump_json(indent=2) + "\n")
+    write_report(root, selection, params, fingerprint, paths.report)
+    for gate in selection.gates:
+        say(f"select: {gate.sentence}")
+    compared, serving = read_json(root / "champion.json")["version"], live(root, params.release.stage)
+    if compared != serving:
+        say(
+            f"select: note: {params.release.stage} is {serving or 'empty'} now, while champion.json says {compared or 'none'}; "
+            "`segpipe run` compares with what serves"
+        )
+
+
+def export(root: Path) -> None:
+    """winner -> bundle/: ONNX, segmenter.json with the fastest engine that agrees, golden images, model card."""
+    from segpipe.data.shards import ShardReader
+    from segpipe.release.export import export_bundle
+
+    paths, params = Paths(root), load_params(root)
+    selection = read_json(_needs(paths.selection, "select"))
+    if selection["winner"] is None:
+        raise MissingError("there is no winner to export", where=paths.selection, fix="add a trainable candidate to params.yaml")
+    reader = ShardReader(_needs(paths.shards, "prepare"), "test")
+    export_bundle(_needs(paths.model(selection["winner"]), "train"), reader, selection, params.export, paths.bundle)
