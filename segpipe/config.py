@@ -217,7 +217,10 @@ def config_error(error: ValidationError, where: str | Path, model: type[BaseMode
         return ConfigError(f"unknown key `{key}`{more}", where=where, fix=fix)
     found = "nothing" if first["type"] == "missing" else repr(first["input"])[:80]
     message = re.sub(r"^Value error, ", "", first["msg"])
-    return ConfigError(f"`{key}` is wrong{more}" if key else f"wrong{more}", where=where, found=found, expected=message[:1].lower() + message[1:])  # fmt: skip
+    expected = message[:1].lower() + message[1:]
+    return ConfigError(
+        f"`{key}` is wrong{more}" if key else f"wrong{more}", where=where, found=found, expected=expected
+    )
 
 
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -237,7 +240,9 @@ def load_params(root: Path = Path()) -> Params:
     path = root / PARAMS_FILE
     if not path.exists():
         raise ConfigError(
-            "no params.yaml here", where=root.resolve(), fix="go to a workspace, or make one: segpipe init DIR --data IMAGES"
+            "no params.yaml here",
+            where=root.resolve(),
+            fix="go to a workspace, or make one: segpipe init DIR --data IMAGES",
         )
     return parse_params(read_bytes(path, 1 << 20).decode(), PARAMS_FILE)
 
@@ -249,7 +254,9 @@ def parse_params(text: str, where: str = PARAMS_FILE) -> Params:
     except yaml.YAMLError as error:
         raise ConfigError(f"is not valid YAML: {error}", where=where) from error
     if not isinstance(content, dict):
-        raise ConfigError("holds no settings", where=where, found=type(content).__name__, expected="a mapping of sections")
+        raise ConfigError(
+            "holds no settings", where=where, found=type(content).__name__, expected="a mapping of sections"
+        )
     try:
         return Params.model_validate(content)
     except ValidationError as error:
@@ -263,7 +270,11 @@ def parse_budget(budget: str) -> tuple[Literal["seconds", "steps", "epochs"], fl
     """'90s' -> ("seconds", 90.0), '500 steps' -> ("steps", 500.0), '40 epochs' -> ("epochs", 40.0)."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|step|epoch)s?\s*", budget)
     if not match or not float(match[1]):
-        raise ConfigError("not a training budget", found=repr(budget), expected='such as "90s", "10m", "2h", "500 steps" or "40 epochs"')
+        raise ConfigError(
+            "not a training budget",
+            found=repr(budget),
+            expected='such as "90s", "10m", "2h", "500 steps" or "40 epochs"',
+        )
     amount, unit = float(match[1]), match[2]
     if unit in _UNITS:
         return "seconds", amount * _UNITS[unit]

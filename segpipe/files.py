@@ -58,7 +58,9 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
             raise DataError("file is too large", where=path, found=f"{size:,} bytes", expected=f"at most {max_bytes:,}")
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", where=path, fix="check the path and its permissions") from error
+        raise DataError(
+            f"cannot be read: {error.strerror or error}", where=path, fix="check the path and its permissions"
+        ) from error
 
 
 def read_json(path: Path, max_bytes: int = 1 << 28) -> Any:

@@ -66,7 +66,8 @@ class ClassTable(BaseModel):
         """A table with default colours; class k has pixel value k unless `values` says otherwise."""
         chosen = values if values is not None else list(range(len(names)))
         specs = tuple(
-            ClassSpec(name=n, value=v, color=default_color(i)) for i, (n, v) in enumerate(zip(names, chosen, strict=True))
+            ClassSpec(name=n, value=v, color=default_color(i))
+            for i, (n, v) in enumerate(zip(names, chosen, strict=True))
         )
         return cls(classes=specs, ignore=ignore)
 

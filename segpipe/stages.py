@@ -94,7 +94,9 @@ class Paths:
 def _needs(path: Path, stage: str) -> Path:
     """A stage's input, or an error that names the stage which makes it."""
     if not path.exists():
-        raise MissingError("an input of this stage is not there", where=path, fix=f"run `segpipe run`, or `dvc repro {stage}`")
+        raise MissingError(
+            "an input of this stage is not there", where=path, fix=f"run `segpipe run`, or `dvc repro {stage}`"
+        )
     return path
 
 
@@ -111,14 +113,20 @@ def ingest(root: Path) -> None:
 
     paths, params = Paths(root), load_params(root)
     if not paths.data.is_dir():
-        raise MissingError("no data here", where=paths.data, fix="segpipe data import SRC --format folder, dvc pull, or segpipe data demo")
+        raise MissingError(
+            "no data here",
+            where=paths.data,
+            fix="segpipe data import SRC --format folder, dvc pull, or segpipe data demo",
+        )
     dataset = load_dataset(paths.data)
     frame = build_manifest(dataset, params.data, params.split)
     write_manifest(frame, paths.manifest)
     fingerprint = make_fingerprint(frame, dataset.classes)
     fingerprint.write(paths.fingerprint)
     counts = ", ".join(f"{count} {split}" for split, count in fingerprint.n_images.items())
-    say(f"ingest: {len(frame)} images ({counts}), {len(dataset.classes)} classes, {int(frame['error'].notna().sum())} unreadable")
+    say(
+        f"ingest: {len(frame)} images ({counts}), {len(dataset.classes)} classes, {int(frame['error'].notna().sum())} unreadable"
+    )
 
 
 def validate(root: Path) -> None:
@@ -133,8 +141,12 @@ def validate(root: Path) -> None:
     write_validation(paths.validation, findings, gx_result, frame, paths.data)
     errors = [f for f in findings if f.severity == "error"]
     for finding in sorted(findings, key=lambda f: f.severity)[:20]:
-        say(f"validate: {finding.severity}: {finding.file or 'dataset'}: {finding.found} (expected {finding.expected}). Fix: {finding.fix}")
-    say(f"validate: {len(errors)} errors, {len(findings) - len(errors)} warnings; page: {paths.validation / 'index.html'}")
+        say(
+            f"validate: {finding.severity}: {finding.file or 'dataset'}: {finding.found} (expected {finding.expected}). Fix: {finding.fix}"
+        )
+    say(
+        f"validate: {len(errors)} errors, {len(findings) - len(errors)} warnings; page: {paths.validation / 'index.html'}"
+    )
     if errors:
         raise DataError(
             f"{len(errors)} finding(s) of severity error in the data, the first: {errors[0].found}",
@@ -152,7 +164,9 @@ def prepare(root: Path) -> None:
 
     paths, params = Paths(root), load_params(root)
     if not read_json(_needs(paths.validation / "findings.json", "validate"))["passed"]:
-        raise DataError("the data did not pass validation", where=paths.validation / "index.html", fix="mend what the page lists")
+        raise DataError(
+            "the data did not pass validation", where=paths.validation / "index.html", fix="mend what the page lists"
+        )
     frame = read_manifest(_needs(paths.manifest, "ingest"))
     usable = frame[frame["error"].isna() & frame["mask_path"].notna()]
     dataset = load_dataset(paths.data)
@@ -160,7 +174,10 @@ def prepare(root: Path) -> None:
     staging = paths.shards.with_name(".shards")
     shutil.rmtree(staging, ignore_errors=True)
     for split, rows in usable.groupby("split", sort=True):
-        samples = (load_sample(items[key], dataset.classes, params.data) for key in track(rows["key"], f"prepare {split}", len(rows)))
+        samples = (
+            load_sample(items[key], dataset.classes, params.data)
+            for key in track(rows["key"], f"prepare {split}", len(rows))
+        )
         write_shards(staging, str(split), samples, len(dataset.classes))
     shutil.rmtree(paths.shards, ignore_errors=True)
     staging.rename(paths.shards)
@@ -193,7 +210,14 @@ def train(root: Path, name: str) -> None:
     paths = Paths(root)
     load_params(root).candidate(name)
     made = Plan.read(_needs(paths.plan(name), f"plan@{name}"))
-    run_training(made, _fingerprint(paths), _needs(paths.shards, "prepare"), paths.model(name), paths.training(name), paths.checkpoints(name))
+    run_training(
+        made,
+        _fingerprint(paths),
+        _needs(paths.shards, "prepare"),
+        paths.model(name),
+        paths.training(name),
+        paths.checkpoints(name),
+    )
 
 
 def evaluate(root: Path, name: str) -> None:
@@ -239,6 +263,8 @@ def export(root: Path) -> None:
     paths, params = Paths(root), load_params(root)
     selection = read_json(_needs(paths.selection, "select"))
     if selection["winner"] is None:
-        raise MissingError("there is no winner to export", where=paths.selection, fix="add a trainable candidate to params.yaml")
+        raise MissingError(
+            "there is no winner to export", where=paths.selection, fix="add a trainable candidate to params.yaml"
+        )
     reader = ShardReader(_needs(paths.shards, "prepare"), "test")
     export_bundle(_needs(paths.model(selection["winner"]), "train"), reader, selection, params.export, paths.bundle)

@@ -37,11 +37,16 @@ class TorchEngine:
     name = "torch"
 
     def __init__(
-        self, module: torch.nn.Module, device: str | torch.device = "cpu", autocast: bool = False, channels_last: bool = False
+        self,
+        module: torch.nn.Module,
+        device: str | torch.device = "cpu",
+        autocast: bool = False,
+        channels_last: bool = False,
     ) -> None:
         self.module, self.device, self.autocast, self.channels_last = module, device, autocast, channels_last
 
     def __call__(self, batch: Batch) -> Batch:
+        """Logits of a normalised batch."""
         import torch
 
         was_training = self.module.training
@@ -75,6 +80,7 @@ class OnnxEngine:
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, batch: Batch) -> Batch:
+        """Logits of a normalised batch."""
         return self._session.run(None, {self._input: batch})[0]  # type: ignore[no-any-return]
 
 
@@ -92,6 +98,7 @@ class OpenVinoEngine:
         self._compiled = compiled
 
     def __call__(self, batch: Batch) -> Batch:
+        """Logits of a normalised batch."""
         # A request of its own for each call: server threads must not share one.
         result = self._compiled.create_infer_request().infer([batch], share_inputs=True)
         return np.array(result[0], np.float32)

@@ -60,7 +60,12 @@ def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
         return image[:, :, :channels]
     if have == 1 and channels == 3:
         return np.repeat(image, 3, axis=2)
-    if have in (3, 4) and channels == 1 and (image[:, :, 0] == image[:, :, 1]).all() and (image[:, :, 0] == image[:, :, 2]).all():
+    if (
+        have in (3, 4)
+        and channels == 1
+        and (image[:, :, 0] == image[:, :, 1]).all()
+        and (image[:, :, 0] == image[:, :, 2]).all()
+    ):
         return image[:, :, :1]
     raise DataError(
         "wrong number of channels", found=have, expected=channels,

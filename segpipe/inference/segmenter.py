@@ -54,7 +54,9 @@ class SegmenterSpec(BaseModel):
         """Read and check segmenter.json from a folder."""
         path = folder / SPEC_FILE
         if not path.exists():
-            raise MissingError("no model here", where=folder, fix="give a folder that holds segmenter.json, such as bundle/")
+            raise MissingError(
+                "no model here", where=folder, fix="give a folder that holds segmenter.json, such as bundle/"
+            )
         try:
             return cls.model_validate(read_json(path))
         except ValidationError as error:
@@ -82,7 +84,9 @@ class Segmenter:
         chw = spec.normalisation.apply(fit_channels(image, spec.normalisation.channels))
         height, width = chw.shape[1:]
         n_classes = len(spec.classes)
-        kept: npt.NDArray[np.float32] | None = np.empty((n_classes, height, width), np.float32) if probabilities else None
+        kept: npt.NDArray[np.float32] | None = (
+            np.empty((n_classes, height, width), np.float32) if probabilities else None
+        )
         if height * width <= spec.tile**2:
             scores = self.engine(pad_to_multiple(chw, spec.stride)[None])[0, :, :height, :width]
             if kept is not None:
@@ -90,7 +94,9 @@ class Segmenter:
             return Prediction(argmax(scores), kept)
         class_ids = np.empty((height, width), np.uint8)
         padded = pad_to_multiple(chw, spec.stride, least=spec.tile)
-        for top, band in predict_tiled(padded, lambda x: softmax(self.engine(x), 1), n_classes, spec.tile, spec.overlap):
+        for top, band in predict_tiled(
+            padded, lambda x: softmax(self.engine(x), 1), n_classes, spec.tile, spec.overlap
+        ):
             rows = min(band.shape[1], height - top)
             if rows <= 0:
                 break

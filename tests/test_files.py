@@ -1,0 +1,84 @@
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segpipe.errors import DataError
+from segpipe.files import (
+    atomic_path,
+    read_bytes,
+    read_json,
+    safe_name,
+    sha256_bytes,
+    sha256_file,
+    sha256_tree,
+    write_json,
+    write_text,
+)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+    target = tmp_path / "a.txt"
+    write_text(target, "old")
+
+    def fail():
+        with atomic_path(target) as path:
+            path.write_text("half")
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_written_files_can_be_read_by_others(tmp_path):
+    write_text(tmp_path / "deep" / "a.txt", "x")
+    plain = tmp_path / "plain"
+    plain.write_text("x")
+    assert (tmp_path / "deep" / "a.txt").stat().st_mode == plain.stat().st_mode
+
+
+def test_nan_is_no_json(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": math.nan})
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_reading_is_bounded_and_names_the_file(tmp_path):
+    big = tmp_path / "big"
+    big.write_bytes(b"x" * 100)
+    assert read_bytes(big, 100) == b"x" * 100
+    with pytest.raises(DataError, match=r"big: file is too large \(found 100 bytes, expected at most 99\)"):
+        read_bytes(big, 99)
+    with pytest.raises(DataError, match="absent"):
+        read_bytes(tmp_path / "absent", 9)
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(DataError, match=r"broken\.json: is not valid JSON"):
+        read_json(tmp_path / "broken.json")
+
+
+def test_json_round_trip(tmp_path):
+    write_json(tmp_path / "a.json", {"ü": [1, 2.5, None]})
+    assert read_json(tmp_path / "a.json") == {"ü": [1, 2.5, None]} == json.loads((tmp_path / "a.json").read_bytes())
+
+
+def test_tree_hash_sees_names_and_contents(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "x").mkdir(parents=True)
+        (tmp_path / name / "x" / "f").write_text("1")
+    assert sha256_tree(tmp_path / "a") == sha256_tree(tmp_path / "b")
+    (tmp_path / "b" / "x" / "f").rename(tmp_path / "b" / "x" / "g")
+    assert sha256_tree(tmp_path / "a") != sha256_tree(tmp_path / "b")
+    assert sha256_file(tmp_path / "a" / "x" / "f") == sha256_bytes(b"1")
+
+
+@given(st.text())
+def test_a_safe_name_is_never_a_path(name):
+    safe = safe_name(name)
+    assert safe
+    assert not set("/\\\0") & set(safe)
+    assert safe not in (".", "..")
+    assert not safe.startswith(".")
