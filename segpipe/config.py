@@ -23,7 +23,7 @@ PARAMS_FILE = "params.yaml"
 class Section(BaseModel):
     """A part of params.yaml: immutable, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class DataParams(Section):
@@ -39,8 +39,11 @@ class SplitParams(Section):
     """How images without a given split are dealt out: by a hash of content (or group), so that adding images moves none."""
 
     val: float = Field(0.15, gt=0, lt=1)
+    """Share of the images that choose the checkpoint and the winner."""
     test: float = Field(0.20, gt=0, lt=1)
+    """Share of the images that judge the winner, and nothing else."""
     seed: int = 0
+    """Another seed deals the images out anew."""
 
     @field_validator("test")
     @classmethod
@@ -68,11 +71,15 @@ class TrainParams(Section):
     budget: Budget = "2m"
     """How long to train each candidate: "90s", "10m", "2h", "500 steps" or "40 epochs"."""
     seed: int = Field(0, ge=0)
+    """Starts every random choice: initial weights, crops, augmentation, dropout."""
     patch: int | None = Field(None, ge=32, multiple_of=32)
     """Edge of the square training crop in pixels."""
     batch: int | None = Field(None, ge=1)
+    """Crops a step."""
     learning_rate: float | None = Field(None, gt=0)
+    """Peak learning rate of AdamW, after warm-up and before the cosine."""
     weight_decay: float = Field(0.01, ge=0)
+    """Decoupled weight decay of AdamW."""
     dice_weight: float = Field(0.5, ge=0)
     """Weight of the Dice loss beside cross entropy."""
     class_balance: float = Field(0.5, ge=0, le=1)
@@ -82,11 +89,15 @@ class TrainParams(Section):
     ema: float = Field(0.99, ge=0, lt=1)
     """Decay of the running average of weights that is evaluated and kept; 0 turns it off."""
     augment: Literal["off", "light", "medium", "strong"] = "medium"
+    """How much flips, scale, rotation and colour vary the crops."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: whatever was fastest here and gave the same loss."""
     channels_last: bool | Literal["auto"] = "auto"
+    """Memory format of the network; auto: measured."""
     compile: bool | Literal["auto"] = "auto"
-    devices: int = Field(1, ge=1)
+    """torch.compile; auto: where the budget repays the compilation."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where training runs."""
 
 
 class Candidate(BaseModel):
@@ -110,30 +121,40 @@ class EvaluateParams(Section):
     resamples: int = Field(2000, ge=200, le=100_000)
     """Bootstrap resamples behind each interval."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Level of the intervals; a gate's one-sided bound is at the matching tail."""
 
 
 class FloorGate(Section):
     """The lower confidence bound of the metric must reach a value."""
 
     metric: str = "iou.dataset.macro"
+    """A metric that evaluation/C/metrics.json holds."""
     at_least: float = 0.3
+    """What the lower bound must reach."""
     reason: str = "below this a model is of no use"
+    """Why this gate stands, for those who meet it."""
 
 
 class BaselineGate(Section):
     """The winner must beat the best classical baseline: the lower bound of the paired difference is above `margin`."""
 
     metric: str = "iou.dataset.macro"
+    """A metric that evaluation/C/metrics.json holds."""
     margin: float = 0.0
+    """By how much the baseline must be beaten."""
     reason: str = "a network that k-means matches has learned nothing"
+    """Why this gate stands, for those who meet it."""
 
 
 class ChampionGate(Section):
     """The winner must not be worse than what serves now: the lower bound of the paired difference is above -margin."""
 
     metric: str = "iou.dataset.macro"
+    """A metric that evaluation/C/metrics.json holds."""
     margin: float = Field(0.02, ge=0)
+    """How much worse still counts as not worse."""
     reason: str = "a release must not take anything away from its users"
+    """Why this gate stands, for those who meet it."""
 
 
 class GateParams(Section):
@@ -157,19 +178,26 @@ class ReleaseParams(Section):
     """What happens to a winner that passed."""
 
     name: str = Field("segmenter", pattern=r"^[a-z][a-z0-9-]*$")
+    """The artifact's name in dvc.yaml and in the tags."""
     promote: Literal["auto", "manual"] = "auto"
     """auto: a winner that passed every gate and the blessing goes live; manual: `segpipe promote VERSION` does it."""
     stage: str = Field("prod", pattern=r"^[a-z][a-z0-9-]*$")
+    """The stage that winners are promoted to, and that the champion gate compares with."""
 
 
 class ServeParams(Section):
     """The endpoint."""
 
     host: str = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 opens it to the network."""
     port: int = Field(3000, ge=1, le=65535)
+    """The port to listen on."""
     workers: int = Field(1, ge=1, le=64)
+    """Server processes."""
     max_upload_mb: float = Field(32.0, gt=0)
+    """A larger upload is refused while it streams in."""
     max_megapixels: float = Field(40.0, gt=0)
+    """An image with more pixels is refused before it is decoded."""
 
 
 class Params(BaseModel):

@@ -1,0 +1,67 @@
+"""Write docs/params.md from the types in segpipe/config.py: ``python docs/write_params.py`` (``--check`` fails where it is old)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from segpipe.config import GateParams, Params
+
+PAGE = Path(__file__).resolve().parent / "params.md"
+HEAD = """# params.yaml
+
+Every key, its default and what it does. All sections but `candidates` may be left out as far as segpipe is concerned; DVC wants those that
+`dvc.yaml` names, so keep the headings. An unknown key is refused, with the nearest known one named. A candidate takes, beside `family`, the keys of
+its family (`segpipe families`) and a `train:` section of its own over the common one.
+
+This page is written from the types: `python docs/write_params.py`.
+"""
+
+
+def rows(model: type[BaseModel], prefix: str) -> list[str]:
+    """Table rows for the fields of a section."""
+    lines = []
+    for name, field in model.model_fields.items():
+        default: Any = "null" if field.default is None else field.default
+        lines.append(f"| `{prefix}{field.alias or name}` | `{default}` | {field.description or ''} |")
+    return lines
+
+
+def sections() -> list[tuple[str, type[BaseModel]]]:
+    """Section names and their models, with each gate as a section of its own."""
+    found: list[tuple[str, type[BaseModel]]] = []
+    for name, field in Params.model_fields.items():
+        if isinstance(field.default, GateParams):
+            found += [(f"gates.{gate}", type(getattr(field.default, gate))) for gate in GateParams.model_fields]
+        elif isinstance(field.default, BaseModel):
+            found.append((field.alias or name, type(field.default)))
+    return found
+
+
+def page() -> str:
+    """The page as Markdown."""
+    out = [HEAD]
+    for name, model in sections():
+        out += [
+            f"## {name}",
+            "",
+            str(model.__doc__),
+            "",
+            "| key | default | meaning |",
+            "|---|---|---|",
+            *rows(model, f"{name}."),
+            "",
+        ]
+    return "\n".join(out)
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv:
+        if not PAGE.exists() or PAGE.read_text() != page():
+            sys.exit("docs/params.md is older than segpipe/config.py. Fix: python docs/write_params.py")
+    else:
+        PAGE.write_text(page())
+        print(PAGE.name)
