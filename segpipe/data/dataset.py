@@ -1,0 +1,171 @@
+"""The canonical layout of `data/`: what import and demo write and everything else reads.
+
+```
+data/images/<key>.<ext>     data/masks/<key>.png     data/instances/<key>.png (object ids; optional)
+data/dataset.yaml           classes: [{name, value, color: [r, g, b]}, ...], ignore: [values]
+data/samples.csv            key, group, split (train, val, test or empty); optional, as are its rows; further columns are for people
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from pydantic import ValidationError
+
+from segpipe.config import DataParams, config_error
+from segpipe.data.images import image_files, read_image, read_mask
+from segpipe.data.splits import SPLITS
+from segpipe.errors import DataError, MissingError
+from segpipe.files import read_bytes
+from segpipe.samples import ClassTable, Sample
+
+CLASSES_FILE = "dataset.yaml"
+SAMPLES_FILE = "samples.csv"
+_MAX_TABLE_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a dataset: where its files lie, and what samples.csv says of it."""
+
+    key: str
+    image: Path
+    mask: Path | None = None
+    instances: Path | None = None
+    group: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A `data/` folder: its class table and its items, in key order. `orphans` are mask files without an image."""
+
+    root: Path
+    classes: ClassTable
+    items: list[Item]
+    orphans: list[Path]
+
+
+def load_dataset(data_dir: Path) -> Dataset:
+    """What stands in `data/`, from names and tables alone: no image is opened. Raises MissingError or DataError with the fix."""
+    if not (data_dir / "images").is_dir():
+        raise MissingError("no images here", where=data_dir / "images", fix="`segpipe data import SRC` or `segpipe data demo` fills it")
+    images: dict[str, Path] = {}
+    for path in image_files(data_dir / "images"):
+        if path.stem in images:
+            raise DataError(
+                "two images share a key", where=data_dir / "images", found=f"{images[path.stem].name} and {path.name}",
+                expected="names that differ before the dot", fix="rename one of them",
+            )  # fmt: skip
+        images[path.stem] = path
+    if not images:
+        raise DataError("no image files here", where=data_dir / "images", fix="`segpipe data import SRC` or `segpipe data demo` fills it")
+    masks = {p.stem: p for p in image_files(data_dir / "masks")}
+    instances = {p.stem: p for p in image_files(data_dir / "instances")}
+    rows = _read_samples(data_dir / SAMPLES_FILE, images)
+    items = [
+        Item(key, images[key], masks.get(key), instances.get(key), *rows.get(key, (None, None))) for key in sorted(images)
+    ]
+    return Dataset(data_dir, read_classes(data_dir / CLASSES_FILE), items, [masks[k] for k in sorted(masks.keys() - images.keys())])
+
+
+def load_sample(item: Item, classes: ClassTable, limits: DataParams) -> Sample:
+    """Decode one item. Raises DataError where a file cannot be read or the sizes differ."""
+    image = read_image(item.image, limits)
+    labels = classes.encode(read_mask(item.mask, limits)) if item.mask else None
+    instances = read_mask(item.instances, limits).astype(np.uint16) if item.instances else None
+    for path, plane in ((item.mask, labels), (item.instances, instances)):
+        if plane is not None and plane.shape != image.shape[:2]:
+            raise DataError(
+                "not the size of its image", where=path, found=f"{plane.shape[1]} x {plane.shape[0]}",
+                expected=f"{image.shape[1]} x {image.shape[0]}", fix="export image and mask at the same size",
+            )  # fmt: skip
+    return Sample(item.key, image, labels, instances, item.group)
+
+
+def read_classes(path: Path) -> ClassTable:
+    """The class table of a dataset.yaml."""
+    if not path.exists():
+        raise MissingError(
+            "the class table is missing", where=path, expected="classes: [{name, value, color: [r, g, b]}, ...], ignore: [values]",
+            fix="write it, or let `segpipe data import` do so",
+        )  # fmt: skip
+    try:
+        content = yaml.safe_load(read_bytes(path, 1 << 20))
+        return ClassTable.model_validate(content)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"is not valid YAML: {error}", where=path) from error
+    except ValidationError as error:
+        first = config_error(error, path, ClassTable)
+        raise DataError(first.what, where=path, found=first.found, expected=first.expected, fix=first.fix) from error
+
+
+def format_classes(classes: ClassTable) -> str:
+    """The text of a dataset.yaml."""
+    lines = ["classes:"]
+    for spec in classes.classes:
+        name = yaml.safe_dump(spec.name, default_style='"', allow_unicode=True).strip()
+        lines.append(f"  - {{name: {name}, value: {spec.value}, color: [{', '.join(map(str, spec.color))}]}}")
+    return "\n".join(lines) + f"\nignore: [{', '.join(map(str, classes.ignore))}]\n"
+
+
+def format_samples(rows: list[dict[str, str]]) -> str:
+    """The text of a samples.csv: one row an image, columns as in the first row."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path, replace: bool) -> Iterator[Path]:
+    """A temporary folder that becomes `target` at the end, or leaves no trace: readers never see half a dataset.
+
+    Raises DataError where `target` holds files and `replace` is not set.
+    """
+    occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
+    if occupied and not replace:
+        raise DataError("is not empty", where=target, fix="choose another folder, or let it be replaced (--replace)")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.", ignore_cleanup_errors=True) as scratch:
+        fresh, old = Path(scratch) / "new", Path(scratch) / "old"
+        fresh.mkdir()
+        yield fresh
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+
+
+def _read_samples(path: Path, images: dict[str, Path]) -> dict[str, tuple[str | None, str | None]]:
+    """samples.csv as {key: (group, split)}; DataError for a row that does not fit."""
+    if not path.exists():
+        return {}
+    try:
+        text = read_bytes(path, _MAX_TABLE_BYTES).decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"is not a CSV table in UTF-8: {error}", where=path) from error
+    table: dict[str, tuple[str | None, str | None]] = {}
+    for line, row in enumerate(rows, start=2):
+        where, key, split = f"{path}:{line}", row.get("key"), row.get("split") or None
+        if not key:
+            raise DataError("a row without a key", where=where, expected="columns key, group, split")
+        if key in table:
+            raise DataError("a second row for one image", where=where, found=key, fix="keep one of the rows")
+        if key not in images:
+            raise DataError("a row without an image", where=where, found=key, expected=f"the name of a file in {path.parent / 'images'}")
+        if split and split not in SPLITS:
+            raise DataError("no such split", where=where, found=split, expected=", ".join(SPLITS) + " or nothing")
+        table[key] = (row.get("group") or None, split)
+    return table

@@ -1,0 +1,156 @@
+"""Decoded samples in few large files: Arrow IPC, one record batch a sample, read through a memory map.
+
+An epoch then costs no decoding and no copy: an array is a view of the page cache, shared by all processes of a machine.
+Needs pyarrow and numpy alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from segpipe.errors import DataError, MissingError
+from segpipe.files import atomic_path
+from segpipe.samples import Sample
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("group", pa.string()),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("channels", pa.int32(), nullable=False),
+        pa.field("dtype", pa.string(), nullable=False),
+        pa.field("image", pa.large_binary(), nullable=False),  # (H, W, C), C order, `dtype`, little-endian
+        pa.field("labels", pa.large_binary()),  # (H, W), uint8 class ids
+        pa.field("instances", pa.large_binary()),  # (H, W), uint16, little-endian
+        pa.field("class_pixels", pa.list_(pa.int64()), nullable=False),
+    ]
+)
+_DTYPES = {"uint8": "<u1", "uint16": "<u2", "float32": "<f4"}
+
+
+def write_shards(
+    folder: Path, split: str, samples: Iterable[Sample], n_classes: int, max_bytes: int = 256 << 20
+) -> list[Path]:
+    """Write samples, in their order, to `folder/{split}-00000.arrow` and so on; a new file begins at about `max_bytes`.
+
+    Holds one sample in memory. The same samples give the same bytes. Each file appears whole or not at all; files of an
+    earlier, longer set are removed.
+    """
+    paths: list[Path] = []
+    waiting = iter(samples)
+    ahead = next(waiting, None)
+    while ahead is not None:
+        target = folder / f"{split}-{len(paths):05d}.arrow"
+        with atomic_path(target) as path, pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+            while ahead is not None and (sink.tell() < max_bytes):
+                writer.write_batch(_to_batch(ahead, n_classes))
+                ahead = next(waiting, None)
+        paths.append(target)
+    for stale in set(_shard_paths(folder, split)) - set(paths):
+        stale.unlink()
+    return paths
+
+
+class ShardReader:
+    """The samples of one split, by place. Indexing copies and decodes nothing: arrays are read-only views of the memory map.
+
+    Can be pickled and used after a fork: each process maps the files itself. Raises MissingError where the split has no shards.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self.folder, self.split = Path(folder), split
+        self._paths = _shard_paths(self.folder, split)
+        if not self._paths:
+            raise MissingError(f"no shards of split {split}", where=folder, fix="`segpipe prepare` writes them")
+        self._files = [_open(path) for path in self._paths]
+        self._starts = np.cumsum([0] + [f.num_record_batches for f in self._files]).tolist()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> Sample:
+        batch = self._batch(index)
+        key, group, height, width, channels, dtype = (batch.column(n)[0].as_py() for n in _SCHEMA.names[:6])
+        image = _view(batch, "image", _DTYPES[dtype], (height, width, channels))
+        assert image is not None
+        labels = _view(batch, "labels", "<u1", (height, width))
+        return Sample(key, image, labels, _view(batch, "instances", "<u2", (height, width)), group)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The samples' keys, in order."""
+        return [self._batch(i).column("key")[0].as_py() for i in range(len(self))]
+
+    @cached_property
+    def class_pixels(self) -> npt.NDArray[np.int64]:
+        """Pixels of each class in each sample, shape (n, n_classes); ignored pixels are in none."""
+        return np.array([self._batch(i).column("class_pixels")[0].as_py() for i in range(len(self))], np.int64)
+
+    def _batch(self, index: int) -> pa.RecordBatch:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        index %= len(self)
+        shard = bisect_right(self._starts, index) - 1
+        return self._files[shard].get_batch(index - self._starts[shard])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "split": self.split}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+
+def _shard_paths(folder: Path, split: str) -> list[Path]:
+    return sorted(p for p in folder.glob(f"{split}-*.arrow") if re.fullmatch(r"\d{5}", p.stem.removeprefix(f"{split}-")))
+
+
+def _open(path: Path) -> pa.ipc.RecordBatchFileReader:
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"is no whole shard: {error}", where=path, fix="`dvc repro prepare` writes it anew") from error
+    if reader.schema != _SCHEMA:
+        raise DataError("is a shard of another version", where=path, fix="`dvc repro --force --single-item prepare` writes it anew")
+    return reader
+
+
+def _view(batch: pa.RecordBatch, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The one value of a binary column as an array over the memory map itself (a scalar's `as_buffer` would be a copy)."""
+    column = batch.column(name)
+    if column.null_count:
+        return None
+    _, _, content = column.buffers()
+    return np.frombuffer(content, dtype, count=math.prod(shape)).reshape(shape)
+
+
+def _to_batch(sample: Sample, n_classes: int) -> pa.RecordBatch:
+    height, width, channels = sample.image.shape
+    labels = sample.labels
+    counts = np.bincount(labels.ravel(), minlength=256)[:n_classes] if labels is not None else np.zeros(n_classes)
+    name = sample.image.dtype.name
+    values: dict[str, Any] = {
+        "key": sample.key, "group": sample.group, "height": height, "width": width, "channels": channels, "dtype": name,
+        "image": _buffer(sample.image, _DTYPES[name]),
+        "labels": None if labels is None else _buffer(labels, "<u1"),
+        "instances": None if sample.instances is None else _buffer(sample.instances, "<u2"),
+        "class_pixels": counts.astype(np.int64),
+    }  # fmt: skip
+    return pa.record_batch([pa.array([values[f.name]], f.type) for f in _SCHEMA], schema=_SCHEMA)
+
+
+def _buffer(array: np.ndarray, dtype: str) -> bytes:
+    return np.ascontiguousarray(array, dtype).tobytes()
