@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,7 +58,9 @@ class Dataset:
 def load_dataset(data_dir: Path) -> Dataset:
     """What stands in `data/`, from names and tables alone: no image is opened. Raises MissingError or DataError with the fix."""
     if not (data_dir / "images").is_dir():
-        raise MissingError("no images here", where=data_dir / "images", fix="`segpipe data import SRC` or `segpipe data demo` fills it")
+        raise MissingError(
+            "no images here", where=data_dir / "images", fix="`segpipe data import SRC` or `segpipe data demo` fills it"
+        )
     images: dict[str, Path] = {}
     for path in image_files(data_dir / "images"):
         if path.stem in images:
@@ -69,14 +70,21 @@ def load_dataset(data_dir: Path) -> Dataset:
             )  # fmt: skip
         images[path.stem] = path
     if not images:
-        raise DataError("no image files here", where=data_dir / "images", fix="`segpipe data import SRC` or `segpipe data demo` fills it")
+        raise DataError(
+            "no image files here",
+            where=data_dir / "images",
+            fix="`segpipe data import SRC` or `segpipe data demo` fills it",
+        )
     masks = {p.stem: p for p in image_files(data_dir / "masks")}
     instances = {p.stem: p for p in image_files(data_dir / "instances")}
     rows = _read_samples(data_dir / SAMPLES_FILE, images)
     items = [
-        Item(key, images[key], masks.get(key), instances.get(key), *rows.get(key, (None, None))) for key in sorted(images)
+        Item(key, images[key], masks.get(key), instances.get(key), *rows.get(key, (None, None)))
+        for key in sorted(images)
     ]
-    return Dataset(data_dir, read_classes(data_dir / CLASSES_FILE), items, [masks[k] for k in sorted(masks.keys() - images.keys())])
+    return Dataset(
+        data_dir, read_classes(data_dir / CLASSES_FILE), items, [masks[k] for k in sorted(masks.keys() - images.keys())]
+    )
 
 
 def load_sample(item: Item, classes: ClassTable, limits: DataParams) -> Sample:
@@ -138,7 +146,9 @@ def whole_folder(target: Path, replace: bool) -> Iterator[Path]:
     if occupied and not replace:
         raise DataError("is not empty", where=target, fix="choose another folder, or let it be replaced (--replace)")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.", ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(
+        dir=target.parent, prefix=f".{target.name}.", ignore_cleanup_errors=True
+    ) as scratch:
         fresh, old = Path(scratch) / "new", Path(scratch) / "old"
         fresh.mkdir()
         yield fresh
@@ -164,7 +174,12 @@ def _read_samples(path: Path, images: dict[str, Path]) -> dict[str, tuple[str | 
         if key in table:
             raise DataError("a second row for one image", where=where, found=key, fix="keep one of the rows")
         if key not in images:
-            raise DataError("a row without an image", where=where, found=key, expected=f"the name of a file in {path.parent / 'images'}")
+            raise DataError(
+                "a row without an image",
+                where=where,
+                found=key,
+                expected=f"the name of a file in {path.parent / 'images'}",
+            )
         if split and split not in SPLITS:
             raise DataError("no such split", where=where, found=split, expected=", ".join(SPLITS) + " or nothing")
         table[key] = (row.get("group") or None, split)

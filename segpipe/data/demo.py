@@ -12,8 +12,6 @@ and a column of samples.csv.
 
 from __future__ import annotations
 
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples, whole_folder
+from segpipe.data.integer_art import EDGE, PASSES, TURNS, Blob, Dice, Plane, blur, smooth, stored_png
 from segpipe.files import read_bytes
 from segpipe.progress import track
 from segpipe.samples import ClassSpec, ClassTable
-
-Plane = npt.NDArray[np.int64]
 
 BACKGROUND, CYTOPLASM, NUCLEUS = 0, 1, 2
 DEMO_CLASSES = ClassTable(
@@ -36,26 +33,6 @@ DEMO_CLASSES = ClassTable(
     )
 )
 _SLIDES = 24
-_EDGE = 1024
-"""A shape is where its quadratic form is below this: 0 at the centre, `_EDGE` on the outline."""
-
-# cos and sin of k * 22.5 degrees, times 256
-_TURNS = tuple(zip(
-    (256, 237, 181, 98, 0, -98, -181, -237, -256, -237, -181, -98, 0, 98, 181, 237),
-    (0, 98, 181, 237, 256, 237, 181, 98, 0, -98, -181, -237, -256, -237, -181, -98),
-    strict=True,
-))  # fmt: skip
-
-
-def _transmission() -> Plane:
-    """Share of light, times 2**20, that passes an optical density of k/64: powers of 63/64 by integers."""
-    table = [1 << 20]
-    while len(table) < 512:
-        table.append(table[-1] * 63 // 64)
-    return np.array(table, np.int64)
-
-
-_PASSES = _transmission()
 
 
 @dataclass(frozen=True)
@@ -71,31 +48,6 @@ _STAINS = {
     "pink": _Stain(light=(243, 238, 244), cytoplasm=(6, 37, 19), nucleus=(46, 62, 25)),
     "blue": _Stain(light=(240, 236, 222), cytoplasm=(34, 22, 6), nucleus=(44, 74, 28)),
 }
-
-
-class _Dice:
-    """Random integers from raw PCG64 words; one stream for each (seed, place)."""
-
-    def __init__(self, seed: int, *place: int) -> None:
-        self._bits = np.random.PCG64([seed, *place])
-
-    def between(self, low: int, high: int) -> int:
-        """A number from low to high, both included."""
-        return low + int(self._bits.random_raw()) % (high - low + 1)
-
-    def chance(self, percent: int) -> bool:
-        """True in so many cases of a hundred."""
-        return self.between(0, 99) < percent
-
-    def octets(self, *shape: int) -> Plane:
-        """Numbers from 0 to 255."""
-        count = int(np.prod(shape))
-        words = self._bits.random_raw((count + 7) // 8).astype("<u8")
-        return words.view(np.uint8)[:count].reshape(shape).astype(np.int64)
-
-    def bell(self, *shape: int) -> Plane:
-        """Nearly normal numbers of mean 0 and standard deviation 148: sums of four octets."""
-        return self.octets(4, *shape).sum(0) - 510
 
 
 @dataclass(frozen=True)
@@ -115,12 +67,12 @@ class _Slide:
 
 
 def _make_slide(seed: int, index: int) -> _Slide:
-    dice = _Dice(seed, 1, index)
+    dice = Dice(seed, 1, index)
     name = ("pink", "blue")[index % 2]
     stain = _STAINS[name]
     weak, strong = dice.between(70, 130), dice.between(75, 125)
     return _Slide(
-        name=f"{name}-{index // 2 + 1:02d}",
+        name=f"{name}-slide-{index // 2 + 1:02d}",
         stain=name,
         light=tuple(v - dice.between(0, 14) for v in stain.light),
         cytoplasm=tuple(max(1, v * weak // 100 + dice.between(-3, 3)) for v in stain.cytoplasm),
@@ -133,59 +85,13 @@ def _make_slide(seed: int, index: int) -> _Slide:
     )
 
 
-def _smooth(dice: _Dice, height: int, width: int, spacing: int) -> Plane:
-    """A random landscape from -128 to 127 with hills about `spacing` pixels apart: octets on a grid, joined linearly, softened."""
-    grid = dice.octets(height // spacing + 3, width // spacing + 3) - 128
-    y, x = np.arange(height), np.arange(width)
-    top, left, fy, fx = y // spacing, x // spacing, (y % spacing)[:, None], x % spacing
-    upper = grid[top][:, left] * (spacing - fx) + grid[top][:, left + 1] * fx
-    lower = grid[top + 1][:, left] * (spacing - fx) + grid[top + 1][:, left + 1] * fx
-    return _blur((upper * (spacing - fy) + lower * fy) // (spacing * spacing), spacing // 4)
-
-
-def _blur(plane: Plane, radius: int) -> Plane:
-    """Mean over a square of edge 2 * radius + 1, borders repeated, over the first two axes."""
-    if radius == 0:
-        return plane
-    size = 2 * radius + 1
-    for axis in (0, 1):
-        pad = [(radius + 1, radius) if a == axis else (0, 0) for a in range(plane.ndim)]
-        total = np.cumsum(np.pad(plane, pad, mode="edge"), axis)
-        last = np.moveaxis(total, axis, 0)
-        plane = np.moveaxis((last[size:] - last[:-size] + size // 2) // size, 0, axis)
-    return plane
-
-
-@dataclass(frozen=True)
-class _Blob:
-    """An ellipse: centre, half axes in pixels, and the place of its direction in `_TURNS`."""
-
-    y: int
-    x: int
-    long: int
-    short: int
-    turn: int
-
-    def form(self, height: int, width: int, wobble: Plane, amount: int) -> tuple[tuple[slice, slice], Plane]:
-        """The window of the image that the shape can touch, and its form there; `amount` (0..256) of wobble bends the outline."""
-        reach = self.long * 3 // 2 + 2
-        rows = slice(max(0, self.y - reach), max(0, min(height, self.y + reach + 1)))
-        columns = slice(max(0, self.x - reach), max(0, min(width, self.x + reach + 1)))
-        dy = np.arange(rows.start, rows.stop, dtype=np.int64)[:, None] - self.y
-        dx = np.arange(columns.start, columns.stop, dtype=np.int64) - self.x
-        cos, sin = _TURNS[self.turn]
-        u, v = cos * dx + sin * dy, cos * dy - sin * dx
-        form = (u * u * _EDGE) // (self.long**2 << 16) + (v * v * _EDGE) // (self.short**2 << 16)
-        return (rows, columns), form + (wobble[rows, columns] * amount * 8 >> 8)
-
-
 @dataclass
 class _Scene:
     """One picture in the making: dye densities (256 is one unit) and truth, all (height, width)."""
 
     height: int
     width: int
-    dice: _Dice
+    dice: Dice
     cytoplasm: Plane
     nucleus: Plane
     ids: Plane
@@ -195,30 +101,36 @@ class _Scene:
     fine: Plane
 
     @classmethod
-    def empty(cls, dice: _Dice, height: int, width: int) -> _Scene:
+    def empty(cls, dice: Dice, height: int, width: int) -> _Scene:
         """Bare glass."""
         zeros = [np.zeros((height, width), np.int64) for _ in range(4)]
-        return cls(height, width, dice, *zeros, *(_smooth(dice, height, width, s) for s in (11, 5, 3)))
+        return cls(height, width, dice, *zeros, *(smooth(dice, height, width, s) for s in (11, 5, 3)))
 
-    def area(self, blob: _Blob, amount: int) -> tuple[tuple[slice, slice], Plane]:
-        """`_Blob.form` in this picture."""
+    def area(self, blob: Blob, amount: int) -> tuple[tuple[slice, slice], Plane]:
+        """`Blob.form` in this picture."""
         return blob.form(self.height, self.width, self.wobble, amount)
 
 
-def _place_cells(dice: _Dice, height: int, width: int, crowd: int) -> list[_Blob]:
+def _place_cells(dice: Dice, height: int, width: int, crowd: int) -> list[Blob]:
     """Outlines of cells. Half of them are put against another one; centres keep far enough apart for nuclei to stay whole."""
     wanted = max(3, height * width * crowd // 100 // 2600)
-    cells: list[_Blob] = []
+    cells: list[Blob] = []
     for _ in range(wanted * 6):
         if len(cells) == wanted:
             break
         long = dice.between(17, 31)
-        cell = _Blob(dice.between(-4, height + 4), dice.between(-4, width + 4), long, long * dice.between(68, 100) // 100, dice.between(0, 15))
+        cell = Blob(
+            dice.between(-4, height + 4),
+            dice.between(-4, width + 4),
+            long,
+            long * dice.between(68, 100) // 100,
+            dice.between(0, 15),
+        )
         if cells and dice.chance(55):
             other = cells[dice.between(0, len(cells) - 1)]
-            cos, sin = _TURNS[dice.between(0, 15)]
+            cos, sin = TURNS[dice.between(0, 15)]
             far = (other.short + cell.short) * dice.between(84, 104) // 100
-            cell = _Blob(other.y + far * sin // 256, other.x + far * cos // 256, cell.long, cell.short, cell.turn)
+            cell = Blob(other.y + far * sin // 256, other.x + far * cos // 256, cell.long, cell.short, cell.turn)
         apart = all(
             ((cell.y - c.y) ** 2 + (cell.x - c.x) ** 2) * 10000 >= ((cell.short + c.short) * 80) ** 2 for c in cells
         )
@@ -227,9 +139,9 @@ def _place_cells(dice: _Dice, height: int, width: int, crowd: int) -> list[_Blob
     return cells
 
 
-def _draw_cells(scene: _Scene, cells: list[_Blob]) -> None:
+def _draw_cells(scene: _Scene, cells: list[Blob]) -> None:
     """Cytoplasm, then nuclei. Where outlines meet, a pixel belongs to the cell whose form is smaller: cells press flat."""
-    best = np.full((scene.height, scene.width), _EDGE, np.int64)
+    best = np.full((scene.height, scene.width), EDGE, np.int64)
     for number, cell in enumerate(cells, start=1):
         window, form = scene.area(cell, 190)
         won = form < best[window]
@@ -246,30 +158,35 @@ def _draw_cells(scene: _Scene, cells: list[_Blob]) -> None:
         _draw_nucleus(scene, cell, mine, window)
 
 
-def _draw_nucleus(scene: _Scene, cell: _Blob, mine: npt.NDArray[np.bool_], window: tuple[slice, slice]) -> None:
+def _draw_nucleus(scene: _Scene, cell: Blob, mine: npt.NDArray[np.bool_], window: tuple[slice, slice]) -> None:
     """One to three lobes near the centre of a cell, a darker rim, chromatin, one or two nucleoli."""
     dice = scene.dice
     lobes = 1 if dice.chance(72) else dice.between(2, 3)
     size = cell.short * dice.between(38, 62) // 100
     strength = dice.between(70, 120)
-    best = np.full((scene.height, scene.width), _EDGE, np.int64)
-    cos, sin = _TURNS[dice.between(0, 15)]
+    best = np.full((scene.height, scene.width), EDGE, np.int64)
+    cos, sin = TURNS[dice.between(0, 15)]
     for lobe in range(lobes):
         step = 0 if lobes == 1 else (2 * lobe - lobes + 1) * size * 36 // 100
         long = max(4, size if lobes == 1 else size * 62 // 100)
         y = cell.y + step * sin // 256 + dice.between(-2, 2)
         x = cell.x + step * cos // 256 + dice.between(-2, 2)
-        blob = _Blob(y, x, long, max(3, long * dice.between(72, 100) // 100), dice.between(0, 15))
+        blob = Blob(y, x, long, max(3, long * dice.between(72, 100) // 100), dice.between(0, 15))
         region, form = scene.area(blob, 120)
         best[region] = np.minimum(best[region], form)
-    inside = (best[window] < _EDGE) & mine
-    chromatin = 185 + np.clip(best[window] - 650, 0, 374) * 50 // 374 + scene.fine[window] * 75 // 128 + scene.coarse[window] * 40 // 128
+    inside = (best[window] < EDGE) & mine
+    chromatin = (
+        185
+        + np.clip(best[window] - 650, 0, 374) * 50 // 374
+        + scene.fine[window] * 75 // 128
+        + scene.coarse[window] * 40 // 128
+    )
     scene.nucleus[window] += inside * np.clip(chromatin, 60, 400) * strength // 100
     scene.labels[window][inside] = NUCLEUS
     for _ in range(dice.between(0, 2)):
-        spot = _Blob(cell.y + dice.between(-4, 4), cell.x + dice.between(-4, 4), 2, 2, 0)
+        spot = Blob(cell.y + dice.between(-4, 4), cell.x + dice.between(-4, 4), 2, 2, 0)
         region, form = scene.area(spot, 0)
-        scene.nucleus[region] += ((form < _EDGE) & (scene.labels[region] == NUCLEUS)) * 110
+        scene.nucleus[region] += ((form < EDGE) & (scene.labels[region] == NUCLEUS)) * 110
 
 
 def _draw_debris(scene: _Scene) -> None:
@@ -278,43 +195,68 @@ def _draw_debris(scene: _Scene) -> None:
     free = scene.labels == BACKGROUND
     for _ in range(dice.between(3, 10)):
         long = dice.between(2, 8)
-        blob = _Blob(dice.between(0, scene.height), dice.between(0, scene.width), long, max(2, long * dice.between(45, 100) // 100), dice.between(0, 15))
+        blob = Blob(
+            dice.between(0, scene.height),
+            dice.between(0, scene.width),
+            long,
+            max(2, long * dice.between(45, 100) // 100),
+            dice.between(0, 15),
+        )
         window, form = scene.area(blob, 256)
-        scene.nucleus[window] += ((form < _EDGE) & free[window]) * (dice.between(120, 260) + scene.fine[window])
+        scene.nucleus[window] += ((form < EDGE) & free[window]) * (dice.between(120, 260) + scene.fine[window])
     for _ in range(dice.between(1, 4)):
         long = dice.between(14, 34)
-        blob = _Blob(dice.between(0, scene.height), dice.between(0, scene.width), long, long * dice.between(40, 90) // 100, dice.between(0, 15))
+        blob = Blob(
+            dice.between(0, scene.height),
+            dice.between(0, scene.width),
+            long,
+            long * dice.between(40, 90) // 100,
+            dice.between(0, 15),
+        )
         window, form = scene.area(blob, 256)
-        soft = np.clip(_EDGE - form, 0, 700) * dice.between(50, 150) // 700
+        soft = np.clip(EDGE - form, 0, 700) * dice.between(50, 150) // 700
         scene.cytoplasm[window] += soft * free[window]
     for _ in range(dice.between(0, 2)):
-        blob = _Blob(dice.between(0, scene.height), dice.between(0, scene.width), dice.between(30, 90), dice.between(1, 2), dice.between(0, 15))
+        blob = Blob(
+            dice.between(0, scene.height),
+            dice.between(0, scene.width),
+            dice.between(30, 90),
+            dice.between(1, 2),
+            dice.between(0, 15),
+        )
         window, form = scene.area(blob, 40)
-        scene.nucleus[window] += (form < _EDGE) * dice.between(60, 150)
+        scene.nucleus[window] += (form < EDGE) * dice.between(60, 150)
 
 
 def _expose(scene: _Scene, slide: _Slide) -> npt.NDArray[np.uint8]:
     """From dyes to pixels: absorption, light that falls off, blur, noise. (height, width, 3), RGB."""
     dice, height, width = scene.dice, scene.height, scene.width
-    haze = np.clip(_smooth(dice, height, width, 61) + 60, 0, 255) * slide.haze // 128
-    y, x = np.arange(height)[:, None] - height // 2, np.arange(width) - width // 2
+    haze = np.clip(smooth(dice, height, width, 61) + 60, 0, 255) * slide.haze // 128
+    y = np.arange(height, dtype=np.int64)[:, None] - height // 2
+    x = np.arange(width, dtype=np.int64) - width // 2
     lamp_y, lamp_x = y - slide.tilt[0] // 2, x - slide.tilt[1] // 2
-    shade = 262 - (lamp_y * lamp_y + lamp_x * lamp_x) * dice.between(30, 75) // (128 * 128) + (y * slide.tilt[0] + x * slide.tilt[1]) // 256
+    shade = (
+        262
+        - (lamp_y * lamp_y + lamp_x * lamp_x) * dice.between(30, 75) // (128 * 128)
+        + (y * slide.tilt[0] + x * slide.tilt[1]) // 256
+    )
     channels = []
     for channel in range(3):
         density = ((scene.cytoplasm + haze) * slide.cytoplasm[channel] + scene.nucleus * slide.nucleus[channel]) >> 8
-        channels.append(slide.light[channel] * shade * _PASSES[np.clip(density, 0, 511)] >> 24)
+        channels.append(slide.light[channel] * shade * PASSES[np.clip(density, 0, 511)] >> 24)
     picture = np.stack(channels, 2)  # 16 times the grey level
     for _ in range(2):
-        picture = _blur(picture, slide.blur if dice.chance(70) else 1)
+        picture = blur(picture, slide.blur if dice.chance(70) else 1)
     picture = picture + dice.bell(height, width, 3) * slide.noise // 8
     return np.clip((picture + 8) // 16, 0, 255).astype(np.uint8)
 
 
-def draw_demo_image(index: int, seed: int) -> tuple[_Slide, npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def draw_demo_image(
+    index: int, seed: int
+) -> tuple[_Slide, npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Picture number `index`: its slide, image (H, W, 3) RGB, labels (H, W) of class values, instances (H, W) of cell ids."""
     slide = _make_slide(seed, index % _SLIDES)
-    dice = _Dice(seed, 2, index)
+    dice = Dice(seed, 2, index)
     height, width = dice.between(20, 32) * 8, dice.between(20, 32) * 8
     scene = _Scene.empty(dice, height, width)
     _draw_cells(scene, _place_cells(dice, height, width, slide.crowd))
@@ -343,26 +285,3 @@ def write_demo(data_dir: Path, images: int = 240, seed: int = 2026) -> None:
             rows.append({"key": key, "group": slide.name, "split": "", "stain": slide.stain})
         (folder / CLASSES_FILE).write_bytes(table.encode())
         (folder / SAMPLES_FILE).write_bytes(format_samples(rows).encode())
-
-
-def stored_png(array: npt.NDArray[np.uint8]) -> bytes:
-    """(H, W) or (H, W, 3) RGB, uint8, as a PNG without compression, so that its bytes follow from its pixels alone.
-
-    RFC 2083 (PNG), RFC 1950 and 1951 (zlib streams of stored blocks).
-    """
-    height, width = array.shape[:2]
-    lines = np.zeros((height, 1 + array[0].size), np.uint8)  # each line begins with its filter type, 0: none
-    lines[:, 1:] = array.reshape(height, -1)
-    raw = lines.tobytes()
-    blocks = [raw[start : start + 65535] for start in range(0, len(raw), 65535)]
-    deflated = b"".join(
-        struct.pack("<BHH", index == len(blocks) - 1, len(block), len(block) ^ 0xFFFF) + block
-        for index, block in enumerate(blocks)
-    )
-    header = struct.pack(">IIBBBBB", width, height, 8, 2 if array.ndim == 3 else 0, 0, 0, 0)
-    stream = b"\x78\x01" + deflated + struct.pack(">I", zlib.adler32(raw))
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", stream) + _chunk(b"IEND", b"")
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

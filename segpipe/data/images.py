@@ -22,10 +22,14 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 _FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "WEBP")
 _READABLE = "PNG, JPEG, TIFF, BMP or WebP"
+_TIFF = (b"II*\0", b"MM\0*")
+_RESTORE = "restore the file, or take it out of the data"
 
 # PIL's own guard has one fixed limit for the whole process; ours follows params.yaml and comes before any decoding.
 Image.MAX_IMAGE_PIXELS = None
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a broken file becomes a DataError; OpenCV's words on stderr would only repeat it
+cv2.utils.logging.setLogLevel(
+    cv2.utils.logging.LOG_LEVEL_SILENT
+)  # a broken file becomes a DataError; OpenCV's words on stderr would only repeat it
 
 
 def read_image(path: Path, limits: DataParams) -> np.ndarray:
@@ -81,7 +85,9 @@ def image_files(folder: Path) -> list[Path]:
     """The image files right in a folder, in name order; hidden files are left out."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
+    return sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+    )
 
 
 def _max_bytes(limits: DataParams) -> int:
@@ -93,29 +99,35 @@ def _broken_files_are_data_errors(where: str) -> Iterator[None]:
     """PIL's many exceptions (OSError, SyntaxError, struct.error ...) for a file that is no image, as one DataError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns about odd metadata of files that it then reads well, or refuses anyway
+            warnings.simplefilter(
+                "ignore"
+            )  # PIL warns about odd metadata of files that it then reads well, or refuses anyway
             yield
     except DataError:
         raise
-    except Exception as error:  # noqa: BLE001  a decoder fed with foreign bytes may raise anything
+    except Exception as error:
         raise DataError(
-            f"cannot be decoded: {error or type(error).__name__}", where=where, fix="restore the file, or take it out of the data"
+            f"cannot be decoded: {error or type(error).__name__}",
+            where=where,
+            fix=_RESTORE,
         ) from error
 
 
 def _check_header(content: bytes, where: str, max_megapixels: float) -> str:
     """PIL's name for the pixel mode ("" where PIL knows none), from the header alone; DataError for what must not be decoded."""
     if not content:
-        raise DataError("the file is empty", where=where, fix="restore the file, or take it out of the data")
+        raise DataError("the file is empty", where=where, fix=_RESTORE)
     with _broken_files_are_data_errors(where):
-        width, height, pages, mode = _tiff_header(content) if content[:4] in (b"II*\0", b"MM\0*") else _header(content, where)
+        width, height, pages, mode = _tiff_header(content) if content[:4] in _TIFF else _header(content, where)
     if width * height > max_megapixels * 1e6:
         raise DataError(
             "the image has too many pixels", where=where, found=f"{width} x {height}",
             expected=f"at most {max_megapixels:g} megapixels", fix="cut it into tiles, or raise the limit (max_megapixels)",
         )  # fmt: skip
     if pages > 1:
-        raise DataError("holds several pages", where=where, found=pages, expected="one image a file", fix="save each page as a file")
+        raise DataError(
+            "holds several pages", where=where, found=pages, expected="one image a file", fix="save each page as a file"
+        )
     return mode
 
 
@@ -124,7 +136,9 @@ def _header(content: bytes, where: str) -> tuple[int, int, int, str]:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             return image.width, image.height, 1, image.mode
     except Image.UnidentifiedImageError as error:
-        raise DataError("is no image that can be read", where=where, expected=_READABLE, fix="convert it to PNG") from error
+        raise DataError(
+            "is no image that can be read", where=where, expected=_READABLE, fix="convert it to PNG"
+        ) from error
 
 
 def _tiff_header(content: bytes) -> tuple[int, int, int, str]:
@@ -133,26 +147,32 @@ def _tiff_header(content: bytes) -> tuple[int, int, int, str]:
     tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
     stream.seek(tags.next)
     tags.load(stream)
-    palette = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 3 and tags.get(TiffImagePlugin.BITSPERSAMPLE) == (8,)
-    return int(tags[TiffImagePlugin.IMAGEWIDTH]), int(tags[TiffImagePlugin.IMAGELENGTH]), 1 + bool(tags.next), "P" if palette else ""
+    palette = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 3 and tags.get(TiffImagePlugin.BITSPERSAMPLE) == (
+        8,
+    )
+    return (
+        int(tags[TiffImagePlugin.IMAGEWIDTH]),
+        int(tags[TiffImagePlugin.IMAGELENGTH]),
+        1 + bool(tags.next),
+        "P" if palette else "",
+    )
 
 
 def _decode(content: bytes, where: str) -> np.ndarray:
     """(H, W, 1) or (H, W, 3) RGB, in the dtype that is stored; DataError where the file does not hold all it promises."""
+    tiff = content[:4] in _TIFF
     with _broken_files_are_data_errors(where):
-        if content[:2] == b"\xff\xd8":  # JPEG: libjpeg fills in what is missing, and only PIL says so
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                upright = ImageOps.exif_transpose(image)
-                array = np.asarray(upright if upright.mode == "L" else upright.convert("RGB"))
-                return array[:, :, None] if array.ndim == 2 else array
         grey_alpha = False
-        if content[:4] not in (b"II*\0", b"MM\0*"):
+        if not tiff:
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                if image.format in ("JPEG", "MPO"):  # libjpeg fills in what is missing, and only PIL says so
+                    upright = ImageOps.exif_transpose(image)
+                    return np.atleast_3d(np.asarray(upright if upright.mode == "L" else upright.convert("RGB")))
                 grey_alpha = image.mode == "LA"
-                image.verify()  # checksums and chunks, before OpenCV prints its opinion of them
+                image.verify()  # checksums and chunks
         array = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-        if array is None:
-            raise DataError("cannot be decoded: broken or cut short", where=where, fix="restore the file, or take it out of the data")
+    if array is None:
+        raise DataError("cannot be decoded: broken or cut short", where=where, fix=_RESTORE)
     if array.ndim == 2:
         return array[:, :, None]
     return array[:, :, :1] if grey_alpha else np.ascontiguousarray(array[:, :, ::-1])
@@ -163,7 +183,11 @@ def _real_dtype(array: np.ndarray, where: str) -> np.ndarray:
     if array.dtype in (np.uint8, np.uint16):
         return array
     if not np.isfinite(array).all():
-        raise DataError("holds pixels that are no numbers (NaN or infinity)", where=where, fix="replace them by a value before import")
+        raise DataError(
+            "holds pixels that are no numbers (NaN or infinity)",
+            where=where,
+            fix="replace them by a value before import",
+        )
     if array.dtype.kind == "i" and array.min() >= 0 and array.max() <= 65535:
         return array.astype(np.uint16)
     return array.astype(np.float32)

@@ -115,7 +115,9 @@ class ShardReader:
 
 
 def _shard_paths(folder: Path, split: str) -> list[Path]:
-    return sorted(p for p in folder.glob(f"{split}-*.arrow") if re.fullmatch(r"\d{5}", p.stem.removeprefix(f"{split}-")))
+    return sorted(
+        p for p in folder.glob(f"{split}-*.arrow") if re.fullmatch(r"\d{5}", p.stem.removeprefix(f"{split}-"))
+    )
 
 
 def _open(path: Path) -> pa.ipc.RecordBatchFileReader:
@@ -124,7 +126,9 @@ def _open(path: Path) -> pa.ipc.RecordBatchFileReader:
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"is no whole shard: {error}", where=path, fix="`dvc repro prepare` writes it anew") from error
     if reader.schema != _SCHEMA:
-        raise DataError("is a shard of another version", where=path, fix="`dvc repro --force --single-item prepare` writes it anew")
+        raise DataError(
+            "is a shard of another version", where=path, fix="`dvc repro --force --single-item prepare` writes it anew"
+        )
     return reader
 
 
