@@ -13,9 +13,10 @@ from segpipe.config import GateParams, Params
 PAGE = Path(__file__).resolve().parent / "params.md"
 HEAD = """# params.yaml
 
-Every key, its default and what it does. All sections but `candidates` may be left out as far as segpipe is concerned; DVC wants those that
-`dvc.yaml` names, so keep the headings. An unknown key is refused, with the nearest known one named. A candidate takes, beside `family`, the keys of
-its family (`segpipe families`) and a `train:` section of its own over the common one.
+Every key, its default and what it does. segpipe fills in what is left out; DVC wants the section headings that `dvc.yaml` names, so keep
+those.
+An unknown key is refused, with the nearest known one named. A candidate takes, beside `family`, the keys of its family (`segpipe families`)
+and a `train:` section of its own over the common one.
 
 This page is written from the types: `python docs/write_params.py`.
 """
