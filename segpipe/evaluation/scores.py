@@ -1,0 +1,164 @@
+"""What a model did on each image: the confusion counts that every score, interval and gate is computed from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from segpipe.errors import DataError, MissingError
+from segpipe.evaluation.metrics import MAIN_METRIC, Counts, Values, macro, metric, micro, tallies
+from segpipe.files import atomic_path
+
+_BATCH = 64
+"""Images whose confusion matrices are held at once while reading and writing."""
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One image's confusion matrix, (n_classes, n_classes), with its key, group and size."""
+
+    key: str
+    group: str | None
+    height: int
+    width: int
+    confusion: Counts
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A model's counts on a split.
+
+    tally: (images, 3, n_classes), see `segpipe.evaluation.metrics`. confusion: (n_classes, n_classes), summed over images.
+    lineage: hashes that the model's segmenter.json carries.
+    """
+
+    candidate: str
+    classes: list[str]
+    keys: list[str]
+    groups: list[str | None]
+    tally: Counts
+    confusion: Counts
+    lineage: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def collect(
+        cls, candidate: str, classes: list[str], lineage: dict[str, str], images: Iterable[ImageScore]
+    ) -> Scores:
+        """Reduce a stream of images; their confusion matrices are not kept."""
+        keys, groups, tally = [], [], []
+        total = np.zeros((len(classes), len(classes)), np.int64)
+        for image in images:
+            keys.append(image.key)
+            groups.append(image.group)
+            tally.append(tallies(image.confusion))
+            total += image.confusion
+        stacked = np.array(tally, np.int64).reshape(-1, 3, len(classes))
+        return cls(candidate, classes, keys, groups, stacked, total, lineage)
+
+    def value(self, name: str) -> float | None:
+        """The score of this name, or None where it does not exist."""
+        value = metric(name, self.classes).value(self.tally)
+        return None if np.isnan(value) else value
+
+    def of_images(self, name: str) -> Values:
+        """The score of this name on each image alone, (images,), NaN where it does not exist."""
+        return metric(name, self.classes).of(self.tally)
+
+    def aligned(self, other: Scores) -> Scores:
+        """`other` with its images in the order of these; a DataError where they are not the same images."""
+        if set(self.keys) != set(other.keys):
+            unlike = sorted(set(self.keys) ^ set(other.keys))
+            raise DataError(
+                f"{self.candidate} and {other.candidate} were scored on different images",
+                found=f"{len(unlike)} that only one of them has, such as {unlike[0]}",
+                fix="score both on the same split: dvc repro evaluate",
+            )
+        place = {key: i for i, key in enumerate(other.keys)}
+        order = np.array([place[key] for key in self.keys], np.intp)
+        groups = [other.groups[i] for i in order]
+        return Scores(
+            other.candidate, other.classes, list(self.keys), groups, other.tally[order], other.confusion, other.lineage
+        )
+
+
+def write_scores(
+    path: Path, candidate: str, classes: list[str], lineage: dict[str, str], images: Iterable[ImageScore]
+) -> None:
+    """Write per_image.parquet, a row an image; only a few images are held at a time. The same scores give the same bytes.
+
+    Columns: key, group, height, width, confusion (flattened, row = truth), iou_macro and accuracy (null where nothing counts).
+    Candidate, class names and lineage stand in the file's metadata.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    about = {"candidate": candidate, "classes": classes, "lineage": lineage}
+    schema = pa.schema(
+        [
+            pa.field("key", pa.string(), nullable=False), pa.field("group", pa.string()),
+            pa.field("height", pa.int32()), pa.field("width", pa.int32()),
+            pa.field("confusion", pa.list_(pa.int64())),
+            pa.field("iou_macro", pa.float64()), pa.field("accuracy", pa.float64()),
+        ],
+        metadata={"segpipe": json.dumps(about, sort_keys=True)},
+    )  # fmt: skip
+    with atomic_path(path) as target, pq.ParquetWriter(target, schema, compression="zstd") as writer:
+        waiting: list[ImageScore] = []
+        for image in images:
+            waiting.append(image)
+            if len(waiting) == _BATCH:
+                writer.write_batch(_to_batch(waiting, schema))
+                waiting = []
+        writer.write_batch(_to_batch(waiting, schema))
+
+
+def _to_batch(images: list[ImageScore], schema: object) -> object:
+    import pyarrow as pa
+
+    tally = [tallies(i.confusion) for i in images]
+    columns = [
+        [i.key for i in images], [i.group for i in images], [i.height for i in images], [i.width for i in images],
+        [i.confusion.ravel() for i in images],
+        [_known(macro("iou", t)) for t in tally], [_known(micro("recall", t)) for t in tally],
+    ]  # fmt: skip
+    return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)  # type: ignore[call-overload]
+
+
+def _known(value: npt.NDArray[np.float64]) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def read_scores(path: Path) -> Scores:
+    """Read per_image.parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        raise MissingError("no scores here", where=path, fix="segpipe evaluate CANDIDATE, or dvc repro evaluate")
+    try:
+        file = pq.ParquetFile(path)
+        about = json.loads(file.schema_arrow.metadata[b"segpipe"])
+    except (pa.ArrowInvalid, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise DataError("is no table of scores", where=path, fix="dvc repro evaluate writes it anew") from error
+    n = len(about["classes"])
+
+    def images() -> Iterable[ImageScore]:
+        for batch in file.iter_batches(_BATCH):
+            for row in batch.to_pylist():
+                counts = np.array(row["confusion"], np.int64).reshape(n, n)
+                yield ImageScore(row["key"], row["group"], row["height"], row["width"], counts)
+
+    return Scores.collect(about["candidate"], about["classes"], about["lineage"], images())
+
+
+def main_scores(scores: Scores) -> dict[str, float | None]:
+    """The few scores that tables of models show."""
+    return {
+        n: scores.value(n)
+        for n in (MAIN_METRIC, "iou.dataset.micro", "iou.image.macro", "dice.dataset.macro", "accuracy.pixel")
+    }

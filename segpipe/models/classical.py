@@ -1,0 +1,227 @@
+"""The classical baseline: clusters of colour, each given the class that most of its training pixels have.
+
+k-means (Lloyd, "Least squares quantization in PCM", 1982), fitted in mini batches (Sculley, "Web-scale k-means clustering",
+WWW 2010), on the colour of a pixel and on the colour of its neighbourhood. What it reaches is what colour alone tells; a
+network that does no better has learned nothing of shape.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from segpipe.errors import DataError
+from segpipe.files import atomic_path
+from segpipe.samples import Sample
+
+Normalise = Callable[[np.ndarray], npt.NDArray[np.float32]]
+"""(H, W, C), stored values -> (C, H, W), float32: what the engine will be called with."""
+
+_NOWHERE = -1e4
+"""The score of a class that no cluster stands for: so far below the others that a softmax gives it nothing."""
+
+_BLOCK = 1 << 16
+"""Pixels whose distances to all centroids are held at once."""
+
+
+class KMeansConfig(BaseModel):
+    """Settings of the `kmeans` family."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    clusters: int = Field(64, ge=2, le=256)
+    """How many colours the images are reduced to; never fewer than there are classes."""
+    smoothing: float = Field(3.0, gt=0, le=50)
+    """Standard deviation, in pixels, of the Gaussian that makes the neighbourhood's colour."""
+    pixels: int = Field(200_000, ge=1000, le=5_000_000)
+    """How many training pixels the clusters are fitted on, drawn at random; this bounds memory."""
+    pixels_per_image: int = Field(5000, ge=10, le=1_000_000)
+    """How many of them an image may give at the most."""
+
+
+class KMeans:
+    """A fitted baseline; an engine (`segpipe.inference.engines`).
+
+    The engine sees normalised channels alone. `low` and `high`, (C,), are the 0.5 and 99.5 percentiles of these on the
+    training pixels: stretching between them gives back colours in 0..1, whatever the normalisation was, with the light's tint
+    taken out. Three channels are then taken for RGB and become CIELAB, in which distances are about those that people see;
+    any other number stays as it is, scaled to 0..100. A pixel's features are its own colour and the smoothed one.
+
+    centroids: (clusters, 2 C), float32. cluster_class: (clusters,), class ids. variance: of a feature within its cluster.
+    """
+
+    name = "kmeans"
+
+    def __init__(
+        self,
+        centroids: npt.NDArray[np.float32],
+        cluster_class: npt.NDArray[np.int64],
+        low: npt.NDArray[np.float32],
+        high: npt.NDArray[np.float32],
+        n_classes: int,
+        smoothing: float,
+        variance: float,
+    ) -> None:
+        self.centroids, self.cluster_class, self.low, self.high = centroids, cluster_class, low, high
+        self.n_classes, self.smoothing, self.variance = n_classes, smoothing, variance
+
+    @classmethod
+    def fit(
+        cls,
+        samples: Iterable[Sample],
+        normalise: Normalise,
+        n_classes: int,
+        seed: int = 0,
+        config: KMeansConfig | None = None,
+    ) -> KMeans:
+        """Fit on labelled samples, read once, one image in memory at a time. The same samples and seed give the same result.
+
+        Raises DataError where there is not a single labelled pixel.
+        """
+        from sklearn.cluster import MiniBatchKMeans
+        from threadpoolctl import threadpool_limits
+
+        config = config or KMeansConfig()
+        channels, labels = _draw_pixels(samples, normalise, n_classes, seed, config)
+        own = channels[:, : channels.shape[1] // 2]
+        low, high = np.percentile(own, (0.5, 99.5), axis=0).astype(np.float32)
+        high = np.where(high > low, high, low + 1).astype(np.float32)  # a constant channel
+        features = _to_features(channels, low, high)
+        clusters = min(max(config.clusters, n_classes), len(features))
+        with threadpool_limits(1):  # sums whose order depends on the number of threads would differ between machines
+            fitted = MiniBatchKMeans(clusters, batch_size=4096, n_init=3, max_iter=50, random_state=seed).fit(features)
+        centroids = fitted.cluster_centers_.astype(np.float32)
+        nearest = _distances(features, centroids).argmin(1)
+        votes = np.bincount(nearest * n_classes + labels, minlength=clusters * n_classes).reshape(clusters, n_classes)
+        # An empty cluster has no say: it takes the class that is the most frequent overall.
+        winner = np.where(votes.sum(1) > 0, votes.argmax(1), votes.sum(0).argmax())
+        variance = float(((features - centroids[nearest]) ** 2).mean())
+        return cls(centroids, winner.astype(np.int64), low, high, n_classes, config.smoothing, max(variance, 1e-6))
+
+    def __call__(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(N, C, H, W), normalised -> scores (N, n_classes, H, W): minus half the squared distance to the nearest centroid
+        of each class, in units of the variance within clusters. Their softmax is the posterior under equal round Gaussians.
+        """
+        batch = np.asarray(batch, np.float32)
+        if batch.ndim != 4 or batch.shape[1] != len(self.low):
+            raise DataError(
+                "wrong input", found=f"shape {batch.shape}", expected=f"(N, {len(self.low)}, height, width)"
+            )
+        count, _, height, width = batch.shape
+        scores = np.full((count, self.n_classes, height * width), _NOWHERE, np.float32)
+        for image, out in zip(batch, scores, strict=True):
+            channels = _with_neighbourhood(image, self.smoothing)
+            for start in range(0, height * width, _BLOCK):
+                features = _to_features(channels[start : start + _BLOCK], self.low, self.high)
+                near = _distances(features, self.centroids) / np.float32(-2 * self.variance)
+                for cluster, class_id in enumerate(self.cluster_class):
+                    part = out[class_id, start : start + _BLOCK]
+                    np.maximum(part, near[:, cluster], out=part)
+        return scores.reshape(count, self.n_classes, height, width)
+
+    def save(self, path: Path) -> None:
+        """Write the baseline as safetensors, atomically; the same baseline gives the same bytes."""
+        from safetensors.numpy import save
+
+        about = {"n_classes": self.n_classes, "smoothing": self.smoothing, "variance": self.variance}
+        tensors = {"centroids": self.centroids, "cluster_class": self.cluster_class, "low": self.low, "high": self.high}
+        content = save(tensors, {"kmeans": json.dumps(about)})  # one key: the order of several is not fixed
+        with atomic_path(path) as target:
+            target.write_bytes(content)
+
+    @classmethod
+    def load(cls, path: Path) -> KMeans:
+        """Read what `save` wrote; a DataError where the file is anything else."""
+        from safetensors import SafetensorError, safe_open
+
+        fix = "train it anew: segpipe train CANDIDATE"
+        try:
+            with safe_open(path, framework="numpy") as file:
+                about = json.loads((file.metadata() or {}).get("kmeans", "{}"))
+                tensors: dict[str, Any] = {n: file.get_tensor(n) for n in ("centroids", "cluster_class", "low", "high")}
+        except (SafetensorError, OSError, json.JSONDecodeError) as error:
+            raise DataError(f"is no k-means baseline: {error}", where=path, fix=fix) from error
+        clusters, channels = len(tensors["centroids"]), len(tensors["low"])
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        expected = {
+            "centroids": (clusters, 2 * channels),
+            "cluster_class": (clusters,),
+            "low": (channels,),
+            "high": (channels,),
+        }
+        if shapes != expected or set(about) != {"n_classes", "smoothing", "variance"}:
+            raise DataError("is no k-means baseline", where=path, found=f"{shapes}, {about}", fix=fix)
+        if not ((tensors["cluster_class"] >= 0) & (tensors["cluster_class"] < about["n_classes"])).all():
+            raise DataError(
+                "names classes that there are not", where=path, expected=f"0..{about['n_classes'] - 1}", fix=fix
+            )
+        return cls(**tensors, **about)
+
+
+def _draw_pixels(
+    samples: Iterable[Sample], normalise: Normalise, n_classes: int, seed: int, config: KMeansConfig
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """At most `config.pixels` labelled pixels: their channels and smoothed channels, (n, 2 C), and classes, (n,).
+
+    Every drawn pixel gets a random rank, and the lowest ranks stay, so that an image late in the stream has the same chance.
+    """
+    rng = np.random.Generator(np.random.PCG64(seed))
+    kept: list[tuple[npt.NDArray[Any], ...]] = []
+    held = 0
+    for sample in samples:
+        if sample.labels is None:
+            continue
+        flat = sample.labels.ravel()
+        counted = np.flatnonzero(flat < n_classes)
+        chosen = rng.choice(counted, min(config.pixels_per_image, counted.size), replace=False)
+        channels = _with_neighbourhood(normalise(sample.image), config.smoothing)[chosen]
+        kept.append((rng.random(chosen.size), channels, flat[chosen]))
+        held += chosen.size
+        if held > 2 * config.pixels:
+            kept = [_lowest(kept, config.pixels)]
+            held = config.pixels
+    if not held:
+        raise DataError(
+            "no labelled pixel to learn from", fix="label some images of the train split, or drop the k-means candidate"
+        )
+    _, channels, labels = _lowest(kept, config.pixels)
+    return channels, labels.astype(np.int64)
+
+
+def _lowest(parts: list[tuple[npt.NDArray[Any], ...]], count: int) -> tuple[npt.NDArray[Any], ...]:
+    ranks, channels, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(ranks, kind="stable")[:count]
+    return ranks[order], channels[order], labels[order]
+
+
+def _with_neighbourhood(image: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:
+    """(C, H, W) -> (H W, 2 C): each pixel's channels, then those of the image smoothed by a Gaussian."""
+    from scipy.ndimage import gaussian_filter
+
+    smooth = gaussian_filter(image, sigma=(0, sigma, sigma), mode="nearest", truncate=3.0)
+    return np.concatenate([image, smooth]).reshape(2 * len(image), -1).T
+
+
+def _to_features(
+    channels: npt.NDArray[np.float32], low: npt.NDArray[np.float32], high: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """(n, 2 C) normalised channels -> (n, 2 C) features: two colours, CIELAB or 0..100."""
+    colours = np.clip((channels.reshape(len(channels), 2, -1) - low) / (high - low), 0, 1).astype(np.float32)
+    if colours.shape[2] == 3:
+        from skimage.color import rgb2lab
+
+        colours = rgb2lab(colours).astype(np.float32)
+    else:
+        colours *= 100
+    return colours.reshape(len(channels), -1)
+
+
+def _distances(features: npt.NDArray[np.float32], centroids: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Squared distances, (n, clusters)."""
+    squares = (features**2).sum(1)[:, None] - 2 * features @ centroids.T + (centroids**2).sum(1)
+    return np.maximum(squares, 0)
