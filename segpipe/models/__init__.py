@@ -1,1 +1,1 @@
-"""Networks and classical baselines, under one contract."""
+"""Networks and classical models, by family."""

@@ -1,0 +1,109 @@
+"""Augmentation: the only module that knows albumentations.
+
+What a strength does to a training window, in this order:
+
+| | light | medium | strong |
+|---|---|---|---|
+| left-right flip | 1/2 | 1/2 | 1/2 |
+| up-down flip, quarter turns (where the data have no up and down) | 1/2, 3/4 | 1/2, 3/4 | 1/2, 3/4 |
+| zoom | 0.8 - 1.25 | 0.7 - 1.5 | 0.5 - 2 |
+| turn, degrees | | up to 8 | up to 20 |
+| brightness, contrast, and for RGB saturation and hue | small | middling | large |
+| blur, noise (each) | | one in 10 | one in 5 |
+
+Every draw follows from the seed of the call, so a sample is the same whichever process makes it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from segpipe.samples import IGNORE
+
+Strength = Literal["off", "light", "medium", "strong"]
+Augment = Callable[[np.ndarray, npt.NDArray[np.uint8], int], tuple[np.ndarray, npt.NDArray[np.uint8]]]
+"""``(image (H, W, C), labels (H, W), seed) -> (image, labels)``, both `patch` x `patch`; what no pixel covers is `IGNORE`."""
+
+
+@dataclass(frozen=True)
+class _Amounts:
+    zoom: float
+    turn: float
+    tone: float
+    hue: float
+    degrade: float
+
+
+_AMOUNTS: dict[str, _Amounts] = {
+    "light": _Amounts(zoom=1.25, turn=0, tone=0.1, hue=0.01, degrade=0),
+    "medium": _Amounts(zoom=1.5, turn=8, tone=0.25, hue=0.03, degrade=0.1),
+    "strong": _Amounts(zoom=2.0, turn=20, tone=0.4, hue=0.06, degrade=0.2),
+}
+
+
+def window_edge(strength: Strength, patch: int) -> int:
+    """Edge of the window that `build_augment` wants to see for a patch: larger, so that zooming out finds real pixels."""
+    return patch if strength == "off" else round(patch * min(_AMOUNTS[strength].zoom, 1.3))
+
+
+def build_augment(strength: Strength, channels: int, dtype: str, patch: int, free_orientation: bool = False) -> Augment:
+    """The augmentation of this strength for windows of a dataset.
+
+    channels, dtype: of the stored images. RGB uint8 gets colour changes; any other kind gets changes of brightness and
+    contrast relative to the window's own mean and deviation, and comes back as float32.
+    free_orientation: the images have no up and down (cells under a microscope, not streets).
+    """
+    import albumentations as A  # noqa: N812
+    import cv2
+
+    cv2.setNumThreads(0)  # one small window at a time: threads would only fight those of the training step
+    rgb = channels == 3 and dtype == "uint8"
+    steps: list[Any] = []
+    if strength != "off":
+        amounts = _AMOUNTS[strength]
+        steps += [A.HorizontalFlip(p=0.5)]
+        steps += [A.VerticalFlip(p=0.5), A.RandomRotate90(p=1)] if free_orientation else []
+        steps += [
+            A.Affine(
+                scale=(1 / amounts.zoom, amounts.zoom), balanced_scale=True, rotate=(-amounts.turn, amounts.turn),
+                interpolation=cv2.INTER_LINEAR, border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE, p=0.8,
+            )
+        ]  # fmt: skip
+    steps += [A.CenterCrop(patch, patch)]
+    if strength != "off" and rgb:
+        tone = (1 - amounts.tone, 1 + amounts.tone)
+        steps += [A.ColorJitter(tone, tone, tone, (-amounts.hue, amounts.hue), p=0.8)]
+    if strength != "off" and rgb and amounts.degrade:
+        steps += [A.GaussianBlur(sigma_limit=(0.3, 1.2), p=amounts.degrade)]
+        steps += [A.GaussNoise(std_range=(0.01, 0.05), p=amounts.degrade)]
+    compose = A.Compose(steps)
+
+    def augment(image: np.ndarray, labels: npt.NDArray[np.uint8], seed: int) -> tuple[np.ndarray, npt.NDArray[np.uint8]]:
+        draws = np.random.default_rng(seed)
+        # One state for all steps: `set_random_seed` would start each step at the same draw and tie them to each other.
+        compose.set_random_state(draws, random.Random(seed))  # noqa: S311
+        out = compose(image=image, mask=labels)
+        if strength != "off" and not rgb:
+            out["image"] = _retone(out["image"], amounts, draws)
+        return out["image"], out["mask"]
+
+    return augment
+
+
+def _retone(image: np.ndarray, amounts: _Amounts, draws: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Brightness, contrast and noise for any number of channels and any dtype, by the window's own statistics."""
+    pixels = image.astype(np.float32)
+    mean, std = pixels.mean((0, 1)), pixels.std((0, 1))
+    contrast = 1 + draws.uniform(-amounts.tone, amounts.tone)
+    shift = draws.uniform(-amounts.tone, amounts.tone) * std
+    pixels = (pixels - mean) * np.float32(contrast) + (mean + shift).astype(np.float32)
+    if draws.random() < amounts.degrade:
+        noise = draws.standard_normal(pixels.shape, np.float32) * np.float32(draws.uniform(0.02, 0.1))
+        pixels += noise * std
+    return pixels

