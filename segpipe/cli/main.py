@@ -1,0 +1,85 @@
+"""`segpipe`: the commands by what a user does with them, and the one line in which an error ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segpipe import __version__
+from segpipe.cli import release, results, stages, start
+from segpipe.errors import SegpipeError
+
+app = typer.Typer(
+    name="segpipe",
+    help="From a DVC-versioned folder of labelled images to a gated, packaged, served segmentation model, and back.",
+    epilog="Start with: segpipe demo, or segpipe init my-cells --data ../images. Each command's --help has an example.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (start, results, release, stages):
+    group.register(app)
+
+
+@app.callback()
+def _common(
+    directory: Annotated[Path | None, typer.Option("-C", help="Run as if started in this folder.", metavar="DIR")] = None,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"segpipe {__version__}")
+        raise typer.Exit
+    if directory is not None:
+        if not directory.is_dir():
+            raise typer.BadParameter(f"{directory} is no folder", param_hint="-C")
+        os.chdir(directory)
+
+
+@contextlib.contextmanager
+def report_errors() -> Iterator[None]:
+    """Let a user's error end the program with one red line and its exit code; anything else is a fault and shows its trace."""
+    try:
+        yield
+    except SegpipeError as error:
+        _end(error.exit_code, str(error))
+    except KeyboardInterrupt:
+        _end(130, "interrupted")
+    except SystemExit as end:
+        if end.code == 130:  # typer made it of a KeyboardInterrupt
+            _end(130, "interrupted")
+        raise
+    except Exception as error:
+        _record(1, f"{type(error).__name__}: {error}")
+        raise
+
+
+def _end(code: int, message: str) -> None:
+    red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
+    print(f"{red}error: {message}{plain}", file=sys.stderr, flush=True)
+    _record(code, message)
+    raise SystemExit(code)
+
+
+def _record(code: int, message: str) -> None:
+    """Leave the outcome where the run that started this stage looks for it (see `segpipe.pipeline.OUTCOME_VARIABLE`)."""
+    if "SEGPIPE_OUTCOME" in os.environ:
+        from segpipe.pipeline import record_outcome
+
+        record_outcome(code, message)
+
+
+def main() -> None:
+    """The entry point `segpipe`."""
+    with report_errors():
+        app()
+
+
+if __name__ == "__main__":
+    main()

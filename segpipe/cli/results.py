@@ -1,0 +1,140 @@
+"""Commands that make and show results: run, report, models, predict."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from segpipe.cli.common import Json, add, print_json, print_table, workspace_root
+
+PANEL = "Results"
+
+
+class Promote(StrEnum):
+    """What `segpipe run` does with a winner that passed."""
+
+    auto = "auto"
+    manual = "manual"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    add(app, PANEL, "run", run, "segpipe run\nsegpipe run --promote manual --jobs 2")
+    add(app, PANEL, "report", report, "segpipe report --open")
+    add(app, PANEL, "models", models, "segpipe models\nsegpipe models --json")
+    add(app, PANEL, "predict", predict, "segpipe predict scans/ --out predictions")
+
+
+def run(
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Stages at once, on whatever device. By default one a device.")] = None,
+    promote: Annotated[Promote | None, typer.Option("--promote", help="Instead of release.promote in params.yaml.")] = None,
+    json: Json = False,
+) -> None:
+    """Redo what changes in data, code or parameters call for; release and promote a winner that passes its gates.
+
+    Exit code 4: everything ran, and the gates say no.
+    """
+    from segpipe.cli.flows import load_flow
+    from segpipe.errors import GateBlocked
+    from segpipe.progress import say
+
+    root = workspace_root()
+    say("starting (Prefect takes some seconds)")
+    summary = load_flow(root, "retrain").run(root, jobs, promote.value if promote else None)
+    if json:
+        print_json(summary)
+    else:
+        for line in describe_run(summary):
+            say(line)
+    if summary.get("blocked"):
+        raise GateBlocked(f"nothing was promoted: {summary['blocked']}", fix="segpipe report --open shows why")
+
+
+def describe_run(summary: dict[str, Any]) -> list[str]:
+    """What a run did, in words."""
+    from segpipe.progress import format_seconds
+
+    ran = [name for name, stage in summary["stages"].items() if stage["ran"]]
+    words = f"{len(ran)} of {len(summary['stages'])} stages ran" if ran else "every stage was up to date"
+    lines = [f"{words}, {format_seconds(summary['seconds'])} in all"]
+    if summary.get("version"):
+        new = "released" if summary["released"] else "released before"
+        lines.append(f"winner: {summary['selection']['winner']}, {new} as {summary['version']}; live: {summary['live'] or 'nothing'}")
+    return lines
+
+
+def report(open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False) -> None:
+    """Where the report is: scores, curves, confusion, verdicts, the best and worst images."""
+    from segpipe.errors import MissingError
+
+    path = workspace_root() / "reports" / "report.html"
+    if not path.exists():
+        raise MissingError("no report yet", where=path, fix="segpipe run makes it")
+    typer.echo(path)
+    if open_it:
+        typer.launch(path.as_uri())
+
+
+def models(json: Json = False) -> None:
+    """Every version that was released: stages, scores, and the data and commit that it comes from."""
+    from segpipe.release import registry
+
+    releases = registry.versions(workspace_root())
+    if json:
+        print_json([release.model_dump(mode="json") for release in releases])
+        return
+    if not releases:
+        typer.echo("no version has been released yet: segpipe run makes one when a winner passes the gates")
+        return
+    print_table(["version", "live in", "candidate", "score", "data", "commit", "released"], [_row(r) for r in releases])
+
+
+def _row(release: Any) -> list[str]:
+    score = f"{release.metric} {release.score:.3f}" if release.score is not None else ""
+    return [release.version, ", ".join(release.stages), release.candidate, score, release.data_hash[:8], release.commit[:8], release.created_at]  # fmt: skip
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", metavar="IMAGES...")],
+    out: Annotated[Path, typer.Option("--out", help="Where masks and overlays go.")] = Path("predictions"),
+    model: Annotated[Path | None, typer.Option("--model", help="A bundle; by default the one that is live, or bundle/ where nothing is.")] = None,  # fmt: skip
+    json: Json = False,
+) -> None:
+    """Segment images: a mask and an overlay each, and predictions.json. Exit code 3 when an image could not be read."""
+    from segpipe.config import load_params
+    from segpipe.errors import DataError
+    from segpipe.inference.batch import predict_files
+    from segpipe.inference.segmenter import Segmenter
+
+    limits = load_params(root := workspace_root()).data if model is None else _default_limits()
+    bundle = model or live_bundle(root)
+    rows = predict_files(Segmenter.from_bundle(bundle), images, out, limits)
+    if json:
+        print_json(rows)
+    else:
+        typer.echo(out)
+    if failed := [row for row in rows if "error" in row]:
+        raise DataError(f"{len(failed)} of {len(rows)} images could not be segmented, the first: {failed[0]['error']}")
+
+
+def _default_limits() -> Any:
+    from segpipe.config import DataParams
+
+    return DataParams()  # type: ignore[call-arg]
+
+
+def live_bundle(root: Path) -> Path:
+    """The bundle that is live in the stage of params.yaml, or the pipeline's own where nothing is."""
+    from segpipe.config import load_params
+    from segpipe.errors import MissingError
+    from segpipe.release import registry
+
+    version = registry.live(root, load_params(root).release.stage)
+    if version is not None:
+        return registry.release_bundle(root, version)
+    if not (root / "bundle").is_dir():
+        raise MissingError("no model here yet", where=root, fix="segpipe run, or name one with --model")
+    return root / "bundle"

@@ -1,0 +1,96 @@
+"""The stages of dvc.yaml as commands: `dvc repro` calls them; a user may, too."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from segpipe.cli.common import Candidate, add, workspace_root
+
+PANEL = "Stages (dvc.yaml calls these)"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    add(app, PANEL, "ingest", ingest, "segpipe ingest")
+    add(app, PANEL, "validate", validate, "segpipe validate")
+    add(app, PANEL, "prepare", prepare, "segpipe prepare")
+    add(app, PANEL, "plan", plan, "segpipe plan unet\nsegpipe plan unet --explain\nsegpipe plan unet --refresh")
+    add(app, PANEL, "train", train, "segpipe train unet")
+    add(app, PANEL, "evaluate", evaluate, "segpipe evaluate unet")
+    add(app, PANEL, "select", select, "segpipe select")
+    add(app, PANEL, "export", export, "segpipe export")
+
+
+def ingest() -> None:
+    """Decode every image and mask once and write a row about each."""
+    from segpipe import stages
+
+    stages.ingest(workspace_root())
+
+
+def validate() -> None:
+    """Hold the data against what training needs (Great Expectations); exit code 3 when they fail."""
+    from segpipe import stages
+
+    stages.validate(workspace_root())
+
+
+def prepare() -> None:
+    """Write the decoded images to memory-mapped shards, by split."""
+    from segpipe import stages
+
+    stages.prepare(workspace_root())
+
+
+def plan(
+    candidate: Candidate,
+    explain: Annotated[bool, typer.Option("--explain", help="Say how it is trained now, and why; plan nothing.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Measure anew: this machine is another one.")] = False,
+) -> None:
+    """Choose and measure how a candidate is trained on this machine (plans/CANDIDATE.json)."""
+    from segpipe import stages
+
+    root = workspace_root()
+    if not explain:
+        stages.plan(root, candidate, refresh)
+        return
+    from segpipe.config import load_params
+    from segpipe.errors import MissingError
+    from segpipe.training.plan import Plan
+    from segpipe.training.plan import explain as in_words
+
+    load_params(root).candidate(candidate)
+    path = stages.Paths(root).plan(candidate)
+    if not path.exists():
+        raise MissingError("no plan yet", where=path, fix=f"segpipe run, or dvc repro plan@{candidate}")
+    typer.echo(in_words(Plan.read(path)))
+
+
+def train(candidate: Candidate) -> None:
+    """Train a candidate as planned; a training that was killed goes on where it stood."""
+    from segpipe import stages
+
+    stages.train(workspace_root(), candidate)
+
+
+def evaluate(candidate: Candidate) -> None:
+    """Score a candidate on the test split."""
+    from segpipe import stages
+
+    stages.evaluate(workspace_root(), candidate)
+
+
+def select() -> None:
+    """Rank the candidates, judge the winner by the gates, write the report."""
+    from segpipe import stages
+
+    stages.select(workspace_root())
+
+
+def export() -> None:
+    """Turn the winner into a bundle that serves: ONNX, golden images, model card."""
+    from segpipe import stages
+
+    stages.export(workspace_root())

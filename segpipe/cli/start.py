@@ -1,0 +1,180 @@
+"""Commands to begin with: a workspace, its data, what can be trained, what this machine is good for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segpipe.cli.common import Json, add, print_json, print_table, workspace_root
+
+PANEL = "Start"
+
+DataFormat = Annotated[str, typer.Option("--format", help="How the source is laid out: folder (images/ + masks/ by stem) or paired-list (text files of `image label` lines a split).")]  # fmt: skip
+Classes = Annotated[str | None, typer.Option("--classes", help="Class names, comma-separated, in the order of their pixel values.")]
+Ignore = Annotated[str | None, typer.Option("--ignore", help="Pixel values that count nowhere, comma-separated.")]
+Group = Annotated[str | None, typer.Option("--group", help="A regular expression over file names; its first group names what must not be split (a patient, a slide).")]  # fmt: skip
+Replace = Annotated[bool, typer.Option("--replace", help="Replace the data that are there.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    data = typer.Typer(help="Bring labelled images in, and look at them.", no_args_is_help=True)
+    add(app, PANEL, "init", init, "segpipe init my-cells --data ../images --format folder")
+    add(app, PANEL, "demo", demo, "segpipe demo && cd demo && segpipe report --open")
+    add(data, PANEL, "import", data_import, "segpipe data import ../camvid --format paired-list --ignore 11")
+    add(data, PANEL, "demo", data_demo, "segpipe data demo && dvc repro")
+    add(data, PANEL, "stats", data_stats, "segpipe data stats\nsegpipe data stats --json")
+    app.add_typer(data, name="data", rich_help_panel=PANEL)
+    add(app, PANEL, "families", families, "segpipe families\nsegpipe families --json")
+    add(app, PANEL, "doctor", doctor, "segpipe doctor\nsegpipe -C my-cells doctor --json")
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(help="The folder that becomes a workspace.", metavar="DIR")],
+    data: Annotated[Path | None, typer.Option("--data", help="Labelled images to bring in.", metavar="SRC")] = None,
+    format: DataFormat = "folder",
+    classes: Classes = None,
+    ignore: Ignore = None,
+    group: Group = None,
+) -> None:
+    """Make a workspace: Git and DVC repository, pipeline, parameters, flows; with --data, your images in it."""
+    from segpipe import workspace
+    from segpipe.progress import say
+
+    if data is not None and not data.exists():
+        raise typer.BadParameter(f"{data} does not exist", param_hint="--data")
+    fresh = workspace.create(directory)
+    root = directory.resolve()
+    if data is not None:
+        with workspace.lock(root):
+            _import(root, data.resolve(), format, classes, ignore, group, replace=False)
+            workspace.commit(root, "Labelled images")
+    say(f"{directory} is {'now a' if fresh else 'already a'} workspace. Next: cd {directory} && "
+        + ("segpipe run" if (root / "data").is_dir() else "segpipe data import SRC --format folder"))  # fmt: skip
+
+
+def demo(
+    directory: Annotated[Path, typer.Argument(help="Where the demo's workspace is made.", metavar="DIR")] = Path("demo"),
+) -> None:
+    """See it all once: demo data, training, gates, release, a running endpoint that answers. Does no work twice."""
+    from segpipe.cli.tour import tour
+
+    tour(directory)
+
+
+def data_import(
+    source: Annotated[Path, typer.Argument(help="The folder with the labelled images.", metavar="SRC", exists=True)],
+    format: DataFormat = "folder",
+    classes: Classes = None,
+    ignore: Ignore = None,
+    group: Group = None,
+    replace: Replace = False,
+) -> None:
+    """Bring labelled images into data/ and version them with DVC."""
+    from segpipe import workspace
+
+    root = workspace_root()
+    with workspace.lock(root):
+        _import(root, source.resolve(), format, classes, ignore, group, replace)
+
+
+def _import(
+    root: Path, source: Path, format: str, classes: str | None, ignore: str | None, group: str | None, replace: bool
+) -> None:
+    from segpipe import pipeline, workspace
+    from segpipe.data.importer import ImportOptions, import_dataset
+    from segpipe.progress import say
+
+    options = ImportOptions(
+        classes=[name.strip() for name in classes.split(",")] if classes else None,
+        ignore=_numbers(ignore),
+        group=group,
+        replace=replace,
+    )
+    report = import_dataset(source, root / "data", format, options)
+    for line in report.lines():
+        say(line)
+    pipeline.add_data(root)
+    workspace.git(root, "add", "data.dvc", ".gitignore")
+    say("data/ is versioned: data.dvc names it (git commit records that)")
+
+
+def _numbers(text: str | None) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")] if text else []
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no list of numbers such as 0,255", param_hint="--ignore") from error
+
+
+def data_demo(
+    images: Annotated[int, typer.Option("--images", min=10, help="How many images.")] = 240,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other images.")] = 2026,
+) -> None:
+    """Write the embedded demo data (stained cells, three classes) into data/: the same bytes on every machine."""
+    from segpipe import pipeline, workspace
+    from segpipe.data.demo import write_demo
+    from segpipe.progress import say
+
+    root = workspace_root()
+    with workspace.lock(root):
+        write_demo(root / "data", images, seed)
+        pointer = root / pipeline.DATA_POINTER
+        before = pointer.read_bytes() if pointer.exists() else None
+        pipeline.add_data(root)
+        if pointer.read_bytes() != before:
+            workspace.git(root, "add", "data.dvc", ".gitignore")
+    say(f"{images} images in data/, " + ("as data.dvc says" if pointer.read_bytes() == before else "and data.dvc names them"))
+
+
+def data_stats(
+    out: Annotated[Path | None, typer.Option("--out", help="Where the page goes; by default reports/data.html.")] = None,
+    json: Json = False,
+) -> None:
+    """Look at the data: class balance, sizes, splits, groups, random overlays, on one offline page."""
+    from segpipe.data.stats import write_stats_page
+
+    root = workspace_root()
+    if json:
+        from segpipe.data.manifest import Fingerprint
+
+        print_json(Fingerprint.read(root / "artifacts" / "fingerprint.json").model_dump(mode="json"))
+        return
+    typer.echo(write_stats_page(root, out or root / "reports" / "data.html"))
+
+
+def families(json: Json = False) -> None:
+    """What can be a candidate in params.yaml, with one line each."""
+    from segpipe.models.registry import FAMILIES
+
+    if json:
+        print_json([{"name": f.name, "kind": f.kind, "summary": f.summary, "paper": f.paper, "settings": f.config.model_json_schema()["properties"]} for f in FAMILIES.values()])  # fmt: skip
+        return
+    print_table(
+        ["family", "kind", "what it is", "source"], [[f.name, f.kind, f.summary, f.paper] for f in FAMILIES.values()]
+    )
+
+
+def doctor(json: Json = False) -> None:
+    """Look at this machine and workspace: versions, devices, disk, remotes, what will be slow; each with the fix."""
+    from dataclasses import asdict
+
+    from segpipe.doctor import examine
+    from segpipe.errors import ConfigError, MissingError
+    from segpipe.workspace import find_root
+
+    try:
+        root = find_root(Path.cwd())
+    except ConfigError:  # outside a workspace the machine alone is looked at
+        root = None
+    checks = examine(root)
+    if json:
+        print_json([asdict(check) for check in checks])
+    else:
+        shown = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
+        print_table(
+            ["", "", "found", "fix"], [[shown[c.verdict], c.name, c.found, c.fix or ""] for c in checks], title="segpipe doctor"
+        )
+    if failed := [check.name for check in checks if check.verdict == "fail"]:
+        raise MissingError(f"{len(failed)} check(s) failed: {', '.join(failed)}", fix="see the list above")
