@@ -12,8 +12,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
 import tempfile
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +29,7 @@ from segpipe.data.images import image_files, read_image, read_mask
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError, MissingError
 from segpipe.files import read_bytes
-from segpipe.samples import ClassTable, Sample
+from segpipe.samples import IGNORE, UNKNOWN, ClassTable, Sample
 
 CLASSES_FILE = "dataset.yaml"
 SAMPLES_FILE = "samples.csv"
@@ -77,7 +80,7 @@ def load_dataset(data_dir: Path) -> Dataset:
         )
     masks = {p.stem: p for p in image_files(data_dir / "masks")}
     instances = {p.stem: p for p in image_files(data_dir / "instances")}
-    rows = _read_samples(data_dir / SAMPLES_FILE, images)
+    rows = read_samples(data_dir / SAMPLES_FILE, images)
     items = [
         Item(key, images[key], masks.get(key), instances.get(key), *rows.get(key, (None, None)))
         for key in sorted(images)
@@ -88,7 +91,10 @@ def load_dataset(data_dir: Path) -> Dataset:
 
 
 def load_sample(item: Item, classes: ClassTable, limits: DataParams) -> Sample:
-    """Decode one item. Raises DataError where a file cannot be read or the sizes differ."""
+    """Decode one item. Raises DataError where a file cannot be read or the sizes differ.
+
+    Pixels of a value that the class table does not know become `IGNORE`: validation has judged them before.
+    """
     image = read_image(item.image, limits)
     labels = classes.encode(read_mask(item.mask, limits)) if item.mask else None
     instances = read_mask(item.instances, limits).astype(np.uint16) if item.instances else None
@@ -98,7 +104,30 @@ def load_sample(item: Item, classes: ClassTable, limits: DataParams) -> Sample:
                 "not the size of its image", where=path, found=f"{plane.shape[1]} x {plane.shape[0]}",
                 expected=f"{image.shape[1]} x {image.shape[0]}", fix="export image and mask at the same size",
             )  # fmt: skip
+    if labels is not None:
+        labels[labels == UNKNOWN] = IGNORE
     return Sample(item.key, image, labels, instances, item.group)
+
+
+def load_samples(
+    items: list[Item], classes: ClassTable, limits: DataParams, jobs: int | None = None
+) -> Iterator[Sample]:
+    """`load_sample` of each item, in order, decoded ahead by threads (decoders let go of the interpreter's lock).
+
+    At most two samples a thread are held at a time.
+    """
+    jobs = jobs or os.cpu_count() or 1
+    with ThreadPoolExecutor(jobs) as pool:
+        ahead: deque[Future[Sample]] = deque()
+        try:
+            for item in items:
+                ahead.append(pool.submit(load_sample, item, classes, limits))
+                if len(ahead) >= 2 * jobs:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def read_classes(path: Path) -> ClassTable:
@@ -157,7 +186,7 @@ def whole_folder(target: Path, replace: bool) -> Iterator[Path]:
         fresh.rename(target)
 
 
-def _read_samples(path: Path, images: dict[str, Path]) -> dict[str, tuple[str | None, str | None]]:
+def read_samples(path: Path, keys: Collection[str]) -> dict[str, tuple[str | None, str | None]]:
     """samples.csv as {key: (group, split)}; DataError for a row that does not fit."""
     if not path.exists():
         return {}
@@ -173,7 +202,7 @@ def _read_samples(path: Path, images: dict[str, Path]) -> dict[str, tuple[str | 
             raise DataError("a row without a key", where=where, expected="columns key, group, split")
         if key in table:
             raise DataError("a second row for one image", where=where, found=key, fix="keep one of the rows")
-        if key not in images:
+        if key not in keys:
             raise DataError(
                 "a row without an image",
                 where=where,

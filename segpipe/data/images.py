@@ -37,7 +37,7 @@ def read_image(path: Path, limits: DataParams) -> np.ndarray:
 
     Alpha is dropped and the EXIF rotation applied. Raises DataError for a file that is too large, cut short, broken or no image.
     """
-    return decode_image(read_bytes(path, _max_bytes(limits)), str(path), limits.max_megapixels)
+    return decode_image(read_bytes(path, max_bytes(limits)), str(path), limits.max_megapixels)
 
 
 def decode_image(content: bytes, where: str, max_megapixels: float) -> np.ndarray:
@@ -51,15 +51,18 @@ def read_mask(path: Path, limits: DataParams) -> npt.NDArray[np.uint8] | npt.NDA
 
     Raises DataError as `read_image` does, and for a mask in colours.
     """
-    content = read_bytes(path, _max_bytes(limits))
-    mode = _check_header(content, str(path), limits.max_megapixels)
-    if mode == "P":
-        with _broken_files_are_data_errors(str(path)), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+    return decode_mask(read_bytes(path, max_bytes(limits)), str(path), limits.max_megapixels)
+
+
+def decode_mask(content: bytes, where: str, max_megapixels: float) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """As `read_mask`, from bytes; `where` names them in the error."""
+    if _check_header(content, where, max_megapixels) == "P":
+        with _broken_files_are_data_errors(where), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             return np.asarray(image)
-    mask = _decode(content, str(path))
+    mask = _decode(content, where)
     if (mask[:, :, 1:] != mask[:, :, :1]).any():
         raise DataError(
-            "the mask is in colours", where=path, found="channels that differ", expected="one channel of class values",
+            "the mask is in colours", where=where, found="channels that differ", expected="one channel of class values",
             fix="save masks as 8-bit grey or palette PNG whose pixel values are the classes",
         )  # fmt: skip
     mask = mask[:, :, 0]
@@ -67,7 +70,7 @@ def read_mask(path: Path, limits: DataParams) -> npt.NDArray[np.uint8] | npt.NDA
         return mask
     if not np.isfinite(mask).all() or (mask != np.round(mask)).any() or mask.min() < 0 or mask.max() > 65535:
         raise DataError(
-            "the mask's values are no class values", where=path, found=f"{mask.dtype}, {mask.min()} to {mask.max()}",
+            "the mask's values are no class values", where=where, found=f"{mask.dtype}, {mask.min()} to {mask.max()}",
             expected="whole numbers from 0 to 65535", fix="save masks as 8- or 16-bit grey PNG",
         )  # fmt: skip
     return mask.astype(np.uint16)
@@ -90,7 +93,8 @@ def image_files(folder: Path) -> list[Path]:
     )
 
 
-def _max_bytes(limits: DataParams) -> int:
+def max_bytes(limits: DataParams) -> int:
+    """The largest file that is read, in bytes."""
     return int(limits.max_file_mb * 2**20)
 
 
