@@ -1,0 +1,86 @@
+"""Files in, masks and overlays out: what `segpipe predict` does. Memory is bounded by one image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from segpipe.config import DataParams
+from segpipe.errors import MissingError, SegpipeError
+from segpipe.files import safe_name, write_bytes, write_json
+from segpipe.inference.render import class_shares, mask_png, overlay_png
+from segpipe.inference.segmenter import Segmenter
+from segpipe.progress import Progress, say
+
+
+def predict_files(segmenter: Segmenter, paths: Sequence[Path], out: Path, limits: DataParams) -> list[dict[str, Any]]:
+    """Segment files, and folders of files, into `out/masks/NAME.png`, `out/overlays/NAME.png` and `out/predictions.json`.
+
+    Returns one row a file: `file`, and either `mask`, `overlay` (relative to `out`), `width`, `height` and `classes` (share by
+    name), or `error`: a file that cannot be read is reported and the rest goes on.
+    """
+    jobs = _named(_expand(paths, out))
+    rows = []
+    with Progress("predict", len(jobs)) as progress:
+        for name, path in jobs.items():
+            try:
+                row = _predict_file(segmenter, path, out, name, limits)
+            except SegpipeError as error:
+                say(f"predict: {error}")
+                row = {"file": str(path), "error": str(error)}
+            rows.append(row)
+            progress.advance(note=path.name)
+    spec = segmenter.spec
+    model = {"candidate": spec.candidate, "engine": segmenter.engine.name, "lineage": spec.lineage}
+    write_json(out / "predictions.json", {"model": model, "images": rows})
+    return rows
+
+
+def _predict_file(segmenter: Segmenter, path: Path, out: Path, name: str, limits: DataParams) -> dict[str, Any]:
+    from segpipe.data.images import read_image
+
+    image = read_image(path, limits)
+    try:
+        prediction = segmenter.predict(image)
+    except SegpipeError as error:  # the segmenter sees an array and knows of no file
+        raise type(error)(error.what, where=path, found=error.found, expected=error.expected, fix=error.fix) from error
+    classes = segmenter.spec.classes
+    row: dict[str, Any] = {"file": str(path), "mask": f"masks/{name}.png", "overlay": f"overlays/{name}.png"}
+    write_bytes(out / row["mask"], mask_png(prediction, classes))
+    write_bytes(out / row["overlay"], overlay_png(image, prediction, classes))
+    shares = {share.name: round(share.share, 6) for share in class_shares(prediction, classes)}
+    return row | {"height": image.shape[0], "width": image.shape[1], "classes": shares}
+
+
+def _expand(paths: Sequence[Path], out: Path) -> list[Path]:
+    """The files that are meant, each once, in order. Folders are walked for images, but not into `out`."""
+    from segpipe.data.images import SUFFIXES
+
+    files: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        files += [p for p in found if out.resolve() not in p.resolve().parents]
+    if not files:
+        raise MissingError(
+            "no images",
+            where=", ".join(map(str, paths)) or None,
+            fix=f"give files or folders that hold {' '.join(SUFFIXES)}",
+        )
+    return list(dict.fromkeys(files))
+
+
+def _named(files: Sequence[Path]) -> dict[str, Path]:
+    """A name for each file's outputs: its stem, with a number where that is taken."""
+    named: dict[str, Path] = {}
+    for path in files:
+        stem = safe_name(path.stem)
+        name, count = stem, 1
+        while name in named:
+            count += 1
+            name = f"{stem}-{count}"
+        named[name] = path
+    return named

@@ -1,0 +1,181 @@
+"""A bundle: the folder that is a model. `model.onnx` + `segmenter.json` (what `Segmenter.from_bundle` loads), `card.json` and
+`README.md` (what is known of it), `engines.json` (what was measured), `golden/` (images and the masks that belong to them).
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from segpipe.config import config_error
+from segpipe.errors import DataError, MissingError
+from segpipe.files import read_bytes, read_json, sha256_bytes, sha256_file, sha256_tree, write_json
+from segpipe.inference.segmenter import GRAPH_FILE, SPEC_FILE, Segmenter
+
+CARD_FILE = "card.json"
+CARD_PAGE = "README.md"
+ENGINES_FILE = "engines.json"
+BUILD_FILE = "build.json"
+"""Beside the bundle in a Bento: the version and the commit that it was built as."""
+GOLDEN_DIR = "golden"
+GOLDEN_FILE = "golden/golden.json"
+
+_MAX_GOLDEN_BYTES = 1 << 30
+_MAX_GOLDEN_MEGAPIXELS = 2000.0  # golden images came out of the dataset: its limits held for them
+
+
+class Score(BaseModel):
+    """A metric on the test images, with the interval that resampling them gives."""
+
+    model_config = ConfigDict(extra="forbid")
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Verdict(BaseModel):
+    """What one gate said of the model."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    verdict: str
+    sentence: str
+
+
+class Card(BaseModel):
+    """card.json: what is known of a model, for machines; README.md says the same to people."""
+
+    model_config = ConfigDict(extra="forbid")
+    format: int = 1
+    candidate: str
+    family: str
+    options: dict[str, Any]
+    classes: list[str]
+    data_hash: str
+    weights_sha256: str
+    lineage: dict[str, str]
+    engine: str
+    agreement: float
+    """Share of golden pixels on which the engine and the trained network say the same."""
+    promotable: bool
+    scores: dict[str, Score]
+    gates: list[Verdict]
+
+    @classmethod
+    def read(cls, bundle: Path) -> Card:
+        """Read and check a bundle's card."""
+        path = bundle / CARD_FILE
+        if not path.exists():
+            raise MissingError("no model bundle here", where=bundle, fix="make one: segpipe run, or dvc repro export")
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            raise config_error(error, path, cls) from error
+
+    def write(self, bundle: Path) -> None:
+        """Write the card into a bundle."""
+        write_json(bundle / CARD_FILE, self.model_dump(mode="json"))
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One image that travels with a bundle, and the mask that every copy of the model must give for it."""
+
+    key: str
+    input: Path
+    """An image file as a user would upload it."""
+    expected: Path
+    """A PNG of class ids."""
+
+    def image(self) -> np.ndarray:
+        """The input, (H, W, C)."""
+        from segpipe.data.images import decode_image
+
+        return decode_image(read_bytes(self.input, _MAX_GOLDEN_BYTES), str(self.input), _MAX_GOLDEN_MEGAPIXELS)
+
+    def class_ids(self) -> npt.NDArray[np.uint8]:
+        """The expected mask, (H, W)."""
+        from segpipe.data.images import decode_image
+
+        return decode_image(read_bytes(self.expected, _MAX_GOLDEN_BYTES), str(self.expected), _MAX_GOLDEN_MEGAPIXELS)[
+            :, :, 0
+        ]
+
+
+def golden_pairs(bundle: Path) -> list[Golden]:
+    """The golden images of a bundle."""
+    listed = read_json(bundle / GOLDEN_FILE)["images"]
+    folder = bundle / GOLDEN_DIR
+    return [Golden(row["key"], folder / Path(row["input"]).name, folder / Path(row["expected"]).name) for row in listed]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far masks are from the golden ones."""
+
+    images: int
+    pixels: int
+    differing: int
+    worst: str | None = None
+    """The golden image with most differing pixels, in words; None where all are identical."""
+
+    @property
+    def identical(self) -> bool:
+        """Whether every pixel is the same."""
+        return self.differing == 0
+
+
+def compare_masks(pairs: list[Golden], masks: list[npt.NDArray[np.uint8]]) -> Comparison:
+    """Compare masks of class ids with the golden ones; a mask of another size differs everywhere."""
+    pixels, counts = 0, []
+    for pair, mask in zip(pairs, masks, strict=True):
+        expected = pair.class_ids()
+        pixels += expected.size
+        counts.append(int((expected != mask).sum()) if expected.shape == mask.shape else expected.size)
+    worst = int(np.argmax(counts)) if any(counts) else None
+    words = None if worst is None else f"{counts[worst]:,} pixels of {pairs[worst].input.name} ({pairs[worst].key})"
+    return Comparison(len(pairs), pixels, sum(counts), words)
+
+
+def replay_golden(segmenter: Segmenter, bundle: Path) -> Comparison:
+    """Segment the golden images of a bundle and compare."""
+    pairs = golden_pairs(bundle)
+    return compare_masks(pairs, [segmenter.predict(pair.image()).class_ids for pair in pairs])
+
+
+def bundle_sha256(bundle: Path) -> str:
+    """The hash of a whole bundle, of every name and byte."""
+    return sha256_tree(bundle)
+
+
+def model_sha256(bundle: Path) -> str:
+    """The hash of what decides the answers (graph and segmenter.json): the same for two exports of one model."""
+    return sha256_bytes(f"{sha256_file(bundle / GRAPH_FILE)} {sha256_file(bundle / SPEC_FILE)}".encode())
+
+
+def check_bundle(bundle: Path, sha256: str) -> None:
+    """Raise where a bundle is not, byte for byte, the one that was released."""
+    if not (bundle / GRAPH_FILE).exists() or not (bundle / SPEC_FILE).exists():
+        raise MissingError("no model bundle here", where=bundle, expected=f"{GRAPH_FILE} and {SPEC_FILE}")
+    found = bundle_sha256(bundle)
+    if found != sha256:
+        raise DataError(
+            "the bundle is not the one that was released", where=bundle, found=f"sha256 {found[:12]}", expected=sha256[:12],
+            fix="delete the folder: it is restored from the DVC cache when it is needed",
+        )  # fmt: skip
+
+
+def copy_bundle(source: Path, target: Path) -> None:
+    """Copy a bundle so that `target` appears whole or not at all; what stood there is replaced."""
+    staging = target.with_name(f".{target.name}.new")
+    shutil.rmtree(staging, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, staging)
+    shutil.rmtree(target, ignore_errors=True)
+    staging.rename(target)

@@ -1,0 +1,81 @@
+"""The model card: what is known of a model, for people (README.md) and for machines (card.json)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from segpipe.files import write_text
+from segpipe.inference.segmenter import SegmenterSpec
+from segpipe.release.bundle import CARD_PAGE, Card, Golden, Score, Verdict
+
+
+def write_card(
+    spec: SegmenterSpec, selection: dict[str, Any], agreement: float, pairs: Sequence[Golden], bundle: Path
+) -> Card:
+    """Write card.json and README.md into a bundle.
+
+    selection: selection.json, for scores and verdicts. agreement: of the pinned engine with the trained network.
+    """
+    card = Card(
+        candidate=spec.candidate, family=spec.family, options=spec.options, classes=spec.classes.names,
+        data_hash=selection["data_hash"], weights_sha256=spec.lineage["weights_sha256"], lineage=spec.lineage,
+        engine=spec.engine, agreement=agreement, promotable=selection["promotable"],
+        scores=winner_scores(selection, spec.candidate),
+        gates=[Verdict(name=g["name"], verdict=g["verdict"], sentence=g["sentence"]) for g in selection["gates"]],
+    )  # fmt: skip
+    card.write(bundle)
+    write_text(bundle / CARD_PAGE, card_page(card, spec, pairs))
+    return card
+
+
+def winner_scores(selection: dict[str, Any], candidate: str) -> dict[str, Score]:
+    """The scores of a candidate in selection.json, with an interval where there is one; scores that do not exist are left out."""
+    row = next(r for r in selection["ranking"] if r["candidate"] == candidate)
+    scores = {name: Score(value=value) for name, value in row["scores"].items() if value is not None}
+    interval = row.get("interval")
+    if interval is not None and selection["metric"] in scores:
+        scores[selection["metric"]] = Score(
+            value=scores[selection["metric"]].value, low=interval["low"], high=interval["high"]
+        )
+    return scores
+
+
+def card_page(card: Card, spec: SegmenterSpec, pairs: Sequence[Golden]) -> str:
+    """The card as Markdown."""
+    options = ", ".join(f"{key} {value}" for key, value in card.options.items() if value is not None)
+    lines = [
+        f"# {card.candidate}", "",
+        f"Semantic segmentation of images with {spec.normalisation.channels} channel(s) into {len(card.classes)} classes, by "
+        f"{card.family}{f' ({options})' if options else ''}.", "",
+        "## Classes", "",
+        "| id | name | pixel value in masks |", "|---|---|---|",
+        *(f"| {i} | {c.name} | {c.value} |" for i, c in enumerate(spec.classes.classes)), "",
+        "## Scores on the test images", "",
+        "| metric | value | interval |", "|---|---|---|", *(_score_row(name, score) for name, score in card.scores.items()), "",
+        "## Gates", "",
+        *([f"- **{g.verdict}** {g.name}: {g.sentence}" for g in card.gates] or ["None was set."]), "",
+        "Every gate passed: this model may be released." if card.promotable else "Not released: a gate did not pass.", "",
+        "## Where it comes from", "",
+        f"- data: `{card.data_hash}`", *(f"- {name.replace('_', ' ')}: `{value}`" for name, value in card.lineage.items()), "",
+        "## How it runs", "",
+        f"`segmenter.json` pins the engine `{card.engine}`, which gives the trained network's class on {card.agreement:.4%} of "
+        f"the pixels of {len(pairs)} golden image(s). `engines.json` holds what was measured of the others. `golden/` holds "
+        "images and the masks that every copy of this model must give for them.", "",
+        "```python", "from pathlib import Path", "from segpipe.inference.segmenter import Segmenter", "",
+        'segmenter = Segmenter.from_bundle(Path("bundle"))', "class_ids = segmenter.predict(image).class_ids", "```", "",
+        "## Intended use", "",
+        "Images of the kind that it was trained on: the same subject, instrument and preparation, "
+        "about the same size of things in pixels, the same number of channels.", "",
+        "## Limits", "",
+        "- The scores hold for images like the test images; nothing is known of others.",
+        "- Every pixel gets a class, also where the image shows none of them.",
+        "- Not assessed for medical, legal or safety-relevant decisions.",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _score_row(name: str, score: Score) -> str:
+    interval = f"{score.low:.4f} to {score.high:.4f}" if score.low is not None and score.high is not None else ""
+    return f"| {name} | {score.value:.4f} | {interval} |"

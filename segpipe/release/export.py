@@ -1,0 +1,159 @@
+"""A trained model becomes a bundle: an ONNX graph, the fastest engine that agrees with the trained network, golden images, a card."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel
+
+from segpipe.config import ExportParams
+from segpipe.errors import ConfigError, GateBlocked, SegpipeError
+from segpipe.files import sha256_file, write_json
+from segpipe.inference.engines import GRAPH_ENGINES, TorchEngine
+from segpipe.inference.segmenter import GRAPH_FILE, Segmenter, SegmenterSpec
+from segpipe.progress import say
+from segpipe.release.bundle import ENGINES_FILE, Golden
+from segpipe.release.card import write_card
+from segpipe.release.golden import Reader, write_expected, write_inputs
+
+OPSET = 17
+_RUNS = 7
+_SECONDS = 10.0
+_AS_GOOD = 1.10
+"""Engines this close to the fastest count as equally fast: the choice should not hang on the noise of a timing."""
+
+
+class EngineTrial(BaseModel):
+    """How one engine did on the golden images."""
+
+    engine: str
+    median_ms: float | None = None
+    """Whole `predict` of the first golden image."""
+    agreement: float | None = None
+    """Share of golden pixels with the class that the trained network gives."""
+    eligible: bool
+    reason: str
+
+
+def export_bundle(model: Path, reader: Reader, selection: dict[str, Any], params: ExportParams, out: Path) -> None:
+    """Write the bundle of a trained model (models/NAME) into `out`; see `write_bundle`."""
+    from segpipe.inference.trained import load_trained
+
+    weights = sha256_file(model / "weights.safetensors")
+    write_bundle(load_trained(model), weights, reader, selection, params, out)
+
+
+def write_bundle(
+    trained: Segmenter,
+    weights_sha256: str,
+    reader: Reader,
+    selection: dict[str, Any],
+    params: ExportParams,
+    out: Path,
+) -> None:
+    """Write the bundle of a network that runs on torch into `out`, whole or not at all.
+
+    reader: the test images, of which `params.golden` travel along. selection: selection.json, for the card. Everything but
+    engines.json (timings) is a function of the inputs and the engine that is chosen. Raises GateBlocked when no engine agrees
+    with the network.
+    """
+    staging = out.with_name(f".{out.name}.new")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    export_graph(trained, staging / GRAPH_FILE)
+    pairs = write_inputs(reader, params.golden, staging)
+    trials = try_engines(trained, staging, pairs, params.min_agreement)
+    chosen = choose_engine(trials, params.min_agreement)
+    write_json(staging / ENGINES_FILE, [trial.model_dump() for trial in trials])
+    lineage = trained.spec.lineage | {"weights_sha256": weights_sha256}
+    spec = trained.spec.model_copy(update={"engine": chosen.engine, "lineage": lineage})
+    spec.write(staging)
+    write_expected(Segmenter.from_bundle(staging), pairs)
+    assert chosen.agreement is not None, "an eligible engine has an agreement"
+    write_card(spec, selection, chosen.agreement, pairs, staging)
+    shutil.rmtree(out, ignore_errors=True)
+    staging.rename(out)
+    say(f"export: {spec.candidate} on {chosen.engine}, {chosen.median_ms} ms for a golden image; it {chosen.reason}")
+
+
+def export_graph(trained: Segmenter, path: Path) -> None:
+    """Write a network as ONNX with free batch size, height and width."""
+    import torch
+
+    engine, spec = trained.engine, trained.spec
+    if not isinstance(engine, TorchEngine):
+        raise ConfigError(
+            "the winner is no network and has no ONNX graph", where=spec.candidate, found=f"family {spec.family}",
+            fix="add a network to `candidates:` in params.yaml (segpipe families lists them)",
+        )  # fmt: skip
+    module = engine.module.eval().float().cpu()
+    example = torch.zeros(1, spec.normalisation.channels, 2 * spec.stride, 2 * spec.stride)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer warns about shape checks that free sizes do not touch
+        torch.onnx.export(
+            module, (example,), str(path), dynamo=False, opset_version=OPSET, input_names=["image"], output_names=["logits"],
+            dynamic_axes={name: {0: "n", 2: "h", 3: "w"} for name in ("image", "logits")},
+        )  # fmt: skip
+
+
+def try_engines(trained: Segmenter, bundle: Path, pairs: Sequence[Golden], min_agreement: float) -> list[EngineTrial]:
+    """Time every graph engine and hold its masks of the golden images against those of the trained network in float32."""
+    images = [pair.image() for pair in pairs]
+    wanted = [trained.predict(image).class_ids for image in images]
+    return [_try_engine(name, trained.spec, bundle, images, wanted, min_agreement) for name in GRAPH_ENGINES]
+
+
+def _try_engine(
+    name: str,
+    spec: SegmenterSpec,
+    bundle: Path,
+    images: list[np.ndarray],
+    wanted: list[npt.NDArray[np.uint8]],
+    least: float,
+) -> EngineTrial:
+    try:
+        segmenter = Segmenter(spec, GRAPH_ENGINES[name](bundle / GRAPH_FILE, 0))
+        masks = [segmenter.predict(image).class_ids for image in images]
+    except (ImportError, RuntimeError, SegpipeError) as error:
+        return EngineTrial(
+            engine=name, eligible=False, reason=f"does not run here: {' '.join(str(error).split())[:200]}"
+        )
+    same = sum(int((a == b).sum()) for a, b in zip(masks, wanted, strict=True))
+    agreement = same / sum(mask.size for mask in wanted)
+    eligible = agreement >= least
+    words = f"gives the trained network's class on {agreement:.4%} of golden pixels"
+    return EngineTrial(
+        engine=name, median_ms=_median_ms(segmenter, images[0]), agreement=agreement, eligible=eligible,
+        reason=words if eligible else f"{words}, {least:.4%} needed",
+    )  # fmt: skip
+
+
+def _median_ms(segmenter: Segmenter, image: np.ndarray) -> float:
+    """Median milliseconds of `predict` over a few runs; a model that is slow is run fewer times."""
+    times: list[float] = []
+    while len(times) < _RUNS and (len(times) < 2 or sum(times) < _SECONDS):
+        start = time.perf_counter()
+        segmenter.predict(image)
+        times.append(time.perf_counter() - start)
+    return round(1000 * statistics.median(times), 2)
+
+
+def choose_engine(trials: Sequence[EngineTrial], min_agreement: float) -> EngineTrial:
+    """The first of the engines (in their fixed order) that agree and are about as fast as the fastest of those."""
+    eligible = [trial for trial in trials if trial.eligible and trial.median_ms is not None]
+    if not eligible:
+        found = "; ".join(f"{trial.engine} {trial.reason}" for trial in trials)
+        raise GateBlocked(
+            "no engine gives the trained network's masks", found=found, expected=f"agreement of at least {min_agreement}",
+            fix="lower `export.min_agreement` in params.yaml if that is good enough, or train in fp32",
+        )  # fmt: skip
+    fastest = min(trial.median_ms for trial in eligible if trial.median_ms is not None)
+    return next(trial for trial in eligible if trial.median_ms is not None and trial.median_ms <= _AS_GOOD * fastest)

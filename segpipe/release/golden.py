@@ -1,0 +1,93 @@
+"""Golden images: a few test images that travel with a model, as files that a user could upload."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from segpipe.errors import DataError
+from segpipe.files import write_bytes, write_json
+from segpipe.inference.segmenter import Segmenter
+from segpipe.release.bundle import GOLDEN_DIR, GOLDEN_FILE, Golden
+from segpipe.samples import Sample
+
+MAX_EDGE = 1024
+"""A larger image travels as its middle: a bundle should stay small."""
+
+
+class Reader(Protocol):
+    """The test images: samples by index, and how many pixels of each class they hold (n, n_classes)."""
+
+    @property
+    def class_pixels(self) -> npt.NDArray[np.int64]:
+        """Pixels by image and class."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+def choose(class_pixels: npt.NDArray[np.int64], count: int) -> list[int]:
+    """Indices of at most `count` images: the one richest in each class, the rarest class first, then evenly spaced ones."""
+    total = len(class_pixels)
+    present = np.flatnonzero(class_pixels.sum(0) > 0)
+    by_rarity = present[np.argsort(class_pixels.sum(0)[present], kind="stable")]
+    richest = [int(class_pixels[:, c].argmax()) for c in by_rarity]
+    even = [int(i) for i in np.linspace(0, total - 1, min(total, 2 * count)).round()]
+    return list(dict.fromkeys([*richest, *even, *range(total)]))[:count]
+
+
+def middle(image: np.ndarray, edge: int = MAX_EDGE) -> np.ndarray:
+    """The middle of an image (H, W, C), at most `edge` pixels high and wide."""
+    top, left = (max(0, (size - edge) // 2) for size in image.shape[:2])
+    return np.ascontiguousarray(image[top : top + edge, left : left + edge])
+
+
+def encode_image(image: np.ndarray, key: str) -> tuple[str, bytes]:
+    """An image (H, W, 1 or 3) as a file that decodes to the very same array: PNG for integers, TIFF for float32.
+
+    Returns the suffix and the bytes. Raises DataError for an array that no such file holds.
+    """
+    from segpipe.data.images import decode_image, encode_png
+
+    plain = image[:, :, 0] if image.shape[2] == 1 else image
+    if image.dtype == np.float32:
+        import cv2
+
+        done, content = cv2.imencode(".tiff", np.ascontiguousarray(plain[..., ::-1] if plain.ndim == 3 else plain))
+        assert done, "TIFF takes float32"
+        suffix, encoded = ".tiff", content.tobytes()
+    else:
+        suffix, encoded = ".png", encode_png(plain)
+    if not np.array_equal(decode_image(encoded, key, 1e6), image):
+        raise DataError(
+            "this test image cannot travel with the model", where=key, found=f"{image.dtype}, shape {image.shape}",
+            expected="1 or 3 channels of uint8, uint16 or float32",
+        )  # fmt: skip
+    return suffix, encoded
+
+
+def write_inputs(reader: Reader, count: int, bundle: Path) -> list[Golden]:
+    """Write `golden/input-N.*` for `count` images, and the list of them; the expected masks are still to come."""
+    pairs, rows = [], []
+    for number, index in enumerate(choose(reader.class_pixels, count)):
+        sample = reader[index]
+        suffix, content = encode_image(middle(sample.image), sample.key)
+        names = {"input": f"input-{number}{suffix}", "expected": f"expected-{number}.png"}
+        write_bytes(bundle / GOLDEN_DIR / names["input"], content)
+        rows.append({"key": sample.key, **names})
+        pairs.append(Golden(sample.key, bundle / GOLDEN_DIR / names["input"], bundle / GOLDEN_DIR / names["expected"]))
+    write_json(bundle / GOLDEN_FILE, {"images": rows})
+    return pairs
+
+
+def write_expected(segmenter: Segmenter, pairs: Sequence[Golden]) -> None:
+    """Write the masks that a segmenter gives for the golden images, as PNG of class ids."""
+    from segpipe.data.images import encode_png
+
+    for pair in pairs:
+        write_bytes(pair.expected, encode_png(segmenter.predict(pair.image()).class_ids))
