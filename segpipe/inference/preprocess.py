@@ -37,7 +37,7 @@ class Normalisation(BaseModel):
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         scale = 1.0 / ((high - low) * std)  # the two affine steps as one: x * scale + shift
         shift = -low * scale - mean / std
-        chw = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
+        chw = np.array(image.transpose(2, 0, 1), np.float32, order="C")  # always a copy: grey float32 would be a view
         chw *= scale[:, None, None]
         chw += shift[:, None, None]
         return chw

@@ -84,7 +84,7 @@ class KMeans:
         Raises DataError where there is not a single labelled pixel.
         """
         from sklearn.cluster import MiniBatchKMeans
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # a part of every scikit-learn installation
 
         config = config or KMeansConfig()
         channels, labels = _draw_pixels(samples, normalise, n_classes, seed, config)
@@ -129,7 +129,7 @@ class KMeans:
         from safetensors.numpy import save
 
         about = {"n_classes": self.n_classes, "smoothing": self.smoothing, "variance": self.variance}
-        tensors = {"centroids": self.centroids, "cluster_class": self.cluster_class, "low": self.low, "high": self.high}
+        tensors: dict[str, Any] = {"centroids": self.centroids, "cluster_class": self.cluster_class, "low": self.low, "high": self.high}
         content = save(tensors, {"kmeans": json.dumps(about)})  # one key: the order of several is not fixed
         with atomic_path(path) as target:
             target.write_bytes(content)

@@ -1,0 +1,146 @@
+"""One candidate on the test split: metrics.json, per_image.parquet, confusion.csv and a gallery.
+
+Images stream through the very `Segmenter` that serves; one is in memory at a time. The same model and images give the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segpipe.config import EvaluateParams
+from segpipe.errors import DataError
+from segpipe.evaluation.gallery import Gallery, Picture, draw, legend, pick, save
+from segpipe.evaluation.metrics import MAIN_METRIC, Counts, confusion, macro, metric, micro, scores
+from segpipe.evaluation.scores import ImageScore, Scores, read_scores, write_scores
+from segpipe.evaluation.statistics import interval
+from segpipe.files import write_json, write_text
+from segpipe.progress import track
+
+if TYPE_CHECKING:
+    from segpipe.data.shards import ShardReader
+    from segpipe.inference.segmenter import Segmenter
+
+_ROWS_A_CLASS = 100
+"""Rows of confusion.csv for each true class: a row is one percent of its pixels."""
+
+_TABLED = ("iou.", "dice.", "accuracy.", "precision.dataset.", "recall.dataset.")
+"""What metrics.json holds; the rest follows from per_image.parquet."""
+
+
+def evaluate_candidate(
+    segmenter: Segmenter,
+    reader: ShardReader,
+    out: Path,
+    params: EvaluateParams,
+    name: str,
+    val_score: float | None = None,
+) -> None:
+    """Score a model on a split and write what it did into `out` (evaluation/NAME).
+
+    val_score: the model's score on the validation split (`MAIN_METRIC`), which chooses the winner; carried into metrics.json.
+    Raises DataError where the split is empty or an image has no label.
+    """
+    classes = segmenter.spec.classes
+    if not len(reader):
+        raise DataError(
+            "no image to score on",
+            where=f"split {reader.split}",
+            fix="raise `split.test` in params.yaml, or add images",
+        )
+    images = score_images(segmenter, reader, f"evaluate {name}")
+    write_scores(out / "per_image.parquet", name, classes.names, dict(segmenter.spec.lineage), images)
+    found = read_scores(out / "per_image.parquet")
+    write_json(out / "metrics.json", metrics_table(found, reader.split, params, val_score))
+    write_text(out / "confusion.csv", confusion_csv(found.confusion, classes.names))
+    _write_gallery(segmenter, reader, found, out / "gallery", params.gallery)
+
+
+def score_images(segmenter: Segmenter, reader: ShardReader, label: str) -> Iterator[ImageScore]:
+    """The confusion matrix of each image of a split, in order, showing progress under `label`."""
+    n_classes = len(segmenter.spec.classes)
+    for sample in track((reader[i] for i in range(len(reader))), label, len(reader)):
+        if sample.labels is None:
+            raise DataError(
+                "an image without a label can't be scored",
+                where=sample.key,
+                fix="label it, or take it out of the split",
+            )
+        counts = confusion(sample.labels, segmenter.predict(sample.image).class_ids, n_classes)
+        height, width = sample.labels.shape
+        yield ImageScore(sample.key, sample.group, height, width, counts)
+
+
+def metrics_table(found: Scores, split: str, params: EvaluateParams, val_score: float | None) -> dict[str, Any]:
+    """metrics.json: numbers by `split.ratio.scope.average`, nested, as `dvc metrics show` and `dvc metrics diff` read them.
+
+    A score that does not exist (a class that is in no image) has no key. `interval` holds the bounds of the main metric.
+    """
+    values = {k: v for k, v in scores(found.tally, found.classes).items() if k.startswith(_TABLED) and v is not None}
+    table: dict[str, Any] = {"images": len(found.keys), "pixels": int(found.confusion.sum())}
+    for key, value in values.items():
+        _put(table, key.split(".", 2), round(value, 6))
+    sure = interval(metric(MAIN_METRIC, found.classes), found.tally, found.groups, params.resamples, params.confidence)
+    if not np.isnan(sure.low):
+        bounds = {"low": round(sure.low, 6), "high": round(sure.high, 6), "confidence": sure.confidence}
+        _put(table, ["interval", *MAIN_METRIC.split(".", 2)], bounds)
+    out = {split: table}
+    if val_score is not None:
+        _put(out, ["val", *MAIN_METRIC.split(".", 2)], round(val_score, 6))
+    return out
+
+
+def _put(table: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+    table[path[-1]] = value
+
+
+def confusion_csv(counts: Counts, classes: list[str]) -> str:
+    """A table for `dvc plots` (template `confusion`), which counts rows: a hundred for each true class that there is, dealt out
+    to the predicted classes by the largest remainder (Hamilton's method). Rare classes are as visible as frequent ones.
+    """
+    import csv
+    import io
+
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["actual", "predicted"])
+    for name, row in zip(classes, counts, strict=True):
+        if not row.sum():
+            continue
+        share = row * (_ROWS_A_CLASS / row.sum())
+        dealt = np.floor(share).astype(int)
+        rest = np.argsort(dealt - share, kind="stable")[: _ROWS_A_CLASS - dealt.sum()]
+        dealt[rest] += 1
+        for predicted, times in zip(classes, dealt, strict=True):
+            writer.writerows([[name, predicted]] * int(times))
+    return stream.getvalue()
+
+
+def _write_gallery(segmenter: Segmenter, reader: ShardReader, found: Scores, folder: Path, each: int) -> None:
+    """Draw the chosen images. They are segmented again, which is cheaper than keeping every mask until the choice is made."""
+    shutil.rmtree(folder, ignore_errors=True)
+    classes = segmenter.spec.classes
+    places = {"worst": 0, "typical": 0, "best": 0}
+    pictures = []
+    for kind, index in pick(found.of_images("iou.image.macro"), each):
+        sample = reader[index]
+        assert sample.labels is not None, "score_images has refused it"
+        places[kind] += 1
+        drawn = draw(sample.image, sample.labels, segmenter.predict(sample.image).class_ids, classes)
+        files = save(folder, f"{kind}-{places[kind]:02d}", drawn)
+        tally = found.tally[index]
+        height, width = drawn["image"].shape[:2]
+        pictures.append(
+            Picture(
+                key=sample.key, kind=kind, iou_macro=round(float(macro("iou", tally)), 6),
+                accuracy=round(float(micro("recall", tally)), 6), height=height, width=width, **files,
+            )
+        )  # fmt: skip
+    Gallery(legend=legend(classes), pictures=pictures).write(folder)

@@ -1,0 +1,199 @@
+"""The choice: the winner by its validation score, judged by its test scores against floor, baseline and champion.
+
+The test split never chooses. Networks are ranked by their score on `val`; the gates then read `test` once, for the winner.
+Classical candidates can't win: they are what a network must beat, and the best of them on `test` stands for them all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from segpipe.config import EvaluateParams, Params
+from segpipe.errors import DataError
+from segpipe.evaluation.evaluate import score_images
+from segpipe.evaluation.gates import Champion, GateVerdict, judge
+from segpipe.evaluation.metrics import MAIN_METRIC, metric
+from segpipe.evaluation.scores import Scores, main_scores, read_scores
+from segpipe.evaluation.statistics import interval
+from segpipe.files import read_json
+
+if TYPE_CHECKING:
+    from segpipe.data.manifest import Fingerprint
+
+
+class Bounds(BaseModel):
+    """A two-sided confidence interval."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    low: float
+    high: float
+    confidence: float
+
+
+class Ranked(BaseModel):
+    """One candidate. `val` chose; `test` (several scores by name) and `interval` (of the main metric on test) judge."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    candidate: str
+    family: str
+    kind: Literal["network", "classical"]
+    val: float | None
+    test: dict[str, float | None]
+    interval: Bounds | None
+
+
+class ChampionScore(BaseModel):
+    """What serves now, scored on today's test images."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    version: str
+    test: dict[str, float | None] = {}
+    interval: Bounds | None = None
+    why_not: str | None = None
+    """Why it could not be scored, where it could not."""
+    same_model: bool = False
+    """Whether the winner is this model, trained again from the same data by the same plan."""
+
+
+class Selection(BaseModel):
+    """selection.json: ranking, winner, verdicts. A function of the evaluations alone: no times, no paths."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format: Literal[1] = 1
+    winner: str | None
+    promotable: bool
+    """Whether there is a winner and every gate says pass."""
+    summary: str
+    """The outcome in one sentence."""
+    metric: str = MAIN_METRIC
+    ranking: list[Ranked]
+    """Networks by validation score, then the classical candidates by test score."""
+    gates: list[GateVerdict]
+    champion: ChampionScore | None
+    classes: list[str]
+    test_images: int
+    data_hash: str
+
+    @classmethod
+    def read(cls, path: Path) -> Selection:
+        """Read selection.json."""
+        return cls.model_validate(read_json(path))
+
+
+def select(root: Path, params: Params, fingerprint: Fingerprint, shards: Path) -> Selection:
+    """Rank the candidates of params.yaml by evaluation/NAME/, choose and judge the winner.
+
+    shards: the folder of the prepared splits; the champion of champion.json is scored on its test split here and now.
+    """
+    from segpipe.models.registry import family
+
+    scores = {name: read_scores(root / "evaluation" / name / "per_image.parquet") for name in params.candidates}
+    kinds = {name: family(candidate.family).kind for name, candidate in params.candidates.items()}
+    ranking = _rank([
+        Ranked(
+            candidate=name, family=params.candidates[name].family, kind=kinds[name], val=_val_score(root, name),
+            test=main_scores(found), interval=bounds(found, params.evaluate),
+        )
+        for name, found in scores.items()
+    ])  # fmt: skip
+    first = ranking[0]
+    winner = scores[first.candidate] if first.kind == "network" else None
+    baseline = next((scores[r.candidate] for r in ranking if r.kind == "classical"), None)
+    champion = _champion(root, winner, fingerprint, shards) if winner else None
+    verdicts = judge(params.gates, params.evaluate, winner, baseline, champion) if winner else []
+    promotable = winner is not None and all(v.verdict == "pass" for v in verdicts)
+    return Selection(
+        winner=first.candidate if winner else None, promotable=promotable, summary=_summary(ranking, winner, verdicts),
+        ranking=ranking, gates=verdicts, champion=_champion_score(champion, params.evaluate),
+        classes=next(iter(scores.values())).classes, test_images=len(next(iter(scores.values())).keys),
+        data_hash=fingerprint.data_hash,
+    )  # fmt: skip
+
+
+def bounds(scores: Scores, params: EvaluateParams) -> Bounds | None:
+    """The interval of the main metric, or None where there are too few images for one."""
+    found = interval(
+        metric(MAIN_METRIC, scores.classes), scores.tally, scores.groups, params.resamples, params.confidence
+    )
+    return None if np.isnan(found.low) else Bounds(low=found.low, high=found.high, confidence=found.confidence)
+
+
+def _val_score(root: Path, name: str) -> float | None:
+    metrics: dict[str, Any] = read_json(root / "evaluation" / name / "metrics.json")
+    part: Any = metrics.get("val", {})
+    for key in MAIN_METRIC.split("."):
+        part = part.get(key, {})
+    return part if isinstance(part, float | int) else None
+
+
+def _rank(entries: list[Ranked]) -> list[Ranked]:
+    """Networks by validation score, then classical candidates by test score; what ties keeps the order of params.yaml."""
+    networks = [e for e in entries if e.kind == "network"]
+    unscored = [e.candidate for e in networks if e.val is None]
+    if unscored:
+        raise DataError(
+            "a network without a validation score can't be ranked", where=f"evaluation/{unscored[0]}/metrics.json",
+            expected=f"val.{MAIN_METRIC}", fix=f"dvc repro train@{unscored[0]} evaluate@{unscored[0]}",
+        )  # fmt: skip
+    classical = [e for e in entries if e.kind == "classical"]
+    return [
+        *sorted(networks, key=lambda e: -(e.val or 0.0)),
+        *sorted(classical, key=lambda e: -(e.test[MAIN_METRIC] or 0.0)),
+    ]
+
+
+def _champion(root: Path, winner: Scores, fingerprint: Fingerprint, shards: Path) -> Champion | None:
+    """What champion.json names, scored on the test shards."""
+    from segpipe.data.shards import ShardReader
+    from segpipe.inference.segmenter import Segmenter
+    from segpipe.release.registry import release_bundle
+
+    version = read_json(root / "champion.json").get("version")
+    if version is None:
+        return None
+    segmenter = Segmenter.from_bundle(release_bundle(root, version))
+    spec = segmenter.spec
+    if spec.classes.names != winner.classes:
+        return Champion(
+            version, None, f"its classes are {_listed(spec.classes.names)}, the data's {_listed(winner.classes)}"
+        )
+    if spec.normalisation.channels != fingerprint.channels:
+        return Champion(
+            version, None, f"it takes {spec.normalisation.channels} channels, the images have {fingerprint.channels}"
+        )
+    images = score_images(segmenter, ShardReader(shards, "test"), f"champion {version}")
+    scores = Scores.collect(version, winner.classes, dict(spec.lineage), images)
+    # What the winner's lineage says, the champion's must say too; a bundle's lineage says more (the engine's weights).
+    same = (
+        bool(winner.lineage) and spec.candidate == winner.candidate and winner.lineage.items() <= spec.lineage.items()
+    )
+    return Champion(version, scores, same_model=same)
+
+
+def _champion_score(champion: Champion | None, params: EvaluateParams) -> ChampionScore | None:
+    if champion is None:
+        return None
+    if champion.scores is None:
+        return ChampionScore(version=champion.version, why_not=champion.why_not)
+    test, sure = main_scores(champion.scores), bounds(champion.scores, params)
+    return ChampionScore(version=champion.version, test=test, interval=sure, same_model=champion.same_model)
+
+
+def _summary(ranking: list[Ranked], winner: Scores | None, verdicts: list[GateVerdict]) -> str:
+    if winner is None:
+        return "There is no winner: no candidate is a network."
+    blocking = [v.name for v in verdicts if v.verdict != "pass"]
+    chosen = (
+        f"{winner.candidate} is the best of {len([r for r in ranking if r.kind == 'network'])} on the validation split"
+    )
+    if not blocking:
+        return f"{chosen} and passes every gate." if verdicts else f"{chosen}; no gate is on."
+    return f"{chosen}, but is held back by {' and '.join(blocking)}."
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

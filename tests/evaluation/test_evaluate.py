@@ -1,0 +1,194 @@
+"""What `evaluate` writes: numbers that add up, tables that DVC reads, pictures that are bounded, the same bytes every time."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from segpipe.config import EvaluateParams
+from segpipe.data.shards import ShardReader, write_shards
+from segpipe.errors import DataError, MissingError
+from segpipe.evaluation.evaluate import confusion_csv, evaluate_candidate, score_images
+from segpipe.evaluation.gallery import EDGE, ERRORS, Gallery, draw, error_codes, legend, pick
+from segpipe.evaluation.metrics import confusion
+from segpipe.evaluation.scores import Scores, read_scores, write_scores
+from segpipe.files import sha256_tree
+from segpipe.samples import IGNORE, ClassTable, Sample
+from tests.evaluation.conftest import CLASSES, make_samples, make_segmenter
+
+QUICK = EvaluateParams(gallery=2, resamples=200)
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path, reader: ShardReader) -> Path:
+    evaluate_candidate(make_segmenter(0.1, data="d1"), reader, tmp_path / "unet", QUICK, "unet", val_score=0.71)
+    return tmp_path / "unet"
+
+
+def test_metrics_json_is_numbers_and_agrees_with_scikit_learn(evaluated: Path, reader: ShardReader) -> None:
+    from sklearn.metrics import f1_score, jaccard_score
+
+    segmenter = make_segmenter(0.1)
+    kept = [s.labels != IGNORE for s in reader]
+    truth = np.concatenate([s.labels[k] for s, k in zip(reader, kept, strict=True)])
+    said = np.concatenate([segmenter.predict(s.image).class_ids[k] for s, k in zip(reader, kept, strict=True)])
+    found = json.loads((evaluated / "metrics.json").read_text())
+    test = found["test"]
+    assert test["iou"]["dataset"]["macro"] == pytest.approx(jaccard_score(truth, said, average="macro"), abs=1e-6)
+    assert test["dice"]["dataset"]["micro"] == pytest.approx(f1_score(truth, said, average="micro"), abs=1e-6)
+    assert test["iou"]["class"]["nucleus"] == pytest.approx(jaccard_score(truth, said, average=None)[2], abs=1e-6)
+    assert test["accuracy"]["pixel"] == pytest.approx((truth == said).mean(), abs=1e-6)
+    assert (test["images"], test["pixels"]) == (20, truth.size)
+    bounds = test["interval"]["iou"]["dataset"]["macro"]
+    assert bounds["low"] < test["iou"]["dataset"]["macro"] < bounds["high"] and bounds["confidence"] == 0.95
+    assert found["val"]["iou"]["dataset"]["macro"] == 0.71
+    leaves = _leaves(found)
+    assert leaves and all(isinstance(v, int | float) for v in leaves)
+
+
+def _leaves(node: object) -> list[object]:
+    return [x for v in node.values() for x in _leaves(v)] if isinstance(node, dict) else [node]
+
+
+def test_the_same_model_gives_the_same_bytes(evaluated: Path, tmp_path: Path, reader: ShardReader) -> None:
+    evaluate_candidate(make_segmenter(0.1, data="d1"), reader, tmp_path / "again", QUICK, "unet", val_score=0.71)
+    assert sha256_tree(tmp_path / "again") == sha256_tree(evaluated)
+
+
+def test_scores_survive_their_file(evaluated: Path, reader: ShardReader) -> None:
+    segmenter = make_segmenter(0.1)
+    straight = Scores.collect("unet", CLASSES.names, {"data": "d1"}, score_images(segmenter, reader, "again"))
+    back = read_scores(evaluated / "per_image.parquet")
+    np.testing.assert_array_equal(back.tally, straight.tally)
+    np.testing.assert_array_equal(back.confusion, straight.confusion)
+    assert (back.keys, back.groups, back.classes, back.lineage) == (
+        straight.keys,
+        straight.groups,
+        straight.classes,
+        straight.lineage,
+    )
+    assert back.keys == reader.keys and back.groups[3] == "slide 3"
+
+
+def test_per_image_rows_stand_alone(evaluated: Path, reader: ShardReader) -> None:
+    """What a user reads with pandas: a row an image, with its own counts and scores."""
+    import pandas as pd
+
+    frame = pd.read_parquet(evaluated / "per_image.parquet")
+    sample = reader[4]
+    counts = confusion(sample.labels, make_segmenter(0.1).predict(sample.image).class_ids, 3)
+    row = frame[frame["key"] == sample.key].iloc[0]
+    np.testing.assert_array_equal(np.array(row["confusion"]).reshape(3, 3), counts)
+    assert row["accuracy"] == pytest.approx(np.trace(counts) / counts.sum())
+    assert (row["height"], row["width"], row["group"]) == (40, 52, sample.group)
+
+
+def test_aligned_by_key() -> None:
+    rows = list(score_images(make_segmenter(0.1), make_samples_reader(6), "x"))
+    one = Scores.collect("a", CLASSES.names, {}, rows)
+    other = Scores.collect("b", CLASSES.names, {}, rows[::-1])
+    np.testing.assert_array_equal(one.aligned(other).tally, one.tally)
+    with pytest.raises(DataError, match="different images"):
+        one.aligned(Scores.collect("b", CLASSES.names, {}, rows[1:]))
+
+
+class make_samples_reader(list):  # a reader as far as scoring goes
+    split = "test"
+
+    def __init__(self, count: int) -> None:
+        super().__init__(make_samples(count))
+
+
+def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="no scores here"):
+        read_scores(tmp_path / "per_image.parquet")
+    (tmp_path / "per_image.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match="no table of scores"):
+        read_scores(tmp_path / "per_image.parquet")
+
+
+def test_an_empty_split_and_an_unlabelled_image_are_refused(tmp_path: Path) -> None:
+    segmenter = make_segmenter(0.0)
+    with pytest.raises(DataError, match="no image to score"):
+        evaluate_candidate(segmenter, make_samples_reader(0), tmp_path / "x", QUICK, "unet")
+    write_shards(tmp_path, "test", [Sample("bare", np.zeros((8, 8, 1), np.float32))], 3)
+    with pytest.raises(DataError, match="bare: an image without a label"):
+        evaluate_candidate(segmenter, ShardReader(tmp_path, "test"), tmp_path / "x", QUICK, "unet")
+    assert not (tmp_path / "x" / "per_image.parquet").exists(), "a failed run leaves nothing half written"
+
+
+def test_images_in_which_nothing_counts(tmp_path: Path) -> None:
+    """No score exists: metrics.json holds no NaN, and the gallery is empty."""
+    blank = [Sample(f"b{i}", s.image, np.full_like(s.labels, IGNORE)) for i, s in enumerate(make_samples(3))]
+    write_shards(tmp_path, "test", blank, 3)
+    evaluate_candidate(make_segmenter(0.0), ShardReader(tmp_path, "test"), tmp_path / "x", QUICK, "unet")
+    assert json.loads((tmp_path / "x" / "metrics.json").read_text()) == {"test": {"images": 3, "pixels": 0}}
+    assert Gallery.read(tmp_path / "x" / "gallery").pictures == []
+
+
+def test_many_images_are_written_in_batches(tmp_path: Path) -> None:
+    rows = list(score_images(make_segmenter(0.2), make_samples_reader(150), "x"))
+    write_scores(tmp_path / "p.parquet", "unet", CLASSES.names, {}, iter(rows))
+    assert read_scores(tmp_path / "p.parquet").keys == [r.key for r in rows]
+
+
+def test_confusion_csv_deals_a_hundred_rows_to_each_class() -> None:
+    counts = np.array([[999, 1, 0], [2, 2, 2], [0, 0, 0]])
+    rows = list(csv.DictReader(confusion_csv(counts, ["a, b", "c", "d"]).splitlines()))
+    dealt = Counter((r["actual"], r["predicted"]) for r in rows)
+    assert dealt == {("a, b", "a, b"): 100, ("c", "a, b"): 34, ("c", "c"): 33, ("c", "d"): 33}
+
+
+def test_the_gallery_is_bounded_and_described(evaluated: Path) -> None:
+    gallery = Gallery.read(evaluated / "gallery")
+    assert Counter(p.kind for p in gallery.pictures) == {"worst": 2, "typical": 2, "best": 2}
+    scores = [p.iou_macro for p in gallery.pictures]
+    assert scores[:2] == sorted(scores)[:2] and scores[4:] == sorted(scores)[4:]
+    files = [getattr(p, what) for p in gallery.pictures for what in ("image", "truth", "prediction", "errors")]
+    assert sorted([*files, "index.json"]) == sorted(p.name for p in (evaluated / "gallery").iterdir())
+    for p in gallery.pictures:
+        assert cv2.imread(str(evaluated / "gallery" / p.errors)).shape == (p.height, p.width, 3)
+
+
+def test_pictures_are_at_most_480_pixels() -> None:
+    labels = np.zeros((1200, 700), np.uint8)
+    labels[300:900, 200:500] = 1
+    pictures = draw(np.full((1200, 700, 3), 90, np.uint8), labels, labels, CLASSES)
+    assert {p.shape for p in pictures.values()} == {(EDGE, 280, 3)}
+    centre = pictures["errors"][240, 140].astype(int)
+    assert centre[1] > centre[0] and centre[1] > centre[2], "what is right is tinted green"
+
+
+def test_error_codes_by_hand() -> None:
+    truth = np.array([[0, 0, 1, 1, 1, IGNORE]], np.uint8)
+    said = np.array([[0, 1, 0, 1, 2, 2]], np.uint8)
+    names = [None if c == 0 else ERRORS[c - 1].name for c in error_codes(truth, said, background=True)[0]]
+    assert names == [None, "false alarm", "missed", "right", "other class", None]
+    names = [None if c == 0 else ERRORS[c - 1].name for c in error_codes(truth, said, background=False)[0]]
+    assert names == ["right", "other class", "other class", "right", "other class", None]
+    assert [e.name for e in legend(ClassTable.from_names(["background", "cell"]))] == ["right", "false alarm", "missed"]
+    assert [e.name for e in legend(ClassTable.from_names(["sky", "road"]))] == ["right", "other class"]
+
+
+@pytest.mark.parametrize("images", [0, 1, 2, 3, 4, 7, 40])
+@pytest.mark.parametrize("each", [0, 1, 4, 50])
+def test_no_image_is_picked_twice(images: int, each: int) -> None:
+    values = np.random.default_rng(images).random(images)
+    picked = pick(values, each)
+    places = [place for _, place in picked]
+    assert len(set(places)) == len(places) <= min(images, 3 * each)
+    assert len(places) == min(images, 3 * each) or images < 3 * each
+    if each and images:
+        assert values[dict(reversed(picked))["worst"]] == values.min()
+    if each and images >= 3 * each:
+        assert Counter(k for k, _ in picked) == {"worst": each, "typical": each, "best": each}
+
+
+def test_nan_scores_are_not_picked() -> None:
+    assert [i for _, i in pick(np.array([np.nan, 0.3, np.nan]), 2)] == [1]
