@@ -20,7 +20,7 @@ from segpipe.files import read_bytes
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 """Endings (lower case) of the files that are taken for images."""
 
-_FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "WEBP")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _READABLE = "PNG, JPEG, TIFF, BMP or WebP"
 _TIFF = (b"II*\0", b"MM\0*")
 _RESTORE = "restore the file, or take it out of the data"
