@@ -104,5 +104,5 @@ def _draw_mask(values: np.ndarray, classes: ClassTable) -> Picture:
     step = max(1, -(-max(labels.shape) // _EDGE))
     drawn = colors[labels[::step, ::step]]
     for y, x in np.argwhere(labels == UNKNOWN)[:2000] // step:
-        drawn[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2] = _UNKNOWN_COLOR
+        drawn[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = _UNKNOWN_COLOR
     return drawn
