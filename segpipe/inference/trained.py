@@ -1,0 +1,44 @@
+"""A model as training left it (models/C: segmenter.json and weights.safetensors), ready to segment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segpipe.errors import ConfigError, MissingError
+from segpipe.inference.engines import Engine, TorchEngine
+from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.models.registry import build_network, family
+
+WEIGHTS_FILE = "weights.safetensors"
+
+
+def load_trained(folder: Path, device: str = "cpu") -> Segmenter:
+    """The segmenter of a trained candidate, computed by torch in float32 (or by its classical family itself).
+
+    Raises MissingError where the folder holds no model, ConfigError where the weights are not those of segmenter.json.
+    """
+    spec = SegmenterSpec.read(folder)
+    weights = folder / WEIGHTS_FILE
+    if not weights.exists():
+        raise MissingError("no weights here", where=folder, fix=f"segpipe train {spec.candidate}")
+    return Segmenter(spec, _engine(spec, weights, device))
+
+
+def _engine(spec: SegmenterSpec, weights: Path, device: str) -> Engine:
+    if family(spec.family).kind == "classical":
+        from segpipe.models.classical import KMeans
+
+        return KMeans.load(weights)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config = family(spec.family).config.model_validate(spec.options | {"encoder_weights": "none"})
+    network = build_network(spec.family, config, spec.normalisation.channels, len(spec.classes), seed=0)
+    try:
+        network.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise ConfigError(
+            f"the weights do not fit segmenter.json: {next(iter(str(error).splitlines()))}", where=weights,
+            fix=f"train it anew: segpipe train {spec.candidate}",
+        ) from error  # fmt: skip
+    return TorchEngine(network.to(device).eval(), device)

@@ -1,0 +1,124 @@
+"""What a plan chooses from the data: normalisation, crop, class weights, orientation. Each choice says why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segpipe.errors import ConfigError
+from segpipe.inference.preprocess import Normalisation
+from segpipe.training.plan import Recipe
+
+if TYPE_CHECKING:
+    from segpipe.config import TrainParams
+    from segpipe.data.manifest import Fingerprint
+    from segpipe.models.registry import Family
+    from segpipe.models.weights import Preprocessing
+    from segpipe.training.batches import Reader
+
+LEARNING_RATE = 2e-3
+"""For a batch of 8, with AdamW."""
+BATCH = 8
+CLIP_NORM = 5.0
+_ORIENTATION_IMAGES = 64
+_UPRIGHT = 0.1
+
+
+def choose_recipe(
+    wanted: TrainParams, of: Family, fingerprint: Fingerprint, train: Reader, reasons: dict[str, str]
+) -> Recipe:
+    """What is computed, but for the number of steps (a placeholder of 1 until the steps have been timed)."""
+    batch = wanted.batch or BATCH
+    if batch < of.least_batch:
+        raise ConfigError(
+            f"{of.name} normalises over the batch and can't be trained on fewer than {of.least_batch} images",
+            where="train.batch", found=batch, fix=f"set it to {of.least_batch} or more",
+        )  # fmt: skip
+    patch = wanted.patch or choose_patch(fingerprint)
+    difference = top_bottom_difference(train)
+    free = difference < _UPRIGHT
+    rate = wanted.learning_rate or round(LEARNING_RATE * (batch / BATCH) ** 0.5, 6)
+    weights = choose_class_weights(fingerprint.class_pixels["train"], wanted.class_balance)
+    size = f"{fingerprint.height.median} x {fingerprint.width.median}"
+    reasons["patch"] = "as set" if wanted.patch else f"{patch} pixels: images are {size} (typically), and 256 see enough around a pixel"
+    reasons["batch"] = "as set" if wanted.batch else f"{batch}: enough for steady statistics, small enough for many steps"
+    reasons["learning rate"] = "as set" if wanted.learning_rate else f"{rate:g}: {LEARNING_RATE:g} for a batch of {BATCH}, by the root of the batch"
+    reasons["class weights"] = f"1 / frequency to the power of {wanted.class_balance:g}: {min(weights):.2f} to {max(weights):.2f}"
+    reasons["orientation"] = (
+        f"classes above and below differ by {difference:.0%} of pixels: "
+        + ("no up and down, so flips and quarter turns are used" if free else "the images have an up and a down")
+    )
+    return Recipe(
+        steps=1, patch=patch, batch=batch, learning_rate=rate, weight_decay=wanted.weight_decay, warmup_steps=0,
+        clip_norm=CLIP_NORM, dice_weight=wanted.dice_weight, class_weights=weights, rare_crops=wanted.rare_crops,
+        ema=wanted.ema, augment=wanted.augment, free_orientation=free, val_every=1, checkpoint_every=1,
+    )  # fmt: skip
+
+
+def choose_normalisation(fingerprint: Fingerprint, pretrained: Preprocessing | None) -> Normalisation:
+    """The window and the mean and deviation within it.
+
+    8-bit RGB for pretrained weights: what the weights were trained on. Everything else: the window between the 0.5 and 99.5 percentiles of the training images, then their own mean and deviation.
+    """
+    if pretrained is not None and fingerprint.channels == 3 and fingerprint.dtype == "uint8":
+        return Normalisation(low=(0.0,) * 3, high=(255.0,) * 3, mean=pretrained.mean, std=pretrained.std)
+    low, high = [], []
+    for lo, hi in zip(fingerprint.low, fingerprint.high, strict=True):
+        low.append(float(lo))
+        high.append(float(hi) if hi > lo else float(lo) + 1.0)  # a constant channel
+    span = [h - lo for lo, h in zip(low, high, strict=True)]
+    return Normalisation(
+        low=tuple(low), high=tuple(high),
+        mean=tuple((m - lo) / s for m, lo, s in zip(fingerprint.mean, low, span, strict=True)),
+        std=tuple(max(d / s, 1e-3) for d, s in zip(fingerprint.std, span, strict=True)),
+    )  # fmt: skip
+
+
+def choose_patch(fingerprint: Fingerprint) -> int:
+    """Edge of the training crop: 256, or less where the typical image is smaller; a multiple of 32."""
+    typical = min(fingerprint.height.median, fingerprint.width.median)
+    return int(max(64, min(256, typical // 32 * 32)))
+
+
+def choose_class_weights(pixels: list[int], balance: float) -> list[float]:
+    """``(1 / frequency) ** balance`` by class, so scaled that a pixel of the training split weighs 1 on average.
+
+    A class without a pixel gets the largest weight of the others; no weight is more than 100 times another.
+    """
+    total = sum(pixels)
+    if not total:
+        return [1.0] * len(pixels)
+    raw = [(total / count) ** balance if count else 0.0 for count in pixels]
+    ceiling = min(max(raw), 100 * min(r for r in raw if r))
+    raw = [min(r, ceiling) if r else ceiling for r in raw]
+    scale = sum(r * count for r, count in zip(raw, pixels, strict=True)) / total
+    return [round(r / scale, 6) for r in raw]
+
+
+def top_bottom_difference(train: Reader) -> float:
+    """How differently classes fill the upper and the lower third of the images: total variation, 0 (alike) .. 1.
+
+    Streets have a sky above and a road below; cells under a microscope lie as they please. Looks at up to 64 images.
+    """
+    n_classes = train.class_pixels.shape[1]
+    upper, lower = np.zeros(n_classes), np.zeros(n_classes)
+    for index in np.unique(np.linspace(0, len(train) - 1, _ORIENTATION_IMAGES).astype(int)):
+        labels = train[int(index)].labels
+        assert labels is not None
+        third = max(1, labels.shape[0] // 3)
+        upper += np.bincount(labels[:third].ravel(), minlength=256)[:n_classes]
+        lower += np.bincount(labels[-third:].ravel(), minlength=256)[:n_classes]
+    if not upper.sum() or not lower.sum():
+        return 0.0
+    return float(0.5 * np.abs(upper / upper.sum() - lower / lower.sum()).sum())
+
+
+def describe_encoder(encoder: str, source: str) -> str:
+    """Where the encoder's first weights come from, in words."""
+    words = {
+        "auto": "with ImageNet weights that are installed, or else the hub's",
+        "imagenet": "with the hub's ImageNet weights",
+        "none": "from random weights",
+    }
+    return f"{encoder} {words.get(source, f'with weights from {source}')}"

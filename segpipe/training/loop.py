@@ -1,0 +1,256 @@
+"""The training loop, in sight: batches in order, a step each, a look at the validation split now and then, checkpoints.
+
+`train` is the stage. What it writes to `out` follows from plan and data alone (on one machine, to the byte); everything
+that is measured (seconds, images a second) goes to `live_dir`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from segpipe.errors import ConfigError, DataError, SegpipeError
+from segpipe.files import atomic_path, write_json
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.trained import WEIGHTS_FILE
+from segpipe.models.registry import build_network
+from segpipe.models.weights import state_sha256
+from segpipe.progress import Progress, say
+from segpipe.samples import ClassTable
+from segpipe.training.batches import Crops, Reader, batches
+from segpipe.training.checkpoint import State, Weights, load_checkpoint, plain, save_checkpoint
+from segpipe.training.machine import check_plan
+from segpipe.training.plan import Plan
+from segpipe.training.scoring import Score, score_split, segmenter_spec, validator
+from segpipe.training.stepper import Stepper, learning_rate, settle_process
+
+if TYPE_CHECKING:
+    from segpipe.data.manifest import Fingerprint
+
+
+HISTORY_FILE = "history.json"
+_LOG_ENTRIES = 100
+
+
+def train(plan: Plan, fingerprint: Fingerprint, shards: Path, out: Path, live_dir: Path, checkpoints: Path) -> None:
+    """Train (or fit) as planned.
+
+    out: weights.safetensors, segmenter.json, history.json. live_dir: dvclive's curves, with speeds. checkpoints: a folder of
+    this candidate's own, from which a training that was stopped goes on; empty again after success.
+    Raises ConfigError where this machine can't follow the plan, DataError where the plan is for other data, SegpipeError
+    where training diverges, KeyboardInterrupt (after a last checkpoint) on Ctrl-C.
+    """
+    from segpipe.data.shards import ShardReader
+
+    if plan.data_hash != fingerprint.data_hash:
+        raise DataError("the plan was made for other data", where=f"plans/{plan.candidate}.json", fix=f"segpipe plan {plan.candidate}")
+    readers = ShardReader(shards, "train"), ShardReader(shards, "val")
+    train_on(plan, fingerprint.classes, *readers, out, live_dir, checkpoints)
+
+
+def train_on(
+    plan: Plan, classes: ClassTable, train: Reader, val: Reader, out: Path, live_dir: Path, checkpoints: Path
+) -> None:
+    """`train` on readers that are open."""
+    check_plan(plan)
+    if plan.of.kind == "classical":
+        _fit_classical(plan, classes, train, val, out, live_dir)
+        return
+    stepper = set_up(plan)
+    resumed = load_checkpoint(checkpoints, plan.sha256, stepper)
+    best, state = resumed or ({}, State())
+    if resumed:
+        say(f"{plan.candidate}: goes on from step {state.step}")
+    run = _Run(plan, stepper, validator(plan, stepper, classes), val, checkpoints, best, state)
+    with _live(live_dir) as live:
+        run.to_the_end(train, live)
+    if stepper.fabric.is_global_zero:
+        _write(plan, classes, run.best, state, out)
+        for path in checkpoints.glob("*"):
+            path.unlink()
+
+
+def set_up(plan: Plan) -> Stepper:
+    """The network of a plan, as it stands before the first step, ready to train on this machine."""
+    assert plan.recipe is not None and plan.execution is not None
+    settle_process(min(plan.execution.machine.threads, torch.get_num_threads()))
+    config = plan.of.config.model_validate(plan.options)
+    network = build_network(plan.family, config, plan.normalisation.channels, plan.classes, plan.seed)
+    if plan.encoder_sha256 and state_sha256(network.encoder.state_dict()) != plan.encoder_sha256:  # type: ignore[operator, arg-type, union-attr]
+        raise ConfigError(
+            "the encoder's first weights are not those that the plan was made with", where=f"plans/{plan.candidate}.json",
+            fix=f"bring them back, or plan anew: segpipe plan {plan.candidate} --refresh",
+        )  # fmt: skip
+    return Stepper(network, plan.recipe, plan.execution.setting, plan.execution.machine.device)
+
+
+class _Run:
+    """One training: the loop and what it keeps an eye on."""
+
+    def __init__(
+        self, plan: Plan, stepper: Stepper, segmenter: Segmenter, val: Reader, checkpoints: Path, best: Weights, state: State
+    ) -> None:
+        assert plan.recipe is not None
+        self.plan, self.recipe, self.stepper, self.segmenter, self.val = plan, plan.recipe, stepper, segmenter, val
+        self.checkpoints, self.best, self.state = checkpoints, best, state
+        self.log_every = math.ceil(self.recipe.steps / _LOG_ENTRIES)
+        self._losses: list[torch.Tensor] = []
+        self._since, self._since_step = time.perf_counter(), state.step
+
+    def to_the_end(self, train: Reader, live: Any) -> None:
+        """Run the steps that are left. `live` logs metrics as dvclive's Live does."""
+        plan, recipe, state = self.plan, self.recipe, self.state
+        assert plan.execution is not None
+        for entry in state.train + state.val:  # what an earlier run of this training saw
+            _log(live, entry)
+        fabric = self.stepper.fabric
+        stream = batches(
+            Crops(train, plan), recipe, plan.execution.workers, state.step, rank=fabric.global_rank, ranks=fabric.world_size
+        )
+        with Progress(f"train {plan.candidate}", recipe.steps, state.step) as progress, _interruptible() as asked_to_stop:
+            for number, (images, labels) in enumerate(stream, state.step):
+                self._losses.append(self.stepper.step(number, images, labels, plan.seed))
+                state.step = number + 1
+                last = state.step == recipe.steps
+                if state.step % self.log_every == 0 or last:
+                    _log(live, self._take_stock(), self._speed())
+                if state.step % recipe.val_every == 0 or last:
+                    _log(live, self._validate())
+                progress.advance(note=self._note())
+                if asked_to_stop.is_set() or (state.step % recipe.checkpoint_every == 0 and not last):
+                    self._checkpoint()
+                if asked_to_stop.is_set():
+                    say(f"{plan.candidate}: stopped after step {state.step}; the same command goes on from there")
+                    raise KeyboardInterrupt
+
+    def _fetch_losses(self) -> None:
+        """Bring the losses of the last steps over from the device: the only time the loop waits for it."""
+        self.state.pending += torch.stack(self._losses).tolist() if self._losses else []
+        self._losses.clear()
+        if not all(map(math.isfinite, self.state.pending)):
+            rate = self.recipe.learning_rate
+            raise SegpipeError(
+                f"training diverged: the loss is not finite before step {self.state.step}", where=self.plan.candidate,
+                fix=f"set train.learning_rate to {rate / 4:g} (it is {rate:g}), or train.precision to fp32",
+            )  # fmt: skip
+
+    def _take_stock(self) -> dict[str, float]:
+        self._fetch_losses()
+        state = self.state
+        loss = sum(state.pending) / len(state.pending)
+        rate = learning_rate(state.step - 1, self.recipe)
+        state.train.append({"step": state.step, "lr": round(rate, 8), "loss": round(loss, 6)})
+        state.pending = []
+        return state.train[-1]
+
+    def _speed(self) -> dict[str, float]:
+        """Images a second since the last time; validations count, because they cost."""
+        now, steps = time.perf_counter(), self.state.step - self._since_step
+        rate = steps * self.recipe.batch / max(now - self._since, 1e-9)
+        self._since, self._since_step = now, self.state.step
+        return {"images_per_s": round(rate, 2)}
+
+    def _validate(self) -> dict[str, float]:
+        score, state = score_split(self.segmenter, self.val), self.state
+        state.val.append(_entry(state.step, score))
+        if state.best_score is None or score.iou_macro > state.best_score:
+            state.best_score, state.best_step = state.val[-1]["iou_macro"], state.step
+            self.best = {name: plain(value) for name, value in self.stepper.average.state_dict().items()}
+        return state.val[-1]
+
+    def _checkpoint(self) -> None:
+        self._fetch_losses()
+        if self.stepper.fabric.is_global_zero:
+            save_checkpoint(self.checkpoints, self.plan.sha256, self.stepper, self.best, self.state)
+
+    def _note(self) -> str:
+        loss = f"loss {self.state.train[-1]['loss']:.3f}" if self.state.train else ""
+        return f"{loss}  val IoU {self.state.val[-1]['iou_macro']:.3f}" if self.state.val else loss
+
+
+def _entry(step: int, score: Score) -> dict[str, float]:
+    return {"step": step, "iou_macro": round(score.iou_macro, 6), "pixel_accuracy": round(score.pixel_accuracy, 6)}
+
+
+def _write(plan: Plan, classes: ClassTable, best: Weights, state: State, out: Path) -> None:
+    from safetensors.torch import save_file
+
+    with atomic_path(out / WEIGHTS_FILE) as path:
+        save_file(best, path)
+    segmenter_spec(plan, classes).write(out)
+    _write_history(state, out)
+
+
+def _write_history(state: State, out: Path) -> None:
+    content = {"best_score": state.best_score, "best_step": state.best_step, "train": state.train, "val": state.val}
+    write_json(out / HISTORY_FILE, content)
+
+
+def _fit_classical(plan: Plan, classes: ClassTable, train: Reader, val: Reader, out: Path, live_dir: Path) -> None:
+    from segpipe.models.classical import KMeans, KMeansConfig
+
+    config = KMeansConfig.model_validate(plan.options)
+    samples = (train[index] for index in range(len(train)))
+    model = KMeans.fit(samples, plan.normalisation.apply, plan.classes, plan.seed, config)
+    spec = segmenter_spec(plan, classes)
+    score = score_split(Segmenter(spec, model), val)
+    state = State(best_score=round(score.iou_macro, 6), val=[_entry(0, score)])
+    model.save(out / WEIGHTS_FILE)
+    spec.write(out)
+    _write_history(state, out)
+    with _live(live_dir) as live:
+        _log(live, state.val[0])
+    say(f"{plan.candidate}: val IoU {score.iou_macro:.3f}")
+
+
+@contextlib.contextmanager
+def _live(folder: Path) -> Iterator[Any]:
+    """dvclive, writing files alone: it would otherwise rewrite dvc.yaml and make Git references."""
+    from dvclive import Live
+
+    live = Live(str(folder), report=None, dvcyaml=None, save_dvc_exp=False)
+    try:
+        yield live
+    finally:
+        live.end()
+
+
+def _log(live: Any, entry: dict[str, float], more: dict[str, float] | None = None) -> None:
+    """Log an entry of the history as metrics of its step."""
+    room = "train" if "loss" in entry else "val"
+    live.step = int(entry["step"])
+    for name, value in (entry | (more or {})).items():
+        if name != "step":
+            live.log_metric(f"{room}/{name}", value)
+    live.make_summary()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C (or SIGTERM) into a request to stop after the step; the second one acts as always."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _: FrameType | None) -> None:
+        asked.set()
+        signal.signal(number, former[number])
+
+    for number in former:
+        signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

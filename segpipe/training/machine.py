@@ -1,0 +1,94 @@
+"""The machine that training runs on: what it has, what it can, and whether it can follow a plan made elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from segpipe.errors import ConfigError, MissingError
+from segpipe.progress import say
+from segpipe.training.plan import Machine, Plan
+
+
+def choose_device(accelerator: str) -> str:
+    """"cpu" or "cuda" for `train.accelerator`. Raises MissingError where a GPU is asked for and there is none."""
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise MissingError("no CUDA device here", where="train.accelerator", fix="set it to auto or cpu, or use a machine with a GPU")
+    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def has_bf16(device: str) -> bool:
+    """Whether the device computes in bfloat16."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch.backends.mkldnn.is_available() else False
+
+
+def choose_workers(device: str) -> int:
+    """Processes that prepare batches: one beside a CPU that also trains (it is mostly idle), several beside a GPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if device == "cuda":
+        return max(1, min(12, cores - 1))
+    return 0 if cores == 1 else max(1, min(4, cores // 4))
+
+
+def wait(device: str) -> None:
+    """Wait until the device has done everything that it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_memory_mib(device: str) -> int:
+    """The most memory that this process has used so far: of the GPU, or of the machine."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() >> 20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == "darwin" else 10)
+
+
+def this_machine(device: str) -> Machine:
+    """The machine that this process runs on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20 if hasattr(os, "sysconf") else 0
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        return Machine(
+            device="cuda", processor=properties.name, threads=torch.get_num_threads(),
+            memory_mib=properties.total_memory >> 20, torch=torch.__version__,
+        )  # fmt: skip
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    capability = torch.backends.cpu.get_cpu_capability()
+    return Machine(
+        device="cpu", processor=f"{names[0] if names else sys.platform} ({capability})",
+        threads=torch.get_num_threads(), memory_mib=memory, torch=torch.__version__,
+    )  # fmt: skip
+
+
+def check_plan(plan: Plan) -> None:
+    """Stop where this machine can't follow a plan; say so where it merely will be slower, or differ in the last bits."""
+    if plan.execution is None:
+        return
+    fix = f"segpipe plan {plan.candidate} --refresh"
+    planned = plan.execution.machine
+    if planned.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("the plan needs a GPU, and there is none here", where=f"plans/{plan.candidate}.json", fix=fix)
+    if plan.execution.setting.precision == "bf16" and not has_bf16(planned.device):
+        raise ConfigError("the plan computes in bfloat16, which this machine does not", where=f"plans/{plan.candidate}.json", fix=fix)
+    here = this_machine(planned.device)
+    if here.memory_mib < plan.execution.peak_memory_mib:
+        raise ConfigError(
+            "the plan needs more memory than there is here", where=f"plans/{plan.candidate}.json",
+            found=f"{here.memory_mib:,} MiB", expected=f"{plan.execution.peak_memory_mib:,}", fix=fix,
+        )  # fmt: skip
+    if planned.device == "cpu" and here.threads < planned.threads:
+        say(f"note: planned for {planned.threads} threads, {here.threads} are here: training takes longer than planned ({fix})")
+    if (here.processor, here.torch) != (planned.processor, planned.torch):
+        say(
+            f"note: planned on {planned.processor} with torch {planned.torch}; here are {here.processor} and torch {here.torch}: "
+            "weights may differ in their last bits, and the measured setting may not be the fastest"
+        )

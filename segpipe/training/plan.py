@@ -1,0 +1,209 @@
+"""The plan of a candidate: everything `train` needs, chosen from the data and measured on this machine, then pinned in Git.
+
+`make_plan` decides, `Plan` is what plans/C.json holds, `check_plan` says whether this machine can follow it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from segpipe.augment import Strength
+from segpipe.config import config_error
+from segpipe.errors import MissingError
+from segpipe.files import read_json, sha256_bytes, write_text
+from segpipe.inference.preprocess import Normalisation
+from segpipe.models.registry import Family, family, family_config
+
+if TYPE_CHECKING:
+    from segpipe.config import Params, TrainParams
+    from segpipe.data.manifest import Fingerprint
+    from segpipe.training.batches import Reader
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Setting(_Part):
+    """How a training step is computed."""
+
+    precision: Literal["fp32", "bf16"]
+    channels_last: bool
+    compile: bool = False
+
+    def __str__(self) -> str:
+        words = [self.precision, "channels-last" if self.channels_last else "contiguous", "compiled" if self.compile else ""]
+        return " ".join(w for w in words if w)
+
+
+class Timing(_Part):
+    """What was measured of a setting: steps of the real network on a real batch."""
+
+    setting: Setting
+    ms_per_step: float | None
+    """Best of the steps measured; None where it was not timed."""
+    loss_difference: float | None
+    """Relative difference of the first loss from fp32 contiguous."""
+    verdict: str
+
+
+class Machine(_Part):
+    """What a plan was measured on."""
+
+    device: Literal["cpu", "cuda"]
+    processor: str
+    threads: int = Field(ge=1)
+    memory_mib: int
+    torch: str
+
+
+class Execution(_Part):
+    """How the steps are computed on the machine that the plan was made for."""
+
+    setting: Setting
+    workers: int = Field(ge=0)
+    """Processes that prepare batches."""
+    ms_per_step: float
+    """Of the whole loop, batches included."""
+    ms_per_validation: float
+    peak_memory_mib: int
+    timings: list[Timing]
+    machine: Machine
+
+
+class Recipe(_Part):
+    """What is computed: the samples, the loss, the optimiser and how long. The same on every machine."""
+
+    steps: int = Field(ge=1)
+    patch: int = Field(ge=32, multiple_of=32)
+    batch: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    warmup_steps: int = Field(ge=0)
+    clip_norm: float = Field(gt=0)
+    dice_weight: float = Field(ge=0)
+    class_weights: list[float]
+    rare_crops: float = Field(ge=0, le=1)
+    ema: float = Field(ge=0, lt=1)
+    augment: Strength
+    free_orientation: bool
+    """The images have no up and down: flips and quarter turns make more of them."""
+    val_every: int = Field(ge=1)
+    checkpoint_every: int = Field(ge=1)
+
+
+class Plan(_Part):
+    """plans/C.json. A classical family has neither recipe nor execution: it is fitted to the training split."""
+
+    format: Literal[1] = 1
+    candidate: str
+    family: str
+    options: dict[str, Any]
+    """The family's own settings, defaults filled in."""
+    seed: int = Field(ge=0)
+    classes: int = Field(ge=2)
+    dtype: str
+    """Of the stored images."""
+    normalisation: Normalisation
+    encoder_sha256: str | None = None
+    """Identity of the pretrained weights that training starts from."""
+    recipe: Recipe | None = None
+    execution: Execution | None = None
+    reasons: dict[str, str]
+    """Why each thing is as it is, in words."""
+    data_hash: str
+
+    @property
+    def of(self) -> Family:
+        """The family."""
+        return family(self.family)
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the plan: what is computed and how, without what was merely measured on the way or said about it."""
+        exact = self.model_dump_json(exclude={"reasons": True, "execution": {"timings", "ms_per_step", "ms_per_validation", "peak_memory_mib"}})
+        return sha256_bytes(exact.encode())
+
+    def write(self, path: Path) -> None:
+        """Write the plan, atomically, in a form that diffs well."""
+        write_text(path, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """Read and check a plan. Raises MissingError where there is none."""
+        if not path.exists():
+            raise MissingError("no plan here", where=path, fix=f"segpipe plan {path.stem}")
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            raise config_error(error, path, cls) from error
+
+
+def explain(plan: Plan) -> str:
+    """The plan in words, and the table of what was measured."""
+    width = max(len(name) for name in plan.reasons)
+    lines = [f"{name:<{width}}  {words}" for name, words in plan.reasons.items()]
+    if plan.execution is not None:
+        lines += ["", f"{'setting':<32}{'ms a step':>10}  {'loss vs fp32':>12}  verdict"]
+        for t in plan.execution.timings:
+            ms = "-" if t.ms_per_step is None else f"{t.ms_per_step:.0f}"
+            difference = "-" if t.loss_difference is None else f"{t.loss_difference:+.2%}"
+            lines.append(f"{t.setting!s:<32}{ms:>10}  {difference:>12}  {t.verdict}")
+    return "\n".join(lines)
+
+
+def make_plan(name: str, params: Params, fingerprint: Fingerprint, shards: Path) -> Plan:
+    """Plan how a candidate is trained: choose from settings and data, then measure on this machine.
+
+    shards: the folder that `prepare` wrote. Raises ConfigError or MissingError where a setting, the encoder or its weights
+    can't be.
+    """
+    from segpipe.data.shards import ShardReader
+
+    return plan_on(name, params, fingerprint, ShardReader(shards, "train"), ShardReader(shards, "val"))
+
+
+def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, val: Reader) -> Plan:
+    """`make_plan` on readers that are open."""
+    candidate, wanted = params.candidate(name), params.train_for(name)
+    config = family_config(candidate)
+    common: dict[str, Any] = {
+        "candidate": name, "family": candidate.family, "options": config.model_dump(mode="json"), "seed": wanted.seed,
+        "classes": len(fingerprint.classes), "dtype": fingerprint.dtype, "data_hash": fingerprint.data_hash,
+    }  # fmt: skip
+    if family(candidate.family).kind == "classical":
+        from segpipe.training.choices import choose_normalisation
+
+        reasons = {"training": f"{candidate.family} is fitted once to the training split, without steps"}
+        return Plan(**common, normalisation=choose_normalisation(fingerprint, None), reasons=reasons)
+    return _plan_network(common, config, wanted, fingerprint, train, val)
+
+
+def _plan_network(
+    common: dict[str, Any], config: BaseModel, wanted: TrainParams, fingerprint: Fingerprint, train: Reader, val: Reader
+) -> Plan:
+    from segpipe.models.registry import build_network
+    from segpipe.models.weights import preprocessing, state_sha256
+    from segpipe.training.choices import choose_normalisation, choose_recipe, describe_encoder
+    from segpipe.training.execution import measure
+
+    encoder, source = config.encoder, config.encoder_weights  # type: ignore[attr-defined]
+    network = build_network(common["family"], config, fingerprint.channels, common["classes"], common["seed"])
+    pretrained = preprocessing(encoder, source)
+    reasons: dict[str, str] = {"encoder": describe_encoder(encoder, source)}
+    draft = Plan(
+        **common,
+        normalisation=choose_normalisation(fingerprint, pretrained),
+        encoder_sha256=state_sha256(network.encoder.state_dict()) if pretrained else None,  # type: ignore[operator, arg-type, union-attr]
+        recipe=choose_recipe(wanted, family(common["family"]), fingerprint, train, reasons),
+        reasons={},
+    )
+    own = draft.normalisation.high != (255.0,) * fingerprint.channels
+    reasons["normalisation"] = (
+        "intensity window and mean of the training images" if own or not pretrained else "what the encoder's weights were trained on"
+    )
+    found = measure(draft, network, wanted, fingerprint.classes, train, val)
+    return draft.model_copy(update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons})

@@ -1,0 +1,70 @@
+"""How good a model is while it trains: IoU over a whole split, through the same `Segmenter` that evaluates and serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from segpipe.inference.engines import TorchEngine
+from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.samples import IGNORE, ClassTable
+from segpipe.training.batches import Reader
+from segpipe.training.plan import Plan
+from segpipe.training.stepper import Stepper
+
+
+@dataclass(frozen=True)
+class Score:
+    """Over all counted pixels of a split: macro IoU (classes in neither truth nor prediction left out), pixel accuracy."""
+
+    iou_macro: float
+    pixel_accuracy: float
+
+
+def confusion(truth: npt.NDArray[np.uint8], predicted: npt.NDArray[np.uint8], n_classes: int) -> npt.NDArray[np.int64]:
+    """Pixel counts (true class, predicted class), shape (n_classes, n_classes), without ignored pixels."""
+    pairs = truth.astype(np.int32) * n_classes + predicted
+    counts = np.bincount(pairs[truth != IGNORE], minlength=n_classes * n_classes)
+    return counts.reshape(n_classes, n_classes).astype(np.int64)
+
+
+def score_confusion(counts: npt.NDArray[np.int64]) -> Score:
+    """Scores of a confusion matrix; 0 where nothing was counted."""
+    hits, union = np.diag(counts), counts.sum(0) + counts.sum(1) - np.diag(counts)
+    seen = union > 0
+    if not seen.any():
+        return Score(0.0, 0.0)
+    return Score(float((hits[seen] / union[seen]).mean()), float(hits.sum() / counts.sum()))
+
+
+def score_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int] | None = None) -> Score:
+    """Scores of a segmenter on a split (or on some of its images), one image in memory at a time."""
+    n_classes = len(segmenter.spec.classes)
+    counts = np.zeros((n_classes, n_classes), np.int64)
+    for index in range(len(reader)) if indices is None else indices:
+        sample = reader[index]
+        assert sample.labels is not None
+        counts += confusion(sample.labels, segmenter.predict(sample.image).class_ids, n_classes)
+    return score_confusion(counts)
+
+
+def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
+    """segmenter.json of a plan. Where the first weights came from is no part of it: loading brings its own."""
+    from segpipe import __version__
+
+    return SegmenterSpec(
+        candidate=plan.candidate, family=plan.family,
+        options={key: value for key, value in plan.options.items() if key != "encoder_weights"},
+        classes=classes, normalisation=plan.normalisation, stride=plan.of.stride,
+        lineage={"data": plan.data_hash, "plan": plan.sha256, "segpipe": __version__},
+    )  # fmt: skip
+
+
+def validator(plan: Plan, stepper: Stepper, classes: ClassTable) -> Segmenter:
+    """The running average of weights as a `Segmenter`, computed as fast as the training is."""
+    setting = stepper.setting
+    engine = TorchEngine(stepper.average, stepper.fabric.device, setting.precision == "bf16", setting.channels_last)
+    return Segmenter(segmenter_spec(plan, classes), engine)

@@ -1,0 +1,118 @@
+"""One optimiser step, as `plan` times it, `train` runs it and the benchmark measures it."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import logging
+import math
+import sys
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from segpipe.training.losses import SegmentationLoss
+from segpipe.training.plan import Recipe, Setting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """The rate of a step: a linear rise over the warm-up, then half a cosine down to 0."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    span = max(1, recipe.steps - recipe.warmup_steps)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - recipe.warmup_steps) / span))
+
+
+def settle_process(threads: int) -> None:
+    """Set up this process for training on the processor: a fixed number of threads, and an allocator that keeps its pages.
+
+    A training step frees and takes again hundreds of MiB. By default glibc gives large blocks back to the system each
+    time and pays for every page anew, which costs 10 to 25 % of a step; memory that is kept peaks no higher.
+    """
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it; musl does not
+        if mallopt is not None:
+            m_trim_threshold, m_mmap_max = -1, -4
+            mallopt(m_trim_threshold, 2**31 - 1)
+            mallopt(m_mmap_max, 0)
+
+
+class Stepper:
+    """A network, its loss, optimiser and running average, set up as a `Setting` says, on a device.
+
+    `network` is changed in place. Nothing here waits for the device: `step` returns the loss as a tensor.
+    """
+
+    def __init__(self, network: torch.nn.Module, recipe: Recipe, setting: Setting, device: str) -> None:
+        from lightning_fabric import Fabric
+
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it announces stands in the plan
+        self.recipe, self.setting = recipe, setting
+        self.fabric = Fabric(
+            accelerator="cpu" if device == "cpu" else "gpu",
+            devices=1,
+            precision="bf16-mixed" if setting.precision == "bf16" else "32-true",
+        )
+        self.fabric.launch()
+        self.format = torch.channels_last if setting.channels_last else torch.contiguous_format
+        self.network = network.to(self.fabric.device, memory_format=self.format)
+        if setting.compile:
+            self.network.compile()
+        self.loss = SegmentationLoss(recipe.class_weights, recipe.dice_weight).to(self.fabric.device)
+        self.adamw = torch.optim.AdamW(_groups(self.network, recipe.weight_decay), lr=recipe.learning_rate, fused=True)
+        self.model, self.optimizer = self.fabric.setup(self.network, self.adamw)
+        self.average = copy.deepcopy(self.network) if recipe.ema else self.network
+        self.average.requires_grad_(not recipe.ema)
+        self.model.train()
+
+    def step(self, number: int, images: Tensor, labels: Tensor, seed: int) -> Tensor:
+        """Train on a batch: images (N, C, P, P) float32, labels (N, P, P) uint8. The loss, on the device.
+
+        Random draws in the network follow from (seed, number), so that no random state has to be kept.
+        """
+        device = self.fabric.device
+        images = images.to(device, non_blocking=True).contiguous(memory_format=self.format)
+        labels = labels.to(device, non_blocking=True)
+        torch.manual_seed(((seed << 32) + (self.fabric.global_rank << 26) + number) % 2**63)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(number, self.recipe)
+        loss: Tensor = self.loss(self.model(images), labels)
+        self.fabric.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._average(number)
+        return loss.detach()
+
+    @torch.no_grad()
+    def _average(self, number: int) -> None:
+        """Move the running average towards the weights; slowly only once there is something to average."""
+        if not self.recipe.ema:
+            return
+        decay = min(self.recipe.ema, (1 + number) / (10 + number))
+        mine, theirs = list(_values(self.average)), list(_values(self.network))
+        floats = [i for i, value in enumerate(mine) if value.is_floating_point()]
+        torch._foreach_lerp_([mine[i] for i in floats], [theirs[i] for i in floats], 1 - decay)
+        for i, value in enumerate(mine):
+            if not value.is_floating_point():
+                value.copy_(theirs[i])
+
+
+def _values(module: torch.nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _groups(network: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Weight decay for kernels; none for biases and the scales of normalisation layers."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
