@@ -106,6 +106,10 @@ class _Scene:
         zeros = [np.zeros((height, width), np.int64) for _ in range(4)]
         return cls(height, width, dice, *zeros, *(smooth(dice, height, width, s) for s in (11, 5, 3)))
 
+    def point(self) -> tuple[int, int]:
+        """A place (y, x) anywhere."""
+        return self.dice.between(0, self.height), self.dice.between(0, self.width)
+
     def area(self, blob: Blob, amount: int) -> tuple[tuple[slice, slice], Plane]:
         """`Blob.form` in this picture."""
         return blob.form(self.height, self.width, self.wobble, amount)
@@ -195,35 +199,17 @@ def _draw_debris(scene: _Scene) -> None:
     free = scene.labels == BACKGROUND
     for _ in range(dice.between(3, 10)):
         long = dice.between(2, 8)
-        blob = Blob(
-            dice.between(0, scene.height),
-            dice.between(0, scene.width),
-            long,
-            max(2, long * dice.between(45, 100) // 100),
-            dice.between(0, 15),
-        )
+        blob = Blob(*scene.point(), long, max(2, long * dice.between(45, 100) // 100), dice.between(0, 15))
         window, form = scene.area(blob, 256)
         scene.nucleus[window] += ((form < EDGE) & free[window]) * (dice.between(120, 260) + scene.fine[window])
     for _ in range(dice.between(1, 4)):
         long = dice.between(14, 34)
-        blob = Blob(
-            dice.between(0, scene.height),
-            dice.between(0, scene.width),
-            long,
-            long * dice.between(40, 90) // 100,
-            dice.between(0, 15),
-        )
+        blob = Blob(*scene.point(), long, long * dice.between(40, 90) // 100, dice.between(0, 15))
         window, form = scene.area(blob, 256)
         soft = np.clip(EDGE - form, 0, 700) * dice.between(50, 150) // 700
         scene.cytoplasm[window] += soft * free[window]
     for _ in range(dice.between(0, 2)):
-        blob = Blob(
-            dice.between(0, scene.height),
-            dice.between(0, scene.width),
-            dice.between(30, 90),
-            dice.between(1, 2),
-            dice.between(0, 15),
-        )
+        blob = Blob(*scene.point(), dice.between(30, 90), dice.between(1, 2), dice.between(0, 15))
         window, form = scene.area(blob, 40)
         scene.nucleus[window] += (form < EDGE) * dice.between(60, 150)
 

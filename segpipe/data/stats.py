@@ -85,14 +85,12 @@ def _splits(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _sizes(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    names = rows["width"].astype(str) + " × " + rows["height"].astype(str)
-    counts = Counter(names).most_common()
-    shown = [{"name": name, "images": n, "share": n / len(rows)} for name, n in counts]
-    if len(shown) <= _SIZES:
-        return shown
-    others = sum(size["images"] for size in shown[_SIZES - 1 :])
-    rest = {"name": f"{len(shown) - _SIZES + 1} other sizes", "images": others, "share": others / len(rows)}
-    return [*shown[: _SIZES - 1], rest]
+    counts = Counter(
+        f"{width} × {height}" for width, height in zip(rows["width"], rows["height"], strict=True)
+    ).most_common()
+    others = sum(n for _, n in counts[_SIZES:])
+    shown = counts[:_SIZES] + ([(f"{len(counts) - _SIZES} other sizes", others)] if others else [])
+    return [{"name": name, "images": n, "share": n / len(rows)} for name, n in shown]
 
 
 def _groups(rows: pd.DataFrame) -> list[dict[str, Any]]:
