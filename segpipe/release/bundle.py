@@ -64,6 +64,8 @@ class Card(BaseModel):
     agreement: float
     """Share of golden pixels on which the engine and the trained network say the same."""
     promotable: bool
+    metric: str
+    """The score by which models are compared; a key of `scores`."""
     scores: dict[str, Score]
     gates: list[Verdict]
 

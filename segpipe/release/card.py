@@ -22,7 +22,7 @@ def write_card(
         candidate=spec.candidate, family=spec.family, options=spec.options, classes=spec.classes.names,
         data_hash=selection["data_hash"], weights_sha256=spec.lineage["weights_sha256"], lineage=spec.lineage,
         engine=spec.engine, agreement=agreement, promotable=selection["promotable"],
-        scores=winner_scores(selection, spec.candidate),
+        metric=selection["metric"], scores=winner_scores(selection, spec.candidate),
         gates=[Verdict(name=g["name"], verdict=g["verdict"], sentence=g["sentence"]) for g in selection["gates"]],
     )  # fmt: skip
     card.write(bundle)
@@ -31,15 +31,14 @@ def write_card(
 
 
 def winner_scores(selection: dict[str, Any], candidate: str) -> dict[str, Score]:
-    """The scores of a candidate in selection.json, with an interval where there is one; scores that do not exist are left out."""
+    """A candidate's test scores in selection.json, the main one with its interval; a score that does not exist is left out."""
     row = next(r for r in selection["ranking"] if r["candidate"] == candidate)
-    scores = {name: Score(value=value) for name, value in row["scores"].items() if value is not None}
-    interval = row.get("interval")
-    if interval is not None and selection["metric"] in scores:
-        scores[selection["metric"]] = Score(
-            value=scores[selection["metric"]].value, low=interval["low"], high=interval["high"]
-        )
-    return scores
+    bounds = {selection["metric"]: row["interval"]} if row["interval"] else {}
+    return {
+        name: Score(value=value, **{side: bounds[name][side] for side in ("low", "high") if name in bounds})
+        for name, value in row["test"].items()
+        if value is not None
+    }
 
 
 def card_page(card: Card, spec: SegmenterSpec, pairs: Sequence[Golden]) -> str:

@@ -54,6 +54,11 @@ def encode_image(image: np.ndarray, key: str) -> tuple[str, bytes]:
     """
     from segpipe.data.images import decode_image, encode_png
 
+    if image.shape[2] not in (1, 3) or image.dtype not in (np.uint8, np.uint16, np.float32):
+        raise DataError(
+            "this test image cannot travel with the model", where=key, found=f"{image.dtype}, shape {image.shape}",
+            expected="1 or 3 channels of uint8, uint16 or float32",
+        )  # fmt: skip
     plain = image[:, :, 0] if image.shape[2] == 1 else image
     if image.dtype == np.float32:
         import cv2
@@ -63,11 +68,7 @@ def encode_image(image: np.ndarray, key: str) -> tuple[str, bytes]:
         suffix, encoded = ".tiff", content.tobytes()
     else:
         suffix, encoded = ".png", encode_png(plain)
-    if not np.array_equal(decode_image(encoded, key, 1e6), image):
-        raise DataError(
-            "this test image cannot travel with the model", where=key, found=f"{image.dtype}, shape {image.shape}",
-            expected="1 or 3 channels of uint8, uint16 or float32",
-        )  # fmt: skip
+    assert np.array_equal(decode_image(encoded, key, 1e6), image), "what was written reads back"
     return suffix, encoded
 
 

@@ -59,13 +59,20 @@ class Release(BaseModel):
     weights_sha256: str
     model_sha256: str
     bundle_sha256: str
+    metric: str
+    """The score by which models are compared; a key of `scores`."""
     scores: dict[str, Score]
     gates: list[Verdict]
     bless: BlessReport
-    created: str
+    created_at: str
     """UTC, ISO 8601."""
     stages: list[str] = []
     """The stages that the version is in now; read from the tags, kept nowhere."""
+
+    @property
+    def score(self) -> float | None:
+        """The value of `metric` on the test images."""
+        return self.scores[self.metric].value if self.metric in self.scores else None
 
     def record(self) -> dict[str, Any]:
         """What is kept."""
@@ -81,10 +88,15 @@ def next_version(root: Path) -> str:
     return f"v{major}.{minor + 1}.0"
 
 
-def find_release(root: Path) -> Release | None:
-    """The release whose model is the one in `root/bundle`, the newest where there are several; None where it is new."""
-    wanted = model_sha256(root / "bundle")
-    return next((r for r in reversed(versions(root)) if r.model_sha256 == wanted), None)
+def find_bundle(root: Path, bundle: Path) -> str | None:
+    """The newest version whose model is the one in a bundle folder; None where the model is new."""
+    wanted = model_sha256(bundle)
+    return next((r.version for r in reversed(versions(root)) if r.model_sha256 == wanted), None)
+
+
+def was_in(root: Path, version: str, stage: str) -> bool:
+    """Whether a version is, or ever was, in a stage."""
+    return version in _tags(root).history(checked_stage(stage))
 
 
 def release(root: Path, version: str, bless_report: BlessReport, bento: Path) -> Release:
@@ -95,8 +107,8 @@ def release(root: Path, version: str, bless_report: BlessReport, bento: Path) ->
     """
     checked_version(version)
     assert bento.name == version, "the Bento was built as this version"
-    if known := find_release(root):
-        return known
+    if known := find_bundle(root, root / "bundle"):
+        return find_version(root, known)
     selection, bundle, card = read_json(root / "selection.json"), root / "bundle", Card.read(root / "bundle")
     if not selection["promotable"]:
         failed = next((g["sentence"] for g in selection["gates"] if g["verdict"] != "pass"), "a gate failed")
@@ -108,13 +120,13 @@ def release(root: Path, version: str, bless_report: BlessReport, bento: Path) ->
     name, plan = load_params(root).release.name, root / "plans" / f"{card.candidate}.json"
     folder = _release_folder(root, version)
     copy_bundle(bundle, folder / "bundle")
-    facts = ", ".join(f"{metric} {score.value:.4f}" for metric, score in list(card.scores.items())[:1])
-    title = f"Release {name} {version}: {card.candidate}{f', {facts}' if facts else ''}"
+    score = card.scores.get(card.metric)
+    title = f"Release {name} {version}: {card.candidate}" + (f", {card.metric} {score.value:.4f}" if score else "")
     made = Release(
         name=name, version=version, commit=_commit(root, name, title), candidate=card.candidate, data_hash=card.data_hash,
         plan_hash=sha256_file(plan) if plan.exists() else None, weights_sha256=card.weights_sha256,
-        model_sha256=model_sha256(folder / "bundle"), bundle_sha256=bundle_sha256(folder / "bundle"), scores=card.scores,
-        gates=card.gates, bless=bless_report, created=datetime.now(UTC).isoformat(timespec="seconds"),
+        model_sha256=model_sha256(folder / "bundle"), bundle_sha256=bundle_sha256(folder / "bundle"), metric=card.metric,
+        scores=card.scores, gates=card.gates, bless=bless_report, created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     write_json(folder / "release.json", made.record())
     tag_version(root, name, version, f"{title}\n\n{json.dumps(made.record(), indent=1)}\n")

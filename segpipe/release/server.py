@@ -45,13 +45,9 @@ def bentoml_environment(home: Path, settings: Mapping[str, str] | None = None) -
     only those in `settings`.
     """
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SEGPIPE_")}
-    return {
-        "BENTOML_HOME": str(home),
-        **kept,
-        "BENTOML_DO_NOT_TRACK": "True",
-        "PYTHONUNBUFFERED": "1",
-        **(settings or {}),
-    }
+    fixed = {"BENTOML_DO_NOT_TRACK": "True", "PYTHONUNBUFFERED": "1"}
+    fixed["PYTHONSAFEPATH"] = "1"  # the current folder may hold a data/ or models/, which are no modules
+    return {"BENTOML_HOME": str(home), **kept, **fixed, **(settings or {})}
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -49,8 +49,17 @@ class Tags:
         return next((v.version for v in self.versions if v.commit == commit), None)
 
     def history(self, stage: str) -> list[str | None]:
-        """Which version a stage had after each of its events; None after a removal."""
-        return [self.version_at(e.commit) if e.assigned else None for e in self.events if e.stage == stage]
+        """Which version was live in a stage after each of its events, None where none was.
+
+        As GTO has it: the version assigned last is live, and when it is taken back, the one before it that was not.
+        """
+        lives: list[str | None] = []
+        assigned: list[str] = []
+        for event in self.events:
+            if event.stage == stage and (version := self.version_at(event.commit)) is not None:
+                assigned = [v for v in assigned if v != version] + [version] * event.assigned
+                lives.append(assigned[-1] if assigned else None)
+        return lives
 
     def live(self, stage: str) -> str | None:
         """The version that is in a stage now."""

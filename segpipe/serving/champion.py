@@ -22,6 +22,9 @@ log = logging.getLogger("segpipe.serving")
 UNRELEASED = "unreleased"
 
 
+_FROM_CARD = {"data_hash", "weights_sha256", "candidate", "family", "options", "metric", "scores", "gates", "lineage"}
+
+
 class ModelInfo(BaseModel):
     """Where the model that answers comes from: `GET /v1/model`."""
 
@@ -33,6 +36,7 @@ class ModelInfo(BaseModel):
     family: str
     options: dict[str, Any]
     engine: str
+    metric: str
     scores: dict[str, Score]
     gates: list[Verdict]
     classes: list[ClassSpec]
@@ -59,7 +63,7 @@ def load(bundle: Path, version: str, commit: str | None, promoted_at: str | None
     info = ModelInfo(
         version=version, git_commit=commit, promoted_at=promoted_at, engine=segmenter.engine.name,
         classes=list(segmenter.spec.classes.classes),
-        **card.model_dump(include={"data_hash", "weights_sha256", "candidate", "family", "options", "scores", "gates", "lineage"}),
+        **card.model_dump(include=_FROM_CARD),
     )  # fmt: skip
     return Serving(segmenter, info, (golden.input.name, golden.input.read_bytes()))
 

@@ -1,13 +1,10 @@
-"""`segpipe serve`: a server that follows what is live in a stage of a workspace."""
+"""How a server that follows what is live in a stage of a workspace is started."""
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 from segpipe.config import ServeParams, load_params
-from segpipe.progress import say
 from segpipe.release.bento import bento_path, bentoml_home
 from segpipe.release.endpoints import Endpoint
 from segpipe.release.registry import publish
@@ -34,27 +31,24 @@ def serve_target(root: Path, stage: str) -> str:
     return str(bento) if bento.is_dir() else SERVICE
 
 
-def serve(
-    root: Path, stage: str = "prod", host: str | None = None, port: int | None = None, workers: int | None = None
-) -> None:
-    """Become the server of a stage; arguments go before params.yaml. Does not return.
+def server_command(
+    root: Path,
+    host: str | None = None,
+    port: int | None = None,
+    stage: str | None = None,
+    workers: int | None = None,
+) -> tuple[list[str], dict[str, str], str]:
+    """Command, environment and address of the server of a stage; what is not given is taken from params.yaml.
 
-    This process is replaced, so that signals reach the server itself: Ctrl-C and SIGTERM let it finish its requests. Promotion
-    and rollback are followed without a restart.
+    Made for `os.execve`: signals reach the server itself then, and Ctrl-C or SIGTERM let it finish its requests. The server
+    follows promotions and rollbacks without a restart. Raises MissingError where nothing is promoted.
     """
+    params = load_params(root)
     given = {"host": host, "port": port, "workers": workers}
-    params = load_params(root).serve
-    params = ServeParams.model_validate(
-        params.model_dump() | {key: value for key, value in given.items() if value is not None}
-    )
-    settings, target = endpoint_settings(root, stage, params), serve_target(root, stage)
+    chosen = params.serve.model_copy(update={key: value for key, value in given.items() if value is not None})
+    where = stage or params.release.stage
     home = bentoml_home(root)
     home.mkdir(parents=True, exist_ok=True)
-    say(
-        f"serving {stage} on http://{params.host}:{params.port} (page: /, API: POST /v1/segment, GET /v1/model); Ctrl-C ends it"
-    )
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.chdir(home)  # away from folders whose names might shadow the service's modules
-    command = bentoml_command(target, params.host, params.port)
-    os.execve(command[0], command, bentoml_environment(home, settings))  # noqa: S606
+    command = bentoml_command(serve_target(root, where), chosen.host, chosen.port)
+    environment = bentoml_environment(home, endpoint_settings(root, where, chosen))
+    return command, environment, f"http://{chosen.host}:{chosen.port}"

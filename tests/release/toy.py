@@ -80,8 +80,9 @@ def toy_selection(promotable: bool = True, data_hash: str = "da7a" * 16) -> dict
     return {
         "winner": "unet", "promotable": promotable, "data_hash": data_hash, "metric": "iou.dataset.macro",
         "ranking": [
-            {"candidate": "unet", "scores": {"iou.dataset.macro": 0.71, "accuracy.pixel": 0.9, "dice.none": None},
-             "interval": {"low": 0.68, "high": 0.74}},
+            {"candidate": "unet", "family": "unet", "kind": "network", "val": 0.7,
+             "interval": {"low": 0.68, "high": 0.74, "confidence": 0.95},
+             "test": {"iou.dataset.macro": 0.71, "accuracy.pixel": 0.9, "dice.none": None}},
         ],
         "gates": [{"name": "floor", "verdict": verdict, "sentence": "0.71 (at least 0.68) is above 0.30."}],
     }  # fmt: skip
@@ -93,7 +94,9 @@ def write_toy_bundle(out: Path, seed: int = 0, **reader) -> Path:
 
     trained = toy_segmenter(seed, reader.get("channels", 3))
     weights = f"{seed:02d}" * 32
-    write_bundle(trained, weights, toy_reader(**reader), toy_selection(), ExportParams(golden=3, min_agreement=0.99), out)
+    write_bundle(
+        trained, weights, toy_reader(**reader), toy_selection(), ExportParams(golden=3, min_agreement=0.999), out
+    )
     return out
 
 

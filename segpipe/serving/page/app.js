@@ -2,7 +2,6 @@
 
 const $ = (id) => document.getElementById(id);
 const MAX_DRAWN_PIXELS = 8e6; // a larger image is drawn smaller; the saved mask is always whole
-const BACKGROUND = /^(background|void|unlabell?ed|other)$/i;
 const FACTS_EVERY_MS = 15000;
 
 const state = { file: null, answer: null, ids: null, width: 0, height: 0, hidden: new Set(), limits: null, request: null };
@@ -41,7 +40,7 @@ async function segment(file) {
     const mask = await decode(answer.mask.data);
     if (request !== state.request) return;
     Object.assign(state, { file, answer });
-    state.hidden = new Set(answer.classes.flatMap((c, i) => (BACKGROUND.test(c.name) ? [i] : [])));
+    state.hidden = new Set(answer.classes.flatMap((c, i) => (c.color.some(Boolean) ? [] : [i]))); // black is background
     draw(photo, mask);
     showAnswer();
     loadModel();

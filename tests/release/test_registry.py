@@ -1,0 +1,295 @@
+"""Versions, stages, promotion and the way back, on a real Git and DVC repository."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from segpipe.errors import ConfigError, DataError, GateBlocked, MissingError
+from segpipe.release import registry
+from segpipe.release.bless import BlessReport
+from segpipe.release.bundle import bundle_sha256
+from segpipe.release.endpoints import Endpoint, endpoint_path
+from segpipe.release.git import commit_paths, git, identity
+from segpipe.release.verify import verify
+from segpipe.release.versions import checked_stage, checked_version, read_tags, version_key
+from tests.release.toy import dvc, run, toy_selection
+
+DVC_YAML = """
+stages:
+  export:
+    cmd: echo made elsewhere
+    deps: [selection.json]
+    outs: [bundle]
+artifacts:
+  segmenter: {path: bundle, type: model}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A machine on which Git knows no user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+        patch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+        patch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path_factory.mktemp("site")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
+    """A workspace whose pipeline has just made the first bundle."""
+    folder = tmp_path_factory.mktemp("template")
+    git(folder, "init", "--quiet", "--initial-branch", "main")
+    dvc(folder, "init", "--quiet")
+    (folder / "params.yaml").write_text("candidates: {unet: {family: unet}}\n")
+    (folder / "dvc.yaml").write_text(DVC_YAML)
+    (folder / ".gitignore").write_text("/.segpipe/\n")
+    (folder / "champion.json").write_text('{"version": null}\n')
+    (folder / "plans").mkdir()
+    (folder / "plans" / "unet.json").write_text("{}\n")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "-m", "start", options=["-c", "user.name=a", "-c", "user.email=a@b"])
+    produce(folder, bundle)
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path, template: Path) -> Path:
+    """A copy of that workspace."""
+    return Path(shutil.copytree(template, tmp_path / "work space"))
+
+
+def produce(root: Path, bundle: Path, promotable: bool = True) -> None:
+    """What a run of the pipeline leaves behind."""
+    (root / "selection.json").write_text(json.dumps(toy_selection(promotable) | {"from": bundle.name}))
+    shutil.rmtree(root / "bundle", ignore_errors=True)
+    shutil.copytree(bundle, root / "bundle")
+    dvc(root, "commit", "--quiet", "--force", "export")
+
+
+def make(root: Path, bundle: Path | None = None) -> str:
+    """Release what stands in bundle/ (after producing it, where one is given)."""
+    if bundle is not None:
+        produce(root, bundle)
+    version = registry.next_version(root)
+    report = BlessReport(
+        bento=f"segmenter:{version}",
+        images=3,
+        pixels=9,
+        differing_pixels=0,
+        requests=24,
+        p50_ms=1.5,
+        p95_ms=2.5,
+        startup_s=3.0,
+    )
+    return registry.release(root, version, report, Path(f"bentos/segmenter/{version}")).version
+
+
+@pytest.mark.slow
+def test_the_life_of_two_versions(root: Path, bundles: list[Path]) -> None:
+    assert (registry.versions(root), registry.live(root), registry.next_version(root)) == ([], None, "v0.1.0")
+    with pytest.raises(MissingError, match="nothing is promoted"):
+        registry.publish(root)
+    assert make(root) == "v0.1.0"
+    registry.promote(root, "v0.1.0")
+    assert make(root, bundles[1]) == "v0.2.0"
+    assert registry.live(root) == "v0.1.0", "a release is not live until it is promoted"
+    assert registry.refresh_champion(root) is True
+    assert json.loads((root / "champion.json").read_text())["bundle_sha256"] == bundle_sha256(bundles[0])
+    assert registry.refresh_champion(root) is False
+
+    registry.promote(root, "v0.2.0")
+    served = Endpoint.read(endpoint_path(root, "prod"))
+    assert served.version == "v0.2.0"
+    assert (
+        bundle_sha256(endpoint_path(root, "prod").parent / served.bundle)
+        == bundle_sha256(bundles[1])
+        == served.bundle_sha256
+    )
+    assert [(r.version, r.stages) for r in registry.versions(root)] == [("v0.1.0", []), ("v0.2.0", ["prod"])]
+
+    registry.promote(root, "v0.2.0")
+    assert len(read_tags(root, "segmenter").events) == 2, "promoting what is live makes no event"
+    assert (
+        registry.rollback(root) == "v0.1.0" == registry.live(root) == Endpoint.read(endpoint_path(root, "prod")).version
+    )
+    assert registry.was_in(root, "v0.2.0", "prod") and not registry.was_in(root, "v0.2.0", "staging")
+    registry.promote(root, "v0.2.0", "staging")
+    assert (registry.live(root, "prod"), registry.live(root, "staging")) == ("v0.1.0", "v0.2.0")
+    assert registry.rollback(root) == "v0.2.0", "the one before the current one"
+    assert read_tags(root, "segmenter").history("prod") == ["v0.1.0", "v0.2.0", "v0.1.0", "v0.2.0"]
+
+    release = registry.find_version(root, "v0.2.0")
+    assert (
+        release.score == 0.71 and release.data_hash == "da7a" * 16 and release.bless.p95_ms == 2.5 and release.plan_hash
+    )
+    assert release.commit == git(root, "rev-parse", "segmenter@v0.2.0^{commit}")
+    assert json.loads((root / ".segpipe" / "releases" / "v0.2.0" / "release.json").read_text()) == release.record()
+
+
+@pytest.mark.slow
+def test_gto_and_dvc_read_what_is_written(root: Path, bundles: list[Path], tmp_path: Path) -> None:
+    gto = str(Path(sys.executable).with_name("gto"))
+    make(root)
+    registry.promote(root, "v0.1.0")
+    make(root, bundles[1])
+    time.sleep(1.1)  # GTO orders events by the second
+    registry.promote(root, "v0.2.0")
+    shown = run(root, gto, "show", "segmenter#prod", "--ref")
+    assert shown.strip() == "segmenter@v0.2.0"
+    dvc(root, "artifacts", "get", ".", "segmenter", "--stage", "prod", "--out", str(tmp_path / "got"))
+    assert bundle_sha256(tmp_path / "got") == bundle_sha256(bundles[1])
+    # What a user does with GTO itself counts as well, and means what GTO means by it.
+    run(root, gto, "deprecate", "segmenter", "v0.2.0", "prod")
+    assert registry.live(root) == "v0.1.0"
+    assert run(root, gto, "show", "segmenter#prod", "--ref").strip() == "segmenter@v0.1.0"
+    run(root, gto, "deprecate", "segmenter", "v0.1.0", "prod")
+    assert registry.live(root) is None
+    assert run(root, gto, "show", "segmenter#prod", "--ref").strip() == ""
+    assert registry.rollback(root) == "v0.1.0", "the last one that was there"
+
+
+@pytest.mark.slow
+def test_a_lost_or_damaged_copy_is_restored_from_the_cache(root: Path, bundles: list[Path]) -> None:
+    make(root)
+    make(root, bundles[1])
+    copy = root / ".segpipe" / "releases" / "v0.1.0"
+    shutil.rmtree(copy)
+    assert bundle_sha256(registry.release_bundle(root, "v0.1.0")) == bundle_sha256(bundles[0])
+    assert (copy / "release.json").exists()
+    (copy / "bundle" / "model.onnx").write_bytes(b"torn")
+    assert bundle_sha256(registry.release_bundle(root, "v0.1.0")) == bundle_sha256(bundles[0])
+    assert verify(root, "v0.1.0").ok
+
+    shutil.rmtree(copy)
+    shutil.rmtree(root / ".dvc" / "cache")
+    with pytest.raises(MissingError, match="cannot be fetched"):
+        registry.promote(root, "v0.1.0")
+    assert registry.live(root) is None, "what cannot be served is not promoted"
+    report = verify(root, "v0.1.0")
+    assert not report.ok and "cannot be fetched" in report.lines()[1]
+
+
+@pytest.mark.slow
+def test_the_same_model_is_one_version(root: Path, bundle: Path) -> None:
+    assert registry.find_bundle(root, root / "bundle") is None
+    make(root)
+    before = git(root, "rev-list", "--all", "--count")
+    (root / "bundle" / "engines.json").write_text("[]")  # measured again: other timings, the same model
+    assert registry.find_bundle(root, root / "bundle") == "v0.1.0"
+    assert make(root) == "v0.1.0"
+    assert git(root, "rev-list", "--all", "--count") == before
+    assert [v.version for v in registry.versions(root)] == ["v0.1.0"]
+
+
+@pytest.mark.slow
+def test_a_release_commits_the_pipelines_files_and_no_others(root: Path) -> None:
+    (root / "notes.txt").write_text("mine")
+    (root / "staged.txt").write_text("mine, staged")
+    git(root, "add", "staged.txt")
+    (root / "evaluation" / "unet" / "gallery").mkdir(parents=True)
+    (root / "evaluation" / "unet" / "metrics.json").write_text("{}")
+    (root / "evaluation" / "unet" / "gallery" / "worst.png").write_text("big")
+    (root / "training" / "unet").mkdir(parents=True)
+    (root / "training" / "unet" / "metrics.json").write_text("{}")
+    (root / "plans" / "unet.json").unlink()
+    make(root)
+    changed = set(git(root, "show", "--name-only", "--format=", "HEAD").splitlines())
+    assert changed == {
+        "dvc.lock", "selection.json", ".gitignore", "evaluation/unet/metrics.json", "training/unet/metrics.json", "plans/unet.json",
+    }  # fmt: skip
+    assert git(root, "diff", "--cached", "--name-only") == "staged.txt", "what the user staged stays staged"
+    assert git(root, "log", "-1", "--format=%an <%ae>") == "segpipe <segpipe@localhost>"
+    assert "iou.dataset.macro 0.7100" in git(root, "log", "-1", "--format=%s")
+
+
+@pytest.mark.slow
+def test_a_failed_gate_and_a_folder_without_git_are_no_release(root: Path, bundles: list[Path], tmp_path: Path) -> None:
+    produce(root, bundles[0], promotable=False)
+    with pytest.raises(GateBlocked, match=r"did not pass.*is above 0\.30"):
+        make(root)
+    assert registry.versions(root) == []
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(root / "params.yaml", bare)
+    assert registry.live(bare) is None and registry.next_version(bare) == "v0.1.0"
+
+
+@pytest.mark.slow
+def test_versions_that_are_not_there(root: Path) -> None:
+    make(root)
+    with pytest.raises(MissingError, match=r"v0\.9\.0.*one of: v0\.1\.0"):
+        registry.promote(root, "v0.9.0")
+    with pytest.raises(MissingError, match="nothing to go back to in prod"):
+        registry.rollback(root)
+    registry.promote(root, "v0.1.0")
+    with pytest.raises(MissingError, match=r"v0\.1\.0 is the only version"):
+        registry.rollback(root)
+
+
+@pytest.mark.parametrize("name", ["../../etc", "v1", "v1.2", "1.2.3", "v1.2.3/..", "v01.2.3", "", "v1.2.3\n"])
+def test_what_is_no_version_never_becomes_a_path(name: str) -> None:
+    with pytest.raises(ConfigError, match="not a version"):
+        checked_version(name)
+
+
+@pytest.mark.parametrize("name", ["../prod", "Prod", "", "a/b", "prod\n", "-x"])
+def test_what_is_no_stage_never_becomes_a_path(name: str) -> None:
+    with pytest.raises(ConfigError, match="not a stage"):
+        checked_stage(name)
+
+
+def test_versions_are_ordered_by_number(tmp_path: Path) -> None:
+    assert version_key("v0.10.0") > version_key("v0.9.5")
+    repository = _empty_repository(tmp_path)
+    for tag in (
+        "segmenter@v0.10.0",
+        "segmenter@v0.9.0",
+        "other@v3.0.0",
+        "segmenter@v0.11.0",
+        "segmenter@v0.11.0!",
+        "junk",
+        "segmenter#prod",
+    ):
+        git(repository, "tag", tag)
+    assert [v.version for v in read_tags(repository, "segmenter").versions] == ["v0.9.0", "v0.10.0"]
+    (repository / "params.yaml").write_text("candidates: {unet: {family: unet}}\n")
+    assert registry.next_version(repository) == "v0.11.0"
+    assert registry.versions(repository) == [], "tags of others' making carry no record"
+
+
+def test_a_commit_takes_new_changed_and_deleted_files(tmp_path: Path) -> None:
+    repository = _empty_repository(tmp_path)
+    for name in ("kept.txt", "gone.txt"):
+        (repository / name).write_text(name)
+    first = commit_paths(repository, ["*.txt"], "two files")
+    assert commit_paths(repository, ["*.txt"], "nothing new") == first
+    (repository / "gone.txt").unlink()
+    (repository / "new[1].txt").write_text("a name with a pattern in it")
+    assert commit_paths(repository, ["*.txt"], "one out, one in") != first
+    assert git(repository, "ls-files").splitlines() == ["kept.txt", "new[1].txt"]
+    assert commit_paths(repository, ["*.txt"], "by wish", allow_empty=True) != git(repository, "rev-parse", "HEAD~1")
+    git(repository, "config", "user.name", "Ada")
+    assert identity(repository) == {"user.name": "Ada", "user.email": "segpipe@localhost"}
+
+
+def test_a_bundle_that_is_not_the_released_one(bundle: Path) -> None:
+    from segpipe.release.bundle import check_bundle
+
+    check_bundle(bundle, bundle_sha256(bundle))
+    with pytest.raises(DataError, match="not the one that was released"):
+        check_bundle(bundle, "0" * 64)
+
+
+def _empty_repository(folder: Path) -> Path:
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    git(folder, "commit", "-q", "--allow-empty", "-m", "x", options=["-c", "user.name=a", "-c", "user.email=a@b"])
+    return folder
