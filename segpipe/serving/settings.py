@@ -7,14 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 import segpipe
-from segpipe.config import ServeParams
+from segpipe.config import ServeParams, config_error
 
 ENDPOINT = "SEGPIPE_ENDPOINT"
 BUNDLE = "SEGPIPE_BUNDLE"
 WORKERS = "SEGPIPE_WORKERS"
 MAX_UPLOAD_MB = "SEGPIPE_MAX_UPLOAD_MB"
 MAX_MEGAPIXELS = "SEGPIPE_MAX_MEGAPIXELS"
+
+_NUMBERS = {"workers": WORKERS, "max_upload_mb": MAX_UPLOAD_MB, "max_megapixels": MAX_MEGAPIXELS}
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,12 @@ class Settings:
         """Settings from environment variables; params.yaml's defaults where they are unset."""
         endpoint = environment.get(ENDPOINT)
         beside = Path(segpipe.__file__).parents[1] / "bundle"
-        chosen = ServeParams.model_validate(
-            {
-                field: environment[variable]
-                for field, variable in (
-                    ("workers", WORKERS),
-                    ("max_upload_mb", MAX_UPLOAD_MB),
-                    ("max_megapixels", MAX_MEGAPIXELS),
-                )
-                if variable in environment
-            }
-        )
+        try:
+            chosen = ServeParams.model_validate(
+                {field: environment[variable] for field, variable in _NUMBERS.items() if variable in environment}
+            )
+        except ValidationError as error:
+            raise config_error(error, " or ".join(_NUMBERS.values()), ServeParams) from error
         return cls(
             endpoint=Path(endpoint) if endpoint else None, bundle=Path(environment.get(BUNDLE) or beside),
             workers=chosen.workers, max_upload_mb=chosen.max_upload_mb, max_megapixels=chosen.max_megapixels,

@@ -1,0 +1,142 @@
+"""A real `bentoml serve`: what it answers, how it changes its model, how it ends."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from segpipe.data.images import encode_png
+from segpipe.errors import SegpipeError
+from segpipe.inference.render import mask_png
+from segpipe.inference.segmenter import Segmenter
+from segpipe.release.server import Server, bentoml_environment, start_server
+from segpipe.serving.endpoint import SERVICE
+from segpipe.serving.settings import BUNDLE
+from tests.release.toy import toy_image
+from tests.serving.conftest import point
+
+pytestmark = pytest.mark.slow
+
+IMAGE = toy_image(9, 60, 75)
+PNG = encode_png(IMAGE)
+
+
+@pytest.fixture
+def client(served: tuple[Server, Path]):
+    point(served[1], 1)
+    with httpx.Client(base_url=served[0].url, trust_env=False, timeout=60) as made:
+        wait_for_version(made, "v0.1.0")
+        yield made
+
+
+def wait_for_version(client: httpx.Client, version: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while (found := client.get("/v1/model").json()["version"]) != version:
+        assert time.monotonic() < end, f"still {found}"
+        time.sleep(0.05)
+
+
+def expected_mask(bundle: Path) -> bytes:
+    segmenter = Segmenter.from_bundle(bundle)
+    return mask_png(segmenter.predict(IMAGE), segmenter.spec.classes)
+
+
+def test_it_answers(client: httpx.Client, bundles: list[Path]) -> None:
+    answer = client.post("/v1/segment", files={"image": ("x.png", PNG)})
+    assert answer.status_code == 200 and answer.content == expected_mask(bundles[0])
+    assert answer.headers["x-model-version"] == "v0.1.0"
+    assert "page/app.js" in client.get("/").text, "our page, not the framework's"
+    assert client.get("/page/app.js").status_code == 200
+    assert {client.get(path).status_code for path in ("/readyz", "/livez", "/metrics")} == {200}
+    assert client.get("/v1/nothing").status_code == 404 and client.get("/v1/segment").status_code == 405
+    assert client.get("/page/../service.py").status_code == 404 == client.get("/page/%2e%2e/service.py").status_code
+
+
+def test_bad_uploads_get_a_reason(client: httpx.Client) -> None:
+    def chunks():
+        for _ in range(3000):
+            yield b"\0" * 1024
+
+    cases = [
+        (client.post("/v1/segment", files={"image": ("notes.txt", b"words")}), 422),
+        (client.post("/v1/segment", files={"image": ("x.png", PNG[:200])}), 422),
+        (client.post("/v1/segment", files={"image": ("x.png", b"\0" * (3 << 20))}), 413),
+        (client.post("/v1/segment", content=chunks(), headers={"content-type": "image/png"}), 413),
+        (client.post("/v1/segment", files={"picture": ("x.png", PNG)}), 400),
+        (client.post("/v1/segment", json={}), 415),
+    ]
+    for answer, status in cases:
+        assert answer.status_code == status and answer.json()["error"], answer.text
+
+
+def test_no_request_fails_while_models_change(
+    client: httpx.Client, served: tuple[Server, Path], bundles: list[Path]
+) -> None:
+    expected = {f"v0.{number}.0": expected_mask(bundle) for number, bundle in enumerate(bundles, 1)}
+    assert expected["v0.1.0"] != expected["v0.2.0"]
+    seen: list[str] = []
+    done = threading.Event()
+
+    def ask(_: int) -> bool:
+        answer = client.post("/v1/segment", files={"image": ("x.png", PNG)})
+        version = answer.headers.get("x-model-version", "none")
+        seen.append(version)
+        return answer.status_code == 200 and answer.content == expected[version]
+
+    def swap() -> None:
+        for number in (2, 1, 2):
+            point(served[1], number)
+            wait_for_version(client, f"v0.{number}.0")
+        done.set()
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    answers: list[bool] = []
+    with ThreadPoolExecutor(4) as pool:
+        while len(answers) < 200 or not done.is_set():
+            answers += pool.map(ask, range(40))
+            assert len(answers) < 4000, "the swaps do not end"
+    swapping.join()
+    assert all(answers), f"{answers.count(False)} of {len(answers)} requests failed"
+    assert set(seen) == set(expected)
+
+
+def test_a_server_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    before = set(psutil.Process().children(recursive=True))
+    with (
+        pytest.raises(SegpipeError, match=r"server (ended with|was not ready).*no model here"),
+        start_server(SERVICE, home=tmp_path / "bentoml", settings={BUNDLE: str(tmp_path)}, deadline_s=20),
+    ):
+        pass
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+def test_a_server_ends_with_all_that_it_started(tmp_path: Path, bundle: Path) -> None:
+    with start_server(
+        SERVICE, home=tmp_path / "bentoml", settings={BUNDLE: str(bundle), "SEGPIPE_WORKERS": "2"}
+    ) as server:
+        tree = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
+        assert len(tree) >= 3, "a parent and two workers"
+        answer = httpx.post(f"{server.url}/v1/segment", files={"image": PNG}, trust_env=False, timeout=60)
+        assert answer.headers["x-model-version"] == "unreleased"
+    assert not [process for process in tree if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_server_inherits_none_of_our_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(BUNDLE, "/elsewhere")
+    monkeypatch.delenv("BENTOML_HOME", raising=False)
+    environment = bentoml_environment(tmp_path)
+    assert (
+        BUNDLE not in environment
+        and environment["BENTOML_HOME"] == str(tmp_path)
+        and environment["PATH"] == os.environ["PATH"]
+    )
+    monkeypatch.setenv("BENTOML_HOME", "/users/choice")
+    assert bentoml_environment(tmp_path)["BENTOML_HOME"] == "/users/choice"
