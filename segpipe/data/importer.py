@@ -88,7 +88,7 @@ def import_dataset(source: Path, data_dir: Path, format: str, options: ImportOpt
     classes = find_classes(masks, found.classes, options.classes, options.ignore, limits)
     bare = [item for item in items if item.mask is None]
     if bare:
-        found.notes.append(f"{len(bare)} images have no mask, {bare[0].name} for one: validation will name them")
+        found.notes.append(f"without a mask: {len(bare)}, {bare[0].name} for one; validation will name them")
     keys = _keys(items)
     with whole_folder(data_dir, options.replace) as folder:
         for name in ("images", "masks"):
@@ -131,7 +131,7 @@ def _with_groups(found: Source, pattern: str | None) -> list[RawItem]:
             "the group pattern fits no image", found=pattern, expected=f"something that is found in {without[0]}",
         )  # fmt: skip
     if without:
-        found.notes.append(f"{len(without)} images fit no group, {without[0]} for one")
+        found.notes.append(f"in no group: {len(without)}, {without[0]} for one")
     return [
         replace(item, group=match[1] if match.re.groups else match[0]) if match else item
         for item, match in zip(found.items, matches, strict=True)

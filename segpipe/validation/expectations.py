@@ -12,6 +12,7 @@ from segpipe.validation.frames import About, make_frames
 
 if TYPE_CHECKING:
     import pandas as pd
+    from great_expectations.data_context import AbstractDataContext
 
 __all__ = ["Finding", "validate_manifest"]
 
@@ -25,10 +26,11 @@ def validate_manifest(
     """
     frames = make_frames(frame, fingerprint, params.min_images)
     chosen = chosen_checks(params)
+    context = _make_context()
     results = {
         check.name: result
         for about, rows in frames.items()
-        for check, result in _run(about, rows, [check for check, _ in chosen if check.about == about])
+        for check, result in _run(context, about, rows, [check for check, _ in chosen if check.about == about])
     }
     findings = [
         finding for check, severity in chosen for finding in _findings(check, severity, frames, results[check.name])
@@ -49,17 +51,26 @@ def _findings(
     return [check.finding(row, severity) for row in rows[rows["subject"].isin(offenders)].to_dict("records")]
 
 
-def _run(about: About, rows: pd.DataFrame, checks: list[Check]) -> list[tuple[Check, dict[str, Any]]]:
-    """One suite over one frame; each check with its result as JSON data."""
-    if not checks:
-        return []
+def _make_context() -> AbstractDataContext:
+    """Great Expectations in memory, quiet, without a word to the outside."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False, "profilers": False}
-    source = context.data_sources.add_pandas("manifest")
-    batch = source.add_dataframe_asset(about).add_batch_definition_whole_dataframe("all")
+    return context
+
+
+def _run(
+    context: AbstractDataContext, about: About, rows: pd.DataFrame, checks: list[Check]
+) -> list[tuple[Check, dict[str, Any]]]:
+    """One suite over one frame; each check with its result as JSON data."""
+    if not checks:
+        return []
+    import great_expectations as gx
+
+    source = context.data_sources.add_pandas(about)
+    batch = source.add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")
     suite = context.suites.add(gx.ExpectationSuite(about))
     for check in checks:
         expectation = getattr(gx.expectations, check.expectation)

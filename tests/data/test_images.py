@@ -1,0 +1,198 @@
+"""Reading and writing image files, against PIL and numpy, and every way in which a file can be broken."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from segpipe.config import DataParams
+from segpipe.data.images import decode_image, decode_mask, encode_png, image_files, read_image, read_mask
+from segpipe.errors import DataError
+
+RNG = np.random.default_rng(7)
+RGB = RNG.integers(0, 256, (21, 34, 3), dtype=np.uint8)
+GREY = RGB[:, :, 0]
+
+
+def encoded(array: np.ndarray, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def tiff(array: np.ndarray) -> bytes:
+    done, content = cv2.imencode(".tiff", array[:, :, ::-1] if array.ndim == 3 else array)
+    assert done
+    return content.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(encoded(RGB, "PNG"), RGB, id="png"),
+        pytest.param(encoded(RGB, "BMP"), RGB, id="bmp"),
+        pytest.param(encoded(RGB, "WEBP", lossless=True), RGB, id="webp"),
+        pytest.param(encoded(RGB, "TIFF", compression="tiff_lzw"), RGB, id="tiff"),
+        pytest.param(encoded(GREY, "PNG"), GREY[:, :, None], id="grey png"),
+        pytest.param(encoded(np.dstack([RGB, GREY]), "PNG"), RGB, id="alpha dropped"),
+        pytest.param(encoded(np.dstack([GREY, RGB[:, :, 1]]), "PNG"), GREY[:, :, None], id="grey with alpha"),
+        pytest.param(
+            encoded(GREY.astype(np.uint16) * 257, "PNG"), GREY[:, :, None].astype(np.uint16) * 257, id="16 bit"
+        ),
+        pytest.param(tiff(RGB.astype(np.uint16) * 200), RGB.astype(np.uint16) * 200, id="16 bit colour tiff"),
+        pytest.param(tiff(RGB / np.float32(3)), RGB / np.float32(3), id="float colour tiff"),
+        pytest.param(encoded(GREY / np.float32(3), "TIFF"), (GREY / np.float32(3))[:, :, None], id="float grey tiff"),
+    ],
+)
+def test_pixels_come_out_as_they_were_put_in(content: bytes, expected: np.ndarray) -> None:
+    image = decode_image(content, "x", 1)
+    assert image.dtype == expected.dtype
+    np.testing.assert_array_equal(image, expected)
+
+
+def test_jpeg_agrees_with_pil_and_is_turned_as_exif_says() -> None:
+    smooth = cv2.GaussianBlur(RGB, (0, 0), 4)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    plain, turned = encoded(smooth, "JPEG"), encoded(smooth, "JPEG", exif=exif)
+    np.testing.assert_array_equal(decode_image(plain, "x", 1), np.asarray(Image.open(io.BytesIO(plain))))
+    np.testing.assert_array_equal(decode_image(turned, "x", 1), np.rot90(decode_image(plain, "x", 1), -1))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    array=st.one_of(
+        arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))),
+        arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9))),
+        arrays(np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9))),
+    )
+)
+def test_encode_png_loses_nothing(array: np.ndarray) -> None:
+    image = decode_image(encode_png(array), "x", 1)
+    np.testing.assert_array_equal(image if array.ndim == 3 else image[:, :, 0], array)
+
+
+PNG = encoded(RNG.integers(0, 256, (60, 60, 3), dtype=np.uint8), "PNG")
+JPEG = encoded(RNG.integers(0, 256, (60, 60, 3), dtype=np.uint8), "JPEG")
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_of(width: int, height: int, pixels: bytes) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+
+
+BROKEN = {
+    "empty": (b"", "the file is empty"),
+    "text": (b"hello, I am no image", "no image that can be read"),
+    "gif": (encoded(RGB, "GIF"), "no image that can be read"),
+    "png cut in half": (PNG[: len(PNG) // 2], "cannot be decoded"),
+    "png without its end": (PNG[:-20], "cannot be decoded"),
+    "png with a flipped bit": (PNG[:2000] + bytes([PNG[2000] ^ 1]) + PNG[2001:], "cannot be decoded"),
+    "png with too few pixels": (png_of(60, 60, bytes(181 * 30)), "cannot be decoded"),
+    "png header alone": (PNG[:33], "no image"),
+    "jpeg cut in half": (JPEG[: len(JPEG) // 2], "cannot be decoded"),
+    "jpeg cut near its end": (JPEG[:-30], "cannot be decoded"),
+    "jpeg header alone": (JPEG[:20], "cannot be decoded|no image"),
+    "bmp cut": (encoded(RGB, "BMP")[:-100], "cannot be decoded"),
+    "tiff cut": (encoded(RGB, "TIFF")[:-100], "cannot be decoded"),
+    "tiff header alone": (b"II*\0\x08\0\0\0", "cannot be decoded"),
+    "webp cut": (encoded(RGB, "WEBP", lossless=True)[:-50], "cannot be decoded|no image"),
+    "bomb": (png_of(60_000, 60_000, b""), "too many pixels"),
+    "not a number": (tiff(np.where(GREY > 99, np.float32("nan"), GREY.astype(np.float32))), "no numbers"),
+    "infinity": (tiff(np.where(GREY > 99, np.float32("inf"), GREY.astype(np.float32))), "no numbers"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_file_is_one_error_that_names_it(content: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        decode_image(content, "images/x.png", 10)
+    assert str(caught.value).startswith("images/x.png: ")
+    assert caught.value.fix
+
+
+def test_several_pages_are_refused() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(GREY).save(stream, "TIFF", save_all=True, append_images=[Image.fromarray(GREY)])
+    with pytest.raises(DataError, match="several pages"):
+        decode_image(stream.getvalue(), "x", 1)
+
+
+def test_limits_are_on_bytes_and_on_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(PNG)
+    assert read_image(path, DataParams(max_megapixels=0.0036)).shape == (60, 60, 3)
+    with pytest.raises(DataError, match="too many pixels"):
+        read_image(path, DataParams(max_megapixels=0.0035))
+    with pytest.raises(DataError, match="too large"):
+        read_image(path, DataParams(max_file_mb=0.001))
+
+
+VALUES = RNG.integers(0, 5, (20, 30), dtype=np.uint8)
+
+
+def palette_png() -> bytes:
+    image = Image.fromarray(VALUES)
+    image.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0, 0, 0, 200, 9, 9, 9])
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(encoded(VALUES, "PNG"), VALUES, id="grey"),
+        pytest.param(palette_png(), VALUES, id="palette gives indices, not colours"),
+        pytest.param(encoded(np.dstack([VALUES] * 3), "PNG"), VALUES, id="three equal channels"),
+        pytest.param(
+            encoded(np.dstack([VALUES] * 3 + [VALUES * 0 + 255]), "PNG"), VALUES, id="equal channels and alpha"
+        ),
+        pytest.param(encoded(VALUES.astype(np.uint16) + 300, "PNG"), VALUES.astype(np.uint16) + 300, id="16 bit"),
+        pytest.param(tiff(VALUES.astype(np.float32)), VALUES.astype(np.uint16), id="whole floats"),
+        pytest.param(encoded(VALUES.astype(np.int32), "TIFF"), VALUES.astype(np.uint16), id="32 bit integers"),
+        pytest.param(encoded(VALUES > 2, "PNG"), (VALUES > 2).astype(np.uint8) * 255, id="one bit"),
+    ],
+)
+def test_mask_values(content: bytes, expected: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "m.png"
+    path.write_bytes(content)
+    mask = read_mask(path, DataParams())
+    assert mask.dtype == expected.dtype
+    np.testing.assert_array_equal(mask, expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(encoded(RGB, "PNG"), "in colours", id="colours"),
+        pytest.param(tiff(VALUES + np.float32(0.5)), "no class values", id="fractions"),
+        pytest.param(encoded(VALUES.astype(np.int32) - 1, "TIFF"), "no class values", id="negative"),
+        pytest.param(encoded(VALUES.astype(np.int32) + 65536, "TIFF"), "no class values", id="too large"),
+    ],
+)
+def test_what_is_no_mask(content: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        decode_mask(content, "masks/x", 1)
+
+
+def test_image_files_are_those_that_can_be_read_in_name_order(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpg", ".hidden.png", "notes.txt", "c.tif"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [p.name for p in image_files(tmp_path)] == ["a.jpg", "b.PNG", "c.tif"]
+    assert image_files(tmp_path / "nowhere") == []

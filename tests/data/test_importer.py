@@ -1,0 +1,325 @@
+"""Import: every layout, every way to learn the classes, everything that is left out and said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segpipe.config import ValidateParams
+from segpipe.data.dataset import load_dataset, load_sample
+from segpipe.data.formats import FORMATS
+from segpipe.data.images import encode_png, read_mask
+from segpipe.data.importer import ImportOptions, ImportReport, import_dataset
+from segpipe.data.manifest import build_manifest, make_fingerprint
+from segpipe.errors import ConfigError, DataError
+from segpipe.validation.expectations import validate_manifest
+
+from .conftest import LIMITS, SPLIT
+
+RNG = np.random.default_rng(5)
+
+
+def picture(path: Path, mask: Path | None = None, values: tuple[int, ...] = (0, 1)) -> None:
+    """A random image, and a mask that has every one of these values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = RNG.integers(0, 256, (16, 20, 3), dtype=np.uint8)
+    Image.fromarray(image).save(path)
+    if mask is not None:
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.resize(np.array(values, np.uint8), (16, 20))).save(mask)
+
+
+def bring(source: Path, data: Path, format: str = "folder", **options: object) -> ImportReport:
+    return import_dataset(source, data, format, ImportOptions.model_validate(options))
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> tuple[Path, Path]:
+    source = tmp_path / "source"
+    source.mkdir()
+    return source, tmp_path / "work" / "data"
+
+
+@pytest.mark.parametrize(("images", "masks"), [("images", "masks"), ("imgs", "gt"), ("Image", "Label")])
+@pytest.mark.parametrize("ending", ["", "_mask"])
+def test_folder_by_names(places: tuple[Path, Path], images: str, masks: str, ending: str) -> None:
+    source, data = places
+    for name in ("a", "b c"):
+        picture(source / images / f"{name}.png", source / masks / f"{name}{ending}.png")
+    report = bring(source, data)
+    assert (report.images, report.masks, report.skipped) == (2, 2, [])
+    assert f"{images}/ with {masks}/" in report.notes
+    assert [item.key for item in load_dataset(data).items] == ["a", "b_c"]
+    assert (data / "images" / "a.png").read_bytes() == (source / images / "a.png").read_bytes()
+    assert (data / "masks" / "b_c.png").read_bytes() == (source / masks / f"b c{ending}.png").read_bytes()
+
+
+def test_what_does_not_pair_is_said(places: tuple[Path, Path]) -> None:
+    source, data = places
+    picture(source / "images" / "a.png", source / "masks" / "a.png")
+    picture(source / "images" / "lonely.png")
+    picture(source / "images" / "b.png", source / "masks" / "b.png")
+    (source / "images" / "b.png").unlink()
+    report = bring(source, data)
+    assert report.skipped == [("masks/b.png", "a mask without an image")]
+    assert any("without a mask: 1, images/lonely" in note for note in report.notes)
+    assert any("left out: masks/b.png" in line for line in report.lines())
+    frame = build_manifest(load_dataset(data), LIMITS, SPLIT, jobs=1)
+    findings, _ = validate_manifest(frame, make_fingerprint(frame, report.classes), ValidateParams())
+    assert [(f.expectation, f.severity, f.file) for f in findings if f.file] == [
+        ("masks_present", "error", "images/lonely.png")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "expected"),
+    [
+        ((0, 255), {}, [("background", 0), ("foreground", 255)]),
+        ((0, 1, 2), {}, [("background", 0), ("class 1", 1), ("class 2", 2)]),
+        ((3, 200), {}, [("class 3", 3), ("class 200", 200)]),
+        ((0, 128, 255), {"classes": ["bg", "x", "y"]}, [("bg", 0), ("x", 128), ("y", 255)]),
+        ((0, 2), {"classes": ["a", "b", "c"]}, [("a", 0), ("b", 1), ("c", 2)]),
+        ((0, 1, 9), {"ignore": [9]}, [("background", 0), ("class 1", 1)]),
+        ((0, 1, 11), {"classes": ["a", "b"], "ignore": [11]}, [("a", 0), ("b", 1)]),
+    ],
+)
+def test_classes_said_or_guessed(
+    places: tuple[Path, Path], values: tuple[int, ...], options: dict, expected: list[tuple[str, int]]
+) -> None:
+    source, data = places
+    picture(source / "images" / "a.png", source / "masks" / "a.png", values)
+    report = bring(source, data, **options)
+    assert [(spec.name, spec.value) for spec in report.classes.classes] == expected
+    assert report.classes.ignore == tuple(options.get("ignore", ()))
+    assert load_dataset(data).classes == report.classes
+    assert any(f"{expected[-1][1]} {expected[-1][0]}" in line for line in report.lines())
+    black = [spec.color == (0, 0, 0) for spec in report.classes.classes]
+    assert black == [expected[0][0] in ("background", "bg"), *[False] * (len(expected) - 1)]
+
+
+def test_strays_of_a_brush_are_no_class(places: tuple[Path, Path]) -> None:
+    source, data = places
+    for index in range(40):
+        picture(source / "images" / f"{index}.png", source / "masks" / f"{index}.png", (0, 128, 255))
+    mask = np.resize(np.array([0, 128, 255], np.uint8), (16, 20)).copy()
+    mask[3, 4] = 7
+    Image.fromarray(mask).save(source / "masks" / "8.png")
+    report = bring(source, data, classes=["a", "b", "c"])
+    assert [spec.value for spec in report.classes.classes] == [0, 128, 255]
+    frame = build_manifest(load_dataset(data), LIMITS, SPLIT, jobs=1)
+    findings, _ = validate_manifest(frame, make_fingerprint(frame, report.classes), ValidateParams())
+    assert [(f.file, f.found) for f in findings if f.expectation == "known_classes"] == [
+        ("images/8.png", "unknown value 7 (1 pixel)")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "error", "message"),
+    [
+        ((0, 1, 2), {"classes": ["a", "b"]}, ConfigError, "2 names, pixel values 0, 1, 2"),
+        ((7,), {}, DataError, "cannot be guessed.*pixel values 7"),
+        ((0, 1), {"classes": ["a", "a"]}, ConfigError, "make no table"),
+        ((0, 1), {"group": "("}, ConfigError, "not a regular expression"),
+        ((0, 1), {"group": "nowhere"}, ConfigError, "fits no image"),
+    ],
+)
+def test_options_that_do_not_fit(
+    places: tuple[Path, Path], values: tuple[int, ...], options: dict, error: type[Exception], message: str
+) -> None:
+    source, data = places
+    picture(source / "images" / "a.png", source / "masks" / "a.png", values)
+    with pytest.raises(error, match=message):
+        bring(source, data, **options)
+    assert not data.exists()
+
+
+def test_masks_of_object_numbers_become_classes_and_instances(places: tuple[Path, Path]) -> None:
+    source, data = places
+    for name, top in (("a", 40), ("b", 12), ("c", 300)):
+        picture(source / "images" / f"{name}.png")
+        ids = np.resize(np.arange(top + 1, dtype=np.uint16), (16, 20))
+        (source / "masks").mkdir(exist_ok=True)
+        (source / "masks" / f"{name}.png").write_bytes(encode_png(ids))
+    report = bring(source, data, classes=["background", "nucleus"])
+    assert report.classes.names == ["background", "nucleus"]
+    assert "numbers of objects" in report.classes_from
+    dataset = load_dataset(data)
+    for item in dataset.items:
+        sample = load_sample(item, dataset.classes, LIMITS)
+        ids = read_mask(source / "masks" / f"{item.key}.png", LIMITS)
+        np.testing.assert_array_equal(sample.labels, ids > 0)
+        np.testing.assert_array_equal(sample.instances, ids)
+
+
+def test_other_kinds_of_masks_become_png(places: tuple[Path, Path]) -> None:
+    source, data = places
+    picture(source / "images" / "a.JPG")
+    values = np.resize(np.array([0, 1, 2], np.uint8), (16, 20))
+    (source / "masks").mkdir()
+    Image.fromarray(values).save(source / "masks" / "a.tif")
+    bring(source, data)
+    assert (data / "images" / "a.jpg").exists()
+    np.testing.assert_array_equal(read_mask(data / "masks" / "a.png", LIMITS), values)
+
+
+def test_folders_of_splits_and_a_missing_split(places: tuple[Path, Path]) -> None:
+    source, data = places
+    for index in range(60):
+        picture(source / "train" / "image" / f"{index}.png", source / "train" / "label" / f"{index}.png")
+    picture(source / "test" / "image" / "0.png", source / "test" / "label" / "0.png")
+    picture(source / "val" / "image" / "0.png")
+    report = bring(source, data)
+    assert report.skipped == [("val/image/", "no folder of masks beside it")]
+    assert report.splits["test"] == 1
+    assert 2 < report.splits["val"] < 20
+    assert sum(report.splits.values()) == report.images == 61
+    splits = {item.key: item.split for item in load_dataset(data).items}
+    assert splits["test-image-0"] == "test"
+    assert splits["train-image-0"] != "test"
+
+
+def test_a_canonical_folder_is_taken_over_as_it_is(demo: Path, places: tuple[Path, Path]) -> None:
+    _, data = places
+    report = bring(demo, data)
+    assert report.classes_from == "dataset.yaml"
+    ours, theirs = load_dataset(data), load_dataset(demo)
+    assert ours.classes == theirs.classes
+    assert [(i.key, i.group, i.split, i.instances is None) for i in ours.items] == [
+        (i.key, i.group, i.split, i.instances is None) for i in theirs.items
+    ]
+    assert build_manifest(ours, LIMITS, SPLIT).equals(build_manifest(theirs, LIMITS, SPLIT))
+
+
+def test_groups_out_of_names(places: tuple[Path, Path]) -> None:
+    source, data = places
+    for name in ("s1_a", "s1_b", "s2_a", "odd"):
+        picture(source / "images" / f"{name}.png", source / "masks" / f"{name}.png")
+    report = bring(source, data, group="(s[0-9])_")
+    assert report.groups == 2
+    assert {i.key: i.group for i in load_dataset(data).items} == {"s1_a": "s1", "s1_b": "s1", "s2_a": "s2", "odd": None}
+    assert any("in no group: 1, images/odd" in note for note in report.notes)
+
+
+def lists(source: Path, **content: str) -> None:
+    for name, text in content.items():
+        (source / f"{name}.txt").write_text(text)
+
+
+def test_paired_lists(places: tuple[Path, Path]) -> None:
+    source, data = places
+    for split in ("train", "val", "test"):
+        for name in ("x", f"only-{split}"):
+            picture(source / split / f"{name}.png", source / f"{split}annot" / f"{name}.png", (0, 1, 11))
+        lists(
+            source,
+            **{split: f"{split}/x.png {split}annot/x.png\n\n{split}/only-{split}.png {split}annot/only-{split}.png\n"},
+        )
+    report = bring(source, data, "paired-list", classes=["Sky", "Road"], ignore=[11])
+    assert report.splits == {"train": 2, "val": 2, "test": 2}
+    assert {i.key: i.split for i in load_dataset(data).items} == {
+        "only-test": "test", "only-train": "train", "only-val": "val", "test-x": "test", "train-x": "train", "val-x": "val"
+    }  # fmt: skip
+    assert (data / "masks" / "val-x.png").read_bytes() == (source / "valannot" / "x.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("images/a.png\n", r"train.txt:1: not a pair"),
+        ("images/a.png masks/a.png\nimages/b.png masks/b.png", r"train.txt:2: names a file that is not there"),
+        ("/etc/passwd masks/a.png\n", r"train.txt:1: names a file outside its folder"),
+        ("../outside.png masks/a.png\n", r"train.txt:1: names a file outside its folder"),
+        ("link.png masks/a.png\n", r"train.txt:1: names a file outside its folder"),
+        ("/SegNet/CamVid/images/a.png masks/a.png\n", "relative to its folder"),
+        ("images/a.png masks/a.png\nimages/../images/a.png masks/a.png", "twice"),
+    ],
+)
+def test_lists_that_lead_astray(places: tuple[Path, Path], text: str, message: str) -> None:
+    source, data = places
+    picture(source / "images" / "a.png", source / "masks" / "a.png")
+    picture(source.parent / "outside.png")
+    (source / "link.png").symlink_to(source.parent / "outside.png")
+    lists(source, train=text)
+    with pytest.raises(DataError, match=message):
+        bring(source, data, "paired-list")
+    assert not data.exists()
+
+
+def test_absolute_paths_inside_the_source_are_fine(places: tuple[Path, Path]) -> None:
+    source, data = places
+    picture(source / "images" / "a.png", source / "masks" / "a.png")
+    lists(source, train=f"{source}/images/a.png {source}/masks/a.png\n")
+    assert bring(source, data, "paired-list").images == 1
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_source_of_another_layout(places: tuple[Path, Path], format: str) -> None:
+    source, data = places
+    with pytest.raises(DataError, match="--format"):
+        bring(source, data, format)
+    with pytest.raises(DataError, match="is no folder"):
+        bring(source / "nowhere", data, format)
+    with pytest.raises(ConfigError, match=r"no such format.*folder or paired-list"):
+        bring(source, data, "coco")
+
+
+def test_data_that_are_there_are_replaced_on_demand_alone(places: tuple[Path, Path]) -> None:
+    source, data = places
+    picture(source / "images" / "a.png", source / "masks" / "a.png")
+    bring(source, data)
+    picture(source / "images" / "b.png", source / "masks" / "b.png")
+    with pytest.raises(DataError, match="not empty"):
+        bring(source, data)
+    assert [p.name for p in (data / "images").iterdir()] == ["a.png"]
+    assert bring(source, data, replace=True).images == 2
+    assert [p.name for p in data.parent.iterdir()] == ["data"]
+
+
+def test_a_bad_mask_stops_nothing(places: tuple[Path, Path]) -> None:
+    source, data = places
+    for name in ("a.png", "b.tif"):
+        picture(source / "images" / name, source / "masks" / name)
+    (source / "masks" / "b.tif").write_bytes(b"II*\0 broken")
+    report = bring(source, data)
+    assert [name for name, _ in report.skipped] == [str(source / "masks" / "b.tif")]
+    assert [(item.key, item.mask is None) for item in load_dataset(data).items] == [("a", False), ("b", True)]
+
+
+CAMVID = [
+    "Sky",
+    "Building",
+    "Pole",
+    "Road",
+    "Pavement",
+    "Tree",
+    "SignSymbol",
+    "Fence",
+    "Car",
+    "Pedestrian",
+    "Bicyclist",
+]
+
+
+def test_camvid(shared_data: Path, tmp_path: Path) -> None:
+    report = bring(shared_data / "camvid", tmp_path / "data", "paired-list", classes=CAMVID, ignore=[11])
+    assert report.splits == {"train": 123, "val": 34, "test": 47}
+    dataset = load_dataset(tmp_path / "data")
+    frame = build_manifest(dataset, LIMITS, SPLIT, jobs=1)
+    fingerprint = make_fingerprint(frame, dataset.classes)
+    assert fingerprint.n_images == {"train": 123, "val": 34, "test": 47}
+    assert (fingerprint.width.min, fingerprint.width.max, fingerprint.height.min, fingerprint.height.max) == (
+        480,
+        480,
+        360,
+        360,
+    )
+    pixels = 123 * 480 * 360
+    shares = [count / pixels for count in fingerprint.class_pixels["train"]]
+    readme = [0.169, 0.235, 0.010, 0.316, 0.045, 0.096, 0.012, 0.011, 0.058, 0.007, 0.003]
+    np.testing.assert_allclose(shares, readme, atol=6e-4)
+    assert abs(fingerprint.ignored_pixels["train"] / pixels - 0.039) < 6e-4
+    findings, _ = validate_manifest(frame, fingerprint, ValidateParams())
+    assert findings == []
