@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segpipe import pipeline
+from segpipe.cli.flows import interruptible
 from segpipe.config import load_params
 from segpipe.errors import GateBlocked, SegpipeError
 from segpipe.files import read_json
@@ -26,7 +27,7 @@ from segpipe.progress import format_seconds, say
 from segpipe.workspace import check_repository, find_root, lock, prefect_environment
 
 if "prefect" not in sys.modules:  # Prefect reads its environment once, when it is imported
-    os.environ.update(prefect_environment(Path.cwd()))
+    os.environ.update(prefect_environment(Path.cwd(), quiet=True))
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -58,14 +59,17 @@ def tell(text: str, label: str = "") -> None:
         say(f"{label:<20} {text}" if label else text)
 
 
-@flow(name="retrain", task_runner=ThreadPoolTaskRunner(max_workers=MAX_STAGES), persist_result=False)
+@flow(name="retrain", task_runner=ThreadPoolTaskRunner(max_workers=MAX_STAGES), persist_result=False)  # type: ignore[arg-type]
 def retrain(
     root: str = ".", jobs: int | None = None, promote: Literal["auto", "manual"] | None = None
 ) -> dict[str, Any] | State[Any]:
     """Bring a workspace up to date and release what its gates let through.
 
     root: the workspace, or a folder in it. jobs: stages at once; by default one a device, others as many as there are
-    processors. promote: overrides `release.promote` of params.yaml. Returns a summary (see `summarise`).
+    processors. promote: overrides `release.promote` of params.yaml.
+
+    Returns what happened: `ran` (seconds by stage), `up_to_date`, `seconds`; where the pipeline ends in a bundle, also
+    `selection`, `version` (of the winner; None where a gate said no, and then `blocked` says why), `released`, `promoted`, `live`.
     """
     try:
         folder = find_root(Path(root))
@@ -87,15 +91,16 @@ def _retrain(root: Path, jobs: int | None, promote: str | None) -> dict[str, Any
     if "select" in stages and stale.keys() & pipeline.ancestors(stages, "select"):
         _refresh_champion(root)
         stale = pipeline.stale(root)
-    runs = run_stages(root, stages, jobs) if stale else {name: None for name in stages}
+    runs = run_stages(root, stages, jobs) if stale else dict.fromkeys(stages)
     summary: dict[str, Any] = {
         "root": str(root),
-        "stages": {name: {"ran": run is not None, "seconds": run.seconds if run else 0.0} for name, run in runs.items()},
+        "ran": {name: round(run.seconds, 2) for name, run in runs.items() if run},
+        "up_to_date": [name for name, run in runs.items() if not run],
     }
     if "export" in stages:
         summary |= release_winner(root, params.release.stage, promote or params.release.promote)
         publish(summary)
-    return summary | {"seconds": time.monotonic() - began}
+    return summary | {"seconds": round(time.monotonic() - began, 2)}
 
 
 # --- steps: side effects that are no DVC stage -----------------------------------------------------------------------------
@@ -139,36 +144,49 @@ def _refresh_champion(root: Path) -> None:
 def release_winner(root: Path, stage: str, promote: str) -> dict[str, Any]:
     """Bento -> bless -> commit and tags -> promote, as far as gates and settings allow, and only what is not done yet."""
     from segpipe.release import registry
-    from segpipe.release.bento import build_bento
-    from segpipe.release.bless import bless
 
     selection = read_json(root / "selection.json")
-    found: dict[str, Any] = {"selection": selection, "version": None, "released": False, "promoted": False, "blocked": None}
+    found: dict[str, Any] = {
+        "selection": selection,
+        "version": None,
+        "released": False,
+        "promoted": False,
+        "blocked": None,
+    }
     if not selection["promotable"]:
-        failed = [gate["sentence"] for gate in selection["gates"] if gate["verdict"] != "pass"]
-        found["blocked"] = "; ".join(failed) or "no candidate can be promoted"
-        return found | {"live": registry.live(root, stage)}
+        return found | {"blocked": selection["summary"], "live": registry.live(root, stage)}
     version = registry.find_bundle(root, root / "bundle")
     if version is None:
         version = registry.next_version(root)
-        tell(f"{version}: packaging")
-        bento = step("bento", build_bento, root, version)
-        tell(f"{version}: serving it once and replaying its golden images")
-        report = step("bless", bless, bento, root / "bundle")
-        step("release", registry.release, root, version, report, bento)
-        tell(f"{version}: committed and tagged")
+        _release(root, version)
         found["released"] = True
-    if promote == "auto" and not registry.was_in(root, version, stage):  # a version that was rolled back stays back
+    if promote == "auto" and not registry.was_in(root, version, stage):  # what was rolled back stays back
         step("promote", registry.promote, root, version, stage)
-        tell(f"{version}: live in {stage}")
+        tell(f"{version} is live in {stage}")
         found["promoted"] = True
     return found | {"version": version, "live": registry.live(root, stage)}
+
+
+def _release(root: Path, version: str) -> None:
+    from segpipe.release import registry
+    from segpipe.release.bento import build_bento
+    from segpipe.release.bless import bless
+
+    tell(f"{version}: packaging")
+    bento = step("bento", build_bento, root, version)
+    tell(f"{version}: serving it once, replaying its golden images")
+    report = step("bless", bless, bento, root / "bundle")
+    step("release", registry.release, root, version, report, bento)
+    tell(f"{version}: committed and tagged")
 
 
 def publish(summary: Mapping[str, Any]) -> None:
     """Prefect artifacts: the scores as a table, the verdicts as text."""
     selection = summary["selection"]
-    rows = [{k: v for k, v in row.items() if isinstance(v, str | int | float)} for row in selection["ranking"]]
+    rows = [
+        {"candidate": row["candidate"], "family": row["family"], "val": row["val"], **row["test"]}
+        for row in selection["ranking"]
+    ]
     create_table_artifact(rows, key="scores", description="Candidates on the test split, best first")
     verdicts = [f"- **{gate['name']}**: {gate['verdict']}. {gate['sentence']}" for gate in selection["gates"]]
     outcome = f"Live: {summary['live'] or 'nothing'}; this run's version: {summary['version'] or 'none'}"
@@ -269,7 +287,7 @@ def _deaf() -> Iterator[None]:
 def run(root: Path, jobs: int | None = None, promote: Literal["auto", "manual"] | None = None) -> dict[str, Any]:
     """The flow as `segpipe run` starts it: in this process, its lines on stderr. Raises the error that ended it."""
     _ECHO.set()
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):  # type: ignore[arg-type]
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), interruptible():  # type: ignore[arg-type]
         return retrain(str(root), jobs, promote)  # type: ignore[return-value]
 
 

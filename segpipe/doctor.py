@@ -34,6 +34,11 @@ class Check:
     fix: str | None = None
 
 
+def _judged(name: str, good: bool, found: str, fix: str, otherwise: Verdict = "warn") -> Check:
+    """`ok` where it is good; else `otherwise`, with the fix."""
+    return Check(name, "ok", found) if good else Check(name, otherwise, found, fix)
+
+
 def gpus() -> list[str]:
     """The GPUs that a stage may use, as CUDA_VISIBLE_DEVICES names them; asks the driver, so that no torch is loaded."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
@@ -47,7 +52,7 @@ def _query_gpus() -> list[tuple[str, str, str]]:
         return []
     command = [program, "--query-gpu=index,name,memory.total", "--format=csv,noheader"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    rows = csv.reader(done.stdout.splitlines(), skipinitialspace=True) if done.returncode == 0 else []
+    rows = csv.reader(done.stdout.splitlines() if done.returncode == 0 else [], skipinitialspace=True)
     return [(row[0], row[1], row[2]) for row in rows if len(row) == 3]
 
 
@@ -60,8 +65,8 @@ def examine(root: Path | None) -> list[Check]:
 def _python() -> Iterator[Check]:
     version = platform.python_version()
     wanted = ".".join(map(str, MIN_PYTHON))
-    ok = sys.version_info >= MIN_PYTHON
-    yield Check("python", "ok" if ok else "fail", f"{version} on {platform.platform(terse=True)}", None if ok else f"use Python {wanted} or later")  # fmt: skip
+    found = f"{version} on {platform.platform(terse=True)}"
+    yield _judged("python", sys.version_info >= MIN_PYTHON, found, f"use Python {wanted} or later", "fail")
 
 
 def _libraries() -> Iterator[Check]:
@@ -97,32 +102,33 @@ def _tools() -> Iterator[Check]:
         return
     version = done.stdout.removeprefix("git version").strip()
     numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
-    old = numbers < (2, 28)
-    yield Check("git", "fail" if old else "ok", version, "segpipe needs Git 2.28 or later" if old else None)
+    yield _judged("git", numbers >= (2, 28), version, "segpipe needs Git 2.28 or later", "fail")
 
 
 def _processors() -> Iterator[Check]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    few = cores < 2
-    yield Check("processors", "warn" if few else "ok", f"{cores}", "training on one core is slow: lower train.budget or use another machine" if few else None)  # fmt: skip
+    yield _judged(
+        "processors", cores >= 2, f"{cores}", "training on one core is slow: raise train.budget, or use another machine"
+    )
     for index, name, memory in _query_gpus():
         yield Check(f"gpu {index}", "ok", f"{name}, {memory}")
     if gpus():
         import torch
 
         seen = torch.cuda.is_available()
-        yield Check("cuda", "ok" if seen else "fail", f"torch {torch.__version__} {'sees' if seen else 'does not see'} a GPU", None if seen else "install a torch build with CUDA that fits the driver")  # fmt: skip
-        return
-    yield _bfloat16()
+        found = f"torch {torch.__version__} {'sees' if seen else 'does not see'} a GPU"
+        yield _judged("cuda", seen, found, "install a torch build with CUDA that fits the driver", "fail")
+    else:
+        yield _bfloat16()
 
 
 def _bfloat16() -> Check:
     """Whether the processor computes in bfloat16: that decides between minutes and a quarter of an hour of training."""
     flags = _cpu_flags()
     fast = [flag for flag in ("amx_bf16", "avx512_bf16", "avx_ne_convert", "bf16") if flag in flags]
-    if fast:
-        return Check("bfloat16", "ok", f"in hardware ({', '.join(fast)})")
-    return Check("bfloat16", "warn", "not in hardware, and no GPU", "training will be about 2-5 times slower than on a processor with AVX-512-BF16 or AMX: lower train.budget's expectations")  # fmt: skip
+    found = f"in hardware ({', '.join(fast)})" if fast else "not in hardware, and there is no GPU"
+    slow = "training is about 2 to 5 times slower here than with AVX-512-BF16 or AMX: raise train.budget, or use another machine"
+    return _judged("bfloat16", bool(fast), found, slow)
 
 
 def _cpu_flags() -> set[str]:
@@ -135,24 +141,32 @@ def _cpu_flags() -> set[str]:
 
 
 def _memory() -> Iterator[Check]:
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
     memory = psutil.virtual_memory()
-    low = memory.total < 6 << 30
-    yield Check("memory", "warn" if low else "ok", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free", "segpipe is made for 6 GiB and more: lower train.batch and train.patch" if low else None)  # fmt: skip
+    found = f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
+    yield _judged("memory", memory.total >= 6 << 30, found, "below 6 GiB: lower train.batch and train.patch")
 
 
 def _disk(folder: Path) -> Iterator[Check]:
     free = shutil.disk_usage(folder).free / 2**30
-    verdict: Verdict = "ok" if free > 10 else "warn" if free > 2 else "fail"
-    yield Check("disk", verdict, f"{free:.1f} GiB free at {folder}", None if verdict == "ok" else "make room: models, shards and DVC's cache grow with each run (dvc gc --workspace)")  # fmt: skip
+    fix = "make room: models, shards and DVC's cache grow with each run (dvc gc --workspace)"
+    yield _judged("disk", free > 10, f"{free:.1f} GiB free at {folder}", fix, "warn" if free > 2 else "fail")
 
 
 # --- the workspace ---------------------------------------------------------------------------------------------------------
 
 
 def _workspace(root: Path) -> Iterator[Check]:
-    for name, check in (("params.yaml", _params), ("git state", _git_state), ("data", _data), ("pipeline", _pipeline), ("dvc remote", _remote), ("live", _live)):  # fmt: skip
+    checks = {
+        "params.yaml": _params,
+        "git state": _git_state,
+        "data": _data,
+        "pipeline": _pipeline,
+        "dvc remote": _remote,
+        "live": _live,
+    }
+    for name, check in checks.items():
         yield _guarded(name, check, root)
 
 
@@ -180,7 +194,9 @@ def _git_state(root: Path) -> Check:
     check_repository(root)
     changed = git(root, "status", "--porcelain").splitlines()
     if changed:
-        return Check("git state", "ok", f"{len(changed)} uncommitted change(s); a release commits those of the pipeline")
+        return Check(
+            "git state", "ok", f"{len(changed)} uncommitted change(s); a release commits those of the pipeline"
+        )
     return Check("git state", "ok", f"clean at {git(root, 'rev-parse', '--short', 'HEAD')}")
 
 
@@ -195,7 +211,8 @@ def _data(root: Path) -> Check:
         "missing": "data.dvc is here, data/ is not: `segpipe run` brings it from the cache or a remote",
         "absent": "none",
     }
-    return Check("data", "warn" if state == "absent" else "ok", words[state], "segpipe data import SRC --format folder, or segpipe data demo" if state == "absent" else None)  # fmt: skip
+    fix = "segpipe data import SRC --format folder, or segpipe data demo"
+    return _judged("data", state != "absent", words[state], fix)
 
 
 def _pipeline(root: Path) -> Check:
@@ -213,9 +230,10 @@ def _remote(root: Path) -> Check:
     from segpipe.pipeline import remotes
 
     found = remotes(root)
-    if found:
-        return Check("dvc remote", "ok", ", ".join(f"{name} ({url})" for name, url in found.items()))
-    return Check("dvc remote", "warn", "none: data and models are on this machine only", "dvc remote add -d NAME URL && dvc push")
+    told = (
+        ", ".join(f"{name} ({url})" for name, url in found.items()) or "none: data and models are on this machine only"
+    )
+    return _judged("dvc remote", bool(found), told, "dvc remote add -d NAME URL && dvc push")
 
 
 def _live(root: Path) -> Check:

@@ -7,6 +7,7 @@ its own, so that stopping it stops everything that it started.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from segpipe.errors import BusyError, ConfigError, MissingError, SegpipeError
 from segpipe.files import write_json
@@ -96,7 +97,9 @@ def _open(root: Path) -> Iterator[Repo]:
             ) from error
         except DvcException as error:
             cause = error.__cause__ or error
-            raise ConfigError(f"DVC cannot read the pipeline: {_first_line(cause)}", where=root / PIPELINE_FILE) from error
+            raise ConfigError(
+                f"DVC cannot read the pipeline: {_first_line(cause)}", where=root / PIPELINE_FILE
+            ) from error
 
 
 def _check_repo(root: Path) -> None:
@@ -120,7 +123,8 @@ def graph(root: Path) -> dict[str, Stage]:
     """The stages of dvc.yaml, each after those that it reads from."""
     with _open(root) as repo:
         stages = _stages(repo)
-        upstream = {name: [s.name for s in repo.index.graph.successors(s) if s.name in stages] for name, s in stages.items()}
+        own, edges = set(stages.values()), repo.index.graph
+        upstream = {name: [up.name for up in edges.successors(stage) if up in own] for name, stage in stages.items()}
         return {name: _stage(stages[name], upstream[name]) for name in TopologicalSorter(upstream).static_order()}
 
 
@@ -153,21 +157,21 @@ def is_stale(root: Path, name: str) -> bool:
 def stale(root: Path) -> dict[str, str]:
     """The stages that are not what dvc.lock says, each with the reason; those that merely follow a stale one are not named."""
     with _open(root) as repo:
-        found = {name: stage.status().get(name) for name, stage in _stages(repo).items()}
-    return {name: _reason(status) for name, status in found.items() if status}
+        reasons = {name: _reason(stage.status(), repo.root_dir) for name, stage in _stages(repo).items()}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
-def _reason(status: list[str | dict[str, dict[str, str]]]) -> str:
-    """DVC's status of a stage as words: 'data modified, params.yaml new'."""
+def _reason(status: Mapping[str, list[str | dict[str, Any]]], root: str) -> str:
+    """DVC's status of a stage as words: 'data modified, params.yaml new'. DVC names paths as seen from the current folder."""
     words: list[str] = []
-    for part in status:
+    for part in itertools.chain.from_iterable(status.values()):
         if isinstance(part, str):
             words.append(part)
             continue
         for entries in part.values():
             for path, change in entries.items():
                 detail = "changed: " + ", ".join(change) if isinstance(change, dict) else change
-                words.append(f"{path} {detail}")
+                words.append(f"{os.path.relpath(path, root)} {detail}")
     return ", ".join(words)
 
 
@@ -198,7 +202,9 @@ def data_state(root: Path) -> DataState:
 def add_data(root: Path) -> None:
     """`dvc add data`: data.dvc names what is in data/ now, and DVC's cache holds it."""
     if not (root / "data").is_dir():
-        raise MissingError("no data here", where=root / "data", fix="segpipe data import SRC --format folder, or segpipe data demo")
+        raise MissingError(
+            "no data here", where=root / "data", fix="segpipe data import SRC --format folder, or segpipe data demo"
+        )
     _dvc(root, "add", "data")
 
 
@@ -230,7 +236,12 @@ def remotes(root: Path) -> dict[str, str]:
 
 def _dvc(root: Path, *arguments: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=root, env=_environment({}), capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=root,
+        env=_environment({}),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.startswith("ERROR:")]

@@ -58,7 +58,9 @@ def create(root: Path) -> bool:
     fresh = not is_workspace(root)
     if fresh and root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ConfigError(
-            "is not empty, and no workspace", where=root, fix="name a folder that does not exist yet, and pass yours with --data"
+            "is not empty, and no workspace",
+            where=root,
+            fix="name a folder that does not exist yet, and pass yours with --data",
         )
     root.mkdir(parents=True, exist_ok=True)
     if not (root / ".git").exists():
@@ -196,16 +198,22 @@ def set_params(root: Path, changes: Mapping[str, Any]) -> None:
     write_text(path, buffer.getvalue())
 
 
-def prefect_environment(root: Path) -> dict[str, str]:
-    """Settings for Prefect beside what the user has set: quiet, offline, and with a database of the workspace's own.
+def prefect_environment(root: Path, quiet: bool = False) -> dict[str, str]:
+    """Settings for Prefect beside what the user has set: offline, and with a database of the workspace's own.
+
+    They count when Prefect is imported. `quiet` leaves the terminal to the flow's own lines; Prefect's log has everything.
 
     PREFECT_API_URL or PREFECT_HOME in the environment mean that the user runs a server: then that one is used.
     """
     chosen = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }
     if not {"PREFECT_API_URL", "PREFECT_HOME"} & os.environ.keys():
-        chosen |= {"PREFECT_HOME": str(root.resolve() / STATE_DIR / "prefect"), "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true"}
+        home = root.resolve() / STATE_DIR / "prefect"
+        home.mkdir(parents=True, exist_ok=True)
+        chosen |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true"}
+    if quiet:
+        chosen["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     return {name: value for name, value in chosen.items() if name not in os.environ}

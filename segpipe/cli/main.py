@@ -28,14 +28,21 @@ for group in (start, results, release, stages):
     group.register(app)
 
 
-@app.callback()
-def _common(
-    directory: Annotated[Path | None, typer.Option("-C", help="Run as if started in this folder.", metavar="DIR")] = None,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"segpipe {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _common(
+    directory: Annotated[
+        Path | None, typer.Option("-C", help="Run as if started in this folder.", metavar="DIR")
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
     if directory is not None:
         if not directory.is_dir():
             raise typer.BadParameter(f"{directory} is no folder", param_hint="-C")

@@ -18,9 +18,15 @@ def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     add(app, PANEL, "promote", promote, "segpipe promote v0.2.0 --stage prod")
     add(app, PANEL, "rollback", rollback, "segpipe rollback --stage prod")
-    add(app, PANEL, "serve", serve, "segpipe serve --port 3000\ncurl -F image=@X.png localhost:3000/v1/segment -o mask.png")
+    add(
+        app,
+        PANEL,
+        "serve",
+        serve,
+        "segpipe serve --port 3000\ncurl -F image=@X.png localhost:3000/v1/segment -o mask.png",
+    )
     add(app, PANEL, "schedule", schedule, 'segpipe schedule --cron "0 2 * * 1"')
-    add(app, PANEL, "verify", verify, "segpipe verify v0.2.0")
+    add(app, PANEL, "verify", verify, "segpipe verify v0.2.0\nsegpipe verify v0.2.0 --rebuild")
 
 
 def promote(version: Version, stage: Stage = None, json: Json = False) -> None:
@@ -54,39 +60,58 @@ def rollback(stage: Stage = None, json: Json = False) -> None:
 
 
 def serve(
-    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="By default serve.port of params.yaml.")] = None,
-    host: Annotated[str | None, typer.Option("--host", help="By default serve.host of params.yaml (this machine only).")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=1, max=65535, help="By default serve.port of params.yaml.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="By default serve.host of params.yaml (this machine only).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, max=64, help="By default serve.workers of params.yaml.")
+    ] = None,
     stage: Stage = None,
 ) -> None:
     """Serve what is live: a page at /, POST /v1/segment, GET /v1/model. Follows promotions and rollbacks without a restart."""
     import os
 
-    from segpipe.cli.serving import server_command
     from segpipe.progress import say
+    from segpipe.serving.endpoint import server_command
 
-    command, environment, url = server_command(workspace_root(), host, port, stage)
-    say(f"serving on {url} (Ctrl-C ends it)")
-    os.execve(command[0], command, environment)  # noqa: S606 - the server takes this process's place, and its signals
+    command, environment, url = server_command(workspace_root(), host, port, stage, workers)
+    say(f"serving on {url} (page: /, API: POST /v1/segment, GET /v1/model); Ctrl-C ends it")
+    os.execve(command[0], command, environment)  # noqa: S606 - the server takes this process's place, and so its signals
 
 
 def schedule(
     cron: Annotated[str, typer.Option("--cron", help="Minute, hour, day, month, weekday.")],
-    timezone: Annotated[str, typer.Option("--timezone", help="In which the expression is meant, such as Europe/Berlin.")] = "UTC",
+    timezone: Annotated[
+        str, typer.Option("--timezone", help="In which the expression is meant, such as Europe/Berlin.")
+    ] = "UTC",
 ) -> None:
     """Retrain on a schedule, for as long as this command runs. (A deployment for workers: prefect deploy --all.)"""
     from segpipe.cli.flows import load_flow
 
     root = workspace_root()
-    load_flow(root, "schedule").serve(root, cron, timezone)
+    load_flow(root, "schedule", quiet=False).serve(root, cron, timezone)
 
 
-def verify(version: Version, json: Json = False) -> None:
-    """Check a version again: its tag, its bundle's hash, its golden images. Exit code 4 when something differs."""
-    from segpipe.release.verify import verify as check
+def verify(
+    version: Version,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Also train it anew at its tag, and compare the weights.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Check a version again: its tag, its bundle, its golden images. Exit code 4 when something differs."""
+    from segpipe.errors import GateBlocked
+    from segpipe.release.verify import verify as look
 
-    report = check(workspace_root(), version)
+    report = look(workspace_root(), version, rebuild)
     if json:
-        print_json(report.model_dump(mode="json"))
-        return
-    for line in report.lines():
-        typer.echo(line)
+        print_json(report.model_dump(mode="json") | {"ok": report.ok})
+    else:
+        for line in report.lines():
+            typer.echo(line)
+    if not report.ok:
+        differing = ", ".join(check.name for check in report.checks if not check.ok)
+        raise GateBlocked(f"{version} is not what was released: {differing}", fix="segpipe models lists the others")

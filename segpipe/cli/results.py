@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from segpipe.cli.common import Json, add, print_json, print_table, workspace_root
 
+if TYPE_CHECKING:
+    from segpipe.release.registry import Release
+
 PANEL = "Results"
+
+
+_MODELS = "The folder of a bundle; by default the one that is live, or bundle/ where nothing is."
 
 
 class Promote(StrEnum):
@@ -29,8 +35,12 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Stages at once, on whatever device. By default one a device.")] = None,
-    promote: Annotated[Promote | None, typer.Option("--promote", help="Instead of release.promote in params.yaml.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Stages at once, on whatever device. By default one a device.")
+    ] = None,
+    promote: Annotated[
+        Promote | None, typer.Option("--promote", help="Instead of release.promote in params.yaml.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Redo what changes in data, code or parameters call for; release and promote a winner that passes its gates.
@@ -57,12 +67,14 @@ def describe_run(summary: dict[str, Any]) -> list[str]:
     """What a run did, in words."""
     from segpipe.progress import format_seconds
 
-    ran = [name for name, stage in summary["stages"].items() if stage["ran"]]
-    words = f"{len(ran)} of {len(summary['stages'])} stages ran" if ran else "every stage was up to date"
+    ran, fresh = summary["ran"], summary["up_to_date"]
+    words = f"{len(ran)} of {len(ran) + len(fresh)} stages ran" if ran else "every stage was up to date"
     lines = [f"{words}, {format_seconds(summary['seconds'])} in all"]
     if summary.get("version"):
         new = "released" if summary["released"] else "released before"
-        lines.append(f"winner: {summary['selection']['winner']}, {new} as {summary['version']}; live: {summary['live'] or 'nothing'}")
+        lines.append(
+            f"winner: {summary['selection']['winner']}, {new} as {summary['version']}; live: {summary['live'] or 'nothing'}"
+        )
     return lines
 
 
@@ -92,15 +104,16 @@ def models(json: Json = False) -> None:
     print_table(["version", "live in", "candidate", "score", "data", "commit", "released"], [_row(r) for r in releases])
 
 
-def _row(release: Any) -> list[str]:
-    score = f"{release.metric} {release.score:.3f}" if release.score is not None else ""
-    return [release.version, ", ".join(release.stages), release.candidate, score, release.data_hash[:8], release.commit[:8], release.created_at]  # fmt: skip
+def _row(release: Release) -> list[str]:
+    told = "" if release.score is None else f"{release.score:.3f} {release.metric}"
+    origin = [release.data_hash[:8], release.commit[:8], release.created_at]
+    return [release.version, ", ".join(release.stages), release.candidate, told, *origin]
 
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", metavar="IMAGES...")],
     out: Annotated[Path, typer.Option("--out", help="Where masks and overlays go.")] = Path("predictions"),
-    model: Annotated[Path | None, typer.Option("--model", help="A bundle; by default the one that is live, or bundle/ where nothing is.")] = None,  # fmt: skip
+    model: Annotated[Path | None, typer.Option("--model", help=_MODELS)] = None,
     json: Json = False,
 ) -> None:
     """Segment images: a mask and an overlay each, and predictions.json. Exit code 3 when an image could not be read."""

@@ -46,7 +46,9 @@ def prepare() -> None:
 
 def plan(
     candidate: Candidate,
-    explain: Annotated[bool, typer.Option("--explain", help="Say how it is trained now, and why; plan nothing.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say how it is trained now, and why; plan nothing.")
+    ] = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Measure anew: this machine is another one.")] = False,
 ) -> None:
     """Choose and measure how a candidate is trained on this machine (plans/CANDIDATE.json)."""

@@ -11,10 +11,14 @@ from segpipe.cli.common import Json, add, print_json, print_table, workspace_roo
 
 PANEL = "Start"
 
-DataFormat = Annotated[str, typer.Option("--format", help="How the source is laid out: folder (images/ + masks/ by stem) or paired-list (text files of `image label` lines a split).")]  # fmt: skip
-Classes = Annotated[str | None, typer.Option("--classes", help="Class names, comma-separated, in the order of their pixel values.")]
+_FORMATS = "How the source is laid out: folder (images/ + masks/ by stem) or paired-list (text files of `image label` lines a split)."
+_GROUPS = "A regular expression over file names; its first group names what must not be split (a patient, a slide)."
+DataFormat = Annotated[str, typer.Option("--format", help=_FORMATS)]
+Classes = Annotated[
+    str | None, typer.Option("--classes", help="Class names, comma-separated, in the order of their pixel values.")
+]
 Ignore = Annotated[str | None, typer.Option("--ignore", help="Pixel values that count nowhere, comma-separated.")]
-Group = Annotated[str | None, typer.Option("--group", help="A regular expression over file names; its first group names what must not be split (a patient, a slide).")]  # fmt: skip
+Group = Annotated[str | None, typer.Option("--group", help=_GROUPS)]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace the data that are there.")]
 
 
@@ -56,7 +60,9 @@ def init(
 
 
 def demo(
-    directory: Annotated[Path, typer.Argument(help="Where the demo's workspace is made.", metavar="DIR")] = Path("demo"),
+    directory: Annotated[Path, typer.Argument(help="Where the demo's workspace is made.", metavar="DIR")] = Path(
+        "demo"
+    ),
 ) -> None:
     """See it all once: demo data, training, gates, release, a running endpoint that answers. Does no work twice."""
     from segpipe.cli.tour import tour
@@ -125,11 +131,16 @@ def data_demo(
         pipeline.add_data(root)
         if pointer.read_bytes() != before:
             workspace.git(root, "add", "data.dvc", ".gitignore")
-    say(f"{images} images in data/, " + ("as data.dvc says" if pointer.read_bytes() == before else "and data.dvc names them"))
+    say(
+        f"{images} images in data/, "
+        + ("as data.dvc says" if pointer.read_bytes() == before else "and data.dvc names them")
+    )
 
 
 def data_stats(
-    out: Annotated[Path | None, typer.Option("--out", help="Where the page goes; by default reports/data.html.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the page goes; by default reports/data.html.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Look at the data: class balance, sizes, splits, groups, random overlays, on one offline page."""
@@ -149,7 +160,12 @@ def families(json: Json = False) -> None:
     from segpipe.models.registry import FAMILIES
 
     if json:
-        print_json([{"name": f.name, "kind": f.kind, "summary": f.summary, "paper": f.paper, "settings": f.config.model_json_schema()["properties"]} for f in FAMILIES.values()])  # fmt: skip
+        facts = ("name", "kind", "summary", "paper")
+        rows = [
+            {key: getattr(f, key) for key in facts} | {"settings": f.config.model_json_schema()["properties"]}
+            for f in FAMILIES.values()
+        ]
+        print_json(rows)
         return
     print_table(
         ["family", "kind", "what it is", "source"], [[f.name, f.kind, f.summary, f.paper] for f in FAMILIES.values()]
@@ -174,7 +190,9 @@ def doctor(json: Json = False) -> None:
     else:
         shown = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
         print_table(
-            ["", "", "found", "fix"], [[shown[c.verdict], c.name, c.found, c.fix or ""] for c in checks], title="segpipe doctor"
+            ["", "", "found", "fix"],
+            [[shown[c.verdict], c.name, c.found, c.fix or ""] for c in checks],
+            title="segpipe doctor",
         )
     if failed := [check.name for check in checks if check.verdict == "fail"]:
         raise MissingError(f"{len(failed)} check(s) failed: {', '.join(failed)}", fix="see the list above")

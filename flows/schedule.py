@@ -1,0 +1,99 @@
+"""Retrain on a schedule on one machine: `segpipe schedule`. For workers on other machines, deploy prefect.yaml instead."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from segpipe.cli.flows import interruptible, load_flow
+from segpipe.errors import ConfigError, SegpipeError
+from segpipe.pipeline import STATE_DIR, end_group
+from segpipe.progress import say
+from segpipe.release.server import free_port
+from segpipe.workspace import prefect_environment
+
+DEPLOYMENT = "scheduled"
+_STARTUP_S = 120.0
+
+
+def next_run(cron: str, timezone: str) -> datetime:
+    """When a cron expression means next; ConfigError where it means nothing."""
+    import asyncio
+    from zoneinfo import ZoneInfo
+
+    from prefect.server.schemas.schedules import CronSchedule
+
+    try:
+        ZoneInfo(timezone)
+        schedule = CronSchedule(cron=cron, timezone=timezone)
+        dates = asyncio.run(schedule.get_dates(1, start=datetime.now(UTC)))
+    except (ValueError, KeyError, OSError) as error:
+        raise ConfigError(
+            "not a schedule", found=f"{cron!r} in {timezone!r}", expected="minute hour day month weekday, and a time zone",
+            fix='such as --cron "0 2 * * 1" --timezone Europe/Berlin',
+        ) from error  # fmt: skip
+    return dates[0]
+
+
+def serve(root: Path, cron: str, timezone: str = "UTC") -> None:
+    """Serve the retrain flow until the process is ended, with a Prefect server of its own where the user runs none."""
+    with _server(root) as url:
+        from prefect.schedules import Cron
+
+        when = next_run(cron, timezone)
+        retrain = load_flow(root, "retrain", quiet=False).retrain
+        say(f"next run: {when:%A %Y-%m-%d %H:%M %Z} (runs and logs: {url}). Ctrl-C ends the schedule.")
+        retrain.serve(
+            name=DEPLOYMENT,
+            schedule=Cron(cron, timezone=timezone),
+            parameters={"root": str(root)},
+            print_starting_message=False,
+        )
+
+
+@contextlib.contextmanager
+def _server(root: Path) -> Iterator[str]:
+    """The address of the user's Prefect server, or of one that lives as long as the block."""
+    if url := os.environ.get("PREFECT_API_URL"):
+        yield url
+        return
+    assert "prefect" not in sys.modules, "Prefect reads PREFECT_API_URL once, when it is imported"
+    # a home of its own: `segpipe run` beside the schedule brings a server that must not share its database
+    home = root.resolve() / STATE_DIR / "prefect-schedule"
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["PREFECT_HOME"] = str(home)
+    os.environ.update(prefect_environment(root))
+    port = free_port()
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    log = home / "server.log"
+    with log.open("w") as sink:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, text=True, start_new_session=True
+        )
+    try:
+        with interruptible():
+            _wait_until_ready(process, f"http://127.0.0.1:{port}", log)
+            os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+            yield f"http://127.0.0.1:{port}"
+    finally:
+        end_group(process)
+
+
+def _wait_until_ready(process: subprocess.Popen[str], url: str, log: Path) -> None:
+    import httpx
+
+    deadline = time.monotonic() + _STARTUP_S
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/api/health", trust_env=False).status_code == 200:
+                return
+        time.sleep(0.2)
+    raise SegpipeError(
+        "the Prefect server did not start", where=log, fix="see that log, or set PREFECT_API_URL to a server that runs"
+    )

@@ -1,0 +1,29 @@
+"""Verify a version, where that is to be scheduled in Prefect; `segpipe verify` does the same by hand."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from segpipe.release import verify as checks
+from segpipe.workspace import find_root, prefect_environment
+
+if "prefect" not in sys.modules:  # Prefect reads its environment once, when it is imported
+    os.environ.update(prefect_environment(Path.cwd(), quiet=True))
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.states import Completed, Failed, State
+
+
+@flow(name="verify", persist_result=False)
+def verify(version: str, root: str = ".", rebuild: bool = False) -> State[Any]:
+    """Check a version's tag, bundle and golden images, and with `rebuild` its training; fails where something differs."""
+    report = checks.verify(find_root(Path(root)), version, rebuild)
+    create_markdown_artifact(
+        "\n".join(f"- {line}" for line in report.lines()), key="verify", description=f"Checks of {version}"
+    )
+    message = "; ".join(f"{check.name}: {check.sentence}" for check in report.checks if not check.ok)
+    return Completed(message=f"{version} is whole") if report.ok else Failed(message=message)

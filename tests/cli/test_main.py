@@ -1,0 +1,172 @@
+"""The command line as a user meets it: help, errors, start-up."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from typer.main import get_command
+
+from segpipe.cli.main import app, main
+from segpipe.errors import BusyError, DataError, GateBlocked
+
+VERBS = {
+    "init", "demo", "data import", "data demo", "data stats", "ingest", "validate", "prepare", "plan", "train", "evaluate", "select",
+    "export", "run", "report", "models", "promote", "rollback", "serve", "schedule", "predict", "verify", "families", "doctor",
+}  # fmt: skip
+
+
+def commands(group=None, prefix=""):
+    for name, command in (group or get_command(app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{name} ")
+        else:
+            yield prefix + name
+
+
+def call(capsys, monkeypatch, *arguments):
+    """The exit code, stdout and stderr of `segpipe ARGUMENTS`, in this process."""
+    monkeypatch.setattr(sys, "argv", ["segpipe", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    out, err = capsys.readouterr()
+    return end.value.code or 0, out, err
+
+
+def test_the_verbs_are_those_that_are_promised():
+    assert set(commands()) == VERBS
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_help_of_each_verb_shows_an_example_that_names_it(capsys, monkeypatch, verb):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = call(capsys, monkeypatch, *verb.split(), "--help")
+    assert code == 0
+    assert re.search(rf"Example: segpipe (-C \S+ )?{verb}", out)
+
+
+def test_every_option_and_argument_says_what_it_is():
+    def walk(group):
+        for command in group.commands.values():
+            if hasattr(command, "commands"):
+                yield from walk(command)
+            else:
+                yield from ((command.name, p.name, p) for p in command.params)
+
+    silent = [
+        (command, name) for command, name, parameter in walk(get_command(app)) if not getattr(parameter, "help", None)
+    ]
+    assert silent == []
+
+
+def test_what_machines_read_has_json():
+    group = get_command(app).commands
+    reading = ["models", "families", "doctor", "predict", "run", "promote", "rollback", "verify"]
+    assert all(any(p.name == "json" for p in group[name].params) for name in reading)
+    assert any(p.name == "json" for p in group["data"].commands["stats"].params)
+
+
+def test_starting_up_loads_nothing_heavy():
+    code = "import sys, segpipe.cli.main; print(*sys.modules)"
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
+    heavy = {
+        "torch",
+        "pandas",
+        "prefect",
+        "dvc",
+        "bentoml",
+        "numpy",
+        "pydantic",
+        "albumentations",
+        "great_expectations",
+        "cv2",
+    }
+    assert not loaded & heavy
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (DataError("mask has a value that no class has", where="masks/a.png", found=7, fix="add it"), 3),
+        (GateBlocked("no"), 4),
+        (BusyError("busy"), 5),
+    ],
+)
+def test_a_users_error_is_one_line_and_its_code(capsys, monkeypatch, error, code):
+    def fail():
+        raise error
+
+    monkeypatch.setattr("segpipe.cli.main.app", fail)
+    ended, out, err = call(capsys, monkeypatch)
+    assert (ended, out) == (code, "")
+    assert err == f"error: {error}\n"
+
+
+def test_an_interruption_ends_with_130(capsys, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segpipe.cli.main.app", interrupt)
+    assert call(capsys, monkeypatch)[0] == 130
+
+
+def test_a_fault_of_segpipe_shows_where(tmp_path):
+    code = "import segpipe.cli.main as m\ndef fail(): raise RuntimeError('a bug')\nm.app = fail\nm.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "RuntimeError: a bug" in done.stderr
+
+
+def test_the_outcome_is_left_for_the_run_that_asked(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("SEGPIPE_OUTCOME", str(tmp_path / "outcome.json"))
+
+    def fail():
+        raise DataError("bad")
+
+    monkeypatch.setattr("segpipe.cli.main.app", fail)
+    call(capsys, monkeypatch)
+    assert json.loads((tmp_path / "outcome.json").read_text()) == {"code": 3, "message": "bad"}
+
+
+def test_wrong_usage_ends_with_2(capsys, monkeypatch):
+    code, _, err = call(capsys, monkeypatch, "train")
+    assert code == 2 and "CANDIDATE" in err
+    assert call(capsys, monkeypatch, "-C", "/nowhere/at/all", "models")[0] == 2
+
+
+def test_outside_a_workspace_the_fix_is_told(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(capsys, monkeypatch, "models")
+    assert code == 2
+    assert err.count("\n") == 1 and "segpipe init" in err
+
+
+def test_the_version(capsys, monkeypatch):
+    from segpipe import __version__
+
+    assert call(capsys, monkeypatch, "--version")[:2] == (0, f"segpipe {__version__}\n")
+
+
+def test_c_changes_the_folder(capsys, monkeypatch, tmp_path, repo_root):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(capsys, monkeypatch, "-C", str(repo_root / "segpipe"), "plan", "nobody", "--explain")
+    assert code == 2 and "no such candidate" in err
+    os.chdir(tmp_path)
+
+
+def test_families_lists_them_all(capsys, monkeypatch):
+    from segpipe.models.registry import FAMILIES
+
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = call(capsys, monkeypatch, "families")
+    assert all(name in out for name in FAMILIES)
+    _, out, _ = call(capsys, monkeypatch, "families", "--json")
+    told = {row["name"]: row for row in json.loads(out)}
+    assert told.keys() == FAMILIES.keys()
+    assert "encoder" in told["unet"]["settings"]

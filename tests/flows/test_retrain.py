@@ -1,0 +1,202 @@
+"""The retrain flow on pipelines of one-line programs: order, skipping, failure, interruption, the lock."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests import fake
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory):
+    """One ephemeral Prefect server for all the tests here: it takes seconds to start."""
+    from segpipe.workspace import prefect_environment
+
+    home = tmp_path_factory.mktemp("prefect")
+    os.environ.update({"PREFECT_HOME": str(home), "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true"})
+    os.environ.update(prefect_environment(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def retrain(prefect_home):
+    """The module flows/retrain.py."""
+    from segpipe.cli.flows import load_flow
+
+    return load_flow(ROOT, "retrain")
+
+
+def ran(summary):
+    assert not set(summary["ran"]) & set(summary["up_to_date"])
+    return set(summary["ran"])
+
+
+def test_stale_stages_run_once_and_a_second_run_does_nothing(retrain, tmp_path):
+    root = fake.make(tmp_path / "ws", fake.chain())
+    summary = retrain.run(root)
+    assert ran(summary) == {"a", "b", "c", "d"}
+    assert (root / "d.txt").read_text() == "HELLO\n"
+    json.dumps(summary)
+    assert ran(retrain.run(root)) == set()
+
+
+def test_only_what_a_change_touches_runs_and_equal_bytes_end_the_chain(retrain, tmp_path):
+    root = fake.make(tmp_path / "ws", fake.chain())
+    retrain.run(root)
+    (root / "data" / "y.txt").write_text("a new file that stage a does not read")
+    pointer = (root / "data.dvc").read_bytes()
+    assert ran(retrain.run(root)) == {"a"}, "a wrote the same bytes again"
+    assert (root / "data.dvc").read_bytes() != pointer, "the new data have been versioned"
+    (root / "data" / "x.txt").write_text("other")
+    assert ran(retrain.run(root)) == {"a", "b", "c", "d"}
+    assert (root / "d.txt").read_text() == "OTHER"
+
+
+def spans(names, resource=None):
+    """Stages without upstream that each write when they began and when they ended."""
+    code = 'import time; a=time.time(); time.sleep(1.5); open("{0}","w").write(f"{{a}} {{time.time()}}")'
+    meta = {"meta": {"resource": resource}} if resource else {}
+    return {name: {"cmd": fake.python(code.format(name)), "outs": [name], **meta} for name in names}
+
+
+def overlap(root, first, second):
+    (a, b), (c, d) = [[float(t) for t in (root / name).read_text().split()] for name in (first, second)]
+    return min(b, d) - max(a, c)
+
+
+def test_ready_stages_run_side_by_side(retrain, tmp_path):
+    root = fake.make(tmp_path / "ws", spans("pq"))
+    retrain.run(root, jobs=2)
+    assert overlap(root, "p", "q") > 0
+
+
+def test_device_stages_run_one_at_a_time_unless_jobs_says_otherwise(retrain, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    root = fake.make(tmp_path / "ws", spans("pq", "device"))
+    retrain.run(root)
+    assert overlap(root, "p", "q") < 0
+    other = fake.make(tmp_path / "other", spans("pq", "device"))
+    retrain.run(other, jobs=2)
+    assert overlap(other, "p", "q") > 0
+
+
+def test_each_device_stage_gets_a_device_of_its_own(retrain, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    code = 'import os,time; time.sleep(1); open("{0}","w").write(os.environ["CUDA_VISIBLE_DEVICES"])'
+    stages = {n: {"cmd": fake.python(code.format(n)), "outs": [n], "meta": {"resource": "device"}} for n in "pq"}
+    root = fake.make(tmp_path / "ws", stages)
+    retrain.run(root)
+    assert {(root / name).read_text() for name in "pq"} == {"4", "7"}
+    assert retrain.device_slots(3) == ["4", "7", "4"]
+
+
+def test_a_failing_stage_ends_the_run_with_its_own_line_and_code_and_stops_the_others(retrain, tmp_path):
+    fail = fake.python('import time,sys; time.sleep(2); print("bad pixel"); sys.exit(3)')
+    forever = fake.python('import os,time; open("pid","w").write(str(os.getpid())); time.sleep(600)')
+    later = {"cmd": fake.copy("f", "l"), "deps": ["f"], "outs": ["l"]}
+    root = fake.make(
+        tmp_path / "ws",
+        {"fail": {"cmd": fail, "outs": ["f"]}, "forever": {"cmd": forever, "outs": ["o"]}, "later": later},
+    )
+    from segpipe.errors import SegpipeError
+
+    with pytest.raises(SegpipeError, match="bad pixel") as caught:
+        retrain.run(root, jobs=2)
+    assert caught.value.exit_code == 3
+    assert not (root / "l").exists()
+    assert not psutil.pid_exists(int((root / "pid").read_text()))
+
+
+def test_a_second_run_in_one_workspace_says_so(retrain, tmp_path):
+    from segpipe.errors import BusyError
+    from segpipe.workspace import lock
+
+    root = fake.make(tmp_path / "ws", fake.chain())
+    with lock(root), pytest.raises(BusyError, match=f"process {os.getpid()} "):
+        retrain.run(root)
+    assert ran(retrain.run(root)), "and when the first has ended, the next may go"
+
+
+def test_a_workspace_inside_another_repository_is_refused(retrain, tmp_path):
+    import shutil
+
+    from segpipe.errors import ConfigError
+
+    root = fake.make(tmp_path / "ws", fake.chain())
+    shutil.rmtree(root / ".git")
+    with pytest.raises(ConfigError, match="Git"):
+        retrain.run(root)
+
+
+def segpipe(root, *arguments, **settings):
+    command = [sys.executable, "-m", "segpipe.cli.main", *arguments]
+    return subprocess.Popen(
+        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **settings
+    )
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_no_process_and_the_next_one_goes_on(prefect_home, tmp_path, signum):
+    code = (
+        'import os,time,pathlib; again=pathlib.Path("pid").exists(); '
+        'pathlib.Path("pid").write_text(str(os.getpid())); time.sleep(0 if again else 600); open("o","w").write("x")'
+    )
+    stages = {**fake.chain(), "slow": {"cmd": fake.python(code), "deps": ["d.txt"], "outs": ["o"]}}
+    root = fake.make(tmp_path / "ws", stages)
+    (root / "flows").symlink_to(ROOT / "flows")
+    first = segpipe(root, "run")
+    deadline = time.monotonic() + 120
+    while not (root / "pid").exists() and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (root / "pid").exists(), first.communicate()
+    family = psutil.Process(first.pid).children(recursive=True)
+    stage = psutil.Process(int((root / "pid").read_text()))
+    assert stage in family
+    first.send_signal(signum)
+    _, told = first.communicate(timeout=60)
+    assert first.returncode == 130, told
+    assert "Traceback" not in told
+    _, alive = psutil.wait_procs([stage, *family], timeout=20)
+    assert alive == []
+
+    second = segpipe(root, "run", "--json")
+    out, told = second.communicate(timeout=120)
+    assert second.returncode == 0, told
+    assert ran(json.loads(out)) == {"slow"}
+
+
+def test_the_flow_is_a_script_too(prefect_home, tmp_path):
+    root = fake.make(tmp_path / "ws", fake.chain())
+    command = [sys.executable, str(ROOT / "flows" / "retrain.py")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (root / "d.txt").exists()
+    assert "Traceback" not in done.stderr
+    (root / "dvc.yaml").write_text(
+        f"stages: {{s: {{cmd: {json.dumps(fake.python('raise SystemExit(7)'))}, outs: [o]}}}}"
+    )
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 7
+    assert done.stderr.splitlines()[-1].startswith("error: stage s failed, exit code 7"), done.stderr
+
+
+def test_flows_import_no_stage(repo_root):
+    """The flow derives its tasks from dvc.yaml: no stage of it is named in the code, but for the two ends of a release."""
+    text = (repo_root / "flows" / "retrain.py").read_text()
+    assert not any(f'"{name}"' in text for name in ("ingest", "validate", "prepare", "plan", "train", "evaluate"))
+
+
+def test_the_module_is_found_by_its_path():
+    assert importlib.util.find_spec("flows.retrain") is not None
