@@ -40,7 +40,7 @@ ERRORS = (
 """Colours of Okabe and Ito, which the colour-blind tell apart; the picture's place in the table is its code, from 1.
 
 Where the first class is a background: TP is right, FP false alarm, FN missed, and other class an object taken for another.
-Where there is none, a pixel is right or has another class.
+Where there is none, only the pixels with another class are marked.
 """
 
 
@@ -95,7 +95,7 @@ def pick(values: Values, each: int) -> list[tuple[Kind, int]]:
 def legend(classes: ClassTable) -> list[ErrorKind]:
     """The error kinds that can occur with these classes."""
     if not has_background(classes):
-        return [ERRORS[0], ERRORS[3]]
+        return [ERRORS[3]]
     return list(ERRORS if len(classes) > 2 else ERRORS[:3])
 
 
@@ -107,15 +107,15 @@ def has_background(classes: ClassTable) -> bool:
 def error_codes(
     truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], background: bool
 ) -> npt.NDArray[np.uint8]:
-    """(H, W) class ids -> (H, W): 0 where there is nothing to say (ignored, or background seen as such), else a place in
-    `ERRORS` from 1.
+    """(H, W) class ids -> (H, W): a place in `ERRORS` from 1, or 0 where there is nothing to say: on ignored pixels, on
+    background seen as such and, where no class is a background, on all that is right.
     """
     right = truth == prediction
-    codes = np.where(right, 1, 4).astype(np.uint8)
+    codes = np.where(right, 0, 4).astype(np.uint8)
     if background:
+        codes[right & (truth != 0)] = 1
         codes[~right & (truth == 0)] = 2
         codes[~right & (prediction == 0)] = 3
-        codes[right & (truth == 0)] = 0
     codes[truth == IGNORE] = 0
     return codes
 

@@ -118,8 +118,9 @@ def _champion(gate: ChampionGate, params: EvaluateParams, winner: Scores, champi
         return _without("champion", "pass", "no champion yet", gate)
     if champion.scores is None:
         return _without("champion", "cannot tell", f"{champion.version} can't be compared: {champion.why_not}", gate)
-    name = f"the champion {champion.version}" + (" (the same model)" if champion.same_model else "")
-    return _against("champion", gate, params, winner, champion.scores, name, -gate.margin, strict=False)
+    name = f"the champion {champion.version}"
+    after = "; it is the same model, trained again from the same data by the same plan" if champion.same_model else ""
+    return _against("champion", gate, params, winner, champion.scores, name, -gate.margin, strict=False, after=after)
 
 
 def _against(
@@ -131,6 +132,7 @@ def _against(
     called: str,
     threshold: float,
     strict: bool,
+    after: str = "",
 ) -> GateVerdict:
     """The paired difference of two models on the same images, held against a threshold."""
     other = winner.aligned(other)
@@ -151,6 +153,7 @@ def _against(
             said += f", but it may be {_bound(found.low)} ({_basis(found)})"
         if threshold:
             said += f", and {abs(threshold):.3f} {'above is asked for' if threshold > 0 else 'below is allowed'}"
+    said += after
     behind = winner.of_images(gate.metric) - other.of_images(gate.metric)
     return _made(name, verdict, said, gate, found, threshold, _lowest(winner, np.where(behind < 0, behind, np.nan)))
 
@@ -202,11 +205,15 @@ def _basis(found: Interval) -> str:
 
 
 def _bound(low: float) -> str:
-    return f"at least {low:.3f} above" if low >= 0 else f"up to {-low:.3f} below"
+    if low == 0:
+        return "not below"
+    return f"at least {low:.3f} above" if low > 0 else f"up to {-low:.3f} below"
 
 
 def _apart(estimate: float) -> str:
-    return f"{abs(estimate):.3f} {'above' if estimate >= 0 else 'below'}"
+    if estimate == 0:
+        return "no different from"
+    return f"{abs(estimate):.3f} {'above' if estimate > 0 else 'below'}"
 
 
 def _numbers(value: float, threshold: float) -> tuple[str, str]:

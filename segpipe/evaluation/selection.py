@@ -192,7 +192,7 @@ def _summary(ranking: list[Ranked], winner: Scores | None, verdicts: list[GateVe
     )
     if not blocking:
         return f"{chosen} and passes every gate." if verdicts else f"{chosen}; no gate is on."
-    return f"{chosen}, but is held back by {' and '.join(blocking)}."
+    return f"{chosen}, but is held back by the {' and '.join(blocking)} gate{'s' if len(blocking) > 1 else ''}."
 
 
 def _listed(names: list[str]) -> str:

@@ -101,7 +101,12 @@ def test_champion_must_not_be_lost_to() -> None:
 def test_the_same_model_is_not_worse_than_itself() -> None:
     winner = scored("unet", 0.85)
     found = one("champion", winner, champion=Champion("v0.2.0", winner, same_model=True), margin=0)
-    assert found.verdict == "pass" and "(the same model)" in found.sentence and found.worst == []
+    assert (
+        found.verdict == "pass"
+        and "no different from the champion v0.2.0" in found.sentence
+        and "the same model, trained again" in found.sentence
+        and found.worst == []
+    )
 
 
 def test_no_champion_passes_and_one_that_can_not_be_scored_does_not() -> None:

@@ -1,4 +1,4 @@
-"""Scores against scikit-learn, against segmentation-models-pytorch and against plain sets."""
+"""Scores against scikit-learn, scipy, segmentation-models-pytorch and plain sets."""
 
 from __future__ import annotations
 
@@ -96,13 +96,13 @@ def test_adversarial_masks(case: str) -> None:
     check_against_all(*ADVERSARIAL[case])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(PAIRS)
 def test_random_masks(pair: tuple[np.ndarray, np.ndarray]) -> None:
     check_against_all(*pair)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(PAIRS)
 def test_confusion_counts_every_pixel_once(pair: tuple[np.ndarray, np.ndarray]) -> None:
     from sklearn.metrics import confusion_matrix
@@ -113,6 +113,23 @@ def test_confusion_counts_every_pixel_once(pair: tuple[np.ndarray, np.ndarray]) 
     np.testing.assert_array_equal(confusion(truth, prediction, K), expected)
 
 
+@settings(max_examples=80, deadline=None)
+@given(PAIRS)
+def test_each_class_against_scipy(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    """Jaccard and Dice dissimilarity of two vectors of booleans: another library, another formula."""
+    from scipy.spatial.distance import dice, jaccard
+
+    truth, prediction = pair
+    kept = truth != IGNORE
+    tally = tallies(confusion(truth, prediction, K))
+    for k in range(K):
+        there, said = truth[kept] == k, prediction[kept] == k
+        if (there | said).any():
+            assert per_class("iou", tally)[k] == pytest.approx(1 - jaccard(there, said))
+            assert per_class("dice", tally)[k] == pytest.approx(1 - dice(there, said))
+
+
+@pytest.mark.slow  # the import takes several seconds
 @settings(max_examples=40, deadline=None)
 @given(PAIRS)
 def test_random_masks_against_segmentation_models_pytorch(pair: tuple[np.ndarray, np.ndarray]) -> None:

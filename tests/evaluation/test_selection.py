@@ -63,7 +63,7 @@ def test_a_gate_that_fails_holds_the_winner_back(workspace: Path, fingerprint: F
     found = select(workspace, strict, fingerprint, shards)
     assert not found.promotable and found.winner == "unet"
     assert [(g.name, g.verdict) for g in found.gates] == [("floor", "fail"), ("baseline", "pass")]
-    assert found.summary.endswith("but is held back by floor.")
+    assert found.summary.endswith("but is held back by the floor gate.")
 
 
 def test_the_champion_is_scored_on_todays_images(

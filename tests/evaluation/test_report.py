@@ -1,0 +1,256 @@
+"""The page: everything on it, nothing from outside, and what is missing left out in peace."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from segpipe.config import Params, parse_params
+from segpipe.data.manifest import Fingerprint
+from segpipe.data.shards import ShardReader, write_shards
+from segpipe.evaluation import report
+from segpipe.evaluation.evaluate import evaluate_candidate
+from segpipe.evaluation.gallery import Gallery
+from segpipe.evaluation.report import embed, write_report
+from segpipe.evaluation.selection import select
+from segpipe.samples import ClassTable, Sample
+from tests.evaluation.conftest import PARAMS, make_samples, make_segmenter
+from tests.evaluation.test_charts import write_curve
+
+VOID = {"meta", "img", "input", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Text, addresses and ids of a page; complains about tags that do not nest."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.text, self.addresses, self.ids, self.hrefs = "", [], set(), []
+        self._open: list[str] = []
+        self.raw = path.read_text()
+        self.feed(self.raw)
+        self.close()
+        assert not self._open, self._open
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        found = dict(attributes)
+        self.ids |= {found["id"]} if "id" in found else set()
+        self.hrefs += [found["href"]] if "href" in found else []
+        self.addresses += [v for k, v in attributes if k in ("src", "href", "srcset", "action", "data") and v]
+        if tag not in VOID and "/>" not in (self.get_starttag_text() or ""):
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open and self._open.pop() == tag, f"</{tag}> at {self.getpos()}"
+
+    def handle_data(self, data: str) -> None:
+        if not self._open or self._open[-1] not in ("style", "script"):
+            self.text += data
+
+
+@pytest.fixture
+def plan(workspace: Path) -> Path:
+    """The plan of unet, as `plan` writes it."""
+    settings = [{"precision": p, "channels_last": c, "compile": False} for p in ("fp32", "bf16") for c in (False, True)]
+    timings = [
+        {"setting": s, "ms_per_step": ms, "loss_difference": 0.001, "verdict": v}
+        for s, ms, v in zip(settings, (900, 500, 400, 210), ("slower", "slower", "slower", "chosen"), strict=True)
+    ]
+    timings.append(
+        {
+            "setting": settings[3] | {"compile": True},
+            "ms_per_step": None,
+            "loss_difference": None,
+            "verdict": "too long",
+        }
+    )
+    path = workspace / "plans" / "unet.json"
+    path.parent.mkdir()
+    execution = {"setting": settings[3], "timings": timings, "machine": {"processor": "a processor", "threads": 2}}
+    path.write_text(json.dumps({"reasons": {"patch": "96: they are small"}, "execution": execution}))
+    return path
+
+
+@pytest.fixture
+def page_path(workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path, plan: Path) -> Path:
+    """A whole report."""
+    write_curve(workspace, "unet", "val/iou_macro", [0.2, 0.5, 0.7])
+    write_curve(workspace, "deeplab", "val/iou_macro", [0.1, 0.4, 0.6])
+    out = workspace / "reports" / "report.html"
+    write_report(workspace, select(workspace, params, fingerprint, shards), params, fingerprint, out)
+    return out
+
+
+def test_the_page_holds_it_all(
+    page_path: Path, workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path
+) -> None:
+    page = Page(page_path)
+    found = select(workspace, params, fingerprint, shards)
+    assert "Ready to release" in page.text and found.summary in page.text
+    for gate in found.gates:
+        assert gate.sentence in page.text
+    for entry in found.ranking:
+        assert f"{entry.test['iou.dataset.macro']:.3f}" in page.text
+    for words in (
+        "Class by class",
+        "Most frequent mistakes",
+        "val/iou_macro",
+        "bf16, channels-last, compile",
+        "96: they are small",
+        "dvc repro",
+    ):
+        assert words in page.text, words
+    assert {h[1:] for h in page.hrefs if h.startswith("#")} <= page.ids
+    assert len(re.findall(r'<figure class="shot"', page.raw)) == 6
+
+
+def test_it_needs_nothing_from_outside(page_path: Path) -> None:
+    page = Page(page_path)
+    assert {a.split(":")[0] for a in page.addresses if not a.startswith("#")} == {"data"}
+    assert not re.search(r"""@import|url\(|https?://(?!www\.w3\.org)""", page.raw)
+    assert page_path.stat().st_size < 8e6
+
+
+def test_the_same_inputs_give_the_same_bytes(
+    page_path: Path, workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path
+) -> None:
+    again = workspace / "again.html"
+    write_report(workspace, select(workspace, params, fingerprint, shards), params, fingerprint, again)
+    assert again.read_bytes() == page_path.read_bytes()
+    assert str(workspace) not in again.read_text()
+
+
+def test_a_winner_that_is_held_back_says_why_at_the_top(
+    workspace: Path, fingerprint: Fingerprint, shards: Path
+) -> None:
+    strict = parse_params(PARAMS + "gates: {floor: {at_least: 0.99}}")
+    found = select(workspace, strict, fingerprint, shards)
+    write_report(workspace, found, strict, fingerprint, workspace / "r.html")
+    page = Page(workspace / "r.html")
+    assert "Held back" in page.text and "unet does not pass" in page.text
+    assert page.text.index(found.gates[0].sentence) < page.text.index("Candidates Networks")
+
+
+def test_what_is_missing_is_left_out(workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path) -> None:
+    """No curves, no plans, an empty gallery, no gate, no network."""
+    bare = parse_params("candidates: {kmeans: {family: kmeans}}\ngates: {floor: null, baseline: null, champion: null}")
+    folder = workspace / "evaluation" / "kmeans" / "gallery"
+    Gallery(legend=[], pictures=[]).write(folder)
+    write_report(workspace, select(workspace, bare, fingerprint, shards), bare, fingerprint, workspace / "r.html")
+    page = Page(workspace / "r.html")
+    assert "No winner" in page.text and "Nothing to release" in page.text
+    assert not {"training", "plans", "gallery"} & page.ids
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"execution": None}, {"execution": {"timings": [3, {}]}}, {"reasons": {"steps": "many"}}]
+)
+def test_a_plan_of_another_shape_shows_less(
+    content: dict, workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path
+) -> None:
+    (workspace / "plans").mkdir()
+    (workspace / "plans" / "unet.json").write_text(json.dumps(content))
+    write_report(workspace, select(workspace, params, fingerprint, shards), params, fingerprint, workspace / "r.html")
+    assert "How it was computed" in Page(workspace / "r.html").text
+
+
+def test_names_from_outside_are_text(tmp_path: Path, params: Params, fingerprint: Fingerprint) -> None:
+    """Class names and keys come from users' files."""
+    nasty = "</script><script>alert(1)</script>\"'"
+    classes = ClassTable.from_names(["background", nasty, "c"])
+    samples = [Sample(f"<b>{nasty}{i}", s.image, s.labels) for i, s in enumerate(make_samples(4))]
+    write_shards(tmp_path / "shards", "test", samples, 3)
+    for name in params.candidates:
+        segmenter = make_segmenter(0.1, name, classes)
+        evaluate_candidate(
+            segmenter,
+            ShardReader(tmp_path / "shards", "test"),
+            tmp_path / "evaluation" / name,
+            params.evaluate,
+            name,
+            0.5,
+        )
+    (tmp_path / "champion.json").write_text('{"version": null}')
+    told = fingerprint.model_copy(update={"classes": classes})
+    write_report(tmp_path, select(tmp_path, params, told, tmp_path / "shards"), params, told, tmp_path / "r.html")
+    page = Page(tmp_path / "r.html")
+    assert "<script>alert" not in page.raw and nasty in page.text
+
+
+def test_many_classes_get_a_list_instead_of_a_matrix(
+    workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = select(workspace, params, fingerprint, shards)
+    monkeypatch.setattr(report, "MAX_MATRIX", 2)
+    write_report(workspace, found, params, fingerprint, workspace / "r.html")
+    page = Page(workspace / "r.html")
+    assert 'class="heat"' not in page.raw and "Most frequent mistakes" in page.text
+
+
+def test_pictures_are_embedded_within_a_budget(workspace: Path) -> None:
+    folder = workspace / "evaluation" / "unet" / "gallery"
+    pictures = Gallery.read(folder).pictures
+    assert [e.picture for e in embed(folder, pictures, 1 << 20)] == pictures
+    size = sum(map(len, embed(folder, pictures, 1 << 20)[0].layers.values()))
+    some = embed(folder, pictures, int(3.5 * size))
+    assert {e.picture.kind for e in some} == {"worst", "typical", "best"} and len(some) < len(pictures)
+    assert embed(folder, pictures, 10) == []
+    assert all(uri.startswith("data:image/webp;base64,UklGR") for e in some for uri in e.layers.values())
+
+
+@pytest.mark.browser
+def test_in_a_browser(page_path: Path) -> None:
+    """Light and dark, desktop and phone: no error, no request, nothing wider than the screen; keyboard and switches work."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if not Path("/usr/bin/chromium").exists():
+        pytest.skip("no /usr/bin/chromium here")
+    with sync_api.sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
+        for width, scheme in ((1280, "light"), (390, "dark")):
+            tab = browser.new_context(
+                viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True
+            ).new_page()
+            faults: list[str] = []
+            tab.on("pageerror", lambda e, faults=faults: faults.append(str(e)))
+            tab.on("console", lambda m, faults=faults: faults.append(m.text))
+            tab.on(
+                "request",
+                lambda r, faults=faults: None if r.url.startswith(("file:", "data:")) else faults.append(r.url),
+            )
+            tab.goto(page_path.as_uri())
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            assert tab.locator(".badge").is_visible()
+            first = tab.locator(".shot").first
+            shown = lambda first=first: [i.get_attribute("class") for i in first.locator("img").all() if i.is_visible()]  # noqa: E731
+            assert shown() == ["l-prediction"]
+            tab.keyboard.press("4")
+            assert shown() == ["l-errors"]
+            tab.locator("[data-all] input[value=truth]").focus()
+            tab.keyboard.press("ArrowLeft")
+            assert shown() == ["l-image"]
+            first.locator(".open").focus()
+            tab.keyboard.press("Enter")
+            assert tab.locator("#viewer").is_visible()
+            before = tab.locator(".wipe").evaluate("e => e.style.getPropertyValue('--at')")
+            tab.keyboard.press("ArrowRight")
+            assert tab.locator(".wipe").evaluate("e => e.style.getPropertyValue('--at')") != before
+            key = tab.locator("#viewer header b").inner_text()
+            tab.keyboard.press("n")
+            assert tab.locator("#viewer header b").inner_text() != key
+            tab.keyboard.press("Escape")
+            assert not tab.locator("#viewer").is_visible()
+            tab.locator("svg[data-points]").first.focus()
+            tab.keyboard.press("Home")
+            assert "step 0" in tab.locator(".reading").first.inner_text()
+            assert "0.2" in tab.locator(".reading").first.inner_text()
+            assert faults == []
+        browser.close()
