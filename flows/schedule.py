@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from segpipe.cli.flows import interruptible, load_flow
 from segpipe.errors import ConfigError, SegpipeError
@@ -18,17 +20,19 @@ from segpipe.progress import say
 from segpipe.release.server import free_port
 from segpipe.workspace import prefect_environment
 
+if "prefect" not in sys.modules:  # Prefect reads its environment once, when it is imported
+    os.environ.update(prefect_environment(Path.cwd()))
+
+from prefect.schedules import Cron
+from prefect.server.schemas.schedules import CronSchedule
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
 DEPLOYMENT = "scheduled"
 _STARTUP_S = 120.0
 
 
 def next_run(cron: str, timezone: str) -> datetime:
     """When a cron expression means next; ConfigError where it means nothing."""
-    import asyncio
-    from zoneinfo import ZoneInfo
-
-    from prefect.server.schemas.schedules import CronSchedule
-
     try:
         ZoneInfo(timezone)
         schedule = CronSchedule(cron=cron, timezone=timezone)
@@ -43,44 +47,41 @@ def next_run(cron: str, timezone: str) -> datetime:
 
 def serve(root: Path, cron: str, timezone: str = "UTC") -> None:
     """Serve the retrain flow until the process is ended, with a Prefect server of its own where the user runs none."""
-    with _server(root) as url:
-        from prefect.schedules import Cron
-
-        when = next_run(cron, timezone)
-        retrain = load_flow(root, "retrain", quiet=False).retrain
-        say(f"next run: {when:%A %Y-%m-%d %H:%M %Z} (runs and logs: {url}). Ctrl-C ends the schedule.")
-        retrain.serve(
-            name=DEPLOYMENT,
-            schedule=Cron(cron, timezone=timezone),
-            parameters={"root": str(root)},
-            print_starting_message=False,
+    when = next_run(cron, timezone)
+    retrain = load_flow(root, "retrain", quiet=False).retrain
+    with interruptible(), _server(root) as api, temporary_settings({PREFECT_API_URL: api}):
+        say(
+            f"next run: {when:%A %Y-%m-%d %H:%M %Z} (runs and logs: {api.removesuffix('/api')}). Ctrl-C ends the schedule."
         )
+        schedule = Cron(cron, timezone=timezone)
+        retrain.serve(name=DEPLOYMENT, schedule=schedule, parameters={"root": str(root)}, print_starting_message=False)
 
 
 @contextlib.contextmanager
 def _server(root: Path) -> Iterator[str]:
-    """The address of the user's Prefect server, or of one that lives as long as the block."""
-    if url := os.environ.get("PREFECT_API_URL"):
+    """The address of the user's Prefect API, or of one that lives as long as the block."""
+    if url := PREFECT_API_URL.value():
         yield url
         return
-    assert "prefect" not in sys.modules, "Prefect reads PREFECT_API_URL once, when it is imported"
     # a home of its own: `segpipe run` beside the schedule brings a server that must not share its database
     home = root.resolve() / STATE_DIR / "prefect-schedule"
     home.mkdir(parents=True, exist_ok=True)
-    os.environ["PREFECT_HOME"] = str(home)
-    os.environ.update(prefect_environment(root))
-    port = free_port()
+    log, port = home / "server.log", free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    log = home / "server.log"
+    environment = os.environ | {"PREFECT_HOME": str(home)}
     with log.open("w") as sink:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, text=True, start_new_session=True
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            text=True,
+            start_new_session=True,
         )
     try:
-        with interruptible():
-            _wait_until_ready(process, f"http://127.0.0.1:{port}", log)
-            os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-            yield f"http://127.0.0.1:{port}"
+        _wait_until_ready(process, f"http://127.0.0.1:{port}", log)
+        yield f"http://127.0.0.1:{port}/api"
     finally:
         end_group(process)
 

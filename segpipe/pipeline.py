@@ -323,8 +323,8 @@ def _guard(
 
 def _cause(outcome: Path, returncode: int, tail: list[str], seconds: float, name: str) -> tuple[int, float, str]:
     """Exit code, seconds and error line of a stage that failed: segpipe's own word where it left one, else DVC's."""
-    if outcome.exists():
-        told = json.loads(outcome.read_text())
+    told = json.loads(outcome.read_text()) if outcome.exists() else {"code": 0}
+    if told["code"]:
         return int(told["code"]), seconds, str(told["message"])
     errors = [line.removeprefix("ERROR:").strip() for line in tail if line.startswith("ERROR:")]
     if any("is busy, it is being blocked by" in line for line in errors):
@@ -355,9 +355,12 @@ def end_group(process: subprocess.Popen[str]) -> None:
 
 
 def record_outcome(code: int, message: str) -> None:
-    """Tell the run that started this stage (if one did) what it ends with."""
+    """Tell the run that started this stage (if one did) what it ends with, and how many seconds the command itself took."""
     if target := os.environ.get(OUTCOME_VARIABLE):
-        write_json(Path(target), {"code": code, "message": message})
+        import psutil  # type: ignore[import-untyped]
+
+        seconds = round(time.time() - psutil.Process().create_time(), 2)
+        write_json(Path(target), {"code": code, "message": message, "seconds": seconds})
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:

@@ -116,6 +116,12 @@ def test_an_error_of_an_earlier_run_is_not_taken_for_this_ones(tmp_path):
     assert done.code == 9
 
 
+def test_an_out_that_the_stage_did_not_write_is_dvcs_complaint(tmp_path):
+    done, _ = run(fake.make(tmp_path / "ws", {"s": {"cmd": "segpipe --version", "outs": ["o"]}}), "s")
+    assert done.code == 1
+    assert "does not exist" in done.error
+
+
 def test_a_stage_that_is_killed_says_by_what(tmp_path):
     cmd = fake.python("import os; os.kill(os.getpid(), 9)")
     done, _ = run(fake.make(tmp_path / "ws", {"oom": {"cmd": cmd, "outs": ["o"]}}), "oom")

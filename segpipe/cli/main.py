@@ -61,6 +61,8 @@ def report_errors() -> Iterator[None]:
     except SystemExit as end:
         if end.code == 130:  # typer made it of a KeyboardInterrupt
             _end(130, "interrupted")
+        if not end.code:
+            _record(0, "")
         raise
     except Exception as error:
         _record(1, f"{type(error).__name__}: {error}")

@@ -131,7 +131,13 @@ def test_the_outcome_is_left_for_the_run_that_asked(capsys, monkeypatch, tmp_pat
 
     monkeypatch.setattr("segpipe.cli.main.app", fail)
     call(capsys, monkeypatch)
-    assert json.loads((tmp_path / "outcome.json").read_text()) == {"code": 3, "message": "bad"}
+    told = json.loads((tmp_path / "outcome.json").read_text())
+    assert (told["code"], told["message"]) == (3, "bad")
+    assert told["seconds"] > 0
+    monkeypatch.undo()
+    monkeypatch.setenv("SEGPIPE_OUTCOME", str(tmp_path / "good.json"))
+    call(capsys, monkeypatch, "--version")
+    assert json.loads((tmp_path / "good.json").read_text())["code"] == 0
 
 
 def test_wrong_usage_ends_with_2(capsys, monkeypatch):

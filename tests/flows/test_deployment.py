@@ -1,0 +1,141 @@
+"""A real Prefect server, the deployment of prefect.yaml, a worker, a run that its schedule triggers; and `segpipe schedule`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from segpipe.release.server import free_port
+from tests import fake
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    return {**kept, **quiet, "PATH": path, "PREFECT_HOME": str(home), **more}
+
+
+@contextlib.contextmanager
+def background(command, log: Path, **settings):
+    """A program that ends with the block, and all that it started."""
+    with log.open("w") as sink:
+        process = subprocess.Popen(
+            command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, start_new_session=True, **settings
+        )
+    try:
+        yield process
+    finally:
+        family = (
+            [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            if process.poll() is None
+            else []
+        )
+        for member in family[:1]:
+            member.terminate()
+        _, alive = psutil.wait_procs(family, timeout=20)
+        for member in alive:
+            member.kill()
+        process.wait()
+
+
+def wait_for(what, seconds: float, log: Path):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            if found := what():
+                return found
+        time.sleep(0.5)
+    pytest.fail(f"did not happen within {seconds} s; {log.name} ends with: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture()
+def workspace(tmp_path):
+    root = fake.make(tmp_path / "ws", fake.chain())
+    (root / "flows").symlink_to(ROOT / "flows")
+    return root
+
+
+def flow_runs(api: str) -> list[dict]:
+    return httpx.post(f"{api}/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_ASC"}, trust_env=False).json()
+
+
+def test_a_run_that_the_schedule_of_the_deployment_triggers_does_the_work(workspace, tmp_path):
+    text = (ROOT / "prefect.yaml").read_text()
+    assert '"0 2 * * 1"' in text
+    (workspace / "prefect.yaml").write_text(text.replace('"0 2 * * 1"', '"* * * * *"'))
+    port, home = free_port(), tmp_path / "home"
+    home.mkdir()
+    server_log, worker_log = tmp_path / "server.log", tmp_path / "worker.log"
+    api = f"http://127.0.0.1:{port}/api"
+    prefect = [sys.executable, "-m", "prefect"]
+    with background(
+        [*prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port)], server_log, env=environment(home)
+    ):
+        wait_for(lambda: httpx.get(f"{api}/health", trust_env=False).status_code == 200, 120, server_log)
+        client = environment(home, PREFECT_API_URL=api)
+        for command in (["work-pool", "create", "segpipe", "--type", "process"], ["--no-prompt", "deploy", "--all"]):
+            done = subprocess.run(
+                [*prefect, *command], cwd=workspace, env=client, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+        assert (
+            yaml.safe_load((workspace / "prefect.yaml").read_text())["deployments"][0]["schedules"][0]["cron"]
+            == "* * * * *"
+        )
+        worker = [*prefect, "worker", "start", "--pool", "segpipe"]
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        with background(worker, worker_log, cwd=elsewhere, env=client):
+
+            def finished():
+                return [run for run in flow_runs(api) if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED")]
+
+            run = wait_for(finished, 240, worker_log)[0]
+    assert run["state_type"] == "COMPLETED", worker_log.read_text()
+    assert run["auto_scheduled"]
+    assert (workspace / "d.txt").read_text() == "HELLO\n"
+    assert set(yaml.safe_load((workspace / "dvc.lock").read_text())["stages"]) == {"a", "b", "c", "d"}
+
+
+def test_segpipe_schedule_needs_no_other_process_and_leaves_none(workspace, tmp_path):
+    log = tmp_path / "schedule.log"
+    command = [sys.executable, "-m", "segpipe.cli.main", "schedule", "--cron", "* * * * *"]
+    with background(
+        command, log, cwd=workspace, env={k: v for k, v in environment(tmp_path).items() if k != "PREFECT_HOME"}
+    ) as process:
+        wait_for(lambda: (workspace / "d.txt").exists(), 240, log)
+        assert re.search(r"next run: \w+ \d{4}-\d\d-\d\d \d\d:\d\d UTC", log.read_text())
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert any("prefect" in " ".join(child.cmdline()) for child in family)
+        process.terminate()
+        process.wait(40)
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert alive == []
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--cron", "whenever"], ["--cron", "0 2 * * 1", "--timezone", "Atlantis/Capital"]]
+)
+def test_a_schedule_that_means_nothing_is_refused_before_anything_starts(workspace, arguments):
+    command = [sys.executable, "-m", "segpipe.cli.main", "schedule", *arguments]
+    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "not a schedule" in done.stderr
+    assert not (workspace / ".segpipe" / "prefect-schedule" / "server.log").exists()
