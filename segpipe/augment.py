@@ -59,7 +59,7 @@ def build_augment(strength: Strength, channels: int, dtype: str, patch: int, fre
     contrast relative to the window's own mean and deviation, and comes back as float32.
     free_orientation: the images have no up and down (cells under a microscope, not streets).
     """
-    import albumentations as A  # noqa: N812
+    import albumentations as A
     import cv2
 
     cv2.setNumThreads(0)  # one small window at a time: threads would only fight those of the training step
@@ -84,7 +84,9 @@ def build_augment(strength: Strength, channels: int, dtype: str, patch: int, fre
         steps += [A.GaussNoise(std_range=(0.01, 0.05), p=amounts.degrade)]
     compose = A.Compose(steps)
 
-    def augment(image: np.ndarray, labels: npt.NDArray[np.uint8], seed: int) -> tuple[np.ndarray, npt.NDArray[np.uint8]]:
+    def augment(
+        image: np.ndarray, labels: npt.NDArray[np.uint8], seed: int
+    ) -> tuple[np.ndarray, npt.NDArray[np.uint8]]:
         draws = np.random.default_rng(seed)
         # One state for all steps: `set_random_seed` would start each step at the same draw and tie them to each other.
         compose.set_random_state(draws, random.Random(seed))  # noqa: S311

@@ -86,7 +86,9 @@ def family(name: str) -> Family:
     if name not in FAMILIES:
         near = difflib.get_close_matches(name, FAMILIES, n=1)
         fix = f"did you mean `{near[0]}`?" if near else "`segpipe families` says what each one is"
-        raise ConfigError("no such model family", where=PARAMS_FILE, found=name, expected=" or ".join(FAMILIES), fix=fix)
+        raise ConfigError(
+            "no such model family", where=PARAMS_FILE, found=name, expected=" or ".join(FAMILIES), fix=fix
+        )
     return FAMILIES[name]
 
 

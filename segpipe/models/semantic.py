@@ -46,7 +46,12 @@ def _build(architecture: str, config: EncoderConfig, in_channels: int, n_classes
     import segmentation_models_pytorch as smp
 
     encoder = resolve_encoder(config.encoder)
-    arguments: dict[str, Any] = {"encoder_name": encoder, "encoder_weights": None, "in_channels": in_channels, "classes": n_classes}
+    arguments: dict[str, Any] = {
+        "encoder_name": encoder,
+        "encoder_weights": None,
+        "in_channels": in_channels,
+        "classes": n_classes,
+    }
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of encoder names that are mapped on purpose

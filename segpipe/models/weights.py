@@ -51,7 +51,11 @@ def resolve_encoder(name: str) -> str:
         return f"tu-{bare}"
     known = dict.fromkeys([*(n.removeprefix("timm-") for n in own), *timm.list_models()])
     near = difflib.get_close_matches(name, known, n=3)
-    fix = f"did you mean {' or '.join(near)}?" if near else "name an encoder of segmentation_models_pytorch or of timm, such as resnet34"
+    fix = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else "name an encoder of segmentation_models_pytorch or of timm, such as resnet34"
+    )
     raise ConfigError(f"unknown encoder `{name}`", fix=fix)
 
 
@@ -155,14 +159,20 @@ def _file_state(path: Path) -> Weights:
             expected="auto, imagenet, none, or the path of a .safetensors or .pth file",
         )  # fmt: skip
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ConfigError(
             f"holds no weights that can be read safely: {_first_line(error)}", where=path,
             fix="save the encoder's state_dict as .safetensors",
         ) from error  # fmt: skip
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ConfigError("is no state_dict of tensors", where=path, fix="save the encoder's state_dict as .safetensors")
+        raise ConfigError(
+            "is no state_dict of tensors", where=path, fix="save the encoder's state_dict as .safetensors"
+        )
     return {key.removeprefix("encoder."): tensor for key, tensor in state.items()}
 
 

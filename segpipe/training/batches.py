@@ -48,7 +48,11 @@ class Crops:
         self._classes = [index for index, holders in enumerate(self._holders) if len(holders)]
         self._window = window_edge(self.recipe.augment, self.recipe.patch)
         self._augment = build_augment(
-            self.recipe.augment, plan.normalisation.channels, plan.dtype, self.recipe.patch, self.recipe.free_orientation
+            self.recipe.augment,
+            plan.normalisation.channels,
+            plan.dtype,
+            self.recipe.patch,
+            self.recipe.free_orientation,
         )
 
     def __getitem__(self, position: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
@@ -68,9 +72,7 @@ class Crops:
         epoch, place = divmod(position, len(self.reader))
         return int(_epoch_order(self.plan.seed, epoch, len(self.reader))[place])
 
-    def _place(
-        self, labels: npt.NDArray[np.uint8], wanted: int | None, draws: np.random.Generator
-    ) -> tuple[int, int]:
+    def _place(self, labels: npt.NDArray[np.uint8], wanted: int | None, draws: np.random.Generator) -> tuple[int, int]:
         """Top and left of the window: anywhere, or so that a pixel of the wanted class lies in its middle half."""
         ends = [max(0, size - self._window) for size in labels.shape]
         if wanted is None:
@@ -102,7 +104,13 @@ def cut(
 
 
 def batches(
-    crops: Crops, recipe: Recipe, workers: int, first_step: int = 0, last_step: int | None = None, rank: int = 0, ranks: int = 1
+    crops: Crops,
+    recipe: Recipe,
+    workers: int,
+    first_step: int = 0,
+    last_step: int | None = None,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """The batches of steps `first_step` .. `last_step` - 1, in order: images (N, C, P, P) float32, labels (N, P, P) uint8.
 

@@ -41,13 +41,24 @@ def choose_recipe(
     rate = wanted.learning_rate or round(LEARNING_RATE * (batch / BATCH) ** 0.5, 6)
     weights = choose_class_weights(fingerprint.class_pixels["train"], wanted.class_balance)
     size = f"{fingerprint.height.median} x {fingerprint.width.median}"
-    reasons["patch"] = "as set" if wanted.patch else f"{patch} pixels: images are {size} (typically), and 256 see enough around a pixel"
-    reasons["batch"] = "as set" if wanted.batch else f"{batch}: enough for steady statistics, small enough for many steps"
-    reasons["learning rate"] = "as set" if wanted.learning_rate else f"{rate:g}: {LEARNING_RATE:g} for a batch of {BATCH}, by the root of the batch"
-    reasons["class weights"] = f"1 / frequency to the power of {wanted.class_balance:g}: {min(weights):.2f} to {max(weights):.2f}"
-    reasons["orientation"] = (
-        f"classes above and below differ by {difference:.0%} of pixels: "
-        + ("no up and down, so flips and quarter turns are used" if free else "the images have an up and a down")
+    reasons["patch"] = (
+        "as set"
+        if wanted.patch
+        else f"{patch} pixels: images are {size} (typically), and 256 see enough around a pixel"
+    )
+    reasons["batch"] = (
+        "as set" if wanted.batch else f"{batch}: enough for steady statistics, small enough for many steps"
+    )
+    reasons["learning rate"] = (
+        "as set"
+        if wanted.learning_rate
+        else f"{rate:g}: {LEARNING_RATE:g} for a batch of {BATCH}, by the root of the batch"
+    )
+    reasons["class weights"] = (
+        f"1 / frequency to the power of {wanted.class_balance:g}: {min(weights):.2f} to {max(weights):.2f}"
+    )
+    reasons["orientation"] = f"classes above and below differ by {difference:.0%} of pixels: " + (
+        "no up and down, so flips and quarter turns are used" if free else "the images have an up and a down"
     )
     return Recipe(
         steps=1, patch=patch, batch=batch, learning_rate=rate, weight_decay=wanted.weight_decay, warmup_steps=0,
@@ -59,7 +70,8 @@ def choose_recipe(
 def choose_normalisation(fingerprint: Fingerprint, pretrained: Preprocessing | None) -> Normalisation:
     """The window and the mean and deviation within it.
 
-    8-bit RGB for pretrained weights: what the weights were trained on. Everything else: the window between the 0.5 and 99.5 percentiles of the training images, then their own mean and deviation.
+    8-bit RGB for pretrained weights: what the weights were trained on. Everything else: the window between the 0.5 and 99.5
+    percentiles of the training images, then their own mean and deviation.
     """
     if pretrained is not None and fingerprint.channels == 3 and fingerprint.dtype == "uint8":
         return Normalisation(low=(0.0,) * 3, high=(255.0,) * 3, mean=pretrained.mean, std=pretrained.std)

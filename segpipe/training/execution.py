@@ -90,9 +90,7 @@ def settings(wanted: TrainParams, device: str) -> list[Setting]:
     ]
 
 
-def count_steps(
-    kind: str, amount: float, n_train: int, batch: int, ms_step: float, ms_val: float
-) -> tuple[int, int]:
+def count_steps(kind: str, amount: float, n_train: int, batch: int, ms_step: float, ms_val: float) -> tuple[int, int]:
     """Steps and validations for a budget. Seconds include start-up, validations (at most a tenth, but one) and checkpoints."""
     if kind != "seconds":
         steps = max(1, round(amount if kind == "steps" else amount * n_train / batch))
@@ -169,10 +167,17 @@ class Race:
         del stepper
         gc.collect()
         if not all(bool(torch.isfinite(loss)) for loss in losses):
-            return Timing(setting=setting, ms_per_step=round(least, 1), loss_difference=None, verdict="refused: its loss is not finite")
+            return Timing(
+                setting=setting,
+                ms_per_step=round(least, 1),
+                loss_difference=None,
+                verdict="refused: its loss is not finite",
+            )
         difference = float(losses[0]) / self.reference - 1 if self.reference else 0.0
         verdict = _AGREES if abs(difference) <= LOSS_TOLERANCE else "refused: its loss is not that of fp32"
-        return Timing(setting=setting, ms_per_step=round(least, 1), loss_difference=round(difference, 5), verdict=verdict)
+        return Timing(
+            setting=setting, ms_per_step=round(least, 1), loss_difference=round(difference, 5), verdict=verdict
+        )
 
     def _compiled(self, best: Timing | None) -> list[Timing]:
         """The winner again, compiled, where the budget may repay it; refused where it does not."""
@@ -189,7 +194,11 @@ class Race:
             return [Timing(setting=setting, ms_per_step=None, loss_difference=None, verdict=verdict)]
         cost, gain = time.perf_counter() - began, 1 - (timing.ms_per_step or math.inf) / best.ms_per_step
         if timing.verdict == _AGREES and gain * budget < cost:
-            timing = timing.model_copy(update={"verdict": f"refused: compiling takes {cost:.0f} s and would save {max(gain, 0) * budget:.0f} s"})
+            timing = timing.model_copy(
+                update={
+                    "verdict": f"refused: compiling takes {cost:.0f} s and would save {max(gain, 0) * budget:.0f} s"
+                }
+            )
         return [timing]
 
 

@@ -52,7 +52,11 @@ def train(plan: Plan, fingerprint: Fingerprint, shards: Path, out: Path, live_di
     from segpipe.data.shards import ShardReader
 
     if plan.data_hash != fingerprint.data_hash:
-        raise DataError("the plan was made for other data", where=f"plans/{plan.candidate}.json", fix=f"segpipe plan {plan.candidate}")
+        raise DataError(
+            "the plan was made for other data",
+            where=f"plans/{plan.candidate}.json",
+            fix=f"segpipe plan {plan.candidate}",
+        )
     readers = ShardReader(shards, "train"), ShardReader(shards, "val")
     train_on(plan, fingerprint.classes, *readers, out, live_dir, checkpoints)
 
@@ -97,7 +101,14 @@ class _Run:
     """One training: the loop and what it keeps an eye on."""
 
     def __init__(
-        self, plan: Plan, stepper: Stepper, segmenter: Segmenter, val: Reader, checkpoints: Path, best: Weights, state: State
+        self,
+        plan: Plan,
+        stepper: Stepper,
+        segmenter: Segmenter,
+        val: Reader,
+        checkpoints: Path,
+        best: Weights,
+        state: State,
     ) -> None:
         assert plan.recipe is not None
         self.plan, self.recipe, self.stepper, self.segmenter, self.val = plan, plan.recipe, stepper, segmenter, val
@@ -114,9 +125,17 @@ class _Run:
             _log(live, entry)
         fabric = self.stepper.fabric
         stream = batches(
-            Crops(train, plan), recipe, plan.execution.workers, state.step, rank=fabric.global_rank, ranks=fabric.world_size
+            Crops(train, plan),
+            recipe,
+            plan.execution.workers,
+            state.step,
+            rank=fabric.global_rank,
+            ranks=fabric.world_size,
         )
-        with Progress(f"train {plan.candidate}", recipe.steps, state.step) as progress, _interruptible() as asked_to_stop:
+        with (
+            Progress(f"train {plan.candidate}", recipe.steps, state.step) as progress,
+            _interruptible() as asked_to_stop,
+        ):
             for number, (images, labels) in enumerate(stream, state.step):
                 self._losses.append(self.stepper.step(number, images, labels, plan.seed))
                 state.step = number + 1
@@ -241,7 +260,7 @@ def _interruptible() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, _: FrameType | None) -> None:
         asked.set()

@@ -14,9 +14,11 @@ from segpipe.training.plan import Machine, Plan
 
 
 def choose_device(accelerator: str) -> str:
-    """"cpu" or "cuda" for `train.accelerator`. Raises MissingError where a GPU is asked for and there is none."""
+    """ "cpu" or "cuda" for `train.accelerator`. Raises MissingError where a GPU is asked for and there is none."""
     if accelerator == "gpu" and not torch.cuda.is_available():
-        raise MissingError("no CUDA device here", where="train.accelerator", fix="set it to auto or cpu, or use a machine with a GPU")
+        raise MissingError(
+            "no CUDA device here", where="train.accelerator", fix="set it to auto or cpu, or use a machine with a GPU"
+        )
     return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
 
@@ -78,7 +80,9 @@ def check_plan(plan: Plan) -> None:
     if planned.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("the plan needs a GPU, and there is none here", where=f"plans/{plan.candidate}.json", fix=fix)
     if plan.execution.setting.precision == "bf16" and not has_bf16(planned.device):
-        raise ConfigError("the plan computes in bfloat16, which this machine does not", where=f"plans/{plan.candidate}.json", fix=fix)
+        raise ConfigError(
+            "the plan computes in bfloat16, which this machine does not", where=f"plans/{plan.candidate}.json", fix=fix
+        )
     here = this_machine(planned.device)
     if here.memory_mib < plan.execution.peak_memory_mib:
         raise ConfigError(
@@ -86,7 +90,9 @@ def check_plan(plan: Plan) -> None:
             found=f"{here.memory_mib:,} MiB", expected=f"{plan.execution.peak_memory_mib:,}", fix=fix,
         )  # fmt: skip
     if planned.device == "cpu" and here.threads < planned.threads:
-        say(f"note: planned for {planned.threads} threads, {here.threads} are here: training takes longer than planned ({fix})")
+        say(
+            f"note: planned for {planned.threads} threads, {here.threads} are here: training takes longer than planned ({fix})"
+        )
     if (here.processor, here.torch) != (planned.processor, planned.torch):
         say(
             f"note: planned on {planned.processor} with torch {planned.torch}; here are {here.processor} and torch {here.torch}: "

@@ -35,7 +35,11 @@ class Setting(_Part):
     compile: bool = False
 
     def __str__(self) -> str:
-        words = [self.precision, "channels-last" if self.channels_last else "contiguous", "compiled" if self.compile else ""]
+        words = [
+            self.precision,
+            "channels-last" if self.channels_last else "contiguous",
+            "compiled" if self.compile else "",
+        ]
         return " ".join(w for w in words if w)
 
 
@@ -124,7 +128,9 @@ class Plan(_Part):
     @property
     def sha256(self) -> str:
         """Identity of the plan: what is computed and how, without what was merely measured on the way or said about it."""
-        exact = self.model_dump_json(exclude={"reasons": True, "execution": {"timings", "ms_per_step", "ms_per_validation", "peak_memory_mib"}})
+        exact = self.model_dump_json(
+            exclude={"reasons": True, "execution": {"timings", "ms_per_step", "ms_per_validation", "peak_memory_mib"}}
+        )
         return sha256_bytes(exact.encode())
 
     def write(self, path: Path) -> None:
@@ -203,7 +209,11 @@ def _plan_network(
     )
     own = draft.normalisation.high != (255.0,) * fingerprint.channels
     reasons["normalisation"] = (
-        "intensity window and mean of the training images" if own or not pretrained else "what the encoder's weights were trained on"
+        "intensity window and mean of the training images"
+        if own or not pretrained
+        else "what the encoder's weights were trained on"
     )
     found = measure(draft, network, wanted, fingerprint.classes, train, val)
-    return draft.model_copy(update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons})
+    return draft.model_copy(
+        update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
+    )

@@ -61,7 +61,7 @@ class Stepper:
         )
         self.fabric.launch()
         self.format = torch.channels_last if setting.channels_last else torch.contiguous_format
-        self.network = network.to(self.fabric.device, memory_format=self.format)
+        self.network = network.to(self.fabric.device).to(memory_format=self.format)
         if setting.compile:
             self.network.compile()
         self.loss = SegmentationLoss(recipe.class_weights, recipe.dice_weight).to(self.fabric.device)

@@ -1,0 +1,160 @@
+"""The Segmenter and what it is made of, against brute force. Engines here are toys whose answer is known for every pixel."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from segpipe.errors import ConfigError, DataError, MissingError
+from segpipe.inference.preprocess import Normalisation, fit_channels, pad_to_multiple
+from segpipe.inference.segmenter import Segmenter, SegmenterSpec, argmax, softmax
+from segpipe.inference.tiling import predict_tiled, starts, window
+from segpipe.inference.trained import load_trained
+from segpipe.samples import ClassTable
+
+UNIT = Normalisation(low=(0.0,), high=(1.0,), mean=(0.0,), std=(1.0,))
+
+
+class Pixelwise:
+    """Class scores that depend on the pixel alone: any tiling must give the same answer."""
+
+    name = "toy"
+
+    def __init__(self):
+        self.shapes = []
+
+    def __call__(self, batch):
+        self.shapes.append(batch.shape)
+        x = batch[:, :1]
+        return np.concatenate([x, 1 - x, np.full_like(x, 0.6)], 1).astype(np.float32)
+
+
+def make(stride=32, tile=64, overlap=16):
+    spec = SegmenterSpec(
+        candidate="toy", family="unet", classes=ClassTable.from_names(["a", "b", "c"]), normalisation=UNIT,
+        stride=stride, tile=tile, overlap=overlap,
+    )  # fmt: skip
+    return Segmenter(spec, Pixelwise())
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.sampled_from([1, 16, 32]))
+@settings(max_examples=30, deadline=None)
+def test_any_size_gives_the_answer_of_every_pixel(height, width, stride):
+    """Smaller than the stride, smaller than a tile in one direction only, larger than tiles: all the same."""
+    image = np.random.default_rng(height * 1000 + width).random((height, width)).astype(np.float32)
+    segmenter = make(stride)
+    prediction = segmenter.predict(image, probabilities=True)
+    scores = np.stack([image, 1 - image, np.full_like(image, 0.6)])
+    np.testing.assert_array_equal(prediction.class_ids, scores.argmax(0))
+    np.testing.assert_allclose(prediction.probabilities, softmax(scores), atol=1e-5)
+    assert all(h % stride == 0 and w % stride == 0 for _, _, h, w in segmenter.engine.shapes)
+
+
+def test_memory_is_bounded_by_tiles_not_by_the_image():
+    segmenter = make(tile=64)
+    segmenter.predict(np.zeros((500, 300), np.float32))
+    assert {shape[2:] for shape in segmenter.engine.shapes} == {(64, 64)}
+
+
+@given(st.integers(1, 400), st.integers(2, 80), st.integers(0, 40))
+def test_tiles_cover_an_axis_and_end_with_it(length, tile, overlap):
+    overlap = min(overlap, tile - 1)
+    begins = starts(length, tile, overlap)
+    covered = np.zeros(max(length, tile), bool)
+    for begin in begins:
+        covered[begin : begin + tile] = True
+    assert covered.all() and begins == sorted(set(begins)) and (begins[-1] + tile == length or length <= tile)
+    assert all(b - a <= tile - overlap for a, b in pairwise(begins))
+
+
+def test_overlapping_tiles_are_a_weighted_mean():
+    """Against the sum written out, with an engine that answers differently in every tile."""
+    rng = np.random.default_rng(0)
+    chw = rng.random((1, 40, 52), np.float32)
+    answers = iter(rng.random((100, 1, 2, 16, 16), np.float32))
+    given_answers = []
+
+    def predict(_):
+        given_answers.append(next(answers))
+        return given_answers[-1]
+
+    bands = list(predict_tiled(chw, predict, 2, 16, 6))
+    got = np.concatenate([band for _, band in bands], 1)
+    total, weight = np.zeros((2, 40, 52)), np.zeros((40, 52))
+    places = [(y, x) for y in starts(40, 16, 6) for x in starts(52, 16, 6)]
+    for (y, x), answer in zip(places, given_answers, strict=True):
+        total[:, y : y + 16, x : x + 16] += answer[0] * window(16)
+        weight[y : y + 16, x : x + 16] += window(16)
+    np.testing.assert_allclose(got, total / weight, rtol=1e-5)
+    assert [top for top, _ in bands] == starts(40, 16, 6)
+
+
+@given(
+    hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 6), st.integers(1, 8), st.integers(1, 8)),
+        elements=st.floats(-5, 5, width=16),
+    )
+)
+def test_argmax_is_numpys_ties_included(scores):
+    np.testing.assert_array_equal(argmax(scores), scores.argmax(0))
+
+
+@given(hnp.arrays(np.float32, (3, 4, 5), elements=st.floats(-500, 500, width=32)))
+def test_softmax_is_torchs(scores):
+    np.testing.assert_allclose(softmax(scores), torch.softmax(torch.from_numpy(scores), 0).numpy(), atol=1e-6)
+
+
+@given(st.sampled_from(["uint8", "uint16", "float32"]), st.integers(1, 4))
+def test_normalisation_by_its_definition(dtype, channels):
+    rng = np.random.default_rng(channels)
+    image = (rng.random((6, 7, channels)) * 250).astype(dtype)
+    low, high = rng.random(channels) * 10, 20 + rng.random(channels) * 100
+    mean, std = rng.random(channels), 0.1 + rng.random(channels)
+    normalisation = Normalisation(low=tuple(low), high=tuple(high), mean=tuple(mean), std=tuple(std))
+    expected = ((image.astype(float) - low) / (high - low) - mean) / std
+    got = normalisation.apply(image)
+    assert got.dtype == np.float32 and got.flags.c_contiguous
+    np.testing.assert_allclose(got, expected.transpose(2, 0, 1), rtol=1e-4, atol=1e-4)
+
+
+def test_a_normalisation_that_divides_by_nothing_is_refused():
+    with pytest.raises(ValueError, match="high must be above low"):
+        Normalisation(low=(1.0,), high=(1.0,), mean=(0.0,), std=(1.0,))
+    with pytest.raises(ValueError, match="one number a channel"):
+        Normalisation(low=(1.0, 2.0), high=(3.0,), mean=(0.0,), std=(1.0,))
+
+
+def test_channels_are_fitted_only_where_nothing_is_lost():
+    rng = np.random.default_rng(0)
+    rgb, grey = rng.random((4, 5, 3)), rng.random((4, 5))
+    assert fit_channels(grey, 3).shape == (4, 5, 3)
+    np.testing.assert_array_equal(fit_channels(fit_channels(grey, 3), 1)[..., 0], grey)
+    np.testing.assert_array_equal(fit_channels(np.dstack([rgb, np.ones((4, 5))]), 3), rgb)
+    for image, channels in [(rgb, 1), (rgb, 4), (np.zeros((4, 5, 2)), 3), (np.zeros((0, 5, 3)), 3), (np.zeros(4), 1)]:
+        with pytest.raises(DataError):
+            fit_channels(image, channels)
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.sampled_from([1, 16, 32]), st.sampled_from([0, 64]))
+def test_padding_reaches_the_multiple_and_no_further(height, width, stride, least):
+    chw = np.random.default_rng(0).random((2, height, width), np.float32)
+    padded = pad_to_multiple(chw, stride, least)
+    for have, want in zip(padded.shape[1:], (height, width), strict=True):
+        assert have % stride == 0 and have >= max(want, least) and have - max(want, least) < stride
+    np.testing.assert_array_equal(padded[:, :height, :width], chw)
+
+
+def test_a_folder_without_a_model_says_what_to_do(tmp_path):
+    with pytest.raises(MissingError, match="no model here"):
+        load_trained(tmp_path)
+    make().spec.write(tmp_path)
+    with pytest.raises(MissingError, match="segpipe train toy"):
+        load_trained(tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ConfigError, match=r"do not fit segmenter\.json"):
+        load_trained(tmp_path)

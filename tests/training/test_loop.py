@@ -1,0 +1,219 @@
+import json
+import os
+import signal
+import threading
+import time
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from segpipe.errors import ConfigError, DataError, SegpipeError
+from segpipe.files import sha256_file
+from segpipe.inference.trained import load_trained
+from segpipe.training import loop
+from segpipe.training.checkpoint import FILE, State, load_checkpoint, save_checkpoint
+from segpipe.training.loop import set_up, train, train_on
+from segpipe.training.plan import Plan, Setting
+from segpipe.training.scoring import confusion, score_confusion, score_split
+from segpipe.training.stepper import Stepper, learning_rate
+
+from .conftest import CLASSES, fingerprint_of, make_plan, make_recipe
+
+
+def run(folder, plan, readers) -> str:
+    train_on(plan, CLASSES, *readers, folder / "out", folder / "live", folder / "checkpoints")
+    return sha256_file(folder / "out" / "weights.safetensors")
+
+
+@pytest.fixture
+def readers(train_reader, val_reader):
+    return train_reader, val_reader
+
+
+def test_what_a_training_leaves_behind(tmp_path, readers):
+    plan = make_plan()
+    run(tmp_path, plan, readers)
+    history = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert [entry["step"] for entry in history["train"]] == [1, 2, 3, 4, 5, 6]
+    assert [entry["step"] for entry in history["val"]] == [3, 6]
+    assert history["best_score"] == max(entry["iou_macro"] for entry in history["val"])
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "history.json",
+        "segmenter.json",
+        "weights.safetensors",
+    ]
+    assert (tmp_path / "live" / "metrics.json").exists()
+    curve = (tmp_path / "live" / "plots" / "metrics" / "train" / "loss.tsv").read_text().splitlines()
+    assert len(curve) == 7
+    assert list((tmp_path / "checkpoints").glob("*")) == [], "a training that ended needs no checkpoint"
+    segmenter = load_trained(tmp_path / "out")
+    assert segmenter.spec.lineage["plan"] == plan.sha256
+    score = score_split(segmenter, readers[1])
+    assert score.iou_macro == pytest.approx(history["best_score"], abs=1e-4), "what was kept is what was scored"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [Setting(precision="fp32", channels_last=False), Setting(precision="bf16", channels_last=True)],
+    ids=str,
+)
+def test_the_same_plan_gives_the_same_bytes_also_after_a_kill(tmp_path, readers, setting, monkeypatch):
+    plan = make_plan(setting, checkpoint_every=2)
+    whole = run(tmp_path / "a", plan, readers)
+    assert run(tmp_path / "b", plan, readers) == whole, "two runs differ"
+
+    class Killed(BaseException):
+        pass
+
+    step = Stepper.step
+
+    def killed_at_five(self, number, *rest):
+        if number == 5:
+            raise Killed
+        return step(self, number, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "step", killed_at_five)
+        with pytest.raises(Killed):
+            run(tmp_path / "c", plan, readers)
+    assert (tmp_path / "c" / "checkpoints" / FILE).exists()
+    steps = []
+    monkeypatch.setattr(
+        Stepper, "step", lambda self, number, *rest: (steps.append(number), step(self, number, *rest))[1]
+    )
+    assert run(tmp_path / "c", plan, readers) == whole, "a resumed run differs from one that was not interrupted"
+    assert steps == [4, 5], "it went on from the checkpoint after step 4"
+    assert (tmp_path / "a/out/history.json").read_bytes() == (tmp_path / "c/out/history.json").read_bytes()
+
+
+def test_a_checkpoint_of_another_plan_is_left_alone(tmp_path, readers, capfd):
+    first = make_plan()
+    save_checkpoint(tmp_path, first.sha256, set_up(first), {}, State(step=3))
+    other = make_plan(learning_rate=1e-3)
+    assert load_checkpoint(tmp_path, other.sha256, set_up(other)) is None
+    assert "another plan" in capfd.readouterr().err
+    (tmp_path / FILE).write_bytes(b"torn")
+    assert load_checkpoint(tmp_path, first.sha256, set_up(first)) is None
+    assert "can't be read" in capfd.readouterr().err
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_the_signal_handlers_as_they_were(tmp_path, readers, monkeypatch):
+    plan = make_plan(steps=50, val_every=50)
+    step = Stepper.step
+
+    def interrupted(self, number, *rest):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+        return step(self, number, *rest)
+
+    monkeypatch.setattr(Stepper, "step", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, plan, readers)
+    assert signal.getsignal(signal.SIGINT) is before
+    with safe_open(tmp_path / "checkpoints" / FILE, framework="pt") as file:
+        assert json.loads(file.metadata()["segpipe"])["state"]["step"] == 3
+
+
+def test_training_runs_outside_the_main_thread(tmp_path, readers):
+    failures = []
+
+    def work():
+        try:
+            run(tmp_path, make_plan(steps=1, val_every=1), readers)
+        except Exception as error:  # noqa: BLE001
+            failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not failures and (tmp_path / "out" / "weights.safetensors").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path, readers, monkeypatch):
+    monkeypatch.setattr(Stepper, "step", lambda *_: torch.tensor(float("nan")))
+    with pytest.raises(SegpipeError, match=r"diverged.*train\.learning_rate to 0\.0005"):
+        run(tmp_path, make_plan(), readers)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_for_other_data_is_refused(tmp_path, readers, monkeypatch):
+    monkeypatch.setattr("segpipe.data.shards.ShardReader", lambda *_: readers[0])
+    with pytest.raises(DataError, match="other data"):
+        train(make_plan(), fingerprint_of(readers[0], data_hash="e" * 64), tmp_path, tmp_path, tmp_path, tmp_path)
+
+
+def test_other_first_weights_than_planned_are_refused():
+    plan = make_plan().model_copy(update={"encoder_sha256": "0" * 64})
+    with pytest.raises(ConfigError, match=r"not those that the plan was made with.*segpipe plan tiny --refresh"):
+        set_up(plan)
+
+
+def test_the_classical_family_is_fitted(tmp_path, readers):
+    plan = make_plan(family="kmeans").model_copy(update={"recipe": None, "execution": None, "options": {"clusters": 8}})
+    run(tmp_path / "a", plan, readers)
+    run(tmp_path / "b", plan, readers)
+    assert (tmp_path / "a/out/weights.safetensors").read_bytes() == (
+        tmp_path / "b/out/weights.safetensors"
+    ).read_bytes()
+    score = score_split(load_trained(tmp_path / "a" / "out"), readers[1])
+    history = json.loads((tmp_path / "a" / "out" / "history.json").read_text())
+    assert score.iou_macro == pytest.approx(history["best_score"], abs=1e-6) and score.iou_macro > 0.4
+    assert (tmp_path / "a" / "live" / "metrics.json").exists()
+
+
+def test_it_learns(tmp_path, readers):
+    plan = make_plan(steps=60, batch=4, val_every=60, learning_rate=4e-3, warmup_steps=5, ema=0.8, augment="off")
+    run(tmp_path, plan, readers)
+    history = json.loads((tmp_path / "out" / "history.json").read_text())
+    losses = [entry["loss"] for entry in history["train"]]
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5]) and history["best_score"] > 0.5
+
+
+def test_learning_rate_rises_then_falls_to_nothing():
+    recipe = make_recipe(steps=100, warmup_steps=10, learning_rate=1.0)
+    rates = [learning_rate(s, recipe) for s in range(100)]
+    assert rates[:3] == pytest.approx([0.1, 0.2, 0.3]) and max(rates) == pytest.approx(1.0)
+    assert all(a >= b for a, b in pairwise(rates[9:])) and 0 < rates[-1] < 1e-3
+    assert rates[55] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_the_running_average_is_one():
+    """Against the recursion written out, for weights, statistics of normalisation layers and their counters."""
+    plan = make_plan(ema=0.6)
+    stepper = set_up(plan)
+    by_hand = {k: v.clone() for k, v in stepper.average.state_dict().items()}
+    images, labels = torch.randn(2, 3, 64, 64), torch.randint(0, 3, (2, 64, 64), dtype=torch.uint8)
+    for number in range(8):
+        stepper.step(number, images, labels, 0)
+        decay = min(0.6, (1 + number) / (10 + number))
+        for key, value in stepper.network.state_dict().items():
+            by_hand[key] = decay * by_hand[key] + (1 - decay) * value if value.is_floating_point() else value.clone()
+    for key, value in stepper.average.state_dict().items():
+        torch.testing.assert_close(value, by_hand[key], atol=1e-5, rtol=1e-4)
+
+
+def test_without_a_running_average_the_weights_themselves_are_kept():
+    stepper = set_up(make_plan(ema=0.0))
+    assert stepper.average is stepper.network
+
+
+def test_confusion_and_score_by_hand():
+    truth = np.array([[0, 0, 1], [1, 255, 1]], np.uint8)
+    predicted = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
+    counts = confusion(truth, predicted, 3)
+    np.testing.assert_array_equal(counts, [[1, 1, 0], [1, 2, 0], [0, 0, 0]])
+    score = score_confusion(counts)
+    assert score.iou_macro == pytest.approx((1 / 3 + 2 / 4) / 2) and score.pixel_accuracy == pytest.approx(3 / 5)
+    assert score_confusion(np.zeros((3, 3), np.int64)).iou_macro == 0
+
+
+def test_a_plan_survives_its_file(tmp_path):
+    plan = make_plan()
+    plan.write(tmp_path / "tiny.json")
+    assert Plan.read(tmp_path / "tiny.json") == plan
+    assert loop.WEIGHTS_FILE == "weights.safetensors"

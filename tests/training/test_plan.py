@@ -1,0 +1,232 @@
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segpipe.config import Params
+from segpipe.errors import ConfigError, MissingError
+from segpipe.inference.preprocess import Normalisation
+from segpipe.models.weights import Preprocessing
+from segpipe.training import execution, machine
+from segpipe.training.choices import (
+    choose_class_weights,
+    choose_normalisation,
+    choose_patch,
+    top_bottom_difference,
+)
+from segpipe.training.execution import CHOSEN, START_UP_S, Race, count_steps, fastest, settings
+from segpipe.training.machine import check_plan, choose_device, this_machine
+from segpipe.training.plan import Plan, Setting, Timing, explain, plan_on
+
+from .conftest import MemoryReader, draw, fingerprint_of, make_plan
+
+SMALL = {"encoder": "mobilenetv3_small_050", "encoder_weights": "none"}
+
+
+def params(train=None, **candidate):
+    return Params.model_validate(
+        {"train": train or {}, "candidates": {"net": {"family": "unet", **SMALL, **candidate}}}
+    )
+
+
+@pytest.fixture(scope="module")
+def planned():
+    train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
+    wanted = params({"budget": "3 steps", "patch": 64, "batch": 2})
+    return plan_on("net", wanted, fingerprint_of(train), train, val)
+
+
+def test_a_plan_says_what_when_and_why(planned, tmp_path):
+    assert planned.recipe.steps == 3 and planned.recipe.val_every == 1
+    chosen = [t for t in planned.execution.timings if t.verdict == CHOSEN]
+    assert [t.setting for t in chosen] == [planned.execution.setting]
+    assert abs(chosen[0].loss_difference) <= execution.LOSS_TOLERANCE
+    text = explain(planned)
+    assert all(name in text for name in planned.reasons) and CHOSEN in text
+    planned.write(tmp_path / "net.json")
+    assert Plan.read(tmp_path / "net.json") == planned
+    assert planned.encoder_sha256 is None, "random weights follow from the seed"
+
+
+def test_a_plan_is_strict(tmp_path):
+    content = json.loads(make_plan().model_dump_json())
+    content["recipe"]["stepz"] = 4
+    (tmp_path / "tiny.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"unknown key `recipe\.stepz`.*did you mean `steps`"):
+        Plan.read(tmp_path / "tiny.json")
+    with pytest.raises(MissingError, match="segpipe plan other"):
+        Plan.read(tmp_path / "other.json")
+
+
+def test_identity_is_of_what_is_computed_not_of_what_was_measured():
+    plan = make_plan()
+    slower = plan.model_copy(
+        update={"execution": plan.execution.model_copy(update={"ms_per_step": 9.0}), "reasons": {"a": "b"}}
+    )
+    other = plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"steps": 7})})
+    bf16 = make_plan(Setting(precision="bf16", channels_last=False))
+    assert slower.sha256 == plan.sha256 and len({plan.sha256, other.sha256, bf16.sha256}) == 3
+
+
+def test_a_classical_family_has_no_steps(train_reader):
+    wanted = Params.model_validate({"candidates": {"base": {"family": "kmeans"}}})
+    plan = plan_on("base", wanted, fingerprint_of(train_reader), train_reader, train_reader)
+    assert plan.recipe is None and plan.execution is None and plan.options["clusters"]
+    assert "fitted" in explain(plan)
+    check_plan(plan)
+
+
+def test_settings_that_are_set_are_not_raced():
+    assert settings(params({"precision": "bf16", "channels_last": True}).train, "cpu") == [
+        Setting(precision="bf16", channels_last=True)
+    ]
+    assert len(settings(params({"precision": "fp32"}).train, "cpu")) == 2
+
+
+def test_a_network_that_needs_two_images_says_so(train_reader):
+    wanted = params({"batch": 1}, family="deeplabv3plus")
+    with pytest.raises(ConfigError, match=r"train\.batch.*fewer than 2"):
+        plan_on("net", wanted, fingerprint_of(train_reader), train_reader, train_reader)
+
+
+@given(st.floats(30, 86_400), st.floats(1, 5000), st.floats(1, 600_000), st.integers(1, 2000), st.integers(1, 32))
+def test_a_budget_of_seconds_is_kept(seconds, ms_step, ms_val, n_train, batch):
+    steps, validations = count_steps("seconds", seconds, n_train, batch, ms_step, ms_val)
+    assert 1 <= validations <= min(10, steps)
+    took = START_UP_S + (steps * ms_step + validations * ms_val) / 1000
+    if steps > 1:  # a step and a look at the result are the least that can be had
+        assert 0.985 * seconds - 2 * ms_step / 1000 <= took <= seconds
+        assert validations == 1 or validations * ms_val / 1000 <= 0.1 * seconds
+
+
+def test_budgets_of_steps_and_epochs():
+    assert count_steps("steps", 500, 100, 8, 1.0, 1.0)[0] == 500
+    assert count_steps("epochs", 40, 123, 8, 1.0, 1.0)[0] == 615
+
+
+def timing(verdict, ms):
+    return Timing(
+        setting=Setting(precision="fp32", channels_last=False), ms_per_step=ms, loss_difference=0.0, verdict=verdict
+    )
+
+
+def test_the_fastest_that_agrees_wins():
+    assert (
+        fastest(
+            [timing("agrees", 5.0), timing("agrees", 3.0), timing("refused: its loss is not that of fp32", 1.0)]
+        ).ms_per_step
+        == 3.0
+    )
+    assert fastest([timing("refused", 1.0)]) is None
+
+
+def test_a_setting_whose_loss_is_off_is_refused(train_reader, monkeypatch):
+    """The race must notice a fast setting that computes something else."""
+    plan = make_plan()
+    network = torch.nn.Conv2d(3, 3, 1)
+    from segpipe.training.batches import Crops
+    from segpipe.training.stepper import Stepper
+
+    step = Stepper.step
+
+    def wrong_in_bf16(self, number, images, labels, seed):
+        return step(self, number, images * (3 if self.setting.precision == "bf16" else 1), labels, seed)
+
+    monkeypatch.setattr(Stepper, "step", wrong_in_bf16)
+    monkeypatch.setattr(execution, "has_bf16", lambda _: True)
+    timings = Race(
+        plan, network, Crops(train_reader, plan), "cpu", params({"budget": "1h", "compile": False}).train
+    ).run()
+    assert {t.setting.precision: t.verdict.split(":")[0] for t in timings if t.setting.channels_last}[
+        "bf16"
+    ] == "refused"
+    assert next(t for t in timings if t.verdict == CHOSEN).setting.precision == "fp32"
+
+
+def test_normalisation_for_pretrained_weights_is_theirs_only_where_it_fits(train_reader):
+    theirs = Preprocessing((0.5,) * 3, (0.25,) * 3)
+    fingerprint = fingerprint_of(train_reader)
+    assert choose_normalisation(fingerprint, theirs) == Normalisation(
+        low=(0,) * 3, high=(255,) * 3, mean=(0.5,) * 3, std=(0.25,) * 3
+    )
+    sixteen = MemoryReader([draw(i, channels=2, dtype="uint16") for i in range(4)])
+    own = choose_normalisation(fingerprint_of(sixteen), theirs)
+    pixels = torch.cat([torch.from_numpy(own.apply(s.image)).flatten(1) for s in sixteen.samples], 1)
+    torch.testing.assert_close(pixels.mean(1), torch.zeros(2), atol=1e-3, rtol=0)
+    torch.testing.assert_close(pixels.std(1), torch.ones(2), atol=1e-3, rtol=0)
+
+
+def test_a_constant_channel_has_a_normalisation(train_reader):
+    flat = fingerprint_of(train_reader, low=[7.0] * 3, high=[7.0] * 3, mean=[7.0] * 3, std=[0.0] * 3)
+    assert choose_normalisation(flat, None).apply(train_reader[0].image).shape[0] == 3
+
+
+@pytest.mark.parametrize(("size", "patch"), [(30, 64), (72, 64), (160, 160), (209, 192), (4000, 256)])
+def test_patch_follows_the_images(train_reader, size, patch):
+    sizes = {"min": size, "median": size, "max": size}
+    assert (
+        choose_patch(fingerprint_of(train_reader, height=sizes, width={"min": 1, "median": size + 9, "max": 9999}))
+        == patch
+    )
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=2, max_size=12), st.floats(0, 1))
+def test_class_weights_average_to_one_over_pixels(pixels, balance):
+    weights = choose_class_weights(pixels, balance)
+    total = sum(pixels)
+    if total:
+        assert sum(w * p for w, p in zip(weights, pixels, strict=True)) / total == pytest.approx(1, rel=1e-3)
+        assert max(weights) <= 100.1 * min(weights)
+    assert all(w > 0 for w in weights)
+    if balance == 0:
+        assert weights == pytest.approx([1.0] * len(pixels))
+
+
+def test_class_weights_follow_frequency():
+    assert choose_class_weights([400, 100], 0.5)[1] == pytest.approx(
+        2 * choose_class_weights([400, 100], 0.5)[0], rel=1e-4
+    )
+
+
+def test_streets_have_an_up_and_a_down_and_cells_have_not():
+    cells = MemoryReader([draw(i) for i in range(40)])
+    streets = []
+    for i in range(8):
+        sample = draw(i)
+        labels = sample.labels.copy()
+        labels[40:] = 2
+        streets.append(type(sample)(sample.key, sample.image, labels))
+    assert top_bottom_difference(cells) < 0.1 < 0.5 < top_bottom_difference(MemoryReader(streets))
+
+
+def test_a_plan_that_this_machine_can_not_follow_stops(monkeypatch):
+    plan = make_plan(Setting(precision="bf16", channels_last=True))
+    monkeypatch.setattr(machine, "has_bf16", lambda _: False)
+    with pytest.raises(ConfigError, match=r"bfloat16.*segpipe plan tiny --refresh"):
+        check_plan(plan)
+    hungry = make_plan().model_copy(
+        update={
+            "execution": plan.execution.model_copy(
+                update={"peak_memory_mib": 1 << 40, "setting": Setting(precision="fp32", channels_last=False)}
+            )
+        }
+    )
+    with pytest.raises(ConfigError, match="more memory"):
+        check_plan(hungry)
+    if not torch.cuda.is_available():
+        other = plan.execution.machine.model_copy(update={"device": "cuda"})
+        with pytest.raises(ConfigError, match="needs a GPU"):
+            check_plan(plan.model_copy(update={"execution": plan.execution.model_copy(update={"machine": other})}))
+        with pytest.raises(MissingError, match="no CUDA device"):
+            choose_device("gpu")
+
+
+def test_a_plan_from_another_machine_goes_on_with_a_word(capfd):
+    plan = make_plan()
+    check_plan(plan)
+    assert "planned on any" in capfd.readouterr().err
+    here = this_machine("cpu")
+    check_plan(plan.model_copy(update={"execution": plan.execution.model_copy(update={"machine": here})}))
+    assert capfd.readouterr().err == ""
