@@ -108,7 +108,7 @@ def stop_tree(process: subprocess.Popen[bytes], grace_s: float = _GRACE_S) -> No
 
     The server's workers have sessions of their own, so that killing its process group would not reach them.
     """
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
     try:
         tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]

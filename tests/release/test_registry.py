@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from segpipe.errors import ConfigError, DataError, GateBlocked, MissingError
+from segpipe.files import sha256_bytes
 from segpipe.release import registry
 from segpipe.release.bless import BlessReport
 from segpipe.release.bundle import bundle_sha256
@@ -28,6 +29,15 @@ stages:
     cmd: echo made elsewhere
     deps: [selection.json]
     outs: [bundle]
+  ingest: {cmd: echo ingest, deps: [data]}
+  validate: {cmd: echo validate, deps: [data]}
+  prepare: {cmd: echo prepare, deps: [data]}
+  train:
+    foreach: [unet]
+    do:
+      cmd: mkdir -p models/${item} && cat data/x.txt plans/${item}.json > models/${item}/weights.safetensors
+      deps: [data, "plans/${item}.json"]
+      outs: ["models/${item}"]
 artifacts:
   segmenter: {path: bundle, type: model}
 """
@@ -55,6 +65,9 @@ def template(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
     (folder / "champion.json").write_text('{"version": null}\n')
     (folder / "plans").mkdir()
     (folder / "plans" / "unet.json").write_text("{}\n")
+    (folder / "data").mkdir()
+    (folder / "data" / "x.txt").write_text("images")
+    dvc(folder, "add", "--quiet", "data")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "-m", "start", options=["-c", "user.name=a", "-c", "user.email=a@b"])
     produce(folder, bundle)
@@ -176,6 +189,22 @@ def test_a_lost_or_damaged_copy_is_restored_from_the_cache(root: Path, bundles: 
     assert registry.live(root) is None, "what cannot be served is not promoted"
     report = verify(root, "v0.1.0")
     assert not report.ok and "cannot be fetched" in report.lines()[1]
+
+
+@pytest.mark.slow
+def test_a_rebuild_trains_again_by_the_pinned_plan(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are remade in a clone at the tag, whatever the workspace has become since."""
+    made = registry.find_version(root, make(root))
+    (root / "plans" / "unet.json").write_text('{"another": "plan"}')
+    told = verify(root, "v0.1.0", rebuild=True)
+    assert [check.ok for check in told.checks] == [True, True, True, False], told.lines()
+    expected = sha256_bytes(b"images" + b"{}\n")
+    assert f"gives weights {expected[:12]}" in told.lines()[-1]
+    monkeypatch.setattr(
+        "segpipe.release.verify.find_version", lambda *_: made.model_copy(update={"weights_sha256": expected})
+    )
+    assert verify(root, "v0.1.0", rebuild=True).ok
+    assert not (root / "models").exists() and (root / "plans" / "unet.json").read_text() == '{"another": "plan"}'
 
 
 @pytest.mark.slow

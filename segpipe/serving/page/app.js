@@ -142,9 +142,10 @@ function showAnswer() {
 
 function showClasses(classes) {
   const measured = state.answer !== null;
+  $("bar").hidden = !measured;
   $("bar").replaceChildren(...classes.map((c) => {
     const part = element("span", { title: c.name });
-    Object.assign(part.style, { flexGrow: measured ? c.share : 1, background: `rgb(${c.color})` });
+    Object.assign(part.style, { flexGrow: c.share ?? 0, background: `rgb(${c.color})` });
     return part;
   }));
   $("legend").replaceChildren(...classes.map((c, i) => {
