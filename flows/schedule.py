@@ -49,7 +49,7 @@ def serve(root: Path, cron: str, timezone: str = "UTC") -> None:
     """Serve the retrain flow until the process is ended, with a Prefect server of its own where the user runs none."""
     when = next_run(cron, timezone)
     retrain = load_flow(root, "retrain", quiet=False).retrain
-    with interruptible(), _server(root) as api, temporary_settings({PREFECT_API_URL: api}):
+    with interruptible(), _api(root) as api, temporary_settings({PREFECT_API_URL: api}):
         say(
             f"next run: {when:%A %Y-%m-%d %H:%M %Z} (runs and logs: {api.removesuffix('/api')}). Ctrl-C ends the schedule."
         )
@@ -57,14 +57,19 @@ def serve(root: Path, cron: str, timezone: str = "UTC") -> None:
         retrain.serve(name=DEPLOYMENT, schedule=schedule, parameters={"root": str(root)}, print_starting_message=False)
 
 
-@contextlib.contextmanager
-def _server(root: Path) -> Iterator[str]:
-    """The address of the user's Prefect API, or of one that lives as long as the block."""
+def _api(root: Path) -> contextlib.AbstractContextManager[str]:
+    """The address of the user's Prefect API, or of one that lives as long as the block.
+
+    The latter has a home of its own: `segpipe run` beside the schedule brings a server that must not share its database.
+    """
     if url := PREFECT_API_URL.value():
-        yield url
-        return
-    # a home of its own: `segpipe run` beside the schedule brings a server that must not share its database
-    home = root.resolve() / STATE_DIR / "prefect-schedule"
+        return contextlib.nullcontext(url)
+    return prefect_server(root.resolve() / STATE_DIR / "prefect-schedule")
+
+
+@contextlib.contextmanager
+def prefect_server(home: Path) -> Iterator[str]:
+    """A Prefect server on a free loopback port, its database in `home`; yields the address of its API once that answers."""
     home.mkdir(parents=True, exist_ok=True)
     log, port = home / "server.log", free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]

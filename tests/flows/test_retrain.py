@@ -20,18 +20,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory):
-    """One ephemeral Prefect server for all the tests here: it takes seconds to start."""
-    from segpipe.workspace import prefect_environment
+def server(tmp_path_factory):
+    """One Prefect server for all the tests here, in this process and in those that it starts: each start takes seconds."""
+    from flows.schedule import prefect_server
 
-    home = tmp_path_factory.mktemp("prefect")
-    os.environ.update({"PREFECT_HOME": str(home), "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true"})
-    os.environ.update(prefect_environment(home))
-    return home
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as api:
+        os.environ.update(PREFECT_API_URL=api)
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        with temporary_settings({PREFECT_API_URL: api}):
+            yield api
+    del os.environ["PREFECT_API_URL"]
 
 
 @pytest.fixture(scope="session")
-def retrain(prefect_home):
+def retrain(server):
     """The module flows/retrain.py."""
     from segpipe.cli.flows import load_flow
 
@@ -147,8 +150,7 @@ def segpipe(root, *arguments, **settings):
     )
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_no_process_and_the_next_one_goes_on(prefect_home, tmp_path, signum):
+def interrupt_and_go_on(tmp_path, signum, environment):
     code = (
         'import os,time,pathlib; again=pathlib.Path("pid").exists(); '
         'pathlib.Path("pid").write_text(str(os.getpid())); time.sleep(0 if again else 600); open("o","w").write("x")'
@@ -156,8 +158,8 @@ def test_an_interrupted_run_leaves_no_process_and_the_next_one_goes_on(prefect_h
     stages = {**fake.chain(), "slow": {"cmd": fake.python(code), "deps": ["d.txt"], "outs": ["o"]}}
     root = fake.make(tmp_path / "ws", stages)
     (root / "flows").symlink_to(ROOT / "flows")
-    first = segpipe(root, "run")
-    deadline = time.monotonic() + 120
+    first = segpipe(root, "run", env=environment)
+    deadline = time.monotonic() + 240
     while not (root / "pid").exists() and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     assert (root / "pid").exists(), first.communicate()
@@ -165,29 +167,41 @@ def test_an_interrupted_run_leaves_no_process_and_the_next_one_goes_on(prefect_h
     stage = psutil.Process(int((root / "pid").read_text()))
     assert stage in family
     first.send_signal(signum)
-    _, told = first.communicate(timeout=60)
+    _, told = first.communicate(timeout=120)
     assert first.returncode == 130, told
     assert "Traceback" not in told
     _, alive = psutil.wait_procs([stage, *family], timeout=20)
     assert alive == []
 
-    second = segpipe(root, "run", "--json")
-    out, told = second.communicate(timeout=120)
+    second = segpipe(root, "run", "--json", env=environment)
+    out, told = second.communicate(timeout=240)
     assert second.returncode == 0, told
     assert ran(json.loads(out)) == {"slow"}
 
 
-def test_the_flow_is_a_script_too(prefect_home, tmp_path):
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_leaves_no_process_and_the_next_one_goes_on(server, tmp_path, signum):
+    interrupt_and_go_on(tmp_path, signum, dict(os.environ))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_the_server_that_it_brought(tmp_path, signum):
+    interrupt_and_go_on(tmp_path, signum, {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")})
+    assert list((tmp_path / "ws" / ".segpipe" / "prefect").glob("*.db"))
+
+
+def test_the_flow_is_a_script_too(server, tmp_path):
     root = fake.make(tmp_path / "ws", fake.chain())
     command = [sys.executable, str(ROOT / "flows" / "retrain.py")]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert (root / "d.txt").exists()
     assert "Traceback" not in done.stderr
     (root / "dvc.yaml").write_text(
         f"stages: {{s: {{cmd: {json.dumps(fake.python('raise SystemExit(7)'))}, outs: [o]}}}}"
     )
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 7
     assert done.stderr.splitlines()[-1].startswith("error: stage s failed, exit code 7"), done.stderr
 
