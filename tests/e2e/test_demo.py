@@ -1,0 +1,181 @@
+"""The main job, end to end, by the commands that users type, on one demo workspace."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+
+import httpx
+import numpy as np
+import pytest
+
+from segpipe.data.images import encode_png
+from segpipe.files import sha256_file
+from tests.e2e.conftest import Demo, run
+
+pytestmark = pytest.mark.slow
+
+
+def live_version(demo: Demo) -> str:
+    models = json.loads(run("segpipe", "models", "--json", cwd=demo.root).out)
+    return next(m["version"] for m in models if "prod" in m["stages"])
+
+
+def wait_for(url: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.2)
+    pytest.fail(f"{url} did not answer within {seconds} s")
+
+
+def wait_until(condition, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.2)
+
+
+def test_the_demo_ends_in_a_promoted_model(demo):
+    selection = json.loads((demo.root / "selection.json").read_text())
+    assert selection["promotable"]
+    assert {g["name"]: g["verdict"] for g in selection["gates"]} == {"floor": "pass", "baseline": "pass", "champion": "pass"}
+    assert live_version(demo) == "v0.1.0"
+    said = demo.first.out + demo.first.err
+    for gate in selection["gates"]:
+        assert gate["sentence"].split(":")[0] in said
+    assert "segpipe report" in said and "segpipe serve" in said and "segpipe schedule" in said
+    report = demo.root / "reports" / "report.html"
+    assert report.stat().st_size < 8_000_000
+    assert "http://" not in report.read_text().replace("http://www.w3.org", "")
+
+
+def test_a_network_beats_kmeans_by_far_and_scores_are_what_the_models_page_says(demo):
+    scores = {
+        name: json.loads((demo.root / "evaluation" / name / "metrics.json").read_text())["iou"]["dataset"]["macro"]
+        for name in ("unet", "deeplabv3plus", "kmeans")
+    }
+    assert scores["kmeans"] < 0.75 < 0.8 < max(scores["unet"], scores["deeplabv3plus"])
+
+
+def test_the_second_time_nothing_is_done_twice(demo):
+    head = run("git", "rev-parse", "HEAD", cwd=demo.root).out
+    lock = (demo.root / "dvc.lock").read_bytes()
+    weights = (demo.root / "models" / "unet" / "weights.safetensors").stat().st_mtime_ns
+    run("segpipe", "demo", demo.root, cwd=demo.root.parent)
+    assert run("git", "rev-parse", "HEAD", cwd=demo.root).out == head
+    assert (demo.root / "dvc.lock").read_bytes() == lock
+    assert (demo.root / "models" / "unet" / "weights.safetensors").stat().st_mtime_ns == weights
+    again = json.loads(run("segpipe", "run", "--json", cwd=demo.root).out)
+    assert again["ran"] == {}
+    assert again["version"] == "v0.1.0"
+
+
+def test_dvc_users_find_what_they_expect(demo):
+    assert "up to date" in run("dvc", "status", cwd=demo.root).out
+    assert "train@unet" in run("dvc", "dag", cwd=demo.root).out
+    metrics = json.loads(run("dvc", "metrics", "show", "--json", cwd=demo.root).out)
+    files = {k.replace("\\", "/"): v for k, v in metrics[""]["data"].items()}
+    assert files["evaluation/unet/metrics.json"]["data"]["iou"]["dataset"]["macro"] > 0.8
+    assert "evaluation/kmeans/metrics.json" in files
+    run("dvc", "params", "diff", cwd=demo.root)
+    text = (demo.root / "params.yaml").read_text()
+    try:
+        (demo.root / "params.yaml").write_text(text.replace("budget: 40s", "budget: 41s"))
+        changed = json.loads(run("dvc", "params", "diff", "--json", cwd=demo.root).out)
+        assert changed["params.yaml"]["train.budget"] == {"old": "40s", "new": "41s"}
+    finally:
+        (demo.root / "params.yaml").write_text(text)
+    shown = json.loads(run("dvc", "exp", "show", "--json", cwd=demo.root).out)
+    assert "evaluation/unet/metrics.json" in json.dumps(shown)
+    plots = json.loads(run("dvc", "plots", "show", "--json", cwd=demo.root).out)
+    assert "confusion" in json.dumps(plots) and "loss" in json.dumps(plots)
+
+
+def test_a_second_clone_makes_the_same_weights(demo, clone):
+    run("segpipe", "data", "demo", cwd=clone)
+    run("dvc", "repro", "train@unet", cwd=clone)
+    name = "models/unet/weights.safetensors"
+    assert sha256_file(clone / name) == sha256_file(demo.root / name)
+    assert run("git", "status", "--porcelain", "plans", "data.dvc", "params.yaml", cwd=clone).out == ""
+
+
+def test_verify_takes_a_release_out_of_the_cache_and_finds_it_whole(demo):
+    done = run("segpipe", "verify", "v0.1.0", cwd=demo.root)
+    assert "v0.1.0" in done.out + done.err
+
+
+def test_serve_predict_new_release_and_rollback(demo, free_port, background, tmp_path):
+    base = f"http://127.0.0.1:{free_port}"
+    server = background("segpipe", "serve", "--port", str(free_port), cwd=demo.root, log=tmp_path / "serve.log")
+    wait_for(f"{base}/readyz")
+    image = sorted((demo.root / "data" / "images").iterdir())[3]
+
+    def ask() -> httpx.Response:
+        with image.open("rb") as stream:
+            return httpx.post(f"{base}/v1/segment", files={"image": (image.name, stream, "image/png")}, timeout=30)
+
+    first = ask()
+    assert first.status_code == 200
+    assert first.headers["x-model-version"] == "v0.1.0"
+    run("segpipe", "predict", image, "--out", tmp_path / "out", cwd=demo.root)
+    masks = [p for p in (tmp_path / "out").rglob("*.png") if "mask" in str(p.relative_to(tmp_path / "out"))]
+    assert first.content in [p.read_bytes() for p in masks]
+
+    text = httpx.post(f"{base}/v1/segment", files={"image": ("notes.txt", b"not an image", "text/plain")})
+    assert 400 <= text.status_code < 500
+    assert text.json()["error"]
+    lineage = httpx.get(f"{base}/v1/model").json()
+    assert lineage["version"] == "v0.1.0"
+    assert lineage["git_commit"] == run("git", "rev-parse", "segmenter@v0.1.0^{commit}", cwd=demo.root).out.strip()
+
+    params = demo.root / "params.yaml"
+    before = params.read_text()
+    params.write_text(
+        before.replace("budget: 40s", "budget: 30 steps").replace("  seed: 0\n  augment", "  seed: 1\n  augment")
+        .replace("champion: {metric: iou.dataset.macro, margin: 0.02}", "champion: null")
+        .replace("at_least: 0.3", "at_least: 0.05").replace("baseline: {metric: iou.dataset.macro, margin: 0.0}", "baseline: null")
+    )  # fmt: skip
+    assert json.loads(run("segpipe", "run", "--json", cwd=demo.root).out)["live"] == "v0.2.0"
+    wait_until(lambda: ask().headers["x-model-version"] == "v0.2.0")
+    second = ask()
+    assert second.status_code == 200
+    assert second.content != first.content
+
+    run("segpipe", "rollback", "--stage", "prod", cwd=demo.root)
+    wait_until(lambda: ask().headers["x-model-version"] == "v0.1.0")
+    assert ask().content == first.content
+    assert server.poll() is None, "the endpoint was restarted"
+    assert live_version(demo) == "v0.1.0"
+    server.send_signal(signal.SIGINT)
+    assert server.wait(30) in (0, 130, -signal.SIGINT)
+
+
+def test_own_images_from_a_folder_and_a_bad_one(demo, tmp_path):
+    source = tmp_path / "images-and-masks"
+    keys = sorted(p.name for p in (demo.root / "data" / "images").iterdir())[:40]
+    for part in ("images", "masks"):
+        (source / part).mkdir(parents=True)
+        for key in keys:
+            shutil.copy(demo.root / "data" / part / key, source / part / key)
+    run("segpipe", "init", "my-cells", "--data", source, "--format", "folder", cwd=tmp_path)
+    workspace = tmp_path / "my-cells"
+    bad = workspace / "data" / "masks" / keys[0]
+    bad.write_bytes(encode_png(np.full((3, 3), 9, np.uint8)))
+    failed = run("segpipe", "run", cwd=workspace, check=False)
+    assert failed.code == 3
+    assert keys[0].split(".")[0] in failed.err
+    assert "Traceback" not in failed.err + failed.out
+    shutil.copy(source / "masks" / keys[0], bad)
+    params = workspace / "params.yaml"
+    params.write_text(params.read_text().replace("budget: 2m", "budget: 2 steps").replace("at_least: 0.3", "at_least: 0.99"))
+    blocked = run("segpipe", "run", cwd=workspace, check=False)
+    assert blocked.code == 4
+    assert "floor" in (blocked.out + blocked.err).lower()
+    assert run("git", "tag", cwd=workspace).out == ""
