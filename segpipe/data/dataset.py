@@ -183,7 +183,12 @@ def whole_folder(target: Path, replace: bool) -> Iterator[Path]:
         yield fresh
         if target.exists():
             target.rename(old)
-        fresh.rename(target)
+        try:
+            fresh.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
 
 
 def read_samples(path: Path, keys: Collection[str]) -> dict[str, tuple[str | None, str | None]]:

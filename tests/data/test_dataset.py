@@ -134,3 +134,22 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (folder / "b").touch()
     assert [p.name for p in target.iterdir()] == ["b"]
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+def test_the_old_folder_comes_back_where_the_new_one_cannot_be_put(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "data"
+    target.mkdir()
+    (target / "a").touch()
+    rename = Path.rename
+
+    def fails(self: Path, to: Path) -> Path:
+        if self.name == "new":
+            raise OSError("no")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="no"), whole_folder(target, replace=True):
+        pass
+    assert [p.name for p in target.iterdir()] == ["a"]
