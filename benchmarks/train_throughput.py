@@ -142,7 +142,9 @@ def main() -> None:
         print(json.dumps(run(Plan.model_validate(job["plan"]), reader, job["steps"])))
         return
     plan = make_plan(arguments, reader)
-    print(f"{arguments.family} {arguments.encoder}, {arguments.batch} x {arguments.patch} x {arguments.patch}, {plan.execution.machine.processor}, {plan.execution.machine.threads} threads")  # fmt: skip
+    machine = plan.execution.machine
+    size = f"{arguments.batch} x {arguments.patch} x {arguments.patch}"
+    print(f"{arguments.family} {arguments.encoder}, {size}, {machine.processor}, {machine.threads} threads")
     print(f"measured setting: {plan.execution.setting}")
     best: dict[str, float] = {}
     for turn in range(arguments.turns):

@@ -21,7 +21,7 @@ from segpipe.training.stepper import Stepper, settle_process
 
 LOSS_TOLERANCE = 0.02
 """How far, relatively, the first loss under a setting may lie from that of fp32 contiguous."""
-START_UP_S = 9.0
+START_UP_S = 10.0
 """From the start of the `train` command to the first step: imports, the network, the first batches."""
 _CHECKPOINT_S = 30.0
 _COMPILE_BUDGET_S = {"cpu": 15 * 60.0, "cuda": 5 * 60.0}
@@ -58,7 +58,7 @@ def measure(
     setting = next(t.setting for t in timings if t.verdict == CHOSEN)
     workers = choose_workers(device)
     stepper = Stepper(copy.deepcopy(network), recipe, setting, device)
-    loop_s = min(4.0, 0.04 * amount) if kind == "seconds" else 4.0
+    loop_s = min(4.0, 0.04 * budget_seconds(wanted, next(t.ms_per_step or 0 for t in timings if t.verdict == CHOSEN)))
     ms_step = _time_loop(stepper, crops, workers, draft.seed, loop_s)
     ms_val = _time_validation(stepper, draft, classes, val)
     steps, validations = count_steps(kind, amount, len(train), recipe.batch, ms_step, ms_val)
@@ -138,13 +138,9 @@ class Race:
         winner = fastest(timings)
         return [t.model_copy(update={"verdict": CHOSEN}) if t is winner else t for t in timings]
 
-    def _budget_s(self, ms_step: float) -> float:
-        kind, amount = parse_budget(self.wanted.budget)
-        return amount if kind == "seconds" else amount * ms_step / 1000 * (1 if kind == "steps" else 15)
-
     def _seconds(self, best: Timing) -> float:
         """After how long no further setting is tried: when the next one could break the bound on the whole measurement."""
-        budget = self._budget_s(best.ms_per_step or 0)
+        budget = budget_seconds(self.wanted, best.ms_per_step or 0)
         return min(9.0, 0.06 * budget) if self.device == "cpu" else min(20.0, 0.1 * budget)
 
     def _reference_loss(self) -> float:
@@ -182,7 +178,7 @@ class Race:
     def _compiled(self, best: Timing | None) -> list[Timing]:
         """The winner again, compiled, where the budget may repay it; refused where it does not."""
         assert best is not None and best.ms_per_step is not None
-        budget = self._budget_s(best.ms_per_step)
+        budget = budget_seconds(self.wanted, best.ms_per_step)
         if self.wanted.compile != "auto" or budget < _COMPILE_BUDGET_S[self.device]:
             return []
         setting = best.setting.model_copy(update={"compile": True})
@@ -200,6 +196,12 @@ class Race:
                 }
             )
         return [timing]
+
+
+def budget_seconds(wanted: TrainParams, ms_step: float) -> float:
+    """About how long a budget lasts; an epoch is taken for 15 steps, since what is decided here is only how long to measure."""
+    kind, amount = parse_budget(wanted.budget)
+    return amount if kind == "seconds" else amount * ms_step / 1000 * (1 if kind == "steps" else 15)
 
 
 def fastest(timings: list[Timing]) -> Timing | None:

@@ -34,7 +34,6 @@ def settle_process(threads: int) -> None:
     time and pays for every page anew, which costs 10 to 25 % of a step; memory that is kept peaks no higher.
     """
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it; musl does not
         if mallopt is not None:
