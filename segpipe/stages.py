@@ -140,7 +140,7 @@ def validate(root: Path) -> None:
     findings, gx_result = validate_manifest(frame, fingerprint, params.validation)
     write_validation(paths.validation, findings, gx_result, frame, paths.data)
     errors = [f for f in findings if f.severity == "error"]
-    for finding in sorted(findings, key=lambda f: f.severity)[:20]:
+    for finding in findings[:20]:
         say(
             f"validate: {finding.severity}: {finding.file or 'dataset'}: {finding.found} (expected {finding.expected}). Fix: {finding.fix}"
         )
@@ -157,8 +157,9 @@ def validate(root: Path) -> None:
 
 def prepare(root: Path) -> None:
     """data/ + manifest -> splits.parquet and one set of memory-mapped shards a split."""
-    from segpipe.data.dataset import load_dataset, load_sample
+    from segpipe.data.dataset import load_dataset, load_samples
     from segpipe.data.manifest import read_manifest
+    from segpipe.data.manifest import usable as usable_rows
     from segpipe.data.shards import write_shards
     from segpipe.progress import track
 
@@ -168,17 +169,14 @@ def prepare(root: Path) -> None:
             "the data did not pass validation", where=paths.validation / "index.html", fix="mend what the page lists"
         )
     frame = read_manifest(_needs(paths.manifest, "ingest"))
-    usable = frame[frame["error"].isna() & frame["mask_path"].notna()]
+    usable = frame[usable_rows(frame)]
     dataset = load_dataset(paths.data)
     items = {item.key: item for item in dataset.items}
     staging = paths.shards.with_name(".shards")
     shutil.rmtree(staging, ignore_errors=True)
     for split, rows in usable.groupby("split", sort=True):
-        samples = (
-            load_sample(items[key], dataset.classes, params.data)
-            for key in track(rows["key"], f"prepare {split}", len(rows))
-        )
-        write_shards(staging, str(split), samples, len(dataset.classes))
+        samples = load_samples([items[key] for key in rows["key"]], dataset.classes, params.data)
+        write_shards(staging, str(split), track(samples, f"prepare {split}", len(rows)), len(dataset.classes))
     shutil.rmtree(paths.shards, ignore_errors=True)
     staging.rename(paths.shards)
     with atomic_path(paths.splits) as target:
