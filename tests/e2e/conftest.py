@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 
 BIN = Path(sys.executable).parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -25,28 +29,51 @@ class Finished:
     err: str
 
 
-def run(*command: str | Path, cwd: Path, timeout: float = 900, check: bool = True, env: dict[str, str] | None = None) -> Finished:
+def run(
+    *command: str | Path, cwd: Path, timeout: float = 900, check: bool = True, env: dict[str, str] | None = None
+) -> Finished:
     """Run a command with the environment's own programs first on the path."""
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | (env or {})
-    done = subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True, timeout=timeout, env=environment)
+    done = subprocess.run(
+        [str(c) for c in command], cwd=cwd, capture_output=True, text=True, timeout=timeout, env=environment
+    )
     if check and done.returncode:
-        pytest.fail(f"{' '.join(map(str, command))} ended with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        pytest.fail(
+            f"{' '.join(map(str, command))} ended with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        )
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
 @dataclass(frozen=True)
 class Demo:
-    """The demo workspace and how its making went."""
+    """The demo workspace, the checkout that it was made in, and how its making went."""
 
     root: Path
+    checkout: Path
     first: Finished
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    """`segpipe demo DIR`, in full."""
-    root = tmp_path_factory.mktemp("e2e") / "demo"
-    return Demo(root, run("segpipe", "demo", root, cwd=root.parent))
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This repository in an empty folder: what Git holds or would hold, and nothing else."""
+    target = tmp_path_factory.mktemp("e2e") / "segpipe"
+    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).out
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    run("git", "init", "-q", cwd=target)
+    run("git", "add", "-A", cwd=target)
+    run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-q", "-m", "Checkout", cwd=target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def demo(checkout: Path) -> Demo:
+    """`make demo`, in full: an environment of its own, the demo workspace, a promoted model, an endpoint that answered."""
+    bare = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    done = run("make", "demo", f"PYTHON={sys.executable}", cwd=checkout, env=bare)
+    return Demo(checkout / "demo", checkout, done)
 
 
 @pytest.fixture(scope="session")
@@ -95,9 +122,28 @@ def background() -> Iterator[Callable[..., subprocess.Popen[str]]]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def tool(name: str) -> str:
-    """The path of a program, or a skipped test."""
-    found = shutil.which(name)
-    if not found:
-        pytest.skip(f"{name} is not installed")
-    return found
+def release_second(demo: Demo) -> str:
+    """Train the demo for a moment, with another seed and no gates, so that there is a second version; what is live then."""
+    params = demo.root / "params.yaml"
+    text = (
+        params.read_text()
+        .replace("budget: 40s", "budget: 30 steps")
+        .replace("  seed: 0\n  augment", "  seed: 1\n  augment")
+    )
+    params.write_text(re.sub(r"(floor|baseline|champion): \{.*\}", r"\1: null", text))
+    return str(json.loads(run("segpipe", "run", "--json", cwd=demo.root).out)["live"])
+
+
+def wait_for(url: str, seconds: float = 60) -> None:
+    """Wait until a GET is answered with 200, or fail the test."""
+    import httpx
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.2)
+    pytest.fail(f"{url} did not answer within {seconds} s")

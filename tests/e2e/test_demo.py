@@ -13,7 +13,7 @@ import pytest
 
 from segpipe.data.images import encode_png
 from segpipe.files import sha256_file
-from tests.e2e.conftest import Demo, run
+from tests.e2e.conftest import Demo, release_second, run, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -21,18 +21,6 @@ pytestmark = pytest.mark.slow
 def live_version(demo: Demo) -> str:
     models = json.loads(run("segpipe", "models", "--json", cwd=demo.root).out)
     return next(m["version"] for m in models if "prod" in m["stages"])
-
-
-def wait_for(url: str, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if httpx.get(url).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.2)
-    pytest.fail(f"{url} did not answer within {seconds} s")
 
 
 def wait_until(condition, seconds: float = 20) -> None:
@@ -45,7 +33,11 @@ def wait_until(condition, seconds: float = 20) -> None:
 def test_the_demo_ends_in_a_promoted_model(demo):
     selection = json.loads((demo.root / "selection.json").read_text())
     assert selection["promotable"]
-    assert {g["name"]: g["verdict"] for g in selection["gates"]} == {"floor": "pass", "baseline": "pass", "champion": "pass"}
+    assert {g["name"]: g["verdict"] for g in selection["gates"]} == {
+        "floor": "pass",
+        "baseline": "pass",
+        "champion": "pass",
+    }
     assert live_version(demo) == "v0.1.0"
     said = demo.first.out + demo.first.err
     for gate in selection["gates"]:
@@ -68,7 +60,7 @@ def test_the_second_time_nothing_is_done_twice(demo):
     head = run("git", "rev-parse", "HEAD", cwd=demo.root).out
     lock = (demo.root / "dvc.lock").read_bytes()
     weights = (demo.root / "models" / "unet" / "weights.safetensors").stat().st_mtime_ns
-    run("segpipe", "demo", demo.root, cwd=demo.root.parent)
+    run("make", "demo", cwd=demo.checkout)
     assert run("git", "rev-parse", "HEAD", cwd=demo.root).out == head
     assert (demo.root / "dvc.lock").read_bytes() == lock
     assert (demo.root / "models" / "unet" / "weights.safetensors").stat().st_mtime_ns == weights
@@ -135,14 +127,7 @@ def test_serve_predict_new_release_and_rollback(demo, free_port, background, tmp
     assert lineage["version"] == "v0.1.0"
     assert lineage["git_commit"] == run("git", "rev-parse", "segmenter@v0.1.0^{commit}", cwd=demo.root).out.strip()
 
-    params = demo.root / "params.yaml"
-    before = params.read_text()
-    params.write_text(
-        before.replace("budget: 40s", "budget: 30 steps").replace("  seed: 0\n  augment", "  seed: 1\n  augment")
-        .replace("champion: {metric: iou.dataset.macro, margin: 0.02}", "champion: null")
-        .replace("at_least: 0.3", "at_least: 0.05").replace("baseline: {metric: iou.dataset.macro, margin: 0.0}", "baseline: null")
-    )  # fmt: skip
-    assert json.loads(run("segpipe", "run", "--json", cwd=demo.root).out)["live"] == "v0.2.0"
+    assert release_second(demo) == "v0.2.0"
     wait_until(lambda: ask().headers["x-model-version"] == "v0.2.0")
     second = ask()
     assert second.status_code == 200
@@ -174,7 +159,9 @@ def test_own_images_from_a_folder_and_a_bad_one(demo, tmp_path):
     assert "Traceback" not in failed.err + failed.out
     shutil.copy(source / "masks" / keys[0], bad)
     params = workspace / "params.yaml"
-    params.write_text(params.read_text().replace("budget: 2m", "budget: 2 steps").replace("at_least: 0.3", "at_least: 0.99"))
+    params.write_text(
+        params.read_text().replace("budget: 2m", "budget: 2 steps").replace("at_least: 0.3", "at_least: 0.99")
+    )
     blocked = run("segpipe", "run", cwd=workspace, check=False)
     assert blocked.code == 4
     assert "floor" in (blocked.out + blocked.err).lower()
