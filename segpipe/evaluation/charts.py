@@ -71,7 +71,7 @@ class CurveChart:
 
 
 def curve_charts(root: Path, candidates: list[str], width: float, height: float, margin: float) -> list[CurveChart]:
-    """A chart for each metric that dvclive wrote to training/NAME/plots/metrics; scores of the validation split come first."""
+    """A chart for each metric that dvclive wrote to training/NAME/plots/metrics; scores on val come first, then losses."""
     found: dict[str, list[Curve]] = {}
     for place, name in enumerate(candidates):
         folder = root / "training" / name / "plots" / "metrics"
@@ -81,7 +81,7 @@ def curve_charts(root: Path, candidates: list[str], width: float, height: float,
                 metric = path.relative_to(folder).with_suffix("").as_posix()
                 found.setdefault(metric, []).append(Curve(name, place, points))
     charts = []
-    for metric in sorted(found, key=lambda m: (not m.startswith("val"), "lr" in m or "rate" in m, m)):
+    for metric in sorted(found, key=lambda m: (not m.startswith("val"), "loss" not in m, m)):
         points = [p for curve in found[metric] for p in curve.points]
         x = Axis(min(p[0] for p in points), max(p[0] for p in points), margin, width - 8)
         y = axis([p[1] for p in points], height - 22, 8)

@@ -29,8 +29,16 @@ if TYPE_CHECKING:
 _ROWS_A_CLASS = 100
 """Rows of confusion.csv for each true class: a row is one percent of its pixels."""
 
-_TABLED = ("iou.", "dice.", "accuracy.", "precision.dataset.", "recall.dataset.")
-"""What metrics.json holds; the rest follows from per_image.parquet."""
+_TABLED = (
+    "iou.",
+    "dice.dataset.macro",
+    "dice.image.macro",
+    "dice.class.",
+    "accuracy.pixel",
+    "precision.dataset.macro",
+    "recall.dataset.macro",
+)
+"""What metrics.json holds. The rest follows from per_image.parquet; micro Dice, precision and recall are all the pixel accuracy."""
 
 
 def evaluate_candidate(
@@ -79,7 +87,8 @@ def score_images(segmenter: Segmenter, reader: ShardReader, label: str) -> Itera
 def metrics_table(found: Scores, split: str, params: EvaluateParams, val_score: float | None) -> dict[str, Any]:
     """metrics.json: numbers by `split.ratio.scope.average`, nested, as `dvc metrics show` and `dvc metrics diff` read them.
 
-    A score that does not exist (a class that is in no image) has no key. `interval` holds the bounds of the main metric.
+    A score that does not exist (a class that is in no image) has no key. `interval` holds the bounds of the main metric, at
+    the confidence that params.yaml asks for.
     """
     values = {k: v for k, v in scores(found.tally, found.classes).items() if k.startswith(_TABLED) and v is not None}
     table: dict[str, Any] = {"images": len(found.keys), "pixels": int(found.confusion.sum())}
@@ -87,8 +96,7 @@ def metrics_table(found: Scores, split: str, params: EvaluateParams, val_score: 
         _put(table, key.split(".", 2), round(value, 6))
     sure = interval(metric(MAIN_METRIC, found.classes), found.tally, found.groups, params.resamples, params.confidence)
     if not np.isnan(sure.low):
-        bounds = {"low": round(sure.low, 6), "high": round(sure.high, 6), "confidence": sure.confidence}
-        _put(table, ["interval", *MAIN_METRIC.split(".", 2)], bounds)
+        _put(table, ["interval", *MAIN_METRIC.split(".", 2)], {"low": round(sure.low, 6), "high": round(sure.high, 6)})
     out = {split: table}
     if val_score is not None:
         _put(out, ["val", *MAIN_METRIC.split(".", 2)], round(val_score, 6))

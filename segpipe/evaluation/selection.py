@@ -187,9 +187,9 @@ def _summary(ranking: list[Ranked], winner: Scores | None, verdicts: list[GateVe
     if winner is None:
         return "There is no winner: no candidate is a network."
     blocking = [v.name for v in verdicts if v.verdict != "pass"]
-    chosen = (
-        f"{winner.candidate} is the best of {len([r for r in ranking if r.kind == 'network'])} on the validation split"
-    )
+    networks = sum(r.kind == "network" for r in ranking)
+    place = f"the best of {networks} networks on the validation split" if networks > 1 else "the only network"
+    chosen = f"{winner.candidate} is {place}"
     if not blocking:
         return f"{chosen} and passes every gate." if verdicts else f"{chosen}; no gate is on."
     return f"{chosen}, but is held back by the {' and '.join(blocking)} gate{'s' if len(blocking) > 1 else ''}."

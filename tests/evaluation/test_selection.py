@@ -32,7 +32,7 @@ def test_the_best_network_on_val_wins_and_is_judged(
     assert top.test["iou.dataset.macro"] == pytest.approx(metrics["iou"]["dataset"]["macro"], abs=1e-6)
     assert top.interval.low < top.test["iou.dataset.macro"] < top.interval.high
     assert (found.test_images, found.data_hash, found.classes) == (20, "d" * 64, ["background", "cell", "nucleus"])
-    assert found.summary == "unet is the best of 2 on the validation split and passes every gate."
+    assert found.summary == "unet is the best of 2 networks on the validation split and passes every gate."
 
 
 def test_test_scores_never_choose(workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path) -> None:
