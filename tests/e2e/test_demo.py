@@ -50,7 +50,7 @@ def test_the_demo_ends_in_a_promoted_model(demo):
 
 def test_a_network_beats_kmeans_by_far_and_scores_are_what_the_models_page_says(demo):
     scores = {
-        name: json.loads((demo.root / "evaluation" / name / "metrics.json").read_text())["iou"]["dataset"]["macro"]
+        name: json.loads((demo.root / "evaluation" / name / "metrics.json").read_text())["test"]["iou"]["dataset"]["macro"]
         for name in ("unet", "deeplabv3plus", "kmeans")
     }
     assert scores["kmeans"] < 0.75 < 0.8 < max(scores["unet"], scores["deeplabv3plus"])
@@ -74,7 +74,7 @@ def test_dvc_users_find_what_they_expect(demo):
     assert "train@unet" in run("dvc", "dag", cwd=demo.root).out
     metrics = json.loads(run("dvc", "metrics", "show", "--json", cwd=demo.root).out)
     files = {k.replace("\\", "/"): v for k, v in metrics[""]["data"].items()}
-    assert files["evaluation/unet/metrics.json"]["data"]["iou"]["dataset"]["macro"] > 0.8
+    assert files["evaluation/unet/metrics.json"]["data"]["test"]["iou"]["dataset"]["macro"] > 0.8
     assert "evaluation/kmeans/metrics.json" in files
     run("dvc", "params", "diff", cwd=demo.root)
     text = (demo.root / "params.yaml").read_text()
