@@ -1,7 +1,5 @@
 """Promote a version, where that is to be recorded, approved or triggered in Prefect; `segpipe promote` does the same by hand."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -3,8 +3,8 @@
 Tasks are derived from DVC's graph; what a stage does is not known here. Runs as `segpipe run`, as `python flows/retrain.py`,
 and as the deployment of prefect.yaml.
 """
-
-from __future__ import annotations
+# No `from __future__ import annotations` where a flow is: a scheduled run gets the flow pickled by value, and Prefect then could
+# not tell what the names in its annotations mean.
 
 import contextlib
 import os

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from segpipe.cli.flows import interruptible, load_flow
+from segpipe.cli.flows import interruptible
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.pipeline import STATE_DIR, end_group
 from segpipe.progress import say
@@ -48,7 +49,8 @@ def next_run(cron: str, timezone: str) -> datetime:
 def serve(root: Path, cron: str, timezone: str = "UTC") -> None:
     """Serve the retrain flow until the process is ended, with a Prefect server of its own where the user runs none."""
     when = next_run(cron, timezone)
-    retrain = load_flow(root, "retrain", quiet=False).retrain
+    sys.path.insert(0, str(root / "flows"))  # a run is a process of its own, which imports the flow by its name
+    retrain = importlib.import_module("retrain").retrain
     with interruptible(), _api(root) as api, temporary_settings({PREFECT_API_URL: api}):
         say(
             f"next run: {when:%A %Y-%m-%d %H:%M %Z} (runs and logs: {api.removesuffix('/api')}). Ctrl-C ends the schedule."

@@ -1,7 +1,5 @@
 """Verify a version, where that is to be scheduled in Prefect; `segpipe verify` does the same by hand."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

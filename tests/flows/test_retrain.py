@@ -56,15 +56,16 @@ def test_stale_stages_run_once_and_a_second_run_does_nothing(retrain, tmp_path):
 
 
 def test_only_what_a_change_touches_runs_and_equal_bytes_end_the_chain(retrain, tmp_path):
-    root = fake.make(tmp_path / "ws", fake.chain())
+    stages = {name: stage for name, stage in fake.chain().items() if name in "ab"}
+    root = fake.make(tmp_path / "ws", stages)
     retrain.run(root)
     (root / "data" / "y.txt").write_text("a new file that stage a does not read")
     pointer = (root / "data.dvc").read_bytes()
     assert ran(retrain.run(root)) == {"a"}, "a wrote the same bytes again"
     assert (root / "data.dvc").read_bytes() != pointer, "the new data have been versioned"
     (root / "data" / "x.txt").write_text("other")
-    assert ran(retrain.run(root)) == {"a", "b", "c", "d"}
-    assert (root / "d.txt").read_text() == "OTHER"
+    assert ran(retrain.run(root)) == {"a", "b"}
+    assert (root / "b.txt").read_text() == "OTHER"
 
 
 def spans(names, resource=None):
@@ -126,10 +127,9 @@ def test_a_second_run_in_one_workspace_says_so(retrain, tmp_path):
     from segpipe.errors import BusyError
     from segpipe.workspace import lock
 
-    root = fake.make(tmp_path / "ws", fake.chain())
+    root = fake.make(tmp_path / "ws", {})
     with lock(root), pytest.raises(BusyError, match=f"process {os.getpid()} "):
         retrain.run(root)
-    assert ran(retrain.run(root)), "and when the first has ended, the next may go"
 
 
 def test_a_workspace_inside_another_repository_is_refused(retrain, tmp_path):
@@ -155,7 +155,8 @@ def interrupt_and_go_on(tmp_path, signum, environment):
         'import os,time,pathlib; again=pathlib.Path("pid").exists(); '
         'pathlib.Path("pid").write_text(str(os.getpid())); time.sleep(0 if again else 600); open("o","w").write("x")'
     )
-    stages = {**fake.chain(), "slow": {"cmd": fake.python(code), "deps": ["d.txt"], "outs": ["o"]}}
+    done = {"cmd": fake.copy("data/x.txt", "d.txt"), "deps": ["data"], "outs": ["d.txt"]}
+    stages = {"done": done, "slow": {"cmd": fake.python(code), "deps": ["d.txt"], "outs": ["o"]}}
     root = fake.make(tmp_path / "ws", stages)
     (root / "flows").symlink_to(ROOT / "flows")
     first = segpipe(root, "run", env=environment)
@@ -179,7 +180,12 @@ def interrupt_and_go_on(tmp_path, signum, environment):
     assert ran(json.loads(out)) == {"slow"}
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=SLOW), pytest.param(signal.SIGHUP, marks=SLOW)]
+)
 def test_an_interrupted_run_leaves_no_process_and_the_next_one_goes_on(server, tmp_path, signum):
     interrupt_and_go_on(tmp_path, signum, dict(os.environ))
 
@@ -192,15 +198,8 @@ def test_an_interrupted_run_ends_the_server_that_it_brought(tmp_path, signum):
 
 
 def test_the_flow_is_a_script_too(server, tmp_path):
-    root = fake.make(tmp_path / "ws", fake.chain())
+    root = fake.make(tmp_path / "ws", {"s": {"cmd": fake.python("raise SystemExit(7)"), "outs": ["o"]}})
     command = [sys.executable, str(ROOT / "flows" / "retrain.py")]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (root / "d.txt").exists()
-    assert "Traceback" not in done.stderr
-    (root / "dvc.yaml").write_text(
-        f"stages: {{s: {{cmd: {json.dumps(fake.python('raise SystemExit(7)'))}, outs: [o]}}}}"
-    )
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 7
     assert done.stderr.splitlines()[-1].startswith("error: stage s failed, exit code 7"), done.stderr
