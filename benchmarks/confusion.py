@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from segpipe.evaluation.metrics import confusion
+from segpipe.metrics import confusion
 from segpipe.samples import IGNORE
 
 Count = Callable[[np.ndarray, np.ndarray, int], np.ndarray]

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.errors import DataError
-from segpipe.evaluation.metrics import Counts
 from segpipe.files import read_bytes
+from segpipe.metrics import Counts
 
 _MOST_POINTS = 160
 """Points of a drawn curve; a longer one is thinned."""

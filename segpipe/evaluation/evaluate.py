@@ -16,10 +16,10 @@ import numpy as np
 from segpipe.config import EvaluateParams
 from segpipe.errors import DataError
 from segpipe.evaluation.gallery import Gallery, Picture, draw, legend, pick, save
-from segpipe.evaluation.metrics import MAIN_METRIC, Counts, confusion, macro, metric, micro, scores
 from segpipe.evaluation.scores import ImageScore, Scores, read_scores, write_scores
 from segpipe.evaluation.statistics import interval
 from segpipe.files import write_json, write_text
+from segpipe.metrics import MAIN_METRIC, Counts, confusion, macro, metric, micro, scores
 from segpipe.progress import track
 
 if TYPE_CHECKING:

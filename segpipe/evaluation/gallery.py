@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from segpipe.evaluation.metrics import Values
 from segpipe.files import read_json, write_bytes, write_json
+from segpipe.metrics import Values
 from segpipe.samples import IGNORE, ClassTable
 
 EDGE = 480

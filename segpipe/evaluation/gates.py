@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from segpipe.config import BaselineGate, ChampionGate, EvaluateParams, FloorGate, GateParams
-from segpipe.evaluation.metrics import Values, metric
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Interval, difference, interval
+from segpipe.metrics import Values, metric
 
 Verdict = Literal["pass", "fail", "cannot tell"]
 

@@ -15,10 +15,10 @@ from segpipe.config import Params
 from segpipe.evaluation.charts import Axis, axis, curve_charts, heat_cells, worst_confusions
 from segpipe.evaluation.gallery import Gallery, Picture, has_background
 from segpipe.evaluation.gates import describe
-from segpipe.evaluation.metrics import MAIN_METRIC, RATIOS, per_class
 from segpipe.evaluation.scores import Scores, read_scores
 from segpipe.evaluation.selection import Bounds, Selection
 from segpipe.files import read_bytes, read_json, write_text
+from segpipe.metrics import MAIN_METRIC, RATIOS, per_class
 
 if TYPE_CHECKING:
     from segpipe.data.manifest import Fingerprint

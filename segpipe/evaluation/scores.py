@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.errors import DataError, MissingError
-from segpipe.evaluation.metrics import MAIN_METRIC, Counts, Values, macro, metric, micro, tallies
 from segpipe.files import atomic_path
+from segpipe.metrics import MAIN_METRIC, Counts, Values, macro, metric, micro, tallies
 
 _BATCH = 64
 """Images whose confusion matrices are held at once while reading and writing."""
@@ -33,7 +33,7 @@ class ImageScore:
 class Scores:
     """A model's counts on a split.
 
-    tally: (images, 3, n_classes), see `segpipe.evaluation.metrics`. confusion: (n_classes, n_classes), summed over images.
+    tally: (images, 3, n_classes), see `segpipe.metrics`. confusion: (n_classes, n_classes), summed over images.
     lineage: hashes that the model's segmenter.json carries.
     """
 

@@ -16,10 +16,10 @@ from segpipe.config import EvaluateParams, Params
 from segpipe.errors import DataError
 from segpipe.evaluation.evaluate import score_images
 from segpipe.evaluation.gates import Champion, GateVerdict, judge
-from segpipe.evaluation.metrics import MAIN_METRIC, metric
 from segpipe.evaluation.scores import Scores, main_scores, read_scores
 from segpipe.evaluation.statistics import interval
 from segpipe.files import read_json
+from segpipe.metrics import MAIN_METRIC, metric
 
 if TYPE_CHECKING:
     from segpipe.data.manifest import Fingerprint

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.evaluation.metrics import Metric, Tallies, Values
+from segpipe.metrics import Metric, Tallies, Values
 
 SEED = 20_260
 """The intervals of a run are the same every time."""

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from segpipe.inference.engines import TorchEngine
 from segpipe.inference.segmenter import Segmenter, SegmenterSpec
-from segpipe.samples import IGNORE, ClassTable
+from segpipe.metrics import Counts, confusion, macro, micro, tallies
+from segpipe.samples import ClassTable
 from segpipe.training.batches import Reader
 from segpipe.training.plan import Plan
 from segpipe.training.stepper import Stepper
@@ -24,20 +24,10 @@ class Score:
     pixel_accuracy: float
 
 
-def confusion(truth: npt.NDArray[np.uint8], predicted: npt.NDArray[np.uint8], n_classes: int) -> npt.NDArray[np.int64]:
-    """Pixel counts (true class, predicted class), shape (n_classes, n_classes), without ignored pixels."""
-    pairs = truth.astype(np.int32) * n_classes + predicted
-    counts = np.bincount(pairs[truth != IGNORE], minlength=n_classes * n_classes)
-    return counts.reshape(n_classes, n_classes).astype(np.int64)
-
-
-def score_confusion(counts: npt.NDArray[np.int64]) -> Score:
+def score_confusion(counts: Counts) -> Score:
     """Scores of a confusion matrix; 0 where nothing was counted."""
-    hits, union = np.diag(counts), counts.sum(0) + counts.sum(1) - np.diag(counts)
-    seen = union > 0
-    if not seen.any():
-        return Score(0.0, 0.0)
-    return Score(float((hits[seen] / union[seen]).mean()), float(hits.sum() / counts.sum()))
+    tally = tallies(counts)
+    return Score(*(float(np.nan_to_num(value)) for value in (macro("iou", tally), micro("recall", tally))))
 
 
 def score_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int] | None = None) -> Score:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from segpipe.evaluation.metrics import Values, metric, tallies
 from segpipe.evaluation.statistics import Statistic, bootstrap, difference, interval, resampling_units, statistic
+from segpipe.metrics import Values, metric, tallies
 
 NAMES = ["background", "cell", "nucleus"]
 

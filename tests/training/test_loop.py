@@ -13,11 +13,12 @@ from safetensors import safe_open
 from segpipe.errors import ConfigError, DataError, SegpipeError
 from segpipe.files import sha256_file
 from segpipe.inference.trained import load_trained
+from segpipe.metrics import confusion
 from segpipe.training import loop
 from segpipe.training.checkpoint import FILE, State, load_checkpoint, save_checkpoint
 from segpipe.training.loop import set_up, train, train_on
 from segpipe.training.plan import Plan, Setting
-from segpipe.training.scoring import confusion, score_confusion, score_split
+from segpipe.training.scoring import score_confusion, score_split
 from segpipe.training.stepper import Stepper, learning_rate
 
 from .conftest import CLASSES, fingerprint_of, make_plan, make_recipe

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segpipe.errors import ConfigError
-from segpipe.evaluation.metrics import (
+from segpipe.metrics import (
     MAIN_METRIC,
     RATIOS,
     confusion,
