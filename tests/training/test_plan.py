@@ -163,7 +163,7 @@ def test_a_constant_channel_has_a_normalisation(train_reader):
     assert choose_normalisation(flat, None).apply(train_reader[0].image).shape[0] == 3
 
 
-@pytest.mark.parametrize(("size", "patch"), [(30, 64), (72, 64), (160, 160), (209, 192), (4000, 256)])
+@pytest.mark.parametrize(("size", "patch"), [(30, 64), (72, 64), (160, 160), (209, 192), (4000, 192)])
 def test_patch_follows_the_images(train_reader, size, patch):
     sizes = {"min": size, "median": size, "max": size}
     assert (
@@ -198,7 +198,7 @@ def test_streets_have_an_up_and_a_down_and_cells_have_not():
         labels = sample.labels.copy()
         labels[40:] = 2
         streets.append(type(sample)(sample.key, sample.image, labels))
-    assert top_bottom_difference(cells) < 0.1 < 0.5 < top_bottom_difference(MemoryReader(streets))
+    assert top_bottom_difference(cells) < 0.2 < 0.5 < top_bottom_difference(MemoryReader(streets))
 
 
 def test_a_plan_that_this_machine_can_not_follow_stops(monkeypatch):
