@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from segpipe.config import TrainParams, parse_budget
+from segpipe.errors import ConfigError
 from segpipe.samples import ClassTable
 from segpipe.training.batches import Crops, Reader, batches
 from segpipe.training.losses import SegmentationLoss
@@ -23,6 +24,8 @@ LOSS_TOLERANCE = 0.02
 """How far, relatively, the first loss under a setting may lie from that of fp32 contiguous."""
 START_UP_S = 10.0
 """From the start of the `train` command to the first step: imports, the network, the first batches."""
+LEAST_STEPS = 10
+"""What a wall-clock budget must allow."""
 _CHECKPOINT_S = 30.0
 _COMPILE_BUDGET_S = {"cpu": 15 * 60.0, "cuda": 5 * 60.0}
 """Compiling takes a minute or more; a shorter training can't repay it."""
@@ -91,13 +94,25 @@ def settings(wanted: TrainParams, device: str) -> list[Setting]:
 
 
 def count_steps(kind: str, amount: float, n_train: int, batch: int, ms_step: float, ms_val: float) -> tuple[int, int]:
-    """Steps and validations for a budget. Seconds include start-up, validations (at most a tenth, but one) and checkpoints."""
+    """Steps and validations for a budget. Seconds include start-up, validations (at most a tenth, but one) and checkpoints.
+
+    Raises ConfigError where a wall-clock budget leaves fewer than `LEAST_STEPS` steps: a number that such a model earns says
+    nothing of the model.
+    """
     if kind != "seconds":
         steps = max(1, round(amount if kind == "steps" else amount * n_train / batch))
         return steps, min(_VALIDATIONS, steps)
     left = max(0.0, amount - START_UP_S) * 1000
     validations = int(min(_VALIDATIONS, max(1.0, _VALIDATION_SHARE * left // max(ms_val, 1e-3))))
-    steps = max(1, int((left - validations * ms_val) / (ms_step * (1 + CHECKPOINT_SHARE))))
+    steps = int((left - validations * ms_val) / (ms_step * (1 + CHECKPOINT_SHARE)))
+    if steps < LEAST_STEPS:
+        needed = START_UP_S + (ms_val + LEAST_STEPS * ms_step * (1 + CHECKPOINT_SHARE)) / 1000
+        raise ConfigError(
+            "the budget is too short to learn anything", where="train.budget",
+            found=f"{amount:.0f} s, which is {max(0, steps)} steps of {ms_step:.0f} ms beside {ms_val / 1000:.1f} s for a validation",
+            expected=f"at least {math.ceil(needed)} s here",
+            fix="give it more, or plan again when nothing else keeps this machine busy",
+        )  # fmt: skip
     return steps, min(validations, steps)
 
 
