@@ -53,8 +53,13 @@ class StageFailed(SegpipeError):
 
 
 def tell(text: str, label: str = "") -> None:
-    """A line for whoever watches: Prefect's log of this run, and the terminal."""
-    get_run_logger().info(text)
+    """A line of the flow for whoever watches: Prefect's log of this run, and the terminal."""
+    get_run_logger().info(f"{label}: {text}" if label else text)
+    echo(text, label)
+
+
+def echo(text: str, label: str) -> None:
+    """A line for the terminal alone."""
     if _ECHO.is_set():
         say(f"{label:<20} {text}" if label else text)
 
@@ -199,7 +204,13 @@ def publish(summary: Mapping[str, Any]) -> None:
 @task(cache_policy=NO_CACHE, persist_result=False)
 def run_stage(root: Path, name: str, environment: Mapping[str, str], stop: threading.Event) -> StageRun | State[Any]:
     """One DVC stage in a process group of its own, its output in this task's log."""
-    run = pipeline.run_stage(root, name, lambda line: tell(line, name), stop=stop, environment=environment)
+    logger = get_run_logger()
+
+    def on_line(line: str) -> None:
+        logger.info(line)
+        echo(line, name)
+
+    run = pipeline.run_stage(root, name, on_line, stop=stop, environment=environment)
     return run if run.ok else Failed(message=run.error, data=run)
 
 

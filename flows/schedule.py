@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import os
 import subprocess
 import sys
@@ -16,17 +15,10 @@ from zoneinfo import ZoneInfo
 
 from segpipe.cli.flows import interruptible
 from segpipe.errors import ConfigError, SegpipeError
-from segpipe.pipeline import STATE_DIR, end_group
+from segpipe.pipeline import GRACE_S, STATE_DIR, end_group
 from segpipe.progress import say
 from segpipe.release.server import free_port
 from segpipe.workspace import prefect_environment
-
-if "prefect" not in sys.modules:  # Prefect reads its environment once, when it is imported
-    os.environ.update(prefect_environment(Path.cwd()))
-
-from prefect.schedules import Cron
-from prefect.server.schemas.schedules import CronSchedule
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 DEPLOYMENT = "scheduled"
 _STARTUP_S = 120.0
@@ -34,6 +26,8 @@ _STARTUP_S = 120.0
 
 def next_run(cron: str, timezone: str) -> datetime:
     """When a cron expression means next; ConfigError where it means nothing."""
+    from prefect.server.schemas.schedules import CronSchedule
+
     try:
         ZoneInfo(timezone)
         schedule = CronSchedule(cron=cron, timezone=timezone)
@@ -47,16 +41,42 @@ def next_run(cron: str, timezone: str) -> datetime:
 
 
 def serve(root: Path, cron: str, timezone: str = "UTC") -> None:
-    """Serve the retrain flow until the process is ended, with a Prefect server of its own where the user runs none."""
+    """Serve the retrain flow until the process is ended, with a Prefect server of its own where the user runs none.
+
+    Prefect's runner is a process below this one: asked to end, it waits for the run that it started. Here that run is ended, too.
+    """
     when = next_run(cron, timezone)
-    sys.path.insert(0, str(root / "flows"))  # a run is a process of its own, which imports the flow by its name
-    retrain = importlib.import_module("retrain").retrain
-    with interruptible(), _api(root) as api, temporary_settings({PREFECT_API_URL: api}):
-        say(
-            f"next run: {when:%A %Y-%m-%d %H:%M %Z} (runs and logs: {api.removesuffix('/api')}). Ctrl-C ends the schedule."
+    with interruptible(), _api(root) as api:
+        command = [sys.executable, str(root / "flows" / "schedule.py"), str(root), cron, timezone]
+        environment = os.environ | prefect_environment(root) | {"PREFECT_API_URL": api}
+        runner = subprocess.Popen(
+            command, cwd=root, env=environment, stdin=subprocess.DEVNULL, text=True, start_new_session=True
         )
-        schedule = Cron(cron, timezone=timezone)
-        retrain.serve(name=DEPLOYMENT, schedule=schedule, parameters={"root": str(root)}, print_starting_message=False)
+        try:
+            say(
+                f"next run: {when:%A %Y-%m-%d %H:%M %Z} (runs and logs: {api.removesuffix('/api')}). Ctrl-C ends the schedule."
+            )
+            code = runner.wait()
+        finally:
+            _end(runner)
+    raise SegpipeError(f"Prefect's runner ended by itself, with code {code}", fix="see its words above")
+
+
+def _end(runner: subprocess.Popen[str]) -> None:
+    """End the runner and the runs that it started; those get the time to end their stages."""
+    import psutil  # type: ignore[import-untyped]
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(runner.pid).children(recursive=True)
+        runner.kill()
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.terminate()
+        _, alive = psutil.wait_procs(family, timeout=2 * GRACE_S)
+        for member in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+    runner.wait()
 
 
 def _api(root: Path) -> contextlib.AbstractContextManager[str]:
@@ -64,6 +84,8 @@ def _api(root: Path) -> contextlib.AbstractContextManager[str]:
 
     The latter has a home of its own: `segpipe run` beside the schedule brings a server that must not share its database.
     """
+    from prefect.settings import PREFECT_API_URL
+
     if url := PREFECT_API_URL.value():
         return contextlib.nullcontext(url)
     return prefect_server(root.resolve() / STATE_DIR / "prefect-schedule")
@@ -105,3 +127,21 @@ def _wait_until_ready(process: subprocess.Popen[str], url: str, log: Path) -> No
     raise SegpipeError(
         "the Prefect server did not start", where=log, fix="see that log, or set PREFECT_API_URL to a server that runs"
     )
+
+
+def main(root: str, cron: str, timezone: str) -> None:
+    """Prefect's runner: `serve` starts it as a process of its own, with PREFECT_API_URL set."""
+    from prefect.schedules import Cron
+    from retrain import retrain  # type: ignore[import-not-found]  # the file beside this one: runs import it by that name, too
+
+    retrain.serve(
+        name=DEPLOYMENT,
+        schedule=Cron(cron, timezone=timezone),
+        parameters={"root": root},
+        print_starting_message=False,
+        limit=1,
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
