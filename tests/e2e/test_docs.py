@@ -143,7 +143,7 @@ def test_prefect_commands(commands, demo, background, tmp_path):
                 wait_for("http://127.0.0.1:4200/api/health", 120)
         else:
             run("bash", "-c", command, cwd=demo.root, env=env)
-    run("prefect", "deployment", "run", "retrain/retrain", "--watch", cwd=demo.root, env=env, timeout=300)
+    run("prefect", "deployment", "run", "retrain/weekly", "--watch", cwd=demo.root, env=env, timeout=300)
     states = httpx.post("http://127.0.0.1:4200/api/flow_runs/filter", json={}).json()
     done = [r for r in states if r["state_type"] == "COMPLETED"]
     assert done, states
