@@ -193,7 +193,7 @@ def publish(summary: Mapping[str, Any]) -> None:
         for row in selection["ranking"]
     ]
     create_table_artifact(rows, key="scores", description="Candidates on the test split, best first")
-    verdicts = [f"- **{gate['name']}**: {gate['verdict']}. {gate['sentence']}" for gate in selection["gates"]]
+    verdicts = [f"- **{gate['name']}**: {gate['sentence']}" for gate in selection["gates"]]
     outcome = f"Live: {summary['live'] or 'nothing'}; this run's version: {summary['version'] or 'none'}"
     create_markdown_artifact("\n".join(["# Verdicts", "", *verdicts, "", outcome]), key="verdicts")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ def tour(directory: Path) -> None:
     print(f"{summary['live']} is live. It was served once and asked for {answer['file']}:")
     print("  " + ", ".join(f"{share['name']} {share['share']:.1%}" for share in answer["classes"]))
     print(f"  drawn: {answer['overlay']}")
-    print("\nNext:")
+    print("\nNext" + (":" if shutil.which("segpipe") else f" (after `. {Path(sys.prefix) / 'bin' / 'activate'}`):"))
     for command in (f"cd {directory} && segpipe report --open", "segpipe serve", 'segpipe schedule --cron "0 2 * * 1"'):
         print(f"  {command}")
 
@@ -117,7 +119,7 @@ def _show_scores(selection: dict[str, Any]) -> None:
         rows.append([name, _number(row["test"][metric]), bounds, _number(row["val"])])
     print_table(["candidate", f"test {metric}", "interval", "validation"], rows)
     for gate in selection["gates"]:
-        print(f"{gate['verdict']}: {gate['sentence']}")
+        print(gate["sentence"])
     print()
 
 

@@ -129,7 +129,12 @@ class KMeans:
         from safetensors.numpy import save
 
         about = {"n_classes": self.n_classes, "smoothing": self.smoothing, "variance": self.variance}
-        tensors: dict[str, Any] = {"centroids": self.centroids, "cluster_class": self.cluster_class, "low": self.low, "high": self.high}
+        tensors: dict[str, Any] = {
+            "centroids": self.centroids,
+            "cluster_class": self.cluster_class,
+            "low": self.low,
+            "high": self.high,
+        }
         content = save(tensors, {"kmeans": json.dumps(about)})  # one key: the order of several is not fixed
         with atomic_path(path) as target:
             target.write_bytes(content)

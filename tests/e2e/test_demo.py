@@ -48,12 +48,14 @@ def test_the_demo_ends_in_a_promoted_model(demo):
     assert "http://" not in report.read_text().replace("http://www.w3.org", "")
 
 
-def test_a_network_beats_kmeans_by_far_and_scores_are_what_the_models_page_says(demo):
+def test_a_network_beats_kmeans_by_far(demo):
     scores = {
-        name: json.loads((demo.root / "evaluation" / name / "metrics.json").read_text())["test"]["iou"]["dataset"]["macro"]
+        name: json.loads((demo.root / "evaluation" / name / "metrics.json").read_text())["test"]["iou"]["dataset"][
+            "macro"
+        ]
         for name in ("unet", "deeplabv3plus", "kmeans")
     }
-    assert scores["kmeans"] < 0.75 < 0.8 < max(scores["unet"], scores["deeplabv3plus"])
+    assert scores["kmeans"] + 0.05 < scores["unet"] > 0.85
 
 
 def test_the_second_time_nothing_is_done_twice(demo):
