@@ -67,7 +67,7 @@ def make_fingerprint(reader: Cells) -> Fingerprint:
 
 def make_plan(arguments: argparse.Namespace, reader: Cells) -> Any:
     """The plan that `segpipe plan` would make."""
-    from segpipe.training.plan import plan_on
+    from segpipe.training.planner import plan_on
 
     candidate = {"family": arguments.family, "encoder": arguments.encoder, "encoder_weights": "none"}
     train = {"budget": "600 steps", "patch": arguments.patch, "batch": arguments.batch}

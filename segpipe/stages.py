@@ -190,7 +190,8 @@ def plan(root: Path, name: str, refresh: bool = False) -> None:
 
     DVC calls this when data or parameters changed; `refresh` is the user's word that the machine did, and keeps nothing either.
     """
-    from segpipe.training.plan import explain, make_plan
+    from segpipe.training.plan import explain
+    from segpipe.training.planner import make_plan
 
     paths, params = Paths(root), load_params(root)
     made = make_plan(name, params, _fingerprint(paths), _needs(paths.shards, "prepare"))

@@ -1,12 +1,11 @@
-"""The plan of a candidate: everything `train` needs, chosen from the data and measured on this machine, then pinned in Git.
-
-`make_plan` decides, `Plan` is what plans/C.json holds, `check_plan` says whether this machine can follow it.
+"""The plan of a candidate: everything `train` needs. `Plan` is what plans/C.json holds; `planner` makes one, `machine.check_plan`
+says whether this machine can follow it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,12 +14,7 @@ from segpipe.config import config_error
 from segpipe.errors import MissingError
 from segpipe.files import read_json, sha256_bytes, write_text
 from segpipe.inference.preprocess import Normalisation
-from segpipe.models.registry import Family, family, family_config
-
-if TYPE_CHECKING:
-    from segpipe.config import Params, TrainParams
-    from segpipe.data.manifest import Fingerprint
-    from segpipe.training.batches import Reader
+from segpipe.models.registry import Family, family
 
 
 class _Part(BaseModel):
@@ -159,61 +153,3 @@ def explain(plan: Plan) -> str:
             difference = "-" if t.loss_difference is None else f"{t.loss_difference:+.2%}"
             lines.append(f"{t.setting!s:<32}{ms:>10}  {difference:>12}  {t.verdict}")
     return "\n".join(lines)
-
-
-def make_plan(name: str, params: Params, fingerprint: Fingerprint, shards: Path) -> Plan:
-    """Plan how a candidate is trained: choose from settings and data, then measure on this machine.
-
-    shards: the folder that `prepare` wrote. Raises ConfigError or MissingError where a setting, the encoder or its weights
-    can't be.
-    """
-    from segpipe.data.shards import ShardReader
-
-    return plan_on(name, params, fingerprint, ShardReader(shards, "train"), ShardReader(shards, "val"))
-
-
-def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, val: Reader) -> Plan:
-    """`make_plan` on readers that are open."""
-    candidate, wanted = params.candidate(name), params.train_for(name)
-    config = family_config(candidate)
-    common: dict[str, Any] = {
-        "candidate": name, "family": candidate.family, "options": config.model_dump(mode="json"), "seed": wanted.seed,
-        "classes": len(fingerprint.classes), "dtype": fingerprint.dtype, "data_hash": fingerprint.data_hash,
-    }  # fmt: skip
-    if family(candidate.family).kind == "classical":
-        from segpipe.training.choices import choose_normalisation
-
-        reasons = {"training": f"{candidate.family} is fitted once to the training split, without steps"}
-        return Plan(**common, normalisation=choose_normalisation(fingerprint, None), reasons=reasons)
-    return _plan_network(common, config, wanted, fingerprint, train, val)
-
-
-def _plan_network(
-    common: dict[str, Any], config: BaseModel, wanted: TrainParams, fingerprint: Fingerprint, train: Reader, val: Reader
-) -> Plan:
-    from segpipe.models.registry import build_network
-    from segpipe.models.weights import preprocessing, state_sha256
-    from segpipe.training.choices import choose_normalisation, choose_recipe, describe_encoder
-    from segpipe.training.execution import measure
-
-    encoder, source = config.encoder, config.encoder_weights  # type: ignore[attr-defined]
-    network = build_network(common["family"], config, fingerprint.channels, common["classes"], common["seed"])
-    pretrained = preprocessing(encoder, source)
-    reasons: dict[str, str] = {"encoder": describe_encoder(encoder, source)}
-    draft = Plan(
-        **common,
-        normalisation=choose_normalisation(fingerprint, pretrained),
-        encoder_sha256=state_sha256(network.encoder.state_dict()) if pretrained else None,  # type: ignore[operator, arg-type, union-attr]
-        recipe=choose_recipe(wanted, family(common["family"]), fingerprint, train, reasons),
-        reasons={},
-    )
-    own = draft.normalisation.high != (255.0,) * fingerprint.channels
-    reasons["normalisation"] = (
-        "intensity window and mean of the training images"
-        if own or not pretrained
-        else "what the encoder's weights were trained on"
-    )
-    found = measure(draft, network, wanted, fingerprint.classes, train, val)
-    return draft.model_copy(
-        update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
-    )

@@ -18,7 +18,8 @@ from segpipe.training.choices import (
 )
 from segpipe.training.execution import CHOSEN, LEAST_STEPS, START_UP_S, Race, count_steps, fastest, settings
 from segpipe.training.machine import check_plan, choose_device, this_machine
-from segpipe.training.plan import Plan, Setting, Timing, explain, plan_on
+from segpipe.training.plan import Plan, Setting, Timing, explain
+from segpipe.training.planner import plan_on
 
 from .conftest import MemoryReader, draw, fingerprint_of, make_plan
 
