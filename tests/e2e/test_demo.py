@@ -13,7 +13,7 @@ import pytest
 
 from segpipe.data.images import encode_png
 from segpipe.files import sha256_file
-from tests.e2e.conftest import Demo, release_second, run, wait_for
+from tests.e2e.conftest import Demo, release_second, run, shorten, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -160,10 +160,9 @@ def test_own_images_from_a_folder_and_a_bad_one(demo, tmp_path):
     assert keys[0].split(".")[0] in failed.err
     assert "Traceback" not in failed.err + failed.out
     shutil.copy(source / "masks" / keys[0], bad)
+    shorten(workspace, steps=2)
     params = workspace / "params.yaml"
-    params.write_text(
-        params.read_text().replace("budget: 2m", "budget: 2 steps").replace("at_least: 0.3", "at_least: 0.99")
-    )
+    params.write_text(params.read_text().replace("floor: null", "floor: {metric: iou.dataset.macro, at_least: 0.99}"))
     blocked = run("segpipe", "run", cwd=workspace, check=False)
     assert blocked.code == 4
     assert "floor" in (blocked.out + blocked.err).lower()
