@@ -6,6 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -207,50 +208,43 @@ def test_pictures_are_embedded_within_a_budget(workspace: Path) -> None:
 
 
 @pytest.mark.browser
-def test_in_a_browser(page_path: Path) -> None:
+def test_in_a_browser(page_path: Path, browser: Any) -> None:
     """Light and dark, desktop and phone: no error, no request, nothing wider than the screen; keyboard and switches work."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if not Path("/usr/bin/chromium").exists():
-        pytest.skip("no /usr/bin/chromium here")
-    with sync_api.sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
-        for width, scheme in ((1280, "light"), (390, "dark")):
-            tab = browser.new_context(
-                viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True
-            ).new_page()
-            faults: list[str] = []
-            tab.on("pageerror", lambda e, faults=faults: faults.append(str(e)))
-            tab.on("console", lambda m, faults=faults: faults.append(m.text))
-            tab.on(
-                "request",
-                lambda r, faults=faults: None if r.url.startswith(("file:", "data:")) else faults.append(r.url),
-            )
-            tab.goto(page_path.as_uri())
-            assert tab.evaluate("document.documentElement.scrollWidth") <= width
-            assert tab.locator(".badge").is_visible()
-            first = tab.locator(".shot").first
-            shown = lambda first=first: [i.get_attribute("class") for i in first.locator("img").all() if i.is_visible()]  # noqa: E731
-            assert shown() == ["l-prediction"]
-            tab.keyboard.press("4")
-            assert shown() == ["l-errors"]
-            tab.locator("[data-all] input[value=truth]").focus()
-            tab.keyboard.press("ArrowLeft")
-            assert shown() == ["l-image"]
-            first.locator(".open").focus()
-            tab.keyboard.press("Enter")
-            assert tab.locator("#viewer").is_visible()
-            before = tab.locator(".wipe").evaluate("e => e.style.getPropertyValue('--at')")
-            tab.keyboard.press("ArrowRight")
-            assert tab.locator(".wipe").evaluate("e => e.style.getPropertyValue('--at')") != before
-            key = tab.locator("#viewer header b").inner_text()
-            tab.keyboard.press("n")
-            assert tab.locator("#viewer header b").inner_text() != key
-            tab.keyboard.press("Escape")
-            assert not tab.locator("#viewer").is_visible()
-            tab.locator("svg[data-points]").first.focus()
-            tab.keyboard.press("Home")
-            assert "step 0" in tab.locator(".reading").first.inner_text()
-            assert "0.2" in tab.locator(".reading").first.inner_text()
-            assert faults == []
-        browser.close()
+    for width, scheme in ((1280, "light"), (390, "dark")):
+        tab = browser.new_context(
+            viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True
+        ).new_page()
+        faults: list[str] = []
+        tab.on("pageerror", lambda e, faults=faults: faults.append(str(e)))
+        tab.on("console", lambda m, faults=faults: faults.append(m.text))
+        tab.on(
+            "request",
+            lambda r, faults=faults: None if r.url.startswith(("file:", "data:")) else faults.append(r.url),
+        )
+        tab.goto(page_path.as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.locator(".badge").is_visible()
+        first = tab.locator(".shot").first
+        shown = lambda first=first: [i.get_attribute("class") for i in first.locator("img").all() if i.is_visible()]  # noqa: E731
+        assert shown() == ["l-prediction"]
+        tab.keyboard.press("4")
+        assert shown() == ["l-errors"]
+        tab.locator("[data-all] input[value=truth]").focus()
+        tab.keyboard.press("ArrowLeft")
+        assert shown() == ["l-image"]
+        first.locator(".open").focus()
+        tab.keyboard.press("Enter")
+        assert tab.locator("#viewer").is_visible()
+        before = tab.locator(".wipe").evaluate("e => e.style.getPropertyValue('--at')")
+        tab.keyboard.press("ArrowRight")
+        assert tab.locator(".wipe").evaluate("e => e.style.getPropertyValue('--at')") != before
+        key = tab.locator("#viewer header b").inner_text()
+        tab.keyboard.press("n")
+        assert tab.locator("#viewer header b").inner_text() != key
+        tab.keyboard.press("Escape")
+        assert not tab.locator("#viewer").is_visible()
+        tab.locator("svg[data-points]").first.focus()
+        tab.keyboard.press("Home")
+        assert "step 0" in tab.locator(".reading").first.inner_text()
+        assert "0.2" in tab.locator(".reading").first.inner_text()
+        assert faults == []
