@@ -19,8 +19,13 @@ setup: .venv/.ready
 demo: setup
 	@$(BIN)/segpipe demo
 
+# Four processes: torch, Prefect and playwright's driver do not get on well in one (a signal can crash it), and a user's
+# commands do not share one either.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not browser" tests/*.py tests/cli tests/data tests/validation tests/evaluation tests/flows
+	$(BIN)/python -m pytest -m "not browser" tests/models tests/inference tests/training tests/release tests/serving
+	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest -m browser
 
 lint: setup
 	$(BIN)/ruff check .

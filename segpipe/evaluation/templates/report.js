@@ -30,7 +30,8 @@
       place = steps.reduce((best, s, i) => Math.abs(x(s) - px) < Math.abs(x(steps[best]) - px) ? i : best, 0);
       show();
     });
-    svg.addEventListener("pointerleave", hide); svg.addEventListener("blur", hide); svg.addEventListener("focus", show);
+    // A page that scrolls under a resting pointer must not take the values from somebody who uses the keyboard.
+    svg.addEventListener("pointerleave", () => document.activeElement === svg || hide()); svg.addEventListener("blur", hide); svg.addEventListener("focus", show);
     svg.addEventListener("keydown", (e) => {
       const by = { ArrowLeft: -1, ArrowRight: 1, Home: -steps.length, End: steps.length }[e.key];
       if (!by) return;
