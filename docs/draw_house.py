@@ -1,6 +1,6 @@
 """Draw docs/house.svg from the code's own imports: ``python docs/draw_house.py`` (``--check`` fails where the picture is old).
 
-A box is a room (a package or a module directly under segpipe/), its area tells its lines; a line is an import between rooms.
+A box is a room (a package or a module directly under segpipe/), its width tells its lines (in hundreds); a line is an import between rooms.
 The floors are those that import-linter enforces (pyproject.toml).
 """
 
@@ -61,13 +61,16 @@ def rooms(graph: grimp.ImportGraph) -> dict[str, Room]:
             members.setdefault(room_of(module), []).append(
                 module.split(".", 2)[2 if module.startswith("segpipe") else 1]
             )
+    lines = {
+        name: max(100, round(count, -2)) for name, count in lines.items()
+    }  # so that not every edit makes the picture old
     placed: dict[str, Room] = {}
     for level, names in enumerate(floors()):
         x = float(MARGIN)
         step = (WIDTH - 2 * MARGIN) / len(names)
         for name in names:
             share = min(1.0, 0.32 + lines.get(name, 0) / 1600)
-            width = step * share - 12
+            width = max(step * share - 12, 110.0)
             left = x + (step - width) / 2
             placed[name] = Room(
                 name,
@@ -122,7 +125,7 @@ def draw() -> str:
         words = words if len(words) <= limit else words[: limit - 1] + "…"
         x, y, right = round(room.x), round(room.y), round(room.x + room.width)
         out.append(
-            f"<g><title>{escape(room.name)}: {room.lines} lines; {escape(', '.join(room.modules))}</title>"
+            f"<g><title>{escape(room.name)}: about {room.lines} lines; {escape(', '.join(room.modules))}</title>"
             f'<rect class="room" x="{x}" y="{y}" width="{right - x}" height="{room.height}" rx="7"/>'
             f'<text class="name" x="{x + 10}" y="{y + 18}">{escape(title)}</text>'
             f'<text class="lines" x="{right - 8}" y="{y + 18}">{room.lines}</text>'
