@@ -334,9 +334,20 @@ def _cause(outcome: Path, returncode: int, tail: list[str], seconds: float, name
     if match:
         code = int(match[1])
         last = f": {said[-1]}" if said else ""
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return (1 if code < 0 else code), seconds, f"stage {name} failed, {how}{last}"
+        killer = _killer(code)
+        how = f"killed by {killer}" if killer else f"exit code {code}"
+        return (1 if killer else code), seconds, f"stage {name} failed, {how}{last}"
     return 1, seconds, f"stage {name} failed: {errors[-1] if errors else f'dvc ended with {returncode}'}"
+
+
+def _killer(code: int) -> str | None:
+    """The signal that ended a command, by the exit code that DVC saw: -9 where the shell became the command, 137 where it waited."""
+    number = -code if code < 0 else code - 128
+    return (
+        signal.Signals(number).name
+        if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
+        else None
+    )
 
 
 def end_group(process: subprocess.Popen[str]) -> None:

@@ -23,12 +23,6 @@ _OBJECTS_ABOVE = 32
 _STRAY_PIXELS, _STRAY_MASKS = 1e-4, 0.05
 """A value with no more than these shares of all pixels and of all masks is a slip of the brush, no class of its own."""
 
-_OBJECTS_ABOVE = 32
-"""Consecutive values beyond this number, of another length in every mask, are numbers of objects."""
-
-_STRAY = 1e-5
-"""A value with no more than this share of all pixels is no class of its own."""
-
 
 @dataclass(frozen=True)
 class FoundClasses:
