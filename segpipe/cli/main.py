@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from segpipe import __version__
-from segpipe.cli import release, results, stages, start
+from segpipe.cli import data, release, results, stages, start
 from segpipe.errors import SegpipeError
 
 app = typer.Typer(
@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (start, results, release, stages):
+for group in (start, data, results, release, stages):
     group.register(app)
 
 

@@ -7,30 +7,16 @@ from typing import Annotated
 
 import typer
 
-from segpipe.cli.common import Json, add, print_json, print_table, workspace_root
+from segpipe.cli.common import Json, add, print_json, print_table
+from segpipe.cli.data import Classes, DataFormat, Group, Ignore, import_data
 
 PANEL = "Start"
-
-_FORMATS = "How the source is laid out: folder (images/ + masks/ by stem) or paired-list (text files of `image label` lines a split)."
-_GROUPS = "A regular expression over file names; its first group names what must not be split (a patient, a slide)."
-DataFormat = Annotated[str, typer.Option("--format", help=_FORMATS)]
-Classes = Annotated[
-    str | None, typer.Option("--classes", help="Class names, comma-separated, in the order of their pixel values.")
-]
-Ignore = Annotated[str | None, typer.Option("--ignore", help="Pixel values that count nowhere, comma-separated.")]
-Group = Annotated[str | None, typer.Option("--group", help=_GROUPS)]
-Replace = Annotated[bool, typer.Option("--replace", help="Replace the data that are there.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
-    data = typer.Typer(help="Bring labelled images in, and look at them.", no_args_is_help=True)
     add(app, PANEL, "init", init, "segpipe init my-cells --data ../images --format folder")
     add(app, PANEL, "demo", demo, "segpipe demo && cd demo && segpipe report --open")
-    add(data, PANEL, "import", data_import, "segpipe data import ../camvid --format paired-list --ignore 11")
-    add(data, PANEL, "demo", data_demo, "segpipe data demo && dvc repro")
-    add(data, PANEL, "stats", data_stats, "segpipe data stats\nsegpipe data stats --json")
-    app.add_typer(data, name="data", rich_help_panel=PANEL)
     add(app, PANEL, "families", families, "segpipe families\nsegpipe families --json")
     add(app, PANEL, "doctor", doctor, "segpipe doctor\nsegpipe -C my-cells doctor --json")
 
@@ -53,7 +39,7 @@ def init(
     root = directory.resolve()
     if data is not None:
         with workspace.lock(root):
-            _import(root, data.resolve(), format, classes, ignore, group, replace=False)
+            import_data(root, data.resolve(), format, classes, ignore, group, replace=False)
             workspace.commit(root, "Labelled images")
     say(f"{directory} is {'now a' if fresh else 'already a'} workspace. Next: cd {directory} && "
         + ("segpipe run" if (root / "data").is_dir() else "segpipe data import SRC --format folder"))  # fmt: skip
@@ -68,91 +54,6 @@ def demo(
     from segpipe.cli.tour import tour
 
     tour(directory)
-
-
-def data_import(
-    source: Annotated[Path, typer.Argument(help="The folder with the labelled images.", metavar="SRC", exists=True)],
-    format: DataFormat = "folder",
-    classes: Classes = None,
-    ignore: Ignore = None,
-    group: Group = None,
-    replace: Replace = False,
-) -> None:
-    """Bring labelled images into data/ and version them with DVC."""
-    from segpipe import workspace
-
-    root = workspace_root()
-    with workspace.lock(root):
-        _import(root, source.resolve(), format, classes, ignore, group, replace)
-
-
-def _import(
-    root: Path, source: Path, format: str, classes: str | None, ignore: str | None, group: str | None, replace: bool
-) -> None:
-    from segpipe import pipeline, workspace
-    from segpipe.data.importer import ImportOptions, import_dataset
-    from segpipe.progress import say
-
-    options = ImportOptions(
-        classes=[name.strip() for name in classes.split(",")] if classes else None,
-        ignore=_numbers(ignore),
-        group=group,
-        replace=replace,
-    )
-    report = import_dataset(source, root / "data", format, options)
-    for line in report.lines():
-        say(line)
-    pipeline.add_data(root)
-    workspace.git(root, "add", "data.dvc", ".gitignore")
-    say("data/ is versioned: data.dvc names it (git commit records that)")
-
-
-def _numbers(text: str | None) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")] if text else []
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no list of numbers such as 0,255", param_hint="--ignore") from error
-
-
-def data_demo(
-    images: Annotated[int, typer.Option("--images", min=10, help="How many images.")] = 240,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other images.")] = 2026,
-) -> None:
-    """Write the embedded demo data (stained cells, three classes) into data/: the same bytes on every machine."""
-    from segpipe import pipeline, workspace
-    from segpipe.data.demo import write_demo
-    from segpipe.progress import say
-
-    root = workspace_root()
-    with workspace.lock(root):
-        write_demo(root / "data", images, seed)
-        pointer = root / pipeline.DATA_POINTER
-        before = pointer.read_bytes() if pointer.exists() else None
-        pipeline.add_data(root)
-        if pointer.read_bytes() != before:
-            workspace.git(root, "add", "data.dvc", ".gitignore")
-    say(
-        f"{images} images in data/, "
-        + ("as data.dvc says" if pointer.read_bytes() == before else "and data.dvc names them")
-    )
-
-
-def data_stats(
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Where the page goes; by default reports/data.html.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Look at the data: class balance, sizes, splits, groups, random overlays, on one offline page."""
-    from segpipe.data.stats import write_stats_page
-
-    root = workspace_root()
-    if json:
-        from segpipe.data.manifest import Fingerprint
-
-        print_json(Fingerprint.read(root / "artifacts" / "fingerprint.json").model_dump(mode="json"))
-        return
-    typer.echo(write_stats_page(root, out or root / "reports" / "data.html"))
 
 
 def families(json: Json = False) -> None:

@@ -14,7 +14,7 @@ from segpipe.config import DataParams, SplitParams
 from segpipe.data.classes import FoundClasses, find_classes
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples, whole_folder
 from segpipe.data.formats import find_format
-from segpipe.data.formats.source import RawItem, Source
+from segpipe.data.formats.source import RawItem, ReadOptions, Source
 from segpipe.data.images import encode_png, read_mask
 from segpipe.data.splits import SPLITS, assign_split
 from segpipe.errors import ConfigError, DataError
@@ -35,6 +35,8 @@ class ImportOptions(BaseModel):
     """Pixel values that count nowhere."""
     group: str | None = None
     """A regular expression; what it finds in an image's relative path (its first group, where it has one) is the group."""
+    read: ReadOptions = ReadOptions()
+    """Where things lie in the source, where the layout leaves that open."""
     replace: bool = False
     """Whether what stands in data/ may be replaced."""
 
@@ -80,7 +82,7 @@ def import_dataset(source: Path, data_dir: Path, format: str, options: ImportOpt
     if not source.is_dir():
         raise DataError("is no folder", where=source, fix="give the folder that holds the dataset")
     limits = DataParams()  # type: ignore[call-arg]
-    found = find_format(format).read(source)
+    found = find_format(format).read(source, options.read)
     if not found.items:
         raise DataError("no images found", where=source, expected=f"a dataset of format {format}")
     items = _with_all_splits(_with_groups(found, options.group), found.notes)

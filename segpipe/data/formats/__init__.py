@@ -11,7 +11,7 @@ from pathlib import Path
 
 from segpipe.data.formats.folder import read_folder
 from segpipe.data.formats.paired_list import read_paired_list
-from segpipe.data.formats.source import Source
+from segpipe.data.formats.source import ReadOptions, Source
 from segpipe.errors import ConfigError
 
 
@@ -21,7 +21,7 @@ class Format:
 
     name: str
     summary: str
-    read: Callable[[Path], Source]
+    read: Callable[[Path, ReadOptions], Source]
 
 
 FORMATS = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, read_classes, read_samples
-from segpipe.data.formats.source import RawItem, Source
+from segpipe.data.formats.source import RawItem, ReadOptions, Source
 from segpipe.data.images import SUFFIXES
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError
@@ -22,7 +22,7 @@ MASK_ENDINGS = ("", "_mask", "_label", "_gt", "_seg")
 """What a mask's name may have after its image's name."""
 
 
-def read_folder(source: Path) -> Source:
+def read_folder(source: Path, options: ReadOptions) -> Source:
     """Read the layout; DataError where there is no folder of images."""
     parts: list[tuple[str | None, Path]] = [(None, source)]
     if _subfolder(source, IMAGE_FOLDERS) is None:

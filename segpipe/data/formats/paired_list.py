@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segpipe.data.formats.source import RawItem, Source
+from segpipe.data.formats.source import RawItem, ReadOptions, Source
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
@@ -15,7 +15,7 @@ from segpipe.files import read_bytes
 _MAX_LIST_BYTES = 1 << 28
 
 
-def read_paired_list(source: Path) -> Source:
+def read_paired_list(source: Path, options: ReadOptions) -> Source:
     """Read the lists; DataError for a line that is no pair, or that names a file outside `source` or one that is not there."""
     lists = [(split, source / f"{split}.txt") for split in SPLITS if (source / f"{split}.txt").is_file()]
     if not lists:
