@@ -56,10 +56,36 @@ class SplitParams(Section):
 class ValidateParams(Section):
     """What Great Expectations demands of the manifest."""
 
+    quarantine: bool = False
+    """Whether images with an error of their own are left out, and listed, instead of stopping everything."""
     severity: dict[str, Literal["error", "warning", "off"]] = {}
     """Overrides by expectation name (the names are on the validation page), e.g. {near_empty_masks: error}."""
     min_images: int = Field(1, ge=1)
     """The smallest number of images in each split."""
+    min_foreground: float = Field(0.001, ge=0, le=1)
+    """A mask with a smaller share of anything but background is nearly empty."""
+    min_class_share: float = Field(0.001, ge=0, le=1)
+    """A class with a smaller share of the training pixels is very rare."""
+    near_duplicate_distance: int = Field(6, ge=0, le=16)
+    """Images of two splits are suspected to be one where this many of the 64 bits of their perceptual hashes differ, or fewer."""
+    near_duplicate_intensity: float = Field(0.06, gt=0, le=1)
+    """And where means and deviations differ by no more than this share of the brightness, in every channel."""
+    outlier_z: float = Field(8.0, gt=0)
+    """An image is an outlier in brightness from this robust z-score of a channel's mean on, among images of its number type."""
+    outlier_size: float = Field(4.0, gt=1)
+    """An image is an outlier in size where an edge is this many times longer or shorter than usual."""
+    blur_z: float = Field(5.0, gt=0)
+    """An image is blurred where the logarithm of its sharpness lies this robust z-score below the others'."""
+    tiny_object: float = Field(0.015, ge=0, le=1)
+    """Objects are tiny where the median one is narrower than this share of a crop (of the shorter edge, of 256 pixels at most)."""
+    drift_psi: float = Field(0.25, gt=0)
+    """Population stability index against the data of the model in production that counts as drift."""
+    drift_ks: float = Field(0.3, gt=0, le=1)
+    """Kolmogorov-Smirnov distance against the data of the model in production that counts as drift."""
+    drift_p_value: float = Field(0.001, gt=0, lt=1)
+    """Both count only where the two-sample Kolmogorov-Smirnov test gives a smaller p-value, over all quantities (Bonferroni)."""
+    many: int = Field(20, ge=1)
+    """Where more images than this share a suspicion that is about the whole collection, one finding sums them up."""
 
 
 Budget = Annotated[str, Field(pattern=r"^\s*\d+(\.\d+)?\s*(s|m|h|steps?|epochs?)\s*$")]
