@@ -1,0 +1,32 @@
+"""Scores of segmentations. Definitions, formulas, empty-mask policies and sources: docs/metrics.md.
+
+| module | what it compares |
+|---|---|
+| `counting` | pixels: confusion matrices and the tallies that all ratios follow from |
+| `semantic` | classes: IoU, Dice, precision, recall, accuracies, Matthews correlation, by name |
+| `surface` | boundaries: boundary IoU, Hausdorff 95, average surface distance, surface Dice, in pixels or mm |
+| `objects` | objects: precision, recall and F1 at IoU thresholds, panoptic quality |
+| `average_precision` | objects with confidences: COCO mask AP |
+| `calibration` | probabilities: expected calibration error, reliability, temperature |
+"""
+
+from segpipe.metrics.counting import Counts, Tallies, Values, confusion, label_tallies, tallies
+from segpipe.metrics.semantic import (
+    MAIN_METRIC,
+    RATIOS,
+    Metric,
+    accuracy_macro,
+    macro,
+    matthews,
+    metric,
+    metric_names,
+    micro,
+    per_class,
+    scores,
+    weighted,
+)
+
+__all__ = [
+    "MAIN_METRIC", "RATIOS", "Counts", "Metric", "Tallies", "Values", "accuracy_macro", "confusion", "label_tallies", "macro",
+    "matthews", "metric", "metric_names", "micro", "per_class", "scores", "tallies", "weighted",
+]  # fmt: skip
