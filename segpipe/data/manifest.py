@@ -5,12 +5,18 @@
 | key, group, split, split_given | who it is and where it belongs; `split_given`: samples.csv said so |
 | path, mask_path, instances_path | relative to data/ |
 | sha256, mask_sha256, instances_sha256 | of the files' bytes |
-| phash | perceptual hash (DCT), 16 hexadecimal digits |
-| height, width, channels, dtype, mask_height, mask_width | sizes in pixels |
-| mean, std, low, high | a list each, by channel, of stored values; low and high are the 0.5th and 99.5th percentile |
+| phash | perceptual hash (DCT) of the image or of a volume's middle slice, 16 hexadecimal digits |
+| depth, height, width, channels, dtype, mask_depth, mask_height, mask_width | sizes in pixels; no depth for an image (2D) |
+| spacing, mask_spacing | size of a voxel in mm, (D, H, W); only where the file tells it |
+| orientation, mask_orientation | axis codes of the file's affine, "RAS" for one; only where the file tells it |
+| mean, std, low, high | a list each, by channel, of stored values of all pixels; low and high are the 0.5th and 99.5th percentile |
+| sharpness | variance of the Laplacian of the grey image, whose own window is scaled to 0..1 (`measure.sharpness`) |
 | class_pixels, ignored_pixels | pixels by class id, and of ignored values |
 | unknown_values | JSON {value: pixels} of what the class table does not know |
-| n_instances | objects, where the dataset has them |
+| smallest_component | pixels of the smallest connected region of any class but the background (8 neighbours, in a volume 26); \
+none where there is no region, or far too many (`regions.MAX_RUNS`) |
+| n_instances, instance_areas | objects, and the pixels of each in the order of their ids, where the dataset has them |
+| notes | what reading changed: "EXIF rotation applied", "alpha dropped" |
 | error | why the row could not be filled; None for a good one |
 """
 
@@ -24,7 +30,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -91,7 +97,8 @@ def read_manifest(path: Path) -> pd.DataFrame:
 def usable(frame: pd.DataFrame) -> pd.Series:
     """True for rows that can be trained on: readable, with a mask of the image's size."""
     sizes = (frame["height"] == frame["mask_height"]) & (frame["width"] == frame["mask_width"])
-    return (frame["error"].isna() & frame["mask_path"].notna() & sizes.fillna(False)).astype(bool)
+    depths = (frame["depth"].fillna(0) == frame["mask_depth"].fillna(0)).fillna(False)
+    return (frame["error"].isna() & frame["mask_path"].notna() & sizes.fillna(False) & depths).astype(bool)
 
 
 class Range(BaseModel):
@@ -119,6 +126,12 @@ class Fingerprint(BaseModel):
     dtype: str
     height: Range
     width: Range
+    depth: Range | None = None
+    """Of volumes; None for images."""
+    spacing: list[float] | None = None
+    """Median size of a voxel in mm, by axis; None where the files tell none."""
+    task: Literal["semantic", "instance", "volume"] = "semantic"
+    """What the data calls for: volume where it is 3D, instance where all images have objects, semantic else."""
     class_pixels: dict[str, list[int]]
     """By split, by class id."""
     ignored_pixels: dict[str, int]
@@ -161,6 +174,7 @@ def make_fingerprint(manifest: pd.DataFrame, classes: ClassTable) -> Fingerprint
     train = alike[alike["split"] == "train"]
     mean, std, low, high = intensities(train if len(train) else alike)
     by_split = {split: rows[rows["split"] == split] for split in SPLITS}
+    instances, volumes = bool(rows["n_instances"].notna().all()), rows["depth"].notna()
     return Fingerprint(
         data_hash=_data_hash(manifest, classes),
         classes=classes,
@@ -169,6 +183,9 @@ def make_fingerprint(manifest: pd.DataFrame, classes: ClassTable) -> Fingerprint
         dtype=dtype,
         height=_range(rows["height"]),
         width=_range(rows["width"]),
+        depth=_range(rows.loc[volumes, "depth"]) if volumes.any() else None,
+        spacing=_median_spacing(rows["spacing"].dropna().to_list()),
+        task="volume" if volumes.mean() > 0.5 else "instance" if instances else "semantic",
         class_pixels={split: _sum_pixels(part, len(classes)) for split, part in by_split.items()},
         ignored_pixels={split: int(part["ignored_pixels"].sum()) for split, part in by_split.items()},
         low=low,
@@ -176,7 +193,7 @@ def make_fingerprint(manifest: pd.DataFrame, classes: ClassTable) -> Fingerprint
         mean=mean,
         std=std,
         groups=rows["group"].nunique(),
-        instances=bool(rows["n_instances"].notna().all()),
+        instances=instances,
     )
 
 
@@ -186,7 +203,7 @@ def intensities(rows: pd.DataFrame) -> tuple[list[float], list[float], list[floa
     Mean and std are those of all pixels pooled, exactly: images are weighted by their pixels, and the spread between their means
     is added to the spread within (law of total variance).
     """
-    pixels = (rows["height"] * rows["width"]).to_numpy(np.float64)[:, None]
+    pixels = (rows["depth"].fillna(1) * rows["height"] * rows["width"]).to_numpy(np.float64)[:, None]
     means, stds, lows, highs = (np.stack(rows[name].to_list()) for name in ("mean", "std", "low", "high"))
     mean = (pixels * means).sum(0) / pixels.sum()
     std = np.sqrt((pixels * (stds**2 + (means - mean) ** 2)).sum(0) / pixels.sum())
@@ -219,7 +236,7 @@ def _schema() -> pa.Schema:
 
     types = {
         str: pa.string(), int: pa.int64(), bool: pa.bool_(),
-        list[float]: pa.list_(pa.float64()), list[int]: pa.list_(pa.int64()),
+        float: pa.float64(), list[float]: pa.list_(pa.float64()), list[int]: pa.list_(pa.int64()), list[str]: pa.list_(pa.string()),
     }  # fmt: skip
     return pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
 
@@ -253,6 +270,11 @@ def _sum_pixels(rows: pd.DataFrame, n_classes: int) -> list[int]:
 def _range(sizes: pd.Series) -> Range:
     values = sorted(int(size) for size in sizes)
     return Range(min=values[0], median=statistics.median_low(values), max=values[-1])
+
+
+def _median_spacing(spacings: list[np.ndarray]) -> list[float] | None:
+    usual = [s for s in spacings if len(s) == statistics.mode(len(s) for s in spacings)]
+    return np.median(np.stack(usual), axis=0).tolist() if usual else None  # type: ignore[no-any-return]
 
 
 def _data_hash(manifest: pd.DataFrame, classes: ClassTable) -> str:

@@ -17,7 +17,6 @@ from PIL import Image
 from segpipe.config import SplitParams
 from segpipe.data import manifest as manifest_module
 from segpipe.data.dataset import load_dataset
-from segpipe.data.describe import histogram, moments
 from segpipe.data.images import encode_png
 from segpipe.data.manifest import (
     Fingerprint,
@@ -27,6 +26,7 @@ from segpipe.data.manifest import (
     usable,
     write_manifest,
 )
+from segpipe.data.measure import histogram, moments
 from segpipe.data.splits import assign_split
 from segpipe.errors import DataError
 
@@ -106,10 +106,10 @@ def test_moments_of_a_plane(plane: np.ndarray) -> None:
 
 
 def test_a_histogram_in_bands_is_a_histogram(monkeypatch: pytest.MonkeyPatch) -> None:
-    from segpipe.data import describe
+    from segpipe.data import measure
 
     plane = np.random.default_rng(0).integers(0, 700, (53, 31), dtype=np.uint16)
-    monkeypatch.setattr(describe, "_BAND", 100)
+    monkeypatch.setattr(measure, "bands", lambda image, _: [image[i : i + 3] for i in range(0, len(image), 3)])
     np.testing.assert_array_equal(histogram(plane), np.bincount(plane.ravel(), minlength=65536))
 
 

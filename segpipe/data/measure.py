@@ -1,0 +1,113 @@
+"""Numbers of decoded images and masks, (H, W), (D, H, W) or with channels at the end, in one pass and little memory.
+
+Everything works in bands of rows, so that beside an array no second one of its size is made; only the percentiles of floating-point
+images need a copy of one channel. Whole-number images are counted, never sorted.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from segpipe.data.drawing import thumbnail
+
+WINDOW = (0.5, 99.5)
+"""The percentiles that the intensity window lies between."""
+
+_BAND = 1 << 18
+_SHARPNESS_PIXELS = 1 << 19
+_STRIPS = 8
+_PHASH_EDGE = 128
+
+
+def histogram(values: np.ndarray, channel: int = 0) -> npt.NDArray[np.int64]:
+    """How many pixels have each value, by value: (H, W) or (H, W, C), uint8 or uint16 -> (256,) or (65536,)."""
+    levels = 256 if values.dtype == np.uint8 else 65536
+    total = np.zeros(levels, np.int64)
+    for band in bands(values, max(_BAND, 4 * levels)):  # far below 2**24, up to where float32 counts are exact
+        total += cv2.calcHist([band], [channel], None, [levels], [0, levels]).ravel().astype(np.int64)
+    return total
+
+
+def bands(image: np.ndarray, pixels: int) -> list[np.ndarray]:
+    """Views of consecutive rows of an image (H, W, ...), with about that many pixels each."""
+    rows = max(1, pixels // max(1, image.shape[1]))
+    return [image[top : top + rows] for top in range(0, image.shape[0], rows)]
+
+
+def flat_rows(array: np.ndarray, labels: bool = False) -> np.ndarray:
+    """An image (H, W, C) or (D, H, W, C), or `labels` without C, as one slice: the slices stand below each other."""
+    return array if array.ndim == (2 if labels else 3) else array.reshape(-1, *array.shape[2:])
+
+
+def moments(image: np.ndarray, channel: int = 0) -> tuple[float, float, float, float]:
+    """Mean, standard deviation, and the two percentiles of `WINDOW` (inverted CDF) of one channel of (H, W) or (H, W, C)."""
+    if image.dtype == np.float32:
+        return _float_moments(image if image.ndim == 2 else image[:, :, channel])
+    counts = histogram(image, channel)
+    values = np.arange(len(counts), dtype=np.float64)
+    size = int(counts.sum())
+    mean = float(counts @ values / size)
+    std = float(np.sqrt(counts @ (values - mean) ** 2 / size))
+    low, high = np.searchsorted(np.cumsum(counts), np.array(WINDOW) / 100 * size)
+    return mean, std, float(low), float(high)
+
+
+def _float_moments(plane: np.ndarray) -> tuple[float, float, float, float]:
+    parts = bands(plane, _BAND)
+    mean = sum(float(part.sum(dtype=np.float64)) for part in parts) / plane.size
+    square = sum(float(np.square(part - mean, dtype=np.float64).sum()) for part in parts) / plane.size
+    low, high = np.percentile(plane.flatten(), WINDOW, method="inverted_cdf", overwrite_input=True)
+    return mean, float(np.sqrt(square)), float(low), float(high)
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    """(H, W, C) -> (H, W): luma of three channels, in their dtype; of another number their mean, float32."""
+    if image.shape[2] == 1:
+        return image[:, :, 0]
+    if image.shape[2] == 3:
+        return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return image.mean(axis=2, dtype=np.float32)  # type: ignore[no-any-return]
+
+
+def sharpness(image: np.ndarray) -> float:
+    """Variance of the Laplacian of the grey image, whose window (percentiles of `WINDOW`) is scaled to 0..1; 0 for a flat image.
+
+    image: (H, W, C), or (D, H, W, C), whose slices are taken one by one. Of a large image, strips spread evenly over it are
+    measured, half a million pixels together.
+    """
+    if min(image.shape[-3:-1]) < 3:
+        return 0.0
+    strips = [grey(np.ascontiguousarray(strip)) for strip in _strips(image)]
+    values = np.concatenate([strip.ravel() for strip in strips])
+    _, _, low, high = moments(values[None])
+    if high <= low:
+        return 0.0
+    depth = cv2.CV_16S if image.dtype == np.uint8 and image.shape[-1] in (1, 3) else cv2.CV_32F
+    edges = np.concatenate([cv2.Laplacian(strip, depth)[1:-1, 1:-1].ravel() for strip in strips])
+    return float(cv2.meanStdDev(edges)[1][0, 0] ** 2 / (high - low) ** 2)
+
+
+def _strips(image: np.ndarray) -> list[np.ndarray]:
+    slices = [image] if image.ndim == 3 else list(image[:: -(-len(image) // _STRIPS)])
+    height, width = image.shape[-3:-1]
+    pixels = _SHARPNESS_PIXELS // len(slices)
+    if height * width <= pixels:
+        return slices
+    rows = min(height, max(3, pixels // (_STRIPS * width)))
+    tops = np.linspace(0, height - rows, _STRIPS).astype(int)
+    return [single[top : top + rows] for single in slices for top in tops]
+
+
+def perceptual_hash(image: np.ndarray) -> str:
+    """DCT hash (`imagehash.phash`) of the grey image, or of a volume's middle slice, as 16 hexadecimal digits."""
+    import imagehash
+    from PIL import Image
+
+    small = image if image.ndim == 3 else image[len(image) // 2]
+    small = small if small.shape[2] <= 4 else np.ascontiguousarray(small[:, :, :3])
+    while min(small.shape[:2]) >= 4 * _PHASH_EDGE:  # halving is far cheaper than one large step
+        half = (small.shape[1] // 2, small.shape[0] // 2)
+        small = cv2.resize(small, half, interpolation=cv2.INTER_AREA).reshape(half[1], half[0], -1)
+    return str(imagehash.phash(Image.fromarray(thumbnail(small, _PHASH_EDGE)).convert("L")))
