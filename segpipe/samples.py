@@ -23,6 +23,8 @@ UNKNOWN = 254
 MAX_CLASSES = 250
 """Class ids are uint8, and the last few values are spoken for."""
 
+_BAND = 1 << 20
+
 _PALETTE = (
     (0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
     (128, 64, 128), (107, 142, 35), (70, 130, 180), (220, 20, 60), (153, 153, 153), (119, 11, 32), (0, 60, 100), (190, 153, 153),
@@ -85,15 +87,18 @@ class ClassTable(BaseModel):
         return len(self.classes)
 
     def encode(self, mask: np.ndarray) -> npt.NDArray[np.uint8]:
-        """File values, shape (H, W), any unsigned integer dtype -> class ids, uint8; `IGNORE` and `UNKNOWN` where they apply."""
+        """File values, any shape and unsigned integer dtype -> class ids, uint8; `IGNORE` and `UNKNOWN` where they apply."""
         table = np.full(65536, UNKNOWN, np.uint8)
         table[list(self.ignore)] = IGNORE
         for index, spec in enumerate(self.classes):
             table[spec.value] = index
-        return table[mask]
+        values, ids = np.ascontiguousarray(mask).reshape(-1), np.empty(mask.size, np.uint8)
+        for start in range(0, mask.size, _BAND):  # numpy looks up through a 64-bit copy of what it is given
+            ids[start : start + _BAND] = table[values[start : start + _BAND]]
+        return ids.reshape(mask.shape)
 
     def decode(self, labels: np.ndarray) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        """Class ids, shape (H, W) -> the values that mask files store; ignored pixels get the first ignored value (or 255)."""
+        """Class ids, any shape -> the values that mask files store; ignored pixels get the first ignored value (or 255)."""
         top = max([c.value for c in self.classes] + list(self.ignore) + [255])
         table = np.zeros(256, np.uint8 if top <= 255 else np.uint16)
         table[IGNORE] = self.ignore[0] if self.ignore else 255
@@ -104,11 +109,12 @@ class ClassTable(BaseModel):
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image.
+    """One labelled image or volume.
 
-    image: (H, W, C), uint8, uint16 or float32, as stored (no normalisation).
-    labels: (H, W), uint8 class ids, `IGNORE` where nothing counts; None for an image without a label.
-    instances: (H, W), uint16 object ids, 0 for none; None where the dataset has no objects.
+    image: (H, W, C), of a volume (D, H, W, C), uint8, uint16 or float32, as stored (no normalisation).
+    labels: (H, W) or (D, H, W), uint8 class ids, `IGNORE` where nothing counts; None for an image without a label.
+    instances: shaped as labels, uint16 object ids, 0 for none; None where the dataset has no objects.
+    spacing: size of a voxel in mm, by axis of the labels; None where the file says nothing of it.
     group: images of one group (patient, slide, video) never stand in two splits; None where there is no such thing.
     """
 
@@ -117,6 +123,7 @@ class Sample:
     labels: npt.NDArray[np.uint8] | None = None
     instances: npt.NDArray[np.uint16] | None = None
     group: str | None = None
+    spacing: tuple[float, ...] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 

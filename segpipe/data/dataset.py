@@ -1,7 +1,7 @@
 """The canonical layout of `data/`: what import and demo write and everything else reads.
 
 ```
-data/images/<key>.<ext>     data/masks/<key>.png     data/instances/<key>.png (object ids; optional)
+data/images/<key>.<ext>     data/masks/<key>.png     data/instances/<key>.png (object ids; optional); of volumes .nii.gz each
 data/dataset.yaml           classes: [{name, value, color: [r, g, b]}, ...], ignore: [values]
 data/samples.csv            key, group, split (train, val, test or empty); optional, as are its rows; further columns are for people
 ```
@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ import yaml
 from pydantic import ValidationError
 
 from segpipe.config import DataParams, config_error
-from segpipe.data.images import image_files, read_image, read_mask
+from segpipe.data.images import decode_geometry, decode_image, image_files, max_bytes, read_mask, stem_of
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError, MissingError
 from segpipe.files import read_bytes
@@ -34,6 +35,7 @@ from segpipe.samples import IGNORE, UNKNOWN, ClassTable, Sample
 CLASSES_FILE = "dataset.yaml"
 SAMPLES_FILE = "samples.csv"
 _MAX_TABLE_BYTES = 1 << 28
+_AHEAD_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -64,22 +66,14 @@ def load_dataset(data_dir: Path) -> Dataset:
         raise MissingError(
             "no images here", where=data_dir / "images", fix="`segpipe data import SRC` or `segpipe data demo` fills it"
         )
-    images: dict[str, Path] = {}
-    for path in image_files(data_dir / "images"):
-        if path.stem in images:
-            raise DataError(
-                "two images share a key", where=data_dir / "images", found=f"{images[path.stem].name} and {path.name}",
-                expected="names that differ before the dot", fix="rename one of them",
-            )  # fmt: skip
-        images[path.stem] = path
+    images = _by_key(data_dir / "images")
     if not images:
         raise DataError(
             "no image files here",
             where=data_dir / "images",
             fix="`segpipe data import SRC` or `segpipe data demo` fills it",
         )
-    masks = {p.stem: p for p in image_files(data_dir / "masks")}
-    instances = {p.stem: p for p in image_files(data_dir / "instances")}
+    masks, instances = _by_key(data_dir / "masks"), _by_key(data_dir / "instances")
     rows = read_samples(data_dir / SAMPLES_FILE, images)
     items = [
         Item(key, images[key], masks.get(key), instances.get(key), *rows.get(key, (None, None)))
@@ -90,23 +84,45 @@ def load_dataset(data_dir: Path) -> Dataset:
     )
 
 
+def _by_key(folder: Path) -> dict[str, Path]:
+    """The image files right in a folder by the name that pairs them; DataError where two have the same."""
+    found: dict[str, Path] = {}
+    for path in image_files(folder):
+        key = stem_of(path)
+        if key in found:
+            raise DataError(
+                "two images share a key", where=folder, found=f"{found[key].name} and {path.name}",
+                expected="names that differ before the dot", fix="rename one of them",
+            )  # fmt: skip
+        found[key] = path
+    return found
+
+
 def load_sample(item: Item, classes: ClassTable, limits: DataParams) -> Sample:
     """Decode one item. Raises DataError where a file cannot be read or the sizes differ.
 
     Pixels of a value that the class table does not know become `IGNORE`: validation has judged them before.
     """
-    image = read_image(item.image, limits)
+    content = read_bytes(item.image, max_bytes(limits))
+    image, geometry = decode_image(content, str(item.image), limits), decode_geometry(content, str(item.image))
+    del content
     labels = classes.encode(read_mask(item.mask, limits)) if item.mask else None
     instances = read_mask(item.instances, limits).astype(np.uint16) if item.instances else None
     for path, plane in ((item.mask, labels), (item.instances, instances)):
-        if plane is not None and plane.shape != image.shape[:2]:
+        if plane is not None and plane.shape != image.shape[:-1]:
             raise DataError(
-                "not the size of its image", where=path, found=f"{plane.shape[1]} x {plane.shape[0]}",
-                expected=f"{image.shape[1]} x {image.shape[0]}", fix="export image and mask at the same size",
+                "not the size of its image", where=path, found=_words(plane.shape), expected=_words(image.shape[:-1]),
+                fix="export image and mask at the same size",
             )  # fmt: skip
     if labels is not None:
         labels[labels == UNKNOWN] = IGNORE
-    return Sample(item.key, image, labels, instances, item.group)
+    spacing = geometry.spacing if geometry is not None else None
+    return Sample(item.key, image, labels, instances, item.group, spacing)
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    """A size as people say it: width x height (x depth)."""
+    return " x ".join(map(str, reversed(shape)))
 
 
 def load_samples(
@@ -114,18 +130,23 @@ def load_samples(
 ) -> Iterator[Sample]:
     """`load_sample` of each item, in order, decoded ahead by threads (decoders let go of the interpreter's lock).
 
-    At most two samples a thread are held at a time.
+    At most two samples a thread are held at a time, and of large images fewer: together about `_AHEAD_BYTES`, one at least.
     """
     jobs = jobs or os.cpu_count() or 1
+    largest, waiting = _AHEAD_BYTES, iter(items)
     with ThreadPoolExecutor(jobs) as pool:
         ahead: deque[Future[Sample]] = deque()
         try:
-            for item in items:
-                ahead.append(pool.submit(load_sample, item, classes, limits))
-                if len(ahead) >= 2 * jobs:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+            while True:
+                room = min(2 * jobs, max(1, _AHEAD_BYTES // largest)) - len(ahead)
+                ahead.extend(pool.submit(load_sample, item, classes, limits) for item in islice(waiting, room))
+                if not ahead:
+                    return
+                sample = ahead.popleft().result()
+                size = sample.image.nbytes
+                largest = size if largest == _AHEAD_BYTES else max(largest, size)
+                yield sample
+                del sample
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -26,13 +26,15 @@ _SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
         pa.field("group", pa.string()),
+        pa.field("depth", pa.int32()),  # of volumes alone
         pa.field("height", pa.int32(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),
         pa.field("channels", pa.int32(), nullable=False),
         pa.field("dtype", pa.string(), nullable=False),
-        pa.field("image", pa.large_binary(), nullable=False),  # (H, W, C), C order, `dtype`, little-endian
-        pa.field("labels", pa.large_binary()),  # (H, W), uint8 class ids
-        pa.field("instances", pa.large_binary()),  # (H, W), uint16, little-endian
+        pa.field("spacing", pa.list_(pa.float64())),  # mm by axis of the labels
+        pa.field("image", pa.large_binary(), nullable=False),  # ([D,] H, W, C), C order, `dtype`, little-endian
+        pa.field("labels", pa.large_binary()),  # ([D,] H, W), uint8 class ids
+        pa.field("instances", pa.large_binary()),  # ([D,] H, W), uint16, little-endian
         pa.field("class_pixels", pa.list_(pa.int64()), nullable=False),
     ]
 )
@@ -44,8 +46,8 @@ def write_shards(
 ) -> list[Path]:
     """Write samples, in their order, to `folder/{split}-00000.arrow` and so on; a new file begins at about `max_bytes`.
 
-    Holds one sample in memory. The same samples give the same bytes. Each file appears whole or not at all; files of an
-    earlier, longer set are removed.
+    Holds one sample in memory, and the next while it is made. The same samples give the same bytes. Each file appears whole or
+    not at all; files of an earlier, longer set are removed.
     """
     paths: list[Path] = []
     waiting = iter(samples)
@@ -81,11 +83,14 @@ class ShardReader:
 
     def __getitem__(self, index: int) -> Sample:
         batch = self._batch(index)
-        key, group, height, width, channels, dtype = (batch.column(n)[0].as_py() for n in _SCHEMA.names[:6])
-        image = _view(batch, "image", _DTYPES[dtype], (height, width, channels))
+        key, group, depth, height, width, channels, dtype, spacing = (
+            batch.column(n)[0].as_py() for n in _SCHEMA.names[:8]
+        )
+        shape = (height, width) if depth is None else (depth, height, width)
+        image = _view(batch, "image", _DTYPES[dtype], (*shape, channels))
         assert image is not None
-        labels = _view(batch, "labels", "<u1", (height, width))
-        return Sample(key, image, labels, _view(batch, "instances", "<u2", (height, width)), group)
+        labels, instances = _view(batch, "labels", "<u1", shape), _view(batch, "instances", "<u2", shape)
+        return Sample(key, image, labels, instances, group, None if spacing is None else tuple(spacing))
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
@@ -142,19 +147,35 @@ def _view(batch: pa.RecordBatch, name: str, dtype: str, shape: tuple[int, ...]) 
 
 
 def _to_batch(sample: Sample, n_classes: int) -> pa.RecordBatch:
-    height, width, channels = sample.image.shape
-    labels = sample.labels
-    counts = np.bincount(labels.ravel(), minlength=256)[:n_classes] if labels is not None else np.zeros(n_classes)
+    *depth, height, width, channels = sample.image.shape
     name = sample.image.dtype.name
     values: dict[str, Any] = {
-        "key": sample.key, "group": sample.group, "height": height, "width": width, "channels": channels, "dtype": name,
-        "image": _buffer(sample.image, _DTYPES[name]),
-        "labels": None if labels is None else _buffer(labels, "<u1"),
-        "instances": None if sample.instances is None else _buffer(sample.instances, "<u2"),
-        "class_pixels": counts.astype(np.int64),
+        "key": sample.key, "group": sample.group, "depth": depth[0] if depth else None, "height": height, "width": width,
+        "channels": channels, "dtype": name, "spacing": sample.spacing,
+        "class_pixels": _class_pixels(sample.labels, n_classes),
     }  # fmt: skip
-    return pa.record_batch([pa.array([values[f.name]], f.type) for f in _SCHEMA], schema=_SCHEMA)
+    arrays: dict[str, pa.Array] = {
+        "image": _binary(sample.image, _DTYPES[name]),
+        "labels": _binary(sample.labels, "<u1"),
+        "instances": _binary(sample.instances, "<u2"),
+    }
+    return pa.record_batch(
+        [arrays[f.name] if f.name in arrays else pa.array([values[f.name]], f.type) for f in _SCHEMA], schema=_SCHEMA
+    )
 
 
-def _buffer(array: np.ndarray, dtype: str) -> bytes:
-    return np.ascontiguousarray(array, dtype).tobytes()
+def _class_pixels(labels: np.ndarray | None, n_classes: int) -> npt.NDArray[np.int64]:
+    """Pixels by class id, counted slab by slab: numpy counts in 64-bit copies of what it is given."""
+    counts = np.zeros(256, np.int64)
+    for slab in labels if labels is not None else ():
+        counts += np.bincount(slab.ravel(), minlength=256)
+    return counts[:n_classes]
+
+
+def _binary(array: np.ndarray | None, dtype: str) -> pa.Array:
+    """A binary column of one value, which is the array's own memory."""
+    if array is None:
+        return pa.array([None], pa.large_binary())
+    content = np.ascontiguousarray(array, dtype)
+    ends = np.array([0, content.nbytes], np.int64)
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, pa.py_buffer(ends), pa.py_buffer(content)])

@@ -1,0 +1,119 @@
+"""PNG, JPEG, BMP and WebP: one picture a file."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable, Iterator
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from segpipe.data.images.bounds import RESTORE, Bounds, broken_files_are_data_errors
+from segpipe.errors import DataError
+
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_ORIENTATION = 0x0112
+
+# PIL's own guard has one fixed limit for the whole process; ours follows params.yaml and comes before any decoding.
+Image.MAX_IMAGE_PIXELS = None
+cv2.utils.logging.setLogLevel(
+    cv2.utils.logging.LOG_LEVEL_SILENT
+)  # a broken file becomes a DataError; OpenCV's words on stderr would only repeat it
+
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a, 1),
+}
+"""How an image (H, W, C) becomes upright, by the value of the EXIF (and TIFF) tag 274; 1 is upright."""
+
+
+def upright(array: np.ndarray, orientation: int, notes: list[str]) -> np.ndarray:
+    """An image (H, W, C) turned as its orientation tag says."""
+    if orientation not in _TURNS:
+        return array
+    notes.append(f"turned upright (orientation {orientation})")
+    return np.ascontiguousarray(_TURNS[orientation](array))
+
+
+def decode_raster(content: bytes, where: str, bounds: Bounds, indices: bool) -> tuple[np.ndarray, list[str]]:
+    """(H, W, 1) or (H, W, 3) RGB, uint8 or uint16 as stored, upright, without alpha; and what was converted.
+
+    `indices`: a palette image gives its indices, not its colours. Raises DataError for a file that is too large, does not hold
+    all that it promises, or is no image.
+    """
+    with broken_files_are_data_errors(where):
+        try:
+            image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        except Image.UnidentifiedImageError as error:
+            raise DataError(
+                "is no image that can be read", where=where, expected="PNG, JPEG, TIFF, BMP, WebP or NIfTI",
+                fix="convert it to PNG",
+            ) from error  # fmt: skip
+        with image:
+            bounds.check(where, image.height, image.width)
+            notes = _notes(image, content, where, indices)
+            orientation = _orientation(image, content)
+            if image.format in ("JPEG", "MPO"):  # libjpeg fills in what is missing, and only PIL says so
+                array = np.asarray(image if image.mode == "L" else image.convert("RGB"))
+            elif indices and image.mode == "P":
+                array = np.asarray(image)
+            else:
+                grey_alpha = image.mode == "LA"
+                image.verify()  # checksums and chunks
+                array = _by_opencv(content, where)
+                array = array[:, :, :1] if grey_alpha else array
+    return upright(np.atleast_3d(array), orientation, notes), notes
+
+
+def _by_opencv(content: bytes, where: str) -> np.ndarray:
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    array = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    if array is None:
+        raise DataError("cannot be decoded: broken or cut short", where=where, fix=RESTORE)
+    return cv2.cvtColor(array, cv2.COLOR_BGR2RGB, dst=array) if array.ndim == 3 else array  # type: ignore[no-any-return]
+
+
+def _notes(image: Image.Image, content: bytes, where: str, indices: bool) -> list[str]:
+    """What decoding will change, by the header."""
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        raise DataError(
+            "holds several pages", where=where, found=f"{frames} frames", expected="one image a file",
+            fix="save each frame as a file",
+        )  # fmt: skip
+    depth = content[24] if image.format == "PNG" else 1 if image.mode == "1" else 8
+    told = {
+        f"first of {frames} pictures in the file": frames > 1,
+        "alpha channel dropped": image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info,
+        "palette expanded to colours": image.mode in ("P", "PA") and not indices,
+        "CMYK converted to RGB": image.mode == "CMYK",
+        f"{depth}-bit grey spread over 0 to 255": depth < 8 and image.mode in ("1", "L"),
+    }
+    return [note for note, applies in told.items() if applies]
+
+
+def _orientation(image: Image.Image, content: bytes) -> int:
+    """The EXIF orientation; 1 where there is none."""
+    if image.format != "PNG":
+        exif = image.getexif()
+    else:  # PIL would decode the whole image to see whether EXIF stands at its end
+        exif = Image.Exif()
+        exif.load(next((data for name, data in _png_chunks(content) if name == b"eXIf"), b""))
+    return int(exif.get(_ORIENTATION, 1))
+
+
+def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Names and contents of a PNG's chunks; pixels are passed over."""
+    at = len(_PNG)
+    while at + 8 <= len(content):
+        length, name = struct.unpack_from(">I4s", content, at)
+        yield name, b"" if name == b"IDAT" else content[at + 8 : at + 8 + length]
+        at += length + 12
