@@ -26,13 +26,19 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+Pages = Literal["refuse", "channels", "volume"]
+
+
 class DataParams(Section):
     """How `data/` is read."""
 
-    max_megapixels: float = Field(100.0, gt=0, le=2000)
-    """An image with more pixels is refused before it is decoded."""
-    max_file_mb: float = Field(512.0, gt=0)
+    max_megapixels: float = Field(400.0, gt=0, le=1000)
+    """An image with more pixels (a volume with more voxels) is refused before it is decoded; so is every further four channels'
+    worth. 400 admits 20,000 x 20,000."""
+    max_file_mb: float = Field(2048.0, gt=0)
     """A file with more bytes is refused before it is read."""
+    pages: Pages = "refuse"
+    """What the pages of a TIFF file are, where it has several: channels of an image, slices of a volume, or an error."""
 
 
 class SplitParams(Section):
