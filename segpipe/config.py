@@ -33,8 +33,8 @@ class DataParams(Section):
     """How `data/` is read."""
 
     max_megapixels: float = Field(400.0, gt=0, le=1000)
-    """An image with more pixels (a volume with more voxels) is refused before it is decoded; so is every further four channels'
-    worth. 400 admits 20,000 x 20,000."""
+    """An image with more pixels (a volume with more voxels) is refused before it is decoded; 400 admits 20,000 x 20,000. Five to
+    eight channels count as two images, and so on."""
     max_file_mb: float = Field(2048.0, gt=0)
     """A file with more bytes is refused before it is read."""
     pages: Pages = "refuse"
