@@ -11,7 +11,7 @@ from segpipe.cli.common import Json, add, print_json, workspace_root
 
 PANEL = "Start"
 
-_FORMATS = "How the source is laid out: folder (images/ + masks/ by stem) or paired-list (text files of `image label` lines a split)."
+_FORMATS = "How the source is laid out; `segpipe data formats` shows all layouts. auto recognises it, and says by what."
 _GROUPS = "A regular expression over file names; its first group names what must not be split (a patient, a slide)."
 DataFormat = Annotated[str, typer.Option("--format", help=_FORMATS)]
 Classes = Annotated[
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 def data_import(
     source: Annotated[Path, typer.Argument(help="The folder with the labelled images.", metavar="SRC", exists=True)],
-    format: DataFormat = "folder",
+    format: DataFormat = "auto",
     classes: Classes = None,
     ignore: Ignore = None,
     group: Group = None,

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def init(
     directory: Annotated[Path, typer.Argument(help="The folder that becomes a workspace.", metavar="DIR")],
     data: Annotated[Path | None, typer.Option("--data", help="Labelled images to bring in.", metavar="SRC")] = None,
-    format: DataFormat = "folder",
+    format: DataFormat = "auto",
     classes: Classes = None,
     ignore: Ignore = None,
     group: Group = None,
@@ -42,7 +42,7 @@ def init(
             import_data(root, data.resolve(), format, classes, ignore, group, replace=False)
             workspace.commit(root, "Labelled images")
     say(f"{directory} is {'now a' if fresh else 'already a'} workspace. Next: cd {directory} && "
-        + ("segpipe run" if (root / "data").is_dir() else "segpipe data import SRC --format folder"))  # fmt: skip
+        + ("segpipe run" if (root / "data").is_dir() else "segpipe data import SRC"))  # fmt: skip
 
 
 def demo(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.describe import histogram
 from segpipe.data.images import read_mask
+from segpipe.data.measure import histogram
 from segpipe.errors import ConfigError, DataError
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable, default_color
 
@@ -39,16 +40,25 @@ def is_background(name: str) -> bool:
 
 
 def find_classes(
-    masks: list[Path], written: ClassTable | None, names: list[str] | None, ignore: list[int], limits: DataParams
+    masks: list[Path], written: FoundClasses | None, names: list[str] | None, ignore: list[int], limits: DataParams
 ) -> FoundClasses:
-    """The class table of a source: `names` (with values 0, 1, 2 ... or, where their number fits, the values found), else the
-    table `written` in the source, else one class for each value found. Raises ConfigError or DataError with what was found.
+    """The class table of a source, from what the user says (`names`, each a name or ``name=value``), from the table `written` in
+    the source, or from the values found in its `masks`, in this order. `masks` is empty where labels are drawn by `written`.
+
+    Plain names stand for the values 0, 1, 2 ... or, where their number fits, for the values found. Raises ConfigError or DataError
+    with what was found.
     """
-    if written is not None and names is None:
-        table = ClassTable(classes=written.classes, ignore=tuple(ignore) or written.ignore)
-        return FoundClasses(table, "dataset.yaml")
-    read = _read_values(masks, limits)
-    objects = _are_objects(read)
+    if names is None and written is not None:
+        return FoundClasses(_ignoring(written.table, ignore), written.origin)
+    values = _values_given(names) if names is not None else None
+    if not masks:
+        assert written is not None, "a layout whose labels are drawn brings its class table"
+        assert names is not None
+        return FoundClasses(_renamed(written.table, names, values, ignore), "named as given")
+    read = read_values(masks, limits)
+    if values is not None:
+        return FoundClasses(_with_values(values, _without_strays(read, ignore), ignore), "as given")
+    objects = are_objects(read)
     if objects and (names is None or len(names) == 2):
         origin = "masks hold numbers of objects"
         return FoundClasses(_table(names or ["background", "object"], [0, 1], ignore), origin, objects=True)
@@ -67,6 +77,56 @@ def find_classes(
     return FoundClasses(_table(guessed, found, ignore), f"guessed from the values in {share}")
 
 
+def _values_given(names: list[str]) -> dict[str, int] | None:
+    """{name: value} where every name brings its value, None where none does."""
+    matches = [re.fullmatch(r"(.+?)\s*=\s*(\d{1,5})", name) for name in names]
+    if not any(matches):
+        return None
+    if not all(matches) or len({match[1] for match in matches if match}) < len(names):
+        raise ConfigError(
+            "values are given for some classes only, or twice", found=", ".join(names),
+            expected="different names, each with a value or none with one", fix='--classes "cell=255,membrane=0"',
+        )  # fmt: skip
+    return {match[1]: int(match[2]) for match in matches if match}
+
+
+def _with_values(values: dict[str, int], found: list[int], ignore: list[int]) -> ClassTable:
+    nameless = [value for value in found if value not in values.values()]
+    if nameless:
+        raise ConfigError(
+            "the masks hold values without a name", found=f"pixel values {_words(found)}",
+            expected=f"only {_words(sorted([*values.values(), *ignore]))}",
+            fix=f"name them (--classes), or ignore them (--ignore {','.join(map(str, nameless[:12]))})",
+        )  # fmt: skip
+    return _table(list(values), list(values.values()), ignore)
+
+
+def _ignoring(table: ClassTable, ignore: list[int]) -> ClassTable:
+    """The table of a source with the values that the user ignores, which are classes no more."""
+    if not ignore:
+        return table
+    kept = tuple(spec for spec in table.classes if spec.value not in ignore)
+    return _checked(kept, (*table.ignore, *(value for value in ignore if value not in table.ignore)))
+
+
+def _renamed(table: ClassTable, names: list[str], values: dict[str, int] | None, ignore: list[int]) -> ClassTable:
+    """The user's names for a table whose values are fixed: one for each class, one for each but the background, or the first few."""
+    table = _ignoring(table, ignore)
+    by_value = {spec.value: spec for spec in table.classes}
+    if values is None:
+        background = table.classes[0]
+        if len(names) == len(table) - 1 and is_background(background.name) and not is_background(names[0]):
+            names = [background.name, *names]
+        values = {name: spec.value for name, spec in zip(names, table.classes, strict=False)}
+    if len(values) < len(names) or not by_value.keys() >= set(values.values()):
+        raise ConfigError(
+            "the names do not fit the classes of the source", found=", ".join(names),
+            expected=", ".join(f"{spec.name}={spec.value}" for spec in table.classes), fix="name these (--classes)",
+        )  # fmt: skip
+    specs = tuple(by_value[value].model_copy(update={"name": name}) for name, value in values.items())
+    return _checked(specs, table.ignore)
+
+
 def _named(names: list[str], found: list[int], ignore: list[int]) -> ClassTable:
     if all(value < len(names) for value in found) and not set(ignore) & set(range(len(names))):
         return _table(names, list(range(len(names))), ignore)
@@ -81,22 +141,25 @@ def _named(names: list[str], found: list[int], ignore: list[int]) -> ClassTable:
 def _table(names: list[str], values: list[int], ignore: list[int]) -> ClassTable:
     """Black, which is drawn clear, is kept for a background."""
     shift = 0 if is_background(names[0]) else 1
-    specs = tuple(
-        ClassSpec(name=name, value=value, color=default_color(index + shift))
+    specs = [
+        (name, value, default_color(index + shift))
         for index, (name, value) in enumerate(zip(names, values, strict=True))
-    )
+    ]
+    return _checked(tuple(ClassSpec.model_construct(name=n, value=v, color=c) for n, v, c in specs), tuple(ignore))
+
+
+def _checked(specs: tuple[ClassSpec, ...], ignore: tuple[int, ...]) -> ClassTable:
     try:
-        return ClassTable(classes=specs, ignore=tuple(ignore))
+        return ClassTable.model_validate({"classes": [spec.model_dump() for spec in specs], "ignore": ignore})
     except ValueError as error:
         raise ConfigError(
-            "the classes given make no table",
-            found=", ".join(names),
-            expected="different names and values, two at least",
-        ) from error
+            "the classes given make no table", found=", ".join(f"{spec.name}={spec.value}" for spec in specs),
+            expected="different names and values, from 0 to 65535, two classes at least",
+        ) from error  # fmt: skip
 
 
-def _read_values(masks: list[Path], limits: DataParams) -> list[Counter[int]]:
-    """Pixels by value of each mask that can be read, out of at most `MASKS_READ`."""
+def read_values(masks: list[Path], limits: DataParams) -> list[Counter[int]]:
+    """Pixels by value of each mask that can be read, out of at most `MASKS_READ`; DataError where none can be."""
     step = max(1, -(-len(masks) // MASKS_READ))
     read, first_error = [], None
     for path in masks[::step]:
@@ -118,7 +181,7 @@ def _without_strays(read: list[Counter[int]], ignore: list[int]) -> list[int]:
     return sorted(value for value in pixels if value not in ignore and (pixels[value] > few or masks[value] > rare))
 
 
-def _are_objects(read: list[Counter[int]]) -> bool:
+def are_objects(read: list[Counter[int]]) -> bool:
     """Whether masks hold object numbers: each has 0, 1 ... k without gaps, with many different k and a large one."""
     counts = {len(values) for values in read}
     without_gaps = all(sorted(values) == list(range(len(values))) for values in read)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-from collections import Counter
-from dataclasses import replace
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -13,9 +16,9 @@ from pydantic import BaseModel, ConfigDict
 from segpipe.config import DataParams, SplitParams
 from segpipe.data.classes import FoundClasses, find_classes
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples, whole_folder
-from segpipe.data.formats import find_format
+from segpipe.data.formats import AUTO, check_options, find_format, recognise_format
 from segpipe.data.formats.source import RawItem, ReadOptions, Source
-from segpipe.data.images import encode_png, read_mask
+from segpipe.data.images import encode_png, read_image, read_mask, stem_of
 from segpipe.data.splits import SPLITS, assign_split
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import safe_name
@@ -30,7 +33,7 @@ class ImportOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     classes: list[str] | None = None
-    """Class names, in the order of their pixel values."""
+    """Class names in the order of their pixel values, or each as ``name=value``."""
     ignore: list[int] = []
     """Pixel values that count nowhere."""
     group: str | None = None
@@ -45,6 +48,8 @@ class ImportReport(BaseModel):
     """What an import did, and what it left out."""
 
     format: str
+    recognised: str | None = None
+    """Why the source was taken for this layout, where nobody named it."""
     images: int
     masks: int
     splits: dict[str, int]
@@ -57,10 +62,11 @@ class ImportReport(BaseModel):
 
     def lines(self) -> list[str]:
         """The report for people."""
+        lines = [f"recognised {self.format}: {self.recognised}"] if self.recognised else []
         table = ", ".join(f"{spec.value} {spec.name}" for spec in self.classes.classes)
         ignored = f"; ignored: {', '.join(map(str, self.classes.ignore))}" if self.classes.ignore else ""
         given = ", ".join(f"{self.splits[split]} {split}" for split in SPLITS if split in self.splits)
-        lines = [
+        lines += [
             f"imported {self.images} images, {self.masks} with masks ({self.format})",
             f"classes ({self.classes_from}): {table}{ignored}",
             f"splits: {given or 'none given'}"
@@ -73,48 +79,80 @@ class ImportReport(BaseModel):
         return lines
 
 
-def import_dataset(source: Path, data_dir: Path, format: str, options: ImportOptions) -> ImportReport:
-    """Write `source`, laid out as `format`, to `data_dir` in the canonical layout. Files are copied; the source is left as it is.
+def import_dataset(
+    source: Path, data_dir: Path, format: str, options: ImportOptions, jobs: int | None = None
+) -> ImportReport:
+    """Write `source`, laid out as `format` (or `auto`), to `data_dir` in the canonical layout. Files are copied or, where labels
+    are annotations, drawn, by `jobs` threads (default: one a processor); the source is left as it is.
 
     Raises DataError where the source is not of that layout, ConfigError where the options do not fit it, DataError where
-    `data_dir` holds files and `options.replace` is not set. A single bad file stops nothing: validation names it later.
+    `data_dir` holds files and `options.replace` is not set. A single bad file stops nothing: it is left out and listed; the first
+    one's error is raised where there is no good one.
     """
     if not source.is_dir():
         raise DataError("is no folder", where=source, fix="give the folder that holds the dataset")
     limits = DataParams()  # type: ignore[call-arg]
-    found = find_format(format).read(source, options.read)
+    layout, recognised = recognise_format(source, options.read) if format == AUTO else (find_format(format), None)
+    check_options(layout, options.read)
+    found = layout.read(source, options.read)
     if not found.items:
-        raise DataError("no images found", where=source, expected=f"a dataset of format {format}")
+        raise DataError(
+            "no images found", where=source, found=found.skipped[0] if found.skipped else None,
+            expected=f"a dataset of format {layout.name}",
+        )  # fmt: skip
     items = _with_all_splits(_with_groups(found, options.group), found.notes)
-    masks = [item.mask for item in items if item.mask]
-    classes = find_classes(masks, found.classes, options.classes, options.ignore, limits)
-    bare = [item for item in items if item.mask is None]
+    classes = _classes(found, options, limits)
+    bare = [item for item in items if item.mask is None and item.draw is None]
     if bare:
         found.notes.append(f"without a mask: {len(bare)}, {bare[0].name} for one; validation will name them")
     keys = _keys(items)
     with whole_folder(data_dir, options.replace) as folder:
-        for name in ("images", "masks"):
+        for name in ("images", "masks", "instances"):
             (folder / name).mkdir()
-        for item, key in track(zip(items, keys, strict=True), "importing", len(items)):
-            _write_item(folder, item, key, classes, limits, found)
+        written = _write_items(folder, items, keys, classes, limits, jobs or os.cpu_count() or 1)
+        done = [(key, item) for key, item, outcome in zip(keys, items, written, strict=True) if outcome.image]
+        found.skipped += [told for outcome in written for told in outcome.skipped]
+        if len(done) == 0 or (len(bare) < len(items) and not any(outcome.mask for outcome in written)):
+            raise DataError(
+                "not one image with its mask could be brought in", where=source,
+                found="; ".join(f"{name}: {reason}" for name, reason in found.skipped[:1]),
+            )  # fmt: skip
+        if not any((folder / "instances").iterdir()):
+            (folder / "instances").rmdir()
         (folder / CLASSES_FILE).write_text(format_classes(classes.table), encoding="utf-8")
-        if any(item.group or item.split for item in items):
+        if any(item.group or item.split for _, item in done):
             rows = [
                 {"key": key, "group": item.group or "", "split": item.split or ""}
-                for key, item in sorted(zip(keys, items, strict=True), key=lambda pair: pair[0])
+                for key, item in sorted(done, key=_first)
             ]
             (folder / SAMPLES_FILE).write_text(format_samples(rows), encoding="utf-8")
+    decided: Counter[str] = sum((outcome.notes for outcome in written), Counter())
     return ImportReport(
-        format=format,
-        images=len(items),
-        masks=len(masks),
-        splits=dict(Counter(item.split for item in items if item.split)),
-        groups=len({item.group for item in items if item.group}),
+        format=layout.name,
+        recognised=recognised,
+        images=len(done),
+        masks=sum(outcome.mask for outcome in written),
+        splits=dict(Counter(item.split for _, item in done if item.split)),
+        groups=len({item.group for _, item in done if item.group}),
         classes=classes.table,
         classes_from=classes.origin,
         skipped=found.skipped,
-        notes=found.notes,
+        notes=[*found.notes, *(f"{words}: {count:,}" for words, count in sorted(decided.items()))],
     )
+
+
+def _first(pair: tuple[str, RawItem]) -> str:
+    return pair[0]
+
+
+def _classes(found: Source, options: ImportOptions, limits: DataParams) -> FoundClasses:
+    masks = [item.mask for item in found.items if item.mask]
+    drawn = any(item.draw for item in found.items)
+    if not masks and not drawn:
+        reason = f"{found.skipped[0][0]}: {found.skipped[0][1]}" if found.skipped else "images alone"
+        raise DataError("no masks found", found=reason, expected="masks, to learn and to judge by")
+    written = None if found.classes is None else FoundClasses(found.classes, found.classes_from)
+    return find_classes(masks, written, options.classes, options.ignore, limits)
 
 
 def _with_groups(found: Source, pattern: str | None) -> list[RawItem]:
@@ -170,24 +208,80 @@ def _keys(items: list[RawItem]) -> list[str]:
     return keys
 
 
-def _write_item(
-    folder: Path, item: RawItem, key: str, classes: FoundClasses, limits: DataParams, found: Source
-) -> None:
-    shutil.copyfile(item.image, folder / "images" / f"{key}{item.image.suffix.lower()}")
-    if item.mask is None:
-        return
+@dataclass
+class _Outcome:
+    """What became of one item."""
+
+    image: bool = False
+    mask: bool = False
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+
+
+def _write_items(
+    folder: Path, items: list[RawItem], keys: list[str], classes: FoundClasses, limits: DataParams, jobs: int
+) -> list[_Outcome]:
+    """Write all items, a few ahead of the one whose turn it is to be counted; the order of the outcomes is that of the items."""
+
+    def outcomes() -> Iterator[_Outcome]:
+        with ThreadPoolExecutor(jobs) as pool:
+            ahead: deque[Future[_Outcome]] = deque()
+            try:
+                for item, key in zip(items, keys, strict=True):
+                    ahead.append(pool.submit(_write_item, folder, item, key, classes, limits))
+                    if len(ahead) >= 2 * jobs:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    return list(track(outcomes(), "importing", len(items)))
+
+
+def _write_item(folder: Path, item: RawItem, key: str, classes: FoundClasses, limits: DataParams) -> _Outcome:
+    outcome = _Outcome()
     try:
-        if classes.objects:
-            ids = read_mask(item.mask, limits)
-            (folder / "instances").mkdir(exist_ok=True)
-            (folder / "instances" / f"{key}.png").write_bytes(encode_png(ids))
-            (folder / "masks" / f"{key}.png").write_bytes(encode_png((ids > 0).astype("uint8")))
-        elif item.mask.suffix.lower() == ".png":
-            shutil.copyfile(item.mask, folder / "masks" / f"{key}.png")
-        else:
-            (folder / "masks" / f"{key}.png").write_bytes(encode_png(read_mask(item.mask, limits)))
+        shutil.copyfile(item.image, folder / "images" / f"{key}{_ending(item.image)}")
+    except OSError as error:
+        outcome.skipped.append((str(item.image), f"cannot be read: {error.strerror or error}"))
+        return outcome
+    outcome.image = True
+    try:
+        _write_labels(folder, item, key, classes, limits, outcome)
     except DataError as error:
-        found.skipped.append((str(item.mask), str(error)))
+        outcome.skipped.append((str(item.mask or item.image), str(error)))
+    except OSError as error:
+        outcome.skipped.append((str(item.mask or item.image), f"cannot be read: {error.strerror or error}"))
+    return outcome
+
+
+def _write_labels(
+    folder: Path, item: RawItem, key: str, classes: FoundClasses, limits: DataParams, outcome: _Outcome
+) -> None:
+    mask_file, instances_file = (folder / name / f"{key}.png" for name in ("masks", "instances"))
+    if item.draw is not None:
+        height, width = read_image(item.image, limits).shape[:2]
+        drawing = item.draw(height, width)
+        mask_file.write_bytes(encode_png(drawing.mask))
+        if drawing.instances is not None:
+            instances_file.write_bytes(encode_png(drawing.instances))
+        outcome.notes = drawing.notes
+    elif item.mask is None:
+        return
+    elif classes.objects:
+        ids = read_mask(item.mask, limits)
+        instances_file.write_bytes(encode_png(ids))
+        mask_file.write_bytes(encode_png((ids > 0).astype("uint8")))
+    elif _ending(item.mask) in (".png", ".nii", ".nii.gz"):
+        shutil.copyfile(item.mask, folder / "masks" / f"{key}{_ending(item.mask)}")
+    else:
+        mask_file.write_bytes(encode_png(read_mask(item.mask, limits)))
+    outcome.mask = True
     if item.instances is not None:
-        (folder / "instances").mkdir(exist_ok=True)
-        shutil.copyfile(item.instances, folder / "instances" / f"{key}.png")
+        shutil.copyfile(item.instances, folder / "instances" / f"{key}{_ending(item.instances)}")
+
+
+def _ending(path: Path) -> str:
+    """The ending of a file name, dots included, in lower case: ".png", ".nii.gz"."""
+    return path.name[len(stem_of(path)) :].lower()

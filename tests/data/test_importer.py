@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,13 @@ from PIL import Image
 
 from segpipe.config import ValidateParams
 from segpipe.data.dataset import load_dataset, load_sample
-from segpipe.data.formats import FORMATS
+from segpipe.data.formats import FORMATS, Format
+from segpipe.data.formats.source import Drawing, RawItem, Source
 from segpipe.data.images import encode_png, read_mask
 from segpipe.data.importer import ImportOptions, ImportReport, import_dataset
 from segpipe.data.manifest import build_manifest, make_fingerprint
 from segpipe.errors import ConfigError, DataError
+from segpipe.samples import ClassTable
 from segpipe.validation.expectations import validate_manifest
 
 from .conftest import LIMITS, SPLIT
@@ -229,7 +233,7 @@ def test_paired_lists(places: tuple[Path, Path]) -> None:
     ("text", "message"),
     [
         ("images/a.png\n", r"train.txt:1: not a pair"),
-        ("images/a.png masks/a.png\nimages/b.png masks/b.png", r"train.txt:2: names a file that is not there"),
+        ("images/b.png masks/b.png", r"train.txt:1.*names a file that is not there"),
         ("/etc/passwd masks/a.png\n", r"train.txt:1: names a file outside its folder"),
         ("../outside.png masks/a.png\n", r"train.txt:1: names a file outside its folder"),
         ("link.png masks/a.png\n", r"train.txt:1: names a file outside its folder"),
@@ -248,6 +252,15 @@ def test_lists_that_lead_astray(places: tuple[Path, Path], text: str, message: s
     assert not data.exists()
 
 
+def test_a_pair_that_is_not_there_stops_no_other(places: tuple[Path, Path]) -> None:
+    source, data = places
+    picture(source / "a 1.png", source / "a 1 mask.png")
+    lists(source, train="gone.png a.png\na 1.png\ta 1 mask.png\n")
+    report = bring(source, data, "paired-list")
+    assert report.images == 1
+    assert report.skipped == [(f"{source}/train.txt:1", "names a file that is not there: gone.png")]
+
+
 def test_absolute_paths_inside_the_source_are_fine(places: tuple[Path, Path]) -> None:
     source, data = places
     picture(source / "images" / "a.png", source / "masks" / "a.png")
@@ -262,8 +275,8 @@ def test_a_source_of_another_layout(places: tuple[Path, Path], format: str) -> N
         bring(source, data, format)
     with pytest.raises(DataError, match="is no folder"):
         bring(source / "nowhere", data, format)
-    with pytest.raises(ConfigError, match=r"no such format.*folder or paired-list"):
-        bring(source, data, "coco")
+    with pytest.raises(ConfigError, match=r"no such format.*auto or folder"):
+        bring(source, data, "tarot")
 
 
 def test_data_that_are_there_are_replaced_on_demand_alone(places: tuple[Path, Path]) -> None:
@@ -286,6 +299,162 @@ def test_a_bad_mask_stops_nothing(places: tuple[Path, Path]) -> None:
     report = bring(source, data)
     assert [name for name, _ in report.skipped] == [str(source / "masks" / "b.tif")]
     assert [(item.key, item.mask is None) for item in load_dataset(data).items] == [("a", False), ("b", True)]
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch, *items: RawItem, classes: ClassTable | None = None) -> None:
+    """A layout `drawn` whose source has these items."""
+    table = classes or ClassTable.from_names(["background", "cell", "dirt"], ignore=(9,))
+    layout = Format("drawn", "drawn by a test", lambda *_: Source(list(items), table), lambda _: "a test")
+    monkeypatch.setitem(FORMATS, "drawn", layout)
+
+
+def test_labels_that_are_drawn(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, data = places
+    rng = np.random.default_rng(3)
+    masks = {name: rng.integers(0, 3, (16, 20), np.uint8) for name in "abcdefgh"}
+    numbers = {name: rng.integers(0, 700, (16, 20), np.uint16) for name in "abcdefgh"}
+
+    def draw(name: str, height: int, width: int) -> Drawing:
+        assert (height, width) == (16, 20)
+        if name == "c":
+            raise DataError("is broken", where="c.json")
+        with_instances = numbers[name] if name != "d" else None
+        return Drawing(masks[name], with_instances, Counter({"overlaps": 2, "outside": name == "h"}))
+
+    for name in masks:
+        picture(source / f"{name}.png")
+    (source / "e.png").write_bytes(b"no image")
+    drawn(monkeypatch, *(RawItem(name, source / f"{name}.png", draw=partial(draw, name)) for name in masks))
+    report = bring(source, data, "drawn")
+    assert (report.images, report.masks) == (8, 6)
+    assert [Path(name).name for name, _ in report.skipped] == ["c.png", "e.png"]
+    assert "is broken" in report.skipped[0][1]
+    assert "overlaps: 12" in report.notes
+    assert "outside: 1" in report.notes
+    for item in load_dataset(data).items:
+        if item.mask is None:
+            assert item.key in "ce"
+            continue
+        np.testing.assert_array_equal(read_mask(item.mask, LIMITS), masks[item.key])
+        assert (item.instances is None) == (item.key == "d")
+        if item.instances:
+            np.testing.assert_array_equal(read_mask(item.instances, LIMITS), numbers[item.key])
+
+
+def test_drawn_labels_that_all_fail_bring_nothing_in(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, data = places
+    picture(source / "a.png")
+
+    def draw(height: int, width: int) -> Drawing:
+        raise DataError("has no polygon", where="a.json")
+
+    drawn(monkeypatch, RawItem("a", source / "a.png", draw=draw))
+    with pytest.raises(DataError, match=r"a\.json: has no polygon"):
+        bring(source, data, "drawn")
+    assert not data.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "names", "values"),
+    [
+        ({}, ["background", "cell", "dirt"], [0, 1, 2]),
+        ({"classes": ["a", "b", "c"]}, ["a", "b", "c"], [0, 1, 2]),
+        ({"classes": ["b", "c"]}, ["background", "b", "c"], [0, 1, 2]),
+        ({"classes": ["bg", "c"]}, ["bg", "c"], [0, 1]),
+        ({"classes": ["x=2", "y=0"]}, ["x", "y"], [2, 0]),
+        ({"ignore": [2]}, ["background", "cell"], [0, 1]),
+        ({"classes": ["a", "b", "c", "d"]}, None, r"do not fit.*background=0, cell=1, dirt=2"),
+        ({"classes": ["a=0", "b=7"]}, None, r"do not fit.*background=0, cell=1, dirt=2"),
+        ({"classes": ["a=0", "b"]}, None, "for some classes only"),
+        ({"ignore": [1, 2]}, None, "make no table"),
+    ],
+)
+def test_names_for_classes_that_are_drawn(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, options: dict, names: list[str] | None, values: object
+) -> None:
+    source, data = places
+    picture(source / "a.png")
+    drawn(
+        monkeypatch,
+        RawItem("a", source / "a.png", draw=lambda height, width: Drawing(np.zeros((height, width), np.uint8))),
+    )
+    if names is None:
+        with pytest.raises(ConfigError, match=str(values)):
+            bring(source, data, "drawn", **options)
+        return
+    report = bring(source, data, "drawn", **options)
+    assert report.classes.names == names
+    assert [spec.value for spec in report.classes.classes] == values
+    assert set(report.classes.ignore) == {9, *options.get("ignore", ())}
+
+
+def test_values_named_by_the_user(places: tuple[Path, Path]) -> None:
+    source, data = places
+    picture(source / "images" / "a.png", source / "masks" / "a.png", (0, 255))
+    report = bring(source, data, classes=["cell=255", "membrane=0"])
+    assert [(spec.name, spec.value) for spec in report.classes.classes] == [("cell", 255), ("membrane", 0)]
+    with pytest.raises(ConfigError, match=r"values without a name.*--ignore 0"):
+        bring(source, data, classes=["a=255", "b=1"], replace=True)
+
+
+def test_auto_says_what_it_took_the_source_for(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    source, data = places
+    with pytest.raises(DataError, match=r"no layout fits.*no folder: images/ and masks/.*no paired-list"):
+        bring(source, data, "auto")
+    picture(source / "images" / "a.png", source / "masks" / "a.png")
+    report = bring(source, data, "auto")
+    assert (report.format, report.recognised) == ("folder", "images/ with masks/")
+    assert "recognised folder: images/ with masks/" in report.lines()
+    lists(source, train="images/a.png masks/a.png\n")
+    report = bring(source, data, "auto", replace=True)
+    assert report.format == "paired-list"
+    assert "train.txt" in str(report.recognised)
+    assert "folder would fit too" in str(report.recognised)
+    (source / "train.txt").unlink()
+    drawn(monkeypatch, RawItem("a", source / "images" / "a.png"))
+    with pytest.raises(
+        DataError, match=r"more than one.*folder: images.*drawn: a test.*--format folder or --format drawn"
+    ):
+        bring(source, data, "auto", replace=True)
+
+
+def test_options_that_a_layout_does_not_heed(places: tuple[Path, Path]) -> None:
+    source, data = places
+    picture(source / "images" / "a.png", source / "masks" / "a.png")
+    lists(source, train="images/a.png masks/a.png\n")
+    with pytest.raises(ConfigError, match=r"--suffix means nothing to the layout paired-list.*folder"):
+        bring(source, data, "paired-list", read={"suffix": "_mask"})
+
+
+@pytest.mark.parametrize("jobs", [1, 7])
+def test_threads_change_no_byte(places: tuple[Path, Path], jobs: int) -> None:
+    source, data = places
+    for index in range(20):
+        picture(source / "images" / f"{index}.png", source / "masks" / f"{index}.bmp")
+    (source / "masks" / "3.bmp").write_bytes(b"BM")
+    report = import_dataset(source, data, "folder", ImportOptions(), jobs)
+    assert [item.key for item in load_dataset(data).items if item.mask is None] == ["3"]
+    assert len(report.skipped) == 1
+    for index in {*range(20)} - {3}:
+        np.testing.assert_array_equal(
+            read_mask(data / "masks" / f"{index}.png", LIMITS), read_mask(source / "masks" / f"{index}.bmp", LIMITS)
+        )
+
+
+def test_an_image_that_cannot_be_read_stops_nothing(places: tuple[Path, Path]) -> None:
+    source, data = places
+    for name in ("a", "b"):
+        picture(source / "images" / f"{name}.png", source / "masks" / f"{name}.png")
+    (source / "images" / "b.png").unlink()
+    (source / "images" / "b.png").symlink_to("b.png")
+    report = bring(source, data)
+    assert report.images == 1
+    assert report.skipped == [(str(source / "images" / "b.png"), "cannot be read: Too many levels of symbolic links")]
+    assert [path.name for path in (data / "masks").iterdir()] == ["a.png"]
 
 
 CAMVID = [

@@ -1,6 +1,6 @@
 """One module a layout; each reads where things lie in a source folder, and the importer writes them in the canonical layout.
 
-To add a layout: a module with a reader, and a line in `FORMATS`.
+To add a layout: a module with a reader and a recogniser, and a line in `FORMATS`.
 """
 
 from __future__ import annotations
@@ -9,32 +9,90 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from segpipe.data.formats.folder import read_folder
-from segpipe.data.formats.paired_list import read_paired_list
+from segpipe.data.formats.folder import read_folder, recognise_folder
+from segpipe.data.formats.paired_list import read_paired_list, recognise_paired_list
+from segpipe.data.formats.pairs import recognise_named
 from segpipe.data.formats.source import ReadOptions, Source
-from segpipe.errors import ConfigError
+from segpipe.errors import ConfigError, DataError
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
 class Format:
-    """A layout that can be imported: its name, one line about it, and its reader."""
+    """A layout that can be imported.
+
+    name: what `--format` calls it.
+    summary: one line: what it looks like.
+    read: finds the items of a source; DataError where it is not of this layout.
+    recognise: why a source looks like this layout, in words, from names and small files alone; None where it does not.
+    options: the names of the `ReadOptions` that `read` heeds.
+    rank: where `auto` finds several layouts, the lowest rank decides: 0 for trees that nobody makes by chance, which may hold
+        a general layout too, 1 for the general ones. Two of one rank are for the user to decide.
+    """
 
     name: str
     summary: str
     read: Callable[[Path, ReadOptions], Source]
+    recognise: Callable[[Path], str | None]
+    options: tuple[str, ...] = ()
+    rank: int = 1
 
 
 FORMATS = {
     format.name: format
     for format in (
-        Format("folder", "images/ and masks/ with equal file names; also under train/, val/, test/", read_folder),
-        Format("paired-list", "train.txt, val.txt, test.txt with a line `image label` for each pair", read_paired_list),
+        Format(
+            "folder", "images/ and masks/ with equal file names; also under train/, val/, test/",
+            read_folder, recognise_folder, ("images", "masks", "suffix"),
+        ),
+        Format(
+            "paired-list", "train.txt, val.txt, test.txt with a line `image label` for each pair",
+            read_paired_list, recognise_paired_list, rank=0,
+        ),
     )
-}
+}  # fmt: skip
 
 
 def find_format(name: str) -> Format:
     """The layout of this name; ConfigError lists those there are."""
     if name not in FORMATS:
-        raise ConfigError("no such format", found=name, expected=" or ".join(FORMATS))
+        raise ConfigError("no such format", found=name, expected=" or ".join([AUTO, *FORMATS]))
     return FORMATS[name]
+
+
+def recognise_format(source: Path, options: ReadOptions) -> tuple[Format, str]:
+    """The layout of a source and why it was taken for that, out of those that heed what the user has said.
+
+    Raises DataError where none fits, or several as well as each other.
+    """
+    if named := recognise_named(source, options):
+        return find_format(named[0]), named[1]
+    able = [format for format in FORMATS.values() if set(options.given()) <= set(format.options)]
+    reasons = {format.name: reason for format in able if (reason := format.recognise(source))}
+    if not reasons:
+        raise DataError(
+            "no layout fits", where=source, found="; ".join(f"no {f.name}: {f.summary}" for f in able),
+            fix="name the layout (--format), or the folders (--images DIR --masks DIR)",
+        )  # fmt: skip
+    lowest = min(FORMATS[name].rank for name in reasons)
+    best = [name for name in reasons if FORMATS[name].rank == lowest]
+    if len(best) > 1:
+        raise DataError(
+            "more than one layout fits", where=source, found="; ".join(f"{name}: {reasons[name]}" for name in best),
+            fix="choose one: " + " or ".join(f"--format {name}" for name in best),
+        )  # fmt: skip
+    others = [name for name in reasons if name != best[0]]
+    also = f" ({' and '.join(others)} would fit too)" if others else ""
+    return FORMATS[best[0]], reasons[best[0]] + also
+
+
+def check_options(format: Format, options: ReadOptions) -> None:
+    """ConfigError for an option that this layout does not heed, with the layouts that do."""
+    for name in options.given():
+        if name not in format.options:
+            knowing = [other.name for other in FORMATS.values() if name in other.options]
+            raise ConfigError(
+                f"--{name} means nothing to the layout {format.name}", expected="one of the layouts " + ", ".join(knowing),
+                fix=f"leave --{name} out, or choose another --format",
+            )  # fmt: skip

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from segpipe.errors import DataError
 from segpipe.samples import ClassTable
 
 
 class ReadOptions(BaseModel):
-    """What the user says about where things lie in a source; every layout takes what concerns it and refuses the rest."""
+    """What the user says about where things lie in a source; a layout takes what concerns it, the importer refuses the rest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     images: str | None = None
-    """The folder of images, relative to the source."""
+    """The folder of images, relative to the source or absolute."""
     masks: str | None = None
-    """The folder of masks (or the annotation file), relative to the source."""
-    palette: Path | None = None
-    """A file that says which colour is which class."""
+    """The folder of masks (or the annotation file), relative to the source or absolute."""
+    suffix: str | None = None
+    """What a mask's name has after its image's name, before the dot."""
+    palette: str | None = None
+    """A file that says which colour is which class, or the name of a known palette."""
+    tolerance: int | None = Field(None, ge=0, le=255)
+    """How far a channel of a colour may be from the palette's, for pixels of blurred edges."""
+
+    def given(self) -> list[str]:
+        """The names of what the user has said."""
+        return [name for name, value in self if value is not None]
 
 
 @dataclass(frozen=True)
@@ -68,3 +78,46 @@ class Source:
     classes: ClassTable | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    classes_from: str = "written in the source"
+    """Where `classes` comes from, in words."""
+
+
+def inside(source: Path, name: str, where: str) -> Path:
+    """The path that a list or an annotation names, resolved; whether a file is there is for the caller to see.
+
+    Raises DataError, naming `where`, for one outside the source folder: by .., by an absolute path, by a link.
+    """
+    try:
+        path = (source / name).resolve()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, a name too long, a loop of links
+        raise DataError("names no file", where=where, found=repr(name[:80]), fix="correct the name") from error
+    if not path.is_relative_to(source.resolve()):
+        raise DataError(
+            "names a file outside its folder", where=where, found=name, expected=f"a path below {source}",
+            fix="make the paths of the list relative to its folder",
+        )  # fmt: skip
+    return path
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file at any depth, in name order, hidden ones left out; links to folders are followed. DataError for a loop of links."""
+    yield from _walk(folder, frozenset())
+
+
+def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        raise DataError("a link leads back to a folder above it", where=folder, fix="remove the link")
+    with os.scandir(folder) as entries:
+        found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in found:
+        try:
+            nested = entry.is_dir()
+        except OSError:  # a link to itself: reading it as a file will say so
+            nested = False
+        if nested:
+            yield from _walk(Path(entry.path), above | {here})
+        else:
+            yield Path(entry.path)

@@ -1,0 +1,213 @@
+"""Images and masks in folders of their own, paired by file name: what several layouts have in common.
+
+```
+SRC/images/a.png        SRC/masks/a.png         also a_mask.png and the like, and at any depth
+SRC/train/images/...    SRC/train/masks/...     and so for val and test
+SRC/images/train/...    SRC/masks/train/...
+```
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from segpipe.config import DataParams
+from segpipe.data.classes import are_objects, read_values
+from segpipe.data.formats.source import RawItem, ReadOptions, Source, files_below
+from segpipe.data.images import SUFFIXES, stem_of
+from segpipe.errors import ConfigError, DataError
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "inputs", "input")
+MASK_FOLDERS = (
+    "masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "ground_truth", "targets", "target",
+)  # fmt: skip
+MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_target")
+"""What a mask's name may have after its image's name."""
+
+SPLIT_FOLDERS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test",
+}  # fmt: skip
+"""What folders of splits are called."""
+
+_LOOKED_AT, _LOOKED_BYTES = 8, 1 << 23
+
+_OBJECTS_ABOVE = 32
+"""More values than this in 16 bits, with gaps, are numbers of objects."""
+
+MaskKind = Literal["classes", "objects", "colours"]
+
+
+def find_pairs(source: Path, options: ReadOptions) -> Source:
+    """The images of a source, each with its mask file where there is one.
+
+    Raises DataError where there is no folder of images or none of masks, ConfigError where a folder that the user names is none.
+    """
+    parts = _parts(source, options)
+    found = Source([])
+    for split, images, masks in parts:
+        if masks is None:
+            found.skipped.append((f"{_relative(images, source)}/", "no folder of masks beside it"))
+        else:
+            _pair(found, source, images, masks, split, options.suffix)
+    nested = {item.name: _nested_split(item, parts) for item in found.items if item.split is None}
+    if nested and all(nested.values()):
+        found.items = [replace(item, split=item.split or nested[item.name]) for item in found.items]
+    return found
+
+
+def recognise_named(source: Path, options: ReadOptions) -> tuple[str, str] | None:
+    """The layout, and why, of a source whose folders the user has named; None where a folder is left open.
+
+    Errors as of `find_pairs`.
+    """
+    if not (options.images and options.masks and (source / options.masks).is_dir()):
+        return None
+    items = [item for item in find_pairs(source, options).items if item.mask]
+    if items and any(item.mask and ".nii" in item.mask.suffixes for item in items):
+        return "volumes", "the folders named hold NIfTI volumes"
+    if options.palette is not None or options.tolerance is not None:
+        return "colour-masks", "the folders named, and a palette"
+    layout, words = _BY_KIND[mask_kind(first_masks(source, options))]
+    return layout, f"the folders named, with masks of {words}"
+
+
+def first_masks(source: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
+    """Some masks of a source of this kind, evenly spread, none of them large; nothing where it is of another kind."""
+    try:
+        masks = [item.mask for item in find_pairs(source, options).items if item.mask]
+    except DataError:
+        return []
+    some = masks[:: max(1, len(masks) // _LOOKED_AT)]
+    return [mask for mask in some if ".nii" not in mask.suffixes and mask.stat().st_size < _LOOKED_BYTES]
+
+
+def mask_kind(masks: list[Path]) -> MaskKind:
+    """What the pixels of these masks stand for: classes, numbers of objects, or colours that stand for classes."""
+    if not masks:
+        return "classes"
+    limits = DataParams()  # type: ignore[call-arg]
+    try:
+        read = read_values(masks, limits)
+    except DataError as error:
+        return "colours" if "in colours" in error.what else "classes"
+    values = np.unique([value for counts in read for value in counts])
+    sparse_numbers = values.max() > 255 and len(values) > _OBJECTS_ABOVE
+    return "objects" if are_objects(read) or sparse_numbers else "classes"
+
+
+def describe_pairs(source: Path) -> str:
+    """The folders that `find_pairs` found, in words."""
+    return ", ".join(find_pairs(source, ReadOptions()).notes)
+
+
+_BY_KIND: dict[MaskKind, tuple[str, str]] = {
+    "classes": ("folder", "class values"),
+    "objects": ("label-maps", "numbers of objects"),
+    "colours": ("colour-masks", "colours"),
+}
+
+Part = tuple[str | None, Path, Path | None]
+
+
+def _parts(source: Path, options: ReadOptions) -> list[Part]:
+    """(split, folder of images, folder of masks) of each part of a source."""
+    if options.images or options.masks:
+        images = _named(source, options.images, "images") or _subfolder(source, IMAGE_FOLDERS)
+        masks = _named(source, options.masks, "masks") or _subfolder(source, MASK_FOLDERS)
+        if images is None or masks is None:
+            missing = "images" if images is None else "masks"
+            raise ConfigError(f"no folder of {missing}", where=source, fix=f"name it: --{missing} DIR")
+        return [(None, images, masks)]
+    if (images := _subfolder(source, IMAGE_FOLDERS)) is not None:
+        masks = _subfolder(source, MASK_FOLDERS)
+        if masks is None:
+            raise DataError("no folder of masks", where=source, expected="masks/ beside images/",
+                            fix="name it masks/, say where it is (--masks DIR), or choose another --format")  # fmt: skip
+        return [(None, images, masks)]
+    children = sorted(path for path in source.iterdir() if path.is_dir() and path.name.lower() in SPLIT_FOLDERS)
+    parts: list[Part] = []
+    for child in children:
+        if (images := _subfolder(child, IMAGE_FOLDERS)) is not None:
+            parts.append((SPLIT_FOLDERS[child.name.lower()], images, _subfolder(child, MASK_FOLDERS)))
+    if not any(masks for _, _, masks in parts):
+        raise DataError(
+            "no folders of images and masks", where=source,
+            expected="images/ and masks/ in it, or in its train/, val/ and test/",
+            fix="name them (--images DIR --masks DIR), or choose another --format",
+        )  # fmt: skip
+    return parts
+
+
+def _named(source: Path, name: str | None, option: str) -> Path | None:
+    if name is None:
+        return None
+    folder = source / name
+    if not folder.is_dir():
+        raise ConfigError(
+            "is no folder", where=folder, fix=f"give --{option} a folder, relative to {source} or absolute"
+        )
+    return folder
+
+
+def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The first subfolder of one of these names, whatever its case."""
+    there = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    return next((there[name] for name in names if name in there), None)
+
+
+def _pair(found: Source, source: Path, images: Path, masks: Path, split: str | None, suffix: str | None) -> None:
+    """Add the pairs of two folders; every mask belongs to one image at most."""
+    endings = MASK_ENDINGS if suffix is None else (suffix,)
+    by_name = _by_stem(masks, source, found)
+    files = _by_stem(images, source, found) if masks != images else dict(by_name)
+    if masks == images:  # one folder for both: what another file's name explains is a mask
+        files = {stem: path for stem, path in files.items() if not _is_mask(stem, files, endings)}
+    siblings = images.parent / "instances"
+    instances = _by_stem(siblings, source, found) if siblings.is_dir() and siblings != masks else {}
+    used = set()
+    before = len(found.items)
+    for stem, image in files.items():
+        mask = next((by_name[stem + e] for e in endings if stem + e in by_name and by_name[stem + e] != image), None)
+        used.add(mask)
+        name = Path(_relative(image, source)).parent / stem_of(image)
+        found.items.append(RawItem(name.as_posix(), image, mask, instances.get(stem), split=split))
+    left = set(by_name.values()) - used - (set(files.values()) if masks == images else set())
+    found.skipped += [(_relative(path, source), "a mask without an image") for path in sorted(left)]
+    found.notes.append(f"{_relative(images, source)}/ with {_relative(masks, source)}/")
+    if suffix is not None and len(found.items) > before and not used - {None}:
+        raise ConfigError(
+            "no mask has this ending", where=masks, found=f"--suffix {suffix}",
+            expected=f"{next(iter(files))}{suffix} and so on; there is {next(iter(by_name), 'nothing')}",
+        )  # fmt: skip
+
+
+def _is_mask(stem: str, stems: dict[str, Path], endings: tuple[str, ...]) -> bool:
+    return any(ending and stem.endswith(ending) and stem.removesuffix(ending) in stems for ending in endings)
+
+
+def _by_stem(folder: Path, source: Path, found: Source) -> dict[str, Path]:
+    """Image files at any depth under a folder, by their relative path without the ending; those that share one are left out."""
+    by_stem: dict[str, list[Path]] = {}
+    for path in files_below(folder):
+        if path.name.lower().endswith(SUFFIXES):
+            by_stem.setdefault((path.relative_to(folder).parent / stem_of(path)).as_posix(), []).append(path)
+    for paths in by_stem.values():
+        if len(paths) > 1:
+            names = " and ".join(path.name for path in paths)
+            found.skipped.append((_relative(paths[0], source), f"two files of one name ({names}): keep one of them"))
+    return {stem: paths[0] for stem, paths in by_stem.items() if len(paths) == 1}
+
+
+def _nested_split(item: RawItem, parts: list[Part]) -> str | None:
+    """The split that the first folder below the folder of images names."""
+    below = next(item.image.relative_to(images) for _, images, _ in parts if item.image.is_relative_to(images))
+    return SPLIT_FOLDERS.get(below.parts[0].lower()) if len(below.parts) > 1 else None
+
+
+def _relative(path: Path, source: Path) -> str:
+    """A path for the user; what the user placed outside the source is shown by the end of its path."""
+    return path.relative_to(source).as_posix() if path.is_relative_to(source) else "/".join(path.parts[-2:])
