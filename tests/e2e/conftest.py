@@ -1,4 +1,8 @@
-"""One demo workspace for all end-to-end tests: made once, by the command that users type."""
+"""One demo workspace for all end-to-end tests: made once, by the command that users type.
+
+The tests run in two processes that share it. Those that change it, or use the ports that the documentation names, are of one
+group (`pytest.mark.xdist_group("demo")`) and so run in one process, one after the other.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+from segpipe.files import sha256_file
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,12 +58,14 @@ class Demo:
     root: Path
     checkout: Path
     first: Finished
+    weights: str
+    """SHA-256 of the U-Net's weights, as trained first."""
+    steps: int
+    """How many steps it was trained for."""
 
 
-@pytest.fixture(scope="session")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_checkout(target: Path) -> None:
     """This repository in an empty folder: what Git holds or would hold, and nothing else."""
-    target = tmp_path_factory.mktemp("e2e") / "segpipe"
     listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).out
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
@@ -65,22 +74,33 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run("git", "init", "-q", cwd=target)
     run("git", "add", "-A", cwd=target)
     run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-q", "-m", "Checkout", cwd=target)
-    return target
 
 
 @pytest.fixture(scope="session")
-def demo(checkout: Path) -> Demo:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """`make demo`, in full: an environment of its own, the demo workspace, a promoted model, an endpoint that answered."""
-    bare = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
-    done = run("make", "demo", f"PYTHON={sys.executable}", cwd=checkout, env=bare)
-    return Demo(checkout / "demo", checkout, done)
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    record, checkout = shared / "demo.json", shared / "e2e" / "segpipe"
+    with FileLock(shared / "demo.lock"):
+        if not record.exists():
+            make_checkout(checkout)
+            bare = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+            done = run("make", "demo", f"PYTHON={sys.executable}", cwd=checkout, env=bare, check=False)
+            record.write_text(json.dumps(asdict(done)))
+            if done.code == 0:
+                shutil.copy(checkout / "demo" / "models" / "unet" / "weights.safetensors", shared / "first.safetensors")
+    first = Finished(**json.loads(record.read_text()))
+    assert first.code == 0, f"make demo ended with {first.code}\n{first.out[-3000:]}\n{first.err[-3000:]}"
+    plan = json.loads(run("git", "show", "segmenter@v0.1.0:plans/unet.json", cwd=checkout / "demo").out)
+    return Demo(checkout / "demo", checkout, first, sha256_file(shared / "first.safetensors"), plan["recipe"]["steps"])
 
 
 @pytest.fixture(scope="session")
-def clone(demo: Demo) -> Path:
+def clone(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second clone of the demo workspace at the commit of its first release, with nothing but what Git holds."""
-    target = demo.root.parent / "clone"
-    run("git", "clone", "-q", demo.root, target, cwd=demo.root.parent)
+    target = tmp_path_factory.mktemp("second") / "clone"
+    run("git", "clone", "-q", demo.root, target, cwd=target.parent)
     run("git", "checkout", "-q", "segmenter@v0.1.0", cwd=target)
     assert not (target / "data").exists()
     assert not (target / "models").exists()
@@ -122,18 +142,18 @@ def background() -> Iterator[Callable[..., subprocess.Popen[str]]]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def shorten(workspace: Path, steps: int = 12, seed: int = 0) -> None:
-    """Cut what `segpipe run` does here to a few steps of one network and the baseline, with no gate on."""
+def shorten(workspace: Path, steps: int = 12, seed: int = 0, gates: bool = False) -> None:
+    """Cut what `segpipe run` does here to some steps of one network and the baseline; without `gates`, with no gate on."""
     path = workspace / "params.yaml"
-    text = re.sub(r"budget: \d+\w+", f"budget: {steps} steps", path.read_text(), count=1)
+    text = re.sub(r"budget: \d+ ?\w+", f"budget: {steps} steps", path.read_text(), count=1)
     text = re.sub(r"  deeplabv3plus:\n(    .*\n)+", "", text)
-    text = text.replace("  seed: 0\n  augment", f"  seed: {seed}\n  augment")
-    path.write_text(re.sub(r"(floor|baseline|champion): \{.*\}", r"\1: null", text))
+    text = re.sub(r"  seed: \d+\n  augment", f"  seed: {seed}\n  augment", text)
+    path.write_text(text if gates else re.sub(r"(floor|baseline|champion): \{.*\}", r"\1: null", text))
 
 
 def release_second(demo: Demo) -> str:
-    """Train the demo for a moment, with another seed, so that there is a second version; what is live then."""
-    shorten(demo.root, steps=30, seed=1)
+    """Train the demo's U-Net once more, as long and with another seed, through every gate: what is live then."""
+    shorten(demo.root, steps=demo.steps, seed=1, gates=True)
     return str(json.loads(run("segpipe", "run", "--json", cwd=demo.root).out)["live"])
 
 

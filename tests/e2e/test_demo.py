@@ -16,6 +16,7 @@ from segpipe.files import sha256_file
 from tests.e2e.conftest import Demo, release_second, run, shorten, wait_for
 
 pytestmark = pytest.mark.slow
+of_the_demo = pytest.mark.xdist_group("demo")
 
 
 def live_version(demo: Demo) -> str:
@@ -30,6 +31,7 @@ def wait_until(condition, seconds: float = 20) -> None:
         time.sleep(0.2)
 
 
+@of_the_demo
 def test_the_demo_ends_in_a_promoted_model(demo):
     selection = json.loads((demo.root / "selection.json").read_text())
     assert selection["promotable"]
@@ -48,6 +50,7 @@ def test_the_demo_ends_in_a_promoted_model(demo):
     assert "http://" not in report.read_text().replace("http://www.w3.org", "")
 
 
+@of_the_demo
 def test_a_network_beats_kmeans_by_far(demo):
     scores = {
         name: json.loads((demo.root / "evaluation" / name / "metrics.json").read_text())["test"]["iou"]["dataset"][
@@ -58,6 +61,7 @@ def test_a_network_beats_kmeans_by_far(demo):
     assert scores["kmeans"] + 0.05 < scores["unet"] > 0.85
 
 
+@of_the_demo
 def test_the_second_time_nothing_is_done_twice(demo):
     head = run("git", "rev-parse", "HEAD", cwd=demo.root).out
     lock = (demo.root / "dvc.lock").read_bytes()
@@ -71,6 +75,7 @@ def test_the_second_time_nothing_is_done_twice(demo):
     assert again["version"] == "v0.1.0"
 
 
+@of_the_demo
 def test_dvc_users_find_what_they_expect(demo):
     assert "up to date" in run("dvc", "status", cwd=demo.root).out
     assert "train@unet" in run("dvc", "dag", cwd=demo.root).out
@@ -95,16 +100,17 @@ def test_dvc_users_find_what_they_expect(demo):
 def test_a_second_clone_makes_the_same_weights(demo, clone):
     run("segpipe", "data", "demo", cwd=clone)
     run("dvc", "repro", "train@unet", cwd=clone)
-    name = "models/unet/weights.safetensors"
-    assert sha256_file(clone / name) == sha256_file(demo.root / name)
+    assert sha256_file(clone / "models" / "unet" / "weights.safetensors") == demo.weights
     assert run("git", "status", "--porcelain", "plans", "data.dvc", "params.yaml", cwd=clone).out == ""
 
 
+@of_the_demo
 def test_verify_takes_a_release_out_of_the_cache_and_finds_it_whole(demo):
     done = run("segpipe", "verify", "v0.1.0", cwd=demo.root)
     assert "v0.1.0" in done.out + done.err
 
 
+@of_the_demo
 def test_serve_predict_new_release_and_rollback(demo, free_port, background, tmp_path):
     base = f"http://127.0.0.1:{free_port}"
     server = background("segpipe", "serve", "--port", str(free_port), cwd=demo.root, log=tmp_path / "serve.log")
@@ -142,6 +148,25 @@ def test_serve_predict_new_release_and_rollback(demo, free_port, background, tmp
     assert live_version(demo) == "v0.1.0"
     server.send_signal(signal.SIGINT)
     assert server.wait(30) in (0, 130, -signal.SIGINT)
+
+
+@of_the_demo
+def test_a_worse_model_is_stopped_by_the_champion_gate_and_changes_nothing(demo):
+    if len(json.loads(run("segpipe", "models", "--json", cwd=demo.root).out)) < 2:
+        release_second(demo)
+    judged = json.loads((demo.root / "selection.json").read_text())
+    champion = next(gate for gate in judged["gates"] if gate["name"] == "champion")
+    assert champion["verdict"] == "pass" and "v0.1.0" in champion["sentence"], "the second release met the first one"
+    live, tags = live_version(demo), run("git", "tag", cwd=demo.root).out
+    shorten(demo.root, steps=12, seed=2, gates=True)
+    stopped = run("segpipe", "run", cwd=demo.root, check=False)
+    assert stopped.code == 4
+    gates = {g["name"]: g for g in json.loads((demo.root / "selection.json").read_text())["gates"]}
+    assert gates["champion"]["verdict"] != "pass"
+    assert live in gates["champion"]["sentence"]
+    assert gates["champion"]["sentence"].split(":")[0] in stopped.out + stopped.err
+    assert live_version(demo) == live
+    assert run("git", "tag", cwd=demo.root).out == tags
 
 
 def test_own_images_from_a_folder_and_a_bad_one(demo, tmp_path):

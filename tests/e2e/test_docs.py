@@ -59,6 +59,7 @@ def test_pages_link_to_files_that_are_there():
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("demo")
 @pytest.mark.parametrize("commands", of("checkout"))
 def test_checkout(commands, demo):
     assert commands == ("make demo",), "what the fixture ran"
@@ -73,24 +74,27 @@ def own(demo: Demo, tmp_path_factory) -> Path:
         (folder / "images" / part).mkdir(parents=True)
         for path in sorted((demo.root / "data" / part).iterdir())[:60]:
             shutil.copy(path, folder / "images" / part)
-    (folder / "README.md").mkdir()
     (folder / "docs").mkdir()
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", sorted({b.place.split(":")[0] for b in BLOCKS if b.context == "own-data"}))
-def test_own_data(page, own, background, tmp_path):
-    """The blocks of a page build on each other: they share one workspace."""
-    cwd = own / ("README.md" if page == "README.md" else "docs")
-    commands: list[str] = []
-    for block in BLOCKS:
-        if block.context == "own-data" and block.place.startswith(f"{page}:"):
-            commands += block.commands
-    run_all(tuple(commands), cwd, background, tmp_path, after={"cd my-cells": shorten})
+def own_data_commands(page: str) -> list[str]:
+    """The commands of all blocks of a page that are about own data: they build on each other."""
+    return [c for b in BLOCKS if b.context == "own-data" and b.place.startswith(f"{page}:") for c in b.commands]
 
 
 @pytest.mark.slow
+def test_own_data(own, background, tmp_path):
+    commands = own_data_commands("docs/own-data.md")
+    rest = iter(commands)
+    assert all(command in rest for command in own_data_commands("README.md")), (
+        "the five lines, in their order, are run here"
+    )
+    run_all(tuple(commands), own / "docs", background, tmp_path, after={"cd my-cells": shorten})
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
 @pytest.mark.parametrize("commands", of("demo"))
 def test_demo_workspace(commands, demo, background, tmp_path):
     image = next((demo.root / "data" / "images").iterdir())
@@ -123,6 +127,7 @@ def test_contributing_commands_name_what_is_there():
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("demo")
 @pytest.mark.parametrize("commands", of("prefect"))
 def test_prefect_commands(commands, demo, background, tmp_path):
     """Server, pool, deployment, worker: then a run of the deployment ends well."""
