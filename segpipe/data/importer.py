@@ -18,7 +18,7 @@ from segpipe.data.classes import FoundClasses, find_classes
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples, whole_folder
 from segpipe.data.formats import AUTO, check_options, find_format, recognise_format
 from segpipe.data.formats.source import RawItem, ReadOptions, Source
-from segpipe.data.images import encode_png, read_image, read_mask, stem_of
+from segpipe.data.images import encode_png, read_image, read_mask, suffix_of
 from segpipe.data.splits import SPLITS, assign_split
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import safe_name
@@ -241,14 +241,21 @@ def _write_items(
 
 def _write_item(folder: Path, item: RawItem, key: str, classes: FoundClasses, limits: DataParams) -> _Outcome:
     outcome = _Outcome()
+    image = folder / "images" / f"{key}{suffix_of(item.image)}"
     try:
-        shutil.copyfile(item.image, folder / "images" / f"{key}{_ending(item.image)}")
+        if item.content is None:
+            shutil.copyfile(item.image, image)
+        else:
+            image.write_bytes(item.content())
+    except DataError as error:
+        outcome.skipped.append((str(item.image), str(error)))
+        return outcome
     except OSError as error:
         outcome.skipped.append((str(item.image), f"cannot be read: {error.strerror or error}"))
         return outcome
     outcome.image = True
     try:
-        _write_labels(folder, item, key, classes, limits, outcome)
+        _write_labels(folder, item, image, classes, limits, outcome)
     except DataError as error:
         outcome.skipped.append((str(item.mask or item.image), str(error)))
     except OSError as error:
@@ -257,11 +264,12 @@ def _write_item(folder: Path, item: RawItem, key: str, classes: FoundClasses, li
 
 
 def _write_labels(
-    folder: Path, item: RawItem, key: str, classes: FoundClasses, limits: DataParams, outcome: _Outcome
+    folder: Path, item: RawItem, image: Path, classes: FoundClasses, limits: DataParams, outcome: _Outcome
 ) -> None:
+    key = stem_of(image)
     mask_file, instances_file = (folder / name / f"{key}.png" for name in ("masks", "instances"))
     if item.draw is not None:
-        height, width = read_image(item.image, limits).shape[:2]
+        height, width = read_image(image, limits).shape[:2]
         drawing = item.draw(height, width)
         mask_file.write_bytes(encode_png(drawing.mask))
         if drawing.instances is not None:
@@ -273,15 +281,10 @@ def _write_labels(
         ids = read_mask(item.mask, limits)
         instances_file.write_bytes(encode_png(ids))
         mask_file.write_bytes(encode_png((ids > 0).astype("uint8")))
-    elif _ending(item.mask) in (".png", ".nii", ".nii.gz"):
-        shutil.copyfile(item.mask, folder / "masks" / f"{key}{_ending(item.mask)}")
+    elif suffix_of(item.mask) in (".png", ".nii", ".nii.gz"):
+        shutil.copyfile(item.mask, folder / "masks" / f"{key}{suffix_of(item.mask)}")
     else:
         mask_file.write_bytes(encode_png(read_mask(item.mask, limits)))
     outcome.mask = True
     if item.instances is not None:
-        shutil.copyfile(item.instances, folder / "instances" / f"{key}{_ending(item.instances)}")
-
-
-def _ending(path: Path) -> str:
-    """The ending of a file name, dots included, in lower case: ".png", ".nii.gz"."""
-    return path.name[len(stem_of(path)) :].lower()
+        shutil.copyfile(item.instances, folder / "instances" / f"{key}{suffix_of(item.instances)}")

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from segpipe.data.formats.coco import read_coco, recognise_coco
 from segpipe.data.formats.folder import read_folder, recognise_folder
+from segpipe.data.formats.labelme import read_labelme, recognise_labelme
 from segpipe.data.formats.paired_list import read_paired_list, recognise_paired_list
 from segpipe.data.formats.pairs import recognise_named
 from segpipe.data.formats.source import ReadOptions, Source
+from segpipe.data.formats.yolo_seg import read_yolo_seg, recognise_yolo_seg
 from segpipe.errors import ConfigError, DataError
 
 AUTO = "auto"
@@ -50,6 +53,15 @@ FORMATS = {
             "paired-list", "train.txt, val.txt, test.txt with a line `image label` for each pair",
             read_paired_list, recognise_paired_list, rank=0,
         ),
+        Format(
+            "coco", "a JSON of images, annotations (polygons or run-length codes) and categories, one for each split",
+            read_coco, recognise_coco, ("images", "masks"), rank=0,
+        ),
+        Format(
+            "yolo-seg", "data.yaml, images/SPLIT/ and labels/SPLIT/*.txt with polygons",
+            read_yolo_seg, recognise_yolo_seg, rank=0,
+        ),
+        Format("labelme", "a JSON of shapes beside each image", read_labelme, recognise_labelme, rank=0),
     )
 }  # fmt: skip
 

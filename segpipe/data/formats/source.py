@@ -68,6 +68,8 @@ class RawItem:
     group: str | None = None
     split: str | None = None
     draw: Draw | None = None
+    content: Callable[[], bytes] | None = None
+    """Gives the bytes of the image where no file holds them; `image` then is but its name."""
 
 
 @dataclass

@@ -1,0 +1,142 @@
+"""The shapes of objects as annotation files write them: polygons and run-length codes, checked before anything is drawn.
+
+Coordinates are continuous, in pixels: x to the right and y down from the image's corner, so that pixel (row, column) has its centre
+at (column + 0.5, row + 0.5). Rasterising follows the COCO reference (faster_coco_eval.core.mask).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from segpipe.errors import DataError
+
+_MAX_LENGTH = 5e6
+"""The longest outline that is drawn, in pixels: the rasteriser holds five points for each."""
+
+Counts = npt.NDArray[np.int64]
+"""Lengths of runs, clear and set in turn, the first one clear (maybe of length 0), down the columns of the image."""
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """An object of one or more parts, each an outline (n, 2) of float64 x, y with n >= 3. It is the union of its parts."""
+
+    parts: tuple[npt.NDArray[np.float64], ...]
+
+    def scaled(self, width: float, height: float) -> Polygons:
+        """The same shape, x times `width` and y times `height`."""
+        return Polygons(tuple(part * (width, height) for part in self.parts))
+
+
+@dataclass(frozen=True)
+class Runs:
+    """An object as a COCO run-length code for an image of `height` x `width`: the counts themselves, or their compressed string."""
+
+    height: int
+    width: int
+    code: Counts | bytes
+
+
+Shape = Polygons | Runs
+
+
+def parse_polygon(numbers: object) -> npt.NDArray[np.float64]:
+    """A flat list x1, y1, x2, y2 ... as (n, 2) float64. Raises DataError for anything else, and for fewer than three points."""
+    try:
+        flat = np.array(numbers)
+    except (ValueError, TypeError) as error:
+        raise DataError("the polygon is no flat list of numbers") from error
+    if flat.ndim != 1 or (flat.size and flat.dtype.kind not in "iuf"):
+        raise DataError("the polygon is no flat list of numbers", found=f"{flat.dtype} of shape {flat.shape}")
+    if flat.size % 2:
+        raise DataError("the polygon has an odd count of numbers", found=flat.size, expected="x, y in turn")
+    if flat.size < 6:
+        raise DataError("the polygon has fewer than 3 points", found=flat.size // 2)
+    points = flat.astype(np.float64).reshape(-1, 2)
+    if not np.isfinite(points).all():
+        raise DataError("the polygon has coordinates that are no numbers (NaN or infinity)")
+    return points
+
+
+def parse_runs(size: object, code: object) -> Runs:
+    """A run-length code, whole and of the size it claims. Raises DataError otherwise."""
+    if not (isinstance(size, list) and len(size) == 2 and all(type(edge) is int and edge > 0 for edge in size)):
+        raise DataError("the run-length code has no size", found=size, expected="[height, width]")
+    height, width = size
+    if isinstance(code, str):
+        runs = Runs(height, width, code.encode("utf-8", "replace"))
+    elif isinstance(code, list) and all(type(count) is int and 0 <= count <= height * width for count in code):
+        runs = Runs(height, width, np.array(code, np.int64))
+    else:
+        raise DataError("the run-length code is no string and no list of counts", found=type(code).__name__)
+    total = int(_uncompressed(runs).sum())
+    if total != height * width:
+        raise DataError(
+            "the run-length code does not fill its image", found=f"{total} pixels", expected=f"{height} x {width}"
+        )
+    return runs
+
+
+def reaches_out(shape: Polygons, height: int, width: int) -> bool:
+    """Whether a shape crosses the edge of its image. Raises DataError for one that lies outside whole, or cannot be drawn."""
+    low = np.min([part.min(axis=0) for part in shape.parts], axis=0)
+    high = np.max([part.max(axis=0) for part in shape.parts], axis=0)
+    if (high <= 0).any() or (low >= (width, height)).any():
+        raise DataError(
+            "lies outside its image", found=f"x {low[0]:g} to {high[0]:g}, y {low[1]:g} to {high[1]:g}",
+            expected=f"something in {width} x {height}",
+        )  # fmt: skip
+    check_length(shape)
+    return bool((low < 0).any() or (high > (width, height)).any())
+
+
+def check_length(shape: Polygons) -> None:
+    """DataError for an outline so long that drawing it would take more memory than any image is worth."""
+    with np.errstate(over="ignore"):
+        lengths = [np.abs(np.diff(part, axis=0, append=part[:1])).max(axis=1).sum() for part in shape.parts]
+    if sum(lengths) > _MAX_LENGTH:
+        raise DataError(
+            "the polygon reaches much too far", found=f"an outline of {sum(lengths):.3g} pixels",
+            expected=f"at most {_MAX_LENGTH:g}", fix="correct its coordinates",
+        )  # fmt: skip
+
+
+def rasterise(shape: Shape, height: int, width: int) -> Counts:
+    """The pixels of a shape in an image of this size, as runs that fill it. Polygons are clipped to the image.
+
+    Raises DataError for a run-length code of another size and for an endless outline.
+    """
+    if isinstance(shape, Runs):
+        if (shape.height, shape.width) != (height, width):
+            raise DataError(
+                "the run-length code is of another size", found=f"{shape.width} x {shape.height}",
+                expected=f"{width} x {height}",
+            )  # fmt: skip
+        return _uncompressed(shape)
+    from faster_coco_eval.core import mask
+
+    check_length(shape)
+    parts = mask.frPyObjects([part.ravel().tolist() for part in shape.parts], height, width)
+    return _uncompressed(Runs(height, width, mask.merge(parts)["counts"]))
+
+
+def encode_runs(plane: npt.NDArray[np.bool_]) -> str:
+    """The compressed run-length code of a plane (H, W)."""
+    from faster_coco_eval.core import mask
+
+    return mask.encode(np.asfortranarray(plane, np.uint8))["counts"].decode("ascii")  # type: ignore[no-any-return]
+
+
+def _uncompressed(runs: Runs) -> Counts:
+    if isinstance(runs.code, np.ndarray):
+        return runs.code
+    from faster_coco_eval import mask_api_new_cpp
+
+    try:
+        code = [{"size": [runs.height, runs.width], "counts": runs.code}]
+        return np.array(mask_api_new_cpp.toUncompressedRLE(code)[0]["counts"], np.int64)
+    except (ValueError, RuntimeError) as error:
+        raise DataError(f"the run-length code is broken: {str(error).rstrip('.')}") from error
