@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from segpipe.data.drawing import Picture
 from segpipe.data.images import encode_png
@@ -16,7 +17,10 @@ _HERE = Path(__file__).parent / "templates"
 
 
 def render(template: Path, **context: Any) -> str:
-    """A page from a Jinja template that may extend `page.html`. Text is escaped; a name that the template misses is an error."""
+    """A page from a Jinja template that may extend `page.html` and import the macros of `charts.html`.
+
+    Text is escaped; a name that the template misses is an error. Filters beside Jinja's own: `short`, `percent`, `count`.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -26,6 +30,7 @@ def render(template: Path, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"short": short, "percent": percent, "count": count}
     return environment.get_template(template.name).render(**context)
 
 
@@ -39,3 +44,33 @@ def photo_uri(picture: Picture) -> str:
 def drawing_uri(picture: Picture) -> str:
     """A picture as a `data:` address, PNG: exact, for masks."""
     return "data:image/png;base64," + base64.b64encode(encode_png(picture)).decode()
+
+
+def layer_uri(layer: npt.NDArray[np.uint8]) -> str:
+    """A layer (H, W, 4), RGBA, to lie over a picture, as a `data:` address, PNG."""
+    done, content = cv2.imencode(".png", np.ascontiguousarray(layer[:, :, [2, 1, 0, 3]]))
+    assert done
+    return "data:image/png;base64," + base64.b64encode(content.tobytes()).decode()
+
+
+def short(value: float) -> str:
+    """A number in few characters: 0.25, 37, 1.2k, 30M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / min(size, 1e3 if unit == 'k' else size):.3g}{unit}"
+    return f"{value:.4g}"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage with two or three digits; what is there at all is never shown as 0 %."""
+    if share == 0:
+        return "0 %"
+    if share < 1e-5:
+        return "< 0.001 %"
+    return f"{100 * share:.{1 if share >= 0.01 else 2 if share >= 0.001 else 3}f} %"
+
+
+def count(number: int, word: str = "") -> str:
+    """A whole number with its digits in threes, and a word in its right number: 1 image, 12,000 images."""
+    ending = "" if number == 1 else "es" if word.endswith("s") else "s"
+    return f"{number:,} {word}{ending}" if word else f"{number:,}"

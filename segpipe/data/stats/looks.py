@@ -1,0 +1,169 @@
+"""Which images the page shows, and as what: a photograph, and its labels as a layer that can be lifted off."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import cv2
+import numpy as np
+
+from segpipe.config import DataParams
+from segpipe.data.dataset import Dataset, load_sample
+from segpipe.data.drawing import contours, thumbnail
+from segpipe.data.pages import count, layer_uri, photo_uri
+from segpipe.data.stats.measure import known
+from segpipe.data.stats.views import Show, View, around_class, region_of, smallest_object, whole
+from segpipe.progress import track
+from segpipe.samples import ClassTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RANDOM = 18
+_RAREST = 4
+_EACH = 3
+_SMALLEST = 6
+_EDGE = 360
+"""Longest edge of a picture. With at most some fifty pictures the page stays below 8 MB even if all of them are noise."""
+_FILL = 0.35
+
+Record = dict[str, Any]
+"""A row of the manifest."""
+V = TypeVar("V", int, float)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One picture of the page: two `data:` addresses of one size, and words."""
+
+    photo: str
+    labels: str
+    width: int
+    height: int
+    key: str
+    caption: str
+    """What there is to see."""
+    origin: str
+    """Split and group."""
+
+
+@dataclass(frozen=True)
+class _Wish:
+    section: str
+    caption: str
+    row: Record
+    show: Show
+
+
+def take_looks(rows: pd.DataFrame, dataset: Dataset, limits: DataParams) -> dict[str, list[Look]]:
+    """The pictures, by section: "rarest", "smallest", "extremes", "random". One image is in memory at a time.
+
+    rows: of a manifest, that can be trained on. They are chosen by their numbers and, for "random", by hash, so that the page
+    changes with the data alone.
+    """
+    here = {item.key: item for item in dataset.items}
+    kept = rows[rows["key"].isin(here.keys())].sort_values("sha256")
+    records: list[Record] = kept.to_dict("records")  # type: ignore[assignment]
+    wishes = [*_rarest(records, dataset.classes), *_smallest(records), *_extremes(records), *_random(records)]
+    found: dict[str, list[Look]] = {"rarest": [], "smallest": [], "extremes": [], "random": []}
+    for wish in track(wishes, "drawing", len(wishes)):
+        sample = load_sample(here[wish.row["key"]], dataset.classes, limits)
+        origin = wish.row["split"] + (f" · {sample.group}" if sample.group else "")
+        found[wish.section].append(_draw(wish.show(sample), dataset.classes, sample.key, wish.caption, origin))
+    return found
+
+
+def _rarest(records: list[Record], classes: ClassTable) -> list[_Wish]:
+    """For each of the rarest classes, the images that have most of it."""
+    counts = np.array([row["class_pixels"] for row in records], np.int64).reshape(len(records), len(classes))
+    totals = counts.sum(0)
+    present = [int(index) for index in np.argsort(totals, kind="stable") if totals[index]]
+    return [
+        _Wish("rarest", classes.names[index], records[place], around_class(index))
+        for index in present[: min(_RAREST, len(present) - 1)]
+        for place in np.argsort(-counts[:, index], kind="stable")[:_EACH]
+        if counts[place, index]
+    ]
+
+
+def _smallest(records: list[Record]) -> list[_Wish]:
+    """The smallest object (or region of a class) of the images in which it is smallest."""
+    objects = [(min(areas), row) for row in records if known(areas := row["instance_areas"]) and len(areas)]
+    if objects:
+        return [
+            _Wish("smallest", count(int(n), "pixel"), row, smallest_object) for n, row in _lowest(objects, _SMALLEST)
+        ]
+    regions = [(int(n), row) for row in records if known(n := row["smallest_component"]) and n > 0]
+    return [_Wish("smallest", count(n, "pixel"), row, region_of(n)) for n, row in _lowest(regions, _SMALLEST)]
+
+
+def _extremes(records: list[Record]) -> list[_Wish]:
+    """Both ends of what can be told from numbers, where images differ in it."""
+    channels = Counter(row["channels"] for row in records).most_common(1)
+    alike = [row for row in records if channels and row["channels"] == channels[0][0]]
+    deep = [(row, row["depth"] if known(row["depth"]) else 1) for row in records]
+    measures: dict[tuple[str, str], list[tuple[float, Record]]] = {
+        ("smallest", "largest"): [(int(row["height"] * row["width"] * depth), row) for row, depth in deep],
+        ("darkest", "brightest"): [(float(np.mean(row["mean"])), row) for row in alike],
+        ("blurriest", "sharpest"): [(float(v), row) for row in records if known(v := row["sharpness"])],
+    }
+    wishes = []
+    for (low, high), values in measures.items():
+        if len({value for value, _ in values}) < 2:
+            continue
+        each = min(2, len(values) // 2)
+        wishes += [_Wish("extremes", low, row, whole) for _, row in _lowest(values, each)]
+        wishes += [_Wish("extremes", high, row, whole) for _, row in _lowest([(-v, row) for v, row in values], each)]
+    return wishes
+
+
+def _random(records: list[Record]) -> list[_Wish]:
+    """Drawn by hash."""
+    return [_Wish("random", "", row, whole) for row in records[:_RANDOM]]
+
+
+def _lowest(values: list[tuple[V, Record]], most: int) -> list[tuple[V, Record]]:
+    return sorted(values, key=lambda pair: pair[0])[:most]
+
+
+def _draw(view: View, classes: ClassTable, key: str, caption: str, origin: str) -> Look:
+    """Both layers of a view, brought to about `_EDGE` pixels; small ones are enlarged, so that outlines stay thin."""
+    height, width = view.labels.shape
+    scale = _EDGE / max(height, width)
+    scale = scale if scale < 1 else float(int(scale))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    enlarged = scale > 1
+    picture = (
+        cv2.resize(view.picture, size, interpolation=cv2.INTER_CUBIC) if enlarged else thumbnail(view.picture, _EDGE)
+    )
+    labels = cv2.resize(view.labels, size, interpolation=cv2.INTER_NEAREST)
+    ids = None if view.ids is None else cv2.resize(view.ids, size, interpolation=cv2.INTER_NEAREST)
+    layer = label_layer(labels, classes.colors, ids)
+    if view.box:
+        _mark(layer, [round(v * scale) for v in view.box])
+    return Look(photo_uri(picture), layer_uri(layer), size[0], size[1], key, caption, origin)  # type: ignore[arg-type]
+
+
+def _mark(layer: np.ndarray, box: list[int]) -> None:
+    """A frame, white in black, some pixels around a box of a layer."""
+    x, y, w, h = box
+    corners = (x - 7, y - 7), (x + w + 6, y + h + 6)
+    cv2.rectangle(layer, *corners, (0, 0, 0, 255), 4)
+    cv2.rectangle(layer, *corners, (255, 255, 255, 255), 2)
+
+
+def label_layer(class_ids: np.ndarray, colors: np.ndarray, ids: np.ndarray | None = None) -> np.ndarray:
+    """Classes as a layer over a photograph: (H, W, 4), RGBA, filled lightly, outlined in full.
+
+    class_ids: (H, W), uint8. colors: (n_classes, 3), uint8. ids: (H, W), of objects that are outlined apart. Clear are
+    classes whose colour is black, as that of a background is, and pixels that are no class.
+    """
+    table = np.zeros((256, 4), np.uint8)
+    table[: len(colors), :3] = colors
+    table[: len(colors), 3] = np.where(colors.any(1), round(255 * _FILL), 0)
+    layer: np.ndarray = table[class_ids]
+    outline = contours(class_ids) if ids is None else contours(class_ids) | contours(ids)
+    layer[outline & (layer[:, :, 3] > 0), 3] = 255
+    return layer
