@@ -36,6 +36,11 @@ class Paths:
         return self.root / "artifacts" / "manifest.parquet"
 
     @property
+    def cache(self) -> Path:
+        """What `ingest` remembers of files it has read; no out of a stage, so that DVC leaves it alone."""
+        return self.root / ".segpipe" / "ingest"
+
+    @property
     def fingerprint(self) -> Path:
         """The dataset in numbers."""
         return self.root / "artifacts" / "fingerprint.json"
@@ -119,7 +124,7 @@ def ingest(root: Path) -> None:
             fix="segpipe data import SRC --format folder, dvc pull, or segpipe data demo",
         )
     dataset = load_dataset(paths.data)
-    frame = build_manifest(dataset, params.data, params.split)
+    frame = build_manifest(dataset, params.data, params.split, cache=paths.cache)
     write_manifest(frame, paths.manifest)
     fingerprint = make_fingerprint(frame, dataset.classes)
     fingerprint.write(paths.fingerprint)

@@ -13,7 +13,14 @@ import numpy as np
 from segpipe.config import DataParams
 from segpipe.data.classes import is_background
 from segpipe.data.dataset import Item
-from segpipe.data.images import decode_image, decode_mask, max_bytes
+from segpipe.data.images import (
+    decode_geometry,
+    decode_image_noting,
+    decode_mask,
+    decode_mask_noting,
+    max_bytes,
+    stem_of,
+)
 from segpipe.data.measure import flat_rows, histogram, moments, perceptual_hash, sharpness
 from segpipe.data.regions import region_sizes
 from segpipe.errors import DataError
@@ -36,15 +43,14 @@ COLUMNS = {
 """The columns of a manifest (`segpipe.data.manifest` tells what they mean)."""
 
 
+HASHES = {"path": "sha256", "mask_path": "mask_sha256", "instances_path": "instances_sha256"}
+"""The columns of files, and those of their hashes."""
+
+
 def describe_item(item: Item, root: Path, classes: ClassTable, limits: DataParams) -> Row:
     """All columns of one item; `split` is None where it is not given."""
-    row: Row = dict.fromkeys(COLUMNS)
-    row |= {
-        "key": item.key, "group": item.group, "split": item.split, "split_given": item.split is not None,
-        "path": _relative(item.image, root), "mask_path": _relative(item.mask, root),
-        "instances_path": _relative(item.instances, root),
-    }  # fmt: skip
-    readers: dict[str, Callable[[bytes, str, float], Row]] = {
+    row = identify(item, root)
+    readers: dict[str, Callable[[bytes, str, DataParams], Row]] = {
         "path": _describe_image,
         "mask_path": partial(_describe_mask, classes),
         "instances_path": _describe_instances,
@@ -54,8 +60,10 @@ def describe_item(item: Item, root: Path, classes: ClassTable, limits: DataParam
             continue
         try:
             content = read_bytes(root / row[column], max_bytes(limits))
-            row |= {column.replace("path", "sha256").removeprefix("_"): sha256_bytes(content)}
-            row |= describe(content, row[column], limits.max_megapixels)
+            row[HASHES[column]] = sha256_bytes(content)
+            found = describe(content, row[column], limits)
+            row["notes"] = [*(row["notes"] or []), *found.pop("notes", [])]
+            row |= found
         except DataError as error:  # a stage's out must not name a machine's folders
             told = DataError(error.what, where=row[column], found=error.found, expected=error.expected, fix=error.fix)
             row["error"] = row["error"] or str(told)
@@ -65,19 +73,31 @@ def describe_item(item: Item, root: Path, classes: ClassTable, limits: DataParam
     return row
 
 
-def _describe_image(content: bytes, where: str, max_megapixels: float) -> Row:
-    image = decode_image(content, where, max_megapixels)
+def identify(item: Item, root: Path) -> Row:
+    """A row of which only that is filled in that is known without opening a file."""
+    return dict.fromkeys(COLUMNS) | {
+        "key": item.key, "group": item.group, "split": item.split, "split_given": item.split is not None,
+        "path": _relative(item.image, root), "mask_path": _relative(item.mask, root),
+        "instances_path": _relative(item.instances, root),
+    }  # fmt: skip
+
+
+def _describe_image(content: bytes, where: str, limits: DataParams) -> Row:
+    image, notes = decode_image_noting(content, where, limits)
+    geometry = decode_geometry(content, where)
     rows, channels = flat_rows(image), image.shape[-1]
     mean, std, low, high = (list(column) for column in zip(*(moments(rows, c) for c in range(channels)), strict=True))
     return {
         "phash": perceptual_hash(image), "depth": image.shape[0] if image.ndim == 4 else None,
         "height": image.shape[-3], "width": image.shape[-2], "channels": channels, "dtype": image.dtype.name,
-        "mean": mean, "std": std, "low": low, "high": high, "sharpness": sharpness(image), "notes": [],
+        "spacing": list(geometry.spacing) if geometry else None, "orientation": geometry.orientation if geometry else None,
+        "mean": mean, "std": std, "low": low, "high": high, "sharpness": sharpness(image), "notes": notes,
     }  # fmt: skip
 
 
-def _describe_mask(classes: ClassTable, content: bytes, where: str, max_megapixels: float) -> Row:
-    mask = decode_mask(content, where, max_megapixels)
+def _describe_mask(classes: ClassTable, content: bytes, where: str, limits: DataParams) -> Row:
+    mask, notes = decode_mask_noting(content, where, limits)
+    geometry = decode_geometry(content, where)
     counts = histogram(flat_rows(mask, labels=True))
     present = {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
     known = {*(spec.value for spec in classes.classes), *classes.ignore}
@@ -86,15 +106,18 @@ def _describe_mask(classes: ClassTable, content: bytes, where: str, max_megapixe
     return {
         "mask_depth": mask.shape[0] if mask.ndim == 3 else None,
         "mask_height": mask.shape[-2], "mask_width": mask.shape[-1],
+        "mask_spacing": list(geometry.spacing) if geometry else None,
+        "mask_orientation": geometry.orientation if geometry else None,
         "class_pixels": [present.get(spec.value, 0) for spec in classes.classes],
         "ignored_pixels": sum(present.get(value, 0) for value in classes.ignore),
         "unknown_values": json.dumps({v: n for v, n in present.items() if v not in known}),
         "smallest_component": int(regions[1].min()) if regions and len(regions[1]) else None,
+        "notes": [f"mask: {note}" for note in notes],
     }  # fmt: skip
 
 
-def _describe_instances(content: bytes, where: str, max_megapixels: float) -> Row:
-    ids = decode_mask(content, where, max_megapixels)
+def _describe_instances(content: bytes, where: str, limits: DataParams) -> Row:
+    ids = decode_mask(content, where, limits)
     areas = histogram(flat_rows(ids, labels=True))[1:]
     areas = areas[areas > 0]
     return {"n_instances": len(areas), "instance_areas": areas.tolist(), "instances_size": ids.shape}
@@ -116,7 +139,7 @@ def describe_orphan(mask: Path, root: Path) -> Row:
     where = _relative(mask, root)
     told = DataError("a mask without an image", where=where, fix="put the image into images/, or remove the mask")
     return dict.fromkeys(COLUMNS) | {
-        "key": mask.stem, "path": where, "split_given": False, "split": "train", "error": str(told)
+        "key": stem_of(mask), "path": where, "split_given": False, "split": "train", "error": str(told)
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from segpipe.config import SplitParams
-from segpipe.data import manifest as manifest_module
+from segpipe.data import workers
 from segpipe.data.dataset import load_dataset
 from segpipe.data.images import encode_png
 from segpipe.data.manifest import (
@@ -116,7 +116,7 @@ def test_a_histogram_in_bands_is_a_histogram(monkeypatch: pytest.MonkeyPatch) ->
 def test_processes_change_nothing(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
     data = make_data(12)
     alone = build(data)
-    monkeypatch.setattr(manifest_module, "_ALONE_S", 0.0)
+    monkeypatch.setattr(workers, "ALONE_S", 0.0)
     pd.testing.assert_frame_equal(build(data, jobs=2), alone)
 
 
