@@ -13,10 +13,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, ImageOps
 
 from segpipe.config import DataParams
-from segpipe.data.images import decode_image, decode_mask, encode_png, image_files, read_image, read_mask
+from segpipe.data.images import (
+    decode_image,
+    decode_image_noting,
+    decode_mask,
+    decode_mask_noting,
+    encode_png,
+    image_files,
+    read_image,
+    read_mask,
+    stem_of,
+    suffix_of,
+)
 from segpipe.errors import DataError
 
 RNG = np.random.default_rng(7)
@@ -67,6 +78,97 @@ def test_jpeg_agrees_with_pil_and_is_turned_as_exif_says() -> None:
     plain, turned = encoded(smooth, "JPEG"), encoded(smooth, "JPEG", exif=exif)
     np.testing.assert_array_equal(decode_image(plain, "x", 1), np.asarray(Image.open(io.BytesIO(plain))))
     np.testing.assert_array_equal(decode_image(turned, "x", 1), np.rot90(decode_image(plain, "x", 1), -1))
+
+
+def with_exif(array: np.ndarray, kind: str, orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(array, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_exif_turns_images_and_masks_of_every_format_that_carries_it(kind: str, orientation: int) -> None:
+    content = with_exif(RGB, kind, orientation)
+    with Image.open(io.BytesIO(content)) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    turned, notes = decode_image_noting(content, "x", 1)
+    np.testing.assert_array_equal(turned, expected)
+    assert notes == ([] if orientation == 1 else [f"turned upright (orientation {orientation})"])
+    if kind == "PNG":
+        content = with_exif(GREY, kind, orientation)
+        np.testing.assert_array_equal(decode_mask(content, "x", 1), decode_image(content, "x", 1)[:, :, 0])
+
+
+def test_exif_at_the_end_of_a_png_counts_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    content = encoded(RGB, "PNG")
+    late = content[:-12] + chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + content[-12:]
+    np.testing.assert_array_equal(decode_image(late, "x", 1), RGB[::-1, ::-1])
+
+
+INDEXED = Image.fromarray(RGB).quantize(5)
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "note"),
+    [
+        pytest.param(INDEXED, "PNG", "palette expanded to colours", id="palette png"),
+        pytest.param(INDEXED, "BMP", "palette expanded to colours", id="palette bmp"),
+        pytest.param(Image.fromarray(RGB).convert("CMYK"), "JPEG", "CMYK converted to RGB", id="cmyk jpeg"),
+        pytest.param(Image.fromarray(np.dstack([RGB, GREY])), "PNG", "alpha channel dropped", id="alpha"),
+        pytest.param(Image.fromarray(GREY > 99), "PNG", "1-bit grey spread over 0 to 255", id="one bit"),
+        pytest.param(Image.fromarray(GREY > 99), "BMP", "1-bit grey spread over 0 to 255", id="one bit bmp"),
+    ],
+)
+def test_conversions_are_told_and_agree_with_pil(image: Image.Image, kind: str, note: str) -> None:
+    stream = io.BytesIO()
+    image.save(stream, kind)
+    decoded, notes = decode_image_noting(stream.getvalue(), "x", 1)
+    with Image.open(io.BytesIO(stream.getvalue())) as again:
+        expected = np.asarray(again.convert("RGB"))
+    np.testing.assert_array_equal(np.broadcast_to(decoded, expected.shape), expected)
+    assert notes == [note]
+
+
+def test_transparency_of_a_palette_is_dropped_and_told() -> None:
+    content = io.BytesIO()
+    INDEXED.save(content, "PNG", transparency=0)
+    image, notes = decode_image_noting(content.getvalue(), "x", 1)
+    np.testing.assert_array_equal(image, np.asarray(INDEXED.convert("RGB")))
+    assert notes == ["alpha channel dropped", "palette expanded to colours"]
+    mask, notes = decode_mask_noting(content.getvalue(), "x", 1)
+    np.testing.assert_array_equal(mask, np.asarray(INDEXED))
+    assert notes == ["alpha channel dropped"]
+
+
+def test_16_bit_png_keeps_its_bits_with_and_without_alpha() -> None:
+    deep = RNG.integers(0, 65536, (21, 34, 4), dtype=np.uint16)
+    for array, told in ((deep[:, :, :3], []), (deep, ["alpha channel dropped"])):
+        done, content = cv2.imencode(".png", array[:, :, [2, 1, 0, 3][: array.shape[2]]])
+        assert done
+        image, notes = decode_image_noting(content.tobytes(), "x", 1)
+        np.testing.assert_array_equal(image, deep[:, :, :3])
+        assert notes == told
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_an_animation_is_no_image(kind: str) -> None:
+    content = encoded(RGB, kind, save_all=True, append_images=[Image.fromarray(RGB[::-1])])
+    with pytest.raises(DataError, match=r"several pages.*2 frames"):
+        decode_image(content, "x", DataParams())
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "suffix"),
+    [
+        ("a.png", "a", ".png"), ("a.b.TIF", "a.b", ".tif"), ("x.nii.gz", "x", ".nii.gz"), ("x.NII.GZ", "x", ".nii.gz"),
+        ("x.nii", "x", ".nii"), ("x.gz", "x", ".gz"), ("bare", "bare", ""), ("with space é.nii.gz", "with space é", ".nii.gz"),
+    ],
+)  # fmt: skip
+def test_names_are_cut_where_the_ending_begins(name: str, stem: str, suffix: str) -> None:
+    assert (stem_of(Path("folder.d") / name), suffix_of(Path("folder.d") / name)) == (stem, suffix)
 
 
 @settings(max_examples=30, deadline=None)
@@ -191,8 +293,8 @@ def test_what_is_no_mask(content: bytes, message: str) -> None:
 
 
 def test_image_files_are_those_that_can_be_read_in_name_order(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpg", ".hidden.png", "notes.txt", "c.tif"):
+    for name in ("b.PNG", "a.jpg", ".hidden.png", "notes.txt", "c.tif", "d.nii.gz", "e.nii", "f.gz"):
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
-    assert [p.name for p in image_files(tmp_path)] == ["a.jpg", "b.PNG", "c.tif"]
+    assert [p.name for p in image_files(tmp_path)] == ["a.jpg", "b.PNG", "c.tif", "d.nii.gz", "e.nii"]
     assert image_files(tmp_path / "nowhere") == []

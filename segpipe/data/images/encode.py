@@ -26,7 +26,7 @@ def encode_tiff(array: np.ndarray) -> bytes:
     stream = io.BytesIO()
     extra = (0,) * (array.shape[2] - 1)
     tifffile.imwrite(
-        stream, array, photometric="minisblack", planarconfig="contig", compression="adobe_deflate",
-        extrasamples=extra, metadata=None, software="", maxworkers=1,
+        stream, array if extra else array[:, :, 0], photometric="minisblack", planarconfig="contig" if extra else None,
+        compression="adobe_deflate", extrasamples=extra, metadata=None, software="", maxworkers=1,
     )  # fmt: skip
     return stream.getvalue()

@@ -21,7 +21,7 @@ _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAX_PAGES = 20_000
 _JPEG = "JPEG"
 _COMPRESSIONS = (
-    "NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "LZMA", "ZSTD", "CCITTRLE", "CCITT_T4", "CCITT_T6", _JPEG,
+    "NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "LZMA", "ZSTD", "CCITTRLE", "CCITTFAX3", "CCITTFAX4", _JPEG,
 )  # fmt: skip
 """Decoders of these stop at the size that the page's tags give, which is bounded, or (JPEG) say in their own header what comes."""
 
@@ -110,7 +110,11 @@ def _check_page(page: TiffPage, first: TiffPage, content: bytes, where: str) -> 
             "pixels of this kind are not read", where=where, found=page.dtype, fix="save whole numbers or floats"
         )
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-    if len(parts) != math.prod(page.chunked) or any(not n or at + n > len(content) for at, n in parts):
+    whole = len(parts) == math.prod(page.chunked) and all(n and at + n <= len(content) for at, n in parts)
+    if _name(page.compression) == "NONE":
+        row_bits = page.imagewidth * page.samplesperpixel * page.bitspersample
+        whole = whole and sum(n for _, n in parts) >= page.imagelength * -(-row_bits // 8)
+    if not whole:
         raise DataError("cannot be decoded: cut short, or parts of the image are missing", where=where, fix=RESTORE)
     if _name(page.compression) == _JPEG:
         for at, count in parts:
