@@ -127,7 +127,8 @@ def _codes(objects: Objects) -> list[dict[str, Any]]:
     found = []
     for place in range(len(objects)):
         bounds = runs[first[place] : first[place + 1]].reshape(-1)
-        counts = np.diff(bounds, prepend=0, append=flat.size).tolist()
+        rest = [flat.size] if bounds[-1] < flat.size else []
+        counts = np.diff(np.concatenate([[0], bounds, rest]).astype(np.int64)).tolist()
         found.append(mask.frPyObjects({"counts": counts, "size": [height, width]}, height, width))
     return found
 

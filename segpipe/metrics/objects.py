@@ -91,7 +91,7 @@ class Objects:
         kinds = np.zeros(len(masks), np.int64) if classes is None else np.asarray(classes, np.int64)
         if not len(masks) == len(sure) == len(kinds):
             raise ValueError(f"{len(masks)} masks, {len(sure)} scores and {len(kinds)} classes")
-        area = np.count_nonzero(masks.reshape(len(masks), -1), axis=1).astype(np.int64)
+        area = np.array([np.count_nonzero(mask) for mask in masks], np.int64)
         kept = area > 0
         return cls(masks.shape[1:], area[kept], sure[kept], kinds[kept], masks[kept])
 
@@ -133,8 +133,7 @@ def iou_matrix(truth: Objects, prediction: Objects) -> Values:
 
 def _shared_pixels(truth: Objects, prediction: Objects) -> npt.NDArray[np.int64]:
     if truth.overlapping and prediction.overlapping:
-        said = prediction.pixels.reshape(len(prediction), -1)
-        rows = [np.count_nonzero(said[:, mask], axis=1) for mask in truth.pixels.reshape(len(truth), -1)]
+        rows = [[np.count_nonzero(there & said) for said in prediction.pixels] for there in truth.pixels]
         return np.array(rows, np.int64).reshape(len(truth), len(prediction))
     if truth.overlapping:
         return _shared_pixels(prediction, truth).T
