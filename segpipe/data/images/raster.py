@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 
 import cv2
@@ -15,6 +16,7 @@ from segpipe.errors import DataError
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG_END = b"\xff\xd9"
 _ORIENTATION = 0x0112
 
 # PIL's own guard has one fixed limit for the whole process; ours follows params.yaml and comes before any decoding.
@@ -61,16 +63,43 @@ def decode_raster(content: bytes, where: str, bounds: Bounds, indices: bool) -> 
             bounds.check(where, image.height, image.width)
             notes = _notes(image, content, where, indices)
             orientation = _orientation(image, content)
-            if image.format in ("JPEG", "MPO"):  # libjpeg fills in what is missing, and only PIL says so
+            if image.format in ("JPEG", "MPO") and not _whole_jpeg(image, content):
                 array = np.asarray(image if image.mode == "L" else image.convert("RGB"))
             elif indices and image.mode == "P":
                 array = np.asarray(image)
             else:
                 grey_alpha = image.mode == "LA"
-                image.verify()  # checksums and chunks
+                if image.format == "PNG":
+                    _check_png(content, where)
+                elif image.format != "JPEG":
+                    image.verify()
                 array = _by_opencv(content, where)
                 array = array[:, :, :1] if grey_alpha else array
     return upright(np.atleast_3d(array), orientation, notes), notes
+
+
+def _whole_jpeg(image: Image.Image, content: bytes) -> bool:
+    """Whether OpenCV, which is twice as fast, may decode it. libjpeg fills in what is missing, and of the two only PIL says so: the
+    end must be there. CMYK is PIL's business, too.
+    """
+    return image.format == "JPEG" and image.mode in ("L", "RGB") and content.endswith(_JPEG_END)
+
+
+def _check_png(content: bytes, where: str) -> None:
+    """Every chunk is whole and has its checksum, up to the last; PIL's verify() does the same in twice the time."""
+    view, at, name = memoryview(content), len(_PNG), b""
+    while name != b"IEND":
+        try:
+            length, name = struct.unpack_from(">I4s", content, at)
+            (checksum,) = struct.unpack_from(">I", content, at + 8 + length)
+        except struct.error as error:
+            raise DataError("cannot be decoded: cut short", where=where, fix=RESTORE) from error
+        if zlib.crc32(view[at + 4 : at + 8 + length]) != checksum:
+            raise DataError(
+                "cannot be decoded: a checksum does not fit", where=where, found=f"chunk {name.decode('latin-1')}",
+                expected="bytes as they were written", fix=RESTORE,
+            )  # fmt: skip
+        at += length + 12
 
 
 def _by_opencv(content: bytes, where: str) -> np.ndarray:
