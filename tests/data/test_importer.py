@@ -271,7 +271,7 @@ def test_absolute_paths_inside_the_source_are_fine(places: tuple[Path, Path]) ->
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_source_of_another_layout(places: tuple[Path, Path], format: str) -> None:
     source, data = places
-    with pytest.raises(DataError, match="--format"):
+    with pytest.raises(DataError, match="Fix: "):
         bring(source, data, format)
     with pytest.raises(DataError, match="is no folder"):
         bring(source / "nowhere", data, format)

@@ -9,16 +9,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from segpipe.data.formats.cityscapes import read_cityscapes, recognise_cityscapes
 from segpipe.data.formats.coco import read_coco, recognise_coco
+from segpipe.data.formats.colour_masks import read_colour_masks, recognise_colour_masks
 from segpipe.data.formats.folder import read_folder, recognise_folder
+from segpipe.data.formats.label_maps import read_label_maps, recognise_label_maps
 from segpipe.data.formats.labelme import read_labelme, recognise_labelme
+from segpipe.data.formats.lgg import read_lgg, recognise_lgg
+from segpipe.data.formats.mask_per_instance import read_mask_per_instance, recognise_mask_per_instance
 from segpipe.data.formats.paired_list import read_paired_list, recognise_paired_list
 from segpipe.data.formats.pairs import recognise_named
 from segpipe.data.formats.source import ReadOptions, Source
+from segpipe.data.formats.voc import read_voc, recognise_voc
 from segpipe.data.formats.yolo_seg import read_yolo_seg, recognise_yolo_seg
 from segpipe.errors import ConfigError, DataError
 
 AUTO = "auto"
+_LOOKED_INTO = 20
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,30 @@ FORMATS = {
         Format(
             "folder", "images/ and masks/ with equal file names; also under train/, val/, test/",
             read_folder, recognise_folder, ("images", "masks", "suffix"),
+        ),
+        Format(
+            "label-maps", "images/ and masks/ of object numbers (8 or 16 bits), one kind of object",
+            read_label_maps, recognise_label_maps, ("images", "masks", "suffix"),
+        ),
+        Format(
+            "colour-masks", "images/ and masks/ in RGB, and a palette: labelmap.txt, label_colors.txt, palette.csv or --palette",
+            read_colour_masks, recognise_colour_masks, ("images", "masks", "suffix", "palette", "tolerance"),
+        ),
+        Format(
+            "voc", "JPEGImages/, SegmentationClass/, perhaps SegmentationObject/ and ImageSets/Segmentation/SPLIT.txt",
+            read_voc, recognise_voc, ("palette",), rank=0,
+        ),
+        Format(
+            "cityscapes", "leftImg8bit/SPLIT/CITY/ and gtFine/SPLIT/CITY/ with labelIds, instanceIds",
+            read_cityscapes, recognise_cityscapes, rank=0,
+        ),
+        Format(
+            "mask-per-instance", "ID/images/ID.png and ID/masks/*.png, a file for each object",
+            read_mask_per_instance, recognise_mask_per_instance, rank=0,
+        ),
+        Format(
+            "lgg", "TCGA_*/ with *_N.tif and *_N_mask.tif; a patient is a group",
+            read_lgg, recognise_lgg, rank=0,
         ),
         Format(
             "paired-list", "train.txt, val.txt, test.txt with a line `image label` for each pair",
@@ -83,9 +114,11 @@ def recognise_format(source: Path, options: ReadOptions) -> tuple[Format, str]:
     able = [format for format in FORMATS.values() if set(options.given()) <= set(format.options)]
     reasons = {format.name: reason for format in able if (reason := format.recognise(source))}
     if not reasons:
+        below = [child.name for child in _folders(source) if any(format.recognise(child) for format in able)]
         raise DataError(
             "no layout fits", where=source, found="; ".join(f"no {f.name}: {f.summary}" for f in able),
-            fix="name the layout (--format), or the folders (--images DIR --masks DIR)",
+            fix=f"give one of its folders that one fits: {', '.join(below)}" if below
+            else "name the layout (--format), or the folders (--images DIR --masks DIR)",
         )  # fmt: skip
     lowest = min(FORMATS[name].rank for name in reasons)
     best = [name for name in reasons if FORMATS[name].rank == lowest]
@@ -97,6 +130,10 @@ def recognise_format(source: Path, options: ReadOptions) -> tuple[Format, str]:
     others = [name for name in reasons if name != best[0]]
     also = f" ({' and '.join(others)} would fit too)" if others else ""
     return FORMATS[best[0]], reasons[best[0]] + also
+
+
+def _folders(source: Path) -> list[Path]:
+    return sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))[:_LOOKED_INTO]
 
 
 def check_options(format: Format, options: ReadOptions) -> None:

@@ -13,12 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from segpipe.config import DataParams
 from segpipe.data.classes import are_objects, read_values
 from segpipe.data.formats.source import RawItem, ReadOptions, Source, files_below
-from segpipe.data.images import SUFFIXES, stem_of
+from segpipe.data.images import is_image_file, read_image, read_mask, stem_of
 from segpipe.errors import ConfigError, DataError
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "inputs", "input")
@@ -87,16 +85,29 @@ def first_masks(source: Path, options: ReadOptions = ReadOptions()) -> list[Path
 
 def mask_kind(masks: list[Path]) -> MaskKind:
     """What the pixels of these masks stand for: classes, numbers of objects, or colours that stand for classes."""
-    if not masks:
-        return "classes"
     limits = DataParams()  # type: ignore[call-arg]
+    if any(_in_colours(mask, limits) for mask in masks):
+        return "colours"
     try:
         read = read_values(masks, limits)
-    except DataError as error:
-        return "colours" if "in colours" in error.what else "classes"
-    values = np.unique([value for counts in read for value in counts])
-    sparse_numbers = values.max() > 255 and len(values) > _OBJECTS_ABOVE
+    except DataError:  # the import will name the file
+        return "classes"
+    values = sorted({value for counts in read for value in counts})
+    sparse_numbers = values[-1] > 255 and len(values) > _OBJECTS_ABOVE
     return "objects" if are_objects(read) or sparse_numbers else "classes"
+
+
+def _in_colours(mask: Path, limits: DataParams) -> bool:
+    """Whether a mask holds no values (or indices into a palette), but colours."""
+    try:
+        read_mask(mask, limits)
+    except DataError:
+        try:
+            pixels = read_image(mask, limits)
+        except DataError:
+            return False
+        return bool((pixels[..., 1:] != pixels[..., :1]).any())
+    return False
 
 
 def describe_pairs(source: Path) -> str:
@@ -193,7 +204,7 @@ def _by_stem(folder: Path, source: Path, found: Source) -> dict[str, Path]:
     """Image files at any depth under a folder, by their relative path without the ending; those that share one are left out."""
     by_stem: dict[str, list[Path]] = {}
     for path in files_below(folder):
-        if path.name.lower().endswith(SUFFIXES):
+        if is_image_file(path):
             by_stem.setdefault((path.relative_to(folder).parent / stem_of(path)).as_posix(), []).append(path)
     for paths in by_stem.values():
         if len(paths) > 1:

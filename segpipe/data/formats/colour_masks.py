@@ -1,0 +1,87 @@
+"""`colour-masks`: images and RGB masks in folders side by side, and a palette that says which colour is which class.
+
+```
+SRC/images/a.png  SRC/masks/a.png  SRC/palette.csv (or --palette FILE)
+```
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from segpipe.config import DataParams
+from segpipe.data.formats.pairs import describe_pairs, find_pairs, first_masks, mask_kind
+from segpipe.data.formats.palettes import PALETTE_FILES, Palette, find_palette, read_palette
+from segpipe.data.formats.source import Drawing, ReadOptions, Source
+from segpipe.data.images import read_image
+from segpipe.errors import ConfigError, DataError
+
+SNAPPED = "pixels of a colour near to one of the palette, taken for that"
+_LISTED = 12
+
+
+def recognise_colour_masks(source: Path) -> str | None:
+    """Why `source` is of this layout: folders of images and of masks in colours; None where it is not."""
+    masks = first_masks(source)
+    return f"{describe_pairs(source)} in colours" if masks and mask_kind(masks) == "colours" else None
+
+
+def read_colour_masks(source: Path, options: ReadOptions) -> Source:
+    """Read the layout; errors as of `find_pairs` and `read_palette`, and ConfigError, with the colours found, without a palette."""
+    found = find_pairs(source, options)
+    file = options.palette or find_palette(source)
+    if file is None:
+        raise ConfigError(
+            "which colour is which class?", where=source, found=_colours([item.mask for item in found.items if item.mask][:_LISTED]),
+            expected="a palette", fix=f"write lines such as `128 64 128 road` and give them as --palette FILE, or as {PALETTE_FILES[-1]}",
+        )  # fmt: skip
+    palette = read_palette(str(file))
+    found.items = [
+        replace(item, mask=None, instances=None, draw=Colours(item.mask, palette, options.tolerance or 0))
+        if item.mask else item
+        for item in found.items
+    ]  # fmt: skip
+    found.classes, found.classes_from = palette.classes, palette.origin
+    return found
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Draws the labels of a mask in colours (a `segpipe.data.formats.source.Draw`)."""
+
+    mask: Path
+    palette: Palette
+    tolerance: int
+
+    def __call__(self, height: int, width: int) -> Drawing:
+        """The class values, (height, width); DataError for a mask of another size, or with colours that are too far off."""
+        image = read_image(self.mask, DataParams())  # type: ignore[call-arg]
+        check_size(self.mask, image, height, width)
+        values, snapped = self.palette.encode(image, str(self.mask), self.tolerance)
+        return Drawing(values, notes=Counter({SNAPPED: snapped} if snapped else {}))
+
+
+def check_size(path: Path, array: np.ndarray, height: int, width: int) -> None:
+    """DataError where labels (H, W, ...) are not of their image's size."""
+    if array.shape[:2] != (height, width):
+        raise DataError(
+            "not the size of its image", where=path, found=f"{array.shape[1]} x {array.shape[0]}",
+            expected=f"{width} x {height}", fix="export image and mask at the same size",
+        )  # fmt: skip
+
+
+def _colours(masks: list[Path]) -> str:
+    """The most frequent colours of some masks, in words."""
+    counts: Counter[tuple[int, ...]] = Counter()
+    for mask in masks:
+        try:
+            image = read_image(mask, DataParams())  # type: ignore[call-arg]
+        except DataError:  # it will be listed when it is drawn
+            continue
+        colours, pixels = np.unique(image[::4, ::4].reshape(-1, image.shape[-1]), axis=0, return_counts=True)
+        counts.update({tuple(map(int, colour)): int(n) for colour, n in zip(colours, pixels, strict=True)})
+    return "colours " + ", ".join(" ".join(map(str, colour)) for colour, _ in counts.most_common(_LISTED))
