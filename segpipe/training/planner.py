@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from segpipe.errors import ConfigError
 from segpipe.models.registry import family, family_config
 from segpipe.training.choices import choose_normalisation, choose_recipe, describe_encoder
 from segpipe.training.plan import Plan
@@ -30,6 +31,7 @@ def make_plan(name: str, params: Params, fingerprint: Fingerprint, shards: Path)
 
 def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, val: Reader) -> Plan:
     """`make_plan` on readers that are open."""
+    _check_flat(train)
     candidate, wanted = params.candidate(name), params.train_for(name)
     config = family_config(candidate)
     common: dict[str, Any] = {
@@ -40,6 +42,14 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
         reasons = {"training": f"{candidate.family} is fitted once to the training split, without steps"}
         return Plan(**common, normalisation=choose_normalisation(fingerprint, None), reasons=reasons)
     return _plan_network(common, config, wanted, fingerprint, train, val)
+
+
+def _check_flat(train: Reader) -> None:
+    if len(train) and train[0].image.ndim == 4:
+        raise ConfigError(
+            "the dataset holds volumes, and no family of candidates learns from volumes", found=f"{train[0].key}, D x H x W x C",
+            expected="images of one slice", fix="import the slices as images, with the volume as group (--group)",
+        )  # fmt: skip
 
 
 def _plan_network(
