@@ -6,32 +6,66 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segpipe.samples import UNKNOWN
+
 Picture = npt.NDArray[np.uint8]
 """(H, W, 3), RGB."""
 
 
 def to_display(image: np.ndarray) -> Picture:
-    """(H, W), or (H, W, C), of any real dtype -> (H, W, 3), uint8.
+    """(H, W), (H, W, C) or, of a volume, (D, H, W, C), of any real dtype -> (H, W, 3), uint8.
 
     8-bit values are kept. Others are stretched from the 0.5th to the 99.5th percentile of the image, all channels alike.
-    Grey is repeated; of more than three channels the first three are shown.
+    Grey is repeated; of more than three channels the first three are shown; of a volume, the middle slice.
     """
+    image = shown(image)
+    return _stretched(image, window(image))
+
+
+def shown(image: np.ndarray) -> np.ndarray:
+    """(H, W, C), C 1 or 3: what people see of an image or volume (as `to_display` takes), as a view in its own dtype."""
+    if image.ndim == 4:
+        image = image[len(image) // 2]
     if image.ndim == 2:
         image = image[:, :, None]
-    if image.dtype != np.uint8:
-        low, high = np.percentile(image[::4, ::4], (0.5, 99.5))
+    return image[:, :, : 1 if image.shape[2] < 3 else 3]
+
+
+def window(image: np.ndarray) -> tuple[float, float] | None:
+    """The 0.5th and the 99.5th percentile of every fourth pixel (H, W, C) each way; None for 8-bit values, which need no window."""
+    if image.dtype == np.uint8:
+        return None
+    low, high = np.percentile(image[::4, ::4], (0.5, 99.5))
+    return float(low), float(high)
+
+
+def _stretched(image: np.ndarray, limits: tuple[float, float] | None) -> Picture:
+    if limits is not None:
+        low, high = limits
         image = np.clip((image.astype(np.float32) - low) * (255 / max(high - low, 1e-9)) + 0.5, 0, 255).astype(np.uint8)
-    if image.shape[2] < 3:
-        return np.repeat(image[:, :, :1], 3, axis=2)
-    return np.ascontiguousarray(image[:, :, :3])
+    if image.shape[2] == 1:
+        return np.repeat(image, 3, axis=2)
+    return np.ascontiguousarray(image)
+
+
+def fullest_slice(class_ids: np.ndarray) -> int:
+    """The slice of a labelled volume (D, H, W) to show: the one with the most voxels that are neither class 0 nor ignored; the
+    middle one where there are none.
+    """
+    counts = [int(np.count_nonzero((plane > 0) & (plane < UNKNOWN))) for plane in class_ids]
+    return int(np.argmax(counts)) if any(counts) else len(counts) // 2
 
 
 def overlay(image: np.ndarray, class_ids: np.ndarray, colors: np.ndarray, alpha: float = 0.45) -> Picture:
     """Classes over an image: filled with `alpha` of their colour, outlined with all of it.
 
-    image: as `to_display` takes. class_ids: (H, W), uint8. colors: (n_classes, 3), uint8. Left clear: classes whose colour is
-    black, as that of a background is, and pixels that are no class (ignored ones).
+    image: as `to_display` takes. class_ids: (H, W), uint8, or (D, H, W) with a volume, of which `fullest_slice` is drawn.
+    colors: (n_classes, 3), uint8. Left clear: classes whose colour is black, as that of a background is, and pixels that are no
+    class (ignored ones).
     """
+    if class_ids.ndim == 3:
+        index = fullest_slice(class_ids)
+        image, class_ids = image[index], class_ids[index]
     table = np.zeros((256, 3), np.float32)
     table[: len(colors)] = colors
     weights = np.zeros(256, np.float32)
@@ -55,9 +89,10 @@ def contours(class_ids: np.ndarray) -> npt.NDArray[np.bool_]:
 
 def thumbnail(image: np.ndarray, edge: int) -> Picture:
     """An image (as `to_display` takes) no larger than `edge` pixels either way, its proportions kept; never enlarged."""
-    picture = to_display(image)
-    scale = edge / max(picture.shape[:2])
-    if scale >= 1:
-        return picture
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+    part = shown(image)
+    limits = window(part)
+    scale = edge / max(part.shape[:2])
+    if scale < 1:
+        size = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
+        part = np.atleast_3d(cv2.resize(np.ascontiguousarray(part), size, interpolation=cv2.INTER_AREA))
+    return _stretched(part, limits)

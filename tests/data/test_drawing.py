@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segpipe.data.drawing import contours, overlay, thumbnail, to_display
+from segpipe.data.drawing import contours, fullest_slice, overlay, thumbnail, to_display
 
 RNG = np.random.default_rng(1)
 
@@ -53,3 +53,32 @@ def test_contours_against_every_neighbour() -> None:
 )
 def test_thumbnails_keep_proportions(shape: tuple[int, int], expected: tuple[int, int]) -> None:
     assert thumbnail(np.zeros((*shape, 3), np.uint8), 40).shape[:2] == expected
+
+
+def test_of_many_channels_the_first_three_are_shown_and_of_two_the_first() -> None:
+    image = RNG.integers(0, 256, (8, 9, 6), dtype=np.uint8)
+    np.testing.assert_array_equal(to_display(image), image[:, :, :3])
+    np.testing.assert_array_equal(to_display(image[:, :, :2]), np.repeat(image[:, :, :1], 3, axis=2))
+    assert thumbnail(image.astype(np.float32), 4).shape == (4, 4, 3)
+
+
+def test_a_volume_is_shown_by_its_middle_or_its_fullest_slice() -> None:
+    volume = RNG.integers(0, 256, (5, 8, 9, 1), dtype=np.uint8)
+    np.testing.assert_array_equal(to_display(volume), to_display(volume[2]))
+    np.testing.assert_array_equal(thumbnail(volume, 4), thumbnail(volume[2], 4))
+    labels = np.zeros((5, 8, 9), np.uint8)
+    assert fullest_slice(labels) == 2
+    labels[0] = 255
+    labels[1, 2:4] = 1
+    labels[4, 2:6] = 1
+    assert fullest_slice(labels) == 4
+    colors = np.array([[0, 0, 0], [200, 50, 0]], np.uint8)
+    np.testing.assert_array_equal(overlay(volume, labels, colors), overlay(volume[4], labels[4], colors))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_thumbnails_keep_the_window_of_the_whole_image(dtype: type) -> None:
+    ramp = np.linspace(1000, 3000, 40_000).reshape(200, 200, 1).astype(dtype)
+    small = thumbnail(ramp, 20)
+    expected = to_display(ramp).reshape(20, 10, 20, 10, 3).mean((1, 3))
+    assert np.abs(small.astype(float) - expected).max() <= 1.5
