@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
     data = typer.Typer(help="Bring labelled images in, and look at them.", no_args_is_help=True)
     add(data, PANEL, "import", data_import, "segpipe data import ../camvid --format paired-list --ignore 11")
     add(data, PANEL, "demo", data_demo, "segpipe data demo && dvc repro")
-    add(data, PANEL, "stats", data_stats, "segpipe data stats\nsegpipe data stats --json")
+    add(data, PANEL, "stats", data_stats, "segpipe data stats --open\nsegpipe data stats --json")
     app.add_typer(data, name="data", rich_help_panel=PANEL)
 
 
@@ -103,15 +103,20 @@ def data_stats(
     out: Annotated[
         Path | None, typer.Option("--out", help="Where the page goes; by default reports/data.html.")
     ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     json: Json = False,
 ) -> None:
-    """Look at the data: class balance, sizes, splits, groups, random overlays, on one offline page."""
-    from segpipe.data.stats import write_stats_page
+    """Look at the data on one offline page: suspected problems first, then balance, sizes, intensities, objects, overlays.
+
+    With --json the numbers behind its charts instead.
+    """
+    from segpipe.data.stats import read_stats, write_stats_page
 
     root = workspace_root()
     if json:
-        from segpipe.data.manifest import Fingerprint
-
-        print_json(Fingerprint.read(root / "artifacts" / "fingerprint.json").model_dump(mode="json"))
+        print_json(read_stats(root).model_dump(mode="json"))
         return
-    typer.echo(write_stats_page(root, out or root / "reports" / "data.html"))
+    page = write_stats_page(root, out or root / "reports" / "data.html")
+    typer.echo(page)
+    if open_it:
+        typer.launch(page.resolve().as_uri())

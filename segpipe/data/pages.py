@@ -53,12 +53,12 @@ def layer_uri(layer: npt.NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(content.tobytes()).decode()
 
 
-def short(value: float) -> str:
-    """A number in few characters: 0.25, 37, 1.2k, 30M."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= size:
-            return f"{value / min(size, 1e3 if unit == 'k' else size):.3g}{unit}"
-    return f"{value:.4g}"
+def short(value: float, digits: int = 4) -> str:
+    """A number in few characters, with so many significant digits (three and a unit from 10,000 on): 0.25, 37, 12k, 30M."""
+    for least, size, unit in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(value) >= least:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
 
 
 def percent(share: float) -> str:

@@ -26,7 +26,9 @@ _RAREST = 4
 _EACH = 3
 _SMALLEST = 6
 _EDGE = 360
-"""Longest edge of a picture. With at most some fifty pictures the page stays below 8 MB even if all of them are noise."""
+"""Longest edge of a picture."""
+_MOST_BYTES = 6 << 20
+"""Of all pictures together. Some fifty photographs take a third of that; of fifty pictures of noise the last are left out."""
 _FILL = 0.35
 
 Record = dict[str, Any]
@@ -68,10 +70,15 @@ def take_looks(rows: pd.DataFrame, dataset: Dataset, limits: DataParams) -> dict
     records: list[Record] = kept.to_dict("records")  # type: ignore[assignment]
     wishes = [*_rarest(records, dataset.classes), *_smallest(records), *_extremes(records), *_random(records)]
     found: dict[str, list[Look]] = {"rarest": [], "smallest": [], "extremes": [], "random": []}
+    size = 0
     for wish in track(wishes, "drawing", len(wishes)):
+        if size > _MOST_BYTES:
+            break
         sample = load_sample(here[wish.row["key"]], dataset.classes, limits)
         origin = wish.row["split"] + (f" · {sample.group}" if sample.group else "")
-        found[wish.section].append(_draw(wish.show(sample), dataset.classes, sample.key, wish.caption, origin))
+        look = _draw(wish.show(sample), dataset.classes, sample.key, wish.caption, origin)
+        found[wish.section].append(look)
+        size += len(look.photo) + len(look.labels)
     return found
 
 
@@ -92,11 +99,9 @@ def _smallest(records: list[Record]) -> list[_Wish]:
     """The smallest object (or region of a class) of the images in which it is smallest."""
     objects = [(min(areas), row) for row in records if known(areas := row["instance_areas"]) and len(areas)]
     if objects:
-        return [
-            _Wish("smallest", count(int(n), "pixel"), row, smallest_object) for n, row in _lowest(objects, _SMALLEST)
-        ]
+        return [_Wish("smallest", _size(n, row), row, smallest_object) for n, row in _lowest(objects, _SMALLEST)]
     regions = [(int(n), row) for row in records if known(n := row["smallest_component"]) and n > 0]
-    return [_Wish("smallest", count(n, "pixel"), row, region_of(n)) for n, row in _lowest(regions, _SMALLEST)]
+    return [_Wish("smallest", _size(n, row), row, region_of(n)) for n, row in _lowest(regions, _SMALLEST)]
 
 
 def _extremes(records: list[Record]) -> list[_Wish]:
@@ -122,6 +127,10 @@ def _extremes(records: list[Record]) -> list[_Wish]:
 def _random(records: list[Record]) -> list[_Wish]:
     """Drawn by hash."""
     return [_Wish("random", "", row, whole) for row in records[:_RANDOM]]
+
+
+def _size(pixels: int, row: Record) -> str:
+    return count(int(pixels), "voxel" if known(row["depth"]) else "pixel")
 
 
 def _lowest(values: list[tuple[V, Record]], most: int) -> list[tuple[V, Record]]:
