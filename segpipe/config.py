@@ -64,7 +64,7 @@ class ValidateParams(Section):
 
     quarantine: bool = False
     """Whether images with an error of their own are left out, and listed, instead of stopping everything."""
-    severity: dict[str, Literal["error", "warning", "off"]] = {}
+    severity: dict[str, Literal["error", "warning", "note", "off"]] = {}
     """Overrides by expectation name (the names are on the validation page), e.g. {near_empty_masks: error}."""
     min_images: int = Field(1, ge=1)
     """The smallest number of images in each split."""

@@ -6,6 +6,7 @@ Each takes the workspace folder (it holds params.yaml, dvc.yaml and data/) and w
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,6 +112,14 @@ def _fingerprint(paths: Paths) -> Fingerprint:
     return Fingerprint.read(_needs(paths.fingerprint, "ingest"))
 
 
+def _prepared(paths: Paths) -> Fingerprint:
+    """The fingerprint of what the shards hold: of all images, or of those that quarantine left."""
+    from segpipe.data.manifest import Fingerprint
+
+    own = _needs(paths.shards, "prepare") / "fingerprint.json"
+    return Fingerprint.read(own) if own.exists() else _fingerprint(paths)
+
+
 def ingest(root: Path) -> None:
     """data/ -> manifest.parquet, fingerprint.json: decode every file once; a bad one becomes a row with its error."""
     from segpipe.data.dataset import load_dataset
@@ -135,46 +144,55 @@ def ingest(root: Path) -> None:
 
 
 def validate(root: Path) -> None:
-    """manifest -> reports/validation/; a DataError where a finding of severity error stands."""
+    """manifest (+ reference.json) -> reports/validation/; a DataError where an error stands that quarantine does not take out."""
     from segpipe.data.manifest import read_manifest
-    from segpipe.validation.expectations import validate_manifest
+    from segpipe.validation.drift import REFERENCE_FILE, Reference, compare, make_reference
+    from segpipe.validation.expectations import quarantined, stopping, validate_manifest
     from segpipe.validation.report import write_validation
 
     paths, params = Paths(root), load_params(root)
     frame, fingerprint = read_manifest(_needs(paths.manifest, "ingest")), _fingerprint(paths)
-    findings, gx_result = validate_manifest(frame, fingerprint, params.validation)
-    write_validation(paths.validation, findings, gx_result, frame, paths.data)
-    errors = [f for f in findings if f.severity == "error"]
+    before = Reference.read(root / REFERENCE_FILE)
+    drifts = compare(make_reference(frame, fingerprint.classes), before, params.validation) if before else []
+    findings, gx_result = validate_manifest(frame, fingerprint, params.validation, drifts)
+    write_validation(paths.validation, findings, gx_result, frame, paths.data, params.validation, params.data, drifts)
     for finding in findings[:20]:
         say(
             f"validate: {finding.severity}: {finding.file or 'dataset'}: {finding.found} (expected {finding.expected}). Fix: {finding.fix}"
         )
-    say(
-        f"validate: {len(errors)} errors, {len(findings) - len(errors)} warnings; page: {paths.validation / 'index.html'}"
-    )
-    if errors:
+    counts = Counter(finding.severity for finding in findings)
+    told = ", ".join(f"{counts[severity]} {severity}s" for severity in ("error", "warning", "note"))
+    say(f"validate: {told}; page: {paths.validation / 'index.html'}")
+    if params.validation.quarantine and (left_out := quarantined(findings)):
+        say(f"validate: quarantine: {len(left_out)} of {len(frame)} files are left out")
+    if stops := stopping(findings, params.validation):
         raise DataError(
-            f"{len(errors)} finding(s) of severity error in the data, the first: {errors[0].found}",
-            where=errors[0].file or "data", expected=errors[0].expected,
-            fix=f"{errors[0].fix}; all of them: {paths.validation / 'index.html'}",
+            f"{len(stops)} finding(s) of severity error in the data, the first: {stops[0].found}",
+            where=stops[0].file or "data", expected=stops[0].expected,
+            fix=f"{stops[0].fix}; all of them: {paths.validation / 'index.html'}",
         )  # fmt: skip
 
 
 def prepare(root: Path) -> None:
-    """data/ + manifest -> splits.parquet and one set of memory-mapped shards a split."""
+    """data/ + manifest -> splits.parquet and one set of memory-mapped shards a split.
+
+    Where quarantine leaves images out, the shards bring a fingerprint of their own, so that plans count what they train on.
+    """
     from segpipe.data.dataset import load_dataset, load_samples
-    from segpipe.data.manifest import read_manifest
+    from segpipe.data.manifest import make_fingerprint, read_manifest
     from segpipe.data.manifest import usable as usable_rows
     from segpipe.data.shards import write_shards
     from segpipe.progress import track
 
     paths, params = Paths(root), load_params(root)
-    if not read_json(_needs(paths.validation / "findings.json", "validate"))["passed"]:
+    verdict = read_json(_needs(paths.validation / "findings.json", "validate"))
+    if not verdict["passed"]:
         raise DataError(
             "the data did not pass validation", where=paths.validation / "index.html", fix="mend what the page lists"
         )
     frame = read_manifest(_needs(paths.manifest, "ingest"))
-    usable = frame[usable_rows(frame)]
+    kept = frame[~frame["path"].isin(verdict["quarantined"])]
+    usable = kept[usable_rows(kept)]
     dataset = load_dataset(paths.data)
     items = {item.key: item for item in dataset.items}
     staging = paths.shards.with_name(".shards")
@@ -182,6 +200,8 @@ def prepare(root: Path) -> None:
     for split, rows in usable.groupby("split", sort=True):
         samples = load_samples([items[key] for key in rows["key"]], dataset.classes, params.data)
         write_shards(staging, str(split), track(samples, f"prepare {split}", len(rows)), len(dataset.classes))
+    if len(usable) < usable_rows(frame).sum():
+        make_fingerprint(kept, dataset.classes).write(staging / "fingerprint.json")
     shutil.rmtree(paths.shards, ignore_errors=True)
     staging.rename(paths.shards)
     with atomic_path(paths.splits) as target:
@@ -199,7 +219,7 @@ def plan(root: Path, name: str, refresh: bool = False) -> None:
     from segpipe.training.planner import make_plan
 
     paths, params = Paths(root), load_params(root)
-    made = make_plan(name, params, _fingerprint(paths), _needs(paths.shards, "prepare"))
+    made = make_plan(name, params, _prepared(paths), _needs(paths.shards, "prepare"))
     made.write(paths.plan(name))
     say(explain(made))
     if refresh:
@@ -216,7 +236,7 @@ def train(root: Path, name: str) -> None:
     made = Plan.read(_needs(paths.plan(name), f"plan@{name}"))
     run_training(
         made,
-        _fingerprint(paths),
+        _prepared(paths),
         _needs(paths.shards, "prepare"),
         paths.model(name),
         paths.training(name),
@@ -245,7 +265,7 @@ def select(root: Path) -> None:
     from segpipe.release.registry import live
 
     paths, params = Paths(root), load_params(root)
-    fingerprint = _fingerprint(paths)
+    fingerprint = _prepared(paths)
     selection = choose(root, params, fingerprint, _needs(paths.shards, "prepare"))
     write_text(paths.selection, selection.model_dump_json(indent=2) + "\n")
     write_report(root, selection, params, fingerprint, paths.report)

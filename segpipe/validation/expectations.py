@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from segpipe.config import ValidateParams
 from segpipe.data.manifest import Fingerprint
-from segpipe.validation.checks import Check, Finding, Severity, chosen_checks
-from segpipe.validation.frames import About, make_frames
+from segpipe.validation.checks import SEVERITIES, Check, Finding, Severity, chosen_checks
+from segpipe.validation.drift import Drift
+from segpipe.validation.frames import About, class_frame, drift_frame, group_frame, image_frame, split_frame
 
 if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.data_context import AbstractDataContext
 
-__all__ = ["Finding", "validate_manifest"]
+__all__ = ["Finding", "quarantined", "stopping", "validate_manifest"]
 
 
 def validate_manifest(
-    frame: pd.DataFrame, fingerprint: Fingerprint, params: ValidateParams
+    frame: pd.DataFrame, fingerprint: Fingerprint, params: ValidateParams, drifts: Sequence[Drift] = ()
 ) -> tuple[list[Finding], dict[str, Any]]:
     """Hold a manifest against the checks. Returns the findings, errors first, and what Great Expectations said, as JSON data.
 
-    Both are the same for the same manifest: times and run ids are left out.
+    With `params.quarantine`, classes, splits and groups are judged as they are without the images that are left out.
+    Both results are the same for the same manifest: times and run ids are left out.
     """
-    frames = make_frames(frame, fingerprint, params.min_images)
     chosen = chosen_checks(params)
     context = _make_context()
-    results = {
-        check.name: result
-        for about, rows in frames.items()
-        for check, result in _run(context, about, rows, [check for check, _ in chosen if check.about == about])
-    }
-    findings = [
-        finding for check, severity in chosen for finding in _findings(check, severity, frames, results[check.name])
-    ]
-    findings.sort(key=lambda finding: finding.severity)  # stable: the order of the table and of the rows stays
+    results: dict[str, dict[str, Any]] = {}
+    findings: list[Finding] = []
+
+    def judge(about: About, rows: pd.DataFrame) -> None:
+        mine = [(check, severity) for check, severity in chosen if check.about == about]
+        results.update(_run(context, about, rows, [check for check, _ in mine], params))
+        for check, severity in mine:
+            findings.extend(_findings(check, severity, rows, results[check.name], params))
+
+    judge("image", image_frame(frame, fingerprint, params))
+    rest = frame[~frame["path"].isin(quarantined(findings))] if params.quarantine else frame
+    judge("class", class_frame(rest, fingerprint.classes))
+    judge("split", split_frame(rest, params.min_images))
+    judge("group", group_frame(rest))
+    judge("drift", drift_frame(drifts))
+    order = [check.name for check, _ in chosen]
+    findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), order.index(finding.expectation)))
     gx_result = {
         "success": not any(finding.severity == "error" for finding in findings),
         "results": [{"check": check.name, "severity": severity, **results[check.name]} for check, severity in chosen],
@@ -43,12 +53,25 @@ def validate_manifest(
     return findings, gx_result
 
 
+def quarantined(findings: Iterable[Finding]) -> list[str]:
+    """The files that have an error of their own, in name order: what `validate.quarantine` leaves out.
+
+    Of images that stand there several times with different masks, or in several splits, all are: nothing tells the right one.
+    """
+    return sorted({f.file for f in findings if f.severity == "error" and f.file is not None})
+
+
+def stopping(findings: Iterable[Finding], params: ValidateParams) -> list[Finding]:
+    """The findings that nothing goes on with: errors, less those of files that are left out."""
+    return [f for f in findings if f.severity == "error" and not (params.quarantine and f.file is not None)]
+
+
 def _findings(
-    check: Check, severity: Severity, frames: dict[About, pd.DataFrame], result: dict[str, Any]
+    check: Check, severity: Severity, rows: pd.DataFrame, result: dict[str, Any], params: ValidateParams
 ) -> list[Finding]:
     offenders = {row["subject"] for row in result["result"].get("unexpected_index_list") or ()}
-    rows = frames[check.about]
-    return [check.finding(row, severity) for row in rows[rows["subject"].isin(offenders)].to_dict("records")]
+    failed = rows[rows["subject"].isin(offenders)].to_dict("records")
+    return check.findings(failed, len(rows), severity, params)
 
 
 def _make_context() -> AbstractDataContext:
@@ -62,11 +85,11 @@ def _make_context() -> AbstractDataContext:
 
 
 def _run(
-    context: AbstractDataContext, about: About, rows: pd.DataFrame, checks: list[Check]
-) -> list[tuple[Check, dict[str, Any]]]:
-    """One suite over one frame; each check with its result as JSON data."""
+    context: AbstractDataContext, about: About, rows: pd.DataFrame, checks: list[Check], params: ValidateParams
+) -> dict[str, dict[str, Any]]:
+    """One suite over one frame; the result of each check, as JSON data, by its name."""
     if not checks:
-        return []
+        return {}
     import great_expectations as gx
 
     source = context.data_sources.add_pandas(about)
@@ -74,7 +97,7 @@ def _run(
     suite = context.suites.add(gx.ExpectationSuite(about))
     for check in checks:
         expectation = getattr(gx.expectations, check.expectation)
-        suite.add_expectation(expectation(**check.arguments, meta={"check": check.name}))
+        suite.add_expectation(expectation(**check.arguments_for(params), meta={"check": check.name}))
     definition = gx.ValidationDefinition(name=about, data=batch, suite=suite)
     checkpoint = gx.Checkpoint(
         name=about,
@@ -84,16 +107,16 @@ def _run(
     outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": rows})
     (run,) = outcome.run_results.values()
     said = {r["expectation_config"]["meta"]["check"]: r for r in (result.to_json_dict() for result in run.results)}
-    return [(check, _plain(check, said[check.name])) for check in checks]
+    return {check.name: _plain(check, said[check.name], params) for check in checks}
 
 
-def _plain(check: Check, result: dict[str, Any]) -> dict[str, Any]:
+def _plain(check: Check, result: dict[str, Any], params: ValidateParams) -> dict[str, Any]:
     """A result without what changes from run to run."""
     trouble = result["exception_info"]
     assert not trouble.get("raised_exception"), f"{check.name}: {trouble.get('exception_message')}"
     return {
         "expectation": result["expectation_config"]["type"],
-        "arguments": dict(check.arguments),
+        "arguments": check.arguments_for(params),
         "success": result["success"],
         "result": {key: value for key, value in result["result"].items() if key != "unexpected_index_query"},
     }

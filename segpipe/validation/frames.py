@@ -1,4 +1,4 @@
-"""The manifest as plain numbers and words: a frame with a row an image, and one each about classes, splits and groups.
+"""The manifest as plain numbers and words: a frame with a row an image, and one each about classes, splits, groups and drift.
 
 Every frame has a column `subject` that names its row. An empty cell means that the question does not arise.
 """
@@ -6,32 +6,33 @@ Every frame has a column `subject` that names its row. An empty cell means that 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from segpipe.config import ValidateParams
 from segpipe.data.classes import is_background
 from segpipe.data.manifest import Fingerprint, usable
 from segpipe.data.splits import SPLITS
 from segpipe.samples import ClassTable
+from segpipe.validation.drift import Drift
+from segpipe.validation.duplicates import exact_copies, near_duplicates
+from segpipe.validation.outliers import brightness_z, size_ratio, softness
+from segpipe.validation.unknown import fix_unknown, list_unknown
 
 if TYPE_CHECKING:
     import pandas as pd
 
-About = Literal["image", "class", "split", "group"]
+About = Literal["image", "class", "split", "group", "drift"]
+
+_CROP = 256
+"""The usual largest training crop, in pixels: what objects are compared with."""
 
 
-def make_frames(manifest: pd.DataFrame, fingerprint: Fingerprint, min_images: int) -> dict[About, pd.DataFrame]:
-    """All frames, by what they are about."""
-    return {
-        "image": _images(manifest, fingerprint),
-        "class": _classes(fingerprint),
-        "split": _splits(manifest, min_images),
-        "group": _groups(manifest),
-    }
-
-
-def _images(manifest: pd.DataFrame, fingerprint: Fingerprint) -> pd.DataFrame:
+def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: ValidateParams) -> pd.DataFrame:
+    """A row an image (or a mask without one)."""
     import pandas as pd
 
     table = fingerprint.classes
@@ -40,20 +41,27 @@ def _images(manifest: pd.DataFrame, fingerprint: Fingerprint) -> pd.DataFrame:
     frame["error"] = manifest["error"]
     frame["trouble"], frame["remedy"] = _split_errors(manifest)
     frame["without_mask"] = manifest["key"].where(good & manifest["mask_path"].isna())
-    frame["image_size"] = _sizes(manifest["width"], manifest["height"])
-    frame["mask_size"] = _sizes(manifest["mask_width"], manifest["mask_height"])
+    frame["image_size"] = _sizes(manifest, "width", "height", "depth")
+    frame["mask_size"] = _sizes(manifest, "mask_width", "mask_height", "mask_depth")
+    frame["spacing"], frame["mask_spacing"] = manifest["spacing"].map(_in_mm), manifest["mask_spacing"].map(_in_mm)
+    frame["orientation"], frame["mask_orientation"] = manifest["orientation"], manifest["mask_orientation"]
     unknown = [json.loads(text) if isinstance(text, str) else {} for text in manifest["unknown_values"]]
     strange = {int(value) for values in unknown for value in values}
     frame["unknown_pixels"] = [int(sum(values.values())) for values in unknown]
-    frame["unknown_text"] = [_list_unknown(values) for values in unknown]
-    frame["unknown_fix"] = [_unknown_fix(values, strange, table) for values in unknown]
+    frame["unknown_text"] = [list_unknown(values) for values in unknown]
+    frame["unknown_fix"] = [fix_unknown(values, strange, table) for values in unknown]
     frame["known_text"] = ", ".join(f"{spec.value} ({spec.name})" for spec in table.classes[:12])
     frame["channels"], frame["usual_channels"] = manifest["channels"], fingerprint.channels
-    frame["dtype"], frame["usual_dtype"] = manifest["dtype"], fingerprint.dtype
+    volume = manifest["depth"].notna()
+    frame["axes"] = ["3D" if deep else "2D" for deep in volume]
+    frame["usual_axes"] = "3D" if fingerprint.depth is not None and volume[good].mean() > 0.5 else "2D"
+    frame["dtype"], frame["usual_dtype"] = manifest["dtype"].where(~volume), fingerprint.dtype
+    frame["volume_dtype"] = manifest["dtype"].where(volume)
     frame["contrast"] = [float(stds.max()) if isinstance(stds, np.ndarray) else None for stds in manifest["std"]]
     shares = [_foreground(pixels, table) for pixels in manifest["class_pixels"]]
     frame["foreground"], frame["main_class"] = [share for share, _ in shares], [name for _, name in shares]
-    return frame.join(_copies(manifest))
+    frame["converted"] = [", ".join(notes) if notes is not None and len(notes) else None for notes in manifest["notes"]]
+    return frame.join(exact_copies(manifest)).join(_lookalikes(manifest, params)).join(_outliers(manifest))
 
 
 def _split_errors(manifest: pd.DataFrame) -> tuple[list[str], list[str]]:
@@ -66,52 +74,56 @@ def _split_errors(manifest: pd.DataFrame) -> tuple[list[str], list[str]]:
     return troubles, remedies
 
 
-def _sizes(width: pd.Series, height: pd.Series) -> list[str | None]:
+def _sizes(manifest: pd.DataFrame, *names: str) -> list[str | None]:
     import pandas as pd
 
-    return [None if pd.isna(w) else f"{w} x {h}" for w, h in zip(width, height, strict=True)]
+    rows = zip(*(manifest[name] for name in names), strict=True)
+    return [None if pd.isna(row[0]) else " x ".join(str(edge) for edge in row if not pd.isna(edge)) for row in rows]
 
 
-def _copies(manifest: pd.DataFrame) -> pd.DataFrame:
-    """What other rows show the very same image; empty where none does."""
+def _in_mm(spacing: Any) -> str | None:
+    """Rounded so far that what headers store as float32 compares equal."""
+    return None if not isinstance(spacing, np.ndarray) else " x ".join(f"{edge:.4g}" for edge in spacing) + " mm"
+
+
+def _lookalikes(manifest: pd.DataFrame, params: ValidateParams) -> pd.DataFrame:
     import pandas as pd
 
-    columns = ["copies", "copy_splits", "mask_versions", "copies_beside"]
-    rows: dict[Any, list[Any]] = {place: ["", 1, 1, 0] for place in manifest.index}
-    same = manifest[manifest["sha256"].notna() & manifest["sha256"].duplicated(keep=False)]
-    for _, twins in same.groupby("sha256"):
-        for place, row in twins.iterrows():
-            others = twins.drop(index=place)
-            beside = (others["split"] == row["split"]) & (others["mask_sha256"] == row["mask_sha256"])
-            named = ", ".join(others["path"].iloc[:3]) + (" and more" if len(others) > 3 else "")
-            rows[place] = [named, twins["split"].nunique(), twins["mask_sha256"].nunique(), int(beside.sum())]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    found = near_duplicates(manifest, params.near_duplicate_distance, params.near_duplicate_intensity)
+    columns = ["lookalike", "lookalike_split", "lookalike_bits", "lookalike_others"]
+    rows = [[*near] if (near := found.get(place)) else [None, None, None, None] for place in manifest.index]
+    frame = pd.DataFrame(rows, manifest.index, columns)
+    frame["lookalike_more"] = [f" and {int(n)} more" if n and n > 0 else "" for n in frame.pop("lookalike_others")]
+    return frame
 
 
-def _list_unknown(values: dict[str, int]) -> str:
-    ordered = sorted(values.items(), key=lambda pair: -pair[1])
-    shown = ", ".join(f"{value} ({count} pixel{'s' if count > 1 else ''})" for value, count in ordered[:6])
-    return f"unknown value{'s' if len(ordered) > 1 else ''} {shown}" + (
-        f" and {len(ordered) - 6} more" if len(ordered) > 6 else ""
-    )
+def _outliers(manifest: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = pd.DataFrame({"brightness_z": brightness_z(manifest), "softness": softness(manifest)})
+    frame["size_ratio"] = size_ratio(manifest)
+    means = {place: mean for place, mean in manifest["mean"].items() if isinstance(mean, np.ndarray)}
+    middles = np.array([mean.mean() for mean in means.values()]) if means else np.zeros(1)
+    frame["means"] = [", ".join(f"{m:,.4g}" for m in means[place]) if place in means else "" for place in frame.index]
+    frame["usual_mean"], frame["least_mean"], frame["most_mean"] = np.median(middles), middles.min(), middles.max()
+    frame["least_low"] = min((low.min() for low in manifest["low"].dropna()), default=math.nan)
+    frame["most_high"] = max((high.max() for high in manifest["high"].dropna()), default=math.nan)
+    edges = manifest[["width", "height"]].astype(float).median()
+    frame["usual_size"] = f"{edges['width']:.0f} x {edges['height']:.0f}"
+    frame["object_share"] = [_object_share(*row) for row in zip(*(manifest[c] for c in _OBJECT_COLUMNS), strict=True)]
+    return frame
 
 
-def _unknown_fix(values: dict[str, int], strange: set[int], table: ClassTable) -> str:
-    """What unknown values tell by experience. `strange`: all unknown values of the dataset."""
-    n_classes, found = len(table), {int(value) for value in values}
-    known = sorted(spec.value for spec in table.classes)
-    if known == list(range(n_classes)) and strange == {n_classes}:
-        return (
-            f"masks seem to count classes from 1: set value 1 to {n_classes} in dataset.yaml; or {n_classes} means ignored: "
-            f"`ignore: [{n_classes}]`"
-        )
-    if strange == {255}:
-        return (
-            "255 often means ignored: `ignore: [255]` in dataset.yaml; if it is a class, give it as that class's value"
-        )
-    if len(found) > max(8, 2 * n_classes):
-        return "masks seem to have been smoothed, resized or saved as JPEG: export them as PNG, without interpolation"
-    return f"paint over these pixels, or list the value in dataset.yaml (`ignore: [{min(found, default=0)}]`, or as a class)"
+_OBJECT_COLUMNS = ("instance_areas", "height", "width", "depth")
+
+
+def _object_share(areas: Any, height: Any, width: Any, depth: Any) -> float | None:
+    """Edge of a square as large as the median object, as a share of a crop's; None for volumes and where there are no objects."""
+    import pandas as pd
+
+    if not isinstance(areas, np.ndarray) or not len(areas) or pd.isna(height) or not pd.isna(depth):
+        return None
+    return math.sqrt(float(np.median(areas))) / min(int(height), int(width), _CROP)
 
 
 def _foreground(class_pixels: Any, table: ClassTable) -> tuple[float | None, str]:
@@ -123,21 +135,27 @@ def _foreground(class_pixels: Any, table: ClassTable) -> tuple[float | None, str
     return (1 - float(class_pixels[main]) / labelled if labelled else 0.0), table.names[main] if labelled else "ignored"
 
 
-def _classes(fingerprint: Fingerprint) -> pd.DataFrame:
+def class_frame(manifest: pd.DataFrame, table: ClassTable) -> pd.DataFrame:
+    """A row a class, over the images that can be trained on."""
     import pandas as pd
 
-    table = fingerprint.classes
+    rows = manifest[usable(manifest)]
     frame = pd.DataFrame({"subject": table.names, "value": [spec.value for spec in table.classes]})
-    train, pixels = fingerprint.class_pixels["train"], np.sum([fingerprint.class_pixels[s] for s in SPLITS], axis=0)
+    train, pixels = (_sum_pixels(part, len(table)) for part in (rows[rows["split"] == "train"], rows))
     frame["pixels"] = pixels
-    frame["unseen"] = [int(n) if t == 0 and n > 0 else 0 for t, n in zip(train, pixels, strict=True)]
-    frame["train_share"] = [t / sum(train) if t else None for t in train]
-    binary = len(table) == 2 and is_background(table.names[0])
+    frame["unseen"] = np.where(train == 0, pixels, 0)
+    frame["train_share"] = [t / train.sum() if t else None for t in train]
+    binary = len(table) == 2 and is_background(table.names[0]) and pixels.sum() > 0
     frame["background_share"] = [pixels[0] / pixels.sum() if binary and i == 0 else None for i in range(len(table))]
     return frame.astype({"train_share": float, "background_share": float})
 
 
-def _splits(manifest: pd.DataFrame, min_images: int) -> pd.DataFrame:
+def _sum_pixels(rows: pd.DataFrame, n_classes: int) -> np.ndarray:
+    return sum((np.asarray(pixels, np.int64) for pixels in rows["class_pixels"]), np.zeros(n_classes, np.int64))
+
+
+def split_frame(manifest: pd.DataFrame, min_images: int) -> pd.DataFrame:
+    """A row a split."""
     import pandas as pd
 
     counts = manifest.loc[usable(manifest), "split"].value_counts()
@@ -147,7 +165,8 @@ def _splits(manifest: pd.DataFrame, min_images: int) -> pd.DataFrame:
     return frame
 
 
-def _groups(manifest: pd.DataFrame) -> pd.DataFrame:
+def group_frame(manifest: pd.DataFrame) -> pd.DataFrame:
+    """A row a group."""
     import pandas as pd
 
     rows = []
@@ -160,3 +179,12 @@ def _groups(manifest: pd.DataFrame) -> pd.DataFrame:
         })  # fmt: skip
     frame = pd.DataFrame(rows, columns=["subject", "splits", "given_splits", "drawn_splits"])
     return frame.astype({"given_splits": float, "drawn_splits": float})
+
+
+def drift_frame(drifts: Sequence[Drift]) -> pd.DataFrame:
+    """A row a quantity."""
+    import pandas as pd
+
+    columns = ["subject", "psi", "ks", "before", "now", "drifted"]
+    rows = [(d.quantity, d.psi, d.ks, d.before, d.now, int(d.drifted)) for d in drifts]
+    return pd.DataFrame(rows, columns=columns).astype({"drifted": int})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -31,15 +32,28 @@ def sound(count: int = 12) -> pd.DataFrame:
     rows = [
         {
             "key": f"k{i:02d}", "path": f"images/k{i:02d}.png", "mask_path": f"masks/k{i:02d}.png", "instances_path": None,
-            "sha256": f"{i:064d}", "mask_sha256": f"{i + 100:064d}", "instances_sha256": None, "phash": f"{i:016d}",
+            "sha256": f"{i:064d}", "mask_sha256": f"{i + 100:064d}", "instances_sha256": None,
+            "phash": sha256(str(i).encode()).hexdigest()[:16],
             "height": 10, "width": 20, "channels": 3, "dtype": "uint8", "mask_height": 10, "mask_width": 20,
             "mean": np.full(3, 100.0), "std": np.full(3, 20.0), "low": np.zeros(3), "high": np.full(3, 255.0),
             "class_pixels": np.array([120, 60, 20]), "ignored_pixels": 0, "unknown_values": "{}", "n_instances": None,
+            "depth": None, "mask_depth": None, "spacing": None, "mask_spacing": None, "orientation": None, "mask_orientation": None,
+            "sharpness": 0.02, "smallest_component": 20, "instance_areas": None, "notes": np.array([]),
             "group": f"g{i}", "split": ["test", "val", "train"][min(i // 2, 2)], "split_given": False, "error": None,
         }
         for i in range(count)
     ]  # fmt: skip
-    whole = ["height", "width", "channels", "mask_height", "mask_width", "ignored_pixels", "n_instances"]
+    whole = [
+        "depth",
+        "height",
+        "width",
+        "channels",
+        "mask_depth",
+        "mask_height",
+        "mask_width",
+        "ignored_pixels",
+        "n_instances",
+    ]
     return pd.DataFrame(rows).astype(dict.fromkeys(whole, "Int64"))
 
 
@@ -49,7 +63,10 @@ def judge(frame: pd.DataFrame, table: ClassTable = TABLE, **params: object) -> l
 
 def put(frame: pd.DataFrame, row: int, **values: object) -> None:
     for column, value in values.items():
-        frame.at[row, column] = value  # type: ignore[call-overload]
+        if isinstance(value, np.ndarray):  # pandas would take an array of one element for its element
+            frame[column] = pd.Series([value if place == row else old for place, old in enumerate(frame[column])])
+        else:
+            frame.at[row, column] = value  # type: ignore[call-overload]
 
 
 def _class_only_in_test(frame: pd.DataFrame) -> None:
@@ -121,7 +138,7 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
     ),
     "given group in two splits": (
         lambda f: (put(f, 0, group="g5", split_given=True), put(f, 5, split_given=True)),
-        [("given_groups_stay_together", "warning", None, "group g5 is in train and test")],
+        [("given_groups_stay_together", "error", None, "group g5 is in train and test")],
     ),
     "blank": (lambda f: put(f, 5, std=np.zeros(3)), [("blank_images", "warning", "images/k05.png", "one value")]),
     "empty mask": (
@@ -131,6 +148,44 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
     "all ignored": (
         lambda f: put(f, 5, class_pixels=np.array([0, 0, 0]), ignored_pixels=200),
         [("near_empty_masks", "warning", "images/k05.png", "anything but ignored")],
+    ),
+    "nearly the same in another split": (
+        lambda f: put(f, 0, phash=f.at[5, "phash"]),
+        [("near_duplicates", "warning", "images/k00.png", "(test) as images/k05.png (train): perceptual hashes differ in 0 of 64")],
+    ),
+    "far brighter": (
+        lambda f: put(f, 5, mean=np.full(3, 240.0)),
+        [("outlier_intensity", "warning", "images/k05.png", "mean by channel: 240, 240, 240")],
+    ),
+    "far larger": (
+        lambda f: put(f, 5, height=50, mask_height=50),
+        [("outlier_size", "warning", "images/k05.png", "20 x 50: an edge 5.0 times")],
+    ),
+    "blurred": (lambda f: put(f, 5, sharpness=0.0002), [("blurred_images", "warning", "images/k05.png", "robust deviations below")]),
+    "tiny objects": (
+        lambda f: put(f, 5, height=200, width=400, mask_height=200, mask_width=400, instance_areas=np.array([1, 4, 900])),
+        [("outlier_size", "warning", "images/k05.png", ""), ("tiny_objects", "warning", "images/k05.png", "as narrow as 1.0%")],
+    ),
+    "a volume among images": (lambda f: put(f, 5, depth=4, mask_depth=4), [("same_axes", "error", "images/k05.png", "3D data")]),
+    "a label of another depth": (
+        lambda f: put(f, 5, mask_depth=4),
+        [("sizes_match", "error", "images/k05.png", "a mask of 20 x 10 x 4")],
+    ),
+    "voxels of another size": (
+        lambda f: put(f, 5, spacing=np.array([1.0, 1.0, 1.0]), mask_spacing=np.array([1.5, 1.0, 1.0])),
+        [("spacings_match", "error", "images/k05.png", "a label of 1.5 x 1 x 1 mm voxels")],
+    ),
+    "the same voxels, as float32 tells them": (
+        lambda f: put(f, 5, spacing=np.array([0.7, 1.0, 1.0]), mask_spacing=np.array([np.float32(0.7), 1.0, 1.0], float)),
+        [],
+    ),
+    "another orientation": (
+        lambda f: put(f, 5, orientation="RAS", mask_orientation="LPS"),
+        [("orientations_match", "error", "images/k05.png", "a label in LPS")],
+    ),
+    "converted": (
+        lambda f: put(f, 5, notes=np.array(["EXIF rotation applied"])),
+        [("converted_images", "note", "images/k05.png", "EXIF rotation applied")],
     ),
 }  # fmt: skip
 
@@ -154,7 +209,11 @@ def test_a_fault_is_found_and_nothing_else(
 
 
 def test_every_check_is_made_to_fail() -> None:
-    tested = {wanted[0] for _, expected in FAULTS.values() for wanted in expected} | {"polarity"}
+    tested = {wanted[0] for _, expected in FAULTS.values() for wanted in expected} | {
+        "polarity",
+        "volume_dtypes",
+        "drift",
+    }
     assert tested == {check.name for check in CHECKS}
 
 
@@ -166,6 +225,17 @@ def test_inverted_masks_are_suspected() -> None:
     assert (finding.expectation, finding.severity) == ("polarity", "warning")
     assert "20%" in finding.found
     assert judge(frame, ClassTable.from_names(["sky", "cell"])) == []
+
+
+def test_volumes_may_be_stored_in_several_number_types() -> None:
+    frame = sound(30)
+    for row in range(30):
+        put(frame, row, depth=4, mask_depth=4, dtype="uint8" if row % 3 else "float32")
+    findings = judge(frame, many=9)
+    assert [(f.expectation, f.severity, f.file) for f in findings] == [("volume_dtypes", "warning", None)]
+    assert "10 of 30 volumes are not uint8: values from 0 to 255" in findings[0].found
+    assert "images/k00.png, images/k03.png, images/k06.png and 7 more" in findings[0].found
+    assert len(judge(frame)) == 10
 
 
 @pytest.mark.parametrize(
@@ -263,7 +333,7 @@ def test_the_page_stays_small(tmp_path: Path) -> None:
     assert len(findings) == 394
     write_validation(tmp_path, findings, said, frame, tmp_path / "data")
     page = (tmp_path / "index.html").read_text()
-    assert page.count('class="offender"') < 20
+    assert 0 < page.count('class="finding"') < 20
     assert "382 more: findings.json lists all" in page
 
 
