@@ -169,7 +169,7 @@ def test_intervals_of_a_score_hold_the_truth_as_often_as_they_say() -> None:
     """Macro IoU over data sets of 60 images; the truth is its value over 40,000."""
     rng = np.random.default_rng(6)
     truth = MAIN.value(images(rng, 40_000))
-    times, held = 300, 0
+    times, held = 600, 0
     for seed in range(times):
         found = interval(MAIN, images(rng, 60), [None] * 60, 500, 0.9, seed)
         held += found.low <= truth <= found.high

@@ -1,0 +1,523 @@
+"""The oracle table: every metric against independent implementations, on random masks and on those that break things.
+
+Prints metric, oracle, number of cases and the largest difference. Light oracles are scikit-learn, scikit-image, scipy,
+networkx, the boundaries of faster-coco-eval and plain Python; those that need torch are slow, and of them torchmetrics, MONAI
+and pycocotools are asked where they are installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segpipe.metrics import RATIOS, accuracy_macro, confusion, macro, matthews, micro, per_class, tallies, weighted
+from segpipe.metrics.average_precision import ApCounter
+from segpipe.metrics.calibration import class_reliability, fit_temperature, negative_log_likelihood, reliability
+from segpipe.metrics.objects import (
+    THRESHOLDS,
+    Objects,
+    challenge_score,
+    iou_matrix,
+    matches,
+    object_score,
+    panoptic_quality,
+)
+from segpipe.metrics.surface import boundary_tallies, surface_distances
+from segpipe.samples import IGNORE
+from tests.metrics_oracles import (
+    PlainObject,
+    pixels_of,
+    plain_ap,
+    plain_contour,
+    plain_distances,
+    plain_matthews,
+)
+
+K = 4
+TOLERANCE = 0.75
+Found = tuple[str, str, Any, Any]
+"""Metric, oracle, our value or values, theirs."""
+
+
+def box(shape: tuple[int, ...], *spans: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros(shape, np.bool_)
+    mask[tuple(slice(*s) for s in spans)] = True
+    return mask
+
+
+@cache
+def mask_pairs() -> list[tuple[str, np.ndarray, np.ndarray, tuple[float, ...]]]:
+    """(what it is, truth, prediction, spacing): masks of one class, 2D and 3D."""
+    from scipy.ndimage import gaussian_filter
+
+    shape = (14, 17)
+    one, nothing, full = box(shape, (5, 6), (7, 8)), np.zeros(shape, np.bool_), np.ones(shape, np.bool_)
+    corner, border = box(shape, (0, 1), (0, 1)), box(shape, (0, 14), (0, 3))
+    square = box(shape, (3, 9), (4, 12))
+    pairs = [
+        ("both empty", nothing, nothing), ("empty prediction", square, nothing), ("empty truth", nothing, square),
+        ("both full", full, full), ("full prediction", square, full), ("one pixel", one, one), ("one pixel away", one, corner),
+        ("disjoint", corner, square), ("touching the border", border, border[:, ::-1]), ("a hole", square & ~one, square),
+    ]  # fmt: skip
+    found = [(name, t, p, spacing) for name, t, p in pairs for spacing in ((1.0, 1.0), (0.4, 2.5))]
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        shape = (12, 15) if number % 3 else (5, 9, 8)
+        noise = rng.normal(size=(2, *shape))
+        if number % 2:
+            noise = np.stack([gaussian_filter(n, 1.5) for n in noise]) + 0.3 * gaussian_filter(
+                rng.normal(size=shape), 2
+            )
+        spacing = (1.0,) * len(shape) if number % 4 < 2 else (3.0, 0.7, 0.9)[: len(shape)]
+        found.append((f"random {number}", noise[0] > 0.1, noise[1] > 0.1, spacing))
+    return found
+
+
+@cache
+def label_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Class ids with ignored pixels: those of the masks above as class 1 of two, and random ones of all classes."""
+    found = [(t.astype(np.uint8), p.astype(np.uint8)) for _, t, p, _ in mask_pairs()]
+    rng = np.random.default_rng(1)
+    for number in range(60):
+        truth, prediction = rng.integers(0, int(rng.integers(1, K + 1)), (2, 8, 9)).astype(np.uint8)
+        prediction = np.where(rng.random(truth.shape) < 0.6, truth, prediction)
+        truth = np.where(rng.random(truth.shape) < (0.2, 0.95, 1.0)[number % 3 if number % 7 else 2], IGNORE, truth)
+        found.append((truth.astype(np.uint8), prediction))
+    return found
+
+
+def semantic() -> Iterator[Found]:
+    from scipy.spatial import distance
+    from sklearn import metrics as sk
+
+    of = {"iou": sk.jaccard_score, "dice": sk.f1_score, "precision": sk.precision_score, "recall": sk.recall_score}
+    for truth, prediction in label_pairs():
+        kept = truth != IGNORE
+        y, p = truth[kept], prediction[kept]
+        counts = confusion(truth, prediction, K)
+        tally = tallies(counts)
+        if not kept.any():
+            everything = [f(r, tally) for r in RATIOS for f in (macro, micro, weighted)]
+            yield "all ratios, everything ignored", "no value", [*everything, accuracy_macro(tally)], [np.nan] * 13
+            continue
+        yield "confusion", "scikit-learn", counts, sk.confusion_matrix(y, p, labels=range(K))
+        for ratio, f in of.items():
+            for mean, ours in (("macro", macro), ("micro", micro), ("weighted", weighted)):
+                yield f"{ratio} {mean}", "scikit-learn", ours(ratio, tally), f(y, p, average=mean, zero_division=0)
+            sets = [
+                np.nan if not ((y == k) | (p == k)).any() else by_sets(ratio, set(np.flatnonzero(y == k)), set(np.flatnonzero(p == k)))
+                for k in range(K)
+            ]  # fmt: skip
+            yield f"{ratio} of a class", "plain sets", per_class(ratio, tally), sets
+            yield f"{ratio} macro", "plain sets", macro(ratio, tally), np.nanmean(sets)
+        for k in range(K):
+            if ((y == k) | (p == k)).any():
+                yield "iou of a class", "scipy", per_class("iou", tally)[k], 1 - distance.jaccard(y == k, p == k)
+                yield "dice of a class", "scipy", per_class("dice", tally)[k], 1 - distance.dice(y == k, p == k)
+        yield "pixel accuracy", "scikit-learn", micro("recall", tally), sk.accuracy_score(y, p)
+        yield "pixel accuracy", "plain", micro("recall", tally), np.mean(y == p)
+        yield "mean class accuracy", "scikit-learn", accuracy_macro(tally), sk.balanced_accuracy_score(y, p)
+        shares = [np.mean(p[y == k] == k) for k in np.unique(y)]
+        yield "mean class accuracy", "plain", accuracy_macro(tally), np.mean(shares)
+        shared = [np.mean(y == k) * np.sum((y == k) & (p == k)) / np.sum((y == k) | (p == k)) for k in np.unique(y)]
+        yield "frequency-weighted iou", "plain", weighted("iou", tally), np.sum(shared)
+        if len(np.unique(np.concatenate([y, p]))) > 1:
+            yield "Matthews correlation", "scikit-learn", matthews(tally), sk.matthews_corrcoef(y, p)
+            yield "Matthews correlation", "plain", matthews(tally), plain_matthews(y, p, K)
+        else:
+            yield "Matthews correlation, one class", "no value", matthews(tally), np.nan
+
+
+def by_sets(ratio: str, there: set[int], said: set[int]) -> float:
+    both = len(there & said)
+    under = {
+        "iou": len(there | said),
+        "precision": len(said),
+        "recall": len(there),
+        "dice": (len(there) + len(said)) / 2,
+    }
+    return both / under[ratio] if under[ratio] else 0.0
+
+
+def surfaces() -> Iterator[Found]:
+    from scipy.ndimage import binary_erosion
+    from scipy.spatial import cKDTree
+    from skimage.metrics import hausdorff_distance
+
+    for name, truth, prediction, spacing in mask_pairs():
+        found = surface_distances(truth, prediction, spacing)
+        ours = {"HD95": found.hausdorff(), "ASSD": found.average(), "NSD": found.dice(TOLERANCE)}
+        if not (truth.any() and prediction.any()):
+            diagonal = np.sqrt(sum((n * s) ** 2 for n, s in zip(truth.shape, spacing, strict=True)))
+            policy = [np.nan] * 3 if name == "both empty" else [diagonal, diagonal, 0]
+            for (metric, value), expected in zip(ours.items(), policy, strict=True):
+                yield metric, "empty-mask policy", value, expected
+            continue
+        edges = [m & ~binary_erosion(m) for m in (truth, prediction)]
+        points = [np.argwhere(e) * spacing for e in edges]
+        by_tree = [cKDTree(points[1 - i]).query(points[i])[0] for i in (0, 1)]
+        by_pair = [plain_distances(truth, prediction, spacing), plain_distances(prediction, truth, spacing)]
+        for oracle, (a, b) in (("scipy k-d tree", by_tree), ("plain pairs", by_pair)):
+            both = np.concatenate([a, b])
+            yield "HD95", oracle, ours["HD95"], max(np.percentile(a, 95), np.percentile(b, 95))
+            yield "Hausdorff", oracle, found.hausdorff(100), both.max()
+            yield "ASSD", oracle, ours["ASSD"], both.mean()
+            yield "NSD", oracle, ours["NSD"], (both <= TOLERANCE).mean()
+        if set(spacing) == {1.0}:
+            yield "Hausdorff", "scikit-image", found.hausdorff(100), hausdorff_distance(*edges)
+
+
+def boundary() -> Iterator[Found]:
+    from faster_coco_eval.core import mask as coco
+
+    for _, truth, prediction, _ in mask_pairs():
+        both = [plain_contour(m, 1) for m in (truth, prediction)]
+        union = np.count_nonzero(both[0] | both[1])
+        expected = np.count_nonzero(both[0] & both[1]) / union if union else np.nan
+        pair = truth.astype(np.uint8), prediction.astype(np.uint8)
+        yield "boundary IoU", "plain boxes", per_class("iou", boundary_tallies(*pair, 2, 1))[1], expected
+    rng = np.random.default_rng(2)
+    for number in range(12):  # as large as it takes for the band to be several pixels wide
+        height, width = int(rng.integers(60, 200)), int(rng.integers(60, 200))
+        truth = box((height, width), (0 if number % 2 else 12, height // 2), (9, width - number))
+        prediction = np.roll(truth, int(rng.integers(0, 4)), axis=1) | box(
+            (height, width), (height - 8, height - 2), (1, 9)
+        )
+        ours = per_class("iou", boundary_tallies(truth.astype(np.uint8), prediction.astype(np.uint8), 2))[1]
+        codes = [coco.encode(np.asfortranarray(m, np.uint8)) for m in (truth, prediction)]
+        for backend in ("mask_api", "opencv"):
+            there, said = (coco.decode(coco.rleToBoundary(c, 0.02, backend)) > 0 for c in codes)
+            theirs = np.count_nonzero(there & said) / np.count_nonzero(there | said)
+            yield "boundary IoU", f"faster-coco-eval, {backend}", ours, theirs
+
+
+@cache
+def object_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Maps of object ids: rectangles on each other, moved, split, missed and invented; and the empty ones."""
+    rng = np.random.default_rng(3)
+    empty = np.zeros((40, 44), np.uint16)
+    lone = empty.copy()
+    lone[0, 0] = 9
+    found = [(empty, empty), (lone, empty), (empty, lone), (lone, lone), (np.ones_like(empty), np.ones_like(empty))]
+    for _ in range(25):
+        truth, prediction = empty.copy(), empty.copy()
+        for number in range(1, int(rng.integers(2, 12))):
+            top, left, height, width = *rng.integers(0, 34, 2), *rng.integers(3, 12, 2)
+            truth[top : top + height, left : left + width] = number
+            if rng.random() < 0.85:
+                top, left = top + int(rng.integers(0, 2)), left + int(rng.integers(0, 3))
+                prediction[top : top + height, left : left + width] = 5 * number
+        prediction[rng.random(empty.shape) < 0.03] = 400
+        found.append((truth, prediction))
+    return found
+
+
+def objects() -> Iterator[Found]:
+    import networkx as nx
+
+    for truth_map, prediction_map in object_pairs():
+        truth, prediction = Objects.from_map(truth_map), Objects.from_map(prediction_map)
+        score = object_score(truth, prediction, 1)
+        histogram = np.histogram2d(truth_map.ravel(), prediction_map.ravel(), [np.arange(402)] * 2)[0]
+        rows, columns = histogram.sum(1), histogram.sum(0)
+        union = rows[:, None] + columns[None] - histogram
+        iou = np.divide(histogram, union, out=np.zeros_like(union), where=union > 0)[1:, 1:]
+        iou = iou[rows[1:] > 0][:, columns[1:] > 0]
+        yield "IoU of objects", "numpy histogram2d", iou_matrix(truth, prediction), iou
+        hits = np.array([(iou > t).any(1).sum() for t in THRESHOLDS])
+        yield "matched objects", "numpy histogram2d", score.tallies[:, 0, 0], hits
+        total = len(truth) + len(prediction)
+        if not total:
+            yield "challenge score, no object", "no value", challenge_score(score), np.nan
+            continue
+        yield "challenge score", "numpy histogram2d", challenge_score(score), np.mean(hits / (total - hits))
+        yield "object F1", "numpy histogram2d", per_class("dice", score.tallies)[:, 0], 2 * hits / total
+        yield "panoptic quality", "numpy histogram2d", panoptic_quality(score).pq[0], 2 * iou[iou > 0.5].sum() / total
+    rng = np.random.default_rng(4)
+    for _ in range(40):  # IoU such as overlapping masks have: an object may fit several
+        iou = rng.random(tuple(rng.integers(1, 8, 2)))
+        graph = nx.Graph()
+        rows, columns = np.nonzero(iou > 0.5)
+        graph.add_weighted_edges_from((f"t{i}", f"p{j}", iou[i, j]) for i, j in zip(rows, columns, strict=True))
+        best = nx.max_weight_matching(graph, maxcardinality=True)
+        chosen = matches(iou, 0.5)
+        theirs = [len(best), sum(graph.edges[edge]["weight"] for edge in best)]
+        yield "matches of overlapping objects", "networkx", [chosen.sum(), iou[chosen].sum()], theirs
+
+
+def average_precision() -> Iterator[Found]:
+    rng = np.random.default_rng(5)
+    pairs = object_pairs()
+    for start in range(0, len(pairs), 5):
+        counter, images = ApCounter(1), []
+        for truth_map, prediction_map in pairs[start : start + 5]:
+            scores = dict(enumerate(rng.choice([0.3, 0.6, 0.8, 0.9], 401)))
+            prediction = Objects.from_map(prediction_map, scores)
+            counter.add(Objects.from_map(truth_map), prediction)
+            sides = [
+                [
+                    PlainObject(pixels_of(m == i), 0, scores[i] if m is prediction_map else 1.0)
+                    for i in np.unique(m)
+                    if i
+                ]
+                for m in (truth_map, prediction_map)
+            ]
+            images.append((sides[0], sides[1]))
+        found = counter.result()
+        table = np.array([plain_ap(images, 0, t) for t in THRESHOLDS])
+        yield (
+            "COCO AP, AP50, AP75",
+            "plain",
+            [found.ap, found.ap50, found.ap75],
+            [table[:, 0].mean(), *table[[0, 5], 0]],
+        )
+        yield "COCO recall", "plain", found.recall, table[:, 1].mean()
+
+
+@cache
+def probability_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Class ids and logits (classes, n): as sure as right, too sure, always sure, and a single pixel."""
+    rng = np.random.default_rng(6)
+    found = []
+    for number in range(20):
+        n = 1 if number == 0 else int(rng.integers(20, 900))
+        logits = rng.normal(0, 2, (K, n))
+        p = softmax(logits / (0.5, 1, 3)[number % 3])
+        truth = (p.cumsum(0) < rng.random(n)).sum(0).clip(0, K - 1).astype(np.uint8)
+        found.append((truth, 60 * logits if number == 1 else logits))
+    return found
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    e = np.exp(logits - logits.max(0))
+    return e / e.sum(0)
+
+
+def binned_error(confidence: np.ndarray, hit: np.ndarray) -> float:
+    from scipy.stats import binned_statistic
+
+    sides = [binned_statistic(-confidence, values, "sum", 15, (-1, 0))[0] for values in (confidence, hit)]
+    return float(np.abs(sides[0] - sides[1]).sum() / len(hit))
+
+
+def calibration() -> Iterator[Found]:
+    from scipy.optimize import minimize_scalar
+    from sklearn.metrics import log_loss
+
+    for truth, logits in probability_pairs():
+        p = softmax(logits)
+        confidence, hit = p.max(0), p.argmax(0) == truth
+        ours = reliability(truth, p).expected_error()[0]
+        yield "ECE", "scipy binned_statistic", ours, binned_error(confidence, hit)
+        gaps = [
+            abs(confidence[inside].sum() - hit[inside].sum())
+            for b in range(15)
+            if (inside := (confidence > b / 15) & (confidence <= (b + 1) / 15)).any()
+        ]
+        yield "ECE", "plain", ours, sum(gaps) / len(truth)
+        each = [binned_error(p[k], truth == k) for k in range(K)]
+        yield "ECE of each class", "scipy binned_statistic", class_reliability(truth, p).expected_error(), each
+        nll = negative_log_likelihood(truth, logits)
+        if np.isfinite(theirs := log_loss(truth, np.maximum(p.T, 1e-300), labels=range(K))) and p.min() > 1e-10:
+            yield "log likelihood", "scikit-learn", nll, theirs
+            with np.errstate(over="ignore"):
+                best = minimize_scalar(
+                    lambda t, y=truth, x=logits: -np.log(softmax(x / t)[y, np.arange(y.size)]).mean(),
+                    bounds=(0.05, 20), method="bounded", options={"xatol": 1e-9},
+                )  # fmt: skip
+            at = fit_temperature(truth, logits)
+            yield (
+                "temperature (its likelihood)",
+                "scipy bounded search",
+                negative_log_likelihood(truth, logits, at),
+                best.fun,
+            )
+
+
+def with_torch() -> Iterator[Found]:
+    """Libraries on top of torch. segmentation-models-pytorch has no ignored pixels that count nowhere: they are left out."""
+    import segmentation_models_pytorch as smp
+    import torch
+
+    for truth, prediction in label_pairs():
+        kept = truth != IGNORE
+        tally = tallies(confusion(truth, prediction, K))
+        if not kept.any():
+            continue
+        y, p = (torch.from_numpy(m[kept].astype(np.int64))[None] for m in (truth, prediction))
+        stats = smp.metrics.get_stats(p, y, mode="multiclass", num_classes=K)
+        for ratio, f in {
+            "iou": smp.metrics.iou_score,
+            "dice": smp.metrics.f1_score,
+            "recall": smp.metrics.recall,
+        }.items():
+            yield (
+                f"{ratio} micro",
+                "segmentation-models-pytorch",
+                micro(ratio, tally),
+                float(f(*stats, reduction="micro")),
+            )
+            if not np.isnan(per_class(ratio, tally)).any():  # its macro is over all classes, there or not
+                yield (
+                    f"{ratio} macro",
+                    "segmentation-models-pytorch",
+                    macro(ratio, tally),
+                    float(f(*stats, reduction="macro")),
+                )
+
+
+def installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def with_torchmetrics() -> Iterator[Found]:
+    import torch
+    from torchmetrics.functional import classification as tm
+    from torchmetrics.functional.detection import panoptic_quality as their_quality
+
+    of = {"iou": tm.multiclass_jaccard_index, "dice": tm.multiclass_f1_score, "precision": tm.multiclass_precision}
+    for truth, prediction in label_pairs():
+        y, p = (torch.from_numpy(m.astype(np.int64)) for m in (truth, prediction))
+        counts = confusion(truth, prediction, K)
+        tally = tallies(counts)
+        theirs = tm.multiclass_confusion_matrix(p, y, K, ignore_index=IGNORE).numpy()
+        yield "confusion", "torchmetrics", counts, theirs
+        if not counts.any():
+            continue
+        for ratio, f in of.items():
+            each = f(p, y, K, average="none", ignore_index=IGNORE).numpy()
+            there = ~np.isnan(per_class(ratio, tally))
+            yield f"{ratio} of a class", "torchmetrics", per_class(ratio, tally)[there], each[there]
+        if (
+            not np.isnan(matthews(tally))
+            and np.count_nonzero(counts.sum(0)) > 1
+            and np.count_nonzero(counts.sum(1)) > 1
+        ):
+            theirs = float(tm.multiclass_matthews_corrcoef(p, y, K, ignore_index=IGNORE))
+            yield "Matthews correlation", "torchmetrics", matthews(tally), theirs
+    for truth_map, prediction_map in object_pairs():
+        if truth_map.any() or prediction_map.any():
+            sides = [
+                torch.from_numpy(np.stack([m > 0, m], -1).astype(np.int64))[None] for m in (prediction_map, truth_map)
+            ]
+            theirs = float(their_quality(*sides, things={1}, stuffs={0}, return_per_class=True)[0, 0])
+            score = object_score(Objects.from_map(truth_map), Objects.from_map(prediction_map), 1)
+            yield "panoptic quality", "torchmetrics", panoptic_quality(score).pq[0], theirs
+    for truth, logits in probability_pairs():
+        p = softmax(logits)
+        theirs = float(
+            tm.multiclass_calibration_error(torch.from_numpy(p.T), torch.from_numpy(truth.astype(int)), K, 15)
+        )
+        yield "ECE", "torchmetrics", reliability(truth, p).expected_error()[0], theirs
+
+
+def with_monai() -> Iterator[Found]:
+    import torch
+    from monai import metrics as mm
+
+    for _, truth, prediction, spacing in mask_pairs():
+        if not (truth.any() and prediction.any()):
+            continue
+        pair = [torch.from_numpy(m)[None, None].float() for m in (prediction, truth)]
+        found = surface_distances(truth, prediction, spacing)
+        kwargs = {"include_background": True, "spacing": list(spacing)}
+        yield "HD95", "MONAI", found.hausdorff(), float(mm.compute_hausdorff_distance(*pair, percentile=95, **kwargs))
+        yield "Hausdorff", "MONAI", found.hausdorff(100), float(mm.compute_hausdorff_distance(*pair, **kwargs))
+        theirs = float(mm.compute_average_surface_distance(*pair, symmetric=True, **kwargs))
+        yield "ASSD", "MONAI", found.average(), theirs
+        theirs = float(mm.compute_surface_dice(*pair, class_thresholds=[TOLERANCE], **kwargs))
+        yield "NSD", "MONAI", found.dice(TOLERANCE), theirs
+
+
+def with_pycocotools() -> Iterator[Found]:
+    import contextlib
+    import io
+
+    from pycocotools import mask as codes
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    rng = np.random.default_rng(7)
+    counter, images, truths, said = ApCounter(1), [], [], []
+    for image, (truth_map, prediction_map) in enumerate(object_pairs(), start=1):
+        scores = dict(enumerate(rng.random(401)))
+        counter.add(Objects.from_map(truth_map), Objects.from_map(prediction_map, scores))
+        images.append({"id": image, "height": truth_map.shape[0], "width": truth_map.shape[1]})
+        for rows, ids in ((truths, truth_map), (said, prediction_map)):
+            for i in (i for i in np.unique(ids) if i):
+                code = codes.encode(np.asfortranarray(ids == i, np.uint8))
+                row = {"image_id": image, "category_id": 1, "segmentation": code, "score": scores[i], "iscrowd": 0}
+                rows.append(row | {"id": len(rows) + 1, "area": int((ids == i).sum()), "bbox": [0, 0, 1, 1]})
+    with contextlib.redirect_stdout(io.StringIO()):
+        sides = []
+        for rows in (truths, said):
+            side = COCO()
+            side.dataset = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "x"}]}
+            side.createIndex()
+            sides.append(side)
+        theirs = COCOeval(*sides, "segm")
+        theirs.evaluate()
+        theirs.accumulate()
+        theirs.summarize()
+    ours = counter.result()
+    values = [ours.ap, ours.ap50, ours.ap75, *list(ours.by_size.values())[:2]]
+    yield "COCO AP, AP50, AP75", "pycocotools", values[:3], theirs.stats[:3]
+    yield "COCO AP small, medium", "pycocotools", [-1 if np.isnan(v) else v for v in values[3:]], theirs.stats[3:5]
+    yield "COCO recall", "pycocotools", ours.recall, theirs.stats[8]
+
+
+@dataclass
+class Row:
+    cases: int = 0
+    worst: float = 0.0
+
+
+def collect(*sources: Iterator[Found]) -> dict[tuple[str, str], Row]:
+    table: dict[tuple[str, str], Row] = {}
+    for source in sources:
+        for metric, oracle, ours, theirs in source:
+            ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+            assert ours.shape == theirs.shape, (metric, oracle)
+            np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs), f"{metric} {oracle}")
+            row = table.setdefault((metric, oracle), Row())
+            row.cases += 1
+            row.worst = max(row.worst, float(np.nanmax(np.abs(ours - theirs), initial=0)))
+    return table
+
+
+def show(table: dict[tuple[str, str], Row]) -> str:
+    lines = [f"{'metric':<32} {'oracle':<29} {'cases':>5}  max difference"]
+    for (metric, oracle), row in sorted(table.items()):
+        lines.append(f"{metric:<32} {oracle:<29} {row.cases:>5}  {row.worst:.1e}")
+    return "\n".join(lines)
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # libraries warn of masks without a class
+        yield
+
+
+def test_oracle_table(quiet: None, capsys: pytest.CaptureFixture[str]) -> None:
+    table = collect(semantic(), surfaces(), boundary(), objects(), average_precision(), calibration())
+    with capsys.disabled():
+        print("\n" + show(table))
+    assert max(row.worst for row in table.values()) < 1e-9
+
+
+@pytest.mark.slow  # the imports take several seconds
+def test_oracle_table_of_libraries_on_torch(quiet: None, capsys: pytest.CaptureFixture[str]) -> None:
+    optional = {"torchmetrics": with_torchmetrics, "monai": with_monai, "pycocotools": with_pycocotools}
+    missing = [name for name in optional if not installed(name)]
+    table = collect(with_torch(), *(rows() for name, rows in optional.items() if name not in missing))
+    with capsys.disabled():
+        print("\n" + show(table) + "".join(f"\n{name} is not installed: not asked" for name in missing))
+    assert max(row.worst for row in table.values()) < 2e-5, "32 bit floats"
