@@ -22,7 +22,7 @@ from segpipe.data.images import (
     stem_of,
 )
 from segpipe.data.measure import flat_rows, histogram, moments, perceptual_hash, sharpness
-from segpipe.data.regions import region_sizes
+from segpipe.data.regions import find_runs, region_sizes
 from segpipe.errors import DataError
 from segpipe.files import read_bytes, sha256_bytes
 from segpipe.samples import ClassTable
@@ -98,11 +98,12 @@ def _describe_image(content: bytes, where: str, limits: DataParams) -> Row:
 def _describe_mask(classes: ClassTable, content: bytes, where: str, limits: DataParams) -> Row:
     mask, notes = decode_mask_noting(content, where, limits)
     geometry = decode_geometry(content, where)
-    counts = histogram(flat_rows(mask, labels=True))
-    present = {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
+    runs = find_runs(mask)
+    counts = runs.pixels() if runs else histogram(flat_rows(mask, labels=True))
+    present = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
     known = {*(spec.value for spec in classes.classes), *classes.ignore}
     objects = [spec.value for spec in classes.classes[1 if is_background(classes.names[0]) else 0 :]]
-    regions = region_sizes(mask, objects)
+    regions = region_sizes(runs.of(objects))[1] if runs else None
     return {
         "mask_depth": mask.shape[0] if mask.ndim == 3 else None,
         "mask_height": mask.shape[-2], "mask_width": mask.shape[-1],
@@ -111,7 +112,7 @@ def _describe_mask(classes: ClassTable, content: bytes, where: str, limits: Data
         "class_pixels": [present.get(spec.value, 0) for spec in classes.classes],
         "ignored_pixels": sum(present.get(value, 0) for value in classes.ignore),
         "unknown_values": json.dumps({v: n for v, n in present.items() if v not in known}),
-        "smallest_component": int(regions[1].min()) if regions and len(regions[1]) else None,
+        "smallest_component": int(regions.min()) if regions is not None and len(regions) else None,
         "notes": [f"mask: {note}" for note in notes],
     }  # fmt: skip
 

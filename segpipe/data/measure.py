@@ -10,15 +10,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.data.drawing import thumbnail
-
 WINDOW = (0.5, 99.5)
 """The percentiles that the intensity window lies between."""
 
 _BAND = 1 << 18
-_SHARPNESS_PIXELS = 1 << 19
-_STRIPS = 8
-_PHASH_EDGE = 128
+_SHARPNESS_PIXELS = 1 << 16
+_STRIPS = 4
+_PHASH_EDGE = 32
 
 
 def histogram(values: np.ndarray, channel: int = 0) -> npt.NDArray[np.int64]:
@@ -75,7 +73,7 @@ def sharpness(image: np.ndarray) -> float:
     """Variance of the Laplacian of the grey image, whose window (percentiles of `WINDOW`) is scaled to 0..1; 0 for a flat image.
 
     image: (H, W, C), or (D, H, W, C), whose slices are taken one by one. Of a large image, strips spread evenly over it are
-    measured, half a million pixels together.
+    measured, 65,536 pixels together.
     """
     if min(image.shape[-3:-1]) < 3:
         return 0.0
@@ -101,13 +99,20 @@ def _strips(image: np.ndarray) -> list[np.ndarray]:
 
 
 def perceptual_hash(image: np.ndarray) -> str:
-    """DCT hash (`imagehash.phash`) of the grey image, or of a volume's middle slice, as 16 hexadecimal digits."""
-    import imagehash
-    from PIL import Image
+    """64 bits, as 16 hexadecimal digits, that nearly the same image nearly shares; of a volume its middle slice's.
 
+    The grey image at 32 x 32 pixels, its 8 x 8 lowest frequencies (DCT), and for each whether it lies above their median: what
+    `imagehash.phash` computes, which takes longer over it than decoding a small image does (N. Krawetz, "Looks Like It", 2011).
+    """
     small = image if image.ndim == 3 else image[len(image) // 2]
     small = small if small.shape[2] <= 4 else np.ascontiguousarray(small[:, :, :3])
     while min(small.shape[:2]) >= 4 * _PHASH_EDGE:  # halving is far cheaper than one large step
-        half = (small.shape[1] // 2, small.shape[0] // 2)
-        small = cv2.resize(small, half, interpolation=cv2.INTER_AREA).reshape(half[1], half[0], -1)
-    return str(imagehash.phash(Image.fromarray(thumbnail(small, _PHASH_EDGE)).convert("L")))
+        height, width = small.shape[0] // 2, small.shape[1] // 2
+        even = small[: 2 * height, : 2 * width]
+        small = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, -1)
+    plane = cv2.resize(grey(small).astype(np.float32), (_PHASH_EDGE, _PHASH_EDGE), interpolation=cv2.INTER_AREA)
+    waves = cv2.dct(plane)[:8, :8]
+    waves[0] *= np.sqrt(2)  # OpenCV's transform is orthonormal
+    waves[:, 0] *= np.sqrt(2)
+    middle = np.partition(waves.ravel(), (31, 32))[31:33].mean()
+    return np.packbits(waves > middle).tobytes().hex()

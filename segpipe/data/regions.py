@@ -6,6 +6,8 @@ labels for each class.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,66 +19,70 @@ MAX_RUNS = 1 << 22
 _BAND = 1 << 20
 
 
-def region_sizes(mask: np.ndarray, values: list[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
-    """The value and the size in pixels of each connected region of `values` in a mask (H, W) or (D, H, W).
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a mask, in the order of its pixels: places in the flattened mask where they begin and end, and their values."""
 
-    Pixels that touch by a side, an edge or a corner are connected (8 neighbours, in a volume 26). None where there are more
-    than `MAX_RUNS` runs.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    shape: tuple[int, ...]
+    begin: npt.NDArray[np.int64]
+    end: npt.NDArray[np.int64]
+    value: np.ndarray
 
-    runs = _runs(mask)
-    if runs is None:
-        return None
-    lengths = np.diff(runs, append=mask.size)
-    found = mask.reshape(-1)[runs]
-    wanted = np.flatnonzero(np.isin(found, values))
-    if not len(wanted):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    pairs = [_touching(runs, lengths, wanted, mask.shape, step) for step in _steps(mask.ndim)]
-    left, right = (np.concatenate(ends) for ends in zip(*pairs, strict=True))
-    same = found[left] == found[right]
-    links = coo_array((np.ones(int(same.sum()), bool), (left[same], right[same])), shape=(len(runs), len(runs)))
-    _, region = connected_components(links, directed=False)
-    sizes = np.bincount(region[wanted], weights=lengths[wanted]).astype(np.int64)
-    value = np.zeros(len(sizes), np.int64)
-    value[region[wanted]] = found[wanted]
-    return value[sizes > 0], sizes[sizes > 0]
+    def pixels(self) -> npt.NDArray[np.int64]:
+        """How many pixels each value has, by value, up to the largest one."""
+        return np.bincount(self.value, weights=self.end - self.begin).astype(np.int64)
+
+    def of(self, values: list[int]) -> Runs:
+        """The runs of some values."""
+        table = np.zeros(1 << 16, bool)
+        table[values] = True
+        kept = np.flatnonzero(table[self.value])
+        return Runs(self.shape, self.begin[kept], self.end[kept], self.value[kept])
 
 
-def _runs(mask: np.ndarray) -> npt.NDArray[np.int64] | None:
-    """Where runs begin, as places in the flattened mask."""
-    rows, begun, count = mask.reshape(-1, mask.shape[-1]), [], 0
-    offset = 0
+def find_runs(mask: np.ndarray) -> Runs | None:
+    """The runs of a mask (H, W) or (D, H, W), uint8 or uint16; None where there are more than `MAX_RUNS`."""
+    rows, begun, count, offset = mask.reshape(-1, mask.shape[-1]), [], 0, 0
     for band in bands(rows, _BAND):
-        new = np.ones(band.shape, bool)
+        new = np.empty(band.shape, bool)
+        new[:, 0] = True
         np.not_equal(band[:, 1:], band[:, :-1], out=new[:, 1:])
         begun.append(np.flatnonzero(new) + offset)
         offset, count = offset + band.size, count + len(begun[-1])
         if count > MAX_RUNS:
             return None
-    return np.concatenate(begun)
+    begin = np.concatenate(begun)
+    return Runs(mask.shape, begin, np.append(begin[1:], mask.size), rows.reshape(-1)[begin])
 
 
-def _steps(ndim: int) -> list[tuple[int, int]]:
-    """(slices, rows) to the neighbouring rows that come later."""
-    return [(0, 1)] if ndim == 2 else [(0, 1), (1, -1), (1, 0), (1, 1)]
+def region_sizes(runs: Runs) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The value and the size in pixels of each connected region: pixels of one value that touch by a side, an edge or a corner
+    (8 neighbours, in a volume 26).
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    steps = [(0, 1)] if len(runs.shape) == 2 else [(0, 1), (1, -1), (1, 0), (1, 1)]
+    left, right = (np.concatenate(ends) for ends in zip(*(_touching(runs, *step) for step in steps), strict=True))
+    same = runs.value[left] == runs.value[right]
+    links = np.ones(np.count_nonzero(same), np.int8), (left[same], right[same])
+    count, region = connected_components(coo_array(links, shape=(len(runs.begin),) * 2), directed=False)
+    values = np.zeros(count, np.int64)
+    values[region] = runs.value
+    return values, np.bincount(region, weights=runs.end - runs.begin, minlength=count).astype(np.int64)
 
 
-def _touching(
-    runs: np.ndarray, lengths: np.ndarray, chosen: np.ndarray, shape: tuple[int, ...], step: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs (chosen run, run in the row that lies `step` away) that touch, as two arrays of places in `runs`."""
-    height, width = shape[-2:]
-    depth = shape[0] if len(shape) == 3 else 1
-    row, first = np.divmod(runs[chosen], width)
-    y, z = row % height + step[1], row // height + step[0]
-    inside = (y >= 0) & (y < height) & (z < depth)
-    chosen, row, first = chosen[inside], (z * height + y)[inside], first[inside]
-    low = row * width + np.maximum(first - 1, 0)
-    high = row * width + np.minimum(first + lengths[chosen], width - 1)
-    begin = np.searchsorted(runs, low, "right") - 1
-    counts = np.searchsorted(runs, high, "right") - begin
-    ends = np.cumsum(counts)
-    return np.repeat(chosen, counts), np.arange(ends[-1] if len(ends) else 0) + np.repeat(begin - ends + counts, counts)
+def _touching(runs: Runs, slices: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of runs that touch, of which the second lies so many slices and rows behind the first."""
+    height, width = runs.shape[-2:]
+    row = runs.begin // width
+    place = row % height + rows
+    first = np.flatnonzero((place >= 0) & (place < height))
+    shift = (slices * height + rows) * width
+    edge = row[first] * width
+    low = np.maximum(runs.begin[first] - 1, edge) + shift
+    high = np.minimum(runs.end[first], edge + width - 1) + shift
+    begin = np.searchsorted(runs.end, low, "right")
+    counts = np.searchsorted(runs.begin, high, "right") - begin
+    last = np.cumsum(counts)
+    return np.repeat(first, counts), np.arange(counts.sum()) + np.repeat(begin - last + counts, counts)
