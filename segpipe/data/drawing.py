@@ -96,3 +96,18 @@ def thumbnail(image: np.ndarray, edge: int) -> Picture:
         size = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
         part = np.atleast_3d(cv2.resize(np.ascontiguousarray(part), size, interpolation=cv2.INTER_AREA))
     return _stretched(part, limits)
+
+
+def label_layer(class_ids: np.ndarray, colors: np.ndarray, ids: np.ndarray | None = None) -> npt.NDArray[np.uint8]:
+    """Classes as a layer over a photograph: (H, W, 4), RGBA, filled lightly, outlined in full.
+
+    class_ids: (H, W), uint8. colors: (n_classes, 3), uint8. ids: (H, W), of objects that are outlined apart. Clear are
+    classes whose colour is black, as that of a background is, and pixels that are no class.
+    """
+    table = np.zeros((256, 4), np.uint8)
+    table[: len(colors), :3] = colors
+    table[: len(colors), 3] = np.where(colors.any(1), 90, 0)
+    layer: npt.NDArray[np.uint8] = table[class_ids]
+    outline = contours(class_ids) if ids is None else contours(class_ids) | contours(ids)
+    layer[outline & (layer[:, :, 3] > 0), 3] = 255
+    return layer

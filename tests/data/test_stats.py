@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from segpipe.data.axes import LogAxis
 from segpipe.data.dataset import format_classes, format_samples, load_dataset
+from segpipe.data.drawing import label_layer
 from segpipe.data.images import encode_png
 from segpipe.data.manifest import build_manifest, write_manifest
 from segpipe.data.pages import percent, short
 from segpipe.data.stats import DataStats, read_stats, write_stats_page
 from segpipe.data.stats.charts import bars, ribbon, scatter
 from segpipe.data.stats.histograms import histogram
-from segpipe.data.stats.looks import label_layer
 from segpipe.data.stats.numbers import Size
 from segpipe.data.stats.views import around_class, region_of, smallest_object, whole
 from segpipe.errors import DataError

@@ -11,10 +11,10 @@ import numpy as np
 
 from segpipe.config import DataParams
 from segpipe.data.dataset import Dataset, load_sample
-from segpipe.data.drawing import contours, thumbnail
+from segpipe.data.drawing import label_layer, thumbnail
 from segpipe.data.pages import count, layer_uri, photo_uri
 from segpipe.data.stats.measure import known
-from segpipe.data.stats.views import Show, View, around_class, region_of, smallest_object, whole
+from segpipe.data.stats.views import EDGE, Show, View, around_class, region_of, smallest_object, whole
 from segpipe.progress import track
 from segpipe.samples import ClassTable
 
@@ -25,11 +25,8 @@ _RANDOM = 18
 _RAREST = 4
 _EACH = 3
 _SMALLEST = 6
-_EDGE = 360
-"""Longest edge of a picture."""
 _MOST_BYTES = 6 << 20
 """Of all pictures together. Some fifty photographs take a third of that; of fifty pictures of noise the last are left out."""
-_FILL = 0.35
 
 Record = dict[str, Any]
 """A row of the manifest."""
@@ -138,14 +135,14 @@ def _lowest(values: list[tuple[V, Record]], most: int) -> list[tuple[V, Record]]
 
 
 def _draw(view: View, classes: ClassTable, key: str, caption: str, origin: str) -> Look:
-    """Both layers of a view, brought to about `_EDGE` pixels; small ones are enlarged, so that outlines stay thin."""
+    """Both layers of a view, brought to about `EDGE` pixels; small ones are enlarged, so that outlines stay thin."""
     height, width = view.labels.shape
-    scale = _EDGE / max(height, width)
+    scale = EDGE / max(height, width)
     scale = scale if scale < 1 else float(int(scale))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     enlarged = scale > 1
     picture = (
-        cv2.resize(view.picture, size, interpolation=cv2.INTER_CUBIC) if enlarged else thumbnail(view.picture, _EDGE)
+        cv2.resize(view.picture, size, interpolation=cv2.INTER_CUBIC) if enlarged else thumbnail(view.picture, EDGE)
     )
     labels = cv2.resize(view.labels, size, interpolation=cv2.INTER_NEAREST)
     ids = None if view.ids is None else cv2.resize(view.ids, size, interpolation=cv2.INTER_NEAREST)
@@ -161,18 +158,3 @@ def _mark(layer: np.ndarray, box: list[int]) -> None:
     corners = (x - 7, y - 7), (x + w + 6, y + h + 6)
     cv2.rectangle(layer, *corners, (0, 0, 0, 255), 4)
     cv2.rectangle(layer, *corners, (255, 255, 255, 255), 2)
-
-
-def label_layer(class_ids: np.ndarray, colors: np.ndarray, ids: np.ndarray | None = None) -> np.ndarray:
-    """Classes as a layer over a photograph: (H, W, 4), RGBA, filled lightly, outlined in full.
-
-    class_ids: (H, W), uint8. colors: (n_classes, 3), uint8. ids: (H, W), of objects that are outlined apart. Clear are
-    classes whose colour is black, as that of a background is, and pixels that are no class.
-    """
-    table = np.zeros((256, 4), np.uint8)
-    table[: len(colors), :3] = colors
-    table[: len(colors), 3] = np.where(colors.any(1), round(255 * _FILL), 0)
-    layer: np.ndarray = table[class_ids]
-    outline = contours(class_ids) if ids is None else contours(class_ids) | contours(ids)
-    layer[outline & (layer[:, :, 3] > 0), 3] = 255
-    return layer

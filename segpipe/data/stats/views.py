@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.data.drawing import Picture, to_display
+from segpipe.data.drawing import Picture, thumbnail, to_display
 from segpipe.samples import IGNORE, Sample
 
+EDGE = 360
+"""Longest edge of a picture, in pixels."""
 _LEAST = 64
 """Edge of the smallest part that is shown, in pixels."""
 _GAP = 4
@@ -37,7 +39,10 @@ def whole(sample: Sample) -> View:
     """An image as it is; of a volume the middle slice along each axis, side by side, at true proportions."""
     assert sample.labels is not None
     if sample.labels.ndim == 2:
-        return _plane(sample, None)
+        picture = thumbnail(sample.image, EDGE)
+        labels, ids = (_shrunk(plane, picture.shape[:2]) for plane in (sample.labels, sample.instances))
+        assert labels is not None
+        return View(picture, labels, ids)
     middles = [_slice(sample, axis, sample.labels.shape[axis] // 2) for axis in range(3)]
     height = max(view.labels.shape[0] for view in middles)
     picture = np.zeros((height, _GAP * 2 + sum(view.labels.shape[1] for view in middles), 3), np.uint8)
@@ -57,9 +62,7 @@ def around_class(class_id: int) -> Show:
 
     def show(sample: Sample) -> View:
         assert sample.labels is not None
-        mask = sample.labels == class_id
-        place = int(mask.sum((1, 2)).argmax()) if mask.ndim == 3 else None
-        return _crop(_plane(sample, place), mask if place is None else mask[place], largest=True)
+        return _crop(sample, sample.labels == class_id, largest=True)
 
     return show
 
@@ -68,7 +71,7 @@ def smallest_object(sample: Sample) -> View:
     """The surroundings of the object with the fewest pixels."""
     assert sample.instances is not None
     ids, counts = np.unique(sample.instances[sample.instances > 0], return_counts=True)
-    return _around(sample, sample.instances == ids[counts.argmin()])
+    return _crop(sample, sample.instances == ids[counts.argmin()], largest=False)
 
 
 def region_of(pixels: int) -> Show:
@@ -85,30 +88,17 @@ def region_of(pixels: int) -> Show:
             nearest = int(np.abs(sizes - pixels).argmin())
             if abs(sizes[nearest] - pixels) < best:
                 best, found = abs(sizes[nearest] - pixels), regions == nearest + 1
-        return _around(sample, found)
+        return _crop(sample, found, largest=False)
 
     return show
 
 
-def _around(sample: Sample, mask: npt.NDArray[np.bool_]) -> View:
-    """The surroundings of a mask, (H, W) or (D, H, W)."""
-    place = int(mask.sum((1, 2)).argmax()) if mask.ndim == 3 else None
-    return _crop(_plane(sample, place), mask if place is None else mask[place], largest=False)
-
-
-def _plane(sample: Sample, place: int | None) -> View:
-    assert sample.labels is not None
-    if place is not None:
-        return _slice(sample, 0, place, square=False)
-    return View(to_display(sample.image), sample.labels, sample.instances)
-
-
-def _slice(sample: Sample, axis: int, place: int, square: bool = True) -> View:
-    """One slice of a volume, its values stretched to what can be seen; `square` gives its pixels equal edges in mm."""
+def _slice(sample: Sample, axis: int, place: int) -> View:
+    """One slice of a volume, its values stretched to what can be seen, its pixels brought to equal edges in mm."""
     assert sample.labels is not None
     picture = to_display(np.take(sample.image, place, axis).astype(np.float32))
     labels: npt.NDArray[np.uint8] = np.take(sample.labels, place, axis)
-    if square and sample.spacing:
+    if sample.spacing:
         tall, wide = (mm for index, mm in enumerate(sample.spacing) if index != axis)
         finest = min(tall, wide)
         height, width = labels.shape[:2]
@@ -118,8 +108,15 @@ def _slice(sample: Sample, axis: int, place: int, square: bool = True) -> View:
     return View(picture, labels)
 
 
-def _crop(view: View, mask: npt.NDArray[np.bool_], largest: bool) -> View:
-    """A square around a mask (or its largest connected region), with as much again around it, inside the image."""
+def _crop(sample: Sample, mask: npt.NDArray[np.bool_], largest: bool) -> View:
+    """A square around a mask (or its largest connected region), with as much again around it, inside the image; of a volume,
+    in the slice that holds most of it.
+    """
+    image, labels, ids = sample.image, sample.labels, sample.instances
+    assert labels is not None
+    if mask.ndim == 3:
+        place = int(mask.sum((1, 2)).argmax())
+        image, labels, ids, mask = image[place].astype(np.float32), labels[place], None, mask[place]
     flat = mask.astype(np.uint8)
     if largest:
         _, _, stats, _ = cv2.connectedComponentsWithStats(flat)
@@ -129,9 +126,13 @@ def _crop(view: View, mask: npt.NDArray[np.bool_], largest: bool) -> View:
     edge = max(2 * max(w, h), _LEAST)
     top, bottom = _within(y + h / 2, edge, mask.shape[0])
     left, right = _within(x + w / 2, edge, mask.shape[1])
+    part = (slice(top, bottom), slice(left, right))
     box = None if largest else (x - left, y - top, w, h)
-    ids = None if view.ids is None else view.ids[top:bottom, left:right]
-    return View(view.picture[top:bottom, left:right], view.labels[top:bottom, left:right], ids, box)
+    return View(to_display(image[part]), labels[part], None if ids is None else ids[part], box)
+
+
+def _shrunk(plane: np.ndarray | None, shape: Sequence[int]) -> np.ndarray | None:
+    return None if plane is None else cv2.resize(plane, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
 
 
 def _within(middle: float, edge: int, length: int) -> tuple[int, int]:
