@@ -54,7 +54,7 @@ def read_coco(source: Path, options: ReadOptions) -> Source:
     if not paths:
         raise DataError(
             "no COCO annotations", where=source, expected="a JSON with images, annotations and categories in it",
-            fix="name it: --masks annotations/instances_train.json",
+            fix="name it (--masks annotations/instances_train.json), or choose another --format",
         )  # fmt: skip
     found = Source([])
     files: list[tuple[Path, Entries]] = []
@@ -136,7 +136,9 @@ def _numbering(files: list[tuple[Path, Entries]], table: ClassTable | None) -> N
     if ignored and not table.ignore:
         return numbering
     ignore = table.ignore[0] if table.ignore else 255
-    return Numbering(table, {c.id: values[c.name] for c in categories.values()}, ignore)
+    named = {category.name for category in categories.values()}
+    ground = next((spec.value for spec in table.classes if spec.name not in named), table.classes[0].value)
+    return Numbering(table, {c.id: values[c.name] for c in categories.values()}, ignore, ground)
 
 
 def _add_items(
@@ -156,7 +158,7 @@ def _add_items(
             continue
         taken[image] = path
         name = (image.relative_to(source).parent / stem_of(image)).as_posix()
-        painter = Painter(photo.objects, numbering.values, numbering.ignore, photo.size, instances, str(image))
+        painter = Painter(photo.objects, numbering, photo.size, instances, str(image))
         found.items.append(RawItem(name, image, group=photo.group, split=split, draw=painter))
 
 

@@ -78,7 +78,7 @@ def read_labelme(source: Path, options: ReadOptions) -> Source:
     found.classes = numbering.classes
     for item, size, labels in _each_image_once(read, found):
         marked = [Marked(shape, numbers[name], ignored=name == IGNORED) for name, shape in labels]
-        painter = Painter(marked, numbering.values, numbering.ignore, size, True, str(item.image))
+        painter = Painter(marked, numbering, size, True, str(item.image))
         found.items.append(RawItem(item.name, item.image, draw=painter, content=item.content))
     found.notes += [f"{text}: {count}" for text, count in counts.items() if count]
     return found

@@ -24,11 +24,13 @@ class Category:
 
 @dataclass(frozen=True)
 class Numbering:
-    """classes: the class table. values: the file value of each category id. ignore: the file value of what counts nowhere."""
+    """classes: the class table. values: the file value of each category id. ignore: the file value of what counts nowhere.
+    ground: the file value of pixels that no object covers."""
 
     classes: ClassTable
     values: dict[int, int]
     ignore: int
+    ground: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -70,5 +72,5 @@ def number_classes(categories: Iterable[Category], ignored: bool, where: Path) -
     notes = [f"categories of one name are one class: {', '.join(doubled)}"] if doubled else []
     notes += [] if own and not shift else [f"categories are numbered anew: {ids[0]} is {numbers[0]}, and so on"]
     return Numbering(
-        ClassTable(classes=tuple(specs), ignore=(ignore,) if ignored else ()), values, ignore, tuple(notes)
+        ClassTable(classes=tuple(specs), ignore=(ignore,) if ignored else ()), values, ignore, notes=tuple(notes)
     )

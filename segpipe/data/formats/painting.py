@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from segpipe.data.formats.numbering import Numbering
 from segpipe.data.formats.shapes import Counts, Polygons, Shape, rasterise
 from segpipe.data.formats.source import Drawing
 from segpipe.errors import DataError
@@ -35,15 +36,14 @@ class Marked:
 class Painter:
     """Draws the objects of one image; a `Draw` that can be sent to another process.
 
-    values: the file value of each category. ignore: the file value of pixels that count nowhere.
+    numbering: the file values of categories, of ignored pixels and of the ground.
     size: (height, width) at which the objects were marked; None where their coordinates are shares of the image's edges.
     instances: whether the source has objects at all.
     where: the image, for errors.
     """
 
     objects: Sequence[Marked]
-    values: Mapping[int, int]
-    ignore: int
+    numbering: Numbering
     size: tuple[int, int] | None
     instances: bool
     where: str
@@ -60,15 +60,15 @@ class Painter:
             raise DataError(
                 "too many objects in an image", where=self.where, found=len(things), expected=f"at most {_MAX_OBJECTS}"
             )
-        canvas = _Canvas(height, width, max([self.ignore, *self.values.values()]))
+        canvas = _Canvas(height, width, self.numbering)
         for marked in self.objects:
             if marked.ignored:
-                canvas.paint(self._runs(marked, height, width), self.ignore)
+                canvas.paint(self._runs(marked, height, width), self.numbering.ignore)
         canvas.clear_coverage()
         numbers = {id(marked): number for number, marked in enumerate(things, start=1)}
         runs = [(marked, self._runs(marked, height, width)) for marked in self.objects if not marked.ignored]
         for marked, counts in sorted(runs, key=lambda pair: -int(pair[1][1::2].sum())):
-            canvas.paint(counts, self.values[marked.category], numbers.get(id(marked), 0))
+            canvas.paint(counts, self.numbering.values[marked.category], numbers.get(id(marked), 0))
         return canvas.drawing(self.instances)
 
     def _runs(self, marked: Marked, height: int, width: int) -> Counts:
@@ -84,9 +84,10 @@ class Painter:
 class _Canvas:
     """Planes in the order of COCO's runs: down the columns."""
 
-    def __init__(self, height: int, width: int, top: int) -> None:
+    def __init__(self, height: int, width: int, numbering: Numbering) -> None:
         self.height, self.width = height, width
-        self.mask = np.zeros(height * width, np.uint8 if top <= 255 else np.uint16)
+        top = max([numbering.ignore, numbering.ground, *numbering.values.values()])
+        self.mask = np.full(height * width, numbering.ground, np.uint8 if top <= 255 else np.uint16)
         self.instances = np.zeros(height * width, np.uint16)
         self.covered = np.zeros(height * width, bool)
         self.overlaps = np.zeros(height * width, bool)

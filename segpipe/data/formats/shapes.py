@@ -7,6 +7,7 @@ at (column + 0.5, row + 0.5). Rasterising follows the COCO reference (faster_coc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -123,11 +124,30 @@ def rasterise(shape: Shape, height: int, width: int) -> Counts:
     return _uncompressed(Runs(height, width, mask.merge(parts)["counts"]))
 
 
-def encode_runs(plane: npt.NDArray[np.bool_]) -> str:
-    """The compressed run-length code of a plane (H, W)."""
+def runs_by_key(keys: npt.NDArray[np.unsignedinteger]) -> dict[int, Counts]:
+    """The pixels of each value of a plane (H, W), as runs that fill it; one pass, whatever the number of values."""
+    flat = keys.ravel(order="F")
+    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+    lengths = np.diff(starts, append=flat.size)
+    order = np.argsort(flat[starts], kind="stable")
+    found, firsts = np.unique(flat[starts][order], return_index=True)
+    runs = {}
+    for key, places in zip(found.tolist(), np.split(order, firsts[1:]), strict=True):
+        edges = np.stack([starts[places], starts[places] + lengths[places]], axis=1).ravel()
+        runs[key] = np.diff(edges, prepend=0, append=flat.size)
+    return runs
+
+
+def compress(counts: Counts, height: int, width: int) -> dict[str, Any]:
+    """Runs as COCO writes them: size, counts (the compressed string); with area and bbox (x, y, width, height) to go with it."""
     from faster_coco_eval.core import mask
 
-    return mask.encode(np.asfortranarray(plane, np.uint8))["counts"].decode("ascii")  # type: ignore[no-any-return]
+    code = mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return {
+        "segmentation": {"size": [height, width], "counts": code["counts"].decode("ascii")},
+        "area": int(counts[1::2].sum()),
+        "bbox": [float(edge) for edge in mask.toBbox(code)],
+    }
 
 
 def _uncompressed(runs: Runs) -> Counts:

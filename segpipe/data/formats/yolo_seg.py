@@ -187,6 +187,6 @@ def _add_item(found: Source, source: Path, image: Path, split: str, numbering: N
         counts += decided
     else:
         counts["images without a label file, taken to hold no object"] += 1
-    painter = Painter(objects, numbering.values, numbering.ignore, None, True, str(image))
+    painter = Painter(objects, numbering, None, True, str(image))
     found.items.append(RawItem(name, image, split=split, draw=painter))
     return len(objects)
