@@ -17,10 +17,12 @@ from segpipe.data.formats.label_maps import read_label_maps, recognise_label_map
 from segpipe.data.formats.labelme import read_labelme, recognise_labelme
 from segpipe.data.formats.lgg import read_lgg, recognise_lgg
 from segpipe.data.formats.mask_per_instance import read_mask_per_instance, recognise_mask_per_instance
+from segpipe.data.formats.nnunet import read_nnunet, recognise_msd, recognise_nnunet
 from segpipe.data.formats.paired_list import read_paired_list, recognise_paired_list
 from segpipe.data.formats.pairs import recognise_named
 from segpipe.data.formats.source import ReadOptions, Source
 from segpipe.data.formats.voc import read_voc, recognise_voc
+from segpipe.data.formats.volumes import read_volumes, recognise_volumes
 from segpipe.data.formats.yolo_seg import read_yolo_seg, recognise_yolo_seg
 from segpipe.errors import ConfigError, DataError
 
@@ -91,6 +93,18 @@ FORMATS = {
         Format(
             "yolo-seg", "data.yaml, images/SPLIT/ and labels/SPLIT/*.txt with polygons",
             read_yolo_seg, recognise_yolo_seg, rank=0,
+        ),
+        Format(
+            "nnunet", "dataset.json with imagesTr/ and labelsTr/, a file a channel (_0000), as of nnU-Net",
+            read_nnunet, recognise_nnunet, rank=0,
+        ),
+        Format(
+            "msd", "the same of the Medical Segmentation Decathlon: dataset.json lists pairs of NIfTI volumes",
+            read_nnunet, recognise_msd, rank=0,
+        ),
+        Format(
+            "volumes", "images/ and labels/ (or imagesTr/, labelsTr/) of NIfTI volumes with equal file names",
+            read_volumes, recognise_volumes, ("images", "masks", "suffix"),
         ),
         Format("labelme", "a JSON of shapes beside each image", read_labelme, recognise_labelme, rank=0),
     )
