@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from segpipe.cli.common import Json, add, print_json, print_table
-from segpipe.cli.data import Classes, DataFormat, Group, Ignore, import_data
+from segpipe.cli.importing import Classes, DataFormat, Group, Ignore, import_data, import_options
 
 PANEL = "Start"
 
@@ -29,7 +29,10 @@ def init(
     ignore: Ignore = None,
     group: Group = None,
 ) -> None:
-    """Make a workspace: Git and DVC repository, pipeline, parameters, flows; with --data, your images in it."""
+    """Make a workspace: Git and DVC repository, pipeline, parameters, flows; with --data, your images in it.
+
+    `segpipe data import` has further options for images that lie in other ways.
+    """
     from segpipe import workspace
     from segpipe.progress import say
 
@@ -39,7 +42,7 @@ def init(
     root = directory.resolve()
     if data is not None:
         with workspace.lock(root):
-            import_data(root, data.resolve(), format, classes, ignore, group, replace=False)
+            import_data(root, data.resolve(), format, import_options(classes, ignore, group))
             workspace.commit(root, "Labelled images")
     say(f"{directory} is {'now a' if fresh else 'already a'} workspace. Next: cd {directory} && "
         + ("segpipe run" if (root / "data").is_dir() else "segpipe data import SRC"))  # fmt: skip

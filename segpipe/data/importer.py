@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-from collections import Counter, deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -18,11 +15,11 @@ from segpipe.data.classes import FoundClasses, find_classes
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples, whole_folder
 from segpipe.data.formats import AUTO, check_options, find_format, recognise_format
 from segpipe.data.formats.source import RawItem, ReadOptions, Source
-from segpipe.data.images import encode_png, read_image, read_mask, stem_of, suffix_of
 from segpipe.data.splits import SPLITS, assign_split
+from segpipe.data.tables import ImageTable, find_table
+from segpipe.data.writing import Outcome, write_items
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import safe_name
-from segpipe.progress import track
 from segpipe.samples import ClassTable
 
 _SHOWN = 10
@@ -38,6 +35,8 @@ class ImportOptions(BaseModel):
     """Pixel values that count nowhere."""
     group: str | None = None
     """A regular expression; what it finds in an image's relative path (its first group, where it has one) is the group."""
+    table: Path | None = None
+    """A CSV table with a column that names the images; its other columns go to samples.csv. Default: one in the source."""
     read: ReadOptions = ReadOptions()
     """Where things lie in the source, where the layout leaves that open."""
     replace: bool = False
@@ -106,11 +105,12 @@ def import_dataset(
     if bare:
         found.notes.append(f"without a mask: {len(bare)}, {bare[0].name} for one; validation will name them")
     keys = _keys(items)
+    table = _table(source, options.table, items, found)
     with whole_folder(data_dir, options.replace) as folder:
         for name in ("images", "masks", "instances"):
             (folder / name).mkdir()
-        written = _write_items(folder, items, keys, classes, limits, jobs or os.cpu_count() or 1)
-        done = [(key, item) for key, item, outcome in zip(keys, items, written, strict=True) if outcome.image]
+        written = write_items(folder, items, keys, classes, limits, jobs or os.cpu_count() or 1)
+        done = [item for item, outcome in zip(items, written, strict=True) if outcome.image]
         found.skipped += [told for outcome in written for told in outcome.skipped]
         if len(done) == 0 or (len(bare) < len(items) and not any(outcome.mask for outcome in written)):
             raise DataError(
@@ -120,11 +120,8 @@ def import_dataset(
         if not any((folder / "instances").iterdir()):
             (folder / "instances").rmdir()
         (folder / CLASSES_FILE).write_text(format_classes(classes.table), encoding="utf-8")
-        if any(item.group or item.split for _, item in done):
-            rows = [
-                {"key": key, "group": item.group or "", "split": item.split or ""}
-                for key, item in sorted(done, key=_first)
-            ]
+        rows = _sample_rows(items, keys, written, table)
+        if rows:
             (folder / SAMPLES_FILE).write_text(format_samples(rows), encoding="utf-8")
     decided: Counter[str] = sum((outcome.notes for outcome in written), Counter())
     return ImportReport(
@@ -132,8 +129,8 @@ def import_dataset(
         recognised=recognised,
         images=len(done),
         masks=sum(outcome.mask for outcome in written),
-        splits=dict(Counter(item.split for _, item in done if item.split)),
-        groups=len({item.group for _, item in done if item.group}),
+        splits=dict(Counter(item.split for item in done if item.split)),
+        groups=len({item.group for item in done if item.group}),
         classes=classes.table,
         classes_from=classes.origin,
         skipped=found.skipped,
@@ -141,8 +138,32 @@ def import_dataset(
     )
 
 
-def _first(pair: tuple[str, RawItem]) -> str:
-    return pair[0]
+def _table(source: Path, given: Path | None, items: list[RawItem], found: Source) -> ImageTable | None:
+    """The table about the images; one that lies in the source by chance, and cannot be read, is left out."""
+    try:
+        table = find_table(source, given, [item.name for item in items])
+    except DataError as error:
+        if given:
+            raise
+        found.skipped.append((str(error.where), str(error)))
+        return None
+    found.notes += [table.note()] if table else []
+    return table
+
+
+def _sample_rows(
+    items: list[RawItem], keys: list[str], written: list[Outcome], table: ImageTable | None
+) -> list[dict[str, str]]:
+    """The rows of samples.csv in the order of keys; none where there is nothing to say."""
+    further = table.rows if table else [{}] * len(items)
+    rows = [
+        {"key": key, "group": item.group or "", "split": item.split or ""}
+        | {column: told.get(column, "") for column in (table.columns if table else [])}
+        for key, item, outcome, told in zip(keys, items, written, further, strict=True)
+        if outcome.image
+    ]
+    said = table is not None or any(row["group"] or row["split"] for row in rows)
+    return sorted(rows, key=lambda row: row["key"]) if said else []
 
 
 def _classes(found: Source, options: ImportOptions, limits: DataParams) -> FoundClasses:
@@ -206,85 +227,3 @@ def _keys(items: list[RawItem]) -> list[str]:
         if counts[key.lower()] > 1:
             raise DataError("two images would get one key", where=item.image, found=key, fix="rename one of them")
     return keys
-
-
-@dataclass
-class _Outcome:
-    """What became of one item."""
-
-    image: bool = False
-    mask: bool = False
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    notes: Counter[str] = field(default_factory=Counter)
-
-
-def _write_items(
-    folder: Path, items: list[RawItem], keys: list[str], classes: FoundClasses, limits: DataParams, jobs: int
-) -> list[_Outcome]:
-    """Write all items, a few ahead of the one whose turn it is to be counted; the order of the outcomes is that of the items."""
-
-    def outcomes() -> Iterator[_Outcome]:
-        with ThreadPoolExecutor(jobs) as pool:
-            ahead: deque[Future[_Outcome]] = deque()
-            try:
-                for item, key in zip(items, keys, strict=True):
-                    ahead.append(pool.submit(_write_item, folder, item, key, classes, limits))
-                    if len(ahead) >= 2 * jobs:
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-
-    return list(track(outcomes(), "importing", len(items)))
-
-
-def _write_item(folder: Path, item: RawItem, key: str, classes: FoundClasses, limits: DataParams) -> _Outcome:
-    outcome = _Outcome()
-    image = folder / "images" / f"{key}{suffix_of(item.image)}"
-    try:
-        if item.content is None:
-            shutil.copyfile(item.image, image)
-        else:
-            image.write_bytes(item.content())
-    except DataError as error:
-        outcome.skipped.append((str(item.image), str(error)))
-        return outcome
-    except OSError as error:
-        outcome.skipped.append((str(item.image), f"cannot be read: {error.strerror or error}"))
-        return outcome
-    outcome.image = True
-    try:
-        _write_labels(folder, item, image, classes, limits, outcome)
-    except DataError as error:
-        outcome.skipped.append((str(item.mask or item.image), str(error)))
-    except OSError as error:
-        outcome.skipped.append((str(item.mask or item.image), f"cannot be read: {error.strerror or error}"))
-    return outcome
-
-
-def _write_labels(
-    folder: Path, item: RawItem, image: Path, classes: FoundClasses, limits: DataParams, outcome: _Outcome
-) -> None:
-    key = stem_of(image)
-    mask_file, instances_file = (folder / name / f"{key}.png" for name in ("masks", "instances"))
-    if item.draw is not None:
-        height, width = read_image(image, limits).shape[:2]
-        drawing = item.draw(height, width)
-        mask_file.write_bytes(encode_png(drawing.mask))
-        if drawing.instances is not None:
-            instances_file.write_bytes(encode_png(drawing.instances))
-        outcome.notes = drawing.notes
-    elif item.mask is None:
-        return
-    elif classes.objects:
-        ids = read_mask(item.mask, limits)
-        instances_file.write_bytes(encode_png(ids))
-        mask_file.write_bytes(encode_png((ids > 0).astype("uint8")))
-    elif suffix_of(item.mask) in (".png", ".nii", ".nii.gz"):
-        shutil.copyfile(item.mask, folder / "masks" / f"{key}{suffix_of(item.mask)}")
-    else:
-        mask_file.write_bytes(encode_png(read_mask(item.mask, limits)))
-    outcome.mask = True
-    if item.instances is not None:
-        shutil.copyfile(item.instances, folder / "instances" / f"{key}{suffix_of(item.instances)}")

@@ -103,7 +103,7 @@ def inside(source: Path, name: str, where: str) -> Path:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file at any depth, in name order, hidden ones left out; links to folders are followed. DataError for a loop of links."""
+    """Every file at any depth, in name order, hidden ones and pipes left out; links to folders are followed. DataError for a loop of links."""
     yield from _walk(folder, frozenset())
 
 
@@ -121,5 +121,5 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
             nested = False
         if nested:
             yield from _walk(Path(entry.path), above | {here})
-        else:
+        elif entry.is_symlink() or entry.is_file():
             yield Path(entry.path)

@@ -104,12 +104,15 @@ def test_a_colour_that_nobody_named(source: Path, data: Path, tmp_path: Path) ->
 @given(
     colours=st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=2, max_size=6, unique=True),
     tolerance=st.integers(0, 255),
+    noise=st.sampled_from([3, 200]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_encoding_against_brute_force(colours: list[tuple[int, int, int]], tolerance: int, seed: int) -> None:
+def test_encoding_against_brute_force(
+    colours: list[tuple[int, int, int]], tolerance: int, noise: int, seed: int
+) -> None:
     palette = make_palette([(f"class {index}", colour) for index, colour in enumerate(colours)], "a test")
     rng = np.random.default_rng(seed)
-    near = np.array(colours)[rng.integers(0, len(colours), (5, 7))] + rng.integers(-3, 4, (5, 7, 3))
+    near = np.array(colours)[rng.integers(0, len(colours), (5, 7))] + rng.integers(-noise, noise + 1, (5, 7, 3))
     image = np.clip(near, 0, 255).astype(np.uint8)
     truth, snapped, unknown = np.zeros((5, 7), int), 0, 0
     for at in np.ndindex(5, 7):

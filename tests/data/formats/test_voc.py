@@ -20,11 +20,11 @@ def voc(top: Path, name: str, seed: int = 0, objects: bool = True) -> tuple[np.n
     photo(top / "JPEGImages" / f"{name}.jpg")
     classes, numbers = values(seed, [0, 1, 15, 20, 255]), values(seed + 1, [0, 1, 2, 3])
     numbers[classes == 0] = 0
-    numbers[classes == 255] = 255
+    numbers[: HEIGHT // 2][classes[: HEIGHT // 2] == 255] = 255
     save(top / "SegmentationClass" / f"{name}.png", classes, COLORMAP)
     if objects:
         save(top / "SegmentationObject" / f"{name}.png", numbers, COLORMAP)
-    return classes, np.where(numbers == 255, 0, numbers)
+    return classes, np.where(classes == 255, 0, numbers)
 
 
 def lists(top: Path, **names: str) -> None:

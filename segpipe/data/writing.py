@@ -1,0 +1,127 @@
+"""Writing the items of a source as the canonical layout has them: files copied, labels drawn, several at a time."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segpipe.config import DataParams
+from segpipe.data.classes import FoundClasses
+from segpipe.data.formats.source import RawItem
+from segpipe.data.images import VOLUME_SUFFIXES, encode_png, read_image, read_mask, stem_of, suffix_of
+from segpipe.errors import DataError
+from segpipe.progress import track
+
+COPIED = (".png", *VOLUME_SUFFIXES)
+"""Endings of mask files that stay as they are; others become PNG."""
+
+_OF_THE_SOURCE = {
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ELOOP,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EIO,
+    errno.ESTALE,
+}
+"""Faults of a file that is read; copying names the source for others too."""
+
+
+@dataclass
+class Outcome:
+    """What became of one item: whether its image and its labels were written, what was left out and why, what was decided."""
+
+    image: bool = False
+    mask: bool = False
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+
+
+def write_items(
+    folder: Path, items: list[RawItem], keys: list[str], classes: FoundClasses, limits: DataParams, jobs: int
+) -> list[Outcome]:
+    """Write all items into a folder with images/, masks/ and instances/, by threads (decoders let go of the interpreter's lock).
+
+    At most two items a thread are begun ahead of the one that is counted. The outcomes come in the order of the items; a file
+    that cannot be read is told of there, and stops nothing.
+    """
+
+    def outcomes() -> Iterator[Outcome]:
+        with ThreadPoolExecutor(jobs) as pool:
+            ahead: deque[Future[Outcome]] = deque()
+            try:
+                for item, key in zip(items, keys, strict=True):
+                    ahead.append(pool.submit(_write_item, folder, item, key, classes, limits))
+                    if len(ahead) >= 2 * jobs:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    return list(track(outcomes(), "importing", len(items)))
+
+
+def _write_item(folder: Path, item: RawItem, key: str, classes: FoundClasses, limits: DataParams) -> Outcome:
+    outcome = Outcome()
+    image = folder / "images" / f"{key}{suffix_of(item.image)}"
+    try:
+        if item.content is None:
+            shutil.copyfile(item.image, image)
+        else:
+            image.write_bytes(item.content())
+    except DataError as error:
+        outcome.skipped.append((str(item.image), str(error)))
+        return outcome
+    except OSError as error:
+        outcome.skipped.append(_unreadable(item.image, error))
+        return outcome
+    outcome.image = True
+    labels = item.mask or item.image
+    try:
+        _write_labels(folder, item, image, classes, limits, outcome)
+    except DataError as error:
+        outcome.skipped.append((str(labels), str(error)))
+    except OSError as error:
+        outcome.skipped.append(_unreadable(labels, error))
+    return outcome
+
+
+def _unreadable(path: Path, error: OSError) -> tuple[str, str]:
+    """What to tell of a source file that cannot be read; a fault of the target (a full disk, say) is raised."""
+    if error.errno not in _OF_THE_SOURCE or Path(str(error.filename)) != path:
+        raise error
+    return str(path), f"cannot be read: {error.strerror}"
+
+
+def _write_labels(
+    folder: Path, item: RawItem, image: Path, classes: FoundClasses, limits: DataParams, outcome: Outcome
+) -> None:
+    key = stem_of(image)
+    mask_file, instances_file = (folder / name / f"{key}.png" for name in ("masks", "instances"))
+    if item.draw is not None:
+        height, width = read_image(image, limits).shape[:2]
+        drawing = item.draw(height, width)
+        mask_file.write_bytes(encode_png(drawing.mask))
+        if drawing.instances is not None:
+            instances_file.write_bytes(encode_png(drawing.instances))
+        outcome.notes = drawing.notes
+    elif item.mask is None:
+        return
+    elif classes.objects:
+        ids = read_mask(item.mask, limits)
+        mask_file.write_bytes(encode_png((ids > 0).astype("uint8")))
+        instances_file.write_bytes(encode_png(ids))
+    elif suffix_of(item.mask) in COPIED:
+        shutil.copyfile(item.mask, folder / "masks" / f"{key}{suffix_of(item.mask)}")
+    else:
+        mask_file.write_bytes(encode_png(read_mask(item.mask, limits)))
+    outcome.mask = True
+    if item.instances is not None:
+        shutil.copyfile(item.instances, folder / "instances" / f"{key}{suffix_of(item.instances)}")
