@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from segpipe.cli.common import Json, add, print_json, workspace_root
+from segpipe.cli.exporting import data_export
 from segpipe.cli.importing import ImportCommand, data_formats, data_import
 
 PANEL = "Start"
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
     data = typer.Typer(help="Bring labelled images in, and look at them.", no_args_is_help=True)
     add(data, PANEL, "import", data_import, _IMPORT, cls=ImportCommand)
     add(data, PANEL, "formats", data_formats, "segpipe data formats\nsegpipe data formats --json")
+    add(data, PANEL, "export", data_export, "segpipe data export ../nuclei-coco --format coco --split train,val")
     add(data, PANEL, "demo", data_demo, "segpipe data demo && dvc repro")
     add(data, PANEL, "stats", data_stats, "segpipe data stats --open\nsegpipe data stats --json")
     app.add_typer(data, name="data", rich_help_panel=PANEL)

@@ -23,9 +23,9 @@ from segpipe.data.formats.documents import peek, read_document
 from segpipe.data.formats.listed import find_listed
 from segpipe.data.formats.numbering import Category, Numbering, number_classes
 from segpipe.data.formats.painting import Painter
-from segpipe.data.formats.source import RawItem, ReadOptions, Source, inside
+from segpipe.data.formats.source import RawItem, ReadOptions, Source
 from segpipe.data.images import stem_of
-from segpipe.errors import DataError
+from segpipe.errors import ConfigError, DataError
 from segpipe.samples import ClassTable
 
 MAX_JSON_BYTES = 1 << 30
@@ -50,7 +50,7 @@ def read_coco(source: Path, options: ReadOptions) -> Source:
     where categories contradict each other, and where not one annotation has an outline.
     """
     source = source.resolve()
-    paths = [inside(source, options.masks, "--masks")] if options.masks else _annotation_files(source)
+    paths = [_said_file(source, options.masks)] if options.masks else _annotation_files(source)
     if not paths:
         raise DataError(
             "no COCO annotations", where=source, expected="a JSON with images, annotations and categories in it",
@@ -75,7 +75,7 @@ def read_coco(source: Path, options: ReadOptions) -> Source:
     taken: dict[Path, Path] = {}
     counts: Counter[str] = Counter()
     for path, entries in files:
-        shown = path.relative_to(source).as_posix()
+        shown = path.relative_to(source).as_posix() if path.is_relative_to(source) else path.name
         found.skipped += [(f"{shown}: {name}", reason) for name, reason in entries.skipped]
         _add_items(found, source, path, entries.photos, numbering, instances, options.images, taken)
         found.notes.append(
@@ -141,15 +141,30 @@ def _numbering(files: list[tuple[Path, Entries]], table: ClassTable | None) -> N
     return Numbering(table, {c.id: values[c.name] for c in categories.values()}, ignore, ground)
 
 
+def _said_file(source: Path, name: str) -> Path:
+    path = (source / name).resolve()
+    if not path.is_file():
+        raise ConfigError("names no file", where="--masks", found=name, expected="the JSON with the annotations")
+    return path
+
+
+def _said_folder(source: Path, name: str) -> Path:
+    folder = (source / name).resolve()
+    if not folder.is_dir():
+        raise ConfigError("names no folder", where="--images", found=name, expected="the folder of images")
+    return folder
+
+
 def _add_items(
     found: Source, source: Path, path: Path, photos: list[Photo], numbering: Numbering, instances: bool, images: str | None,
     taken: dict[Path, Path],
 ) -> None:  # fmt: skip
     split = _split_of(path, source)
-    folders = _image_folders(source, path, images)
+    top = source if images is None else _said_folder(source, images)
+    folders = _image_folders(source, path) if images is None else [top]
     for photo in photos:
         try:
-            image = find_listed(source, folders, photo.file_name, path)
+            image = find_listed(top, folders, photo.file_name, path)
         except DataError as error:
             found.skipped.append((photo.file_name, str(error)))
             continue
@@ -157,7 +172,7 @@ def _add_items(
             found.skipped.append((photo.file_name, f"listed in {path.name}, and in {taken[image].name} already"))
             continue
         taken[image] = path
-        name = (image.relative_to(source).parent / stem_of(image)).as_posix()
+        name = (image.relative_to(top).parent / stem_of(image)).as_posix()
         painter = Painter(photo.objects, numbering, photo.size, instances, str(image))
         found.items.append(RawItem(name, image, group=photo.group, split=split, draw=painter))
 
@@ -171,9 +186,7 @@ def _split_of(path: Path, source: Path) -> str | None:
     return None
 
 
-def _image_folders(source: Path, path: Path, images: str | None) -> list[Path]:
-    if images is not None:
-        return [inside(source, images, "--images")]
+def _image_folders(source: Path, path: Path) -> list[Path]:
     part = re.sub(r"^instances_?", "", path.stem)
     places = [path.parent, source, source / "images", source / part, source / "images" / part]
     split = _split_of(path, source)

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from segpipe.data.dataset import load_dataset
@@ -18,7 +18,10 @@ from .datasets import LIMITS, assert_same, specs, write
 
 
 @pytest.mark.parametrize("name", EXPORTERS)
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink a whole dataset takes minutes
+)  # fmt: skip
 @given(data=st.data())
 def test_out_and_in_again(name: str, data: st.DataObject) -> None:
     carries = EXPORTERS[name].carries
