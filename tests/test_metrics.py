@@ -14,14 +14,18 @@ from segpipe.errors import ConfigError
 from segpipe.metrics import (
     MAIN_METRIC,
     RATIOS,
+    accuracy_macro,
     confusion,
+    label_tallies,
     macro,
+    matthews,
     metric,
     metric_names,
     micro,
     per_class,
     scores,
     tallies,
+    weighted,
 )
 from segpipe.samples import IGNORE
 
@@ -162,6 +166,14 @@ def test_names_say_what_is_averaged() -> None:
     assert found["iou.class.road"] == pytest.approx(1 / 2)
     assert found["dice.class.car"] == 1
     assert found["iou.class.sign.post"] is None, "a class that is nowhere has no score"
+    assert found["iou.dataset.weighted"] == pytest.approx(3 / 5 * 2 / 3 + 1 / 5 * 1 / 2 + 1 / 5 * 1)
+    assert found["iou.image.weighted"] == pytest.approx((3 / 4 * 2 / 3 + 1 / 4 * 1 / 2 + 1) / 2)
+    assert found["iou.image.class.road"] == pytest.approx(1 / 2), "the image without a road is left out"
+    assert found["iou.image.class_empty1.road"] == pytest.approx((1 / 2 + 1) / 2), "or counts 1, by name"
+    assert found["iou.image.macro_empty1"] == pytest.approx(((2 / 3 + 1 / 2 + 1 + 1) / 4 + 1) / 2)
+    assert found["accuracy.dataset.macro"] == pytest.approx((2 / 3 + 1 + 1) / 3)
+    assert found["accuracy.image.macro"] == pytest.approx(((2 / 3 + 1) / 2 + 1) / 2)
+    assert found["mcc.class.car"] == pytest.approx(1)
     assert set(found) == set(metric_names(NAMES))
 
 
@@ -176,6 +188,86 @@ def test_an_image_without_a_counted_pixel_is_left_out_of_the_mean() -> None:
     perfect = confusion(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8), K)
     nothing = confusion(np.full((2, 2), IGNORE, np.uint8), np.ones((2, 2), np.uint8), K)
     assert metric("iou.image.macro", NAMES).value(tallies(np.stack([perfect, nothing]))) == 1
+
+
+def test_an_ignored_image_is_not_rewarded_for_what_it_lacks() -> None:
+    nothing = tallies(np.zeros((1, K, K), np.int64))
+    for name in ("iou.image.macro_empty1", "dice.image.class_empty1.car"):
+        assert np.isnan(metric(name, NAMES).value(nothing))
+
+
+def test_what_is_predicted_but_never_there_lowers_macro_scores_but_not_class_accuracy() -> None:
+    tally = tallies(confusion(np.zeros((1, 4), np.uint8), np.array([[0, 0, 0, 1]], np.uint8), K))
+    assert macro("recall", tally) == pytest.approx((3 / 4 + 0) / 2)
+    assert accuracy_macro(tally) == weighted("iou", tally) == 3 / 4
+
+
+def test_matthews_where_there_is_nothing_to_correlate() -> None:
+    zeros, ones, both = np.zeros((1, 4), np.uint8), np.ones((1, 4), np.uint8), np.array([[0, 1, 1, 1]], np.uint8)
+    found = [
+        matthews(tallies(confusion(*pair, K))) for pair in ((ones, ones), (ones, zeros), (both, ones), (ones, both))
+    ]
+    np.testing.assert_equal(found, [np.nan, 0, 0, 0])
+    assert matthews(tallies(confusion(both, 1 - both, K))) == pytest.approx(-1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PAIRS)
+def test_matthews_of_a_class_is_that_of_two_classes(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    from sklearn.metrics import matthews_corrcoef
+
+    truth, prediction = pair
+    kept = truth != IGNORE
+    tally = tallies(confusion(truth, prediction, K))
+    for k, name in enumerate(NAMES):
+        found = metric(f"mcc.class.{name}", NAMES).value(tally[None])
+        y, p = truth[kept] == k, prediction[kept] == k
+        if len(set(y) | set(p)) > 1:
+            assert found == pytest.approx(matthews_corrcoef(y, p))
+        else:
+            assert np.isnan(found)
+
+
+def test_matthews_of_large_masks_keeps_its_digits() -> None:
+    """Counts whose squares no 64 bit integer holds; scaling them all changes nothing."""
+    counts = np.array([[7, 1, 0], [2, 9, 1], [0, 1, 5]])
+    assert matthews(tallies(counts * 10**10)) == pytest.approx(float(matthews(tallies(counts))), rel=1e-12)
+
+
+LABELS = SHAPES.flatmap(lambda s: st.tuples(*[hnp.arrays(np.bool_, (3, *s))] * 2, hnp.arrays(np.bool_, s)))
+
+
+@settings(max_examples=80, deadline=None)
+@given(LABELS)
+def test_labels_that_overlap_against_scikit_learn(masks: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    """Its multi-label form: a row a pixel, a column a label."""
+    from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
+
+    truth, prediction, counted = masks
+    tally = label_tallies(truth, prediction, counted)
+    y, p = truth[:, counted].T, prediction[:, counted].T
+    of = {"iou": jaccard_score, "dice": f1_score, "precision": precision_score, "recall": recall_score}
+    for ratio, theirs in of.items():
+        if len(y):
+            there = ~np.isnan(per_class(ratio, tally))
+            np.testing.assert_array_equal(there, (y | p).any(0))
+            each = theirs(y, p, average=None, zero_division=0)
+            np.testing.assert_allclose(per_class(ratio, tally)[there], each[there])
+            if there.any():
+                np.testing.assert_allclose(micro(ratio, tally), theirs(y, p, average="micro", zero_division=0))
+        else:
+            assert np.isnan(macro(ratio, tally))
+    np.testing.assert_array_equal(label_tallies(truth, prediction), label_tallies(truth, prediction, counted | True))
+
+
+def test_labels_that_do_not_fit_are_refused() -> None:
+    masks = np.ones((3, 4, 4), np.bool_)
+    with pytest.raises(ValueError, match="shape"):
+        label_tallies(masks, masks[:2])
+    with pytest.raises(ValueError, match="alike"):
+        label_tallies(masks, masks, masks)
+    with pytest.raises(ValueError, match="bool"):
+        label_tallies(masks, masks.astype(np.uint8))
 
 
 def test_what_is_no_class_is_named() -> None:

@@ -52,9 +52,7 @@ RATIOS: Mapping[str, Callable[[Any, Any, Any], tuple[Any, Any]]] = {
 
 def per_class(ratio: str, tally: Tallies) -> Values:
     """(..., 3, n_classes) -> (..., n_classes): the ratio of each class, NaN for a class that is nowhere."""
-    hits, truth, predicted = tally[..., 0, :], tally[..., 1, :], tally[..., 2, :]
-    value = _divide(*RATIOS[ratio](hits, truth, predicted), otherwise=0.0)
-    return np.where(truth + predicted > 0, value, np.nan)
+    return _ratio(ratio, tally[..., 0, :], tally[..., 1, :], tally[..., 2, :])
 
 
 def macro(ratio: str, tally: Tallies) -> Values:
@@ -63,9 +61,9 @@ def macro(ratio: str, tally: Tallies) -> Values:
 
 
 def micro(ratio: str, tally: Tallies) -> Values:
-    """(..., 3, n_classes) -> (...): the ratio of the counts summed over classes; NaN where no pixel counts."""
+    """(..., 3, n_classes) -> (...): the ratio of the counts summed over classes; NaN where nothing counts."""
     total = tally.sum(-1)
-    return _divide(*RATIOS[ratio](total[..., 0], total[..., 1], total[..., 2]), otherwise=np.nan)
+    return _ratio(ratio, total[..., 0], total[..., 1], total[..., 2])
 
 
 def weighted(ratio: str, tally: Tallies) -> Values:
@@ -97,6 +95,12 @@ def matthews(tally: Tallies) -> Values:
     value = _divide(hits - (truth * predicted).sum(-1), np.sqrt(spread), otherwise=0.0)
     alike = (tally[..., 0, :] == size[..., None]).any(-1)
     return np.where(alike, np.nan, value)
+
+
+def _ratio(ratio: str, hits: Any, truth: Any, predicted: Any) -> Values:
+    """NaN where there is nothing in truth and prediction; 0 where there is, and nothing to divide by."""
+    value = _divide(*RATIOS[ratio](hits, truth, predicted), otherwise=0.0)
+    return np.where(truth + predicted > 0, value, np.nan)
 
 
 def _mean(values: Values) -> Values:
