@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.images import read_mask
-from segpipe.data.measure import histogram
+from segpipe.data.images import VOLUME_SUFFIXES, read_mask, suffix_of
+from segpipe.data.measure import flat_rows, histogram
 from segpipe.errors import ConfigError, DataError
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable, default_color
 
@@ -58,7 +58,7 @@ def find_classes(
     read = read_values(masks, limits)
     if values is not None:
         return FoundClasses(_with_values(values, _without_strays(read, ignore), ignore), "as given")
-    objects = are_objects(read)
+    objects = are_objects(read) and not any(suffix_of(mask) in VOLUME_SUFFIXES for mask in masks)
     if objects and (names is None or len(names) == 2):
         origin = "masks hold numbers of objects"
         return FoundClasses(_table(names or ["background", "object"], [0, 1], ignore), origin, objects=True)
@@ -164,7 +164,7 @@ def read_values(masks: list[Path], limits: DataParams) -> list[Counter[int]]:
     read, first_error = [], None
     for path in masks[::step]:
         try:
-            counts = histogram(read_mask(path, limits))
+            counts = histogram(flat_rows(read_mask(path, limits), labels=True))
             read.append(Counter({int(value): int(counts[value]) for value in np.flatnonzero(counts)}))
         except DataError as error:  # the manifest will tell of each; here the others say enough
             first_error = first_error or error
