@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +21,7 @@ from segpipe.data.manifest import build_manifest, make_fingerprint
 from segpipe.errors import ConfigError
 from segpipe.samples import ClassTable
 from segpipe.validation.checks import CHECKS, Finding
+from segpipe.validation.drift import Drift
 from segpipe.validation.expectations import validate_manifest
 from segpipe.validation.report import write_validation
 
@@ -57,8 +58,10 @@ def sound(count: int = 12) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(dict.fromkeys(whole, "Int64"))
 
 
-def judge(frame: pd.DataFrame, table: ClassTable = TABLE, **params: object) -> list[Finding]:
-    return validate_manifest(frame, make_fingerprint(frame, table), ValidateParams.model_validate(params))[0]
+def judge(
+    frame: pd.DataFrame, table: ClassTable = TABLE, drifts: Sequence[Drift] = (), **params: object
+) -> list[Finding]:
+    return validate_manifest(frame, make_fingerprint(frame, table), ValidateParams.model_validate(params), drifts)[0]
 
 
 def put(frame: pd.DataFrame, row: int, **values: object) -> None:

@@ -1,0 +1,171 @@
+"""Near-duplicates against a comparison pair by pair, and on real images that were changed by hand."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from segpipe.config import DataParams, SplitParams, ValidateParams
+from segpipe.data.dataset import load_dataset
+from segpipe.data.importer import ImportOptions, import_dataset
+from segpipe.data.manifest import build_manifest, make_fingerprint
+from segpipe.validation import duplicates
+from segpipe.validation.checks import Finding
+from segpipe.validation.duplicates import near_duplicates
+from segpipe.validation.expectations import validate_manifest
+from tests.validation.test_validation import put, sound
+
+RANK = {"train": 0, "val": 1, "test": 2}
+
+
+def crowd(seed: int, count: int = 120) -> pd.DataFrame:
+    """Rows whose hashes and intensities often nearly agree."""
+    rng = np.random.default_rng(seed)
+    centres = rng.integers(0, 2**63, 4)
+    rows = []
+    for i in range(count):
+        bits = int(centres[rng.integers(4)])
+        for flip in rng.integers(0, 64, rng.integers(0, 6)):
+            bits ^= 1 << int(flip)
+        channels = int(rng.choice([1, 3], p=[0.2, 0.8]))
+        rows.append({
+            "path": f"images/{i}.png", "split": str(rng.choice(list(RANK))), "phash": f"{bits:016x}", "error": None,
+            "sha256": str(rng.integers(count // 2)),
+            "mean": rng.uniform(95, 105, channels), "std": rng.uniform(19, 21, channels) * (i % 9 > 0),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def pair_by_pair(frame: pd.DataFrame, distance: int, tolerance: float) -> dict[int, tuple[str, int, int]]:
+    found: dict[int, tuple[str, int, int]] = {}
+    for i, a in frame.iterrows():
+        near = []
+        for _, b in frame.iterrows():
+            if RANK[b["split"]] >= RANK[a["split"]] or a["sha256"] == b["sha256"] or len(a["mean"]) != len(b["mean"]):
+                continue
+            bits = bin(int(a["phash"], 16) ^ int(b["phash"], 16)).count("1")
+            scale = max(max(a["mean"] + a["std"]), max(b["mean"] + b["std"]))
+            off = max(max(abs(a["mean"] - b["mean"])), max(abs(a["std"] - b["std"])))
+            if bits <= distance and off <= tolerance * scale and a["std"].max() > 0 and b["std"].max() > 0:
+                near.append((bits, b["path"]))
+        if near:
+            found[i] = (min(bits for bits, _ in near), len(near))  # type: ignore[assignment]
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("block", [1, 50, 1 << 20])
+def test_as_pair_by_pair(seed: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_BLOCK", block)
+    frame = crowd(seed)
+    found = near_duplicates(frame, 4, 0.04)
+    assert {i: (near.distance, near.others + 1) for i, near in found.items()} == pair_by_pair(frame, 4, 0.04)
+    assert len(found) > 10
+    by_path = frame.set_index("path")
+    for i, near in found.items():
+        bits = int(frame.at[i, "phash"], 16) ^ int(by_path.at[near.path, "phash"], 16)
+        assert bits.bit_count() == near.distance
+        assert near.split == by_path.at[near.path, "split"]
+
+
+def test_blank_images_and_exact_copies_are_not_near_duplicates() -> None:
+    frame = sound()
+    put(frame, 0, phash=frame.at[5, "phash"], std=np.zeros(3))
+    put(frame, 1, phash=frame.at[6, "phash"], sha256=frame.at[6, "sha256"])
+    put(frame, 7, phash=frame.at[8, "phash"])  # both in train
+    put(frame, 2, phash=frame.at[9, "phash"], mean=np.full(3, 130.0))  # brighter by a quarter
+    assert near_duplicates(frame, 6, 0.06) == {}
+
+
+def jpeg(image: np.ndarray) -> np.ndarray:
+    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1], cv2.IMREAD_UNCHANGED)
+
+
+def brighter(share: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda image: np.clip(np.round(image * share), 0, 255).astype(np.uint8)
+
+
+def shifted(pixels: int) -> Callable[[np.ndarray], np.ndarray]:
+    def shift(image: np.ndarray) -> np.ndarray:
+        matrix = np.float32([[1, 0, pixels], [0, 1, 1]])
+        return cv2.warpAffine(image, matrix, image.shape[1::-1], borderMode=cv2.BORDER_REFLECT)
+
+    return shift
+
+
+def resized(image: np.ndarray) -> np.ndarray:
+    return cv2.resize(image, None, fx=0.95, fy=0.95, interpolation=cv2.INTER_AREA)
+
+
+CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "jpeg": jpeg, "brighter": brighter(1.05), "darker": brighter(0.95), "shift-1": shifted(1), "shift-2": shifted(2), "smaller": resized,
+}  # fmt: skip
+
+
+def plant(data: Path, keys: list[str], split_of: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """Write a changed copy of an image for each change, and an exact one, into another split: {new path: (old path, change)}."""
+    planted = {}
+    lines = ["key,group,split"] + [f"{key},,{split}" for key, split in split_of.items()]
+    for key, (name, change) in zip(keys, [*CHANGES.items(), ("copy", None)], strict=True):
+        image, mask = data / "images" / f"{key}.png", data / "masks" / f"{key}.png"
+        new = f"planted-{name}"
+        target = data / "images" / f"{new}.png"
+        if change is None:
+            shutil.copy(image, target)
+            shutil.copy(mask, data / "masks" / f"{new}.png")
+        else:
+            picture = change(cv2.imread(str(image)))
+            cv2.imwrite(str(target), picture)
+            labels = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+            labels = cv2.resize(labels, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+            cv2.imwrite(str(data / "masks" / f"{new}.png"), labels)
+        lines.append(f"{new},,{'test' if split_of[key] == 'train' else 'train'}")
+        planted[f"images/{new}.png"] = (f"images/{key}.png", name)
+    (data / "samples.csv").write_text("\n".join(lines) + "\n")
+    return planted
+
+
+def check_data(data: Path) -> list[Finding]:
+    dataset = load_dataset(data)
+    frame = build_manifest(dataset, DataParams(), SplitParams(), jobs=1)
+    return validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "options"),
+    [("camvid", "paired-list", {"ignore": [11]}), ("nuclei", "folder", {})],
+)
+def test_planted_leaks_are_found_in_real_data_and_clean_data_is_quiet(
+    shared_data: Path, tmp_path: Path, name: str, format: str, options: dict
+) -> None:
+    data = tmp_path / "data"
+    import_dataset(shared_data / name, data, format, ImportOptions(**options))
+    dataset = load_dataset(data)
+    frame = build_manifest(dataset, DataParams(), SplitParams(), jobs=1)
+    clean = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())[0]
+    assert [f for f in clean if f.severity == "error" or "duplicate" in f.expectation] == []
+
+    split_of = dict(zip(frame["key"], frame["split"], strict=True))
+    keys = list(np.random.default_rng(7).choice(frame["key"], len(CHANGES) + 1, replace=False))
+    planted = plant(data, keys, split_of)
+    found = check_data(data)
+    pairs = {frozenset((f.file, f.other)) for f in found if f.expectation == "near_duplicates"}
+    assert {frozenset((new, old)) for new, (old, change) in planted.items() if change != "copy"} <= pairs
+    assert all(pair & planted.keys() for pair in pairs)  # frames beside a planted one resemble it as well
+    exact = {f.file for f in found if f.expectation == "no_copies_across_splits" and f.severity == "error"}
+    (copied,) = [{new, old} for new, (old, change) in planted.items() if change == "copy"]
+    assert exact == copied
+
+    lines = (data / "samples.csv").read_text().replace(",,", ",patient-1,", 3).splitlines()
+    spread = {line.rsplit(",", 1)[1] for line in lines[1:4]}
+    if len(spread) == 1:
+        lines[1] = lines[1].rsplit(",", 1)[0] + (",test" if spread == {"train"} else ",train")
+    (data / "samples.csv").write_text("\n".join(lines) + "\n")
+    (leak,) = [f for f in check_data(data) if "groups" in f.expectation]
+    assert (leak.severity, leak.found) == ("error", "group patient-1 is in train and test, as samples.csv says")
