@@ -26,6 +26,13 @@ def register(app: typer.Typer) -> None:
     add(data, PANEL, "export", data_export, "segpipe data export ../nuclei-coco --format coco --split train,val")
     add(data, PANEL, "demo", data_demo, "segpipe data demo && dvc repro")
     add(data, PANEL, "stats", data_stats, "segpipe data stats --open\nsegpipe data stats --json")
+    add(
+        data,
+        PANEL,
+        "suspects",
+        data_suspects,
+        "segpipe data suspects --open\nsegpipe data suspects --candidate unet --limit 100",
+    )
     app.add_typer(data, name="data", rich_help_panel=PANEL)
 
 
@@ -71,5 +78,33 @@ def data_stats(
         return
     page = write_stats_page(root, out or root / "reports" / "data.html")
     typer.echo(page)
+    if open_it:
+        typer.launch(page.resolve().as_uri())
+
+
+def data_suspects(
+    candidate: Annotated[
+        str | None, typer.Option("--candidate", help="Whose model judges; by default the winner's, or the only one.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many suspects the page shows.")] = 50,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the page goes; by default reports/suspects.html.")
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    json: Json = False,
+) -> None:
+    """Suspected label errors: images of val and test on which the model is sure of another class than the label.
+
+    Writes a page to go through by keyboard, and beside it a table (.csv) of all suspects.
+    """
+    from segpipe.evaluation.suspects_page import write_suspects
+
+    root = workspace_root()
+    page = out or root / "reports" / "suspects.html"
+    made = write_suspects(root, candidate, limit, page)
+    if json:
+        print_json(made.model_dump(mode="json"))
+    else:
+        typer.echo(page)
     if open_it:
         typer.launch(page.resolve().as_uri())
