@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from segpipe.errors import ConfigError
 from segpipe.files import read_bytes
@@ -42,14 +42,27 @@ class DataParams(Section):
 
 
 class SplitParams(Section):
-    """How images without a given split are dealt out: by a hash of content (or group), so that adding images moves none."""
+    """How images without a given split are dealt out."""
 
+    method: Literal["hash", "stratified", "ranges"] = "hash"
+    """hash: by content (or group), adding images moves none; stratified: also equal shares of the images with rare classes;
+    ranges: contiguous blocks of each group, for the slices of a stack and the frames of a video."""
     val: float = Field(0.15, gt=0, lt=1)
     """Share of the images that choose the checkpoint and the winner."""
     test: float = Field(0.20, gt=0, lt=1)
     """Share of the images that judge the winner, and nothing else."""
     seed: int = 0
     """Another seed deals the images out anew."""
+    gap: int = Field(0, ge=0)
+    """For ranges: how many images before each block are left out, because they are too like those in it."""
+    folds: int | None = Field(None, ge=2, le=100)
+    """Into how many folds the images are dealt out besides (column `fold` of artifacts/splits.parquet); null: none."""
+
+    @model_validator(mode="after")
+    def _gap_between_ranges(self) -> SplitParams:
+        if self.gap and self.method != "ranges":
+            raise ValueError(f"a gap lies between ranges, and the method is {self.method}")
+        return self
 
     @field_validator("test")
     @classmethod
