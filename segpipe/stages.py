@@ -205,7 +205,7 @@ def prepare(root: Path) -> None:
     shutil.rmtree(paths.shards, ignore_errors=True)
     staging.rename(paths.shards)
     with atomic_path(paths.splits) as target:
-        usable[["key", "path", "mask_path", "group", "split"]].to_parquet(target, index=False)
+        usable[["key", "path", "mask_path", "group", "split", "fold"]].to_parquet(target, index=False)
     size = sum(p.stat().st_size for p in paths.shards.iterdir()) / 1e6
     say(f"prepare: {len(usable)} of {len(frame)} images in shards of {size:,.0f} MB")
 

@@ -29,7 +29,7 @@ from segpipe.samples import ClassTable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_MEASURED = [name for name in COLUMNS if name not in (*HASHES, "key", "group", "split", "split_given", "error")]
+_MEASURED = [name for name in COLUMNS if name not in (*HASHES, "key", "group", "split", "split_given", "fold", "error")]
 _DECODERS = ("numpy", "scipy", "pillow", "imagehash", "tifffile", "imagecodecs", "nibabel")
 _MAX_BYTES = 1 << 32
 _DIGEST = 64

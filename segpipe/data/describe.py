@@ -38,7 +38,7 @@ COLUMNS = {
     "mean": list[float], "std": list[float], "low": list[float], "high": list[float], "sharpness": float,
     "class_pixels": list[int], "ignored_pixels": int, "unknown_values": str, "smallest_component": int,
     "n_instances": int, "instance_areas": list[int],
-    "group": str, "split": str, "split_given": bool, "notes": list[str], "error": str,
+    "group": str, "split": str, "split_given": bool, "fold": int, "notes": list[str], "error": str,
 }  # fmt: skip
 """The columns of a manifest (`segpipe.data.manifest` tells what they mean)."""
 

@@ -2,7 +2,8 @@
 
 | column | |
 |---|---|
-| key, group, split, split_given | who it is and where it belongs; `split_given`: samples.csv said so |
+| key, group, split, split_given | who it is and where it belongs; `split_given`: samples.csv said so; no split: in a gap between ranges |
+| fold | 0 .. k - 1, where folds are wanted |
 | path, mask_path, instances_path | relative to data/ |
 | sha256, mask_sha256, instances_sha256 | of the files' bytes |
 | phash | perceptual hash (DCT) of the image or of a volume's middle slice, 16 hexadecimal digits |
@@ -33,7 +34,7 @@ from segpipe.data.cache import describe_unless_known, open_cache
 from segpipe.data.dataset import Dataset, Item
 from segpipe.data.describe import Row, describe_orphan
 from segpipe.data.fingerprint import Fingerprint, Range, intensities, make_fingerprint
-from segpipe.data.splits import assign_split
+from segpipe.data.splits import assign_folds, assign_splits
 from segpipe.data.table import read_manifest, to_frame, usable, write_manifest
 from segpipe.data.workers import share
 from segpipe.progress import track
@@ -51,9 +52,10 @@ def build_manifest(
 ) -> pd.DataFrame:
     """Describe every file, in key order. A bad file is a row with `error`; nothing is raised for it.
 
-    A row's split is the given one, else by hash of its group, else by hash of its image file. `jobs` processes (one a core)
-    share the work where it takes longer than a second; each holds one image at a time. `cache` is a folder in which rows are
-    remembered: files that did not change since are not decoded, and what was read before an interruption is not lost.
+    A row's split is the given one, or drawn as `split` says; of a group that is cut into ranges, each part is a group of its own.
+    `jobs` processes (one a core) share the work where it takes longer than a second; each holds one image at a time. `cache` is a
+    folder in which rows are remembered: files that did not change since are not decoded, and what was read before an interruption
+    is not lost.
     """
     rows: list[Row | None]
     with open_cache(cache, dataset, limits) as known:
@@ -70,8 +72,10 @@ def build_manifest(
     filled = [row for row in rows if row is not None] + [
         describe_orphan(path, dataset.root) for path in dataset.orphans
     ]
-    for row in filled:
-        row["split"] = row["split"] or assign_split(row["group"] or row["sha256"] or row["key"], split)
+    for row, part, fold in zip(filled, assign_splits(filled, split), assign_folds(filled, split), strict=True):
+        if split.method == "ranges" and row["group"] and not row["split_given"]:
+            row["group"] = f"{row['group']} ({part or 'gap'})"  # what stands in two splits is no group
+        row["split"], row["fold"] = part, fold
     return to_frame(sorted(filled, key=lambda row: (row["key"], row["path"])))
 
 

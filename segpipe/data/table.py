@@ -44,10 +44,12 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
 
 def usable(frame: pd.DataFrame) -> pd.Series:
-    """True for rows that can be trained on: readable, with a mask of the image's size."""
+    """True for rows that can be trained on: readable, with a mask of the image's size, and in a split."""
     sizes = (frame["height"] == frame["mask_height"]) & (frame["width"] == frame["mask_width"])
     depths = (frame["depth"].fillna(0) == frame["mask_depth"].fillna(0)).fillna(False)
-    return (frame["error"].isna() & frame["mask_path"].notna() & sizes.fillna(False) & depths).astype(bool)
+    return (
+        frame["error"].isna() & frame["mask_path"].notna() & frame["split"].notna() & sizes.fillna(False) & depths
+    ).astype(bool)
 
 
 def schema_of(columns: Iterable[str]) -> pa.Schema:
