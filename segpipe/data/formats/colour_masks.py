@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.formats.pairs import describe_pairs, find_pairs, first_masks, mask_kind
+from segpipe.data.formats.pairs import find_pairs, recognise_pairs
 from segpipe.data.formats.palettes import PALETTE_FILES, Palette, find_palette, read_palette
 from segpipe.data.formats.source import Drawing, ReadOptions, Source
 from segpipe.data.images import read_image
@@ -26,8 +26,8 @@ _LISTED = 12
 
 def recognise_colour_masks(source: Path) -> str | None:
     """Why `source` is of this layout: folders of images and of masks in colours; None where it is not."""
-    masks = first_masks(source)
-    return f"{describe_pairs(source)} in colours" if masks and mask_kind(masks) == "colours" else None
+    found = recognise_pairs(source, "colours")
+    return f"{found} in colours" if found else None
 
 
 def read_colour_masks(source: Path, options: ReadOptions) -> Source:

@@ -14,7 +14,7 @@ import numpy as np
 
 from segpipe.config import DataParams
 from segpipe.data.formats.colour_masks import check_size
-from segpipe.data.formats.pairs import describe_pairs, find_pairs, first_masks, mask_kind
+from segpipe.data.formats.pairs import find_pairs, recognise_pairs
 from segpipe.data.formats.source import Drawing, ReadOptions, Source
 from segpipe.data.images import read_mask
 from segpipe.samples import ClassTable
@@ -25,8 +25,8 @@ OBJECTS = ClassTable.from_names(["background", "object"])
 
 def recognise_label_maps(source: Path) -> str | None:
     """Why `source` is of this layout: folders of images and of masks with numbers of objects; None where it is not."""
-    masks = first_masks(source)
-    return f"{describe_pairs(source)} of object numbers" if masks and mask_kind(masks) == "objects" else None
+    found = recognise_pairs(source, "objects")
+    return f"{found} of object numbers" if found else None
 
 
 def read_label_maps(source: Path, options: ReadOptions) -> Source:

@@ -4,6 +4,7 @@
 SRC/images/a.png        SRC/masks/a.png         also a_mask.png and the like, and at any depth
 SRC/train/images/...    SRC/train/masks/...     and so for val and test
 SRC/images/train/...    SRC/masks/train/...
+SRC/instances/a.png     SRC/dataset.yaml        SRC/samples.csv                 if there are any, as in the canonical layout
 ```
 """
 
@@ -15,6 +16,7 @@ from typing import Literal
 
 from segpipe.config import DataParams
 from segpipe.data.classes import are_objects, read_values
+from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, read_classes, read_samples
 from segpipe.data.formats.source import RawItem, ReadOptions, Source, files_below
 from segpipe.data.images import is_image_file, read_image, read_mask, stem_of
 from segpipe.errors import ConfigError, DataError
@@ -42,7 +44,8 @@ MaskKind = Literal["classes", "objects", "colours"]
 def find_pairs(source: Path, options: ReadOptions) -> Source:
     """The images of a source, each with its mask file where there is one.
 
-    Raises DataError where there is no folder of images or none of masks, ConfigError where a folder that the user names is none.
+    Raises DataError where there is no folder of images or none of masks, and for a dataset.yaml or samples.csv that does not fit;
+    ConfigError where a folder that the user names is none.
     """
     parts = _parts(source, options)
     found = Source([])
@@ -54,7 +57,29 @@ def find_pairs(source: Path, options: ReadOptions) -> Source:
     nested = {item.name: _nested_split(item, parts) for item in found.items if item.split is None}
     if nested and all(nested.values()):
         found.items = [replace(item, split=item.split or nested[item.name]) for item in found.items]
+    _read_tables(source, found)
     return found
+
+
+def _read_tables(source: Path, found: Source) -> None:
+    """What dataset.yaml and samples.csv of the canonical layout say."""
+    if (source / CLASSES_FILE).exists():
+        found.classes, found.classes_from = read_classes(source / CLASSES_FILE), CLASSES_FILE
+    if _has_keys(source / SAMPLES_FILE):
+        rows = read_samples(source / SAMPLES_FILE, {stem_of(item.image) for item in found.items})
+        given = [rows.get(stem_of(item.image), (None, None)) for item in found.items]
+        found.items = [
+            replace(item, group=group, split=split or item.split)
+            for item, (group, split) in zip(found.items, given, strict=True)
+        ]
+
+
+def _has_keys(path: Path) -> bool:
+    """Whether a table is the canonical layout's, and not just called like it."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return "key" in stream.readline(4096).decode("utf-8-sig", "replace").strip().split(",")
 
 
 def recognise_named(source: Path, options: ReadOptions) -> tuple[str, str] | None:
@@ -110,8 +135,11 @@ def _in_colours(mask: Path, limits: DataParams) -> bool:
     return False
 
 
-def describe_pairs(source: Path) -> str:
-    """The folders that `find_pairs` found, in words."""
+def recognise_pairs(source: Path, kind: MaskKind) -> str | None:
+    """The folders of images and masks of a source whose masks are of this kind, in words; None where there are none such."""
+    masks = first_masks(source)
+    if not masks or kind != ("classes" if (source / CLASSES_FILE).exists() else mask_kind(masks)):
+        return None
     return ", ".join(find_pairs(source, ReadOptions()).notes)
 
 
@@ -165,9 +193,10 @@ def _named(source: Path, name: str | None, option: str) -> Path | None:
 
 
 def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """The first subfolder of one of these names, whatever its case."""
+    """The first subfolder of one of these names, whatever its case, with image files in it; else the first of these names."""
     there = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
-    return next((there[name] for name in names if name in there), None)
+    named = [there[name] for name in names if name in there]
+    return next((path for path in named if any(map(is_image_file, files_below(path)))), next(iter(named), None))
 
 
 def _pair(found: Source, source: Path, images: Path, masks: Path, split: str | None, suffix: str | None) -> None:

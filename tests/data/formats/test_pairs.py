@@ -35,6 +35,14 @@ def test_what_is_found_by_name(source: Path, data: Path, image: str, mask: str, 
     np.testing.assert_array_equal(mask_of(items(data)["a"]), MASK)
 
 
+def test_a_folder_of_the_right_name_without_images_is_passed_over(source: Path, data: Path) -> None:
+    photo(source / "images" / "a.png")
+    (source / "labels").mkdir()
+    (source / "labels" / "a.txt").write_text("of something else")
+    save(source / "gt" / "a.png", MASK)
+    assert "images/ with gt/" in bring(source, data).notes
+
+
 def test_folders_of_other_names_inside_and_outside(source: Path, data: Path, tmp_path: Path) -> None:
     photo(source / "scans" / "a_7.png")
     save(tmp_path / "elsewhere" / "drawn" / "a_7_L.png", MASK)

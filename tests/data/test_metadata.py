@@ -1,0 +1,89 @@
+"""Tables about images: found, matched, carried to samples.csv."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segpipe.data.dataset import load_dataset
+from segpipe.data.importer import ImportOptions, ImportReport, import_dataset
+from segpipe.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A source of three images, in two folders."""
+    for name in ("x/a", "x/b", "y/a"):
+        for folder in ("images", "masks"):
+            path = tmp_path / "source" / folder / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.resize(np.array([0, 1], np.uint8), (4, 5))).save(path)
+    return tmp_path / "source"
+
+
+def bring(source: Path, **options: object) -> tuple[ImportReport, list[dict[str, str]]]:
+    """The report, and the rows of samples.csv."""
+    report = import_dataset(source, source.parent / "data", "folder", ImportOptions.model_validate(options))
+    path = source.parent / "data" / "samples.csv"
+    return report, list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+
+
+@pytest.mark.parametrize("named", ["images/{}", "images/{}.png", "images/{}.PNG"])
+def test_columns_are_carried(source: Path, named: str) -> None:
+    lines = [f"{named.format(name)},{index},stain {index % 2}" for index, name in enumerate(("x/a", "y/a"))]
+    (source / "images.csv").write_text("file,number,stain\n" + "\n".join(lines))
+    report, rows = bring(source)
+    assert "images.csv: number, stain for 2 of 3 images" in report.notes
+    assert {row["key"]: (row["number"], row["stain"]) for row in rows} == {
+        "x-a": ("0", "stain 0"), "y-a": ("1", "stain 1"), "b": ("", "")
+    }  # fmt: skip
+    assert len(load_dataset(source.parent / "data").items) == 3
+
+
+def test_a_table_that_is_named(source: Path, tmp_path: Path) -> None:
+    (source / "images.csv").write_text("key,colour\nb,red\n")
+    table = tmp_path / "far.csv"
+    table.write_text("id,site,split\nb,Bern,train\nelsewhere,Basel,test\n", encoding="utf-8-sig")
+    report, rows = bring(source, table=table)
+    assert [(row["key"], row["site"], row["split"]) for row in rows] == [
+        ("b", "Bern", ""),
+        ("x-a", "", ""),
+        ("y-a", "", ""),
+    ]
+    assert "far.csv: site for 1 of 3 images" in report.notes
+    table.write_text("site\nBern\n")
+    with pytest.raises(ConfigError, match=r"far\.csv: no column names the images \(found site"):
+        bring(source, table=table, replace=True)
+    table.write_bytes(b"id,\xff\n")
+    with pytest.raises(DataError, match="UTF-8"):
+        bring(source, table=table, replace=True)
+
+
+def test_a_table_that_lies_there_by_chance_stops_nothing(source: Path) -> None:
+    (source / "images.csv").write_bytes(b"\xff\xfe\x00")
+    (source / "samples.csv").write_text("who,when\nme,today\n")
+    report, rows = bring(source)
+    assert rows == []
+    assert [Path(name).name for name, _ in report.skipped] == ["images.csv"]
+
+
+def test_further_columns_survive_a_second_import(source: Path, tmp_path: Path) -> None:
+    (source / "images.csv").write_text("name,stain\nb,violet\n")
+    bring(source, group="images/(.)/")
+    second = tmp_path / "again" / "data"
+    import_dataset(source.parent / "data", second, "auto", ImportOptions())
+    assert (second / "samples.csv").read_text() == (source.parent / "data" / "samples.csv").read_text()
+
+
+def test_modalities_of_nuclei(shared_data: Path, tmp_path: Path) -> None:
+    options = ImportOptions.model_validate({"classes": ["nucleus"]})
+    import_dataset(shared_data / "nuclei", tmp_path / "data", "label-maps", options)
+    with (tmp_path / "data" / "samples.csv").open() as stream:
+        modalities = [row["modality"] for row in csv.DictReader(stream)]
+    assert {name: modalities.count(name) for name in set(modalities)} == {
+        "fluorescence": 155, "histology_purple_on_white": 28, "histology_purple": 26, "brightfield_gray": 2
+    }  # fmt: skip
