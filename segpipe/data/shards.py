@@ -10,7 +10,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ _SCHEMA = pa.schema(
         pa.field("class_pixels", pa.list_(pa.int64()), nullable=False),
     ]
 )
+_KEPT = 1 << 14
+"""So many samples are remembered once they were asked for. They are views, about 2 kB each, and to find one anew takes longer than
+to copy a small crop."""
+
 _DTYPES = {"uint8": "<u1", "uint16": "<u2", "float32": "<f4"}
 
 
@@ -77,20 +81,15 @@ class ShardReader:
             raise MissingError(f"no shards of split {split}", where=folder, fix="`segpipe prepare` writes them")
         self._files = [_open(path) for path in self._paths]
         self._starts = np.cumsum([0] + [f.num_record_batches for f in self._files]).tolist()
+        self._sample = lru_cache(_KEPT)(self._read)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def __getitem__(self, index: int) -> Sample:
-        batch = self._batch(index)
-        key, group, depth, height, width, channels, dtype, spacing = (
-            batch.column(n)[0].as_py() for n in _SCHEMA.names[:8]
-        )
-        shape = (height, width) if depth is None else (depth, height, width)
-        image = _view(batch, "image", _DTYPES[dtype], (*shape, channels))
-        assert image is not None
-        labels, instances = _view(batch, "labels", "<u1", shape), _view(batch, "instances", "<u2", shape)
-        return Sample(key, image, labels, instances, group, None if spacing is None else tuple(spacing))
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        return self._sample(index % len(self))
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
@@ -105,10 +104,18 @@ class ShardReader:
         """Pixels of each class in each sample, shape (n, n_classes); ignored pixels are in none."""
         return np.array([self._batch(i).column("class_pixels")[0].as_py() for i in range(len(self))], np.int64)
 
+    def _read(self, index: int) -> Sample:
+        batch = self._batch(index)
+        key, group, depth, height, width, channels, dtype, spacing = (
+            batch.column(n)[0].as_py() for n in _SCHEMA.names[:8]
+        )
+        shape = (height, width) if depth is None else (depth, height, width)
+        image = _view(batch, "image", _DTYPES[dtype], (*shape, channels))
+        assert image is not None
+        labels, instances = _view(batch, "labels", "<u1", shape), _view(batch, "instances", "<u2", shape)
+        return Sample(key, image, labels, instances, group, None if spacing is None else tuple(spacing))
+
     def _batch(self, index: int) -> pa.RecordBatch:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"sample {index} of {len(self)}")
-        index %= len(self)
         shard = bisect_right(self._starts, index) - 1
         return self._files[shard].get_batch(index - self._starts[shard])
 
