@@ -20,6 +20,7 @@ from segpipe.evaluation.scores import ImageScore, Scores, read_scores, write_sco
 from segpipe.evaluation.statistics import interval
 from segpipe.files import write_json, write_text
 from segpipe.metrics import MAIN_METRIC, Counts, confusion, macro, metric, micro, scores
+from segpipe.metrics.surface import boundary_tallies
 from segpipe.progress import track
 
 if TYPE_CHECKING:
@@ -34,11 +35,14 @@ _TABLED = (
     "dice.dataset.macro",
     "dice.image.macro",
     "dice.class.",
-    "accuracy.pixel",
+    "dice.image.class.",
+    "accuracy.",
+    "mcc.dataset.",
     "precision.dataset.macro",
     "recall.dataset.macro",
 )
-"""What metrics.json holds. The rest follows from per_image.parquet; micro Dice, precision and recall are all the pixel accuracy."""
+"""What metrics.json holds, besides boundary IoU and without what counts absence as success (`empty1`). The rest follows from
+per_image.parquet; micro Dice, precision and recall are all the pixel accuracy."""
 
 
 def evaluate_candidate(
@@ -70,7 +74,7 @@ def evaluate_candidate(
 
 
 def score_images(segmenter: Segmenter, reader: ShardReader, label: str) -> Iterator[ImageScore]:
-    """The confusion matrix of each image of a split, in order, showing progress under `label`."""
+    """The counts of each image of a split, in order, showing progress under `label`."""
     n_classes = len(segmenter.spec.classes)
     for sample in track((reader[i] for i in range(len(reader))), label, len(reader)):
         if sample.labels is None:
@@ -79,9 +83,10 @@ def score_images(segmenter: Segmenter, reader: ShardReader, label: str) -> Itera
                 where=sample.key,
                 fix="label it, or take it out of the split",
             )
-        counts = confusion(sample.labels, segmenter.predict(sample.image).class_ids, n_classes)
+        found = segmenter.predict(sample.image).class_ids
         height, width = sample.labels.shape
-        yield ImageScore(sample.key, sample.group, height, width, counts)
+        counts, bands = (count(sample.labels, found, n_classes) for count in (confusion, boundary_tallies))
+        yield ImageScore(sample.key, sample.group, height, width, counts, bands)
 
 
 def metrics_table(found: Scores, split: str, params: EvaluateParams, val_score: float | None) -> dict[str, Any]:
@@ -90,10 +95,10 @@ def metrics_table(found: Scores, split: str, params: EvaluateParams, val_score: 
     A score that does not exist (a class that is in no image) has no key. `interval` holds the bounds of the main metric, at
     the confidence that params.yaml asks for.
     """
-    values = {k: v for k, v in scores(found.tally, found.classes).items() if k.startswith(_TABLED) and v is not None}
+    values = {k: v for k, v in scores(found.tally, found.classes).items() if _is_tabled(k) and v is not None}
     table: dict[str, Any] = {"images": len(found.keys), "pixels": int(found.confusion.sum())}
-    for key, value in values.items():
-        _put(table, key.split(".", 2), round(value, 6))
+    for name, value in (values | found.boundary_iou()).items():
+        _put(table, _path(name), round(value, 6))
     sure = interval(metric(MAIN_METRIC, found.classes), found.tally, found.groups, params.resamples, params.confidence)
     if not np.isnan(sure.low):
         _put(table, ["interval", *MAIN_METRIC.split(".", 2)], {"low": round(sure.low, 6), "high": round(sure.high, 6)})
@@ -101,6 +106,16 @@ def metrics_table(found: Scores, split: str, params: EvaluateParams, val_score: 
     if val_score is not None:
         _put(out, ["val", *MAIN_METRIC.split(".", 2)], round(val_score, 6))
     return out
+
+
+def _is_tabled(name: str) -> bool:
+    parts = name.split(".")
+    return name.startswith(_TABLED) and not (parts[1] == "image" and parts[2].endswith("_empty1"))
+
+
+def _path(name: str) -> list[str]:
+    """The parts of a metric's name. That of a class comes last and may hold dots."""
+    return name.split(".", 3 if name.split(".")[1:3] == ["image", "class"] else 2)
 
 
 def _put(table: dict[str, Any], path: list[str], value: Any) -> None:

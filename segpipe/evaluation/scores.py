@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,17 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class ImageScore:
-    """One image's confusion matrix, (n_classes, n_classes), with its key, group and size."""
+    """One image's confusion matrix, (n_classes, n_classes), with its key, group and size.
+
+    boundary: (3, n_classes), the pixels along contours (`segpipe.metrics.surface.boundary_tallies`); None where not counted.
+    """
 
     key: str
     group: str | None
     height: int
     width: int
     confusion: Counts
+    boundary: Counts | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Scores:
     """A model's counts on a split.
 
     tally: (images, 3, n_classes), see `segpipe.metrics`. confusion: (n_classes, n_classes), summed over images.
-    lineage: hashes that the model's segmenter.json carries.
+    lineage: hashes that the model's segmenter.json carries. boundary: (images, 3, n_classes), as `tally`, of the pixels along
+    contours; None where an image's were not counted.
     """
 
     candidate: str
@@ -44,26 +49,39 @@ class Scores:
     tally: Counts
     confusion: Counts
     lineage: dict[str, str] = field(default_factory=dict)
+    boundary: Counts | None = None
 
     @classmethod
     def collect(
         cls, candidate: str, classes: list[str], lineage: dict[str, str], images: Iterable[ImageScore]
     ) -> Scores:
         """Reduce a stream of images; their confusion matrices are not kept."""
-        keys, groups, tally = [], [], []
+        keys, groups, tally, boundary = [], [], [], []
         total = np.zeros((len(classes), len(classes)), np.int64)
         for image in images:
             keys.append(image.key)
             groups.append(image.group)
             tally.append(tallies(image.confusion))
+            boundary += [] if image.boundary is None else [image.boundary]
             total += image.confusion
-        stacked = np.array(tally, np.int64).reshape(-1, 3, len(classes))
-        return cls(candidate, classes, keys, groups, stacked, total, lineage)
+        stacked, bands = (np.array(rows, np.int64).reshape(-1, 3, len(classes)) for rows in (tally, boundary))
+        return cls(
+            candidate, classes, keys, groups, stacked, total, lineage, bands if len(bands) == len(keys) else None
+        )
 
     def value(self, name: str) -> float | None:
         """The score of this name, or None where it does not exist."""
         value = metric(name, self.classes).value(self.tally)
         return None if np.isnan(value) else value
+
+    def boundary_iou(self) -> dict[str, float]:
+        """Boundary IoU by name, `boundary_iou.LEVEL.macro` and `boundary_iou.class.NAME`, as IoU is named; without those
+        that do not exist, and empty where the pixels along contours were not counted."""
+        if self.boundary is None:
+            return {}
+        names = ["dataset.macro", "image.macro", *(f"class.{name}" for name in self.classes)]
+        values = {f"boundary_iou.{n}": metric(f"iou.{n}", self.classes).value(self.boundary) for n in names}
+        return {name: value for name, value in values.items() if not np.isnan(value)}
 
     def of_images(self, name: str) -> Values:
         """The score of this name on each image alone, (images,), NaN where it does not exist."""
@@ -81,9 +99,8 @@ class Scores:
         place = {key: i for i, key in enumerate(other.keys)}
         order = np.array([place[key] for key in self.keys], np.intp)
         groups = [other.groups[i] for i in order]
-        return Scores(
-            other.candidate, other.classes, list(self.keys), groups, other.tally[order], other.confusion, other.lineage
-        )
+        boundary = None if other.boundary is None else other.boundary[order]
+        return replace(other, keys=list(self.keys), groups=groups, tally=other.tally[order], boundary=boundary)
 
 
 def write_scores(
@@ -91,7 +108,8 @@ def write_scores(
 ) -> None:
     """Write per_image.parquet, a row an image; only a few images are held at a time. The same scores give the same bytes.
 
-    Columns: key, group, height, width, confusion (flattened, row = truth), iou_macro and accuracy (null where nothing counts).
+    Columns: key, group, height, width, confusion (flattened, row = truth), boundary (flattened, null where not counted),
+    iou_macro and accuracy (null where nothing counts).
     Candidate, class names and lineage stand in the file's metadata.
     """
     import pyarrow as pa
@@ -102,7 +120,7 @@ def write_scores(
         [
             pa.field("key", pa.string(), nullable=False), pa.field("group", pa.string()),
             pa.field("height", pa.int32()), pa.field("width", pa.int32()),
-            pa.field("confusion", pa.list_(pa.int64())),
+            pa.field("confusion", pa.list_(pa.int64())), pa.field("boundary", pa.list_(pa.int64())),
             pa.field("iou_macro", pa.float64()), pa.field("accuracy", pa.float64()),
         ],
         metadata={"segpipe": json.dumps(about, sort_keys=True)},
@@ -123,7 +141,7 @@ def _to_batch(images: list[ImageScore], schema: object) -> object:
     tally = [tallies(i.confusion) for i in images]
     columns = [
         [i.key for i in images], [i.group for i in images], [i.height for i in images], [i.width for i in images],
-        [i.confusion.ravel() for i in images],
+        [i.confusion.ravel() for i in images], [None if i.boundary is None else i.boundary.ravel() for i in images],
         [_known(macro("iou", t)) for t in tally], [_known(micro("recall", t)) for t in tally],
     ]  # fmt: skip
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)  # type: ignore[call-overload]
@@ -151,7 +169,9 @@ def read_scores(path: Path) -> Scores:
         for batch in file.iter_batches(_BATCH):
             for row in batch.to_pylist():
                 counts = np.array(row["confusion"], np.int64).reshape(n, n)
-                yield ImageScore(row["key"], row["group"], row["height"], row["width"], counts)
+                band = row.get("boundary")  # files of earlier versions have none
+                bands = None if band is None else np.array(band, np.int64).reshape(3, n)
+                yield ImageScore(row["key"], row["group"], row["height"], row["width"], counts, bands)
 
     return Scores.collect(about["candidate"], about["classes"], about["lineage"], images())
 

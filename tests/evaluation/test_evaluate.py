@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from segpipe.config import EvaluateParams
@@ -21,6 +23,7 @@ from segpipe.files import sha256_tree
 from segpipe.metrics import confusion
 from segpipe.samples import IGNORE, ClassTable, Sample
 from tests.evaluation.conftest import CLASSES, make_samples, make_segmenter
+from tests.metrics_oracles import plain_contour
 
 QUICK = EvaluateParams(gallery=2, resamples=200)
 
@@ -52,6 +55,44 @@ def test_metrics_json_is_numbers_and_agrees_with_scikit_learn(evaluated: Path, r
     assert leaves and all(isinstance(v, int | float) for v in leaves)
 
 
+def test_metrics_json_holds_boundaries_and_averages_by_name(evaluated: Path, reader: ShardReader) -> None:
+    """Boundary IoU against every pixel's neighbours; absence is nowhere counted as success."""
+    segmenter = make_segmenter(0.1)
+    shared, either = np.zeros(3), np.zeros(3)
+    for sample in reader:
+        said = np.where(sample.labels == IGNORE, IGNORE, segmenter.predict(sample.image).class_ids)
+        for k in range(3):
+            there, found = (plain_contour(m == k, 1) for m in (sample.labels, said))
+            shared[k] += np.count_nonzero(there & found)
+            either[k] += np.count_nonzero(there | found)
+    test = json.loads((evaluated / "metrics.json").read_text())["test"]
+    bands = test["boundary_iou"]
+    np.testing.assert_allclose([bands["class"][name] for name in CLASSES.names], shared / either, atol=1e-6)
+    assert bands["dataset"]["macro"] == pytest.approx((shared / either).mean(), abs=1e-6)
+    assert 0 < bands["image"]["macro"] < 1
+    assert test["iou"]["image"]["class"]["cell"] < 1 and test["mcc"]["dataset"]["multiclass"] > 0.5
+    assert "empty1" not in json.dumps(test)
+
+
+def test_a_class_may_have_dots_in_its_name(tmp_path: Path) -> None:
+    classes = ClassTable.from_names(["back.ground", "cell.a_empty1", "image.class.x"])
+    write_shards(tmp_path, "test", make_samples(4), 3)
+    reader = ShardReader(tmp_path, "test")
+    evaluate_candidate(make_segmenter(0.1, classes=classes), reader, tmp_path / "x", QUICK, "unet")
+    iou = json.loads((tmp_path / "x" / "metrics.json").read_text())["test"]["iou"]
+    assert list(iou["class"]) == list(iou["image"]["class"]) == classes.names
+
+
+def test_a_table_of_an_earlier_version_has_no_boundaries(tmp_path: Path) -> None:
+    rows = [replace(row, boundary=None) for row in score_images(make_segmenter(0.2), make_samples_reader(3), "x")]
+    write_scores(tmp_path / "p.parquet", "unet", CLASSES.names, {}, rows)
+    table = pq.read_table(tmp_path / "p.parquet")
+    pq.write_table(table.drop_columns(["boundary"]), tmp_path / "old.parquet")
+    for name in ("p", "old"):
+        found = read_scores(tmp_path / f"{name}.parquet")
+        assert found.boundary is None and found.boundary_iou() == {} and len(found.keys) == 3
+
+
 def _leaves(node: object) -> list[object]:
     return [x for v in node.values() for x in _leaves(v)] if isinstance(node, dict) else [node]
 
@@ -67,6 +108,7 @@ def test_scores_survive_their_file(evaluated: Path, reader: ShardReader) -> None
     back = read_scores(evaluated / "per_image.parquet")
     np.testing.assert_array_equal(back.tally, straight.tally)
     np.testing.assert_array_equal(back.confusion, straight.confusion)
+    np.testing.assert_array_equal(back.boundary, straight.boundary)
     assert (back.keys, back.groups, back.classes, back.lineage) == (
         straight.keys,
         straight.groups,
@@ -94,6 +136,7 @@ def test_aligned_by_key() -> None:
     one = Scores.collect("a", CLASSES.names, {}, rows)
     other = Scores.collect("b", CLASSES.names, {}, rows[::-1])
     np.testing.assert_array_equal(one.aligned(other).tally, one.tally)
+    np.testing.assert_array_equal(one.aligned(other).boundary, one.boundary)
     with pytest.raises(DataError, match="different images"):
         one.aligned(Scores.collect("b", CLASSES.names, {}, rows[1:]))
 
