@@ -14,6 +14,8 @@ from segpipe.data.drawing import Picture
 from segpipe.data.images import encode_png
 
 _HERE = Path(__file__).parent / "templates"
+TOKENS = _HERE / "tokens.css"
+"""Colours and letters of all pages, the report's too."""
 
 
 def render(template: Path, **context: Any) -> str:

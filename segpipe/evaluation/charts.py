@@ -1,53 +1,20 @@
-"""What the report's SVG charts are drawn from: axes with round ticks, curves of training, the cells of a heat map."""
+"""What the report's SVG charts are drawn from: curves of training, the cells of a heat map."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from segpipe.data.axes import Axis, axis
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
 from segpipe.metrics import Counts
 
 _MOST_POINTS = 160
 """Points of a drawn curve; a longer one is thinned."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Values `low` to `high` on pixels `start` to `end`."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        """The pixel of a value, kept on the axis."""
-        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start), 2)
-
-    @property
-    def ticks(self) -> list[float]:
-        """About four round values (Heckbert, "Nice numbers for graph labels", Graphics Gems, 1990)."""
-        raw = (self.high - self.low) / 4
-        power = 10.0 ** math.floor(math.log10(raw))
-        step = next(f * power for f in (1, 2, 5, 10) if f * power >= raw * 0.7)
-        first = math.ceil(self.low / step - 1e-9)
-        return [round(i * step, 10) for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
-
-
-def axis(values: Iterable[float], start: float, end: float, pad: float = 0.08, least: float | None = None) -> Axis:
-    """An axis that holds these values with some room on either side, but not below `least`."""
-    known = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
-    span = max(known) - min(known)
-    room = span * pad if span else max(abs(known[0]) * 0.1, 0.01)
-    low, high = min(known) - room, max(known) + room
-    return Axis(low if least is None else max(low, least), high, start, end)
 
 
 @dataclass(frozen=True)

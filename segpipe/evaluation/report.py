@@ -40,6 +40,8 @@ def write_report(root: Path, selection: Selection, params: Params, fingerprint: 
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    from segpipe.data.pages import TOKENS
+
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -50,7 +52,8 @@ def write_report(root: Path, selection: Selection, params: Params, fingerprint: 
     environment.filters |= {"score": _score, "percent": _percent, "words": describe}
     page = environment.get_template("report.html.j2").render(
         **_context(root, selection, params, fingerprint),
-        css=(TEMPLATES / "report.css").read_text(), js=(TEMPLATES / "report.js").read_text(),
+        css=TOKENS.read_text() + (TEMPLATES / "report.css").read_text(),
+        js=(TEMPLATES / "report.js").read_text(),
     )  # fmt: skip
     write_text(out, page)
 

@@ -10,7 +10,7 @@ After Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty i
 
 Doubtful pixels of one given and one suggested class that touch each other are a region; its mass is the sum of their weights. An
 image's score is the mass of its largest region, in pixels of full certainty: a label error is a thing of one place, while a
-model's own mistakes are scattered.
+model's own mistakes are scattered. Regions of less than `LEAST` are left out.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 BAND = 3
 """Pixels from a boundary between labels, along either axis or both, in which a disagreement does not count."""
+
+LEAST = 8.0
+"""Regions of less mass are noise, and are left out."""
 
 _REGIONS = 8
 """Regions of an image that are listed, the largest first."""
@@ -169,7 +172,7 @@ class Case:
 
 
 def find_suspects(segmenter: Segmenter, readers: Sequence[ShardReader]) -> Iterator[Case]:
-    """The images with any doubt, in their order; one is in memory at a time.
+    """The images with any region of doubt, in their order; one is in memory at a time.
 
     The images of all readers are segmented twice, which is cheaper than keeping the probabilities: once for the thresholds, once
     to compare. They should be images that the model was not trained on.
@@ -185,7 +188,7 @@ def find_suspects(segmenter: Segmenter, readers: Sequence[ShardReader]) -> Itera
         if sample.labels is None:
             continue
         doubts = find_doubts(sample.labels, _probabilities(segmenter, sample), thresholds.values)
-        regions = find_regions(sample.labels, doubts, spec.classes.names)
+        regions = [r for r in find_regions(sample.labels, doubts, spec.classes.names) if r.mass >= LEAST]
         if regions:
             suspect = Suspect(
                 key=sample.key, split=split, group=sample.group, score=regions[0].mass,

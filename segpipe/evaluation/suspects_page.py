@@ -138,7 +138,7 @@ def draw_sheet(case: Case, classes: ClassTable) -> Sheet:
     doubt = np.zeros((size[1], size[0], 4), np.uint8)
     doubt[:, :, :3] = _DOUBT
     seen = resized(weights, cv2.INTER_NEAREST)
-    doubt[:, :, 3] = np.where(seen > 0, 90 + 140 * seen, 0)
+    doubt[:, :, 3] = np.where(seen > 0, 70 + 110 * seen, 0)
     x, y = (region.x - part[1].start) * scale, (region.y - part[0].start) * scale
     corners = (round(x) - 4, round(y) - 4), (round(x + region.width * scale) + 3, round(y + region.height * scale) + 3)
     cv2.rectangle(doubt, *corners, (0, 0, 0, 255), 4)
