@@ -30,7 +30,7 @@ from segpipe.samples import ClassTable
 
 MAX_JSON_BYTES = 1 << 30
 _LISTS = (b'"images"', b'"annotations"', b'"categories"')
-_NAMES = (re.compile(r"instances.*\.json"), re.compile(r"_annotations\.coco\.json"), re.compile(r".*\.json"))
+_NAMES = ("instances*.json", "_annotations.coco.json", "*.json")
 """Where several JSON files lie in a source, those of the first of these patterns that fits any."""
 
 _SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idation)?(?![a-z])")
@@ -91,17 +91,20 @@ def _annotation_files(source: Path) -> list[Path]:
     below = sorted({*source.glob("*.json"), *source.glob("*/*.json")})
     there = [path for path in below if not path.name.startswith(".") and path.is_file()]
     for pattern in _NAMES:
-        fitting = [path for path in there if pattern.fullmatch(path.name) and _looks_like_coco(path)]
+        fitting = [path for path in there if path.match(pattern) and _looks_like_coco(path)]
         if fitting:
             return fitting
     return []
 
 
 def _looks_like_coco(path: Path) -> bool:
+    """By the beginning and the end of a file; captions have no categories, and panoptic files have segments."""
     content = peek(path)
+    lists = [name for name in _LISTS if name in content]
     return (
         content.lstrip()[:1] == b"{"
-        and sum(name in content for name in _LISTS) >= 2
+        and b'"categories"' in lists
+        and len(lists) > 1
         and b'"segments_info"' not in content
     )
 

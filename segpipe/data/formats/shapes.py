@@ -134,7 +134,8 @@ def runs_by_key(keys: npt.NDArray[np.unsignedinteger]) -> dict[int, Counts]:
     runs = {}
     for key, places in zip(found.tolist(), np.split(order, firsts[1:]), strict=True):
         edges = np.stack([starts[places], starts[places] + lengths[places]], axis=1).ravel()
-        runs[key] = np.diff(edges, prepend=0, append=flat.size)
+        counts = np.diff(edges, prepend=0, append=flat.size)
+        runs[key] = counts if counts[-1] else counts[:-1]
     return runs
 
 
