@@ -69,9 +69,9 @@ def identity(row: Mapping[str, Any]) -> str:
     return str(row["group"] or row["sha256"] or row["key"])
 
 
-def natural(key: str) -> list[tuple[int, str]]:
+def natural(key: str) -> list[tuple[str, int]]:
     """A sort key by which frame2 comes before frame10."""
-    return [(int(digits or -1), words) for digits, words in re.findall(r"(\d+)|(\D+)", key)]
+    return [(words, int(digits or 0)) for digits, words in re.findall(r"(\d+)|(\D+)", key)]
 
 
 def _position(identity: str, params: SplitParams) -> float:

@@ -9,9 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from segpipe.config import SplitParams
@@ -26,7 +23,6 @@ from segpipe.data.manifest import (
     usable,
     write_manifest,
 )
-from segpipe.data.measure import histogram, moments
 from segpipe.data.splits import assign_split
 from segpipe.errors import DataError
 
@@ -87,30 +83,6 @@ def test_the_fingerprint_of_the_demo_data(demo: Path) -> None:
         3,
         "uint8",
     )
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    plane=st.one_of(
-        arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12))),
-        arrays(np.uint16, st.tuples(st.integers(1, 12), st.integers(1, 12))),
-        arrays(
-            np.float32, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.floats(-1000, 1000, width=32)
-        ),
-    )
-)
-def test_moments_of_a_plane(plane: np.ndarray) -> None:
-    values = plane.astype(np.float64)
-    expected = values.mean(), values.std(), *np.percentile(values, (0.5, 99.5), method="inverted_cdf")
-    np.testing.assert_allclose(moments(plane), expected, rtol=1e-6, atol=1e-4)
-
-
-def test_a_histogram_in_bands_is_a_histogram(monkeypatch: pytest.MonkeyPatch) -> None:
-    from segpipe.data import measure
-
-    plane = np.random.default_rng(0).integers(0, 700, (53, 31), dtype=np.uint16)
-    monkeypatch.setattr(measure, "bands", lambda image, _: [image[i : i + 3] for i in range(0, len(image), 3)])
-    np.testing.assert_array_equal(histogram(plane), np.bincount(plane.ravel(), minlength=65536))
 
 
 def test_processes_change_nothing(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,18 +1,37 @@
-"""Splits by hash: shares, independence of order and company, seeds."""
+"""Splits and folds: shares, stability, groups, determinism; every property against the rows themselves."""
 
 from __future__ import annotations
 
-from collections import Counter
+import json
+import math
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from typing import Any
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chisquare
+from scipy.stats import binom, chisquare
 
 from segpipe.config import SplitParams
-from segpipe.data.splits import assign_split
+from segpipe.data.splits import SPLITS, assign_folds, assign_split, assign_splits, identity, natural
 
 from .conftest import SPLIT
+
+Row = dict[str, Any]
+
+
+def make_row(key: str, classes: list[int] | None = None, group: str | None = None, split: str | None = None) -> Row:
+    return {"key": key, "sha256": f"content of {key}", "group": group, "split": split, "class_pixels": classes}
+
+
+PRESENCE = st.lists(st.sampled_from([0, 7]), min_size=4, max_size=4)
+DATASETS = st.lists(st.tuples(PRESENCE, st.sampled_from([None, None, "a", "b", "c"])), min_size=1, max_size=60).map(
+    lambda drawn: [make_row(f"im{i}", classes, group) for i, (classes, group) in enumerate(drawn)]
+)
+METHODS = [SplitParams(), SplitParams(method="stratified"), SplitParams(method="ranges", gap=1)]
 
 
 def test_shares_hold_and_neighbours_in_name_are_independent() -> None:
@@ -37,3 +56,142 @@ def test_the_splits_of_these_names_never_change() -> None:
     names = ["a", "b", "c", "d", "e", "f", "g", "h", "pink-slide-03", "blue-slide-05"]
     assert [assign_split(n, SPLIT) for n in names] == golden
     assert [assign_split(n, SplitParams(seed=1)) for n in names] != golden
+
+
+@settings(deadline=None)
+@given(rows=DATASETS, more=DATASETS)
+def test_by_hash_nothing_moves_when_images_are_added(rows: list[Row], more: list[Row]) -> None:
+    new = [row | {"key": f"new {row['key']}", "sha256": f"new {row['sha256']}"} for row in more]
+    params = SplitParams(folds=4)
+    together = [*new, *rows]
+    assert assign_splits(together, params)[len(new) :] == assign_splits(rows, params)
+    assert assign_folds(together, params)[len(new) :] == assign_folds(rows, params)
+
+
+@settings(deadline=None)
+@given(rows=DATASETS, params=st.sampled_from(METHODS[:2]), folds=st.integers(2, 7), order=st.randoms())
+def test_groups_stay_together_and_order_does_not_matter(
+    rows: list[Row], params: SplitParams, folds: int, order: Any
+) -> None:
+    params = params.model_copy(update={"folds": folds})
+    places = defaultdict(set)
+    drawn = list(zip(rows, assign_splits(rows, params), assign_folds(rows, params), strict=True))
+    for row, split, fold in drawn:
+        places[identity(row)].add((split, fold))
+        assert split in SPLITS
+        assert fold is not None and 0 <= fold < folds
+    assert all(len(found) == 1 for found in places.values())
+    shuffled = order.sample(drawn, len(drawn))
+    again = [row for row, _, _ in shuffled]
+    assert assign_splits(again, params) == [split for _, split, _ in shuffled]
+    assert assign_folds(again, params) == [fold for _, _, fold in shuffled]
+
+
+@settings(deadline=None)
+@given(rows=DATASETS, params=st.sampled_from(METHODS), chosen=st.data())
+def test_given_splits_stand(rows: list[Row], params: SplitParams, chosen: st.DataObject) -> None:
+    for row in rows:
+        row["split"] = chosen.draw(st.sampled_from([None, *SPLITS]))
+    for row, split in zip(rows, assign_splits(rows, params), strict=True):
+        assert row["split"] in (None, split)
+
+
+def test_shares_hold_in_every_stratum_where_chance_alone_would_miss_them() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        presence = [[1, int(rng.random() < 0.5), int(rng.random() < 0.1)] for _ in range(200)]
+        rows = [make_row(f"{seed}-{i}", classes) for i, classes in enumerate(presence)]
+        splits = assign_splits(rows, SplitParams(method="stratified", seed=seed))
+        assert Counter(splits) == {"train": 130, "val": 30, "test": 40}
+        rare = Counter(split for split, classes in zip(splits, presence, strict=True) if classes[2])
+        total = sum(rare.values())
+        assert rare["test"] == math.floor(0.2 * total + 0.5)
+        assert rare["val"] == math.floor(0.15 * total + 0.5)
+        by_hash = Counter(assign_splits(rows, SplitParams(seed=seed)))
+        for split, share in (("test", 0.2), ("val", 0.15)):
+            low, high = binom.interval(1 - 1e-6, len(rows), share)
+            assert low <= by_hash[split] <= high
+
+
+@settings(deadline=None)
+@given(rows=DATASETS)
+def test_stratified_training_sees_every_class(rows: list[Row]) -> None:
+    splits = assign_splits(rows, SplitParams(method="stratified"))
+    for c in range(4):
+        places = {split for row, split in zip(rows, splits, strict=True) if row["class_pixels"][c]}
+        assert not places or "train" in places
+
+
+def test_one_more_image_moves_a_few_at_the_edges() -> None:
+    moved = []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        presence = (rng.random((int(rng.integers(40, 120)), 4)) < [1, 0.6, 0.25, 0.06]).astype(int)
+        rows = [make_row(f"{seed}-{i}", shown.tolist()) for i, shown in enumerate(presence)]
+        orders = [np.argsort(part.sum(0), kind="stable").tolist() for part in (presence, presence[:-1])]
+        if orders[0] != orders[1]:
+            continue
+        params = SplitParams(method="stratified", seed=seed)
+        before, after = assign_splits(rows[:-1], params), assign_splits(rows, params)
+        moved.append(sum(a != b for a, b in zip(before, after, strict=False)))
+    assert len(moved) > 100
+    assert max(moved) <= 4  # two edges in its stratum, two in the largest
+
+
+def test_ranges_are_blocks_in_natural_order_with_gaps() -> None:
+    rows = [make_row(f"slice{i}", group="stack") for i in range(20)] + [make_row("alone")]
+    split = dict(
+        zip((row["key"] for row in rows), assign_splits(rows, SplitParams(method="ranges", gap=2)), strict=True)
+    )
+    drawn = [split[f"slice{i}"] for i in range(20)]
+    assert drawn == ["train"] * 11 + [None] * 2 + ["val"] + [None] * 2 + ["test"] * 4
+    assert split["alone"] == "train"
+    plain = assign_splits(rows[:20], SplitParams(method="ranges"))
+    assert plain == ["train"] * 13 + ["val"] * 3 + ["test"] * 4
+    assert assign_folds(rows[:20], SplitParams(method="ranges", folds=5)) == [i // 4 for i in range(20)]
+
+
+@settings(deadline=None)
+@given(size=st.integers(1, 80), gap=st.integers(0, 12), val=st.floats(0.05, 0.45), test=st.floats(0.05, 0.45))
+def test_no_two_ranges_are_nearer_than_the_gap(size: int, gap: int, val: float, test: float) -> None:
+    rows = [make_row(f"f{i}", group="video") for i in range(size)]
+    drawn = assign_splits(rows, SplitParams(method="ranges", gap=gap, val=val, test=test))
+    for a in range(size):
+        for b in range(a + 1, min(size, a + 1 + gap)):
+            assert drawn[a] is None or drawn[b] is None or drawn[a] == drawn[b]
+    kept = [split for split in drawn if split]
+    assert kept == sorted(kept, key=["train", "val", "test"].index)
+
+
+@given(st.permutations(["f1", "f2", "f10", "f10b", "g1", "1", "2", "10", ""]))
+def test_natural_order(keys: list[str]) -> None:
+    assert sorted(keys, key=natural) == ["", "1", "2", "10", "f1", "f2", "f10", "f10b", "g1"]
+
+
+def test_folds_are_even_and_know_nothing_of_splits() -> None:
+    rows = [make_row(f"im{i}") for i in range(5000)]
+    params = SplitParams(folds=5)
+    folds, splits = assign_folds(rows, params), assign_splits(rows, params)
+    assert chisquare(list(Counter(folds).values())).pvalue > 1e-3
+    test = Counter(fold for fold, split in zip(folds, splits, strict=True) if split == "test")
+    assert chisquare(list(test.values())).pvalue > 1e-3
+    assert assign_folds(rows, SplitParams()) == [None] * 5000
+
+
+@pytest.mark.parametrize("params", METHODS, ids=lambda params: params.method)
+def test_processes_with_other_hash_seeds_agree(params: SplitParams) -> None:
+    rows = [make_row(f"im{i}", [1, i % 3, i % 7 == 0], "ab"[i % 2] if i % 5 == 0 else None) for i in range(60)]
+    code = (
+        "import json, sys\nfrom segpipe.config import SplitParams\nfrom segpipe.data.splits import assign_splits\n"
+        "rows, params = json.load(sys.stdin)\nprint(json.dumps(assign_splits(rows, SplitParams(**params))))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps([rows, params.model_dump()]), env={"PYTHONHASHSEED": "77"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(told.stdout) == assign_splits(rows, params)
+
+
+def test_a_gap_needs_ranges() -> None:
+    with pytest.raises(ValueError, match="gap lies between ranges"):
+        SplitParams(gap=3)
