@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.data.formats.documents import peek, read_document
-from segpipe.data.formats.numbering import Category, number_classes
+from segpipe.data.formats.numbering import Category, is_ground, number_classes
 from segpipe.data.formats.painting import CLIPPED, Marked, Painter
 from segpipe.data.formats.shapes import Polygons, parse_polygon, reaches_out
 from segpipe.data.formats.source import RawItem, ReadOptions, Source, files_below
@@ -71,10 +71,11 @@ def read_labelme(source: Path, options: ReadOptions) -> Source:
             "no labelme files", where=source, found=": ".join(found.skipped[0]) if found.skipped else None,
             expected="a JSON with `shapes` for each image", fix="choose another --format",
         )  # fmt: skip
-    names = sorted({name for _, _, labels in read for name, _ in labels})
-    numbers = {name: number for number, name in enumerate(names, start=1)}
+    names = {name for _, _, labels in read for name, _ in labels}
+    classes = sorted(name for name in names - {IGNORED} if not is_ground(name))
+    numbers = dict.fromkeys(names, 0) | {name: number for number, name in enumerate(classes, start=1)}
     categories = [Category(number, name) for name, number in numbers.items() if name != IGNORED]
-    numbering = number_classes(categories, IGNORED in numbers, source)
+    numbering = number_classes(categories, IGNORED in names, source)
     found.classes = numbering.classes
     for item, size, labels in _each_image_once(read, found):
         marked = [Marked(shape, numbers[name], ignored=name == IGNORED) for name, shape in labels]

@@ -34,6 +34,11 @@ class Numbering:
     notes: tuple[str, ...] = ()
 
 
+def is_ground(name: str) -> bool:
+    """Whether a category of this name is the background itself, drawn by no object."""
+    return name.strip().lower() in _BACKGROUNDS
+
+
 def number_classes(categories: Iterable[Category], ignored: bool, where: Path) -> Numbering:
     """Background 0 first, then each category, its id as its value where ids allow that. `ignored`: some pixels count nowhere.
 
@@ -43,7 +48,7 @@ def number_classes(categories: Iterable[Category], ignored: bool, where: Path) -
     background = "background"
     grounds = []
     for category in sorted(categories, key=lambda category: category.id):
-        if category.name.strip().lower() in _BACKGROUNDS:
+        if is_ground(category.name):
             background = category.name
             grounds.append(category)
         else:
