@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from segpipe.config import BaselineGate, ChampionGate, EvaluateParams, FloorGate, GateParams
 from segpipe.evaluation.scores import Scores
-from segpipe.evaluation.statistics import Interval, difference, interval
+from segpipe.evaluation.statistics import Interval, compare, interval
 from segpipe.metrics import Values, metric
 
 Verdict = Literal["pass", "fail", "cannot tell"]
@@ -43,6 +43,10 @@ class GateVerdict(BaseModel):
     threshold: float | None = None
     confidence: float | None = None
     """Of `low` being a bound, one-sided."""
+    p_value: float | None = None
+    """Of a difference as large as this between two models that are alike; None where no two are compared."""
+    detectable: float | None = None
+    """The smallest true difference that these images would show four times in five; None where no two are compared."""
     worst: list[str] = []
 
 
@@ -79,8 +83,13 @@ def describe(name: str) -> str:
     if name == "accuracy.pixel":
         return "pixel accuracy"
     ratio, scope, rest = name.split(".", 2)
-    words = {"iou": "IoU", "dice": "Dice"}.get(ratio, ratio)
-    return f"{words} of class {rest}" if scope == "class" else f"{words} ({rest}, {scope})"
+    words = {"iou": "IoU", "dice": "Dice", "mcc": "Matthews correlation"}.get(ratio, ratio)
+    if scope == "class":
+        return f"{words} of class {rest}"
+    if scope == "image" and rest.startswith(("class.", "class_empty1.")):
+        form, class_name = rest.split(".", 1)
+        return f"{words} of class {class_name} ({'image, absence counts 1' if form.endswith('empty1') else 'image'})"
+    return f"{words} ({rest.replace('_empty1', ', absence counts 1')}, {scope})"
 
 
 def _floor(gate: FloorGate, params: EvaluateParams, winner: Scores) -> GateVerdict:
@@ -137,7 +146,8 @@ def _against(
     """The paired difference of two models on the same images, held against a threshold."""
     other = winner.aligned(other)
     chosen = metric(gate.metric, winner.classes)
-    found = difference(chosen, winner.tally, other.tally, winner.groups, params.resamples, params.confidence)
+    compared = compare(chosen, winner.tally, other.tally, winner.groups, params.resamples, params.confidence)
+    found = compared.difference
     verdict = _verdict(found, threshold, strict)
     said = f"{winner.candidate}'s test {describe(gate.metric)} "
     if np.isnan(found.estimate):
@@ -150,12 +160,15 @@ def _against(
         elif verdict == "pass":
             said += f"; with {_sure(found)} confidence it is {_bound(found.low)}"
         elif verdict == "cannot tell":
-            said += f", but it may be {_bound(found.low)} ({_basis(found)})"
+            said += f", but it may be {_bound(found.low)} ({_basis(found)}, enough to see a difference of "
+            said += f"{compared.detectable:.3f} four times in five)"
         if threshold:
             said += f", and {abs(threshold):.3f} {'above is asked for' if threshold > 0 else 'below is allowed'}"
     said += after
     behind = winner.of_images(gate.metric) - other.of_images(gate.metric)
-    return _made(name, verdict, said, gate, found, threshold, _lowest(winner, np.where(behind < 0, behind, np.nan)))
+    made = _made(name, verdict, said, gate, found, threshold, _lowest(winner, np.where(behind < 0, behind, np.nan)))
+    extra = {"p_value": _known(compared.p_value), "detectable": _known(compared.detectable)}
+    return made.model_copy(update=extra)
 
 
 def _verdict(found: Interval, threshold: float, strict: bool) -> Verdict:

@@ -124,7 +124,8 @@ def _ends(bounds: Bounds | None) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class's scores with the candidate that is shown, its IoU with the others, and its share of the test pixels."""
+    """A class's scores with the candidate that is shown (boundary: boundary IoU), its IoU with the others, and its share of the
+    test pixels."""
 
     name: str
     color: str
@@ -132,6 +133,7 @@ class ClassRow:
     dice: float | None
     precision: float | None
     recall: float | None
+    boundary: float | None
     others: list[tuple[str, float]]
     share: float
 
@@ -141,9 +143,11 @@ def _class_rows(scores: dict[str, Scores], shown: str, fingerprint: Fingerprint)
     values = {ratio: per_class(ratio, total[shown]) for ratio in RATIOS}
     others = {name: per_class("iou", tally) for name, tally in total.items() if name != shown}
     pixels = total[shown][1]
+    bands = scores[shown].boundary_iou()
     return [
         ClassRow(
             spec.name, _hex(spec.color), **{ratio: _known(values[ratio][i]) for ratio in RATIOS},
+            boundary=bands.get(f"boundary_iou.class.{spec.name}"),
             others=[(n, float(v[i])) for n, v in others.items() if not np.isnan(v[i])],
             share=float(pixels[i] / max(pixels.sum(), 1)),
         )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from segpipe.config import BaselineGate, ChampionGate, EvaluateParams, FloorGate, GateParams
 from segpipe.errors import ConfigError, DataError
-from segpipe.evaluation.gates import Champion, GateVerdict, _verdict, judge
+from segpipe.evaluation.gates import Champion, GateVerdict, _verdict, describe, judge
 from segpipe.evaluation.scores import ImageScore, Scores
 from segpipe.evaluation.statistics import Interval
 
@@ -82,6 +82,37 @@ def test_baseline_must_be_beaten() -> None:
     assert one("baseline", good, poor, margin=0.9).verdict == "fail"
     luck = one("baseline", scored("unet", 0.81, 5, 0.2), scored("kmeans", 0.8, 5, 0.2, seed=7))
     assert luck.verdict == ("cannot tell" if luck.estimate > 0 else "fail")
+
+
+def test_can_not_tell_says_what_could_be_told() -> None:
+    """Twelve images, ups and downs as large as the lead: the verdict names the difference that they would have shown."""
+    winner, live = scored("unet", 0.82, 12, 0.1), scored("v1", 0.8, 12, 0.1, seed=7)
+    found = one("champion", winner, champion=Champion("v0.2.0", live), margin=0.0)
+    assert found.verdict == "cannot tell" and found.p_value > 0.05
+    assert found.detectable > abs(found.estimate)
+    assert (
+        f"12 images or groups, enough to see a difference of {found.detectable:.3f} four times in five"
+        in found.sentence
+    )
+    clear = one("champion", scored("unet", 0.9), champion=Champion("v0.2.0", scored("v1", 0.6)))
+    assert clear.p_value < 0.01 and clear.detectable < clear.estimate
+    assert one("floor", winner).p_value is None
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("iou.dataset.macro", "IoU (macro, dataset)"),
+        ("dice.class.cell", "Dice of class cell"),
+        ("dice.image.class.cell", "Dice of class cell (image)"),
+        ("dice.image.class_empty1.cell", "Dice of class cell (image, absence counts 1)"),
+        ("iou.image.macro_empty1", "IoU (macro, absence counts 1, image)"),
+        ("mcc.dataset.multiclass", "Matthews correlation (multiclass, dataset)"),
+        ("accuracy.pixel", "pixel accuracy"),
+    ],
+)
+def test_metrics_in_words(name: str, words: str) -> None:
+    assert describe(name) == words
 
 
 def test_no_baseline_can_not_tell_and_says_what_to_do() -> None:

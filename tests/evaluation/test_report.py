@@ -186,6 +186,16 @@ def test_names_from_outside_are_text(tmp_path: Path, params: Params, fingerprint
     assert "<script>alert" not in page.raw and nasty in page.text
 
 
+def test_the_table_of_classes_holds_their_scores(page_path: Path, workspace: Path) -> None:
+    row = re.search(
+        r'<tr><th scope="row"><i class="swatch"[^>]*></i>nucleus</th>.*?</tr>', Page(page_path).raw, re.DOTALL
+    )
+    test = json.loads((workspace / "evaluation" / "unet" / "metrics.json").read_text())["test"]
+    assert row, "a row for the class"
+    for name in ("iou", "dice", "boundary_iou"):
+        assert f">{test[name]['class']['nucleus']:.3f}<" in row[0], name
+
+
 def test_many_classes_get_a_list_instead_of_a_matrix(
     workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
