@@ -298,7 +298,7 @@ def config_error(error: ValidationError, where: str | Path, model: type[BaseMode
 
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """The keys that a model knows at a place such as ("gates", "floor")."""
-    for part in location:
+    for part in (part for part in location if isinstance(part, str)):  # places in a list are passed over
         field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
         types = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
         inner = next((t for t in types if isinstance(t, type) and issubclass(t, BaseModel)), None)
