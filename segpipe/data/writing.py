@@ -13,7 +13,7 @@ from pathlib import Path
 from segpipe.config import DataParams
 from segpipe.data.classes import FoundClasses
 from segpipe.data.formats.source import RawItem
-from segpipe.data.images import VOLUME_SUFFIXES, encode_png, read_image, read_mask, stem_of, suffix_of
+from segpipe.data.images import VOLUME_SUFFIXES, encode_png, read_mask, read_size, stem_of, suffix_of
 from segpipe.errors import DataError
 from segpipe.progress import track
 
@@ -106,7 +106,7 @@ def _write_labels(
     key = stem_of(image)
     mask_file, instances_file = (folder / name / f"{key}.png" for name in ("masks", "instances"))
     if item.draw is not None:
-        height, width = read_image(image, limits).shape[:2]
+        height, width = _size(image if item.content else item.image, limits)
         drawing = item.draw(height, width)
         mask_file.write_bytes(encode_png(drawing.mask))
         if drawing.instances is not None:
@@ -125,3 +125,16 @@ def _write_labels(
     outcome.mask = True
     if item.instances is not None:
         shutil.copyfile(item.instances, folder / "instances" / f"{key}{suffix_of(item.instances)}")
+
+
+def _size(image: Path, limits: DataParams) -> tuple[int, int]:
+    """Height and width of a picture; DataError for a volume, for which nothing can be drawn."""
+    size = read_size(image, limits)
+    if len(size) != 2:
+        raise DataError(
+            "is a volume",
+            where=image,
+            found=" x ".join(map(str, size)),
+            expected="a picture, for labels that are drawn",
+        )
+    return size[0], size[1]

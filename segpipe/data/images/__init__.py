@@ -9,6 +9,7 @@ from segpipe.data.images.decode import (
     decode_mask_noting,
     read_image,
     read_mask,
+    read_size,
 )
 from segpipe.data.images.encode import encode_png, encode_tiff
 from segpipe.data.images.merge import merge_channels
@@ -18,5 +19,5 @@ from segpipe.data.images.nifti import Geometry, encode_nifti
 __all__ = [
     "SUFFIXES", "VOLUME_SUFFIXES", "Geometry", "decode_geometry", "decode_image", "decode_image_noting", "decode_mask",
     "decode_mask_noting", "encode_nifti", "encode_png", "encode_tiff", "image_files", "is_image_file", "max_bytes",
-    "merge_channels", "read_image", "read_mask", "stem_of", "suffix_of",
+    "merge_channels", "read_image", "read_mask", "read_size", "stem_of", "suffix_of",
 ]  # fmt: skip

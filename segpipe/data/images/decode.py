@@ -10,7 +10,7 @@ import numpy.typing as npt
 from segpipe.config import DataParams
 from segpipe.data.images.bounds import RESTORE, Bounds, max_bytes
 from segpipe.data.images.nifti import Geometry, decode_nifti, is_nifti, nifti_geometry
-from segpipe.data.images.raster import decode_raster
+from segpipe.data.images.raster import decode_raster, raster_size
 from segpipe.data.images.tiff import decode_tiff, is_tiff
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
@@ -41,6 +41,14 @@ def decode_image_noting(content: bytes, where: str, limits: DataParams | float) 
     """As `decode_image`, with what was converted, in words: "alpha channel dropped", "3 pages read as channels"."""
     array, notes = _decode(content, where, Bounds.of(limits), indices=False)
     return _computable(array, where, notes), notes
+
+
+def read_size(path: Path, limits: DataParams) -> tuple[int, ...]:
+    """The shape of `read_image` without channels, (H, W) or (D, H, W), from the header alone where the kind of file allows that."""
+    content = read_bytes(path, max_bytes(limits))
+    if not content or is_nifti(content) or is_tiff(content):
+        return decode_image(content, str(path), limits).shape[:-1]
+    return raster_size(content, str(path), Bounds.of(limits))
 
 
 def read_mask(path: Path, limits: DataParams) -> Mask:

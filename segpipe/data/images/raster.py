@@ -36,6 +36,8 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 """How an image (H, W, C) becomes upright, by the value of the EXIF (and TIFF) tag 274; 1 is upright."""
 
+_SIDEWAYS = (5, 6, 7, 8)
+
 
 def upright(array: np.ndarray, orientation: int, notes: list[str]) -> np.ndarray:
     """An image (H, W, C) turned as its orientation tag says."""
@@ -51,31 +53,41 @@ def decode_raster(content: bytes, where: str, bounds: Bounds, indices: bool) -> 
     `indices`: a palette image gives its indices, not its colours. Raises DataError for a file that is too large, does not hold
     all that it promises, or is no image.
     """
-    with broken_files_are_data_errors(where):
-        try:
-            image = Image.open(io.BytesIO(content), formats=_FORMATS)
-        except Image.UnidentifiedImageError as error:
-            raise DataError(
-                "is no image that can be read", where=where, expected="PNG, JPEG, TIFF, BMP, WebP or NIfTI",
-                fix="convert it to PNG",
-            ) from error  # fmt: skip
-        with image:
-            bounds.check(where, image.height, image.width)
-            notes = _notes(image, content, where, indices)
-            orientation = _orientation(image, content)
-            if image.format in ("JPEG", "MPO") and not _whole_jpeg(image, content):
-                array = np.asarray(image if image.mode == "L" else image.convert("RGB"))
-            elif indices and image.mode == "P":
-                array = np.asarray(image)
-            else:
-                grey_alpha = image.mode == "LA"
-                if image.format == "PNG":
-                    _check_png(content, where)
-                elif image.format != "JPEG":
-                    image.verify()
-                array = _by_opencv(content, where)
-                array = array[:, :, :1] if grey_alpha else array
+    with broken_files_are_data_errors(where), _header(content, where, bounds) as image:
+        notes = _notes(image, content, where, indices)
+        orientation = _orientation(image, content)
+        if image.format in ("JPEG", "MPO") and not _whole_jpeg(image, content):
+            array = np.asarray(image if image.mode == "L" else image.convert("RGB"))
+        elif indices and image.mode == "P":
+            array = np.asarray(image)
+        else:
+            grey_alpha = image.mode == "LA"
+            if image.format == "PNG":
+                _check_png(content, where)
+            elif image.format != "JPEG":
+                image.verify()
+            array = _by_opencv(content, where)
+            array = array[:, :, :1] if grey_alpha else array
     return upright(np.atleast_3d(array), orientation, notes), notes
+
+
+def raster_size(content: bytes, where: str, bounds: Bounds) -> tuple[int, int]:
+    """Height and width as `decode_raster` would give them, from the header alone; the same errors, as far as that tells."""
+    with broken_files_are_data_errors(where), _header(content, where, bounds) as image:
+        turned = _orientation(image, content) in _SIDEWAYS
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _header(content: bytes, where: str, bounds: Bounds) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+    except Image.UnidentifiedImageError as error:
+        raise DataError(
+            "is no image that can be read", where=where, expected="PNG, JPEG, TIFF, BMP, WebP or NIfTI",
+            fix="convert it to PNG",
+        ) from error  # fmt: skip
+    bounds.check(where, image.height, image.width)
+    return image
 
 
 def _whole_jpeg(image: Image.Image, content: bytes) -> bool:
