@@ -7,9 +7,10 @@ An engine maps a normalised batch (N, C, H, W), float32, with H and W multiples 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -84,18 +85,27 @@ class OnnxEngine:
         return self._session.run(None, {self._input: batch})[0]  # type: ignore[no-any-return]
 
 
+@functools.cache
+def _openvino() -> Any:
+    """OpenVINO's core, one for the life of the process.
+
+    Its CPU plugin gives the thread that loads it a stack for signal handlers, and frees that stack when the last model and core
+    are gone, without taking it back: the next signal that Python handles (Ctrl-C, the end of a child) would be a segmentation fault.
+    """
+    import openvino as ov
+
+    return ov.Core()
+
+
 class OpenVinoEngine:
     """OpenVINO on the CPU, in float32 or (where the processor has it, about twice as fast) bfloat16."""
 
     def __init__(self, path: Path, name: str, precision: str, threads: int = 0) -> None:
-        import openvino as ov
-
         self.name = name
         settings: dict[str, object] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
-        compiled = ov.Core().compile_model(str(path), "CPU", settings)
-        self._compiled = compiled
+        self._compiled = _openvino().compile_model(str(path), "CPU", settings)
 
     def __call__(self, batch: Batch) -> Batch:
         """Logits of a normalised batch."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,24 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest
         (out / "engines.json").unlink()
     assert {p.name: sha256_file(p) for p in a.rglob("*.*")} == {p.name: sha256_file(p) for p in b.rglob("*.*")}
     assert bundle_sha256(a) == bundle_sha256(b)
+
+
+def test_signals_are_handled_after_an_engine_is_gone(bundle: Path) -> None:
+    code = f"""
+import gc, signal, subprocess, sys
+from pathlib import Path
+from segpipe.inference.engines import graph_engine
+caught = []
+signal.signal(signal.SIGCHLD, lambda *_: caught.append(1))
+for _ in range(2):
+    engine = graph_engine("openvino", Path({str(bundle)!r}) / "model.onnx", 1)
+    del engine
+    gc.collect()
+subprocess.run([sys.executable, "-c", ""], check=True)
+assert caught
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ended with {done.returncode}: {done.stderr}"
 
 
 def test_the_graph_holds_no_path_of_this_machine(bundle: Path, repo_root: Path) -> None:
