@@ -1,0 +1,95 @@
+"""What goes wrong while files are brought in: faults of the source are listed, faults of the target end it, half of it never stays."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segpipe.data.dataset import load_dataset
+from segpipe.data.importer import ImportOptions, ImportReport, import_dataset
+from segpipe.errors import DataError
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Four images with masks."""
+    for index in range(4):
+        for folder in ("images", "masks"):
+            path = tmp_path / "source" / folder / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.resize(np.array([0, 1], np.uint8), (4, 5))).save(path)
+    return tmp_path / "source"
+
+
+def bring(source: Path) -> ImportReport:
+    return import_dataset(source, source.parent / "work" / "data", "folder", ImportOptions())
+
+
+def test_pipes_are_passed_over(source: Path) -> None:
+    (source / "images" / "3.png").unlink()
+    os.mkfifo(source / "images" / "3.png")
+    report = bring(source)
+    assert (report.images, report.skipped) == (3, [("masks/3.png", "a mask without an image")])
+
+
+def test_links_that_lead_nowhere_are_listed(source: Path) -> None:
+    for name, target in (("images/1.png", "gone.png"), ("masks/2.png", "2.png")):
+        (source / name).unlink()
+        (source / name).symlink_to(target)
+    report = bring(source)
+    assert (report.images, report.masks) == (3, 2)
+    assert [(Path(name).relative_to(source).as_posix(), reason.split(":")[0]) for name, reason in report.skipped] == [
+        ("images/1.png", "cannot be read"),
+        ("masks/2.png", "cannot be read"),
+    ]
+
+
+def test_a_full_disk_ends_it_and_leaves_nothing(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = shutil.copyfile
+
+    def full(one: Path, other: Path) -> None:
+        if Path(other).name == "2.png":
+            raise OSError(errno.ENOSPC, "No space left on device", str(one))
+        copy(one, other)
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space left"):
+        bring(source)
+    assert not any((source.parent / "work").iterdir())
+
+
+def test_an_interruption_leaves_nothing(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(one: Path, other: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copyfile", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bring(source)
+    assert not any((source.parent / "work").iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n\0\0", b"BM\0\0", b"II*\0\xff\xff\xff\xff"])
+@pytest.mark.parametrize("ending", [".png", ".tif", ".bmp"])
+def test_broken_masks_of_any_kind_stop_no_other(source: Path, content: bytes, ending: str) -> None:
+    (source / "masks" / "1.png").unlink()
+    (source / "masks" / f"1{ending}").write_bytes(content)
+    report = bring(source)
+    assert report.images == 4
+    kept = {item.key for item in load_dataset(source.parent / "work" / "data").items if item.mask}
+    assert kept >= {"0", "2", "3"}
+    listed = [Path(name).name for name, _ in report.skipped]
+    assert listed == ([] if ending == ".png" else [f"1{ending}"])
+
+
+def test_nothing_but_broken_masks(source: Path) -> None:
+    for path in (source / "masks").iterdir():
+        path.write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"masks/0\.png"):
+        bring(source)
+    assert not (source.parent / "work").exists()
