@@ -89,8 +89,9 @@ class OnnxEngine:
 def _openvino() -> Any:
     """OpenVINO's core, one for the life of the process.
 
-    Its CPU plugin gives the thread that loads it a stack for signal handlers, and frees that stack when the last model and core
-    are gone, without taking it back: the next signal that Python handles (Ctrl-C, the end of a child) would be a segmentation fault.
+    The CPU plugin of each core gives the thread that loads it a stack for signal handlers and puts back the former one when it
+    goes. Of two, the later one puts back what the earlier one has freed: the next signal that Python handles (Ctrl-C, the end of
+    a child) would be a segmentation fault.
     """
     import openvino as ov
 

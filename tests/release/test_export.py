@@ -85,9 +85,9 @@ from pathlib import Path
 from segpipe.inference.engines import graph_engine
 caught = []
 signal.signal(signal.SIGCHLD, lambda *_: caught.append(1))
-for _ in range(2):
-    engine = graph_engine("openvino", Path({str(bundle)!r}) / "model.onnx", 1)
-    del engine
+engines = [graph_engine("openvino", Path({str(bundle)!r}) / "model.onnx", 1) for _ in range(2)]
+while engines:
+    engines.pop(0)  # the first one first, as when a server swaps models
     gc.collect()
 subprocess.run([sys.executable, "-c", ""], check=True)
 assert caught
