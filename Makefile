@@ -19,12 +19,11 @@ setup: .venv/.ready
 demo: setup
 	@$(BIN)/segpipe demo
 
-# Side by side, for many tests wait for servers; a file's tests stay together. What drives a browser has a process of its own: in
-# one with the rest, that ended in a segmentation fault now and then, and the cause is not known.
+# Side by side, for many tests wait for servers and processes. A file's tests stay together, and so do the end-to-end tests that
+# share one demo workspace.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not browser" --ignore tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/e2e
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/e2e
-	$(BIN)/python -m pytest -m browser
 
 lint: setup
 	$(BIN)/ruff check .
