@@ -1,15 +1,15 @@
 """What earlier runs found out, so that unchanged files are neither hashed nor decoded again.
 
 Two tables in a folder: hashes of files, by path, size, times and inode (as Git and DVC remember theirs), and rows, by a key made
-of everything that a row depends on: the hashes of its files, the class table, the limits, the code of this room and the versions
-of its decoders. Each table begins with a hash of itself: one that is torn, foreign or of another time counts for nothing.
+of everything that a row depends on: the hashes of its files, the class table, the limits, the code that measures and the
+versions of its decoders. Each table begins with a hash of itself: one that is torn, foreign or of another time counts for nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
-import json
 import time
 from collections.abc import Collection, Iterator
 from importlib.metadata import version
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MEASURED = [name for name in COLUMNS if name not in (*HASHES, "key", "group", "split", "split_given", "fold", "error")]
-_DECODERS = ("numpy", "scipy", "pillow", "imagehash", "tifffile", "imagecodecs", "nibabel")
+_DECODERS = ("numpy", "scipy", "pillow", "tifffile", "imagecodecs", "nibabel")
+_SOURCES = ("describe.py", "measure.py", "regions.py", "images/*.py")
 _MAX_BYTES = 1 << 32
 _DIGEST = 64
 
@@ -50,16 +51,16 @@ class RowCache:
     def recall(self, item: Item) -> Row | None:
         """The row of an item none of whose files changed since it was made; None for another. Opens no file."""
         row = identify(item, self._root)
+        unchanged = True
         for column, hashed in HASHES.items():
-            path = row[column]
-            if path is None:
+            if (path := row[column]) is None:
                 continue
             if signature := _signature(self._root / path):
                 self._signatures[path] = signature
-            stored = self.hashes.get(path)
-            if stored is None or stored[0] != signature:
-                return None
-            row[hashed] = stored[1]
+            before, row[hashed] = self.hashes.get(path, ("", None))
+            unchanged &= before == signature
+        if not unchanged:
+            return None
         return self.keep(row) if row_key(self.recipe, row) in self.rows else None
 
     def keep(self, row: Row) -> Row:
@@ -117,13 +118,18 @@ def row_key(recipe: str, row: Row) -> str:
 
 
 def _recipe(classes: ClassTable, limits: DataParams) -> str:
-    """All but the files that rows depend on, as a hash: settings, decoders, and the code of this room."""
+    """All but the files that rows depend on, as a hash: settings, decoders, and code."""
+    return sha256_bytes("\n".join([classes.model_dump_json(), limits.model_dump_json(), _code()]).encode())
+
+
+@functools.cache
+def _code() -> str:
     import cv2
 
     room = Path(__file__).parent
-    code = [f"{path.relative_to(room).as_posix()} {sha256_file(path)}" for path in sorted(room.rglob("*.py"))]
-    versions = [cv2.__version__, *(version(name) for name in _DECODERS)]
-    return sha256_bytes(json.dumps([classes.model_dump_json(), limits.model_dump_json(), versions, code]).encode())
+    files = sorted(path for pattern in _SOURCES for path in room.glob(pattern))
+    hashes = [f"{path.relative_to(room).as_posix()} {sha256_file(path)}" for path in files]
+    return " ".join([cv2.__version__, *(version(name) for name in _DECODERS), *hashes])
 
 
 def _signature(path: Path) -> str | None:

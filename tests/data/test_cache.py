@@ -66,8 +66,6 @@ def test_files_that_did_not_change_are_not_even_opened(
     data = make_data(5)
     build(data, tmp_path / "cache")
     opened: list[str] = []
-    recipe = cache_module._recipe(load_dataset(data).classes, LIMITS)
-    monkeypatch.setattr(cache_module, "_recipe", lambda *_: recipe)
     monkeypatch.setattr(cache_module, "sha256_file", lambda path: opened.append(path.name) or "")
     described.clear()
     build(data, tmp_path / "cache")
@@ -116,6 +114,19 @@ def test_a_change_that_size_and_time_of_writing_hide_is_seen(
     frame = build(data, tmp_path / "cache").set_index("key")
     assert described == ["im00"]
     assert "checksum" in frame.loc["im00", "error"]
+
+
+def test_other_code_makes_other_rows(
+    make_data: MakeData, tmp_path: Path, described: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_data(2)
+    build(data, tmp_path / "cache")
+    described.clear()
+    code = cache_module._code()
+    assert all(name in code for name in ("describe.py", "measure.py", "regions.py", "images/decode.py"))
+    monkeypatch.setattr(cache_module, "_code", lambda: code + " and more")
+    build(data, tmp_path / "cache")
+    assert described == ["im00", "im01"]
 
 
 def test_files_just_written_are_hashed_again(

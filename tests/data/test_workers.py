@@ -15,26 +15,31 @@ from segpipe.data.workers import share
 from segpipe.errors import DataError
 
 
+def in_a_worker(seconds: float = 0.001) -> bool:
+    """Whether this is another process than that of the test, which is slow, so that the others start in time."""
+    worker = multiprocessing.parent_process() is not None
+    time.sleep(seconds if worker else 0.2)
+    return worker
+
+
 def square(number: int) -> tuple[int, int]:
     return number * number, os.getpid()
 
 
 def work_or_die(number: int) -> int:
-    time.sleep(0.05)
-    if number == 23 and multiprocessing.parent_process() is not None:
+    if in_a_worker() and number == 23:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
 
 
 def fail(number: int) -> int:
-    time.sleep(0.02)
-    if number == 40:
+    if in_a_worker() and number == 40:
         raise LookupError("forty")
     return number
 
 
-def rest(number: int) -> int:
-    time.sleep(0.05 if multiprocessing.parent_process() is None or number < 30 else 600)
+def hang(number: int) -> int:
+    in_a_worker(seconds=600)
     return number
 
 
@@ -56,14 +61,14 @@ def test_every_item_has_its_result(jobs: int, count: int) -> None:
 
 
 def test_a_lost_process_is_an_error_with_the_file() -> None:
-    items = [0] * 120 + [23] + [0] * 30  # when it comes, the others have started
+    items = [0] * 400 + [23] + [0] * 30
     with pytest.raises(DataError, match=r"image-23: the process that read this file was lost .*SIGKILL.*memory"):
         list(share(work_or_die, items, 2, lambda number: f"image-{number}"))
     assert children() == 0
 
 
 def test_an_error_of_the_work_is_raised_with_its_trace() -> None:
-    items = [0] * 150 + [40]
+    items = [0] * 400 + [40]
     with pytest.raises(LookupError, match="forty") as caught:
         list(share(fail, items, 2, str))
     assert any("in fail" in note for note in getattr(caught.value, "__notes__", []))
@@ -71,9 +76,11 @@ def test_an_error_of_the_work_is_raised_with_its_trace() -> None:
 
 
 def test_a_consumer_that_stops_leaves_no_process() -> None:
-    began = time.monotonic()
-    with contextlib.closing(share(rest, range(1000), 2, str)) as results:
+    started = 0.0
+    with contextlib.closing(share(hang, range(1000), 2, str)) as results:
         for _ in results:
-            if children() == 2 and time.monotonic() - began > 1:
+            started = started or (time.monotonic() if children() == 2 else 0.0)
+            if started and time.monotonic() - started > 1:
                 break
+    assert started
     assert children() == 0
