@@ -277,6 +277,13 @@ def test_dots_are_as_large_as_there_are_images() -> None:
     assert "10 × 9 × 3" in drawn.dots[1].title
 
 
+def test_many_sizes_are_put_together_and_none_is_lost() -> None:
+    sizes = [Size(width=30 + n, height=20 + (7 * n) % 90, depth=None, images=1 + n % 3) for n in range(400)]
+    drawn = scatter(sizes)
+    assert len(drawn.dots) < 300
+    assert sum(int(dot.title.split(": ")[1]) for dot in drawn.dots) == sum(size.images for size in sizes)
+
+
 def test_a_far_outlier_makes_the_ribbon_logarithmic() -> None:
     assert isinstance(ribbon([(1, 5, 10)] * 9 + [(1, 5, 1e6)]).y, LogAxis)
     assert not isinstance(ribbon([(1, 5, 10)] * 9).y, LogAxis)
@@ -334,3 +341,19 @@ def test_touching_objects_are_outlined_apart() -> None:
     assert (layer[:, :3, 3] < 255).all()
     assert tuple(layer[0, 0, :3]) == (9, 8, 7)
     assert not label_layer(np.array([[0, IGNORE]], np.uint8), colors).any(2).all()
+
+
+def test_many_small_groups_are_no_series(write: Write) -> None:
+    keys = [f"i{n:02d}" for n in range(24)]
+    images = {key: np.full((8, 8), n, np.uint8) for n, key in enumerate(keys)}
+    masks = {key: np.eye(8, dtype=np.uint8) for key in keys}
+    splits = ["train", "val"] * 12
+    samples = [{"key": k, "group": f"g{n // 2}", "split": splits[n // 2]} for n, k in enumerate(keys)]
+    root = write(images, masks, ["a", "b"], samples)
+    assert list(read_stats(root).intensity[0].means.counts) == ["train", "val"]
+    samples = [{"key": k, "group": "big" if n < 12 else f"g{n}", "split": "train"} for n, k in enumerate(keys)]
+    (root / "data" / "samples.csv").write_text(format_samples(samples))
+    counts = read_stats(root).intensity[0].means.counts
+    assert {name: sum(bins) for name, bins in counts.items()} == {
+        "big": 12, "g12": 1, "g13": 1, "g14": 1, "g15": 1, "others": 8,
+    }  # fmt: skip

@@ -16,6 +16,8 @@ WIDTH, HEIGHT = 340, 176
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 8, 8, 24
 _BIGGEST_DOT, _SMALLEST_DOT = 16.0, 3.0
 _MOST_DOTS = 300
+_CELL = 7.0
+"""Edge, in pixels of the chart, of the cells that sizes are put together in where there are too many to be told apart."""
 
 Scale = Axis | LogAxis
 
@@ -105,10 +107,9 @@ class Dot:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Sizes of images: a dot a size, its area by how many there are."""
+    """Sizes of images: a dot a size (or a cell of similar ones), its area by how many there are."""
 
     dots: list[Dot]
-    left_out: int
     x: Scale
     y: Scale
 
@@ -118,24 +119,33 @@ def scatter(sizes: Sequence[Size]) -> Scatter:
     widths, heights = [s.width for s in sizes], [s.height for s in sizes]
     log = max(max(widths) / min(widths), max(heights) / min(heights)) > 8
     room = _BIGGEST_DOT + 2
-    x, y = (
-        _axis(values, start, end, log)
-        for values, start, end in (
-            (widths, _LEFT + room, WIDTH - _RIGHT - room),
-            (heights, HEIGHT - _BOTTOM - room, _TOP + room),
-        )
-    )
-    most = max(s.images for s in sizes)
-    dots = []
-    for size in sizes[:_MOST_DOTS]:
-        radius = max(_SMALLEST_DOT, _BIGGEST_DOT * math.sqrt(size.images / most) if len(sizes) < 60 else _SMALLEST_DOT)
-        depth = f" × {size.depth}" if size.depth else ""
-        dots.append(
-            Dot(
-                x(size.width), y(size.height), round(radius, 2), f"{size.width} × {size.height}{depth}: {size.images:,}"
-            )
-        )
-    return Scatter(dots, sum(s.images for s in sizes[_MOST_DOTS:]), x, y)
+    x = _axis(widths, _LEFT + room, WIDTH - _RIGHT - room, log)
+    y = _axis(heights, HEIGHT - _BOTTOM - room, _TOP + room, log)
+    places = _places(sizes, x, y)
+    most = max(n for _, _, n, _ in places)
+    biggest = _BIGGEST_DOT if len(places) < 60 else _CELL / 2
+    smallest = _SMALLEST_DOT if len(places) < 60 else 1.0
+    dots = [
+        Dot(left, top, round(max(smallest, biggest * math.sqrt(n / most)), 2), f"{told}: {n:,}")
+        for left, top, n, told in sorted(places, key=lambda place: -place[2])
+    ]
+    return Scatter(dots, x, y)
+
+
+def _places(sizes: Sequence[Size], x: Scale, y: Scale) -> list[tuple[float, float, int, str]]:
+    """Where dots go, how many images each stands for, and its words."""
+    if len(sizes) <= _MOST_DOTS:
+        return [
+            (x(s.width), y(s.height), s.images, f"{s.width} × {s.height}" + (f" × {s.depth}" if s.depth else ""))
+            for s in sizes
+        ]
+    cells: dict[tuple[int, int], list[Size]] = {}
+    for size in sizes:
+        cells.setdefault((round(x(size.width) / _CELL), round(y(size.height) / _CELL)), []).append(size)
+    return [
+        (column * _CELL, row * _CELL, sum(s.images for s in found), f"about {found[0].width} × {found[0].height}")
+        for (column, row), found in cells.items()
+    ]
 
 
 def _axis(values: Sequence[float], start: float, end: float, log: bool) -> Scale:

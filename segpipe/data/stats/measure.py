@@ -108,16 +108,15 @@ def _by_split(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _by_series(rows: pd.DataFrame, name: str) -> dict[str, list[float]]:
-    """A column of numbers by group where there are a few (the smaller ones together as "others"), or else by split."""
-    groups = _tally(group for group in _column(rows, "group") if group is not None)
-    if not 2 <= len(groups) <= len(rows) / 4:
-        return {split: found for split, part in _by_split(rows).items() if (found := _known(part, name))}
+    """A column of numbers by group, where a few groups hold most images (the others together as "others"), or else by split."""
+    own = _column(rows, "group")
+    groups = _tally(group for group in own if group is not None)
     kept = list(groups)[: _SERIES if len(groups) <= _SERIES else _SERIES - 1]
-    names = [group if group in kept else "others" for group in _column(rows, "group")]
-    order = [*kept, *(["others"] if "others" in names else [])]
-    return {
-        series: found for series in order if (found := _known(rows[[n == series for n in names]], name))
-    }  # fmt: skip
+    if len(groups) < 2 or 2 * sum(groups[group] for group in kept) < len(rows):
+        return {split: found for split, part in _by_split(rows).items() if (found := _known(part, name))}
+    names = [group if group in kept else "others" for group in own]
+    series = [*kept, *(["others"] if "others" in names else [])]
+    return {part: found for part in series if (found := _known(rows[[n == part for n in names]], name))}
 
 
 def _unusable(rows: pd.DataFrame) -> list[Unusable]:
