@@ -16,6 +16,7 @@ from segpipe.errors import DataError
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _PNG = b"\x89PNG\r\n\x1a\n"
+_GREY = ("1", "L", "LA", "I", "I;16", "I;16B")
 _JPEG_END = b"\xff\xd9"
 _ORIENTATION = 0x0112
 
@@ -61,13 +62,13 @@ def decode_raster(content: bytes, where: str, bounds: Bounds, indices: bool) -> 
         elif indices and image.mode == "P":
             array = np.asarray(image)
         else:
-            grey_alpha = image.mode == "LA"
+            mode = image.mode
             if image.format == "PNG":
                 _check_png(content, where)
             elif image.format != "JPEG":
                 image.verify()
-            array = _by_opencv(content, where)
-            array = array[:, :, :1] if grey_alpha else array
+            array = _by_opencv(content, where, grey=mode in _GREY)
+            array = array[:, :, :1] if mode == "LA" else array
     return upright(np.atleast_3d(array), orientation, notes), notes
 
 
@@ -114,12 +115,12 @@ def _check_png(content: bytes, where: str) -> None:
         at += length + 12
 
 
-def _by_opencv(content: bytes, where: str) -> np.ndarray:
+def _by_opencv(content: bytes, where: str, grey: bool) -> np.ndarray:
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    array = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    array = cv2.imdecode(np.frombuffer(content, np.uint8), flags if grey else flags | cv2.IMREAD_COLOR_RGB)
     if array is None:
         raise DataError("cannot be decoded: broken or cut short", where=where, fix=RESTORE)
-    return cv2.cvtColor(array, cv2.COLOR_BGR2RGB, dst=array) if array.ndim == 3 else array  # type: ignore[no-any-return]
+    return array
 
 
 def _notes(image: Image.Image, content: bytes, where: str, indices: bool) -> list[str]:
