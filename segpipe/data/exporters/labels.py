@@ -64,8 +64,10 @@ def copy_image(item: Item, folder: Path) -> str:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file of the data. Raises DataError where it cannot be read."""
+    """Copy a file of the data. Raises DataError where it cannot be opened; a fault of the target (a full disk) stops everything."""
     try:
-        shutil.copyfile(source, target)
+        stream = source.open("rb")
     except OSError as error:
-        raise DataError(f"cannot be copied: {error.strerror or error}", where=source) from error
+        raise DataError(f"cannot be read: {error.strerror or error}", where=source) from error
+    with stream, target.open("wb") as copy:
+        shutil.copyfileobj(stream, copy, 1 << 20)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.config import DataParams
+from segpipe.config import DataParams, SplitParams
 from segpipe.data.dataset import Dataset, Item
 from segpipe.data.exporters.coco import background_of
 from segpipe.data.exporters.labels import copy_file, read_labels
@@ -32,6 +32,7 @@ from segpipe.data.images import (
     read_image,
     suffix_of,
 )
+from segpipe.data.splits import assign_folds
 from segpipe.errors import DataError
 from segpipe.files import read_bytes, write_json
 from segpipe.samples import IGNORE, ClassTable
@@ -167,8 +168,6 @@ def _encode(plane: np.ndarray, ending: str, geometry: Geometry | None) -> bytes:
 
 def _folds(items: list[Item], report: ExportReport) -> list[dict[str, list[str]]]:
     """The folds of splits_final.json; none where nnU-Net may draw its own."""
-    groups = {item.group or f"/{item.key}" for item in items}
-    grouped = any(item.group for item in items)
     if any(item.split for item in items):
         report.losses["images whose group has no place beside a split that is given"] += sum(
             item.group is not None for item in items
@@ -176,12 +175,16 @@ def _folds(items: list[Item], report: ExportReport) -> list[dict[str, list[str]]
         report.losses["images without a split, counted to train"] += sum(item.split is None for item in items)
         val = [item.key for item in items if item.split == "val"]
         return [{"train": [item.key for item in items if item.split != "val"], "val": val}]
-    if not grouped or len(groups) < 2:
+    if not any(item.group for item in items):
         return []
-    from sklearn.model_selection import GroupKFold
-
+    rows = [{"key": item.key, "group": item.group, "sha256": None} for item in items]
+    numbers = assign_folds(rows, SplitParams(folds=FOLDS))  # type: ignore[call-arg]
+    used = sorted({number for number in numbers if number is not None})
+    if len(used) < 2:
+        return []
     report.losses["images whose group only shows in the folds"] += sum(item.group is not None for item in items)
-    keys = [item.key for item in items]
-    owners = [item.group or f"/{item.key}" for item in items]
-    folds = GroupKFold(min(FOLDS, len(groups))).split(keys, groups=owners)
-    return [{"train": [keys[k] for k in train], "val": [keys[k] for k in val]} for train, val in folds]
+    placed = list(zip(items, numbers, strict=True))
+    return [
+        {"train": [i.key for i, n in placed if n != fold], "val": [i.key for i, n in placed if n == fold]}
+        for fold in used
+    ]

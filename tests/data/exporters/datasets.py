@@ -36,9 +36,9 @@ class Spec:
 NAMES = st.text(st.characters(categories=("Lu", "Ll", "Lo")), min_size=1, max_size=8).filter(
     lambda name: not is_background(name) and name.lower() not in ("ignore", "ignored", "unlabelled", "unlabeled")
 )
-KEYS = st.text(st.characters(categories=("Lu", "Ll", "Nd"), include_characters=" _-é漢"), min_size=1, max_size=12).filter(
-    lambda key: key == key.strip()
-)
+KEYS = st.text(
+    st.characters(categories=("Lu", "Ll", "Nd"), include_characters=" _-é漢"), min_size=1, max_size=12
+).filter(lambda key: key == key.strip())
 
 
 @st.composite
@@ -50,7 +50,9 @@ def tables(draw: st.DrawFn, any_classes: bool) -> ClassTable:
     top = draw(st.sampled_from([255, 65535]))
     values = draw(st.lists(st.integers(0, top), min_size=len(names) + 2, max_size=len(names) + 2, unique=True))
     ignore = tuple(values[len(names) : len(names) + draw(st.integers(0, 2))])
-    colors = draw(st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=len(names), max_size=len(names), unique=True))
+    colors = draw(
+        st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=len(names), max_size=len(names), unique=True)
+    )
     specs = tuple(ClassSpec(name=n, value=v, color=c) for n, v, c in zip(names, values, colors, strict=False))
     return ClassTable(classes=specs, ignore=ignore)
 
@@ -64,10 +66,17 @@ def specs(draw: st.DrawFn, carries: Carries) -> Spec:
     edges = st.integers(1, 17)
     shape = st.tuples(edges, edges, edges) if volumes else st.tuples(edges, edges)
     nothing = [""] * count
-    groups = draw(st.lists(st.sampled_from(["", "p1", "p 2", "ü,3"]), min_size=count, max_size=count)) if carries.groups else nothing
+    groups = (
+        draw(st.lists(st.sampled_from(["", "p1", "p 2", "ü,3"]), min_size=count, max_size=count))
+        if carries.groups
+        else nothing
+    )
     splits = ["train", "val", "test", *["train"] * (count - 3)] if carries.splits and draw(st.booleans()) else nothing
     if carries.mixed_splits and draw(st.booleans()):
-        splits = ["", *draw(st.lists(st.sampled_from(["", "train", "val", "test"]), min_size=count - 1, max_size=count - 1))]
+        splits = [
+            "",
+            *draw(st.lists(st.sampled_from(["", "train", "val", "test"]), min_size=count - 1, max_size=count - 1)),
+        ]
     return Spec(
         draw(tables(carries.any_classes)), keys, [draw(shape) for _ in keys], draw(st.sampled_from([1, 3])),
         carries.instances and not volumes and draw(st.booleans()), groups, splits, draw(st.integers(0, 1000)),
@@ -100,7 +109,11 @@ def write(spec: Spec, folder: Path) -> Path:
     if not spec.instances:
         (folder / "instances").rmdir()
     (folder / "dataset.yaml").write_text(format_classes(spec.classes), encoding="utf-8")
-    rows = [{"key": k, "group": g, "split": s} for k, g, s in zip(spec.keys, spec.groups, spec.splits, strict=True) if g or s]
+    rows = [
+        {"key": k, "group": g, "split": s}
+        for k, g, s in zip(spec.keys, spec.groups, spec.splits, strict=True)
+        if g or s
+    ]
     if rows:
         (folder / "samples.csv").write_text(format_samples(rows), encoding="utf-8")
     return folder

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from segpipe.data.dataset import load_dataset
+from segpipe.data.dataset import Dataset, load_dataset
 from segpipe.data.exporters import EXPORTERS, export_dataset
-from segpipe.data.formats import FORMATS
+from segpipe.data.formats import recognise_format
+from segpipe.data.formats.source import ReadOptions
+from segpipe.data.images import decode_geometry
 from segpipe.data.importer import ImportOptions, import_dataset
+from segpipe.samples import ClassTable
 
 from .datasets import LIMITS, assert_same, specs, write
 
@@ -38,6 +42,54 @@ def test_out_and_in_again(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", EXPORTERS)
-def test_what_goes_out_is_recognised(name: str, tmp_path: Path) -> None:
-    if name not in FORMATS:
-        pytest.skip("no reader of this layout")
+def test_what_goes_out_is_recognised(name: str, demo: Path, tmp_path: Path) -> None:
+    export_dataset(load_dataset(demo), tmp_path / "out", name, LIMITS, jobs=1)
+    found, _ = recognise_format(tmp_path / "out", ReadOptions())
+    assert found.name == name
+
+
+def some(dataset: Dataset, count: int) -> Dataset:
+    """A few of the images, spread over the dataset."""
+    return replace(dataset, items=dataset.items[:: max(1, len(dataset.items) // count)][:count])
+
+
+def _out_and_in(before: Dataset, name: str, root: Path) -> Dataset:
+    report = export_dataset(before, root / "out", name, LIMITS)
+    assert (report.images, report.left_out) == (len(before.items), [])
+    assert import_dataset(root / "out", root / "again", name, ImportOptions()).skipped == []
+    return load_dataset(root / "again")
+
+
+@pytest.mark.parametrize("name", ["voc", "folder", "coco"])
+def test_street_scenes(shared_data: Path, tmp_path: Path, name: str) -> None:
+    options = ImportOptions(classes=[f"c{k}" for k in range(11)], ignore=[11])
+    import_dataset(shared_data / "camvid", tmp_path / "data", "paired-list", options)
+    before = some(load_dataset(tmp_path / "data"), 8)
+    assert {item.split for item in before.items} == {"train", "val", "test"}
+    assert_same(before, _out_and_in(before, name, tmp_path), EXPORTERS[name].carries)
+
+
+@pytest.mark.parametrize("name", ["coco", "voc"])
+def test_nuclei(shared_data: Path, tmp_path: Path, name: str) -> None:
+    import_dataset(shared_data / "nuclei", tmp_path / "data", "coco", ImportOptions())
+    before = some(load_dataset(tmp_path / "data"), 8)
+    assert_same(before, _out_and_in(before, name, tmp_path), EXPORTERS[name].carries)
+
+
+@pytest.mark.parametrize("name", ["nnunet", "folder"])
+def test_volumes(shared_data: Path, tmp_path: Path, name: str) -> None:
+    import_dataset(shared_data / "hippocampus", tmp_path / "data", "volumes", ImportOptions())
+    before = some(load_dataset(tmp_path / "data"), 6)
+    after = _out_and_in(before, name, tmp_path)
+    if name == "nnunet":  # it has a name of its own for it
+        before = replace(before, classes=_with_names(before.classes, ["background", *before.classes.names[1:]]))
+    assert_same(before, after, EXPORTERS[name].carries)
+    for old, new in zip(before.items, after.items, strict=True):
+        for one, other in ((old.image, new.image), (old.mask, new.mask)):
+            assert one and other
+            assert decode_geometry(one.read_bytes(), "") == decode_geometry(other.read_bytes(), "")
+
+
+def _with_names(classes: ClassTable, names: list[str]) -> ClassTable:
+    named = zip(classes.classes, names, strict=True)
+    return classes.model_copy(update={"classes": tuple(c.model_copy(update={"name": n}) for c, n in named)})

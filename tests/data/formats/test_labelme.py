@@ -50,9 +50,9 @@ def test_shapes_classes_and_groups(source: Path, data: Path) -> None:
     report = bring(source, data, "labelme")
     assert [(c.name, c.value) for c in report.classes.classes] == [
         ("_background_", 0),
-        ("axon", 3),
-        ("cell", 4),
-        ("nucleus", 5),
+        ("axon", 1),
+        ("cell", 2),
+        ("nucleus", 3),
     ]
     assert report.classes.ignore == (255,)
     mask, instances = mask_of(items(data)["a"]), instances_of(items(data)["a"])
@@ -152,9 +152,11 @@ def test_an_image_inside_that_is_cut_short(source: Path, data: Path, tmp_path: P
     put(source / "b.json", [square("cell", 1, 1, 4)], imagePath="gone.png", imageData=content[:400])
     put(source / "c.json", [square("cell", 1, 1, 4)])
     report = bring(source, data, "labelme")
-    reasons = dict(report.skipped)
-    assert len(reasons) == 2
-    assert any("no base64" in reason for reason in reasons.values())
+    ((name, reason),) = report.skipped
+    assert name.endswith("a.png")
+    assert "no base64" in reason
+    with pytest.raises(DataError, match=r"b\.png"):  # as any image that is cut short: validation will say so
+        read_image(items(data)["b"].image, LIMITS)
     assert (mask_of(items(data)["c"]) > 0).sum() == 16
 
 
