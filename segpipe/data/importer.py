@@ -19,7 +19,7 @@ from segpipe.data.metadata import ImageTable, find_table
 from segpipe.data.splits import SPLITS, assign_split
 from segpipe.data.writing import Outcome, write_items
 from segpipe.errors import ConfigError, DataError
-from segpipe.files import safe_name
+from segpipe.files import safe_name, sha256_bytes
 from segpipe.samples import ClassTable
 
 _SHOWN = 10
@@ -72,7 +72,7 @@ class ImportReport(BaseModel):
             + ("" if sum(self.splits.values()) == self.images else "; the rest by hash"),
         ]
         lines += [f"groups: {self.groups}"] if self.groups else []
-        lines += self.notes
+        lines += [note for note in self.notes if note != self.recognised]
         lines += [f"left out: {name}: {reason}" for name, reason in self.skipped[:_SHOWN]]
         lines += [f"left out: {len(self.skipped) - _SHOWN} more"] if len(self.skipped) > _SHOWN else []
         return lines
@@ -216,14 +216,16 @@ def _with_all_splits(items: list[RawItem], notes: list[str]) -> list[RawItem]:
 
 
 def _keys(items: list[RawItem]) -> list[str]:
-    """A file name for each image, all different: its own, with as many of its folders before it as it takes."""
+    """A file name for each image, all different whatever the case: its own, with as many of its folders before it as it takes,
+    and a hash behind it where that is not enough (`a b` and `a_b`).
+    """
     parts = [[safe_name(part) for part in item.name.split("/")] for item in items]
     keys = [part[-1] for part in parts]
     for depth in range(2, max(map(len, parts)) + 1):
         counts = Counter(key.lower() for key in keys)
         keys = ["-".join(p[-depth:]) if counts[k.lower()] > 1 else k for p, k in zip(parts, keys, strict=True)]
     counts = Counter(key.lower() for key in keys)
-    for item, key in zip(items, keys, strict=True):
-        if counts[key.lower()] > 1:
-            raise DataError("two images would get one key", where=item.image, found=key, fix="rename one of them")
-    return keys
+    return [
+        f"{key}-{sha256_bytes(item.name.encode())[:8]}" if counts[key.lower()] > 1 else key
+        for item, key in zip(items, keys, strict=True)
+    ]

@@ -42,7 +42,7 @@ def test_links_that_lead_nowhere_are_listed(source: Path) -> None:
     for name, target in (("images/1.png", "gone.png"), ("masks/2.png", "2.png")):
         (source / name).unlink()
         (source / name).symlink_to(target)
-    report = bring(source)
+    report = import_dataset(source, source.parent / "work" / "data", "auto", ImportOptions())
     assert (report.images, report.masks) == (3, 2)
     assert [(Path(name).relative_to(source).as_posix(), reason.split(":")[0]) for name, reason in report.skipped] == [
         ("images/1.png", "cannot be read"),

@@ -422,6 +422,21 @@ def test_auto_says_what_it_took_the_source_for(places: tuple[Path, Path], monkey
         bring(source, data, "auto", replace=True)
 
 
+def test_names_that_become_one_get_a_hash(places: tuple[Path, Path]) -> None:
+    source, data = places
+    for index, name in enumerate(("a b", "a_b", "A_B", "c")):
+        picture(source / "images" / f"{name}.png", source / "masks" / f"{name}.png", (0, index + 1))
+    bring(source, data, ignore=[1, 2], classes=["x", "y", "z"])
+    found = {item.key: item for item in load_dataset(data).items}
+    assert len(found) == 4
+    assert "c" in found
+    masks = {path.read_bytes(): (source / "masks" / path.name).read_bytes() for path in (source / "images").iterdir()}
+    for item in found.values():
+        assert item.mask is not None
+        assert item.mask.read_bytes() == masks[item.image.read_bytes()]
+    assert len({key.lower() for key in found}) == 4
+
+
 def test_options_that_a_layout_does_not_heed(places: tuple[Path, Path]) -> None:
     source, data = places
     picture(source / "images" / "a.png", source / "masks" / "a.png")

@@ -84,7 +84,7 @@ FORMATS = {
         ),
         Format(
             "paired-list", "train.txt, val.txt, test.txt with a line `image label` for each pair",
-            read_paired_list, recognise_paired_list, rank=0,
+            read_paired_list, recognise_paired_list, ("palette", "tolerance"), rank=0,
         ),
         Format(
             "coco", "a JSON of images, annotations (polygons or run-length codes) and categories, one for each split",

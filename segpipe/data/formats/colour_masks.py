@@ -31,8 +31,17 @@ def recognise_colour_masks(source: Path) -> str | None:
 
 
 def read_colour_masks(source: Path, options: ReadOptions) -> Source:
-    """Read the layout; errors as of `find_pairs` and `read_palette`, and ConfigError, with the colours found, without a palette."""
+    """Read the layout; errors as of `find_pairs` and `draw_by_palette`."""
     found = find_pairs(source, options)
+    draw_by_palette(found, source, options)
+    return found
+
+
+def draw_by_palette(found: Source, source: Path, options: ReadOptions) -> None:
+    """Have the masks of a source drawn by the palette that the user gives or that lies in the source.
+
+    Raises ConfigError, with the colours found, where there is none; errors as of `read_palette`.
+    """
     file = options.palette or find_palette(source)
     if file is None:
         raise ConfigError(
@@ -46,7 +55,6 @@ def read_colour_masks(source: Path, options: ReadOptions) -> Source:
         for item in found.items
     ]  # fmt: skip
     found.classes, found.classes_from = palette.classes, palette.origin
-    return found
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from segpipe.data.formats.colour_masks import draw_by_palette
+from segpipe.data.formats.pairs import mask_kind, some_masks
 from segpipe.data.formats.source import RawItem, ReadOptions, Source, inside
 from segpipe.data.images import stem_of
 from segpipe.data.splits import SPLITS
@@ -29,7 +31,8 @@ def recognise_paired_list(source: Path) -> str | None:
 def read_paired_list(source: Path, options: ReadOptions) -> Source:
     """Read the lists; a line with a file that is not there is left out.
 
-    Raises DataError for a line that is no pair, or that names a file outside `source`, and for an image that comes twice.
+    Raises DataError for a line that is no pair, or that names a file outside `source`, and for an image that comes twice; for
+    masks in colours errors as of `draw_by_palette`.
     """
     lists = _lists(source)
     if not lists:
@@ -50,6 +53,8 @@ def read_paired_list(source: Path, options: ReadOptions) -> Source:
             seen[item.image] = path.name
         found.items += items
         found.notes.append(f"{path.name}: {len(items)} pairs")
+    if options.palette is not None or mask_kind(some_masks(found.items)) == "colours":
+        draw_by_palette(found, source, options)
     return found
 
 

@@ -18,7 +18,7 @@ from segpipe.config import DataParams
 from segpipe.data.classes import are_objects, read_values
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, read_classes, read_samples
 from segpipe.data.formats.source import RawItem, ReadOptions, Source, files_below
-from segpipe.data.images import is_image_file, read_image, read_mask, stem_of
+from segpipe.data.images import VOLUME_SUFFIXES, is_image_file, read_image, read_mask, stem_of, suffix_of
 from segpipe.errors import ConfigError, DataError
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "inputs", "input")
@@ -99,13 +99,18 @@ def recognise_named(source: Path, options: ReadOptions) -> tuple[str, str] | Non
 
 
 def first_masks(source: Path, options: ReadOptions = ReadOptions()) -> list[Path]:
-    """Some masks of a source of this kind, evenly spread, none of them large; nothing where it is of another kind."""
+    """`some_masks` of a source of this kind; nothing where it is of another kind."""
     try:
-        masks = [item.mask for item in find_pairs(source, options).items if item.mask]
+        return some_masks(find_pairs(source, options).items)
     except DataError:
         return []
+
+
+def some_masks(items: list[RawItem]) -> list[Path]:
+    """Some mask files of pictures, evenly spread, none of them large."""
+    masks = [item.mask for item in items if item.mask and suffix_of(item.mask) not in VOLUME_SUFFIXES]
     some = masks[:: max(1, len(masks) // _LOOKED_AT)]
-    return [mask for mask in some if ".nii" not in mask.suffixes and mask.stat().st_size < _LOOKED_BYTES]
+    return [mask for mask in some if mask.is_file() and mask.stat().st_size < _LOOKED_BYTES]
 
 
 def mask_kind(masks: list[Path]) -> MaskKind:

@@ -103,17 +103,25 @@ def inside(source: Path, name: str, where: str) -> Path:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file at any depth, in name order, hidden ones and pipes left out; links to folders are followed. DataError for a loop of links."""
+    """Every file at any depth, in name order, hidden ones and pipes left out; links to folders are followed.
+
+    Raises DataError for a loop of links, and for a folder that cannot be read.
+    """
     yield from _walk(folder, frozenset())
 
 
 def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    status = folder.stat()
+    try:
+        status = folder.stat()
+        with os.scandir(folder) as entries:
+            found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(
+            f"cannot be read: {error.strerror}", where=folder, fix="check the folder and its permissions"
+        ) from error
     here = (status.st_dev, status.st_ino)
     if here in above:
         raise DataError("a link leads back to a folder above it", where=folder, fix="remove the link")
-    with os.scandir(folder) as entries:
-        found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in found:
         try:
             nested = entry.is_dir()

@@ -56,6 +56,17 @@ def test_a_palette_in_the_source_is_found(source: Path, data: Path, file: str) -
     np.testing.assert_array_equal(mask_of(items(data)["a"]), truth)
 
 
+def test_lists_of_masks_in_colours(source: Path, data: Path) -> None:
+    truth = coloured(source)
+    (source / "train.txt").write_text("images/a.png masks/a.png\n")
+    with pytest.raises(ConfigError, match="--palette FILE"):
+        bring(source, data)
+    (source / "label_colors.txt").write_text(FILES["label_colors.txt"])
+    report = bring(source, data)
+    assert (report.format, report.classes_from) == ("paired-list", "label_colors.txt")
+    np.testing.assert_array_equal(mask_of(items(data)["a"]), truth)
+
+
 def test_without_a_palette_the_colours_are_told(source: Path, data: Path) -> None:
     coloured(source)
     with pytest.raises(ConfigError, match=r"colours .*70 130 180.*--palette FILE"):
