@@ -35,8 +35,7 @@ def data_export(
     splits = [name.strip() for name in split.split(",")] if split else []
     if wrong := [name for name in splits if name not in SPLITS]:
         raise ConfigError("no such split", found=", ".join(wrong), expected=", ".join(SPLITS))
-    if root.is_relative_to(out.resolve()) or out.resolve().is_relative_to(root / "data"):
-        raise ConfigError("would write over the workspace", where=out, fix="choose a folder beside data/")
+    _spare_workspace(root, out.resolve())
     dataset = load_dataset(root / "data")
     if splits:
         dataset = _with_splits(dataset, root)
@@ -51,6 +50,13 @@ def data_export(
     for line in report.lines():
         say(line)
     typer.echo(out)
+
+
+def _spare_workspace(root: Path, out: Path) -> None:
+    """ConfigError for a folder whose replacement would take the data, the history or the whole workspace with it."""
+    inner = out.relative_to(root).parts if out.is_relative_to(root) else ("beside",)
+    if root.is_relative_to(out) or inner[0] == "data" or inner[0].startswith("."):
+        raise ConfigError("would write over the workspace", where=out, fix="choose a folder outside, or beside data/")
 
 
 def _with_splits(dataset: Dataset, root: Path) -> Dataset:

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from segpipe.cli.main import app
 from segpipe.data.dataset import format_classes, format_samples, load_dataset, load_sample
 from segpipe.data.exporters import EXPORTERS, ExportReport, export_dataset
 from segpipe.data.exporters.labels import UNKNOWN_PIXELS
-from segpipe.data.images import encode_png, encode_tiff, read_mask
+from segpipe.data.images import encode_nifti, encode_png, encode_tiff, read_mask
 from segpipe.errors import ConfigError, DataError, SegpipeError
 from segpipe.samples import IGNORE, ClassSpec, ClassTable
 
@@ -256,3 +258,67 @@ def test_some_splits_alone_and_the_same_bytes_again(data: Path, format: str) -> 
 def test_no_such_layout(data: Path) -> None:
     with pytest.raises(ConfigError, match="coco or voc or folder or nnunet"):
         export(data, "tarot")
+
+
+def test_pictures_alone_in_layouts_of_pictures(data: Path) -> None:
+    for name, array in (("images", np.zeros((2, 3, 4, 1), np.uint8)), ("masks", np.zeros((2, 3, 4), np.uint8))):
+        (data / name / "a.png").unlink()
+        (data / name / "a.nii.gz").write_bytes(encode_nifti(array))
+    (data / "instances" / "a.png").unlink()
+    for format in ("coco", "voc"):
+        _, report = export(data, format, replace_out=True)
+        ((key, reason),) = report.left_out
+        assert key == "a"
+        assert "is a volume" in reason
+    _, report = export(data, "nnunet", replace_out=True)
+    assert sorted(key for key, _ in report.left_out) == ["b", "c", "d"]
+
+
+@pytest.fixture
+def workspace(data: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data, in a workspace that the user stands in."""
+    for name in ("dvc.yaml", "params.yaml"):
+        (data.parent / name).write_bytes((repo_root / name).read_bytes())
+    monkeypatch.chdir(data.parent)
+    return data.parent
+
+
+def command(*arguments: str) -> tuple[int, str, BaseException | None]:
+    result = CliRunner().invoke(app, ["data", "export", *arguments])
+    return result.exit_code, result.stdout, result.exception
+
+
+def test_the_command(workspace: Path) -> None:
+    out = workspace / "exported"
+    code, printed, _ = command(str(out), "--format", "coco", "--split", "train,val")
+    assert (code, printed.strip()) == (0, str(out))
+    assert len(list((out / "images").iterdir())) == 3
+    assert "is not empty" in str(command(str(out), "--format", "coco")[2])
+    code, printed, _ = command(str(out), "--format", "voc", "--replace", "--json")
+    assert code == 0
+    assert json.loads(printed)["images"] == 4
+    assert json.loads(printed)["losses"]["images whose group has no place here"] == 4
+
+
+@pytest.mark.parametrize("where", ["data", "data/images", ".", "..", "data/new", ".git"])
+def test_the_command_spares_the_workspace(workspace: Path, where: str) -> None:
+    before = sorted(workspace.rglob("*"))
+    code, _, error = command(str(workspace / where), "--format", "coco", "--replace")
+    assert code != 0
+    assert "would write over the workspace" in str(error)
+    assert sorted(workspace.rglob("*")) == before
+
+
+def test_the_command_goes_by_the_splits_of_ingest(workspace: Path) -> None:
+    from segpipe.config import DataParams, SplitParams
+    from segpipe.data.manifest import build_manifest
+    from segpipe.data.table import write_manifest
+
+    (workspace / "data" / "samples.csv").unlink()
+    frame = build_manifest(load_dataset(workspace / "data"), DataParams(), SplitParams(), jobs=1)
+    write_manifest(frame, workspace / "artifacts" / "manifest.parquet")
+    chosen = frame["split"].iloc[0]
+    assert command(str(workspace / "out"), "--format", "folder", "--split", chosen)[0] == 0
+    expected = sorted(frame["key"][frame["split"] == chosen])
+    assert sorted(path.stem for path in (workspace / "out" / "images").iterdir()) == expected
+    assert "no such split" in str(command(str(workspace / "out"), "--format", "folder", "--split", "dev")[2])
