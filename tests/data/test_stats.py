@@ -68,18 +68,28 @@ def test_the_manifest_of_ingest_is_taken_where_there_is_one(root: Path) -> None:
 def test_problems_come_first_and_errors_before_warnings(root: Path) -> None:
     def finding(check: str, severity: str, place: int) -> dict[str, str | None]:
         return {
-            "expectation": check, "severity": severity, "file": f"images/{place}.png", "found": "a <script>", "expected": "b", "fix": "c",
+            "expectation": check, "severity": severity, "file": f"images/im{place:02d}.png", "found": "a <script>", "expected": "b", "fix": "c",
         }  # fmt: skip
 
-    findings = [finding("blank", "warning", 0), *(finding("copies", "error", i) for i in range(9))]
+    findings = [
+        finding("odd", "note", 2),
+        finding("blank", "warning", 0),
+        *(finding("copies", "error", i) for i in range(9)),
+    ]
     path = root / "reports" / "validation" / "findings.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"passed": False, "findings": findings}))
     problems = read_stats(root).problems
     assert problems is not None
-    assert [(p.check, p.count, len(p.examples)) for p in problems] == [("copies", 9, 5), ("blank", 1, 1)]
+    assert [(p.check, p.count, len(p.examples)) for p in problems] == [
+        ("copies", 9, 5),
+        ("blank", 1, 1),
+        ("odd", 1, 1),
+    ]
     page = write_stats_page(root, root / "x.html").read_text()
-    assert page.index("Copies") < page.index("Blank") < page.index('id="classes"')
+    assert page.index("Copies") < page.index("Blank") < page.index("Odd") < page.index('id="classes"')
+    assert page.count('alt="images/im00.png"') == 2
+    assert 'alt="images/im04.png"' not in page  # it cannot be read
     assert "<script>" not in page
     path.write_text('{"findings": [{"severity": "error"}]}')
     with pytest.raises(DataError, match=r"findings.json.*segpipe validate"):

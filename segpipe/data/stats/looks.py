@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,15 +13,20 @@ import numpy as np
 from segpipe.config import DataParams
 from segpipe.data.dataset import Dataset, load_sample
 from segpipe.data.drawing import label_layer, thumbnail
+from segpipe.data.images import read_image
 from segpipe.data.pages import count, layer_uri, photo_uri
 from segpipe.data.stats.measure import known
+from segpipe.data.stats.numbers import Problem
 from segpipe.data.stats.views import EDGE, Show, View, around_class, region_of, smallest_object, whole
+from segpipe.errors import DataError
 from segpipe.progress import track
 from segpipe.samples import ClassTable
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_PROBLEMS, _THUMB = 24, 168
+"""How many images with problems are shown, and the longest edge of their pictures."""
 _RANDOM = 18
 _RAREST = 4
 _EACH = 3
@@ -76,6 +82,18 @@ def take_looks(rows: pd.DataFrame, dataset: Dataset, limits: DataParams) -> dict
         look = _draw(wish.show(sample), dataset.classes, sample.key, wish.caption, origin)
         found[wish.section].append(look)
         size += len(look.photo) + len(look.labels)
+    return found
+
+
+def problem_pictures(problems: list[Problem], dataset: Dataset, limits: DataParams) -> dict[str, str]:
+    """Small pictures of the images that problems name, as `data:` addresses by file; none of those that cannot be read."""
+    here = {item.image.relative_to(dataset.root).as_posix(): item.image for item in dataset.items}
+    named = [example.file for problem in problems for example in problem.examples if example.file in here]
+    found = {}
+    for file in list(dict.fromkeys(named))[:_PROBLEMS]:
+        assert file is not None, "it is one of the dataset's"
+        with contextlib.suppress(DataError):  # that it cannot be read is the problem itself
+            found[file] = photo_uri(thumbnail(read_image(here[file], limits), _THUMB))
     return found
 
 

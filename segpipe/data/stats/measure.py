@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from segpipe.data.stats.numbers import (
     GroupSize,
     Objects,
     Problem,
+    Severity,
     Size,
     Spacing,
     SplitSize,
@@ -65,15 +66,16 @@ def measure(manifest: pd.DataFrame, classes: ClassTable, findings: Path) -> Data
 
 
 def read_problems(path: Path) -> list[Problem]:
-    """What validation found, by check: errors first, then by name. Raises DataError for a file that is no findings.json."""
-    found: dict[tuple[str, str], list[Example]] = {}
+    """What validation found, by check: errors first, then warnings, then notes. Raises DataError for a file that is no findings.json."""
+    order = get_args(Severity)
+    found: dict[tuple[Severity, str], list[Example]] = {}
     try:
         for finding in read_json(path)["findings"]:
             example = Example(**{name: finding[name] for name in Example.model_fields})
             found.setdefault((finding["severity"], finding["expectation"]), []).append(example)
         return [
-            Problem(check=check, severity=severity, count=len(all_of_it), examples=all_of_it[:_EXAMPLES])  # type: ignore[arg-type]
-            for (severity, check), all_of_it in sorted(found.items())
+            Problem(check=check, severity=severity, count=len(all_of_it), examples=all_of_it[:_EXAMPLES])
+            for (severity, check), all_of_it in sorted(found.items(), key=lambda pair: order.index(pair[0][0]))
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(

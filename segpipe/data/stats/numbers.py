@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict
 
 from segpipe.data.stats.histograms import Histogram
 
+Severity = Literal["error", "warning", "note"]
+
 
 class Numbers(BaseModel):
     """A part of `DataStats`: immutable, no unknown keys."""
@@ -29,7 +31,7 @@ class Problem(Numbers):
     """All that one check of validation found."""
 
     check: str
-    severity: Literal["error", "warning"]
+    severity: Severity
     count: int
     examples: list[Example]
     """The first few."""

@@ -11,7 +11,7 @@ from segpipe.data.manifest import build_manifest, read_manifest, usable
 from segpipe.data.pages import render
 from segpipe.data.stats.charts import Bars, bars, ribbon, scatter, share_axis
 from segpipe.data.stats.histograms import Histogram, histogram
-from segpipe.data.stats.looks import take_looks
+from segpipe.data.stats.looks import problem_pictures, take_looks
 from segpipe.data.stats.measure import measure
 from segpipe.data.stats.numbers import DataStats
 from segpipe.files import write_text
@@ -34,7 +34,9 @@ def write_stats_page(root: Path, out: Path) -> Path:
     params, dataset, manifest = _load(root)
     stats = measure(manifest, dataset.classes, root / "reports" / "validation" / "findings.json")
     looks = take_looks(manifest[usable(manifest)], dataset, params.data)
-    write_text(out, render(Path(__file__).with_name("stats.html"), looks=looks, **_context(stats)))
+    pictures = problem_pictures(stats.problems or [], dataset, params.data)
+    template = Path(__file__).with_name("stats.html")
+    write_text(out, render(template, looks=looks, pictures=pictures, **_context(stats)))
     return out
 
 
