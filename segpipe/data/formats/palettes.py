@@ -25,11 +25,13 @@ import numpy.typing as npt
 import yaml
 from PIL import Image
 
+from segpipe.data.measure import bands
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import read_bytes
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable
 
 RGB = tuple[int, int, int]
+Counted = tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]
 
 PALETTE_FILES = (
     "labelmap.txt",
@@ -52,7 +54,7 @@ VOC_NAMES = (
 
 _MAX_BYTES = 1 << 20
 _SHOWN = 4
-_BLOCK = 4096
+_BAND, _BLOCK = 1 << 22, 4096
 _FAR = np.iinfo(np.int32).max
 _COLOUR_THEN_NAME = re.compile(r"(\d+)[\s,;]+(\d+)[\s,;]+(\d+)[\s,;]+(\S.*)")
 _NAME_THEN_COLOUR = re.compile(r"(.*?\S)\s*[\s,;:]\s*(\d+)[\s,;]+(\d+)[\s,;]+(\d+)\s*(?::.*)?")
@@ -82,15 +84,16 @@ class Palette:
                 "is no mask in 8-bit colours", where=where, found=f"{image.dtype}, shape {image.shape}",
                 expected="RGB", fix="save it as 8-bit RGB PNG",
             )  # fmt: skip
-        codes = _codes(np.broadcast_to(image, (*image.shape[:2], 3)))
-        present, counts = _count(codes)
+        parts = bands(np.broadcast_to(image, (*image.shape[:2], 3)), _BAND)
+        present, counts = _merge([_count(_codes(part)) for part in parts])
         colours = np.stack([present >> 16, present >> 8 & 255, present & 255], axis=1).astype(np.int32)
         nearest, distance = self._nearest(colours, tolerance)
         if (unknown := nearest < 0).any():
             raise _unknown(where, colours[unknown], counts[unknown], tolerance)
         table = np.empty(1 << 24, np.uint8)  # pages that no colour touches stay virtual
         table[present] = self.values[nearest]
-        return table[codes], int(counts[distance > 0].sum())
+        values = np.concatenate([table[_codes(part)] for part in parts])
+        return values, int(counts[distance > 0].sum())
 
     def _nearest(
         self, colours: npt.NDArray[np.int32], tolerance: int
@@ -114,13 +117,18 @@ def _codes(image: np.ndarray) -> npt.NDArray[np.uint32]:
     return codes
 
 
-def _count(codes: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+def _count(codes: npt.NDArray[np.uint32]) -> Counted:
     """The different codes, and how many pixels have each. Rows are collapsed to runs first: sorting all pixels takes far longer."""
     flat = codes.ravel()
     starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
-    lengths = np.diff(np.append(starts, flat.size))
-    present, inverse = np.unique(flat[starts], return_inverse=True)
-    return present, np.bincount(inverse, lengths, len(present)).astype(np.int64)
+    return _merge([(flat[starts], np.diff(np.append(starts, flat.size)))])
+
+
+def _merge(counted: list[Counted]) -> Counted:
+    """Codes that may come several times, with their counts -> each code once, with the sum."""
+    present, inverse = np.unique(np.concatenate([codes for codes, _ in counted]), return_inverse=True)
+    counts = np.concatenate([counts for _, counts in counted])
+    return present, np.bincount(inverse, counts, len(present)).astype(np.int64)
 
 
 def _unknown(where: str, colours: np.ndarray, counts: np.ndarray, tolerance: int) -> DataError:

@@ -144,6 +144,18 @@ def test_encoding_against_brute_force(
     assert counted == snapped
 
 
+def test_large_masks_are_encoded_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    palette = read_palette("voc")
+    places = np.random.default_rng(0).integers(0, len(palette.colors), (40, 30))
+    image = palette.colors[places] ^ np.uint8(1)
+    whole = palette.encode(image, "a.png", 1)
+    monkeypatch.setattr("segpipe.data.formats.palettes._BAND", 100)
+    banded = palette.encode(image, "a.png", 1)
+    np.testing.assert_array_equal(whole[0], palette.values[places])
+    np.testing.assert_array_equal(whole[0], banded[0])
+    assert whole[1] == banded[1] == 1200
+
+
 def test_palettes_known_by_name() -> None:
     voc = read_palette("voc")
     assert [voc.classes.classes[k].color for k in (0, 1, 15, 20)] == [
