@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 21
 """Pairs that are compared at a time: 16 MiB of hashes, whatever the number of images."""
+_PROPORTIONS = 1.05
+"""How much the proportions of two versions of one image may differ: what cropping a few pixels does to a small one."""
 
 
 class Lookalike(NamedTuple):
@@ -53,8 +55,9 @@ def near_duplicates(manifest: pd.DataFrame, distance: int, tolerance: float) -> 
     """Images that resemble one of another split, by row: the later one of train, val, test, so that a pair is told once.
 
     Two images resemble each other where at most `distance` bits of their perceptual hashes differ, and the means and standard
-    deviations of every channel by at most `tolerance`, as a share of the brighter image's brightest channel (mean + deviation).
-    The second condition keeps apart what merely has one composition, such as cells in the middle of a slide in two stains.
+    deviations of every channel by at most `tolerance`, as a share of the brighter image's brightest channel (mean + deviation),
+    and the proportions are the same (in volumes the slices too). This keeps apart what merely has one composition, such as cells
+    in the middle of a slide in two stains, or the same organ of two people.
     Blank images, whose hashes are all one, and exact copies, which are told as such, are left out.
 
     All pairs across splits are compared, in blocks (xor and popcount).
@@ -78,7 +81,10 @@ class _Looks(NamedTuple):
     splits: npt.NDArray[np.object_]
     contents: npt.NDArray[np.object_]
     hashes: npt.NDArray[np.uint64]
-    channels: npt.NDArray[np.int64]
+    kinds: npt.NDArray[np.int64]
+    """(n, 2): channels and slices, which must be equal."""
+    aspects: npt.NDArray[np.float64]
+    """Logarithm of height / width."""
     moments: npt.NDArray[np.float64]
     scale: npt.NDArray[np.float64]
 
@@ -91,7 +97,8 @@ class _Looks(NamedTuple):
             splits=rows["split"].to_numpy(object),
             contents=rows["sha256"].to_numpy(object),
             hashes=np.array([int(text, 16) for text in rows["phash"]], np.uint64),
-            channels=np.array([len(mean) for mean in rows["mean"]]),
+            kinds=np.stack([rows["channels"].to_numpy(int), rows["depth"].fillna(0).to_numpy(int)], axis=1),
+            aspects=np.log(rows["height"].to_numpy(float) / rows["width"].to_numpy(float)),
             moments=np.concatenate([means, stds], axis=1),
             scale=(np.abs(means) + stds).max(axis=1),
         )
@@ -126,6 +133,8 @@ def _compare(late: _Looks, early: _Looks, distance: int, tolerance: float) -> di
 
 
 def _alike(late: _Looks, a: np.ndarray, early: _Looks, b: np.ndarray, tolerance: float) -> npt.NDArray[np.bool_]:
-    """Whether the moments of pairs agree. a, b: (pairs,) places in `late` and `early`."""
-    off: np.ndarray = np.abs(late.moments[a] - early.moments[b]).max(axis=1)
-    return (off <= tolerance * np.maximum(late.scale[a], early.scale[b])) & (late.channels[a] == early.channels[b])
+    """Whether brightness and shape of pairs agree. a, b: (pairs,) places in `late` and `early`."""
+    off = np.abs(late.moments[a] - early.moments[b]).max(axis=1)
+    bright: np.ndarray = off <= tolerance * np.maximum(late.scale[a], early.scale[b])
+    shaped = np.abs(late.aspects[a] - early.aspects[b]) <= np.log(_PROPORTIONS)
+    return bright & shaped & (late.kinds[a] == early.kinds[b]).all(axis=1)

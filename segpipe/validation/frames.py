@@ -53,7 +53,7 @@ def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: Valida
     frame["known_text"] = ", ".join(f"{spec.value} ({spec.name})" for spec in table.classes[:12])
     frame["channels"], frame["usual_channels"] = manifest["channels"], fingerprint.channels
     volume = manifest["depth"].notna()
-    frame["axes"] = ["3D" if deep else "2D" for deep in volume]
+    frame["axes"] = pd.Series(np.where(volume, "3D", "2D"), manifest.index).where(manifest["height"].notna(), None)
     frame["usual_axes"] = "3D" if fingerprint.depth is not None and volume[good].mean() > 0.5 else "2D"
     frame["dtype"], frame["usual_dtype"] = manifest["dtype"].where(~volume), fingerprint.dtype
     frame["volume_dtype"] = manifest["dtype"].where(volume)

@@ -39,6 +39,8 @@ class Fault:
     file: str = "images/{key}.png"
     severity: str = "error"
     split: str = "train"
+    besides: tuple[str, ...] = ()
+    """Further errors that it gives."""
 
 
 def image_is(content: Callable[[np.ndarray], bytes], ending: str = ".png") -> Callable[[Path, str], None]:
@@ -258,6 +260,7 @@ def _image_faults() -> list[Fault]:
             "same_axes",
             "3D",
             "images/{key}.nii.gz",
+            besides=("same_channels", "sizes_match"),
         ),
         Fault("symbolic link to itself", link("{key}.png"), "readable_files", "", "{key}.png"),
         Fault("dangling link", link("nowhere.png"), "readable_files", "", "{key}.png"),
@@ -384,7 +387,13 @@ def _mask_faults() -> list[Fault]:
             "readable_files",
             "masks/{key}.png: the mask's values are no class values",
         ),
-        Fault("image and mask swapped", swapped, "readable_files", "masks/{key}.png: the mask is in colours"),
+        Fault(
+            "image and mask swapped",
+            swapped,
+            "readable_files",
+            "masks/{key}.png: the mask is in colours",
+            besides=("same_channels",),
+        ),
         Fault("mask of another size", mask_is(lambda m: png(m[:-1])), "sizes_match", "a mask of 64 x 47"),
         Fault("mask on its side", mask_is(lambda m: png(m.T.copy())), "sizes_match", "a mask of 48 x 64"),
         Fault("classes counted from 1", values((2, 3), (1, 2), (0, 1)), "known_classes", "unknown value 3 ("),
@@ -610,6 +619,8 @@ def check(fault: Fault, judged: Judged) -> None:
     assert told["fix"]
     assert str(judged.root) not in json.dumps(told)
     assert (told["file"] in judged.quarantined) == (fault.severity == "error")
+    others = {f["expectation"] for f in named if f["severity"] == "error"} - {fault.finding}
+    assert others == set(fault.besides)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

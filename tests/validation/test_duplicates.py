@@ -34,12 +34,14 @@ def crowd(seed: int, count: int = 120) -> pd.DataFrame:
         for flip in rng.integers(0, 64, rng.integers(0, 6)):
             bits ^= 1 << int(flip)
         channels = int(rng.choice([1, 3], p=[0.2, 0.8]))
+        height, width = rng.choice([100, 102, 110], 2)
         rows.append({
+            "height": height, "width": width, "depth": rng.choice([None, 4], p=[0.9, 0.1]), "channels": channels,
             "path": f"images/{i}.png", "split": str(rng.choice(list(RANK))), "phash": f"{bits:016x}", "error": None,
             "sha256": str(rng.integers(count // 2)),
             "mean": rng.uniform(95, 105, channels), "std": rng.uniform(19, 21, channels) * (i % 9 > 0),
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"depth": "Int64"})
 
 
 def pair_by_pair(frame: pd.DataFrame, distance: int, tolerance: float) -> dict[int, tuple[str, int, int]]:
@@ -48,6 +50,11 @@ def pair_by_pair(frame: pd.DataFrame, distance: int, tolerance: float) -> dict[i
         near = []
         for _, b in frame.iterrows():
             if RANK[b["split"]] >= RANK[a["split"]] or a["sha256"] == b["sha256"] or len(a["mean"]) != len(b["mean"]):
+                continue
+            if (
+                str(a["depth"]) != str(b["depth"])
+                or not 1 / 1.05 <= a["height"] / a["width"] / b["height"] * b["width"] <= 1.05
+            ):
                 continue
             bits = bin(int(a["phash"], 16) ^ int(b["phash"], 16)).count("1")
             scale = max(max(a["mean"] + a["std"]), max(b["mean"] + b["std"]))
@@ -80,6 +87,7 @@ def test_blank_images_and_exact_copies_are_not_near_duplicates() -> None:
     put(frame, 1, phash=frame.at[6, "phash"], sha256=frame.at[6, "sha256"])
     put(frame, 7, phash=frame.at[8, "phash"])  # both in train
     put(frame, 2, phash=frame.at[9, "phash"], mean=np.full(3, 130.0))  # brighter by a quarter
+    put(frame, 3, phash=frame.at[10, "phash"], height=11)  # of other proportions
     assert near_duplicates(frame, 6, 0.06) == {}
 
 
