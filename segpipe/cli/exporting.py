@@ -54,6 +54,8 @@ def data_export(
 
 def _spare_workspace(root: Path, out: Path) -> None:
     """ConfigError for a folder whose replacement would take the data, the history or the whole workspace with it."""
+    from segpipe.errors import ConfigError
+
     inner = out.relative_to(root).parts if out.is_relative_to(root) else ("beside",)
     if root.is_relative_to(out) or inner[0] == "data" or inner[0].startswith("."):
         raise ConfigError("would write over the workspace", where=out, fix="choose a folder outside, or beside data/")

@@ -99,16 +99,11 @@ class _Canvas:
         if not counts[1::2].any():
             self.notes[EMPTY] += 1
             return
-        # Only from the first set pixel to the last: an object costs its own columns, not the image.
-        last = len(counts) - len(counts) % 2
-        start, end = int(counts[0]), int(counts[:last].sum())
-        inner = counts[1:last]
-        bits = np.repeat(np.arange(1, len(inner) + 1) % 2 == 1, inner)
-        here = slice(start, end)
-        self.overlaps[here] |= self.covered[here] & bits
-        self.covered[here] |= bits
-        self.mask[here][bits] = value
-        self.instances[here][bits] = number
+        here, inside = _places(counts)
+        self.overlaps[here][inside] |= self.covered[here][inside]
+        self.covered[here][inside] = True
+        self.mask[here][inside] = value
+        self.instances[here][inside] = number
         if number:
             self.painted.add(number)
 
@@ -129,3 +124,19 @@ class _Canvas:
 
     def _upright(self, plane: npt.NDArray[np.generic]) -> np.ndarray:
         return np.ascontiguousarray(plane.reshape(self.width, self.height).T)
+
+
+def _places(counts: Counts) -> tuple[slice, npt.NDArray[np.bool_] | npt.NDArray[np.int64]]:
+    """Where runs are set: the stretch from the first to the last, and which of its pixels, as flags or as numbers, whatever takes
+    less memory: an object costs its own pixels or its own columns, not the image.
+    """
+    edges = np.cumsum(counts)
+    ends = edges[1::2]
+    starts = edges[0::2][: len(ends)]
+    lengths, first, last = ends - starts, int(starts[0]), int(ends[-1])
+    area = int(lengths.sum())
+    if area * lengths.itemsize < last - first:
+        before = np.cumsum(lengths) - lengths
+        return slice(first, last), np.repeat(starts - first - before, lengths) + np.arange(area)
+    inner = counts[1 : 2 * len(ends)]
+    return slice(first, last), np.repeat(np.arange(1, len(inner) + 1) % 2 == 1, inner)
