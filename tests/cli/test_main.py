@@ -15,8 +15,9 @@ from segpipe.cli.main import app, main
 from segpipe.errors import BusyError, DataError, GateBlocked
 
 VERBS = {
-    "init", "demo", "data import", "data formats", "data export", "data demo", "data stats", "data suspects", "ingest", "validate", "prepare", "plan", "train",
-    "evaluate", "select", "export", "run", "report", "models", "promote", "rollback", "serve", "schedule", "predict", "verify", "families", "doctor",
+    "init", "demo", "data import", "data formats", "data export", "data demo", "data stats", "data suspects",
+    "ingest", "validate", "prepare", "plan", "train", "evaluate", "select", "export", "run", "report",
+    "models", "promote", "rollback", "serve", "schedule", "predict", "verify", "families", "doctor",
 }  # fmt: skip
 
 
