@@ -119,6 +119,10 @@ def test_two_predictions_for_one_object_match_once() -> None:
     assert found.tallies[0, :, 0].tolist() == [1, 1, 2]
     iou = np.array([[0.9, 0.8], [0.85, 0.0]])
     assert matches(iou, 0.5).tolist() == [[False, True], [True, False]]
+    staircase = np.array([[0.51, 1.0, 0.0], [0.0, 0.51, 1.0], [0.0, 0.0, 0.51]])
+    assert matches(staircase, 0.5).tolist() == np.eye(3, dtype=bool).tolist(), (
+        "three poor pairs are more than two perfect ones"
+    )
 
 
 def test_the_challenge_by_hand() -> None:
@@ -171,6 +175,13 @@ def test_predictions_on_ignored_pixels_count_nowhere() -> None:
     assert object_score(*pair, 1).tallies[0, :, 0].tolist() == [1, 1, 2]
     assert object_score(*pair, 1, ignored).tallies[0, :, 0].tolist() == [1, 1, 1]
     assert np.isnan(challenge_score(object_score(*pair, 1, np.ones((10, 10), np.bool_))))
+    for first, counted in (
+        (7, 0),
+        (8, 1),
+    ):  # of the invented object's four rows, three are ignored, or two: half may be
+        ignored[:] = False
+        ignored[first:] = True
+        assert object_score(*pair, 1, ignored).tallies[0, 2, 0] == 1 + counted
 
 
 @pytest.mark.parametrize("overlap", [True, False])
