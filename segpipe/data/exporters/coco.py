@@ -75,12 +75,12 @@ def _annotate(
     """The image's entry, its annotations (ids come later) and what was lost."""
     labels = read_flat_labels(item, classes, limits)
     height, width = labels.class_ids.shape
-    keys = labels.class_ids.astype(np.uint32)
+    keys = labels.class_ids.astype(np.int32)
     losses = labels.losses
     if labels.instances is not None:
         counted = np.isin(labels.class_ids, list(categories))
         losses[GROUNDED] += int((labels.instances[~counted] > 0).sum())
-        keys[counted] += labels.instances[counted].astype(np.uint32) << 8
+        keys[counted] += labels.instances[counted].astype(np.int32) << 8
     annotations: list[dict[str, Any]] = []
     parts: Counter[int] = Counter()
     for key, counts in runs_by_key(keys).items():

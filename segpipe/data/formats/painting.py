@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -123,7 +124,9 @@ class _Canvas:
         return Drawing(self._upright(self.mask), instances, +self.notes)
 
     def _upright(self, plane: npt.NDArray[np.generic]) -> np.ndarray:
-        return np.ascontiguousarray(plane.reshape(self.width, self.height).T)
+        return cv2.transpose(
+            plane.reshape(self.width, self.height)
+        )  # by blocks: several times faster than NumPy's copy
 
 
 def _places(counts: Counts) -> tuple[slice, npt.NDArray[np.bool_] | npt.NDArray[np.int64]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -124,9 +125,9 @@ def rasterise(shape: Shape, height: int, width: int) -> Counts:
     return _uncompressed(Runs(height, width, mask.merge(parts)["counts"]))
 
 
-def runs_by_key(keys: npt.NDArray[np.unsignedinteger]) -> dict[int, Counts]:
+def runs_by_key(keys: npt.NDArray[np.int32]) -> dict[int, Counts]:
     """The pixels of each value of a plane (H, W), as runs that fill it; one pass, whatever the number of values."""
-    flat = keys.ravel(order="F")
+    flat = cv2.transpose(keys).ravel()
     starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
     lengths = np.diff(starts, append=flat.size)
     order = np.argsort(flat[starts], kind="stable")
