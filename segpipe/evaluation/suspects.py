@@ -8,9 +8,8 @@ After Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty i
   probability of that class minus the probability of the label's.
 - Pixels within `BAND` of a boundary between labels are left out: borders are fuzzy, and nobody's error. Ignored pixels are, too.
 
-Doubtful pixels of one given and one suggested class that touch each other are a region; its mass is the sum of their weights. An
-image's score is the mass of its largest region, in pixels of full certainty: a label error is a thing of one place, while a
-model's own mistakes are scattered. Regions of less than `LEAST` are left out.
+Doubtful pixels of one given and one suggested class that touch each other are a region; its mass is the sum of their weights.
+Regions of less mass than `LEAST` are noise. An image's score is the mass of all others together, in pixels of full certainty.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ BAND = 3
 """Pixels from a boundary between labels, along either axis or both, in which a disagreement does not count."""
 
 LEAST = 8.0
-"""Regions of less mass are noise, and are left out."""
+"""The smallest mass of a region that counts, in pixels of full certainty."""
 
 _REGIONS = 8
 """Regions of an image that are listed, the largest first."""
@@ -73,8 +72,6 @@ class Suspect(BaseModel):
     split: str
     group: str | None
     score: float
-    """Mass of the largest region."""
-    total: float
     """Mass of all regions."""
     share: float
     """Doubtful pixels among all that count."""
@@ -191,8 +188,8 @@ def find_suspects(segmenter: Segmenter, readers: Sequence[ShardReader]) -> Itera
         regions = [r for r in find_regions(sample.labels, doubts, spec.classes.names) if r.mass >= LEAST]
         if regions:
             suspect = Suspect(
-                key=sample.key, split=split, group=sample.group, score=regions[0].mass,
-                total=round(sum(region.mass for region in regions), 3), places=len(regions), regions=regions[:_REGIONS],
+                key=sample.key, split=split, group=sample.group, score=round(sum(region.mass for region in regions), 3),
+                places=len(regions), regions=regions[:_REGIONS],
                 share=round(float((doubts.weights > 0).sum() / doubts.counted), 6),
             )  # fmt: skip
             yield Case(suspect, sample, doubts)

@@ -33,10 +33,10 @@ _SPLITS = ("val", "test")
 _DOUBT = (255, 0, 170)
 
 COLUMNS = (
-    "rank", "key", "split", "group", "score", "total", "share", "places",
-    "x", "y", "width", "height", "slice", "pixels", "given", "suggested",
+    "rank", "key", "split", "group", "score", "share", "places",
+    "x", "y", "width", "height", "slice", "pixels", "mass", "given", "suggested",
 )  # fmt: skip
-"""Of suspects.csv: a row an image, the last eight columns are of its largest region."""
+"""Of suspects.csv: a row an image, the columns from x on are of its largest region."""
 
 
 class SuspectList(BaseModel):

@@ -105,6 +105,8 @@ def test_planted_errors_rank_first(kmeans: Segmenter, planted: Path) -> None:
     assert every[7].score > 5 * max([s.score for s in every[8:]], default=0)
     assert [sheet.suspect for sheet in sheets] == every[:5]
     assert {s.split for s in every[:8]} == {"val", "test"}
+    assert all(s.score >= sum(region.mass for region in s.regions) - 1e-3 for s in every)
+    assert all(s.score == pytest.approx(sum(r.mass for r in s.regions)) for s in every if s.places == len(s.regions))
 
 
 def test_what_is_said_of_a_planted_error(kmeans: Segmenter, planted: Path) -> None:
@@ -299,3 +301,12 @@ def test_which_model_is_meant(tmp_path: Path, kmeans: Segmenter) -> None:
     (tmp_path / "selection.json").write_text(json.dumps({"winner": "b"}))
     assert choose_candidate(tmp_path, None) == "b"
     assert choose_candidate(tmp_path, "a") == "a"
+
+
+@pytest.mark.parametrize(("edge", "found"), [(2, 0), (4, 1)])
+def test_specks_are_noise(tmp_path: Path, edge: int, found: int) -> None:
+    truth = draw_cells(0)[1]
+    truth[:48, :48] = 0
+    given = truth.copy()
+    truth[10 : 10 + edge, 10 : 10 + edge] = 1
+    assert len(list(find_suspects(oracle_segmenter([truth]), oracle_shards(tmp_path, [given])))) == found
