@@ -10,10 +10,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from segpipe.config import DataParams
 from segpipe.data.classes import FoundClasses
 from segpipe.data.formats.source import RawItem
-from segpipe.data.images import VOLUME_SUFFIXES, encode_png, read_mask, read_size, stem_of, suffix_of
+from segpipe.data.images import (
+    VOLUME_SUFFIXES,
+    encode_png,
+    encode_stack,
+    read_mask,
+    read_size,
+    stem_of,
+    suffix_of,
+)
 from segpipe.errors import DataError
 from segpipe.progress import track
 
@@ -116,12 +126,14 @@ def _write_labels(
         return
     elif classes.objects:
         ids = read_mask(item.mask, limits)
-        mask_file.write_bytes(encode_png((ids > 0).astype("uint8")))
-        instances_file.write_bytes(encode_png(ids))
+        _write_plane(mask_file, (ids > 0).astype("uint8"))
+        _write_plane(instances_file, ids)
     elif suffix_of(item.mask) in COPIED:
         shutil.copyfile(item.mask, folder / "masks" / f"{key}{suffix_of(item.mask)}")
-    else:
-        mask_file.write_bytes(encode_png(read_mask(item.mask, limits)))
+    elif (mask := read_mask(item.mask, limits)).ndim == 2:
+        mask_file.write_bytes(encode_png(mask))
+    else:  # the pages of a TIFF file are slices of a volume, which PNG does not hold
+        shutil.copyfile(item.mask, folder / "masks" / f"{key}{suffix_of(item.mask)}")
     outcome.mask = True
     if item.instances is not None:
         shutil.copyfile(item.instances, folder / "instances" / f"{key}{suffix_of(item.instances)}")
@@ -138,3 +150,11 @@ def _size(image: Path, limits: DataParams) -> tuple[int, int]:
             expected="a picture, for labels that are drawn",
         )
     return size[0], size[1]
+
+
+def _write_plane(png: Path, plane: np.ndarray) -> None:
+    """Write what was made of a mask file: a plane (H, W) as PNG, the slices of a stack (D, H, W) as pages of a TIFF file."""
+    if plane.ndim == 2:
+        png.write_bytes(encode_png(plane))
+    else:
+        png.with_suffix(".tif").write_bytes(encode_stack(plane))

@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 
 from segpipe.config import DataParams, load_params
 from segpipe.data.dataset import load_dataset, load_sample
@@ -99,3 +100,35 @@ def test_plan_says_that_nothing_learns_from_volumes_yet(tmp_path: Path, repo_roo
     reader = ShardReader(tmp_path, "train")
     with pytest.raises(ConfigError, match="no family of candidates learns from volumes"):
         plan_on("unet", load_params(repo_root), Fingerprint.model_construct(), reader, reader)
+
+
+def test_stacks_of_tiff_pages_are_volumes_where_the_user_says_so(tmp_path: Path) -> None:
+    image, labels = volume(0)
+    for folder, array in (("images", image), ("masks", labels)):
+        (tmp_path / "source" / folder).mkdir(parents=True)
+        tifffile.imwrite(tmp_path / "source" / folder / "a.tif", array.T, photometric="minisblack")
+    limits = DataParams(pages="volume")
+    report = import_dataset(tmp_path / "source", tmp_path / "data", "folder", ImportOptions(), limits=limits)
+    assert (report.images, report.masks, report.skipped) == (1, 1, [])
+    dataset = load_dataset(tmp_path / "data")
+    sample = load_sample(dataset.items[0], dataset.classes, limits)
+    np.testing.assert_array_equal(sample.image[..., 0], image.T)
+    np.testing.assert_array_equal(sample.labels, labels.T)
+    with pytest.raises(DataError, match=r"data\.pages"):
+        import_dataset(tmp_path / "source", tmp_path / "other", "folder", ImportOptions())
+
+
+def test_stacks_of_object_numbers_become_instances(tmp_path: Path) -> None:
+    for number in range(4):
+        numbers = np.zeros((7, 12, 40), np.uint8)
+        numbers.flat[: 40 + number] = range(40 + number)
+        for folder, array in (("images", RNG.random((7, 12, 40), np.float32)), ("labels", numbers)):
+            (tmp_path / "source" / folder).mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(tmp_path / "source" / folder / f"{number}.tif", array, photometric="minisblack")
+    limits = DataParams(pages="volume")
+    import_dataset(tmp_path / "source", tmp_path / "data", "folder", ImportOptions(), limits=limits)
+    dataset = load_dataset(tmp_path / "data")
+    sample = load_sample(dataset.items[0], dataset.classes, limits)
+    assert sample.instances is not None
+    np.testing.assert_array_equal(np.unique(sample.instances), range(40))
+    np.testing.assert_array_equal(sample.labels, sample.instances > 0)

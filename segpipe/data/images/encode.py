@@ -30,3 +30,14 @@ def encode_tiff(array: np.ndarray) -> bytes:
         compression="adobe_deflate", extrasamples=extra, metadata=None, software="", maxworkers=1,
     )  # fmt: skip
     return stream.getvalue()
+
+
+def encode_stack(array: np.ndarray) -> bytes:
+    """(D, H, W), uint8 or uint16 -> the bytes of a TIFF file (deflate) with a page for each slice."""
+    import tifffile
+
+    stream = io.BytesIO()
+    tifffile.imwrite(
+        stream, array, photometric="minisblack", compression="adobe_deflate", metadata=None, software="", maxworkers=1
+    )
+    return stream.getvalue()
