@@ -18,10 +18,11 @@ RUNNER = CliRunner()
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace without Git and DVC, and a source beside it."""
     root = tmp_path / "work"
     root.mkdir()
+    (root / "params.yaml").write_text((repo_root / "params.yaml").read_text())
     versioned: list[Path] = []
     monkeypatch.setattr("segpipe.cli.importing.workspace_root", lambda: root)
     monkeypatch.setattr("segpipe.workspace.lock", lambda _: nullcontext())
