@@ -272,3 +272,27 @@ def test_categories_of_one_name_and_of_none() -> None:
     for wrong in ([], [Category(2, "background")], [Category(n, f"c{n}") for n in range(1, 300)]):
         with pytest.raises(DataError, match="too few or too many"):
             number_classes(wrong, False, where)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.data())
+def test_painting_against_brute_force(data: st.DataObject) -> None:
+    shape = data.draw(st.tuples(EDGES, st.integers(1, 40)))
+    seed, count = data.draw(st.integers(0, 999)), data.draw(st.integers(0, 5))
+    rng = np.random.default_rng(seed)
+    planes = [rng.random(shape) < rng.choice([0.01, 0.3, 0.9]) for _ in range(count)]
+    marked = [
+        Marked(parse_runs(list(shape), runs_by_hand(p)), int(rng.choice([3, 8])), bool(rng.random() < 0.2))
+        for p in planes
+    ]
+    drawing = painter(*marked, size=shape)(*shape)
+    mask, instances = np.zeros(shape, int), np.zeros(shape, int)
+    pairs = list(zip(planes, marked, strict=True))
+    for plane_, _ in (pair for pair in pairs if pair[1].ignored):
+        mask[plane_] = 255
+    things = [pair for pair in pairs if not pair[1].ignored]
+    for number, (plane_, m) in sorted(enumerate(things, start=1), key=lambda entry: -int(entry[1][0].sum())):
+        mask[plane_], instances[plane_] = m.category, number
+    assert np.array_equal(drawing.mask, mask)
+    assert np.array_equal(drawing.instances, instances)
+    assert drawing.notes[OVERLAP] == (np.sum([p for p, _ in things], axis=0) > 1).sum() if things else True
