@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ _SHOWN = 12
 _LISTED = 200
 """Files left out that the page lists; findings.json has all."""
 _CHARTS = 24
-_EDGE = 200
+_EDGE = 240
 _UNKNOWN_COLOR = (255, 0, 255)
 
 
@@ -86,10 +87,7 @@ def write_validation(
 
 def _failed(title: str, findings: list[Finding], pictures: _Pictures) -> dict[str, Any]:
     """One check's section of the page."""
-    shown = [
-        f.model_dump() | {"looks": [look for file in (f.file, f.other) if file for look in pictures.of(file)]}
-        for f in findings[:_SHOWN]
-    ]
+    shown = [f.model_dump() | {"looks": pictures.of_finding(f)} for f in findings[:_SHOWN]]
     return {
         "name": findings[0].expectation, "title": title, "severity": findings[0].severity, "count": len(findings),
         "findings": shown,
@@ -114,14 +112,17 @@ class _Pictures:
         self._classes = read_classes(data_dir / CLASSES_FILE) if (data_dir / CLASSES_FILE).exists() else None
         self._drawn: dict[str, list[dict[str, str]]] = {}
 
+    def of_finding(self, finding: Finding) -> list[dict[str, str]]:
+        """The pictures of its file; where it is about two, both images side by side, and then both masks."""
+        files = [file for file in (finding.file, finding.other) if file is not None]
+        return [look for looks in zip_longest(*map(self.of, files)) for look in looks if look]
+
     def of(self, file: str) -> list[dict[str, str]]:
-        """What can be shown of a file's row; nothing for a file that cannot be read, which the finding says already."""
+        """What can be shown of a file's row; a file that cannot be read is told as such by its own finding."""
         if file not in self._drawn:
             self._drawn[file] = []
-            try:
+            with contextlib.suppress(SegpipeError):
                 self._draw(file, self._drawn[file])
-            except SegpipeError:
-                self._drawn[file] += [{"uri": "", "alt": "", "caption": f"{file}: cannot be shown"}]
         return self._drawn[file]
 
     def _draw(self, file: str, looks: list[dict[str, str]]) -> None:
