@@ -14,9 +14,9 @@ from segpipe.config import DataParams
 from segpipe.data.classes import is_background
 from segpipe.data.dataset import Item
 from segpipe.data.images import (
+    Geometry,
     decode_geometry,
     decode_image_noting,
-    decode_mask,
     decode_mask_noting,
     max_bytes,
     stem_of,
@@ -28,6 +28,7 @@ from segpipe.files import read_bytes, sha256_bytes
 from segpipe.samples import ClassTable
 
 Row = dict[str, Any]
+Decoder = Callable[[bytes, str, DataParams], tuple[Any, list[str]]]
 
 COLUMNS = {
     "key": str, "path": str, "mask_path": str, "instances_path": str,
@@ -50,20 +51,16 @@ HASHES = {"path": "sha256", "mask_path": "mask_sha256", "instances_path": "insta
 def describe_item(item: Item, root: Path, classes: ClassTable, limits: DataParams) -> Row:
     """All columns of one item; `split` is None where it is not given."""
     row = identify(item, root)
-    readers: dict[str, Callable[[bytes, str, DataParams], Row]] = {
-        "path": _describe_image,
-        "mask_path": partial(_describe_mask, classes),
-        "instances_path": _describe_instances,
+    readers: dict[str, tuple[Decoder, Callable[[np.ndarray, Geometry | None], Row]]] = {
+        "path": (decode_image_noting, _describe_image),
+        "mask_path": (decode_mask_noting, partial(_describe_mask, classes)),
+        "instances_path": (decode_mask_noting, _describe_instances),
     }
-    for column, describe in readers.items():
+    for column, (decode, describe) in readers.items():
         if row[column] is None:
             continue
         try:
-            content = read_bytes(root / row[column], max_bytes(limits))
-            row[HASHES[column]] = sha256_bytes(content)
-            found = describe(content, row[column], limits)
-            row["notes"] = [*(row["notes"] or []), *found.pop("notes", [])]
-            row |= found
+            row |= describe(*_load(row, column, root, limits, decode))
         except DataError as error:  # a stage's out must not name a machine's folders
             told = DataError(error.what, where=row[column], found=error.found, expected=error.expected, fix=error.fix)
             row["error"] = row["error"] or str(told)
@@ -71,6 +68,16 @@ def describe_item(item: Item, root: Path, classes: ClassTable, limits: DataParam
         row["error"] = _instances_misfit(row)
     row.pop("instances_size", None)
     return row
+
+
+def _load(row: Row, column: str, root: Path, limits: DataParams, decode: Decoder) -> tuple[np.ndarray, Geometry | None]:
+    """Read a file, enter its hash and its notes, and let go of its bytes before anything is measured."""
+    content = read_bytes(root / row[column], max_bytes(limits))
+    row[HASHES[column]] = sha256_bytes(content)
+    array, notes = decode(content, row[column], limits)
+    kind = column.removesuffix("path").removesuffix("_")
+    row["notes"] = [*(row["notes"] or []), *(f"{kind}: {note}" if kind else note for note in notes)]
+    return array, decode_geometry(content, row[column])
 
 
 def identify(item: Item, root: Path) -> Row:
@@ -82,22 +89,18 @@ def identify(item: Item, root: Path) -> Row:
     }  # fmt: skip
 
 
-def _describe_image(content: bytes, where: str, limits: DataParams) -> Row:
-    image, notes = decode_image_noting(content, where, limits)
-    geometry = decode_geometry(content, where)
+def _describe_image(image: np.ndarray, geometry: Geometry | None) -> Row:
     rows, channels = flat_rows(image), image.shape[-1]
     mean, std, low, high = (list(column) for column in zip(*(moments(rows, c) for c in range(channels)), strict=True))
     return {
         "phash": perceptual_hash(image), "depth": image.shape[0] if image.ndim == 4 else None,
         "height": image.shape[-3], "width": image.shape[-2], "channels": channels, "dtype": image.dtype.name,
         "spacing": list(geometry.spacing) if geometry else None, "orientation": geometry.orientation if geometry else None,
-        "mean": mean, "std": std, "low": low, "high": high, "sharpness": sharpness(image), "notes": notes,
+        "mean": mean, "std": std, "low": low, "high": high, "sharpness": sharpness(image),
     }  # fmt: skip
 
 
-def _describe_mask(classes: ClassTable, content: bytes, where: str, limits: DataParams) -> Row:
-    mask, notes = decode_mask_noting(content, where, limits)
-    geometry = decode_geometry(content, where)
+def _describe_mask(classes: ClassTable, mask: np.ndarray, geometry: Geometry | None) -> Row:
     runs = find_runs(mask)
     counts = runs.pixels() if runs else histogram(flat_rows(mask, labels=True))
     present = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
@@ -113,12 +116,10 @@ def _describe_mask(classes: ClassTable, content: bytes, where: str, limits: Data
         "ignored_pixels": sum(present.get(value, 0) for value in classes.ignore),
         "unknown_values": json.dumps({v: n for v, n in present.items() if v not in known}),
         "smallest_component": int(regions.min()) if regions is not None and len(regions) else None,
-        "notes": [f"mask: {note}" for note in notes],
     }  # fmt: skip
 
 
-def _describe_instances(content: bytes, where: str, limits: DataParams) -> Row:
-    ids = decode_mask(content, where, limits)
+def _describe_instances(ids: np.ndarray, _: Geometry | None) -> Row:
     areas = histogram(flat_rows(ids, labels=True))[1:]
     areas = areas[areas > 0]
     return {"n_instances": len(areas), "instance_areas": areas.tolist(), "instances_size": ids.shape}

@@ -175,8 +175,8 @@ def test_volumes(tmp_path: Path) -> None:
     assert usable(frame).tolist() == [True, False, False]
 
 
-_PEAK = """
-import resource, sys
+_PEAK = r"""
+import re, sys
 from pathlib import Path
 from segpipe.config import DataParams
 from segpipe.data.dataset import Item
@@ -186,13 +186,15 @@ root, table = Path(sys.argv[1]), ClassTable.from_names(["background", "cell"])
 paths = {name: root / f"{name}.png" for name in ("image", "mask")}
 small = {name: root / f"small-{name}.png" for name in ("image", "mask")}
 describe_item(Item("s", **small), root, table, DataParams())  # libraries are loaded before the peak is read
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peak = lambda: int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # ru_maxrss would count the parent
+before = peak()
 row = describe_item(Item("x", **paths), root, table, DataParams())
 assert row["error"] is None, row["error"]
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print((peak() - before) * 1024)
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from /proc")
 def test_a_large_image_is_described_in_little_memory(tmp_path: Path) -> None:
     tone = RNG.integers(0, 256, (60, 60, 3), dtype=np.uint8)
     image = cv2.resize(tone, (5000, 5000), interpolation=cv2.INTER_NEAREST)
@@ -204,7 +206,7 @@ def test_a_large_image_is_described_in_little_memory(tmp_path: Path) -> None:
     ):
         (tmp_path / f"{name}.png").write_bytes(encode_png(np.ascontiguousarray(array)))
     told = subprocess.run([sys.executable, "-c", _PEAK, tmp_path], capture_output=True, text=True, check=True)
-    assert int(told.stdout) < 2.5 * image.nbytes
+    assert 0.9 * image.nbytes < int(told.stdout) < 2.5 * image.nbytes
 
 
 def test_rows_of_real_data_are_those_of_other_libraries(shared_data: Path) -> None:
