@@ -91,6 +91,8 @@ def test_own_data(own, background, tmp_path):
         "the five lines, in their order, are run here"
     )
     run_all(tuple(commands), own / "docs", background, tmp_path, after={"cd my-cells": shorten})
+    rebuilt = run("segpipe", "verify", "v0.1.0", "--rebuild", cwd=own / "docs" / "my-cells")
+    assert "training again gives the same weights" in rebuilt.out + rebuilt.err
 
 
 @pytest.mark.slow
