@@ -169,16 +169,14 @@ def group_frame(manifest: pd.DataFrame) -> pd.DataFrame:
     """A row a group."""
     import pandas as pd
 
-    rows = []
-    for group, members in manifest[manifest["group"].notna()].groupby("group"):
-        splits = [split for split in SPLITS if (members["split"] == split).any()]
-        given = bool(members["split_given"].all())
-        rows.append({
-            "subject": group, "splits": " and ".join(splits),
-            "given_splits": len(splits) if given else None, "drawn_splits": None if given else len(splits),
-        })  # fmt: skip
-    frame = pd.DataFrame(rows, columns=["subject", "splits", "given_splits", "drawn_splits"])
-    return frame.astype({"given_splits": float, "drawn_splits": float})
+    groups = manifest[manifest["group"].notna()].groupby("group")
+    counts, given = groups["split"].nunique().astype(float), groups["split_given"].all().astype(bool)
+    frame = pd.DataFrame({"subject": counts.index, "splits": ""}, counts.index)
+    frame["given_splits"], frame["drawn_splits"] = counts.where(given), counts.where(~given)
+    for group in counts.index[counts > 1]:
+        there = set(groups.get_group(group)["split"])
+        frame.at[group, "splits"] = " and ".join(split for split in SPLITS if split in there)
+    return frame.reset_index(drop=True)
 
 
 def drift_frame(drifts: Sequence[Drift]) -> pd.DataFrame:

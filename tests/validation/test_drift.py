@@ -13,10 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from segpipe import stages
 from segpipe.config import ValidateParams
+from segpipe.data.manifest import read_manifest
 from segpipe.errors import DataError
+from segpipe.samples import ClassTable
 from segpipe.validation.drift import Reference, bin_shares, compare, make_reference, quantile_edges, stability_index
 from segpipe.validation.plots import draw_drift
+from tests.faults import scene
 from tests.validation.test_validation import TABLE, judge, put, sound
 
 PARAMS = ValidateParams()
@@ -137,3 +141,25 @@ def test_drift_is_a_finding_and_a_picture() -> None:
         sum(drifts[0].shares_before) / max(drifts[0].shares_now + drifts[0].shares_before) * 96, abs=1
     )
     assert all(0 <= bar.x < bar.x + bar.width <= 340 and 8 <= bar.y <= 104 for bar in chart.bars)
+
+
+def test_the_stage_compares_with_the_reference_in_the_workspace(tmp_path: Path) -> None:
+    split_of = scene.write_sound(tmp_path / "data", tuple(f"k{i:02d}" for i in range(30)))
+    scene.write_samples(tmp_path / "data", split_of)
+    (tmp_path / "params.yaml").write_text("candidates: {kmeans: {family: kmeans}}\n")
+    stages.ingest(tmp_path)
+    told = tmp_path / "reports" / "validation" / "findings.json"
+    stages.validate(tmp_path)
+    assert json.loads(told.read_text())["drift"] == []
+    made = make_reference(
+        read_manifest(tmp_path / "artifacts" / "manifest.parquet"), ClassTable.from_names(["a", "b", "c"])
+    )
+    darker = {name: [value / 2 for value in column] for name, column in made.values.items() if "mean" in name}
+    made.model_copy(update={"values": darker}).write(tmp_path / "reference.json")
+    stages.validate(tmp_path)
+    drift = json.loads(told.read_text())
+    assert drift["passed"]
+    assert [f["found"].partition(" has drifted")[0] for f in drift["findings"] if f["expectation"] == "drift"] == list(
+        darker
+    )
+    assert [d["ks"] for d in drift["drift"]] == [1, 1, 1]
