@@ -36,10 +36,16 @@ def sections() -> list[tuple[str, type[BaseModel]]]:
     found: list[tuple[str, type[BaseModel]]] = []
     for name, field in Params.model_fields.items():
         if isinstance(field.default, GateParams):
-            found += [(f"gates.{gate}", type(getattr(field.default, gate))) for gate in GateParams.model_fields]
+            found += [(f"gates.{gate}", _model_in(of.annotation)) for gate, of in GateParams.model_fields.items()]
         elif isinstance(field.default, BaseModel):
             found.append((field.alias or name, type(field.default)))
     return found
+
+
+def _model_in(annotation: Any) -> type[BaseModel]:
+    """The model of an optional field or of a list: `Gate | None` -> Gate."""
+    types = [annotation, *getattr(annotation, "__args__", ())]
+    return next(t for t in types if isinstance(t, type) and issubclass(t, BaseModel))
 
 
 def page() -> str:
