@@ -22,7 +22,7 @@ from segpipe.errors import ConfigError
 from segpipe.samples import ClassTable
 from segpipe.validation.checks import CHECKS, Finding
 from segpipe.validation.drift import Drift
-from segpipe.validation.expectations import validate_manifest
+from segpipe.validation.expectations import quarantined, stopping, validate_manifest
 from segpipe.validation.report import write_validation
 
 TABLE = ClassTable.from_names(["background", "cell", "dirt"])
@@ -360,3 +360,20 @@ def test_real_datasets_have_their_real_faults_alone(
     frame = build_manifest(dataset, DataParams(), SplitParams(), jobs=1)
     findings, _ = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
     assert [(f.expectation, f.file) for f in findings if f.severity == "error"] == [(check, file) for file in files]
+
+
+def test_quarantine_takes_files_out_and_judges_what_is_left() -> None:
+    frame = sound()
+    for row in (0, 1):
+        put(frame, row, unknown_values='{"9": 1}')
+    for row in range(12):
+        put(frame, row, class_pixels=np.array([120, 60, 20 if row in (2, 6) else 0]))
+    put(frame, 6, mask_width=21)
+    findings = judge(frame, quarantine=True)
+    assert quarantined(findings) == ["images/k00.png", "images/k01.png", "images/k06.png"]
+    stops = stopping(findings, ValidateParams(quarantine=True))
+    assert [(f.expectation, f.file) for f in stops] == [("min_images", None), ("classes_in_train", None)]
+    assert stops[0].found == "0 usable image(s) in test"
+    whole = judge(frame)
+    assert "min_images" not in {f.expectation for f in whole}
+    assert len(stopping(whole, ValidateParams())) == len(quarantined(whole)) + 1  # row 6 cannot be used either way
