@@ -292,7 +292,9 @@ class ImagesGate(Gate):
 class Waiver(Section):
     """A gate that may be missed for a while: it turns a block into a waived one, and is told wherever the verdict is."""
 
-    gate: Literal["floor", "class_floor", "baseline", "champion", "slice", "calibration", "size", "latency", "data", "test_size"]
+    gate: Literal[
+        "floor", "class_floor", "baseline", "champion", "slice", "calibration", "size", "latency", "data", "test_size"
+    ]
     """The gate."""
     name: str = Field(min_length=1)
     """Who answers for it."""

@@ -7,7 +7,8 @@ bytes.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,12 @@ import numpy as np
 
 from segpipe.config import EvaluateParams
 from segpipe.errors import DataError
-from segpipe.evaluation.gallery import Gallery, Picture, draw, legend, pick, save
+from segpipe.evaluation.calibration import affords_probabilities, calibration_table, image_reliability
+from segpipe.evaluation.gallery import Gallery, Picture, draw, has_background, legend, pick, save
 from segpipe.evaluation.scores import ImageScore, Scores, read_scores, write_scores
+from segpipe.evaluation.slices import slice_table
 from segpipe.evaluation.statistics import interval
+from segpipe.evaluation.traits import Traits, image_traits
 from segpipe.files import write_json, write_text
 from segpipe.metrics import MAIN_METRIC, Counts, confusion, macro, metric, micro, scores
 from segpipe.metrics.surface import boundary_tallies
@@ -45,6 +49,16 @@ _TABLED = (
 per_image.parquet; micro Dice, precision and recall are all the pixel accuracy."""
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known beside the test images. columns: further traits of images, by key; temperature: fitted on the validation
+    split; weight_bytes: size of the weights."""
+
+    columns: Mapping[str, Traits] = field(default_factory=dict)
+    temperature: float | None = None
+    weight_bytes: int | None = None
+
+
 def evaluate_candidate(
     segmenter: Segmenter,
     reader: ShardReader,
@@ -52,10 +66,12 @@ def evaluate_candidate(
     params: EvaluateParams,
     name: str,
     val_score: float | None = None,
+    known: Known = Known(),
 ) -> None:
     """Score a model on a split and write what it did into `out` (evaluation/NAME).
 
     val_score: the model's score on the validation split (`MAIN_METRIC`), which chooses the winner; carried into metrics.json.
+    known: what is known of images and model beforehand.
     Raises DataError where the split is empty or an image has no label.
     """
     classes = segmenter.spec.classes
@@ -65,17 +81,22 @@ def evaluate_candidate(
             where=f"split {reader.split}",
             fix="raise `split.test` in params.yaml, or add images",
         )
-    images = score_images(segmenter, reader, f"evaluate {name}")
+    images = score_images(segmenter, reader, f"evaluate {name}", known.columns)
     write_scores(out / "per_image.parquet", name, classes.names, dict(segmenter.spec.lineage), images)
     found = read_scores(out / "per_image.parquet")
-    write_json(out / "metrics.json", metrics_table(found, reader.split, params, val_score))
+    write_json(out / "metrics.json", metrics_table(found, reader.split, params, val_score, known))
     write_text(out / "confusion.csv", confusion_csv(found.confusion, classes.names))
     _write_gallery(segmenter, reader, found, out / "gallery", params.gallery)
 
 
-def score_images(segmenter: Segmenter, reader: ShardReader, label: str) -> Iterator[ImageScore]:
-    """The counts of each image of a split, in order, showing progress under `label`."""
-    n_classes = len(segmenter.spec.classes)
+def score_images(
+    segmenter: Segmenter, reader: ShardReader, label: str, columns: Mapping[str, Traits] | None = None
+) -> Iterator[ImageScore]:
+    """The counts and traits of each image of a split, in order, showing progress under `label`.
+
+    columns: further traits, by key.
+    """
+    n_classes, background = len(segmenter.spec.classes), has_background(segmenter.spec.classes)
     for sample in track((reader[i] for i in range(len(reader))), label, len(reader)):
         if sample.labels is None:
             raise DataError(
@@ -83,17 +104,22 @@ def score_images(segmenter: Segmenter, reader: ShardReader, label: str) -> Itera
                 where=sample.key,
                 fix="label it, or take it out of the split",
             )
-        found = segmenter.predict(sample.image).class_ids
+        found = segmenter.predict(sample.image, probabilities=affords_probabilities(sample, n_classes))
         height, width = sample.labels.shape
-        counts, bands = (count(sample.labels, found, n_classes) for count in (confusion, boundary_tallies))
-        yield ImageScore(sample.key, sample.group, height, width, counts, bands)
+        counts, bands = (count(sample.labels, found.class_ids, n_classes) for count in (confusion, boundary_tallies))
+        sure = None if found.probabilities is None else image_reliability(sample.labels, found.probabilities)
+        traits = image_traits(sample, background, (columns or {}).get(sample.key))
+        yield ImageScore(sample.key, sample.group, height, width, counts, bands, traits, sure)
 
 
-def metrics_table(found: Scores, split: str, params: EvaluateParams, val_score: float | None) -> dict[str, Any]:
+def metrics_table(
+    found: Scores, split: str, params: EvaluateParams, val_score: float | None, known: Known = Known()
+) -> dict[str, Any]:
     """metrics.json: numbers by `split.ratio.scope.average`, nested, as `dvc metrics show` and `dvc metrics diff` read them.
 
     A score that does not exist (a class that is in no image) has no key. `interval` holds the bounds of the main metric, at
-    the confidence that params.yaml asks for.
+    the confidence that params.yaml asks for; `slices` the main metric by part of the images; `calibration` how far
+    confidences can be relied on; `model` what the model weighs.
     """
     values = {k: v for k, v in scores(found.tally, found.classes).items() if _is_tabled(k) and v is not None}
     table: dict[str, Any] = {"images": len(found.keys), "pixels": int(found.confusion.sum())}
@@ -102,9 +128,15 @@ def metrics_table(found: Scores, split: str, params: EvaluateParams, val_score: 
     sure = interval(metric(MAIN_METRIC, found.classes), found.tally, found.groups, params.resamples, params.confidence)
     if not np.isnan(sure.low):
         _put(table, ["interval", *MAIN_METRIC.split(".", 2)], {"low": round(sure.low, 6), "high": round(sure.high, 6)})
-    out = {split: table}
+    parts = {"slices": slice_table(found, params), "calibration": calibration_table(found, params)}
+    table |= {name: part for name, part in parts.items() if part}
+    out: dict[str, Any] = {split: table}
     if val_score is not None:
         _put(out, ["val", *MAIN_METRIC.split(".", 2)], round(val_score, 6))
+    if known.temperature is not None:
+        _put(out, ["val", "calibration", "temperature"], round(known.temperature, 6))
+    if known.weight_bytes is not None:
+        _put(out, ["model", "megabytes"], round(known.weight_bytes / 1e6, 6))
     return out
 
 

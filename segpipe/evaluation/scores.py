@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.errors import DataError, MissingError
+from segpipe.evaluation.traits import Traits
 from segpipe.files import atomic_path
 from segpipe.metrics import MAIN_METRIC, Counts, Values, macro, metric, micro, tallies
 
@@ -23,6 +24,8 @@ class ImageScore:
     """One image's confusion matrix, (n_classes, n_classes), with its key, group and size.
 
     boundary: (3, n_classes), the pixels along contours (`segpipe.metrics.surface.boundary_tallies`); None where not counted.
+    traits: what the image is cut into slices by (`segpipe.evaluation.traits`). reliability: (3, bins), pixels, summed confidence
+    and hits by confidence (`segpipe.evaluation.calibration`); None where not counted.
     """
 
     key: str
@@ -31,6 +34,8 @@ class ImageScore:
     width: int
     confusion: Counts
     boundary: Counts | None = None
+    traits: Traits = field(default_factory=dict)
+    reliability: Values | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Scores:
 
     tally: (images, 3, n_classes), see `segpipe.metrics`. confusion: (n_classes, n_classes), summed over images.
     lineage: hashes that the model's segmenter.json carries. boundary: (images, 3, n_classes), as `tally`, of the pixels along
-    contours; None where an image's were not counted.
+    contours; None where an image's were not counted. traits: one an image. reliability: (images, 3, bins), NaN for an image
+    whose confidences were not counted; None where no image's were.
     """
 
     candidate: str
@@ -50,24 +56,29 @@ class Scores:
     confusion: Counts
     lineage: dict[str, str] = field(default_factory=dict)
     boundary: Counts | None = None
+    traits: list[Traits] = field(default_factory=list)
+    reliability: Values | None = None
 
     @classmethod
     def collect(
         cls, candidate: str, classes: list[str], lineage: dict[str, str], images: Iterable[ImageScore]
     ) -> Scores:
         """Reduce a stream of images; their confusion matrices are not kept."""
-        keys, groups, tally, boundary = [], [], [], []
+        keys, groups, tally, boundary, traits, sure = [], [], [], [], [], []
         total = np.zeros((len(classes), len(classes)), np.int64)
         for image in images:
             keys.append(image.key)
             groups.append(image.group)
             tally.append(tallies(image.confusion))
             boundary += [] if image.boundary is None else [image.boundary]
+            traits.append(image.traits)
+            sure.append(image.reliability)
             total += image.confusion
         stacked, bands = (np.array(rows, np.int64).reshape(-1, 3, len(classes)) for rows in (tally, boundary))
         return cls(
-            candidate, classes, keys, groups, stacked, total, lineage, bands if len(bands) == len(keys) else None
-        )
+            candidate, classes, keys, groups, stacked, total, lineage, bands if len(bands) == len(keys) else None,
+            traits, _stacked(sure),
+        )  # fmt: skip
 
     def value(self, name: str) -> float | None:
         """The score of this name, or None where it does not exist."""
@@ -99,8 +110,17 @@ class Scores:
         place = {key: i for i, key in enumerate(other.keys)}
         order = np.array([place[key] for key in self.keys], np.intp)
         groups = [other.groups[i] for i in order]
-        boundary = None if other.boundary is None else other.boundary[order]
-        return replace(other, keys=list(self.keys), groups=groups, tally=other.tally[order], boundary=boundary)
+        boundary, sure = (None if a is None else a[order] for a in (other.boundary, other.reliability))
+        traits = [other.traits[i] for i in order] if other.traits else []
+        return replace(
+            other, keys=list(self.keys), groups=groups, tally=other.tally[order], boundary=boundary, traits=traits, reliability=sure
+        )  # fmt: skip
+
+
+def _stacked(rows: list[Values | None]) -> Values | None:
+    """(images, ...), NaN where a row is None; None where all are."""
+    known = next((row for row in rows if row is not None), None)
+    return None if known is None else np.array([np.full_like(known, np.nan) if row is None else row for row in rows])
 
 
 def write_scores(
@@ -109,7 +129,7 @@ def write_scores(
     """Write per_image.parquet, a row an image; only a few images are held at a time. The same scores give the same bytes.
 
     Columns: key, group, height, width, confusion (flattened, row = truth), boundary (flattened, null where not counted),
-    iou_macro and accuracy (null where nothing counts).
+    iou_macro and accuracy (null where nothing counts), traits (JSON), reliability (flattened, null where not counted).
     Candidate, class names and lineage stand in the file's metadata.
     """
     import pyarrow as pa
@@ -122,6 +142,7 @@ def write_scores(
             pa.field("height", pa.int32()), pa.field("width", pa.int32()),
             pa.field("confusion", pa.list_(pa.int64())), pa.field("boundary", pa.list_(pa.int64())),
             pa.field("iou_macro", pa.float64()), pa.field("accuracy", pa.float64()),
+            pa.field("traits", pa.string()), pa.field("reliability", pa.list_(pa.float64())),
         ],
         metadata={"segpipe": json.dumps(about, sort_keys=True)},
     )  # fmt: skip
@@ -143,6 +164,8 @@ def _to_batch(images: list[ImageScore], schema: object) -> object:
         [i.key for i in images], [i.group for i in images], [i.height for i in images], [i.width for i in images],
         [i.confusion.ravel() for i in images], [None if i.boundary is None else i.boundary.ravel() for i in images],
         [_known(macro("iou", t)) for t in tally], [_known(micro("recall", t)) for t in tally],
+        [json.dumps(dict(i.traits), sort_keys=True) for i in images],
+        [None if i.reliability is None else i.reliability.ravel() for i in images],
     ]  # fmt: skip
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)  # type: ignore[call-overload]
 
@@ -171,7 +194,10 @@ def read_scores(path: Path) -> Scores:
                 counts = np.array(row["confusion"], np.int64).reshape(n, n)
                 band = row.get("boundary")  # files of earlier versions have none
                 bands = None if band is None else np.array(band, np.int64).reshape(3, n)
-                yield ImageScore(row["key"], row["group"], row["height"], row["width"], counts, bands)
+                traits = json.loads(row.get("traits") or "{}")
+                sure = row.get("reliability")
+                kept = None if sure is None else np.array(sure, np.float64).reshape(3, -1)
+                yield ImageScore(row["key"], row["group"], row["height"], row["width"], counts, bands, traits, kept)
 
     return Scores.collect(about["candidate"], about["classes"], about["lineage"], images())
 

@@ -1,0 +1,98 @@
+"""How far a model's confidence can be relied on: calibration errors with intervals, and the temperature that would mend them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segpipe.config import EvaluateParams
+from segpipe.evaluation.scores import Scores
+from segpipe.evaluation.statistics import Interval, Summed, bootstrap, resampling_units
+from segpipe.metrics import Values
+from segpipe.metrics.calibration import PixelSample, Reliability, fit_temperature, logits_of, reliability
+from segpipe.progress import track
+from segpipe.samples import Sample
+
+if TYPE_CHECKING:
+    from segpipe.data.shards import ShardReader
+    from segpipe.inference.segmenter import Segmenter
+
+MOST_VALUES = 1 << 28
+"""Probabilities of an image (classes x pixels, a gigabyte of float32): of a larger one only the classes are asked for."""
+
+_FIT_IMAGES = 64
+"""Validation images that a temperature is fitted on, spread evenly: it is one number."""
+
+
+def affords_probabilities(sample: Sample, n_classes: int) -> bool:
+    """Whether all probabilities of an image fit into memory (`MOST_VALUES`)."""
+    return bool(n_classes * sample.image[..., 0].size <= MOST_VALUES)
+
+
+def image_reliability(truth: np.ndarray, probabilities: np.ndarray) -> Values:
+    """(3, bins): pixels, summed confidence and hits by bin of confidence, of one image. truth: (...), class ids;
+    probabilities: (n_classes, ...)."""
+    found = reliability(truth, probabilities)
+    confidence = found.confidence.round(4)  # the last digits of sums over pixels are not the same on all machines
+    return np.concatenate([found.count, confidence, found.hits]).astype(np.float64)
+
+
+def summed_reliability(scores: Scores) -> Reliability | None:
+    """The histogram of all images; None where confidences were not counted."""
+    if scores.reliability is None:
+        return None
+    count, confidence, hits = np.nansum(scores.reliability, axis=0)[:, None]
+    return Reliability(count.astype(np.int64), confidence, hits.astype(np.int64))
+
+
+def calibration_interval(scores: Scores, params: EvaluateParams) -> Interval | None:
+    """The expected calibration error of the dataset and its interval, by resampling images or groups; None where confidences
+    were not counted. The error of few pixels is too high on average, so its upper bound errs on the safe side."""
+    if scores.reliability is None:
+        return None
+    units = resampling_units(scores.groups)
+    bins = scores.reliability.shape[-1]
+    columns = np.zeros((int(units.max(initial=-1)) + 1, 3 * bins))
+    np.add.at(columns, units, np.nan_to_num(scores.reliability.reshape(len(units), 3 * bins)))
+    return bootstrap(Summed(columns, _expected_error), len(columns), params.resamples, params.confidence)
+
+
+def _expected_error(sums: Values) -> Values:
+    """(..., 3 * bins) sums -> (...): Σ |confidence - hits| / pixels, NaN where no pixel counts."""
+    count, confidence, hits = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
+    total = count.sum(-1)
+    gap = np.abs(confidence - hits).sum(-1)
+    return np.divide(gap, total, out=np.full(total.shape, np.nan), where=total > 0)
+
+
+def calibration_table(scores: Scores, params: EvaluateParams) -> dict[str, object]:
+    """What metrics.json tells: ece with its bounds, mce, and the reliability curve as numbers by bin (an empty bin has none)."""
+    found, total = calibration_interval(scores, params), summed_reliability(scores)
+    if found is None or total is None or np.isnan(found.estimate):
+        return {}
+    sure = {side: round(v, 6) for side, v in (("low", found.low), ("high", found.high)) if not np.isnan(v)}
+    mean, share = (rows[0] for rows in total.curve())
+    curve = {
+        f"{place:02d}": {"pixels": int(total.count[0, place]), "confidence": round(float(mean[place]), 6),
+                         "right": round(float(share[place]), 6)}
+        for place in np.flatnonzero(total.count[0])
+    }  # fmt: skip
+    return {
+        "ece": round(found.estimate, 6), "interval": sure, "mce": round(float(total.largest_error()[0]), 6), "curve": curve,
+    }  # fmt: skip
+
+
+def temperature_on(segmenter: Segmenter, reader: ShardReader) -> float | None:
+    """The temperature that makes the labels of a validation split likeliest, from `_FIT_IMAGES` of its images, spread evenly
+    over it; None where no pixel of them is labelled. Never to be asked of the test split."""
+    n_classes = len(segmenter.spec.classes)
+    pixels = PixelSample(n_classes)
+    places = np.unique(np.linspace(0, len(reader) - 1, min(len(reader), _FIT_IMAGES)).astype(int)).tolist()
+    for sample in track((reader[i] for i in places), "temperature", len(places)):
+        if sample.labels is None or not affords_probabilities(sample, n_classes):
+            continue
+        said = segmenter.predict(sample.image, probabilities=True).probabilities
+        assert said is not None, "they were asked for"
+        pixels.add(sample.labels, said)
+    return fit_temperature(pixels.truth, logits_of(pixels.scores)) if pixels.truth.size else None

@@ -1,0 +1,137 @@
+"""Slices: parts of the test images that have something in common, each with its own score and, beside a champion, its own verdict.
+
+A trait with few values makes a slice of each (`colour` = grey, `group` = patient 7); a trait with many numbers is cut into
+thirds (`brightness` = low third); every class makes a slice of the images that it is in. Slices overlap: Holm's correction
+asks nothing of how tests depend on each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segpipe.config import EvaluateParams
+from segpipe.evaluation.scores import Scores
+from segpipe.evaluation.statistics import Comparison, compare, holm, interval
+from segpipe.evaluation.traits import Trait
+from segpipe.metrics import MAIN_METRIC, metric
+
+MOST_VALUES = 12
+"""A trait of words with more values makes no slices."""
+
+MOST_NUMBERS = 6
+"""A trait of numbers with more values is cut into thirds."""
+
+LEAST_IMAGES = 5
+"""A slice of fewer images gets no score of its own in metrics.json."""
+
+_THIRDS = ("low third", "middle third", "high third")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some of the images. members: (images,), bool, in the order of the scores that it was cut from."""
+
+    trait: str
+    value: str
+    members: npt.NDArray[np.bool_]
+
+    @property
+    def name(self) -> str:
+        """In words: "brightness: low third"."""
+        return f"{self.trait}: {self.value}"
+
+    def of(self, scores: Scores) -> Scores:
+        """The counts of these images alone."""
+        where = np.flatnonzero(self.members)
+        return replace(
+            scores, keys=[scores.keys[i] for i in where], groups=[scores.groups[i] for i in where],
+            tally=scores.tally[where], boundary=None if scores.boundary is None else scores.boundary[where],
+            traits=[scores.traits[i] for i in where] if scores.traits else [],
+            reliability=None if scores.reliability is None else scores.reliability[where],
+        )  # fmt: skip
+
+
+def cut(scores: Scores, least: int = LEAST_IMAGES) -> list[Slice]:
+    """The slices of the images behind these scores, by trait and value; those of fewer than `least` images, or of all, are none."""
+    found: list[Slice] = []
+    for trait in sorted({name for row in scores.traits for name in row}):
+        found += _of_trait(trait, [row.get(trait) for row in scores.traits])
+    there = scores.tally[:, 1] > 0
+    found += [Slice("class", name, there[:, i]) for i, name in enumerate(scores.classes)]
+    return [s for s in found if least <= np.count_nonzero(s.members) < len(s.members)]
+
+
+def _of_trait(trait: str, values: Sequence[Trait | None]) -> list[Slice]:
+    known = sorted({v for v in values if v is not None}, key=lambda v: (isinstance(v, str), v))
+    numbers = all(isinstance(v, float) for v in known)
+    if trait == "pixels":  # few sizes are told by `size`
+        return [] if len(known) <= MOST_VALUES else _thirds(trait, values)
+    if len(known) > (MOST_NUMBERS if numbers else MOST_VALUES):
+        return _thirds(trait, values) if numbers else []
+    return [
+        Slice(trait, v if isinstance(v, str) else f"{v:g}", np.array([own == v for own in values], bool)) for v in known
+    ]
+
+
+def _thirds(trait: str, values: Sequence[Trait | None]) -> list[Slice]:
+    """Thirds by value: images of one value stand in one third, the lowest that it reaches into."""
+    numbers = np.array([np.nan if v is None else float(v) for v in values])
+    known = np.sort(numbers[~np.isnan(numbers)])
+    ends = [known[-(-len(known) // 3) - 1], known[-(-2 * len(known) // 3) - 1], np.inf]
+    starts = [-np.inf, *ends[:-1]]
+    thirds = zip(_THIRDS, starts, ends, strict=True)
+    return [Slice(trait, word, (numbers > start) & (numbers <= end)) for word, start, end in thirds]
+
+
+def slice_table(scores: Scores, params: EvaluateParams) -> dict[str, dict[str, dict[str, Any]]]:
+    """{trait: {value: {images, score, low, high}}} of the main metric, to six digits, for metrics.json; a slice on which the
+    score does not exist is left out, and bounds where there are too few images for any."""
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    chosen = metric(MAIN_METRIC, scores.classes)
+    for part in cut(scores):
+        own = part.of(scores)
+        found = interval(chosen, own.tally, own.groups, params.resamples, params.confidence)
+        if np.isnan(found.estimate):
+            continue
+        bounds = {"low": found.low, "high": found.high}
+        row = {"score": found.estimate} | {k: v for k, v in bounds.items() if not np.isnan(v)}
+        told = {"images": len(own.keys)} | {k: round(v, 6) for k, v in row.items()}
+        table.setdefault(part.trait, {})[part.value] = told
+    return table
+
+
+@dataclass(frozen=True)
+class SliceComparison:
+    """Two models on one slice. p_value: two-sided, Holm-corrected over all slices that were compared; NaN where there is none."""
+
+    slice: Slice
+    images: int
+    ours: float
+    theirs: float
+    found: Comparison
+    p_value: float
+
+
+def compare_slices(
+    name: str, ours: Scores, theirs: Scores, params: EvaluateParams, least: int = LEAST_IMAGES
+) -> list[SliceComparison]:
+    """Two models on each slice of the same images, by the metric of this name. `theirs` has its images in the order of `ours`.
+
+    Slices on which the metric does not exist for both are left out.
+    """
+    chosen = metric(name, ours.classes)
+    rows: list[SliceComparison] = []
+    for part in cut(ours, least):
+        own, other = part.of(ours), part.of(theirs)
+        values = chosen.value(own.tally), chosen.value(other.tally)
+        if np.isnan(values).any():
+            continue
+        found = compare(chosen, own.tally, other.tally, own.groups, params.resamples, params.confidence)
+        rows.append(SliceComparison(part, len(own.keys), *values, found, found.p_value))
+    corrected = holm(np.array([row.p_value for row in rows]))
+    return [replace(row, p_value=float(p)) for row, p in zip(rows, corrected, strict=True)]
