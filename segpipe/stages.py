@@ -280,9 +280,11 @@ def select(root: Path) -> None:
 
 
 def export(root: Path) -> None:
-    """winner -> bundle/: ONNX, segmenter.json with the fastest engine that agrees, golden images, model card."""
+    """winner -> bundle/: ONNX, segmenter.json with the fastest engine that agrees, golden images, model card, what its data were like."""
+    from segpipe.data.manifest import read_manifest
     from segpipe.data.shards import ShardReader
     from segpipe.release.export import export_bundle
+    from segpipe.validation.drift import REFERENCE_FILE, make_reference
 
     paths, params = Paths(root), load_params(root)
     selection = read_json(_needs(paths.selection, "select"))
@@ -292,3 +294,5 @@ def export(root: Path) -> None:
         )
     reader = ShardReader(_needs(paths.shards, "prepare"), "test")
     export_bundle(_needs(paths.model(selection["winner"]), "train"), reader, selection, params.export, paths.bundle)
+    manifest = read_manifest(_needs(paths.manifest, "ingest"))
+    make_reference(manifest, _fingerprint(paths).classes).write(paths.bundle / REFERENCE_FILE)

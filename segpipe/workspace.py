@@ -82,9 +82,10 @@ def _copy_template(root: Path, fresh: bool) -> list[str]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(root / name) as path:
             shutil.copyfile(source / name, path)
-    if not (root / "champion.json").exists():
-        write_json(root / "champion.json", {"version": None})
-        wanted.append("champion.json")
+    for name, nobody in (("champion.json", {"version": None}), ("reference.json", {})):
+        if not (root / name).exists():
+            write_json(root / name, nobody)
+            wanted.append(name)
     if not (root / ".gitignore").exists():
         (root / ".gitignore").write_text(GITIGNORE)
         wanted.append(".gitignore")

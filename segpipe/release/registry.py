@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from segpipe.config import config_error, load_params
 from segpipe.errors import GateBlocked, MissingError, SegpipeError
-from segpipe.files import read_json, sha256_file, write_json
+from segpipe.files import read_json, sha256_file, write_json, write_text
 from segpipe.progress import say
 from segpipe.release.bless import BlessReport
 from segpipe.release.bundle import Card, Score, Verdict, bundle_sha256, check_bundle, copy_bundle, model_sha256
@@ -34,13 +34,14 @@ from segpipe.release.versions import (
     tag_version,
     version_key,
 )
+from segpipe.validation.drift import REFERENCE_FILE
 
 CHAMPION_FILE = "champion.json"
 FIRST_VERSION = "v0.1.0"
 
 PIPELINE_FILES = (
     "dvc.lock", "dvc.yaml", "params.yaml", ":(glob)*.dvc", "plans", "training", ":(glob)evaluation/*/metrics.json",
-    ":(glob)evaluation/*/confusion.csv", "selection.json", CHAMPION_FILE, ".gitignore",
+    ":(glob)evaluation/*/confusion.csv", "selection.json", CHAMPION_FILE, REFERENCE_FILE, ".gitignore",
     *(f":(glob){folder}/**/.gitignore" for folder in ("artifacts", "reports", "models", "evaluation", "plans", "training")),
 )  # fmt: skip
 """What a release commits, as Git pathspecs: the pipeline's own files, none of the user's."""
@@ -254,12 +255,19 @@ def publish(root: Path, stage: str = "prod") -> Path:
 
 
 def refresh_champion(root: Path) -> bool:
-    """Write champion.json, the model that `select` compares with, from what is live; True where it changed."""
+    """Write champion.json, the model that `select` compares with, and reference.json, the data that `validate` compares with, from
+    what is live; True where the champion changed.
+    """
     version = live(root, load_params(root).release.stage)
     champion: dict[str, str | None] = {"version": None}
+    reference: dict[str, Any] = {}
     if version is not None:
         made = find_version(root, version)
         champion = {"version": version, "commit": made.commit, "bundle_sha256": made.bundle_sha256}
+        told = release_bundle(root, version) / REFERENCE_FILE
+        reference = read_json(told) if told.exists() else {}  # an older bundle tells nothing of its data
+    if not (root / REFERENCE_FILE).exists() or read_json(root / REFERENCE_FILE) != reference:
+        write_text(root / REFERENCE_FILE, json.dumps(reference) + "\n")
     path = root / CHAMPION_FILE
     if path.exists() and read_json(path) == champion:
         return False
