@@ -11,6 +11,7 @@ Exit codes (`segpipe` ends with the code of the error it met):
 | 4 | `GateBlocked` | everything ran, and the answer is no |
 | 5 | `BusyError` | another run holds the workspace |
 | 6 | `MissingError` | something is not there: weights, a version, a device, a tool |
+| 7 | `UndecidedError` | everything ran, and the test images can't tell (`segpipe gate`) |
 | 130 | | interrupted |
 """
 
@@ -56,6 +57,12 @@ class GateBlocked(SegpipeError):
     """Everything ran, and the verdict is no."""
 
     exit_code = 4
+
+
+class UndecidedError(GateBlocked):
+    """Everything ran, and what there is to judge by does not tell: that is no yes."""
+
+    exit_code = 7
 
 
 class BusyError(SegpipeError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,11 +175,12 @@ def validate(root: Path) -> None:
 
 
 def prepare(root: Path) -> None:
-    """data/ + manifest -> splits.parquet and one set of memory-mapped shards a split.
+    """data/ + manifest -> splits.parquet (with the further columns of samples.csv) and one set of memory-mapped shards a split.
 
     Where quarantine leaves images out, the shards bring a fingerprint of their own, so that plans count what they train on.
     """
-    from segpipe.data.dataset import load_dataset, load_samples
+    from segpipe.data.columns import read_further_columns
+    from segpipe.data.dataset import SAMPLES_FILE, load_dataset, load_samples
     from segpipe.data.manifest import make_fingerprint, read_manifest
     from segpipe.data.manifest import usable as usable_rows
     from segpipe.data.shards import write_shards
@@ -205,7 +207,8 @@ def prepare(root: Path) -> None:
     shutil.rmtree(paths.shards, ignore_errors=True)
     staging.rename(paths.shards)
     with atomic_path(paths.splits) as target:
-        usable[["key", "path", "mask_path", "group", "split", "fold"]].to_parquet(target, index=False)
+        about = usable[["key", "path", "mask_path", "group", "split", "fold"]]
+        about.join(read_further_columns(paths.data / SAMPLES_FILE), on="key").to_parquet(target, index=False)
     size = sum(p.stat().st_size for p in paths.shards.iterdir()) / 1e6
     say(f"prepare: {len(usable)} of {len(frame)} images in shards of {size:,.0f} MB")
 
@@ -245,32 +248,46 @@ def train(root: Path, name: str) -> None:
 
 
 def evaluate(root: Path, name: str) -> None:
-    """model + test shards -> evaluation/NAME/: metrics, confusion matrix, a row an image, gallery."""
+    """model + shards (test, and val for the temperature) -> evaluation/NAME/: metrics, confusion matrix, a row an image, gallery."""
     from segpipe.data.shards import ShardReader
-    from segpipe.evaluation.evaluate import evaluate_candidate
-    from segpipe.inference.trained import load_trained
+    from segpipe.evaluation.calibration import temperature_on
+    from segpipe.evaluation.evaluate import Known, evaluate_candidate
+    from segpipe.evaluation.traits import read_columns
+    from segpipe.inference.trained import WEIGHTS_FILE, load_trained
 
     paths, params = Paths(root), load_params(root)
     params.candidate(name)
     model = _needs(paths.model(name), f"train@{name}")
     score = read_json(model / "history.json").get("best_score")
-    reader = ShardReader(_needs(paths.shards, "prepare"), "test")
-    evaluate_candidate(load_trained(model), reader, paths.evaluation(name), params.evaluate, name, val_score=score)
+    reader, segmenter = ShardReader(_needs(paths.shards, "prepare"), "test"), load_trained(model)
+    known = Known(
+        columns=read_columns(paths.splits),
+        temperature=temperature_on(segmenter, ShardReader(paths.shards, "val")),
+        weight_bytes=(model / WEIGHTS_FILE).stat().st_size,
+    )
+    evaluate_candidate(segmenter, reader, paths.evaluation(name), params.evaluate, name, val_score=score, known=known)
 
 
-def select(root: Path) -> None:
-    """evaluations + champion.json -> selection.json (ranking, winner, every gate) and reports/report.html."""
+def select(root: Path, today: date | None = None) -> None:
+    """evaluations + champion.json -> selection.json (ranking, winner, every gate) and reports/report.html.
+
+    today: the day by which waivers are judged; by default this one. On any day between the last days of waivers the outs are
+    the same.
+    """
     from segpipe.evaluation.report import write_report
     from segpipe.evaluation.selection import select as choose
     from segpipe.release.registry import live
+    from segpipe.release.waivers import today as release_day
 
     paths, params = Paths(root), load_params(root)
     fingerprint = _prepared(paths)
-    selection = choose(root, params, fingerprint, _needs(paths.shards, "prepare"))
+    selection = choose(root, params, fingerprint, _needs(paths.shards, "prepare"), today or release_day())
     write_text(paths.selection, selection.model_dump_json(indent=2) + "\n")
     write_report(root, selection, params, fingerprint, paths.report)
     for gate in selection.gates:
         say(f"select: {gate.sentence}")
+        if gate.waiver and gate.waiver.expired:
+            say(f"select: WARNING: the {gate.name} gate blocks: its waiver ended on {gate.waiver.until}")
     compared, serving = read_json(root / "champion.json")["version"], live(root, params.release.stage)
     if compared != serving:
         say(
@@ -283,6 +300,7 @@ def export(root: Path) -> None:
     """winner -> bundle/: ONNX, segmenter.json with the fastest engine that agrees, golden images, model card, what its data were like."""
     from segpipe.data.manifest import read_manifest
     from segpipe.data.shards import ShardReader
+    from segpipe.evaluation.latency import check_latency
     from segpipe.release.export import export_bundle
     from segpipe.validation.drift import REFERENCE_FILE, make_reference
 
@@ -296,3 +314,4 @@ def export(root: Path) -> None:
     export_bundle(_needs(paths.model(selection["winner"]), "train"), reader, selection, params.export, paths.bundle)
     manifest = read_manifest(_needs(paths.manifest, "ingest"))
     make_reference(manifest, _fingerprint(paths).classes).write(paths.bundle / REFERENCE_FILE)
+    check_latency(params.gates, paths.bundle, selection["winner"])

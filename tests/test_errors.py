@@ -1,6 +1,6 @@
 import pytest
 
-from segpipe.errors import BusyError, ConfigError, DataError, GateBlocked, MissingError, SegpipeError
+from segpipe.errors import BusyError, ConfigError, DataError, GateBlocked, MissingError, SegpipeError, UndecidedError
 
 
 def test_message_is_one_line_with_place_value_expectation_and_fix():
@@ -16,7 +16,8 @@ def test_parts_that_are_missing_leave_no_trace():
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(ConfigError, 2), (DataError, 3), (GateBlocked, 4), (BusyError, 5), (MissingError, 6)]
+    ("error", "code"),
+    [(ConfigError, 2), (DataError, 3), (GateBlocked, 4), (BusyError, 5), (MissingError, 6), (UndecidedError, 7)],
 )
 def test_exit_codes_tell_the_kinds_apart(error, code):
     assert error.exit_code == code

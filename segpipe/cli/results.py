@@ -1,4 +1,4 @@
-"""Commands that make and show results: run, report, models, predict."""
+"""Commands that make and show results: run, gate, report, models, predict."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Promote(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     add(app, PANEL, "run", run, "segpipe run\nsegpipe run --promote manual --jobs 2")
+    add(app, PANEL, "gate", gate, "segpipe gate\nsegpipe gate --explain\nsegpipe gate --json")
     add(app, PANEL, "report", report, "segpipe report --open")
     add(app, PANEL, "models", models, "segpipe models\nsegpipe models --json")
     add(app, PANEL, "predict", predict, "segpipe predict scans/ --out predictions")
@@ -76,6 +77,32 @@ def describe_run(summary: dict[str, Any]) -> list[str]:
             f"winner: {summary['selection']['winner']}, {new} as {summary['version']}; live: {summary['live'] or 'nothing'}"
         )
     return lines
+
+
+def gate(
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also why each gate stands, and what it says of classes and slices.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """What each gate says of the winner, in sentences. Releases nothing, judges nothing anew.
+
+    Exit code 0: the winner may be released; 4: it is worse than a gate allows; 7: a gate can't tell; 6: nothing was judged yet.
+    """
+    from segpipe.cli.verdicts import check_outcome, explained, told
+    from segpipe.errors import MissingError
+    from segpipe.evaluation.selection import Selection
+
+    root = workspace_root()
+    path = root / "selection.json"
+    if not path.exists():
+        raise MissingError("nothing was judged yet", where=path, fix="segpipe run, or dvc repro select")
+    selection = Selection.read(path)
+    if json:
+        print_json(told(selection))
+    else:
+        typer.echo("\n".join(explained(selection, explain)))
+    check_outcome(selection)
 
 
 def report(open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False) -> None:

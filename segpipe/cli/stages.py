@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -84,11 +85,16 @@ def evaluate(candidate: Candidate) -> None:
     stages.evaluate(workspace_root(), candidate)
 
 
-def select() -> None:
+def select(
+    today: Annotated[
+        datetime | None,
+        typer.Option("--today", formats=["%Y-%m-%d"], help="The day by which waivers are judged; by default this one."),
+    ] = None,
+) -> None:
     """Rank the candidates, judge the winner by the gates, write the report."""
     from segpipe import stages
 
-    stages.select(workspace_root())
+    stages.select(workspace_root(), today.date() if today else None)
 
 
 def export() -> None:

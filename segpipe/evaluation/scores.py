@@ -110,7 +110,8 @@ class Scores:
         place = {key: i for i, key in enumerate(other.keys)}
         order = np.array([place[key] for key in self.keys], np.intp)
         groups = [other.groups[i] for i in order]
-        boundary, sure = (None if a is None else a[order] for a in (other.boundary, other.reliability))
+        boundary = None if other.boundary is None else other.boundary[order]
+        sure = None if other.reliability is None else other.reliability[order]
         traits = [other.traits[i] for i in order] if other.traits else []
         return replace(
             other, keys=list(self.keys), groups=groups, tally=other.tally[order], boundary=boundary, traits=traits, reliability=sure

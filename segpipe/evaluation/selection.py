@@ -6,6 +6,7 @@ Classical candidates can't win: they are what a network must beat, and the best 
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from segpipe.config import EvaluateParams, Params
 from segpipe.errors import DataError
 from segpipe.evaluation.evaluate import score_images
-from segpipe.evaluation.gates import Champion, GateVerdict, judge
+from segpipe.evaluation.gates import Case, Champion, GateVerdict, judge
 from segpipe.evaluation.scores import Scores, main_scores, read_scores
 from segpipe.evaluation.statistics import interval
 from segpipe.files import read_json
@@ -60,13 +61,14 @@ class ChampionScore(BaseModel):
 
 
 class Selection(BaseModel):
-    """selection.json: ranking, winner, verdicts. A function of the evaluations alone: no times, no paths."""
+    """selection.json: ranking, winner, verdicts. A function of the evaluations and of which waivers have ended: no times, no paths."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
     winner: str | None
     promotable: bool
-    """Whether there is a winner and every gate says pass."""
+    """Whether there is a winner and no gate blocks it. Until the last day of the waivers that it owes this to: a release looks
+    again (`segpipe.release.waivers`)."""
     summary: str
     """The outcome in one sentence."""
     metric: str = MAIN_METRIC
@@ -84,10 +86,11 @@ class Selection(BaseModel):
         return cls.model_validate(read_json(path))
 
 
-def select(root: Path, params: Params, fingerprint: Fingerprint, shards: Path) -> Selection:
+def select(root: Path, params: Params, fingerprint: Fingerprint, shards: Path, today: date | None = None) -> Selection:
     """Rank the candidates of params.yaml by evaluation/NAME/, choose and judge the winner.
 
-    shards: the folder of the prepared splits; the champion of champion.json is scored on its test split here and now.
+    shards: the folder of the prepared splits; the champion of champion.json is scored on its test split here and now. today:
+    the day by which waivers are judged; None lets none have ended.
     """
     from segpipe.models.registry import family
 
@@ -104,8 +107,11 @@ def select(root: Path, params: Params, fingerprint: Fingerprint, shards: Path) -
     winner = scores[first.candidate] if first.kind == "network" else None
     baseline = next((scores[r.candidate] for r in ranking if r.kind == "classical"), None)
     champion = _champion(root, winner, fingerprint, shards) if winner else None
-    verdicts = judge(params.gates, params.evaluate, winner, baseline, champion) if winner else []
-    promotable = winner is not None and all(v.verdict == "pass" for v in verdicts)
+    verdicts = []
+    if winner:
+        case = Case(params.evaluate, winner, baseline, champion, _megabytes(root, winner.candidate), _findings(root))
+        verdicts = judge(params.gates, case, today)
+    promotable = winner is not None and not any(v.blocks for v in verdicts)
     return Selection(
         winner=first.candidate if winner else None, promotable=promotable, summary=_summary(ranking, winner, verdicts),
         ranking=ranking, gates=verdicts, champion=_champion_score(champion, params.evaluate),
@@ -120,6 +126,17 @@ def bounds(scores: Scores, params: EvaluateParams) -> Bounds | None:
         metric(MAIN_METRIC, scores.classes), scores.tally, scores.groups, params.resamples, params.confidence
     )
     return None if np.isnan(found.low) else Bounds(low=found.low, high=found.high, confidence=found.confidence)
+
+
+def _megabytes(root: Path, name: str) -> float | None:
+    """Of the weights, as the evaluation found them; None in an evaluation of an earlier version."""
+    found = read_json(root / "evaluation" / name / "metrics.json").get("model", {}).get("megabytes")
+    return None if found is None else float(found)
+
+
+def _findings(root: Path) -> dict[str, Any] | None:
+    path = root / "reports" / "validation" / "findings.json"
+    return read_json(path) if path.exists() else None
 
 
 def _val_score(root: Path, name: str) -> float | None:
@@ -186,13 +203,23 @@ def _champion_score(champion: Champion | None, params: EvaluateParams) -> Champi
 def _summary(ranking: list[Ranked], winner: Scores | None, verdicts: list[GateVerdict]) -> str:
     if winner is None:
         return "There is no winner: no candidate is a network."
-    blocking = [v.name for v in verdicts if v.verdict != "pass"]
+    blocking = [v.name for v in verdicts if v.blocks]
     networks = sum(r.kind == "network" for r in ranking)
     place = f"the best of {networks} networks on the validation split" if networks > 1 else "the only network"
     chosen = f"{winner.candidate} is {place}"
-    if not blocking:
-        return f"{chosen} and passes every gate." if verdicts else f"{chosen}; no gate is on."
-    return f"{chosen}, but is held back by the {' and '.join(blocking)} gate{'s' if len(blocking) > 1 else ''}."
+    if not verdicts:
+        return f"{chosen}; no gate is on."
+    if blocking:
+        return f"{chosen}, but is held back by {_gates(blocking)}."
+    waived = [v.name for v in verdicts if v.waiver]
+    missed = [v.name for v in verdicts if v.verdict != "pass" and not v.waiver]
+    notes = [f"{_gates(waived)}, which {'are' if len(waived) > 1 else 'is'} waived"] if waived else []
+    notes += [f"{_gates(missed)}, which only warn{'' if len(missed) > 1 else 's'}"] if missed else []
+    return f"{chosen} and passes every gate{' but ' if notes else ''}{' and '.join(notes)}."
+
+
+def _gates(names: list[str]) -> str:
+    return f"the {' and '.join(names)} gate{'s' if len(names) > 1 else ''}"
 
 
 def _listed(names: list[str]) -> str:

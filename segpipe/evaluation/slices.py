@@ -62,7 +62,7 @@ def cut(scores: Scores, least: int = LEAST_IMAGES) -> list[Slice]:
     for trait in sorted({name for row in scores.traits for name in row}):
         found += _of_trait(trait, [row.get(trait) for row in scores.traits])
     there = scores.tally[:, 1] > 0
-    found += [Slice("class", name, there[:, i]) for i, name in enumerate(scores.classes)]
+    found += [Slice("with class", name, there[:, i]) for i, name in enumerate(scores.classes)]
     return [s for s in found if least <= np.count_nonzero(s.members) < len(s.members)]
 
 

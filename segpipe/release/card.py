@@ -55,7 +55,7 @@ def card_page(card: Card, spec: SegmenterSpec, pairs: Sequence[Golden]) -> str:
         "| metric | value | interval |", "|---|---|---|", *(_score_row(name, score) for name, score in card.scores.items()), "",
         "## Gates", "",
         *([f"- **{g.verdict}** {g.name}: {g.sentence}" for g in card.gates] or ["None was set."]), "",
-        "Every gate passed: this model may be released." if card.promotable else "Not released: a gate did not pass.", "",
+        _outcome(card), "",
         "## Where it comes from", "",
         f"- data: `{card.data_hash}`", *(f"- {name.replace('_', ' ')}: `{value}`" for name, value in card.lineage.items()), "",
         "## How it runs", "",
@@ -73,6 +73,15 @@ def card_page(card: Card, spec: SegmenterSpec, pairs: Sequence[Golden]) -> str:
         "- Not assessed for medical, legal or safety-relevant decisions.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _outcome(card: Card) -> str:
+    if not card.promotable:
+        return "Not released: a gate did not pass."
+    missed = [gate.name for gate in card.gates if gate.verdict != "pass"]
+    if missed:
+        return f"This model may be released although {', '.join(missed)} did not pass: what is said there only warns, or is waived."
+    return "Every gate passed: this model may be released."
 
 
 def _score_row(name: str, score: Score) -> str:

@@ -34,6 +34,7 @@ from segpipe.release.versions import (
     tag_version,
     version_key,
 )
+from segpipe.release.waivers import blocking, today
 from segpipe.validation.drift import REFERENCE_FILE
 
 CHAMPION_FILE = "champion.json"
@@ -104,15 +105,16 @@ def release(root: Path, version: str, bless_report: BlessReport, bento: Path) ->
     """Make `root/bundle` a version: keep a copy, commit the pipeline's files, tag.
 
     Where the bundle's model is that of an existing version, that version is returned and nothing is done. Raises GateBlocked
-    where selection.json says that a gate failed.
+    where selection.json says that a gate blocks, or where the waiver that let it through has ended.
     """
     checked_version(version)
     assert bento.name == version, "the Bento was built as this version"
     if known := find_bundle(root, root / "bundle"):
         return find_version(root, known)
     selection, bundle, card = read_json(root / "selection.json"), root / "bundle", Card.read(root / "bundle")
-    if not selection["promotable"]:
-        failed = next((g["sentence"] for g in selection["gates"] if g["verdict"] != "pass"), "a gate failed")
+    blocks = blocking(selection, today())
+    if blocks or not selection["promotable"]:
+        failed = next((gate["sentence"] for gate in blocks), "a gate failed")
         raise GateBlocked("the winner did not pass its gates", where=root / "selection.json", found=failed)
     if not is_repository(root):
         raise MissingError(

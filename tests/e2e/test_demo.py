@@ -35,7 +35,7 @@ def wait_until(condition, seconds: float = 20) -> None:
 def test_the_demo_ends_in_a_promoted_model(demo):
     selection = json.loads((demo.root / "selection.json").read_text())
     assert selection["promotable"]
-    assert {g["name"]: g["verdict"] for g in selection["gates"]} == {
+    assert {g["name"]: g["verdict"] for g in selection["gates"] if g["mode"] == "block"} == {
         "floor": "pass",
         "baseline": "pass",
         "champion": "pass",

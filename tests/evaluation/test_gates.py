@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from segpipe.config import BaselineGate, ChampionGate, EvaluateParams, FloorGate, GateParams
 from segpipe.errors import ConfigError, DataError
-from segpipe.evaluation.gates import Champion, GateVerdict, _verdict, describe, judge
+from segpipe.evaluation.gates import Case, Champion, GateVerdict, describe, judge
 from segpipe.evaluation.scores import ImageScore, Scores
 from segpipe.evaluation.statistics import Interval
+from segpipe.evaluation.verdicts import place
 
 QUICK = EvaluateParams(resamples=400)
 NAMES = ["background", "cell"]
@@ -34,7 +35,7 @@ def one(
 ) -> GateVerdict:
     types = {"floor": FloorGate, "baseline": BaselineGate, "champion": ChampionGate}
     chosen = {name: types[name](**settings) if name == gate else None for name in types}
-    (verdict,) = judge(GateParams(**chosen), QUICK, winner, baseline, champion)
+    (verdict,) = judge(GateParams(**chosen, test_size=None), Case(QUICK, winner, baseline, champion))
     assert verdict.name == gate
     return verdict
 
@@ -183,7 +184,8 @@ def test_a_single_image_can_not_tell() -> None:
 
 
 def test_gates_switched_off_say_nothing() -> None:
-    assert judge(GateParams(floor=None, baseline=None, champion=None), QUICK, scored("unet", 0.9), None, None) == []
+    off = GateParams(floor=None, baseline=None, champion=None, test_size=None)
+    assert judge(off, Case(QUICK, scored("unet", 0.9))) == []
 
 
 @settings(max_examples=200, deadline=None)
@@ -192,7 +194,7 @@ def test_a_verdict_is_where_the_interval_lies(
     estimate: float, below: float, above: float, threshold: float, strict: bool
 ) -> None:
     found = Interval(estimate, estimate - below, estimate + above, 0.95, 20)
-    verdict = _verdict(found, threshold, strict)
+    verdict = place(found, threshold, strict)
     if verdict == "pass":
         assert found.low >= threshold and (not strict or found.low > threshold)
     elif verdict == "fail":

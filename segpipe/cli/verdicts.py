@@ -1,0 +1,59 @@
+"""What `segpipe gate` prints: the verdicts of a selection in sentences, and the exit code that they come to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from segpipe.errors import GateBlocked, MissingError, UndecidedError
+from segpipe.evaluation.selection import Selection
+from segpipe.evaluation.verdicts import GateVerdict
+from segpipe.release.waivers import blocking, today
+
+
+def told(selection: Selection) -> dict[str, Any]:
+    """For a program: winner, whether it may be released today, what blocks it, and every verdict."""
+    content = selection.model_dump(mode="json")
+    blocks = [gate["name"] for gate in blocking(content, today())]
+    may = selection.winner is not None and not blocks
+    return {
+        "winner": selection.winner, "promotable": may, "blocking": blocks, "summary": selection.summary, "gates": content["gates"]
+    }  # fmt: skip
+
+
+def explained(selection: Selection, parts: bool) -> list[str]:
+    """For a person: the outcome, then a line a gate; with `parts` also why it stands, and its classes or slices."""
+    lines = [selection.summary]
+    for gate in selection.gates:
+        lines += ["", f"{gate.name}: {gate.sentence}"]
+        if parts:
+            lines += _more(gate)
+    return lines
+
+
+def _more(gate: GateVerdict) -> list[str]:
+    lines = [f"  why: {gate.reason}"]
+    for part in gate.parts:
+        if part.low is None and part.high is None:
+            value = "no score" if part.estimate is None else f"{part.estimate:g}"
+        else:
+            low, high = ("?" if v is None else f"{v:.3f}" for v in (part.low, part.high))
+            value = f"{part.estimate:.3f} ({low} to {high})"
+        luck = "" if part.p_value is None else f", p = {part.p_value:.2g}"
+        lines.append(f"  {part.verdict:<11} {part.name}: {value} on {part.images} images{luck}")
+    return lines
+
+
+def check_outcome(selection: Selection) -> None:
+    """Raise where the winner may not be released: MissingError where there is none, GateBlocked where it is worse than a gate
+    allows, UndecidedError where gates that block cannot tell."""
+    if selection.winner is None:
+        raise MissingError("there is no winner to judge", fix="add a trainable candidate to params.yaml")
+    gates = blocking(selection.model_dump(mode="json"), today())
+    names = ", ".join(gate["name"] for gate in gates)
+    if any(gate["verdict"] == "fail" for gate in gates):
+        raise GateBlocked(f"{selection.winner} may not be released", found=names, fix="segpipe report --open shows why")
+    if gates:
+        raise UndecidedError(
+            f"whether {selection.winner} may be released can't be told", found=names,
+            fix="more test images would tell; the sentences say what these could have shown",
+        )  # fmt: skip
