@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -146,7 +147,7 @@ def test_every_image_with_a_value_is_in_one_slice_of_its_trait(trait: list, leas
         numbers = [v for v in column if isinstance(v, float)]
         if len(set(numbers)) > 6:
             spans = [np.array(column, float)[s.members] for s in parts]
-            assert all(a.max() < b.min() for a, b in zip(spans, spans[1:], strict=False))
+            assert all(a.max() < b.min() for a, b in itertools.pairwise(spans))
             assert len(set(numbers)) < len(numbers) or all(abs(len(s) - len(numbers) / 3) <= 1 for s in spans)
         kept = cut(scores, least)
         assert all(least <= s.members.sum() < len(rows) for s in kept)
