@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from segpipe.config import EvaluateParams, Params
+from segpipe.config import EvaluateParams, Params, config_error
 from segpipe.errors import DataError
 from segpipe.evaluation.evaluate import score_images
 from segpipe.evaluation.gates import Case, Champion, GateVerdict, judge
@@ -82,8 +82,14 @@ class Selection(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Selection:
-        """Read selection.json."""
-        return cls.model_validate(read_json(path))
+        """Read selection.json; a DataError where it is none."""
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            first = config_error(error, path, cls)
+            raise DataError(
+                f"is no selection: {first.what}", where=path, found=first.found, expected=first.expected, fix="dvc repro select"
+            ) from error  # fmt: skip
 
 
 def select(root: Path, params: Params, fingerprint: Fingerprint, shards: Path, today: date | None = None) -> Selection:
