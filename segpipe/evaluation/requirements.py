@@ -174,7 +174,9 @@ def data(gate: DataGate, case: Case) -> GateVerdict:
     limit = np.inf if gate.max_drift is None else gate.max_drift
     if far := [f"{d['quantity']} ({d['psi']:.3f})" for d in moved if d["psi"] > limit]:
         errors.append(f"population stability index against production above {limit:g}: {_listed(far)}")
-    told: dict[str, Any] = {"metric": "data.psi", "side": "most"} if moved and gate.max_drift is not None else {"metric": "data"}
+    told: dict[str, Any] = (
+        {"metric": "data.psi", "side": "most"} if moved and gate.max_drift is not None else {"metric": "data"}
+    )
     if moved and gate.max_drift is not None:
         told |= {"estimate": moved[0]["psi"], "threshold": gate.max_drift}
     said = f"the data passed validation with {len(warnings)} warning{'' if len(warnings) == 1 else 's'}"

@@ -221,7 +221,7 @@ def _summary(ranking: list[Ranked], winner: Scores | None, verdicts: list[GateVe
     missed = [v.name for v in verdicts if v.verdict != "pass" and not v.waiver]
     notes = [f"{_gates(waived)}, which {'are' if len(waived) > 1 else 'is'} waived"] if waived else []
     notes += [f"{_gates(missed)}, which only warn{'' if len(missed) > 1 else 's'}"] if missed else []
-    return f"{chosen} and passes every gate{' but ' if notes else ''}{' and '.join(notes)}."
+    return f"{chosen} and passes every gate{' but ' if notes else ''}{', and '.join(notes)}."
 
 
 def _gates(names: list[str]) -> str:

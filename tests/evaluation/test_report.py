@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -258,3 +259,29 @@ def test_in_a_browser(page_path: Path, browser: Any) -> None:
         tab.locator(".reading").first.get_by_text("step 0").wait_for()
         assert "0.2" in tab.locator(".reading").first.inner_text()
         assert faults == []
+
+
+def test_parts_of_a_gate_waivers_and_warnings_are_on_the_page(
+    workspace: Path, fingerprint: Fingerprint, shards: Path
+) -> None:
+    waived = "{gate: floor, name: A. Vogel, reason: <b>new</b> stain, until: 2027-01-31}"
+    text = (
+        "gates: {floor: {at_least: 0.99}, class_floor: {mode: warn, at_least: 0.99}, slice: {}, waivers: ["
+        + waived
+        + "]}"
+    )
+    params = parse_params(PARAMS + text)
+    found = select(workspace, params, fingerprint, shards, date(2027, 1, 31))
+    assert found.promotable and found.summary.endswith(
+        "passes every gate but the floor gate, which is waived, and the class_floor gate, which only warns."
+    )
+    write_report(workspace, found, params, fingerprint, workspace / "r.html")
+    page = Page(workspace / "r.html")
+    assert "unet may be released" in page.text and "<b>new</b>" not in page.raw
+    for gate in found.gates:
+        assert gate.sentence in page.text
+    assert "Waived by A. Vogel until 2027-01-31: <b>new</b> stain." in page.text
+    assert "3 classes, one by one" in page.text
+    late = select(workspace, params, fingerprint, shards, date(2027, 2, 1))
+    assert not late.promotable and late.gates[0].waiver.expired
+    assert late.summary.endswith("but is held back by the floor gate.")

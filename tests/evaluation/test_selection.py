@@ -26,7 +26,9 @@ def test_the_best_network_on_val_wins_and_is_judged(
     found = select(workspace, params, fingerprint, shards)
     assert (found.winner, found.promotable, found.champion) == ("unet", True, None)
     assert [r.candidate for r in found.ranking] == ["unet", "deeplab", "kmeans"]
-    assert [(g.name, g.verdict) for g in found.gates] == [(name, "pass") for name in ("floor", "baseline", "champion", "test_size")]
+    assert [(g.name, g.verdict) for g in found.gates] == [
+        (name, "pass") for name in ("floor", "baseline", "champion", "test_size")
+    ]
     top = found.ranking[0]
     metrics = read_json(workspace / "evaluation" / "unet" / "metrics.json")["test"]
     assert top.test["iou.dataset.macro"] == pytest.approx(metrics["iou"]["dataset"]["macro"], abs=1e-6)
@@ -62,7 +64,11 @@ def test_a_gate_that_fails_holds_the_winner_back(workspace: Path, fingerprint: F
     strict = parse_params(PARAMS + "gates: {floor: {at_least: 0.99}, champion: null}")
     found = select(workspace, strict, fingerprint, shards)
     assert not found.promotable and found.winner == "unet"
-    assert [(g.name, g.verdict) for g in found.gates] == [("floor", "fail"), ("baseline", "pass"), ("test_size", "pass")]
+    assert [(g.name, g.verdict) for g in found.gates] == [
+        ("floor", "fail"),
+        ("baseline", "pass"),
+        ("test_size", "pass"),
+    ]
     assert found.summary.endswith("but is held back by the floor gate.")
 
 
