@@ -24,7 +24,7 @@ def explained(selection: Selection, parts: bool) -> list[str]:
     """For a person: the outcome, then a line a gate; with `parts` also why it stands, and its classes or slices."""
     lines = [selection.summary]
     for gate in selection.gates:
-        lines += ["", f"{gate.name}: {gate.sentence}"]
+        lines += ["", f"{gate.name.replace('_', ' ')}: {gate.sentence}"]
         if parts:
             lines += _more(gate)
     return lines

@@ -225,7 +225,7 @@ def _summary(ranking: list[Ranked], winner: Scores | None, verdicts: list[GateVe
 
 
 def _gates(names: list[str]) -> str:
-    return f"the {' and '.join(names)} gate{'s' if len(names) > 1 else ''}"
+    return f"the {' and '.join(names).replace('_', ' ')} gate{'s' if len(names) > 1 else ''}"
 
 
 def _listed(names: list[str]) -> str:

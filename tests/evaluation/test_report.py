@@ -273,7 +273,7 @@ def test_parts_of_a_gate_waivers_and_warnings_are_on_the_page(
     params = parse_params(PARAMS + text)
     found = select(workspace, params, fingerprint, shards, date(2027, 1, 31))
     assert found.promotable and found.summary.endswith(
-        "passes every gate but the floor gate, which is waived, and the class_floor gate, which only warns."
+        "passes every gate but the floor gate, which is waived, and the class floor gate, which only warns."
     )
     write_report(workspace, found, params, fingerprint, workspace / "r.html")
     page = Page(workspace / "r.html")
