@@ -273,7 +273,7 @@ class DataGate(Gate):
     max_warnings: int | None = Field(None, ge=0)
     """The most findings of severity warning; null: any number."""
     max_drift: float | None = Field(0.25, gt=0)
-    """The largest population stability index of a quantity; null: any."""
+    """The largest population stability index of a quantity whose change is no luck; null: any."""
     reason: str = "scores on data that are wrong say nothing"
     """Why this gate stands, for those who meet it."""
 

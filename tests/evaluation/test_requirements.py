@@ -127,7 +127,10 @@ def test_few_images_of_a_class_warn() -> None:
 
 
 def findings(**changes: object) -> dict:
-    moved = [{"quantity": "mean of channel 1", "psi": 0.31}, {"quantity": "share of cell", "psi": 0.02}]
+    moved = [
+        {"quantity": "mean of channel 1", "psi": 0.31, "p_value": 1e-6},
+        {"quantity": "share of cell", "psi": 0.02, "p_value": 0.4},
+    ]
     warning = {"severity": "warning", "expectation": "class_imbalance"}
     return {"passed": True, "findings": [warning, {"severity": "note", "expectation": "x"}], "drift": moved} | changes
 
@@ -139,6 +142,12 @@ def findings(**changes: object) -> dict:
         ({}, {}, "fail", "above 0.25: mean of channel 1 (0.310)"),
         ({"max_drift": None}, {}, "pass", "passed validation with 1 warning; what moved most"),
         ({"max_drift": None, "max_warnings": 0}, {}, "fail", "1 warnings (class_imbalance), and 0 are allowed"),
+        (
+            {},
+            {"drift": [{"quantity": "a", "psi": 0.4, "p_value": 0.01}]},
+            "pass",
+            "is a (stability index 0.400, 0.25 is allowed, and this may be luck)",
+        ),
         ({}, {"drift": []}, "pass", "passed validation with 1 warning."),
         ({}, {"passed": False, "drift": []}, "fail", "the data did not pass validation"),
     ],
