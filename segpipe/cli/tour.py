@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.cli.common import print_table
-from segpipe.errors import GateBlocked
+from segpipe.errors import GateBlocked, SegpipeError
 from segpipe.files import read_json, write_bytes
 from segpipe.progress import say
 
-BUDGET = "40s"
-"""Training time of each candidate: the demo is to end within minutes on two cores."""
+BUDGETS = ("40s", "80s", "160s")
+"""Training time of each candidate: the demo is to end within minutes on two cores. The longer ones are for slow or busy machines."""
 
 
 def tour(directory: Path) -> None:
@@ -46,7 +46,7 @@ def _workspace(directory: Path) -> Path:
     root = directory.resolve()
     with workspace.lock(root):
         if fresh:
-            workspace.set_params(root, {"train.budget": BUDGET})
+            workspace.set_params(root, {"train.budget": BUDGETS[0]})
         if pipeline.data_state(root) in ("absent", "missing"):
             from segpipe.data.demo import write_demo
 
@@ -63,6 +63,7 @@ def _run(root: Path) -> dict[str, Any]:
     from segpipe.cli.flows import load_flow
     from segpipe.config import load_params
     from segpipe.release import registry
+    from segpipe.workspace import set_params
 
     if pipeline.data_state(root) == "clean" and not pipeline.stale(root):
         version, live = (
@@ -72,7 +73,16 @@ def _run(root: Path) -> dict[str, Any]:
         if version and live:
             say(f"everything is up to date; the winner was released as {version}")
             return {"selection": read_json(root / "selection.json"), "live": live, "blocked": None}
-    return load_flow(root, "retrain").run(root, promote="auto")  # type: ignore[no-any-return]
+    retrain = load_flow(root, "retrain")
+    for longer in BUDGETS[1:]:
+        try:
+            return retrain.run(root, promote="auto")  # type: ignore[no-any-return]
+        except SegpipeError as error:
+            if not str(error).startswith("train.budget: the budget is too short"):
+                raise
+            set_params(root, {"train.budget": longer})
+            say(f"this machine is slow or busy: each network trains for {longer} instead")
+    return retrain.run(root, promote="auto")  # type: ignore[no-any-return]
 
 
 def _ask(root: Path, version: str) -> dict[str, Any]:
