@@ -48,7 +48,7 @@ artifacts:
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A machine on which Git knows no user."""
     with pytest.MonkeyPatch.context() as patch:
