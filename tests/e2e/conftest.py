@@ -24,6 +24,8 @@ from filelock import FileLock
 from segpipe.files import sha256_file
 
 BIN = Path(sys.executable).parent
+SIDE_BY_SIDE = {"OMP_WAIT_POLICY": "passive"} if "PYTEST_XDIST_WORKER" in os.environ else {}
+"""Two trainings at once must not spend their time waiting for each other's processors."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -40,7 +42,7 @@ def run(
     *command: str | Path, cwd: Path, timeout: float = 900, check: bool = True, env: dict[str, str] | None = None
 ) -> Finished:
     """Run a command with the environment's own programs first on the path."""
-    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | (env or {})
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | SIDE_BY_SIDE | (env or {})
     done = subprocess.run(
         [str(c) for c in command], cwd=cwd, capture_output=True, text=True, timeout=timeout, env=environment
     )
@@ -123,7 +125,7 @@ def background() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def start(*command: str | Path, cwd: Path, log: Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | (env or {})
+        environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | SIDE_BY_SIDE | (env or {})
         with log.open("w") as stream:
             process = subprocess.Popen(
                 [str(c) for c in command], cwd=cwd, stdout=stream, stderr=subprocess.STDOUT, text=True,
