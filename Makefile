@@ -19,11 +19,10 @@ setup: .venv/.ready
 demo: setup
 	@$(BIN)/segpipe demo
 
-# Side by side, for many tests wait for servers and processes. A file's tests stay together, and so do the end-to-end tests that
-# share one demo workspace.
+# Side by side, for many tests wait for servers and processes; a file's tests stay together.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/e2e
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/e2e
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/e2e
 
 lint: setup
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 BLOCK = re.compile(r"(?:<!-- (?P<words>[^>]*?) -->\n)?```(?P<kind>\w*)\n(?P<body>.*?)```", re.DOTALL)
 
@@ -46,3 +47,10 @@ def pages(root: Path) -> list[Path]:
 def all_blocks(root: Path) -> list[Block]:
     """Every block of every page."""
     return [block for page in pages(root) for block in blocks(page, root)]
+
+
+def commands_of(root: Path, context: str) -> list[Any]:
+    """The blocks of a context as parameters of a test."""
+    import pytest
+
+    return [pytest.param(block.commands, id=block.place) for block in all_blocks(root) if block.context == context]

@@ -1,7 +1,7 @@
 """One demo workspace for all end-to-end tests: made once, by the command that users type.
 
-The tests run in two processes that share it. Those that change it, or use the ports that the documentation names, are of one
-group (`pytest.mark.xdist_group("demo")`) and so run in one process, one after the other.
+The tests run in two processes that share it, a file in one. Those that change it, or use the ports that the documentation names,
+stand in test_demo.py.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -172,3 +173,19 @@ def wait_for(url: str, seconds: float = 60) -> None:
             pass
         time.sleep(0.2)
     pytest.fail(f"{url} did not answer within {seconds} s")
+
+
+def run_all(commands: tuple[str, ...], cwd: Path, background, tmp_path: Path, after: dict | None = None) -> None:
+    """Run commands one after the other; `&` at the end starts one in the background, `cd` stays."""
+    for number, command in enumerate(commands):
+        if command.startswith("cd "):
+            cwd = cwd / command[3:]
+        elif command.endswith(" &"):
+            background(*shlex.split(command[:-2]), cwd=cwd, log=tmp_path / f"{number}.log")
+            if command.startswith("segpipe serve"):
+                wait_for("http://127.0.0.1:3000/readyz")
+        else:
+            run("bash", "-c", command, cwd=cwd)
+        for start, then in (after or {}).items():
+            if command.startswith(start):
+                then(cwd)

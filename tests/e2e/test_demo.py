@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 import time
 
 import httpx
-import numpy as np
 import pytest
 
-from segpipe.data.images import encode_png
-from segpipe.files import sha256_file
-from tests.e2e.conftest import Demo, release_second, run, shorten, wait_for
+from tests.e2e.commands import commands_of
+from tests.e2e.conftest import ROOT, Demo, release_second, run, run_all, shorten, wait_for
 
 pytestmark = pytest.mark.slow
-of_the_demo = pytest.mark.xdist_group("demo")
 
 
 def live_version(demo: Demo) -> str:
@@ -31,7 +29,6 @@ def wait_until(condition, seconds: float = 20) -> None:
         time.sleep(0.2)
 
 
-@of_the_demo
 def test_the_demo_ends_in_a_promoted_model(demo):
     selection = json.loads((demo.root / "selection.json").read_text())
     assert selection["promotable"]
@@ -50,7 +47,6 @@ def test_the_demo_ends_in_a_promoted_model(demo):
     assert "http://" not in report.read_text().replace("http://www.w3.org", "")
 
 
-@of_the_demo
 def test_a_network_beats_kmeans_by_far(demo):
     scores = {
         name: json.loads((demo.root / "evaluation" / name / "metrics.json").read_text())["test"]["iou"]["dataset"][
@@ -61,7 +57,6 @@ def test_a_network_beats_kmeans_by_far(demo):
     assert scores["kmeans"] + 0.05 < scores["unet"] > 0.85
 
 
-@of_the_demo
 def test_the_second_time_nothing_is_done_twice(demo):
     head = run("git", "rev-parse", "HEAD", cwd=demo.root).out
     lock = (demo.root / "dvc.lock").read_bytes()
@@ -75,7 +70,6 @@ def test_the_second_time_nothing_is_done_twice(demo):
     assert again["version"] == "v0.1.0"
 
 
-@of_the_demo
 def test_dvc_users_find_what_they_expect(demo):
     assert "up to date" in run("dvc", "status", cwd=demo.root).out
     assert "train@unet" in run("dvc", "dag", cwd=demo.root).out
@@ -97,20 +91,11 @@ def test_dvc_users_find_what_they_expect(demo):
     assert "confusion" in json.dumps(plots) and "loss" in json.dumps(plots)
 
 
-def test_a_second_clone_makes_the_same_weights(demo, clone):
-    run("segpipe", "data", "demo", cwd=clone)
-    run("dvc", "repro", "train@unet", cwd=clone)
-    assert sha256_file(clone / "models" / "unet" / "weights.safetensors") == demo.weights
-    assert run("git", "status", "--porcelain", "plans", "data.dvc", "params.yaml", cwd=clone).out == ""
-
-
-@of_the_demo
 def test_verify_takes_a_release_out_of_the_cache_and_finds_it_whole(demo):
     done = run("segpipe", "verify", "v0.1.0", cwd=demo.root)
     assert "v0.1.0" in done.out + done.err
 
 
-@of_the_demo
 def test_serve_predict_new_release_and_rollback(demo, free_port, background, tmp_path):
     base = f"http://127.0.0.1:{free_port}"
     server = background("segpipe", "serve", "--port", str(free_port), cwd=demo.root, log=tmp_path / "serve.log")
@@ -150,7 +135,6 @@ def test_serve_predict_new_release_and_rollback(demo, free_port, background, tmp
     assert server.wait(30) in (0, 130, -signal.SIGINT)
 
 
-@of_the_demo
 def test_a_worse_model_is_stopped_by_the_champion_gate_and_changes_nothing(demo):
     if len(json.loads(run("segpipe", "models", "--json", cwd=demo.root).out)) < 2:
         release_second(demo)
@@ -169,26 +153,35 @@ def test_a_worse_model_is_stopped_by_the_champion_gate_and_changes_nothing(demo)
     assert run("git", "tag", cwd=demo.root).out == tags
 
 
-def test_own_images_from_a_folder_and_a_bad_one(demo, tmp_path):
-    source = tmp_path / "images-and-masks"
-    keys = sorted(p.name for p in (demo.root / "data" / "images").iterdir())[:40]
-    for part in ("images", "masks"):
-        (source / part).mkdir(parents=True)
-        for key in keys:
-            shutil.copy(demo.root / "data" / part / key, source / part / key)
-    run("segpipe", "init", "my-cells", "--data", source, "--format", "folder", cwd=tmp_path)
-    workspace = tmp_path / "my-cells"
-    bad = workspace / "data" / "masks" / keys[0]
-    bad.write_bytes(encode_png(np.full((3, 3), 9, np.uint8)))
-    failed = run("segpipe", "run", cwd=workspace, check=False)
-    assert failed.code == 3
-    assert keys[0].split(".")[0] in failed.err
-    assert "Traceback" not in failed.err + failed.out
-    shutil.copy(source / "masks" / keys[0], bad)
-    shorten(workspace, steps=2)
-    params = workspace / "params.yaml"
-    params.write_text(params.read_text().replace("floor: null", "floor: {metric: iou.dataset.macro, at_least: 0.99}"))
-    blocked = run("segpipe", "run", cwd=workspace, check=False)
-    assert blocked.code == 4
-    assert "floor" in (blocked.out + blocked.err).lower()
-    assert run("git", "tag", cwd=workspace).out == ""
+@pytest.mark.parametrize("commands", commands_of(ROOT, "checkout"))
+def test_checkout(commands, demo):
+    assert commands == ("make demo",), "what the fixture ran"
+    assert demo.first.code == 0
+
+
+@pytest.mark.parametrize("commands", commands_of(ROOT, "demo"))
+def test_demo_workspace(commands, demo, background, tmp_path):
+    image = next((demo.root / "data" / "images").iterdir())
+    shutil.copy(image, demo.root / "X.png")
+    if len(json.loads(run("segpipe", "models", "--json", cwd=demo.root).out)) < 2:
+        release_second(demo)  # with one version there is nothing to go back to
+    run_all(commands, demo.root, background, tmp_path)
+
+
+@pytest.mark.parametrize("commands", commands_of(ROOT, "prefect"))
+def test_prefect_commands(commands, demo, background, tmp_path):
+    """Server, pool, deployment, worker: then a run of the deployment ends well."""
+    import httpx
+
+    env = {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "PREFECT_HOME": str(tmp_path / "prefect")}
+    for number, command in enumerate(commands):
+        if command.endswith(" &"):
+            background(*shlex.split(command[:-2]), cwd=demo.root, log=tmp_path / f"{number}.log", env=env)
+            if "server" in command:
+                wait_for("http://127.0.0.1:4200/api/health", 120)
+        else:
+            run("bash", "-c", command, cwd=demo.root, env=env)
+    run("prefect", "deployment", "run", "retrain/weekly", "--watch", cwd=demo.root, env=env, timeout=300)
+    states = httpx.post("http://127.0.0.1:4200/api/flow_runs/filter", json={}).json()
+    done = [r for r in states if r["state_type"] == "COMPLETED"]
+    assert done, states
