@@ -106,7 +106,13 @@ def test_a_run_that_the_schedule_of_the_deployment_triggers_does_the_work(worksp
     assert run["state_type"] == "COMPLETED", worker_log.read_text()
     assert run["auto_scheduled"]
     assert (workspace / "d.txt").read_text() == "HELLO\n"
-    assert set(yaml.safe_load((workspace / "dvc.lock").read_text())["stages"]) == {"a", "b", "c", "d"}
+    twin = fake.make(tmp_path / "twin", fake.chain())
+    (twin / "flows").symlink_to(ROOT / "flows")
+    by_hand = [sys.executable, "-m", "segpipe.cli.main", "run"]
+    subprocess.run(by_hand, cwd=twin, env=environment(tmp_path / "by-hand"), check=True, capture_output=True)
+    made, expected = (yaml.safe_load((root / "dvc.lock").read_text())["stages"] for root in (workspace, twin))
+    assert set(made) == {"a", "b", "c", "d"}
+    assert made == expected, "what the schedule made is what `segpipe run` makes"
 
 
 def test_segpipe_schedule_needs_no_other_process_and_leaves_none(workspace, tmp_path):

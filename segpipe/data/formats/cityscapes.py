@@ -17,8 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.formats.colour_masks import check_size
-from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, Source
+from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, Source, check_size
 from segpipe.data.images import read_mask
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError

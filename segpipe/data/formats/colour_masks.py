@@ -16,7 +16,7 @@ import numpy as np
 from segpipe.config import DataParams
 from segpipe.data.formats.pairs import find_pairs, recognise_pairs
 from segpipe.data.formats.palettes import PALETTE_FILES, Palette, find_palette, read_palette
-from segpipe.data.formats.source import Drawing, ReadOptions, Source
+from segpipe.data.formats.source import Drawing, ReadOptions, Source, check_size
 from segpipe.data.images import read_image
 from segpipe.errors import ConfigError, DataError
 
@@ -71,15 +71,6 @@ class Colours:
         check_size(self.mask, image, height, width)
         values, snapped = self.palette.encode(image, str(self.mask), self.tolerance)
         return Drawing(values, notes=Counter({SNAPPED: snapped} if snapped else {}))
-
-
-def check_size(path: Path, array: np.ndarray, height: int, width: int) -> None:
-    """DataError where labels (H, W, ...) are not of their image's size."""
-    if array.shape[:2] != (height, width):
-        raise DataError(
-            "not the size of its image", where=path, found=f"{array.shape[1]} x {array.shape[0]}",
-            expected=f"{width} x {height}", fix="export image and mask at the same size",
-        )  # fmt: skip
 
 
 def _colours(masks: list[Path]) -> str:

@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.formats.colour_masks import check_size
 from segpipe.data.formats.label_maps import OBJECTS
-from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, Source
+from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, Source, check_size
 from segpipe.data.images import image_files, read_image
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError

@@ -131,3 +131,12 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
             yield from _walk(Path(entry.path), above | {here})
         elif entry.is_symlink() or entry.is_file():
             yield Path(entry.path)
+
+
+def check_size(path: Path, array: np.ndarray, height: int, width: int) -> None:
+    """DataError where labels (H, W, ...) are not of their image's size."""
+    if array.shape[:2] != (height, width):
+        raise DataError(
+            "not the size of its image", where=path, found=f"{array.shape[1]} x {array.shape[0]}",
+            expected=f"{width} x {height}", fix="export image and mask at the same size",
+        )  # fmt: skip

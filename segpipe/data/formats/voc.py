@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.config import DataParams
-from segpipe.data.formats.colour_masks import check_size
 from segpipe.data.formats.palettes import (
     IGNORED_NAMES,
     Palette,
@@ -26,7 +25,7 @@ from segpipe.data.formats.palettes import (
     stored_in_colours,
     voc_color,
 )
-from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, Source
+from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, Source, check_size
 from segpipe.data.images import image_files, read_image, read_mask, stem_of
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError

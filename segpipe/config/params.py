@@ -1,0 +1,141 @@
+"""params.yaml as types: one source of defaults, of checks and of the words that explain a key.
+
+Unknown keys are refused, with the nearest known one named. A candidate's own keys (encoder and so on) belong to its family
+(`segpipe.models.registry`), which checks them; here they are carried.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from segpipe.config.gates import GateParams
+from segpipe.config.sections import (
+    Candidate,
+    DataParams,
+    EvaluateParams,
+    ExportParams,
+    ReleaseParams,
+    ServeParams,
+    SplitParams,
+    TrainParams,
+    ValidateParams,
+)
+from segpipe.errors import ConfigError
+from segpipe.files import read_bytes
+
+PARAMS_FILE = "params.yaml"
+
+
+class Params(BaseModel):
+    """The whole of params.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    data: DataParams = DataParams()
+    split: SplitParams = SplitParams()  # type: ignore[call-arg]
+    validation: ValidateParams = Field(ValidateParams(), alias="validate")  # type: ignore[call-arg]
+    train: TrainParams = TrainParams()  # type: ignore[call-arg]
+    candidates: dict[Annotated[str, Field(pattern=r"^[a-zA-Z][\w-]*$")], Candidate] = Field(min_length=1)
+    evaluate: EvaluateParams = EvaluateParams()  # type: ignore[call-arg]
+    gates: GateParams = GateParams()
+    export: ExportParams = ExportParams()  # type: ignore[call-arg]
+    release: ReleaseParams = ReleaseParams()  # type: ignore[call-arg]
+    serve: ServeParams = ServeParams()  # type: ignore[call-arg]
+
+    def candidate(self, name: str) -> Candidate:
+        """The candidate of this name, or an error that lists those there are."""
+        if name not in self.candidates:
+            raise ConfigError(
+                "no such candidate", where=PARAMS_FILE, found=name, expected=" or ".join(self.candidates),
+                fix=f"name one of them, or add `{name}:` under `candidates:`",
+            )  # fmt: skip
+        return self.candidates[name]
+
+    def train_for(self, name: str) -> TrainParams:
+        """The common training settings with the candidate's own over them."""
+        own = self.candidate(name).train
+        try:
+            return TrainParams.model_validate(self.train.model_dump() | own)
+        except ValidationError as error:
+            raise config_error(error, f"{PARAMS_FILE}: candidates.{name}.train", TrainParams) from error
+
+
+def config_error(error: ValidationError, where: str | Path, model: type[BaseModel]) -> ConfigError:
+    """The first complaint of pydantic as one line: the key, the value found, what was expected, the nearest known key."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(model, first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        fix = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+        return ConfigError(f"unknown key `{key}`{more}", where=where, fix=fix)
+    found = "nothing" if first["type"] == "missing" else repr(first["input"])[:80]
+    message = re.sub(r"^Value error, ", "", first["msg"])
+    expected = message[:1].lower() + message[1:]
+    return ConfigError(
+        f"`{key}` is wrong{more}" if key else f"wrong{more}", where=where, found=found, expected=expected
+    )
+
+
+def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys that a model knows at a place such as ("gates", "floor")."""
+    for part in (part for part in location if isinstance(part, str)):  # places in a list are passed over
+        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
+        types = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
+        inner = next((t for t in types if isinstance(t, type) and issubclass(t, BaseModel)), None)
+        if inner is None:
+            return []
+        model = inner
+    return [f.alias or name for name, f in model.model_fields.items()]
+
+
+def load_params(root: Path = Path()) -> Params:
+    """Read and check `root/params.yaml`."""
+    path = root / PARAMS_FILE
+    if not path.exists():
+        raise ConfigError(
+            "no params.yaml here",
+            where=root.resolve(),
+            fix="go to a workspace, or make one: segpipe init DIR --data IMAGES",
+        )
+    return parse_params(read_bytes(path, 1 << 20).decode(), PARAMS_FILE)
+
+
+def parse_params(text: str, where: str = PARAMS_FILE) -> Params:
+    """Parse and check the text of a params.yaml."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"is not valid YAML: {error}", where=where) from error
+    if not isinstance(content, dict):
+        raise ConfigError(
+            "holds no settings", where=where, found=type(content).__name__, expected="a mapping of sections"
+        )
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise config_error(error, where, Params) from error
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_budget(budget: str) -> tuple[Literal["seconds", "steps", "epochs"], float]:
+    """'90s' -> ("seconds", 90.0), '500 steps' -> ("steps", 500.0), '40 epochs' -> ("epochs", 40.0)."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|step|epoch)s?\s*", budget)
+    if not match or not float(match[1]):
+        raise ConfigError(
+            "not a training budget",
+            found=repr(budget),
+            expected='such as "90s", "10m", "2h", "500 steps" or "40 epochs"',
+        )
+    amount, unit = float(match[1]), match[2]
+    if unit in _UNITS:
+        return "seconds", amount * _UNITS[unit]
+    return ("steps", amount) if unit == "step" else ("epochs", amount)

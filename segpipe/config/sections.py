@@ -1,0 +1,191 @@
+"""The sections of params.yaml but the gates: types, defaults, and the words that explain a key."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class Section(BaseModel):
+    """A part of params.yaml: immutable, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+Pages = Literal["refuse", "channels", "volume"]
+
+
+class DataParams(Section):
+    """How `data/` is read."""
+
+    max_megapixels: float = Field(400.0, gt=0, le=1000)
+    """An image with more pixels (a volume with more voxels) is refused before it is decoded; 400 admits 20,000 x 20,000. Five to
+    eight channels count as two images, and so on."""
+    max_file_mb: float = Field(2048.0, gt=0)
+    """A file with more bytes is refused before it is read."""
+    pages: Pages = "refuse"
+    """What the pages of a TIFF file are, where it has several: channels of an image, slices of a volume, or an error."""
+
+
+class SplitParams(Section):
+    """How images without a given split are dealt out."""
+
+    method: Literal["hash", "stratified", "ranges"] = "hash"
+    """hash: by content (or group), adding images moves none; stratified: also equal shares of the images with rare classes;
+    ranges: contiguous blocks of each group, for the slices of a stack and the frames of a video."""
+    val: float = Field(0.15, gt=0, lt=1)
+    """Share of the images that choose the checkpoint and the winner."""
+    test: float = Field(0.20, gt=0, lt=1)
+    """Share of the images that judge the winner, and nothing else."""
+    seed: int = 0
+    """Another seed deals the images out anew."""
+    gap: int = Field(0, ge=0)
+    """For ranges: how many images before each block are left out, because they are too like those in it."""
+    folds: int | None = Field(None, ge=2, le=100)
+    """Into how many folds the images are dealt out besides (column `fold` of artifacts/splits.parquet); null: none."""
+
+    @model_validator(mode="after")
+    def _gap_between_ranges(self) -> SplitParams:
+        if self.gap and self.method != "ranges":
+            raise ValueError(f"a gap lies between ranges, and the method is {self.method}")
+        return self
+
+    @field_validator("test")
+    @classmethod
+    def _leaves_some(cls, test: float, info: Any) -> float:
+        if test + info.data.get("val", 0) >= 1:
+            raise ValueError("val and test together leave nothing to train on")
+        return test
+
+
+class ValidateParams(Section):
+    """What Great Expectations demands of the manifest."""
+
+    quarantine: bool = False
+    """Whether images with an error of their own are left out, and listed, instead of stopping everything."""
+    severity: dict[str, Literal["error", "warning", "note", "off"]] = {}
+    """Overrides by expectation name (the names are on the validation page), e.g. {near_empty_masks: error}."""
+    min_images: int = Field(1, ge=1)
+    """The smallest number of images in each split."""
+    min_foreground: float = Field(0.001, ge=0, le=1)
+    """A mask with a smaller share of anything but background is nearly empty."""
+    min_class_share: float = Field(0.001, ge=0, le=1)
+    """A class with a smaller share of the training pixels is very rare."""
+    near_duplicate_distance: int = Field(6, ge=0, le=16)
+    """Images of two splits are suspected to be one where this many of the 64 bits of their perceptual hashes differ, or fewer."""
+    near_duplicate_intensity: float = Field(0.06, gt=0, le=1)
+    """And where means and deviations differ by no more than this share of the brightness, in every channel."""
+    outlier_z: float = Field(8.0, gt=0)
+    """An image is an outlier in brightness from this robust z-score of a channel's mean on, among images of its number type."""
+    outlier_size: float = Field(4.0, gt=1)
+    """An image is an outlier in size where an edge is this many times longer or shorter than usual."""
+    blur_z: float = Field(5.0, gt=0)
+    """An image is blurred where the logarithm of its sharpness lies this robust z-score below the others'."""
+    tiny_object: float = Field(0.015, ge=0, le=1)
+    """Objects are tiny where the median one is narrower than this share of a crop (of the shorter edge, of 256 pixels at most)."""
+    drift_psi: float = Field(0.25, gt=0)
+    """Population stability index against the data of the model in production that counts as drift."""
+    drift_ks: float = Field(0.3, gt=0, le=1)
+    """Kolmogorov-Smirnov distance against the data of the model in production that counts as drift."""
+    drift_p_value: float = Field(0.001, gt=0, lt=1)
+    """Both count only where the two-sample Kolmogorov-Smirnov test gives a smaller p-value, over all quantities (Bonferroni)."""
+    many: int = Field(20, ge=1)
+    """Where more images than this share a suspicion that is about the whole collection, one finding sums them up."""
+
+
+Budget = Annotated[str, Field(pattern=r"^\s*\d+(\.\d+)?\s*(s|m|h|steps?|epochs?)\s*$")]
+
+
+class TrainParams(Section):
+    """What `plan` turns into a training plan. `null` means: chosen from the data."""
+
+    budget: Budget = "2m"
+    """How long to train each candidate: "90s", "10m", "2h", "500 steps" or "40 epochs"."""
+    seed: int = Field(0, ge=0)
+    """Starts every random choice: initial weights, crops, augmentation, dropout."""
+    patch: int | None = Field(None, ge=32, multiple_of=32)
+    """Edge of the square training crop in pixels."""
+    batch: int | None = Field(None, ge=1)
+    """Crops a step."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Peak learning rate of AdamW, after warm-up and before the cosine."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled weight decay of AdamW."""
+    dice_weight: float = Field(0.5, ge=0)
+    """Weight of the Dice loss beside cross entropy."""
+    class_balance: float = Field(0.5, ge=0, le=1)
+    """Exponent of 1/frequency in the class weights of the cross entropy: 0 gives equal weights."""
+    rare_crops: float = Field(0.5, ge=0, le=1)
+    """Share of the crops that are centred on a pixel of a class drawn at random, so that rare classes are seen."""
+    ema: float = Field(0.99, ge=0, lt=1)
+    """Decay of the running average of weights that is evaluated and kept; 0 turns it off."""
+    augment: Literal["off", "light", "medium", "strong"] = "medium"
+    """How much flips, scale, rotation and colour vary the crops."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: whatever was fastest here and gave the same loss."""
+    channels_last: bool | Literal["auto"] = "auto"
+    """Memory format of the network; auto: measured."""
+    compile: bool | Literal["auto"] = "auto"
+    """torch.compile; auto: where the budget repays the compilation."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where training runs."""
+
+
+class Candidate(BaseModel):
+    """One competitor: a family and that family's own keys, with its own `train` settings over the common ones."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    family: str
+    train: dict[str, Any] = {}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that belong to the family."""
+        return dict(self.model_extra or {})
+
+
+class EvaluateParams(Section):
+    """What `evaluate` writes beside the metrics."""
+
+    gallery: int = Field(4, ge=0, le=50)
+    """How many of the worst, the typical and the best images are drawn (each)."""
+    resamples: int = Field(2000, ge=200, le=100_000)
+    """Bootstrap resamples behind each interval."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Level of the intervals; a gate's one-sided bound is at the matching tail."""
+
+
+class ExportParams(Section):
+    """What leaves the pipeline."""
+
+    golden: int = Field(4, ge=1, le=32)
+    """How many test images travel with the bundle, to check every later copy of the model against."""
+    min_agreement: float = Field(0.999, gt=0.5, le=1)
+    """Share of pixels on which an engine must give the same class as the trained network."""
+
+
+class ReleaseParams(Section):
+    """What happens to a winner that passed."""
+
+    name: str = Field("segmenter", pattern=r"^[a-z][a-z0-9-]*$")
+    """The artifact's name in dvc.yaml and in the tags."""
+    promote: Literal["auto", "manual"] = "auto"
+    """auto: a winner that passed every gate and the blessing goes live; manual: `segpipe promote VERSION` does it."""
+    stage: str = Field("prod", pattern=r"^[a-z][a-z0-9-]*$")
+    """The stage that winners are promoted to, and that the champion gate compares with."""
+
+
+class ServeParams(Section):
+    """The endpoint."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 opens it to the network."""
+    port: int = Field(3000, ge=1, le=65535)
+    """The port to listen on."""
+    workers: int = Field(1, ge=1, le=64)
+    """Server processes."""
+    max_upload_mb: float = Field(32.0, gt=0)
+    """A larger upload is refused while it streams in."""
+    max_megapixels: float = Field(40.0, gt=0)
+    """An image with more pixels is refused before it is decoded."""
