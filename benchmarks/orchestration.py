@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from segpipe import pipeline, workspace
-from segpipe.cli.tour import BUDGET
+from segpipe.cli.tour import BUDGETS
 
 
 def prepare(source: Path | None, root: Path, budget: str | None) -> None:
@@ -29,7 +29,7 @@ def prepare(source: Path | None, root: Path, budget: str | None) -> None:
         from segpipe.data.demo import write_demo
 
         write_demo(root / "data")
-        workspace.set_params(root, {"train.budget": budget or BUDGET})
+        workspace.set_params(root, {"train.budget": budget or BUDGETS[0]})
     else:
         for name in ("params.yaml", "dvc.yaml"):
             shutil.copy(source / name, root / name)
