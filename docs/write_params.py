@@ -27,7 +27,9 @@ def rows(model: type[BaseModel], prefix: str) -> list[str]:
     lines = []
     for name, field in model.model_fields.items():
         default: Any = "null" if field.default is None else field.default
-        lines.append(f"| `{prefix}{field.alias or name}` | `{default}` | {field.description or ''} |")
+        lines.append(
+            f"| `{prefix}{field.alias or name}` | `{default}` | {' '.join((field.description or '').split())} |"
+        )
     return lines
 
 

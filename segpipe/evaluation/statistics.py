@@ -124,21 +124,6 @@ def interval(
     return bootstrap(statistic(metric, tally, units), int(units.max(initial=-1)) + 1, resamples, confidence, seed)
 
 
-def difference(
-    metric: Metric,
-    tally: Tallies,
-    other: Tallies,
-    groups: Sequence[str | None],
-    resamples: int,
-    confidence: float,
-    seed: int = SEED,
-) -> Interval:
-    """The confidence interval of score - other score, of two models on the same images in the same order (paired)."""
-    units = resampling_units(groups)
-    ours, theirs = statistic(metric, tally, units), statistic(metric, other, units)
-    return bootstrap(lambda w: ours(w) - theirs(w), int(units.max(initial=-1)) + 1, resamples, confidence, seed)
-
-
 @dataclass(frozen=True)
 class Comparison:
     """Two models on the same images. difference: of the first less the second. p_value: of a difference as large as this
@@ -165,7 +150,9 @@ def compare(
     confidence: float,
     seed: int = SEED,
 ) -> Comparison:
-    """Compare two models, as `difference` does, with a test and with what these images could have told apart."""
+    """Compare two models on the same images in the same order (paired): the interval of score - other score, a test of it, and what
+    these images could have told apart.
+    """
     units = resampling_units(groups)
     n = int(units.max(initial=-1)) + 1
     ours, theirs = statistic(metric, tally, units), statistic(metric, other, units)

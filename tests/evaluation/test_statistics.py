@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from segpipe.evaluation.statistics import Statistic, bootstrap, difference, interval, resampling_units, statistic
+from segpipe.evaluation.statistics import Statistic, bootstrap, compare, interval, resampling_units, statistic
 from segpipe.metrics import Values, metric, tallies
 
 NAMES = ["background", "cell", "nucleus"]
@@ -97,7 +97,7 @@ def test_a_paired_difference_is_surer_than_two_intervals() -> None:
     other = one.copy()
     other[:, 0] -= np.minimum(5, other[:, 0])  # a few hits fewer in every image
     chosen = metric("iou.dataset.macro", NAMES)
-    found = difference(chosen, one, other, [None] * 60, 2000, 0.95)
+    found = compare(chosen, one, other, [None] * 60, 2000, 0.95).difference
     alone = interval(chosen, one, [None] * 60, 2000, 0.95)
     assert found.estimate == pytest.approx(chosen.value(one) - chosen.value(other))
     assert 0 < found.low < found.estimate < found.high
@@ -106,7 +106,7 @@ def test_a_paired_difference_is_surer_than_two_intervals() -> None:
 
 def test_a_model_differs_by_nothing_from_itself() -> None:
     tally = random_tallies(np.random.default_rng(8), 30)
-    found = difference(metric("iou.dataset.macro", NAMES), tally, tally, [None] * 30, 500, 0.95)
+    found = compare(metric("iou.dataset.macro", NAMES), tally, tally, [None] * 30, 500, 0.95).difference
     assert (found.estimate, found.low, found.high) == (0, 0, 0)
 
 

@@ -35,8 +35,11 @@ def test_the_life_of_two_versions(root: Path, bundles: list[Path]) -> None:
     assert registry.refresh_champion(root) is True
     assert json.loads((root / "champion.json").read_text())["bundle_sha256"] == bundle_sha256(bundles[0])
     assert registry.refresh_champion(root) is False
+    assert json.loads((root / "reference.json").read_text()) == json.loads((bundles[0] / "reference.json").read_text())
 
     registry.promote(root, "v0.2.0")
+    assert registry.refresh_champion(root) is True
+    assert json.loads((root / "reference.json").read_text()) == json.loads((bundles[1] / "reference.json").read_text())
     served = Endpoint.read(endpoint_path(root, "prod"))
     assert served.version == "v0.2.0"
     assert (

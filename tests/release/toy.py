@@ -14,6 +14,7 @@ from segpipe.inference.engines import TorchEngine
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter, SegmenterSpec
 from segpipe.samples import ClassTable, Sample
+from segpipe.validation.drift import REFERENCE_FILE, Reference
 
 CLASSES = ClassTable.from_names(["background", "cell", "nucleus"], [0, 128, 255])
 
@@ -97,6 +98,7 @@ def write_toy_bundle(out: Path, seed: int = 0, **reader) -> Path:
     write_bundle(
         trained, weights, toy_reader(**reader), toy_selection(), ExportParams(golden=3, min_agreement=0.999), out
     )
+    Reference(dtype="uint8", images=1, values={"mean of channel 1": [float(seed)]}).write(out / REFERENCE_FILE)
     return out
 
 
