@@ -145,18 +145,22 @@ def background() -> Iterator[Callable[..., subprocess.Popen[str]]]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def shorten(workspace: Path, steps: int = 12, seed: int = 0, gates: bool = False) -> None:
+def shorten(workspace: Path, steps: int = 12, seed: int = 0, gates: bool = False, margin: float = 0.02) -> None:
     """Cut what `segpipe run` does here to some steps of one network and the baseline; without `gates`, with no gate on."""
     path = workspace / "params.yaml"
     text = re.sub(r"budget: \d+ ?\w+", f"budget: {steps} steps", path.read_text(), count=1)
     text = re.sub(r"  deeplabv3plus:\n(    .*\n)+", "", text)
     text = re.sub(r"  seed: \d+\n  augment", f"  seed: {seed}\n  augment", text)
+    text = re.sub(r"(champion: \{.*margin: )[\d.]+", rf"\g<1>{margin}", text)
     path.write_text(text if gates else re.sub(r"(floor|baseline|champion): \{.*\}", r"\1: null", text))
 
 
 def release_second(demo: Demo) -> str:
-    """Train the demo's U-Net once more, as long and with another seed, through every gate: what is live then."""
-    shorten(demo.root, steps=demo.steps, seed=1, gates=True)
+    """Train the demo's U-Net once more, as long and with another seed, through every gate: what is live then.
+
+    How much two seeds differ depends on the machine, by its steps in the budget: the margin leaves room for that.
+    """
+    shorten(demo.root, steps=demo.steps, seed=1, gates=True, margin=0.25)
     return str(json.loads(run("segpipe", "run", "--json", cwd=demo.root).out)["live"])
 
 
