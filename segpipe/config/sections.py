@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -154,6 +154,13 @@ class EvaluateParams(Section):
     """Bootstrap resamples behind each interval."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Level of the intervals; a gate's one-sided bound is at the matching tail."""
+    surface: bool | Literal["auto"] = "auto"
+    """Whether distances between surfaces (Hausdorff 95 and its kin) are measured; auto: of images with up to 16.7 million pixels."""
+    surface_tolerance: float = Field(2.0, gt=0)
+    """How far apart surfaces still count as the same in the surface Dice: in mm where files give the size of a pixel, else in pixels."""
+    robustness: Annotated[Literal["off", "quick", "full"], BeforeValidator(lambda v: "off" if v is False else v)] = "off"
+    """Whether the test images are scored again noisy, blurred, compressed, brighter or darker, flatter and smaller. quick: 24 images, one
+    severity, six more predictions each; full: all images, three severities, eighteen more."""
 
 
 class ExportParams(Section):
