@@ -26,9 +26,7 @@ def load_trained(folder: Path, device: str = "cpu") -> Segmenter:
 
 def _engine(spec: SegmenterSpec, weights: Path, device: str) -> Engine:
     if family(spec.family).kind == "classical":
-        from segpipe.models.classical import KMeans
-
-        return KMeans.load(weights)
+        return family(spec.family).classical.load(weights)  # type: ignore[no-any-return]
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

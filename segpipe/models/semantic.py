@@ -1,9 +1,14 @@
-"""Networks that give every pixel a class, built by segmentation_models_pytorch over any of its encoders or timm's."""
+"""Networks that give every pixel a class, built by segmentation_models_pytorch over any of its encoders or timm's.
+
+Each builder returns a module (N, in_channels, H, W) -> logits (N, n_classes, H, W), where H and W are multiples of its family's
+stride, and whose first part is `network.encoder`.
+"""
 
 from __future__ import annotations
 
+import functools
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +18,8 @@ from segpipe.models.weights import encoder_state, load_encoder, resolve_encoder
 if TYPE_CHECKING:
     import torch
 
+Rates = tuple[int, int, int]
+
 
 class EncoderConfig(BaseModel):
     """What every network over an encoder can be told."""
@@ -21,33 +28,90 @@ class EncoderConfig(BaseModel):
     encoder: str = "tf_efficientnet_lite0"
     """An encoder of segmentation_models_pytorch or of timm, such as resnet34 or mobilenet_v2."""
     encoder_weights: str = Field("auto", min_length=1)
-    """auto (installed weights where there are some, else the hub), imagenet (the hub), none (random), or a file."""
+    """auto (installed weights where there are some, else the hub), imagenet (the hub), none (random), a file, or
+    NAME@VERSION: a released model, all of its weights."""
+
+    def arguments(self) -> dict[str, Any]:
+        """What segmentation_models_pytorch is told beside the encoder, the channels and the classes."""
+        return {}
 
 
 class UnetConfig(EncoderConfig):
     """Settings of a U-Net."""
 
 
-class DeepLabConfig(EncoderConfig):
+class UnetPlusPlusConfig(EncoderConfig):
+    """Settings of a U-Net++."""
+
+
+class Vgg16UnetConfig(EncoderConfig):
+    """Settings of a U-Net over VGG16 with batch normalisation."""
+
+    encoder: Literal["vgg16_bn"] = "vgg16_bn"
+    """VGG16 with batch normalisation."""
+
+
+class _AtrousConfig(EncoderConfig):
+    output_stride: Literal[8, 16] = 16
+    """How much smaller than the image the features are at their smallest: 8 sees finer, and takes about three times as long."""
+    atrous_rates: Rates = (12, 24, 36)
+    """Dilation of the three 3 x 3 convolutions that run side by side; half of it suits crops below 300 pixels."""
+
+    def arguments(self) -> dict[str, Any]:
+        return {"encoder_output_stride": self.output_stride, "decoder_atrous_rates": self.atrous_rates}
+
+
+class DeepLabV3Config(_AtrousConfig):
+    """Settings of a DeepLabV3."""
+
+
+class DeepLabV3PlusConfig(_AtrousConfig):
     """Settings of a DeepLabV3+."""
 
 
-def build_unet(config: UnetConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
-    """A U-Net: (N, in_channels, H, W) -> logits (N, n_classes, H, W); H and W are multiples of 32."""
-    return _build("Unet", config, in_channels, n_classes)
+class FpnConfig(EncoderConfig):
+    """Settings of a feature pyramid network."""
 
 
-def build_deeplabv3plus(config: DeepLabConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
-    """A DeepLabV3+: (N, in_channels, H, W) -> logits (N, n_classes, H, W); H and W are multiples of 16."""
-    return _build("DeepLabV3Plus", config, in_channels, n_classes)
+class PspnetConfig(EncoderConfig):
+    """Settings of a PSPNet."""
+
+    output_stride: Literal[8, 16] = 8
+    """How much smaller than the image the features are at their smallest, by dilation as in the paper."""
+
+    def arguments(self) -> dict[str, Any]:
+        return {"encoder_depth": 5, "output_stride": self.output_stride, "upsampling": self.output_stride}
+
+
+class PanConfig(EncoderConfig):
+    """Settings of a pyramid attention network."""
+
+
+class LinknetConfig(EncoderConfig):
+    """Settings of a LinkNet."""
+
+
+class ManetConfig(EncoderConfig):
+    """Settings of a multi-scale attention network."""
+
+
+class UpernetConfig(EncoderConfig):
+    """Settings of a UPerNet."""
+
+
+class SegformerConfig(EncoderConfig):
+    """Settings of a SegFormer."""
+
+    encoder: str = "mit_b0"
+    """A mix transformer, mit_b0 (the smallest) to mit_b5; any other encoder works too."""
 
 
 def _build(architecture: str, config: EncoderConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
+    """The network of this name in segmentation_models_pytorch, its encoder with its first weights."""
     import segmentation_models_pytorch as smp
 
-    encoder = resolve_encoder(config.encoder)
     arguments: dict[str, Any] = {
-        "encoder_name": encoder,
+        "encoder_name": resolve_encoder(config.encoder),
         "encoder_weights": None,
         "in_channels": in_channels,
         "classes": n_classes,
@@ -55,7 +119,7 @@ def _build(architecture: str, config: EncoderConfig, in_channels: int, n_classes
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of encoder names that are mapped on purpose
-            network: torch.nn.Module = getattr(smp, architecture)(**arguments)
+            network: torch.nn.Module = getattr(smp, architecture)(**arguments, **config.arguments())
     except (ValueError, NotImplementedError, KeyError, RuntimeError, TypeError) as error:
         raise ConfigError(
             f"encoder `{config.encoder}` does not fit {architecture}: {error}",
@@ -65,3 +129,16 @@ def _build(architecture: str, config: EncoderConfig, in_channels: int, n_classes
     if state is not None:
         load_encoder(network.encoder, state, config.encoder)  # type: ignore[arg-type]
     return network
+
+
+build_unet = build_unet_vgg16 = functools.partial(_build, "Unet")
+build_unetplusplus = functools.partial(_build, "UnetPlusPlus")
+build_deeplabv3 = functools.partial(_build, "DeepLabV3")
+build_deeplabv3plus = functools.partial(_build, "DeepLabV3Plus")
+build_fpn = functools.partial(_build, "FPN")
+build_pspnet = functools.partial(_build, "PSPNet")
+build_pan = functools.partial(_build, "PAN")
+build_linknet = functools.partial(_build, "Linknet")
+build_manet = functools.partial(_build, "MAnet")
+build_upernet = functools.partial(_build, "UPerNet")
+build_segformer = functools.partial(_build, "Segformer")

@@ -59,10 +59,10 @@ def _plan_network(
     from segpipe.models.weights import preprocessing, state_sha256
     from segpipe.training.execution import measure
 
-    encoder, source = config.encoder, config.encoder_weights  # type: ignore[attr-defined]
+    encoder, source = getattr(config, "encoder", None), getattr(config, "encoder_weights", "none")
     network = build_network(common["family"], config, fingerprint.channels, common["classes"], common["seed"])
-    pretrained = preprocessing(encoder, source)
-    reasons: dict[str, str] = {"encoder": describe_encoder(encoder, source)}
+    pretrained = preprocessing(encoder, source) if encoder else None
+    reasons: dict[str, str] = {"encoder": describe_encoder(encoder, source)} if encoder else {}
     draft = Plan(
         **common,
         normalisation=choose_normalisation(fingerprint, pretrained),

@@ -41,8 +41,8 @@ def test_a_family_tells_its_settings_and_defaults(name):
 
 
 def test_an_unknown_family_is_answered_with_the_nearest():
-    with pytest.raises(ConfigError, match="did you mean `deeplabv3plus`"):
-        family("deeplabv3")
+    with pytest.raises(ConfigError, match="did you mean `deeplabv3`"):
+        family("deeplabv4")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -102,7 +102,7 @@ def test_learns_four_images_by_heart(name):
     images = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
     images += 0.3 * torch.randn(images.shape, generator=generator)
     network = build(name).train()
-    loss = SegmentationLoss([1.0, 1.0, 1.0], 0.5)
+    loss = SegmentationLoss([1.0, 1.0, 1.0], TrainParams().loss)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     for _ in range(40):
         optimizer.zero_grad()

@@ -1,0 +1,60 @@
+"""What a family of models is. `segpipe.models.families` lists those there are; `segpipe.models.registry` finds and builds them."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+    from pydantic import BaseModel
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of model: its settings, how it is made, and what it demands of its input.
+
+    Classes are named by where they stand ("package.module:name"), so that listing families imports no library.
+    """
+
+    name: str
+    kind: Literal["network", "detector", "classical"]
+    """network: a class for each pixel; detector: objects, by its own objective; classical: fitted, without steps."""
+    summary: str
+    """What it is and when to choose it, in one line."""
+    paper: str
+    config_at: str
+    """The typed settings, a pydantic model."""
+    build_at: str
+    """``build(config, in_channels, n_classes)``, a torch module; of a classical family, its class
+    (`segpipe.models.classical.Classical`)."""
+    dims: Literal[2, 3] = 2
+    """Of what it looks at: images or volumes."""
+    stride: int = 32
+    """Height and width (and depth) of what the network sees are multiples of this."""
+    least_batch: int = 1
+    """A network that normalises one value an image over the batch can't be trained on a single image."""
+
+    @property
+    def task(self) -> Literal["semantic", "instance", "volume"]:
+        """What it is for."""
+        return "volume" if self.dims == 3 else "instance" if self.kind == "detector" else "semantic"
+
+    @property
+    def config(self) -> type[BaseModel]:
+        """The family's typed settings."""
+        return pkgutil.resolve_name(self.config_at)  # type: ignore[no-any-return]
+
+    @property
+    def build(self) -> Callable[[Any, int, int], torch.nn.Module]:
+        """``build(config, in_channels, n_classes)``: a network with its first weights; not for a classical family."""
+        assert self.kind != "classical", f"{self.name} is fitted, not built"
+        return pkgutil.resolve_name(self.build_at)  # type: ignore[no-any-return]
+
+    @property
+    def classical(self) -> type[Any]:
+        """The class of a classical family: fit, load, save and call."""
+        assert self.kind == "classical", f"{self.name} is a network"
+        return pkgutil.resolve_name(self.build_at)  # type: ignore[no-any-return]
