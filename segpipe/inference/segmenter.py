@@ -17,6 +17,7 @@ from segpipe.files import read_json, write_text
 from segpipe.inference.engines import Engine, graph_engine
 from segpipe.inference.preprocess import Normalisation, fit_channels, pad_to_multiple
 from segpipe.inference.tiling import predict_tiled
+from segpipe.metrics.calibration import tempered
 from segpipe.samples import ClassTable, Prediction
 
 SPEC_FILE = "segmenter.json"
@@ -40,6 +41,8 @@ class SegmenterSpec(BaseModel):
     tile: int = Field(1024, ge=32)
     """Images with more than `tile` x `tile` pixels go through in tiles of this edge."""
     overlap: int = Field(256, ge=0)
+    temperature: float = Field(1.0, gt=0)
+    """What logits are divided by before they become probabilities, so that these are kept; class ids are the same at any."""
     engine: str = "torch"
     """The engine that served best where the bundle was made; pinned, so that every copy answers with the same mask."""
     lineage: dict[str, str] = {}
@@ -91,7 +94,7 @@ class Segmenter:
             scores = self.engine(pad_to_multiple(chw, spec.stride)[None])[0, :, :height, :width]
             if kept is not None:
                 kept[:] = softmax(scores)
-            return Prediction(argmax(scores), kept)
+            return self._told(argmax(scores), kept)
         class_ids = np.empty((height, width), np.uint8)
         padded = pad_to_multiple(chw, spec.stride, least=spec.tile)
         for top, band in predict_tiled(
@@ -103,7 +106,13 @@ class Segmenter:
             class_ids[top : top + rows] = argmax(band[:, :rows, :width])
             if kept is not None:
                 kept[:, top : top + rows] = band[:, :rows, :width]
-        return Prediction(class_ids, kept)
+        return self._told(class_ids, kept)
+
+    def _told(self, class_ids: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32] | None) -> Prediction:
+        """The answer, its probabilities as sure as the temperature makes them."""
+        if probabilities is not None and self.spec.temperature != 1:
+            probabilities = tempered(probabilities, self.spec.temperature)
+        return Prediction(class_ids, probabilities)
 
 
 def argmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
