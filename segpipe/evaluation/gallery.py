@@ -22,6 +22,9 @@ BACKGROUNDS = {"background", "bg", "_background_", "__background__", "unlabelled
 
 Kind = Literal["worst", "typical", "best"]
 
+LAYERS = ("image", "truth", "prediction", "errors")
+"""What every picture shows."""
+
 
 class ErrorKind(BaseModel):
     """What a colour of the error picture means."""
@@ -58,6 +61,13 @@ class Picture(BaseModel):
     truth: str
     prediction: str
     errors: str
+    extra: dict[str, str] = {}
+    """Further layers: what each shows, in a word (instances, axial) -> its file."""
+
+    @property
+    def layers(self) -> dict[str, str]:
+        """Every layer's file by what it shows, in the order in which pages offer them."""
+        return {layer: getattr(self, layer) for layer in LAYERS} | self.extra
 
 
 class Gallery(BaseModel):

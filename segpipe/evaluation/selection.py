@@ -6,6 +6,7 @@ Classical candidates can't win: they are what a network must beat, and the best 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -92,7 +93,20 @@ class Selection(BaseModel):
             ) from error  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """A selection, and what serves now as it did on each of today's test images, which selection.json sums up."""
+
+    selection: Selection
+    champion: Champion | None
+
+
 def select(root: Path, params: Params, fingerprint: Fingerprint, shards: Path, today: date | None = None) -> Selection:
+    """The selection that `choose` comes to."""
+    return choose(root, params, fingerprint, shards, today).selection
+
+
+def choose(root: Path, params: Params, fingerprint: Fingerprint, shards: Path, today: date | None = None) -> Outcome:
     """Rank the candidates of params.yaml by evaluation/NAME/, choose and judge the winner.
 
     shards: the folder of the prepared splits; the champion of champion.json is scored on its test split here and now. today:
@@ -118,12 +132,13 @@ def select(root: Path, params: Params, fingerprint: Fingerprint, shards: Path, t
         case = Case(params.evaluate, winner, baseline, champion, _megabytes(root, winner.candidate), _findings(root))
         verdicts = judge(params.gates, case, today)
     promotable = winner is not None and not any(v.blocks for v in verdicts)
-    return Selection(
+    made = Selection(
         winner=first.candidate if winner else None, promotable=promotable, summary=_summary(ranking, winner, verdicts),
         ranking=ranking, gates=verdicts, champion=_champion_score(champion, params.evaluate),
         classes=next(iter(scores.values())).classes, test_images=len(next(iter(scores.values())).keys),
         data_hash=fingerprint.data_hash,
     )  # fmt: skip
+    return Outcome(made, champion)
 
 
 def bounds(scores: Scores, params: EvaluateParams) -> Bounds | None:
@@ -194,7 +209,7 @@ def _champion(root: Path, winner: Scores, fingerprint: Fingerprint, shards: Path
     same = (
         bool(winner.lineage) and spec.candidate == winner.candidate and winner.lineage.items() <= spec.lineage.items()
     )
-    return Champion(version, scores, same_model=same)
+    return Champion(version, scores, same_model=same, segmenter=segmenter)
 
 
 def _champion_score(champion: Champion | None, params: EvaluateParams) -> ChampionScore | None:

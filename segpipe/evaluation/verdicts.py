@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -17,6 +17,9 @@ from segpipe.config import EvaluateParams, Gate
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Interval
 from segpipe.metrics import Values
+
+if TYPE_CHECKING:
+    from segpipe.inference.segmenter import Segmenter
 
 Verdict = Literal["pass", "fail", "cannot tell"]
 
@@ -102,6 +105,8 @@ class Champion:
     why_not: str | None = None
     same_model: bool = False
     """Whether the winner is this very model, trained again from the same data by the same plan."""
+    segmenter: Segmenter | None = None
+    """The model itself, where it could be scored."""
 
 
 @dataclass(frozen=True)
