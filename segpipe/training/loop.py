@@ -70,7 +70,7 @@ def train_on(
         _fit_classical(plan, classes, train, val, out, live_dir)
         return
     stepper = set_up(plan)
-    resumed = load_checkpoint(checkpoints, plan.sha256, stepper)
+    resumed = load_checkpoint(checkpoints, plan, stepper)
     best, state = resumed or ({}, State())
     if resumed:
         say(f"{plan.candidate}: goes on from step {state.step}")
@@ -79,7 +79,7 @@ def train_on(
         run.to_the_end(train, live)
     if stepper.fabric.is_global_zero:
         _write(plan, classes, run.best, state, out)
-        for path in checkpoints.glob("*"):
+        for path in sorted(checkpoints.glob("*"), reverse=True):  # a kill in between leaves the older ones, which are no less true
             path.unlink()
 
 
@@ -189,7 +189,7 @@ class _Run:
     def _checkpoint(self) -> None:
         self._fetch_losses()
         if self.stepper.fabric.is_global_zero:
-            save_checkpoint(self.checkpoints, self.plan.sha256, self.stepper, self.best, self.state)
+            save_checkpoint(self.checkpoints, self.plan, self.stepper, self.best, self.state)
 
     def _note(self) -> str:
         loss = f"loss {self.state.train[-1]['loss']:.3f}" if self.state.train else ""

@@ -4,6 +4,7 @@ says whether this machine can follow it.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,12 +121,15 @@ class Plan(_Part):
         return family(self.family)
 
     @property
+    def exact(self) -> dict[str, Any]:
+        """What is computed and how, as JSON, without what was merely measured on the way or said about it."""
+        measured = {"timings", "ms_per_step", "ms_per_validation", "peak_memory_mib"}
+        return self.model_dump(mode="json", exclude={"reasons": True, "execution": measured})
+
+    @property
     def sha256(self) -> str:
-        """Identity of the plan: what is computed and how, without what was merely measured on the way or said about it."""
-        exact = self.model_dump_json(
-            exclude={"reasons": True, "execution": {"timings", "ms_per_step", "ms_per_validation", "peak_memory_mib"}}
-        )
-        return sha256_bytes(exact.encode())
+        """Identity of the plan: that of `exact`."""
+        return sha256_bytes(json.dumps(self.exact).encode())
 
     def write(self, path: Path) -> None:
         """Write the plan, atomically, in a form that diffs well."""
