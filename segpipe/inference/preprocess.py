@@ -8,15 +8,24 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from segpipe.errors import DataError
 
+_WINDOW = (0.5, 99.5)
+"""Percentiles between which an image's own values lie, outliers left out."""
+
 
 class Normalisation(BaseModel):
-    """``((x - low) / (high - low) - mean) / std`` per channel: the window maps stored values to 0..1, then come mean and std."""
+    """``((x - low) / (high - low) - mean) / std`` per channel: the window maps stored values to 0..1, then come mean and std.
+
+    Where intensities have no unit (magnetic resonance), one window fits no two images: `per_image` takes the 0.5th and the 99.5th
+    percentile of each image itself, and mean and deviation of its values cut to that window; the numbers here then only
+    count the channels.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     low: tuple[float, ...]
     high: tuple[float, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    per_image: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Normalisation:
@@ -31,42 +40,63 @@ class Normalisation(BaseModel):
         """Number of channels."""
         return len(self.mean)
 
+    def of(self, image: np.ndarray) -> Normalisation:
+        """What is to be applied to an image (..., C), or to a part of it: this, or with `per_image` what its own values say."""
+        if not self.per_image:
+            return self
+        columns = image.reshape(-1, image.shape[-1])
+        low, high = np.percentile(columns, _WINDOW, axis=0)
+        high = np.where(high > low, high, low + 1.0)  # a constant channel
+        inside = (np.clip(columns, low, high) - low) / (high - low)
+        return Normalisation(
+            low=tuple(low.tolist()), high=tuple(high.tolist()),
+            mean=tuple(inside.mean(0).tolist()), std=tuple(np.maximum(inside.std(0), 1e-3).tolist()),
+        )  # fmt: skip
+
     def apply(self, image: np.ndarray) -> npt.NDArray[np.float32]:
-        """(H, W, C) of any real dtype -> (C, H, W), float32, contiguous."""
+        """(H, W, C), or of a volume (D, H, W, C), of any real dtype -> (C, H, W) or (C, D, H, W), float32, contiguous."""
+        if self.per_image:
+            return self.of(image).apply(image)
         low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         scale = 1.0 / ((high - low) * std)  # the two affine steps as one: x * scale + shift
         shift = -low * scale - mean / std
-        chw = np.array(image.transpose(2, 0, 1), np.float32, order="C")  # always a copy: grey float32 would be a view
-        chw *= scale[:, None, None]
-        chw += shift[:, None, None]
-        return chw
+        moved = np.moveaxis(image, -1, 0)
+        channels = np.array(moved, np.float32, order="C")  # always a copy: grey float32 would be a view
+        flat = channels.reshape(len(channels), -1)
+        flat *= scale[:, None]
+        flat += shift[:, None]
+        return channels
 
 
-def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
+def fit_channels(image: np.ndarray, channels: int, dims: int = 2) -> np.ndarray:
     """Bring an image to the number of channels that a model wants, where that loses nothing.
 
-    image: (H, W) or (H, W, C). Grey becomes three equal channels, three equal channels become grey, alpha is dropped;
-    anything else is refused.
+    image: (H, W) or (H, W, C), of a volume (`dims` 3) with D before. Grey becomes three equal channels, three equal channels
+    become grey, alpha is dropped; anything else is refused.
     """
-    if image.ndim == 2:
-        image = image[:, :, None]
-    if image.ndim != 3 or 0 in image.shape:
-        raise DataError("not an image", found=f"an array of shape {image.shape}", expected="height x width x channels")
-    have = image.shape[2]
+    if image.ndim == dims:
+        image = image[..., None]
+    if image.ndim != dims + 1 or 0 in image.shape:
+        what, axes = ("an image", "") if dims == 2 else ("a volume", "depth x ")
+        raise DataError(
+            f"not {what}, which this model takes",
+            found=f"an array of shape {image.shape}", expected=f"{axes}height x width x channels",
+        )  # fmt: skip
+    have = image.shape[-1]
     if have == channels:
         return image
     if have == channels + 1 and channels in (1, 3):  # grey + alpha, RGB + alpha
-        return image[:, :, :channels]
+        return image[..., :channels]
     if have == 1 and channels == 3:
-        return np.repeat(image, 3, axis=2)
+        return np.repeat(image, 3, axis=-1)
     if (
         have in (3, 4)
         and channels == 1
-        and (image[:, :, 0] == image[:, :, 1]).all()
-        and (image[:, :, 0] == image[:, :, 2]).all()
+        and (image[..., 0] == image[..., 1]).all()
+        and (image[..., 0] == image[..., 2]).all()
     ):
-        return image[:, :, :1]
+        return image[..., :1]
     raise DataError(
         "wrong number of channels", found=have, expected=channels,
         fix="give images of the kind that the model was trained on",
