@@ -17,6 +17,7 @@ from segpipe.files import read_json, write_text
 from segpipe.inference.engines import Engine, graph_engine
 from segpipe.inference.preprocess import Normalisation, fit_channels, pad_to_multiple
 from segpipe.inference.tiling import predict_tiled
+from segpipe.inference.volumes import into_grid, predict_windows, ratios, resample, resampled_shape
 from segpipe.metrics.calibration import tempered
 from segpipe.samples import ClassTable, Prediction
 
@@ -41,6 +42,12 @@ class SegmenterSpec(BaseModel):
     tile: int = Field(1024, ge=32)
     """Images with more than `tile` x `tile` pixels go through in tiles of this edge."""
     overlap: int = Field(256, ge=0)
+    dims: Literal[2, 3] = 2
+    """2 for images, 3 for volumes."""
+    patch3d: tuple[int, int, int] | None = None
+    """Of a model for volumes: the window (D, H, W) that the network sees."""
+    spacing: tuple[float, float, float] | None = None
+    """Of a model for volumes: the voxel size in mm, by axis (D, H, W), at which it works; None takes voxels as they come."""
     temperature: float = Field(1.0, gt=0)
     """What logits are divided by before they become probabilities, so that these are kept; class ids are the same at any."""
     engine: str = "torch"
@@ -81,8 +88,15 @@ class Segmenter:
         spec = SegmenterSpec.read(folder)
         return cls(spec, graph_engine(engine or spec.engine, folder / GRAPH_FILE, threads))
 
-    def predict(self, image: np.ndarray, probabilities: bool = False) -> Prediction:
-        """Segment one image: (H, W), or (H, W, C), in the dtype that the training images had."""
+    def predict(
+        self, image: np.ndarray, probabilities: bool = False, spacing: tuple[float, ...] | None = None
+    ) -> Prediction:
+        """Segment one image: (H, W), or (H, W, C), in the dtype that the training images had; or one volume, with D before.
+
+        spacing: the size of a voxel in mm, by axis; None takes it for that of the training volumes.
+        """
+        if self.spec.dims == 3:
+            return self._predict_volume(image, probabilities, spacing)
         spec = self.spec
         chw = spec.normalisation.apply(fit_channels(image, spec.normalisation.channels))
         height, width = chw.shape[1:]
@@ -113,6 +127,15 @@ class Segmenter:
         if probabilities is not None and self.spec.temperature != 1:
             probabilities = tempered(probabilities, self.spec.temperature)
         return Prediction(class_ids, probabilities)
+
+    def _predict_volume(self, volume: np.ndarray, probabilities: bool, spacing: tuple[float, ...] | None) -> Prediction:
+        spec = self.spec
+        assert spec.patch3d is not None, "a model for volumes knows its window"
+        channels = spec.normalisation.apply(fit_channels(volume, spec.normalisation.channels, dims=3))
+        depth, height, width = channels.shape[1:]
+        own = resample(channels, resampled_shape(channels.shape[1:], ratios(spacing, spec.spacing)))
+        found = predict_windows(own, lambda x: softmax(self.engine(x), 1), len(spec.classes), spec.patch3d)  # type: ignore[arg-type]
+        return self._told(*into_grid(found, (depth, height, width), probabilities))
 
 
 def argmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
