@@ -14,11 +14,11 @@ from segpipe.config import TrainParams, parse_budget
 from segpipe.errors import ConfigError
 from segpipe.samples import ClassTable
 from segpipe.training.batches import Crops, Reader, batches
-from segpipe.training.losses import SegmentationLoss
 from segpipe.training.machine import choose_device, choose_workers, has_bf16, peak_memory_mib, this_machine, wait
 from segpipe.training.plan import Execution, Plan, Recipe, Setting, Timing
 from segpipe.training.scoring import score_split, validator
-from segpipe.training.stepper import Stepper, settle_process
+from segpipe.training.stepper import Stepper, draw_from, settle_process
+from segpipe.training.tasks import objective_of
 
 LOSS_TOLERANCE = 0.02
 """How far, relatively, the first loss under a setting may lie from that of fp32 contiguous."""
@@ -60,7 +60,7 @@ def measure(
     timings = Race(draft, network, crops, device, wanted).run()
     setting = next(t.setting for t in timings if t.verdict == CHOSEN)
     workers = choose_workers(device)
-    stepper = Stepper(copy.deepcopy(network), recipe, setting, device)
+    stepper = Stepper(copy.deepcopy(network), draft.of, recipe, setting, device)
     loop_s = min(4.0, 0.04 * budget_seconds(wanted, next(t.ms_per_step or 0 for t in timings if t.verdict == CHOSEN)))
     ms_step = _time_loop(stepper, crops, workers, draft.seed, loop_s)
     ms_val = _time_validation(stepper, draft, classes, val)
@@ -125,7 +125,7 @@ class Race:
 
     def __init__(self, draft: Plan, network: torch.nn.Module, crops: Crops, device: str, wanted: TrainParams) -> None:
         assert draft.recipe is not None
-        self.seed, self.recipe, self.device, self.wanted = draft.seed, draft.recipe, device, wanted
+        self.seed, self.of, self.recipe, self.device, self.wanted = draft.seed, draft.of, draft.recipe, device, wanted
         self.network = copy.deepcopy(network)
         for module in self.network.modules():  # its draws follow memory order, so losses would differ by chance
             if isinstance(module, torch.nn.Dropout):
@@ -160,12 +160,15 @@ class Race:
 
     def _reference_loss(self) -> float:
         network = copy.deepcopy(self.network).to(self.device).train()
-        loss = SegmentationLoss(self.recipe.class_weights, self.recipe.dice_weight).to(self.device)
+        device = torch.device(self.device)
+        draw_from(self.seed, 0)
         with torch.no_grad():
-            return float(loss(network(self.images.to(self.device)), self.labels.to(self.device)))
+            return float(
+                objective_of(self.of, self.recipe, device)(network, (self.images.to(device), self.labels), device)
+            )
 
     def _time(self, setting: Setting, best: Timing | None) -> Timing:
-        stepper = Stepper(copy.deepcopy(self.network), self.recipe, setting, self.device)
+        stepper = Stepper(copy.deepcopy(self.network), self.of, self.recipe, setting, self.device)
         losses: list[torch.Tensor] = []
         least = math.inf
         for number in range(4):  # the first one prepares kernels

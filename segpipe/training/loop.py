@@ -94,7 +94,7 @@ def set_up(plan: Plan) -> Stepper:
             "the encoder's first weights are not those that the plan was made with", where=f"plans/{plan.candidate}.json",
             fix=f"bring them back, or plan anew: segpipe plan {plan.candidate} --refresh",
         )  # fmt: skip
-    return Stepper(network, plan.recipe, plan.execution.setting, plan.execution.machine.device)
+    return Stepper(network, plan.of, plan.recipe, plan.execution.setting, plan.execution.machine.device)
 
 
 class _Run:
@@ -215,11 +215,9 @@ def _write_history(state: State, out: Path) -> None:
 
 
 def _fit_classical(plan: Plan, classes: ClassTable, train: Reader, val: Reader, out: Path, live_dir: Path) -> None:
-    from segpipe.models.classical import KMeans, KMeansConfig
-
-    config = KMeansConfig.model_validate(plan.options)
+    config = plan.of.config.model_validate(plan.options)
     samples = (train[index] for index in range(len(train)))
-    model = KMeans.fit(samples, plan.normalisation.apply, plan.classes, plan.seed, config)
+    model = plan.of.classical.fit(samples, plan.normalisation.apply, plan.classes, plan.seed, config)
     spec = segmenter_spec(plan, classes)
     score = score_split(Segmenter(spec, model), val)
     state = State(best_score=round(score.iou_macro, 6), val=[_entry(0, score)])

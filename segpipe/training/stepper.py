@@ -7,16 +7,18 @@ import ctypes
 import logging
 import math
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from segpipe.training.losses import SegmentationLoss
 from segpipe.training.plan import Recipe, Setting
+from segpipe.training.tasks import objective_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from segpipe.models.registry import Family
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
@@ -42,13 +44,18 @@ def settle_process(threads: int) -> None:
             mallopt(m_mmap_max, 0)
 
 
+def draw_from(seed: int, number: int, rank: int = 0) -> None:
+    """Let the draws within a network follow from seed, step and process."""
+    torch.manual_seed(((seed << 32) + (rank << 26) + number) % 2**63)
+
+
 class Stepper:
-    """A network, its loss, optimiser and running average, set up as a `Setting` says, on a device.
+    """A network, its objective, optimiser and running average, set up as a `Setting` says, on a device.
 
     `network` is changed in place. Nothing here waits for the device: `step` returns the loss as a tensor.
     """
 
-    def __init__(self, network: torch.nn.Module, recipe: Recipe, setting: Setting, device: str) -> None:
+    def __init__(self, network: torch.nn.Module, of: Family, recipe: Recipe, setting: Setting, device: str) -> None:
         from lightning_fabric import Fabric
 
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it announces stands in the plan
@@ -63,25 +70,25 @@ class Stepper:
         self.network = network.to(self.fabric.device).to(memory_format=self.format)
         if setting.compile:
             self.network.compile()
-        self.loss = SegmentationLoss(recipe.class_weights, recipe.dice_weight).to(self.fabric.device)
+        self.objective = objective_of(of, recipe, self.fabric.device)
         self.adamw = torch.optim.AdamW(_groups(self.network, recipe.weight_decay), lr=recipe.learning_rate, fused=True)
         self.model, self.optimizer = self.fabric.setup(self.network, self.adamw)
         self.average = copy.deepcopy(self.network) if recipe.ema else self.network
         self.average.requires_grad_(not recipe.ema)
         self.model.train()
 
-    def step(self, number: int, images: Tensor, labels: Tensor, seed: int) -> Tensor:
-        """Train on a batch: images (N, C, P, P) float32, labels (N, P, P) uint8. The loss, on the device.
+    def step(self, number: int, images: Tensor, labels: Any, seed: int) -> Tensor:
+        """Train on a batch: images (N, C, P, P) float32, and labels (N, P, P) uint8 or what else the objective takes. The loss, on
+        the device.
 
         Random draws in the network follow from (seed, number), so that no random state has to be kept.
         """
         device = self.fabric.device
         images = images.to(device, non_blocking=True).contiguous(memory_format=self.format)
-        labels = labels.to(device, non_blocking=True)
-        torch.manual_seed(((seed << 32) + (self.fabric.global_rank << 26) + number) % 2**63)
+        draw_from(seed, number, self.fabric.global_rank)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(number, self.recipe)
-        loss: Tensor = self.loss(self.model(images), labels)
+        loss = self.objective(self.model, (images, labels), device)
         self.fabric.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
         self.optimizer.step()

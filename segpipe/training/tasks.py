@@ -1,0 +1,35 @@
+"""What a kind of model needs of training beside the loop: its samples, and what a batch of them costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from segpipe.training.losses import SegmentationLoss
+
+if TYPE_CHECKING:
+    from segpipe.models.registry import Family
+    from segpipe.training.plan import Recipe
+
+Objective = Callable[[torch.nn.Module, Any, torch.device], Tensor]
+"""``objective(model, batch, device) -> loss``, a float32 scalar on the device. A batch is a pair: images, float32, on the device
+already, and what is known of them, as the loader made it."""
+
+
+def pixelwise(loss: torch.nn.Module) -> Objective:
+    """The objective of networks that give every pixel a class. batch: images (N, C, P, P), labels (N, P, P) uint8."""
+
+    def objective(model: torch.nn.Module, batch: Any, device: torch.device) -> Tensor:
+        images, labels = batch
+        found: Tensor = loss(model(images), labels.to(device, non_blocking=True))
+        return found
+
+    return objective
+
+
+def objective_of(of: Family, recipe: Recipe, device: torch.device) -> Objective:
+    """What a batch costs a network of this family."""
+    return pixelwise(SegmentationLoss(recipe.class_weights, recipe.loss).to(device))
