@@ -65,7 +65,7 @@ def gaussian(patch: Axes) -> Floats:
     """Weights of a window (D, H, W): a Gaussian around its middle, 1 at the most and never 0, so that every voxel is counted."""
     edges = [np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (_SIGMA * n)) ** 2) for n in patch]
     weights = edges[0][:, None, None] * edges[1][:, None] * edges[2]
-    return np.maximum(weights / weights.max(), 1e-3).astype(np.float32)
+    return np.maximum(weights, 1e-3).astype(np.float32)
 
 
 def windows(shape: Sequence[int], patch: Axes, overlap: float = OVERLAP) -> Iterator[tuple[slice, ...]]:
