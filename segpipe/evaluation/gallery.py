@@ -148,7 +148,7 @@ def draw(
     from segpipe.data.drawing import overlay, thumbnail, to_display
 
     small = thumbnail(to_display(image), EDGE)
-    truth, prediction = (_shrink(mask, small.shape[:2]) for mask in (truth, prediction))
+    truth, prediction = (shrink(mask, small.shape[:2]) for mask in (truth, prediction))
     return {
         "image": small,
         "truth": overlay(small, truth, classes.colors),
@@ -157,7 +157,7 @@ def draw(
     }
 
 
-def _shrink(mask: npt.NDArray[np.uint8], size: Sequence[int]) -> npt.NDArray[np.uint8]:
+def shrink(mask: npt.NDArray[np.uint8], size: Sequence[int]) -> npt.NDArray[np.uint8]:
     """The nearest class ids at (height, width); no new ids appear."""
     rows, columns = ((np.arange(n) + 0.5) * (have / n) for n, have in zip(size, mask.shape, strict=True))
     return mask[rows.astype(np.intp)[:, None], columns.astype(np.intp)]

@@ -1,0 +1,106 @@
+"""Where two models part: the images whose scores differ most, drawn with both predictions and with who was right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from segpipe.evaluation.gallery import EDGE, ErrorKind, shrink
+from segpipe.evaluation.scores import Scores
+from segpipe.evaluation.shots import Drawn, Pixels
+from segpipe.samples import IGNORE, ClassTable
+
+if TYPE_CHECKING:
+    from segpipe.data.shards import ShardReader
+    from segpipe.inference.segmenter import Segmenter
+
+_METRIC = "iou.image.macro"
+
+_COLORS = ((0, 114, 178), (230, 159, 0), (204, 121, 167))
+"""Only the one is right, only the other is, neither is and they differ: of Okabe and Ito's colours."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two models: how pages call it, how it did on each image, and the model itself."""
+
+    name: str
+    scores: Scores
+    segmenter: Segmenter
+
+
+def parting_legend(ours: str, theirs: str) -> list[ErrorKind]:
+    """What the colours of `parting_picture` mean."""
+    words = (f"only {ours} is right", f"only {theirs} is right", "both are wrong, and differ")
+    return [ErrorKind(name=word, color=color) for word, color in zip(words, _COLORS, strict=True)]
+
+
+def most_apart(ours: Scores, theirs: Scores, each: int) -> list[int]:
+    """The places of the images on which the IoU of two models (aligned) differs most, at most `each` either way: first those where
+    `ours` is furthest behind, then those where it is furthest ahead. Images on which they score the same are none."""
+    difference = ours.of_images(_METRIC) - theirs.of_images(_METRIC)
+    order = np.argsort(difference, kind="stable")
+    order = order[~np.isnan(difference[order])]
+    behind = [int(i) for i in order[:each] if difference[i] < 0]
+    ahead = [int(i) for i in order[::-1][:each] if difference[i] > 0]
+    return behind + ahead
+
+
+def draw_apart(ours: Side, theirs: Side, reader: ShardReader, each: int) -> list[Drawn]:
+    """The images on which two models differ most: image, truth, both predictions, and who was right where.
+
+    The scores of both are of the same images in the same order; `reader` holds these, in any order. Images that it lacks are
+    passed over.
+    """
+    where = {key: place for place, key in enumerate(reader.keys)}
+    mine, other = ours.scores.of_images(_METRIC), theirs.scores.of_images(_METRIC)
+    found = []
+    for index in most_apart(ours.scores, theirs.scores, each):
+        key = ours.scores.keys[index]
+        if key not in where:
+            continue
+        sample = reader[where[key]]
+        assert sample.labels is not None, "it was scored"
+        masks = [side.segmenter.predict(sample.image).class_ids for side in (ours, theirs)]
+        layers = _layers(sample.image, sample.labels, masks, (ours.name, theirs.name), ours.segmenter.spec.classes)
+        kind = "behind" if mine[index] < other[index] else "ahead"
+        note = f"IoU {mine[index]:.3f} · {theirs.name} {other[index]:.3f}"
+        height, width = layers["image"].shape[:2]
+        found.append(Drawn(key, kind, note, height, width, layers))
+    return found
+
+
+def _layers(
+    image: np.ndarray, truth: np.ndarray, masks: list[np.ndarray], names: tuple[str, str], classes: ClassTable
+) -> dict[str, Pixels]:
+    """Of a volume, the slice with most of the truth is drawn."""
+    from segpipe.data.drawing import fullest_slice, overlay, thumbnail, to_display
+
+    if truth.ndim == 3:
+        middle = fullest_slice(truth)
+        image, truth, masks = image[middle], truth[middle], [mask[middle] for mask in masks]
+    small = thumbnail(to_display(image), EDGE)
+    truth, first, second = (shrink(mask, small.shape[:2]) for mask in (truth, *masks))
+    return {
+        "image": small,
+        "truth": overlay(small, truth, classes.colors),
+        names[0]: overlay(small, first, classes.colors),
+        names[1]: overlay(small, second, classes.colors),
+        "who is right": parting_picture(small, truth, first, second),
+    }
+
+
+def parting_picture(
+    display: Pixels, truth: npt.NDArray[np.uint8], ours: npt.NDArray[np.uint8], theirs: npt.NDArray[np.uint8]
+) -> Pixels:
+    """(H, W, 3) RGB and three masks (H, W) -> (H, W, 3): the image in pale grey, coloured where the two models differ (`_COLORS`);
+    ignored pixels are never coloured."""
+    differ = (ours != theirs) & (truth != IGNORE)
+    codes = np.select([differ & (ours == truth), differ & (theirs == truth), differ], [1, 2, 3], 0)
+    grey = display.astype(np.float32).mean(2, keepdims=True) * 0.6 + 90
+    colors = np.array([(0, 0, 0), *_COLORS], np.float32)[codes]
+    weight = np.where(codes > 0, 0.85, 0.0)[:, :, None]
+    return np.clip(grey * (1 - weight) + colors * weight, 0, 255).astype(np.uint8)
