@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from segpipe.config import GateParams, Params
+from segpipe.config import GateParams, LossParams, Params
 
 PAGE = Path(__file__).resolve().parent / "params.md"
 HEAD = """# params.yaml
@@ -26,21 +26,30 @@ def rows(model: type[BaseModel], prefix: str) -> list[str]:
     """Table rows for the fields of a section."""
     lines = []
     for name, field in model.model_fields.items():
-        default: Any = "null" if field.default is None else field.default
+        default: Any = "null" if field.default is None else _short(field.default)
         lines.append(
             f"| `{prefix}{field.alias or name}` | `{default}` | {' '.join((field.description or '').split())} |"
         )
     return lines
 
 
+def _short(default: Any) -> Any:
+    """A loss as the weights of its terms; anything else as it is."""
+    if not isinstance(default, LossParams):
+        return default
+    return "{" + ", ".join(f"{name}: {term.weight}" for name, term in default.terms.items()) + "}"
+
+
 def sections() -> list[tuple[str, type[BaseModel]]]:
-    """Section names and their models, with each gate as a section of its own."""
+    """Section names and their models, with each gate and each term of the loss as a section of its own."""
     found: list[tuple[str, type[BaseModel]]] = []
     for name, field in Params.model_fields.items():
         if isinstance(field.default, GateParams):
             found += [(f"gates.{gate}", _model_in(of.annotation)) for gate, of in GateParams.model_fields.items()]
         elif isinstance(field.default, BaseModel):
             found.append((field.alias or name, type(field.default)))
+        if name == "train":
+            found += [(f"train.loss.{term}", _model_in(of.annotation)) for term, of in LossParams.model_fields.items()]
     return found
 
 

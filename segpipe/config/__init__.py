@@ -15,6 +15,7 @@ from segpipe.config.gates import (
     SliceGate,
     Waiver,
 )
+from segpipe.config.losses import LossParams
 from segpipe.config.params import PARAMS_FILE, Params, config_error, load_params, parse_budget, parse_params
 from segpipe.config.sections import (
     Candidate,
@@ -46,6 +47,7 @@ __all__ = [
     "GateParams",
     "ImagesGate",
     "LatencyGate",
+    "LossParams",
     "Pages",
     "Params",
     "ReleaseParams",

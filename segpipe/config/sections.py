@@ -6,12 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-
-class Section(BaseModel):
-    """A part of params.yaml: immutable, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
+from segpipe.config.losses import CrossEntropyTerm, DiceTerm, LossParams
+from segpipe.config.section import Section
 
 Pages = Literal["refuse", "channels", "volume"]
 
@@ -64,7 +60,7 @@ class ValidateParams(Section):
 
     quarantine: bool = False
     """Whether images with an error of their own are left out, and listed, instead of stopping everything."""
-    severity: dict[str, Literal["error", "warning", "note", "off"]] = {}
+    severity: dict[str, Literal["error", "warning", "note", "off"]] = {}  # noqa: RUF012  # pydantic copies it
     """Overrides by expectation name (the names are on the validation page), e.g. {near_empty_masks: error}."""
     min_images: int = Field(1, ge=1)
     """The smallest number of images in each split."""
@@ -112,10 +108,10 @@ class TrainParams(Section):
     """Peak learning rate of AdamW, after warm-up and before the cosine."""
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled weight decay of AdamW."""
-    dice_weight: float = Field(0.5, ge=0)
-    """Weight of the Dice loss beside cross entropy."""
+    loss: LossParams = LossParams(cross_entropy=CrossEntropyTerm(), dice=DiceTerm(weight=0.5))
+    """The terms that are summed, e.g. {cross_entropy: 1.0, dice: 0.5} or {focal: {weight: 1.0, gamma: 3}}; below."""
     class_balance: float = Field(0.5, ge=0, le=1)
-    """Exponent of 1/frequency in the class weights of the cross entropy: 0 gives equal weights."""
+    """Exponent of 1/frequency in the class weights of the terms made of cross entropy: 0 gives equal weights."""
     rare_crops: float = Field(0.5, ge=0, le=1)
     """Share of the crops that are centred on a pixel of a class drawn at random, so that rare classes are seen."""
     ema: float = Field(0.99, ge=0, lt=1)

@@ -56,6 +56,7 @@ def choose_recipe(
         if wanted.learning_rate
         else f"{rate:g}: {LEARNING_RATE:g} for a batch of {BATCH}, by the root of the batch"
     )
+    reasons["loss"] = str(wanted.loss)
     reasons["class weights"] = (
         f"1 / frequency to the power of {wanted.class_balance:g}: {min(weights):.2f} to {max(weights):.2f}"
     )
@@ -64,7 +65,7 @@ def choose_recipe(
     )
     return Recipe(
         steps=1, patch=patch, batch=batch, learning_rate=rate, weight_decay=wanted.weight_decay, warmup_steps=0,
-        clip_norm=CLIP_NORM, dice_weight=wanted.dice_weight, class_weights=weights, rare_crops=wanted.rare_crops,
+        clip_norm=CLIP_NORM, loss=wanted.loss, class_weights=weights, rare_crops=wanted.rare_crops,
         ema=wanted.ema, augment=wanted.augment, free_orientation=free, val_every=1, checkpoint_every=1,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from segpipe.augment import Strength
-from segpipe.config import config_error
+from segpipe.config import LossParams, config_error
 from segpipe.errors import MissingError
 from segpipe.files import read_json, sha256_bytes, write_text
 from segpipe.inference.preprocess import Normalisation
@@ -83,7 +83,7 @@ class Recipe(_Part):
     weight_decay: float = Field(ge=0)
     warmup_steps: int = Field(ge=0)
     clip_norm: float = Field(gt=0)
-    dice_weight: float = Field(ge=0)
+    loss: LossParams
     class_weights: list[float]
     rare_crops: float = Field(ge=0, le=1)
     ema: float = Field(ge=0, lt=1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from segpipe.config import Candidate
+from segpipe.config import Candidate, TrainParams
 from segpipe.errors import ConfigError
 from segpipe.inference.engines import TorchEngine
 from segpipe.inference.preprocess import Normalisation

@@ -65,7 +65,7 @@ def fingerprint_of(reader, **changes):
 def make_recipe(**changes):
     recipe = {
         "steps": 6, "patch": 64, "batch": 2, "learning_rate": 2e-3, "weight_decay": 0.01, "warmup_steps": 2, "clip_norm": 5.0,
-        "dice_weight": 0.5, "class_weights": [1.0, 2.0, 3.0], "rare_crops": 0.5, "ema": 0.9, "augment": "medium",
+        "loss": {"cross_entropy": 1.0, "dice": 0.5}, "class_weights": [1.0, 2.0, 3.0], "rare_crops": 0.5, "ema": 0.9, "augment": "medium",
         "free_orientation": False, "val_every": 3, "checkpoint_every": 100,
     }  # fmt: skip
     return Recipe(**(recipe | changes))

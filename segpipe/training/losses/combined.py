@@ -1,0 +1,43 @@
+"""The weighted sum of the terms that `train.loss` names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segpipe.config import LossParams
+from segpipe.training.losses import terms
+from segpipe.training.losses.boundary import boundary
+from segpipe.training.losses.pixels import Pixels
+
+TERMS: dict[str, Callable[[Pixels, Any], Tensor]] = {
+    "cross_entropy": terms.cross_entropy,
+    "dice": terms.dice,
+    "tversky": terms.tversky,
+    "focal": terms.focal,
+    "lovasz": terms.lovasz,
+    "top_k": terms.top_k,
+    "boundary": boundary,
+}
+"""By the name in params.yaml."""
+
+
+class SegmentationLoss(torch.nn.Module):
+    """``sum of weight * term``, computed in float32. A batch without a single counted pixel costs 0."""
+
+    class_weights: Tensor
+
+    def __init__(self, class_weights: list[float], loss: LossParams) -> None:
+        super().__init__()
+        self.register_buffer("class_weights", torch.tensor(class_weights, dtype=torch.float32), persistent=False)
+        self.terms = [(term.weight, TERMS[name], term) for name, term in loss.terms.items()]
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """logits: (N, K, H, W) or (N, K, D, H, W), any floating dtype; labels: (N, H, W) or (N, D, H, W), integer class ids
+        and `IGNORE`. A float32 scalar."""
+        pixels = Pixels(logits, labels, self.class_weights)
+        first, *more = (weight * term(pixels, options) for weight, term, options in self.terms)
+        return sum(more, start=first)

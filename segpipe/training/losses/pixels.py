@@ -1,0 +1,61 @@
+"""A batch as every term of the loss sees it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from segpipe.samples import IGNORE
+
+
+class Pixels:
+    """Logits and labels of a batch as rows of pixels. What several terms need is computed once, and only where one asks.
+
+    log_p: (P, K) float32, log-probabilities. target: (P,) int64, in 0..K-1, 0 where ignored. counted: (P,) bool.
+    weight: (P,) float32, the class weight of each pixel, 0 where ignored. labels: (N, ...) as given.
+    """
+
+    def __init__(self, logits: Tensor, labels: Tensor, class_weights: Tensor) -> None:
+        # Classes last: a view where the network runs in channels_last, and every reduction over pixels runs along memory.
+        self.labels, self.class_weights = labels, class_weights
+        self.log_p = logits.movedim(1, -1).reshape(-1, logits.shape[1]).float().log_softmax(1)
+        flat = labels.reshape(-1).long()
+        self.counted = flat != IGNORE
+        self.target = torch.where(self.counted, flat, 0)
+        self.weight = torch.where(self.counted, class_weights[self.target], 0.0)
+
+    @cached_property
+    def nll(self) -> Tensor:
+        """(P,): -log p of the true class; of class 0 where ignored."""
+        return -self.log_p.gather(1, self.target[:, None])[:, 0]
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """(P, 1) float32: 1 where counted."""
+        return self.counted[:, None].to(self.log_p.dtype)
+
+    @cached_property
+    def p(self) -> Tensor:
+        """(P, K): probabilities, 0 where ignored."""
+        return self.log_p.exp() * self.mask
+
+    @cached_property
+    def onehot(self) -> Tensor:
+        """(P, K) float32: 1 at the true class, 0 where ignored."""
+        return torch.zeros_like(self.p).scatter_(1, self.target[:, None], self.mask)
+
+    @cached_property
+    def truth(self) -> Tensor:
+        """(K,) float32: pixels of each class."""
+        return self.onehot.sum(0)
+
+    def weighted_mean(self, values: Tensor, weight: Tensor) -> Tensor:
+        """Of (P,) values by (P,) weights; 0 where no weight is."""
+        return (values * weight).sum() / weight.sum().clamp_min(1e-12)
+
+    def mean_over_present(self, values: Tensor) -> Tensor:
+        """Of (K,) values, over the classes that the labels hold; 0 where they hold none."""
+        present = (self.truth > 0).to(values.dtype)
+        return (values * present).sum() / present.sum().clamp_min(1)

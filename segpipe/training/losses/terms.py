@@ -1,0 +1,76 @@
+"""The terms of the loss as functions of a batch: ``term(pixels, options) -> scalar``, 0 where no pixel counts.
+
+None of them asks the device for a number, so that training never waits for one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from segpipe.config.losses import CrossEntropyTerm, DiceTerm, FocalTerm, LovaszTerm, TopKTerm, TverskyTerm
+from segpipe.training.losses.pixels import Pixels
+
+
+def cross_entropy(pixels: Pixels, options: CrossEntropyTerm) -> Tensor:
+    """Mean over pixels, weighted by the class of each. Label smoothing after Szegedy et al. 2016, arXiv:1512.00567."""
+    loss = pixels.weighted_mean(pixels.nll, pixels.weight)
+    if not options.label_smoothing:
+        return loss
+    spread = -(pixels.log_p * pixels.class_weights).mean(1) * pixels.counted
+    smooth = spread.sum() / pixels.weight.sum().clamp_min(1e-12)
+    return (1 - options.label_smoothing) * loss + options.label_smoothing * smooth
+
+
+def dice(pixels: Pixels, _: DiceTerm) -> Tensor:
+    """1 - soft Dice of each class over the whole batch, averaged over the classes that the labels hold.
+
+    Milletari, Navab, Ahmadi 2016, arXiv:1606.04797, with plain sums in the denominator.
+    """
+    overlap, total = (pixels.p * pixels.onehot).sum(0), pixels.p.sum(0) + pixels.truth
+    return pixels.mean_over_present(1 - 2 * overlap / total.clamp_min(1e-12))
+
+
+def tversky(pixels: Pixels, options: TverskyTerm) -> Tensor:
+    """1 - Tversky index of each class over the whole batch, averaged as Dice is. Salehi et al. 2017, arXiv:1706.05721."""
+    hit = (pixels.p * pixels.onehot).sum(0)
+    wrong, missed = pixels.p.sum(0) - hit, pixels.truth - hit
+    total = hit + options.false_positive * wrong + options.false_negative * missed
+    return pixels.mean_over_present(1 - hit / total.clamp_min(1e-12))
+
+
+def focal(pixels: Pixels, options: FocalTerm) -> Tensor:
+    """Mean over pixels of ``(1 - p)^gamma * -log p``, weighted as the cross entropy. Lin et al. 2017, arXiv:1708.02002."""
+    # -expm1: exact for p near 1; the floor keeps the slope finite there for gamma < 1.
+    doubt = (-torch.expm1(-pixels.nll)).clamp_min(1e-6) ** options.gamma
+    return pixels.weighted_mean(doubt * pixels.nll, pixels.weight)
+
+
+def top_k(pixels: Pixels, options: TopKTerm) -> Tensor:
+    """Weighted mean of -log p over the hardest share of the counted pixels, and over those below a probability.
+
+    Wu, Shen, van den Hengel 2016, arXiv:1605.06457 (top k); Shrivastava et al. 2016, arXiv:1604.03540 (hard examples).
+    """
+    hardness = torch.where(pixels.counted, pixels.nll.detach(), -1.0)
+    hardest = hardness.topk(math.ceil(options.share * len(hardness))).values
+    kept = (pixels.counted.sum() * options.share).ceil().long().clamp(1, len(hardest))
+    limit = hardest.gather(0, kept[None] - 1)
+    if options.threshold is not None:
+        limit = limit.clamp_max(-math.log(options.threshold))
+    return pixels.weighted_mean(pixels.nll, pixels.weight * (hardness >= limit))
+
+
+def lovasz(pixels: Pixels, _: LovaszTerm) -> Tensor:
+    """Lovász-softmax over the whole batch, averaged over the classes present. Berman et al. 2018, arXiv:1705.08790.
+
+    Ignored pixels have an error of 0, so that they come last and are multiplied by it.
+    """
+    errors, order = (pixels.onehot - pixels.p).abs().T.sort(dim=1, descending=True)  # (K, P)
+    truth = pixels.onehot.T.gather(1, order).long()
+    rank = torch.arange(1, truth.shape[1] + 1, device=truth.device)
+    left = truth.sum(1, keepdim=True) - truth.cumsum(1)
+    jaccard = 1 - left.to(errors.dtype) / (left + rank)
+    slope = torch.diff(jaccard, dim=1, prepend=torch.zeros_like(jaccard[:, :1]))
+    return pixels.mean_over_present((errors * slope).sum(1))
