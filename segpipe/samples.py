@@ -1,4 +1,4 @@
-"""The nouns that walk through the house: ClassTable, Sample, Prediction.
+"""The nouns that walk through the house: ClassTable, Sample, Instances, Prediction.
 
 Inside segpipe a label array holds *class ids* ``0 .. n_classes - 1`` and `IGNORE`; what a mask file stores (0/128/255, say) is
 the business of `ClassTable.values` and ends at the door.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -128,12 +128,63 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Instances:
+    """The objects of one image; no two share a pixel, so that memory is bounded by the image.
+
+    ids: (H, W) or (D, H, W), uint16: 0 for none, k where object k is, 1 .. n; each has at least one pixel.
+    classes: (n,), int64, class ids, of object 1 first. scores: (n,), float64, 0..1, how sure the model is of each.
+    boxes: (n, 2 or 3, 2), int64: by axis of `ids`, the first and one past the last pixel.
+    """
+
+    ids: npt.NDArray[np.uint16]
+    classes: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+    boxes: npt.NDArray[np.int64]
+
+    MOST: ClassVar[int] = 65535
+    """So many objects an image can hold."""
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @classmethod
+    def from_map(cls, ids: np.ndarray, classes: npt.ArrayLike, scores: npt.ArrayLike) -> Instances:
+        """From a map with ids 1 .. n, any integer dtype, and the class and score of each, in order.
+
+        Ids without a pixel are closed up. Raises ValueError where an id has no class or no score, or above `MOST` objects.
+        """
+        from scipy import ndimage
+
+        kinds, sure = np.asarray(classes, np.int64), np.asarray(scores, np.float64)
+        if len(kinds) != len(sure) or (ids.size and int(ids.max()) > len(kinds)):
+            raise ValueError(f"ids up to {ids.max(initial=0)}, {len(kinds)} classes and {len(sure)} scores")
+        found = ndimage.find_objects(ids, max_label=len(kinds))
+        there = np.array([place is not None for place in found], bool)
+        if there.sum() > cls.MOST:
+            raise ValueError(f"{there.sum()} objects, at most {cls.MOST} fit")
+        table = np.zeros(len(kinds) + 1, np.uint16)
+        table[1:][there] = np.arange(1, there.sum() + 1)
+        boxes = [[(part.start, part.stop) for part in place] for place in found if place is not None]
+        return cls(table[ids], kinds[there], sure[there], np.array(boxes, np.int64).reshape(len(boxes), ids.ndim, 2))
+
+    def areas(self) -> npt.NDArray[np.int64]:
+        """Pixels of each object, (n,)."""
+        return np.bincount(self.ids.reshape(-1), minlength=len(self) + 1)[1:]
+
+    def class_map(self) -> npt.NDArray[np.uint8]:
+        """Class ids, shaped as `ids`: of the object that a pixel belongs to, 0 where there is none."""
+        return np.append(0, self.classes).astype(np.uint8)[self.ids]
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a `Segmenter` says of one image.
 
     class_ids: (H, W), uint8.
     probabilities: (n_classes, H, W), float32, summing to 1 over classes; None unless asked for.
+    instances: the objects; None unless asked for, and where the model yields none.
     """
 
     class_ids: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.float32] | None = None
+    instances: Instances | None = None
