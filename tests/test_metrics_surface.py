@@ -82,12 +82,12 @@ def test_both_empty_does_not_exist_and_one_empty_is_the_worst() -> None:
     prediction = np.zeros_like(truth)
     prediction[0, 0] = 2
     found = surface_scores(truth, prediction, 4, tolerance=2.0)
-    assert np.isnan([found.hd95[3], found.assd[3], found.nsd[3]]).all()
+    assert np.isnan(found[:, 3]).all()
     for missed in (1, 2):  # in the truth alone, in the prediction alone
-        assert found.hd95[missed] == found.assd[missed] == 10 and found.nsd[missed] == 0
-    assert np.isfinite(found.hd95[0])
+        assert found[:, missed].tolist() == [10, 10, 0]
+    assert np.isfinite(found[:, 0]).all()
     nothing = surface_scores(np.full((4, 4), IGNORE, np.uint8), np.ones((4, 4), np.uint8), 2, 1.0)
-    assert np.isnan(nothing.hd95).all() and np.isnan(nothing.nsd).all()
+    assert np.isnan(nothing).all()
 
 
 def test_ignored_pixels_are_in_no_mask() -> None:
@@ -95,7 +95,7 @@ def test_ignored_pixels_are_in_no_mask() -> None:
     truth[:, 4:] = IGNORE
     prediction[:, 6:] = 1  # all of it on ignored pixels
     found = surface_scores(truth, prediction, 2, 1.0)
-    assert found.hd95[1] == found.assd[1] == 0 and found.nsd[1] == 1
+    assert found[:, 1].tolist() == [0, 0, 1]
     counts = boundary_tallies(truth, prediction, 2, width=1)
     assert per_class("iou", counts)[1] == 1
 

@@ -1,8 +1,11 @@
-"""How far a model's confidence can be relied on: calibration errors with intervals, and the temperature that would mend them."""
+"""How far a model's confidence can be relied on: calibration errors with intervals, and the temperature that mends them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,7 +13,15 @@ from segpipe.config import EvaluateParams
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Interval, Summed, bootstrap, resampling_units
 from segpipe.metrics import Values
-from segpipe.metrics.calibration import PixelSample, Reliability, fit_temperature, logits_of, reliability
+from segpipe.metrics.calibration import (
+    PixelSample,
+    Reliability,
+    class_reliability,
+    fit_temperature,
+    logits_of,
+    reliability,
+    tempered,
+)
 from segpipe.progress import track
 from segpipe.samples import Sample
 
@@ -20,6 +31,9 @@ if TYPE_CHECKING:
 
 MOST_VALUES = 1 << 28
 """Probabilities of an image (classes x pixels, a gigabyte of float32): of a larger one only the classes are asked for."""
+
+_SEEN = 1 << 16
+"""Pixels of an image that its `Seen` rests on: classes times as many numbers are binned."""
 
 _FIT_IMAGES = 64
 """Validation images that a temperature is fitted on, spread evenly: it is one number."""
@@ -36,6 +50,53 @@ def image_reliability(truth: np.ndarray, probabilities: np.ndarray) -> Values:
     found = reliability(truth, probabilities)
     confidence = found.confidence.round(4)  # the last digits of sums over pixels are not the same on all machines
     return np.concatenate([found.count, confidence, found.hits]).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one image adds to `Confidences`, from `_SEEN` of its pixels at the most, evenly spread.
+
+    before: as confident as the network is by itself; shipped: as the temperature makes it; by_class: that, of every class.
+    """
+
+    before: Reliability
+    shipped: Reliability
+    by_class: Reliability
+
+    @classmethod
+    def of(cls, truth: np.ndarray, probabilities: np.ndarray, temperature: float) -> Seen:
+        """truth: (...), class ids; probabilities: (n_classes, ...), as shipped, which is at this temperature."""
+        every = (slice(None, None, max(1, math.ceil((truth.size / _SEEN) ** (1 / truth.ndim)))),) * truth.ndim
+        truth, said = truth[every], probabilities[(slice(None), *every)]
+        shipped = reliability(truth, said)
+        before = shipped if temperature == 1 else reliability(truth, tempered(said, 1 / temperature))
+        return cls(before, shipped, class_reliability(truth, said))
+
+    def __add__(self, other: Seen) -> Seen:
+        return Seen(self.before + other.before, self.shipped + other.shipped, self.by_class + other.by_class)
+
+
+class Confidences:
+    """What images have shown together; None before the first."""
+
+    def __init__(self) -> None:
+        self.seen: Seen | None = None
+
+    def add(self, image: Seen) -> None:
+        """Take in one more image."""
+        self.seen = image if self.seen is None else self.seen + image
+
+    def table(self, classes: Sequence[str]) -> dict[str, Any]:
+        """What metrics.json tells: `thinned` (the expected and largest calibration errors `before` and as `shipped`, on the
+        same pixels) and `class`, the error of every class's own probability. Empty where no pixel counts."""
+        if self.seen is None or not self.seen.shipped.count.any():
+            return {}
+        thinned = {
+            name: {"ece": round(float(of.expected_error()[0]), 6), "mce": round(float(of.largest_error()[0]), 6)}
+            for name, of in (("before", self.seen.before), ("shipped", self.seen.shipped))
+        }
+        errors = self.seen.by_class.expected_error().round(6).tolist()
+        return {"thinned": thinned, "class": dict(zip(classes, errors, strict=True))}
 
 
 def summed_reliability(scores: Scores) -> Reliability | None:

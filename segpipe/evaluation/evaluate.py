@@ -1,13 +1,13 @@
 """One candidate on the test split: metrics.json, per_image.parquet, confusion.csv and a gallery.
 
-Images stream through the very `Segmenter` that serves; one is in memory at a time. The same model and images give the same
+Images stream through the very `Segmenter` that serves, at the temperature that ships. The same model and images give the same
 bytes.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +16,17 @@ import numpy as np
 
 from segpipe.config import EvaluateParams
 from segpipe.errors import DataError
-from segpipe.evaluation.calibration import affords_probabilities, calibration_table, image_reliability
-from segpipe.evaluation.gallery import Gallery, Picture, draw, has_background, legend, pick, save
-from segpipe.evaluation.scores import ImageScore, Scores, read_scores, write_scores
+from segpipe.evaluation.calibration import Confidences, calibration_table
+from segpipe.evaluation.gallery import Gallery, Picture, draw, legend, pick, save
+from segpipe.evaluation.robustness import robustness_table
+from segpipe.evaluation.scores import Scores, read_scores, write_scores
+from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.slices import slice_table
 from segpipe.evaluation.statistics import interval
-from segpipe.evaluation.traits import Traits, image_traits
+from segpipe.evaluation.surfaces import SurfaceRule, surface_table
+from segpipe.evaluation.traits import Traits
 from segpipe.files import write_json, write_text
-from segpipe.metrics import MAIN_METRIC, Counts, confusion, macro, metric, micro, scores
-from segpipe.metrics.surface import boundary_tallies
-from segpipe.progress import track
+from segpipe.metrics import MAIN_METRIC, Counts, macro, metric, micro, scores
 
 if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
@@ -52,7 +53,7 @@ per_image.parquet; micro Dice, precision and recall are all the pixel accuracy."
 @dataclass(frozen=True)
 class Known:
     """What is known beside the test images. columns: further traits of images, by key; temperature: fitted on the validation
-    split; weight_bytes: size of the weights."""
+    split, that of the segmenter's spec; weight_bytes: size of the weights."""
 
     columns: Mapping[str, Traits] = field(default_factory=dict)
     temperature: float | None = None
@@ -81,45 +82,31 @@ def evaluate_candidate(
             where=f"split {reader.split}",
             fix="raise `split.test` in params.yaml, or add images",
         )
-    images = score_images(segmenter, reader, f"evaluate {name}", known.columns)
+    confidences = Confidences()
+    images = score_images(segmenter, reader, f"evaluate {name}", known.columns, SurfaceRule.of(params), confidences)
     write_scores(out / "per_image.parquet", name, classes.names, dict(segmenter.spec.lineage), images)
     found = read_scores(out / "per_image.parquet")
-    write_json(out / "metrics.json", metrics_table(found, reader.split, params, val_score, known))
+    more = {"robustness": robustness_table(segmenter, reader, found, params, f"robustness {name}")}
+    told = metrics_table(found, reader.split, params, val_score, known, confidences, more)
+    write_json(out / "metrics.json", told)
     write_text(out / "confusion.csv", confusion_csv(found.confusion, classes.names))
     _write_gallery(segmenter, reader, found, out / "gallery", params.gallery)
 
 
-def score_images(
-    segmenter: Segmenter, reader: ShardReader, label: str, columns: Mapping[str, Traits] | None = None
-) -> Iterator[ImageScore]:
-    """The counts and traits of each image of a split, in order, showing progress under `label`.
-
-    columns: further traits, by key.
-    """
-    n_classes, background = len(segmenter.spec.classes), has_background(segmenter.spec.classes)
-    for sample in track((reader[i] for i in range(len(reader))), label, len(reader)):
-        if sample.labels is None:
-            raise DataError(
-                "an image without a label can't be scored",
-                where=sample.key,
-                fix="label it, or take it out of the split",
-            )
-        found = segmenter.predict(sample.image, probabilities=affords_probabilities(sample, n_classes))
-        height, width = sample.labels.shape
-        counts, bands = (count(sample.labels, found.class_ids, n_classes) for count in (confusion, boundary_tallies))
-        sure = None if found.probabilities is None else image_reliability(sample.labels, found.probabilities)
-        traits = image_traits(sample, background, (columns or {}).get(sample.key))
-        yield ImageScore(sample.key, sample.group, height, width, counts, bands, traits, sure)
-
-
 def metrics_table(
-    found: Scores, split: str, params: EvaluateParams, val_score: float | None, known: Known = Known()
+    found: Scores,
+    split: str,
+    params: EvaluateParams,
+    val_score: float | None,
+    known: Known = Known(),
+    confidences: Confidences | None = None,
+    more: Mapping[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """metrics.json: numbers by `split.ratio.scope.average`, nested, as `dvc metrics show` and `dvc metrics diff` read them.
 
     A score that does not exist (a class that is in no image) has no key. `interval` holds the bounds of the main metric, at
-    the confidence that params.yaml asks for; `slices` the main metric by part of the images; `calibration` how far
-    confidences can be relied on; `model` what the model weighs.
+    the confidence that params.yaml asks for; `surface` distances between surfaces; `slices` the main metric by part of the
+    images; `calibration` how far confidences can be relied on; `model` what the model weighs. more: further parts by name.
     """
     values = {k: v for k, v in scores(found.tally, found.classes).items() if _is_tabled(k) and v is not None}
     table: dict[str, Any] = {"images": len(found.keys), "pixels": int(found.confusion.sum())}
@@ -128,7 +115,10 @@ def metrics_table(
     sure = interval(metric(MAIN_METRIC, found.classes), found.tally, found.groups, params.resamples, params.confidence)
     if not np.isnan(sure.low):
         _put(table, ["interval", *MAIN_METRIC.split(".", 2)], {"low": round(sure.low, 6), "high": round(sure.high, 6)})
-    parts = {"slices": slice_table(found, params), "calibration": calibration_table(found, params)}
+    calibration = calibration_table(found, params) | (confidences.table(found.classes) if confidences else {})
+    parts = {
+        "surface": surface_table(found, params), "slices": slice_table(found, params), "calibration": calibration, **(more or {})
+    }  # fmt: skip
     table |= {name: part for name, part in parts.items() if part}
     out: dict[str, Any] = {split: table}
     if val_score is not None:

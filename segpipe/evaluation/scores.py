@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,8 @@ class ImageScore:
 
     boundary: (3, n_classes), the pixels along contours (`segpipe.metrics.surface.boundary_tallies`); None where not counted.
     traits: what the image is cut into slices by (`segpipe.evaluation.traits`). reliability: (3, bins), pixels, summed confidence
-    and hits by confidence (`segpipe.evaluation.calibration`); None where not counted.
+    and hits by confidence (`segpipe.evaluation.calibration`); None where not counted. surface: (3, n_classes),
+    `segpipe.metrics.surface.SURFACE_SCORES`; None where not measured. millimetres: whether their lengths are in mm.
     """
 
     key: str
@@ -36,6 +38,8 @@ class ImageScore:
     boundary: Counts | None = None
     traits: Traits = field(default_factory=dict)
     reliability: Values | None = None
+    surface: Values | None = None
+    millimetres: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Scores:
     tally: (images, 3, n_classes), see `segpipe.metrics`. confusion: (n_classes, n_classes), summed over images.
     lineage: hashes that the model's segmenter.json carries. boundary: (images, 3, n_classes), as `tally`, of the pixels along
     contours; None where an image's were not counted. traits: one an image. reliability: (images, 3, bins), NaN for an image
-    whose confidences were not counted; None where no image's were.
+    whose confidences were not counted; None where no image's were. surface: (images, 3, n_classes), as reliability of an
+    image where surfaces were not measured. millimetres: (images,), bool, the unit of their lengths.
     """
 
     candidate: str
@@ -58,13 +63,15 @@ class Scores:
     boundary: Counts | None = None
     traits: list[Traits] = field(default_factory=list)
     reliability: Values | None = None
+    surface: Values | None = None
+    millimetres: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
 
     @classmethod
     def collect(
         cls, candidate: str, classes: list[str], lineage: dict[str, str], images: Iterable[ImageScore]
     ) -> Scores:
         """Reduce a stream of images; their confusion matrices are not kept."""
-        keys, groups, tally, boundary, traits, sure = [], [], [], [], [], []
+        keys, groups, tally, boundary, traits, sure, surface, units = [], [], [], [], [], [], [], []
         total = np.zeros((len(classes), len(classes)), np.int64)
         for image in images:
             keys.append(image.key)
@@ -73,11 +80,13 @@ class Scores:
             boundary += [] if image.boundary is None else [image.boundary]
             traits.append(image.traits)
             sure.append(image.reliability)
+            surface.append(image.surface)
+            units.append(image.millimetres)
             total += image.confusion
         stacked, bands = (np.array(rows, np.int64).reshape(-1, 3, len(classes)) for rows in (tally, boundary))
         return cls(
             candidate, classes, keys, groups, stacked, total, lineage, bands if len(bands) == len(keys) else None,
-            traits, _stacked(sure),
+            traits, _stacked(sure), _stacked(surface), np.array(units, bool),
         )  # fmt: skip
 
     def value(self, name: str) -> float | None:
@@ -108,13 +117,19 @@ class Scores:
                 fix="score both on the same split: dvc repro evaluate",
             )
         place = {key: i for i, key in enumerate(other.keys)}
-        order = np.array([place[key] for key in self.keys], np.intp)
-        groups = [other.groups[i] for i in order]
-        boundary = None if other.boundary is None else other.boundary[order]
-        sure = None if other.reliability is None else other.reliability[order]
-        traits = [other.traits[i] for i in order] if other.traits else []
+        return other.at(np.array([place[key] for key in self.keys], np.intp))
+
+    def at(self, places: npt.NDArray[np.intp]) -> Scores:
+        """The images at these places, in this order. `confusion` stays that of all."""
+
+        def taken(rows: npt.NDArray[Any] | None) -> Any:
+            return None if rows is None else rows[places]
+
         return replace(
-            other, keys=list(self.keys), groups=groups, tally=other.tally[order], boundary=boundary, traits=traits, reliability=sure
+            self, keys=[self.keys[i] for i in places], groups=[self.groups[i] for i in places], tally=self.tally[places],
+            boundary=taken(self.boundary), traits=[self.traits[i] for i in places] if self.traits else [],
+            reliability=taken(self.reliability), surface=taken(self.surface),
+            millimetres=self.millimetres[places] if len(self.millimetres) else self.millimetres,
         )  # fmt: skip
 
 
@@ -130,7 +145,8 @@ def write_scores(
     """Write per_image.parquet, a row an image; only a few images are held at a time. The same scores give the same bytes.
 
     Columns: key, group, height, width, confusion (flattened, row = truth), boundary (flattened, null where not counted),
-    iou_macro and accuracy (null where nothing counts), traits (JSON), reliability (flattened, null where not counted).
+    iou_macro and accuracy (null where nothing counts), traits (JSON), reliability and surface (flattened, null where not
+    counted), millimetres (the unit of the lengths in surface).
     Candidate, class names and lineage stand in the file's metadata.
     """
     import pyarrow as pa
@@ -144,6 +160,7 @@ def write_scores(
             pa.field("confusion", pa.list_(pa.int64())), pa.field("boundary", pa.list_(pa.int64())),
             pa.field("iou_macro", pa.float64()), pa.field("accuracy", pa.float64()),
             pa.field("traits", pa.string()), pa.field("reliability", pa.list_(pa.float64())),
+            pa.field("surface", pa.list_(pa.float64())), pa.field("millimetres", pa.bool_()),
         ],
         metadata={"segpipe": json.dumps(about, sort_keys=True)},
     )  # fmt: skip
@@ -163,12 +180,16 @@ def _to_batch(images: list[ImageScore], schema: object) -> object:
     tally = [tallies(i.confusion) for i in images]
     columns = [
         [i.key for i in images], [i.group for i in images], [i.height for i in images], [i.width for i in images],
-        [i.confusion.ravel() for i in images], [None if i.boundary is None else i.boundary.ravel() for i in images],
+        [i.confusion.ravel() for i in images], [_flat(i.boundary) for i in images],
         [_known(macro("iou", t)) for t in tally], [_known(micro("recall", t)) for t in tally],
         [json.dumps(dict(i.traits), sort_keys=True) for i in images],
-        [None if i.reliability is None else i.reliability.ravel() for i in images],
+        [_flat(i.reliability) for i in images], [_flat(i.surface) for i in images], [i.millimetres for i in images],
     ]  # fmt: skip
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)  # type: ignore[call-overload]
+
+
+def _flat(values: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
+    return None if values is None else values.ravel()
 
 
 def _known(value: npt.NDArray[np.float64]) -> float | None:
@@ -193,14 +214,23 @@ def read_scores(path: Path) -> Scores:
         for batch in file.iter_batches(_BATCH):
             for row in batch.to_pylist():
                 counts = np.array(row["confusion"], np.int64).reshape(n, n)
-                band = row.get("boundary")  # files of earlier versions have none
-                bands = None if band is None else np.array(band, np.int64).reshape(3, n)
-                traits = json.loads(row.get("traits") or "{}")
-                sure = row.get("reliability")
-                kept = None if sure is None else np.array(sure, np.float64).reshape(3, -1)
-                yield ImageScore(row["key"], row["group"], row["height"], row["width"], counts, bands, traits, kept)
+                # Files of earlier versions lack the rest.
+                bands = _shaped(row.get("boundary"), np.int64, n)
+                sure, surface = (
+                    _shaped(row.get("reliability"), np.float64, -1),
+                    _shaped(row.get("surface"), np.float64, n),
+                )
+                yield ImageScore(
+                    row["key"], row["group"], row["height"], row["width"], counts, bands,
+                    json.loads(row.get("traits") or "{}"), sure, surface, bool(row.get("millimetres")),
+                )  # fmt: skip
 
     return Scores.collect(about["candidate"], about["classes"], about["lineage"], images())
+
+
+def _shaped(values: list[float] | None, dtype: type, columns: int) -> Any:
+    """(3, columns), or None."""
+    return None if values is None else np.array(values, dtype).reshape(3, columns)
 
 
 def main_scores(scores: Scores) -> dict[str, float | None]:

@@ -47,13 +47,7 @@ class Slice:
 
     def of(self, scores: Scores) -> Scores:
         """The counts of these images alone."""
-        where = np.flatnonzero(self.members)
-        return replace(
-            scores, keys=[scores.keys[i] for i in where], groups=[scores.groups[i] for i in where],
-            tally=scores.tally[where], boundary=None if scores.boundary is None else scores.boundary[where],
-            traits=[scores.traits[i] for i in where] if scores.traits else [],
-            reliability=None if scores.reliability is None else scores.reliability[where],
-        )  # fmt: skip
+        return scores.at(np.flatnonzero(self.members))
 
 
 def cut(scores: Scores, least: int = LEAST_IMAGES) -> list[Slice]:

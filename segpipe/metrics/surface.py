@@ -72,27 +72,20 @@ def surface_distances(truth: Mask, prediction: Mask, spacing: Sequence[float] | 
 
     Raises ValueError where shapes differ, masks are not bool or spacing does not fit.
     """
-    from scipy.ndimage import distance_transform_edt
+    from scipy.spatial import cKDTree
 
     step = _checked(truth, prediction, spacing)
     worst = float(np.linalg.norm(np.array(truth.shape) * step))
     box = _bounding_box(truth | prediction)
-    if not (truth.any() and prediction.any()):
-        said, there = (np.full(np.count_nonzero(_surface(m[box])), worst) for m in (prediction, truth))
-        return SurfaceDistances(said, there, worst)
-    there, said = _surface(truth[box]), _surface(prediction[box])
-    to_truth = distance_transform_edt(~there, sampling=step)[said]
-    to_prediction = distance_transform_edt(~said, sampling=step)[there]
-    return SurfaceDistances(to_truth, to_prediction, worst)
+    there, said = (np.argwhere(_surface(m[box])) * step for m in (truth, prediction))
+    if not (len(there) and len(said)):
+        return SurfaceDistances(np.full(len(said), worst), np.full(len(there), worst), worst)
+    # A search tree looks at surfaces alone, a distance transform at all that lies between them.
+    return SurfaceDistances(cKDTree(there).query(said)[0], cKDTree(said).query(there)[0], worst)
 
 
-@dataclass(frozen=True)
-class SurfaceScores:
-    """Each (n_classes,), NaN where a class is in neither mask. hd95, assd: lengths. nsd: 0..1."""
-
-    hd95: Values
-    assd: Values
-    nsd: Values
+SURFACE_SCORES = ("hd95", "assd", "nsd")
+"""Hausdorff 95, average symmetric surface distance (lengths) and normalised surface Dice (0..1)."""
 
 
 def surface_scores(
@@ -101,13 +94,14 @@ def surface_scores(
     n_classes: int,
     tolerance: float,
     spacing: Sequence[float] | None = None,
-) -> SurfaceScores:
-    """Surface scores of each class of two label arrays, (H, W) or (D, H, W), uint8 class ids; `IGNORE` in the truth."""
+) -> Values:
+    """(3, n_classes): `SURFACE_SCORES` of each class of two label arrays, (H, W) or (D, H, W), uint8 class ids with `IGNORE` in
+    the truth; NaN where a class is in neither."""
     rows = []
     for there, said in _class_masks(truth, prediction, n_classes):
         found = surface_distances(there, said, spacing)
         rows.append((found.hausdorff(), found.average(), found.dice(tolerance)))
-    return SurfaceScores(*np.array(rows, np.float64).reshape(n_classes, 3).T)
+    return np.array(rows, np.float64).reshape(n_classes, 3).T
 
 
 def contour_width(shape: Sequence[int], spacing: Sequence[float] | None = None) -> float:

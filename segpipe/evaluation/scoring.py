@@ -1,0 +1,86 @@
+"""Every image of a split through a model: its counts, distances and confidences.
+
+The model has the processors while it predicts; what is counted of an image is counted in threads while the next one is
+predicted. A few small images are in memory at once, or one large one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from segpipe.errors import DataError
+from segpipe.evaluation.calibration import Confidences, Seen, affords_probabilities, image_reliability
+from segpipe.evaluation.gallery import has_background
+from segpipe.evaluation.scores import ImageScore
+from segpipe.evaluation.surfaces import SurfaceRule
+from segpipe.evaluation.traits import Traits, image_traits
+from segpipe.metrics import confusion
+from segpipe.metrics.surface import boundary_tallies
+from segpipe.progress import track
+from segpipe.samples import Prediction, Sample
+
+if TYPE_CHECKING:
+    from segpipe.data.shards import ShardReader
+    from segpipe.inference.segmenter import Segmenter
+
+_AHEAD_VALUES = 1 << 24
+"""An image of more probabilities (classes x pixels) is counted before the next one is predicted."""
+
+
+def score_images(
+    segmenter: Segmenter,
+    reader: ShardReader,
+    label: str,
+    columns: Mapping[str, Traits] | None = None,
+    surfaces: SurfaceRule | None = None,
+    confidences: Confidences | None = None,
+) -> Iterator[ImageScore]:
+    """The counts and traits of each image of a split, in order, showing progress under `label`.
+
+    columns: further traits, by key. surfaces: of which images distances are measured; None measures none. confidences: takes
+    what is known of the confidences of the whole split. Raises DataError at an image without a label.
+    """
+    n_classes, background = len(segmenter.spec.classes), has_background(segmenter.spec.classes)
+    temperature = segmenter.spec.temperature
+
+    def count(sample: Sample, found: Prediction) -> tuple[ImageScore, Seen | None]:
+        assert sample.labels is not None
+        *_, height, width = sample.labels.shape
+        counts, bands = (tally(sample.labels, found.class_ids, n_classes) for tally in (confusion, boundary_tallies))
+        said = found.probabilities
+        sure = None if said is None else image_reliability(sample.labels, said)
+        score = ImageScore(
+            sample.key, sample.group, height, width, counts, bands,
+            image_traits(sample, background, (columns or {}).get(sample.key)), sure,
+            surface=surfaces.measure(sample, found.class_ids, n_classes) if surfaces else None,
+            millimetres=sample.spacing is not None,
+        )  # fmt: skip
+        return score, Seen.of(sample.labels, said, temperature) if confidences and said is not None else None
+
+    def told(counted: Future[tuple[ImageScore, Seen | None]]) -> ImageScore:
+        score, seen = counted.result()
+        if confidences and seen:
+            confidences.add(seen)
+        return score
+
+    workers = min(8, os.cpu_count() or 1)
+    waiting: deque[Future[tuple[ImageScore, Seen | None]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for sample in track((reader[i] for i in range(len(reader))), label, len(reader)):
+            if sample.labels is None:
+                raise DataError(
+                    "an image without a label can't be scored",
+                    where=sample.key,
+                    fix="label it, or take it out of the split",
+                )
+            found = segmenter.predict(sample.image, probabilities=affords_probabilities(sample, n_classes))
+            waiting.append(pool.submit(count, sample, found))
+            small = n_classes * sample.labels.size <= _AHEAD_VALUES
+            while len(waiting) > (workers if small else 0):
+                yield told(waiting.popleft())
+        while waiting:
+            yield told(waiting.popleft())
