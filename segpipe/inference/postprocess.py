@@ -1,0 +1,93 @@
+"""Objects out of classes: how the prediction of a semantic model comes apart into instances.
+
+`components` takes each connected region of a class for an object. `watershed` also cuts regions at their waists: it floods
+the distance to the border from that distance's maxima (Vincent, Soille 1991), of which those less than `h` pixels above the
+saddle towards a higher one are no maxima of their own. `detections` keeps the objects that a detector is sure enough of.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from segpipe.samples import Instances
+
+Method = Literal["components", "watershed", "detections"]
+
+
+class Postprocess(BaseModel):
+    """How objects are found, as segmenter.json carries it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    method: Method
+    h: float = Field(1.0, ge=0)
+    """watershed: pixels that the distance to the border must fall between two objects."""
+    min_size: int = Field(0, ge=0)
+    """Objects of fewer pixels are left out."""
+    min_score: float = Field(0.0, ge=0, le=1)
+    """Objects that the model is less sure of are left out."""
+
+
+def separate(class_ids: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32], how: Postprocess) -> Instances:
+    """The objects of a semantic prediction, by class, from 1; class 0 is taken for the background.
+
+    class_ids: (H, W) or (D, H, W). probabilities: (n_classes, *shape). An object's score is the mean probability of its class
+    over its pixels. Of more than `Instances.MOST` objects the largest are kept. Takes about 40 bytes a pixel.
+    """
+    ids, classes = _split(class_ids, how)
+    sure = np.zeros(len(classes) + 1)
+    for label in np.unique(classes):
+        there = class_ids == label
+        sure += np.bincount(ids[there], probabilities[label][there], len(classes) + 1)
+    areas = np.bincount(ids.reshape(-1), minlength=len(classes) + 1)[1:]
+    return chosen(ids, classes, sure[1:] / np.maximum(areas, 1), areas, how)
+
+
+def chosen(
+    ids: npt.NDArray[np.int32],
+    classes: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float64],
+    areas: npt.NDArray[np.int64],
+    how: Postprocess,
+) -> Instances:
+    """Those of the objects that are large and sure enough. ids: 1 .. n; the rest (n,), of object 1 first."""
+    kept = (areas >= max(1, how.min_size)) & (scores >= how.min_score)
+    if kept.sum() > Instances.MOST:
+        kept &= areas > np.partition(areas[kept], -Instances.MOST - 1)[-Instances.MOST - 1]
+    table = np.zeros(len(classes) + 1, np.int32)
+    table[1:][kept] = np.arange(1, kept.sum() + 1)
+    return Instances.from_map(table[ids], classes[kept], scores[kept])
+
+
+def _split(class_ids: npt.NDArray[np.uint8], how: Postprocess) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Ids 1 .. n of the parts of every class, and the class of each."""
+    from scipy import ndimage
+
+    ids, classes = np.zeros(class_ids.shape, np.int32), []
+    for label in np.unique(class_ids[class_ids > 0]):
+        mask = class_ids == label
+        parts = _watershed(mask, how.h) if how.method == "watershed" else ndimage.label(mask)[0]
+        count = int(parts.max(initial=0))
+        ids[mask] = parts[mask] + len(classes)
+        classes += [int(label)] * count
+    return ids, np.array(classes, np.int64)
+
+
+def _watershed(mask: npt.NDArray[np.bool_], h: float) -> npt.NDArray[np.int32]:
+    """Regions, (*shape,) bool -> the same pixels, numbered from 1, regions cut at their waists."""
+    from scipy import ndimage
+    from skimage.morphology import local_maxima, reconstruction
+    from skimage.segmentation import watershed
+
+    near = ndimage.generate_binary_structure(mask.ndim, 1)
+    padded = np.pad(mask, 1)  # the edge of the image is a border too
+    distance = ndimage.distance_transform_edt(padded).astype(np.float32)
+    # With the background below every flooded maximum, regions know nothing of each other, and the lowest keeps one.
+    relief = np.where(padded, distance, np.float32(-h - 1))
+    tops = local_maxima(reconstruction(relief - np.float32(h), relief, footprint=near), connectivity=1)
+    seeds, _ = ndimage.label(tops, near)
+    found: npt.NDArray[np.int32] = watershed(-distance, seeds, mask=padded)[(slice(1, -1),) * mask.ndim]
+    return found

@@ -1,0 +1,100 @@
+"""Objects out of classes."""
+
+import numpy as np
+import pytest
+
+from segpipe.inference.postprocess import Postprocess, separate
+from segpipe.samples import Instances
+
+
+def disc(shape, row, column, radius):
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return (y - row) ** 2 + (x - column) ** 2 <= radius**2
+
+
+def certain(class_ids, n_classes=2, sure=0.9):
+    probabilities = np.full((n_classes, *class_ids.shape), (1 - sure) / (n_classes - 1), np.float32)
+    for label in range(n_classes):
+        probabilities[label][class_ids == label] = sure
+    return probabilities
+
+
+@pytest.fixture
+def touching():
+    """Two discs that share a few pixels of border."""
+    shape = (40, 64)
+    return (disc(shape, 20, 20, 12) | disc(shape, 20, 41, 12)).astype(np.uint8)
+
+
+def test_watershed_splits_touching_discs_and_components_do_not(touching):
+    probabilities = certain(touching)
+    whole = separate(touching, probabilities, Postprocess(method="components"))
+    cut = separate(touching, probabilities, Postprocess(method="watershed", h=1.0))
+    assert (len(whole), len(cut)) == (1, 2)
+    np.testing.assert_array_equal(cut.ids > 0, touching == 1)
+    for place, column in enumerate((20, 41)):
+        of_disc = disc(touching.shape, 20, column, 12)
+        inside = cut.ids == cut.ids[20, column]
+        assert (inside & of_disc).sum() / (inside | of_disc).sum() > 0.95, place
+    np.testing.assert_allclose(cut.scores, 0.9, atol=1e-6)
+
+
+def test_a_height_above_the_waist_joins_the_discs(touching):
+    assert len(separate(touching, certain(touching), Postprocess(method="watershed", h=8.0))) == 1
+
+
+@pytest.mark.parametrize("method", ["components", "watershed"])
+def test_objects_lower_than_h_are_kept_whole(method):
+    class_ids = np.zeros((30, 30), np.uint8)
+    class_ids[2:4, 2:8] = 1  # one pixel from border to border
+    class_ids[10:25, 10:25] = 1
+    found = separate(class_ids, certain(class_ids), Postprocess(method=method, h=3.0))
+    assert sorted(found.areas()) == [12, 225]
+
+
+def test_small_and_unsure_objects_are_left_out():
+    class_ids = np.zeros((20, 30), np.uint8)
+    class_ids[1:3, 1:3], class_ids[5:15, 2:12], class_ids[5:15, 15:25] = 1, 1, 2
+    probabilities = certain(class_ids, 3)
+    probabilities[2][class_ids == 2] = 0.5
+    every = separate(class_ids, probabilities, Postprocess(method="components"))
+    assert list(zip(every.classes.tolist(), every.areas().tolist(), strict=True)) == [(1, 4), (1, 100), (2, 100)]
+    assert every.scores.tolist() == pytest.approx([0.9, 0.9, 0.5])
+    large = separate(class_ids, probabilities, Postprocess(method="components", min_size=5))
+    assert large.classes.tolist() == [1, 2]
+    sure = separate(class_ids, probabilities, Postprocess(method="components", min_size=5, min_score=0.6))
+    assert sure.classes.tolist() == [1] and sure.boxes.tolist() == [[[5, 15], [2, 12]]]
+
+
+@pytest.mark.parametrize("method", ["components", "watershed"])
+@pytest.mark.parametrize("class_ids", [np.zeros((7, 9), np.uint8), np.ones((7, 9), np.uint8)])
+def test_empty_and_full_images(method, class_ids):
+    found = separate(class_ids, certain(class_ids), Postprocess(method=method))
+    assert len(found) == int(class_ids.max()) and found.ids.dtype == np.uint16
+    np.testing.assert_array_equal(found.class_map(), class_ids)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("method", ["components", "watershed"])
+def test_each_object_is_connected_of_one_class_and_none_is_lost(seed, method):
+    """Against skimage's labels of the same classes."""
+    from skimage.measure import label
+
+    rng = np.random.default_rng(seed)
+    class_ids = np.kron(rng.integers(0, 3, (8, 9)), np.ones((5, 5), int)).astype(np.uint8)
+    found = separate(class_ids, certain(class_ids, 3), Postprocess(method=method, h=0.5))
+    np.testing.assert_array_equal(found.class_map(), class_ids)
+    for number in range(1, len(found) + 1):
+        assert label(found.ids == number, connectivity=1).max() == 1
+    components = sum(label(class_ids == c, connectivity=1).max() for c in (1, 2))
+    assert len(found) == components if method == "components" else len(found) >= components
+
+
+def test_instances_close_up_ids_without_pixels():
+    ids = np.zeros((4, 6), np.uint16)
+    ids[1:3, 2:5] = 3
+    found = Instances.from_map(ids, [1, 2, 4], [0.1, 0.2, 0.3])
+    assert len(found) == 1 and found.classes.tolist() == [4] and found.scores.tolist() == [0.3]
+    assert found.boxes.tolist() == [[[1, 3], [2, 5]]] and found.areas().tolist() == [6] and found.ids.max() == 1
+    with pytest.raises(ValueError, match="ids up to 3, 2 classes"):
+        Instances.from_map(ids, [1, 2], [0.1, 0.2])
