@@ -5,6 +5,8 @@ from __future__ import annotations
 from segpipe.models.family import Family
 
 _SEMANTIC = "segpipe.models.semantic"
+_VOLUMETRIC = "segpipe.models.volumetric"
+_CLASSICAL = "segpipe.models.classical"
 
 FAMILIES: dict[str, Family] = {
     f.name: f
@@ -42,7 +44,7 @@ FAMILIES: dict[str, Family] = {
         Family(
             "fpn", "network",
             "A pyramid of features at four scales: objects of very different sizes, at little cost.",
-            "Kirillov et al. 2017, presented in arXiv:1901.02446",
+            "Kirillov et al. 2019, arXiv:1901.02446",
             f"{_SEMANTIC}:FpnConfig", f"{_SEMANTIC}:build_fpn",
         ),
         Family(
@@ -82,10 +84,40 @@ FAMILIES: dict[str, Family] = {
             f"{_SEMANTIC}:SegformerConfig", f"{_SEMANTIC}:build_segformer",
         ),
         Family(
+            "unet3d", "network",
+            "U-Net for volumes, which leaves thick slices whole until voxels are cubes: the first thing to try on volumes.",
+            "Cicek et al. 2016, arXiv:1606.06650; Isensee et al. 2021, doi:10.1038/s41592-020-01008-z",
+            f"{_VOLUMETRIC}:Unet3dConfig", f"{_VOLUMETRIC}:build_unet3d", dims=3, stride=8,
+        ),
+        Family(
+            "vnet", "network",
+            "Residual U-Net for volumes with wide convolutions: large organs in voxels that are about cubes.",
+            "Milletari, Navab, Ahmadi 2016, arXiv:1606.04797",
+            f"{_VOLUMETRIC}:VnetConfig", f"{_VOLUMETRIC}:build_vnet", dims=3, stride=8, least_batch=2,
+        ),
+        Family(
+            "segresnet", "network",
+            "Deep residual encoder and a light decoder for volumes: fine textures, little memory.",
+            "Myronenko 2018, arXiv:1810.11654",
+            f"{_VOLUMETRIC}:SegresnetConfig", f"{_VOLUMETRIC}:build_segresnet", dims=3, stride=8,
+        ),
+        Family(
             "kmeans", "classical",
             "Clusters of colour, each given its most frequent class: the baseline that a network has to beat.",
             "Lloyd 1982, doi:10.1109/TIT.1982.1056489",
-            "segpipe.models.classical:KMeansConfig", "segpipe.models.classical:KMeans", stride=1,
+            f"{_CLASSICAL}:KMeansConfig", f"{_CLASSICAL}:KMeans", stride=1, dims=None,
+        ),
+        Family(
+            "edges", "classical",
+            "Regions between edges (watershed on the gradient), classed by how they look: a baseline for objects with outlines.",
+            "Vincent, Soille 1991, doi:10.1109/34.87344",
+            f"{_CLASSICAL}:EdgesConfig", f"{_CLASSICAL}:Edges", stride=1,
+        ),
+        Family(
+            "spectral", "classical",
+            "Regions that are alike within (normalised cuts of a graph of superpixels), classed by how they look: a baseline for scenes.",
+            "Shi, Malik 2000, doi:10.1109/34.868688",
+            f"{_CLASSICAL}:SpectralConfig", f"{_CLASSICAL}:Spectral", stride=1,
         ),
     )
 }  # fmt: skip

@@ -80,6 +80,7 @@ class PspnetConfig(EncoderConfig):
     """How much smaller than the image the features are at their smallest, by dilation as in the paper."""
 
     def arguments(self) -> dict[str, Any]:
+        """All five stages of the encoder, the last ones dilated."""
         return {"encoder_depth": 5, "output_stride": self.output_stride, "upsampling": self.output_stride}
 
 

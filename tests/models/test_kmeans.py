@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from segpipe.errors import DataError
 from segpipe.inference.preprocess import Normalisation
-from segpipe.models import classical
 from segpipe.models.classical import KMeans, KMeansConfig
+from segpipe.models.classical import kmeans as classical
 from segpipe.samples import IGNORE, Sample
 
 COLOURS = np.array([[20, 20, 30], [200, 40, 40], [60, 190, 70], [90, 90, 220]], np.float32)
@@ -115,10 +115,10 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
 
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"not tensors")
-    with pytest.raises(DataError, match="no k-means baseline"):
+    with pytest.raises(DataError, match="is no kmeans model"):
         KMeans.load(path)
     save_file({"conv.weight": np.zeros((3, 3), np.float32)}, path)
-    with pytest.raises(DataError, match="no k-means baseline"):
+    with pytest.raises(DataError, match="is no kmeans model"):
         KMeans.load(path)
     broken = fit()
     broken.cluster_class = broken.cluster_class + 40

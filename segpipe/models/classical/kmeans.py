@@ -1,4 +1,4 @@
-"""The classical baseline: clusters of colour, each given the class that most of its training pixels have.
+"""Clusters of colour, each given the class that most of its training pixels have.
 
 k-means (Lloyd, "Least squares quantization in PCM", 1982), fitted in mini batches (Sculley, "Web-scale k-means clustering",
 WWW 2010), on the colour of a pixel and on the colour of its neighbourhood. What it reaches is what colour alone tells; a
@@ -7,8 +7,7 @@ network that does no better has learned nothing of shape.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,20 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from segpipe.errors import DataError
-from segpipe.files import atomic_path
+from segpipe.models.classical.contract import (
+    NOWHERE,
+    Normalise,
+    check_batch,
+    foreign,
+    load_tensors,
+    no_pixels,
+    save_tensors,
+    to_colours,
+    window,
+)
 from segpipe.samples import Sample
 
-Normalise = Callable[[np.ndarray], npt.NDArray[np.float32]]
-"""(H, W, C), stored values -> (C, H, W), float32: what the engine will be called with."""
-
-_NOWHERE = -1e4
-"""The score of a class that no cluster stands for: so far below the others that a softmax gives it nothing."""
+_TENSORS = ("centroids", "cluster_class", "low", "high")
 
 _BLOCK = 1 << 16
 """Pixels whose distances to all centroids are held at once."""
@@ -45,13 +50,9 @@ class KMeansConfig(BaseModel):
 
 
 class KMeans:
-    """A fitted baseline; an engine (`segpipe.inference.engines`).
+    """A fitted baseline; a `Classical`. A pixel's features are its own colour and the smoothed one.
 
-    The engine sees normalised channels alone. `low` and `high`, (C,), are the 0.5 and 99.5 percentiles of these on the
-    training pixels: stretching between them gives back colours in 0..1, whatever the normalisation was, with the light's tint
-    taken out. Three channels are then taken for RGB and become CIELAB, in which distances are about those that people see;
-    any other number stays as it is, scaled to 0..100. A pixel's features are its own colour and the smoothed one.
-
+    low, high: (C,), the window of normalised values.
     centroids: (clusters, 2 C), float32. cluster_class: (clusters,), class ids. variance: of a feature within its cluster.
     """
 
@@ -89,8 +90,7 @@ class KMeans:
         config = config or KMeansConfig()
         channels, labels = _draw_pixels(samples, normalise, n_classes, seed, config)
         own = channels[:, : channels.shape[1] // 2]
-        low, high = np.percentile(own, (0.5, 99.5), axis=0).astype(np.float32)
-        high = np.where(high > low, high, low + 1).astype(np.float32)  # a constant channel
+        low, high = window(own)
         features = _to_features(channels, low, high)
         clusters = min(max(config.clusters, n_classes), len(features))
         with threadpool_limits(1):  # sums whose order depends on the number of threads would differ between machines
@@ -107,13 +107,9 @@ class KMeans:
         """(N, C, H, W), normalised -> scores (N, n_classes, H, W): minus half the squared distance to the nearest centroid
         of each class, in units of the variance within clusters. Their softmax is the posterior under equal round Gaussians.
         """
-        batch = np.asarray(batch, np.float32)
-        if batch.ndim != 4 or batch.shape[1] != len(self.low):
-            raise DataError(
-                "wrong input", found=f"shape {batch.shape}", expected=f"(N, {len(self.low)}, height, width)"
-            )
+        batch = check_batch(batch, len(self.low))
         count, _, height, width = batch.shape
-        scores = np.full((count, self.n_classes, height * width), _NOWHERE, np.float32)
+        scores = np.full((count, self.n_classes, height * width), NOWHERE, np.float32)
         for image, out in zip(batch, scores, strict=True):
             channels = _with_neighbourhood(image, self.smoothing)
             for start in range(0, height * width, _BLOCK):
@@ -126,31 +122,14 @@ class KMeans:
 
     def save(self, path: Path) -> None:
         """Write the baseline as safetensors, atomically; the same baseline gives the same bytes."""
-        from safetensors.numpy import save
-
         about = {"n_classes": self.n_classes, "smoothing": self.smoothing, "variance": self.variance}
-        tensors: dict[str, Any] = {
-            "centroids": self.centroids,
-            "cluster_class": self.cluster_class,
-            "low": self.low,
-            "high": self.high,
-        }
-        content = save(tensors, {"kmeans": json.dumps(about)})  # one key: the order of several is not fixed
-        with atomic_path(path) as target:
-            target.write_bytes(content)
+        save_tensors(path, self.name, about, {key: getattr(self, key) for key in _TENSORS})
 
     @classmethod
     def load(cls, path: Path) -> KMeans:
         """Read what `save` wrote; a DataError where the file is anything else."""
-        from safetensors import SafetensorError, safe_open
-
-        fix = "train it anew: segpipe train CANDIDATE"
-        try:
-            with safe_open(path, framework="numpy") as file:
-                about = json.loads((file.metadata() or {}).get("kmeans", "{}"))
-                tensors: dict[str, Any] = {n: file.get_tensor(n) for n in ("centroids", "cluster_class", "low", "high")}
-        except (SafetensorError, OSError, json.JSONDecodeError) as error:
-            raise DataError(f"is no k-means baseline: {error}", where=path, fix=fix) from error
+        about, arrays = load_tensors(path, cls.name, _TENSORS)
+        tensors: dict[str, Any] = {**arrays}
         clusters, channels = len(tensors["centroids"]), len(tensors["low"])
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         expected = {
@@ -160,10 +139,13 @@ class KMeans:
             "high": (channels,),
         }
         if shapes != expected or set(about) != {"n_classes", "smoothing", "variance"}:
-            raise DataError("is no k-means baseline", where=path, found=f"{shapes}, {about}", fix=fix)
+            raise foreign(path, cls.name, f"{shapes}, {about}")
         if not ((tensors["cluster_class"] >= 0) & (tensors["cluster_class"] < about["n_classes"])).all():
             raise DataError(
-                "names classes that there are not", where=path, expected=f"0..{about['n_classes'] - 1}", fix=fix
+                "names classes that there are not",
+                where=path,
+                expected=f"0..{about['n_classes'] - 1}",
+                fix="train it anew: segpipe train CANDIDATE",
             )
         return cls(**tensors, **about)
 
@@ -191,9 +173,7 @@ def _draw_pixels(
             kept = [_lowest(kept, config.pixels)]
             held = config.pixels
     if not held:
-        raise DataError(
-            "no labelled pixel to learn from", fix="label some images of the train split, or drop the k-means candidate"
-        )
+        raise no_pixels()
     _, channels, labels = _lowest(kept, config.pixels)
     return channels, labels.astype(np.int64)
 
@@ -216,14 +196,7 @@ def _to_features(
     channels: npt.NDArray[np.float32], low: npt.NDArray[np.float32], high: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
     """(n, 2 C) normalised channels -> (n, 2 C) features: two colours, CIELAB or 0..100."""
-    colours = np.clip((channels.reshape(len(channels), 2, -1) - low) / (high - low), 0, 1).astype(np.float32)
-    if colours.shape[2] == 3:
-        from skimage.color import rgb2lab
-
-        colours = rgb2lab(colours).astype(np.float32)
-    else:
-        colours *= 100
-    return colours.reshape(len(channels), -1)
+    return to_colours(channels.reshape(len(channels), 2, -1), low, high).reshape(len(channels), -1)
 
 
 def _distances(features: npt.NDArray[np.float32], centroids: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
