@@ -92,6 +92,9 @@ class ValidateParams(Section):
 
 Budget = Annotated[str, Field(pattern=r"^\s*\d+(\.\d+)?\s*(s|m|h|steps?|epochs?)\s*$")]
 
+PatchEdge = Annotated[int, Field(ge=8, le=1024)]
+VoxelEdge = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
 
 class TrainParams(Section):
     """What `plan` turns into a training plan. `null` means: chosen from the data."""
@@ -101,13 +104,28 @@ class TrainParams(Section):
     seed: int = Field(0, ge=0)
     """Starts every random choice: initial weights, crops, augmentation, dropout."""
     patch: int | None = Field(None, ge=32, multiple_of=32)
-    """Edge of the square training crop in pixels."""
+    """Edge of the square training crop in pixels; of volumes, of the cube."""
+    patch3d: tuple[PatchEdge, PatchEdge, PatchEdge] | None = None
+    """For volumes: edges of the training crop in voxels (depth, height, width), rounded up to what the network halves evenly."""
+    spacing: tuple[VoxelEdge, VoxelEdge, VoxelEdge] | None = None
+    """For volumes: the voxel size in mm (depth, height, width) that they are brought to; null: the median of the training volumes."""
+    flips: Literal["auto"] | list[Literal["depth", "height", "width"]] = "auto"
+    """For volumes: axes along which crops may be mirrored; auto: those whose two ends are alike, so that no side of a body is taken
+    for the other."""
     batch: int | None = Field(None, ge=1)
     """Crops a step."""
     learning_rate: float | None = Field(None, gt=0)
-    """Peak learning rate of AdamW, after warm-up and before the cosine."""
-    weight_decay: float = Field(0.01, ge=0)
-    """Decoupled weight decay of AdamW."""
+    """Peak learning rate, after warm-up and before the schedule brings it down."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """What turns gradients into steps."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Of sgd."""
+    nesterov: bool = True
+    """Whether sgd looks ahead along its momentum."""
+    weight_decay: float | None = Field(None, ge=0)
+    """Of kernels alone; null: 0.01 for adamw (decoupled), 0.00001 for adam and 0.0001 for sgd (added to the gradient)."""
+    schedule: Literal["cosine", "poly", "one_cycle", "constant"] = "cosine"
+    """How the learning rate goes after the warm-up; one_cycle rises over 30 % of the steps and has no warm-up."""
     loss: LossParams = LossParams(cross_entropy=CrossEntropyTerm(), dice=DiceTerm(weight=0.5))
     """The terms that are summed, e.g. {cross_entropy: 1.0, dice: 0.5} or {focal: {weight: 1.0, gamma: 3}}; below."""
     class_balance: float = Field(0.5, ge=0, le=1)

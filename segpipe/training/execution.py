@@ -16,6 +16,7 @@ from segpipe.samples import ClassTable
 from segpipe.training.batches import Crops, Reader, batches
 from segpipe.training.machine import choose_device, choose_workers, has_bf16, peak_memory_mib, this_machine, wait
 from segpipe.training.plan import Execution, Plan, Recipe, Setting, Timing
+from segpipe.training.schedules import warmup_steps
 from segpipe.training.scoring import score_split, validator
 from segpipe.training.stepper import Stepper, draw_from, settle_process
 from segpipe.training.tasks import objective_of
@@ -72,7 +73,7 @@ def measure(
     )  # fmt: skip
     schedule = {
         "steps": steps,
-        "warmup_steps": min(100, max(1, steps // 20)),
+        "warmup_steps": warmup_steps(steps, recipe.schedule),
         "val_every": math.ceil(steps / validations),
         "checkpoint_every": max(1, round(_CHECKPOINT_S * 1000 / ms_step)),
     }

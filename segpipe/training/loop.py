@@ -30,8 +30,9 @@ from segpipe.training.batches import Crops, Reader, batches
 from segpipe.training.checkpoint import State, Weights, load_checkpoint, plain, save_checkpoint
 from segpipe.training.machine import check_plan
 from segpipe.training.plan import Plan
+from segpipe.training.schedules import learning_rate
 from segpipe.training.scoring import Score, score_split, segmenter_spec, validator
-from segpipe.training.stepper import Stepper, learning_rate, settle_process
+from segpipe.training.stepper import Stepper, settle_process
 
 if TYPE_CHECKING:
     from segpipe.data.manifest import Fingerprint

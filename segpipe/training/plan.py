@@ -78,9 +78,14 @@ class Recipe(_Part):
 
     steps: int = Field(ge=1)
     patch: int = Field(ge=32, multiple_of=32)
+    """Edge of the training crop; of volumes the longest edge, rounded up (`Plan.volume` has all three)."""
     batch: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
+    optimizer: Literal["adamw", "adam", "sgd"]
+    momentum: float = Field(ge=0, lt=1)
+    nesterov: bool
     weight_decay: float = Field(ge=0)
+    schedule: Literal["cosine", "poly", "one_cycle", "constant"]
     warmup_steps: int = Field(ge=0)
     clip_norm: float = Field(gt=0)
     loss: LossParams
@@ -92,6 +97,17 @@ class Recipe(_Part):
     """The images have no up and down: flips and quarter turns make more of them."""
     val_every: int = Field(ge=1)
     checkpoint_every: int = Field(ge=1)
+
+
+class VolumeGrid(_Part):
+    """How a model looks at volumes; axes are (D, H, W)."""
+
+    patch: tuple[int, int, int]
+    """Voxels that the network sees at once: the training crop, and the window of inference."""
+    spacing: tuple[float, float, float] | None
+    """Size of a voxel in mm that volumes are brought to; None where the files tell no size, and voxels are taken as they come."""
+    flips: tuple[bool, bool, bool]
+    """Along which axes crops are mirrored."""
 
 
 class Plan(_Part):
@@ -107,6 +123,8 @@ class Plan(_Part):
     dtype: str
     """Of the stored images."""
     normalisation: Normalisation
+    volume: VolumeGrid | None = None
+    """Where the dataset holds volumes; of images, None."""
     encoder_sha256: str | None = None
     """Identity of the pretrained weights that training starts from."""
     recipe: Recipe | None = None

@@ -5,28 +5,21 @@ from __future__ import annotations
 import copy
 import ctypes
 import logging
-import math
 import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from segpipe.training.optimisers import build_optimiser
 from segpipe.training.plan import Recipe, Setting
+from segpipe.training.schedules import learning_rate
 from segpipe.training.tasks import objective_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from segpipe.models.registry import Family
-
-
-def learning_rate(step: int, recipe: Recipe) -> float:
-    """The rate of a step: a linear rise over the warm-up, then half a cosine down to 0."""
-    if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    span = max(1, recipe.steps - recipe.warmup_steps)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - recipe.warmup_steps) / span))
 
 
 def settle_process(threads: int) -> None:
@@ -71,8 +64,7 @@ class Stepper:
         if setting.compile:
             self.network.compile()
         self.objective = objective_of(of, recipe, self.fabric.device)
-        self.adamw = torch.optim.AdamW(_groups(self.network, recipe.weight_decay), lr=recipe.learning_rate, fused=True)
-        self.model, self.optimizer = self.fabric.setup(self.network, self.adamw)
+        self.model, self.optimizer = self.fabric.setup(self.network, build_optimiser(self.network, recipe))
         self.average = copy.deepcopy(self.network) if recipe.ema else self.network
         self.average.requires_grad_(not recipe.ema)
         self.model.train()
@@ -113,12 +105,3 @@ class Stepper:
 def _values(module: torch.nn.Module) -> Iterator[Tensor]:
     yield from module.parameters()
     yield from module.buffers()
-
-
-def _groups(network: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for kernels; none for biases and the scales of normalisation layers."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]

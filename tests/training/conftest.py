@@ -64,7 +64,8 @@ def fingerprint_of(reader, **changes):
 
 def make_recipe(**changes):
     recipe = {
-        "steps": 6, "patch": 64, "batch": 2, "learning_rate": 2e-3, "weight_decay": 0.01, "warmup_steps": 2, "clip_norm": 5.0,
+        "steps": 6, "patch": 64, "batch": 2, "learning_rate": 2e-3, "optimizer": "adamw", "momentum": 0.9, "nesterov": True,
+        "schedule": "cosine", "weight_decay": 0.01, "warmup_steps": 2, "clip_norm": 5.0,
         "loss": {"cross_entropy": 1.0, "dice": 0.5}, "class_weights": [1.0, 2.0, 3.0], "rare_crops": 0.5, "ema": 0.9, "augment": "medium",
         "free_orientation": False, "val_every": 3, "checkpoint_every": 100,
     }  # fmt: skip

@@ -3,7 +3,6 @@ import os
 import signal
 import threading
 import time
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,9 +17,9 @@ from segpipe.training.checkpoint import load_checkpoint
 from segpipe.training.loop import set_up, train, train_on
 from segpipe.training.plan import Plan, Setting
 from segpipe.training.scoring import score_confusion, score_split
-from segpipe.training.stepper import Stepper, learning_rate
+from segpipe.training.stepper import Stepper
 
-from .conftest import CLASSES, fingerprint_of, make_plan, make_recipe
+from .conftest import CLASSES, fingerprint_of, make_plan
 
 
 def run(folder, plan, readers) -> str:
@@ -161,14 +160,6 @@ def test_it_learns(tmp_path, readers):
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     losses = [entry["loss"] for entry in history["train"]]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5]) and history["best_score"] > 0.5
-
-
-def test_learning_rate_rises_then_falls_to_nothing():
-    recipe = make_recipe(steps=100, warmup_steps=10, learning_rate=1.0)
-    rates = [learning_rate(s, recipe) for s in range(100)]
-    assert rates[:3] == pytest.approx([0.1, 0.2, 0.3]) and max(rates) == pytest.approx(1.0)
-    assert all(a >= b for a, b in pairwise(rates[9:])) and 0 < rates[-1] < 1e-3
-    assert rates[55] == pytest.approx(0.5, abs=1e-6)
 
 
 def test_the_running_average_is_one():

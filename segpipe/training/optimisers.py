@@ -1,0 +1,52 @@
+"""The optimisers of torch that training knows, and what each wants where params.yaml leaves it open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from segpipe.training.plan import Recipe
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """For a batch of 8."""
+
+    learning_rate: float
+    weight_decay: float
+    """Decoupled from the gradient for AdamW; added to it for the others, and there it has to be smaller."""
+
+
+DEFAULTS = {
+    "adamw": Defaults(2e-3, 0.01),
+    "adam": Defaults(2e-3, 1e-5),
+    "sgd": Defaults(0.05, 1e-4),
+}
+"""By the name in params.yaml."""
+
+
+def build_optimiser(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser of a recipe over the network's parameters, fused into one kernel."""
+    groups: Any = _groups(network, recipe.weight_decay)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups,
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov and recipe.momentum > 0,
+            fused=True,
+        )
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.optimizer]
+    return kind(groups, lr=recipe.learning_rate, fused=True)
+
+
+def _groups(network: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Weight decay for kernels; none for biases and the scales of normalisation layers."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]

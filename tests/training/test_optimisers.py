@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+import torch
+
+from segpipe.config import Params, TrainParams
+from segpipe.training.checkpoint import State, load_checkpoint, save_checkpoint
+from segpipe.training.choices import choose_recipe
+from segpipe.training.loop import set_up
+from segpipe.training.optimisers import DEFAULTS, build_optimiser
+
+from .conftest import fingerprint_of, make_plan, make_recipe
+
+
+def sgd(w, grads, lr, decay, momentum, nesterov):
+    velocity = 0
+    for number, g in enumerate(grads):
+        g = g + decay * w
+        velocity = g if number == 0 else momentum * velocity + g
+        w = w - lr * (g + momentum * velocity if nesterov else velocity)
+    return w
+
+
+def adam(w, grads, lr, decay, decoupled):
+    m = v = 0
+    for number, g in enumerate(grads, 1):
+        if decoupled:
+            w = w * (1 - lr * decay)
+        else:
+            g = g + decay * w
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        w = w - lr * (m / (1 - 0.9**number)) / (np.sqrt(v / (1 - 0.999**number)) + 1e-8)
+    return w
+
+
+BY_HAND = {
+    "adamw": lambda w, g, lr, d: adam(w, g, lr, d, True),
+    "adam": lambda w, g, lr, d: adam(w, g, lr, d, False),
+    "sgd": lambda w, g, lr, d: sgd(w, g, lr, d, 0.8, True),
+    "plain sgd": lambda w, g, lr, d: sgd(w, g, lr, d, 0.8, False),
+    "sgd without momentum": lambda w, g, lr, d: sgd(w, g, lr, d, 0.0, False),
+}
+CHANGES = {
+    "plain sgd": {"optimizer": "sgd", "nesterov": False},
+    "sgd without momentum": {"optimizer": "sgd", "momentum": 0.0},
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_steps_by_hand_with_decay_of_kernels_alone(name):
+    layer = torch.nn.Linear(3, 2)
+    changes = {"momentum": 0.8} | CHANGES.get(name, {"optimizer": name})
+    recipe = make_recipe(weight_decay=0.1, learning_rate=0.05, **changes)
+    optimiser = build_optimiser(layer, recipe)
+    rng = np.random.default_rng(0)
+    for value, decay in ((layer.weight, 0.1), (layer.bias, 0.0)):
+        start, grads = value.detach().double().numpy().copy(), rng.normal(size=(5, *value.shape))
+        for grad in grads:
+            value.grad = torch.from_numpy(grad).float()
+            optimiser.step()
+            optimiser.zero_grad()
+        np.testing.assert_allclose(value.detach().numpy(), BY_HAND[name](start, grads, 0.05, decay), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"optimizer": "adam"}, {"optimizer": "sgd"}, {"optimizer": "sgd", "momentum": 0.0}, {"schedule": "one_cycle"}],
+    ids=str,
+)
+def test_a_training_continues_to_the_same_bytes(tmp_path, changes):
+    plan = make_plan(**changes)
+    rng = torch.Generator().manual_seed(0)
+    images = [torch.randn(2, 3, 32, 32, generator=rng) for _ in range(4)]
+    labels = torch.randint(0, 3, (2, 32, 32), dtype=torch.uint8, generator=rng)
+    first = set_up(plan)
+    for number in range(4):
+        first.step(number, images[number], labels, 5)
+        if number == 1:
+            save_checkpoint(tmp_path, plan, first, {}, State(step=2))
+    second = set_up(plan)
+    load_checkpoint(tmp_path, plan, second)
+    for number in (2, 3):
+        second.step(number, images[number], labels, 5)
+    ours, theirs = first.network.state_dict(), second.network.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_what_is_left_open_follows_the_optimizer(train_reader):
+    def recipe(reasons, **train):
+        wanted = Params.model_validate({"train": train, "candidates": {"a": {"family": "unet"}}}).train
+        from segpipe.models.registry import family
+
+        return choose_recipe(wanted, family("unet"), fingerprint_of(train_reader), train_reader, reasons)
+
+    assert set(DEFAULTS) == set(TrainParams.model_fields["optimizer"].annotation.__args__)
+    for name, usual in DEFAULTS.items():
+        found = recipe({}, optimizer=name)
+        assert (found.learning_rate, found.weight_decay) == (usual.learning_rate, usual.weight_decay)
+    reasons = {}
+    assert recipe(reasons, optimizer="sgd", weight_decay=0, schedule="poly", batch=2).learning_rate == 0.025
+    assert reasons["optimizer"] == "sgd with Nesterov momentum 0.9, weight decay 0; the rate goes by poly"
