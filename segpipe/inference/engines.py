@@ -1,7 +1,7 @@
 """What runs a network: torch, ONNX Runtime or OpenVINO, behind one call.
 
 An engine maps a normalised batch (N, C, H, W), float32, with H and W multiples of the model's stride, to logits
-(N, n_classes, H, W), float32.
+(N, n_classes, H, W), float32; of volumes (N, C, D, H, W), which have the shape of the model's window.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class TorchEngine:
             with torch.inference_mode():
                 x = torch.from_numpy(batch).to(self.device, non_blocking=True)
                 if self.channels_last:
-                    x = x.contiguous(memory_format=torch.channels_last)
+                    x = x.contiguous(memory_format=torch.channels_last_3d if x.ndim == 5 else torch.channels_last)
                 kind = torch.device(self.device).type
                 with torch.autocast(kind, torch.bfloat16) if self.autocast else contextlib.nullcontext():
                     logits = self.module(x)

@@ -122,6 +122,10 @@ class Segmenter:
                 kept[:, top : top + rows] = band[:, :rows, :width]
         return self._told(class_ids, kept)
 
+    def at_temperature(self, temperature: float) -> Segmenter:
+        """The same model, its probabilities at another temperature."""
+        return Segmenter(self.spec.model_copy(update={"temperature": temperature}), self.engine)
+
     def _told(self, class_ids: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32] | None) -> Prediction:
         """The answer, its probabilities as sure as the temperature makes them."""
         if probabilities is not None and self.spec.temperature != 1:

@@ -30,7 +30,9 @@ def _engine(spec: SegmenterSpec, weights: Path, device: str) -> Engine:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    config = family(spec.family).config.model_validate(spec.options | {"encoder_weights": "none"})
+    settings = family(spec.family).config
+    scratch = {"encoder_weights": "none"} if "encoder_weights" in settings.model_fields else {}
+    config = settings.model_validate(spec.options | scratch)
     network = build_network(spec.family, config, spec.normalisation.channels, len(spec.classes), seed=0)
     try:
         network.load_state_dict(load_file(weights))

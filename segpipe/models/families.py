@@ -27,7 +27,7 @@ FAMILIES: dict[str, Family] = {
             "unet_vgg16", "network",
             "U-Net over VGG16 with batch normalisation: ImageNet transfer on small sets, where memory and time allow it.",
             "Iglovikov, Shvets 2018, arXiv:1801.05746",
-            f"{_SEMANTIC}:Vgg16UnetConfig", f"{_SEMANTIC}:build_unet_vgg16",
+            f"{_SEMANTIC}:Vgg16UnetConfig", f"{_SEMANTIC}:build_unet_vgg16", freeze_encoder=0.25,
         ),
         Family(
             "deeplabv3", "network",
@@ -100,6 +100,12 @@ FAMILIES: dict[str, Family] = {
             "Deep residual encoder and a light decoder for volumes: fine textures, little memory.",
             "Myronenko 2018, arXiv:1810.11654",
             f"{_VOLUMETRIC}:SegresnetConfig", f"{_VOLUMETRIC}:build_segresnet", dims=3, stride=8,
+        ),
+        Family(
+            "mask_rcnn", "detector",
+            "Boxes first, then a mask in each: objects that touch or overlap, counted one by one.",
+            "He, Gkioxari, Dollar, Girshick 2017, arXiv:1703.06870",
+            "segpipe.models.mask_rcnn:MaskRcnnConfig", "segpipe.models.mask_rcnn:build_mask_rcnn",
         ),
         Family(
             "kmeans", "classical",

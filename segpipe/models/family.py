@@ -30,10 +30,12 @@ class Family:
     build_at: str
     """``build(config, in_channels, n_classes)``, a torch module; of a classical family, its class
     (`segpipe.models.classical.Classical`)."""
-    dims: Literal[2, 3] = 2
-    """Of what it looks at: images or volumes."""
+    dims: Literal[2, 3] | None = 2
+    """Of what it looks at: images (2) or volumes (3); None takes either."""
     stride: int = 32
     """Height and width (and depth) of what the network sees are multiples of this."""
+    freeze_encoder: float = 0.0
+    """Share of the steps in which a pretrained encoder is held, where `train.freeze_encoder` is left open."""
     least_batch: int = 1
     """A network that normalises one value an image over the batch can't be trained on a single image."""
 

@@ -7,9 +7,9 @@ augmentation. So the stream is the same for any number of workers, and a run tha
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,12 @@ class Reader(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
+class Samples(Protocol):
+    """Training samples by position; what each is follows from (seed, position) alone."""
+
+    def __getitem__(self, position: int) -> tuple[npt.NDArray[np.float32], Any]: ...
+
+
 class Crops:
     """Training samples by position: ``crops[position] -> (image (C, P, P) float32 normalised, labels (P, P) uint8)``."""
 
@@ -55,22 +61,31 @@ class Crops:
             self.recipe.free_orientation,
         )
 
-    def __getitem__(self, position: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    def __getitem__(self, position: int) -> tuple[npt.NDArray[np.float32], Any]:
+        image, labels = self.draw(position, lambda sample: sample.labels)
+        return image, np.ascontiguousarray(labels)
+
+    def draw(
+        self, position: int, marks: Callable[[Sample], np.ndarray | None]
+    ) -> tuple[npt.NDArray[np.float32], np.ndarray]:
+        """The crop at a position: (C, P, P) float32 normalised, and the `marks` (H, W) or (H, W, n) of its sample, (P, P) or
+        (P, P, n), in their dtype."""
         draws = np.random.default_rng((self.plan.seed, position))
         rare = bool(self._classes) and draws.random() < self.recipe.rare_crops
         wanted = int(draws.choice(self._classes)) if rare else None
         index = int(draws.choice(self._holders[wanted])) if wanted is not None else self._shuffled(position)
         sample = self.reader[index]
-        assert sample.labels is not None
+        labels = marks(sample)
+        assert sample.labels is not None and labels is not None
         place = self._place(sample.labels, wanted, draws)
-        image, labels = cut(sample.image, sample.labels, place, self._window, self.recipe.patch)
+        image, labels = cut(sample.image, labels, place, self._window, self.recipe.patch)
         image, labels = self._augment(image, labels, int(draws.integers(1 << 62)))
-        return self.plan.normalisation.apply(image), np.ascontiguousarray(labels)
+        return self.plan.normalisation.apply(image), labels
 
     def _shuffled(self, position: int) -> int:
         """Every image once an epoch, in an order of that epoch."""
         epoch, place = divmod(position, len(self.reader))
-        return int(_epoch_order(self.plan.seed, epoch, len(self.reader))[place])
+        return int(epoch_order(self.plan.seed, epoch, len(self.reader))[place])
 
     def _place(self, labels: npt.NDArray[np.uint8], wanted: int | None, draws: np.random.Generator) -> tuple[int, int]:
         """Top and left of the window: anywhere, or so that a pixel of the wanted class lies in its middle half."""
@@ -85,34 +100,37 @@ class Crops:
 
 
 @lru_cache(maxsize=2)
-def _epoch_order(seed: int, epoch: int, length: int) -> npt.NDArray[np.int64]:
+def epoch_order(seed: int, epoch: int, length: int) -> npt.NDArray[np.int64]:
+    """The order in which an epoch goes through `length` samples."""
     return np.random.default_rng((seed, epoch, 1)).permutation(length)
 
 
 def cut(
-    image: np.ndarray, labels: npt.NDArray[np.uint8], place: tuple[int, int], window: int, patch: int
-) -> tuple[np.ndarray, npt.NDArray[np.uint8]]:
-    """A window of an image (H, W, C) and its labels (H, W), padded evenly to at least `patch`: mirrored pixels, ignored labels."""
+    image: np.ndarray, labels: np.ndarray, place: tuple[int, int], window: int, patch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A window of an image (H, W, C) and its labels, (H, W) or (H, W, n), padded evenly to at least `patch`: mirrored pixels,
+    ignored labels."""
     rows, columns = (slice(start, start + window) for start in place)
     image, labels = image[rows, columns], labels[rows, columns]
-    short = [max(0, patch - size) for size in labels.shape]
+    short = [max(0, patch - size) for size in labels.shape[:2]]
     if any(short):
         around = [(s // 2, s - s // 2) for s in short]
-        image = np.pad(image, [*around, (0, 0)], mode="reflect" if min(labels.shape) > 1 else "edge")
-        labels = np.pad(labels, around, constant_values=IGNORE)
+        image = np.pad(image, [*around, (0, 0)], mode="reflect" if min(labels.shape[:2]) > 1 else "edge")
+        labels = np.pad(labels, [*around, *[(0, 0)] * (labels.ndim - 2)], constant_values=IGNORE)
     return image, labels
 
 
 def batches(
-    crops: Crops,
+    crops: Samples,
     recipe: Recipe,
     workers: int,
     first_step: int = 0,
     last_step: int | None = None,
     rank: int = 0,
     ranks: int = 1,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The batches of steps `first_step` .. `last_step` - 1, in order: images (N, C, P, P) float32, labels (N, P, P) uint8.
+) -> Iterator[tuple[torch.Tensor, Any]]:
+    """The batches of steps `first_step` .. `last_step` - 1, in order: images (N, C, P, P) float32, labels (N, P, P) uint8 (or
+    whatever else the crops come with).
 
     With several processes, each takes every `ranks`-th sample of a batch.
     """
@@ -120,14 +138,22 @@ def batches(
 
     steps = range(first_step, recipe.steps if last_step is None else last_step)
     places: Sequence[list[int]] = [list(range(s * recipe.batch + rank, (s + 1) * recipe.batch, ranks)) for s in steps]
-    loader: DataLoader[tuple[torch.Tensor, torch.Tensor]] = DataLoader(
+    loader: DataLoader[tuple[torch.Tensor, Any]] = DataLoader(
         crops,  # type: ignore[arg-type]
         batch_sampler=places,
         num_workers=workers,
         prefetch_factor=_PATIENCE if workers else None,
+        collate_fn=collate_of(crops),
         worker_init_fn=_leave_interrupts_to_the_parent,
     )
     return iter(loader)
+
+
+def collate_of(crops: Samples) -> Callable[[list[Any]], tuple[torch.Tensor, Any]]:
+    """What makes a batch of crops: stacked arrays, unless they bring a `collate` of their own."""
+    from torch.utils.data import default_collate
+
+    return getattr(crops, "collate", default_collate)
 
 
 def _leave_interrupts_to_the_parent(_: int) -> None:

@@ -13,13 +13,14 @@ import torch
 from segpipe.config import TrainParams, parse_budget
 from segpipe.errors import ConfigError
 from segpipe.samples import ClassTable
-from segpipe.training.batches import Crops, Reader, batches
+from segpipe.training.batches import Reader, Samples, batches, collate_of
+from segpipe.training.freezing import encoder_of
 from segpipe.training.machine import choose_device, choose_workers, has_bf16, peak_memory_mib, this_machine, wait
 from segpipe.training.plan import Execution, Plan, Recipe, Setting, Timing
 from segpipe.training.schedules import warmup_steps
 from segpipe.training.scoring import score_split, validator
 from segpipe.training.stepper import Stepper, draw_from, settle_process
-from segpipe.training.tasks import objective_of
+from segpipe.training.tasks import objective_of, samples_of
 
 LOSS_TOLERANCE = 0.02
 """How far, relatively, the first loss under a setting may lie from that of fp32 contiguous."""
@@ -54,10 +55,12 @@ def measure(
     """
     recipe = draft.recipe
     assert recipe is not None
+    if wanted.freeze_encoder:
+        encoder_of(network)
     device = choose_device(wanted.accelerator)
     settle_process(torch.get_num_threads())
     kind, amount = parse_budget(wanted.budget)
-    crops = Crops(train, draft)
+    crops = samples_of(train, draft)
     timings = Race(draft, network, crops, device, wanted).run()
     setting = next(t.setting for t in timings if t.verdict == CHOSEN)
     workers = choose_workers(device)
@@ -73,6 +76,7 @@ def measure(
     )  # fmt: skip
     schedule = {
         "steps": steps,
+        "freeze_steps": round((wanted.freeze_encoder or 0) * steps),
         "warmup_steps": warmup_steps(steps, recipe.schedule),
         "val_every": math.ceil(steps / validations),
         "checkpoint_every": max(1, round(_CHECKPOINT_S * 1000 / ms_step)),
@@ -124,16 +128,14 @@ _AGREES = "agrees"
 class Race:
     """Times settings on one real batch and keeps the fastest whose loss agrees with fp32 contiguous."""
 
-    def __init__(self, draft: Plan, network: torch.nn.Module, crops: Crops, device: str, wanted: TrainParams) -> None:
+    def __init__(self, draft: Plan, network: torch.nn.Module, crops: Samples, device: str, wanted: TrainParams) -> None:
         assert draft.recipe is not None
         self.seed, self.of, self.recipe, self.device, self.wanted = draft.seed, draft.of, draft.recipe, device, wanted
         self.network = copy.deepcopy(network)
         for module in self.network.modules():  # its draws follow memory order, so losses would differ by chance
-            if isinstance(module, torch.nn.Dropout):
+            if isinstance(module, torch.nn.modules.dropout._DropoutNd):
                 module.p = 0.0
-        pairs = [crops[i] for i in range(self.recipe.batch)]
-        self.images = torch.stack([torch.from_numpy(image) for image, _ in pairs])
-        self.labels = torch.stack([torch.from_numpy(labels) for _, labels in pairs])
+        self.images, self.labels = collate_of(crops)([crops[i] for i in range(self.recipe.batch)])
         self.reference = self._reference_loss()
 
     def run(self) -> list[Timing]:
@@ -198,7 +200,7 @@ class Race:
         """The winner again, compiled, where the budget may repay it; refused where it does not."""
         assert best is not None and best.ms_per_step is not None
         budget = budget_seconds(self.wanted, best.ms_per_step)
-        if self.wanted.compile != "auto" or budget < _COMPILE_BUDGET_S[self.device]:
+        if self.wanted.compile != "auto" or budget < _COMPILE_BUDGET_S[self.device] or self.of.kind == "detector":
             return []
         setting = best.setting.model_copy(update={"compile": True})
         began = time.perf_counter()
@@ -228,7 +230,7 @@ def fastest(timings: list[Timing]) -> Timing | None:
     return min((t for t in timings if t.verdict == _AGREES), key=lambda t: t.ms_per_step or math.inf, default=None)
 
 
-def _time_loop(stepper: Stepper, crops: Crops, workers: int, seed: int, seconds: float) -> float:
+def _time_loop(stepper: Stepper, crops: Samples, workers: int, seed: int, seconds: float) -> float:
     """Milliseconds a step of the real loop, batches included: the mean, because that is what adds up to a budget."""
     stream = batches(crops, stepper.recipe, workers, 0, 500)
     for number in range(2):

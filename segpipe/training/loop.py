@@ -26,13 +26,14 @@ from segpipe.models.registry import build_network
 from segpipe.models.weights import state_sha256
 from segpipe.progress import Progress, say
 from segpipe.samples import ClassTable
-from segpipe.training.batches import Crops, Reader, batches
+from segpipe.training.batches import Reader, batches
 from segpipe.training.checkpoint import State, Weights, load_checkpoint, plain, save_checkpoint
 from segpipe.training.machine import check_plan
 from segpipe.training.plan import Plan
 from segpipe.training.schedules import learning_rate
 from segpipe.training.scoring import Score, score_split, segmenter_spec, validator
 from segpipe.training.stepper import Stepper, settle_process
+from segpipe.training.tasks import samples_of
 
 if TYPE_CHECKING:
     from segpipe.data.manifest import Fingerprint
@@ -126,7 +127,7 @@ class _Run:
             _log(live, entry)
         fabric = self.stepper.fabric
         stream = batches(
-            Crops(train, plan),
+            samples_of(train, plan),
             recipe,
             plan.execution.workers,
             state.step,

@@ -87,6 +87,8 @@ class Recipe(_Part):
     weight_decay: float = Field(ge=0)
     schedule: Literal["cosine", "poly", "one_cycle", "constant"]
     warmup_steps: int = Field(ge=0)
+    freeze_steps: int = Field(0, ge=0)
+    """The first steps, in which the encoder stays as it came."""
     clip_norm: float = Field(gt=0)
     loss: LossParams
     class_weights: list[float]

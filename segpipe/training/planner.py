@@ -8,9 +8,21 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from segpipe.errors import ConfigError
-from segpipe.models.registry import family, family_config
-from segpipe.training.choices import choose_normalisation, choose_recipe, describe_encoder
-from segpipe.training.plan import Plan
+from segpipe.models.registry import FAMILIES, Family, family, family_config
+from segpipe.models.volumetric import VolumeConfig
+from segpipe.training.choices import choose_normalisation, choose_recipe, describe_encoder, with_frozen_encoder
+from segpipe.training.detection import fit_to_objects
+from segpipe.training.plan import Plan, VolumeGrid
+from segpipe.training.volume_choices import (
+    CLASSICAL_VOXELS,
+    Spacing,
+    choose_grid,
+    choose_patch3d,
+    choose_spacing,
+    choose_volume_normalisation,
+    choose_volume_recipe,
+    holds_volumes,
+)
 
 if TYPE_CHECKING:
     from segpipe.config import Params, TrainParams
@@ -31,30 +43,75 @@ def make_plan(name: str, params: Params, fingerprint: Fingerprint, shards: Path)
 
 def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, val: Reader) -> Plan:
     """`make_plan` on readers that are open."""
-    _check_flat(train)
     candidate, wanted = params.candidate(name), params.train_for(name)
+    volumes = holds_volumes(train)
+    _check_dims(family(candidate.family), volumes)
     config = family_config(candidate)
+    reasons: dict[str, str] = {}
+    spacing = choose_spacing(train, wanted.spacing, reasons) if volumes else None
+    if spacing and isinstance(config, VolumeConfig):
+        config = config.fitted(spacing)
+    if family(candidate.family).kind == "detector":
+        config = fit_to_objects(config, train, reasons)  # type: ignore[arg-type]
     common: dict[str, Any] = {
         "candidate": name, "family": candidate.family, "options": config.model_dump(mode="json"), "seed": wanted.seed,
         "classes": len(fingerprint.classes), "dtype": fingerprint.dtype, "data_hash": fingerprint.data_hash,
     }  # fmt: skip
     if family(candidate.family).kind == "classical":
-        reasons = {"training": f"{candidate.family} is fitted once to the training split, without steps"}
-        return Plan(**common, normalisation=choose_normalisation(fingerprint, None), reasons=reasons)
-    return _plan_network(common, config, wanted, fingerprint, train, val)
+        reasons["training"] = f"{candidate.family} is fitted once to the training split, without steps"
+        normalisation = choose_normalisation(fingerprint, None)
+        if volumes:
+            normalisation = choose_volume_normalisation(fingerprint, train, reasons)
+            common["volume"] = VolumeGrid(
+                patch=choose_patch3d(train, spacing, (1, 1, 1), CLASSICAL_VOXELS)[0],
+                spacing=spacing,
+                flips=(False,) * 3,
+            )
+        return Plan(**common, normalisation=normalisation, reasons=reasons)
+    if volumes:
+        return _plan_volumes(common, config, wanted, fingerprint, train, val, spacing, reasons)
+    return _plan_network(common, config, wanted, fingerprint, train, val, reasons)
 
 
-def _check_flat(train: Reader) -> None:
-    if len(train) and train[0].image.ndim == 4:
-        raise ConfigError(
-            "the dataset holds volumes, and no family of candidates learns from volumes", found=f"{train[0].key}, D x H x W x C",
-            expected="images of one slice", fix="import the slices as images, with the volume as group (--group)",
-        )  # fmt: skip
+def _check_dims(of: Family, volumes: bool) -> None:
+    """A family that looks at images learns nothing from volumes, nor the other way round."""
+    dims = 3 if volumes else 2
+    if of.dims in (dims, None):
+        return
+    fitting = [f.name for f in FAMILIES.values() if f.dims in (dims, None)]
+    raise ConfigError(
+        f"{of.name} learns from {'volumes' if of.dims == 3 else 'images'}, and the dataset holds "
+        f"{'volumes' if volumes else 'images'}", where="params.yaml", expected=" or ".join(fitting),
+        fix="name one of these families under `candidates`"
+        + (", or import the slices as images, with the volume as group (--group)" if volumes else ""),
+    )  # fmt: skip
+
+
+def _plan_volumes(
+    common: dict[str, Any], config: BaseModel, wanted: TrainParams, fingerprint: Fingerprint, train: Reader, val: Reader,
+    spacing: Spacing | None, reasons: dict[str, str],
+) -> Plan:  # fmt: skip
+    from segpipe.models.registry import build_network
+    from segpipe.training.execution import measure
+    from segpipe.training.machine import choose_device
+
+    of, device = family(common["family"]), choose_device(wanted.accelerator)
+    steps = config.steps if isinstance(config, VolumeConfig) else (of.stride,) * 3
+    grid = choose_grid(wanted, steps, train, spacing, device, reasons)
+    normalisation = choose_volume_normalisation(fingerprint, train, reasons)
+    recipe = choose_volume_recipe(wanted, of, grid, fingerprint, train, device, reasons)
+    draft = Plan(**common, normalisation=normalisation, volume=grid, recipe=recipe, reasons={})
+    network = build_network(of.name, config, fingerprint.channels, common["classes"], common["seed"])
+    found = measure(draft, network, wanted, fingerprint.classes, train, val)
+    return draft.model_copy(
+        update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
+    )
 
 
 def _plan_network(
-    common: dict[str, Any], config: BaseModel, wanted: TrainParams, fingerprint: Fingerprint, train: Reader, val: Reader
-) -> Plan:
+    common: dict[str, Any], config: BaseModel, wanted: TrainParams, fingerprint: Fingerprint, train: Reader, val: Reader,
+    reasons: dict[str, str],
+) -> Plan:  # fmt: skip
     from segpipe.models.registry import build_network
     from segpipe.models.weights import preprocessing, state_sha256
     from segpipe.training.execution import measure
@@ -63,6 +120,7 @@ def _plan_network(
     network = build_network(common["family"], config, fingerprint.channels, common["classes"], common["seed"])
     pretrained = preprocessing(encoder, source) if encoder else None
     reasons: dict[str, str] = {"encoder": describe_encoder(encoder, source)} if encoder else {}
+    wanted = with_frozen_encoder(wanted, family(common["family"]), pretrained is not None, reasons)
     draft = Plan(
         **common,
         normalisation=choose_normalisation(fingerprint, pretrained),

@@ -37,7 +37,7 @@ def score_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int] | N
     for index in range(len(reader)) if indices is None else indices:
         sample = reader[index]
         assert sample.labels is not None
-        counts += confusion(sample.labels, segmenter.predict(sample.image).class_ids, n_classes)
+        counts += confusion(sample.labels, segmenter.predict(sample.image, spacing=sample.spacing).class_ids, n_classes)
     return score_confusion(counts)
 
 
@@ -45,10 +45,12 @@ def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
     """segmenter.json of a plan. Where the first weights came from is no part of it: loading brings its own."""
     from segpipe import __version__
 
+    grid = plan.volume
     return SegmenterSpec(
         candidate=plan.candidate, family=plan.family,
         options={key: value for key, value in plan.options.items() if key != "encoder_weights"},
         classes=classes, normalisation=plan.normalisation, stride=plan.of.stride,
+        dims=3 if grid else 2, patch3d=grid.patch if grid else None, spacing=grid.spacing if grid else None,
         lineage={"data": plan.data_hash, "plan": plan.sha256, "segpipe": __version__},
     )  # fmt: skip
 

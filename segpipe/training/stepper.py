@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from segpipe.training.freezing import encoder_switch
 from segpipe.training.optimisers import build_optimiser
 from segpipe.training.plan import Recipe, Setting
 from segpipe.training.schedules import learning_rate
@@ -59,7 +60,8 @@ class Stepper:
             precision="bf16-mixed" if setting.precision == "bf16" else "32-true",
         )
         self.fabric.launch()
-        self.format = torch.channels_last if setting.channels_last else torch.contiguous_format
+        channels_last = torch.channels_last_3d if of.dims == 3 else torch.channels_last
+        self.format = channels_last if setting.channels_last else torch.contiguous_format
         self.network = network.to(self.fabric.device).to(memory_format=self.format)
         if setting.compile:
             self.network.compile()
@@ -68,6 +70,7 @@ class Stepper:
         self.average = copy.deepcopy(self.network) if recipe.ema else self.network
         self.average.requires_grad_(not recipe.ema)
         self.model.train()
+        self.freeze = encoder_switch(self.network) if recipe.freeze_steps else None
 
     def step(self, number: int, images: Tensor, labels: Any, seed: int) -> Tensor:
         """Train on a batch: images (N, C, P, P) float32, and labels (N, P, P) uint8 or what else the objective takes. The loss, on
@@ -78,6 +81,8 @@ class Stepper:
         device = self.fabric.device
         images = images.to(device, non_blocking=True).contiguous(memory_format=self.format)
         draw_from(seed, number, self.fabric.global_rank)
+        if self.freeze and number <= self.recipe.freeze_steps:
+            self.freeze(number < self.recipe.freeze_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(number, self.recipe)
         loss = self.objective(self.model, (images, labels), device)

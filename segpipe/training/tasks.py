@@ -8,15 +8,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from segpipe.training.batches import Crops, Reader, Samples
+from segpipe.training.detection import ObjectCrops, detection_loss
 from segpipe.training.losses import SegmentationLoss
+from segpipe.training.volume_crops import VolumeCrops
 
 if TYPE_CHECKING:
     from segpipe.models.registry import Family
-    from segpipe.training.plan import Recipe
+    from segpipe.training.plan import Plan, Recipe
 
 Objective = Callable[[torch.nn.Module, Any, torch.device], Tensor]
 """``objective(model, batch, device) -> loss``, a float32 scalar on the device. A batch is a pair: images, float32, on the device
 already, and what is known of them, as the loader made it."""
+
+
+def samples_of(reader: Reader, plan: Plan) -> Samples:
+    """The training samples of a plan, by position: each follows from (seed, position) alone."""
+    if plan.volume is not None:
+        return VolumeCrops(reader, plan)
+    return ObjectCrops(reader, plan) if plan.of.kind == "detector" else Crops(reader, plan)
 
 
 def pixelwise(loss: torch.nn.Module) -> Objective:
@@ -32,4 +42,6 @@ def pixelwise(loss: torch.nn.Module) -> Objective:
 
 def objective_of(of: Family, recipe: Recipe, device: torch.device) -> Objective:
     """What a batch costs a network of this family."""
+    if of.kind == "detector":
+        return detection_loss
     return pixelwise(SegmentationLoss(recipe.class_weights, recipe.loss).to(device))
