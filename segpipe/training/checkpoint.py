@@ -77,7 +77,9 @@ def load_checkpoint(folder: Path, plan: Plan, stepper: Stepper) -> tuple[Weights
         try:
             about, tensors = _read(path)
         except DataError as error:
-            say(f"note: {path} is removed: {error.what}; training goes on from the checkpoint before it, if there is one")
+            say(
+                f"note: {path} is removed: {error.what}; training goes on from the checkpoint before it, if there is one"
+            )
             path.unlink(missing_ok=True)
             continue
         differing = differences(about["plan"], plan.exact)

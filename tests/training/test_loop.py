@@ -78,7 +78,9 @@ def test_the_same_plan_gives_the_same_bytes_also_after_a_kill(tmp_path, readers,
         patch.setattr(Stepper, "step", killed_at_five)
         with pytest.raises(Killed):
             run(tmp_path / "c", plan, readers)
-    assert [p.name for p in sorted((tmp_path / "c" / "checkpoints").iterdir())] == [f"{n:09d}.safetensors" for n in (2, 4)]
+    assert [p.name for p in sorted((tmp_path / "c" / "checkpoints").iterdir())] == [
+        f"{n:09d}.safetensors" for n in (2, 4)
+    ]
     steps = []
     monkeypatch.setattr(
         Stepper, "step", lambda self, number, *rest: (steps.append(number), step(self, number, *rest))[1]

@@ -1,0 +1,121 @@
+"""A process that has imported torch, and trains in forks of itself: a training that is killed costs no start of Python.
+
+``python -m tests.training.zygote FOLDER KILLS SEED`` trains once without interruption and then `KILLS` times with one kill (SIGKILL)
+at a random moment: every second one a while after the start, every other one as soon as a checkpoint is being written. Prints a
+line of JSON for each kill: the step that the training went on from, and whether its files are those of the uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import albumentations
+import dvc.repo
+import dvclive
+import lightning_fabric
+import safetensors.torch
+import scmrepo.git
+import torch
+import torch._dynamo
+import torchmetrics
+
+from segpipe.files import sha256_file
+from segpipe.training.loop import train_on
+
+from .conftest import CLASSES, MemoryReader, draw
+from .tiny import tiny_plan
+
+IMPORTED = (
+    albumentations,
+    dvc.repo,
+    dvclive,
+    lightning_fabric,
+    safetensors.torch,
+    scmrepo.git,
+    torch._dynamo,
+    torchmetrics,
+)
+"""What a training imports on its way, so that its forks have it."""
+STEPS = 90
+
+
+def train(folder: Path, plan, readers) -> None:
+    train_on(plan, CLASSES, *readers, folder / "out", folder / "live", folder / "checkpoints")
+
+
+def forked(work: Callable[[], None], log: Path) -> int:
+    """The process id of a fork that does the work, its words in a file."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+        work()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def wait(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def result(folder: Path) -> list[str]:
+    return [sha256_file(path) for path in sorted((folder / "out").iterdir())]
+
+
+def kill_while(child: int, moment: Callable[[], bool]) -> int:
+    """Kill a fork when the moment has come, unless it is done before. How it ended: -9 or 0."""
+    while not moment():
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.0002)
+    os.kill(child, signal.SIGKILL)
+    return wait(child)
+
+
+def newest(checkpoints: Path) -> int:
+    return max((int(path.stem) for path in checkpoints.glob("[0-9]*")), default=0)
+
+
+def main(folder: Path, kills: int, seed: int) -> None:
+    torch.set_num_threads(1)
+    plan = tiny_plan({"dropout": 0.1}, steps=STEPS, val_every=7, checkpoint_every=3)
+    readers = MemoryReader([draw(i, bar=i % 4 == 0) for i in range(8)]), MemoryReader([draw(100)])
+    moments = random.Random(seed)
+
+    def work(name: str) -> Callable[[], None]:
+        return lambda: train(folder / name, plan, readers)
+
+    began = time.monotonic()
+    if wait(forked(work("whole"), folder / "whole.log")):
+        sys.exit((folder / "whole.log").read_text())
+    seconds, whole = time.monotonic() - began, result(folder / "whole")
+    for number in range(kills):
+        name = f"killed{number}"
+        checkpoints = folder / name / "checkpoints"
+        after = time.monotonic() + seconds * moments.uniform(0.1, 0.95)
+        writing = number % 2 == 1
+
+        def moment(after=after, writing=writing, checkpoints=checkpoints) -> bool:
+            return time.monotonic() > after and (not writing or any(checkpoints.glob(".*")))
+
+        ended = kill_while(forked(work(name), folder / f"{name}.log"), moment)
+        half, since = len(list(checkpoints.glob(".*"))), newest(checkpoints)
+        if ended == -signal.SIGKILL and wait(forked(work(name), folder / f"{name}.log")):
+            sys.exit((folder / f"{name}.log").read_text())
+        same = result(folder / name) == whole
+        print(json.dumps({"ended": ended, "step": since, "half_written": half, "same": same}), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
