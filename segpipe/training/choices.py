@@ -73,6 +73,17 @@ def choose_recipe(
     )  # fmt: skip
 
 
+def with_frozen_encoder(wanted: TrainParams, of: Family, pretrained: bool, reasons: dict[str, str]) -> TrainParams:
+    """The settings with the share of frozen steps filled in: as set, or the family's own where there is something to keep."""
+    share = wanted.freeze_encoder
+    if share is None:
+        share = of.freeze_encoder if pretrained else 0.0
+    if share:
+        why = "as set" if wanted.freeze_encoder else f"{of.name} starts its decoder on features that are known to be good"
+        reasons["frozen encoder"] = f"{share:.0%} of the steps: {why}"
+    return wanted.model_copy(update={"freeze_encoder": share})
+
+
 def _optimizer_in_words(wanted: TrainParams) -> str:
     momentum = f" with {'Nesterov ' if wanted.nesterov else ''}momentum {wanted.momentum:g}"
     return wanted.optimizer + (momentum if wanted.optimizer == "sgd" and wanted.momentum else "")

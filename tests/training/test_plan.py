@@ -35,12 +35,13 @@ def params(train=None, **candidate):
 @pytest.fixture(scope="module")
 def planned():
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
-    wanted = params({"budget": "3 steps", "patch": 64, "batch": 2})
+    wanted = params({"budget": "3 steps", "patch": 64, "batch": 2, "freeze_encoder": 0.4})
     return plan_on("net", wanted, fingerprint_of(train), train, val)
 
 
 def test_a_plan_says_what_when_and_why(planned, tmp_path):
     assert planned.recipe.steps == 3 and planned.recipe.val_every == 1
+    assert planned.recipe.freeze_steps == 1 and planned.reasons["frozen encoder"] == "40% of the steps: as set"
     chosen = [t for t in planned.execution.timings if t.verdict == CHOSEN]
     assert [t.setting for t in chosen] == [planned.execution.setting]
     assert abs(chosen[0].loss_difference) <= execution.LOSS_TOLERANCE
