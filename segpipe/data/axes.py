@@ -30,6 +30,13 @@ class Axis:
         first = math.ceil(self.low / step - 1e-9)
         return [round(i * step, 10) for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
+    @property
+    def digits(self) -> int:
+        """Decimal places that tell the ticks apart, two at least."""
+        ticks = self.ticks
+        step = min((b - a for a, b in zip(ticks, ticks[1:], strict=False)), default=1.0)
+        return max(2, math.ceil(-math.log10(step) - 1e-9))
+
 
 @dataclass(frozen=True)
 class LogAxis:

@@ -1,8 +1,9 @@
-"""What the report's SVG charts are drawn from: curves of training, the cells of a heat map."""
+"""What the report's SVG charts are drawn from: curves of training, the cells of a heat map, reliability diagrams."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from segpipe.data.axes import Axis, axis
 from segpipe.errors import DataError
+from segpipe.evaluation.measured import Bin, CalibrationView
 from segpipe.files import read_bytes
 from segpipe.metrics import Counts
 
@@ -37,11 +39,14 @@ class CurveChart:
     y: Axis
 
 
-def curve_charts(root: Path, candidates: list[str], width: float, height: float, margin: float) -> list[CurveChart]:
-    """A chart for each metric that dvclive wrote to training/NAME/plots/metrics; scores on val come first, then losses."""
+def curve_charts(trainings: Mapping[str, Path], width: float, height: float, margin: float) -> list[CurveChart]:
+    """A chart for each metric that dvclive wrote to FOLDER/plots/metrics; scores on val come first, then losses.
+
+    trainings: the folder of each curve's training, by its name, in the order that fixes their colours.
+    """
     found: dict[str, list[Curve]] = {}
-    for place, name in enumerate(candidates):
-        folder = root / "training" / name / "plots" / "metrics"
+    for place, (name, training) in enumerate(trainings.items()):
+        folder = training / "plots" / "metrics"
         for path in sorted(folder.rglob("*.tsv")):
             points = _read_curve(path)
             if len(points) > 1:
@@ -96,3 +101,42 @@ def worst_confusions(counts: Counts, most: int) -> list[Cell]:
     """The largest shares off the diagonal: what is most often taken for something else."""
     off = [c for c in heat_cells(counts) if c.row != c.column]
     return sorted(off, key=lambda c: (-c.share, c.row, c.column))[:most]
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A bin of a reliability diagram, on pixels: where it stands, how many pixels it rests on (its radius), and in words."""
+
+    x: float
+    y: float
+    r: float
+    words: str
+
+
+@dataclass(frozen=True)
+class ReliabilityChart:
+    """Confidence against the share that is right; on the diagonal a model is as right as it is sure."""
+
+    axis: Axis
+    """Of both directions; y is drawn upside down."""
+    series: list[tuple[str, list[Dot]]]
+
+
+def reliability_chart(view: CalibrationView, edge: float = 260) -> ReliabilityChart:
+    """The diagram of a model as it ships and, where that was measured, before its temperature."""
+    lowest = min(min(b.confidence, b.right) for b in (*view.bins, *view.before))
+    scale = Axis(max(0.0, math.floor(10 * lowest) / 10 - 0.02), 1.0, 34, edge - 8)
+    series = [("shipped", _dots(view.bins, scale, edge))]
+    if view.before:
+        series.insert(0, ("before temperature", _dots(view.before, scale, edge)))
+    return ReliabilityChart(scale, series)
+
+
+def _dots(bins: Sequence[Bin], scale: Axis, edge: float) -> list[Dot]:
+    return [
+        Dot(
+            scale(b.confidence), round(edge - scale(b.right), 2), round(2.5 + 9 * math.sqrt(b.share), 2),
+            f"{b.confidence:.2f} sure, {b.right:.2f} right, {100 * b.share:.1f} % of the pixels",
+        )
+        for b in bins
+    ]  # fmt: skip

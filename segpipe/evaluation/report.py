@@ -2,42 +2,82 @@
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from segpipe.config import Params
-from segpipe.evaluation.charts import Axis, axis, curve_charts, heat_cells, worst_confusions
-from segpipe.evaluation.gallery import Gallery, Picture, has_background
-from segpipe.evaluation.gates import describe
+from segpipe.data.axes import axis
+from segpipe.evaluation.changes import Part, State, changes
+from segpipe.evaluation.charts import curve_charts, heat_cells, reliability_chart, worst_confusions
+from segpipe.evaluation.disagreement import Side, draw_apart, parting_legend
+from segpipe.evaluation.gallery import Gallery, has_background
+from segpipe.evaluation.gates import Champion, describe
+from segpipe.evaluation.measured import (
+    calibration_view,
+    costs,
+    further_scores,
+    plan_views,
+    read_section,
+    robustness_view,
+    section,
+)
 from segpipe.evaluation.scores import Scores, read_scores
-from segpipe.evaluation.selection import Bounds, Selection
-from segpipe.files import read_bytes, read_json, write_text
-from segpipe.metrics import MAIN_METRIC, RATIOS, per_class
+from segpipe.evaluation.selection import Selection
+from segpipe.evaluation.shots import Drawn, drawn, embed, layer_names
+from segpipe.evaluation.statistics import compare
+from segpipe.evaluation.tables import (
+    ForestRow,
+    class_rows,
+    forest,
+    hex_color,
+    known,
+    models,
+    scale,
+    slices_alone,
+    slices_beside,
+)
+from segpipe.files import write_text
+from segpipe.metrics import MAIN_METRIC, metric
 
 if TYPE_CHECKING:
     from segpipe.data.manifest import Fingerprint
 
 TEMPLATES = Path(__file__).parent / "templates"
-LAYERS = ("image", "truth", "prediction", "errors")
-
-MAX_IMAGE_BYTES = 6 << 20
-"""Base64 of the embedded pictures; with everything else the page stays under 8 MB."""
 
 MAX_MATRIX = 40
 """Classes of the largest confusion matrix that is drawn; of more, only the worst confusions are listed."""
 
+KINDS = {
+    "behind": "Furthest behind the {other}",
+    "ahead": "Furthest ahead of the {other}",
+    "worst": "Worst",
+    "typical": "Typical",
+    "best": "Best",
+}
+"""Headings of the gallery, in their order."""
 
-def write_report(root: Path, selection: Selection, params: Params, fingerprint: Fingerprint, out: Path) -> None:
+
+def write_report(
+    root: Path,
+    selection: Selection,
+    params: Params,
+    fingerprint: Fingerprint,
+    out: Path,
+    champion: Champion | None = None,
+    shards: Path | None = None,
+) -> None:
     """Write the page about a selection. Reads evaluation/, training/ and plans/ of the workspace, whatever of it is there.
 
-    The same inputs give the same bytes.
+    champion: what serves now, as it did on today's test images; shards: these images, from which the gallery is drawn on which
+    the two differ most (it needs models/WINNER too). The same inputs give the same bytes.
     """
+    write_text(out, render_page("report.html.j2", _context(root, selection, params, fingerprint, champion, shards)))
+
+
+def render_page(template: str, context: Mapping[str, Any]) -> str:
+    """A page from a template of this folder, with its style and script inside. Text is escaped; a name that is missing is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from segpipe.data.pages import TOKENS
@@ -49,180 +89,151 @@ def write_report(root: Path, selection: Selection, params: Params, fingerprint: 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"score": _score, "percent": _percent, "words": describe}
-    page = environment.get_template("report.html.j2").render(
-        **_context(root, selection, params, fingerprint),
+    environment.filters |= {"score": score, "signed": signed, "percent": percent, "words": describe}
+    return environment.get_template(template).render(
+        **context,
         css=TOKENS.read_text() + (TEMPLATES / "report.css").read_text(),
         js=(TEMPLATES / "report.js").read_text(),
     )  # fmt: skip
-    write_text(out, page)
 
 
-def _context(root: Path, selection: Selection, params: Params, fingerprint: Fingerprint) -> dict[str, Any]:
+def _context(
+    root: Path, selection: Selection, params: Params, fingerprint: Fingerprint, champion: Champion | None, shards: Path | None
+) -> dict[str, Any]:  # fmt: skip
     """Everything that the template shows."""
     names = [entry.candidate for entry in selection.ranking]
     shown = selection.winner or names[0]
     scores = {name: read_scores(root / "evaluation" / name / "per_image.parquet") for name in names}
-    folder = root / "evaluation" / shown / "gallery"
-    gallery = Gallery.read(folder)
-    embedded = embed(folder, gallery.pictures, MAX_IMAGE_BYTES)
-    counts = scores[shown].confusion
+    metrics = read_section(root / "evaluation" / shown / "metrics.json")
+    rows, counts, classes = models(selection), scores[shown].confusion, fingerprint.classes
+    beside = champion if champion and champion.scores and selection.winner else None
+    live = scores[shown].aligned(beside.scores) if beside and beside.scores else None
+    calibration, robustness = calibration_view(metrics), robustness_view(metrics)
     return {
         "selection": selection, "params": params, "fingerprint": fingerprint, "shown": shown, "main": MAIN_METRIC,
-        "models": _models(selection), "axis": axis, "scale": _scale(selection, params),
-        "class_rows": _class_rows(scores, shown, fingerprint), "colors": [_hex(c.color) for c in fingerprint.classes.classes],
+        "models": rows, "axis": axis, "scale": scale(rows, params), "lead": _lead(scores[shown], live, params),
+        "changed": changes_since(root, shown, scores[shown], beside), "lineage": _lineage(scores[shown], selection, beside),
+        "class_rows": class_rows(scores, shown, classes, params.evaluate),
+        "colors": [hex_color(c.color) for c in classes.classes],
         "cells": heat_cells(counts) if len(counts) <= MAX_MATRIX else [],
         "confusions": worst_confusions(counts, 5), "totals": counts.sum(1).tolist(),
-        "charts": curve_charts(root, names, 340, 190, 44),
-        "plans": {name: plan for name in names if (plan := _plan(root / "plans" / f"{name}.json"))},
-        "gallery": embedded, "left_out": len(gallery.pictures) - len(embedded), "legend": gallery.legend, "layers": LAYERS,
-        "drawn_classes": list(range(1 if has_background(fingerprint.classes) else 0, len(fingerprint.classes))),
+        "charts": curve_charts({name: root / "training" / name for name in names}, 340, 190, 44),
+        "calibration": calibration, "reliability": reliability_chart(calibration) if calibration else None,
+        "robustness": robustness, "drops": _drops(robustness),
+        "slices": slices_beside(scores[shown], live, params.evaluate) if live else slices_alone(section(metrics, "test", "slices")),
+        "further": further_scores(root, names), "names": names, "costs": costs(root, names), "plans": plan_views(root, names),
+        **_gallery(root, shown, scores[shown], beside, live, shards, params.evaluate.gallery),
+        "drawn_classes": list(range(1 if has_background(classes) else 0, len(classes))),
     }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Model:
-    """A row of the ranking: a candidate, or what serves now."""
-
-    name: str
-    kind: str
-    role: str
-    place: int
-    val: float | None
-    test: dict[str, float | None]
-    interval: Bounds | None
-
-
-def _models(selection: Selection) -> list[Model]:
-    roles = {selection.winner: "winner"}
-    best_classical = next((e.candidate for e in selection.ranking if e.kind == "classical"), None)
-    roles |= {best_classical: "baseline"} if best_classical else {}
-    rows = [
-        Model(e.candidate, f"{e.family}, {e.kind}", roles.get(e.candidate, ""), place, e.val, e.test, e.interval)
-        for place, e in enumerate(selection.ranking)
-    ]
-    champion = selection.champion
-    if champion:
-        rows.append(
-            Model(champion.version, "serving now", "champion", len(rows), None, champion.test, champion.interval)
-        )
-    return rows
-
-
-def _scale(selection: Selection, params: Params) -> Axis:
-    """The axis on which all intervals of the main metric are drawn."""
-    values = [v for m in _models(selection) for v in (m.test.get(MAIN_METRIC), *_ends(m.interval)) if v is not None]
-    floor = params.gates.floor
-    if floor and floor.metric == MAIN_METRIC:
-        values.append(floor.at_least)
-    return axis(values, 6, 294, least=0.0)
-
-
-def _ends(bounds: Bounds | None) -> tuple[float, ...]:
-    return (bounds.low, bounds.high) if bounds else ()
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """A class's scores with the candidate that is shown (boundary: boundary IoU), its IoU with the others, and its share of the
-    test pixels."""
-
-    name: str
-    color: str
-    iou: float | None
-    dice: float | None
-    precision: float | None
-    recall: float | None
-    boundary: float | None
-    others: list[tuple[str, float]]
-    share: float
-
-
-def _class_rows(scores: dict[str, Scores], shown: str, fingerprint: Fingerprint) -> list[ClassRow]:
-    total = {name: found.tally.sum(0) for name, found in scores.items()}
-    values = {ratio: per_class(ratio, total[shown]) for ratio in RATIOS}
-    others = {name: per_class("iou", tally) for name, tally in total.items() if name != shown}
-    pixels = total[shown][1]
-    bands = scores[shown].boundary_iou()
-    return [
-        ClassRow(
-            spec.name, _hex(spec.color), **{ratio: _known(values[ratio][i]) for ratio in RATIOS},
-            boundary=bands.get(f"boundary_iou.class.{spec.name}"),
-            others=[(n, float(v[i])) for n, v in others.items() if not np.isnan(v[i])],
-            share=float(pixels[i] / max(pixels.sum(), 1)),
-        )
-        for i, spec in enumerate(fingerprint.classes.classes)
-    ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """A picture of the gallery with its layers as data URIs."""
-
-    picture: Picture
-    layers: dict[str, str]
-
-
-def embed(folder: Path, pictures: Sequence[Picture], max_bytes: int) -> list[Embedded]:
-    """The pictures as WebP data URIs, taking worst, typical and best in turn for as long as `max_bytes` lasts."""
-    turns = {kind: [p for p in pictures if p.kind == kind] for kind in ("worst", "typical", "best")}
-    in_turn = [group[i] for i in range(max(map(len, turns.values()))) for group in turns.values() if i < len(group)]
-    kept: dict[str, Embedded] = {}
-    left = max_bytes
-    for picture in in_turn:
-        layers = {layer: _webp_uri(folder / getattr(picture, layer)) for layer in LAYERS}
-        left -= sum(map(len, layers.values()))
-        if left < 0:
-            break
-        kept[picture.key] = Embedded(picture, layers)
-    return [kept[p.key] for p in pictures if p.key in kept]
-
-
-def _webp_uri(path: Path) -> str:
-    import cv2
-
-    pixels = cv2.imdecode(np.frombuffer(read_bytes(path, 1 << 24), np.uint8), cv2.IMREAD_COLOR)
-    assert pixels is not None, f"{path} was written by the evaluation"
-    _, content = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, 82])
-    return "data:image/webp;base64," + base64.b64encode(content.tobytes()).decode()
-
-
-def _plan(path: Path) -> dict[str, Any] | None:
-    """What the report shows of a plan; a plan of another shape shows less."""
-    if not path.exists():
+def _lead(winner: Scores, live: Scores | None, params: Params) -> dict[str, Any] | None:
+    """The winner's lead over the champion on the same images; None where there is none to compare with."""
+    if live is None:
         return None
-    plan = read_json(path)
-    execution = plan.get("execution") or {}
-    timed = [t for t in execution.get("timings", []) if isinstance(t, dict) and isinstance(t.get("setting"), dict)]
-    slowest = max((t["ms_per_step"] for t in timed if t.get("ms_per_step")), default=1.0)
-    rows = [
-        {
-            "name": _setting(t["setting"]), "ms": t.get("ms_per_step"), "share": (t.get("ms_per_step") or 0) / slowest,
-            "difference": t.get("loss_difference"), "verdict": str(t.get("verdict", "")),
-            "chosen": t["setting"] == execution.get("setting"),
-        }
-        for t in timed
-    ]  # fmt: skip
-    return {"timings": rows, "reasons": plan.get("reasons") or {}, "machine": execution.get("machine") or {}}
+    chosen = metric(MAIN_METRIC, winner.classes)
+    found = compare(
+        chosen, winner.tally, live.tally, winner.groups, params.evaluate.resamples, params.evaluate.confidence
+    )
+    difference = found.difference
+    row = ForestRow(
+        "difference", None, difference.estimate, known(difference.low), known(difference.high), chosen.value(winner.tally),
+        chosen.value(live.tally), known(found.p_value),
+    )  # fmt: skip
+    return {"row": row, "detectable": known(found.detectable), "verdict": found.verdict}
 
 
-def _setting(setting: dict[str, Any]) -> str:
-    """{precision: bf16, channels_last: true, compile: false} -> "bf16, channels-last"."""
-    flags = [key.replace("_", "-") for key, value in setting.items() if value is True]
-    return ", ".join([str(v) for v in setting.values() if isinstance(v, str)] + flags)
+def changes_since(root: Path, winner: str, scores: Scores, champion: Champion | None) -> list[Part]:
+    """What changed since the champion was made; empty where there is no champion, or its commit isn't known here."""
+    from segpipe.errors import MissingError
+    from segpipe.revisions import open_revision, open_workspace
+
+    commit = read_section(root / "champion.json").get("commit")
+    if champion is None or champion.scores is None or not commit:
+        return []
+    try:
+        then = open_revision(root, commit)
+    except MissingError:  # a clone without its history: the page says less
+        return []
+    made = read_selection_winner(then.read("selection.json")) or winner
+    before = State.read(then.read, made, {"segpipe": champion.scores.lineage.get("segpipe", ""), "candidate": made})
+    code = {"segpipe": scores.lineage.get("segpipe", ""), "candidate": winner}
+    return changes(before, State.read(open_workspace(root).read, winner, code))
 
 
-def _score(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+def read_selection_winner(content: bytes | None) -> str | None:
+    """The winner that a selection.json names, of whatever version it is."""
+    import json
+
+    name = section(json.loads(content)).get("winner") if content else None
+    return name if isinstance(name, str) else None
 
 
-def _percent(value: float, digits: int = 1) -> str:
+def _lineage(scores: Scores, selection: Selection, champion: Champion | None) -> list[tuple[str, str, str]]:
+    """(fact, of the winner, of the champion)."""
+    ours = {"data": selection.data_hash} | scores.lineage
+    theirs = champion.scores.lineage if champion and champion.scores else {}
+    return [
+        (name.replace("_", " "), ours.get(name, ""), theirs.get(name, "")) for name in dict.fromkeys([*ours, *theirs])
+    ]
+
+
+def _drops(view: Any) -> Any:
+    """The drops as a forest: a group a corruption."""
+    if view is None:
+        return None
+    groups: dict[str, list[ForestRow]] = {}
+    for drop in view.drops:
+        groups.setdefault(drop.corruption, []).append(
+            ForestRow(drop.severity, None, -drop.drop, _minus(drop.high), _minus(drop.low), drop.score)
+        )
+    return forest(list(groups.items()), apart=True)
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _gallery(
+    root: Path, shown: str, ours: Scores, champion: Champion | None, live: Scores | None, shards: Path | None, each: int
+) -> dict[str, Any]:  # fmt: skip
+    folder = root / "evaluation" / shown / "gallery"
+    gallery = Gallery.read(folder)
+    pictures = drawn(folder, gallery)
+    if champion and champion.segmenter and live and shards and (root / "models" / shown).is_dir():
+        pictures = [*_apart(root, shown, ours, champion, live, shards, each), *pictures]
+    embedded = embed(pictures)
+    parted = champion is not None and any(shot.kind in ("behind", "ahead") for shot in embedded)
+    other = f"champion {champion.version}" if champion else "champion"
+    return {
+        "gallery": embedded, "left_out": len(pictures) - len(embedded), "layers": layer_names(embedded),
+        "legend": gallery.legend, "kinds": {kind: words.format(other=other) for kind, words in KINDS.items()},
+        "parting": parting_legend(shown, champion.version) if champion and parted else [],
+    }  # fmt: skip
+
+
+def _apart(
+    root: Path, shown: str, ours: Scores, champion: Champion, live: Scores, shards: Path, each: int
+) -> list[Drawn]:
+    from segpipe.data.shards import ShardReader
+    from segpipe.inference.trained import load_trained
+
+    assert champion.segmenter is not None
+    winner = Side(shown, ours, load_trained(root / "models" / shown))
+    return draw_apart(winner, Side(champion.version, live, champion.segmenter), ShardReader(shards, "test"), each)
+
+
+def score(value: float | None, digits: int = 3) -> str:
+    """0.1234 -> "0.123"; a dash where there is none."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """As `score`, with a plus where it is above 0."""
+    text = score(value, digits)
+    return f"+{text}" if value is not None and not math.isnan(value) and value > 0 else text
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """0.1234 -> "12.3 %"."""
     return f"{100 * value:.{digits}f} %"
-
-
-def _hex(color: tuple[int, int, int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*color)
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -43,7 +43,7 @@ def test_curves_are_read_thinned_and_ordered(tmp_path: Path) -> None:
     write_curve(tmp_path, "unet", "val/iou", [0.1, 0.5, math.nan, 0.6])
     write_curve(tmp_path, "deeplab", "val/iou", [0.2, 0.4])
     write_curve(tmp_path, "deeplab", "train/once", [3.0])
-    charts = curve_charts(tmp_path, ["unet", "deeplab", "kmeans"], 300, 150, 40)
+    charts = curve_charts({n: tmp_path / "training" / n for n in ("unet", "deeplab", "kmeans")}, 300, 150, 40)
     assert [c.name for c in charts] == ["val/iou", "train/loss"]
     assert [(c.candidate, c.place) for c in charts[0].curves] == [("unet", 0), ("deeplab", 1)]
     assert charts[0].curves[0].points == [(0, 0.1), (10, 0.5), (30, 0.6)]
@@ -56,9 +56,9 @@ def test_a_table_of_another_shape_is_named(tmp_path: Path) -> None:
     path = tmp_path / "training/unet/plots/metrics/loss.tsv"
     path.write_text("step\tloss\n1\tabc\n2\t3\n")
     with pytest.raises(DataError, match=r"loss\.tsv: is no table of dvclive"):
-        curve_charts(tmp_path, ["unet"], 300, 150, 40)
+        curve_charts({"unet": tmp_path / "training/unet"}, 300, 150, 40)
     path.write_text("")
-    assert curve_charts(tmp_path, ["unet"], 300, 150, 40) == []
+    assert curve_charts({"unet": tmp_path / "training/unet"}, 300, 150, 40) == []
 
 
 def test_shares_are_of_the_true_class() -> None:

@@ -17,8 +17,9 @@ from segpipe.data.shards import ShardReader, write_shards
 from segpipe.evaluation import report
 from segpipe.evaluation.evaluate import evaluate_candidate
 from segpipe.evaluation.gallery import Gallery
-from segpipe.evaluation.report import embed, write_report
+from segpipe.evaluation.report import write_report
 from segpipe.evaluation.selection import select
+from segpipe.evaluation.shots import drawn, embed
 from segpipe.samples import ClassTable, Sample
 from tests.evaluation.conftest import PARAMS, make_samples, make_segmenter
 from tests.evaluation.test_charts import write_curve
@@ -209,12 +210,13 @@ def test_many_classes_get_a_list_instead_of_a_matrix(
 
 def test_pictures_are_embedded_within_a_budget(workspace: Path) -> None:
     folder = workspace / "evaluation" / "unet" / "gallery"
-    pictures = Gallery.read(folder).pictures
-    assert [e.picture for e in embed(folder, pictures, 1 << 20)] == pictures
-    size = sum(map(len, embed(folder, pictures, 1 << 20)[0].layers.values()))
-    some = embed(folder, pictures, int(3.5 * size))
-    assert {e.picture.kind for e in some} == {"worst", "typical", "best"} and len(some) < len(pictures)
-    assert embed(folder, pictures, 10) == []
+    pictures = drawn(folder, Gallery.read(folder))
+    assert [e.key for e in embed(pictures, 1 << 20)] == [p.key for p in pictures]
+    size = sum(map(len, embed(pictures, 1 << 20)[0].layers.values()))
+    some = embed(pictures, int(3.5 * size))
+    assert {e.kind for e in some} == {"worst", "typical", "best"} and len(some) < len(pictures)
+    assert sum(len(uri) for e in some for uri in e.layers.values()) <= 3.5 * size
+    assert embed(pictures, 10) == []
     assert all(uri.startswith("data:image/webp;base64,UklGR") for e in some for uri in e.layers.values())
 
 
@@ -237,12 +239,12 @@ def test_in_a_browser(page_path: Path, browser: Any) -> None:
         assert tab.locator(".badge").is_visible()
         first = tab.locator(".shot").first
         shown = lambda first=first: [i.get_attribute("class") for i in first.locator("img").all() if i.is_visible()]  # noqa: E731
-        assert shown() == ["l-prediction"]
+        assert shown() == ["l2"]
         tab.keyboard.press("4")
-        assert shown() == ["l-errors"]
-        tab.locator("[data-all] input[value=truth]").focus()
+        assert shown() == ["l3"]
+        tab.locator("[data-all] input[value=l1]").focus()
         tab.keyboard.press("ArrowLeft")
-        assert shown() == ["l-image"]
+        assert shown() == ["l0"]
         first.locator(".open").focus()
         tab.keyboard.press("Enter")
         assert tab.locator("#viewer").is_visible()

@@ -40,27 +40,36 @@
   }
 
   // Gallery: one switch for all pictures; keys 1 to 4 do the same.
-  const shots = all(".shot"), layers = ["image", "truth", "prediction", "errors"];
-  const set = (layer) => { for (const input of all(`#gallery input[type=radio][value="${layer}"]`)) input.checked = true; };
-  for (const input of all("[data-all] input")) input.addEventListener("change", () => set(input.value));
+  const shots = all(".shot"), switches = all("[data-all] input");
+  const set = (layer) => { for (const input of all("#gallery input[type=radio]")) if (input.value === layer) input.checked = true; };
+  for (const input of switches) input.addEventListener("change", () => set(input.value));
 
   const viewer = document.getElementById("viewer");
   if (viewer) {
     const [under, over] = [viewer.querySelector(".under"), viewer.querySelector(".over")], wipe = viewer.querySelector(".wipe");
-    const [left, right] = all("select", viewer), slider = viewer.querySelector("input[type=range]");
+    const sides = all("select", viewer), slider = viewer.querySelector("input[type=range]");
     let current = 0;
+    const show = () => {
+      sides.forEach((side, i) => {
+        const picture = [under, over][i], source = shots[current].querySelector("img." + side.value);
+        picture.src = source.src; picture.alt = source.alt;
+      });
+    };
     const fill = () => {
-      const shot = shots[current];
-      under.src = shot.querySelector(".l-" + left.value).src; over.src = shot.querySelector(".l-" + right.value).src;
-      under.alt = left.value; over.alt = right.value;
+      const shot = shots[current], pictures = all("img", shot);
+      sides.forEach((side, i) => {
+        side.replaceChildren(...pictures.map((picture) => new Option(picture.dataset.layer, picture.className)));
+        side.value = shot.dataset[["left", "right"][i]];
+      });
       viewer.querySelector("header b").textContent = shot.dataset.key;
       viewer.querySelector("header span").textContent = shot.querySelector("figcaption span").textContent;
+      show();
     };
     const move = (value) => { slider.value = value; wipe.style.setProperty("--at", value + "%"); };
     const open = (index) => { current = (index + shots.length) % shots.length; fill(); if (!viewer.open) { move(50); viewer.showModal(); slider.focus(); } };
     shots.forEach((shot, index) => shot.querySelector(".open").addEventListener("click", () => open(index)));
     slider.addEventListener("input", () => move(slider.value));
-    for (const choice of [left, right]) choice.addEventListener("change", fill);
+    for (const side of sides) side.addEventListener("change", show);
     const drag = (e) => { const box = wipe.getBoundingClientRect(); move(Math.min(100, Math.max(0, (e.clientX - box.left) / box.width * 100))); };
     wipe.addEventListener("pointerdown", (e) => { e.preventDefault(); wipe.setPointerCapture(e.pointerId); drag(e); });
     wipe.addEventListener("pointermove", (e) => { if (e.buttons) drag(e); });
@@ -70,8 +79,16 @@
     viewer.addEventListener("keydown", (e) => { if (e.target.tagName !== "SELECT" && (e.key === "n" || e.key === "p")) open(current + (e.key === "n" ? 1 : -1)); });
   }
   document.addEventListener("keydown", (e) => {
-    const layer = layers[Number(e.key) - 1];
-    if (layer && !e.ctrlKey && !e.metaKey && !e.altKey && !(viewer && viewer.open) && e.target.tagName !== "SELECT") set(layer);
+    const wanted = switches[Number(e.key) - 1];
+    if (wanted && !e.ctrlKey && !e.metaKey && !e.altKey && !(viewer && viewer.open) && e.target.tagName !== "SELECT") set(wanted.value);
+  });
+
+  // Light or dark: as the system has it, until somebody says otherwise.
+  const scheme = document.getElementById("scheme");
+  scheme.hidden = false;
+  scheme.addEventListener("click", () => {
+    const root = document.documentElement, dark = root.dataset.scheme ? root.dataset.scheme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    root.dataset.scheme = dark ? "light" : "dark";
   });
 
   for (const button of all(".copy")) button.addEventListener("click", async () => {
