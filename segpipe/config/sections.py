@@ -132,6 +132,9 @@ class TrainParams(Section):
     """Exponent of 1/frequency in the class weights of the terms made of cross entropy: 0 gives equal weights."""
     rare_crops: float = Field(0.5, ge=0, le=1)
     """Share of the crops that are centred on a pixel of a class drawn at random, so that rare classes are seen."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many looks at the validation split without a better score than the best so far (a training has ten of them at
+    most); null: never before the budget is spent."""
     freeze_encoder: float | None = Field(None, ge=0, lt=1)
     """Share of the steps, from the first, in which the encoder stays as it came; null: as the family wants it (0 for most), and
     0 for an encoder of random weights."""

@@ -59,6 +59,8 @@ def choose_recipe(
     )
     reasons["optimizer"] = f"{_optimizer_in_words(wanted)}, weight decay {decay:g}; the rate goes by {wanted.schedule}"
     reasons["loss"] = str(wanted.loss)
+    if wanted.patience:
+        reasons["early stopping"] = f"after {wanted.patience} validations without a better score"
     reasons["class weights"] = (
         f"1 / frequency to the power of {wanted.class_balance:g}: {min(weights):.2f} to {max(weights):.2f}"
     )
@@ -69,7 +71,7 @@ def choose_recipe(
         steps=1, patch=patch, batch=batch, learning_rate=rate, optimizer=wanted.optimizer, momentum=wanted.momentum,
         nesterov=wanted.nesterov, weight_decay=decay, schedule=wanted.schedule, warmup_steps=0,
         clip_norm=CLIP_NORM, loss=wanted.loss, class_weights=weights, rare_crops=wanted.rare_crops,
-        ema=wanted.ema, augment=wanted.augment, free_orientation=free, val_every=1, checkpoint_every=1,
+        ema=wanted.ema, patience=wanted.patience, augment=wanted.augment, free_orientation=free, val_every=1, checkpoint_every=1,
     )  # fmt: skip
 
 
@@ -79,7 +81,9 @@ def with_frozen_encoder(wanted: TrainParams, of: Family, pretrained: bool, reaso
     if share is None:
         share = of.freeze_encoder if pretrained else 0.0
     if share:
-        why = "as set" if wanted.freeze_encoder else f"{of.name} starts its decoder on features that are known to be good"
+        why = (
+            "as set" if wanted.freeze_encoder else f"{of.name} starts its decoder on features that are known to be good"
+        )
         reasons["frozen encoder"] = f"{share:.0%} of the steps: {why}"
     return wanted.model_copy(update={"freeze_encoder": share})
 

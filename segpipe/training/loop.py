@@ -125,6 +125,8 @@ class _Run:
         assert plan.execution is not None
         for entry in state.train + state.val:  # what an earlier run of this training saw
             _log(live, entry)
+        if self._patience_is_over():  # when a Ctrl-C came
+            return
         fabric = self.stepper.fabric
         stream = batches(
             samples_of(train, plan),
@@ -146,12 +148,21 @@ class _Run:
                     _log(live, self._take_stock(), self._speed())
                 if state.step % recipe.val_every == 0 or last:
                     _log(live, self._validate())
+                    last = last or self._patience_is_over()
                 progress.advance(note=self._note())
                 if asked_to_stop.is_set() or (state.step % recipe.checkpoint_every == 0 and not last):
                     self._checkpoint()
                 if asked_to_stop.is_set():
                     say(f"{plan.candidate}: stopped after step {state.step}; the same command goes on from there")
                     raise KeyboardInterrupt
+                if last:
+                    break
+        if state.step < recipe.steps:
+            say(f"{plan.candidate}: no better since step {state.best_step}; stopped after {state.step} of {recipe.steps}")
+
+    def _patience_is_over(self) -> bool:
+        since = sum(entry["step"] > self.state.best_step for entry in self.state.val)
+        return self.recipe.patience is not None and since >= self.recipe.patience
 
     def _fetch_losses(self) -> None:
         """Bring the losses of the last steps over from the device: the only time the loop waits for it."""

@@ -97,6 +97,8 @@ class Recipe(_Part):
     augment: Strength
     free_orientation: bool
     """The images have no up and down: flips and quarter turns make more of them."""
+    patience: int | None = Field(None, ge=1)
+    """Validations without a better score after which training ends."""
     val_every: int = Field(ge=1)
     checkpoint_every: int = Field(ge=1)
 

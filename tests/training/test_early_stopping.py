@@ -1,0 +1,64 @@
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from segpipe.config import TrainParams
+from segpipe.training import loop
+from segpipe.training.loop import train_on
+from segpipe.training.scoring import Score
+from segpipe.training.stepper import Stepper
+
+from .conftest import CLASSES, make_plan
+
+
+@pytest.fixture
+def run(tmp_path, train_reader, val_reader, monkeypatch):
+    """A training whose validations give these scores; returns its history."""
+    scores = []
+    monkeypatch.setattr(loop, "score_split", lambda *_: Score(scores.pop(0), 0.5))
+
+    def run(given, **recipe):
+        scores[:] = given
+        plan = make_plan(val_every=1, patch=32, **recipe)
+        train_on(plan, CLASSES, train_reader, val_reader, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
+        return json.loads((tmp_path / "out" / "history.json").read_text())
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("patience", "last"), [(None, 6), (1, 2), (2, 5), (3, 6)], ids=lambda v: str(v)
+)  # a better one at step 3 starts the count anew
+def test_it_stops_after_so_many_validations_without_a_better_one(run, patience, last, capfd):
+    history = run([0.4, 0.3, 0.5, 0.5, 0.2, 0.4], patience=patience)
+    assert [entry["step"] for entry in history["val"]] == list(range(1, last + 1))
+    assert history["best_step"] == (1 if last < 3 else 3)
+    said = capfd.readouterr().err
+    assert ("no better since step" in said) == (last < 6)
+    assert last == 6 or f"stopped after {last} of 6" in said
+
+
+def test_ctrl_c_at_the_last_moment_does_not_start_it_again(run, monkeypatch, tmp_path):
+    step = Stepper.step
+
+    def interrupted(self, number, *rest):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+        return step(self, number, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run([0.4, 0.3, 0.2], patience=2)
+    assert list((tmp_path / "checkpoints").iterdir())
+    monkeypatch.setattr(Stepper, "step", None)
+    history = run([], patience=2)
+    assert [entry["iou_macro"] for entry in history["val"]] == [0.4, 0.3, 0.2] and history["best_step"] == 1
+
+
+def test_patience_is_off_by_default():
+    assert TrainParams().patience is None
