@@ -27,8 +27,9 @@ import numpy.typing as npt
 from segpipe.samples import IGNORE
 
 Strength = Literal["off", "light", "medium", "strong"]
-Augment = Callable[[np.ndarray, npt.NDArray[np.uint8], int], tuple[np.ndarray, npt.NDArray[np.uint8]]]
-"""``(image (H, W, C), labels (H, W), seed) -> (image, labels)``, both `patch` x `patch`; what no pixel covers is `IGNORE`."""
+Augment = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+"""``(image (H, W, C), labels (H, W) or (H, W, n), seed) -> (image, labels)``, both `patch` x `patch`; labels are uint8 or uint16,
+never mixed; what no pixel covers is `IGNORE`."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,7 @@ def build_augment(strength: Strength, channels: int, dtype: str, patch: int, fre
         steps += [A.GaussNoise(std_range=(0.01, 0.05), p=amounts.degrade)]
     compose = A.Compose(steps)
 
-    def augment(
-        image: np.ndarray, labels: npt.NDArray[np.uint8], seed: int
-    ) -> tuple[np.ndarray, npt.NDArray[np.uint8]]:
+    def augment(image: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         draws = np.random.default_rng(seed)
         # One state for all steps: `set_random_seed` would start each step at the same draw and tie them to each other.
         compose.set_random_state(draws, random.Random(seed))  # noqa: S311

@@ -48,6 +48,10 @@ class TorchEngine:
 
     def __call__(self, batch: Batch) -> Batch:
         """Logits of a normalised batch."""
+        return self.run(batch).float().cpu().numpy()  # type: ignore[no-any-return]
+
+    def run(self, batch: Batch) -> Any:
+        """What the module says of a normalised batch, on the device."""
         import torch
 
         was_training = self.module.training
@@ -59,8 +63,7 @@ class TorchEngine:
                     x = x.contiguous(memory_format=torch.channels_last_3d if x.ndim == 5 else torch.channels_last)
                 kind = torch.device(self.device).type
                 with torch.autocast(kind, torch.bfloat16) if self.autocast else contextlib.nullcontext():
-                    logits = self.module(x)
-                return logits.float().cpu().numpy()  # type: ignore[no-any-return]
+                    return self.module(x)
         finally:
             self.module.train(was_training)
 

@@ -15,6 +15,7 @@ from segpipe.config import config_error
 from segpipe.errors import MissingError
 from segpipe.files import read_json, write_text
 from segpipe.inference.engines import Engine, graph_engine
+from segpipe.inference.postprocess import Postprocess, separate
 from segpipe.inference.preprocess import Normalisation, fit_channels, pad_to_multiple
 from segpipe.inference.tiling import predict_tiled
 from segpipe.inference.volumes import into_grid, predict_windows, ratios, resample, resampled_shape
@@ -34,7 +35,8 @@ class SegmenterSpec(BaseModel):
     family: str
     options: dict[str, Any] = {}
     """The family's own settings (encoder and so on), enough to build the network again."""
-    task: Literal["semantic"] = "semantic"
+    task: Literal["semantic", "instance"] = "semantic"
+    """semantic: the network gives each pixel a class; instance: it finds objects."""
     classes: ClassTable
     normalisation: Normalisation
     stride: int = Field(32, ge=1)
@@ -50,6 +52,8 @@ class SegmenterSpec(BaseModel):
     """Of a model for volumes: the voxel size in mm, by axis (D, H, W), at which it works; None takes voxels as they come."""
     temperature: float = Field(1.0, gt=0)
     """What logits are divided by before they become probabilities, so that these are kept; class ids are the same at any."""
+    postprocess: Postprocess | None = None
+    """How objects are found in what the network says; None where none are asked for."""
     engine: str = "torch"
     """The engine that served best where the bundle was made; pinned, so that every copy answers with the same mask."""
     lineage: dict[str, str] = {}
@@ -83,20 +87,59 @@ class Segmenter:
     def from_bundle(cls, folder: Path, engine: str | None = None, threads: int = 0) -> Segmenter:
         """Load an exported bundle (segmenter.json + model.onnx) with the engine it pins, or with the one named.
 
-        Needs no torch. `threads` 0 lets the engine choose.
+        Needs torch only where the engine is torch (weights.safetensors stands for the graph then). `threads` 0 lets the engine
+        choose.
         """
         spec = SegmenterSpec.read(folder)
+        if (engine or spec.engine) == "torch":
+            from segpipe.inference.trained import load_trained
+
+            return load_trained(folder)
         return cls(spec, graph_engine(engine or spec.engine, folder / GRAPH_FILE, threads))
 
     def predict(
-        self, image: np.ndarray, probabilities: bool = False, spacing: tuple[float, ...] | None = None
+        self,
+        image: np.ndarray,
+        probabilities: bool = False,
+        spacing: tuple[float, ...] | None = None,
+        instances: bool = False,
     ) -> Prediction:
         """Segment one image: (H, W), or (H, W, C), in the dtype that the training images had; or one volume, with D before.
 
-        spacing: the size of a voxel in mm, by axis; None takes it for that of the training volumes.
+        spacing: the size of a voxel in mm, by axis; None takes it for that of the training volumes. instances: also the objects,
+        where the model yields any (`yields_instances`); this takes the memory of probabilities besides.
         """
+        if self.spec.task == "instance":
+            return self._predict_objects(image, probabilities)
+        how = self.spec.postprocess if instances else None
         if self.spec.dims == 3:
-            return self._predict_volume(image, probabilities, spacing)
+            found = self._predict_volume(image, probabilities or how is not None, spacing)
+        else:
+            found = self._predict_image(image, probabilities or how is not None)
+        if how is None or found.probabilities is None:
+            return found
+        objects = separate(found.class_ids, found.probabilities, how)
+        return Prediction(found.class_ids, found.probabilities if probabilities else None, objects)
+
+    @property
+    def yields_instances(self) -> bool:
+        """Whether `predict` can tell objects apart."""
+        return self.spec.task == "instance" or self.spec.postprocess is not None
+
+    def _predict_objects(self, image: np.ndarray, wanted: bool) -> Prediction:
+        from segpipe.inference.detector import DETECTIONS, DetectorEngine, detect, paint, probabilities
+
+        spec, how = self.spec, self.spec.postprocess or DETECTIONS
+        chw = spec.normalisation.apply(fit_channels(image, spec.normalisation.channels))
+        shape = (chw.shape[1], chw.shape[2])
+        assert isinstance(self.engine, DetectorEngine), "a detector runs on torch"
+        found = detect(self.engine, pad_to_multiple(chw, spec.stride), spec.tile, spec.overlap)
+        objects = paint(found, shape, how)
+        sure = probabilities(found, shape, len(spec.classes), how.min_score) if wanted else None
+        told = self._told(objects.class_map(), sure)
+        return Prediction(told.class_ids, told.probabilities, objects)
+
+    def _predict_image(self, image: np.ndarray, probabilities: bool) -> Prediction:
         spec = self.spec
         chw = spec.normalisation.apply(fit_channels(image, spec.normalisation.channels))
         height, width = chw.shape[1:]

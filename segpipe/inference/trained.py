@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from segpipe.errors import ConfigError, MissingError
+from segpipe.inference.detector import DetectorEngine
 from segpipe.inference.engines import Engine, TorchEngine
 from segpipe.inference.segmenter import Segmenter, SegmenterSpec
 from segpipe.models.registry import build_network, family
+
+if TYPE_CHECKING:
+    import torch
 
 WEIGHTS_FILE = "weights.safetensors"
 
@@ -41,4 +46,9 @@ def _engine(spec: SegmenterSpec, weights: Path, device: str) -> Engine:
             f"the weights do not fit segmenter.json: {next(iter(str(error).splitlines()))}", where=weights,
             fix=f"train it anew: segpipe train {spec.candidate}",
         ) from error  # fmt: skip
-    return TorchEngine(network.to(device).eval(), device)
+    return torch_engine(spec.task, network.to(device).eval(), device)
+
+
+def torch_engine(task: str, network: torch.nn.Module, *how: Any) -> TorchEngine:
+    """A network of a task on torch; `how` as `TorchEngine` takes it."""
+    return (DetectorEngine if task == "instance" else TorchEngine)(network, *how)

@@ -119,7 +119,7 @@ def _plan_network(
     encoder, source = getattr(config, "encoder", None), getattr(config, "encoder_weights", "none")
     network = build_network(common["family"], config, fingerprint.channels, common["classes"], common["seed"])
     pretrained = preprocessing(encoder, source) if encoder else None
-    reasons: dict[str, str] = {"encoder": describe_encoder(encoder, source)} if encoder else {}
+    reasons |= {"encoder": describe_encoder(encoder, source)} if encoder else {}
     wanted = with_frozen_encoder(wanted, family(common["family"]), pretrained is not None, reasons)
     draft = Plan(
         **common,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segpipe.inference.engines import TorchEngine
 from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.inference.trained import torch_engine
 from segpipe.metrics import Counts, confusion, macro, micro, tallies
 from segpipe.samples import ClassTable
 from segpipe.training.batches import Reader
@@ -47,7 +47,7 @@ def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
 
     grid = plan.volume
     return SegmenterSpec(
-        candidate=plan.candidate, family=plan.family,
+        candidate=plan.candidate, family=plan.family, task="instance" if plan.of.kind == "detector" else "semantic",
         options={key: value for key, value in plan.options.items() if key != "encoder_weights"},
         classes=classes, normalisation=plan.normalisation, stride=plan.of.stride,
         dims=3 if grid else 2, patch3d=grid.patch if grid else None, spacing=grid.spacing if grid else None,
@@ -58,5 +58,6 @@ def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
 def validator(plan: Plan, stepper: Stepper, classes: ClassTable) -> Segmenter:
     """The running average of weights as a `Segmenter`, computed as fast as the training is."""
     setting = stepper.setting
-    engine = TorchEngine(stepper.average, stepper.fabric.device, setting.precision == "bf16", setting.channels_last)
-    return Segmenter(segmenter_spec(plan, classes), engine)
+    spec = segmenter_spec(plan, classes)
+    how = (stepper.fabric.device, setting.precision == "bf16", setting.channels_last)
+    return Segmenter(spec, torch_engine(spec.task, stepper.average, *how))
