@@ -118,10 +118,24 @@ def test_an_interruption_ends_with_130(capsys, monkeypatch):
 
 
 def test_a_fault_of_segpipe_shows_where(tmp_path):
-    code = "import segpipe.cli.main as m\ndef fail(): raise RuntimeError('a bug')\nm.app = fail\nm.main()"
+    code = "import segpipe.cli.main as m\ndef fail(): raise RuntimeError('a bug')\nm.app = fail\nm.program()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "RuntimeError: a bug" in done.stderr
+
+
+@pytest.mark.parametrize(("end", "code"), [("pass", 0), ("raise SystemExit(7)", 7), ("raise SystemExit('no')", 1)])
+def test_a_program_ends_at_once_and_says_all(end, code):
+    """What is still in a buffer is written, what was registered for the end is done, and the exit code is kept."""
+    lines = [
+        "import atexit, segpipe.cli.main as m",
+        "def app():",
+        " atexit.register(print, 'done')",
+        " print('x' * 100_000)",
+    ]
+    program = "\n".join([*lines, f" {end}", "m.app = app", "m.program()"])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "x" * 100_000 + "\ndone\n")
 
 
 def test_the_outcome_is_left_for_the_run_that_asked(capsys, monkeypatch, tmp_path):
