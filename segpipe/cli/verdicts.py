@@ -32,6 +32,8 @@ def explained(selection: Selection, parts: bool) -> list[str]:
 
 def _more(gate: GateVerdict) -> list[str]:
     lines = [f"  why: {gate.reason}"]
+    if gate.detectable is not None and not gate.parts:
+        lines.append(f"  these images would show a true difference of {gate.detectable:.3f} four times in five")
     for part in gate.parts:
         if part.low is None and part.high is None:
             value = "no score" if part.estimate is None else f"{part.estimate:g}"
@@ -39,7 +41,8 @@ def _more(gate: GateVerdict) -> list[str]:
             low, high = ("?" if v is None else f"{v:.3f}" for v in (part.low, part.high))
             value = f"{part.estimate:.3f} ({low} to {high})"
         luck = "" if part.p_value is None else f", p = {part.p_value:.2g}"
-        lines.append(f"  {part.verdict:<11} {part.name}: {value} on {part.images} images{luck}")
+        least = "" if part.detectable is None else f", {part.detectable:.3f} detectable"
+        lines.append(f"  {part.verdict:<11} {part.name}: {value} on {part.images} images{luck}{least}")
     return lines
 
 

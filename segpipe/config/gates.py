@@ -89,6 +89,22 @@ class CalibrationGate(Gate):
     """Why this gate stands, for those who meet it."""
 
 
+Corruption = Literal["noise", "blur", "jpeg", "brightness", "contrast", "scale"]
+
+
+class RobustnessGate(Gate):
+    """Spoilt images must not cost much: the upper bound of the drop of IoU (macro, dataset) stays below a value."""
+
+    at_most: float = Field(0.1, gt=0, le=1)
+    """What the upper bound of the drop may reach, for each corruption."""
+    corruptions: tuple[Corruption, ...] = ()
+    """Which to judge: noise, blur, jpeg, brightness, contrast, scale; empty: all that suit the images."""
+    severity: Literal["light", "medium", "strong"] = "medium"
+    """How strong; `evaluate.robustness: quick` measures medium alone."""
+    reason: str = "tomorrow's images are worse than those that were labelled"
+    """Why this gate stands, for those who meet it."""
+
+
 class SizeGate(Gate):
     """The weights must not be larger than this."""
 
@@ -133,7 +149,17 @@ class Waiver(Section):
     """A gate that may be missed for a while: it turns a block into a waived one, and is told wherever the verdict is."""
 
     gate: Literal[
-        "floor", "class_floor", "baseline", "champion", "slice", "calibration", "size", "latency", "data", "test_size"
+        "floor",
+        "class_floor",
+        "baseline",
+        "champion",
+        "slice",
+        "calibration",
+        "robustness",
+        "size",
+        "latency",
+        "data",
+        "test_size",
     ]
     """The gate."""
     name: str = Field(min_length=1)
@@ -153,6 +179,7 @@ class GateParams(Section):
     champion: ChampionGate | None = ChampionGate()
     slice: SliceGate | None = None
     calibration: CalibrationGate | None = None
+    robustness: RobustnessGate | None = None
     size: SizeGate | None = None
     latency: LatencyGate | None = None
     data: DataGate | None = None

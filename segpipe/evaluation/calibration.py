@@ -92,9 +92,11 @@ class Confidences:
         if self.seen is None or not self.seen.shipped.count.any():
             return {}
         thinned = {
-            name: {"ece": round(float(of.expected_error()[0]), 6), "mce": round(float(of.largest_error()[0]), 6)}
+            name: {
+                "ece": round(float(of.expected_error()[0]), 6), "mce": round(float(of.largest_error()[0]), 6), "curve": _curve(of),
+            }
             for name, of in (("before", self.seen.before), ("shipped", self.seen.shipped))
-        }
+        }  # fmt: skip
         errors = self.seen.by_class.expected_error().round(6).tolist()
         return {"thinned": thinned, "class": dict(zip(classes, errors, strict=True))}
 
@@ -133,27 +135,30 @@ def calibration_table(scores: Scores, params: EvaluateParams) -> dict[str, objec
     if found is None or total is None or np.isnan(found.estimate):
         return {}
     sure = {side: round(v, 6) for side, v in (("low", found.low), ("high", found.high)) if not np.isnan(v)}
+    return {
+        "ece": round(found.estimate, 6), "interval": sure, "mce": round(float(total.largest_error()[0]), 6), "curve": _curve(total),
+    }  # fmt: skip
+
+
+def _curve(total: Reliability) -> dict[str, dict[str, float]]:
     mean, share = (rows[0] for rows in total.curve())
-    curve = {
+    return {
         f"{place:02d}": {"pixels": int(total.count[0, place]), "confidence": round(float(mean[place]), 6),
                          "right": round(float(share[place]), 6)}
         for place in np.flatnonzero(total.count[0])
-    }  # fmt: skip
-    return {
-        "ece": round(found.estimate, 6), "interval": sure, "mce": round(float(total.largest_error()[0]), 6), "curve": curve,
     }  # fmt: skip
 
 
 def temperature_on(segmenter: Segmenter, reader: ShardReader) -> float | None:
     """The temperature that makes the labels of a validation split likeliest, from `_FIT_IMAGES` of its images, spread evenly
-    over it; None where no pixel of them is labelled. Never to be asked of the test split."""
+    over it, to six digits; None where no pixel of them is labelled. Never to be asked of the test split."""
     n_classes = len(segmenter.spec.classes)
     pixels = PixelSample(n_classes)
     places = np.unique(np.linspace(0, len(reader) - 1, min(len(reader), _FIT_IMAGES)).astype(int)).tolist()
     for sample in track((reader[i] for i in places), "temperature", len(places)):
         if sample.labels is None or not affords_probabilities(sample, n_classes):
             continue
-        said = segmenter.predict(sample.image, probabilities=True).probabilities
+        said = segmenter.predict(sample.image, probabilities=True, spacing=sample.spacing).probabilities
         assert said is not None, "they were asked for"
         pixels.add(sample.labels, said)
-    return fit_temperature(pixels.truth, logits_of(pixels.scores)) if pixels.truth.size else None
+    return round(fit_temperature(pixels.truth, logits_of(pixels.scores)), 6) if pixels.truth.size else None

@@ -9,6 +9,7 @@ from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.slices import SliceComparison, compare_slices
 from segpipe.evaluation.statistics import compare
 from segpipe.evaluation.verdicts import (
+    WORST_FIRST,
     Case,
     GateVerdict,
     Part,
@@ -113,8 +114,7 @@ def by_slice(gate: SliceGate, case: Case) -> GateVerdict:
         said = f"no part of the test images with at least {gate.least_images} images has something in common that others lack"
         return without("slice", "cannot tell", said, gate)
     verdicts = [_of_slice(row, gate.margin, case.params.confidence) for row in compared]
-    severity = {"fail": 0, "cannot tell": 1, "pass": 2}
-    order = sorted(range(len(compared)), key=lambda i: (severity[verdicts[i]], _shortfall(compared[i], verdicts[i])))
+    order = sorted(range(len(compared)), key=lambda i: (WORST_FIRST[verdicts[i]], _shortfall(compared[i], verdicts[i])))
     rows = [(compared[i], verdicts[i]) for i in order]
     first, verdict = rows[0]
     parts = [_part(row, said, gate.margin) for row, said in rows]
@@ -142,7 +142,7 @@ def _part(row: SliceComparison, verdict: Verdict, margin: float) -> Part:
     found = row.found.difference
     return Part(
         name=row.slice.name, verdict=verdict, images=row.images, estimate=known(found.estimate), low=known(found.low),
-        high=known(found.high), threshold=-margin, p_value=known(row.p_value),
+        high=known(found.high), threshold=-margin, p_value=known(row.p_value), detectable=known(row.found.detectable),
     )  # fmt: skip
 
 

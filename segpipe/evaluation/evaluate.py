@@ -178,7 +178,8 @@ def _write_gallery(segmenter: Segmenter, reader: ShardReader, found: Scores, fol
         sample = reader[index]
         assert sample.labels is not None, "score_images has refused it"
         places[kind] += 1
-        drawn = draw(sample.image, sample.labels, segmenter.predict(sample.image).class_ids, classes)
+        said = segmenter.predict(sample.image, spacing=sample.spacing).class_ids
+        drawn = draw(sample.image, sample.labels, said, classes)
         files = save(folder, f"{kind}-{places[kind]:02d}", drawn)
         tally = found.tally[index]
         height, width = drawn["image"].shape[:2]

@@ -15,7 +15,7 @@ from typing import Any
 
 from segpipe.config import Gate, GateParams, Waiver
 from segpipe.evaluation.duels import baseline, by_slice, champion
-from segpipe.evaluation.requirements import calibration, class_floor, data, floor, size, test_size
+from segpipe.evaluation.requirements import calibration, class_floor, data, floor, robustness, size, test_size
 from segpipe.evaluation.verdicts import Case, Champion, GateVerdict, WaiverNote, describe
 
 __all__ = ["JUDGES", "Case", "Champion", "GateVerdict", "describe", "judge", "settle"]
@@ -27,6 +27,7 @@ JUDGES: dict[str, Callable[[Any, Case], GateVerdict]] = {
     "champion": champion,
     "slice": by_slice,
     "calibration": calibration,
+    "robustness": robustness,
     "size": size,
     "data": data,
     "test_size": test_size,

@@ -1,16 +1,18 @@
-"""Gates that the winner meets alone: floors, calibration, size, its data and how many test images there are."""
+"""Gates that the winner meets alone: floors, calibration, robustness, size, its data and how many test images there are."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from segpipe.config import CalibrationGate, ClassFloorGate, DataGate, FloorGate, ImagesGate, SizeGate
+from segpipe.config import CalibrationGate, ClassFloorGate, DataGate, FloorGate, ImagesGate, RobustnessGate, SizeGate
 from segpipe.errors import ConfigError
 from segpipe.evaluation.calibration import calibration_interval
-from segpipe.evaluation.statistics import interval
+from segpipe.evaluation.statistics import Interval, interval
 from segpipe.evaluation.verdicts import (
+    WORST_FIRST,
     Case,
     GateVerdict,
     Part,
@@ -25,7 +27,7 @@ from segpipe.evaluation.verdicts import (
     sure,
     without,
 )
-from segpipe.metrics import metric
+from segpipe.metrics import MAIN_METRIC, metric
 
 DRIFT_SHOWN = 0.001
 """The p value, over all quantities (Bonferroni), below which a quantity has moved, and not by luck."""
@@ -81,8 +83,7 @@ def class_floor(gate: ClassFloorGate, case: Case) -> GateVerdict:
     if not rows:
         return without("class_floor", "pass", "no class has a floor", gate, metric=f"{gate.ratio}.class")
     # The deciding class: of the worst verdict, the one that is furthest below its floor (one without a bound first of all).
-    severity = {"fail": 0, "cannot tell": 1, "pass": 2}
-    rows.sort(key=lambda row: (severity[row[0].verdict], _margin(row[0])))
+    rows.sort(key=lambda row: (WORST_FIRST[row[0].verdict], _margin(row[0])))
     part, found = rows[0]
     name = f"{gate.ratio}.class.{part.name}"
     worst = lowest(winner, winner.of_images(name))
@@ -143,6 +144,57 @@ def calibration(gate: CalibrationGate, case: Case) -> GateVerdict:
     return made(
         "calibration", verdict, said, gate, found, gate.at_most, lowest(winner, -own), metric="calibration.ece", side="most"
     )  # fmt: skip
+
+
+def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:
+    """For each corruption, the upper bound of the drop stays below `at_most`. All must hold at once, so that no correction for
+    their number is due."""
+    told: dict[str, Any] = {"metric": "robustness.drop", "side": "most"}
+    measured = case.robustness or {}
+    by = {name: rows[gate.severity] for name, rows in measured.get("by", {}).items() if gate.severity in rows}
+    missing = [name for name in gate.corruptions if name not in by]
+    name = case.winner.candidate
+    if missing or not by:
+        what = _listed(missing) if missing and by else "spoilt images"
+        said = (
+            f"{name} was not scored on {gate.severity} {what}; `evaluate.robustness: "
+            f"{'quick' if gate.severity == 'medium' else 'full'}` does that where images allow it"
+        )
+        return without("robustness", "cannot tell", said, gate, **told)
+    rows = []
+    for corruption in gate.corruptions or by:
+        row = by[corruption]
+        found = Interval(
+            row["drop"], row.get("low", np.nan), row.get("high", np.nan), case.params.confidence, measured["units"]
+        )
+        part = Part(
+            name=corruption, verdict=place_below(found, gate.at_most), images=measured["images"], estimate=row["drop"],
+            low=known(found.low), high=known(found.high), threshold=gate.at_most,
+        )  # fmt: skip
+        rows.append((part, found))
+    rows.sort(key=lambda row: (WORST_FIRST[row[0].verdict], -_reached(row[1])))
+    part, found = rows[0]
+    value, most = numbers(found.estimate, gate.at_most)
+    lost = f"{gate.severity} {part.name} costs {name} {value} of its test {describe(MAIN_METRIC)}"
+    lost += f" of {measured['score']:.3f} on {measured['images']} images"
+    if part.verdict == "fail":
+        others = [row[0].name for row in rows[1:] if row[0].verdict == "fail"]
+        said = f"{lost}, more than {most}" + (f"; so does {_listed(others)}" if others else "")
+    elif part.verdict == "pass":
+        said = f"no corruption costs too much; {lost}, the most of all: at most {found.high:.3f} with {sure(found)} confidence, "
+        said += f"and {most} is allowed"
+    elif np.isnan(found.high):
+        said = f"{lost}, and {most} is allowed, but a single image can't say how sure that is"
+    else:
+        said = f"{lost}, and {most} is allowed, but it may be as much as {found.high:.3f} ({basis(found)})"
+    return made(
+        "robustness", part.verdict, said, gate, found, gate.at_most, [], parts=[row[0] for row in rows], **told
+    )  # fmt: skip
+
+
+def _reached(found: Interval) -> float:
+    """How bad it may be."""
+    return found.estimate if np.isnan(found.high) else found.high
 
 
 def size(gate: SizeGate, case: Case) -> GateVerdict:
@@ -208,6 +260,6 @@ def test_size(gate: ImagesGate, case: Case) -> GateVerdict:
     return without("test_size", "fail" if few else "pass", said, gate, **told)
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more

@@ -13,6 +13,7 @@ from segpipe.config import EvaluateParams
 from segpipe.evaluation.corruptions import CORRUPTIONS, SEVERITIES, onto_grid
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Interval, bootstrap, resampling_units, statistic
+from segpipe.inference.preprocess import fit_channels
 from segpipe.metrics import MAIN_METRIC, Counts, Values, confusion, metric, tallies
 from segpipe.progress import say, track
 from segpipe.samples import Sample
@@ -76,19 +77,18 @@ def _unsuited(sample: Sample, names: set[str]) -> list[str]:
 
 def _spoilt_tally(segmenter: Segmenter, sample: Sample, name: str, severity: str, seed: tuple[int, ...]) -> Counts:
     """(3, n_classes) of the model's answer to the spoilt image, brought back to the pixels of the labels."""
-    from segpipe.inference.preprocess import fit_channels
-
     assert sample.labels is not None, "score_images has refused it"
-    normalisation = segmenter.spec.normalisation
-    image = (
-        sample.image
-        if sample.image.shape[-1] == normalisation.channels
-        else fit_channels(sample.image, normalisation.channels)
+    spec, how = segmenter.spec, CORRUPTIONS[name]
+    image = fit_channels(sample.image, spec.normalisation.channels, spec.dims)
+    spoilt = how.apply(image, spec.normalisation, severity, seed)
+    spacing = sample.spacing and tuple(
+        step * before / after
+        for step, before, after in zip(sample.spacing, image.shape[:-1], spoilt.shape[:-1], strict=True)
     )
-    said = segmenter.predict(CORRUPTIONS[name].apply(image, normalisation, severity, seed)).class_ids
-    if CORRUPTIONS[name].scales:
+    said = segmenter.predict(spoilt, spacing=spacing).class_ids
+    if how.scales:
         said = onto_grid(said, sample.labels.shape)
-    return tallies(confusion(sample.labels, said, len(segmenter.spec.classes)))
+    return tallies(confusion(sample.labels, said, len(spec.classes)))
 
 
 def paired_drop(own: Scores, spoilt: Counts, params: EvaluateParams) -> Interval:

@@ -77,7 +77,8 @@ def score_images(
                     where=sample.key,
                     fix="label it, or take it out of the split",
                 )
-            found = segmenter.predict(sample.image, probabilities=affords_probabilities(sample, n_classes))
+            afforded = affords_probabilities(sample, n_classes)
+            found = segmenter.predict(sample.image, probabilities=afforded, spacing=sample.spacing)
             waiting.append(pool.submit(count, sample, found))
             small = n_classes * sample.labels.size <= _AHEAD_VALUES
             while len(waiting) > (workers if small else 0):

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from segpipe.config import EvaluateParams, Params, config_error
 from segpipe.errors import DataError
-from segpipe.evaluation.evaluate import score_images
 from segpipe.evaluation.gates import Case, Champion, GateVerdict, judge
 from segpipe.evaluation.scores import Scores, main_scores, read_scores
+from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.statistics import interval
 from segpipe.files import read_json
 from segpipe.metrics import MAIN_METRIC, metric
@@ -80,6 +80,8 @@ class Selection(BaseModel):
     classes: list[str]
     test_images: int
     data_hash: str
+    temperature: float = 1.0
+    """What the winner's logits are divided by, fitted on the validation split: it was evaluated so, and ships so."""
 
     @classmethod
     def read(cls, path: Path) -> Selection:
@@ -129,7 +131,9 @@ def choose(root: Path, params: Params, fingerprint: Fingerprint, shards: Path, t
     champion = _champion(root, winner, fingerprint, shards) if winner else None
     verdicts = []
     if winner:
-        case = Case(params.evaluate, winner, baseline, champion, _megabytes(root, winner.candidate), _findings(root))
+        robustness = _measured(root, winner.candidate, "test.robustness")
+        weight = _measured(root, winner.candidate, "model.megabytes")
+        case = Case(params.evaluate, winner, baseline, champion, weight, _findings(root), robustness)
         verdicts = judge(params.gates, case, today)
     promotable = winner is not None and not any(v.blocks for v in verdicts)
     made = Selection(
@@ -137,6 +141,7 @@ def choose(root: Path, params: Params, fingerprint: Fingerprint, shards: Path, t
         ranking=ranking, gates=verdicts, champion=_champion_score(champion, params.evaluate),
         classes=next(iter(scores.values())).classes, test_images=len(next(iter(scores.values())).keys),
         data_hash=fingerprint.data_hash,
+        temperature=(_measured(root, winner.candidate, "val.calibration.temperature") or 1.0) if winner else 1.0,
     )  # fmt: skip
     return Outcome(made, champion)
 
@@ -149,10 +154,12 @@ def bounds(scores: Scores, params: EvaluateParams) -> Bounds | None:
     return None if np.isnan(found.low) else Bounds(low=found.low, high=found.high, confidence=found.confidence)
 
 
-def _megabytes(root: Path, name: str) -> float | None:
-    """Of the weights, as the evaluation found them; None in an evaluation of an earlier version."""
-    found = read_json(root / "evaluation" / name / "metrics.json").get("model", {}).get("megabytes")
-    return None if found is None else float(found)
+def _measured(root: Path, name: str, key: str) -> Any:
+    """What an evaluation's metrics.json holds at a dotted key; None where it holds nothing there."""
+    part: Any = read_json(root / "evaluation" / name / "metrics.json")
+    for word in key.split("."):
+        part = part.get(word) if isinstance(part, dict) else None
+    return part
 
 
 def _findings(root: Path) -> dict[str, Any] | None:
@@ -161,11 +168,8 @@ def _findings(root: Path) -> dict[str, Any] | None:
 
 
 def _val_score(root: Path, name: str) -> float | None:
-    metrics: dict[str, Any] = read_json(root / "evaluation" / name / "metrics.json")
-    part: Any = metrics.get("val", {})
-    for key in MAIN_METRIC.split("."):
-        part = part.get(key, {})
-    return part if isinstance(part, float | int) else None
+    value = _measured(root, name, f"val.{MAIN_METRIC}")
+    return value if isinstance(value, float | int) else None
 
 
 def _rank(entries: list[Ranked]) -> list[Ranked]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Verdict = Literal["pass", "fail", "cannot tell"]
 
+WORST_FIRST: dict[Verdict, int] = {"fail": 0, "cannot tell": 1, "pass": 2}
+"""Of parts, the worst verdict decides: the lowest of these."""
+
 _NAMED = 3
 """Images that a verdict names."""
 
@@ -40,6 +43,8 @@ class Part(BaseModel):
     threshold: float
     p_value: float | None = None
     """Of a difference as large as this between models that are alike, corrected for the number of slices (Holm)."""
+    detectable: float | None = None
+    """The smallest true difference that these images would show four times in five."""
 
 
 class WaiverNote(BaseModel):
@@ -113,7 +118,8 @@ class Champion:
 class Case:
     """What gates judge by: the winner, what it is held against, and what is known beside scores.
 
-    megabytes: of the winner's weights (10^6 bytes). findings: reports/validation/findings.json. Both None where unknown.
+    megabytes: of the winner's weights (10^6 bytes). findings: reports/validation/findings.json. robustness: what
+    `segpipe.evaluation.robustness` measured of the winner. Each None where unknown.
     """
 
     params: EvaluateParams
@@ -122,6 +128,7 @@ class Case:
     champion: Champion | None = None
     megabytes: float | None = None
     findings: dict[str, Any] | None = None
+    robustness: dict[str, Any] | None = None
 
 
 def place(found: Interval, threshold: float, strict: bool = False) -> Verdict:

@@ -61,7 +61,8 @@ def card_page(card: Card, spec: SegmenterSpec, pairs: Sequence[Golden]) -> str:
         "## How it runs", "",
         f"`segmenter.json` pins the engine `{card.engine}`, which gives the trained network's class on {card.agreement:.4%} of "
         f"the pixels of {len(pairs)} golden image(s). `engines.json` holds what was measured of the others. `golden/` holds "
-        "images and the masks that every copy of this model must give for them.", "",
+        "images and the masks that every copy of this model must give for them. "
+        f"Probabilities are at temperature {spec.temperature:g}, fitted on the validation images.", "",
         "```python", "from pathlib import Path", "from segpipe.inference.segmenter import Segmenter", "",
         'segmenter = Segmenter.from_bundle(Path("bundle"))', "class_ids = segmenter.predict(image).class_ids", "```", "",
         "## Intended use", "",

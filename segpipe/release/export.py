@@ -76,7 +76,8 @@ def write_bundle(
     chosen = choose_engine(trials, params.min_agreement)
     write_json(staging / ENGINES_FILE, [trial.model_dump() for trial in trials])
     lineage = trained.spec.lineage | {"weights_sha256": weights_sha256}
-    spec = trained.spec.model_copy(update={"engine": chosen.engine, "lineage": lineage})
+    shipped = {"engine": chosen.engine, "lineage": lineage, "temperature": selection.get("temperature", 1.0)}
+    spec = trained.spec.model_copy(update=shipped)
     spec.write(staging)
     write_expected(Segmenter.from_bundle(staging), pairs)
     assert chosen.agreement is not None, "an eligible engine has an agreement"

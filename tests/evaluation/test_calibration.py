@@ -10,10 +10,17 @@ import pytest
 
 from segpipe.config import CalibrationGate, EvaluateParams, GateParams
 from segpipe.data.shards import ShardReader, write_shards
-from segpipe.evaluation.calibration import calibration_interval, image_reliability, summed_reliability, temperature_on
-from segpipe.evaluation.evaluate import evaluate_candidate, score_images
+from segpipe.evaluation.calibration import (
+    Seen,
+    calibration_interval,
+    image_reliability,
+    summed_reliability,
+    temperature_on,
+)
+from segpipe.evaluation.evaluate import evaluate_candidate
 from segpipe.evaluation.gates import Case, GateVerdict, judge
 from segpipe.evaluation.scores import ImageScore, Scores, read_scores
+from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.statistics import bootstrap
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter, SegmenterSpec, softmax
@@ -157,7 +164,7 @@ def test_the_temperature_undoes_what_confidences_were_spoilt_by(tmp_path: Path, 
     )
 
     class Raw(Segmenter):
-        def predict(self, image: np.ndarray, probabilities: bool = False) -> object:
+        def predict(self, image: np.ndarray, probabilities: bool = False, spacing: object = None) -> object:
             from segpipe.samples import Prediction
 
             scores = self.engine(image.transpose(2, 0, 1)[None])[0]
@@ -167,3 +174,80 @@ def test_the_temperature_undoes_what_confidences_were_spoilt_by(tmp_path: Path, 
     blank = [Sample("b", samples[0].image, np.full((40, 40), IGNORE, np.uint8))]
     write_shards(tmp_path / "blank", "val", blank, 2)
     assert temperature_on(Raw(spec, Sharp(1)), ShardReader(tmp_path / "blank", "val")) is None
+
+
+def spoilt_split(folder: Path, split: str, first: int) -> None:
+    """Images whose value is a logit, and labels drawn by it."""
+    rng = np.random.default_rng(first)
+    samples = []
+    for i in range(10):
+        logit = rng.normal(0, 2, (40, 40)).astype(np.float32)
+        labels = (rng.random((40, 40)) < 1 / (1 + np.exp(-logit))).astype(np.uint8)
+        samples.append(Sample(f"{split}{i}", logit[:, :, None], labels))
+    write_shards(folder, split, samples, 2)
+
+
+def test_what_ships_is_calibrated_and_says_the_same_classes(tmp_path: Path) -> None:
+    """A model three times too sure: the temperature of val mends its confidences on test, and moves no class."""
+    spoilt_split(tmp_path, "val", 1)
+    spoilt_split(tmp_path, "test", 2)
+    plain = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,))
+    spec = SegmenterSpec(
+        candidate="s", family="unet", classes=ClassTable.from_names(NAMES), normalisation=plain, stride=1
+    )
+    raw, reader = Segmenter(spec, Sharp(3.0)), ShardReader(tmp_path, "test")
+    temperature = temperature_on(raw, ShardReader(tmp_path, "val"))
+    shipped = raw.at_temperature(temperature)
+    assert temperature == pytest.approx(3, rel=0.1) and raw.spec.temperature == 1
+    image = reader[0].image
+    for segmenter in (shipped, Segmenter(shipped.spec.model_copy(update={"tile": 32, "overlap": 16}), Sharp(3.0))):
+        one, other = (s.predict(image, probabilities=True) for s in (segmenter, raw))
+        np.testing.assert_array_equal(one.class_ids, other.class_ids)
+        np.testing.assert_array_equal(one.class_ids, segmenter.predict(image).class_ids)
+        np.testing.assert_allclose(
+            one.probabilities, softmax(Sharp(3.0)(image.transpose(2, 0, 1)[None])[0] / temperature), atol=1e-4
+        )
+    told = {}
+    for name, segmenter in (("raw", raw), ("shipped", shipped)):
+        evaluate_candidate(segmenter, reader, tmp_path / name, QUICK, name)
+        told[name] = json.loads((tmp_path / name / "metrics.json").read_text())["test"]
+    assert told["raw"]["iou"] == told["shipped"]["iou"]
+    before, after = told["raw"]["calibration"], told["shipped"]["calibration"]
+    assert before["ece"] > 0.1 and after["ece"] < 0.02
+    assert after["thinned"]["before"]["ece"] == pytest.approx(before["ece"], abs=1e-4), "these images are not thinned"
+    assert after["thinned"]["shipped"]["ece"] == pytest.approx(after["ece"], abs=1e-5)
+    assert before["thinned"]["before"] == before["thinned"]["shipped"]
+    gates = GateParams(
+        floor=None, baseline=None, champion=None, test_size=None, calibration=CalibrationGate(at_most=0.05)
+    )
+    for name, verdict in (("raw", "fail"), ("shipped", "pass")):
+        found = judge(gates, Case(QUICK, read_scores(tmp_path / name / "per_image.parquet")))[0]
+        assert found.verdict == verdict, "the gate judges what ships"
+
+
+def test_every_class_has_an_error_of_its_own(tmp_path: Path, reader: ShardReader) -> None:
+    """Against the class's probability and share, pixel by pixel and bin by bin."""
+    segmenter = make_segmenter(0.1).at_temperature(1.7)
+    evaluate_candidate(segmenter, reader, tmp_path, QUICK, "unet")
+    told = json.loads((tmp_path / "metrics.json").read_text())["test"]["calibration"]["class"]
+    kept = [s.labels != IGNORE for s in reader]
+    truth = np.concatenate([s.labels[k] for s, k in zip(reader, kept, strict=True)])
+    said = np.concatenate(
+        [segmenter.predict(s.image, probabilities=True).probabilities[:, k] for s, k in zip(reader, kept, strict=True)],
+        1,
+    )
+    for index, name in enumerate(segmenter.spec.classes.names):
+        place = np.clip(np.ceil(said[index].astype(float) * BINS).astype(int) - 1, 0, BINS - 1)
+        gaps = [abs((said[index] - (truth == index))[place == b].sum()) for b in range(BINS)]
+        assert told[name] == pytest.approx(sum(gaps) / truth.size, abs=1e-5)
+
+
+def test_large_images_are_thinned_evenly() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, (700, 900), np.uint8)
+    said = softmax(rng.normal(size=(2, 700, 900)).astype(np.float32))
+    seen = Seen.of(truth, said, 1.0)
+    assert seen.shipped.count.sum() == 175 * 225, "every fourth pixel each way"
+    assert seen.shipped.expected_error() == pytest.approx(reliability(truth, said).expected_error(), abs=0.01)
+    volume = Seen.of(truth.reshape(7, 100, 900), said.reshape(2, 7, 100, 900), 1.0)
+    assert 1 << 14 < volume.shipped.count.sum() <= 1 << 16

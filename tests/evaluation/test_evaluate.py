@@ -16,9 +16,10 @@ import pytest
 from segpipe.config import EvaluateParams
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.errors import DataError, MissingError
-from segpipe.evaluation.evaluate import confusion_csv, evaluate_candidate, score_images
+from segpipe.evaluation.evaluate import confusion_csv, evaluate_candidate
 from segpipe.evaluation.gallery import EDGE, ERRORS, Gallery, draw, error_codes, legend, pick
 from segpipe.evaluation.scores import Scores, read_scores, write_scores
+from segpipe.evaluation.scoring import score_images
 from segpipe.files import sha256_tree
 from segpipe.metrics import confusion
 from segpipe.samples import IGNORE, ClassTable, Sample

@@ -135,3 +135,25 @@ def test_an_unknown_gate_metric_stops_the_stage(workspace: Path, fingerprint: Fi
     wrong = parse_params(PARAMS + "gates: {champion: {metric: iou.macro}}")
     with pytest.raises(ConfigError, match=r"no such metric \(found iou.macro\)"):
         select(workspace, wrong, fingerprint, shards)
+
+
+def test_the_selection_carries_what_the_evaluation_measured(
+    workspace: Path, fingerprint: Fingerprint, shards: Path
+) -> None:
+    """The winner's temperature for the bundle, and what spoilt images cost it for the gate."""
+    asked = parse_params(PARAMS + "gates: {robustness: {at_most: 0.2, corruptions: [blur]}}")
+    found = select(workspace, asked, fingerprint, shards)
+    assert found.temperature == 1 and found.gates[3].name == "robustness"
+    assert found.gates[3].verdict == "cannot tell" and not found.promotable
+    path = workspace / "evaluation" / "unet" / "metrics.json"
+    metrics = read_json(path)
+    metrics["val"]["calibration"] = {"temperature": 1.75}
+    row = {"score": 0.5, "drop": 0.05, "low": 0.01, "high": 0.1}
+    metrics["test"]["robustness"] = {"images": 20, "units": 8, "score": 0.55, "by": {"blur": {"medium": row}}}
+    write_json(path, metrics)
+    found = select(workspace, asked, fingerprint, shards)
+    assert found.temperature == 1.75 and found.promotable
+    assert found.gates[3].sentence == (
+        "Pass: no corruption costs too much; medium blur costs unet 0.050 of its test IoU (macro, dataset) of 0.550 on 20 images, "
+        "the most of all: at most 0.100 with 97.5 % confidence, and 0.200 is allowed."
+    )

@@ -209,3 +209,23 @@ def test_hashes(bundle: Path, tmp_path: Path) -> None:
     spec = json.loads((copy / "segmenter.json").read_text())
     (copy / "segmenter.json").write_text(json.dumps(spec | {"overlap": 16}))
     assert model_sha256(copy) != model_sha256(bundle)
+
+
+def test_a_bundle_ships_the_temperature_of_its_evaluation(tmp_path: Path) -> None:
+    """Other probabilities, the same classes, and a card that says so; a bundle of earlier versions is at 1."""
+    params = ExportParams(golden=1)
+    plain, warm = (tmp_path / name for name in ("plain", "warm"))
+    write_bundle(toy_segmenter(), "ab" * 32, toy_reader(), toy_selection(), params, plain)
+    write_bundle(toy_segmenter(), "ab" * 32, toy_reader(), toy_selection() | {"temperature": 2.5}, params, warm)
+    one, other = (Segmenter.from_bundle(folder, engine="onnxruntime") for folder in (plain, warm))
+    assert (one.spec.temperature, other.spec.temperature) == (1.0, 2.5)
+    image = toy_image(0)
+    cold, mild = (segmenter.predict(image, probabilities=True) for segmenter in (one, other))
+    np.testing.assert_array_equal(cold.class_ids, mild.class_ids)
+    wanted = cold.probabilities.astype(float) ** (1 / 2.5)
+    np.testing.assert_allclose(mild.probabilities, wanted / wanted.sum(0), atol=1e-5)
+    assert "at temperature 2.5" in (warm / "README.md").read_text()
+    spec = json.loads((plain / "segmenter.json").read_text())
+    del spec["temperature"]
+    (plain / "segmenter.json").write_text(json.dumps(spec))
+    assert Segmenter.from_bundle(plain).spec.temperature == 1
