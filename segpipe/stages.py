@@ -259,10 +259,12 @@ def evaluate(root: Path, name: str) -> None:
     params.candidate(name)
     model = _needs(paths.model(name), f"train@{name}")
     score = read_json(model / "history.json").get("best_score")
-    reader, segmenter = ShardReader(_needs(paths.shards, "prepare"), "test"), load_trained(model)
+    reader, trained = ShardReader(_needs(paths.shards, "prepare"), "test"), load_trained(model)
+    temperature = temperature_on(trained, ShardReader(paths.shards, "val"))
+    segmenter = trained if temperature is None else trained.at_temperature(temperature)
     known = Known(
         columns=read_columns(paths.splits),
-        temperature=temperature_on(segmenter, ShardReader(paths.shards, "val")),
+        temperature=temperature,
         weight_bytes=(model / WEIGHTS_FILE).stat().st_size,
     )
     evaluate_candidate(segmenter, reader, paths.evaluation(name), params.evaluate, name, val_score=score, known=known)
