@@ -6,6 +6,7 @@ from segpipe.models.family import Family
 
 _SEMANTIC = "segpipe.models.semantic"
 _VOLUMETRIC = "segpipe.models.volumetric"
+_TORCHVISION = "segpipe.models.torchvision_nets"
 _CLASSICAL = "segpipe.models.classical"
 
 FAMILIES: dict[str, Family] = {
@@ -30,6 +31,12 @@ FAMILIES: dict[str, Family] = {
             f"{_SEMANTIC}:Vgg16UnetConfig", f"{_SEMANTIC}:build_unet_vgg16", freeze_encoder=0.25,
         ),
         Family(
+            "unet_2015", "network",
+            "The original U-Net, from random weights: images unlike photographs, few classes, no use for pretraining.",
+            "Ronneberger, Fischer, Brox 2015, arXiv:1505.04597",
+            "segpipe.models.unet_2015:Unet2015Config", "segpipe.models.unet_2015:build_unet_2015", stride=16,
+        ),
+        Family(
             "deeplabv3", "network",
             "Dilated convolutions at several rates see context: scenes whose objects have plain outlines.",
             "Chen et al. 2017, arXiv:1706.05587",
@@ -40,6 +47,30 @@ FAMILIES: dict[str, Family] = {
             "Dilated convolutions see far, a small decoder sharpens: objects of many sizes, scenes.",
             "Chen et al. 2018, arXiv:1802.02611",
             f"{_SEMANTIC}:DeepLabV3PlusConfig", f"{_SEMANTIC}:build_deeplabv3plus", stride=16, least_batch=2,
+        ),
+        Family(
+            "fcn8s", "network",
+            "VGG16 with its classifier as convolutions, scores of three scales summed: the classic to compare with.",
+            "Long, Shelhamer, Darrell 2015, arXiv:1411.4038",
+            "segpipe.models.fcn8s:Fcn8sConfig", "segpipe.models.fcn8s:build_fcn8s",
+        ),
+        Family(
+            "fcn_resnet50", "network",
+            "One head on a dilated ResNet-50: published COCO weights to start from, where a GPU trains.",
+            "Long, Shelhamer, Darrell 2015, arXiv:1411.4038",
+            f"{_TORCHVISION}:FcnResnet50Config", f"{_TORCHVISION}:build_fcn_resnet50",
+        ),
+        Family(
+            "segnet", "network",
+            "VGG16 mirrored, maxima put back where they stood: street scenes, borders at little memory.",
+            "Badrinarayanan, Kendall, Cipolla 2017, arXiv:1511.00561",
+            "segpipe.models.segnet:SegNetConfig", "segpipe.models.segnet:build_segnet",
+        ),
+        Family(
+            "lraspp_mobilenetv3", "network",
+            "A light head on a dilated MobileNetV3: real time on a processor, video.",
+            "Howard et al. 2019, arXiv:1905.02244",
+            f"{_TORCHVISION}:LrasppConfig", f"{_TORCHVISION}:build_lraspp_mobilenetv3",
         ),
         Family(
             "fpn", "network",
@@ -106,6 +137,12 @@ FAMILIES: dict[str, Family] = {
             "Boxes first, then a mask in each: objects that touch or overlap, counted one by one.",
             "He, Gkioxari, Dollar, Girshick 2017, arXiv:1703.06870",
             "segpipe.models.mask_rcnn:MaskRcnnConfig", "segpipe.models.mask_rcnn:build_mask_rcnn",
+        ),
+        Family(
+            "custom", "network",
+            "A network of your own: `factory: my_module:build` in params.yaml (docs/own-family.md).",
+            "yours",
+            "segpipe.models.custom:FactoryConfig", "segpipe.models.custom:build_custom",
         ),
         Family(
             "kmeans", "classical",

