@@ -31,6 +31,8 @@ CLASSICAL_VOXELS = 1 << 21
 BATCH = 2
 _BATCH_VOXELS = {"cpu": 1 << 18, "cuda": 1 << 22}
 _MOST_BATCH = 8
+_DEEPEST = 8
+"""Voxels over which a network can still normalise."""
 _LOOKED_AT = 64
 _ALIKE = 0.2
 _UNCALIBRATED = 3.0
@@ -70,18 +72,20 @@ def choose_patch3d(train: Reader, spacing: Spacing | None, steps: Axes, voxels: 
     """The patch, and the median shape of the training volumes at this voxel size.
 
     The patch is that shape, rounded up to multiples of `steps`, then cut along the axis on which it sees the largest share of
-    the volume, until it has no more than `voxels`. The deepest level of the network keeps at least 8 voxels.
+    the volume, until it has no more than `voxels`. The deepest level of the network keeps at least `_DEEPEST` voxels.
     """
     shapes = np.array([resampled_shape(s.image.shape[:3], ratios(s.spacing, spacing)) for s in train_samples(train)])
-    median = np.median(shapes, axis=0)
-    step = np.array(steps)
-    patch = np.maximum(np.ceil(median / step), 1).astype(int) * step
-    while patch.prod() > voxels and (patch > step).any():
-        share = np.where(patch > step, patch / median, 0.0)
-        patch[int(share.argmax())] -= step[int(share.argmax())]
-    if (patch // step).prod() < 8:
-        patch = np.maximum(patch, 2 * step)
-    return _axes(patch), _axes(np.rint(median).astype(int))
+    median = [float(edge) for edge in np.median(shapes, axis=0)]
+    patch = [max(1, math.ceil(edge / step)) * step for edge, step in zip(median, steps, strict=True)]
+    while math.prod(patch) > voxels:
+        shares = [p / edge if p > step else 0.0 for p, edge, step in zip(patch, median, steps, strict=True)]
+        if not any(shares):
+            break
+        axis = shares.index(max(shares))
+        patch[axis] -= steps[axis]
+    if math.prod(p // step for p, step in zip(patch, steps, strict=True)) < _DEEPEST:
+        patch = [max(p, 2 * step) for p, step in zip(patch, steps, strict=True)]
+    return _axes(patch), _axes([round(edge) for edge in median])
 
 
 def choose_grid(
