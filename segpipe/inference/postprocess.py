@@ -66,7 +66,8 @@ def _split(class_ids: npt.NDArray[np.uint8], how: Postprocess) -> tuple[npt.NDAr
     """Ids 1 .. n of the parts of every class, and the class of each."""
     from scipy import ndimage
 
-    ids, classes = np.zeros(class_ids.shape, np.int32), []
+    classes: list[int] = []
+    ids = np.zeros(class_ids.shape, np.int32)
     for label in np.unique(class_ids[class_ids > 0]):
         mask = class_ids == label
         parts = _watershed(mask, how.h) if how.method == "watershed" else ndimage.label(mask)[0]

@@ -41,10 +41,10 @@ class Pyramid(torch.nn.Module):
                 self.fpn.layer_blocks[place] = torch.nn.Identity()  # nothing reads this level
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Feature maps, finest first."""
+        """Feature maps, finest first, in float32: anchors take their number type, and bfloat16 has no place 257."""
         stages = self.encoder(images)[2:6]
         found = self.fpn(OrderedDict((str(s), stage) for s, stage in zip(STRIDES, stages, strict=True)))
-        return OrderedDict((str(s), found[str(s)]) for s in self.strides)
+        return OrderedDict((str(s), found[str(s)].float()) for s in self.strides)
 
 
 class KeepSize(GeneralizedRCNNTransform):
@@ -59,8 +59,8 @@ class KeepSize(GeneralizedRCNNTransform):
         return image
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """Both as they are."""
-        return image, target
+        """Both as they are, boxes as torchvision wants them."""
+        return image, target and target | {"boxes": target["boxes"].float()}
 
     def postprocess(
         self, result: list[dict[str, Tensor]], image_shapes: Any, original_image_sizes: Any
@@ -72,7 +72,8 @@ class KeepSize(GeneralizedRCNNTransform):
 class MaskRcnn(MaskRCNN):
     """torchvision's Mask R-CNN. In training, ``(images (N, C, H, W), targets) -> losses by name``; else ``images -> detections``.
 
-    A target holds boxes (n, 4) float32, x and y of the first corner and of the last, labels (n,) int64, masks (n, H, W) uint8;
+    A target holds boxes (n, 4) int64, x and y of the first corner and of one past the last (whole pixels: mixed precision would
+    round floats), labels (n,) int64, masks (n, H, W) uint8;
     a detection the same with scores (n,), and masks (n, 1, 28, 28), 0..1, in the frame of the box. H and W: multiples of 32.
     """
 

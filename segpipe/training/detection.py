@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from segpipe.training.batches import Reader
 
 Target = dict[str, Tensor]
-"""boxes (n, 4) float32: x and y of the first corner and of one past the last; labels (n,) int64; masks (n, P, P) uint8."""
+"""boxes (n, 4) int64: x and y of the first corner and of one past the last; labels (n,) int64; masks (n, P, P) uint8."""
 
 _LEAST_PIXELS = 4
 """What the edge of a crop leaves of an object is no object below this."""
@@ -65,7 +65,7 @@ def target_of(labels: np.ndarray, ids: np.ndarray) -> Target:
         [across.argmax(1), down.argmax(1), edge - across[:, ::-1].argmax(1), len(ids) - down[:, ::-1].argmax(1)], axis=1
     )
     return {
-        "boxes": torch.from_numpy(boxes.astype(np.float32)),
+        "boxes": torch.from_numpy(boxes),
         "labels": torch.from_numpy(kinds[kept]),
         "masks": torch.from_numpy(masks.view(np.uint8)),
     }
