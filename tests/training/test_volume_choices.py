@@ -53,8 +53,8 @@ def test_the_voxel_size_is_the_median_by_axis():
     reasons = {}
     found = choose_spacing(VolumeReader([empty((4, 4, 4), s) for s in sizes]), None, reasons)
     assert found == (1.0, 2.0, 2.0) and "3 of 3 are brought to it" in reasons["voxel size"]
-    assert choose_spacing(VolumeReader([empty((4, 4, 4), None)]), None, reasons) is None
-    assert choose_spacing(VolumeReader([empty((4, 4, 4))]), (2.0, 2.0, 3.0), reasons) == (2.0, 2.0, 3.0)
+    assert choose_spacing([empty((4, 4, 4), None)], None, reasons) is None
+    assert choose_spacing([empty((4, 4, 4))], (2.0, 2.0, 3.0), reasons) == (2.0, 2.0, 3.0)
 
 
 def test_thick_slices_take_the_tenth_percentile():
@@ -65,7 +65,7 @@ def test_thick_slices_take_the_tenth_percentile():
 
 
 def test_a_patch_sees_the_typical_volume_where_that_fits():
-    reader = VolumeReader([empty((35, 50, 36))])
+    reader = [empty((35, 50, 36))]
     assert choose_patch3d(reader, None, (8, 8, 8), 1 << 18) == ((40, 56, 40), (35, 50, 36))
     assert choose_patch3d(reader, (1.0, 1.0, 1.0), (2, 8, 8), 1 << 18)[0] == (36, 56, 40)
     # at half the voxel size the volume has eight times the voxels
@@ -75,7 +75,7 @@ def test_a_patch_sees_the_typical_volume_where_that_fits():
 @settings(max_examples=40, deadline=None)
 @given(st.tuples(*[st.integers(3, 600)] * 3), st.tuples(*[st.sampled_from([1, 4, 8, 16])] * 3))
 def test_a_patch_is_in_multiples_and_within_the_bound(shape, steps):
-    patch, median = choose_patch3d(VolumeReader([empty(shape)]), None, steps, 1 << 18)
+    patch, median = choose_patch3d([empty(shape)], None, steps, 1 << 18)
     assert median == shape
     assert all(p % s == 0 for p, s in zip(patch, steps, strict=True))
     assert math.prod(patch) <= max(1 << 18, 8 * math.prod(steps))
