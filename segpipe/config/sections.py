@@ -113,9 +113,12 @@ class TrainParams(Section):
     """For volumes: axes along which crops may be mirrored; auto: those whose two ends are alike, so that no side of a body is taken
     for the other."""
     batch: int | None = Field(None, ge=1)
-    """Crops a step."""
-    learning_rate: float | None = Field(None, gt=0)
-    """Peak learning rate, after warm-up and before the schedule brings it down."""
+    """Crops a step, on all devices together."""
+    accumulate: int = Field(1, ge=1)
+    """Parts that a batch is computed in, one after another, to need less memory; more are taken where memory runs short."""
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] | None = None
+    """Peak learning rate, after warm-up and before the schedule brings it down; null: by the optimizer and the batch; auto: by a
+    range test on the real batches, which takes 5 % of the budget at most."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """What turns gradients into steps."""
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -158,6 +161,8 @@ class Candidate(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
     family: str
     train: dict[str, Any] = {}
+    postprocess: Literal["auto", "off", "components", "watershed"] = "auto"
+    """How objects are found in what a semantic family says; auto: watershed where the dataset has objects."""
 
     @property
     def options(self) -> dict[str, Any]:

@@ -36,11 +36,17 @@ def choose_recipe(
             f"{of.name} normalises over the batch and can't be trained on fewer than {of.least_batch} images",
             where="train.batch", found=batch, fix=f"set it to {of.least_batch} or more",
         )  # fmt: skip
+    if batch // wanted.accumulate < of.least_batch:
+        raise ConfigError(
+            f"in {wanted.accumulate} parts, {batch} images leave fewer than {of.least_batch} for each",
+            where="train.accumulate", found=wanted.accumulate, fix=f"set it to {batch // of.least_batch} or less",
+        )  # fmt: skip
     patch = wanted.patch or choose_patch(fingerprint)
     difference = top_bottom_difference(train)
     free = difference < _UPRIGHT
     usual = DEFAULTS[wanted.optimizer]
-    rate = wanted.learning_rate or round(usual.learning_rate * (batch / BATCH) ** 0.5, 6)
+    given = wanted.learning_rate if wanted.learning_rate != "auto" else None  # measured later, from the rule on
+    rate = given or round(usual.learning_rate * (batch / BATCH) ** 0.5, 6)
     decay = usual.weight_decay if wanted.weight_decay is None else wanted.weight_decay
     weights = choose_class_weights(fingerprint.class_pixels["train"], wanted.class_balance)
     size = f"{fingerprint.height.median} x {fingerprint.width.median}"
@@ -54,7 +60,7 @@ def choose_recipe(
     )
     reasons["learning rate"] = (
         "as set"
-        if wanted.learning_rate
+        if given
         else f"{rate:g}: {usual.learning_rate:g} for {wanted.optimizer} and a batch of {BATCH}, by the root of the batch"
     )
     reasons["optimizer"] = f"{_optimizer_in_words(wanted)}, weight decay {decay:g}; the rate goes by {wanted.schedule}"
@@ -68,7 +74,8 @@ def choose_recipe(
         "no up and down, so flips and quarter turns are used" if free else "the images have an up and a down"
     )
     return Recipe(
-        steps=1, patch=patch, batch=batch, learning_rate=rate, optimizer=wanted.optimizer, momentum=wanted.momentum,
+        steps=1, patch=patch, batch=batch, accumulate=wanted.accumulate, learning_rate=rate,
+        optimizer=wanted.optimizer, momentum=wanted.momentum,
         nesterov=wanted.nesterov, weight_decay=decay, schedule=wanted.schedule, warmup_steps=0,
         clip_norm=CLIP_NORM, loss=wanted.loss, class_weights=weights, rare_crops=wanted.rare_crops,
         ema=wanted.ema, patience=wanted.patience, augment=wanted.augment, free_orientation=free, val_every=1, checkpoint_every=1,

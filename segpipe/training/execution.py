@@ -17,6 +17,7 @@ from segpipe.training.batches import Reader, Samples, batches, collate_of
 from segpipe.training.freezing import encoder_of
 from segpipe.training.machine import choose_device, choose_workers, has_bf16, peak_memory_mib, this_machine, wait
 from segpipe.training.plan import Execution, Plan, Recipe, Setting, Timing
+from segpipe.training.rate_test import find_rate
 from segpipe.training.schedules import warmup_steps
 from segpipe.training.scoring import score_split, validator
 from segpipe.training.stepper import Stepper, draw_from, settle_process
@@ -68,6 +69,15 @@ def measure(
     loop_s = min(4.0, 0.04 * budget_seconds(wanted, next(t.ms_per_step or 0 for t in timings if t.verdict == CHOSEN)))
     ms_step = _time_loop(stepper, crops, workers, draft.seed, loop_s)
     ms_val = _time_validation(stepper, draft, classes, val)
+    found: dict[str, str] = {}
+    if wanted.learning_rate == "auto":
+        began = time.perf_counter()
+        tried = Stepper(copy.deepcopy(network), draft.of, recipe.model_copy(update={"ema": 0.0}), setting, device)
+        test = find_rate(tried, crops, workers, draft.seed, budget_seconds(wanted, ms_step), ms_step)
+        recipe = recipe.model_copy(update={"learning_rate": test.rate})
+        found["learning rate"] = test.words
+        if kind == "seconds":
+            amount -= time.perf_counter() - began
     steps, validations = count_steps(kind, amount, len(train), recipe.batch, ms_step, ms_val)
     execution = Execution(
         setting=setting, workers=workers, ms_per_step=round(ms_step, 1),
@@ -82,7 +92,7 @@ def measure(
         "checkpoint_every": max(1, round(_CHECKPOINT_S * 1000 / ms_step)),
     }
     timed = recipe.model_copy(update=schedule)
-    return Measured(timed, execution, _reasons(wanted, timed, execution, validations))
+    return Measured(timed, execution, _reasons(wanted, timed, execution, validations) | found)
 
 
 def settings(wanted: TrainParams, device: str) -> list[Setting]:
