@@ -64,7 +64,7 @@ def draw_apart(ours: Side, theirs: Side, reader: ShardReader, each: int) -> list
             continue
         sample = reader[where[key]]
         assert sample.labels is not None, "it was scored"
-        masks = [side.segmenter.predict(sample.image).class_ids for side in (ours, theirs)]
+        masks = [side.segmenter.predict(sample.image, spacing=sample.spacing).class_ids for side in (ours, theirs)]
         layers = _layers(sample.image, sample.labels, masks, (ours.name, theirs.name), ours.segmenter.spec.classes)
         kind = "behind" if mine[index] < other[index] else "ahead"
         note = f"IoU {mine[index]:.3f} · {theirs.name} {other[index]:.3f}"

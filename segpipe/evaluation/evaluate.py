@@ -179,7 +179,7 @@ def _write_gallery(segmenter: Segmenter, reader: ShardReader, found: Scores, fol
         assert sample.labels is not None, "score_images has refused it"
         places[kind] += 1
         said = segmenter.predict(sample.image, spacing=sample.spacing).class_ids
-        drawn = draw(sample.image, sample.labels, said, classes)
+        drawn = draw(sample.image, sample.labels, said, classes, sample.spacing)
         files = save(folder, f"{kind}-{places[kind]:02d}", drawn)
         tally = found.tally[index]
         height, width = drawn["image"].shape[:2]

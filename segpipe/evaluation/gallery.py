@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from segpipe.evaluation.planes import flatten
 from segpipe.files import read_json, write_bytes, write_json
 from segpipe.metrics import Values
 from segpipe.samples import IGNORE, ClassTable
@@ -139,14 +140,21 @@ def error_picture(display: npt.NDArray[np.uint8], codes: npt.NDArray[np.uint8]) 
 
 
 def draw(
-    image: np.ndarray, truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], classes: ClassTable
+    image: np.ndarray,
+    truth: npt.NDArray[np.uint8],
+    prediction: npt.NDArray[np.uint8],
+    classes: ClassTable,
+    spacing: Sequence[float] | None = None,
 ) -> dict[str, npt.NDArray[np.uint8]]:
     """The four pictures of an image, (h, w, 3) RGB with the longest edge at most `EDGE`, by name.
 
-    image: (H, W, C), as stored. truth, prediction: (H, W), class ids.
+    image: (H, W, C), as stored. truth, prediction: (H, W), class ids. Of a volume, with D before, three planes are drawn
+    (`segpipe.evaluation.planes`), in proportions by `spacing`, mm by axis.
     """
     from segpipe.data.drawing import overlay, thumbnail, to_display
 
+    if truth.ndim == 3:
+        image, truth, prediction = flatten(image, truth, prediction, spacing)
     small = thumbnail(to_display(image), EDGE)
     truth, prediction = (shrink(mask, small.shape[:2]) for mask in (truth, prediction))
     return {

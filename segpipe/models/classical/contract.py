@@ -52,10 +52,10 @@ def no_pixels() -> DataError:
     )
 
 
-def check_batch(batch: Floats, channels: int) -> Floats:
-    """The batch as float32, or a DataError where it has another number of channels."""
+def check_batch(batch: Floats, channels: int, axes: tuple[int, ...] = (2,)) -> Floats:
+    """The batch as float32, or a DataError where it has another number of channels, or none of these numbers of `axes`."""
     batch = np.asarray(batch, np.float32)
-    if batch.ndim != 4 or batch.shape[1] != channels:
+    if batch.ndim - 2 not in axes or batch.shape[1] != channels:
         raise DataError("wrong input", found=f"shape {batch.shape}", expected=f"(N, {channels}, height, width)")
     return batch
 

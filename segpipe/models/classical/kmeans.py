@@ -7,6 +7,7 @@ network that does no better has learned nothing of shape.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -104,21 +105,23 @@ class KMeans:
         return cls(centroids, winner.astype(np.int64), low, high, n_classes, config.smoothing, max(variance, 1e-6))
 
     def __call__(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """(N, C, H, W), normalised -> scores (N, n_classes, H, W): minus half the squared distance to the nearest centroid
-        of each class, in units of the variance within clusters. Their softmax is the posterior under equal round Gaussians.
+        """(N, C, H, W) or (N, C, D, H, W), normalised -> scores (N, n_classes, ...), of the same size: minus half the squared
+        distance to the nearest centroid of each class, in units of the variance within clusters. Their softmax is the
+        posterior under equal round Gaussians.
         """
-        batch = check_batch(batch, len(self.low))
-        count, _, height, width = batch.shape
-        scores = np.full((count, self.n_classes, height * width), NOWHERE, np.float32)
+        batch = check_batch(batch, len(self.low), axes=(2, 3))
+        count, _, *shape = batch.shape
+        pixels = math.prod(shape)
+        scores = np.full((count, self.n_classes, pixels), NOWHERE, np.float32)
         for image, out in zip(batch, scores, strict=True):
             channels = _with_neighbourhood(image, self.smoothing)
-            for start in range(0, height * width, _BLOCK):
+            for start in range(0, pixels, _BLOCK):
                 features = _to_features(channels[start : start + _BLOCK], self.low, self.high)
                 near = _distances(features, self.centroids) / np.float32(-2 * self.variance)
                 for cluster, class_id in enumerate(self.cluster_class):
                     part = out[class_id, start : start + _BLOCK]
                     np.maximum(part, near[:, cluster], out=part)
-        return scores.reshape(count, self.n_classes, height, width)
+        return scores.reshape(count, self.n_classes, *shape)
 
     def save(self, path: Path) -> None:
         """Write the baseline as safetensors, atomically; the same baseline gives the same bytes."""
@@ -185,10 +188,10 @@ def _lowest(parts: list[tuple[npt.NDArray[Any], ...]], count: int) -> tuple[npt.
 
 
 def _with_neighbourhood(image: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:
-    """(C, H, W) -> (H W, 2 C): each pixel's channels, then those of the image smoothed by a Gaussian."""
+    """(C, H, W), of a volume (C, D, H, W) -> (pixels, 2 C): each pixel's channels, then those of the image smoothed by a Gaussian."""
     from scipy.ndimage import gaussian_filter
 
-    smooth = gaussian_filter(image, sigma=(0, sigma, sigma), mode="nearest", truncate=3.0)
+    smooth = gaussian_filter(image, sigma=(0, *(sigma,) * (image.ndim - 1)), mode="nearest", truncate=3.0)
     return np.concatenate([image, smooth]).reshape(2 * len(image), -1).T
 
 
