@@ -107,24 +107,13 @@ class ClassTable(BaseModel):
         return table[labels]  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One labelled image or volume.
-
-    image: (H, W, C), of a volume (D, H, W, C), uint8, uint16 or float32, as stored (no normalisation).
-    labels: (H, W) or (D, H, W), uint8 class ids, `IGNORE` where nothing counts; None for an image without a label.
-    instances: shaped as labels, uint16 object ids, 0 for none; None where the dataset has no objects.
-    spacing: size of a voxel in mm, by axis of the labels; None where the file says nothing of it.
-    group: images of one group (patient, slide, video) never stand in two splits; None where there is no such thing.
-    """
-
-    key: str
-    image: np.ndarray
-    labels: npt.NDArray[np.uint8] | None = None
-    instances: npt.NDArray[np.uint16] | None = None
-    group: str | None = None
-    spacing: tuple[float, ...] | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict)
+def object_classes(
+    labels: np.ndarray, ids: np.ndarray
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(ids that there are, the label that most pixels of each have, their pixels), each (n,). labels, ids: shaped alike."""
+    numbers, place = np.unique(ids, return_inverse=True)
+    votes = np.bincount(place.reshape(-1) * 256 + labels.reshape(-1), minlength=len(numbers) * 256).reshape(-1, 256)
+    return numbers.astype(np.int64), votes.argmax(1), votes.sum(1)
 
 
 @dataclass(frozen=True)
@@ -174,6 +163,38 @@ class Instances:
     def class_map(self) -> npt.NDArray[np.uint8]:
         """Class ids, shaped as `ids`: of the object that a pixel belongs to, 0 where there is none."""
         return np.append(0, self.classes).astype(np.uint8)[self.ids]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image or volume.
+
+    image: (H, W, C), of a volume (D, H, W, C), uint8, uint16 or float32, as stored (no normalisation).
+    labels: (H, W) or (D, H, W), uint8 class ids, `IGNORE` where nothing counts; None for an image without a label.
+    instances: shaped as labels, uint16 object ids, 0 for none; None where the dataset has no objects.
+    spacing: size of a voxel in mm, by axis of the labels; None where the file says nothing of it.
+    group: images of one group (patient, slide, video) never stand in two splits; None where there is no such thing.
+    """
+
+    key: str
+    image: np.ndarray
+    labels: npt.NDArray[np.uint8] | None = None
+    instances: npt.NDArray[np.uint16] | None = None
+    group: str | None = None
+    spacing: tuple[float, ...] | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def objects(self) -> Instances:
+        """The true objects, each of the class that most of its pixels have; `labels` and `instances` must be there.
+
+        Left out are those that lie mostly on ignored pixels, and those of class 0, which is no object's.
+        """
+        assert self.labels is not None and self.instances is not None, "a labelled sample of a dataset with objects"
+        numbers, kinds, _ = object_classes(self.labels, self.instances)
+        kept = (numbers > 0) & (kinds > 0) & (kinds != IGNORE)
+        table = np.zeros(1 << 16, np.int32)
+        table[numbers[kept]] = np.arange(1, kept.sum() + 1)
+        return Instances.from_map(table[self.instances], kinds[kept], np.ones(int(kept.sum())))
 
 
 @dataclass(frozen=True)

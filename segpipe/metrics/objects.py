@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from segpipe.metrics.counting import Counts, Values
 from segpipe.metrics.semantic import micro, per_class
+from segpipe.samples import Instances
 
 Mask = npt.NDArray[np.bool_]
 
@@ -76,6 +77,12 @@ class Objects:
         sure = np.ones(len(ids)) if scores is None else np.array([scores[int(i)] for i in ids], np.float64)
         kinds = np.zeros(len(ids), np.int64) if classes is None else np.array([classes[int(i)] for i in ids], np.int64)
         return cls(labels.shape, area[ids], sure, kinds, places[labels])
+
+    @classmethod
+    def from_instances(cls, instances: Instances) -> Objects:
+        """From the objects of a sample or of a prediction."""
+        areas, pixels = instances.areas(), instances.ids
+        return cls(pixels.shape, areas, instances.scores, instances.classes, pixels)
 
     @classmethod
     def from_masks(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from segpipe.errors import ConfigError
-from segpipe.samples import IGNORE, Sample
+from segpipe.samples import IGNORE, Sample, object_classes
 from segpipe.training.batches import Crops
 
 if TYPE_CHECKING:
@@ -53,11 +53,9 @@ def target_of(labels: np.ndarray, ids: np.ndarray) -> Target:
 
     Left out: ignored pixels, objects of class 0, and what has fewer than four pixels.
     """
-    ids = np.where(labels == IGNORE, 0, ids).astype(np.int64)
-    numbers, inverse = np.unique(ids, return_inverse=True)
-    votes = np.bincount(inverse.reshape(-1) * 256 + labels.reshape(-1), minlength=len(numbers) * 256).reshape(-1, 256)
-    kinds = votes.argmax(1)
-    kept = (numbers > 0) & (kinds > 0) & (votes.sum(1) >= _LEAST_PIXELS)
+    ids = np.where(labels == IGNORE, 0, ids)
+    numbers, kinds, pixels = object_classes(labels, ids)
+    kept = (numbers > 0) & (kinds > 0) & (pixels >= _LEAST_PIXELS)
     masks = ids[None] == numbers[kept][:, None, None]
     across, down = masks.any(1), masks.any(2)
     edge = ids.shape[1]
