@@ -27,8 +27,11 @@ from segpipe.progress import Progress, say
 from segpipe.samples import ClassTable
 from segpipe.training.batches import Reader, batches
 from segpipe.training.checkpoint import State, Weights, load_checkpoint, plain, save_checkpoint
-from segpipe.training.machine import check_plan
+from segpipe.training.machine import check_plan, gpu_memory
+from segpipe.training.memory import step_that_fits
+from segpipe.training.objects import settle_objects
 from segpipe.training.plan import Plan
+from segpipe.training.ranks import any_rank, leave, mean_over_ranks, rank, ranks, share_buffers
 from segpipe.training.schedules import learning_rate
 from segpipe.training.scoring import Score, score_split, segmenter_spec, validator
 from segpipe.training.stepper import Stepper, settle_process
@@ -71,17 +74,31 @@ def train_on(
         _fit_classical(plan, classes, train, val, out, live_dir)
         return
     stepper = set_up(plan)
-    resumed = load_checkpoint(checkpoints, plan, stepper)
-    best, state = resumed or ({}, State())
+    with stepper.fabric.rank_zero_first():
+        resumed = load_checkpoint(checkpoints, plan, stepper)
+    best, state = resumed or ({}, State(accumulate=stepper.accumulate, ranks=ranks()))
     if resumed:
-        say(f"{plan.candidate}: goes on from step {state.step}")
+        _go_on(plan, stepper, state)
     run = _Run(plan, stepper, validator(plan, stepper, classes), val, checkpoints, best, state)
     with _live(live_dir) as live:
         run.to_the_end(train, live)
-    if stepper.fabric.is_global_zero:
+    if rank() == 0:
         _write(plan, classes, run.best, state, out)
-        for path in sorted(checkpoints.glob("*"), reverse=True):  # a kill in between leaves the older ones, which are no less true
+        settle_objects(plan, out, val)
+        for path in sorted(
+            checkpoints.glob("*"), reverse=True
+        ):  # a kill in between leaves the older ones, which are no less true
             path.unlink()
+    leave()
+
+
+def _go_on(plan: Plan, stepper: Stepper, state: State) -> None:
+    """Take up what an earlier run of this training had come to, beside its tensors."""
+    say(f"{plan.candidate}: goes on from step {state.step}")
+    stepper.accumulate = state.accumulate
+    if state.ranks != ranks():
+        say(f"note: {state.ranks} process(es) trained so far, {ranks()} go on: weights may differ in their last bits")
+        state.ranks = ranks()
 
 
 def set_up(plan: Plan) -> Stepper:
@@ -126,21 +143,18 @@ class _Run:
             _log(live, entry)
         if self._patience_is_over():  # when a Ctrl-C came
             return
-        fabric = self.stepper.fabric
         stream = batches(
-            samples_of(train, plan),
-            recipe,
-            plan.execution.workers,
-            state.step,
-            rank=fabric.global_rank,
-            ranks=fabric.world_size,
+            samples_of(train, plan), recipe, plan.execution.workers, state.step, rank=rank(), ranks=ranks()
         )
         with (
             Progress(f"train {plan.candidate}", recipe.steps, state.step) as progress,
             _interruptible() as asked_to_stop,
         ):
             for number, (images, labels) in enumerate(stream, state.step):
-                self._losses.append(self.stepper.step(number, images, labels, plan.seed))
+                self._losses.append(step_that_fits(self.stepper, number, images, labels, plan.seed))
+                if self.stepper.accumulate != state.accumulate:
+                    state.accumulate = self.stepper.accumulate
+                    state.memory.append({"step": number + 1, "accumulate": state.accumulate})
                 state.step = number + 1
                 last = state.step == recipe.steps
                 if state.step % self.log_every == 0 or last:
@@ -149,15 +163,18 @@ class _Run:
                     _log(live, self._validate())
                     last = last or self._patience_is_over()
                 progress.advance(note=self._note())
-                if asked_to_stop.is_set() or (state.step % recipe.checkpoint_every == 0 and not last):
+                stop = any_rank(asked_to_stop.is_set())
+                if stop or (state.step % recipe.checkpoint_every == 0 and not last):
                     self._checkpoint()
-                if asked_to_stop.is_set():
+                if stop:
                     say(f"{plan.candidate}: stopped after step {state.step}; the same command goes on from there")
                     raise KeyboardInterrupt
                 if last:
                     break
         if state.step < recipe.steps:
-            say(f"{plan.candidate}: no better since step {state.best_step}; stopped after {state.step} of {recipe.steps}")
+            say(
+                f"{plan.candidate}: no better since step {state.best_step}; stopped after {state.step} of {recipe.steps}"
+            )
 
     def _patience_is_over(self) -> bool:
         since = sum(entry["step"] > self.state.best_step for entry in self.state.val)
@@ -165,7 +182,7 @@ class _Run:
 
     def _fetch_losses(self) -> None:
         """Bring the losses of the last steps over from the device: the only time the loop waits for it."""
-        self.state.pending += torch.stack(self._losses).tolist() if self._losses else []
+        self.state.pending += mean_over_ranks(torch.stack(self._losses)).tolist() if self._losses else []
         self._losses.clear()
         if not all(map(math.isfinite, self.state.pending)):
             rate = self.recipe.learning_rate
@@ -188,9 +205,10 @@ class _Run:
         now, steps = time.perf_counter(), self.state.step - self._since_step
         rate = steps * self.recipe.batch / max(now - self._since, 1e-9)
         self._since, self._since_step = now, self.state.step
-        return {"images_per_s": round(rate, 2)}
+        return {"images_per_s": round(rate, 2)} | gpu_memory(self.stepper.fabric.device.type)
 
     def _validate(self) -> dict[str, float]:
+        share_buffers(self.stepper.average)
         score, state = score_split(self.segmenter, self.val), self.state
         state.val.append(_entry(state.step, score))
         if state.best_score is None or score.iou_macro > state.best_score:
@@ -200,7 +218,7 @@ class _Run:
 
     def _checkpoint(self) -> None:
         self._fetch_losses()
-        if self.stepper.fabric.is_global_zero:
+        if rank() == 0:
             save_checkpoint(self.checkpoints, self.plan, self.stepper, self.best, self.state)
 
     def _note(self) -> str:
@@ -223,7 +241,7 @@ def _write(plan: Plan, classes: ClassTable, best: Weights, state: State, out: Pa
 
 def _write_history(state: State, out: Path) -> None:
     content = {"best_score": state.best_score, "best_step": state.best_step, "train": state.train, "val": state.val}
-    write_json(out / HISTORY_FILE, content)
+    write_json(out / HISTORY_FILE, content | ({"memory": state.memory} if state.memory else {}))
 
 
 def _fit_classical(plan: Plan, classes: ClassTable, train: Reader, val: Reader, out: Path, live_dir: Path) -> None:
@@ -235,6 +253,7 @@ def _fit_classical(plan: Plan, classes: ClassTable, train: Reader, val: Reader, 
     state = State(best_score=round(score.iou_macro, 6), val=[_entry(0, score)])
     model.save(out / WEIGHTS_FILE)
     spec.write(out)
+    settle_objects(plan, out, val)
     _write_history(state, out)
     with _live(live_dir) as live:
         _log(live, state.val[0])
@@ -243,7 +262,10 @@ def _fit_classical(plan: Plan, classes: ClassTable, train: Reader, val: Reader, 
 
 @contextlib.contextmanager
 def _live(folder: Path) -> Iterator[Any]:
-    """dvclive, writing files alone: it would otherwise rewrite dvc.yaml and make Git references."""
+    """dvclive, writing files alone: it would otherwise rewrite dvc.yaml and make Git references. None but in the first process."""
+    if rank():
+        yield None
+        return
     from dvclive import Live
 
     live = Live(str(folder), report=None, dvcyaml=None, save_dvc_exp=False)
@@ -255,6 +277,8 @@ def _live(folder: Path) -> Iterator[Any]:
 
 def _log(live: Any, entry: dict[str, float], more: dict[str, float] | None = None) -> None:
     """Log an entry of the history as metrics of its step."""
+    if live is None:
+        return
     room = "train" if "loss" in entry else "val"
     live.step = int(entry["step"])
     for name, value in (entry | (more or {})).items():

@@ -52,6 +52,11 @@ def peak_memory_mib(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == "darwin" else 10)
 
 
+def gpu_memory(device: str) -> dict[str, float]:
+    """The most memory that tensors have taken of the GPU so far, for the log; empty without one. Waits for nothing."""
+    return {"gpu_memory_mib": float(torch.cuda.max_memory_allocated() >> 20)} if device == "cuda" else {}
+
+
 def this_machine(device: str) -> Machine:
     """The machine that this process runs on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20 if hasattr(os, "sysconf") else 0

@@ -14,6 +14,7 @@ from segpipe.augment import Strength
 from segpipe.config import LossParams, config_error
 from segpipe.errors import MissingError
 from segpipe.files import read_json, sha256_bytes, write_text
+from segpipe.inference.postprocess import Method
 from segpipe.inference.preprocess import Normalisation
 from segpipe.models.registry import Family, family
 
@@ -80,6 +81,8 @@ class Recipe(_Part):
     patch: int = Field(ge=32, multiple_of=32)
     """Edge of the training crop; of volumes the longest edge, rounded up (`Plan.volume` has all three)."""
     batch: int = Field(ge=1)
+    accumulate: int = Field(1, ge=1)
+    """Parts in which a batch is computed, one after another (`segpipe.training.memory` says what stays equal)."""
     learning_rate: float = Field(gt=0)
     optimizer: Literal["adamw", "adam", "sgd"]
     momentum: float = Field(ge=0, lt=1)
@@ -129,6 +132,8 @@ class Plan(_Part):
     normalisation: Normalisation
     volume: VolumeGrid | None = None
     """Where the dataset holds volumes; of images, None."""
+    postprocess: Method | None = None
+    """How objects are found; None where none are asked for."""
     encoder_sha256: str | None = None
     """Identity of the pretrained weights that training starts from."""
     recipe: Recipe | None = None

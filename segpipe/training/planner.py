@@ -12,6 +12,7 @@ from segpipe.models.registry import FAMILIES, Family, family, family_config
 from segpipe.models.volumetric import VolumeConfig
 from segpipe.training.choices import choose_normalisation, choose_recipe, describe_encoder, with_frozen_encoder
 from segpipe.training.detection import fit_to_objects
+from segpipe.training.objects import choose_method
 from segpipe.training.plan import Plan, VolumeGrid
 from segpipe.training.volume_choices import (
     CLASSICAL_VOXELS,
@@ -56,6 +57,7 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
     common: dict[str, Any] = {
         "candidate": name, "family": candidate.family, "options": config.model_dump(mode="json"), "seed": wanted.seed,
         "classes": len(fingerprint.classes), "dtype": fingerprint.dtype, "data_hash": fingerprint.data_hash,
+        "postprocess": choose_method(candidate, family(candidate.family), fingerprint.instances),
     }  # fmt: skip
     if family(candidate.family).kind == "classical":
         reasons["training"] = f"{candidate.family} is fitted once to the training split, without steps"
@@ -94,6 +96,7 @@ def _plan_volumes(
     from segpipe.models.registry import build_network
     from segpipe.training.execution import measure
     from segpipe.training.machine import choose_device
+    from segpipe.training.memory import planned_to_fit
 
     of, device = family(common["family"]), choose_device(wanted.accelerator)
     steps = config.steps if isinstance(config, VolumeConfig) else (of.stride,) * 3
@@ -102,7 +105,7 @@ def _plan_volumes(
     recipe = choose_volume_recipe(wanted, of, grid, fingerprint, train, device, reasons)
     draft = Plan(**common, normalisation=normalisation, volume=grid, recipe=recipe, reasons={})
     network = build_network(of.name, config, fingerprint.channels, common["classes"], common["seed"])
-    found = measure(draft, network, wanted, fingerprint.classes, train, val)
+    found = planned_to_fit(draft, lambda d: measure(d, network, wanted, fingerprint.classes, train, val), reasons)
     return draft.model_copy(
         update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
     )
@@ -114,6 +117,7 @@ def _plan_network(
 ) -> Plan:  # fmt: skip
     from segpipe.models.registry import build_network, first_preprocessing, first_weights_sha256
     from segpipe.training.execution import measure
+    from segpipe.training.memory import planned_to_fit
 
     encoder, source = getattr(config, "encoder", None), getattr(config, "encoder_weights", "none")
     network = build_network(common["family"], config, fingerprint.channels, common["classes"], common["seed"])
@@ -133,7 +137,7 @@ def _plan_network(
         if own or not pretrained
         else "what the encoder's weights were trained on"
     )
-    found = measure(draft, network, wanted, fingerprint.classes, train, val)
+    found = planned_to_fit(draft, lambda d: measure(d, network, wanted, fingerprint.classes, train, val), reasons)
     return draft.model_copy(
         update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
     )

@@ -13,6 +13,7 @@ from segpipe.metrics import Counts, confusion, macro, micro, tallies
 from segpipe.samples import ClassTable
 from segpipe.training.batches import Reader
 from segpipe.training.plan import Plan
+from segpipe.training.ranks import rank, ranks, sum_counts
 from segpipe.training.stepper import Stepper
 
 
@@ -31,14 +32,14 @@ def score_confusion(counts: Counts) -> Score:
 
 
 def score_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int] | None = None) -> Score:
-    """Scores of a segmenter on a split (or on some of its images), one image in memory at a time."""
+    """Scores of a segmenter on a split (or on some of its images), one image in memory at a time, dealt out among the ranks."""
     n_classes = len(segmenter.spec.classes)
     counts = np.zeros((n_classes, n_classes), np.int64)
-    for index in range(len(reader)) if indices is None else indices:
+    for index in list(range(len(reader)) if indices is None else indices)[rank() :: ranks()]:
         sample = reader[index]
         assert sample.labels is not None
         counts += confusion(sample.labels, segmenter.predict(sample.image, spacing=sample.spacing).class_ids, n_classes)
-    return score_confusion(counts)
+    return score_confusion(sum_counts(counts))
 
 
 def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:

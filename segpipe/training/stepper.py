@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from segpipe.training.freezing import encoder_switch
+from segpipe.training.memory import in_parts
 from segpipe.training.optimisers import build_optimiser
 from segpipe.training.plan import Recipe, Setting
+from segpipe.training.ranks import fabric_layout, ranks
 from segpipe.training.schedules import learning_rate
 from segpipe.training.tasks import objective_of
 
@@ -54,14 +56,17 @@ class Stepper:
 
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it announces stands in the plan
         self.recipe, self.setting = recipe, setting
+        self.accumulate, self.least_batch = recipe.accumulate, of.least_batch
         self.fabric = Fabric(
             accelerator="cpu" if device == "cpu" else "gpu",
-            devices=1,
             precision="bf16-mixed" if setting.precision == "bf16" else "32-true",
+            **fabric_layout(),
         )
         self.fabric.launch()
         channels_last = torch.channels_last_3d if of.dims == 3 else torch.channels_last
         self.format = channels_last if setting.channels_last else torch.contiguous_format
+        if ranks() > 1 and self.fabric.device.type == "cuda":  # of the whole batch; torch has none for processors
+            network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network = network.to(self.fabric.device).to(memory_format=self.format)
         if setting.compile:
             self.network.compile()
@@ -85,13 +90,22 @@ class Stepper:
             self.freeze(number < self.recipe.freeze_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(number, self.recipe)
-        loss = self.objective(self.model, (images, labels), device)
-        self.fabric.backward(loss)
+        loss = self._backward(images, labels)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._average(number)
-        return loss.detach()
+        return loss
+
+    def _backward(self, images: Tensor, labels: Any) -> Tensor:
+        """Gradients of a batch, in `accumulate` parts. Its loss: the mean of the parts' losses, by their shares of the images."""
+        losses = []
+        for index, (part, known, share) in enumerate(in_parts(images, labels, self.accumulate), 1):
+            with self.fabric.no_backward_sync(self.model, enabled=index < self.accumulate):
+                loss = self.objective(self.model, (part, known), self.fabric.device) * share
+                self.fabric.backward(loss)
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
 
     @torch.no_grad()
     def _average(self, number: int) -> None:

@@ -1,0 +1,121 @@
+"""A batch in as many parts as memory asks for: planned ones, and those that a training falls back to.
+
+A batch of N images in k parts (`train.accumulate`) gives the sum of the parts' gradients, each weighted by its share of the
+images. What that leaves equal to the batch in one piece:
+
+- a loss that is a mean over equally many pixels of each image, such as cross entropy without class weights where no pixel is
+  ignored: all of it, but for rounding;
+- cross entropy with class weights or ignored pixels: each part is a mean by its own weights, so the parts count by their images,
+  not by their weights;
+- Dice and the like: sums over each part, not over the batch, and only over classes that the part holds;
+- batch normalisation: statistics of each part, and a running average that takes k smaller steps.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from segpipe.errors import ConfigError
+from segpipe.progress import say
+from segpipe.training.ranks import ranks
+
+if TYPE_CHECKING:
+    from segpipe.training.plan import Plan
+    from segpipe.training.stepper import Stepper
+
+T = TypeVar("T")
+_WORDS = (
+    "can't allocate memory",  # torch, on Linux
+    "not enough memory",  # torch, elsewhere
+    "bad_alloc",
+    "could not create a memory",  # oneDNN
+    "_STATUS_ALLOC_FAILED",  # cuBLAS, cuDNN
+)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that an allocator, of the device or of the host, had no more to give."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+
+
+def in_parts(images: Tensor, known: Any, count: int) -> Iterator[tuple[Tensor, Any, float]]:
+    """A batch in `count` parts of nearly equal size: images, what is known of them (a tensor or a list), share of the images."""
+    if count == 1:
+        yield images, known, 1.0
+        return
+    start = 0
+    for part in images.tensor_split(count):
+        stop = start + len(part)
+        yield part, known[start:stop], len(part) / len(images)
+        start = stop
+
+
+def step_that_fits(stepper: Stepper, number: int, images: Tensor, known: Any, seed: int) -> Tensor:
+    """`Stepper.step`, tried again in twice as many parts where memory runs out, as long as there is something to halve.
+
+    The stepper keeps the number of parts for the steps that follow. Weights are as before the failed attempt, for they change
+    at its end; running statistics of normalisation layers may have seen some of its images twice.
+    Raises ConfigError where a part is as small as it may be, and where several processes train: they can't fall back alone.
+    """
+    while True:
+        try:
+            return stepper.step(number, images, known, seed)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            parts = _twice(stepper.accumulate, len(images), stepper.least_batch, error)
+        # Past the handler, so that the failed step's tensors went with its traceback.
+        stepper.optimizer.zero_grad(set_to_none=True)
+        release()
+        stepper.accumulate = parts
+        say(
+            f"note: out of memory at step {number + 1}: from here on a batch of {len(images)} is computed in {parts} parts of "
+            f"{len(images) // parts} (normalisation over the batch and Dice see a part at a time)"
+        )
+
+
+def planned_to_fit(draft: Plan, measure: Callable[[Plan], T], reasons: dict[str, str]) -> T:
+    """What `measure` finds of a plan, in twice as many parts where memory runs out while it measures real steps."""
+    while True:
+        recipe = draft.recipe
+        assert recipe is not None
+        try:
+            return measure(draft)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            parts = _twice(recipe.accumulate, recipe.batch, draft.of.least_batch, error)
+        release()
+        reasons["accumulation"] = f"{parts} parts a batch: in {recipe.accumulate}, it does not fit in memory"
+        say(f"note: a batch of {recipe.batch} in {recipe.accumulate} does not fit in memory; trying {parts} parts")
+        draft = draft.model_copy(update={"recipe": recipe.model_copy(update={"accumulate": parts})})
+
+
+def release() -> None:
+    """Give back what is no longer used."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _twice(parts: int, images: int, least: int, error: BaseException) -> int:
+    """Twice as many parts, where each still has an image (or two, for networks that need two)."""
+    doubled = 2 * parts
+    if ranks() > 1:
+        raise ConfigError(
+            "out of memory, and one of several processes can't go on in smaller parts alone", where="train.accumulate",
+            found=parts, fix=f"set it to {doubled}, plan and train again",
+        ) from error  # fmt: skip
+    if images // doubled < max(1, least):
+        raise ConfigError(
+            f"out of memory with {images // parts} image{'s'[: images // parts > 1]} at a time", where="train.patch",
+            fix="set a smaller patch or a smaller network, or train on a machine with more memory",
+        ) from error  # fmt: skip
+    return doubled
