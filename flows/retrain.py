@@ -20,7 +20,7 @@ from typing import Any, Literal
 from segpipe import pipeline
 from segpipe.cli.flows import interruptible
 from segpipe.config import load_params
-from segpipe.errors import GateBlocked, SegpipeError
+from segpipe.errors import SegpipeError
 from segpipe.files import read_json
 from segpipe.pipeline import Stage, StageRun
 from segpipe.progress import format_seconds, say
@@ -305,11 +305,10 @@ def run(root: Path, jobs: int | None = None, promote: Literal["auto", "manual"] 
 def main() -> None:
     """`python flows/retrain.py [ROOT]`: the same as `segpipe run`."""
     from segpipe.cli.main import report_errors
+    from segpipe.cli.verdicts import check_released
 
     with report_errors():
-        summary = run(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
-        if summary.get("blocked"):
-            raise GateBlocked(f"nothing was promoted: {summary['blocked']}")
+        check_released(run(Path(sys.argv[1] if len(sys.argv) > 1 else ".")))
 
 
 if __name__ == "__main__":

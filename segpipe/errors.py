@@ -11,7 +11,7 @@ Exit codes (`segpipe` ends with the code of the error it met):
 | 4 | `GateBlocked` | everything ran, and the answer is no |
 | 5 | `BusyError` | another run holds the workspace |
 | 6 | `MissingError` | something is not there: weights, a version, a device, a tool |
-| 7 | `UndecidedError` | everything ran, and the test images can't tell (`segpipe gate`) |
+| 7 | `UndecidedError` | everything ran, and the test images can't tell |
 | 130 | | interrupted |
 """
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segpipe.cli import comparing
 from segpipe.cli.common import Json, add, print_json, print_table, workspace_root
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     add(app, PANEL, "run", run, "segpipe run\nsegpipe run --promote manual --jobs 2")
     add(app, PANEL, "gate", gate, "segpipe gate\nsegpipe gate --explain\nsegpipe gate --json")
     add(app, PANEL, "report", report, "segpipe report --open")
+    add(app, PANEL, "compare", comparing.compare, comparing.EXAMPLE)
     add(app, PANEL, "models", models, "segpipe models\nsegpipe models --json")
     add(app, PANEL, "predict", predict, "segpipe predict scans/ --out predictions")
 
@@ -46,10 +48,10 @@ def run(
 ) -> None:
     """Redo what changes in data, code or parameters call for; release and promote a winner that passes its gates.
 
-    Exit code 4: everything ran, and the gates say no.
+    Exit code 4: everything ran, and the winner is worse than a gate allows; 7: a gate can't tell; others: something broke.
     """
     from segpipe.cli.flows import load_flow
-    from segpipe.errors import GateBlocked
+    from segpipe.cli.verdicts import check_released
     from segpipe.progress import say
 
     root = workspace_root()
@@ -60,8 +62,7 @@ def run(
     else:
         for line in describe_run(summary):
             say(line)
-    if summary.get("blocked"):
-        raise GateBlocked(f"nothing was promoted: {summary['blocked']}", fix="segpipe report --open shows why")
+    check_released(summary)
 
 
 def describe_run(summary: dict[str, Any]) -> list[str]:

@@ -1,10 +1,10 @@
-"""What `segpipe gate` prints: the verdicts of a selection in sentences, and the exit code that they come to."""
+"""What `segpipe gate` prints: the verdicts of a selection in sentences, and the exit code that they come to, there and of a run."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from segpipe.errors import GateBlocked, MissingError, UndecidedError
+from segpipe.errors import GateBlocked, MissingError, SegpipeError, UndecidedError
 from segpipe.evaluation.selection import Selection
 from segpipe.evaluation.verdicts import GateVerdict
 from segpipe.release.waivers import blocking, today
@@ -46,17 +46,35 @@ def _more(gate: GateVerdict) -> list[str]:
     return lines
 
 
+def refusal(content: dict[str, Any]) -> type[SegpipeError] | None:
+    """Which error it is that a selection (the content of selection.json) may not be released today: MissingError where there is
+    no winner, GateBlocked where it is worse than a gate allows, UndecidedError where gates that block cannot tell; or None."""
+    if content["winner"] is None:
+        return MissingError
+    verdicts = {gate["verdict"] for gate in blocking(content, today())}
+    if not verdicts:
+        return None
+    return GateBlocked if "fail" in verdicts else UndecidedError
+
+
 def check_outcome(selection: Selection) -> None:
-    """Raise where the winner may not be released: MissingError where there is none, GateBlocked where it is worse than a gate
-    allows, UndecidedError where gates that block cannot tell."""
-    if selection.winner is None:
+    """Raise the `refusal` of a selection, with what may be done."""
+    content = selection.model_dump(mode="json")
+    kind = refusal(content)
+    names = ", ".join(gate["name"] for gate in blocking(content, today()))
+    if kind is MissingError:
         raise MissingError("there is no winner to judge", fix="add a trainable candidate to params.yaml")
-    gates = blocking(selection.model_dump(mode="json"), today())
-    names = ", ".join(gate["name"] for gate in gates)
-    if any(gate["verdict"] == "fail" for gate in gates):
+    if kind is GateBlocked:
         raise GateBlocked(f"{selection.winner} may not be released", found=names, fix="segpipe report --open shows why")
-    if gates:
+    if kind is UndecidedError:
         raise UndecidedError(
             f"whether {selection.winner} may be released can't be told", found=names,
             fix="more test images would tell; the sentences say what these could have shown",
         )  # fmt: skip
+
+
+def check_released(summary: dict[str, Any]) -> None:
+    """Raise the `refusal` where a run of the retrain flow was not let through by its gates. summary: what the flow returns."""
+    if summary.get("blocked"):
+        kind = refusal(summary["selection"]) or GateBlocked
+        raise kind(f"nothing was promoted: {summary['blocked']}", fix="segpipe gate --explain tells why")

@@ -303,16 +303,3 @@ def holm(p_values: Values) -> Values:
     scaled = p_values[order] * np.arange(len(order), 0, -1)
     out[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
     return out
-
-
-def benjamini_hochberg(p_values: Values) -> Values:
-    """P values of many tests, (n,), such that of those with `adjusted <= a` a share of a at the most is wrong, on average.
-
-    Benjamini and Hochberg, "Controlling the false discovery rate", JRSS B 57, 1995. NaN is no test.
-    """
-    from scipy.stats import false_discovery_control
-
-    known = ~np.isnan(p_values)
-    out = np.full(len(p_values), np.nan)
-    out[known] = false_discovery_control(p_values[known], method="bh")
-    return out

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from segpipe.cli.main import main
+from segpipe.cli.verdicts import check_released
 from segpipe.config import FloorGate, Waiver
+from segpipe.errors import GateBlocked, MissingError, UndecidedError
 from segpipe.evaluation.gates import settle
 from segpipe.evaluation.selection import Selection
 from segpipe.evaluation.verdicts import GateVerdict, Part
@@ -75,6 +77,24 @@ def test_exit_codes(call, gates: list[GateVerdict], code: int, blocking: list[st
     assert (ended, told["blocking"], told["promotable"]) == (code, blocking, code == 0)
 
 
+@pytest.mark.parametrize(
+    ("gates", "winner", "error"),
+    [
+        ([verdict("cannot tell", "champion"), verdict("fail", "slice")], "unet", GateBlocked),
+        ([verdict("pass"), verdict("cannot tell")], "unet", UndecidedError),
+        ([], None, MissingError),
+    ],
+)
+def test_a_run_ends_with_the_same_codes(gates: list[GateVerdict], winner: str | None, error: type) -> None:
+    found = selection(*gates, winner=winner)
+    summary = {"selection": found.model_dump(mode="json"), "blocked": found.summary}
+    with pytest.raises(error, match=r"nothing was promoted: unet is the only network") as caught:
+        check_released(summary)
+    assert type(caught.value) is error
+    check_released({"selection": selection(verdict("pass")).model_dump(mode="json"), "blocked": None})
+    check_released({"ran": {}, "up_to_date": []})
+
+
 def test_what_is_not_there_or_broken(call) -> None:
     assert call(None)[0] == 6
     assert call(selection(winner=None))[0] == 6
@@ -96,11 +116,14 @@ def test_a_waiver_may_have_ended_since(call, until: date, code: int) -> None:
 
 def test_explain_tells_reasons_and_parts(call) -> None:
     parts = [
-        Part(name="stain: HE", verdict="fail", images=14, estimate=-0.2, low=-0.25, high=-0.15, threshold=-0.05, p_value=0.004),
+        Part(name="stain: HE", verdict="fail", images=14, estimate=-0.2, low=-0.25, high=-0.15, threshold=-0.05, p_value=0.004,
+             detectable=0.06),
         Part(name="with class: a", verdict="cannot tell", images=3, threshold=-0.05),
     ]  # fmt: skip
     plain = call(selection(verdict("fail", "slice", parts=parts)))[1]
     out = call(selection(verdict("fail", "slice", parts=parts)), "--explain")[1]
     assert "stain" not in plain and "because" not in plain
     assert "  why: because" in out and "no score on 3 images" in out
-    assert "fail        stain: HE: -0.200 (-0.250 to -0.150) on 14 images, p = 0.004" in out
+    assert "fail        stain: HE: -0.200 (-0.250 to -0.150) on 14 images, p = 0.004, 0.060 detectable" in out
+    compared = call(selection(verdict("fail", "champion", detectable=0.0123)), "--explain")[1]
+    assert "  these images would show a true difference of 0.012 four times in five" in compared
