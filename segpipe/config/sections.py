@@ -175,7 +175,7 @@ class EvaluateParams(Section):
 
     gallery: int = Field(4, ge=0, le=50)
     """How many of the worst, the typical and the best images are drawn (each)."""
-    resamples: int = Field(2000, ge=200, le=100_000)
+    resamples: int = Field(10_000, ge=200, le=100_000)
     """Bootstrap resamples behind each interval."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Level of the intervals; a gate's one-sided bound is at the matching tail."""
