@@ -6,7 +6,8 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 
 from segpipe.errors import MissingError
 
@@ -16,23 +17,25 @@ class Revision:
     """A commit, or the workspace as it is now (then `commit` is None).
 
     read: the content of a file by its path in the workspace; None where the revision has none, or where neither DVC's cache nor
-    its remote holds it. fetch: the same for a folder, which is copied to where the second argument says; False for None.
+    its remote holds it. fetch: copies the files right in a folder whose names match a pattern to a new folder; False where there
+    are none.
     """
 
     name: str
     commit: str | None
     read: Callable[[str], bytes | None]
-    fetch: Callable[[str, Path], bool]
+    fetch: Callable[[str, str, Path], bool]
 
 
 def open_workspace(root: Path) -> Revision:
     """The workspace as it is now."""
 
-    def fetch(path: str, target: Path) -> bool:
-        if not (root / path).is_dir():
-            return False
-        shutil.copytree(root / path, target)
-        return True
+    def fetch(folder: str, pattern: str, target: Path) -> bool:
+        found = [path for path in sorted((root / folder).glob(pattern)) if path.is_file()]
+        for path in found:
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / path.name)
+        return bool(found)
 
     return Revision(".", None, lambda path: _content(root / path), fetch)
 
@@ -63,11 +66,16 @@ def open_revision(root: Path, name: str) -> Revision:
         except (OSError, DvcException):  # not in the commit, or in no cache: the caller says what that means
             return None
 
-    def fetch(path: str, target: Path) -> bool:
+    def fetch(folder: str, pattern: str, target: Path) -> bool:
         try:
-            files.get(f"/{path}", str(target), recursive=True)
+            listed = sorted(str(path) for path in files.ls(f"/{folder}", detail=False))
+            found = [path for path in listed if fnmatch(PurePosixPath(path).name, pattern)]
+            for path in found:
+                target.mkdir(parents=True, exist_ok=True)
+                files.get_file(path, str(target / PurePosixPath(path).name))
         except (OSError, DvcException):
             shutil.rmtree(target, ignore_errors=True)
-        return target.is_dir()
+            return False
+        return bool(found)
 
     return Revision(name, commit, read, fetch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,9 +123,10 @@ class FurtherScores:
 _FURTHER = (("instance", "Objects"), ("surface", "Surfaces"))
 
 
-def further_scores(root: Path, names: list[str]) -> list[FurtherScores]:
-    """The tables of `test.instance` and `test.surface` in metrics.json, without single classes; none where nobody has such scores."""
-    tests = [section(read_section(root / "evaluation" / name / "metrics.json"), "test") for name in names]
+def further_scores(metrics: Sequence[Mapping[str, Any]]) -> list[FurtherScores]:
+    """The tables of `test.instance` and `test.surface` of each metrics.json, without single classes; none where nobody has such
+    scores."""
+    tests = [section(one, "test") for one in metrics]
     tables = []
     for key, title in _FURTHER:
         told = [dict(_leaves(section(test, key))) for test in tests]

@@ -104,7 +104,8 @@ def _context(
     names = [entry.candidate for entry in selection.ranking]
     shown = selection.winner or names[0]
     scores = {name: read_scores(root / "evaluation" / name / "per_image.parquet") for name in names}
-    metrics = read_section(root / "evaluation" / shown / "metrics.json")
+    measured = {name: read_section(root / "evaluation" / name / "metrics.json") for name in names}
+    metrics = measured[shown]
     rows, counts, classes = models(selection), scores[shown].confusion, fingerprint.classes
     beside = champion if champion and champion.scores and selection.winner else None
     live = scores[shown].aligned(beside.scores) if beside and beside.scores else None
@@ -121,7 +122,7 @@ def _context(
         "calibration": calibration, "reliability": reliability_chart(calibration) if calibration else None,
         "robustness": robustness, "drops": _drops(robustness),
         "slices": slices_beside(scores[shown], live, params.evaluate) if live else slices_alone(section(metrics, "test", "slices")),
-        "further": further_scores(root, names), "names": names, "costs": costs(root, names), "plans": plan_views(root, names),
+        "further": further_scores(list(measured.values())), "names": names, "costs": costs(root, names), "plans": plan_views(root, names),
         **_gallery(root, shown, scores[shown], beside, live, shards, params.evaluate.gallery),
         "drawn_classes": list(range(1 if has_background(classes) else 0, len(classes))),
     }  # fmt: skip
