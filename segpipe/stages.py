@@ -277,15 +277,16 @@ def select(root: Path, today: date | None = None) -> None:
     the same.
     """
     from segpipe.evaluation.report import write_report
-    from segpipe.evaluation.selection import select as choose
+    from segpipe.evaluation.selection import choose
     from segpipe.release.registry import live
     from segpipe.release.waivers import today as release_day
 
     paths, params = Paths(root), load_params(root)
     fingerprint = _prepared(paths)
-    selection = choose(root, params, fingerprint, _needs(paths.shards, "prepare"), today or release_day())
+    outcome = choose(root, params, fingerprint, _needs(paths.shards, "prepare"), today or release_day())
+    selection = outcome.selection
     write_text(paths.selection, selection.model_dump_json(indent=2) + "\n")
-    write_report(root, selection, params, fingerprint, paths.report)
+    write_report(root, selection, params, fingerprint, paths.report, outcome.champion, paths.shards)
     for gate in selection.gates:
         say(f"select: {gate.sentence}")
         if gate.waiver and gate.waiver.expired:
