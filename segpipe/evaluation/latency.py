@@ -46,19 +46,19 @@ def measure(bundle: Path, seconds: float = _SECONDS) -> Latency:
     """Time the engine that a bundle pins: `_RUNS` answers, or as many as `seconds` allow (one for each image at the least),
     after one for each image that does not count."""
     segmenter = Segmenter.from_bundle(bundle)
-    images = [pair.image() for pair in golden_pairs(bundle)]
-    for image in images:
-        segmenter.predict(image)
+    inputs = [pair.given() for pair in golden_pairs(bundle)]
+    for given in inputs:
+        segmenter.predict(**given)
     taken: list[float] = []
     began = time.perf_counter()
-    while len(taken) < len(images) or (len(taken) < _RUNS and time.perf_counter() - began < seconds):
-        image = images[len(taken) % len(images)]
+    while len(taken) < len(inputs) or (len(taken) < _RUNS and time.perf_counter() - began < seconds):
+        given = inputs[len(taken) % len(inputs)]
         start = time.perf_counter()
-        segmenter.predict(image)
+        segmenter.predict(**given)
         taken.append(1000 * (time.perf_counter() - start))
     half, most = np.percentile(taken, (50, 95))
     return Latency(
-        engine=segmenter.spec.engine, images=len(images), runs=len(taken), p50_ms=round(float(half), 3), p95_ms=round(float(most), 3)
+        engine=segmenter.spec.engine, images=len(inputs), runs=len(taken), p50_ms=round(float(half), 3), p95_ms=round(float(most), 3)
     )  # fmt: skip
 
 

@@ -8,19 +8,20 @@ from typing import Any
 
 from segpipe.config import DataParams
 from segpipe.errors import MissingError, SegpipeError
-from segpipe.files import safe_name, write_bytes, write_json
-from segpipe.inference.render import class_shares, mask_png, overlay_png
+from segpipe.files import read_bytes, safe_name, write_bytes, write_json
+from segpipe.inference.render import class_shares, mask_nifti, mask_png, overlay_png
 from segpipe.inference.segmenter import Segmenter
 from segpipe.progress import Progress, say
 
 
 def predict_files(segmenter: Segmenter, paths: Sequence[Path], out: Path, limits: DataParams) -> list[dict[str, Any]]:
-    """Segment files, and folders of files, into `out/masks/NAME.png`, `out/overlays/NAME.png` and `out/predictions.json`.
+    """Segment files, and folders of files, into `out/masks/NAME.png`, `out/overlays/NAME.png` and `out/predictions.json`; a
+    volume's mask is `NAME.nii.gz`, with the affine of its input.
 
-    Returns one row a file: `file`, and either `mask`, `overlay` (relative to `out`), `width`, `height` and `classes` (share by
-    name), or `error`: a file that cannot be read is reported and the rest goes on.
+    Returns one row a file: `file`, and either `mask`, `overlay` (relative to `out`), `width`, `height` (`depth`) and `classes`
+    (share by name), or `error`: a file that cannot be read is reported and the rest goes on.
     """
-    jobs = _named(_expand(paths, out))
+    jobs = _named(_expand(paths, out, segmenter.spec.dims))
     rows = []
     with Progress("predict", len(jobs)) as progress:
         for name, path in jobs.items():
@@ -38,46 +39,55 @@ def predict_files(segmenter: Segmenter, paths: Sequence[Path], out: Path, limits
 
 
 def _predict_file(segmenter: Segmenter, path: Path, out: Path, name: str, limits: DataParams) -> dict[str, Any]:
-    from segpipe.data.images import read_image
+    from segpipe.data.images import decode_geometry, decode_image, max_bytes
 
-    image = read_image(path, limits)
+    content = read_bytes(path, max_bytes(limits))
+    image, geometry = decode_image(content, str(path), limits), decode_geometry(content, str(path))
+    del content
     try:
-        prediction = segmenter.predict(image)
+        prediction = segmenter.predict(image, spacing=None if geometry is None else geometry.spacing)
     except SegpipeError as error:  # the segmenter sees an array and knows of no file
         raise type(error)(error.what, where=path, found=error.found, expected=error.expected, fix=error.fix) from error
     classes = segmenter.spec.classes
-    row: dict[str, Any] = {"file": str(path), "mask": f"masks/{name}.png", "overlay": f"overlays/{name}.png"}
-    write_bytes(out / row["mask"], mask_png(prediction, classes))
+    flat = prediction.class_ids.ndim == 2
+    suffix = "png" if flat else "nii.gz"
+    row: dict[str, Any] = {"file": str(path), "mask": f"masks/{name}.{suffix}", "overlay": f"overlays/{name}.png"}
+    mask = mask_png(prediction, classes) if flat else mask_nifti(prediction, classes, geometry)
+    write_bytes(out / row["mask"], mask)
     write_bytes(out / row["overlay"], overlay_png(image, prediction, classes))
     shares = {share.name: round(share.share, 6) for share in class_shares(prediction, classes)}
-    return row | {"height": image.shape[0], "width": image.shape[1], "classes": shares}
+    sizes = dict(zip(("width", "height", "depth"), reversed(image.shape[:-1]), strict=False))
+    return row | sizes | {"classes": shares}
 
 
-def _expand(paths: Sequence[Path], out: Path) -> list[Path]:
-    """The files that are meant, each once, in order. Folders are walked for images, but not into `out`."""
-    from segpipe.data.images import SUFFIXES
+def _expand(paths: Sequence[Path], out: Path, dims: int) -> list[Path]:
+    """The files that are meant, each once, in order. Folders are walked for images (or volumes: `dims` 3), but not into `out`."""
+    from segpipe.data.images import SUFFIXES, VOLUME_SUFFIXES, suffix_of
 
+    suffixes = SUFFIXES if dims == 2 else (*VOLUME_SUFFIXES, ".tif", ".tiff")
     files: list[Path] = []
     for path in paths:
         if not path.is_dir():
             files.append(path)
             continue
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        found = sorted(p for p in path.rglob("*") if suffix_of(p) in suffixes and p.is_file())
         files += [p for p in found if out.resolve() not in p.resolve().parents]
     if not files:
         raise MissingError(
             "no images",
             where=", ".join(map(str, paths)) or None,
-            fix=f"give files or folders that hold {' '.join(SUFFIXES)}",
+            fix=f"give files or folders that hold {' '.join(suffixes)}",
         )
     return list(dict.fromkeys(files))
 
 
 def _named(files: Sequence[Path]) -> dict[str, Path]:
     """A name for each file's outputs: its stem, with a number where that is taken."""
+    from segpipe.data.images import stem_of
+
     named: dict[str, Path] = {}
     for path in files:
-        stem = safe_name(path.stem)
+        stem = safe_name(stem_of(path))
         name, count = stem, 1
         while name in named:
             count += 1

@@ -4,10 +4,15 @@ both write with these, so that a downloaded mask and a predicted one are the sam
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from pydantic import BaseModel
 
 from segpipe.samples import ClassTable, Prediction
+
+if TYPE_CHECKING:
+    from segpipe.data.images import Geometry
 
 
 class ClassShare(BaseModel):
@@ -28,8 +33,16 @@ def mask_png(prediction: Prediction, classes: ClassTable) -> bytes:
     return encode_png(classes.decode(prediction.class_ids))
 
 
+def mask_nifti(prediction: Prediction, classes: ClassTable, geometry: Geometry | None) -> bytes:
+    """A .nii.gz (D, H, W) with the values that training masks have, uint8 or uint16, where the input lay: with its affine."""
+    from segpipe.data.images import encode_nifti
+
+    return encode_nifti(classes.decode(prediction.class_ids), geometry)
+
+
 def overlay_png(image: np.ndarray, prediction: Prediction, classes: ClassTable, alpha: float = 0.45) -> bytes:
-    """A PNG (H, W, 3): the image (H, W, C) with classes drawn over it; `alpha` 0 shows none of their colour, 1 only that."""
+    """A PNG (H, W, 3): the image (H, W, C) with classes drawn over it; `alpha` 0 shows none of their colour, 1 only that. Of a
+    volume (D, H, W, C), the slice with the most of them."""
     from segpipe.data.drawing import overlay
     from segpipe.data.images import encode_png
 

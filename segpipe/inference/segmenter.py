@@ -18,6 +18,7 @@ from segpipe.inference.engines import Engine, graph_engine
 from segpipe.inference.postprocess import Postprocess, separate
 from segpipe.inference.preprocess import Normalisation, fit_channels, pad_to_multiple
 from segpipe.inference.tiling import predict_tiled
+from segpipe.inference.tta import TTA, averaged
 from segpipe.inference.volumes import into_grid, predict_windows, ratios, resample, resampled_shape
 from segpipe.metrics.calibration import tempered
 from segpipe.samples import ClassTable, Prediction
@@ -54,6 +55,8 @@ class SegmenterSpec(BaseModel):
     """What logits are divided by before they become probabilities, so that these are kept; class ids are the same at any."""
     postprocess: Postprocess | None = None
     """How objects are found in what the network says; None where none are asked for."""
+    tta: TTA = "none"
+    """How often, turned in which ways, an image goes through the network; none: once. Objects of a detector: always once."""
     engine: str = "torch"
     """The engine that served best where the bundle was made; pinned, so that every copy answers with the same mask."""
     lineage: dict[str, str] = {}
@@ -148,14 +151,14 @@ class Segmenter:
             np.empty((n_classes, height, width), np.float32) if probabilities else None
         )
         if height * width <= spec.tile**2:
-            scores = self.engine(pad_to_multiple(chw, spec.stride)[None])[0, :, :height, :width]
+            scores = self._scores(pad_to_multiple(chw, spec.stride)[None])[0, :, :height, :width]
             if kept is not None:
                 kept[:] = softmax(scores)
             return self._told(argmax(scores), kept)
         class_ids = np.empty((height, width), np.uint8)
         padded = pad_to_multiple(chw, spec.stride, least=spec.tile)
         for top, band in predict_tiled(
-            padded, lambda x: softmax(self.engine(x), 1), n_classes, spec.tile, spec.overlap
+            padded, lambda x: softmax(self._scores(x), 1), n_classes, spec.tile, spec.overlap
         ):
             rows = min(band.shape[1], height - top)
             if rows <= 0:
@@ -164,6 +167,10 @@ class Segmenter:
             if kept is not None:
                 kept[:, top : top + rows] = band[:, :rows, :width]
         return self._told(class_ids, kept)
+
+    def _scores(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Logits (N, n_classes, ...) of a normalised batch (N, C, ...), over its symmetries where the model asks for them."""
+        return averaged(self.engine, self.spec.tta, batch)
 
     def at_temperature(self, temperature: float) -> Segmenter:
         """The same model, its probabilities at another temperature."""
@@ -181,7 +188,7 @@ class Segmenter:
         channels = spec.normalisation.apply(fit_channels(volume, spec.normalisation.channels, dims=3))
         depth, height, width = channels.shape[1:]
         own = resample(channels, resampled_shape(channels.shape[1:], ratios(spacing, spec.spacing)))
-        found = predict_windows(own, lambda x: softmax(self.engine(x), 1), len(spec.classes), spec.patch3d)  # type: ignore[arg-type]
+        found = predict_windows(own, lambda x: softmax(self._scores(x), 1), len(spec.classes), spec.patch3d)  # type: ignore[arg-type]
         return self._told(*into_grid(found, (depth, height, width), probabilities))
 
 

@@ -12,12 +12,11 @@ from pydantic import BaseModel, ConfigDict
 
 from segpipe.errors import GateBlocked
 from segpipe.inference.segmenter import SegmenterSpec
-from segpipe.release.bundle import Card, Golden, compare_masks, golden_pairs
+from segpipe.release.bundle import GOLDEN_LIMITS, Card, Golden, compare_masks, golden_pairs
 from segpipe.release.server import Server, start_server
 
 _REQUESTS = 24
 _SECONDS = 20.0
-_MAX_MEGAPIXELS = 2000.0
 
 
 class BlessReport(BaseModel):
@@ -99,5 +98,5 @@ def _replay(
             start = time.perf_counter()
             ask(len(times) % len(pairs))
             times.append(1000 * (time.perf_counter() - start))
-    masks = [spec.classes.encode(decode_image(answer, "answer", _MAX_MEGAPIXELS)[:, :, 0]) for answer in answers]
+    masks = [spec.classes.encode(decode_image(answer, "answer", GOLDEN_LIMITS)[..., 0]) for answer in answers]
     return masks, times

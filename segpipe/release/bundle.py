@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from segpipe.config import config_error
+from segpipe.config import DataParams, config_error
 from segpipe.errors import DataError, MissingError
 from segpipe.files import read_bytes, read_json, sha256_bytes, sha256_file, sha256_tree, write_json
 from segpipe.inference.segmenter import GRAPH_FILE, SPEC_FILE, Segmenter
@@ -27,7 +27,8 @@ GOLDEN_DIR = "golden"
 GOLDEN_FILE = "golden/golden.json"
 
 _MAX_GOLDEN_BYTES = 1 << 30
-_MAX_GOLDEN_MEGAPIXELS = 2000.0  # golden images came out of the dataset: its limits held for them
+GOLDEN_LIMITS = DataParams(max_megapixels=1000.0)  # type: ignore[call-arg]
+"""Golden images came out of the dataset, whose limits held for them."""
 
 
 class Score(BaseModel):
@@ -93,21 +94,28 @@ class Golden:
     input: Path
     """An image file as a user would upload it."""
     expected: Path
-    """A PNG of class ids."""
+    """A PNG of class ids, of a volume NIfTI."""
 
     def image(self) -> np.ndarray:
-        """The input, (H, W, C)."""
-        from segpipe.data.images import decode_image
+        """The input, (H, W, C), of a volume (D, H, W, C)."""
+        return _decoded(self.input)
 
-        return decode_image(read_bytes(self.input, _MAX_GOLDEN_BYTES), str(self.input), _MAX_GOLDEN_MEGAPIXELS)
+    def given(self) -> dict[str, Any]:
+        """What `Segmenter.predict` is given of the input: the image, and of a volume the size of a voxel."""
+        from segpipe.data.images import decode_geometry
+
+        geometry = decode_geometry(read_bytes(self.input, _MAX_GOLDEN_BYTES), str(self.input))
+        return {"image": self.image(), "spacing": None if geometry is None else geometry.spacing}
 
     def class_ids(self) -> npt.NDArray[np.uint8]:
-        """The expected mask, (H, W)."""
-        from segpipe.data.images import decode_image
+        """The expected mask, (H, W), of a volume (D, H, W)."""
+        return _decoded(self.expected)[..., 0]
 
-        return decode_image(read_bytes(self.expected, _MAX_GOLDEN_BYTES), str(self.expected), _MAX_GOLDEN_MEGAPIXELS)[
-            :, :, 0
-        ]
+
+def _decoded(path: Path) -> np.ndarray:
+    from segpipe.data.images import decode_image
+
+    return decode_image(read_bytes(path, _MAX_GOLDEN_BYTES), str(path), GOLDEN_LIMITS)
 
 
 def golden_pairs(bundle: Path) -> list[Golden]:
@@ -148,7 +156,7 @@ def compare_masks(pairs: list[Golden], masks: list[npt.NDArray[np.uint8]]) -> Co
 def replay_golden(segmenter: Segmenter, bundle: Path) -> Comparison:
     """Segment the golden images of a bundle and compare."""
     pairs = golden_pairs(bundle)
-    return compare_masks(pairs, [segmenter.predict(pair.image()).class_ids for pair in pairs])
+    return compare_masks(pairs, [segmenter.predict(**pair.given()).class_ids for pair in pairs])
 
 
 def bundle_sha256(bundle: Path) -> str:

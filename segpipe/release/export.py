@@ -88,8 +88,10 @@ def write_bundle(
 
 
 def export_graph(trained: Segmenter, path: Path) -> None:
-    """Write a network as ONNX with free batch size, height and width."""
+    """Write a network as ONNX with free batch size, height and width; one for volumes with its window alone."""
     import torch
+
+    from segpipe.models.exportable import exportable
 
     engine, spec = trained.engine, trained.spec
     if not isinstance(engine, TorchEngine):
@@ -98,32 +100,34 @@ def export_graph(trained: Segmenter, path: Path) -> None:
             fix="add a network to `candidates:` in params.yaml (segpipe families lists them)",
         )  # fmt: skip
     module = engine.module.eval().float().cpu()
-    example = torch.zeros(1, spec.normalisation.channels, 2 * spec.stride, 2 * spec.stride)
-    with warnings.catch_warnings(), torch.no_grad():
+    sizes = spec.patch3d or (2 * spec.stride, 2 * spec.stride)
+    free = {0: "n"} if spec.patch3d else {0: "n", 2: "h", 3: "w"}
+    example = torch.zeros(1, spec.normalisation.channels, *sizes)
+    with warnings.catch_warnings(), torch.no_grad(), exportable():
         warnings.simplefilter("ignore")  # the tracer warns about shape checks that free sizes do not touch
         torch.onnx.export(
             module, (example,), str(path), dynamo=False, opset_version=OPSET, input_names=["image"], output_names=["logits"],
-            dynamic_axes={name: {0: "n", 2: "h", 3: "w"} for name in ("image", "logits")},
+            dynamic_axes=dict.fromkeys(("image", "logits"), free),
         )  # fmt: skip
 
 
 def try_engines(trained: Segmenter, bundle: Path, pairs: Sequence[Golden], min_agreement: float) -> list[EngineTrial]:
     """Time every graph engine and hold its masks of the golden images against those of the trained network in float32."""
-    images = [pair.image() for pair in pairs]
-    wanted = [trained.predict(image).class_ids for image in images]
+    inputs = [pair.given() for pair in pairs]
+    wanted = [trained.predict(**given).class_ids for given in inputs]
     running: dict[str, Segmenter] = {}
     trials: dict[str, EngineTrial] = {}
     for name in GRAPH_ENGINES:
         try:
             segmenter = Segmenter(trained.spec, GRAPH_ENGINES[name](bundle / GRAPH_FILE, 0))
-            masks = [segmenter.predict(image).class_ids for image in images]
+            masks = [segmenter.predict(**given).class_ids for given in inputs]
         except (ImportError, RuntimeError, SegpipeError) as error:
             why = f"does not run here: {' '.join(str(error).split())[:200]}"
             trials[name] = EngineTrial(engine=name, eligible=False, reason=why)
         else:
             running[name] = segmenter
             trials[name] = _agreement(name, masks, wanted, min_agreement)
-    times = _median_ms(running, images[0])
+    times = _median_ms(running, inputs[0])
     return [trial.model_copy(update={"median_ms": times.get(name)}) for name, trial in trials.items()]
 
 
@@ -135,7 +139,7 @@ def _agreement(name: str, masks: list[Mask], wanted: list[Mask], least: float) -
     return EngineTrial(engine=name, agreement=share, eligible=share >= least, reason=reason)
 
 
-def _median_ms(segmenters: Mapping[str, Segmenter], image: np.ndarray) -> dict[str, float]:
+def _median_ms(segmenters: Mapping[str, Segmenter], given: Mapping[str, Any]) -> dict[str, float]:
     """Median milliseconds of each `predict`, in rounds, so that a busy moment of the machine meets all of them alike.
 
     Slow models get fewer rounds.
@@ -147,7 +151,7 @@ def _median_ms(segmenters: Mapping[str, Segmenter], image: np.ndarray) -> dict[s
             break
         for name, segmenter in segmenters.items():
             start = time.perf_counter()
-            segmenter.predict(image)
+            segmenter.predict(**given)
             times[name].append(1000 * (time.perf_counter() - start))
     return {name: round(statistics.median(taken), 2) for name, taken in times.items()}
 

@@ -17,6 +17,8 @@ from segpipe.samples import Sample
 
 MAX_EDGE = 1024
 """A larger image travels as its middle: a bundle should stay small."""
+MAX_EDGE_3D = 128
+"""The same of a volume."""
 
 
 class Reader(Protocol):
@@ -41,19 +43,35 @@ def choose(class_pixels: npt.NDArray[np.int64], count: int) -> list[int]:
     return list(dict.fromkeys([*richest, *even, *range(total)]))[:count]
 
 
-def middle(image: np.ndarray, edge: int = MAX_EDGE) -> np.ndarray:
-    """The middle of an image (H, W, C), at most `edge` pixels high and wide."""
-    top, left = (max(0, (size - edge) // 2) for size in image.shape[:2])
-    return np.ascontiguousarray(image[top : top + edge, left : left + edge])
+def middle(image: np.ndarray, edge: int | None = None) -> np.ndarray:
+    """The middle of an image (H, W, C) or a volume (D, H, W, C), at most `edge` pixels along each axis; by default `MAX_EDGE` or
+    `MAX_EDGE_3D`."""
+    edge = edge or (MAX_EDGE if image.ndim == 3 else MAX_EDGE_3D)
+    starts = [max(0, (size - edge) // 2) for size in image.shape[:-1]]
+    return np.ascontiguousarray(image[tuple(slice(start, start + edge) for start in starts)])
 
 
-def encode_image(image: np.ndarray, key: str) -> tuple[str, bytes]:
-    """An image (H, W, 1 or 3) as a file that decodes to the very same array: PNG for integers, TIFF for float32.
+def encode_volume(volume: np.ndarray, spacing: tuple[float, ...] | None) -> bytes:
+    """A volume (D, H, W) or (D, H, W, C) as NIfTI with this voxel size, mm by axis."""
+    from segpipe.data.images import Geometry, encode_nifti
+
+    if spacing is None:
+        return encode_nifti(volume)
+    depth, height, width = spacing
+    affine = np.diag([width, height, depth, 1.0])
+    return encode_nifti(volume, Geometry((depth, height, width), "RAS", tuple(affine.ravel().tolist())))
+
+
+def encode_image(image: np.ndarray, key: str, spacing: tuple[float, ...] | None = None) -> tuple[str, bytes]:
+    """An image (H, W, 1 or 3) as a file that decodes to the very same array: PNG for integers, TIFF for float32. A volume
+    (D, H, W, C) as NIfTI, with its voxel size (mm by axis).
 
     Returns the suffix and the bytes. Raises DataError for an array that no such file holds.
     """
     from segpipe.data.images import decode_image, encode_png
 
+    if image.ndim == 4:
+        return ".nii.gz", encode_volume(image, spacing)
     if image.shape[2] not in (1, 3) or image.dtype not in (np.uint8, np.uint16, np.float32):
         raise DataError(
             "this test image cannot travel with the model", where=key, found=f"{image.dtype}, shape {image.shape}",
@@ -77,8 +95,11 @@ def write_inputs(reader: Reader, count: int, bundle: Path) -> list[Golden]:
     pairs, rows = [], []
     for number, index in enumerate(choose(reader.class_pixels, count)):
         sample = reader[index]
-        suffix, content = encode_image(middle(sample.image), sample.key)
-        names = {"input": f"input-{number}{suffix}", "expected": f"expected-{number}.png"}
+        suffix, content = encode_image(middle(sample.image), sample.key, sample.spacing)
+        names = {
+            "input": f"input-{number}{suffix}",
+            "expected": f"expected-{number}{'.png' if sample.image.ndim == 3 else suffix}",
+        }
         write_bytes(bundle / GOLDEN_DIR / names["input"], content)
         rows.append({"key": sample.key, **names})
         pairs.append(Golden(sample.key, bundle / GOLDEN_DIR / names["input"], bundle / GOLDEN_DIR / names["expected"]))
@@ -87,8 +108,10 @@ def write_inputs(reader: Reader, count: int, bundle: Path) -> list[Golden]:
 
 
 def write_expected(segmenter: Segmenter, pairs: Sequence[Golden]) -> None:
-    """Write the masks that a segmenter gives for the golden images, as PNG of class ids."""
+    """Write the masks that a segmenter gives for the golden images, as PNG of class ids, of volumes as NIfTI."""
     from segpipe.data.images import encode_png
 
     for pair in pairs:
-        write_bytes(pair.expected, encode_png(segmenter.predict(pair.image()).class_ids))
+        given = pair.given()
+        ids = segmenter.predict(**given).class_ids
+        write_bytes(pair.expected, encode_png(ids) if ids.ndim == 2 else encode_volume(ids, given["spacing"]))

@@ -15,8 +15,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
+from segpipe.config import DataParams
 from segpipe.errors import DataError
-from segpipe.inference.render import class_shares, mask_png, overlay_png
+from segpipe.inference.render import class_shares, mask_nifti, mask_png, overlay_png
 from segpipe.serving.champion import Champion, ModelInfo, Serving
 from segpipe.serving.settings import Settings
 from segpipe.serving.upload import Refused, read_upload
@@ -64,6 +65,9 @@ async def segment(
 
     mask: a PNG with the pixel values of the training masks. overlay: a PNG of the image with classes drawn over it. json: classes
     with their shares, and the mask as a base64 PNG of indices into `classes`.
+
+    A model for volumes takes .nii.gz: mask is then a .nii.gz with the affine of the input, and overlay and the PNGs of json show
+    one slice, which json names.
     """
     started = time.perf_counter()
     state = request.app.state
@@ -85,26 +89,34 @@ def _answer(
     serving: Serving, name: str, content: bytes, wanted: Format, alpha: float, preview: bool, max_megapixels: float
 ) -> Response:
     """Decode, predict, encode: everything that takes processor time, in a thread of its own."""
-    from segpipe.data.images import decode_image
+    from segpipe.data.images import decode_geometry, decode_image
 
-    classes = serving.segmenter.spec.classes
+    classes, dims = serving.segmenter.spec.classes, serving.segmenter.spec.dims
+    limits = max_megapixels if dims == 2 else DataParams(max_megapixels=min(max_megapixels, 1000.0))  # type: ignore[call-arg]
     try:
-        image = decode_image(content, name, max_megapixels)
-        prediction = serving.segmenter.predict(image)
+        image, geometry = decode_image(content, name, limits), decode_geometry(content, name)
+        prediction = serving.segmenter.predict(image, spacing=None if geometry is None else geometry.spacing)
     except DataError as error:
         raise Refused(422, str(error)) from error
+    if wanted == "mask" and dims == 3:
+        return Response(mask_nifti(prediction, classes, geometry), media_type="application/gzip")
     if wanted == "mask":
         return Response(mask_png(prediction, classes), media_type="image/png")
     if wanted == "overlay":
         return Response(overlay_png(image, prediction, classes, alpha), media_type="image/png")
-    from segpipe.data.drawing import to_display
+    from segpipe.data.drawing import fullest_slice, to_display
     from segpipe.data.images import encode_png
 
-    height, width = prediction.class_ids.shape
+    shown, part = prediction.class_ids, {}
+    if dims == 3:
+        index = fullest_slice(shown)
+        part = {"depth": len(shown), "slice": index}
+        image, shown = image[index], shown[index]
+    height, width = shown.shape
     answer: dict[str, Any] = {
-        "version": serving.info.version, "width": width, "height": height,
+        "version": serving.info.version, "width": width, "height": height, **part,
         "classes": [share.model_dump() for share in class_shares(prediction, classes)],
-        "mask": {"encoding": "png;base64", "data": base64.b64encode(encode_png(prediction.class_ids)).decode()},
+        "mask": {"encoding": "png;base64", "data": base64.b64encode(encode_png(shown)).decode()},
     }  # fmt: skip
     if preview:
         answer["preview"] = {"encoding": "png;base64", "data": base64.b64encode(encode_png(to_display(image))).decode()}
@@ -150,7 +162,7 @@ async def _broken(request: Request, error: Exception) -> Response:
 
 
 _SEGMENT_DOCS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"image/png": {}, "application/json": {}}},
+    200: {"content": {"image/png": {}, "application/json": {}, "application/gzip": {}}},
     400: {"description": "a form without the field `image`, or a broken one"},
     413: {"description": "too many bytes"},
     415: {"description": "neither a form nor an image"},

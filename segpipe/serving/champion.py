@@ -58,7 +58,7 @@ def load(bundle: Path, version: str, commit: str | None, promoted_at: str | None
     """Load a bundle and run it once; raises where it does not load or does not give its own golden mask."""
     segmenter, card = Segmenter.from_bundle(bundle, threads=threads), Card.read(bundle)
     golden = golden_pairs(bundle)[0]
-    if segmenter.predict(golden.image()).class_ids.shape != golden.class_ids().shape:
+    if segmenter.predict(**golden.given()).class_ids.shape != golden.class_ids().shape:
         raise DataError("the model's answer does not fit its golden mask", where=golden.expected)
     info = ModelInfo(
         version=version, git_commit=commit, promoted_at=promoted_at, engine=segmenter.engine.name,

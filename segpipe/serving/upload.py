@@ -11,6 +11,8 @@ from starlette.types import Message, Receive
 from segpipe.files import safe_name
 
 FIELD = "image"
+_BODIES = ("application/octet-stream", "application/gzip", "application/x-gzip")
+"""Kinds of a body beside image/*; a volume comes gzipped."""
 _FORM_OVERHEAD = 1 << 16  # boundaries and part headers around the file
 
 
@@ -29,7 +31,7 @@ async def read_upload(request: Request, max_bytes: int) -> tuple[str, bytes]:
     """
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     form = kind == "multipart/form-data"
-    if not form and not kind.startswith("image/") and kind != "application/octet-stream":
+    if not form and not kind.startswith("image/") and kind not in _BODIES:
         raise Refused(
             415,
             f"send the image as field `{FIELD}` of multipart/form-data, or as the body (image/*), not as {kind or 'nothing'}",

@@ -68,7 +68,8 @@ async function save(format) {
     const blob = await (await post(state.file, `format=${format}&alpha=${opacity}`)).blob();
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
-    link.download = `${(state.file.name || "image").replace(/\.[^.]*$/, "")}-${format}.png`;
+    const suffix = blob.type === "application/gzip" ? "nii.gz" : "png"; // a volume's mask is a volume
+    link.download = `${(state.file.name || "image").replace(/(\.nii\.gz|\.[^.]*)$/, "")}-${format}.${suffix}`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   } catch (error) {
