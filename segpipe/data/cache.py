@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MEASURED = [name for name in COLUMNS if name not in (*HASHES, "key", "group", "split", "split_given", "fold", "error")]
-_DECODERS = ("numpy", "scipy", "pillow", "tifffile", "imagecodecs", "nibabel")
+_DECODERS = ("numpy", "pillow", "tifffile", "imagecodecs", "nibabel")
 _SOURCES = ("describe.py", "measure.py", "regions.py", "images/*.py")
 _MAX_BYTES = 1 << 32
 _DIGEST = 64

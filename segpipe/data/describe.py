@@ -91,7 +91,7 @@ def identify(item: Item, root: Path) -> Row:
 
 def _describe_image(image: np.ndarray, geometry: Geometry | None) -> Row:
     rows, channels = flat_rows(image), image.shape[-1]
-    mean, std, low, high = (list(column) for column in zip(*(moments(rows, c) for c in range(channels)), strict=True))
+    mean, std, low, high = moments(rows).tolist()
     return {
         "phash": perceptual_hash(image), "depth": image.shape[0] if image.ndim == 4 else None,
         "height": image.shape[-3], "width": image.shape[-2], "channels": channels, "dtype": image.dtype.name,

@@ -39,17 +39,22 @@ def flat_rows(array: np.ndarray, labels: bool = False) -> np.ndarray:
     return array if array.ndim == (2 if labels else 3) else array.reshape(-1, *array.shape[2:])
 
 
-def moments(image: np.ndarray, channel: int = 0) -> tuple[float, float, float, float]:
-    """Mean, standard deviation, and the two percentiles of `WINDOW` (inverted CDF) of one channel of (H, W) or (H, W, C)."""
+def moments(image: np.ndarray) -> npt.NDArray[np.float64]:
+    """Mean, standard deviation, and the two percentiles of `WINDOW` (inverted CDF) of each channel: (H, W, C) -> (4, C)."""
     if image.dtype == np.float32:
-        return _float_moments(image if image.ndim == 2 else image[:, :, channel])
-    counts = histogram(image, channel)
-    values = np.arange(len(counts), dtype=np.float64)
-    size = int(counts.sum())
-    mean = float(counts @ values / size)
-    std = float(np.sqrt(counts @ (values - mean) ** 2 / size))
-    low, high = np.searchsorted(np.cumsum(counts), np.array(WINDOW) / 100 * size)
-    return mean, std, float(low), float(high)
+        return np.array([_float_moments(image[:, :, channel]) for channel in range(image.shape[2])]).T
+    counts = np.stack([histogram(image, channel) for channel in range(image.shape[2])])
+    values = np.arange(counts.shape[1], dtype=np.float64)
+    size = image.shape[0] * image.shape[1]
+    mean = counts @ values / size
+    std = np.sqrt([of @ (values - middle) ** 2 / size for of, middle in zip(counts, mean, strict=True)])
+    low, high = np.transpose([np.searchsorted(below, _percentiles(size)) for below in np.cumsum(counts, axis=1)])
+    return np.stack([mean, std, low, high])
+
+
+def _percentiles(size: int) -> npt.NDArray[np.float64]:
+    """How many of `size` values lie at or below the limits of `WINDOW`."""
+    return np.array(WINDOW) / 100 * size
 
 
 def _float_moments(plane: np.ndarray) -> tuple[float, float, float, float]:
@@ -79,7 +84,7 @@ def sharpness(image: np.ndarray) -> float:
         return 0.0
     strips = [grey(np.ascontiguousarray(strip)) for strip in _strips(image)]
     values = np.concatenate([strip.ravel() for strip in strips])
-    _, _, low, high = moments(values[None])
+    low, high = moments(values[None, :, None])[2:, 0]
     if high <= low:
         return 0.0
     depth = cv2.CV_16S if image.dtype == np.uint8 and image.shape[-1] in (1, 3) else cv2.CV_32F
@@ -106,13 +111,21 @@ def perceptual_hash(image: np.ndarray) -> str:
     """
     small = image if image.ndim == 3 else image[len(image) // 2]
     small = small if small.shape[2] <= 4 else np.ascontiguousarray(small[:, :, :3])
-    while min(small.shape[:2]) >= 4 * _PHASH_EDGE:  # halving is far cheaper than one large step
-        height, width = small.shape[0] // 2, small.shape[1] // 2
-        even = small[: 2 * height, : 2 * width]
-        small = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, -1)
-    plane = cv2.resize(grey(small).astype(np.float32), (_PHASH_EDGE, _PHASH_EDGE), interpolation=cv2.INTER_AREA)
+    if min(small.shape[:2]) >= 4 * _PHASH_EDGE:
+        small = _halved(small)
+    plane = grey(small)
+    while min(plane.shape) >= 4 * _PHASH_EDGE:
+        plane = _halved(plane)
+    plane = cv2.resize(plane.astype(np.float32), (_PHASH_EDGE, _PHASH_EDGE), interpolation=cv2.INTER_AREA)
     waves = cv2.dct(plane)[:8, :8]
     waves[0] *= np.sqrt(2)  # OpenCV's transform is orthonormal
     waves[:, 0] *= np.sqrt(2)
     middle = np.partition(waves.ravel(), (31, 32))[31:33].mean()
     return np.packbits(waves > middle).tobytes().hex()
+
+
+def _halved(image: np.ndarray) -> np.ndarray:
+    """Half as high and wide, an odd last row or column left out; a few such steps are far cheaper than a large one."""
+    height, width = image.shape[0] // 2, image.shape[1] // 2
+    half = cv2.resize(image[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+    return half.reshape(height, width, *image.shape[2:])

@@ -59,17 +59,31 @@ def region_sizes(runs: Runs) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int6
     """The value and the size in pixels of each connected region: pixels of one value that touch by a side, an edge or a corner
     (8 neighbours, in a volume 26).
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     steps = [(0, 1)] if len(runs.shape) == 2 else [(0, 1), (1, -1), (1, 0), (1, 1)]
     left, right = (np.concatenate(ends) for ends in zip(*(_touching(runs, *step) for step in steps), strict=True))
     same = runs.value[left] == runs.value[right]
-    links = np.ones(np.count_nonzero(same), np.int8), (left[same], right[same])
-    count, region = connected_components(coo_array(links, shape=(len(runs.begin),) * 2), directed=False)
-    values = np.zeros(count, np.int64)
-    values[region] = runs.value
-    return values, np.bincount(region, weights=runs.end - runs.begin, minlength=count).astype(np.int64)
+    region = _joined(len(runs.begin), left[same], right[same])
+    sizes = np.bincount(region, weights=runs.end - runs.begin, minlength=len(region)).astype(np.int64)
+    first = np.flatnonzero(sizes)
+    return runs.value[first].astype(np.int64), sizes[first]
+
+
+def _joined(count: int, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """For each of `count` runs the first one that it is linked to, over any number of links left[i] - right[i].
+
+    Union by the smaller number and path halving, for all links at once, until none joins two regions (Shiloach and Vishkin, "An
+    O(log n) parallel connectivity algorithm", 1982). `scipy.sparse.csgraph` takes as long, and as long again to be imported as a
+    worker needs to start.
+    """
+    region = np.arange(count)
+    while len(left):
+        low, high = region[left], region[right]
+        apart = low != high
+        left, right, low, high = left[apart], right[apart], low[apart], high[apart]
+        np.minimum.at(region, np.maximum(low, high), np.minimum(low, high))
+        while not np.array_equal(above := region[region], region):
+            region = above
+    return region
 
 
 def _touching(runs: Runs, slices: int, rows: int) -> tuple[np.ndarray, np.ndarray]:

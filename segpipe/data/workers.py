@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import signal
 import time
@@ -19,8 +20,11 @@ from segpipe.errors import DataError
 T = TypeVar("T")
 R = TypeVar("R")
 
-ALONE_S = 1.0
-"""Seconds for which one process works alone before others are started: they take about that long to be of use."""
+ALONE_S = 0.2
+"""Seconds for which one process works alone: what they show of the pace tells whether others are worth starting."""
+
+WORTH_S = 1.0
+"""Seconds of work that must be left for others to be started: they take about half as long to be of use."""
 
 _AHEAD = 4
 """Items that a worker has before it, so that it never waits for more."""
@@ -46,9 +50,9 @@ def share(
 ) -> Generator[tuple[int, R], None, None]:
     """Yield (place of the item, `work(item)`) in the order in which results come, from up to `jobs` processes.
 
-    `work` must be importable. One process works alone for `ALONE_S` seconds, and on while others start, if as much is left. Each
-    holds one item at a time. Raises DataError, with the item's `name`, where a process dies; what `work` raises, is raised.
-    Whatever ends this (an error, Ctrl-C, a consumer that stops), the processes are ended with it.
+    `work` must be importable. One process works alone for `ALONE_S` seconds, and on while others start, if at its pace `WORTH_S`
+    seconds are left. Each holds one item at a time. Raises DataError, with the item's `name`, where a process dies; what `work`
+    raises, is raised. Whatever ends this (an error, Ctrl-C, a consumer that stops), the processes are ended with it.
     """
     began = time.monotonic()
     queue = iter(enumerate(items))
@@ -56,7 +60,8 @@ def share(
         workers: list[_Worker[T]] = []
         for done, (place, item) in enumerate(queue, start=1):
             yield place, work(item)
-            if jobs > 1 and not workers and time.monotonic() - began >= ALONE_S and len(items) - done >= done:
+            alone, left = time.monotonic() - began, len(items) - done
+            if jobs > 1 and not workers and alone >= ALONE_S and left * alone / done >= WORTH_S:
                 workers = stack.enter_context(_started(work, min(jobs, len(items) - done)))
             if workers and connection.wait([worker.pipe for worker in workers], timeout=0):
                 break
@@ -105,7 +110,10 @@ def _receive(worker: _Worker[T], item: str) -> tuple[Any] | None:
 
 @contextlib.contextmanager
 def _started(work: Callable[[T], Any], count: int) -> Iterator[list[_Worker[T]]]:
-    context = multiprocessing.get_context("spawn")  # a fork of a process that runs threads (torch, Arrow) may hang
+    # a fork of this process, which may run threads (torch, Arrow), may hang; a server that has imported what `work` needs, and runs
+    # none, forks each worker in milliseconds
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__, _module(work)])
     workers: list[_Worker[T]] = []
     try:
         for _ in range(count):
@@ -121,6 +129,10 @@ def _started(work: Callable[[T], Any], count: int) -> Iterator[list[_Worker[T]]]
                 worker.process.kill()
                 worker.process.join()
             worker.pipe.close()
+
+
+def _module(work: Callable[..., Any]) -> str:
+    return _module(work.func) if isinstance(work, functools.partial) else work.__module__
 
 
 def _serve(pipe: connection.Connection, work: Callable[[Any], Any]) -> None:

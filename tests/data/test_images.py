@@ -47,6 +47,38 @@ def tiff(array: np.ndarray) -> bytes:
     return content.tobytes()
 
 
+def png(depth: int, colour: int, rows: bytes, **chunks: bytes) -> bytes:
+    """A PNG of 34 x 21 pixels, by its chunks."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 34, 21, depth, colour, 0, 0, 0))
+    further = b"".join(chunk(name.encode(), data) for name, data in chunks.items())
+    return b"\x89PNG\r\n\x1a\n" + header + further + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_channels_and_depths_of_png(channels: int, depth: int) -> None:
+    """All that is no alpha, as it is stored: two channels are grey and alpha, in 16 bits too."""
+    pixels = RNG.integers(0, 2**depth, (21, 34, channels)).astype(f">u{depth // 8}")
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    found, notes = decode_image_noting(
+        png(depth, colour, b"".join(b"\0" + row.tobytes() for row in pixels)), "a", DataParams()
+    )
+    np.testing.assert_array_equal(found, pixels[:, :, : channels - (channels % 2 == 0)])
+    assert found.dtype == f"u{depth // 8}"
+    assert notes == (["alpha channel dropped"] if channels % 2 == 0 else [])
+
+
+def test_broken_data_amid_a_jpeg_are_an_error() -> None:
+    content = bytearray(encoded(np.tile(RGB, (8, 8, 1)), "JPEG"))
+    content[len(content) // 2 : len(content) // 2 + 2] = b"\xff\x36"  # a marker of no meaning
+    with pytest.raises(DataError, match="cannot be decoded"):
+        decode_image(bytes(content), "a.jpg", DataParams())
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

@@ -89,6 +89,7 @@ def test_processes_change_nothing(make_data: MakeData, monkeypatch: pytest.Monke
     data = make_data(12)
     alone = build(data)
     monkeypatch.setattr(workers, "ALONE_S", 0.0)
+    monkeypatch.setattr(workers, "WORTH_S", 0.0)
     pd.testing.assert_frame_equal(build(data, jobs=2), alone)
 
 

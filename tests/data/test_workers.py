@@ -46,6 +46,7 @@ def hang(number: int) -> int:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "ALONE_S", 0.0)
+    monkeypatch.setattr(workers, "WORTH_S", 0.0)
 
 
 def children() -> int:
@@ -58,6 +59,13 @@ def test_every_item_has_its_result(jobs: int, count: int) -> None:
     found = dict(share(square, range(count), jobs, str))
     assert {place: result for place, (result, _) in found.items()} == {i: i * i for i in range(count)}
     assert children() == 0
+
+
+def test_little_work_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "ALONE_S", 0.01)
+    monkeypatch.setattr(workers, "WORTH_S", 60.0)
+    here = {pid for _, (_, pid) in share(square, range(400), 2, str)}
+    assert here == {os.getpid()}
 
 
 def test_a_lost_process_is_an_error_with_the_file() -> None:
