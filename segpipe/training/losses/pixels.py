@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from segpipe.samples import IGNORE
+from segpipe.training.ranks import everywhere
 
 
 class Pixels:
     """Logits and labels of a batch as rows of pixels. What several terms need is computed once, and only where one asks.
+
+    Where several processes train, each has its share of the batch; sums over pixels span all of them (`everywhere`).
 
     log_p: (P, K) float32, log-probabilities. target: (P,) int64, in 0..K-1, 0 where ignored. counted: (P,) bool.
     weight: (P,) float32, the class weight of each pixel, 0 where ignored. labels: (N, ...) as given.
@@ -48,12 +51,16 @@ class Pixels:
 
     @cached_property
     def truth(self) -> Tensor:
-        """(K,) float32: pixels of each class."""
-        return self.onehot.sum(0)
+        """(K,) float32: pixels of each class, in all processes."""
+        return everywhere(self.onehot.sum(0))
+
+    def total(self, values: Tensor) -> Tensor:
+        """(K,): the sum of (P, K) values over the pixels of all processes."""
+        return everywhere(values.sum(0))
 
     def weighted_mean(self, values: Tensor, weight: Tensor) -> Tensor:
         """Of (P,) values by (P,) weights; 0 where no weight is."""
-        return (values * weight).sum() / weight.sum().clamp_min(1e-12)
+        return everywhere((values * weight).sum()) / everywhere(weight.sum()).clamp_min(1e-12)
 
     def mean_over_present(self, values: Tensor) -> Tensor:
         """Of (K,) values, over the classes that the labels hold; 0 where they hold none."""

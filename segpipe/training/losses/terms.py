@@ -12,6 +12,7 @@ from torch import Tensor
 
 from segpipe.config.losses import CrossEntropyTerm, DiceTerm, FocalTerm, LovaszTerm, TopKTerm, TverskyTerm
 from segpipe.training.losses.pixels import Pixels
+from segpipe.training.ranks import everywhere
 
 
 def cross_entropy(pixels: Pixels, options: CrossEntropyTerm) -> Tensor:
@@ -20,7 +21,7 @@ def cross_entropy(pixels: Pixels, options: CrossEntropyTerm) -> Tensor:
     if not options.label_smoothing:
         return loss
     spread = -(pixels.log_p * pixels.class_weights).mean(1) * pixels.counted
-    smooth = spread.sum() / pixels.weight.sum().clamp_min(1e-12)
+    smooth = everywhere(spread.sum()) / everywhere(pixels.weight.sum()).clamp_min(1e-12)
     return (1 - options.label_smoothing) * loss + options.label_smoothing * smooth
 
 
@@ -29,14 +30,14 @@ def dice(pixels: Pixels, _: DiceTerm) -> Tensor:
 
     Milletari, Navab, Ahmadi 2016, arXiv:1606.04797, with plain sums in the denominator.
     """
-    overlap, total = (pixels.p * pixels.onehot).sum(0), pixels.p.sum(0) + pixels.truth
+    overlap, total = pixels.total(pixels.p * pixels.onehot), pixels.total(pixels.p) + pixels.truth
     return pixels.mean_over_present(1 - 2 * overlap / total.clamp_min(1e-12))
 
 
 def tversky(pixels: Pixels, options: TverskyTerm) -> Tensor:
     """1 - Tversky index of each class over the whole batch, averaged as Dice is. Salehi et al. 2017, arXiv:1706.05721."""
-    hit = (pixels.p * pixels.onehot).sum(0)
-    wrong, missed = pixels.p.sum(0) - hit, pixels.truth - hit
+    hit = pixels.total(pixels.p * pixels.onehot)
+    wrong, missed = pixels.total(pixels.p) - hit, pixels.truth - hit
     total = hit + options.false_positive * wrong + options.false_negative * missed
     return pixels.mean_over_present(1 - hit / total.clamp_min(1e-12))
 
@@ -52,6 +53,7 @@ def top_k(pixels: Pixels, options: TopKTerm) -> Tensor:
     """Weighted mean of -log p over the hardest share of the counted pixels, and over those below a probability.
 
     Wu, Shen, van den Hengel 2016, arXiv:1605.06457 (top k); Shrivastava et al. 2016, arXiv:1604.03540 (hard examples).
+    Of several processes, each takes the hardest share of its own pixels.
     """
     hardness = torch.where(pixels.counted, pixels.nll.detach(), -1.0)
     hardest = hardness.topk(math.ceil(options.share * len(hardness))).values
@@ -65,7 +67,8 @@ def top_k(pixels: Pixels, options: TopKTerm) -> Tensor:
 def lovasz(pixels: Pixels, _: LovaszTerm) -> Tensor:
     """Lovász-softmax over the whole batch, averaged over the classes present. Berman et al. 2018, arXiv:1705.08790.
 
-    Ignored pixels have an error of 0, so that they come last and are multiplied by it.
+    Ignored pixels have an error of 0, so that they come last and are multiplied by it. Of several processes, each takes its
+    own share of the batch for the batch.
     """
     errors, order = (pixels.onehot - pixels.p).abs().T.sort(dim=1, descending=True)  # (K, P)
     truth = pixels.onehot.T.gather(1, order).long()
@@ -73,4 +76,5 @@ def lovasz(pixels: Pixels, _: LovaszTerm) -> Tensor:
     left = truth.sum(1, keepdim=True) - truth.cumsum(1)
     jaccard = 1 - left.to(errors.dtype) / (left + rank)
     slope = torch.diff(jaccard, dim=1, prepend=torch.zeros_like(jaccard[:, :1]))
-    return pixels.mean_over_present((errors * slope).sum(1))
+    present = (truth.sum(1) > 0).to(errors.dtype)
+    return ((errors * slope).sum(1) * present).sum() / present.sum().clamp_min(1)
