@@ -1,0 +1,195 @@
+"""What every family of 2D networks must do; a new line in FAMILIES is tested by being there.
+
+`python benchmarks/family_table.py` runs this file and prints family by property.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from segpipe.config import Candidate
+from segpipe.errors import ConfigError
+from segpipe.inference.engines import GRAPH_ENGINES, TorchEngine
+from segpipe.inference.preprocess import Normalisation
+from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.models.registry import FAMILIES, build_network, family, family_config
+from segpipe.samples import ClassTable
+
+ENCODER = "mobilenetv3_small_050"  # the smallest one: what is tested is the family
+OPTIONS: dict[str, dict[str, Any]] = {
+    "unet_vgg16": {"encoder_weights": "none"},
+    "unet_2015": {"width": 8},
+    "fcn8s": {"encoder_weights": "none", "width": 64},
+    "fcn_resnet50": {"encoder_weights": "none"},
+    "segnet": {"encoder_weights": "none", "encoder": "vgg11_bn"},
+    "lraspp_mobilenetv3": {"encoder_weights": "none"},
+    "custom": {"factory": "tests.models.tiny:build"},
+}
+HEAVY = {"unet_vgg16", "fcn8s", "fcn_resnet50", "segnet"}
+NAMES = [name for name, f in FAMILIES.items() if f.kind == "network" and f.dims == 2]
+EDGE = {"pan": 128}
+"""Pixels of a training crop, where 64 are too few."""
+
+
+def marked(names: list[str], slow: set[str]) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.slow if name in slow else ()) for name in names]
+
+
+each_family = pytest.mark.parametrize("name", marked(NAMES, HEAVY))
+each_family_slowly = pytest.mark.parametrize("name", marked(NAMES, set(NAMES)))
+
+
+def build(name: str, channels: int = 3, classes: int = 3, seed: int = 0) -> torch.nn.Module:
+    options = OPTIONS.get(name, {"encoder": ENCODER, "encoder_weights": "none"})
+    return build_network(name, family_config(Candidate(family=name, **options)), channels, classes, seed)
+
+
+@functools.cache
+def first(name: str) -> torch.nn.Module:
+    """The network of seed 0, 3 channels and 3 classes. Tests leave it as it is."""
+    return build(name).eval()
+
+
+def spec(name: str, channels: int, classes: int) -> SegmenterSpec:
+    plain = Normalisation(low=(0,) * channels, high=(1,) * channels, mean=(0,) * channels, std=(1,) * channels)
+    table = ClassTable.from_names([f"c{i}" for i in range(classes)])
+    return SegmenterSpec(candidate="x", family=name, classes=table, normalisation=plain, stride=family(name).stride)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small networks on a machine that other tests share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_settings(name):
+    """Defaults are valid, and a mistyped key is answered."""
+    required = {"factory": "a:b"} if name == "custom" else {}
+    assert family_config(Candidate(family=name, **required)) == family(name).config(**required)
+    assert family(name).summary.endswith((".", ").")) and family(name).paper
+    if name != "custom":  # whose further keys are the factory's
+        with pytest.raises(ConfigError, match="unknown key `encodre`"):
+            family_config(Candidate(family=name, encodre="resnet18"))
+
+
+@each_family
+@pytest.mark.parametrize(("channels", "classes"), [(1, 2), (5, 12)])
+def test_any_channels_classes_and_sizes(name, channels, classes):
+    """Odd sizes through the segmenter, then one step back through every parameter."""
+    network = build(name, channels, classes)
+    image = np.random.default_rng(0).random((45, 71, channels), np.float32)
+    prediction = Segmenter(spec(name, channels, classes), TorchEngine(network)).predict(image, probabilities=True)
+    assert prediction.class_ids.shape == (45, 71) and prediction.class_ids.max() < classes
+    assert prediction.probabilities is not None
+    np.testing.assert_allclose(prediction.probabilities.sum(0), 1, atol=1e-5)
+    edge = EDGE.get(name, 64)
+    batch = torch.randn(2, channels, edge, edge, generator=torch.Generator().manual_seed(0))
+    logits = network.train()(batch)
+    assert logits.shape == (2, classes, edge, edge) and logits.dtype == torch.float32
+    logits.square().mean().backward()
+    assert [n for n, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()] == []
+
+
+@each_family
+def test_first_weights(name):
+    """They follow from the seed alone, and building leaves the global random state as it was."""
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    same, other = build(name).state_dict(), build(name, seed=1).state_dict()
+    assert torch.equal(before, torch.random.get_rng_state())
+    mine = first(name).state_dict()
+    assert all(torch.equal(mine[key], same[key]) for key in mine)
+    assert any(not torch.equal(mine[key], other[key]) for key in mine)
+
+
+@each_family
+def test_a_file(name, tmp_path):
+    """Weights survive safetensors, into a network of another seed."""
+    save_file(first(name).state_dict(), tmp_path / "w.safetensors")
+    other = build(name, seed=9).eval()
+    other.load_state_dict(load_file(tmp_path / "w.safetensors"))
+    x = torch.randn(1, 3, 128, 128)
+    with torch.inference_mode():
+        assert torch.equal(first(name)(x), other(x))
+
+
+@each_family
+def test_an_encoder_to_freeze(name):
+    """`network.encoder` holds the part that pretrained weights fill; a user's own network may have none."""
+    if name == "custom":
+        pytest.skip("the user's own")
+    network = first(name)
+    inside = sum(p.numel() for p in network.get_submodule("encoder").parameters())
+    assert 0 < inside < sum(p.numel() for p in network.parameters())
+
+
+def drawings(edge: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Four noisy images of rectangles, (4, 3, E, E), and their labels, (4, E, E)."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.zeros(4, 64, 64, dtype=torch.long)
+    for index in range(4):
+        labels[index, 8 * index : 8 * index + 24, 8:48] = 1
+        labels[index, 40:, 8 * index : 8 * index + 24] = 2
+    labels = labels.repeat_interleave(edge // 64, 1).repeat_interleave(edge // 64, 2)
+    images = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
+    return images + 0.2 * torch.randn(images.shape, generator=generator), labels
+
+
+def dice(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """Mean Dice of the three classes over all images, as the network would serve."""
+    with torch.inference_mode():
+        found = network.eval()(images).argmax(1)
+    shares = [
+        2 * ((found == k) & (labels == k)).sum() / ((found == k).sum() + (labels == k).sum()).clamp_min(1)
+        for k in range(3)
+    ]
+    return float(torch.stack(shares).mean())
+
+
+@functools.cache
+def taught(name: str) -> tuple[torch.nn.Module, float]:
+    """A network that has seen four images over and over, and its Dice on them."""
+    images, labels = drawings(EDGE.get(name, 64))
+    network, reached = build(name), 0.0
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    torch.manual_seed(0)
+    for step in range(1, 301):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network.train()(images), labels).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        if step % 20 == 0 and (reached := dice(network, images, labels)) > 0.97:
+            break
+    return network.eval(), reached
+
+
+@each_family_slowly
+def test_four_images_by_heart(name):
+    assert taught(name)[1] > 0.95
+
+
+@each_family_slowly
+def test_export(name, tmp_path: Path):
+    """The graph gives the trained network's class on at least 99.9 % of pixels, at sizes that it was not traced with."""
+    from segpipe.release.export import export_graph
+
+    about = spec(name, 3, 3)
+    trained = Segmenter(about, TorchEngine(taught(name)[0]))
+    export_graph(trained, tmp_path / "model.onnx")
+    images = [image.permute(1, 2, 0).numpy()[:59, :] for image in drawings(128)[0]]
+    images.append(np.random.default_rng(0).random((201, 160, 3), np.float32))
+    for engine in ("onnxruntime", "openvino"):
+        graph = Segmenter(about, GRAPH_ENGINES[engine](tmp_path / "model.onnx", 1))
+        same = [(graph.predict(i).class_ids == trained.predict(i).class_ids).mean() for i in images]
+        assert min(same) >= 0.999, engine

@@ -1,0 +1,27 @@
+"""A user's own network, as tests of `factory:` name it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def build(in_channels: int, n_classes: int, width: int = 16) -> nn.Module:
+    """A few convolutions at full size."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, width, 5, padding=2), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, n_classes, 1),
+    )  # fmt: skip
+
+
+def build_small(in_channels: int, n_classes: int) -> nn.Module:
+    """Logits of half the image's size, which is wrong."""
+    return nn.Conv2d(in_channels, n_classes, 3, stride=2, padding=1)
+
+
+NO_FUNCTION = 3
+
+
+def no_network(in_channels: int, n_classes: int) -> list[int]:
+    """Something else."""
+    return [in_channels, n_classes]
