@@ -141,6 +141,9 @@ class TrainParams(Section):
     freeze_encoder: float | None = Field(None, ge=0, lt=1)
     """Share of the steps, from the first, in which the encoder stays as it came; null: as the family wants it (0 for most), and
     0 for an encoder of random weights."""
+    tta: Literal["none", "mirror", "flips", "d4"] = "none"
+    """Test-time augmentation of the finished model, in evaluation and in service: the mean over the image and its mirror image (2
+    runs of the network), all flips (4; of a volume 8), or flips and quarter turns (8). Each run costs its time."""
     ema: float = Field(0.99, ge=0, lt=1)
     """Decay of the running average of weights that is evaluated and kept; 0 turns it off."""
     augment: Literal["off", "light", "medium", "strong"] = "medium"

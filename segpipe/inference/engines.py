@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 Batch = npt.NDArray[np.float32]
 
 
+def softmax(scores: npt.NDArray[np.float32], axis: int = 0) -> npt.NDArray[np.float32]:
+    """Probabilities along an axis, without overflow."""
+    exp = np.exp(scores - scores.max(axis, keepdims=True))
+    return exp / exp.sum(axis, keepdims=True)  # type: ignore[no-any-return]
+
+
 class Engine(Protocol):
     """A network that is ready to run."""
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from segpipe.config import config_error
 from segpipe.errors import MissingError
 from segpipe.files import read_json, write_text
-from segpipe.inference.engines import Engine, graph_engine
+from segpipe.inference.engines import Engine, graph_engine, softmax
 from segpipe.inference.postprocess import Postprocess, separate
 from segpipe.inference.preprocess import Normalisation, fit_channels, pad_to_multiple
 from segpipe.inference.tiling import predict_tiled
@@ -200,9 +200,3 @@ def argmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         ids[better] = index
         np.maximum(best, scores[index], out=best)
     return ids
-
-
-def softmax(scores: npt.NDArray[np.float32], axis: int = 0) -> npt.NDArray[np.float32]:
-    """Probabilities along an axis, without overflow."""
-    exp = np.exp(scores - scores.max(axis, keepdims=True))
-    return exp / exp.sum(axis, keepdims=True)  # type: ignore[no-any-return]

@@ -8,6 +8,7 @@ import numpy as np
 
 from segpipe.errors import ConfigError
 from segpipe.inference.preprocess import Normalisation
+from segpipe.inference.tta import TTA, symmetries
 from segpipe.training.optimisers import DEFAULTS
 from segpipe.training.plan import Recipe
 
@@ -65,6 +66,8 @@ def choose_recipe(
     )
     reasons["optimizer"] = f"{_optimizer_in_words(wanted)}, weight decay {decay:g}; the rate goes by {wanted.schedule}"
     reasons["loss"] = str(wanted.loss)
+    if wanted.tta != "none":
+        reasons["test-time augmentation"] = _tta_in_words(wanted.tta, of)
     if wanted.patience:
         reasons["early stopping"] = f"after {wanted.patience} validations without a better score"
     reasons["class weights"] = (
@@ -78,7 +81,8 @@ def choose_recipe(
         optimizer=wanted.optimizer, momentum=wanted.momentum,
         nesterov=wanted.nesterov, weight_decay=decay, schedule=wanted.schedule, warmup_steps=0,
         clip_norm=CLIP_NORM, loss=wanted.loss, class_weights=weights, rare_crops=wanted.rare_crops,
-        ema=wanted.ema, patience=wanted.patience, augment=wanted.augment, free_orientation=free, val_every=1, checkpoint_every=1,
+        ema=wanted.ema, tta=wanted.tta, patience=wanted.patience, augment=wanted.augment, free_orientation=free,
+        val_every=1, checkpoint_every=1,
     )  # fmt: skip
 
 
@@ -93,6 +97,16 @@ def with_frozen_encoder(wanted: TrainParams, of: Family, pretrained: bool, reaso
         )
         reasons["frozen encoder"] = f"{share:.0%} of the steps: {why}"
     return wanted.model_copy(update={"freeze_encoder": share})
+
+
+def _tta_in_words(tta: TTA, of: Family) -> str:
+    if of.kind == "detector" or (of.dims == 3 and tta == "d4"):
+        raise ConfigError(
+            f"{of.name} has no such test-time augmentation", where="train.tta", found=tta,
+            expected="none" if of.kind == "detector" else "none, mirror or flips",
+        )  # fmt: skip
+    runs = len(symmetries(tta, of.dims or 2))
+    return f"{tta}: the finished model runs {runs} times an image, and its answers are averaged"
 
 
 def _optimizer_in_words(wanted: TrainParams) -> str:

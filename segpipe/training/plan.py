@@ -16,6 +16,7 @@ from segpipe.errors import MissingError
 from segpipe.files import read_json, sha256_bytes, write_text
 from segpipe.inference.postprocess import Method
 from segpipe.inference.preprocess import Normalisation
+from segpipe.inference.tta import TTA
 from segpipe.models.registry import Family, family
 
 
@@ -100,6 +101,8 @@ class Recipe(_Part):
     augment: Strength
     free_orientation: bool
     """The images have no up and down: flips and quarter turns make more of them."""
+    tta: TTA = "none"
+    """Of the finished model; validations during training look at each image once."""
     patience: int | None = Field(None, ge=1)
     """Validations without a better score after which training ends."""
     val_every: int = Field(ge=1)

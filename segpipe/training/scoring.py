@@ -51,14 +51,15 @@ def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
         candidate=plan.candidate, family=plan.family, task="instance" if plan.of.kind == "detector" else "semantic",
         options={key: value for key, value in plan.options.items() if key != "encoder_weights"},
         classes=classes, normalisation=plan.normalisation, stride=plan.of.stride,
+        tta=plan.recipe.tta if plan.recipe else "none",
         dims=3 if grid else 2, patch3d=grid.patch if grid else None, spacing=grid.spacing if grid else None,
         lineage={"data": plan.data_hash, "plan": plan.sha256, "segpipe": __version__},
     )  # fmt: skip
 
 
 def validator(plan: Plan, stepper: Stepper, classes: ClassTable) -> Segmenter:
-    """The running average of weights as a `Segmenter`, computed as fast as the training is."""
+    """The running average of weights as a `Segmenter`, computed as fast as the training is, and once an image."""
     setting = stepper.setting
-    spec = segmenter_spec(plan, classes)
+    spec = segmenter_spec(plan, classes).model_copy(update={"tta": "none"})
     how = (stepper.fabric.device, setting.precision == "bf16", setting.channels_last)
     return Segmenter(spec, torch_engine(spec.task, stepper.average, *how))

@@ -1,0 +1,80 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from segpipe.inference.engines import softmax
+from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.inference.tta import averaged, symmetries
+from segpipe.samples import ClassTable
+
+from .test_segmenter import UNIT, Pixelwise
+
+
+class Lopsided:
+    """Scores that depend on where a pixel stands: each symmetry gives another answer."""
+
+    name = "toy"
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, batch):
+        self.calls += 1
+        assert batch.flags.c_contiguous, "torch takes no negative strides"
+        ramp = np.arange(batch[0, 0].size, dtype=np.float32).reshape(batch.shape[2:]) / batch[0, 0].size
+        return np.concatenate([batch[:, :1] * ramp, batch[:, :1] - ramp, ramp[None, None] + 0 * batch[:, :1]], 1)
+
+
+def square_turns(x):
+    """The eight symmetries of a square by rotation, each with the way back; (..., H, W)."""
+    for quarter, mirrored in itertools.product(range(4), (False, True)):
+        turned = np.rot90(x[..., ::-1] if mirrored else x, quarter, (-2, -1))
+
+        def back(y, quarter=quarter, mirrored=mirrored):
+            y = np.rot90(y, -quarter, (-2, -1))
+            return y[..., ::-1] if mirrored else y
+
+        yield turned, back
+
+
+@pytest.mark.parametrize("size", [(6, 6), (4, 8)])
+def test_d4_is_the_mean_over_rotations_and_reflections(size):
+    batch = np.random.default_rng(0).normal(size=(2, 1, *size)).astype(np.float32)
+    engine = Lopsided()
+    found = softmax(averaged(engine, "d4", batch), 1)
+    assert engine.calls == 8
+    expected = np.mean([back(softmax(engine(np.ascontiguousarray(x)), 1)) for x, back in square_turns(batch)], 0)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("tta", "shape", "axes"), [
+    ("mirror", (5, 7), [(3,)]), ("flips", (5, 7), [(2,), (3,), (2, 3)]), ("mirror", (3, 5, 7), [(4,)]),
+    ("flips", (3, 5, 7), [(2,), (3,), (4,), (2, 3), (2, 4), (3, 4), (2, 3, 4)]),
+])  # fmt: skip
+def test_flips_by_hand(tta, shape, axes):
+    batch = np.random.default_rng(1).normal(size=(1, 1, *shape)).astype(np.float32)
+    expected = np.mean([np.flip(softmax(Lopsided()(np.flip(batch, a).copy()), 1), a) for a in [(), *axes]], 0)
+    found = averaged(Lopsided(), tta, batch)
+    np.testing.assert_allclose(softmax(found, 1), expected, atol=1e-6)
+    assert found.dtype == np.float32 and np.isfinite(found).all()
+
+
+def test_none_is_the_engine_itself():
+    batch = np.ones((1, 1, 4, 4), np.float32)
+    np.testing.assert_array_equal(averaged(Lopsided(), "none", batch), Lopsided()(batch))
+    assert symmetries("none", 2) == [(False, ())]
+    assert [len(set(symmetries(tta, 2))) for tta in ("mirror", "flips", "d4")] == [2, 4, 8]
+
+
+@pytest.mark.parametrize("size", [(50, 40), (150, 90)])
+def test_a_segmenter_averages_whole_images_and_tiles(size):
+    """What depends on the pixel alone is the same after any turn; what a tile is, is turned too."""
+    common = {"candidate": "toy", "family": "unet", "classes": ClassTable.from_names(["a", "b", "c"])}
+    common |= {"normalisation": UNIT, "tile": 64, "overlap": 16}
+    image = np.random.default_rng(2).random(size).astype(np.float32)
+    once, often = (Segmenter(SegmenterSpec(**common, tta=tta), Pixelwise()) for tta in ("none", "d4"))
+    plain, mean = once.predict(image, probabilities=True), often.predict(image, probabilities=True)
+    np.testing.assert_array_equal(plain.class_ids, mean.class_ids)
+    np.testing.assert_allclose(plain.probabilities, mean.probabilities, atol=1e-5)
+    assert len(often.engine.shapes) == 8 * len(once.engine.shapes)
