@@ -18,6 +18,7 @@ from segpipe.config import EvaluateParams
 from segpipe.errors import DataError
 from segpipe.evaluation.calibration import Confidences, calibration_table
 from segpipe.evaluation.gallery import Gallery, Picture, draw, legend, pick, save
+from segpipe.evaluation.objects import ObjectCounter, object_table
 from segpipe.evaluation.robustness import robustness_table
 from segpipe.evaluation.scores import Scores, read_scores, write_scores
 from segpipe.evaluation.scoring import score_images
@@ -82,11 +83,16 @@ def evaluate_candidate(
             where=f"split {reader.split}",
             fix="raise `split.test` in params.yaml, or add images",
         )
-    confidences = Confidences()
-    images = score_images(segmenter, reader, f"evaluate {name}", known.columns, SurfaceRule.of(params), confidences)
+    confidences, objects = Confidences(), ObjectCounter(len(classes))
+    images = score_images(
+        segmenter, reader, f"evaluate {name}", known.columns, SurfaceRule.of(params), confidences, objects
+    )
     write_scores(out / "per_image.parquet", name, classes.names, dict(segmenter.spec.lineage), images)
     found = read_scores(out / "per_image.parquet")
-    more = {"robustness": robustness_table(segmenter, reader, found, params, f"robustness {name}")}
+    more = {
+        "instance": object_table(found, objects, params),
+        "robustness": robustness_table(segmenter, reader, found, params, f"robustness {name}"),
+    }
     told = metrics_table(found, reader.split, params, val_score, known, confidences, more)
     write_json(out / "metrics.json", told)
     write_text(out / "confusion.csv", confusion_csv(found.confusion, classes.names))

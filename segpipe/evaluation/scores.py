@@ -15,6 +15,7 @@ from segpipe.errors import DataError, MissingError
 from segpipe.evaluation.traits import Traits
 from segpipe.files import atomic_path
 from segpipe.metrics import MAIN_METRIC, Counts, Values, macro, metric, micro, tallies
+from segpipe.metrics.objects import ObjectScore
 
 _BATCH = 64
 """Images whose confusion matrices are held at once while reading and writing."""
@@ -40,6 +41,8 @@ class ImageScore:
     reliability: Values | None = None
     surface: Values | None = None
     millimetres: bool = False
+    objects: ObjectScore | None = None
+    """Matches of objects; None where none are told apart."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,11 @@ class Scores:
     reliability: Values | None = None
     surface: Values | None = None
     millimetres: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    objects: Counts | None = None
+    """(images, 10, 3, n_classes): matched, true and predicted objects at each of `segpipe.metrics.objects.THRESHOLDS`; None where
+    an image's were not counted."""
+    object_iou: Values | None = None
+    """(images, n_classes): summed IoU of the pairs that match at 0.5."""
 
     @classmethod
     def collect(
@@ -72,6 +80,7 @@ class Scores:
     ) -> Scores:
         """Reduce a stream of images; their confusion matrices are not kept."""
         keys, groups, tally, boundary, traits, sure, surface, units = [], [], [], [], [], [], [], []
+        objects: list[ObjectScore] = []
         total = np.zeros((len(classes), len(classes)), np.int64)
         for image in images:
             keys.append(image.key)
@@ -82,11 +91,14 @@ class Scores:
             sure.append(image.reliability)
             surface.append(image.surface)
             units.append(image.millimetres)
+            objects += [] if image.objects is None else [image.objects]
             total += image.confusion
         stacked, bands = (np.array(rows, np.int64).reshape(-1, 3, len(classes)) for rows in (tally, boundary))
         return cls(
             candidate, classes, keys, groups, stacked, total, lineage, bands if len(bands) == len(keys) else None,
             traits, _stacked(sure), _stacked(surface), np.array(units, bool),
+            np.array([o.tallies for o in objects]) if objects and len(objects) == len(keys) else None,
+            np.array([o.iou_sum for o in objects]) if objects and len(objects) == len(keys) else None,
         )  # fmt: skip
 
     def value(self, name: str) -> float | None:
@@ -130,6 +142,7 @@ class Scores:
             boundary=taken(self.boundary), traits=[self.traits[i] for i in places] if self.traits else [],
             reliability=taken(self.reliability), surface=taken(self.surface),
             millimetres=self.millimetres[places] if len(self.millimetres) else self.millimetres,
+            objects=taken(self.objects), object_iou=taken(self.object_iou),
         )  # fmt: skip
 
 
@@ -146,7 +159,7 @@ def write_scores(
 
     Columns: key, group, height, width, confusion (flattened, row = truth), boundary (flattened, null where not counted),
     iou_macro and accuracy (null where nothing counts), traits (JSON), reliability and surface (flattened, null where not
-    counted), millimetres (the unit of the lengths in surface).
+    counted), millimetres (the unit of the lengths in surface), objects and object_iou (flattened, null where not counted).
     Candidate, class names and lineage stand in the file's metadata.
     """
     import pyarrow as pa
@@ -161,6 +174,7 @@ def write_scores(
             pa.field("iou_macro", pa.float64()), pa.field("accuracy", pa.float64()),
             pa.field("traits", pa.string()), pa.field("reliability", pa.list_(pa.float64())),
             pa.field("surface", pa.list_(pa.float64())), pa.field("millimetres", pa.bool_()),
+            pa.field("objects", pa.list_(pa.int64())), pa.field("object_iou", pa.list_(pa.float64())),
         ],
         metadata={"segpipe": json.dumps(about, sort_keys=True)},
     )  # fmt: skip
@@ -184,6 +198,8 @@ def _to_batch(images: list[ImageScore], schema: object) -> object:
         [_known(macro("iou", t)) for t in tally], [_known(micro("recall", t)) for t in tally],
         [json.dumps(dict(i.traits), sort_keys=True) for i in images],
         [_flat(i.reliability) for i in images], [_flat(i.surface) for i in images], [i.millimetres for i in images],
+        [None if i.objects is None else i.objects.tallies.ravel() for i in images],
+        [None if i.objects is None else i.objects.iou_sum for i in images],
     ]  # fmt: skip
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)  # type: ignore[call-overload]
 
@@ -223,9 +239,16 @@ def read_scores(path: Path) -> Scores:
                 yield ImageScore(
                     row["key"], row["group"], row["height"], row["width"], counts, bands,
                     json.loads(row.get("traits") or "{}"), sure, surface, bool(row.get("millimetres")),
+                    _objects(row.get("objects"), row.get("object_iou"), n),
                 )  # fmt: skip
 
     return Scores.collect(about["candidate"], about["classes"], about["lineage"], images())
+
+
+def _objects(tallies: list[int] | None, iou_sum: list[float] | None, n_classes: int) -> ObjectScore | None:
+    if tallies is None or iou_sum is None:
+        return None
+    return ObjectScore(np.array(tallies, np.int64).reshape(-1, 3, n_classes), np.array(iou_sum, np.float64))
 
 
 def _shaped(values: list[float] | None, dtype: type, columns: int) -> Any:

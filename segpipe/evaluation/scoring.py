@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from segpipe.errors import DataError
 from segpipe.evaluation.calibration import Confidences, Seen, affords_probabilities, image_reliability
 from segpipe.evaluation.gallery import has_background
+from segpipe.evaluation.objects import Compared, ObjectCounter
 from segpipe.evaluation.scores import ImageScore
 from segpipe.evaluation.surfaces import SurfaceRule
 from segpipe.evaluation.traits import Traits, image_traits
@@ -38,37 +39,42 @@ def score_images(
     columns: Mapping[str, Traits] | None = None,
     surfaces: SurfaceRule | None = None,
     confidences: Confidences | None = None,
+    objects: ObjectCounter | None = None,
 ) -> Iterator[ImageScore]:
     """The counts and traits of each image of a split, in order, showing progress under `label`.
 
     columns: further traits, by key. surfaces: of which images distances are measured; None measures none. confidences: takes
-    what is known of the confidences of the whole split. Raises DataError at an image without a label.
+    what is known of the confidences of the whole split. objects: takes its objects, where dataset and model tell
+    any apart. Raises DataError at an image without a label.
     """
     n_classes, background = len(segmenter.spec.classes), has_background(segmenter.spec.classes)
     temperature = segmenter.spec.temperature
 
-    def count(sample: Sample, found: Prediction) -> tuple[ImageScore, Seen | None]:
+    def count(sample: Sample, found: Prediction) -> tuple[ImageScore, Seen | None, Compared | None]:
         assert sample.labels is not None
         *_, height, width = sample.labels.shape
         counts, bands = (tally(sample.labels, found.class_ids, n_classes) for tally in (confusion, boundary_tallies))
         said = found.probabilities
+        matched = objects.compare(sample, found) if objects else None
         sure = None if said is None else image_reliability(sample.labels, said)
         score = ImageScore(
             sample.key, sample.group, height, width, counts, bands,
             image_traits(sample, background, (columns or {}).get(sample.key)), sure,
             surface=surfaces.measure(sample, found.class_ids, n_classes) if surfaces else None,
-            millimetres=sample.spacing is not None,
+            millimetres=sample.spacing is not None, objects=matched.score if matched else None,
         )  # fmt: skip
-        return score, Seen.of(sample.labels, said, temperature) if confidences and said is not None else None
+        return score, Seen.of(sample.labels, said, temperature) if confidences and said is not None else None, matched
 
-    def told(counted: Future[tuple[ImageScore, Seen | None]]) -> ImageScore:
-        score, seen = counted.result()
+    def told(counted: Future[tuple[ImageScore, Seen | None, Compared | None]]) -> ImageScore:
+        score, seen, matched = counted.result()
+        if objects and matched:
+            objects.add(matched)
         if confidences and seen:
             confidences.add(seen)
         return score
 
     workers = min(8, os.cpu_count() or 1)
-    waiting: deque[Future[tuple[ImageScore, Seen | None]]] = deque()
+    waiting: deque[Future[tuple[ImageScore, Seen | None, Compared | None]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for sample in track((reader[i] for i in range(len(reader))), label, len(reader)):
             if sample.labels is None:
@@ -78,7 +84,8 @@ def score_images(
                     fix="label it, or take it out of the split",
                 )
             afforded = affords_probabilities(sample, n_classes)
-            found = segmenter.predict(sample.image, probabilities=afforded, spacing=sample.spacing)
+            apart = afforded and objects is not None and sample.instances is not None
+            found = segmenter.predict(sample.image, probabilities=afforded, spacing=sample.spacing, instances=apart)
             waiting.append(pool.submit(count, sample, found))
             small = n_classes * sample.labels.size <= _AHEAD_VALUES
             while len(waiting) > (workers if small else 0):

@@ -164,7 +164,9 @@ def test_the_temperature_undoes_what_confidences_were_spoilt_by(tmp_path: Path, 
     )
 
     class Raw(Segmenter):
-        def predict(self, image: np.ndarray, probabilities: bool = False, spacing: object = None) -> object:
+        def predict(
+            self, image: np.ndarray, probabilities: bool = False, spacing: object = None, instances: bool = False
+        ) -> object:
             from segpipe.samples import Prediction
 
             scores = self.engine(image.transpose(2, 0, 1)[None])[0]
