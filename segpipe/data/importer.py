@@ -83,8 +83,8 @@ def import_dataset(
     limits: DataParams | None = None,
 ) -> ImportReport:  # fmt: skip
     """Write `source`, laid out as `format` (or `auto`), to `data_dir` in the canonical layout. Files are copied or, where labels
-    are annotations, drawn, by `jobs` threads (default: one a processor); the source is left as it is. `limits`: how masks are read,
-    where that is not by default (pages of TIFF files, say).
+    are annotations, drawn, by `jobs` threads (default: one a processor); the source is left as it is. `limits`: how images
+    and masks are read, where that is not by default (larger ones, pages of TIFF files).
 
     Raises DataError where the source is not of that layout, ConfigError where the options do not fit it, DataError where
     `data_dir` holds files and `options.replace` is not set. A single bad file stops nothing: it is left out and listed; the first
@@ -93,9 +93,10 @@ def import_dataset(
     if not source.is_dir():
         raise DataError("is no folder", where=source, fix="give the folder that holds the dataset")
     limits = limits or DataParams()  # type: ignore[call-arg]
-    layout, recognised = recognise_format(source, options.read) if format == AUTO else (find_format(format), None)
-    check_options(layout, options.read)
-    found = layout.read(source, options.read)
+    read = options.read.model_copy(update={"limits": limits})
+    layout, recognised = recognise_format(source, read) if format == AUTO else (find_format(format), None)
+    check_options(layout, read)
+    found = layout.read(source, read)
     if not found.items:
         raise DataError(
             "no images found", where=source, found=found.skipped[0] if found.skipped else None,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segpipe.config import ValidateParams
+from segpipe.config import DataParams, ValidateParams
 from segpipe.data.dataset import load_dataset, load_sample
 from segpipe.data.formats import FORMATS, Format
 from segpipe.data.formats.source import Drawing, RawItem, Source
@@ -507,3 +507,31 @@ def test_camvid(shared_data: Path, tmp_path: Path) -> None:
     assert abs(fingerprint.ignored_pixels["train"] / pixels - 0.039) < 6e-4
     findings, _ = validate_manifest(frame, fingerprint, ValidateParams())
     assert findings == []
+
+
+@pytest.mark.parametrize(
+    ("format", "image", "mask", "further"),
+    [
+        ("label-maps", "images/a.png", "masks/a.tif", {}),
+        ("mask-per-instance", "a/images/a.png", "a/masks/1.tif", {}),
+        ("colour-masks", "images/a.png", "masks/a.tif", {"palette.txt": "0 0 0 ground\n1 1 1 thing\n"}),
+        ("voc", "JPEGImages/a.png", "SegmentationClass/a.tif", {"labelmap.txt": "ground:0,0,0::\nthing:1,1,1::\n"}),
+    ],
+)
+def test_drawn_labels_are_read_within_the_limits_given(
+    places: tuple[Path, Path], format: str, image: str, mask: str, further: dict[str, str]
+) -> None:
+    """Masks of three TIFF pages: an error by default, one picture where pages are channels."""
+    source, data = places
+    picture(source / image)
+    page = Image.fromarray(np.resize(np.array([0, 1], np.uint8), (16, 20)))
+    (source / mask).parent.mkdir(parents=True)
+    page.save(source / mask, save_all=True, append_images=[page, page])
+    for name, text in further.items():
+        (source / name).write_text(text)
+    with pytest.raises(DataError, match="holds several pages"):
+        bring(source, data, format)
+    report = import_dataset(source, data, format, ImportOptions(), limits=DataParams(pages="channels"))
+    assert (report.images, report.masks) == (1, 1)
+    found = np.unique(read_mask(data / "masks" / "a.png", LIMITS))
+    assert len(found) == 2

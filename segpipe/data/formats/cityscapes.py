@@ -73,11 +73,11 @@ def read_cityscapes(source: Path, options: ReadOptions) -> Source:
             found.skipped.append((f"{_IMAGES}/{folder.name}/", f"no split with {_LABELS}"))
             continue
         for image in sorted(folder.glob(f"*/*_{_IMAGES}.png")):
-            found.items.append(_item(source, image, folder.name))
+            found.items.append(_item(source, image, folder.name, options.limits))
     return found
 
 
-def _item(source: Path, image: Path, split: str) -> RawItem:
+def _item(source: Path, image: Path, split: str, limits: DataParams) -> RawItem:
     city, frame = image.parent.name, image.name.removesuffix(f"_{_IMAGES}.png")
     labels = {
         kind: source / _LABELS / split / city / f"{frame}_{_LABELS}_{kind}.png"
@@ -87,7 +87,7 @@ def _item(source: Path, image: Path, split: str) -> RawItem:
     name = f"{split}/{city}/{frame}"
     if "labelIds" not in there and "labelTrainIds" not in there:
         return RawItem(name, image, group=city, split=split)
-    draw = _Frame(there.get("labelIds"), there.get("labelTrainIds"), there.get("instanceIds"))
+    draw = _Frame(there.get("labelIds"), there.get("labelTrainIds"), there.get("instanceIds"), limits)
     return RawItem(name, image, group=city, split=split, draw=draw)
 
 
@@ -98,19 +98,19 @@ class _Frame:
     label_ids: Path | None
     train_ids: Path | None
     instance_ids: Path | None
+    limits: DataParams
 
     def __call__(self, height: int, width: int) -> Drawing:
-        limits = DataParams()  # type: ignore[call-arg]
         path = self.label_ids or self.train_ids
         assert path is not None
-        stored = read_mask(path, limits)
+        stored = read_mask(path, self.limits)
         check_size(path, stored, height, width)
         if stored.dtype != np.uint8:
             raise DataError("is no map of ids", where=path, found=stored.dtype, expected="8 bits")
         mask = _table(path == self.label_ids)[stored]
         if self.instance_ids is None:
             return Drawing(mask)
-        instances = read_mask(self.instance_ids, limits).astype(np.uint16)
+        instances = read_mask(self.instance_ids, self.limits).astype(np.uint16)
         check_size(self.instance_ids, instances, height, width)
         instances[(instances < _PER_CLASS) | (mask == _VOID)] = 0
         return Drawing(mask, instances)

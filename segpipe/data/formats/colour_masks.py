@@ -44,13 +44,14 @@ def draw_by_palette(found: Source, source: Path, options: ReadOptions) -> None:
     """
     file = options.palette or find_palette(source)
     if file is None:
+        masks = [item.mask for item in found.items if item.mask][:_LISTED]
         raise ConfigError(
-            "which colour is which class?", where=source, found=_colours([item.mask for item in found.items if item.mask][:_LISTED]),
-            expected="a palette", fix=f"write lines such as `128 64 128 road` and give them as --palette FILE, or as {PALETTE_FILES[-1]}",
+            "which colour is which class?", where=source, found=_colours(masks, options.limits), expected="a palette",
+            fix=f"write lines such as `128 64 128 road` and give them as --palette FILE, or as {PALETTE_FILES[-1]}",
         )  # fmt: skip
     palette = read_palette(str(file))
     found.items = [
-        replace(item, mask=None, instances=None, draw=Colours(item.mask, palette, options.tolerance or 0))
+        replace(item, mask=None, instances=None, draw=Colours(item.mask, palette, options.tolerance or 0, options.limits))
         if item.mask else item
         for item in found.items
     ]  # fmt: skip
@@ -64,21 +65,22 @@ class Colours:
     mask: Path
     palette: Palette
     tolerance: int
+    limits: DataParams
 
     def __call__(self, height: int, width: int) -> Drawing:
         """The class values, (height, width); DataError for a mask of another size, or with colours that are too far off."""
-        image = read_image(self.mask, DataParams())  # type: ignore[call-arg]
+        image = read_image(self.mask, self.limits)
         check_size(self.mask, image, height, width)
         values, snapped = self.palette.encode(image, str(self.mask), self.tolerance)
         return Drawing(values, notes=Counter({SNAPPED: snapped} if snapped else {}))
 
 
-def _colours(masks: list[Path]) -> str:
+def _colours(masks: list[Path], limits: DataParams) -> str:
     """The most frequent colours of some masks, in words."""
     counts: Counter[tuple[int, ...]] = Counter()
     for mask in masks:
         try:
-            image = read_image(mask, DataParams())  # type: ignore[call-arg]
+            image = read_image(mask, limits)
         except DataError:  # it will be listed when it is drawn
             continue
         colours, pixels = np.unique(image[::4, ::4].reshape(-1, image.shape[-1]), axis=0, return_counts=True)

@@ -32,7 +32,8 @@ def read_label_maps(source: Path, options: ReadOptions) -> Source:
     """Read the layout; errors as of `find_pairs`."""
     found = find_pairs(source, options)
     found.items = [
-        replace(item, mask=None, instances=None, draw=Numbers(item.mask)) if item.mask else item for item in found.items
+        replace(item, mask=None, instances=None, draw=Numbers(item.mask, options.limits)) if item.mask else item
+        for item in found.items
     ]
     found.classes, found.classes_from = OBJECTS, "one kind of object"
     return found
@@ -43,9 +44,10 @@ class Numbers:
     """Draws classes and instances of a mask of object numbers (a `segpipe.data.formats.source.Draw`)."""
 
     mask: Path
+    limits: DataParams
 
     def __call__(self, height: int, width: int) -> Drawing:
         """Mask 0 and 1, instances as in the file, both (height, width); DataError for a mask of another size."""
-        numbers = read_mask(self.mask, DataParams())  # type: ignore[call-arg]
+        numbers = read_mask(self.mask, self.limits)
         check_size(self.mask, numbers, height, width)
         return Drawing((numbers > 0).astype(np.uint8), numbers.astype(np.uint16))

@@ -47,7 +47,7 @@ def read_mask_per_instance(source: Path, options: ReadOptions) -> Source:
         if len(images) != 1:
             found.skipped.append((f"{name}/images/", f"{len(images)} images, expected one"))
         else:
-            item = RawItem(name, images[0], split=split, draw=Objects(tuple(masks)) if masks else None)
+            item = RawItem(name, images[0], split=split, draw=Objects(tuple(masks), options.limits) if masks else None)
             items.setdefault(folder.parent.name, []).append(item)
     for parent, together in items.items():
         if any(item.draw for item in together):
@@ -67,6 +67,7 @@ class Objects:
     """Draws one image's objects from their masks (a `segpipe.data.formats.source.Draw`)."""
 
     masks: tuple[Path, ...]
+    limits: DataParams
 
     def __call__(self, height: int, width: int) -> Drawing:
         """Mask 0 and 1, instances 1 .. n in the order of the file names, (height, width), a smaller object over a larger one.
@@ -80,7 +81,7 @@ class Objects:
         notes: Counter[str] = Counter()
         objects = []
         for number, path in enumerate(self.masks, start=1):
-            marked = read_image(path, DataParams()).max(axis=-1) > 0  # type: ignore[call-arg]
+            marked = read_image(path, self.limits).max(axis=-1) > 0
             check_size(path, marked, height, width)
             if not marked.any():
                 notes[EMPTY] += 1

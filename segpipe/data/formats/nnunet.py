@@ -62,7 +62,7 @@ def read_nnunet(source: Path, options: ReadOptions) -> Source:
     content = read_document(path, _MAX_BYTES)
     found = Source([], classes_from=DATASET)
     found.classes = read_labels(content.get("labels"), str(path), found.notes)
-    layout = _Layout(source, path, _ending(content, path), _channels(content, path))
+    layout = _Layout(source, path, _ending(content, path), _channels(content, path), options.limits)
     named = _named_pairs(content, path)
     training = named if named is not None else layout.pairs_in(_TRAINING, "labelsTr", found)
     items = [layout.item(pair, found) for pair in training]
@@ -85,6 +85,7 @@ class _Layout:
     path: Path
     ending: str | None
     channels: int
+    limits: DataParams
 
     def pairs_in(self, images: str, labels: str, found: Source) -> list[Pair]:
         """The images of a folder that have a label in another; of the rest, in training folders, each is left out by name."""
@@ -111,7 +112,7 @@ class _Layout:
         name = Path(images[0]).parent / stem_of(mask)
         if len(paths) == 1:
             return RawItem(name.as_posix(), paths[0], mask, split=split)
-        merged = Merged(tuple(paths))
+        merged = Merged(tuple(paths), self.limits)
         return RawItem(
             name.as_posix(), paths[0].with_name(name.name + merged.suffix), mask, split=split, content=merged
         )
@@ -163,6 +164,7 @@ class Merged:
     """The content of a file that holds the channels of several (`RawItem.content`)."""
 
     paths: tuple[Path, ...]
+    limits: DataParams
 
     @property
     def suffix(self) -> str:
@@ -171,7 +173,7 @@ class Merged:
 
     def __call__(self) -> bytes:
         """The bytes; DataError as of `merge_channels`."""
-        return merge_channels(self.paths, DataParams())  # type: ignore[call-arg]
+        return merge_channels(self.paths, self.limits)
 
 
 def _channel(path: Path, case: str) -> int | None:

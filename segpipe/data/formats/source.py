@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from segpipe.config import DataParams
 from segpipe.errors import DataError
 from segpipe.samples import ClassTable
 
@@ -31,9 +32,12 @@ class ReadOptions(BaseModel):
     tolerance: int | None = Field(None, ge=0, le=255)
     """How far a channel of a colour may be from the palette's, for pixels of blurred edges."""
 
+    limits: DataParams = DataParams()  # type: ignore[call-arg]
+    """How large files may be that labels are drawn from, and what TIFF pages are: not of the user's telling, but of params.yaml."""
+
     def given(self) -> list[str]:
         """The names of what the user has said."""
-        return [name for name, value in self if value is not None]
+        return [name for name, value in self if value is not None and name != "limits"]
 
 
 @dataclass(frozen=True)

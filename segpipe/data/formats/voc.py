@@ -63,7 +63,7 @@ def read_voc(source: Path, options: ReadOptions) -> Source:
     images, masks, objects = ({stem_of(path): path for path in image_files(folder)} for folder in folders)
     for stem in sorted(images):
         if stem in masks or stem in splits:
-            draw = _Labels(masks[stem], objects.get(stem), palette) if stem in masks else None
+            draw = _Labels(masks[stem], objects.get(stem), palette, options.limits) if stem in masks else None
             name = (images[stem].relative_to(source).parent / stem).as_posix()
             found.items.append(RawItem(name, images[stem], split=splits.get(stem), draw=draw))
     if aside := len(images) - len(found.items):
@@ -145,27 +145,26 @@ class _Labels:
     classes: Path
     objects: Path | None
     palette: Palette
+    limits: DataParams
 
     def __call__(self, height: int, width: int) -> Drawing:
         mask = self._class_values()
         check_size(self.classes, mask, height, width)
         if self.objects is None:
             return Drawing(mask)
-        instances = _object_numbers(self.objects)
+        instances = _object_numbers(self.objects, self.limits)
         check_size(self.objects, instances, height, width)
         instances[mask == _VOID] = 0
         return Drawing(mask, instances)
 
     def _class_values(self) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        limits = DataParams()  # type: ignore[call-arg]
         if stored_in_colours(self.classes):
-            return self.palette.encode(read_image(self.classes, limits), str(self.classes), tolerance=0)[0]
-        return read_mask(self.classes, limits)
+            return self.palette.encode(read_image(self.classes, self.limits), str(self.classes), tolerance=0)[0]
+        return read_mask(self.classes, self.limits)
 
 
-def _object_numbers(path: Path) -> npt.NDArray[np.uint16]:
+def _object_numbers(path: Path, limits: DataParams) -> npt.NDArray[np.uint16]:
     """Object numbers, (H, W), 0 for none and for void: palette indices, or the places of RGB colours in order."""
-    limits = DataParams()  # type: ignore[call-arg]
     if not stored_in_colours(path):
         numbers = read_mask(path, limits).astype(np.uint16)
         numbers[numbers == _VOID] = 0
