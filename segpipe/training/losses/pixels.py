@@ -12,18 +12,18 @@ from segpipe.training.ranks import everywhere
 
 
 class Pixels:
-    """Logits and labels of a batch as rows of pixels. What several terms need is computed once, and only where one asks.
+    """Logits and labels of a batch as a row of pixels for each class. What several terms need is computed once, and only where
+    one asks. On a processor, rows of classes would cost three times as much: log_softmax and the sums run along long rows.
 
     Where several processes train, each has its share of the batch; sums over pixels span all of them (`everywhere`).
 
-    log_p: (P, K) float32, log-probabilities. target: (P,) int64, in 0..K-1, 0 where ignored. counted: (P,) bool.
+    log_p: (K, P) float32, log-probabilities. target: (P,) int64, in 0..K-1, 0 where ignored. counted: (P,) bool.
     weight: (P,) float32, the class weight of each pixel, 0 where ignored. labels: (N, ...) as given.
     """
 
     def __init__(self, logits: Tensor, labels: Tensor, class_weights: Tensor) -> None:
-        # Classes last: a view where the network runs in channels_last, and every reduction over pixels runs along memory.
         self.labels, self.class_weights = labels, class_weights
-        self.log_p = logits.movedim(1, -1).reshape(-1, logits.shape[1]).float().log_softmax(1)
+        self.log_p = logits.movedim(1, 0).reshape(logits.shape[1], -1).float().log_softmax(0)
         flat = labels.reshape(-1).long()
         self.counted = flat != IGNORE
         self.target = torch.where(self.counted, flat, 0)
@@ -32,31 +32,31 @@ class Pixels:
     @cached_property
     def nll(self) -> Tensor:
         """(P,): -log p of the true class; of class 0 where ignored."""
-        return -self.log_p.gather(1, self.target[:, None])[:, 0]
+        return -self.log_p.gather(0, self.target[None])[0]
 
     @cached_property
     def mask(self) -> Tensor:
-        """(P, 1) float32: 1 where counted."""
-        return self.counted[:, None].to(self.log_p.dtype)
+        """(1, P) float32: 1 where counted."""
+        return self.counted[None].to(self.log_p.dtype)
 
     @cached_property
     def p(self) -> Tensor:
-        """(P, K): probabilities, 0 where ignored."""
+        """(K, P): probabilities, 0 where ignored."""
         return self.log_p.exp() * self.mask
 
     @cached_property
     def onehot(self) -> Tensor:
-        """(P, K) float32: 1 at the true class, 0 where ignored."""
-        return torch.zeros_like(self.p).scatter_(1, self.target[:, None], self.mask)
+        """(K, P) float32: 1 at the true class, 0 where ignored."""
+        return torch.zeros_like(self.p).scatter_(0, self.target[None], self.mask)
 
     @cached_property
     def truth(self) -> Tensor:
         """(K,) float32: pixels of each class, in all processes."""
-        return everywhere(self.onehot.sum(0))
+        return everywhere(self.onehot.sum(1))
 
     def total(self, values: Tensor) -> Tensor:
-        """(K,): the sum of (P, K) values over the pixels of all processes."""
-        return everywhere(values.sum(0))
+        """(K,): the sum of (K, P) values over the pixels of all processes."""
+        return everywhere(values.sum(1))
 
     def weighted_mean(self, values: Tensor, weight: Tensor) -> Tensor:
         """Of (P,) values by (P,) weights; 0 where no weight is."""

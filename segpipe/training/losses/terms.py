@@ -20,7 +20,7 @@ def cross_entropy(pixels: Pixels, options: CrossEntropyTerm) -> Tensor:
     loss = pixels.weighted_mean(pixels.nll, pixels.weight)
     if not options.label_smoothing:
         return loss
-    spread = -(pixels.log_p * pixels.class_weights).mean(1) * pixels.counted
+    spread = -(pixels.log_p * pixels.class_weights[:, None]).mean(0) * pixels.counted
     smooth = everywhere(spread.sum()) / everywhere(pixels.weight.sum()).clamp_min(1e-12)
     return (1 - options.label_smoothing) * loss + options.label_smoothing * smooth
 
@@ -70,8 +70,8 @@ def lovasz(pixels: Pixels, _: LovaszTerm) -> Tensor:
     Ignored pixels have an error of 0, so that they come last and are multiplied by it. Of several processes, each takes its
     own share of the batch for the batch.
     """
-    errors, order = (pixels.onehot - pixels.p).abs().T.sort(dim=1, descending=True)  # (K, P)
-    truth = pixels.onehot.T.gather(1, order).long()
+    errors, order = (pixels.onehot - pixels.p).abs().sort(dim=1, descending=True)  # (K, P)
+    truth = pixels.onehot.gather(1, order).long()
     rank = torch.arange(1, truth.shape[1] + 1, device=truth.device)
     left = truth.sum(1, keepdim=True) - truth.cumsum(1)
     jaccard = 1 - left.to(errors.dtype) / (left + rank)
