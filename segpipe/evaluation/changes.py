@@ -67,18 +67,20 @@ def _part(title: str, before: Mapping[str, str], after: Mapping[str, str]) -> Pa
 
 
 def flatten(content: Any, prefix: str = "") -> dict[str, str]:
-    """{a: {b: 1}} -> {"a.b": "1"}; lists are values."""
+    """{a: {b: 1}} -> {"a.b": "1"}; lists are values, and what is null is not there."""
     if isinstance(content, Mapping) and content:
         found: dict[str, str] = {}
         for key, value in content.items():
             found |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
         return found
-    return {prefix: _word(content)} if prefix else {}
+    return {prefix: _word(content)} if prefix and content is not None else {}
 
 
 def _word(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
+    if value == {}:
+        return "as by default"
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -125,7 +125,7 @@ class ReliabilityChart:
 def reliability_chart(view: CalibrationView, edge: float = 260) -> ReliabilityChart:
     """The diagram of a model as it ships and, where that was measured, before its temperature."""
     lowest = min(min(b.confidence, b.right) for b in (*view.bins, *view.before))
-    scale = Axis(max(0.0, math.floor(10 * lowest) / 10 - 0.02), 1.0, 34, edge - 8)
+    scale = Axis(max(0.0, math.floor(10 * lowest) / 10 - 0.02), 1.0, 48, edge - 8)
     series = [("shipped", _dots(view.bins, scale, edge))]
     if view.before:
         series.insert(0, ("before temperature", _dots(view.before, scale, edge)))

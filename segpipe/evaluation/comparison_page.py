@@ -18,7 +18,7 @@ from segpipe.evaluation.disagreement import Side, draw_apart, parting_legend
 from segpipe.evaluation.gallery import has_background
 from segpipe.evaluation.measured import calibration_view, further_scores
 from segpipe.evaluation.report import MAX_MATRIX, render_page
-from segpipe.evaluation.shots import Drawn, embed, layer_names
+from segpipe.evaluation.shots import Drawn, embed, layer_names, tile
 from segpipe.evaluation.tables import hex_color, known
 from segpipe.files import write_text
 from segpipe.metrics import MAIN_METRIC
@@ -63,7 +63,8 @@ def _context(
         "reliability": [(name, view, reliability_chart(view)) for name, view in views if view],
         "further": further_scores([side.metrics for side in sides]),
         "charts": curve_charts(_trainings(sides, folder), 340, 190, 44),
-        "gallery": embedded, "why_none": why_none, "layers": layer_names(embedded), "parting": parting_legend(after.name, before.name),
+        "gallery": embedded, "tile": tile(embedded), "why_none": why_none,
+        "layers": layer_names(embedded), "parting": parting_legend(after.name, before.name),
         "kinds": {kind: words.format(before=before.name, after=after.name) for kind, words in _KINDS.items()},
         "drawn_classes": list(range(1 if classes and has_background(classes) else 0, len(after.scores.classes))),
         "lineage": [

@@ -45,7 +45,7 @@ class Contender:
         """What it was made from."""
         code = {
             "segpipe": self.scores.lineage.get("segpipe", ""),
-            "commit": (self.revision.commit or "the workspace")[:10], "candidate": self.candidate,
+            "commit": self.revision.commit[:10] if self.revision.commit else "not committed", "candidate": self.candidate,
         }  # fmt: skip
         return State.read(self.revision.read, self.candidate, code)
 

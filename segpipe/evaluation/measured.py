@@ -121,6 +121,10 @@ class FurtherScores:
 
 
 _FURTHER = (("instance", "Objects"), ("surface", "Surfaces"))
+_NO_SCORES = ("images", "units", "millimetres", "tolerance", "class", "interval")
+_WORDS = {
+    "hd95": "95 % Hausdorff distance", "assd": "average surface distance", "nsd": "surface Dice", "ap": "mask AP", "pq": "panoptic quality",
+}  # fmt: skip
 
 
 def further_scores(metrics: Sequence[Mapping[str, Any]]) -> list[FurtherScores]:
@@ -137,8 +141,10 @@ def further_scores(metrics: Sequence[Mapping[str, Any]]) -> list[FurtherScores]:
 
 def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     for key, value in content.items():
-        name = f"{prefix} {key}".strip().replace("_", " ")
-        if isinstance(value, Mapping) and key not in ("class", "interval"):
+        if key in _NO_SCORES:
+            continue
+        name = f"{prefix} {_WORDS.get(key, key)}".strip().replace("_", " ")
+        if isinstance(value, Mapping):
             yield from _leaves(value, name)
         elif (number := _number(content, key)) is not None:
             yield name, number

@@ -15,6 +15,7 @@ from segpipe.evaluation.disagreement import Side, draw_apart, parting_legend
 from segpipe.evaluation.gallery import Gallery, has_background
 from segpipe.evaluation.gates import Champion, describe
 from segpipe.evaluation.measured import (
+    RobustnessView,
     calibration_view,
     costs,
     further_scores,
@@ -25,9 +26,10 @@ from segpipe.evaluation.measured import (
 )
 from segpipe.evaluation.scores import Scores, read_scores
 from segpipe.evaluation.selection import Selection
-from segpipe.evaluation.shots import Drawn, drawn, embed, layer_names
+from segpipe.evaluation.shots import Drawn, drawn, embed, layer_names, tile
 from segpipe.evaluation.statistics import compare
 from segpipe.evaluation.tables import (
+    Forest,
     ForestRow,
     class_rows,
     forest,
@@ -89,7 +91,7 @@ def render_page(template: str, context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"score": score, "signed": signed, "percent": percent, "words": describe}
+    environment.filters |= {"score": score, "signed": signed, "percent": percent, "p_value": p_value, "words": describe}
     return environment.get_template(template).render(
         **context,
         css=TOKENS.read_text() + (TEMPLATES / "report.css").read_text(),
@@ -179,15 +181,16 @@ def _lineage(scores: Scores, selection: Selection, champion: Champion | None) ->
     ]
 
 
-def _drops(view: Any) -> Any:
-    """The drops as a forest: a group a corruption."""
+def _drops(view: RobustnessView | None) -> Forest | None:
+    """The drops as a forest: a group a corruption, or one of all where each was tried at one strength."""
     if view is None:
         return None
+    single = len({drop.corruption for drop in view.drops}) == len(view.drops)
     groups: dict[str, list[ForestRow]] = {}
     for drop in view.drops:
-        groups.setdefault(drop.corruption, []).append(
-            ForestRow(drop.severity, None, -drop.drop, _minus(drop.high), _minus(drop.low), drop.score)
-        )
+        title, name = ("", f"{drop.corruption}, {drop.severity}") if single else (drop.corruption, drop.severity)
+        row = ForestRow(name, None, -drop.drop, _minus(drop.high), _minus(drop.low), drop.score)
+        groups.setdefault(title, []).append(row)
     return forest(list(groups.items()), apart=True)
 
 
@@ -208,7 +211,7 @@ def _gallery(
     other = f"champion {champion.version}" if champion else "champion"
     return {
         "gallery": embedded, "left_out": len(pictures) - len(embedded), "layers": layer_names(embedded),
-        "legend": gallery.legend, "kinds": {kind: words.format(other=other) for kind, words in KINDS.items()},
+        "legend": gallery.legend, "tile": tile(embedded), "kinds": {kind: words.format(other=other) for kind, words in KINDS.items()},
         "parting": parting_legend(shown, champion.version) if champion and parted else [],
     }  # fmt: skip
 
@@ -233,6 +236,11 @@ def signed(value: float | None, digits: int = 3) -> str:
     """As `score`, with a plus where it is above 0."""
     text = score(value, digits)
     return f"+{text}" if value is not None and not math.isnan(value) and value > 0 else text
+
+
+def p_value(value: float | None) -> str:
+    """0.0123 -> "p = 0.012"; what is smaller than three digits show, as that."""
+    return "p < 0.001" if value is not None and value < 0.001 else f"p = {score(value)}"
 
 
 def percent(value: float, digits: int = 1) -> str:

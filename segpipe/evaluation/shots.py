@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,11 @@ def _in_turn(kinds: Sequence[str]) -> Iterable[int]:
 def layer_names(shots: Sequence[Shot]) -> list[str]:
     """What the layers of these pictures show, each once, in the order in which they are met."""
     return list(dict.fromkeys(layer for shot in shots for layer in shot.layers))
+
+
+def tile(shots: Sequence[Shot]) -> float:
+    """Width over height of the frames that pictures stand in, alike for all: the median of theirs, within reason."""
+    return round(min(2.2, max(0.7, statistics.median(shot.width / shot.height for shot in shots))), 3) if shots else 1.0
 
 
 def _webp_uri(source: Path | Pixels) -> str:

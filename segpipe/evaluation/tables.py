@@ -45,10 +45,10 @@ def models(selection: Selection) -> list[Model]:
 
 
 def scale(rows: Sequence[Model], params: Params) -> Axis:
-    """The axis on which all intervals of the main metric are drawn."""
+    """The axis on which all intervals of the main metric are drawn; a floor far below them is not on it."""
     values = [v for m in rows for v in (m.test.get(MAIN_METRIC), *_ends(m.interval)) if v is not None]
     floor = params.gates.floor
-    if floor and floor.metric == MAIN_METRIC:
+    if floor and floor.metric == MAIN_METRIC and values and floor.at_least > 2 * min(values) - max(values):
         values.append(floor.at_least)
     return axis(values, 6, 294, least=0.0)
 
