@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -9,6 +10,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 _LINE_EVERY_S = 5.0
+
+
+def _speaks() -> bool:
+    """Of several processes that share a training, the first one alone."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def format_seconds(seconds: float) -> str:
@@ -29,7 +35,7 @@ class Progress:
         self._last_line = self._began
         self._note = ""
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and _speaks():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress
@@ -58,7 +64,7 @@ class Progress:
             self._bar.update(self._task, completed=self.done, note=self._note)
             return
         now = time.monotonic()
-        if now - self._last_line >= _LINE_EVERY_S:
+        if now - self._last_line >= _LINE_EVERY_S and _speaks():
             self._last_line = now
             rate = (self.done - self._start) / (now - self._began)
             eta = f"  eta {format_seconds((self.total - self.done) / rate)}" if rate > 0 else ""
@@ -75,4 +81,5 @@ def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
 
 def say(text: str) -> None:
     """One line for the user, on stderr: stdout belongs to results."""
-    print(text, file=sys.stderr, flush=True)
+    if _speaks():
+        print(text, file=sys.stderr, flush=True)

@@ -231,12 +231,15 @@ def plan(root: Path, name: str, refresh: bool = False) -> None:
 
 def train(root: Path, name: str) -> None:
     """shards + plan -> models/NAME/ (weights, segmenter.json, history) and training/NAME/ (curves and timings)."""
+    from segpipe.training.launch import launch
     from segpipe.training.loop import train as run_training
     from segpipe.training.plan import Plan
 
     paths = Paths(root)
     load_params(root).candidate(name)
     made = Plan.read(_needs(paths.plan(name), f"plan@{name}"))
+    if launch(made, ["-C", str(root), "train", name]):
+        return
     run_training(
         made,
         _prepared(paths),

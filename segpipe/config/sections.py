@@ -156,6 +156,10 @@ class TrainParams(Section):
     """torch.compile; auto: where the budget repays the compilation."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Where training runs."""
+    devices: int = Field(1, ge=1, le=1024)
+    """Processes that share each batch, one a GPU (or so many on the processor). `torchrun -m segpipe train C` overrules it."""
+    num_nodes: int = Field(1, ge=1, le=1024)
+    """Machines with so many devices each; torchrun is then started on each of them."""
 
 
 class Candidate(BaseModel):

@@ -9,6 +9,7 @@ import numpy as np
 from segpipe.errors import ConfigError
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.tta import TTA, symmetries
+from segpipe.training.memory import check_parts
 from segpipe.training.optimisers import DEFAULTS
 from segpipe.training.plan import Recipe
 
@@ -37,11 +38,7 @@ def choose_recipe(
             f"{of.name} normalises over the batch and can't be trained on fewer than {of.least_batch} images",
             where="train.batch", found=batch, fix=f"set it to {of.least_batch} or more",
         )  # fmt: skip
-    if batch // wanted.accumulate < of.least_batch:
-        raise ConfigError(
-            f"in {wanted.accumulate} parts, {batch} images leave fewer than {of.least_batch} for each",
-            where="train.accumulate", found=wanted.accumulate, fix=f"set it to {batch // of.least_batch} or less",
-        )  # fmt: skip
+    check_parts(batch, wanted.accumulate, wanted.devices * wanted.num_nodes, of.least_batch)
     patch = wanted.patch or choose_patch(fingerprint)
     difference = top_bottom_difference(train)
     free = difference < _UPRIGHT

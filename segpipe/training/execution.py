@@ -80,7 +80,7 @@ def measure(
             amount -= time.perf_counter() - began
     steps, validations = count_steps(kind, amount, len(train), recipe.batch, ms_step, ms_val)
     execution = Execution(
-        setting=setting, workers=workers, ms_per_step=round(ms_step, 1),
+        setting=setting, devices=wanted.devices, nodes=wanted.num_nodes, workers=workers, ms_per_step=round(ms_step, 1),
         ms_per_validation=round(ms_val, 1), peak_memory_mib=peak_memory_mib(device), timings=timings,
         machine=this_machine(device),
     )  # fmt: skip

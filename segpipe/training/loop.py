@@ -28,7 +28,7 @@ from segpipe.samples import ClassTable
 from segpipe.training.batches import Reader, batches
 from segpipe.training.checkpoint import State, Weights, load_checkpoint, plain, save_checkpoint
 from segpipe.training.machine import check_plan, gpu_memory
-from segpipe.training.memory import step_that_fits
+from segpipe.training.memory import check_parts, step_that_fits
 from segpipe.training.objects import settle_objects
 from segpipe.training.plan import Plan
 from segpipe.training.ranks import any_rank, leave, mean_over_ranks, rank, ranks, share_buffers
@@ -74,6 +74,7 @@ def train_on(
         _fit_classical(plan, classes, train, val, out, live_dir)
         return
     stepper = set_up(plan)
+    check_parts(stepper.recipe.batch, stepper.accumulate, ranks(), stepper.least_batch)
     with stepper.fabric.rank_zero_first():
         resumed = load_checkpoint(checkpoints, plan, stepper)
     best, state = resumed or ({}, State(accumulate=stepper.accumulate, ranks=ranks()))

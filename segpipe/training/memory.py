@@ -38,6 +38,15 @@ _WORDS = (
 )
 
 
+def check_parts(batch: int, parts: int, processes: int, least: int) -> None:
+    """Raise ConfigError where a batch, shared by processes and computed in parts, leaves a part fewer than `least` images."""
+    if batch // processes // parts < max(1, least):
+        raise ConfigError(
+            f"a batch of {batch}, shared by {processes} process(es), in {parts} part(s) each, leaves fewer than {max(1, least)} for one",
+            where="train.batch", found=batch, fix=f"set it to {max(1, least) * parts * processes} or more, or train.accumulate to 1",
+        )  # fmt: skip
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that an allocator, of the device or of the host, had no more to give."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):

@@ -65,6 +65,10 @@ class Execution(_Part):
     """How the steps are computed on the machine that the plan was made for."""
 
     setting: Setting
+    devices: int = Field(1, ge=1)
+    """Processes that share each batch, one a device, on each machine."""
+    nodes: int = Field(1, ge=1)
+    """Machines."""
     workers: int = Field(ge=0)
     """Processes that prepare batches."""
     ms_per_step: float

@@ -1,0 +1,63 @@
+"""Starting the processes that share a training, where the plan asks for several and nobody has started them yet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import torch
+
+from segpipe.errors import ConfigError, MissingError
+from segpipe.training.ranks import started_by_torchrun
+
+if TYPE_CHECKING:
+    from segpipe.training.plan import Plan
+
+
+def launch(plan: Plan, arguments: list[str]) -> bool:
+    """Run ``python -m segpipe ARGUMENTS`` in one process a device and wait for them; False where this process is to do the work.
+
+    It is what ``torchrun --standalone`` does: one that fails ends all, a signal reaches all. Raises ConfigError where the plan asks
+    for several machines (then torchrun has to be started on each), MissingError where there are not enough GPUs, SystemExit with
+    the code of the process that failed first, KeyboardInterrupt.
+    """
+    if plan.execution is None or started_by_torchrun():
+        return False
+    devices, nodes = plan.execution.devices, plan.execution.nodes
+    if nodes > 1:
+        raise ConfigError(
+            f"the plan trains on {nodes} machines, and one can't start the others", where="train.num_nodes",
+            fix=f"on each of them: torchrun --nnodes {nodes} --nproc-per-node {devices} --rdzv-backend c10d --rdzv-endpoint HOST:29400 "
+            f"-m segpipe {' '.join(arguments)}",
+        )  # fmt: skip
+    if devices == 1:
+        return False
+    machine = plan.execution.machine
+    if machine.device == "cuda" and torch.cuda.device_count() < devices:
+        raise MissingError(
+            "the plan trains on more GPUs than there are here", where="train.devices", found=torch.cuda.device_count(),
+            expected=devices, fix=f"set it to what there is; segpipe plan {plan.candidate} --refresh",
+        )  # fmt: skip
+    _run_and_wait(devices, ["-m", "segpipe", *arguments], threads=max(1, machine.threads // devices))
+    return True
+
+
+def _run_and_wait(processes: int, arguments: list[str], threads: int) -> None:
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # each process says itself what failed
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        run_id=f"segpipe-{os.getpid()}", max_restarts=0, monitor_interval=0.1,
+    )  # fmt: skip
+    try:
+        elastic_launch(config, sys.executable)(*arguments)
+    except SignalException as signal:
+        raise KeyboardInterrupt from signal
+    except ChildFailedError as error:
+        raise SystemExit(error.get_first_failure()[1].exitcode) from error
