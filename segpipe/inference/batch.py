@@ -9,6 +9,8 @@ from typing import Any
 from segpipe.config import DataParams
 from segpipe.errors import MissingError, SegpipeError
 from segpipe.files import read_bytes, safe_name, write_bytes, write_json
+from segpipe.inference.inputs import decode_input
+from segpipe.inference.objects import ids_png, object_rows
 from segpipe.inference.render import class_shares, mask_nifti, mask_png, overlay_png
 from segpipe.inference.segmenter import Segmenter
 from segpipe.progress import Progress, say
@@ -16,7 +18,8 @@ from segpipe.progress import Progress, say
 
 def predict_files(segmenter: Segmenter, paths: Sequence[Path], out: Path, limits: DataParams) -> list[dict[str, Any]]:
     """Segment files, and folders of files, into `out/masks/NAME.png`, `out/overlays/NAME.png` and `out/predictions.json`; a
-    volume's mask is `NAME.nii.gz`, with the affine of its input.
+    volume's mask is `NAME.nii.gz`, with the affine of its input. Where the model tells objects apart, their ids go into
+    `out/instances/NAME.png` (uint16), and a row has them as `objects` (class, score, box, area).
 
     Returns one row a file: `file`, and either `mask`, `overlay` (relative to `out`), `width`, `height` (`depth`) and `classes`
     (share by name), or `error`: a file that cannot be read is reported and the rest goes on.
@@ -39,22 +42,25 @@ def predict_files(segmenter: Segmenter, paths: Sequence[Path], out: Path, limits
 
 
 def _predict_file(segmenter: Segmenter, path: Path, out: Path, name: str, limits: DataParams) -> dict[str, Any]:
-    from segpipe.data.images import decode_geometry, decode_image, max_bytes
+    from segpipe.data.images import max_bytes
 
-    content = read_bytes(path, max_bytes(limits))
-    image, geometry = decode_image(content, str(path), limits), decode_geometry(content, str(path))
-    del content
+    given = decode_input(read_bytes(path, max_bytes(limits)), str(path), limits, segmenter.spec.dims)
+    image = given.image
     try:
-        prediction = segmenter.predict(image, spacing=None if geometry is None else geometry.spacing)
+        prediction = segmenter.predict(image, spacing=given.spacing)
     except SegpipeError as error:  # the segmenter sees an array and knows of no file
         raise type(error)(error.what, where=path, found=error.found, expected=error.expected, fix=error.fix) from error
     classes = segmenter.spec.classes
     flat = prediction.class_ids.ndim == 2
     suffix = "png" if flat else "nii.gz"
     row: dict[str, Any] = {"file": str(path), "mask": f"masks/{name}.{suffix}", "overlay": f"overlays/{name}.png"}
-    mask = mask_png(prediction, classes) if flat else mask_nifti(prediction, classes, geometry)
+    mask = mask_png(prediction, classes) if flat else mask_nifti(prediction, classes, given.geometry)
     write_bytes(out / row["mask"], mask)
     write_bytes(out / row["overlay"], overlay_png(image, prediction, classes))
+    if prediction.instances is not None:
+        row["instances"] = f"instances/{name}.png"
+        write_bytes(out / row["instances"], ids_png(prediction.instances))
+        row["objects"] = [found.model_dump(exclude_none=True) for found in object_rows(prediction.instances, classes)]
     shares = {share.name: round(share.share, 6) for share in class_shares(prediction, classes)}
     sizes = dict(zip(("width", "height", "depth"), reversed(image.shape[:-1]), strict=False))
     return row | sizes | {"classes": shares}

@@ -15,8 +15,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from segpipe.config import DataParams
 from segpipe.errors import DataError
+from segpipe.inference.inputs import decode_input
+from segpipe.inference.objects import object_rows
 from segpipe.inference.render import class_shares, mask_nifti, mask_png, overlay_png
 from segpipe.serving.champion import Champion, ModelInfo, Serving
 from segpipe.serving.settings import Settings
@@ -64,7 +65,8 @@ async def segment(
     """Segment the image in the form field `image`.
 
     mask: a PNG with the pixel values of the training masks. overlay: a PNG of the image with classes drawn over it. json: classes
-    with their shares, and the mask as a base64 PNG of indices into `classes`.
+    with their shares, the mask as a base64 PNG of indices into `classes`, and of a model that tells objects apart `objects`: class,
+    score, box, area and COCO run lengths of each.
 
     A model for volumes takes .nii.gz: mask is then a .nii.gz with the affine of the input, and overlay and the PNGs of json show
     one slice, which json names.
@@ -89,17 +91,15 @@ def _answer(
     serving: Serving, name: str, content: bytes, wanted: Format, alpha: float, preview: bool, max_megapixels: float
 ) -> Response:
     """Decode, predict, encode: everything that takes processor time, in a thread of its own."""
-    from segpipe.data.images import decode_geometry, decode_image
-
     classes, dims = serving.segmenter.spec.classes, serving.segmenter.spec.dims
-    limits = max_megapixels if dims == 2 else DataParams(max_megapixels=min(max_megapixels, 1000.0))  # type: ignore[call-arg]
     try:
-        image, geometry = decode_image(content, name, limits), decode_geometry(content, name)
-        prediction = serving.segmenter.predict(image, spacing=None if geometry is None else geometry.spacing)
+        given = decode_input(content, name, max_megapixels, dims)
+        prediction = serving.segmenter.predict(given.image, spacing=given.spacing)
     except DataError as error:
         raise Refused(422, str(error)) from error
+    image = given.image
     if wanted == "mask" and dims == 3:
-        return Response(mask_nifti(prediction, classes, geometry), media_type="application/gzip")
+        return Response(mask_nifti(prediction, classes, given.geometry), media_type="application/gzip")
     if wanted == "mask":
         return Response(mask_png(prediction, classes), media_type="image/png")
     if wanted == "overlay":
@@ -118,6 +118,9 @@ def _answer(
         "classes": [share.model_dump() for share in class_shares(prediction, classes)],
         "mask": {"encoding": "png;base64", "data": base64.b64encode(encode_png(shown)).decode()},
     }  # fmt: skip
+    if prediction.instances is not None:
+        objects = object_rows(prediction.instances, classes, masks=True)
+        answer["objects"] = [found.model_dump() for found in objects]
     if preview:
         answer["preview"] = {"encoding": "png;base64", "data": base64.b64encode(encode_png(to_display(image))).decode()}
     return JSONResponse(answer)
