@@ -87,6 +87,21 @@ def contours(class_ids: np.ndarray) -> npt.NDArray[np.bool_]:
     return edge
 
 
+def outlines(image: np.ndarray, ids: np.ndarray) -> Picture:
+    """Objects over an image: a line along the border of each, within it, neighbours in different colours.
+
+    image: as `to_display` takes. ids: (H, W), any unsigned integer; 0 for none.
+    """
+    picture = to_display(image).copy()
+    line = contours(ids) & (ids > 0)
+    of_line = ids[line].astype(np.int64)
+    hues = (of_line * 111) % 180  # OpenCV's hues end at 180; 111 is near the golden section, so that neighbours differ
+    hsv = np.stack([hues, np.full_like(hues, 220), np.full_like(hues, 255)], axis=-1).astype(np.uint8)
+    if len(of_line):
+        picture[line] = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0]
+    return picture
+
+
 def thumbnail(image: np.ndarray, edge: int) -> Picture:
     """An image (as `to_display` takes) no larger than `edge` pixels either way, its proportions kept; never enlarged."""
     part = shown(image)

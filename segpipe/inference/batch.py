@@ -47,7 +47,7 @@ def _predict_file(segmenter: Segmenter, path: Path, out: Path, name: str, limits
     given = decode_input(read_bytes(path, max_bytes(limits)), str(path), limits, segmenter.spec.dims)
     image = given.image
     try:
-        prediction = segmenter.predict(image, spacing=given.spacing)
+        prediction = segmenter.predict(image, spacing=given.spacing, instances=segmenter.spec.dims == 2)
     except SegpipeError as error:  # the segmenter sees an array and knows of no file
         raise type(error)(error.what, where=path, found=error.found, expected=error.expected, fix=error.fix) from error
     classes = segmenter.spec.classes

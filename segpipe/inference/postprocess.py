@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from segpipe.samples import Instances
 
+MOST_PIXELS = 1 << 24
+"""Of a larger image, classes do not come apart into objects: it would take 40 bytes a pixel."""
 Method = Literal["components", "watershed", "detections"]
 
 

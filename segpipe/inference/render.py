@@ -42,11 +42,14 @@ def mask_nifti(prediction: Prediction, classes: ClassTable, geometry: Geometry |
 
 def overlay_png(image: np.ndarray, prediction: Prediction, classes: ClassTable, alpha: float = 0.45) -> bytes:
     """A PNG (H, W, 3): the image (H, W, C) with classes drawn over it; `alpha` 0 shows none of their colour, 1 only that. Of a
-    volume (D, H, W, C), the slice with the most of them."""
-    from segpipe.data.drawing import overlay
+    volume (D, H, W, C), the slice with the most of them. Objects are outlined, each in a colour of its own."""
+    from segpipe.data.drawing import outlines, overlay
     from segpipe.data.images import encode_png
 
-    return encode_png(overlay(image, prediction.class_ids, classes.colors, alpha))
+    drawn = overlay(image, prediction.class_ids, classes.colors, alpha)
+    if prediction.instances is not None and prediction.instances.ids.ndim == 2:
+        drawn = outlines(drawn, prediction.instances.ids)
+    return encode_png(drawn)
 
 
 def class_shares(prediction: Prediction, classes: ClassTable) -> list[ClassShare]:

@@ -4,6 +4,7 @@ server all call the same `predict`, so that what is measured is what serves.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from segpipe.config import config_error
 from segpipe.errors import MissingError
 from segpipe.files import read_json, write_text
 from segpipe.inference.engines import Engine, graph_engine, softmax
-from segpipe.inference.postprocess import Postprocess, separate
+from segpipe.inference.postprocess import MOST_PIXELS, Postprocess, separate
 from segpipe.inference.preprocess import Normalisation, fit_channels, pad_to_multiple
 from segpipe.inference.tiling import predict_tiled
 from segpipe.inference.tta import TTA, averaged
@@ -25,6 +26,9 @@ from segpipe.samples import ClassTable, Prediction
 
 SPEC_FILE = "segmenter.json"
 GRAPH_FILE = "model.onnx"
+WEIGHTS_FILE = "weights.safetensors"
+"""What stands for the graph where torch is the engine."""
+TORCH = "torch"
 
 
 class SegmenterSpec(BaseModel):
@@ -57,7 +61,7 @@ class SegmenterSpec(BaseModel):
     """How objects are found in what the network says; None where none are asked for."""
     tta: TTA = "none"
     """How often, turned in which ways, an image goes through the network; none: once. Objects of a detector: always once."""
-    engine: str = "torch"
+    engine: str = TORCH
     """The engine that served best where the bundle was made; pinned, so that every copy answers with the same mask."""
     lineage: dict[str, str] = {}
     """Hashes of the data and the plan, the version of segpipe."""
@@ -94,7 +98,7 @@ class Segmenter:
         choose.
         """
         spec = SegmenterSpec.read(folder)
-        if (engine or spec.engine) == "torch":
+        if (engine or spec.engine) == TORCH:
             from segpipe.inference.trained import load_trained
 
             return load_trained(folder)
@@ -110,11 +114,11 @@ class Segmenter:
         """Segment one image: (H, W), or (H, W, C), in the dtype that the training images had; or one volume, with D before.
 
         spacing: the size of a voxel in mm, by axis; None takes it for that of the training volumes. instances: also the objects,
-        where the model yields any (`yields_instances`); this takes the memory of probabilities besides.
+        where the model yields any (`yields_instances`); a semantic one does not in images of more than `MOST_PIXELS`.
         """
         if self.spec.task == "instance":
             return self._predict_objects(image, probabilities)
-        how = self.spec.postprocess if instances else None
+        how = self.spec.postprocess if instances and math.prod(image.shape[: self.spec.dims]) <= MOST_PIXELS else None
         if self.spec.dims == 3:
             found = self._predict_volume(image, probabilities or how is not None, spacing)
         else:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from segpipe.errors import ConfigError, MissingError
 from segpipe.inference.detector import DetectorEngine
 from segpipe.inference.engines import Engine, TorchEngine
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.inference.segmenter import WEIGHTS_FILE, Segmenter, SegmenterSpec
 from segpipe.models.registry import build_network, family
 
 if TYPE_CHECKING:
     import torch
 
-WEIGHTS_FILE = "weights.safetensors"
+__all__ = ["WEIGHTS_FILE", "load_trained", "torch_engine"]
 
 
 def load_trained(folder: Path, device: str = "cpu") -> Segmenter:

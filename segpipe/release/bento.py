@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -16,6 +17,7 @@ import segpipe
 from segpipe.config import load_params
 from segpipe.errors import MissingError, SegpipeError
 from segpipe.files import read_bytes, write_json, write_text
+from segpipe.inference.segmenter import TORCH, SegmenterSpec
 from segpipe.release.bundle import BUILD_FILE, Card
 from segpipe.release.git import head, is_repository
 from segpipe.release.server import bentoml_environment
@@ -70,17 +72,27 @@ def _write_context(root: Path, version: str, context: Path) -> dict[str, str]:
     source = Path(segpipe.__file__).parent
     shutil.copytree(source, context / "segpipe", ignore=shutil.ignore_patterns("__pycache__", "template"))
     write_json(context / BUILD_FILE, labels)
-    write_text(context / BENTOFILE, pin_packages(read_bytes(bentofile, 1 << 20).decode()))
+    more = further_packages(SegmenterSpec.read(root / "bundle"))
+    write_text(context / BENTOFILE, pin_packages(read_bytes(bentofile, 1 << 20).decode(), more))
     return labels
 
 
-def pin_packages(bentofile: str) -> str:
-    """The text of a bentofile with each package of `python.packages` at the version that is installed here.
+_FOR_OBJECTS = ("scikit-image", "scipy")
+_FOR_TORCH = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "safetensors")
+
+
+def further_packages(spec: SegmenterSpec) -> tuple[str, ...]:
+    """What a model needs beside what every model needs: to tell objects apart, and torch where it is the engine."""
+    return (_FOR_OBJECTS if spec.postprocess else ()) + (_FOR_TORCH if spec.engine == TORCH else ())
+
+
+def pin_packages(bentofile: str, more: Sequence[str] = ()) -> str:
+    """The text of a bentofile with each package of `python.packages`, and of `more`, at the version that is installed here.
 
     A Bento carries what it was blessed with. A package that is not installed here keeps the range it has.
     """
     content = yaml.safe_load(bentofile)
-    packages = content.get("python", {}).get("packages", [])
+    packages = [*content.get("python", {}).get("packages", []), *more]
     content.setdefault("python", {})["packages"] = [_pinned(package) for package in packages]
     return yaml.safe_dump(content, sort_keys=False)
 

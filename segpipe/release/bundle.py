@@ -1,5 +1,6 @@
-"""A bundle: the folder that is a model. `model.onnx` + `segmenter.json` (what `Segmenter.from_bundle` loads), `card.json` and
-`README.md` (what is known of it), `engines.json` (what was measured), `golden/` (images and the masks that belong to them).
+"""A bundle: the folder that is a model. `model.onnx` (of a detector `weights.safetensors`) and `segmenter.json`, which
+`Segmenter.from_bundle` loads; `card.json` and `README.md` (what is known of it), `engines.json` (what was measured), `golden/`
+(images and the masks that belong to them).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from segpipe.config import DataParams, config_error
 from segpipe.errors import DataError, MissingError
 from segpipe.files import read_bytes, read_json, sha256_bytes, sha256_file, sha256_tree, write_json
-from segpipe.inference.segmenter import GRAPH_FILE, SPEC_FILE, Segmenter
+from segpipe.inference.segmenter import GRAPH_FILE, SPEC_FILE, WEIGHTS_FILE, Segmenter
 
 CARD_FILE = "card.json"
 CARD_PAGE = "README.md"
@@ -165,13 +166,19 @@ def bundle_sha256(bundle: Path) -> str:
 
 
 def model_sha256(bundle: Path) -> str:
-    """The hash of what decides the answers (graph and segmenter.json): the same for two exports of one model."""
-    return sha256_bytes(f"{sha256_file(bundle / GRAPH_FILE)} {sha256_file(bundle / SPEC_FILE)}".encode())
+    """The hash of what decides the answers (graph or weights, and segmenter.json): the same for two exports of one model."""
+    return sha256_bytes(f"{sha256_file(network_file(bundle))} {sha256_file(bundle / SPEC_FILE)}".encode())
+
+
+def network_file(bundle: Path) -> Path:
+    """The network of a bundle: its graph, or the weights that torch runs where there is none."""
+    weights = bundle / WEIGHTS_FILE
+    return weights if weights.exists() else bundle / GRAPH_FILE
 
 
 def check_bundle(bundle: Path, sha256: str) -> None:
     """Raise where a bundle is not, byte for byte, the one that was released."""
-    if not (bundle / GRAPH_FILE).exists() or not (bundle / SPEC_FILE).exists():
+    if not network_file(bundle).exists() or not (bundle / SPEC_FILE).exists():
         raise MissingError("no model bundle here", where=bundle, expected=f"{GRAPH_FILE} and {SPEC_FILE}")
     found = bundle_sha256(bundle)
     if found != sha256:

@@ -18,7 +18,7 @@ from segpipe.config import ExportParams
 from segpipe.errors import ConfigError, GateBlocked, SegpipeError
 from segpipe.files import sha256_file, write_json
 from segpipe.inference.engines import GRAPH_ENGINES, TorchEngine
-from segpipe.inference.segmenter import GRAPH_FILE, Segmenter
+from segpipe.inference.segmenter import GRAPH_FILE, TORCH, WEIGHTS_FILE, Segmenter
 from segpipe.progress import say
 from segpipe.release.bundle import ENGINES_FILE, Golden
 from segpipe.release.card import write_card
@@ -49,7 +49,7 @@ def export_bundle(model: Path, reader: Reader, selection: dict[str, Any], params
     """Write the bundle of a trained model (models/NAME) into `out`; see `write_bundle`."""
     from segpipe.inference.trained import load_trained
 
-    weights = sha256_file(model / "weights.safetensors")
+    weights = sha256_file(model / WEIGHTS_FILE)
     write_bundle(load_trained(model), weights, reader, selection, params, out)
 
 
@@ -70,9 +70,12 @@ def write_bundle(
     staging = out.with_name(f".{out.name}.new")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    export_graph(trained, staging / GRAPH_FILE)
     pairs = write_inputs(reader, params.golden, staging)
-    trials = try_engines(trained, staging, pairs, params.min_agreement)
+    if trained.spec.task == "instance":
+        trials = [keep_on_torch(trained, staging, pairs)]
+    else:
+        export_graph(trained, staging / GRAPH_FILE)
+        trials = try_engines(trained, staging, pairs, params.min_agreement)
     chosen = choose_engine(trials, params.min_agreement)
     write_json(staging / ENGINES_FILE, [trial.model_dump() for trial in trials])
     lineage = trained.spec.lineage | {"weights_sha256": weights_sha256}
@@ -109,6 +112,19 @@ def export_graph(trained: Segmenter, path: Path) -> None:
             module, (example,), str(path), dynamo=False, opset_version=OPSET, input_names=["image"], output_names=["logits"],
             dynamic_axes=dict.fromkeys(("image", "logits"), free),
         )  # fmt: skip
+
+
+def keep_on_torch(trained: Segmenter, bundle: Path, pairs: Sequence[Golden]) -> EngineTrial:
+    """Write the weights of a detector, which has no graph of fixed inputs and outputs: torch runs it wherever it goes."""
+    from safetensors.torch import save_file
+
+    assert isinstance(trained.engine, TorchEngine), "a detector runs on torch"
+    save_file(
+        {name: value.contiguous() for name, value in trained.engine.module.state_dict().items()}, bundle / WEIGHTS_FILE
+    )
+    median = _median_ms({TORCH: trained}, pairs[0].given())[TORCH]
+    reason = "is what the detector was trained on: boxes, scores and masks of any number have no ONNX graph here"
+    return EngineTrial(engine=TORCH, median_ms=median, agreement=1.0, eligible=True, reason=reason)
 
 
 def try_engines(trained: Segmenter, bundle: Path, pairs: Sequence[Golden], min_agreement: float) -> list[EngineTrial]:

@@ -94,7 +94,8 @@ def _answer(
     classes, dims = serving.segmenter.spec.classes, serving.segmenter.spec.dims
     try:
         given = decode_input(content, name, max_megapixels, dims)
-        prediction = serving.segmenter.predict(given.image, spacing=given.spacing)
+        apart = wanted != "mask" and dims == 2
+        prediction = serving.segmenter.predict(given.image, spacing=given.spacing, instances=apart)
     except DataError as error:
         raise Refused(422, str(error)) from error
     image = given.image
