@@ -34,8 +34,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 HEAVY = {"unet_vgg16", "fcn8s", "fcn_resnet50", "segnet"}
 NAMES = [name for name, f in FAMILIES.items() if f.kind == "network" and f.dims == 2]
-EDGE = {"pan": 128}
-"""Pixels of a training crop, where 64 are too few."""
+EDGE = {"pan": 128, "deeplabv3": 128, "lraspp_mobilenetv3": 128}
+"""Pixels of a training crop, where 64 are too few: for the network itself, or for logits that are 8 times smaller."""
 
 
 def marked(names: list[str], slow: set[str]) -> list[Any]:
