@@ -5,12 +5,15 @@ Each takes the workspace folder (it holds params.yaml, dvc.yaml and data/) and w
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from segpipe.config import load_params
 from segpipe.errors import DataError, MissingError
@@ -19,6 +22,8 @@ from segpipe.progress import say
 
 if TYPE_CHECKING:
     from segpipe.data.manifest import Fingerprint
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,17 @@ class Paths:
         return self.root / "evaluation" / name
 
 
+def _at_home(stage: Callable[Concatenate[Path, P], None]) -> Callable[Concatenate[Path, P], None]:
+    """Run a stage in its workspace: paths in params.yaml, and the module of a `factory:`, are meant from there."""
+
+    @functools.wraps(stage)
+    def run(root: Path, *arguments: P.args, **more: P.kwargs) -> None:
+        with contextlib.chdir(root):
+            stage(Path(), *arguments, **more)
+
+    return run
+
+
 def _needs(path: Path, stage: str) -> Path:
     """A stage's input, or an error that names the stage which makes it."""
     if not path.exists():
@@ -146,16 +162,17 @@ def ingest(root: Path) -> None:
 
 def validate(root: Path) -> None:
     """manifest (+ reference.json) -> reports/validation/; a DataError where an error stands that quarantine does not take out."""
+    from segpipe.data.fingerprint import choose_patch
     from segpipe.data.manifest import read_manifest
-    from segpipe.validation.drift import REFERENCE_FILE, Reference, compare, make_reference
+    from segpipe.validation.drift import REFERENCE_FILE, Reference
     from segpipe.validation.expectations import quarantined, stopping, validate_manifest
     from segpipe.validation.report import write_validation
 
     paths, params = Paths(root), load_params(root)
     frame, fingerprint = read_manifest(_needs(paths.manifest, "ingest")), _fingerprint(paths)
     before = Reference.read(root / REFERENCE_FILE)
-    drifts = compare(make_reference(frame, fingerprint.classes), before, params.validation) if before else []
-    findings, gx_result = validate_manifest(frame, fingerprint, params.validation, drifts)
+    crop = params.train.patch or choose_patch(fingerprint)
+    findings, gx_result, drifts = validate_manifest(frame, fingerprint, params.validation, before, crop)
     write_validation(paths.validation, findings, gx_result, frame, paths.data, params.validation, params.data, drifts)
     for finding in findings[:20]:
         say(
@@ -213,15 +230,18 @@ def prepare(root: Path) -> None:
     say(f"prepare: {len(usable)} of {len(frame)} images in shards of {size:,.0f} MB")
 
 
+@_at_home
 def plan(root: Path, name: str, refresh: bool = False) -> None:
     """fingerprint + params -> plans/NAME.json: how the candidate is trained, with the speeds measured on this machine.
 
     DVC calls this when data or parameters changed; `refresh` is the user's word that the machine did, and keeps nothing either.
     """
+    from segpipe.release.trained import fetch_trained
     from segpipe.training.plan import explain
     from segpipe.training.planner import make_plan
 
     paths, params = Paths(root), load_params(root)
+    fetch_trained(root, str(params.candidate(name).options.get("encoder_weights", "")))
     made = make_plan(name, params, _prepared(paths), _needs(paths.shards, "prepare"))
     made.write(paths.plan(name))
     say(explain(made))
@@ -229,8 +249,10 @@ def plan(root: Path, name: str, refresh: bool = False) -> None:
         say(f"plans/{name}.json is new: `segpipe run` (or `dvc repro`) trains by it")
 
 
+@_at_home
 def train(root: Path, name: str) -> None:
     """shards + plan -> models/NAME/ (weights, segmenter.json, history) and training/NAME/ (curves and timings)."""
+    from segpipe.release.trained import fetch_trained
     from segpipe.training.launch import launch
     from segpipe.training.loop import train as run_training
     from segpipe.training.plan import Plan
@@ -238,6 +260,7 @@ def train(root: Path, name: str) -> None:
     paths = Paths(root)
     load_params(root).candidate(name)
     made = Plan.read(_needs(paths.plan(name), f"plan@{name}"))
+    fetch_trained(root, str(made.options.get("encoder_weights", "")))
     if launch(made, ["-C", str(root), "train", name]):
         return
     run_training(
@@ -250,6 +273,7 @@ def train(root: Path, name: str) -> None:
     )
 
 
+@_at_home
 def evaluate(root: Path, name: str) -> None:
     """model + shards (test, and val for the temperature) -> evaluation/NAME/: metrics, confusion matrix, a row an image, gallery."""
     from segpipe.data.shards import ShardReader
@@ -261,7 +285,8 @@ def evaluate(root: Path, name: str) -> None:
     paths, params = Paths(root), load_params(root)
     params.candidate(name)
     model = _needs(paths.model(name), f"train@{name}")
-    score = read_json(model / "history.json").get("best_score")
+    history = read_json(model / "history.json")
+    score = history.get("finished_score", history.get("best_score"))
     reader, trained = ShardReader(_needs(paths.shards, "prepare"), "test"), load_trained(model)
     temperature = temperature_on(trained, ShardReader(paths.shards, "val"))
     segmenter = trained if temperature is None else trained.at_temperature(temperature)
@@ -302,6 +327,7 @@ def select(root: Path, today: date | None = None) -> None:
         )
 
 
+@_at_home
 def export(root: Path) -> None:
     """winner -> bundle/: ONNX, segmenter.json with the fastest engine that agrees, golden images, model card, what its data were like."""
     from segpipe.data.manifest import read_manifest
@@ -319,5 +345,6 @@ def export(root: Path) -> None:
     reader = ShardReader(_needs(paths.shards, "prepare"), "test")
     export_bundle(_needs(paths.model(selection["winner"]), "train"), reader, selection, params.export, paths.bundle)
     manifest = read_manifest(_needs(paths.manifest, "ingest"))
-    make_reference(manifest, _fingerprint(paths).classes).write(paths.bundle / REFERENCE_FILE)
+    kept = manifest[~manifest["path"].isin(read_json(paths.validation / "findings.json")["quarantined"])]
+    make_reference(kept, _fingerprint(paths).classes).write(paths.bundle / REFERENCE_FILE)
     check_latency(params.gates, paths.bundle, selection["winner"])

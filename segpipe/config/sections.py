@@ -141,6 +141,9 @@ class TrainParams(Section):
     freeze_encoder: float | None = Field(None, ge=0, lt=1)
     """Share of the steps, from the first, in which the encoder stays as it came; null: as the family wants it (0 for most), and
     0 for an encoder of random weights."""
+    cleaning: Literal["auto", "none"] = "auto"
+    """Whether the finished model's masks are mended: the threshold of two classes, and for each class the smallest region that
+    stays (specks and holes). auto: chosen on the validation split, and kept only where the gain there is beyond chance."""
     tta: Literal["none", "mirror", "flips", "d4"] = "none"
     """Test-time augmentation of the finished model, in evaluation and in service: the mean over the image and its mirror image (2
     runs of the network), all flips (4; of a volume 8), or flips and quarter turns (8). Each run costs its time."""
@@ -157,7 +160,8 @@ class TrainParams(Section):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Where training runs."""
     devices: int = Field(1, ge=1, le=1024)
-    """Processes that share each batch, one a GPU (or so many on the processor). `torchrun -m segpipe train C` overrules it."""
+    """Processes that share each batch, one a GPU (or so many on the processor, where batch normalisation then sees a share at a
+    time). `torchrun -m segpipe train C` overrules it."""
     num_nodes: int = Field(1, ge=1, le=1024)
     """Machines with so many devices each; torchrun is then started on each of them."""
 
@@ -167,9 +171,16 @@ class Candidate(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     family: str
+    """Left out beside `factory`, it is `custom`."""
     train: dict[str, Any] = {}
     postprocess: Literal["auto", "off", "components", "watershed"] = "auto"
     """How objects are found in what a semantic family says; auto: watershed where the dataset has objects."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_network(cls, values: Any) -> Any:
+        own = isinstance(values, dict) and "factory" in values and "family" not in values
+        return {"family": "custom", **values} if own else values
 
     @property
     def options(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from segpipe.config import config_error
 from segpipe.errors import MissingError
 from segpipe.files import read_json, write_text
+from segpipe.inference.cleaning import Cleaning, cleaned
 from segpipe.inference.engines import Engine, graph_engine, softmax
 from segpipe.inference.postprocess import MOST_PIXELS, Postprocess, separate
 from segpipe.inference.preprocess import Normalisation, fit_channels, pad_to_multiple
@@ -59,6 +60,8 @@ class SegmenterSpec(BaseModel):
     """What logits are divided by before they become probabilities, so that these are kept; class ids are the same at any."""
     postprocess: Postprocess | None = None
     """How objects are found in what the network says; None where none are asked for."""
+    cleaning: Cleaning | None = None
+    """What is mended in the class ids, where that was shown to help on the validation split."""
     tta: TTA = "none"
     """How often, turned in which ways, an image goes through the network; none: once. Objects of a detector: always once."""
     engine: str = TORCH
@@ -173,15 +176,23 @@ class Segmenter:
         return self._told(class_ids, kept)
 
     def _scores(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits (N, n_classes, ...) of a normalised batch (N, C, ...), over its symmetries where the model asks for them."""
-        return averaged(self.engine, self.spec.tta, batch)
+        """Logits (N, n_classes, ...) of a normalised batch (N, C, ...), over its symmetries and moved to the threshold where the
+        model asks for that.
+        """
+        scores = averaged(self.engine, self.spec.tta, batch)
+        if self.spec.cleaning is not None and self.spec.cleaning.shift:
+            scores = scores.copy()
+            scores[:, 1] += np.float32(self.spec.cleaning.shift)
+        return scores
 
     def at_temperature(self, temperature: float) -> Segmenter:
         """The same model, its probabilities at another temperature."""
         return Segmenter(self.spec.model_copy(update={"temperature": temperature}), self.engine)
 
     def _told(self, class_ids: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32] | None) -> Prediction:
-        """The answer, its probabilities as sure as the temperature makes them."""
+        """The answer, cleaned, its probabilities (which know of no specks) as sure as the temperature makes them."""
+        if self.spec.cleaning is not None:
+            class_ids = cleaned(class_ids, self.spec.cleaning.least)
         if probabilities is not None and self.spec.temperature != 1:
             probabilities = tempered(probabilities, self.spec.temperature)
         return Prediction(class_ids, probabilities)

@@ -14,6 +14,7 @@ from segpipe.config import TrainParams, parse_budget
 from segpipe.errors import ConfigError
 from segpipe.samples import ClassTable
 from segpipe.training.batches import Reader, Samples, batches, collate_of
+from segpipe.training.finishing import looks_to_finish
 from segpipe.training.freezing import encoder_of
 from segpipe.training.machine import choose_device, choose_workers, has_bf16, peak_memory_mib, this_machine, wait
 from segpipe.training.plan import Execution, Plan, Recipe, Setting, Timing
@@ -69,6 +70,8 @@ def measure(
     loop_s = min(4.0, 0.04 * budget_seconds(wanted, next(t.ms_per_step or 0 for t in timings if t.verdict == CHOSEN)))
     ms_step = _time_loop(stepper, crops, workers, draft.seed, loop_s)
     ms_val = _time_validation(stepper, draft, classes, val)
+    if kind == "seconds":
+        amount -= looks_to_finish(draft, val) * ms_val / 1000
     found: dict[str, str] = {}
     if wanted.learning_rate == "auto":
         began = time.perf_counter()

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +24,8 @@ from segpipe.progress import Progress, say
 from segpipe.samples import ClassTable
 from segpipe.training.batches import Reader, batches
 from segpipe.training.checkpoint import State, Weights, load_checkpoint, plain, save_checkpoint
+from segpipe.training.finishing import finish
+from segpipe.training.interrupts import interruptible
 from segpipe.training.machine import check_plan, gpu_memory
 from segpipe.training.memory import check_parts, step_that_fits
 from segpipe.training.objects import settle_objects
@@ -84,11 +83,12 @@ def train_on(
     with _live(live_dir) as live:
         run.to_the_end(train, live)
     if rank() == 0:
-        _write(plan, classes, run.best, state, out)
+        _write(plan, classes, run.best, out)
+        _write_history(state, out, finish(plan, out, val))
         settle_objects(plan, out, val)
         for path in sorted(
             checkpoints.glob("*"), reverse=True
-        ):  # a kill in between leaves the older ones, which are no less true
+        ):  # the newest first: a kill in between leaves older ones alone
             path.unlink()
     leave()
 
@@ -149,7 +149,7 @@ class _Run:
         )
         with (
             Progress(f"train {plan.candidate}", recipe.steps, state.step) as progress,
-            _interruptible() as asked_to_stop,
+            interruptible() as asked_to_stop,
         ):
             for number, (images, labels) in enumerate(stream, state.step):
                 self._losses.append(step_that_fits(self.stepper, number, images, labels, plan.seed))
@@ -231,18 +231,19 @@ def _entry(step: int, score: Score) -> dict[str, float]:
     return {"step": step, "iou_macro": round(score.iou_macro, 6), "pixel_accuracy": round(score.pixel_accuracy, 6)}
 
 
-def _write(plan: Plan, classes: ClassTable, best: Weights, state: State, out: Path) -> None:
+def _write(plan: Plan, classes: ClassTable, best: Weights, out: Path) -> None:
     from safetensors.torch import save_file
 
     with atomic_path(out / WEIGHTS_FILE) as path:
         save_file(best, path)
     segmenter_spec(plan, classes).write(out)
-    _write_history(state, out)
 
 
-def _write_history(state: State, out: Path) -> None:
+def _write_history(state: State, out: Path, finished_score: float | None = None) -> None:
+    """finished_score: of the model as it serves, where that is not what the best weights scored."""
     content = {"best_score": state.best_score, "best_step": state.best_step, "train": state.train, "val": state.val}
-    write_json(out / HISTORY_FILE, content | ({"memory": state.memory} if state.memory else {}))
+    more = {"memory": state.memory or None, "finished_score": finished_score}
+    write_json(out / HISTORY_FILE, content | {name: value for name, value in more.items() if value is not None})
 
 
 def _fit_classical(plan: Plan, classes: ClassTable, train: Reader, val: Reader, out: Path, live_dir: Path) -> None:
@@ -286,25 +287,3 @@ def _log(live: Any, entry: dict[str, float], more: dict[str, float] | None = Non
         if name != "step":
             live.log_metric(f"{room}/{name}", value)
     live.make_summary()
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C (or SIGTERM) into a request to stop after the step; the second one acts as always."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    former = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, _: FrameType | None) -> None:
-        asked.set()
-        signal.signal(number, former[number])
-
-    for number in former:
-        signal.signal(number, ask)
-    try:
-        yield asked
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

@@ -105,6 +105,7 @@ class Recipe(_Part):
     augment: Strength
     free_orientation: bool
     """The images have no up and down: flips and quarter turns make more of them."""
+    cleaning: Literal["auto", "none"] = "none"
     tta: TTA = "none"
     """Of the finished model; validations during training look at each image once."""
     patience: int | None = Field(None, ge=1)

@@ -32,14 +32,20 @@ def score_confusion(counts: Counts) -> Score:
 
 
 def score_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int] | None = None) -> Score:
-    """Scores of a segmenter on a split (or on some of its images), one image in memory at a time, dealt out among the ranks."""
+    """Scores of a segmenter on a split (or on some of its images), dealt out among the ranks."""
+    mine = list(range(len(reader)) if indices is None else indices)[rank() :: ranks()]
+    return score_confusion(sum_counts(count_split(segmenter, reader, mine)))
+
+
+def count_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int]) -> Counts:
+    """The confusion matrix of a segmenter on images of a split, one image in memory at a time."""
     n_classes = len(segmenter.spec.classes)
     counts = np.zeros((n_classes, n_classes), np.int64)
-    for index in list(range(len(reader)) if indices is None else indices)[rank() :: ranks()]:
+    for index in indices:
         sample = reader[index]
         assert sample.labels is not None
         counts += confusion(sample.labels, segmenter.predict(sample.image, spacing=sample.spacing).class_ids, n_classes)
-    return score_confusion(sum_counts(counts))
+    return counts
 
 
 def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:

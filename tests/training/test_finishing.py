@@ -1,13 +1,20 @@
+import json
+
 import pytest
 
 from segpipe.config import TrainParams
 from segpipe.errors import ConfigError
+from segpipe.inference.cleaning import Cleaning
+from segpipe.inference.trained import load_trained
 from segpipe.models.registry import family
+from segpipe.training import finishing
 from segpipe.training.choices import choose_recipe
-from segpipe.training.loop import set_up
-from segpipe.training.scoring import segmenter_spec, validator
+from segpipe.training.cleaning import Chosen
+from segpipe.training.finishing import looks_to_finish
+from segpipe.training.loop import set_up, train_on
+from segpipe.training.scoring import score_split, segmenter_spec, validator
 
-from .conftest import CLASSES, fingerprint_of, make_plan
+from .conftest import CLASSES, MemoryReader, draw, fingerprint_of, make_plan
 
 
 def test_the_finished_model_looks_often_and_validations_once():
@@ -27,3 +34,24 @@ def test_the_runs_are_counted_in_words(train_reader):
         TrainParams(tta="flips"), family("unet"), fingerprint_of(train_reader), train_reader, reasons
     )
     assert recipe.tta == "flips" and "runs 4 times" in reasons["test-time augmentation"]
+
+
+@pytest.mark.parametrize(("changes", "chosen"), [({"cleaning": "auto"}, True), ({"tta": "mirror"}, False)], ids=str)
+def test_what_is_chosen_is_carried_and_scored(tmp_path, train_reader, val_reader, monkeypatch, changes, chosen):
+    found = Chosen(Cleaning(least=(40, 40, 40)), 0.02, 0.01, 12)
+    monkeypatch.setattr(finishing, "choose_cleaning", lambda *_: found)
+    val = MemoryReader([draw(200 + i) for i in range(8)])
+    plan = make_plan(steps=2, patch=32, val_every=2, **changes)
+    train_on(plan, CLASSES, train_reader, val, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
+    segmenter = load_trained(tmp_path / "out")
+    assert segmenter.spec.cleaning == (found.cleaning if chosen else None)
+    assert segmenter.spec.tta == changes.get("tta", "none")
+    history = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert history["finished_score"] == pytest.approx(score_split(segmenter, val).iou_macro, abs=1e-6)
+    assert looks_to_finish(plan, val) == (2.0 if chosen else 4.0)
+
+
+def test_nothing_is_looked_for_where_nothing_could_be_shown(tmp_path, val_reader):
+    plan = make_plan(cleaning="auto")
+    assert looks_to_finish(plan, val_reader) == 0
+    assert finishing.finish(plan, tmp_path, val_reader) is None, "two images: no model is even loaded"

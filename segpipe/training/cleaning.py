@@ -1,0 +1,179 @@
+"""How the finished model's class ids are mended: chosen on the validation split, and kept only where that was shown to help.
+
+Each step (the threshold of two classes, then the smallest region of each class) is chosen on one half of the images and
+counted on the other, and the other way round. It is kept where, so counted, the lower bound of the gain in IoU is above 0
+(bootstrap over images); what is kept is then chosen on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from segpipe.inference.cleaning import Cleaning, Ids, cleaned, region_sizes, without
+from segpipe.metrics import confusion, macro, tallies
+from segpipe.samples import IGNORE
+
+if TYPE_CHECKING:
+    from segpipe.inference.segmenter import Segmenter
+    from segpipe.training.batches import Reader
+
+THRESHOLDS = tuple(round(0.1 + 0.05 * i, 2) for i in range(17))
+SIZES = (4, 16, 64, 256, 1024)
+LEAST_IMAGES = 8
+"""Fewer show nothing."""
+CONFIDENCE = 0.95
+_MOST_IMAGES, _MOST_PIXELS = 64, 16 << 20
+_RESAMPLES = 1000
+
+Tally = npt.NDArray[np.int64]
+"""(n_images, 3, n_classes): hits, pixels in the truth, pixels predicted."""
+Choice = TypeVar("Choice")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A cleaning and what it is worth: the gain in IoU over the images looked at, and its lower bound."""
+
+    cleaning: Cleaning
+    gain: float
+    bound: float
+    images: int
+
+
+@dataclass(frozen=True)
+class _Step(Generic[Choice]):
+    """One thing to choose: by tallies of some images, with tallies of all images under a choice."""
+
+    choose: Callable[[npt.NDArray[np.intp]], Choice]
+    under: Callable[[Choice], Tally]
+
+
+def choose_cleaning(segmenter: Segmenter, val: Reader, seed: int) -> Chosen | None:
+    """The cleaning of a model that has none yet; None where nothing helps for sure. Each image is segmented once."""
+    places = looked_at(val)
+    if len(places) < LEAST_IMAGES:
+        return None
+    n_classes = len(segmenter.spec.classes)
+    truths, ids, sure = _segmented(segmenter, val, places)
+    before = _tally(truths, ids, n_classes)
+    threshold: float | None = None
+    if n_classes == 2:
+        threshold = _kept(_threshold_step(truths, sure), before, seed)
+        threshold = threshold if threshold != 0.5 else None
+        if threshold is not None:
+            ids = [(p >= threshold).astype(np.uint8) for p in sure]
+    least = _kept(_sizes_step(truths, ids, n_classes), _tally(truths, ids, n_classes), seed)
+    cleaning = Cleaning(threshold=threshold, least=least if least and any(least) else ())
+    if cleaning == Cleaning():
+        return None
+    after = _tally(truths, [cleaned(i, cleaning.least) for i in ids], n_classes)
+    gain, bound = gains(before, after, seed)
+    return Chosen(cleaning, gain, bound, len(places)) if gain > 0 else None
+
+
+def looked_at(val: Reader) -> list[int]:
+    """Places of validation images, evenly spread: at most 64, and no more than 16 million pixels by the size of the first."""
+    if not len(val):
+        return []
+    labels = val[0].labels
+    assert labels is not None
+    most = min(_MOST_IMAGES, _MOST_PIXELS // labels.size, len(val))
+    return [int(i) for i in np.unique(np.linspace(0, len(val) - 1, most).astype(int))] if most else []
+
+
+def gains(before: Tally, after: Tally, seed: int) -> tuple[float, float]:
+    """What the macro IoU over all images gains, and the lower bound of that by a paired bootstrap over images."""
+
+    def iou(summed: Tally) -> npt.NDArray[np.float64]:
+        return np.nan_to_num(macro("iou", summed))
+
+    n = len(before)
+    times = np.random.default_rng(seed).multinomial(n, [1 / n] * n, _RESAMPLES)
+    drawn = [iou(np.tensordot(times, tally, 1)) for tally in (before, after)]
+    gain = float(iou(after.sum(0)) - iou(before.sum(0)))
+    return gain, float(np.quantile(drawn[1] - drawn[0], 1 - CONFIDENCE))
+
+
+def _kept(step: _Step[Choice], before: Tally, seed: int) -> Choice | None:
+    """What a step chooses on all images, where what it chooses on one half helps on the other."""
+    places = np.arange(len(before))
+    crossed = before.copy()
+    for half in (places % 2 == 0, places % 2 == 1):
+        crossed[~half] = step.under(step.choose(places[half]))[~half]
+    return step.choose(places) if gains(before, crossed, seed)[1] > 0 else None
+
+
+def _segmented(
+    segmenter: Segmenter, val: Reader, places: list[int]
+) -> tuple[list[Ids], list[Ids], list[npt.NDArray[np.float32]]]:
+    """Truth, class ids and, of two classes, the probability of the second."""
+    truths: list[Ids] = []
+    ids: list[Ids] = []
+    sure: list[npt.NDArray[np.float32]] = []
+    two = len(segmenter.spec.classes) == 2
+    for place in places:
+        sample = val[place]
+        assert sample.labels is not None
+        said = segmenter.predict(sample.image, probabilities=two, spacing=sample.spacing)
+        truths.append(np.asarray(sample.labels))
+        ids.append(said.class_ids)
+        if said.probabilities is not None:
+            sure.append(said.probabilities[1].copy())
+    return truths, ids, sure
+
+
+def _tally(truths: list[Ids], ids: list[Ids], n_classes: int) -> Tally:
+    return tallies(np.stack([confusion(t, i, n_classes) for t, i in zip(truths, ids, strict=True)]))
+
+
+def _threshold_step(truths: list[Ids], sure: list[npt.NDArray[np.float32]]) -> _Step[float]:
+    every = {t: _tally(truths, [(p >= t).astype(np.uint8) for p in sure], 2) for t in THRESHOLDS}
+    near_half = sorted(THRESHOLDS, key=lambda t: abs(t - 0.5))  # of equal ones, the one that changes least
+
+    def choose(places: npt.NDArray[np.intp]) -> float:
+        return max(near_half, key=lambda t: float(np.nan_to_num(macro("iou", every[t][places].sum(0)))))
+
+    return _Step(choose, every.__getitem__)
+
+
+def _sizes_step(truths: list[Ids], ids: list[Ids], n_classes: int) -> _Step[tuple[int, ...]]:
+    """Sizes are chosen class by class as if what goes in one class did not change what is nearest in another."""
+    before = _tally(truths, ids, n_classes)
+    changes = np.stack([_changes(t, i, n_classes) for t, i in zip(truths, ids, strict=True)])
+
+    def under(least: tuple[int, ...]) -> Tally:
+        rows = [changes[:, SIZES.index(size), label] for label, size in enumerate(least) if size]
+        return before + sum(rows, np.zeros_like(before))
+
+    def choose(places: npt.NDArray[np.intp]) -> tuple[int, ...]:
+        summed, base = changes[places].sum(0), before[places].sum(0)
+        least = [0] * n_classes
+        for label in range(n_classes):
+            options = [base, *(base + summed[row, label] for row in range(len(SIZES)))]
+            best = int(np.argmax([np.nan_to_num(macro("iou", option)) for option in options]))
+            base, least[label] = options[best], (0, *SIZES)[best]
+        return tuple(least)
+
+    return _Step(choose, under)
+
+
+def _changes(truth: Ids, ids: Ids, n_classes: int) -> Tally:
+    """(sizes, n_classes, 3, n_classes): what the tally of an image gains where the regions of a class under a size go."""
+    found = np.zeros((len(SIZES), n_classes, 3, n_classes), np.int64)
+    regions = region_sizes(ids, np.ones(256, bool))
+    for row, size in enumerate(SIZES):
+        gone = regions < size
+        mended = without(ids, gone)
+        counted = gone & (truth != IGNORE)
+        was, now, true = ids[counted].astype(np.intp), mended[counted].astype(np.intp), truth[counted]
+        for place, pixels in ((0, true == now), (2, slice(None))):
+            pairs = np.bincount(was[pixels] * n_classes + now[pixels], minlength=n_classes**2)
+            found[row, :, place] += pairs.reshape(n_classes, n_classes)
+        for place, pixels in ((0, true == was), (2, slice(None))):
+            found[row, range(n_classes), place, range(n_classes)] -= np.bincount(was[pixels], minlength=n_classes)
+    return found

@@ -1,0 +1,61 @@
+"""The last thing that training does: what is chosen for the finished model on the validation split, and what it scores there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.trained import load_trained
+from segpipe.inference.tta import symmetries
+from segpipe.progress import say
+from segpipe.training.cleaning import CONFIDENCE, LEAST_IMAGES, choose_cleaning, looked_at
+from segpipe.training.scoring import count_split, score_confusion
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from segpipe.training.batches import Reader
+    from segpipe.training.plan import Plan
+
+_SLOWER = 2.0
+"""float32, in which a finished model is computed, against what a training may be computed in."""
+
+
+def finish(plan: Plan, model: Path, val: Reader) -> float | None:
+    """Choose the cleaning of the trained model in a folder and write it into its segmenter.json.
+
+    Returns the macro IoU on `val` of the model as it will serve; None where that is what its weights alone scored. Called by
+    one process.
+    """
+    assert plan.recipe is not None and plan.execution is not None
+    cleans, averages = _cleans(plan, val), plan.recipe.tta != "none"
+    if not cleans and not averages:
+        return None
+    segmenter = load_trained(model, plan.execution.machine.device)
+    chosen = choose_cleaning(segmenter, val, plan.seed) if cleans else None
+    if chosen is not None:
+        spec = segmenter.spec.model_copy(update={"cleaning": chosen.cleaning})
+        spec.write(model)
+        segmenter = Segmenter(spec, segmenter.engine)
+        say(
+            f"{plan.candidate}: cleaning: {chosen.cleaning.in_words(spec.classes)}: IoU {chosen.gain:+.4f} on {chosen.images} "
+            f"validation images, at least {chosen.bound:+.4f} with {CONFIDENCE:.0%} confidence"
+        )
+    if chosen is None and not averages:
+        return None
+    return round(score_confusion(count_split(segmenter, val, range(len(val)))).iou_macro, 6)
+
+
+def looks_to_finish(plan: Plan, val: Reader) -> float:
+    """What `finish` takes, in looks at the validation split as training does them."""
+    assert plan.recipe is not None
+    share = len(looked_at(val)) / len(val) if _cleans(plan, val) else 0.0
+    whole = 1.0 if plan.recipe.tta != "none" else 0.0
+    return _SLOWER * len(symmetries(plan.recipe.tta, 3 if plan.volume else 2)) * (share + whole)
+
+
+def _cleans(plan: Plan, val: Reader) -> bool:
+    """Whether a cleaning is looked for: not for a detector, whose objects have settings of their own."""
+    assert plan.recipe is not None
+    wanted = plan.recipe.cleaning == "auto" and plan.of.kind == "network"
+    return wanted and len(looked_at(val)) >= LEAST_IMAGES

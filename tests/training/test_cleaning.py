@@ -1,0 +1,147 @@
+"""The choice of a cleaning, with segmenters whose mistakes are known."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from segpipe.inference.cleaning import Cleaning, cleaned, region_sizes, without
+from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.metrics import confusion, macro, tallies
+from segpipe.samples import IGNORE, ClassTable, Sample
+from segpipe.training.cleaning import LEAST_IMAGES, SIZES, _changes, choose_cleaning, gains, looked_at
+
+from ..inference.test_segmenter import UNIT
+from .conftest import MemoryReader
+
+NAMES = ["a", "b", "c"]
+
+
+class Known:
+    """Says what the image holds: class probabilities in its channels."""
+
+    name = "toy"
+
+    def __call__(self, batch):
+        return np.log(np.clip(batch, 1e-6, 1)).astype(np.float32)
+
+
+def segmenter(classes, cleaning=None):
+    channels = UNIT.model_copy(update={name: getattr(UNIT, name) * classes for name in ("low", "high", "mean", "std")})
+    spec = SegmenterSpec(
+        candidate="toy", family="unet", classes=ClassTable.from_names(NAMES[:classes]), normalisation=channels,
+        cleaning=cleaning,
+    )  # fmt: skip
+    return Segmenter(spec, Known())
+
+
+def reader(samples):
+    found = MemoryReader([])
+    found.samples = samples
+    return found
+
+
+def scene(seed, threshold=0.5, specks=0, classes=3):
+    """A truth of large regions; what is said of it: as sure as `threshold` at their borders, with specks of two pixels."""
+    rng = np.random.default_rng(seed)
+    fields = np.stack([gaussian_filter(rng.normal(size=(48, 48)), 6) for _ in range(classes)])
+    truth = fields.argmax(0).astype(np.uint8)
+    if classes == 2:
+        far = fields[1] - fields[0]
+        p = 1 / (1 + np.exp(-40 * far - np.log(threshold / (1 - threshold))))
+        said = np.stack([1 - p, p])
+    else:
+        said = np.where(np.arange(classes)[:, None, None] == truth, 0.9, 0.05)
+    for _ in range(specks):
+        y, x = rng.integers(2, 45, 2)
+        said[:, y, x : x + 2] = np.roll(said[:, y, x], 1)[:, None]
+    truth[0] = IGNORE
+    return Sample(str(seed), np.moveaxis(said, 0, -1).astype(np.float32), truth)
+
+
+def iou(model, samples):
+    n = len(model.spec.classes)
+    return macro("iou", tallies(sum(confusion(s.labels, model.predict(s.image).class_ids, n) for s in samples)))
+
+
+@pytest.mark.parametrize("right", [0.3, 0.7])
+def test_a_threshold_that_is_off_is_found(right):
+    val = [scene(i, right, classes=2) for i in range(16)]
+    chosen = choose_cleaning(segmenter(2), reader(val), 0)
+    assert chosen.cleaning.threshold == pytest.approx(right, abs=0.051) and chosen.bound > 0 and chosen.images == 16
+    gain = iou(segmenter(2, chosen.cleaning), val) - iou(segmenter(2), val)
+    assert gain == pytest.approx(chosen.gain, abs=1e-4), "what was promised is what a segmenter does"
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_specks_are_taken_away_and_nothing_else(classes):
+    val = [scene(i, specks=8, classes=classes) for i in range(16)]
+    chosen = choose_cleaning(segmenter(classes), reader(val), 0)
+    assert chosen.cleaning.threshold is None and all(4 <= size <= 64 for size in chosen.cleaning.least)
+    fresh = [scene(100 + i, specks=8, classes=classes) for i in range(8)]
+    assert iou(segmenter(classes, chosen.cleaning), fresh) > iou(segmenter(classes), fresh) + 0.005
+    gain = iou(segmenter(classes, chosen.cleaning), val) - iou(segmenter(classes), val)
+    assert gain == pytest.approx(chosen.gain, abs=1e-9)
+
+
+def test_what_is_right_or_mere_chance_is_left_alone():
+    assert choose_cleaning(segmenter(3), reader([scene(i) for i in range(16)]), 0) is None
+    assert choose_cleaning(segmenter(2), reader([scene(i, classes=2) for i in range(16)]), 0) is None
+    odd = [scene(i, specks=8 * (i == 3)) for i in range(16)]  # one image in sixteen shows nothing
+    assert choose_cleaning(segmenter(3), reader(odd), 0) is None
+
+
+def test_chance_alone_is_seldom_kept():
+    """Of images whose truth is noise around what is said, any threshold that looks better does so by chance."""
+    kept = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        samples = []
+        for i in range(12):
+            p = rng.random((12, 12))
+            samples.append(
+                Sample(str(i), np.stack([1 - p, p], -1).astype(np.float32), (rng.random((12, 12)) < p).astype(np.uint8))
+            )
+        chosen = choose_cleaning(segmenter(2), reader(samples), seed)
+        kept += chosen is not None and chosen.cleaning.threshold is not None
+    assert kept <= 3
+
+
+def test_few_images_show_nothing():
+    val = reader([scene(i, specks=8) for i in range(LEAST_IMAGES - 1)])
+    assert choose_cleaning(segmenter(3), val, 0) is None
+    assert looked_at(reader([])) == []
+
+
+def test_images_are_looked_at_as_memory_allows():
+    large = Sample("x", np.zeros((1, 1, 3), np.uint8), np.broadcast_to(np.uint8(0), (2048, 2048)))
+    assert looked_at(reader([large] * 10)) == [0, 3, 6, 9]
+    assert len(looked_at(reader([scene(0)] * 500))) == 64
+
+
+def test_changes_are_those_of_cleaning_class_by_class():
+    sample = scene(3, specks=12)
+    ids = np.asarray(sample.image.argmax(-1), np.uint8)
+    changes = _changes(sample.labels, ids, 3)
+    before = tallies(confusion(sample.labels, ids, 3))
+    regions = region_sizes(ids, np.ones(256, bool))
+    for row, size in enumerate(SIZES):
+        gone = regions < size
+        for label in range(3):
+            mended = np.where(ids == label, without(ids, gone), ids)
+            np.testing.assert_array_equal(tallies(confusion(sample.labels, mended, 3)) - before, changes[row, label])
+
+
+def test_gains_by_hand():
+    rng = np.random.default_rng(0)
+    before = rng.integers(1, 50, (6, 3, 2))
+    before[:, 1:] += before[:, :1]
+    after = before + np.array([3, 0, 0])[None, :, None]
+    gain, bound = gains(before, after, 1)
+    by_hand = [np.mean([t[0] / (t[1] + t[2] - t[0]) for t in tally.sum(0).T.tolist()]) for tally in (before, after)]
+    assert gain == pytest.approx(by_hand[1] - by_hand[0]) and 0 < bound <= gain
+    assert gains(before, before, 1) == (0, 0)
+
+
+def test_a_cleaning_is_nothing_by_itself():
+    ids = np.zeros((4, 4), np.uint8)
+    assert Cleaning() == Cleaning(threshold=None, least=()) and cleaned(ids, ()) is ids
