@@ -49,6 +49,7 @@ def open_revision(root: Path, name: str) -> Revision:
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
+    from dvc_data.index import DataIndexDirError
 
     try:
         files = DVCFileSystem(str(root), rev=name)
@@ -60,10 +61,13 @@ def open_revision(root: Path, name: str) -> Revision:
             fix="segpipe models, git log, or dvc exp show lists them",
         ) from error  # fmt: skip
 
+    absent = (OSError, DvcException, DataIndexDirError)
+    """Not in the commit, or in no cache: the caller says what that means."""
+
     def read(path: str) -> bytes | None:
         try:
             return bytes(files.read_bytes(f"/{path}"))
-        except (OSError, DvcException):  # not in the commit, or in no cache: the caller says what that means
+        except absent:
             return None
 
     def fetch(folder: str, pattern: str, target: Path) -> bool:
@@ -73,7 +77,7 @@ def open_revision(root: Path, name: str) -> Revision:
             for path in found:
                 target.mkdir(parents=True, exist_ok=True)
                 files.get_file(path, str(target / PurePosixPath(path).name))
-        except (OSError, DvcException):
+        except absent:
             shutil.rmtree(target, ignore_errors=True)
             return False
         return bool(found)

@@ -1,0 +1,56 @@
+"""Where two models part."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from segpipe.data.shards import ShardReader
+from segpipe.evaluation.disagreement import Side, draw_apart, most_apart, parting_picture
+from segpipe.evaluation.scores import Scores
+from segpipe.evaluation.scoring import score_images
+from segpipe.samples import IGNORE
+from tests.evaluation.conftest import CLASSES, make_segmenter
+
+MASKS = arrays(np.uint8, (5, 6), elements=st.sampled_from([0, 1, 2]))
+
+
+def side(name: str, errors: float, reader: ShardReader) -> Side:
+    segmenter = make_segmenter(errors, name)
+    images = score_images(segmenter, reader, name)
+    return Side(name, Scores.collect(name, CLASSES.names, {}, images), segmenter)
+
+
+def test_images_are_those_that_differ_most(reader: ShardReader) -> None:
+    ours, theirs = side("unet", 0.3, reader), side("v0.1.0", 0.05, reader)
+    apart = ours.scores.of_images("iou.image.macro") - theirs.scores.of_images("iou.image.macro")
+    assert most_apart(ours.scores, theirs.scores, 3) == np.argsort(apart, kind="stable")[:3].tolist()
+    assert most_apart(ours.scores, ours.scores, 3) == []
+    drawn = draw_apart(ours, theirs, reader, 2)
+    assert [d.key for d in drawn] == [ours.scores.keys[i] for i in most_apart(ours.scores, theirs.scores, 2)]
+    assert {d.kind for d in drawn} == {"behind"}
+    assert list(drawn[0].layers) == ["image", "truth", "unet", "v0.1.0", "who is right"]
+    assert all(layer.shape == (40, 52, 3) for layer in drawn[0].layers.values())
+    assert (
+        f"IoU {ours.scores.of_images('iou.image.macro')[most_apart(ours.scores, theirs.scores, 1)[0]]:.3f}"
+        in drawn[0].note
+    )
+
+
+@given(arrays(np.uint8, (5, 6), elements=st.sampled_from([0, 1, 2, IGNORE])), MASKS, MASKS)
+def test_colours_say_who_is_right(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> None:
+    picture = parting_picture(np.full((5, 6, 3), 128, np.uint8), truth, ours, theirs)
+    grey = int(128 * 0.6 + 90)
+    for place in np.ndindex(5, 6):
+        t, a, b = truth[place], ours[place], theirs[place]
+        red, green, blue = (int(v) for v in picture[place])
+        if t == IGNORE or a == b:
+            assert red == green == blue == grey
+        elif a == t:
+            assert blue > green > red, "blue: only ours is right"
+        elif b == t:
+            assert red > green > blue, "orange: only theirs is right"
+        else:
+            assert red > blue > green, "purple: both are wrong"
