@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from segpipe.training.depthwise import in_float32
 from segpipe.training.freezing import encoder_switch
 from segpipe.training.memory import in_parts
 from segpipe.training.optimisers import build_optimiser
@@ -60,7 +61,7 @@ class Stepper:
         self.fabric = Fabric(
             accelerator="cpu" if device == "cpu" else "gpu",
             precision="bf16-mixed" if setting.precision == "bf16" else "32-true",
-            **fabric_layout(),
+            **fabric_layout(recipe.freeze_steps > 0),
         )
         self.fabric.launch()
         channels_last = torch.channels_last_3d if of.dims == 3 else torch.channels_last
@@ -68,6 +69,8 @@ class Stepper:
         if ranks() > 1 and self.fabric.device.type == "cuda":  # of the whole batch; torch has none for processors
             network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network = network.to(self.fabric.device).to(memory_format=self.format)
+        if device == "cpu" and setting.precision == "bf16":
+            in_float32(self.network)
         if setting.compile:
             self.network.compile()
         self.objective = objective_of(of, recipe, self.fabric.device)
