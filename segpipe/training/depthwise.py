@@ -17,7 +17,7 @@ def in_float32(network: torch.nn.Module) -> None:
     """
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d) and _is_slow(module):
-            module.__class__ = _float32(type(module))
+            module.__class__ = _float32(type(module))  # type: ignore[arg-type]  # types are hashable
 
 
 def _is_slow(conv: torch.nn.Conv2d) -> bool:
