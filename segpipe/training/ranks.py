@@ -20,15 +20,16 @@ def started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
 
 
-def fabric_layout() -> dict[str, Any]:
-    """Devices and strategy for Lightning Fabric: what torchrun has started, or one device."""
+def fabric_layout(frozen_for_a_while: bool) -> dict[str, Any]:
+    """Devices and strategy for Lightning Fabric: what torchrun has started, or one device. Parameters without gradients, such as
+    those of an encoder that is `frozen_for_a_while`, have to be looked for at each step."""
     if not started_by_torchrun():
         return {"devices": 1}
     from lightning_fabric.strategies import DDPStrategy
 
     ranks, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    # A frozen encoder has no gradients for a while, and DDP has to look for those that do not come.
-    return {"devices": here, "num_nodes": ranks // here, "strategy": DDPStrategy(find_unused_parameters=True)}
+    strategy = DDPStrategy(find_unused_parameters=frozen_for_a_while)
+    return {"devices": here, "num_nodes": ranks // here, "strategy": strategy}
 
 
 def ranks() -> int:

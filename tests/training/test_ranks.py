@@ -46,7 +46,7 @@ def test_an_interrupt_of_one_process_stops_both_after_the_same_step(two):
 
 
 def test_a_single_process_asks_nobody():
-    assert (rank(), ranks()) == (0, 1) and fabric_layout() == {"devices": 1}
+    assert (rank(), ranks()) == (0, 1) and fabric_layout(False) == {"devices": 1}
     value = torch.ones(3)
     assert everywhere(value) is value and any_rank(True) and not any_rank(False)
 
