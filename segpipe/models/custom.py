@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -48,6 +50,8 @@ def build_custom(config: FactoryConfig, in_channels: int, n_classes: int) -> tor
 
 def _find(factory: str) -> Callable[..., Any]:
     module, _, name = factory.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a console script looks beside itself, not where it is called
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):

@@ -86,15 +86,42 @@ class SegresnetConfig(VolumeConfig):
 
 
 def build_unet3d(config: Unet3dConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
-    """A 3D U-Net with instance normalisation and strided convolutions; D, H, W are multiples of `config.steps`."""
-    from monai.networks.nets import DynUNet
+    """A 3D U-Net of nnU-Net's blocks: two convolutions with instance normalisation a level, strided on the way down, transposed
+    on the way up; D, H, W are multiples of `config.steps`.
+    """
+    import torch
+    from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetUpBlock
 
     whole = config.whole_levels or (0, 0, 0)
     kernels = [[1 if level < w else 3 for w in whole] for level in range(config.depth)]
-    strides = [[1] * 3] + [[1 if level < w else 2 for w in whole] for level in range(config.depth - 1)]
-    filters = [min(config.channels * 2**level, _MOST_CHANNELS) for level in range(config.depth)]
-    network: torch.nn.Module = DynUNet(3, in_channels, n_classes, kernels, strides, strides[1:], filters)
-    return network
+    strides = [[1, 1, 1], *([1 if level < w else 2 for w in whole] for level in range(config.depth - 1))]
+    widths = [min(config.channels * 2**level, _MOST_CHANNELS) for level in range(config.depth)]
+    normalised = ("INSTANCE", {"affine": True})
+    levels = list(zip([in_channels, *widths], widths, kernels, strides, strict=False))
+
+    class Unet3d(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down = torch.nn.ModuleList(
+                UnetBasicBlock(3, before, width, kernel, stride, normalised) for before, width, kernel, stride in levels
+            )
+            self.up = torch.nn.ModuleList(
+                UnetUpBlock(3, width, before, kernel, stride, stride, normalised)
+                for before, width, kernel, stride in reversed(levels[1:])
+            )
+            self.last = torch.nn.Conv3d(widths[0], n_classes, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen = []
+            for down in self.down:
+                x = down(x)
+                seen.append(x)
+            for up, skip in zip(self.up, seen[-2::-1], strict=True):
+                x = up(x, skip)
+            out: torch.Tensor = self.last(x)
+            return out
+
+    return Unet3d()
 
 
 def build_segresnet(config: SegresnetConfig, in_channels: int, n_classes: int) -> torch.nn.Module:

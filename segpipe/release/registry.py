@@ -183,6 +183,11 @@ def release_bundle(root: Path, version: str) -> Path:
 
 def fetch_bundle(root: Path, revision: str, target: Path) -> None:
     """Write the bundle of a Git revision to `target`, out of the DVC cache or the DVC remote."""
+    fetch_out(root, revision, "bundle", target)
+
+
+def fetch_out(root: Path, revision: str, out: str, target: Path) -> None:
+    """Write a folder that a stage made in a Git revision to `target`, out of the DVC cache or the DVC remote."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.with_name(f".{target.name}.fetched")
     shutil.rmtree(staging, ignore_errors=True)
@@ -192,7 +197,7 @@ def fetch_bundle(root: Path, revision: str, target: Path) -> None:
         "dvc",
         "get",
         str(root.resolve()),
-        "bundle",
+        out,
         "--rev",
         revision,
         "--out",
@@ -201,7 +206,7 @@ def fetch_bundle(root: Path, revision: str, target: Path) -> None:
     done = subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         raise MissingError(
-            f"the bundle of {revision} cannot be fetched: {' '.join(done.stderr.split())[-300:]}", where=root,
+            f"{out} of {revision} cannot be fetched: {' '.join(done.stderr.split())[-300:]}", where=root,
             fix="dvc pull from the remote that has it, or rebuild it: git checkout TAG && dvc repro",
         )  # fmt: skip
     copy_bundle(staging, target)

@@ -119,8 +119,8 @@ def _optimizer_in_words(wanted: TrainParams) -> str:
 def choose_normalisation(fingerprint: Fingerprint, pretrained: Preprocessing | None) -> Normalisation:
     """The window and the mean and deviation within it.
 
-    Weights of a release: theirs. 8-bit RGB for pretrained weights: what these were trained on. Everything else: the window between the 0.5 and 99.5
-    percentiles of the training images, then their own mean and deviation.
+    Weights of a release: theirs. 8-bit RGB for pretrained weights: what these were trained on. Everything else: the window
+    between the 0.5 and 99.5 percentiles of the training images, then their own mean and deviation.
     """
     if pretrained is not None and pretrained.low and pretrained.high and len(pretrained.mean) == fingerprint.channels:
         return Normalisation(low=pretrained.low, high=pretrained.high, mean=pretrained.mean, std=pretrained.std)

@@ -1,0 +1,61 @@
+"""A network of the user's own: found, called with its keys, checked; every mistake answered."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from segpipe.config import Candidate, parse_params
+from segpipe.errors import ConfigError
+from segpipe.models.registry import build_network, family_config
+
+
+def build(**options: object) -> torch.nn.Module:
+    candidate = Candidate(**options)
+    return build_network(candidate.family, family_config(candidate), 3, 4, 0)
+
+
+def test_the_family_need_not_be_named_and_further_keys_reach_the_factory():
+    params = parse_params("candidates: {mine: {factory: 'tests.models.tiny:build', width: 8}}")
+    assert params.candidate("mine").family == "custom"
+    network = build(factory="tests.models.tiny:build", width=8)
+    assert network[0].out_channels == 8 and network(torch.zeros(1, 3, 32, 64)).shape == (1, 4, 32, 64)
+    with pytest.raises(ConfigError, match="family"):
+        parse_params("candidates: {mine: {width: 8}}")
+
+
+def test_a_module_in_the_workspace_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = "from torch import nn\ndef make(c, k):\n    return nn.Conv2d(c, k, 1)\n"
+    (tmp_path / "nets_of_mine.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    assert isinstance(build(factory="nets_of_mine:make"), torch.nn.Conv2d)
+    (tmp_path / "needs_more.py").write_text("import a_library_that_is_not_there\n")
+    with pytest.raises(ModuleNotFoundError, match="a_library_that_is_not_there"):
+        build(factory="needs_more:make")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"factory": "nowhere.at_all:build"}, r"no module `nowhere.at_all`.*put nowhere/at_all.py into the workspace"),
+        ({"factory": "tests.models.tiny:built"}, "has no `built`"),
+        ({"factory": "tests.models.tiny:NO_FUNCTION"}, "can't be called"),
+        ({"factory": "tests.models.tiny:no_network"}, r"makes no network \(found list"),
+        ({"factory": "tests.models.tiny:build", "depth": 3}, r"can't be called: .*depth.*build\(3, 4, depth=3\)"),
+        ({"factory": "tests.models.tiny:build_small"}, r"no logits of the image's size \(found \(1, 4, 32, 48\)"),
+        ({"factory": "tests.models.tiny"}, "`factory` is wrong"),
+        ({"factory": "tests.models.tiny:build", "encoder_weights": "auto"}, "`encoder_weights` is wrong"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_answered(options: dict[str, object], said: str):
+    with pytest.raises(ConfigError, match=said):
+        build(**options)
+
+
+def test_seeds_reach_a_factory_too():
+    one, same = build(factory="tests.models.tiny:build"), build(factory="tests.models.tiny:build")
+    assert torch.equal(one[0].weight, same[0].weight)
