@@ -35,7 +35,7 @@ COLUMNS = {
     "sha256": str, "mask_sha256": str, "instances_sha256": str, "phash": str,
     "depth": int, "height": int, "width": int, "channels": int, "dtype": str,
     "mask_depth": int, "mask_height": int, "mask_width": int,
-    "spacing": list[float], "mask_spacing": list[float], "orientation": str, "mask_orientation": str,
+    "spacing": list[float], "mask_spacing": list[float], "orientation": str, "mask_orientation": str, "mask_offset": float,
     "mean": list[float], "std": list[float], "low": list[float], "high": list[float], "sharpness": float,
     "class_pixels": list[int], "ignored_pixels": int, "unknown_values": str, "smallest_component": int,
     "n_instances": int, "instance_areas": list[int],
@@ -56,17 +56,24 @@ def describe_item(item: Item, root: Path, classes: ClassTable, limits: DataParam
         "mask_path": (decode_mask_noting, partial(_describe_mask, classes)),
         "instances_path": (decode_mask_noting, _describe_instances),
     }
+    geometries: dict[str, Geometry | None] = {}
     for column, (decode, describe) in readers.items():
         if row[column] is None:
             continue
         try:
-            row |= describe(*_load(row, column, root, limits, decode))
+            array, geometries[column] = _load(row, column, root, limits, decode)
+            row |= describe(array, geometries[column])
+            del array
         except DataError as error:  # a stage's out must not name a machine's folders
             told = DataError(error.what, where=row[column], found=error.found, expected=error.expected, fix=error.fix)
             row["error"] = row["error"] or str(told)
     if row["error"] is None and row["n_instances"] is not None:
         row["error"] = _instances_misfit(row)
     row.pop("instances_size", None)
+    of_image, of_mask = geometries.get("path"), geometries.get("mask_path")
+    size, mask_size = ([row[f"{kind}{edge}"] for edge in ("depth", "height", "width")] for kind in ("", "mask_"))
+    if of_image and of_mask and size == mask_size:
+        row["mask_offset"] = of_image.offset(of_mask, tuple(size))
     return row
 
 

@@ -10,6 +10,7 @@
 | depth, height, width, channels, dtype, mask_depth, mask_height, mask_width | sizes in pixels; no depth for an image (2D) |
 | spacing, mask_spacing | size of a voxel in mm, (D, H, W); only where the file tells it |
 | orientation, mask_orientation | axis codes of the file's affine, "RAS" for one; only where the file tells it |
+| mask_offset | how far, in voxels, the mask's header puts a corner from where the image's does; only where both tell, of one size |
 | mean, std, low, high | a list each, by channel, of stored values of all pixels; low and high are the 0.5th and 99.5th percentile |
 | sharpness | variance of the Laplacian of the grey image, whose own window is scaled to 0..1 (`measure.sharpness`) |
 | class_pixels, ignored_pixels | pixels by class id, and of ignored values |

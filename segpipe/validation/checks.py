@@ -226,6 +226,12 @@ CHECKS = (
         many="in {count} of {total} images the median object is narrower than {tiny_object:.1%} of a training crop",
     ),
     Check(
+        "origins_match", "warning", "image", "Volume and label lie at the same place", *_at_most("mask_offset", 0.5),
+        found="a label that its header puts {mask_offset:.3g} voxels away from its volume", expected="half a voxel at most",
+        fix="compare the two in a viewer that knows headers: where they fit, copy the volume's header to the label; else resample it",
+        many="the headers of {count} of {total} labels put them elsewhere than their volumes",
+    ),
+    Check(
         "volume_dtypes", "warning", "image", "Volumes have the same number type", *_equal("volume_dtype", "usual_dtype"),
         found="{volume_dtype}", expected="{usual_dtype}, as most volumes",
         fix="nothing, where the numbers mean the same; else convert the volume",

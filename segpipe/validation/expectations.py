@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segpipe.config import ValidateParams
-from segpipe.data.manifest import Fingerprint
+from segpipe.data.manifest import Fingerprint, usable
 from segpipe.validation.checks import SEVERITIES, Check, Finding, Severity, chosen_checks
-from segpipe.validation.drift import Drift
+from segpipe.validation.drift import Drift, Reference, compare, make_reference
 from segpipe.validation.frames import About, class_frame, drift_frame, group_frame, image_frame, split_frame
 
 if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.data_context import AbstractDataContext
 
-__all__ = ["Finding", "quarantined", "stopping", "validate_manifest"]
+__all__ = ["Finding", "Verdict", "quarantined", "stopping", "validate_manifest"]
+
+
+class Verdict(NamedTuple):
+    """What became of a manifest; the same for the same manifest: times and run ids are left out."""
+
+    findings: list[Finding]
+    """Errors first."""
+    gx_result: dict[str, Any]
+    """What Great Expectations said, as JSON data."""
+    drifts: list[Drift]
+    """By quantity, where there was something to compare with."""
 
 
 def validate_manifest(
-    frame: pd.DataFrame, fingerprint: Fingerprint, params: ValidateParams, drifts: Sequence[Drift] = ()
-) -> tuple[list[Finding], dict[str, Any]]:
-    """Hold a manifest against the checks. Returns the findings, errors first, and what Great Expectations said, as JSON data.
+    frame: pd.DataFrame,
+    fingerprint: Fingerprint,
+    params: ValidateParams,
+    before: Reference | None = None,
+    crop: int = 256,
+) -> Verdict:
+    """Hold a manifest against the checks. before: the data of the model in production. crop: edge of a training crop in pixels.
 
-    With `params.quarantine`, classes, splits and groups are judged as they are without the images that are left out.
-    Both results are the same for the same manifest: times and run ids are left out.
+    With `params.quarantine`, classes, splits, groups and drift are judged as they are without the images that are left out.
     """
     chosen = chosen_checks(params)
     context = _make_context()
@@ -38,11 +52,14 @@ def validate_manifest(
         for check, severity in mine:
             findings.extend(_findings(check, severity, rows, results[check.name], params))
 
-    judge("image", image_frame(frame, fingerprint, params))
+    judge("image", image_frame(frame, fingerprint, params, crop))
     rest = frame[~frame["path"].isin(quarantined(findings))] if params.quarantine else frame
     judge("class", class_frame(rest, fingerprint.classes))
     judge("split", split_frame(rest, params.min_images))
     judge("group", group_frame(rest))
+    drifts: list[Drift] = []
+    if before is not None and usable(rest).any():
+        drifts = compare(make_reference(rest, fingerprint.classes), before, params)
     judge("drift", drift_frame(drifts))
     order = [check.name for check, _ in chosen]
     findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), order.index(finding.expectation)))
@@ -50,7 +67,7 @@ def validate_manifest(
         "success": not any(finding.severity == "error" for finding in findings),
         "results": [{"check": check.name, "severity": severity, **results[check.name]} for check, severity in chosen],
     }
-    return findings, gx_result
+    return Verdict(findings, gx_result, drifts)
 
 
 def quarantined(findings: Iterable[Finding]) -> list[str]:

@@ -27,12 +27,9 @@ if TYPE_CHECKING:
 
 About = Literal["image", "class", "split", "group", "drift"]
 
-_CROP = 256
-"""The usual largest training crop, in pixels: what objects are compared with."""
 
-
-def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: ValidateParams) -> pd.DataFrame:
-    """A row an image (or a mask without one)."""
+def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: ValidateParams, crop: int) -> pd.DataFrame:
+    """A row an image (or a mask without one). crop: edge of a training crop in pixels, which objects are compared with."""
     import pandas as pd
 
     table = fingerprint.classes
@@ -45,6 +42,8 @@ def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: Valida
     frame["mask_size"] = _sizes(manifest, "mask_width", "mask_height", "mask_depth")
     frame["spacing"], frame["mask_spacing"] = manifest["spacing"].map(_in_mm), manifest["mask_spacing"].map(_in_mm)
     frame["orientation"], frame["mask_orientation"] = manifest["orientation"], manifest["mask_orientation"]
+    alike = (frame["spacing"] == frame["mask_spacing"]) & (frame["orientation"] == frame["mask_orientation"])
+    frame["mask_offset"] = manifest["mask_offset"].where(alike)  # else the other two checks tell it
     unknown = [json.loads(text) if isinstance(text, str) else {} for text in manifest["unknown_values"]]
     strange = {int(value) for values in unknown for value in values}
     frame["unknown_pixels"] = [int(sum(values.values())) for values in unknown]
@@ -61,7 +60,7 @@ def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: Valida
     shares = [_foreground(pixels, table) for pixels in manifest["class_pixels"]]
     frame["foreground"], frame["main_class"] = [share for share, _ in shares], [name for _, name in shares]
     frame["converted"] = [", ".join(notes) if notes is not None and len(notes) else None for notes in manifest["notes"]]
-    return frame.join(exact_copies(manifest)).join(_lookalikes(manifest, params)).join(_outliers(manifest))
+    return frame.join(exact_copies(manifest)).join(_lookalikes(manifest, params)).join(_outliers(manifest, crop))
 
 
 def _split_errors(manifest: pd.DataFrame) -> tuple[list[str], list[str]]:
@@ -97,7 +96,7 @@ def _lookalikes(manifest: pd.DataFrame, params: ValidateParams) -> pd.DataFrame:
     return frame
 
 
-def _outliers(manifest: pd.DataFrame) -> pd.DataFrame:
+def _outliers(manifest: pd.DataFrame, crop: int) -> pd.DataFrame:
     import pandas as pd
 
     frame = pd.DataFrame({"brightness_z": brightness_z(manifest), "softness": softness(manifest)})
@@ -110,20 +109,18 @@ def _outliers(manifest: pd.DataFrame) -> pd.DataFrame:
     frame["most_high"] = max((high.max() for high in manifest["high"].dropna()), default=math.nan)
     edges = manifest[["width", "height"]].astype(float).median()
     frame["usual_size"] = f"{edges['width']:.0f} x {edges['height']:.0f}"
-    frame["object_share"] = [_object_share(*row) for row in zip(*(manifest[c] for c in _OBJECT_COLUMNS), strict=True)]
+    sizes = zip(*(manifest[c] for c in ("instance_areas", "height", "width", "depth")), strict=True)
+    frame["object_share"] = [_object_share(crop, *row) for row in sizes]
     return frame
 
 
-_OBJECT_COLUMNS = ("instance_areas", "height", "width", "depth")
-
-
-def _object_share(areas: Any, height: Any, width: Any, depth: Any) -> float | None:
+def _object_share(crop: int, areas: Any, height: Any, width: Any, depth: Any) -> float | None:
     """Edge of a square as large as the median object, as a share of a crop's; None for volumes and where there are no objects."""
     import pandas as pd
 
     if not isinstance(areas, np.ndarray) or not len(areas) or pd.isna(height) or not pd.isna(depth):
         return None
-    return math.sqrt(float(np.median(areas))) / min(int(height), int(width), _CROP)
+    return math.sqrt(float(np.median(areas))) / min(int(height), int(width), crop)
 
 
 def _foreground(class_pixels: Any, table: ClassTable) -> tuple[float | None, str]:

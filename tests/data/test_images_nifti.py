@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nibabel.affines import apply_affine
 
 from segpipe.config import DataParams
 from segpipe.data.images import (
@@ -26,6 +27,7 @@ from segpipe.data.images import (
     read_image,
     read_mask,
 )
+from segpipe.data.images.nifti import nifti_geometry
 from segpipe.errors import DataError
 
 RNG = np.random.default_rng(11)
@@ -247,3 +249,28 @@ def test_hippocampus_agrees_with_nibabel(shared_data: Path) -> None:
             assert decode_geometry(file.read_bytes(), file.name) == Geometry(
                 (1.0, 1.0, 1.0), "RAS", tuple(theirs.affine.ravel())
             )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(1, 1, 1), (5, 1, 7), (4, 6, 3)]))
+def test_the_offset_is_that_of_the_corner_that_is_farthest_off(seed: int, shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(seed)
+    mine, theirs = (np.vstack([rng.normal(size=(3, 4)), [0, 0, 0, 1]]) for _ in range(2))
+    mine[:3, :3] += 3 * np.eye(3)
+    every = np.array(list(np.ndindex(shape[::-1])))
+    there = apply_affine(np.linalg.inv(mine) @ theirs, every)
+    found = Geometry((1, 1, 1), "RAS", tuple(mine.ravel())).offset(
+        Geometry((1, 1, 1), "RAS", tuple(theirs.ravel())), shape
+    )
+    assert found == pytest.approx(np.abs(there - every).max(), rel=1e-6)
+
+
+def test_units_of_length_move_nothing() -> None:
+    affine = np.diag([0.5, 0.5, 2, 1])
+    affine[:3, 3] = (3, -4, 5)
+    in_mm = nifti_geometry(nifti(np.zeros((4, 4, 4), np.uint8), affine, xyzt_units=2), "a")
+    in_um = nifti_geometry(
+        nifti(np.zeros((4, 4, 4), np.uint8), np.diag([1000.0, 1000, 1000, 1]) @ affine, xyzt_units=3), "b"
+    )
+    assert in_um.spacing == in_mm.spacing
+    assert in_mm.offset(in_um, (4, 4, 4)) == pytest.approx(0, abs=1e-4)

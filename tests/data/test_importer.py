@@ -72,7 +72,7 @@ def test_what_does_not_pair_is_said(places: tuple[Path, Path]) -> None:
     assert any("without a mask: 1, images/lonely" in note for note in report.notes)
     assert any("left out: masks/b.png" in line for line in report.lines())
     frame = build_manifest(load_dataset(data), LIMITS, SPLIT, jobs=1)
-    findings, _ = validate_manifest(frame, make_fingerprint(frame, report.classes), ValidateParams())
+    findings, _, _ = validate_manifest(frame, make_fingerprint(frame, report.classes), ValidateParams())
     assert [(f.expectation, f.severity, f.file) for f in findings if f.file] == [
         ("masks_present", "error", "images/lonely.png")
     ]
@@ -114,7 +114,7 @@ def test_strays_of_a_brush_are_no_class(places: tuple[Path, Path]) -> None:
     report = bring(source, data, classes=["a", "b", "c"])
     assert [spec.value for spec in report.classes.classes] == [0, 128, 255]
     frame = build_manifest(load_dataset(data), LIMITS, SPLIT, jobs=1)
-    findings, _ = validate_manifest(frame, make_fingerprint(frame, report.classes), ValidateParams())
+    findings, _, _ = validate_manifest(frame, make_fingerprint(frame, report.classes), ValidateParams())
     assert [(f.file, f.found) for f in findings if f.expectation == "known_classes"] == [
         ("images/8.png", "unknown value 7 (1 pixel)")
     ]
@@ -505,7 +505,7 @@ def test_camvid(shared_data: Path, tmp_path: Path) -> None:
     readme = [0.169, 0.235, 0.010, 0.316, 0.045, 0.096, 0.012, 0.011, 0.058, 0.007, 0.003]
     np.testing.assert_allclose(shares, readme, atol=6e-4)
     assert abs(fingerprint.ignored_pixels["train"] / pixels - 0.039) < 6e-4
-    findings, _ = validate_manifest(frame, fingerprint, ValidateParams())
+    findings, _, _ = validate_manifest(frame, fingerprint, ValidateParams())
     assert findings == []
 
 

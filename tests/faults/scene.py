@@ -66,10 +66,14 @@ def pillow(array: np.ndarray, mode: str, format: str, **options: object) -> byte
 
 
 def nifti(
-    array: np.ndarray, spacing: tuple[float, float, float] = (1, 1, 1), flips: tuple[int, int, int] = (1, 1, 1)
+    array: np.ndarray,
+    spacing: tuple[float, float, float] = (1, 1, 1),
+    flips: tuple[int, int, int] = (1, 1, 1),
+    origin: tuple[float, float, float] = (0, 0, 0),
 ) -> bytes:
-    """(D, H, W) as .nii.gz, spacing in (D, H, W) order; flips of the x, y and z axis."""
-    affine = np.diag([*(s * f for s, f in zip(spacing[::-1], flips, strict=True)), 1])
+    """(D, H, W) as .nii.gz, spacing in (D, H, W) order; flips and origin of the x, y and z axis."""
+    affine = np.diag([*(s * f for s, f in zip(spacing[::-1], flips, strict=True)), 1.0])
+    affine[:3, 3] = origin
     return gzip.compress(nib.Nifti1Image(np.transpose(array, (2, 1, 0)), affine).to_bytes(), mtime=0)
 
 

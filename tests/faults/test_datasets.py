@@ -188,7 +188,7 @@ def test_a_broken_dataset_is_told(fault: Fault, tmp_path: Path) -> None:
         return
     dataset = load_dataset(data)
     frame = build_manifest(dataset, DataParams(), SplitParams(), jobs=1)
-    found, _ = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
+    found, _, _ = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
     (told,) = [f for f in found if f.expectation == fault.finding]
     assert fault.says in told.found
     assert fault.names in (told.file or "")

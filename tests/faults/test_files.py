@@ -533,6 +533,14 @@ VOLUME_FAULTS = [
         VOXEL,
     ),
     Fault(
+        "label in another place",
+        volume_is(lambda v, m: (nifti(v), nifti(m, origin=(0, 2, 0)))),
+        "origins_match",
+        "2 voxels away from its volume",
+        VOXEL,
+        severity="warning",
+    ),
+    Fault(
         "label of an unknown class",
         volume_is(lambda v, m: (nifti(v), nifti(m * 4))),
         "known_classes",

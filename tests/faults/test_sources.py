@@ -525,7 +525,7 @@ def test_a_broken_source_is_told(fault: Fault, tmp_path: Path) -> None:
     if not any(fault.says in line and fault.names in line for line in told):  # it came in, for validation to name
         dataset = load_dataset(data)
         frame = build_manifest(dataset, DataParams(), SplitParams(), jobs=1)
-        findings, _ = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
+        findings, _, _ = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
         told += [f"{f.file}: {f.found}" for f in findings if f.severity == "error"]
     assert any(fault.says in line and fault.names in line for line in told), told
     assert report.images >= fault.least

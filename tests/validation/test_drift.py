@@ -132,7 +132,7 @@ def test_drift_is_a_finding_and_a_picture() -> None:
         put(new, row, mean=np.full(3, 103.0 + row / 10))
     drifts = compare(make_reference(new, TABLE), make_reference(old, TABLE), PARAMS)
     assert [d.drifted for d in drifts[:4]] == [True, True, True, False]
-    findings = judge(new, drifts=drifts)
+    findings = judge(new, before=make_reference(old, TABLE))
     assert [(f.expectation, f.severity, f.file) for f in findings] == [("drift", "warning", None)] * 3
     assert findings[0].found.startswith("mean of channel 1 has drifted: median 103 then, 106 now (PSI ")
     chart = draw_drift(drifts[0])
@@ -163,3 +163,15 @@ def test_the_stage_compares_with_the_reference_in_the_workspace(tmp_path: Path) 
         darker
     )
     assert [d["ks"] for d in drift["drift"]] == [1, 1, 1]
+
+
+def test_what_quarantine_leaves_out_does_not_drift() -> None:
+    old, new = sound(40), sound(80)
+    for row in range(40, 80):
+        put(new, row, mean=np.full(3, 200.0), unknown_values='{"77": 9}', sha256=f"{row:064d}")
+    before = make_reference(old, TABLE)
+    drifted = {f.found.partition(" has")[0] for f in judge(new, before=before) if f.expectation == "drift"}
+    assert "mean of channel 1" in drifted
+    kept = judge(new, before=before, quarantine=True)
+    assert [f for f in kept if f.expectation == "drift"] == []
+    assert sum(f.expectation == "known_classes" for f in kept) == 40

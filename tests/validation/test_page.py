@@ -11,7 +11,7 @@ import pytest
 from segpipe.config import DataParams, SplitParams, ValidateParams
 from segpipe.data.dataset import load_dataset
 from segpipe.data.manifest import build_manifest, make_fingerprint
-from segpipe.validation.drift import compare, make_reference
+from segpipe.validation.drift import make_reference
 from segpipe.validation.expectations import validate_manifest
 from segpipe.validation.report import write_validation
 from tests.faults import scene
@@ -33,9 +33,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset = load_dataset(data)
     frame = build_manifest(dataset, DataParams(), SplitParams(), jobs=1)
     params = ValidateParams(quarantine=True)
-    reference = make_reference(frame, dataset.classes)
-    drifts = compare(reference, reference, params)
-    findings, said = validate_manifest(frame, make_fingerprint(frame, dataset.classes), params, drifts)
+    before = make_reference(frame, dataset.classes)
+    findings, said, drifts = validate_manifest(frame, make_fingerprint(frame, dataset.classes), params, before)
     write_validation(folder / "out", findings, said, frame, data, params, DataParams(), drifts)
     return folder / "out" / "index.html"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,7 +21,7 @@ from segpipe.data.manifest import build_manifest, make_fingerprint
 from segpipe.errors import ConfigError
 from segpipe.samples import ClassTable
 from segpipe.validation.checks import CHECKS, Finding
-from segpipe.validation.drift import Drift
+from segpipe.validation.drift import Reference
 from segpipe.validation.expectations import quarantined, stopping, validate_manifest
 from segpipe.validation.report import write_validation
 
@@ -38,7 +38,7 @@ def sound(count: int = 12) -> pd.DataFrame:
             "height": 10, "width": 20, "channels": 3, "dtype": "uint8", "mask_height": 10, "mask_width": 20,
             "mean": np.full(3, 100.0), "std": np.full(3, 20.0), "low": np.zeros(3), "high": np.full(3, 255.0),
             "class_pixels": np.array([120, 60, 20]), "ignored_pixels": 0, "unknown_values": "{}", "n_instances": None,
-            "depth": None, "mask_depth": None, "spacing": None, "mask_spacing": None, "orientation": None, "mask_orientation": None,
+            "depth": None, "mask_depth": None, "spacing": None, "mask_spacing": None, "orientation": None, "mask_orientation": None, "mask_offset": None,
             "sharpness": 0.02, "smallest_component": 20, "instance_areas": None, "notes": np.array([]),
             "group": f"g{i}", "split": ["test", "val", "train"][min(i // 2, 2)], "split_given": False, "error": None,
         }
@@ -59,9 +59,10 @@ def sound(count: int = 12) -> pd.DataFrame:
 
 
 def judge(
-    frame: pd.DataFrame, table: ClassTable = TABLE, drifts: Sequence[Drift] = (), **params: object
+    frame: pd.DataFrame, table: ClassTable = TABLE, before: Reference | None = None, crop: int = 256, **params: object
 ) -> list[Finding]:
-    return validate_manifest(frame, make_fingerprint(frame, table), ValidateParams.model_validate(params), drifts)[0]
+    fingerprint = make_fingerprint(frame, table)
+    return validate_manifest(frame, fingerprint, ValidateParams.model_validate(params), before, crop).findings
 
 
 def put(frame: pd.DataFrame, row: int, **values: object) -> None:
@@ -186,6 +187,18 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
         lambda f: put(f, 5, orientation="RAS", mask_orientation="LPS"),
         [("orientations_match", "error", "images/k05.png", "a label in LPS")],
     ),
+    "another place": (
+        lambda f: put(
+            f, 5, spacing=np.ones(3), mask_spacing=np.ones(3), orientation="RAS", mask_orientation="RAS", mask_offset=3.25
+        ),
+        [("origins_match", "warning", "images/k05.png", "puts 3.25 voxels away")],
+    ),
+    "half a voxel away": (
+        lambda f: put(
+            f, 5, spacing=np.ones(3), mask_spacing=np.ones(3), orientation="RAS", mask_orientation="RAS", mask_offset=0.5
+        ),
+        [],
+    ),
     "converted": (
         lambda f: put(f, 5, notes=np.array(["EXIF rotation applied"])),
         [("converted_images", "note", "images/k05.png", "EXIF rotation applied")],
@@ -273,7 +286,7 @@ def test_min_images_and_severities_follow_params() -> None:
 def test_great_expectations_said_so_itself() -> None:
     frame = sound()
     put(frame, 5, mask_width=21)
-    findings, said = validate_manifest(frame, make_fingerprint(frame, TABLE), ValidateParams())
+    findings, said, _ = validate_manifest(frame, make_fingerprint(frame, TABLE), ValidateParams())
     json.dumps(said, allow_nan=False)
     assert said["success"] is False
     failed = [r for r in said["results"] if not r["success"]]
@@ -294,7 +307,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     (data / "images" / "a <b>&.png").write_bytes((data / "images" / "cells-005.png").read_bytes())
     dataset = load_dataset(data)
     frame = build_manifest(dataset, DataParams(), SplitParams(), jobs=1)
-    findings, said = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
+    findings, said, _ = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
     write_validation(folder / "out", findings, said, frame, data)
     write_validation(folder / "again", findings, said, frame, data)
     return folder / "out", folder / "again"
@@ -332,7 +345,7 @@ def test_the_page_stays_small(tmp_path: Path) -> None:
     frame = sound(400)
     for row in range(400):
         put(frame, row, mask_width=21 if row > 5 else 20)
-    findings, said = validate_manifest(frame, make_fingerprint(frame, TABLE), ValidateParams())
+    findings, said, _ = validate_manifest(frame, make_fingerprint(frame, TABLE), ValidateParams())
     assert len(findings) == 394
     write_validation(tmp_path, findings, said, frame, tmp_path / "data")
     page = (tmp_path / "index.html").read_text()
@@ -358,7 +371,7 @@ def test_real_datasets_have_their_real_faults_alone(
     import_dataset(shared_data / name, tmp_path / "data", "folder", ImportOptions(**options))
     dataset = load_dataset(tmp_path / "data")
     frame = build_manifest(dataset, DataParams(), SplitParams(), jobs=1)
-    findings, _ = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
+    findings, _, _ = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
     assert [(f.expectation, f.file) for f in findings if f.severity == "error"] == [(check, file) for file in files]
 
 
@@ -377,3 +390,14 @@ def test_quarantine_takes_files_out_and_judges_what_is_left() -> None:
     whole = judge(frame)
     assert "min_images" not in {f.expectation for f in whole}
     assert len(stopping(whole, ValidateParams())) == len(quarantined(whole)) + 1  # row 6 cannot be used either way
+
+
+def test_objects_are_held_against_the_crop_of_training() -> None:
+    """The median object is 2 pixels wide: 1.6 % of a crop of 128 pixels, 1 % of one of 192; images are 200 pixels high."""
+    frame = sound()
+    for row in range(12):
+        put(frame, row, height=200, width=400, mask_height=200, mask_width=400, instance_areas=np.array([4, 4, 400]))
+    assert judge(frame, crop=128) == []
+    found = judge(frame, crop=192)
+    assert {finding.expectation for finding in found} == {"tiny_objects"}
+    assert "1.0% of a training crop" in found[0].found

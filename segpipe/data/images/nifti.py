@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -33,12 +34,19 @@ class Geometry:
 
     spacing: voxel size in mm along (D, H, W), which is NIfTI's (k, j, i).
     orientation: the ends that NIfTI's axes i, j, k point to, "RAS" for instance.
-    affine: from (i, j, k, 1) to mm, 4 x 4, row by row, as the file says.
+    affine: from (i, j, k, 1) to mm, 4 x 4, row by row.
     """
 
     spacing: tuple[float, float, float]
     orientation: str
     affine: tuple[float, ...]
+
+    def offset(self, other: Geometry, shape: tuple[int, ...]) -> float:
+        """How far apart, in voxels of this one, two headers put the corners of a volume (D, H, W); the largest distance along an axis."""
+        mine, theirs = (np.reshape(geometry.affine, (4, 4)) for geometry in (self, other))
+        corners = [[*corner, 1] for corner in itertools.product(*((0, edge - 1) for edge in shape[::-1]))]
+        places = np.linalg.lstsq(mine, theirs @ np.transpose(corners), rcond=None)[0]
+        return float(np.abs(places - np.transpose(corners)).max())
 
 
 def is_nifti(content: bytes) -> bool:
@@ -80,8 +88,8 @@ def nifti_geometry(content: bytes, where: str) -> Geometry:
     with broken_files_are_data_errors(where), _stream(content) as stream:
         header = _read_header(stream, where)
         _shape(header, where)
-        affine = np.asarray(header.get_best_affine(), np.float64)
         scale = _MM.get(int(header["xyzt_units"]) & 7, 1.0)
+        affine = np.diag([scale, scale, scale, 1.0]) @ np.asarray(header.get_best_affine(), np.float64)
         spacing = [float(v) * scale for v in header["pixdim"][1:4]]
         if not (all(math.isfinite(v) and v > 0 for v in spacing) and np.isfinite(affine).all()):
             raise DataError(
