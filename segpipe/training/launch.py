@@ -49,15 +49,17 @@ def _run_and_wait(processes: int, arguments: list[str], threads: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # each process says itself what failed
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
         run_id=f"segpipe-{os.getpid()}", max_restarts=0, monitor_interval=0.1,
     )  # fmt: skip
+    logging.disable(logging.ERROR)  # each process says itself what failed
     try:
         elastic_launch(config, sys.executable)(*arguments)
     except SignalException as signal:
         raise KeyboardInterrupt from signal
     except ChildFailedError as error:
         raise SystemExit(error.get_first_failure()[1].exitcode) from error
+    finally:
+        logging.disable(logging.NOTSET)
