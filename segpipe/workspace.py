@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 import segpipe
 from segpipe.errors import BusyError, ConfigError, MissingError
-from segpipe.files import atomic_path, write_json
+from segpipe.files import atomic_path, write_json, write_text
 from segpipe.pipeline import PIPELINE_FILE, STATE_DIR, init_repo
 
 PARAMS_FILE = "params.yaml"
@@ -35,6 +36,8 @@ GITIGNORE = """\
 /.segpipe/
 __pycache__/
 """
+_CANDIDATES = re.compile(r"^candidates:.*\n(?:[ #].*\n)+", re.MULTILINE)
+"""The section of params.yaml, up to the empty line after it."""
 _FALLBACK_IDENTITY = ("-c", "user.name=segpipe", "-c", "user.email=segpipe@localhost")
 
 
@@ -90,6 +93,29 @@ def _copy_template(root: Path, fresh: bool) -> list[str]:
         (root / ".gitignore").write_text(GITIGNORE)
         wanted.append(".gitignore")
     return wanted
+
+
+_VOLUME_CANDIDATES = """\
+candidates:                # `segpipe families` lists what can stand here
+  unet3d:
+    family: unet3d
+  segresnet:
+    family: segresnet
+  kmeans:                  # the classical baseline that a network has to beat
+    family: kmeans
+"""
+
+
+def fit_candidates(root: Path) -> bool:
+    """Where `candidates:` of params.yaml still stands as in the template, whose families learn from images, put families for
+    volumes in its place; everything else is left as it is. True where that was done."""
+    path = root / PARAMS_FILE
+    mine, theirs = (_CANDIDATES.search(file.read_text()) for file in (path, template() / PARAMS_FILE))
+    if mine is None or theirs is None or mine[0] != theirs[0]:
+        return False
+    text = path.read_text()
+    write_text(path, text[: mine.start()] + _VOLUME_CANDIDATES + text[mine.end() :])
+    return True
 
 
 def git(root: Path, *arguments: str) -> str:

@@ -101,10 +101,21 @@ def import_data(root: Path, source: Path, format: str, options: ImportOptions) -
     report = import_dataset(source, root / "data", format, options, limits=load_params(root).data)
     for line in report.lines():
         say(line)
+    if _are_volumes(root / "data" / "images") and workspace.fit_candidates(root):
+        workspace.git(root, "add", "params.yaml")
+        say("params.yaml: candidates are families for volumes now")
     pipeline.add_data(root)
     workspace.git(root, "add", "data.dvc", ".gitignore")
     say("data/ is versioned: data.dvc names it (git commit records that)")
     return report
+
+
+def _are_volumes(images: Path) -> bool:
+    """Whether most files of a folder are volumes, by their names."""
+    from segpipe.data.images import VOLUME_SUFFIXES, image_files, suffix_of
+
+    found = [suffix_of(path) in VOLUME_SUFFIXES for path in image_files(images)]
+    return 2 * sum(found) > len(found)
 
 
 def _numbers(text: str | None) -> list[int]:

@@ -78,12 +78,15 @@ def _write_context(root: Path, version: str, context: Path) -> dict[str, str]:
 
 
 _FOR_OBJECTS = ("scikit-image", "scipy")
+_FOR_VOLUMES = ("nibabel", "scipy")
 _FOR_TORCH = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "safetensors")
 
 
 def further_packages(spec: SegmenterSpec) -> tuple[str, ...]:
-    """What a model needs beside what every model needs: to tell objects apart, and torch where it is the engine."""
-    return (_FOR_OBJECTS if spec.postprocess else ()) + (_FOR_TORCH if spec.engine == TORCH else ())
+    """What a model needs beside what every model needs: to tell objects apart, to read and resample volumes, and torch where
+    it is the engine."""
+    parts = {_FOR_OBJECTS: spec.postprocess is not None, _FOR_VOLUMES: spec.dims == 3, _FOR_TORCH: spec.engine == TORCH}
+    return tuple(dict.fromkeys(package for packages, needed in parts.items() if needed for package in packages))
 
 
 def pin_packages(bentofile: str, more: Sequence[str] = ()) -> str:
