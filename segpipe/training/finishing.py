@@ -8,7 +8,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.trained import load_trained
 from segpipe.inference.tta import symmetries
 from segpipe.progress import say
-from segpipe.training.cleaning import CONFIDENCE, LEAST_IMAGES, choose_cleaning, looked_at
+from segpipe.training.cleaning import LEAST_IMAGES, choose_cleaning, looked_at
 from segpipe.training.scoring import count_split, score_confusion
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def finish(plan: Plan, model: Path, val: Reader) -> float | None:
         segmenter = Segmenter(spec, segmenter.engine)
         say(
             f"{plan.candidate}: cleaning: {chosen.cleaning.in_words(spec.classes)}: IoU {chosen.gain:+.4f} on {chosen.images} "
-            f"validation images, at least {chosen.bound:+.4f} with {CONFIDENCE:.0%} confidence"
+            "validation images"
         )
     if chosen is None and not averages:
         return None

@@ -13,7 +13,7 @@ from segpipe.training.cleaning import LEAST_IMAGES, SIZES, _changes, choose_clea
 from ..inference.test_segmenter import UNIT
 from .conftest import MemoryReader
 
-NAMES = ["a", "b", "c"]
+NAMES = list("abcdefgh")
 
 
 class Known:
@@ -67,9 +67,9 @@ def iou(model, samples):
 def test_a_threshold_that_is_off_is_found(right):
     val = [scene(i, right, classes=2) for i in range(16)]
     chosen = choose_cleaning(segmenter(2), reader(val), 0)
-    assert chosen.cleaning.threshold == pytest.approx(right, abs=0.051) and chosen.bound > 0 and chosen.images == 16
+    assert chosen.cleaning.threshold == pytest.approx(right, abs=0.051) and chosen.images == 16
     gain = iou(segmenter(2, chosen.cleaning), val) - iou(segmenter(2), val)
-    assert gain == pytest.approx(chosen.gain, abs=1e-4), "what was promised is what a segmenter does"
+    assert gain == pytest.approx(chosen.gain, abs=1e-4) and gain > 0, "what was promised is what a segmenter does"
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -91,19 +91,26 @@ def test_what_is_right_or_mere_chance_is_left_alone():
 
 
 def test_chance_alone_is_seldom_kept():
-    """Of images whose truth is noise around what is said, any threshold that looks better does so by chance."""
+    """Every class has specks that are right as often as wrong: to take those of some classes away looks good by chance alone.
+
+    A third of these choices would be kept were they judged by the images that they were made on.
+    """
     kept = 0
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        samples = []
-        for i in range(12):
-            p = rng.random((12, 12))
-            samples.append(
-                Sample(str(i), np.stack([1 - p, p], -1).astype(np.float32), (rng.random((12, 12)) < p).astype(np.uint8))
-            )
-        chosen = choose_cleaning(segmenter(2), reader(samples), seed)
-        kept += chosen is not None and chosen.cleaning.threshold is not None
-    assert kept <= 3
+    for seed in range(30):
+        rng, samples = np.random.default_rng(seed), []
+        for i in range(16):
+            ids = np.zeros((48, 48), np.uint8)
+            ids[42:] = np.arange(48) // 6
+            truth = ids.copy()
+            for _ in range(10):
+                y, x = rng.integers(0, 10, 2) * 4
+                label = rng.integers(1, 8)
+                ids[y : y + 2, x : x + 2] = label
+                truth[y : y + 2, x : x + 2] = label if rng.random() < 0.5 else 0
+            said = np.where(np.arange(8) == ids[..., None], 0.9, 0.01).astype(np.float32)
+            samples.append(Sample(str(i), said, truth))
+        kept += choose_cleaning(segmenter(8), reader(samples), seed) is not None
+    assert kept <= 4
 
 
 def test_few_images_show_nothing():

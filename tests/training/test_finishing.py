@@ -38,7 +38,7 @@ def test_the_runs_are_counted_in_words(train_reader):
 
 @pytest.mark.parametrize(("changes", "chosen"), [({"cleaning": "auto"}, True), ({"tta": "mirror"}, False)], ids=str)
 def test_what_is_chosen_is_carried_and_scored(tmp_path, train_reader, val_reader, monkeypatch, changes, chosen):
-    found = Chosen(Cleaning(least=(40, 40, 40)), 0.02, 0.01, 12)
+    found = Chosen(Cleaning(least=(40, 40, 40)), 0.02, 12)
     monkeypatch.setattr(finishing, "choose_cleaning", lambda *_: found)
     val = MemoryReader([draw(200 + i) for i in range(8)])
     plan = make_plan(steps=2, patch=32, val_every=2, **changes)
