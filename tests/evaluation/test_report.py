@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 
 from segpipe.config import Params, parse_params
@@ -18,8 +19,10 @@ from segpipe.evaluation import report
 from segpipe.evaluation.evaluate import evaluate_candidate
 from segpipe.evaluation.gallery import Gallery
 from segpipe.evaluation.report import write_report
-from segpipe.evaluation.selection import select
+from segpipe.evaluation.selection import choose, select
 from segpipe.evaluation.shots import drawn, embed
+from segpipe.inference.segmenter import Segmenter
+from segpipe.revisions import Revision
 from segpipe.samples import ClassTable, Sample
 from tests.evaluation.conftest import PARAMS, make_samples, make_segmenter
 from tests.evaluation.test_charts import write_curve
@@ -220,47 +223,81 @@ def test_pictures_are_embedded_within_a_budget(workspace: Path) -> None:
     assert all(uri.startswith("data:image/webp;base64,UklGR") for e in some for uri in e.layers.values())
 
 
-@pytest.mark.browser
-def test_in_a_browser(page_path: Path, browser: Any) -> None:
-    """Light and dark, desktop and phone: no error, no request, nothing wider than the screen; keyboard and switches work."""
-    for width, scheme in ((1280, "light"), (390, "dark")):
-        tab = browser.new_context(
-            viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True
-        ).new_page()
-        faults: list[str] = []
-        tab.on("pageerror", lambda e, faults=faults: faults.append(str(e)))
-        tab.on("console", lambda m, faults=faults: faults.append(m.text))
-        tab.on(
-            "request",
-            lambda r, faults=faults: None if r.url.startswith(("file:", "data:")) else faults.append(r.url),
-        )
-        tab.goto(page_path.as_uri())
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width
-        assert tab.locator(".badge").is_visible()
-        first = tab.locator(".shot").first
-        shown = lambda first=first: [i.get_attribute("class") for i in first.locator("img").all() if i.is_visible()]  # noqa: E731
-        assert shown() == ["l2"]
-        tab.keyboard.press("4")
-        assert shown() == ["l3"]
-        tab.locator("[data-all] input[value=l1]").focus()
-        tab.keyboard.press("ArrowLeft")
-        assert shown() == ["l0"]
-        first.locator(".open").focus()
-        tab.keyboard.press("Enter")
-        assert tab.locator("#viewer").is_visible()
-        before = tab.locator(".wipe").evaluate("e => e.style.getPropertyValue('--at')")
-        tab.keyboard.press("ArrowRight")
-        assert tab.locator(".wipe").evaluate("e => e.style.getPropertyValue('--at')") != before
-        key = tab.locator("#viewer header b").inner_text()
-        tab.keyboard.press("n")
-        assert tab.locator("#viewer header b").inner_text() != key
-        tab.keyboard.press("Escape")
-        assert not tab.locator("#viewer").is_visible()
-        tab.mouse.move(0, 0)
-        tab.locator("svg[data-points]").first.press("Home")
-        tab.locator(".reading").first.get_by_text("step 0").wait_for()
-        assert "0.2" in tab.locator(".reading").first.inner_text()
-        assert faults == []
+MORE = {"changed", "slices", "robustness", "calibration", "costs", "plans", "training", "gallery"}
+"""Sections that are there where something is known of them."""
+
+
+@pytest.fixture
+def full(
+    workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path, plan: Path, monkeypatch: pytest.MonkeyPatch,
+    serve: Callable[[Segmenter], None],
+) -> Path:  # fmt: skip
+    """A report with all that there can be: a champion out of a commit, robustness, objects, a bottleneck."""
+    write_curve(workspace, "unet", "val/iou_macro", [0.2, 0.5, 0.7])
+    serve(make_segmenter(0.02, "unet", segpipe="0.0.1", data="d0"))
+    (workspace / "models" / "unet").mkdir(parents=True)
+    monkeypatch.setattr("segpipe.inference.trained.load_trained", lambda folder: make_segmenter(0.05, folder.name))
+    (workspace / "params.yaml").write_text("train: {seed: 1}\n")
+    then = {"params.yaml": b"train: {seed: 0}\n", "selection.json": b'{"winner": "unet"}'}
+    monkeypatch.setattr(
+        "segpipe.revisions.open_revision", lambda root, name: Revision(name, name, then.get, lambda *words: False)
+    )
+    path = workspace / "evaluation" / "unet" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    blur = {"medium": {"score": 0.5, "drop": 0.3, "low": 0.2, "high": 0.4}}
+    metrics["test"] |= {"robustness": {"images": 20, "by": {"blur": blur}}, "instance": {"ap50": 0.625}}
+    path.write_text(json.dumps(metrics | {"model": {"megabytes": 22.75}}))
+    (workspace / "training" / "unet" / "bottleneck.json").write_text(
+        json.dumps([{"part": "reading <images>", "share": 0.7, "ms": 12.5}])
+    )
+    outcome = choose(workspace, params, fingerprint, shards)
+    out = workspace / "reports" / "report.html"
+    write_report(workspace, outcome.selection, params, fingerprint, out, outcome.champion, shards)
+    return out
+
+
+def test_with_a_champion_the_page_tells_what_changed_and_where_they_part(full: Path) -> None:
+    page = Page(full)
+    assert page.ids >= MORE and {h[1:] for h in page.hrefs if h.startswith("#")} <= page.ids
+    for words in (
+        "What changed since the champion v0.2.0", "train.seed0 → 1", "beside the champion on the same images",
+        "Furthest behind the champion v0.2.0", "only v0.2.0 is right", "unet less the champion v0.2.0 on parts",
+        "blur, medium", "−0.300", "reading <images>", "12.5 ms", "22.8", "ap50", "0.625", "Expected calibration error",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert full.stat().st_size < 8e6
+    assert page.raw.count('data-layer="who is right"') >= 2
+
+
+def test_no_section_is_empty(workspace: Path, fingerprint: Fingerprint, shards: Path) -> None:
+    """Of what nothing is known, there is no heading and no link."""
+    bare = parse_params("candidates: {kmeans: {family: kmeans}}\ngates: {floor: null, baseline: null, champion: null}")
+    folder = workspace / "evaluation" / "kmeans"
+    Gallery(legend=[], pictures=[]).write(folder / "gallery")
+    (folder / "metrics.json").write_text("{}")
+    write_report(workspace, select(workspace, bare, fingerprint, shards), bare, fingerprint, workspace / "r.html")
+    page = Page(workspace / "r.html")
+    assert not MORE & page.ids and not {f"#{name}" for name in MORE} & set(page.hrefs)
+
+
+def test_large_pictures_keep_the_page_small(
+    workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path
+) -> None:
+    """Noise is what compresses worst: what does not fit is left out, and told."""
+    from segpipe.data.images import encode_png
+
+    folder = workspace / "evaluation" / "unet" / "gallery"
+    index = json.loads((folder / "index.json").read_text())
+    noise = encode_png(np.random.default_rng(0).integers(0, 256, (480, 480, 3), np.uint8))
+    (folder / "noise.png").write_bytes(noise)
+    one = index["pictures"][0] | dict.fromkeys(("image", "truth", "prediction", "errors"), "noise.png")
+    index["pictures"] = [
+        one | {"key": f"k{i}", "kind": kind} for kind in ("worst", "typical", "best") for i in range(6)
+    ]
+    (folder / "index.json").write_text(json.dumps(index))
+    write_report(workspace, select(workspace, params, fingerprint, shards), params, fingerprint, workspace / "r.html")
+    assert 5e6 < (workspace / "r.html").stat().st_size < 8e6
+    assert re.search(r"[1-9]\d* more are in evaluation/unet/gallery", (workspace / "r.html").read_text())
 
 
 def test_parts_of_a_gate_waivers_and_warnings_are_on_the_page(
