@@ -14,6 +14,7 @@ from segpipe.config import TrainParams, parse_budget
 from segpipe.errors import ConfigError
 from segpipe.samples import ClassTable
 from segpipe.training.batches import Reader, Samples, batches, collate_of
+from segpipe.training.bottleneck import step_parts
 from segpipe.training.finishing import looks_to_finish
 from segpipe.training.freezing import encoder_of
 from segpipe.training.machine import choose_device, choose_workers, has_bf16, peak_memory_mib, this_machine, wait
@@ -70,6 +71,9 @@ def measure(
     loop_s = min(4.0, 0.04 * budget_seconds(wanted, next(t.ms_per_step or 0 for t in timings if t.verdict == CHOSEN)))
     ms_step = _time_loop(stepper, crops, workers, draft.seed, loop_s)
     ms_val = _time_validation(stepper, draft, classes, val)
+    plain = samples_of(train, draft.model_copy(update={"recipe": recipe.model_copy(update={"augment": "off"})}))
+    batch = next(batches(crops, recipe, 0, 0, 1))
+    parts = step_parts(stepper, *batch, draft.seed, plain, crops, ms_step)
     if kind == "seconds":
         amount -= looks_to_finish(draft, val) * ms_val / 1000
     found: dict[str, str] = {}
@@ -84,7 +88,8 @@ def measure(
     steps, validations = count_steps(kind, amount, len(train), recipe.batch, ms_step, ms_val)
     execution = Execution(
         setting=setting, devices=wanted.devices, nodes=wanted.num_nodes, workers=workers, ms_per_step=round(ms_step, 1),
-        ms_per_validation=round(ms_val, 1), peak_memory_mib=peak_memory_mib(device), timings=timings,
+        step_ms={name: round(ms, 2) for name, ms in parts.items()}, ms_per_validation=round(ms_val, 1),
+        peak_memory_mib=peak_memory_mib(device), timings=timings,
         machine=this_machine(device),
     )  # fmt: skip
     schedule = {
@@ -245,7 +250,7 @@ def fastest(timings: list[Timing]) -> Timing | None:
 
 def _time_loop(stepper: Stepper, crops: Samples, workers: int, seed: int, seconds: float) -> float:
     """Milliseconds a step of the real loop, batches included: the mean, because that is what adds up to a budget."""
-    stream = batches(crops, stepper.recipe, workers, 0, 500)
+    stream = batches(crops, stepper.recipe, workers, 0, 500, pin=stepper.fabric.device.type == "cuda")
     for number in range(2):
         stepper.step(number, *next(stream), seed)
     wait(stepper.fabric.device.type)

@@ -23,6 +23,8 @@ from segpipe.models.registry import build_network, first_weights_sha256
 from segpipe.progress import Progress, say
 from segpipe.samples import ClassTable
 from segpipe.training.batches import Reader, batches
+from segpipe.training.bottleneck import FILE as BOTTLENECK_FILE
+from segpipe.training.bottleneck import Clock
 from segpipe.training.checkpoint import State, Weights, load_checkpoint, plain, save_checkpoint
 from segpipe.training.finishing import finish
 from segpipe.training.interrupts import interruptible
@@ -83,6 +85,7 @@ def train_on(
     with _live(live_dir) as live:
         run.to_the_end(train, live)
     if rank() == 0:
+        write_json(live_dir / BOTTLENECK_FILE, run.bottleneck())
         _write(plan, classes, run.best, out)
         _write_history(state, out, finish(plan, out, val))
         settle_objects(plan, out, val)
@@ -135,6 +138,7 @@ class _Run:
         self.log_every = math.ceil(self.recipe.steps / _LOG_ENTRIES)
         self._losses: list[torch.Tensor] = []
         self._since, self._since_step = time.perf_counter(), state.step
+        self._clock, self._first_step = Clock(), state.step
 
     def to_the_end(self, train: Reader, live: Any) -> None:
         """Run the steps that are left. `live` logs metrics as dvclive's Live does."""
@@ -144,8 +148,9 @@ class _Run:
             _log(live, entry)
         if self._patience_is_over():  # when a Ctrl-C came
             return
+        pin = self.stepper.fabric.device.type == "cuda"
         stream = batches(
-            samples_of(train, plan), recipe, plan.execution.workers, state.step, rank=rank(), ranks=ranks()
+            samples_of(train, plan), recipe, plan.execution.workers, state.step, rank=rank(), ranks=ranks(), pin=pin
         )
         with (
             Progress(f"train {plan.candidate}", recipe.steps, state.step) as progress,
@@ -161,12 +166,14 @@ class _Run:
                 if state.step % self.log_every == 0 or last:
                     _log(live, self._take_stock(), self._speed())
                 if state.step % recipe.val_every == 0 or last:
-                    _log(live, self._validate())
+                    with self._clock.part("validation"):
+                        _log(live, self._validate())
                     last = last or self._patience_is_over()
                 progress.advance(note=self._note())
                 stop = any_rank(asked_to_stop.is_set())
                 if stop or (state.step % recipe.checkpoint_every == 0 and not last):
-                    self._checkpoint()
+                    with self._clock.part("checkpoints"):
+                        self._checkpoint()
                 if stop:
                     say(f"{plan.candidate}: stopped after step {state.step}; the same command goes on from there")
                     raise KeyboardInterrupt
@@ -176,6 +183,11 @@ class _Run:
             say(
                 f"{plan.candidate}: no better since step {state.best_step}; stopped after {state.step} of {recipe.steps}"
             )
+
+    def bottleneck(self) -> list[dict[str, float | str]]:
+        """Where the time of this process went, by part: rows of training/C/bottleneck.json."""
+        assert self.plan.execution is not None
+        return self._clock.table(self.state.step - self._first_step, self.plan.execution.step_ms)
 
     def _patience_is_over(self) -> bool:
         since = sum(entry["step"] > self.state.best_step for entry in self.state.val)

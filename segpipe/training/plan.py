@@ -73,6 +73,8 @@ class Execution(_Part):
     """Processes that prepare batches."""
     ms_per_step: float
     """Of the whole loop, batches included."""
+    step_ms: dict[str, float] = {}
+    """The parts of `ms_per_step`: loader, augmentation, forward, backward, optimiser."""
     ms_per_validation: float
     peak_memory_mib: int
     timings: list[Timing]
@@ -158,7 +160,7 @@ class Plan(_Part):
     @property
     def exact(self) -> dict[str, Any]:
         """What is computed and how, as JSON, without what was merely measured on the way or said about it."""
-        measured = {"timings", "ms_per_step", "ms_per_validation", "peak_memory_mib"}
+        measured = {"timings", "ms_per_step", "step_ms", "ms_per_validation", "peak_memory_mib"}
         return self.model_dump(mode="json", exclude={"reasons": True, "execution": measured})
 
     @property
