@@ -128,11 +128,13 @@ def batches(
     last_step: int | None = None,
     rank: int = 0,
     ranks: int = 1,
+    pin: bool = False,
 ) -> Iterator[tuple[torch.Tensor, Any]]:
     """The batches of steps `first_step` .. `last_step` - 1, in order: images (N, C, P, P) float32, labels (N, P, P) uint8 (or
     whatever else the crops come with).
 
-    With several processes, each takes every `ranks`-th sample of a batch.
+    With several processes, each takes every `ranks`-th sample of a batch. pin: in memory that a GPU fetches from by itself, while
+    the steps before are computed.
     """
     from torch.utils.data import DataLoader
 
@@ -144,6 +146,7 @@ def batches(
         num_workers=workers,
         prefetch_factor=_PATIENCE if workers else None,
         collate_fn=collate_of(crops),
+        pin_memory=pin,
         worker_init_fn=_leave_interrupts_to_the_parent,
     )
     return iter(loader)

@@ -57,6 +57,13 @@ def gpu_memory(device: str) -> dict[str, float]:
     return {"gpu_memory_mib": float(torch.cuda.max_memory_allocated() >> 20)} if device == "cuda" else {}
 
 
+def repeatable() -> None:
+    """Let the GPU give the same bits each time: algorithms without races, chosen by rule. Where an operation has none, torch warns."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads what it has not written
+
+
 def this_machine(device: str) -> Machine:
     """The machine that this process runs on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20 if hasattr(os, "sysconf") else 0

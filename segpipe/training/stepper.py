@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segpipe.training.depthwise import in_float32
 from segpipe.training.freezing import encoder_switch
+from segpipe.training.machine import repeatable
 from segpipe.training.memory import in_parts
 from segpipe.training.optimisers import build_optimiser
 from segpipe.training.plan import Recipe, Setting
@@ -64,6 +65,8 @@ class Stepper:
             **fabric_layout(recipe.freeze_steps > 0),
         )
         self.fabric.launch()
+        if self.fabric.device.type == "cuda":
+            repeatable()
         channels_last = torch.channels_last_3d if of.dims == 3 else torch.channels_last
         self.format = channels_last if setting.channels_last else torch.contiguous_format
         if ranks() > 1 and self.fabric.device.type == "cuda":  # of the whole batch; torch has none for processors
