@@ -24,8 +24,9 @@ def learning_rate(step: int, recipe: Recipe) -> float:
     """The rate of a step, the first of which is 0: a linear rise over the warm-up, then what the schedule says."""
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    share = SCHEDULES[recipe.schedule](step - recipe.warmup_steps, max(1, recipe.steps - recipe.warmup_steps))
-    return recipe.learning_rate * share
+    span = max(1, recipe.steps - recipe.warmup_steps)
+    done = min(step - recipe.warmup_steps, span)  # a plan times steps before it knows how many there will be
+    return recipe.learning_rate * SCHEDULES[recipe.schedule](done, span)
 
 
 def _cosine(done: float, span: float) -> float:

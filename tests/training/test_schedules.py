@@ -48,6 +48,12 @@ def test_rates_rise_then_fall_and_are_never_nothing(name, steps):
         assert max(rates) == pytest.approx(1, abs=1e-2) and (rates[-1] < 0.02 or name == "constant")
 
 
+@pytest.mark.parametrize("name", TORCH)
+def test_beyond_the_last_step_is_a_rate_still(name):
+    recipe = make_recipe(steps=1, warmup_steps=0, learning_rate=1.0, schedule=name)
+    assert all(isinstance(rate := learning_rate(s, recipe), float) and 0 <= rate <= 1 for s in range(100))
+
+
 def test_the_default_keeps_its_bits():
     recipe = make_recipe(steps=999, warmup_steps=49, learning_rate=0.0017)
     for step in range(49, 999):
