@@ -184,8 +184,11 @@ def _write_gallery(segmenter: Segmenter, reader: ShardReader, found: Scores, fol
         sample = reader[index]
         assert sample.labels is not None, "score_images has refused it"
         places[kind] += 1
-        said = segmenter.predict(sample.image, spacing=sample.spacing).class_ids
-        drawn = draw(sample.image, sample.labels, said, classes, sample.spacing)
+        found_here = segmenter.predict(sample.image, spacing=sample.spacing, instances=sample.instances is not None)
+        apart = found_here.instances.ids if found_here.instances is not None else None
+        drawn = draw(
+            sample.image, sample.labels, found_here.class_ids, classes, sample.spacing, (sample.instances, apart)
+        )
         files = save(folder, f"{kind}-{places[kind]:02d}", drawn)
         tally = found.tally[index]
         height, width = drawn["image"].shape[:2]

@@ -145,22 +145,29 @@ def draw(
     prediction: npt.NDArray[np.uint8],
     classes: ClassTable,
     spacing: Sequence[float] | None = None,
+    objects: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
 ) -> dict[str, npt.NDArray[np.uint8]]:
     """The four pictures of an image, (h, w, 3) RGB with the longest edge at most `EDGE`, by name.
 
     image: (H, W, C), as stored. truth, prediction: (H, W), class ids. Of a volume, with D before, three planes are drawn
-    (`segpipe.evaluation.planes`), in proportions by `spacing`, mm by axis.
+    (`segpipe.evaluation.planes`), in proportions by `spacing`, mm by axis. objects: ids of the true and of the predicted objects
+    of an image, (H, W), which are outlined one by one.
     """
-    from segpipe.data.drawing import overlay, thumbnail, to_display
+    from segpipe.data.drawing import outlines, overlay, thumbnail, to_display
 
     if truth.ndim == 3:
         image, truth, prediction = flatten(image, truth, prediction, spacing)
     small = thumbnail(to_display(image), EDGE)
     truth, prediction = (shrink(mask, small.shape[:2]) for mask in (truth, prediction))
+    drawn = [overlay(small, mask, classes.colors) for mask in (truth, prediction)]
+    drawn = [
+        outlines(picture, shrink(ids, small.shape[:2])) if ids is not None and ids.ndim == 2 else picture
+        for picture, ids in zip(drawn, objects, strict=True)
+    ]
     return {
         "image": small,
-        "truth": overlay(small, truth, classes.colors),
-        "prediction": overlay(small, prediction, classes.colors),
+        "truth": drawn[0],
+        "prediction": drawn[1],
         "errors": error_picture(small, error_codes(truth, prediction, has_background(classes))),
     }
 

@@ -36,6 +36,10 @@ class Family:
     """Height and width (and depth) of what the network sees are multiples of this."""
     freeze_encoder: float = 0.0
     """Share of the steps in which a pretrained encoder is held, where `train.freeze_encoder` is left open."""
+    batch: int = 8
+    """Crops a step, where `train.batch` is left open."""
+    rate: float = 1.0
+    """Of the optimiser's usual learning rate, where `train.learning_rate` is left open."""
     least_batch: int = 1
     """A network that normalises one value an image over the batch can't be trained on a single image."""
 

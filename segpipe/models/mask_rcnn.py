@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 STRIDES = (4, 8, 16, 32)
 """Of the pyramid's levels."""
 COCO_ENCODER = "resnet50"
+LEAST_SCORE = 0.3
+"""What the network is less sure of is no detection, and costs no mask. `train` chooses a bound from here on."""
 
 
 class MaskRcnnConfig(EncoderConfig):

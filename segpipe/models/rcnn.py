@@ -19,7 +19,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
-from segpipe.models.mask_rcnn import STRIDES, levels
+from segpipe.models.mask_rcnn import LEAST_SCORE, STRIDES, levels
 
 if TYPE_CHECKING:
     from segpipe.models.mask_rcnn import MaskRcnnConfig
@@ -94,12 +94,14 @@ class MaskRcnn(MaskRCNN):
             box_roi_pool=pools[_BOX_EDGE],
             box_head=TwoMLPHead(config.channels * _BOX_EDGE**2, config.hidden),
             box_predictor=FastRCNNPredictor(config.hidden, n_classes),
-            box_batch_size_per_image=config.box_batch, box_detections_per_img=detections,
+            box_batch_size_per_image=config.box_batch, box_detections_per_img=detections, box_score_thresh=LEAST_SCORE,
             mask_roi_pool=pools[_MASK_EDGE],
             mask_head=MaskRCNNHeads(config.channels, (config.channels,) * config.mask_convs, 1),
             mask_predictor=MaskRCNNPredictor(config.channels, config.channels, n_classes),
         )  # fmt: skip
         self.transform = KeepSize(STRIDES[-1])
+        # Masks start undecided: of large random logits, the first steps would learn nothing but to be smaller.
+        torch.nn.init.normal_(self.roi_heads.mask_predictor.mask_fcn_logits.weight, std=0.001)
 
     @property
     def encoder(self) -> torch.nn.Module:

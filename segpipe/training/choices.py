@@ -31,7 +31,7 @@ def choose_recipe(
     wanted: TrainParams, of: Family, fingerprint: Fingerprint, train: Reader, reasons: dict[str, str]
 ) -> Recipe:
     """What is computed, but for the number of steps (a placeholder of 1 until the steps have been timed)."""
-    batch = wanted.batch or BATCH
+    batch = wanted.batch or of.batch
     if batch < of.least_batch:
         raise ConfigError(
             f"{of.name} normalises over the batch and can't be trained on fewer than {of.least_batch} images",
@@ -47,7 +47,7 @@ def choose_recipe(
     free = difference < _UPRIGHT
     usual = DEFAULTS[wanted.optimizer]
     given = wanted.learning_rate if wanted.learning_rate != "auto" else None  # measured later, from the rule on
-    rate = given or round(usual.learning_rate * (batch / BATCH) ** 0.5, 6)
+    rate = given or round(of.rate * usual.learning_rate * (batch / BATCH) ** 0.5, 6)
     decay = usual.weight_decay if wanted.weight_decay is None else wanted.weight_decay
     weights = choose_class_weights(fingerprint.class_pixels["train"], wanted.class_balance)
     size = f"{fingerprint.height.median} x {fingerprint.width.median}"

@@ -14,6 +14,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.trained import load_trained
 from segpipe.metrics import micro
 from segpipe.metrics.objects import Objects, ObjectScore, object_score
+from segpipe.models.mask_rcnn import LEAST_SCORE
 from segpipe.progress import say
 from segpipe.samples import IGNORE, Instances, Sample
 
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 _HEIGHTS = (0.5, 1.0, 2.0, 3.0, 5.0)
 _SIZES = (0.0, 0.05, 0.1, 0.2)
 """Smallest objects, as shares of the median true one."""
-_SURE = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)
-_LEAST_SURE = min(_SURE)
+_SURE = (0.5, LEAST_SCORE, 0.4, 0.6, 0.7, 0.8, 0.9)
 _LOOKED_AT = 64
 """Validation images, at most."""
 
@@ -98,7 +98,7 @@ def best_settings(segmenter: Segmenter, val: Reader, method: Method) -> tuple[Po
 def _told_apart(segmenter: Segmenter, sample: Sample, method: Method) -> Iterator[tuple[float, Instances]]:
     """All objects, however small or unsure, by height."""
     if method == "detections":
-        loose = segmenter.spec.model_copy(update={"postprocess": Postprocess(method=method, min_score=_LEAST_SURE)})
+        loose = segmenter.spec.model_copy(update={"postprocess": Postprocess(method=method, min_score=LEAST_SCORE)})
         found = Segmenter(loose, segmenter.engine).predict(sample.image, instances=True).instances
         assert found is not None, "a detector finds objects"
         yield 0.0, found

@@ -135,3 +135,18 @@ def test_without_objects_there_is_no_instance_table(evaluated, tmp_path):
     evaluate_candidate(segmenter, ShardReader(tmp_path / "shards", "test"), tmp_path / "e", QUICK, "unet")
     assert "instance" not in json.loads((tmp_path / "e/metrics.json").read_text())["test"]
     assert read_scores(tmp_path / "e/per_image.parquet").objects is None
+
+
+def test_the_gallery_outlines_true_and_found_objects():
+    from segpipe.evaluation.gallery import draw
+
+    sample = cells(0, ignored=False)
+    other = np.where(sample.instances == 1, 0, sample.instances)
+    labels = np.minimum(sample.labels, 2)
+    plain = draw(sample.image, labels, labels, CLASSES)
+    drawn = draw(sample.image, labels, labels, CLASSES, objects=(sample.instances, other))
+    changed = {name: (plain[name] != drawn[name]).any(2) for name in plain}
+    assert not changed["image"].any() and not changed["errors"].any()
+    rows, columns = np.nonzero(sample.instances == 1)
+    at = (rows.min(), columns.min())
+    assert changed["truth"][at] and not changed["prediction"][at] and changed["prediction"].any()

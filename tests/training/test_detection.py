@@ -135,6 +135,9 @@ def test_first_weights_follow_from_the_seed_and_survive_a_file(tmp_path):
 
 def test_odd_sizes_go_through_the_segmenter():
     network = build_network("mask_rcnn", MaskRcnnConfig.model_validate(SMALL), 3, 3, 0)
+    with torch.no_grad():  # random weights may find nothing
+        network.roi_heads.mask_predictor.mask_fcn_logits.bias += 1.0
+        network.roi_heads.box_predictor.cls_score.bias[1] += 2.0
     plain = Normalisation(low=(0,) * 3, high=(255,) * 3, mean=(0.4,) * 3, std=(0.2,) * 3)
     how = Postprocess(method="detections", min_score=0.0)
     spec = SegmenterSpec(
