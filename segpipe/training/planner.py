@@ -11,7 +11,7 @@ from segpipe.errors import ConfigError
 from segpipe.models.registry import FAMILIES, Family, family, family_config
 from segpipe.models.volumetric import VolumeConfig
 from segpipe.training.choices import choose_normalisation, choose_recipe, describe_encoder, with_frozen_encoder
-from segpipe.training.detection import fit_to_objects
+from segpipe.training.detection import DETECTOR_REASONS, fit_to_objects
 from segpipe.training.objects import choose_method
 from segpipe.training.plan import Plan, VolumeGrid
 from segpipe.training.volume_choices import (
@@ -131,6 +131,8 @@ def _plan_network(
         recipe=choose_recipe(wanted, family(common["family"]), fingerprint, train, reasons),
         reasons={},
     )
+    if family(common["family"]).kind == "detector":
+        reasons |= DETECTOR_REASONS
     own = draft.normalisation.high != (255.0,) * fingerprint.channels
     reasons["normalisation"] = (
         "intensity window and mean of the training images"
