@@ -44,9 +44,12 @@ def winner_scores(selection: dict[str, Any], candidate: str) -> dict[str, Score]
 def card_page(card: Card, spec: SegmenterSpec, pairs: Sequence[Golden]) -> str:
     """The card as Markdown."""
     options = ", ".join(f"{key} {value}" for key, value in card.options.items() if value is not None)
+    kind, call = (
+        ("images", "image") if spec.dims == 2 else ("volumes", "volume, spacing=(depth_mm, height_mm, width_mm)")
+    )
     lines = [
         f"# {card.candidate}", "",
-        f"Semantic segmentation of images with {spec.normalisation.channels} channel(s) into {len(card.classes)} classes, by "
+        f"Semantic segmentation of {kind} with {spec.normalisation.channels} channel(s) into {len(card.classes)} classes, by "
         f"{card.family}{f' ({options})' if options else ''}.", "",
         "## Classes", "",
         "| id | name | pixel value in masks |", "|---|---|---|",
@@ -64,9 +67,9 @@ def card_page(card: Card, spec: SegmenterSpec, pairs: Sequence[Golden]) -> str:
         "images and the masks that every copy of this model must give for them. "
         f"Probabilities are at temperature {spec.temperature:g}, fitted on the validation images.", "",
         "```python", "from pathlib import Path", "from segpipe.inference.segmenter import Segmenter", "",
-        'segmenter = Segmenter.from_bundle(Path("bundle"))', "class_ids = segmenter.predict(image).class_ids", "```", "",
+        'segmenter = Segmenter.from_bundle(Path("bundle"))', f"class_ids = segmenter.predict({call}).class_ids", "```", "",
         "## Intended use", "",
-        "Images of the kind that it was trained on: the same subject, instrument and preparation, "
+        f"{kind.capitalize()} of the kind that it was trained on: the same subject, instrument and preparation, "
         "about the same size of things in pixels, the same number of channels.", "",
         "## Limits", "",
         "- The scores hold for images like the test images; nothing is known of others.",
