@@ -64,7 +64,7 @@ def families(json: Json = False) -> None:
     from segpipe.models.registry import FAMILIES
 
     if json:
-        facts = ("name", "kind", "summary", "paper")
+        facts = ("name", "kind", "task", "summary", "paper")
         rows = [
             {key: getattr(f, key) for key in facts} | {"settings": f.config.model_json_schema()["properties"]}
             for f in FAMILIES.values()
@@ -72,7 +72,8 @@ def families(json: Json = False) -> None:
         print_json(rows)
         return
     print_table(
-        ["family", "kind", "what it is", "source"], [[f.name, f.kind, f.summary, f.paper] for f in FAMILIES.values()]
+        ["family", "kind", "task", "what it is, when to choose it", "source"],
+        [[f.name, f.kind, f.task, f.summary, f.paper] for f in FAMILIES.values()],
     )
 
 

@@ -1,0 +1,51 @@
+"""The trained model of a release comes back out of the DVC cache, whole and the right one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from segpipe.errors import ConfigError, DataError, MissingError
+from segpipe.files import sha256_file
+from segpipe.release import trained
+from segpipe.release.trained import fetch_trained
+from tests.release.conftest import make
+from tests.release.toy import dvc
+
+
+@pytest.mark.slow
+def test_the_model_of_a_release(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = root / "models" / "unet"
+    model.mkdir(parents=True)
+    (model / "weights.safetensors").write_bytes(b"weights of v0.1.0")
+    (model / "segmenter.json").write_text("{}")
+    sha256 = sha256_file(model / "weights.safetensors")
+    dvc(root, "commit", "--quiet", "--force", "train@unet")
+    assert make(root) == "v0.1.0"
+    record = trained.find_version(root, "v0.1.0")
+    monkeypatch.setattr(trained, "find_version", lambda *_: record.model_copy(update={"weights_sha256": sha256}))
+    shutil.rmtree(model)
+
+    folder = fetch_trained(root, "segmenter@v0.1.0")
+    assert folder is not None and sorted(p.name for p in folder.iterdir()) == ["segmenter.json", "weights.safetensors"]
+    (folder / "weights.safetensors").write_bytes(b"spoilt")
+    fetch_trained(root, "segmenter@v0.1.0")
+    assert sha256_file(folder / "weights.safetensors") == sha256
+
+    monkeypatch.setattr(trained, "fetch_out", lambda *_: pytest.fail("fetched again"))
+    fetch_trained(root, "segmenter@v0.1.0")
+    monkeypatch.setattr(trained, "find_version", lambda *_: record)
+    monkeypatch.setattr(trained, "fetch_out", lambda *_: None)
+    with pytest.raises(DataError, match="not those that were released"):
+        fetch_trained(root, "segmenter@v0.1.0")
+
+
+def test_what_is_no_release_of_this_workspace(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("candidates: {unet: {family: unet}}\n")
+    assert fetch_trained(tmp_path, "auto") is None and fetch_trained(tmp_path, "weights/mine.safetensors") is None
+    with pytest.raises(ConfigError, match=r"found other@v0.1.0, expected segmenter@VERSION"):
+        fetch_trained(tmp_path, "other@v0.1.0")
+    with pytest.raises(MissingError):
+        fetch_trained(tmp_path, "segmenter@v7.0.0")
