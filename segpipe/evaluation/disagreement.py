@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,8 @@ def draw_apart(ours: Side, theirs: Side, reader: ShardReader, each: int) -> list
         sample = reader[where[key]]
         assert sample.labels is not None, "it was scored"
         masks = [side.segmenter.predict(sample.image, spacing=sample.spacing).class_ids for side in (ours, theirs)]
-        layers = _layers(sample.image, sample.labels, masks, (ours.name, theirs.name), ours.segmenter.spec.classes)
+        names, classes = (ours.name, theirs.name), ours.segmenter.spec.classes
+        layers = _layers(sample.image, sample.labels, masks, names, classes, sample.spacing)
         kind = "behind" if mine[index] < other[index] else "ahead"
         note = f"IoU {mine[index]:.3f} · {theirs.name} {other[index]:.3f}"
         height, width = layers["image"].shape[:2]
@@ -74,14 +76,21 @@ def draw_apart(ours: Side, theirs: Side, reader: ShardReader, each: int) -> list
 
 
 def _layers(
-    image: np.ndarray, truth: np.ndarray, masks: list[np.ndarray], names: tuple[str, str], classes: ClassTable
+    image: np.ndarray,
+    truth: npt.NDArray[np.uint8],
+    masks: list[npt.NDArray[np.uint8]],
+    names: tuple[str, str],
+    classes: ClassTable,
+    spacing: Sequence[float] | None,
 ) -> dict[str, Pixels]:
-    """Of a volume, the slice with most of the truth is drawn."""
-    from segpipe.data.drawing import fullest_slice, overlay, thumbnail, to_display
+    """Of a volume, three planes are drawn, through the fullest slices of the truth and both predictions."""
+    from segpipe.data.drawing import overlay, thumbnail, to_display
+    from segpipe.evaluation.planes import Planes
 
     if truth.ndim == 3:
-        middle = fullest_slice(truth)
-        image, truth, masks = image[middle], truth[middle], [mask[middle] for mask in masks]
+        planes = Planes.of([truth, *masks], spacing)
+        image, truth = planes(image, float(np.percentile(image, 0.5))), planes(truth, IGNORE)
+        masks = [planes(mask) for mask in masks]
     small = thumbnail(to_display(image), EDGE)
     truth, first, second = (shrink(mask, small.shape[:2]) for mask in (truth, *masks))
     return {

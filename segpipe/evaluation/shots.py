@@ -90,7 +90,7 @@ def layer_names(shots: Sequence[Shot]) -> list[str]:
 
 def tile(shots: Sequence[Shot]) -> float:
     """Width over height of the frames that pictures stand in, alike for all: the median of theirs, within reason."""
-    return round(min(2.2, max(0.7, statistics.median(shot.width / shot.height for shot in shots))), 3) if shots else 1.0
+    return round(min(3.2, max(0.7, statistics.median(shot.width / shot.height for shot in shots))), 3) if shots else 1.0
 
 
 def _webp_uri(source: Path | Pixels) -> str:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from segpipe.data.shards import ShardReader
-from segpipe.evaluation.disagreement import Side, draw_apart, most_apart, parting_picture
+from segpipe.evaluation.disagreement import Side, _layers, draw_apart, most_apart, parting_picture
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.samples import IGNORE
@@ -54,3 +54,18 @@ def test_colours_say_who_is_right(truth: np.ndarray, ours: np.ndarray, theirs: n
             assert red > green > blue, "orange: only theirs is right"
         else:
             assert red > blue > green, "purple: both are wrong"
+
+
+def test_of_a_volume_three_planes_are_drawn() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, (6, 8, 10), np.uint8)
+    other = np.where(rng.random(truth.shape) < 0.3, 0, truth).astype(np.uint8)
+    image = rng.random((6, 8, 10, 1)).astype(np.float32)
+    layers = _layers(image, truth, [truth, other], ("a", "b"), CLASSES, (2.0, 1.0, 1.0))
+    assert len({layer.shape for layer in layers.values()}) == 1
+    height, width = layers["image"].shape[:2]
+    assert width > 2 * height
+    blue = (layers["who is right"][:, :, 2].astype(int) - layers["who is right"][:, :, 0]) > 60
+    assert blue.any(), "a is right where b is not"
+    orange = (layers["who is right"][:, :, 0].astype(int) - layers["who is right"][:, :, 2]) > 60
+    assert not orange.any(), "b is nowhere right alone"
