@@ -26,6 +26,14 @@ def report(page: Page, root: Path) -> None:
     page.screenshot(path=PICTURES / "report.png")
 
 
+def phone(page: Page, root: Path) -> None:
+    """The same in the dark, on a phone."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.emulate_media(color_scheme="dark")
+    page.goto((root / "reports" / "report.html").as_uri())
+    page.screenshot(path=PICTURES / "report-phone.png")
+
+
 def endpoint(page: Page, root: Path) -> None:
     """The endpoint's page with an image on it."""
     params = load_params(root)
@@ -51,7 +59,7 @@ def main() -> None:
         browser = driver.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
         )
-        for take in (report, endpoint):
+        for take in (report, phone, endpoint):
             page = browser.new_page(viewport=SIZE, device_scale_factor=1, color_scheme="light")
             take(page, root)
             page.close()
