@@ -108,10 +108,17 @@ def export_graph(trained: Segmenter, path: Path) -> None:
     example = torch.zeros(1, spec.normalisation.channels, *sizes)
     with warnings.catch_warnings(), torch.no_grad(), exportable():
         warnings.simplefilter("ignore")  # the tracer warns about shape checks that free sizes do not touch
-        torch.onnx.export(
-            module, (example,), str(path), dynamo=False, opset_version=OPSET, input_names=["image"], output_names=["logits"],
-            dynamic_axes=dict.fromkeys(("image", "logits"), free),
-        )  # fmt: skip
+        try:
+            torch.onnx.export(
+                module, (example,), str(path), dynamo=False, opset_version=OPSET, input_names=["image"], output_names=["logits"],
+                dynamic_axes=dict.fromkeys(("image", "logits"), free),
+            )  # fmt: skip
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ConfigError(
+                f"ONNX can't express the network: {next(iter(str(error).splitlines()), type(error).__name__)[:200]}",
+                where=spec.candidate, found=f"family {spec.family}",
+                fix="say the same in other layers, or drop the candidate",
+            ) from error  # fmt: skip
 
 
 def keep_on_torch(trained: Segmenter, bundle: Path, pairs: Sequence[Golden]) -> EngineTrial:

@@ -10,6 +10,8 @@ import torch
 
 from segpipe.config import Candidate, parse_params
 from segpipe.errors import ConfigError
+from segpipe.inference.engines import TorchEngine
+from segpipe.inference.segmenter import Segmenter
 from segpipe.models.registry import build_network, family_config
 
 
@@ -59,3 +61,12 @@ def test_mistakes_are_answered(options: dict[str, object], said: str):
 def test_seeds_reach_a_factory_too():
     one, same = build(factory="tests.models.tiny:build"), build(factory="tests.models.tiny:build")
     assert torch.equal(one[0].weight, same[0].weight)
+
+
+def test_a_network_without_a_graph_is_named_at_export(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    from segpipe.release.export import export_graph
+    from tests.models.test_contract import spec
+
+    network = build(factory="tests.models.tiny:build_without_graph")
+    with pytest.raises(ConfigError, match=r"x: ONNX can't express the network: .*fft.*say the same in other layers"):
+        export_graph(Segmenter(spec("custom", 3, 4), TorchEngine(network)), tmp_path / "model.onnx")

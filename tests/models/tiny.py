@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def build(in_channels: int, n_classes: int, width: int = 16) -> nn.Module:
@@ -17,6 +18,19 @@ def build(in_channels: int, n_classes: int, width: int = 16) -> nn.Module:
 def build_small(in_channels: int, n_classes: int) -> nn.Module:
     """Logits of half the image's size, which is wrong."""
     return nn.Conv2d(in_channels, n_classes, 3, stride=2, padding=1)
+
+
+class _Spectrum(nn.Module):
+    """What ONNX (as segpipe writes it) has no operator for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        return torch.fft.fft2(x).abs()
+
+
+def build_without_graph(in_channels: int, n_classes: int) -> nn.Module:
+    """A network that can't be exported."""
+    return nn.Sequential(_Spectrum(), nn.Conv2d(in_channels, n_classes, 1))
 
 
 NO_FUNCTION = 3
