@@ -37,11 +37,16 @@ Choice = TypeVar("Choice")
 
 @dataclass(frozen=True)
 class Chosen:
-    """A cleaning and what the IoU over the images looked at gains by it (they chose it: on others the gain is a little smaller)."""
+    """A cleaning, or None, and the tallies of the images looked at: as predicted, and as that cleaning leaves them."""
 
-    cleaning: Cleaning
-    gain: float
-    images: int
+    cleaning: Cleaning | None
+    before: Tally
+    after: Tally
+
+    @property
+    def gain(self) -> float:
+        """What the IoU gains on the images that chose; on others it is a little less."""
+        return iou(self.after) - iou(self.before)
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,10 @@ class _Step(Generic[Choice]):
     under: Callable[[Choice], Tally]
 
 
-def choose_cleaning(segmenter: Segmenter, val: Reader, seed: int) -> Chosen | None:
-    """The cleaning of a model that has none yet; None where nothing helps for sure. Each image is segmented once."""
-    places = looked_at(val)
-    if len(places) < LEAST_IMAGES:
-        return None
+def choose_cleaning(segmenter: Segmenter, val: Reader, seed: int) -> Chosen:
+    """The cleaning of a model that has none yet, by the images of `looked_at`, each of which is segmented once."""
     n_classes = len(segmenter.spec.classes)
-    truths, ids, sure = _segmented(segmenter, val, places)
+    truths, ids, sure = _segmented(segmenter, val, looked_at(val))
     before = _tally(truths, ids, n_classes)
     threshold: float | None = None
     if n_classes == 2:
@@ -68,11 +70,8 @@ def choose_cleaning(segmenter: Segmenter, val: Reader, seed: int) -> Chosen | No
             ids = [(p >= threshold).astype(np.uint8) for p in sure]
     least = _kept(_sizes_step(truths, ids, n_classes), _tally(truths, ids, n_classes), seed)
     cleaning = Cleaning(threshold=threshold, least=least if least and any(least) else ())
-    if cleaning == Cleaning():
-        return None
     after = _tally(truths, [cleaned(i, cleaning.least) for i in ids], n_classes)
-    gain, _ = gains(before, after, seed)
-    return Chosen(cleaning, gain, len(places)) if gain > 0 else None
+    return Chosen(cleaning, before, after) if iou(after) > iou(before) else Chosen(None, before, before)
 
 
 def looked_at(val: Reader) -> list[int]:
@@ -85,17 +84,17 @@ def looked_at(val: Reader) -> list[int]:
     return [int(i) for i in np.unique(np.linspace(0, len(val) - 1, most).astype(int))] if most else []
 
 
-def gains(before: Tally, after: Tally, seed: int) -> tuple[float, float]:
-    """What the macro IoU over all images gains, and the lower bound of that by a paired bootstrap over images."""
+def iou(tally: Tally) -> float:
+    """Macro IoU over all images together; 0 where nothing was counted."""
+    return float(np.nan_to_num(macro("iou", tally.sum(0))))
 
-    def iou(summed: Tally) -> npt.NDArray[np.float64]:
-        return np.nan_to_num(macro("iou", summed))
 
+def sure_gain(before: Tally, after: Tally, seed: int) -> float:
+    """The lower bound of what the macro IoU over all images gains, by a paired bootstrap over images."""
     n = len(before)
     times = np.random.default_rng(seed).multinomial(n, [1 / n] * n, _RESAMPLES)
-    drawn = [iou(np.tensordot(times, tally, 1)) for tally in (before, after)]
-    gain = float(iou(after.sum(0)) - iou(before.sum(0)))
-    return gain, float(np.quantile(drawn[1] - drawn[0], 1 - _CONFIDENCE))
+    drawn = [np.nan_to_num(macro("iou", np.tensordot(times, tally, 1))) for tally in (before, after)]
+    return float(np.quantile(drawn[1] - drawn[0], 1 - _CONFIDENCE))
 
 
 def _kept(step: _Step[Choice], before: Tally, seed: int) -> Choice | None:
@@ -104,7 +103,7 @@ def _kept(step: _Step[Choice], before: Tally, seed: int) -> Choice | None:
     crossed = before.copy()
     for half in (places % 2 == 0, places % 2 == 1):
         crossed[~half] = step.under(step.choose(places[half]))[~half]
-    return step.choose(places) if gains(before, crossed, seed)[1] > 0 else None
+    return step.choose(places) if sure_gain(before, crossed, seed) > 0 else None
 
 
 def _segmented(
@@ -135,7 +134,7 @@ def _threshold_step(truths: list[Ids], sure: list[npt.NDArray[np.float32]]) -> _
     near_half = sorted(THRESHOLDS, key=lambda t: abs(t - 0.5))  # of equal ones, the one that changes least
 
     def choose(places: npt.NDArray[np.intp]) -> float:
-        return max(near_half, key=lambda t: float(np.nan_to_num(macro("iou", every[t][places].sum(0)))))
+        return max(near_half, key=lambda t: iou(every[t][places]))
 
     return _Step(choose, every.__getitem__)
 

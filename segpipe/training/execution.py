@@ -74,8 +74,7 @@ def measure(
     plain = samples_of(train, draft.model_copy(update={"recipe": recipe.model_copy(update={"augment": "off"})}))
     batch = next(batches(crops, recipe, 0, 0, 1))
     parts = step_parts(stepper, *batch, draft.seed, plain, crops, ms_step)
-    if kind == "seconds":
-        amount -= looks_to_finish(draft, val) * ms_val / 1000
+    besides = looks_to_finish(draft, val) * ms_val / 1000
     found: dict[str, str] = {}
     if wanted.learning_rate == "auto":
         began = time.perf_counter()
@@ -83,9 +82,8 @@ def measure(
         test = find_rate(tried, crops, workers, draft.seed, budget_seconds(wanted, ms_step), ms_step)
         recipe = recipe.model_copy(update={"learning_rate": test.rate})
         found["learning rate"] = test.words
-        if kind == "seconds":
-            amount -= time.perf_counter() - began
-    steps, validations = count_steps(kind, amount, len(train), recipe.batch, ms_step, ms_val)
+        besides += time.perf_counter() - began
+    steps, validations = count_steps(kind, amount, len(train), recipe.batch, ms_step, ms_val, besides)
     execution = Execution(
         setting=setting, devices=wanted.devices, nodes=wanted.num_nodes, workers=workers, ms_per_step=round(ms_step, 1),
         step_ms={name: round(ms, 2) for name, ms in parts.items()}, ms_per_validation=round(ms_val, 1),
@@ -116,8 +114,11 @@ def settings(wanted: TrainParams, device: str) -> list[Setting]:
     ]
 
 
-def count_steps(kind: str, amount: float, n_train: int, batch: int, ms_step: float, ms_val: float) -> tuple[int, int]:
-    """Steps and validations for a budget. Seconds include start-up, validations (at most a tenth, but one) and checkpoints.
+def count_steps(
+    kind: str, amount: float, n_train: int, batch: int, ms_step: float, ms_val: float, besides: float = 0.0
+) -> tuple[int, int]:
+    """Steps and validations for a budget. Seconds include start-up, validations (at most a tenth, but one), checkpoints, and the
+    seconds `besides`: the range test of the learning rate, and what is chosen after the last step.
 
     Raises ConfigError where a wall-clock budget leaves fewer than `LEAST_STEPS` steps: a number that such a model earns says
     nothing of the model.
@@ -125,11 +126,11 @@ def count_steps(kind: str, amount: float, n_train: int, batch: int, ms_step: flo
     if kind != "seconds":
         steps = max(1, round(amount if kind == "steps" else amount * n_train / batch))
         return steps, min(_VALIDATIONS, steps)
-    left = max(0.0, amount - START_UP_S) * 1000
+    left = max(0.0, amount - START_UP_S - besides) * 1000
     validations = int(min(_VALIDATIONS, max(1.0, _VALIDATION_SHARE * left // max(ms_val, 1e-3))))
     steps = int((left - validations * ms_val) / (ms_step * (1 + CHECKPOINT_SHARE)))
     if steps < LEAST_STEPS:
-        needed = START_UP_S + (ms_val + LEAST_STEPS * ms_step * (1 + CHECKPOINT_SHARE)) / 1000
+        needed = START_UP_S + besides + (ms_val + LEAST_STEPS * ms_step * (1 + CHECKPOINT_SHARE)) / 1000
         raise ConfigError(
             "the budget is too short to learn anything", where="train.budget",
             found=f"{amount:.0f} s, which is {max(0, steps)} steps of {ms_step:.0f} ms beside {ms_val / 1000:.1f} s for a validation",

@@ -8,7 +8,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.trained import load_trained
 from segpipe.inference.tta import symmetries
 from segpipe.progress import say
-from segpipe.training.cleaning import LEAST_IMAGES, choose_cleaning, looked_at
+from segpipe.training.cleaning import LEAST_IMAGES, choose_cleaning, iou, looked_at
 from segpipe.training.scoring import count_split, score_confusion
 
 if TYPE_CHECKING:
@@ -33,16 +33,16 @@ def finish(plan: Plan, model: Path, val: Reader) -> float | None:
         return None
     segmenter = load_trained(model, plan.execution.machine.device)
     chosen = choose_cleaning(segmenter, val, plan.seed) if cleans else None
-    if chosen is not None:
+    if chosen is not None and chosen.cleaning is not None:
         spec = segmenter.spec.model_copy(update={"cleaning": chosen.cleaning})
         spec.write(model)
         segmenter = Segmenter(spec, segmenter.engine)
-        say(
-            f"{plan.candidate}: cleaning: {chosen.cleaning.in_words(spec.classes)}: IoU {chosen.gain:+.4f} on {chosen.images} "
-            "validation images"
-        )
-    if chosen is None and not averages:
+        words = chosen.cleaning.in_words(spec.classes)
+        say(f"{plan.candidate}: cleaning: {words}: IoU {chosen.gain:+.4f} on {len(chosen.after)} validation images")
+    elif not averages:
         return None
+    if chosen is not None and len(chosen.after) == len(val):
+        return round(iou(chosen.after), 6)
     return round(score_confusion(count_split(segmenter, val, range(len(val)))).iou_macro, 6)
 
 
@@ -50,7 +50,7 @@ def looks_to_finish(plan: Plan, val: Reader) -> float:
     """What `finish` takes, in looks at the validation split as training does them."""
     assert plan.recipe is not None
     share = len(looked_at(val)) / len(val) if _cleans(plan, val) else 0.0
-    whole = 1.0 if plan.recipe.tta != "none" else 0.0
+    whole = 1.0 if plan.recipe.tta != "none" and share < 1 else 0.0
     return _SLOWER * len(symmetries(plan.recipe.tta, 3 if plan.volume else 2)) * (share + whole)
 
 

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from segpipe.config import TrainParams
@@ -38,7 +39,8 @@ def test_the_runs_are_counted_in_words(train_reader):
 
 @pytest.mark.parametrize(("changes", "chosen"), [({"cleaning": "auto"}, True), ({"tta": "mirror"}, False)], ids=str)
 def test_what_is_chosen_is_carried_and_scored(tmp_path, train_reader, val_reader, monkeypatch, changes, chosen):
-    found = Chosen(Cleaning(least=(40, 40, 40)), 0.02, 12)
+    nothing = np.zeros((4, 3, 3), np.int64)
+    found = Chosen(Cleaning(least=(40, 40, 40)), nothing, nothing)
     monkeypatch.setattr(finishing, "choose_cleaning", lambda *_: found)
     val = MemoryReader([draw(200 + i) for i in range(8)])
     plan = make_plan(steps=2, patch=32, val_every=2, **changes)
@@ -55,3 +57,12 @@ def test_nothing_is_looked_for_where_nothing_could_be_shown(tmp_path, val_reader
     plan = make_plan(cleaning="auto")
     assert looks_to_finish(plan, val_reader) == 0
     assert finishing.finish(plan, tmp_path, val_reader) is None, "two images: no model is even loaded"
+
+
+def test_what_was_looked_at_in_full_is_scored_from_that(tmp_path, train_reader):
+    val = MemoryReader([draw(200 + i) for i in range(8)])
+    plan = make_plan(steps=2, patch=32, val_every=2, cleaning="auto", tta="mirror")
+    train_on(plan, CLASSES, train_reader, val, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
+    history = json.loads((tmp_path / "out" / "history.json").read_text())
+    score = score_split(load_trained(tmp_path / "out"), val).iou_macro
+    assert history["finished_score"] == pytest.approx(score, abs=1e-6) and looks_to_finish(plan, val) == 4.0

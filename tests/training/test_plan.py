@@ -112,6 +112,13 @@ def test_a_budget_that_buys_next_to_nothing_is_refused_with_what_it_takes():
         count_steps("seconds", 40, 100, 8, 20_000, 2_000)
 
 
+def test_what_is_neither_step_nor_validation_is_charged_to_the_budget():
+    assert count_steps("seconds", 140, 100, 8, 50, 900, besides=40) == count_steps("seconds", 100, 100, 8, 50, 900)
+    assert count_steps("steps", 140, 100, 8, 50, 900, besides=40) == count_steps("steps", 140, 100, 8, 50, 900)
+    with pytest.raises(ConfigError, match="found 60 s, which is 0 steps .* expected at least 76 s here"):
+        count_steps("seconds", 60, 100, 8, 500, 1000, besides=60)
+
+
 def test_budgets_of_steps_and_epochs():
     assert count_steps("steps", 500, 100, 8, 1.0, 1.0)[0] == 500
     assert count_steps("epochs", 40, 123, 8, 1.0, 1.0)[0] == 615
