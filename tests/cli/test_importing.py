@@ -74,3 +74,22 @@ def test_all_layouts_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         for text in (table, help_text):
             assert row["name"] in text
             assert row["summary"].split()[-1] in text
+
+
+def test_volumes_bring_candidates_that_learn_from_them(workspace: Path) -> None:
+    from segpipe.config import load_params
+    from segpipe.data.images import encode_nifti
+
+    source = workspace.parent / "scans of heads"
+    for part, dtype in (("images", np.uint8), ("labels", np.uint8)):
+        (source / part).mkdir(parents=True)
+        for name in ("a", "b"):
+            voxels = np.arange(60, dtype=dtype).reshape(3, 4, 5) % (2 if part == "labels" else 99)
+            (source / part / f"{name}.nii.gz").write_bytes(encode_nifti(voxels))
+    done = RUNNER.invoke(app, ["data", "import", str(source)])
+    assert done.exit_code == 0, done.output
+    assert {candidate.family for candidate in load_params(workspace).candidates.values()} == {
+        "unet3d",
+        "segresnet",
+        "kmeans",
+    }
