@@ -65,13 +65,18 @@ def _against(
     strict: bool,
     after: str = "",
 ) -> GateVerdict:
-    """The paired difference of two models on the same images, held against a threshold."""
+    """The paired difference of two models on the same images, held against a threshold.
+
+    strict: better is asked for, which the exchange test must find too (`Comparison.shown`).
+    """
     winner, params = case.winner, case.params
     other = winner.aligned(other)
     chosen = metric(gate.metric, winner.classes)
     compared = compare(chosen, winner.tally, other.tally, winner.groups, params.resamples, params.confidence)
     found = compared.difference
     verdict = place(found, threshold, strict)
+    by_luck = strict and threshold >= 0 and verdict == "pass" and not compared.shown
+    verdict = "cannot tell" if by_luck else verdict
     said = f"{winner.candidate}'s test {describe(gate.metric)} "
     if np.isnan(found.estimate):
         said += f"can't be compared with that of {called}: nothing in the test images counts for it"
@@ -82,6 +87,9 @@ def _against(
             said += ", but a single image can't say how sure that is"
         elif verdict == "pass":
             said += f"; with {sure(found)} confidence it is {bound(found.low)}"
+        elif by_luck:
+            said += f", but models that are alike are as far apart on {found.units} images or groups with a chance of "
+            said += f"{compared.p_value:.2g}"
         elif verdict == "cannot tell":
             said += f", but it may be {bound(found.low)} ({basis(found)}, enough to see a difference of "
             said += f"{compared.detectable:.3f} four times in five)"

@@ -134,8 +134,16 @@ class Comparison:
     detectable: float
 
     @property
+    def shown(self) -> bool:
+        """Whether the test finds a difference at the interval's level. It is exact where intervals of few images, or of images of
+        very different sizes, are somewhat too narrow."""
+        return self.p_value <= 1 - self.difference.confidence
+
+    @property
     def verdict(self) -> Literal["better", "worse", "cannot tell"]:
-        """What the interval says of the first model."""
+        """What interval and test say of the first model where they agree."""
+        if not self.shown:
+            return "cannot tell"
         if self.difference.low > 0:
             return "better"
         return "worse" if self.difference.high < 0 else "cannot tell"

@@ -201,3 +201,41 @@ def test_a_verdict_is_where_the_interval_lies(
         assert estimate <= threshold
     else:
         assert found.low <= threshold <= estimate
+
+
+@pytest.mark.parametrize(("images", "verdict"), [(5, "cannot tell"), (6, "pass")])
+def test_better_is_said_where_the_test_agrees(images: int, verdict: str) -> None:
+    """Of five images that all do better, one in sixteen exchanges is as far apart: too many, whatever the interval says."""
+    worse, better = (scored(name, a, images, spread=0.01) for name, a in (("old", 0.7), ("unet", 0.8)))
+    for found in (
+        one("baseline", better, baseline=worse),
+        one("champion", better, champion=Champion("v1", worse), superior=True),
+    ):
+        assert found.low > 0 and found.p_value == 2 / 2**images and found.verdict == verdict
+        said = "but models that are alike are as far apart on 5 images or groups with a chance of 0.062"
+        assert (said in found.sentence) == (verdict == "cannot tell")
+    assert one("champion", better, champion=Champion("v1", worse)).verdict == "pass", (
+        "not worse is shown by the interval"
+    )
+    assert one("baseline", better, baseline=worse, margin=-0.1).verdict == "pass"
+
+
+def test_models_that_are_alike_are_called_different_at_the_nominal_rate() -> None:
+    """On images of very different sizes, of which a few decide, with answers exchanged by lot: neither model is better."""
+    rng = np.random.default_rng(3)
+    size = np.exp(rng.normal(0, 1.2, 60)) * 2000
+    answers = np.clip(0.8 + rng.normal(0, 0.08, (2, 60)), 0, 1)
+    params, rounds, passed = EvaluateParams(resamples=300), 250, 0
+    gates = GateParams(floor=None, baseline=None, test_size=None, champion=ChampionGate(superior=True))
+    for _ in range(rounds):
+        swap = rng.integers(0, 2, 60)
+        hits = (np.take_along_axis(answers, np.stack([swap, 1 - swap]), 0) * size).astype(int)
+        ours, theirs = (
+            Scores.collect("m", NAMES, {}, [
+                ImageScore(f"i{i}", None, 9, 9, np.array([[h, n - h], [n - h, h]]))
+                for i, (h, n) in enumerate(zip(row, size.astype(int), strict=True))
+            ])
+            for row in hits
+        )  # fmt: skip
+        passed += judge(gates, Case(params, ours, champion=Champion("v1", theirs)))[0].verdict == "pass"
+    assert passed / rounds < 0.025 + 2.5 * np.sqrt(0.025 * 0.975 / rounds)

@@ -193,13 +193,15 @@ def pair_of_models(rng: np.random.Generator, n: int, gap: float = 0.0) -> tuple[
 
 def test_models_that_are_alike_are_told_apart_at_the_nominal_rate() -> None:
     rng = np.random.default_rng(8)
-    times, by_interval, by_test = 250, 0, 0
+    times, by_interval, by_test, by_both = 250, 0, 0, 0
     for seed in range(times):
         found = compare(MAIN, *pair_of_models(rng, 40), [None] * 40, 400, 0.9, seed)
-        by_interval += found.verdict != "cannot tell"
+        by_interval += found.difference.low > 0 or found.difference.high < 0
         by_test += found.p_value <= 0.1
+        by_both += found.verdict != "cannot tell"
     assert within(by_interval, times, 0.11), by_interval  # forty images: intervals are a little narrow
     assert within(by_test, times, 0.1), by_test
+    assert by_both <= min(by_interval, by_test)
 
 
 def test_the_detectable_difference_is_detected_with_its_power() -> None:
