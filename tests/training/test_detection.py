@@ -1,6 +1,7 @@
 """Training on objects: crops that keep them, the detector's contract, a small training from end to end."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from scipy import ndimage
 
-from segpipe.config import Candidate, Params
+from segpipe.config import Candidate, Params, parse_params
 from segpipe.errors import ConfigError, MissingError
 from segpipe.inference.detector import DetectorEngine
 from segpipe.inference.postprocess import Postprocess
@@ -19,7 +20,7 @@ from segpipe.inference.trained import load_trained
 from segpipe.metrics import micro
 from segpipe.metrics.objects import Objects, object_score
 from segpipe.models.mask_rcnn import MaskRcnnConfig, load_coco
-from segpipe.models.registry import build_network, family
+from segpipe.models.registry import build_network, family, family_config
 from segpipe.samples import IGNORE, ClassTable, Sample
 from segpipe.training.batches import batches
 from segpipe.training.detection import ObjectCrops, detection_loss, fit_to_objects, target_of
@@ -206,6 +207,13 @@ def test_how_objects_are_found_follows_from_family_and_data():
         choose_method(Candidate(family="mask_rcnn", postprocess="watershed"), detector, True)
 
 
+def test_the_candidates_of_the_docs_are_candidates(repo_root):
+    (block,) = re.findall(r"```yaml\n(.*?)```", (repo_root / "docs/objects.md").read_text(), re.DOTALL)
+    candidates = parse_params(block).candidates
+    assert [choose_method(c, family(c.family), True) for c in candidates.values()] == ["detections", "watershed"]
+    assert all(family_config(c) for c in candidates.values())
+
+
 class Exact:
     """An engine that knows the classes of each image by its first pixel, and merges touching discs as any semantic model does."""
 
@@ -251,6 +259,7 @@ def test_settings_are_those_with_the_best_f1():
     assert less == max(f1(Postprocess(method="components", min_size=m)) for m in (0, whole.min_size, 20, 60))
 
 
+@pytest.mark.slow
 def test_a_detector_is_planned_trained_and_loaded(reader, tmp_path):
     """A few steps: the plan pins anchors, training gives the same bytes twice, and the model is loaded as it was."""
     val = MemoryReader([discs(50), discs(51)])
