@@ -22,6 +22,7 @@ from segpipe.progress import say
 
 if TYPE_CHECKING:
     from segpipe.data.manifest import Fingerprint
+    from segpipe.training.tuning import Tried
 
 P = ParamSpec("P")
 
@@ -271,6 +272,26 @@ def train(root: Path, name: str) -> None:
         paths.training(name),
         paths.checkpoints(name),
     )
+
+
+def tune(root: Path, name: str, trials: int, steps: int | None) -> list[Tried]:
+    """Search for training settings of a candidate around its plan; what was tried, the best first. Kept in .segpipe/tune/NAME.
+
+    No stage: what it finds becomes settings in params.yaml, which stages follow.
+    """
+    from segpipe.data.shards import ShardReader
+    from segpipe.training.plan import Plan
+    from segpipe.training.tuning import Search, trial_steps
+
+    with contextlib.chdir(root):
+        paths, params = Paths(Path()), load_params(Path())
+        wanted = params.train_for(name)
+        made = Plan.read(_needs(paths.plan(name), f"plan@{name}"))
+        folder = Path(".segpipe") / "tune" / name / made.sha256[:16]
+        search = Search(made, wanted, _prepared(paths), steps or trial_steps(made), folder)
+        shards = _needs(paths.shards, "prepare")
+        search.run(trials, ShardReader(shards, "train"), ShardReader(shards, "val"))
+        return search.tried()
 
 
 @_at_home

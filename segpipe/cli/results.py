@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segpipe.cli import comparing
+from segpipe.cli import comparing, tuning
 from segpipe.cli.common import Json, add, print_json, print_table, workspace_root
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
     add(app, PANEL, "gate", gate, "segpipe gate\nsegpipe gate --explain\nsegpipe gate --json")
     add(app, PANEL, "report", report, "segpipe report --open")
     add(app, PANEL, "compare", comparing.compare, comparing.EXAMPLE)
+    add(app, PANEL, "tune", tuning.tune, tuning.EXAMPLE)
     add(app, PANEL, "models", models, "segpipe models\nsegpipe models --json")
     add(app, PANEL, "predict", predict, "segpipe predict scans/ --out predictions")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,9 +67,10 @@ def train(plan: Plan, fingerprint: Fingerprint, shards: Path, out: Path, live_di
 
 
 def train_on(
-    plan: Plan, classes: ClassTable, train: Reader, val: Reader, out: Path, live_dir: Path, checkpoints: Path
-) -> None:
-    """`train` on readers that are open."""
+    plan: Plan, classes: ClassTable, train: Reader, val: Reader, out: Path, live_dir: Path, checkpoints: Path,
+    watch: Callable[[int, float], None] | None = None,
+) -> None:  # fmt: skip
+    """`train` on readers that are open. watch: told the step and the macro IoU of each validation; what it raises ends the training."""
     check_plan(plan)
     if plan.of.kind == "classical":
         _fit_classical(plan, classes, train, val, out, live_dir)
@@ -82,6 +83,7 @@ def train_on(
     if resumed:
         _go_on(plan, stepper, state)
     run = _Run(plan, stepper, validator(plan, stepper, classes), val, checkpoints, best, state)
+    run.watch = watch
     with _live(live_dir) as live:
         run.to_the_end(train, live)
     if rank() == 0:
@@ -135,6 +137,7 @@ class _Run:
         assert plan.recipe is not None
         self.plan, self.recipe, self.stepper, self.segmenter, self.val = plan, plan.recipe, stepper, segmenter, val
         self.checkpoints, self.best, self.state = checkpoints, best, state
+        self.watch: Callable[[int, float], None] | None = None
         self.log_every = math.ceil(self.recipe.steps / _LOG_ENTRIES)
         self._losses: list[torch.Tensor] = []
         self._since, self._since_step = time.perf_counter(), state.step
@@ -146,6 +149,8 @@ class _Run:
         assert plan.execution is not None
         for entry in state.train + state.val:  # what an earlier run of this training saw
             _log(live, entry)
+        for entry in state.val:
+            self._tell(entry)
         if self._patience_is_over():  # when a Ctrl-C came
             return
         pin = self.stepper.fabric.device.type == "cuda"
@@ -227,7 +232,12 @@ class _Run:
         if state.best_score is None or score.iou_macro > state.best_score:
             state.best_score, state.best_step = state.val[-1]["iou_macro"], state.step
             self.best = {name: plain(value) for name, value in self.stepper.average.state_dict().items()}
+        self._tell(state.val[-1])
         return state.val[-1]
+
+    def _tell(self, entry: dict[str, float]) -> None:
+        if self.watch is not None:
+            self.watch(int(entry["step"]), entry["iou_macro"])
 
     def _checkpoint(self) -> None:
         self._fetch_losses()
