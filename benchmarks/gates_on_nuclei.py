@@ -163,7 +163,7 @@ def by_luck(models: list[Scores], params: EvaluateParams, lots: int) -> dict[str
         print(f"   {sentence(verdict)}; p = {verdict.p_value:.2g}{', declared different' if found else ''}")
     print(f"   declared different: {different} of {len(pairs)} pairs")
     print(f"   the champion gate, both ways: {', '.join(f'{n} {verdict}' for verdict, n in said.most_common())}")
-    by_lot = [declared(*exchanged(*pair, seed), params) for pair in pairs for seed in range(lots)]
+    by_lot = [declared(*exchanged(*pair, (i, lot)), params) for i, pair in enumerate(pairs) for lot in range(lots)]
     rate, nominal = float(np.mean(by_lot)), 1 - params.confidence
     print(f"   with answers exchanged by lot: {sum(by_lot)} of {len(by_lot)}, {rate:.1%}, where {nominal:.0%} may be")
     return {
@@ -177,7 +177,7 @@ def declared(one: Scores, other: Scores, params: EvaluateParams) -> bool:
     return any(judged(*pair, params, champion=gate)[0].verdict == "pass" for pair in ((one, other), (other, one)))
 
 
-def exchanged(one: Scores, other: Scores, seed: int) -> tuple[Scores, Scores]:
+def exchanged(one: Scores, other: Scores, seed: tuple[int, int]) -> tuple[Scores, Scores]:
     """Two models with their answers to about half of the images exchanged."""
     swap = np.random.default_rng(seed).integers(0, 2, len(one.keys)).astype(bool)[:, None, None]
     return (
