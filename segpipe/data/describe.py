@@ -21,7 +21,7 @@ from segpipe.data.images import (
     max_bytes,
     stem_of,
 )
-from segpipe.data.measure import flat_rows, histogram, moments, perceptual_hash, sharpness
+from segpipe.data.measure import flat_rows, histogram, miniature, moments, perceptual_hash, reduced, sharpness
 from segpipe.data.regions import find_runs, region_sizes
 from segpipe.errors import DataError
 from segpipe.files import read_bytes, sha256_bytes
@@ -32,7 +32,7 @@ Decoder = Callable[[bytes, str, DataParams], tuple[Any, list[str]]]
 
 COLUMNS = {
     "key": str, "path": str, "mask_path": str, "instances_path": str,
-    "sha256": str, "mask_sha256": str, "instances_sha256": str, "phash": str,
+    "sha256": str, "mask_sha256": str, "instances_sha256": str, "phash": str, "miniature": bytes,
     "depth": int, "height": int, "width": int, "channels": int, "dtype": str,
     "mask_depth": int, "mask_height": int, "mask_width": int,
     "spacing": list[float], "mask_spacing": list[float], "orientation": str, "mask_orientation": str, "mask_offset": float,
@@ -99,8 +99,9 @@ def identify(item: Item, root: Path) -> Row:
 def _describe_image(image: np.ndarray, geometry: Geometry | None) -> Row:
     rows, channels = flat_rows(image), image.shape[-1]
     mean, std, low, high = moments(rows).tolist()
+    plane = reduced(image)
     return {
-        "phash": perceptual_hash(image), "depth": image.shape[0] if image.ndim == 4 else None,
+        "phash": perceptual_hash(plane), "miniature": miniature(plane), "depth": image.shape[0] if image.ndim == 4 else None,
         "height": image.shape[-3], "width": image.shape[-2], "channels": channels, "dtype": image.dtype.name,
         "spacing": list(geometry.spacing) if geometry else None, "orientation": geometry.orientation if geometry else None,
         "mean": mean, "std": std, "low": low, "high": high, "sharpness": sharpness(image),

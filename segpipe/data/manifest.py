@@ -7,6 +7,7 @@
 | path, mask_path, instances_path | relative to data/ |
 | sha256, mask_sha256, instances_sha256 | of the files' bytes |
 | phash | perceptual hash (DCT) of the image or of a volume's middle slice, 16 hexadecimal digits |
+| miniature | the same at 48 x 48 pixels in grey, 2,304 bytes: by them near-duplicates are told where hashes differ |
 | depth, height, width, channels, dtype, mask_depth, mask_height, mask_width | sizes in pixels; no depth for an image (2D) |
 | spacing, mask_spacing | size of a voxel in mm, (D, H, W); only where the file tells it |
 | orientation, mask_orientation | axis codes of the file's affine, "RAS" for one; only where the file tells it |

@@ -13,6 +13,9 @@ import numpy.typing as npt
 WINDOW = (0.5, 99.5)
 """The percentiles that the intensity window lies between."""
 
+MINIATURE = 48
+"""Edge of the small pictures by which near-duplicates are told, in pixels."""
+
 _BAND = 1 << 18
 _SHARPNESS_PIXELS = 1 << 16
 _STRIPS = 4
@@ -103,12 +106,8 @@ def _strips(image: np.ndarray) -> list[np.ndarray]:
     return [single[top : top + rows] for single in slices for top in tops]
 
 
-def perceptual_hash(image: np.ndarray) -> str:
-    """64 bits, as 16 hexadecimal digits, that nearly the same image nearly shares; of a volume its middle slice's.
-
-    The grey image at 32 x 32 pixels, its 8 x 8 lowest frequencies (DCT), and for each whether it lies above their median: what
-    `imagehash.phash` computes, which takes longer over it than decoding a small image does (N. Krawetz, "Looks Like It", 2011).
-    """
+def reduced(image: np.ndarray) -> np.ndarray:
+    """The grey picture that is hashed and kept small, (H, W): an image, or a volume's middle slice, no edge far above 128 pixels."""
     small = image if image.ndim == 3 else image[len(image) // 2]
     small = small if small.shape[2] <= 4 else np.ascontiguousarray(small[:, :, :3])
     if min(small.shape[:2]) >= 4 * _PHASH_EDGE:
@@ -116,12 +115,26 @@ def perceptual_hash(image: np.ndarray) -> str:
     plane = grey(small)
     while min(plane.shape) >= 4 * _PHASH_EDGE:
         plane = _halved(plane)
-    plane = cv2.resize(plane.astype(np.float32), (_PHASH_EDGE, _PHASH_EDGE), interpolation=cv2.INTER_AREA)
-    waves = cv2.dct(plane)[:8, :8]
+    return plane.astype(np.float32)
+
+
+def perceptual_hash(plane: np.ndarray) -> str:
+    """64 bits, as 16 hexadecimal digits, that nearly the same pictures (`reduced`) nearly share.
+
+    The picture at 32 x 32 pixels, its 8 x 8 lowest frequencies (DCT), and for each whether it lies above their median: what
+    `imagehash.phash` computes, which takes longer over it than decoding a small image does (N. Krawetz, "Looks Like It", 2011).
+    """
+    waves = cv2.dct(cv2.resize(plane, (_PHASH_EDGE, _PHASH_EDGE), interpolation=cv2.INTER_AREA))[:8, :8]
     waves[0] *= np.sqrt(2)  # OpenCV's transform is orthonormal
     waves[:, 0] *= np.sqrt(2)
     middle = np.partition(waves.ravel(), (31, 32))[31:33].mean()
     return np.packbits(waves > middle).tobytes().hex()
+
+
+def miniature(plane: np.ndarray) -> bytes:
+    """A picture (`reduced`) at `MINIATURE` x `MINIATURE` pixels, its darkest 0 and its brightest 255, row by row."""
+    small = cv2.resize(plane, (MINIATURE, MINIATURE), interpolation=cv2.INTER_AREA)
+    return cv2.normalize(small, None, 0, 255, cv2.NORM_MINMAX).round().astype(np.uint8).tobytes()  # type: ignore[call-overload,no-any-return]
 
 
 def _halved(image: np.ndarray) -> np.ndarray:

@@ -185,7 +185,7 @@ CHECKS = (
     Check(
         "near_duplicates", "warning", "image", "No image nearly stands in two splits", *_missing("lookalike"),
         found="nearly the same image ({split}) as {lookalike} ({lookalike_split}){lookalike_more}: "
-        "perceptual hashes differ in {lookalike_bits:.0f} of 64 bits, and brightness agrees",
+        "perceptual hashes differ in {lookalike_bits:.0f} of 64 bits, and {lookalike_why}",
         expected="test images that the model has not nearly seen", fix="look at both: where they are one scene, remove one of "
         "them, or give both one group in samples.csv", other="lookalike",
     ),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from segpipe.data.measure import MINIATURE
 from segpipe.data.splits import SPLITS
 from segpipe.progress import track
 
@@ -18,6 +19,14 @@ _BLOCK = 1 << 21
 _PROPORTIONS = 1.05
 """How much the proportions of two versions of one image may differ: what cropping a few pixels does to a small one."""
 
+_FAR_BITS, _FAR_TOLERANCE = 24, 0.12
+"""Up to how many bits, and which share of the brightness, apart miniatures are compared: a shift by 4 of 120 pixels changes so many
+bits, a tenth more light so much brightness."""
+_MOST_LOOKED_AT = 32
+"""Miniatures that one image is compared with, those of the nearest hashes."""
+_REACH = MINIATURE // 8
+"""The largest shift between two miniatures, in their pixels."""
+
 
 class Lookalike(NamedTuple):
     """The image of another split that an image resembles most."""
@@ -28,6 +37,8 @@ class Lookalike(NamedTuple):
     """Bits of 64 in which the perceptual hashes differ."""
     others: int
     """Further images, beside this one, that it resembles."""
+    likeness: float | None
+    """Correlation of the miniatures, where it was that by which they were told."""
 
 
 def exact_copies(manifest: pd.DataFrame) -> pd.DataFrame:
@@ -51,13 +62,14 @@ def exact_copies(manifest: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
-def near_duplicates(manifest: pd.DataFrame, distance: int, tolerance: float) -> dict[Any, Lookalike]:
+def near_duplicates(manifest: pd.DataFrame, distance: int, tolerance: float, likeness: float) -> dict[Any, Lookalike]:
     """Images that resemble one of another split, by row: the later one of train, val, test, so that a pair is told once.
 
     Two images resemble each other where at most `distance` bits of their perceptual hashes differ, and the means and standard
     deviations of every channel by at most `tolerance`, as a share of the brighter image's brightest channel (mean + deviation),
     and the proportions are the same (in volumes the slices too). This keeps apart what merely has one composition, such as cells
-    in the middle of a slide in two stains, or the same organ of two people.
+    in the middle of a slide in two stains, or the same organ of two people. Where hashes and brightness are farther apart, but not
+    all too far, they resemble each other where their miniatures, at the best shift, correlate by `likeness` (see `compare_miniatures`).
     Blank images, whose hashes are all one, and exact copies, which are told as such, are left out.
 
     All pairs across splits are compared, in blocks (xor and popcount).
@@ -69,7 +81,7 @@ def near_duplicates(manifest: pd.DataFrame, distance: int, tolerance: float) -> 
     for place, later in enumerate(SPLITS[1:], start=1):
         late, early = rows[rows["split"] == later], rows[rows["split"].isin(SPLITS[:place])]
         if len(late) and len(early):
-            found |= _compare(_Looks.of(late, width), _Looks.of(early, width), distance, tolerance)
+            found |= _compare(_Looks.of(late, width), _Looks.of(early, width), distance, tolerance, likeness)
     return found
 
 
@@ -87,6 +99,7 @@ class _Looks(NamedTuple):
     """Logarithm of height / width."""
     moments: npt.NDArray[np.float64]
     scale: npt.NDArray[np.float64]
+    miniatures: npt.NDArray[np.object_]
 
     @classmethod
     def of(cls, rows: pd.DataFrame, width: int) -> _Looks:
@@ -101,6 +114,7 @@ class _Looks(NamedTuple):
             aspects=np.log(rows["height"].to_numpy(float) / rows["width"].to_numpy(float)),
             moments=np.concatenate([means, stds], axis=1),
             scale=(np.abs(means) + stds).max(axis=1),
+            miniatures=rows["miniature"].to_numpy(object),
         )
 
 
@@ -112,24 +126,65 @@ def _stack(lists: pd.Series, width: int) -> npt.NDArray[np.float64]:
     return table
 
 
-def _compare(late: _Looks, early: _Looks, distance: int, tolerance: float) -> dict[Any, Lookalike]:
+def _compare(late: _Looks, early: _Looks, distance: int, tolerance: float, likeness: float) -> dict[Any, Lookalike]:
     step = max(1, _BLOCK // len(early.hashes))
     starts = range(0, len(late.hashes), step)
     found: dict[Any, Lookalike] = {}
     for start in track(starts, "comparing images", len(starts)):
         bits = np.bitwise_count(late.hashes[start : start + step, None] ^ early.hashes)
-        a, b = np.nonzero(bits <= distance)
+        a, b = np.nonzero(bits <= max(distance, _FAR_BITS))
         apart = bits[a, b]
         a += start
-        alike = _alike(late, a, early, b, tolerance) & (late.contents[a] != early.contents[b])
-        a, b, apart = a[alike], b[alike], apart[alike]
-        order = np.lexsort((b, apart, a))
-        firsts, counts = np.unique(a[order], return_index=True)[1], np.unique(a, return_counts=True)[1]
-        for first, count in zip(order[firsts], counts, strict=True):
-            other = b[first]
-            near = Lookalike(early.paths[other], early.splits[other], int(apart[first]), int(count) - 1)
-            found[late.places[a[first]]] = near
+        other = late.contents[a] != early.contents[b]
+        near = other & (apart <= distance) & _alike(late, a, early, b, tolerance)
+        far = np.flatnonzero(other & ~near & _alike(late, a, early, b, _FAR_TOLERANCE))
+        alike: dict[int, float | None] = dict.fromkeys(np.flatnonzero(near).tolist())
+        for pair in _nearest(a[far], apart[far], far):
+            correlation = compare_miniatures(late.miniatures[a[pair]], early.miniatures[b[pair]])
+            if correlation >= likeness:
+                alike[pair] = correlation
+        for pair in sorted(alike, key=lambda pair: (a[pair], apart[pair], b[pair])):
+            place, other_place = late.places[a[pair]], b[pair]
+            if first := found.get(place):
+                found[place] = first._replace(others=first.others + 1)
+            else:
+                found[place] = Lookalike(
+                    early.paths[other_place], early.splits[other_place], int(apart[pair]), 0, alike[pair]
+                )
     return found
+
+
+def _nearest(a: np.ndarray, apart: np.ndarray, pairs: np.ndarray) -> list[int]:
+    """Of the pairs of each image `a` the `_MOST_LOOKED_AT` whose hashes are the nearest."""
+    order = np.lexsort((apart, a))
+    _, first, counts = np.unique(a[order], return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(first, counts)
+    return pairs[order[rank < _MOST_LOOKED_AT]].tolist()  # type: ignore[no-any-return]
+
+
+def compare_miniatures(one: bytes, other: bytes) -> float:
+    """The normalised cross-correlation, -1 .. 1, of two miniatures at their best shift, an eighth of their edge at most.
+
+    The middle of each is looked for in the other. What is wide (the light of a microscope, a cell in the middle) is taken out
+    before: it is alike in images of one kind. 0 for blank ones.
+    """
+    import cv2
+
+    planes = [_detail(miniature) for miniature in (one, other)]
+    inner = slice(_REACH, MINIATURE - _REACH)
+    found = [
+        cv2.matchTemplate(whole, part[inner, inner], cv2.TM_CCOEFF_NORMED).max()
+        for whole, part in (planes, planes[::-1])
+        if part[inner, inner].std() > 0
+    ]
+    return float(max(found, default=0.0))
+
+
+def _detail(miniature: bytes) -> np.ndarray:
+    import cv2
+
+    plane = np.frombuffer(miniature, np.uint8).reshape(MINIATURE, MINIATURE).astype(np.float32)
+    return plane - cv2.GaussianBlur(plane, (0, 0), MINIATURE / 8)
 
 
 def _alike(late: _Looks, a: np.ndarray, early: _Looks, b: np.ndarray, tolerance: float) -> npt.NDArray[np.bool_]:

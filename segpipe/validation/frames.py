@@ -88,11 +88,19 @@ def _in_mm(spacing: Any) -> str | None:
 def _lookalikes(manifest: pd.DataFrame, params: ValidateParams) -> pd.DataFrame:
     import pandas as pd
 
-    found = near_duplicates(manifest, params.near_duplicate_distance, params.near_duplicate_intensity)
-    columns = ["lookalike", "lookalike_split", "lookalike_bits", "lookalike_others"]
-    rows = [[*near] if (near := found.get(place)) else [None, None, None, None] for place in manifest.index]
+    found = near_duplicates(
+        manifest, params.near_duplicate_distance, params.near_duplicate_intensity, params.near_duplicate_likeness
+    )
+    columns = ["lookalike", "lookalike_split", "lookalike_bits", "lookalike_others", "likeness"]
+    rows = [[*near] if (near := found.get(place)) else [None] * len(columns) for place in manifest.index]
     frame = pd.DataFrame(rows, manifest.index, columns)
     frame["lookalike_more"] = [f" and {int(n)} more" if n and n > 0 else "" for n in frame.pop("lookalike_others")]
+    frame["lookalike_why"] = [
+        "brightness agrees"
+        if pd.isna(likeness)
+        else f"small pictures of them, shifted at best, correlate by {likeness:.2f}"
+        for likeness in frame.pop("likeness")
+    ]
     return frame
 
 

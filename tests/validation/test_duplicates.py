@@ -10,18 +10,29 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from skimage.feature import match_template
 
+from benchmarks.near_duplicates import CHANGES as BENCHMARK
+from benchmarks.near_duplicates import false_pairs, recall
 from segpipe.config import DataParams, SplitParams, ValidateParams
 from segpipe.data.dataset import load_dataset
+from segpipe.data.demo import draw_demo_image
+from segpipe.data.images import read_image
 from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.data.manifest import build_manifest, make_fingerprint
+from segpipe.data.measure import MINIATURE
 from segpipe.validation import duplicates
 from segpipe.validation.checks import Finding
-from segpipe.validation.duplicates import near_duplicates
+from segpipe.validation.duplicates import compare_miniatures, near_duplicates
 from segpipe.validation.expectations import validate_manifest
 from tests.validation.test_validation import put, sound
 
 RANK = {"train": 0, "val": 1, "test": 2}
+
+
+@pytest.fixture(scope="module")
+def demo_images() -> dict[str, np.ndarray]:
+    return {str(index): draw_demo_image(index, 2026)[1] for index in range(24)}
 
 
 def crowd(seed: int, count: int = 120) -> pd.DataFrame:
@@ -39,6 +50,7 @@ def crowd(seed: int, count: int = 120) -> pd.DataFrame:
             "height": height, "width": width, "depth": rng.choice([None, 4], p=[0.9, 0.1]), "channels": channels,
             "path": f"images/{i}.png", "split": str(rng.choice(list(RANK))), "phash": f"{bits:016x}", "error": None,
             "sha256": str(rng.integers(count // 2)),
+            "miniature": rng.bytes(MINIATURE**2),
             "mean": rng.uniform(95, 105, channels), "std": rng.uniform(19, 21, channels) * (i % 9 > 0),
         })  # fmt: skip
     return pd.DataFrame(rows).astype({"depth": "Int64"})
@@ -71,7 +83,7 @@ def pair_by_pair(frame: pd.DataFrame, distance: int, tolerance: float) -> dict[i
 def test_as_pair_by_pair(seed: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duplicates, "_BLOCK", block)
     frame = crowd(seed)
-    found = near_duplicates(frame, 4, 0.04)
+    found = near_duplicates(frame, 4, 0.04, 0.93)
     assert {i: (near.distance, near.others + 1) for i, near in found.items()} == pair_by_pair(frame, 4, 0.04)
     assert len(found) > 10
     by_path = frame.set_index("path")
@@ -88,7 +100,7 @@ def test_blank_images_and_exact_copies_are_not_near_duplicates() -> None:
     put(frame, 7, phash=frame.at[8, "phash"])  # both in train
     put(frame, 2, phash=frame.at[9, "phash"], mean=np.full(3, 130.0))  # brighter by a quarter
     put(frame, 3, phash=frame.at[10, "phash"], height=11)  # of other proportions
-    assert near_duplicates(frame, 6, 0.06) == {}
+    assert near_duplicates(frame, 6, 0.06, 0.93) == {}
 
 
 def jpeg(image: np.ndarray) -> np.ndarray:
@@ -145,6 +157,7 @@ def check_data(data: Path) -> list[Finding]:
     return validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "format", "options"),
     [("camvid", "paired-list", {"ignore": [11]}), ("nuclei", "folder", {})],
@@ -177,3 +190,39 @@ def test_planted_leaks_are_found_in_real_data_and_clean_data_is_quiet(
     (data / "samples.csv").write_text("\n".join(lines) + "\n")
     (leak,) = [f for f in check_data(data) if "groups" in f.expectation]
     assert (leak.severity, leak.found) == ("error", "group patient-1 is in train and test, as samples.csv says")
+
+
+@pytest.mark.parametrize("change", sorted(BENCHMARK))
+def test_changed_copies_of_the_demo_are_found(demo_images: dict[str, np.ndarray], change: str) -> None:
+    """Shifts by 8 pixels take more of an image than miniatures reach; the others are found, nearly all."""
+    found = recall(demo_images, BENCHMARK[change], ValidateParams().near_duplicate_likeness)
+    assert found >= (0.5 if change == "shift 8" else 0.95)
+
+
+def test_images_of_the_demo_are_no_near_duplicates(demo_images: dict[str, np.ndarray]) -> None:
+    assert false_pairs(demo_images, ValidateParams().near_duplicate_likeness) == {}
+
+
+def test_shifts_of_small_images_are_told_by_their_miniatures(shared_data: Path) -> None:
+    """Of cells of 120 pixels, moved by two, hashes alone find a third."""
+    files = sorted((shared_data / "wbc" / "dataset1" / "images").iterdir())[::8]
+    images = {path.stem: read_image(path, DataParams()) for path in files}
+    assert recall(images, BENCHMARK["shift 2"], likeness=1.0) < 0.6
+    assert recall(images, BENCHMARK["shift 2"], ValidateParams().near_duplicate_likeness) > 0.9
+    assert false_pairs(images, ValidateParams().near_duplicate_likeness) == {}
+
+
+def test_correlation_of_miniatures_is_scikit_images() -> None:
+    """The same picture, moved by (3, -5) of 48 pixels: 1 at that shift; noise correlates with nothing."""
+    rng = np.random.default_rng(3)
+    field = cv2.GaussianBlur(rng.normal(size=(64, 64)).astype(np.float32), (0, 0), 2)
+    field = cv2.normalize(field, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    one, moved = field[8:56, 8:56], field[11:59, 3:51]
+    assert compare_miniatures(one.tobytes(), moved.tobytes()) > 0.97
+    details = [m.astype(np.float32) - cv2.GaussianBlur(m.astype(np.float32), (0, 0), 6) for m in (one, moved)]
+    best = max(match_template(whole, part[6:42, 6:42]).max() for whole, part in (details, details[::-1]))
+    assert compare_miniatures(one.tobytes(), moved.tobytes()) == pytest.approx(best, abs=1e-4)
+    noise = rng.integers(0, 256, (48, 48), dtype=np.uint8)
+    assert compare_miniatures(one.tobytes(), noise.tobytes()) < 0.5
+    assert compare_miniatures(bytes(48 * 48), one.tobytes()) <= 0.5
+    assert compare_miniatures(bytes(48 * 48), bytes(48 * 48)) == 0

@@ -34,11 +34,12 @@ def sound(count: int = 12) -> pd.DataFrame:
         {
             "key": f"k{i:02d}", "path": f"images/k{i:02d}.png", "mask_path": f"masks/k{i:02d}.png", "instances_path": None,
             "sha256": f"{i:064d}", "mask_sha256": f"{i + 100:064d}", "instances_sha256": None,
-            "phash": sha256(str(i).encode()).hexdigest()[:16],
+            "phash": sha256(str(i).encode()).hexdigest()[:16], "miniature": np.random.default_rng(i).bytes(48 * 48),
             "height": 10, "width": 20, "channels": 3, "dtype": "uint8", "mask_height": 10, "mask_width": 20,
             "mean": np.full(3, 100.0), "std": np.full(3, 20.0), "low": np.zeros(3), "high": np.full(3, 255.0),
             "class_pixels": np.array([120, 60, 20]), "ignored_pixels": 0, "unknown_values": "{}", "n_instances": None,
-            "depth": None, "mask_depth": None, "spacing": None, "mask_spacing": None, "orientation": None, "mask_orientation": None, "mask_offset": None,
+            "depth": None, "mask_depth": None, "spacing": None, "mask_spacing": None, "orientation": None, "mask_orientation": None,
+            "mask_offset": None,
             "sharpness": 0.02, "smallest_component": 20, "instance_areas": None, "notes": np.array([]),
             "group": f"g{i}", "split": ["test", "val", "train"][min(i // 2, 2)], "split_given": False, "error": None,
         }
