@@ -29,7 +29,10 @@ DEFAULTS = {
 
 
 def build_optimiser(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of a recipe over the network's parameters, fused into one kernel."""
+    """The optimiser of a recipe over the network's parameters, as one kernel for all of them.
+
+    SGD as one call a group: torch's fused one demands that all momenta begin at the same step, and a held encoder's begin late.
+    """
     groups: Any = _groups(network, recipe.weight_decay)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
@@ -37,7 +40,7 @@ def build_optimiser(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Opt
             lr=recipe.learning_rate,
             momentum=recipe.momentum,
             nesterov=recipe.nesterov and recipe.momentum > 0,
-            fused=True,
+            foreach=True,
         )
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.optimizer]
     return kind(groups, lr=recipe.learning_rate, fused=True)

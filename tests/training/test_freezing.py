@@ -24,9 +24,9 @@ def same(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("ema", [0.9, 0.0])
-def test_the_encoder_stays_bit_for_bit_then_learns(ema):
-    stepper = set_up(make_plan(freeze_steps=2, weight_decay=0.1, ema=ema))
+@pytest.mark.parametrize("changes", [{"ema": 0.9}, {"ema": 0.0}, {"optimizer": "sgd"}, {"optimizer": "adam"}], ids=str)
+def test_the_encoder_stays_bit_for_bit_then_learns(changes):
+    stepper = set_up(make_plan(freeze_steps=2, weight_decay=0.1, **changes))
     network, engine = stepper.network, TorchEngine(stepper.average)
     for number in range(4):
         before = state(network.encoder), state(network.decoder)
