@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from segpipe.samples import IGNORE, UNKNOWN
 
-_EDGE = 320
-"""Longest edge of a plane in pixels: small volumes are enlarged to about it."""
+_EDGE = 156
+"""Longest edge of a plane in pixels: three of them and the gaps are as wide as a picture of the gallery."""
 _GAP = 6
 
 
@@ -24,12 +24,12 @@ class Planes:
 
     @classmethod
     def of(cls, masks: Sequence[npt.NDArray[np.uint8]], spacing: Sequence[float] | None = None) -> Planes:
-        """Through the fullest slice along each axis: most voxels that are neither class 0 nor ignored in any of the masks
-        (D, H, W), class ids; the middle where there are none. spacing: mm a voxel by axis, so that proportions are right."""
+        """Through the fullest slice along each axis: most voxels that are neither class 0 nor ignored, in the first of the masks
+        (D, H, W), class ids, that has any; the middle where none has. spacing: mm a voxel by axis, so that proportions are
+        right."""
         shape = masks[0].shape
-        full = np.zeros(shape, bool)
-        for mask in masks:
-            full |= (mask > 0) & (mask < UNKNOWN)
+        found = ((mask > 0) & (mask < UNKNOWN) for mask in masks)
+        full = next((there for there in found if there.any()), np.zeros(shape, bool))
         counts = [full.sum(axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
         depth, height, width = (int(n.argmax()) if n.any() else len(n) // 2 for n in counts)
         size = np.ones(3) if spacing is None else np.asarray(spacing, np.float64)
@@ -63,7 +63,10 @@ def flatten(
     prediction: npt.NDArray[np.uint8],
     spacing: Sequence[float] | None = None,
 ) -> tuple[np.ndarray, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """The same planes of a volume (D, H, W, C), its truth and a prediction, as pictures; between the planes nothing counts."""
+    """The same planes of a volume (D, H, W, C), its truth and a prediction, as pictures; between the planes nothing counts.
+
+    They lie where most of the truth is; in a volume without any, where most was predicted.
+    """
     planes = Planes.of([truth, prediction], spacing)
     low = float(np.percentile(image, 0.5))
     return planes(image, low), planes(truth, IGNORE), planes(prediction)

@@ -66,12 +66,15 @@ class VolumeCrops:
     def _center(
         self, index: int, sample: Sample, wanted: int | None, ratio: Matrix, draws: np.random.Generator
     ) -> Matrix:
-        """Middle of the crop in voxels of the volume: anywhere, or so that a voxel of the wanted class lies in its middle half;
-        no further out than that the crop stays inside, where it can."""
+        """Middle of the crop in voxels of the volume: anywhere, or so that a voxel of the wanted class lies in its middle half.
+
+        The crop stays inside the volume; where it is longer than that, the volume inside the crop. So the edges of the crop
+        meet labelled voxels, as the windows of inference do at the edges of a volume.
+        """
         shape = np.array(sample.image.shape[:3])
         seen = np.array(self.grid.patch) * ratio
-        low = np.minimum((seen - 1) / 2, (shape - 1) / 2)
-        high = shape - 1 - low
+        first, last = (seen - 1) / 2, shape - 1 - (seen - 1) / 2
+        low, high = np.minimum(first, last), np.maximum(first, last)
         if wanted is None:
             found = draws.uniform(low, high)
         else:

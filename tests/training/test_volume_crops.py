@@ -144,3 +144,15 @@ def test_a_crop_reads_only_the_part_it_sees():
     turn = np.array([[0.99, 0.1, 0], [-0.1, 0.99, 0], [0, 0, 1.0]])
     found, marks = crop(image, labels, np.array([600.0, 700, 800]), turn, (16, 16, 16))
     assert (found == 7).all() and (marks == 1).all()
+
+
+def test_a_volume_smaller_than_the_crop_lies_anywhere_in_it():
+    """Else the network never learns what is at the edge of its window, and finds things there."""
+    sample = ellipsoid(1, (10, 10, 10))
+    crops = VolumeCrops(VolumeReader([sample]), plan_of((14, 14, 14), augment="off", rare_crops=0.5))
+    edges = []
+    for position in range(60):
+        counted = crops[position][1] != IGNORE
+        assert counted.sum() == 1000, "the whole volume is in it"
+        edges.append((counted[0].any(), counted[-1].any()))
+    assert 0.05 < np.mean([first for first, _ in edges]) and 0.05 < np.mean([last for _, last in edges])
