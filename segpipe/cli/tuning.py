@@ -39,9 +39,8 @@ def tune(
     if json:
         print_json({"best": asdict(best), "tried": [asdict(one) for one in tried]})
     else:
-        names = list(best.settings)
-        rows = [[str(t.number), *(_cell(t.settings[n]) for n in names), f"{t.score:.4f}", t.ended] for t in tried]
-        print_table(["trial", *names, "val IoU", ""], rows)
+        rows = [[str(t.number), f"{t.score:.4f}", t.ended, _in_words(t.settings)] for t in tried]
+        print_table(["trial", "val IoU", "", "settings"], rows)
         typer.echo(_as_yaml(candidate, best))
     if best.number == 0:
         say("nothing tried is better than the settings as they are")
@@ -52,10 +51,15 @@ def tune(
         say("the block above goes into params.yaml; --apply writes it")
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return " + ".join(f"{_cell(v['weight'] if isinstance(v, dict) else v)} {name}" for name, v in value.items())
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _in_words(settings: dict[str, Any]) -> str:
+    """``learning_rate 0.005, loss (cross_entropy 1, dice 0.9)``."""
+    found = []
+    for name, value in settings.items():
+        shown = (
+            f"({_in_words(value)})" if isinstance(value, dict) else f"{value:g}" if isinstance(value, float) else value
+        )
+        found.append(f"{name} {shown}")
+    return ", ".join(found)
 
 
 def _as_yaml(candidate: str, best: Tried) -> str:

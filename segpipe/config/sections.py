@@ -98,6 +98,11 @@ PatchEdge = Annotated[int, Field(ge=8, le=1024)]
 VoxelEdge = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+def _off(value: Any) -> Any:
+    """YAML 1.1 reads a bare `off` as false."""
+    return "off" if value is False else value
+
+
 class TrainParams(Section):
     """What `plan` turns into a training plan. `null` means: chosen from the data."""
 
@@ -151,7 +156,7 @@ class TrainParams(Section):
     runs of the network), all flips (4; of a volume 8), or flips and quarter turns (8). Each run costs its time."""
     ema: float = Field(0.99, ge=0, lt=1)
     """Decay of the running average of weights that is evaluated and kept; 0 turns it off."""
-    augment: Literal["off", "light", "medium", "strong"] = "medium"
+    augment: Annotated[Literal["off", "light", "medium", "strong"], BeforeValidator(_off)] = "medium"
     """How much flips, scale, rotation and colour vary the crops."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: whatever was fastest here and gave the same loss."""
