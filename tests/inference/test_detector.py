@@ -105,6 +105,6 @@ def test_objects_across_tiles_count_once_and_whole():
             image[0, row : row + height, column : column + width] = 1
     engine = DetectorEngine(Bright())
     whole, tiled = (paint(detect(engine, image, tile, 32), image.shape[1:], EVERY) for tile in (256, 96))
-    assert len(whole) == len(tiled) == 8 * 11
+    assert len(whole) == len(tiled) == 8 * 11 == len(detect(engine, image, 96, 32).scores)
     np.testing.assert_array_equal(whole.ids > 0, tiled.ids > 0)
     assert sorted(map(str, whole.boxes.tolist())) == sorted(map(str, tiled.boxes.tolist()))
