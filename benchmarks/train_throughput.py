@@ -1,163 +1,256 @@
-"""Images a second of the train stage's own loop against a plain loop of the same network, batch and data.
+"""Images a second of the train stage's own loop against other loops of the same network, batch and data, in one run.
 
-    python benchmarks/train_throughput.py [--family unet --encoder tf_efficientnet_lite0 --patch 256 --batch 8 --steps 20]
+    python benchmarks/train_throughput.py [--family unet --encoder resnet34 --patch 256 --batch 8 --steps 20]
+    python benchmarks/train_throughput.py --family mask_rcnn --batch 4
+    python benchmarks/train_throughput.py --family unet3d --patch 32 --batch 2
 
-Plain: eager float32, contiguous, AdamW, cross entropy and Dice from segmentation_models_pytorch, batches made in the same
-process: what a short script does. segpipe: the step, the batches and the setting that `plan` measures and `train` runs.
-Both see the same crops of the same generated images. They take turns, each in a process of its own (segpipe sets up its
-process, which must not help the other), and the best of the turns counts, so that a busy moment of the machine hurts neither.
+- plain: eager float32, contiguous, AdamW, batches made in the same process: what a short script does.
+- lightning: a Trainer of Lightning with SMP's model and loss, as SMP's tutorials write it (float32, its defaults), batches from a
+  worker process. For networks over images, and where `lightning` is installed: uv pip install lightning
+- by hand: the best setting that `plan` found, set by hand in a bare loop: autocast, memory format, fused AdamW, an allocator that
+  keeps its pages, batches from a worker process; no clipping, no running average, nothing logged.
+- segpipe: the step, the batches and the setting that `plan` measures and `train` runs.
+
+All see the same crops of the same generated images, under the loss that the plan names (plain and lightning: by functions of torch
+and SMP). They take turns, each in a process of its own, and the best of the turns counts, so that a busy moment of the machine
+hurts none.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+from scenes import Cells, fingerprint_of
 
 from segpipe.config import Params
-from segpipe.data.manifest import Fingerprint
-from segpipe.samples import ClassTable, Sample
 
-CLASSES = ClassTable.from_names(["background", "cytoplasm", "nucleus"])
-
-
-class Cells:
-    """Random discs on noise, in memory, behind the interface of a shard reader."""
-
-    def __init__(self, count: int, edge: int) -> None:
-        self.samples = [self._draw(np.random.default_rng(i), edge, i) for i in range(count)]
-        self.class_pixels = np.array([np.bincount(s.labels.ravel(), minlength=3) for s in self.samples])
-
-    @staticmethod
-    def _draw(rng: np.random.Generator, edge: int, index: int) -> Sample:
-        labels = np.zeros((edge, edge), np.uint8)
-        rows, columns = np.mgrid[:edge, :edge]
-        for y, x in rng.integers(0, edge, (30, 2)):
-            distance = (rows - y) ** 2 + (columns - x) ** 2
-            labels[distance < 500] = 1
-            labels[distance < 120] = 2
-        tone = np.array([[220, 210, 225], [190, 120, 170], [90, 60, 140]])[labels]
-        return Sample(str(index), np.clip(tone + rng.normal(0, 12, tone.shape), 0, 255).astype(np.uint8), labels)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[index]
-
-
-def make_fingerprint(reader: Cells) -> Fingerprint:
-    """What `ingest` would say of the cells."""
-    edge = reader[0].image.shape[0]
-    size = {"min": edge, "median": edge, "max": edge}
-    counts = dict.fromkeys(("train", "val", "test"), reader.class_pixels.sum(0).tolist())
-    return Fingerprint.model_validate(
-        {
-            "data_hash": "generated", "classes": CLASSES, "n_images": dict.fromkeys(counts, len(reader)), "channels": 3,
-            "dtype": "uint8", "height": size, "width": size, "class_pixels": counts, "ignored_pixels": dict.fromkeys(counts, 0),
-            "low": [0.0] * 3, "high": [255.0] * 3, "mean": [128.0] * 3, "std": [64.0] * 3, "groups": 0, "instances": False,
-        }
-    )  # fmt: skip
+Run = Callable[[Any, Cells, int], float]
+"""``run(plan, reader, steps) -> images a second``, after two steps to get going."""
 
 
 def make_plan(arguments: argparse.Namespace, reader: Cells) -> Any:
     """The plan that `segpipe plan` would make."""
     from segpipe.training.planner import plan_on
 
-    candidate = {"family": arguments.family, "encoder": arguments.encoder, "encoder_weights": "none"}
-    train = {"budget": "600 steps", "patch": arguments.patch, "batch": arguments.batch}
-    params = Params.model_validate({"train": train, "candidates": {"bench": candidate}})
-    return plan_on("bench", params, make_fingerprint(reader), reader, reader)
+    volumes = reader[0].image.ndim == 4
+    encoder = {} if volumes else {"encoder": arguments.encoder, "encoder_weights": "none"}
+    train = {"budget": "600 steps", "batch": arguments.batch} | ({} if volumes else {"patch": arguments.patch})
+    params = Params.model_validate({"train": train, "candidates": {"bench": {"family": arguments.family} | encoder}})
+    return plan_on("bench", params, fingerprint_of(reader), reader, reader)
+
+
+class Timer:
+    """Counts steps; the first two warm up."""
+
+    def __init__(self, plan: Any) -> None:
+        self.device, self.batch, self.seen = plan.execution.machine.device, plan.recipe.batch, 0
+
+    def step(self) -> None:
+        from segpipe.training.machine import wait
+
+        self.seen += 1
+        if self.seen == 2:
+            wait(self.device)
+            self.began = time.perf_counter()
+
+    def rate(self) -> float:
+        from segpipe.training.machine import wait
+
+        wait(self.device)
+        return (self.seen - 2) * self.batch / (time.perf_counter() - self.began)
 
 
 def run_segpipe(plan: Any, reader: Cells, steps: int) -> float:
-    """Images a second of the stage's loop, after two steps to get going."""
-    from segpipe.training.batches import Crops, batches
+    from segpipe.training.batches import batches
     from segpipe.training.loop import set_up
-    from segpipe.training.machine import wait
+    from segpipe.training.tasks import samples_of
 
-    stepper = set_up(plan)
-    stream = batches(Crops(reader, plan), plan.recipe, plan.execution.workers, 0, steps + 2)
+    stepper, timer = set_up(plan), Timer(plan)
+    stream = batches(samples_of(reader, plan), plan.recipe, plan.execution.workers, 0, steps + 2)
     for number, (images, labels) in enumerate(stream):
         stepper.step(number, images, labels, plan.seed)
-        if number == 1:
-            wait(plan.execution.machine.device)
-            began = time.perf_counter()
-    wait(plan.execution.machine.device)
-    return steps * plan.recipe.batch / (time.perf_counter() - began)
+        timer.step()
+    return timer.rate()
 
 
 def run_plain(plan: Any, reader: Cells, steps: int) -> float:
-    """Images a second of the plain loop, after two steps to get going."""
-    import segmentation_models_pytorch as smp
     import torch
 
-    from segpipe.models.registry import build_network
-    from segpipe.training.batches import Crops, batches
-    from segpipe.training.machine import wait
-
-    device = plan.execution.machine.device
-    config = plan.of.config.model_validate(plan.options)
-    network = build_network(plan.family, config, 3, plan.classes, plan.seed).to(device).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    weight = torch.tensor(plan.recipe.class_weights, device=device)
-    dice = smp.losses.DiceLoss("multiclass", ignore_index=255)
-    for number, (images, labels) in enumerate(batches(Crops(reader, plan), plan.recipe, 0, 0, steps + 2)):
-        logits, truth = network(images.to(device)), labels.to(device).long()
-        loss = torch.nn.functional.cross_entropy(logits, truth, weight, ignore_index=255) + 0.5 * dice(logits, truth)
+    network, timer = new_network(plan), Timer(plan)
+    network.to(timer.device).train()
+    optimizer, cost = torch.optim.AdamW(network.parameters(), lr=1e-3), textbook_loss(plan)
+    for images, labels in stream_of(plan, reader, 0, steps):
+        loss = cost(network, images.to(timer.device), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if number == 1:
-            wait(device)
-            began = time.perf_counter()
-    wait(device)
-    return steps * plan.recipe.batch / (time.perf_counter() - began)
+        timer.step()
+    return timer.rate()
+
+
+def run_by_hand(plan: Any, reader: Cells, steps: int) -> float:
+    import torch
+
+    from segpipe.training.stepper import settle_process
+
+    settle_process(plan.execution.machine.threads)
+    setting, timer, cost = plan.execution.setting, Timer(plan), textbook_loss(plan)
+    last = torch.channels_last_3d if plan.volume else torch.channels_last
+    memory_format = last if setting.channels_last else torch.contiguous_format
+    network = new_network(plan).to(timer.device).to(memory_format=memory_format).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
+    for images, labels in stream_of(plan, reader, plan.execution.workers, steps):
+        with torch.autocast(timer.device, torch.bfloat16, enabled=setting.precision == "bf16"):
+            loss = cost(network, images.to(timer.device, memory_format=memory_format), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        timer.step()
+    return timer.rate()
+
+
+def run_lightning(plan: Any, reader: Cells, steps: int) -> float:
+    import warnings
+
+    import lightning
+    import torch
+
+    network, timer, cost = new_network(plan), Timer(plan), textbook_loss(plan)
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def training_step(self, batch: Any, _: int) -> Any:
+            loss = cost(self.network, *batch)
+            self.log("train_loss", loss, prog_bar=True)
+            return loss
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            timer.step()
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.Adam(self.parameters(), lr=2e-4)
+            scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    warnings.simplefilter("ignore")
+    trainer = lightning.Trainer(
+        max_steps=steps + 2, logger=False, enable_checkpointing=False, enable_model_summary=False,
+        accelerator="gpu" if timer.device == "cuda" else "cpu", devices=1, enable_progress_bar=False,
+    )  # fmt: skip
+    trainer.fit(Module(), stream_of(plan, reader, plan.execution.workers, steps))
+    return timer.rate()
+
+
+def new_network(plan: Any) -> Any:
+    from segpipe.models.registry import build_network
+
+    config = plan.of.config.model_validate(plan.options)
+    return build_network(plan.family, config, plan.normalisation.channels, plan.classes, plan.seed)
+
+
+def stream_of(plan: Any, reader: Cells, workers: int, steps: int) -> Any:
+    from segpipe.training.batches import batches
+    from segpipe.training.tasks import samples_of
+
+    return batches(samples_of(reader, plan), plan.recipe, workers, 0, steps + 2)
+
+
+def textbook_loss(plan: Any) -> Callable[..., Any]:
+    """Cross entropy and Dice by torch and SMP; of a detector, torchvision's own losses."""
+    import segmentation_models_pytorch as smp
+    import torch
+
+    from segpipe.training.tasks import objective_of
+
+    device = torch.device(plan.execution.machine.device)
+    if plan.of.kind == "detector":
+        own = objective_of(plan.of, plan.recipe, device)
+        return lambda network, images, known: own(network, (images, known), device)
+    weight = torch.tensor(plan.recipe.class_weights, device=device)
+    dice = smp.losses.DiceLoss("multiclass", ignore_index=255)
+
+    def cost(network: Any, images: Any, labels: Any) -> Any:
+        logits, truth = network(images), labels.to(device).long()
+        entropy = torch.nn.functional.cross_entropy(logits, truth, weight, ignore_index=255)
+        return entropy + 0.5 * dice(logits.flatten(3), truth.flatten(2))
+
+    return cost
+
+
+LOOPS: dict[str, tuple[Run, float]] = {
+    "plain": (run_plain, 1 / 3),
+    "lightning": (run_lightning, 1 / 3),
+    "by hand": (run_by_hand, 1.0),
+    "segpipe": (run_segpipe, 1.0),
+}
+"""By name: the loop, and for which share of the steps it runs (the slow ones need fewer for a steady figure)."""
 
 
 def main() -> None:
-    """Measure, print a table and the ratio."""
+    """Measure, print a table and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", default="unet")
     parser.add_argument("--encoder", default="tf_efficientnet_lite0")
-    parser.add_argument("--patch", type=int, default=256)
+    parser.add_argument("--patch", type=int, default=256, help="edge of a crop; of volumes, of the whole volume")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument(
-        "--steps", type=int, default=20, help="timed steps of each turn (a third of them for the plain loop)"
-    )
+    parser.add_argument("--steps", type=int, default=20, help="timed steps of each turn (a third for the slow loops)")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--loops", nargs="+", choices=LOOPS, default=list(LOOPS))
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    reader = Cells(24, max(arguments.patch, 320))
+    from segpipe.models.registry import family
+
+    volumes = family(arguments.family).dims == 3
+    reader = Cells(12, (arguments.patch,) * 3) if volumes else Cells(24, (max(arguments.patch, 320),) * 2)
     if arguments.child:
         from segpipe.training.plan import Plan
 
         job = json.loads(arguments.child)
-        run = run_segpipe if job["kind"] == "segpipe" else run_plain
-        print(json.dumps(run(Plan.model_validate(job["plan"]), reader, job["steps"])))
+        print(json.dumps(LOOPS[job["loop"]][0](Plan.model_validate(job["plan"]), reader, job["steps"])))
         return
     plan = make_plan(arguments, reader)
+    loops = [name for name in arguments.loops if name != "lightning" or can_lightning(plan)]
     machine = plan.execution.machine
-    size = f"{arguments.batch} x {arguments.patch} x {arguments.patch}"
-    print(f"{arguments.family} {arguments.encoder}, {size}, {machine.processor}, {machine.threads} threads")
+    patch = " x ".join(map(str, plan.volume.patch)) if volumes else f"{plan.recipe.patch} x {plan.recipe.patch}"
+    name = arguments.family if volumes else f"{arguments.family} {arguments.encoder}"
+    print(f"{name}, {plan.recipe.batch} x {patch}, {machine.processor}, {machine.threads} threads")
     print(f"measured setting: {plan.execution.setting}")
     best: dict[str, float] = {}
     for turn in range(arguments.turns):
-        for kind, steps in (("plain", max(3, arguments.steps // 3)), ("segpipe", arguments.steps)):
-            job = json.dumps({"kind": kind, "plan": plan.model_dump(mode="json"), "steps": steps})
-            command = [sys.executable, __file__, "--patch", str(arguments.patch), "--child", job]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+        for loop in loops:
+            steps = max(3, round(arguments.steps * LOOPS[loop][1]))
+            job = json.dumps({"loop": loop, "plan": plan.model_dump(mode="json"), "steps": steps})
+            command = [
+                sys.executable,
+                __file__,
+                "--family",
+                arguments.family,
+                "--patch",
+                str(arguments.patch),
+                "--child",
+                job,
+            ]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             rate = float(json.loads(done.stdout.splitlines()[-1]))
-            best[kind] = max(best.get(kind, 0.0), rate)
-            print(f"turn {turn + 1}  {kind:<8} {rate:6.1f} images/s", flush=True)
-    print(
-        f"segpipe {best['segpipe']:.1f} images/s, plain {best['plain']:.1f} images/s: {best['segpipe'] / best['plain']:.2f} times as fast"
-    )
+            best[loop] = max(best.get(loop, 0.0), rate)
+            print(f"turn {turn + 1}  {loop:<10} {rate:7.2f} images/s", flush=True)
+    for loop in loops:
+        print(f"{loop:<10} {best[loop]:7.2f} images/s; segpipe is {best['segpipe'] / best[loop]:.2f} times as fast")
+
+
+def can_lightning(plan: Any) -> bool:
+    """Whether Lightning's loop can run: it is written for networks over images, and its package is no part of segpipe."""
+    return importlib.util.find_spec("lightning") is not None and plan.of.kind == "network" and not plan.volume
 
 
 if __name__ == "__main__":
