@@ -1,0 +1,104 @@
+"""What a budget buys: test scores of segpipe's defaults on real datasets, after a training of so many minutes.
+
+    python benchmarks/time_to_quality.py ../shared/data --budget 10m --only camvid nuclei --work /tmp/quality
+    python benchmarks/time_to_quality.py ../shared/data --candidates fpn=fpn --seeds 0 1 2 --only camvid
+
+Nothing is set by hand but budget and seed (and, with --candidates, the families). Planning and compiling count: the table holds the
+seconds of `segpipe plan` and `segpipe train` together beside the scores. What is in the work folder is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from segpipe import pipeline, workspace
+from segpipe.config import load_params
+
+CAMVID = "Sky,Building,Pole,Road,Pavement,Tree,SignSymbol,Fence,Car,Pedestrian,Bicyclist"
+DATASETS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
+    "camvid": ("camvid", ["--classes", CAMVID, "--ignore", "11"], {}),
+    "nuclei": ("nuclei", [], {}),
+    "wbc": ("wbc/dataset1", ["--classes", "background,cytoplasm,nucleus"], {"validate.quarantine": True}),
+    "em_membranes": ("em_membranes", ["--classes", "cell=255,membrane=0"], {"split.method": "ranges"}),
+    "hippocampus": ("hippocampus", ["--classes", "background,anterior,posterior"], {}),
+}
+"""By name: where in the data folder, how it is imported, and what its README asks for."""
+_FIRST = ("ingest", "validate", "prepare")
+
+
+def segpipe(root: Path, *arguments: str) -> float:
+    """Run a command in a workspace: the seconds that it took."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "segpipe.cli.main", "-C", str(root), *arguments]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"segpipe {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return time.perf_counter() - began
+
+
+def prepare(root: Path, data: Path, name: str, budget: str, seed: int, candidates: dict[str, str]) -> None:
+    """A workspace with a dataset, up to its shards."""
+    folder, options, settings = DATASETS[name]
+    workspace.create(root)
+    segpipe(root, "data", "import", str((data / folder).resolve()), *options)
+    changes = settings | {"train.budget": budget, "train.seed": seed}
+    if candidates:
+        changes["candidates"] = {own: {"family": family} for own, family in candidates.items()}
+    workspace.set_params(root, changes)
+    for stage in _FIRST:
+        segpipe(root, stage)
+
+
+def measure(root: Path, candidate: str) -> dict[str, Any]:
+    """Train and score a candidate, or read what an earlier run of this benchmark found."""
+    path = root / "quality" / f"{candidate}.json"
+    if not path.exists():
+        seconds = segpipe(root, "plan", candidate) + segpipe(root, "train", candidate)
+        segpipe(root, "evaluate", candidate)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"seconds": round(seconds, 1)}))
+    test = json.loads((root / "evaluation" / candidate / "metrics.json").read_text())["test"]
+    wanted = {"iou": ("iou", "dataset.macro"), "dice": ("dice", "dataset.macro"), "image dice": ("dice", "image.macro")}
+    scores = {short: test[ratio].get(rest) or nested(test[ratio], rest) for short, (ratio, rest) in wanted.items()}
+    objects = {key: test["instance"][key] for key in ("ap50", "f1_50") if key in test.get("instance", {})}
+    return json.loads(path.read_text()) | scores | objects
+
+
+def nested(table: dict[str, Any], path: str) -> Any:
+    """A value of metrics.json by its dotted name."""
+    value: Any = table
+    for part in path.split("."):
+        value = value[part]
+    return value
+
+
+def main() -> None:
+    """Measure and print a line for each dataset, seed and candidate."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="the folder with the datasets")
+    parser.add_argument("--budget", default="10m")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", nargs="+", choices=DATASETS, default=list(DATASETS))
+    parser.add_argument("--candidates", nargs="*", default=[], help="NAME=FAMILY, instead of the defaults", metavar="C")
+    parser.add_argument("--work", type=Path, default=Path("quality"))
+    arguments = parser.parse_args()
+    candidates = dict(item.split("=", 1) for item in arguments.candidates)
+    for name in arguments.only:
+        for seed in arguments.seeds:
+            root = arguments.work / f"{name}-{seed}"
+            if not (root / pipeline.PIPELINE_FILE).exists() or not (root / "artifacts" / "splits.parquet").exists():
+                prepare(root, arguments.data, name, arguments.budget, seed, candidates)
+            for candidate in load_params(root).candidates:
+                found = measure(root, candidate)
+                words = "  ".join(f"{key} {value:.4g}" for key, value in found.items())
+                print(f"{name:<13} seed {seed}  {candidate:<16} {words}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
