@@ -152,7 +152,7 @@ def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 @dataclass(frozen=True)
 class Cost:
-    """What a candidate costs. ms: of a training step; latency: p50 and p95 of an answer in ms, where they were measured."""
+    """What a model costs. ms: of a training step; latency: p50 and p95 of a request in ms, of one that was blessed."""
 
     name: str
     megabytes: float | None
@@ -171,15 +171,13 @@ def costs(root: Path, names: list[str]) -> list[Cost]:
         training = read_section(root / "training" / name / "metrics.json")
         plan = read_section(root / "plans" / f"{name}.json")
         execution, model = section(plan, "execution"), section(metrics, "model")
-        latency = section(metrics, "latency") or section(model, "latency")
-        p50, p95 = _number(latency, "p50_ms"), _number(latency, "p95_ms")
         steps = _number(section(plan, "recipe"), "steps") or _number(training, "step")
         row = Cost(
             name, _number(model, "megabytes"), None if steps is None else int(steps),
             _number(section(training, "train"), "images_per_s"), _number(execution, "ms_per_step"),
-            _number(execution, "peak_memory_mib"), (p50, p95) if p50 is not None and p95 is not None else None,
+            _number(execution, "peak_memory_mib"), None,
         )  # fmt: skip
-        if any(value is not None for value in (row.megabytes, row.images_per_s, row.ms, row.latency)):
+        if any(value is not None for value in (row.megabytes, row.images_per_s, row.ms)):
             rows.append(row)
     return rows
 

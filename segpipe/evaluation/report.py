@@ -15,6 +15,7 @@ from segpipe.evaluation.disagreement import Side, draw_apart, parting_legend
 from segpipe.evaluation.gallery import Gallery, has_background
 from segpipe.evaluation.gates import Champion, describe
 from segpipe.evaluation.measured import (
+    Cost,
     RobustnessView,
     calibration_view,
     costs,
@@ -124,7 +125,8 @@ def _context(
         "calibration": calibration, "reliability": reliability_chart(calibration) if calibration else None,
         "robustness": robustness, "drops": _drops(robustness),
         "slices": slices_beside(scores[shown], live, params.evaluate) if live else slices_alone(section(metrics, "test", "slices")),
-        "further": further_scores(list(measured.values())), "names": names, "costs": costs(root, names), "plans": plan_views(root, names),
+        "further": further_scores(list(measured.values())), "names": names, "costs": costs(root, names) + _champion_cost(root, beside),
+        "plans": plan_views(root, names),
         **_gallery(root, shown, scores[shown], beside, live, shards, params.evaluate.gallery),
         "drawn_classes": list(range(1 if has_background(classes) else 0, len(classes))),
     }  # fmt: skip
@@ -196,6 +198,20 @@ def _drops(view: RobustnessView | None) -> Forest | None:
 
 def _minus(value: float | None) -> float | None:
     return None if value is None else -value
+
+
+def _champion_cost(root: Path, champion: Champion | None) -> list[Cost]:
+    """How fast what serves now answers, as its blessing measured it; nothing where its tag isn't here."""
+    from segpipe.errors import MissingError
+    from segpipe.release.registry import find_version
+
+    try:
+        blessed = find_version(root, champion.version).bless if champion else None
+    except MissingError:  # a clone without tags: the page says less
+        return []
+    if champion is None or blessed is None:
+        return []
+    return [Cost(champion.version, None, None, None, None, None, (blessed.p50_ms, blessed.p95_ms))]
 
 
 def _gallery(

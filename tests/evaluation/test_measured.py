@@ -56,16 +56,14 @@ def test_robustness_by_largest_drop() -> None:
 
 def test_costs_and_bottleneck(tmp_path: Path) -> None:
     for path, content in {
-        "evaluation/unet/metrics.json": {"model": {"megabytes": 12.5}, "latency": {"p50_ms": 3.0, "p95_ms": 4.0}},
+        "evaluation/unet/metrics.json": {"model": {"megabytes": 12.5}},
         "training/unet/metrics.json": {"train": {"images_per_s": 20.0}, "step": 7},
         "plans/unet.json": {"execution": {"ms_per_step": 11.0, "peak_memory_mib": 900}, "recipe": {"steps": 50}},
     }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(json.dumps(content))
     (row,) = costs(tmp_path, ["unet", "unknown"])
-    assert (row.megabytes, row.steps, row.images_per_s, row.ms, row.memory_mib, row.latency) == (
-        12.5, 50, 20.0, 11.0, 900, (3.0, 4.0),
-    )  # fmt: skip
+    assert (row.megabytes, row.steps, row.images_per_s, row.ms, row.memory_mib) == (12.5, 50, 20.0, 11.0, 900)
     path = tmp_path / "bottleneck.json"
     assert bottleneck(path) == []
     path.write_text(

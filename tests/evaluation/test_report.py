@@ -237,7 +237,7 @@ def full(
     serve(make_segmenter(0.02, "unet", segpipe="0.0.1", data="d0"))
     (workspace / "models" / "unet").mkdir(parents=True)
     monkeypatch.setattr("segpipe.inference.trained.load_trained", lambda folder: make_segmenter(0.05, folder.name))
-    (workspace / "params.yaml").write_text("train: {seed: 1}\n")
+    (workspace / "params.yaml").write_text(f"{PARAMS}train: {{seed: 1}}\n")
     then = {"params.yaml": b"train: {seed: 0}\n", "selection.json": b'{"winner": "unet"}'}
     monkeypatch.setattr(
         "segpipe.revisions.open_revision", lambda root, name: Revision(name, name, then.get, lambda *words: False)
