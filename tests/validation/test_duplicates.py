@@ -196,7 +196,7 @@ def test_planted_leaks_are_found_in_real_data_and_clean_data_is_quiet(
 def test_changed_copies_of_the_demo_are_found(demo_images: dict[str, np.ndarray], change: str) -> None:
     """Shifts by 8 pixels take more of an image than miniatures reach; the others are found, nearly all."""
     found = recall(demo_images, BENCHMARK[change], ValidateParams().near_duplicate_likeness)
-    assert found >= (0.5 if change == "shift 8" else 0.95)
+    assert found >= (0.5 if change == "shift 8" else 0.9)
 
 
 def test_images_of_the_demo_are_no_near_duplicates(demo_images: dict[str, np.ndarray]) -> None:
