@@ -44,8 +44,8 @@ class Slow:
     def __init__(self, slow: bool) -> None:
         self.slow = slow
 
-    def image(self) -> np.ndarray:
-        return np.full((8, 8, 1), 0.9 if self.slow else 0.1, np.float32)
+    def given(self) -> dict[str, object]:
+        return {"image": np.full((8, 8, 1), 0.9 if self.slow else 0.1, np.float32), "spacing": None}
 
 
 @pytest.fixture
