@@ -65,7 +65,9 @@ def card_page(card: Card, spec: SegmenterSpec, pairs: Sequence[Golden]) -> str:
         f"`segmenter.json` pins the engine `{card.engine}`, which gives the trained network's class on {card.agreement:.4%} of "
         f"the pixels of {len(pairs)} golden image(s). `engines.json` holds what was measured of the others. `golden/` holds "
         "images and the masks that every copy of this model must give for them. "
-        f"Probabilities are at temperature {spec.temperature:g}, fitted on the validation images.", "",
+        f"Probabilities are at temperature {spec.temperature:g}, fitted on the validation images.",
+        *([f"Its answers are the mean over mirror images ({spec.tta})."] if spec.tta != "none" else []),
+        *([f"Masks are mended: {spec.cleaning.in_words(spec.classes)}."] if spec.cleaning else []), "",
         "```python", "from pathlib import Path", "from segpipe.inference.segmenter import Segmenter", "",
         'segmenter = Segmenter.from_bundle(Path("bundle"))', f"class_ids = segmenter.predict({call}).class_ids", "```", "",
         "## Intended use", "",

@@ -13,6 +13,7 @@ import pytest
 from segpipe.config import ExportParams
 from segpipe.errors import ConfigError, DataError, GateBlocked
 from segpipe.files import sha256_file
+from segpipe.inference.cleaning import Cleaning
 from segpipe.inference.engines import GRAPH_ENGINES
 from segpipe.inference.segmenter import Segmenter
 from segpipe.release.bundle import Card, bundle_sha256, compare_masks, golden_pairs, model_sha256, replay_golden
@@ -229,3 +230,19 @@ def test_a_bundle_ships_the_temperature_of_its_evaluation(tmp_path: Path) -> Non
     del spec["temperature"]
     (plain / "segmenter.json").write_text(json.dumps(spec))
     assert Segmenter.from_bundle(plain).spec.temperature == 1
+
+
+def test_a_bundle_looks_as_often_and_mends_as_the_trained_model_does(tmp_path: Path) -> None:
+    plain = toy_segmenter()
+    cleaning = Cleaning(least=(30,) * len(CLASSES))
+    spec = plain.spec.model_copy(update={"tta": "flips", "cleaning": cleaning})
+    trained = Segmenter(spec, plain.engine)
+    write_bundle(trained, "ab" * 32, toy_reader(), toy_selection(), ExportParams(golden=1), tmp_path / "bundle")
+    shipped = Segmenter.from_bundle(tmp_path / "bundle", engine="onnxruntime")
+    assert (shipped.spec.tta, shipped.spec.cleaning) == ("flips", cleaning)
+    image = toy_image(0) // 2 + np.random.default_rng(0).integers(0, 128, toy_image(0).shape, np.uint8)
+    ids = shipped.predict(image).class_ids
+    assert (ids == trained.predict(image).class_ids).mean() > 0.999
+    assert (ids != plain.predict(image).class_ids).any(), "the settings make a difference here"
+    page = (tmp_path / "bundle" / "README.md").read_text()
+    assert "mean over mirror images (flips)" in page and f"{CLASSES.names[0]} under 30 pixels" in page
