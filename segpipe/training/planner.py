@@ -26,9 +26,12 @@ from segpipe.training.volume_choices import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from segpipe.config import Params, TrainParams
     from segpipe.data.manifest import Fingerprint
     from segpipe.training.batches import Reader
+    from segpipe.training.execution import Measured
 
 
 def make_plan(name: str, params: Params, fingerprint: Fingerprint, shards: Path) -> Plan:
@@ -94,9 +97,7 @@ def _plan_volumes(
     spacing: Spacing | None, reasons: dict[str, str],
 ) -> Plan:  # fmt: skip
     from segpipe.models.registry import build_network
-    from segpipe.training.execution import measure
     from segpipe.training.machine import choose_device
-    from segpipe.training.memory import planned_to_fit
 
     of, device = family(common["family"]), choose_device(wanted.accelerator)
     steps = config.steps if isinstance(config, VolumeConfig) else (of.stride,) * 3
@@ -105,7 +106,7 @@ def _plan_volumes(
     recipe = choose_volume_recipe(wanted, of, grid, fingerprint, train, device, reasons)
     draft = Plan(**common, normalisation=normalisation, volume=grid, recipe=recipe, reasons={})
     network = build_network(of.name, config, fingerprint.channels, common["classes"], common["seed"])
-    found = planned_to_fit(draft, lambda d: measure(d, network, wanted, fingerprint.classes, train, val), reasons)
+    found = _measured(draft, network, wanted, fingerprint, train, val, reasons)
     return draft.model_copy(
         update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
     )
@@ -116,8 +117,6 @@ def _plan_network(
     reasons: dict[str, str],
 ) -> Plan:  # fmt: skip
     from segpipe.models.registry import build_network, first_preprocessing, first_weights_sha256
-    from segpipe.training.execution import measure
-    from segpipe.training.memory import planned_to_fit
 
     encoder, source = getattr(config, "encoder", None), getattr(config, "encoder_weights", "none")
     network = build_network(common["family"], config, fingerprint.channels, common["classes"], common["seed"])
@@ -139,7 +138,22 @@ def _plan_network(
         if own or not pretrained
         else "what the encoder's weights were trained on"
     )
-    found = planned_to_fit(draft, lambda d: measure(d, network, wanted, fingerprint.classes, train, val), reasons)
+    found = _measured(draft, network, wanted, fingerprint, train, val, reasons)
     return draft.model_copy(
         update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
     )
+
+
+def _measured(
+    draft: Plan, network: torch.nn.Module, wanted: TrainParams, fingerprint: Fingerprint, train: Reader, val: Reader,
+    reasons: dict[str, str],
+) -> Measured:  # fmt: skip
+    """What `measure` finds, with the batch in as many parts as memory asks for."""
+    from segpipe.training.execution import measure
+    from segpipe.training.footprint import free_bytes, in_parts_that_fit
+    from segpipe.training.machine import choose_device
+    from segpipe.training.memory import planned_to_fit
+
+    if choose_device(wanted.accelerator) == "cpu":
+        draft = in_parts_that_fit(draft, network, free_bytes(), reasons)
+    return planned_to_fit(draft, lambda d: measure(d, network, wanted, fingerprint.classes, train, val), reasons)
