@@ -52,6 +52,22 @@ def test_a_plan_says_what_when_and_why(planned, tmp_path):
     assert planned.encoder_sha256 is None, "random weights follow from the seed"
 
 
+def test_what_is_learned_and_how_stands_in_words():
+    train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
+    wanted = params(
+        {
+            "budget": "3 steps", "patch": 32, "batch": 2, "loss": {"focal": {"gamma": 3}, "lovasz": 0.5}, "optimizer": "sgd",
+            "schedule": "one_cycle", "learning_rate": "auto", "freeze_encoder": 0.4, "patience": 2, "tta": "flips",
+        }
+    )  # fmt: skip
+    text = explain(plan_on("net", wanted, fingerprint_of(train), train, val))
+    for words in (
+        "focal (gamma 3) + 0.5 lovasz", "sgd with Nesterov momentum 0.9", "goes by one_cycle", "range test",
+        "40% of the steps", "after 2 validations", "runs 4 times", "specks and holes",
+    ):  # fmt: skip
+        assert words in text, words
+
+
 def test_a_plan_is_strict(tmp_path):
     content = json.loads(make_plan().model_dump_json())
     content["recipe"]["stepz"] = 4
