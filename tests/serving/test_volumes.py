@@ -195,3 +195,17 @@ def test_encoded_volumes_decode_to_themselves():
     assert middle(np.zeros((200, 100, 300, 1))).shape == (128, 100, 128, 1)
     with pytest.raises(DataError):
         encode_image(np.zeros((4, 4, 2), np.uint8), "two channels")
+
+
+@pytest.mark.slow  # a server process
+def test_a_real_server_answers_the_golden_volumes_as_the_blessing_wants(bundle, tmp_path):
+    from segpipe.release.bless import _replay
+    from segpipe.release.bundle import compare_masks
+    from segpipe.release.server import start_server
+    from segpipe.serving.endpoint import SERVICE
+    from segpipe.serving.settings import BUNDLE
+
+    pairs = golden_pairs(bundle)
+    with start_server(SERVICE, home=tmp_path / "bentoml", settings={BUNDLE: str(bundle)}) as server:
+        masks, times = _replay(server, pairs, SegmenterSpec.read(bundle))
+    assert compare_masks(pairs, masks).identical and len(times) > 2
