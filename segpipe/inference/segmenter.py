@@ -5,6 +5,7 @@ server all call the same `predict`, so that what is measured is what serves.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,6 +120,15 @@ class Segmenter:
         spacing: the size of a voxel in mm, by axis; None takes it for that of the training volumes. instances: also the objects,
         where the model yields any (`yields_instances`); a semantic one does not in images of more than `MOST_PIXELS`.
         """
+        found = self._untempered(image, probabilities, spacing, instances)
+        if found.probabilities is None or self.spec.temperature == 1:
+            return found
+        return replace(found, probabilities=tempered(found.probabilities, self.spec.temperature))
+
+    def _untempered(
+        self, image: np.ndarray, probabilities: bool, spacing: tuple[float, ...] | None, instances: bool
+    ) -> Prediction:
+        """The answer before the temperature: classes and objects follow from it, as they were chosen on val."""
         if self.spec.task == "instance":
             return self._predict_objects(image, probabilities)
         how = self.spec.postprocess if instances and math.prod(image.shape[: self.spec.dims]) <= MOST_PIXELS else None
@@ -190,11 +200,9 @@ class Segmenter:
         return Segmenter(self.spec.model_copy(update={"temperature": temperature}), self.engine)
 
     def _told(self, class_ids: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32] | None) -> Prediction:
-        """The answer, cleaned, its probabilities (which know of no specks) as sure as the temperature makes them."""
+        """The answer, cleaned; its probabilities know of no specks."""
         if self.spec.cleaning is not None:
             class_ids = cleaned(class_ids, self.spec.cleaning.least)
-        if probabilities is not None and self.spec.temperature != 1:
-            probabilities = tempered(probabilities, self.spec.temperature)
         return Prediction(class_ids, probabilities)
 
     def _predict_volume(self, volume: np.ndarray, probabilities: bool, spacing: tuple[float, ...] | None) -> Prediction:

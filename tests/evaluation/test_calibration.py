@@ -22,6 +22,7 @@ from segpipe.evaluation.gates import Case, GateVerdict, judge
 from segpipe.evaluation.scores import ImageScore, Scores, read_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.statistics import bootstrap
+from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter, SegmenterSpec, softmax
 from segpipe.metrics.calibration import BINS, reliability
@@ -253,3 +254,21 @@ def test_large_images_are_thinned_evenly() -> None:
     assert seen.shipped.expected_error() == pytest.approx(reliability(truth, said).expected_error(), abs=0.01)
     volume = Seen.of(truth.reshape(7, 100, 900), said.reshape(2, 7, 100, 900), 1.0)
     assert 1 << 14 < volume.shipped.count.sum() <= 1 << 16
+
+
+def test_the_temperature_moves_no_object() -> None:
+    """Which objects are kept was chosen by their scores before it."""
+    plain = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,))
+    spec = SegmenterSpec(
+        candidate="s", family="unet", classes=ClassTable.from_names(NAMES), normalisation=plain, stride=1,
+        postprocess=Postprocess(method="components", min_size=1, min_score=0.7),
+    )  # fmt: skip
+    logits = np.full((20, 20, 1), -2.0, np.float32)
+    logits[2:6, 2:6], logits[10:14, 10:14] = 1.5, 0.5  # probabilities of 0.82 and 0.62
+    raw = Segmenter(spec, Sharp(1.0))
+    warm = raw.at_temperature(4.0)
+    one, other = (s.predict(logits, probabilities=True, instances=True) for s in (raw, warm))
+    assert len(one.instances) == len(other.instances) == 1
+    np.testing.assert_array_equal(one.instances.ids, other.instances.ids)
+    np.testing.assert_array_equal(one.class_ids, other.class_ids)
+    assert other.probabilities.max() < one.probabilities.max()
