@@ -285,12 +285,13 @@ def test_a_detector_is_planned_trained_and_loaded(reader, tmp_path):
 def test_learns_two_images_of_discs_by_heart(tmp_path):
     reader = MemoryReader([discs(1), discs(2)])
     plan = detector_plan(
-        patch=96, batch=2, steps=150, warmup_steps=5, learning_rate=2e-3, augment="off", ema=0.0, rare_crops=0.0
+        patch=96, batch=2, steps=220, warmup_steps=5, learning_rate=2e-3, augment="off", ema=0.0, rare_crops=0.0
     )
     torch.manual_seed(0)
     network = build_network("mask_rcnn", MaskRcnnConfig.model_validate(SMALL), 3, 3, 0).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    for batch in batches(ObjectCrops(reader, plan), plan.recipe, 0):
+    for step, batch in enumerate(batches(ObjectCrops(reader, plan), plan.recipe, 0)):
+        optimiser.param_groups[0]["lr"] = 1e-3 if step < 160 else 1e-4
         optimiser.zero_grad()
         detection_loss(network, batch, torch.device("cpu")).backward()
         optimiser.step()
