@@ -196,10 +196,10 @@ CHECKS = (
     Check(
         "outlier_intensity", "warning", "image", "No image is far brighter or darker", *_at_most("brightness_z", Setting("outlier_z")),
         found="mean by channel: {means}; {brightness_z:.0f} robust deviations from the others",
-        expected="about {usual_mean:,.4g}, as usual (at most {outlier_z:g} deviations)",
+        expected="about {usual_mean}, as usual (at most {outlier_z:g} deviations)",
         fix="check exposure and units; where the data are of several kinds, see that each is in train",
-        many="{count} of {total} images are far brighter or darker than usual: means run from {least_mean:,.4g} to {most_mean:,.4g}, "
-        "values from {least_low:,.4g} to {most_high:,.4g}",
+        many="{count} of {total} images are far brighter or darker than usual: means run from {least_mean} to {most_mean}, "
+        "values from {least_low} to {most_high}",
     ),
     Check(
         "outlier_size", "warning", "image", "No image is far larger or smaller", *_at_most("size_ratio", Setting("outlier_size")),
@@ -235,7 +235,7 @@ CHECKS = (
         "volume_dtypes", "warning", "image", "Volumes have the same number type", *_equal("volume_dtype", "usual_dtype"),
         found="{volume_dtype}", expected="{usual_dtype}, as most volumes",
         fix="nothing, where the numbers mean the same; else convert the volume",
-        many="{count} of {total} volumes are not {usual_dtype}: values from {least_low:,.4g} to {most_high:,.4g} in all",
+        many="{count} of {total} volumes are not {usual_dtype}: values from {least_low} to {most_high} in all",
     ),
     Check(
         "classes_exist", "warning", "class", "Every class occurs", *_at_least("pixels", 1),

@@ -111,15 +111,21 @@ def _outliers(manifest: pd.DataFrame, crop: int) -> pd.DataFrame:
     frame["size_ratio"] = size_ratio(manifest)
     means = {place: mean for place, mean in manifest["mean"].items() if isinstance(mean, np.ndarray)}
     middles = np.array([mean.mean() for mean in means.values()]) if means else np.zeros(1)
-    frame["means"] = [", ".join(f"{m:,.4g}" for m in means[place]) if place in means else "" for place in frame.index]
-    frame["usual_mean"], frame["least_mean"], frame["most_mean"] = np.median(middles), middles.min(), middles.max()
-    frame["least_low"] = min((low.min() for low in manifest["low"].dropna()), default=math.nan)
-    frame["most_high"] = max((high.max() for high in manifest["high"].dropna()), default=math.nan)
+    frame["means"] = [", ".join(map(_number, means[place])) if place in means else "" for place in frame.index]
+    frame["usual_mean"] = _number(np.median(middles))
+    frame["least_mean"], frame["most_mean"] = _number(middles.min()), _number(middles.max())
+    frame["least_low"] = _number(min((low.min() for low in manifest["low"].dropna()), default=math.nan))
+    frame["most_high"] = _number(max((high.max() for high in manifest["high"].dropna()), default=math.nan))
     edges = manifest[["width", "height"]].astype(float).median()
     frame["usual_size"] = f"{edges['width']:.0f} x {edges['height']:.0f}"
     sizes = zip(*(manifest[c] for c in ("instance_areas", "height", "width", "depth")), strict=True)
     frame["object_share"] = [_object_share(crop, *row) for row in sizes]
     return frame
+
+
+def _number(value: float) -> str:
+    """A value of an image as people write it: 0.983, 208.3, 285,400."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _object_share(crop: int, areas: Any, height: Any, width: Any, depth: Any) -> float | None:
