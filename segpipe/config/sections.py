@@ -208,7 +208,7 @@ class EvaluateParams(Section):
     """Whether distances between surfaces (Hausdorff 95 and its kin) are measured; auto: of images with up to 16.7 million pixels."""
     surface_tolerance: float = Field(2.0, gt=0)
     """How far apart surfaces still count as the same in the surface Dice: in mm where files give the size of a pixel, else in pixels."""
-    robustness: Annotated[Literal["off", "quick", "full"], BeforeValidator(lambda v: "off" if v is False else v)] = "off"
+    robustness: Annotated[Literal["off", "quick", "full"], BeforeValidator(_off)] = "off"
     """Whether the test images are scored again noisy, blurred, compressed, brighter or darker, flatter and smaller. quick: 24 images, one
     severity, six more predictions each; full: all images, three severities, eighteen more."""
 
