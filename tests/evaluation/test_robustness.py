@@ -125,3 +125,28 @@ def test_images_without_a_counted_pixel_have_no_drop(tmp_path: Path) -> None:
     write_shards(tmp_path, "test", blank, 3)
     evaluate_candidate(make_segmenter(0.0), ShardReader(tmp_path, "test"), tmp_path / "x", QUICK, "unet")
     assert json.loads((tmp_path / "x" / "metrics.json").read_text()) == {"test": {"images": 3, "pixels": 0}}
+
+
+def test_noise_is_as_strong_as_each_volume_is_bright():
+    """Where every volume is scaled by its own values, a volume a thousand times as bright is spoilt just as much."""
+    from segpipe.evaluation.robustness import _spoilt_tally
+    from segpipe.inference.preprocess import Normalisation
+    from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+    from tests.volumes import TABLE, ellipsoid
+
+    class Levels:
+        name = "levels"
+
+        def __call__(self, batch):
+            return np.concatenate([-((batch[:, :1] - level) ** 2) for level in (-0.5, 2, 1)], 1)
+
+    own = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,), per_image=True)
+    spec = SegmenterSpec(candidate="c", family="unet3d", classes=TABLE, normalisation=own, dims=3, patch3d=(16, 16, 16))
+    segmenter, sample = Segmenter(spec, Levels()), ellipsoid(3)
+    bright = replace(sample, image=sample.image * np.float32(1024))
+    plain, spoilt, brightly = (
+        _spoilt_tally(segmenter, s, name, "medium", (1, 2))
+        for s, name in ((sample, "brightness"), (sample, "noise"), (bright, "noise"))
+    )
+    assert spoilt[0].sum() < plain[0].sum() - 50
+    np.testing.assert_allclose(brightly[0], spoilt[0], atol=20)
