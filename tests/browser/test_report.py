@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.test_data_pages import OVERFLOW, PALE, Visit, visit  # noqa: F401  no error, no request
-from tests.evaluation.conftest import fingerprint, params, reader, serve, shards, workspace  # noqa: F401
+from tests.evaluation.conftest import evaluated, fingerprint, params, reader, serve, shards, workspace  # noqa: F401
 from tests.evaluation.test_report import full, plan  # noqa: F401  a report with all that there can be
 
 expect = pytest.importorskip("playwright.sync_api").expect

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from segpipe.cli.main import app
 from segpipe.errors import SegpipeError
-from tests.evaluation.conftest import PARAMS, fingerprint, params, reader, shards, workspace  # noqa: F401  a small evaluated workspace
+from tests.evaluation.conftest import PARAMS, evaluated, params, reader, shards, workspace  # noqa: F401  a small one
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,15 +100,22 @@ def fingerprint() -> Fingerprint:
     )  # fmt: skip
 
 
-@pytest.fixture
-def workspace(tmp_path: Path, params: Params, reader: ShardReader) -> Path:
-    """A workspace in which three candidates were evaluated: unet (best), deeplab, kmeans; no champion."""
-    root = tmp_path / "workspace"
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory: pytest.TempPathFactory, params: Params, reader: ShardReader) -> Path:
+    """What `workspace` is a copy of."""
+    root = tmp_path_factory.mktemp("evaluated")
     for name, errors, score in (("unet", 0.05, 0.8), ("deeplab", 0.1, 0.7), ("kmeans", 0.4, None)):
         segmenter = make_segmenter(errors, name, data="d1", plan=f"p-{name}")
         evaluate_candidate(segmenter, reader, root / "evaluation" / name, params.evaluate, name, val_score=score)
     (root / "champion.json").write_text(json.dumps({"version": None}))
     return root
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, evaluated: Path) -> Path:
+    """A workspace in which three candidates were evaluated: unet (best), deeplab, kmeans; no champion."""
+    shutil.copytree(evaluated, tmp_path / "workspace")
+    return tmp_path / "workspace"
 
 
 @pytest.fixture
