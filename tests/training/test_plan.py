@@ -131,7 +131,7 @@ def test_a_budget_that_buys_next_to_nothing_is_refused_with_what_it_takes():
 def test_what_is_neither_step_nor_validation_is_charged_to_the_budget():
     assert count_steps("seconds", 140, 100, 8, 50, 900, besides=40) == count_steps("seconds", 100, 100, 8, 50, 900)
     assert count_steps("steps", 140, 100, 8, 50, 900, besides=40) == count_steps("steps", 140, 100, 8, 50, 900)
-    with pytest.raises(ConfigError, match="found 60 s, which is 0 steps .* expected at least 77 s here"):
+    with pytest.raises(ConfigError, match=r"found 60 s, which is 0 steps .* expected at least 77 s here"):
         count_steps("seconds", 60, 100, 8, 500, 1000, besides=60)
 
 
