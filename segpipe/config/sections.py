@@ -137,7 +137,8 @@ class TrainParams(Section):
     schedule: Literal["cosine", "poly", "one_cycle", "constant"] = "cosine"
     """How the learning rate goes after the warm-up; one_cycle rises over 30 % of the steps and has no warm-up."""
     loss: LossParams = LossParams(cross_entropy=CrossEntropyTerm(), dice=DiceTerm(weight=0.5))
-    """The terms that are summed, e.g. {cross_entropy: 1.0, dice: 0.5} or {focal: {weight: 1.0, gamma: 3}}; below."""
+    """The terms that are summed, e.g. {cross_entropy: 1.0, dice: 0.5} or {focal: {weight: 1.0, gamma: 3}}; below. A detector has
+    its own."""
     class_balance: float = Field(0.5, ge=0, le=1)
     """Exponent of 1/frequency in the class weights of the terms made of cross entropy: 0 gives equal weights."""
     rare_crops: float = Field(0.5, ge=0, le=1)

@@ -65,7 +65,7 @@ def choose_recipe(
         else f"{rate:g}: {usual.learning_rate:g} for {wanted.optimizer} and a batch of {BATCH}, by the root of the batch"
     )
     reasons["optimizer"] = f"{_optimizer_in_words(wanted)}, weight decay {decay:g}; the rate goes by {wanted.schedule}"
-    reasons["loss"] = str(wanted.loss)
+    reasons["loss"] = str(wanted.loss) if of.kind != "detector" else "the sum of what its own heads ask for"
     if wanted.cleaning == "auto" and of.kind == "network":
         reasons["cleaning"] = "thresholds, specks and holes, chosen on val after training; kept where the gain is beyond chance"
     if wanted.tta != "none":

@@ -29,6 +29,11 @@ def test_what_a_family_can_not_do_is_refused(train_reader, name, tta):
         choose_recipe(TrainParams(tta=tta), family(name), fingerprint_of(train_reader), train_reader, {})
 
 
+def test_a_detector_has_a_loss_of_its_own(train_reader):
+    choose_recipe(TrainParams(), family("mask_rcnn"), fingerprint_of(train_reader), train_reader, reasons := {})
+    assert "its own heads" in reasons["loss"] and "cleaning" not in reasons
+
+
 def test_the_runs_are_counted_in_words(train_reader):
     reasons = {}
     recipe = choose_recipe(
