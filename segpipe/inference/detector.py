@@ -85,14 +85,18 @@ def _once(found: Detections) -> Detections:
 
 
 def paint(found: Detections, shape: tuple[int, int], how: Postprocess) -> Instances:
-    """The objects of an image (H, W): where masks overlap, a pixel belongs to the surest. One mask is drawn at a time."""
+    """The objects of an image (H, W): where masks overlap, a pixel belongs to the surest, and what surer ones cover by more than
+    half is one of them seen again (Kirillov et al. 2019, arXiv:1901.02446). One mask is drawn at a time.
+    """
     found = found.at(np.flatnonzero(found.scores >= how.min_score))
     found = found.at(np.argsort(-found.scores, kind="stable")[: Instances.MOST])
     ids = np.zeros(shape, np.int32)
     for number, (box, mask) in enumerate(zip(found.boxes, found.masks, strict=True), 1):
         place, drawn = unfold(mask, box, shape)
-        part = ids[place]
-        part[(drawn > 0.5) & (part == 0)] = number
+        part, mask_here = ids[place], drawn > 0.5
+        seen = mask_here & (part == 0)
+        if 2 * np.count_nonzero(seen) >= np.count_nonzero(mask_here):
+            part[seen] = number
     areas = np.bincount(ids.reshape(-1), minlength=len(found.scores) + 1)[1:]
     return chosen(ids, found.classes, found.scores.astype(np.float64), areas, how)
 

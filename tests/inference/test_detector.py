@@ -48,6 +48,11 @@ def test_a_pixel_belongs_to_the_surest_object():
     np.testing.assert_array_equal(one.class_map()[5], [1] * 5 + [2] * 10 + [0] * 5)
 
 
+def test_an_object_mostly_behind_surer_ones_is_one_of_them_again():
+    twice = found(((0, 0, 10, 10), 1, 0.9), ((1, 1, 12, 12), 1, 0.8), ((9, 0, 19, 10), 1, 0.7))
+    assert paint(twice, (20, 20), EVERY).areas().tolist() == [100, 90]
+
+
 def test_hidden_small_and_unsure_objects_are_left_out():
     objects = found(
         ((0, 0, 10, 10), 1, 0.9), ((2, 2, 6, 6), 1, 0.8), ((12, 0, 14, 2), 1, 0.7), ((0, 12, 9, 19), 1, 0.3)
