@@ -16,7 +16,7 @@ HEAD = """# params.yaml
 Every key, its default and what it does. segpipe fills in what is left out; DVC wants the section headings that `dvc.yaml` names, so keep
 those.
 An unknown key is refused, with the nearest known one named. A candidate takes, beside `family`, the keys of its family (`segpipe families`)
-and a `train:` section of its own over the common one.
+and a `train:` section of its own over the common one; and `postprocess`, how objects are found (docs/objects.md).
 
 This page is written from the types: `python docs/write_params.py`.
 """
