@@ -41,7 +41,10 @@ def choose_recipe(
     patch = wanted.patch or max(choose_patch(fingerprint), of.stride)
     if patch < of.stride:
         raise ConfigError(
-            f"{of.name} can't look at so small a crop", where="train.patch", found=patch, expected=f"{of.stride} or more"
+            f"{of.name} can't look at so small a crop",
+            where="train.patch",
+            found=patch,
+            expected=f"{of.stride} or more",
         )
     difference = top_bottom_difference(train)
     free = difference < _UPRIGHT
@@ -67,7 +70,9 @@ def choose_recipe(
     reasons["optimizer"] = f"{_optimizer_in_words(wanted)}, weight decay {decay:g}; the rate goes by {wanted.schedule}"
     reasons["loss"] = str(wanted.loss) if of.kind != "detector" else "the sum of what its own heads ask for"
     if wanted.cleaning == "auto" and of.kind == "network":
-        reasons["cleaning"] = "thresholds, specks and holes, chosen on val after training; kept where the gain is beyond chance"
+        reasons["cleaning"] = (
+            "thresholds, specks and holes, chosen on val after training; kept where the gain is beyond chance"
+        )
     if wanted.tta != "none":
         reasons["test-time augmentation"] = _tta_in_words(wanted.tta, of)
     if wanted.patience:
