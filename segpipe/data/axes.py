@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Axis:
     def digits(self) -> int:
         """Decimal places that tell the ticks apart, two at least."""
         ticks = self.ticks
-        step = min((b - a for a, b in zip(ticks, ticks[1:], strict=False)), default=1.0)
+        step = min((b - a for a, b in itertools.pairwise(ticks)), default=1.0)
         return max(2, math.ceil(-math.log10(step) - 1e-9))
 
 
