@@ -156,3 +156,12 @@ def test_a_volume_smaller_than_the_crop_lies_anywhere_in_it():
         assert counted.sum() == 1000, "the whole volume is in it"
         edges.append((counted[0].any(), counted[-1].any()))
     assert 0.05 < np.mean([first for first, _ in edges]) and 0.05 < np.mean([last for _, last in edges])
+
+
+def test_a_turn_is_one_in_millimetres_whatever_the_voxels(reader):
+    target, own = np.array([2.0, 1.0, 1.5]), np.array([1.0, 1.0, 3.0])
+    crops = VolumeCrops(reader, plan_of(spacing=tuple(target)))
+    angle = np.deg2rad(20)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    step = crops._step(target / own, turn, np.ones(3))
+    np.testing.assert_allclose(np.diag(own) @ step @ np.diag(1 / target), turn, atol=1e-12)
