@@ -155,7 +155,7 @@ def test_a_volume_smaller_than_the_crop_lies_anywhere_in_it():
         counted = crops[position][1] != IGNORE
         assert counted.sum() == 1000, "the whole volume is in it"
         edges.append((counted[0].any(), counted[-1].any()))
-    assert 0.05 < np.mean([first for first, _ in edges]) and 0.05 < np.mean([last for _, last in edges])
+    assert np.mean([first for first, _ in edges]) > 0.05 and np.mean([last for _, last in edges]) > 0.05
 
 
 def test_a_turn_is_one_in_millimetres_whatever_the_voxels(reader):
