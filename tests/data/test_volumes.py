@@ -90,7 +90,7 @@ def test_an_image_and_a_mask_of_other_sizes_are_no_sample(tmp_path: Path) -> Non
         load_sample(dataset.items[0], dataset.classes, DataParams())
 
 
-def test_plan_says_that_nothing_learns_from_volumes_yet(tmp_path: Path, repo_root: Path) -> None:
+def test_plan_refuses_a_family_of_images_for_volumes(tmp_path: Path, repo_root: Path) -> None:
     from segpipe.data.fingerprint import Fingerprint
     from segpipe.samples import Sample
     from segpipe.training.planner import plan_on
@@ -98,7 +98,7 @@ def test_plan_says_that_nothing_learns_from_volumes_yet(tmp_path: Path, repo_roo
     image, labels = volume(0)
     write_shards(tmp_path, "train", [Sample("a", image.T[..., None], labels.T)], 3)
     reader = ShardReader(tmp_path, "train")
-    with pytest.raises(ConfigError, match="no family of candidates learns from volumes"):
+    with pytest.raises(ConfigError, match="unet learns from images, and the dataset holds volumes"):
         plan_on("unet", load_params(repo_root), Fingerprint.model_construct(), reader, reader)
 
 
