@@ -6,10 +6,9 @@ that is measured (seconds, images a second) goes to `live_dir`.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from segpipe.training.bottleneck import Clock
 from segpipe.training.checkpoint import State, Weights, load_checkpoint, plain, save_checkpoint
 from segpipe.training.finishing import finish
 from segpipe.training.interrupts import interruptible
+from segpipe.training.live import live_metrics, log_entry
 from segpipe.training.machine import check_plan, gpu_memory
 from segpipe.training.memory import check_parts, step_that_fits
 from segpipe.training.objects import settle_objects
@@ -84,7 +84,7 @@ def train_on(
         _go_on(plan, stepper, state)
     run = _Run(plan, stepper, validator(plan, stepper, classes), val, checkpoints, best, state)
     run.watch = watch
-    with _live(live_dir) as live:
+    with live_metrics(live_dir) as live:
         run.to_the_end(train, live)
     if rank() == 0:
         write_json(live_dir / BOTTLENECK_FILE, run.bottleneck())
@@ -148,7 +148,7 @@ class _Run:
         plan, recipe, state = self.plan, self.recipe, self.state
         assert plan.execution is not None
         for entry in state.train + state.val:  # what an earlier run of this training saw
-            _log(live, entry)
+            log_entry(live, entry)
         for entry in state.val:
             self._tell(entry)
         if self._patience_is_over():  # when a Ctrl-C came
@@ -169,10 +169,10 @@ class _Run:
                 state.step = number + 1
                 last = state.step == recipe.steps
                 if state.step % self.log_every == 0 or last:
-                    _log(live, self._take_stock(), self._speed())
+                    log_entry(live, self._take_stock(), self._speed())
                 if state.step % recipe.val_every == 0 or last:
                     with self._clock.part("validation"):
-                        _log(live, self._validate())
+                        log_entry(live, self._validate())
                     last = last or self._patience_is_over()
                 progress.advance(note=self._note())
                 stop = any_rank(asked_to_stop.is_set())
@@ -279,33 +279,6 @@ def _fit_classical(plan: Plan, classes: ClassTable, train: Reader, val: Reader, 
     spec.write(out)
     settle_objects(plan, out, val)
     _write_history(state, out)
-    with _live(live_dir) as live:
-        _log(live, state.val[0])
+    with live_metrics(live_dir) as live:
+        log_entry(live, state.val[0])
     say(f"{plan.candidate}: val IoU {score.iou_macro:.3f}")
-
-
-@contextlib.contextmanager
-def _live(folder: Path) -> Iterator[Any]:
-    """dvclive, writing files alone: it would otherwise rewrite dvc.yaml and make Git references. None but in the first process."""
-    if rank():
-        yield None
-        return
-    from dvclive import Live
-
-    live = Live(str(folder), report=None, dvcyaml=None, save_dvc_exp=False)
-    try:
-        yield live
-    finally:
-        live.end()
-
-
-def _log(live: Any, entry: dict[str, float], more: dict[str, float] | None = None) -> None:
-    """Log an entry of the history as metrics of its step."""
-    if live is None:
-        return
-    room = "train" if "loss" in entry else "val"
-    live.step = int(entry["step"])
-    for name, value in (entry | (more or {})).items():
-        if name != "step":
-            live.log_metric(f"{room}/{name}", value)
-    live.make_summary()
