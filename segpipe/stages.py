@@ -172,7 +172,7 @@ def validate(root: Path) -> None:
     paths, params = Paths(root), load_params(root)
     frame, fingerprint = read_manifest(_needs(paths.manifest, "ingest")), _fingerprint(paths)
     before = Reference.read(root / REFERENCE_FILE)
-    crop = params.train.patch or choose_patch(fingerprint)
+    crop = choose_patch(fingerprint)
     findings, gx_result, drifts = validate_manifest(frame, fingerprint, params.validation, before, crop)
     write_validation(paths.validation, findings, gx_result, frame, paths.data, params.validation, params.data, drifts)
     for finding in findings[:20]:

@@ -81,7 +81,7 @@ class ValidateParams(Section):
     blur_z: float = Field(5.0, gt=0)
     """An image is blurred where the logarithm of its sharpness lies this robust z-score below the others'."""
     tiny_object: float = Field(0.015, ge=0, le=1)
-    """Objects are tiny where the median one is narrower than this share of a training crop (`train.patch`), or of a smaller image."""
+    """Objects are tiny where the median one is narrower than this share of the crop that `plan` chooses by itself."""
     drift_psi: float = Field(0.25, gt=0)
     """Population stability index against the data of the model in production that counts as drift."""
     drift_ks: float = Field(0.3, gt=0, le=1)
