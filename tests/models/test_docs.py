@@ -57,8 +57,9 @@ def test_settings_on_the_page_of_families_are_valid(repo_root: Path) -> None:
 def test_every_family_is_in_the_table(repo_root: Path) -> None:
     """Its lines but for the counts, which cost a build each: `write_families.py --check` compares those, too."""
     page = (repo_root / "docs" / "families.md").read_text()
-    assert re.findall(r"^\| `(\w+)` \| (?:semantic|instance|volume)", page, re.MULTILINE) == list(FAMILIES)
-    assert all(f.summary in page and f.paper in page for f in FAMILIES.values())
+    ours = {name: f for name, f in FAMILIES.items() if not f.config_at.startswith("tests.")}  # other tests add some
+    assert re.findall(r"^\| `(\w+)` \| (?:semantic|instance|volume)", page, re.MULTILINE) == list(ours)
+    assert all(f.summary in page and f.paper in page for f in ours.values())
 
 
 @pytest.mark.slow
