@@ -144,7 +144,9 @@ def test_a_baseline_is_planned_for_volumes_too(reader):
 
 
 def test_families_that_do_not_fit_the_data_are_told_with_those_that_do(reader):
-    with pytest.raises(ConfigError, match=r"unet learns from images, and the dataset holds volumes.*unet3d.*candidates"):
+    with pytest.raises(
+        ConfigError, match=r"unet learns from images, and the dataset holds volumes.*unet3d.*candidates"
+    ):
         plan_on("net", params("unet"), volumes_fingerprint(reader), reader, reader)
     flat = MemoryReader([draw(i) for i in range(4)])
     with pytest.raises(ConfigError, match="unet3d learns from volumes, and the dataset holds images"):
