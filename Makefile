@@ -1,6 +1,6 @@
 # Set-up is two commands: `make demo` shows the main job end to end, `make test` checks everything.
 # Python 3.11+, Git and make are all it needs; `uv` is fetched into .venv where the machine has none.
-.PHONY: setup demo test lint lock clean
+.PHONY: setup demo test test-slow lint lock clean
 PYTHON ?= python3
 # A CPU-only PyTorch, where its index can be reached: make setup TORCH_BACKEND=cpu
 TORCH_BACKEND ?=
@@ -21,8 +21,12 @@ demo: setup
 
 # Side by side, for many tests wait for servers and processes; a file's tests stay together.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --ignore tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow" --ignore tests/e2e
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/e2e
+
+# The long ones: trainings to the end, every family by heart, kills, real servers and deployments.
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist load -m slow --ignore tests/e2e
 
 lint: setup
 	$(BIN)/ruff check .
