@@ -31,19 +31,23 @@ class Postprocess(BaseModel):
     """Objects of fewer pixels are left out."""
     min_score: float = Field(0.0, ge=0, le=1)
     """Objects that the model is less sure of are left out."""
+    together: tuple[tuple[int, ...], ...] = ()
+    """Classes that make up objects with each other, such as nucleus and cytoplasm of a cell: pixels of one are no border to another's.
+    An object is then of the class that most of its pixels have. Classes that are not named make objects of their own."""
 
 
 def separate(class_ids: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32], how: Postprocess) -> Instances:
     """The objects of a semantic prediction, by class, from 1; class 0 is taken for the background.
 
-    class_ids: (H, W) or (D, H, W). probabilities: (n_classes, *shape). An object's score is the mean probability of its class
-    over its pixels. Of more than `Instances.MOST` objects the largest are kept. Takes about 40 bytes a pixel.
+    class_ids: (H, W) or (D, H, W). probabilities: (n_classes, *shape). An object's score is the mean probability, over its pixels,
+    of its class and those that make up objects with it. Of more than `Instances.MOST` objects the largest are kept. Takes about
+    40 bytes a pixel.
     """
     ids, classes = _split(class_ids, how)
     sure = np.zeros(len(classes) + 1)
-    for label in np.unique(classes):
-        there = class_ids == label
-        sure += np.bincount(ids[there], probabilities[label][there], len(classes) + 1)
+    for group in _groups(class_ids, how):
+        there = np.isin(class_ids, group)
+        sure += np.bincount(ids[there], probabilities[list(group)].sum(0)[there], len(classes) + 1)
     areas = np.bincount(ids.reshape(-1), minlength=len(classes) + 1)[1:]
     return chosen(ids, classes, sure[1:] / np.maximum(areas, 1), areas, how)
 
@@ -68,15 +72,22 @@ def _split(class_ids: npt.NDArray[np.uint8], how: Postprocess) -> tuple[npt.NDAr
     """Ids 1 .. n of the parts of every class, and the class of each."""
     from scipy import ndimage
 
-    classes: list[int] = []
+    classes = [np.empty(0, np.int64)]
     ids = np.zeros(class_ids.shape, np.int32)
-    for label in np.unique(class_ids[class_ids > 0]):
-        mask = class_ids == label
+    for group in _groups(class_ids, how):
+        mask = np.isin(class_ids, group)
         parts = _watershed(mask, how.h) if how.method == "watershed" else ndimage.label(mask)[0]
         count = int(parts.max(initial=0))
-        ids[mask] = parts[mask] + len(classes)
-        classes += [int(label)] * count
-    return ids, np.array(classes, np.int64)
+        ids[mask] = parts[mask] + sum(map(len, classes))
+        pixels = [np.bincount(parts[class_ids == label], minlength=count + 1)[1:] for label in group]
+        classes.append(np.array(group)[np.argmax(pixels, 0)])
+    return ids, np.concatenate(classes)
+
+
+def _groups(class_ids: npt.NDArray[np.uint8], how: Postprocess) -> list[tuple[int, ...]]:
+    """The classes of an image but the background, those that make up objects with each other in one."""
+    alone = set(np.unique(class_ids[class_ids > 0]).tolist()) - {label for group in how.together for label in group}
+    return [*how.together, *((label,) for label in sorted(alone))]
 
 
 def _watershed(mask: npt.NDArray[np.bool_], h: float) -> npt.NDArray[np.int32]:

@@ -30,6 +30,7 @@ _HEIGHTS = (0.5, 1.0, 2.0, 3.0, 5.0)
 _SIZES = (0.0, 0.05, 0.1, 0.2)
 """Smallest objects, as shares of the median true one."""
 _SURE = (0.5, LEAST_SCORE, 0.4, 0.6, 0.7, 0.8, 0.9)
+_JOINED = 0.25
 _LOOKED_AT = 64
 """Validation images, at most."""
 
@@ -63,7 +64,9 @@ def settle_objects(plan: Plan, model: Path, val: Reader) -> None:
     segmenter = load_trained(model)
     how, f1 = best_settings(segmenter, val, plan.postprocess)
     segmenter.spec.model_copy(update={"postprocess": how}).write(model)
-    words = ", ".join(f"{name} {value:g}" for name, value in how.model_dump(exclude={"method"}).items())
+    words = ", ".join(
+        f"{name} {value:g}" for name, value in how.model_dump(include={"h", "min_size", "min_score"}).items()
+    )
     say(f"{plan.candidate}: objects by {how.method} ({words}): val F1 of objects {f1:.3f}")
 
 
@@ -73,9 +76,10 @@ def best_settings(segmenter: Segmenter, val: Reader, method: Method) -> tuple[Po
     """
     n_classes = len(segmenter.spec.classes)
     places = [int(i) for i in np.unique(np.linspace(0, len(val) - 1, _LOOKED_AT).astype(int))]
-    median = _median_area([val[i] for i in places])
+    samples = [val[i] for i in places]
+    median, together = _median_area(samples), () if method == "detections" else joined_classes(samples, n_classes)
     grid = [
-        Postprocess(method=method, h=h, min_size=round(size * median), min_score=sure)
+        Postprocess(method=method, h=h, min_size=round(size * median), min_score=sure, together=together)
         for h, size, sure in product(
             _HEIGHTS if method == "watershed" else (0.0,), _SIZES, _SURE if method == "detections" else (0.0,)
         )
@@ -85,7 +89,7 @@ def best_settings(segmenter: Segmenter, val: Reader, method: Method) -> tuple[Po
         sample = val[place]
         assert sample.labels is not None
         truth, ignored = Objects.from_instances(sample.objects()), sample.labels == IGNORE
-        for h, every in _told_apart(segmenter, sample, method):
+        for h, every in _told_apart(segmenter, sample, method, together):
             for how in (how for how in grid if how.h == h):
                 kept = chosen(every.ids.astype(np.int32), every.classes, every.scores, every.areas(), how)
                 score = object_score(truth, Objects.from_instances(kept), n_classes, ignored)
@@ -95,7 +99,9 @@ def best_settings(segmenter: Segmenter, val: Reader, method: Method) -> tuple[Po
     return best, f1[best]
 
 
-def _told_apart(segmenter: Segmenter, sample: Sample, method: Method) -> Iterator[tuple[float, Instances]]:
+def _told_apart(
+    segmenter: Segmenter, sample: Sample, method: Method, together: tuple[tuple[int, ...], ...]
+) -> Iterator[tuple[float, Instances]]:
     """All objects, however small or unsure, by height."""
     if method == "detections":
         loose = segmenter.spec.model_copy(update={"postprocess": Postprocess(method=method, min_score=LEAST_SCORE)})
@@ -106,7 +112,32 @@ def _told_apart(segmenter: Segmenter, sample: Sample, method: Method) -> Iterato
     said = segmenter.predict(sample.image, probabilities=True, spacing=sample.spacing)
     assert said.probabilities is not None, "asked for"
     for h in _HEIGHTS if method == "watershed" else (0.0,):
-        yield h, separate(said.class_ids, said.probabilities, Postprocess(method=method, h=h))
+        yield h, separate(said.class_ids, said.probabilities, Postprocess(method=method, h=h, together=together))
+
+
+def joined_classes(samples: list[Sample], n_classes: int) -> tuple[tuple[int, ...], ...]:
+    """The classes that make up objects with each other: sets of class ids, background left out, each of two or more.
+
+    Two classes belong together where at least `_JOINED` of the objects that hold the rarer of them hold both.
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    both = np.zeros((n_classes, n_classes), np.int64)
+    for sample in samples:
+        assert sample.labels is not None and sample.instances is not None, "a labelled sample of a dataset with objects"
+        counted = (sample.instances > 0) & (sample.labels > 0) & (sample.labels < n_classes)
+        pairs = np.unique(np.stack([sample.instances[counted], sample.labels[counted]], 1).astype(np.int64), axis=0)
+        objects, rows = np.unique(pairs[:, 0], return_inverse=True)
+        holds = np.zeros((len(objects), n_classes), np.int64)
+        holds[rows, pairs[:, 1]] = 1
+        both += holds.T @ holds
+    alone = np.diag(both)
+    share = both / np.maximum(np.minimum(alone[:, None], alone[None]), 1)
+    np.fill_diagonal(share, 0)
+    _, groups = connected_components(csr_array(share >= _JOINED), directed=False)
+    sets = (tuple(np.flatnonzero(groups == group).tolist()) for group in np.unique(groups))
+    return tuple(members for members in sets if len(members) > 1)
 
 
 def _median_area(samples: list[Sample]) -> float:

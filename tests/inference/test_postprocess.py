@@ -98,3 +98,22 @@ def test_instances_close_up_ids_without_pixels():
     assert found.boxes.tolist() == [[[1, 3], [2, 5]]] and found.areas().tolist() == [6] and found.ids.max() == 1
     with pytest.raises(ValueError, match="ids up to 3, 2 classes"):
         Instances.from_map(ids, [1, 2], [0.1, 0.2])
+
+
+def test_classes_that_make_up_objects_together():
+    """Two touching cells with a nucleus each: two objects of the class that most of their pixels have, not four."""
+    cells, probabilities = np.zeros((40, 60), np.uint8), np.zeros((3, 40, 60), np.float32)
+    rows, columns = np.mgrid[:40, :60]
+    for center in (20, 38):
+        distance = (rows - 20) ** 2 + (columns - center) ** 2
+        cells[(distance < 100) & (cells == 0)] = 1
+        cells[distance < 16] = 2
+    probabilities[1][cells > 0], probabilities[2][cells > 0] = 0.5, 0.25
+    how = Postprocess(method="watershed", together=((1, 2),))
+    found = separate(cells, probabilities, how)
+    assert found.classes.tolist() == [1, 1]
+    assert found.scores == pytest.approx([0.75, 0.75])
+    assert np.array_equal(found.ids > 0, cells > 0)
+    assert 2 in separate(cells, probabilities, Postprocess(method="watershed")).classes
+    nothing = separate(np.zeros((8, 8), np.uint8), np.zeros((3, 8, 8), np.float32), how)
+    assert len(nothing) == 0
