@@ -38,7 +38,8 @@ from segpipe.evaluation.scores import Scores, read_scores
 from segpipe.evaluation.slices import Slice
 from segpipe.evaluation.traits import Trait, read_columns
 from segpipe.files import write_json, write_text
-from segpipe.inference.trained import WEIGHTS_FILE, load_trained
+from segpipe.inference.spec import WEIGHTS_FILE
+from segpipe.inference.trained import load_trained
 from segpipe.metrics import MAIN_METRIC
 from segpipe.samples import Sample
 

@@ -301,7 +301,8 @@ def evaluate(root: Path, name: str) -> None:
     from segpipe.evaluation.calibration import temperature_on
     from segpipe.evaluation.evaluate import Known, evaluate_candidate
     from segpipe.evaluation.traits import read_columns
-    from segpipe.inference.trained import WEIGHTS_FILE, load_trained
+    from segpipe.inference.spec import WEIGHTS_FILE
+    from segpipe.inference.trained import load_trained
 
     paths, params = Paths(root), load_params(root)
     params.candidate(name)

@@ -136,7 +136,7 @@ FAMILIES: dict[str, Family] = {
             "mask_rcnn", "detector",
             "Boxes first, then a mask in each: objects that touch or overlap, counted one by one.",
             "He, Gkioxari, Dollar, Girshick 2017, arXiv:1703.06870",
-            "segpipe.models.mask_rcnn:MaskRcnnConfig", "segpipe.models.mask_rcnn:build_mask_rcnn", batch=4, rate=0.5,
+            "segpipe.models.rcnn_config:MaskRcnnConfig", "segpipe.models.mask_rcnn:build_mask_rcnn", batch=4, rate=0.5,
         ),
         Family(
             "custom", "network",

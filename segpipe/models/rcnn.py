@@ -19,10 +19,10 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
-from segpipe.models.mask_rcnn import LEAST_SCORE, STRIDES, levels
+from segpipe.models.rcnn_config import LEAST_SCORE, STRIDES, levels
 
 if TYPE_CHECKING:
-    from segpipe.models.mask_rcnn import MaskRcnnConfig
+    from segpipe.models.rcnn_config import MaskRcnnConfig
 
 _ASPECTS = (0.5, 1.0, 2.0)
 _BOX_EDGE, _MASK_EDGE = 7, 14

@@ -17,7 +17,7 @@ import segpipe
 from segpipe.config import load_params
 from segpipe.errors import MissingError, SegpipeError
 from segpipe.files import read_bytes, write_json, write_text
-from segpipe.inference.segmenter import TORCH, SegmenterSpec
+from segpipe.inference.spec import TORCH, SegmenterSpec
 from segpipe.release.bundle import BUILD_FILE, Card
 from segpipe.release.git import head, is_repository
 from segpipe.release.server import bentoml_environment

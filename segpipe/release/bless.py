@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from segpipe.errors import GateBlocked
-from segpipe.inference.segmenter import SegmenterSpec
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.release.bundle import GOLDEN_LIMITS, Card, Golden, compare_masks, golden_pairs
 from segpipe.release.server import Server, start_server
 

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from segpipe.config import DataParams, config_error
 from segpipe.errors import DataError, MissingError
 from segpipe.files import read_bytes, read_json, sha256_bytes, sha256_file, sha256_tree, write_json
-from segpipe.inference.segmenter import GRAPH_FILE, SPEC_FILE, WEIGHTS_FILE, Segmenter
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import GRAPH_FILE, SPEC_FILE, WEIGHTS_FILE
 
 CARD_FILE = "card.json"
 CARD_PAGE = "README.md"

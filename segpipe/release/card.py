@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.files import write_text
-from segpipe.inference.segmenter import SegmenterSpec
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.release.bundle import CARD_PAGE, Card, Golden, Score, Verdict
 
 

@@ -18,7 +18,8 @@ from segpipe.config import ExportParams
 from segpipe.errors import ConfigError, GateBlocked, SegpipeError
 from segpipe.files import sha256_file, write_json
 from segpipe.inference.engines import GRAPH_ENGINES, TorchEngine
-from segpipe.inference.segmenter import GRAPH_FILE, TORCH, WEIGHTS_FILE, Segmenter
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import GRAPH_FILE, TORCH, WEIGHTS_FILE
 from segpipe.progress import say
 from segpipe.release.bundle import ENGINES_FILE, Golden
 from segpipe.release.card import write_card

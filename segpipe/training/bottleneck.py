@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from segpipe.training.machine import wait
-from segpipe.training.memory import in_parts
+from segpipe.training.parts import in_parts
 
 if TYPE_CHECKING:
     from segpipe.training.batches import Samples

@@ -15,7 +15,7 @@ from segpipe.samples import IGNORE, Sample, object_classes
 from segpipe.training.batches import Crops
 
 if TYPE_CHECKING:
-    from segpipe.models.mask_rcnn import MaskRcnnConfig
+    from segpipe.models.rcnn_config import MaskRcnnConfig
     from segpipe.training.batches import Reader
 
 Target = dict[str, Tensor]
@@ -86,7 +86,7 @@ def fit_to_objects(config: MaskRcnnConfig, train: Reader, reasons: dict[str, str
 
     Raises ConfigError where the dataset has no objects.
     """
-    from segpipe.models.mask_rcnn import STRIDES, levels
+    from segpipe.models.rcnn_config import STRIDES, levels
 
     edges, most = _measure(train)
     if not edges:

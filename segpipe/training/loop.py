@@ -17,7 +17,7 @@ import torch
 from segpipe.errors import ConfigError, DataError, SegpipeError
 from segpipe.files import atomic_path, write_json
 from segpipe.inference.segmenter import Segmenter
-from segpipe.inference.trained import WEIGHTS_FILE
+from segpipe.inference.spec import WEIGHTS_FILE
 from segpipe.models.registry import build_network, first_weights_sha256
 from segpipe.progress import Progress, say
 from segpipe.samples import ClassTable

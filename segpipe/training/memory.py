@@ -14,7 +14,7 @@ images. What that leaves equal to the batch in one piece:
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -52,18 +52,6 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
-
-
-def in_parts(images: Tensor, known: Any, count: int) -> Iterator[tuple[Tensor, Any, float]]:
-    """A batch in `count` parts of nearly equal size: images, what is known of them (a tensor or a list), share of the images."""
-    if count == 1:
-        yield images, known, 1.0
-        return
-    start = 0
-    for part in images.tensor_split(count):
-        stop = start + len(part)
-        yield part, known[start:stop], len(part) / len(images)
-        start = stop
 
 
 def step_that_fits(stepper: Stepper, number: int, images: Tensor, known: Any, seed: int) -> Tensor:

@@ -14,7 +14,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.trained import load_trained
 from segpipe.metrics import micro
 from segpipe.metrics.objects import Objects, ObjectScore, object_score
-from segpipe.models.mask_rcnn import LEAST_SCORE
+from segpipe.models.rcnn_config import LEAST_SCORE
 from segpipe.progress import say
 from segpipe.samples import IGNORE, Instances, Sample
 

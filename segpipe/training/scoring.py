@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec
-from segpipe.inference.trained import torch_engine
+from segpipe.inference.network import torch_engine
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.metrics import Counts, confusion, macro, micro, tallies
 from segpipe.samples import ClassTable
 from segpipe.training.batches import Reader

@@ -14,8 +14,8 @@ from torch import Tensor
 from segpipe.training.depthwise import in_float32
 from segpipe.training.freezing import encoder_switch
 from segpipe.training.machine import repeatable
-from segpipe.training.memory import in_parts
 from segpipe.training.optimisers import build_optimiser
+from segpipe.training.parts import in_parts
 from segpipe.training.plan import Recipe, Setting
 from segpipe.training.ranks import fabric_layout, ranks
 from segpipe.training.schedules import learning_rate

@@ -15,7 +15,8 @@ from segpipe.data.manifest import Fingerprint, Range
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.evaluation.evaluate import evaluate_candidate
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.samples import IGNORE, ClassTable, Sample
 
 CLASSES = ClassTable.from_names(["background", "cell", "nucleus"])

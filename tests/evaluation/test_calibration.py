@@ -24,7 +24,8 @@ from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.statistics import bootstrap
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec, softmax
+from segpipe.inference.segmenter import Segmenter, softmax
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.metrics.calibration import BINS, reliability
 from segpipe.samples import IGNORE, ClassTable, Sample
 from tests.evaluation.conftest import make_segmenter

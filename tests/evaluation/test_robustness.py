@@ -131,7 +131,8 @@ def test_noise_is_as_strong_as_each_volume_is_bright():
     """Where every volume is scaled by its own values, a volume a thousand times as bright is spoilt just as much."""
     from segpipe.evaluation.robustness import _spoilt_tally
     from segpipe.inference.preprocess import Normalisation
-    from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+    from segpipe.inference.segmenter import Segmenter
+    from segpipe.inference.spec import SegmenterSpec
     from tests.volumes import TABLE, ellipsoid
 
     class Levels:

@@ -29,7 +29,8 @@ from segpipe.evaluation.suspects import (
 )
 from segpipe.evaluation.suspects_page import COLUMNS, SuspectList, rank, render_page, to_csv, write_suspects
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec, softmax
+from segpipe.inference.segmenter import Segmenter, softmax
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.classical import KMeans, KMeansConfig
 from segpipe.samples import IGNORE, ClassTable, Sample
 

@@ -6,7 +6,8 @@ from scipy import ndimage
 from skimage.measure import label as regions_of
 
 from segpipe.inference.cleaning import Cleaning, cleaned, region_sizes
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.samples import ClassTable
 
 from .test_segmenter import UNIT

@@ -12,7 +12,8 @@ from segpipe.inference.batch import predict_files
 from segpipe.inference.objects import ids_png, object_rows
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.samples import ClassTable, Instances
 
 TABLE = ClassTable.from_names(["background", "cell", "nucleus"])

@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as hnp
 
 from segpipe.errors import ConfigError, DataError, MissingError
 from segpipe.inference.preprocess import Normalisation, fit_channels, pad_to_multiple
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec, argmax, softmax
+from segpipe.inference.segmenter import Segmenter, argmax, softmax
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.tiling import predict_tiled, starts, window
 from segpipe.inference.trained import load_trained
 from segpipe.samples import ClassTable

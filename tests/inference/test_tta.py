@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from segpipe.inference.engines import softmax
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.tta import averaged, symmetries
 from segpipe.samples import ClassTable
 

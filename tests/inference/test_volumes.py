@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from segpipe.errors import DataError
 from segpipe.inference.preprocess import Normalisation, fit_channels
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec, softmax
+from segpipe.inference.segmenter import Segmenter, softmax
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.volumes import (
     gaussian,
     into_grid,

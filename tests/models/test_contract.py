@@ -18,7 +18,8 @@ from segpipe.config import Candidate
 from segpipe.errors import ConfigError
 from segpipe.inference.engines import GRAPH_ENGINES, TorchEngine
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.registry import FAMILIES, build_network, family, family_config
 from segpipe.samples import ClassTable
 

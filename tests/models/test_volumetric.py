@@ -9,7 +9,8 @@ from segpipe.config import Candidate
 from segpipe.errors import ConfigError
 from segpipe.inference.engines import OnnxEngine, OpenVinoEngine, TorchEngine
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.registry import FAMILIES, build_network, family_config
 from segpipe.models.volumetric import Unet3dConfig
 from segpipe.release.export import export_graph

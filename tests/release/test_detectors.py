@@ -11,11 +11,12 @@ import torch
 import yaml
 
 from segpipe.config import ExportParams
+from segpipe.inference.network import torch_engine
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec
-from segpipe.inference.trained import torch_engine
-from segpipe.models.mask_rcnn import MaskRcnnConfig
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import SegmenterSpec
+from segpipe.models.rcnn_config import MaskRcnnConfig
 from segpipe.models.registry import build_network
 from segpipe.release.bento import further_packages, pin_packages
 from segpipe.release.bundle import bundle_sha256, check_bundle, model_sha256, replay_golden

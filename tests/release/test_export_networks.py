@@ -10,7 +10,8 @@ import pytest
 
 from segpipe.config import ExportParams
 from segpipe.files import sha256_file
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.release.bundle import Card, replay_golden
 from segpipe.release.export import export_bundle
 from tests.release.toy import toy_image, toy_reader, toy_segmenter, toy_selection

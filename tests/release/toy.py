@@ -12,7 +12,8 @@ import numpy as np
 from segpipe.config import ExportParams
 from segpipe.inference.engines import TorchEngine
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.samples import ClassTable, Sample
 from segpipe.validation.drift import REFERENCE_FILE, Reference
 

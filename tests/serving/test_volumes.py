@@ -19,7 +19,8 @@ from segpipe.errors import DataError
 from segpipe.inference.batch import predict_files
 from segpipe.inference.engines import TorchEngine
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.release.bundle import golden_pairs, replay_golden
 from segpipe.release.export import write_bundle
 from segpipe.serving.api import attach, create_app

@@ -5,7 +5,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from segpipe.inference.cleaning import Cleaning, cleaned, region_sizes, without
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.metrics import confusion, macro, tallies
 from segpipe.samples import IGNORE, ClassTable, Sample
 from segpipe.training.cleaning import SIZES, _changes, choose_cleaning, iou, looked_at, sure_gain

@@ -15,11 +15,13 @@ from segpipe.errors import ConfigError, MissingError
 from segpipe.inference.detector import DetectorEngine
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.segmenter import Segmenter, SegmenterSpec
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.trained import load_trained
 from segpipe.metrics import micro
 from segpipe.metrics.objects import Objects, object_score
-from segpipe.models.mask_rcnn import MaskRcnnConfig, load_coco
+from segpipe.models.mask_rcnn import load_coco
+from segpipe.models.rcnn_config import MaskRcnnConfig
 from segpipe.models.registry import build_network, family, family_config
 from segpipe.samples import IGNORE, ClassTable, Sample
 from segpipe.training.batches import batches

@@ -8,7 +8,8 @@ import torch
 
 from segpipe.errors import ConfigError
 from segpipe.training.loop import set_up, train_on
-from segpipe.training.memory import in_parts, out_of_memory, planned_to_fit, step_that_fits
+from segpipe.training.memory import out_of_memory, planned_to_fit, step_that_fits
+from segpipe.training.parts import in_parts
 from segpipe.training.stepper import Stepper
 
 from .conftest import CLASSES
