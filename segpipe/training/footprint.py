@@ -49,15 +49,16 @@ def step_bytes(plan: Plan, network: torch.nn.Module) -> int:
     return _COPIES * weights + int(_BACKWARD * kept)
 
 
-def free_bytes() -> int:
+def free_bytes(group: Path = Path("/sys/fs/cgroup")) -> int:
     """Memory that this process may still take: what the machine has free, or the control group leaves."""
     import psutil  # type: ignore[import-untyped]
 
     free: int = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup")
-    limit, used = group / "memory.max", group / "memory.current"
+    limit, used, detail = (group / name for name in ("memory.max", "memory.current", "memory.stat"))
     if limit.exists() and used.exists() and (most := limit.read_text().strip()) != "max":
-        free = min(free, max(0, int(most) - int(used.read_text())))
+        stat = dict(line.split() for line in detail.read_text().splitlines()) if detail.exists() else {}
+        held = int(used.read_text()) - int(stat.get("inactive_file", 0))  # pages of files are given back when asked for
+        free = min(free, max(0, int(most) - held))
     return free
 
 

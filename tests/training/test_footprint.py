@@ -62,3 +62,16 @@ def test_of_a_network_that_looks_at_values_nothing_is_said_in_advance():
 
 def test_there_is_memory_here():
     assert 1 << 24 < free_bytes() < 1 << 50
+
+
+def test_a_control_group_bounds_what_is_free_without_pages_of_files(tmp_path):
+    everything = free_bytes(tmp_path)
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    assert free_bytes(tmp_path) == pytest.approx(everything, rel=0.2)
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert free_bytes(tmp_path) == 300
+    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 600\n")
+    assert free_bytes(tmp_path) == 900
+    (tmp_path / "memory.current").write_text("1700\n")
+    assert free_bytes(tmp_path) == 0
