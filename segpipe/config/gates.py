@@ -48,7 +48,7 @@ class BaselineGate(Gate):
     """A metric that evaluation/C/metrics.json holds."""
     margin: float = 0.0
     """By how much the baseline must be beaten."""
-    reason: str = "a network that k-means matches has learned nothing"
+    reason: str = "a network that a classical method matches has learned nothing"
     """Why this gate stands, for those who meet it."""
 
 
