@@ -51,7 +51,7 @@ candidates:
   unet: {{family: unet, encoder: {encoder}}}
 evaluate: {{gallery: 0, surface: false}}
 """
-SIGMAS = (1.0, 2.0, 4.0, 8.0)
+SIGMAS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """How far out of focus histology comes in 3: the first at which the slice is clearly worse than the champion's."""
 PLANTED = 0.1
 """What clearly worse is."""
