@@ -42,7 +42,7 @@ class Ranked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     candidate: str
     family: str
-    kind: Literal["network", "classical"]
+    kind: Literal["network", "detector", "classical"]
     val: float | None
     test: dict[str, float | None]
     interval: Bounds | None
@@ -126,7 +126,7 @@ def choose(root: Path, params: Params, fingerprint: Fingerprint, shards: Path, t
         for name, found in scores.items()
     ])  # fmt: skip
     first = ranking[0]
-    winner = scores[first.candidate] if first.kind == "network" else None
+    winner = scores[first.candidate] if first.kind != "classical" else None
     baseline = next((scores[r.candidate] for r in ranking if r.kind == "classical"), None)
     champion = _champion(root, winner, fingerprint, shards) if winner else None
     verdicts = []
@@ -174,7 +174,7 @@ def _val_score(root: Path, name: str) -> float | None:
 
 def _rank(entries: list[Ranked]) -> list[Ranked]:
     """Networks by validation score, then classical candidates by test score; what ties keeps the order of params.yaml."""
-    networks = [e for e in entries if e.kind == "network"]
+    networks = [e for e in entries if e.kind != "classical"]
     unscored = [e.candidate for e in networks if e.val is None]
     if unscored:
         raise DataError(
@@ -229,7 +229,7 @@ def _summary(ranking: list[Ranked], winner: Scores | None, verdicts: list[GateVe
     if winner is None:
         return "There is no winner: no candidate is a network."
     blocking = [v.name for v in verdicts if v.blocks]
-    networks = sum(r.kind == "network" for r in ranking)
+    networks = sum(r.kind != "classical" for r in ranking)
     place = f"the best of {networks} networks on the validation split" if networks > 1 else "the only network"
     chosen = f"{winner.candidate} is {place}"
     if not verdicts:
