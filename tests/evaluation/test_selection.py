@@ -48,6 +48,14 @@ def test_test_scores_never_choose(workspace: Path, params: Params, fingerprint: 
     assert found.ranking[0].test["iou.dataset.macro"] < found.ranking[1].test["iou.dataset.macro"]
 
 
+def test_a_detector_competes_with_networks(workspace: Path, fingerprint: Fingerprint, shards: Path) -> None:
+    families = {"unet": "mask_rcnn", "deeplab": "deeplabv3plus", "kmeans": "kmeans"}
+    named = ", ".join(f"{name}: {{family: {family}}}" for name, family in families.items())
+    found = select(workspace, parse_params(f"candidates: {{{named}}}"), fingerprint, shards)
+    assert (found.winner, found.ranking[0].kind) == ("unet", "detector")
+    assert found.summary.startswith("unet is the best of 2 networks")
+
+
 def test_a_classical_candidate_never_wins(
     workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path
 ) -> None:
