@@ -58,19 +58,13 @@ def first(name: str) -> torch.nn.Module:
     return build(name).eval()
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 def spec(name: str, channels: int, classes: int) -> SegmenterSpec:
     plain = Normalisation(low=(0,) * channels, high=(1,) * channels, mean=(0,) * channels, std=(1,) * channels)
     table = ClassTable.from_names([f"c{i}" for i in range(classes)])
     return SegmenterSpec(candidate="x", family=name, classes=table, normalisation=plain, stride=family(name).stride)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small networks on a machine that other tests share."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

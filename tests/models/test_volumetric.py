@@ -20,16 +20,7 @@ from tests.training.conftest import make_recipe
 
 NETWORKS = [name for name, f in FAMILIES.items() if f.dims == 3 and f.name != "tiny3d"]
 PATCH = (16, 16, 16)
-pytestmark = pytest.mark.slow  # MONAI takes seconds to load
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small networks on a machine that other tests share."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]  # MONAI takes seconds to load
 
 
 def build(name, channels=1, classes=3, seed=0, **options):

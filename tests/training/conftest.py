@@ -97,11 +97,5 @@ def val_reader():
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    """Tests share the machine; and a training in a test must not change the threads of the next."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _one_thread(one_thread):
+    """Trainings of tests are small."""
