@@ -22,22 +22,10 @@ from segpipe.inference.volumes import (
 )
 from segpipe.samples import ClassTable
 
+from .toy import Pixelwise
+
 UNIT = Normalisation(low=(0.0,), high=(1.0,), mean=(0.0,), std=(1.0,))
 PATCH = (8, 12, 16)
-
-
-class Voxelwise:
-    """Class scores that depend on the voxel alone: any windows must give the same answer."""
-
-    name = "toy"
-
-    def __init__(self):
-        self.shapes = []
-
-    def __call__(self, batch):
-        self.shapes.append(batch.shape)
-        x = batch[:, :1]
-        return np.concatenate([x, 1 - x, np.full_like(x, 0.6)], 1).astype(np.float32)
 
 
 def make(spacing=None, normalisation=UNIT):
@@ -45,7 +33,7 @@ def make(spacing=None, normalisation=UNIT):
         candidate="toy", family="unet3d", classes=ClassTable.from_names(["a", "b", "c"]), normalisation=normalisation,
         dims=3, patch3d=PATCH, spacing=spacing,
     )  # fmt: skip
-    return Segmenter(spec, Voxelwise())
+    return Segmenter(spec, Pixelwise())
 
 
 @given(st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(1, 40)))
@@ -62,7 +50,7 @@ def test_any_shape_gives_the_answer_of_every_voxel(shape):
 
 def test_a_volume_of_one_window_is_the_networks_own_answer():
     volume = np.random.default_rng(0).random((1, *PATCH), np.float32)
-    engine = Voxelwise()
+    engine = Pixelwise()
     found = predict_windows(volume, engine, 3, PATCH)
     np.testing.assert_array_equal(found, engine(volume[None])[0])
     assert len(engine.shapes) == 2

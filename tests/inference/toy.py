@@ -1,0 +1,17 @@
+"""An engine whose answers are known."""
+
+import numpy as np
+
+
+class Pixelwise:
+    """Class scores that depend on the pixel alone: any tiling, of images or volumes, must give the same answer."""
+
+    name = "toy"
+
+    def __init__(self):
+        self.shapes = []
+
+    def __call__(self, batch):
+        self.shapes.append(batch.shape)
+        x = batch[:, :1]
+        return np.concatenate([x, 1 - x, np.full_like(x, 0.6)], 1).astype(np.float32)
