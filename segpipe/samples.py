@@ -204,8 +204,11 @@ class Prediction:
     class_ids: (H, W), uint8.
     probabilities: (n_classes, H, W), float32, summing to 1 over classes; None unless asked for.
     instances: the objects; None unless asked for, and where the model yields none.
+    distance: (H, W), float32, 0..1, how deep in an object a pixel lies; None unless probabilities were asked for, and of a model
+    that did not learn it (`segpipe.training.distance`).
     """
 
     class_ids: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.float32] | None = None
     instances: Instances | None = None
+    distance: npt.NDArray[np.float32] | None = None

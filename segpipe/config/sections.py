@@ -181,8 +181,9 @@ class Candidate(BaseModel):
     family: str
     """Left out beside `factory`, it is `custom`."""
     train: dict[str, Any] = {}
-    postprocess: Literal["auto", "off", "components", "watershed"] = "auto"
-    """How objects are found in what a semantic family says; auto: watershed where the dataset has objects."""
+    postprocess: Literal["auto", "off", "components", "watershed", "distance"] = "auto"
+    """How objects are found in what a semantic family says; auto: watershed where the dataset has objects. distance: the network
+    learns one more channel, how deep in its object a pixel lies, and the watershed floods that."""
 
     @model_validator(mode="before")
     @classmethod

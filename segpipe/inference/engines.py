@@ -1,7 +1,8 @@
 """What runs a network: torch, ONNX Runtime or OpenVINO, behind one call.
 
 An engine maps a normalised batch (N, C, H, W), float32, with H and W multiples of the model's stride, to logits
-(N, n_classes, H, W), float32; of volumes (N, C, D, H, W), which have the shape of the model's window.
+(N, channels, H, W), float32, whose channels `segpipe.inference.outputs` knows; of volumes (N, C, D, H, W), which have the shape
+of the model's window.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def trained_engine(spec: SegmenterSpec, folder: Path, device: str = "cpu") -> En
     settings = family(spec.family).config
     scratch = {"encoder_weights": "none"} if "encoder_weights" in settings.model_fields else {}
     config = settings.model_validate(spec.options | scratch)
-    network = build_network(spec.family, config, spec.normalisation.channels, len(spec.classes), seed=0)
+    network = build_network(spec.family, config, spec.normalisation.channels, spec.outputs.channels, seed=0)
     try:
         network.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError) as error:

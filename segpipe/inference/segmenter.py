@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.inference.cleaning import cleaned
-from segpipe.inference.engines import Engine, graph_engine, softmax
+from segpipe.inference.engines import Engine, graph_engine
 from segpipe.inference.postprocess import MOST_PIXELS, separate
 from segpipe.inference.preprocess import fit_channels, pad_to_multiple
 from segpipe.inference.spec import GRAPH_FILE, TORCH, SegmenterSpec
@@ -73,8 +73,9 @@ class Segmenter:
             found = self._predict_image(image, probabilities or how is not None)
         if how is None or found.probabilities is None:
             return found
-        objects = separate(found.class_ids, found.probabilities, how)
-        return Prediction(found.class_ids, found.probabilities if probabilities else None, objects)
+        objects = separate(found.class_ids, found.probabilities, how, found.distance)
+        told = found if probabilities else Prediction(found.class_ids)
+        return replace(told, instances=objects)
 
     @property
     def yields_instances(self) -> bool:
@@ -98,33 +99,33 @@ class Segmenter:
         spec = self.spec
         chw = spec.normalisation.apply(fit_channels(image, spec.normalisation.channels))
         height, width = chw.shape[1:]
-        n_classes = len(spec.classes)
+        outputs = spec.outputs
         kept: npt.NDArray[np.float32] | None = (
-            np.empty((n_classes, height, width), np.float32) if probabilities else None
+            np.empty((outputs.channels, height, width), np.float32) if probabilities else None
         )
         if height * width <= spec.tile**2:
             scores = self._scores(pad_to_multiple(chw, spec.stride)[None])[0, :, :height, :width]
             if kept is not None:
-                kept[:] = softmax(scores)
-            return self._told(argmax(scores), kept)
+                kept[:] = outputs.values(scores, axis=0)
+            return self._told(argmax(outputs.split(scores)[0]), kept)
         class_ids = np.empty((height, width), np.uint8)
         padded = pad_to_multiple(chw, spec.stride, least=spec.tile)
         for top, band in predict_tiled(
-            padded, lambda x: softmax(self._scores(x), 1), n_classes, spec.tile, spec.overlap
+            padded, lambda x: outputs.values(self._scores(x)), outputs.channels, spec.tile, spec.overlap
         ):
             rows = min(band.shape[1], height - top)
             if rows <= 0:
                 break
-            class_ids[top : top + rows] = argmax(band[:, :rows, :width])
+            class_ids[top : top + rows] = argmax(outputs.split(band[:, :rows, :width])[0])
             if kept is not None:
                 kept[:, top : top + rows] = band[:, :rows, :width]
         return self._told(class_ids, kept)
 
     def _scores(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits (N, n_classes, ...) of a normalised batch (N, C, ...), over its symmetries and moved to the threshold where the
+        """Logits (N, channels, ...) of a normalised batch (N, C, ...), over its symmetries and moved to the threshold where the
         model asks for that.
         """
-        scores = averaged(self.engine, self.spec.tta, batch)
+        scores = averaged(self.engine, self.spec.tta, batch, self.spec.outputs)
         if self.spec.cleaning is not None and self.spec.cleaning.shift:
             scores = scores.copy()
             scores[:, 1] += np.float32(self.spec.cleaning.shift)
@@ -134,20 +135,27 @@ class Segmenter:
         """The same model, its probabilities at another temperature."""
         return Segmenter(self.spec.model_copy(update={"temperature": temperature}), self.engine)
 
-    def _told(self, class_ids: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32] | None) -> Prediction:
-        """The answer, cleaned; its probabilities know of no specks."""
+    def classes_of(self, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        """The class ids (H, W) that `predict` gives where these, (n_classes, H, W), are the probabilities: the likeliest, mended."""
+        return self._told(argmax(probabilities), None).class_ids
+
+    def _told(self, class_ids: npt.NDArray[np.uint8], values: npt.NDArray[np.float32] | None) -> Prediction:
+        """The answer, cleaned; its values (`Outputs.values`) know of no specks."""
         if self.spec.cleaning is not None:
             class_ids = cleaned(class_ids, self.spec.cleaning.least)
-        return Prediction(class_ids, probabilities)
+        if values is None:
+            return Prediction(class_ids)
+        probabilities, distance = self.spec.outputs.split(values)
+        return Prediction(class_ids, probabilities, distance=distance)
 
     def _predict_volume(self, volume: np.ndarray, probabilities: bool, spacing: tuple[float, ...] | None) -> Prediction:
-        spec = self.spec
+        spec, outputs = self.spec, self.spec.outputs
         assert spec.patch3d is not None, "a model for volumes knows its window"
         channels = spec.normalisation.apply(fit_channels(volume, spec.normalisation.channels, dims=3))
         depth, height, width = channels.shape[1:]
         own = resample(channels, resampled_shape(channels.shape[1:], ratios(spacing, spec.spacing)))
-        found = predict_windows(own, lambda x: softmax(self._scores(x), 1), len(spec.classes), spec.patch3d)  # type: ignore[arg-type]
-        return self._told(*into_grid(found, (depth, height, width), probabilities))
+        found = predict_windows(own, lambda x: outputs.values(self._scores(x)), outputs.channels, spec.patch3d)  # type: ignore[arg-type]
+        return self._told(*into_grid(found, (depth, height, width), probabilities, outputs.classes))
 
 
 def argmax(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from segpipe.config import config_error
 from segpipe.errors import MissingError
 from segpipe.files import read_json, write_text
 from segpipe.inference.cleaning import Cleaning
+from segpipe.inference.outputs import Outputs
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.tta import TTA
@@ -49,6 +51,8 @@ class SegmenterSpec(BaseModel):
     """Of a model for volumes: the voxel size in mm, by axis (D, H, W), at which it works; None takes voxels as they come."""
     temperature: float = Field(1.0, gt=0)
     """What logits are divided by before they become probabilities, so that these are kept; class ids are the same at any."""
+    distance: bool = Field(False, exclude_if=operator.not_)
+    """Whether the network gives a channel more than there are classes: how deep in its object a pixel lies."""
     postprocess: Postprocess | None = None
     """How objects are found in what the network says; None where none are asked for."""
     cleaning: Cleaning | None = None
@@ -59,6 +63,11 @@ class SegmenterSpec(BaseModel):
     """The engine that served best where the bundle was made; pinned, so that every copy answers with the same mask."""
     lineage: dict[str, str] = {}
     """Hashes of the data and the plan, the version of segpipe."""
+
+    @property
+    def outputs(self) -> Outputs:
+        """The channels of the network."""
+        return Outputs(len(self.classes), self.distance)
 
     def write(self, folder: Path) -> None:
         """Write segmenter.json into a folder."""

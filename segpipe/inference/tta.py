@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from segpipe.inference.engines import Batch, Engine, softmax
+from segpipe.inference.engines import Batch, Engine
+from segpipe.inference.outputs import Outputs
 
 TTA = Literal["none", "mirror", "flips", "d4"]
-_TINY = np.float32(1e-12)
 
 
 def symmetries(tta: TTA, axes: int) -> list[tuple[bool, tuple[int, ...]]]:
@@ -26,11 +26,10 @@ def symmetries(tta: TTA, axes: int) -> list[tuple[bool, tuple[int, ...]]]:
     return [(swapped, flip) for swapped in ((False, True) if tta == "d4" else (False,)) for flip in flips]
 
 
-def averaged(engine: Engine, tta: TTA, batch: Batch) -> Batch:
-    """Scores of a batch (N, C, H, W) or (N, C, D, H, W), float32, as an engine gives them: logits (N, n_classes, ...), float32.
+def averaged(engine: Engine, tta: TTA, batch: Batch, outputs: Outputs) -> Batch:
+    """Scores of a batch (N, C, H, W) or (N, C, D, H, W), float32, as an engine gives them: logits (N, channels, ...), float32.
 
-    With symmetries, the logarithm of the mean of the probabilities, one call of the engine for each: softmax makes that mean of
-    it again.
+    With symmetries, the logits of the mean of the values (`Outputs.values`), one call of the engine for each.
     """
     ways = symmetries(tta, batch.ndim - 2)
     if len(ways) == 1:
@@ -38,8 +37,8 @@ def averaged(engine: Engine, tta: TTA, batch: Batch) -> Batch:
     total: Batch | None = None
     for swapped, flip in ways:
         turned = np.flip(batch.swapaxes(-1, -2) if swapped else batch, flip)
-        p = np.flip(softmax(engine(np.ascontiguousarray(turned)), 1), flip)
+        p = np.flip(outputs.values(engine(np.ascontiguousarray(turned))), flip)
         p = p.swapaxes(-1, -2) if swapped else p
         total = p if total is None else total + p
     assert total is not None
-    return np.log(np.maximum(total / np.float32(len(ways)), _TINY))
+    return outputs.logits(total / np.float32(len(ways)))

@@ -106,11 +106,17 @@ def predict_windows(channels: Floats, predict: Predict, n_classes: int, patch: A
     return total[(slice(None), *inside)]
 
 
-def into_grid(probabilities: Floats, shape: Axes, keep: bool) -> tuple[npt.NDArray[np.uint8], Floats | None]:
+def into_grid(
+    values: Floats, shape: Axes, keep: bool, n_classes: int | None = None
+) -> tuple[npt.NDArray[np.uint8], Floats | None]:
     """Class ids at `shape`, from probabilities (n_classes, D, H, W) of any size, interpolated before the largest is taken; and
-    these probabilities, where they are to be kept. Without that, one class at a time is held at the size of the volume."""
+    these probabilities, where they are to be kept. Without that, one class at a time is held at the size of the volume.
+
+    Channels after the first `n_classes` (None: all) are no classes; they are interpolated where they are to be kept.
+    """
+    probabilities = values[:n_classes]
     ids, best = np.zeros(shape, np.uint8), np.full(shape, -1.0, np.float32)
-    kept = np.empty((len(probabilities), *shape), np.float32) if keep else None
+    kept = np.empty((len(values), *shape), np.float32) if keep else None
     for index, own in enumerate(probabilities):
         here = resample_one(own, shape)
         better = here > best
@@ -118,4 +124,6 @@ def into_grid(probabilities: Floats, shape: Axes, keep: bool) -> tuple[npt.NDArr
         best[better] = here[better]
         if kept is not None:
             kept[index] = here
+    for index in range(len(probabilities), len(values) if kept is not None else 0):
+        kept[index] = resample_one(values[index], shape)  # type: ignore[index]
     return ids, kept

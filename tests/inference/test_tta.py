@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 from segpipe.inference.engines import softmax
+from segpipe.inference.outputs import Outputs
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.tta import averaged, symmetries
 from segpipe.samples import ClassTable
 
 from .test_segmenter import UNIT, Pixelwise
+
+OUTPUTS = Outputs(3)
 
 
 class Lopsided:
@@ -43,7 +46,7 @@ def square_turns(x):
 def test_d4_is_the_mean_over_rotations_and_reflections(size):
     batch = np.random.default_rng(0).normal(size=(2, 1, *size)).astype(np.float32)
     engine = Lopsided()
-    found = softmax(averaged(engine, "d4", batch), 1)
+    found = softmax(averaged(engine, "d4", batch, OUTPUTS), 1)
     assert engine.calls == 8
     expected = np.mean([back(softmax(engine(np.ascontiguousarray(x)), 1)) for x, back in square_turns(batch)], 0)
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -56,14 +59,14 @@ def test_d4_is_the_mean_over_rotations_and_reflections(size):
 def test_flips_by_hand(tta, shape, axes):
     batch = np.random.default_rng(1).normal(size=(1, 1, *shape)).astype(np.float32)
     expected = np.mean([np.flip(softmax(Lopsided()(np.flip(batch, a).copy()), 1), a) for a in [(), *axes]], 0)
-    found = averaged(Lopsided(), tta, batch)
+    found = averaged(Lopsided(), tta, batch, OUTPUTS)
     np.testing.assert_allclose(softmax(found, 1), expected, atol=1e-6)
     assert found.dtype == np.float32 and np.isfinite(found).all()
 
 
 def test_none_is_the_engine_itself():
     batch = np.ones((1, 1, 4, 4), np.float32)
-    np.testing.assert_array_equal(averaged(Lopsided(), "none", batch), Lopsided()(batch))
+    np.testing.assert_array_equal(averaged(Lopsided(), "none", batch, OUTPUTS), Lopsided()(batch))
     assert symmetries("none", 2) == [(False, ())]
     assert [len(set(symmetries(tta, 2))) for tta in ("mirror", "flips", "d4")] == [2, 4, 8]
 
