@@ -1,18 +1,23 @@
 """The nouns that walk through the house: ClassTable, Sample, Instances, Prediction.
 
 Inside segpipe a label array holds *class ids* ``0 .. n_classes - 1`` and `IGNORE`; what a mask file stores (0/128/255, say) is
-the business of `ClassTable.values` and ends at the door.
+the business of `ClassTable.values` and ends at the door. Where classes overlap, it holds sets of them instead of ids
+(`segpipe.labelling`).
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from segpipe.labelling import MOST_OVERLAPPING, Labelling, labelling_of
 
 IGNORE = 255
 """The label of a pixel that counts nowhere: not in the loss, not in a score."""
@@ -47,11 +52,16 @@ class ClassSpec(BaseModel):
 
 
 class ClassTable(BaseModel):
-    """The classes of a dataset; a class id is a place in `classes`. `ignore` lists file values that count nowhere."""
+    """The classes of a dataset; a class id is a place in `classes`. `ignore` lists file values that count nowhere.
+
+    overlapping: a pixel may have several classes. The value of a class is then a bit, a pixel's value the sum of its classes', and
+    the first class, of value 0, is where no other is.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     classes: tuple[ClassSpec, ...] = Field(min_length=2, max_length=MAX_CLASSES)
     ignore: tuple[int, ...] = ()
+    overlapping: bool = Field(False, exclude_if=operator.not_)  # so that hashes of other tables stay as they were
 
     @model_validator(mode="after")
     def _distinct(self) -> ClassTable:
@@ -61,7 +71,22 @@ class ClassTable(BaseModel):
         names = [c.name for c in self.classes]
         if len(set(names)) != len(names):
             raise ValueError(f"class names must differ from each other, found {names}")
+        if self.overlapping:
+            self._check_bits()
         return self
+
+    def _check_bits(self) -> None:
+        ground, *bits = (c.value for c in self.classes)
+        if ground != 0 or any(value.bit_count() != 1 for value in bits):
+            raise ValueError(
+                f"overlapping classes are a background of value 0, then bits (1, 2, 4 ...), found {[ground, *bits]}"
+            )
+        if len(self.classes) > MOST_OVERLAPPING:
+            raise ValueError(
+                f"at most {MOST_OVERLAPPING - 1} classes can overlap (beside the background), found {len(bits)}"
+            )
+        if sets := [value for value in self.ignore if not value & ~sum(bits)]:
+            raise ValueError(f"ignored values {sets} are sets of the classes; 65535 never is one")
 
     @classmethod
     def from_names(cls, names: list[str], values: list[int] | None = None, ignore: tuple[int, ...] = ()) -> ClassTable:
@@ -83,28 +108,45 @@ class ClassTable(BaseModel):
         """Colours, shape (n_classes, 3), RGB 0..255, by class id."""
         return np.array([c.color for c in self.classes], np.uint8)
 
+    @cached_property
+    def labelling(self) -> Labelling:
+        """What the numbers of label arrays mean."""
+        return labelling_of(len(self.classes), self.overlapping)
+
+    @property
+    def palette(self) -> npt.NDArray[np.uint8]:
+        """Colours, shape (labels, 3), RGB 0..255, by label: of class ids those of the classes, of a set their mean."""
+        return self.labelling.palette(self.colors)
+
     def __len__(self) -> int:
         return len(self.classes)
 
     def encode(self, mask: np.ndarray) -> npt.NDArray[np.uint8]:
-        """File values, any shape and unsigned integer dtype -> class ids, uint8; `IGNORE` and `UNKNOWN` where they apply."""
+        """File values, any shape and unsigned integer dtype -> labels, uint8; `IGNORE` and `UNKNOWN` where they apply."""
         table = np.full(65536, UNKNOWN, np.uint8)
+        for label, value in self._stored().items():
+            table[value] = label
         table[list(self.ignore)] = IGNORE
-        for index, spec in enumerate(self.classes):
-            table[spec.value] = index
         values, ids = np.ascontiguousarray(mask).reshape(-1), np.empty(mask.size, np.uint8)
         for start in range(0, mask.size, _BAND):  # numpy looks up through a 64-bit copy of what it is given
             ids[start : start + _BAND] = table[values[start : start + _BAND]]
         return ids.reshape(mask.shape)
 
     def decode(self, labels: np.ndarray) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        """Class ids, any shape -> the values that mask files store; ignored pixels get the first ignored value (or 255)."""
-        top = max([c.value for c in self.classes] + list(self.ignore) + [255])
+        """Labels, any shape -> the values that mask files store; ignored pixels get the first ignored value (or 255)."""
+        stored = self._stored()
+        top = max([*stored.values(), *self.ignore, 255])
         table = np.zeros(256, np.uint8 if top <= 255 else np.uint16)
         table[IGNORE] = self.ignore[0] if self.ignore else 255
-        for index, spec in enumerate(self.classes):
-            table[index] = spec.value
+        for label, value in stored.items():
+            table[label] = value
         return table[labels]  # type: ignore[no-any-return]
+
+    def _stored(self) -> dict[int, int]:
+        """The file value of each label: of a class, and of a set of classes the sum of theirs."""
+        values = np.array([c.value for c in self.classes])
+        sums = self.labelling.members @ values
+        return {label: int(sums[label]) for label in np.flatnonzero(self.labelling.members.any(1)).tolist()}
 
 
 def object_classes(
@@ -170,7 +212,7 @@ class Sample:
     """One labelled image or volume.
 
     image: (H, W, C), of a volume (D, H, W, C), uint8, uint16 or float32, as stored (no normalisation).
-    labels: (H, W) or (D, H, W), uint8 class ids, `IGNORE` where nothing counts; None for an image without a label.
+    labels: (H, W) or (D, H, W), uint8 class ids (or sets), `IGNORE` where nothing counts; None for an image without a label.
     instances: shaped as labels, uint16 object ids, 0 for none; None where the dataset has no objects.
     spacing: size of a voxel in mm, by axis of the labels; None where the file says nothing of it.
     group: images of one group (patient, slide, video) never stand in two splits; None where there is no such thing.
@@ -201,8 +243,8 @@ class Sample:
 class Prediction:
     """What a `Segmenter` says of one image.
 
-    class_ids: (H, W), uint8.
-    probabilities: (n_classes, H, W), float32, summing to 1 over classes; None unless asked for.
+    class_ids: (H, W), uint8; where classes overlap, sets of them.
+    probabilities: (n_classes, H, W), float32, summing to 1 over classes unless these overlap; None unless asked for.
     instances: the objects; None unless asked for, and where the model yields none.
     distance: (H, W), float32, 0..1, how deep in an object a pixel lies; None unless probabilities were asked for, and of a model
     that did not learn it (`segpipe.training.distance`).

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segpipe.errors import ConfigError
+from segpipe.labelling import Overlapping
 from segpipe.metrics import (
     MAIN_METRIC,
     RATIOS,
     accuracy_macro,
     confusion,
-    label_tallies,
     macro,
     matthews,
     metric,
@@ -239,35 +239,38 @@ LABELS = SHAPES.flatmap(lambda s: st.tuples(*[hnp.arrays(np.bool_, (3, *s))] * 2
 
 @settings(max_examples=80, deadline=None)
 @given(LABELS)
-def test_labels_that_overlap_against_scikit_learn(masks: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
-    """Its multi-label form: a row a pixel, a column a label."""
+def test_classes_that_overlap_against_scikit_learn(masks: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    """Its multi-label form: a row a pixel, a column a class; the background is where no other is."""
     from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
-    truth, prediction, counted = masks
-    tally = label_tallies(truth, prediction, counted)
-    y, p = truth[:, counted].T, prediction[:, counted].T
+    there, said, counted = masks
+    there, said = (np.concatenate([~m.any(0, keepdims=True), m]) for m in (there, said))
+    labelling = Overlapping(4)
+    truth, prediction = labelling.pack(there), labelling.pack(said)
+    truth[~counted] = IGNORE
+    tally = tallies(confusion(truth, prediction, labelling.n_labels), labelling)
+    y, p = there[:, counted].T, said[:, counted].T
     of = {"iou": jaccard_score, "dice": f1_score, "precision": precision_score, "recall": recall_score}
     for ratio, theirs in of.items():
         if len(y):
-            there = ~np.isnan(per_class(ratio, tally))
-            np.testing.assert_array_equal(there, (y | p).any(0))
+            known = ~np.isnan(per_class(ratio, tally))
+            np.testing.assert_array_equal(known, (y | p).any(0))
             each = theirs(y, p, average=None, zero_division=0)
-            np.testing.assert_allclose(per_class(ratio, tally)[there], each[there])
-            if there.any():
-                np.testing.assert_allclose(micro(ratio, tally), theirs(y, p, average="micro", zero_division=0))
+            np.testing.assert_allclose(per_class(ratio, tally)[known], each[known])
+            np.testing.assert_allclose(micro(ratio, tally), theirs(y, p, average="micro", zero_division=0))
         else:
             assert np.isnan(macro(ratio, tally))
-    np.testing.assert_array_equal(label_tallies(truth, prediction), label_tallies(truth, prediction, counted | True))
 
 
-def test_labels_that_do_not_fit_are_refused() -> None:
-    masks = np.ones((3, 4, 4), np.bool_)
-    with pytest.raises(ValueError, match="shape"):
-        label_tallies(masks, masks[:2])
-    with pytest.raises(ValueError, match="alike"):
-        label_tallies(masks, masks, masks)
-    with pytest.raises(ValueError, match="bool"):
-        label_tallies(masks, masks.astype(np.uint8))
+@settings(max_examples=60, deadline=None)
+@given(SHAPES.flatmap(lambda s: st.tuples(masks(s, [0, 1, 2, 3, IGNORE]), masks(s, [0, 1, 2, 3]))))
+def test_exclusive_classes_score_alike_as_sets(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    as_set = np.arange(256, dtype=np.uint8)
+    as_set[:4] = [0, 1, 2, 4]
+    plain = tallies(confusion(*pair, 4))
+    sets = Overlapping(4)
+    found = tallies(confusion(*(as_set[mask] for mask in pair), sets.n_labels), sets)
+    np.testing.assert_array_equal(found, plain)
 
 
 def test_what_is_no_class_is_named() -> None:

@@ -174,7 +174,9 @@ def format_classes(classes: ClassTable) -> str:
     for spec in classes.classes:
         name = yaml.safe_dump(spec.name, default_style='"', allow_unicode=True).strip()
         lines.append(f"  - {{name: {name}, value: {spec.value}, color: [{', '.join(map(str, spec.color))}]}}")
-    return "\n".join(lines) + f"\nignore: [{', '.join(map(str, classes.ignore))}]\n"
+    lines.append(f"ignore: [{', '.join(map(str, classes.ignore))}]")
+    lines += ["overlapping: true"] if classes.overlapping else []
+    return "\n".join(lines) + "\n"
 
 
 def format_samples(rows: list[dict[str, str]]) -> str:

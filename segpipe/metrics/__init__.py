@@ -10,7 +10,7 @@
 | `calibration` | probabilities: expected calibration error, reliability, temperature |
 """
 
-from segpipe.metrics.counting import Counts, Tallies, Values, confusion, label_tallies, tallies
+from segpipe.metrics.counting import Counts, Tallies, Values, confusion, tallies
 from segpipe.metrics.semantic import (
     MAIN_METRIC,
     RATIOS,
@@ -27,6 +27,6 @@ from segpipe.metrics.semantic import (
 )
 
 __all__ = [
-    "MAIN_METRIC", "RATIOS", "Counts", "Metric", "Tallies", "Values", "accuracy_macro", "confusion", "label_tallies", "macro",
+    "MAIN_METRIC", "RATIOS", "Counts", "Metric", "Tallies", "Values", "accuracy_macro", "confusion", "macro",
     "matthews", "metric", "metric_names", "micro", "per_class", "scores", "tallies", "weighted",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segpipe.labelling import Labelling, Overlapping
 from segpipe.samples import IGNORE
 
 Counts = npt.NDArray[np.int64]
@@ -44,26 +45,15 @@ def confusion(truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], n
     return counts
 
 
-def tallies(confusions: npt.NDArray[np.int64]) -> Counts:
-    """(..., n_classes, n_classes) confusion matrices -> (..., 3, n_classes) `Tallies`."""
-    hits = np.diagonal(confusions, axis1=-2, axis2=-1)
-    return np.stack([hits, confusions.sum(-1), confusions.sum(-2)], axis=-2)
+def tallies(confusions: npt.NDArray[np.int64], labelling: Labelling | None = None) -> Counts:
+    """(..., n_labels, n_labels) confusion matrices -> (..., 3, n_classes) `Tallies`. labelling: what labels mean; None: class ids.
 
-
-def label_tallies(
-    truth: npt.NDArray[np.bool_], prediction: npt.NDArray[np.bool_], counted: npt.NDArray[np.bool_] | None = None
-) -> Counts:
-    """The multi-label variant, where a pixel may carry several classes or none: (3, n_classes) `Tallies`.
-
-    truth, prediction: (n_classes, ...), bool. counted: (...), bool, False where nothing counts; None counts every pixel.
-    `per_class`, `macro` and `micro` take them; a score over all pixels (accuracy, Matthews correlation) does not exist for
-    them, since classes do not share out the pixels. Raises ValueError where shapes differ or masks are not bool.
+    `per_class`, `macro` and `micro` take them. Where classes overlap, a score over all pixels (accuracy, Matthews correlation)
+    does not follow from them, since classes do not share out the pixels.
     """
-    if truth.shape != prediction.shape or (counted is not None and counted.shape != truth.shape[1:]):
-        raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}: one mask a class, alike")
-    if truth.dtype != np.bool_ or prediction.dtype != np.bool_:
-        raise ValueError(f"masks of labels are bool, found {truth.dtype} and {prediction.dtype}")
-    there, said = (m.reshape(len(m), -1) for m in (truth, prediction))
-    if counted is not None:
-        there, said = (m[:, counted.reshape(-1)] for m in (there, said))
-    return np.stack([np.count_nonzero(m, axis=1) for m in (there & said, there, said)]).astype(np.int64)
+    hits, truth, said = np.diagonal(confusions, axis1=-2, axis2=-1), confusions.sum(-1), confusions.sum(-2)
+    if isinstance(labelling, Overlapping):
+        members = labelling.members[: labelling.n_labels].astype(np.int64)
+        hits = np.einsum("...tp,tk,pk->...k", confusions, members, members, optimize=True)
+        truth, said = truth @ members, said @ members
+    return np.stack([hits, truth, said], axis=-2)

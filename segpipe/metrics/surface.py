@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segpipe.labelling import Labelling
 from segpipe.metrics.counting import Counts, Values
 from segpipe.samples import IGNORE
 
@@ -91,17 +92,17 @@ SURFACE_SCORES = ("hd95", "assd", "nsd")
 def surface_scores(
     truth: npt.NDArray[np.uint8],
     prediction: npt.NDArray[np.uint8],
-    n_classes: int,
+    classes: int | Labelling,
     tolerance: float,
     spacing: Sequence[float] | None = None,
 ) -> Values:
-    """(3, n_classes): `SURFACE_SCORES` of each class of two label arrays, (H, W) or (D, H, W), uint8 class ids with `IGNORE` in
-    the truth; NaN where a class is in neither."""
+    """(3, n_classes): `SURFACE_SCORES` of each class of two label arrays, (H, W) or (D, H, W), uint8, with `IGNORE` in the truth;
+    NaN where a class is in neither. classes: what labels mean, or how many class ids there are."""
     rows = []
-    for there, said in _class_masks(truth, prediction, n_classes):
+    for there, said in _class_masks(truth, prediction, classes):
         found = surface_distances(there, said, spacing)
         rows.append((found.hausdorff(), found.average(), found.dice(tolerance)))
-    return np.array(rows, np.float64).reshape(n_classes, 3).T
+    return np.array(rows, np.float64).reshape(-1, 3).T
 
 
 def contour_width(shape: Sequence[int], spacing: Sequence[float] | None = None) -> float:
@@ -135,28 +136,29 @@ def contour(mask: Mask, width: float, spacing: Sequence[float] | None = None) ->
 def boundary_tallies(
     truth: npt.NDArray[np.uint8],
     prediction: npt.NDArray[np.uint8],
-    n_classes: int,
+    classes: int | Labelling,
     width: float | None = None,
     spacing: Sequence[float] | None = None,
 ) -> Counts:
     """Pixels of the bands along the contours of each class: (3, n_classes) `Tallies` (in both bands, in the truth's, in the
     prediction's). `per_class("iou", ...)` of them is boundary IoU, of an image or of their sum over a dataset.
 
-    width: of the band; None takes `contour_width`.
+    classes: as in `surface_scores`. width: of the band; None takes `contour_width`.
     """
     width = contour_width(truth.shape, spacing) if width is None else width
-    out = np.zeros((3, n_classes), np.int64)
-    for index, pair in enumerate(_class_masks(truth, prediction, n_classes)):
+    rows = []
+    for pair in _class_masks(truth, prediction, classes):
         there, said = (contour(mask, width, spacing) for mask in pair)
-        out[:, index] = [np.count_nonzero(m) for m in (there & said, there, said)]
-    return out
+        rows.append([np.count_nonzero(m) for m in (there & said, there, said)])
+    return np.array(rows, np.int64).T
 
 
-def _class_masks(truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], n_classes: int) -> Any:
+def _class_masks(truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], classes: int | Labelling) -> Any:
     if truth.shape != prediction.shape:
         raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}")
+    told = classes if isinstance(classes, Labelling) else Labelling(classes)
     counted = truth != IGNORE
-    return ((truth == index, (prediction == index) & counted) for index in range(n_classes))
+    return ((told.where(truth, index), told.where(prediction, index) & counted) for index in range(told.n_classes))
 
 
 def _checked(truth: Mask, prediction: Mask, spacing: Sequence[float] | None) -> Values:

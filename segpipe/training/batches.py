@@ -92,7 +92,7 @@ class Crops:
         ends = [max(0, size - self._window) for size in labels.shape]
         if wanted is None:
             return int(draws.integers(ends[0] + 1)), int(draws.integers(ends[1] + 1))
-        pixels = np.flatnonzero(labels == wanted)
+        pixels = np.flatnonzero(self.recipe.labelling.where(labels, wanted))
         center = divmod(int(pixels[draws.integers(len(pixels))]), labels.shape[1])
         offsets = draws.integers(self._window // 4, self._window - self._window // 4, 2)
         top, left = (int(np.clip(c - o, 0, end)) for c, o, end in zip(center, offsets, ends, strict=True))

@@ -10,6 +10,7 @@ from segpipe.data.fingerprint import choose_patch
 from segpipe.errors import ConfigError
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.tta import TTA, symmetries
+from segpipe.labelling import Labelling
 from segpipe.training.memory import check_parts
 from segpipe.training.optimisers import DEFAULTS
 from segpipe.training.plan import Recipe
@@ -46,7 +47,7 @@ def choose_recipe(
             found=patch,
             expected=f"{of.stride} or more",
         )
-    difference = top_bottom_difference(train)
+    difference = top_bottom_difference(train, fingerprint.classes.labelling)
     free = difference < _UPRIGHT
     usual = DEFAULTS[wanted.optimizer]
     given = wanted.learning_rate if wanted.learning_rate != "auto" else None  # measured later, from the rule on
@@ -68,8 +69,8 @@ def choose_recipe(
         else f"{rate:g}: {usual.learning_rate:g} for {wanted.optimizer} and a batch of {BATCH}, by the root of the batch"
     )
     reasons["optimizer"] = f"{_optimizer_in_words(wanted)}, weight decay {decay:g}; the rate goes by {wanted.schedule}"
-    reasons["loss"] = str(wanted.loss) if of.kind != "detector" else "the sum of what its own heads ask for"
-    if wanted.cleaning == "auto" and of.kind == "network":
+    reasons["loss"] = _loss_in_words(wanted, of, fingerprint.classes.overlapping)
+    if wanted.cleaning == "auto" and of.kind == "network" and not fingerprint.classes.overlapping:
         reasons["cleaning"] = (
             "thresholds, specks and holes, chosen on val after training; kept where the gain is beyond chance"
         )
@@ -87,7 +88,8 @@ def choose_recipe(
         steps=1, patch=patch, batch=batch, accumulate=wanted.accumulate, learning_rate=rate,
         optimizer=wanted.optimizer, momentum=wanted.momentum,
         nesterov=wanted.nesterov, weight_decay=decay, schedule=wanted.schedule, warmup_steps=0,
-        clip_norm=CLIP_NORM, loss=wanted.loss, class_weights=weights, rare_crops=wanted.rare_crops,
+        clip_norm=CLIP_NORM, loss=wanted.loss, class_weights=weights,
+        overlapping=fingerprint.classes.overlapping, rare_crops=wanted.rare_crops,
         ema=wanted.ema, cleaning=wanted.cleaning, tta=wanted.tta, patience=wanted.patience, augment=wanted.augment, free_orientation=free,
         val_every=1, checkpoint_every=1,
     )  # fmt: skip
@@ -104,6 +106,12 @@ def with_frozen_encoder(wanted: TrainParams, of: Family, pretrained: bool, reaso
         )
         reasons["frozen encoder"] = f"{share:.0%} of the steps: {why}"
     return wanted.model_copy(update={"freeze_encoder": share})
+
+
+def _loss_in_words(wanted: TrainParams, of: Family, overlapping: bool) -> str:
+    if of.kind == "detector":
+        return "the sum of what its own heads ask for"
+    return f"{wanted.loss}, of each class by itself (a sigmoid): classes overlap" if overlapping else str(wanted.loss)
 
 
 def _tta_in_words(tta: TTA, of: Family) -> str:
@@ -158,19 +166,19 @@ def choose_class_weights(pixels: list[int], balance: float) -> list[float]:
     return [round(r / scale, 6) for r in raw]
 
 
-def top_bottom_difference(train: Reader) -> float:
+def top_bottom_difference(train: Reader, labelling: Labelling | None = None) -> float:
     """How differently classes fill the upper and the lower third of the images: total variation, 0 (alike) .. 1.
 
     Streets have a sky above and a road below; cells under a microscope lie as they please. Looks at up to 64 images.
     """
-    n_classes = train.class_pixels.shape[1]
-    upper, lower = np.zeros(n_classes), np.zeros(n_classes)
+    labelling = labelling or Labelling(train.class_pixels.shape[1])
+    upper, lower = np.zeros(labelling.n_classes), np.zeros(labelling.n_classes)
     for index in np.unique(np.linspace(0, len(train) - 1, _ORIENTATION_IMAGES).astype(int)):
         labels = train[int(index)].labels
         assert labels is not None
         third = max(1, labels.shape[0] // 3)
-        upper += np.bincount(labels[:third].ravel(), minlength=256)[:n_classes]
-        lower += np.bincount(labels[-third:].ravel(), minlength=256)[:n_classes]
+        upper += labelling.pixels(labels[:third])
+        lower += labelling.pixels(labels[-third:])
     if not upper.sum() or not lower.sum():
         return 0.0
     return float(0.5 * np.abs(upper / upper.sum() - lower / lower.sum()).sum())

@@ -43,7 +43,8 @@ def finish(plan: Plan, model: Path, val: Reader) -> float | None:
         return None
     if chosen is not None and len(chosen.after) == len(val):
         return round(iou(chosen.after), 6)
-    return round(score_confusion(count_split(segmenter, val, range(len(val)))).iou_macro, 6)
+    counts = count_split(segmenter, val, range(len(val)))
+    return round(score_confusion(counts, segmenter.spec.classes.labelling).iou_macro, 6)
 
 
 def looks_to_finish(plan: Plan, val: Reader) -> float:
@@ -55,7 +56,8 @@ def looks_to_finish(plan: Plan, val: Reader) -> float:
 
 
 def _cleans(plan: Plan, val: Reader) -> bool:
-    """Whether a cleaning is looked for: not for a detector, whose objects have settings of their own."""
+    """Whether a cleaning is looked for: not for a detector, whose objects have settings of their own, nor where classes overlap,
+    and a speck of one hides no other."""
     assert plan.recipe is not None
-    wanted = plan.recipe.cleaning == "auto" and plan.of.kind == "network"
+    wanted = plan.recipe.cleaning == "auto" and plan.of.kind == "network" and not plan.recipe.overlapping
     return wanted and len(looked_at(val)) >= LEAST_IMAGES

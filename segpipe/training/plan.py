@@ -5,6 +5,7 @@ says whether this machine can follow it.
 from __future__ import annotations
 
 import json
+import operator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from segpipe.files import read_json, sha256_bytes, write_text
 from segpipe.inference.postprocess import Method
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.tta import TTA
+from segpipe.labelling import Labelling, labelling_of
 from segpipe.models.registry import Family, family
 
 
@@ -102,6 +104,8 @@ class Recipe(_Part):
     clip_norm: float = Field(gt=0)
     loss: LossParams
     class_weights: list[float]
+    overlapping: bool = Field(False, exclude_if=operator.not_)
+    """A pixel may have several classes; each is then learned by itself."""
     rare_crops: float = Field(ge=0, le=1)
     ema: float = Field(ge=0, lt=1)
     augment: Strength
@@ -115,6 +119,11 @@ class Recipe(_Part):
     val_every: int = Field(ge=1)
     checkpoint_every: int = Field(ge=1)
 
+    @property
+    def labelling(self) -> Labelling:
+        """What the labels of crops mean."""
+        return labelling_of(len(self.class_weights), self.overlapping)
+
 
 class VolumeGrid(_Part):
     """How a model looks at volumes; axes are (D, H, W)."""
@@ -125,6 +134,14 @@ class VolumeGrid(_Part):
     """Size of a voxel in mm that volumes are brought to; None where the files tell no size, and voxels are taken as they come."""
     flips: tuple[bool, bool, bool]
     """Along which axes crops are mirrored."""
+
+
+class Folds(_Part):
+    """Cross-validation: the images of train and val in so many folds, with a member for each that is trained without it."""
+
+    count: int = Field(ge=2)
+    dealt: Literal["split", "groups", "blocks"]
+    """split: as `split.folds` did; groups: evenly, groups whole; blocks: each stack in equal blocks."""
 
 
 class Plan(_Part):
@@ -146,6 +163,8 @@ class Plan(_Part):
     """How objects are found; None where none are asked for."""
     encoder_sha256: str | None = None
     """Identity of the pretrained weights that training starts from."""
+    folds: Folds | None = None
+    """Where the model is an ensemble: recipe and execution are then those of each member. None: it is one network."""
     recipe: Recipe | None = None
     execution: Execution | None = None
     reasons: dict[str, str]
@@ -161,7 +180,8 @@ class Plan(_Part):
     def exact(self) -> dict[str, Any]:
         """What is computed and how, as JSON, without what was merely measured on the way or said about it."""
         measured = {"timings", "ms_per_step", "step_ms", "ms_per_validation", "peak_memory_mib"}
-        return self.model_dump(mode="json", exclude={"reasons": True, "execution": measured})
+        absent = {"folds": True} if self.folds is None else {}  # what older plans do not have keeps their identity
+        return self.model_dump(mode="json", exclude={"reasons": True, "execution": measured, **absent})
 
     @property
     def sha256(self) -> str:

@@ -50,6 +50,8 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
     candidate, wanted = params.candidate(name), params.train_for(name)
     volumes = holds_volumes(train)
     _check_dims(family(candidate.family), volumes)
+    if fingerprint.classes.overlapping:
+        _check_overlapping(family(candidate.family))
     config = family_config(candidate)
     reasons: dict[str, str] = {}
     spacing = choose_spacing(train, wanted.spacing, reasons) if volumes else None
@@ -92,6 +94,17 @@ def _check_dims(of: Family, volumes: bool) -> None:
     )  # fmt: skip
 
 
+def _check_overlapping(of: Family) -> None:
+    """Where classes overlap, a family has to say of each class by itself whether it is there."""
+    if of.kind == "network":
+        return
+    fitting = [f.name for f in FAMILIES.values() if f.kind == "network" and of.dims in (f.dims, None)]
+    raise ConfigError(
+        f"{of.name} gives each pixel one class, and the classes of the dataset overlap", where="params.yaml",
+        expected=" or ".join(fitting), fix="name one of these families under `candidates`, or import without --overlapping",
+    )  # fmt: skip
+
+
 def _plan_volumes(
     common: dict[str, Any], config: BaseModel, wanted: TrainParams, fingerprint: Fingerprint, train: Reader, val: Reader,
     spacing: Spacing | None, reasons: dict[str, str],
@@ -101,7 +114,7 @@ def _plan_volumes(
 
     of, device = family(common["family"]), choose_device(wanted.accelerator)
     steps = config.steps if isinstance(config, VolumeConfig) else (of.stride,) * 3
-    grid = choose_grid(wanted, steps, train, spacing, device, reasons)
+    grid = choose_grid(wanted, steps, train, spacing, device, reasons, fingerprint.classes.labelling)
     normalisation = choose_volume_normalisation(fingerprint, train, reasons)
     recipe = choose_volume_recipe(wanted, of, grid, fingerprint, train, device, reasons)
     draft = Plan(**common, normalisation=normalisation, volume=grid, recipe=recipe, reasons={})

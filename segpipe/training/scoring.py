@@ -10,6 +10,7 @@ import numpy as np
 from segpipe.inference.network import torch_engine
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
+from segpipe.labelling import Labelling
 from segpipe.metrics import Counts, confusion, macro, micro, tallies
 from segpipe.samples import ClassTable
 from segpipe.training.batches import Reader
@@ -20,32 +21,33 @@ from segpipe.training.stepper import Stepper
 
 @dataclass(frozen=True)
 class Score:
-    """Over all counted pixels of a split: macro IoU (classes in neither truth nor prediction left out), pixel accuracy."""
+    """Over all counted pixels of a split: macro IoU (classes in neither truth nor prediction left out), and the share of pixels that
+    got their class or, where classes overlap, all of their classes and no other."""
 
     iou_macro: float
     pixel_accuracy: float
 
 
-def score_confusion(counts: Counts) -> Score:
-    """Scores of a confusion matrix; 0 where nothing was counted."""
-    tally = tallies(counts)
-    return Score(*(float(np.nan_to_num(value)) for value in (macro("iou", tally), micro("recall", tally))))
+def score_confusion(counts: Counts, labelling: Labelling | None = None) -> Score:
+    """Scores of a confusion matrix of labels (of class ids, where no labelling is given); 0 where nothing was counted."""
+    scores = macro("iou", tallies(counts, labelling)), micro("recall", tallies(counts))
+    return Score(*(float(np.nan_to_num(value)) for value in scores))
 
 
 def score_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int] | None = None) -> Score:
     """Scores of a segmenter on a split (or on some of its images), dealt out among the ranks."""
     mine = list(range(len(reader)) if indices is None else indices)[rank() :: ranks()]
-    return score_confusion(sum_counts(count_split(segmenter, reader, mine)))
+    return score_confusion(sum_counts(count_split(segmenter, reader, mine)), segmenter.spec.classes.labelling)
 
 
 def count_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int]) -> Counts:
-    """The confusion matrix of a segmenter on images of a split, one image in memory at a time."""
-    n_classes = len(segmenter.spec.classes)
-    counts = np.zeros((n_classes, n_classes), np.int64)
+    """The confusion matrix of a segmenter's labels on images of a split, one image in memory at a time."""
+    n_labels = segmenter.spec.classes.labelling.n_labels
+    counts = np.zeros((n_labels, n_labels), np.int64)
     for index in indices:
         sample = reader[index]
         assert sample.labels is not None
-        counts += confusion(sample.labels, segmenter.predict(sample.image, spacing=sample.spacing).class_ids, n_classes)
+        counts += confusion(sample.labels, segmenter.predict(sample.image, spacing=sample.spacing).class_ids, n_labels)
     return counts
 
 

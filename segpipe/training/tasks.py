@@ -30,7 +30,7 @@ def samples_of(reader: Reader, plan: Plan) -> Samples:
 
 
 def pixelwise(loss: torch.nn.Module) -> Objective:
-    """The objective of networks that give every pixel a class. batch: images (N, C, P, P), labels (N, P, P) uint8."""
+    """The objective of networks that give every pixel a class, or several. batch: images (N, C, P, P), labels (N, P, P) uint8."""
 
     def objective(model: torch.nn.Module, batch: Any, device: torch.device) -> Tensor:
         images, labels = batch
@@ -44,4 +44,4 @@ def objective_of(of: Family, recipe: Recipe, device: torch.device) -> Objective:
     """What a batch costs a network of this family."""
     if of.kind == "detector":
         return detection_loss
-    return pixelwise(SegmentationLoss(recipe.class_weights, recipe.loss).to(device))
+    return pixelwise(SegmentationLoss(recipe.class_weights, recipe.loss, recipe.overlapping).to(device))

@@ -14,6 +14,7 @@ import numpy as np
 from segpipe.augment3d import THICK
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.volumes import Axes, ratios, resampled_shape
+from segpipe.labelling import Labelling
 from segpipe.training.choices import choose_normalisation, choose_recipe
 from segpipe.training.plan import Recipe, VolumeGrid
 
@@ -89,7 +90,13 @@ def choose_patch3d(train: Reader, spacing: Spacing | None, steps: Axes, voxels: 
 
 
 def choose_grid(
-    wanted: TrainParams, steps: Axes, train: Reader, spacing: Spacing | None, device: str, reasons: dict[str, str]
+    wanted: TrainParams,
+    steps: Axes,
+    train: Reader,
+    spacing: Spacing | None,
+    device: str,
+    reasons: dict[str, str],
+    labelling: Labelling | None = None,
 ) -> VolumeGrid:
     """How the network looks at the volumes of this dataset. steps: patches are multiples of this along each axis."""
     found, median = choose_patch3d(train, spacing, steps, PATCH_VOXELS[device])
@@ -102,7 +109,7 @@ def choose_grid(
         + ("as set, in multiples" if patch != found else f"of volumes of {_words(median)} (typically), in multiples")
         + f" of {_words(steps)}"
     )
-    differences = end_differences(train)
+    differences = end_differences(train, labelling)
     if wanted.flips == "auto":
         flips = tuple(difference < _ALIKE for difference in differences)
     else:
@@ -155,20 +162,20 @@ def choose_volume_normalisation(fingerprint: Fingerprint, train: Reader, reasons
     )
 
 
-def end_differences(train: Reader) -> tuple[float, float, float]:
+def end_differences(train: Reader, labelling: Labelling | None = None) -> tuple[float, float, float]:
     """How differently classes fill the two halves of the volumes along each axis: 0 (alike) .. 1.
 
     The most frequent class is left out: background is everywhere. Summed over volumes, so that left and right sides in equal
     numbers count as alike. Looks at up to 64 volumes.
     """
-    n_classes = train.class_pixels.shape[1]
-    ends = np.zeros((3, 2, n_classes))
+    labelling = labelling or Labelling(train.class_pixels.shape[1])
+    ends = np.zeros((3, 2, labelling.n_classes))
     for sample in train_samples(train, _LOOKED_AT):
         assert sample.labels is not None
         for axis in range(3):
             line, half = np.moveaxis(sample.labels, axis, 0), sample.labels.shape[axis] // 2
             for end, part in enumerate((line[:half], line[len(line) - half :])):
-                ends[axis, end] += np.bincount(part.reshape(-1), minlength=256)[:n_classes]
+                ends[axis, end] += labelling.pixels(part)
     ends = np.delete(ends, int(ends.sum((0, 1)).argmax()), axis=2)
     total = ends.sum((1, 2))
     apart = np.abs(ends[:, 0] - ends[:, 1]).sum(1)

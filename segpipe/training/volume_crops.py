@@ -17,6 +17,7 @@ import numpy.typing as npt
 from segpipe.augment3d import draw_mirror, draw_turn, retone
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.volumes import ratios
+from segpipe.labelling import Labelling
 from segpipe.samples import IGNORE, Sample
 from segpipe.training.batches import Reader, epoch_order
 from segpipe.training.plan import Plan
@@ -78,7 +79,7 @@ class VolumeCrops:
         if wanted is None:
             found = draws.uniform(low, high)
         else:
-            places = _places(cast(Hashable, self.reader), index, wanted, self.plan.seed)
+            places = _places(cast(Hashable, self.reader), index, wanted, self.plan.seed, self.recipe.labelling)
             found = places[draws.integers(len(places))] + draws.uniform(-0.25, 0.25, 3) * seen
         return np.asarray(np.clip(found, low, high))
 
@@ -140,11 +141,11 @@ def _normalisation(planned: Normalisation, reader: Hashable, index: int) -> Norm
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _places(reader: Hashable, index: int, wanted: int, seed: int) -> Matrix:
+def _places(reader: Hashable, index: int, wanted: int, seed: int, labelling: Labelling) -> Matrix:
     """Some voxels of a class in a volume, (n, 3), at most `_PLACES`."""
     labels = cast(Reader, reader)[index].labels
     assert labels is not None
-    flat = np.flatnonzero(labels == wanted)
+    flat = np.flatnonzero(labelling.where(labels, wanted))
     if len(flat) > _PLACES:
         flat = np.random.default_rng((seed, index, wanted, 2)).choice(flat, _PLACES, replace=False)
     return np.stack(np.unravel_index(flat, labels.shape), 1).astype(np.float64)

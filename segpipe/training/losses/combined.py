@@ -11,7 +11,7 @@ from torch import Tensor
 from segpipe.config import LossParams
 from segpipe.training.losses import terms
 from segpipe.training.losses.boundary import boundary
-from segpipe.training.losses.pixels import Pixels
+from segpipe.training.losses.pixels import Pixels, SetPixels
 
 TERMS: dict[str, Callable[[Pixels, Any], Tensor]] = {
     "cross_entropy": terms.cross_entropy,
@@ -30,14 +30,15 @@ class SegmentationLoss(torch.nn.Module):
 
     class_weights: Tensor
 
-    def __init__(self, class_weights: list[float], loss: LossParams) -> None:
+    def __init__(self, class_weights: list[float], loss: LossParams, overlapping: bool = False) -> None:
         super().__init__()
+        self.pixels = SetPixels if overlapping else Pixels
         self.register_buffer("class_weights", torch.tensor(class_weights, dtype=torch.float32), persistent=False)
         self.terms = [(term.weight, TERMS[name], term) for name, term in loss.terms.items()]
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """logits: (N, K, H, W) or (N, K, D, H, W), any floating dtype; labels: (N, H, W) or (N, D, H, W), integer class ids
-        and `IGNORE`. A float32 scalar."""
-        pixels = Pixels(logits, labels, self.class_weights)
+        (where classes overlap, sets) and `IGNORE`. A float32 scalar."""
+        pixels = self.pixels(logits, labels, self.class_weights)
         first, *more = (weight * term(pixels, options) for weight, term, options in self.terms)
         return sum(more, start=first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segpipe.samples import IGNORE
@@ -30,6 +31,11 @@ class Pixels:
         self.weight = torch.where(self.counted, class_weights[self.target], 0.0)
 
     @cached_property
+    def spread(self) -> Tensor:
+        """(P,): -log p by class weight, the target spread evenly over all classes; 0 where ignored."""
+        return -(self.log_p * self.class_weights[:, None]).mean(0) * self.counted
+
+    @cached_property
     def nll(self) -> Tensor:
         """(P,): -log p of the true class; of class 0 where ignored."""
         return -self.log_p.gather(0, self.target[None])[0]
@@ -37,7 +43,7 @@ class Pixels:
     @cached_property
     def mask(self) -> Tensor:
         """(1, P) float32: 1 where counted."""
-        return self.counted[None].to(self.log_p.dtype)
+        return self.counted[None].float()
 
     @cached_property
     def p(self) -> Tensor:
@@ -59,10 +65,46 @@ class Pixels:
         return everywhere(values.sum(1))
 
     def weighted_mean(self, values: Tensor, weight: Tensor) -> Tensor:
-        """Of (P,) values by (P,) weights; 0 where no weight is."""
+        """Of values by weights of their shape; 0 where no weight is."""
         return everywhere((values * weight).sum()) / everywhere(weight.sum()).clamp_min(1e-12)
 
     def mean_over_present(self, values: Tensor) -> Tensor:
         """Of (K,) values, over the classes that the labels hold; 0 where they hold none."""
         present = (self.truth > 0).to(values.dtype)
         return (values * present).sum() / present.sum().clamp_min(1)
+
+
+class SetPixels(Pixels):
+    """A batch where classes overlap: whether a pixel is of a class is a question of its own, answered by a sigmoid.
+
+    labels: sets of classes (`segpipe.labelling.Overlapping`). onehot holds as many ones as a pixel has classes. nll and weight are
+    (K, P): of the right answer about each class, and of each class, 0 where ignored.
+    """
+
+    def __init__(self, logits: Tensor, labels: Tensor, class_weights: Tensor) -> None:
+        self.labels, self.class_weights = labels, class_weights
+        self.scores = logits.movedim(1, 0).reshape(logits.shape[1], -1).float()
+        self.flat = labels.reshape(1, -1).long()
+        self.counted = self.flat[0] != IGNORE
+        self.weight = class_weights[:, None] * self.mask
+
+    @cached_property
+    def onehot(self) -> Tensor:
+        """(K, P) float32: 1 for each class of a pixel, 0 where ignored."""
+        bits = torch.arange(len(self.scores) - 1, device=self.flat.device)[:, None]
+        return torch.cat([self.flat == 0, (self.flat >> bits) & 1]).float() * self.mask
+
+    @cached_property
+    def nll(self) -> Tensor:
+        """(K, P): binary cross entropy; of "no" where ignored."""
+        return F.binary_cross_entropy_with_logits(self.scores, self.onehot, reduction="none")
+
+    @cached_property
+    def p(self) -> Tensor:
+        """(K, P): probabilities, 0 where ignored."""
+        return self.scores.sigmoid() * self.mask
+
+    @cached_property
+    def spread(self) -> Tensor:
+        """(K, P): binary cross entropy by weight, yes and no being equally right."""
+        return (F.softplus(self.scores) - self.scores / 2) * self.weight

@@ -1,5 +1,7 @@
 """The terms of the loss as functions of a batch: ``term(pixels, options) -> scalar``, 0 where no pixel counts.
 
+Where classes overlap (`SetPixels`), the cross entropies are binary ones, and means run over pixels and classes.
+
 None of them asks the device for a number, so that training never waits for one.
 """
 
@@ -20,8 +22,7 @@ def cross_entropy(pixels: Pixels, options: CrossEntropyTerm) -> Tensor:
     loss = pixels.weighted_mean(pixels.nll, pixels.weight)
     if not options.label_smoothing:
         return loss
-    spread = -(pixels.log_p * pixels.class_weights[:, None]).mean(0) * pixels.counted
-    smooth = everywhere(spread.sum()) / everywhere(pixels.weight.sum()).clamp_min(1e-12)
+    smooth = everywhere(pixels.spread.sum()) / everywhere(pixels.weight.sum()).clamp_min(1e-12)
     return (1 - options.label_smoothing) * loss + options.label_smoothing * smooth
 
 
@@ -55,9 +56,10 @@ def top_k(pixels: Pixels, options: TopKTerm) -> Tensor:
     Wu, Shen, van den Hengel 2016, arXiv:1605.06457 (top k); Shrivastava et al. 2016, arXiv:1604.03540 (hard examples).
     Of several processes, each takes the hardest share of its own pixels.
     """
-    hardness = torch.where(pixels.counted, pixels.nll.detach(), -1.0)
-    hardest = hardness.topk(math.ceil(options.share * len(hardness))).values
-    kept = (pixels.counted.sum() * options.share).ceil().long().clamp(1, len(hardest))
+    counted = pixels.counted.expand_as(pixels.nll)
+    hardness = torch.where(counted, pixels.nll.detach(), -1.0)
+    hardest = hardness.reshape(-1).topk(math.ceil(options.share * hardness.numel())).values
+    kept = (counted.sum() * options.share).ceil().long().clamp(1, len(hardest))
     limit = hardest.gather(0, kept[None] - 1)
     if options.threshold is not None:
         limit = limit.clamp_max(-math.log(options.threshold))
