@@ -6,6 +6,7 @@ spoken for (`segpipe.samples.IGNORE` and `UNKNOWN`); both hold the highest bit, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -77,11 +78,12 @@ class Overlapping(Labelling):
         sets = self.members[: self.n_labels].astype(np.float64)
         return np.rint(sets @ colors / sets.sum(1, keepdims=True)).astype(np.uint8)
 
-    def pack(self, present: npt.NDArray[np.bool_]) -> Labels:
+    def pack(self, present: Iterable[Mask]) -> Labels:
         """(n_classes, ...) bool -> (...) uint8: the set of the classes that are there. What is said of class 0 counts nothing."""
-        labels = np.zeros(present.shape[1:], np.uint8)
-        for index in range(1, self.n_classes):
-            labels |= present[index].astype(np.uint8) * np.uint8(_bit(index))
+        masks = iter(present)
+        labels = np.zeros(next(masks).shape, np.uint8)
+        for index, there in enumerate(masks, start=1):
+            labels |= there.astype(np.uint8) * np.uint8(_bit(index))
         return labels
 
 

@@ -12,7 +12,7 @@ from segpipe.config import config_error
 from segpipe.errors import MissingError
 from segpipe.files import read_json, write_text
 from segpipe.inference.cleaning import Cleaning
-from segpipe.inference.outputs import Outputs
+from segpipe.inference.outputs import Outputs, SetOutputs
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.tta import TTA
@@ -67,7 +67,7 @@ class SegmenterSpec(BaseModel):
     @property
     def outputs(self) -> Outputs:
         """The channels of the network."""
-        return Outputs(len(self.classes), self.distance)
+        return (SetOutputs if self.classes.overlapping else Outputs)(len(self.classes), self.distance)
 
     def write(self, folder: Path) -> None:
         """Write segmenter.json into a folder."""

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from segpipe.inference.outputs import Outputs
 from segpipe.inference.tiling import starts
 
 Floats = npt.NDArray[np.float32]
@@ -107,23 +108,15 @@ def predict_windows(channels: Floats, predict: Predict, n_classes: int, patch: A
 
 
 def into_grid(
-    values: Floats, shape: Axes, keep: bool, n_classes: int | None = None
+    values: Floats, shape: Axes, keep: bool, outputs: Outputs | None = None
 ) -> tuple[npt.NDArray[np.uint8], Floats | None]:
-    """Class ids at `shape`, from probabilities (n_classes, D, H, W) of any size, interpolated before the largest is taken; and
-    these probabilities, where they are to be kept. Without that, one class at a time is held at the size of the volume.
+    """Class ids at `shape`, from values (channels, D, H, W) of any size, interpolated before classes are told; and these values,
+    where they are to be kept. Without that, one class at a time is held at the size of the volume.
 
-    Channels after the first `n_classes` (None: all) are no classes; they are interpolated where they are to be kept.
+    outputs: what the channels are; None: probabilities of exclusive classes.
     """
-    probabilities = values[:n_classes]
-    ids, best = np.zeros(shape, np.uint8), np.full(shape, -1.0, np.float32)
-    kept = np.empty((len(values), *shape), np.float32) if keep else None
-    for index, own in enumerate(probabilities):
-        here = resample_one(own, shape)
-        better = here > best
-        ids[better] = index
-        best[better] = here[better]
-        if kept is not None:
-            kept[index] = here
-    for index in range(len(probabilities), len(values) if kept is not None else 0):
-        kept[index] = resample_one(values[index], shape)  # type: ignore[index]
-    return ids, kept
+    outputs = outputs or Outputs(len(values))
+    if keep:
+        kept = resample(values, shape)
+        return outputs.labels(kept), kept
+    return outputs.labels(resample_one(own, shape) for own in values), None

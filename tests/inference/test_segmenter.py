@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segpipe.errors import ConfigError, DataError, MissingError
+from segpipe.inference.engines import softmax
+from segpipe.inference.outputs import argmax
 from segpipe.inference.preprocess import Normalisation, fit_channels, pad_to_multiple
-from segpipe.inference.segmenter import Segmenter, argmax, softmax
+from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.tiling import predict_tiled, starts, window
 from segpipe.inference.trained import load_trained
