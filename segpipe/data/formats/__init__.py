@@ -16,10 +16,10 @@ from segpipe.data.formats.folder import read_folder, recognise_folder
 from segpipe.data.formats.label_maps import read_label_maps, recognise_label_maps
 from segpipe.data.formats.labelme import read_labelme, recognise_labelme
 from segpipe.data.formats.lgg import read_lgg, recognise_lgg
+from segpipe.data.formats.mask_kinds import recognise_named
 from segpipe.data.formats.mask_per_instance import read_mask_per_instance, recognise_mask_per_instance
 from segpipe.data.formats.nnunet import read_nnunet, recognise_msd, recognise_nnunet
 from segpipe.data.formats.paired_list import read_paired_list, recognise_paired_list
-from segpipe.data.formats.pairs import recognise_named
 from segpipe.data.formats.source import ReadOptions, Source
 from segpipe.data.formats.voc import read_voc, recognise_voc
 from segpipe.data.formats.volumes import read_volumes, recognise_volumes

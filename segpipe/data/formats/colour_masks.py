@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.formats.pairs import find_pairs, recognise_pairs
-from segpipe.data.formats.palettes import PALETTE_FILES, Palette, find_palette, read_palette
+from segpipe.data.formats.mask_kinds import recognise_pairs
+from segpipe.data.formats.pairs import find_pairs
+from segpipe.data.formats.palette_files import PALETTE_FILES, find_palette, read_palette
+from segpipe.data.formats.palettes import Palette
 from segpipe.data.formats.source import Drawing, ReadOptions, Source, check_size
 from segpipe.data.images import read_image
 from segpipe.errors import ConfigError, DataError

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segpipe.data.formats.pairs import find_pairs, recognise_pairs
+from segpipe.data.formats.mask_kinds import recognise_pairs
+from segpipe.data.formats.pairs import find_pairs
 from segpipe.data.formats.source import ReadOptions, Source
 
 

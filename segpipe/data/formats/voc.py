@@ -15,16 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from segpipe.config import DataParams
-from segpipe.data.formats.palettes import (
-    IGNORED_NAMES,
-    Palette,
-    make_palette,
-    read_palette,
-    stored_in_colours,
-    voc_color,
-)
+from segpipe.data.formats.palette_files import read_palette, voc_color
+from segpipe.data.formats.palettes import IGNORED_NAMES, Palette, make_palette
 from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, Source, check_size
 from segpipe.data.images import image_files, read_image, read_mask, stem_of
 from segpipe.data.splits import SPLITS
@@ -158,14 +153,14 @@ class _Labels:
         return Drawing(mask, instances)
 
     def _class_values(self) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        if stored_in_colours(self.classes):
+        if _stored_in_colours(self.classes):
             return self.palette.encode(read_image(self.classes, self.limits), str(self.classes), tolerance=0)[0]
         return read_mask(self.classes, self.limits)
 
 
 def _object_numbers(path: Path, limits: DataParams) -> npt.NDArray[np.uint16]:
     """Object numbers, (H, W), 0 for none and for void: palette indices, or the places of RGB colours in order."""
-    if not stored_in_colours(path):
+    if not _stored_in_colours(path):
         numbers = read_mask(path, limits).astype(np.uint16)
         numbers[numbers == _VOID] = 0
         return numbers
@@ -174,3 +169,12 @@ def _object_numbers(path: Path, limits: DataParams) -> npt.NDArray[np.uint16]:
     nothing = [tuple(map(int, colour)) in ((0, 0, 0), voc_color(_VOID)) for colour in colours]
     places = np.where(nothing, 0, np.cumsum(np.logical_not(nothing)))
     return places[inverse].reshape(image.shape[:2]).astype(np.uint16)  # type: ignore[no-any-return]
+
+
+def _stored_in_colours(path: Path) -> bool:
+    """Whether an image file stores colours, and not one channel or indices into a palette; by its header."""
+    try:
+        with Image.open(path) as header:
+            return header.mode in ("RGB", "RGBA", "CMYK", "YCbCr")
+    except (OSError, ValueError, SyntaxError):  # decoding will say what is wrong with it
+        return False

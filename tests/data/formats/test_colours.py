@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segpipe.data.formats.palettes import make_palette, read_palette
+from segpipe.data.formats.palette_files import read_palette
+from segpipe.data.formats.palettes import make_palette
 from segpipe.errors import ConfigError, DataError
 
 from .sources import HEIGHT, WIDTH, bring, items, mask_of, photo, save, values

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segpipe.data.formats.palettes import VOC_NAMES, voc_color
+from segpipe.data.formats.palette_files import VOC_NAMES, voc_color
 from segpipe.errors import DataError
 
 from .sources import HEIGHT, WIDTH, bring, instances_of, items, mask_of, photo, save, values
