@@ -158,7 +158,7 @@ def temperature_on(segmenter: Segmenter, reader: ShardReader) -> float | None:
     for sample in track((reader[i] for i in places), "temperature", len(places)):
         if sample.labels is None or not affords_probabilities(sample, n_classes):
             continue
-        said = segmenter.predict(sample.image, probabilities=True, spacing=sample.spacing).probabilities
+        said = segmenter.segment(sample, probabilities=True).probabilities
         assert said is not None, "they were asked for"
         pixels.add(sample.labels, said)
     return round(fit_temperature(pixels.truth, logits_of(pixels.scores)), 6) if pixels.truth.size else None

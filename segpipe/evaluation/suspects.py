@@ -200,7 +200,7 @@ def _labelled(readers: Iterable[ShardReader]) -> Iterator[Sample]:
 
 
 def _probabilities(segmenter: Segmenter, sample: Sample) -> Probabilities:
-    probabilities = segmenter.predict(sample.image, probabilities=True, spacing=sample.spacing).probabilities
+    probabilities = segmenter.segment(sample, probabilities=True).probabilities
     assert probabilities is not None, "they were asked for"
     return probabilities
 

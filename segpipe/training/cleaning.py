@@ -117,7 +117,7 @@ def _segmented(
     for place in places:
         sample = val[place]
         assert sample.labels is not None
-        said = segmenter.predict(sample.image, probabilities=two, spacing=sample.spacing)
+        said = segmenter.segment(sample, probabilities=two)
         truths.append(np.asarray(sample.labels))
         ids.append(said.class_ids)
         if said.probabilities is not None:

@@ -26,19 +26,24 @@ if TYPE_CHECKING:
     from segpipe.training.batches import Reader
     from segpipe.training.plan import Plan
 
-_HEIGHTS = (0.5, 1.0, 2.0, 3.0, 5.0)
+_HEIGHTS: dict[Method, tuple[float, ...]] = {
+    "watershed": (0.5, 1.0, 2.0, 3.0, 5.0),
+    "distance": (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
+}
 _SIZES = (0.0, 0.05, 0.1, 0.2)
 """Smallest objects, as shares of the median true one."""
 _SURE = (0.5, LEAST_SCORE, 0.4, 0.6, 0.7, 0.8, 0.9)
 _JOINED = 0.25
-_LOOKED_AT = 64
+LOOKED_AT = 64
 """Validation images, at most."""
 
 
-def choose_method(candidate: Candidate, of: Family, objects: bool) -> Method | None:
+def choose_method(candidate: Candidate, of: Family, objects: bool, overlapping: bool = False) -> Method | None:
     """How a candidate finds objects. objects: whether the dataset has any; without them there is nothing to choose settings by.
+    overlapping: whether its classes overlap.
 
-    Raises ConfigError where a detector is asked to take objects from classes, or the dataset has no objects.
+    Raises ConfigError where a detector is asked to take objects from classes, the dataset has no objects, or a distance can't be
+    learned.
     """
     wanted = candidate.postprocess
     if of.kind == "detector":
@@ -53,6 +58,11 @@ def choose_method(candidate: Candidate, of: Family, objects: bool) -> Method | N
         raise ConfigError(
             "the dataset has no objects to choose the settings of postprocessing by", where="params.yaml: postprocess",
             found=wanted, fix="import objects (COCO, label maps), or set it to auto",
+        )  # fmt: skip
+    if wanted == "distance" and (of.kind == "classical" or overlapping):
+        raise ConfigError(
+            f"{of.name} is fitted, and learns no distance" if of.kind == "classical" else "where classes overlap, so do distances",
+            where="params.yaml: postprocess", found=wanted, expected="auto, watershed, components or off",
         )  # fmt: skip
     return "watershed" if wanted == "auto" else wanted
 
@@ -75,14 +85,12 @@ def best_settings(segmenter: Segmenter, val: Reader, method: Method) -> tuple[Po
     first of a fixed grid. Each image is segmented once.
     """
     n_classes = len(segmenter.spec.classes)
-    places = [int(i) for i in np.unique(np.linspace(0, len(val) - 1, _LOOKED_AT).astype(int))]
+    places = [int(i) for i in np.unique(np.linspace(0, len(val) - 1, LOOKED_AT).astype(int))]
     samples = [val[i] for i in places]
     median, together = _median_area(samples), () if method == "detections" else joined_classes(samples, n_classes)
     grid = [
         Postprocess(method=method, h=h, min_size=round(size * median), min_score=sure, together=together)
-        for h, size, sure in product(
-            _HEIGHTS if method == "watershed" else (0.0,), _SIZES, _SURE if method == "detections" else (0.0,)
-        )
+        for h, size, sure in product(_HEIGHTS.get(method, (0.0,)), _SIZES, _SURE if method == "detections" else (0.0,))
     ]
     totals: dict[Postprocess, ObjectScore] = {}
     for place in places:
@@ -104,15 +112,16 @@ def _told_apart(
 ) -> Iterator[tuple[float, Instances]]:
     """All objects, however small or unsure, by height."""
     if method == "detections":
-        loose = segmenter.spec.model_copy(update={"postprocess": Postprocess(method=method, min_score=LEAST_SCORE)})
-        found = Segmenter(loose, segmenter.engine).predict(sample.image, instances=True).instances
+        loose = Postprocess(method=method, min_score=LEAST_SCORE)
+        found = segmenter.but(postprocess=loose).segment(sample, instances=True).instances
         assert found is not None, "a detector finds objects"
         yield 0.0, found
         return
-    said = segmenter.predict(sample.image, probabilities=True, spacing=sample.spacing)
+    said = segmenter.segment(sample, probabilities=True)
     assert said.probabilities is not None, "asked for"
-    for h in _HEIGHTS if method == "watershed" else (0.0,):
-        yield h, separate(said.class_ids, said.probabilities, Postprocess(method=method, h=h, together=together))
+    for h in _HEIGHTS.get(method, (0.0,)):
+        how = Postprocess(method=method, h=h, together=together)
+        yield h, separate(said.class_ids, said.probabilities, how, said.distance)
 
 
 def joined_classes(samples: list[Sample], n_classes: int) -> tuple[tuple[int, ...], ...]:

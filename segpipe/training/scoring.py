@@ -47,7 +47,7 @@ def count_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int]) ->
     for index in indices:
         sample = reader[index]
         assert sample.labels is not None
-        counts += confusion(sample.labels, segmenter.predict(sample.image, spacing=sample.spacing).class_ids, n_labels)
+        counts += confusion(sample.labels, segmenter.segment(sample).class_ids, n_labels)
     return counts
 
 
@@ -60,7 +60,7 @@ def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
         candidate=plan.candidate, family=plan.family, task="instance" if plan.of.kind == "detector" else "semantic",
         options={key: value for key, value in plan.options.items() if key != "encoder_weights"},
         classes=classes, normalisation=plan.normalisation, stride=plan.of.stride,
-        tta=plan.recipe.tta if plan.recipe else "none",
+        tta=plan.recipe.tta if plan.recipe else "none", distance=plan.outputs.distance,
         dims=3 if grid else 2, patch3d=grid.patch if grid else None, spacing=grid.spacing if grid else None,
         lineage={"data": plan.data_hash, "plan": plan.sha256, "segpipe": __version__},
     )  # fmt: skip
