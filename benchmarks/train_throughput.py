@@ -155,7 +155,7 @@ def new_network(plan: Any) -> Any:
     from segpipe.models.registry import build_network
 
     config = plan.of.config.model_validate(plan.options)
-    return build_network(plan.family, config, plan.normalisation.channels, plan.classes, plan.seed)
+    return build_network(plan.family, config, plan.normalisation.channels, plan.outputs.channels, plan.seed)
 
 
 def stream_of(plan: Any, reader: Cells, workers: int, steps: int) -> Any:

@@ -37,7 +37,7 @@ class ObjectCrops(Crops):
     """Crops as of `Crops`, with their objects: ``crops[position] -> (image (C, P, P) float32 normalised, target)``."""
 
     def __getitem__(self, position: int) -> tuple[npt.NDArray[np.float32], Target]:
-        image, marks = self.draw(position, _class_and_object)
+        image, marks = self.draw(position, class_and_object)
         return image, target_of(marks[..., 0], marks[..., 1])
 
     @staticmethod
@@ -46,7 +46,7 @@ class ObjectCrops(Crops):
         return torch.stack([torch.from_numpy(image) for image, _ in crops]), [target for _, target in crops]
 
 
-def _class_and_object(sample: Sample) -> npt.NDArray[np.uint16]:
+def class_and_object(sample: Sample) -> npt.NDArray[np.uint16]:
     """Class ids and object ids of a sample side by side, (H, W, 2)."""
     assert sample.labels is not None and sample.instances is not None, "plan has seen to it"
     return np.stack([sample.labels.astype(np.uint16), sample.instances], axis=-1)

@@ -15,6 +15,7 @@ from segpipe.augment import Strength
 from segpipe.config import LossParams, config_error
 from segpipe.errors import MissingError
 from segpipe.files import read_json, sha256_bytes, write_text
+from segpipe.inference.outputs import Outputs
 from segpipe.inference.postprocess import Method
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.tta import TTA
@@ -106,6 +107,8 @@ class Recipe(_Part):
     class_weights: list[float]
     overlapping: bool = Field(False, exclude_if=operator.not_)
     """A pixel may have several classes; each is then learned by itself."""
+    distance: bool = Field(False, exclude_if=operator.not_)
+    """The network learns one more channel than there are classes (`segpipe.training.distance`)."""
     rare_crops: float = Field(ge=0, le=1)
     ema: float = Field(ge=0, lt=1)
     augment: Strength
@@ -175,6 +178,11 @@ class Plan(_Part):
     def of(self) -> Family:
         """The family."""
         return family(self.family)
+
+    @property
+    def outputs(self) -> Outputs:
+        """The channels of the network."""
+        return Outputs(self.classes, self.recipe is not None and self.recipe.distance)
 
     @property
     def exact(self) -> dict[str, Any]:

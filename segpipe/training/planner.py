@@ -13,7 +13,7 @@ from segpipe.models.volumetric import VolumeConfig
 from segpipe.training.choices import choose_normalisation, choose_recipe, describe_encoder, with_frozen_encoder
 from segpipe.training.detection import DETECTOR_REASONS, fit_to_objects
 from segpipe.training.objects import choose_method
-from segpipe.training.plan import Plan, VolumeGrid
+from segpipe.training.plan import Plan, Recipe, VolumeGrid
 from segpipe.training.volume_choices import (
     CLASSICAL_VOXELS,
     Spacing,
@@ -62,7 +62,7 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
     common: dict[str, Any] = {
         "candidate": name, "family": candidate.family, "options": config.model_dump(mode="json"), "seed": wanted.seed,
         "classes": len(fingerprint.classes), "dtype": fingerprint.dtype, "data_hash": fingerprint.data_hash,
-        "postprocess": choose_method(candidate, family(candidate.family), fingerprint.instances),
+        "postprocess": choose_method(candidate, family(candidate.family), fingerprint.instances, fingerprint.classes.overlapping),
     }  # fmt: skip
     if family(candidate.family).kind == "classical":
         reasons["training"] = f"{candidate.family} is fitted once to the training split, without steps"
@@ -117,8 +117,10 @@ def _plan_volumes(
     grid = choose_grid(wanted, steps, train, spacing, device, reasons, fingerprint.classes.labelling)
     normalisation = choose_volume_normalisation(fingerprint, train, reasons)
     recipe = choose_volume_recipe(wanted, of, grid, fingerprint, train, device, reasons)
-    draft = Plan(**common, normalisation=normalisation, volume=grid, recipe=recipe, reasons={})
-    network = build_network(of.name, config, fingerprint.channels, common["classes"], common["seed"])
+    draft = Plan(
+        **common, normalisation=normalisation, volume=grid, recipe=_learning(recipe, common, reasons), reasons={}
+    )
+    network = build_network(of.name, config, fingerprint.channels, draft.outputs.channels, common["seed"])
     found = _measured(draft, network, wanted, fingerprint, train, val, reasons)
     return draft.model_copy(
         update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
@@ -132,17 +134,18 @@ def _plan_network(
     from segpipe.models.registry import build_network, first_preprocessing, first_weights_sha256
 
     encoder, source = getattr(config, "encoder", None), getattr(config, "encoder_weights", "none")
-    network = build_network(common["family"], config, fingerprint.channels, common["classes"], common["seed"])
     pretrained = first_preprocessing(config)
     reasons |= {"encoder": describe_encoder(encoder, source)} if encoder else {}
     wanted = with_frozen_encoder(wanted, family(common["family"]), pretrained is not None, reasons)
     draft = Plan(
         **common,
         normalisation=choose_normalisation(fingerprint, pretrained),
-        encoder_sha256=first_weights_sha256(network) if pretrained else None,
-        recipe=choose_recipe(wanted, family(common["family"]), fingerprint, train, reasons),
+        recipe=_learning(choose_recipe(wanted, family(common["family"]), fingerprint, train, reasons), common, reasons),
         reasons={},
     )
+    network = build_network(common["family"], config, fingerprint.channels, draft.outputs.channels, common["seed"])
+    if pretrained:
+        draft = draft.model_copy(update={"encoder_sha256": first_weights_sha256(network)})
     if family(common["family"]).kind == "detector":
         reasons |= DETECTOR_REASONS
     own = draft.normalisation.high != (255.0,) * fingerprint.channels
@@ -155,6 +158,14 @@ def _plan_network(
     return draft.model_copy(
         update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
     )
+
+
+def _learning(recipe: Recipe, common: dict[str, Any], reasons: dict[str, str]) -> Recipe:
+    """The recipe, with one more channel to learn where objects are to be told apart by it."""
+    if common["postprocess"] != "distance":
+        return recipe
+    reasons["objects"] = "one more channel learns how deep in its object a pixel lies; the watershed floods it"
+    return recipe.model_copy(update={"distance": True})
 
 
 def _measured(

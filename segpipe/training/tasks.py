@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segpipe.training.batches import Crops, Reader, Samples
 from segpipe.training.detection import ObjectCrops, detection_loss
+from segpipe.training.distance import DistanceCrops, DistanceVolumeCrops, WithDistance
 from segpipe.training.losses import SegmentationLoss
 from segpipe.training.volume_crops import VolumeCrops
 
@@ -24,13 +25,17 @@ already, and what is known of them, as the loader made it."""
 
 def samples_of(reader: Reader, plan: Plan) -> Samples:
     """The training samples of a plan, by position: each follows from (seed, position) alone."""
+    assert plan.recipe is not None
     if plan.volume is not None:
-        return VolumeCrops(reader, plan)
-    return ObjectCrops(reader, plan) if plan.of.kind == "detector" else Crops(reader, plan)
+        return (DistanceVolumeCrops if plan.recipe.distance else VolumeCrops)(reader, plan)
+    if plan.of.kind == "detector":
+        return ObjectCrops(reader, plan)
+    return (DistanceCrops if plan.recipe.distance else Crops)(reader, plan)
 
 
 def pixelwise(loss: torch.nn.Module) -> Objective:
-    """The objective of networks that give every pixel a class, or several. batch: images (N, C, P, P), labels (N, P, P) uint8."""
+    """The objective of networks that give every pixel a class, or several. batch: images (N, C, P, P), and what the loss knows
+    of them: labels (N, P, P) uint8, or `segpipe.training.distance.Marks`."""
 
     def objective(model: torch.nn.Module, batch: Any, device: torch.device) -> Tensor:
         images, labels = batch
@@ -44,4 +49,5 @@ def objective_of(of: Family, recipe: Recipe, device: torch.device) -> Objective:
     """What a batch costs a network of this family."""
     if of.kind == "detector":
         return detection_loss
-    return pixelwise(SegmentationLoss(recipe.class_weights, recipe.loss, recipe.overlapping).to(device))
+    classes = SegmentationLoss(recipe.class_weights, recipe.loss, recipe.overlapping)
+    return pixelwise((WithDistance(classes) if recipe.distance else classes).to(device))

@@ -7,9 +7,9 @@ part of the volume that the crop sees: no resampled copy is kept, and memory is 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,14 @@ class VolumeCrops:
         self._classes = [index for index, holders in enumerate(self._holders) if len(holders)]
 
     def __getitem__(self, position: int) -> tuple[npt.NDArray[np.float32], Labels]:
+        image, (labels,) = self.draw(position, lambda sample: [sample.labels])
+        return image, labels
+
+    def draw(
+        self, position: int, marks: Callable[[Sample], list[Any]]
+    ) -> tuple[npt.NDArray[np.float32], list[np.ndarray]]:
+        """The crop at a position: (C, *patch) float32 normalised, and the `marks`, each (D, H, W), of its sample, each (*patch), in
+        their dtype."""
         draws = np.random.default_rng((self.plan.seed, position))
         rare = bool(self._classes) and draws.random() < self.recipe.rare_crops
         wanted = int(draws.choice(self._classes)) if rare else None
@@ -55,9 +63,11 @@ class VolumeCrops:
         turn = draw_turn(self.recipe.augment, self.grid.spacing or (1.0, 1.0, 1.0), draws)
         mirror = draw_mirror(self.recipe.augment, self.grid.flips, draws)
         center = self._center(index, sample, wanted, ratio, draws)
-        image, labels = crop(sample.image, sample.labels, center, self._step(ratio, turn, mirror), self.grid.patch)
+        step, (labels, *more) = self._step(ratio, turn, mirror), marks(sample)
+        image, found = crop(sample.image, labels, center, step, self.grid.patch)
+        others = [crop(sample.image[..., :0], plane, center, step, self.grid.patch)[1] for plane in more]
         normalised = _normalisation(self.plan.normalisation, cast(Hashable, self.reader), index).apply(image)
-        return retone(normalised, self.recipe.augment, draws), np.ascontiguousarray(labels)
+        return retone(normalised, self.recipe.augment, draws), [np.ascontiguousarray(p) for p in (found, *others)]
 
     def _shuffled(self, position: int) -> int:
         """Every volume once an epoch, in an order of that epoch."""
