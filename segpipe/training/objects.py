@@ -34,7 +34,7 @@ _SIZES = (0.0, 0.05, 0.1, 0.2)
 """Smallest objects, as shares of the median true one."""
 _SURE = (0.5, LEAST_SCORE, 0.4, 0.6, 0.7, 0.8, 0.9)
 _JOINED = 0.25
-_LOOKED_AT = 64
+LOOKED_AT = 64
 """Validation images, at most."""
 
 
@@ -85,7 +85,7 @@ def best_settings(segmenter: Segmenter, val: Reader, method: Method) -> tuple[Po
     first of a fixed grid. Each image is segmented once.
     """
     n_classes = len(segmenter.spec.classes)
-    places = [int(i) for i in np.unique(np.linspace(0, len(val) - 1, _LOOKED_AT).astype(int))]
+    places = [int(i) for i in np.unique(np.linspace(0, len(val) - 1, LOOKED_AT).astype(int))]
     samples = [val[i] for i in places]
     median, together = _median_area(samples), () if method == "detections" else joined_classes(samples, n_classes)
     grid = [
@@ -112,12 +112,12 @@ def _told_apart(
 ) -> Iterator[tuple[float, Instances]]:
     """All objects, however small or unsure, by height."""
     if method == "detections":
-        loose = segmenter.spec.model_copy(update={"postprocess": Postprocess(method=method, min_score=LEAST_SCORE)})
-        found = Segmenter(loose, segmenter.engine).predict(sample.image, instances=True).instances
+        loose = Postprocess(method=method, min_score=LEAST_SCORE)
+        found = segmenter.but(postprocess=loose).segment(sample, instances=True).instances
         assert found is not None, "a detector finds objects"
         yield 0.0, found
         return
-    said = segmenter.predict(sample.image, probabilities=True, spacing=sample.spacing)
+    said = segmenter.segment(sample, probabilities=True)
     assert said.probabilities is not None, "asked for"
     for h in _HEIGHTS.get(method, (0.0,)):
         how = Postprocess(method=method, h=h, together=together)

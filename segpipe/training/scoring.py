@@ -47,7 +47,7 @@ def count_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int]) ->
     for index in indices:
         sample = reader[index]
         assert sample.labels is not None
-        counts += confusion(sample.labels, segmenter.predict(sample.image, spacing=sample.spacing).class_ids, n_labels)
+        counts += confusion(sample.labels, segmenter.segment(sample).class_ids, n_labels)
     return counts
 
 
