@@ -28,10 +28,7 @@ def trained_engine(spec: SegmenterSpec, folder: Path, device: str = "cpu") -> En
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    settings = family(spec.family).config
-    scratch = {"encoder_weights": "none"} if "encoder_weights" in settings.model_fields else {}
-    config = settings.model_validate(spec.options | scratch)
-    network = build_network(spec.family, config, spec.normalisation.channels, spec.outputs.channels, seed=0)
+    network = _build(spec)
     try:
         network.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError) as error:
@@ -40,6 +37,20 @@ def trained_engine(spec: SegmenterSpec, folder: Path, device: str = "cpu") -> En
             fix=f"train it anew: segpipe train {spec.candidate}",
         ) from error  # fmt: skip
     return torch_engine(spec.task, network.to(device).eval(), device)
+
+
+def _build(spec: SegmenterSpec) -> torch.nn.Module:
+    """The network of a spec, or its members as one, with any weights."""
+    settings = family(spec.family).config
+    scratch = {"encoder_weights": "none"} if "encoder_weights" in settings.model_fields else {}
+    config = settings.model_validate(spec.options | scratch)
+    shape = spec.normalisation.channels, spec.outputs.channels
+    members = [build_network(spec.family, config, *shape, seed=0) for _ in range(spec.members)]
+    if len(members) == 1:
+        return members[0]
+    from segpipe.inference.ensemble import Ensemble
+
+    return Ensemble(members, exclusive=0 if spec.classes.overlapping else len(spec.classes))
 
 
 def torch_engine(task: str, network: torch.nn.Module, *how: Any) -> TorchEngine:

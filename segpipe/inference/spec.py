@@ -55,6 +55,8 @@ class SegmenterSpec(BaseModel):
     """Whether the network gives a channel more than there are classes: how deep in its object a pixel lies."""
     postprocess: Postprocess | None = None
     """How objects are found in what the network says; None where none are asked for."""
+    members: int = Field(1, ge=1)
+    """Networks that answer together; `segpipe.inference.ensemble` makes one of them."""
     cleaning: Cleaning | None = None
     """What is mended in the class ids, where that was shown to help on the validation split."""
     tta: TTA = "none"

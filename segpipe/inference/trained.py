@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segpipe.inference.network import trained_engine
+from segpipe.files import read_json
+from segpipe.inference.network import torch_engine, trained_engine
+from segpipe.inference.out_of_fold import FOLDS_FILE, OutOfFold
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 
 
 def load_trained(folder: Path, device: str = "cpu") -> Segmenter:
-    """The segmenter of a trained candidate; errors as `trained_engine` raises them, MissingError where there is no model."""
+    """The segmenter of a trained candidate, of several members an `OutOfFold`.
+
+    Errors as `trained_engine` raises them, MissingError where there is no model.
+    """
     spec = SegmenterSpec.read(folder)
-    return Segmenter(spec, trained_engine(spec, folder, device))
+    engine = trained_engine(spec, folder, device)
+    if spec.members == 1:
+        return Segmenter(spec, engine)
+    members = [torch_engine(spec.task, network, device) for network in engine.module.members]  # type: ignore[attr-defined]
+    return OutOfFold(spec, engine, members, read_json(folder / FOLDS_FILE))

@@ -56,21 +56,28 @@ def train(plan: Plan, fingerprint: Fingerprint, shards: Path, out: Path, live_di
     """
     from segpipe.data.shards import ShardReader
 
+    check_data(plan, fingerprint)
+    readers = ShardReader(shards, "train"), ShardReader(shards, "val")
+    train_on(plan, fingerprint.classes, *readers, out, live_dir, checkpoints)
+    leave()
+
+
+def check_data(plan: Plan, fingerprint: Fingerprint) -> None:
+    """Raise DataError where a plan is for other data."""
     if plan.data_hash != fingerprint.data_hash:
         raise DataError(
             "the plan was made for other data",
             where=f"plans/{plan.candidate}.json",
             fix=f"segpipe plan {plan.candidate}",
         )
-    readers = ShardReader(shards, "train"), ShardReader(shards, "val")
-    train_on(plan, fingerprint.classes, *readers, out, live_dir, checkpoints)
 
 
 def train_on(
     plan: Plan, classes: ClassTable, train: Reader, val: Reader, out: Path, live_dir: Path, checkpoints: Path,
     watch: Callable[[int, float], None] | None = None,
 ) -> None:  # fmt: skip
-    """`train` on readers that are open. watch: told the step and the macro IoU of each validation; what it raises ends the training."""
+    """`train` on readers that are open; several processes stay together. watch: told the step and the macro IoU of each validation;
+    what it raises ends the training."""
     check_plan(plan)
     if plan.of.kind == "classical":
         _fit_classical(plan, classes, train, val, out, live_dir)
@@ -95,7 +102,6 @@ def train_on(
             checkpoints.glob("*"), reverse=True
         ):  # the newest first: a kill in between leaves older ones alone
             path.unlink()
-    leave()
 
 
 def _go_on(plan: Plan, stepper: Stepper, state: State) -> None:

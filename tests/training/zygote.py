@@ -28,6 +28,7 @@ import torchmetrics
 
 from segpipe.files import sha256_file
 from segpipe.training.loop import train_on
+from segpipe.training.ranks import leave
 
 from .conftest import CLASSES, MemoryReader, draw
 from .tiny import tiny_plan
@@ -48,6 +49,7 @@ STEPS = 90
 
 def train(folder: Path, plan, readers) -> None:
     train_on(plan, CLASSES, *readers, folder / "out", folder / "live", folder / "checkpoints")
+    leave()
 
 
 def forked(work: Callable[[], None], log: Path) -> int:
