@@ -93,7 +93,8 @@ def data_suspects(
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     json: Json = False,
 ) -> None:
-    """Suspected label errors: images of val and test on which the model is sure of another class than the label.
+    """Suspected label errors: images of val and test on which the model is sure of another class than the label. Of a candidate
+    with train.folds, images of train as well: each is judged by the member that never saw it.
 
     Writes a page to go through by keyboard, and beside it a table (.csv) of all suspects.
     """

@@ -1,4 +1,5 @@
 """Suspected label errors: images on which a model that never trained on them is sure of something else than their label says.
+An ensemble of cross-validation judges every image of train and val: by the member that never trained on it.
 
 After Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in dataset labels", JAIR 70, 2021, pixel by pixel:
 
@@ -14,7 +15,7 @@ Regions of less mass than `LEAST` are noise. An image's score is the mass of all
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -79,6 +80,8 @@ class Suspect(BaseModel):
     """How many regions there are."""
     regions: list[Region]
     """The largest first, at most eight."""
+    fold: int | None = None
+    """Of a model with folds: that of the image, whose member judged; None where all of the model did."""
 
 
 @dataclass(frozen=True)
@@ -172,9 +175,9 @@ def find_suspects(segmenter: Segmenter, readers: Sequence[ShardReader]) -> Itera
     """The images with any region of doubt, in their order; one is in memory at a time.
 
     The images of all readers are segmented twice, which is cheaper than keeping the probabilities: once for the thresholds, once
-    to compare. They should be images that the model was not trained on.
+    to compare. They should be images that the model was not trained on, or whose folds an ensemble knows (`OutOfFold`).
     """
-    spec = segmenter.spec
+    spec, folds = segmenter.spec, fold_of(segmenter)
     count = sum(map(len, readers))
     thresholds = Thresholds(len(spec.classes))
     for sample in track(_labelled(readers), "how sure the model is", count):
@@ -190,9 +193,16 @@ def find_suspects(segmenter: Segmenter, readers: Sequence[ShardReader]) -> Itera
             suspect = Suspect(
                 key=sample.key, split=split, group=sample.group, score=round(sum(region.mass for region in regions), 3),
                 places=len(regions), regions=regions[:_REGIONS],
-                share=round(float((doubts.weights > 0).sum() / doubts.counted), 6),
+                share=round(float((doubts.weights > 0).sum() / doubts.counted), 6), fold=folds.get(sample.key),
             )  # fmt: skip
             yield Case(suspect, sample, doubts)
+
+
+def fold_of(segmenter: Segmenter) -> Mapping[str, int]:
+    """The fold of each image, by key, that a member judges for an ensemble; empty for a model of one network."""
+    from segpipe.inference.out_of_fold import OutOfFold
+
+    return segmenter.fold_of if isinstance(segmenter, OutOfFold) else {}
 
 
 def _labelled(readers: Iterable[ShardReader]) -> Iterator[Sample]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from segpipe.errors import MissingError
-from segpipe.evaluation.suspects import BAND, Case, Suspect, choose_candidate, find_suspects
+from segpipe.evaluation.suspects import BAND, Case, Suspect, choose_candidate, find_suspects, fold_of
 from segpipe.files import write_text
 from segpipe.progress import say
 from segpipe.samples import ClassTable
@@ -29,14 +29,15 @@ MAX_PICTURE_BYTES = 6 << 20
 _PART = 3
 """A large image is shown in part: this many times as large as its largest region."""
 _LEAST_PART = 256
-_SPLITS = ("val", "test")
+_UNSEEN = ("val", "test")
+"""What one network never trained on. Of an ensemble, some member never trained on any image."""
 _DOUBT = (255, 0, 170)
 
 COLUMNS = (
     "rank", "key", "split", "group", "score", "share", "places",
-    "x", "y", "width", "height", "slice", "pixels", "mass", "given", "suggested",
+    "x", "y", "width", "height", "slice", "pixels", "mass", "given", "suggested", "fold",
 )  # fmt: skip
-"""Of suspects.csv: a row an image, the columns from x on are of its largest region."""
+"""Of suspects.csv: a row an image, the columns from x to suggested are of its largest region."""
 
 
 class SuspectList(BaseModel):
@@ -46,6 +47,8 @@ class SuspectList(BaseModel):
     candidate: str
     images: int
     """Images that were looked at."""
+    out_of_fold: int = 0
+    """Those of them, of train and val, that were judged by the member of an ensemble that never saw them."""
     found: int
     """Images with any doubt."""
     suspects: list[Suspect]
@@ -68,7 +71,8 @@ class Sheet:
 
 
 def write_suspects(root: Path, candidate: str | None, limit: int, page: Path) -> SuspectList:
-    """Rank the images of val and test; write the `limit` first to `page`, and all into a CSV table of the same name beside it.
+    """Rank the images of val and test, of an ensemble those of train as well; write the `limit` first to `page`, and all into a CSV
+    table of the same name beside it.
 
     candidate: as `choose_candidate` takes. Raises MissingError where a model or shards are missing.
     """
@@ -77,15 +81,18 @@ def write_suspects(root: Path, candidate: str | None, limit: int, page: Path) ->
 
     name = choose_candidate(root, candidate)
     shards = root / "artifacts" / "shards"
-    readers = [ShardReader(shards, split) for split in _SPLITS if any(shards.glob(f"{split}-*.arrow"))]
+    segmenter = load_trained(root / "models" / name)
+    folds = fold_of(segmenter)
+    splits = ("train", *_UNSEEN) if folds else _UNSEEN
+    readers = [ShardReader(shards, split) for split in splits if any(shards.glob(f"{split}-*.arrow"))]
     if not readers:
         raise MissingError("no images to judge by", where=shards, fix="`segpipe prepare` writes them")
-    segmenter = load_trained(root / "models" / name)
     _warn_of_other_data(root, segmenter.spec.lineage.get("data"))
     classes = segmenter.spec.classes
     every, sheets = rank(find_suspects(segmenter, readers), classes, limit)
     made = SuspectList(
-        candidate=name, images=sum(map(len, readers)), found=len(every), suspects=every[:limit]
+        candidate=name, images=sum(map(len, readers)), out_of_fold=sum(key in folds for r in readers for key in r.keys),
+        found=len(every), suspects=every[:limit],
     )  # fmt: skip
     write_text(page.with_suffix(".csv"), to_csv(every))
     write_text(page, render_page(made, sheets, classes))
