@@ -36,14 +36,19 @@ def release_model_folder(root: Path, version: str) -> Path:
 def load_released(network: torch.nn.Module, source: str) -> None:
     """Load all weights of a release that fit the network; says which do not (such as those of other classes)."""
     folder = _folder(source)
+    about = read_json(folder / "segmenter.json")
+    if about.get("members", 1) > 1:
+        raise ConfigError(
+            f"{source} is several networks (train.folds), which have learned from the images of val: no score on val would be fair",
+            where="encoder_weights", fix="name a release of one network, or set it to auto",
+        )  # fmt: skip
     state = file_state(folder / "weights.safetensors", whole=True)
     try:
         fresh = load_matching(network, state)
     except ConfigError as error:
-        family = read_json(folder / "segmenter.json").get("family")
         raise ConfigError(
             f"the weights of {source} do not fit: {error.what}", where="encoder_weights",
-            fix=f"use the family ({family}), the encoder and the settings of that release",
+            fix=f"use the family ({about.get('family')}), the encoder and the settings of that release",
         ) from error  # fmt: skip
     if fresh:
         more = ", ..." if len(fresh) > _SHOWN else ""

@@ -66,6 +66,8 @@ def card_page(card: Card, spec: SegmenterSpec, pairs: Sequence[Golden]) -> str:
         f"the pixels of {len(pairs)} golden image(s). `engines.json` holds what was measured of the others. `golden/` holds "
         "images and the masks that every copy of this model must give for them. "
         f"Probabilities are at temperature {spec.temperature:g}, fitted on the validation images.",
+        *([f"Its answers are the mean of what {spec.members} networks say, each trained without one fold of the images."]
+          if spec.members > 1 else []),
         *([f"Its answers are the mean over mirror images ({spec.tta})."] if spec.tta != "none" else []),
         *([f"Masks are mended: {spec.cleaning.in_words(spec.classes)}."] if spec.cleaning else []), "",
         "```python", "from pathlib import Path", "from segpipe.inference.segmenter import Segmenter", "",
