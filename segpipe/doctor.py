@@ -189,7 +189,8 @@ def _params(root: Path) -> Check:
 
 
 def _git_state(root: Path) -> Check:
-    from segpipe.workspace import check_repository, git
+    from segpipe.git import git
+    from segpipe.workspace import check_repository
 
     check_repository(root)
     changed = git(root, "status", "--porcelain").splitlines()

@@ -47,6 +47,8 @@ _CHATTER = re.compile(
     r"|ERROR: failed to reproduce .*|Stage '.*' is cached - skipping run, checking out outputs|)$"
 )
 """What DVC prints around a stage's own output."""
+_LACKING = re.compile(r"Parameters (.*) are missing from 'params\.yaml'")
+"""What DVC says where a section that a stage depends on is left out of params.yaml."""
 
 
 @dataclass(frozen=True)
@@ -329,6 +331,11 @@ def _cause(outcome: Path, returncode: int, tail: list[str], seconds: float, name
     errors = [line.removeprefix("ERROR:").strip() for line in tail if line.startswith("ERROR:")]
     if any("is busy, it is being blocked by" in line for line in errors):
         return BusyError.exit_code, seconds, f"{name}: {errors[-1]}"
+    lacking = _LACKING.search(errors[-1]) if errors else None
+    if lacking:
+        keys = ", ".join(re.findall(r"[\w.]+", lacking[1]))
+        fix = f"write `{keys}: {{}}` into it" if "," not in keys else "write each of them into it, as `NAME: {}`"
+        return ConfigError.exit_code, seconds, f"params.yaml: DVC misses {keys}; {fix} to have its defaults"
     match = re.search(r"exited with (-?\d+)", errors[-1]) if errors else None
     said = [line for line in tail if not _CHATTER.match(line) and not line.startswith("ERROR:")]
     if match:

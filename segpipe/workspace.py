@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import segpipe
-from segpipe.errors import BusyError, ConfigError, MissingError
+from segpipe.errors import BusyError, ConfigError
 from segpipe.files import atomic_path, write_json, write_text
+from segpipe.git import commit_staged, git
 from segpipe.pipeline import PIPELINE_FILE, STATE_DIR, init_repo
 
 PARAMS_FILE = "params.yaml"
@@ -38,7 +38,6 @@ __pycache__/
 """
 _CANDIDATES = re.compile(r"^candidates:.*\n(?:[ #].*\n)+", re.MULTILINE)
 """The section of params.yaml, up to the empty line after it."""
-_FALLBACK_IDENTITY = ("-c", "user.name=segpipe", "-c", "user.email=segpipe@localhost")
 
 
 def template() -> Path:
@@ -72,7 +71,7 @@ def create(root: Path) -> bool:
     added = _copy_template(root, fresh)
     if added:
         git(root, "add", "--force", ".dvc/config", ".dvc/.gitignore", *added)
-        commit(root, "A segpipe workspace")
+        commit_staged(root, "A segpipe workspace")
     return fresh
 
 
@@ -115,35 +114,6 @@ def fit_candidates(root: Path) -> bool:
         return False
     text = path.read_text()
     write_text(path, text[: mine.start()] + _VOLUME_CANDIDATES + text[mine.end() :])
-    return True
-
-
-def git(root: Path, *arguments: str) -> str:
-    """Run Git in a workspace and return what it prints. Where Git knows no user, commits and tags are signed `segpipe`."""
-    command = ["git", *(() if _has_identity(root, arguments) else _FALLBACK_IDENTITY), *arguments]
-    try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise MissingError("Git is not installed", fix="install git: every workspace is a Git repository") from error
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise ConfigError(f"`git {' '.join(arguments)}` failed: {said[-1] if said else done.returncode}", where=root)
-    return done.stdout.strip()
-
-
-def _has_identity(root: Path, arguments: tuple[str, ...]) -> bool:
-    """Whether Git knows who commits; asked only of commands that need it."""
-    if arguments[0] not in ("commit", "tag") or "GIT_COMMITTER_EMAIL" in os.environ:
-        return True
-    asked = ["git", "config", "user.email"]
-    return bool(subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False).stdout.strip())
-
-
-def commit(root: Path, message: str) -> bool:
-    """Commit what is staged; False when nothing is."""
-    if not git(root, "diff", "--cached", "--name-only"):
-        return False
-    git(root, "commit", "--quiet", "--message", message)
     return True
 
 

@@ -262,3 +262,10 @@ def test_remotes_are_listed(chain):
     assert pipeline.remotes(chain) == {}
     (chain / ".dvc" / "config").write_text("[core]\n    remote = store\n['remote \"store\"']\n    url = /somewhere\n")
     assert pipeline.remotes(chain) == {"store": "/somewhere"}
+
+
+def test_a_section_that_params_lacks_is_named_with_the_fix(tmp_path):
+    root = fake.make(tmp_path / "ws", {"a": {"cmd": "true", "params": ["split"]}})
+    done, _ = run(root, "a")
+    assert done.code == ConfigError.exit_code
+    assert done.error == "params.yaml: DVC misses split; write `split: {}` into it to have its defaults"

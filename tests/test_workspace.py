@@ -11,7 +11,8 @@ import yaml
 
 from segpipe import pipeline, workspace
 from segpipe.config import load_params
-from segpipe.errors import BusyError, ConfigError
+from segpipe.errors import BusyError, ConfigError, SegpipeError
+from segpipe.git import commit_staged, git
 from tests import fake
 
 
@@ -27,9 +28,9 @@ def test_a_new_workspace_is_whole(made, repo_root):
         assert (made / name).read_bytes() == (repo_root / name).read_bytes(), name
     assert (made / "flows" / "retrain.py").read_bytes() == (repo_root / "flows" / "retrain.py").read_bytes()
     assert (made / "champion.json").read_text() == '{\n  "version": null\n}\n'
-    assert workspace.git(made, "status", "--porcelain") == ""
-    assert workspace.git(made, "log", "--format=%s") == "A segpipe workspace"
-    assert workspace.git(made, "branch", "--show-current") == "main"
+    assert git(made, "status", "--porcelain") == ""
+    assert git(made, "log", "--format=%s") == "A segpipe workspace"
+    assert git(made, "branch", "--show-current") == "main"
     assert pipeline.graph(made).keys() == pipeline.graph(repo_root).keys()
     workspace.check_repository(made)
 
@@ -69,22 +70,22 @@ def test_without_an_identity_git_signs_as_segpipe(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     root = tmp_path / "ws"
     workspace.create(root)
-    assert workspace.git(root, "log", "--format=%ae") == "segpipe@localhost"
-    workspace.git(root, "config", "user.email", "me@example.org")
-    workspace.git(root, "config", "user.name", "me")
+    assert git(root, "log", "--format=%ae") == "segpipe@localhost"
+    git(root, "config", "user.email", "me@example.org")
+    git(root, "config", "user.name", "me")
     (root / "x").write_text("x")
-    workspace.git(root, "add", "x")
-    assert workspace.commit(root, "mine")
-    assert workspace.git(root, "log", "-1", "--format=%ae") == "me@example.org"
+    git(root, "add", "x")
+    assert commit_staged(root, "mine")
+    assert git(root, "log", "-1", "--format=%ae") == "me@example.org"
 
 
 def test_a_commit_of_nothing_is_none(made):
-    assert not workspace.commit(made, "nothing")
+    assert not commit_staged(made, "nothing")
 
 
 def test_gits_own_words_come_through(made):
-    with pytest.raises(ConfigError, match="nobody"):
-        workspace.git(made, "checkout", "nobody")
+    with pytest.raises(SegpipeError, match="nobody"):
+        git(made, "checkout", "nobody")
 
 
 def test_the_wheels_template_is_used_outside_a_checkout(tmp_path, monkeypatch, repo_root):

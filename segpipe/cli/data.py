@@ -43,6 +43,7 @@ def data_demo(
     """Write the embedded demo data (stained cells, three classes) into data/: the same bytes on every machine."""
     from segpipe import pipeline, workspace
     from segpipe.data.demo import write_demo
+    from segpipe.git import git
     from segpipe.progress import say
 
     root = workspace_root()
@@ -52,7 +53,7 @@ def data_demo(
         before = pointer.read_bytes() if pointer.exists() else None
         pipeline.add_data(root)
         if pointer.read_bytes() != before:
-            workspace.git(root, "add", "data.dvc", ".gitignore")
+            git(root, "add", "data.dvc", ".gitignore")
     say(
         f"{images} images in data/, "
         + ("as data.dvc says" if pointer.read_bytes() == before else "and data.dvc names them")

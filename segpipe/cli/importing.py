@@ -94,6 +94,7 @@ def import_options(classes: str | None, ignore: str | None, group: str | None, *
 def import_data(root: Path, source: Path, format: str, options: ImportOptions) -> ImportReport:
     """Import into a workspace's data/ and version it; the caller holds the workspace's lock."""
     from segpipe import pipeline, workspace
+    from segpipe.git import git
     from segpipe.config import load_params
     from segpipe.data.importer import import_dataset
     from segpipe.progress import say
@@ -102,10 +103,10 @@ def import_data(root: Path, source: Path, format: str, options: ImportOptions) -
     for line in report.lines():
         say(line)
     if _are_volumes(root / "data" / "images") and workspace.fit_candidates(root):
-        workspace.git(root, "add", "params.yaml")
+        git(root, "add", "params.yaml")
         say("params.yaml: candidates are families for volumes now")
     pipeline.add_data(root)
-    workspace.git(root, "add", "data.dvc", ".gitignore")
+    git(root, "add", "data.dvc", ".gitignore")
     say("data/ is versioned: data.dvc names it (git commit records that)")
     return report
 

@@ -34,6 +34,7 @@ def init(
     `segpipe data import` has further options for images that lie in other ways.
     """
     from segpipe import workspace
+    from segpipe.git import commit_staged
     from segpipe.progress import say
 
     if data is not None and not data.exists():
@@ -43,7 +44,7 @@ def init(
     if data is not None:
         with workspace.lock(root):
             import_data(root, data.resolve(), format, import_options(classes, ignore, group))
-            workspace.commit(root, "Labelled images")
+            commit_staged(root, "Labelled images")
     say(f"{directory} is {'now a' if fresh else 'already a'} workspace. Next: cd {directory} && "
         + ("segpipe run" if (root / "data").is_dir() else "segpipe data import SRC"))  # fmt: skip
 

@@ -41,6 +41,7 @@ def tour(directory: Path) -> None:
 def _workspace(directory: Path) -> Path:
     """The demo's workspace with its data, made where it is not there yet or not whole."""
     from segpipe import pipeline, workspace
+    from segpipe.git import commit_staged, git
 
     fresh = workspace.create(directory)
     root = directory.resolve()
@@ -52,8 +53,8 @@ def _workspace(directory: Path) -> Path:
 
             write_demo(root / "data")
             pipeline.add_data(root)
-            workspace.git(root, "add", "params.yaml", "data.dvc", ".gitignore")
-            workspace.commit(root, "Demo data")
+            git(root, "add", "params.yaml", "data.dvc", ".gitignore")
+            commit_staged(root, "Demo data")
     return root
 
 

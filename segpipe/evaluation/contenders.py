@@ -91,7 +91,7 @@ def _open(root: Path, asked: str) -> Revision:
 
 
 def _subject(root: Path, revision: Revision) -> str:
-    from segpipe.release.git import git
+    from segpipe.git import git
 
     return git(root, "log", "-1", "--format=%cs %s", revision.commit) if revision.commit else ""
 

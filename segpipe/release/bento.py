@@ -19,7 +19,7 @@ from segpipe.errors import MissingError, SegpipeError
 from segpipe.files import read_bytes, write_json, write_text
 from segpipe.inference.spec import TORCH, SegmenterSpec
 from segpipe.release.bundle import BUILD_FILE, Card
-from segpipe.release.git import head, is_repository
+from segpipe.git import head, is_repository
 from segpipe.release.server import bentoml_environment
 from segpipe.release.versions import checked_version
 

@@ -23,7 +23,7 @@ from segpipe.progress import say
 from segpipe.release.bless import BlessReport
 from segpipe.release.bundle import Card, Score, Verdict, bundle_sha256, check_bundle, copy_bundle, model_sha256
 from segpipe.release.endpoints import Endpoint, endpoint_path
-from segpipe.release.git import commit_paths, is_repository
+from segpipe.git import commit_paths, is_repository
 from segpipe.release.versions import (
     Tags,
     Version,

@@ -15,7 +15,7 @@ from segpipe.files import sha256_file
 from segpipe.inference.segmenter import Segmenter
 from segpipe.progress import say
 from segpipe.release.bundle import bundle_sha256, replay_golden
-from segpipe.release.git import git
+from segpipe.git import git
 from segpipe.release.registry import Release, fetch_bundle, find_version
 
 BEFORE_PLAN = ("ingest", "validate", "prepare")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segpipe.errors import ConfigError
-from segpipe.release.git import git, identity, is_repository
+from segpipe.git import git, identity, is_repository
 
 _VERSION = re.compile(r"v(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})")
 _STAGE = re.compile(r"[a-z][a-z0-9-]{0,62}")

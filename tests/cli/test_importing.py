@@ -26,7 +26,7 @@ def workspace(tmp_path: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch) 
     versioned: list[Path] = []
     monkeypatch.setattr("segpipe.cli.importing.workspace_root", lambda: root)
     monkeypatch.setattr("segpipe.workspace.lock", lambda _: nullcontext())
-    monkeypatch.setattr("segpipe.workspace.git", lambda *_: None)
+    monkeypatch.setattr("segpipe.git.git", lambda *_: None)
     monkeypatch.setattr("segpipe.pipeline.add_data", versioned.append)
     for name in ("a", "b"):
         for folder, suffix, value in (("scans", "", 3), ("drawn", "_L", 255)):

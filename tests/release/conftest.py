@@ -11,7 +11,7 @@ import pytest
 
 from segpipe.release import registry
 from segpipe.release.bless import BlessReport
-from segpipe.release.git import git
+from segpipe.git import git
 from tests.release.toy import dvc, toy_selection, write_toy_bundle
 
 

@@ -1,4 +1,4 @@
-"""Git, as far as a release needs it: run a command, know who commits, commit some paths and nothing else."""
+"""Git, as far as workspaces and releases need it: run a command, know who commits, commit some paths and nothing else."""
 
 from __future__ import annotations
 
@@ -51,6 +51,19 @@ def identity(root: Path) -> dict[str, str]:
     return found
 
 
+def signature(root: Path) -> list[str]:
+    """Options of `git` with which a commit is signed, also where Git knows no user."""
+    return [flag for key, value in identity(root).items() for flag in ("-c", f"{key}={value}")]
+
+
+def commit_staged(root: Path, message: str) -> bool:
+    """Commit what is staged; False when nothing is."""
+    if not git(root, "diff", "--cached", "--name-only"):
+        return False
+    git(root, "commit", "--quiet", "--message", message, options=signature(root))
+    return True
+
+
 def commit_paths(root: Path, pathspecs: Sequence[str], message: str, allow_empty: bool = False) -> str:
     """Commit what changed under some pathspecs (new files too, ignored ones not), and return the commit that is HEAD then.
 
@@ -64,7 +77,6 @@ def commit_paths(root: Path, pathspecs: Sequence[str], message: str, allow_empty
         git(root, "add", "--all", "--", *files, options=literal)
     changed = bool(files) and git(root, "diff", "--cached", "--name-only", "HEAD", "--", *files, options=literal) != ""
     if changed or allow_empty:
-        who = [flag for key, value in identity(root).items() for flag in ("-c", f"{key}={value}")]
         what = ["--", *files] if changed else ["--allow-empty"]
-        git(root, "commit", "--quiet", "--only", "--message", message, *what, options=literal + who)
+        git(root, "commit", "--quiet", "--only", "--message", message, *what, options=literal + signature(root))
     return head(root)
