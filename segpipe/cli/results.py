@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segpipe.cli import comparing, tuning
+from segpipe.cli import comparing, predicting, tuning
 from segpipe.cli.common import Json, add, print_json, print_table, workspace_root
 
 if TYPE_CHECKING:
     from segpipe.release.registry import Release
 
 PANEL = "Results"
-
-
-_MODELS = "The folder of a bundle; by default the one that is live, or bundle/ where nothing is."
 
 
 class Promote(StrEnum):
@@ -35,7 +31,7 @@ def register(app: typer.Typer) -> None:
     add(app, PANEL, "compare", comparing.compare, comparing.EXAMPLE)
     add(app, PANEL, "tune", tuning.tune, tuning.EXAMPLE)
     add(app, PANEL, "models", models, "segpipe models\nsegpipe models --json")
-    add(app, PANEL, "predict", predict, "segpipe predict scans/ --out predictions")
+    add(app, PANEL, "predict", predicting.predict, predicting.EXAMPLE)
 
 
 def run(
@@ -137,46 +133,3 @@ def _row(release: Release) -> list[str]:
     told = "" if release.score is None else f"{release.score:.3f} {release.metric}"
     origin = [release.data_hash[:8], release.commit[:8], release.created_at]
     return [release.version, ", ".join(release.stages), release.candidate, told, *origin]
-
-
-def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", metavar="IMAGES...")],
-    out: Annotated[Path, typer.Option("--out", help="Where masks and overlays go.")] = Path("predictions"),
-    model: Annotated[Path | None, typer.Option("--model", help=_MODELS)] = None,
-    json: Json = False,
-) -> None:
-    """Segment images: a mask and an overlay each, and predictions.json. Exit code 3 when an image could not be read."""
-    from segpipe.config import load_params
-    from segpipe.errors import DataError
-    from segpipe.inference.batch import predict_files
-    from segpipe.inference.segmenter import Segmenter
-
-    limits = load_params(root := workspace_root()).data if model is None else _default_limits()
-    bundle = model or live_bundle(root)
-    rows = predict_files(Segmenter.from_bundle(bundle), images, out, limits)
-    if json:
-        print_json(rows)
-    else:
-        typer.echo(out)
-    if failed := [row for row in rows if "error" in row]:
-        raise DataError(f"{len(failed)} of {len(rows)} images could not be segmented, the first: {failed[0]['error']}")
-
-
-def _default_limits() -> Any:
-    from segpipe.config import DataParams
-
-    return DataParams()  # type: ignore[call-arg]
-
-
-def live_bundle(root: Path) -> Path:
-    """The bundle that is live in the stage of params.yaml, or the pipeline's own where nothing is."""
-    from segpipe.config import load_params
-    from segpipe.errors import MissingError
-    from segpipe.release import registry
-
-    version = registry.live(root, load_params(root).release.stage)
-    if version is not None:
-        return registry.release_bundle(root, version)
-    if not (root / "bundle").is_dir():
-        raise MissingError("no model here yet", where=root, fix="segpipe run, or name one with --model")
-    return root / "bundle"
