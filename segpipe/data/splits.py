@@ -19,9 +19,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from segpipe.config import SplitParams
+from segpipe.errors import ConfigError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+DEALT_FILE = "folds.json"
+"""In the folder of the shards, where `split.folds` deals: {key: fold} of the images of train and val."""
 
 Rows = Sequence[Mapping[str, Any]]
 """Rows of a manifest with key, group, sha256, class_pixels, and split where it is given."""
@@ -33,7 +37,7 @@ def assign_split(identity: str, params: SplitParams) -> Split:
     SHA-256 of seed and identity, read as a number in [0, 1), falls below `test`, below `test + val`, or above: shares hold in
     expectation, and depend on nothing but the identity itself.
     """
-    place = _position(identity, params)
+    place = _position(identity, params.seed)
     if place < params.test:
         return "test"
     return "val" if place < params.test + params.val else "train"
@@ -61,7 +65,36 @@ def assign_folds(rows: Rows, params: SplitParams) -> list[int | None]:
         return [None] * len(rows)
     if params.method == "ranges":
         return [place * params.folds // size for place, size in _places(rows)]
-    return [int(_position(f"fold\0{identity(row)}", params) * params.folds) for row in rows]
+    return [int(_position(f"fold\0{identity(row)}", params.seed) * params.folds) for row in rows]
+
+
+def deal_folds(rows: Rows, folds: int, seed: int, blocks: bool = False) -> list[int]:
+    """The fold, 0 .. folds - 1, of each row: as many images in each as groups allow, and as many of those with rare classes.
+
+    Groups are dealt one after another, those whose rarest class is the rarest first, of these the largest first and then by hash;
+    each goes to the fold with the fewest images of its kind, then with the fewest of all. So no fold is empty. blocks: equal blocks
+    of each stack instead, as `ranges` deals. Raises ConfigError where there are too few groups (or images) to deal.
+    """
+    if blocks:
+        found = [place * folds // size for place, size in _places(rows)]
+        units = len(set(found))
+    else:
+        images = Counter(map(identity, rows))
+        units, dealt, filled = len(images), dict[str, int](), [0] * folds
+        for names in _strata(rows, seed)[0]:
+            own = [0] * folds
+            for name in sorted(names, key=lambda name: -images[name]):
+                fold = min(range(folds), key=lambda f: (own[f], filled[f]))
+                own[fold] += images[name]
+                filled[fold] += images[name]
+                dealt[name] = fold
+        found = [dealt[identity(row)] for row in rows]
+    if units < folds:
+        raise ConfigError(
+            f"{units} {'blocks' if blocks else 'groups of images'} can't be dealt out to {folds} folds", where="train.folds",
+            fix=f"set it to {units} or fewer" if units > 1 else "set it to null",
+        )  # fmt: skip
+    return found
 
 
 def identity(row: Mapping[str, Any]) -> str:
@@ -74,8 +107,8 @@ def natural(key: str) -> list[tuple[str, int]]:
     return [(words, int(digits or 0)) for digits, words in re.findall(r"(\d+)|(\D+)", key)]
 
 
-def _position(identity: str, params: SplitParams) -> float:
-    digest = hashlib.sha256(f"{params.seed}\0{identity}".encode()).digest()
+def _position(identity: str, seed: int) -> float:
+    digest = hashlib.sha256(f"{seed}\0{identity}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
@@ -87,30 +120,35 @@ def _stratified(rows: Rows, params: SplitParams) -> dict[str, Split]:
     most. The largest stratum evens out what the others round. So of the groups that were there, one for each edge of the two
     strata may move; more only where the new image makes another class the rarer one.
     """
-    shown: dict[str, set[int]] = defaultdict(set)
-    for row in rows:
-        if not row["split"]:
-            shown[identity(row)].update(c for c, n in enumerate(_listed(row["class_pixels"])) if n)
-    frequency = Counter(c for classes in shown.values() for c in classes)
-    rarity = {c: rank for rank, c in enumerate(sorted(frequency, key=lambda c: (frequency[c], c)))}
-    strata: dict[int, list[str]] = defaultdict(list)
-    for name in sorted(shown, key=lambda name: (_position(name, params), name)):
-        strata[min((rarity[c] for c in shown[name]), default=len(rarity))].append(name)
+    strata, shown, classes = _strata([row for row in rows if not row["split"]], params.seed)
     drawn: dict[str, Split] = {}
     shares: tuple[tuple[Split, float], ...] = (("test", params.test), ("val", params.val))
     left = {split: _round(share * len(shown)) for split, share in shares}
-    by_size = sorted(strata, key=lambda rank: (len(strata[rank]), rank))
-    for rank in by_size:
-        names = strata[rank]
-        size = len(names)
+    by_size = sorted(strata, key=len)
+    for names in by_size:
+        last, size = names is by_size[-1], len(names)
         for split, share in shares:
-            wanted = left[split] if rank == by_size[-1] else _round(share * size)
+            wanted = left[split] if last else _round(share * size)
             taken = min(max(wanted, 0), len(names) - 1)  # one stays to be trained on
             left[split] -= taken
             drawn |= dict.fromkeys(names[:taken], split)
             names = names[taken:]
         drawn |= dict.fromkeys(names, "train")
-    return _all_in_train(drawn, shown, sorted(rarity, key=rarity.__getitem__))
+    return _all_in_train(drawn, shown, classes)
+
+
+def _strata(rows: Rows, seed: int) -> tuple[list[list[str]], dict[str, set[int]], list[int]]:
+    """Identities by their rarest class, the rarest first, each stratum by hash; the classes that each identity shows; and all classes,
+    the rarest first. Rare is what few identities show."""
+    shown: dict[str, set[int]] = defaultdict(set)
+    for row in rows:
+        shown[identity(row)].update(c for c, n in enumerate(_listed(row["class_pixels"])) if n)
+    frequency = Counter(c for classes in shown.values() for c in classes)
+    rarity = {c: rank for rank, c in enumerate(sorted(frequency, key=lambda c: (frequency[c], c)))}
+    strata: dict[int, list[str]] = defaultdict(list)
+    for name in sorted(shown, key=lambda name: (_position(name, seed), name)):
+        strata[min((rarity[c] for c in shown[name]), default=len(rarity))].append(name)
+    return [strata[rank] for rank in sorted(strata)], shown, list(rarity)
 
 
 def _all_in_train(drawn: dict[str, Split], shown: dict[str, set[int]], classes: list[int]) -> dict[str, Split]:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 
 from segpipe.config import SplitParams
-from segpipe.data.splits import SPLITS, assign_folds, assign_split, assign_splits, identity, natural
+from segpipe.data.splits import SPLITS, assign_folds, assign_split, assign_splits, deal_folds, identity, natural
+from segpipe.errors import ConfigError
 
 from .conftest import SPLIT
 
@@ -176,6 +177,53 @@ def test_folds_are_even_and_know_nothing_of_splits() -> None:
     test = Counter(fold for fold, split in zip(folds, splits, strict=True) if split == "test")
     assert chisquare(list(test.values())).pvalue > 1e-3
     assert assign_folds(rows, SplitParams()) == [None] * 5000
+
+
+@settings(deadline=None)
+@given(rows=DATASETS, folds=st.integers(2, 6), seed=st.integers(0, 9), order=st.randoms())
+def test_dealt_folds_keep_groups_and_none_is_empty(rows: list[Row], folds: int, seed: int, order: Any) -> None:
+    units = len({identity(row) for row in rows})
+    if units < folds:
+        with pytest.raises(ConfigError, match=rf"{units} groups of images .* {folds} folds"):
+            deal_folds(rows, folds, seed)
+        return
+    dealt = deal_folds(rows, folds, seed)
+    assert set(dealt) == set(range(folds))
+    of_unit = dict(zip(map(identity, rows), dealt, strict=True))
+    assert [of_unit[identity(row)] for row in rows] == dealt
+    shuffled = order.sample(rows, len(rows))
+    assert deal_folds(shuffled, folds, seed) == [of_unit[identity(row)] for row in shuffled]
+
+
+@settings(deadline=None)
+@given(shown=st.lists(PRESENCE, min_size=6, max_size=60), folds=st.integers(2, 6), seed=st.integers(0, 9))
+def test_dealt_folds_are_even_and_share_what_is_rarest(shown: list[list[int]], folds: int, seed: int) -> None:
+    dealt = np.array(deal_folds([make_row(f"im{i}", classes) for i, classes in enumerate(shown)], folds, seed))
+    sizes = np.bincount(dealt, minlength=folds)
+    assert sizes.max() - sizes.min() <= 1
+    present = np.array(shown) > 0
+    if present.any():
+        rarest = min((c for c in range(4) if present[:, c].any()), key=lambda c: (present[:, c].sum(), c))
+        of_it = np.bincount(dealt[present[:, rarest]], minlength=folds)
+        assert of_it.max() - of_it.min() <= 1
+
+
+def test_large_groups_are_dealt_first() -> None:
+    rows = [
+        make_row(f"{group}{i}", group=group)
+        for group, n in zip("abcdef", (1, 1, 1, 1, 4, 4), strict=True)
+        for i in range(n)
+    ]
+    assert sorted(Counter(deal_folds(rows, 3, 0)).values()) == [4, 4, 4]
+
+
+def test_blocks_of_a_stack_are_dealt_in_order() -> None:
+    rows = [make_row(f"slice{i}", group="stack") for i in range(11)]
+    assert deal_folds(rows, 3, 0, blocks=True) == [i * 3 // 11 for i in range(11)]
+    with pytest.raises(ConfigError, match="1 groups"):
+        deal_folds(rows, 3, 0)
+    with pytest.raises(ConfigError, match="2 blocks"):
+        deal_folds(rows[:2], 3, 0, blocks=True)
 
 
 @pytest.mark.parametrize("params", METHODS, ids=lambda params: params.method)

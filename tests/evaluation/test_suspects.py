@@ -28,8 +28,10 @@ from segpipe.evaluation.suspects import (
     find_suspects,
 )
 from segpipe.evaluation.suspects_page import COLUMNS, SuspectList, rank, render_page, to_csv, write_suspects
+from segpipe.inference.engines import softmax
+from segpipe.inference.out_of_fold import OutOfFold
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.segmenter import Segmenter, softmax
+from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.classical import KMeans, KMeansConfig
 from segpipe.samples import IGNORE, ClassTable, Sample
@@ -311,3 +313,43 @@ def test_specks_are_noise(tmp_path: Path, edge: int, found: int) -> None:
     given = truth.copy()
     truth[10 : 10 + edge, 10 : 10 + edge] = 1
     assert len(list(find_suspects(oracle_segmenter([truth]), oracle_shards(tmp_path, [given])))) == found
+
+
+@pytest.fixture
+def folded(tmp_path: Path) -> OutOfFold:
+    """A workspace with a model of two members, each of which has learned the labels of its training images by heart, errors
+    included; three errors are planted: in train, val and test."""
+    truth = [draw_cells(n)[1] for n in range(9)]
+    given = [corrupt(plane, "missing cell") if n in (1, 5, 7) else plane for n, plane in enumerate(truth)]
+    images = [np.full((*plane.shape, 1), n, np.uint8) for n, plane in enumerate(truth)]
+    samples = [Sample(f"im{n}", images[n], given[n]) for n in range(9)]
+    for split, part in (("train", samples[:4]), ("val", samples[4:6]), ("test", samples[6:])):
+        write_shards(tmp_path / "artifacts" / "shards", split, part, 3)
+    folds = {f"im{n}": n % 2 for n in range(6)}
+    new = [{n for n in range(9) if folds.get(f"im{n}", fold) == fold} for fold in range(2)]
+    members = [Oracle([truth[n] if n in new[fold] else given[n] for n in range(9)]) for fold in range(2)]
+    spec = oracle_segmenter(truth).spec.model_copy(update={"members": 2})
+    spec.write(tmp_path / "models" / "o")
+    return OutOfFold(spec, Oracle([*given[:6], *truth[6:]]), members, folds)
+
+
+def test_an_ensemble_judges_train_by_members_that_never_saw_it(
+    folded: OutOfFold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segpipe.inference.trained.load_trained", lambda _: folded)
+    made = write_suspects(tmp_path, None, 5, tmp_path / "suspects.html")
+    assert (made.images, made.out_of_fold, made.found) == (9, 6, 3)
+    assert {(s.key, s.split, s.fold) for s in made.suspects} == {
+        ("im1", "train", 1),
+        ("im5", "val", 1),
+        ("im7", "test", None),
+    }
+    page = (tmp_path / "suspects.html").read_text()
+    assert "6 of train and val, each judged by the member" in page and page.count("by the member without fold 1") == 2
+    rows = {row["key"]: row["fold"] for row in csv.DictReader(io.StringIO((tmp_path / "suspects.csv").read_text()))}
+    assert rows == {"im1": "1", "im5": "1", "im7": ""}
+    by_heart = Segmenter(folded.spec, folded.engine)
+    splits = [ShardReader(tmp_path / "artifacts" / "shards", split) for split in ("train", "val", "test")]
+    assert [case.suspect.key for case in find_suspects(by_heart, splits)] == ["im7"], (
+        "what was learned is never suspected"
+    )

@@ -1,0 +1,142 @@
+"""Folds: which image stands in which, which members see it, and what can't be dealt out."""
+
+import numpy as np
+import pytest
+
+from segpipe.config import Candidate, Params, TrainParams
+from segpipe.data.shards import ShardReader, write_shards
+from segpipe.data.splits import DEALT_FILE
+from segpipe.errors import ConfigError
+from segpipe.files import write_json
+from segpipe.models.registry import family
+from segpipe.samples import Sample
+from segpipe.training import planner
+from segpipe.training.folds import Part, check_folds, choose_folds, deal, in_words, member_plan
+from segpipe.training.plan import Folds, Plan
+from segpipe.training.planner import make_plan
+
+from .conftest import MemoryReader, draw, fingerprint_of
+from .conftest import make_plan as plan_of
+
+
+def params_of(split=None, **train):
+    return Params.model_validate(
+        {
+            "split": split or {},
+            "train": train,
+            "candidates": {"unet": {"family": "unet"}, "kmeans": {"family": "kmeans"}},
+        }
+    )
+
+
+def samples(first, count, group=None, copy_of=None):
+    for i in range(first, first + count):
+        drawn = draw(copy_of if copy_of is not None else i, 40, 40)
+        yield Sample(f"s{i}", drawn.image, drawn.labels, group=group)
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Ten images of train and six of val: four of a group in both splits, and two copies of one."""
+    train = [*samples(0, 7), *samples(7, 2, group="a"), *samples(9, 1, copy_of=99)]
+    write_shards(tmp_path, "train", train, 3)
+    write_shards(tmp_path, "val", [*samples(20, 3), *samples(23, 2, group="a"), *samples(25, 1, copy_of=99)], 3)
+    write_shards(tmp_path, "test", samples(30, 3), 3)
+    return tmp_path
+
+
+def dealt(shards, count=3, how="groups", seed=0):
+    readers = ShardReader(shards, "train"), ShardReader(shards, "val")
+    return deal(Folds(count=count, dealt=how), seed, *readers, shards)
+
+
+def keys(part):
+    return {part[i].key for i in range(len(part))}
+
+
+def test_a_part_is_some_samples_of_several_readers():
+    readers = [MemoryReader([draw(i) for i in range(3)]), MemoryReader([draw(i) for i in range(10, 14)])]
+    part = Part(readers, [6, 0, 3])
+    assert [part[i].key for i in range(len(part))] == ["s13", "s0", "s10"]
+    counts = [[(part[i].labels == c).sum() for c in range(3)] for i in range(3)]
+    assert np.array_equal(part.class_pixels, counts)
+    assert hash(part) != hash(Part(readers, [6, 0, 3])), "caches of crops tell readers apart by themselves"
+    with pytest.raises(IndexError):
+        part[3]
+
+
+def test_every_image_of_train_and_val_is_left_out_once_and_test_is_in_no_fold(shards):
+    made = dealt(shards)
+    every = keys(ShardReader(shards, "train")) | keys(ShardReader(shards, "val"))
+    out = [keys(made.left_out(fold)) for fold in range(3)]
+    assert sum(map(len, out)) == len(every) == 16 and set().union(*out) == every == set(made.by_key)
+    for fold in range(3):
+        assert keys(made.rest(fold)) == every - out[fold]
+        assert all(made.by_key[key] == fold for key in out[fold])
+    assert len({made.by_key[key] for key in ("s7", "s8", "s23", "s24")}) == 1, "a group"
+    assert made.by_key["s9"] == made.by_key["s25"], "copies"
+    assert dealt(shards).by_key == made.by_key and dealt(shards, seed=1).by_key != made.by_key
+
+
+def test_split_folds_deal_where_they_are_set(shards):
+    assert choose_folds(3, params_of(), shards).dealt == "groups"
+    assert choose_folds(3, params_of({"method": "ranges"}), shards).dealt == "blocks"
+    given = {key: i % 2 for i, key in enumerate(sorted(dealt(shards).by_key))}
+    write_json(shards / DEALT_FILE, given)
+    assert choose_folds(2, params_of(), shards) == Folds(count=2, dealt="split")
+    assert dealt(shards, 2, "split").by_key == given
+    with pytest.raises(ConfigError, match=r"train\.folds.*found 3, and folds \[0, 1\].*same number"):
+        choose_folds(3, params_of(), shards)
+
+
+def test_what_can_not_be_averaged_or_judged_is_refused():
+    check_folds(Candidate(family="unet", encoder_weights="auto"), family("unet"))
+    with pytest.raises(ConfigError, match=r"mask_rcnn.*train: \{folds: null\}"):
+        check_folds(Candidate(family="mask_rcnn"), family("mask_rcnn"))
+    with pytest.raises(ConfigError, match="has learned from the images of all folds"):
+        check_folds(Candidate(family="unet", encoder_weights="segmenter@v0.1.0"), family("unet"))
+
+
+def test_a_plan_with_folds_is_that_of_its_first_member(shards, monkeypatch):
+    seen = {}
+
+    def plan_on(name, params, fingerprint, train, val):
+        seen.update(train=keys(train), val=keys(val), wanted=params.train_for(name))
+        return plan_of()
+
+    monkeypatch.setattr(planner, "plan_on", plan_on)
+    fingerprint = fingerprint_of(MemoryReader(list(ShardReader(shards, "train"))))
+    made = make_plan("unet", params_of(folds=3, budget="60 steps"), fingerprint, shards)
+    expected = dealt(shards)
+    assert made.folds == Folds(count=3, dealt="groups")
+    assert seen["val"] == keys(expected.left_out(0)) and seen["train"] == keys(expected.rest(0))
+    words = made.reasons["folds"]
+    assert "3 members" in words and "60 steps" in words and "groups whole" in words
+    assert Plan.model_validate_json(made.model_dump_json()) == made
+    make_plan("kmeans", params_of(folds=3), fingerprint, shards)
+    assert seen["val"] == keys(ShardReader(shards, "val")), "a classical family has no members"
+
+
+def test_a_plan_without_folds_is_what_it_was():
+    plan = plan_of()
+    assert "folds" not in plan.exact and "folds" not in plan.model_dump_json()
+    folds = plan.model_copy(update={"folds": Folds(count=3, dealt="groups")})
+    assert folds.sha256 != plan.sha256
+
+
+def test_members_differ_in_their_seed_and_choose_nothing_for_themselves():
+    plan = plan_of(cleaning="auto", tta="mirror").model_copy(
+        update={"folds": Folds(count=3, dealt="groups"), "postprocess": "watershed"}
+    )
+    members = [member_plan(plan, fold) for fold in range(3)]
+    assert len({m.seed for m in members}) == 3 and len({m.sha256 for m in members}) == 3
+    assert all(m.recipe.cleaning == "none" and m.recipe.tta == "none" and m.postprocess is None for m in members)
+    assert all(m.folds is None and m.recipe.steps == plan.recipe.steps for m in members)
+    other = plan.model_copy(update={"seed": plan.seed + 1})
+    assert not {m.seed for m in members} & {member_plan(other, fold).seed for fold in range(3)}
+
+
+def test_words_for_blocks(shards):
+    folds = Folds(count=2, dealt="blocks")
+    words = in_words(folds, dealt(shards, 2, "blocks"), TrainParams(budget="10m"))
+    assert "8 to 8 images, in blocks of each stack" in words

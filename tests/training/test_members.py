@@ -1,0 +1,201 @@
+"""Members of an ensemble: what each sees, what a kill costs, and what one model they make."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from segpipe.files import sha256_file
+from segpipe.inference.out_of_fold import OutOfFold
+from segpipe.inference.trained import load_trained
+from segpipe.samples import Sample
+from segpipe.training import finishing, members
+from segpipe.training.cleaning import Chosen
+from segpipe.training.folds import Dealt, member_plan
+from segpipe.training.members import train_members
+from segpipe.training.plan import Folds
+from segpipe.training.scoring import count_split, score_confusion
+
+from .conftest import CLASSES, MemoryReader, draw
+from .tiny import tiny_plan
+
+STEPS = 6
+
+
+class Spy(MemoryReader):
+    """Remembers which samples were asked for."""
+
+    def __init__(self, samples):
+        super().__init__(samples)
+        self.seen = []
+
+    def __getitem__(self, index):
+        self.seen.append(self.samples[index].key)
+        return super().__getitem__(index)
+
+
+def planned(**recipe):
+    plan = tiny_plan(**({"steps": STEPS, "val_every": 3, "learning_rate": 2e-2, "augment": "light"} | recipe))
+    return plan.model_copy(update={"folds": Folds(count=3, dealt="groups")})
+
+
+def deal():
+    train, val = (Spy([draw(i, 48, 48) for i in numbers]) for numbers in (range(6), range(100, 103)))
+    return Dealt((train, val), [*train.keys, *val.keys], [0, 1, 2, 0, 1, 2, 0, 1, 2])
+
+
+def run(folder, plan=None, dealt=None):
+    dealt = dealt or deal()
+    places = folder / "out", folder / "live", folder / "checkpoints" / "tiny"
+    train_members(plan or planned(), CLASSES, dealt, dealt.readers[1], *places)
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    torch.set_num_threads(1)
+    return run(tmp_path_factory.mktemp("whole"))
+
+
+def digests(out):
+    return {path.name: sha256_file(path) for path in out.iterdir()}
+
+
+def test_no_member_sees_its_fold_before_it_is_judged_by_it(tmp_path, monkeypatch):
+    dealt, seen, real = deal(), {}, members.train_on
+
+    def spied(plan, classes, train, val, *places):
+        for reader in dealt.readers:
+            reader.seen.clear()
+        trained_on = {train[i].key for i in range(len(train))}
+        judged_by = {val[i].key for i in range(len(val))}
+        seen[plan.seed] = trained_on, judged_by
+        for reader in dealt.readers:
+            reader.seen.clear()
+        monkeypatch.setattr("segpipe.training.loop._Run._validate", lambda self: _note(self, dealt, seen, plan.seed))
+        real(plan, classes, train, val, *places)
+
+    def _note(run, dealt, seen, seed):
+        touched = {key for reader in dealt.readers for key in reader.seen}
+        assert touched <= seen[seed][0], "before a validation, nothing but the member's own images was read"
+        run.state.best_score, run.state.best_step = 0.5, run.state.step
+        run.best = {name: value.clone() for name, value in run.stepper.average.state_dict().items()}
+        run.state.val.append({"step": run.state.step, "iou_macro": 0.5, "pixel_accuracy": 0.5})
+        return run.state.val[-1]
+
+    monkeypatch.setattr(members, "train_on", spied)
+    run(tmp_path, dealt=dealt)
+    assert len(seen) == 3
+    for fold, (trained_on, judged_by) in enumerate(seen.values()):
+        assert judged_by == {key for key, number in dealt.by_key.items() if number == fold}
+        assert not trained_on & judged_by and trained_on | judged_by == set(dealt.keys)
+
+
+def test_the_ensemble_is_the_mean_of_members_trained_alone(whole, tmp_path):
+    dealt, plan = deal(), planned()
+    weights = load_file(whole / "weights.safetensors")
+    image, parts = draw(500, 48, 48).image, []
+    for fold in range(3):
+        own = tmp_path / str(fold)
+        members.train_on(
+            member_plan(plan, fold), CLASSES, dealt.rest(fold), dealt.left_out(fold), own / "out", own / "live", own / "checkpoints"
+        )  # fmt: skip
+        alone = load_file(own / "out" / "weights.safetensors")
+        assert all(torch.equal(value, weights[f"members.{fold}.{name}"]) for name, value in alone.items())
+        parts.append(load_trained(own / "out").predict(image, probabilities=True).probabilities)
+    assert not np.allclose(parts[0], parts[1], atol=1e-3)
+    together = load_trained(whole)
+    assert isinstance(together, OutOfFold) and together.spec.members == 3 and together.fold_of == dealt.by_key
+    np.testing.assert_allclose(together.predict(image, probabilities=True).probabilities, np.mean(parts, 0), atol=2e-6)
+    left_out = Sample("s100", image, None)
+    assert np.array_equal(together.segment(left_out, probabilities=True).probabilities, parts[0])
+
+
+def test_its_score_on_val_is_out_of_fold(whole):
+    history, val, judge = json.loads((whole / "history.json").read_text()), deal().readers[1], load_trained(whole)
+    by_hand = sum(count_split(judge._members[fold], val, [place]) for place, fold in enumerate((0, 1, 2)))
+    assert history["best_score"] == pytest.approx(score_confusion(by_hand).iou_macro, abs=1e-6)
+    scores = [member["best_score"] for member in history["members"]]
+    assert history["folds"]["scores"] == scores and len(set(scores)) > 1
+    assert history["folds"]["mean"] == pytest.approx(np.mean(scores), abs=1e-6)
+    assert history["folds"]["sd"] == pytest.approx(np.std(scores, ddof=1), abs=1e-6)
+
+
+def test_curves_follow_one_another_as_of_one_training(whole):
+    rows = [
+        line.split("\t")
+        for line in (whole.parent / "live" / "plots" / "metrics" / "val" / "iou_macro.tsv").read_text().splitlines()
+    ]
+    place = rows[0].index("step")
+    assert [int(row[place]) for row in rows[1:]] == [3, 6, 9, 12, 15, 18]
+    metrics = json.loads((whole.parent / "live" / "metrics.json").read_text())
+    assert metrics["train"]["images_per_s"] > 0 and metrics["step"] == 18
+    parts = json.loads((whole.parent / "live" / "bottleneck.json").read_text())
+    assert sum(part["share"] for part in parts) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("step", [2, 6], ids=["amid a member", "at its last step"])
+def test_a_training_that_was_stopped_goes_on_with_its_member(whole, tmp_path, monkeypatch, step):
+    from segpipe.training import loop
+
+    real, steps, names = loop.step_that_fits, [], []
+
+    def stopping(stepper, number, *rest):
+        steps.append(number)
+        if len(steps) == STEPS + step:
+            raise KeyboardInterrupt
+        return real(stepper, number, *rest)
+
+    monkeypatch.setattr(loop, "step_that_fits", stopping)
+    plan = planned(checkpoint_every=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, plan)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(
+        loop, "step_that_fits", lambda stepper, number, *rest: (names.append(number), real(stepper, number, *rest))[1]
+    )
+    out = run(tmp_path, plan)
+    assert names == [*range(step - 1, STEPS), *range(STEPS)], "the first member is not trained again"
+    undisturbed = run(tmp_path / "undisturbed", plan)
+    assert digests(out) == digests(undisturbed)
+    assert load_file(out / "weights.safetensors").keys() == load_file(whole / "weights.safetensors").keys()
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_members_of_another_plan_are_trained_again(tmp_path, monkeypatch):
+    trained, real = [], members.train_on
+
+    def count(plan, *rest):
+        trained.append(plan.seed)
+        real(plan, *rest)
+
+    monkeypatch.setattr(members, "train_on", count)
+    monkeypatch.setattr(members, "_assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    for plan in (planned(), planned(), planned(learning_rate=1e-2)):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, plan)
+    assert len(trained) == 6
+    (tmp_path / "checkpoints" / "tiny.folds" / "1" / "done").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, planned(learning_rate=1e-2))
+    assert len(trained) == 7
+
+
+def test_what_is_chosen_for_the_whole_is_chosen_out_of_fold(tmp_path, monkeypatch):
+    asked = []
+
+    def chooses(segmenter, val, seed):
+        asked.append((isinstance(segmenter, OutOfFold), [val[i].key for i in range(len(val))]))
+        return Chosen(None, np.zeros((1, 3, 3), int), np.zeros((1, 3, 3), int))
+
+    monkeypatch.setattr(finishing, "choose_cleaning", chooses)
+    monkeypatch.setattr("segpipe.training.finishing.LEAST_IMAGES", 2)
+    out = run(tmp_path, planned(cleaning="auto", tta="mirror"))
+    assert asked == [(True, ["s100", "s101", "s102"])]
+    judge, val = load_trained(out), deal().readers[1]
+    assert judge.spec.tta == "mirror"
+    history = json.loads((out / "history.json").read_text())
+    for key, model in (("best_score", judge.but(tta="none")), ("finished_score", judge)):
+        assert history[key] == pytest.approx(score_confusion(count_split(model, val, range(3))).iou_macro, abs=1e-6)
