@@ -356,6 +356,7 @@ def export(root: Path) -> None:
     from segpipe.data.shards import ShardReader
     from segpipe.evaluation.latency import check_latency
     from segpipe.release.export import export_bundle
+    from segpipe.release.int8 import Examples
     from segpipe.validation.drift import REFERENCE_FILE, make_reference
 
     paths, params = Paths(root), load_params(root)
@@ -364,8 +365,9 @@ def export(root: Path) -> None:
         raise MissingError(
             "there is no winner to export", where=paths.selection, fix="add a trainable candidate to params.yaml"
         )
-    reader = ShardReader(_needs(paths.shards, "prepare"), "test")
-    export_bundle(_needs(paths.model(selection["winner"]), "train"), reader, selection, params.export, paths.bundle)
+    train, val, test = (ShardReader(_needs(paths.shards, "prepare"), split) for split in ("train", "val", "test"))
+    model, examples = _needs(paths.model(selection["winner"]), "train"), Examples(train, val)
+    export_bundle(model, test, selection, params.export, paths.bundle, examples)
     manifest = read_manifest(_needs(paths.manifest, "ingest"))
     kept = manifest[~manifest["path"].isin(read_json(paths.validation / "findings.json")["quarantined"])]
     make_reference(kept, _fingerprint(paths).classes).write(paths.bundle / REFERENCE_FILE)

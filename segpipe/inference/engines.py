@@ -132,12 +132,19 @@ GRAPH_ENGINES: dict[str, Callable[[Path, int], Engine]] = {
 }
 """Engines that run an ONNX graph, by the name that segmenter.json pins."""
 
+INT8_ENGINES: dict[str, Callable[[Path, int], Engine]] = {
+    "onnxruntime-int8": lambda path, threads: OnnxEngine(path, "onnxruntime-int8", threads),
+    "openvino-int8": lambda path, threads: OpenVinoEngine(path, "openvino-int8", "f32", threads),
+}
+"""Engines that compute in 8-bit integers, on the graph that says so."""
+
 
 def graph_engine(name: str, path: Path, threads: int = 0) -> Engine:
     """The engine of this name on an ONNX file; `threads` 0 leaves the choice to the engine."""
-    if name not in GRAPH_ENGINES:
-        raise ConfigError("no such engine", found=name, expected=" or ".join(GRAPH_ENGINES))
+    known = GRAPH_ENGINES | INT8_ENGINES
+    if name not in known:
+        raise ConfigError("no such engine", found=name, expected=" or ".join(known))
     try:
-        return GRAPH_ENGINES[name](path, threads)
+        return known[name](path, threads)
     except ImportError as error:
         raise MissingError(f"engine {name} is not installed here", fix=f"pip install {name.split('-')[0]}") from error

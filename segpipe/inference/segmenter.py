@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.inference.cleaning import cleaned
-from segpipe.inference.engines import Engine, graph_engine
+from segpipe.inference.engines import INT8_ENGINES, Engine, graph_engine
 from segpipe.inference.postprocess import MOST_PIXELS, separate
 from segpipe.inference.preprocess import fit_channels, pad_to_multiple
-from segpipe.inference.spec import GRAPH_FILE, TORCH, SegmenterSpec
+from segpipe.inference.spec import GRAPH_FILE, INT8_FILE, TORCH, SegmenterSpec
 from segpipe.inference.tiling import predict_tiled
 from segpipe.inference.tta import averaged
 from segpipe.inference.volumes import into_grid, predict_windows, ratios, resample, resampled_shape
@@ -38,11 +38,13 @@ class Segmenter:
         choose.
         """
         spec = SegmenterSpec.read(folder)
-        if (engine or spec.engine) == TORCH:
+        name = engine or spec.engine
+        if name == TORCH:
             from segpipe.inference.network import trained_engine
 
             return cls(spec, trained_engine(spec, folder))
-        return cls(spec, graph_engine(engine or spec.engine, folder / GRAPH_FILE, threads))
+        graph = folder / (INT8_FILE if name in INT8_ENGINES else GRAPH_FILE)
+        return cls(spec, graph_engine(name, graph, threads))
 
     def predict(
         self,

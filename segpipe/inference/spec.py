@@ -20,6 +20,8 @@ from segpipe.samples import ClassTable
 
 SPEC_FILE = "segmenter.json"
 GRAPH_FILE = "model.onnx"
+INT8_FILE = "model-int8.onnx"
+"""The same graph in 8-bit integers; it is there where that serves."""
 WEIGHTS_FILE = "weights.safetensors"
 """What stands for the graph where torch is the engine."""
 TORCH = "torch"

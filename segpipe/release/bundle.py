@@ -1,6 +1,6 @@
-"""A bundle: the folder that is a model. `model.onnx` (of a detector `weights.safetensors`) and `segmenter.json`, which
-`Segmenter.from_bundle` loads; `card.json` and `README.md` (what is known of it), `engines.json` (what was measured), `golden/`
-(images and the masks that belong to them).
+"""A bundle: the folder that is a model. `model.onnx` (of a detector `weights.safetensors`; where int8 serves, `model-int8.onnx`
+beside it) and `segmenter.json`, which `Segmenter.from_bundle` loads; `card.json` and `README.md` (what is known of it),
+`engines.json` (what was measured), `golden/` (images and the masks that belong to them).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from segpipe.config import DataParams, config_error
 from segpipe.errors import DataError, MissingError
 from segpipe.files import read_bytes, read_json, sha256_bytes, sha256_file, sha256_tree, write_json
 from segpipe.inference.segmenter import Segmenter
-from segpipe.inference.spec import GRAPH_FILE, SPEC_FILE, WEIGHTS_FILE
+from segpipe.inference.spec import GRAPH_FILE, INT8_FILE, SPEC_FILE, WEIGHTS_FILE
 
 CARD_FILE = "card.json"
 CARD_PAGE = "README.md"
@@ -66,6 +66,8 @@ class Card(BaseModel):
     engine: str
     agreement: float
     """Share of golden pixels on which the engine and the trained network say the same."""
+    int8: str | None = None
+    """What became of int8, in words; None where it was not asked for."""
     promotable: bool
     metric: str
     """The score by which models are compared; a key of `scores`."""
@@ -172,9 +174,8 @@ def model_sha256(bundle: Path) -> str:
 
 
 def network_file(bundle: Path) -> Path:
-    """The network of a bundle: its graph, or the weights that torch runs where there is none."""
-    weights = bundle / WEIGHTS_FILE
-    return weights if weights.exists() else bundle / GRAPH_FILE
+    """The network of a bundle: its graph (that in int8 where there is one), or the weights that torch runs where there is none."""
+    return next((bundle / name for name in (WEIGHTS_FILE, INT8_FILE) if (bundle / name).exists()), bundle / GRAPH_FILE)
 
 
 def check_bundle(bundle: Path, sha256: str) -> None:

@@ -12,16 +12,22 @@ from segpipe.release.bundle import CARD_PAGE, Card, Golden, Score, Verdict
 
 
 def write_card(
-    spec: SegmenterSpec, selection: dict[str, Any], agreement: float, pairs: Sequence[Golden], bundle: Path
+    spec: SegmenterSpec,
+    selection: dict[str, Any],
+    agreement: float,
+    pairs: Sequence[Golden],
+    bundle: Path,
+    int8: str | None = None,
 ) -> Card:
     """Write card.json and README.md into a bundle.
 
-    selection: selection.json, for scores and verdicts. agreement: of the pinned engine with the trained network.
+    selection: selection.json, for scores and verdicts. agreement: of the pinned engine with the trained network. int8: what became
+    of that, where it was asked for.
     """
     card = Card(
         candidate=spec.candidate, family=spec.family, options=spec.options, classes=spec.classes.names,
         data_hash=selection["data_hash"], weights_sha256=spec.lineage["weights_sha256"], lineage=spec.lineage,
-        engine=spec.engine, agreement=agreement, promotable=selection["promotable"],
+        engine=spec.engine, agreement=agreement, int8=int8, promotable=selection["promotable"],
         metric=selection["metric"], scores=winner_scores(selection, spec.candidate),
         gates=[Verdict(name=g["name"], verdict=g["verdict"], sentence=g["sentence"]) for g in selection["gates"]],
     )  # fmt: skip
@@ -68,6 +74,7 @@ def card_page(card: Card, spec: SegmenterSpec, pairs: Sequence[Golden]) -> str:
         f"Probabilities are at temperature {spec.temperature:g}, fitted on the validation images.",
         *([f"Its answers are the mean of what {spec.members} networks say, each trained without one fold of the images."]
           if spec.members > 1 else []),
+        *([f"{_sentence(card.int8)} Scores and gates above are those of the network in float32."] if card.int8 else []),
         *([f"Its answers are the mean over mirror images ({spec.tta})."] if spec.tta != "none" else []),
         *([f"Masks are mended: {spec.cleaning.in_words(spec.classes)}."] if spec.cleaning else []), "",
         "```python", "from pathlib import Path", "from segpipe.inference.segmenter import Segmenter", "",
@@ -81,6 +88,10 @@ def card_page(card: Card, spec: SegmenterSpec, pairs: Sequence[Golden]) -> str:
         "- Not assessed for medical, legal or safety-relevant decisions.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _outcome(card: Card) -> str:

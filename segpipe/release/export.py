@@ -3,55 +3,40 @@
 from __future__ import annotations
 
 import shutil
-import statistics
-import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel
-
 from segpipe.config import ExportParams
-from segpipe.errors import ConfigError, GateBlocked, SegpipeError
+from segpipe.errors import ConfigError
 from segpipe.files import sha256_file, write_json
-from segpipe.inference.engines import GRAPH_ENGINES, TorchEngine
+from segpipe.inference.engines import GRAPH_ENGINES, INT8_ENGINES, TorchEngine
 from segpipe.inference.segmenter import Segmenter
-from segpipe.inference.spec import GRAPH_FILE, TORCH, WEIGHTS_FILE
+from segpipe.inference.spec import GRAPH_FILE, INT8_FILE, TORCH, WEIGHTS_FILE
 from segpipe.progress import say
 from segpipe.release.bundle import ENGINES_FILE, Golden
 from segpipe.release.card import write_card
 from segpipe.release.golden import Reader, write_expected, write_inputs
-
-Mask = npt.NDArray[np.uint8]
+from segpipe.release.int8 import Examples, enter_int8, outcome
+from segpipe.release.trials import Contest, EngineTrial, choose_engine, in_agreement, median_ms, starters
 
 OPSET = 17
-_ROUNDS = 9
-_SECONDS = 20.0
-_AS_GOOD = 1.10
-"""Engines this close to the fastest count as equally fast: the choice should not hang on the noise of a timing."""
 
 
-class EngineTrial(BaseModel):
-    """How one engine did on the golden images."""
-
-    engine: str
-    median_ms: float | None = None
-    """Whole `predict` of the first golden image."""
-    agreement: float | None = None
-    """Share of golden pixels with the class that the trained network gives."""
-    eligible: bool
-    reason: str
-
-
-def export_bundle(model: Path, reader: Reader, selection: dict[str, Any], params: ExportParams, out: Path) -> None:
+def export_bundle(
+    model: Path,
+    reader: Reader,
+    selection: dict[str, Any],
+    params: ExportParams,
+    out: Path,
+    examples: Examples | None = None,
+) -> None:
     """Write the bundle of a trained model (models/NAME) into `out`; see `write_bundle`."""
     from segpipe.inference.trained import load_trained
 
     weights = sha256_file(model / WEIGHTS_FILE)
-    write_bundle(load_trained(model), weights, reader, selection, params, out)
+    write_bundle(load_trained(model), weights, reader, selection, params, out, examples)
 
 
 def write_bundle(
@@ -61,12 +46,14 @@ def write_bundle(
     selection: dict[str, Any],
     params: ExportParams,
     out: Path,
+    examples: Examples | None = None,
 ) -> None:
     """Write the bundle of a network that runs on torch into `out`, whole or not at all.
 
-    reader: the test images, of which `params.golden` travel along. selection: selection.json, for the card. Everything but
-    engines.json (timings) is a function of the inputs and the engine that is chosen. Raises GateBlocked when no engine agrees
-    with the network.
+    reader: the test images, of which `params.golden` travel along. selection: selection.json, for the card. examples: images of
+    train and val, with which int8 is tried where `params.int8` asks for that. Everything but engines.json (timings), and the words
+    on int8 in the card, is a function of the inputs and the engine that is chosen. Raises GateBlocked when no engine agrees with
+    the network.
     """
     staging = out.with_name(f".{out.name}.new")
     shutil.rmtree(staging, ignore_errors=True)
@@ -76,19 +63,24 @@ def write_bundle(
         trials = [keep_on_torch(trained, staging, pairs)]
     else:
         export_graph(trained, staging / GRAPH_FILE)
-        trials = try_engines(trained, staging, pairs, params.min_agreement)
+        trials = try_engines(trained, staging, pairs, params, examples)
     chosen = choose_engine(trials, params.min_agreement)
     write_json(staging / ENGINES_FILE, [trial.model_dump() for trial in trials])
     lineage = trained.spec.lineage | {"weights_sha256": weights_sha256}
     shipped = {"engine": chosen.engine, "lineage": lineage, "temperature": selection.get("temperature", 1.0)}
     spec = trained.spec.model_copy(update=shipped)
     spec.write(staging)
+    if chosen.engine not in INT8_ENGINES:
+        (staging / INT8_FILE).unlink(missing_ok=True)
+    int8 = outcome(trials, chosen) if any(trial.engine in INT8_ENGINES for trial in trials) else None
     write_expected(Segmenter.from_bundle(staging), pairs)
     assert chosen.agreement is not None, "an eligible engine has an agreement"
-    write_card(spec, selection, chosen.agreement, pairs, staging)
+    write_card(spec, selection, chosen.agreement, pairs, staging, int8)
     shutil.rmtree(out, ignore_errors=True)
     staging.rename(out)
     say(f"export: {spec.candidate} on {chosen.engine}, {chosen.median_ms} ms for a golden image; it {chosen.reason}")
+    if int8:
+        say(f"export: {int8}")
 
 
 def export_graph(trained: Segmenter, path: Path) -> None:
@@ -130,64 +122,20 @@ def keep_on_torch(trained: Segmenter, bundle: Path, pairs: Sequence[Golden]) -> 
     save_file(
         {name: value.contiguous() for name, value in trained.engine.module.state_dict().items()}, bundle / WEIGHTS_FILE
     )
-    median = _median_ms({TORCH: trained}, pairs[0].given())[TORCH]
+    median = median_ms({TORCH: trained}, pairs[0].given())[TORCH]
     reason = "is what the detector was trained on: boxes, scores and masks of any number have no ONNX graph here"
     return EngineTrial(engine=TORCH, median_ms=median, agreement=1.0, eligible=True, reason=reason)
 
 
-def try_engines(trained: Segmenter, bundle: Path, pairs: Sequence[Golden], min_agreement: float) -> list[EngineTrial]:
-    """Time every graph engine and hold its masks of the golden images against those of the trained network in float32."""
+def try_engines(
+    trained: Segmenter, bundle: Path, pairs: Sequence[Golden], params: ExportParams, examples: Examples | None
+) -> list[EngineTrial]:
+    """Time every graph engine and hold its masks of the golden images against those of the trained network in float32; with
+    `examples`, also those in 8-bit integers, if `params.int8` asks for them."""
     inputs = [pair.given() for pair in pairs]
-    wanted = [trained.predict(**given).class_ids for given in inputs]
-    running: dict[str, Segmenter] = {}
-    trials: dict[str, EngineTrial] = {}
-    for name in GRAPH_ENGINES:
-        try:
-            segmenter = Segmenter(trained.spec, GRAPH_ENGINES[name](bundle / GRAPH_FILE, 0))
-            masks = [segmenter.predict(**given).class_ids for given in inputs]
-        except (ImportError, RuntimeError, SegpipeError) as error:
-            why = f"does not run here: {' '.join(str(error).split())[:200]}"
-            trials[name] = EngineTrial(engine=name, eligible=False, reason=why)
-        else:
-            running[name] = segmenter
-            trials[name] = _agreement(name, masks, wanted, min_agreement)
-    times = _median_ms(running, inputs[0])
-    return [trial.model_copy(update={"median_ms": times.get(name)}) for name, trial in trials.items()]
-
-
-def _agreement(name: str, masks: list[Mask], wanted: list[Mask], least: float) -> EngineTrial:
-    same = sum(int((a == b).sum()) for a, b in zip(masks, wanted, strict=True))
-    share = same / sum(mask.size for mask in wanted)
-    words = f"gives the trained network's class on {share:.4%} of golden pixels"
-    reason = words if share >= least else f"{words}, {least:.4%} needed"
-    return EngineTrial(engine=name, agreement=share, eligible=share >= least, reason=reason)
-
-
-def _median_ms(segmenters: Mapping[str, Segmenter], given: Mapping[str, Any]) -> dict[str, float]:
-    """Median milliseconds of each `predict`, in rounds, so that a busy moment of the machine meets all of them alike.
-
-    Slow models get fewer rounds.
-    """
-    times: dict[str, list[float]] = {name: [] for name in segmenters}
-    began = time.perf_counter()
-    for done in range(_ROUNDS):
-        if done >= 2 and time.perf_counter() - began > _SECONDS:
-            break
-        for name, segmenter in segmenters.items():
-            start = time.perf_counter()
-            segmenter.predict(**given)
-            times[name].append(1000 * (time.perf_counter() - start))
-    return {name: round(statistics.median(taken), 2) for name, taken in times.items()}
-
-
-def choose_engine(trials: Sequence[EngineTrial], min_agreement: float) -> EngineTrial:
-    """The first of the engines (in their fixed order) that agree and are about as fast as the fastest of those."""
-    eligible = [trial for trial in trials if trial.eligible and trial.median_ms is not None]
-    if not eligible:
-        found = "; ".join(f"{trial.engine} {trial.reason}" for trial in trials)
-        raise GateBlocked(
-            "no engine gives the trained network's masks", found=found, expected=f"agreement of at least {min_agreement}",
-            fix="lower `export.min_agreement` in params.yaml if that is good enough, or train in fp32",
-        )  # fmt: skip
-    fastest = min(trial.median_ms for trial in eligible if trial.median_ms is not None)
-    return next(trial for trial in eligible if trial.median_ms is not None and trial.median_ms <= _AS_GOOD * fastest)
+    contest = Contest(trained.spec, inputs, [trained.predict(**given).class_ids for given in inputs])
+    graph = bundle / GRAPH_FILE
+    contest.enter(starters(GRAPH_ENGINES, graph), in_agreement(params.min_agreement))
+    if params.int8 != "off" and examples is not None:
+        enter_int8(contest, graph, examples, params.int8_max_drop)
+    return contest.timed()

@@ -17,8 +17,9 @@ from segpipe.inference.cleaning import Cleaning
 from segpipe.inference.engines import GRAPH_ENGINES
 from segpipe.inference.segmenter import Segmenter
 from segpipe.release.bundle import Card, bundle_sha256, compare_masks, golden_pairs, model_sha256, replay_golden
-from segpipe.release.export import EngineTrial, choose_engine, export_graph, write_bundle
+from segpipe.release.export import export_graph, write_bundle
 from segpipe.release.golden import choose, encode_image, middle
+from segpipe.release.trials import EngineTrial, choose_engine
 from tests.release.toy import CLASSES, toy_image, toy_reader, toy_segmenter, toy_selection, write_toy_bundle
 
 
