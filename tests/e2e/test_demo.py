@@ -8,8 +8,10 @@ import shlex
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from tests.e2e.commands import commands_of
@@ -161,10 +163,24 @@ def test_checkout(commands, demo):
     assert demo.first.code == 0
 
 
+def make_clip(image: Path, target: Path) -> None:
+    """A second of video: the image, wandering."""
+    import cv2
+
+    shutil.rmtree(target.with_name("X-masks"), ignore_errors=True)
+    picture = cv2.imread(str(image))
+    height, width = (edge - edge % 2 for edge in picture.shape[:2])
+    writer = cv2.VideoWriter(str(target), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (width, height))
+    for step in range(10):
+        writer.write(np.roll(picture, 3 * step, axis=1)[:height, :width].copy())
+    writer.release()
+
+
 @pytest.mark.parametrize("commands", commands_of(ROOT, "demo"))
 def test_demo_workspace(commands, demo, background, tmp_path):
     image = next((demo.root / "data" / "images").iterdir())
     shutil.copy(image, demo.root / "X.png")
+    make_clip(image, demo.root / "X.mp4")
     if len(json.loads(run("segpipe", "models", "--json", cwd=demo.root).out)) < 2:
         release_second(demo)  # with one version there is nothing to go back to
     run_all(commands, demo.root, background, tmp_path)

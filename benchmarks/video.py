@@ -1,0 +1,114 @@
+"""Frames a second of `segpipe predict --video`, end to end (decode, network, smoothing, overlay, encode), for every engine in one run.
+
+    python benchmarks/video.py ../shared/data --budget 5m --work /tmp/video
+    python benchmarks/video.py ../shared/data --family unet --encoder tf_efficientnet_lite0 --budget 5m
+    python benchmarks/video.py ../shared/data --smoothing 0
+
+Trains the family on CamVid (what is in the work folder is not done again), exports it, quantises it, and segments a video made of
+the test frames at `--size` x `--size`. The engines take turns, and the best turn of each counts. The target is 30 frames a second
+on two cores at 256 x 256.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import cv2
+from time_to_quality import prepare, segpipe
+
+from segpipe import workspace
+from segpipe.config import DataParams
+
+CANDIDATE = "bench"
+
+
+def trained(root: Path, arguments: argparse.Namespace) -> Path:
+    """The folder of the trained model, in a workspace with CamVid's shards."""
+    model = root / "models" / CANDIDATE
+    if not (root / "artifacts" / "shards").exists():
+        prepare(root, arguments.data, "camvid", arguments.budget, 0, {CANDIDATE: arguments.family})
+    if not model.exists():
+        candidate = {"family": arguments.family} | ({"encoder": arguments.encoder} if arguments.encoder else {})
+        workspace.set_params(root, {"candidates": {CANDIDATE: candidate}, "train.budget": arguments.budget})
+        for stage in ("plan", "train"):
+            segpipe(root, stage, CANDIDATE)
+    return model
+
+
+def make_video(reader: Any, path: Path, size: int, frames: int) -> None:
+    """The images of a split at `size` x `size`, one after the other and again from the first."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, (size, size))
+    for index in range(frames):
+        image = reader[index % len(reader)].image[..., ::-1]
+        writer.write(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA))
+    writer.release()
+
+
+def engines(model: Path, shards: Path, folder: Path) -> dict[str, Any]:
+    """A segmenter on each engine that runs here, by name: float32, bfloat16, and int8 calibrated on the training images."""
+    from segpipe.data.shards import ShardReader
+    from segpipe.inference.engines import GRAPH_ENGINES, INT8_ENGINES
+    from segpipe.inference.segmenter import Segmenter
+    from segpipe.inference.spec import GRAPH_FILE, INT8_FILE
+    from segpipe.inference.trained import load_trained
+    from segpipe.release.export import export_graph
+    from segpipe.release.int8 import calibration, quantise
+
+    network = load_trained(model)
+    export_graph(network, folder / GRAPH_FILE)
+    found = {name: Segmenter(network.spec, make(folder / GRAPH_FILE, 0)) for name, make in GRAPH_ENGINES.items()}
+    inputs = calibration(found["onnxruntime"], ShardReader(shards, "train"))
+    quantise(folder / GRAPH_FILE, inputs, folder / INT8_FILE)
+    return found | {name: Segmenter(network.spec, make(folder / INT8_FILE, 0)) for name, make in INT8_ENGINES.items()}
+
+
+def main() -> None:
+    """Train where needed, measure, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="the folder that holds camvid/")
+    parser.add_argument("--family", default="lraspp_mobilenetv3")
+    parser.add_argument("--encoder", default=None)
+    parser.add_argument("--budget", default="5m", help="of the training")
+    parser.add_argument("--work", type=Path, default=None, help="where the workspace is kept; by default it is not")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--smoothing", type=float, default=0.6)
+    parser.add_argument("--turns", type=int, default=3)
+    arguments = parser.parse_args()
+    from segpipe.data.shards import ShardReader
+    from segpipe.inference.video.run import VideoReport, segment_video
+    from segpipe.inference.video.source import open_video
+    from segpipe.training.scoring import score_split
+
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder)
+        root = arguments.work or temporary / "work"
+        model, shards = trained(root, arguments), root / "artifacts" / "shards"
+        make_video(ShardReader(shards, "test"), temporary / "camvid.mp4", arguments.size, arguments.frames)
+        segmenters = engines(model, shards, temporary)
+        best: dict[str, VideoReport] = {}
+        for turn in range(arguments.turns):
+            for name, segmenter in segmenters.items():
+                with closing(open_video(str(temporary / "camvid.mp4"), DataParams())) as video:  # type: ignore[call-arg]
+                    report = segment_video(segmenter, video, temporary / "out.mp4", smoothing=arguments.smoothing)
+                print(f"turn {turn + 1}  {name:<18} {report.fps:7.1f} frames/s", flush=True)
+                if name not in best or report.fps > best[name].fps:
+                    best[name] = report
+        print(f"{arguments.family}, {arguments.size} x {arguments.size}, smoothing {arguments.smoothing:g}")
+        print(f"{'engine':<18} frames/s  against fp32  latency ms (95 %)  network ms  other steps ms  val IoU")
+        for name, report in best.items():
+            steps = {step.step: step.p50_ms for step in report.steps}
+            rest = sum(steps.values()) - steps["network"]
+            val = score_split(segmenters[name], ShardReader(shards, "val")).iou_macro
+            print(
+                f"{name:<18} {report.fps:8.1f}  {report.fps / best['openvino'].fps:12.2f}  "
+                f"{report.latency_p50_ms:9.0f} ({report.latency_p95_ms:4.0f})  {steps['network']:10.1f}  {rest:14.1f}  {val:7.4f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
