@@ -37,10 +37,7 @@ _DONE = "done"
 
 
 def train(plan: Plan, fingerprint: Fingerprint, shards: Path, out: Path, live_dir: Path, checkpoints: Path) -> None:
-    """Train all members as planned, as `segpipe.training.loop.train` does one network; `out` also holds folds.json.
-
-    checkpoints: what is kept of members until the last one is done lies beside this folder, in one that ends in `.folds`.
-    """
+    """Train all members as planned, as `segpipe.training.loop.train` does one network; `out` also holds folds.json."""
     from segpipe.data.shards import ShardReader
 
     check_data(plan, fingerprint)
@@ -56,7 +53,7 @@ def train_members(
 ) -> None:
     """`train` on images that are dealt out. val: the validation split, by whose images the ensemble is judged and ranked."""
     assert plan.folds is not None
-    home = checkpoints.with_name(f"{checkpoints.name}.folds")
+    home = checkpoints / "folds"
     folders = [home / f"{fold}" for fold in range(plan.folds.count)]
     for fold, folder in enumerate(folders):
         own, done = member_plan(plan, fold), folder / _DONE

@@ -161,7 +161,7 @@ def test_a_training_that_was_stopped_goes_on_with_its_member(whole, tmp_path, mo
     undisturbed = run(tmp_path / "undisturbed", plan)
     assert digests(out) == digests(undisturbed)
     assert load_file(out / "weights.safetensors").keys() == load_file(whole / "weights.safetensors").keys()
-    assert not list((tmp_path / "checkpoints").iterdir())
+    assert not list((tmp_path / "checkpoints" / "tiny").iterdir())
 
 
 def test_members_of_another_plan_are_trained_again(tmp_path, monkeypatch):
@@ -177,7 +177,7 @@ def test_members_of_another_plan_are_trained_again(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, plan)
     assert len(trained) == 6
-    (tmp_path / "checkpoints" / "tiny.folds" / "1" / "done").unlink()
+    (tmp_path / "checkpoints" / "tiny" / "folds" / "1" / "done").unlink()
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, planned(learning_rate=1e-2))
     assert len(trained) == 7
@@ -199,3 +199,14 @@ def test_what_is_chosen_for_the_whole_is_chosen_out_of_fold(tmp_path, monkeypatc
     history = json.loads((out / "history.json").read_text())
     for key, model in (("best_score", judge.but(tta="none")), ("finished_score", judge)):
         assert history[key] == pytest.approx(score_confusion(count_split(model, val, range(3))).iou_macro, abs=1e-6)
+
+
+def test_one_network_takes_the_place_of_members_that_were_not_finished(tmp_path):
+    """`train.folds` was taken out after a kill."""
+    left = tmp_path / "checkpoints" / "folds" / "0" / "checkpoints"
+    left.mkdir(parents=True)
+    (left / "000000003.safetensors").write_bytes(b"half a training")
+    dealt = deal()
+    plan = planned().model_copy(update={"folds": None})
+    members.train_on(plan, CLASSES, *dealt.readers, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
+    assert load_trained(tmp_path / "out").spec.members == 1 and not list((tmp_path / "checkpoints").iterdir())
