@@ -149,6 +149,11 @@ class TrainParams(Section):
     freeze_encoder: float | None = Field(None, ge=0, lt=1)
     """Share of the steps, from the first, in which the encoder stays as it came; null: as the family wants it (0 for most), and
     0 for an encoder of random weights."""
+    progressive: Annotated[Literal["off", "crops", "scale"], BeforeValidator(_off)] = "off"
+    """Whether the first steps see smaller crops, which makes them several times cheaper: crops of half the edge (crops), or as much of
+    the image at half the resolution (scale)."""
+    progressive_share: float = Field(0.5, gt=0, lt=1)
+    """Share of the steps that are the first ones so."""
     cleaning: Literal["auto", "none"] = "auto"
     """Whether the finished model's masks are mended: the threshold of two classes, and for each class the smallest region that
     stays (specks and holes). auto: chosen on the validation split, and kept only where the gain there is beyond chance."""

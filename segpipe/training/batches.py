@@ -20,7 +20,7 @@ from segpipe.samples import IGNORE, Sample
 if TYPE_CHECKING:
     import torch
 
-    from segpipe.training.plan import Plan, Recipe
+    from segpipe.training.plan import FirstCrops, Plan, Recipe
 
 _PATIENCE = 4
 """Batches that each worker prepares ahead."""
@@ -44,20 +44,24 @@ class Samples(Protocol):
 
 
 class Crops:
-    """Training samples by position: ``crops[position] -> (image (C, P, P) float32 normalised, labels (P, P) uint8)``."""
+    """Training samples by position: ``crops[position] -> (image (C, P, P) float32 normalised, labels (P, P) uint8)``.
 
-    def __init__(self, reader: Reader, plan: Plan) -> None:
+    first: what they look like in the first steps of a progressive training, where it is those that are wanted.
+    """
+
+    def __init__(self, reader: Reader, plan: Plan, first: FirstCrops | None = None) -> None:
         assert plan.recipe is not None
         self.reader, self.plan, self.recipe = reader, plan, plan.recipe
         present = np.asarray(reader.class_pixels) > 0
         self._holders = [np.flatnonzero(column) for column in present.T]
         self._classes = [index for index, holders in enumerate(self._holders) if len(holders)]
-        self._window = window_edge(self.recipe.augment, self.recipe.patch)
+        edge, self._shrink = (first.edges[0], first.shrink) if first else (self.recipe.patch, 1)
+        self._seen, self._window = (n * self._shrink for n in (edge, window_edge(self.recipe.augment, edge)))
         self._augment = build_augment(
             self.recipe.augment,
             plan.normalisation.channels,
             plan.dtype,
-            self.recipe.patch,
+            edge,
             self.recipe.free_orientation,
         )
 
@@ -78,7 +82,7 @@ class Crops:
         labels = marks(sample)
         assert sample.labels is not None and labels is not None
         place = self._place(sample.labels, wanted, draws)
-        image, labels = cut(sample.image, labels, place, self._window, self.recipe.patch)
+        image, labels = reduced(*cut(sample.image, labels, place, self._window, self._seen), self._shrink)
         image, labels = self._augment(image, labels, int(draws.integers(1 << 62)))
         return self.plan.normalisation.apply(image), labels
 
@@ -118,6 +122,17 @@ def cut(
         image = np.pad(image, [*around, (0, 0)], mode="reflect" if min(labels.shape[:2]) > 1 else "edge")
         labels = np.pad(labels, [*around, *[(0, 0)] * (labels.ndim - 2)], constant_values=IGNORE)
     return image, labels
+
+
+def reduced(image: np.ndarray, labels: np.ndarray, by: int) -> tuple[np.ndarray, np.ndarray]:
+    """An image (H, W, C) with the mean of every `by` x `by` pixels in their place, in its dtype, and the label of the first of them."""
+    if by == 1:
+        return image, labels
+    height, width = (size // by * by for size in labels.shape[:2])
+    image, labels = image[:height, :width], labels[:height:by, :width:by]
+    parts = (image[row::by, column::by].astype(np.float32) for row in range(by) for column in range(by))
+    mean = sum(parts) / np.float32(by * by)
+    return (mean if image.dtype.kind == "f" else np.rint(mean)).astype(image.dtype), labels
 
 
 def batches(

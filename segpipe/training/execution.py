@@ -7,37 +7,30 @@ import gc
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from segpipe.config import TrainParams, parse_budget
-from segpipe.errors import ConfigError
 from segpipe.samples import ClassTable
 from segpipe.training.batches import Reader, Samples, batches, collate_of
 from segpipe.training.bottleneck import step_parts
-from segpipe.training.finishing import looks_to_finish
-from segpipe.training.freezing import encoder_of
+from segpipe.training.budget import PLAN_START_S, budget_seconds, count_steps, mean_step, seconds_to_finish
+from segpipe.training.freezing import encoder_of, encoder_switch
 from segpipe.training.machine import choose_device, choose_workers, has_bf16, peak_memory_mib, this_machine, wait
 from segpipe.training.plan import Execution, Plan, Recipe, Setting, Timing
+from segpipe.training.progressive import Progressive
 from segpipe.training.rate_test import find_rate
 from segpipe.training.schedules import warmup_steps
-from segpipe.training.scoring import score_split, validator
+from segpipe.training.scoring import score_split, segmenter_spec, validator
 from segpipe.training.stepper import Stepper, draw_from, settle_process
 from segpipe.training.tasks import objective_of, samples_of
 
 LOSS_TOLERANCE = 0.02
 """How far, relatively, the first loss under a setting may lie from that of fp32 contiguous."""
-START_UP_S = 10.0
-"""From the start of the `train` command to the first step: imports, the network, the first batches."""
-LEAST_STEPS = 10
-"""What a wall-clock budget must allow."""
 _CHECKPOINT_S = 30.0
 _COMPILE_BUDGET_S = {"cpu": 15 * 60.0, "cuda": 5 * 60.0}
 """Compiling takes a minute or more; a shorter training can't repay it."""
-_VALIDATIONS = 10
-_VALIDATION_SHARE = 0.1
-CHECKPOINT_SHARE = 0.01
-"""Of the time of the steps: writing checkpoints and metrics."""
 
 
 @dataclass(frozen=True)
@@ -50,55 +43,67 @@ class Measured:
 
 
 def measure(
-    draft: Plan, network: torch.nn.Module, wanted: TrainParams, classes: ClassTable, train: Reader, val: Reader
-) -> Measured:
+    draft: Plan, network: torch.nn.Module, wanted: TrainParams, classes: ClassTable, train: Reader, val: Reader,
+    began: float,
+) -> Measured:  # fmt: skip
     """Race the settings on a real batch, time the real loop with the winner, and turn the budget into steps.
 
-    Takes about 15 s with the small networks on two cores; never more than about 15 % of a wall-clock budget.
+    began: when planning did (`time.perf_counter`); a wall-clock budget pays for it. Takes about 15 s with the small networks on two
+    cores; never more than about 15 % of a wall-clock budget. Where several processes are to train, one takes the steps of one:
+    its share of each batch, with its share of the processors.
     """
     recipe = draft.recipe
     assert recipe is not None
     if wanted.freeze_encoder:
         encoder_of(network)
-    device = choose_device(wanted.accelerator)
-    settle_process(torch.get_num_threads())
+    device, ranks = choose_device(wanted.accelerator), wanted.devices * wanted.num_nodes
+    threads = torch.get_num_threads()
+    settle_process(max(1, threads // wanted.devices) if device == "cpu" else threads)
     kind, amount = parse_budget(wanted.budget)
     crops = samples_of(train, draft)
-    timings = Race(draft, network, crops, device, wanted).run()
-    setting = next(t.setting for t in timings if t.verdict == CHOSEN)
-    workers = choose_workers(device)
+    race = Race(draft, network, crops, device, wanted)
+    timings = race.run()
+    chosen = next(t for t in timings if t.verdict == CHOSEN)
+    setting, workers = chosen.setting, choose_workers(device)
     stepper = Stepper(copy.deepcopy(network), draft.of, recipe, setting, device)
-    loop_s = min(4.0, 0.04 * budget_seconds(wanted, next(t.ms_per_step or 0 for t in timings if t.verdict == CHOSEN)))
-    ms_step = _time_loop(stepper, crops, workers, draft.seed, loop_s)
+    seconds = min(4.0, 0.04 * budget_seconds(wanted, chosen.ms_per_step or 0))
+    loop = Loop(workers, draft.seed, ranks, seconds)
+    ms_step = loop.time(stepper, crops)
     ms_val = _time_validation(stepper, draft, classes, val)
     plain = samples_of(train, draft.model_copy(update={"recipe": recipe.model_copy(update={"augment": "off"})}))
-    batch = next(batches(crops, recipe, 0, 0, 1))
+    batch = next(batches(crops, recipe, 0, 0, 1, ranks=ranks))
     parts = step_parts(stepper, *batch, draft.seed, plain, crops, ms_step)
-    besides = looks_to_finish(draft, val) * ms_val / 1000
+    cheaper = _cheaper_steps(stepper, loop, crops, wanted)
+    besides = PLAN_START_S + seconds_to_finish(draft, segmenter_spec(draft, classes), val, ms_val)
+    besides += race.compile_seconds(setting) * (1 + len(cheaper))
     found: dict[str, str] = {}
     if wanted.learning_rate == "auto":
-        began = time.perf_counter()
         tried = Stepper(copy.deepcopy(network), draft.of, recipe.model_copy(update={"ema": 0.0}), setting, device)
-        test = find_rate(tried, crops, workers, draft.seed, budget_seconds(wanted, ms_step), ms_step)
+        test = find_rate(tried, crops, workers, draft.seed, budget_seconds(wanted, ms_step), ms_step * ranks)
         recipe = recipe.model_copy(update={"learning_rate": test.rate})
         found["learning rate"] = test.words
-        besides += time.perf_counter() - began
-    steps, validations = count_steps(kind, amount, len(train), recipe.batch, ms_step, ms_val, besides)
+    settle_process(threads)
+    besides += time.perf_counter() - began
+    ms_mean, ms_share = mean_step(ms_step, cheaper), ms_val * math.ceil(len(val) / ranks) / len(val)
+    steps, validations = count_steps(kind, amount, len(train), recipe.batch, ms_mean, ms_share, besides)
     execution = Execution(
         setting=setting, devices=wanted.devices, nodes=wanted.num_nodes, workers=workers, ms_per_step=round(ms_step, 1),
         step_ms={name: round(ms, 2) for name, ms in parts.items()}, ms_per_validation=round(ms_val, 1),
         peak_memory_mib=peak_memory_mib(device), timings=timings,
         machine=this_machine(device),
     )  # fmt: skip
-    schedule = {
+    schedule: dict[str, Any] = {
         "steps": steps,
         "freeze_steps": round((wanted.freeze_encoder or 0) * steps),
         "warmup_steps": warmup_steps(steps, recipe.schedule),
         "val_every": math.ceil(steps / validations),
-        "checkpoint_every": max(1, round(_CHECKPOINT_S * 1000 / ms_step)),
+        "checkpoint_every": max(1, round(_CHECKPOINT_S * 1000 / ms_mean)),
     }
+    if recipe.first:
+        schedule["first"] = recipe.first.model_copy(update={"steps": round(wanted.progressive_share * steps)})
     timed = recipe.model_copy(update=schedule)
-    return Measured(timed, execution, _reasons(wanted, timed, execution, validations) | found)
+    spent = besides if kind == "seconds" else 0.0
+    return Measured(timed, execution, _reasons(wanted, timed, execution, validations, spent) | found)
 
 
 def settings(wanted: TrainParams, device: str) -> list[Setting]:
@@ -112,32 +117,6 @@ def settings(wanted: TrainParams, device: str) -> list[Setting]:
         for p in precisions
         for f in formats
     ]
-
-
-def count_steps(
-    kind: str, amount: float, n_train: int, batch: int, ms_step: float, ms_val: float, besides: float = 0.0
-) -> tuple[int, int]:
-    """Steps and validations for a budget. Seconds include start-up, validations (at most a tenth, but one), checkpoints, and the
-    seconds `besides`: the range test of the learning rate, and what is chosen after the last step.
-
-    Raises ConfigError where a wall-clock budget leaves fewer than `LEAST_STEPS` steps: a number that such a model earns says
-    nothing of the model.
-    """
-    if kind != "seconds":
-        steps = max(1, round(amount if kind == "steps" else amount * n_train / batch))
-        return steps, min(_VALIDATIONS, steps)
-    left = max(0.0, amount - START_UP_S - besides) * 1000
-    validations = int(min(_VALIDATIONS, max(1.0, _VALIDATION_SHARE * left // max(ms_val, 1e-3))))
-    steps = int((left - validations * ms_val) / (ms_step * (1 + CHECKPOINT_SHARE)))
-    if steps < LEAST_STEPS:
-        needed = START_UP_S + besides + (ms_val + LEAST_STEPS * ms_step * (1 + CHECKPOINT_SHARE)) / 1000
-        raise ConfigError(
-            "the budget is too short to learn anything", where="train.budget",
-            found=f"{amount:.0f} s, which is {max(0, steps)} steps of {ms_step:.0f} ms beside {ms_val / 1000:.1f} s for a validation",
-            expected=f"at least {math.ceil(needed)} s here",
-            fix="give it more, or plan again when nothing else keeps this machine busy",
-        )  # fmt: skip
-    return steps, min(validations, steps)
 
 
 CHOSEN = "chosen"
@@ -154,8 +133,10 @@ class Race:
         for module in self.network.modules():  # its draws follow memory order, so losses would differ by chance
             if isinstance(module, torch.nn.modules.dropout._DropoutNd):
                 module.p = 0.0
-        self.images, self.labels = collate_of(crops)([crops[i] for i in range(self.recipe.batch)])
+        mine = range(0, self.recipe.batch, wanted.devices * wanted.num_nodes)
+        self.images, self.labels = collate_of(crops)([crops[i] for i in mine])
         self.reference = self._reference_loss()
+        self._first_s: dict[Setting, float] = {}
 
     def run(self) -> list[Timing]:
         """The table of what was measured; the verdict of the winner is `CHOSEN`."""
@@ -174,6 +155,10 @@ class Race:
         timings += self._compiled(fastest(timings))
         winner = fastest(timings)
         return [t.model_copy(update={"verdict": CHOSEN}) if t is winner else t for t in timings]
+
+    def compile_seconds(self, setting: Setting) -> float:
+        """What compiling took; 0 where nothing is compiled. A training may find some of it done, in the compiler's cache."""
+        return self._first_s[setting] if setting.compile else 0.0
 
     def _seconds(self, best: Timing) -> float:
         """After how long no further setting is tried: when the next one could break the bound on the whole measurement."""
@@ -197,7 +182,9 @@ class Race:
             began = time.perf_counter()
             losses.append(stepper.step(number, self.images, self.labels, self.seed))
             wait(self.device)
-            least = min(least, (time.perf_counter() - began) * 1000) if number else least
+            took = time.perf_counter() - began
+            self._first_s.setdefault(setting, took)
+            least = min(least, took * 1000) if number else least
             if number and best and least > 1.25 * (best.ms_per_step or math.inf):
                 break
         del stepper
@@ -238,31 +225,48 @@ class Race:
         return [timing]
 
 
-def budget_seconds(wanted: TrainParams, ms_step: float) -> float:
-    """About how long a budget lasts; an epoch is taken for 15 steps, since what is decided here is only how long to measure."""
-    kind, amount = parse_budget(wanted.budget)
-    return amount if kind == "seconds" else amount * ms_step / 1000 * (1 if kind == "steps" else 15)
-
-
 def fastest(timings: list[Timing]) -> Timing | None:
     """The fastest of the settings that agree."""
     return min((t for t in timings if t.verdict == _AGREES), key=lambda t: t.ms_per_step or math.inf, default=None)
 
 
-def _time_loop(stepper: Stepper, crops: Samples, workers: int, seed: int, seconds: float) -> float:
-    """Milliseconds a step of the real loop, batches included: the mean, because that is what adds up to a budget."""
-    stream = batches(crops, stepper.recipe, workers, 0, 500, pin=stepper.fabric.device.type == "cuda")
-    for number in range(2):
-        stepper.step(number, *next(stream), seed)
-    wait(stepper.fabric.device.type)
-    count, began = 0, time.perf_counter()
-    while count < 3 or (count < 400 and time.perf_counter() - began < seconds):
-        stepper.step(2 + count, *next(stream), seed)
-        count += 1
-        if stepper.fabric.device.type == "cuda" and count % 10 == 0:
-            wait("cuda")
-    wait(stepper.fabric.device.type)
-    return (time.perf_counter() - began) * 1000 / count
+@dataclass(frozen=True)
+class Loop:
+    """The real loop, as one of `ranks` processes runs it, for so many seconds."""
+
+    workers: int
+    seed: int
+    ranks: int
+    seconds: float
+
+    def time(self, stepper: Stepper, crops: Samples) -> float:
+        """Milliseconds a step, batches included: the mean, because that is what adds up to a budget."""
+        device = stepper.fabric.device.type
+        stream = batches(crops, stepper.recipe, self.workers, 0, 500, ranks=self.ranks, pin=device == "cuda")
+        for number in range(2):
+            stepper.step(number, *next(stream), self.seed)
+        wait(device)
+        count, began = 0, time.perf_counter()
+        while count < 3 or (count < 400 and time.perf_counter() - began < self.seconds):
+            stepper.step(2 + count, *next(stream), self.seed)
+            count += 1
+            if device == "cuda" and count % 10 == 0:
+                wait("cuda")
+        wait(device)
+        return (time.perf_counter() - began) * 1000 / count
+
+
+def _cheaper_steps(stepper: Stepper, loop: Loop, crops: Samples, wanted: TrainParams) -> list[tuple[float, float]]:
+    """The first steps, where they take less than the others: their share of all, and their milliseconds."""
+    found = []
+    if isinstance(crops, Progressive):
+        found.append((wanted.progressive_share, loop.time(stepper, crops.small)))
+    if wanted.freeze_encoder:
+        switch = encoder_switch(stepper.network)
+        switch(True)
+        found.append((wanted.freeze_encoder, loop.time(stepper, crops)))
+        switch(False)
+    return found
 
 
 def _time_validation(stepper: Stepper, draft: Plan, classes: ClassTable, val: Reader) -> float:
@@ -275,13 +279,16 @@ def _time_validation(stepper: Stepper, draft: Plan, classes: ClassTable, val: Re
     return (time.perf_counter() - began) * 1000 / len(indices) * len(val)
 
 
-def _reasons(wanted: TrainParams, recipe: Recipe, execution: Execution, validations: int) -> dict[str, str]:
+def _reasons(
+    wanted: TrainParams, recipe: Recipe, execution: Execution, validations: int, besides: float
+) -> dict[str, str]:
     timed = [t for t in execution.timings if t.ms_per_step]
     slowest, chosen = max(timed, key=lambda t: t.ms_per_step or 0), next(t for t in timed if t.verdict == CHOSEN)
     factor = (slowest.ms_per_step or 0) / (chosen.ms_per_step or 1)
     rate = recipe.batch * 1000 / execution.ms_per_step
     return {
         "steps": f"{recipe.steps} for a budget of {wanted.budget}: {execution.ms_per_step:.0f} ms a step, "
-        f"{validations} validations of {execution.ms_per_validation / 1000:.1f} s",
+        f"{validations} validations of {execution.ms_per_validation / 1000:.1f} s"
+        + (f", {besides:.0f} s for planning and for what is chosen after the last step" if besides else ""),
         "execution": f"{execution.setting}: {factor:.1f} times as fast as the slowest setting tried, {rate:.1f} images/s",
     }

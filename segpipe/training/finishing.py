@@ -9,6 +9,7 @@ from segpipe.inference.trained import load_trained
 from segpipe.inference.tta import symmetries
 from segpipe.progress import say
 from segpipe.training.cleaning import LEAST_IMAGES, choose_cleaning, iou, looked_at
+from segpipe.training.objects import LOOKED_AT
 from segpipe.training.scoring import count_split, score_confusion
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ def finish(plan: Plan, model: Path, val: Reader) -> float | None:
     one process.
     """
     assert plan.recipe is not None and plan.execution is not None
-    cleans, averages = _cleans(plan, val), plan.recipe.tta != "none"
-    if not cleans and not averages:
+    looks, averages = cleans(plan, val), plan.recipe.tta != "none"
+    if not looks and not averages:
         return None
     segmenter = load_trained(model, plan.execution.machine.device)
-    chosen = choose_cleaning(segmenter, val, plan.seed) if cleans else None
+    chosen = choose_cleaning(segmenter, val, plan.seed) if looks else None
     if chosen is not None and chosen.cleaning is not None:
         spec = segmenter.spec.model_copy(update={"cleaning": chosen.cleaning})
         spec.write(model)
@@ -48,14 +49,15 @@ def finish(plan: Plan, model: Path, val: Reader) -> float | None:
 
 
 def looks_to_finish(plan: Plan, val: Reader) -> float:
-    """What `finish` takes, in looks at the validation split as training does them."""
+    """What `finish` and `settle_objects` take, in looks at the validation split as training does them."""
     assert plan.recipe is not None
-    share = len(looked_at(val)) / len(val) if _cleans(plan, val) else 0.0
+    share = len(looked_at(val)) / len(val) if cleans(plan, val) else 0.0
+    objects = min(LOOKED_AT, len(val)) / len(val) if plan.postprocess else 0.0
     whole = 1.0 if plan.recipe.tta != "none" and share < 1 else 0.0
-    return _SLOWER * len(symmetries(plan.recipe.tta, 3 if plan.volume else 2)) * (share + whole)
+    return _SLOWER * len(symmetries(plan.recipe.tta, 3 if plan.volume else 2)) * (share + whole + objects)
 
 
-def _cleans(plan: Plan, val: Reader) -> bool:
+def cleans(plan: Plan, val: Reader) -> bool:
     """Whether a cleaning is looked for: not for a detector, whose objects have settings of their own, nor where classes overlap,
     and a speck of one hides no other."""
     assert plan.recipe is not None

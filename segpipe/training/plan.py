@@ -84,6 +84,16 @@ class Execution(_Part):
     machine: Machine
 
 
+class FirstCrops(_Part):
+    """The crops of the first steps, where training is progressive (`segpipe.training.progressive`)."""
+
+    steps: int = Field(ge=0)
+    edges: tuple[int, ...]
+    """Of a crop as the network sees it: (H, W) or (D, H, W)."""
+    shrink: int = Field(1, ge=1)
+    """Pixels of the image, along each axis, that become one of the crop."""
+
+
 class Recipe(_Part):
     """What is computed: the samples, the loss, the optimiser and how long. The same on every machine."""
 
@@ -102,6 +112,8 @@ class Recipe(_Part):
     warmup_steps: int = Field(ge=0)
     freeze_steps: int = Field(0, ge=0)
     """The first steps, in which the encoder stays as it came."""
+    first: FirstCrops | None = Field(None, exclude_if=operator.not_)
+    """None: all steps see full crops."""
     clip_norm: float = Field(gt=0)
     loss: LossParams
     class_weights: list[float]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from segpipe.training.choices import choose_normalisation, choose_recipe, descri
 from segpipe.training.detection import DETECTOR_REASONS, fit_to_objects
 from segpipe.training.objects import choose_method
 from segpipe.training.plan import Plan, Recipe, VolumeGrid
+from segpipe.training.progressive import choose_first
 from segpipe.training.volume_choices import (
     CLASSICAL_VOXELS,
     Spacing,
@@ -47,7 +49,7 @@ def make_plan(name: str, params: Params, fingerprint: Fingerprint, shards: Path)
 
 def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, val: Reader) -> Plan:
     """`make_plan` on readers that are open."""
-    candidate, wanted = params.candidate(name), params.train_for(name)
+    began, candidate, wanted = time.perf_counter(), params.candidate(name), params.train_for(name)
     volumes = holds_volumes(train)
     _check_dims(family(candidate.family), volumes)
     if fingerprint.classes.overlapping:
@@ -76,8 +78,8 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
             )
         return Plan(**common, normalisation=normalisation, reasons=reasons)
     if volumes:
-        return _plan_volumes(common, config, wanted, fingerprint, train, val, spacing, reasons)
-    return _plan_network(common, config, wanted, fingerprint, train, val, reasons)
+        return _plan_volumes(common, config, wanted, fingerprint, train, val, spacing, reasons, began)
+    return _plan_network(common, config, wanted, fingerprint, train, val, reasons, began)
 
 
 def _check_dims(of: Family, volumes: bool) -> None:
@@ -107,7 +109,7 @@ def _check_overlapping(of: Family) -> None:
 
 def _plan_volumes(
     common: dict[str, Any], config: BaseModel, wanted: TrainParams, fingerprint: Fingerprint, train: Reader, val: Reader,
-    spacing: Spacing | None, reasons: dict[str, str],
+    spacing: Spacing | None, reasons: dict[str, str], began: float,
 ) -> Plan:  # fmt: skip
     from segpipe.models.registry import build_network
     from segpipe.training.machine import choose_device
@@ -117,11 +119,12 @@ def _plan_volumes(
     grid = choose_grid(wanted, steps, train, spacing, device, reasons, fingerprint.classes.labelling)
     normalisation = choose_volume_normalisation(fingerprint, train, reasons)
     recipe = choose_volume_recipe(wanted, of, grid, fingerprint, train, device, reasons)
+    recipe = recipe.model_copy(update={"first": choose_first(wanted, of, grid.patch, steps, reasons)})
     draft = Plan(
         **common, normalisation=normalisation, volume=grid, recipe=_learning(recipe, common, reasons), reasons={}
     )
     network = build_network(of.name, config, fingerprint.channels, draft.outputs.channels, common["seed"])
-    found = _measured(draft, network, wanted, fingerprint, train, val, reasons)
+    found = _measured(draft, network, wanted, fingerprint, train, val, reasons, began)
     return draft.model_copy(
         update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
     )
@@ -129,7 +132,7 @@ def _plan_volumes(
 
 def _plan_network(
     common: dict[str, Any], config: BaseModel, wanted: TrainParams, fingerprint: Fingerprint, train: Reader, val: Reader,
-    reasons: dict[str, str],
+    reasons: dict[str, str], began: float,
 ) -> Plan:  # fmt: skip
     from segpipe.models.registry import build_network, first_preprocessing, first_weights_sha256
 
@@ -137,10 +140,13 @@ def _plan_network(
     pretrained = first_preprocessing(config)
     reasons |= {"encoder": describe_encoder(encoder, source)} if encoder else {}
     wanted = with_frozen_encoder(wanted, family(common["family"]), pretrained is not None, reasons)
+    of = family(common["family"])
+    recipe = choose_recipe(wanted, of, fingerprint, train, reasons)
+    first = choose_first(wanted, of, (recipe.patch,) * 2, (of.stride,) * 2, reasons)
     draft = Plan(
         **common,
         normalisation=choose_normalisation(fingerprint, pretrained),
-        recipe=_learning(choose_recipe(wanted, family(common["family"]), fingerprint, train, reasons), common, reasons),
+        recipe=_learning(recipe, common, reasons).model_copy(update={"first": first}),
         reasons={},
     )
     network = build_network(common["family"], config, fingerprint.channels, draft.outputs.channels, common["seed"])
@@ -154,7 +160,7 @@ def _plan_network(
         if own or not pretrained
         else "what the encoder's weights were trained on"
     )
-    found = _measured(draft, network, wanted, fingerprint, train, val, reasons)
+    found = _measured(draft, network, wanted, fingerprint, train, val, reasons, began)
     return draft.model_copy(
         update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
     )
@@ -170,7 +176,7 @@ def _learning(recipe: Recipe, common: dict[str, Any], reasons: dict[str, str]) -
 
 def _measured(
     draft: Plan, network: torch.nn.Module, wanted: TrainParams, fingerprint: Fingerprint, train: Reader, val: Reader,
-    reasons: dict[str, str],
+    reasons: dict[str, str], began: float,
 ) -> Measured:  # fmt: skip
     """What `measure` finds, with the batch in as many parts as memory asks for."""
     from segpipe.training.execution import measure
@@ -180,4 +186,4 @@ def _measured(
 
     if choose_device(wanted.accelerator) == "cpu":
         draft = in_parts_that_fit(draft, network, free_bytes(), reasons)
-    return planned_to_fit(draft, lambda d: measure(d, network, wanted, fingerprint.classes, train, val), reasons)
+    return planned_to_fit(draft, lambda d: measure(d, network, wanted, fingerprint.classes, train, val, began), reasons)

@@ -12,6 +12,7 @@ from segpipe.training.batches import Crops, Reader, Samples
 from segpipe.training.detection import ObjectCrops, detection_loss
 from segpipe.training.distance import DistanceCrops, DistanceVolumeCrops, WithDistance
 from segpipe.training.losses import SegmentationLoss
+from segpipe.training.progressive import Progressive
 from segpipe.training.volume_crops import VolumeCrops
 
 if TYPE_CHECKING:
@@ -26,11 +27,15 @@ already, and what is known of them, as the loader made it."""
 def samples_of(reader: Reader, plan: Plan) -> Samples:
     """The training samples of a plan, by position: each follows from (seed, position) alone."""
     assert plan.recipe is not None
+    kind: type[Crops | VolumeCrops]
     if plan.volume is not None:
-        return (DistanceVolumeCrops if plan.recipe.distance else VolumeCrops)(reader, plan)
-    if plan.of.kind == "detector":
-        return ObjectCrops(reader, plan)
-    return (DistanceCrops if plan.recipe.distance else Crops)(reader, plan)
+        kind = DistanceVolumeCrops if plan.recipe.distance else VolumeCrops
+    elif plan.of.kind == "detector":
+        kind = ObjectCrops
+    else:
+        kind = DistanceCrops if plan.recipe.distance else Crops
+    full, first = kind(reader, plan), plan.recipe.first
+    return Progressive(kind(reader, plan, first), full, first.steps * plan.recipe.batch) if first else full
 
 
 def pixelwise(loss: torch.nn.Module) -> Objective:

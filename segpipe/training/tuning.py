@@ -18,7 +18,7 @@ from segpipe.files import read_json
 from segpipe.progress import say
 from segpipe.training.choices import choose_class_weights
 from segpipe.training.loop import HISTORY_FILE, train_on
-from segpipe.training.plan import Plan, Recipe
+from segpipe.training.plan import FirstCrops, Plan, Recipe
 from segpipe.training.schedules import warmup_steps
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ Settings = dict[str, Any]
 def trial_steps(plan: Plan) -> int:
     """Steps of a trial where nothing else is asked for: a quarter of the plan's, at least 50."""
     return min(plan.recipe.steps, max(50, plan.recipe.steps // 4)) if plan.recipe else 1
+
+
+def _shortened(first: FirstCrops, share: float) -> dict[str, Any]:
+    return first.model_dump() | {"steps": int(first.steps * share)}
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,7 @@ class Search:
         short = {
             "steps": self.steps, "warmup_steps": warmup_steps(self.steps, recipe.schedule), "patience": None,
             "freeze_steps": recipe.freeze_steps * self.steps // recipe.steps,
+            "first": recipe.first and _shortened(recipe.first, self.steps / recipe.steps),
             "val_every": math.ceil(self.steps / _VALIDATIONS), "cleaning": "none", "tta": "none",
         }  # fmt: skip
         changed = Recipe.model_validate(recipe.model_dump() | short | settings)

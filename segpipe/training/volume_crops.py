@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from segpipe.augment3d import draw_mirror, draw_turn, retone
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.volumes import ratios
+from segpipe.inference.volumes import Axes, ratios
 from segpipe.labelling import Labelling
 from segpipe.samples import IGNORE, Sample
 from segpipe.training.batches import Reader, epoch_order
-from segpipe.training.plan import Plan
+from segpipe.training.plan import FirstCrops, Plan
 
 Labels = npt.NDArray[np.uint8]
 Matrix = npt.NDArray[np.float64]
@@ -34,12 +34,13 @@ _PLACES = 512
 class VolumeCrops:
     """Training samples by position: ``crops[position] -> (image (C, *patch) float32 normalised, labels (*patch) uint8)``.
 
-    Beyond the border of a volume, its voxels are mirrored and labelled `IGNORE`.
+    Beyond the border of a volume, its voxels are mirrored and labelled `IGNORE`. first: as `segpipe.training.batches.Crops` has it.
     """
 
-    def __init__(self, reader: Reader, plan: Plan) -> None:
+    def __init__(self, reader: Reader, plan: Plan, first: FirstCrops | None = None) -> None:
         assert plan.recipe is not None and plan.volume is not None
         self.reader, self.plan, self.recipe, self.grid = reader, plan, plan.recipe, plan.volume
+        self._patch, self._shrink = (cast(Axes, first.edges), first.shrink) if first else (self.grid.patch, 1)
         present = np.asarray(reader.class_pixels) > 0
         self._holders = [np.flatnonzero(column) for column in present.T]
         self._classes = [index for index, holders in enumerate(self._holders) if len(holders)]
@@ -59,13 +60,13 @@ class VolumeCrops:
         index = int(draws.choice(self._holders[wanted])) if wanted is not None else self._shuffled(position)
         sample = self.reader[index]
         assert sample.labels is not None
-        ratio = ratios(sample.spacing, self.grid.spacing)
+        ratio = self._shrink * ratios(sample.spacing, self.grid.spacing)
         turn = draw_turn(self.recipe.augment, self.grid.spacing or (1.0, 1.0, 1.0), draws)
         mirror = draw_mirror(self.recipe.augment, self.grid.flips, draws)
         center = self._center(index, sample, wanted, ratio, draws)
         step, (labels, *more) = self._step(ratio, turn, mirror), marks(sample)
-        image, found = crop(sample.image, labels, center, step, self.grid.patch)
-        others = [crop(sample.image[..., :0], plane, center, step, self.grid.patch)[1] for plane in more]
+        image, found = crop(sample.image, labels, center, step, self._patch)
+        others = [crop(sample.image[..., :0], plane, center, step, self._patch)[1] for plane in more]
         normalised = _normalisation(self.plan.normalisation, cast(Hashable, self.reader), index).apply(image)
         return retone(normalised, self.recipe.augment, draws), [np.ascontiguousarray(p) for p in (found, *others)]
 
@@ -83,7 +84,7 @@ class VolumeCrops:
         meet labelled voxels, as the windows of inference do at the edges of a volume.
         """
         shape = np.array(sample.image.shape[:3])
-        seen = np.array(self.grid.patch) * ratio
+        seen = np.array(self._patch) * ratio
         first, last = (seen - 1) / 2, shape - 1 - (seen - 1) / 2
         low, high = np.minimum(first, last), np.maximum(first, last)
         if wanted is None:

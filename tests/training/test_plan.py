@@ -16,7 +16,7 @@ from segpipe.training.choices import (
     choose_patch,
     top_bottom_difference,
 )
-from segpipe.training.execution import CHOSEN, LEAST_STEPS, START_UP_S, Race, count_steps, fastest, settings
+from segpipe.training.execution import CHOSEN, Race, fastest, settings
 from segpipe.training.machine import check_plan, choose_device, this_machine
 from segpipe.training.plan import Plan, Setting, Timing, explain
 from segpipe.training.planner import plan_on
@@ -107,37 +107,6 @@ def test_a_network_that_needs_two_images_says_so(train_reader):
     wanted = params({"batch": 1}, family="deeplabv3plus")
     with pytest.raises(ConfigError, match=r"train\.batch.*fewer than 2"):
         plan_on("net", wanted, fingerprint_of(train_reader), train_reader, train_reader)
-
-
-@given(st.floats(30, 86_400), st.floats(1, 5000), st.floats(1, 600_000), st.integers(1, 2000), st.integers(1, 32))
-def test_a_budget_of_seconds_is_kept(seconds, ms_step, ms_val, n_train, batch):
-    try:
-        steps, validations = count_steps("seconds", seconds, n_train, batch, ms_step, ms_val)
-    except ConfigError:
-        assert START_UP_S + (LEAST_STEPS * ms_step + ms_val) / 1000 > 0.98 * seconds
-        return
-    assert steps >= LEAST_STEPS
-    assert 1 <= validations <= min(10, steps)
-    took = START_UP_S + (steps * ms_step + validations * ms_val) / 1000
-    assert 0.985 * seconds - 2 * ms_step / 1000 <= took <= seconds
-    assert validations == 1 or validations * ms_val / 1000 <= 0.1 * seconds
-
-
-def test_a_budget_that_buys_next_to_nothing_is_refused_with_what_it_takes():
-    with pytest.raises(ConfigError, match=r"found 40 s, which is 1 steps of 20000 ms .* expected at least 214 s here"):
-        count_steps("seconds", 40, 100, 8, 20_000, 2_000)
-
-
-def test_what_is_neither_step_nor_validation_is_charged_to_the_budget():
-    assert count_steps("seconds", 140, 100, 8, 50, 900, besides=40) == count_steps("seconds", 100, 100, 8, 50, 900)
-    assert count_steps("steps", 140, 100, 8, 50, 900, besides=40) == count_steps("steps", 140, 100, 8, 50, 900)
-    with pytest.raises(ConfigError, match=r"found 60 s, which is 0 steps .* expected at least 77 s here"):
-        count_steps("seconds", 60, 100, 8, 500, 1000, besides=60)
-
-
-def test_budgets_of_steps_and_epochs():
-    assert count_steps("steps", 500, 100, 8, 1.0, 1.0)[0] == 500
-    assert count_steps("epochs", 40, 123, 8, 1.0, 1.0)[0] == 615
 
 
 def timing(verdict, ms):

@@ -28,6 +28,7 @@ import torchmetrics
 
 from segpipe.files import sha256_file
 from segpipe.training.loop import train_on
+from segpipe.training.plan import FirstCrops
 from segpipe.training.ranks import leave
 
 from .conftest import CLASSES, MemoryReader, draw
@@ -91,7 +92,8 @@ def newest(checkpoints: Path) -> int:
 
 def main(folder: Path, kills: int, seed: int) -> None:
     torch.set_num_threads(1)
-    plan = tiny_plan({"dropout": 0.1}, steps=STEPS, val_every=7, checkpoint_every=3)
+    first = FirstCrops(steps=STEPS // 2, edges=(16, 16), shrink=2)
+    plan = tiny_plan({"dropout": 0.1}, steps=STEPS, val_every=7, checkpoint_every=3, first=first)
     readers = MemoryReader([draw(i, bar=i % 4 == 0) for i in range(8)]), MemoryReader([draw(100)])
     moments = random.Random(seed)
 
