@@ -123,9 +123,10 @@ def in_words(folds: Folds, dealt: Dealt, wanted: TrainParams) -> str:
         "groups": "groups whole, rare classes in each",
         "blocks": "in blocks of each stack",
     }[folds.dealt]
-    sizes = sorted(dealt.numbers.count(fold) for fold in range(folds.count))
+    sizes = sorted({dealt.numbers.count(fold) for fold in range(folds.count)})
+    images = f"{sizes[0]} to {sizes[-1]} images" if len(sizes) > 1 else f"{sizes[0]} images"
     return (
-        f"{folds.count} members, each trained without one fold of train and val ({sizes[0]} to {sizes[-1]} images, {how}), which "
+        f"{folds.count} members, each trained without one fold of train and val ({images}, {how}), which "
         f"chooses its checkpoint; the budget of {wanted.budget} is shared out among them; the model is the mean of what they say, "
         "and val judges it by the member that has not seen the image"
     )

@@ -139,4 +139,4 @@ def test_members_differ_in_their_seed_and_choose_nothing_for_themselves():
 def test_words_for_blocks(shards):
     folds = Folds(count=2, dealt="blocks")
     words = in_words(folds, dealt(shards, 2, "blocks"), TrainParams(budget="10m"))
-    assert "8 to 8 images, in blocks of each stack" in words
+    assert "8 images, in blocks of each stack" in words
