@@ -7,6 +7,7 @@ To add a family: write its config and its builder in a module of its own and a l
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
@@ -52,18 +53,28 @@ def family_config(candidate: Candidate) -> BaseModel:
         raise config_error(error, f"{PARAMS_FILE}: candidate of family {candidate.family}", config) from error
 
 
-def build_network(name: str, config: BaseModel, in_channels: int, n_classes: int, seed: int) -> torch.nn.Module:
-    """A network of a family, its random weights drawn from `seed` alone; the global random state is left as it was."""
+def build_network(
+    name: str,
+    config: BaseModel,
+    in_channels: int,
+    n_classes: int,
+    seed: int,
+    inherited: Sequence[int | None] | None = None,
+) -> torch.nn.Module:
+    """A network of a family, its random weights drawn from `seed` alone; the global random state is left as it was.
+
+    inherited: of weights out of a release, which of its channels each of the `n_classes` goes on from, None for none.
+    """
     import torch
 
     build, source = family(name).build, getattr(config, "encoder_weights", "none")
     released = parse_release(source) is not None
+    own = config.model_copy(update={"encoder_weights": "none"}) if released else config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        own = config.model_copy(update={"encoder_weights": "none"}) if released else config
         network = build(own, in_channels, n_classes)
-    if released:
-        load_released(network, source)
+        if released:
+            load_released(network, source, inherited, lambda: build(own, in_channels, n_classes + 1))
     return network
 
 
@@ -75,7 +86,7 @@ def first_preprocessing(config: BaseModel) -> Preprocessing | None:
     return preprocessing(encoder, source) if encoder else None
 
 
-def first_weights_sha256(network: torch.nn.Module) -> str:
-    """Identity of the weights that training starts from: those of the encoder, or of all where there is none."""
-    encoder = getattr(network, "encoder", None)
+def first_weights_sha256(network: torch.nn.Module, whole: bool = False) -> str:
+    """Identity of the weights that training starts from: those of the encoder, or of all where there is none, or `whole`."""
+    encoder = None if whole else getattr(network, "encoder", None)
     return state_sha256((network if encoder is None else encoder).state_dict())

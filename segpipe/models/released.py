@@ -1,18 +1,19 @@
 """First weights out of a release: ``encoder_weights: NAME@VERSION`` goes on from a registered model, head included.
 
 `plan` and `train` bring the model of the release to `.segpipe/releases/VERSION/model` (weights.safetensors and segmenter.json)
-before a network is built; here it is found and loaded.
+before a network is built; here it is found and loaded. `segpipe.training.heritage` chooses what else is taken over.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segpipe.errors import ConfigError, MissingError
 from segpipe.files import read_json
-from segpipe.models.weights import Preprocessing, file_state, load_matching
+from segpipe.models.weights import Preprocessing, Weights, file_state, load_matching
 from segpipe.progress import say
 
 if TYPE_CHECKING:
@@ -33,9 +34,18 @@ def release_model_folder(root: Path, version: str) -> Path:
     return root / ".segpipe" / "releases" / version / "model"
 
 
-def load_released(network: torch.nn.Module, source: str) -> None:
-    """Load all weights of a release that fit the network; says which do not (such as those of other classes)."""
-    folder = _folder(source)
+def load_released(
+    network: torch.nn.Module,
+    source: str,
+    channels: Sequence[int | None] | None = None,
+    wider: Callable[[], torch.nn.Module] | None = None,
+) -> None:
+    """Load all weights of a release that fit the network; says which do not.
+
+    channels: which channel of the release each of the network's goes on from, None for none; by default the same one, where they
+    are equally many. wider: the same network with one channel more, which shows what belongs to a channel.
+    """
+    folder = release_folder(source)
     about = read_json(folder / "segmenter.json")
     if about.get("members", 1) > 1:
         raise ConfigError(
@@ -43,6 +53,8 @@ def load_released(network: torch.nn.Module, source: str) -> None:
             where="encoder_weights", fix="name a release of one network, or set it to auto",
         )  # fmt: skip
     state = file_state(folder / "weights.safetensors", whole=True)
+    if channels is not None and wider is not None:
+        state = state | _by_channel(network.state_dict(), wider().state_dict(), state, channels)
     try:
         fresh = load_matching(network, state)
     except ConfigError as error:
@@ -55,13 +67,45 @@ def load_released(network: torch.nn.Module, source: str) -> None:
         say(f"note: {len(fresh)} tensors are not taken from {source} and start anew: {', '.join(fresh[:_SHOWN])}{more}")
 
 
+def _by_channel(own: Weights, wider: Weights, stored: Weights, channels: Sequence[int | None]) -> Weights:
+    """The tensors of a network that have a part for each channel of its answer, each part that of the release's channel, or as it is.
+
+    An axis belongs to the channels where one channel more makes it longer; by how much is the length of a part (of the boxes of a
+    detector, four).
+    """
+    import torch
+
+    kept = [(new, old) for new, old in enumerate(channels) if old is not None]
+    found: Weights = {}
+    for name, tensor in own.items():
+        there, more = stored.get(name), wider[name].shape
+        if there is None or there.ndim != tensor.ndim or more == tensor.shape:
+            continue
+        parts = [m - n for m, n in zip(more, tensor.shape, strict=True)]
+        if any(not part and a != b for part, a, b in zip(parts, tensor.shape, there.shape, strict=True)):
+            continue  # another network, which is said where it is loaded
+        places, sources = (
+            [
+                torch.tensor([part * pair[side] + i for pair in kept for i in range(part)]) if part else torch.arange(n)
+                for part, n in zip(parts, tensor.shape, strict=True)
+            ]
+            for side in (0, 1)
+        )
+        found[name] = tensor.clone()
+        if kept:
+            found[name][torch.meshgrid(places, indexing="ij")] = there[torch.meshgrid(sources, indexing="ij")]
+    return found
+
+
 def released_preprocessing(source: str) -> Preprocessing:
     """The normalisation that a release was trained with."""
-    stored: dict[str, Any] = read_json(_folder(source) / "segmenter.json")["normalisation"]
+    stored: dict[str, Any] = read_json(release_folder(source) / "segmenter.json")["normalisation"]
     return Preprocessing(**{key: tuple(stored[key]) for key in ("mean", "std", "low", "high")})
 
 
-def _folder(source: str) -> Path:
+def release_folder(source: str) -> Path:
+    """The folder of the trained model that NAME@VERSION means, in the workspace that is the working folder. MissingError where it
+    was not fetched."""
     found = parse_release(source)
     assert found is not None, "asked for by the form of the source"
     folder = release_model_folder(Path(), found[1])

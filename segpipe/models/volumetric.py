@@ -31,6 +31,8 @@ class VolumeConfig(BaseModel):
     """Channels of the first level; each level has twice as many as the one above (a U-Net's no more than 320)."""
     depth: int = Field(4, ge=3, le=7)
     """Levels. The deepest sees the volume halved depth - 1 times."""
+    encoder_weights: str = Field("none", pattern=r"^(none|.+@v\d+\.\d+\.\d+)$")
+    """none (random), or NAME@VERSION: a released model, all of its weights."""
 
     @property
     def steps(self) -> Axes:

@@ -118,10 +118,12 @@ def set_up(plan: Plan) -> Stepper:
     assert plan.recipe is not None and plan.execution is not None
     settle_process(min(plan.execution.machine.threads, torch.get_num_threads()))
     config = plan.of.config.model_validate(plan.options)
-    network = build_network(plan.family, config, plan.normalisation.channels, plan.outputs.channels, plan.seed)
-    if plan.encoder_sha256 and first_weights_sha256(network) != plan.encoder_sha256:
+    network = build_network(
+        plan.family, config, plan.normalisation.channels, plan.outputs.channels, plan.seed, plan.inherited
+    )
+    if plan.encoder_sha256 and first_weights_sha256(network, bool(plan.inherited)) != plan.encoder_sha256:
         raise ConfigError(
-            "the encoder's first weights are not those that the plan was made with", where=f"plans/{plan.candidate}.json",
+            "the first weights are not those that the plan was made with", where=f"plans/{plan.candidate}.json",
             fix=f"bring them back, or plan anew: segpipe plan {plan.candidate} --refresh",
         )  # fmt: skip
     return Stepper(network, plan.of, plan.recipe, plan.execution.setting, plan.execution.machine.device)

@@ -178,6 +178,8 @@ class Plan(_Part):
     """How objects are found; None where none are asked for."""
     encoder_sha256: str | None = None
     """Identity of the pretrained weights that training starts from."""
+    inherited: tuple[int | None, ...] | None = Field(None, exclude_if=operator.not_)
+    """Of each channel of a network that goes on from a release, which one of the release it starts as; None for one that starts anew."""
     folds: Folds | None = None
     """Where the model is an ensemble: recipe and execution are then those of each member. None: it is one network."""
     recipe: Recipe | None = None

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from segpipe.errors import ConfigError
+from segpipe.inference.outputs import Outputs
 from segpipe.models.registry import FAMILIES, Family, family, family_config
 from segpipe.models.volumetric import VolumeConfig
 from segpipe.training.choices import choose_normalisation, choose_recipe, describe_encoder, with_frozen_encoder
 from segpipe.training.detection import DETECTOR_REASONS, fit_to_objects
+from segpipe.training.heritage import heritage_of
 from segpipe.training.objects import choose_method
 from segpipe.training.plan import Plan, Recipe, VolumeGrid
 from segpipe.training.progressive import choose_first
@@ -54,9 +56,12 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
     _check_dims(family(candidate.family), volumes)
     if fingerprint.classes.overlapping:
         _check_overlapping(family(candidate.family))
+    heritage = heritage_of(candidate.options)
+    candidate = heritage.fill(candidate) if heritage else candidate
     config = family_config(candidate)
     reasons: dict[str, str] = {}
-    spacing = choose_spacing(train, wanted.spacing, reasons) if volumes else None
+    size = wanted.spacing or (heritage.spec.spacing if heritage else None)
+    spacing = choose_spacing(train, size, reasons) if volumes else None
     if spacing and isinstance(config, VolumeConfig):
         config = config.fitted(spacing)
     if family(candidate.family).kind == "detector":
@@ -66,6 +71,10 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
         "classes": len(fingerprint.classes), "dtype": fingerprint.dtype, "data_hash": fingerprint.data_hash,
         "postprocess": choose_method(candidate, family(candidate.family), fingerprint.instances, fingerprint.classes.overlapping),
     }  # fmt: skip
+    if heritage:
+        heritage.check(fingerprint, hasattr(config, "encoder"))
+        outputs = Outputs(common["classes"], common["postprocess"] == "distance")
+        common["inherited"], reasons["first weights"] = heritage.channels(fingerprint.classes, outputs)
     if family(candidate.family).kind == "classical":
         reasons["training"] = f"{candidate.family} is fitted once to the training split, without steps"
         normalisation = choose_normalisation(fingerprint, None)
@@ -111,19 +120,23 @@ def _plan_volumes(
     common: dict[str, Any], config: BaseModel, wanted: TrainParams, fingerprint: Fingerprint, train: Reader, val: Reader,
     spacing: Spacing | None, reasons: dict[str, str], began: float,
 ) -> Plan:  # fmt: skip
-    from segpipe.models.registry import build_network
+    from segpipe.models.registry import build_network, first_weights_sha256
     from segpipe.training.machine import choose_device
 
     of, device = family(common["family"]), choose_device(wanted.accelerator)
     steps = config.steps if isinstance(config, VolumeConfig) else (of.stride,) * 3
     grid = choose_grid(wanted, steps, train, spacing, device, reasons, fingerprint.classes.labelling)
     normalisation = choose_volume_normalisation(fingerprint, train, reasons)
+    if heritage := heritage_of(common["options"]):
+        normalisation, reasons["normalisation"] = heritage.spec.normalisation, f"that of {heritage.source}"
     recipe = choose_volume_recipe(wanted, of, grid, fingerprint, train, device, reasons)
     recipe = recipe.model_copy(update={"first": choose_first(wanted, of, grid.patch, steps, reasons)})
     draft = Plan(
         **common, normalisation=normalisation, volume=grid, recipe=_learning(recipe, common, reasons), reasons={}
     )
-    network = build_network(of.name, config, fingerprint.channels, draft.outputs.channels, common["seed"])
+    network = build_network(of.name, config, fingerprint.channels, draft.outputs.channels, draft.seed, draft.inherited)
+    if draft.inherited:
+        draft = draft.model_copy(update={"encoder_sha256": first_weights_sha256(network, whole=True)})
     found = _measured(draft, network, wanted, fingerprint, train, val, reasons, began)
     return draft.model_copy(
         update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
@@ -139,7 +152,8 @@ def _plan_network(
     encoder, source = getattr(config, "encoder", None), getattr(config, "encoder_weights", "none")
     pretrained = first_preprocessing(config)
     reasons |= {"encoder": describe_encoder(encoder, source)} if encoder else {}
-    wanted = with_frozen_encoder(wanted, family(common["family"]), pretrained is not None, reasons)
+    fresh = pretrained is not None and "inherited" not in common  # beside an encoder that is known to be good
+    wanted = with_frozen_encoder(wanted, family(common["family"]), fresh, reasons)
     of = family(common["family"])
     recipe = choose_recipe(wanted, of, fingerprint, train, reasons)
     first = choose_first(wanted, of, (recipe.patch,) * 2, (of.stride,) * 2, reasons)
@@ -149,9 +163,11 @@ def _plan_network(
         recipe=_learning(recipe, common, reasons).model_copy(update={"first": first}),
         reasons={},
     )
-    network = build_network(common["family"], config, fingerprint.channels, draft.outputs.channels, common["seed"])
+    network = build_network(
+        draft.family, config, fingerprint.channels, draft.outputs.channels, draft.seed, draft.inherited
+    )
     if pretrained:
-        draft = draft.model_copy(update={"encoder_sha256": first_weights_sha256(network)})
+        draft = draft.model_copy(update={"encoder_sha256": first_weights_sha256(network, bool(draft.inherited))})
     if family(common["family"]).kind == "detector":
         reasons |= DETECTOR_REASONS
     own = draft.normalisation.high != (255.0,) * fingerprint.channels

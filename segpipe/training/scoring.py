@@ -62,7 +62,8 @@ def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
         classes=classes, normalisation=plan.normalisation, stride=plan.of.stride,
         tta=plan.recipe.tta if plan.recipe else "none", distance=plan.outputs.distance,
         dims=3 if grid else 2, patch3d=grid.patch if grid else None, spacing=grid.spacing if grid else None,
-        lineage={"data": plan.data_hash, "plan": plan.sha256, "segpipe": __version__},
+        lineage={"data": plan.data_hash, "plan": plan.sha256, "segpipe": __version__}
+        | ({"parent": str(plan.options["encoder_weights"])} if plan.inherited else {}),
     )  # fmt: skip
 
 

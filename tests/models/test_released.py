@@ -85,6 +85,7 @@ def test_a_family_without_an_encoder_goes_on_too(tmp_path, monkeypatch):
     folder = release_model_folder(tmp_path, "v1.0.0")
     folder.mkdir(parents=True)
     save_file(first.state_dict(), folder / "weights.safetensors")
+    write_json(folder / "segmenter.json", {"family": "unet_2015"})
     monkeypatch.chdir(tmp_path)
     again = build("segmenter@v1.0.0", "unet_2015", width=4)
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
