@@ -117,3 +117,33 @@ def test_classes_that_make_up_objects_together():
     assert 2 in separate(cells, probabilities, Postprocess(method="watershed")).classes
     nothing = separate(np.zeros((8, 8), np.uint8), np.zeros((3, 8, 8), np.float32), how)
     assert len(nothing) == 0
+
+
+def test_a_learned_distance_parts_what_has_no_waist():
+    """Three bricks in a row: one bar in the mask; the distance falls between them, in one place by less than in the other."""
+    class_ids, distance = np.zeros((16, 40), np.uint8), np.zeros((16, 40), np.float32)
+    class_ids[3:13, 4:34] = 1
+    ramp = 1 - np.abs(np.arange(10) - 4.5) / 5
+    distance[3:13, 4:34] = np.tile(np.sqrt(np.outer(ramp, ramp)), 3)
+    distance[7:9, 18:30] = np.maximum(distance[7:9, 18:30], 0.8)
+    distance[0, 0] = 1.0  # outside of every object, where it counts nothing
+    probabilities = certain(class_ids)
+
+    def parts(h):
+        return separate(class_ids, probabilities, Postprocess(method="distance", h=h), distance)
+
+    assert len(separate(class_ids, probabilities, Postprocess(method="watershed", h=0.5))) == 1
+    np.testing.assert_array_equal(parts(0.05).ids[8, 4:34], np.repeat([1, 2, 3], 10))
+    assert [len(parts(h)) for h in (0.05, 0.3, 0.9)] == [3, 2, 1]
+    assert parts(0.9).areas().tolist() == [300], "no region is lost, however low"
+    assert len(separate(class_ids, probabilities, Postprocess(method="components"), distance)) == 1, (
+        "asked for by its name alone"
+    )
+
+
+def test_a_learned_distance_in_a_volume():
+    class_ids = np.zeros((6, 8, 20), np.uint8)
+    class_ids[1:5, 1:7, 2:18] = 1
+    distance = np.where(class_ids, np.abs(np.arange(20) - 9.5) / 10, 0).astype(np.float32)
+    found = separate(class_ids, certain(class_ids), Postprocess(method="distance", h=0.1), distance)
+    assert len(found) == 2 and found.areas().tolist() == [192, 192]
