@@ -1,6 +1,7 @@
 """What every family of 2D networks must do; a new line in FAMILIES is tested by being there.
 
-`python benchmarks/family_table.py` runs this file and prints family by property.
+Volumes, detectors and classical families have the same contract in files of their own, as tests of the same names.
+`python benchmarks/family_table.py` runs them all and prints family by property.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.registry import FAMILIES, build_network, family, family_config
-from segpipe.samples import ClassTable
+from segpipe.samples import ClassTable, Sample
+from tests.models.serving import shares_of_golden_pixels
+from tests.release.toy import ToyReader
 
 ENCODER = "mobilenetv3_small_050"  # the smallest one: what is tested is the family
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -188,3 +191,16 @@ def test_export(name, tmp_path: Path):
         graph = Segmenter(about, GRAPH_ENGINES[engine](tmp_path / "model.onnx", 1))
         same = [(graph.predict(i).class_ids == trained.predict(i).class_ids).mean() for i in images]
         assert min(same) >= 0.999, engine
+
+
+@each_family_slowly
+def test_served(name, tmp_path: Path):
+    """Exported, and behind the app of the Bento: uploads are answered with the trained network's classes."""
+    images, labels = drawings(EDGE.get(name, 64))
+    samples = [
+        Sample(str(i), a.permute(1, 2, 0).numpy(), b.numpy().astype(np.uint8))
+        for i, (a, b) in enumerate(zip(images, labels, strict=True))
+    ]
+    trained = Segmenter(spec(name, 3, 3), TorchEngine(taught(name)[0]))
+    for golden, own in shares_of_golden_pixels(trained, ToyReader(samples), tmp_path):
+        assert golden == 1 and own >= 0.999
