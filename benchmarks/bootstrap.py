@@ -14,7 +14,8 @@ import time
 import numpy as np
 from scipy import stats
 
-from segpipe.evaluation.statistics import compare, interval
+from segpipe.evaluation.differences import compare
+from segpipe.evaluation.statistics import bootstrap, statistic
 from segpipe.metrics import Tallies, macro, metric, tallies
 
 SCORE = "iou.dataset.macro"
@@ -40,14 +41,15 @@ def main() -> None:
     tally, other = (
         tallies(rng.poisson(50, (n, k, k)) + rng.poisson(4000, (n, k))[:, None] * np.eye(k, dtype=int)) for _ in "ab"
     )
-    chosen, groups = metric(SCORE, [str(i) for i in range(k)]), [None] * n
-    interval(chosen, tally, groups, 100, 0.95)  # what is imported at the first call
+    chosen = metric(SCORE, [str(i) for i in range(k)])
+    first, second = (statistic(chosen, one, np.arange(n)) for one in (tally, other))
+    bootstrap(first, n, 100, 0.95)  # what is imported at the first call
 
     start = time.perf_counter()
-    ours = interval(chosen, tally, groups, wanted.resamples, 0.95)
+    ours = bootstrap(first, n, wanted.resamples, 0.95)
     ours_s = time.perf_counter() - start
     start = time.perf_counter()
-    compare(chosen, tally, other, groups, wanted.resamples, 0.95)
+    compare(first, second, wanted.resamples, 0.95)
     compare_s = time.perf_counter() - start
     start = time.perf_counter()
     low, high = by_scipy(tally, wanted.resamples)

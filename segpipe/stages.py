@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from segpipe.config import load_params
 from segpipe.errors import DataError, MissingError
-from segpipe.files import atomic_path, read_json, write_text
+from segpipe.files import atomic_path, read_json, write_json, write_text
 from segpipe.progress import say
 
 if TYPE_CHECKING:
@@ -195,13 +195,15 @@ def validate(root: Path) -> None:
 def prepare(root: Path) -> None:
     """data/ + manifest -> splits.parquet (with the further columns of samples.csv) and one set of memory-mapped shards a split.
 
-    Where quarantine leaves images out, the shards bring a fingerprint of their own, so that plans count what they train on.
+    Where quarantine leaves images out, the shards bring a fingerprint of their own, so that plans count what they train on; and
+    where `split.folds` deals, the folds of train and val.
     """
     from segpipe.data.columns import read_further_columns
     from segpipe.data.dataset import SAMPLES_FILE, load_dataset, load_samples
     from segpipe.data.manifest import make_fingerprint, read_manifest
     from segpipe.data.manifest import usable as usable_rows
     from segpipe.data.shards import write_shards
+    from segpipe.data.splits import DEALT_FILE
     from segpipe.progress import track
 
     paths, params = Paths(root), load_params(root)
@@ -219,9 +221,12 @@ def prepare(root: Path) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     for split, rows in usable.groupby("split", sort=True):
         samples = load_samples([items[key] for key in rows["key"]], dataset.classes, params.data)
-        write_shards(staging, str(split), track(samples, f"prepare {split}", len(rows)), len(dataset.classes))
+        write_shards(staging, str(split), track(samples, f"prepare {split}", len(rows)), dataset.classes.labelling)
     if len(usable) < usable_rows(frame).sum():
         make_fingerprint(kept, dataset.classes).write(staging / "fingerprint.json")
+    if usable["fold"].notna().any():
+        dealt = usable[usable["split"] != "test"]
+        write_json(staging / DEALT_FILE, dict(zip(dealt["key"], map(int, dealt["fold"]), strict=True)))
     shutil.rmtree(paths.shards, ignore_errors=True)
     staging.rename(paths.shards)
     with atomic_path(paths.splits) as target:
@@ -254,16 +259,17 @@ def plan(root: Path, name: str, refresh: bool = False) -> None:
 def train(root: Path, name: str) -> None:
     """shards + plan -> models/NAME/ (weights, segmenter.json, history) and training/NAME/ (curves and timings)."""
     from segpipe.release.trained import fetch_trained
+    from segpipe.training import loop, members
     from segpipe.training.launch import launch
-    from segpipe.training.loop import train as run_training
     from segpipe.training.plan import Plan
 
     paths = Paths(root)
     load_params(root).candidate(name)
     made = Plan.read(_needs(paths.plan(name), f"plan@{name}"))
     fetch_trained(root, str(made.options.get("encoder_weights", "")))
-    if launch(made, ["-C", str(root), "train", name]):
+    if launch(made, ["-C", str(root), "train", name], paths.checkpoints(name)):
         return
+    run_training = members.train if made.folds else loop.train
     run_training(
         made,
         _prepared(paths),
@@ -299,7 +305,8 @@ def evaluate(root: Path, name: str) -> None:
     """model + shards (test, and val for the temperature) -> evaluation/NAME/: metrics, confusion matrix, a row an image, gallery."""
     from segpipe.data.shards import ShardReader
     from segpipe.evaluation.calibration import temperature_on
-    from segpipe.evaluation.evaluate import Known, evaluate_candidate
+    from segpipe.evaluation.cost import measure_cost
+    from segpipe.evaluation.evaluate import Known, evaluate_candidate, ranking_score
     from segpipe.evaluation.traits import read_columns
     from segpipe.inference.spec import WEIGHTS_FILE
     from segpipe.inference.trained import load_trained
@@ -316,6 +323,8 @@ def evaluate(root: Path, name: str) -> None:
         columns=read_columns(paths.splits),
         temperature=temperature,
         weight_bytes=(model / WEIGHTS_FILE).stat().st_size,
+        val_ranked=ranking_score(segmenter, ShardReader(paths.shards, "val"), params.evaluate.rank_by),
+        cost=measure_cost(segmenter, reader) if len(reader) else None,
     )
     evaluate_candidate(segmenter, reader, paths.evaluation(name), params.evaluate, name, val_score=score, known=known)
 

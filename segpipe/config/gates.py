@@ -21,7 +21,7 @@ class FloorGate(Gate):
     """The lower confidence bound of the metric must reach a value."""
 
     metric: str = "iou.dataset.macro"
-    """A metric that evaluation/C/metrics.json holds."""
+    """A metric that evaluation/C/metrics.json holds, of pixels or of objects (instance.f1_50, instance.pq, instance.ap50 ...)."""
     at_least: float = 0.3
     """What the lower bound must reach."""
     reason: str = "below this a model is of no use"
@@ -31,8 +31,10 @@ class FloorGate(Gate):
 class ClassFloorGate(Gate):
     """The lower confidence bound of every class's score must reach a value."""
 
-    ratio: Literal["iou", "dice", "precision", "recall"] = "iou"
-    """The score, over all test pixels of a class."""
+    ratio: Literal[
+        "iou", "dice", "precision", "recall", "instance.f1_50", "instance.pq", "instance.ap", "instance.ap50", "instance.ap75"
+    ] = "iou"  # fmt: skip
+    """The score, over all test pixels of a class, or over all its objects (classes without any are left out)."""
     at_least: float = Field(0.1, ge=0, le=1)
     """What the lower bound of each class must reach."""
     classes: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}  # noqa: RUF012  # pydantic copies it
@@ -45,7 +47,7 @@ class BaselineGate(Gate):
     """The winner must beat the best classical baseline: the lower bound of the paired difference is above `margin`."""
 
     metric: str = "iou.dataset.macro"
-    """A metric that evaluation/C/metrics.json holds."""
+    """A metric that evaluation/C/metrics.json holds, of pixels or of objects (instance.f1_50, instance.pq, instance.ap50 ...)."""
     margin: float = 0.0
     """By how much the baseline must be beaten."""
     reason: str = "a network that a classical method matches has learned nothing"
@@ -56,7 +58,7 @@ class ChampionGate(Gate):
     """The winner must not be worse than what serves now: the lower bound of the paired difference is above -margin."""
 
     metric: str = "iou.dataset.macro"
-    """A metric that evaluation/C/metrics.json holds."""
+    """A metric that evaluation/C/metrics.json holds, of pixels or of objects (instance.f1_50, instance.pq, instance.ap50 ...)."""
     margin: float = Field(0.02, ge=0)
     """How much worse still counts as not worse."""
     superior: bool = False
@@ -69,7 +71,7 @@ class SliceGate(Gate):
     """In no slice of the test images may the winner be worse than what serves now by more than `margin`."""
 
     metric: str = "iou.dataset.macro"
-    """A metric that evaluation/C/metrics.json holds."""
+    """A metric that evaluation/C/metrics.json holds, of pixels or of objects (instance.f1_50, instance.pq, instance.ap50 ...)."""
     margin: float = Field(0.05, ge=0)
     """How much worse still counts as not worse, in each slice."""
     least_images: int = Field(10, ge=2)

@@ -39,7 +39,8 @@ class SplitParams(Section):
     gap: int = Field(0, ge=0)
     """For ranges: how many images before each block are left out, because they are too like those in it."""
     folds: int | None = Field(None, ge=2, le=100)
-    """Into how many folds the images are dealt out besides (column `fold` of artifacts/splits.parquet); null: none."""
+    """Into how many folds the images are dealt out besides (column `fold` of artifacts/splits.parquet); null: none. `train.folds` of
+    the same number uses them."""
 
     @model_validator(mode="after")
     def _gap_between_ranges(self) -> SplitParams:
@@ -107,9 +108,12 @@ class TrainParams(Section):
     """What `plan` turns into a training plan. `null` means: chosen from the data."""
 
     budget: Budget = "2m"
-    """How long to train each candidate: "90s", "10m", "2h", "500 steps" or "40 epochs"."""
+    """How long to plan and train each candidate: "90s", "10m", "2h", "500 steps" or "40 epochs"."""
     seed: int = Field(0, ge=0)
     """Starts every random choice: initial weights, crops, augmentation, dropout."""
+    folds: int | None = Field(None, ge=2, le=20)
+    """Cross-validation: so many networks share the budget, each trained on the images of train and val without one fold of them, and the
+    model is the mean of what they say. It takes so many times as long to answer; null: one network, trained on train."""
     patch: int | None = Field(None, ge=32, multiple_of=32)
     """Edge of the square training crop in pixels; of volumes, of the cube."""
     patch3d: tuple[PatchEdge, PatchEdge, PatchEdge] | None = None
@@ -164,8 +168,8 @@ class TrainParams(Section):
     """Decay of the running average of weights that is evaluated and kept; 0 turns it off."""
     augment: Annotated[Literal["off", "light", "medium", "strong"], BeforeValidator(_off)] = "medium"
     """How much flips, scale, rotation and colour vary the crops."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: whatever was fastest here and gave the same loss."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: whatever was fastest here and gave the same loss. fp16, with its loss scaled, is for GPUs without bf16."""
     channels_last: bool | Literal["auto"] = "auto"
     """Memory format of the network; auto: measured."""
     compile: bool | Literal["auto"] = "auto"
@@ -173,8 +177,7 @@ class TrainParams(Section):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Where training runs."""
     devices: int = Field(1, ge=1, le=1024)
-    """Processes that share each batch, one a GPU (or so many on the processor, where batch normalisation then sees a share at a
-    time). `torchrun -m segpipe train C` overrules it."""
+    """Processes that share each batch, one a GPU (or so many on the processor). `torchrun -m segpipe train C` overrules it."""
     num_nodes: int = Field(1, ge=1, le=1024)
     """Machines with so many devices each; torchrun is then started on each of them."""
 
@@ -205,6 +208,9 @@ class Candidate(BaseModel):
 class EvaluateParams(Section):
     """What `evaluate` writes beside the metrics."""
 
+    rank_by: str = "iou.dataset.macro"
+    """The score on the validation split by which the winner is chosen, of pixels or, where the dataset has objects, of objects:
+    instance.f1_50, instance.pq, instance.ap, instance.ap50 and the like."""
     gallery: int = Field(4, ge=0, le=50)
     """How many of the worst, the typical and the best images are drawn (each)."""
     resamples: int = Field(10_000, ge=200, le=100_000)

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from segpipe.config import EvaluateParams
+from segpipe.evaluation.differences import Comparison, holm
+from segpipe.evaluation.instance import is_instance
+from segpipe.evaluation.measures import compare_on
 from segpipe.evaluation.scores import Scores
-from segpipe.evaluation.statistics import Comparison, compare, holm
 from segpipe.evaluation.tables import Forest, ForestRow, forest, known, slices_beside
 from segpipe.evaluation.verdicts import bound, describe, sure
-from segpipe.metrics import MAIN_METRIC, metric
+from segpipe.metrics import MAIN_METRIC
 
 TABLED = (
     MAIN_METRIC,
@@ -25,12 +27,17 @@ TABLED = (
 )
 """Scores of which the difference is told."""
 
+OBJECT_SCORES = ("instance.f1_50", "instance.pq")
+"""Likewise, where both tell objects apart."""
+
 
 @dataclass(frozen=True)
 class Result:
-    """The second model less the first on the same images. before, after: their main score, None where it does not exist; scores,
-    classes: differences of `TABLED` and of every class's IoU (p values corrected over classes); slices: of the main score."""
+    """The second model less the first on the same images. metric: what they are held together by; before, after: their score, None
+    where it does not exist; scores,
+    classes: differences of `TABLED` and of every class's IoU (p values corrected over classes); slices: of `metric`."""
 
+    metric: str
     before: float | None
     after: float | None
     found: Comparison
@@ -47,17 +54,25 @@ class Result:
 
 
 def compare_models(before: Scores, after: Scores, params: EvaluateParams) -> Result:
-    """Compare two models by what they did on the same images in the same order."""
-    main = metric(MAIN_METRIC, after.classes)
-    found = compare(main, after.tally, before.tally, after.groups, params.resamples, params.confidence)
-    scores = _differences(before, after, [(describe(name), name) for name in TABLED], params)
+    """Compare two models by what they did on the same images in the same order: by the score that candidates are ranked by, or by
+    `MAIN_METRIC` where that is one of objects and not both tell any apart."""
+    both = before.objects is not None and after.objects is not None
+    main = params.rank_by if both or not is_instance(params.rank_by) else MAIN_METRIC
+    found = compare_on(main, after, before, params)
+    names = dict.fromkeys([main, *TABLED, *(OBJECT_SCORES if both else ())])
+    scores = _differences(before, after, [(describe(name), name) for name in names], params)
     classes = _differences(
         before, after, [(name, f"iou.class.{name}") for name in after.classes], params, corrected=True
     )
     return Result(
-        known(main.value(before.tally)), known(main.value(after.tally)), found, scores, classes,
-        slices_beside(after, before, params), bool(np.array_equal(before.tally, after.tally)),
+        main, before.value(main), after.value(main), found, scores, classes,
+        slices_beside(after, before, params, main), _same_answers(before, after),
     )  # fmt: skip
+
+
+def _same_answers(before: Scores, after: Scores) -> bool:
+    pairs = ((before.tally, after.tally), (before.objects, after.objects), (before.object_iou, after.object_iou))
+    return all(np.array_equal(*pair) for pair in pairs if pair[0] is not None and pair[1] is not None)
 
 
 def _differences(
@@ -66,10 +81,9 @@ def _differences(
     """The paired difference of each of these metrics, (words, name), that exists for both."""
     rows = []
     for words, name in named:
-        chosen = metric(name, after.classes)
-        found = compare(chosen, after.tally, before.tally, after.groups, params.resamples, params.confidence)
+        found = compare_on(name, after, before, params)
         if not np.isnan(found.difference.estimate):
-            rows.append((words, found, float(chosen.value(after.tally)), float(chosen.value(before.tally))))
+            rows.append((words, found, after.value(name), before.value(name)))
     p_values = np.array([found.p_value for _, found, _, _ in rows])
     told = holm(p_values) if corrected else p_values
     made = [
@@ -83,7 +97,7 @@ def _differences(
 
 def sentence(result: Result, before: str, after: str) -> str:
     """The outcome: `after` beside `before`."""
-    name, images = describe(MAIN_METRIC), f"{result.found.difference.units} images or groups"
+    name, images = describe(result.metric), f"{result.found.difference.units} images or groups"
     if result.before is None or result.after is None:
         return f"{after} and {before} can't be compared: nothing in these images counts for {name}."
     values = f"{name} {result.after:.3f} beside {result.before:.3f}"
@@ -107,7 +121,7 @@ def as_json(result: Result) -> dict[str, Any]:
     """For a program."""
     found = result.found.difference
     return {
-        "verdict": result.verdict, "metric": MAIN_METRIC, "before": result.before, "after": result.after,
+        "verdict": result.verdict, "metric": result.metric, "before": result.before, "after": result.after,
         "difference": known(found.estimate), "low": known(found.low), "high": known(found.high), "confidence": found.confidence,
         "p_value": known(result.found.p_value), "detectable": known(result.found.detectable),
         "scores": _rows(result.scores), "classes": _rows(result.classes),

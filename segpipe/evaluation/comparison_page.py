@@ -11,17 +11,16 @@ from segpipe.config import EvaluateParams
 from segpipe.data.axes import Axis, axis
 from segpipe.errors import MissingError, SegpipeError
 from segpipe.evaluation.changes import changes
-from segpipe.evaluation.charts import curve_charts, heat_cells, reliability_chart, worst_confusions
+from segpipe.evaluation.charts import Labels, curve_charts, heat_cells, reliability_chart, worst_confusions
 from segpipe.evaluation.comparison import Result, sentence
 from segpipe.evaluation.contenders import Contender, Shared
 from segpipe.evaluation.disagreement import Side, draw_apart, parting_legend
-from segpipe.evaluation.gallery import has_background
+from segpipe.evaluation.gallery import has_background, legend
 from segpipe.evaluation.measured import calibration_view, further_scores
 from segpipe.evaluation.report import MAX_MATRIX, render_page
 from segpipe.evaluation.shots import Drawn, embed, layer_names, tile
-from segpipe.evaluation.tables import hex_color, known
+from segpipe.evaluation.tables import known
 from segpipe.files import write_text
-from segpipe.metrics import MAIN_METRIC
 from segpipe.samples import ClassTable
 
 _KINDS = {"behind": "{after} is furthest behind {before}", "ahead": "{after} is furthest ahead of {before}"}
@@ -45,28 +44,29 @@ def _context(
     pictures, classes, why_none = _pictures(root, before, after, common, params.gallery, folder)
     embedded = embed(pictures)
     names = [side.name for side in sides]
-    colors = [hex_color(c.color) for c in classes.classes] if classes else []
-    matrices = [scores.confusion for scores in (common.before, common.after)] if common.everything else []
+    labels = Labels.of([common.before, common.after], classes)
+    matrices = labels.counts if common.everything else []
     drawn = [heat_cells(m) for m in matrices if len(m) <= MAX_MATRIX]
     views = [(side.name, calibration_view(side.metrics)) for side in sides]
     return {
         "before": before, "after": after, "names": names, "words": [shlex.quote(side.word) for side in sides],
         "revisions": [side.revision.commit[:10] for side in sides if side.revision.commit], "scale": _scale(result),
-        "common": common, "result": result, "main": MAIN_METRIC,
+        "common": common, "result": result, "main": result.metric,
         "said": sentence(result, before.name, after.name), "tone": {"better": "ready", "worse": "held"}.get(result.verdict, "unsure"),
         "detectable": known(result.found.detectable), "p_value": known(result.found.p_value),
         "changed": changes(before.state, after.state),
         "confusions": [
             (name, cells, worst_confusions(m, 5), m.sum(1).tolist()) for name, cells, m in zip(names, drawn, matrices, strict=False)
         ],
-        "classes": after.scores.classes, "colors": colors or ["transparent"] * len(after.scores.classes),
+        "classes": labels.names, "colors": labels.colors,
         "reliability": [(name, view, reliability_chart(view)) for name, view in views if view],
         "further": further_scores([side.metrics for side in sides]),
         "charts": curve_charts(_trainings(sides, folder), 340, 190, 44),
         "gallery": embedded, "tile": tile(embedded), "why_none": why_none,
         "layers": layer_names(embedded), "parting": parting_legend(after.name, before.name),
+        "legend": legend(classes) if classes else [],
         "kinds": {kind: words.format(before=before.name, after=after.name) for kind, words in _KINDS.items()},
-        "drawn_classes": list(range(1 if classes and has_background(classes) else 0, len(after.scores.classes))),
+        "drawn_classes": list(range(1 if classes and has_background(classes) else 0, len(labels.names))),
         "lineage": [
             (fact, before.scores.lineage.get(fact, ""), after.scores.lineage.get(fact, ""))
             for fact in dict.fromkeys([*after.scores.lineage, *before.scores.lineage])

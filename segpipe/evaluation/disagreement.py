@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.evaluation.gallery import EDGE, ErrorKind, shrink
+from segpipe.evaluation.gallery import ErrorKind, draw, shrink
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.shots import Drawn, Pixels
-from segpipe.samples import IGNORE, ClassTable
+from segpipe.samples import IGNORE, Sample
 
 if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
@@ -51,7 +50,7 @@ def most_apart(ours: Scores, theirs: Scores, each: int) -> list[int]:
 
 
 def draw_apart(ours: Side, theirs: Side, reader: ShardReader, each: int) -> list[Drawn]:
-    """The images on which two models differ most: image, truth, both predictions, and who was right where.
+    """The images on which two models differ most: image, truth, both predictions, the errors of each, and who was right where.
 
     The scores of both are of the same images in the same order; `reader` holds these, in any order. Images that it lacks are
     passed over.
@@ -65,9 +64,7 @@ def draw_apart(ours: Side, theirs: Side, reader: ShardReader, each: int) -> list
             continue
         sample = reader[where[key]]
         assert sample.labels is not None, "it was scored"
-        masks = [side.segmenter.predict(sample.image, spacing=sample.spacing).class_ids for side in (ours, theirs)]
-        names, classes = (ours.name, theirs.name), ours.segmenter.spec.classes
-        layers = _layers(sample.image, sample.labels, masks, names, classes, sample.spacing)
+        layers = _layers(sample, (ours, theirs))
         kind = "behind" if mine[index] < other[index] else "ahead"
         note = f"IoU {mine[index]:.3f} · {theirs.name} {other[index]:.3f}"
         height, width = layers["image"].shape[:2]
@@ -75,30 +72,31 @@ def draw_apart(ours: Side, theirs: Side, reader: ShardReader, each: int) -> list
     return found
 
 
-def _layers(
-    image: np.ndarray,
-    truth: npt.NDArray[np.uint8],
-    masks: list[npt.NDArray[np.uint8]],
-    names: tuple[str, str],
-    classes: ClassTable,
-    spacing: Sequence[float] | None,
-) -> dict[str, Pixels]:
-    """Of a volume, three planes are drawn, through the fullest slices of the truth and both predictions."""
-    from segpipe.data.drawing import overlay, thumbnail, to_display
+def _layers(sample: Sample, sides: tuple[Side, Side]) -> dict[str, Pixels]:
+    """Objects are outlined where the sample has any. Of a volume, three planes are drawn, through the fullest slices of the truth
+    and both predictions."""
     from segpipe.evaluation.planes import Planes
 
+    assert sample.labels is not None, "it was scored"
+    apart = sample.instances is not None
+    said = [side.segmenter.predict(sample.image, spacing=sample.spacing, instances=apart) for side in sides]
+    image, truth, masks = sample.image, sample.labels, [one.class_ids for one in said]
     if truth.ndim == 3:
-        planes = Planes.of([truth, *masks], spacing)
+        planes = Planes.of([truth, *masks], sample.spacing)
         image, truth = planes(image, float(np.percentile(image, 0.5))), planes(truth, IGNORE)
         masks = [planes(mask) for mask in masks]
-    small = thumbnail(to_display(image), EDGE)
-    truth, first, second = (shrink(mask, small.shape[:2]) for mask in (truth, *masks))
+    found = [one.instances.ids if one.instances is not None else None for one in said]
+    drawn = [
+        draw(image, truth, mask, side.segmenter.spec.classes, objects=(sample.instances, ids))
+        for side, mask, ids in zip(sides, masks, found, strict=True)
+    ]
+    small = drawn[0]["image"]
     return {
         "image": small,
-        "truth": overlay(small, truth, classes.colors),
-        names[0]: overlay(small, first, classes.colors),
-        names[1]: overlay(small, second, classes.colors),
-        "who is right": parting_picture(small, truth, first, second),
+        "truth": drawn[0]["truth"],
+        **{side.name: one["prediction"] for side, one in zip(sides, drawn, strict=True)},
+        **{f"errors of {side.name}": one["errors"] for side, one in zip(sides, drawn, strict=True)},
+        "who is right": parting_picture(small, *(shrink(mask, small.shape[:2]) for mask in (truth, *masks))),
     }
 
 

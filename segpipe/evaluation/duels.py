@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from segpipe.config import BaselineGate, ChampionGate, SliceGate
+from segpipe.evaluation.instance import is_instance
+from segpipe.evaluation.measures import compare_on
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.slices import SliceComparison, compare_slices
-from segpipe.evaluation.statistics import compare
 from segpipe.evaluation.verdicts import (
     WORST_FIRST,
     Case,
@@ -25,12 +26,11 @@ from segpipe.evaluation.verdicts import (
     sure,
     without,
 )
-from segpipe.metrics import metric
 
 
 def baseline(gate: BaselineGate, case: Case) -> GateVerdict:
     """The lower bound of the lead over the best classical candidate is above `margin`."""
-    metric(gate.metric, case.winner.classes)
+    case.winner.statistic(gate.metric)
     other = case.baseline
     if other is None:
         said = "no classical candidate was evaluated; add `kmeans: {family: kmeans}` to `candidates`, or set `gates.baseline: null`"
@@ -40,12 +40,10 @@ def baseline(gate: BaselineGate, case: Case) -> GateVerdict:
 
 def champion(gate: ChampionGate, case: Case) -> GateVerdict:
     """The lower bound of the difference from what serves is above -margin, or above 0 where `superior` is asked for."""
-    metric(gate.metric, case.winner.classes)
+    if (undecided := _beside_nothing("champion", gate, case)) is not None:
+        return undecided
     live = case.champion
-    if live is None:
-        return without("champion", "pass", "no champion yet", gate)
-    if live.scores is None:
-        return without("champion", "cannot tell", f"{live.version} can't be compared: {live.why_not}", gate)
+    assert live is not None and live.scores is not None
     name = f"the champion {live.version}"
     after = "; it is the same model, trained again from the same data by the same plan" if live.same_model else ""
     if gate.superior:
@@ -53,6 +51,20 @@ def champion(gate: ChampionGate, case: Case) -> GateVerdict:
             "champion", gate, case, live.scores, name, 0.0, strict=True, after=f", and better is asked for{after}"
         )
     return _against("champion", gate, case, live.scores, name, -gate.margin, strict=False, after=after)
+
+
+def _beside_nothing(name: str, gate: ChampionGate | SliceGate, case: Case) -> GateVerdict | None:
+    """The verdict where nothing serves, or what serves can't be compared; None where it can."""
+    case.winner.statistic(gate.metric)  # a name that there is not is an error, also before the first release
+    live = case.champion
+    if live is None:
+        return without(name, "pass", "no champion yet", gate)
+    why_not = live.why_not
+    if live.scores is not None and is_instance(gate.metric) and live.scores.objects is None:
+        why_not = "it tells no objects apart"
+    if live.scores is None or why_not:
+        return without(name, "cannot tell", f"{live.version} can't be compared: {why_not}", gate)
+    return None
 
 
 def _against(
@@ -71,9 +83,9 @@ def _against(
     """
     winner, params = case.winner, case.params
     other = winner.aligned(other)
-    chosen = metric(gate.metric, winner.classes)
-    compared = compare(chosen, winner.tally, other.tally, winner.groups, params.resamples, params.confidence)
-    found = compared.difference
+    compared = compare_on(gate.metric, winner, other, params)
+    # What is not better must be shown not to be worse, and there is no test to agree with the interval.
+    found = compared.difference if strict else compared.cautious
     verdict = place(found, threshold, strict)
     by_luck = strict and threshold >= 0 and verdict == "pass" and not compared.shown
     verdict = "cannot tell" if by_luck else verdict
@@ -81,7 +93,7 @@ def _against(
     if np.isnan(found.estimate):
         said += f"can't be compared with that of {called}: nothing in the test images counts for it"
     else:
-        ours, theirs = (chosen.value(scores.tally) for scores in (winner, other))
+        ours, theirs = (scores.value(gate.metric) for scores in (winner, other))
         said += f"is {ours:.3f}, {apart(found.estimate)} {called} ({theirs:.3f}) on the same images"
         if np.isnan(found.low):
             said += ", but a single image can't say how sure that is"
@@ -109,12 +121,10 @@ def by_slice(gate: SliceGate, case: Case) -> GateVerdict:
     below 1 - confidence. So two models that are alike fail with that chance at the most, however many slices there are.
     pass: every slice's lower bound is above -margin; since all must hold at once, those bounds need no correction.
     """
-    metric(gate.metric, case.winner.classes)
+    if (undecided := _beside_nothing("slice", gate, case)) is not None:
+        return undecided
     live = case.champion
-    if live is None:
-        return without("slice", "pass", "no champion yet", gate)
-    if live.scores is None:
-        return without("slice", "cannot tell", f"{live.version} can't be compared: {live.why_not}", gate)
+    assert live is not None and live.scores is not None
     winner = case.winner
     other = winner.aligned(live.scores)
     compared = compare_slices(gate.metric, winner, other, case.params, gate.least_images)
@@ -130,24 +140,24 @@ def by_slice(gate: SliceGate, case: Case) -> GateVerdict:
     worst = lowest(winner, np.where(behind < 0, behind, np.nan))
     said = _slice_words(gate, winner.candidate, f"the champion {live.version}", rows)
     extra = {"p_value": known(first.p_value), "detectable": known(first.found.detectable), "parts": parts}
-    return made("slice", verdict, said, gate, first.found.difference, -gate.margin, worst, **extra)
+    return made("slice", verdict, said, gate, first.found.cautious, -gate.margin, worst, **extra)
 
 
 def _of_slice(row: SliceComparison, margin: float, confidence: float) -> Verdict:
-    found = row.found.difference
+    found = row.found.cautious
     if found.estimate < -margin and row.p_value <= 1 - confidence:
         return "fail"
     return "pass" if found.low >= -margin else "cannot tell"
 
 
 def _shortfall(row: SliceComparison, verdict: Verdict) -> float:
-    found = row.found.difference
+    found = row.found.cautious
     value = found.estimate if verdict == "fail" or np.isnan(found.low) else found.low
     return float(value)
 
 
 def _part(row: SliceComparison, verdict: Verdict, margin: float) -> Part:
-    found = row.found.difference
+    found = row.found.cautious
     return Part(
         name=row.slice.name, verdict=verdict, images=row.images, estimate=known(found.estimate), low=known(found.low),
         high=known(found.high), threshold=-margin, p_value=known(row.p_value), detectable=known(row.found.detectable),
@@ -156,7 +166,7 @@ def _part(row: SliceComparison, verdict: Verdict, margin: float) -> Part:
 
 def _slice_words(gate: SliceGate, candidate: str, called: str, rows: list[tuple[SliceComparison, Verdict]]) -> str:
     first, verdict = rows[0]
-    found, count = first.found.difference, f"{len(rows)} slice{'s' if len(rows) > 1 else ''}"
+    found, count = first.found.cautious, f"{len(rows)} slice{'s' if len(rows) > 1 else ''}"
     where = f"on the {first.images} images of {first.slice.name}"
     scores = f"{candidate}'s test {describe(gate.metric)} is {first.ours:.3f}, {apart(found.estimate)} {called} ({first.theirs:.3f})"
     allowed = f"{gate.margin:.3f} below is allowed"

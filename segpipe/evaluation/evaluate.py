@@ -1,7 +1,7 @@
 """One candidate on the test split: metrics.json, per_image.parquet, confusion.csv and a gallery.
 
 Images stream through the very `Segmenter` that serves, at the temperature that ships. The same model and images give the same
-bytes.
+bytes, but for `cost` in metrics.json, which is measured (and which DVC therefore does not cache).
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ import numpy as np
 from segpipe.config import EvaluateParams
 from segpipe.errors import DataError
 from segpipe.evaluation.calibration import Confidences, calibration_table
+from segpipe.evaluation.cost import Cost
 from segpipe.evaluation.gallery import Gallery, Picture, draw, legend, pick, save
+from segpipe.evaluation.measures import interval_of
 from segpipe.evaluation.objects import ObjectCounter, object_table
 from segpipe.evaluation.robustness import robustness_table
-from segpipe.evaluation.scores import Scores, read_scores, write_scores
+from segpipe.evaluation.scores import Scores, metric_path, read_scores, write_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.slices import slice_table
-from segpipe.evaluation.statistics import interval
 from segpipe.evaluation.surfaces import SurfaceRule, surface_table
 from segpipe.evaluation.traits import Traits
 from segpipe.files import write_json, write_text
-from segpipe.metrics import MAIN_METRIC, Counts, macro, metric, micro, scores
+from segpipe.metrics import MAIN_METRIC, Counts, macro, scores
+from segpipe.samples import IGNORE
 
 if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
@@ -59,6 +61,10 @@ class Known:
     columns: Mapping[str, Traits] = field(default_factory=dict)
     temperature: float | None = None
     weight_bytes: int | None = None
+    val_ranked: float | None = None
+    """The score on the validation split that candidates are ranked by, where that is another than `MAIN_METRIC`."""
+    cost: Cost | None = None
+    """What predictions cost, where it was measured."""
 
 
 def evaluate_candidate(
@@ -87,7 +93,9 @@ def evaluate_candidate(
     images = score_images(
         segmenter, reader, f"evaluate {name}", known.columns, SurfaceRule.of(params), confidences, objects
     )
-    write_scores(out / "per_image.parquet", name, classes.names, dict(segmenter.spec.lineage), images)
+    write_scores(
+        out / "per_image.parquet", name, classes.names, dict(segmenter.spec.lineage), images, classes.overlapping
+    )
     found = read_scores(out / "per_image.parquet")
     more = {
         "instance": object_table(found, objects, params),
@@ -95,8 +103,18 @@ def evaluate_candidate(
     }
     told = metrics_table(found, reader.split, params, val_score, known, confidences, more)
     write_json(out / "metrics.json", told)
-    write_text(out / "confusion.csv", confusion_csv(found.confusion, classes.names))
+    write_text(out / "confusion.csv", confusion_csv(found.confusion, found.labelling.names(classes.names)))
     _write_gallery(segmenter, reader, found, out / "gallery", params.gallery)
+
+
+def ranking_score(segmenter: Segmenter, reader: ShardReader, name: str) -> float | None:
+    """The score on the validation split that the candidate is ranked by; None where that is `MAIN_METRIC`, which training has
+    measured, and where it does not exist. Raises ConfigError where there is no such score."""
+    if name == MAIN_METRIC:
+        return None
+    classes = segmenter.spec.classes
+    images = score_images(segmenter, reader, "rank", objects=ObjectCounter(len(classes)))
+    return Scores.collect(segmenter.spec.candidate, classes.names, {}, images, classes.overlapping).value(name)
 
 
 def metrics_table(
@@ -114,11 +132,15 @@ def metrics_table(
     the confidence that params.yaml asks for; `surface` distances between surfaces; `slices` the main metric by part of the
     images; `calibration` how far confidences can be relied on; `model` what the model weighs. more: further parts by name.
     """
-    values = {k: v for k, v in scores(found.tally, found.classes).items() if _is_tabled(k) and v is not None}
+    values = {
+        k: v
+        for k, v in scores(found.tally, found.classes, found.overlapping).items()
+        if _is_tabled(k) and v is not None
+    }
     table: dict[str, Any] = {"images": len(found.keys), "pixels": int(found.confusion.sum())}
     for name, value in (values | found.boundary_iou()).items():
-        _put(table, _path(name), round(value, 6))
-    sure = interval(metric(MAIN_METRIC, found.classes), found.tally, found.groups, params.resamples, params.confidence)
+        _put(table, metric_path(name), round(value, 6))
+    sure = interval_of(MAIN_METRIC, found, params)
     if not np.isnan(sure.low):
         _put(table, ["interval", *MAIN_METRIC.split(".", 2)], {"low": round(sure.low, 6), "high": round(sure.high, 6)})
     calibration = calibration_table(found, params) | (confidences.table(found.classes) if confidences else {})
@@ -127,23 +149,22 @@ def metrics_table(
     }  # fmt: skip
     table |= {name: part for name, part in parts.items() if part}
     out: dict[str, Any] = {split: table}
-    if val_score is not None:
-        _put(out, ["val", *MAIN_METRIC.split(".", 2)], round(val_score, 6))
+    ranked = {params.rank_by: known.val_ranked, MAIN_METRIC: val_score}
+    for name, own in ranked.items():
+        if own is not None:
+            _put(out, ["val", *metric_path(name)], round(own, 6))
     if known.temperature is not None:
         _put(out, ["val", "calibration", "temperature"], round(known.temperature, 6))
     if known.weight_bytes is not None:
         _put(out, ["model", "megabytes"], round(known.weight_bytes / 1e6, 6))
+    if known.cost is not None:
+        out["cost"] = known.cost.model_dump(exclude_none=True)
     return out
 
 
 def _is_tabled(name: str) -> bool:
     parts = name.split(".")
     return name.startswith(_TABLED) and not (parts[1] == "image" and parts[2].endswith("_empty1"))
-
-
-def _path(name: str) -> list[str]:
-    """The parts of a metric's name. That of a class comes last and may hold dots."""
-    return name.split(".", 3 if name.split(".")[1:3] == ["image", "class"] else 2)
 
 
 def _put(table: dict[str, Any], path: list[str], value: Any) -> None:
@@ -153,8 +174,9 @@ def _put(table: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def confusion_csv(counts: Counts, classes: list[str]) -> str:
-    """A table for `dvc plots` (template `confusion`), which counts rows: a hundred for each true class that there is, dealt out
-    to the predicted classes by the largest remainder (Hamilton's method). Rare classes are as visible as frequent ones.
+    """A table for `dvc plots` (template `confusion`), which counts rows: a hundred for each true class (or set of classes) that
+    there is, dealt out to the predicted ones by the largest remainder (Hamilton's method). Rare classes are as visible as
+    frequent ones.
     """
     import csv
     import io
@@ -172,6 +194,12 @@ def confusion_csv(counts: Counts, classes: list[str]) -> str:
         for predicted, times in zip(classes, dealt, strict=True):
             writer.writerows([[name, predicted]] * int(times))
     return stream.getvalue()
+
+
+def _share_right(truth: np.ndarray, said: np.ndarray) -> float:
+    """The share of counted pixels that got their label."""
+    counted = truth != IGNORE
+    return int(((truth == said) & counted).sum()) / max(int(counted.sum()), 1)
 
 
 def _write_gallery(segmenter: Segmenter, reader: ShardReader, found: Scores, folder: Path, each: int) -> None:
@@ -195,7 +223,7 @@ def _write_gallery(segmenter: Segmenter, reader: ShardReader, found: Scores, fol
         pictures.append(
             Picture(
                 key=sample.key, kind=kind, iou_macro=round(float(macro("iou", tally)), 6),
-                accuracy=round(float(micro("recall", tally)), 6), height=height, width=width, **files,
+                accuracy=round(_share_right(sample.labels, found_here.class_ids), 6), height=height, width=width, **files,
             )
         )  # fmt: skip
     Gallery(legend=legend(classes), pictures=pictures).write(folder)

@@ -6,7 +6,6 @@ differ from run to run. The verdict stands in the bundle's latency.json.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from segpipe.config import GateParams
 from segpipe.errors import GateBlocked, UndecidedError
+from segpipe.evaluation.cost import milliseconds
 from segpipe.evaluation.gates import settle
 from segpipe.evaluation.verdicts import GateVerdict, without
 from segpipe.files import write_json
@@ -47,15 +47,7 @@ def measure(bundle: Path, seconds: float = _SECONDS) -> Latency:
     after one for each image that does not count."""
     segmenter = Segmenter.from_bundle(bundle)
     inputs = [pair.given() for pair in golden_pairs(bundle)]
-    for given in inputs:
-        segmenter.predict(**given)
-    taken: list[float] = []
-    began = time.perf_counter()
-    while len(taken) < len(inputs) or (len(taken) < _RUNS and time.perf_counter() - began < seconds):
-        given = inputs[len(taken) % len(inputs)]
-        start = time.perf_counter()
-        segmenter.predict(**given)
-        taken.append(1000 * (time.perf_counter() - start))
+    taken = milliseconds(segmenter, inputs, _RUNS, seconds)
     half, most = np.percentile(taken, (50, 95))
     return Latency(
         engine=segmenter.spec.engine, images=len(inputs), runs=len(taken), p50_ms=round(float(half), 3), p95_ms=round(float(most), 3)

@@ -152,15 +152,18 @@ def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model costs. ms: of a training step; latency: p50 and p95 of a request in ms, of one that was blessed."""
+    """What a model costs. ms, training_mib: of a training step. latency: p50 and p95 of an answer in ms, by `engine`; serving_mib: the
+    most memory of the process that answered."""
 
     name: str
-    megabytes: float | None
-    steps: int | None
-    images_per_s: float | None
-    ms: float | None
-    memory_mib: float | None
-    latency: tuple[float, float] | None
+    megabytes: float | None = None
+    latency: tuple[float, float] | None = None
+    engine: str = ""
+    serving_mib: float | None = None
+    steps: int | None = None
+    images_per_s: float | None = None
+    ms: float | None = None
+    training_mib: float | None = None
 
 
 def costs(root: Path, names: list[str]) -> list[Cost]:
@@ -172,12 +175,15 @@ def costs(root: Path, names: list[str]) -> list[Cost]:
         plan = read_section(root / "plans" / f"{name}.json")
         execution, model = section(plan, "execution"), section(metrics, "model")
         steps = _number(section(plan, "recipe"), "steps") or _number(training, "step")
+        cost = section(metrics, "cost")
+        half, most = _number(cost, "p50_ms"), _number(cost, "p95_ms")
         row = Cost(
-            name, _number(model, "megabytes"), None if steps is None else int(steps),
+            name, _number(model, "megabytes"), None if half is None or most is None else (half, most), str(cost.get("engine", "")),
+            _number(cost, "peak_memory_mib"), None if steps is None else int(steps),
             _number(section(training, "train"), "images_per_s"), _number(execution, "ms_per_step"),
-            _number(execution, "peak_memory_mib"), None,
+            _number(execution, "peak_memory_mib"),
         )  # fmt: skip
-        if any(value is not None for value in (row.megabytes, row.images_per_s, row.ms)):
+        if any(value is not None for value in (row.megabytes, row.latency, row.images_per_s, row.ms)):
             rows.append(row)
     return rows
 

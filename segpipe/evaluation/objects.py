@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segpipe.evaluation.measures import interval_of
 from segpipe.evaluation.scores import Scores
-from segpipe.evaluation.statistics import interval
-from segpipe.metrics import metric, micro, per_class
+from segpipe.metrics import micro, per_class
 from segpipe.metrics.average_precision import ApCounter
+from segpipe.metrics.detections import Detections, detect
 from segpipe.metrics.objects import Objects, ObjectScore, challenge_score, object_score, panoptic_quality
 from segpipe.samples import IGNORE, Prediction, Sample
 
 if TYPE_CHECKING:
     from segpipe.config import EvaluateParams
 
-_F1 = "dice.dataset.micro"
-"""F1 of objects of all classes, taken as one: Dice of their counts."""
 _DIGITS = 6
 
 
@@ -27,6 +26,7 @@ class Compared:
     """The objects of one image, and how they match."""
 
     score: ObjectScore
+    detections: Detections
     truth: Objects
     prediction: Objects
     ignored: np.ndarray
@@ -50,7 +50,8 @@ class ObjectCounter:
             return None
         truth, said = (Objects.from_instances(objects) for objects in (sample.objects(), found.instances))
         ignored = sample.labels == IGNORE
-        return Compared(object_score(truth, said, self.n_classes, ignored), truth, said, ignored)
+        score = object_score(truth, said, self.n_classes, ignored)
+        return Compared(score, detect(truth, said, ignored), truth, said, ignored)
 
     def add(self, compared: Compared) -> None:
         """Keep an image for average precision; in the order of the images."""
@@ -92,9 +93,7 @@ def object_table(scores: Scores, counter: ObjectCounter, params: EvaluateParams)
         own = {"f1_50": f1[place], "pq": quality.pq[place], "sq": quality.sq[place], "rq": quality.rq[place]}
         table["class"][name] |= _known({key: float(value) for key, value in own.items()})
     table["class"] = {name: own for name, own in table["class"].items() if own}
-    sure = interval(
-        metric(_F1, scores.classes), scores.objects[:, 0], scores.groups, params.resamples, params.confidence
-    )
+    sure = interval_of("instance.f1_50", scores, params)
     if not np.isnan(sure.low):
         table["interval"] = {"f1_50": {"low": round(sure.low, _DIGITS), "high": round(sure.high, _DIGITS)}}
     return table

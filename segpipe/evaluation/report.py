@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segpipe.config import Params
+from segpipe.config import EvaluateParams, Params
 from segpipe.data.axes import axis
 from segpipe.evaluation.changes import Part, State, changes
-from segpipe.evaluation.charts import curve_charts, heat_cells, reliability_chart, worst_confusions
+from segpipe.evaluation.charts import Labels, curve_charts, heat_cells, reliability_chart, worst_confusions
 from segpipe.evaluation.disagreement import Side, draw_apart, parting_legend
 from segpipe.evaluation.gallery import Gallery, has_background
 from segpipe.evaluation.gates import Champion, describe
@@ -25,16 +25,15 @@ from segpipe.evaluation.measured import (
     robustness_view,
     section,
 )
+from segpipe.evaluation.measures import compare_on
 from segpipe.evaluation.scores import Scores, read_scores
 from segpipe.evaluation.selection import Selection
 from segpipe.evaluation.shots import Drawn, drawn, embed, layer_names, tile
-from segpipe.evaluation.statistics import compare
 from segpipe.evaluation.tables import (
     Forest,
     ForestRow,
     class_rows,
     forest,
-    hex_color,
     known,
     models,
     scale,
@@ -42,7 +41,7 @@ from segpipe.evaluation.tables import (
     slices_beside,
 )
 from segpipe.files import write_text
-from segpipe.metrics import MAIN_METRIC, metric
+from segpipe.metrics import MAIN_METRIC
 
 if TYPE_CHECKING:
     from segpipe.data.manifest import Fingerprint
@@ -108,42 +107,41 @@ def _context(
     shown = selection.winner or names[0]
     scores = {name: read_scores(root / "evaluation" / name / "per_image.parquet") for name in names}
     measured = {name: read_section(root / "evaluation" / name / "metrics.json") for name in names}
-    metrics = measured[shown]
-    rows, counts, classes = models(selection), scores[shown].confusion, fingerprint.classes
+    metrics, main = measured[shown], selection.metric
+    rows, classes = models(selection), fingerprint.classes
+    labels = Labels.of([scores[shown]], classes)
+    counts = labels.counts[0]
     beside = champion if champion and champion.scores and selection.winner else None
     live = scores[shown].aligned(beside.scores) if beside and beside.scores else None
     calibration, robustness = calibration_view(metrics), robustness_view(metrics)
     return {
-        "selection": selection, "params": params, "fingerprint": fingerprint, "shown": shown, "main": MAIN_METRIC,
-        "models": rows, "axis": axis, "scale": scale(rows, params), "lead": _lead(scores[shown], live, params),
+        "selection": selection, "params": params, "fingerprint": fingerprint, "shown": shown, "main": main, "pixels": MAIN_METRIC,
+        "models": rows, "axis": axis, "scale": scale(rows, params, main), "lead": _lead(main, scores[shown], live, params.evaluate),
         "changed": changes_since(root, shown, scores[shown], beside), "lineage": _lineage(scores[shown], selection, beside),
         "class_rows": class_rows(scores, shown, classes, params.evaluate),
-        "colors": [hex_color(c.color) for c in classes.classes],
+        "labels": labels.names, "colors": labels.colors,
         "cells": heat_cells(counts) if len(counts) <= MAX_MATRIX else [],
         "confusions": worst_confusions(counts, 5), "totals": counts.sum(1).tolist(),
         "charts": curve_charts({name: root / "training" / name for name in names}, 340, 190, 44),
         "calibration": calibration, "reliability": reliability_chart(calibration) if calibration else None,
         "robustness": robustness, "drops": _drops(robustness),
-        "slices": slices_beside(scores[shown], live, params.evaluate) if live else slices_alone(section(metrics, "test", "slices")),
+        "slices": slices_beside(scores[shown], live, params.evaluate, main) if live else slices_alone(section(metrics, "test", "slices")),
         "further": further_scores(list(measured.values())), "names": names, "costs": costs(root, names) + _champion_cost(root, beside),
         "plans": plan_views(root, names),
         **_gallery(root, shown, scores[shown], beside, live, shards, params.evaluate.gallery),
-        "drawn_classes": list(range(1 if has_background(classes) else 0, len(classes))),
+        "drawn_classes": list(range(1 if has_background(classes) else 0, len(labels.names))),
     }  # fmt: skip
 
 
-def _lead(winner: Scores, live: Scores | None, params: Params) -> dict[str, Any] | None:
+def _lead(main: str, winner: Scores, live: Scores | None, params: EvaluateParams) -> dict[str, Any] | None:
     """The winner's lead over the champion on the same images; None where there is none to compare with."""
     if live is None:
         return None
-    chosen = metric(MAIN_METRIC, winner.classes)
-    found = compare(
-        chosen, winner.tally, live.tally, winner.groups, params.evaluate.resamples, params.evaluate.confidence
-    )
+    found = compare_on(main, winner, live, params)
     difference = found.difference
     row = ForestRow(
-        "difference", None, difference.estimate, known(difference.low), known(difference.high), chosen.value(winner.tally),
-        chosen.value(live.tally), known(found.p_value),
+        "difference", None, difference.estimate, known(difference.low), known(difference.high), winner.value(main),
+        live.value(main), known(found.p_value),
     )  # fmt: skip
     return {"row": row, "detectable": known(found.detectable), "verdict": found.verdict}
 
@@ -211,7 +209,7 @@ def _champion_cost(root: Path, champion: Champion | None) -> list[Cost]:
         return []
     if champion is None or blessed is None:
         return []
-    return [Cost(champion.version, None, None, None, None, None, (blessed.p50_ms, blessed.p95_ms))]
+    return [Cost(champion.version, latency=(blessed.p50_ms, blessed.p95_ms), engine="served")]
 
 
 def _gallery(

@@ -10,7 +10,9 @@ import numpy as np
 from segpipe.config import CalibrationGate, ClassFloorGate, DataGate, FloorGate, ImagesGate, RobustnessGate, SizeGate
 from segpipe.errors import ConfigError
 from segpipe.evaluation.calibration import calibration_interval
-from segpipe.evaluation.statistics import Interval, interval
+from segpipe.evaluation.instance import class_metric, is_instance
+from segpipe.evaluation.measures import interval_of
+from segpipe.evaluation.statistics import Interval
 from segpipe.evaluation.verdicts import (
     WORST_FIRST,
     Case,
@@ -27,7 +29,7 @@ from segpipe.evaluation.verdicts import (
     sure,
     without,
 )
-from segpipe.metrics import MAIN_METRIC, metric
+from segpipe.metrics import MAIN_METRIC
 
 DRIFT_SHOWN = 0.001
 """The p value, over all quantities (Bonferroni), below which a quantity has moved, and not by luck."""
@@ -39,8 +41,7 @@ _LISTED = 3
 def floor(gate: FloorGate, case: Case) -> GateVerdict:
     """The lower bound of the metric reaches `at_least`."""
     winner = case.winner
-    chosen = metric(gate.metric, winner.classes)
-    found = interval(chosen, winner.tally, winner.groups, case.params.resamples, case.params.confidence)
+    found = interval_of(gate.metric, winner, case.params)
     verdict = place(found, gate.at_least)
     value, least = numbers(found.estimate, gate.at_least)
     said = f"{winner.candidate}'s test {describe(gate.metric)} "
@@ -68,13 +69,16 @@ def class_floor(gate: ClassFloorGate, case: Case) -> GateVerdict:
             "no such class", where="params.yaml: gates.class_floor.classes", found=strange[0], expected=" or ".join(winner.classes)
         )  # fmt: skip
     rows = []
+    there = winner.tally[:, 1] > 0
+    if is_instance(gate.ratio) and winner.objects is not None:
+        there = winner.objects[:, 0, 1] > 0
     for index, name in enumerate(winner.classes):
         least = gate.classes.get(name, gate.at_least)
-        if least == 0:
+        # A background has no objects, and neither need other classes.
+        if least == 0 or (is_instance(gate.ratio) and name not in gate.classes and not there[:, index].any()):
             continue
-        chosen = metric(f"{gate.ratio}.class.{name}", winner.classes)
-        found = interval(chosen, winner.tally, winner.groups, params.resamples, params.confidence)
-        images = int(np.count_nonzero(winner.tally[:, 1, index]))
+        found = interval_of(_of_class(gate.ratio, name), winner, params)
+        images = int(np.count_nonzero(there[:, index]))
         part = Part(
             name=name, verdict=place(found, least), images=images, estimate=known(found.estimate), low=known(found.low),
             high=known(found.high), threshold=least,
@@ -85,7 +89,7 @@ def class_floor(gate: ClassFloorGate, case: Case) -> GateVerdict:
     # The deciding class: of the worst verdict, the one that is furthest below its floor (one without a bound first of all).
     rows.sort(key=lambda row: (WORST_FIRST[row[0].verdict], _margin(row[0])))
     part, found = rows[0]
-    name = f"{gate.ratio}.class.{part.name}"
+    name = _of_class(gate.ratio, part.name)
     worst = lowest(winner, winner.of_images(name))
     said = _class_words(winner.candidate, describe(name), [row[0] for row in rows], sure(found), basis(found))
     parts = [row[0] for row in rows]
@@ -95,6 +99,10 @@ def class_floor(gate: ClassFloorGate, case: Case) -> GateVerdict:
 def _margin(part: Part) -> float:
     low = part.estimate if part.verdict == "fail" else part.low
     return -np.inf if low is None else low - part.threshold
+
+
+def _of_class(ratio: str, name: str) -> str:
+    return class_metric(ratio, name) if is_instance(ratio) else f"{ratio}.class.{name}"
 
 
 def _class_words(candidate: str, metric_words: str, parts: list[Part], confidence: str, resting_on: str) -> str:

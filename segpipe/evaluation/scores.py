@@ -12,9 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.errors import DataError, MissingError
+from segpipe.evaluation.instance import ImageObjects, is_instance, object_statistic
+from segpipe.evaluation.statistics import Exchangeable, each_alone, resampling_units, statistic
 from segpipe.evaluation.traits import Traits
 from segpipe.files import atomic_path
+from segpipe.labelling import Labelling, labelling_of
 from segpipe.metrics import MAIN_METRIC, Counts, Values, macro, metric, micro, tallies
+from segpipe.metrics.detections import Detections
 from segpipe.metrics.objects import ObjectScore
 
 _BATCH = 64
@@ -23,7 +27,8 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class ImageScore:
-    """One image's confusion matrix, (n_classes, n_classes), with its key, group and size.
+    """One image's confusion matrix of labels, (n_labels, n_labels), with its key, group and size. A label is a class or, where
+    classes overlap, a set of them.
 
     boundary: (3, n_classes), the pixels along contours (`segpipe.metrics.surface.boundary_tallies`); None where not counted.
     traits: what the image is cut into slices by (`segpipe.evaluation.traits`). reliability: (3, bins), pixels, summed confidence
@@ -43,13 +48,15 @@ class ImageScore:
     millimetres: bool = False
     objects: ObjectScore | None = None
     """Matches of objects; None where none are told apart."""
+    detections: Detections | None = None
+    """Predicted objects by confidence, with what they match; None where none are told apart."""
 
 
 @dataclass(frozen=True)
 class Scores:
     """A model's counts on a split.
 
-    tally: (images, 3, n_classes), see `segpipe.metrics`. confusion: (n_classes, n_classes), summed over images.
+    tally: (images, 3, n_classes), see `segpipe.metrics`. confusion: (n_labels, n_labels), summed over images.
     lineage: hashes that the model's segmenter.json carries. boundary: (images, 3, n_classes), as `tally`, of the pixels along
     contours; None where an image's were not counted. traits: one an image. reliability: (images, 3, bins), NaN for an image
     whose confidences were not counted; None where no image's were. surface: (images, 3, n_classes), as reliability of an
@@ -73,25 +80,37 @@ class Scores:
     an image's were not counted."""
     object_iou: Values | None = None
     """(images, n_classes): summed IoU of the pairs that match at 0.5."""
+    detections: list[Detections] | None = None
+    """One an image; None where an image's were not kept."""
+    overlapping: bool = False
+    """Whether a pixel may have several classes."""
+
+    @property
+    def labelling(self) -> Labelling:
+        """What rows and columns of `confusion` mean."""
+        return labelling_of(len(self.classes), self.overlapping)
 
     @classmethod
     def collect(
-        cls, candidate: str, classes: list[str], lineage: dict[str, str], images: Iterable[ImageScore]
-    ) -> Scores:
+        cls, candidate: str, classes: list[str], lineage: dict[str, str], images: Iterable[ImageScore], overlapping: bool = False
+    ) -> Scores:  # fmt: skip
         """Reduce a stream of images; their confusion matrices are not kept."""
         keys, groups, tally, boundary, traits, sure, surface, units = [], [], [], [], [], [], [], []
         objects: list[ObjectScore] = []
-        total = np.zeros((len(classes), len(classes)), np.int64)
+        detections: list[Detections] = []
+        labelling = labelling_of(len(classes), overlapping)
+        total = np.zeros((labelling.n_labels, labelling.n_labels), np.int64)
         for image in images:
             keys.append(image.key)
             groups.append(image.group)
-            tally.append(tallies(image.confusion))
+            tally.append(tallies(image.confusion, labelling))
             boundary += [] if image.boundary is None else [image.boundary]
             traits.append(image.traits)
             sure.append(image.reliability)
             surface.append(image.surface)
             units.append(image.millimetres)
             objects += [] if image.objects is None else [image.objects]
+            detections += [] if image.detections is None else [image.detections]
             total += image.confusion
         stacked, bands = (np.array(rows, np.int64).reshape(-1, 3, len(classes)) for rows in (tally, boundary))
         return cls(
@@ -99,11 +118,23 @@ class Scores:
             traits, _stacked(sure), _stacked(surface), np.array(units, bool),
             np.array([o.tallies for o in objects]) if objects and len(objects) == len(keys) else None,
             np.array([o.iou_sum for o in objects]) if objects and len(objects) == len(keys) else None,
+            detections if detections and len(detections) == len(keys) else None, overlapping,
         )  # fmt: skip
+
+    def statistic(self, name: str, by_image: bool = False) -> Exchangeable:
+        """The score of this name, of pixels or of objects, as a function of how often each unit was drawn. by_image: whether units
+        are single images, also where groups are known. Raises ConfigError where there is no such score."""
+        units = np.arange(len(self.keys)) if by_image else resampling_units(self.groups)
+        if is_instance(name):
+            known = self.objects is not None and self.object_iou is not None
+            objects = ImageObjects(self.objects, self.object_iou, self.detections) if known else None  # type: ignore[arg-type]
+            return object_statistic(name, self.candidate, self.classes, objects, units)
+        return statistic(metric(name, self.classes, self.overlapping), self.tally, units)
 
     def value(self, name: str) -> float | None:
         """The score of this name, or None where it does not exist."""
-        value = metric(name, self.classes).value(self.tally)
+        of = self.statistic(name, by_image=True)
+        value = float(of(np.ones((1, of.size)))[0])
         return None if np.isnan(value) else value
 
     def boundary_iou(self) -> dict[str, float]:
@@ -117,7 +148,10 @@ class Scores:
 
     def of_images(self, name: str) -> Values:
         """The score of this name on each image alone, (images,), NaN where it does not exist."""
-        return metric(name, self.classes).of(self.tally)
+        if not is_instance(name):
+            return metric(name, self.classes, self.overlapping).of(self.tally)
+        of = self.statistic(name, by_image=True)
+        return each_alone(of, of.size)
 
     def aligned(self, other: Scores) -> Scores:
         """`other` with its images in the order of these; a DataError where they are not the same images."""
@@ -143,6 +177,7 @@ class Scores:
             reliability=taken(self.reliability), surface=taken(self.surface),
             millimetres=self.millimetres[places] if len(self.millimetres) else self.millimetres,
             objects=taken(self.objects), object_iou=taken(self.object_iou),
+            detections=[self.detections[i] for i in places] if self.detections is not None else None,
         )  # fmt: skip
 
 
@@ -153,19 +188,23 @@ def _stacked(rows: list[Values | None]) -> Values | None:
 
 
 def write_scores(
-    path: Path, candidate: str, classes: list[str], lineage: dict[str, str], images: Iterable[ImageScore]
-) -> None:
+    path: Path, candidate: str, classes: list[str], lineage: dict[str, str], images: Iterable[ImageScore],
+    overlapping: bool = False,
+) -> None:  # fmt: skip
     """Write per_image.parquet, a row an image; only a few images are held at a time. The same scores give the same bytes.
 
     Columns: key, group, height, width, confusion (flattened, row = truth), boundary (flattened, null where not counted),
     iou_macro and accuracy (null where nothing counts), traits (JSON), reliability and surface (flattened, null where not
-    counted), millimetres (the unit of the lengths in surface), objects and object_iou (flattened, null where not counted).
-    Candidate, class names and lineage stand in the file's metadata.
+    counted), millimetres (the unit of the lengths in surface), objects and object_iou (flattened, null where not counted),
+    detections (scores) and detection_matches (`segpipe.metrics.detections.Detections.packed`).
+    Candidate, class names, lineage and whether classes overlap stand in the file's metadata.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    about = {"candidate": candidate, "classes": classes, "lineage": lineage}
+    about: dict[str, Any] = {"candidate": candidate, "classes": classes, "lineage": lineage}
+    about |= {"overlapping": True} if overlapping else {}
+    labelling = labelling_of(len(classes), overlapping)
     schema = pa.schema(
         [
             pa.field("key", pa.string(), nullable=False), pa.field("group", pa.string()),
@@ -175,6 +214,7 @@ def write_scores(
             pa.field("traits", pa.string()), pa.field("reliability", pa.list_(pa.float64())),
             pa.field("surface", pa.list_(pa.float64())), pa.field("millimetres", pa.bool_()),
             pa.field("objects", pa.list_(pa.int64())), pa.field("object_iou", pa.list_(pa.float64())),
+            pa.field("detections", pa.list_(pa.float64())), pa.field("detection_matches", pa.list_(pa.int32())),
         ],
         metadata={"segpipe": json.dumps(about, sort_keys=True)},
     )  # fmt: skip
@@ -183,23 +223,25 @@ def write_scores(
         for image in images:
             waiting.append(image)
             if len(waiting) == _BATCH:
-                writer.write_batch(_to_batch(waiting, schema))
+                writer.write_batch(_to_batch(waiting, schema, labelling))
                 waiting = []
-        writer.write_batch(_to_batch(waiting, schema))
+        writer.write_batch(_to_batch(waiting, schema, labelling))
 
 
-def _to_batch(images: list[ImageScore], schema: object) -> object:
+def _to_batch(images: list[ImageScore], schema: object, labelling: Labelling) -> object:
     import pyarrow as pa
 
-    tally = [tallies(i.confusion) for i in images]
+    right = [micro("recall", tallies(i.confusion)) for i in images]  # share of pixels that got their label
     columns = [
         [i.key for i in images], [i.group for i in images], [i.height for i in images], [i.width for i in images],
         [i.confusion.ravel() for i in images], [_flat(i.boundary) for i in images],
-        [_known(macro("iou", t)) for t in tally], [_known(micro("recall", t)) for t in tally],
+        [_known(macro("iou", tallies(i.confusion, labelling))) for i in images], [_known(share) for share in right],
         [json.dumps(dict(i.traits), sort_keys=True) for i in images],
         [_flat(i.reliability) for i in images], [_flat(i.surface) for i in images], [i.millimetres for i in images],
         [None if i.objects is None else i.objects.tallies.ravel() for i in images],
         [None if i.objects is None else i.objects.iou_sum for i in images],
+        [None if i.detections is None else i.detections.scores for i in images],
+        [None if i.detections is None else i.detections.packed() for i in images],
     ]  # fmt: skip
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)  # type: ignore[call-overload]
 
@@ -224,12 +266,13 @@ def read_scores(path: Path) -> Scores:
         about = json.loads(file.schema_arrow.metadata[b"segpipe"])
     except (pa.ArrowInvalid, KeyError, TypeError, json.JSONDecodeError) as error:
         raise DataError("is no table of scores", where=path, fix="dvc repro evaluate writes it anew") from error
-    n = len(about["classes"])
+    n, overlapping = len(about["classes"]), about.get("overlapping", False)
+    labels = labelling_of(n, overlapping).n_labels
 
     def images() -> Iterable[ImageScore]:
         for batch in file.iter_batches(_BATCH):
             for row in batch.to_pylist():
-                counts = np.array(row["confusion"], np.int64).reshape(n, n)
+                counts = np.array(row["confusion"], np.int64).reshape(labels, labels)
                 # Files of earlier versions lack the rest.
                 bands = _shaped(row.get("boundary"), np.int64, n)
                 sure, surface = (
@@ -240,9 +283,10 @@ def read_scores(path: Path) -> Scores:
                     row["key"], row["group"], row["height"], row["width"], counts, bands,
                     json.loads(row.get("traits") or "{}"), sure, surface, bool(row.get("millimetres")),
                     _objects(row.get("objects"), row.get("object_iou"), n),
+                    Detections.unpacked(row.get("detections"), row.get("detection_matches")),
                 )  # fmt: skip
 
-    return Scores.collect(about["candidate"], about["classes"], about["lineage"], images())
+    return Scores.collect(about["candidate"], about["classes"], about["lineage"], images(), overlapping)
 
 
 def _objects(tallies: list[int] | None, iou_sum: list[float] | None, n_classes: int) -> ObjectScore | None:
@@ -256,9 +300,14 @@ def _shaped(values: list[float] | None, dtype: type, columns: int) -> Any:
     return None if values is None else np.array(values, dtype).reshape(3, columns)
 
 
-def main_scores(scores: Scores) -> dict[str, float | None]:
-    """The few scores that tables of models show."""
-    return {
-        n: scores.value(n)
-        for n in (MAIN_METRIC, "iou.dataset.micro", "iou.image.macro", "dice.dataset.macro", "accuracy.pixel")
-    }
+def main_scores(scores: Scores, first: str = MAIN_METRIC) -> dict[str, float | None]:
+    """The few scores that tables of models show, with the one that they are ranked by ahead."""
+    few = (first, MAIN_METRIC, "iou.dataset.micro", "iou.image.macro", "dice.dataset.macro")
+    return {name: scores.value(name) for name in (*few, *(() if scores.overlapping else ("accuracy.pixel",)))}
+
+
+def metric_path(name: str) -> list[str]:
+    """The keys in metrics.json under which a metric stands. A class's name may hold dots."""
+    if name.startswith("instance.class."):
+        return ["instance", "class", *name.removeprefix("instance.class.").rsplit(".", 1)]
+    return name.split(".", 3 if name.split(".")[1:3] == ["image", "class"] else 2)

@@ -47,21 +47,24 @@ def score_images(
     what is known of the confidences of the whole split. objects: takes its objects, where dataset and model tell
     any apart. Raises DataError at an image without a label.
     """
-    n_classes, background = len(segmenter.spec.classes), has_background(segmenter.spec.classes)
+    classes = segmenter.spec.classes
+    n_classes, labelling, background = len(classes), classes.labelling, has_background(classes)
     temperature = segmenter.spec.temperature
 
     def count(sample: Sample, found: Prediction) -> tuple[ImageScore, Seen | None, Compared | None]:
         assert sample.labels is not None
         *_, height, width = sample.labels.shape
-        counts, bands = (tally(sample.labels, found.class_ids, n_classes) for tally in (confusion, boundary_tallies))
+        counts = confusion(sample.labels, found.class_ids, labelling.n_labels)
+        bands = boundary_tallies(sample.labels, found.class_ids, labelling)
         said = found.probabilities
         matched = objects.compare(sample, found) if objects else None
         sure = None if said is None else image_reliability(sample.labels, said)
         score = ImageScore(
             sample.key, sample.group, height, width, counts, bands,
-            image_traits(sample, background, (columns or {}).get(sample.key)), sure,
-            surface=surfaces.measure(sample, found.class_ids, n_classes) if surfaces else None,
+            image_traits(sample, background, (columns or {}).get(sample.key), labelling), sure,
+            surface=surfaces.measure(sample, found.class_ids, labelling) if surfaces else None,
             millimetres=sample.spacing is not None, objects=matched.score if matched else None,
+            detections=matched.detections if matched else None,
         )  # fmt: skip
         return score, Seen.of(sample.labels, said, temperature) if confidences and said is not None else None, matched
 
@@ -83,9 +86,9 @@ def score_images(
                     where=sample.key,
                     fix="label it, or take it out of the split",
                 )
-            afforded = affords_probabilities(sample, n_classes)
+            afforded = not classes.overlapping and affords_probabilities(sample, n_classes)
             apart = afforded and objects is not None and sample.instances is not None
-            found = segmenter.predict(sample.image, probabilities=afforded, spacing=sample.spacing, instances=apart)
+            found = segmenter.segment(sample, probabilities=afforded, instances=apart)
             waiting.append(pool.submit(count, sample, found))
             small = n_classes * sample.labels.size <= _AHEAD_VALUES
             while len(waiting) > (workers if small else 0):

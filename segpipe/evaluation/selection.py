@@ -1,6 +1,7 @@
 """The choice: the winner by its validation score, judged by its test scores against floor, baseline and champion.
 
-The test split never chooses. Networks are ranked by their score on `val`; the gates then read `test` once, for the winner.
+The test split never chooses. Networks are ranked by their score on `val` (`evaluate.rank_by`); the gates then read `test` once, for
+the winner.
 Classical candidates can't win: they are what a network must beat, and the best of them on `test` stands for them all.
 """
 
@@ -16,12 +17,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from segpipe.config import EvaluateParams, Params, config_error
 from segpipe.errors import DataError
-from segpipe.evaluation.gates import Case, Champion, GateVerdict, judge
-from segpipe.evaluation.scores import Scores, main_scores, read_scores
+from segpipe.evaluation.gates import Case, Champion, GateVerdict, describe, judge
+from segpipe.evaluation.measures import interval_of
+from segpipe.evaluation.objects import ObjectCounter
+from segpipe.evaluation.scores import Scores, main_scores, metric_path, read_scores
 from segpipe.evaluation.scoring import score_images
-from segpipe.evaluation.statistics import interval
 from segpipe.files import read_json
-from segpipe.metrics import MAIN_METRIC, metric
+from segpipe.metrics import MAIN_METRIC
 
 if TYPE_CHECKING:
     from segpipe.data.manifest import Fingerprint
@@ -117,47 +119,47 @@ def choose(root: Path, params: Params, fingerprint: Fingerprint, shards: Path, t
     from segpipe.models.registry import family
 
     scores = {name: read_scores(root / "evaluation" / name / "per_image.parquet") for name in params.candidates}
+    ranked_by = params.evaluate.rank_by
     kinds = {name: family(candidate.family).kind for name, candidate in params.candidates.items()}
     ranking = _rank([
         Ranked(
-            candidate=name, family=params.candidates[name].family, kind=kinds[name], val=_val_score(root, name),
-            test=main_scores(found), interval=bounds(found, params.evaluate),
+            candidate=name, family=params.candidates[name].family, kind=kinds[name], val=_val_score(root, name, ranked_by),
+            test=main_scores(found, ranked_by), interval=bounds(found, params.evaluate),
         )
         for name, found in scores.items()
-    ])  # fmt: skip
+    ], ranked_by)  # fmt: skip
     first = ranking[0]
     winner = scores[first.candidate] if first.kind != "classical" else None
     baseline = next((scores[r.candidate] for r in ranking if r.kind == "classical"), None)
     champion = _champion(root, winner, fingerprint, shards) if winner else None
     verdicts = []
     if winner:
-        robustness = _measured(root, winner.candidate, "test.robustness")
-        weight = _measured(root, winner.candidate, "model.megabytes")
+        robustness = _measured(root, winner.candidate, "test", "robustness")
+        weight = _measured(root, winner.candidate, "model", "megabytes")
         case = Case(params.evaluate, winner, baseline, champion, weight, _findings(root), robustness)
         verdicts = judge(params.gates, case, today)
     promotable = winner is not None and not any(v.blocks for v in verdicts)
     made = Selection(
-        winner=first.candidate if winner else None, promotable=promotable, summary=_summary(ranking, winner, verdicts),
-        ranking=ranking, gates=verdicts, champion=_champion_score(champion, params.evaluate),
+        winner=first.candidate if winner else None, promotable=promotable, metric=ranked_by,
+        summary=_summary(ranking, winner, verdicts, ranked_by), ranking=ranking, gates=verdicts,
+        champion=_champion_score(champion, params.evaluate),
         classes=next(iter(scores.values())).classes, test_images=len(next(iter(scores.values())).keys),
         data_hash=fingerprint.data_hash,
-        temperature=(_measured(root, winner.candidate, "val.calibration.temperature") or 1.0) if winner else 1.0,
+        temperature=(_measured(root, winner.candidate, "val", "calibration", "temperature") or 1.0) if winner else 1.0,
     )  # fmt: skip
     return Outcome(made, champion)
 
 
 def bounds(scores: Scores, params: EvaluateParams) -> Bounds | None:
-    """The interval of the main metric, or None where there are too few images for one."""
-    found = interval(
-        metric(MAIN_METRIC, scores.classes), scores.tally, scores.groups, params.resamples, params.confidence
-    )
+    """The interval of the metric that candidates are ranked by, or None where there are too few images for one."""
+    found = interval_of(params.rank_by, scores, params)
     return None if np.isnan(found.low) else Bounds(low=found.low, high=found.high, confidence=found.confidence)
 
 
-def _measured(root: Path, name: str, key: str) -> Any:
-    """What an evaluation's metrics.json holds at a dotted key; None where it holds nothing there."""
+def _measured(root: Path, name: str, *path: str) -> Any:
+    """What an evaluation's metrics.json holds at a path of keys; None where it holds nothing there."""
     part: Any = read_json(root / "evaluation" / name / "metrics.json")
-    for word in key.split("."):
+    for word in path:
         part = part.get(word) if isinstance(part, dict) else None
     return part
 
@@ -167,24 +169,24 @@ def _findings(root: Path) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
-def _val_score(root: Path, name: str) -> float | None:
-    value = _measured(root, name, f"val.{MAIN_METRIC}")
+def _val_score(root: Path, name: str, ranked_by: str) -> float | None:
+    value = _measured(root, name, "val", *metric_path(ranked_by))
     return value if isinstance(value, float | int) else None
 
 
-def _rank(entries: list[Ranked]) -> list[Ranked]:
+def _rank(entries: list[Ranked], ranked_by: str) -> list[Ranked]:
     """Networks by validation score, then classical candidates by test score; what ties keeps the order of params.yaml."""
     networks = [e for e in entries if e.kind != "classical"]
     unscored = [e.candidate for e in networks if e.val is None]
     if unscored:
         raise DataError(
             "a network without a validation score can't be ranked", where=f"evaluation/{unscored[0]}/metrics.json",
-            expected=f"val.{MAIN_METRIC}", fix=f"dvc repro train@{unscored[0]} evaluate@{unscored[0]}",
+            expected=f"val.{ranked_by}", fix=f"dvc repro train@{unscored[0]} evaluate@{unscored[0]}",
         )  # fmt: skip
     classical = [e for e in entries if e.kind == "classical"]
     return [
         *sorted(networks, key=lambda e: -(e.val or 0.0)),
-        *sorted(classical, key=lambda e: -(e.test[MAIN_METRIC] or 0.0)),
+        *sorted(classical, key=lambda e: -(e.test[ranked_by] or 0.0)),
     ]
 
 
@@ -199,6 +201,10 @@ def _champion(root: Path, winner: Scores, fingerprint: Fingerprint, shards: Path
         return None
     segmenter = Segmenter.from_bundle(release_bundle(root, version))
     spec = segmenter.spec
+    if spec.classes.overlapping != winner.overlapping:
+        return Champion(
+            version, None, f"its classes {'' if spec.classes.overlapping else 'do not '}overlap, unlike the data's"
+        )
     if spec.classes.names != winner.classes:
         return Champion(
             version, None, f"its classes are {_listed(spec.classes.names)}, the data's {_listed(winner.classes)}"
@@ -207,8 +213,9 @@ def _champion(root: Path, winner: Scores, fingerprint: Fingerprint, shards: Path
         return Champion(
             version, None, f"it takes {spec.normalisation.channels} channels, the images have {fingerprint.channels}"
         )
-    images = score_images(segmenter, ShardReader(shards, "test"), f"champion {version}")
-    scores = Scores.collect(version, winner.classes, dict(spec.lineage), images)
+    objects = ObjectCounter(len(winner.classes))
+    images = score_images(segmenter, ShardReader(shards, "test"), f"champion {version}", objects=objects)
+    scores = Scores.collect(version, winner.classes, dict(spec.lineage), images, winner.overlapping)
     # What the winner's lineage says, the champion's must say too; a bundle's lineage says more (the engine's weights).
     same = (
         bool(winner.lineage) and spec.candidate == winner.candidate and winner.lineage.items() <= spec.lineage.items()
@@ -221,17 +228,18 @@ def _champion_score(champion: Champion | None, params: EvaluateParams) -> Champi
         return None
     if champion.scores is None:
         return ChampionScore(version=champion.version, why_not=champion.why_not)
-    test, sure = main_scores(champion.scores), bounds(champion.scores, params)
+    test, sure = main_scores(champion.scores, params.rank_by), bounds(champion.scores, params)
     return ChampionScore(version=champion.version, test=test, interval=sure, same_model=champion.same_model)
 
 
-def _summary(ranking: list[Ranked], winner: Scores | None, verdicts: list[GateVerdict]) -> str:
+def _summary(ranking: list[Ranked], winner: Scores | None, verdicts: list[GateVerdict], ranked_by: str) -> str:
     if winner is None:
         return "There is no winner: no candidate is a network."
     blocking = [v.name for v in verdicts if v.blocks]
     networks = sum(r.kind != "classical" for r in ranking)
     place = f"the best of {networks} networks on the validation split" if networks > 1 else "the only network"
-    chosen = f"{winner.candidate} is {place}"
+    by = f" by {describe(ranked_by)}" if networks > 1 and ranked_by != MAIN_METRIC else ""
+    chosen = f"{winner.candidate} is {place}{by}"
     if not verdicts:
         return f"{chosen}; no gate is on."
     if blocking:

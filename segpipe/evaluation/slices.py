@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.config import EvaluateParams
+from segpipe.evaluation.differences import Comparison, holm
+from segpipe.evaluation.measures import compare_on, interval_of
 from segpipe.evaluation.scores import Scores
-from segpipe.evaluation.statistics import Comparison, compare, holm, interval
 from segpipe.evaluation.traits import Trait
-from segpipe.metrics import MAIN_METRIC, metric
+from segpipe.metrics import MAIN_METRIC
 
 MOST_VALUES = 12
 """A trait of words with more values makes no slices."""
@@ -86,10 +87,9 @@ def slice_table(scores: Scores, params: EvaluateParams) -> dict[str, dict[str, d
     """{trait: {value: {images, score, low, high}}} of the main metric, to six digits, for metrics.json; a slice on which the
     score does not exist is left out, and bounds where there are too few images for any."""
     table: dict[str, dict[str, dict[str, Any]]] = {}
-    chosen = metric(MAIN_METRIC, scores.classes)
     for part in cut(scores):
         own = part.of(scores)
-        found = interval(chosen, own.tally, own.groups, params.resamples, params.confidence)
+        found = interval_of(MAIN_METRIC, own, params)
         if np.isnan(found.estimate):
             continue
         bounds = {"low": found.low, "high": found.high}
@@ -118,14 +118,13 @@ def compare_slices(
 
     Slices on which the metric does not exist for both are left out.
     """
-    chosen = metric(name, ours.classes)
     rows: list[SliceComparison] = []
     for part in cut(ours, least):
         own, other = part.of(ours), part.of(theirs)
-        values = chosen.value(own.tally), chosen.value(other.tally)
-        if np.isnan(values).any():
+        values = own.value(name), other.value(name)
+        if values[0] is None or values[1] is None:
             continue
-        found = compare(chosen, own.tally, other.tally, own.groups, params.resamples, params.confidence)
-        rows.append(SliceComparison(part, len(own.keys), *values, found, found.p_value))
+        found = compare_on(name, own, other, params)
+        rows.append(SliceComparison(part, len(own.keys), values[0], values[1], found, found.p_value))
     corrected = holm(np.array([row.p_value for row in rows]))
     return [replace(row, p_value=float(p)) for row, p in zip(rows, corrected, strict=True)]

@@ -1,21 +1,19 @@
-"""How sure a score is, and a difference of two: bootstrap intervals, permutation tests, detectable differences.
+"""How sure a score is: bootstrap intervals. Of differences between two models: `segpipe.evaluation.differences`.
 
 A resample draws as many units as there are, with replacement; all that a score needs of it is how often each unit was drawn.
 So 10,000 resamples are a few products of a matrix of multiplicities with the tallies of the units. Pixels of an image, and
 images of a patient or a video, are not independent: resampling them one by one would give intervals that are far too narrow
 (Field and Welsh, "Bootstrapping clustered data", JRSS B 69, 2007). So units are groups of images where groups are known.
 
-Intervals are bias-corrected and accelerated, BCa: Efron, "Better bootstrap confidence intervals", JASA 82, 1987.
-Tests exchange two models unit by unit: if they were alike, it would not matter which of them gave which answer (Pitman,
-"Significance tests which may be applied to samples from any populations", Supplement to the JRSS 4, 1937; Good,
-"Permutation, Parametric and Bootstrap Tests of Hypotheses", 2005).
+Intervals are bias-corrected and accelerated, BCa: Efron, "Better bootstrap confidence intervals", JASA 82, 1987. Bounds that let
+a model through are more cautious (`Resampled.interval`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,14 +32,26 @@ _CHUNK = 1 << 21
 _ROWS = 1024
 """Resamples in a pass at the most, whatever the number of units: a score over 250 classes holds 750 numbers for each."""
 
-_EQUAL = 1e-10
-"""Exchanges that leave two models as far apart as they are differ by rounding."""
-
-POWER = 0.8
-"""The chance with which a detectable difference is found."""
-
 Statistic = Callable[[Values], Values]
 """Multiplicities (resamples, units) -> scores (resamples,), NaN where a score does not exist."""
+
+
+class Exchangeable(Protocol):
+    """A statistic whose units can be exchanged with those of another model's."""
+
+    @property
+    def size(self) -> int:
+        """How many units there are."""
+
+    @property
+    def most_resamples(self) -> int | None:
+        """How many resamples take seconds; None where their number does not matter."""
+
+    def __call__(self, weights: Values) -> Values:
+        """Multiplicities (resamples, units) -> scores (resamples,)."""
+
+    def exchanged(self, other: Any, swapped: Values) -> tuple[Values, Values]:
+        """The scores of two models after exchanging the units that are 1 in (resamples, units)."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +91,24 @@ class Summed:
     columns: Values
     of: Callable[[Values], Values]
 
+    @property
+    def size(self) -> int:
+        """How many units there are."""
+        return len(self.columns)
+
+    @property
+    def most_resamples(self) -> None:
+        """A resample costs next to nothing: any number."""
+        return None
+
     def __call__(self, weights: Values) -> Values:
         """Multiplicities (resamples, units) -> scores (resamples,)."""
         return self.of(weights @ self.columns)
+
+    def exchanged(self, other: Summed, swapped: Values) -> tuple[Values, Values]:
+        """The scores of two models after exchanging the units that are 1 in (resamples, units)."""
+        moved = swapped @ (other.columns - self.columns)
+        return self.of(self.columns.sum(0) + moved), other.of(other.columns.sum(0) - moved)
 
 
 def statistic(metric: Metric, tally: Tallies, units: npt.NDArray[np.int64]) -> Summed:
@@ -94,14 +119,14 @@ def statistic(metric: Metric, tally: Tallies, units: npt.NDArray[np.int64]) -> S
     if metric.level == "image":
         return mean_statistic(metric.of(tally), units)
     shape = tally.shape[1:]
-    columns = _sum_by_unit(tally.reshape(len(tally), shape[0] * shape[1]), units)
+    columns = sum_by_unit(tally.reshape(len(tally), shape[0] * shape[1]), units)
     return Summed(columns, lambda sums: metric.of(sums.reshape(*sums.shape[:-1], *shape)))
 
 
 def mean_statistic(values: Values, units: npt.NDArray[np.int64]) -> Summed:
     """The mean over images of any score, (images,), such as a surface distance; images where it is NaN are left out."""
     there = ~np.isnan(values)
-    columns = _sum_by_unit(np.stack([np.where(there, values, 0.0), there], axis=1), units)
+    columns = sum_by_unit(np.stack([np.where(there, values, 0.0), there], axis=1), units)
 
     def mean(sums: Values) -> Values:
         total, count = sums[..., 0], sums[..., 1]
@@ -110,78 +135,63 @@ def mean_statistic(values: Values, units: npt.NDArray[np.int64]) -> Summed:
     return Summed(columns, mean)
 
 
-def _sum_by_unit(columns: npt.NDArray[np.number], units: npt.NDArray[np.int64]) -> Values:  # type: ignore[type-arg]
+def sum_by_unit(columns: npt.NDArray[np.number[Any]], units: npt.NDArray[np.int64]) -> Values:
+    """(images, k) -> (units, k), what the images of each unit add up to. units: (images,)."""
     total = np.zeros((int(units.max()) + 1 if units.size else 0, columns.shape[1]))
     np.add.at(total, units, columns)
     return total
 
 
-def interval(
-    metric: Metric, tally: Tallies, groups: Sequence[str | None], resamples: int, confidence: float, seed: int = SEED
-) -> Interval:
-    """The confidence interval of one model's score. tally: (images, 3, n_classes); groups: the group of each image."""
-    units = resampling_units(groups)
-    return bootstrap(statistic(metric, tally, units), int(units.max(initial=-1)) + 1, resamples, confidence, seed)
-
-
 @dataclass(frozen=True)
-class Comparison:
-    """Two models on the same images. difference: of the first less the second. p_value: of a difference as large as this
-    between models that are alike. detectable: the smallest true difference that `detectable_difference` vouches for."""
+class Resampled:
+    """A statistic over `units` units: its value, its values on resamples on which it exists, and those without each unit in turn.
+    Without any resamples where it does not exist, or where there are fewer than two units."""
 
-    difference: Interval
-    p_value: float
-    detectable: float
+    estimate: float
+    replicates: Values
+    left_out: Values
+    units: int
 
-    @property
-    def shown(self) -> bool:
-        """Whether the test finds a difference at the interval's level. It is exact where intervals of few images, or of images of
-        very different sizes, are somewhat too narrow."""
-        return self.p_value <= 1 - self.difference.confidence
+    def interval(self, confidence: float, cautious: bool = False) -> Interval:
+        """The BCa interval. Where BCa is not defined (all resamples on one side of the estimate), the percentile interval.
 
-    @property
-    def verdict(self) -> Literal["better", "worse", "cannot tell"]:
-        """What interval and test say of the first model where they agree."""
-        if not self.shown:
-            return "cannot tell"
-        if self.difference.low > 0:
-            return "better"
-        return "worse" if self.difference.high < 0 else "cannot tell"
+        cautious: as far out as Student's t reaches instead of the normal distribution, with as many degrees of freedom as there are
+        units that matter, (Σ d²)² / Σ d⁴ of the jackknife differences d, at most units - 1 (Satterthwaite, "An approximate distribution
+        of estimates of variance components", Biometrics Bulletin 2, 1946; Hesterberg, "What teachers should know about the
+        bootstrap", American Statistician 69, 2015). BCa alone is too narrow for few units, and for units of very different weight.
+        """
+        from scipy.special import ndtri, stdtrit
 
+        if not self.replicates.size:
+            return Interval(self.estimate, float("nan"), float("nan"), confidence, self.units)
+        levels = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+        apart = self.left_out[~np.isnan(self.left_out)]
+        apart = apart.mean() - apart if apart.size else apart
+        reach = ndtri(levels)
+        if cautious and (spread := float((apart**4).sum())) > 0:
+            freedom = min(self.units - 1, float((apart**2).sum()) ** 2 / spread)
+            reach = stdtrit(freedom, levels) * np.sqrt(self.units / (self.units - 1))
+        low, high = np.quantile(self.replicates, self._levels(reach, _acceleration(apart)))
+        return Interval(self.estimate, float(low), float(high), confidence, self.units)
 
-def compare(
-    metric: Metric,
-    tally: Tallies,
-    other: Tallies,
-    groups: Sequence[str | None],
-    resamples: int,
-    confidence: float,
-    seed: int = SEED,
-) -> Comparison:
-    """Compare two models on the same images in the same order (paired): the interval of score - other score, a test of it, and what
-    these images could have told apart.
-    """
-    units = resampling_units(groups)
-    n = int(units.max(initial=-1)) + 1
-    ours, theirs = statistic(metric, tally, units), statistic(metric, other, units)
+    def _levels(self, reach: Values, acceleration: float) -> Values:
+        """The quantiles of the replicates that bound the BCa interval (Efron 1987, equations 2.3 and 6.6). reach: how many
+        standard errors it reaches to either side."""
+        from scipy.special import ndtr, ndtri
 
-    def apart(weights: Values) -> Values:
-        return ours(weights) - theirs(weights)
-
-    return Comparison(
-        bootstrap(apart, n, resamples, confidence, seed),
-        permutation_test(ours, theirs, resamples, seed),
-        detectable_difference(apart, n, confidence),
-    )
+        below = ((self.replicates < self.estimate).mean() + (self.replicates <= self.estimate).mean()) / 2
+        if not 0 < below < 1:
+            return np.asarray(ndtr(reach), np.float64)
+        bias = ndtri(below)
+        shifted = bias + reach
+        slack = 1 - acceleration * shifted  # at 0 the bound has gone to infinity, and beyond it is no bound
+        far = np.divide(shifted, slack, out=np.sign(shifted) * np.inf, where=slack > 0)
+        return np.asarray(ndtr(bias + far), np.float64)
 
 
 def bootstrap(of: Statistic, units: int, resamples: int, confidence: float, seed: int = SEED) -> Interval:
-    """The BCa interval of a statistic over `units` units.
-
-    Resamples on which the statistic does not exist are left out. Where BCa is not defined (all resamples on one side of the
-    estimate), the percentile interval stands in.
-    """
-    return bootstrap_all([of], units, resamples, confidence, seed)[0]
+    """The interval of a statistic over `units` units."""
+    return resample([of], units, resamples, seed)[0].interval(confidence)
 
 
 def bootstrap_all(
@@ -189,18 +199,17 @@ def bootstrap_all(
 ) -> list[Interval]:
     """The intervals of several statistics over the same units, as `bootstrap` gives them, from the same resamples: drawing
     them takes longer than most scores."""
+    return [found.interval(confidence) for found in resample(statistics, units, resamples, seed)]
+
+
+def resample(statistics: Sequence[Statistic], units: int, resamples: int, seed: int = SEED) -> list[Resampled]:
+    """Several statistics on the same resamples of units."""
     estimates = [float(of(np.ones((1, units)))[0]) if units else float("nan") for of in statistics]
-    nothing = [Interval(estimate, float("nan"), float("nan"), confidence, units) for estimate in estimates]
-    if units < 2:
-        return nothing
-    known = [place for place, estimate in enumerate(estimates) if not np.isnan(estimate)]
-    replicates = _replicates([statistics[place] for place in known], units, resamples, seed)
-    levels = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-    found = nothing
-    for place, drawn in zip(known, replicates, strict=True):
-        there = drawn[~np.isnan(drawn)]
-        low, high = np.quantile(there, _bca_levels(statistics[place], units, estimates[place], there, levels))
-        found[place] = Interval(estimates[place], float(low), float(high), confidence, units)
+    known = [place for place, estimate in enumerate(estimates) if not np.isnan(estimate)] if units > 1 else []
+    found = [Resampled(estimate, np.empty(0), np.empty(0), units) for estimate in estimates]
+    for place, drawn in zip(known, _replicates([statistics[p] for p in known], units, resamples, seed), strict=True):
+        left_out = leave_one_out(statistics[place], units)
+        found[place] = Resampled(estimates[place], drawn[~np.isnan(drawn)], left_out, units)
     return found
 
 
@@ -208,7 +217,7 @@ def _replicates(statistics: Sequence[Statistic], units: int, resamples: int, see
     """(statistics, resamples)."""
     rng = np.random.Generator(np.random.PCG64(seed))
     out = np.empty((len(statistics), resamples))
-    step = _rows(units)
+    step = rows_at_once(units)
     for start in range(0, resamples, step):
         weights = _multiplicities(rng, min(step, resamples - start), units)
         for row, of in enumerate(statistics):
@@ -216,8 +225,9 @@ def _replicates(statistics: Sequence[Statistic], units: int, resamples: int, see
     return out
 
 
-def _rows(units: int) -> int:
-    return min(_ROWS, max(1, _CHUNK // units))
+def rows_at_once(units: int) -> int:
+    """Resamples of so many units that are held at once."""
+    return min(_ROWS, max(1, _CHUNK // max(1, units)))
 
 
 def _multiplicities(rng: np.random.Generator, resamples: int, units: int) -> Values:
@@ -226,88 +236,27 @@ def _multiplicities(rng: np.random.Generator, resamples: int, units: int) -> Val
     return np.bincount(drawn.ravel(), minlength=resamples * units).reshape(resamples, units).astype(np.float64)
 
 
-def _bca_levels(of: Statistic, units: int, estimate: float, replicates: Values, levels: Values) -> Values:
-    """The quantiles of the replicates that bound the BCa interval (Efron 1987, equations 2.3 and 6.6)."""
-    from scipy.special import ndtr, ndtri
-
-    below = ((replicates < estimate).mean() + (replicates <= estimate).mean()) / 2
-    if not 0 < below < 1:
-        return levels
-    bias = ndtri(below)
-    acceleration = _acceleration(_leave_one_out(of, units))
-    shifted = bias + ndtri(levels)
-    return np.asarray(ndtr(bias + shifted / (1 - acceleration * shifted)), np.float64)
+def leave_one_out(of: Statistic, units: int) -> Values:
+    """(units,): the statistic without each unit in turn."""
+    return _in_turn(of, units, 1.0, 0.0)
 
 
-def _leave_one_out(of: Statistic, units: int) -> Values:
-    step = _rows(units)
+def each_alone(of: Statistic, units: int) -> Values:
+    """(units,): the statistic of each unit alone."""
+    return _in_turn(of, units, 0.0, 1.0)
+
+
+def _in_turn(of: Statistic, units: int, others: float, own: float) -> Values:
+    step = rows_at_once(units)
     parts = []
     for start in range(0, units, step):
-        weights = np.ones((min(step, units - start), units))
-        weights[np.arange(len(weights)), start + np.arange(len(weights))] = 0
+        weights = np.full((min(step, units - start), units), others)
+        weights[np.arange(len(weights)), start + np.arange(len(weights))] = own
         parts.append(of(weights))
-    return np.concatenate(parts)
+    return np.concatenate([np.empty(0), *parts])
 
 
-def _acceleration(left_out: Values) -> float:
-    """Skewness of the jackknife values, over 6; 0 where they are all alike."""
-    known = left_out[~np.isnan(left_out)]
-    deviation = known.mean() - known if known.size else known
-    spread = float((deviation**2).sum())
-    return float((deviation**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
-
-
-def permutation_test(ours: Summed, theirs: Summed, resamples: int, seed: int = SEED) -> float:
-    """Two-sided p value: how often models whose answers are exchanged unit by unit are as far apart as these are.
-
-    Of the mean of image scores it is the sign-flip test. All exchanges are tried where there are no more than `resamples`,
-    else as many at random, these models themselves counted among them (Phipson and Smyth, 2010), so that p is never 0. An
-    exchange after which a score does not exist counts as far apart. NaN where a score of the two does not exist, or no unit.
-    """
-    units = len(ours.columns)
-    first, second = ours.columns.sum(0), theirs.columns.sum(0)
-    observed = abs(float(ours.of(first) - theirs.of(second))) if units else float("nan")
-    if np.isnan(observed):
-        return float("nan")
-    step = theirs.columns - ours.columns
-    exact = 2.0**units <= resamples
-    total = 2**units if exact else resamples
-    rng = np.random.Generator(np.random.PCG64(seed))
-    beyond = 0
-    for start in range(0, total, _rows(units)):
-        rows = min(_rows(units), total - start)
-        every = np.arange(start, start + rows)[:, None] >> np.arange(units) & 1 if exact else None
-        swapped = rng.integers(0, 2, (rows, units), np.uint8) if every is None else every
-        moved = swapped.astype(np.float64) @ step
-        apart = np.abs(ours.of(first + moved) - theirs.of(second - moved))
-        beyond += int(np.count_nonzero(~(apart < observed * (1 - _EQUAL))))
-    return beyond / total if exact else (beyond + 1) / (total + 1)
-
-
-def detectable_difference(of: Statistic, units: int, confidence: float, power: float = POWER) -> float:
-    """The smallest true difference that a comparison like this one finds with a chance of `power`.
-
-    of: the difference of two models. From its jackknife standard error (paired: images that are hard for both don't count)
-    and Student's t: Bloom, "Minimum detectable effects", Evaluation Review 19, 1995. NaN with fewer than two units.
-    """
-    from scipy.special import stdtrit
-
-    left_out = _leave_one_out(of, units) if units > 1 else np.empty(0)
-    known = left_out[~np.isnan(left_out)]
-    if known.size < 2:
-        return float("nan")
-    error = np.sqrt((known.size - 1) * known.var())
-    return float(error * sum(stdtrit(known.size - 1, level) for level in ((1 + confidence) / 2, power)))
-
-
-def holm(p_values: Values) -> Values:
-    """P values of many tests, (n,), such that at `adjusted <= a` not one of them is wrong with a chance of more than a.
-
-    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979. NaN is no test.
-    """
-    known = np.flatnonzero(~np.isnan(p_values))
-    order = known[np.argsort(p_values[known], kind="stable")]
-    out = np.full(len(p_values), np.nan)
-    scaled = p_values[order] * np.arange(len(order), 0, -1)
-    out[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
-    return out
+def _acceleration(apart: Values) -> float:
+    """Skewness, over 6, of jackknife differences; 0 where they are all alike."""
+    spread = float((apart**2).sum())
+    return float((apart**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0

@@ -9,11 +9,12 @@ import numpy as np
 
 from segpipe.config import EvaluateParams, Params
 from segpipe.data.axes import Axis, axis
+from segpipe.evaluation.charts import hex_color
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.selection import Bounds, Selection
 from segpipe.evaluation.slices import SliceComparison, compare_slices
 from segpipe.evaluation.statistics import Interval, bootstrap_all, resampling_units, statistic
-from segpipe.metrics import MAIN_METRIC, RATIOS, metric, per_class
+from segpipe.metrics import RATIOS, metric, per_class
 from segpipe.samples import ClassTable
 
 
@@ -44,11 +45,11 @@ def models(selection: Selection) -> list[Model]:
     return rows
 
 
-def scale(rows: Sequence[Model], params: Params) -> Axis:
+def scale(rows: Sequence[Model], params: Params, main: str) -> Axis:
     """The axis on which all intervals of the main metric are drawn; a floor far below them is not on it."""
-    values = [v for m in rows for v in (m.test.get(MAIN_METRIC), *_ends(m.interval)) if v is not None]
+    values = [v for m in rows for v in (m.test.get(main), *_ends(m.interval)) if v is not None]
     floor = params.gates.floor
-    if floor and floor.metric == MAIN_METRIC and values and floor.at_least > 2 * min(values) - max(values):
+    if floor and floor.metric == main and values and floor.at_least > 2 * min(values) - max(values):
         values.append(floor.at_least)
     return axis(values, 6, 294, least=0.0)
 
@@ -88,7 +89,7 @@ def class_rows(scores: Mapping[str, Scores], shown: str, classes: ClassTable, pa
             spec.name, hex_color(spec.color), **{ratio: known(values[ratio][i]) for ratio in RATIOS},
             low=known(sure[i].low), high=known(sure[i].high), boundary=bands.get(f"boundary_iou.class.{spec.name}"),
             others=[(n, float(v[i])) for n, v in others.items() if not np.isnan(v[i])],
-            share=float(pixels[i] / max(pixels.sum(), 1)),
+            share=float(pixels[i] / max(scores[shown].confusion.sum(), 1)),
         )
         for i, spec in enumerate(classes.classes)
     ]  # fmt: skip
@@ -140,10 +141,10 @@ def forest(groups: Sequence[tuple[str, list[ForestRow]]], apart: bool) -> Forest
     return Forest([(name, own) for name, own in groups if own], axis(values, 6, 294), apart)
 
 
-def slices_beside(ours: Scores, theirs: Scores, params: EvaluateParams) -> Forest | None:
-    """The difference of two models (aligned) on each slice, of the main metric."""
+def slices_beside(ours: Scores, theirs: Scores, params: EvaluateParams, main: str) -> Forest | None:
+    """The difference of two models (aligned) on each slice, of the metric `main`."""
     by_trait: dict[str, list[ForestRow]] = {}
-    for row in compare_slices(MAIN_METRIC, ours, theirs, params):
+    for row in compare_slices(main, ours, theirs, params):
         by_trait.setdefault(row.slice.trait, []).append(_slice_row(row))
     return forest(list(by_trait.items()), apart=True)
 
@@ -163,11 +164,6 @@ def slices_alone(table: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Fore
 def _alone(values: Mapping[str, Mapping[str, float]]) -> list[ForestRow]:
     told = [(value, row) for value, row in values.items() if {"score", "images"} <= row.keys()]
     return [ForestRow(v, int(r["images"]), r["score"], r.get("low"), r.get("high")) for v, r in told]
-
-
-def hex_color(color: tuple[int, int, int]) -> str:
-    """(0, 128, 255) -> "#0080ff"."""
-    return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 def known(value: float) -> float | None:

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from segpipe.config import EvaluateParams, Gate
+from segpipe.evaluation.instance import is_instance, words
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Interval
 from segpipe.metrics import Values
@@ -176,14 +177,16 @@ def describe(name: str) -> str:
     """A metric's name in words: `iou.dataset.macro` -> "IoU (macro, dataset)"."""
     if name == "accuracy.pixel":
         return "pixel accuracy"
+    if is_instance(name):
+        return words(name)
     ratio, scope, rest = name.split(".", 2)
-    words = {"iou": "IoU", "dice": "Dice", "mcc": "Matthews correlation"}.get(ratio, ratio)
+    called = {"iou": "IoU", "dice": "Dice", "mcc": "Matthews correlation"}.get(ratio, ratio)
     if scope == "class":
-        return f"{words} of class {rest}"
+        return f"{called} of class {rest}"
     if scope == "image" and rest.startswith(("class.", "class_empty1.")):
         form, class_name = rest.split(".", 1)
-        return f"{words} of class {class_name} ({'image, absence counts 1' if form.endswith('empty1') else 'image'})"
-    return f"{words} ({rest.replace('_empty1', ', absence counts 1')}, {scope})"
+        return f"{called} of class {class_name} ({'image, absence counts 1' if form.endswith('empty1') else 'image'})"
+    return f"{called} ({rest.replace('_empty1', ', absence counts 1')}, {scope})"
 
 
 def sure(found: Interval) -> str:

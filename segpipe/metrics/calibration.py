@@ -137,16 +137,6 @@ def logits_of(probabilities: Probabilities) -> Values:
     return np.log(np.maximum(probabilities.astype(np.float64), _LEAST_PROBABILITY))
 
 
-def negative_log_likelihood(
-    truth: npt.NDArray[np.uint8], logits: npt.NDArray[np.floating], temperature: float = 1.0
-) -> float:
-    """The mean over counted pixels of -log softmax(logits / temperature)[truth]. truth: (...); logits: (n_classes, ...)."""
-    from scipy.special import log_softmax
-
-    kept, said = _counted(truth, logits)
-    return float(-log_softmax(said.astype(np.float64) / temperature, axis=0)[kept, np.arange(kept.size)].mean())
-
-
 def fit_temperature(truth: npt.NDArray[np.uint8], logits: npt.NDArray[np.floating]) -> float:
     """The temperature that makes the truth likeliest (Guo et al. 2017), within `TEMPERATURES`.
 

@@ -56,14 +56,18 @@ def test_robustness_by_largest_drop() -> None:
 
 def test_costs_and_bottleneck(tmp_path: Path) -> None:
     for path, content in {
-        "evaluation/unet/metrics.json": {"model": {"megabytes": 12.5}},
+        "evaluation/unet/metrics.json": {
+            "model": {"megabytes": 12.5},
+            "cost": {"engine": "torch", "p50_ms": 4.5, "p95_ms": 9.0, "peak_memory_mib": 812},
+        },
         "training/unet/metrics.json": {"train": {"images_per_s": 20.0}, "step": 7},
         "plans/unet.json": {"execution": {"ms_per_step": 11.0, "peak_memory_mib": 900}, "recipe": {"steps": 50}},
     }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(json.dumps(content))
     (row,) = costs(tmp_path, ["unet", "unknown"])
-    assert (row.megabytes, row.steps, row.images_per_s, row.ms, row.memory_mib) == (12.5, 50, 20.0, 11.0, 900)
+    assert (row.megabytes, row.steps, row.images_per_s, row.ms, row.training_mib) == (12.5, 50, 20.0, 11.0, 900)
+    assert (row.latency, row.engine, row.serving_mib) == ((4.5, 9.0), "torch", 812)
     path = tmp_path / "bottleneck.json"
     assert bottleneck(path) == []
     path.write_text(

@@ -19,11 +19,11 @@ from segpipe.evaluation.evaluate import Known, evaluate_candidate
 from segpipe.evaluation.gates import Case, Champion, GateVerdict, judge
 from segpipe.evaluation.scores import ImageScore, Scores, read_scores
 from segpipe.evaluation.slices import compare_slices, cut
-from segpipe.evaluation.statistics import interval
 from segpipe.evaluation.traits import image_traits, object_size, read_columns
 from segpipe.metrics import metric
 from segpipe.samples import IGNORE, Sample
 from tests.evaluation.conftest import CLASSES, make_samples, make_segmenter
+from tests.evaluation.judging import on_images
 
 QUICK = EvaluateParams(resamples=400, gallery=1)
 NAMES = ["background", "cell"]
@@ -168,7 +168,7 @@ def test_scores_of_slices_stand_in_metrics_json(tmp_path: Path, reader: ShardRea
     old = table["test"]["slices"]["scanner"]["old"]
     scores = read_scores(tmp_path / "per_image.parquet")
     there = [i for i, key in enumerate(scores.keys) if columns[key]["scanner"] == "old"]
-    sure = interval(
+    sure = on_images(
         metric("iou.dataset.macro", CLASSES.names), scores.tally[there], [scores.groups[i] for i in there], 400, 0.95
     )
     assert old == {

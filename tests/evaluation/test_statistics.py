@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from segpipe.evaluation.statistics import Statistic, bootstrap, compare, interval, resampling_units, statistic
+from segpipe.evaluation.statistics import Statistic, bootstrap, resampling_units, statistic
 from segpipe.metrics import Values, metric, tallies
+from tests.evaluation.judging import on_images, paired
 
 NAMES = ["background", "cell", "nucleus"]
 
@@ -79,8 +80,8 @@ def test_groups_are_drawn_whole() -> None:
     weights = np.bincount(picked, minlength=12).astype(float)[None]
     expected = chosen.value(np.concatenate([tally[ids == g] for g in picked]))
     np.testing.assert_allclose(whole(weights), [expected])
-    by_group = interval(chosen, tally, groups, 2000, 0.95)
-    by_image = interval(chosen, tally, [None] * 120, 2000, 0.95)
+    by_group = on_images(chosen, tally, groups, 2000, 0.95)
+    by_image = on_images(chosen, tally, [None] * 120, 2000, 0.95)
     assert by_group.units == 12 and by_image.units == 120
     assert by_group.high - by_group.low > by_image.high - by_image.low, "images of one patient are alike"
 
@@ -97,8 +98,8 @@ def test_a_paired_difference_is_surer_than_two_intervals() -> None:
     other = one.copy()
     other[:, 0] -= np.minimum(5, other[:, 0])  # a few hits fewer in every image
     chosen = metric("iou.dataset.macro", NAMES)
-    found = compare(chosen, one, other, [None] * 60, 2000, 0.95).difference
-    alone = interval(chosen, one, [None] * 60, 2000, 0.95)
+    found = paired(chosen, one, other, [None] * 60, 2000, 0.95).difference
+    alone = on_images(chosen, one, [None] * 60, 2000, 0.95)
     assert found.estimate == pytest.approx(chosen.value(one) - chosen.value(other))
     assert 0 < found.low < found.estimate < found.high
     assert found.high - found.low < 0.5 * (alone.high - alone.low)
@@ -106,13 +107,13 @@ def test_a_paired_difference_is_surer_than_two_intervals() -> None:
 
 def test_a_model_differs_by_nothing_from_itself() -> None:
     tally = random_tallies(np.random.default_rng(8), 30)
-    found = compare(metric("iou.dataset.macro", NAMES), tally, tally, [None] * 30, 500, 0.95).difference
+    found = paired(metric("iou.dataset.macro", NAMES), tally, tally, [None] * 30, 500, 0.95).difference
     assert (found.estimate, found.low, found.high) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("images", [0, 1])
 def test_too_few_images_have_no_interval(images: int) -> None:
-    found = interval(
+    found = on_images(
         metric("iou.dataset.macro", NAMES), random_tallies(np.random.default_rng(0), images), [None] * images, 500, 0.95
     )
     assert np.isnan(found.low) and np.isnan(found.high)
@@ -122,7 +123,7 @@ def test_too_few_images_have_no_interval(images: int) -> None:
 def test_a_score_that_does_not_exist_has_no_interval() -> None:
     tally = random_tallies(np.random.default_rng(0), 10)
     tally[:, :, 1] = 0
-    found = interval(metric("iou.class.cell", NAMES), tally, [None] * 10, 500, 0.95)
+    found = on_images(metric("iou.class.cell", NAMES), tally, [None] * 10, 500, 0.95)
     assert np.isnan([found.estimate, found.low, found.high]).all()
 
 
@@ -130,15 +131,15 @@ def test_a_class_in_a_single_image_still_has_an_interval() -> None:
     """Many resamples lack the class: they are left out, and nothing is NaN."""
     tally = random_tallies(np.random.default_rng(9), 10)
     tally[1:, :, 2] = 0
-    found = interval(metric("iou.class.nucleus", NAMES), tally, [None] * 10, 500, 0.95)
+    found = on_images(metric("iou.class.nucleus", NAMES), tally, [None] * 10, 500, 0.95)
     assert found.low == pytest.approx(found.estimate) and found.high == pytest.approx(found.estimate)
 
 
 def test_the_same_run_gives_the_same_interval() -> None:
     tally = random_tallies(np.random.default_rng(10), 20)
     chosen = metric("dice.dataset.macro", NAMES)
-    assert interval(chosen, tally, [None] * 20, 500, 0.95) == interval(chosen, tally, [None] * 20, 500, 0.95)
-    assert interval(chosen, tally, [None] * 20, 500, 0.95) != interval(chosen, tally, [None] * 20, 500, 0.95, seed=1)
+    assert on_images(chosen, tally, [None] * 20, 500, 0.95) == on_images(chosen, tally, [None] * 20, 500, 0.95)
+    assert on_images(chosen, tally, [None] * 20, 500, 0.95) != on_images(chosen, tally, [None] * 20, 500, 0.95, seed=1)
 
 
 def test_passes_over_resamples_are_bounded_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,19 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from segpipe.evaluation.differences import detectable_difference, holm, permutation_test
 from segpipe.evaluation.statistics import (
     Summed,
     bootstrap,
     bootstrap_all,
-    compare,
-    detectable_difference,
-    holm,
-    interval,
+    leave_one_out,
     mean_statistic,
-    permutation_test,
+    resample,
     statistic,
 )
 from segpipe.metrics import metric, tallies
+from tests.evaluation.judging import on_images, paired
 
 NAMES = ["background", "cell", "nucleus"]
 MAIN = metric("iou.dataset.macro", NAMES)
@@ -129,9 +128,10 @@ def test_the_detectable_difference_of_means_in_closed_form() -> None:
     values = np.random.default_rng(3).normal(0.1, 0.2, 25)
     error = values.std(ddof=1) / 5
     expected = error * (stats.t.ppf(0.975, 24) + stats.t.ppf(0.8, 24))
-    assert detectable_difference(means(values), 25, 0.95) == pytest.approx(expected)
-    assert detectable_difference(means(values), 25, 0.95, power=0.95) > 1.2 * expected
-    assert np.isnan(detectable_difference(means(values[:1]), 1, 0.95))
+    left_out = leave_one_out(means(values), 25)
+    assert detectable_difference(left_out, 0.95) == pytest.approx(expected)
+    assert detectable_difference(left_out, 0.95, power=0.95) > 1.2 * expected
+    assert np.isnan(detectable_difference(left_out[:1], 0.95))
 
 
 def test_many_intervals_from_the_same_resamples_are_the_same_intervals() -> None:
@@ -150,11 +150,11 @@ def test_a_comparison_says_what_it_knows() -> None:
     ours = images(rng, 60, 0.85)
     worse = ours.copy()
     worse[:, 0] -= ours[:, 0] // 8
-    found = compare(MAIN, ours, worse, [None] * 60, 2000, 0.95)
+    found = paired(MAIN, ours, worse, [None] * 60, 2000, 0.95)
     assert found.verdict == "better" and found.p_value < 0.01 and found.detectable < found.difference.estimate
-    back = compare(MAIN, worse, ours, [None] * 60, 2000, 0.95)
+    back = paired(MAIN, worse, ours, [None] * 60, 2000, 0.95)
     assert back.verdict == "worse" and back.p_value == pytest.approx(found.p_value)
-    few = compare(MAIN, images(rng, 6), images(rng, 6), [None] * 6, 2000, 0.95)
+    few = paired(MAIN, images(rng, 6), images(rng, 6), [None] * 6, 2000, 0.95)
     assert few.verdict == "cannot tell" and few.detectable > abs(few.difference.estimate)
 
 
@@ -164,7 +164,7 @@ def test_intervals_of_a_score_hold_the_truth_as_often_as_they_say() -> None:
     truth = MAIN.value(images(rng, 40_000))
     times, held = 600, 0
     for seed in range(times):
-        found = interval(MAIN, images(rng, 60), [None] * 60, 500, 0.9, seed)
+        found = on_images(MAIN, images(rng, 60), [None] * 60, 500, 0.9, seed)
         held += found.low <= truth <= found.high
     assert within(held, times, 0.9), held
 
@@ -178,7 +178,7 @@ def test_intervals_over_groups_hold_and_intervals_over_images_do_not() -> None:
     for seed in range(times):
         tally = images(rng, 150, np.repeat(np.clip(rng.normal(0.75, 0.1, 30), 0.05, 0.99), 5))
         for names, honest in ((groups, True), ([None] * 150, False)):
-            found = interval(MAIN, tally, names, 500, 0.9, seed)
+            found = on_images(MAIN, tally, names, 500, 0.9, seed)
             held = found.low <= truth <= found.high
             by_group, by_image = by_group + (held and honest), by_image + (held and not honest)
     assert within(by_group, times, 0.88), by_group  # thirty units: a little less than 0.9
@@ -195,7 +195,7 @@ def test_models_that_are_alike_are_told_apart_at_the_nominal_rate() -> None:
     rng = np.random.default_rng(8)
     times, by_interval, by_test, by_both = 250, 0, 0, 0
     for seed in range(times):
-        found = compare(MAIN, *pair_of_models(rng, 40), [None] * 40, 400, 0.9, seed)
+        found = paired(MAIN, *pair_of_models(rng, 40), [None] * 40, 400, 0.9, seed)
         by_interval += found.difference.low > 0 or found.difference.high < 0
         by_test += found.p_value <= 0.1
         by_both += found.verdict != "cannot tell"
@@ -212,7 +212,53 @@ def test_the_detectable_difference_is_detected_with_its_power() -> None:
     sizes, detected = [], 0
     for seed in range(times):
         values = rng.normal(planted, spread, n)
-        sizes.append(detectable_difference(means(values), n, 0.95))
+        sizes.append(detectable_difference(leave_one_out(means(values), n), 0.95))
         detected += permutation_test(means(values), means(np.zeros(n)), 300, seed) <= 0.05
     assert np.mean(sizes) == pytest.approx(planted, rel=0.06)
     assert within(detected, times, 0.79), detected
+
+
+def uneven_models(rng: np.random.Generator, n: int) -> list[np.ndarray]:
+    """Two models that are alike on average, on images of very different sizes, with a difference of its own on each."""
+    size = 4000 * rng.lognormal(0, 1.2, n)
+    share = rng.dirichlet([6, 1.5, 0.6], n)
+    hard, apart = np.clip(rng.normal(0.8, 0.1, n), 0.3, 0.97), rng.normal(0, 0.08, n)
+    found = []
+    for skill in (np.clip(hard + apart / 2, 0.02, 0.995), np.clip(hard - apart / 2, 0.02, 0.995)):
+        right = np.eye(3) * skill[:, None, None] + (1 - np.eye(3)) * ((1 - skill) / 2)[:, None, None]
+        found.append(tallies(rng.poisson(size[:, None, None] * share[:, :, None] * right)))
+    return found
+
+
+@pytest.mark.parametrize("n", [12, 24, 47])
+def test_cautious_bounds_hold_where_images_are_uneven_and_plain_ones_do_not(n: int) -> None:
+    """Both ends of each interval: how often the truth, which is the value over 200,000 images, lies beyond them."""
+    rng = np.random.default_rng(10)
+    ours, theirs = uneven_models(rng, 200_000)
+    truth = MAIN.value(ours) - MAIN.value(theirs)
+    times, missed = 300, {"plain": 0, "cautious": 0}
+    for seed in range(times):
+        found = paired(MAIN, *uneven_models(rng, n), [None] * n, 250, 0.95, seed)
+        for name, one in (("plain", found.difference), ("cautious", found.cautious)):
+            missed[name] += (one.low > truth) + (one.high < truth)
+    most = stats.binom.ppf(0.999, 2 * times, 0.025)
+    assert missed["cautious"] <= most < missed["plain"], missed
+
+
+def test_a_cautious_interval_of_a_mean_has_the_width_of_students() -> None:
+    values = np.random.default_rng(11).normal(size=30)
+    found = resample([means(values)], 30, 20_000)[0]
+    plain, cautious = found.interval(0.95), found.interval(0.95, cautious=True)
+    apart = values - values.mean()
+    freedom = (apart**2).sum() ** 2 / (apart**4).sum()
+    half = stats.t.ppf(0.975, freedom) * values.std(ddof=1) / np.sqrt(30)
+    assert cautious.high - cautious.low == pytest.approx(2 * half, rel=0.08)
+    assert cautious.low < plain.low < plain.high < cautious.high and cautious.estimate == plain.estimate
+
+
+def test_bounds_stay_in_order_where_one_unit_decides() -> None:
+    """A single image far from the rest: as few degrees of freedom as there can be, and as much skewness."""
+    for values in (np.append(np.zeros(9), 1.0), np.append(np.ones(9), 0.0)):
+        found = resample([means(values)], 10, 500)[0].interval(0.95, cautious=True)
+        assert found.low <= found.estimate <= found.high
+        assert found.low == 0 or found.high == 1, "as far as resamples go"

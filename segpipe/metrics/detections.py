@@ -1,0 +1,195 @@
+"""COCO mask AP of any resample of images: what each detection matches is found once, image by image, and then only counted.
+
+AP is no mean over images: detections of all images are put in one order, the surest first. But an image that is drawn twice
+brings each of its detections and true objects twice, and an image that is left out brings none; matches stay as they are, since
+they are made within an image. So AP of a resample follows from how often each image was drawn (`average_precision`), as a
+score of summed counts does. For images drawn once it is the AP of `segpipe.metrics.average_precision`, which a test holds it to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from segpipe.metrics.counting import Values
+from segpipe.metrics.objects import Mask, Objects, iou_matrix
+
+COCO_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+"""The ten IoU at which detections match, to the last bit as COCO has them."""
+
+_BITS = 1 << np.arange(len(COCO_THRESHOLDS))
+_RECALLS = np.linspace(0.0, 1.0, 101)
+_VALUES = 1 << 21
+"""Detections times resamples that are looked at at once: 16 MiB."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Predicted objects, the surest first, with what they match.
+
+    scores: (n,). classes: (n,), class ids. hits, ignored: (n, 10), bool: whether it matches a true object at each of
+    `COCO_THRESHOLDS`, and whether it counts neither for nor against, since it lies on ignored pixels.
+    """
+
+    scores: Values
+    classes: npt.NDArray[np.int64]
+    hits: Mask
+    ignored: Mask
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def packed(self) -> npt.NDArray[np.int64]:
+        """(n,): all but the scores in a number each: ten bits of what matches, ten of what is ignored, then the class."""
+        hits, ignored = (bits @ _BITS for bits in (self.hits, self.ignored))
+        return np.asarray(hits + (ignored << len(_BITS)) + (self.classes << 2 * len(_BITS)), np.int64)
+
+    @classmethod
+    def unpacked(cls, scores: Sequence[float] | None, packed: Sequence[int] | None) -> Detections | None:
+        """From scores and what `packed` gave; None where either is."""
+        if scores is None or packed is None:
+            return None
+        number = np.array(packed, np.int64)
+        hits, ignored = ((number[:, None] >> shift & _BITS) > 0 for shift in (0, len(_BITS)))
+        return cls(np.array(scores, np.float64), number >> 2 * len(_BITS), hits, ignored)
+
+
+def detect(truth: Objects, prediction: Objects, ignored: Mask | None = None) -> Detections:
+    """Match an image's predictions as COCO does: the surest first, each with the best true object of its class that is free and has at
+    least the threshold's IoU. ignored: (*shape,), bool; a prediction that matches nothing and lies there for a share of at least
+    the threshold is ignored (COCO's crowd).
+    """
+    order = np.argsort(-prediction.scores, kind="stable")
+    iou = iou_matrix(truth, prediction)[:, order]
+    hits = np.stack([_greedy(iou, threshold) for threshold in COCO_THRESHOLDS], axis=1)
+    lost = np.zeros(len(prediction))
+    if ignored is not None and ignored.any():
+        lost = _pixels_on(prediction, ignored)[order] / np.maximum(prediction.area[order], 1)
+    crowd = (lost[:, None] >= COCO_THRESHOLDS) & ~hits
+    return Detections(prediction.scores[order].astype(np.float64), prediction.classes[order], hits, crowd)
+
+
+def _greedy(iou: Values, threshold: float) -> Mask:
+    """(true, predicted) IoU, the surest prediction first -> (predicted,): which of them match."""
+    near = iou >= threshold
+    if (near.sum(0) <= 1).all() and (near.sum(1) <= 1).all():
+        return np.asarray(near.any(0))
+    free, hit = np.ones(len(iou), np.bool_), np.zeros(iou.shape[1], np.bool_)
+    for place in np.flatnonzero(near.any(0)):
+        open_ones = np.flatnonzero(near[:, place] & free)
+        if len(open_ones):
+            hit[place] = True
+            free[open_ones[::-1][np.argmax(iou[open_ones[::-1], place])]] = False  # of equal ones COCO takes the last
+    return hit
+
+
+def _pixels_on(objects: Objects, ignored: Mask) -> npt.NDArray[np.int64]:
+    if objects.overlapping:
+        return np.array([np.count_nonzero(mask & ignored) for mask in objects.pixels], np.int64)
+    return np.bincount(objects.pixels[ignored], minlength=len(objects) + 1)[1:]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The detections of many images in one order, the surest first (of equal ones, in the order of the images).
+
+    found: of all images. image: (n,), the place of each detection's image. true: (images, n_classes), true objects.
+    """
+
+    found: Detections
+    image: npt.NDArray[np.int64]
+    true: Values
+
+    @classmethod
+    def of(cls, images: Sequence[Detections], true: npt.NDArray[np.number]) -> Pool:  # type: ignore[type-arg]
+        """Of the detections of images, and their true objects, (images, n_classes)."""
+        image = np.repeat(np.arange(len(images)), [len(one) for one in images])
+        return cls._ordered(images, image, image, np.asarray(true, np.float64))
+
+    @classmethod
+    def _ordered(
+        cls, parts: Sequence[Detections], image: npt.NDArray[np.int64], place: npt.NDArray[np.int64], true: Values
+    ) -> Pool:
+        """place: (n,), by which equally sure ones are put in order."""
+        nothing = Detections(np.empty(0), np.empty(0, np.int64), *np.empty((2, 0, len(COCO_THRESHOLDS)), np.bool_))
+        scores, classes, hits, ignored = (
+            np.concatenate([getattr(one, name) for one in (nothing, *parts)])
+            for name in ("scores", "classes", "hits", "ignored")
+        )
+        order = np.lexsort((place, -scores))
+        return cls(Detections(scores[order], classes[order], hits[order], ignored[order]), image[order], true)
+
+    def beside(self, other: Pool) -> Pool:
+        """All detections of both in one order, from the same images: those of `other` are numbered after these, but of equally sure
+        ones those of the earlier image come first, whoever found them."""
+        image, place = (np.concatenate([self.image, other.image + after]) for after in (len(self.true), 0))
+        return self._ordered([self.found, other.found], image, place, np.concatenate([self.true, other.true]))
+
+    def of_class(self, label: int) -> Pool:
+        """What is of one class."""
+        own = self.found.classes == label
+        found = Detections(
+            self.found.scores[own], self.found.classes[own], self.found.hits[own], self.found.ignored[own]
+        )
+        return Pool(found, self.image[own], self.true[:, label : label + 1])
+
+
+def average_precision(pools: Sequence[Pool], weights: Values, thresholds: Sequence[int]) -> Values:
+    """COCO AP where each image counts as often as it was drawn: (resamples,).
+
+    Copies of a detection stand together, also where others are as sure. pools: of each class that counts, from `Pool.of_class`.
+    weights: (resamples, images), whole numbers. thresholds: places in `COCO_THRESHOLDS` over which the mean is taken. NaN where no
+    class has a true object; one that has none is left out.
+    """
+    total, count = np.zeros(len(weights)), np.zeros(len(weights))
+    for pool in pools:
+        true = weights @ pool.true[:, 0]
+        rows = max(1, _VALUES // max(1, len(pool.found)))
+        for start in range(0, len(weights), rows):
+            part = slice(start, start + rows)
+            total[part] += np.where(true[part] > 0, _of_class(pool, weights[part], true[part], thresholds), 0.0)
+        count += true > 0
+    return np.divide(total, count, out=np.full(len(weights), np.nan), where=count > 0)
+
+
+def _of_class(pool: Pool, weights: Values, true: Values, thresholds: Sequence[int]) -> Values:
+    """Precision is looked at where it can be largest, which is at hits; between them it only falls."""
+    drawn = weights[:, pool.image]
+    seen = drawn.cumsum(1)
+    needed = _hits_for(true)
+    total = np.zeros(len(weights))
+    for place in thresholds:
+        at = np.flatnonzero(pool.found.hits[:, place])
+        if not len(at):
+            continue
+        ignored = pool.found.ignored[:, place]
+        counted = (drawn * ~ignored).cumsum(1)[:, at] if ignored.any() else seen[:, at]
+        right = drawn[:, at].cumsum(1)
+        precision = np.divide(right, counted, out=np.zeros_like(right), where=counted > 0)
+        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        total += _at_recalls(best, right, needed)
+    return total / len(thresholds)
+
+
+def _hits_for(true: Values) -> Values:
+    """(resamples, 101): the fewest hits with which each recall is reached, by the same division as COCO's."""
+    true = np.maximum(true, 1)[:, None]
+    needed = np.ceil(_RECALLS * true)
+    needed = np.where((needed - 1) / true >= _RECALLS, needed - 1, needed)
+    return np.where(needed / true < _RECALLS, needed + 1, needed)
+
+
+def _at_recalls(best: Values, right: Values, needed: Values) -> Values:
+    """(resamples,): the mean over recalls of the best precision (resamples, hits) from where a recall is reached; 0 where it is not.
+
+    One search serves all rows: each row's counts, which never fall, are raised above those of the row before.
+    """
+    rows, hits = right.shape
+    raised = np.arange(rows)[:, None] * (max(float(right.max()), float(needed.max())) + 1)
+    place = np.searchsorted((right + raised).ravel(), (needed + raised).ravel()).reshape(needed.shape)
+    place -= np.arange(rows)[:, None] * hits
+    reached = place < hits
+    return np.where(reached, np.take_along_axis(best, np.minimum(place, hits - 1), axis=1), 0.0).mean(1)
