@@ -6,7 +6,7 @@ spoken for (`segpipe.samples.IGNORE` and `UNKNOWN`); both hold the highest bit, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -45,12 +45,16 @@ class Labelling:
         table[: self.n_labels] = np.stack([self.where(every, index) for index in range(self.n_classes)], axis=1)
         return table
 
-    def pixels(self, labels: np.ndarray) -> npt.NDArray[np.int64]:
+    def pixels(self, labels: Iterable[np.ndarray]) -> npt.NDArray[np.int64]:
         """(n_classes,): how many pixels each class has. Counted slab by slab: numpy counts in 64-bit copies of what it is given."""
         counts = np.zeros(256, np.int64)
         for slab in labels:
             counts += np.bincount(slab.ravel(), minlength=256)
         return counts @ self.members.astype(np.int64)
+
+    def names(self, classes: Sequence[str]) -> list[str]:
+        """What each label means, by label: the name of its class or, of a set, those of all of them, "cell + nucleus"."""
+        return [" + ".join(classes[k] for k in np.flatnonzero(row).tolist()) for row in self.members[: self.n_labels]]
 
     def palette(self, colors: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """(n_labels, 3): the colour of each label, from those of the classes, (n_classes, 3), RGB."""
@@ -91,6 +95,8 @@ def _bit(index: int) -> int:
     return 1 << (index - 1) if index else 0
 
 
-def labelling_of(n_classes: int, overlapping: bool) -> Labelling:
-    """What labels mean in a dataset of so many classes, the background with them."""
-    return Overlapping(n_classes) if overlapping else Labelling(n_classes)
+def labelling_of(classes: int | Labelling, overlapping: bool = False) -> Labelling:
+    """What labels mean in a dataset of so many classes, the background with them; a labelling is itself."""
+    if isinstance(classes, Labelling):
+        return classes
+    return Overlapping(classes) if overlapping else Labelling(classes)

@@ -38,6 +38,12 @@ Tolerance = Annotated[
     int | None,
     typer.Option("--tolerance", help="How far each channel may be from the palette, at blurred edges.", min=0, max=255),
 ]
+Overlapping = Annotated[
+    bool,
+    typer.Option(
+        "--overlapping", help="A pixel may be of several classes: masks are sums of bits, or a file for each class."
+    ),
+]
 Table = Annotated[
     Path | None,
     typer.Option("--table", help="A CSV about the images, kept in samples.csv (default: images.csv in SRC).",
@@ -65,6 +71,7 @@ def data_import(
     suffix: Suffix = None,
     palette: Palette = None,
     tolerance: Tolerance = None,
+    overlapping: Overlapping = False,
     table: Table = None,
     replace: Replace = False,
     json: Json = False,
@@ -73,7 +80,14 @@ def data_import(
     from segpipe import workspace
     from segpipe.progress import say
 
-    read = {"images": images, "masks": masks, "suffix": suffix, "palette": palette, "tolerance": tolerance}
+    read: dict[str, Any] = {
+        "images": images,
+        "masks": masks,
+        "suffix": suffix,
+        "palette": palette,
+        "tolerance": tolerance,
+    }
+    read["overlapping"] = overlapping or None
     options = import_options(classes, ignore, group, read=read, table=table, replace=replace)
     root = workspace_root()
     with workspace.lock(root):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,14 @@ from segpipe.config import DataParams
 from segpipe.data.images import VOLUME_SUFFIXES, read_mask, suffix_of
 from segpipe.data.measure import flat_rows, histogram
 from segpipe.errors import ConfigError, DataError
+from segpipe.labelling import MOST_OVERLAPPING
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable, default_color
 
 MASKS_READ = 200
 """At most so many masks, evenly spread, are read for their values; validation looks at all of them."""
+
+_ALL_ONES = (255, 65535)
+"""No set of so few classes; by custom what counts nowhere."""
 
 _OBJECTS_ABOVE = 32
 """Consecutive values beyond this number, of another length in every mask, are numbers of objects."""
@@ -40,14 +45,20 @@ def is_background(name: str) -> bool:
 
 
 def find_classes(
-    masks: list[Path], written: FoundClasses | None, names: list[str] | None, ignore: list[int], limits: DataParams
-) -> FoundClasses:
+    masks: list[Path], written: FoundClasses | None, names: list[str] | None, ignore: list[int], limits: DataParams,
+    overlapping: bool = False,
+) -> FoundClasses:  # fmt: skip
     """The class table of a source, from what the user says (`names`, each a name or ``name=value``), from the table `written` in
     the source, or from the values found in its `masks`, in this order. `masks` is empty where labels are drawn by `written`.
 
     Plain names stand for the values 0, 1, 2 ... or, where their number fits, for the values found. Raises ConfigError or DataError
-    with what was found.
+    with what was found. overlapping: the values are sums of bits, one for each class, and plain names stand for the lowest bits.
     """
+    if overlapping and written is not None and not written.table.overlapping:
+        raise ConfigError(
+            "the class table of the source says that classes exclude each other", where=written.origin,
+            fix="leave --overlapping out; or, where its masks are sums of bits (1, 2, 4 ...), write `overlapping: true` into it",
+        )  # fmt: skip
     if names is None and written is not None:
         return FoundClasses(_ignoring(written.table, ignore), written.origin)
     values = _values_given(names) if names is not None else None
@@ -56,6 +67,8 @@ def find_classes(
         assert names is not None
         return FoundClasses(_renamed(written.table, names, values, ignore), "named as given")
     read = read_values(masks, limits)
+    if overlapping:
+        return _find_sets(names, values, read, ignore)
     if values is not None:
         return FoundClasses(_with_values(values, _without_strays(read, ignore), ignore), "as given")
     objects = are_objects(read) and not any(suffix_of(mask) in VOLUME_SUFFIXES for mask in masks)
@@ -75,6 +88,40 @@ def find_classes(
         guessed = ["background", "foreground"]
     share = "all masks" if len(read) == len(masks) else f"{len(read)} of {len(masks)} masks"
     return FoundClasses(_table(guessed, found, ignore), f"guessed from the values in {share}")
+
+
+def sets_table(names: list[str], values: list[int] | None = None, ignore: Sequence[int] = ()) -> ClassTable:
+    """A table of overlapping classes: a background, which need not be named, then `names`, whose bits are 1, 2, 4 ... unless
+    `values` says otherwise. `ignore`: values that count nowhere; 255 where there are none. ConfigError where it is no table."""
+    named, stand_for = names, values or [0] * is_background(names[0]) + [1 << k for k in range(len(names))]
+    if 0 not in stand_for[: len(named)]:
+        named, stand_for = ["background", *named], [0, *stand_for]
+    return _table(named, stand_for[: len(named)], list(ignore) or [_ALL_ONES[0]], overlapping=True)
+
+
+def _find_sets(
+    names: list[str] | None, values: dict[str, int] | None, read: list[Counter[int]], ignore: list[int]
+) -> FoundClasses:
+    """The table of masks whose values are sets of classes; each bit that is found has to have a name."""
+    ones = [value for value in _ALL_ONES if value not in ignore and any(value in counts for counts in read)]
+    found = _without_strays(read, [*ignore, *ones])
+    there = [1 << k for k in range(16) if any(value >> k & 1 for value in found)]
+    chosen = names or [f"class {bit}" for bit in there]
+    if not chosen:
+        raise DataError(
+            "the masks hold no class", found=f"pixel values {_words(found)}", expected="sums of bits: 1, 2, 4 ..."
+        )
+    if values is not None:
+        chosen = list(values)
+    table = sets_table(chosen, list(values.values()) if values else None if names else there, [*ignore, *ones])
+    if nameless := set(there) - {spec.value for spec in table.classes}:
+        raise ConfigError(
+            "the masks hold bits without a name", found=f"pixel values {_words(found)}",
+            expected=f"sums of {', '.join(f'{spec.value} ({spec.name})' for spec in table.classes[1:])}",
+            fix=f"name all of them (--classes): {_words(sorted(nameless))}; or import without --overlapping, "
+            "where each value is a class",
+        )  # fmt: skip
+    return FoundClasses(table, "as given" if names else "guessed from the bits in the masks")
 
 
 def _values_given(names: list[str]) -> dict[str, int] | None:
@@ -106,7 +153,7 @@ def _ignoring(table: ClassTable, ignore: list[int]) -> ClassTable:
     if not ignore:
         return table
     kept = tuple(spec for spec in table.classes if spec.value not in ignore)
-    return _checked(kept, (*table.ignore, *(value for value in ignore if value not in table.ignore)))
+    return _checked(kept, (*table.ignore, *(value for value in ignore if value not in table.ignore)), table.overlapping)
 
 
 def _renamed(table: ClassTable, names: list[str], values: dict[str, int] | None, ignore: list[int]) -> ClassTable:
@@ -124,7 +171,7 @@ def _renamed(table: ClassTable, names: list[str], values: dict[str, int] | None,
             expected=", ".join(f"{spec.name}={spec.value}" for spec in table.classes), fix="name these (--classes)",
         )  # fmt: skip
     specs = tuple(by_value[value].model_copy(update={"name": name}) for name, value in values.items())
-    return _checked(specs, table.ignore)
+    return _checked(specs, table.ignore, table.overlapping)
 
 
 def _named(names: list[str], found: list[int], ignore: list[int]) -> ClassTable:
@@ -138,20 +185,29 @@ def _named(names: list[str], found: list[int], ignore: list[int]) -> ClassTable:
     )  # fmt: skip
 
 
-def _table(names: list[str], values: list[int], ignore: list[int]) -> ClassTable:
+def _table(names: list[str], values: list[int], ignore: list[int], overlapping: bool = False) -> ClassTable:
     """Black, which is drawn clear, is kept for a background."""
     shift = 0 if is_background(names[0]) else 1
     specs = [
         (name, value, default_color(index + shift))
         for index, (name, value) in enumerate(zip(names, values, strict=True))
     ]
-    return _checked(tuple(ClassSpec.model_construct(name=n, value=v, color=c) for n, v, c in specs), tuple(ignore))
+    return _checked(
+        tuple(ClassSpec.model_construct(name=n, value=v, color=c) for n, v, c in specs), tuple(ignore), overlapping
+    )
 
 
-def _checked(specs: tuple[ClassSpec, ...], ignore: tuple[int, ...]) -> ClassTable:
+def _checked(specs: tuple[ClassSpec, ...], ignore: tuple[int, ...], overlapping: bool = False) -> ClassTable:
     try:
-        return ClassTable.model_validate({"classes": [spec.model_dump() for spec in specs], "ignore": ignore})
+        return ClassTable.model_validate(
+            {"classes": [spec.model_dump() for spec in specs], "ignore": ignore, "overlapping": overlapping}
+        )
     except ValueError as error:
+        if overlapping:
+            raise ConfigError(
+                "the classes given make no table of overlapping ones", found=", ".join(f"{s.name}={s.value}" for s in specs),
+                expected=f"a background of value 0, and at most {MOST_OVERLAPPING - 1} different names and bits (1, 2, 4 ...)",
+            ) from error  # fmt: skip
         raise ConfigError(
             "the classes given make no table", found=", ".join(f"{spec.name}={spec.value}" for spec in specs),
             expected="different names and values, from 0 to 65535, two classes at least",

@@ -2,7 +2,7 @@
 
 ```
 data/images/<key>.<ext>     data/masks/<key>.png     data/instances/<key>.png (object ids; optional); of volumes .nii.gz each
-data/dataset.yaml           classes: [{name, value, color: [r, g, b]}, ...], ignore: [values]
+data/dataset.yaml           classes: [{name, value, color: [r, g, b]}, ...], ignore: [values], overlapping: true where it is so
 data/samples.csv            key, group, split (train, val, test or empty); optional, as are its rows; further columns are for people
 ```
 """
@@ -75,13 +75,17 @@ def load_dataset(data_dir: Path) -> Dataset:
         )
     masks, instances = _by_key(data_dir / "masks"), _by_key(data_dir / "instances")
     rows = read_samples(data_dir / SAMPLES_FILE, images)
+    classes = read_classes(data_dir / CLASSES_FILE)
+    if classes.overlapping and instances:
+        raise DataError(
+            "objects in a dataset whose classes overlap, where there is no one object a pixel", where=data_dir / "instances",
+            fix="remove the folder, or the overlap (a class a pixel, without `overlapping` in dataset.yaml)",
+        )  # fmt: skip
     items = [
         Item(key, images[key], masks.get(key), instances.get(key), *rows.get(key, (None, None)))
         for key in sorted(images)
     ]
-    return Dataset(
-        data_dir, read_classes(data_dir / CLASSES_FILE), items, [masks[k] for k in sorted(masks.keys() - images.keys())]
-    )
+    return Dataset(data_dir, classes, items, [masks[k] for k in sorted(masks.keys() - images.keys())])
 
 
 def _by_key(folder: Path) -> dict[str, Path]:

@@ -22,10 +22,10 @@ from segpipe.data.images import (
     stem_of,
 )
 from segpipe.data.measure import flat_rows, histogram, miniature, moments, perceptual_hash, reduced, sharpness
-from segpipe.data.regions import find_runs, region_sizes
+from segpipe.data.regions import Runs, find_runs, region_sizes
 from segpipe.errors import DataError
 from segpipe.files import read_bytes, sha256_bytes
-from segpipe.samples import ClassTable
+from segpipe.samples import IGNORE, UNKNOWN, ClassTable
 
 Row = dict[str, Any]
 Decoder = Callable[[bytes, str, DataParams], tuple[Any, list[str]]]
@@ -111,20 +111,34 @@ def _describe_image(image: np.ndarray, geometry: Geometry | None) -> Row:
 def _describe_mask(classes: ClassTable, mask: np.ndarray, geometry: Geometry | None) -> Row:
     runs = find_runs(mask)
     counts = runs.pixels() if runs else histogram(flat_rows(mask, labels=True))
-    present = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-    known = {*(spec.value for spec in classes.classes), *classes.ignore}
-    objects = [spec.value for spec in classes.classes[1 if is_background(classes.names[0]) else 0 :]]
-    regions = region_sizes(runs.of(objects))[1] if runs else None
+    present = np.flatnonzero(counts)
+    pixels, labels = counts[present], classes.encode(present.astype(np.uint16))
+    unknown = labels == UNKNOWN
+    regions = _regions(classes, mask, runs) if runs else None
     return {
         "mask_depth": mask.shape[0] if mask.ndim == 3 else None,
         "mask_height": mask.shape[-2], "mask_width": mask.shape[-1],
         "mask_spacing": list(geometry.spacing) if geometry else None,
         "mask_orientation": geometry.orientation if geometry else None,
-        "class_pixels": [present.get(spec.value, 0) for spec in classes.classes],
-        "ignored_pixels": sum(present.get(value, 0) for value in classes.ignore),
-        "unknown_values": json.dumps({v: n for v, n in present.items() if v not in known}),
+        "class_pixels": (pixels @ classes.labelling.members[labels]).tolist(),
+        "ignored_pixels": int(pixels[labels == IGNORE].sum()),
+        "unknown_values": json.dumps(dict(zip(present[unknown].tolist(), pixels[unknown].tolist(), strict=True))),
         "smallest_component": int(regions.min()) if regions is not None and len(regions) else None,
     }  # fmt: skip
+
+
+def _regions(classes: ClassTable, mask: np.ndarray, runs: Runs) -> np.ndarray | None:
+    """The sizes of the connected regions of all classes but the background; None where one has far too many."""
+    if not classes.overlapping:
+        objects = [spec.value for spec in classes.classes[1 if is_background(classes.names[0]) else 0 :]]
+        return region_sizes(runs.of(objects))[1]
+    sizes, labels = [np.empty(0, np.int64)], classes.encode(mask)
+    for index in range(1, len(classes)):
+        own = find_runs(classes.labelling.where(labels, index).astype(np.uint8))
+        if own is None:
+            return None
+        sizes.append(region_sizes(own.of([1]))[1])
+    return np.concatenate(sizes)
 
 
 def _describe_instances(ids: np.ndarray, _: Geometry | None) -> Row:

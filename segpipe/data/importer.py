@@ -107,6 +107,9 @@ def import_dataset(
     bare = [item for item in items if item.mask is None and item.draw is None]
     if bare:
         found.notes.append(f"without a mask: {len(bare)}, {bare[0].name} for one; validation will name them")
+    if classes.table.overlapping and any(item.instances for item in items):
+        items = [replace(item, instances=None) for item in items]
+        found.notes.append("objects (instances/) are left out: where classes overlap, there is no one object a pixel")
     keys = _keys(items)
     table = _table(source, options.table, items, found)
     with whole_folder(data_dir, options.replace) as folder:
@@ -176,7 +179,8 @@ def _classes(found: Source, options: ImportOptions, limits: DataParams) -> Found
         reason = f"{found.skipped[0][0]}: {found.skipped[0][1]}" if found.skipped else "images alone"
         raise DataError("no masks found", found=reason, expected="masks, to learn and to judge by")
     written = None if found.classes is None else FoundClasses(found.classes, found.classes_from)
-    return find_classes(masks, written, options.classes, options.ignore, limits)
+    overlapping = bool(options.read.overlapping)
+    return find_classes(masks, written, options.classes, options.ignore, limits, overlapping)
 
 
 def _with_groups(found: Source, pattern: str | None) -> list[RawItem]:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from segpipe.errors import DataError, MissingError
 from segpipe.files import atomic_path
+from segpipe.labelling import Labelling, labelling_of
 from segpipe.samples import Sample
 
 _SCHEMA = pa.schema(
@@ -33,7 +34,7 @@ _SCHEMA = pa.schema(
         pa.field("dtype", pa.string(), nullable=False),
         pa.field("spacing", pa.list_(pa.float64())),  # mm by axis of the labels
         pa.field("image", pa.large_binary(), nullable=False),  # ([D,] H, W, C), C order, `dtype`, little-endian
-        pa.field("labels", pa.large_binary()),  # ([D,] H, W), uint8 class ids
+        pa.field("labels", pa.large_binary()),  # ([D,] H, W), uint8 class ids or sets
         pa.field("instances", pa.large_binary()),  # ([D,] H, W), uint16, little-endian
         pa.field("class_pixels", pa.list_(pa.int64()), nullable=False),
     ]
@@ -46,12 +47,12 @@ _DTYPES = {"uint8": "<u1", "uint16": "<u2", "float32": "<f4"}
 
 
 def write_shards(
-    folder: Path, split: str, samples: Iterable[Sample], n_classes: int, max_bytes: int = 256 << 20
+    folder: Path, split: str, samples: Iterable[Sample], classes: int | Labelling, max_bytes: int = 256 << 20
 ) -> list[Path]:
     """Write samples, in their order, to `folder/{split}-00000.arrow` and so on; a new file begins at about `max_bytes`.
 
     Holds one sample in memory, and the next while it is made. The same samples give the same bytes. Each file appears whole or
-    not at all; files of an earlier, longer set are removed.
+    not at all; files of an earlier, longer set are removed. classes: what labels mean, or how many class ids there are.
     """
     paths: list[Path] = []
     waiting = iter(samples)
@@ -60,7 +61,7 @@ def write_shards(
         target = folder / f"{split}-{len(paths):05d}.arrow"
         with atomic_path(target) as path, pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
             while ahead is not None and (sink.tell() < max_bytes):
-                writer.write_batch(_to_batch(ahead, n_classes))
+                writer.write_batch(_to_batch(ahead, labelling_of(classes)))
                 ahead = next(waiting, None)
         paths.append(target)
     for stale in set(_shard_paths(folder, split)) - set(paths):
@@ -153,13 +154,13 @@ def _view(batch: pa.RecordBatch, name: str, dtype: str, shape: tuple[int, ...]) 
     return np.frombuffer(content, dtype, count=math.prod(shape)).reshape(shape)
 
 
-def _to_batch(sample: Sample, n_classes: int) -> pa.RecordBatch:
+def _to_batch(sample: Sample, labelling: Labelling) -> pa.RecordBatch:
     *depth, height, width, channels = sample.image.shape
     name = sample.image.dtype.name
     values: dict[str, Any] = {
         "key": sample.key, "group": sample.group, "depth": depth[0] if depth else None, "height": height, "width": width,
         "channels": channels, "dtype": name, "spacing": sample.spacing,
-        "class_pixels": _class_pixels(sample.labels, n_classes),
+        "class_pixels": labelling.pixels(() if sample.labels is None else sample.labels),
     }  # fmt: skip
     arrays: dict[str, pa.Array] = {
         "image": _binary(sample.image, _DTYPES[name]),
@@ -169,14 +170,6 @@ def _to_batch(sample: Sample, n_classes: int) -> pa.RecordBatch:
     return pa.record_batch(
         [arrays[f.name] if f.name in arrays else pa.array([values[f.name]], f.type) for f in _SCHEMA], schema=_SCHEMA
     )
-
-
-def _class_pixels(labels: np.ndarray | None, n_classes: int) -> npt.NDArray[np.int64]:
-    """Pixels by class id, counted slab by slab: numpy counts in 64-bit copies of what it is given."""
-    counts = np.zeros(256, np.int64)
-    for slab in labels if labels is not None else ():
-        counts += np.bincount(slab.ravel(), minlength=256)
-    return counts[:n_classes]
 
 
 def _binary(array: np.ndarray | None, dtype: str) -> pa.Array:

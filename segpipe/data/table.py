@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from segpipe.data.describe import COLUMNS, Row
 from segpipe.errors import DataError
@@ -50,6 +54,15 @@ def usable(frame: pd.DataFrame) -> pd.Series:
     return (
         frame["error"].isna() & frame["mask_path"].notna() & frame["split"].notna() & sizes.fillna(False) & depths
     ).astype(bool)
+
+
+def labelled_pixels(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Pixels that have a class, by row; 0 where there is no mask. Of exclusive classes, the sum of their pixels."""
+    sizes = frame["mask_depth"].fillna(1), frame["mask_height"].fillna(0), frame["mask_width"].fillna(0)
+    depth, height, width, ignored = (c.to_numpy(np.int64) for c in (*sizes, frame["ignored_pixels"].fillna(0)))
+    unknown = [sum(json.loads(text).values()) if isinstance(text, str) else 0 for text in frame["unknown_values"]]
+    labelled: npt.NDArray[np.int64] = depth * height * width - ignored - np.array(unknown, np.int64)
+    return labelled
 
 
 def schema_of(columns: Iterable[str]) -> pa.Schema:

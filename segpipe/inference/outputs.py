@@ -36,7 +36,7 @@ class Outputs:
         if not self.distance:
             return softmax(logits, axis)
         classes, depth = np.split(logits, [self.classes], axis)
-        return np.concatenate([softmax(classes, axis), 0.5 * (1 + np.tanh(depth / 2))], axis)  # no overflow, as of exp
+        return np.concatenate([softmax(classes, axis), sigmoid(depth)], axis)
 
     def logits(self, values: Batch) -> Batch:
         """What `values` makes these values of, channels along axis 1."""
@@ -68,11 +68,13 @@ class SetOutputs(Outputs):
 
     def values(self, logits: Batch, axis: int = 1) -> Batch:
         """Logits, float32 -> probabilities, and the depth."""
-        return 0.5 * (1 + np.tanh(logits / 2))  # type: ignore[no-any-return]  # a sigmoid without overflow, as of exp
+        return sigmoid(logits)
 
     def logits(self, values: Batch) -> Batch:
         """What `values` makes these values of."""
-        return np.log(np.maximum(values, _TINY)) - np.log(np.maximum(1 - values, _TINY))  # type: ignore[no-any-return]
+        found = np.log(np.maximum(values, _TINY))
+        found -= np.log(np.maximum(1 - values, _TINY))
+        return found
 
     def labels_of_logits(self, logits: Planes) -> Labels:
         """Logits (channels, ...) -> labels (...), uint8: the set of the classes that are there."""
@@ -81,6 +83,11 @@ class SetOutputs(Outputs):
     def labels(self, values: Planes) -> Labels:
         """As `labels_of_logits`, of values (channels, ...)."""
         return Overlapping(self.classes).pack(plane > 0.5 for plane in islice(values, self.classes))
+
+
+def sigmoid(logits: Batch) -> Batch:
+    """Probabilities, one by one, without the overflow of exp."""
+    return np.multiply(0.5, 1 + np.tanh(logits / 2), dtype=np.float32)
 
 
 def argmax(scores: Planes) -> Labels:

@@ -46,7 +46,7 @@ def overlay_png(image: np.ndarray, prediction: Prediction, classes: ClassTable, 
     from segpipe.data.drawing import outlines, overlay
     from segpipe.data.images import encode_png
 
-    drawn = overlay(image, prediction.class_ids, classes.colors, alpha)
+    drawn = overlay(image, prediction.class_ids, classes.palette, alpha)
     if prediction.instances is not None and prediction.instances.ids.ndim == 2:
         drawn = outlines(drawn, prediction.instances.ids)
     return encode_png(drawn)

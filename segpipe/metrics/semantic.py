@@ -15,7 +15,8 @@
 | `mcc.dataset.multiclass`, `mcc.image.multiclass` | Matthews correlation of all classes at once |
 | `mcc.class.NAME` | Matthews correlation of that class against the rest, counts summed over all images |
 
-R is `iou` (Jaccard), `dice` (F1), `precision` or `recall`.
+R is `iou` (Jaccard), `dice` (F1), `precision` or `recall`. Where classes overlap, the accuracies and Matthews correlations, which are
+of pixels that share themselves out among classes, do not exist.
 
 Empty masks: a class that is neither in the truth nor in the prediction is left out of a macro average; one that is predicted
 but not there, or there but never predicted, counts 0. Pixels whose truth is `IGNORE` count nowhere, whatever is predicted. An
@@ -157,7 +158,7 @@ class Metric:
         return float(there.mean()) if there.size else float("nan")
 
 
-def _table(classes: Sequence[str]) -> dict[str, Metric]:
+def _table(classes: Sequence[str], overlapping: bool) -> dict[str, Metric]:
     """Every metric by name."""
     found: list[Metric] = []
     levels: tuple[Literal["dataset", "image"], ...] = ("dataset", "image")
@@ -172,6 +173,8 @@ def _table(classes: Sequence[str]) -> dict[str, Metric]:
                 Metric(f"{ratio}.image.class.{name}", "image", partial(_of_class, ratio, index)),
                 Metric(f"{ratio}.image.class_empty1.{name}", "image", partial(_of_class_empty1, ratio, index)),
             ]
+    if overlapping:
+        return {metric.name: metric for metric in found}
     found.append(Metric("accuracy.pixel", "dataset", partial(micro, "recall")))
     for level in levels:
         found.append(Metric(f"accuracy.{level}.macro", level, accuracy_macro))
@@ -180,23 +183,27 @@ def _table(classes: Sequence[str]) -> dict[str, Metric]:
     return {metric.name: metric for metric in found}
 
 
-def metric_names(classes: Sequence[str]) -> list[str]:
+def metric_names(classes: Sequence[str], overlapping: bool = False) -> list[str]:
     """All the names that `metric` knows."""
-    return list(_table(classes))
+    return list(_table(classes, overlapping))
 
 
-def metric(name: str, classes: Sequence[str]) -> Metric:
+def metric(name: str, classes: Sequence[str], overlapping: bool = False) -> Metric:
     """The score of this name; a `ConfigError` with the nearest known name where there is none."""
-    known = _table(classes)
+    known = _table(classes, overlapping)
     if name not in known:
+        if overlapping and name in _table(classes, False):
+            raise ConfigError(
+                "does not exist where classes overlap", found=name, fix=f"use {MAIN_METRIC}, or iou.class.NAME"
+            )
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         fix = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
         raise ConfigError("no such metric", found=name, fix=fix)
     return known[name]
 
 
-def scores(tally: Tallies, classes: Sequence[str]) -> dict[str, float | None]:
+def scores(tally: Tallies, classes: Sequence[str], overlapping: bool = False) -> dict[str, float | None]:
     """Every metric of a dataset by name, from the tallies of its images, (n, 3, n_classes); None where it does not exist."""
     seen = {"dataset": tally.sum(0, keepdims=True), "image": tally}
-    values = {name: metric.value(seen[metric.level]) for name, metric in _table(classes).items()}
+    values = {name: metric.value(seen[metric.level]) for name, metric in _table(classes, overlapping).items()}
     return {name: None if np.isnan(value) else value for name, value in values.items()}

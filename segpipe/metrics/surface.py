@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.labelling import Labelling
+from segpipe.labelling import Labelling, labelling_of
 from segpipe.metrics.counting import Counts, Values
 from segpipe.samples import IGNORE
 
@@ -156,7 +156,7 @@ def boundary_tallies(
 def _class_masks(truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], classes: int | Labelling) -> Any:
     if truth.shape != prediction.shape:
         raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}")
-    told = classes if isinstance(classes, Labelling) else Labelling(classes)
+    told = labelling_of(classes)
     counted = truth != IGNORE
     return ((told.where(truth, index), told.where(prediction, index) & counted) for index in range(told.n_classes))
 

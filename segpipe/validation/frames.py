@@ -16,6 +16,7 @@ from segpipe.config import ValidateParams
 from segpipe.data.classes import is_background
 from segpipe.data.manifest import Fingerprint, usable
 from segpipe.data.splits import SPLITS
+from segpipe.data.table import labelled_pixels
 from segpipe.samples import ClassTable
 from segpipe.validation.drift import Drift
 from segpipe.validation.duplicates import exact_copies, near_duplicates
@@ -57,7 +58,8 @@ def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: Valida
     frame["dtype"], frame["usual_dtype"] = manifest["dtype"].where(~volume), fingerprint.dtype
     frame["volume_dtype"] = manifest["dtype"].where(volume)
     frame["contrast"] = [float(stds.max()) if isinstance(stds, np.ndarray) else None for stds in manifest["std"]]
-    shares = [_foreground(pixels, table) for pixels in manifest["class_pixels"]]
+    known = zip(manifest["class_pixels"], labelled_pixels(manifest), strict=True)
+    shares = [_foreground(pixels, labelled, table) for pixels, labelled in known]
     frame["foreground"], frame["main_class"] = [share for share, _ in shares], [name for _, name in shares]
     frame["converted"] = [", ".join(notes) if notes is not None and len(notes) else None for notes in manifest["notes"]]
     return frame.join(exact_copies(manifest)).join(_lookalikes(manifest, params)).join(_outliers(manifest, crop))
@@ -137,12 +139,11 @@ def _object_share(crop: int, areas: Any, height: Any, width: Any, depth: Any) ->
     return math.sqrt(float(np.median(areas))) / min(int(height), int(width), crop)
 
 
-def _foreground(class_pixels: Any, table: ClassTable) -> tuple[float | None, str]:
+def _foreground(class_pixels: Any, labelled: Any, table: ClassTable) -> tuple[float | None, str]:
     """The share of labelled pixels that are not background (where there is none: not of the largest class)."""
     if not isinstance(class_pixels, np.ndarray):
         return None, ""
     main = 0 if is_background(table.names[0]) else int(class_pixels.argmax())
-    labelled = int(class_pixels.sum())
     return (1 - float(class_pixels[main]) / labelled if labelled else 0.0), table.names[main] if labelled else "ignored"
 
 
@@ -155,7 +156,8 @@ def class_frame(manifest: pd.DataFrame, table: ClassTable) -> pd.DataFrame:
     train, pixels = (_sum_pixels(part, len(table)) for part in (rows[rows["split"] == "train"], rows))
     frame["pixels"] = pixels
     frame["unseen"] = np.where(train == 0, pixels, 0)
-    frame["train_share"] = [t / train.sum() if t else None for t in train]
+    labelled = int(labelled_pixels(rows[rows["split"] == "train"]).sum())
+    frame["train_share"] = [t / labelled if t else None for t in train]
     binary = len(table) == 2 and is_background(table.names[0]) and pixels.sum() > 0
     frame["background_share"] = [pixels[0] / pixels.sum() if binary and i == 0 else None for i in range(len(table))]
     return frame.astype({"train_share": float, "background_share": float})

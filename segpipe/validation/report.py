@@ -142,7 +142,7 @@ def _draw_mask(values: np.ndarray, classes: ClassTable) -> Picture:
     """File values (H, W) in their classes' colours, no larger than a thumbnail; unknown ones stand out, however few they are."""
     labels = classes.encode(values)
     colors = np.full((256, 3), 128, np.uint8)
-    colors[: len(classes)] = classes.colors
+    colors[: len(classes.palette)] = classes.palette
     colors[UNKNOWN] = _UNKNOWN_COLOR
     step = max(1, -(-max(labels.shape) // _EDGE))
     drawn = colors[labels[::step, ::step]]

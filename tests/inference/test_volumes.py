@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segpipe.errors import DataError
+from segpipe.inference.engines import softmax
 from segpipe.inference.preprocess import Normalisation, fit_channels
-from segpipe.inference.segmenter import Segmenter, softmax
+from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.volumes import (
     gaussian,

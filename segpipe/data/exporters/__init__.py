@@ -13,6 +13,7 @@ from segpipe.config import DataParams
 from segpipe.data.dataset import Dataset, whole_folder
 from segpipe.data.exporters.coco import write_coco
 from segpipe.data.exporters.folder import write_folder
+from segpipe.data.exporters.mask_per_class import write_mask_per_class
 from segpipe.data.exporters.nnunet import write_nnunet
 from segpipe.data.exporters.report import Carries, ExportReport
 from segpipe.data.exporters.voc import write_voc
@@ -36,7 +37,10 @@ EXPORTERS = {
     for exporter in (
         Exporter(
             "coco", "images/ and annotations/instances_SPLIT.json with compressed run-length codes",
-            Carries(values=True, instances=True, groups=True, splits=True, mixed_splits=True, any_classes=True), write_coco,
+            Carries(
+                values=True, instances=True, groups=True, splits=True, mixed_splits=True, any_classes=True, overlapping=True
+            ),
+            write_coco,
         ),
         Exporter(
             "voc", "JPEGImages/, palette masks in SegmentationClass/ and SegmentationObject/, ImageSets/, labelmap.txt",
@@ -45,9 +49,15 @@ EXPORTERS = {
         Exporter(
             "folder", "images/, masks/, instances/, dataset.yaml and samples.csv: the files as they are",
             Carries(
-                values=True, instances=True, groups=True, splits=True, mixed_splits=True, volumes=True, any_classes=True
+                values=True, instances=True, groups=True, splits=True, mixed_splits=True, volumes=True, any_classes=True,
+                overlapping=True,
             ),
             write_folder,
+        ),
+        Exporter(
+            "mask-per-class", "images/, masks/CLASS/ with a mask of 0 and 255 for each class, dataset.yaml and samples.csv",
+            Carries(values=True, groups=True, splits=True, mixed_splits=True, exclusive=False, overlapping=True),
+            write_mask_per_class,
         ),
         Exporter(
             "nnunet", "nnU-Net v2: dataset.json, imagesTr/, labelsTr/, imagesTs/, labelsTs/, splits_final.json",
@@ -69,6 +79,7 @@ def export_dataset(
     """
     if format not in EXPORTERS:
         raise ConfigError("no such format to export to", found=format, expected=" or ".join(EXPORTERS))
+    _check_overlap(dataset, format)
     if splits:
         dataset = replace(dataset, items=[item for item in dataset.items if item.split in splits])
         if not dataset.items:
@@ -82,3 +93,13 @@ def export_dataset(
             key, reason = report.left_out[0]
             raise DataError("not one image could be written", where=dataset.root, found=f"{key}: {reason}")
     return report
+
+
+def _check_overlap(dataset: Dataset, format: str) -> None:
+    kind = "overlapping" if dataset.classes.overlapping else "exclusive"
+    if not getattr(EXPORTERS[format].carries, kind):
+        fitting = [exporter.name for exporter in EXPORTERS.values() if getattr(exporter.carries, kind)]
+        raise ConfigError(
+            f"{format} can't hold a dataset of {kind} classes", where=dataset.root, expected=" or ".join(fitting),
+            fix=f"--format {fitting[0]}",
+        )  # fmt: skip

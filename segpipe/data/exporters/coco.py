@@ -19,7 +19,7 @@ import numpy as np
 from segpipe.config import DataParams
 from segpipe.data.classes import is_background
 from segpipe.data.dataset import Dataset, Item
-from segpipe.data.exporters.labels import copy_image, read_flat_labels
+from segpipe.data.exporters.labels import Labels, copy_image, read_flat_labels
 from segpipe.data.exporters.report import ExportReport
 from segpipe.data.exporters.workers import each_item
 from segpipe.data.formats.shapes import compress, runs_by_key
@@ -74,6 +74,8 @@ def _annotate(
 ) -> tuple[dict[str, Any], list[dict[str, Any]], Counter[str]]:
     """The image's entry, its annotations (ids come later) and what was lost."""
     labels = read_flat_labels(item, classes, limits)
+    if classes.overlapping:
+        return _entry(folder, item, labels), _annotate_sets(labels.class_ids, classes, categories), +labels.losses
     height, width = labels.class_ids.shape
     keys = labels.class_ids.astype(np.int32)
     losses = labels.losses
@@ -94,8 +96,25 @@ def _annotate(
             stuff = {"isthing": 0} if things and not number and not crowd else {}
             annotations.append({"category_id": category, "iscrowd": int(crowd), **stuff, **shape})
     losses[CUT] += sum(count > 1 for count in parts.values())
+    return _entry(folder, item, labels), annotations, +losses
+
+
+def _entry(folder: Path, item: Item, labels: Labels) -> dict[str, Any]:
+    height, width = labels.class_ids.shape
     entry: dict[str, Any] = {"file_name": copy_image(item, folder), "width": width, "height": height}
-    return entry | ({"group": item.group} if item.group else {}), annotations, +losses
+    return entry | ({"group": item.group} if item.group else {})
+
+
+def _annotate_sets(sets: np.ndarray, classes: ClassTable, categories: dict[int, int]) -> list[dict[str, Any]]:
+    """The annotations of a mask of overlapping classes: one for each class that is there, wherever it is."""
+    annotations = []
+    ignored = sets == IGNORE
+    for class_id, category in categories.items():
+        for crowd, mask in enumerate((classes.labelling.where(sets, class_id), ignored)):
+            if (counts := runs_by_key(mask.astype(np.int32)).get(1)) is not None:
+                shape = compress(counts, *sets.shape)
+                annotations.append({"category_id": category, "iscrowd": crowd, **shape})
+    return annotations
 
 
 class _AnnotationFile:

@@ -15,7 +15,8 @@ class Carries:
 
     values: the file values of the classes. instances: objects, as sets of pixels (where each is of one class).
     groups, splits: as samples.csv says; mixed_splits: images with a split beside images without one.
-    volumes: 3D data. any_classes: class tables in which no class is a background.
+    volumes: 3D data. any_classes: class tables in which no class is a background. exclusive, overlapping: datasets whose pixels have
+    one class, or several; others can't be written.
     """
 
     values: bool = False
@@ -25,6 +26,8 @@ class Carries:
     mixed_splits: bool = False
     volumes: bool = False
     any_classes: bool = False
+    exclusive: bool = True
+    overlapping: bool = False
 
 
 @dataclass

@@ -17,6 +17,7 @@ from segpipe.data.formats.label_maps import read_label_maps, recognise_label_map
 from segpipe.data.formats.labelme import read_labelme, recognise_labelme
 from segpipe.data.formats.lgg import read_lgg, recognise_lgg
 from segpipe.data.formats.mask_kinds import recognise_named
+from segpipe.data.formats.mask_per_class import read_mask_per_class, recognise_mask_per_class
 from segpipe.data.formats.mask_per_instance import read_mask_per_instance, recognise_mask_per_instance
 from segpipe.data.formats.nnunet import read_nnunet, recognise_msd, recognise_nnunet
 from segpipe.data.formats.paired_list import read_paired_list, recognise_paired_list
@@ -56,7 +57,7 @@ FORMATS = {
     for format in (
         Format(
             "folder", "images/ and masks/ with equal file names; also under train/, val/, test/",
-            read_folder, recognise_folder, ("images", "masks", "suffix"),
+            read_folder, recognise_folder, ("images", "masks", "suffix", "overlapping"),
         ),
         Format(
             "label-maps", "images/ and masks/ of object numbers (8 or 16 bits), one kind of object",
@@ -75,6 +76,10 @@ FORMATS = {
             read_cityscapes, recognise_cityscapes, rank=0,
         ),
         Format(
+            "mask-per-class", "images/ and masks/CLASS/ with equal file names, a mask for each class (--overlapping)",
+            read_mask_per_class, recognise_mask_per_class, ("images", "masks", "overlapping"), rank=0,
+        ),
+        Format(
             "mask-per-instance", "ID/images/ID.png and ID/masks/*.png, a file for each object",
             read_mask_per_instance, recognise_mask_per_instance, rank=0,
         ),
@@ -88,7 +93,7 @@ FORMATS = {
         ),
         Format(
             "coco", "a JSON of images, annotations (polygons or run-length codes) and categories, one for each split",
-            read_coco, recognise_coco, ("images", "masks"), rank=0,
+            read_coco, recognise_coco, ("images", "masks", "overlapping"), rank=0,
         ),
         Format(
             "yolo-seg", "data.yaml, images/SPLIT/ and labels/SPLIT/*.txt with polygons",
@@ -104,7 +109,7 @@ FORMATS = {
         ),
         Format(
             "volumes", "images/ and labels/ (or imagesTr/, labelsTr/) of NIfTI volumes with equal file names",
-            read_volumes, recognise_volumes, ("images", "masks", "suffix"),
+            read_volumes, recognise_volumes, ("images", "masks", "suffix", "overlapping"),
         ),
         Format("labelme", "a JSON of shapes beside each image", read_labelme, recognise_labelme, rank=0),
     )

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from segpipe.data.formats.coco_entries import Entries, Photo, parse_entries
 from segpipe.data.formats.documents import peek, read_document
 from segpipe.data.formats.listed import find_listed
-from segpipe.data.formats.numbering import Category, Numbering, number_classes
+from segpipe.data.formats.numbering import Category, Numbering, as_sets, number_classes
 from segpipe.data.formats.painting import Painter
 from segpipe.data.formats.source import RawItem, ReadOptions, Source
 from segpipe.data.images import stem_of
@@ -68,10 +68,12 @@ def read_coco(source: Path, options: ReadOptions) -> Source:
         table = table or _written_table(document)
         files.append((path, entries))
     numbering = _numbering(files, table)
+    if options.overlapping:
+        numbering = as_sets(numbering)
     found.classes = numbering.classes
     found.notes += numbering.notes
     marked = [m for _, entries in files for photo in entries.photos for m in photo.objects]
-    instances = any(m.thing for m in marked)
+    instances = any(m.thing for m in marked) and not numbering.classes.overlapping
     taken: dict[Path, Path] = {}
     counts: Counter[str] = Counter()
     for path, entries in files:

@@ -37,6 +37,8 @@ def recognise_named(source: Path, options: ReadOptions) -> tuple[str, str] | Non
     items = [item for item in find_pairs(source, options).items if item.mask]
     if items and any(item.mask and ".nii" in item.mask.suffixes for item in items):
         return "volumes", "the folders named hold NIfTI volumes"
+    if options.overlapping:
+        return ("folder", "the folders named, with masks that are sums of bits") if items else None
     if options.palette is not None or options.tolerance is not None:
         return "colour-masks", "the folders named, and a palette"
     layout, words = _BY_KIND[mask_kind(first_masks(source, options))]

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segpipe.errors import DataError
+from segpipe.labelling import MOST_OVERLAPPING
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable, default_color
 
 _BACKGROUNDS = ("background", "_background_")
 _TOP = 65535
+_IGNORED = 255
+"""Of sets of classes, none of which holds all of eight bits."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,27 @@ class Numbering:
     ignore: int
     ground: int = 0
     notes: tuple[str, ...] = ()
+
+
+def as_sets(numbering: Numbering) -> Numbering:
+    """The same classes, which may overlap now: their values are bits, in their order."""
+    if numbering.classes.overlapping:
+        return numbering
+    ground, *others = numbering.classes.classes
+    bits = {spec.value: 1 << k for k, spec in enumerate(others)}
+    try:
+        table = ClassTable(
+            classes=(ground, *(spec.model_copy(update={"value": bits[spec.value]}) for spec in others)),
+            ignore=(_IGNORED,), overlapping=True,
+        )  # fmt: skip
+    except ValueError as error:
+        raise DataError(
+            "too many classes to overlap", found=len(others), expected=f"at most {MOST_OVERLAPPING - 1}",
+            fix="keep the categories that are to be learned, or import without --overlapping",
+        ) from error  # fmt: skip
+    values = {category: bits.get(value, 0) for category, value in numbering.values.items()}
+    notes = [note for note in numbering.notes if "anew" not in note]
+    return Numbering(table, values, _IGNORED, notes=(*notes, "classes may overlap: their values are bits"))
 
 
 def is_ground(name: str) -> bool:

@@ -61,7 +61,7 @@ class Painter:
             raise DataError(
                 "too many objects in an image", where=self.where, found=len(things), expected=f"at most {_MAX_OBJECTS}"
             )
-        canvas = _Canvas(height, width, self.numbering)
+        canvas = (_SetCanvas if self.numbering.classes.overlapping else _Canvas)(height, width, self.numbering)
         for marked in self.objects:
             if marked.ignored:
                 canvas.paint(self._runs(marked, height, width), self.numbering.ignore)
@@ -86,7 +86,7 @@ class _Canvas:
     """Planes in the order of COCO's runs: down the columns."""
 
     def __init__(self, height: int, width: int, numbering: Numbering) -> None:
-        self.height, self.width = height, width
+        self.height, self.width, self.numbering = height, width, numbering
         top = max([numbering.ignore, numbering.ground, *numbering.values.values()])
         self.mask = np.full(height * width, numbering.ground, np.uint8 if top <= 255 else np.uint16)
         self.instances = np.zeros(height * width, np.uint16)
@@ -127,6 +127,20 @@ class _Canvas:
         return cv2.transpose(
             plane.reshape(self.width, self.height)
         )  # by blocks: several times faster than NumPy's copy
+
+
+class _SetCanvas(_Canvas):
+    """Planes of sets of classes: what is painted adds to what is there."""
+
+    def paint(self, counts: Counts, value: int, number: int = 0) -> None:
+        """Add an object's bit; over pixels that count nowhere, as on the plain canvas, it counts."""
+        if not counts[1::2].any():
+            self.notes[EMPTY] += 1
+            return
+        here, inside = _places(counts)
+        before: np.ndarray = self.mask[here][inside]
+        alone = value == self.numbering.ignore or before == self.numbering.ignore
+        self.mask[here][inside] = np.where(alone, value, before | before.dtype.type(value))
 
 
 def _places(counts: Counts) -> tuple[slice, npt.NDArray[np.bool_] | npt.NDArray[np.int64]]:

@@ -47,11 +47,11 @@ def find_pairs(source: Path, options: ReadOptions) -> Source:
     nested = {item.name: _nested_split(item, parts) for item in found.items if item.split is None}
     if nested and all(nested.values()):
         found.items = [replace(item, split=item.split or nested[item.name]) for item in found.items]
-    _read_tables(source, found)
+    read_tables(source, found)
     return found
 
 
-def _read_tables(source: Path, found: Source) -> None:
+def read_tables(source: Path, found: Source) -> None:
     """What dataset.yaml and samples.csv of the canonical layout say."""
     if (source / CLASSES_FILE).exists():
         found.classes, found.classes_from = read_classes(source / CLASSES_FILE), CLASSES_FILE

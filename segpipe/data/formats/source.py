@@ -31,6 +31,8 @@ class ReadOptions(BaseModel):
     """A file that says which colour is which class, or the name of a known palette."""
     tolerance: int | None = Field(None, ge=0, le=255)
     """How far a channel of a colour may be from the palette's, for pixels of blurred edges."""
+    overlapping: bool | None = None
+    """Whether a pixel may be of several classes; None: the source says so, or it is of one."""
 
     limits: DataParams = DataParams()  # type: ignore[call-arg]
     """How large files may be that labels are drawn from, and what TIFF pages are: not of the user's telling, but of params.yaml."""

@@ -71,7 +71,8 @@ def take_looks(rows: pd.DataFrame, dataset: Dataset, limits: DataParams) -> dict
     here = {item.key: item for item in dataset.items}
     kept = rows[rows["key"].isin(here.keys())].sort_values("sha256")
     records: list[Record] = kept.to_dict("records")  # type: ignore[assignment]
-    wishes = [*_rarest(records, dataset.classes), *_smallest(records), *_extremes(records), *_random(records)]
+    classes = dataset.classes
+    wishes = [*_rarest(records, classes), *_smallest(records, classes), *_extremes(records), *_random(records)]
     found: dict[str, list[Look]] = {"rarest": [], "smallest": [], "extremes": [], "random": []}
     size = 0
     for wish in track(wishes, "drawing", len(wishes)):
@@ -103,20 +104,21 @@ def _rarest(records: list[Record], classes: ClassTable) -> list[_Wish]:
     totals = counts.sum(0)
     present = [int(index) for index in np.argsort(totals, kind="stable") if totals[index]]
     return [
-        _Wish("rarest", classes.names[index], records[place], around_class(index))
+        _Wish("rarest", classes.names[index], records[place], around_class(index, classes.labelling))
         for index in present[: min(_RAREST, len(present) - 1)]
         for place in np.argsort(-counts[:, index], kind="stable")[:_EACH]
         if counts[place, index]
     ]
 
 
-def _smallest(records: list[Record]) -> list[_Wish]:
+def _smallest(records: list[Record], classes: ClassTable) -> list[_Wish]:
     """The smallest object (or region of a class) of the images in which it is smallest."""
     objects = [(min(areas), row) for row in records if known(areas := row["instance_areas"]) and len(areas)]
     if objects:
         return [_Wish("smallest", _size(n, row), row, smallest_object) for n, row in _lowest(objects, _SMALLEST)]
     regions = [(int(n), row) for row in records if known(n := row["smallest_component"]) and n > 0]
-    return [_Wish("smallest", _size(n, row), row, region_of(n)) for n, row in _lowest(regions, _SMALLEST)]
+    told = classes.labelling
+    return [_Wish("smallest", _size(n, row), row, region_of(n, told)) for n, row in _lowest(regions, _SMALLEST)]
 
 
 def _extremes(records: list[Record]) -> list[_Wish]:
@@ -164,7 +166,7 @@ def _draw(view: View, classes: ClassTable, key: str, caption: str, origin: str) 
     )
     labels = cv2.resize(view.labels, size, interpolation=cv2.INTER_NEAREST)
     ids = None if view.ids is None else cv2.resize(view.ids, size, interpolation=cv2.INTER_NEAREST)
-    layer = label_layer(labels, classes.colors, ids)
+    layer = label_layer(labels, classes.palette, ids)
     if view.box:
         _mark(layer, [round(v * scale) for v in view.box])
     return Look(photo_uri(picture), layer_uri(layer), size[0], size[1], key, caption, origin)  # type: ignore[arg-type]

@@ -10,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.data.drawing import Picture, thumbnail, to_display
-from segpipe.samples import IGNORE, Sample
+from segpipe.labelling import Labelling
+from segpipe.samples import IGNORE, MAX_CLASSES, Sample
 
 EDGE = 360
 """Longest edge of a picture, in pixels."""
 _LEAST = 64
 """Edge of the smallest part that is shown, in pixels."""
 _GAP = 4
+_EXCLUSIVE = Labelling(MAX_CLASSES)
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,12 @@ def whole(sample: Sample) -> View:
     return View(picture, labels)
 
 
-def around_class(class_id: int) -> Show:
+def around_class(class_id: int, labelling: Labelling = _EXCLUSIVE) -> Show:
     """The surroundings of the largest connected region of a class; of a volume, in the slice that holds most of it."""
 
     def show(sample: Sample) -> View:
         assert sample.labels is not None
-        return _crop(sample, sample.labels == class_id, largest=True)
+        return _crop(sample, labelling.where(sample.labels, class_id), largest=True)
 
     return show
 
@@ -74,7 +76,7 @@ def smallest_object(sample: Sample) -> View:
     return _crop(sample, sample.instances == ids[counts.argmin()], largest=False)
 
 
-def region_of(pixels: int) -> Show:
+def region_of(pixels: int, labelling: Labelling = _EXCLUSIVE) -> Show:
     """The surroundings of the connected region, of whatever class but the first, whose size is nearest to `pixels`."""
 
     def show(sample: Sample) -> View:
@@ -82,8 +84,9 @@ def region_of(pixels: int) -> Show:
 
         assert sample.labels is not None
         best, found = np.inf, sample.labels == sample.labels
-        for class_id in np.unique(sample.labels[(sample.labels > 0) & (sample.labels != IGNORE)]):
-            regions, _ = ndimage.label(sample.labels == class_id, np.ones((3,) * sample.labels.ndim))
+        for class_id in np.flatnonzero(labelling.pixels(sample.labels)[1:]) + 1:
+            own = labelling.where(sample.labels, int(class_id))
+            regions, _ = ndimage.label(own, np.ones((3,) * sample.labels.ndim))
             sizes = np.bincount(regions.ravel())[1:]
             nearest = int(np.abs(sizes - pixels).argmin())
             if abs(sizes[nearest] - pixels) < best:

@@ -58,6 +58,17 @@ def tables(draw: st.DrawFn, any_classes: bool) -> ClassTable:
 
 
 @st.composite
+def set_tables(draw: st.DrawFn) -> ClassTable:
+    """Tables of overlapping classes: any bits, in any order, whose names are names of folders."""
+    names = draw(st.lists(NAMES.map(safe_name), min_size=1, max_size=7, unique_by=str.casefold))
+    bits = draw(st.permutations([1 << k for k in range(draw(st.sampled_from([7, 15])))]))
+    specs = [ClassSpec(name=n, value=v, color=(k, 9, 9)) for k, (n, v) in enumerate(zip(names, bits, strict=False))]
+    ground = ClassSpec(name="background", value=0, color=(0, 0, 0))
+    ignore = draw(st.sampled_from([(255,), (65535,), (65535, 40000 | 32768)]))
+    return ClassTable(classes=(ground, *specs), ignore=ignore, overlapping=True)
+
+
+@st.composite
 def specs(draw: st.DrawFn, carries: Carries) -> Spec:
     """Datasets that a layout of these abilities can hold whole."""
     count = draw(st.integers(3, 5))
@@ -77,16 +88,19 @@ def specs(draw: st.DrawFn, carries: Carries) -> Spec:
             "",
             *draw(st.lists(st.sampled_from(["", "train", "val", "test"]), min_size=count - 1, max_size=count - 1)),
         ]
+    overlapping = carries.overlapping and (not carries.exclusive or draw(st.booleans()))
+    classes = draw(set_tables() if overlapping else tables(carries.any_classes))
     return Spec(
-        draw(tables(carries.any_classes)), keys, [draw(shape) for _ in keys], draw(st.sampled_from([1, 3])),
-        carries.instances and not volumes and draw(st.booleans()), groups, splits, draw(st.integers(0, 1000)),
+        classes, keys, [draw(shape) for _ in keys], draw(st.sampled_from([1, 3])),
+        carries.instances and not volumes and not overlapping and draw(st.booleans()), groups, splits, draw(st.integers(0, 1000)),
     )  # fmt: skip
 
 
 def write(spec: Spec, folder: Path) -> Path:
     """Write the dataset in the canonical layout; every object is of one class, some pixels of classes are of no object."""
     rng = np.random.default_rng(spec.seed)
-    values = np.array([c.value for c in spec.classes.classes] + list(spec.classes.ignore))
+    labels = np.arange(spec.classes.labelling.n_labels, dtype=np.uint8)
+    values = np.array([*spec.classes.decode(labels).tolist(), *spec.classes.ignore])
     of_objects = [k for k, name in enumerate(spec.classes.names) if not is_background(name)]
     for name in ("images", "masks", "instances"):
         (folder / name).mkdir(parents=True)

@@ -20,6 +20,8 @@ from segpipe.samples import IGNORE, ClassSpec, ClassTable
 
 from .datasets import LIMITS
 
+EXCLUSIVE = [name for name, exporter in EXPORTERS.items() if exporter.carries.exclusive]
+
 COLORS = [(0, 0, 0), (200, 10, 10), (10, 200, 10)]
 
 
@@ -208,7 +210,7 @@ def test_nnunet_wants_a_background(data: Path) -> None:
         export(data, "nnunet", replace_out=True)
 
 
-@pytest.mark.parametrize("format", EXPORTERS)
+@pytest.mark.parametrize("format", EXCLUSIVE)
 def test_a_bad_image_stops_nothing(data: Path, format: str) -> None:
     (data / "masks" / "b.png").unlink()
     (data / "masks" / "b.png").mkdir()
@@ -225,7 +227,7 @@ def test_a_bad_image_stops_nothing(data: Path, format: str) -> None:
     assert out.is_dir()
 
 
-@pytest.mark.parametrize("format", EXPORTERS)
+@pytest.mark.parametrize("format", EXCLUSIVE)
 def test_whole_or_not_at_all(data: Path, format: str) -> None:
     out = data.parent / "out"
     out.mkdir()
@@ -243,7 +245,7 @@ def test_whole_or_not_at_all(data: Path, format: str) -> None:
         assert sorted(p.name for p in data.parent.iterdir()) == ["data", "out"]
 
 
-@pytest.mark.parametrize("format", EXPORTERS)
+@pytest.mark.parametrize("format", EXCLUSIVE)
 def test_some_splits_alone_and_the_same_bytes_again(data: Path, format: str) -> None:
     _, report = export(data, format, splits=["val", "test"])
     assert report.images == 2
@@ -256,7 +258,7 @@ def test_some_splits_alone_and_the_same_bytes_again(data: Path, format: str) -> 
 
 
 def test_no_such_layout(data: Path) -> None:
-    with pytest.raises(ConfigError, match="coco or voc or folder or nnunet"):
+    with pytest.raises(ConfigError, match="coco or voc or folder or mask-per-class or nnunet"):
         export(data, "tarot")
 
 

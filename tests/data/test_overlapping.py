@@ -1,0 +1,182 @@
+"""Sources whose classes overlap: folders of masks, COCO, sums of bits; and what those that can't overlap say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segpipe.config import DataParams
+from segpipe.data.dataset import load_dataset, load_sample
+from segpipe.data.describe import describe_item
+from segpipe.data.exporters import export_dataset
+from segpipe.data.formats.source import ReadOptions
+from segpipe.data.images import encode_nifti, encode_png
+from segpipe.data.importer import ImportOptions, ImportReport, import_dataset
+from segpipe.errors import ConfigError, DataError
+from segpipe.samples import IGNORE
+
+LIMITS = DataParams()
+CELL = np.zeros((12, 16), bool)
+CELL[2:10, 3:13] = True
+NUCLEUS = np.zeros_like(CELL)
+NUCLEUS[4:7, 5:9] = True
+SMUDGE = np.zeros_like(CELL)
+SMUDGE[0:3, 12:16] = True
+"""Over the cell's corner, by one pixel."""
+
+
+def put(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_png(array.astype(np.uint8) * 255 if array.dtype == bool else array))
+
+
+def bring(source: Path, data: Path, format: str = "auto", **more: object) -> ImportReport:
+    read = ReadOptions(overlapping=bool(more.pop("overlapping", True)) or None)
+    return import_dataset(source, data, format, ImportOptions(read=read, **more), jobs=1)  # type: ignore[arg-type]
+
+
+def labels_of(data: Path, key: str = "a") -> tuple[list[str], np.ndarray]:
+    dataset = load_dataset(data)
+    item = next(item for item in dataset.items if item.key == key)
+    labels = load_sample(item, dataset.classes, LIMITS).labels
+    assert labels is not None
+    return dataset.classes.names, labels
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    source = tmp_path / "folders"
+    for key in "abc":
+        put(source / "images" / f"{key}.png", np.full((12, 16, 3), 7, np.uint8))
+        put(source / "masks" / "cell" / f"{key}.png", CELL)
+    put(source / "masks" / "nucleus" / "a.png", NUCLEUS)
+    put(source / "masks" / "ignore" / "a.png", SMUDGE)
+    return source
+
+
+def test_folders_of_masks(folders: Path, tmp_path: Path) -> None:
+    report = bring(folders, tmp_path / "data")
+    assert report.format == "mask-per-class" and report.masks == 3
+    names, labels = labels_of(tmp_path / "data")
+    assert names == ["background", "cell", "nucleus"]
+    expected = np.where(SMUDGE, IGNORE, CELL + 2 * NUCLEUS)
+    np.testing.assert_array_equal(labels, expected)
+    assert "overlapping: true" in (tmp_path / "data" / "dataset.yaml").read_text()
+    np.testing.assert_array_equal(labels_of(tmp_path / "data", "b")[1], CELL)
+
+
+def test_folders_of_masks_need_the_word(folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--overlapping"):
+        bring(folders, tmp_path / "data", overlapping=False)
+
+
+def test_what_is_not_the_size_of_its_image_is_left_out(folders: Path, tmp_path: Path) -> None:
+    put(folders / "masks" / "nucleus" / "b.png", NUCLEUS[1:])
+    report = bring(folders, tmp_path / "data")
+    assert report.masks == 2 and "not the size" in report.skipped[0][1]
+
+
+def coco(source: Path) -> None:
+    put(source / "images" / "a.png", np.full((12, 16, 3), 7, np.uint8))
+
+    def box(top: int, bottom: int, left: int, right: int) -> list[list[int]]:
+        return [[left, top, right, top, right, bottom, left, bottom]]
+
+    marks = [(1, box(2, 10, 3, 13)), (2, box(4, 7, 5, 9))]
+    (source / "instances.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": 1, "file_name": "a.png", "width": 16, "height": 12}],
+                "categories": [{"id": 1, "name": "cell"}, {"id": 2, "name": "nucleus"}],
+                "annotations": [
+                    {"id": n, "image_id": 1, "category_id": c, "iscrowd": 0, "segmentation": s}
+                    for n, (c, s) in enumerate(marks)
+                ],
+            }
+        )
+    )
+
+
+def test_coco_keeps_what_lies_over_another(tmp_path: Path) -> None:
+    coco(tmp_path / "coco")
+    report = bring(tmp_path / "coco", tmp_path / "data")
+    names, labels = labels_of(tmp_path / "data")
+    assert report.format == "coco" and names == ["background", "cell", "nucleus"]
+    np.testing.assert_array_equal(labels, CELL + 2 * NUCLEUS)
+    assert not (tmp_path / "data" / "instances").exists()
+    bring(tmp_path / "coco", tmp_path / "plain", overlapping=False)
+    np.testing.assert_array_equal(labels_of(tmp_path / "plain")[1], np.where(NUCLEUS, 2, CELL))
+
+
+@pytest.mark.parametrize(("dtype", "ones"), [(np.uint8, 255), (np.uint16, 65535)])
+@pytest.mark.parametrize(
+    "names", [None, ["cell", "nucleus"], ["background", "cell", "nucleus"], ["cell=1", "nucleus=4"]]
+)
+def test_sums_of_bits(tmp_path: Path, dtype: type, ones: int, names: list[str] | None) -> None:
+    mask = (CELL + 4 * NUCLEUS if names and "=" in names[0] else CELL + 2 * NUCLEUS).astype(dtype)
+    mask[SMUDGE] = ones
+    for key in "abc":
+        put(tmp_path / "source" / "images" / f"{key}.png", np.full((12, 16, 3), 7, np.uint8))
+        put(tmp_path / "source" / "masks" / f"{key}.png", mask)
+    bring(tmp_path / "source", tmp_path / "data", "folder", classes=names)
+    found, labels = labels_of(tmp_path / "data")
+    assert found == ["background", *(["class 1", "class 2"] if names is None else ["cell", "nucleus"])]
+    np.testing.assert_array_equal(labels, np.where(SMUDGE, IGNORE, CELL + 2 * NUCLEUS))
+
+
+def test_bits_without_a_name_are_told(tmp_path: Path) -> None:
+    put(tmp_path / "source" / "images" / "a.png", np.full((12, 16, 3), 7, np.uint8))
+    put(tmp_path / "source" / "masks" / "a.png", (CELL + 8 * NUCLEUS).astype(np.uint8))
+    with pytest.raises(ConfigError, match="bits without a name"):
+        bring(tmp_path / "source", tmp_path / "data", "folder", classes=["cell", "nucleus"])
+
+
+def test_volumes_of_bits(tmp_path: Path) -> None:
+    for folder, array in (
+        ("images", np.zeros((4, 12, 16, 1), np.uint8)),
+        ("labels", np.stack([CELL + 2 * NUCLEUS] * 4)),
+    ):
+        (tmp_path / "source" / folder).mkdir(parents=True)
+        (tmp_path / "source" / folder / "a.nii.gz").write_bytes(encode_nifti(array.astype(np.uint8)))
+    bring(tmp_path / "source", tmp_path / "data", "volumes", classes=["whole", "core"])
+    np.testing.assert_array_equal(labels_of(tmp_path / "data")[1][2], CELL + 2 * NUCLEUS)
+
+
+def test_layouts_of_one_class_a_pixel_say_so(folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--overlapping means nothing to the layout voc.*mask-per-class"):
+        bring(folders, tmp_path / "data", "voc")
+    bring(folders, tmp_path / "data")
+    with pytest.raises(ConfigError, match=r"voc can't hold.*coco or folder or mask-per-class"):
+        export_dataset(load_dataset(tmp_path / "data"), tmp_path / "out", "voc", LIMITS)
+
+
+def test_a_table_of_exclusive_classes_is_not_overruled(folders: Path, tmp_path: Path) -> None:
+    bring(folders, tmp_path / "data")
+    table = tmp_path / "data" / "dataset.yaml"
+    table.write_text(table.read_text().replace("overlapping: true", ""))
+    with pytest.raises(ConfigError, match="exclude each other"):
+        bring(tmp_path / "data", tmp_path / "again", "folder")
+
+
+def test_objects_have_no_place(folders: Path, tmp_path: Path) -> None:
+    bring(folders, tmp_path / "data")
+    put(tmp_path / "data" / "instances" / "a.png", np.zeros((12, 16), np.uint16))
+    with pytest.raises(DataError, match="objects in a dataset whose classes overlap"):
+        load_dataset(tmp_path / "data")
+
+
+def test_the_manifest_counts_every_class(folders: Path, tmp_path: Path) -> None:
+    bring(folders, tmp_path / "data")
+    mask = tmp_path / "data" / "masks" / "a.png"
+    stored = (CELL + 2 * NUCLEUS).astype(np.uint8)
+    stored[SMUDGE], stored[11, 0] = 255, 64
+    mask.write_bytes(encode_png(stored))
+    dataset = load_dataset(tmp_path / "data")
+    row = describe_item(dataset.items[0], dataset.root, dataset.classes, LIMITS)
+    cell = int((CELL & ~SMUDGE).sum())
+    assert row["class_pixels"] == [CELL.size - cell - int(SMUDGE.sum()) - 1, cell, int(NUCLEUS.sum())]
+    assert row["ignored_pixels"] == SMUDGE.sum() and row["unknown_values"] == '{"64": 1}'
+    assert row["smallest_component"] == NUCLEUS.sum(), "the nucleus, not the ring around it"
