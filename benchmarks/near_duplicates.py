@@ -77,9 +77,9 @@ def cropped(share: float) -> Change:
 CHANGES: Mapping[str, Change] = {
     **{f"JPEG {quality}": compressed(quality) for quality in (30, 60, 95)},
     **{f"brightness {factor:g}": brighter(factor) for factor in (0.9, 1.1)},
-    **{f"shift {pixels}": shifted(pixels) for pixels in (1, 2, 4, 8)},
+    **{f"shift {pixels}": shifted(pixels) for pixels in (1, 2, 4, 8, 16)},
     **{f"size {factor:g}": resized(factor) for factor in (0.5, 0.75, 1.5, 2)},
-    "crop 2 %": cropped(0.02),
+    **{f"crop {share:.0%}".replace("%", " %"): cropped(share) for share in (0.02, 0.05)},
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,13 +21,16 @@ _BLOCK = 1 << 21
 _PROPORTIONS = 1.05
 """How much the proportions of two versions of one image may differ: what cropping a few pixels does to a small one."""
 
-_FAR_BITS, _FAR_TOLERANCE = 24, 0.12
-"""Up to how many bits, and which share of the brightness, apart miniatures are compared: a shift by 4 of 120 pixels changes so many
-bits, a tenth more light so much brightness."""
-_MOST_LOOKED_AT = 32
-"""Miniatures that one image is compared with, those of the nearest hashes."""
+_FAR_TOLERANCE = 0.12
+"""Up to which share of the brightness apart miniatures are compared: a tenth more light changes so much."""
+_LOOKED_AT = 12
+"""Miniatures that one image is compared with, those of the likest spectra."""
+_WAVES = 12
+"""Frequencies of a spectrum in each direction: waves as short as a twelfth of the edge."""
 _REACH = MINIATURE // 8
 """The largest shift between two miniatures, in their pixels."""
+_FINE = 0.7
+"""Standard deviation, in pixels of a miniature, of the blur that takes out what shifts by parts of such a pixel change."""
 
 
 class Lookalike(NamedTuple):
@@ -68,11 +73,12 @@ def near_duplicates(manifest: pd.DataFrame, distance: int, tolerance: float, lik
     Two images resemble each other where at most `distance` bits of their perceptual hashes differ, and the means and standard
     deviations of every channel by at most `tolerance`, as a share of the brighter image's brightest channel (mean + deviation),
     and the proportions are the same (in volumes the slices too). This keeps apart what merely has one composition, such as cells
-    in the middle of a slide in two stains, or the same organ of two people. Where hashes and brightness are farther apart, but not
-    all too far, they resemble each other where their miniatures, at the best shift, correlate by `likeness` (see `compare_miniatures`).
-    Blank images, whose hashes are all one, and exact copies, which are told as such, are left out.
+    in the middle of a slide in two stains, or the same organ of two people. Where hashes and brightness are farther apart (shifted,
+    cropped, brightened images), they resemble each other where their miniatures, at the best shift, correlate by `likeness` (see
+    `compare_miniatures`); each image is held against those of the likest spectra, which know no shift. Blank images, whose hashes
+    are all one, and exact copies, which are told as such, are left out.
 
-    All pairs across splits are compared, in blocks (xor and popcount).
+    Hashes and spectra of all pairs across splits are compared, in blocks (xor and popcount, a product of matrices).
     """
     rows = manifest[manifest["phash"].notna() & manifest["error"].isna()]
     rows = rows[[bool(np.max(stds) > 0) for stds in rows["std"]]]
@@ -100,6 +106,8 @@ class _Looks(NamedTuple):
     moments: npt.NDArray[np.float64]
     scale: npt.NDArray[np.float64]
     miniatures: npt.NDArray[np.object_]
+    spectra: npt.NDArray[np.float32]
+    """(n, frequencies): rows whose products are correlations."""
 
     @classmethod
     def of(cls, rows: pd.DataFrame, width: int) -> _Looks:
@@ -115,6 +123,7 @@ class _Looks(NamedTuple):
             moments=np.concatenate([means, stds], axis=1),
             scale=(np.abs(means) + stds).max(axis=1),
             miniatures=rows["miniature"].to_numpy(object),
+            spectra=np.stack([_spectrum(miniature) for miniature in rows["miniature"]]),
         )
 
 
@@ -131,60 +140,93 @@ def _compare(late: _Looks, early: _Looks, distance: int, tolerance: float, liken
     starts = range(0, len(late.hashes), step)
     found: dict[Any, Lookalike] = {}
     for start in track(starts, "comparing images", len(starts)):
-        bits = np.bitwise_count(late.hashes[start : start + step, None] ^ early.hashes)
-        a, b = np.nonzero(bits <= max(distance, _FAR_BITS))
-        apart = bits[a, b]
-        a += start
-        other = late.contents[a] != early.contents[b]
-        near = other & (apart <= distance) & _alike(late, a, early, b, tolerance)
-        far = np.flatnonzero(other & ~near & _alike(late, a, early, b, _FAR_TOLERANCE))
-        alike: dict[int, float | None] = dict.fromkeys(np.flatnonzero(near).tolist())
-        for pair in _nearest(a[far], apart[far], far):
-            correlation = compare_miniatures(late.miniatures[a[pair]], early.miniatures[b[pair]])
-            if correlation >= likeness:
-                alike[pair] = correlation
-        for pair in sorted(alike, key=lambda pair: (a[pair], apart[pair], b[pair])):
-            place, other_place = late.places[a[pair]], b[pair]
+        block = slice(start, start + step)
+        bits = np.bitwise_count(late.hashes[block, None] ^ early.hashes)
+        alike: dict[tuple[int, int], float | None] = {}
+        for a, b in _agreeing(late, early, start, bits <= distance, tolerance):
+            alike[a, b] = None
+        for a, b in _agreeing(late, early, start, _likest(late.spectra[block] @ early.spectra.T), _FAR_TOLERANCE):
+            if (a, b) not in alike:
+                correlation = compare_miniatures(late.miniatures[a], early.miniatures[b])
+                if correlation >= likeness:
+                    alike[a, b] = correlation
+        for a, b in sorted(alike, key=lambda pair: (pair[0], bits[pair[0] - start, pair[1]], pair[1])):
+            place = late.places[a]
             if first := found.get(place):
                 found[place] = first._replace(others=first.others + 1)
             else:
-                found[place] = Lookalike(
-                    early.paths[other_place], early.splits[other_place], int(apart[pair]), 0, alike[pair]
-                )
+                apart = int(bits[a - start, b])
+                found[place] = Lookalike(early.paths[b], early.splits[b], apart, 0, alike[a, b])
     return found
 
 
-def _nearest(a: np.ndarray, apart: np.ndarray, pairs: np.ndarray) -> list[int]:
-    """Of the pairs of each image `a` the `_MOST_LOOKED_AT` whose hashes are the nearest."""
-    order = np.lexsort((apart, a))
-    _, first, counts = np.unique(a[order], return_index=True, return_counts=True)
-    rank = np.arange(len(order)) - np.repeat(first, counts)
-    return pairs[order[rank < _MOST_LOOKED_AT]].tolist()  # type: ignore[no-any-return]
+def _likest(products: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Where the `_LOOKED_AT` largest values of each row stand."""
+    if products.shape[1] <= _LOOKED_AT:
+        return np.ones(products.shape, bool)
+    places = np.argpartition(products, -_LOOKED_AT, axis=1)[:, -_LOOKED_AT:]
+    largest = np.zeros(products.shape, bool)
+    np.put_along_axis(largest, places, True, axis=1)
+    return largest
 
 
 def compare_miniatures(one: bytes, other: bytes) -> float:
-    """The normalised cross-correlation, -1 .. 1, of two miniatures at their best shift, an eighth of their edge at most.
+    """The normalised cross-correlation, at most 1, of two miniatures at their best shift, an eighth of their edge at most.
 
     The middle of each is looked for in the other. What is wide (the light of a microscope, a cell in the middle) is taken out
-    before: it is alike in images of one kind. 0 for blank ones.
+    before: it is alike in images of one kind. Between whole pixels, the peak is that of a parabola. 0 for blank ones.
     """
     import cv2
 
     planes = [_detail(miniature) for miniature in (one, other)]
     inner = slice(_REACH, MINIATURE - _REACH)
     found = [
-        cv2.matchTemplate(whole, part[inner, inner], cv2.TM_CCOEFF_NORMED).max()
+        _peak(cv2.matchTemplate(whole, part[inner, inner], cv2.TM_CCOEFF_NORMED))
         for whole, part in (planes, planes[::-1])
         if part[inner, inner].std() > 0
     ]
-    return float(max(found, default=0.0))
+    return min(1.0, max(found, default=0.0))
 
 
+def _peak(surface: np.ndarray) -> float:
+    """The largest value of a surface (H, W), and what it rises beyond that between the grid's points, along both axes."""
+    y, x = np.unravel_index(surface.argmax(), surface.shape)
+    top = float(surface[y, x])
+    rise = 0.0
+    for line, place in ((surface[:, x], y), (surface[y], x)):
+        if 0 < place < len(line) - 1:
+            before, after = float(line[place - 1]), float(line[place + 1])
+            bend = before - 2 * top + after
+            rise -= (before - after) ** 2 / (8 * bend) if bend < 0 else 0.0
+    return top + rise
+
+
+@functools.lru_cache(4096)
 def _detail(miniature: bytes) -> np.ndarray:
     import cv2
 
     plane = np.frombuffer(miniature, np.uint8).reshape(MINIATURE, MINIATURE).astype(np.float32)
-    return plane - cv2.GaussianBlur(plane, (0, 0), MINIATURE / 8)
+    return cv2.GaussianBlur(plane, (0, 0), _FINE) - cv2.GaussianBlur(plane, (0, 0), MINIATURE / 8)
+
+
+def _spectrum(miniature: bytes) -> npt.NDArray[np.float32]:
+    """Amplitudes of the lowest frequencies of a miniature's detail, in one row of mean 0 and length 1; 0 for a blank one."""
+    fade = np.hanning(MINIATURE)
+    waves = np.fft.rfft2(_detail(miniature) * np.outer(fade, fade))[:, :_WAVES]
+    row = np.sqrt(np.abs(np.concatenate([waves[:_WAVES], waves[1 - _WAVES :]]))).ravel()
+    row -= row.mean()
+    return (row / max(float(np.linalg.norm(row)), 1e-9)).astype(np.float32)
+
+
+def _agreeing(
+    late: _Looks, early: _Looks, start: int, wanted: npt.NDArray[np.bool_], tolerance: float
+) -> Iterator[tuple[int, int]]:
+    """The pairs (place in `late`, place in `early`) that are `wanted`, no copies, and agree in brightness and shape. wanted: one row
+    for each of `late` from `start` on."""
+    a, b = np.nonzero(wanted)
+    a += start
+    fit = (late.contents[a] != early.contents[b]) & _alike(late, a, early, b, tolerance)
+    yield from zip(a[fit].tolist(), b[fit].tolist(), strict=True)
 
 
 def _alike(late: _Looks, a: np.ndarray, early: _Looks, b: np.ndarray, tolerance: float) -> npt.NDArray[np.bool_]:

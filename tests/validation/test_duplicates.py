@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.ndimage import gaussian_filter
 from skimage.feature import match_template
 
 from benchmarks.near_duplicates import CHANGES as BENCHMARK
@@ -194,9 +195,9 @@ def test_planted_leaks_are_found_in_real_data_and_clean_data_is_quiet(
 
 @pytest.mark.parametrize("change", sorted(BENCHMARK))
 def test_changed_copies_of_the_demo_are_found(demo_images: dict[str, np.ndarray], change: str) -> None:
-    """Shifts by 8 pixels take more of an image than miniatures reach; the others are found, nearly all."""
+    """A crop is also a scaling, which miniatures forgive a little of; the others are found, nearly all."""
     found = recall(demo_images, BENCHMARK[change], ValidateParams().near_duplicate_likeness)
-    assert found >= (0.5 if change == "shift 8" else 0.9)
+    assert found >= (0.7 if change == "crop 5 %" else 0.95)
 
 
 def test_images_of_the_demo_are_no_near_duplicates(demo_images: dict[str, np.ndarray]) -> None:
@@ -204,12 +205,14 @@ def test_images_of_the_demo_are_no_near_duplicates(demo_images: dict[str, np.nda
 
 
 def test_shifts_of_small_images_are_told_by_their_miniatures(shared_data: Path) -> None:
-    """Of cells of 120 pixels, moved by two, hashes alone find a third."""
-    files = sorted((shared_data / "wbc" / "dataset1" / "images").iterdir())[::8]
-    images = {path.stem: read_image(path, DataParams()) for path in files}
-    assert recall(images, BENCHMARK["shift 2"], likeness=1.0) < 0.6
-    assert recall(images, BENCHMARK["shift 2"], ValidateParams().near_duplicate_likeness) > 0.9
-    assert false_pairs(images, ValidateParams().near_duplicate_likeness) == {}
+    """Of cells of 120 pixels, and of nuclei of 256 and more, hashes alone find few that were moved."""
+    likeness = ValidateParams().near_duplicate_likeness
+    for folder in (shared_data / "wbc" / "dataset1" / "images", shared_data / "nuclei" / "images"):
+        images = {path.stem: read_image(path, DataParams()) for path in sorted(folder.iterdir())[::8]}
+        assert recall(images, BENCHMARK["shift 8"], likeness=2.0) < 0.3
+        assert recall(images, BENCHMARK["shift 4"], likeness) == 1
+        assert recall(images, BENCHMARK["shift 8"], likeness) > 0.9
+        assert false_pairs(images, likeness) == {}
 
 
 def test_correlation_of_miniatures_is_scikit_images() -> None:
@@ -219,10 +222,29 @@ def test_correlation_of_miniatures_is_scikit_images() -> None:
     field = cv2.normalize(field, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
     one, moved = field[8:56, 8:56], field[11:59, 3:51]
     assert compare_miniatures(one.tobytes(), moved.tobytes()) > 0.97
-    details = [m.astype(np.float32) - cv2.GaussianBlur(m.astype(np.float32), (0, 0), 6) for m in (one, moved)]
+    details = [gaussian_filter(m.astype(float), 0.7) - gaussian_filter(m.astype(float), 6) for m in (one, moved)]
     best = max(match_template(whole, part[6:42, 6:42]).max() for whole, part in (details, details[::-1]))
-    assert compare_miniatures(one.tobytes(), moved.tobytes()) == pytest.approx(best, abs=1e-4)
+    assert compare_miniatures(one.tobytes(), moved.tobytes()) == pytest.approx(best, abs=2e-3)
     noise = rng.integers(0, 256, (48, 48), dtype=np.uint8)
     assert compare_miniatures(one.tobytes(), noise.tobytes()) < 0.5
     assert compare_miniatures(bytes(48 * 48), one.tobytes()) <= 0.5
     assert compare_miniatures(bytes(48 * 48), bytes(48 * 48)) == 0
+
+
+def test_a_shift_by_half_a_pixel_is_as_good_as_one_by_a_whole() -> None:
+    rng = np.random.default_rng(4)
+    field = cv2.GaussianBlur(rng.normal(size=(128, 128)).astype(np.float32), (0, 0), 2)
+    field = cv2.normalize(field, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    small = [cv2.resize(field[y : y + 96, y : y + 96], (48, 48), interpolation=cv2.INTER_AREA) for y in (10, 12, 13)]
+    whole, half = (compare_miniatures(small[0].tobytes(), other.tobytes()) for other in small[1:])
+    assert whole > 0.999
+    assert half > 0.98
+
+
+def test_the_peak_of_a_paraboloid_is_found_between_its_points() -> None:
+    y, x = np.mgrid[:9, :9]
+    surface = 0.9 - 0.02 * (y - 3.3) ** 2 - 0.01 * (x - 5.6) ** 2
+    assert surface.max() < 0.898
+    assert duplicates._peak(surface) == pytest.approx(0.9)
+    assert duplicates._peak(surface[:4]) == surface[:4].max() + 0.01 * 0.4**2  # on the edge: along the edge alone
+    assert duplicates._peak(np.ones((1, 1))) == 1
