@@ -151,7 +151,10 @@ def _curve(total: Reliability) -> dict[str, dict[str, float]]:
 
 def temperature_on(segmenter: Segmenter, reader: ShardReader) -> float | None:
     """The temperature that makes the labels of a validation split likeliest, from `_FIT_IMAGES` of its images, spread evenly
-    over it, to six digits; None where no pixel of them is labelled. Never to be asked of the test split."""
+    over it, to six digits; None where no pixel of them is labelled, and where classes overlap, whose probabilities a single
+    temperature of one softmax says nothing of. Never to be asked of the test split."""
+    if segmenter.spec.classes.overlapping:
+        return None
     n_classes = len(segmenter.spec.classes)
     pixels = PixelSample(n_classes)
     places = np.unique(np.linspace(0, len(reader) - 1, min(len(reader), _FIT_IMAGES)).astype(int)).tolist()

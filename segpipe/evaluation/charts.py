@@ -12,8 +12,10 @@ import numpy as np
 from segpipe.data.axes import Axis, axis
 from segpipe.errors import DataError
 from segpipe.evaluation.measured import Bin, CalibrationView
+from segpipe.evaluation.scores import Scores
 from segpipe.files import read_bytes
 from segpipe.metrics import Counts
+from segpipe.samples import ClassTable
 
 _MOST_POINTS = 160
 """Points of a drawn curve; a longer one is thinned."""
@@ -101,6 +103,34 @@ def worst_confusions(counts: Counts, most: int) -> list[Cell]:
     """The largest shares off the diagonal: what is most often taken for something else."""
     off = [c for c in heat_cells(counts) if c.row != c.column]
     return sorted(off, key=lambda c: (-c.share, c.row, c.column))[:most]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels that confusions tell of, with their names and colours. counts: the matrices of them, one a model."""
+
+    names: list[str]
+    colors: list[str]
+    counts: list[Counts]
+
+    @classmethod
+    def of(cls, scores: Sequence[Scores], classes: ClassTable | None) -> Labels:
+        """Of models with the same classes: the classes or, where they overlap, the sets of them that occur. classes: None where
+        their colours are not known."""
+        labelling = scores[0].labelling
+        kept = np.arange(labelling.n_labels)
+        if scores[0].overlapping:
+            seen = np.sum([found.confusion.sum(0) + found.confusion.sum(1) for found in scores], axis=0)
+            kept = np.flatnonzero((seen > 0) | (kept == 0))
+        names = labelling.names(scores[0].classes)
+        colors = [hex_color(c) for c in classes.palette.tolist()] if classes else ["transparent"] * len(names)
+        matrices = [found.confusion[np.ix_(kept, kept)] for found in scores]
+        return cls([names[k] for k in kept], [colors[k] for k in kept], matrices)
+
+
+def hex_color(color: Sequence[int]) -> str:
+    """(0, 128, 255) -> "#0080ff"."""
+    return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 @dataclass(frozen=True)

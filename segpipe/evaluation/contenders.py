@@ -164,7 +164,7 @@ def shared(before: Contender, after: Contender) -> Shared:
     image is shared.
     """
     first, second = before.scores, after.scores
-    if first.classes != second.classes:
+    if (first.classes, first.overlapping) != (second.classes, second.overlapping):
         raise DataError(
             "models of different classes can't be compared", where=f"{before.name} and {after.name}",
             found=f"{', '.join(first.classes[:8])} and {', '.join(second.classes[:8])}",

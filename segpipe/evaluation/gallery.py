@@ -116,17 +116,20 @@ def has_background(classes: ClassTable) -> bool:
 
 
 def error_codes(
-    truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], background: bool
+    truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], background: bool, overlapping: bool = False
 ) -> npt.NDArray[np.uint8]:
     """(H, W) class ids -> (H, W): a place in `ERRORS` from 1, or 0 where there is nothing to say: on ignored pixels, on
     background seen as such and, where no class is a background, on all that is right.
+
+    overlapping: of sets, a pixel to which the prediction gives a class too many is a false alarm, one that lacks a class is missed,
+    and one with both errors has another class.
     """
     right = truth == prediction
     codes = np.where(right, 0, 4).astype(np.uint8)
     if background:
         codes[right & (truth != 0)] = 1
-        codes[~right & (truth == 0)] = 2
-        codes[~right & (prediction == 0)] = 3
+        codes[~right & ((truth & ~prediction if overlapping else truth) == 0)] = 2
+        codes[~right & ((prediction & ~truth if overlapping else prediction) == 0)] = 3
     codes[truth == IGNORE] = 0
     return codes
 
@@ -159,16 +162,17 @@ def draw(
         image, truth, prediction = flatten(image, truth, prediction, spacing)
     small = thumbnail(to_display(image), EDGE)
     truth, prediction = (shrink(mask, small.shape[:2]) for mask in (truth, prediction))
-    drawn = [overlay(small, mask, classes.colors) for mask in (truth, prediction)]
+    drawn = [overlay(small, mask, classes.palette) for mask in (truth, prediction)]
     drawn = [
         outlines(picture, shrink(ids, small.shape[:2])) if ids is not None and ids.ndim == 2 else picture
         for picture, ids in zip(drawn, objects, strict=True)
     ]
+    codes = error_codes(truth, prediction, has_background(classes), classes.overlapping)
     return {
         "image": small,
         "truth": drawn[0],
         "prediction": drawn[1],
-        "errors": error_picture(small, error_codes(truth, prediction, has_background(classes))),
+        "errors": error_picture(small, codes),
     }
 
 

@@ -88,7 +88,8 @@ def _spoilt_tally(segmenter: Segmenter, sample: Sample, name: str, severity: str
     said = segmenter.predict(spoilt, spacing=spacing).class_ids
     if how.scales:
         said = onto_grid(said, sample.labels.shape)
-    return tallies(confusion(sample.labels, said, len(spec.classes)))
+    labelling = spec.classes.labelling
+    return tallies(confusion(sample.labels, said, labelling.n_labels), labelling)
 
 
 def paired_drop(own: Scores, spoilt: Counts, params: EvaluateParams) -> Interval:

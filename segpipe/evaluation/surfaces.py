@@ -10,6 +10,7 @@ import numpy as np
 from segpipe.config import EvaluateParams
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import bootstrap_all, mean_statistic, resampling_units
+from segpipe.labelling import Labelling
 from segpipe.metrics import Values
 from segpipe.metrics.surface import SURFACE_SCORES, surface_scores
 from segpipe.samples import Sample
@@ -33,12 +34,12 @@ class SurfaceRule:
         most = {"auto": MOST_PIXELS, True: np.inf, False: 0}[params.surface]
         return cls(params.surface_tolerance, most)
 
-    def measure(self, sample: Sample, class_ids: np.ndarray, n_classes: int) -> Values | None:
+    def measure(self, sample: Sample, class_ids: np.ndarray, classes: int | Labelling) -> Values | None:
         """(3, n_classes): `SURFACE_SCORES` of one labelled image of any dimension; None of one that is too large."""
         assert sample.labels is not None, "only labelled images are scored"
         if sample.labels.size > self.most_pixels:
             return None
-        found = surface_scores(sample.labels, class_ids, n_classes, self.tolerance, sample.spacing)
+        found = surface_scores(sample.labels, class_ids, classes, self.tolerance, sample.spacing)
         return found.round(_DIGITS)
 
 

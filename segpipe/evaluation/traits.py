@@ -23,7 +23,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.samples import IGNORE, Sample
+from segpipe.labelling import Labelling
+from segpipe.samples import IGNORE, MAX_CLASSES, Sample
+
+_EXCLUSIVE = Labelling(MAX_CLASSES)
 
 Trait = float | str
 Traits = Mapping[str, Trait]
@@ -39,11 +42,13 @@ _EVERY = 4
 """Colour is judged on every fourth pixel each way."""
 
 
-def image_traits(sample: Sample, background: bool, columns: Traits | None = None) -> dict[str, Trait]:
+def image_traits(
+    sample: Sample, background: bool, columns: Traits | None = None, labelling: Labelling = _EXCLUSIVE
+) -> dict[str, Trait]:
     """The traits of one labelled image.
 
     background: whether class 0 stands for nothing in particular, so that its regions are no objects. columns: what the tables
-    say of this image, by column.
+    say of this image, by column. labelling: what its labels mean.
     """
     assert sample.labels is not None, "only labelled images are scored"
     shape = sample.labels.shape
@@ -55,7 +60,7 @@ def image_traits(sample: Sample, background: bool, columns: Traits | None = None
     }
     if sample.image.shape[-1] == 3:
         found["colour"] = "grey" if _is_grey(sample.image) else "coloured"
-    if (size := object_size(sample, background)) is not None:
+    if (size := object_size(sample, background, labelling)) is not None:
         found["object size"] = size
     if sample.group is not None:
         found["group"] = sample.group
@@ -68,15 +73,16 @@ def _is_grey(image: np.ndarray) -> bool:
     return bool(spread <= _GREY * max(float(np.ptp(seen)), 1e-12))
 
 
-def object_size(sample: Sample, background: bool) -> float | None:
+def object_size(sample: Sample, background: bool, labelling: Labelling = _EXCLUSIVE) -> float | None:
     """The median pixels of an image's objects; None where it has none. Ignored pixels are in no object."""
     assert sample.labels is not None
     if sample.instances is not None:
         ids = np.where(sample.labels == IGNORE, 0, sample.instances)
         areas = np.bincount(ids.reshape(-1))[1:]
     else:
-        present = [c for c in np.unique(sample.labels) if c != IGNORE and not (background and c == 0)]
-        areas = np.concatenate([np.empty(0, np.int64), *(_regions(sample.labels == c) for c in present)])
+        present = [int(c) for c in np.flatnonzero(labelling.pixels(sample.labels)) if not (background and c == 0)]
+        own = (_regions(labelling.where(sample.labels, c)) for c in present)
+        areas = np.concatenate([np.empty(0, np.int64), *own])
     areas = areas[areas > 0]
     return float(np.median(areas)) if areas.size else None
 
