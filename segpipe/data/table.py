@@ -56,8 +56,10 @@ def usable(frame: pd.DataFrame) -> pd.Series:
     ).astype(bool)
 
 
-def labelled_pixels(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Pixels that have a class, by row; 0 where there is no mask. Of exclusive classes, the sum of their pixels."""
+def labelled_pixels(frame: pd.DataFrame, overlapping: bool) -> npt.NDArray[np.int64]:
+    """Pixels that have a class, by row; 0 where there is no mask."""
+    if not overlapping:
+        return np.array([np.sum(own) if isinstance(own, np.ndarray) else 0 for own in frame["class_pixels"]], np.int64)
     sizes = frame["mask_depth"].fillna(1), frame["mask_height"].fillna(0), frame["mask_width"].fillna(0)
     depth, height, width, ignored = (c.to_numpy(np.int64) for c in (*sizes, frame["ignored_pixels"].fillna(0)))
     unknown = [sum(json.loads(text).values()) if isinstance(text, str) else 0 for text in frame["unknown_values"]]

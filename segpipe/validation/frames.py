@@ -58,7 +58,7 @@ def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: Valida
     frame["dtype"], frame["usual_dtype"] = manifest["dtype"].where(~volume), fingerprint.dtype
     frame["volume_dtype"] = manifest["dtype"].where(volume)
     frame["contrast"] = [float(stds.max()) if isinstance(stds, np.ndarray) else None for stds in manifest["std"]]
-    known = zip(manifest["class_pixels"], labelled_pixels(manifest), strict=True)
+    known = zip(manifest["class_pixels"], labelled_pixels(manifest, table.overlapping), strict=True)
     shares = [_foreground(pixels, labelled, table) for pixels, labelled in known]
     frame["foreground"], frame["main_class"] = [share for share, _ in shares], [name for _, name in shares]
     frame["converted"] = [", ".join(notes) if notes is not None and len(notes) else None for notes in manifest["notes"]]
@@ -156,7 +156,7 @@ def class_frame(manifest: pd.DataFrame, table: ClassTable) -> pd.DataFrame:
     train, pixels = (_sum_pixels(part, len(table)) for part in (rows[rows["split"] == "train"], rows))
     frame["pixels"] = pixels
     frame["unseen"] = np.where(train == 0, pixels, 0)
-    labelled = int(labelled_pixels(rows[rows["split"] == "train"]).sum())
+    labelled = int(labelled_pixels(rows[rows["split"] == "train"], table.overlapping).sum())
     frame["train_share"] = [t / labelled if t else None for t in train]
     binary = len(table) == 2 and is_background(table.names[0]) and pixels.sum() > 0
     frame["background_share"] = [pixels[0] / pixels.sum() if binary and i == 0 else None for i in range(len(table))]
