@@ -22,8 +22,9 @@ from tests.release.toy import toy_selection
 def shares_of_golden_pixels(trained: Segmenter, reader: Reader, folder: Path) -> list[tuple[float, float]]:
     """Of each golden image that travels in the bundle: the share of pixels on which the answer to its upload is the bundle's golden
     mask, and the trained model's class."""
-    bundle = folder / "bundle"
-    write_bundle(trained, "0" * 64, reader, toy_selection(), ExportParams(golden=2), bundle)
+    bundle, selection = folder / "bundle", toy_selection()
+    trained = trained.but(candidate=selection["winner"])
+    write_bundle(trained, "0" * 64, reader, selection, ExportParams(golden=2), bundle)
     app = create_app()
     attach(
         app, Champion(None, bundle),
