@@ -58,6 +58,8 @@ def save_checkpoint(folder: Path, plan: Plan, stepper: Stepper, best: Weights, s
     parts["optimizer"], optimizer = _optimizer_state(stepper)
     tensors = {f"{part}:{name}": plain(value) for part, values in parts.items() for name, value in values.items()}
     about = {"plan": plan.exact, "state": asdict(state), "optimizer": optimizer}
+    if stepper.scaler is not None:
+        about["scaler"] = stepper.scaler.state_dict()
     text = json.dumps(about)
     with atomic_path(folder / f"{state.step:09d}.safetensors") as path:
         save_file(tensors, path, {"segpipe": text, "sha256": _digest(text, tensors)})
@@ -182,6 +184,8 @@ def _restore(stepper: Stepper, about: dict[str, Any], tensors: Weights) -> Weigh
             elif key not in on_host:
                 value = value.to(parameter.device)
         stepper.optimizer.state.setdefault(parameter, {})[kind] = value
+    if stepper.scaler is not None:
+        stepper.scaler.load_state_dict(about["scaler"])
     for group, values in zip(stepper.optimizer.param_groups, kept["groups"], strict=True):
         group.update(values)
     return parts["best"]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from segpipe.config import TrainParams, parse_budget
+from segpipe.errors import ConfigError
 from segpipe.samples import ClassTable
 from segpipe.training.batches import Reader, Samples, batches, collate_of
 from segpipe.training.bottleneck import step_parts
@@ -108,9 +109,12 @@ def measure(
 
 def settings(wanted: TrainParams, device: str) -> list[Setting]:
     """The settings to race, the likeliest winner first, so that the others can be dropped early."""
-    precisions = ["bf16", "fp32"] if wanted.precision == "auto" else [wanted.precision]
-    if wanted.precision == "auto" and not has_bf16(device):
-        precisions = ["fp32"]
+    if wanted.precision == "fp16" and device == "cpu":
+        raise ConfigError(
+            "float16 is for GPUs: processors compute it slowly", where="train.precision", fix="set it to auto or bf16"
+        )
+    half = "bf16" if has_bf16(device) else "fp16" if device == "cuda" else None
+    precisions = [p for p in (half, "fp32") if p] if wanted.precision == "auto" else [wanted.precision]
     formats = [True, False] if wanted.channels_last == "auto" else [wanted.channels_last]
     return [
         Setting(precision=p, channels_last=f, compile=wanted.compile is True)  # type: ignore[arg-type]

@@ -5,21 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from segpipe.errors import ConfigError, MissingError
+from segpipe.progress import say
+from segpipe.training.memory import PARTS_FILE
 from segpipe.training.ranks import started_by_torchrun
 
 if TYPE_CHECKING:
     from segpipe.training.plan import Plan
 
 
-def launch(plan: Plan, arguments: list[str]) -> bool:
+def launch(plan: Plan, arguments: list[str], checkpoints: Path) -> bool:
     """Run ``python -m segpipe ARGUMENTS`` in one process a device and wait for them; False where this process is to do the work.
 
-    It is what ``torchrun --standalone`` does: one that fails ends all, a signal reaches all. Raises ConfigError where the plan asks
+    It is what ``torchrun --standalone`` does: one that fails ends all, a signal reaches all. Where one ran out of memory, which it notes
+    in the folder of the training's checkpoints, all are started again. Raises ConfigError where the plan asks
     for several machines (then torchrun has to be started on each), MissingError where there are not enough GPUs, SystemExit with
     the code of the process that failed first, KeyboardInterrupt.
     """
@@ -40,8 +44,20 @@ def launch(plan: Plan, arguments: list[str]) -> bool:
             "the plan trains on more GPUs than there are here", where="train.devices", found=torch.cuda.device_count(),
             expected=devices, fix=f"set it to what there is; segpipe plan {plan.candidate} --refresh",
         )  # fmt: skip
-    _run_and_wait(devices, ["-m", "segpipe", *arguments], threads=max(1, machine.threads // devices))
-    return True
+    while True:
+        before = _notes(checkpoints)
+        try:
+            _run_and_wait(devices, ["-m", "segpipe", *arguments], threads=max(1, machine.threads // devices))
+            return True
+        except SystemExit:
+            if _notes(checkpoints) == before:
+                raise
+            say(f"{plan.candidate}: its processes start again from the last checkpoint, with each batch in more parts")
+
+
+def _notes(checkpoints: Path) -> dict[Path, bytes]:
+    """What is known of how much fits, of all networks of a training."""
+    return {path: path.read_bytes() for path in checkpoints.rglob(PARTS_FILE)}
 
 
 def _run_and_wait(processes: int, arguments: list[str], threads: int) -> None:

@@ -29,7 +29,7 @@ from segpipe.training.finishing import finish
 from segpipe.training.interrupts import interruptible
 from segpipe.training.live import live_metrics, log_entry
 from segpipe.training.machine import check_plan, gpu_memory
-from segpipe.training.memory import check_parts, step_that_fits
+from segpipe.training.memory import TooMuch, check_parts, note_parts, noted_parts, step_that_fits
 from segpipe.training.objects import settle_objects
 from segpipe.training.plan import Plan
 from segpipe.training.ranks import any_rank, leave, mean_over_ranks, rank, ranks, share_buffers
@@ -89,10 +89,15 @@ def train_on(
     best, state = resumed or ({}, State(accumulate=stepper.accumulate, ranks=ranks()))
     if resumed:
         _go_on(plan, stepper, state)
+    stepper.accumulate = max(stepper.accumulate, noted_parts(checkpoints, plan))
     run = _Run(plan, stepper, validator(plan, stepper, classes), val, checkpoints, best, state)
     run.watch = watch
-    with live_metrics(live_dir) as live:
-        run.to_the_end(train, live)
+    try:
+        with live_metrics(live_dir) as live:
+            run.to_the_end(train, live)
+    except TooMuch as error:
+        note_parts(checkpoints, plan, error.parts)
+        raise
     if rank() == 0:
         write_json(live_dir / BOTTLENECK_FILE, run.bottleneck())
         _write(plan, classes, run.best, out)

@@ -23,9 +23,9 @@ def choose_device(accelerator: str) -> str:
 
 
 def has_bf16(device: str) -> bool:
-    """Whether the device computes in bfloat16."""
+    """Whether the device computes in bfloat16, and does not merely store it."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch.backends.mkldnn.is_available() else False
 
 

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from segpipe.errors import ConfigError
+from segpipe.errors import ConfigError, SegpipeError
+from segpipe.files import read_json, write_json
 from segpipe.progress import say
 from segpipe.training.ranks import ranks
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from segpipe.training.plan import Plan
     from segpipe.training.stepper import Stepper
 
+PARTS_FILE = "parts.json"
 T = TypeVar("T")
 _WORDS = (
     "can't allocate memory",  # torch, on Linux
@@ -54,12 +57,36 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
 
 
+class TooMuch(SegpipeError):
+    """One of several processes ran out of memory. The others are in the middle of a sum over all, and can't be asked for anything."""
+
+    def __init__(self, step: int, parts: int) -> None:
+        super().__init__(
+            f"out of memory at step {step} in one of several processes", where="train.accumulate",
+            fix=f"the same command again goes on from the last checkpoint, in {parts} parts a batch",
+        )  # fmt: skip
+        self.parts = parts
+
+
+def note_parts(checkpoints: Path, plan: Plan, parts: int) -> None:
+    """Leave word for the processes that go on from these checkpoints: in how many parts a batch fits."""
+    write_json(checkpoints / PARTS_FILE, {"plan": plan.sha256, "parts": parts})
+
+
+def noted_parts(checkpoints: Path, plan: Plan) -> int:
+    """What `note_parts` left for this plan; 1 where nothing."""
+    path = checkpoints / PARTS_FILE
+    noted = read_json(path) if path.exists() else {}
+    return int(noted["parts"]) if noted.get("plan") == plan.sha256 else 1
+
+
 def step_that_fits(stepper: Stepper, number: int, images: Tensor, known: Any, seed: int) -> Tensor:
     """`Stepper.step`, tried again in twice as many parts where memory runs out, as long as there is something to halve.
 
     The stepper keeps the number of parts for the steps that follow. Weights are as before the failed attempt, for they change
     at its end; running statistics of normalisation layers may have seen some of its images twice.
-    Raises ConfigError where a part is as small as it may be, and where several processes train: they can't fall back alone.
+    Raises ConfigError where a part is as small as it may be. One of several processes can't fall back alone: it raises `TooMuch`, with
+    which all of them end, to start again in more parts.
     """
     while True:
         try:
@@ -67,7 +94,9 @@ def step_that_fits(stepper: Stepper, number: int, images: Tensor, known: Any, se
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            parts = _twice(stepper.accumulate, len(images), stepper.least_batch, error)
+            parts = _twice(stepper.accumulate, stepper.recipe.batch // ranks(), stepper.least_batch, error)
+            if ranks() > 1:
+                raise TooMuch(number + 1, parts) from error
         # Past the handler, so that the failed step's tensors went with its traceback.
         stepper.optimizer.zero_grad(set_to_none=True)
         release()
@@ -105,11 +134,6 @@ def release() -> None:
 def _twice(parts: int, images: int, least: int, error: BaseException) -> int:
     """Twice as many parts, where each still has an image (or two, for networks that need two)."""
     doubled = 2 * parts
-    if ranks() > 1:
-        raise ConfigError(
-            "out of memory, and one of several processes can't go on in smaller parts alone", where="train.accumulate",
-            found=parts, fix=f"set it to {doubled}, plan and train again",
-        ) from error  # fmt: skip
     if images // doubled < max(1, least):
         raise ConfigError(
             f"out of memory with {images // parts} image{'s'[: images // parts > 1]} at a time", where="train.patch",

@@ -30,7 +30,7 @@ class _Part(BaseModel):
 class Setting(_Part):
     """How a training step is computed."""
 
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "fp16"]
     channels_last: bool
     compile: bool = False
 

@@ -66,6 +66,25 @@ class _Everywhere(torch.autograd.Function):
         return slope * ranks()
 
 
+def summed(share: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, each of which goes on to compute something of its own with it."""
+    return _Summed.apply(share) if ranks() > 1 else share  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _Summed(torch.autograd.Function):
+    """What each process's further computation says of the sum adds up, too."""
+
+    @staticmethod
+    def forward(_: Any, share: Tensor) -> Tensor:
+        total = share.detach().clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: Any, slope: Tensor) -> Tensor:  # type: ignore[override]
+        return _Summed.forward(_, slope)
+
+
 def mean_over_ranks(values: Tensor) -> Tensor:
     """The mean of a tensor over the processes."""
     return everywhere(values) / ranks() if ranks() > 1 else values

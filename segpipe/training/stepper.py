@@ -17,8 +17,9 @@ from segpipe.training.machine import repeatable
 from segpipe.training.optimisers import build_optimiser
 from segpipe.training.parts import in_parts
 from segpipe.training.plan import Recipe, Setting
-from segpipe.training.ranks import fabric_layout, ranks
+from segpipe.training.ranks import fabric_layout
 from segpipe.training.schedules import learning_rate
+from segpipe.training.shared_norm import over_all_ranks
 from segpipe.training.tasks import objective_of
 
 if TYPE_CHECKING:
@@ -59,9 +60,11 @@ class Stepper:
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it announces stands in the plan
         self.recipe, self.setting = recipe, setting
         self.accumulate, self.least_batch = recipe.accumulate, of.least_batch
+        # Of float16, small gradients would be 0: the loss is scaled up before the backward pass, and gradients down after it.
+        self.scaler = torch.amp.GradScaler(device) if setting.precision == "fp16" else None
         self.fabric = Fabric(
             accelerator="cpu" if device == "cpu" else "gpu",
-            precision="bf16-mixed" if setting.precision == "bf16" else "32-true",
+            **_precision(setting, device, self.scaler),
             **fabric_layout(recipe.freeze_steps > 0),
         )
         self.fabric.launch()
@@ -69,13 +72,11 @@ class Stepper:
             repeatable()
         channels_last = torch.channels_last_3d if of.dims == 3 else torch.channels_last
         self.format = channels_last if setting.channels_last else torch.contiguous_format
-        if ranks() > 1 and self.fabric.device.type == "cuda":  # of the whole batch; torch has none for processors
-            network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        self.network = network.to(self.fabric.device).to(memory_format=self.format)
+        self.network = over_all_ranks(network, device).to(self.fabric.device).to(memory_format=self.format)
         if device == "cpu" and setting.precision == "bf16":
             in_float32(self.network)
         if setting.compile:
-            self.network.compile()
+            self.network.compile(dynamic=False)  # crops of another size are compiled for by themselves
         self.objective = objective_of(of, recipe, self.fabric.device)
         self.model, self.optimizer = self.fabric.setup(self.network, build_optimiser(self.network, recipe))
         self.average = copy.deepcopy(self.network) if recipe.ema else self.network
@@ -97,6 +98,8 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(number, self.recipe)
         loss = self._backward(images, labels)
+        if self.scaler is not None:  # it leaves out a step whose gradients are not finite, and scales less from then on
+            self.scaler.unscale_(self.optimizer.optimizer)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -125,6 +128,15 @@ class Stepper:
         for i, value in enumerate(mine):
             if not value.is_floating_point():
                 value.copy_(theirs[i])
+
+
+def _precision(setting: Setting, device: str, scaler: torch.amp.GradScaler | None) -> dict[str, Any]:
+    """What Lightning Fabric is told of a setting's numbers."""
+    if scaler is None:
+        return {"precision": "bf16-mixed" if setting.precision == "bf16" else "32-true"}
+    from lightning_fabric.plugins import MixedPrecision
+
+    return {"plugins": [MixedPrecision("16-mixed", device, scaler)]}
 
 
 def _values(module: torch.nn.Module) -> Iterator[Tensor]:

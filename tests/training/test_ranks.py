@@ -12,6 +12,7 @@ import torch
 from segpipe.errors import ConfigError, MissingError
 from segpipe.training.launch import _run_and_wait, launch
 from segpipe.training.loop import train_on
+from segpipe.training.memory import note_parts, noted_parts
 from segpipe.training.ranks import any_rank, everywhere, fabric_layout, rank, ranks
 
 from .conftest import CLASSES
@@ -29,11 +30,11 @@ def two(tmp_path_factory, repo_root):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", ["default", "uneven"])
-def test_two_processes_follow_the_curve_of_one(two, batch):
-    """The default loss (weighted cross entropy and Dice), ignored pixels, without batch normalisation, fp32; a batch of 4, and
-    of 5, which gives one process more images than the other."""
-    found = two[batch]
+@pytest.mark.parametrize("name", ["default", "uneven", "batch norm"])
+def test_two_processes_follow_the_curve_of_one(two, name):
+    """The default loss (weighted cross entropy and Dice), ignored pixels, fp32; a batch of 4, and of 5, which gives one process more
+    images than the other; without and with batch normalisation."""
+    found = two[name]
     assert found["loss"] < 1e-4 and found["score"] < 1e-4 and found["weights"] < 1e-4, found
     assert found["losses"][-1] < 0.9 * found["losses"][0], "there is a curve to follow"
 
@@ -43,6 +44,21 @@ def test_an_interrupt_of_one_process_stops_both_after_the_same_step(two):
     found = two["interrupted"]
     assert all(found["codes"]) and 0 < found["step"] < 150, found
     assert found["same"], "they go on to the bytes of a run that was not interrupted"
+
+
+@pytest.mark.slow
+def test_the_gradient_of_a_unet_is_that_of_one_process(two):
+    """Its encoder's normalisation ends with activations, and a deep network blows rounding up: as much as another memory format does."""
+    found = two["unet"]
+    assert found["two"] < 2 * found["last"] < 2e-3, found
+
+
+@pytest.mark.slow
+def test_where_one_process_runs_out_of_memory_all_go_on_in_parts(two):
+    found = two["short"]
+    assert all(found["codes"]) and "goes on from the last checkpoint, in 2 parts" in found["said"], found
+    assert found["memory"] == [{"step": 9, "accumulate": 2}], "from the checkpoint after step 8 on"
+    assert found["left"] == []
 
 
 def test_a_single_process_asks_nobody():
@@ -55,20 +71,38 @@ def spread(plan, **execution):
     return plan.model_copy(update={"execution": plan.execution.model_copy(update=execution)})
 
 
-def test_one_device_needs_no_launch_and_several_machines_need_torchrun_on_each():
+def test_one_device_needs_no_launch_and_several_machines_need_torchrun_on_each(tmp_path):
     plan = tiny_plan()
-    assert not launch(plan, ["train", "tiny"]) and not launch(plan.model_copy(update={"execution": None}), [])
+    assert not launch(plan, ["train", "tiny"], tmp_path)
+    assert not launch(plan.model_copy(update={"execution": None}), [], tmp_path)
     with pytest.raises(ConfigError, match=r"torchrun --nnodes 2 --nproc-per-node 4 .* -m segpipe train tiny"):
-        launch(spread(plan, nodes=2, devices=4), ["train", "tiny"])
+        launch(spread(plan, nodes=2, devices=4), ["train", "tiny"], tmp_path)
     cuda = plan.execution.machine.model_copy(update={"device": "cuda"})
     with pytest.raises(MissingError, match="more GPUs than there are"):
-        launch(spread(plan, devices=1000, machine=cuda), ["train", "tiny"])
+        launch(spread(plan, devices=1000, machine=cuda), ["train", "tiny"], tmp_path)
 
 
-def test_a_process_of_torchrun_starts_no_others(monkeypatch):
+def test_processes_that_ran_out_of_memory_are_started_again(tmp_path, monkeypatch, capfd):
+    """As often as one of them says that a batch has to be in more parts; any other failure is one."""
+    plan, fits = spread(tiny_plan(), devices=2), iter([2, 4, 4])
+    other = plan.model_copy(update={"seed": 4})
+
+    def fail(*_, **__):
+        note_parts(tmp_path / "member1", plan, next(fits))
+        raise SystemExit(2)
+
+    monkeypatch.setattr("segpipe.training.launch._run_and_wait", fail)
+    with pytest.raises(SystemExit):
+        launch(plan, ["train", "tiny"], tmp_path)
+    assert next(fits, None) is None and capfd.readouterr().err.count("start again") == 2
+    assert noted_parts(tmp_path / "member1", plan) == 4
+    assert noted_parts(tmp_path / "member1", other) == 1, "a word about another plan"
+
+
+def test_a_process_of_torchrun_starts_no_others(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert not launch(spread(tiny_plan(), nodes=2), [])
+    assert not launch(spread(tiny_plan(), nodes=2), [], tmp_path)
 
 
 def test_a_batch_that_leaves_a_process_without_images_is_refused(tmp_path, train_reader, val_reader, monkeypatch):

@@ -14,23 +14,32 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from .conftest import MemoryReader, draw
+from segpipe.training.batches import batches
+from segpipe.training.loop import set_up
+from segpipe.training.plan import Setting
+from segpipe.training.ranks import rank, ranks
+from segpipe.training.stepper import Stepper
+from segpipe.training.tasks import samples_of
+
+from .conftest import MemoryReader, draw, make_plan
 from .tiny import tiny_plan
 from .zygote import forked, newest, result, train, wait
 
 READERS = MemoryReader([draw(i, bar=i % 4 == 0) for i in range(8)]), MemoryReader([draw(100 + i) for i in range(3)])
 OPTIONS = {"batch_norm": False}
+SGD = {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.05}
+"""Adam makes whole steps of the rounding of gradients that are 0 but for it, such as those of biases before normalisation."""
 PLAN = {"steps": 24, "val_every": 8, "augment": "light", "learning_rate": 1e-2}
 
 
-def start(folder: Path, plan, ranks: int) -> list[int]:
-    """The process ids of a training's processes."""
+def start(folder: Path, plan, ranks: int, narrow: int | None = None, work=train) -> list[int]:
+    """The process ids of a training's processes. narrow: the one that has no memory for a whole batch from step 10 on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
-    def work(rank: int):
+    def of(rank: int):
         def run() -> None:
             torch.set_num_threads(1)
             if ranks > 1:
@@ -38,11 +47,13 @@ def start(folder: Path, plan, ranks: int) -> list[int]:
                     TORCHELASTIC_RUN_ID="test", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank),
                     WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks), GROUP_RANK="0",
                 )  # fmt: skip
-            train(folder, plan, READERS)
+            if rank == narrow:
+                run_short_of_memory()
+            work(folder, plan, READERS)
 
         return run
 
-    return [forked(work(rank), folder.with_suffix(f".{rank}.log")) for rank in range(ranks)]
+    return [forked(of(rank), folder.with_suffix(f".{rank}.log")) for rank in range(ranks)]
 
 
 def finish(folder: Path, children: list[int]) -> None:
@@ -51,9 +62,20 @@ def finish(folder: Path, children: list[int]) -> None:
         sys.exit(f"{codes}\n" + "\n".join(path.read_text() for path in folder.parent.glob(f"{folder.name}*.log")))
 
 
-def compare(folder: Path, name: str, **recipe) -> dict:
+def run_short_of_memory() -> None:
+    step = Stepper.step
+
+    def narrow(self, number, *rest):
+        if number >= 10 and self.accumulate < 2:
+            raise MemoryError
+        return step(self, number, *rest)
+
+    Stepper.step = narrow  # type: ignore[method-assign]
+
+
+def compare(folder: Path, name: str, plan) -> dict:
     """How far the curves and weights of two processes lie from those of one."""
-    plan, one, two = tiny_plan(OPTIONS, **(PLAN | recipe)), folder / f"{name}-one", folder / f"{name}-two"
+    one, two = folder / f"{name}-one", folder / f"{name}-two"
     finish(one, start(one, plan, 1))
     finish(two, start(two, plan, 2))
     curves = [json.loads((path / "out" / "history.json").read_text()) for path in (one, two)]
@@ -68,25 +90,70 @@ def compare(folder: Path, name: str, **recipe) -> dict:
     }
 
 
+def differentiate(folder: Path, plan, readers) -> None:
+    """The gradient of the first batch, in a file."""
+    stepper, here = set_up(plan), {"rank": rank(), "ranks": ranks()}
+    images, labels = next(batches(samples_of(readers[0], plan), plan.recipe, 0, **here))
+    stepper._backward(images.contiguous(memory_format=stepper.format), labels)
+    if rank() == 0:
+        save_file({name: p.grad.contiguous() for name, p in stepper.network.named_parameters()}, folder)
+
+
+def unet_gradients(folder: Path) -> dict:
+    """How far the gradient of a U-Net of two processes lies from that of one, and as a measure, that in another memory format."""
+    plan = make_plan(batch=5)
+    last = plan.execution.model_copy(update={"setting": Setting(precision="fp32", channels_last=True)})
+    runs = {"one": (plan, 1), "two": (plan, 2), "last": (plan.model_copy(update={"execution": last}), 1)}
+    for name, (planned, count) in runs.items():
+        finish(folder / name, start(folder / name, planned, count, work=differentiate))
+    one, two, last = (load_file(folder / name) for name in runs)
+
+    def apart(other) -> float:
+        return (
+            float(sum((one[k] - other[k]).square().sum() for k in one) / sum(one[k].square().sum() for k in one)) ** 0.5
+        )
+
+    return {"two": apart(two), "last": apart(last)}
+
+
 def interrupt_one(folder: Path) -> dict:
     """Ctrl-C reaches the second process alone: both stop after the same step, and go on to the bytes of an undisturbed run."""
     plan = tiny_plan(OPTIONS, steps=150, val_every=50, augment="off", batch=4)
     whole, halted = folder / "whole", folder / "halted"
     finish(whole, start(whole, plan, 2))
     children = start(halted, plan, 2)
-    time.sleep(1.0)
+    while not (halted / "live" / "metrics.json").exists():  # its first steps are done
+        time.sleep(0.005)
     os.kill(children[1], signal.SIGINT)
     codes, step = [wait(child) for child in children], newest(halted / "checkpoints")
     finish(halted, start(halted, plan, 2))
     return {"codes": codes, "step": step, "same": result(whole) == result(halted)}
 
 
+def one_runs_short(folder: Path) -> dict:
+    """One process of two has no memory for its share at once: both end, and the same command goes on in parts."""
+    plan, short = tiny_plan(OPTIONS, **(PLAN | {"batch": 4, "checkpoint_every": 4})), folder / "short"
+    codes = [wait(child) for child in start(short, plan, 2, narrow=1)]
+    said = short.with_suffix(".1.log").read_text()
+    finish(short, start(short, plan, 2, narrow=1))
+    history = json.loads((short / "out" / "history.json").read_text())
+    return {
+        "codes": codes,
+        "said": said,
+        "memory": history["memory"],
+        "left": [p.name for p in (short / "checkpoints").iterdir()],
+    }
+
+
 def main(folder: Path) -> None:
-    default = {"loss": {"cross_entropy": 1.0, "dice": 0.5}, "class_weights": [1.0, 2.0, 3.0]}
+    default = PLAN | {"loss": {"cross_entropy": 1.0, "dice": 0.5}, "class_weights": [1.0, 2.0, 3.0], "batch": 4}
     report = {
-        "default": compare(folder, "default", **default, batch=4),
-        "uneven": compare(folder, "uneven", **default, batch=5, accumulate=1),
+        "default": compare(folder, "default", tiny_plan(OPTIONS, **default)),
+        "uneven": compare(folder, "uneven", tiny_plan(OPTIONS, **(default | {"batch": 5}))),
+        "batch norm": compare(folder, "batch-norm", tiny_plan(**(default | SGD | {"batch": 5}))),
+        "unet": unet_gradients(folder),
         "interrupted": interrupt_one(folder),
+        "short": one_runs_short(folder),
     }
     print(json.dumps(report))
 

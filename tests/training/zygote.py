@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def forked(work: Callable[[], None], log: Path) -> int:
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
         work()
         code = 0
+    except Exception:  # noqa: BLE001  # the parent sees the code, and the log
+        traceback.print_exc()
     finally:
         os._exit(code)
 

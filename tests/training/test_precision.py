@@ -1,0 +1,86 @@
+"""float16 with its loss scaled, by torch's scaler for processors: what a GPU without bfloat16 would do."""
+
+import pytest
+import torch
+
+from segpipe.errors import ConfigError
+from segpipe.training import execution
+from segpipe.training.checkpoint import State, load_checkpoint, save_checkpoint
+from segpipe.training.execution import settings
+from segpipe.training.loop import set_up
+from segpipe.training.plan import Setting
+
+from .test_memory import batch
+from .test_plan import params
+from .tiny import tiny_plan
+
+HALF = Setting(precision="fp16", channels_last=False)
+
+
+def stepper_of(setting, **recipe):
+    plan = tiny_plan(**({"optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.05, "ema": 0.9} | recipe))
+    plan = plan.model_copy(update={"execution": plan.execution.model_copy(update={"setting": setting})})
+    return plan, set_up(plan)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_half_precision_learns_what_full_precision_does(optimizer):
+    """Gradients are scaled down before they are clipped: else their norm would be thousands, and every step a clipped one."""
+    _, half = stepper_of(HALF, optimizer=optimizer, steps=4)
+    _, full = stepper_of(Setting(precision="fp32", channels_last=False), optimizer=optimizer, steps=4)
+    before = [p.detach().clone() for p in full.network.parameters()]
+    for number in range(4):
+        losses = [float(s.step(number, *batch(4), 0)) for s in (half, full)]
+        assert losses[0] == pytest.approx(losses[1], rel=5e-3)
+    assert half.scaler.get_scale() == 65536 and half.network[0].weight.dtype == torch.float32
+    moved = torch.cat([(a.detach() - b).reshape(-1) for a, b in zip(full.network.parameters(), before, strict=True)])
+    other = torch.cat([(a.detach() - b).reshape(-1) for a, b in zip(half.network.parameters(), before, strict=True)])
+    if optimizer == "sgd":  # Adam makes whole steps of the rounding of gradients that are next to nothing
+        assert float((moved - other).norm() / moved.norm()) < 0.05
+
+
+def overflow(stepper):
+    """Let the next backward pass end in infinity."""
+    handle = stepper.network[0].weight.register_hook(lambda slope: slope * torch.inf)
+    stepper.step(1, *batch(4), 0)
+    handle.remove()
+
+
+def test_a_step_without_finite_gradients_is_left_out_and_scales_less_from_then_on():
+    _, stepper = stepper_of(HALF)
+    stepper.step(0, *batch(4), 0)
+    before = [p.detach().clone() for p in stepper.network.parameters()]
+    overflow(stepper)
+    assert all(torch.equal(a, b) for a, b in zip(before, stepper.network.parameters(), strict=True))
+    assert stepper.scaler.get_scale() == 32768
+    stepper.step(2, *batch(4), 0)
+    assert not torch.equal(before[0], next(stepper.network.parameters()))
+
+
+def test_the_scale_goes_on_where_it_was(tmp_path):
+    plan, stepper = stepper_of(HALF)
+    stepper.step(0, *batch(4), 0)
+    overflow(stepper)
+    stepper.step(2, *batch(4), 0)
+    save_checkpoint(tmp_path, plan, stepper, {}, State(step=3))
+    again = set_up(plan)
+    load_checkpoint(tmp_path, plan, again)
+    assert again.scaler.state_dict() == stepper.scaler.state_dict() and again.scaler.get_scale() == 32768
+    for one in (stepper, again):
+        one.step(3, *batch(4), 0)
+    assert again.scaler.state_dict() == stepper.scaler.state_dict()
+    for name, value in stepper.average.state_dict().items():
+        assert torch.equal(value, again.average.state_dict()[name]), name
+
+
+def test_it_is_for_gpus_and_raced_on_those_without_bfloat16(monkeypatch):
+    with pytest.raises(ConfigError, match=r"train\.precision.*auto or bf16"):
+        settings(params({"precision": "fp16"}).train, "cpu")
+    wanted = params({"channels_last": True}).train
+    for bf16, raced in ((True, ["bf16", "fp32"]), (False, ["fp16", "fp32"])):
+        monkeypatch.setattr(execution, "has_bf16", lambda _, bf16=bf16: bf16)
+        assert [s.precision for s in settings(wanted, "cuda")] == raced
+    assert [s.precision for s in settings(wanted, "cpu")] == ["fp32"]
+    assert [s.precision for s in settings(params({"precision": "fp16", "channels_last": True}).train, "cuda")] == [
+        "fp16"
+    ]
