@@ -12,8 +12,8 @@ from segpipe.errors import GateBlocked, SegpipeError
 from segpipe.files import read_json, write_bytes
 from segpipe.progress import say
 
-BUDGETS = ("40s", "80s", "160s")
-"""Training time of each candidate: the demo is to end within minutes on two cores. The longer ones are for slow or busy machines."""
+BUDGETS = ("60s", "2m", "4m")
+"""For planning and training each candidate: the demo is to end within minutes on two cores. The longer ones are for slow or busy machines."""
 
 
 def tour(directory: Path) -> None:
