@@ -105,15 +105,24 @@ candidates:                # `segpipe families` lists what can stand here
 """
 
 
-def fit_candidates(root: Path) -> bool:
-    """Where `candidates:` of params.yaml still stands as in the template, whose families learn from images, put families for
-    volumes in its place; everything else is left as it is. True where that was done."""
+_BASELINE = re.compile(r"^  kmeans:.*\n(?:    .*\n)+", re.MULTILINE)
+_BASELINE_GATE = re.compile(r"^  baseline: \{.*\n", re.MULTILINE)
+
+
+def fit_candidates(root: Path, volumes: bool = True, overlapping: bool = False) -> bool:
+    """Where `candidates:` of params.yaml still stands as in the template, whose families learn from images with one class a pixel,
+    put families for volumes in its place, or take away the classical one, which can't tell classes that overlap, with the gate
+    that asks for it; everything else is left as it is. True where that was done."""
     path = root / PARAMS_FILE
     mine, theirs = (_CANDIDATES.search(file.read_text()) for file in (path, template() / PARAMS_FILE))
     if mine is None or theirs is None or mine[0] != theirs[0]:
         return False
-    text = path.read_text()
-    write_text(path, text[: mine.start()] + _VOLUME_CANDIDATES + text[mine.end() :])
+    text, candidates = path.read_text(), _VOLUME_CANDIDATES if volumes else mine[0]
+    after = text[mine.end() :]
+    if overlapping:
+        candidates = _BASELINE.sub("", candidates)
+        after = _BASELINE_GATE.sub("  baseline: null           # no classical family tells classes that overlap\n", after)
+    write_text(path, text[: mine.start()] + candidates + after)
     return True
 
 

@@ -183,6 +183,10 @@ def test_candidates_fit_volumes_unless_somebody_chose_them(tmp_path):
     assert all(FAMILIES[candidate.family].dims in (3, None) for candidate in chosen.values())
     now, then = (yaml.safe_load(text) for text in ((tmp_path / "params.yaml").read_text(), before))
     assert {k: v for k, v in now.items() if k != "candidates"} == {k: v for k, v in then.items() if k != "candidates"}
+    (tmp_path / "params.yaml").write_text(before)
+    assert workspace.fit_candidates(tmp_path, volumes=False, overlapping=True)
+    params = load_params(tmp_path)
+    assert list(params.candidates) == ["unet", "deeplabv3plus"] and params.gates.baseline is None
     mine = before.replace("  unet:\n", "  mine:\n")
     (tmp_path / "params.yaml").write_text(mine)
     assert not workspace.fit_candidates(tmp_path)

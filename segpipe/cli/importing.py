@@ -116,9 +116,11 @@ def import_data(root: Path, source: Path, format: str, options: ImportOptions) -
     report = import_dataset(source, root / "data", format, options, limits=load_params(root).data)
     for line in report.lines():
         say(line)
-    if _are_volumes(root / "data" / "images") and workspace.fit_candidates(root):
+    volumes, overlapping = _are_volumes(root / "data" / "images"), report.classes.overlapping
+    if (volumes or overlapping) and workspace.fit_candidates(root, volumes, overlapping):
         git(root, "add", "params.yaml")
-        say("params.yaml: candidates are families for volumes now")
+        kind = "networks" if overlapping else "families"
+        say(f"params.yaml: candidates are {kind} for {'volumes' if volumes else 'classes that overlap'} now")
     pipeline.add_data(root)
     git(root, "add", "data.dvc", ".gitignore")
     say("data/ is versioned: data.dvc names it (git commit records that)")
