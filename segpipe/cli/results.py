@@ -132,4 +132,5 @@ def models(json: Json = False) -> None:
 def _row(release: Release) -> list[str]:
     told = "" if release.score is None else f"{release.score:.3f} {release.metric}"
     origin = [release.data_hash[:8], release.commit[:8], release.created_at]
-    return [release.version, ", ".join(release.stages), release.candidate, told, *origin]
+    made = release.candidate + (f" from {release.parent}" if release.parent else "")
+    return [release.version, ", ".join(release.stages), made, told, *origin]

@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from segpipe.config import config_error, load_params
 from segpipe.errors import GateBlocked, MissingError, SegpipeError
 from segpipe.files import read_json, sha256_file, write_json, write_text
+from segpipe.git import commit_paths, is_repository
 from segpipe.progress import say
 from segpipe.release.bless import BlessReport
 from segpipe.release.bundle import Card, Score, Verdict, bundle_sha256, check_bundle, copy_bundle, model_sha256
 from segpipe.release.endpoints import Endpoint, endpoint_path
-from segpipe.git import commit_paths, is_repository
 from segpipe.release.versions import (
     Tags,
     Version,
@@ -58,6 +58,8 @@ class Release(BaseModel):
     candidate: str
     data_hash: str
     plan_hash: str | None
+    parent: str | None = None
+    """The release that its training went on from, NAME@VERSION."""
     weights_sha256: str
     model_sha256: str
     bundle_sha256: str
@@ -127,7 +129,7 @@ def release(root: Path, version: str, bless_report: BlessReport, bento: Path) ->
     title = f"Release {name} {version}: {card.candidate}" + (f", {card.metric} {score.value:.4f}" if score else "")
     made = Release(
         name=name, version=version, commit=_commit(root, name, title), candidate=card.candidate, data_hash=card.data_hash,
-        plan_hash=sha256_file(plan) if plan.exists() else None, weights_sha256=card.weights_sha256,
+        plan_hash=sha256_file(plan) if plan.exists() else None, parent=card.lineage.get("parent"), weights_sha256=card.weights_sha256,
         model_sha256=model_sha256(folder / "bundle"), bundle_sha256=bundle_sha256(folder / "bundle"), metric=card.metric,
         scores=card.scores, gates=card.gates, bless=bless_report, created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
@@ -155,6 +157,11 @@ def find_version(root: Path, version: str) -> Release:
     for made in there:
         if made.version == version:
             return made
+    if any(tag.version == version for tag in _tags(root).versions):
+        raise MissingError(
+            "the tag of this version holds no record of a release", found=version,
+            fix="it was moved, or made by hand: bring it back from where it still is (git fetch --tags --force)",
+        )  # fmt: skip
     listed = ", ".join(r.version for r in there) or "none yet"
     raise MissingError("no such version", found=version, expected=f"one of: {listed}", fix="segpipe models lists them")
 

@@ -187,6 +187,7 @@ def _learning(recipe: Recipe, common: dict[str, Any], reasons: dict[str, str]) -
     if common["postprocess"] != "distance":
         return recipe
     reasons["objects"] = "one more channel learns how deep in its object a pixel lies; the watershed floods it"
+    reasons["loss"] += " + the binary cross entropy of that depth"
     return recipe.model_copy(update={"distance": True})
 
 

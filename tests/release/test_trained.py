@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from segpipe.cli.results import _row
 from segpipe.errors import ConfigError, DataError, MissingError
 from segpipe.files import sha256_file
-from segpipe.release import trained
+from segpipe.git import git
+from segpipe.release import registry, trained
+from segpipe.release.bundle import Card
 from segpipe.release.trained import fetch_trained
 from tests.release.conftest import make
 from tests.release.toy import dvc
@@ -39,6 +42,23 @@ def test_the_model_of_a_release(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(trained, "find_version", lambda *_: record)
     monkeypatch.setattr(trained, "fetch_out", lambda *_: None)
     with pytest.raises(DataError, match="not those that were released"):
+        fetch_trained(root, "segmenter@v0.1.0")
+
+
+@pytest.mark.slow
+def test_a_tag_that_was_moved_and_a_parent_that_is_named(root: Path, bundle: Path) -> None:
+    card = Card.read(root / "bundle")
+    card.model_copy(update={"lineage": card.lineage | {"parent": "segmenter@v0.0.9"}}).write(root / "bundle")
+    dvc(root, "commit", "--quiet", "--force", "export")
+    assert make(root) == "v0.1.0"
+    assert registry.find_version(root, "v0.1.0").parent == "segmenter@v0.0.9"
+    assert _row(registry.find_version(root, "v0.1.0"))[2] == "unet from segmenter@v0.0.9"
+    with pytest.raises(MissingError, match=r"no such version .found v0.2.0, expected one of: v0.1.0.*segpipe models"):
+        fetch_trained(root, "segmenter@v0.2.0")
+    git(root, "tag", "--force", "segmenter@v0.1.0", "HEAD~1")
+    with pytest.raises(
+        MissingError, match=r"holds no record of a release .found v0.1.0.*moved.*git fetch --tags --force"
+    ):
         fetch_trained(root, "segmenter@v0.1.0")
 
 
