@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import imagehash
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -206,6 +209,56 @@ def test_a_large_image_is_described_in_little_memory(tmp_path: Path) -> None:
         (tmp_path / f"{name}.png").write_bytes(encode_png(np.ascontiguousarray(array)))
     told = subprocess.run([sys.executable, "-c", _PEAK, tmp_path], capture_output=True, text=True, check=True)
     assert 0.9 * image.nbytes < int(told.stdout) < 1.8 * image.nbytes
+
+
+_EDGE = 2000
+_TIFFS: dict[str, tuple[str, dict[str, Any]]] = {
+    "tiles": ("uint8", {"photometric": "rgb", "compression": "adobe_deflate", "tile": (256, 256)}),
+    "one strip": ("uint16", {"photometric": "minisblack", "compression": "adobe_deflate", "rowsperstrip": _EDGE}),
+    "alpha": ("uint8", {"photometric": "rgb", "extrasamples": ["unassalpha"], "compression": "adobe_deflate"}),
+    "planes": ("uint16", {"photometric": "rgb", "planarconfig": "separate", "compression": "adobe_deflate"}),
+    "floats": ("float32", {"photometric": "minisblack", "compression": "adobe_deflate"}),
+    "64 bits": ("float64", {"photometric": "minisblack", "compression": "adobe_deflate"}),
+}  # fmt: skip
+"""Kinds of TIFF files: number type, and how they are written."""
+
+_TIFF_PEAKS = r"""
+import ctypes, re, sys
+from pathlib import Path
+from segpipe.config import DataParams
+from segpipe.data.dataset import Item
+from segpipe.data.describe import describe_item
+from segpipe.samples import ClassTable
+status, table = Path("/proc/self/status"), ClassTable.from_names(["background", "cell"])
+memory = lambda name: int(re.search(name + r":\s+(\d+)", status.read_text())[1]) * 1024
+for path in [Path(sys.argv[1]), *map(Path, sys.argv[1:])]:  # the first one loads the libraries
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = memory("VmRSS")
+    row = describe_item(Item("x", path), path.parent, table, DataParams())
+    assert row["error"] is None, row["error"]
+    print(memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="reads the peak from /proc")
+def test_a_tiff_of_any_kind_is_described_in_twice_its_size(tmp_path: Path) -> None:
+    """Noise, which no compression makes smaller: what lies in the file and what it is decoded to are the two; beside them, a few MB."""
+    sizes, paths = {}, []
+    for name, (dtype, options) in _TIFFS.items():
+        channels = {"minisblack": 1, "rgb": 3}[options["photometric"]] + len(options.get("extrasamples", ()))
+        shape = (_EDGE, _EDGE, channels)
+        array = (
+            (RNG.random(shape) * 250).astype(dtype) if "float" in dtype else RNG.integers(0, 250, shape).astype(dtype)
+        )
+        array = np.moveaxis(array, 2, 0) if "planarconfig" in options else array.squeeze()
+        paths.append(tmp_path / f"{name}.tif")
+        level = {"compressionargs": {"level": 1}} if "compression" in options else {}
+        tifffile.imwrite(paths[-1], array, **options, **level)
+        sizes[name] = array.nbytes
+    told = subprocess.run([sys.executable, "-c", _TIFF_PEAKS, *paths], capture_output=True, text=True, check=True)
+    peaks = dict(zip(sizes, map(int, told.stdout.split()[1:]), strict=True))
+    assert {name: peak / sizes[name] for name, peak in peaks.items() if peak > 2 * sizes[name] + (18 << 20)} == {}
 
 
 def test_rows_of_real_data_are_those_of_other_libraries(shared_data: Path) -> None:

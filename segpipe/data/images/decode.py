@@ -19,6 +19,7 @@ Mask = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 _EXACT = 1 << 24
 """Whole numbers up to here are exact as 32-bit floats."""
+_BAND = 1 << 20
 
 
 def read_image(path: Path, limits: DataParams) -> np.ndarray:
@@ -99,7 +100,9 @@ def _decode(content: bytes, where: str, bounds: Bounds, indices: bool) -> tuple[
         array, notes = decode_tiff(content, where, bounds, indices)
     else:
         array, notes = decode_raster(content, where, bounds, indices)
-    return array.astype(array.dtype.newbyteorder("="), copy=False), notes
+    if not array.dtype.isnative:
+        array = array.byteswap(inplace=array.flags.writeable).view(array.dtype.newbyteorder("="))
+    return array, notes
 
 
 def _computable(array: np.ndarray, where: str, notes: list[str]) -> np.ndarray:
@@ -110,12 +113,26 @@ def _computable(array: np.ndarray, where: str, notes: list[str]) -> np.ndarray:
         notes.append(f"whole numbers above {_EXACT:,} rounded to 32-bit floats")
     if array.dtype == np.float64:
         notes.append("64-bit floats rounded to 32 bits")
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32, copy=False)
-    if not np.isfinite(array).all():
-        raise DataError(
-            "holds pixels that are no numbers (NaN or infinity)",
-            where=where,
-            fix="replace them by a value before import",
-        )
-    return array
+    return _as_floats(array, where)
+
+
+def _as_floats(array: np.ndarray, where: str) -> npt.NDArray[np.float32]:
+    """32-bit floats, by bands, and where `array` may be written and is as large, in its own memory; DataError for NaN or infinity."""
+    flat = array.reshape(-1)
+    if flat.dtype == np.float32:
+        floats = flat
+    elif flat.flags.writeable and flat.itemsize >= 4:
+        floats = flat.view(np.float32)[: flat.size]  # never ahead of what is read
+    else:
+        floats = np.empty(flat.size, np.float32)
+    for start in range(0, flat.size, _BAND):
+        band = slice(start, start + _BAND)
+        with np.errstate(over="ignore"):
+            made = flat[band].astype(np.float32, copy=False)
+        if not np.isfinite(made).all():
+            raise DataError(
+                "holds pixels that are no numbers (NaN or infinity)", where=where, fix="replace them by a value before import",
+            )  # fmt: skip
+        if floats is not flat:
+            floats[band] = made
+    return floats.reshape(array.shape)

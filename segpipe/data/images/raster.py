@@ -37,15 +37,19 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 """How an image (H, W, C) becomes upright, by the value of the EXIF (and TIFF) tag 274; 1 is upright."""
 
-_SIDEWAYS = (5, 6, 7, 8)
+SIDEWAYS = (5, 6, 7, 8)
+"""The orientations in which height and width change places."""
 
 
-def upright(array: np.ndarray, orientation: int, notes: list[str]) -> np.ndarray:
-    """An image (H, W, C) turned as its orientation tag says."""
-    if orientation not in _TURNS:
-        return array
-    notes.append(f"turned upright (orientation {orientation})")
-    return np.ascontiguousarray(_TURNS[orientation](array))
+def turn_notes(orientation: int) -> list[str]:
+    """What turning an image upright is called; nothing for one that is."""
+    return [f"turned upright (orientation {orientation})"] if orientation in _TURNS else []
+
+
+def before_turning(upright: np.ndarray, orientation: int) -> np.ndarray:
+    """A view of an upright image (H, W, C) as it lay in a file of this orientation."""
+    back = {6: 8, 8: 6}.get(orientation, orientation)  # the other turns undo themselves
+    return _TURNS[back](upright) if back in _TURNS else upright
 
 
 def decode_raster(content: bytes, where: str, bounds: Bounds, indices: bool) -> tuple[np.ndarray, list[str]]:
@@ -66,13 +70,15 @@ def decode_raster(content: bytes, where: str, bounds: Bounds, indices: bool) -> 
         else:
             image.verify()
             array = _by_opencv(content, where, grey=image.mode in _GREY)
-    return upright(np.atleast_3d(array), orientation, notes), notes
+    notes += turn_notes(orientation)
+    array = np.atleast_3d(array)
+    return (np.ascontiguousarray(_TURNS[orientation](array)) if orientation in _TURNS else array), notes
 
 
 def raster_size(content: bytes, where: str, bounds: Bounds) -> tuple[int, int]:
     """Height and width as `decode_raster` would give them, from the header alone; the same errors, as far as that tells."""
     with broken_files_are_data_errors(where), _header(content, where, bounds) as image:
-        turned = _orientation(image, content) in _SIDEWAYS
+        turned = _orientation(image, content) in SIDEWAYS
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
