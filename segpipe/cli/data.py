@@ -15,7 +15,8 @@ PANEL = "Start"
 
 _IMPORT = """segpipe data import ../camvid --ignore 11
 segpipe data import ../cells --images scans --masks drawn --suffix _mask --classes "cell=255,membrane=0"
-segpipe data import ../streets --format colour-masks --palette label_colors.txt --tolerance 8"""
+segpipe data import ../streets --format colour-masks --palette label_colors.txt --tolerance 8
+segpipe data import ../tumours --format mask-per-class --overlapping"""
 
 
 def register(app: typer.Typer) -> None:
@@ -71,13 +72,17 @@ def data_stats(
 
     With --json the numbers behind its charts instead.
     """
+    from functools import partial
+
     from segpipe.data.stats import read_stats, write_stats_page
+    from segpipe.validation.today import judge_manifest
 
     root = workspace_root()
+    judge = partial(judge_manifest, root)
     if json:
-        print_json(read_stats(root).model_dump(mode="json"))
+        print_json(read_stats(root, judge).model_dump(mode="json"))
         return
-    page = write_stats_page(root, out or root / "reports" / "data.html")
+    page = write_stats_page(root, out or root / "reports" / "data.html", judge)
     typer.echo(page)
     if open_it:
         typer.launch(page.resolve().as_uri())

@@ -8,8 +8,10 @@ import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from segpipe.data.axes import LogAxis
 from segpipe.data.dataset import format_classes, format_samples, load_dataset
 from segpipe.data.drawing import label_layer
 from segpipe.data.images import encode_png
-from segpipe.data.manifest import build_manifest, write_manifest
+from segpipe.data.manifest import build_manifest, make_fingerprint
 from segpipe.data.pages import percent, short
 from segpipe.data.stats import DataStats, read_stats, write_stats_page
 from segpipe.data.stats.charts import bars, ribbon, scatter
@@ -26,6 +28,7 @@ from segpipe.data.stats.histograms import histogram
 from segpipe.data.stats.numbers import Size
 from segpipe.data.stats.views import around_class, region_of, smallest_object, whole
 from segpipe.errors import DataError
+from segpipe.files import write_json
 from segpipe.samples import IGNORE, ClassTable, Sample
 
 from .conftest import LIMITS, SPLIT, MakeData
@@ -59,10 +62,26 @@ def test_the_page(root: Path) -> None:
     assert write_stats_page(root, root / "again.html").read_text() == page
 
 
-def test_the_manifest_of_ingest_is_taken_where_there_is_one(root: Path) -> None:
-    frame = build_manifest(load_dataset(root / "data"), LIMITS, SPLIT)
-    write_manifest(frame[:6], root / "artifacts" / "manifest.parquet")
-    assert read_stats(root).images == 6
+def test_problems_are_those_of_today(root: Path) -> None:
+    """Validation's list counts as long as it is about these data; then the data are judged anew."""
+    judged: list[int] = []
+
+    def judge(manifest: pd.DataFrame, _: ClassTable) -> list[dict[str, Any]]:
+        judged.append(len(manifest))
+        words = {"file": None, "found": "a", "expected": "b", "fix": "c"}
+        return [{"expectation": "new", "severity": "warning"} | words]
+
+    def checks() -> list[str]:
+        return [problem.check for problem in read_stats(root, judge).problems or []]
+
+    assert (checks(), judged) == (["new"], [12])
+    dataset = load_dataset(root / "data")
+    make_fingerprint(build_manifest(dataset, LIMITS, SPLIT), dataset.classes).write(root / "artifacts/fingerprint.json")
+    write_json(root / "reports/validation/findings.json", {"findings": []})
+    assert (checks(), judged) == ([], [12])
+    (root / "data" / "images" / "im07.png").unlink()
+    (root / "data" / "masks" / "im07.png").unlink()
+    assert (checks(), judged) == (["new"], [12, 11])
 
 
 def test_problems_come_first_and_errors_before_warnings(root: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -27,6 +27,7 @@ from segpipe.data.stats.numbers import (
     SplitSize,
     Unusable,
 )
+from segpipe.data.table import labelled_pixels
 from segpipe.errors import DataError
 from segpipe.files import read_json
 from segpipe.samples import ClassTable
@@ -40,15 +41,15 @@ _SERIES = 6
 _WINDOWS = 120
 
 
-def measure(manifest: pd.DataFrame, classes: ClassTable, findings: Path) -> DataStats:
-    """The numbers about a dataset, from its manifest and, where that file exists, validation's findings.json."""
+def measure(manifest: pd.DataFrame, classes: ClassTable) -> DataStats:
+    """The numbers about a dataset, from its manifest; problems are not among them yet."""
     rows = manifest[usable(manifest)]
     return DataStats(
         data_hash=make_fingerprint(manifest, classes).data_hash if len(rows) else None,
         images=len(manifest),
         usable=len(rows),
         unusable=_unusable(manifest[~usable(manifest)]),
-        problems=read_problems(findings) if findings.exists() else None,
+        problems=None,
         dtypes=_tally(rows["dtype"]),
         channel_counts=_tally(rows["channels"]),
         classes=_classes(rows, classes),
@@ -66,21 +67,26 @@ def measure(manifest: pd.DataFrame, classes: ClassTable, findings: Path) -> Data
 
 
 def read_problems(path: Path) -> list[Problem]:
-    """What validation found, by check: errors first, then warnings, then notes. Raises DataError for a file that is no findings.json."""
-    order = get_args(Severity)
-    found: dict[tuple[Severity, str], list[Example]] = {}
+    """`sum_up` of what stands in validation's findings.json; DataError for a file that is none."""
     try:
-        for finding in read_json(path)["findings"]:
-            example = Example(**{name: finding[name] for name in Example.model_fields})
-            found.setdefault((finding["severity"], finding["expectation"]), []).append(example)
-        return [
-            Problem(check=check, severity=severity, count=len(all_of_it), examples=all_of_it[:_EXAMPLES])
-            for (severity, check), all_of_it in sorted(found.items(), key=lambda pair: order.index(pair[0][0]))
-        ]
+        return sum_up(read_json(path)["findings"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             "is no list of findings", where=path, found=error, fix="segpipe validate writes it anew"
         ) from error
+
+
+def sum_up(findings: Iterable[Mapping[str, Any]]) -> list[Problem]:
+    """Findings by check: errors first, then warnings, then notes."""
+    order = get_args(Severity)
+    found: dict[tuple[Severity, str], list[Example]] = {}
+    for finding in findings:
+        example = Example(**{name: finding[name] for name in Example.model_fields})
+        found.setdefault((finding["severity"], finding["expectation"]), []).append(example)
+    return [
+        Problem(check=check, severity=severity, count=len(all_of_it), examples=all_of_it[:_EXAMPLES])
+        for (severity, check), all_of_it in sorted(found.items(), key=lambda pair: order.index(pair[0][0]))
+    ]
 
 
 def known(value: Any) -> bool:
@@ -135,7 +141,7 @@ def _classes(rows: pd.DataFrame, classes: ClassTable) -> list[ClassBalance]:
         split: np.array([*part["class_pixels"]], np.int64).reshape(len(part), len(classes))
         for split, part in _by_split(rows).items()
     }
-    totals = {split: max(1, int(part.sum())) for split, part in counts.items()}
+    totals = {split: max(1, int(labelled_pixels(part, classes.overlapping).sum())) for split, part in _by_split(rows).items()}
     return [
         ClassBalance(
             name=spec.name, value=spec.value, color=spec.color,

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segpipe.config import Params, load_params
+from segpipe.config import load_params
 from segpipe.data.dataset import Dataset, load_dataset
-from segpipe.data.manifest import build_manifest, read_manifest, usable
+from segpipe.data.manifest import Fingerprint, build_manifest, usable
 from segpipe.data.pages import render
 from segpipe.data.stats.charts import Bars, bars, ribbon, scatter, share_axis
 from segpipe.data.stats.histograms import Histogram, histogram
 from segpipe.data.stats.looks import problem_pictures, take_looks
-from segpipe.data.stats.measure import measure
+from segpipe.data.stats.measure import measure, read_problems, sum_up
 from segpipe.data.stats.numbers import DataStats
 from segpipe.files import write_text
+from segpipe.samples import ClassTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,28 +25,43 @@ _GROUPS = 40
 _CHANNELS = 8
 
 
-def read_stats(root: Path) -> DataStats:
-    """The numbers about `root/data`. Takes the manifest that `ingest` wrote, or else makes one."""
-    _, dataset, manifest = _load(root)
-    return measure(manifest, dataset.classes, root / "reports" / "validation" / "findings.json")
+Judge = Callable[["pd.DataFrame", ClassTable], "Sequence[Mapping[str, Any]] | None"]
+"""Says what is wrong with the images of a manifest: findings as those of findings.json; None where it cannot."""
 
 
-def write_stats_page(root: Path, out: Path) -> Path:
-    """Write the page about `root/data` to `out`; returns `out`. The same data give the same bytes."""
-    params, dataset, manifest = _load(root)
-    stats = measure(manifest, dataset.classes, root / "reports" / "validation" / "findings.json")
-    looks = take_looks(manifest[usable(manifest)], dataset, params.data)
-    pictures = problem_pictures(stats.problems or [], dataset, params.data)
+def read_stats(root: Path, judge: Judge | None = None) -> DataStats:
+    """The numbers about `root/data` as it is now. What `ingest` read is remembered, only what is new is decoded.
+
+    Problems are those of findings.json, or, where that is about other data, those that `judge` finds.
+    """
+    return _look(root, judge)[2]
+
+
+def write_stats_page(root: Path, out: Path, judge: Judge | None = None) -> Path:
+    """Write the page about `root/data`, as of `read_stats`, to `out`; returns `out`. The same data give the same bytes."""
+    dataset, manifest, stats = _look(root, judge)
+    limits = load_params(root).data
+    looks = take_looks(manifest[usable(manifest)], dataset, limits)
+    pictures = problem_pictures(stats.problems or [], dataset, limits)
     template = Path(__file__).with_name("stats.html")
     write_text(out, render(template, looks=looks, pictures=pictures, **_context(stats)))
     return out
 
 
-def _load(root: Path) -> tuple[Params, Dataset, pd.DataFrame]:
+def _look(root: Path, judge: Judge | None) -> tuple[Dataset, pd.DataFrame, DataStats]:
     params, dataset = load_params(root), load_dataset(root / "data")
-    stored = root / "artifacts" / "manifest.parquet"
-    manifest = read_manifest(stored) if stored.exists() else build_manifest(dataset, params.data, params.split)
-    return params, dataset, manifest
+    manifest = build_manifest(dataset, params.data, params.split, cache=root / ".segpipe" / "ingest")
+    stats = measure(manifest, dataset.classes)
+    findings = root / "reports" / "validation" / "findings.json"
+    if findings.exists() and (judge is None or _is_about(root / "artifacts" / "fingerprint.json", stats)):
+        return dataset, manifest, stats.model_copy(update={"problems": read_problems(findings)})
+    told = judge(manifest, dataset.classes) if judge else None
+    return dataset, manifest, stats.model_copy(update={"problems": None if told is None else sum_up(told)})
+
+
+def _is_about(fingerprint: Path, stats: DataStats) -> bool:
+    """Whether what validation last looked at, by its fingerprint, are these data."""
+    return fingerprint.exists() and Fingerprint.read(fingerprint).data_hash == stats.data_hash
 
 
 def _context(stats: DataStats) -> dict[str, Any]:
