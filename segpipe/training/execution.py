@@ -76,7 +76,7 @@ def measure(
     parts = step_parts(stepper, *batch, draft.seed, plain, crops, ms_step)
     cheaper = _cheaper_steps(stepper, loop, crops, wanted)
     besides = PLAN_START_S + seconds_to_finish(draft, segmenter_spec(draft, classes), val, ms_val)
-    besides += race.compile_seconds(setting) * (1 + len(cheaper))
+    besides += race.compile_seconds(setting) * (1 + len(cheaper)) * (wanted.folds or 1)
     found: dict[str, str] = {}
     if wanted.learning_rate == "auto":
         tried = Stepper(copy.deepcopy(network), draft.of, recipe.model_copy(update={"ema": 0.0}), setting, device)
@@ -86,7 +86,7 @@ def measure(
     settle_process(threads)
     besides += time.perf_counter() - began
     ms_mean, ms_share = mean_step(ms_step, cheaper), ms_val * math.ceil(len(val) / ranks) / len(val)
-    steps, validations = count_steps(kind, amount, len(train), recipe.batch, ms_mean, ms_share, besides)
+    steps, validations = count_steps(kind, amount, len(train), recipe.batch, ms_mean, ms_share, besides, wanted.folds or 1)
     execution = Execution(
         setting=setting, devices=wanted.devices, nodes=wanted.num_nodes, workers=workers, ms_per_step=round(ms_step, 1),
         step_ms={name: round(ms, 2) for name, ms in parts.items()}, ms_per_validation=round(ms_val, 1),
@@ -291,7 +291,8 @@ def _reasons(
     factor = (slowest.ms_per_step or 0) / (chosen.ms_per_step or 1)
     rate = recipe.batch * 1000 / execution.ms_per_step
     return {
-        "steps": f"{recipe.steps} for a budget of {wanted.budget}: {execution.ms_per_step:.0f} ms a step, "
+        "steps": f"{recipe.steps}{' a member' if wanted.folds else ''} for a budget of {wanted.budget}: "
+        f"{execution.ms_per_step:.0f} ms a step, "
         f"{validations} validations of {execution.ms_per_validation / 1000:.1f} s"
         + (f", {besides:.0f} s for planning and for what is chosen after the last step" if besides else ""),
         "execution": f"{execution.setting}: {factor:.1f} times as fast as the slowest setting tried, {rate:.1f} images/s",

@@ -7,6 +7,7 @@ that is measured (seconds, images a second) goes to `live_dir`.
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -106,7 +107,7 @@ def train_on(
         for path in sorted(
             checkpoints.glob("*"), reverse=True
         ):  # the newest first: a kill in between leaves older ones alone
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()  # members of an earlier plan
 
 
 def _go_on(plan: Plan, stepper: Stepper, state: State) -> None:

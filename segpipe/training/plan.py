@@ -180,7 +180,7 @@ class Plan(_Part):
     """Identity of the pretrained weights that training starts from."""
     inherited: tuple[int | None, ...] | None = Field(None, exclude_if=operator.not_)
     """Of each channel of a network that goes on from a release, which one of the release it starts as; None for one that starts anew."""
-    folds: Folds | None = None
+    folds: Folds | None = Field(None, exclude_if=operator.not_)
     """Where the model is an ensemble: recipe and execution are then those of each member. None: it is one network."""
     recipe: Recipe | None = None
     execution: Execution | None = None
@@ -202,8 +202,7 @@ class Plan(_Part):
     def exact(self) -> dict[str, Any]:
         """What is computed and how, as JSON, without what was merely measured on the way or said about it."""
         measured = {"timings", "ms_per_step", "step_ms", "ms_per_validation", "peak_memory_mib"}
-        absent = {"folds": True} if self.folds is None else {}  # what older plans do not have keeps their identity
-        return self.model_dump(mode="json", exclude={"reasons": True, "execution": measured, **absent})
+        return self.model_dump(mode="json", exclude={"reasons": True, "execution": measured})
 
     @property
     def sha256(self) -> str:

@@ -14,6 +14,7 @@ from segpipe.models.registry import FAMILIES, Family, family, family_config
 from segpipe.models.volumetric import VolumeConfig
 from segpipe.training.choices import choose_normalisation, choose_recipe, describe_encoder, with_frozen_encoder
 from segpipe.training.detection import DETECTOR_REASONS, fit_to_objects
+from segpipe.training.folds import check_folds, choose_folds, deal, in_words
 from segpipe.training.heritage import heritage_of
 from segpipe.training.objects import choose_method
 from segpipe.training.plan import Plan, Recipe, VolumeGrid
@@ -46,7 +47,16 @@ def make_plan(name: str, params: Params, fingerprint: Fingerprint, shards: Path)
     """
     from segpipe.data.shards import ShardReader
 
-    return plan_on(name, params, fingerprint, ShardReader(shards, "train"), ShardReader(shards, "val"))
+    train, val = ShardReader(shards, "train"), ShardReader(shards, "val")
+    candidate, wanted = params.candidate(name), params.train_for(name)
+    if wanted.folds is None or family(candidate.family).kind == "classical":
+        return plan_on(name, params, fingerprint, train, val)
+    check_folds(candidate, family(candidate.family))
+    folds = choose_folds(wanted.folds, params, shards)
+    dealt = deal(folds, wanted.seed, train, val, shards)
+    made = plan_on(name, params, fingerprint, dealt.rest(0), dealt.left_out(0))
+    reasons = {"folds": in_words(folds, dealt, wanted)} | made.reasons
+    return made.model_copy(update={"folds": folds, "reasons": reasons})
 
 
 def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, val: Reader) -> Plan:
@@ -76,7 +86,9 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
         outputs = Outputs(common["classes"], common["postprocess"] == "distance")
         common["inherited"], reasons["first weights"] = heritage.channels(fingerprint.classes, outputs)
     if family(candidate.family).kind == "classical":
-        reasons["training"] = f"{candidate.family} is fitted once to the training split, without steps"
+        reasons["training"] = f"{candidate.family} is fitted once to the training split, without steps" + (
+            " or folds" if wanted.folds else ""
+        )
         normalisation = choose_normalisation(fingerprint, None)
         if volumes:
             normalisation = choose_volume_normalisation(fingerprint, train, reasons)
