@@ -23,6 +23,7 @@ PROPERTIES = {
     "any channels classes and sizes": "1, 3 and 5 channels, 2, 3 and 12 classes, odd sizes; gradients reach every parameter",
     "first weights": "follow from the seed alone, to the bit",
     "a file": "safetensors and back: the same answer to the bit",
+    "a release": "goes on from a release (NAME@VERSION) whose classes stood in other places: theirs are told as they were",
     "an encoder to freeze": "`network.encoder` is the part that pretrained weights fill",
     "four images by heart": "Dice above 0.95 on four images that were shown over and over",
     "export": "ONNX Runtime and OpenVINO give the trained network's class on at least 99.9 % of pixels, at sizes not traced",

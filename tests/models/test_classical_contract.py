@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segpipe.config import Candidate
 from segpipe.errors import ConfigError
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.models.registry import FAMILIES, family
+from segpipe.models.registry import FAMILIES, family, family_config
 from segpipe.release.export import export_graph
 from segpipe.samples import ClassTable, Sample
 
@@ -87,6 +88,13 @@ def test_four_images_by_heart(name):
 
 @each_family
 def test_an_encoder_to_freeze(name):
+    pytest.skip("is fitted, without steps")
+
+
+@each_family
+def test_a_release(name):
+    with pytest.raises(ConfigError, match="unknown key `encoder_weights`"):
+        family_config(Candidate(family=name, encoder_weights="segmenter@v0.1.0"))
     pytest.skip("is fitted, without steps")
 
 

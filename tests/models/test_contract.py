@@ -23,6 +23,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.registry import FAMILIES, build_network, family, family_config
 from segpipe.samples import ClassTable, Sample
+from tests.models.releases import going_on, of_kept_classes
 from tests.models.serving import shares_of_golden_pixels
 from tests.release.toy import ToyReader
 
@@ -120,6 +121,16 @@ def test_a_file(name, tmp_path):
     x = torch.randn(1, 3, 128, 128)
     with torch.inference_mode():
         assert torch.equal(first(name)(x), other(x))
+
+
+@each_family
+def test_a_release(name, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Training goes on from a release: each class that was there is told as it was, wherever it stands now."""
+    monkeypatch.chdir(tmp_path)
+    options = OPTIONS.get(name, {"encoder": ENCODER, "encoder_weights": "none"})
+    network, x = going_on(first(name), name, options, 3), torch.randn(1, 3, 128, 128)
+    with torch.inference_mode():
+        torch.testing.assert_close(of_kept_classes(network(x)), first(name)(x), atol=1e-5, rtol=1e-4)
 
 
 @each_family

@@ -20,6 +20,7 @@ from segpipe.models.registry import FAMILIES, build_network
 from segpipe.samples import ClassTable
 from segpipe.training.batches import batches
 from segpipe.training.detection import ObjectCrops, detection_loss, target_of
+from tests.models.releases import going_on, of_kept_classes
 from tests.models.serving import shares_of_golden_pixels
 from tests.training.conftest import MemoryReader
 from tests.training.test_detection import SMALL, detector_plan, discs
@@ -87,6 +88,19 @@ def test_a_file(name, tmp_path: Path):
     with torch.inference_mode():
         (a,), (b,) = one(x), other(x)
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@each_family
+def test_a_release(name, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Training goes on from a release: of each class that was there, score, box and mask are told as they were."""
+    monkeypatch.chdir(tmp_path)
+    old = build(name)
+    mine, theirs = going_on(old, name, SMALL, 3).state_dict(), old.state_dict()
+    for key in theirs:
+        own = mine[key] if mine[key].shape == theirs[key].shape else mine[key].unflatten(0, (4, -1))[None]
+        kept = own if own is mine[key] else of_kept_classes(own)[0].flatten(0, 1)
+        assert torch.equal(kept, theirs[key]), key
+    assert mine["roi_heads.box_predictor.bbox_pred.weight"].shape[0] == 16
 
 
 @each_family

@@ -19,6 +19,7 @@ from segpipe.models.volumetric import Unet3dConfig
 from segpipe.release.export import export_graph
 from segpipe.samples import ClassTable, Sample
 from segpipe.training.losses import SegmentationLoss
+from tests.models.releases import going_on, of_kept_classes
 from tests.models.serving import shares_of_golden_pixels
 from tests.training.conftest import make_recipe
 from tests.volumes import VolumeReader
@@ -77,6 +78,20 @@ def test_a_file(name, tmp_path):
     x = torch.randn(1, 1, *PATCH)
     with torch.inference_mode():
         assert torch.equal(network(x), other(x))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_release(name, tmp_path, monkeypatch):
+    """Training goes on from a release: each class that was there is told as it was, wherever it stands now."""
+    monkeypatch.chdir(tmp_path)
+    old, x = build(name).eval(), torch.randn(1, 1, *PATCH)
+    network = going_on(old, name, {"channels": 8}, 1)
+    with torch.inference_mode():
+        if name == "vnet":  # its last layer looks at the classes' own scores, the new class's among them
+            wide, narrow = (n.last.conv1.conv.weight for n in (network, old))
+            torch.testing.assert_close(of_kept_classes(wide[None])[0], narrow)
+        else:
+            torch.testing.assert_close(of_kept_classes(network(x)), old(x), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
