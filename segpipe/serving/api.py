@@ -65,7 +65,8 @@ async def segment(
     """Segment the image in the form field `image`.
 
     mask: a PNG with the pixel values of the training masks. overlay: a PNG of the image with classes drawn over it. json: classes
-    with their shares, the mask as a base64 PNG of indices into `classes`, and of a model that tells objects apart `objects`: class,
+    with their shares, the mask as a base64 PNG of indices into `classes` (with `overlapping`, bit k - 1 stands for class k, and no
+    bit for class 0), and of a model that tells objects apart `objects`: class,
     score, box, area and COCO run lengths of each.
 
     A model for volumes takes .nii.gz: mask is then a .nii.gz with the affine of the input, and overlay and the PNGs of json show
@@ -116,6 +117,7 @@ def _answer(
     height, width = shown.shape
     answer: dict[str, Any] = {
         "version": serving.info.version, "width": width, "height": height, **part,
+        **({"overlapping": True} if classes.overlapping else {}),
         "classes": [share.model_dump() for share in class_shares(prediction, classes)],
         "mask": {"encoding": "png;base64", "data": base64.b64encode(encode_png(shown)).decode()},
     }  # fmt: skip

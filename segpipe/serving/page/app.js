@@ -105,9 +105,23 @@ function fit() {
   $("view").style.height = `${Math.round(state.height * zoom)}px`;
 }
 
+function colorsOf({ classes, overlapping }, hidden) {
+  // By number in the mask: a class or, where classes overlap, the set whose bits are there, in the mean colour of what is shown of it.
+  const every = classes.map((_, k) => k);
+  const sets = overlapping
+    ? Array.from({ length: 1 << (classes.length - 1) }, (_, bits) => every.filter((k) => (k ? (bits >> (k - 1)) & 1 : bits === 0)))
+    : every.map((k) => [k]);
+  return sets.map((members) => {
+    const shown = members.filter((k) => !hidden.has(k)).map((k) => classes[k].color);
+    if (!shown.length) return 0;
+    const [r, g, b] = [0, 1, 2].map((c) => Math.round(shown.reduce((sum, color) => sum + color[c], 0) / shown.length));
+    return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
+  });
+}
+
 function paint() {
   const { ids, width, height, answer, hidden } = state;
-  const colors = answer.classes.map((c, i) => (hidden.has(i) ? 0 : ((255 << 24) | (c.color[2] << 16) | (c.color[1] << 8) | c.color[0]) >>> 0));
+  const colors = colorsOf(answer, hidden);
   const fill = new ImageData(width, height);
   const edges = new ImageData(width, height);
   const filled = new Uint32Array(fill.data.buffer); // little-endian: 0xAABBGGRR
