@@ -41,7 +41,7 @@ def _context(
     root: Path, before: Contender, after: Contender, common: Shared, result: Result, params: EvaluateParams, folder: Path
 ) -> dict[str, Any]:  # fmt: skip
     sides = (before, after)
-    pictures, classes, why_none = _pictures(root, before, after, common, params.gallery, folder)
+    pictures, classes, why_none = _pictures(root, before, after, common, params.gallery, folder, result.metric)
     embedded = embed(pictures)
     names = [side.name for side in sides]
     labels = Labels.of([common.before, common.after], classes)
@@ -92,7 +92,7 @@ def _trainings(sides: tuple[Contender, Contender], folder: Path) -> dict[str, Pa
 
 
 def _pictures(
-    root: Path, before: Contender, after: Contender, common: Shared, each: int, folder: Path
+    root: Path, before: Contender, after: Contender, common: Shared, each: int, folder: Path, main: str
 ) -> tuple[list[Drawn], ClassTable | None, str | None]:
     """The images on which the two part, the classes they are drawn by, and why there are none."""
     from segpipe.data.shards import ShardReader
@@ -107,7 +107,7 @@ def _pictures(
             raise MissingError(
                 "the test images can't be had", where=after.name, fix="dvc pull, or dvc fetch --all-commits"
             )
-        drawn = draw_apart(second, first, ShardReader(shards, "test"), each)
+        drawn = draw_apart(second, first, ShardReader(shards, "test"), each, main)
         return drawn, second.segmenter.spec.classes, None
     except SegpipeError as error:
         return [], None, str(error)

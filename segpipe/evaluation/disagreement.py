@@ -9,15 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.evaluation.gallery import ErrorKind, draw, shrink
+from segpipe.evaluation.instance import is_instance
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.shots import Drawn, Pixels
+from segpipe.evaluation.verdicts import describe
+from segpipe.metrics import MAIN_METRIC
 from segpipe.samples import IGNORE, Sample
 
 if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
     from segpipe.inference.segmenter import Segmenter
-
-_METRIC = "iou.image.macro"
 
 _COLORS = ((0, 114, 178), (230, 159, 0), (204, 121, 167))
 """Only the one is right, only the other is, neither is and they differ: of Okabe and Ito's colours."""
@@ -38,10 +39,16 @@ def parting_legend(ours: str, theirs: str) -> list[ErrorKind]:
     return [ErrorKind(name=word, color=color) for word, color in zip(words, _COLORS, strict=True)]
 
 
-def most_apart(ours: Scores, theirs: Scores, each: int) -> list[int]:
-    """The places of the images on which the IoU of two models (aligned) differs most, at most `each` either way: first those where
+def score_of_image(main: str, ours: Scores, theirs: Scores) -> str:
+    """The score by which two models are told apart on a single image: IoU, or that of objects by which they are ranked."""
+    apart = is_instance(main) and ours.objects is not None and theirs.objects is not None
+    return main if apart else "iou.image.macro"
+
+
+def most_apart(ours: Scores, theirs: Scores, each: int, name: str = "iou.image.macro") -> list[int]:
+    """The places of the images on which a score of two models (aligned) differs most, at most `each` either way: first those where
     `ours` is furthest behind, then those where it is furthest ahead. Images on which they score the same are none."""
-    difference = ours.of_images(_METRIC) - theirs.of_images(_METRIC)
+    difference = ours.of_images(name) - theirs.of_images(name)
     order = np.argsort(difference, kind="stable")
     order = order[~np.isnan(difference[order])]
     behind = [int(i) for i in order[:each] if difference[i] < 0]
@@ -49,16 +56,18 @@ def most_apart(ours: Scores, theirs: Scores, each: int) -> list[int]:
     return behind + ahead
 
 
-def draw_apart(ours: Side, theirs: Side, reader: ShardReader, each: int) -> list[Drawn]:
+def draw_apart(ours: Side, theirs: Side, reader: ShardReader, each: int, main: str = MAIN_METRIC) -> list[Drawn]:
     """The images on which two models differ most: image, truth, both predictions, the errors of each, and who was right where.
 
     The scores of both are of the same images in the same order; `reader` holds these, in any order. Images that it lacks are
-    passed over.
+    passed over. main: what the two are ranked by; where that is a score of objects, it also tells how far they are apart.
     """
     where = {key: place for place, key in enumerate(reader.keys)}
-    mine, other = ours.scores.of_images(_METRIC), theirs.scores.of_images(_METRIC)
+    name = score_of_image(main, ours.scores, theirs.scores)
+    mine, other = ours.scores.of_images(name), theirs.scores.of_images(name)
+    words = describe(name) if is_instance(name) else "IoU"
     found = []
-    for index in most_apart(ours.scores, theirs.scores, each):
+    for index in most_apart(ours.scores, theirs.scores, each, name):
         key = ours.scores.keys[index]
         if key not in where:
             continue
@@ -66,7 +75,7 @@ def draw_apart(ours: Side, theirs: Side, reader: ShardReader, each: int) -> list
         assert sample.labels is not None, "it was scored"
         layers = _layers(sample, (ours, theirs))
         kind = "behind" if mine[index] < other[index] else "ahead"
-        note = f"IoU {mine[index]:.3f} · {theirs.name} {other[index]:.3f}"
+        note = f"{words} {mine[index]:.3f} · {theirs.name} {other[index]:.3f}"
         height, width = layers["image"].shape[:2]
         found.append(Drawn(key, kind, note, height, width, layers))
     return found

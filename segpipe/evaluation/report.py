@@ -127,8 +127,8 @@ def _context(
         "robustness": robustness, "drops": _drops(robustness),
         "slices": slices_beside(scores[shown], live, params.evaluate, main) if live else slices_alone(section(metrics, "test", "slices")),
         "further": further_scores(list(measured.values())), "names": names, "costs": costs(root, names) + _champion_cost(root, beside),
-        "plans": plan_views(root, names),
-        **_gallery(root, shown, scores[shown], beside, live, shards, params.evaluate.gallery),
+        "plans": plan_views(root, names), "folds": {name: section(told, "val", "folds") for name, told in measured.items()},
+        **_gallery(root, shown, scores[shown], beside, live, shards, params.evaluate.gallery, main),
         "drawn_classes": list(range(1 if has_background(classes) else 0, len(labels.names))),
     }  # fmt: skip
 
@@ -213,13 +213,14 @@ def _champion_cost(root: Path, champion: Champion | None) -> list[Cost]:
 
 
 def _gallery(
-    root: Path, shown: str, ours: Scores, champion: Champion | None, live: Scores | None, shards: Path | None, each: int
+    root: Path, shown: str, ours: Scores, champion: Champion | None, live: Scores | None, shards: Path | None, each: int,
+    main: str,
 ) -> dict[str, Any]:  # fmt: skip
     folder = root / "evaluation" / shown / "gallery"
     gallery = Gallery.read(folder)
     pictures = drawn(folder, gallery)
     if champion and champion.segmenter and live and shards and (root / "models" / shown).is_dir():
-        pictures = [*_apart(root, shown, ours, champion, live, shards, each), *pictures]
+        pictures = [*_apart(root, shown, ours, champion, live, shards, each, main), *pictures]
     embedded = embed(pictures)
     parted = champion is not None and any(shot.kind in ("behind", "ahead") for shot in embedded)
     other = f"champion {champion.version}" if champion else "champion"
@@ -231,14 +232,15 @@ def _gallery(
 
 
 def _apart(
-    root: Path, shown: str, ours: Scores, champion: Champion, live: Scores, shards: Path, each: int
+    root: Path, shown: str, ours: Scores, champion: Champion, live: Scores, shards: Path, each: int, main: str
 ) -> list[Drawn]:
     from segpipe.data.shards import ShardReader
     from segpipe.inference.trained import load_trained
 
     assert champion.segmenter is not None
     winner = Side(shown, ours, load_trained(root / "models" / shown))
-    return draw_apart(winner, Side(champion.version, live, champion.segmenter), ShardReader(shards, "test"), each)
+    other = Side(champion.version, live, champion.segmenter)
+    return draw_apart(winner, other, ShardReader(shards, "test"), each, main)
 
 
 def score(value: float | None, digits: int = 3) -> str:

@@ -15,6 +15,7 @@ from segpipe.data.shards import ShardReader, write_shards
 from segpipe.errors import ConfigError, DataError
 from segpipe.evaluation.comparison import compare_models
 from segpipe.evaluation.differences import permutation_test
+from segpipe.evaluation.disagreement import Side, draw_apart
 from segpipe.evaluation.evaluate import Known, evaluate_candidate, ranking_score
 from segpipe.evaluation.gates import Case, Champion, GateVerdict, describe, judge
 from segpipe.evaluation.measures import compare_on, interval_of
@@ -259,3 +260,14 @@ def test_of_many_detections_fewer_resamples_are_drawn(root: Path) -> None:
     many = replace(of, pools=of.pools * 2000)  # type: ignore[type-var, attr-defined]
     assert many.most_resamples == 1000
     assert scores_of(root, "whole").statistic("instance.pq").most_resamples is None
+
+
+def test_pictures_of_where_two_models_part_follow_the_score_that_ranks(root: Path) -> None:
+    sides = [Side(name, scores_of(root, name), told_apart(name)) for name in ("sharp", "whole")]
+    reader = ShardReader(root / "shards", "test")
+    found = draw_apart(sides[0], sides[1], reader, 1, "instance.f1_50")
+    values = [side.scores.of_images("instance.f1_50") for side in sides]
+    behind = int(np.argmin(values[0] - values[1]))
+    assert (found[0].key, found[0].kind) == (reader.keys[behind], "behind")
+    assert found[0].note == f"F1 of objects at IoU 0.5 {values[0][behind]:.3f} · whole {values[1][behind]:.3f}"
+    assert draw_apart(sides[0], sides[1], reader, 1)[0].note.startswith("IoU ")
