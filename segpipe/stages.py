@@ -325,6 +325,7 @@ def evaluate(root: Path, name: str) -> None:
         weight_bytes=(model / WEIGHTS_FILE).stat().st_size,
         val_ranked=ranking_score(segmenter, ShardReader(paths.shards, "val"), params.evaluate.rank_by),
         cost=measure_cost(segmenter, reader) if len(reader) else None,
+        folds=history.get("folds", {}),
     )
     evaluate_candidate(segmenter, reader, paths.evaluation(name), params.evaluate, name, val_score=score, known=known)
 

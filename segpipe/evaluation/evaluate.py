@@ -65,6 +65,8 @@ class Known:
     """The score on the validation split that candidates are ranked by, where that is another than `MAIN_METRIC`."""
     cost: Cost | None = None
     """What predictions cost, where it was measured."""
+    folds: Mapping[str, Any] = field(default_factory=dict)
+    """`scores` of the members of an ensemble, each on the fold that it left out, with `mean` and `sd`."""
 
 
 def evaluate_candidate(
@@ -155,6 +157,8 @@ def metrics_table(
             _put(out, ["val", *metric_path(name)], round(own, 6))
     if known.temperature is not None:
         _put(out, ["val", "calibration", "temperature"], round(known.temperature, 6))
+    if known.folds:
+        _put(out, ["val", "folds"], {key: known.folds[key] for key in ("mean", "sd")})
     if known.weight_bytes is not None:
         _put(out, ["model", "megabytes"], round(known.weight_bytes / 1e6, 6))
     if known.cost is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segpipe.evaluation.instance import WORDS as OF_OBJECTS
 from segpipe.files import read_json
 
 SEVERITY_ORDER = ("light", "medium", "strong")
@@ -123,7 +124,9 @@ class FurtherScores:
 _FURTHER = (("instance", "Objects"), ("surface", "Surfaces"))
 _NO_SCORES = ("images", "units", "millimetres", "tolerance", "class", "interval")
 _WORDS = {
-    "hd95": "95 % Hausdorff distance", "assd": "average surface distance", "nsd": "surface Dice", "ap": "mask AP", "pq": "panoptic quality",
+    "hd95": "95 % Hausdorff distance", "assd": "average surface distance", "nsd": "surface Dice", "recall": "mask recall",
+    "ap_small": "mask AP of small objects", "ap_medium": "mask AP of medium objects", "ap_large": "mask AP of large objects",
+    "true": "true objects", "found": "objects found", **OF_OBJECTS,
 }  # fmt: skip
 
 
@@ -174,7 +177,8 @@ def costs(root: Path, names: list[str]) -> list[Cost]:
         training = read_section(root / "training" / name / "metrics.json")
         plan = read_section(root / "plans" / f"{name}.json")
         execution, model = section(plan, "execution"), section(metrics, "model")
-        steps = _number(section(plan, "recipe"), "steps") or _number(training, "step")
+        each, members = _number(section(plan, "recipe"), "steps"), _number(section(plan, "folds"), "count") or 1
+        steps = each * members if each else _number(training, "step")
         cost = section(metrics, "cost")
         half, most = _number(cost, "p50_ms"), _number(cost, "p95_ms")
         row = Cost(

@@ -68,6 +68,9 @@ def test_costs_and_bottleneck(tmp_path: Path) -> None:
     (row,) = costs(tmp_path, ["unet", "unknown"])
     assert (row.megabytes, row.steps, row.images_per_s, row.ms, row.training_mib) == (12.5, 50, 20.0, 11.0, 900)
     assert (row.latency, row.engine, row.serving_mib) == ((4.5, 9.0), "torch", 812)
+    plan = tmp_path / "plans" / "unet.json"
+    plan.write_text(json.dumps(json.loads(plan.read_text()) | {"folds": {"count": 5, "dealt": "groups"}}))
+    assert costs(tmp_path, ["unet"])[0].steps == 250, "of all members"
     path = tmp_path / "bottleneck.json"
     assert bottleneck(path) == []
     path.write_text(
@@ -80,6 +83,6 @@ def test_further_scores() -> None:
     surface = {"hd95": {"image": {"macro": 4.0, "class": {"cell": 2.0}}}, "images": 5, "millimetres": False}
     tables = further_scores([{"test": {"surface": surface, "instance": {"ap50": 0.5}}}, {}])
     assert [(t.title, t.rows) for t in tables] == [
-        ("Objects", [("ap50", [0.5, None])]), ("Surfaces", [("95 % Hausdorff distance image macro", [4.0, None])]),
+        ("Objects", [("mask AP at IoU 0.5", [0.5, None])]), ("Surfaces", [("95 % Hausdorff distance image macro", [4.0, None])]),
     ]  # fmt: skip
     assert further_scores([{}, {"test": 3}]) == []

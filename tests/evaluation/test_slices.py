@@ -162,7 +162,8 @@ def test_classes_make_slices_of_the_images_that_show_them() -> None:
 
 def test_scores_of_slices_stand_in_metrics_json(tmp_path: Path, reader: ShardReader) -> None:
     columns = {key: {"scanner": "old" if i < 8 else "new"} for i, key in enumerate(reader.keys)}
-    known = Known(columns=columns, temperature=1.25, weight_bytes=2_500_000)
+    folds = {"scores": [0.5, 0.7], "mean": 0.6, "sd": 0.141421}
+    known = Known(columns=columns, temperature=1.25, weight_bytes=2_500_000, folds=folds)
     evaluate_candidate(make_segmenter(0.1), reader, tmp_path, QUICK, "unet", known=known)
     table = json.loads((tmp_path / "metrics.json").read_text())
     old = table["test"]["slices"]["scanner"]["old"]
@@ -176,6 +177,7 @@ def test_scores_of_slices_stand_in_metrics_json(tmp_path: Path, reader: ShardRea
     }  # fmt: skip
     assert sum(row["images"] for row in table["test"]["slices"]["brightness"].values()) == 20
     assert "size" not in table["test"]["slices"], "all images have one size"
+    assert table["val"]["folds"] == {"mean": 0.6, "sd": 0.141421}
     assert table["model"]["megabytes"] == 2.5 and table["val"]["calibration"]["temperature"] == 1.25
     assert scores.traits[3]["scanner"] == "old" and scores.traits[3]["group"] == "slide 3"
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from segpipe.config import Candidate, Params, TrainParams
 from segpipe.data.shards import ShardReader, write_shards
@@ -11,6 +13,7 @@ from segpipe.files import write_json
 from segpipe.models.registry import family
 from segpipe.samples import Sample
 from segpipe.training import planner
+from segpipe.training.budget import LEAST_STEPS, MEMBER_START_S, START_UP_S, count_steps
 from segpipe.training.folds import Part, check_folds, choose_folds, deal, in_words, member_plan
 from segpipe.training.plan import Folds, Plan
 from segpipe.training.planner import make_plan
@@ -140,3 +143,19 @@ def test_words_for_blocks(shards):
     folds = Folds(count=2, dealt="blocks")
     words = in_words(folds, dealt(shards, 2, "blocks"), TrainParams(budget="10m"))
     assert "8 images, in blocks of each stack" in words
+
+
+@given(
+    st.floats(60, 86_400), st.floats(1, 5000), st.floats(1, 60_000), st.integers(2, 20), st.floats(0, 100)
+)  # fmt: skip
+def test_members_share_a_budget(seconds, ms_step, ms_val, members, besides):
+    assert count_steps("steps", 60, 8, 2, ms_step, ms_val, besides, members)[0] == max(1, round(60 / members))
+    assert count_steps("epochs", 10, 8, 2, ms_step, ms_val, besides, members)[0] == max(1, round(40 / members))
+    once = START_UP_S + besides + (members - 1) * MEMBER_START_S
+    try:
+        steps, validations = count_steps("seconds", seconds, 8, 2, ms_step, ms_val, besides, members)
+    except ConfigError:
+        assert once + members * (LEAST_STEPS * ms_step + ms_val) / 1000 > 0.98 * seconds
+        return
+    spent = once + members * (steps * ms_step + validations * ms_val) / 1000
+    assert 0.9 * (seconds - once) - members * (ms_step + ms_val) / 1000 < spent - once <= seconds - once + 1e-6

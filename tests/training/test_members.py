@@ -9,14 +9,16 @@ from safetensors.torch import load_file
 
 from segpipe.files import sha256_file
 from segpipe.inference.out_of_fold import OutOfFold
+from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.trained import load_trained
 from segpipe.samples import Sample
 from segpipe.training import finishing, members
 from segpipe.training.cleaning import Chosen
 from segpipe.training.folds import Dealt, member_plan
 from segpipe.training.members import train_members
-from segpipe.training.plan import Folds
+from segpipe.training.plan import Folds, VolumeGrid
 from segpipe.training.scoring import count_split, score_confusion
+from tests.volumes import TABLE, VolumeReader, ellipsoid, register
 
 from .conftest import CLASSES, MemoryReader, draw
 from .tiny import tiny_plan
@@ -210,3 +212,25 @@ def test_one_network_takes_the_place_of_members_that_were_not_finished(tmp_path)
     plan = planned().model_copy(update={"folds": None})
     members.train_on(plan, CLASSES, *dealt.readers, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
     assert load_trained(tmp_path / "out").spec.members == 1 and not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_volumes_have_members_too(tmp_path):
+    register()
+    train, val = (VolumeReader([ellipsoid(i, (12, 16, 12)) for i in numbers]) for numbers in (range(4), range(10, 12)))
+    keys = [sample.key for reader in (train, val) for sample in reader.samples]
+    dealt = Dealt((train, val), keys, [0, 1, 0, 1, 0, 1])
+    plan = planned(val_every=6).model_copy(
+        update={
+            "family": "tiny3d", "options": {}, "folds": Folds(count=2, dealt="groups"), "dtype": "float32",
+            "normalisation": Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,), per_image=True),
+            "volume": VolumeGrid(patch=(8, 8, 8), spacing=None, flips=(True, True, True)),
+        }
+    )  # fmt: skip
+    train_members(plan, TABLE, dealt, val, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
+    model, sample = load_trained(tmp_path / "out"), train[1]
+    said = [member.segment(sample, probabilities=True).probabilities for member in model._members]
+    np.testing.assert_allclose(
+        model.predict(sample.image, probabilities=True).probabilities, np.mean(said, 0), atol=2e-6
+    )
+    assert np.array_equal(model.segment(sample, probabilities=True).probabilities, said[1])
+    assert not np.allclose(said[0], said[1], atol=1e-3)
