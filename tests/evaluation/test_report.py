@@ -262,7 +262,7 @@ def test_with_a_champion_the_page_tells_what_changed_and_where_they_part(full: P
     for words in (
         "What changed since the champion v0.2.0", "train.seed0 → 1", "beside the champion on the same images",
         "Furthest behind the champion v0.2.0", "only v0.2.0 is right", "unet less the champion v0.2.0 on parts",
-        "blur, medium", "−0.300", "reading <images>", "12.5 ms", "22.8", "ap50", "0.625", "Expected calibration error",
+        "blur, medium", "−0.300", "reading <images>", "12.5 ms", "22.8", "mask AP at IoU 0.5", "0.625", "Expected calibration error",
     ):  # fmt: skip
         assert words in page.text, words
     assert full.stat().st_size < 8e6
@@ -320,7 +320,7 @@ def test_parts_of_a_gate_waivers_and_warnings_are_on_the_page(
     for gate in found.gates:
         assert gate.sentence in page.text
     assert "Waived by A. Vogel until 2027-01-31: <b>new</b> stain." in page.text
-    assert "3 classes, one by one" in page.text
+    assert "Classes, one by one (3)" in page.text
     late = select(workspace, params, fingerprint, shards, date(2027, 2, 1))
     assert not late.promotable and late.gates[0].waiver.expired
     assert late.summary.endswith("but is held back by the floor gate.")
