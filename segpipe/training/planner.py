@@ -188,6 +188,9 @@ def _plan_network(
         if own or not pretrained
         else "what the encoder's weights were trained on"
     )
+    heritage = heritage_of(common["options"])
+    if heritage and heritage.spec.normalisation == draft.normalisation:
+        reasons["normalisation"] = f"that of {heritage.source}"
     found = _measured(draft, network, wanted, fingerprint, train, val, reasons, began)
     return draft.model_copy(
         update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
