@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from segpipe.errors import MissingError
+from segpipe.errors import ConfigError, MissingError
 from segpipe.evaluation.suspects import BAND, Case, Suspect, choose_candidate, find_suspects, fold_of
 from segpipe.files import write_text
 from segpipe.progress import say
@@ -82,6 +82,11 @@ def write_suspects(root: Path, candidate: str | None, limit: int, page: Path) ->
     name = choose_candidate(root, candidate)
     shards = root / "artifacts" / "shards"
     segmenter = load_trained(root / "models" / name)
+    if segmenter.spec.classes.overlapping:
+        raise ConfigError(
+            "suspects are pixels of another class than their label says, and these classes overlap", where=root / "models" / name,
+            fix="look at the gallery of `segpipe report`, whose error pictures show what is too many and what lacks",
+        )  # fmt: skip
     folds = fold_of(segmenter)
     splits = ("train", *_UNSEEN) if folds else _UNSEEN
     readers = [ShardReader(shards, split) for split in splits if any(shards.glob(f"{split}-*.arrow"))]
