@@ -168,7 +168,9 @@ def test_training_starts_where_the_release_ended(workspace):
         "with 3 of its 3 classes" in on.reasons["first weights"]
         and "parent" not in segmenter_spec(anew, CLASSES).lineage
     )
-    assert segmenter_spec(on, CLASSES).lineage["parent"] == SOURCE
+    assert (
+        segmenter_spec(on, CLASSES).lineage["parent"] == SOURCE and on.reasons["normalisation"] == f"that of {SOURCE}"
+    )
     assert type(on).model_validate_json(on.model_dump_json()) == on and "inherited" not in anew.model_dump()
 
 
