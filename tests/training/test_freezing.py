@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 
@@ -9,6 +11,8 @@ from segpipe.training.checkpoint import State, load_checkpoint, save_checkpoint
 from segpipe.training.choices import with_frozen_encoder
 from segpipe.training.freezing import encoder_switch
 from segpipe.training.loop import set_up
+from segpipe.training.plan import Setting
+from segpipe.training.stepper import Stepper
 
 from .conftest import make_plan
 
@@ -75,3 +79,38 @@ def test_the_family_wants_it_only_where_there_is_something_to_keep():
     assert not reasons
     assert with_frozen_encoder(TrainParams(freeze_encoder=0.4), family("unet"), False, {}).freeze_encoder == 0.4
     assert all(of.kind == "network" for of in FAMILIES.values() if of.freeze_encoder)
+
+
+class Small(torch.nn.Module):
+    """An encoder and a head, compiled in seconds."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.BatchNorm2d(4), torch.nn.ReLU()
+        )
+        self.decoder = torch.nn.Conv2d(4, 3, 1)
+
+    def forward(self, x):
+        return self.decoder(self.encoder(x))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler for processors")
+def test_a_compiled_network_thaws_and_grows():
+    """Each new kind of step (the encoder let go, larger crops) is compiled for, and learns what it would without."""
+    recipe = make_plan(freeze_steps=1).recipe
+    eager, compiled = (
+        Stepper(Small(), family("unet"), recipe, Setting(precision="fp32", channels_last=False, compile=c), "cpu")
+        for c in (False, True)
+    )
+    for number, size in enumerate((32, 32, 64)):
+        images = torch.nn.functional.interpolate(IMAGES[number], size=size)
+        labels = LABELS.repeat(1, 2, 2)[:, :size, :size]
+        before = state(compiled.network.encoder)
+        losses = [float(s.step(number, images, labels, 0)) for s in (eager, compiled)]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+        assert same(before, state(compiled.network.encoder)) == (number < 1)
+    for mine, theirs in zip(eager.network.decoder.parameters(), compiled.network.decoder.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=0)
