@@ -47,6 +47,12 @@ def test_an_interrupt_of_one_process_stops_both_after_the_same_step(two):
 
 
 @pytest.mark.slow
+def test_members_of_an_ensemble_are_trained_by_both_one_after_another(two):
+    found = two["members"]
+    assert found["weights"] < 1e-4 and {name.split(".")[1] for name in found["names"]} == {"0", "1", "2"}
+
+
+@pytest.mark.slow
 def test_the_gradient_of_a_unet_is_that_of_one_process(two):
     """Its encoder's normalisation ends with activations, and a deep network blows rounding up: as much as another memory format does."""
     found = two["unet"]

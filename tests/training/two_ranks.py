@@ -17,13 +17,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from segpipe.training.batches import batches
+from segpipe.training.folds import Dealt
 from segpipe.training.loop import set_up
-from segpipe.training.plan import Setting
-from segpipe.training.ranks import rank, ranks
+from segpipe.training.members import train_members
+from segpipe.training.plan import Folds, Setting
+from segpipe.training.ranks import leave, rank, ranks
 from segpipe.training.stepper import Stepper
 from segpipe.training.tasks import samples_of
 
-from .conftest import MemoryReader, draw, make_plan
+from .conftest import CLASSES, MemoryReader, draw, make_plan
 from .tiny import tiny_plan
 from .zygote import forked, newest, result, train, wait
 
@@ -145,6 +147,25 @@ def one_runs_short(folder: Path) -> dict:
     }
 
 
+def ensemble(folder: Path, plan, readers) -> None:
+    """The members of an ensemble, one after another."""
+    train_reader, val = readers
+    keys = [*train_reader.keys, *val.keys]
+    dealt = Dealt(readers, keys, [place % 3 for place in range(len(keys))])
+    train_members(plan, CLASSES, dealt, val, folder / "out", folder / "live", folder / "checkpoints")
+    leave()
+
+
+def members(folder: Path) -> dict:
+    """How far the members that two processes train lie from those of one."""
+    plan = tiny_plan(OPTIONS, steps=6, val_every=3, augment="light", learning_rate=1e-2, batch=4)
+    plan = plan.model_copy(update={"folds": Folds(count=3, dealt="groups")})
+    for name, count in (("members-one", 1), ("members-two", 2)):
+        finish(folder / name, start(folder / name, plan, count, work=ensemble))
+    one, two = (load_file(folder / name / "out" / "weights.safetensors") for name in ("members-one", "members-two"))
+    return {"names": sorted(two), "weights": max(float((one[key] - two[key]).abs().max()) for key in one)}
+
+
 def main(folder: Path) -> None:
     default = PLAN | {"loss": {"cross_entropy": 1.0, "dice": 0.5}, "class_weights": [1.0, 2.0, 3.0], "batch": 4}
     report = {
@@ -153,6 +174,7 @@ def main(folder: Path) -> None:
         "batch norm": compare(folder, "batch-norm", tiny_plan(**(default | SGD | {"batch": 5}))),
         "unet": unet_gradients(folder),
         "interrupted": interrupt_one(folder),
+        "members": members(folder),
         "short": one_runs_short(folder),
     }
     print(json.dumps(report))
