@@ -242,13 +242,16 @@ def plan(root: Path, name: str, refresh: bool = False) -> None:
 
     DVC calls this when data or parameters changed; `refresh` is the user's word that the machine did, and keeps nothing either.
     """
+    from segpipe.evaluation.measures import check_scores
     from segpipe.release.trained import fetch_trained
     from segpipe.training.plan import explain
     from segpipe.training.planner import make_plan
 
     paths, params = Paths(root), load_params(root)
     fetch_trained(root, str(params.candidate(name).options.get("encoder_weights", "")))
-    made = make_plan(name, params, _prepared(paths), _needs(paths.shards, "prepare"))
+    prepared = _prepared(paths)
+    check_scores(params, prepared)
+    made = make_plan(name, params, prepared, _needs(paths.shards, "prepare"))
     made.write(paths.plan(name))
     say(explain(made))
     if refresh:

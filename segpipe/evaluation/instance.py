@@ -76,6 +76,20 @@ def _parts(name: str) -> tuple[str, str | None]:
     return score, of_class
 
 
+def check_name(name: str, classes: Sequence[str], instances: bool) -> tuple[str, str | None]:
+    """The score and the class that a name asks for. instances: whether the dataset has objects. Raises ConfigError where there is no
+    such score or class, or no object."""
+    score, of_class = _parts(name)
+    if not instances:
+        raise ConfigError(
+            "the dataset has no objects", found=name, expected="a metric of pixels, such as iou.dataset.macro",
+            fix="name one, or import objects (COCO, label maps, a file for each)",
+        )  # fmt: skip
+    if of_class is not None and of_class not in classes:
+        raise ConfigError("no such class", found=name, expected=" or ".join(classes))
+    return score, of_class
+
+
 def object_statistic(
     name: str, candidate: str, classes: Sequence[str], objects: ImageObjects | None, units: npt.NDArray[np.int64]
 ) -> Exchangeable:
@@ -83,15 +97,13 @@ def object_statistic(
 
     Raises ConfigError where there is no such metric or class, and where no objects were told apart.
     """
-    score, of_class = _parts(name)
+    score, of_class = check_name(name, classes, True)
     if objects is None:
         raise ConfigError(
             f"{candidate} has no scores of objects", where="params.yaml", found=name,
             expected="a metric of pixels, such as iou.dataset.macro, where the dataset has no objects",
             fix="import objects (COCO, label maps, a file for each), and leave `postprocess` of the candidate at auto",
         )  # fmt: skip
-    if of_class is not None and of_class not in classes:
-        raise ConfigError("no such class", found=name, expected=" or ".join(classes))
     chosen = range(len(classes)) if of_class is None else [list(classes).index(of_class)]
     if score in _PRECISION:
         return _precision(score, candidate, objects, list(chosen), units)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from segpipe.config import EvaluateParams
+from typing import TYPE_CHECKING
+
+from segpipe.config import EvaluateParams, Params
+from segpipe.errors import ConfigError
 from segpipe.evaluation.differences import Comparison, compare
+from segpipe.evaluation.instance import check_name, is_instance
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Exchangeable, Interval, bootstrap
+from segpipe.metrics import metric
+
+if TYPE_CHECKING:
+    from segpipe.data.manifest import Fingerprint
 
 
 def interval_of(name: str, scores: Scores, params: EvaluateParams) -> Interval:
@@ -25,3 +33,23 @@ def compare_on(name: str, ours: Scores, theirs: Scores, params: EvaluateParams) 
 
 def _resamples(of: Exchangeable, params: EvaluateParams) -> int:
     return params.resamples if of.most_resamples is None else min(params.resamples, of.most_resamples)
+
+
+def check_scores(params: Params, fingerprint: Fingerprint) -> None:
+    """Raise ConfigError where the ranking or a gate names a score that this dataset has not: before training, not after."""
+    gates = params.gates
+    named = {f"gates.{key}.metric": getattr(gate, "metric", None) for key, gate in gates if gate is not None}
+    if gates.class_floor is not None and is_instance(gates.class_floor.ratio):
+        named["gates.class_floor.ratio"] = gates.class_floor.ratio
+    for where, name in {"evaluate.rank_by": params.evaluate.rank_by, **named}.items():
+        if name is None:
+            continue
+        try:
+            if is_instance(name):
+                check_name(name, fingerprint.classes.names, fingerprint.instances)
+            else:
+                metric(name, fingerprint.classes.names, fingerprint.classes.overlapping)
+        except ConfigError as error:
+            raise ConfigError(
+                error.what, where=f"params.yaml: {where}", found=error.found, expected=error.expected, fix=error.fix
+            ) from error

@@ -18,7 +18,7 @@ from segpipe.evaluation.differences import permutation_test
 from segpipe.evaluation.disagreement import Side, draw_apart
 from segpipe.evaluation.evaluate import Known, evaluate_candidate, ranking_score
 from segpipe.evaluation.gates import Case, Champion, GateVerdict, describe, judge
-from segpipe.evaluation.measures import compare_on, interval_of
+from segpipe.evaluation.measures import check_scores, compare_on, interval_of
 from segpipe.evaluation.scores import Scores, read_scores
 from segpipe.evaluation.selection import select
 from segpipe.inference.postprocess import Postprocess
@@ -271,3 +271,23 @@ def test_pictures_of_where_two_models_part_follow_the_score_that_ranks(root: Pat
     assert (found[0].key, found[0].kind) == (reader.keys[behind], "behind")
     assert found[0].note == f"F1 of objects at IoU 0.5 {values[0][behind]:.3f} · whole {values[1][behind]:.3f}"
     assert draw_apart(sides[0], sides[1], reader, 1)[0].note.startswith("IoU ")
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "words"),
+    [
+        ("evaluate: {rank_by: instance.f1_50}", "evaluate.rank_by", "import objects"),
+        ("gates: {champion: {metric: instance.ap50}}", "gates.champion.metric", "the dataset has no objects"),
+        ("gates: {class_floor: {ratio: instance.pq}}", "gates.class_floor.ratio", "the dataset has no objects"),
+        ("gates: {floor: {metric: iou.dataset.macr}}", "gates.floor.metric", "did you mean `iou.dataset.macro`"),
+    ],
+)
+def test_scores_that_a_dataset_has_not_are_refused_before_training(
+    fingerprint: Fingerprint, text: str, where: str, words: str
+) -> None:
+    params = parse_params(f"candidates: {{unet: {{family: unet}}}}\n{text}")
+    with pytest.raises(ConfigError, match=words) as error:
+        check_scores(params, fingerprint)
+    assert f"params.yaml: {where}" in str(error.value)
+    if "instance" in text:
+        check_scores(params, fingerprint.model_copy(update={"instances": True}))
