@@ -163,7 +163,8 @@ class TrainParams(Section):
     stays (specks and holes). auto: chosen on the validation split, and kept only where the gain there is beyond chance."""
     tta: Literal["none", "mirror", "flips", "d4"] = "none"
     """Test-time augmentation of the finished model, in evaluation and in service: the mean over the image and its mirror image (2
-    runs of the network), all flips (4; of a volume 8), or flips and quarter turns (8). Each run costs its time."""
+    runs of the network), all flips (4; of a volume 8), or flips and quarter turns (8); multi_scale: the image and its mirror image at
+    0.75, 1 and 1.25 times its size (as much as 6 runs; not of volumes). Each run costs its time."""
     ema: float = Field(0.99, ge=0, lt=1)
     """Decay of the running average of weights that is evaluated and kept; 0 turns it off."""
     augment: Annotated[Literal["off", "light", "medium", "strong"], BeforeValidator(_off)] = "medium"

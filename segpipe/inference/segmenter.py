@@ -136,7 +136,7 @@ class Segmenter:
         """Logits (N, channels, ...) of a normalised batch (N, C, ...), over its symmetries and moved to the threshold where the
         model asks for that.
         """
-        scores = averaged(self.engine, self.spec.tta, batch, self.spec.outputs)
+        scores = averaged(self.engine, self.spec.tta, batch, self.spec.outputs, self.spec.stride)
         if self.spec.cleaning is not None and self.spec.cleaning.shift:
             scores = scores.copy()
             scores[:, 1] += np.float32(self.spec.cleaning.shift)

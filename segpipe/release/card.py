@@ -75,7 +75,7 @@ def card_page(card: Card, spec: SegmenterSpec, pairs: Sequence[Golden]) -> str:
         *([f"Its answers are the mean of what {spec.members} networks say, each trained without one fold of the images."]
           if spec.members > 1 else []),
         *([f"{_sentence(card.int8)} Scores and gates above are those of the network in float32."] if card.int8 else []),
-        *([f"Its answers are the mean over mirror images ({spec.tta})."] if spec.tta != "none" else []),
+        *([f"Its answers are means over images that are turned or resized ({spec.tta})."] if spec.tta != "none" else []),
         *([f"Masks are mended: {spec.cleaning.in_words(spec.classes)}."] if spec.cleaning else []), "",
         "```python", "from pathlib import Path", "from segpipe.inference.segmenter import Segmenter", "",
         'segmenter = Segmenter.from_bundle(Path("bundle"))', f"class_ids = segmenter.predict({call}).class_ids", "```", "",

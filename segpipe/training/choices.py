@@ -9,7 +9,7 @@ import numpy as np
 from segpipe.data.fingerprint import choose_patch
 from segpipe.errors import ConfigError
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.tta import TTA, symmetries
+from segpipe.inference.tta import TTA, passes
 from segpipe.labelling import Labelling
 from segpipe.training.memory import check_parts
 from segpipe.training.optimisers import DEFAULTS
@@ -115,13 +115,13 @@ def _loss_in_words(wanted: TrainParams, of: Family, overlapping: bool) -> str:
 
 
 def _tta_in_words(tta: TTA, of: Family) -> str:
-    if of.kind == "detector" or (of.dims == 3 and tta == "d4"):
+    if of.kind == "detector" or (of.dims == 3 and tta in ("d4", "multi_scale")):
         raise ConfigError(
             f"{of.name} has no such test-time augmentation", where="train.tta", found=tta,
             expected="none" if of.kind == "detector" else "none, mirror or flips",
         )  # fmt: skip
-    runs = len(symmetries(tta, of.dims or 2))
-    return f"{tta}: the finished model runs {runs} times an image, and its answers are averaged"
+    runs = passes(tta, of.dims or 2)
+    return f"{tta}: the finished model's answers are averaged, which costs {runs:.3g} times as much as one"
 
 
 def _optimizer_in_words(wanted: TrainParams) -> str:
