@@ -81,7 +81,7 @@ def _joined(count: int, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64
         apart = low != high
         left, right, low, high = left[apart], right[apart], low[apart], high[apart]
         np.minimum.at(region, np.maximum(low, high), np.minimum(low, high))
-        while not np.array_equal(above := region[region], region):
+        while ((above := region[region]) != region).any():
             region = above
     return region
 

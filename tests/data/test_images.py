@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -330,3 +331,52 @@ def test_image_files_are_those_that_can_be_read_in_name_order(tmp_path: Path) ->
     (tmp_path / "folder.png").mkdir()
     assert [p.name for p in image_files(tmp_path)] == ["a.jpg", "b.PNG", "c.tif", "d.nii.gz", "e.nii"]
     assert image_files(tmp_path / "nowhere") == []
+
+
+def grey_png(array: np.ndarray, filters: list[int], spoil: Callable[[bytes], bytes] = bytes, bits: int = 0) -> bytes:
+    """A grey PNG, 8 or 16 bits, whose rows have these filters (0 none, 1 left, 2 above), by the definition of the format."""
+    rows = (
+        array.astype(array.dtype.newbyteorder(">")).view(np.uint8).reshape(len(array), -1, array.itemsize).astype(int)
+    )
+    left = np.pad(rows, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+    above = np.pad(rows, ((1, 0), (0, 0), (0, 0)))[:-1]
+    stored = [(rows - (0 * rows, left, above)[f])[y] % 256 for y, f in enumerate(filters)]
+    lines = b"".join(bytes([f]) + row.astype(np.uint8).tobytes() for f, row in zip(filters, stored, strict=True))
+    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], bits or 8 * array.itemsize, 0, 0, 0, 0)
+    packed = spoil(zlib.compress(lines))
+    chunks = [(b"IHDR", header), (b"IDAT", packed[:30]), (b"IDAT", packed[30:]), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+@given(data=st.data(), dtype=st.sampled_from([np.uint8, np.uint16]), height=st.integers(1, 40), width=st.integers(1, 9))
+def test_rows_of_grey_png_stored_in_any_way(data: st.DataObject, dtype: type, height: int, width: int) -> None:
+    array = np.random.default_rng(height).integers(0, np.iinfo(dtype).max, (height, width), dtype, endpoint=True)
+    one = st.integers(0, 2).map(lambda kind: [kind] * height)
+    filters = data.draw(one | st.lists(st.integers(0, 2), min_size=height, max_size=height))
+    content = grey_png(array, filters)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), array)
+    np.testing.assert_array_equal(decode_mask(content, "x", 1), array)
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+def test_simple_rows_are_unpacked_the_fast_way(monkeypatch: pytest.MonkeyPatch, kind: int) -> None:
+    monkeypatch.setattr("imagecodecs.png_decode", None)
+    array = np.arange(600, dtype=np.uint16).reshape(30, 20)
+    np.testing.assert_array_equal(decode_mask(grey_png(array, [kind] * 30), "x", 1), array)
+
+
+BROKEN_ROWS: dict[str, Callable[[bytes], bytes]] = {
+    "a checksum that does not fit": lambda packed: packed[:-1] + bytes([packed[-1] ^ 1]),
+    "cut short": lambda packed: packed[:-20],
+    "too few rows": lambda packed: zlib.compress(zlib.decompress(packed)[:-21]),
+    "nothing": lambda packed: b"",
+}
+
+
+@pytest.mark.parametrize("spoil", BROKEN_ROWS.values(), ids=BROKEN_ROWS)
+def test_broken_rows_of_grey_png_are_an_error(spoil: Callable[[bytes], bytes]) -> None:
+    array = np.arange(600, dtype=np.uint8).reshape(30, 20)
+    with pytest.raises(DataError, match=r"x\.png: cannot be decoded"):
+        decode_mask(grey_png(array, [1] * 30, spoil), "x.png", 1)

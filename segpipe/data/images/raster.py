@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from segpipe.data.images.bounds import RESTORE, Bounds, broken_files_are_data_errors
+from segpipe.data.images.png import decode_png, png_chunks
 from segpipe.errors import DataError
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
-_PNG = b"\x89PNG\r\n\x1a\n"
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B")
 _JPEG_END = b"\xff\xd9"
 _ORIENTATION = 0x0112
@@ -64,7 +62,7 @@ def decode_raster(content: bytes, where: str, bounds: Bounds, indices: bool) -> 
         if (indices and image.mode == "P") or image.format == "MPO":
             array = np.asarray(image if image.mode in ("L", "P") else image.convert("RGB"))
         elif image.format == "PNG":
-            array = _by_libpng(content, where)
+            array = decode_png(content, where)
         elif image.format == "JPEG":
             array = _by_libjpeg(image, content)
         else:
@@ -94,21 +92,6 @@ def _header(content: bytes, where: str, bounds: Bounds) -> Image.Image:
     return image
 
 
-def _by_libpng(content: bytes, where: str) -> np.ndarray:
-    """By imagecodecs, a fifth faster than OpenCV and PIL; unlike OpenCV it says where pixels are missing or broken."""
-    import imagecodecs
-
-    _check_png(content, where, but=b"IDAT")
-    try:
-        array: np.ndarray = np.atleast_3d(imagecodecs.png_decode(content))
-    except imagecodecs.PngError:
-        _check_png(content, where)
-        raise
-    if array.shape[2] == 2:  # the last of two or four is alpha
-        return cv2.extractChannel(array, 0)
-    return cv2.cvtColor(array, cv2.COLOR_RGBA2RGB) if array.shape[2] == 4 else array
-
-
 def _by_libjpeg(image: Image.Image, content: bytes) -> np.ndarray:
     """By imagecodecs. libjpeg fills in what is missing, and of the two only PIL says so: the end must be there. CMYK is PIL's
     business, too.
@@ -118,23 +101,6 @@ def _by_libjpeg(image: Image.Image, content: bytes) -> np.ndarray:
     import imagecodecs
 
     return imagecodecs.jpeg8_decode(content)  # type: ignore[no-any-return]
-
-
-def _check_png(content: bytes, where: str, but: bytes = b"") -> None:
-    """Every chunk is whole, up to the last, and has its checksum (those of one name, which libpng checks itself, aside)."""
-    view, at, name = memoryview(content), len(_PNG), b""
-    while name != b"IEND":
-        try:
-            length, name = struct.unpack_from(">I4s", content, at)
-            (checksum,) = struct.unpack_from(">I", content, at + 8 + length)
-        except struct.error as error:
-            raise DataError("cannot be decoded: cut short", where=where, fix=RESTORE) from error
-        if name != but and zlib.crc32(view[at + 4 : at + 8 + length]) != checksum:
-            raise DataError(
-                "cannot be decoded: a checksum does not fit", where=where, found=f"chunk {name.decode('latin-1')}",
-                expected="bytes as they were written", fix=RESTORE,
-            )  # fmt: skip
-        at += length + 12
 
 
 def _by_opencv(content: bytes, where: str, grey: bool) -> np.ndarray:
@@ -170,14 +136,5 @@ def _orientation(image: Image.Image, content: bytes) -> int:
         exif = image.getexif()
     else:  # PIL would decode the whole image to see whether EXIF stands at its end
         exif = Image.Exif()
-        exif.load(next((data for name, data in _png_chunks(content) if name == b"eXIf"), b""))
+        exif.load(next((data for name, data in png_chunks(content) if name == b"eXIf"), b""))
     return int(exif.get(_ORIENTATION, 1))
-
-
-def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Names and contents of a PNG's chunks; pixels are passed over."""
-    at = len(_PNG)
-    while at + 8 <= len(content):
-        length, name = struct.unpack_from(">I4s", content, at)
-        yield name, b"" if name == b"IDAT" else content[at + 8 : at + 8 + length]
-        at += length + 12
