@@ -32,7 +32,9 @@ def trained(root: Path, arguments: argparse.Namespace) -> Path:
     if not (root / "artifacts" / "shards").exists():
         prepare(root, arguments.data, "camvid", arguments.budget, 0, {CANDIDATE: arguments.family})
     if not model.exists():
-        candidate = {"family": arguments.family} | ({"encoder": arguments.encoder} if arguments.encoder else {})
+        candidate = {"family": arguments.family, "encoder_weights": arguments.weights} | (
+            {"encoder": arguments.encoder} if arguments.encoder else {}
+        )
         workspace.set_params(root, {"candidates": {CANDIDATE: candidate}, "train.budget": arguments.budget})
         for stage in ("plan", "train"):
             segpipe(root, stage, CANDIDATE)
@@ -72,6 +74,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="the folder that holds camvid/")
     parser.add_argument("--family", default="lraspp_mobilenetv3")
     parser.add_argument("--encoder", default=None)
+    parser.add_argument("--weights", default="none", help="what the encoder starts from")
     parser.add_argument("--budget", default="5m", help="of the training")
     parser.add_argument("--work", type=Path, default=None, help="where the workspace is kept; by default it is not")
     parser.add_argument("--size", type=int, default=256)

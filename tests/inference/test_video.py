@@ -15,6 +15,7 @@ from segpipe.data.drawing import overlay
 from segpipe.data.images import encode_png, read_mask
 from segpipe.errors import ConfigError, DataError, MissingError
 from segpipe.inference.batch import predict_files
+from segpipe.inference.cleaning import Cleaning
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
@@ -198,6 +199,20 @@ def test_smoothed_masks_follow_the_average_and_a_flash_does_not_show(tmp_path: P
         sure = top[-1] - top[-2] > 1e-5
         ids = CLASSES.encode(read_mask(tmp_path / "smooth" / f"{index:06d}.png", LIMITS))
         assert sure.mean() > 0.99 and (ids == mean.argmax(0))[sure].all()
+
+
+def test_specks_are_mended_after_the_smoothing(tmp_path: Path) -> None:
+    """Of four pixels: gone where nine are asked for, with or without the average, and there where three are enough."""
+    speckled = np.full((16, 24, 3), 250, np.uint8)
+    speckled[4:6, 4:6] = 2
+    path = write(tmp_path / "specks.avi", [speckled] * 3)
+    for smoothing in (0.0, 0.5):
+        for least, left in (((0, 9, 0), False), ((0, 3, 0), True)):
+            model = segmenter(cleaning=Cleaning(least=least))
+            video, folder = open_video(str(path), LIMITS), tmp_path / f"{smoothing}-{left}"
+            segment_video(model, video, tmp_path / "out.mp4", masks=folder, smoothing=smoothing)
+            video.close()
+            assert [128 in read_mask(p, LIMITS) for p in sorted(folder.iterdir())] == [left] * 3
 
 
 def test_a_working_size_is_what_the_network_sees(tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ class Painter:
 
     def __init__(self, classes: ClassTable, alpha: float = 0.45) -> None:
         colors = np.zeros((256, 1, 3), np.uint8)
-        palette = classes.labelling.palette(classes.colors)
-        colors[: len(palette), 0] = palette[:, ::-1]
+        colors[: len(classes.palette), 0] = classes.palette[:, ::-1]
         shown = colors.max(2) > 0  # (256, 1)
         self._colors, self._shown = colors, np.where(shown[:, 0], 255, 0).astype(np.uint8)
         self._fill = (colors * alpha + 0.5).astype(np.uint8)

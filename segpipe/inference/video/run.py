@@ -25,7 +25,7 @@ from segpipe.inference.video.source import Frame, Picture, Video
 from segpipe.inference.video.timing import Rate, StepTime, Stopwatch, TimedEngine
 from segpipe.progress import Progress
 
-_AHEAD = 4
+_AHEAD = 2
 """Frames of a file that wait for the network, and answers that wait to be drawn."""
 _LOST = 0.01
 """A file that yields fewer of its frames is cut short; headers may be off by one."""
@@ -114,6 +114,12 @@ def segment_video(
     return job.report(str(overlay), str(masks) if masks else None)
 
 
+def _unmended(segmenter: Segmenter) -> Segmenter:
+    """The model without the mending of specks, which comes after the smoothing; its threshold stays."""
+    how = segmenter.spec.cleaning
+    return segmenter if how is None else segmenter.but(cleaning=how.model_copy(update={"least": ()}))
+
+
 class _Job:
     """A video on its way through the three threads; the network runs in the caller's."""
 
@@ -122,8 +128,8 @@ class _Job:
     ) -> None:
         self.engine = TimedEngine(segmenter.engine) if segmenter.spec.task == "semantic" else None
         # Classes follow from probabilities before the temperature: the average of these decides here.
-        plain = segmenter.at_temperature(1.0)
-        self.segmenter = plain if self.engine is None else Segmenter(plain.spec, self.engine)
+        self.segmenter = Segmenter(segmenter.spec, self.engine or segmenter.engine).at_temperature(1.0)
+        self.asked = _unmended(self.segmenter) if smoothing else self.segmenter
         self.video, self.edge, self.stop = video, edge, stop
         self.smoothing, self.smoother, self.painter = smoothing, Smoother(smoothing), Painter(segmenter.spec.classes)
         self.name = segmenter.engine.name
@@ -165,7 +171,7 @@ class _Job:
         self.working = (image.shape[1], image.shape[0])
         if self.engine is not None:
             self.engine.start()
-        found = self.segmenter.predict(image, probabilities=self.smoothing > 0)
+        found = self.asked.predict(image, probabilities=self.smoothing > 0)
         answered = time.perf_counter()
         asked, network = began, answered - began  # of a detector, that is all that is known
         if self.engine is not None and self.engine.asked_at is not None:
