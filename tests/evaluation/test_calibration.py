@@ -22,9 +22,10 @@ from segpipe.evaluation.gates import Case, GateVerdict, judge
 from segpipe.evaluation.scores import ImageScore, Scores, read_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.statistics import bootstrap
+from segpipe.inference.engines import softmax
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.segmenter import Segmenter, softmax
+from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.metrics.calibration import BINS, reliability
 from segpipe.samples import IGNORE, ClassTable, Sample

@@ -141,7 +141,9 @@ def _classes(rows: pd.DataFrame, classes: ClassTable) -> list[ClassBalance]:
         split: np.array([*part["class_pixels"]], np.int64).reshape(len(part), len(classes))
         for split, part in _by_split(rows).items()
     }
-    totals = {split: max(1, int(labelled_pixels(part, classes.overlapping).sum())) for split, part in _by_split(rows).items()}
+    totals = {
+        split: max(1, int(labelled_pixels(part, classes.overlapping).sum())) for split, part in _by_split(rows).items()
+    }
     return [
         ClassBalance(
             name=spec.name, value=spec.value, color=spec.color,
