@@ -1,0 +1,77 @@
+"""Every kind of model in a real Bento: built, served by a process of its own, and held against its golden images.
+
+`tests/release/test_bento.py` does so for networks that give each pixel a class; `tests/models/test_contract.py` asks every family
+behind the same app, without the process.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from segpipe.config import ExportParams
+from segpipe.inference.engines import TorchEngine
+from segpipe.inference.network import torch_engine
+from segpipe.inference.postprocess import Postprocess
+from segpipe.inference.preprocess import Normalisation
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import SegmenterSpec
+from segpipe.models.rcnn_config import MaskRcnnConfig
+from segpipe.models.registry import build_network
+from segpipe.release.bento import build_bento
+from segpipe.release.bless import bless
+from segpipe.release.export import write_bundle
+from segpipe.release.golden import Reader
+from tests.release.test_detectors import SMALL
+from tests.release.toy import CLASSES, toy_network, toy_reader, toy_segmenter, toy_selection
+from tests.volumes import TABLE, TinyVolumeConfig, VolumeReader, build, ellipsoid
+
+pytestmark = pytest.mark.slow
+
+
+def with_distance() -> tuple[Segmenter, Reader]:
+    plain = toy_segmenter()
+    how = Postprocess(method="distance", h=0.1)
+    spec = plain.spec.model_copy(update={"distance": True, "postprocess": how})
+    return Segmenter(spec, TorchEngine(toy_network(0, n_classes=4))), toy_reader()
+
+
+def detector() -> tuple[Segmenter, Reader]:
+    network = build_network("mask_rcnn", MaskRcnnConfig.model_validate(SMALL | {"encoder_weights": "none"}), 3, 3, 0)
+    with torch.no_grad():  # objects that are there: random weights may find none
+        network.roi_heads.mask_predictor.mask_fcn_logits.bias += 1.0
+        network.roi_heads.box_predictor.cls_score.bias[1] += 2.0
+    spec = SegmenterSpec(
+        candidate="unet", family="mask_rcnn", options=SMALL, task="instance", classes=CLASSES,
+        normalisation=Normalisation(low=(0,) * 3, high=(255,) * 3, mean=(0.5,) * 3, std=(0.25,) * 3),
+        postprocess=Postprocess(method="detections"),
+    )  # fmt: skip
+    return Segmenter(spec, torch_engine("instance", network.eval())), toy_reader()
+
+
+def for_volumes() -> tuple[Segmenter, Reader]:
+    torch.manual_seed(4)
+    own = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,), per_image=True)
+    spec = SegmenterSpec(
+        candidate="unet", family="unet3d", classes=TABLE, normalisation=own, dims=3, patch3d=(16, 16, 16),
+        spacing=(1.0, 1.0, 1.0), stride=4,
+    )  # fmt: skip
+    reader = VolumeReader([ellipsoid(i) for i in range(2)])
+    return Segmenter(spec, TorchEngine(build(TinyVolumeConfig(), 1, 3).eval())), reader
+
+
+@pytest.mark.parametrize("kind", [with_distance, detector, for_volumes])
+def test_a_bento_of_each_kind_is_blessed(
+    kind: Callable[[], tuple[Segmenter, Reader]], tmp_path: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BENTOML_HOME", raising=False)
+    trained, reader = kind()
+    write_bundle(trained, "0" * 64, reader, toy_selection(), ExportParams(golden=2), tmp_path / "bundle")
+    shutil.copy(repo_root / "bentofile.yaml", tmp_path)
+    (tmp_path / "params.yaml").write_text("candidates: {unet: {family: unet}}\n")
+    report = bless(build_bento(tmp_path, "v0.1.0"), tmp_path / "bundle")
+    assert (report.images, report.differing_pixels) == (2, 0) and report.pixels > 0
