@@ -23,7 +23,7 @@ def test_the_finished_model_looks_often_and_validations_once():
     assert segmenter_spec(plan, CLASSES).tta == "d4" and validator(plan, set_up(plan), CLASSES).spec.tta == "none"
 
 
-@pytest.mark.parametrize(("name", "tta"), [("unet3d", "d4"), ("mask_rcnn", "mirror")])
+@pytest.mark.parametrize(("name", "tta"), [("unet3d", "d4"), ("unet3d", "multi_scale"), ("mask_rcnn", "mirror")])
 def test_what_a_family_can_not_do_is_refused(train_reader, name, tta):
     with pytest.raises(ConfigError, match=r"train\.tta"):
         choose_recipe(TrainParams(tta=tta), family(name), fingerprint_of(train_reader), train_reader, {})
@@ -39,7 +39,7 @@ def test_the_runs_are_counted_in_words(train_reader):
     recipe = choose_recipe(
         TrainParams(tta="flips"), family("unet"), fingerprint_of(train_reader), train_reader, reasons
     )
-    assert recipe.tta == "flips" and "runs 4 times" in reasons["test-time augmentation"]
+    assert recipe.tta == "flips" and "costs 4 times as much" in reasons["test-time augmentation"]
 
 
 @pytest.mark.parametrize(("changes", "chosen"), [({"cleaning": "auto"}, True), ({"tta": "mirror"}, False)], ids=str)
