@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from segpipe.config.sections import Section
 
@@ -147,6 +147,12 @@ class ImagesGate(Gate):
     """Why this gate stands, for those who meet it."""
 
 
+def _in_quotes(value: Any) -> Any:
+    if isinstance(value, date):
+        raise ValueError(f'a day in quotes, until: "{value}", for DVC reads no dates')
+    return value
+
+
 class Waiver(Section):
     """A gate that may be missed for a while: it turns a block into a waived one, and is told wherever the verdict is."""
 
@@ -168,8 +174,8 @@ class Waiver(Section):
     """Who answers for it."""
     reason: str = Field(min_length=1)
     """Why it may be missed."""
-    until: date
-    """The last day on which it holds, e.g. 2027-01-31."""
+    until: Annotated[date, BeforeValidator(_in_quotes)]
+    """The last day on which it holds, in quotes: "2027-01-31"."""
 
 
 class GateParams(Section):

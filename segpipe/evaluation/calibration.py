@@ -140,13 +140,16 @@ def calibration_table(scores: Scores, params: EvaluateParams) -> dict[str, objec
     }  # fmt: skip
 
 
-def _curve(total: Reliability) -> dict[str, dict[str, float]]:
+def _curve(total: Reliability) -> list[dict[str, float]]:
+    """A list, which DVC leaves out of its tables of metrics."""
     mean, share = (rows[0] for rows in total.curve())
-    return {
-        f"{place:02d}": {"pixels": int(total.count[0, place]), "confidence": round(float(mean[place]), 6),
-                         "right": round(float(share[place]), 6)}
+    return [
+        {
+            "bin": int(place), "pixels": int(total.count[0, place]), "confidence": round(float(mean[place]), 6),
+            "right": round(float(share[place]), 6),
+        }
         for place in np.flatnonzero(total.count[0])
-    }  # fmt: skip
+    ]  # fmt: skip
 
 
 def temperature_on(segmenter: Segmenter, reader: ShardReader) -> float | None:

@@ -56,18 +56,20 @@ class CalibrationView:
 def calibration_view(metrics: Mapping[str, Any]) -> CalibrationView | None:
     """Of `test.calibration` in metrics.json; None where confidences were not measured."""
     found = section(metrics, "test", "calibration")
-    ece, bins = _number(found, "ece"), _bins(section(found, "curve"))
+    ece, bins = _number(found, "ece"), _bins(found.get("curve"))
     if ece is None or not bins:
         return None
     before = section(found, "thinned", "before")
     return CalibrationView(
         bins, ece, _number(section(found, "interval"), "low"), _number(section(found, "interval"), "high"), _number(found, "mce"),
-        _number(section(metrics, "val", "calibration"), "temperature"), _number(before, "ece"), _bins(section(before, "curve")),
+        _number(section(metrics, "val", "calibration"), "temperature"), _number(before, "ece"), _bins(before.get("curve")),
     )  # fmt: skip
 
 
-def _bins(curve: Mapping[str, Any]) -> list[Bin]:
-    rows = [section(curve, key) for key in sorted(curve)]
+def _bins(curve: Any) -> list[Bin]:
+    """curve: rows from the lowest bin on; a mapping by bin in files of earlier versions."""
+    ordered = [curve[key] for key in sorted(curve)] if isinstance(curve, Mapping) else curve
+    rows = [section(row) for row in ordered] if isinstance(ordered, list) else []
     known = [row for row in rows if {"pixels", "confidence", "right"} <= row.keys()]
     total = sum(row["pixels"] for row in known) or 1
     return [Bin(row["confidence"], row["right"], row["pixels"] / total) for row in known]

@@ -107,7 +107,7 @@ def test_what_is_not_there_or_broken(call) -> None:
 @pytest.mark.parametrize(("until", "code"), [(date(2026, 12, 31), 4), (date(2027, 1, 1), 0), (UNTIL, 0)])
 def test_a_waiver_may_have_ended_since(call, until: date, code: int) -> None:
     """The selection was made when it was valid."""
-    waiver = Waiver(gate="floor", name="A. Vogel", reason="new stain", until=until)
+    waiver = Waiver(gate="floor", name="A. Vogel", reason="new stain", until=str(until))
     waived = settle(verdict("fail"), GATE, (waiver,), date(2026, 12, 1))
     assert not waived.blocks
     ended, out, _ = call(selection(waived))

@@ -30,6 +30,9 @@ def test_calibration() -> None:
     )
     assert view is not None and [(b.confidence, b.share) for b in view.bins] == [(0.5, 0.25), (0.9, 0.75)]
     assert (view.ece, view.low, view.temperature, view.ece_before) == (0.05, 0.04, 1.5, 0.09)
+    rows = [{"bin": int(key)} | row for key, row in CURVE.items()]
+    as_rows = calibration_view({"test": {"calibration": told | {"curve": rows}}})
+    assert as_rows is not None and as_rows.bins == view.bins
     dots = reliability_chart(view).series[0][1]
     assert dots[0].x < dots[1].x and dots[0].y > dots[1].y and dots[0].r < dots[1].r
     assert "0.50 sure, 0.40 right, 25.0 % of the pixels" in dots[0].words

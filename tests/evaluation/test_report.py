@@ -303,7 +303,7 @@ def test_large_pictures_keep_the_page_small(
 def test_parts_of_a_gate_waivers_and_warnings_are_on_the_page(
     workspace: Path, fingerprint: Fingerprint, shards: Path
 ) -> None:
-    waived = "{gate: floor, name: A. Vogel, reason: <b>new</b> stain, until: 2027-01-31}"
+    waived = "{gate: floor, name: A. Vogel, reason: <b>new</b> stain, until: '2027-01-31'}"
     text = (
         "gates: {floor: {at_least: 0.99}, class_floor: {mode: warn, at_least: 0.99}, slice: {}, waivers: ["
         + waived

@@ -170,7 +170,7 @@ def test_an_upper_bound_lies_below_or_not(estimate: float, above: float, thresho
 
 
 def waiver(until: date, gate: str = "floor", name: str = "A. Vogel") -> Waiver:
-    return Waiver(gate=gate, name=name, reason="new stain, more images are coming.", until=until)
+    return Waiver(gate=gate, name=name, reason="new stain, more images are coming.", until=str(until))
 
 
 @pytest.mark.parametrize(("days", "blocks"), [(-1, True), (0, False), (1, False)])
@@ -205,10 +205,11 @@ def test_a_verdict_of_an_earlier_version_blocks_unless_it_passes() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{gate: floors, name: a, reason: b, until: 2027-01-31}", "`gates.waivers.0.gate` is wrong"),
+        ("{gate: floors, name: a, reason: b, until: '2027-01-31'}", "`gates.waivers.0.gate` is wrong"),
         ("{gate: floor, name: a, reason: b, until: soon}", "`gates.waivers.0.until` is wrong"),
-        ("{gate: floor, reason: b, until: 2027-01-31}", "`gates.waivers.0.name` is wrong"),
-        ("{gate: floor, name: a, reason: '', until: 2027-01-31}", "`gates.waivers.0.reason` is wrong"),
+        ("{gate: floor, name: a, reason: b, until: 2027-01-31}", "in quotes"),
+        ("{gate: floor, reason: b, until: '2027-01-31'}", "`gates.waivers.0.name` is wrong"),
+        ("{gate: floor, name: a, reason: '', until: '2027-01-31'}", "`gates.waivers.0.reason` is wrong"),
     ],
 )
 def test_a_waiver_needs_name_reason_and_day(text: str, words: str) -> None:
@@ -218,7 +219,7 @@ def test_a_waiver_needs_name_reason_and_day(text: str, words: str) -> None:
 
 def test_gates_are_read_from_params() -> None:
     text = "candidates: {a: {family: unet}}\ngates: {slice: {margin: 0.1, unsure: warn}, champion: {superior: true, mode: warn}, "
-    found = parse_params(text + "waivers: [{gate: slice, name: a, reason: b, until: 2027-01-31}]}").gates
+    found = parse_params(text + "waivers: [{gate: slice, name: a, reason: b, until: '2027-01-31'}]}").gates
     assert found.slice.margin == 0.1 and found.champion.superior and found.champion.mode == "warn"
     assert found.waivers[0].until == DAY and found.floor.at_least == 0.3
     with pytest.raises(ValidationError):
