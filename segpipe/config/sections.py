@@ -73,7 +73,7 @@ class ValidateParams(Section):
     """Images of two splits are suspected to be one where this many of the 64 bits of their perceptual hashes differ, or fewer."""
     near_duplicate_intensity: float = Field(0.06, gt=0, le=1)
     """And where means and deviations differ by no more than this share of the brightness, in every channel."""
-    near_duplicate_likeness: float = Field(0.96, gt=0, le=1)
+    near_duplicate_likeness: float = Field(0.97, gt=0, le=1)
     """Or where hashes and brightness differ more (shifted, cropped, brightened images), but miniatures correlate as much at best."""
     outlier_z: float = Field(8.0, gt=0)
     """An image is an outlier in brightness from this robust z-score of a channel's mean on, among images of its number type."""

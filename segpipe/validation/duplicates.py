@@ -29,7 +29,7 @@ _WAVES = 12
 """Frequencies of a spectrum in each direction: waves as short as a twelfth of the edge."""
 _REACH = MINIATURE // 8
 """The largest shift between two miniatures, in their pixels."""
-_FINE = 0.7
+_FINE = 1.0
 """Standard deviation, in pixels of a miniature, of the blur that takes out what shifts by parts of such a pixel change."""
 
 
