@@ -87,7 +87,7 @@ def judged(
     worst = int(np.argmax(was - now))
     drop = max(iou[0] - iou[1], dice[0] - dice[1])
     words = (
-        f"val IoU {iou[0]:.4f} -> {iou[1]:.4f}, Dice {dice[0]:.4f} -> {dice[1]:.4f} on {images} images "
+        f"changes val IoU {iou[0]:.4f} -> {iou[1]:.4f}, Dice {dice[0]:.4f} -> {dice[1]:.4f} on {images} images "
         f"(worst class {classes[worst]}: IoU {was[worst]:.4f} -> {now[worst]:.4f})"
     )
     accepted = bool(drop <= max_drop)  # not where a score is NaN
@@ -104,7 +104,7 @@ def outcome(trials: list[EngineTrial], chosen: EngineTrial) -> str:
     fastest = min(whole, key=lambda t: t.median_ms or 0.0, default=None)
     tried = [t for t in trials if t.engine in INT8_ENGINES]
     best = min(tried, key=lambda t: (t is not chosen, not t.eligible, t.median_ms or np.inf))
-    words = f"int8 ({best.engine}): {best.reason}"
+    words = f"int8 ({best.engine}) {best.reason}"
     if best.eligible and best.median_ms and fastest and fastest.median_ms:
         words += f"; {fastest.median_ms / best.median_ms:.2f} times as fast as {fastest.engine}"
     return f"{words}; {'serves' if best is chosen else f'does not serve, {chosen.engine} does'}"
