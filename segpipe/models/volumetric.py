@@ -9,6 +9,7 @@ doi:10.1038/s41592-020-01008-z).
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
@@ -49,6 +50,8 @@ class Unet3dConfig(VolumeConfig):
 
     whole_levels: Axes | None = None
     """On how many levels each axis is not halved, nor looked along (thick slices); null: from the size of a voxel."""
+    deep_supervision: bool = Field(False, exclude_if=operator.not_)
+    """Whether the levels between the finest and the deepest learn to tell classes too, by heads of which only training makes use."""
 
     @property
     def steps(self) -> Axes:
@@ -89,7 +92,8 @@ class SegresnetConfig(VolumeConfig):
 
 def build_unet3d(config: Unet3dConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
     """A 3D U-Net of nnU-Net's blocks: two convolutions with instance normalisation a level, strided on the way down, transposed
-    on the way up; D, H, W are multiples of `config.steps`.
+    on the way up; D, H, W are multiples of `config.steps`. Where its levels are supervised, it gives the logits of each in training, a
+    tuple, the finest first.
     """
     import torch
     from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetUpBlock
@@ -112,16 +116,21 @@ def build_unet3d(config: Unet3dConfig, in_channels: int, n_classes: int) -> torc
                 for before, width, kernel, stride in reversed(levels[1:])
             )
             self.last = torch.nn.Conv3d(widths[0], n_classes, 1)
+            supervised = widths[1:-1] if config.deep_supervision else []
+            self.sides = torch.nn.ModuleList(torch.nn.Conv3d(width, n_classes, 1) for width in supervised)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            seen = []
+        def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+            seen, rising = [], []
             for down in self.down:
                 x = down(x)
                 seen.append(x)
             for up, skip in zip(self.up, seen[-2::-1], strict=True):
                 x = up(x, skip)
+                rising.append(x)
             out: torch.Tensor = self.last(x)
-            return out
+            if not (self.training and self.sides):
+                return out
+            return (out, *(side(level) for side, level in zip(self.sides, rising[-2::-1], strict=True)))
 
     return Unet3d()
 

@@ -46,7 +46,14 @@ _TRIED = 2
 
 
 def count_steps(
-    kind: str, amount: float, n_train: int, batch: int, ms_step: float, ms_val: float, besides: float = 0.0, members: int = 1
+    kind: str,
+    amount: float,
+    n_train: int,
+    batch: int,
+    ms_step: float,
+    ms_val: float,
+    besides: float = 0.0,
+    members: int = 1,
 ) -> tuple[int, int]:
     """Steps and validations for a budget. Seconds include the start of the training, validations (at most a tenth, but one),
     checkpoints, and the seconds `besides`. members: networks that share the budget, one after another: steps are of each.

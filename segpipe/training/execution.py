@@ -86,7 +86,9 @@ def measure(
     settle_process(threads)
     besides += time.perf_counter() - began
     ms_mean, ms_share = mean_step(ms_step, cheaper), ms_val * math.ceil(len(val) / ranks) / len(val)
-    steps, validations = count_steps(kind, amount, len(train), recipe.batch, ms_mean, ms_share, besides, wanted.folds or 1)
+    steps, validations = count_steps(
+        kind, amount, len(train), recipe.batch, ms_mean, ms_share, besides, wanted.folds or 1
+    )
     execution = Execution(
         setting=setting, devices=wanted.devices, nodes=wanted.num_nodes, workers=workers, ms_per_step=round(ms_step, 1),
         step_ms={name: round(ms, 2) for name, ms in parts.items()}, ms_per_validation=round(ms_val, 1),

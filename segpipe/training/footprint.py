@@ -32,7 +32,9 @@ def kept_for_backward(network: torch.nn.Module, shape: tuple[int, ...]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        twin(torch.empty(shape, device="meta")).float().log_softmax(1)
+        said = twin(torch.empty(shape, device="meta"))
+        for logits in said if isinstance(said, tuple) else (said,):
+            logits.float().log_softmax(1)
     own = {value.untyped_storage()._cdata for value in [*twin.parameters(), *twin.buffers()]}
     return sum(storage.nbytes() for address, storage in kept.items() if address not in own)
 

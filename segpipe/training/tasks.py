@@ -44,10 +44,26 @@ def pixelwise(loss: torch.nn.Module) -> Objective:
 
     def objective(model: torch.nn.Module, batch: Any, device: torch.device) -> Tensor:
         images, labels = batch
-        found: Tensor = loss(model(images), labels.to(device, non_blocking=True))
+        said, labels = model(images), labels.to(device, non_blocking=True)
+        found: Tensor = at_each_level(loss, said, labels) if isinstance(said, tuple) else loss(said, labels)
         return found
 
     return objective
+
+
+def at_each_level(loss: torch.nn.Module, said: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+    """The weighted mean of the losses of a network's levels, as nnU-Net has it (doi:10.1038/s41592-020-01008-z).
+
+    said: logits (N, K, ...), the finest first; each coarser one counts half as much as the one before, and is held against the labels
+    (..., P, P) that lie at its places.
+    """
+    total, weights = torch.zeros((), device=labels.device), 2.0 - 0.5 ** (len(said) - 1)
+    for level, logits in enumerate(said):
+        edges = logits.shape[2:]
+        steps = (whole // own for whole, own in zip(labels.shape[-len(edges) :], edges, strict=True))
+        places: Any = (..., *(slice(None, None, step) for step in steps))
+        total = total + 0.5**level * loss(logits, labels[places])
+    return total / weights
 
 
 def objective_of(of: Family, recipe: Recipe, device: torch.device) -> Objective:
