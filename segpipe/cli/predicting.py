@@ -47,7 +47,7 @@ def predict(
 
     if bool(images) == (video is not None):
         found = "both" if images else "nothing"
-        raise ConfigError("what is to be segmented?", found=found, expected="image files or folders, or --video")
+        raise ConfigError("what is to be segmented?", found=found, expected="either image files or folders, or --video")
     limits = load_params(root := workspace_root()).data if model is None else DataParams()  # type: ignore[call-arg]
     segmenter = Segmenter.from_bundle(model or live_bundle(root))
     if video is not None:

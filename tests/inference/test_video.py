@@ -89,6 +89,17 @@ class Reel:
         self.released = True
 
 
+class Around(Pixelwise):
+    """Scores less a threshold, so that sigmoids are on either side of a half."""
+
+    def __init__(self, threshold: float):
+        super().__init__()
+        self.threshold = threshold
+
+    def __call__(self, batch):
+        return super().__call__(batch) - np.float32(self.threshold)
+
+
 class Hooked(Pixelwise):
     """An engine that something happens to at each call."""
 
@@ -113,8 +124,8 @@ def grey(count: int) -> list[np.ndarray]:
     return [np.full((16, 24, 3), 40 + i % 200, np.uint8) for i in range(count)]
 
 
-@pytest.mark.parametrize("channels", [3, 1])
-def test_each_mask_is_that_of_the_frame_as_an_image(tmp_path: Path, channels: int) -> None:
+@pytest.mark.parametrize(("channels", "overlapping"), [(3, False), (1, False), (3, True)])
+def test_each_mask_is_that_of_the_frame_as_an_image(tmp_path: Path, channels: int, overlapping: bool) -> None:
     """Two ways to the same bytes: the frame out of the video, and as a PNG through `segpipe predict`."""
     path = clip(tmp_path / "clip.avi")
     frames = frames_of(path)
@@ -122,7 +133,8 @@ def test_each_mask_is_that_of_the_frame_as_an_image(tmp_path: Path, channels: in
         frames = [np.repeat(frame[:, :, 1:2], 3, 2) for frame in frames]
         path = write(tmp_path / "grey.mkv", frames)
         assert all((frame == kept).all() for frame, kept in zip(frames_of(path), frames, strict=True))
-    model = segmenter(channels=channels)
+    sets = CLASSES.from_names(CLASSES.names, [0, 1, 2]).model_copy(update={"overlapping": True})
+    model = segmenter(Around(0.5), channels=channels).but(classes=sets if overlapping else CLASSES)
     images = [tmp_path / f"{i:06d}.png" for i in range(len(frames))]
     for image, frame in zip(images, frames, strict=True):
         image.write_bytes(encode_png(frame[:, :, ::-1]))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.config import DataParams
-from segpipe.errors import DataError, MissingError
+from segpipe.errors import DataError, MissingError, SegpipeError
 
 Picture = npt.NDArray[np.uint8]
 """(H, W, 3), BGR as OpenCV has it."""
@@ -78,17 +78,7 @@ def open_video(where: str, limits: DataParams) -> Video:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # what OpenCV warns of is said below
     capture = cv2.VideoCapture(int(where) if camera else where)
     if not capture.isOpened():
-        if camera:
-            raise MissingError(
-                "no such camera",
-                found=where,
-                fix="ls /dev/video*; another program may hold it, or its group be `video`",
-            )
-        size = f"{path.stat().st_size:,} bytes" if path.is_file() else "no answer that is a video"
-        raise DataError(
-            "cannot be opened as a video", where=where, found=size, expected="a video that OpenCV reads, whole to its end",
-            fix=f"convert it: ffmpeg -i {path.name} -c:v libx264 converted.mp4",
-        )  # fmt: skip
+        raise _unopened(where, camera, stream)
     video = Video(capture, "camera-" + where if camera else path.stem or "stream", live=camera or stream)
     pixels = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
     if pixels > limits.max_megapixels * 1e6:
@@ -98,3 +88,16 @@ def open_video(where: str, limits: DataParams) -> Video:
             expected=f"at most {limits.max_megapixels:g}", fix="raise `data.max_megapixels` in params.yaml",
         )  # fmt: skip
     return video
+
+
+def _unopened(where: str, camera: bool, stream: bool) -> SegpipeError:
+    if camera:
+        fix = "ls /dev/video*; another program may hold it, or you be no member of the group `video`"
+        return MissingError("no such camera", found=where, fix=fix)
+    if stream:
+        return MissingError("the stream does not open", where=where, fix="check its address with a player: ffplay URL")
+    path = Path(where)
+    return DataError(
+        "cannot be opened as a video", where=where, found=f"{path.stat().st_size:,} bytes",
+        fix=f"copy it again if it is cut short (.mp4 has its index at the end), or convert it: ffmpeg -i {path.name} out.mp4",
+    )  # fmt: skip
