@@ -7,7 +7,6 @@ import gc
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -95,15 +94,14 @@ def measure(
         peak_memory_mib=peak_memory_mib(device), timings=timings,
         machine=this_machine(device),
     )  # fmt: skip
-    schedule: dict[str, Any] = {
+    schedule = {
         "steps": steps,
         "freeze_steps": round((wanted.freeze_encoder or 0) * steps),
         "warmup_steps": warmup_steps(steps, recipe.schedule),
         "val_every": math.ceil(steps / validations),
         "checkpoint_every": max(1, round(_CHECKPOINT_S * 1000 / ms_mean)),
+        "first": recipe.first and recipe.first.model_copy(update={"steps": round(wanted.progressive_share * steps)}),
     }
-    if recipe.first:
-        schedule["first"] = recipe.first.model_copy(update={"steps": round(wanted.progressive_share * steps)})
     timed = recipe.model_copy(update=schedule)
     spent = besides if kind == "seconds" else 0.0
     return Measured(timed, execution, _reasons(wanted, timed, execution, validations, spent) | found)

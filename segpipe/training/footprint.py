@@ -64,8 +64,11 @@ def free_bytes(group: Path = Path("/sys/fs/cgroup")) -> int:
     return free
 
 
-def in_parts_that_fit(draft: Plan, network: torch.nn.Module, room: int, reasons: dict[str, str]) -> Plan:
-    """The draft with its batch in as many parts as `room` bytes ask for, as far as there is something to halve."""
+def in_parts_that_fit(
+    draft: Plan, network: torch.nn.Module, room: int, reasons: dict[str, str], ranks: int = 1
+) -> Plan:
+    """The draft with its batch in as many parts as `room` bytes ask for, as far as there is something to halve. ranks: processes that
+    share the batch and the room."""
     of = draft.of
     if of.kind != "network":  # a detector's memory follows from what it finds
         return draft
@@ -74,7 +77,7 @@ def in_parts_that_fit(draft: Plan, network: torch.nn.Module, room: int, reasons:
     except RuntimeError:  # a network whose way depends on its input's values: what it needs shows when it runs
         return draft
     assert recipe is not None
-    while need > _SHARE * room and recipe.batch // (2 * recipe.accumulate) >= max(1, of.least_batch):
+    while need > _SHARE * room and recipe.batch // ranks // (2 * recipe.accumulate) >= max(1, of.least_batch):
         recipe = recipe.model_copy(update={"accumulate": 2 * recipe.accumulate})
         draft = draft.model_copy(update={"recipe": recipe})
         reasons["accumulation"] = (

@@ -107,8 +107,9 @@ def step_that_fits(stepper: Stepper, number: int, images: Tensor, known: Any, se
         )
 
 
-def planned_to_fit(draft: Plan, measure: Callable[[Plan], T], reasons: dict[str, str]) -> T:
-    """What `measure` finds of a plan, in twice as many parts where memory runs out while it measures real steps."""
+def planned_to_fit(draft: Plan, measure: Callable[[Plan], T], reasons: dict[str, str], ranks: int = 1) -> T:
+    """What `measure` finds of a plan, in twice as many parts where memory runs out while it measures real steps. ranks: processes that
+    share the batch."""
     while True:
         recipe = draft.recipe
         assert recipe is not None
@@ -117,7 +118,7 @@ def planned_to_fit(draft: Plan, measure: Callable[[Plan], T], reasons: dict[str,
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            parts = _twice(recipe.accumulate, recipe.batch, draft.of.least_batch, error)
+            parts = _twice(recipe.accumulate, recipe.batch // ranks, draft.of.least_batch, error)
         release()
         reasons["accumulation"] = f"{parts} parts a batch: in {recipe.accumulate}, it does not fit in memory"
         say(f"note: a batch of {recipe.batch} in {recipe.accumulate} does not fit in memory; trying {parts} parts")

@@ -216,6 +216,11 @@ def _measured(
     from segpipe.training.machine import choose_device
     from segpipe.training.memory import planned_to_fit
 
+    ranks = wanted.devices * wanted.num_nodes
     if choose_device(wanted.accelerator) == "cpu":
-        draft = in_parts_that_fit(draft, network, free_bytes(), reasons)
-    return planned_to_fit(draft, lambda d: measure(d, network, wanted, fingerprint.classes, train, val, began), reasons)
+        draft = in_parts_that_fit(draft, network, free_bytes(), reasons, ranks)
+
+    def look(draft: Plan) -> Measured:
+        return measure(draft, network, wanted, fingerprint.classes, train, val, began)
+
+    return planned_to_fit(draft, look, reasons, ranks)

@@ -31,13 +31,14 @@ def over_all_ranks(network: torch.nn.Module, device: str) -> torch.nn.Module:
 
 @cache
 def _shared(kind: type[_BatchNorm]) -> type[_BatchNorm]:
-    """Batch normalisation of this kind, which may end with timm's dropout and activation, over the images of all processes."""
+    """Batch normalisation of this kind, which may be timm's that ends with an activation, over the images of all processes."""
+    from timm.layers import BatchNormAct2d
 
     def forward(self: Any, x: Tensor) -> Tensor:
         if not self.training:
             return kind.forward(self, x)  # type: ignore[no-any-return]
         out = _normalised(self, x)
-        return self.act(self.drop(out)) if hasattr(self, "act") else out
+        return self.act(self.drop(out)) if isinstance(self, BatchNormAct2d) else out
 
     return type(kind.__name__, (kind,), {"forward": forward})
 

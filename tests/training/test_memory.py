@@ -176,6 +176,10 @@ def test_a_plan_takes_as_many_parts_as_fit():
 
     assert planned_to_fit(tiny_plan(batch=8), measure, reasons).accumulate == 4
     assert seen == [1, 2, 4] and reasons["accumulation"].startswith("4 parts")
+    seen.clear()
+    with pytest.raises(ConfigError, match="out of memory with 1 image"):
+        planned_to_fit(tiny_plan(batch=8), measure, {}, ranks=4)
+    assert seen == [1, 2], "each of four processes has two images"
     with pytest.raises(ConfigError, match="out of memory with 1 image"):
         planned_to_fit(tiny_plan(batch=8), lambda _: (_ for _ in ()).throw(MemoryError()), {})
 

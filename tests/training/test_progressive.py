@@ -16,6 +16,7 @@ from segpipe.training.planner import plan_on
 from segpipe.training.progressive import Progressive, choose_first
 from segpipe.training.stepper import Stepper
 from segpipe.training.tasks import samples_of
+from segpipe.training.tuning import Search
 from segpipe.training.volume_crops import VolumeCrops
 
 from .conftest import CLASSES, MemoryReader, draw, fingerprint_of, make_plan
@@ -123,6 +124,12 @@ def test_a_plan_times_both_and_says_so(mode, tmp_path):
     assert isinstance(samples_of(train, plan), Progressive)
     plan.write(tmp_path / "net.json")
     assert Plan.read(tmp_path / "net.json") == plan
+
+
+def test_trials_of_a_search_are_shorter_in_proportion(tmp_path, train_reader):
+    plan = tiny_plan(steps=100, first=FirstCrops(steps=50, edges=(16, 16)))
+    trial = Search(plan, TrainParams(), fingerprint_of(train_reader), 20, tmp_path).planned({})
+    assert (trial.recipe.steps, trial.recipe.first.steps) == (20, 10)
 
 
 def test_plans_without_it_keep_their_identity():
