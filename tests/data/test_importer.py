@@ -403,8 +403,17 @@ def test_values_named_by_the_user(places: tuple[Path, Path]) -> None:
 
 def test_auto_says_what_it_took_the_source_for(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     source, data = places
-    with pytest.raises(DataError, match=r"no layout fits.*no folder: images/ and masks/.*no paired-list"):
+    source.mkdir(exist_ok=True)
+    with pytest.raises(
+        DataError, match=r"no layout fits .found nothing, expected folder, .*paired-list.*segpipe data formats"
+    ):
         bring(source, data, "auto")
+    (source / "notes.txt").write_text("no images")
+    with pytest.raises(DataError, match=r"found notes.txt, expected colour-masks, paired-list, which heed --tolerance"):
+        bring(source, data, "auto", read={"tolerance": 3})
+    (source / "notes.txt").unlink()
+    with pytest.raises(ConfigError, match="no such palette"):
+        bring(source, data, "auto", read={"palette": "nowhere.csv"})
     picture(source / "images" / "a.png", source / "masks" / "a.png")
     report = bring(source, data, "auto")
     assert (report.format, report.recognised) == ("folder", "images/ with masks/")

@@ -21,6 +21,7 @@ from segpipe.data.formats.mask_per_class import read_mask_per_class, recognise_m
 from segpipe.data.formats.mask_per_instance import read_mask_per_instance, recognise_mask_per_instance
 from segpipe.data.formats.nnunet import read_nnunet, recognise_msd, recognise_nnunet
 from segpipe.data.formats.paired_list import read_paired_list, recognise_paired_list
+from segpipe.data.formats.palette_files import read_palette
 from segpipe.data.formats.source import ReadOptions, Source
 from segpipe.data.formats.voc import read_voc, recognise_voc
 from segpipe.data.formats.volumes import read_volumes, recognise_volumes
@@ -29,6 +30,7 @@ from segpipe.errors import ConfigError, DataError
 
 AUTO = "auto"
 _LOOKED_INTO = 20
+_LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -126,18 +128,22 @@ def find_format(name: str) -> Format:
 def recognise_format(source: Path, options: ReadOptions) -> tuple[Format, str]:
     """The layout of a source and why it was taken for that, out of those that heed what the user has said.
 
-    Raises DataError where none fits, or several as well as each other.
+    Raises DataError where none fits, or several as well as each other; for a palette errors as of `read_palette`.
     """
+    if options.palette is not None:
+        read_palette(options.palette)  # a palette that is none would make its layouts seem not to fit
     if named := recognise_named(source, options):
         return find_format(named[0]), named[1]
     able = [format for format in FORMATS.values() if set(options.given()) <= set(format.options)]
     reasons = {format.name: reason for format in able if (reason := format.recognise(source))}
     if not reasons:
         below = [child.name for child in _folders(source) if any(format.recognise(child) for format in able)]
+        heeding = "".join(f" --{name}" for name in options.given())
         raise DataError(
-            "no layout fits", where=source, found="; ".join(f"no {f.name}: {f.summary}" for f in able),
+            "no layout fits", where=source, found=_listing(source),
+            expected=", ".join(format.name for format in able) + (f", which heed{heeding}" if heeding else ""),
             fix=f"give one of its folders that one fits: {', '.join(below)}" if below
-            else "name the layout (--format), or the folders (--images DIR --masks DIR)",
+            else "compare it with `segpipe data formats`; name the layout (--format), or the folders (--images DIR --masks DIR)",
         )  # fmt: skip
     lowest = min(FORMATS[name].rank for name in reasons)
     best = [name for name in reasons if FORMATS[name].rank == lowest]
@@ -149,6 +155,13 @@ def recognise_format(source: Path, options: ReadOptions) -> tuple[Format, str]:
     others = [name for name in reasons if name != best[0]]
     also = f" ({' and '.join(others)} would fit too)" if others else ""
     return FORMATS[best[0]], reasons[best[0]] + also
+
+
+def _listing(source: Path) -> str:
+    """The first names in a folder, folders with a slash."""
+    names = sorted(path.name + "/" * path.is_dir() for path in source.iterdir() if not path.name.startswith("."))
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return (", ".join(names[:_LISTED]) or "nothing") + more
 
 
 def _folders(source: Path) -> list[Path]:
