@@ -108,9 +108,9 @@ def import_options(classes: str | None, ignore: str | None, group: str | None, *
 def import_data(root: Path, source: Path, format: str, options: ImportOptions) -> ImportReport:
     """Import into a workspace's data/ and version it; the caller holds the workspace's lock."""
     from segpipe import pipeline, workspace
-    from segpipe.git import git
     from segpipe.config import load_params
     from segpipe.data.importer import import_dataset
+    from segpipe.git import git
     from segpipe.progress import say
 
     report = import_dataset(source, root / "data", format, options, limits=load_params(root).data)

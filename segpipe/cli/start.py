@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from segpipe.cli.common import Json, add, print_json, print_table
-from segpipe.cli.importing import Classes, DataFormat, Group, Ignore, import_data, import_options
+from segpipe.cli.importing import Classes, DataFormat, Group, Ignore, Overlapping, import_data, import_options
 
 PANEL = "Start"
 
@@ -28,6 +28,7 @@ def init(
     classes: Classes = None,
     ignore: Ignore = None,
     group: Group = None,
+    overlapping: Overlapping = False,
 ) -> None:
     """Make a workspace: Git and DVC repository, pipeline, parameters, flows; with --data, your images in it.
 
@@ -43,7 +44,8 @@ def init(
     root = directory.resolve()
     if data is not None:
         with workspace.lock(root):
-            import_data(root, data.resolve(), format, import_options(classes, ignore, group))
+            read = {"overlapping": overlapping or None}
+            import_data(root, data.resolve(), format, import_options(classes, ignore, group, read=read))
             commit_staged(root, "Labelled images")
     say(f"{directory} is {'now a' if fresh else 'already a'} workspace. Next: cd {directory} && "
         + ("segpipe run" if (root / "data").is_dir() else "segpipe data import SRC"))  # fmt: skip

@@ -93,3 +93,18 @@ def test_volumes_bring_candidates_that_learn_from_them(workspace: Path) -> None:
         "segresnet",
         "kmeans",
     }
+
+
+def test_overlapping_classes_bring_networks_alone(workspace: Path) -> None:
+    from segpipe.config import load_params
+
+    source = workspace.parent / "overlapping"
+    for name in ("images", "masks/cell", "masks/nucleus"):
+        (source / name).mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), 255, np.uint8)).save(source / name / "a.png")
+    assert "--overlapping" in str(RUNNER.invoke(app, ["data", "import", str(source)]).exception)
+    done = RUNNER.invoke(app, ["data", "import", str(source), "--overlapping", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["classes"]["overlapping"] is True
+    assert "networks for classes that overlap" in done.stderr
+    assert "kmeans" not in load_params(workspace).candidates
