@@ -31,7 +31,7 @@ WORDS = {
 _PRECISION = {"ap": tuple(range(10)), "ap50": (0,), "ap75": (5,)}
 """The thresholds over which average precision is taken: places in `segpipe.metrics.detections.COCO_THRESHOLDS`."""
 
-_MOST_LOOKS = 1 << 27
+_MOST_LOOKS = 1 << 25
 _FEWEST_RESAMPLES = 1000
 
 

@@ -22,8 +22,8 @@ COCO_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 _BITS = 1 << np.arange(len(COCO_THRESHOLDS))
 _RECALLS = np.linspace(0.0, 1.0, 101)
-_VALUES = 1 << 21
-"""Detections times resamples that are looked at at once: 16 MiB."""
+_VALUES = 1 << 18
+"""Detections times resamples that are looked at at once: 2 MiB, which stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -156,21 +156,21 @@ def average_precision(pools: Sequence[Pool], weights: Values, thresholds: Sequen
 
 
 def _of_class(pool: Pool, weights: Values, true: Values, thresholds: Sequence[int]) -> Values:
-    """Precision is looked at where it can be largest, which is at hits; between them it only falls."""
+    """Precision is looked at where a detection hits at any threshold: elsewhere it only falls."""
+    hits, ignored = pool.found.hits[:, thresholds], pool.found.ignored[:, thresholds]
+    at = np.flatnonzero(hits.any(1))
+    total, needed = np.zeros(len(weights)), _hits_for(true)
+    if not len(at):
+        return total
     drawn = weights[:, pool.image]
-    seen = drawn.cumsum(1)
-    needed = _hits_for(true)
-    total = np.zeros(len(weights))
-    for place in thresholds:
-        at = np.flatnonzero(pool.found.hits[:, place])
-        if not len(at):
-            continue
-        ignored = pool.found.ignored[:, place]
-        counted = (drawn * ~ignored).cumsum(1)[:, at] if ignored.any() else seen[:, at]
-        right = drawn[:, at].cumsum(1)
-        precision = np.divide(right, counted, out=np.zeros_like(right), where=counted > 0)
-        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        total += _at_recalls(best, right, needed)
+    seen, own = drawn.cumsum(1)[:, at], drawn[:, at]
+    share = 1 / np.maximum(seen, 1)
+    for place in range(len(thresholds)):
+        right = (own * hits[at, place]).cumsum(1)
+        own_share = share
+        if ignored[:, place].any():
+            own_share = 1 / np.maximum(seen - (drawn * ignored[:, place]).cumsum(1)[:, at], 1)
+        total += _at_recalls(right * own_share, right, needed)
     return total / len(thresholds)
 
 
@@ -182,14 +182,21 @@ def _hits_for(true: Values) -> Values:
     return np.where(needed / true < _RECALLS, needed + 1, needed)
 
 
-def _at_recalls(best: Values, right: Values, needed: Values) -> Values:
-    """(resamples,): the mean over recalls of the best precision (resamples, hits) from where a recall is reached; 0 where it is not.
+def _at_recalls(precision: Values, right: Values, needed: Values) -> Values:
+    """(resamples,): the mean over recalls of the best precision (resamples, detections) from where a recall is reached on; 0 where it
+    is not. right: hits so far.
 
-    One search serves all rows: each row's counts, which never fall, are raised above those of the row before.
+    One search serves all rows: each row's counts, which never fall, are raised above those of the row before. Of each stretch
+    between two recalls the best is taken, then from the last stretch backwards; the first recall, 0, starts at the first place.
     """
-    rows, hits = right.shape
-    raised = np.arange(rows)[:, None] * (max(float(right.max()), float(needed.max())) + 1)
-    place = np.searchsorted((right + raised).ravel(), (needed + raised).ravel()).reshape(needed.shape)
-    place -= np.arange(rows)[:, None] * hits
-    reached = place < hits
-    return np.where(reached, np.take_along_axis(best, np.minimum(place, hits - 1), axis=1), 0.0).mean(1)
+    rows, last = right.shape[0], right.shape[1] - 1
+    row = np.arange(rows)[:, None]
+    raised = row * (max(float(right.max()), float(needed.max())) + 1)
+    place = np.searchsorted((right + raised).ravel(), (needed + raised).ravel()).reshape(needed.shape) - row * (
+        last + 1
+    )
+    reached = place <= last
+    starts = np.minimum(place, last) + row * (last + 1)
+    best = np.maximum.reduceat(precision.ravel(), starts.ravel()).reshape(needed.shape)
+    best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
+    return np.where(reached, best, 0.0).mean(1)
