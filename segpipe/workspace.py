@@ -121,7 +121,9 @@ def fit_candidates(root: Path, volumes: bool = True, overlapping: bool = False) 
     after = text[mine.end() :]
     if overlapping:
         candidates = _BASELINE.sub("", candidates)
-        after = _BASELINE_GATE.sub("  baseline: null           # no classical family tells classes that overlap\n", after)
+        after = _BASELINE_GATE.sub(
+            "  baseline: null           # no classical family tells classes that overlap\n", after
+        )
     write_text(path, text[: mine.start()] + candidates + after)
     return True
 
