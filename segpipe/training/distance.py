@@ -81,6 +81,10 @@ class WithDistance(torch.nn.Module):
 
 
 def distance_loss(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
-    """Mean binary cross entropy of a soft target (N, ...), 0..1, over the pixels that count (bool), of all processes."""
-    cost = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none") * counted
-    return everywhere(cost.sum()) / everywhere(counted.sum().float()).clamp_min(1)
+    """Binary cross entropy of a soft target (N, ...), 0..1: the mean over the pixels that count (bool) within objects, and that over
+    those outside, added up, so that scattered objects are not lost in what is around them. Of all processes."""
+    cost = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
+    within = (target > 0).float()
+    shares = torch.stack([counted * within, counted * (1 - within)]).flatten(1)
+    sums = everywhere(torch.cat([(shares * cost.flatten()).sum(1), shares.sum(1)]))
+    return (sums[:2] / sums[2:].clamp_min(1)).sum()

@@ -153,17 +153,23 @@ def test_the_loss_is_that_of_classes_and_a_cross_entropy():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 4, 6, 7, generator=generator, requires_grad=True)
     marks = torch.stack(
-        [torch.randint(0, 3, (2, 6, 7), generator=generator), torch.randint(0, 256, (2, 6, 7), generator=generator)], 1
+        [
+            torch.randint(0, 3, (2, 6, 7), generator=generator),
+            torch.randint(0, 256, (2, 6, 7), generator=generator) * (torch.rand(2, 6, 7, generator=generator) < 0.4),
+        ],
+        1,
     )
     marks[0, 0, :2] = IGNORE
     marks = marks.to(torch.uint8)
     found = WithDistance(classes)(logits, marks)
     p, t, counted = logits[:, 3].sigmoid(), marks[:, 1] / 255, marks[:, 0] != IGNORE
-    by_hand = -(t * p.log() + (1 - t) * (1 - p).log())[counted].mean()
+    cost, parts = -(t * p.log() + (1 - t) * (1 - p).log()), [counted & (t > 0), counted & (t == 0)]
+    by_hand = sum(cost[part].mean() for part in parts)
     assert found.item() == pytest.approx((classes(logits[:, :3], marks[:, 0]) + by_hand).item(), rel=1e-5)
     found.backward()
     assert (logits.grad[0, 3, :2] == 0).all(), "ignored pixels teach nothing"
-    np.testing.assert_allclose(logits.grad[:, 3][counted], ((p - t)[counted] / counted.sum()).detach(), atol=1e-7)
+    for part in parts:
+        np.testing.assert_allclose(logits.grad[:, 3][part], ((p - t)[part] / part.sum()).detach(), atol=1e-7)
     nothing = torch.full_like(marks, IGNORE)
     assert WithDistance(classes)(logits, nothing).item() == 0
 
