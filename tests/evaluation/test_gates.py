@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from segpipe.config import BaselineGate, ChampionGate, EvaluateParams, FloorGate, GateParams
 from segpipe.errors import ConfigError, DataError
 from segpipe.evaluation.gates import Case, Champion, GateVerdict, describe, judge
+from segpipe.evaluation.measures import compare_on
 from segpipe.evaluation.scores import ImageScore, Scores
 from segpipe.evaluation.statistics import Interval
 from segpipe.evaluation.verdicts import place
@@ -239,3 +240,16 @@ def test_models_that_are_alike_are_called_different_at_the_nominal_rate() -> Non
         )  # fmt: skip
         passed += judge(gates, Case(params, ours, champion=Champion("v1", theirs)))[0].verdict == "pass"
     assert passed / rounds < 0.025 + 2.5 * np.sqrt(0.025 * 0.975 / rounds)
+
+
+def test_what_only_need_not_be_worse_rests_on_the_cautious_bound() -> None:
+    """Of not worse no test has a say, so its bound is the cautious one; better is said by interval and test together."""
+    winner, other = scored("unet", 0.82, images=9), scored("old", 0.8, images=9, seed=1)
+    compared = compare_on("iou.dataset.macro", winner, other, QUICK)
+    assert compared.cautious.low < compared.difference.low
+    live = Champion("v0.1.0", other)
+    assert one("champion", winner, champion=live).low == compared.cautious.low
+    assert one("champion", winner, champion=live, superior=True).low == compared.difference.low
+    assert one("baseline", winner, baseline=other).low == compared.difference.low
+    between = -(compared.cautious.low + compared.difference.low) / 2
+    assert one("champion", winner, champion=live, margin=between).verdict == "cannot tell"

@@ -75,10 +75,13 @@ def test_a_loss_in_one_slice_is_blocked_although_the_mean_rises() -> None:
 
 def test_a_gain_everywhere_passes_and_says_what_is_nearest() -> None:
     traits = stains(80, 14)
-    found = by_slice(scored("unet", np.full(80, 0.9), traits, 1), scored("v1", np.full(80, 0.85), traits, 2))
+    winner, live = scored("unet", np.full(80, 0.9), traits, 1), scored("v1", np.full(80, 0.85), traits, 2)
+    found = by_slice(winner, live)
     assert (found.verdict, found.blocks) == ("pass", False)
     assert f"in none of {len(found.parts)} slices" in found.sentence and found.parts[0].name in found.sentence
     assert all(p.low >= -0.05 for p in found.parts) and found.low == min(p.low for p in found.parts)
+    compared = compare_slices("iou.dataset.macro", winner, live, QUICK, 10)
+    assert {p.name: p.low for p in found.parts} == {row.slice.name: row.found.cautious.low for row in compared}
 
 
 def test_a_small_slice_can_not_tell() -> None:
