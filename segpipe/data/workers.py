@@ -20,7 +20,7 @@ from segpipe.errors import DataError
 T = TypeVar("T")
 R = TypeVar("R")
 
-ALONE_S = 0.2
+ALONE_S = 0.1
 """Seconds for which one process works alone: what they show of the pace tells whether others are worth starting."""
 
 WORTH_S = 1.0
