@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from segpipe.git import git
 from segpipe.release import registry
 from segpipe.release.bless import BlessReport
-from segpipe.git import git
 from tests.release.toy import dvc, toy_selection, write_toy_bundle
 
 

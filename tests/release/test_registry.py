@@ -13,10 +13,10 @@ import pytest
 
 from segpipe.errors import ConfigError, DataError, GateBlocked, MissingError
 from segpipe.files import sha256_bytes
+from segpipe.git import commit_paths, git, identity
 from segpipe.release import registry
 from segpipe.release.bundle import bundle_sha256
 from segpipe.release.endpoints import Endpoint, endpoint_path
-from segpipe.git import commit_paths, git, identity
 from segpipe.release.verify import verify
 from segpipe.release.versions import checked_stage, checked_version, read_tags, version_key
 from tests.release.conftest import make, produce
