@@ -59,7 +59,8 @@ def compare_models(before: Scores, after: Scores, params: EvaluateParams) -> Res
     both = before.objects is not None and after.objects is not None
     main = params.rank_by if both or not is_instance(params.rank_by) else MAIN_METRIC
     found = compare_on(main, after, before, params)
-    names = dict.fromkeys([main, *TABLED, *(OBJECT_SCORES if both else ())])
+    tabled = [name for name in TABLED if after.knows(name)]
+    names = dict.fromkeys([main, *tabled, *(OBJECT_SCORES if both else ())])
     scores = _differences(before, after, [(describe(name), name) for name in names], params)
     classes = _differences(
         before, after, [(name, f"iou.class.{name}") for name in after.classes], params, corrected=True

@@ -17,7 +17,7 @@ from segpipe.evaluation.statistics import Exchangeable, each_alone, resampling_u
 from segpipe.evaluation.traits import Traits
 from segpipe.files import atomic_path
 from segpipe.labelling import Labelling, labelling_of
-from segpipe.metrics import MAIN_METRIC, Counts, Values, macro, metric, micro, tallies
+from segpipe.metrics import MAIN_METRIC, Counts, Values, macro, metric, metric_names, micro, tallies
 from segpipe.metrics.detections import Detections
 from segpipe.metrics.objects import ObjectScore
 
@@ -130,6 +130,10 @@ class Scores:
             objects = ImageObjects(self.objects, self.object_iou, self.detections) if known else None  # type: ignore[arg-type]
             return object_statistic(name, self.candidate, self.classes, objects, units)
         return statistic(metric(name, self.classes, self.overlapping), self.tally, units)
+
+    def knows(self, name: str) -> bool:
+        """Whether there is a score of this name for such classes: a score of all pixels is none where they overlap."""
+        return is_instance(name) or name in metric_names(self.classes, self.overlapping)
 
     def value(self, name: str) -> float | None:
         """The score of this name, or None where it does not exist."""
@@ -302,8 +306,8 @@ def _shaped(values: list[float] | None, dtype: type, columns: int) -> Any:
 
 def main_scores(scores: Scores, first: str = MAIN_METRIC) -> dict[str, float | None]:
     """The few scores that tables of models show, with the one that they are ranked by ahead."""
-    few = (first, MAIN_METRIC, "iou.dataset.micro", "iou.image.macro", "dice.dataset.macro")
-    return {name: scores.value(name) for name in (*few, *(() if scores.overlapping else ("accuracy.pixel",)))}
+    few = (first, MAIN_METRIC, "iou.dataset.micro", "iou.image.macro", "dice.dataset.macro", "accuracy.pixel")
+    return {name: scores.value(name) for name in few if scores.knows(name)}
 
 
 def metric_path(name: str) -> list[str]:

@@ -91,7 +91,8 @@ def _write_history(plan: Plan, members: list[dict[str, Any]], val: Reader, out: 
     """history.json of the ensemble: what it scores on val out of fold, what each member scored on its fold, and how that came about."""
     assert plan.execution is not None
     weights_alone = load_trained(out, plan.execution.machine.device).but(tta="none")
-    best = round(score_confusion(count_split(weights_alone, val, range(len(val)))).iou_macro, 6)
+    counts = count_split(weights_alone, val, range(len(val)))
+    best = round(score_confusion(counts, weights_alone.spec.classes.labelling).iou_macro, 6)
     finished = finish(plan, out, val)
     scores = [member["best_score"] for member in members]
     about = {"scores": scores, "mean": round(statistics.mean(scores), 6), "sd": round(statistics.stdev(scores), 6)}

@@ -13,6 +13,7 @@ from segpipe.data.manifest import Fingerprint
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.errors import ConfigError
 from segpipe.evaluation.calibration import temperature_on
+from segpipe.evaluation.comparison import compare_models
 from segpipe.evaluation.evaluate import evaluate_candidate
 from segpipe.evaluation.gallery import error_codes
 from segpipe.evaluation.report import write_report
@@ -124,6 +125,14 @@ def test_scores_of_all_pixels_do_not_exist(root: Path) -> None:
         scores.value("accuracy.pixel")
     with pytest.raises(ConfigError, match="does not exist where classes overlap"):
         metric("mcc.class.cell", CLASSES.names, overlapping=True)
+
+
+def test_two_models_are_compared(root: Path, params: Params) -> None:
+    scores = read_scores(root / "evaluation" / "unet" / "per_image.parquet")
+    found = compare_models(scores, scores, params.evaluate)
+    assert found.same_answers and found.scores is not None and found.classes is not None
+    names = [row.name for _, rows in (*found.scores.groups, *found.classes.groups) for row in rows]
+    assert "nucleus" in names and "pixel accuracy" not in names
 
 
 def test_the_page_shows_sets(root: Path, params: Params, fingerprint: Fingerprint) -> None:
