@@ -227,6 +227,29 @@ def test_specks_are_mended_after_the_smoothing(tmp_path: Path) -> None:
             assert [128 in read_mask(p, LIMITS) for p in sorted(folder.iterdir())] == [left] * 3
 
 
+def test_a_detector_draws_its_classes(tmp_path: Path) -> None:
+    from segpipe.inference.detector import DetectorEngine
+    from tests.inference.test_detector import found
+
+    class Finds(DetectorEngine):
+        def __init__(self) -> None:
+            pass
+
+        def detect(self, batch):
+            return found(((2, 2, 12, 10), 1, 0.9), ((14, 4, 20, 14), 2, 0.8))
+
+    model = segmenter(Finds(), task="instance")
+    for smoothing in (0.0, 0.5):
+        folder = tmp_path / str(smoothing)
+        report = segment_video(
+            model, Video(Reel(grey(3)), "x", live=False), tmp_path / "out.mp4", masks=folder, smoothing=smoothing
+        )
+        ids = CLASSES.encode(read_mask(folder / "000002.png", LIMITS))
+        np.testing.assert_array_equal(ids, model.predict(grey(1)[0]).class_ids)
+        assert (ids == 1).sum() == 80 and (ids == 2).sum() == 60
+        assert "network" in {step.step for step in report.steps}
+
+
 def test_a_working_size_is_what_the_network_sees(tmp_path: Path) -> None:
     path, engine = clip(tmp_path / "clip.avi", 3, 64, 96), Pixelwise()
     report = run(path, tmp_path / "out.mp4", engine, masks=tmp_path / "masks", edge=48)
