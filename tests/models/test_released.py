@@ -91,3 +91,12 @@ def test_a_family_without_an_encoder_goes_on_too(tmp_path, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
     with pytest.raises(ConfigError, match="encoder_weights"):
         build("imagenet", "unet_2015", width=4)
+
+
+def test_no_training_starts_from_an_ensemble(released, tmp_path):
+    write_json(
+        release_model_folder(tmp_path, "v0.1.0") / "segmenter.json",
+        {"family": "unet", "normalisation": STORED, "members": 3},
+    )
+    with pytest.raises(ConfigError, match=r"several networks \(train\.folds\).*a release of one network"):
+        build("segmenter@v0.1.0")

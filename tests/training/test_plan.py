@@ -63,7 +63,7 @@ def test_what_is_learned_and_how_stands_in_words():
     text = explain(plan_on("net", wanted, fingerprint_of(train), train, val))
     for words in (
         "focal (gamma 3) + 0.5 lovasz", "sgd with Nesterov momentum 0.9", "goes by one_cycle", "range test",
-        "40% of the steps", "after 2 validations", "runs 4 times", "specks and holes",
+        "40% of the steps", "after 2 validations", "costs 4 times", "specks and holes",
     ):  # fmt: skip
         assert words in text, words
 
