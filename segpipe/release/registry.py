@@ -7,9 +7,6 @@ the release's record. Promotion is one more tag, and the endpoint file that runn
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from segpipe.progress import say
 from segpipe.release.bless import BlessReport
 from segpipe.release.bundle import Card, Score, Verdict, bundle_sha256, check_bundle, copy_bundle, model_sha256
 from segpipe.release.endpoints import Endpoint, endpoint_path
+from segpipe.release.outs import fetch_bundle
 from segpipe.release.versions import (
     Tags,
     Version,
@@ -186,38 +184,6 @@ def release_bundle(root: Path, version: str) -> Path:
     check_bundle(bundle, made.bundle_sha256)
     write_json(bundle.parent / "release.json", made.record())
     return bundle
-
-
-def fetch_bundle(root: Path, revision: str, target: Path) -> None:
-    """Write the bundle of a Git revision to `target`, out of the DVC cache or the DVC remote."""
-    fetch_out(root, revision, "bundle", target)
-
-
-def fetch_out(root: Path, revision: str, out: str, target: Path) -> None:
-    """Write a folder that a stage made in a Git revision to `target`, out of the DVC cache or the DVC remote."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.with_name(f".{target.name}.fetched")
-    shutil.rmtree(staging, ignore_errors=True)
-    command = [
-        sys.executable,
-        "-m",
-        "dvc",
-        "get",
-        str(root.resolve()),
-        out,
-        "--rev",
-        revision,
-        "--out",
-        str(staging),
-    ]
-    done = subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise MissingError(
-            f"{out} of {revision} cannot be fetched: {' '.join(done.stderr.split())[-300:]}", where=root,
-            fix="dvc pull from the remote that has it, or rebuild it: git checkout TAG && dvc repro",
-        )  # fmt: skip
-    copy_bundle(staging, target)
-    shutil.rmtree(staging)
 
 
 def promote(root: Path, version: str, stage: str = "prod") -> None:

@@ -8,7 +8,8 @@ from segpipe.config import load_params
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import sha256_file
 from segpipe.models.released import parse_release, release_model_folder
-from segpipe.release.registry import fetch_out, find_version
+from segpipe.release.outs import fetch_out
+from segpipe.release.registry import find_version
 
 
 def fetch_trained(root: Path, source: str) -> Path | None:
