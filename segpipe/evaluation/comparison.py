@@ -101,7 +101,7 @@ def sentence(result: Result, before: str, after: str) -> str:
     name, images = describe(result.metric), f"{result.found.difference.units} images or groups"
     if result.before is None or result.after is None:
         return f"{after} and {before} can't be compared: nothing in these images counts for {name}."
-    values = f"{name} {result.after:.3f} beside {result.before:.3f}"
+    values = f"{name} of {result.after:.3f} beside {result.before:.3f}"
     if result.same_answers:
         return f"{after} and {before} do the same on every image: {values}."
     found = result.found.difference

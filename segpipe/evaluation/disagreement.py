@@ -65,7 +65,7 @@ def draw_apart(ours: Side, theirs: Side, reader: ShardReader, each: int, main: s
     where = {key: place for place, key in enumerate(reader.keys)}
     name = score_of_image(main, ours.scores, theirs.scores)
     mine, other = ours.scores.of_images(name), theirs.scores.of_images(name)
-    words = describe(name) if is_instance(name) else "IoU"
+    words = f"{describe(name)}:" if is_instance(name) else "IoU"
     found = []
     for index in most_apart(ours.scores, theirs.scores, each, name):
         key = ours.scores.keys[index]

@@ -269,7 +269,7 @@ def test_pictures_of_where_two_models_part_follow_the_score_that_ranks(root: Pat
     values = [side.scores.of_images("instance.f1_50") for side in sides]
     behind = int(np.argmin(values[0] - values[1]))
     assert (found[0].key, found[0].kind) == (reader.keys[behind], "behind")
-    assert found[0].note == f"F1 of objects at IoU 0.5 {values[0][behind]:.3f} · whole {values[1][behind]:.3f}"
+    assert found[0].note == f"F1 of objects at IoU 0.5: {values[0][behind]:.3f} · whole {values[1][behind]:.3f}"
     assert draw_apart(sides[0], sides[1], reader, 1)[0].note.startswith("IoU ")
 
 
