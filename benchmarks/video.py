@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 from time_to_quality import prepare, segpipe
 
 from segpipe import workspace
@@ -93,6 +94,8 @@ def main() -> None:
         model, shards = trained(root, arguments), root / "artifacts" / "shards"
         make_video(ShardReader(shards, "test"), temporary / "camvid.mp4", arguments.size, arguments.frames)
         segmenters = engines(model, shards, temporary)
+        for segmenter in segmenters.values():  # compiles for this size
+            segmenter.predict(np.zeros((arguments.size, arguments.size, 3), np.uint8))
         best: dict[str, VideoReport] = {}
         for turn in range(arguments.turns):
             for name, segmenter in segmenters.items():

@@ -246,4 +246,6 @@ def test_a_bundle_looks_as_often_and_mends_as_the_trained_model_does(tmp_path: P
     assert (ids == trained.predict(image).class_ids).mean() > 0.999
     assert (ids != plain.predict(image).class_ids).any(), "the settings make a difference here"
     page = (tmp_path / "bundle" / "README.md").read_text()
-    assert "means over images that are turned or resized (flips)" in page and f"{CLASSES.names[0]} under 30 pixels" in page
+    assert (
+        "means over images that are turned or resized (flips)" in page and f"{CLASSES.names[0]} under 30 pixels" in page
+    )
