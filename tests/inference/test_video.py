@@ -295,6 +295,14 @@ def test_ctrl_c_leaves_a_video_that_plays(tmp_path: Path) -> None:
     assert threading.active_count() == 1 or all(not t.name.startswith("video") for t in threading.enumerate())
 
 
+def test_ctrl_c_before_the_first_frame_leaves_nothing(tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(KeyboardInterrupt):
+        segment_video(segmenter(), Video(Reel(grey(3)), "x", live=False), tmp_path / "out.mp4", stop=stop)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_that_is_cut_short_keeps_what_was_read(tmp_path: Path) -> None:
     whole = clip(tmp_path / "whole.avi", 40, 120, 160)
     content = whole.read_bytes()

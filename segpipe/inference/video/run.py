@@ -96,7 +96,8 @@ def segment_video(
     edge: the longer edge at which the network sees frames; None leaves them as they are. Once `stop` is set, what was written so
     far is finished. The caller closes the video.
 
-    Raises DataError for a model of volumes, for a video without frames, and as `Segmenter.predict` does.
+    Raises DataError for a model of volumes, for a video without frames, and as `Segmenter.predict` does; KeyboardInterrupt where `stop`
+    was set before there was a frame.
     """
     if segmenter.spec.dims == 3:
         raise DataError(
@@ -106,6 +107,8 @@ def segment_video(
     folder = MaskFolder(masks, segmenter.spec.classes) if masks else None
     with atomic_path(overlay) as path, closing(VideoFile(path, video.rate)) as file:
         job.run(file, folder)
+        if not job.frames and job.stop.is_set():
+            raise KeyboardInterrupt
         if not job.frames:
             raise DataError(
                 "holds no frame that can be read", where=video.name, found=f"{video.promised or 0} promised",
