@@ -7,6 +7,7 @@
 | `surface` | boundaries: boundary IoU, Hausdorff 95, average surface distance, surface Dice, in pixels or mm |
 | `objects` | objects: precision, recall and F1 at IoU thresholds, panoptic quality |
 | `average_precision` | objects with confidences: COCO mask AP |
+| `detections` | the same of any resample of images |
 | `calibration` | probabilities: expected calibration error, reliability, temperature |
 """
 
