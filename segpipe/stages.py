@@ -378,9 +378,10 @@ def export(root: Path) -> None:
         raise MissingError(
             "there is no winner to export", where=paths.selection, fix="add a trainable candidate to params.yaml"
         )
-    train, val, test = (ShardReader(_needs(paths.shards, "prepare"), split) for split in ("train", "val", "test"))
-    model, examples = _needs(paths.model(selection["winner"]), "train"), Examples(train, val)
-    export_bundle(model, test, selection, params.export, paths.bundle, examples)
+    shards, model = _needs(paths.shards, "prepare"), _needs(paths.model(selection["winner"]), "train")
+    wanted = params.export.int8 != "off"
+    examples = Examples(ShardReader(shards, "train"), ShardReader(shards, "val")) if wanted else None
+    export_bundle(model, ShardReader(shards, "test"), selection, params.export, paths.bundle, examples)
     manifest = read_manifest(_needs(paths.manifest, "ingest"))
     kept = manifest[~manifest["path"].isin(read_json(paths.validation / "findings.json")["quarantined"])]
     make_reference(kept, _fingerprint(paths).classes).write(paths.bundle / REFERENCE_FILE)
