@@ -111,7 +111,7 @@ def _equal(column: str, other: str, ignore: str = "either_value_is_missing") -> 
 CHECKS = (
     Check(
         "readable_files", "error", "image", "Every file can be read", *_missing("error"),
-        found="{trouble}", expected="a file that can be used", fix="{remedy}",
+        found="{trouble}", expected="{wanted}", fix="{remedy}",
     ),
     Check(
         "masks_present", "error", "image", "Every image has a mask", *_missing("without_mask"),

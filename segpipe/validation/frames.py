@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,7 +38,7 @@ def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: Valida
     good = manifest["error"].isna()
     frame = pd.DataFrame({"subject": manifest["path"], "key": manifest["key"], "split": manifest["split"]})
     frame["error"] = manifest["error"]
-    frame["trouble"], frame["remedy"] = _split_errors(manifest)
+    frame["trouble"], frame["wanted"], frame["remedy"] = _split_errors(manifest)
     frame["without_mask"] = manifest["key"].where(good & manifest["mask_path"].isna())
     frame["image_size"] = _sizes(manifest, "width", "height", "depth")
     frame["mask_size"] = _sizes(manifest, "mask_width", "mask_height", "mask_depth")
@@ -65,14 +66,19 @@ def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: Valida
     return frame.join(exact_copies(manifest)).join(_lookalikes(manifest, params)).join(_outliers(manifest, crop))
 
 
-def _split_errors(manifest: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """What is wrong and what to do, out of the one line of each error; the file is named beside it anyway."""
-    troubles, remedies = [], []
+_EXPECTED = re.compile(r"(.*?) \((?:found (.*?), )?expected (.*)\)")
+
+
+def _split_errors(manifest: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
+    """What is wrong, what was expected and what to do, out of the one line of each error; the file is named beside it anyway."""
+    troubles, wanted, remedies = [], [], []
     for path, error in zip(manifest["path"], manifest["error"], strict=True):
         trouble, _, remedy = (error if isinstance(error, str) else "").removeprefix(f"{path}: ").partition(". Fix: ")
-        troubles.append(trouble)
+        what, found, expected = told.groups() if (told := _EXPECTED.fullmatch(trouble)) else (trouble, None, None)
+        troubles.append(f"{what} (found {found})" if found else what)
+        wanted.append(expected or "a file that can be used")
         remedies.append(remedy or "restore the file, or take it out of the data")
-    return troubles, remedies
+    return troubles, wanted, remedies
 
 
 def _sizes(manifest: pd.DataFrame, *names: str) -> list[str | None]:

@@ -18,11 +18,12 @@ from segpipe.data.dataset import load_dataset
 from segpipe.data.demo import write_demo
 from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.data.manifest import build_manifest, make_fingerprint
-from segpipe.errors import ConfigError
+from segpipe.errors import ConfigError, DataError
 from segpipe.samples import ClassTable
 from segpipe.validation.checks import CHECKS, Finding
 from segpipe.validation.drift import Reference
 from segpipe.validation.expectations import quarantined, stopping, validate_manifest
+from segpipe.validation.frames import _split_errors
 from segpipe.validation.report import write_validation
 
 TABLE = ClassTable.from_names(["background", "cell", "dirt"])
@@ -402,3 +403,25 @@ def test_objects_are_held_against_the_crop_of_training() -> None:
     found = judge(frame, crop=192)
     assert {finding.expectation for finding in found} == {"tiny_objects"}
     assert "1.0% of a training crop" in found[0].found
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            DataError("the file is empty", where="images/k05.png", fix="restore it"),
+            ("the file is empty", "a file that can be used", "restore it"),
+        ),
+        (
+            DataError("is (no) image", where="images/k05.png", expected="PNG, or (rarely) BMP"),
+            ("is (no) image", "PNG, or (rarely) BMP", "restore the file, or take it out of the data"),
+        ),
+        (
+            DataError("too large", where="images/k05.png", found="5 x 5 (3D)", expected="4", fix="cut it"),
+            ("too large (found 5 x 5 (3D))", "4", "cut it"),
+        ),
+    ],
+)
+def test_what_a_broken_file_was_expected_to_be_is_said_once(error: DataError, told: tuple[str, str, str]) -> None:
+    frame = pd.DataFrame({"path": ["images/k05.png"], "error": [str(error)]})
+    assert [words[0] for words in _split_errors(frame)] == list(told)
