@@ -13,7 +13,8 @@ from segpipe.files import read_json, write_bytes
 from segpipe.progress import say
 
 BUDGETS = ("60s", "2m", "4m")
-"""For planning and training each candidate: the demo is to end within minutes on two cores. The longer ones are for slow or busy machines."""
+"""For planning and training each candidate: the demo is to end within minutes on two cores. The longer ones are for slow or busy
+machines."""
 
 
 def tour(directory: Path) -> None:
