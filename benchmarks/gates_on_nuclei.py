@@ -34,7 +34,8 @@ from segpipe.data.shards import ShardReader
 from segpipe.evaluation.corruptions import blur
 from segpipe.evaluation.evaluate import Known, evaluate_candidate
 from segpipe.evaluation.gates import Case, Champion, GateVerdict, judge
-from segpipe.evaluation.scores import Scores, read_scores
+from segpipe.evaluation.scores import Scores
+from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.slices import Slice
 from segpipe.evaluation.traits import Trait, read_columns
 from segpipe.files import write_json, write_text

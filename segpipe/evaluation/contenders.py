@@ -16,7 +16,8 @@ import numpy.typing as npt
 from segpipe.errors import DataError, MissingError
 from segpipe.evaluation.changes import State
 from segpipe.evaluation.measured import section
-from segpipe.evaluation.scores import Scores, read_scores
+from segpipe.evaluation.scores import Scores
+from segpipe.evaluation.scores_file import read_scores
 from segpipe.revisions import Revision, open_revision, open_workspace
 
 WORKSPACE = "."

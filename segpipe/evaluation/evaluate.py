@@ -22,7 +22,8 @@ from segpipe.evaluation.gallery import Gallery, Picture, draw, legend, pick, sav
 from segpipe.evaluation.measures import interval_of
 from segpipe.evaluation.objects import ObjectCounter, object_table
 from segpipe.evaluation.robustness import robustness_table
-from segpipe.evaluation.scores import Scores, metric_path, read_scores, write_scores
+from segpipe.evaluation.scores import Scores, metric_path
+from segpipe.evaluation.scores_file import read_scores, write_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.slices import slice_table
 from segpipe.evaluation.surfaces import SurfaceRule, surface_table

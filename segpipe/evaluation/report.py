@@ -26,7 +26,8 @@ from segpipe.evaluation.measured import (
     section,
 )
 from segpipe.evaluation.measures import compare_on
-from segpipe.evaluation.scores import Scores, read_scores
+from segpipe.evaluation.scores import Scores
+from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.selection import Selection
 from segpipe.evaluation.shots import Drawn, drawn, embed, layer_names, tile
 from segpipe.evaluation.tables import (

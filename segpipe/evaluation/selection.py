@@ -20,7 +20,8 @@ from segpipe.errors import DataError
 from segpipe.evaluation.gates import Case, Champion, GateVerdict, describe, judge
 from segpipe.evaluation.measures import interval_of
 from segpipe.evaluation.objects import ObjectCounter
-from segpipe.evaluation.scores import Scores, main_scores, metric_path, read_scores
+from segpipe.evaluation.scores import Scores, main_scores, metric_path
+from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.files import read_json
 from segpipe.metrics import MAIN_METRIC

@@ -19,7 +19,8 @@ from segpipe.evaluation.calibration import (
 )
 from segpipe.evaluation.evaluate import evaluate_candidate
 from segpipe.evaluation.gates import Case, GateVerdict, judge
-from segpipe.evaluation.scores import ImageScore, Scores, read_scores
+from segpipe.evaluation.scores import ImageScore, Scores
+from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.statistics import bootstrap
 from segpipe.inference.engines import softmax

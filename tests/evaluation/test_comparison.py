@@ -17,7 +17,7 @@ from segpipe.evaluation.comparison import as_json, compare_models, sentence
 from segpipe.evaluation.comparison_page import write_comparison
 from segpipe.evaluation.contenders import Contender, Shared, load, shared
 from segpipe.evaluation.evaluate import evaluate_candidate
-from segpipe.evaluation.scores import read_scores
+from segpipe.evaluation.scores_file import read_scores
 from segpipe.metrics import metric
 from segpipe.samples import ClassTable
 from tests.evaluation.conftest import make_samples, make_segmenter

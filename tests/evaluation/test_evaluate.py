@@ -18,7 +18,8 @@ from segpipe.data.shards import ShardReader, write_shards
 from segpipe.errors import DataError, MissingError
 from segpipe.evaluation.evaluate import confusion_csv, evaluate_candidate
 from segpipe.evaluation.gallery import EDGE, ERRORS, Gallery, draw, error_codes, legend, pick
-from segpipe.evaluation.scores import Scores, read_scores, write_scores
+from segpipe.evaluation.scores import Scores
+from segpipe.evaluation.scores_file import read_scores, write_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.files import sha256_tree
 from segpipe.metrics import confusion

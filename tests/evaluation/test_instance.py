@@ -19,7 +19,8 @@ from segpipe.evaluation.disagreement import Side, draw_apart
 from segpipe.evaluation.evaluate import Known, evaluate_candidate, ranking_score
 from segpipe.evaluation.gates import Case, Champion, GateVerdict, describe, judge
 from segpipe.evaluation.measures import check_scores, compare_on, interval_of
-from segpipe.evaluation.scores import Scores, read_scores
+from segpipe.evaluation.scores import Scores
+from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.selection import select
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.segmenter import Segmenter

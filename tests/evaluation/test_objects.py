@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 from segpipe.config import EvaluateParams
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.evaluation.evaluate import evaluate_candidate
-from segpipe.evaluation.scores import read_scores
+from segpipe.evaluation.scores_file import read_scores
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.segmenter import Segmenter
 from segpipe.metrics.objects import THRESHOLDS

@@ -16,7 +16,7 @@ from segpipe.evaluation.corruptions import CORRUPTIONS, onto_grid
 from segpipe.evaluation.evaluate import evaluate_candidate
 from segpipe.evaluation.gates import Case, GateVerdict, judge
 from segpipe.evaluation.robustness import QUICK_IMAGES, SEED, _subset
-from segpipe.evaluation.scores import read_scores
+from segpipe.evaluation.scores_file import read_scores
 from segpipe.metrics import confusion, macro, tallies
 from tests.evaluation.conftest import make_samples, make_segmenter
 

@@ -17,7 +17,8 @@ from segpipe.config import EvaluateParams, GateParams, SliceGate
 from segpipe.data.shards import ShardReader
 from segpipe.evaluation.evaluate import Known, evaluate_candidate
 from segpipe.evaluation.gates import Case, Champion, GateVerdict, judge
-from segpipe.evaluation.scores import ImageScore, Scores, read_scores
+from segpipe.evaluation.scores import ImageScore, Scores
+from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.slices import compare_slices, cut
 from segpipe.evaluation.traits import image_traits, object_size, read_columns
 from segpipe.metrics import metric

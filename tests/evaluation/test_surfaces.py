@@ -14,7 +14,8 @@ from scipy.spatial.distance import cdist
 from segpipe.config import EvaluateParams
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.evaluation.evaluate import evaluate_candidate
-from segpipe.evaluation.scores import Scores, read_scores
+from segpipe.evaluation.scores import Scores
+from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.surfaces import SurfaceRule, surface_table
 from segpipe.metrics.surface import surface_scores
