@@ -96,7 +96,9 @@ def test_on_paper_and_without_script(browser, full: Path) -> None:  # noqa: F811
     context = browser.new_context(java_script_enabled=False, offline=True, color_scheme="dark")
     page = context.new_page()
     page.goto(full.as_uri())
-    assert shown(page.locator(".shot").first) == ["image", "truth", "unet", "v0.2.0", "who is right"]
+    assert shown(page.locator(".shot").first) == [
+        "image", "truth", "unet", "v0.2.0", "errors of unet", "errors of v0.2.0", "who is right",
+    ]  # fmt: skip
     expect(page.locator("#scheme")).to_be_hidden()
     context.close()
     page = browser.new_page(color_scheme="dark")
