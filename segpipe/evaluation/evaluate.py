@@ -19,10 +19,10 @@ from segpipe.errors import DataError
 from segpipe.evaluation.calibration import Confidences, calibration_table
 from segpipe.evaluation.cost import Cost
 from segpipe.evaluation.gallery import Gallery, Picture, draw, legend, pick, save
-from segpipe.evaluation.measures import interval_of
+from segpipe.evaluation.measures import interval_of, metric_path
 from segpipe.evaluation.objects import ObjectCounter, object_table
 from segpipe.evaluation.robustness import robustness_table
-from segpipe.evaluation.scores import Scores, metric_path
+from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores, write_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.slices import slice_table

@@ -1,4 +1,4 @@
-"""Scores by name with how sure they are: of one model, and of two on the same images."""
+"""Scores by name: where they stand, and how sure they are, of one model and of two on the same images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from segpipe.evaluation.differences import Comparison, compare
 from segpipe.evaluation.instance import check_name, is_instance
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Exchangeable, Interval, bootstrap
-from segpipe.metrics import metric
+from segpipe.metrics import MAIN_METRIC, metric
 
 if TYPE_CHECKING:
     from segpipe.data.manifest import Fingerprint
@@ -53,3 +53,16 @@ def check_scores(params: Params, fingerprint: Fingerprint) -> None:
             raise ConfigError(
                 error.what, where=f"params.yaml: {where}", found=error.found, expected=error.expected, fix=error.fix
             ) from error
+
+
+def main_scores(scores: Scores, first: str = MAIN_METRIC) -> dict[str, float | None]:
+    """The few scores that tables of models show, with the one that they are ranked by ahead."""
+    few = (first, MAIN_METRIC, "iou.dataset.micro", "iou.image.macro", "dice.dataset.macro", "accuracy.pixel")
+    return {name: scores.value(name) for name in few if scores.knows(name)}
+
+
+def metric_path(name: str) -> list[str]:
+    """The keys in metrics.json under which a metric stands. A class's name may hold dots."""
+    if name.startswith("instance.class."):
+        return ["instance", "class", *name.removeprefix("instance.class.").rsplit(".", 1)]
+    return name.split(".", 3 if name.split(".")[1:3] == ["image", "class"] else 2)

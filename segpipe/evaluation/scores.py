@@ -14,7 +14,7 @@ from segpipe.evaluation.instance import ImageObjects, is_instance, object_statis
 from segpipe.evaluation.statistics import Exchangeable, each_alone, resampling_units, statistic
 from segpipe.evaluation.traits import Traits
 from segpipe.labelling import Labelling, labelling_of
-from segpipe.metrics import MAIN_METRIC, Counts, Values, metric, metric_names, tallies
+from segpipe.metrics import Counts, Values, metric, metric_names, tallies
 from segpipe.metrics.detections import Detections
 from segpipe.metrics.objects import ObjectScore
 
@@ -183,16 +183,3 @@ def _stacked(rows: list[Values | None]) -> Values | None:
     """(images, ...), NaN where a row is None; None where all are."""
     known = next((row for row in rows if row is not None), None)
     return None if known is None else np.array([np.full_like(known, np.nan) if row is None else row for row in rows])
-
-
-def main_scores(scores: Scores, first: str = MAIN_METRIC) -> dict[str, float | None]:
-    """The few scores that tables of models show, with the one that they are ranked by ahead."""
-    few = (first, MAIN_METRIC, "iou.dataset.micro", "iou.image.macro", "dice.dataset.macro", "accuracy.pixel")
-    return {name: scores.value(name) for name in few if scores.knows(name)}
-
-
-def metric_path(name: str) -> list[str]:
-    """The keys in metrics.json under which a metric stands. A class's name may hold dots."""
-    if name.startswith("instance.class."):
-        return ["instance", "class", *name.removeprefix("instance.class.").rsplit(".", 1)]
-    return name.split(".", 3 if name.split(".")[1:3] == ["image", "class"] else 2)

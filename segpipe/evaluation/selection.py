@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from segpipe.config import EvaluateParams, Params, config_error
 from segpipe.errors import DataError
 from segpipe.evaluation.gates import Case, Champion, GateVerdict, describe, judge
-from segpipe.evaluation.measures import interval_of
+from segpipe.evaluation.measures import interval_of, main_scores, metric_path
 from segpipe.evaluation.objects import ObjectCounter
-from segpipe.evaluation.scores import Scores, main_scores, metric_path
+from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.files import read_json

@@ -16,8 +16,8 @@ from segpipe.evaluation.calibration import temperature_on
 from segpipe.evaluation.comparison import compare_models
 from segpipe.evaluation.evaluate import evaluate_candidate
 from segpipe.evaluation.gallery import error_codes
+from segpipe.evaluation.measures import main_scores
 from segpipe.evaluation.report import write_report
-from segpipe.evaluation.scores import main_scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.selection import select
 from segpipe.evaluation.traits import object_size
