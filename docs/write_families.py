@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -15,6 +16,8 @@ from pydantic import BaseModel
 from segpipe.models.registry import FAMILIES, Family
 
 PAGE = Path(__file__).resolve().parent / "families.md"
+SPEED = json.loads((PAGE.parent / "family_speed.json").read_text())
+"""What benchmarks/family_speed.py measured: by family, crops trained and images predicted a second."""
 OWN = "custom"
 HEAD = """# Families of models
 
@@ -29,12 +32,15 @@ candidates:
   mine: {factory: "my_module:build"}                              # docs/own-family.md
 ```
 
-| family | task | what it is, when to choose it | default encoder | parameters | paper |
-|---|---|---|---|---:|---|
+| family | task | what it is, when to choose it | default encoder | parameters | trains | predicts | paper |
+|---|---|---|---|---:|---:|---:|---|
 """
 TAIL = """
 Parameters are counted with the default settings, for RGB images (volumes: one channel) and two classes. A classical family is fitted once to
 the training split and never wins; the best of them is what the baseline gate holds the winner against.
+
+Trains: crops a second (192 x 192; of volumes 48 x 48 x 48), batches and all; predicts: images of 256 x 256 (volumes of 64 x 64 x 64) a second, one
+at a time, as it trains (exported engines are faster). Measured by `python benchmarks/family_speed.py` on {machine}.
 
 ## First weights
 
@@ -75,13 +81,15 @@ def row(family: Family) -> str:
     fitted = family.kind == "classical" or family.name == OWN
     count = "" if fitted else f"{parameters(family) / 1e6:.1f} M"
     task = f"{family.task}, classical" if family.kind == "classical" else family.task
-    cells = [f"`{family.name}`", task, family.summary, f"`{encoder}`" if encoder else "", count, family.paper]
+    speed = SPEED["families"].get(family.name, {})
+    rates = [f"{speed[what]:.3g}" if what in speed else "" for what in ("train", "predict")]
+    cells = [f"`{family.name}`", task, family.summary, f"`{encoder}`" if encoder else "", count, *rates, family.paper]
     return f"| {' | '.join(cells)} |"
 
 
 def page() -> str:
     """The page as Markdown."""
-    return HEAD + "\n".join(row(family) for family in FAMILIES.values()) + "\n" + TAIL
+    return HEAD + "\n".join(row(family) for family in FAMILIES.values()) + "\n" + TAIL.replace("{machine}", SPEED["machine"])
 
 
 if __name__ == "__main__":
