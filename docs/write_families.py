@@ -89,7 +89,12 @@ def row(family: Family) -> str:
 
 def page() -> str:
     """The page as Markdown."""
-    return HEAD + "\n".join(row(family) for family in FAMILIES.values()) + "\n" + TAIL.replace("{machine}", SPEED["machine"])
+    return (
+        HEAD
+        + "\n".join(row(family) for family in FAMILIES.values())
+        + "\n"
+        + TAIL.replace("{machine}", SPEED["machine"])
+    )
 
 
 if __name__ == "__main__":
