@@ -57,9 +57,7 @@ class _Everywhere(torch.autograd.Function):
 
     @staticmethod
     def forward(_: Any, share: Tensor) -> Tensor:
-        total = share.detach().clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
+        return _total(share)
 
     @staticmethod
     def backward(_: Any, slope: Tensor) -> Tensor:  # type: ignore[override]
@@ -76,13 +74,18 @@ class _Summed(torch.autograd.Function):
 
     @staticmethod
     def forward(_: Any, share: Tensor) -> Tensor:
-        total = share.detach().clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
+        return _total(share)
 
     @staticmethod
     def backward(_: Any, slope: Tensor) -> Tensor:  # type: ignore[override]
-        return _Summed.forward(_, slope)
+        return _total(slope)
+
+
+def _total(share: Tensor) -> Tensor:
+    """The sum over all processes, without gradients."""
+    total = share.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:
