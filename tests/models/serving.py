@@ -19,9 +19,9 @@ from segpipe.serving.settings import Settings
 from tests.release.toy import toy_selection
 
 
-def shares_of_golden_pixels(trained: Segmenter, reader: Reader, folder: Path) -> list[tuple[float, float]]:
-    """Of each golden image that travels in the bundle: the share of pixels on which the answer to its upload is the bundle's golden
-    mask, and the trained model's class."""
+def shares_of_golden_pixels(trained: Segmenter, reader: Reader, folder: Path) -> tuple[float, float]:
+    """Of the pixels of all golden images in the bundle, those on which the answer to an upload is the bundle's golden mask, and the
+    trained model's class. Of all, as an engine is chosen: bfloat16 turns single pixels at borders."""
     bundle, selection = folder / "bundle", toy_selection()
     trained = trained.but(candidate=selection["winner"])
     write_bundle(trained, "0" * 64, reader, selection, ExportParams(golden=2), bundle)
@@ -30,13 +30,13 @@ def shares_of_golden_pixels(trained: Segmenter, reader: Reader, folder: Path) ->
         app, Champion(None, bundle),
         Settings(endpoint=None, bundle=bundle, workers=1, max_upload_mb=8, max_megapixels=4),
     )  # fmt: skip
-    found = []
+    golden, own = [], []
     with TestClient(app) as client:
         for pair in golden_pairs(bundle):
             upload = {"image": (pair.input.name, pair.input.read_bytes())}
             answer = client.post("/v1/segment?format=mask", files=upload)
             assert answer.status_code == 200, answer.text
             mask = trained.spec.classes.encode(decode_image(answer.content, "answer", DataParams())[..., 0])
-            own = trained.predict(**pair.given()).class_ids
-            found.append((float(np.mean(mask == pair.class_ids())), float(np.mean(mask == own))))
-    return found
+            golden.append(np.ravel(mask == pair.class_ids()))
+            own.append(np.ravel(mask == trained.predict(**pair.given()).class_ids))
+    return float(np.concatenate(golden).mean()), float(np.concatenate(own).mean())

@@ -1,8 +1,9 @@
 """A process that has imported torch, and trains in forks of itself: a training that is killed costs no start of Python.
 
 ``python -m tests.training.zygote FOLDER KILLS SEED`` trains once without interruption and then `KILLS` times with one kill (SIGKILL)
-at a random moment: every second one a while after the start, every other one as soon as a checkpoint is being written. Prints a
-line of JSON for each kill: the step that the training went on from, and whether its files are those of the uninterrupted run.
+at a random moment: a few steps after a random step, or, every second time, as soon as the next checkpoint is being written then.
+Moments go by steps, not by seconds, which differ from run to run on a busy machine. Prints a line of JSON for each kill: the step
+that the training went on from, and whether its files are those of the uninterrupted run.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ IMPORTED = (
 )
 """What a training imports on its way, so that its forks have it."""
 STEPS = 90
+EVERY = 3
+"""Steps between two checkpoints."""
 
 
 def train(folder: Path, plan, readers) -> None:
@@ -78,13 +81,18 @@ def result(folder: Path) -> list[str]:
     return [sha256_file(path) for path in sorted((folder / "out").iterdir())]
 
 
-def kill_while(child: int, moment: Callable[[], bool]) -> int:
-    """Kill a fork when the moment has come, unless it is done before. How it ended: -9 or 0."""
-    while not moment():
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.0002)
+def kill_after(child: int, checkpoints: Path, step: int, delay: float, writing: bool) -> int:
+    """Kill a fork `delay` seconds after its checkpoint of `step` or a later one, and, if asked, while it is writing the next; unless
+    it is done before. How it ended: -9 or 0."""
+    there = (lambda: newest(checkpoints) >= step), delay
+    half = (lambda: not writing or any(checkpoints.glob(".*"))), 0.0
+    for ready, rest in (there, half):
+        while not ready():
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.0002)
+        time.sleep(rest)
     os.kill(child, signal.SIGKILL)
     return wait(child)
 
@@ -96,7 +104,7 @@ def newest(checkpoints: Path) -> int:
 def main(folder: Path, kills: int, seed: int) -> None:
     torch.set_num_threads(1)
     first = FirstCrops(steps=STEPS // 2, edges=(16, 16), shrink=2)
-    plan = tiny_plan({"dropout": 0.1}, steps=STEPS, val_every=7, checkpoint_every=3, first=first)
+    plan = tiny_plan({"dropout": 0.1}, steps=STEPS, val_every=7, checkpoint_every=EVERY, first=first)
     readers = MemoryReader([draw(i, bar=i % 4 == 0) for i in range(8)]), MemoryReader([draw(100)])
     moments = random.Random(seed)
 
@@ -110,13 +118,9 @@ def main(folder: Path, kills: int, seed: int) -> None:
     for number in range(kills):
         name = f"killed{number}"
         checkpoints = folder / name / "checkpoints"
-        after = time.monotonic() + seconds * moments.uniform(0.1, 0.95)
-        writing = number % 2 == 1
-
-        def moment(after=after, writing=writing, checkpoints=checkpoints) -> bool:
-            return time.monotonic() > after and (not writing or any(checkpoints.glob(".*")))
-
-        ended = kill_while(forked(work(name), folder / f"{name}.log"), moment)
+        step, delay = moments.randrange(STEPS - 4 * EVERY), moments.uniform(0, EVERY) * seconds / STEPS
+        child = forked(work(name), folder / f"{name}.log")
+        ended = kill_after(child, checkpoints, step, delay, writing=number % 2 == 1)
         half, since = len(list(checkpoints.glob(".*"))), newest(checkpoints)
         if ended == -signal.SIGKILL and wait(forked(work(name), folder / f"{name}.log")):
             sys.exit((folder / f"{name}.log").read_text())
