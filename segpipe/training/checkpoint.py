@@ -94,6 +94,7 @@ def load_checkpoint(folder: Path, plan: Plan, stepper: Stepper) -> tuple[Weights
         )
         for old in _files(folder):
             old.unlink(missing_ok=True)
+        break
     return None
 
 

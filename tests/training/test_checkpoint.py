@@ -131,12 +131,14 @@ def test_a_spoilt_checkpoint_falls_back_to_the_one_before(tmp_path, trained, cap
 
 def test_a_changed_plan_starts_anew_and_names_what_changed(tmp_path, trained, capfd):
     plan, stepper = trained
-    save_checkpoint(tmp_path, plan, stepper, {}, State(step=500))
+    for step in (499, 500):
+        save_checkpoint(tmp_path, plan, stepper, {}, State(step=step))
     recipe = plan.recipe.model_copy(update={"learning_rate": 1e-3, "class_weights": [1.0, 1.0, 1.0]})
     other = plan.model_copy(update={"recipe": recipe})
     assert load_checkpoint(tmp_path, other, set_up(other)) is None
     said = capfd.readouterr().err
     assert "recipe.learning_rate (0.002, now 0.001), recipe.class_weights" in said and "starts anew" in said
+    assert said.count("note:") == 1, "of what is cleared away with it there is nothing to say"
     save_checkpoint(tmp_path, other, stepper, {}, State(step=1))
     assert load_checkpoint(tmp_path, other, set_up(other))[1].step == 1, "the old training's is not in the way"
 
