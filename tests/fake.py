@@ -23,6 +23,14 @@ def python(code: str) -> str:
     return f"{sys.executable} -c '{code}'"
 
 
+def wait_for(name: str) -> str:
+    """A line of Python that waits until a file is there, and fails after minutes: stages meet by files, not by seconds."""
+    return (
+        f'import os,time; end=time.monotonic()+240; there=lambda: os.path.exists("{name}"); '
+        "[time.sleep(0.02) for _ in iter(lambda: there() or time.monotonic()>end, True)]; assert there()"
+    )
+
+
 def copy(source: str, target: str) -> str:
     """A stage's command that copies a file in capitals."""
     return python(f'from pathlib import Path; Path("{target}").write_text(Path("{source}").read_text().upper())')

@@ -68,47 +68,45 @@ def test_only_what_a_change_touches_runs_and_equal_bytes_end_the_chain(retrain, 
     assert (root / "b.txt").read_text() == "OTHER"
 
 
-def spans(names, resource=None):
-    """Stages without upstream that each write when they began and when they ended."""
+def spans(resource=None):
+    """p and q, stages without upstream that each write when they began and when they ended."""
     code = 'import time; a=time.time(); time.sleep(1.5); open("{0}","w").write(f"{{a}} {{time.time()}}")'
     meta = {"meta": {"resource": resource}} if resource else {}
-    return {name: {"cmd": fake.python(code.format(name)), "outs": [name], **meta} for name in names}
+    return {name: {"cmd": fake.python(code.format(name)), "outs": [name], **meta} for name in "pq"}
 
 
-def overlap(root, first, second):
-    (a, b), (c, d) = [[float(t) for t in (root / name).read_text().split()] for name in (first, second)]
-    return min(b, d) - max(a, c)
+def meetings(resource=None):
+    """p and q, stages without upstream that each wait until the other has begun; they write the devices that they may see."""
+    meta = {"meta": {"resource": resource}} if resource else {}
+    seen = 'open("{0}","w").write(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))'
+    code = 'open("{0}.began","w").close(); ' + fake.wait_for("{1}.began") + "; " + seen
+    return {a: {"cmd": fake.python(code.format(a, b)), "outs": [a], **meta} for a, b in ("pq", "qp")}
 
 
 def test_ready_stages_run_side_by_side(retrain, tmp_path):
-    root = fake.make(tmp_path / "ws", spans("pq"))
-    retrain.run(root, jobs=2)
-    assert overlap(root, "p", "q") > 0
+    assert ran(retrain.run(fake.make(tmp_path / "ws", meetings()), jobs=2)) == {"p", "q"}
 
 
 def test_device_stages_run_one_at_a_time_unless_jobs_says_otherwise(retrain, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    root = fake.make(tmp_path / "ws", spans("pq", "device"))
+    root = fake.make(tmp_path / "ws", spans("device"))
     retrain.run(root)
-    assert overlap(root, "p", "q") < 0
-    other = fake.make(tmp_path / "other", spans("pq", "device"))
-    retrain.run(other, jobs=2)
-    assert overlap(other, "p", "q") > 0
+    (a, b), (c, d) = [[float(t) for t in (root / name).read_text().split()] for name in "pq"]
+    assert b < c or d < a
+    assert ran(retrain.run(fake.make(tmp_path / "other", meetings("device")), jobs=2)) == {"p", "q"}
 
 
 def test_each_device_stage_gets_a_device_of_its_own(retrain, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    code = 'import os,time; time.sleep(1); open("{0}","w").write(os.environ["CUDA_VISIBLE_DEVICES"])'
-    stages = {n: {"cmd": fake.python(code.format(n)), "outs": [n], "meta": {"resource": "device"}} for n in "pq"}
-    root = fake.make(tmp_path / "ws", stages)
+    root = fake.make(tmp_path / "ws", meetings("device"))
     retrain.run(root)
     assert {(root / name).read_text() for name in "pq"} == {"4", "7"}
     assert retrain.device_slots(3) == ["4", "7", "4"]
 
 
 def test_a_failing_stage_ends_the_run_with_its_own_line_and_code_and_stops_the_others(retrain, tmp_path):
-    fail = fake.python('import time,sys; time.sleep(2); print("bad pixel"); sys.exit(3)')
-    forever = fake.python('import os,time; open("pid","w").write(str(os.getpid())); time.sleep(600)')
+    fail = fake.python(fake.wait_for("pid") + '; import sys; print("bad pixel"); sys.exit(3)')
+    forever = fake.python('import os,time; open("id","w").write(str(os.getpid())); os.rename("id", "pid"); time.sleep(600)')
     later = {"cmd": fake.copy("f", "l"), "deps": ["f"], "outs": ["l"]}
     root = fake.make(
         tmp_path / "ws",
@@ -153,7 +151,8 @@ def segpipe(root, *arguments, **settings):
 def interrupt_and_go_on(tmp_path, signum, environment):
     code = (
         'import os,time,pathlib; again=pathlib.Path("pid").exists(); '
-        'pathlib.Path("pid").write_text(str(os.getpid())); time.sleep(0 if again else 600); open("o","w").write("x")'
+        'pathlib.Path("id").write_text(str(os.getpid())); os.rename("id", "pid"); '
+        'time.sleep(0 if again else 600); open("o","w").write("x")'
     )
     done = {"cmd": fake.copy("data/x.txt", "d.txt"), "deps": ["data"], "outs": ["d.txt"]}
     stages = {"done": done, "slow": {"cmd": fake.python(code), "deps": ["d.txt"], "outs": ["o"]}}
@@ -171,7 +170,7 @@ def interrupt_and_go_on(tmp_path, signum, environment):
     _, told = first.communicate(timeout=120)
     assert first.returncode == 130, told
     assert "Traceback" not in told
-    _, alive = psutil.wait_procs([stage, *family], timeout=20)
+    _, alive = psutil.wait_procs([stage, *family], timeout=120)
     assert alive == []
 
     second = segpipe(root, "run", "--json", env=environment)
