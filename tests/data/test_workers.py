@@ -63,7 +63,7 @@ def test_every_item_has_its_result(jobs: int, count: int) -> None:
 
 def test_little_work_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "ALONE_S", 0.01)
-    monkeypatch.setattr(workers, "WORTH_S", 60.0)
+    monkeypatch.setattr(workers, "WORTH_S", 3600.0)
     here = {pid for _, (_, pid) in share(square, range(400), 2, str)}
     assert here == {os.getpid()}
 

@@ -40,7 +40,7 @@ class Finished:
 
 
 def run(
-    *command: str | Path, cwd: Path, timeout: float = 900, check: bool = True, env: dict[str, str] | None = None
+    *command: str | Path, cwd: Path, timeout: float = 1800, check: bool = True, env: dict[str, str] | None = None
 ) -> Finished:
     """Run a command with the environment's own programs first on the path."""
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | SIDE_BY_SIDE | (env or {})
@@ -167,7 +167,7 @@ def release_second(demo: Demo) -> str:
     return str(json.loads(run("segpipe", "run", "--json", cwd=demo.root).out)["live"])
 
 
-def wait_for(url: str, seconds: float = 60) -> None:
+def wait_for(url: str, seconds: float = 240) -> None:
     """Wait until a GET is answered with 200, or fail the test."""
     import httpx
 

@@ -13,7 +13,7 @@ from segpipe.files import sha256_file
 from tests.e2e.commands import all_blocks, commands_of
 from tests.e2e.conftest import ROOT, Demo, run, run_all, shorten
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 BLOCKS = all_blocks(ROOT)
 
 

@@ -17,7 +17,7 @@ import pytest
 from tests.e2e.commands import commands_of
 from tests.e2e.conftest import ROOT, Demo, release_second, run, run_all, shorten, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 
 
 def live_version(demo: Demo) -> str:
@@ -25,7 +25,7 @@ def live_version(demo: Demo) -> str:
     return next(m["version"] for m in models if "prod" in m["stages"])
 
 
-def wait_until(condition, seconds: float = 20) -> None:
+def wait_until(condition, seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -108,7 +108,7 @@ def test_serve_predict_new_release_and_rollback(demo, free_port, background, tmp
 
     def ask() -> httpx.Response:
         with image.open("rb") as stream:
-            return httpx.post(f"{base}/v1/segment", files={"image": (image.name, stream, "image/png")}, timeout=30)
+            return httpx.post(f"{base}/v1/segment", files={"image": (image.name, stream, "image/png")}, timeout=120)
 
     first = ask()
     assert first.status_code == 200
@@ -136,7 +136,7 @@ def test_serve_predict_new_release_and_rollback(demo, free_port, background, tmp
     assert server.poll() is None, "the endpoint was restarted"
     assert live_version(demo) == "v0.1.0"
     server.send_signal(signal.SIGINT)
-    assert server.wait(30) in (0, 130, -signal.SIGINT)
+    assert server.wait(120) in (0, 130, -signal.SIGINT)
 
 
 def test_a_worse_model_is_stopped_by_the_champion_gate_and_changes_nothing(demo):
@@ -199,7 +199,7 @@ def test_prefect_commands(commands, demo, background, tmp_path):
                 wait_for("http://127.0.0.1:4200/api/health", 120)
         else:
             run("bash", "-c", command, cwd=demo.root, env=env)
-    run("prefect", "deployment", "run", "retrain/weekly", "--watch", cwd=demo.root, env=env, timeout=300)
+    run("prefect", "deployment", "run", "retrain/weekly", "--watch", cwd=demo.root, env=env)
     states = httpx.post("http://127.0.0.1:4200/api/flow_runs/filter", json={}).json()
     done = [r for r in states if r["state_type"] == "COMPLETED"]
     assert done, states

@@ -149,4 +149,5 @@ def test_export(name):
 def test_served(name, tmp_path: Path):
     """As a bundle of weights, behind the app of the Bento: uploads are answered with the trained network's classes."""
     trained, reader = taught(name)
-    assert shares_of_golden_pixels(trained, reader, tmp_path) == (1.0, 1.0)
+    golden, own = shares_of_golden_pixels(trained, reader, tmp_path)
+    assert golden == 1 and own >= 0.999

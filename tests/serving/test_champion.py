@@ -18,7 +18,7 @@ from tests.release.toy import toy_image
 from tests.serving.conftest import point
 
 
-def wait_for(condition, seconds: float = 20) -> bool:
+def wait_for(condition, seconds: float = 120) -> bool:
     end = time.monotonic() + seconds
     while not (done := condition()) and time.monotonic() < end:
         time.sleep(0.01)
@@ -93,13 +93,14 @@ def test_requests_meet_one_model_or_the_other(endpoint: Path, bundles: list[Path
     try:
         for number in (2, 1, 2, 1):
             point(endpoint, number)
-            assert wait_for(lambda n=number: champion.current.info.version == f"v0.{n}.0")
+            seen.clear()
+            assert wait_for(lambda n=number: f"v0.{n}.0" in seen)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
         champion.stop()
-    assert seen == {"v0.1.0", "v0.2.0"} and not wrong
+    assert not wrong
 
 
 def test_the_service_stays_light(bundle: Path) -> None:

@@ -36,7 +36,7 @@ def client(served: tuple[Server, Path]):
         yield made
 
 
-def wait_for_version(client: httpx.Client, version: str, seconds: float = 60) -> None:
+def wait_for_version(client: httpx.Client, version: str, seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while (found := client.get("/v1/model").json()["version"]) != version:
         assert time.monotonic() < end, f"still {found}"
@@ -91,19 +91,19 @@ def test_no_request_fails_while_models_change(
         return answer.status_code == 200 and answer.content == expected[version]
 
     def swap() -> None:
-        for number in (2, 1, 2):
-            point(served[1], number)
-            wait_for_version(client, f"v0.{number}.0")
-        done.set()
+        try:
+            for number in (2, 1, 2):
+                point(served[1], number)
+                wait_for_version(client, f"v0.{number}.0")
+        finally:
+            done.set()
 
-    swapping = threading.Thread(target=swap)
-    swapping.start()
     answers: list[bool] = []
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(5) as pool:
+        swapped = pool.submit(swap)
         while len(answers) < 200 or not done.is_set():
             answers += pool.map(ask, range(40))
-            assert len(answers) < 4000, "the swaps do not end"
-    swapping.join()
+    swapped.result()
     assert all(answers), f"{answers.count(False)} of {len(answers)} requests failed"
     assert set(seen) == set(expected)
 
@@ -112,7 +112,7 @@ def test_a_server_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) 
     before = set(psutil.Process().children(recursive=True))
     with (
         pytest.raises(SegpipeError, match=r"server (ended with|was not ready).*no model here"),
-        start_server(SERVICE, home=tmp_path / "bentoml", settings={BUNDLE: str(tmp_path)}, deadline_s=20),
+        start_server(SERVICE, home=tmp_path / "bentoml", settings={BUNDLE: str(tmp_path)}, deadline_s=60),
     ):
         pass
     assert set(psutil.Process().children(recursive=True)) <= before

@@ -92,7 +92,8 @@ def test_the_bundle_answers_its_golden_volumes_exactly(bundle, trained):
         given = pair.given()
         assert given["spacing"] == (2.0, 1.0, 1.0) and given["image"].dtype == np.float32
         assert pair.class_ids().shape == given["image"].shape[:3]
-        assert (trained.predict(**given).class_ids == pair.class_ids()).mean() > 0.999
+    same = [np.ravel(trained.predict(**p.given()).class_ids == p.class_ids()) for p in pairs]
+    assert np.concatenate(same).mean() >= ExportParams().min_agreement
     assert replay_golden(Segmenter.from_bundle(bundle), bundle).identical
     assert len({int(v) for p in pairs for v in np.unique(p.class_ids())}) == 3
 

@@ -207,7 +207,7 @@ print(stepper.accumulate, float(loss))
 def test_a_real_allocator_that_has_no_more_to_give(repo_root):
     done = subprocess.run(
         [sys.executable, "-c", LIMITED], cwd=repo_root, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        timeout=300,
+        timeout=800,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     accumulate, loss = done.stdout.split()
