@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from segpipe.data.formats.cityscapes import read_cityscapes, recognise_cityscapes
 from segpipe.data.formats.coco import read_coco, recognise_coco
@@ -21,6 +22,7 @@ from segpipe.data.formats.mask_per_class import read_mask_per_class, recognise_m
 from segpipe.data.formats.mask_per_instance import read_mask_per_instance, recognise_mask_per_instance
 from segpipe.data.formats.nnunet import read_nnunet, recognise_msd, recognise_nnunet
 from segpipe.data.formats.paired_list import read_paired_list, recognise_paired_list
+from segpipe.data.formats.pairs import is_part, refuse_several
 from segpipe.data.formats.palette_files import read_palette
 from segpipe.data.formats.source import ReadOptions, Source
 from segpipe.data.formats.voc import read_voc, recognise_voc
@@ -44,6 +46,8 @@ class Format:
     options: the names of the `ReadOptions` that `read` heeds.
     rank: where `auto` finds several layouts, the lowest rank decides: 0 for trees that nobody makes by chance, which may hold
         a general layout too, 1 for the general ones. Two of one rank are for the user to decide.
+    below: whether it is found in folders of any name below a source, too: in one of them, or together in all. Where several
+        datasets lie side by side, it would take the first for the whole, so that `auto` looks for others.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Format:
     recognise: Callable[[Path], str | None]
     options: tuple[str, ...] = ()
     rank: int = 1
+    below: Literal["nothing", "one", "all"] = "nothing"
 
 
 FORMATS = {
@@ -71,7 +76,7 @@ FORMATS = {
         ),
         Format(
             "voc", "JPEGImages/, SegmentationClass/, perhaps SegmentationObject/ and ImageSets/Segmentation/SPLIT.txt",
-            read_voc, recognise_voc, ("palette",), rank=0,
+            read_voc, recognise_voc, ("palette",), rank=0, below="one",
         ),
         Format(
             "cityscapes", "leftImg8bit/SPLIT/CITY/ and gtFine/SPLIT/CITY/ with labelIds, instanceIds",
@@ -87,7 +92,7 @@ FORMATS = {
         ),
         Format(
             "lgg", "TCGA_*/ with *_N.tif and *_N_mask.tif; a patient is a group",
-            read_lgg, recognise_lgg, rank=0,
+            read_lgg, recognise_lgg, rank=0, below="one",
         ),
         Format(
             "paired-list", "train.txt, val.txt, test.txt with a line `image label` for each pair",
@@ -95,7 +100,7 @@ FORMATS = {
         ),
         Format(
             "coco", "a JSON of images, annotations (polygons or run-length codes) and categories, one for each split",
-            read_coco, recognise_coco, ("images", "masks", "overlapping"), rank=0,
+            read_coco, recognise_coco, ("images", "masks", "overlapping"), rank=0, below="one",
         ),
         Format(
             "yolo-seg", "data.yaml, images/SPLIT/ and labels/SPLIT/*.txt with polygons",
@@ -113,7 +118,7 @@ FORMATS = {
             "volumes", "images/ and labels/ (or imagesTr/, labelsTr/) of NIfTI volumes with equal file names",
             read_volumes, recognise_volumes, ("images", "masks", "suffix", "overlapping"),
         ),
-        Format("labelme", "a JSON of shapes beside each image", read_labelme, recognise_labelme, rank=0),
+        Format("labelme", "a JSON of shapes beside each image", read_labelme, recognise_labelme, rank=0, below="all"),
     )
 }  # fmt: skip
 
@@ -137,16 +142,21 @@ def recognise_format(source: Path, options: ReadOptions) -> tuple[Format, str]:
     able = [format for format in FORMATS.values() if set(options.given()) <= set(format.options)]
     reasons = {format.name: reason for format in able if (reason := format.recognise(source))}
     if not reasons:
-        below = [child.name for child in _folders(source) if any(format.recognise(child) for format in able)]
+        refuse_several(source, options)
+        if below := _datasets_below(source, able):
+            raise DataError(
+                "holds no dataset itself, but folders do", where=source, found=", ".join(child.name for child in below),
+                fix=f"import one of them: {below[0]}",
+            )  # fmt: skip
         heeding = "".join(f" --{name}" for name in options.given())
         raise DataError(
             "no layout fits", where=source, found=_listing(source),
             expected=", ".join(format.name for format in able) + (f", which heed{heeding}" if heeding else ""),
-            fix=f"give one of its folders that one fits: {', '.join(below)}" if below
-            else "compare it with `segpipe data formats`; name the layout (--format), or the folders (--images DIR --masks DIR)",
+            fix="compare it with `segpipe data formats`; name the layout (--format), or the folders (--images DIR --masks DIR)",
         )  # fmt: skip
     lowest = min(FORMATS[name].rank for name in reasons)
     best = [name for name in reasons if FORMATS[name].rank == lowest]
+    _refuse_collection(source, [FORMATS[name] for name in best], able)
     if len(best) > 1:
         raise DataError(
             "more than one layout fits", where=source, found="; ".join(f"{name}: {reasons[name]}" for name in best),
@@ -155,6 +165,25 @@ def recognise_format(source: Path, options: ReadOptions) -> tuple[Format, str]:
     others = [name for name in reasons if name != best[0]]
     also = f" ({' and '.join(others)} would fit too)" if others else ""
     return FORMATS[best[0]], reasons[best[0]] + also
+
+
+def _refuse_collection(source: Path, best: list[Format], able: list[Format]) -> None:
+    """DataError where what was recognised may lie in one of several datasets below a source."""
+    if not any(format.below != "nothing" for format in best):
+        return
+    together = [format for format in best if format.below == "all"]
+    below = [child for child in _datasets_below(source, able) if not is_part(child.name)]
+    if len(below) > 1 and not all(any(format.recognise(child) for format in together) for child in below):
+        raise DataError(
+            "several datasets lie below", where=source, found=", ".join(child.name for child in below), expected="one",
+            fix=f"import one of them ({below[0]}); or, if it is one dataset, name its layout: "
+            + " or ".join(f"--format {format.name}" for format in best),
+        )  # fmt: skip
+
+
+def _datasets_below(source: Path, able: list[Format]) -> list[Path]:
+    """Folders in a source that are recognised by themselves."""
+    return [child for child in _folders(source) if any(format.recognise(child) for format in able)]
 
 
 def _listing(source: Path) -> str:

@@ -23,6 +23,7 @@ from segpipe.data.formats.documents import peek, read_document
 from segpipe.data.formats.listed import find_listed
 from segpipe.data.formats.numbering import Category, Numbering, as_sets, number_classes
 from segpipe.data.formats.painting import Painter
+from segpipe.data.formats.pairs import is_part
 from segpipe.data.formats.source import RawItem, ReadOptions, Source
 from segpipe.data.images import stem_of
 from segpipe.errors import ConfigError, DataError
@@ -47,7 +48,8 @@ def read_coco(source: Path, options: ReadOptions) -> Source:
     """Read all annotation files of a source (`options.masks` names one; `options.images` the folder of images).
 
     Whatever is broken is left out with its reason: an image, or one annotation. Raises DataError where a file is no COCO at all,
-    where categories contradict each other, and where not one annotation has an outline.
+    where categories contradict each other, where not one annotation has an outline, where files lie in folders of several datasets,
+    and where files that are not those of different splits list the same image.
     """
     source = source.resolve()
     paths = [_said_file(source, options.masks)] if options.masks else _annotation_files(source)
@@ -55,6 +57,12 @@ def read_coco(source: Path, options: ReadOptions) -> Source:
         raise DataError(
             "no COCO annotations", where=source, expected="a JSON with images, annotations and categories in it",
             fix="name it (--masks annotations/instances_train.json), or choose another --format",
+        )  # fmt: skip
+    homes = {path.parent: path for path in reversed(paths)}
+    if len(homes) > 1 and not all(is_part(home.name) for home in homes):
+        raise DataError(
+            "COCO annotations in the folders of several datasets", where=source, found=", ".join(sorted(h.name for h in homes)),
+            fix=f"import one of them ({min(homes)}), or name one file (--masks {min(homes.values()).relative_to(source)})",
         )  # fmt: skip
     found = Source([])
     files: list[tuple[Path, Entries]] = []
@@ -89,13 +97,13 @@ def read_coco(source: Path, options: ReadOptions) -> Source:
 
 
 def _annotation_files(source: Path) -> list[Path]:
-    """The JSON files at most one folder down that look like COCO, in name order."""
-    below = sorted({*source.glob("*.json"), *source.glob("*/*.json")})
-    there = [path for path in below if not path.name.startswith(".") and path.is_file()]
-    for pattern in _NAMES:
-        fitting = [path for path in there if path.match(pattern) and _looks_like_coco(path)]
-        if fitting:
-            return fitting
+    """The JSON files that look like COCO, in name order: those in the source itself, or else those one folder down."""
+    for level in ("*.json", "*/*.json"):
+        there = [path for path in sorted(source.glob(level)) if not path.name.startswith(".") and path.is_file()]
+        for pattern in _NAMES:
+            fitting = [path for path in there if path.match(pattern) and _looks_like_coco(path)]
+            if fitting:
+                return fitting
     return []
 
 
@@ -174,12 +182,23 @@ def _add_items(
             found.skipped.append((photo.file_name, str(error)))
             continue
         if image in taken:
+            _check_splits(path, taken[image], photo.file_name, source)
             found.skipped.append((photo.file_name, f"listed in {path.name}, and in {taken[image].name} already"))
             continue
         taken[image] = path
         name = (image.relative_to(top).parent / stem_of(image)).as_posix()
         painter = Painter(photo.objects, numbering, photo.size, instances, str(image))
         found.items.append(RawItem(name, image, group=photo.group, split=split, draw=painter))
+
+
+def _check_splits(path: Path, before: Path, name: str, source: Path) -> None:
+    """DataError for two files that list an image and are not those of two splits: which of them counts can't be told."""
+    splits = [_split_of(each, source) for each in (before, path)]
+    if path != before and (None in splits or splits[0] == splits[1]):
+        raise DataError(
+            "two annotation files list the same image", where=path, found=f"{name}, as in {before.name}",
+            expected="one file for each split, or one for all", fix=f"name the one that counts: --masks {path.relative_to(source)}",
+        )  # fmt: skip
 
 
 def _split_of(path: Path, source: Path) -> str | None:

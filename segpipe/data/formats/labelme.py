@@ -36,6 +36,7 @@ _MAGIC = (
     (b"II*\0", ".tif"),
     (b"MM\0*", ".tif"),
 )
+_NAMED = 8
 _NOT_AREAS = ("line", "linestrip", "point", "points")
 
 Label = tuple[str, Polygons]
@@ -81,6 +82,10 @@ def read_labelme(source: Path, options: ReadOptions) -> Source:
         marked = [Marked(shape, numbers[name], ignored=name == IGNORED) for name, shape in labels]
         painter = Painter(marked, numbering, size, True, str(item.image))
         found.items.append(RawItem(item.name, item.image, draw=painter, content=item.content))
+    folders = sorted({item.name.rpartition("/")[0] or "." for item in found.items})
+    found.notes += (
+        [f"taken together: {', '.join(folders[:_NAMED])}{' ...' * (len(folders) > _NAMED)}"] if folders[1:] else []
+    )
     found.notes += [f"{text}: {count}" for text, count in counts.items() if count]
     return found
 

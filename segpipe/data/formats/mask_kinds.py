@@ -28,11 +28,11 @@ _BY_KIND: dict[MaskKind, tuple[str, str]] = {
 
 
 def recognise_named(source: Path, options: ReadOptions) -> tuple[str, str] | None:
-    """The layout, and why, of a source whose folders the user has named; None where a folder is left open.
+    """The layout, and why, of a source whose folder of masks the user has named; None where that is left open.
 
     Errors as of `find_pairs`.
     """
-    if not (options.images and options.masks and (source / options.masks).is_dir()):
+    if not (options.masks and (source / options.masks).is_dir()):
         return None
     items = [item for item in find_pairs(source, options).items if item.mask]
     if items and any(item.mask and ".nii" in item.mask.suffixes for item in items):

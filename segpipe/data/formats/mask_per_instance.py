@@ -30,11 +30,12 @@ _MAX_OBJECTS = 65535
 
 
 def recognise_mask_per_instance(source: Path) -> str | None:
-    """Why `source` is of this layout: folders with one image and masks of objects each; None where it is not."""
-    for _, folder in itertools.islice(_folders(source), _LOOKED_AT):
-        if len(image_files(folder / "images")) == 1 and image_files(folder / "masks"):
-            return f"{folder.relative_to(source).as_posix()}/ with one image in images/ and its objects in masks/"
-    return None
+    """Why `source` is of this layout: most folders have one image and masks of objects; None where it is not."""
+    some = [folder for _, folder in itertools.islice(_folders(source), _LOOKED_AT)]
+    fitting = [f for f in some if len(image_files(f / "images")) == 1 and image_files(f / "masks")]
+    if not fitting or 2 * len(fitting) < len(some):
+        return None
+    return f"{fitting[0].relative_to(source).as_posix()}/ with one image in images/ and its objects in masks/"
 
 
 def read_mask_per_instance(source: Path, options: ReadOptions) -> Source:

@@ -31,11 +31,23 @@ SPLIT_FOLDERS = {
 """What folders of splits are called."""
 
 
+def is_part(name: str) -> bool:
+    """Whether a folder is called as a part of a dataset is (train2017, images, annotations), and not as a dataset of its own."""
+    return name.lower().rstrip("0123456789") in (*IMAGE_FOLDERS, *MASK_FOLDERS, *SPLIT_FOLDERS)
+
+
+def refuse_several(source: Path, options: ReadOptions) -> None:
+    """DataError where several folders could be that of images, or that of masks, and the user has not said which is."""
+    for name, names in (("images", IMAGE_FOLDERS), ("masks", MASK_FOLDERS)):
+        if getattr(options, name) is None:
+            _subfolder(source, names)
+
+
 def find_pairs(source: Path, options: ReadOptions) -> Source:
     """The images of a source, each with its mask file where there is one.
 
-    Raises DataError where there is no folder of images or none of masks, and for a dataset.yaml or samples.csv that does not fit;
-    ConfigError where a folder that the user names is none.
+    Raises DataError where there is no folder of images or none of masks, or several, and for a dataset.yaml or samples.csv that does not
+    fit; ConfigError where a folder that the user names is none.
     """
     parts = _parts(source, options)
     found = Source([])
@@ -116,10 +128,18 @@ def _named(source: Path, name: str | None, option: str) -> Path | None:
 
 
 def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """The first subfolder of one of these names, whatever its case, with image files in it; else the first of these names."""
-    there = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
-    named = [there[name] for name in names if name in there]
-    return next((path for path in named if any(map(is_image_file, files_below(path)))), next(iter(named), None))
+    """The subfolder of one of these names, whatever its case, with image files in it; else the first of these names. DataError where
+    several hold images: which of them is meant is for the user to say.
+    """
+    there = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name.lower() in names]
+    there.sort(key=lambda path: names.index(path.name.lower()))
+    filled = [path for path in there if any(map(is_image_file, files_below(path)))]
+    if len(filled) > 1:
+        raise DataError(
+            f"several folders could be that of {names[0]}", where=folder, found=", ".join(path.name for path in filled),
+            fix=f"say which one: --{names[0]} {filled[0].name} (or the other); or move the others away",
+        )  # fmt: skip
+    return next(iter(filled or there), None)
 
 
 def _pair(found: Source, source: Path, images: Path, masks: Path, split: str | None, suffix: str | None) -> None:
@@ -131,17 +151,22 @@ def _pair(found: Source, source: Path, images: Path, masks: Path, split: str | N
         files = {stem: path for stem, path in files.items() if not _is_mask(stem, files, endings)}
     siblings = images.parent / "instances"
     instances = _by_stem(siblings, source, found) if siblings.is_dir() and siblings != masks else {}
-    used = set()
+    used: set[Path] = set()
     before = len(found.items)
     for stem, image in files.items():
-        mask = next((by_name[stem + e] for e in endings if stem + e in by_name and by_name[stem + e] != image), None)
-        used.add(mask)
+        fitting = [stem + e for e in endings if stem + e in by_name and (e in ("", suffix) or stem + e not in files)]
+        own = [by_name[name] for name in fitting if by_name[name] != image]
+        if len(own) > 1:
+            names = " and ".join(path.name for path in own)
+            found.skipped.append((_relative(own[0], source), f"two masks of one image ({names}): say which (--suffix)"))
+        mask = own[0] if len(own) == 1 else None
+        used |= set(own)
         name = Path(_relative(image, source)).parent / stem_of(image)
         found.items.append(RawItem(name.as_posix(), image, mask, instances.get(stem), split=split))
     left = set(by_name.values()) - used - (set(files.values()) if masks == images else set())
     found.skipped += [(_relative(path, source), "a mask without an image") for path in sorted(left)]
     found.notes.append(f"{_relative(images, source)}/ with {_relative(masks, source)}/")
-    if suffix is not None and len(found.items) > before and not used - {None}:
+    if suffix is not None and len(found.items) > before and not used:
         raise ConfigError(
             "no mask has this ending", where=masks, found=f"--suffix {suffix}",
             expected=f"{next(iter(files))}{suffix} and so on; there is {next(iter(by_name), 'nothing')}",

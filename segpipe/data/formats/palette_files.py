@@ -66,8 +66,13 @@ def read_palette(name: str) -> Palette:
 
 
 def find_palette(source: Path) -> Path | None:
-    """The palette file that lies in a source."""
-    return next((source / name for name in PALETTE_FILES if (source / name).is_file()), None)
+    """The palette file that lies in a source; ConfigError where there are several."""
+    there = [source / name for name in PALETTE_FILES if (source / name).is_file()]
+    if len(there) > 1:
+        raise ConfigError(
+            "several palettes", where=source, found=", ".join(path.name for path in there), fix=f"name one: --palette {there[0]}"
+        )  # fmt: skip
+    return there[0] if there else None
 
 
 def voc_color(index: int) -> RGB:

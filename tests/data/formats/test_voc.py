@@ -124,5 +124,7 @@ def test_a_bad_mask_stops_no_other(source: Path, data: Path) -> None:
 def test_several_years_are_for_the_user_to_choose(source: Path, data: Path) -> None:
     for year in ("VOC2007", "VOC2012"):
         voc(source / year, "a")
-    with pytest.raises(DataError, match=r"several folders.*VOC2007, VOC2012.*give one"):
+    with pytest.raises(DataError, match=r"several datasets.*VOC2007, VOC2012.*import one"):
         bring(source, data)
+    with pytest.raises(DataError, match=r"several folders.*VOC2007, VOC2012.*give one"):
+        bring(source, data, "voc")
