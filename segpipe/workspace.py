@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import sys
 import time
@@ -15,7 +14,7 @@ from typing import Any
 
 import segpipe
 from segpipe.errors import BusyError, ConfigError
-from segpipe.files import atomic_path, write_json, write_text
+from segpipe.files import atomic_path, write_json
 from segpipe.git import commit_staged, git
 from segpipe.pipeline import PIPELINE_FILE, STATE_DIR, init_repo
 
@@ -36,8 +35,6 @@ GITIGNORE = """\
 /.segpipe/
 __pycache__/
 """
-_CANDIDATES = re.compile(r"^candidates:.*\n(?:[ #].*\n)+", re.MULTILINE)
-"""The section of params.yaml, up to the empty line after it."""
 
 
 def template() -> Path:
@@ -92,40 +89,6 @@ def _copy_template(root: Path, fresh: bool) -> list[str]:
         (root / ".gitignore").write_text(GITIGNORE)
         wanted.append(".gitignore")
     return wanted
-
-
-_VOLUME_CANDIDATES = """\
-candidates:                # `segpipe families` lists what can stand here
-  unet3d:
-    family: unet3d
-  segresnet:
-    family: segresnet
-  kmeans:                  # the classical baseline that a network has to beat
-    family: kmeans
-"""
-
-
-_BASELINE = re.compile(r"^  kmeans:.*\n(?:    .*\n)+", re.MULTILINE)
-_BASELINE_GATE = re.compile(r"^  baseline: \{.*\n", re.MULTILINE)
-
-
-def fit_candidates(root: Path, volumes: bool = True, overlapping: bool = False) -> bool:
-    """Where `candidates:` of params.yaml still stands as in the template, whose families learn from images with one class a pixel,
-    put families for volumes in its place, or take away the classical one, which can't tell classes that overlap, with the gate
-    that asks for it; everything else is left as it is. True where that was done."""
-    path = root / PARAMS_FILE
-    mine, theirs = (_CANDIDATES.search(file.read_text()) for file in (path, template() / PARAMS_FILE))
-    if mine is None or theirs is None or mine[0] != theirs[0]:
-        return False
-    text, candidates = path.read_text(), _VOLUME_CANDIDATES if volumes else mine[0]
-    after = text[mine.end() :]
-    if overlapping:
-        candidates = _BASELINE.sub("", candidates)
-        after = _BASELINE_GATE.sub(
-            "  baseline: null           # no classical family tells classes that overlap\n", after
-        )
-    write_text(path, text[: mine.start()] + candidates + after)
-    return True
 
 
 def check_repository(root: Path) -> None:

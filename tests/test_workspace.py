@@ -171,23 +171,3 @@ def test_prefect_gets_a_home_in_the_workspace_unless_the_user_runs_a_server(tmp_
     assert workspace.prefect_environment(tmp_path)["PREFECT_HOME"] == str(home) and home.is_dir()
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
     assert not {"PREFECT_HOME", "PREFECT_API_URL"} & workspace.prefect_environment(tmp_path).keys()
-
-
-def test_candidates_fit_volumes_unless_somebody_chose_them(tmp_path):
-    from segpipe.models.registry import FAMILIES
-
-    before = (workspace.template() / "params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(before)
-    assert workspace.fit_candidates(tmp_path)
-    chosen = load_params(tmp_path).candidates
-    assert all(FAMILIES[candidate.family].dims in (3, None) for candidate in chosen.values())
-    now, then = (yaml.safe_load(text) for text in ((tmp_path / "params.yaml").read_text(), before))
-    assert {k: v for k, v in now.items() if k != "candidates"} == {k: v for k, v in then.items() if k != "candidates"}
-    (tmp_path / "params.yaml").write_text(before)
-    assert workspace.fit_candidates(tmp_path, volumes=False, overlapping=True)
-    params = load_params(tmp_path)
-    assert list(params.candidates) == ["unet", "deeplabv3plus"] and params.gates.baseline is None
-    mine = before.replace("  unet:\n", "  mine:\n")
-    (tmp_path / "params.yaml").write_text(mine)
-    assert not workspace.fit_candidates(tmp_path)
-    assert (tmp_path / "params.yaml").read_text() == mine

@@ -107,20 +107,22 @@ def import_options(classes: str | None, ignore: str | None, group: str | None, *
 
 def import_data(root: Path, source: Path, format: str, options: ImportOptions) -> ImportReport:
     """Import into a workspace's data/ and version it; the caller holds the workspace's lock."""
-    from segpipe import pipeline, workspace
+    from segpipe import pipeline
     from segpipe.config import load_params
     from segpipe.data.importer import import_dataset
     from segpipe.git import git
+    from segpipe.models.candidates import fit_candidates, misfits
     from segpipe.progress import say
 
     report = import_dataset(source, root / "data", format, options, limits=load_params(root).data)
     for line in report.lines():
         say(line)
-    volumes, overlapping = _are_volumes(root / "data" / "images"), report.classes.overlapping
-    if (volumes or overlapping) and workspace.fit_candidates(root, volumes, overlapping):
+    kind = _are_volumes(root / "data" / "images"), report.classes.overlapping
+    if fit_candidates(root, *kind):
         git(root, "add", "params.yaml")
-        kind = "networks" if overlapping else "families"
-        say(f"params.yaml: candidates are {kind} for {'volumes' if volumes else 'classes that overlap'} now")
+        say(f"params.yaml: candidates are {', '.join(load_params(root).candidates)} now, which learn from such data")
+    elif told := misfits(root, *kind):
+        say(told)
     pipeline.add_data(root)
     git(root, "add", "data.dvc", ".gitignore")
     say("data/ is versioned: data.dvc names it (git commit records that)")

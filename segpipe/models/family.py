@@ -43,6 +43,10 @@ class Family:
     least_batch: int = 1
     """A network that normalises one value an image over the batch can't be trained on a single image."""
 
+    def takes(self, dims: int, overlapping: bool = False) -> bool:
+        """Whether it learns from images (2) or volumes (3), and from classes that overlap where they do."""
+        return self.dims in (dims, None) and (self.kind == "network" or not overlapping)
+
     @property
     def task(self) -> Literal["semantic", "instance", "volume"]:
         """What it is for."""

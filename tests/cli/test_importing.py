@@ -76,23 +76,32 @@ def test_all_layouts_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
             assert row["summary"].split()[-1] in text
 
 
-def test_volumes_bring_candidates_that_learn_from_them(workspace: Path) -> None:
+def test_candidates_follow_the_data_unless_somebody_chose_them(workspace: Path) -> None:
     from segpipe.config import load_params
     from segpipe.data.images import encode_nifti
 
-    source = workspace.parent / "scans of heads"
-    for part, dtype in (("images", np.uint8), ("labels", np.uint8)):
-        (source / part).mkdir(parents=True)
+    heads = workspace.parent / "scans of heads"
+    for part in ("images", "labels"):
+        (heads / part).mkdir(parents=True)
         for name in ("a", "b"):
-            voxels = np.arange(60, dtype=dtype).reshape(3, 4, 5) % (2 if part == "labels" else 99)
-            (source / part / f"{name}.nii.gz").write_bytes(encode_nifti(voxels))
-    done = RUNNER.invoke(app, ["data", "import", str(source)])
-    assert done.exit_code == 0, done.output
-    assert {candidate.family for candidate in load_params(workspace).candidates.values()} == {
-        "unet3d",
-        "segresnet",
-        "kmeans",
-    }
+            voxels = np.arange(60, dtype=np.uint8).reshape(3, 4, 5) % (2 if part == "labels" else 99)
+            (heads / part / f"{name}.nii.gz").write_bytes(encode_nifti(voxels))
+    pictures = [str(workspace.parent / "source"), "--images", "scans", "--masks", "drawn", "--suffix", "_L"]
+
+    def bring(*arguments: str) -> str:
+        done = RUNNER.invoke(app, ["data", "import", *arguments, "--replace"])
+        assert done.exit_code == 0, done.output
+        return done.stderr
+
+    params = (workspace / "params.yaml").read_text()
+    assert "params.yaml" not in bring(*pictures)
+    assert "candidates are unet3d, segresnet, kmeans now" in bring(str(heads))
+    assert set(load_params(workspace).candidates) == {"unet3d", "segresnet", "kmeans"}
+    bring(*pictures)
+    assert (workspace / "params.yaml").read_text() == params
+    (workspace / "params.yaml").write_text(mine := params.replace("  unet:\n", "  mine:\n"))
+    assert "mine, deeplabv3plus can't learn from volumes. Fix:" in bring(str(heads))
+    assert (workspace / "params.yaml").read_text() == mine
 
 
 def test_overlapping_classes_bring_networks_alone(workspace: Path) -> None:
@@ -106,5 +115,5 @@ def test_overlapping_classes_bring_networks_alone(workspace: Path) -> None:
     done = RUNNER.invoke(app, ["data", "import", str(source), "--overlapping", "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["classes"]["overlapping"] is True
-    assert "networks for classes that overlap" in done.stderr
+    assert "candidates are unet, deeplabv3plus now" in done.stderr
     assert "kmeans" not in load_params(workspace).candidates
