@@ -1,4 +1,4 @@
-"""What is mended in class ids after the network: where the border between two classes lies, and specks and holes.
+"""What is mended in class ids after the network: where the borders between classes lie, and specks and holes.
 
 A hole is a speck of the class that shows through it, so both are one thing: a connected region with too few pixels.
 """
@@ -6,6 +6,7 @@ A hole is a speck of the class that shows through it, so both are one thing: a c
 from __future__ import annotations
 
 import math
+import operator
 
 import numpy as np
 import numpy.typing as npt
@@ -22,17 +23,26 @@ class Cleaning(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     threshold: float | None = Field(None, gt=0, lt=1)
     """Of two classes: the probability from which on a pixel is given to the second; None stands for 0.5."""
+    shifts: tuple[float, ...] = Field((), exclude_if=operator.not_)
+    """Of more classes, by class id: what its logit is raised by; () for nothing."""
     least: tuple[int, ...] = ()
     """By class id: a region with fewer pixels than this goes to the class of the nearest pixels that stay; () for no class."""
 
     @property
-    def shift(self) -> float:
-        """What the second class's logit is raised by, so that the larger one says which side of the threshold a pixel is on."""
-        return math.log((1 - self.threshold) / self.threshold) if self.threshold is not None else 0.0
+    def raised(self) -> tuple[float, ...]:
+        """What logits are raised by, by class id, so that the largest one says which class a pixel is given; () for nothing."""
+        if self.threshold is None:
+            return self.shifts
+        return (0.0, math.log((1 - self.threshold) / self.threshold))
 
     def in_words(self, classes: ClassTable) -> str:
         """What is done, for people."""
         said = [f"{classes.names[1]} from a probability of {self.threshold:g} on"] if self.threshold is not None else []
+        if self.shifts:
+            low, high = (classes.names[self.shifts.index(end(self.shifts))] for end in (min, max))
+            said.append(
+                f"rare classes said less often (logits from {min(self.shifts):+.2f} for {low} to {max(self.shifts):+.2f} for {high})"
+            )
         specks = [f"{name} under {n} pixels" for name, n in zip(classes.names, self.least, strict=False) if n]
         return "; ".join(said + ([f"no regions of {', '.join(specks)}"] if specks else []))
 

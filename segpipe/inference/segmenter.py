@@ -133,13 +133,12 @@ class Segmenter:
         return self._told(class_ids, kept)
 
     def _scores(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Logits (N, channels, ...) of a normalised batch (N, C, ...), over its symmetries and moved to the threshold where the
-        model asks for that.
-        """
+        """Logits (N, channels, ...) of a normalised batch (N, C, ...), over its symmetries and raised where the model asks for that."""
         scores = averaged(self.engine, self.spec.tta, batch, self.spec.outputs, self.spec.stride)
-        if self.spec.cleaning is not None and self.spec.cleaning.shift:
+        raised = self.spec.cleaning.raised if self.spec.cleaning is not None else ()
+        if raised:
             scores = scores.copy()
-            scores[:, 1] += np.float32(self.spec.cleaning.shift)
+            scores[:, : len(raised)] += np.asarray(raised, np.float32).reshape(-1, *(1,) * (scores.ndim - 2))
         return scores
 
     def at_temperature(self, temperature: float) -> Segmenter:

@@ -104,12 +104,13 @@ def seconds_to_finish(plan: Plan, spec: SegmenterSpec, val: Reader, ms_val: floa
     ms_val: of one look at the validation split. The choices are timed on two images with the truth for a prediction, for what an
     untrained network says has more regions and objects than a trained one's.
     """
+    assert plan.recipe is not None
     images = [val[int(i)] for i in np.unique(np.linspace(0, len(val) - 1, _TRIED).astype(int))]
     truth: Any = _Truth(spec, plan.postprocess == "distance")
     seconds = looks_to_finish(plan, val) * ms_val / 1000
     if cleans(plan, val):
         began = time.perf_counter()
-        choose_cleaning(truth, images, plan.seed)  # type: ignore[arg-type]
+        choose_cleaning(truth, images, plan.recipe.class_weights, plan.seed)  # type: ignore[arg-type]
         seconds += (time.perf_counter() - began) / len(images) * len(looked_at(val))
     if plan.postprocess is not None and plan.postprocess != "detections":  # those a network has to make
         began = time.perf_counter()

@@ -72,7 +72,7 @@ def choose_recipe(
     reasons["loss"] = _loss_in_words(wanted, of, fingerprint.classes.overlapping)
     if wanted.cleaning == "auto" and of.kind == "network" and not fingerprint.classes.overlapping:
         reasons["cleaning"] = (
-            "thresholds, specks and holes, chosen on val after training; kept where the gain is beyond chance"
+            "borders between classes, specks and holes, chosen on val after training; kept where the gain is beyond chance"
         )
     if wanted.tta != "none":
         reasons["test-time augmentation"] = _tta_in_words(wanted.tta, of)

@@ -1,13 +1,13 @@
 """How the finished model's class ids are mended: chosen on the validation split, and kept only where that was shown to help.
 
-Each step (the threshold of two classes, then the smallest region of each class) is chosen on one half of the images and
+Each step (where the borders between classes lie, then the smallest region of each class) is chosen on one half of the images and
 counted on the other, and the other way round. It is kept where, so counted, the lower bound of the gain in IoU is above 0
 (bootstrap over images); what is kept is then chosen on all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -17,12 +17,12 @@ import numpy.typing as npt
 from segpipe.inference.cleaning import Cleaning, Ids, cleaned, region_sizes, without
 from segpipe.metrics import confusion, macro, tallies
 from segpipe.samples import IGNORE
+from segpipe.training.borders import moved, movements
 
 if TYPE_CHECKING:
     from segpipe.inference.segmenter import Segmenter
     from segpipe.training.batches import Reader
 
-THRESHOLDS = tuple(round(0.1 + 0.05 * i, 2) for i in range(17))
 SIZES = (4, 16, 64, 256, 1024)
 LEAST_IMAGES = 8
 """Fewer show nothing."""
@@ -57,21 +57,21 @@ class _Step(Generic[Choice]):
     under: Callable[[Choice], Tally]
 
 
-def choose_cleaning(segmenter: Segmenter, val: Reader, seed: int) -> Chosen:
-    """The cleaning of a model that has none yet, by the images of `looked_at`, each of which is segmented once."""
+def choose_cleaning(segmenter: Segmenter, val: Reader, weights: Sequence[float], seed: int) -> Chosen:
+    """The cleaning of a model that has none yet, by the images of `looked_at`, each of which is segmented once.
+
+    weights: of the classes in the loss that the model was trained with, by id.
+    """
     n_classes = len(segmenter.spec.classes)
-    truths, ids, sure = _segmented(segmenter, val, looked_at(val))
-    before = _tally(truths, ids, n_classes)
-    threshold: float | None = None
-    if n_classes == 2:
-        threshold = _kept(_threshold_step(truths, sure), before, seed)
-        threshold = threshold if threshold != 0.5 else None
-        if threshold is not None:
-            ids = [(p >= threshold).astype(np.uint8) for p in sure]
-    least = _kept(_sizes_step(truths, ids, n_classes), _tally(truths, ids, n_classes), seed)
-    cleaning = Cleaning(threshold=threshold, least=least if least and any(least) else ())
+    options = movements(n_classes, weights)
+    truths, ids_by_option = _segmented(segmenter, val, looked_at(val), options)
+    tallied = [_tally(truths, ids, n_classes) for ids in ids_by_option]
+    best = _kept(_first_of_best(tallied), tallied[0], seed) or 0
+    moving, ids = options[best], ids_by_option[best]
+    least = _kept(_sizes_step(truths, ids, n_classes), tallied[best], seed)
+    cleaning = moving.model_copy(update={"least": least if least and any(least) else ()})
     after = _tally(truths, [cleaned(i, cleaning.least) for i in ids], n_classes)
-    return Chosen(cleaning, before, after) if iou(after) > iou(before) else Chosen(None, before, before)
+    return Chosen(cleaning, tallied[0], after) if iou(after) > iou(tallied[0]) else Chosen(None, tallied[0], tallied[0])
 
 
 def looked_at(val: Reader) -> list[int]:
@@ -107,36 +107,32 @@ def _kept(step: _Step[Choice], before: Tally, seed: int) -> Choice | None:
 
 
 def _segmented(
-    segmenter: Segmenter, val: Reader, places: list[int]
-) -> tuple[list[Ids], list[Ids], list[npt.NDArray[np.float32]]]:
-    """Truth, class ids and, of two classes, the probability of the second."""
+    segmenter: Segmenter, val: Reader, places: list[int], options: list[Cleaning]
+) -> tuple[list[Ids], list[list[Ids]]]:
+    """The truths, and for each of the options the class ids that follow from it."""
     truths: list[Ids] = []
-    ids: list[Ids] = []
-    sure: list[npt.NDArray[np.float32]] = []
-    two = len(segmenter.spec.classes) == 2
+    ids: list[list[Ids]] = [[] for _ in options]
     for place in places:
         sample = val[place]
         assert sample.labels is not None
-        said = segmenter.segment(sample, probabilities=two)
+        said = segmenter.segment(sample, probabilities=len(options) > 1)
         truths.append(np.asarray(sample.labels))
-        ids.append(said.class_ids)
-        if said.probabilities is not None:
-            sure.append(said.probabilities[1].copy())
-    return truths, ids, sure
+        for found, how in zip(ids, options, strict=True):
+            found.append(said.class_ids if said.probabilities is None else moved(said.probabilities, how))
+    return truths, ids
 
 
 def _tally(truths: list[Ids], ids: list[Ids], n_classes: int) -> Tally:
     return tallies(np.stack([confusion(t, i, n_classes) for t, i in zip(truths, ids, strict=True)]))
 
 
-def _threshold_step(truths: list[Ids], sure: list[npt.NDArray[np.float32]]) -> _Step[float]:
-    every = {t: _tally(truths, [(p >= t).astype(np.uint8) for p in sure], 2) for t in THRESHOLDS}
-    near_half = sorted(THRESHOLDS, key=lambda t: abs(t - 0.5))  # of equal ones, the one that changes least
+def _first_of_best(tallied: list[Tally]) -> _Step[int]:
+    """The option of the highest IoU; of equal ones the first, which changes least."""
 
-    def choose(places: npt.NDArray[np.intp]) -> float:
-        return max(near_half, key=lambda t: iou(every[t][places]))
+    def choose(places: npt.NDArray[np.intp]) -> int:
+        return int(np.argmax([iou(tally[places]) for tally in tallied]))
 
-    return _Step(choose, every.__getitem__)
+    return _Step(choose, tallied.__getitem__)
 
 
 def _sizes_step(truths: list[Ids], ids: list[Ids], n_classes: int) -> _Step[tuple[int, ...]]:

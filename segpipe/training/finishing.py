@@ -33,7 +33,7 @@ def finish(plan: Plan, model: Path, val: Reader) -> float | None:
     if not looks and not averages:
         return None
     segmenter = load_trained(model, plan.execution.machine.device)
-    chosen = choose_cleaning(segmenter, val, plan.seed) if looks else None
+    chosen = choose_cleaning(segmenter, val, plan.recipe.class_weights, plan.seed) if looks else None
     if chosen is not None and chosen.cleaning is not None:
         spec = segmenter.spec.model_copy(update={"cleaning": chosen.cleaning})
         spec.write(model)

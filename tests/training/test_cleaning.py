@@ -9,6 +9,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.metrics import confusion, macro, tallies
 from segpipe.samples import IGNORE, ClassTable, Sample
+from segpipe.training.borders import moved
 from segpipe.training.cleaning import SIZES, _changes, choose_cleaning, iou, looked_at, sure_gain
 
 from ..inference.test_segmenter import UNIT
@@ -67,16 +68,64 @@ def score(model, samples):
 @pytest.mark.parametrize("right", [0.3, 0.7])
 def test_a_threshold_that_is_off_is_found(right):
     val = [scene(i, right, classes=2) for i in range(16)]
-    chosen = choose_cleaning(segmenter(2), reader(val), 0)
+    chosen = choose_cleaning(segmenter(2), reader(val), [1.0] * 2, 0)
     assert chosen.cleaning.threshold == pytest.approx(right, abs=0.051) and len(chosen.after) == 16
     gain = score(segmenter(2, chosen.cleaning), val) - score(segmenter(2), val)
     assert gain == pytest.approx(chosen.gain, abs=1e-4) and gain > 0, "what was promised is what a segmenter does"
 
 
+WEIGHTS = [0.5, 1.0, 8.0]
+
+
+def overstated(seed, weights=WEIGHTS):
+    """A truth drawn pixel by pixel from known probabilities; what is said of it: those probabilities, times the weights."""
+    rng = np.random.default_rng(seed)
+    fields = (
+        np.stack([gaussian_filter(rng.normal(size=(48, 48)), 6) * 30 for _ in weights])
+        - np.array([0, 1, 3])[:, None, None]
+    )
+    p = np.exp(fields - fields.max(0))
+    p /= p.sum(0)
+    truth = (rng.random((48, 48)) > p.cumsum(0)).sum(0).clip(0, 2).astype(np.uint8)
+    said = p * np.array(weights)[:, None, None]
+    return Sample(str(seed), np.moveaxis(said / said.sum(0), 0, -1).astype(np.float32), truth)
+
+
+def test_rare_classes_that_are_said_too_often_are_said_less():
+    val, fresh = [overstated(i) for i in range(16)], [overstated(100 + i) for i in range(8)]
+    chosen = choose_cleaning(segmenter(3), reader(val), WEIGHTS, 0)
+    shifts = np.array(chosen.cleaning.shifts)
+    share = -shifts / (np.log(WEIGHTS) - np.log(WEIGHTS).mean())
+    assert share.std() < 1e-3 and share.mean() == pytest.approx(1, abs=0.26), "of the classes as they are"
+    assert score(segmenter(3, chosen.cleaning), fresh) > score(segmenter(3), fresh) + 0.02
+    gain = score(segmenter(3, chosen.cleaning), val) - score(segmenter(3), val)
+    assert gain == pytest.approx(chosen.gain, abs=1e-4)
+    assert chosen.cleaning.in_words(segmenter(3).spec.classes).endswith("for a)")
+    assert choose_cleaning(segmenter(3), reader(val), [1.0] * 3, 0).cleaning is None, "nobody overstated them"
+
+
+def test_what_is_said_as_it_is_is_not_moved():
+    val = [overstated(i, [1.0] * 3) for i in range(16)]
+    found = choose_cleaning(segmenter(3), reader(val), WEIGHTS, 0)
+    assert found.cleaning is None or not found.cleaning.shifts
+
+
+@pytest.mark.parametrize("how", [Cleaning(threshold=0.3), Cleaning(shifts=(0.0, 0.9))])
+def test_logits_are_raised_as_probabilities_are_moved(how):
+    """By a segmenter, also in tiles, as by `moved`, by which the cleaning was chosen."""
+    sample, model = scene(3, classes=2), segmenter(2, how)
+    probabilities = np.moveaxis(sample.image, -1, 0)
+    expected = moved(probabilities, how)
+    np.testing.assert_array_equal(model.predict(sample.image).class_ids, expected)
+    np.testing.assert_array_equal(model.but(tile=32, overlap=8).predict(sample.image).class_ids, expected)
+    odds = np.log(probabilities[1] / probabilities[0].clip(1e-6)) + how.raised[1]
+    np.testing.assert_array_equal(expected, odds > 0)
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_specks_are_taken_away_and_nothing_else(classes):
     val = [scene(i, specks=8, classes=classes) for i in range(16)]
-    chosen = choose_cleaning(segmenter(classes), reader(val), 0)
+    chosen = choose_cleaning(segmenter(classes), reader(val), [1.0] * classes, 0)
     assert chosen.cleaning.threshold is None and all(4 <= size <= 64 for size in chosen.cleaning.least)
     fresh = [scene(100 + i, specks=8, classes=classes) for i in range(8)]
     assert score(segmenter(classes, chosen.cleaning), fresh) > score(segmenter(classes), fresh) + 0.005
@@ -85,10 +134,12 @@ def test_specks_are_taken_away_and_nothing_else(classes):
 
 
 def test_what_is_right_or_mere_chance_is_left_alone():
-    assert choose_cleaning(segmenter(3), reader([scene(i) for i in range(16)]), 0).cleaning is None
-    assert choose_cleaning(segmenter(2), reader([scene(i, classes=2) for i in range(16)]), 0).cleaning is None
+    assert choose_cleaning(segmenter(3), reader([scene(i) for i in range(16)]), [1.0] * 3, 0).cleaning is None
+    assert (
+        choose_cleaning(segmenter(2), reader([scene(i, classes=2) for i in range(16)]), [1.0] * 2, 0).cleaning is None
+    )
     odd = [scene(i, specks=8 * (i == 3)) for i in range(16)]  # one image in sixteen shows nothing
-    assert choose_cleaning(segmenter(3), reader(odd), 0).cleaning is None
+    assert choose_cleaning(segmenter(3), reader(odd), [1.0] * 3, 0).cleaning is None
 
 
 def test_chance_alone_is_seldom_kept():
@@ -110,7 +161,7 @@ def test_chance_alone_is_seldom_kept():
                 truth[y : y + 2, x : x + 2] = label if rng.random() < 0.5 else 0
             said = np.where(np.arange(8) == ids[..., None], 0.9, 0.01).astype(np.float32)
             samples.append(Sample(str(i), said, truth))
-        kept += choose_cleaning(segmenter(8), reader(samples), seed).cleaning is not None
+        kept += choose_cleaning(segmenter(8), reader(samples), np.linspace(1, 3, 8), seed).cleaning is not None
     assert kept <= 4
 
 
