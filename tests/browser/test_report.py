@@ -76,7 +76,7 @@ def test_the_gallery_by_keyboard(visit: Visit, full: Path) -> None:  # noqa: F81
     sides = [s.locator("option:checked").text_content() for s in viewer.locator("select").all()]
     assert sides == ["truth", "prediction"]
     viewer.locator("select").first.select_option(label="image")
-    assert viewer.locator(".under").get_attribute("alt", timeout=2000).startswith("image of")
+    assert viewer.locator(".under").get_attribute("alt").startswith("image of")
     page.keyboard.press("Escape")
     expect(viewer).to_be_hidden()
 
