@@ -37,7 +37,8 @@ class SplitParams(Section):
     seed: int = 0
     """Another seed deals the images out anew."""
     gap: int = Field(0, ge=0)
-    """For ranges: how many images before each block are left out, because they are too like those in it."""
+    """For ranges: how many images before each block are left out, because they are too like those in it. Of `train.folds`, so many on
+    either side of a fold train no network that the fold judges."""
     folds: int | None = Field(None, ge=2, le=100)
     """Into how many folds the images are dealt out besides (column `fold` of artifacts/splits.parquet); null: none. `train.folds` of
     the same number uses them."""
@@ -169,6 +170,8 @@ class TrainParams(Section):
     """Decay of the running average of weights that is evaluated and kept; 0 turns it off."""
     augment: Annotated[Literal["off", "light", "medium", "strong"], BeforeValidator(_off)] = "medium"
     """How much flips, scale, rotation and colour vary the crops."""
+    elastic: bool | Literal["auto"] = "auto"
+    """Whether crops are also bent, as soft tissue is (not those of volumes); auto: where the images have no up and down."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: whatever was fastest here and gave the same loss. fp16, with its loss scaled, is for GPUs without bf16."""
     channels_last: bool | Literal["auto"] = "auto"

@@ -97,6 +97,17 @@ def deal_folds(rows: Rows, folds: int, seed: int, blocks: bool = False) -> list[
     return found
 
 
+def near_folds(rows: Rows, folds: Sequence[int], gap: int) -> list[frozenset[int]]:
+    """For each row the folds, but its own, that have an image within `gap` places of it in its stack: what is left out of one of them
+    judges a network, which has therefore not to be trained on this row. Places are counted among the rows given."""
+    near: list[set[int]] = [set() for _ in rows]
+    for stack in _stacks(rows):
+        for place, index in enumerate(stack):
+            around = stack[max(0, place - gap) : place + gap + 1]
+            near[index] = {folds[other] for other in around} - {folds[index]}
+    return [frozenset(others) for others in near]
+
+
 def identity(row: Mapping[str, Any]) -> str:
     """What stays together: a row's group, else the content of its image, else (where it cannot be read) its key."""
     return str(row["group"] or row["sha256"] or row["key"])
@@ -173,11 +184,16 @@ def _ranges(rows: Rows, params: SplitParams) -> list[Split | None]:
 
 def _places(rows: Rows) -> list[tuple[int, int]]:
     """For each row, its place among the rows of its group in natural order of keys, and their number."""
+    places = {index: (place, len(stack)) for stack in _stacks(rows) for place, index in enumerate(stack)}
+    return [places[index] for index in range(len(rows))]
+
+
+def _stacks(rows: Rows) -> list[list[int]]:
+    """Which rows are of one group, in natural order of keys."""
     stacks: dict[str | None, list[int]] = defaultdict(list)
     for index in sorted(range(len(rows)), key=lambda index: natural(rows[index]["key"])):
         stacks[rows[index]["group"]].append(index)
-    places = {index: (place, len(stack)) for stack in stacks.values() for place, index in enumerate(stack)}
-    return [places[index] for index in range(len(rows))]
+    return list(stacks.values())
 
 
 def _listed(pixels: Any) -> list[int]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.data.splits import DEALT_FILE, deal_folds
+from segpipe.data.splits import DEALT_FILE, deal_folds, near_folds
 from segpipe.errors import ConfigError
 from segpipe.files import read_json
 from segpipe.models.released import parse_release
@@ -57,15 +57,19 @@ class Part:
 
 @dataclass(frozen=True)
 class Dealt:
-    """The images of train and val, and the fold of each."""
+    """The images of train and val, the fold of each, and the other folds that have an image too like it (none where left out)."""
 
     readers: tuple[ShardReader, ...]
     keys: list[str]
     numbers: list[int]
+    near: Sequence[frozenset[int]] = ()
 
     def rest(self, fold: int) -> Part:
         """What the member that leaves a fold out is trained on."""
-        return Part(self.readers, [place for place, number in enumerate(self.numbers) if number != fold])
+        near = self.near or [frozenset[int]()] * len(self.numbers)
+        return Part(
+            self.readers, [i for i, number in enumerate(self.numbers) if number != fold and fold not in near[i]]
+        )
 
     def left_out(self, fold: int) -> Part:
         """What it never sees."""
@@ -78,29 +82,37 @@ class Dealt:
 
 
 def deal(folds: Folds, seed: int, train: ShardReader, val: ShardReader, shards: Path) -> Dealt:
-    """Deal the images of train and val out, always in the same way. shards: their folder, with `DEALT_FILE` where that deals."""
+    """Deal the images of train and val out, always in the same way. shards: their folder, with `DEALT_FILE` where that deals. Raises
+    ConfigError where the gap leaves a member nothing to be trained on."""
     readers = train, val
     keys = [key for reader in readers for key in reader.keys]
-    if folds.dealt == "split":
-        given = read_json(shards / DEALT_FILE)
+    given = read_json(shards / DEALT_FILE) if folds.dealt == "split" else None
+    if given is not None and not folds.gap:
         return Dealt(readers, keys, [given[key] for key in keys])
     rows = [_row(reader, place) for reader in readers for place in range(len(reader))]
-    return Dealt(readers, keys, deal_folds(rows, folds.count, seed, blocks=folds.dealt == "blocks"))
+    numbers = [given[key] for key in keys] if given else deal_folds(rows, folds.count, seed, folds.dealt == "blocks")
+    dealt = Dealt(readers, keys, numbers, near_folds(rows, numbers, folds.gap) if folds.gap else ())
+    if empty := [fold for fold in range(folds.count) if not len(dealt.rest(fold))]:
+        raise ConfigError(
+            f"the gap leaves nothing to train on without fold {empty[0]}", where="split.gap", found=folds.gap,
+            fix="make it smaller, or train.folds",
+        )  # fmt: skip
+    return dealt
 
 
 def choose_folds(count: int, params: Params, shards: Path) -> Folds:
     """How the images are dealt out: as `split.folds` did, or else as the splits were. Raises ConfigError where `split.folds` deals to
     another number of folds, or leaves one of them empty."""
-    path = shards / DEALT_FILE
+    path, gap = shards / DEALT_FILE, params.split.gap
     if not path.exists():
-        return Folds(count=count, dealt="blocks" if params.split.method == "ranges" else "groups")
+        return Folds(count=count, dealt="blocks" if params.split.method == "ranges" else "groups", gap=gap)
     numbers = set(read_json(path).values())
     if numbers != set(range(count)):
         raise ConfigError(
             "split.folds deals the images of train and val otherwise", where="train.folds", found=f"{count}, and folds {sorted(numbers)}",
             fix="set both to the same number, or split.folds to null; fewer where a fold is empty",
         )  # fmt: skip
-    return Folds(count=count, dealt="split")
+    return Folds(count=count, dealt="split", gap=gap)
 
 
 def check_folds(candidate: Candidate, of: Family) -> None:
@@ -125,8 +137,9 @@ def in_words(folds: Folds, dealt: Dealt, wanted: TrainParams) -> str:
     }[folds.dealt]
     sizes = sorted({dealt.numbers.count(fold) for fold in range(folds.count)})
     images = f"{sizes[0]} to {sizes[-1]} images" if len(sizes) > 1 else f"{sizes[0]} images"
+    beside = f" and without the {folds.gap} images on either side of its blocks" if folds.gap else ""
     return (
-        f"{folds.count} members, each trained without one fold of train and val ({images}, {how}), which "
+        f"{folds.count} members, each trained without one fold of train and val ({images}, {how}){beside}, which "
         f"chooses its checkpoint; the budget of {wanted.budget} is shared out among them; the model is the mean of what they say, "
         "and val judges it by the member that has not seen the image"
     )

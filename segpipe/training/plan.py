@@ -157,6 +157,8 @@ class Folds(_Part):
     count: int = Field(ge=2)
     dealt: Literal["split", "groups", "blocks"]
     """split: as `split.folds` did; groups: evenly, groups whole; blocks: each stack in equal blocks."""
+    gap: int = Field(0, ge=0, exclude_if=operator.not_)
+    """Images within so many places of a fold, in their stack, train no member that the fold judges (`split.gap`)."""
 
 
 class Plan(_Part):

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 
 from segpipe.config import SplitParams
-from segpipe.data.splits import SPLITS, assign_folds, assign_split, assign_splits, deal_folds, identity, natural
+from segpipe.data.splits import (
+    SPLITS,
+    assign_folds,
+    assign_split,
+    assign_splits,
+    deal_folds,
+    identity,
+    natural,
+    near_folds,
+)
 from segpipe.errors import ConfigError
 
 from .conftest import SPLIT
@@ -224,6 +233,52 @@ def test_blocks_of_a_stack_are_dealt_in_order() -> None:
         deal_folds(rows, 3, 0)
     with pytest.raises(ConfigError, match="2 blocks"):
         deal_folds(rows[:2], 3, 0, blocks=True)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 25), min_size=1, max_size=3), gap=st.integers(0, 4), folds=st.integers(2, 4),
+    order=st.randoms(), grouped=st.booleans(), dealt=st.sampled_from(["blocks", "split"]),
+)  # fmt: skip
+def test_no_neighbour_of_a_fold_is_seen_by_its_member(
+    sizes: list[int], gap: int, folds: int, order: Any, grouped: bool, dealt: str
+) -> None:
+    """Against the places in the stacks as they were, before some images were left out between the splits."""
+    stacks = sizes if grouped else sizes[:1]
+    names = [f"stack{s}" if grouped else None for s in range(len(stacks))]
+    rows = [
+        make_row(f"{name or ''}_{i}", group=name) for name, size in zip(names, stacks, strict=True) for i in range(size)
+    ]
+    order.shuffle(rows)
+    params = SplitParams(method="ranges", gap=gap, folds=folds)
+    splits, by_whole_stack = assign_splits(rows, params), assign_folds(rows, params)
+    known = [i for i, split in enumerate(splits) if split in ("train", "val")]
+    # As the manifest has it: of a stack that is cut, each part is a group of its own.
+    kept = [rows[i] | {"group": rows[i]["group"] and f"{rows[i]['group']} ({splits[i]})"} for i in known]
+    try:
+        numbers = (
+            deal_folds(kept, folds, 0, blocks=True) if dealt == "blocks" else [by_whole_stack[i] or 0 for i in known]
+        )
+    except ConfigError:
+        return
+    near = near_folds(kept, numbers, gap)
+    stack = [rows[i]["group"] for i in known]
+    place = [int(rows[i]["key"].rpartition("_")[2]) for i in known]
+    for a in range(len(kept)):
+        assert numbers[a] not in near[a]
+        for b in range(len(kept)):
+            if stack[a] == stack[b] and numbers[a] != numbers[b] and abs(place[a] - place[b]) <= gap:
+                assert numbers[b] in near[a]
+        lost = near[a] - {
+            numbers[b] for b in range(len(kept)) if stack[a] == stack[b] and abs(place[a] - place[b]) <= 2 * gap
+        }
+        assert not lost, "none is left out for a fold that is far away"
+
+
+def test_the_gap_around_a_fold() -> None:
+    rows = [make_row(f"slice{i}", group="stack") for i in range(9)]
+    folds = [i // 3 for i in range(9)]
+    assert [*map(set, near_folds(rows, folds, 1))] == [set(), set(), {1}, {0}, set(), {2}, {1}, set(), set()]
+    assert not any(near_folds(rows, folds, 0))
 
 
 @pytest.mark.parametrize("params", METHODS, ids=lambda params: params.method)

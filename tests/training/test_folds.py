@@ -92,6 +92,28 @@ def test_split_folds_deal_where_they_are_set(shards):
         choose_folds(3, params_of(), shards)
 
 
+@pytest.mark.parametrize("how", ["blocks", "split"])
+def test_slices_next_to_a_fold_train_no_member_that_it_judges(tmp_path, how):
+    write_shards(tmp_path, "train", samples(0, 12, group="stack (train)"), 3)
+    write_shards(tmp_path, "val", samples(15, 6, group="stack (val)"), 3)
+    if how == "split":
+        write_json(tmp_path / DEALT_FILE, {f"s{i}": i // 7 for i in range(21)})
+    folds = choose_folds(3, params_of({"method": "ranges", "gap": 2}), tmp_path)
+    assert folds == Folds(count=3, dealt=how, gap=2)
+    made = deal(folds, 0, ShardReader(tmp_path, "train"), ShardReader(tmp_path, "val"), tmp_path)
+    place = {key: int(key[1:]) for key in made.by_key}
+    for fold in range(3):
+        out, seen = keys(made.left_out(fold)), keys(made.rest(fold))
+        assert min(abs(place[a] - place[b]) for a in out for b in seen) > 2
+        touching = {key for key in place if key not in out and min(abs(place[key] - place[b]) for b in out) <= 2}
+        assert seen == place.keys() - out - touching
+    assert set().union(*(keys(made.left_out(fold)) for fold in range(3))) == place.keys(), "all are judged"
+    assert "without the 2 images on either side" in in_words(folds, made, TrainParams())
+    wide = Folds(count=3, dealt="blocks", gap=20)
+    with pytest.raises(ConfigError, match=r"split.gap: .*nothing to train on without fold \d.*smaller"):
+        deal(wide, 0, ShardReader(tmp_path, "train"), ShardReader(tmp_path, "val"), tmp_path)
+
+
 def test_what_can_not_be_averaged_or_judged_is_refused():
     check_folds(Candidate(family="unet", encoder_weights="auto"), family("unet"))
     with pytest.raises(ConfigError, match=r"mask_rcnn.*train: \{folds: null\}"):
