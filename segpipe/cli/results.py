@@ -116,7 +116,7 @@ def report(open_it: Annotated[bool, typer.Option("--open", help="Open it in the 
 
 
 def models(json: Json = False) -> None:
-    """Every version that was released: stages, scores, and the data and commit that it comes from."""
+    """Every version that was released: stages, engine, score, and the data and commit that it comes from."""
     from segpipe.release import registry
 
     releases = registry.versions(workspace_root())
@@ -126,11 +126,12 @@ def models(json: Json = False) -> None:
     if not releases:
         typer.echo("no version has been released yet: segpipe run makes one when a winner passes the gates")
         return
-    print_table(["version", "live in", "candidate", "score", "data", "commit", "released"], [_row(r) for r in releases])
+    columns = ["version", "live in", "candidate", "engine", "score", "data", "commit", "released"]
+    print_table(columns, [_row(r) for r in releases])
 
 
 def _row(release: Release) -> list[str]:
     told = "" if release.score is None else f"{release.score:.3f} {release.metric}"
     origin = [release.data_hash[:8], release.commit[:8], release.created_at]
     made = release.candidate + (f" from {release.parent}" if release.parent else "")
-    return [release.version, ", ".join(release.stages), made, told, *origin]
+    return [release.version, ", ".join(release.stages), made, release.engine or "", told, *origin]

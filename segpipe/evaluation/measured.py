@@ -157,13 +157,14 @@ def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model costs. ms, training_mib: of a training step. latency: p50 and p95 of an answer in ms, by `engine`; serving_mib: the
-    most memory of the process that answered."""
+    """What a model costs. ms, training_mib: of a training step. latency: p50 and p95 of an answer in ms, by `engine`, with `served` of
+    requests to its Bento; serving_mib: the most memory of the process that answered."""
 
     name: str
     megabytes: float | None = None
     latency: tuple[float, float] | None = None
-    engine: str = ""
+    engine: str | None = None
+    served: bool = False
     serving_mib: float | None = None
     steps: int | None = None
     images_per_s: float | None = None
@@ -184,10 +185,10 @@ def costs(root: Path, names: list[str]) -> list[Cost]:
         cost = section(metrics, "cost")
         half, most = _number(cost, "p50_ms"), _number(cost, "p95_ms")
         row = Cost(
-            name, _number(model, "megabytes"), None if half is None or most is None else (half, most), str(cost.get("engine", "")),
-            _number(cost, "peak_memory_mib"), None if steps is None else int(steps),
-            _number(section(training, "train"), "images_per_s"), _number(execution, "ms_per_step"),
-            _number(execution, "peak_memory_mib"),
+            name, megabytes=_number(model, "megabytes"), latency=None if half is None or most is None else (half, most),
+            engine=cost.get("engine"), serving_mib=_number(cost, "peak_memory_mib"), steps=None if steps is None else int(steps),
+            images_per_s=_number(section(training, "train"), "images_per_s"), ms=_number(execution, "ms_per_step"),
+            training_mib=_number(execution, "peak_memory_mib"),
         )  # fmt: skip
         if any(value is not None for value in (row.megabytes, row.latency, row.images_per_s, row.ms)):
             rows.append(row)

@@ -205,12 +205,12 @@ def _champion_cost(root: Path, champion: Champion | None) -> list[Cost]:
     from segpipe.release.registry import find_version
 
     try:
-        blessed = find_version(root, champion.version).bless if champion else None
+        made = find_version(root, champion.version) if champion else None
     except MissingError:  # a clone without tags: the page says less
         return []
-    if champion is None or blessed is None:
+    if made is None:
         return []
-    return [Cost(champion.version, latency=(blessed.p50_ms, blessed.p95_ms), engine="served")]
+    return [Cost(made.version, latency=(made.bless.p50_ms, made.bless.p95_ms), engine=made.engine, served=True)]
 
 
 def _gallery(

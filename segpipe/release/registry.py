@@ -65,6 +65,10 @@ class Release(BaseModel):
     """The score by which models are compared; a key of `scores`."""
     scores: dict[str, Score]
     gates: list[Verdict]
+    engine: str | None = None
+    """What answers: of the engines that `export` tried, the one that the bundle pins. None in records of earlier versions, as is int8."""
+    int8: str | None = None
+    """What became of int8, in words; None where it was not asked for."""
     bless: BlessReport
     created_at: str
     """UTC, ISO 8601."""
@@ -129,7 +133,8 @@ def release(root: Path, version: str, bless_report: BlessReport, bento: Path) ->
         name=name, version=version, commit=_commit(root, name, title), candidate=card.candidate, data_hash=card.data_hash,
         plan_hash=sha256_file(plan) if plan.exists() else None, parent=card.lineage.get("parent"), weights_sha256=card.weights_sha256,
         model_sha256=model_sha256(folder / "bundle"), bundle_sha256=bundle_sha256(folder / "bundle"), metric=card.metric,
-        scores=card.scores, gates=card.gates, bless=bless_report, created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        scores=card.scores, gates=card.gates, engine=card.engine, int8=card.int8, bless=bless_report,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     write_json(folder / "release.json", made.record())
     tag_version(root, name, version, f"{title}\n\n{json.dumps(made.record(), indent=1)}\n")

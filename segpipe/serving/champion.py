@@ -22,7 +22,18 @@ log = logging.getLogger("segpipe.serving")
 UNRELEASED = "unreleased"
 
 
-_FROM_CARD = {"data_hash", "weights_sha256", "candidate", "family", "options", "metric", "scores", "gates", "lineage"}
+_FROM_CARD = {
+    "data_hash",
+    "weights_sha256",
+    "candidate",
+    "family",
+    "options",
+    "int8",
+    "metric",
+    "scores",
+    "gates",
+    "lineage",
+}
 
 
 class ModelInfo(BaseModel):
@@ -36,6 +47,8 @@ class ModelInfo(BaseModel):
     family: str
     options: dict[str, Any]
     engine: str
+    int8: str | None
+    """What became of int8, in words; None where it was not asked for."""
     metric: str
     scores: dict[str, Score]
     gates: list[Verdict]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -324,3 +325,12 @@ def test_parts_of_a_gate_waivers_and_warnings_are_on_the_page(
     late = select(workspace, params, fingerprint, shards, date(2027, 2, 1))
     assert not late.promotable and late.gates[0].waiver.expired
     assert late.summary.endswith("but is held back by the floor gate.")
+
+
+def test_the_champion_costs_what_its_blessing_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bless = SimpleNamespace(p50_ms=3.0, p95_ms=5.0)
+    made = SimpleNamespace(version="v0.2.0", bless=bless, engine="openvino-int8")
+    monkeypatch.setattr("segpipe.release.registry.find_version", lambda root, version: made)
+    (row,) = report._champion_cost(tmp_path, SimpleNamespace(version="v0.2.0"))  # type: ignore[arg-type]
+    assert (row.name, row.latency, row.engine, row.served) == ("v0.2.0", (3.0, 5.0), "openvino-int8", True)
+    assert report._champion_cost(tmp_path, None) == []

@@ -106,7 +106,9 @@ def test_each_device_stage_gets_a_device_of_its_own(retrain, tmp_path, monkeypat
 
 def test_a_failing_stage_ends_the_run_with_its_own_line_and_code_and_stops_the_others(retrain, tmp_path):
     fail = fake.python(fake.wait_for("pid") + '; import sys; print("bad pixel"); sys.exit(3)')
-    forever = fake.python('import os,time; open("id","w").write(str(os.getpid())); os.rename("id", "pid"); time.sleep(600)')
+    forever = fake.python(
+        'import os,time; open("id","w").write(str(os.getpid())); os.rename("id", "pid"); time.sleep(600)'
+    )
     later = {"cmd": fake.copy("f", "l"), "deps": ["f"], "outs": ["l"]}
     root = fake.make(
         tmp_path / "ws",

@@ -15,7 +15,7 @@ from segpipe.errors import ConfigError, DataError, GateBlocked, MissingError
 from segpipe.files import sha256_bytes
 from segpipe.git import commit_paths, git, identity
 from segpipe.release import registry
-from segpipe.release.bundle import bundle_sha256
+from segpipe.release.bundle import Card, bundle_sha256
 from segpipe.release.endpoints import Endpoint, endpoint_path
 from segpipe.release.verify import verify
 from segpipe.release.versions import checked_stage, checked_version, read_tags, version_key
@@ -64,6 +64,8 @@ def test_the_life_of_two_versions(root: Path, bundles: list[Path]) -> None:
     assert (
         release.score == 0.71 and release.data_hash == "da7a" * 16 and release.bless.p95_ms == 2.5 and release.plan_hash
     )
+    card = Card.read(bundles[1])
+    assert (release.engine, release.int8) == (card.engine, card.int8) and release.engine
     assert release.commit == git(root, "rev-parse", "segmenter@v0.2.0^{commit}")
     assert json.loads((root / ".segpipe" / "releases" / "v0.2.0" / "release.json").read_text()) == release.record()
 
