@@ -8,6 +8,7 @@ What a strength does to a training window, in this order:
 | up-down flip, quarter turns (where the data have no up and down) | 1/2, 3/4 | 1/2, 3/4 | 1/2, 3/4 |
 | zoom | 0.8 - 1.25 | 0.7 - 1.5 | 0.5 - 2 |
 | turn, degrees | | up to 8 | up to 20 |
+| elastic deformation (Simard et al., 2003), where asked for | | one in 5, by 2 pixels | one in 4, by 4 pixels |
 | brightness, contrast, and for RGB saturation and hue | small | middling | large |
 | blur, noise (each) | | one in 10 | one in 5 |
 
@@ -16,6 +17,7 @@ Every draw follows from the seed of the call, so a sample is the same whichever 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,13 +41,19 @@ class _Amounts:
     tone: float
     hue: float
     degrade: float
+    bent: float = 0.0
+    """Share of the windows that are bent elastically."""
+    bend: float = 0.0
+    """Root mean square of their pixels' displacement."""
 
 
 _AMOUNTS: dict[str, _Amounts] = {
     "light": _Amounts(zoom=1.25, turn=0, tone=0.1, hue=0.01, degrade=0),
-    "medium": _Amounts(zoom=1.5, turn=8, tone=0.25, hue=0.03, degrade=0.1),
-    "strong": _Amounts(zoom=2.0, turn=20, tone=0.4, hue=0.06, degrade=0.2),
+    "medium": _Amounts(zoom=1.5, turn=8, tone=0.25, hue=0.03, degrade=0.1, bent=0.2, bend=2),
+    "strong": _Amounts(zoom=2.0, turn=20, tone=0.4, hue=0.06, degrade=0.2, bent=0.25, bend=4),
 }
+_SMOOTH = 12.0
+"""Standard deviation, in pixels, of the Gaussian that smooths the displacements of an elastic deformation."""
 
 
 def window_edge(strength: Strength, patch: int) -> int:
@@ -53,12 +61,20 @@ def window_edge(strength: Strength, patch: int) -> int:
     return patch if strength == "off" else round(patch * min(_AMOUNTS[strength].zoom, 1.3))
 
 
-def build_augment(strength: Strength, channels: int, dtype: str, patch: int, free_orientation: bool = False) -> Augment:
+def is_elastic(strength: Strength) -> bool:
+    """Whether a strength bends anything."""
+    return strength != "off" and _AMOUNTS[strength].bent > 0
+
+
+def build_augment(
+    strength: Strength, channels: int, dtype: str, patch: int, free_orientation: bool = False, elastic: bool = False
+) -> Augment:
     """The augmentation of this strength for windows of a dataset.
 
     channels, dtype: of the stored images. RGB uint8 gets colour changes; any other kind gets changes of brightness and
     contrast relative to the window's own mean and deviation, and comes back as float32.
     free_orientation: the images have no up and down (cells under a microscope, not streets).
+    elastic: what they show is soft, and may be bent.
     """
     import albumentations as A
     import cv2
@@ -76,6 +92,15 @@ def build_augment(strength: Strength, channels: int, dtype: str, patch: int, fre
                 interpolation=cv2.INTER_LINEAR, border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE, p=0.8,
             )
         ]  # fmt: skip
+        if elastic and amounts.bent:
+            # Smoothing uniform noise of [-1, 1] by a Gaussian leaves 1 / (2 sqrt(3 pi) sigma) of its root mean square.
+            alpha = amounts.bend * 2 * math.sqrt(3 * math.pi) * _SMOOTH
+            steps += [
+                A.ElasticTransform(
+                    alpha, _SMOOTH, noise_distribution="uniform", border_mode=cv2.BORDER_CONSTANT, fill=0,
+                    fill_mask=IGNORE, p=amounts.bent,
+                )
+            ]  # fmt: skip
     steps += [A.CenterCrop(patch, patch)]
     if strength != "off" and rgb:
         tone = (1 - amounts.tone, 1 + amounts.tone)

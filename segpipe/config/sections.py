@@ -160,8 +160,9 @@ class TrainParams(Section):
     progressive_share: float = Field(0.5, gt=0, lt=1)
     """Share of the steps that are the first ones so."""
     cleaning: Literal["auto", "none"] = "auto"
-    """Whether the finished model's masks are mended: the threshold of two classes (of more, how much rarer ones are
-    favoured), and for each class the smallest region that stays (specks and holes). auto: chosen on the validation split, and kept only where the gain there is beyond chance."""
+    """Whether the finished model's masks are mended: the threshold of two classes (of more, how far rare ones are favoured), and for
+    each class the smallest region that stays (specks and holes). auto: chosen on the validation split, and kept only where the gain
+    there is beyond chance."""
     tta: Literal["none", "mirror", "flips", "d4", "multi_scale"] = "none"
     """Test-time augmentation of the finished model, in evaluation and in service: the mean over the image and its mirror image (2
     runs of the network), all flips (4; of a volume 8), or flips and quarter turns (8); multi_scale: the image and its mirror image at

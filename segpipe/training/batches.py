@@ -63,6 +63,7 @@ class Crops:
             plan.dtype,
             edge,
             self.recipe.free_orientation,
+            self.recipe.elastic,
         )
 
     def __getitem__(self, position: int) -> tuple[npt.NDArray[np.float32], Any]:

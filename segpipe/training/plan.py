@@ -126,6 +126,8 @@ class Recipe(_Part):
     augment: Strength
     free_orientation: bool
     """The images have no up and down: flips and quarter turns make more of them."""
+    elastic: bool = Field(False, exclude_if=operator.not_)
+    """Crops are bent, too, as soft things are."""
     cleaning: Literal["auto", "none"] = "none"
     tta: TTA = "none"
     """Of the finished model; validations during training look at each image once."""

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segpipe import augment as augmentation
 from segpipe.augment import build_augment, window_edge
 from segpipe.samples import IGNORE
 from segpipe.training.batches import Crops, batches, cut
@@ -112,19 +115,34 @@ def test_every_kind_of_image_can_be_augmented(strength, channels, dtype):
         assert any(not np.array_equal(augment(window, marks, s)[0], image) for s in range(3))
 
 
-def test_labels_move_with_their_pixels():
+@pytest.mark.parametrize("strength", ["medium", "strong"])
+def test_labels_move_with_their_pixels(strength):
     """An image that shows its own labels still does after any geometry: the two go through the same transform."""
     labels = draw(5, 96, 96).labels.copy()
     labels[labels == IGNORE] = 0
     image = np.repeat(labels[:, :, None], 2, 2).astype(
         np.float32
     )  # not RGB uint8: only geometry and a linear change of tone
-    augment = build_augment("medium", 2, "float32", 64, free_orientation=True)
+    augment = build_augment(strength, 2, "float32", 64, free_orientation=True, elastic=True)
     for seed in range(20):
         pixels, marks = augment(image, labels, seed)
         inner = marks != IGNORE
         means = [pixels[inner & (marks == k)].mean() for k in range(3) if (inner & (marks == k)).sum() > 40]
         assert means == sorted(means) and (len(means) < 2 or means[-1] - means[0] > 0.3)
+
+
+@pytest.mark.parametrize("strength", ["medium", "strong"])
+def test_elastic_crops_are_bent_as_often_and_as_far_as_is_said(strength, monkeypatch):
+    """With nothing else done to them, crops that hold their own rows show how far each pixel came."""
+    said = augmentation._AMOUNTS[strength]
+    alone = replace(said, zoom=1, turn=0, tone=0, hue=0, degrade=0)
+    monkeypatch.setitem(augmentation._AMOUNTS, strength, alone)
+    rows = np.mgrid[:160, :160][0].astype(np.float32)[..., None]
+    bend, labels = build_augment(strength, 1, "float32", 96, elastic=True), np.zeros((160, 160), np.uint8)
+    found = np.array([np.std(bend(rows, labels, seed)[0] - rows[32:128, 32:128]) for seed in range(200)])
+    bent = found > 0.5
+    assert bent.mean() == pytest.approx(said.bent, abs=0.07) and found[~bent].max() < 1e-3
+    assert found[bent].mean() == pytest.approx(said.bend, rel=0.1)
 
 
 def test_only_free_orientation_turns_images_over():
