@@ -20,15 +20,15 @@ def started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
 
 
-def fabric_layout(frozen_for_a_while: bool) -> dict[str, Any]:
-    """Devices and strategy for Lightning Fabric: what torchrun has started, or one device. Parameters without gradients, such as
-    those of an encoder that is `frozen_for_a_while`, have to be looked for at each step."""
+def fabric_layout(search: bool) -> dict[str, Any]:
+    """Devices and strategy for Lightning Fabric: what torchrun has started, or one device. search: for parameters without gradients, at
+    each step: where it is not known, or changes, which they are."""
     if not started_by_torchrun():
         return {"devices": 1}
     from lightning_fabric.strategies import DDPStrategy
 
     ranks, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    strategy = DDPStrategy(find_unused_parameters=frozen_for_a_while)
+    strategy = DDPStrategy(find_unused_parameters=search)
     return {"devices": here, "num_nodes": ranks // here, "strategy": strategy}
 
 

@@ -19,8 +19,10 @@ from segpipe.training.parts import in_parts
 from segpipe.training.plan import Recipe, Setting
 from segpipe.training.ranks import fabric_layout
 from segpipe.training.schedules import learning_rate
+from segpipe.training.shared_draws import images_of_all, share_draws
 from segpipe.training.shared_norm import over_all_ranks
 from segpipe.training.tasks import objective_of
+from segpipe.training.unused import has_to_be_searched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,9 +45,9 @@ def settle_process(threads: int) -> None:
             mallopt(m_mmap_max, 0)
 
 
-def draw_from(seed: int, number: int, rank: int = 0) -> None:
-    """Let the draws within a network follow from seed, step and process."""
-    torch.manual_seed(((seed << 32) + (rank << 26) + number) % 2**63)
+def draw_from(seed: int, number: int) -> None:
+    """Let the draws within a network follow from seed and step; in all processes alike (`shared_draws`)."""
+    torch.manual_seed(((seed << 32) + number) % 2**63)
 
 
 class Stepper:
@@ -66,13 +68,14 @@ class Stepper:
         self.fabric = Fabric(
             accelerator="cpu" if device == "cpu" else "gpu",
             **_precision(setting, device, self.scaler),
-            **fabric_layout(recipe.freeze_steps > 0),
+            **fabric_layout(recipe.freeze_steps > 0 or has_to_be_searched(network)),
         )
         self.fabric.launch()
         if self.fabric.device.type == "cuda":
             repeatable()
         channels_last = torch.channels_last_3d if of.dims == 3 else torch.channels_last
         self.format = channels_last if setting.channels_last else torch.contiguous_format
+        self.announce = share_draws(network)
         self.network = over_all_ranks(network, device).to(self.fabric.device).to(memory_format=self.format)
         if device == "cpu" and setting.precision == "bf16":
             in_float32(self.network)
@@ -93,7 +96,7 @@ class Stepper:
         """
         device = self.fabric.device
         images = images.to(device, non_blocking=True).contiguous(memory_format=self.format)
-        draw_from(seed, number, self.fabric.global_rank)
+        draw_from(seed, number)
         if self.freeze and number <= self.recipe.freeze_steps:
             self.freeze(number < self.recipe.freeze_steps)
         for group in self.optimizer.param_groups:
@@ -112,6 +115,7 @@ class Stepper:
         losses = []
         for index, (part, known, share) in enumerate(in_parts(images, labels, self.accumulate), 1):
             with self.fabric.no_backward_sync(self.model, enabled=index < self.accumulate):
+                self.announce(images_of_all(self.recipe.batch, self.accumulate, index - 1))
                 loss = self.objective(self.model, (part, known), self.fabric.device) * share
                 self.fabric.backward(loss)
             losses.append(loss.detach())

@@ -30,10 +30,10 @@ def two(tmp_path_factory, repo_root):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["default", "uneven", "batch norm"])
+@pytest.mark.parametrize("name", ["default", "uneven", "batch norm", "parts"])
 def test_two_processes_follow_the_curve_of_one(two, name):
     """The default loss (weighted cross entropy and Dice), ignored pixels, fp32; a batch of 4, and of 5, which gives one process more
-    images than the other; without and with batch normalisation."""
+    images than the other; with dropout, with batch normalisation; in parts."""
     found = two[name]
     assert found["loss"] < 1e-4 and found["score"] < 1e-4 and found["weights"] < 1e-4, found
     assert found["losses"][-1] < 0.9 * found["losses"][0], "there is a curve to follow"
@@ -53,10 +53,10 @@ def test_members_of_an_ensemble_are_trained_by_both_one_after_another(two):
 
 
 @pytest.mark.slow
-def test_the_gradient_of_a_unet_is_that_of_one_process(two):
-    """Its encoder's normalisation ends with activations, and a deep network blows rounding up: as much as another memory format does."""
-    found = two["unet"]
-    assert found["two"] < 2 * found["last"] < 2e-3, found
+def test_a_unet_follows_the_curve_of_one_process(two):
+    """In float64 to its last digits, so nothing is missing. A deep network blows the rounding of float32 up from step to step."""
+    exact, found = two["unet in float64"], two["unet"]
+    assert max(exact) < 1e-9 and max(found[:5]) < 1e-4 and max(found) < 1e-2, (exact, found)
 
 
 @pytest.mark.slow

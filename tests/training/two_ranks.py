@@ -14,13 +14,14 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+import segpipe.training.stepper
 from segpipe.training.batches import batches
 from segpipe.training.folds import Dealt
 from segpipe.training.loop import set_up
 from segpipe.training.members import train_members
-from segpipe.training.plan import Folds, Setting
+from segpipe.training.plan import Folds
 from segpipe.training.ranks import leave, rank, ranks
 from segpipe.training.stepper import Stepper
 from segpipe.training.tasks import samples_of
@@ -30,7 +31,9 @@ from .tiny import tiny_plan
 from .zygote import forked, newest, result, train, wait
 
 READERS = MemoryReader([draw(i, bar=i % 4 == 0) for i in range(8)]), MemoryReader([draw(100 + i) for i in range(3)])
-OPTIONS = {"batch_norm": False}
+OPTIONS = {"batch_norm": False, "dropout": 0.1}
+STEPS = 10
+"""Of a U-Net."""
 SGD = {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.05}
 """Adam makes whole steps of the rounding of gradients that are 0 but for it, such as those of biases before normalisation."""
 PLAN = {"steps": 24, "val_every": 8, "augment": "light", "learning_rate": 1e-2}
@@ -92,30 +95,33 @@ def compare(folder: Path, name: str, plan) -> dict:
     }
 
 
-def differentiate(folder: Path, plan, readers) -> None:
-    """The gradient of the first batch, in a file."""
+def step_by_step(folder: Path, plan, readers) -> None:
+    """The losses of the plan's first steps, in a file, to the last bit."""
     stepper, here = set_up(plan), {"rank": rank(), "ranks": ranks()}
-    images, labels = next(batches(samples_of(readers[0], plan), plan.recipe, 0, **here))
-    stepper._backward(images.contiguous(memory_format=stepper.format), labels)
+    stream = batches(samples_of(readers[0], plan), plan.recipe, 0, 0, STEPS, **here)
+    losses = [float(stepper.step(number, *batch, plan.seed)) for number, batch in enumerate(stream)]
     if rank() == 0:
-        save_file({name: p.grad.contiguous() for name, p in stepper.network.named_parameters()}, folder)
+        folder.write_text(json.dumps(losses))
 
 
-def unet_gradients(folder: Path) -> dict:
-    """How far the gradient of a U-Net of two processes lies from that of one, and as a measure, that in another memory format."""
-    plan = make_plan(batch=5)
-    last = plan.execution.model_copy(update={"setting": Setting(precision="fp32", channels_last=True)})
-    runs = {"one": (plan, 1), "two": (plan, 2), "last": (plan.model_copy(update={"execution": last}), 1)}
-    for name, (planned, count) in runs.items():
-        finish(folder / name, start(folder / name, planned, count, work=differentiate))
-    one, two, last = (load_file(folder / name) for name in runs)
+def step_by_step_in_float64(folder: Path, plan, readers) -> None:
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # which losses and normalisation use
+    segpipe.training.stepper._precision = lambda *_: {"precision": "64-true"}
+    step_by_step(folder, plan, readers)
 
-    def apart(other) -> float:
-        return (
-            float(sum((one[k] - other[k]).square().sum() for k in one) / sum(one[k].square().sum() for k in one)) ** 0.5
-        )
 
-    return {"two": apart(two), "last": apart(last)}
+def unet(folder: Path, work) -> list[float]:
+    """How far the losses of two processes lie from those of one.
+
+    The default: a pretrained U-Net with stochastic depth and parts that nothing uses, cross entropy and Dice, AdamW from a warm-up on.
+    """
+    plan = make_plan(steps=2000, warmup_steps=100, batch=5, class_weights=[1.0, 2.0, 3.0])
+    plan = plan.model_copy(update={"options": {"encoder": "tf_efficientnet_lite0", "encoder_weights": "auto"}})
+    paths = {count: folder / f"{work.__name__}-{count}" for count in (1, 2)}
+    for count, path in paths.items():
+        finish(path, start(path, plan, count, work=work))
+    one, two = (json.loads(path.read_text()) for path in paths.values())
+    return [abs(a - b) for a, b in zip(one, two, strict=True)]
 
 
 def interrupt_one(folder: Path) -> dict:
@@ -172,7 +178,9 @@ def main(folder: Path) -> None:
         "default": compare(folder, "default", tiny_plan(OPTIONS, **default)),
         "uneven": compare(folder, "uneven", tiny_plan(OPTIONS, **(default | {"batch": 5}))),
         "batch norm": compare(folder, "batch-norm", tiny_plan(**(default | SGD | {"batch": 5}))),
-        "unet": unet_gradients(folder),
+        "parts": compare(folder, "parts", tiny_plan(OPTIONS, **(default | {"batch": 8, "accumulate": 2}))),
+        "unet": unet(folder, step_by_step),
+        "unet in float64": unet(folder, step_by_step_in_float64),
         "interrupted": interrupt_one(folder),
         "members": members(folder),
         "short": one_runs_short(folder),
