@@ -24,9 +24,8 @@ _SECONDS = 6.0
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-class Cost(BaseModel):
-    """Milliseconds of whole `predict` calls, one at a time, objects with them where the dataset has any. peak_memory_mib: the most
-    that the process held meanwhile (of a GPU, what tensors took of it); None where the system does not tell."""
+class Latency(BaseModel):
+    """Milliseconds of whole `predict` calls, one at a time: their median and the time within which 95 of 100 ended."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     engine: str
@@ -34,6 +33,12 @@ class Cost(BaseModel):
     runs: int
     p50_ms: float
     p95_ms: float
+
+
+class Cost(Latency):
+    """The latency, objects with it where the dataset has any. peak_memory_mib: the most that the process held meanwhile (of a GPU, what
+    tensors took of it); None where the system does not tell."""
+
     peak_memory_mib: int | None = None
 
 
@@ -43,15 +48,11 @@ def measure_cost(segmenter: Segmenter, reader: ShardReader, seconds: float = _SE
     samples = [reader[place] for place in places]
     inputs = [{"image": s.image, "spacing": s.spacing, "instances": s.instances is not None} for s in samples]
     peak = _Peak(segmenter)
-    taken = milliseconds(segmenter, inputs, _RUNS, seconds)
-    half, most = np.percentile(taken, (50, 95))
-    return Cost(
-        engine=segmenter.engine.name, images=len(inputs), runs=len(taken), p50_ms=round(float(half), 3),
-        p95_ms=round(float(most), 3), peak_memory_mib=peak.mib(),
-    )  # fmt: skip
+    timed = time_answers(segmenter, inputs, _RUNS, seconds)
+    return Cost(**timed.model_dump(), peak_memory_mib=peak.mib())
 
 
-def milliseconds(segmenter: Segmenter, inputs: Sequence[Mapping[str, Any]], runs: int, seconds: float) -> list[float]:
+def time_answers(segmenter: Segmenter, inputs: Sequence[Mapping[str, Any]], runs: int, seconds: float) -> Latency:
     """How long answers to these inputs, in turn, take: `runs` of them, or as many as `seconds` allow (one for each input at the
     least), after one to each that does not count."""
     for given in inputs:
@@ -62,7 +63,8 @@ def milliseconds(segmenter: Segmenter, inputs: Sequence[Mapping[str, Any]], runs
         start = time.perf_counter()
         segmenter.predict(**inputs[len(taken) % len(inputs)])
         taken.append(1000 * (time.perf_counter() - start))
-    return taken
+    half, most = (round(float(ms), 3) for ms in np.percentile(taken, (50, 95)))
+    return Latency(engine=segmenter.engine.name, images=len(inputs), runs=len(taken), p50_ms=half, p95_ms=most)
 
 
 class _Peak:

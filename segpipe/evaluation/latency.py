@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict
-
 from segpipe.config import GateParams
 from segpipe.errors import GateBlocked, UndecidedError
-from segpipe.evaluation.cost import milliseconds
+from segpipe.evaluation.cost import Latency, time_answers
 from segpipe.evaluation.gates import settle
 from segpipe.evaluation.verdicts import GateVerdict, without
 from segpipe.files import write_json
@@ -31,27 +28,10 @@ FEWEST_RUNS = 20
 """With fewer answers than this, the slowest of twenty has not been seen."""
 
 
-class Latency(BaseModel):
-    """Milliseconds of whole `predict` calls on the golden images in turn, one at a time."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    engine: str
-    images: int
-    runs: int
-    p50_ms: float
-    p95_ms: float
-
-
 def measure(bundle: Path, seconds: float = _SECONDS) -> Latency:
-    """Time the engine that a bundle pins: `_RUNS` answers, or as many as `seconds` allow (one for each image at the least),
-    after one for each image that does not count."""
-    segmenter = Segmenter.from_bundle(bundle)
+    """Time the engine that a bundle pins on its golden images, in turn; see `time_answers`."""
     inputs = [pair.given() for pair in golden_pairs(bundle)]
-    taken = milliseconds(segmenter, inputs, _RUNS, seconds)
-    half, most = np.percentile(taken, (50, 95))
-    return Latency(
-        engine=segmenter.spec.engine, images=len(inputs), runs=len(taken), p50_ms=round(float(half), 3), p95_ms=round(float(most), 3)
-    )  # fmt: skip
+    return time_answers(Segmenter.from_bundle(bundle), inputs, _RUNS, seconds)
 
 
 def judge_latency(gates: GateParams, found: Latency, candidate: str) -> GateVerdict:

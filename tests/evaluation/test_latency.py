@@ -11,7 +11,8 @@ import pytest
 
 from segpipe.config import GateParams, LatencyGate, Waiver
 from segpipe.errors import GateBlocked, UndecidedError
-from segpipe.evaluation.latency import Latency, check_latency, judge_latency, measure
+from segpipe.evaluation.cost import Latency
+from segpipe.evaluation.latency import check_latency, judge_latency, measure
 from segpipe.inference.segmenter import Segmenter
 from tests.evaluation.conftest import make_segmenter
 
@@ -58,6 +59,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         time.sleep(0.005 if batch.max() > 0.5 else 0)
         return read(batch)
 
+    engine.name = "slow"  # type: ignore[attr-defined]
     segmenter.engine = engine
     monkeypatch.setattr(Segmenter, "from_bundle", lambda folder: segmenter)
     monkeypatch.setattr("segpipe.evaluation.latency.golden_pairs", lambda folder: [Slow(i == 0) for i in range(10)])
