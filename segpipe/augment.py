@@ -6,7 +6,7 @@ What a strength does to a training window, in this order:
 |---|---|---|---|
 | left-right flip | 1/2 | 1/2 | 1/2 |
 | up-down flip, quarter turns (where the data have no up and down) | 1/2, 3/4 | 1/2, 3/4 | 1/2, 3/4 |
-| zoom | 0.8 - 1.25 | 0.7 - 1.5 | 0.5 - 2 |
+| zoom | 0.8 - 1.25 | 0.67 - 1.5 | 0.5 - 2 |
 | turn, degrees | | up to 8 | up to 20 |
 | elastic deformation (Simard et al., 2003), where asked for | | one in 5, by 2 pixels | one in 4, by 4 pixels |
 | brightness, contrast, and for RGB saturation and hue | small | middling | large |
