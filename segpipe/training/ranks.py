@@ -81,6 +81,31 @@ class _Summed(torch.autograd.Function):
         return _total(slope)
 
 
+def gathered(own: Tensor, fill: float = 0.0) -> Tensor:
+    """The last axes of all processes' tensors end to end, each with `fill` behind it up to the longest; itself where there is one. Each
+    goes on to compute something of its own with it. own: (..., P), where P may differ."""
+    return _Gathered.apply(own, fill) if ranks() > 1 else own  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _Gathered(torch.autograd.Function):
+    """As `_Summed`; of that, each takes its own place."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, fill: float) -> Tensor:  # type: ignore[override]
+        length = torch.tensor(own.shape[-1])
+        dist.all_reduce(length, dist.ReduceOp.MAX, group=_on_hosts())
+        longest, ctx.length = int(length), own.shape[-1]
+        padded = torch.nn.functional.pad(own.detach(), (0, longest - ctx.length), value=fill).contiguous()
+        parts = [torch.empty_like(padded) for _ in range(ranks())]
+        dist.all_gather(parts, padded)
+        return torch.cat(parts, -1)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        mine = _total(slope).chunk(ranks(), -1)[rank()]
+        return mine[..., : ctx.length], None
+
+
 def _total(share: Tensor) -> Tensor:
     """The sum over all processes, without gradients."""
     total = share.detach().clone(memory_format=torch.contiguous_format)

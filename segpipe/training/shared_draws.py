@@ -22,12 +22,12 @@ _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 def share_draws(network: torch.nn.Module) -> Callable[[int], None]:
     """``announce(images)``: tells the network how many images all processes together will show it next. Classes of its modules change,
     names and weights stay. In a single process, nothing changes."""
+    if ranks() == 1:
+        return lambda _: None
     from timm.layers import DropPath
     from torchvision.ops import StochasticDepth
 
-    found: list[Any] = []
-    if ranks() > 1:
-        found = [m for m in network.modules() if isinstance(m, (*_DROPOUTS, DropPath, StochasticDepth))]
+    found: list[Any] = [m for m in network.modules() if isinstance(m, (*_DROPOUTS, DropPath, StochasticDepth))]
     for module in found:
         module.__class__ = _shared(type(module))
 

@@ -30,10 +30,10 @@ def two(tmp_path_factory, repo_root):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["default", "uneven", "batch norm", "parts"])
+@pytest.mark.parametrize("name", ["default", "uneven", "batch norm", "parts", "sorted"])
 def test_two_processes_follow_the_curve_of_one(two, name):
     """The default loss (weighted cross entropy and Dice), ignored pixels, fp32; a batch of 4, and of 5, which gives one process more
-    images than the other; with dropout, with batch normalisation; in parts."""
+    images than the other; with dropout, with batch normalisation; in parts; losses that rank the pixels of the batch."""
     found = two[name]
     assert found["loss"] < 1e-4 and found["score"] < 1e-4 and found["weights"] < 1e-4, found
     assert found["losses"][-1] < 0.9 * found["losses"][0], "there is a curve to follow"

@@ -32,6 +32,8 @@ from .zygote import forked, newest, result, train, wait
 
 READERS = MemoryReader([draw(i, bar=i % 4 == 0) for i in range(8)]), MemoryReader([draw(100 + i) for i in range(3)])
 OPTIONS = {"batch_norm": False, "dropout": 0.1}
+SORTED = {"lovasz": 1.0, "top_k": {"share": 0.1, "threshold": 0.1}}
+"""Losses that rank the pixels of the whole batch."""
 STEPS = 10
 """Of a U-Net."""
 SGD = {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.05}
@@ -179,6 +181,7 @@ def main(folder: Path) -> None:
         "uneven": compare(folder, "uneven", tiny_plan(OPTIONS, **(default | {"batch": 5}))),
         "batch norm": compare(folder, "batch-norm", tiny_plan(**(default | SGD | {"batch": 5}))),
         "parts": compare(folder, "parts", tiny_plan(OPTIONS, **(default | {"batch": 8, "accumulate": 2}))),
+        "sorted": compare(folder, "sorted", tiny_plan(OPTIONS, **(default | {"batch": 5, "loss": SORTED}))),
         "unet": unet(folder, step_by_step),
         "unet in float64": unet(folder, step_by_step_in_float64),
         "interrupted": interrupt_one(folder),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from segpipe.config.losses import CrossEntropyTerm, DiceTerm, FocalTerm, LovaszTerm, TopKTerm, TverskyTerm
 from segpipe.training.losses.pixels import Pixels
-from segpipe.training.ranks import everywhere
+from segpipe.training.ranks import everywhere, gathered, rank, ranks
 
 
 def cross_entropy(pixels: Pixels, options: CrossEntropyTerm) -> Tensor:
@@ -54,12 +54,13 @@ def top_k(pixels: Pixels, options: TopKTerm) -> Tensor:
     """Weighted mean of -log p over the hardest share of the counted pixels, and over those below a probability.
 
     Wu, Shen, van den Hengel 2016, arXiv:1605.06457 (top k); Shrivastava et al. 2016, arXiv:1604.03540 (hard examples).
-    Of several processes, each takes the hardest share of its own pixels.
+    The hardest are those of all processes.
     """
     counted = pixels.counted.expand_as(pixels.nll)
     hardness = torch.where(counted, pixels.nll.detach(), -1.0)
-    hardest = hardness.reshape(-1).topk(math.ceil(options.share * hardness.numel())).values
-    kept = (counted.sum() * options.share).ceil().long().clamp(1, len(hardest))
+    every = gathered(hardness.reshape(-1), fill=-1.0)
+    hardest = every.topk(math.ceil(options.share * every.numel())).values
+    kept = (everywhere(counted.sum()) * options.share).ceil().long().clamp(1, len(hardest))
     limit = hardest.gather(0, kept[None] - 1)
     if options.threshold is not None:
         limit = limit.clamp_max(-math.log(options.threshold))
@@ -69,14 +70,16 @@ def top_k(pixels: Pixels, options: TopKTerm) -> Tensor:
 def lovasz(pixels: Pixels, _: LovaszTerm) -> Tensor:
     """Lovász-softmax over the whole batch, averaged over the classes present. Berman et al. 2018, arXiv:1705.08790.
 
-    Ignored pixels have an error of 0, so that they come last and are multiplied by it. Of several processes, each takes its
-    own share of the batch for the batch.
+    Ignored pixels have an error of 0, so that they come last and are multiplied by it. Each of several processes sorts the pixels of
+    all of them for its share of the classes.
     """
-    errors, order = (pixels.onehot - pixels.p).abs().sort(dim=1, descending=True)  # (K, P)
-    truth = pixels.onehot.gather(1, order).long()
-    rank = torch.arange(1, truth.shape[1] + 1, device=truth.device)
+    mine = slice(rank(), None, ranks())
+    all_errors, all_truth = gathered((pixels.onehot - pixels.p).abs()), gathered(pixels.onehot)
+    errors, order = all_errors[mine].sort(dim=1, descending=True)  # (K, P)
+    truth = all_truth[mine].gather(1, order).long()
+    place = torch.arange(1, truth.shape[1] + 1, device=truth.device)
     left = truth.sum(1, keepdim=True) - truth.cumsum(1)
-    jaccard = 1 - left.to(errors.dtype) / (left + rank)
+    jaccard = 1 - left.to(errors.dtype) / (left + place)
     slope = torch.diff(jaccard, dim=1, prepend=torch.zeros_like(jaccard[:, :1]))
     present = (truth.sum(1) > 0).to(errors.dtype)
-    return ((errors * slope).sum(1) * present).sum() / present.sum().clamp_min(1)
+    return everywhere(((errors * slope).sum(1) * present).sum()) / everywhere(present.sum()).clamp_min(1)
