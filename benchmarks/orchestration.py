@@ -20,6 +20,7 @@ from pathlib import Path
 
 from segpipe import pipeline, workspace
 from segpipe.cli.tour import BUDGETS
+from segpipe.paths import STATE_DIR
 
 
 def prepare(source: Path | None, root: Path, budget: str | None) -> None:
@@ -57,7 +58,7 @@ def main() -> None:
         if done.returncode not in (0, 4):
             raise SystemExit(f"segpipe run ended with {done.returncode}")
         ran = json.loads(done.stdout)["ran"]
-        outcomes = (root / pipeline.STATE_DIR / "outcomes" / f"{name}.json" for name in ran)
+        outcomes = (root / STATE_DIR / "outcomes" / f"{name}.json" for name in ran)
         own = sum(json.loads(path.read_text())["seconds"] for path in outcomes)
     print(json.dumps({
         "stages": len(ran), "run_s": round(wall, 1), "commands_s": round(own, 1), "dvc_s": round(sum(ran.values()) - own, 1),

@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from segpipe import pipeline
+from segpipe import pipeline, running
 from segpipe.cli.flows import interruptible
 from segpipe.config import load_params
 from segpipe.errors import SegpipeError
 from segpipe.files import read_json
-from segpipe.pipeline import Stage, StageRun
+from segpipe.pipeline import Stage
 from segpipe.progress import format_seconds, say
+from segpipe.running import StageRun
 from segpipe.workspace import check_repository, find_root, lock, prefect_environment
 
 if "prefect" not in sys.modules:  # Prefect reads its environment once, when it is imported
@@ -210,7 +211,7 @@ def run_stage(root: Path, name: str, environment: Mapping[str, str], stop: threa
         logger.info(line)
         echo(line, name)
 
-    run = pipeline.run_stage(root, name, on_line, stop=stop, environment=environment)
+    run = running.run_stage(root, name, on_line, stop=stop, environment=environment)
     return run if run.ok else Failed(message=run.error, data=run)
 
 

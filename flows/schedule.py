@@ -15,9 +15,10 @@ from zoneinfo import ZoneInfo
 
 from segpipe.cli.flows import interruptible
 from segpipe.errors import ConfigError, SegpipeError
-from segpipe.pipeline import GRACE_S, STATE_DIR, end_group
+from segpipe.paths import STATE_DIR
 from segpipe.progress import say
 from segpipe.release.server import free_port
+from segpipe.running import GRACE_S, end_group
 from segpipe.workspace import prefect_environment
 
 DEPLOYMENT = "scheduled"

@@ -10,7 +10,6 @@ import functools
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec
 from segpipe.config import load_params
 from segpipe.errors import DataError, MissingError
 from segpipe.files import atomic_path, read_json, write_json, write_text
+from segpipe.paths import STATE_DIR, Paths
 from segpipe.progress import say
 
 if TYPE_CHECKING:
@@ -25,83 +25,6 @@ if TYPE_CHECKING:
     from segpipe.training.tuning import Tried
 
 P = ParamSpec("P")
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Where the outs of the stages lie in a workspace; dvc.yaml names the same places."""
-
-    root: Path
-
-    @property
-    def data(self) -> Path:
-        """The labelled images."""
-        return self.root / "data"
-
-    @property
-    def manifest(self) -> Path:
-        """A row about each image."""
-        return self.root / "artifacts" / "manifest.parquet"
-
-    @property
-    def cache(self) -> Path:
-        """What `ingest` remembers of files it has read; no out of a stage, so that DVC leaves it alone."""
-        return self.root / ".segpipe" / "ingest"
-
-    @property
-    def fingerprint(self) -> Path:
-        """The dataset in numbers."""
-        return self.root / "artifacts" / "fingerprint.json"
-
-    @property
-    def validation(self) -> Path:
-        """Findings and their page."""
-        return self.root / "reports" / "validation"
-
-    @property
-    def splits(self) -> Path:
-        """Which image stands in which split."""
-        return self.root / "artifacts" / "splits.parquet"
-
-    @property
-    def shards(self) -> Path:
-        """Decoded images, memory-mapped."""
-        return self.root / "artifacts" / "shards"
-
-    @property
-    def selection(self) -> Path:
-        """The winner and the verdicts."""
-        return self.root / "selection.json"
-
-    @property
-    def report(self) -> Path:
-        """The page that people read."""
-        return self.root / "reports" / "report.html"
-
-    @property
-    def bundle(self) -> Path:
-        """The winner, exported."""
-        return self.root / "bundle"
-
-    def plan(self, name: str) -> Path:
-        """How a candidate is trained."""
-        return self.root / "plans" / f"{name}.json"
-
-    def model(self, name: str) -> Path:
-        """A trained candidate."""
-        return self.root / "models" / name
-
-    def training(self, name: str) -> Path:
-        """Curves and timings of a candidate's training."""
-        return self.root / "training" / name
-
-    def checkpoints(self, name: str) -> Path:
-        """What a killed training continues from; no out of a stage, so that DVC leaves it alone."""
-        return self.root / ".segpipe" / "checkpoints" / name
-
-    def evaluation(self, name: str) -> Path:
-        """Scores of a candidate on the test split."""
-        return self.root / "evaluation" / name
 
 
 def _at_home(stage: Callable[Concatenate[Path, P], None]) -> Callable[Concatenate[Path, P], None]:
@@ -296,7 +219,7 @@ def tune(root: Path, name: str, trials: int, steps: int | None) -> list[Tried]:
         paths, params = Paths(Path()), load_params(Path())
         wanted = params.train_for(name)
         made = Plan.read(_needs(paths.plan(name), f"plan@{name}"))
-        folder = Path(".segpipe") / "tune" / name / made.sha256[:16]
+        folder = Path(STATE_DIR) / "tune" / name / made.sha256[:16]
         search = Search(made, wanted, _prepared(paths), steps or trial_steps(made), folder)
         shards = _needs(paths.shards, "prepare")
         search.run(trials, ShardReader(shards, "train"), ShardReader(shards, "val"))

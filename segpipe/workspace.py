@@ -16,7 +16,8 @@ import segpipe
 from segpipe.errors import BusyError, ConfigError
 from segpipe.files import atomic_path, write_json
 from segpipe.git import commit_staged, git
-from segpipe.pipeline import PIPELINE_FILE, STATE_DIR, init_repo
+from segpipe.paths import STATE_DIR
+from segpipe.pipeline import PIPELINE_FILE, init_repo
 
 PARAMS_FILE = "params.yaml"
 TEMPLATE_FILES = ("dvc.yaml", "params.yaml", "bentofile.yaml", "prefect.yaml", ".dvc/config", ".dvcignore")

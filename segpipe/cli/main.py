@@ -79,9 +79,9 @@ def _end(code: int, message: str) -> None:
 
 
 def _record(code: int, message: str) -> None:
-    """Leave the outcome where the run that started this stage looks for it (see `segpipe.pipeline.OUTCOME_VARIABLE`)."""
+    """Leave the outcome where the run that started this stage looks for it (see `segpipe.running.OUTCOME_VARIABLE`)."""
     if "SEGPIPE_OUTCOME" in os.environ:
-        from segpipe.pipeline import record_outcome
+        from segpipe.running import record_outcome
 
         record_outcome(code, message)
 

@@ -61,11 +61,12 @@ def plan(
         return
     from segpipe.config import load_params
     from segpipe.errors import MissingError
+    from segpipe.paths import Paths
     from segpipe.training.plan import Plan
     from segpipe.training.plan import explain as in_words
 
     load_params(root).candidate(candidate)
-    path = stages.Paths(root).plan(candidate)
+    path = Paths(root).plan(candidate)
     if not path.exists():
         raise MissingError("no plan yet", where=path, fix=f"segpipe run, or dvc repro plan@{candidate}")
     typer.echo(in_words(Plan.read(path)))
