@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segpipe.metrics.objects import Objects, Overlaps, overlaps
+
 
 def surface_points(mask: np.ndarray) -> list[tuple[int, ...]]:
     """Pixels with a neighbour along an axis that is not in the mask, or not in the image."""
@@ -85,7 +87,6 @@ def plain_ap(
     label: int,
     threshold: float,
     sizes: tuple[float, float] = (0, 1e10),
-    max_detections: int = 100,
 ) -> tuple[float, float]:
     """COCO's average precision (101 points, interpolated) and recall of one class at one IoU: (nan, nan) without an object."""
     hits: list[tuple[float, bool]] = []
@@ -97,7 +98,7 @@ def plain_ap(
         spared.sort()
         wanted += spared.count(False)
         taken = [False] * len(there)
-        said = sorted((p for p in predicted if p.label == label), key=lambda p: -p.score)[:max_detections]
+        said = sorted((p for p in predicted if p.label == label), key=lambda p: -p.score)
         for p in said:
             place = _best_place(p, there, spared, taken, threshold)
             if place is not None:
@@ -135,3 +136,21 @@ def _area_under(hits: list[tuple[float, bool]], wanted: int) -> tuple[float, flo
         curve.append((right / wanted, right / rank))
     points = [max((p for r, p in curve if r >= level), default=0.0) for level in np.linspace(0, 1, 101)]
     return float(np.mean(points)), right / wanted
+
+
+def dense(found: Overlaps, shape: tuple[int, int]) -> np.ndarray:
+    """IoU of every pair, (true, predicted)."""
+    table = np.zeros(shape)
+    table[found.true, found.said] = found.iou
+    return table
+
+
+def iou_matrix(truth: Objects, prediction: Objects) -> np.ndarray:
+    """IoU of every pair, (true, predicted); 0 for a pair of different classes."""
+    return dense(overlaps(truth, prediction), (len(truth), len(prediction)))
+
+
+def pairs_of(iou: np.ndarray) -> Overlaps:
+    """A table of IoU, (true, predicted), as pairs."""
+    true, said = np.nonzero(iou)
+    return Overlaps(true, said, iou[true, said])

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segpipe.metrics.average_precision import ApCounter
 from segpipe.metrics.detections import COCO_THRESHOLDS, Detections, Pool, average_precision, detect
 from segpipe.metrics.objects import Objects
+from tests.coco_oracle import CocoCounter
 from tests.metrics_oracles import PlainObject, pixels_of, plain_ap
 from tests.test_metrics_objects import CLASSES, plain, random_objects
 
@@ -30,7 +30,7 @@ def images_of(seed: int, count: int, overlap: bool, ties: bool = False) -> list[
 
 
 def by_coco(images: list[Image]) -> tuple[float, float, float]:
-    counter = ApCounter(CLASSES)
+    counter = CocoCounter(CLASSES)
     for image in images:
         counter.add(*image)
     found = counter.result()

@@ -31,21 +31,22 @@ from segpipe.metrics import (
 )
 from segpipe.metrics.average_precision import SIZES, ApCounter
 from segpipe.metrics.calibration import class_reliability, fit_temperature, reliability
-from segpipe.metrics.detections import Pool, detect
-from segpipe.metrics.detections import average_precision as resampled_ap
 from segpipe.metrics.objects import (
     THRESHOLDS,
     Objects,
     challenge_score,
-    iou_matrix,
     matches,
     object_score,
     panoptic_quality,
 )
 from segpipe.metrics.surface import boundary_tallies, surface_distances
 from segpipe.samples import IGNORE
+from tests.coco_oracle import CocoCounter
 from tests.metrics_oracles import (
     PlainObject,
+    dense,
+    iou_matrix,
+    pairs_of,
     pixels_of,
     plain_ap,
     plain_contour,
@@ -280,11 +281,12 @@ def objects() -> Iterator[Found]:
     rng = np.random.default_rng(4)
     for _ in range(40):  # IoU such as overlapping masks have: an object may fit several
         iou = rng.random(tuple(rng.integers(1, 8, 2)))
+        found = pairs_of(iou)
         graph = nx.Graph()
         rows, columns = np.nonzero(iou > 0.5)
         graph.add_weighted_edges_from((f"t{i}", f"p{j}", iou[i, j]) for i, j in zip(rows, columns, strict=True))
         best = nx.max_weight_matching(graph, maxcardinality=True)
-        chosen = matches(iou, 0.5)
+        chosen = dense(found.only(matches(found, 0.5)), iou.shape) > 0
         theirs = [len(best), sum(graph.edges[edge]["weight"] for edge in best)]
         yield "matches of overlapping objects", "networkx", [chosen.sum(), iou[chosen].sum()], theirs
         yield (
@@ -316,12 +318,12 @@ def average_precision() -> Iterator[Found]:
     rng = np.random.default_rng(5)
     pairs = object_pairs()
     for start in range(0, len(pairs), 5):
-        counter, images, objects_of = ApCounter(1), [], []
+        counter, coco, images = ApCounter(1), CocoCounter(1), []
         for truth_map, prediction_map in pairs[start : start + 5]:
             scores = dict(enumerate(rng.choice([0.3, 0.6, 0.8, 0.9], 401)))
             prediction = Objects.from_map(prediction_map, scores)
-            counter.add(Objects.from_map(truth_map), prediction)
-            objects_of.append((Objects.from_map(truth_map), prediction))
+            for each in (counter, coco):
+                each.add(Objects.from_map(truth_map), prediction)
             sides = [
                 [
                     PlainObject(pixels_of(m == i), 0, scores[i] if m is prediction_map else 1.0)
@@ -342,11 +344,13 @@ def average_precision() -> Iterator[Found]:
         yield "COCO recall", "plain", found.recall, table[:, 1].mean()
         by_size = [np.mean([plain_ap(images, 0, t, ends)[0] for t in THRESHOLDS]) for ends in SIZES.values()]
         yield "COCO AP small, medium, large", "plain", list(found.by_size.values()), by_size
-        pool = Pool.of(
-            [detect(t, p) for t, p in objects_of], np.array([[len(t)] for t, _ in objects_of])
-        ).of_class(0)  # fmt: skip
-        ours = [resampled_ap([pool], np.ones((1, len(images))), places)[0] for places in (range(10), [0], [5])]
-        yield "COCO AP, AP50, AP75", "segpipe.metrics.detections", [found.ap, found.ap50, found.ap75], ours
+        theirs = coco.result()
+        for name, figures in (
+            ("COCO AP, AP50, AP75", (lambda r: [r.ap, r.ap50, r.ap75])),
+            ("COCO AP small, medium, large", (lambda r: list(r.by_size.values()))),
+            ("COCO recall", (lambda r: r.recall)),
+        ):
+            yield name, "faster-coco-eval", figures(found), figures(theirs)
 
 
 @cache

@@ -10,8 +10,8 @@ import numpy as np
 from segpipe.evaluation.measures import interval_of
 from segpipe.evaluation.scores import Scores
 from segpipe.metrics import micro, per_class
-from segpipe.metrics.average_precision import ApCounter
-from segpipe.metrics.detections import Detections, detect
+from segpipe.metrics.average_precision import ApCounter, MatchedImage
+from segpipe.metrics.detections import Detections
 from segpipe.metrics.objects import Objects, ObjectScore, challenge_score, object_score, panoptic_quality
 from segpipe.samples import IGNORE, Prediction, Sample
 
@@ -23,22 +23,24 @@ _DIGITS = 6
 
 @dataclass(frozen=True)
 class Compared:
-    """The objects of one image, and how they match."""
+    """How the objects of one image match."""
 
     score: ObjectScore
-    detections: Detections
-    truth: Objects
-    prediction: Objects
-    ignored: np.ndarray
+    image: MatchedImage
+    flat: bool
+    """Whether it is no volume."""
+
+    @property
+    def detections(self) -> Detections:
+        """The predicted objects, of any size."""
+        return self.image.detections[0]
 
 
 @dataclass
 class ObjectCounter:
-    """Collects the objects of a split. Of each image its counts and the run-length codes of its objects are kept."""
+    """Collects the objects of a split. Of each image its counts and matches are kept."""
 
     n_classes: int
-    most: int = 0
-    """Objects that the model found in an image."""
     _precision: ApCounter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,17 +53,15 @@ class ObjectCounter:
         truth, said = (Objects.from_instances(objects) for objects in (sample.objects(), found.instances))
         ignored = sample.labels == IGNORE
         score = object_score(truth, said, self.n_classes, ignored)
-        return Compared(score, detect(truth, said, ignored), truth, said, ignored)
+        return Compared(score, self._precision.match(truth, said, ignored), ignored.ndim == 2)
 
     def add(self, compared: Compared) -> None:
         """Keep an image for average precision; in the order of the images."""
-        self.most = max(self.most, len(compared.prediction))
-        if compared.truth.pixels.ndim == 2:
-            self._precision.add(compared.truth, compared.prediction, compared.ignored)
+        if compared.flat:
+            self._precision.keep(compared.image)
 
     def average_precision(self, classes: list[str]) -> dict[str, Any]:
-        """COCO's mask AP of the images added, every prediction counted, by the keys of metrics.json."""
-        self._precision.max_detections = max(self._precision.max_detections, self.most)
+        """COCO's mask AP of the images added, by the keys of metrics.json."""
         found = self._precision.result()
         by_size = {f"ap_{name}": value for name, value in found.by_size.items()}
         whole = {"ap": found.ap, "ap50": found.ap50, "ap75": found.ap75, **by_size, "recall": found.recall}

@@ -1,22 +1,25 @@
-"""COCO mask AP, counted by faster-coco-eval: average precision of objects with confidences over ten IoU thresholds.
+"""COCO mask AP: average precision of objects with confidences over ten IoU thresholds.
 
-Images are added one by one; of each only the run-length codes of its objects are kept. The definition is COCO's own, so that
-figures can be held against published ones; where it differs from the rest of segpipe is said in docs/metrics.md.
+Images are added one by one; of each only what its predictions match is kept. The definition is COCO's own, so that figures can be held
+against published ones (a test holds them to faster-coco-eval's); where it differs from the rest of segpipe is said in docs/metrics.md.
 """
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from segpipe.metrics.counting import Values
+from segpipe.metrics.detections import ANY_SIZE, COCO_THRESHOLDS, Detections, Pool, average_precision, detect_by_size
 from segpipe.metrics.objects import Mask, Objects
 
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e5**2)}
 """COCO's classes of size: pixels of a true object, both ends included. Predicted ones count by their own size where unmatched."""
+
+_RANGES = (ANY_SIZE, *SIZES.values())
+_EVERY = range(len(COCO_THRESHOLDS))
 
 
 @dataclass(frozen=True)
@@ -37,103 +40,63 @@ class AveragePrecision:
     recall_of_class: Values
 
 
+@dataclass(frozen=True)
+class MatchedImage:
+    """One image: its detections of any size, then by `SIZES`, each with the numbers of true objects, (n_classes,)."""
+
+    detections: list[Detections]
+    true: list[npt.NDArray[np.int64]]
+
+
 @dataclass
 class ApCounter:
-    """Collects images for `result`.
-
-    max_detections: the surest predictions of an image and class that count, COCO's 100; more where images hold more objects,
-    such as cells, whose recall is otherwise cut off.
-    """
+    """Collects images for `result`. Every prediction counts: COCO's own 100 an image and class would cut off a field of cells."""
 
     n_classes: int
-    max_detections: int = 100
-    _images: list[dict[str, int]] = field(default_factory=list)
-    _truth: list[dict[str, Any]] = field(default_factory=list)
-    _predictions: list[dict[str, Any]] = field(default_factory=list)
+    _images: list[MatchedImage] = field(default_factory=list)
+
+    def match(self, truth: Objects, prediction: Objects, ignored: Mask | None = None) -> MatchedImage:
+        """What an image's predictions match; those mostly on `ignored`, bool as the image is shaped, count neither for nor against
+        (COCO's crowd). May run in several threads. Raises ValueError where truth and prediction are not shaped alike."""
+        true = [
+            np.bincount(truth.classes[(truth.area >= least) & (truth.area <= most)], minlength=self.n_classes)
+            for least, most in _RANGES
+        ]
+        return MatchedImage(detect_by_size(truth, prediction, ignored, _RANGES), true)
+
+    def keep(self, image: MatchedImage) -> None:
+        """Count an image; in the order of the images, which decides among predictions that are as sure."""
+        self._images.append(image)
 
     def add(self, truth: Objects, prediction: Objects, ignored: Mask | None = None) -> None:
-        """Add an image, 2D. Predictions mostly on `ignored`, (H, W) bool, count neither for nor against (COCO's crowd)."""
-        if truth.shape != prediction.shape or len(truth.shape) != 2:
-            raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}: two images (H, W) alike")
-        image = len(self._images) + 1
-        self._images.append({"id": image, "height": truth.shape[0], "width": truth.shape[1]})
-        for code, area, label in zip(_codes(truth), truth.area, truth.classes, strict=True):
-            self._truth.append(self._annotation(image, code, int(area), int(label), crowd=0))
-        if ignored is not None and ignored.any():
-            (code,) = _codes(Objects.from_masks(ignored[None]))
-            for label in range(self.n_classes):
-                self._truth.append(self._annotation(image, code, int(np.count_nonzero(ignored)), label, crowd=1))
-        for code, area, label, score in zip(
-            _codes(prediction), prediction.area, prediction.classes, prediction.scores, strict=True
-        ):
-            found = {"image_id": image, "category_id": int(label) + 1, "segmentation": code, "score": float(score)}
-            self._predictions.append(found | {"area": int(area), "iscrowd": 0, "id": len(self._predictions) + 1})
-
-    def _annotation(self, image: int, code: dict[str, Any], area: int, label: int, crowd: int) -> dict[str, Any]:
-        number = len(self._truth) + 1
-        return {
-            "id": number, "image_id": image, "category_id": label + 1, "segmentation": code, "area": area, "iscrowd": crowd,
-            "bbox": [0, 0, 1, 1],  # not looked at, but asked for
-        }  # fmt: skip
+        """Match an image and count it."""
+        self.keep(self.match(truth, prediction, ignored))
 
     def result(self) -> AveragePrecision:
         """The scores of all images added so far."""
-        precision, recall = self._evaluated()
-        # (thresholds, 101 recalls, classes, sizes), (thresholds, classes, sizes)
+        pools, *of_sizes = (self._pools(place) for place in range(len(_RANGES)))
+        recall = np.array([_recall(pool) for pool in pools])
         return AveragePrecision(
-            ap=_mean(precision[:, :, :, 0]),
-            ap50=_mean(precision[0, :, :, 0]),
-            ap75=_mean(precision[5, :, :, 0]),
-            by_size={name: _mean(precision[:, :, :, place]) for place, name in enumerate(SIZES, start=1)},
-            recall=_mean(recall[:, :, 0]),
-            ap_of_class=np.array([_mean(precision[:, :, k, 0]) for k in range(self.n_classes)]),
-            recall_of_class=np.array([_mean(recall[:, k, 0]) for k in range(self.n_classes)]),
+            ap=self._precision(pools),
+            ap50=self._precision(pools, [0]),
+            ap75=self._precision(pools, [5]),
+            by_size={name: self._precision(own) for name, own in zip(SIZES, of_sizes, strict=True)},
+            recall=float(np.nanmean(recall)) if not np.isnan(recall).all() else float("nan"),
+            ap_of_class=np.array([self._precision([pool]) for pool in pools]),
+            recall_of_class=recall,
         )
 
-    def _evaluated(self) -> tuple[Values, Values]:
-        if not self._images:
-            n = self.n_classes
-            return np.full((10, 101, n, 1 + len(SIZES)), -1.0), np.full((10, n, 1 + len(SIZES)), -1.0)
-        from faster_coco_eval import COCO, COCOeval_faster
+    def _pools(self, size: int) -> list[Pool]:
+        """The detections of all images by class."""
+        true = np.array([image.true[size] for image in self._images]).reshape(-1, self.n_classes)
+        pool = Pool.of([image.detections[size] for image in self._images], true)
+        return [pool.of_class(label) for label in range(self.n_classes)]
 
-        categories = [{"id": label + 1, "name": str(label)} for label in range(self.n_classes)]
-        quiet = logging.getLogger(__name__).debug
-        sets = [
-            COCO({"images": self._images, "annotations": rows, "categories": categories}, print_function=quiet)
-            for rows in (self._truth, self._predictions)
-        ]
-        counter = COCOeval_faster(
-            *sets, iouType="segm", print_function=quiet, ranges={k: list(v) for k, v in SIZES.items()}
-        )
-        counter.params.maxDets = [self.max_detections]
-        counter.evaluate()
-        counter.accumulate()
-        return counter.eval["precision"][..., 0], counter.eval["recall"][..., 0]
+    def _precision(self, pools: list[Pool], thresholds: range | list[int] = _EVERY) -> float:
+        return float(average_precision(pools, np.ones((1, len(self._images))), thresholds)[0])
 
 
-def _codes(objects: Objects) -> list[dict[str, Any]]:
-    """COCO's run-length codes of 2D objects, in their order."""
-    from faster_coco_eval.core import mask
-
-    if objects.overlapping:
-        return [mask.encode(np.asfortranarray(m, np.uint8)) for m in objects.pixels]
-    flat = objects.pixels.T.reshape(-1)  # column by column, as COCO counts
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    starts, ends = np.append(0, edges), np.append(edges, flat.size)
-    order = np.argsort(flat[starts], kind="stable")
-    runs = np.stack([starts, ends], 1)[order]
-    first = np.searchsorted(flat[starts][order], np.arange(1, len(objects) + 2))
-    height, width = objects.shape
-    found = []
-    for place in range(len(objects)):
-        bounds = runs[first[place] : first[place + 1]].reshape(-1)
-        rest = [flat.size] if bounds[-1] < flat.size else []
-        counts = np.diff(np.concatenate([[0], bounds, rest]).astype(np.int64)).tolist()
-        found.append(mask.frPyObjects({"counts": counts, "size": [height, width]}, height, width))
-    return found
-
-
-def _mean(values: Values) -> float:
-    """COCO's mean: over what is not -1."""
-    known = values[values > -1]
-    return float(known.mean()) if known.size else float("nan")
+def _recall(pool: Pool) -> float:
+    """Of one class: the share of true objects that is found, its mean over the thresholds."""
+    true = pool.true.sum()
+    return float(pool.found.hits.sum(0).mean() / true) if true else float("nan")

@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.metrics.counting import Values
-from segpipe.metrics.objects import Mask, Objects, iou_matrix
+from segpipe.metrics.objects import Mask, Objects, Overlaps, overlaps
 
 COCO_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """The ten IoU at which detections match, to the last bit as COCO has them."""
+
+ANY_SIZE = (0.0, np.inf)
 
 _BITS = 1 << np.arange(len(COCO_THRESHOLDS))
 _RECALLS = np.linspace(0.0, 1.0, 101)
@@ -62,28 +64,61 @@ def detect(truth: Objects, prediction: Objects, ignored: Mask | None = None) -> 
     least the threshold's IoU. ignored: (*shape,), bool; a prediction that matches nothing and lies there for a share of at least
     the threshold is ignored (COCO's crowd).
     """
+    return detect_by_size(truth, prediction, ignored, [ANY_SIZE])[0]
+
+
+def detect_by_size(
+    truth: Objects, prediction: Objects, ignored: Mask | None, sizes: Sequence[tuple[float, float]]
+) -> list[Detections]:
+    """`detect`, once for each range of sizes: (least, most) pixels, both included.
+
+    A true object outside of the range is there to be matched by what matches none inside, which is then ignored; so is a prediction
+    outside of the range that matches nothing.
+    """
     order = np.argsort(-prediction.scores, kind="stable")
-    iou = iou_matrix(truth, prediction)[:, order]
-    hits = np.stack([_greedy(iou, threshold) for threshold in COCO_THRESHOLDS], axis=1)
-    lost = np.zeros(len(prediction))
+    found = overlaps(truth, prediction)
+    found = Overlaps(found.true, np.argsort(order)[found.said], found.iou)
+    area, lost = prediction.area[order], np.zeros(len(prediction))
     if ignored is not None and ignored.any():
-        lost = _pixels_on(prediction, ignored)[order] / np.maximum(prediction.area[order], 1)
-    crowd = (lost[:, None] >= COCO_THRESHOLDS) & ~hits
-    return Detections(prediction.scores[order].astype(np.float64), prediction.classes[order], hits, crowd)
+        lost = _pixels_on(prediction, ignored)[order] / np.maximum(area, 1)
+    hits, let_off = np.zeros((2, len(sizes), len(prediction), len(COCO_THRESHOLDS)), np.bool_)
+    for place, threshold in enumerate(COCO_THRESHOLDS):
+        near = found.only(found.iou >= threshold)
+        for number, size in enumerate(sizes):
+            hit, off = _greedy(near, ~_within(truth.area, size), np.where(lost >= threshold, lost, 0.0))
+            hits[number, :, place], let_off[number, :, place] = hit, ~hit & (off | ~_within(area, size))
+    scores, classes = prediction.scores[order].astype(np.float64), prediction.classes[order]
+    return [Detections(scores, classes, *both) for both in zip(hits, let_off, strict=True)]
 
 
-def _greedy(iou: Values, threshold: float) -> Mask:
-    """(true, predicted) IoU, the surest prediction first -> (predicted,): which of them match."""
-    near = iou >= threshold
-    if (near.sum(0) <= 1).all() and (near.sum(1) <= 1).all():
-        return np.asarray(near.any(0))
-    free, hit = np.ones(len(iou), np.bool_), np.zeros(iou.shape[1], np.bool_)
-    for place in np.flatnonzero(near.any(0)):
-        open_ones = np.flatnonzero(near[:, place] & free)
-        if len(open_ones):
-            hit[place] = True
-            free[open_ones[::-1][np.argmax(iou[open_ones[::-1], place])]] = False  # of equal ones COCO takes the last
-    return hit
+def _within(area: npt.NDArray[np.int64], size: tuple[float, float]) -> Mask:
+    return np.asarray((area >= size[0]) & (area <= size[1]))
+
+
+def _greedy(near: Overlaps, spared: Mask, crowd: Values) -> tuple[Mask, Mask]:
+    """Which predictions match a true object, and which one that is spared or the crowd: each (predicted,), bool.
+
+    near: pairs that may match, predictions numbered with the surest first. spared: (true,), bool. crowd: (predicted,), the share
+    that lies on ignored pixels where that is enough, else 0; any number of predictions may match it.
+    """
+    hit, off = np.zeros(len(crowd), np.bool_), crowd > 0
+    alone = near.alone()
+    hit[near.said[alone & ~spared[near.true]]] = True
+    off[near.said[alone & spared[near.true]]] = True
+    taken = np.zeros(len(spared), np.bool_)
+    several = near.only(~alone)
+    rows = np.argsort(several.said, kind="stable")
+    for pairs in np.split(rows, np.flatnonzero(np.diff(several.said[rows])) + 1):
+        open_ones = [(several.iou[k], several.true[k]) for k in pairs if not taken[several.true[k]]]
+        counted = [pair for pair in open_ones if not spared[pair[1]]]
+        if not (counted or open_ones):
+            continue
+        said = several.said[pairs[0]]
+        iou, true = max(counted or open_ones)  # of equal ones COCO takes the last
+        hit[said] = bool(counted)
+        off[said] |= not counted
+        taken[true] = bool(counted) or iou > crowd[said]
+    return hit, off
 
 
 def _pixels_on(objects: Objects, ignored: Mask) -> npt.NDArray[np.int64]:

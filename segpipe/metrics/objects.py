@@ -129,42 +129,77 @@ def without_ignored(truth: Objects, prediction: Objects, ignored: Mask | None) -
     return truth.only(everything, ~ignored), prediction.only(2 * lost <= prediction.area, ~ignored)
 
 
-def iou_matrix(truth: Objects, prediction: Objects) -> Values:
-    """(true objects, predicted objects): the IoU of each pair, 0 for a pair of different classes."""
+@dataclass(frozen=True)
+class Overlaps:
+    """The pairs of a true and a predicted object of one class that share pixels; every other pair has an IoU of 0.
+
+    true, said: (pairs,), the places of the two, in the order of the true objects and for each in that of the predicted ones.
+    iou: (pairs,), above 0 to 1.
+    """
+
+    true: npt.NDArray[np.int64]
+    said: npt.NDArray[np.int64]
+    iou: Values
+
+    def only(self, kept: npt.NDArray[np.bool_]) -> Overlaps:
+        """Those of the pairs, (pairs,) bool."""
+        return Overlaps(self.true[kept], self.said[kept], self.iou[kept])
+
+    def alone(self) -> npt.NDArray[np.bool_]:
+        """(pairs,): whether neither of the two objects is in another pair."""
+        return np.asarray((np.bincount(self.true)[self.true] == 1) & (np.bincount(self.said)[self.said] == 1))
+
+
+def overlaps(truth: Objects, prediction: Objects) -> Overlaps:
+    """The pairs of an image's objects, found in one pass over its pixels. Raises ValueError for images of two shapes."""
     if truth.shape != prediction.shape:
         raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}")
-    shared = _shared_pixels(truth, prediction)
-    union = truth.area[:, None] + prediction.area[None] - shared
-    return np.where(truth.classes[:, None] == prediction.classes[None], shared / np.maximum(union, 1), 0.0)
+    true, said, shared = _shared_pixels(truth, prediction)
+    union = truth.area[true] + prediction.area[said] - shared
+    return Overlaps(true, said, shared / union).only(truth.classes[true] == prediction.classes[said])
 
 
-def _shared_pixels(truth: Objects, prediction: Objects) -> npt.NDArray[np.int64]:
+def _shared_pixels(truth: Objects, prediction: Objects) -> tuple[npt.NDArray[np.int64], ...]:
+    """Places of true and predicted objects, and how many pixels they share, each (pairs,); in the order of `Overlaps`."""
+    if truth.overlapping or prediction.overlapping:
+        shared = _shared_by_masks(truth, prediction)
+        true, said = np.nonzero(shared)
+        return true, said, shared[true, said]
+    both = (truth.pixels > 0) & (prediction.pixels > 0)
+    n = len(prediction) + 1
+    pair = truth.pixels[both].astype(np.int64) * n + prediction.pixels[both]
+    starts = np.flatnonzero(np.diff(pair, prepend=-1))  # few runs of one pair instead of many pixels are sorted
+    pairs, run = np.unique(pair[starts], return_inverse=True)
+    shared = np.bincount(run, np.diff(starts, append=len(pair)), len(pairs)).astype(np.int64)
+    return pairs // n - 1, pairs % n - 1, shared
+
+
+def _shared_by_masks(truth: Objects, prediction: Objects) -> npt.NDArray[np.int64]:
+    """(true, predicted): pixels that each pair shares, where objects of either side may overlap."""
     if truth.overlapping and prediction.overlapping:
         rows = [[np.count_nonzero(there & said) for said in prediction.pixels] for there in truth.pixels]
         return np.array(rows, np.int64).reshape(len(truth), len(prediction))
     if truth.overlapping:
-        return _shared_pixels(prediction, truth).T
-    n = len(truth) + 1
-    if prediction.overlapping:
-        columns = [np.bincount(truth.pixels[mask], minlength=n)[1:] for mask in prediction.pixels]
-        return np.array(columns, np.int64).reshape(len(prediction), len(truth)).T
-    pair = truth.pixels.reshape(-1) + prediction.pixels.reshape(-1).astype(np.int64) * n
-    shared = np.bincount(pair, minlength=n * (len(prediction) + 1)).reshape(len(prediction) + 1, n)
-    return shared[1:, 1:].T
+        return _shared_by_masks(prediction, truth).T
+    columns = [np.bincount(truth.pixels[mask], minlength=len(truth) + 1)[1:] for mask in prediction.pixels]
+    return np.array(columns, np.int64).reshape(len(prediction), len(truth)).T
 
 
-def matches(iou: Values, threshold: float) -> npt.NDArray[np.bool_]:
-    """(true, predicted) IoU -> which pairs match: IoU above the threshold, each object in one pair at the most."""
-    near = iou > threshold
-    if (near.sum(0) <= 1).all() and (near.sum(1) <= 1).all():
-        return near
+def matches(found: Overlaps, threshold: float) -> npt.NDArray[np.bool_]:
+    """(pairs,): which pairs match: IoU above the threshold, each object in one pair at the most."""
+    matched = found.iou > threshold
+    near = found.only(matched)
+    if near.alone().all():
+        return matched
     from scipy.optimize import linear_sum_assignment
 
-    # A pair more outweighs whatever IoU it costs.
-    rows, columns = linear_sum_assignment(np.where(near, iou + min(iou.shape), 0.0), maximize=True)
-    chosen = np.zeros_like(near)
-    chosen[rows, columns] = True
-    return chosen & near
+    (rows, row), (columns, column) = (np.unique(places, return_inverse=True) for places in (near.true, near.said))
+    worth = np.zeros((len(rows), len(columns)))
+    worth[row, column] = near.iou + min(worth.shape)  # a pair more outweighs whatever IoU it costs
+    chosen = np.zeros(worth.shape, np.bool_)
+    chosen[linear_sum_assignment(worth, maximize=True)] = True
+    matched[matched] = chosen[row, column]
+    return matched
 
 
 @dataclass(frozen=True)
@@ -185,15 +220,15 @@ class ObjectScore:
 def object_score(truth: Objects, prediction: Objects, n_classes: int, ignored: Mask | None = None) -> ObjectScore:
     """Count the matches of an image's objects. ignored: (*shape,) bool, pixels that count nowhere."""
     truth, prediction = without_ignored(truth, prediction, ignored)
-    iou = iou_matrix(truth, prediction)
+    found = overlaps(truth, prediction)
     counts = np.zeros((len(THRESHOLDS), 3, n_classes), np.int64)
     counts[:, 1] = np.bincount(truth.classes, minlength=n_classes)
     counts[:, 2] = np.bincount(prediction.classes, minlength=n_classes)
-    pairs = [matches(iou, threshold) for threshold in THRESHOLDS]
+    pairs = [found.only(matches(found, threshold)) for threshold in THRESHOLDS]
     for place, matched in enumerate(pairs):
-        counts[place, 0] = np.bincount(truth.classes[matched.any(1)], minlength=n_classes)
-    rows, columns = np.nonzero(pairs[0])
-    iou_sum = np.bincount(truth.classes[rows], iou[rows, columns], n_classes).astype(np.float64)  # int where no pair is
+        counts[place, 0] = np.bincount(truth.classes[matched.true], minlength=n_classes)
+    labels = truth.classes[pairs[0].true]
+    iou_sum = np.bincount(labels, pairs[0].iou, n_classes).astype(np.float64)  # int where no pair is
     return ObjectScore(counts, iou_sum)
 
 
