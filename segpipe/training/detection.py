@@ -13,6 +13,7 @@ from torch import Tensor
 from segpipe.errors import ConfigError
 from segpipe.samples import IGNORE, Sample, object_classes
 from segpipe.training.batches import Crops
+from segpipe.training.ranks import everywhere
 
 if TYPE_CHECKING:
     from segpipe.models.rcnn_config import MaskRcnnConfig
@@ -74,11 +75,18 @@ def target_of(labels: np.ndarray, ids: np.ndarray) -> Target:
 
 
 def detection_loss(model: torch.nn.Module, batch: Any, device: torch.device) -> Tensor:
-    """The objective of a detector: the sum of its losses. batch: images (N, C, P, P) on the device, targets in a list."""
+    """The objective of a detector: the sum of its losses. batch: images (N, C, P, P) on the device, targets in a list.
+
+    Of several processes, each draws the proposals to learn from in its own images, and its losses count by the number of these. Of
+    proposals, every image gives as many, so that is the mean over all; the loss of masks remains a mean over the objects found in one
+    process. (Those who train detectors on many devices leave all of them so.)
+    """
     images, targets = batch
     there = [{name: value.to(device, non_blocking=True) for name, value in target.items()} for target in targets]
     losses: list[Tensor] = list(model(images, there).values())
-    return torch.stack([loss.float() for loss in losses]).sum()
+    total = torch.stack([loss.float() for loss in losses]).sum()
+    count = images.new_full((), len(images), dtype=torch.float32)
+    return everywhere(total * (count / everywhere(count)))
 
 
 def fit_to_objects(config: MaskRcnnConfig, train: Reader, reasons: dict[str, str]) -> MaskRcnnConfig:

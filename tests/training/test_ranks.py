@@ -60,6 +60,14 @@ def test_a_unet_follows_the_curve_of_one_process(two):
 
 
 @pytest.mark.slow
+def test_detectors_are_trained_by_both_and_their_losses_count_by_images(two):
+    (one, of_one), (shared, *of_two) = two["detectors"]["one"], two["detectors"]["two"]
+    assert len(shared) == len(one) and shared[0] == pytest.approx(one[0], rel=0.2), "of other proposals"
+    for of in of_two:
+        assert of == pytest.approx(of_one, rel=1e-6)
+
+
+@pytest.mark.slow
 def test_where_one_process_runs_out_of_memory_all_go_on_in_parts(two):
     found = two["short"]
     assert all(found["codes"]) and "goes on from the last checkpoint, in 2 parts" in found["said"], found

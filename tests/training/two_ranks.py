@@ -18,15 +18,17 @@ from safetensors.torch import load_file
 
 import segpipe.training.stepper
 from segpipe.training.batches import batches
+from segpipe.training.detection import detection_loss
 from segpipe.training.folds import Dealt
 from segpipe.training.loop import set_up
 from segpipe.training.members import train_members
 from segpipe.training.plan import Folds
-from segpipe.training.ranks import leave, rank, ranks
+from segpipe.training.ranks import leave, mean_over_ranks, rank, ranks
 from segpipe.training.stepper import Stepper
 from segpipe.training.tasks import samples_of
 
 from .conftest import CLASSES, MemoryReader, draw, make_plan
+from .detectors import detector_plan, discs
 from .tiny import tiny_plan
 from .zygote import forked, newest, result, train, wait
 
@@ -126,6 +128,38 @@ def unet(folder: Path, work) -> list[float]:
     return [abs(a - b) for a, b in zip(one, two, strict=True)]
 
 
+class MeanOfImages(torch.nn.Module):
+    """In the place of a detector: its loss is a mean over its images, by a weight that is learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, images, _):
+        return {"first": self.weight * images.mean(), "second": self.weight**2 * images.square().mean()}
+
+
+def detect(folder: Path, plan, _) -> None:
+    """A detector's losses step by step, in each process; and for `MeanOfImages`, loss and gradient, with more images in the first."""
+    step_by_step(folder, plan, [MemoryReader([discs(i) for i in range(4)])])
+    network, images = MeanOfImages(), torch.arange(5.0)[:, None, None, None]
+    loss = detection_loss(network, (images[rank() :: ranks()], []), torch.device("cpu"))
+    loss.backward()
+    known = torch.stack([loss.detach(), mean_over_ranks(network.weight.grad)])
+    leave()
+    folder.with_suffix(f".{os.environ.get('RANK', 0)}.json").write_text(json.dumps(known.tolist()))
+
+
+def detectors(folder: Path) -> dict:
+    plan = detector_plan(batch=3, steps=STEPS)
+    found = {}
+    for name, count in (("one", 1), ("two", 2)):
+        path = folder / f"detector-{name}"
+        finish(path, start(path, plan, count, work=detect))
+        found[name] = [json.loads(of.read_text()) for of in [path, *sorted(folder.glob(f"{path.name}.*.json"))]]
+    return found
+
+
 def interrupt_one(folder: Path) -> dict:
     """Ctrl-C reaches the second process alone: both stop after the same step, and go on to the bytes of an undisturbed run."""
     plan = tiny_plan(OPTIONS, steps=150, val_every=50, augment="off", batch=4)
@@ -182,6 +216,7 @@ def main(folder: Path) -> None:
         "batch norm": compare(folder, "batch-norm", tiny_plan(**(default | SGD | {"batch": 5}))),
         "parts": compare(folder, "parts", tiny_plan(OPTIONS, **(default | {"batch": 8, "accumulate": 2}))),
         "sorted": compare(folder, "sorted", tiny_plan(OPTIONS, **(default | {"batch": 5, "loss": SORTED}))),
+        "detectors": detectors(folder),
         "unet": unet(folder, step_by_step),
         "unet in float64": unet(folder, step_by_step_in_float64),
         "interrupted": interrupt_one(folder),
