@@ -29,6 +29,10 @@ _WAVES = 12
 """Frequencies of a spectrum in each direction: waves as short as a twelfth of the edge."""
 _REACH = MINIATURE // 8
 """The largest shift between two miniatures, in their pixels."""
+_ZOOMS = (1.03, 1.06)
+"""How much larger a miniature is also looked at: a picture of which 2 to 8 % of the edge were cropped shows the rest so much larger."""
+_WORTH_ZOOMING = 0.8
+"""Miniatures of pictures of which one is a crop of the other correlate by so much before either is enlarged."""
 _FINE = 1.0
 """Standard deviation, in pixels of a miniature, of the blur that takes out what shifts by parts of such a pixel change."""
 
@@ -74,8 +78,8 @@ def near_duplicates(manifest: pd.DataFrame, distance: int, tolerance: float, lik
     deviations of every channel by at most `tolerance`, as a share of the brighter image's brightest channel (mean + deviation),
     and the proportions are the same (in volumes the slices too). This keeps apart what merely has one composition, such as cells
     in the middle of a slide in two stains, or the same organ of two people. Where hashes and brightness are farther apart (shifted,
-    cropped, brightened images), they resemble each other where their miniatures, at the best shift, correlate by `likeness` (see
-    `compare_miniatures`); each image is held against those of the likest spectra, which know no shift. Blank images, whose hashes
+    cropped, brightened images), they resemble each other where their miniatures, at the best shift and zoom, correlate by `likeness`
+    (see `compare_miniatures`); each image is held against those of the likest spectra, which know no shift. Blank images, whose hashes
     are all one, and exact copies, which are told as such, are left out.
 
     Hashes and spectra of all pairs across splits are compared, in blocks (xor and popcount, a product of matrices).
@@ -147,7 +151,7 @@ def _compare(late: _Looks, early: _Looks, distance: int, tolerance: float, liken
             alike[a, b] = None
         for a, b in _agreeing(late, early, start, _likest(late.spectra[block] @ early.spectra.T), _FAR_TOLERANCE):
             if (a, b) not in alike:
-                correlation = compare_miniatures(late.miniatures[a], early.miniatures[b])
+                correlation = compare_miniatures(late.miniatures[a], early.miniatures[b], likeness)
                 if correlation >= likeness:
                     alike[a, b] = correlation
         for a, b in sorted(alike, key=lambda pair: (pair[0], bits[pair[0] - start, pair[1]], pair[1])):
@@ -170,19 +174,27 @@ def _likest(products: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     return largest
 
 
-def compare_miniatures(one: bytes, other: bytes) -> float:
-    """The normalised cross-correlation, at most 1, of two miniatures at their best shift, an eighth of their edge at most.
-
-    The middle of each is looked for in the other. What is wide (the light of a microscope, a cell in the middle) is taken out
-    before: it is alike in images of one kind. Between whole pixels, the peak is that of a parabola. 0 for blank ones.
+def compare_miniatures(one: bytes, other: bytes, enough: float = 1.0) -> float:
+    """The normalised cross-correlation, at most 1, of two miniatures at their best shift, an eighth of their edge at most. Where that is
+    less than `enough`, but not far from it, also with one of them enlarged by one of `_ZOOMS`: then what lacks to 1 counts twice, since
+    among so many tries one fits by chance. 0 for blank ones.
     """
+    best = _correlate(_detail(one), _detail(other))
+    if not _WORTH_ZOOMING <= best < enough:
+        return best
+    pairs = [(_detail(one, zoom), _detail(other)) for zoom in _ZOOMS]
+    pairs += [(_detail(one), _detail(other, zoom)) for zoom in _ZOOMS]
+    return max(best, *(2 * _correlate(*pair) - 1 for pair in pairs))
+
+
+def _correlate(one: np.ndarray, other: np.ndarray) -> float:
+    """The middle of each detail is looked for in the other; between whole pixels, the peak is that of a parabola."""
     import cv2
 
-    planes = [_detail(miniature) for miniature in (one, other)]
     inner = slice(_REACH, MINIATURE - _REACH)
     found = [
         _peak(cv2.matchTemplate(whole, part[inner, inner], cv2.TM_CCOEFF_NORMED))
-        for whole, part in (planes, planes[::-1])
+        for whole, part in ((one, other), (other, one))
         if part[inner, inner].std() > 0
     ]
     return min(1.0, max(found, default=0.0))
@@ -202,10 +214,16 @@ def _peak(surface: np.ndarray) -> float:
 
 
 @functools.lru_cache(4096)
-def _detail(miniature: bytes) -> np.ndarray:
+def _detail(miniature: bytes, zoom: float = 1.0) -> np.ndarray:
+    """(48, 48), float32: a miniature, enlarged around its middle, without what is wide (the light of a microscope, a cell in the
+    middle), which is alike in images of one kind."""
     import cv2
 
     plane = np.frombuffer(miniature, np.uint8).reshape(MINIATURE, MINIATURE).astype(np.float32)
+    if zoom != 1:
+        centre = (MINIATURE - 1) / 2
+        around = np.array([[zoom, 0, centre * (1 - zoom)], [0, zoom, centre * (1 - zoom)]])
+        plane = cv2.warpAffine(plane, around, plane.shape, flags=cv2.INTER_CUBIC)
     return cv2.GaussianBlur(plane, (0, 0), _FINE) - cv2.GaussianBlur(plane, (0, 0), MINIATURE / 8)
 
 

@@ -195,9 +195,7 @@ def test_planted_leaks_are_found_in_real_data_and_clean_data_is_quiet(
 
 @pytest.mark.parametrize("change", sorted(BENCHMARK))
 def test_changed_copies_of_the_demo_are_found(demo_images: dict[str, np.ndarray], change: str) -> None:
-    """A crop is also a scaling, which miniatures forgive a little of; the others are found, nearly all."""
-    found = recall(demo_images, BENCHMARK[change], ValidateParams().near_duplicate_likeness)
-    assert found >= (0.7 if change == "crop 5 %" else 0.95)
+    assert recall(demo_images, BENCHMARK[change], ValidateParams().near_duplicate_likeness) >= 0.95
 
 
 def test_images_of_the_demo_are_no_near_duplicates(demo_images: dict[str, np.ndarray]) -> None:
@@ -212,7 +210,29 @@ def test_shifts_of_small_images_are_told_by_their_miniatures(shared_data: Path) 
         assert recall(images, BENCHMARK["shift 8"], likeness=2.0) < 0.3
         assert recall(images, BENCHMARK["shift 4"], likeness) == 1
         assert recall(images, BENCHMARK["shift 8"], likeness) > 0.9
+        assert recall(images, BENCHMARK["crop 5 %"], likeness) > 0.95
         assert false_pairs(images, likeness) == {}
+
+
+def test_one_cell_cut_out_twice_is_found_and_two_alike_are_not(shared_data: Path) -> None:
+    """Of white blood cells: 84 shows what 71 does, 4 pixels closer; 62 and 113, 98 and 95 are round and dark, and no more."""
+    names = ("071", "084", "062", "113", "098", "095")
+    folder = shared_data / "wbc" / "dataset1" / "images"
+    images = {name: read_image(folder / f"{name}.png", DataParams()) for name in names}
+    assert false_pairs(images, ValidateParams().near_duplicate_likeness) == {"084": "071"}
+
+
+def test_a_crop_is_told_by_enlarging_the_other() -> None:
+    rng = np.random.default_rng(5)
+    field = cv2.GaussianBlur(rng.normal(size=(480, 480)).astype(np.float32), (0, 0), 15)
+    field = cv2.normalize(field, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    one, crop, other = (
+        cv2.resize(part, (48, 48), interpolation=cv2.INTER_AREA).tobytes()
+        for part in (field, field[12:-12, 12:-12], field.T)
+    )
+    for pair in ((one, crop), (crop, one)):
+        assert compare_miniatures(*pair, enough=0.0) < 0.97 < compare_miniatures(*pair)
+    assert compare_miniatures(one, other) < 0.8
 
 
 def test_correlation_of_miniatures_is_scikit_images() -> None:
