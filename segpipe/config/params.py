@@ -13,9 +13,11 @@ from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from segpipe.config.gates import GateParams
 from segpipe.config.sections import (
+    BUDGET_PATTERN,
     Candidate,
     DataParams,
     EvaluateParams,
@@ -76,11 +78,23 @@ def config_error(error: ValidationError, where: str | Path, model: type[BaseMode
         fix = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
         return ConfigError(f"unknown key `{key}`{more}", where=where, fix=fix)
     found = "nothing" if first["type"] == "missing" else repr(first["input"])[:80]
-    message = re.sub(r"^Value error, ", "", first["msg"])
-    expected = message[:1].lower() + message[1:]
     return ConfigError(
-        f"`{key}` is wrong{more}" if key else f"wrong{more}", where=where, found=found, expected=expected
+        f"`{key}` is wrong{more}" if key else f"wrong{more}", where=where, found=found, expected=_expected(first)
     )
+
+
+_WORDS = {"missing": "a value", "model_type": "a mapping of settings", "too_short": "at least {min_length}"}
+"""What pydantic expected, where its own words are for programmers."""
+
+
+def _expected(complaint: ErrorDetails) -> str:
+    context = complaint.get("ctx", {})
+    if context.get("pattern") == BUDGET_PATTERN:
+        return _A_BUDGET
+    if complaint["type"] in _WORDS:
+        return _WORDS[complaint["type"]].format(**context)
+    message = re.sub(r"^(Value error, |Input should be )", "", complaint["msg"])
+    return message[:1].lower() + message[1:]
 
 
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -123,6 +137,7 @@ def parse_params(text: str, where: str = PARAMS_FILE) -> Params:
         raise config_error(error, where, Params) from error
 
 
+_A_BUDGET = 'such as "90s", "10m", "2h", "500 steps" or "40 epochs"'
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -133,7 +148,7 @@ def parse_budget(budget: str) -> tuple[Literal["seconds", "steps", "epochs"], fl
         raise ConfigError(
             "not a training budget",
             found=repr(budget),
-            expected='such as "90s", "10m", "2h", "500 steps" or "40 epochs"',
+            expected=_A_BUDGET,
         )
     amount, unit = float(match[1]), match[2]
     if unit in _UNITS:

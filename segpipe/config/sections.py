@@ -94,7 +94,8 @@ class ValidateParams(Section):
     """Where more images than this share a suspicion that is about the whole collection, one finding sums them up."""
 
 
-Budget = Annotated[str, Field(pattern=r"^\s*\d+(\.\d+)?\s*(s|m|h|steps?|epochs?)\s*$")]
+BUDGET_PATTERN = r"^\s*\d+(\.\d+)?\s*(s|m|h|steps?|epochs?)\s*$"
+Budget = Annotated[str, Field(pattern=BUDGET_PATTERN)]
 
 PatchEdge = Annotated[int, Field(ge=8, le=1024)]
 VoxelEdge = Annotated[float, Field(gt=0, allow_inf_nan=False)]
