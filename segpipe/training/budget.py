@@ -33,6 +33,8 @@ START_UP_S = 10.0
 """From the start of the `train` command to the first step: imports, the network, the first batches."""
 PLAN_START_S = 4.0
 """Of the `plan` command, before and after the making of the plan: the start of Python and of torch, and its end."""
+LAUNCH_S = 4.0
+"""More, where the command starts the processes that share the training: the start of Python and of torch, and their meeting."""
 MEMBER_START_S = 2.0
 """Of each further member of an ensemble: its network, the first batches, its log."""
 LEAST_STEPS = 10

@@ -15,9 +15,10 @@ from segpipe.errors import ConfigError
 from segpipe.samples import ClassTable
 from segpipe.training.batches import Reader, Samples, batches, collate_of
 from segpipe.training.bottleneck import step_parts
-from segpipe.training.budget import PLAN_START_S, budget_seconds, count_steps, mean_step, seconds_to_finish
+from segpipe.training.budget import LAUNCH_S, PLAN_START_S, budget_seconds, count_steps, mean_step, seconds_to_finish
 from segpipe.training.freezing import encoder_of, encoder_switch
 from segpipe.training.machine import choose_device, choose_workers, has_bf16, peak_memory_mib, this_machine, wait
+from segpipe.training.pace import Loop, exchange_ms, with_exchange
 from segpipe.training.plan import Execution, Plan, Recipe, Setting, Timing
 from segpipe.training.progressive import Progressive
 from segpipe.training.rate_test import find_rate
@@ -50,7 +51,8 @@ def measure(
 
     began: when planning did (`time.perf_counter`); a wall-clock budget pays for it. Takes about 15 s with the small networks on two
     cores; never more than about 15 % of a wall-clock budget. Where several processes are to train, one takes the steps of one:
-    its share of each batch, with its share of the processors.
+    its share of each batch, with its share of the processors; for a wall-clock budget, those of this machine run side by side for a
+    moment, too.
     """
     recipe = draft.recipe
     assert recipe is not None
@@ -83,17 +85,21 @@ def measure(
         recipe = recipe.model_copy(update={"learning_rate": test.rate})
         found["learning rate"] = test.words
     settle_process(threads)
-    besides += time.perf_counter() - began
-    ms_mean, ms_share = mean_step(ms_step, cheaper), ms_val * math.ceil(len(val) / ranks) / len(val)
-    steps, validations = count_steps(
-        kind, amount, len(train), recipe.batch, ms_mean, ms_share, besides, wanted.folds or 1
-    )
     execution = Execution(
         setting=setting, devices=wanted.devices, nodes=wanted.num_nodes, workers=workers, ms_per_step=round(ms_step, 1),
         step_ms={name: round(ms, 2) for name, ms in parts.items()}, ms_per_validation=round(ms_val, 1),
-        peak_memory_mib=peak_memory_mib(device), timings=timings,
-        machine=this_machine(device),
+        peak_memory_mib=peak_memory_mib(device), timings=timings, machine=this_machine(device),
     )  # fmt: skip
+    exchange = 0.0
+    if kind == "seconds" and wanted.devices > 1:
+        exchange = exchange_ms(draft.model_copy(update={"execution": execution}), train, loop, ms_step)
+        execution = with_exchange(execution, exchange)
+        besides += LAUNCH_S
+    besides += time.perf_counter() - began
+    ms_mean, ms_share = mean_step(ms_step, cheaper) + exchange, ms_val * math.ceil(len(val) / ranks) / len(val)
+    steps, validations = count_steps(
+        kind, amount, len(train), recipe.batch, ms_mean, ms_share, besides, wanted.folds or 1
+    )
     schedule = {
         "steps": steps,
         "freeze_steps": round((wanted.freeze_encoder or 0) * steps),
@@ -232,32 +238,6 @@ class Race:
 def fastest(timings: list[Timing]) -> Timing | None:
     """The fastest of the settings that agree."""
     return min((t for t in timings if t.verdict == _AGREES), key=lambda t: t.ms_per_step or math.inf, default=None)
-
-
-@dataclass(frozen=True)
-class Loop:
-    """The real loop, as one of `ranks` processes runs it, for so many seconds."""
-
-    workers: int
-    seed: int
-    ranks: int
-    seconds: float
-
-    def time(self, stepper: Stepper, crops: Samples) -> float:
-        """Milliseconds a step, batches included: the mean, because that is what adds up to a budget."""
-        device = stepper.fabric.device.type
-        stream = batches(crops, stepper.recipe, self.workers, 0, 500, ranks=self.ranks, pin=device == "cuda")
-        for number in range(2):
-            stepper.step(number, *next(stream), self.seed)
-        wait(device)
-        count, began = 0, time.perf_counter()
-        while count < 3 or (count < 400 and time.perf_counter() - began < self.seconds):
-            stepper.step(2 + count, *next(stream), self.seed)
-            count += 1
-            if device == "cuda" and count % 10 == 0:
-                wait("cuda")
-        wait(device)
-        return (time.perf_counter() - began) * 1000 / count
 
 
 def _cheaper_steps(stepper: Stepper, loop: Loop, crops: Samples, wanted: TrainParams) -> list[tuple[float, float]]:

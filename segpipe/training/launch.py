@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from segpipe.errors import ConfigError, MissingError
+from segpipe.errors import ConfigError, MissingError, SegpipeError
 from segpipe.progress import say
 from segpipe.training.memory import PARTS_FILE
 from segpipe.training.ranks import started_by_torchrun
 
 if TYPE_CHECKING:
     from segpipe.training.plan import Plan
+
+T = TypeVar("T")
 
 
 def launch(plan: Plan, arguments: list[str], checkpoints: Path) -> bool:
@@ -60,11 +63,25 @@ def _notes(checkpoints: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in checkpoints.rglob(PARTS_FILE)}
 
 
-def _run_and_wait(processes: int, arguments: list[str], threads: int) -> None:
+def side_by_side(processes: int, threads: int, work: Callable[..., T], *arguments: Any) -> dict[int, T]:
+    """What ``work(*arguments)`` returns in each of several processes that can share a training, by rank. Raises SegpipeError."""
+    try:
+        found: dict[int, T] = _run_and_wait(processes, arguments, threads, work)
+    except SystemExit as end:
+        raise SegpipeError(
+            f"the processes that are to share the training can't run side by side: {end.__cause__}", where="train.devices", found=processes,
+            fix="set it to 1, or to what this machine has memory for",
+        ) from end  # fmt: skip
+    return found
+
+
+def _run_and_wait(processes: int, arguments: Sequence[Any], threads: int, work: Any = sys.executable) -> Any:
+    """What each of the processes returns, by rank. work: a program, or a function that can be imported."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    given = os.environ.get("OMP_NUM_THREADS")
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
@@ -72,10 +89,14 @@ def _run_and_wait(processes: int, arguments: list[str], threads: int) -> None:
     )  # fmt: skip
     logging.disable(logging.ERROR)  # each process says itself what failed
     try:
-        elastic_launch(config, sys.executable)(*arguments)
+        return elastic_launch(config, work)(*arguments)
     except SignalException as signal:
         raise KeyboardInterrupt from signal
     except ChildFailedError as error:
-        raise SystemExit(error.get_first_failure()[1].exitcode) from error
+        failure = error.get_first_failure()[1]
+        said: Any = failure.message  # with its traceback, where the process left it
+        raise SystemExit(failure.exitcode) from RuntimeError(said["message"] if isinstance(said, dict) else said)
     finally:
         logging.disable(logging.NOTSET)
+        if given is None:
+            del os.environ["OMP_NUM_THREADS"]

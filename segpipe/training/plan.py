@@ -77,7 +77,7 @@ class Execution(_Part):
     ms_per_step: float
     """Of the whole loop, batches included."""
     step_ms: dict[str, float] = {}
-    """The parts of `ms_per_step`: loader, augmentation, forward, backward, optimiser."""
+    """The parts of `ms_per_step`: loader, augmentation, forward, backward, optimiser; exchange, between processes."""
     ms_per_validation: float
     peak_memory_mib: int
     timings: list[Timing]

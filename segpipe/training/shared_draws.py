@@ -29,7 +29,7 @@ def share_draws(network: torch.nn.Module) -> Callable[[int], None]:
 
     found: list[Any] = [m for m in network.modules() if isinstance(m, (*_DROPOUTS, DropPath, StochasticDepth))]
     for module in found:
-        module.__class__ = _shared(type(module))
+        module.__class__ = _shared(type(module))  # type: ignore[arg-type]  # types are hashable
 
     def announce(images: int) -> None:
         for module in found:

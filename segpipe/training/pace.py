@@ -1,0 +1,83 @@
+"""The real loop, timed while a training is planned: as one process runs it, and as several do that share the batch."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from segpipe.training.batches import Reader, Samples, batches
+from segpipe.training.launch import side_by_side
+from segpipe.training.loop import set_up
+from segpipe.training.machine import wait
+from segpipe.training.memory import release
+from segpipe.training.plan import Execution, Plan
+from segpipe.training.ranks import any_rank, leave, rank
+from segpipe.training.tasks import samples_of
+
+if TYPE_CHECKING:
+    from segpipe.training.stepper import Stepper
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The real loop, as one of `ranks` processes runs it, for so many seconds."""
+
+    workers: int
+    seed: int
+    ranks: int
+    seconds: float
+
+    def time(self, stepper: Stepper, crops: Samples) -> float:
+        """Milliseconds a step, batches included: the mean, because that is what adds up to a budget."""
+        device = stepper.fabric.device.type
+        stream = batches(
+            crops, stepper.recipe, self.workers, 0, 500, rank=rank(), ranks=self.ranks, pin=device == "cuda"
+        )
+        for number in range(2):
+            stepper.step(number, *next(stream), self.seed)
+        wait(device)
+        count, began = 0, time.perf_counter()
+        while count < 3 or (count < 400 and not any_rank(time.perf_counter() - began > self.seconds)):
+            stepper.step(2 + count, *next(stream), self.seed)
+            count += 1
+            if device == "cuda" and count % 10 == 0:
+                wait("cuda")
+        wait(device)
+        return (time.perf_counter() - began) * 1000 / count
+
+
+def exchange_ms(plan: Plan, train: Reader, loop: Loop, alone: float) -> float:
+    """What a step takes beyond `alone` (milliseconds) where the processes of this machine run it side by side: telling each other of
+    gradients and statistics, and sharing processors and memory. On several machines, what goes between them is not in it.
+
+    Raises SegpipeError where a process fails. 0 where there are fewer GPUs than processes: the training will run elsewhere.
+    """
+    assert plan.execution is not None
+    devices, machine = plan.execution.devices, plan.execution.machine
+    if machine.device == "cuda" and torch.cuda.device_count() < devices:
+        return 0.0
+    release()
+    threads = max(1, machine.threads // devices)
+    found: dict[int, Any] = side_by_side(devices, threads, _time_a_share, plan.model_dump_json(), train, loop)
+    return max(0.0, max(found.values()) - alone)
+
+
+def with_exchange(execution: Execution, ms: float) -> Execution:
+    """With so many milliseconds more a step."""
+    parts = execution.step_ms | {"exchange": round(ms, 2)}
+    return execution.model_copy(update={"ms_per_step": round(execution.ms_per_step + ms, 1), "step_ms": parts})
+
+
+@record
+def _time_a_share(plan: str, train: Reader, loop: Loop) -> float:
+    """Milliseconds a step, in each of the processes."""
+    multiprocessing.set_start_method(None, force=True)  # the platform's; being spawned must not make the loader spawn
+    planned = Plan.model_validate_json(plan)
+    found = loop.time(set_up(planned), samples_of(train, planned))
+    leave()
+    return found
