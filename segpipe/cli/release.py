@@ -10,7 +10,9 @@ from segpipe.cli.common import Json, add, print_json, workspace_root
 
 PANEL = "Release"
 
-Version = Annotated[str, typer.Argument(help="A version, such as v0.2.0 (`segpipe models` lists them).")]
+Version = Annotated[
+    str, typer.Argument(metavar="VERSION", help="A version, such as v0.2.0 (`segpipe models` lists them).")
+]
 Stage = Annotated[str | None, typer.Option("--stage", help="By default release.stage of params.yaml.")]
 
 

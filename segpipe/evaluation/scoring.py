@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segpipe.errors import DataError
@@ -22,7 +23,7 @@ from segpipe.evaluation.traits import Traits, image_traits
 from segpipe.metrics import confusion
 from segpipe.metrics.surface import boundary_tallies
 from segpipe.progress import track
-from segpipe.samples import Prediction, Sample
+from segpipe.samples import ClassTable, Prediction, Sample
 
 if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
@@ -48,36 +49,9 @@ def score_images(
     any apart. Raises DataError at an image without a label.
     """
     classes = segmenter.spec.classes
-    n_classes, labelling, background = len(classes), classes.labelling, has_background(classes)
-    temperature = segmenter.spec.temperature
-
-    def count(sample: Sample, found: Prediction) -> tuple[ImageScore, Seen | None, Compared | None]:
-        assert sample.labels is not None
-        *_, height, width = sample.labels.shape
-        counts = confusion(sample.labels, found.class_ids, labelling.n_labels)
-        bands = boundary_tallies(sample.labels, found.class_ids, labelling)
-        said = found.probabilities
-        matched = objects.compare(sample, found) if objects else None
-        sure = None if said is None else image_reliability(sample.labels, said)
-        score = ImageScore(
-            sample.key, sample.group, height, width, counts, bands,
-            image_traits(sample, background, (columns or {}).get(sample.key), labelling), sure,
-            surface=surfaces.measure(sample, found.class_ids, labelling) if surfaces else None,
-            millimetres=sample.spacing is not None, objects=matched.score if matched else None,
-            detections=matched.detections if matched else None,
-        )  # fmt: skip
-        return score, Seen.of(sample.labels, said, temperature) if confidences and said is not None else None, matched
-
-    def told(counted: Future[tuple[ImageScore, Seen | None, Compared | None]]) -> ImageScore:
-        score, seen, matched = counted.result()
-        if objects and matched:
-            objects.add(matched)
-        if confidences and seen:
-            confidences.add(seen)
-        return score
-
+    counting = _Counting(classes, segmenter.spec.temperature, columns or {}, surfaces, confidences, objects)
     workers = min(8, os.cpu_count() or 1)
-    waiting: deque[Future[tuple[ImageScore, Seen | None, Compared | None]]] = deque()
+    waiting: deque[Future[_Counted]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for sample in track((reader[i] for i in range(len(reader))), label, len(reader)):
             if sample.labels is None:
@@ -86,12 +60,54 @@ def score_images(
                     where=sample.key,
                     fix="label it, or take it out of the split",
                 )
-            afforded = not classes.overlapping and affords_probabilities(sample, n_classes)
+            afforded = not classes.overlapping and affords_probabilities(sample, len(classes))
             apart = afforded and objects is not None and sample.instances is not None
             found = segmenter.segment(sample, probabilities=afforded, instances=apart)
-            waiting.append(pool.submit(count, sample, found))
-            small = n_classes * sample.labels.size <= _AHEAD_VALUES
+            waiting.append(pool.submit(counting.count, sample, found))
+            small = len(classes) * sample.labels.size <= _AHEAD_VALUES
             while len(waiting) > (workers if small else 0):
-                yield told(waiting.popleft())
+                yield counting.told(waiting.popleft().result())
         while waiting:
-            yield told(waiting.popleft())
+            yield counting.told(waiting.popleft().result())
+
+
+_Counted = tuple[ImageScore, Seen | None, Compared | None]
+
+
+@dataclass(frozen=True)
+class _Counting:
+    """What is counted of each image; as `score_images` is asked."""
+
+    classes: ClassTable
+    temperature: float
+    columns: Mapping[str, Traits]
+    surfaces: SurfaceRule | None
+    confidences: Confidences | None
+    objects: ObjectCounter | None
+
+    def count(self, sample: Sample, found: Prediction) -> _Counted:
+        """An image's own numbers. Runs in several threads."""
+        assert sample.labels is not None
+        *_, height, width = sample.labels.shape
+        labelling, said = self.classes.labelling, found.probabilities
+        matched = self.objects.compare(sample, found) if self.objects else None
+        traits = image_traits(sample, has_background(self.classes), self.columns.get(sample.key), labelling)
+        score = ImageScore(
+            sample.key, sample.group, height, width, confusion(sample.labels, found.class_ids, labelling.n_labels),
+            boundary_tallies(sample.labels, found.class_ids, labelling), traits,
+            None if said is None else image_reliability(sample.labels, said),
+            surface=self.surfaces.measure(sample, found.class_ids, labelling) if self.surfaces else None,
+            millimetres=sample.spacing is not None, objects=matched.score if matched else None,
+            detections=matched.detections if matched else None,
+        )  # fmt: skip
+        seen = Seen.of(sample.labels, said, self.temperature) if self.confidences and said is not None else None
+        return score, seen, matched
+
+    def told(self, counted: _Counted) -> ImageScore:
+        """The image's score; what is known of the whole split has it from now on. In the order of the images."""
+        score, seen, matched = counted
+        if self.objects and matched:
+            self.objects.add(matched)
+        if self.confidences and seen:
+            self.confidences.add(seen)
+        return score
