@@ -61,11 +61,6 @@ def window_edge(strength: Strength, patch: int) -> int:
     return patch if strength == "off" else round(patch * min(_AMOUNTS[strength].zoom, 1.3))
 
 
-def is_elastic(strength: Strength) -> bool:
-    """Whether a strength bends anything."""
-    return strength != "off" and _AMOUNTS[strength].bent > 0
-
-
 def build_augment(
     strength: Strength, channels: int, dtype: str, patch: int, free_orientation: bool = False, elastic: bool = False
 ) -> Augment:

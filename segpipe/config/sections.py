@@ -172,8 +172,8 @@ class TrainParams(Section):
     """Decay of the running average of weights that is evaluated and kept; 0 turns it off."""
     augment: Annotated[Literal["off", "light", "medium", "strong"], BeforeValidator(_off)] = "medium"
     """How much flips, scale, rotation and colour vary the crops."""
-    elastic: bool | Literal["auto"] = "auto"
-    """Whether crops are also bent, as soft tissue is (not those of volumes); auto: where the images have no up and down."""
+    elastic: bool = False
+    """Whether crops are also bent, as soft tissue is, where augment is medium or strong; not those of volumes."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: whatever was fastest here and gave the same loss. fp16, with its loss scaled, is for GPUs without bf16."""
     channels_last: bool | Literal["auto"] = "auto"

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segpipe.augment import is_elastic
 from segpipe.data.fingerprint import choose_patch
 from segpipe.errors import ConfigError
 from segpipe.inference.preprocess import Normalisation
@@ -85,11 +84,13 @@ def choose_recipe(
     reasons["orientation"] = f"classes above and below differ by {difference:.0%} of pixels: " + (
         "no up and down, so flips and quarter turns are used" if free else "the images have an up and a down"
     )
-    elastic = free if wanted.elastic == "auto" else wanted.elastic
-    if elastic and is_elastic(wanted.augment):
-        reasons["elastic"] = (
-            "as set" if wanted.elastic != "auto" else "crops are bent: what has no up and down is mostly soft"
-        )
+    if wanted.elastic:
+        if wanted.augment in ("off", "light"):
+            raise ConfigError(
+                "crops that are hardly varied are not bent", where="train.augment", found=wanted.augment, expected="medium or strong",
+                fix="set it so, or leave train.elastic out",
+            )  # fmt: skip
+        reasons["elastic"] = "as set: some of the crops are bent"
     return Recipe(
         steps=1, patch=patch, batch=batch, accumulate=wanted.accumulate, learning_rate=rate,
         optimizer=wanted.optimizer, momentum=wanted.momentum,
@@ -97,7 +98,7 @@ def choose_recipe(
         clip_norm=CLIP_NORM, loss=wanted.loss, class_weights=weights,
         overlapping=fingerprint.classes.overlapping, rare_crops=wanted.rare_crops,
         ema=wanted.ema, cleaning=wanted.cleaning, tta=wanted.tta, patience=wanted.patience, augment=wanted.augment, free_orientation=free,
-        elastic=elastic and is_elastic(wanted.augment),
+        elastic=wanted.elastic,
         val_every=1, checkpoint_every=1,
     )  # fmt: skip
 

@@ -130,20 +130,18 @@ def choose_volume_recipe(
     reasons: dict[str, str],
 ) -> Recipe:  # fmt: skip
     """`choose_recipe` for volumes: the rules of images where they hold, and a batch that fits the patch."""
-    if wanted.elastic is True:
+    if wanted.elastic:
         raise ConfigError(
             "crops of volumes are turned and zoomed, not bent",
             where="train.elastic",
             found=True,
-            expected="auto or false",
+            expected="false",
         )
     voxels = math.prod(grid.patch)
     batch = wanted.batch or max(BATCH, of.least_batch, min(_MOST_BATCH, _BATCH_VOXELS[device] // voxels))
     edge = -(-max(grid.patch) // 32) * 32
     own: dict[str, str] = {}
-    recipe = choose_recipe(
-        wanted.model_copy(update={"batch": batch, "patch": edge, "elastic": False}), of, fingerprint, train, own
-    )
+    recipe = choose_recipe(wanted.model_copy(update={"batch": batch, "patch": edge}), of, fingerprint, train, own)
     del own["patch"], own["orientation"]
     own["batch"] = "as set" if wanted.batch else f"{batch}: {voxels * batch:,} voxels a step"
     share = wanted.rare_crops

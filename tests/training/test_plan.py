@@ -109,6 +109,12 @@ def test_a_network_that_needs_two_images_says_so(train_reader):
         plan_on("net", wanted, fingerprint_of(train_reader), train_reader, train_reader)
 
 
+def test_what_is_hardly_varied_is_not_bent(train_reader):
+    wanted = params({"elastic": True, "augment": "light"})
+    with pytest.raises(ConfigError, match=r"train\.augment: .*found light.*medium or strong"):
+        plan_on("net", wanted, fingerprint_of(train_reader), train_reader, train_reader)
+
+
 def timing(verdict, ms):
     return Timing(
         setting=Setting(precision="fp32", channels_last=False), ms_per_step=ms, loss_difference=0.0, verdict=verdict

@@ -143,6 +143,11 @@ def test_a_baseline_is_planned_for_volumes_too(reader):
     assert plan.normalisation.per_image
 
 
+def test_crops_of_volumes_are_not_bent(reader):
+    with pytest.raises(ConfigError, match=r"train\.elastic"):
+        plan_on("net", params("tiny3d", elastic=True), volumes_fingerprint(reader), reader, reader)
+
+
 def test_families_that_do_not_fit_the_data_are_told_with_those_that_do(reader):
     with pytest.raises(
         ConfigError, match=r"unet learns from images, and the dataset holds volumes.*unet3d.*candidates"
