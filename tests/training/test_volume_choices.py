@@ -145,7 +145,7 @@ def test_a_baseline_is_planned_for_volumes_too(reader):
 
 def test_crops_of_volumes_are_not_bent(reader):
     with pytest.raises(ConfigError, match=r"train\.elastic"):
-        plan_on("net", params("tiny3d", elastic=True), volumes_fingerprint(reader), reader, reader)
+        plan_on("net", params("unet3d", elastic=True), volumes_fingerprint(reader), reader, reader)
 
 
 def test_families_that_do_not_fit_the_data_are_told_with_those_that_do(reader):
