@@ -18,12 +18,11 @@ from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.rcnn_config import MaskRcnnConfig
 from segpipe.models.registry import FAMILIES, build_network
 from segpipe.samples import ClassTable
-from segpipe.training.batches import batches
-from segpipe.training.detection import ObjectCrops, detection_loss, target_of
+from segpipe.training.detection import detection_loss, target_of
 from tests.models.releases import going_on, of_kept_classes
 from tests.models.serving import shares_of_golden_pixels
 from tests.training.conftest import MemoryReader
-from tests.training.test_detection import SMALL, detector_plan, discs
+from tests.training.detectors import SMALL, discs, teach
 
 NAMES = [name for name, f in FAMILIES.items() if f.kind == "detector"]
 each_family = pytest.mark.parametrize("name", NAMES)
@@ -116,16 +115,7 @@ def test_an_encoder_to_freeze(name):
 def taught(name: str) -> tuple[Segmenter, MemoryReader]:
     """A detector that has seen four images of discs over and over."""
     reader = MemoryReader([discs(seed, 64) for seed in (1, 2, 3, 4)])
-    plan = detector_plan(patch=64, batch=4, steps=260, augment="off", rare_crops=0.0)
-    network = build(name).train()
-    torch.manual_seed(0)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    for step, batch in enumerate(batches(ObjectCrops(reader, plan), plan.recipe, 0)):
-        optimiser.param_groups[0]["lr"] = 1e-3 if step < 200 else 1e-4
-        optimiser.zero_grad()
-        detection_loss(network, batch, torch.device("cpu")).backward()
-        optimiser.step()
-    return segmenter(name, network.eval(), 3, 3, 0.5), reader
+    return segmenter(name, teach(build(name), reader, edge=64, steps=260), 3, 3, 0.5), reader
 
 
 @each_family

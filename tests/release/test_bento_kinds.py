@@ -15,19 +15,15 @@ import torch
 
 from segpipe.config import ExportParams
 from segpipe.inference.engines import TorchEngine
-from segpipe.inference.network import torch_engine
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.models.rcnn_config import MaskRcnnConfig
-from segpipe.models.registry import build_network
 from segpipe.release.bento import build_bento
 from segpipe.release.bless import bless
 from segpipe.release.export import write_bundle
 from segpipe.release.golden import Reader
-from tests.release.test_detectors import SMALL
-from tests.release.toy import CLASSES, toy_network, toy_reader, toy_segmenter, toy_selection
+from tests.release.toy import toy_detector, toy_network, toy_reader, toy_segmenter, toy_selection
 from tests.volumes import TABLE, TinyVolumeConfig, VolumeReader, build, ellipsoid
 
 pytestmark = pytest.mark.slow
@@ -41,16 +37,7 @@ def with_distance() -> tuple[Segmenter, Reader]:
 
 
 def detector() -> tuple[Segmenter, Reader]:
-    network = build_network("mask_rcnn", MaskRcnnConfig.model_validate(SMALL | {"encoder_weights": "none"}), 3, 3, 0)
-    with torch.no_grad():  # objects that are there: random weights may find none
-        network.roi_heads.mask_predictor.mask_fcn_logits.bias += 1.0
-        network.roi_heads.box_predictor.cls_score.bias[1] += 2.0
-    spec = SegmenterSpec(
-        candidate="unet", family="mask_rcnn", options=SMALL, task="instance", classes=CLASSES,
-        normalisation=Normalisation(low=(0,) * 3, high=(255,) * 3, mean=(0.5,) * 3, std=(0.25,) * 3),
-        postprocess=Postprocess(method="detections"),
-    )  # fmt: skip
-    return Segmenter(spec, torch_engine("instance", network.eval())), toy_reader()
+    return toy_detector(), toy_reader()
 
 
 def for_volumes() -> tuple[Segmenter, Reader]:

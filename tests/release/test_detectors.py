@@ -7,45 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from segpipe.config import ExportParams
-from segpipe.inference.network import torch_engine
-from segpipe.inference.postprocess import Postprocess
-from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
-from segpipe.inference.spec import SegmenterSpec
-from segpipe.models.rcnn_config import MaskRcnnConfig
-from segpipe.models.registry import build_network
 from segpipe.release.bento import further_packages, pin_packages
 from segpipe.release.bundle import bundle_sha256, check_bundle, model_sha256, replay_golden
 from segpipe.release.export import write_bundle
-from tests.release.toy import CLASSES, toy_image, toy_reader, toy_selection
-
-SMALL = {
-    "encoder": "resnet18",
-    "channels": 16,
-    "hidden": 16,
-    "anchors": [12.0, 24.0],
-    "first_stride": 4,
-    "detections": 20,
-}
+from tests.release.toy import toy_detector, toy_image, toy_reader, toy_selection
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Segmenter, Path]:
-    config = MaskRcnnConfig.model_validate(SMALL | {"encoder_weights": "none"})
-    network = build_network("mask_rcnn", config, 3, len(CLASSES), 0).eval()
-    with torch.no_grad():  # objects that are there: random weights may find none
-        network.roi_heads.mask_predictor.mask_fcn_logits.bias += 1.0
-        network.roi_heads.box_predictor.cls_score.bias[1] += 2.0
-    spec = SegmenterSpec(
-        candidate="unet", family="mask_rcnn", options=SMALL, task="instance", classes=CLASSES,
-        normalisation=Normalisation(low=(0,) * 3, high=(255,) * 3, mean=(0.5,) * 3, std=(0.25,) * 3),
-        postprocess=Postprocess(method="detections", min_score=0.0),
-    )  # fmt: skip
-    trained, out = Segmenter(spec, torch_engine("instance", network)), tmp_path_factory.mktemp("detector") / "bundle"
+    trained, out = toy_detector(), tmp_path_factory.mktemp("detector") / "bundle"
     write_bundle(trained, "00" * 32, toy_reader(), toy_selection(), ExportParams(golden=2), out)
     return trained, out
 

@@ -47,6 +47,31 @@ def toy_segmenter(seed: int = 0, channels: int = 3) -> Segmenter:
     return Segmenter(spec, TorchEngine(toy_network(seed, channels)))
 
 
+def toy_detector() -> Segmenter:
+    """A small Mask R-CNN that finds something: random weights may find nothing."""
+    import torch
+
+    from segpipe.inference.network import torch_engine
+    from segpipe.inference.postprocess import Postprocess
+    from segpipe.models.rcnn_config import MaskRcnnConfig
+    from segpipe.models.registry import build_network
+
+    small = {
+        "encoder": "resnet18", "channels": 16, "hidden": 16, "anchors": [12.0, 24.0], "first_stride": 4, "detections": 20,
+    }  # fmt: skip
+    config = MaskRcnnConfig.model_validate(small | {"encoder_weights": "none"})
+    network = build_network("mask_rcnn", config, 3, len(CLASSES), 0).eval()
+    with torch.no_grad():
+        network.roi_heads.mask_predictor.mask_fcn_logits.bias += 1.0
+        network.roi_heads.box_predictor.cls_score.bias[1] += 2.0
+    spec = SegmenterSpec(
+        candidate="unet", family="mask_rcnn", options=small, task="instance", classes=CLASSES,
+        normalisation=Normalisation(low=(0,) * 3, high=(255,) * 3, mean=(0.5,) * 3, std=(0.25,) * 3),
+        postprocess=Postprocess(method="detections", min_score=0.0),
+    )  # fmt: skip
+    return Segmenter(spec, torch_engine("instance", network))
+
+
 def toy_image(seed: int, height: int = 70, width: int = 90, channels: int = 3, dtype: type = np.uint8) -> np.ndarray:
     """Smooth blobs over the whole range, so that classes have areas rather than noise."""
     rng = np.random.default_rng(seed)

@@ -29,40 +29,13 @@ from segpipe.training.loop import train_on
 from segpipe.training.objects import best_settings, choose_method
 from segpipe.training.planner import plan_on
 
-from .conftest import CLASSES, MemoryReader, fingerprint_of, make_plan
-
-SMALL = {
-    "encoder": "resnet18",
-    "encoder_weights": "none",
-    "channels": 32,
-    "hidden": 64,
-    "anchors": (10.0, 20.0),
-    "first_stride": 4,
-}
-
-
-def discs(seed: int, edge: int = 96) -> Sample:
-    """Discs of two classes that do not overlap, some of them touching."""
-    rng = np.random.default_rng(seed)
-    labels, ids = np.zeros((edge, edge), np.uint8), np.zeros((edge, edge), np.uint16)
-    y, x = np.mgrid[:edge, :edge]
-    for number in range(1, 9):
-        (row, column), radius = rng.uniform(8, edge - 8, 2), rng.uniform(5, 9)
-        disc = ((y - row) ** 2 + (x - column) ** 2 <= radius**2) & (ndimage.grey_dilation(ids, 3) == 0)
-        if disc.sum() > 60:
-            ids[disc], labels[disc] = number, 1 + number % 2
-    image = np.array([50, 150, 230])[labels][:, :, None] + rng.normal(0, 8, (edge, edge, 3))
-    return Sample(f"d{seed}", np.clip(image, 0, 255).astype(np.uint8), labels, ids)
+from .conftest import CLASSES, MemoryReader, fingerprint_of
+from .detectors import SMALL, detector_plan, discs, teach
 
 
 @pytest.fixture(scope="module")
 def reader():
     return MemoryReader([discs(i) for i in range(6)])
-
-
-def detector_plan(**recipe):
-    plan = make_plan(family="mask_rcnn", **recipe)
-    return plan.model_copy(update={"options": SMALL})
 
 
 @pytest.mark.parametrize("strength", ["off", "medium", "strong"])
@@ -253,19 +226,10 @@ def test_a_detector_is_planned_trained_and_loaded(reader, tmp_path):
 @pytest.mark.slow
 def test_learns_two_images_of_discs_by_heart(tmp_path):
     reader = MemoryReader([discs(1), discs(2)])
-    plan = detector_plan(
-        patch=96, batch=2, steps=220, warmup_steps=5, learning_rate=2e-3, augment="off", ema=0.0, rare_crops=0.0
-    )
-    torch.manual_seed(0)
-    network = build_network("mask_rcnn", MaskRcnnConfig.model_validate(SMALL), 3, 3, 0).train()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    for step, batch in enumerate(batches(ObjectCrops(reader, plan), plan.recipe, 0)):
-        optimiser.param_groups[0]["lr"] = 1e-3 if step < 160 else 1e-4
-        optimiser.zero_grad()
-        detection_loss(network, batch, torch.device("cpu")).backward()
-        optimiser.step()
+    network = build_network("mask_rcnn", MaskRcnnConfig.model_validate(SMALL), 3, 3, 0)
+    teach(network, reader, edge=96, steps=220)
     spec = SegmenterSpec(
-        candidate="x", family="mask_rcnn", task="instance", classes=CLASSES, normalisation=plan.normalisation
+        candidate="x", family="mask_rcnn", task="instance", classes=CLASSES, normalisation=detector_plan().normalisation
     )
     segmenter, total = Segmenter(spec, DetectorEngine(network)), None
     for sample in reader.samples:
