@@ -106,11 +106,6 @@ class Outcome:
     champion: Champion | None
 
 
-def select(root: Path, params: Params, fingerprint: Fingerprint, shards: Path, today: date | None = None) -> Selection:
-    """The selection that `choose` comes to."""
-    return choose(root, params, fingerprint, shards, today).selection
-
-
 def choose(root: Path, params: Params, fingerprint: Fingerprint, shards: Path, today: date | None = None) -> Outcome:
     """Rank the candidates of params.yaml by evaluation/NAME/, choose and judge the winner.
 

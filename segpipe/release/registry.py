@@ -208,7 +208,8 @@ def rollback(root: Path, stage: str = "prod") -> str:
     former = next((v for v in reversed(history) if v is not None and v != current), None)
     if former is None:
         raise MissingError(
-            f"nothing to go back to in {stage}", found=f"{current} is the only version that was there" if current else "no version was ever there",
+            f"nothing to go back to in {stage}",
+            found=f"{current} is the only version that was there" if current else "no version was ever there",
             fix="segpipe models lists versions; segpipe promote VERSION",
         )  # fmt: skip
     promote(root, former, stage)

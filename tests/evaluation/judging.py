@@ -1,12 +1,14 @@
-"""Intervals and comparisons straight from tallies."""
+"""Intervals and comparisons straight from tallies, and selections without what serves."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from segpipe.evaluation.differences import Comparison, compare
+from segpipe.evaluation.selection import Selection, choose
 from segpipe.evaluation.statistics import SEED, Interval, bootstrap, resampling_units, statistic
 from segpipe.metrics import Metric
 
@@ -26,3 +28,8 @@ def paired(
     """Two models by a score over images or groups."""
     units = resampling_units(groups)
     return compare(*(statistic(chosen, t, units) for t in (tally, other)), resamples, confidence, seed)
+
+
+def select(*asked: Any, **more: Any) -> Selection:
+    """The selection that `choose` comes to."""
+    return choose(*asked, **more).selection

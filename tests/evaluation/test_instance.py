@@ -21,13 +21,13 @@ from segpipe.evaluation.gates import Case, Champion, GateVerdict, describe, judg
 from segpipe.evaluation.measures import check_scores, compare_on, interval_of
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
-from segpipe.evaluation.selection import select
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.segmenter import Segmenter
 from segpipe.metrics.average_precision import ApCounter
 from segpipe.metrics.objects import Objects, ObjectScore, challenge_score, object_score, panoptic_quality
 from segpipe.samples import IGNORE, Sample
 from tests.evaluation.conftest import CLASSES, Reading, make_segmenter
+from tests.evaluation.judging import select
 from tests.evaluation.test_objects import cells
 
 QUICK = EvaluateParams(gallery=0, resamples=300, surface=False)

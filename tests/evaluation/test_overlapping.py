@@ -19,10 +19,10 @@ from segpipe.evaluation.gallery import error_codes
 from segpipe.evaluation.measures import main_scores
 from segpipe.evaluation.report import write_report
 from segpipe.evaluation.scores_file import read_scores
-from segpipe.evaluation.selection import select
 from segpipe.evaluation.traits import object_size
 from segpipe.metrics import metric
 from segpipe.samples import IGNORE, ClassSpec, ClassTable, Sample
+from tests.evaluation.judging import select
 
 from .conftest import Reading, make_samples, make_segmenter
 

@@ -20,12 +20,13 @@ from segpipe.evaluation import report
 from segpipe.evaluation.evaluate import evaluate_candidate
 from segpipe.evaluation.gallery import Gallery
 from segpipe.evaluation.report import write_report
-from segpipe.evaluation.selection import choose, select
+from segpipe.evaluation.selection import choose
 from segpipe.evaluation.shots import drawn, embed
 from segpipe.inference.segmenter import Segmenter
 from segpipe.revisions import Revision
 from segpipe.samples import ClassTable, Sample
 from tests.evaluation.conftest import PARAMS, make_samples, make_segmenter
+from tests.evaluation.judging import select
 from tests.evaluation.test_charts import write_curve
 
 VOID = {"meta", "img", "input", "br", "link"}

@@ -11,11 +11,12 @@ import pytest
 from segpipe.config import Params, parse_params
 from segpipe.data.manifest import Fingerprint
 from segpipe.errors import ConfigError, DataError, MissingError
-from segpipe.evaluation.selection import Selection, select
+from segpipe.evaluation.selection import Selection
 from segpipe.files import read_json, write_json, write_text
 from segpipe.inference.segmenter import Segmenter
 from segpipe.samples import ClassTable
 from tests.evaluation.conftest import PARAMS, make_segmenter
+from tests.evaluation.judging import select
 
 Serve = Callable[[Segmenter], None]
 
