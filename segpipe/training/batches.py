@@ -149,8 +149,8 @@ def batches(
     """The batches of steps `first_step` .. `last_step` - 1, in order: images (N, C, P, P) float32, labels (N, P, P) uint8 (or
     whatever else the crops come with).
 
-    With several processes, each takes every `ranks`-th sample of a batch. pin: in memory that a GPU fetches from by itself, while
-    the steps before are computed.
+    With several processes, each takes every `ranks`-th sample of a batch. pin: in memory that a GPU fetches from by itself, when it has
+    come so far, while the process goes on.
     """
     from torch.utils.data import DataLoader
 

@@ -66,7 +66,7 @@ def measure(
     race = Race(draft, network, crops, device, wanted)
     timings = race.run()
     chosen = next(t for t in timings if t.verdict == CHOSEN)
-    setting, workers = chosen.setting, choose_workers(device)
+    setting, workers = chosen.setting, choose_workers(device, wanted.devices)
     stepper = Stepper(copy.deepcopy(network), draft.of, recipe, setting, device)
     seconds = min(4.0, 0.04 * budget_seconds(wanted, chosen.ms_per_step or 0))
     loop = Loop(workers, draft.seed, ranks, seconds)

@@ -29,9 +29,11 @@ def has_bf16(device: str) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch.backends.mkldnn.is_available() else False
 
 
-def choose_workers(device: str) -> int:
-    """Processes that prepare batches: one beside a CPU that also trains (it is mostly idle), several beside a GPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def choose_workers(device: str, devices: int = 1) -> int:
+    """Processes that prepare batches: one beside a CPU that also trains (it is mostly idle), several beside a GPU. devices: of this
+    machine that train, each with workers of its own."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, here // devices)
     if device == "cuda":
         return max(1, min(12, cores - 1))
     return 0 if cores == 1 else max(1, min(4, cores // 4))

@@ -127,12 +127,12 @@ class Stepper:
         if not self.recipe.ema:
             return
         decay = min(self.recipe.ema, (1 + number) / (10 + number))
-        mine, theirs = list(_values(self.average)), list(_values(self.network))
-        floats = [i for i, value in enumerate(mine) if value.is_floating_point()]
-        torch._foreach_lerp_([mine[i] for i in floats], [theirs[i] for i in floats], 1 - decay)
-        for i, value in enumerate(mine):
-            if not value.is_floating_point():
-                value.copy_(theirs[i])
+        pairs = list(zip(_values(self.average), _values(self.network), strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        torch._foreach_lerp_([mine for mine, _ in floats], [theirs for _, theirs in floats], 1 - decay)
+        if counts:
+            torch._foreach_copy_([mine for mine, _ in counts], [theirs for _, theirs in counts])
 
 
 def _precision(setting: Setting, device: str, scaler: torch.amp.GradScaler | None) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segpipe.training.losses.combined import TERMS
 from segpipe.training.loop import set_up
+from segpipe.training.losses.combined import TERMS
 
 from .tiny import tiny_plan
 
