@@ -13,7 +13,9 @@ import sys
 import time
 from pathlib import Path
 
+import segmentation_models_pytorch
 import torch
+import torchvision.models.detection
 from safetensors.torch import load_file
 
 import segpipe.training.stepper
@@ -33,6 +35,8 @@ from .tiny import tiny_plan
 from .zygote import forked, newest, result, train, wait
 
 READERS = MemoryReader([draw(i, bar=i % 4 == 0) for i in range(8)]), MemoryReader([draw(100 + i) for i in range(3)])
+IMPORTED = segmentation_models_pytorch, torchvision.models.detection
+"""What networks need, so that forks have it."""
 OPTIONS = {"batch_norm": False, "dropout": 0.1}
 SORTED = {"lovasz": 1.0, "top_k": {"share": 0.1, "threshold": 0.1}}
 """Losses that rank the pixels of the whole batch."""
