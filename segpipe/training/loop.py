@@ -33,7 +33,7 @@ from segpipe.training.machine import check_plan, gpu_memory
 from segpipe.training.memory import TooMuch, check_parts, note_parts, noted_parts, step_that_fits
 from segpipe.training.objects import settle_objects
 from segpipe.training.plan import Plan
-from segpipe.training.ranks import any_rank, leave, mean_over_ranks, rank, ranks, share_buffers, started_by_torchrun
+from segpipe.training.ranks import any_rank, leave, mean_over_ranks, rank, ranks, share_buffers
 from segpipe.training.schedules import learning_rate
 from segpipe.training.scoring import Score, score_split, segmenter_spec, validator
 from segpipe.training.stepper import Stepper, settle_process
@@ -105,9 +105,7 @@ def train_on(
         _write(plan, classes, run.best, out)
         _write_history(state, out, finish(plan, out, val))
         settle_objects(plan, out, val)
-        for path in sorted(
-            checkpoints.glob("*"), reverse=True
-        ):  # the newest first: a kill in between leaves older ones alone
+        for path in sorted(checkpoints.glob("*"), reverse=True):  # the newest first, should a kill come in between
             shutil.rmtree(path) if path.is_dir() else path.unlink()  # members of an earlier plan
 
 
@@ -133,8 +131,7 @@ def set_up(plan: Plan) -> Stepper:
             "the first weights are not those that the plan was made with", where=f"plans/{plan.candidate}.json",
             fix=f"bring them back, or plan anew: segpipe plan {plan.candidate} --refresh",
         )  # fmt: skip
-    if started_by_torchrun():
-        leave_out_unused(network, plan)
+    leave_out_unused(network, plan)
     return Stepper(network, plan.of, plan.recipe, plan.execution.setting, plan.execution.machine.device)
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from segpipe.training.ranks import started_by_torchrun
+
 if TYPE_CHECKING:
     from segpipe.training.plan import Plan
 
@@ -20,8 +22,8 @@ _IGNORED = "_ddp_params_and_buffers_to_ignore"
 
 def leave_out_unused(network: torch.nn.Module, plan: Plan) -> None:
     """Let DistributedDataParallel leave alone what is not used, where that follows from the network alone: neither for detectors, whose
-    losses see what they find, nor for a user's own network, which may not run without data."""
-    if plan.of.kind == "network" and plan.family != "custom":
+    losses see what they find, nor for a user's own network, which may not run without data. In a single process, nothing is done."""
+    if started_by_torchrun() and plan.of.kind == "network" and plan.family != "custom":
         assert plan.recipe is not None
         edges = plan.volume.patch if plan.volume else (plan.recipe.patch, plan.recipe.patch)
         setattr(network, _IGNORED, unused(network, (2, plan.normalisation.channels, *edges)))

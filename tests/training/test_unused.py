@@ -38,7 +38,8 @@ def test_of_every_network(name):
     assert unused(network, (2, 3, *edges)) == without_gradient(network, edges)
 
 
-def test_who_has_to_be_searched_step_by_step():
+def test_who_has_to_be_searched_step_by_step(monkeypatch):
+    monkeypatch.setattr("segpipe.training.unused.started_by_torchrun", lambda: True)
     for family, searched in {"unet": False, "mask_rcnn": True, "custom": True}.items():
         network = torch.nn.Conv2d(3, 3, 1)
         leave_out_unused(network, make_plan(family=family))
