@@ -52,7 +52,7 @@ def measure(
     began: when planning did (`time.perf_counter`); a wall-clock budget pays for it. Takes about 15 s with the small networks on two
     cores; never more than about 15 % of a wall-clock budget. Where several processes are to train, one takes the steps of one:
     its share of each batch, with its share of the processors; for a wall-clock budget, those of this machine run side by side for a
-    moment, too.
+    moment, too, which takes as long again as their start.
     """
     recipe = draft.recipe
     assert recipe is not None
