@@ -107,6 +107,41 @@ def label_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
     return found
 
 
+def sets_of_classes(ratio: str, y: np.ndarray, p: np.ndarray) -> list[float]:
+    """A ratio of each class, NaN of one that is in neither."""
+    there = [((y == k) | (p == k)).any() for k in range(K)]
+    return [
+        by_sets(ratio, set(np.flatnonzero(y == k)), set(np.flatnonzero(p == k))) if there[k] else np.nan
+        for k in range(K)
+    ]
+
+
+def levels() -> Iterator[Found]:
+    """Means over images, and over counts summed over images; those without a counted pixel are among them."""
+    from sklearn import metrics as sk
+
+    of = {"iou": sk.jaccard_score, "dice": sk.f1_score, "precision": sk.precision_score, "recall": sk.recall_score}
+    names = [str(k) for k in range(K)]
+    tally = np.stack([tallies(confusion(truth, said, K)) for truth, said in label_pairs()])
+    sides = [(truth[truth != IGNORE], said[truth != IGNORE]) for truth, said in label_pairs()]
+    sides = [(y, p) for y, p in sides if len(y)]
+    everything = [np.concatenate(side) for side in zip(*sides, strict=True)]
+    for ratio, f in of.items():
+        for level, pairs in (("image", sides), ("dataset", [everything])):
+            name = f"{ratio}.{level}.macro"
+            own = metric(name, names).value(tally)
+            theirs = [f(y, p, average="macro", zero_division=0) for y, p in pairs]
+            yield name, "scikit-learn", own, np.mean(theirs)
+            sets = np.array([sets_of_classes(ratio, y, p) for y, p in pairs])
+            yield name, "plain sets", own, np.nanmean(sets, axis=1).mean()
+            for k in range(K):
+                single = f"{ratio}.image.class.{k}" if level == "image" else f"{ratio}.class.{k}"
+                theirs = [f(y == k, p == k, zero_division=0) for y, p in pairs if ((y == k) | (p == k)).any()]
+                own = metric(single, names).value(tally)
+                yield f"{ratio} of a class, {level}", "scikit-learn", own, np.mean(theirs)
+                yield f"{ratio} of a class, {level}", "plain sets", own, np.nanmean(sets[:, k])
+
+
 def semantic() -> Iterator[Found]:
     from scipy.spatial import distance
     from sklearn import metrics as sk
@@ -126,10 +161,7 @@ def semantic() -> Iterator[Found]:
         for ratio, f in of.items():
             for mean, ours in (("macro", macro), ("micro", micro), ("weighted", weighted)):
                 yield f"{ratio} {mean}", "scikit-learn", ours(ratio, tally), f(y, p, average=mean, zero_division=0)
-            sets = [
-                np.nan if not ((y == k) | (p == k)).any() else by_sets(ratio, set(np.flatnonzero(y == k)), set(np.flatnonzero(p == k)))
-                for k in range(K)
-            ]  # fmt: skip
+            sets = sets_of_classes(ratio, y, p)
             yield f"{ratio} of a class", "plain sets", per_class(ratio, tally), sets
             yield f"{ratio} macro", "plain sets", macro(ratio, tally), np.nanmean(sets)
             shares = [np.mean(y == k) for k in range(K)]
@@ -353,6 +385,29 @@ def average_precision() -> Iterator[Found]:
             yield name, "faster-coco-eval", figures(found), figures(theirs)
 
 
+def precision_of_classes() -> Iterator[Found]:
+    """Two classes: odd and even true numbers; predictions have five times the number of what they are of."""
+    rng = np.random.default_rng(8)
+    counter, coco, images = ApCounter(2), CocoCounter(2), []
+    kinds = [{i: i % 2 for i in range(402)}, {i: i // 5 % 2 for i in range(402)}]
+    for maps in object_pairs():
+        scores = [dict.fromkeys(range(402), 1.0), dict(enumerate(rng.choice([0.3, 0.6, 0.8], 402)))]
+        pair = [Objects.from_map(*three) for three in zip(maps, scores, kinds, strict=True)]
+        for each in (counter, coco):
+            each.add(*pair)
+        images.append(
+            tuple(
+                [PlainObject(pixels_of(ids == i), of[int(i)], sure[int(i)]) for i in np.unique(ids) if i]
+                for ids, sure, of in zip(maps, scores, kinds, strict=True)
+            )
+        )
+    ours, theirs = counter.result(), coco.result()
+    plain = np.array([[plain_ap(images, k, t) for t in THRESHOLDS] for k in range(2)]).mean(1)
+    for name, own, other in (("ap", ours.ap_of_class, plain[:, 0]), ("recall", ours.recall_of_class, plain[:, 1])):
+        yield f"COCO {name} of a class", "plain", own, other
+        yield f"COCO {name} of a class", "faster-coco-eval", own, getattr(theirs, f"{name}_of_class")
+
+
 @cache
 def probability_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
     """Class ids and logits (classes, n): as sure as right, too sure, always sure, and a single pixel."""
@@ -390,6 +445,7 @@ def plain_gaps(confidence: np.ndarray, hit: np.ndarray) -> tuple[list[float], li
 
 def calibration() -> Iterator[Found]:
     from scipy.optimize import minimize_scalar
+    from sklearn.calibration import calibration_curve
     from sklearn.metrics import log_loss
 
     for truth, logits in probability_pairs():
@@ -399,6 +455,15 @@ def calibration() -> Iterator[Found]:
         yield "ECE", "scipy binned_statistic", ours, binned_error(confidence, hit)
         gaps, _ = plain_gaps(confidence, hit)
         yield "ECE", "plain", ours, sum(gaps) / len(truth)
+        sure, share = (axis[0][~np.isnan(axis[0])] for axis in reliability(truth, p).curve())
+        yield (
+            "reliability curve",
+            "scikit-learn",
+            [share, sure],
+            calibration_curve(hit.astype(int), confidence, n_bins=15),
+        )
+        filled = [here for b in range(15) if (here := (confidence > b / 15) & (confidence <= (b + 1) / 15)).any()]
+        yield "reliability curve", "plain", [share, sure], [[v[i].mean() for i in filled] for v in (hit, confidence)]
         each = [binned_error(p[k], truth == k) for k in range(K)]
         ours = class_reliability(truth, p).expected_error()
         yield "ECE of each class", "scipy binned_statistic", ours, each
@@ -594,7 +659,15 @@ def quiet() -> Iterator[None]:
 
 def test_oracle_table(quiet: None, capsys: pytest.CaptureFixture[str]) -> None:
     table = collect(
-        semantic(), surfaces(), boundary(), objects(), average_precision(), with_pycocotools(), calibration()
+        semantic(),
+        levels(),
+        surfaces(),
+        boundary(),
+        objects(),
+        average_precision(),
+        precision_of_classes(),
+        with_pycocotools(),
+        calibration(),
     )
     with capsys.disabled():
         print("\n" + show(table))
