@@ -236,6 +236,45 @@ def test_ap_against_the_definition(overlap: bool) -> None:
     assert worst < 1e-9
 
 
+def contested(rng: np.random.Generator) -> tuple[Objects, Objects, np.ndarray]:
+    """True objects on each other, each with several predictions that nearly fit, some of them half ignored: who takes whom decides."""
+    shape, truth, said = (60, 64), [], []
+    for number in range(8):
+        if number % 2 == 0:
+            (top, left), (height, width) = rng.integers(0, 30, 2), rng.integers(8, 45, 2)
+        else:  # nearly the same object again
+            top, left = top + rng.integers(0, 5), left + rng.integers(0, 5)
+        for stack, count, jitter in ((truth, 1, 1), (said, int(rng.integers(0, 4)), 6)):
+            for _ in range(count):
+                mask = np.zeros(shape, np.bool_)
+                y, x = top + rng.integers(0, jitter), left + rng.integers(0, jitter)
+                mask[y : y + height, x : x + width] = True
+                stack.append(mask)
+    ignored = np.zeros(shape, np.bool_)
+    if rng.random() < 0.7:
+        ignored[: int(rng.integers(5, 50)), : int(rng.integers(5, 60))] = True
+    sides = [np.array(stack, np.bool_).reshape(-1, *shape) for stack in (truth, said)]
+    kinds = [(rng.random(len(stack)) < 0.2).astype(int).tolist() for stack in sides]
+    return (
+        Objects.from_masks(sides[0], classes=kinds[0]),
+        Objects.from_masks(sides[1], rng.choice([0.3, 0.5, 0.7, 0.9], len(sides[1])), kinds[1]),
+        ignored,
+    )
+
+
+def test_ap_where_objects_are_contested_is_that_of_faster_coco_eval() -> None:
+    """By size and class, with ties of scores and of IoU, several that fit one, and predictions in part on ignored pixels."""
+    for seed in range(12):
+        ours, theirs = ApCounter(2), CocoCounter(2)
+        for image in range(4):
+            drawn = contested(np.random.default_rng((seed, image)))
+            for counter in (ours, theirs):
+                counter.add(*drawn)
+        for name, value in vars(theirs.result()).items():
+            pair = [list(v.values()) if isinstance(v, dict) else v for v in (getattr(ours.result(), name), value)]
+            np.testing.assert_allclose(*pair, atol=1e-12, err_msg=f"{name}, seed {seed}")
+
+
 def test_ap_of_nothing_does_not_exist() -> None:
     assert np.isnan(ApCounter(2).result().ap)
     nothing, one = Objects.from_map(np.zeros((5, 5), np.uint8)), Objects.from_map(np.eye(5, dtype=np.uint8))
