@@ -404,11 +404,13 @@ def test_values_named_by_the_user(places: tuple[Path, Path]) -> None:
 def test_auto_says_what_it_took_the_source_for(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     source, data = places
     source.mkdir(exist_ok=True)
-    with pytest.raises(
-        DataError, match=r"no layout fits .found nothing, expected folder, .*paired-list.*segpipe data formats"
-    ):
+    with pytest.raises(DataError, match=r"source: is empty\. Fix"):
         bring(source, data, "auto")
     (source / "notes.txt").write_text("no images")
+    with pytest.raises(
+        DataError, match=r"no layout fits .found notes.txt, expected folder, .*paired-list.*segpipe data formats"
+    ):
+        bring(source, data, "auto")
     with pytest.raises(DataError, match=r"found notes.txt, expected colour-masks, paired-list, which heed --tolerance"):
         bring(source, data, "auto", read={"tolerance": 3})
     (source / "notes.txt").unlink()

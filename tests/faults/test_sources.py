@@ -494,7 +494,7 @@ FAULTS = [
         "volumes without labels",
         "volumes",
         lambda s: [p.unlink() for p in (s / "labels").iterdir()],
-        "no masks found",
+        "no mask is called as an image is",
         "",
     ),
 ]

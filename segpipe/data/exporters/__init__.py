@@ -5,6 +5,7 @@ To add a layout: a module with a writer, and a line in `EXPORTERS` that says wha
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,7 +79,9 @@ def export_dataset(
     image can be written. A single bad file stops nothing: it is left out and listed.
     """
     if format not in EXPORTERS:
-        raise ConfigError("no such format to export to", found=format, expected=" or ".join(EXPORTERS))
+        near = difflib.get_close_matches(format.lower(), EXPORTERS, n=1)
+        fix = f"did you mean `{near[0]}`?" if near else "choose one of them"
+        raise ConfigError("no such format to export to", found=format, expected=" or ".join(EXPORTERS), fix=fix)
     _check_overlap(dataset, format)
     if splits:
         dataset = replace(dataset, items=[item for item in dataset.items if item.split in splits])

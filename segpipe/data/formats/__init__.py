@@ -5,6 +5,7 @@ To add a layout: a module with a reader and a recogniser, and a line in `FORMATS
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from segpipe.data.formats.mask_per_class import read_mask_per_class, recognise_m
 from segpipe.data.formats.mask_per_instance import read_mask_per_instance, recognise_mask_per_instance
 from segpipe.data.formats.nnunet import read_nnunet, recognise_msd, recognise_nnunet
 from segpipe.data.formats.paired_list import read_paired_list, recognise_paired_list
-from segpipe.data.formats.pairs import is_part, refuse_several
+from segpipe.data.formats.pairs import explain_pairs, is_part
 from segpipe.data.formats.palette_files import read_palette
 from segpipe.data.formats.source import ReadOptions, Source
 from segpipe.data.formats.voc import read_voc, recognise_voc
@@ -32,7 +33,7 @@ from segpipe.errors import ConfigError, DataError
 
 AUTO = "auto"
 _LOOKED_INTO = 20
-_LISTED = 8
+_LISTED, _SHOWN = 8, 24
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,9 @@ FORMATS = {
 def find_format(name: str) -> Format:
     """The layout of this name; ConfigError lists those there are."""
     if name not in FORMATS:
-        raise ConfigError("no such format", found=name, expected=" or ".join([AUTO, *FORMATS]))
+        near = difflib.get_close_matches(name.lower(), [AUTO, *FORMATS], n=1)
+        fix = f"did you mean `{near[0]}`?" if near else "`segpipe data formats` shows what each looks like"
+        raise ConfigError("no such format", found=name, expected=" or ".join([AUTO, *FORMATS]), fix=fix)
     return FORMATS[name]
 
 
@@ -142,7 +145,9 @@ def recognise_format(source: Path, options: ReadOptions) -> tuple[Format, str]:
     able = [format for format in FORMATS.values() if set(options.given()) <= set(format.options)]
     reasons = {format.name: reason for format in able if (reason := format.recognise(source))}
     if not reasons:
-        refuse_several(source, options)
+        if not any(source.iterdir()):
+            raise DataError("is empty", where=source, fix="give the folder that holds the dataset")
+        explain_pairs(source, options)
         if below := _datasets_below(source, able):
             raise DataError(
                 "holds no dataset itself, but folders do", where=source, found=", ".join(child.name for child in below),
@@ -152,7 +157,8 @@ def recognise_format(source: Path, options: ReadOptions) -> tuple[Format, str]:
         raise DataError(
             "no layout fits", where=source, found=_listing(source),
             expected=", ".join(format.name for format in able) + (f", which heed{heeding}" if heeding else ""),
-            fix="compare it with `segpipe data formats`; name the layout (--format), or the folders (--images DIR --masks DIR)",
+            fix=f"give the folder that it is a part of ({source.parent})" if is_part(source.name)
+            else "compare it with `segpipe data formats`; name the layout (--format), or the folders (--images DIR --masks DIR)",
         )  # fmt: skip
     lowest = min(FORMATS[name].rank for name in reasons)
     best = [name for name in reasons if FORMATS[name].rank == lowest]
@@ -188,7 +194,11 @@ def _datasets_below(source: Path, able: list[Format]) -> list[Path]:
 
 def _listing(source: Path) -> str:
     """The first names in a folder, folders with a slash."""
-    names = sorted(path.name + "/" * path.is_dir() for path in source.iterdir() if not path.name.startswith("."))
+    names = sorted(
+        path.name[:_SHOWN] + "..." * (len(path.name) > _SHOWN) + "/" * path.is_dir()
+        for path in source.iterdir()
+        if not path.name.startswith(".")
+    )
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return (", ".join(names[:_LISTED]) or "nothing") + more
 

@@ -31,23 +31,26 @@ SPLIT_FOLDERS = {
 """What folders of splits are called."""
 
 
+Part = tuple[str | None, Path, Path | None]
+"""The split of a part of a source, its folder of images and that of masks."""
+
+
 def is_part(name: str) -> bool:
     """Whether a folder is called as a part of a dataset is (train2017, images, annotations), and not as a dataset of its own."""
     return name.lower().rstrip("0123456789") in (*IMAGE_FOLDERS, *MASK_FOLDERS, *SPLIT_FOLDERS)
 
 
-def refuse_several(source: Path, options: ReadOptions) -> None:
-    """DataError where several folders could be that of images, or that of masks, and the user has not said which is."""
-    for name, names in (("images", IMAGE_FOLDERS), ("masks", MASK_FOLDERS)):
-        if getattr(options, name) is None:
-            _subfolder(source, names)
+def explain_pairs(source: Path, options: ReadOptions) -> None:
+    """Where there is a folder of images, but no pairs: the error of `find_pairs`, which says what is wrong."""
+    if options.images or options.masks or _subfolder(source, IMAGE_FOLDERS):
+        find_pairs(source, options)
 
 
 def find_pairs(source: Path, options: ReadOptions) -> Source:
     """The images of a source, each with its mask file where there is one.
 
-    Raises DataError where there is no folder of images or none of masks, or several, and for a dataset.yaml or samples.csv that does not
-    fit; ConfigError where a folder that the user names is none.
+    Raises DataError where there is no folder of images or none of masks, or several, where no mask is called as an image is, and for
+    a dataset.yaml or samples.csv that does not fit; ConfigError where a folder that the user names is none.
     """
     parts = _parts(source, options)
     found = Source([])
@@ -56,11 +59,26 @@ def find_pairs(source: Path, options: ReadOptions) -> Source:
             found.skipped.append((f"{_relative(images, source)}/", "no folder of masks beside it"))
         else:
             _pair(found, source, images, masks, split, options.suffix)
+    _check_some(found, parts, source)
     nested = {item.name: _nested_split(item, parts) for item in found.items if item.split is None}
     if nested and all(nested.values()):
         found.items = [replace(item, split=item.split or nested[item.name]) for item in found.items]
     read_tables(source, found)
     return found
+
+
+def _check_some(found: Source, parts: list[Part], source: Path) -> None:
+    """DataError where there are images, but not one has a mask."""
+    if not found.items or any(item.mask for item in found.items):
+        return
+    image, masks = found.items[0].image, next(masks for _, _, masks in parts if masks)
+    other = next((path for path in files_below(masks) if is_image_file(path) and path != image), None)
+    shown = _relative(other, source) if other else f"no image file in {_relative(masks, source)}/"
+    raise DataError(
+        "no mask is called as an image is", where=source, found=f"{_relative(image, source)} and {shown}",
+        expected=f"a mask called {stem_of(image)} or {stem_of(image)}_mask",
+        fix="rename the masks, say what their names have behind their images' (--suffix), or choose another --format",
+    )  # fmt: skip
 
 
 def read_tables(source: Path, found: Source) -> None:
@@ -84,11 +102,8 @@ def _has_keys(path: Path) -> bool:
         return "key" in stream.readline(4096).decode("utf-8-sig", "replace").strip().split(",")
 
 
-Part = tuple[str | None, Path, Path | None]
-
-
 def _parts(source: Path, options: ReadOptions) -> list[Part]:
-    """(split, folder of images, folder of masks) of each part of a source."""
+    """The parts of a source."""
     if options.images or options.masks:
         images = _named(source, options.images, "images") or _subfolder(source, IMAGE_FOLDERS)
         masks = _named(source, options.masks, "masks") or _subfolder(source, MASK_FOLDERS)

@@ -61,6 +61,25 @@ def test_folders_of_other_names_inside_and_outside(source: Path, data: Path, tmp
         bring(source, data, "folder", read={"images": "scans"})
 
 
+def test_what_is_missing_is_said_of_a_source_that_nothing_fits(source: Path, data: Path) -> None:
+    photo(source / "images" / "a.png")
+    with pytest.raises(DataError, match=r"no folder of masks .expected masks/ beside images/"):
+        bring(source, data)
+    (source / "masks").mkdir()
+    with pytest.raises(DataError, match=r"no mask is called.*images/a.png and no image file in masks/"):
+        bring(source, data)
+    save(source / "masks" / "b.png", MASK)
+    for format in ("auto", "folder"):
+        with pytest.raises(
+            DataError, match=r"no mask is called.*found images/a.png and masks/b.png.*called a or a_mask.*--suffix"
+        ):
+            bring(source, data, format)
+    with pytest.raises(DataError, match=r"no layout fits.*Fix: give the folder that it is a part of .*source\)"):
+        bring(source / "images", data)
+    with pytest.raises(ConfigError, match=r"no such format.*found coko.*did you mean `coco`"):
+        bring(source, data, "coko")
+
+
 def test_one_folder_for_both(source: Path, data: Path) -> None:
     for name in ("a", "b"):
         photo(source / f"{name}_sat.png")
