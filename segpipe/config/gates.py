@@ -22,7 +22,7 @@ class FloorGate(Gate):
 
     metric: str = "iou.dataset.macro"
     """A metric that evaluation/C/metrics.json holds, of pixels or of objects (instance.f1_50, instance.pq, instance.ap50 ...)."""
-    at_least: float = 0.3
+    at_least: float = Field(0.3, ge=0, le=1)
     """What the lower bound must reach."""
     reason: str = "below this a model is of no use"
     """Why this gate stands, for those who meet it."""
