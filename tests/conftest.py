@@ -49,6 +49,14 @@ def repo_root() -> Path:
     return ROOT
 
 
+@pytest.fixture
+def chain(tmp_path: Path) -> Path:
+    """A workspace with a chain of one-line stages."""
+    from tests import fake
+
+    return fake.make(tmp_path / "ws", fake.chain())
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Headless Chromium, one for all tests (playwright allows one driver a thread); skipped where the system has none."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from segpipe import pipeline
+from segpipe import pipeline, running
 
 PARAMS = "candidates: {a: {family: kmeans}}\n"
 
@@ -68,3 +68,9 @@ def chain() -> dict:
         "b": {"cmd": copy("a.txt", "b.txt"), "deps": ["a.txt"], "outs": ["b.txt"], "meta": {"resource": "device"}},
         "c": {"cmd": copy("a.txt", "c.txt"), "deps": ["a.txt"], "outs": ["c.txt"], "meta": {"resource": "device"}},
     }
+
+
+def run(root: Path, name: str, **settings) -> tuple[running.StageRun, list[str]]:
+    """Run one stage: what became of it, and its lines."""
+    lines: list[str] = []
+    return running.run_stage(root, name, lines.append, **settings), lines

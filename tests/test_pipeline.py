@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from segpipe import pipeline, running
+from segpipe import pipeline
 from segpipe.errors import ConfigError, MissingError
 from tests import fake
-
-
-@pytest.fixture()
-def chain(tmp_path):
-    return fake.make(tmp_path / "ws", fake.chain())
-
-
-def run(root, name, **settings):
-    lines = []
-    return running.run_stage(root, name, lines.append, **settings), lines
 
 
 def test_graph_lists_each_stage_after_its_upstream(chain):
@@ -55,7 +45,7 @@ def test_stages_turn_fresh_one_by_one_and_stale_again_when_data_change(chain):
     assert set(pipeline.stale(chain)) == {"a", "b", "c", "d"}
     for name in ("a", "b", "c", "d"):
         assert pipeline.is_stale(chain, name)
-        done, _ = run(chain, name)
+        done, _ = fake.run(chain, name)
         assert done.ok and done.error is None, done
         assert not pipeline.is_stale(chain, name)
     assert pipeline.stale(chain) == {}
@@ -64,7 +54,7 @@ def test_stages_turn_fresh_one_by_one_and_stale_again_when_data_change(chain):
     (chain / "data" / "y.txt").write_text("new")
     assert set(pipeline.stale(chain)) == {"a"}
     assert "data modified" in pipeline.stale(chain)["a"]
-    run(chain, "a")
+    fake.run(chain, "a")
     assert not pipeline.is_stale(chain, "b"), "a wrote the same bytes again, so b has nothing to do"
 
 

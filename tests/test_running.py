@@ -14,20 +14,10 @@ from segpipe.errors import ConfigError
 from tests import fake
 
 
-@pytest.fixture()
-def chain(tmp_path):
-    return fake.make(tmp_path / "ws", fake.chain())
-
-
-def run(root, name, **settings):
-    lines = []
-    return running.run_stage(root, name, lines.append, **settings), lines
-
-
 def test_a_stage_that_is_up_to_date_does_nothing(chain):
-    run(chain, "a")
+    fake.run(chain, "a")
     before = (chain / "a.txt").stat().st_mtime_ns
-    done, _ = run(chain, "a")
+    done, _ = fake.run(chain, "a")
     assert done.ok
     assert (chain / "a.txt").stat().st_mtime_ns == before
 
@@ -50,7 +40,7 @@ def test_lines_come_as_they_are_written_and_without_dvcs_chatter(tmp_path):
 @pytest.mark.parametrize("code", [1, 3, 7])
 def test_the_exit_code_of_the_stage_itself_comes_back(tmp_path, code):
     cmd = fake.python(f'import sys; print("it went wrong"); sys.exit({code})')
-    done, lines = run(fake.make(tmp_path / "ws", {"bad": {"cmd": cmd, "outs": ["o"]}}), "bad")
+    done, lines = fake.run(fake.make(tmp_path / "ws", {"bad": {"cmd": cmd, "outs": ["o"]}}), "bad")
     assert (done.ok, done.code) == (False, code)
     assert "it went wrong" in done.error and "bad" in done.error
     assert lines == ["it went wrong"]
@@ -58,7 +48,7 @@ def test_the_exit_code_of_the_stage_itself_comes_back(tmp_path, code):
 
 def test_segpipes_own_error_comes_back_word_for_word(tmp_path):
     root = fake.make(tmp_path / "ws", {"ingest": {"cmd": "segpipe plan nobody --explain", "outs": ["o"]}})
-    done, lines = run(root, "ingest")
+    done, lines = fake.run(root, "ingest")
     assert done.code == 2
     assert done.error.startswith("params.yaml: no such candidate (found nobody")
     assert f"error: {done.error}" in lines
@@ -66,14 +56,14 @@ def test_segpipes_own_error_comes_back_word_for_word(tmp_path):
 
 def test_an_error_of_an_earlier_run_is_not_taken_for_this_ones(tmp_path):
     root = fake.make(tmp_path / "ws", {"s": {"cmd": "segpipe plan nobody --explain", "outs": ["o"]}})
-    run(root, "s")
+    fake.run(root, "s")
     (root / "dvc.yaml").write_text((root / "dvc.yaml").read_text().replace("segpipe plan nobody --explain", "exit 9"))
-    done, _ = run(root, "s")
+    done, _ = fake.run(root, "s")
     assert done.code == 9
 
 
 def test_an_out_that_the_stage_did_not_write_is_dvcs_complaint(tmp_path):
-    done, _ = run(fake.make(tmp_path / "ws", {"s": {"cmd": "segpipe --version", "outs": ["o"]}}), "s")
+    done, _ = fake.run(fake.make(tmp_path / "ws", {"s": {"cmd": "segpipe --version", "outs": ["o"]}}), "s")
     assert done.code == 1
     assert "does not exist" in done.error
 
@@ -82,7 +72,7 @@ def test_an_out_that_the_stage_did_not_write_is_dvcs_complaint(tmp_path):
 def test_a_stage_that_is_killed_says_by_what(tmp_path, monkeypatch, shell):
     monkeypatch.setenv("SHELL", shell)  # what DVC runs a command with; dash waits for it (137), bash becomes it (-9)
     cmd = fake.python("import os; os.kill(os.getpid(), 9)")
-    done, _ = run(fake.make(tmp_path / "ws", {"oom": {"cmd": cmd, "outs": ["o"]}}), "oom")
+    done, _ = fake.run(fake.make(tmp_path / "ws", {"oom": {"cmd": cmd, "outs": ["o"]}}), "oom")
     assert done.code == 1
     assert "SIGKILL" in done.error
 
@@ -120,7 +110,7 @@ def test_stopping_ends_the_stage_and_all_it_started(tmp_path):
     root = sleeper(tmp_path / "ws")
     stop = threading.Event()
     result = []
-    thread = threading.Thread(target=lambda: result.append(run(root, "sleep", stop=stop)[0]))
+    thread = threading.Thread(target=lambda: result.append(fake.run(root, "sleep", stop=stop)[0]))
     thread.start()
     processes = [started(root, "parent"), started(root, "child")]
     stop.set()
@@ -132,7 +122,7 @@ def test_stopping_ends_the_stage_and_all_it_started(tmp_path):
 
 def test_a_timeout_ends_the_stage(tmp_path):
     root = sleeper(tmp_path / "ws")
-    done, _ = run(root, "sleep", timeout=3)
+    done, _ = fake.run(root, "sleep", timeout=3)
     assert not done.ok
     assert "took longer than 3 s" in done.error
     if (root / "child").exists():
@@ -144,7 +134,7 @@ def test_a_stage_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
     code = 'import os,signal,time; signal.signal(15, signal.SIG_IGN); open("parent","w").write(str(os.getpid())); time.sleep(600)'
     root = fake.make(tmp_path / "ws", {"deaf": {"cmd": fake.python(code), "outs": ["o"]}})
     stop = threading.Event()
-    thread = threading.Thread(target=lambda: run(root, "deaf", stop=stop))
+    thread = threading.Thread(target=lambda: fake.run(root, "deaf", stop=stop))
     thread.start()
     pid = started(root, "parent")
     stop.set()
@@ -156,13 +146,13 @@ def test_a_stage_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
 def test_the_stages_environment_is_passed_on(tmp_path):
     cmd = fake.python('import os; open("o","w").write(os.environ["CUDA_VISIBLE_DEVICES"])')
     root = fake.make(tmp_path / "ws", {"s": {"cmd": cmd, "outs": ["o"]}})
-    assert run(root, "s", environment={"CUDA_VISIBLE_DEVICES": "3"})[0].ok
+    assert fake.run(root, "s", environment={"CUDA_VISIBLE_DEVICES": "3"})[0].ok
     assert (root / "o").read_text() == "3"
     assert os.environ.get("CUDA_VISIBLE_DEVICES") != "3"
 
 
 def test_a_section_that_params_lacks_is_named_with_the_fix(tmp_path):
     root = fake.make(tmp_path / "ws", {"a": {"cmd": "true", "params": ["split"]}})
-    done, _ = run(root, "a")
+    done, _ = fake.run(root, "a")
     assert done.code == ConfigError.exit_code
     assert done.error == "params.yaml: DVC misses split; write `split: {}` into it to have its defaults"
