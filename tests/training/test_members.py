@@ -188,7 +188,7 @@ def test_members_of_another_plan_are_trained_again(tmp_path, monkeypatch):
 def test_what_is_chosen_for_the_whole_is_chosen_out_of_fold(tmp_path, monkeypatch):
     asked = []
 
-    def chooses(segmenter, val, seed):
+    def chooses(segmenter, val, *_):
         asked.append((isinstance(segmenter, OutOfFold), [val[i].key for i in range(len(val))]))
         return Chosen(None, np.zeros((1, 3, 3), int), np.zeros((1, 3, 3), int))
 
