@@ -15,10 +15,6 @@ from segpipe.errors import DataError
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY = 0
 """The colour type of a header that stands for one channel."""
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""Of each colour type: grey, colours, indices into a palette, and the first two with alpha."""
-_AT_ONCE = 1 << 26
-"""Bytes of rows that are unpacked beside their image; those of a larger one are unpacked as they are needed."""
 _AXES = {0: None, 1: 1, 2: 0}
 """Along which axis differences were stored, by the filter of a row: none, those to the left, those to above."""
 _PEEKED_ROWS = 16
@@ -33,9 +29,13 @@ def decode_png(content: bytes, where: str) -> np.ndarray:
     _check(content, where, but=b"IDAT")
     array = _simple_rows(content)
     if array is None:
-        _check(content, where)
-        # unlike OpenCV it says where pixels are missing or broken
-        array = np.atleast_3d(imagecodecs.png_decode(_unpacked(content) or content))
+        try:
+            array = np.atleast_3d(
+                imagecodecs.png_decode(content)
+            )  # unlike OpenCV it says where pixels are missing or broken
+        except imagecodecs.PngError:
+            _check(content, where)
+            raise
     if array.shape[2] == 2:  # the last of two or four is alpha
         return cv2.extractChannel(array, 0)
     return cv2.cvtColor(array, cv2.COLOR_RGBA2RGB) if array.shape[2] == 4 else array
@@ -76,32 +76,6 @@ def _simple_rows(content: bytes) -> np.ndarray | None:
     return pixels if bits == 8 else pixels.view(">u2").astype(np.uint16)
 
 
-def _unpacked(content: bytes) -> bytes | None:
-    """The same file with its rows stored as they are: libdeflate unpacks them twice as fast as libpng's zlib, to which only their filters
-    are left then. None for an interlaced, a very large or a broken one.
-    """
-    import imagecodecs
-
-    width, height, bits, colours, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, 16)
-    size = height * (1 + (width * bits * _CHANNELS.get(colours, 0) + 7) // 8)
-    if interlaced or size > _AT_ONCE:
-        return None
-    packed = b"".join(data for name, data in _chunks(content) if name == b"IDAT")
-    try:
-        rows = imagecodecs.deflate_decode(packed, raw=False, out=size)
-    except imagecodecs.DeflateError:
-        return None
-    if len(rows) != size:
-        return None
-    head = next(at for name, at in _places(content) if name == b"IDAT")
-    stored = imagecodecs.deflate_encode(rows, level=0, raw=False)
-    return content[:head] + _chunk(b"IDAT", stored) + _chunk(b"IEND", b"")
-
-
-def _chunk(name: bytes, data: bytes | bytearray) -> bytes:
-    return b"".join((struct.pack(">I4s", len(data), name), data, struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))))
-
-
 def _check(content: bytes, where: str, but: bytes = b"") -> None:
     """Every chunk is whole, up to the last, and has its checksum (those of one name, which decoding checks itself, aside)."""
     view, at, name = memoryview(content), len(_SIGNATURE), b""
@@ -120,16 +94,8 @@ def _check(content: bytes, where: str, but: bytes = b"") -> None:
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    view = memoryview(content)
-    for name, at in _places(content):
-        (length,) = struct.unpack_from(">I", content, at)
-        yield name, view[at + 8 : at + 8 + length]
-
-
-def _places(content: bytes) -> Iterator[tuple[bytes, int]]:
-    """Names of a PNG's chunks, and where they begin."""
-    at = len(_SIGNATURE)
+    view, at = memoryview(content), len(_SIGNATURE)
     while at + 8 <= len(content):
         length, name = struct.unpack_from(">I4s", content, at)
-        yield name, at
+        yield name, view[at + 8 : at + 8 + length]
         at += length + 12
