@@ -40,7 +40,9 @@ def test_any_size_gives_the_answer_of_every_pixel(height, width, stride):
     segmenter = make(stride)
     prediction = segmenter.predict(image, probabilities=True)
     scores = np.stack([image, 1 - image, np.full_like(image, 0.6)])
-    np.testing.assert_array_equal(prediction.class_ids, scores.argmax(0))
+    best = np.sort(scores, 0)
+    told = best[2] - best[1] > 1e-5  # where two are alike, the mean over tiles may round to either
+    np.testing.assert_array_equal(prediction.class_ids[told], scores.argmax(0)[told])
     np.testing.assert_allclose(prediction.probabilities, softmax(scores), atol=1e-5)
     assert all(h % stride == 0 and w % stride == 0 for _, _, h, w in segmenter.engine.shapes)
 
