@@ -84,13 +84,7 @@ def choose_recipe(
     reasons["orientation"] = f"classes above and below differ by {difference:.0%} of pixels: " + (
         "no up and down, so flips and quarter turns are used" if free else "the images have an up and a down"
     )
-    if wanted.elastic:
-        if wanted.augment in ("off", "light"):
-            raise ConfigError(
-                "crops that are hardly varied are not bent", where="train.augment", found=wanted.augment, expected="medium or strong",
-                fix="set it so, or leave train.elastic out",
-            )  # fmt: skip
-        reasons["elastic"] = "as set: some of the crops are bent"
+    _check_elastic(wanted, reasons)
     return Recipe(
         steps=1, patch=patch, batch=batch, accumulate=wanted.accumulate, learning_rate=rate,
         optimizer=wanted.optimizer, momentum=wanted.momentum,
@@ -101,6 +95,17 @@ def choose_recipe(
         elastic=wanted.elastic,
         val_every=1, checkpoint_every=1,
     )  # fmt: skip
+
+
+def _check_elastic(wanted: TrainParams, reasons: dict[str, str]) -> None:
+    if not wanted.elastic:
+        return
+    if wanted.augment in ("off", "light"):
+        raise ConfigError(
+            "crops that are hardly varied are not bent", where="train.augment", found=wanted.augment, expected="medium or strong",
+            fix="set it so, or leave train.elastic out",
+        )  # fmt: skip
+    reasons["elastic"] = "as set: some of the crops are bent"
 
 
 def with_frozen_encoder(wanted: TrainParams, of: Family, pretrained: bool, reasons: dict[str, str]) -> TrainParams:
