@@ -136,7 +136,17 @@ build_unet = build_unet_vgg16 = functools.partial(_build, "Unet")
 build_unetplusplus = functools.partial(_build, "UnetPlusPlus")
 build_deeplabv3 = functools.partial(_build, "DeepLabV3")
 build_deeplabv3plus = functools.partial(_build, "DeepLabV3Plus")
-build_fpn = functools.partial(_build, "FPN")
+
+
+def build_fpn(config: FpnConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
+    """(N, in_channels, H, W) -> logits (N, n_classes, H, W); H and W are multiples of 32."""
+    from segpipe.models.merging import Added
+
+    network = _build("FPN", config, in_channels, n_classes)
+    network.decoder.merge = Added()  # type: ignore[union-attr]
+    return network
+
+
 build_pspnet = functools.partial(_build, "PSPNet")
 build_pan = functools.partial(_build, "PAN")
 build_linknet = functools.partial(_build, "Linknet")

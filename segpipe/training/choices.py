@@ -86,7 +86,7 @@ def choose_recipe(
     )
     _check_elastic(wanted, reasons)
     return Recipe(
-        steps=1, patch=patch, batch=batch, accumulate=wanted.accumulate, learning_rate=rate,
+        steps=1, patch=patch, batch=batch, accumulate=wanted.accumulate, learning_rate=rate, encoder_rate=wanted.encoder_rate or 1.0,
         optimizer=wanted.optimizer, momentum=wanted.momentum,
         nesterov=wanted.nesterov, weight_decay=decay, schedule=wanted.schedule, warmup_steps=0,
         clip_norm=CLIP_NORM, loss=wanted.loss, class_weights=weights,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from segpipe.training.freezing import encoder_of
+
 if TYPE_CHECKING:
     from segpipe.training.plan import Recipe
 
@@ -20,6 +22,8 @@ class Defaults:
     """Decoupled from the gradient for AdamW; added to it for the others, and there it has to be smaller."""
 
 
+SHARE = "share_of_rate"
+"""Of a group of parameters: by how much the learning rate of a step is multiplied for it."""
 DEFAULTS = {
     "adamw": Defaults(2e-3, 0.01),
     "adam": Defaults(2e-3, 1e-5),
@@ -33,7 +37,7 @@ def build_optimiser(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Opt
 
     SGD as one call a group: torch's fused one demands that all momenta begin at the same step, and a held encoder's begin late.
     """
-    groups: Any = _groups(network, recipe.weight_decay)
+    groups: Any = _groups(network, recipe)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             groups,
@@ -46,10 +50,20 @@ def build_optimiser(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Opt
     return kind(groups, lr=recipe.learning_rate, fused=True)
 
 
-def _groups(network: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for kernels; none for biases and the scales of normalisation layers."""
+def _groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str, object]]:
+    """Weight decay for kernels; none for biases and the scales of normalisation layers. The encoder apart, where its rate is another."""
+    encoder = set(encoder_of(network).parameters()) if recipe.encoder_rate != 1 else set()
     parameters = [p for p in network.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    groups: list[dict[str, object]] = [
+        {
+            "params": [p for p in own if (p.ndim > 1) == kernels],
+            "weight_decay": recipe.weight_decay * kernels,
+            SHARE: share,
+        }
+        for share, own in (
+            (1.0, [p for p in parameters if p not in encoder]),
+            (recipe.encoder_rate, [p for p in parameters if p in encoder]),
+        )
+        for kernels in (True, False)
     ]
+    return [group for group in groups if group["params"]]

@@ -104,6 +104,8 @@ class Recipe(_Part):
     accumulate: int = Field(1, ge=1)
     """Parts in which a batch is computed, one after another (`segpipe.training.memory` says what stays equal)."""
     learning_rate: float = Field(gt=0)
+    encoder_rate: float = Field(1.0, gt=0, exclude_if=lambda rate: rate == 1)
+    """What the learning rate is multiplied by for the encoder."""
     optimizer: Literal["adamw", "adam", "sgd"]
     momentum: float = Field(ge=0, lt=1)
     nesterov: bool

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from segpipe.training.depthwise import in_float32
+from segpipe.training.depthwise import with_fast_gradients
 from segpipe.training.freezing import encoder_switch
 from segpipe.training.machine import repeatable
-from segpipe.training.optimisers import build_optimiser
+from segpipe.training.optimisers import SHARE, build_optimiser
 from segpipe.training.parts import in_parts
 from segpipe.training.plan import Recipe, Setting
 from segpipe.training.ranks import fabric_layout
@@ -78,7 +78,7 @@ class Stepper:
         self.announce = share_draws(network)
         self.network = over_all_ranks(network, device).to(self.fabric.device).to(memory_format=self.format)
         if device == "cpu" and setting.precision == "bf16":
-            in_float32(self.network)
+            with_fast_gradients(self.network)
         if setting.compile:
             self.network.compile(dynamic=False)  # crops of another size are compiled for by themselves
         self.objective = objective_of(of, recipe, self.fabric.device)
@@ -100,7 +100,7 @@ class Stepper:
         if self.freeze and number <= self.recipe.freeze_steps:
             self.freeze(number < self.recipe.freeze_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(number, self.recipe)
+            group["lr"] = learning_rate(number, self.recipe) * group[SHARE]
         loss = self._backward(images, labels)
         if self.scaler is not None:  # it leaves out a step whose gradients are not finite, and scales less from then on
             self.scaler.unscale_(self.optimizer.optimizer)

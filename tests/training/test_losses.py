@@ -15,6 +15,7 @@ from segpipe.samples import IGNORE
 from segpipe.training.losses import SegmentationLoss
 from segpipe.training.losses.boundary import border_weights
 from segpipe.training.losses.combined import TERMS
+from segpipe.training.losses.softmax import softmax_sums
 
 shapes = st.tuples(st.integers(1, 3), st.integers(2, 5), st.integers(1, 7), st.integers(1, 9), st.integers(0, 10_000))
 EVERY = {
@@ -282,3 +283,45 @@ def test_settings_in_short_and_at_length():
 def test_wrong_settings_say_what_is_wrong(wrong, words):
     with pytest.raises(ConfigError, match=words):
         parse_params(f"{{train: {{loss: {wrong}}}, candidates: {{a: {{family: unet}}}}}}")
+
+
+@given(shapes, st.sampled_from([4, 50, 1 << 17]), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_sums_of_a_softmax_are_those_of_log_softmax_in_any_parts_and_layout(shape, numbers, channels_last):
+    logits, labels, _ = case(shape)
+    logits, counted = logits.double(), labels != IGNORE
+    target = torch.where(counted, labels, 0)
+    if channels_last:
+        logits = logits.contiguous(memory_format=torch.channels_last)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segpipe.training.losses.softmax._NUMBERS", numbers)
+        leaf = logits.clone().requires_grad_()
+        found = softmax_sums(leaf, target, counted)
+        rng = torch.Generator().manual_seed(1)
+        slopes = [torch.randn(part.shape, generator=rng, dtype=torch.float64) for part in found]
+        slope = torch.autograd.grad(found, leaf, slopes)[0]
+    other = logits.clone().requires_grad_()
+    log_p = other.log_softmax(1)
+    mass = (log_p.exp() * counted[:, None]).sum((0, *range(2, logits.ndim)))
+    expected = -log_p.gather(1, target[:, None])[:, 0], mass
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(slope, torch.autograd.grad(expected, other, slopes)[0])
+    assert slope.stride() == logits.stride()
+
+
+def test_sums_of_a_softmax_of_some_of_the_channels_and_of_volumes():
+    rng = torch.Generator().manual_seed(0)
+    for size in ((6, 5), (3, 4, 5)):
+        logits = torch.randn(2, 4, *size, generator=rng).contiguous(
+            memory_format=torch.channels_last if len(size) == 2 else torch.channels_last_3d
+        )
+        leaf, target = logits.requires_grad_(), torch.randint(0, 3, (2, *size), generator=rng)
+        nll, mass = softmax_sums(leaf[:, :-1], target, target >= 0)
+        (nll.sum() + (mass * torch.tensor([1.0, 2.0, 3.0])).sum()).backward()
+        found = leaf.grad.clone()
+        leaf.grad = None
+        log_p = leaf[:, :-1].log_softmax(1)
+        weights = torch.tensor([1.0, 2.0, 3.0]).view(1, 3, *[1] * len(size))
+        (F.nll_loss(log_p, target, reduction="sum") + (log_p.exp() * weights).sum()).backward()
+        torch.testing.assert_close(found, leaf.grad, atol=1e-5, rtol=1e-4)

@@ -39,6 +39,7 @@ class SegmentationLoss(torch.nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """logits: (N, K, H, W) or (N, K, D, H, W), any floating dtype; labels: (N, H, W) or (N, D, H, W), integer class ids
         (where classes overlap, sets) and `IGNORE`. A float32 scalar."""
-        pixels = self.pixels(logits, labels, self.class_weights)
-        first, *more = (weight * term(pixels, options) for weight, term, options in self.terms)
-        return sum(more, start=first)
+        with torch.autocast(logits.device.type, enabled=False):
+            pixels = self.pixels(logits, labels, self.class_weights)
+            first, *more = (weight * term(pixels, options) for weight, term, options in self.terms)
+            return sum(more, start=first)

@@ -9,26 +9,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segpipe.samples import IGNORE
+from segpipe.training.losses.softmax import softmax_sums
 from segpipe.training.ranks import everywhere
 
 
 class Pixels:
-    """Logits and labels of a batch as a row of pixels for each class. What several terms need is computed once, and only where
-    one asks. On a processor, rows of classes would cost three times as much: log_softmax and the sums run along long rows.
+    """Logits and labels of a batch as all its pixels in a row. What several terms need is computed once, and only where one asks.
 
     Where several processes train, each has its share of the batch; sums over pixels span all of them (`everywhere`).
 
-    log_p: (K, P) float32, log-probabilities. target: (P,) int64, in 0..K-1, 0 where ignored. counted: (P,) bool.
-    weight: (P,) float32, the class weight of each pixel, 0 where ignored. labels: (N, ...) as given.
+    target: (P,) int64, in 0..K-1, 0 where ignored. counted: (P,) bool. weight: (P,) float32, the class weight of each pixel, 0 where
+    ignored. labels: (N, ...) as given.
     """
 
     def __init__(self, logits: Tensor, labels: Tensor, class_weights: Tensor) -> None:
-        self.labels, self.class_weights = labels, class_weights
-        self.log_p = logits.movedim(1, 0).reshape(logits.shape[1], -1).float().log_softmax(0)
-        flat = labels.reshape(-1).long()
-        self.counted = flat != IGNORE
-        self.target = torch.where(self.counted, flat, 0)
+        self.logits, self.labels, self.class_weights = logits, labels, class_weights
+        self.counted = labels.reshape(-1) != IGNORE
+        self.target = torch.where(self.counted, labels.reshape(-1).long(), 0)
         self.weight = torch.where(self.counted, class_weights[self.target], 0.0)
+
+    @cached_property
+    def _sums(self) -> tuple[Tensor, Tensor]:
+        shape = self.labels.shape
+        return softmax_sums(self.logits, self.target.view(shape), self.counted.view(shape))
+
+    @cached_property
+    def log_p(self) -> Tensor:
+        """(K, P) float32: log-probabilities. Long rows of pixels: along rows of classes it would cost a processor three times as much."""
+        return self.logits.movedim(1, 0).reshape(self.logits.shape[1], -1).float().log_softmax(0)
 
     @cached_property
     def spread(self) -> Tensor:
@@ -38,7 +46,7 @@ class Pixels:
     @cached_property
     def nll(self) -> Tensor:
         """(P,): -log p of the true class; of class 0 where ignored."""
-        return -self.log_p.gather(0, self.target[None])[0]
+        return self._sums[0].reshape(-1)
 
     @cached_property
     def mask(self) -> Tensor:
@@ -53,16 +61,23 @@ class Pixels:
     @cached_property
     def onehot(self) -> Tensor:
         """(K, P) float32: 1 at the true class, 0 where ignored."""
-        return torch.zeros_like(self.p).scatter_(0, self.target[None], self.mask)
+        classes = torch.arange(self.logits.shape[1], device=self.target.device)[:, None]
+        return ((self.target == classes) & self.counted).float()
 
     @cached_property
     def truth(self) -> Tensor:
         """(K,) float32: pixels of each class, in all processes."""
         return everywhere(self.onehot.sum(1))
 
-    def total(self, values: Tensor) -> Tensor:
-        """(K,): the sum of (K, P) values over the pixels of all processes."""
-        return everywhere(values.sum(1))
+    @cached_property
+    def hits(self) -> Tensor:
+        """(K,): the sum of a class's probability over the pixels that are of it, in all processes."""
+        return everywhere(self.onehot @ torch.exp(-self.nll))
+
+    @cached_property
+    def mass(self) -> Tensor:
+        """(K,): the sum of a class's probability over the counted pixels, in all processes."""
+        return everywhere(self._sums[1])
 
     def weighted_mean(self, values: Tensor, weight: Tensor) -> Tensor:
         """Of values by weights of their shape; 0 where no weight is."""
@@ -103,6 +118,16 @@ class SetPixels(Pixels):
     def p(self) -> Tensor:
         """(K, P): probabilities, 0 where ignored."""
         return self.scores.sigmoid() * self.mask
+
+    @cached_property
+    def hits(self) -> Tensor:
+        """(K,): the sum of a class's probability over the pixels that have it, in all processes."""
+        return everywhere((self.p * self.onehot).sum(1))
+
+    @cached_property
+    def mass(self) -> Tensor:
+        """(K,): the sum of a class's probability over the counted pixels, in all processes."""
+        return everywhere(self.p.sum(1))
 
     @cached_property
     def spread(self) -> Tensor:

@@ -31,14 +31,13 @@ def dice(pixels: Pixels, _: DiceTerm) -> Tensor:
 
     Milletari, Navab, Ahmadi 2016, arXiv:1606.04797, with plain sums in the denominator.
     """
-    overlap, total = pixels.total(pixels.p * pixels.onehot), pixels.total(pixels.p) + pixels.truth
-    return pixels.mean_over_present(1 - 2 * overlap / total.clamp_min(1e-12))
+    total = pixels.mass + pixels.truth
+    return pixels.mean_over_present(1 - 2 * pixels.hits / total.clamp_min(1e-12))
 
 
 def tversky(pixels: Pixels, options: TverskyTerm) -> Tensor:
     """1 - Tversky index of each class over the whole batch, averaged as Dice is. Salehi et al. 2017, arXiv:1706.05721."""
-    hit = pixels.total(pixels.p * pixels.onehot)
-    wrong, missed = pixels.total(pixels.p) - hit, pixels.truth - hit
+    hit, wrong, missed = pixels.hits, pixels.mass - pixels.hits, pixels.truth - pixels.hits
     total = hit + options.false_positive * wrong + options.false_negative * missed
     return pixels.mean_over_present(1 - hit / total.clamp_min(1e-12))
 
