@@ -132,8 +132,8 @@ class TrainParams(Section):
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] | None = None
     """Peak learning rate, after warm-up and before the schedule brings it down; null: by the optimizer and the batch; auto: by a
     range test on the real batches, which takes 5 % of the budget at most."""
-    encoder_rate: float | None = Field(None, gt=0, le=10)
-    """What the learning rate is multiplied by for the encoder; null: 1."""
+    encoder_rate: float = Field(1.0, gt=0, le=10)
+    """What the learning rate is multiplied by for the encoder: below 1, what it knows changes little."""
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """What turns gradients into steps."""
     momentum: float = Field(0.9, ge=0, lt=1)

@@ -132,8 +132,16 @@ def _build(architecture: str, config: EncoderConfig, in_channels: int, n_classes
     return network
 
 
-build_unet = build_unet_vgg16 = functools.partial(_build, "Unet")
-build_unetplusplus = functools.partial(_build, "UnetPlusPlus")
+def _build_doubling(architecture: str, config: EncoderConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
+    """A network whose decoder doubles its features, block by block."""
+    from segpipe.models.doubling import without_doubling
+
+    return without_doubling(_build(architecture, config, in_channels, n_classes))
+
+
+build_unet = build_unet_vgg16 = functools.partial(_build_doubling, "Unet")
+build_unetplusplus = functools.partial(_build_doubling, "UnetPlusPlus")
+build_manet = functools.partial(_build_doubling, "MAnet")
 build_deeplabv3 = functools.partial(_build, "DeepLabV3")
 build_deeplabv3plus = functools.partial(_build, "DeepLabV3Plus")
 
@@ -150,6 +158,5 @@ def build_fpn(config: FpnConfig, in_channels: int, n_classes: int) -> torch.nn.M
 build_pspnet = functools.partial(_build, "PSPNet")
 build_pan = functools.partial(_build, "PAN")
 build_linknet = functools.partial(_build, "Linknet")
-build_manet = functools.partial(_build, "MAnet")
 build_upernet = functools.partial(_build, "UPerNet")
 build_segformer = functools.partial(_build, "Segformer")

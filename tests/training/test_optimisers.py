@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from segpipe.config import Params, TrainParams
+from segpipe.errors import ConfigError
 from segpipe.training.checkpoint import State, load_checkpoint, save_checkpoint
 from segpipe.training.choices import choose_recipe
 from segpipe.training.loop import set_up
@@ -63,7 +64,13 @@ def test_steps_by_hand_with_decay_of_kernels_alone(name):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"optimizer": "adam"}, {"optimizer": "sgd"}, {"optimizer": "sgd", "momentum": 0.0}, {"schedule": "one_cycle"}],
+    [
+        {"optimizer": "adam"},
+        {"encoder_rate": 0.2},
+        {"optimizer": "sgd"},
+        {"optimizer": "sgd", "momentum": 0.0},
+        {"schedule": "one_cycle"},
+    ],
     ids=str,
 )
 def test_a_training_continues_to_the_same_bytes(tmp_path, changes):
@@ -98,3 +105,31 @@ def test_what_is_left_open_follows_the_optimizer(train_reader):
     reasons = {}
     assert recipe(reasons, optimizer="sgd", weight_decay=0, schedule="poly", batch=2).learning_rate == 0.025
     assert reasons["optimizer"] == "sgd with Nesterov momentum 0.9, weight decay 0; the rate goes by poly"
+    assert "encoder's rate" not in reasons
+    assert recipe(reasons, encoder_rate=0.25).encoder_rate == 0.25
+    assert reasons["encoder's rate"] == "0.0005: 0.25 times that of the rest, as set"
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_an_encoder_learns_at_its_share_of_the_rate_of_each_step(optimizer):
+    """With the same gradients, a fifth of the rate moves a weight a fifth as far; kernels alone decay, in the encoder as elsewhere."""
+    moved, decays = [], []
+    for share in (1.0, 0.2):
+        plan = make_plan(encoder_rate=share, optimizer=optimizer, weight_decay=0.1, clip_norm=1e9)
+        stepper = set_up(plan)
+        before = {name: value.detach().clone() for name, value in stepper.network.named_parameters()}
+        rng = torch.Generator().manual_seed(0)
+        images = torch.randn(2, 3, 32, 32, generator=rng)
+        stepper.step(0, images, torch.randint(0, 3, (2, 32, 32), dtype=torch.uint8, generator=rng), 5)
+        moved.append({name: value.detach() - before[name] for name, value in stepper.network.named_parameters()})
+        decays.append([group["weight_decay"] for group in stepper.optimizer.param_groups])
+    for name, whole in moved[0].items():
+        expected = whole * (0.2 if name.startswith("encoder.") else 1)
+        torch.testing.assert_close(moved[1][name], expected, rtol=1e-3, atol=1e-7)
+    assert any(name.startswith("encoder.") and bool(step.any()) for name, step in moved[0].items())
+    assert decays == [[0.1, 0.0], [0.1, 0.0, 0.1, 0.0]]
+
+
+def test_a_network_without_an_encoder_is_told():
+    with pytest.raises(ConfigError, match=r"train\.encoder_rate.*set it to 1"):
+        build_optimiser(torch.nn.Linear(2, 2), make_recipe(encoder_rate=0.5))
