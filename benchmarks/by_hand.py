@@ -131,7 +131,9 @@ def fit(recipe: str, train: Any, classes: int, seed: int, seconds: float) -> tup
         step += 1
         decay = min(0.99, step / (step + 10)) if modern else 0.0
         with torch.no_grad():
-            for mine, theirs in zip([*average.parameters(), *average.buffers()], [*network.parameters(), *network.buffers()], strict=True):
+            for mine, theirs in zip(
+                [*average.parameters(), *average.buffers()], [*network.parameters(), *network.buffers()], strict=True
+            ):
                 mine.lerp_(theirs, 1 - decay) if mine.is_floating_point() else mine.copy_(theirs)
     return average.eval(), lambda image: ((image - mean) / std).transpose(2, 0, 1), step
 

@@ -1,10 +1,11 @@
 """What a budget buys: test scores of segpipe's defaults on real datasets, after a training of so many minutes.
 
     python benchmarks/time_to_quality.py ../shared/data --budget 10m --only camvid nuclei --work /tmp/quality
-    python benchmarks/time_to_quality.py ../shared/data --candidates fpn=fpn --seeds 0 1 2 --only camvid
+    python benchmarks/time_to_quality.py ../shared/data --candidates fpn=fpn --seeds 0 1 2 --only camvid --against tutorial bare
 
 Nothing is set by hand but budget and seed (and, with --candidates, the families). Planning and compiling count: the table holds the
-seconds of `segpipe plan` and `segpipe train` together beside the scores. What is in the work folder is not done again.
+seconds of `segpipe plan` and `segpipe train` together beside the scores. What is in the work folder is not done again. --against: of
+images in colours, scripts that train as long on the same images (`by_hand.py` has them).
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from by_hand import RECIPES
+
 from segpipe import pipeline, workspace
-from segpipe.config import load_params
+from segpipe.config import load_params, parse_budget
 
 CAMVID = "Sky,Building,Pole,Road,Pavement,Tree,SignSymbol,Fence,Car,Pedestrian,Bicyclist"
 DATASETS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
@@ -70,6 +73,22 @@ def measure(root: Path, candidate: str) -> dict[str, Any]:
     return json.loads(path.read_text()) | scores | objects
 
 
+def measure_by_hand(root: Path, recipe: str, budget: str, seed: int) -> dict[str, Any]:
+    """What a script comes to in as many seconds, or what an earlier run of this benchmark found."""
+    path = root / "quality" / f"by-hand-{recipe}.json"
+    if not path.exists():
+        kind, amount = parse_budget(budget)
+        if kind != "seconds":
+            raise SystemExit("--against holds a budget of seconds, minutes or hours")
+        script = [sys.executable, str(Path(__file__).with_name("by_hand.py")), str(root), recipe]
+        done = subprocess.run(
+            [*script, "--seconds", str(amount), "--seed", str(seed)], check=True, stdout=subprocess.PIPE, text=True
+        )
+        path.write_text(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
 def nested(table: dict[str, Any], path: str) -> Any:
     """A value of metrics.json by its dotted name."""
     value: Any = table
@@ -86,6 +105,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", choices=DATASETS, default=list(DATASETS))
     parser.add_argument("--candidates", nargs="*", default=[], help="NAME=FAMILY, instead of the defaults", metavar="C")
+    parser.add_argument("--against", nargs="*", choices=RECIPES, default=[])
     parser.add_argument("--work", type=Path, default=Path("quality"))
     arguments = parser.parse_args()
     candidates = dict(item.split("=", 1) for item in arguments.candidates)
@@ -95,9 +115,17 @@ def main() -> None:
             if not (root / pipeline.PIPELINE_FILE).exists() or not (root / "artifacts" / "splits.parquet").exists():
                 prepare(root, arguments.data, name, arguments.budget, seed, candidates)
             for candidate in load_params(root).candidates:
-                found = measure(root, candidate)
-                words = "  ".join(f"{key} {value:.4g}" for key, value in found.items())
-                print(f"{name:<13} seed {seed}  {candidate:<16} {words}", flush=True)
+                tell(name, seed, candidate, measure(root, candidate))
+            for recipe in arguments.against:
+                tell(name, seed, f"{recipe}, by hand", measure_by_hand(root, recipe, arguments.budget, seed))
+
+
+def tell(name: str, seed: int, what: str, found: dict[str, Any]) -> None:
+    """A line of the table."""
+    print(
+        f"{name:<13} seed {seed}  {what:<16} {'  '.join(f'{key} {value:.4g}' for key, value in found.items())}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Weights = dict[str, "torch.Tensor"]
 
 BUNDLED_ENCODER = "tf_efficientnet_lite0"
-"""Its weights are among segpipe's dependencies; those of its two larger brothers have to be installed (`segpipe[encoders]`)."""
+"""The smallest of those whose weights are among segpipe's dependencies."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

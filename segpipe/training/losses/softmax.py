@@ -13,10 +13,10 @@ _NUMBERS = 1 << 17
 
 def softmax_sums(logits: Tensor, target: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """-log of the true class's probability at each pixel, (N, ...), and the sum of each class's probability over the counted pixels,
-    (K,); float32.
+    (K,); float32, or float64 where the logits are.
 
     logits: (N, K, ...), any floating dtype and memory format; target: (N, ...) int64, in 0..K-1; counted: (N, ...) bool. On a
-    processor it takes a fifth of what log_softmax, exp and the sums take one after another over a whole batch.
+    processor, log_softmax, exp and the sums, one after another over a whole batch, made a step with 11 classes 2 to 3 % longer.
     """
     nll, mass = _SoftmaxSums.apply(logits, target.flatten(1), counted.flatten(1))
     return nll.view(target.shape), mass
