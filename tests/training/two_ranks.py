@@ -114,6 +114,7 @@ def step_by_step(folder: Path, plan, readers) -> None:
 
 def step_by_step_in_float64(folder: Path, plan, readers) -> None:
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # which losses and normalisation use
+    torch.set_default_dtype(torch.float64)  # what Fabric brings the network's answers to
     segpipe.training.stepper._precision = lambda *_: {"precision": "64-true"}
     step_by_step(folder, plan, readers)
 
