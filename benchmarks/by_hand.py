@@ -29,10 +29,10 @@ import numpy as np
 
 _BEGAN = time.perf_counter()
 _PREPARE_S = 8.0
-"""Kept for imports that come before the clock starts, and for the last step."""
+"""What is left of the seconds for Python's start, before the clock's, and for the last step."""
 
 
-def tutorial(train: Any, classes: int, seed: int) -> tuple[Any, Any, Callable[..., Any], float, bool]:
+def tutorial(train: Any, seed: int) -> tuple[Any, Any, Callable[..., Any], float, bool]:
     """Augmentation, crop, loss, rate, and whether it computes in bfloat16 and averages weights."""
     import albumentations as A
     import segmentation_models_pytorch as smp
@@ -48,7 +48,7 @@ def tutorial(train: Any, classes: int, seed: int) -> tuple[Any, Any, Callable[..
     return A.Compose(steps, seed=seed), _anywhere, dice, 2e-4, False
 
 
-def bare(train: Any, classes: int, seed: int) -> tuple[Any, Any, Callable[..., Any], float, bool]:
+def bare(train: Any, seed: int) -> tuple[Any, Any, Callable[..., Any], float, bool]:
     """As `tutorial`."""
     import albumentations as A
     import segmentation_models_pytorch as smp
@@ -102,7 +102,7 @@ def fit(recipe: str, train: Any, classes: int, seed: int, seconds: float) -> tup
     from segpipe.training.stepper import settle_process
 
     settle_process(torch.get_num_threads())
-    augment, crop, cost, rate, modern = RECIPES[recipe](train, classes, seed)
+    augment, crop, cost, rate, modern = RECIPES[recipe](train, seed)
     config = family_config(Candidate(family="fpn"))
     network, own = build_network("fpn", config, 3, classes, seed).train(), first_preprocessing(config)
     assert own is not None

@@ -6,14 +6,15 @@
 
 - plain: eager float32, contiguous, AdamW, batches made in the same process: what a short script does.
 - lightning: a Trainer of Lightning with SMP's model and loss, as SMP's tutorials write it (float32, its defaults), batches from a
-  worker process. For networks over images, and where `lightning` is installed: uv pip install lightning
+  worker process. For networks over images, and where `lightning` is installed: uv pip install lightning (which shares files with
+  lightning-fabric: after removing it again, uv pip install --reinstall lightning-fabric)
 - by hand: the best setting that `plan` found, set by hand in a bare loop: autocast, memory format, fused AdamW, an allocator that
   keeps its pages, batches from a worker process; no clipping, no running average, nothing logged.
 - segpipe: the step, the batches and the setting that `plan` measures and `train` runs.
 
 All see the same crops of the same generated images, under the loss that the plan names (all but segpipe: by functions of torch
-and SMP), and train the same network from the same weights (all but segpipe: with the blocks of SMP as they are). They take turns, each in
-a process of its own, and the best of the turns counts, so that a busy moment of the machine hurts none.
+and SMP), and train the same network from the same weights (all but segpipe: with the decoder blocks of SMP as they are). They take
+turns, each in a process of its own, and the best of the turns counts, so that a busy moment of the machine hurts none.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Doubling height and width by repetition and then convolving with 3 x 3 is one transposed convolution with 4 x 4 and stride 2: each output
 pixel takes 4 products a channel instead of 9, and nothing of the larger size is made but the result. Training computes so on a processor,
-where that spares a U-Net over EfficientNet-Lite0 a sixth of its step. Anywhere else, and for an export, the blocks are as they were.
+where that spares a U-Net over EfficientNet-Lite0 an eighth of its step. Anywhere else, and for an export, the blocks are as they were.
 """
 
 from __future__ import annotations

@@ -68,10 +68,6 @@ def choose_recipe(
         if given
         else f"{rate:g}: {usual.learning_rate:g} for {wanted.optimizer} and a batch of {BATCH}, by the root of the batch"
     )
-    if wanted.encoder_rate != 1:
-        reasons["encoder's rate"] = (
-            f"{rate * wanted.encoder_rate:g}: {wanted.encoder_rate:g} times that of the rest, as set"
-        )
     reasons["optimizer"] = f"{_optimizer_in_words(wanted)}, weight decay {decay:g}; the rate goes by {wanted.schedule}"
     reasons["loss"] = _loss_in_words(wanted, of, fingerprint.classes.overlapping)
     if wanted.cleaning == "auto" and of.kind == "network" and not fingerprint.classes.overlapping:
@@ -143,7 +139,8 @@ def _tta_in_words(tta: TTA, of: Family) -> str:
 
 def _optimizer_in_words(wanted: TrainParams) -> str:
     momentum = f" with {'Nesterov ' if wanted.nesterov else ''}momentum {wanted.momentum:g}"
-    return wanted.optimizer + (momentum if wanted.optimizer == "sgd" and wanted.momentum else "")
+    encoder = f", the encoder at {wanted.encoder_rate:g} times the rate" if wanted.encoder_rate != 1 else ""
+    return wanted.optimizer + (momentum if wanted.optimizer == "sgd" and wanted.momentum else "") + encoder
 
 
 def choose_normalisation(fingerprint: Fingerprint, pretrained: Preprocessing | None) -> Normalisation:

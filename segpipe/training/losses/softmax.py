@@ -36,14 +36,13 @@ class _SoftmaxSums(torch.autograd.Function):
             nll[images, pixels] = -log_p.gather(1, target[images, None, pixels])[:, 0]
             p.append(log_p.exp_())
             mass += (p[-1] @ mask[images, pixels, None]).sum((0, 2))
-        ctx.like = logits
-        ctx.save_for_backward(target, mask, *p)
+        ctx.save_for_backward(logits, target, mask, *p)
         return nll, mass
 
     @staticmethod
     def backward(ctx: Any, of_nll: Tensor, of_mass: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        target, mask, *p = ctx.saved_tensors
-        found = torch.empty_like(ctx.like)
+        logits, target, mask, *p = ctx.saved_tensors
+        found = torch.empty_like(logits)
         rows = found.flatten(2)
         for (images, pixels), own in zip(ctx.parts, p, strict=True):
             slope, counted = of_nll[images, pixels], mask[images, pixels]
