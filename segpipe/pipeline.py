@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import subprocess
 import sys
@@ -49,6 +50,7 @@ def _open(root: Path) -> Iterator[Repo]:
         from dvc.lock import LockError
         from dvc.repo import Repo, lock_repo
 
+        _unhandle_logs()
         try:
             repo = Repo(str(root), _wait_for_lock=True)
             try:
@@ -65,6 +67,15 @@ def _open(root: Path) -> Iterator[Repo]:
             raise ConfigError(
                 f"DVC cannot read the pipeline: {_first_line(cause)}", where=root / PIPELINE_FILE
             ) from error
+
+
+def _unhandle_logs() -> None:
+    """Leave DVC's records to the handlers of this process.
+
+    On import DVC binds handlers of its own to the streams of that moment, and they raise once such a stream is closed.
+    """
+    for name in ("dvc", "dvc_objects", "dvc_data"):
+        logging.getLogger(name).handlers.clear()
 
 
 def _check_repo(root: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
+
+import psutil
 import pytest
 
 from segpipe import pipeline
@@ -115,3 +119,17 @@ def test_remotes_are_listed(chain):
     assert pipeline.remotes(chain) == {}
     (chain / ".dvc" / "config").write_text("[core]\n    remote = store\n['remote \"store\"']\n    url = /somewhere\n")
     assert pipeline.remotes(chain) == {"store": "/somewhere"}
+
+
+def test_the_lock_of_a_dead_process_is_no_error_where_the_first_output_stream_is_closed(chain):
+    """DVC says that it removed the lock; its own handlers would write to the stream that was there on its import."""
+    from dvc.logger import LoggerHandler
+
+    closed = LoggerHandler(open(chain / "stream", "w"))
+    closed.stream.close()
+    logging.getLogger("dvc").addHandler(closed)
+    nobody = next(pid for pid in range(2**22 - 1, 1, -1) if not psutil.pid_exists(pid))
+    held = {"write": {str(chain / "a.txt"): {"pid": nobody, "cmd": "dvc repro"}}}
+    (chain / ".dvc" / "tmp").mkdir(exist_ok=True)
+    (chain / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(held))
+    assert pipeline.is_stale(chain, "a")

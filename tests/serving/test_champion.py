@@ -44,8 +44,8 @@ def test_a_broken_release_leaves_the_old_model(endpoint: Path, bundles: list[Pat
     champion.start()
     try:
         (endpoint.parent / "../releases/v0.2.0/bundle/model.onnx").write_bytes(b"torn")
-        point(endpoint, 2, bundle_sha256="1" * 64)
         seen = champion._seen
+        point(endpoint, 2, bundle_sha256="1" * 64)
         assert wait_for(lambda: champion._seen != seen)
         point(endpoint, 2)  # the hash is right, and the graph still no graph
         write_text(endpoint, "{ not json")
