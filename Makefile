@@ -35,7 +35,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 lock: setup
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-index-url -q -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra vgg --universal --python-version 3.11 --no-emit-index-url -q -o requirements.lock
 
 clean:
 	rm -rf demo .venv

@@ -125,8 +125,8 @@ def test_the_lock_of_a_dead_process_is_no_error_where_the_first_output_stream_is
     """DVC says that it removed the lock; its own handlers would write to the stream that was there on its import."""
     from dvc.logger import LoggerHandler
 
-    closed = LoggerHandler(open(chain / "stream", "w"))
-    closed.stream.close()
+    with (chain / "stream").open("w") as stream:
+        closed = LoggerHandler(stream)
     logging.getLogger("dvc").addHandler(closed)
     nobody = next(pid for pid in range(2**22 - 1, 1, -1) if not psutil.pid_exists(pid))
     held = {"write": {str(chain / "a.txt"): {"pid": nobody, "cmd": "dvc repro"}}}

@@ -18,6 +18,9 @@ class SegNetConfig(EncoderConfig):
 
     encoder: Literal["vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"] = "vgg16_bn"
     """vgg16_bn is the paper's; the decoder mirrors whichever it is."""
+    deep_supervision: bool = True
+    """Whether the levels of the decoder learn to tell classes too, by heads of which only training makes use (Lee et al. 2015,
+    arXiv:1409.5185); false is the paper's, which takes far more steps to learn."""
 
 
 def build_segnet(config: SegNetConfig, in_channels: int, n_classes: int) -> SegNet:
@@ -25,4 +28,5 @@ def build_segnet(config: SegNetConfig, in_channels: int, n_classes: int) -> SegN
     from segpipe.models.vgg import SegNet
     from segpipe.models.weights import first_encoder
 
-    return SegNet(first_encoder(config.encoder, config.encoder_weights, in_channels), n_classes)
+    encoder = first_encoder(config.encoder, config.encoder_weights, in_channels)
+    return SegNet(encoder, n_classes, config.deep_supervision)

@@ -54,20 +54,27 @@ def _twice(channels: int) -> nn.ConvTranspose2d:
 
 
 class SegNet(nn.Module):
-    """Encoder and decoder are mirrors; all that passes between them beside the deepest features is where maxima stood."""
+    """Encoder and decoder are mirrors; all that passes between them beside the deepest features is where maxima stood.
 
-    def __init__(self, encoder: Any, n_classes: int) -> None:
+    The decoder's kernels begin as the encoder's, mirrored: together they are then the network that Zeiler and Fergus 2014
+    (arXiv:1311.2901) draw an encoder's features back onto the image with, so that classes have their places from the first step on.
+    """
+
+    def __init__(self, encoder: Any, n_classes: int, deep_supervision: bool) -> None:
         super().__init__()
         self.encoder = encoder
         stages = _stages(encoder.features)
         self.decoder = nn.ModuleList(
             _mirror(stage, first=index == 0) for index, stage in reversed([*enumerate(stages)])
         )
-        channels = next(m for m in stages[0] if isinstance(m, nn.Conv2d)).out_channels
-        self.head = nn.Conv2d(channels, n_classes, 3, padding=1)
+        inputs, outputs = zip(*((_convolutions(stage)[0], _convolutions(stage)[-1]) for stage in stages), strict=True)
+        self.head = nn.Conv2d(inputs[0].out_channels, n_classes, 3, padding=1)
+        # Of the deepest features, and of what each stage of the decoder but the last gives.
+        widths = [outputs[-1].out_channels, *(layer.in_channels for layer in inputs[:0:-1])] if deep_supervision else []
+        self.sides = nn.ModuleList(nn.Conv2d(width, n_classes, 1) for width in widths)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> logits (N, n_classes, H, W)."""
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """(N, C, H, W) -> logits (N, n_classes, H, W); in training with deep supervision, also those of the levels below, halved each."""
         x, places = images, []
         for module in self.encoder.features:
             if isinstance(module, nn.MaxPool2d):
@@ -75,9 +82,15 @@ class SegNet(nn.Module):
                 places.append(found)
             else:
                 x = module(x)
+        rising = [x]
         for stage in self.decoder:
             x = stage(unpool(x, places.pop()))
-        return self.head(x)  # type: ignore[no-any-return]
+            rising.append(x)
+        logits: Tensor = self.head(x)
+        if not (self.training and self.sides):
+            return logits
+        levels = [side(level) for side, level in zip(self.sides, rising[:-1], strict=True)]
+        return (logits, *reversed(levels))
 
 
 def unpool(x: Tensor, places: Tensor) -> Tensor:
@@ -101,11 +114,15 @@ def _stages(features: nn.Sequential) -> list[list[nn.Module]]:
     return stages[:-1]
 
 
+def _convolutions(stage: list[nn.Module]) -> list[nn.Conv2d]:
+    return [layer for layer in stage if isinstance(layer, nn.Conv2d)]
+
+
 def _mirror(stage: list[nn.Module], first: bool) -> nn.Sequential:
     """A stage's convolutions backwards, each with normalisation; the image's own channels are left to the head."""
     layers: list[nn.Module] = []
-    for layer in reversed([m for m in stage if isinstance(m, nn.Conv2d)][first:]):
+    for layer in reversed(_convolutions(stage)[first:]):
         own = nn.Conv2d(layer.out_channels, layer.in_channels, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(own.weight, mode="fan_out", nonlinearity="relu")
+        own.load_state_dict({"weight": layer.weight.transpose(0, 1).flip(2, 3)})
         layers += [own, nn.BatchNorm2d(layer.in_channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)

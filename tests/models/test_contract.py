@@ -94,9 +94,11 @@ def test_any_channels_classes_and_sizes(name, channels, classes):
     np.testing.assert_allclose(prediction.probabilities.sum(0), 1, atol=1e-5)
     edge = EDGE.get(name, 64)
     batch = torch.randn(2, channels, edge, edge, generator=torch.Generator().manual_seed(0))
-    logits = network.train()(batch)
+    said = network.train()(batch)
+    logits, *levels = said if isinstance(said, tuple) else (said,)
     assert logits.shape == (2, classes, edge, edge) and logits.dtype == torch.float32
-    logits.square().mean().backward()
+    assert [level.shape for level in levels] == [(2, classes, edge >> n, edge >> n) for n, _ in enumerate(levels, 1)]
+    torch.stack([level.square().mean() for level in (logits, *levels)]).sum().backward()
     assert [n for n, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()] == []
 
 

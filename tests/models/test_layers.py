@@ -28,6 +28,29 @@ def test_unpooling_against_torch():
     assert torch.equal(unpool(pooled, places), F.max_unpool2d(pooled, places, 2))
 
 
+def test_segnets_decoder_begins_as_the_adjoint_of_its_encoder():
+    """``<encode(x), y> == <x, decode(y)>`` of each convolution and the one that mirrors it, zeros around both."""
+    network = build_network("segnet", family_config(Candidate(family="segnet", encoder_weights="none")), 3, 2, 0)
+    there = [layer for layer in network.encoder.features if isinstance(layer, torch.nn.Conv2d)][1:]
+    back = [layer for layer in network.decoder.modules() if isinstance(layer, torch.nn.Conv2d)]
+    draws = torch.Generator().manual_seed(0)
+    for one, other in zip(there, reversed(back), strict=True):
+        x, y = (torch.randn(1, channels, 7, 6, generator=draws) for channels in (one.in_channels, one.out_channels))
+        with torch.no_grad():
+            linear = F.conv2d(x, one.weight, padding=1)
+            torch.testing.assert_close((linear * y).sum(), (x * other(y)).sum(), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize(("supervised", "levels"), [(True, 6), (False, 1)])
+def test_levels_of_segnet_in_training_and_one_answer_in_service(supervised, levels):
+    options = {"encoder": "vgg11_bn", "encoder_weights": "none", "deep_supervision": supervised}
+    network = build_network("segnet", family_config(Candidate(family="segnet", **options)), 3, 2, 0)
+    images = torch.zeros(2, 3, 64, 64)
+    said = network.train()(images)
+    assert len(said if isinstance(said, tuple) else (said,)) == levels
+    assert network.eval()(images).shape == (2, 2, 64, 64)
+
+
 def test_learned_upsampling_starts_as_bilinear():
     """Away from the border, where a transposed convolution sees zeros."""
     x = torch.randn(1, 2, 6, 7, generator=torch.Generator().manual_seed(0))

