@@ -95,10 +95,10 @@ def _vgg16(encoder: str) -> Weights:
     vgg16_bn: the same function of a photograph. Its normalisation layers begin with the statistics that photographs have there, and
     give back what they take away.
     """
-    from segmentation_models_pytorch.encoders import get_encoder
     from torch.nn import Conv2d
+    from torchvision.models.vgg import cfgs, make_layers
 
-    features = get_encoder(encoder, weights=None).features
+    features = make_layers(cfgs["D"], batch_norm=encoder.endswith("_bn"))
     convolutions = [layer for layer in features if isinstance(layer, Conv2d)]
     for layer, (kernel, bias) in zip(convolutions, _vgg16_layers(), strict=True):
         layer.load_state_dict({"weight": kernel, "bias": bias})

@@ -28,7 +28,7 @@ FAMILIES: dict[str, Family] = {
             "unet_vgg16", "network",
             "U-Net over VGG16 with batch normalisation: ImageNet transfer on small sets, where memory and time allow it.",
             "Iglovikov, Shvets 2018, arXiv:1801.05746",
-            f"{_SEMANTIC}:Vgg16UnetConfig", f"{_SEMANTIC}:build_unet_vgg16", freeze_encoder=0.25,
+            f"{_SEMANTIC}:Vgg16UnetConfig", f"{_SEMANTIC}:build_unet_vgg16", freeze_encoder=0.25, rate=0.5,
         ),
         Family(
             "unet_2015", "network",
@@ -52,7 +52,7 @@ FAMILIES: dict[str, Family] = {
             "fcn8s", "network",
             "VGG16 with its classifier as convolutions, scores of three scales summed: the classic to compare with.",
             "Long, Shelhamer, Darrell 2015, arXiv:1411.4038",
-            "segpipe.models.fcn8s:Fcn8sConfig", "segpipe.models.fcn8s:build_fcn8s",
+            "segpipe.models.fcn8s:Fcn8sConfig", "segpipe.models.fcn8s:build_fcn8s", rate=0.5,
         ),
         Family(
             "fcn_resnet50", "network",
@@ -64,7 +64,7 @@ FAMILIES: dict[str, Family] = {
             "segnet", "network",
             "VGG16 mirrored, maxima put back where they stood: street scenes, borders at little memory.",
             "Badrinarayanan, Kendall, Cipolla 2017, arXiv:1511.00561",
-            "segpipe.models.segnet:SegNetConfig", "segpipe.models.segnet:build_segnet",
+            "segpipe.models.segnet:SegNetConfig", "segpipe.models.segnet:build_segnet", rate=0.5,
         ),
         Family(
             "lraspp_mobilenetv3", "network",

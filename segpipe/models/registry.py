@@ -17,6 +17,7 @@ from segpipe.errors import ConfigError
 from segpipe.models.families import FAMILIES
 from segpipe.models.family import Family
 from segpipe.models.released import load_released, parse_release, released_preprocessing
+from segpipe.models.semantic import shrinks_by
 from segpipe.models.weights import Preprocessing, preprocessing, state_sha256
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def build_network(
     """
     import torch
 
+    from segpipe.models.shrinking import shrunk
+
     build, source = family(name).build, getattr(config, "encoder_weights", "none")
     released = parse_release(source) is not None
     own = config.model_copy(update={"encoder_weights": "none"}) if released else config
@@ -75,7 +78,7 @@ def build_network(
         network = build(own, in_channels, n_classes)
         if released:
             load_released(network, source, inherited, lambda: build(own, in_channels, n_classes + 1))
-    return network
+    return shrunk(network, shrinks_by(config))
 
 
 def first_preprocessing(config: BaseModel) -> Preprocessing | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,15 +24,20 @@ if TYPE_CHECKING:
     from segpipe.training.batches import Reader
 
 BATCH = 8
+LEAST_BATCH = 4
+"""Where the budget is short."""
 CLIP_NORM = 5.0
+_SHRUNK = 128
+"""Edge of a crop of smaller images, as the network sees it: as much of an image as a larger crop of full resolution, and cheaper."""
 _ORIENTATION_IMAGES = 64
 _UPRIGHT = 0.2
 
 
 def choose_recipe(
-    wanted: TrainParams, of: Family, fingerprint: Fingerprint, train: Reader, reasons: dict[str, str]
+    wanted: TrainParams, of: Family, fingerprint: Fingerprint, train: Reader, reasons: dict[str, str], shrink: int = 1
 ) -> Recipe:
-    """What is computed, but for the number of steps (a placeholder of 1 until the steps have been timed)."""
+    """What is computed, but for the number of steps (a placeholder of 1 until the steps have been timed). shrink: pixels, along each
+    axis, that become one for the network."""
     batch = wanted.batch or of.batch
     if batch < of.least_batch:
         raise ConfigError(
@@ -39,13 +45,17 @@ def choose_recipe(
             where="train.batch", found=batch, fix=f"set it to {of.least_batch} or more",
         )  # fmt: skip
     check_parts(batch, wanted.accumulate, wanted.devices * wanted.num_nodes, of.least_batch)
-    patch = wanted.patch or max(choose_patch(fingerprint), of.stride)
-    if patch < of.stride:
+    multiple = math.lcm(32, of.stride * shrink)
+    edge = choose_patch(fingerprint) if shrink == 1 else min(_SHRUNK * shrink, _typical(fingerprint))
+    patch = wanted.patch or max(edge // multiple * multiple, multiple)
+    if patch < of.stride or (shrink > 1 and patch % multiple):
         raise ConfigError(
-            f"{of.name} can't look at so small a crop",
+            f"{of.name} can't look at so small a crop"
+            if shrink == 1
+            else f"crops don't fit {of.name} with `shrink: {shrink}`",
             where="train.patch",
             found=patch,
-            expected=f"{of.stride} or more",
+            expected=f"{of.stride} or more" if shrink == 1 else f"a multiple of {multiple}",
         )
     difference = top_bottom_difference(train, fingerprint.classes.labelling)
     free = difference < _UPRIGHT
@@ -95,6 +105,15 @@ def choose_recipe(
         elastic=wanted.elastic,
         val_every=1, checkpoint_every=1,
     )  # fmt: skip
+
+
+def can_shrink(fingerprint: Fingerprint) -> bool:
+    """Whether images are large enough to be seen at half their resolution."""
+    return _typical(fingerprint) >= 2 * _SHRUNK
+
+
+def _typical(fingerprint: Fingerprint) -> int:
+    return min(fingerprint.height.median, fingerprint.width.median)
 
 
 def _check_elastic(wanted: TrainParams, reasons: dict[str, str]) -> None:

@@ -14,7 +14,7 @@ from segpipe.config import TrainParams, parse_budget
 from segpipe.errors import ConfigError
 from segpipe.samples import ClassTable
 from segpipe.training.batches import Reader, Samples, batches, collate_of
-from segpipe.training.bottleneck import step_parts
+from segpipe.training.bottleneck import SLOW_MS, step_parts
 from segpipe.training.budget import LAUNCH_S, PLAN_START_S, budget_seconds, count_steps, mean_step, seconds_to_finish
 from segpipe.training.freezing import encoder_of, encoder_switch
 from segpipe.training.machine import choose_device, choose_workers, has_bf16, peak_memory_mib, this_machine, wait
@@ -173,7 +173,7 @@ class Race:
     def _seconds(self, best: Timing) -> float:
         """After how long no further setting is tried: when the next one could break the bound on the whole measurement."""
         budget = budget_seconds(self.wanted, best.ms_per_step or 0)
-        return min(9.0, 0.06 * budget) if self.device == "cpu" else min(20.0, 0.1 * budget)
+        return min(9.0, 0.025 * budget) if self.device == "cpu" else min(20.0, 0.1 * budget)
 
     def _reference_loss(self) -> float:
         network = copy.deepcopy(self.network).to(self.device).train()
@@ -195,7 +195,7 @@ class Race:
             took = time.perf_counter() - began
             self._first_s.setdefault(setting, took)
             least = min(least, took * 1000) if number else least
-            if number and best and least > 1.25 * (best.ms_per_step or math.inf):
+            if number and (least > SLOW_MS or (best and least > 1.25 * (best.ms_per_step or math.inf))):
                 break
         del stepper
         gc.collect()

@@ -21,6 +21,7 @@ from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.tta import TTA
 from segpipe.labelling import Labelling, labelling_of
 from segpipe.models.registry import Family, family
+from segpipe.models.semantic import shrinks_by
 
 
 class _Part(BaseModel):
@@ -198,6 +199,16 @@ class Plan(_Part):
     def of(self) -> Family:
         """The family."""
         return family(self.family)
+
+    @property
+    def shrink(self) -> int:
+        """Pixels of an image, along each axis, that become one for the network."""
+        return shrinks_by(self.of.config.model_validate(self.options))
+
+    @property
+    def stride(self) -> int:
+        """Height and width of what the network is given are multiples of this."""
+        return self.of.stride * self.shrink
 
     @property
     def outputs(self) -> Outputs:

@@ -11,8 +11,16 @@ from pydantic import BaseModel
 from segpipe.errors import ConfigError
 from segpipe.inference.outputs import Outputs
 from segpipe.models.registry import FAMILIES, Family, family, family_config
+from segpipe.models.semantic import EncoderConfig, shrinks_by
 from segpipe.models.volumetric import VolumeConfig
-from segpipe.training.choices import choose_normalisation, choose_recipe, describe_encoder, with_frozen_encoder
+from segpipe.training.choices import (
+    LEAST_BATCH,
+    can_shrink,
+    choose_normalisation,
+    choose_recipe,
+    describe_encoder,
+    with_frozen_encoder,
+)
 from segpipe.training.detection import DETECTOR_REASONS, fit_to_objects
 from segpipe.training.folds import check_folds, choose_folds, deal, in_words
 from segpipe.training.heritage import heritage_of
@@ -35,6 +43,7 @@ if TYPE_CHECKING:
 
     from segpipe.config import Params, TrainParams
     from segpipe.data.manifest import Fingerprint
+    from segpipe.inference.preprocess import Normalisation
     from segpipe.training.batches import Reader
     from segpipe.training.execution import Measured
 
@@ -159,25 +168,15 @@ def _plan_network(
     common: dict[str, Any], config: BaseModel, wanted: TrainParams, fingerprint: Fingerprint, train: Reader, val: Reader,
     reasons: dict[str, str], began: float,
 ) -> Plan:  # fmt: skip
-    from segpipe.models.registry import build_network, first_preprocessing, first_weights_sha256
+    from segpipe.models.registry import first_preprocessing, first_weights_sha256
 
     encoder, source = getattr(config, "encoder", None), getattr(config, "encoder_weights", "none")
     pretrained = first_preprocessing(config)
     reasons |= {"encoder": describe_encoder(encoder, source)} if encoder else {}
     fresh = pretrained is not None and "inherited" not in common  # beside an encoder that is known to be good
     wanted = with_frozen_encoder(wanted, family(common["family"]), fresh, reasons)
-    of = family(common["family"])
-    recipe = choose_recipe(wanted, of, fingerprint, train, reasons)
-    first = choose_first(wanted, of, (recipe.patch,) * 2, (of.stride,) * 2, reasons)
-    draft = Plan(
-        **common,
-        normalisation=choose_normalisation(fingerprint, pretrained),
-        recipe=_learning(recipe, common, reasons).model_copy(update={"first": first}),
-        reasons={},
-    )
-    network = build_network(
-        draft.family, config, fingerprint.channels, draft.outputs.channels, draft.seed, draft.inherited
-    )
+    normalisation = choose_normalisation(fingerprint, pretrained)
+    draft, network = _drafted(common, config, wanted, fingerprint, normalisation, train, reasons)
     if pretrained:
         draft = draft.model_copy(update={"encoder_sha256": first_weights_sha256(network, bool(draft.inherited))})
     if family(common["family"]).kind == "detector":
@@ -195,6 +194,46 @@ def _plan_network(
     return draft.model_copy(
         update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
     )
+
+
+def _drafted(
+    common: dict[str, Any], config: BaseModel, wanted: TrainParams, fingerprint: Fingerprint, normalisation: Normalisation,
+    train: Reader, reasons: dict[str, str],
+) -> tuple[Plan, torch.nn.Module]:  # fmt: skip
+    """The plan of a network for images but for what is measured, and that network, at a resolution that the budget can pay for."""
+    from segpipe.models.registry import build_network
+    from segpipe.models.shrinking import shrunk
+    from segpipe.training.affordable import ENOUGH, price_of
+
+    of = family(common["family"])
+    left_open = isinstance(config, EncoderConfig) and config.shrink == "auto"
+
+    def draw_up(config: BaseModel, wanted: TrainParams) -> Plan:
+        shrink = shrinks_by(config)
+        recipe = _learning(choose_recipe(wanted, of, fingerprint, train, reasons, shrink), common, reasons)
+        first = choose_first(wanted, of, (recipe.patch,) * 2, (of.stride * shrink,) * 2, reasons)
+        own = common | {"options": config.model_dump(mode="json"), "normalisation": normalisation}
+        return Plan(**own, recipe=recipe.model_copy(update={"first": first}), reasons={})
+
+    config = config.model_copy(update={"shrink": 1}) if left_open else config
+    draft = draw_up(config, wanted)
+    network = build_network(of.name, config, fingerprint.channels, draft.outputs.channels, draft.seed, draft.inherited)
+    if of.kind != "network":
+        return draft, network
+    price = price_of(draft, network, wanted, train)
+    assert draft.recipe is not None
+    why = f"{price.steps(draft):.0f} steps of {draft.recipe.batch} crops are all that the budget would buy"
+    if price.steps(draft) < ENOUGH and left_open and draft.inherited is None and can_shrink(fingerprint):
+        config = config.model_copy(update={"shrink": 2})
+        draft, network = draw_up(config, wanted), shrunk(network, 2)
+        reasons["resolution"] = f"half of the images': at full resolution, {why}"
+    elif draft.shrink > 1:
+        reasons["resolution"] = f"1/{draft.shrink} of the images', as set"
+    parts = wanted.accumulate * wanted.devices * wanted.num_nodes
+    if price.steps(draft) < ENOUGH and wanted.batch is None and parts == 1:
+        draft = draw_up(config, wanted.model_copy(update={"batch": LEAST_BATCH}))
+        reasons["batch"] = f"{LEAST_BATCH}: {why}" + (" at full resolution" if "resolution" in reasons else "")
+    return draft, network
 
 
 def _learning(recipe: Recipe, common: dict[str, Any], reasons: dict[str, str]) -> Recipe:

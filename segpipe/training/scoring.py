@@ -59,7 +59,7 @@ def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
     return SegmenterSpec(
         candidate=plan.candidate, family=plan.family, task="instance" if plan.of.kind == "detector" else "semantic",
         options={key: value for key, value in plan.options.items() if key != "encoder_weights"},
-        classes=classes, normalisation=plan.normalisation, stride=plan.of.stride,
+        classes=classes, normalisation=plan.normalisation, stride=plan.stride,
         tta=plan.recipe.tta if plan.recipe else "none", distance=plan.outputs.distance,
         dims=3 if grid else 2, patch3d=grid.patch if grid else None, spacing=grid.spacing if grid else None,
         lineage={"data": plan.data_hash, "plan": plan.sha256, "segpipe": __version__}

@@ -1,0 +1,70 @@
+"""What a wall-clock budget can pay for: whether a network is too slow here to learn at full resolution."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from segpipe.config import parse_budget
+from segpipe.training.batches import collate_of
+from segpipe.training.machine import choose_device, has_bf16, wait
+from segpipe.training.plan import Setting
+from segpipe.training.stepper import Stepper, settle_process
+from segpipe.training.tasks import samples_of
+
+if TYPE_CHECKING:
+    from segpipe.config import TrainParams
+    from segpipe.training.batches import Reader
+    from segpipe.training.plan import Plan
+
+ENOUGH = 100
+"""Steps. A training of fewer learns hardly more than how much of each class there is."""
+_SHARE = 0.75
+"""Of a budget, what is left for the steps, about."""
+_TRIED = 2
+"""Crops of the step that is timed."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a pixel costs that a network learns from, and how many of these milliseconds a training has; infinitely many, where the
+    budget is counted in steps."""
+
+    ms: float
+    budget_ms: float
+
+    def steps(self, draft: Plan) -> float:
+        """How many steps of this plan the budget buys, about."""
+        recipe = draft.recipe
+        assert recipe is not None
+        edge = recipe.patch / draft.shrink
+        return self.budget_ms / (self.ms * recipe.batch * edge**2)
+
+
+def price_of(draft: Plan, network: torch.nn.Module, wanted: TrainParams, train: Reader) -> Price:
+    """The price by the second of two steps of a copy of the network on two crops, in the setting that is likeliest to win."""
+    kind, amount = parse_budget(wanted.budget)
+    if kind != "seconds":
+        return Price(1.0, math.inf)
+    assert draft.recipe is not None
+    device = choose_device(wanted.accelerator)
+    settle_process(torch.get_num_threads())
+    setting = Setting(precision="bf16" if has_bf16(device) else "fp32", channels_last=True)
+    crops = samples_of(train, draft)
+    images, labels = collate_of(crops)([crops[place] for place in range(_TRIED)])
+    recipe = draft.recipe.model_copy(update={"accumulate": 1})
+    stepper = Stepper(copy.deepcopy(network), draft.of, recipe, setting, device)
+    took = math.inf
+    for number in range(2):
+        began = time.perf_counter()
+        stepper.step(number, images, labels, draft.seed)
+        wait(device)
+        took = time.perf_counter() - began
+    edge = draft.recipe.patch / draft.shrink
+    processes, members = wanted.devices * wanted.num_nodes, wanted.folds or 1
+    return Price(took * 1000 / (_TRIED * edge**2), _SHARE * amount * 1000 * processes / members)
