@@ -13,6 +13,7 @@ import torch
 from segpipe.config import parse_budget
 from segpipe.training.batches import collate_of
 from segpipe.training.machine import choose_device, has_bf16, wait
+from segpipe.training.memory import out_of_memory, release
 from segpipe.training.plan import Setting
 from segpipe.training.stepper import Stepper, settle_process
 from segpipe.training.tasks import samples_of
@@ -47,10 +48,27 @@ class Price:
 
 
 def price_of(draft: Plan, network: torch.nn.Module, wanted: TrainParams, train: Reader) -> Price:
-    """The price by the second of two steps of a copy of the network on two crops, in the setting that is likeliest to win."""
+    """The price by the second of two steps of a copy of the network on two crops, in the setting that is likeliest to win.
+
+    Where even these do not fit into memory, that is for `segpipe.training.memory` to meet, and steps have no price.
+    """
     kind, amount = parse_budget(wanted.budget)
     if kind != "seconds":
         return Price(1.0, math.inf)
+    try:
+        ms = _step_ms(draft, network, wanted, train)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        release()
+        return Price(1.0, math.inf)
+    assert draft.recipe is not None
+    edge = draft.recipe.patch / draft.shrink
+    side_by_side = wanted.num_nodes * (wanted.devices if choose_device(wanted.accelerator) == "cuda" else 1)
+    return Price(ms / (_TRIED * edge**2), _SHARE * amount * 1000 * side_by_side / (wanted.folds or 1))
+
+
+def _step_ms(draft: Plan, network: torch.nn.Module, wanted: TrainParams, train: Reader) -> float:
     assert draft.recipe is not None
     device = choose_device(wanted.accelerator)
     settle_process(torch.get_num_threads())
@@ -65,6 +83,4 @@ def price_of(draft: Plan, network: torch.nn.Module, wanted: TrainParams, train: 
         stepper.step(number, images, labels, draft.seed)
         wait(device)
         took = time.perf_counter() - began
-    edge = draft.recipe.patch / draft.shrink
-    processes, members = wanted.devices * wanted.num_nodes, wanted.folds or 1
-    return Price(took * 1000 / (_TRIED * edge**2), _SHARE * amount * 1000 * processes / members)
+    return took * 1000

@@ -23,6 +23,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.registry import FAMILIES, build_network, family, family_config
 from segpipe.samples import ClassTable, Sample
+from segpipe.training.tasks import pixelwise
 from tests.models.releases import going_on, of_kept_classes
 from tests.models.serving import shares_of_golden_pixels
 from tests.release.toy import ToyReader
@@ -177,7 +178,7 @@ def taught(name: str) -> tuple[torch.nn.Module, float]:
     torch.manual_seed(0)
     for step in range(1, 301):
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network.train()(images), labels).backward()
+        pixelwise(torch.nn.CrossEntropyLoss())(network.train(), (images, labels), images.device).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         if step % 20 == 0 and (reached := dice(network, images, labels)) > 0.97:
