@@ -31,8 +31,8 @@ class EncoderConfig(BaseModel):
     """auto (installed weights where there are some, else the hub), imagenet (the hub), none (random), a file, or
     NAME@VERSION: a released model, all of its weights."""
     shrink: Literal[1, 2, 4, "auto"] = "auto"
-    """How many pixels of an image, along each axis, become one for the network, in training and in service: 2 and 4 are about 4 and 16
-    times cheaper, and blind to what is finer. auto: 1, but 2 where a wall-clock budget would buy fewer than 100 steps."""
+    """How many pixels of an image, along each axis, become one for the network, in training and in service: 2 and 4 are cheaper, the more
+    so the heavier the network, and blind to what is finer. auto: 1, but 2 where a wall-clock budget would buy too few steps to learn."""
 
     def arguments(self) -> dict[str, Any]:
         """What segmentation_models_pytorch is told beside the encoder, the channels and the classes."""

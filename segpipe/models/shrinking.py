@@ -1,4 +1,4 @@
-"""Networks that look at images smaller than they are: many times cheaper, blind to what is finer."""
+"""Networks that look at images smaller than they are: cheaper, and blind to what is finer."""
 
 from __future__ import annotations
 

@@ -45,18 +45,7 @@ def choose_recipe(
             where="train.batch", found=batch, fix=f"set it to {of.least_batch} or more",
         )  # fmt: skip
     check_parts(batch, wanted.accumulate, wanted.devices * wanted.num_nodes, of.least_batch)
-    multiple = math.lcm(32, of.stride * shrink)
-    edge = choose_patch(fingerprint) if shrink == 1 else min(_SHRUNK * shrink, _typical(fingerprint))
-    patch = wanted.patch or max(edge // multiple * multiple, multiple)
-    if patch < of.stride or (shrink > 1 and patch % multiple):
-        raise ConfigError(
-            f"{of.name} can't look at so small a crop"
-            if shrink == 1
-            else f"crops don't fit {of.name} with `shrink: {shrink}`",
-            where="train.patch",
-            found=patch,
-            expected=f"{of.stride} or more" if shrink == 1 else f"a multiple of {multiple}",
-        )
+    patch = _choose_patch(wanted, of, fingerprint, shrink)
     difference = top_bottom_difference(train, fingerprint.classes.labelling)
     free = difference < _UPRIGHT
     usual = DEFAULTS[wanted.optimizer]
@@ -105,6 +94,26 @@ def choose_recipe(
         elastic=wanted.elastic,
         val_every=1, checkpoint_every=1,
     )  # fmt: skip
+
+
+def _choose_patch(wanted: TrainParams, of: Family, fingerprint: Fingerprint, shrink: int) -> int:
+    """Edge of a crop, in pixels of the image: as set, or what the network takes of the usual one."""
+    multiple = math.lcm(32, of.stride * shrink)
+    usual = choose_patch(fingerprint) if shrink == 1 else min(_SHRUNK * shrink, _typical(fingerprint))
+    patch = wanted.patch or max(usual // multiple * multiple, multiple)
+    if patch < of.stride:
+        raise ConfigError(
+            f"{of.name} can't look at so small a crop",
+            where="train.patch",
+            found=patch,
+            expected=f"{of.stride} or more",
+        )
+    if shrink > 1 and patch % multiple:
+        raise ConfigError(
+            f"crops don't fit {of.name} with `shrink: {shrink}`", where="train.patch", found=patch,
+            expected=f"a multiple of {multiple}",
+        )  # fmt: skip
+    return patch
 
 
 def can_shrink(fingerprint: Fingerprint) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,7 +204,7 @@ def _drafted(
     """The plan of a network for images but for what is measured, and that network, at a resolution that the budget can pay for."""
     from segpipe.models.registry import build_network
     from segpipe.models.shrinking import shrunk
-    from segpipe.training.affordable import ENOUGH, price_of
+    from segpipe.training.affordable import ENOUGH, WORTH, price_of
 
     of = family(common["family"])
     left_open = isinstance(config, EncoderConfig) and config.shrink == "auto"
@@ -224,13 +225,18 @@ def _drafted(
     assert draft.recipe is not None
     why = f"{price.steps(draft):.0f} steps of {draft.recipe.batch} crops are all that the budget would buy"
     if price.steps(draft) < ENOUGH and left_open and draft.inherited is None and can_shrink(fingerprint):
-        config = config.model_copy(update={"shrink": 2})
-        draft, network = draw_up(config, wanted), shrunk(network, 2)
-        reasons["resolution"] = f"half of the images': at full resolution, {why}"
+        half = config.model_copy(update={"shrink": 2})
+        smaller, its_network = draw_up(half, wanted), shrunk(copy.deepcopy(network), 2)
+        its_price = price_of(smaller, its_network, wanted, train)
+        if its_price.steps(smaller) > WORTH * price.steps(draft):  # a light network's steps hardly get shorter
+            config, draft, network, price = half, smaller, its_network, its_price
+            reasons["resolution"] = f"half of the images': at full resolution, {why}"
+        else:
+            draft = draw_up(config, wanted)
     elif draft.shrink > 1:
         reasons["resolution"] = f"1/{draft.shrink} of the images', as set"
     parts = wanted.accumulate * wanted.devices * wanted.num_nodes
-    if price.steps(draft) < ENOUGH and wanted.batch is None and parts == 1:
+    if price.steps(draft) < ENOUGH and wanted.batch is None and parts == 1 and of.batch > LEAST_BATCH:
         draft = draw_up(config, wanted.model_copy(update={"batch": LEAST_BATCH}))
         reasons["batch"] = f"{LEAST_BATCH}: {why}" + (" at full resolution" if "resolution" in reasons else "")
     return draft, network

@@ -33,8 +33,8 @@ def plan(monkeypatch):
         planner, "_measured", lambda draft, *_: SimpleNamespace(recipe=draft.recipe, execution=None, reasons={})
     )
 
-    def make(price: Price, reader=LARGE, train=None, **options):
-        monkeypatch.setattr(affordable, "price_of", lambda *_: price)
+    def make(price: Price, reader=LARGE, train=None, half: Price | None = None, **options):
+        monkeypatch.setattr(affordable, "price_of", lambda draft, *_: half if half and draft.shrink == 2 else price)
         own = {"family": "unet", "encoder": "mobilenetv3_small_050", "encoder_weights": "none"} | options
         wanted = Params(candidates={"net": own}, train=train or {})
         return planner.plan_on("net", wanted, fingerprint_of(reader), reader, reader)
@@ -71,6 +71,10 @@ def test_where_two_crops_do_not_fit_nothing_is_said_of_a_price(train_reader, mon
         price_of(draft, network, wanted, train_reader)
 
 
+def test_the_page_names_how_many_are_enough(repo_root):
+    assert f"fewer than {ENOUGH} steps" in (repo_root / "docs" / "learning.md").read_text()
+
+
 def test_enough_steps_leave_everything_as_it_is(plan):
     made = plan(QUICK)
     assert (made.shrink, made.recipe.patch, made.recipe.batch) == (1, 192, 8)
@@ -82,6 +86,12 @@ def test_too_few_are_taken_at_half_the_resolution(plan):
     assert (made.shrink, made.stride, made.recipe.patch, made.recipe.batch) == (2, 64, 256, 8)
     assert made.reasons["resolution"].startswith("half of the images': at full resolution, 64 steps of 8 crops")
     assert segmenter_spec(made, CLASSES).stride == 64 and segmenter_spec(made, CLASSES).options["shrink"] == 2
+
+
+def test_half_the_resolution_has_to_buy_more_steps(plan):
+    made = plan(SLOW, half=dataclasses.replace(SLOW, ms=SLOW.ms * 2))
+    assert (made.shrink, made.recipe.patch, made.recipe.batch) == (1, 192, 4)
+    assert made.reasons["patch"].startswith("192") and "resolution" not in made.reasons
 
 
 def test_still_too_few_are_of_fewer_crops(plan):
@@ -116,4 +126,3 @@ def test_a_training_at_half_the_resolution_serves_at_the_images(tmp_path):
     train_on(made, CLASSES, LARGE, LARGE, tmp_path / "model", tmp_path / "live", tmp_path / "checkpoints")
     assert read_json(tmp_path / "model" / "segmenter.json")["stride"] == 64
     assert load_trained(tmp_path / "model").predict(LARGE[0].image).class_ids.shape == (288, 320)
-    assert ENOUGH == 100, "as the documentation of `shrink` says"
