@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from segpipe.training.plan import Plan
 
 ENOUGH = 75
-"""Steps. With 31 to 54 at full resolution, half of it was better by far (networks on VGG16, street scenes); with 94, alike (fpn)."""
+"""Steps. On street scenes networks on VGG16 were bought 31 to 54 in three minutes; an fpn with 94 scored alike at either resolution."""
 WORTH = 1.3
 """How many times the steps half the resolution has to buy."""
 _SHARE = 0.75
