@@ -13,7 +13,7 @@
 - segpipe: the step, the batches and the setting that `plan` measures and `train` runs.
 
 All see the same crops of the same generated images, under the loss that the plan names (all but segpipe: by functions of torch
-and SMP), and train the same network from the same weights (all but segpipe: with the decoder blocks of SMP as they are). They take
+and SMP), and train the same network from the same weights (all but segpipe: with the blocks of SMP and torchvision as they are). They take
 turns, each in a process of its own, and the best of the turns counts, so that a busy moment of the machine hurts none.
 """
 
@@ -153,14 +153,14 @@ def run_lightning(plan: Any, reader: Cells, steps: int) -> float:
 
 
 def new_network(plan: Any) -> Any:
-    """The network of the plan, without what segpipe does to the blocks of SMP so that they train faster."""
-    from segpipe.models import doubling
+    """The network of the plan, without what segpipe does to the blocks of SMP and torchvision so that they train faster."""
+    from segpipe.models import doubling, roi_align
     from segpipe.models.registry import build_network
 
     config = plan.of.config.model_validate(plan.options)
     network = build_network(plan.family, config, plan.normalisation.channels, plan.outputs.channels, plan.seed)
     for module in network.modules():
-        if type(module).__module__ == doubling.__name__:
+        if type(module).__module__ in (doubling.__name__, roi_align.__name__):
             module.__class__ = type(module).__base__
     return network
 

@@ -17,9 +17,10 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops import FeaturePyramidNetwork
 
 from segpipe.models.rcnn_config import LEAST_SCORE, STRIDES, levels
+from segpipe.models.roi_align import Pool
 
 if TYPE_CHECKING:
     from segpipe.models.rcnn_config import MaskRcnnConfig
@@ -80,10 +81,6 @@ class MaskRcnn(MaskRCNN):
     def __init__(self, config: MaskRcnnConfig, encoder: torch.nn.Module, n_classes: int) -> None:
         strides = levels(config.first_stride or STRIDES[0])[: max(1, len(config.anchors))]
         anchors = config.anchors or (32.0,)
-        pools = {
-            edge: MultiScaleRoIAlign([str(s) for s in strides], edge, sampling_ratio=2)
-            for edge in (_BOX_EDGE, _MASK_EDGE)
-        }
         detections = config.detections or 100
         super().__init__(
             Pyramid(encoder, config.channels, strides),
@@ -91,11 +88,11 @@ class MaskRcnn(MaskRCNN):
             rpn_head=RPNHead(config.channels, len(_ASPECTS)),
             rpn_pre_nms_top_n_train=_PROPOSALS, rpn_pre_nms_top_n_test=max(_PROPOSALS, 2 * detections),
             rpn_post_nms_top_n_train=_PROPOSALS, rpn_post_nms_top_n_test=max(_PROPOSALS, 2 * detections),
-            box_roi_pool=pools[_BOX_EDGE],
+            box_roi_pool=Pool(strides, _BOX_EDGE),
             box_head=TwoMLPHead(config.channels * _BOX_EDGE**2, config.hidden),
             box_predictor=FastRCNNPredictor(config.hidden, n_classes),
             box_batch_size_per_image=config.box_batch, box_detections_per_img=detections, box_score_thresh=LEAST_SCORE,
-            mask_roi_pool=pools[_MASK_EDGE],
+            mask_roi_pool=Pool(strides, _MASK_EDGE),
             mask_head=MaskRCNNHeads(config.channels, (config.channels,) * config.mask_convs, 1),
             mask_predictor=MaskRCNNPredictor(config.channels, config.channels, n_classes),
         )  # fmt: skip

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -20,8 +21,10 @@ from segpipe.training.execution import CHOSEN, Race, fastest, settings
 from segpipe.training.machine import check_plan, choose_device, this_machine
 from segpipe.training.plan import Plan, Setting, Timing, explain
 from segpipe.training.planner import plan_on
+from segpipe.training.tasks import samples_of
 
 from .conftest import MemoryReader, draw, fingerprint_of, make_plan
+from .detectors import detector_plan, discs
 
 SMALL = {"encoder": "mobilenetv3_small_050", "encoder_weights": "none"}
 
@@ -152,6 +155,19 @@ def test_a_setting_whose_loss_is_off_is_refused(train_reader, monkeypatch):
         "bf16"
     ] == "refused"
     assert next(t for t in timings if t.verdict == CHOSEN).setting.precision == "fp32"
+
+
+def test_losses_of_a_detector_agree_within_what_the_draw_of_proposals_makes_of_them(train_reader, monkeypatch):
+    """They vary by chance, by more than the bound on what a setting may change."""
+    drawn = itertools.cycle([1.0, 1.1, 0.9, 1.05, 0.95])
+    monkeypatch.setattr(execution, "objective_of", lambda *_: lambda *_: next(drawn))
+    wanted = params({"budget": "1h", "compile": False}).train
+    plan = detector_plan(batch=2)
+    race = Race(plan, torch.nn.Conv2d(3, 3, 1), samples_of(MemoryReader([discs(0)]), plan), "cpu", wanted)
+    assert (race.reference, race.tolerance) == (pytest.approx(1.0), pytest.approx(3 * 0.005**0.5))
+    plan = make_plan(batch=2)
+    race = Race(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", wanted)
+    assert (race.reference, race.tolerance) == (1.0, execution.LOSS_TOLERANCE)
 
 
 def test_normalisation_for_pretrained_weights_is_theirs_only_where_it_fits(train_reader):
