@@ -134,14 +134,14 @@ class TrainParams(Section):
     range test on the real batches, which takes 5 % of the budget at most."""
     encoder_rate: float = Field(1.0, gt=0, le=10)
     """What the learning rate is multiplied by for the encoder: below 1, what it knows changes little."""
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    """What turns gradients into steps."""
+    optimizer: Literal["auto", "muon", "adamw", "adam", "sgd"] = "auto"
+    """What turns gradients into steps; auto: muon where what it computes is small beside a step, and else adamw."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Of sgd."""
     nesterov: bool = True
     """Whether sgd looks ahead along its momentum."""
     weight_decay: float | None = Field(None, ge=0)
-    """Of kernels alone; null: 0.01 for adamw (decoupled), 0.00001 for adam and 0.0001 for sgd (added to the gradient)."""
+    """Of kernels alone; null: 0.01 for muon and adamw (decoupled), 0.00001 for adam and 0.0001 for sgd (added to the gradient)."""
     schedule: Literal["cosine", "poly", "one_cycle", "constant"] = "cosine"
     """How the learning rate goes after the warm-up; one_cycle rises over 30 % of the steps and has no warm-up."""
     loss: LossParams = LossParams(cross_entropy=CrossEntropyTerm(), dice=DiceTerm(weight=0.5))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,10 +13,13 @@ from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.tta import TTA, passes
 from segpipe.labelling import Labelling
 from segpipe.training.memory import check_parts
+from segpipe.training.muon import pays
 from segpipe.training.optimisers import DEFAULTS
-from segpipe.training.plan import Recipe
+from segpipe.training.plan import Plan, Recipe
 
 if TYPE_CHECKING:
+    import torch
+
     from segpipe.config import TrainParams
     from segpipe.data.manifest import Fingerprint
     from segpipe.models.registry import Family
@@ -48,10 +51,6 @@ def choose_recipe(
     patch = _choose_patch(wanted, of, fingerprint, shrink)
     difference = top_bottom_difference(train, fingerprint.classes.labelling)
     free = difference < _UPRIGHT
-    usual = DEFAULTS[wanted.optimizer]
-    given = wanted.learning_rate if wanted.learning_rate != "auto" else None  # measured later, from the rule on
-    rate = given or round(of.rate * usual.learning_rate * (batch / BATCH) ** 0.5, 6)
-    decay = usual.weight_decay if wanted.weight_decay is None else wanted.weight_decay
     weights = choose_class_weights(fingerprint.class_pixels["train"], wanted.class_balance)
     size = f"{fingerprint.height.median} x {fingerprint.width.median}"
     reasons["patch"] = (
@@ -62,12 +61,6 @@ def choose_recipe(
     reasons["batch"] = (
         "as set" if wanted.batch else f"{batch}: enough for steady statistics, small enough for many steps"
     )
-    reasons["learning rate"] = (
-        "as set"
-        if given
-        else f"{rate:g}: {usual.learning_rate:g} for {wanted.optimizer} and a batch of {BATCH}, by the root of the batch"
-    )
-    reasons["optimizer"] = f"{_optimizer_in_words(wanted)}, weight decay {decay:g}; the rate goes by {wanted.schedule}"
     reasons["loss"] = _loss_in_words(wanted, of, fingerprint.classes.overlapping)
     if wanted.cleaning == "auto" and of.kind == "network" and not fingerprint.classes.overlapping:
         reasons["cleaning"] = (
@@ -85,15 +78,49 @@ def choose_recipe(
     )
     _check_elastic(wanted, reasons)
     return Recipe(
-        steps=1, patch=patch, batch=batch, accumulate=wanted.accumulate, learning_rate=rate, encoder_rate=wanted.encoder_rate,
-        optimizer=wanted.optimizer, momentum=wanted.momentum,
-        nesterov=wanted.nesterov, weight_decay=decay, schedule=wanted.schedule, warmup_steps=0,
+        steps=1, patch=patch, batch=batch, accumulate=wanted.accumulate, encoder_rate=wanted.encoder_rate,
+        momentum=wanted.momentum, nesterov=wanted.nesterov, schedule=wanted.schedule, warmup_steps=0,
         clip_norm=CLIP_NORM, loss=wanted.loss, class_weights=weights,
         overlapping=fingerprint.classes.overlapping, rare_crops=wanted.rare_crops,
         ema=wanted.ema, cleaning=wanted.cleaning, tta=wanted.tta, patience=wanted.patience, augment=wanted.augment, free_orientation=free,
         elastic=wanted.elastic,
-        val_every=1, checkpoint_every=1,
+        val_every=1, checkpoint_every=1, **choose_optimiser(wanted, of, batch, reasons),
     )  # fmt: skip
+
+
+def choose_optimiser(wanted: TrainParams, of: Family, batch: int, reasons: dict[str, str]) -> dict[str, Any]:
+    """What a recipe says of it: its name, learning rate and weight decay. Left open, it is AdamW until the network is known
+    (`with_optimiser`)."""
+    name = "adamw" if wanted.optimizer == "auto" else wanted.optimizer
+    usual = DEFAULTS[name]
+    given = wanted.learning_rate if wanted.learning_rate != "auto" else None  # measured later, from the rule on
+    rate = given or round(of.rate * usual.learning_rate * (batch / BATCH) ** 0.5, 6)
+    decay = usual.weight_decay if wanted.weight_decay is None else wanted.weight_decay
+    reasons["learning rate"] = (
+        "as set"
+        if given
+        else f"{rate:g}: {usual.learning_rate:g} for {name} and a batch of {BATCH}, by the root of the batch"
+    )
+    reasons["optimizer"] = (
+        f"{_optimizer_in_words(wanted, name)}, weight decay {decay:g}; the rate goes by {wanted.schedule}"
+    )
+    return {"optimizer": name, "learning_rate": rate, "weight_decay": decay}
+
+
+def with_optimiser(draft: Plan, network: torch.nn.Module, wanted: TrainParams, reasons: dict[str, str]) -> Plan:
+    """The draft with Muon, where the optimiser was left open and turning the network's kernels costs little beside a step."""
+    recipe, of = draft.recipe, draft.of
+    assert recipe is not None
+    edges = draft.volume.patch if draft.volume else (recipe.patch,) * 2
+    images = recipe.batch // (wanted.devices * wanted.num_nodes)
+    if (
+        wanted.optimizer != "auto"
+        or of.kind != "network"
+        or not pays(network, (images, draft.normalisation.channels, *edges))
+    ):
+        return draft
+    own = choose_optimiser(wanted.model_copy(update={"optimizer": "muon"}), of, recipe.batch, reasons)
+    return draft.model_copy(update={"recipe": recipe.model_copy(update=own)})
 
 
 def _choose_patch(wanted: TrainParams, of: Family, fingerprint: Fingerprint, shrink: int) -> int:
@@ -165,10 +192,10 @@ def _tta_in_words(tta: TTA, of: Family) -> str:
     return f"{tta}: the finished model's answers are averaged, which costs {runs:.3g} times as much as one"
 
 
-def _optimizer_in_words(wanted: TrainParams) -> str:
+def _optimizer_in_words(wanted: TrainParams, name: str) -> str:
     momentum = f" with {'Nesterov ' if wanted.nesterov else ''}momentum {wanted.momentum:g}"
     encoder = f", the encoder at {wanted.encoder_rate:g} times the rate" if wanted.encoder_rate != 1 else ""
-    return wanted.optimizer + (momentum if wanted.optimizer == "sgd" and wanted.momentum else "") + encoder
+    return name + (momentum if name == "sgd" and wanted.momentum else "") + encoder
 
 
 def choose_normalisation(fingerprint: Fingerprint, pretrained: Preprocessing | None) -> Normalisation:

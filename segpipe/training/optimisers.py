@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from segpipe.training.freezing import encoder_of
+from segpipe.training.muon import Muon
 
 if TYPE_CHECKING:
     from segpipe.training.plan import Recipe
@@ -25,6 +26,7 @@ class Defaults:
 SHARE = "share_of_rate"
 """Of a group of parameters: by how much the learning rate of a step is multiplied for it."""
 DEFAULTS = {
+    "muon": Defaults(4e-3, 0.01),
     "adamw": Defaults(2e-3, 0.01),
     "adam": Defaults(2e-3, 1e-5),
     "sgd": Defaults(0.05, 1e-4),
@@ -32,8 +34,8 @@ DEFAULTS = {
 """By the name in params.yaml."""
 
 
-def build_optimiser(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of a recipe over the network's parameters, as one kernel for all of them.
+def build_optimiser(network: torch.nn.Module, recipe: Recipe, half: bool = False) -> torch.optim.Optimizer:
+    """The optimiser of a recipe over the network's parameters, as one kernel for all of them. half: steps are computed in bfloat16.
 
     SGD as one call a group: torch's fused one demands that all momenta begin at the same step, and a held encoder's begin late.
     """
@@ -46,6 +48,8 @@ def build_optimiser(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Opt
             nesterov=recipe.nesterov and recipe.momentum > 0,
             foreach=True,
         )
+    if recipe.optimizer == "muon":
+        return Muon(groups, recipe.learning_rate, half)
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.optimizer]
     return kind(groups, lr=recipe.learning_rate, fused=True)
 

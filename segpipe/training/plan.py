@@ -107,7 +107,7 @@ class Recipe(_Part):
     learning_rate: float = Field(gt=0)
     encoder_rate: float = Field(1.0, gt=0, exclude_if=lambda rate: rate == 1)
     """What the learning rate is multiplied by for the encoder."""
-    optimizer: Literal["adamw", "adam", "sgd"]
+    optimizer: Literal["muon", "adamw", "adam", "sgd"]
     momentum: float = Field(ge=0, lt=1)
     nesterov: bool
     weight_decay: float = Field(ge=0)

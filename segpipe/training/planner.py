@@ -21,6 +21,7 @@ from segpipe.training.choices import (
     choose_recipe,
     describe_encoder,
     with_frozen_encoder,
+    with_optimiser,
 )
 from segpipe.training.detection import DETECTOR_REASONS, fit_to_objects
 from segpipe.training.folds import check_folds, choose_folds, deal, in_words
@@ -159,6 +160,7 @@ def _plan_volumes(
     network = build_network(of.name, config, fingerprint.channels, draft.outputs.channels, draft.seed, draft.inherited)
     if draft.inherited:
         draft = draft.model_copy(update={"encoder_sha256": first_weights_sha256(network, whole=True)})
+    draft = with_optimiser(draft, network, wanted, reasons)
     found = _measured(draft, network, wanted, fingerprint, train, val, reasons, began)
     return draft.model_copy(
         update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
@@ -191,6 +193,7 @@ def _plan_network(
     heritage = heritage_of(common["options"])
     if heritage and heritage.spec.normalisation == draft.normalisation:
         reasons["normalisation"] = f"that of {heritage.source}"
+    draft = with_optimiser(draft, network, wanted, reasons)
     found = _measured(draft, network, wanted, fingerprint, train, val, reasons, began)
     return draft.model_copy(
         update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}

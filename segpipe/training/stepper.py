@@ -82,7 +82,8 @@ class Stepper:
         if setting.compile:
             self.network.compile(dynamic=False)  # crops of another size are compiled for by themselves
         self.objective = objective_of(of, recipe, self.fabric.device)
-        self.model, self.optimizer = self.fabric.setup(self.network, build_optimiser(self.network, recipe))
+        optimiser = build_optimiser(self.network, recipe, half=setting.precision == "bf16")
+        self.model, self.optimizer = self.fabric.setup(self.network, optimiser)
         self.average = copy.deepcopy(self.network) if recipe.ema else self.network
         self.average.requires_grad_(not recipe.ema)
         self.model.train()

@@ -42,7 +42,7 @@ def test_no_term_of_the_loss_waits(term):
     assert waits(tiny_plan({"dropout": 0.1}, loss={term: 1.0})) == []
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "adam", "sgd"])
 def test_no_optimiser_waits(optimizer):
     loss = {"cross_entropy": {"label_smoothing": 0.1}, "dice": 0.5, "top_k": {"threshold": 0.5}}
     assert waits(tiny_plan(loss=loss, optimizer=optimizer, accumulate=2, batch=4)) == []

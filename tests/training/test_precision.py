@@ -23,7 +23,7 @@ def stepper_of(setting, **recipe):
     return plan, set_up(plan)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_half_precision_learns_what_full_precision_does(optimizer):
     """Gradients are scaled down before they are clipped: else their norm would be thousands, and every step a clipped one."""
     _, half = stepper_of(HALF, optimizer=optimizer, steps=4)
