@@ -13,8 +13,9 @@
 - segpipe: the step, the batches and the setting that `plan` measures and `train` runs.
 
 All see the same crops of the same generated images, under the loss that the plan names (all but segpipe: by functions of torch
-and SMP), and train the same network from the same weights (all but segpipe: with the blocks of SMP and torchvision as they are). They take
-turns, each in a process of its own, and the best of the turns counts, so that a busy moment of the machine hurts none.
+and SMP), take steps of Adam or AdamW, and train the same network from the same weights (all but segpipe: with the blocks of SMP and
+torchvision as they are). They take turns, each in a process of its own, and the best of the turns counts, so that a busy moment of the
+machine hurts none.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def make_plan(arguments: argparse.Namespace, reader: Cells) -> Any:
 
     volumes = reader[0].image.ndim == 4
     encoder = {} if volumes else {"encoder": arguments.encoder, "encoder_weights": "none"}
-    train = {"budget": "600 steps", "batch": arguments.batch} | ({} if volumes else {"patch": arguments.patch})
+    train = {"budget": "600 steps", "batch": arguments.batch, "optimizer": "adamw"} | (
+        {} if volumes else {"patch": arguments.patch}
+    )
     params = Params.model_validate({"train": train, "candidates": {"bench": {"family": arguments.family} | encoder}})
     return plan_on("bench", params, fingerprint_of(reader), reader, reader)
 

@@ -103,9 +103,10 @@ def compare(folder: Path, name: str, plan) -> dict:
     }
 
 
-def step_by_step(folder: Path, plan, readers) -> None:
+def step_by_step(folder: Path, plan, readers, threads: int = 1) -> None:
     """The losses of the plan's first steps, in a file, to the last bit."""
     stepper, here = set_up(plan), {"rank": rank(), "ranks": ranks()}
+    torch.set_num_threads(threads)
     stream = batches(samples_of(readers[0], plan), plan.recipe, 0, 0, STEPS, **here)
     losses = [float(stepper.step(number, *batch, plan.seed)) for number, batch in enumerate(stream)]
     if rank() == 0:
@@ -119,17 +120,22 @@ def step_by_step_in_float64(folder: Path, plan, readers) -> None:
     step_by_step(folder, plan, readers)
 
 
-def unet(folder: Path, work) -> list[float]:
-    """How far the losses of two processes lie from those of one.
+def step_by_step_on_two_threads(folder: Path, plan, readers) -> None:
+    step_by_step(folder, plan, readers, threads=2)
+
+
+def unet(folder: Path, work, processes: int = 2, other_work=None) -> list[float]:
+    """How far the losses of two processes (or of what else is told) lie from those of one.
 
     The default: a pretrained U-Net with stochastic depth and parts that nothing uses, cross entropy and Dice, AdamW from a warm-up on.
     """
     plan = make_plan(steps=2000, warmup_steps=100, batch=5, class_weights=[1.0, 2.0, 3.0])
     plan = plan.model_copy(update={"options": {"encoder": "tf_efficientnet_lite0", "encoder_weights": "auto"}})
-    paths = {count: folder / f"{work.__name__}-{count}" for count in (1, 2)}
-    for count, path in paths.items():
-        finish(path, start(path, plan, count, work=work))
-    one, two = (json.loads(path.read_text()) for path in paths.values())
+    other_work = other_work or work
+    paths = [folder / f"{work.__name__}-1", folder / f"{other_work.__name__}-other"]
+    for path, count, own in zip(paths, (1, processes), (work, other_work), strict=True):
+        finish(path, start(path, plan, count, work=own))
+    one, two = (json.loads(path.read_text()) for path in paths)
     return [abs(a - b) for a, b in zip(one, two, strict=True)]
 
 
@@ -223,6 +229,7 @@ def main(folder: Path) -> None:
         "sorted": compare(folder, "sorted", tiny_plan(OPTIONS, **(default | {"batch": 5, "loss": SORTED}))),
         "detectors": detectors(folder),
         "unet": unet(folder, step_by_step),
+        "unet on two threads": unet(folder, step_by_step, 1, step_by_step_on_two_threads),
         "unet in float64": unet(folder, step_by_step_in_float64),
         "interrupted": interrupt_one(folder),
         "members": members(folder),
