@@ -8,6 +8,7 @@ turned together, whatever their number of axes.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import defaultdict
 from collections.abc import Callable
@@ -85,8 +86,6 @@ def orthogonal(matrices: Tensor) -> Tensor:
 def pays(network: torch.nn.Module, shape: tuple[int, ...]) -> bool:
     """Whether turning its kernels is cheap beside a step on images of this shape. Counted on torch's meta device, so that it is the
     same everywhere; False where the network's way depends on the images."""
-    import copy
-
     from torch.utils.flop_counter import FlopCounterMode
 
     twin = copy.deepcopy(network).to("meta").train()
