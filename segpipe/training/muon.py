@@ -3,7 +3,7 @@ matrix moves as by AdamW.
 
 Jordan et al. 2024 (kellerjordan.github.io/posts/muon); scaled as by Liu et al. 2025, arXiv:2502.16982, so that a kernel moves about as
 far as AdamW would move it. torch.optim.Muon takes nothing but matrices, and one after another: here kernels of one shape are
-turned together, whatever their number of axes.
+turned together, whatever their number of axes, and with about half the arithmetic.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ MATRICES = "matrices"
 _MOMENTUM = 0.9
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic iteration, by Jordan et al.: singular values end between about 0.7 and 1.2."""
-_ITERATIONS = 5
+_SPANS = (3, 2)
+"""Iterations between two looks at the matrix itself. In bfloat16, more at once would lose its small singular values."""
 _AS_FAR_AS_ADAMW = 0.2
 _LEAST_EDGE = 16
 """Smaller ones, the heads of a few classes among them, move as by AdamW."""
-_PAYS = 0.55
+_PAYS = 0.4
 """Share of the arithmetic of a step that turning kernels may cost. (Large products of matrices are the fastest arithmetic there is: of the
 time, it is less.)"""
 
@@ -63,7 +64,7 @@ class Muon(torch.optim.AdamW):
             moments = [self.state[kernel].setdefault("momentum", torch.zeros_like(kernel)) for kernel in kernels]
             torch._foreach_lerp_(moments, gradients, 1 - _MOMENTUM)
             ahead = torch._foreach_lerp(gradients, moments, _MOMENTUM)
-            turned = orthogonal(torch.stack([_rows(one) for one in ahead]).to(self.dtype)).to(kernels[0].dtype)
+            turned = orthogonal(torch.stack([_rows(one).to(self.dtype) for one in ahead]))
             rows, columns = _edges(kernels[0])
             torch._foreach_mul_(kernels, 1 - group["lr"] * group["weight_decay"])
             far = group["lr"] * _AS_FAR_AS_ADAMW * math.sqrt(max(rows, columns))
@@ -71,15 +72,25 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """(K, M, N) -> the same with all singular values near 1: of U S V', about U V'. By products of matrices alone."""
+    """(K, M, N) -> the same with all singular values near 1: of U S V', about U V'. By products of matrices alone.
+
+    An iteration multiplies x by a polynomial of the square matrix x x', and that of the next is known from it. So a span of iterations is
+    worked out on square matrices, which are small beside kernels, and then turns x at once.
+    """
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     precise = torch.promote_types(x.dtype, torch.float32)
     x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=precise).clamp(min=1e-7).to(x.dtype)
-    for _ in range(_ITERATIONS):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    first = a * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    for iterations in _SPANS:
+        square = x @ x.mT
+        factor = turn = torch.baddbmm(square, square, square, beta=b, alpha=c) + first
+        for _ in range(iterations - 1):
+            square = factor @ square @ factor
+            factor = torch.baddbmm(square, square, square, beta=b, alpha=c) + first
+            turn = factor @ turn
+        x = turn @ x
     return x.mT if tall else x
 
 
@@ -101,7 +112,9 @@ def pays(network: torch.nn.Module, shape: tuple[int, ...]) -> bool:
 def turning_flops(network: torch.nn.Module) -> int:
     """Of one step of Muon."""
     edges = [sorted(_edges(kernel)) for kernel in network.parameters() if _is_matrix(kernel)]
-    return _ITERATIONS * sum(4 * short * short * long + 2 * short**3 for short, long in edges)
+    large = 2 * len(_SPANS)
+    small = sum(4 * iterations - 3 for iterations in _SPANS)
+    return 2 * sum(large * short**2 * long + small * short**3 for short, long in edges)
 
 
 def _split(group: dict[str, Any]) -> list[dict[str, Any]]:
