@@ -141,7 +141,7 @@ class TrainParams(Section):
     nesterov: bool = True
     """Whether sgd looks ahead along its momentum."""
     weight_decay: float | None = Field(None, ge=0)
-    """Of kernels alone; null: 0.01 for muon and adamw (decoupled), 0.00001 for adam and 0.0001 for sgd (added to the gradient)."""
+    """Of kernels alone; null: 0.1 for muon and 0.01 for adamw (decoupled), 0.00001 for adam and 0.0001 for sgd (added to the gradient)."""
     schedule: Literal["cosine", "poly", "one_cycle", "constant"] = "cosine"
     """How the learning rate goes after the warm-up; one_cycle rises over 30 % of the steps and has no warm-up."""
     loss: LossParams = LossParams(cross_entropy=CrossEntropyTerm(), dice=DiceTerm(weight=0.5))

@@ -26,7 +26,7 @@ class Defaults:
 SHARE = "share_of_rate"
 """Of a group of parameters: by how much the learning rate of a step is multiplied for it."""
 DEFAULTS = {
-    "muon": Defaults(4e-3, 0.01),
+    "muon": Defaults(4e-3, 0.1),
     "adamw": Defaults(2e-3, 0.01),
     "adam": Defaults(2e-3, 1e-5),
     "sgd": Defaults(0.05, 1e-4),
