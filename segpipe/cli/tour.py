@@ -12,7 +12,7 @@ from segpipe.errors import GateBlocked, SegpipeError
 from segpipe.files import read_json, write_bytes
 from segpipe.progress import say
 
-BUDGETS = ("60s", "2m", "4m")
+BUDGETS = ("2m", "4m", "8m")
 """For planning and training each candidate: the demo is to end within minutes on two cores. The longer ones are for slow or busy
 machines."""
 
