@@ -3,7 +3,7 @@ matrix moves as by AdamW.
 
 Jordan et al. 2024 (kellerjordan.github.io/posts/muon); scaled as by Liu et al. 2025, arXiv:2502.16982, so that a kernel moves about as
 far as AdamW would move it. torch.optim.Muon takes nothing but matrices, and one after another: here kernels of one shape are
-turned together, whatever their number of axes, and with about half the arithmetic.
+turned together, whatever their number of axes, and kernels that are much wider than high with about half the arithmetic.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def pays(network: torch.nn.Module, shape: tuple[int, ...]) -> bool:
 
 
 def turning_flops(network: torch.nn.Module) -> int:
-    """Of one step of Muon."""
+    """Of one step of Muon, as `orthogonal` multiplies: a span has two products with the kernel itself, and between square matrices one for
+    its first factor and four for each further iteration."""
     edges = [sorted(_edges(kernel)) for kernel in network.parameters() if _is_matrix(kernel)]
     large = 2 * len(_SPANS)
     small = sum(4 * iterations - 3 for iterations in _SPANS)
