@@ -33,6 +33,8 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/draw_house.py --check
+	$(BIN)/python docs/write_params.py --check
 
 lock: setup
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra vgg --universal --python-version 3.11 --no-emit-index-url -q -o requirements.lock

@@ -1,6 +1,7 @@
 """Draw docs/house.svg from the code's own imports: ``python docs/draw_house.py`` (``--check`` fails where the picture is old).
 
-A box is a room (a package or a module directly under segpipe/), its width tells its lines (in hundreds); a line is an import between rooms.
+A box is a room (a package or a module directly under segpipe/), its width tells how many modules it holds; a line is an import between
+rooms. No lines of code are counted, so the picture grows old by a change of structure only.
 The floors are those that import-linter enforces (pyproject.toml).
 """
 
@@ -20,21 +21,20 @@ PICTURE = ROOT / "docs" / "house.svg"
 WIDTH, FLOOR_HEIGHT, MARGIN = 1060, 78, 24
 STYLE = (
     ".room{fill:#fff;stroke:#33475b}.import{fill:none;stroke:#8a9bb0;stroke-opacity:.45}"
-    ".name{font-size:14px;font-weight:600;fill:#1d2b3a}.lines{font-size:10px;text-anchor:end;fill:#6b7a89}"
+    ".name{font-size:14px;font-weight:600;fill:#1d2b3a}.count{font-size:10px;text-anchor:end;fill:#6b7a89}"
     ".modules{font-size:10px;fill:#4a5b6c}"
 )
 
 
 @dataclass(frozen=True)
 class Room:
-    """A box: where it stands, how many lines it holds, which modules are in it."""
+    """A box: where it stands, which modules are in it."""
 
     name: str
     x: float
     y: float
     width: float
     height: float
-    lines: int
     modules: tuple[str, ...]
 
 
@@ -50,26 +50,21 @@ def room_of(module: str) -> str:
 
 
 def rooms(graph: grimp.ImportGraph) -> dict[str, Room]:
-    """Place each room on its floor, as wide as its share of lines."""
-    lines: dict[str, int] = {}
+    """Place each room on its floor, the wider the more modules it holds."""
     members: dict[str, list[str]] = {}
     for module in sorted(graph.modules):
         path = ROOT / Path(*module.split("."))
         file = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
-        lines[room_of(module)] = lines.get(room_of(module), 0) + len(file.read_text().splitlines())
         if file.name != "__init__.py" and module != room_of(module):
             members.setdefault(room_of(module), []).append(
                 module.split(".", 2)[2 if module.startswith("segpipe") else 1]
             )
-    lines = {
-        name: max(100, round(count, -2)) for name, count in lines.items()
-    }  # so that not every edit makes the picture old
     placed: dict[str, Room] = {}
     for level, names in enumerate(floors()):
         x = float(MARGIN)
         step = (WIDTH - 2 * MARGIN) / len(names)
         for name in names:
-            share = min(1.0, 0.32 + lines.get(name, 0) / 1600)
+            share = min(1.0, 0.32 + len(members.get(name, ())) / 16)
             width = max(step * share - 12, 110.0)
             left = x + (step - width) / 2
             placed[name] = Room(
@@ -78,7 +73,6 @@ def rooms(graph: grimp.ImportGraph) -> dict[str, Room]:
                 MARGIN + level * FLOOR_HEIGHT,
                 width,
                 FLOOR_HEIGHT - 34,
-                lines.get(name, 0),
                 tuple(members.get(name, ())),
             )
             x += step
@@ -125,10 +119,10 @@ def draw() -> str:
         words = words if len(words) <= limit else words[: limit - 1] + "…"
         x, y, right = round(room.x), round(room.y), round(room.x + room.width)
         out.append(
-            f"<g><title>{escape(room.name)}: about {room.lines} lines; {escape(', '.join(room.modules))}</title>"
+            f"<g><title>{escape(room.name)}: {escape(', '.join(room.modules) or 'one module')}</title>"
             f'<rect class="room" x="{x}" y="{y}" width="{right - x}" height="{room.height}" rx="7"/>'
             f'<text class="name" x="{x + 10}" y="{y + 18}">{escape(title)}</text>'
-            f'<text class="lines" x="{right - 8}" y="{y + 18}">{room.lines}</text>'
+            f'<text class="count" x="{right - 8}" y="{y + 18}">{max(1, len(room.modules))}</text>'
             f'<text class="modules" x="{x + 10}" y="{y + 34}">{escape(words)}</text></g>'
         )
     return "\n".join([*out, "</svg>", ""])
