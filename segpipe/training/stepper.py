@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segpipe.training.depthwise import with_fast_gradients
 from segpipe.training.freezing import encoder_switch
+from segpipe.training.instance_norm import without_copies
 from segpipe.training.machine import repeatable
 from segpipe.training.optimisers import SHARE, build_optimiser
 from segpipe.training.parts import in_parts
@@ -79,6 +80,8 @@ class Stepper:
         self.network = over_all_ranks(network, device).to(self.fabric.device).to(memory_format=self.format)
         if device == "cpu" and setting.precision == "bf16":
             with_fast_gradients(self.network)
+        if device == "cpu":
+            without_copies(self.network)
         if setting.compile:
             self.network.compile(dynamic=False)  # crops of another size are compiled for by themselves
         self.objective = objective_of(of, recipe, self.fabric.device)
