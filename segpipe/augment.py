@@ -6,7 +6,7 @@ What a strength does to a training window, in this order:
 |---|---|---|---|
 | left-right flip | 1/2 | 1/2 | 1/2 |
 | up-down flip, quarter turns (where the data have no up and down) | 1/2, 3/4 | 1/2, 3/4 | 1/2, 3/4 |
-| zoom | 0.8 - 1.25 | 0.67 - 1.5 | 0.5 - 2 |
+| zoom | 0.8 - 1.25 | 0.74 - 1.65 | 0.5 - 2 |
 | turn, degrees | | up to 8 | up to 20 |
 | elastic deformation (Simard et al., 2003), where asked for | | one in 5, by 2 pixels | one in 4, by 4 pixels |
 | brightness, contrast, and for RGB saturation and hue | small | middling | large |
@@ -36,7 +36,8 @@ never mixed; what no pixel covers is `IGNORE`."""
 
 @dataclass(frozen=True)
 class _Amounts:
-    zoom: float
+    zoom: tuple[float, float]
+    """Least and most."""
     turn: float
     tone: float
     hue: float
@@ -48,9 +49,9 @@ class _Amounts:
 
 
 _AMOUNTS: dict[str, _Amounts] = {
-    "light": _Amounts(zoom=1.25, turn=0, tone=0.1, hue=0.01, degrade=0),
-    "medium": _Amounts(zoom=1.5, turn=8, tone=0.25, hue=0.03, degrade=0.1, bent=0.2, bend=2),
-    "strong": _Amounts(zoom=2.0, turn=20, tone=0.4, hue=0.06, degrade=0.2, bent=0.25, bend=4),
+    "light": _Amounts(zoom=(0.8, 1.25), turn=0, tone=0.1, hue=0.01, degrade=0),
+    "medium": _Amounts(zoom=(0.74, 1.65), turn=8, tone=0.25, hue=0.03, degrade=0.1, bent=0.2, bend=2),
+    "strong": _Amounts(zoom=(0.5, 2), turn=20, tone=0.4, hue=0.06, degrade=0.2, bent=0.25, bend=4),
 }
 _SMOOTH = 12.0
 """Standard deviation, in pixels, of the Gaussian that smooths the displacements of an elastic deformation."""
@@ -58,7 +59,7 @@ _SMOOTH = 12.0
 
 def window_edge(strength: Strength, patch: int) -> int:
     """Edge of the window that `build_augment` wants to see for a patch: larger, so that zooming out finds real pixels."""
-    return patch if strength == "off" else round(patch * min(_AMOUNTS[strength].zoom, 1.3))
+    return patch if strength == "off" else round(patch * min(1 / _AMOUNTS[strength].zoom[0], 1.3))
 
 
 def build_augment(
@@ -83,7 +84,7 @@ def build_augment(
         steps += [A.VerticalFlip(p=0.5), A.RandomRotate90(p=1)] if free_orientation else []
         steps += [
             A.Affine(
-                scale=(1 / amounts.zoom, amounts.zoom), balanced_scale=True, rotate=(-amounts.turn, amounts.turn),
+                scale=amounts.zoom, balanced_scale=True, rotate=(-amounts.turn, amounts.turn),
                 interpolation=cv2.INTER_LINEAR, border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE, p=0.8,
             )
         ]  # fmt: skip

@@ -135,7 +135,7 @@ def test_labels_move_with_their_pixels(strength):
 def test_elastic_crops_are_bent_as_often_and_as_far_as_is_said(strength, monkeypatch):
     """With nothing else done to them, crops that hold their own rows show how far each pixel came."""
     said = augmentation._AMOUNTS[strength]
-    alone = replace(said, zoom=1, turn=0, tone=0, hue=0, degrade=0)
+    alone = replace(said, zoom=(1, 1), turn=0, tone=0, hue=0, degrade=0)
     monkeypatch.setitem(augmentation._AMOUNTS, strength, alone)
     rows = np.mgrid[:160, :160][0].astype(np.float32)[..., None]
     bend, labels = build_augment(strength, 1, "float32", 96, elastic=True), np.zeros((160, 160), np.uint8)
