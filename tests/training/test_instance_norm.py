@@ -3,7 +3,12 @@ import copy
 import pytest
 import torch
 
+from segpipe.inference.preprocess import Normalisation
 from segpipe.training.instance_norm import without_copies
+from segpipe.training.loop import set_up
+from segpipe.training.plan import Setting, VolumeGrid
+
+from .conftest import make_plan
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last_3d}
 
@@ -52,3 +57,19 @@ def test_statistics_that_run_over_images_stay_torchs():
     layer = torch.nn.InstanceNorm3d(4, track_running_stats=True)
     without_copies(layer)
     assert type(layer) is torch.nn.InstanceNorm3d
+
+
+def test_a_step_that_is_channels_last_stays_so_from_layer_to_layer():
+    grid = VolumeGrid(patch=(16, 16, 16), spacing=(1.0, 1.0, 1.0), flips=(False,) * 3)
+    own = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,))
+    plan = make_plan(Setting(precision="fp32", channels_last=True), channels=1, family="unet3d").model_copy(
+        update={"options": {"channels": 4, "depth": 3}, "normalisation": own, "volume": grid}
+    )
+    stepper, lying = set_up(plan), []
+    for module in stepper.network.modules():
+        if isinstance(module, torch.nn.Conv3d):
+            module.register_forward_hook(
+                lambda _, inputs, __: lying.append(inputs[0].is_contiguous(memory_format=torch.channels_last_3d))
+            )
+    stepper.step(0, torch.randn(2, 1, 16, 16, 16), torch.zeros(2, 16, 16, 16, dtype=torch.uint8), 0)
+    assert lying and all(lying)
