@@ -157,13 +157,13 @@ def run_lightning(plan: Any, reader: Cells, steps: int) -> float:
 
 def new_network(plan: Any) -> Any:
     """The network of the plan, without what segpipe does to the blocks of SMP and torchvision so that they train faster."""
-    from segpipe.models import doubling, roi_align
+    from segpipe.models import doubling, pyramid, roi_align
     from segpipe.models.registry import build_network
 
     config = plan.of.config.model_validate(plan.options)
     network = build_network(plan.family, config, plan.normalisation.channels, plan.outputs.channels, plan.seed)
     for module in network.modules():
-        if type(module).__module__ in (doubling.__name__, roi_align.__name__):
+        if type(module).__module__ in (doubling.__name__, pyramid.__name__, roi_align.__name__):
             module.__class__ = type(module).__base__
     return network
 

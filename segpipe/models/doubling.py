@@ -54,7 +54,8 @@ def _layout(x: Tensor) -> torch.memory_format:
     return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
 
 
-def _pays(block: torch.nn.Module, x: Tensor) -> bool:
+def pays(block: torch.nn.Module, x: Tensor) -> bool:
+    """Whether a block is to compute for training what it otherwise would not."""
     return block.training and x.device.type in ("cpu", "meta")  # meta: what a step would need here
 
 
@@ -70,19 +71,19 @@ class _Unet(UnetDecoderBlock):
         self, feature_map: Tensor, target_height: int, target_width: int, skip_connection: Tensor | None = None
     ) -> Tensor:
         doubled = (target_height, target_width) == tuple(2 * edge for edge in feature_map.shape[2:])
-        if not doubled or not _pays(self, feature_map):
+        if not doubled or not pays(self, feature_map):
             return super().forward(feature_map, target_height, target_width, skip_connection)
         return self.conv2(_blended(self.conv1, feature_map, skip_connection))  # type: ignore[no-any-return]
 
 
 class _UnetPlusPlus(UnetPlusPlusBlock):
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        return self.conv2(_blended(self.conv1, x, skip)) if _pays(self, x) else super().forward(x, skip)
+        return self.conv2(_blended(self.conv1, x, skip)) if pays(self, x) else super().forward(x, skip)
 
 
 class _Manet(ManetBlock):
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        return self.conv2(_blended(self.conv1, x, skip)) if _pays(self, x) else super().forward(x, skip)
+        return self.conv2(_blended(self.conv1, x, skip)) if pays(self, x) else super().forward(x, skip)
 
 
 _BLOCKS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {

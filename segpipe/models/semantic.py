@@ -157,10 +157,11 @@ build_deeplabv3plus = functools.partial(_build, "DeepLabV3Plus")
 def build_fpn(config: FpnConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
     """(N, in_channels, H, W) -> logits (N, n_classes, H, W); H and W are multiples of 32."""
     from segpipe.models.merging import Added
+    from segpipe.models.pyramid import without_finest_level
 
     network = _build("FPN", config, in_channels, n_classes)
     network.decoder.merge = Added()  # type: ignore[union-attr]
-    return network
+    return without_finest_level(network)
 
 
 build_pspnet = functools.partial(_build, "PSPNet")

@@ -13,9 +13,9 @@ import torch
 from segpipe.config import parse_budget
 from segpipe.training.batches import collate_of
 from segpipe.training.bottleneck import SLOW_MS
-from segpipe.training.execution import settings
 from segpipe.training.machine import choose_device, wait
 from segpipe.training.memory import out_of_memory, release
+from segpipe.training.race import settings
 from segpipe.training.stepper import Stepper, settle_process
 from segpipe.training.tasks import samples_of
 

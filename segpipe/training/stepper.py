@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segpipe.training.depthwise import with_fast_gradients
 from segpipe.training.freezing import encoder_switch
+from segpipe.training.group_norm import with_fast_groups
 from segpipe.training.instance_norm import without_copies
 from segpipe.training.machine import repeatable
 from segpipe.training.optimisers import SHARE, build_optimiser
@@ -24,6 +25,7 @@ from segpipe.training.shared_draws import images_of_all, share_draws
 from segpipe.training.shared_norm import over_all_ranks
 from segpipe.training.tasks import objective_of
 from segpipe.training.unused import has_to_be_searched
+from segpipe.training.upsampling import with_fast_upsampling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,6 +84,8 @@ class Stepper:
             with_fast_gradients(self.network)
         if device == "cpu":
             without_copies(self.network)
+            with_fast_groups(self.network)
+            with_fast_upsampling(self.network)
         if setting.compile:
             self.network.compile(dynamic=False)  # crops of another size are compiled for by themselves
         self.objective = objective_of(of, recipe, self.fabric.device)

@@ -16,9 +16,9 @@ from segpipe.errors import ConfigError
 from segpipe.samples import IGNORE
 from segpipe.training import budget, execution
 from segpipe.training.budget import LEAST_STEPS, PLAN_START_S, START_UP_S, count_steps, mean_step, seconds_to_finish
-from segpipe.training.execution import Race
 from segpipe.training.plan import Setting
 from segpipe.training.planner import plan_on
+from segpipe.training.race import CHOSEN, Race
 from segpipe.training.scoring import segmenter_spec
 from segpipe.training.stepper import Stepper
 from segpipe.training.tasks import samples_of
@@ -130,6 +130,26 @@ def test_the_first_step_of_a_compiled_network_is_its_compiling(ticking, train_re
     (timing,) = race.run()
     assert race.compile_seconds(timing.setting) == pytest.approx(31) and timing.ms_per_step == pytest.approx(1000)
     assert race.compile_seconds(Setting(precision="fp32", channels_last=True)) == 0
+
+
+@pytest.mark.parametrize(("seconds", "winner"), [(20.0, True), (6.0, False)], ids=["by turns", "no time for that"])
+def test_settings_that_are_close_are_timed_by_turns(ticking, train_reader, monkeypatch, seconds, winner):
+    """Channels-last is the faster, but the machine is busy when it is timed first."""
+    register()
+    plan, busy = tiny_plan(), iter([0.25] * 2)
+
+    def step(self, *_):
+        ticking.now += (0.3 if self.setting.channels_last else 0.5) + next(busy, 0.0)
+        return torch.tensor(1.0)
+
+    monkeypatch.setattr(Stepper, "step", step)
+    wanted = params({"budget": "10m", "compile": False, "precision": "fp32"}).train
+    race = Race(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", wanted)
+    race.reference, race.tolerance = 1.0, 0.02
+    allowed = itertools.chain([9.0], itertools.repeat(seconds))  # for each of them at first, and then for turns
+    monkeypatch.setattr(race, "_seconds", lambda _: next(allowed))
+    timings = race.run()
+    assert [t.setting.channels_last for t in timings if t.verdict == CHOSEN] == [winner]
 
 
 def test_one_process_is_timed_with_its_share_of_the_batch_and_of_the_processors(monkeypatch):

@@ -33,6 +33,8 @@ LAYERS = {
 )
 @example((12, 12), (5, 5), (2, 2), (1, 1), True)
 @example((12, 7), (3, 3), (1, 1), (12, 6), True)
+@example((13, 12), (5, 3), (1, 1), (7, 6), True)
+@example((13, 12), (3, 9), (1, 1), (8, 3), False)
 @example((12, 12), (7, 7), (1, 1), (2, 2), False)
 def test_any_depthwise_convolution_and_its_gradients_are_torchs(size, kernel, stride, dilation, channels_last):
     if max(dilation) > 1:

@@ -10,17 +10,18 @@ from segpipe.config import Params
 from segpipe.errors import ConfigError, MissingError
 from segpipe.inference.preprocess import Normalisation
 from segpipe.models.weights import Preprocessing
-from segpipe.training import execution, machine
+from segpipe.training import machine
+from segpipe.training import race as racing
 from segpipe.training.choices import (
     choose_class_weights,
     choose_normalisation,
     choose_patch,
     top_bottom_difference,
 )
-from segpipe.training.execution import CHOSEN, Race, fastest, settings
 from segpipe.training.machine import check_plan, choose_device, this_machine
 from segpipe.training.plan import Plan, Setting, Timing, explain
 from segpipe.training.planner import plan_on
+from segpipe.training.race import CHOSEN, LOSS_TOLERANCE, Race, fastest, settings
 from segpipe.training.tasks import samples_of
 
 from .conftest import MemoryReader, draw, fingerprint_of, make_plan
@@ -47,7 +48,7 @@ def test_a_plan_says_what_when_and_why(planned, tmp_path):
     assert planned.recipe.freeze_steps == 1 and planned.reasons["frozen encoder"] == "40% of the steps: as set"
     chosen = [t for t in planned.execution.timings if t.verdict == CHOSEN]
     assert [t.setting for t in chosen] == [planned.execution.setting]
-    assert abs(chosen[0].loss_difference) <= execution.LOSS_TOLERANCE
+    assert abs(chosen[0].loss_difference) <= LOSS_TOLERANCE
     text = explain(planned)
     assert all(name in text for name in planned.reasons) and CHOSEN in text
     planned.write(tmp_path / "net.json")
@@ -147,7 +148,7 @@ def test_a_setting_whose_loss_is_off_is_refused(train_reader, monkeypatch):
         return step(self, number, images * (3 if self.setting.precision == "bf16" else 1), labels, seed)
 
     monkeypatch.setattr(Stepper, "step", wrong_in_bf16)
-    monkeypatch.setattr(execution, "has_bf16", lambda _: True)
+    monkeypatch.setattr(racing, "has_bf16", lambda _: True)
     timings = Race(
         plan, network, Crops(train_reader, plan), "cpu", params({"budget": "1h", "compile": False}).train
     ).run()
@@ -160,14 +161,14 @@ def test_a_setting_whose_loss_is_off_is_refused(train_reader, monkeypatch):
 def test_losses_of_a_detector_agree_within_what_the_draw_of_proposals_makes_of_them(train_reader, monkeypatch):
     """They vary by chance, by more than the bound on what a setting may change."""
     drawn = itertools.cycle([1.0, 1.1, 0.9, 1.05, 0.95])
-    monkeypatch.setattr(execution, "objective_of", lambda *_: lambda *_: next(drawn))
+    monkeypatch.setattr(racing, "objective_of", lambda *_: lambda *_: next(drawn))
     wanted = params({"budget": "1h", "compile": False}).train
     plan = detector_plan(batch=2)
     race = Race(plan, torch.nn.Conv2d(3, 3, 1), samples_of(MemoryReader([discs(0)]), plan), "cpu", wanted)
     assert (race.reference, race.tolerance) == (pytest.approx(1.0), pytest.approx(3 * 0.005**0.5))
     plan = make_plan(batch=2)
     race = Race(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", wanted)
-    assert (race.reference, race.tolerance) == (1.0, execution.LOSS_TOLERANCE)
+    assert (race.reference, race.tolerance) == (1.0, LOSS_TOLERANCE)
 
 
 def test_normalisation_for_pretrained_weights_is_theirs_only_where_it_fits(train_reader):
