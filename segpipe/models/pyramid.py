@@ -2,8 +2,8 @@
 
 That level is the one above, doubled, plus a skip connection of few channels through a 1 x 1 convolution; nothing reads it but one 3 x 3
 convolution. All of this is linear, so training on a processor computes what comes out without what lies between: the doubled part as in
-`doubling`, the other by one kernel that does what both convolutions do. That spares an FPN over EfficientNet-Lite0 a twelfth of its step. Anywhere else, and
-for an export, the decoder is as it was.
+`doubling`, the other by one kernel that does what both convolutions do. That spares an FPN over EfficientNet-Lite0 a twelfth of its step.
+Anywhere else, and for an export, the decoder is as it was.
 """
 
 from __future__ import annotations
