@@ -162,6 +162,8 @@ class Race:
                 stepper.step(turn, self.images, self.labels, self.seed)
                 took = round((time.perf_counter() - began) * 1000, 1)
                 close[stepper.setting] = min(close[stepper.setting], took if turn else math.inf)
+        del steppers, stepper
+        gc.collect()
         return [t.model_copy(update={"ms_per_step": close.get(t.setting, t.ms_per_step)}) for t in timings]
 
     def _compiled(self, best: Timing | None) -> list[Timing]:
