@@ -129,9 +129,15 @@ def test_a_batch_that_leaves_a_process_without_images_is_refused(tmp_path, train
 
 @pytest.mark.slow
 def test_a_process_that_fails_ends_all_with_its_code(tmp_path):
-    words = f"import os,sys,time; open({str(tmp_path)!r} + '/' + os.environ['RANK'], 'w'); "
+    # The one that fails waits for the other to have begun.
+    words = (
+        f"import os,sys,time,pathlib; here = pathlib.Path({str(tmp_path)!r}); (here / os.environ['RANK']).touch()\n"
+        "if os.environ['RANK'] == '0': time.sleep(300)\n"
+        "while not (here / '0').exists(): time.sleep(0.01)\n"
+        "sys.exit(3)"
+    )
     began = time.monotonic()
     with pytest.raises(SystemExit) as end:
-        _run_and_wait(2, ["-c", words + "time.sleep(300) if os.environ['RANK'] == '0' else sys.exit(3)"], 1)
+        _run_and_wait(2, ["-c", words], 1)
     assert end.value.code == 3 and time.monotonic() - began < 250
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
