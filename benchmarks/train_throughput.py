@@ -157,13 +157,14 @@ def run_lightning(plan: Any, reader: Cells, steps: int) -> float:
 
 def new_network(plan: Any) -> Any:
     """The network of the plan, without what segpipe does to the blocks of SMP and torchvision so that they train faster."""
-    from segpipe.models import doubling, pyramid, roi_align
+    from segpipe.models import doubling, mask_predictor, pyramid, roi_align, rpn
     from segpipe.models.registry import build_network
 
     config = plan.of.config.model_validate(plan.options)
     network = build_network(plan.family, config, plan.normalisation.channels, plan.outputs.channels, plan.seed)
+    own = {part.__name__ for part in (doubling, mask_predictor, pyramid, roi_align, rpn)}
     for module in network.modules():
-        if type(module).__module__ in (doubling.__name__, pyramid.__name__, roi_align.__name__):
+        if type(module).__module__ in own:
             module.__class__ = type(module).__base__
     return network
 

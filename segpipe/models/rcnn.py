@@ -14,13 +14,14 @@ from torch import Tensor
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.rpn import RPNHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork
 
+from segpipe.models.mask_predictor import LateLayout
 from segpipe.models.rcnn_config import LEAST_SCORE, STRIDES, levels
 from segpipe.models.roi_align import Pool
+from segpipe.models.rpn import SparselyTaught
 
 if TYPE_CHECKING:
     from segpipe.models.rcnn_config import MaskRcnnConfig
@@ -85,7 +86,7 @@ class MaskRcnn(MaskRCNN):
         super().__init__(
             Pyramid(encoder, config.channels, strides),
             rpn_anchor_generator=AnchorGenerator(tuple((a,) for a in anchors), (_ASPECTS,) * len(anchors)),
-            rpn_head=RPNHead(config.channels, len(_ASPECTS)),
+            rpn_head=SparselyTaught(config.channels, len(_ASPECTS)),
             rpn_pre_nms_top_n_train=_PROPOSALS, rpn_pre_nms_top_n_test=max(_PROPOSALS, 2 * detections),
             rpn_post_nms_top_n_train=_PROPOSALS, rpn_post_nms_top_n_test=max(_PROPOSALS, 2 * detections),
             box_roi_pool=Pool(strides, _BOX_EDGE),
@@ -94,7 +95,7 @@ class MaskRcnn(MaskRCNN):
             box_batch_size_per_image=config.box_batch, box_detections_per_img=detections, box_score_thresh=LEAST_SCORE,
             mask_roi_pool=Pool(strides, _MASK_EDGE),
             mask_head=MaskRCNNHeads(config.channels, (config.channels,) * config.mask_convs, 1),
-            mask_predictor=MaskRCNNPredictor(config.channels, config.channels, n_classes),
+            mask_predictor=LateLayout(config.channels, config.channels, n_classes),
         )  # fmt: skip
         self.transform = KeepSize(STRIDES[-1])
         # Masks start undecided: of large random logits, the first steps would learn nothing but to be smaller.
