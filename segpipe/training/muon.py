@@ -61,7 +61,7 @@ class Muon(torch.optim.AdamW):
                 by_shape[kernel.shape].append(kernel)
         for shape, kernels in by_shape.items():
             gradients: list[Tensor] = [kernel.grad for kernel in kernels]  # type: ignore[misc]
-            moments = [self.state[kernel].setdefault("momentum", torch.zeros_like(kernel)) for kernel in kernels]
+            moments = [self._momentum(kernel) for kernel in kernels]
             torch._foreach_lerp_(moments, gradients, 1 - _MOMENTUM)
             ahead = torch._foreach_lerp(gradients, moments, _MOMENTUM)
             turned = orthogonal(torch.stack([_rows(one).to(self.dtype) for one in ahead]))
@@ -69,6 +69,12 @@ class Muon(torch.optim.AdamW):
             torch._foreach_mul_(kernels, 1 - group["lr"] * group["weight_decay"])
             far = group["lr"] * _AS_FAR_AS_ADAMW * math.sqrt(max(rows, columns))
             torch._foreach_add_(kernels, [_as_kernel(one, shape) for one in turned], alpha=-far)
+
+    def _momentum(self, kernel: Tensor) -> Tensor:
+        known = self.state[kernel]
+        if not known:
+            known["momentum"] = torch.zeros_like(kernel)
+        return known["momentum"]  # type: ignore[no-any-return]
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
