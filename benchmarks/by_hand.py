@@ -159,6 +159,7 @@ def main() -> None:
     seconds, counts = time.perf_counter() - _BEGAN, np.zeros((classes, classes), np.int64)
     for index in range(len(test)):
         sample = test[index]
+        assert sample.labels is not None
         image = torch.from_numpy(normalised(np.asarray(sample.image)))[None]
         around = [(-n) % 32 for n in image.shape[2:]]
         with torch.inference_mode():

@@ -36,8 +36,8 @@ def torchmetrics() -> Count:
     from torchmetrics.functional.classification import multiclass_confusion_matrix
 
     def count(truth: np.ndarray, prediction: np.ndarray, n_classes: int) -> np.ndarray:
-        pair = (torch.from_numpy(m.astype(np.int64)) for m in (prediction, truth))
-        return multiclass_confusion_matrix(*pair, num_classes=n_classes, ignore_index=IGNORE).numpy()
+        said, known = (torch.from_numpy(m.astype(np.int64)) for m in (prediction, truth))
+        return multiclass_confusion_matrix(said, known, num_classes=n_classes, ignore_index=IGNORE).numpy()
 
     return count
 

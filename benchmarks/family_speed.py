@@ -1,6 +1,6 @@
 """How fast each family is on this machine: the column of docs/families.md.
 
-    python benchmarks/family_speed.py                      # all of them, one after another: about ten minutes on two cores
+    python benchmarks/family_speed.py                      # all of them, one after another: a quarter of an hour on two cores
     python benchmarks/family_speed.py --only unet fpn      # these alone; figures of the others stay
 
 Training: crops a second of the loop that `segpipe plan` times (bf16, channels last, batches included), 192 x 192 of images, 48 x 48 x 48
@@ -31,7 +31,7 @@ _TRAIN = {
 def measure(name: str) -> dict[str, Any]:
     """Crops trained and images predicted a second; of a classical family the latter alone."""
     from segpipe.config import Params
-    from segpipe.evaluation.cost import milliseconds
+    from segpipe.evaluation.cost import time_answers
     from segpipe.inference.segmenter import Segmenter
     from segpipe.models.registry import FAMILIES
     from segpipe.training.loop import set_up
@@ -60,8 +60,7 @@ def measure(name: str) -> dict[str, Any]:
             "machine": f"{machine.processor}, {machine.threads} threads, torch {machine.torch}",
         }
     inputs = [{"image": sample.image, "spacing": sample.spacing} for sample in seen.samples]
-    taken = sorted(milliseconds(segmenter, inputs, 24, 8.0))
-    return found | {"predict": round(1000 / taken[len(taken) // 2], 1)}
+    return found | {"predict": round(1000 / time_answers(segmenter, inputs, 24, 8.0).p50_ms, 1)}
 
 
 def main() -> None:
@@ -75,7 +74,7 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(arguments.one)))
         return
-    figures = read_json(PAGE) if PAGE.exists() else {"machine": "", "families": {}}
+    figures: dict[str, Any] = read_json(PAGE) if PAGE.exists() else {"machine": "", "families": {}}
     for name in arguments.only:
         done = subprocess.run([sys.executable, __file__, "--one", name], capture_output=True, text=True, check=False)
         if done.returncode:

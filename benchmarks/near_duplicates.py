@@ -32,7 +32,7 @@ def compressed(quality: int) -> Change:
 
     def change(image: np.ndarray) -> np.ndarray:
         content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        return cv2.imdecode(content, cv2.IMREAD_UNCHANGED).reshape(image.shape)
+        return np.asarray(cv2.imdecode(content, cv2.IMREAD_UNCHANGED)).reshape(image.shape)
 
     return change
 
@@ -44,7 +44,7 @@ def brighter(factor: float) -> Change:
 
 def shifted(pixels: int) -> Change:
     """Moved to the right and down; what is missing is mirrored."""
-    matrix = np.float32([[1, 0, pixels], [0, 1, pixels]])
+    matrix = np.array([[1, 0, pixels], [0, 1, pixels]], np.float32)
 
     def change(image: np.ndarray) -> np.ndarray:
         size = image.shape[1::-1]

@@ -17,7 +17,8 @@ class Cells:
     def __init__(self, count: int, shape: tuple[int, ...]) -> None:
         self.samples = [self._draw(np.random.default_rng(i), shape, i) for i in range(count)]
         self.keys = [s.key for s in self.samples]
-        self.class_pixels = np.array([np.bincount(s.labels.ravel(), minlength=3) for s in self.samples])
+        labels = [s.labels for s in self.samples if s.labels is not None]
+        self.class_pixels = np.array([np.bincount(one.ravel(), minlength=3) for one in labels])
 
     @staticmethod
     def _draw(rng: np.random.Generator, shape: tuple[int, ...], index: int) -> Sample:

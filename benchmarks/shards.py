@@ -46,8 +46,10 @@ def from_files(folder: Path) -> tuple[Read, int]:
     names = json.loads((folder / "files.json").read_text())
 
     def read(index: int) -> Pair:
-        image, mask = names[index]
-        return cv2.imread(image, cv2.IMREAD_COLOR), cv2.imread(mask, cv2.IMREAD_UNCHANGED)
+        paths = names[index]
+        image, mask = cv2.imread(paths[0], cv2.IMREAD_COLOR), cv2.imread(paths[1], cv2.IMREAD_UNCHANGED)
+        assert image is not None and mask is not None, paths
+        return image, mask
 
     return read, len(names)
 

@@ -9,7 +9,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from segpipe.config import load_params
 from segpipe.release.bento import bentoml_home
@@ -17,7 +17,7 @@ from segpipe.release.server import start_server
 from segpipe.serving.endpoint import endpoint_settings, serve_target
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
-SIZE = {"width": 1280, "height": 900}
+SIZE: ViewportSize = {"width": 1280, "height": 900}
 
 
 def report(page: Page, root: Path) -> None:

@@ -31,9 +31,9 @@ class _Head(torch.autograd.Function):
     @torch.amp.custom_fwd(device_type="cpu")
     def forward(context: Any, level: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
         context.save_for_backward(level, *weights)
-        weight, bias, *rest = weights
+        weight, bias, of_logits, logits_bias, of_boxes, boxes_bias = weights
         hidden = F.conv2d(level, weight, bias, padding=1).relu_()
-        return F.conv2d(hidden, *rest[:2]), F.conv2d(hidden, *rest[2:])
+        return F.conv2d(hidden, of_logits, logits_bias), F.conv2d(hidden, of_boxes, boxes_bias)
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
@@ -47,7 +47,9 @@ class _Head(torch.autograd.Function):
             leaves = [leaf.detach().requires_grad_() for leaf in (pixels[around] * inside, *weights)]
             answers = _at_places(*leaves)
         of_around, *of_weights = torch.autograd.grad(answers, leaves, [output[taught] for output in outputs])
-        back = torch.zeros_like(pixels).index_add_(0, around.flatten(), (of_around * inside).flatten(0, 1).to(pixels.dtype))
+        back = torch.zeros_like(pixels).index_add_(
+            0, around.flatten(), (of_around * inside).flatten(0, 1).to(pixels.dtype)
+        )
         return back.view(len(level), *level.shape[2:], -1).permute(0, 3, 1, 2), *of_weights
 
 
