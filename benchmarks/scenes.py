@@ -17,8 +17,7 @@ class Cells:
     def __init__(self, count: int, shape: tuple[int, ...]) -> None:
         self.samples = [self._draw(np.random.default_rng(i), shape, i) for i in range(count)]
         self.keys = [s.key for s in self.samples]
-        labels = [s.labels for s in self.samples if s.labels is not None]
-        self.class_pixels = np.array([np.bincount(one.ravel(), minlength=3) for one in labels])
+        self.class_pixels = np.array([pixels_of(s) for s in self.samples])
 
     @staticmethod
     def _draw(rng: np.random.Generator, shape: tuple[int, ...], index: int) -> Sample:
@@ -40,6 +39,12 @@ class Cells:
 
     def __getitem__(self, index: int) -> Sample:
         return self.samples[index]
+
+
+def pixels_of(sample: Sample) -> np.ndarray:
+    """How many pixels each class has, (3,)."""
+    assert sample.labels is not None
+    return np.bincount(sample.labels.ravel(), minlength=len(CLASSES.classes))
 
 
 def fingerprint_of(reader: Cells) -> Fingerprint:

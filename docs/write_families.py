@@ -39,7 +39,8 @@ TAIL = """
 Parameters are counted with the default settings, for RGB images (volumes: one channel) and two classes. A classical family is fitted once to
 the training split and never wins; the best of them is what the baseline gate holds the winner against.
 
-Trains: crops a second (192 x 192; of volumes 48 x 48 x 48), batches and all; predicts: images of 256 x 256 (volumes of 64 x 64 x 64) a second, one
+Trains: crops a second (192 x 192; of volumes 48 x 48 x 48), batches and the optimiser that `auto` takes included;
+predicts: images of 256 x 256 (volumes of 64 x 64 x 64) a second, one
 at a time, as it trains (exported engines are faster). Measured by `python benchmarks/family_speed.py` on {machine}.
 
 ## First weights
