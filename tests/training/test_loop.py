@@ -15,6 +15,7 @@ from segpipe.metrics import confusion
 from segpipe.training import loop
 from segpipe.training.checkpoint import load_checkpoint
 from segpipe.training.loop import set_up, train, train_on
+from segpipe.training.machine import has_bf16
 from segpipe.training.plan import Plan, Setting
 from segpipe.training.scoring import score_confusion, score_split
 from segpipe.training.stepper import Stepper
@@ -54,9 +55,16 @@ def test_what_a_training_leaves_behind(tmp_path, readers):
     assert score.iou_macro == pytest.approx(history["best_score"], abs=1e-4), "what was kept is what was scored"
 
 
+needs_bf16 = pytest.mark.skipif(not has_bf16("cpu"), reason="this processor does not compute in bfloat16")
+
+
 @pytest.mark.parametrize(
     "setting",
-    [Setting(precision="fp32", channels_last=False), Setting(precision="bf16", channels_last=True)],
+    [
+        Setting(precision="fp32", channels_last=False),
+        Setting(precision="fp32", channels_last=True),
+        pytest.param(Setting(precision="bf16", channels_last=True), marks=needs_bf16),
+    ],
     ids=str,
 )
 def test_the_same_plan_gives_the_same_bytes_also_after_a_kill(tmp_path, readers, setting, monkeypatch):
