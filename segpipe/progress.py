@@ -12,8 +12,8 @@ T = TypeVar("T")
 _LINE_EVERY_S = 5.0
 
 
-def _speaks() -> bool:
-    """Of several processes that share a training, the first one alone."""
+def is_first_process() -> bool:
+    """Of several processes that share a training, the first one alone: it speaks for all."""
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
@@ -35,7 +35,7 @@ class Progress:
         self._last_line = self._began
         self._note = ""
         self._bar = None
-        if sys.stderr.isatty() and _speaks():
+        if sys.stderr.isatty() and is_first_process():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress
@@ -64,7 +64,7 @@ class Progress:
             self._bar.update(self._task, completed=self.done, note=self._note)
             return
         now = time.monotonic()
-        if now - self._last_line >= _LINE_EVERY_S and _speaks():
+        if now - self._last_line >= _LINE_EVERY_S and is_first_process():
             self._last_line = now
             rate = (self.done - self._start) / (now - self._began)
             eta = f"  eta {format_seconds((self.total - self.done) / rate)}" if rate > 0 else ""
@@ -81,5 +81,5 @@ def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
 
 def say(text: str) -> None:
     """One line for the user, on stderr: stdout belongs to results."""
-    if _speaks():
+    if is_first_process():
         print(text, file=sys.stderr, flush=True)

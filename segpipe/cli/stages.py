@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -58,6 +60,7 @@ def plan(
     root = workspace_root()
     if not explain:
         stages.plan(root, candidate, refresh)
+        _take_in(root, f"plan@{candidate}")
         return
     from segpipe.config import load_params
     from segpipe.errors import MissingError
@@ -76,7 +79,18 @@ def train(candidate: Candidate) -> None:
     """Train a candidate as planned; a training that was killed goes on where it stood."""
     from segpipe import stages
 
-    stages.train(workspace_root(), candidate)
+    root = workspace_root()
+    stages.train(root, candidate)
+    _take_in(root, f"train@{candidate}")
+
+
+def _take_in(root: Path, stage: str) -> None:
+    """What was measured or took long is not done again by the next run because a user, or torchrun, did it and not DVC."""
+    from segpipe import pipeline
+    from segpipe.progress import is_first_process
+
+    if "DVC_STAGE" not in os.environ and is_first_process():
+        pipeline.take_in(root, stage)
 
 
 def evaluate(candidate: Candidate) -> None:

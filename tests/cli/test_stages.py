@@ -1,0 +1,56 @@
+"""What a stage's command leaves for DVC when a user calls it, and when DVC does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from segpipe import pipeline, stages
+from segpipe.cli.main import main
+from tests import fake
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch):
+    """Run `segpipe STAGE a` in a workspace whose plan@a and train@a are files that the command only writes."""
+    root = fake.make(tmp_path / "ws", {})
+    each = {
+        "plan": {"cmd": "segpipe plan ${item}", "deps": ["data"], "outs": [{"plan.json": {"cache": False}}]},
+        "train": {"cmd": "segpipe train ${item}", "deps": ["plan.json"], "outs": ["weights"]},
+    }
+    (root / "dvc.yaml").write_text(
+        fake.yaml.safe_dump({"stages": {name: {"foreach": ["a"], "do": do} for name, do in each.items()}})
+    )
+    monkeypatch.setattr(stages, "plan", lambda root, *_: (root / "plan.json").write_text("measured"))
+    monkeypatch.setattr(stages, "train", lambda root, *_: (root / "weights").write_text("learned"))
+    monkeypatch.setattr("segpipe.cli.stages.workspace_root", lambda: root)
+
+    def run(*arguments: str) -> Path:
+        monkeypatch.setattr(sys, "argv", ["segpipe", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code
+        return root
+
+    return run
+
+
+def test_what_was_planned_and_trained_by_hand_is_not_done_again(call):
+    assert set(pipeline.stale(call("plan", "a"))) == {"train@a"}
+    root = call("train", "a")
+    assert pipeline.stale(root) == {}
+    (root / "plan.json").write_text("of another machine")
+    assert set(pipeline.stale(call("plan", "a", "--refresh"))) == set(), "the same plan as before: nothing to train"
+    (root / "data" / "x.txt").write_text("other")
+    assert set(pipeline.stale(root)) == {"plan@a"}, "what it was made of is noted, too"
+
+
+@pytest.mark.parametrize(
+    "surroundings", [{"DVC_STAGE": "plan@a"}, {"TORCHELASTIC_RUN_ID": "x", "RANK": "1"}], ids=["DVC", "second process"]
+)
+def test_what_another_notes_is_left_to_it(call, monkeypatch, surroundings):
+    for name, value in surroundings.items():
+        monkeypatch.setenv(name, value)
+    assert "plan@a" in pipeline.stale(call("plan", "a"))
