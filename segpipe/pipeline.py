@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segpipe.errors import BusyError, ConfigError, MissingError, SegpipeError
+from segpipe.progress import say
 from segpipe.running import environment_with
 
 if TYPE_CHECKING:
@@ -158,10 +159,24 @@ def _stage_named(repo: Repo, name: str) -> DvcStage:
     return stages[name]
 
 
-def take_in(root: Path, name: str) -> None:
-    """`dvc commit NAME`: dvc.lock says of what a stage reads and writes that it is as it is now, as if DVC had run it."""
+@contextlib.contextmanager
+def done_by_hand(root: Path, name: str) -> Iterator[None]:
+    """Around what a stage does: dvc.lock then says so, as if DVC had run it; unless what it reads changed meanwhile."""
+    before = _inputs(root, name)
+    yield
+    if _inputs(root, name) != before:
+        say(f"{name}: what it reads was changed meanwhile, so `segpipe run` does it again")
+        return
     with _open(root) as repo, contextlib.chdir(root):  # DVC looks for a stage from the current folder
         repo.commit(_stage_named(repo, name).addressing, force=True)
+
+
+def _inputs(root: Path, name: str) -> list[Any]:
+    """Paths and hashes of what a stage reads, and the values of its parameters."""
+    with _open(root) as repo:
+        stage = _stage_named(repo, name)
+        stage.save_deps(allow_missing=True)
+        return [(dep.def_path, dep.hash_info) for dep in stage.deps]
 
 
 DataState = Literal["absent", "untracked", "missing", "changed", "clean"]

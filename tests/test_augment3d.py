@@ -29,9 +29,8 @@ def test_turns_and_zooms_keep_to_their_bounds(strength, zoom, degrees):
             matrix @ matrix.T, np.eye(3) * scale**2, atol=1e-9
         )  # a turn and a zoom, nothing else
         angle = np.degrees(np.arccos(np.clip((np.trace(matrix / scale) - 1) / 2, -1, 1)))
-        assert (
-            angle <= degrees * np.sqrt(3) + 1e-5
-        )  # three turns, one about each axis; rounding near 1 is 1e-6 of an arccosine
+        # Three turns, one about each axis; what rounding does near 1 is 1e-6 degrees of an arccosine.
+        assert angle <= degrees * np.sqrt(3) + 1e-5
 
 
 def test_thick_slices_are_turned_in_their_plane_alone():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -59,8 +60,8 @@ def plan(
 
     root = workspace_root()
     if not explain:
-        stages.plan(root, candidate, refresh)
-        _take_in(root, f"plan@{candidate}")
+        with _noted(root, f"plan@{candidate}"):
+            stages.plan(root, candidate, refresh)
         return
     from segpipe.config import load_params
     from segpipe.errors import MissingError
@@ -80,17 +81,18 @@ def train(candidate: Candidate) -> None:
     from segpipe import stages
 
     root = workspace_root()
-    stages.train(root, candidate)
-    _take_in(root, f"train@{candidate}")
+    with _noted(root, f"train@{candidate}"):
+        stages.train(root, candidate)
 
 
-def _take_in(root: Path, stage: str) -> None:
+def _noted(root: Path, stage: str) -> AbstractContextManager[None]:
     """What was measured or took long is not done again by the next run because a user, or torchrun, did it and not DVC."""
     from segpipe import pipeline
     from segpipe.progress import is_first_process
 
-    if "DVC_STAGE" not in os.environ and is_first_process():
-        pipeline.take_in(root, stage)
+    if "DVC_STAGE" in os.environ or not is_first_process():
+        return nullcontext()
+    return pipeline.done_by_hand(root, stage)
 
 
 def evaluate(candidate: Candidate) -> None:

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from segpipe import pipeline, stages
 from segpipe.cli.main import main
+from segpipe.errors import MissingError
 from tests import fake
 
 
@@ -21,17 +23,17 @@ def call(tmp_path: Path, monkeypatch):
         "train": {"cmd": "segpipe train ${item}", "deps": ["plan.json"], "outs": ["weights"]},
     }
     (root / "dvc.yaml").write_text(
-        fake.yaml.safe_dump({"stages": {name: {"foreach": ["a"], "do": do} for name, do in each.items()}})
+        yaml.safe_dump({"stages": {name: {"foreach": ["a"], "do": do} for name, do in each.items()}})
     )
     monkeypatch.setattr(stages, "plan", lambda root, *_: (root / "plan.json").write_text("measured"))
     monkeypatch.setattr(stages, "train", lambda root, *_: (root / "weights").write_text("learned"))
     monkeypatch.setattr("segpipe.cli.stages.workspace_root", lambda: root)
 
-    def run(*arguments: str) -> Path:
+    def run(*arguments: str, code: int = 0) -> Path:
         monkeypatch.setattr(sys, "argv", ["segpipe", *arguments])
         with pytest.raises(SystemExit) as end:
             main()
-        assert not end.value.code
+        assert (end.value.code or 0) == code
         return root
 
     return run
@@ -54,3 +56,29 @@ def test_what_another_notes_is_left_to_it(call, monkeypatch, surroundings):
     for name, value in surroundings.items():
         monkeypatch.setenv(name, value)
     assert "plan@a" in pipeline.stale(call("plan", "a"))
+
+
+def test_what_was_trained_by_an_older_plan_is_done_again(call, monkeypatch, capsys):
+    root = call("plan", "a")
+
+    def train(root, *_):
+        (root / "weights").write_text("learned")
+        (root / "plan.json").write_text("planned meanwhile")
+
+    monkeypatch.setattr(stages, "train", train)
+    call("train", "a")
+    assert "train@a" in pipeline.stale(root)
+    assert "train@a: what it reads was changed meanwhile" in capsys.readouterr().err
+
+
+def test_what_failed_is_not_noted(call, monkeypatch, capsys):
+    root = call("plan", "a")
+
+    def train(root, *_):
+        (root / "weights").write_text("half")
+        raise MissingError("no shards", where="artifacts/shards", fix="segpipe run")
+
+    monkeypatch.setattr(stages, "train", train)
+    call("train", "a", code=MissingError.exit_code)
+    assert "train@a" in pipeline.stale(root)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: artifacts/shards: no shards")
