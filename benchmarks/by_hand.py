@@ -8,8 +8,8 @@ Both train an FPN over the encoder with installed ImageNet weights, to the last 
 - tutorial: as segmentation_models_pytorch's tutorial for CamVid has it: flipped, scaled, shifted crops of 320, Dice, Adam at 2e-4 by a
   cosine, float32.
 - bare: what a practised hand sets: crops of 192, half of them around a pixel of a class drawn by lot, zoom, flips and tones; cross
-  entropy weighted by 1 / frequency to the power of 0.5, and Dice; AdamW at 2e-3 by a cosine, a running average of weights, bfloat16,
-  channels-last.
+  entropy weighted by 1 / frequency to the power of 0.5, and Dice; AdamW at 2e-3 by a cosine, a running average of weights, channels-last,
+  bfloat16 where the processor computes in it.
 
 Prints the IoU over all pixels of the test split, mean of the classes.
 """
@@ -33,7 +33,7 @@ _PREPARE_S = 8.0
 
 
 def tutorial(train: Any, seed: int) -> tuple[Any, Any, Callable[..., Any], float, bool]:
-    """Augmentation, crop, loss, rate, and whether it computes in bfloat16 and averages weights."""
+    """Augmentation, crop, loss, rate, and whether it has an average of weights, and bfloat16 where that is to be had."""
     import albumentations as A
     import segmentation_models_pytorch as smp
 
@@ -99,6 +99,7 @@ def fit(recipe: str, train: Any, classes: int, seed: int, seconds: float) -> tup
 
     from segpipe.config import Candidate
     from segpipe.models.registry import build_network, family_config, first_preprocessing
+    from segpipe.training.machine import has_bf16
     from segpipe.training.stepper import settle_process
 
     settle_process(torch.get_num_threads())
@@ -122,7 +123,7 @@ def fit(recipe: str, train: Any, classes: int, seed: int, seconds: float) -> tup
             images.append(((out["image"] - mean) / std).transpose(2, 0, 1))
             labels.append(out["mask"])
         batch, truth = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)).long()
-        with torch.autocast("cpu", torch.bfloat16, enabled=modern):
+        with torch.autocast("cpu", torch.bfloat16, enabled=modern and has_bf16("cpu")):
             logits = network(batch.contiguous(memory_format=layout))
         loss = cost(logits.float(), truth)
         optimizer.zero_grad()
