@@ -60,7 +60,7 @@ def plan(
 
     root = workspace_root()
     if not explain:
-        with _noted(root, f"plan@{candidate}"):
+        with _noted(root, "plan", candidate):
             stages.plan(root, candidate, refresh)
         return
     from segpipe.config import load_params
@@ -81,18 +81,20 @@ def train(candidate: Candidate) -> None:
     from segpipe import stages
 
     root = workspace_root()
-    with _noted(root, f"train@{candidate}"):
+    with _noted(root, "train", candidate):
         stages.train(root, candidate)
 
 
-def _noted(root: Path, stage: str) -> AbstractContextManager[None]:
+def _noted(root: Path, stage: str, candidate: str) -> AbstractContextManager[None]:
     """What was measured or took long is not done again by the next run because a user, or torchrun, did it and not DVC."""
     from segpipe import pipeline
+    from segpipe.config import load_params
     from segpipe.progress import is_first_process
 
+    load_params(root).candidate(candidate)  # says better than DVC what there is
     if "DVC_STAGE" in os.environ or not is_first_process():
         return nullcontext()
-    return pipeline.done_by_hand(root, stage)
+    return pipeline.done_by_hand(root, f"{stage}@{candidate}")
 
 
 def evaluate(candidate: Candidate) -> None:

@@ -82,3 +82,9 @@ def test_what_failed_is_not_noted(call, monkeypatch, capsys):
     call("train", "a", code=MissingError.exit_code)
     assert "train@a" in pipeline.stale(root)
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: artifacts/shards: no shards")
+
+
+@pytest.mark.parametrize("stage", ["plan", "train"])
+def test_an_unknown_candidate_is_told_by_its_name(call, capsys, stage):
+    call(stage, "nobody", code=2)
+    assert "params.yaml: no such candidate (found nobody, expected a)" in capsys.readouterr().err
