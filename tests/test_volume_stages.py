@@ -18,7 +18,6 @@ from segpipe.inference.batch import predict_files
 from segpipe.inference.segmenter import Segmenter
 from tests.volumes import ellipsoid, register
 
-HIPPOCAMPUS = Path("/work/shared/data/hippocampus")
 pytestmark = pytest.mark.slow  # every stage, Great Expectations among them
 LIMITS = DataParams()
 
@@ -117,15 +116,14 @@ def test_the_winner_answers_in_the_grid_of_its_input(made, tmp_path):
     assert (np.asarray(answer.dataobj) == labels).mean() > 0.7
 
 
-@pytest.mark.skipif(not HIPPOCAMPUS.exists(), reason="needs the hippocampus volumes")
-def test_hippocampus_is_learnt_in_some_steps(tmp_path):
+def test_hippocampus_is_learnt_in_some_steps(shared_data, tmp_path):
     params = """
 train: {budget: 40 steps, batch: 2, rare_crops: 0.5}
 split: {test: 0.05, val: 0.05}
 candidates: {net: {family: unet3d, channels: 8}}
 evaluate: {gallery: 1, resamples: 200}
 """
-    metrics = run(tmp_path / "ws", HIPPOCAMPUS, params, ["net"])["net"]
+    metrics = run(tmp_path / "ws", shared_data / "hippocampus", params, ["net"])["net"]
     history = json.loads((tmp_path / "ws" / "models" / "net" / "history.json").read_text())
     assert history["train"][-1]["loss"] < 0.8 * history["train"][0]["loss"]
     assert metrics["test"]["images"] > 3

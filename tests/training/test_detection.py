@@ -11,7 +11,6 @@ from scipy import ndimage
 
 from segpipe.config import Candidate, Params, parse_params
 from segpipe.errors import ConfigError, MissingError
-from segpipe.inference.detector import DetectorEngine
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
@@ -30,7 +29,7 @@ from segpipe.training.objects import best_settings, choose_method
 from segpipe.training.planner import plan_on
 
 from .conftest import CLASSES, MemoryReader, fingerprint_of
-from .detectors import SMALL, detector_plan, discs, teach
+from .detectors import SMALL, detector_plan, discs
 
 
 @pytest.fixture(scope="module")
@@ -221,19 +220,3 @@ def test_a_detector_is_planned_trained_and_loaded(reader, tmp_path):
     assert found.instances is not None and found.class_ids.shape == (96, 96)
     history = json.loads((tmp_path / "one/history.json").read_text())
     assert all(np.isfinite(entry["loss"]) for entry in history["train"])
-
-
-@pytest.mark.slow
-def test_learns_two_images_of_discs_by_heart(tmp_path):
-    reader = MemoryReader([discs(1), discs(2)])
-    network = build_network("mask_rcnn", MaskRcnnConfig.model_validate(SMALL), 3, 3, 0)
-    teach(network, reader, edge=96, steps=220)
-    spec = SegmenterSpec(
-        candidate="x", family="mask_rcnn", task="instance", classes=CLASSES, normalisation=detector_plan().normalisation
-    )
-    segmenter, total = Segmenter(spec, DetectorEngine(network)), None
-    for sample in reader.samples:
-        said = segmenter.predict(sample.image).instances
-        score = object_score(Objects.from_instances(sample.objects()), Objects.from_instances(said), 3)
-        total = score if total is None else total + score
-    assert float(micro("dice", total.tallies[0])) > 0.9
