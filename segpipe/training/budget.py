@@ -100,16 +100,16 @@ def mean_step(ms: float, cheaper: Iterable[tuple[float, float]]) -> float:
     return total + (1 - before) * ms
 
 
-def seconds_to_finish(plan: Plan, spec: SegmenterSpec, val: Reader, ms_val: float) -> float:
+def seconds_to_finish(plan: Plan, spec: SegmenterSpec, val: Reader, ms_val: float, precision: str) -> float:
     """What comes after the last step: runs of the network over validation images, and the choices made of what it says.
 
-    ms_val: of one look at the validation split. The choices are timed on two images with the truth for a prediction, for what an
-    untrained network says has more regions and objects than a trained one's.
+    ms_val: of one look at the validation split by a training in this precision. The choices are timed on two images with the
+    truth for a prediction, for what an untrained network says has more regions and objects than a trained one's.
     """
     assert plan.recipe is not None
     images = [val[int(i)] for i in np.unique(np.linspace(0, len(val) - 1, _TRIED).astype(int))]
     truth: Any = _Truth(spec, plan.postprocess == "distance")
-    seconds = looks_to_finish(plan, val) * ms_val / 1000
+    seconds = looks_to_finish(plan, val, precision) * ms_val / 1000
     if cleans(plan, val):
         began = time.perf_counter()
         choose_cleaning(truth, images, plan.recipe.class_weights, plan.seed)  # type: ignore[arg-type]

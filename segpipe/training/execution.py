@@ -72,7 +72,8 @@ def measure(
     batch = next(batches(crops, recipe, 0, 0, 1, ranks=ranks))
     parts = step_parts(stepper, *batch, draft.seed, plain, crops, ms_step)
     cheaper = _cheaper_steps(stepper, loop, crops, wanted)
-    besides = PLAN_START_S + seconds_to_finish(draft, segmenter_spec(draft, classes), val, ms_val)
+    besides = PLAN_START_S
+    besides += seconds_to_finish(draft, segmenter_spec(draft, classes), val, ms_val, setting.precision)
     besides += race.compile_seconds(setting) * (1 + len(cheaper)) * (wanted.folds or 1)
     found: dict[str, str] = {}
     if wanted.learning_rate == "auto":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from segpipe.training.plan import Plan
 
 _SLOWER = 2.0
-"""float32, in which a finished model is computed, against what a training may be computed in."""
+"""float32, in which a finished model is computed, against half precision, in which it may have been trained."""
 
 
 def finish(plan: Plan, model: Path, val: Reader) -> float | None:
@@ -48,13 +48,14 @@ def finish(plan: Plan, model: Path, val: Reader) -> float | None:
     return round(score_confusion(counts, segmenter.spec.classes.labelling).iou_macro, 6)
 
 
-def looks_to_finish(plan: Plan, val: Reader) -> float:
-    """What `finish` and `settle_objects` take, in looks at the validation split as training does them."""
+def looks_to_finish(plan: Plan, val: Reader, precision: str) -> float:
+    """What `finish` and `settle_objects` take, in looks at the validation split as a training in this precision does them."""
     assert plan.recipe is not None
     share = len(looked_at(val)) / len(val) if cleans(plan, val) else 0.0
     objects = min(LOOKED_AT, len(val)) / len(val) if plan.postprocess else 0.0
     whole = 1.0 if plan.recipe.tta != "none" and share < 1 else 0.0
-    return _SLOWER * passes(plan.recipe.tta, 3 if plan.volume else 2) * (share + whole + objects)
+    slower = 1.0 if precision == "fp32" else _SLOWER
+    return slower * passes(plan.recipe.tta, 3 if plan.volume else 2) * (share + whole + objects)
 
 
 def cleans(plan: Plan, val: Reader) -> bool:

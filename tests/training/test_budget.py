@@ -179,7 +179,7 @@ def test_what_is_chosen_at_the_end_is_timed_on_two_images(ticking, monkeypatch):
     val = MemoryReader([draw(i) for i in range(8)])
     plan = make_plan(cleaning="auto").model_copy(update={"postprocess": "watershed"})
     spec = segmenter_spec(plan, CLASSES)
-    assert seconds_to_finish(make_plan(cleaning="none"), spec, val, 1000) == 0
+    assert seconds_to_finish(make_plan(cleaning="none"), spec, val, 1000, "bf16") == 0
 
     def work(seconds):
         def choose(truth, images, *_):
@@ -190,8 +190,10 @@ def test_what_is_chosen_at_the_end_is_timed_on_two_images(ticking, monkeypatch):
 
     monkeypatch.setattr(budget, "choose_cleaning", work(3.0))
     monkeypatch.setattr(budget, "best_settings", work(5.0))
-    runs = 2.0 * (1 + 1)  # float32, all eight images, for each of the two
-    assert seconds_to_finish(plan, spec, val, 1000) == pytest.approx(runs + (4.0 + 6.0) / 2 * 8)
+    runs = 1 + 1  # all eight images, for each of the two, in float32
+    for precision, slower in (("bf16", 2), ("fp32", 1)):
+        found = seconds_to_finish(plan, spec, val, 1000, precision)
+        assert found == pytest.approx(slower * runs + (4.0 + 6.0) / 2 * 8), precision
 
 
 @pytest.mark.parametrize("method", ["components", "watershed", "distance"])
@@ -199,7 +201,7 @@ def test_choices_can_be_rehearsed_on_the_truth(method):
     samples = [draw(i) for i in range(8)]
     samples = [type(s)(s.key, s.image, s.labels, (s.labels % IGNORE).astype(np.uint16)) for s in samples]
     plan = make_plan(cleaning="auto").model_copy(update={"postprocess": method})
-    assert 0 < seconds_to_finish(plan, segmenter_spec(plan, CLASSES), MemoryReader(samples), 0.0) < 60
+    assert 0 < seconds_to_finish(plan, segmenter_spec(plan, CLASSES), MemoryReader(samples), 0.0, "fp32") < 60
     said = budget._Truth(segmenter_spec(plan, CLASSES), method == "distance").segment(samples[0])
     counted = samples[0].labels != IGNORE
     assert np.array_equal(said.class_ids[counted], samples[0].labels[counted])

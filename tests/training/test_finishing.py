@@ -55,12 +55,12 @@ def test_what_is_chosen_is_carried_and_scored(tmp_path, train_reader, val_reader
     assert segmenter.spec.tta == changes.get("tta", "none")
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     assert history["finished_score"] == pytest.approx(score_split(segmenter, val).iou_macro, abs=1e-6)
-    assert looks_to_finish(plan, val) == (2.0 if chosen else 4.0)
+    assert looks_to_finish(plan, val, "bf16") == (2.0 if chosen else 4.0)
 
 
 def test_nothing_is_looked_for_where_nothing_could_be_shown(tmp_path, val_reader):
     plan = make_plan(cleaning="auto")
-    assert looks_to_finish(plan, val_reader) == 0
+    assert looks_to_finish(plan, val_reader, "bf16") == 0
     assert finishing.finish(plan, tmp_path, val_reader) is None, "two images: no model is even loaded"
 
 
@@ -70,4 +70,4 @@ def test_what_was_looked_at_in_full_is_scored_from_that(tmp_path, train_reader):
     train_on(plan, CLASSES, train_reader, val, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     score = score_split(load_trained(tmp_path / "out"), val).iou_macro
-    assert history["finished_score"] == pytest.approx(score, abs=1e-6) and looks_to_finish(plan, val) == 4.0
+    assert history["finished_score"] == pytest.approx(score, abs=1e-6) and looks_to_finish(plan, val, "bf16") == 4.0
