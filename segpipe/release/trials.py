@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from segpipe.errors import GateBlocked, SegpipeError
-from segpipe.inference.engines import Engine
+from segpipe.errors import GateBlocked, MissingError, SegpipeError
+from segpipe.inference.engines import Engine, computes_as_named
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 
@@ -128,5 +129,12 @@ def choose_engine(trials: Sequence[EngineTrial], min_agreement: float) -> Engine
 
 
 def starters(engines: Mapping[str, Callable[[Path, int], Engine]], graph: Path) -> dict[str, Start]:
-    """Each engine on a graph, with as many threads as it likes."""
-    return {name: lambda make=make: make(graph, 0) for name, make in engines.items()}  # type: ignore[misc]
+    """Each engine on a graph, with as many threads as it likes. One that would compute in other numbers than it is named after does not
+    start: what is found of it here would not hold where it computes in those."""
+
+    def start(name: str, make: Callable[[Path, int], Engine]) -> Engine:
+        if not computes_as_named(name):
+            raise MissingError("this processor does not compute in bfloat16")
+        return make(graph, 0)
+
+    return {name: partial(start, name, make) for name, make in engines.items()}

@@ -14,7 +14,7 @@ from segpipe.config import ExportParams
 from segpipe.errors import ConfigError, DataError, GateBlocked
 from segpipe.files import sha256_file
 from segpipe.inference.cleaning import Cleaning
-from segpipe.inference.engines import GRAPH_ENGINES
+from segpipe.inference.engines import GRAPH_ENGINES, computes_as_named
 from segpipe.inference.segmenter import Segmenter
 from segpipe.release.bundle import Card, bundle_sha256, compare_masks, golden_pairs, model_sha256, replay_golden
 from segpipe.release.export import export_graph, write_bundle
@@ -160,6 +160,25 @@ def test_an_engine_that_does_not_run_is_told(tmp_path: Path, monkeypatch: pytest
     assert trials[1] == {
         "engine": "openvino", "median_ms": None, "agreement": None, "eligible": False, "reason": "does not run here: unsupported operation",
     }  # fmt: skip
+
+
+def test_an_engine_that_would_compute_in_other_numbers_is_no_candidate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segpipe.release.trials.computes_as_named", lambda name: not name.endswith("bf16"))
+    *others, last = json.loads((write_toy_bundle(tmp_path / "b") / "engines.json").read_text())
+    assert all(trial["eligible"] for trial in others) and not last["eligible"]
+    assert (last["engine"], last["reason"]) == (
+        "openvino-bf16",
+        "does not run here: this processor does not compute in bfloat16",
+    )
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("openvino", "f32"), ("openvino-bf16", "bf16")])
+def test_openvino_itself_tells_whether_it_computes_so(bundle: Path, name: str, numbers: str) -> None:
+    compiled = GRAPH_ENGINES[name](bundle / "model.onnx", 1)._compiled  # type: ignore[attr-defined]
+    said = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    assert computes_as_named(name) == (said == numbers), said
 
 
 def test_a_model_without_a_network_is_refused(tmp_path: Path) -> None:
