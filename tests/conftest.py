@@ -23,6 +23,7 @@ os.environ.update(
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What tests share is made once: under `--dist loadgroup` one process takes all of a file, and where a file's tests are by family
     (`name`), all of a family."""
