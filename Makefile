@@ -19,14 +19,14 @@ setup: .venv/.ready
 demo: setup
 	@$(BIN)/segpipe demo
 
-# Side by side, for many tests wait for servers and processes; a file's tests stay together.
+# Side by side, for many tests wait for servers and processes; a file's tests stay together, and make what they share once.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup -m "not slow" --ignore tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow" --ignore tests/e2e
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/e2e
 
 # The long ones: trainings to the end, every family by heart, kills, real servers and deployments.
 test-slow: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup -m slow --ignore tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow --ignore tests/e2e
 
 lint: setup
 	$(BIN)/ruff check .

@@ -23,19 +23,6 @@ os.environ.update(
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What tests share is made once: under `--dist loadgroup` one process takes all of a file, and where a file's tests are by family
-    (`name`), all of a family."""
-    for item in items:
-        name = (
-            item.callspec.params.get("name", "")
-            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-            else ""
-        )
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.relative_to(ROOT)}[{name}]"))
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real datasets beside the checkout; the test is skipped where it is absent."""
