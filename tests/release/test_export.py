@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.release.bundle import Card, bundle_sha256, compare_masks, golden_pairs, model_sha256, replay_golden
 from segpipe.release.export import export_graph, write_bundle
 from segpipe.release.golden import choose, encode_image, middle
-from segpipe.release.trials import EngineTrial, choose_engine
+from segpipe.release.trials import EngineTrial, choose_engine, median_ms
 from tests.release.toy import CLASSES, toy_image, toy_reader, toy_segmenter, toy_selection, write_toy_bundle
 
 
@@ -133,6 +134,22 @@ def test_the_fastest_engine_that_agrees_is_chosen(times: tuple[float, float], ch
 def test_no_engine_agrees() -> None:
     with pytest.raises(GateBlocked, match=r"no engine .*c so.*min_agreement"):
         choose_engine([_trial("c", 1.0, 0.9, eligible=False)], 0.999)
+
+
+def test_an_engine_is_timed_after_an_answer_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first answer after another engine's takes three times as long, as next to threads that still wait."""
+    now, last = [0.0], [None]
+    monkeypatch.setattr("segpipe.release.trials.time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Model:
+        def __init__(self, seconds: float) -> None:
+            self.seconds = seconds
+
+        def predict(self, **_: object) -> None:
+            now[0] += self.seconds * (1 if last[0] is self else 3)
+            last[0] = self
+
+    assert median_ms({"a": Model(0.125), "b": Model(0.25)}, {}) == {"a": 125.0, "b": 250.0}
 
 
 def test_disagreement_is_measured_and_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
