@@ -300,7 +300,11 @@ def run(root: Path, jobs: int | None = None, promote: Literal["auto", "manual"] 
     """The flow as `segpipe run` starts it: in this process, its lines on stderr. Raises the error that ended it."""
     _ECHO.set()
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), interruptible():  # type: ignore[arg-type]
-        return retrain(str(root), jobs, promote)  # type: ignore[return-value]
+        try:
+            return retrain(str(root), jobs, promote)  # type: ignore[return-value]
+        except KeyboardInterrupt:
+            say("stopped: what was done stays, and the same command goes on from there")
+            raise
 
 
 def main() -> None:
