@@ -137,8 +137,8 @@ def test_no_engine_agrees() -> None:
 
 
 def test_an_engine_is_timed_after_an_answer_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first answer after another engine's takes three times as long, as next to threads that still wait."""
-    now, last = [0.0], [None]
+    """Within 60 ms of another engine's last answer all take three times as long, as next to threads that still wait."""
+    now, last, disturbed = [0.0], [None], [0.0]
     monkeypatch.setattr("segpipe.release.trials.time", SimpleNamespace(perf_counter=lambda: now[0]))
 
     class Model:
@@ -146,10 +146,11 @@ def test_an_engine_is_timed_after_an_answer_of_its_own(monkeypatch: pytest.Monke
             self.seconds = seconds
 
         def predict(self, **_: object) -> None:
-            now[0] += self.seconds * (1 if last[0] is self else 3)
-            last[0] = self
+            if last[0] is not self:
+                last[0], disturbed[0] = self, now[0] + 0.06
+            now[0] += self.seconds * (3 if now[0] < disturbed[0] else 1)
 
-    assert median_ms({"a": Model(0.125), "b": Model(0.25)}, {}) == {"a": 125.0, "b": 250.0}
+    assert median_ms({"quick": Model(1 / 128), "slow": Model(0.25)}, {}) == {"quick": 7.81, "slow": 250.0}
 
 
 def test_disagreement_is_measured_and_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
