@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -69,22 +70,65 @@ class Params(BaseModel):
 
 def config_error(error: ValidationError, where: str | Path, model: type[BaseModel]) -> ConfigError:
     """The first complaint of pydantic as one line: the key, the value found, what was expected, the nearest known key."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    complaints = error.errors()
+    first, place = complaints[0], _place(model, complaints[0]["loc"])
+    of_it = [complaint for complaint in complaints if _place(model, complaint["loc"]) == place]
+    key = ".".join(str(part) for part in place)
+    others = len({_place(model, complaint["loc"]) for complaint in complaints}) - 1
+    more = f" (and {others} more)" if others else ""
     if first["type"] == "extra_forbidden":
         known = _keys_at(model, first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         fix = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
         return ConfigError(f"unknown key `{key}`{more}", where=where, fix=fix)
     found = "nothing" if first["type"] == "missing" else repr(first["input"])[:80]
+    nearest = [c for c in of_it if not c["type"].endswith(_OF_ANOTHER_TYPE)] or of_it
+    expected = " or ".join(dict.fromkeys(_expected(complaint) for complaint in nearest))
     return ConfigError(
-        f"`{key}` is wrong{more}" if key else f"wrong{more}", where=where, found=found, expected=_expected(first)
+        f"`{key}` is wrong{more}" if key else f"wrong{more}", where=where, found=found, expected=expected
     )
 
 
-_WORDS = {"missing": "a value", "model_type": "a mapping of settings", "too_short": "at least {min_length}"}
+def _place(model: Any, location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The keys of a complaint; what pydantic adds for each type that a value might have had is left out."""
+    kind = model
+    for depth, part in enumerate(location):
+        kinds = [k for k in _alternatives(kind) if k is not type(None)]
+        if len(kinds) != 1:
+            return location[:depth]
+        if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
+            fields = kinds[0].model_fields.items()
+            kind = next((field.annotation for name, field in fields if part in (name, field.alias)), None)
+        else:
+            kind = next(reversed(get_args(kinds[0])), None)
+    return location
+
+
+def _alternatives(kind: Any) -> list[Any]:
+    """The types that a value may have, without what is annotated to them."""
+    if get_origin(kind) is Annotated:
+        return _alternatives(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return [inner for member in get_args(kind) for inner in _alternatives(member)]
+    return [kind]
+
+
+_WORDS = {
+    "missing": "a value",
+    "model_type": "a mapping of settings",
+    "too_short": "at least {min_length}",
+    "too_long": "at most {max_length}",
+    "bool_parsing": "true or false",
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+}
 """What pydantic expected, where its own words are for programmers."""
+_OF_ANOTHER_TYPE = ("_type", "_parsing", "literal_error")
+"""How its names for complaints end where a value is of another type. Where it might have had one of several and is of one, what is wrong
+with it as that one says more."""
 
 
 def _expected(complaint: ErrorDetails) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from segpipe.config.losses import CrossEntropyTerm, DiceTerm, LossParams
 from segpipe.config.section import Section
@@ -99,11 +99,22 @@ Budget = Annotated[str, Field(pattern=BUDGET_PATTERN)]
 
 PatchEdge = Annotated[int, Field(ge=8, le=1024)]
 VoxelEdge = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=1e-3, le=1e3)]
+Intensity = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _off(value: Any) -> Any:
     """YAML 1.1 reads a bare `off` as false."""
     return "off" if value is False else value
+
+
+def _rising(window: tuple[float, float]) -> tuple[float, float]:
+    if window[0] >= window[1]:
+        raise ValueError("a low end below the high end")
+    return window
+
+
+Window = Annotated[tuple[Intensity, Intensity], AfterValidator(_rising)]
 
 
 class TrainParams(Section):
@@ -144,16 +155,29 @@ class TrainParams(Section):
     """Of kernels alone; null: 0.1 for muon and 0.01 for adamw (decoupled), 0.00001 for adam and 0.0001 for sgd (added to the gradient)."""
     schedule: Literal["cosine", "poly", "one_cycle", "constant"] = "cosine"
     """How the learning rate goes after the warm-up; one_cycle rises over 30 % of the steps and has no warm-up."""
+    warmup: float | None = Field(None, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises to its peak; null: 5 %, and 100 steps at most."""
     loss: LossParams = LossParams(cross_entropy=CrossEntropyTerm(), dice=DiceTerm(weight=0.5))
     """The terms that are summed, e.g. {cross_entropy: 1.0, dice: 0.5} or {focal: {weight: 1.0, gamma: 3}}; below. A detector has
     its own."""
+    normalisation: Literal["auto", "dataset", "image"] | Window = "auto"
+    """What intensities become. dataset: the window from the 0.5th to the 99.5th percentile of the training images, then their mean and
+    deviation; image: the same of each image by itself, where intensities have no common unit; [low, high]: this window, such as
+    [-160, 240] of computed tomography. auto: what pretrained weights were trained on, where they fit; else by dataset, or by image where
+    those of volumes differ too much."""
     class_balance: float = Field(0.5, ge=0, le=1)
     """Exponent of 1/frequency in the class weights of the terms made of cross entropy: 0 gives equal weights."""
+    class_weights: dict[str, Weight] | None = Field(None, min_length=1)
+    """These weights in place of `class_balance`, for all classes by name, e.g. {background: 1, nucleus: 3}. What counts is how they
+    compare: they are scaled so that a pixel of the training split weighs 1 on average."""
     rare_crops: float = Field(0.5, ge=0, le=1)
     """Share of the crops that are centred on a pixel of a class drawn at random, so that rare classes are seen."""
+    validations: int | None = Field(None, ge=1, le=1000)
+    """How often the training looks at the validation split, evenly spread: the best weights seen there are kept. null: ten times, and in a
+    budget of time as often as fits a tenth of it."""
     patience: int | None = Field(None, ge=1)
-    """Stop after so many looks at the validation split without a better score than the best so far (a training has ten of them at
-    most); null: never before the budget is spent."""
+    """Stop after so many looks at the validation split without a better score than the best so far; null: never before the budget is
+    spent."""
     freeze_encoder: float | None = Field(None, ge=0, lt=1)
     """Share of the steps, from the first, in which the encoder stays as it came; null: as the family wants it (0 for most), and
     0 for an encoder of random weights."""
@@ -174,8 +198,13 @@ class TrainParams(Section):
     """Decay of the running average of weights that is evaluated and kept; 0 turns it off."""
     augment: Annotated[Literal["off", "light", "medium", "strong"], BeforeValidator(_off)] = "medium"
     """How much flips, scale, rotation and colour vary the crops."""
+    orientation: Literal["auto", "upright", "free"] = "auto"
+    """Of images: whether they have an up and a down. free: crops are also turned upside down and by quarter turns. auto: free where the
+    upper and the lower third hold the same classes."""
     elastic: bool = False
     """Whether crops are also bent, as soft tissue is, where augment is medium or strong; not those of volumes."""
+    workers: int | None = Field(None, ge=0, le=64)
+    """Processes that prepare batches, for each device; 0: the training itself does. null: by the processors there are."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: whatever was fastest here and gave the same loss. fp16, with its loss scaled, is for GPUs without bf16."""
     channels_last: bool | Literal["auto"] = "auto"
@@ -188,6 +217,12 @@ class TrainParams(Section):
     """Processes that share each batch, one a GPU (or so many on the processor). `torchrun -m segpipe train C` overrules it."""
     num_nodes: int = Field(1, ge=1, le=1024)
     """Machines with so many devices each; torchrun is then started on each of them."""
+
+    @model_validator(mode="after")
+    def _rises_once(self) -> TrainParams:
+        if self.warmup and self.schedule == "one_cycle":
+            raise ValueError("no `warmup` beside one_cycle, which rises by itself")
+        return self
 
 
 class Candidate(BaseModel):

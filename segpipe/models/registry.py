@@ -16,7 +16,7 @@ from segpipe.config import PARAMS_FILE, Candidate, config_error
 from segpipe.errors import ConfigError
 from segpipe.models.families import FAMILIES
 from segpipe.models.family import Family
-from segpipe.models.released import load_released, parse_release, released_preprocessing
+from segpipe.models.released import load_released, parse_release
 from segpipe.models.semantic import shrinks_by
 from segpipe.models.weights import Preprocessing, preprocessing, state_sha256
 
@@ -82,11 +82,9 @@ def build_network(
 
 
 def first_preprocessing(config: BaseModel) -> Preprocessing | None:
-    """What a candidate's first weights expect of an image; None where they are random."""
+    """What a candidate's pretrained encoder expects of an image; None where weights are random, or those of a release."""
     encoder, source = getattr(config, "encoder", None), getattr(config, "encoder_weights", "none")
-    if parse_release(source):
-        return released_preprocessing(source)
-    return preprocessing(encoder, source) if encoder else None
+    return preprocessing(encoder, source) if encoder and not parse_release(source) else None
 
 
 def first_weights_sha256(network: torch.nn.Module, whole: bool = False) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segpipe.errors import ConfigError, MissingError
 from segpipe.files import read_json
-from segpipe.models.weights import Preprocessing, Weights, file_state, load_matching
+from segpipe.models.weights import Weights, file_state, load_matching
 from segpipe.progress import say
 
 if TYPE_CHECKING:
@@ -95,12 +95,6 @@ def _by_channel(own: Weights, wider: Weights, stored: Weights, channels: Sequenc
         if kept:
             found[name][torch.meshgrid(places, indexing="ij")] = there[torch.meshgrid(sources, indexing="ij")]
     return found
-
-
-def released_preprocessing(source: str) -> Preprocessing:
-    """The normalisation that a release was trained with."""
-    stored: dict[str, Any] = read_json(release_folder(source) / "segmenter.json")["normalisation"]
-    return Preprocessing(**{key: tuple(stored[key]) for key in ("mean", "std", "low", "high")})
 
 
 def release_folder(source: str) -> Path:

@@ -30,10 +30,6 @@ class Preprocessing:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    low: tuple[float, ...] | None = None
-    """The stored value that became 0; None for 8-bit images as they are."""
-    high: tuple[float, ...] | None = None
-    """The stored value that became 1."""
 
 
 def resolve_encoder(name: str) -> str:

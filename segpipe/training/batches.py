@@ -7,14 +7,15 @@ augmentation. So the stream is the same for any number of workers, and a run tha
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from segpipe.augment import build_augment, window_edge
+from segpipe.inference.preprocess import Normalisation
 from segpipe.samples import IGNORE, Sample
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from segpipe.training.plan import FirstCrops, Plan, Recipe
 
+REMEMBERED = 1 << 12
+"""Images and classes of which the window or the places are remembered: some numbers each."""
 _PATIENCE = 4
 """Batches that each worker prepares ahead."""
 
@@ -85,7 +88,7 @@ class Crops:
         place = self._place(sample.labels, wanted, draws)
         image, labels = reduced(*cut(sample.image, labels, place, self._window, self._seen), self._shrink)
         image, labels = self._augment(image, labels, int(draws.integers(1 << 62)))
-        return self.plan.normalisation.apply(image), labels
+        return normalisation_of(self.plan.normalisation, self.reader, index).apply(image), labels
 
     def _shuffled(self, position: int) -> int:
         """Every image once an epoch, in an order of that epoch."""
@@ -102,6 +105,16 @@ class Crops:
         offsets = draws.integers(self._window // 4, self._window - self._window // 4, 2)
         top, left = (int(np.clip(c - o, 0, end)) for c, o, end in zip(center, offsets, ends, strict=True))
         return top, left
+
+
+def normalisation_of(planned: Normalisation, reader: Reader, index: int) -> Normalisation:
+    """What is applied to each crop of an image: what `planned` says of the whole of it."""
+    return _of_its_own(planned, cast(Hashable, reader), index) if planned.per_image else planned
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _of_its_own(planned: Normalisation, reader: Hashable, index: int) -> Normalisation:
+    return planned.of(cast(Reader, reader)[index].image)
 
 
 @lru_cache(maxsize=2)

@@ -56,26 +56,28 @@ def count_steps(
     ms_val: float,
     besides: float = 0.0,
     members: int = 1,
+    looks: int | None = None,
 ) -> tuple[int, int]:
     """Steps and validations for a budget. Seconds include the start of the training, validations (at most a tenth, but one),
-    checkpoints, and the seconds `besides`. members: networks that share the budget, one after another: steps are of each.
+    checkpoints, and the seconds `besides`. members: networks that share the budget, one after another: steps are of each. looks: how
+    many validations are asked for, whatever they take.
 
     Raises ConfigError where a wall-clock budget leaves fewer than `LEAST_STEPS` steps: a number that such a model earns says
     nothing of the model.
     """
     if kind != "seconds":
         steps = max(1, round((amount if kind == "steps" else amount * n_train / batch) / members))
-        return steps, min(_VALIDATIONS, steps)
+        return steps, min(looks or _VALIDATIONS, steps)
     besides += START_UP_S + (members - 1) * MEMBER_START_S
     left = max(0.0, amount - besides) * 1000 / members
-    validations = int(min(_VALIDATIONS, max(1.0, _VALIDATION_SHARE * left // max(ms_val, 1e-3))))
+    validations = looks or int(min(_VALIDATIONS, max(1.0, _VALIDATION_SHARE * left // max(ms_val, 1e-3))))
     steps = int((left - validations * ms_val) / (ms_step * (1 + CHECKPOINT_SHARE)))
     if steps < LEAST_STEPS:
-        needed = besides + members * (ms_val + LEAST_STEPS * ms_step * (1 + CHECKPOINT_SHARE)) / 1000
+        needed = besides + members * ((looks or 1) * ms_val + LEAST_STEPS * ms_step * (1 + CHECKPOINT_SHARE)) / 1000
         raise ConfigError(
             "the budget is too short to learn anything", where="train.budget",
             found=f"{amount:.0f} s, which is {max(0, steps)} steps {'a member, ' if members > 1 else ''}of {ms_step:.0f} ms, beside "
-            f"{ms_val / 1000:.1f} s for a validation",
+            f"{ms_val / 1000:.1f} s for {'a validation' if looks is None else f'each of {looks} validations'}",
             expected=f"at least {math.ceil(needed)} s here",
             fix="give it more, or plan again when nothing else keeps this machine busy",
         )  # fmt: skip

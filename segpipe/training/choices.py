@@ -1,4 +1,4 @@
-"""What a plan chooses from the data: normalisation, crop, class weights, orientation. Each choice says why."""
+"""What a plan chooses from the data: crop, class weights, orientation. Each choice says why."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from segpipe.data.fingerprint import choose_patch
 from segpipe.errors import ConfigError
-from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.tta import TTA, passes
 from segpipe.labelling import Labelling
 from segpipe.training.memory import check_parts
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from segpipe.config import TrainParams
     from segpipe.data.manifest import Fingerprint
     from segpipe.models.registry import Family
-    from segpipe.models.weights import Preprocessing
     from segpipe.training.batches import Reader
 
 BATCH = 8
@@ -49,9 +47,8 @@ def choose_recipe(
         )  # fmt: skip
     check_parts(batch, wanted.accumulate, wanted.devices * wanted.num_nodes, of.least_batch)
     patch = _choose_patch(wanted, of, fingerprint, shrink)
-    difference = top_bottom_difference(train, fingerprint.classes.labelling)
-    free = difference < _UPRIGHT
-    weights = choose_class_weights(fingerprint.class_pixels["train"], wanted.class_balance)
+    free = _lies_freely(wanted, fingerprint, train, reasons)
+    weights = _weigh_classes(wanted, fingerprint, reasons)
     size = f"{fingerprint.height.median} x {fingerprint.width.median}"
     reasons["patch"] = (
         "as set"
@@ -70,12 +67,6 @@ def choose_recipe(
         reasons["test-time augmentation"] = _tta_in_words(wanted.tta, of)
     if wanted.patience:
         reasons["early stopping"] = f"after {wanted.patience} validations without a better score"
-    reasons["class weights"] = (
-        f"1 / frequency to the power of {wanted.class_balance:g}: {min(weights):.2f} to {max(weights):.2f}"
-    )
-    reasons["orientation"] = f"classes above and below differ by {difference:.0%} of pixels: " + (
-        "no up and down, so flips and quarter turns are used" if free else "the images have an up and a down"
-    )
     _check_elastic(wanted, reasons)
     return Recipe(
         steps=1, patch=patch, batch=batch, accumulate=wanted.accumulate, encoder_rate=wanted.encoder_rate,
@@ -198,26 +189,26 @@ def _optimizer_in_words(wanted: TrainParams, name: str) -> str:
     return name + (momentum if name == "sgd" and wanted.momentum else "") + encoder
 
 
-def choose_normalisation(fingerprint: Fingerprint, pretrained: Preprocessing | None) -> Normalisation:
-    """The window and the mean and deviation within it.
-
-    Weights of a release: theirs. 8-bit RGB for pretrained weights: what these were trained on. Everything else: the window
-    between the 0.5 and 99.5 percentiles of the training images, then their own mean and deviation.
-    """
-    if pretrained is not None and pretrained.low and pretrained.high and len(pretrained.mean) == fingerprint.channels:
-        return Normalisation(low=pretrained.low, high=pretrained.high, mean=pretrained.mean, std=pretrained.std)
-    if pretrained is not None and fingerprint.channels == 3 and fingerprint.dtype == "uint8":
-        return Normalisation(low=(0.0,) * 3, high=(255.0,) * 3, mean=pretrained.mean, std=pretrained.std)
-    low, high = [], []
-    for lo, hi in zip(fingerprint.low, fingerprint.high, strict=True):
-        low.append(float(lo))
-        high.append(float(hi) if hi > lo else float(lo) + 1.0)  # a constant channel
-    span = [h - lo for lo, h in zip(low, high, strict=True)]
-    return Normalisation(
-        low=tuple(low), high=tuple(high),
-        mean=tuple((m - lo) / s for m, lo, s in zip(fingerprint.mean, low, span, strict=True)),
-        std=tuple(max(d / s, 1e-3) for d, s in zip(fingerprint.std, span, strict=True)),
-    )  # fmt: skip
+def _weigh_classes(wanted: TrainParams, fingerprint: Fingerprint, reasons: dict[str, str]) -> list[float]:
+    """The weight of each class: as set, or by how frequent it is."""
+    pixels, names = fingerprint.class_pixels["train"], fingerprint.classes.names
+    if wanted.class_weights is None:
+        weights = choose_class_weights(pixels, wanted.class_balance)
+        why = f"1 / frequency to the power of {wanted.class_balance:g}"
+        reasons["class weights"] = f"{why}: {min(weights):.2f} to {max(weights):.2f}"
+        return weights
+    if set(wanted.class_weights) != set(names):
+        unknown = sorted(set(wanted.class_weights) - set(names))
+        missing = [name for name in names if name not in wanted.class_weights]
+        raise ConfigError(
+            "the weights are not those of the dataset's classes", where="train.class_weights",
+            found=f"{', '.join(unknown)}, which is no class" if unknown else f"nothing for {', '.join(missing)}",
+            expected=f"a weight for each of {', '.join(names)}",
+        )  # fmt: skip
+    weights = _scaled([wanted.class_weights[name] for name in names], pixels)
+    told = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(names, weights, strict=True))
+    reasons["class weights"] = f"as set, a pixel weighs 1 on average: {told}"
+    return weights
 
 
 def choose_class_weights(pixels: list[int], balance: float) -> list[float]:
@@ -231,8 +222,26 @@ def choose_class_weights(pixels: list[int], balance: float) -> list[float]:
     raw = [(total / count) ** balance if count else 0.0 for count in pixels]
     ceiling = min(max(raw), 100 * min(r for r in raw if r))
     raw = [min(r, ceiling) if r else ceiling for r in raw]
-    scale = sum(r * count for r, count in zip(raw, pixels, strict=True)) / total
-    return [round(r / scale, 6) for r in raw]
+    return _scaled(raw, pixels)
+
+
+def _scaled(weights: list[float], pixels: list[int]) -> list[float]:
+    """The weights as they compare, so that a pixel weighs 1 on average."""
+    total = sum(pixels)
+    mean = sum(w * count for w, count in zip(weights, pixels, strict=True)) / total if total else 1.0
+    return [round(w / mean, 6) for w in weights]
+
+
+def _lies_freely(wanted: TrainParams, fingerprint: Fingerprint, train: Reader, reasons: dict[str, str]) -> bool:
+    """Whether images have no up and no down: as set, or by how classes fill them."""
+    if wanted.orientation != "auto":
+        free, why = wanted.orientation == "free", "as set"
+    else:
+        difference = top_bottom_difference(train, fingerprint.classes.labelling)
+        free, why = difference < _UPRIGHT, f"classes above and below differ by {difference:.0%} of pixels"
+    told = "no up and down, so flips and quarter turns are used" if free else "the images have an up and a down"
+    reasons["orientation"] = f"{why}: {told}"
+    return free
 
 
 def top_bottom_difference(train: Reader, labelling: Labelling | None = None) -> float:

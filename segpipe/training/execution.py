@@ -62,7 +62,8 @@ def measure(
     race = Race(draft, network, crops, device, wanted)
     timings = race.run()
     chosen = next(t for t in timings if t.verdict == CHOSEN)
-    setting, workers = chosen.setting, choose_workers(device, wanted.devices)
+    setting = chosen.setting
+    workers = choose_workers(device, wanted.devices) if wanted.workers is None else wanted.workers
     stepper = Stepper(copy.deepcopy(network), draft.of, recipe, setting, device)
     seconds = min(4.0, 0.04 * budget_seconds(wanted, chosen.ms_per_step or 0))
     loop = Loop(workers, draft.seed, ranks, seconds)
@@ -95,12 +96,12 @@ def measure(
     besides += time.perf_counter() - began
     ms_mean, ms_share = mean_step(ms_step, cheaper) + exchange, ms_val * math.ceil(len(val) / ranks) / len(val)
     steps, validations = count_steps(
-        kind, amount, len(train), recipe.batch, ms_mean, ms_share, besides, wanted.folds or 1
+        kind, amount, len(train), recipe.batch, ms_mean, ms_share, besides, wanted.folds or 1, wanted.validations
     )
     schedule = {
         "steps": steps,
         "freeze_steps": round((wanted.freeze_encoder or 0) * steps),
-        "warmup_steps": warmup_steps(steps, recipe.schedule),
+        "warmup_steps": warmup_steps(steps, recipe.schedule, wanted.warmup),
         "val_every": math.ceil(steps / validations),
         "checkpoint_every": max(1, round(_CHECKPOINT_S * 1000 / ms_mean)),
         "first": recipe.first and recipe.first.model_copy(update={"steps": round(wanted.progressive_share * steps)}),

@@ -17,7 +17,6 @@ from segpipe.models.volumetric import VolumeConfig
 from segpipe.training.choices import (
     LEAST_BATCH,
     can_shrink,
-    choose_normalisation,
     choose_recipe,
     describe_encoder,
     with_frozen_encoder,
@@ -26,6 +25,7 @@ from segpipe.training.choices import (
 from segpipe.training.detection import DETECTOR_REASONS, fit_to_objects
 from segpipe.training.folds import check_folds, choose_folds, deal, in_words
 from segpipe.training.heritage import heritage_of
+from segpipe.training.normalising import choose_normalisation, holds_volumes
 from segpipe.training.objects import choose_method
 from segpipe.training.plan import Plan, Recipe, VolumeGrid
 from segpipe.training.progressive import choose_first
@@ -35,9 +35,7 @@ from segpipe.training.volume_choices import (
     choose_grid,
     choose_patch3d,
     choose_spacing,
-    choose_volume_normalisation,
     choose_volume_recipe,
-    holds_volumes,
 )
 
 if TYPE_CHECKING:
@@ -100,9 +98,8 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
         reasons["training"] = f"{candidate.family} is fitted once to the training split, without steps" + (
             " or folds" if wanted.folds else ""
         )
-        normalisation = choose_normalisation(fingerprint, None)
+        normalisation, reasons["normalisation"] = choose_normalisation(wanted.normalisation, fingerprint, train)
         if volumes:
-            normalisation = choose_volume_normalisation(fingerprint, train, reasons)
             common["volume"] = VolumeGrid(
                 patch=choose_patch3d(train, spacing, (1, 1, 1), CLASSICAL_VOXELS)[0],
                 spacing=spacing,
@@ -149,9 +146,9 @@ def _plan_volumes(
     of, device = family(common["family"]), choose_device(wanted.accelerator)
     steps = config.steps if isinstance(config, VolumeConfig) else (of.stride,) * 3
     grid = choose_grid(wanted, steps, train, spacing, device, reasons, fingerprint.classes.labelling)
-    normalisation = choose_volume_normalisation(fingerprint, train, reasons)
-    if heritage := heritage_of(common["options"]):
-        normalisation, reasons["normalisation"] = heritage.spec.normalisation, f"that of {heritage.source}"
+    normalisation, reasons["normalisation"] = choose_normalisation(
+        wanted.normalisation, fingerprint, train, heritage=heritage_of(common["options"])
+    )
     recipe = choose_volume_recipe(wanted, of, grid, fingerprint, train, device, reasons)
     recipe = recipe.model_copy(update={"first": choose_first(wanted, of, grid.patch, steps, reasons)})
     draft = Plan(
@@ -176,23 +173,16 @@ def _plan_network(
     encoder, source = getattr(config, "encoder", None), getattr(config, "encoder_weights", "none")
     pretrained = first_preprocessing(config)
     reasons |= {"encoder": describe_encoder(encoder, source)} if encoder else {}
-    fresh = pretrained is not None and "inherited" not in common  # beside an encoder that is known to be good
-    wanted = with_frozen_encoder(wanted, family(common["family"]), fresh, reasons)
-    normalisation = choose_normalisation(fingerprint, pretrained)
+    wanted = with_frozen_encoder(wanted, family(common["family"]), pretrained is not None, reasons)
+    heritage = heritage_of(common["options"])
+    normalisation, reasons["normalisation"] = choose_normalisation(
+        wanted.normalisation, fingerprint, train, pretrained, heritage
+    )
     draft, network = _drafted(common, config, wanted, fingerprint, normalisation, train, reasons)
-    if pretrained:
+    if pretrained or heritage:
         draft = draft.model_copy(update={"encoder_sha256": first_weights_sha256(network, bool(draft.inherited))})
     if family(common["family"]).kind == "detector":
         reasons |= DETECTOR_REASONS
-    own = draft.normalisation.high != (255.0,) * fingerprint.channels
-    reasons["normalisation"] = (
-        "intensity window and mean of the training images"
-        if own or not pretrained
-        else "what the encoder's weights were trained on"
-    )
-    heritage = heritage_of(common["options"])
-    if heritage and heritage.spec.normalisation == draft.normalisation:
-        reasons["normalisation"] = f"that of {heritage.source}"
     draft = with_optimiser(draft, network, wanted, reasons)
     found = _measured(draft, network, wanted, fingerprint, train, val, reasons, began)
     return draft.model_copy(

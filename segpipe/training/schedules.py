@@ -15,9 +15,12 @@ _START, _END = 1 / 25, 1 / 250_000
 """Where one_cycle starts and ends, as shares of the peak."""
 
 
-def warmup_steps(steps: int, schedule: str) -> int:
-    """Steps of a linear rise before the schedule begins: 5 %, at most 100; none for one_cycle, which rises by itself."""
-    return 0 if schedule == "one_cycle" else min(100, max(1, steps // 20))
+def warmup_steps(steps: int, schedule: str, share: float | None = None) -> int:
+    """Steps of a linear rise before the schedule begins: the share that was set, or else 5 %, at most 100; none for one_cycle, which
+    rises by itself."""
+    if schedule == "one_cycle":
+        return 0
+    return min(100, max(1, steps // 20)) if share is None else round(share * steps)
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:

@@ -93,18 +93,21 @@ class Search:
         if not study.trials:
             study.enqueue_trial(self._as_they_are())
 
-    def _weights_only(self) -> bool:
-        """Whether the loss is a sum over pixels by class, whose weights can be tuned."""
+    def _sums_terms(self) -> bool:
+        """Whether the loss is a sum of terms over pixels, whose weights can be tuned."""
         return self.plan.of.kind == "network"
+
+    def _balances(self) -> bool:
+        """Whether the weights of classes follow from how frequent they are, and nobody set them."""
+        return self._sums_terms() and self.wanted.class_weights is None
 
     def _as_they_are(self) -> Settings:
         recipe, wanted = self._recipe, self.wanted
         start = {"learning_rate": recipe.learning_rate, "weight_decay": recipe.weight_decay or 1e-4}
         start |= {"rare_crops": recipe.rare_crops}
         values: Settings = start | {"augment": recipe.augment}
-        if self._weights_only():
-            values["class_balance"] = wanted.class_balance
-            values |= {"dice": recipe.loss.dice.weight} if recipe.loss.dice else {}
+        values |= {"class_balance": wanted.class_balance} if self._balances() else {}
+        values |= {"dice": recipe.loss.dice.weight} if self._sums_terms() and recipe.loss.dice else {}
         return values
 
     @property
@@ -122,9 +125,9 @@ class Search:
             "weight_decay": trial.suggest_float("weight_decay", 1e-4, max(0.3, recipe.weight_decay), log=True),
             "rare_crops": trial.suggest_float("rare_crops", 0.0, 1.0),
         }
-        if self._weights_only():
+        if self._balances():
             found["class_balance"] = trial.suggest_float("class_balance", 0.0, 1.0)
-        dice = trial.suggest_float("dice", 0.0, 2.0) if self._weights_only() and recipe.loss.dice else None
+        dice = trial.suggest_float("dice", 0.0, 2.0) if self._sums_terms() and recipe.loss.dice else None
         found = {name: float(f"{value:.3g}") for name, value in found.items()}
         if dice is not None:
             found["loss"] = self._loss_with(float(f"{dice:.3g}"))
@@ -146,7 +149,7 @@ class Search:
             pixels = self.fingerprint.class_pixels["train"]
             settings["class_weights"] = choose_class_weights(pixels, settings.pop("class_balance"))
         short = {
-            "steps": self.steps, "warmup_steps": warmup_steps(self.steps, recipe.schedule), "patience": None,
+            "steps": self.steps, "warmup_steps": warmup_steps(self.steps, recipe.schedule, self.wanted.warmup), "patience": None,
             "freeze_steps": recipe.freeze_steps * self.steps // recipe.steps,
             "first": recipe.first and _shortened(recipe.first, self.steps / recipe.steps),
             "val_every": math.ceil(self.steps / _VALIDATIONS), "cleaning": "none", "tta": "none",

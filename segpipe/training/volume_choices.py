@@ -1,4 +1,4 @@
-"""What a plan chooses for volumes: voxel size, patch, mirroring, intensities. Each choice says why.
+"""What a plan chooses for volumes: voxel size, patch, mirroring. Each choice says why.
 
 The rules are those of nnU-Net (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z), with bounds for a machine without a GPU.
 """
@@ -13,17 +13,16 @@ import numpy as np
 
 from segpipe.augment3d import THICK
 from segpipe.errors import ConfigError
-from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.volumes import Axes, ratios, resampled_shape
 from segpipe.labelling import Labelling
-from segpipe.training.choices import choose_normalisation, choose_recipe
+from segpipe.training.choices import choose_recipe
+from segpipe.training.normalising import train_samples
 from segpipe.training.plan import Recipe, VolumeGrid
 
 if TYPE_CHECKING:
     from segpipe.config import TrainParams
     from segpipe.data.manifest import Fingerprint
     from segpipe.models.registry import Family
-    from segpipe.samples import Sample
     from segpipe.training.batches import Reader
 
 PATCH_VOXELS = {"cpu": 1 << 18, "cuda": 1 << 21}
@@ -37,14 +36,8 @@ _DEEPEST = 8
 """Voxels over which a network can still normalise."""
 _LOOKED_AT = 64
 _ALIKE = 0.2
-_UNCALIBRATED = 3.0
 _AXES = ("depth", "height", "width")
 Spacing = tuple[float, float, float]
-
-
-def holds_volumes(train: Reader) -> bool:
-    """Whether a dataset is one of volumes."""
-    return len(train) > 0 and train[0].image.ndim == 4
 
 
 def choose_spacing(train: Reader, wanted: Spacing | None, reasons: dict[str, str]) -> Spacing | None:
@@ -150,26 +143,6 @@ def choose_volume_recipe(
     return recipe.model_copy(update={"free_orientation": False})
 
 
-def choose_volume_normalisation(fingerprint: Fingerprint, train: Reader, reasons: dict[str, str]) -> Normalisation:
-    """That of the dataset, or of each volume where its intensities have no common unit: where the brightest values (99.5th
-    percentile) of the 95th volume in a hundred are more than three times those of the 5th."""
-    bright = [np.percentile(_some(sample), 99.5) for sample in train_samples(train, _LOOKED_AT)]
-    low, high = np.percentile(bright, (5, 95))
-    if low > 0 and high <= _UNCALIBRATED * low:
-        reasons["normalisation"] = (
-            f"one window for all: the brightest values of volumes lie within {low:,.0f} to {high:,.0f}, as those with a unit do"
-        )
-        return choose_normalisation(fingerprint, None)
-    reasons["normalisation"] = (
-        f"each volume by its own values: the brightest run from {min(bright):,.0f} to {max(bright):,.0f}, so they have no "
-        "common unit"
-    )
-    count = fingerprint.channels
-    return Normalisation(
-        low=(0.0,) * count, high=(1.0,) * count, mean=(0.0,) * count, std=(1.0,) * count, per_image=True
-    )
-
-
 def end_differences(train: Reader, labelling: Labelling | None = None) -> tuple[float, float, float]:
     """How differently classes fill the two halves of the volumes along each axis: 0 (alike) .. 1.
 
@@ -189,18 +162,6 @@ def end_differences(train: Reader, labelling: Labelling | None = None) -> tuple[
     apart = np.abs(ends[:, 0] - ends[:, 1]).sum(1)
     depth, height, width = (float(a / t) if t else 0.0 for a, t in zip(apart, total, strict=True))
     return depth, height, width
-
-
-def train_samples(train: Reader, most: int | None = None) -> list[Sample]:
-    """The training volumes, or so many of them, spread evenly: views of a memory map."""
-    count = len(train) if most is None else min(most, len(train))
-    return [train[int(index)] for index in np.unique(np.linspace(0, len(train) - 1, count).astype(int))]
-
-
-def _some(sample: Sample) -> np.ndarray:
-    """Voxels of a volume, a few million at the most."""
-    flat = sample.image.reshape(-1)
-    return flat[:: max(1, flat.size >> 22)]
 
 
 def _axes(values: Sequence[int] | np.ndarray) -> Axes:

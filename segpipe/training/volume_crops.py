@@ -15,18 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.augment3d import draw_mirror, draw_turn, retone
-from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.volumes import Axes, ratios
 from segpipe.labelling import Labelling
 from segpipe.samples import IGNORE, Sample
-from segpipe.training.batches import Reader, epoch_order
+from segpipe.training.batches import REMEMBERED, Reader, epoch_order, normalisation_of
 from segpipe.training.plan import FirstCrops, Plan
 
 Labels = npt.NDArray[np.uint8]
 Matrix = npt.NDArray[np.float64]
 
-_REMEMBERED = 1 << 12
-"""Volumes and classes of which window and places are remembered: some numbers each."""
 _PLACES = 512
 """Voxels of a class in a volume that crops are centred near, drawn once."""
 
@@ -67,7 +64,7 @@ class VolumeCrops:
         step, (labels, *more) = self._step(ratio, turn, mirror), marks(sample)
         image, found = crop(sample.image, labels, center, step, self._patch)
         others = [crop(sample.image[..., :0], plane, center, step, self._patch)[1] for plane in more]
-        normalised = _normalisation(self.plan.normalisation, cast(Hashable, self.reader), index).apply(image)
+        normalised = normalisation_of(self.plan.normalisation, self.reader, index).apply(image)
         return retone(normalised, self.recipe.augment, draws), [np.ascontiguousarray(p) for p in (found, *others)]
 
     def _shuffled(self, position: int) -> int:
@@ -146,12 +143,7 @@ def _copied(
     return np.flip(image, axes), np.flip(labels, axes)
 
 
-@lru_cache(maxsize=_REMEMBERED)
-def _normalisation(planned: Normalisation, reader: Hashable, index: int) -> Normalisation:
-    return planned.of(cast(Reader, reader)[index].image)
-
-
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=REMEMBERED)
 def _places(reader: Hashable, index: int, wanted: int, seed: int, labelling: Labelling) -> Matrix:
     """Some voxels of a class in a volume, (n, 3), at most `_PLACES`."""
     labels = cast(Reader, reader)[index].labels

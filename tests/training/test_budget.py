@@ -56,6 +56,16 @@ def test_what_is_neither_step_nor_validation_is_charged_to_the_budget():
         count_steps("seconds", 60, 100, 8, 500, 1000, besides=60)
 
 
+def test_as_many_validations_as_were_asked_for_whatever_they_take():
+    assert count_steps("seconds", 100, 100, 8, 50, 2000)[1] < 10 and count_steps("steps", 60, 100, 8, 50, 2000)[1] == 10
+    steps, validations = count_steps("seconds", 100, 100, 8, 50, 2000, looks=25)
+    assert validations == 25 and START_UP_S + (steps * 50 * 1.01 + 25 * 2000) / 1000 == pytest.approx(100, abs=0.1)
+    assert count_steps("steps", 60, 100, 8, 50, 2000, looks=25) == (60, 25)
+    assert count_steps("steps", 3, 100, 8, 50, 2000, looks=25) == (3, 3)
+    with pytest.raises(ConfigError, match=r"beside 2\.0 s for each of 60 validations, expected at least 136 s"):
+        count_steps("seconds", 100, 100, 8, 500, 2000, looks=60)
+
+
 def test_budgets_of_steps_and_epochs():
     assert count_steps("steps", 500, 100, 8, 1.0, 1.0)[0] == 500
     assert count_steps("epochs", 40, 123, 8, 1.0, 1.0)[0] == 615

@@ -8,13 +8,10 @@ from hypothesis import strategies as st
 
 from segpipe.config import Params
 from segpipe.errors import ConfigError, MissingError
-from segpipe.inference.preprocess import Normalisation
-from segpipe.models.weights import Preprocessing
 from segpipe.training import machine
 from segpipe.training import race as racing
 from segpipe.training.choices import (
     choose_class_weights,
-    choose_normalisation,
     choose_patch,
     top_bottom_difference,
 )
@@ -70,6 +67,39 @@ def test_what_is_learned_and_how_stands_in_words():
         "40% of the steps", "after 2 validations", "costs 4 times", "specks and holes",
     ):  # fmt: skip
         assert words in text, words
+
+
+def test_what_is_set_is_followed_and_said_so():
+    train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
+    wanted = params(
+        {
+            "budget": "20 steps", "patch": 32, "batch": 2, "validations": 4, "warmup": 0.25, "workers": 0, "orientation": "upright",
+            "class_weights": {"ground": 1, "bar": 4, "disc": 2}, "normalisation": [20, 220],
+        }
+    )  # fmt: skip
+    plan = plan_on("net", wanted, fingerprint_of(train), train, val)
+    recipe, pixels = plan.recipe, train.class_pixels.sum(0)
+    assert (recipe.val_every, recipe.warmup_steps, plan.execution.workers) == (5, 5, 0)
+    ground, disc, bar = recipe.class_weights
+    assert (disc / ground, bar / ground) == pytest.approx((2, 4), rel=1e-5), "by name"
+    assert (pixels * recipe.class_weights).sum() / pixels.sum() == pytest.approx(1, rel=1e-5)
+    assert not recipe.free_orientation and plan.normalisation.low == (20,) * 3 and plan.normalisation.high == (220,) * 3
+    text = explain(plan)
+    for words in (
+        "as set: the images have an up and a down",
+        "as set, a pixel weighs 1 on average: ground",
+        "as set: the window 20",
+    ):
+        assert words in text, words
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [({"ground": 1, "disc": 2}, "found nothing for bar.*ground, disc, bar"), ({"ground": 1, "disk": 2}, "found disk, which is no class")],
+)  # fmt: skip
+def test_weights_are_of_all_classes_and_of_no_others(train_reader, weights, said):
+    with pytest.raises(ConfigError, match=rf"train\.class_weights: .*{said}"):
+        plan_on("net", params({"class_weights": weights}), fingerprint_of(train_reader), train_reader, train_reader)
 
 
 def test_a_plan_is_strict(tmp_path):
@@ -169,24 +199,6 @@ def test_losses_of_a_detector_agree_within_what_the_draw_of_proposals_makes_of_t
     plan = make_plan(batch=2)
     race = Race(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", wanted)
     assert (race.reference, race.tolerance) == (1.0, LOSS_TOLERANCE)
-
-
-def test_normalisation_for_pretrained_weights_is_theirs_only_where_it_fits(train_reader):
-    theirs = Preprocessing((0.5,) * 3, (0.25,) * 3)
-    fingerprint = fingerprint_of(train_reader)
-    assert choose_normalisation(fingerprint, theirs) == Normalisation(
-        low=(0,) * 3, high=(255,) * 3, mean=(0.5,) * 3, std=(0.25,) * 3
-    )
-    sixteen = MemoryReader([draw(i, channels=2, dtype="uint16") for i in range(4)])
-    own = choose_normalisation(fingerprint_of(sixteen), theirs)
-    pixels = torch.cat([torch.from_numpy(own.apply(s.image)).flatten(1) for s in sixteen.samples], 1)
-    torch.testing.assert_close(pixels.mean(1), torch.zeros(2), atol=1e-3, rtol=0)
-    torch.testing.assert_close(pixels.std(1), torch.ones(2), atol=1e-3, rtol=0)
-
-
-def test_a_constant_channel_has_a_normalisation(train_reader):
-    flat = fingerprint_of(train_reader, low=[7.0] * 3, high=[7.0] * 3, mean=[7.0] * 3, std=[0.0] * 3)
-    assert choose_normalisation(flat, None).apply(train_reader[0].image).shape[0] == 3
 
 
 @pytest.mark.parametrize(("size", "patch"), [(30, 64), (72, 64), (160, 160), (209, 192), (4000, 192)])

@@ -48,6 +48,13 @@ def test_rates_rise_then_fall_and_are_never_nothing(name, steps):
         assert max(rates) == pytest.approx(1, abs=1e-2) and (rates[-1] < 0.02 or name == "constant")
 
 
+def test_a_warm_up_is_as_long_as_was_set():
+    assert [warmup_steps(1000, "cosine", share) for share in (None, 0.0, 0.3)] == [50, 0, 300]
+    assert warmup_steps(1000, "one_cycle", None) == 0
+    recipe = make_recipe(steps=10, warmup_steps=0, learning_rate=1.0)
+    assert learning_rate(0, recipe) == 1.0, "no warm-up begins at the peak"
+
+
 @pytest.mark.parametrize("name", TORCH)
 def test_beyond_the_last_step_is_a_rate_still(name):
     recipe = make_recipe(steps=1, warmup_steps=0, learning_rate=1.0, schedule=name)

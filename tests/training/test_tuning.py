@@ -15,8 +15,8 @@ from .tiny import tiny_plan
 def search(tmp_path, train_reader):
     plan = tiny_plan(steps=40, loss={"cross_entropy": {"weight": 1, "label_smoothing": 0.1}, "dice": 0.5})
 
-    def make(folder="a", steps=10):
-        return Search(plan, TrainParams(), fingerprint_of(train_reader), steps, tmp_path / folder)
+    def make(folder="a", steps=10, **wanted):
+        return Search(plan, TrainParams(**wanted), fingerprint_of(train_reader), steps, tmp_path / folder)
 
     return make
 
@@ -64,6 +64,15 @@ def test_a_trial_is_the_plan_with_its_settings_and_short(search, train_reader):
     assert recipe.loss.cross_entropy.label_smoothing == 0.1, "options of terms stay"
     assert (recipe.steps, recipe.val_every, recipe.tta, recipe.cleaning) == (10, 2, "none", "none")
     assert trial_steps(one.plan) == 40 and recipe.batch == one.plan.recipe.batch
+
+
+def test_what_was_set_by_hand_is_not_tuned(search, monkeypatch):
+    monkeypatch.setattr(tuning, "train_on", score_by_rate(bump))
+    one = search(class_weights={"ground": 1, "disc": 2, "bar": 3}, warmup=0.5)
+    one.run(6, None, None)
+    assert not any("class_balance" in tried.settings for tried in one.tried())
+    recipe = one.planned(one.tried()[0].settings).recipe
+    assert recipe.class_weights == one.plan.recipe.class_weights and recipe.warmup_steps == 5
 
 
 def test_what_is_found_are_settings_of_params_yaml(search, monkeypatch):

@@ -15,7 +15,6 @@ from segpipe.training.planner import plan_on
 from segpipe.training.volume_choices import (
     choose_patch3d,
     choose_spacing,
-    choose_volume_normalisation,
     end_differences,
 )
 from tests.volumes import TABLE, VolumeReader, ellipsoid, register
@@ -90,15 +89,6 @@ def test_ends_that_differ_are_not_mirrored(reader):
     assert max(depth, width) < 0.2
     swapped = [Sample(s.key, s.image, np.flip(s.labels, 1)) for s in reader.samples]
     assert end_differences(VolumeReader([*reader.samples, *swapped]))[1] < 1e-9, "as many the other way round"
-
-
-def test_intensities_without_a_unit_are_scaled_by_volume(reader):
-    fingerprint, reasons = volumes_fingerprint(reader), {}
-    own = choose_volume_normalisation(fingerprint, reader, reasons)
-    assert own.per_image and own.channels == 1 and "no common unit" in reasons["normalisation"]
-    calibrated = VolumeReader([ellipsoid(i, dtype="uint8") for i in range(6)])
-    shared = choose_volume_normalisation(fingerprint, calibrated, reasons)
-    assert not shared.per_image and shared.high == (1000.0,) and "one window for all" in reasons["normalisation"]
 
 
 def test_networks_halve_each_axis_as_often_as_its_voxels_allow():
