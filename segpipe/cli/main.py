@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,7 @@ def main() -> None:
 def program() -> None:
     """The entry point `segpipe`: `main` in a process of its own."""
     gc.set_threshold(*PATIENCE)
+    _end_as_by_ctrl_c()
     ends_with = [1]
     atexit.register(lambda: _leave(ends_with[0]))  # registered first, it is called last
     try:
@@ -114,6 +116,15 @@ def program() -> None:
         ends_with[0] = end.code if isinstance(end.code, int) else int(end.code is not None)
         raise
     ends_with[0] = 0
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Let a request to end (SIGTERM: of a run that was interrupted, to its stages) and a closed terminal (SIGHUP) take back what is half
+    written, as Ctrl-C does. What the caller has had ignored, as nohup does, stays ignored.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _leave(code: int) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -115,6 +116,52 @@ def test_an_interruption_ends_with_130(capsys, monkeypatch):
 
     monkeypatch.setattr("segpipe.cli.main.app", interrupt)
     assert call(capsys, monkeypatch)[0] == 130
+
+
+WRITES = """
+import signal, sys, time
+from pathlib import Path
+from segpipe.cli import main
+from segpipe.files import atomic_path
+
+def write():
+    with atomic_path(Path("table.bin")) as target:
+        target.write_bytes(b"half")
+        print(target.name, flush=True)
+        time.sleep(60)
+
+if sys.argv[1:]:
+    signal.signal(getattr(signal, sys.argv[1]), signal.SIG_IGN)
+main.app = write
+main.program()
+"""
+
+
+def writing(folder, *ignored):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITES, *ignored], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert (folder / process.stdout.readline().strip()).read_bytes() == b"half"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stage_that_is_ended_takes_back_what_is_half_written(tmp_path, number):
+    process = writing(tmp_path)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and err == "error: interrupted\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_asked_to_be_ignored_stays_ignored(tmp_path):
+    process = writing(tmp_path, "SIGHUP")
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    process.kill()
+    process.communicate()
 
 
 def test_a_fault_of_segpipe_shows_where(tmp_path):
