@@ -161,10 +161,10 @@ class TrainParams(Section):
     """The terms that are summed, e.g. {cross_entropy: 1.0, dice: 0.5} or {focal: {weight: 1.0, gamma: 3}}; below. A detector has
     its own."""
     normalisation: Literal["auto", "dataset", "image"] | Window = "auto"
-    """What intensities become. dataset: the window from the 0.5th to the 99.5th percentile of the training images, then their mean and
-    deviation; image: the same of each image by itself, where intensities have no common unit; [low, high]: this window, such as
-    [-160, 240] of computed tomography. auto: what pretrained weights were trained on, where they fit; else by dataset, or by image where
-    those of volumes differ too much."""
+    """What intensities become. dataset: the window from the 0.5th to the 99.5th percentile of the typical training image, then mean and
+    deviation of all; image: the same of each image by itself, where intensities have no common unit; [low, high]: cut to this window,
+    such as [-160, 240] of computed tomography. auto: what pretrained weights were trained on, where they fit; else by dataset, or by
+    image where those of volumes differ too much."""
     class_balance: float = Field(0.5, ge=0, le=1)
     """Exponent of 1/frequency in the class weights of the terms made of cross entropy: 0 gives equal weights."""
     class_weights: dict[str, Weight] | None = Field(None, min_length=1)

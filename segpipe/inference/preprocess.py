@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segpipe.errors import DataError
 
@@ -26,6 +28,8 @@ class Normalisation(BaseModel):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     per_image: bool = False
+    clip: bool = Field(False, exclude_if=operator.not_)
+    """Whether what lies outside the window becomes its nearer end."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Normalisation:
@@ -67,6 +71,8 @@ class Normalisation(BaseModel):
         flat = channels.reshape(len(channels), -1)
         flat *= scale[:, None]
         flat += shift[:, None]
+        if self.clip:
+            np.clip(flat, (-mean / std)[:, None], ((1 - mean) / std)[:, None], out=flat)
         return channels
 
 

@@ -71,7 +71,7 @@ def of_volumes(fingerprint: Fingerprint, train: Reader) -> tuple[Normalisation, 
 
 
 def of_dataset(fingerprint: Fingerprint) -> Normalisation:
-    """The window between the 0.5th and the 99.5th percentile of the training images, then their own mean and deviation."""
+    """The window from the 0.5th to the 99.5th percentile of the median training image, then the mean and deviation of all of them."""
     low, high = [], []
     for lo, hi in zip(fingerprint.low, fingerprint.high, strict=True):
         low.append(float(lo))
@@ -92,7 +92,9 @@ def of_each_image(channels: int) -> Normalisation:
 
 
 def of_window(window: tuple[float, float], channels: int, train: Reader) -> Normalisation:
-    """A window, then the mean and the deviation of the training images cut to it. Each image counts alike, whatever its size."""
+    """A window to which images are cut, then the mean and the deviation of the training images within it; each of them counts alike,
+    whatever its size.
+    """
     low, high = window
     mean, square, samples = np.zeros(channels), np.zeros(channels), train_samples(train, _LOOKED_AT)
     for sample in samples:
@@ -101,7 +103,7 @@ def of_window(window: tuple[float, float], channels: int, train: Reader) -> Norm
         square += np.square(inside).mean(0) / len(samples)
     std = np.sqrt(np.maximum(square - mean**2, 1e-6))
     return Normalisation(
-        low=(low,) * channels, high=(high,) * channels, mean=tuple(mean.tolist()), std=tuple(std.tolist())
+        low=(low,) * channels, high=(high,) * channels, mean=tuple(mean.tolist()), std=tuple(std.tolist()), clip=True
     )
 
 

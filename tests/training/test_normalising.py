@@ -60,6 +60,9 @@ def test_a_window_cuts_what_lies_outside(dtype):
     np.testing.assert_allclose(found.mean, inside.mean(0), rtol=1e-6)
     np.testing.assert_allclose(found.std, inside.std(0), rtol=1e-6)
     assert f"the window {low:g} to {high:g}" in why
+    np.testing.assert_allclose(pixels(found, reader).T, (inside - found.mean) / found.std, atol=1e-4)
+    assert Normalisation.model_validate_json(found.model_dump_json()) == found
+    assert "clip" not in choose_normalisation("dataset", fingerprint_of(reader), reader)[0].model_dump()
 
 
 def test_that_of_a_release_goes_on_where_channels_fit(train_reader):
