@@ -146,7 +146,7 @@ def test_a_worse_model_is_stopped_by_the_champion_gate_and_changes_nothing(demo)
     champion = next(gate for gate in judged["gates"] if gate["name"] == "champion")
     assert champion["verdict"] == "pass" and "v0.1.0" in champion["sentence"], "the second release met the first one"
     live, tags = live_version(demo), run("git", "tag", cwd=demo.root).out
-    shorten(demo.root, steps=12, seed=2, gates=True)
+    shorten(demo.root, steps=8, seed=2, gates=True)
     stopped = run("segpipe", "run", cwd=demo.root, check=False)
     assert stopped.code == 4
     gates = {g["name"]: g for g in json.loads((demo.root / "selection.json").read_text())["gates"]}
