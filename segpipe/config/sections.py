@@ -204,7 +204,7 @@ class TrainParams(Section):
     elastic: bool = False
     """Whether crops are also bent, as soft tissue is, where augment is medium or strong; not those of volumes."""
     workers: int | None = Field(None, ge=0, le=64)
-    """Processes that prepare batches, for each device; 0: the training itself does. null: by the processors there are."""
+    """Processes that prepare batches, for each device; 0: the training itself does. null: as many as steps are fastest with."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: whatever was fastest here and gave the same loss. fp16, with its loss scaled, is for GPUs without bf16."""
     channels_last: bool | Literal["auto"] = "auto"

@@ -51,7 +51,7 @@ def step_parts(
     parts = {"forward": forward, "backward": backward, "optimiser": max(0.0, step - forward - backward)}
     parts = {name: ms * step / sum(parts.values()) for name, ms in parts.items()}
     positions = range(len(images))
-    reading, all_of_it = (_processor_ms(samples, positions) for samples in (plain, full))
+    reading, all_of_it = (processor_ms(samples, positions) for samples in (plain, full))
     read = min(1.0, reading / max(all_of_it, 1e-9))
     beyond = ms_loop - step
     return {"loader": beyond * read, "augmentation": beyond * (1 - read)} | parts
@@ -63,7 +63,7 @@ def _now(device: str) -> float:
     return time.perf_counter() * 1000
 
 
-def _processor_ms(samples: Samples, positions: range) -> float:
+def processor_ms(samples: Samples, positions: range) -> float:
     """Milliseconds of a processor for these samples: the least of several times."""
     least = float("inf")
     for _ in range(_TIMES):

@@ -16,8 +16,8 @@ from segpipe.training.batches import Reader, Samples, batches
 from segpipe.training.bottleneck import step_parts
 from segpipe.training.budget import LAUNCH_S, PLAN_START_S, budget_seconds, count_steps, mean_step, seconds_to_finish
 from segpipe.training.freezing import encoder_of, encoder_switch
-from segpipe.training.machine import choose_device, choose_workers, peak_memory_mib, this_machine
-from segpipe.training.pace import Loop, exchange_ms, with_exchange
+from segpipe.training.machine import choose_device, peak_memory_mib, this_machine, worker_counts
+from segpipe.training.pace import Loop, choose_workers, exchange_ms, with_exchange
 from segpipe.training.plan import Execution, Plan, Recipe
 from segpipe.training.progressive import Progressive
 from segpipe.training.race import CHOSEN, Race
@@ -63,11 +63,14 @@ def measure(
     timings = race.run()
     chosen = next(t for t in timings if t.verdict == CHOSEN)
     setting = chosen.setting
-    workers = choose_workers(device, wanted.devices) if wanted.workers is None else wanted.workers
     stepper = Stepper(copy.deepcopy(network), draft.of, recipe, setting, device)
     seconds = min(4.0, 0.04 * budget_seconds(wanted, chosen.ms_per_step or 0))
+    counts = worker_counts(device, wanted.devices) if wanted.workers is None else [wanted.workers]
+    worker_ms = choose_workers(
+        counts, Loop(counts[0], draft.seed, ranks, seconds), stepper, crops, chosen.ms_per_step or 0
+    )
+    workers, ms_step = next(iter(worker_ms.items()))
     loop = Loop(workers, draft.seed, ranks, seconds)
-    ms_step = loop.time(stepper, crops)
     ms_val = _time_validation(stepper, draft, classes, val)
     plain = samples_of(train, draft.model_copy(update={"recipe": recipe.model_copy(update={"augment": "off"})}))
     batch = next(batches(crops, recipe, 0, 0, 1, ranks=ranks))
@@ -76,7 +79,7 @@ def measure(
     besides = PLAN_START_S
     besides += seconds_to_finish(draft, segmenter_spec(draft, classes), val, ms_val, setting.precision)
     besides += race.compile_seconds(setting) * (1 + len(cheaper)) * (wanted.folds or 1)
-    found: dict[str, str] = {}
+    found = {"workers": _workers_in_words(wanted, worker_ms)}
     if wanted.learning_rate == "auto":
         tried = Stepper(copy.deepcopy(network), draft.of, recipe.model_copy(update={"ema": 0.0}), setting, device)
         test = find_rate(tried, crops, workers, draft.seed, budget_seconds(wanted, ms_step), ms_step * ranks)
@@ -109,6 +112,17 @@ def measure(
     timed = recipe.model_copy(update=schedule)
     spent = besides if kind == "seconds" else 0.0
     return Measured(timed, execution, _reasons(wanted, timed, execution, validations, spent) | found)
+
+
+def _workers_in_words(wanted: TrainParams, worker_ms: dict[int, float]) -> str:
+    (workers, ms), *others = worker_ms.items()
+    who = {0: "the training itself prepares", 1: "a process of its own prepares"}.get(
+        workers, f"{workers} processes prepare"
+    )
+    if wanted.workers is not None:
+        return f"{who} the batches, as set"
+    told = ", ".join(f"{count or 'none'} {other:.0f}" for count, other in others)
+    return f"{who} the batches" + (f": {ms:.0f} ms a step; with {told}" if others else "")
 
 
 def _cheaper_steps(stepper: Stepper, loop: Loop, crops: Samples, wanted: TrainParams) -> list[tuple[float, float]]:

@@ -29,9 +29,15 @@ def has_bf16(device: str) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch.backends.mkldnn.is_available() else False
 
 
-def choose_workers(device: str, devices: int = 1) -> int:
-    """Processes that prepare batches: one beside a CPU that also trains (it is mostly idle), several beside a GPU. devices: of this
-    machine that train, each with workers of its own."""
+def worker_counts(device: str, devices: int = 1) -> list[int]:
+    """How many processes might prepare batches, the likeliest first: one beside a CPU that also trains (it is mostly idle), several
+    beside a GPU; then fewer. devices: of this machine that train, each with workers of its own."""
+    likely = _likely_workers(device, devices)
+    fewer = [likely // 2] if device == "cuda" else [1, 0]
+    return list(dict.fromkeys([likely, *(count for count in fewer if count < likely)]))
+
+
+def _likely_workers(device: str, devices: int) -> int:
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = max(1, here // devices)
     if device == "cuda":

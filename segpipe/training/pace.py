@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from segpipe.training.batches import Reader, Samples, batches
+from segpipe.training.bottleneck import processor_ms
 from segpipe.training.launch import side_by_side
 from segpipe.training.loop import set_up
 from segpipe.training.machine import wait
@@ -21,6 +22,12 @@ from segpipe.training.tasks import samples_of
 
 if TYPE_CHECKING:
     from segpipe.training.stepper import Stepper
+
+
+_MATTERS = 0.05
+"""Of a step: where preparing its batch takes a processor less, other counts of workers are not tried."""
+_CLEARLY = 0.97
+"""Of the likeliest's time: two turns of one loop differ by less."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,23 @@ class Loop:
                 wait("cuda")
         wait(device)
         return (time.perf_counter() - began) * 1000 / count
+
+
+def choose_workers(counts: list[int], loop: Loop, stepper: Stepper, crops: Samples, ms_step: float) -> dict[int, float]:
+    """Milliseconds a step of the loop by how many processes prepare its batches; the first is the one to take.
+
+    counts: that might be, the likeliest first. The others are tried where preparing a batch takes a processor so long that they could
+    matter, and are taken where they are clearly faster: the crops are the same whoever prepares them. ms_step: about what a step takes.
+    The time of the loop is shared between those that are tried.
+    """
+    images = range(0, stepper.recipe.batch, loop.ranks)
+    if processor_ms(crops, images) < _MATTERS * ms_step:
+        counts = counts[:1]
+    loops = [replace(loop, workers=count, seconds=loop.seconds / len(counts)) for count in counts]
+    found = {each.workers: each.time(stepper, crops) for each in loops}
+    likeliest, fastest = counts[0], min(found, key=lambda count: found[count])
+    best = fastest if found[fastest] < _CLEARLY * found[likeliest] else likeliest
+    return {best: found[best]} | found
 
 
 def exchange_ms(plan: Plan, train: Reader, loop: Loop, alone: float) -> float:

@@ -1,6 +1,7 @@
 """The step of several processes, timed by running them."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,7 +9,7 @@ from segpipe.config import Params
 from segpipe.errors import SegpipeError
 from segpipe.models.custom import FactoryConfig
 from segpipe.training.execution import count_steps
-from segpipe.training.pace import Loop, exchange_ms, with_exchange
+from segpipe.training.pace import Loop, choose_workers, exchange_ms, with_exchange
 from segpipe.training.planner import plan_on
 
 from .conftest import MemoryReader, draw, fingerprint_of, make_plan
@@ -29,6 +30,57 @@ def test_the_exchange_is_a_part_of_the_step():
     )
     found = with_exchange(execution, 1.5)
     assert found.ms_per_step == 8.5 == sum(found.step_ms.values()) and found.step_ms["exchange"] == 1.5
+
+
+class Crops:
+    """Samples that take a processor `ms` each, by a clock of its own."""
+
+    def __init__(self, monkeypatch, ms):
+        self.clock, self.ms = 0.0, ms
+        monkeypatch.setattr("segpipe.training.bottleneck.time.process_time", lambda: self.clock)
+
+    def __getitem__(self, position):
+        self.clock += self.ms / 1000
+
+
+@pytest.mark.parametrize(
+    ("sample_ms", "times", "order"),
+    [
+        (5.0, {4: 100.0, 1: 80.0, 0: 90.0}, [1, 4, 0]),
+        (5.0, {4: 100.0, 1: 98.0, 0: 120.0}, [4, 1, 0]),  # as fast as the clock can tell
+        (5.0, {4: 100.0, 1: 101.0, 0: 90.0}, [0, 4, 1]),
+        (1.0, {4: 100.0, 1: 80.0, 0: 90.0}, [4]),  # three samples are 3 % of a step
+    ],
+)
+def test_so_many_processes_prepare_batches_as_the_loop_is_fastest_with(monkeypatch, sample_ms, times, order):
+    seen = []
+    monkeypatch.setattr(Loop, "time", lambda self, *_: seen.append(self) or times[self.workers])
+    stepper = SimpleNamespace(recipe=make_plan(batch=6).recipe)
+    loop = Loop(4, 3, 2, 4.0)  # of two processes, so that three samples are this one's
+    found = choose_workers([4, 1, 0], loop, stepper, Crops(monkeypatch, sample_ms), 100.0)
+    assert list(found) == order and all(found[count] == times[count] for count in order)
+    assert sum(each.seconds for each in seen) == pytest.approx(4.0), "they share the time"
+
+
+@pytest.mark.parametrize(("wanted", "tried"), [({}, {0, 1}), ({"workers": 0}, {0}), ({"workers": 2}, {2})])
+def test_a_plan_follows_the_race_of_workers_unless_they_are_set(monkeypatch, wanted, tried):
+    times = {0: 40.0, 1: 60.0, 2: 50.0}
+    seen = []
+    monkeypatch.setattr(Loop, "time", lambda self, *_: seen.append(self.workers) or times[self.workers])
+    monkeypatch.setattr("segpipe.training.pace.processor_ms", lambda *_: 1e6)
+    monkeypatch.setattr("segpipe.training.execution.worker_counts", lambda *_: [1, 0])
+    train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
+    settings = {"budget": "20 steps", "patch": 32, "batch": 2, "precision": "fp32", "channels_last": False} | wanted
+    params = Params.model_validate({"train": settings, "candidates": {"net": NETWORK}})
+    plan = plan_on("net", params, fingerprint_of(train), train, val)
+    assert set(seen) == tried and plan.execution.workers == min(tried, key=lambda count: times[count])
+    assert plan.execution.ms_per_step == times[plan.execution.workers]
+    said = plan.reasons["workers"]
+    assert (
+        said.endswith("as set")
+        if wanted
+        else said == "the training itself prepares the batches: 40 ms a step; with 1 60"
+    )
 
 
 def test_gpus_that_are_not_here_are_not_timed(train_reader):
