@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _MATTERS = 0.05
 """Of a step: where preparing its batch takes a processor less, other counts of workers are not tried."""
-_CLEARLY = 0.97
-"""Of the likeliest's time: two turns of one loop differ by less."""
+_CLEARLY = 0.93
+"""Of the likeliest's time: two turns of one loop differ by some percent on a machine that others share."""
 
 
 @dataclass(frozen=True)
