@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -66,11 +66,10 @@ def measure(
     stepper = Stepper(copy.deepcopy(network), draft.of, recipe, setting, device)
     seconds = min(4.0, 0.04 * budget_seconds(wanted, chosen.ms_per_step or 0))
     counts = worker_counts(device, wanted.devices) if wanted.workers is None else [wanted.workers]
-    worker_ms = choose_workers(
-        counts, Loop(counts[0], draft.seed, ranks, seconds), stepper, crops, chosen.ms_per_step or 0
-    )
+    loop = Loop(counts[0], draft.seed, ranks, seconds)
+    worker_ms = choose_workers(counts, loop, stepper, crops, chosen.ms_per_step or 0)
     workers, ms_step = next(iter(worker_ms.items()))
-    loop = Loop(workers, draft.seed, ranks, seconds)
+    loop = replace(loop, workers=workers)
     ms_val = _time_validation(stepper, draft, classes, val)
     plain = samples_of(train, draft.model_copy(update={"recipe": recipe.model_copy(update={"augment": "off"})}))
     batch = next(batches(crops, recipe, 0, 0, 1, ranks=ranks))
@@ -101,6 +100,13 @@ def measure(
     steps, validations = count_steps(
         kind, amount, len(train), recipe.batch, ms_mean, ms_share, besides, wanted.folds or 1, wanted.validations
     )
+    timed = _scheduled(recipe, wanted, steps, validations, ms_mean)
+    spent = besides if kind == "seconds" else 0.0
+    return Measured(timed, execution, _reasons(wanted, timed, execution, validations, spent) | found)
+
+
+def _scheduled(recipe: Recipe, wanted: TrainParams, steps: int, validations: int, ms_mean: float) -> Recipe:
+    """The recipe with all that is counted in steps."""
     schedule = {
         "steps": steps,
         "freeze_steps": round((wanted.freeze_encoder or 0) * steps),
@@ -109,9 +115,7 @@ def measure(
         "checkpoint_every": max(1, round(_CHECKPOINT_S * 1000 / ms_mean)),
         "first": recipe.first and recipe.first.model_copy(update={"steps": round(wanted.progressive_share * steps)}),
     }
-    timed = recipe.model_copy(update=schedule)
-    spent = besides if kind == "seconds" else 0.0
-    return Measured(timed, execution, _reasons(wanted, timed, execution, validations, spent) | found)
+    return recipe.model_copy(update=schedule)
 
 
 def _workers_in_words(wanted: TrainParams, worker_ms: dict[int, float]) -> str:
