@@ -1,4 +1,4 @@
-# Set-up is two commands: `make demo` shows the main job end to end, `make test` checks everything.
+# Set-up is two commands: `make demo` shows the main job end to end, `make test` runs the tests; the long ones are apart.
 # Python 3.11+, Git and make are all it needs; `uv` is fetched into .venv where the machine has none.
 .PHONY: setup demo test test-slow lint lock clean
 PYTHON ?= python3
@@ -21,12 +21,13 @@ demo: setup
 
 # Side by side, for many tests wait for servers and processes; a file's tests stay together, and make what they share once.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow" --ignore tests/e2e
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
 
-# The long ones: trainings to the end, every family by heart, kills, real servers and deployments.
+# The long ones: trainings to the end, every family by heart, kills, real servers and deployments; then every command of the
+# documentation, end to end.
 test-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow --ignore tests/e2e
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests/e2e
 
 lint: setup
 	$(BIN)/ruff check .
