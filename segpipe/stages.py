@@ -187,11 +187,12 @@ def train(root: Path, name: str) -> None:
     from segpipe.release.trained import fetch_trained
     from segpipe.training import loop, members
     from segpipe.training.launch import launch
-    from segpipe.training.plan import Plan
+    from segpipe.training.plan import Plan, check_settings
 
-    paths = Paths(root)
-    load_params(root).candidate(name)
+    paths, params = Paths(root), load_params(root)
+    params.candidate(name)
     made = Plan.read(_needs(paths.plan(name), f"plan@{name}"))
+    check_settings(made, params.set_for(name))
     fetch_trained(root, str(made.options.get("encoder_weights", "")))
     if launch(made, ["-C", str(root), "train", name], paths.checkpoints(name)):
         return
@@ -212,13 +213,15 @@ def tune(root: Path, name: str, trials: int, steps: int | None) -> list[Tried]:
     No stage: what it finds becomes settings in params.yaml, which stages follow.
     """
     from segpipe.data.shards import ShardReader
-    from segpipe.training.plan import Plan
+    from segpipe.training.plan import Plan, changed_since
     from segpipe.training.tuning import Search, trial_steps
 
     with contextlib.chdir(root):
         paths, params = Paths(Path()), load_params(Path())
         wanted = params.train_for(name)
         made = Plan.read(_needs(paths.plan(name), f"plan@{name}"))
+        for change in changed_since(made, params.set_for(name)):
+            say(f"note: {change}: the search is around the plan as it is (segpipe plan {name})")
         folder = Path(STATE_DIR) / "tune" / name / made.sha256[:16]
         search = Search(made, wanted, _prepared(paths), steps or trial_steps(made), folder)
         shards = _needs(paths.shards, "prepare")

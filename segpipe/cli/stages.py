@@ -66,14 +66,17 @@ def plan(
     from segpipe.config import load_params
     from segpipe.errors import MissingError
     from segpipe.paths import Paths
-    from segpipe.training.plan import Plan
+    from segpipe.training.plan import Plan, changed_since
     from segpipe.training.plan import explain as in_words
 
-    load_params(root).candidate(candidate)
+    settings = load_params(root).set_for(candidate)
     path = Paths(root).plan(candidate)
     if not path.exists():
         raise MissingError("no plan yet", where=path, fix=f"segpipe run, or dvc repro plan@{candidate}")
-    typer.echo(in_words(Plan.read(path)))
+    made = Plan.read(path)
+    typer.echo(in_words(made))
+    for change in changed_since(made, settings):
+        typer.echo(f"note: {change}: segpipe plan {candidate}", err=True)
 
 
 def train(candidate: Candidate) -> None:

@@ -67,6 +67,15 @@ class Params(BaseModel):
         except ValidationError as error:
             raise config_error(error, f"{PARAMS_FILE}: candidates.{name}.train", TrainParams) from error
 
+    def set_for(self, name: str) -> dict[str, Any]:
+        """What is set of a candidate and its training, as JSON, by key; what is left to its default is not there."""
+        candidate, train = self.candidate(name), self.train_for(name)
+        said = train.model_dump(
+            mode="json", include=self.train.model_fields_set | candidate.train.keys(), exclude_none=True
+        )
+        own = candidate.model_dump(mode="json", exclude_unset=True, exclude={"train"})
+        return own | {f"train.{key}": value for key, value in said.items()}
+
 
 def config_error(error: ValidationError, where: str | Path, model: type[BaseModel]) -> ConfigError:
     """The first complaint of pydantic as one line: the key, the value found, what was expected, the nearest known key."""

@@ -10,7 +10,16 @@ from typing import Any
 Read = Callable[[str], bytes | None]
 """The content of a file of the workspace, by its path; None where there is none."""
 
-_MEASURED = ("timings", "ms_per_step", "step_ms", "ms_per_validation", "peak_memory_mib", "data_hash", "candidate")
+_MEASURED = (
+    "timings",
+    "ms_per_step",
+    "step_ms",
+    "ms_per_validation",
+    "peak_memory_mib",
+    "data_hash",
+    "candidate",
+    "settings",
+)
 """Keys of a plan that are measured, or said elsewhere: no choice of anybody's."""
 
 

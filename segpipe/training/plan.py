@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import operator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from segpipe.augment import Strength
 from segpipe.config import LossParams, config_error
-from segpipe.errors import MissingError
+from segpipe.errors import ConfigError, MissingError
 from segpipe.files import read_json, sha256_bytes, write_text
 from segpipe.inference.outputs import Outputs
 from segpipe.inference.postprocess import Method
@@ -194,6 +195,8 @@ class Plan(_Part):
     reasons: dict[str, str]
     """Why each thing is as it is, in words."""
     data_hash: str
+    settings: dict[str, Any] | None = Field(None, exclude_if=operator.not_)
+    """What params.yaml said of the candidate (`Params.set_for`). None: of a plan that does not tell."""
 
     @property
     def of(self) -> Family:
@@ -219,7 +222,7 @@ class Plan(_Part):
     def exact(self) -> dict[str, Any]:
         """What is computed and how, as JSON, without what was merely measured on the way or said about it."""
         measured = {"timings", "ms_per_step", "step_ms", "ms_per_validation", "peak_memory_mib"}
-        return self.model_dump(mode="json", exclude={"reasons": True, "execution": measured})
+        return self.model_dump(mode="json", exclude={"reasons": True, "settings": True, "execution": measured})
 
     @property
     def sha256(self) -> str:
@@ -239,6 +242,26 @@ class Plan(_Part):
             return cls.model_validate(read_json(path))
         except ValidationError as error:
             raise config_error(error, path, cls) from error
+
+
+def changed_since(plan: Plan, settings: Mapping[str, Any]) -> list[str]:
+    """What params.yaml says otherwise than when a candidate was planned, a line a key. settings: as `Params.set_for` has them now."""
+    before = settings if plan.settings is None else plan.settings
+    return [
+        f"{key} was {before.get(key, 'not set')} when it was planned and is {settings.get(key, 'not set')} now"
+        for key in dict.fromkeys([*settings, *before])
+        if (key in before, before.get(key)) != (key in settings, settings.get(key))
+    ]
+
+
+def check_settings(plan: Plan, settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError where params.yaml says otherwise than when the candidate was planned: it would not be heard."""
+    if changed := changed_since(plan, settings):
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise ConfigError(
+            f"{changed[0]}{more}", where=f"plans/{plan.candidate}.json",
+            fix=f"segpipe plan {plan.candidate}, or `segpipe run`, which plans first; or put it back in params.yaml",
+        )  # fmt: skip
 
 
 def explain(plan: Plan) -> str:

@@ -88,6 +88,7 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
     common: dict[str, Any] = {
         "candidate": name, "family": candidate.family, "options": config.model_dump(mode="json"), "seed": wanted.seed,
         "classes": len(fingerprint.classes), "dtype": fingerprint.dtype, "data_hash": fingerprint.data_hash,
+        "settings": params.set_for(name),
         "postprocess": choose_method(candidate, family(candidate.family), fingerprint.instances, fingerprint.classes.overlapping),
     }  # fmt: skip
     if heritage:

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segpipe import stages
 from segpipe.config import Params
 from segpipe.errors import ConfigError, MissingError
 from segpipe.training import machine
@@ -16,7 +17,7 @@ from segpipe.training.choices import (
     top_bottom_difference,
 )
 from segpipe.training.machine import check_plan, choose_device, this_machine
-from segpipe.training.plan import Plan, Setting, Timing, explain
+from segpipe.training.plan import Plan, Setting, Timing, changed_since, check_settings, explain
 from segpipe.training.planner import plan_on
 from segpipe.training.race import CHOSEN, LOSS_TOLERANCE, Race, fastest, settings
 from segpipe.training.tasks import samples_of
@@ -110,6 +111,37 @@ def test_a_plan_is_strict(tmp_path):
         Plan.read(tmp_path / "tiny.json")
     with pytest.raises(MissingError, match="segpipe plan other"):
         Plan.read(tmp_path / "other.json")
+
+
+def test_a_setting_that_changed_since_is_told_and_refused(planned):
+    wanted = {"budget": "3 steps", "patch": 64, "batch": 2, "freeze_encoder": 0.4}
+    elsewhere = {"family": "unet", **SMALL, "train": {"patch": 64, "freeze_encoder": 0.4}}
+    same = Params.model_validate({"train": {"budget": "3 steps", "batch": 2}, "candidates": {"net": elsewhere}})
+    assert planned.settings == same.set_for("net"), "wherever it is set"
+    check_settings(planned, same.set_for("net"))
+    other = params({**wanted, "batch": 4, "optimizer": "sgd"}, encoder="resnet18").set_for("net")
+    assert sorted(changed_since(planned, other)) == [
+        "encoder was mobilenetv3_small_050 when it was planned and is resnet18 now",
+        "train.batch was 2 when it was planned and is 4 now",
+        "train.optimizer was not set when it was planned and is sgd now",
+    ]
+    assert changed_since(planned, {k: v for k, v in planned.settings.items() if k != "train.batch"}) == [
+        "train.batch was 2 when it was planned and is not set now"
+    ]
+    older = planned.model_copy(update={"settings": None})
+    check_settings(older, other)
+    assert older.sha256 == planned.sha256
+
+
+def test_a_training_by_hand_does_not_pass_over_what_params_say_now(planned, tmp_path):
+    """`segpipe run` plans first; `segpipe train` would follow a plan of before."""
+    wanted = {"train": {"budget": "3 steps", "patch": 64, "batch": 2, "freeze_encoder": 0.4, "ema": 0.5}}
+    (tmp_path / "params.yaml").write_text(json.dumps(wanted | {"candidates": {"net": {"family": "unet", **SMALL}}}))
+    planned.write(tmp_path / "plans" / "net.json")
+    with pytest.raises(
+        ConfigError, match=r"plans/net\.json: train\.ema was not set .* is 0\.5 now\. Fix: segpipe plan net"
+    ):
+        stages.train(tmp_path, "net")
 
 
 def test_identity_is_of_what_is_computed_not_of_what_was_measured():
