@@ -198,11 +198,7 @@ def parse_budget(budget: str) -> tuple[Literal["seconds", "steps", "epochs"], fl
     """'90s' -> ("seconds", 90.0), '500 steps' -> ("steps", 500.0), '40 epochs' -> ("epochs", 40.0)."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|step|epoch)s?\s*", budget)
     if not match or not float(match[1]):
-        raise ConfigError(
-            "not a training budget",
-            found=repr(budget),
-            expected=_A_BUDGET,
-        )
+        raise ConfigError("not a training budget", where="train.budget", found=repr(budget), expected=_A_BUDGET)
     amount, unit = float(match[1]), match[2]
     if unit in _UNITS:
         return "seconds", amount * _UNITS[unit]
