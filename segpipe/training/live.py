@@ -21,8 +21,13 @@ def live_metrics(folder: Path) -> Iterator[Any]:
     live = Live(str(folder), report=None, dvcyaml=None, save_dvc_exp=False)
     try:
         yield live
-    finally:
-        live.end()
+    except BaseException as error:
+        try:
+            live.end()
+        except (OSError, RuntimeError) as beside:  # often a consequence of what ended the training, which is to be told
+            error.add_note(f"its curves may lack their end: {beside}")
+        raise
+    live.end()
 
 
 def log_entry(live: Any, entry: dict[str, float], more: dict[str, float] | None = None) -> None:

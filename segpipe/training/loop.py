@@ -34,6 +34,7 @@ from segpipe.training.memory import TooMuch, check_parts, note_parts, noted_part
 from segpipe.training.objects import settle_objects
 from segpipe.training.plan import Plan
 from segpipe.training.ranks import any_rank, leave, mean_over_ranks, rank, ranks, share_buffers
+from segpipe.training.reserve import keep_back
 from segpipe.training.schedules import learning_rate
 from segpipe.training.scoring import Score, score_split, segmenter_spec, validator
 from segpipe.training.stepper import Stepper, settle_process
@@ -84,6 +85,7 @@ def train_on(
     if plan.of.kind == "classical":
         _fit_classical(plan, classes, train, val, out, live_dir)
         return
+    keep_back()
     stepper = set_up(plan)
     check_parts(stepper.recipe.batch, stepper.accumulate, ranks(), stepper.least_batch)
     with stepper.fabric.rank_zero_first():

@@ -25,6 +25,7 @@ from segpipe.errors import ConfigError, SegpipeError
 from segpipe.files import read_json, write_json
 from segpipe.progress import say
 from segpipe.training.ranks import ranks
+from segpipe.training.reserve import keep_back, let_go
 
 if TYPE_CHECKING:
     from segpipe.training.plan import Plan
@@ -36,7 +37,8 @@ _WORDS = (
     "can't allocate memory",  # torch, on Linux
     "not enough memory",  # torch, elsewhere
     "bad_alloc",
-    "could not create a memory",  # oneDNN
+    "could not create a memory",  # oneDNN, for a tensor
+    "could not create a primitive",  # oneDNN, for a kernel: where it says so of one it does not have, no part is small enough, either
     "_STATUS_ALLOC_FAILED",  # cuBLAS, cuDNN
 )
 
@@ -99,6 +101,7 @@ def step_that_fits(stepper: Stepper, number: int, images: Tensor, known: Any, se
                 raise TooMuch(number + 1, parts) from error
         # Past the handler, so that the failed step's tensors went with its traceback.
         stepper.optimizer.zero_grad(set_to_none=True)
+        let_go()
         release()
         stepper.accumulate = parts
         say(
@@ -110,6 +113,7 @@ def step_that_fits(stepper: Stepper, number: int, images: Tensor, known: Any, se
 def planned_to_fit(draft: Plan, measure: Callable[[Plan], T], reasons: dict[str, str], ranks: int = 1) -> T:
     """What `measure` finds of a plan, in twice as many parts where memory runs out while it measures real steps. ranks: processes that
     share the batch."""
+    keep_back()
     while True:
         recipe = draft.recipe
         assert recipe is not None
@@ -119,6 +123,7 @@ def planned_to_fit(draft: Plan, measure: Callable[[Plan], T], reasons: dict[str,
             if not out_of_memory(error):
                 raise
             parts = _twice(recipe.accumulate, recipe.batch // ranks, draft.of.least_batch, error)
+        let_go()
         release()
         reasons["accumulation"] = f"{parts} parts a batch: in {recipe.accumulate}, it does not fit in memory"
         say(f"note: a batch of {recipe.batch} in {recipe.accumulate} does not fit in memory; trying {parts} parts")

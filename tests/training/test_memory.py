@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from segpipe.errors import ConfigError
+from segpipe.training.live import live_metrics
 from segpipe.training.loop import set_up, train_on
 from segpipe.training.memory import out_of_memory, planned_to_fit, step_that_fits
 from segpipe.training.parts import in_parts
@@ -80,6 +81,12 @@ def test_which_errors_are_of_memory():
         and out_of_memory(MemoryError())
         and out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     )
+    assert out_of_memory(RuntimeError("could not create a primitive")), (
+        "what oneDNN says in the middle of a step under ulimit -v"
+    )
+    assert out_of_memory(RuntimeError("could not create a primitive")), (
+        "what oneDNN says under ulimit -v, in the middle of a step"
+    )
     assert out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
     assert not out_of_memory(RuntimeError("shapes do not match")) and not out_of_memory(ValueError("not enough memory"))
 
@@ -119,6 +126,16 @@ def test_a_step_that_does_not_fit_is_taken_in_parts(late, capfd):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
     said = capfd.readouterr().err
     assert said.count("out of memory at step 1") == 2 and "in 4 parts of 2" in said
+
+
+def test_what_ended_a_training_is_told_though_its_curves_can_not_be_closed(tmp_path, monkeypatch):
+    def no_thread(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("dvclive.Live.end", no_thread)
+    with pytest.raises(ConfigError, match="out of memory") as caught, live_metrics(tmp_path):
+        raise ConfigError("out of memory with 1 image")
+    assert caught.value.__notes__ == ["its curves may lack their end: can't start new thread"]
 
 
 def test_other_errors_are_let_through():
@@ -184,9 +201,55 @@ def test_a_plan_takes_as_many_parts_as_fit():
         planned_to_fit(tiny_plan(batch=8), lambda _: (_ for _ in ()).throw(MemoryError()), {})
 
 
+FULL = """
+import mmap, resource, threading
+from segpipe.training.reserve import keep_back, let_go
+
+def address_space():
+    return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+def starts():
+    try:
+        threading.Thread(target=int).start()
+    except RuntimeError:
+        return False
+    return True
+
+keep_back()
+free = address_space()
+resource.setrlimit(resource.RLIMIT_AS, (free + (1 << 30),) * 2)
+touched = resident()
+keep_back()
+keep_back()
+print((address_space() - free) >> 20, (resident() - touched) >> 20)
+full = []
+for size in (64 << 20, 4 << 20, 1 << 16):
+    try:
+        while True:
+            full.append(mmap.mmap(-1, size))
+    except OSError:
+        pass
+print(starts())
+let_go()
+print(starts())
+for _ in range(9):
+    let_go()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS and /proc")
+def test_where_address_space_is_full_what_was_kept_back_makes_room(repo_root):
+    done = subprocess.run([sys.executable, "-c", FULL], cwd=repo_root, capture_output=True, text=True, timeout=100)
+    assert done.stdout.split() == ["512", "0", "False", "True"], done.stdout + done.stderr
+
+
 LIMITED = """
 import resource, sys
 import torch
+from segpipe.training.live import live_metrics
 from segpipe.training.loop import set_up
 from segpipe.training.memory import step_that_fits
 from tests.training.tiny import tiny_plan
