@@ -28,6 +28,7 @@ from segpipe.training.bottleneck import Clock
 from segpipe.training.checkpoint import State, Weights, load_checkpoint, plain, save_checkpoint
 from segpipe.training.finishing import finish
 from segpipe.training.interrupts import interruptible
+from segpipe.training.lateness import Lateness
 from segpipe.training.live import live_metrics, log_entry
 from segpipe.training.machine import check_plan, gpu_memory
 from segpipe.training.memory import TooMuch, check_parts, note_parts, noted_parts, step_that_fits
@@ -158,6 +159,7 @@ class _Run:
         self._losses: list[torch.Tensor] = []
         self._since, self._since_step = time.perf_counter(), state.step
         self._clock, self._first_step = Clock(), state.step
+        self._lateness = Lateness(plan)
 
     def to_the_end(self, train: Reader, live: Any) -> None:
         """Run the steps that are left. `live` logs metrics as dvclive's Live does."""
@@ -189,6 +191,7 @@ class _Run:
                 if state.step % recipe.val_every == 0 or last:
                     with self._clock.part("validation"):
                         log_entry(live, self._validate())
+                    self._lateness.look(state.step)
                     last = last or self._patience_is_over()
                 progress.advance(note=self._note())
                 stop = any_rank(asked_to_stop.is_set())
