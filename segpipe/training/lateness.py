@@ -18,14 +18,14 @@ class Lateness:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._said = not _by_time(plan)
+        self._silent = not _by_time(plan)
         self._first: tuple[int, float] | None = None
 
     def look(self, step: int) -> None:
         """After a look at val, at this step: say once where the training will end much later than planned."""
         now, recipe, execution = time.perf_counter(), self.plan.recipe, self.plan.execution
         assert recipe is not None and execution is not None
-        if self._said or step >= recipe.steps:
+        if self._silent or step >= recipe.steps:
             return
         if self._first is None:
             self._first = step, now
@@ -39,7 +39,7 @@ class Lateness:
                 f"note: steps and validations take {slower - 1:.0%} longer than planned: the training will end some "
                 f"{format_seconds(late)} late; where this machine stays so busy, plan anew (segpipe plan {self.plan.candidate} --refresh)"
             )
-            self._said = True
+            self._silent = True
 
 
 def _by_time(plan: Plan) -> bool:

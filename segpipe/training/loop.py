@@ -35,7 +35,7 @@ from segpipe.training.memory import TooMuch, check_parts, note_parts, noted_part
 from segpipe.training.objects import settle_objects
 from segpipe.training.plan import Plan
 from segpipe.training.ranks import any_rank, leave, mean_over_ranks, rank, ranks, share_buffers
-from segpipe.training.reserve import keep_back
+from segpipe.training.reserve import keep_back, let_all_go
 from segpipe.training.schedules import learning_rate
 from segpipe.training.scoring import Score, score_split, segmenter_spec, validator
 from segpipe.training.stepper import Stepper, settle_process
@@ -103,6 +103,7 @@ def train_on(
     except TooMuch as error:
         note_parts(checkpoints, plan, error.parts)
         raise
+    let_all_go()
     if rank() == 0:
         write_json(live_dir / BOTTLENECK_FILE, run.bottleneck())
         _write(plan, classes, run.best, out)

@@ -24,6 +24,8 @@ from segpipe.labelling import Labelling, labelling_of
 from segpipe.models.registry import Family, family
 from segpipe.models.semantic import shrinks_by
 
+_NOT_SET = "not set"
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -248,9 +250,9 @@ def changed_since(plan: Plan, settings: Mapping[str, Any]) -> list[str]:
     """What params.yaml says otherwise than when a candidate was planned, a line a key. settings: as `Params.set_for` has them now."""
     before = settings if plan.settings is None else plan.settings
     return [
-        f"{key} was {before.get(key, 'not set')} when it was planned and is {settings.get(key, 'not set')} now"
+        f"{key} was {was} when it was planned and is {now} now"
         for key in dict.fromkeys([*settings, *before])
-        if (key in before, before.get(key)) != (key in settings, settings.get(key))
+        if (was := before.get(key, _NOT_SET)) != (now := settings.get(key, _NOT_SET))
     ]
 
 

@@ -18,7 +18,7 @@ _kept: list[mmap.mmap] = []
 
 
 def keep_back() -> None:
-    """Where address space is limited, keep some back, of which no page is ever touched; once in the life of a process."""
+    """Where address space is limited, keep some back, of which no page is ever touched; as long as some is, no more."""
     if sys.platform == "win32" or _kept:
         return
     import resource
@@ -33,3 +33,9 @@ def let_go() -> None:
     """Make room with a piece of what was kept back, as long as there is one."""
     if _kept:
         _kept.pop().close()
+
+
+def let_all_go() -> None:
+    """After the last step: what follows has nothing to halve, and may have it all."""
+    while _kept:
+        let_go()

@@ -155,7 +155,8 @@ class Search:
             "val_every": math.ceil(self.steps / _VALIDATIONS), "cleaning": "none", "tta": "none",
         }  # fmt: skip
         changed = Recipe.model_validate(recipe.model_dump() | short | settings)
-        return self.plan.model_copy(update={"recipe": changed, "postprocess": None})
+        # Its steps follow from no budget, and those of several searches side by side are no slower than anybody planned.
+        return self.plan.model_copy(update={"recipe": changed, "postprocess": None, "settings": None})
 
     def run(self, trials: int, train: Reader, val: Reader) -> None:
         """Try until there are so many trials, those of earlier and of other processes included."""

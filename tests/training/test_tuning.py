@@ -58,6 +58,7 @@ def test_a_trial_is_the_plan_with_its_settings_and_short(search, train_reader):
         "loss": {"cross_entropy": {"weight": 1.0, "label_smoothing": 0.1}, "dice": 1.5},
     }  # fmt: skip
     recipe = one.planned(settings).recipe
+    assert one.planned(settings).settings is None, "its pace was planned by nobody"
     weights = choose_class_weights(fingerprint_of(train_reader).class_pixels["train"], 1.0)
     assert (recipe.learning_rate, recipe.weight_decay, recipe.rare_crops, recipe.augment) == (0.01, 0.2, 0.7, "light")
     assert recipe.class_weights == weights and recipe.loss.dice.weight == 1.5
