@@ -100,10 +100,10 @@ def train_on(
     try:
         with live_metrics(live_dir) as live:
             run.to_the_end(train, live)
+            let_all_go()
     except TooMuch as error:
         note_parts(checkpoints, plan, error.parts)
         raise
-    let_all_go()
     if rank() == 0:
         write_json(live_dir / BOTTLENECK_FILE, run.bottleneck())
         _write(plan, classes, run.best, out)
