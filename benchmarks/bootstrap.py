@@ -14,7 +14,7 @@ import time
 import numpy as np
 from scipy import stats
 
-from segpipe.evaluation.differences import compare
+from segpipe.evaluation.paired_statistics import compare
 from segpipe.evaluation.statistics import bootstrap, statistic
 from segpipe.metrics import Tallies, macro, metric, tallies
 

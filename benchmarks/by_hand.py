@@ -100,7 +100,7 @@ def fit(recipe: str, train: Any, classes: int, seed: int, seconds: float) -> tup
     from segpipe.config import Candidate
     from segpipe.models.registry import build_network, family_config, first_preprocessing
     from segpipe.training.machine import has_bf16
-    from segpipe.training.stepper import settle_process
+    from segpipe.training.step import settle_process
 
     settle_process(torch.get_num_threads())
     augment, crop, cost, rate, modern = RECIPES[recipe](train, seed)

@@ -35,7 +35,7 @@ def measure(name: str) -> dict[str, Any]:
     from segpipe.inference.segmenter import Segmenter
     from segpipe.models.registry import FAMILIES
     from segpipe.training.loop import set_up
-    from segpipe.training.planner import plan_on
+    from segpipe.training.planning.planner import plan_on
     from segpipe.training.scoring import segmenter_spec, validator
 
     of = FAMILIES[name]

@@ -29,16 +29,17 @@ import numpy as np
 from segpipe import stages
 from segpipe.config import ChampionGate, EvaluateParams, GateParams, Params, SliceGate, load_params
 from segpipe.data.importer import ImportOptions, import_dataset
-from segpipe.data.manifest import Fingerprint
+from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.shards import ShardReader
-from segpipe.evaluation.corruptions import blur
 from segpipe.evaluation.evaluate import Known, evaluate_candidate
-from segpipe.evaluation.gates import Case, Champion, GateVerdict, judge
+from segpipe.evaluation.robustness.corruptions import blur
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
+from segpipe.evaluation.slice_attributes import Trait, read_columns
 from segpipe.evaluation.slices import Slice
-from segpipe.evaluation.traits import Trait, read_columns
 from segpipe.files import write_json, write_text
+from segpipe.gates.judge import judge
+from segpipe.gates.verdicts import Case, Champion, GateVerdict
 from segpipe.inference.spec import WEIGHTS_FILE
 from segpipe.inference.trained import load_trained
 from segpipe.metrics import MAIN_METRIC

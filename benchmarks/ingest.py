@@ -26,8 +26,8 @@ import numpy as np
 
 from segpipe.config import DataParams, SplitParams
 from segpipe.data.dataset import Dataset, Item, format_classes, load_dataset
-from segpipe.data.describe import describe_item
-from segpipe.data.manifest import build_manifest
+from segpipe.data.manifest.build import build_manifest
+from segpipe.data.manifest.describe import describe_item
 from segpipe.samples import ClassTable
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.mask_ap [--images 10] [--edge 128] [--objects 20]
 
-Both sides start from the same maps of object ids. The plain one, tests/metrics_oracles.py, holds objects as sets of pixels;
+Both sides start from the same maps of object ids. The plain one, tests/metrics/oracles.py, holds objects as sets of pixels;
 it takes the IoU of a pair anew at every threshold. Prints seconds and the ratio; the scores must be the same.
 """
 
@@ -14,8 +14,8 @@ import time
 import numpy as np
 
 from segpipe.metrics.average_precision import ApCounter
-from segpipe.metrics.objects import THRESHOLDS, Objects
-from tests.metrics_oracles import PlainObject, pixels_of, plain_ap
+from segpipe.metrics.instances import THRESHOLDS, Objects
+from tests.metrics.oracles import PlainObject, pixels_of, plain_ap
 
 Maps = tuple[np.ndarray, np.ndarray, dict[int, float]]
 

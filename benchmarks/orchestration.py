@@ -18,27 +18,27 @@ import tempfile
 import time
 from pathlib import Path
 
-from segpipe import pipeline, workspace
-from segpipe.cli.tour import BUDGETS
-from segpipe.paths import STATE_DIR
+from segpipe.cli.start.demo import BUDGETS
+from segpipe.workspace import create, pipeline
+from segpipe.workspace.paths import STATE_DIR
 
 
 def prepare(source: Path | None, root: Path, budget: str | None) -> None:
     """A workspace whose stages are all to be run: the demo's, or a copy of one without its results."""
-    workspace.create(root)
+    create.create(root)
     if source is None:
-        from segpipe.data.demo import write_demo
+        from segpipe.data.demo.write import write_demo
 
         write_demo(root / "data")
-        workspace.set_params(root, {"train.budget": budget or BUDGETS[0]})
+        create.set_params(root, {"train.budget": budget or BUDGETS[0]})
     else:
         for name in ("params.yaml", "dvc.yaml"):
             shutil.copy(source / name, root / name)
         shutil.copytree(source / "data", root / "data")
         if budget:
-            workspace.set_params(root, {"train.budget": budget})
+            create.set_params(root, {"train.budget": budget})
     # a gate that nothing passes: the run ends with the last stage, and what is measured is stages alone
-    workspace.set_params(root, {"gates.floor.at_least": 1.01})
+    create.set_params(root, {"gates.floor.at_least": 1.01})
     pipeline.add_data(root)
 
 

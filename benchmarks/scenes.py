@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from segpipe.data.fingerprint import Fingerprint
+from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.samples import ClassTable, Sample
 
 CLASSES = ClassTable.from_names(["background", "cytoplasm", "nucleus"])

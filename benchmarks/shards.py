@@ -95,7 +95,7 @@ def prepare(source: Path | None, folder: Path) -> str:
     """Import a source, write its training shards and the list of its files; returns what it is, in words."""
     from segpipe.config import DataParams
     from segpipe.data.dataset import load_dataset, load_samples
-    from segpipe.data.demo import write_demo
+    from segpipe.data.demo.write import write_demo
     from segpipe.data.importer import ImportOptions, import_dataset
     from segpipe.data.shards import write_shards
 

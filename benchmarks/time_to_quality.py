@@ -20,8 +20,8 @@ from typing import Any
 
 from by_hand import RECIPES
 
-from segpipe import pipeline, workspace
 from segpipe.config import load_params, parse_budget
+from segpipe.workspace import create, pipeline
 
 CAMVID = "Sky,Building,Pole,Road,Pavement,Tree,SignSymbol,Fence,Car,Pedestrian,Bicyclist"
 DATASETS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
@@ -48,12 +48,12 @@ def segpipe(root: Path, *arguments: str) -> float:
 def prepare(root: Path, data: Path, name: str, budget: str, seed: int, candidates: dict[str, str]) -> None:
     """A workspace with a dataset, up to its shards."""
     folder, options, settings = DATASETS[name]
-    workspace.create(root)
+    create.create(root)
     segpipe(root, "data", "import", str((data / folder).resolve()), *options)
     changes = settings | {"train.budget": budget, "train.seed": seed}
     if candidates:
         changes["candidates"] = {own: {"family": family} for own, family in candidates.items()}
-    workspace.set_params(root, changes)
+    create.set_params(root, changes)
     for stage in _FIRST:
         segpipe(root, stage)
 

@@ -39,7 +39,7 @@ Run = Callable[[Any, Cells, int], float]
 
 def make_plan(arguments: argparse.Namespace, reader: Cells) -> Any:
     """The plan that `segpipe plan` would make."""
-    from segpipe.training.planner import plan_on
+    from segpipe.training.planning.planner import plan_on
 
     volumes = reader[0].image.ndim == 4
     encoder = {} if volumes else {"encoder": arguments.encoder, "encoder_weights": "none"}
@@ -72,8 +72,8 @@ class Timer:
 
 
 def run_segpipe(plan: Any, reader: Cells, steps: int) -> float:
-    from segpipe.training.batches import batches
     from segpipe.training.loop import set_up
+    from segpipe.training.sampling.crops import batches
     from segpipe.training.tasks import samples_of
 
     stepper, timer = set_up(plan), Timer(plan)
@@ -102,7 +102,7 @@ def run_plain(plan: Any, reader: Cells, steps: int) -> float:
 def run_by_hand(plan: Any, reader: Cells, steps: int) -> float:
     import torch
 
-    from segpipe.training.stepper import settle_process
+    from segpipe.training.step import settle_process
 
     settle_process(plan.execution.machine.threads)
     setting, timer, cost = plan.execution.setting, Timer(plan), textbook_loss(plan)
@@ -157,12 +157,12 @@ def run_lightning(plan: Any, reader: Cells, steps: int) -> float:
 
 def new_network(plan: Any) -> Any:
     """The network of the plan, without what segpipe does to the blocks of SMP and torchvision so that they train faster."""
-    from segpipe.models import doubling, mask_predictor, pyramid, roi_align, rpn
     from segpipe.models.registry import build_network
+    from segpipe.ops import feature_pyramid, fused_upsample, mask_predictor, proposal_head, roi_align
 
     config = plan.of.config.model_validate(plan.options)
     network = build_network(plan.family, config, plan.normalisation.channels, plan.outputs.channels, plan.seed)
-    own = {part.__name__ for part in (doubling, mask_predictor, pyramid, roi_align, rpn)}
+    own = {part.__name__ for part in (fused_upsample, mask_predictor, feature_pyramid, roi_align, proposal_head)}
     for module in network.modules():
         if type(module).__module__ in own:
             module.__class__ = type(module).__base__  # type: ignore[assignment]
@@ -170,7 +170,7 @@ def new_network(plan: Any) -> Any:
 
 
 def stream_of(plan: Any, reader: Cells, workers: int, steps: int) -> Any:
-    from segpipe.training.batches import batches
+    from segpipe.training.sampling.crops import batches
     from segpipe.training.tasks import samples_of
 
     return batches(samples_of(reader, plan), plan.recipe, workers, 0, steps + 2)

@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 from time_to_quality import prepare, segpipe
 
-from segpipe import workspace
 from segpipe.config import DataParams
+from segpipe.workspace import create
 
 CANDIDATE = "bench"
 
@@ -36,7 +36,7 @@ def trained(root: Path, arguments: argparse.Namespace) -> Path:
         candidate = {"family": arguments.family, "encoder_weights": arguments.weights} | (
             {"encoder": arguments.encoder} if arguments.encoder else {}
         )
-        workspace.set_params(root, {"candidates": {CANDIDATE: candidate}, "train.budget": arguments.budget})
+        create.set_params(root, {"candidates": {CANDIDATE: candidate}, "train.budget": arguments.budget})
         for stage in ("plan", "train"):
             segpipe(root, stage, CANDIDATE)
     return model
@@ -54,12 +54,12 @@ def make_video(reader: Any, path: Path, size: int, frames: int) -> None:
 def engines(model: Path, shards: Path, folder: Path) -> dict[str, Any]:
     """A segmenter on each engine that runs here, by name: float32, bfloat16, and int8 calibrated on the training images."""
     from segpipe.data.shards import ShardReader
-    from segpipe.inference.engines import GRAPH_ENGINES, INT8_ENGINES
+    from segpipe.inference.engines.engine import GRAPH_ENGINES, INT8_ENGINES
     from segpipe.inference.segmenter import Segmenter
     from segpipe.inference.spec import GRAPH_FILE, INT8_FILE
     from segpipe.inference.trained import load_trained
-    from segpipe.release.export import export_graph
-    from segpipe.release.int8 import calibration, quantise
+    from segpipe.release.export.bundle_export import export_graph
+    from segpipe.release.export.int8 import calibration, quantise
 
     network = load_trained(model)
     export_graph(network, folder / GRAPH_FILE)

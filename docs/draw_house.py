@@ -45,7 +45,7 @@ def floors() -> list[list[str]]:
 
 
 def room_of(module: str) -> str:
-    """segpipe.data.formats.folder -> segpipe.data; flows.retrain -> flows."""
+    """segpipe.data.formats.masks.folder -> segpipe.data; flows.retrain -> flows."""
     return ".".join(module.split(".")[:2]) if module.startswith("segpipe.") else module.split(".")[0]
 
 

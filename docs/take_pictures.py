@@ -13,8 +13,8 @@ from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from segpipe.config import load_params
 from segpipe.release.bento import bentoml_home
-from segpipe.release.server import start_server
-from segpipe.serving.endpoint import endpoint_settings, serve_target
+from segpipe.release.bento_server import start_server
+from segpipe.serving.server import endpoint_settings, serve_target
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
 SIZE: ViewportSize = {"width": 1280, "height": 900}

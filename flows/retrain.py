@@ -17,15 +17,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from segpipe import pipeline, running
-from segpipe.cli.flows import interruptible
 from segpipe.config import load_params
 from segpipe.errors import SegpipeError
 from segpipe.files import read_json
-from segpipe.pipeline import Stage
 from segpipe.progress import format_seconds, say
-from segpipe.running import StageRun
-from segpipe.workspace import check_repository, find_root, lock, prefect_environment
+from segpipe.workspace import pipeline, runner
+from segpipe.workspace.create import check_repository, find_root, lock, prefect_environment
+from segpipe.workspace.flow_loader import interruptible
+from segpipe.workspace.pipeline import Stage
+from segpipe.workspace.runner import StageRun
 
 if "prefect" not in sys.modules:  # Prefect reads its environment once, when it is imported
     os.environ.update(prefect_environment(Path.cwd(), quiet=True))
@@ -176,7 +176,7 @@ def release_winner(root: Path, stage: str, promote: str) -> dict[str, Any]:
 def _release(root: Path, version: str) -> None:
     from segpipe.release import registry
     from segpipe.release.bento import build_bento
-    from segpipe.release.bless import bless
+    from segpipe.release.blessing import bless
 
     tell(f"{version}: packaging")
     bento = step("bento", build_bento, root, version)
@@ -211,7 +211,7 @@ def run_stage(root: Path, name: str, environment: Mapping[str, str], stop: threa
         logger.info(line)
         echo(line, name)
 
-    run = running.run_stage(root, name, on_line, stop=stop, environment=environment)
+    run = runner.run_stage(root, name, on_line, stop=stop, environment=environment)
     return run if run.ok else Failed(message=run.error, data=run)
 
 
@@ -310,7 +310,7 @@ def run(root: Path, jobs: int | None = None, promote: Literal["auto", "manual"] 
 def main() -> None:
     """`python flows/retrain.py [ROOT]`: the same as `segpipe run`."""
     from segpipe.cli.main import report_errors
-    from segpipe.cli.verdicts import check_released
+    from segpipe.cli.results.gate import check_released
 
     with report_errors():
         check_released(run(Path(sys.argv[1] if len(sys.argv) > 1 else ".")))

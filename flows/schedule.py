@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from segpipe.cli.flows import interruptible
 from segpipe.errors import ConfigError, SegpipeError
-from segpipe.paths import STATE_DIR
 from segpipe.progress import say
-from segpipe.release.server import free_port
-from segpipe.running import GRACE_S, end_group
-from segpipe.workspace import prefect_environment
+from segpipe.release.bento_server import free_port
+from segpipe.workspace.create import prefect_environment
+from segpipe.workspace.flow_loader import interruptible
+from segpipe.workspace.paths import STATE_DIR
+from segpipe.workspace.runner import GRACE_S, end_group
 
 DEPLOYMENT = "scheduled"
 _STARTUP_S = 120.0

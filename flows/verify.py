@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.release import verify as checks
-from segpipe.workspace import find_root, prefect_environment
+from segpipe.workspace.create import find_root, prefect_environment
 
 if "prefect" not in sys.modules:  # Prefect reads its environment once, when it is imported
     os.environ.update(prefect_environment(Path.cwd(), quiet=True))

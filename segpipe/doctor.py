@@ -189,8 +189,8 @@ def _params(root: Path) -> Check:
 
 
 def _git_state(root: Path) -> Check:
-    from segpipe.git import git
-    from segpipe.workspace import check_repository
+    from segpipe.workspace.create import check_repository
+    from segpipe.workspace.git import git
 
     check_repository(root)
     changed = git(root, "status", "--porcelain").splitlines()
@@ -202,7 +202,7 @@ def _git_state(root: Path) -> Check:
 
 
 def _data(root: Path) -> Check:
-    from segpipe.pipeline import data_state
+    from segpipe.workspace.pipeline import data_state
 
     state = data_state(root)
     words = {
@@ -217,7 +217,7 @@ def _data(root: Path) -> Check:
 
 
 def _pipeline(root: Path) -> Check:
-    from segpipe.pipeline import graph, stale
+    from segpipe.workspace.pipeline import graph, stale
 
     stages, old = graph(root), stale(root)
     return Check("pipeline", "ok", f"{len(stages)} stages, {f'to do: {_few(list(old))}' if old else 'all up to date'}")
@@ -228,7 +228,7 @@ def _few(names: list[str]) -> str:
 
 
 def _remote(root: Path) -> Check:
-    from segpipe.pipeline import remotes
+    from segpipe.workspace.pipeline import remotes
 
     found = remotes(root)
     told = (

@@ -2,7 +2,7 @@
 
 Inside segpipe a label array holds *class ids* ``0 .. n_classes - 1`` and `IGNORE`; what a mask file stores (0/128/255, say) is
 the business of `ClassTable.values` and ends at the door. Where classes overlap, it holds sets of them instead of ids
-(`segpipe.labelling`).
+(`segpipe.labels`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from segpipe.labelling import MOST_OVERLAPPING, Labelling, labelling_of
+from segpipe.labels import MOST_OVERLAPPING, Labelling, labelling_of
 
 IGNORE = 255
 """The label of a pixel that counts nowhere: not in the loss, not in a score."""
@@ -247,7 +247,7 @@ class Prediction:
     probabilities: (n_classes, H, W), float32, summing to 1 over classes unless these overlap; None unless asked for.
     instances: the objects; None unless asked for, and where the model yields none.
     distance: (H, W), float32, 0..1, how deep in an object a pixel lies; None unless probabilities were asked for, and of a model
-    that did not learn it (`segpipe.training.distance`).
+    that did not learn it (`segpipe.training.sampling.distance`).
     """
 
     class_ids: npt.NDArray[np.uint8]

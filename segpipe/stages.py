@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec
 from segpipe.config import load_params
 from segpipe.errors import DataError, MissingError
 from segpipe.files import atomic_path, read_json, write_json, write_text
-from segpipe.paths import STATE_DIR, Paths
 from segpipe.progress import say
+from segpipe.workspace.paths import STATE_DIR, Paths
 
 if TYPE_CHECKING:
-    from segpipe.data.manifest import Fingerprint
+    from segpipe.data.manifest.fingerprint import Fingerprint
     from segpipe.training.tuning import Tried
 
 P = ParamSpec("P")
@@ -48,14 +48,14 @@ def _needs(path: Path, stage: str) -> Path:
 
 
 def _fingerprint(paths: Paths) -> Fingerprint:
-    from segpipe.data.manifest import Fingerprint
+    from segpipe.data.manifest.fingerprint import Fingerprint
 
     return Fingerprint.read(_needs(paths.fingerprint, "ingest"))
 
 
 def _prepared(paths: Paths) -> Fingerprint:
     """The fingerprint of what the shards hold: of all images, or of those that quarantine left."""
-    from segpipe.data.manifest import Fingerprint
+    from segpipe.data.manifest.fingerprint import Fingerprint
 
     own = _needs(paths.shards, "prepare") / "fingerprint.json"
     return Fingerprint.read(own) if own.exists() else _fingerprint(paths)
@@ -64,7 +64,9 @@ def _prepared(paths: Paths) -> Fingerprint:
 def ingest(root: Path) -> None:
     """data/ -> manifest.parquet, fingerprint.json: decode every file once; a bad one becomes a row with its error."""
     from segpipe.data.dataset import load_dataset
-    from segpipe.data.manifest import build_manifest, make_fingerprint, write_manifest
+    from segpipe.data.manifest.build import build_manifest
+    from segpipe.data.manifest.fingerprint import make_fingerprint
+    from segpipe.data.manifest.table import write_manifest
 
     paths, params = Paths(root), load_params(root)
     if not paths.data.is_dir():
@@ -86,11 +88,11 @@ def ingest(root: Path) -> None:
 
 def validate(root: Path) -> None:
     """manifest (+ reference.json) -> reports/validation/; a DataError where an error stands that quarantine does not take out."""
-    from segpipe.data.fingerprint import choose_patch
-    from segpipe.data.manifest import read_manifest
-    from segpipe.validation.drift import REFERENCE_FILE, Reference
+    from segpipe.data.manifest.fingerprint import choose_patch
+    from segpipe.data.manifest.table import read_manifest
+    from segpipe.drift.reference import REFERENCE_FILE, Reference
+    from segpipe.pages.validation import write_validation
     from segpipe.validation.expectations import quarantined, stopping, validate_manifest
-    from segpipe.validation.report import write_validation
 
     paths, params = Paths(root), load_params(root)
     frame, fingerprint = read_manifest(_needs(paths.manifest, "ingest")), _fingerprint(paths)
@@ -121,10 +123,11 @@ def prepare(root: Path) -> None:
     Where quarantine leaves images out, the shards bring a fingerprint of their own, so that plans count what they train on; and
     where `split.folds` deals, the folds of train and val.
     """
-    from segpipe.data.columns import read_further_columns
     from segpipe.data.dataset import SAMPLES_FILE, load_dataset, load_samples
-    from segpipe.data.manifest import make_fingerprint, read_manifest
-    from segpipe.data.manifest import usable as usable_rows
+    from segpipe.data.manifest.fingerprint import make_fingerprint
+    from segpipe.data.manifest.table import read_manifest
+    from segpipe.data.manifest.table import usable as usable_rows
+    from segpipe.data.sample_columns import read_further_columns
     from segpipe.data.shards import write_shards
     from segpipe.data.splits import DEALT_FILE
     from segpipe.progress import track
@@ -165,10 +168,10 @@ def plan(root: Path, name: str, refresh: bool = False) -> None:
 
     DVC calls this when data or parameters changed; `refresh` is the user's word that the machine did, and keeps nothing either.
     """
-    from segpipe.evaluation.measures import check_scores
-    from segpipe.release.trained import fetch_trained
+    from segpipe.evaluation.metric_lookup import check_scores
+    from segpipe.release.warm_start import fetch_trained
     from segpipe.training.plan import explain
-    from segpipe.training.planner import make_plan
+    from segpipe.training.planning.planner import make_plan
 
     paths, params = Paths(root), load_params(root)
     fetch_trained(root, str(params.candidate(name).options.get("encoder_weights", "")))
@@ -184,9 +187,9 @@ def plan(root: Path, name: str, refresh: bool = False) -> None:
 @_at_home
 def train(root: Path, name: str) -> None:
     """shards + plan -> models/NAME/ (weights, segmenter.json, history) and training/NAME/ (curves and timings)."""
-    from segpipe.release.trained import fetch_trained
-    from segpipe.training import loop, members
-    from segpipe.training.launch import launch
+    from segpipe.release.warm_start import fetch_trained
+    from segpipe.training import ensemble, loop
+    from segpipe.training.distributed.launch import launch
     from segpipe.training.plan import Plan, check_settings
 
     paths, params = Paths(root), load_params(root)
@@ -196,7 +199,7 @@ def train(root: Path, name: str) -> None:
     fetch_trained(root, str(made.options.get("encoder_weights", "")))
     if launch(made, ["-C", str(root), "train", name], paths.checkpoints(name)):
         return
-    run_training = members.train if made.folds else loop.train
+    run_training = ensemble.train if made.folds else loop.train
     run_training(
         made,
         _prepared(paths),
@@ -236,7 +239,7 @@ def evaluate(root: Path, name: str) -> None:
     from segpipe.evaluation.calibration import temperature_on
     from segpipe.evaluation.cost import measure_cost
     from segpipe.evaluation.evaluate import Known, evaluate_candidate, ranking_score
-    from segpipe.evaluation.traits import read_columns
+    from segpipe.evaluation.slice_attributes import read_columns
     from segpipe.inference.spec import WEIGHTS_FILE
     from segpipe.inference.trained import load_trained
 
@@ -265,10 +268,10 @@ def select(root: Path, today: date | None = None) -> None:
     today: the day by which waivers are judged; by default this one. On any day between the last days of waivers the outs are
     the same.
     """
-    from segpipe.evaluation.report import write_report
-    from segpipe.evaluation.selection import choose
+    from segpipe.gates.selection import choose
+    from segpipe.gates.waivers import today as release_day
+    from segpipe.pages.report import write_report
     from segpipe.release.registry import live
-    from segpipe.release.waivers import today as release_day
 
     paths, params = Paths(root), load_params(root)
     fingerprint = _prepared(paths)
@@ -291,12 +294,12 @@ def select(root: Path, today: date | None = None) -> None:
 @_at_home
 def export(root: Path) -> None:
     """winner -> bundle/: ONNX, segmenter.json with the fastest engine that agrees, golden images, model card, what its data were like."""
-    from segpipe.data.manifest import read_manifest
+    from segpipe.data.manifest.table import read_manifest
     from segpipe.data.shards import ShardReader
-    from segpipe.evaluation.latency import check_latency
-    from segpipe.release.export import export_bundle
-    from segpipe.release.int8 import Examples
-    from segpipe.validation.drift import REFERENCE_FILE, make_reference
+    from segpipe.drift.reference import REFERENCE_FILE, make_reference
+    from segpipe.gates.latency import check_latency
+    from segpipe.release.export.bundle_export import export_bundle
+    from segpipe.release.export.int8 import Examples
 
     paths, params = Paths(root), load_params(root)
     selection = read_json(_needs(paths.selection, "select"))

@@ -52,9 +52,9 @@ def repo_root() -> Path:
 @pytest.fixture
 def chain(tmp_path: Path) -> Path:
     """A workspace with a chain of one-line stages."""
-    from tests import fake
+    from tests.worlds import pipelines
 
-    return fake.make(tmp_path / "ws", fake.chain())
+    return pipelines.make(tmp_path / "ws", pipelines.chain())
 
 
 @pytest.fixture(scope="session")

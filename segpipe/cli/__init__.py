@@ -1,1 +1,1 @@
-"""The command line: one command a stage, and a verb a user would say."""
+"""The command line: one file per command, one folder per group of commands."""

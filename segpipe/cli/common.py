@@ -22,7 +22,7 @@ def add(app: typer.Typer, panel: str, name: str, function: Callable[..., None], 
 
 def workspace_root() -> Path:
     """The workspace that the user stands in."""
-    from segpipe.workspace import find_root
+    from segpipe.workspace.create import find_root
 
     return find_root(Path.cwd())
 

@@ -15,7 +15,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from segpipe import __version__
-from segpipe.cli import data, release, results, stages, start
+from segpipe.cli import stages
+from segpipe.cli.data import group as data
+from segpipe.cli.release import group as release
+from segpipe.cli.results import group as results
+from segpipe.cli.start import group as start
 from segpipe.errors import SegpipeError
 
 app = typer.Typer(
@@ -80,9 +84,9 @@ def _end(code: int, message: str) -> None:
 
 
 def _record(code: int, message: str) -> None:
-    """Leave the outcome where the run that started this stage looks for it (see `segpipe.running.OUTCOME_VARIABLE`)."""
+    """Leave the outcome where the run that started this stage looks for it (see `segpipe.workspace.runner.OUTCOME_VARIABLE`)."""
     if "SEGPIPE_OUTCOME" in os.environ:
-        from segpipe.running import record_outcome
+        from segpipe.workspace.runner import record_outcome
 
         record_outcome(code, message)
 

@@ -65,9 +65,9 @@ def plan(
         return
     from segpipe.config import load_params
     from segpipe.errors import MissingError
-    from segpipe.paths import Paths
     from segpipe.training.plan import Plan, changed_since
     from segpipe.training.plan import explain as in_words
+    from segpipe.workspace.paths import Paths
 
     settings = load_params(root).set_for(candidate)
     path = Paths(root).plan(candidate)
@@ -90,9 +90,9 @@ def train(candidate: Candidate) -> None:
 
 def _noted(root: Path, stage: str, candidate: str) -> AbstractContextManager[None]:
     """What was measured or took long is not done again by the next run because a user, or torchrun, did it and not DVC."""
-    from segpipe import pipeline
     from segpipe.config import load_params
     from segpipe.progress import is_first_process
+    from segpipe.workspace import pipeline
 
     load_params(root).candidate(candidate)  # says better than DVC what there is
     if "DVC_STAGE" in os.environ or not is_first_process():

@@ -1,1 +1,1 @@
-"""Images in: layouts, the manifest, splits, shards, the embedded demo data."""
+"""Labelled images: import, the canonical layout, manifest, splits, shards, the demo data."""

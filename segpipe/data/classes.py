@@ -12,9 +12,9 @@ import numpy as np
 
 from segpipe.config import DataParams
 from segpipe.data.images import VOLUME_SUFFIXES, read_mask, suffix_of
-from segpipe.data.measure import flat_rows, histogram
+from segpipe.data.manifest.measure import flat_rows, histogram
 from segpipe.errors import ConfigError, DataError
-from segpipe.labelling import MOST_OVERLAPPING
+from segpipe.labels import MOST_OVERLAPPING
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable, default_color
 
 MASKS_READ = 200

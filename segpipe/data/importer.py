@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict
 from segpipe.config import DataParams, SplitParams
 from segpipe.data.classes import FoundClasses, find_classes
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples, whole_folder
-from segpipe.data.formats import AUTO, check_options, find_format, recognise_format
+from segpipe.data.formats.registry import AUTO, check_options, find_format, recognise_format
 from segpipe.data.formats.source import RawItem, ReadOptions, Source
-from segpipe.data.metadata import ImageTable, find_table
+from segpipe.data.manifest.metadata import ImageTable, find_table
 from segpipe.data.splits import SPLITS, assign_split
-from segpipe.data.writing import Outcome, write_items
+from segpipe.data.import_writer import Outcome, write_items
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import safe_name, sha256_bytes
 from segpipe.samples import ClassTable

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from segpipe.errors import DataError, MissingError
 from segpipe.files import atomic_path
-from segpipe.labelling import Labelling, labelling_of
+from segpipe.labels import Labelling, labelling_of
 from segpipe.samples import Sample
 
 _SCHEMA = pa.schema(

@@ -1,1 +1,1 @@
-"""Numbers that can be trusted: metrics, intervals, gates, the report."""
+"""Scores of a trained candidate on the test split, with confidence intervals."""

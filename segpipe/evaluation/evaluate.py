@@ -18,16 +18,16 @@ from segpipe.config import EvaluateParams
 from segpipe.errors import DataError
 from segpipe.evaluation.calibration import Confidences, calibration_table
 from segpipe.evaluation.cost import Cost
-from segpipe.evaluation.gallery import Gallery, Picture, draw, legend, pick, save
-from segpipe.evaluation.measures import interval_of, metric_path
-from segpipe.evaluation.objects import ObjectCounter, object_table
-from segpipe.evaluation.robustness import robustness_table
+from segpipe.evaluation.gallery.pictures import Gallery, Picture, draw, legend, pick, save
+from segpipe.evaluation.instance_counts import ObjectCounter, object_table
+from segpipe.evaluation.metric_lookup import interval_of, metric_path
+from segpipe.evaluation.robustness.drops import robustness_table
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores, write_scores
 from segpipe.evaluation.scoring import score_images
+from segpipe.evaluation.slice_attributes import Traits
 from segpipe.evaluation.slices import slice_table
 from segpipe.evaluation.surfaces import SurfaceRule, surface_table
-from segpipe.evaluation.traits import Traits
 from segpipe.files import write_json, write_text
 from segpipe.metrics import MAIN_METRIC, Counts, macro, scores
 from segpipe.samples import IGNORE

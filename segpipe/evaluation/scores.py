@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.errors import DataError
-from segpipe.evaluation.instance import ImageObjects, is_instance, object_statistic
+from segpipe.evaluation.instance_metrics import ImageObjects, is_instance, object_statistic
+from segpipe.evaluation.slice_attributes import Traits
 from segpipe.evaluation.statistics import Exchangeable, each_alone, resampling_units, statistic
-from segpipe.evaluation.traits import Traits
-from segpipe.labelling import Labelling, labelling_of
+from segpipe.labels import Labelling, labelling_of
 from segpipe.metrics import Counts, Values, metric, metric_names, tallies
 from segpipe.metrics.detections import Detections
-from segpipe.metrics.objects import ObjectScore
+from segpipe.metrics.instances import ObjectScore
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ImageScore:
     classes overlap, a set of them.
 
     boundary: (3, n_classes), the pixels along contours (`segpipe.metrics.surface.boundary_tallies`); None where not counted.
-    traits: what the image is cut into slices by (`segpipe.evaluation.traits`). reliability: (3, bins), pixels, summed confidence
+    traits: what the image is cut into slices by (`segpipe.evaluation.slice_attributes`). reliability: (3, bins), pixels, summed confidence
     and hits by confidence (`segpipe.evaluation.calibration`); None where not counted. surface: (3, n_classes),
     `segpipe.metrics.surface.SURFACE_SCORES`; None where not measured. millimetres: whether their lengths are in mm.
     """
@@ -70,7 +70,7 @@ class Scores:
     surface: Values | None = None
     millimetres: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     objects: Counts | None = None
-    """(images, 10, 3, n_classes): matched, true and predicted objects at each of `segpipe.metrics.objects.THRESHOLDS`; None where
+    """(images, 10, 3, n_classes): matched, true and predicted objects at each of `segpipe.metrics.instances.THRESHOLDS`; None where
     an image's were not counted."""
     object_iou: Values | None = None
     """(images, n_classes): summed IoU of the pairs that match at 0.5."""

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from segpipe.errors import DataError, MissingError
 from segpipe.evaluation.scores import ImageScore, Scores
 from segpipe.files import atomic_path
-from segpipe.labelling import Labelling, labelling_of
+from segpipe.labels import Labelling, labelling_of
 from segpipe.metrics import macro, micro, tallies
 from segpipe.metrics.detections import Detections
-from segpipe.metrics.objects import ObjectScore
+from segpipe.metrics.instances import ObjectScore
 
 _BATCH = 64
 """Images whose confusion matrices are held at once while reading and writing."""

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from segpipe.errors import DataError
 from segpipe.evaluation.calibration import Confidences, Seen, affords_probabilities, image_reliability
-from segpipe.evaluation.gallery import has_background
-from segpipe.evaluation.objects import Compared, ObjectCounter
+from segpipe.evaluation.gallery.pictures import has_background
+from segpipe.evaluation.instance_counts import Compared, ObjectCounter
 from segpipe.evaluation.scores import ImageScore
+from segpipe.evaluation.slice_attributes import Traits, image_traits
 from segpipe.evaluation.surfaces import SurfaceRule
-from segpipe.evaluation.traits import Traits, image_traits
 from segpipe.metrics import confusion
 from segpipe.metrics.surface import boundary_tallies
 from segpipe.progress import track

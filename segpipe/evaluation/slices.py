@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.config import EvaluateParams
-from segpipe.evaluation.differences import Comparison, holm
-from segpipe.evaluation.measures import compare_on, interval_of
+from segpipe.evaluation.metric_lookup import compare_on, interval_of
+from segpipe.evaluation.paired_statistics import Comparison, holm
 from segpipe.evaluation.scores import Scores
-from segpipe.evaluation.traits import Trait
+from segpipe.evaluation.slice_attributes import Trait
 from segpipe.metrics import MAIN_METRIC
 
 MOST_VALUES = 12

@@ -1,4 +1,4 @@
-"""How sure a score is: bootstrap intervals. Of differences between two models: `segpipe.evaluation.differences`.
+"""How sure a score is: bootstrap intervals. Of differences between two models: `segpipe.evaluation.paired_statistics`.
 
 A resample draws as many units as there are, with replacement; all that a score needs of it is how often each unit was drawn.
 So 10,000 resamples are a few products of a matrix of multiplicities with the tallies of the units. Pixels of an image, and

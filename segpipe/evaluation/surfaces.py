@@ -10,7 +10,7 @@ import numpy as np
 from segpipe.config import EvaluateParams
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import bootstrap_all, mean_statistic, resampling_units
-from segpipe.labelling import Labelling
+from segpipe.labels import Labelling
 from segpipe.metrics import Values
 from segpipe.metrics.surface import SURFACE_SCORES, surface_scores
 from segpipe.samples import Sample

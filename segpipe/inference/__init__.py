@@ -1,1 +1,1 @@
-"""From an image to class ids: preprocessing, engine, tiling."""
+"""From an image to class ids: preprocessing, network, postprocessing."""

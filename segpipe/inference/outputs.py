@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.inference.engines import Batch, softmax
-from segpipe.labelling import Labels, Overlapping
+from segpipe.inference.engines.engine import Batch, softmax
+from segpipe.labels import Labels, Overlapping
 
 Planes = Iterable[npt.NDArray[np.float32]]
 """An array (channels, ...), or its channels one by one."""

@@ -3,7 +3,7 @@
 `components` takes each connected region of a class for an object. `watershed` also cuts regions at their waists: it floods
 the distance to the border from that distance's maxima (Vincent, Soille 1991), of which those less than `h` pixels above the
 saddle towards a higher one are no maxima of their own. `distance` floods the depth that a network has learned instead
-(`segpipe.training.distance`), which falls between objects also where the mask has no waist. `detections` keeps the objects
+(`segpipe.training.sampling.distance`), which falls between objects also where the mask has no waist. `detections` keeps the objects
 that a detector is sure enough of.
 """
 

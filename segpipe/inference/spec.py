@@ -58,7 +58,7 @@ class SegmenterSpec(BaseModel):
     postprocess: Postprocess | None = None
     """How objects are found in what the network says; None where none are asked for."""
     members: int = Field(1, ge=1)
-    """Networks that answer together; `segpipe.inference.ensemble` makes one of them."""
+    """Networks that answer together; `segpipe.inference.engines.ensemble` makes one of them."""
     cleaning: Cleaning | None = None
     """What is mended in the class ids, where that was shown to help on the validation split."""
     tta: TTA = "none"

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from segpipe.inference.engines import Batch, Engine
+from segpipe.inference.engines.engine import Batch, Engine
 from segpipe.inference.outputs import Outputs
 
 TTA = Literal["none", "mirror", "flips", "d4", "multi_scale"]

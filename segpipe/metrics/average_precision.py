@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from segpipe.metrics.counting import Values
 from segpipe.metrics.detections import ANY_SIZE, COCO_THRESHOLDS, Detections, Pool, average_precision, detect_by_size
-from segpipe.metrics.objects import Mask, Objects
+from segpipe.metrics.instances import Mask, Objects
 
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e5**2)}
 """COCO's classes of size: pixels of a true object, both ends included. Predicted ones count by their own size where unmatched."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.labelling import Labelling, Overlapping
+from segpipe.labels import Labelling, Overlapping
 from segpipe.samples import IGNORE
 
 Counts = npt.NDArray[np.int64]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.metrics.counting import Values
-from segpipe.metrics.objects import Mask, Objects, Overlaps, overlaps
+from segpipe.metrics.instances import Mask, Objects, Overlaps, overlaps
 
 COCO_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """The ten IoU at which detections match, to the last bit as COCO has them."""

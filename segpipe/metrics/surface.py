@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.labelling import Labelling, labelling_of
+from segpipe.labels import Labelling, labelling_of
 from segpipe.metrics.counting import Counts, Values
 from segpipe.samples import IGNORE
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from segpipe.config import PARAMS_FILE, load_params
 from segpipe.files import write_text
 from segpipe.models.families import FAMILIES
-from segpipe.workspace import template
+from segpipe.workspace.create import template
 
 _SECTION = re.compile(r"^candidates:.*\n(?:[ #].*\n)+", re.MULTILINE)
 """Up to the empty line after it."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from segpipe.models.family import Family
 
-_SEMANTIC = "segpipe.models.semantic"
-_VOLUMETRIC = "segpipe.models.volumetric"
-_TORCHVISION = "segpipe.models.torchvision_nets"
+_SEMANTIC = "segpipe.models.semantic.encoder_decoders"
+_VOLUMETRIC = "segpipe.models.volumetric.networks"
+_TORCHVISION = "segpipe.models.semantic.torchvision_networks"
 _CLASSICAL = "segpipe.models.classical"
 
 FAMILIES: dict[str, Family] = {
@@ -34,7 +34,7 @@ FAMILIES: dict[str, Family] = {
             "unet_2015", "network",
             "The original U-Net, from random weights: images unlike photographs, few classes, no use for pretraining.",
             "Ronneberger, Fischer, Brox 2015, arXiv:1505.04597",
-            "segpipe.models.unet_2015:Unet2015Config", "segpipe.models.unet_2015:build_unet_2015", stride=16,
+            "segpipe.models.semantic.unet_2015:Unet2015Config", "segpipe.models.semantic.unet_2015:build_unet_2015", stride=16,
         ),
         Family(
             "deeplabv3", "network",
@@ -52,7 +52,7 @@ FAMILIES: dict[str, Family] = {
             "fcn8s", "network",
             "VGG16 with its classifier as convolutions, scores of three scales summed: the classic to compare with.",
             "Long, Shelhamer, Darrell 2015, arXiv:1411.4038",
-            "segpipe.models.fcn8s:Fcn8sConfig", "segpipe.models.fcn8s:build_fcn8s", rate=0.5,
+            "segpipe.models.semantic.fcn8s:Fcn8sConfig", "segpipe.models.semantic.fcn8s:build_fcn8s", rate=0.5,
         ),
         Family(
             "fcn_resnet50", "network",
@@ -64,7 +64,7 @@ FAMILIES: dict[str, Family] = {
             "segnet", "network",
             "VGG16 mirrored, maxima put back where they stood: street scenes, borders at little memory.",
             "Badrinarayanan, Kendall, Cipolla 2017, arXiv:1511.00561",
-            "segpipe.models.segnet:SegNetConfig", "segpipe.models.segnet:build_segnet", rate=0.5,
+            "segpipe.models.semantic.segnet:SegNetConfig", "segpipe.models.semantic.segnet:build_segnet", rate=0.5,
         ),
         Family(
             "lraspp_mobilenetv3", "network",
@@ -136,7 +136,7 @@ FAMILIES: dict[str, Family] = {
             "mask_rcnn", "detector",
             "Boxes first, then a mask in each: objects that touch or overlap, counted one by one.",
             "He, Gkioxari, Dollar, Girshick 2017, arXiv:1703.06870",
-            "segpipe.models.rcnn_config:MaskRcnnConfig", "segpipe.models.mask_rcnn:build_mask_rcnn", batch=4, rate=0.5,
+            "segpipe.models.detection.config:MaskRcnnConfig", "segpipe.models.detection.mask_rcnn:build_mask_rcnn", batch=4, rate=0.5,
         ),
         Family(
             "custom", "network",

@@ -16,9 +16,9 @@ from segpipe.config import PARAMS_FILE, Candidate, config_error
 from segpipe.errors import ConfigError
 from segpipe.models.families import FAMILIES
 from segpipe.models.family import Family
-from segpipe.models.released import load_released, parse_release
-from segpipe.models.semantic import shrinks_by
-from segpipe.models.weights import Preprocessing, preprocessing, state_sha256
+from segpipe.models.semantic.encoder_decoders import shrinks_by
+from segpipe.models.weights.encoder_weights import Preprocessing, preprocessing, state_sha256
+from segpipe.models.weights.warm_start import load_released, parse_release
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ def build_network(
     """
     import torch
 
-    from segpipe.models.shrinking import shrunk
+    from segpipe.models.semantic.reduced_resolution import shrunk
 
     build, source = family(name).build, getattr(config, "encoder_weights", "none")
     released = parse_release(source) is not None

@@ -1,1 +1,1 @@
-"""From a winner to a version: bundle, Bento, blessing, registry."""
+"""From a winner to a released version: bundle, Bento, blessing, registry."""

@@ -17,11 +17,11 @@ import segpipe
 from segpipe.config import load_params
 from segpipe.errors import MissingError, SegpipeError
 from segpipe.files import read_bytes, write_json, write_text
-from segpipe.git import head, is_repository
 from segpipe.inference.spec import TORCH, SegmenterSpec
+from segpipe.release.bento_server import bentoml_environment
 from segpipe.release.bundle import BUILD_FILE, Card
-from segpipe.release.server import bentoml_environment
-from segpipe.release.versions import checked_version
+from segpipe.release.tags import checked_version
+from segpipe.workspace.git import head, is_repository
 
 BENTOFILE = "bentofile.yaml"
 

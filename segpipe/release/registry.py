@@ -14,15 +14,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from segpipe.config import config_error, load_params
+from segpipe.drift.reference import REFERENCE_FILE
 from segpipe.errors import GateBlocked, MissingError, SegpipeError
 from segpipe.files import read_json, sha256_file, write_json, write_text
-from segpipe.git import commit_paths, is_repository
+from segpipe.gates.waivers import blocking, today
 from segpipe.progress import say
-from segpipe.release.bless import BlessReport
+from segpipe.release.blessing import BlessReport
 from segpipe.release.bundle import Card, Score, Verdict, bundle_sha256, check_bundle, copy_bundle, model_sha256
-from segpipe.release.endpoints import Endpoint, endpoint_path
-from segpipe.release.outs import fetch_bundle
-from segpipe.release.versions import (
+from segpipe.release.endpoint_file import Endpoint, endpoint_path
+from segpipe.release.tags import (
     Tags,
     Version,
     checked_stage,
@@ -32,8 +32,8 @@ from segpipe.release.versions import (
     tag_version,
     version_key,
 )
-from segpipe.release.waivers import blocking, today
-from segpipe.validation.drift import REFERENCE_FILE
+from segpipe.workspace.dvc import fetch_bundle
+from segpipe.workspace.git import commit_paths, is_repository
 
 CHAMPION_FILE = "champion.json"
 FIRST_VERSION = "v0.1.0"

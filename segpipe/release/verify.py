@@ -12,12 +12,12 @@ from pydantic import BaseModel
 
 from segpipe.errors import SegpipeError
 from segpipe.files import sha256_file
-from segpipe.git import git
 from segpipe.inference.segmenter import Segmenter
 from segpipe.progress import say
 from segpipe.release.bundle import bundle_sha256, replay_golden
-from segpipe.release.outs import fetch_bundle
 from segpipe.release.registry import Release, find_version
+from segpipe.workspace.dvc import fetch_bundle
+from segpipe.workspace.git import git
 
 BEFORE_PLAN = ("ingest", "validate", "prepare")
 """Stages that a rebuild repeats. The plan is not made again: it is pinned in Git, and so a rebuild trains by it."""

@@ -1,1 +1,1 @@
-"""The endpoint."""
+"""The HTTP endpoint."""

@@ -16,10 +16,10 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from segpipe.errors import DataError
-from segpipe.inference.inputs import decode_input
-from segpipe.inference.objects import object_rows
-from segpipe.inference.render import class_shares, mask_nifti, mask_png, overlay_png
-from segpipe.serving.champion import Champion, ModelInfo, Serving
+from segpipe.inference.files.inputs import decode_input
+from segpipe.inference.files.instances import object_rows
+from segpipe.inference.files.render import class_shares, mask_nifti, mask_png, overlay_png
+from segpipe.serving.model_holder import Champion, ModelInfo, Serving
 from segpipe.serving.settings import Settings
 from segpipe.serving.upload import Refused, read_upload
 

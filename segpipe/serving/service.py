@@ -5,7 +5,7 @@ from __future__ import annotations
 import bentoml
 
 from segpipe.serving.api import attach, create_app
-from segpipe.serving.champion import Champion
+from segpipe.serving.model_holder import Champion
 from segpipe.serving.settings import Settings
 
 SETTINGS = Settings.from_environment()

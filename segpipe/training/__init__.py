@@ -1,1 +1,1 @@
-"""From a plan to weights."""
+"""Training of networks and classical models by a pinned plan."""

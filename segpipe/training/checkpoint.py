@@ -17,7 +17,7 @@ from segpipe.errors import DataError
 from segpipe.files import atomic_path
 from segpipe.progress import say
 from segpipe.training.plan import Plan
-from segpipe.training.stepper import Stepper
+from segpipe.training.step import Stepper
 
 Weights = dict[str, torch.Tensor]
 KEPT = 2

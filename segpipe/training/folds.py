@@ -17,7 +17,7 @@ import numpy.typing as npt
 from segpipe.data.splits import DEALT_FILE, deal_folds, near_folds
 from segpipe.errors import ConfigError
 from segpipe.files import read_json
-from segpipe.models.released import parse_release
+from segpipe.models.weights.warm_start import parse_release
 from segpipe.training.plan import Folds
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
     from segpipe.models.registry import Family
     from segpipe.samples import Sample
-    from segpipe.training.batches import Reader
     from segpipe.training.plan import Plan
+    from segpipe.training.sampling.crops import Reader
 
 _SEEN = 1 << 12
 """Pixels of an image that say whether it is another one's copy."""

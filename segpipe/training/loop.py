@@ -22,28 +22,28 @@ from segpipe.inference.spec import WEIGHTS_FILE
 from segpipe.models.registry import build_network, first_weights_sha256
 from segpipe.progress import Progress, say
 from segpipe.samples import ClassTable
-from segpipe.training.batches import Reader, batches
-from segpipe.training.bottleneck import FILE as BOTTLENECK_FILE
-from segpipe.training.bottleneck import Clock
+from segpipe.signals import interruptible
 from segpipe.training.checkpoint import State, Weights, load_checkpoint, plain, save_checkpoint
-from segpipe.training.finishing import finish
-from segpipe.training.interrupts import interruptible
-from segpipe.training.lateness import Lateness
-from segpipe.training.live import live_metrics, log_entry
+from segpipe.training.distributed.process_group import any_rank, leave, mean_over_ranks, rank, ranks, share_buffers
+from segpipe.training.distributed.unused_parameters import leave_out_unused
+from segpipe.training.finishing.instance_search import settle_objects
+from segpipe.training.finishing.postprocess_search import finish
+from segpipe.training.live_metrics import live_metrics, log_entry
 from segpipe.training.machine import check_plan, gpu_memory
 from segpipe.training.memory import TooMuch, check_parts, note_parts, noted_parts, step_that_fits
-from segpipe.training.objects import settle_objects
+from segpipe.training.memory_reserve import keep_back, let_all_go
+from segpipe.training.optim.schedules import learning_rate
+from segpipe.training.pace_monitor import Lateness
 from segpipe.training.plan import Plan
-from segpipe.training.ranks import any_rank, leave, mean_over_ranks, rank, ranks, share_buffers
-from segpipe.training.reserve import keep_back, let_all_go
-from segpipe.training.schedules import learning_rate
+from segpipe.training.planning.bottleneck import FILE as BOTTLENECK_FILE
+from segpipe.training.planning.bottleneck import Clock
+from segpipe.training.sampling.crops import Reader, batches
 from segpipe.training.scoring import Score, score_split, segmenter_spec, validator
-from segpipe.training.stepper import Stepper, settle_process
+from segpipe.training.step import Stepper, settle_process
 from segpipe.training.tasks import samples_of
-from segpipe.training.unused import leave_out_unused
 
 if TYPE_CHECKING:
-    from segpipe.data.manifest import Fingerprint
+    from segpipe.data.manifest.fingerprint import Fingerprint
 
 
 HISTORY_FILE = "history.json"

@@ -24,12 +24,12 @@ from torch import Tensor
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.files import read_json, write_json
 from segpipe.progress import say
-from segpipe.training.ranks import ranks
-from segpipe.training.reserve import keep_back, let_go
+from segpipe.training.distributed.process_group import ranks
+from segpipe.training.memory_reserve import keep_back, let_go
 
 if TYPE_CHECKING:
     from segpipe.training.plan import Plan
-    from segpipe.training.stepper import Stepper
+    from segpipe.training.step import Stepper
 
 PARTS_FILE = "parts.json"
 T = TypeVar("T")

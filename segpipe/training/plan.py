@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from segpipe.augment import Strength
 from segpipe.config import LossParams, config_error
 from segpipe.errors import ConfigError, MissingError
 from segpipe.files import read_json, sha256_bytes, write_text
@@ -20,9 +19,10 @@ from segpipe.inference.outputs import Outputs
 from segpipe.inference.postprocess import Method
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.tta import TTA
-from segpipe.labelling import Labelling, labelling_of
+from segpipe.labels import Labelling, labelling_of
 from segpipe.models.registry import Family, family
-from segpipe.models.semantic import shrinks_by
+from segpipe.models.semantic.encoder_decoders import shrinks_by
+from segpipe.training.sampling.augmentation import Strength
 
 _NOT_SET = "not set"
 
@@ -89,7 +89,7 @@ class Execution(_Part):
 
 
 class FirstCrops(_Part):
-    """The crops of the first steps, where training is progressive (`segpipe.training.progressive`)."""
+    """The crops of the first steps, where training is progressive (`segpipe.training.planning.progressive`)."""
 
     steps: int = Field(ge=0)
     edges: tuple[int, ...]
@@ -126,7 +126,7 @@ class Recipe(_Part):
     overlapping: bool = Field(False, exclude_if=operator.not_)
     """A pixel may have several classes; each is then learned by itself."""
     distance: bool = Field(False, exclude_if=operator.not_)
-    """The network learns one more channel than there are classes (`segpipe.training.distance`)."""
+    """The network learns one more channel than there are classes (`segpipe.training.sampling.distance`)."""
     rare_crops: float = Field(ge=0, le=1)
     ema: float = Field(ge=0, lt=1)
     augment: Strength

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segpipe.inference.network import torch_engine
+from segpipe.inference.engines.trained_network import torch_engine
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.labelling import Labelling
+from segpipe.labels import Labelling
 from segpipe.metrics import Counts, confusion, macro, micro, tallies
 from segpipe.samples import ClassTable
-from segpipe.training.batches import Reader
+from segpipe.training.distributed.process_group import rank, ranks, sum_counts
 from segpipe.training.plan import Plan
-from segpipe.training.ranks import rank, ranks, sum_counts
-from segpipe.training.stepper import Stepper
+from segpipe.training.sampling.crops import Reader
+from segpipe.training.step import Stepper
 
 
 @dataclass(frozen=True)

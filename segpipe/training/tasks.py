@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from segpipe.training.batches import Crops, Reader, Samples
-from segpipe.training.detection import ObjectCrops, detection_loss
-from segpipe.training.distance import DistanceCrops, DistanceVolumeCrops, WithDistance
 from segpipe.training.losses import SegmentationLoss
-from segpipe.training.progressive import Progressive
-from segpipe.training.volume_crops import VolumeCrops
+from segpipe.training.planning.progressive import Progressive
+from segpipe.training.sampling.crops import Crops, Reader, Samples
+from segpipe.training.sampling.detection import ObjectCrops, detection_loss
+from segpipe.training.sampling.distance import DistanceCrops, DistanceVolumeCrops, WithDistance
+from segpipe.training.sampling.volume_crops import VolumeCrops
 
 if TYPE_CHECKING:
     from segpipe.models.registry import Family
@@ -40,7 +40,7 @@ def samples_of(reader: Reader, plan: Plan) -> Samples:
 
 def pixelwise(loss: torch.nn.Module) -> Objective:
     """The objective of networks that give every pixel a class, or several. batch: images (N, C, P, P), and what the loss knows
-    of them: labels (N, P, P) uint8, or `segpipe.training.distance.Marks`."""
+    of them: labels (N, P, P) uint8, or `segpipe.training.sampling.distance.Marks`."""
 
     def objective(model: torch.nn.Module, batch: Any, device: torch.device) -> Tensor:
         images, labels = batch

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.files import read_json
 from segpipe.progress import say
-from segpipe.training.choices import choose_class_weights
 from segpipe.training.loop import HISTORY_FILE, train_on
+from segpipe.training.optim.schedules import warmup_steps
 from segpipe.training.plan import FirstCrops, Plan, Recipe
-from segpipe.training.schedules import warmup_steps
+from segpipe.training.planning.recipe import choose_class_weights
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
 
     from segpipe.config import TrainParams
-    from segpipe.data.manifest import Fingerprint
-    from segpipe.training.batches import Reader
+    from segpipe.data.manifest.fingerprint import Fingerprint
+    from segpipe.training.sampling.crops import Reader
 
 _VALIDATIONS = 5
 """Of a trial: where it can be found to fall behind."""

@@ -1,1 +1,1 @@
-"""The verdict on the manifest."""
+"""Checks of the dataset: the manifest against a table of expectations."""

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segpipe.config import ValidateParams
-from segpipe.data.manifest import Fingerprint, usable
+from segpipe.data.manifest.fingerprint import Fingerprint
+from segpipe.data.manifest.table import usable
+from segpipe.drift.reference import Drift, Reference, compare, make_reference
 from segpipe.validation.checks import SEVERITIES, Check, Finding, Severity, chosen_checks
-from segpipe.validation.drift import Drift, Reference, compare, make_reference
 from segpipe.validation.frames import About, class_frame, drift_frame, group_frame, image_frame, split_frame
 
 if TYPE_CHECKING:

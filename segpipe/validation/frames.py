@@ -15,14 +15,14 @@ import numpy as np
 
 from segpipe.config import ValidateParams
 from segpipe.data.classes import is_background
-from segpipe.data.manifest import Fingerprint, usable
+from segpipe.data.manifest.fingerprint import Fingerprint
+from segpipe.data.manifest.table import labelled_pixels, usable
 from segpipe.data.splits import SPLITS
-from segpipe.data.table import labelled_pixels
+from segpipe.drift.reference import Drift
 from segpipe.samples import ClassTable
-from segpipe.validation.drift import Drift
 from segpipe.validation.duplicates import exact_copies, near_duplicates
 from segpipe.validation.outliers import brightness_z, size_ratio, softness
-from segpipe.validation.unknown import fix_unknown, list_unknown
+from segpipe.validation.unknown_values import fix_unknown, list_unknown
 
 if TYPE_CHECKING:
     import pandas as pd

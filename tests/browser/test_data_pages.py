@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from segpipe.data.demo import write_demo
-from segpipe.data.stats import write_stats_page
-from segpipe.evaluation.suspects import find_suspects
-from segpipe.evaluation.suspects_page import SuspectList, rank, render_page
-from tests.evaluation.test_suspects import CLASSES, kmeans, planted, readers  # noqa: F401  the same planted errors
+from segpipe.curation.suspects import find_suspects
+from segpipe.data.demo.write import write_demo
+from segpipe.pages.data import write_stats_page
+from segpipe.pages.suspects import SuspectList, rank, render_page
+from tests.curation.test_suspects import CLASSES, kmeans, planted, readers  # noqa: F401  the same planted errors
 
 expect = pytest.importorskip("playwright.sync_api").expect
 

@@ -13,10 +13,10 @@ import pytest
 
 from segpipe.data.images import decode_image, encode_png
 from segpipe.inference.segmenter import Segmenter
-from segpipe.release.server import Server
-from tests.release.toy import toy_image
-from tests.serving.conftest import point
+from segpipe.release.bento_server import Server
 from tests.serving.test_server import wait_for_version
+from tests.worlds.bundles import toy_image
+from tests.worlds.served_bundles import point
 
 expect = pytest.importorskip("playwright.sync_api").expect
 expect.set_options(timeout=30_000)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.browser.test_data_pages import OVERFLOW, PALE, Visit, visit  # noqa: F401  no error, no request
-from tests.evaluation.conftest import evaluated, fingerprint, params, reader, serve, shards, workspace  # noqa: F401
-from tests.evaluation.test_report import full, plan  # noqa: F401  a report with all that there can be
+from tests.pages.test_report import full, plan  # noqa: F401  a report with all that there can be
+from tests.worlds.evaluated_workspace import evaluated, fingerprint, params, reader, serve, shards, workspace  # noqa: F401
 
 expect = pytest.importorskip("playwright.sync_api").expect
 

@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segpipe import pipeline, stages
+from segpipe import stages
 from segpipe.cli.main import main
 from segpipe.errors import MissingError
-from tests import fake
+from segpipe.workspace import pipeline
+from tests.worlds import pipelines
 
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch):
     """Run `segpipe STAGE a` in a workspace whose plan@a and train@a are files that the command only writes."""
-    root = fake.make(tmp_path / "ws", {})
+    root = pipelines.make(tmp_path / "ws", {})
     each = {
         "plan": {"cmd": "segpipe plan ${item}", "deps": ["data"], "outs": [{"plan.json": {"cache": False}}]},
         "train": {"cmd": "segpipe train ${item}", "deps": ["plan.json"], "outs": ["weights"]},

@@ -19,7 +19,7 @@ from segpipe.data.images import encode_png
 from segpipe.errors import DataError, MissingError
 from segpipe.samples import IGNORE, ClassTable
 
-from .conftest import LIMITS, MakeData
+from tests.worlds.small_datasets import LIMITS, MakeData
 
 
 def test_items_in_key_order_with_their_rows(make_data: MakeData) -> None:

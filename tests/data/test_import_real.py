@@ -12,7 +12,7 @@ from segpipe.data.dataset import load_dataset, load_sample
 from segpipe.data.images import read_mask
 from segpipe.data.importer import ImportOptions, import_dataset
 
-from .conftest import LIMITS
+from tests.worlds.small_datasets import LIMITS
 
 CELL_PARTS = ["background", "cytoplasm", "nucleus"]
 

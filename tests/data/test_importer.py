@@ -12,16 +12,17 @@ from PIL import Image
 
 from segpipe.config import DataParams, ValidateParams
 from segpipe.data.dataset import load_dataset, load_sample
-from segpipe.data.formats import FORMATS, Format
+from segpipe.data.formats.registry import FORMATS, Format
 from segpipe.data.formats.source import Drawing, RawItem, Source
 from segpipe.data.images import encode_png, read_mask
 from segpipe.data.importer import ImportOptions, ImportReport, import_dataset
-from segpipe.data.manifest import build_manifest, make_fingerprint
+from segpipe.data.manifest.build import build_manifest
+from segpipe.data.manifest.fingerprint import make_fingerprint
 from segpipe.errors import ConfigError, DataError
 from segpipe.samples import ClassTable
 from segpipe.validation.expectations import validate_manifest
 
-from .conftest import LIMITS, SPLIT
+from tests.worlds.small_datasets import LIMITS, SPLIT
 
 RNG = np.random.default_rng(5)
 

@@ -10,8 +10,8 @@ import pytest
 
 from segpipe.config import DataParams
 from segpipe.data.dataset import load_dataset, load_sample
-from segpipe.data.describe import describe_item
-from segpipe.data.exporters import export_dataset
+from segpipe.data.manifest.describe import describe_item
+from segpipe.data.exporters.registry import export_dataset
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.images import encode_nifti, encode_png
 from segpipe.data.importer import ImportOptions, ImportReport, import_dataset

@@ -28,7 +28,7 @@ from segpipe.data.splits import (
 )
 from segpipe.errors import ConfigError
 
-from .conftest import SPLIT
+from tests.worlds.small_datasets import SPLIT
 
 Row = dict[str, Any]
 

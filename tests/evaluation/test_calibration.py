@@ -18,19 +18,20 @@ from segpipe.evaluation.calibration import (
     temperature_on,
 )
 from segpipe.evaluation.evaluate import evaluate_candidate
-from segpipe.evaluation.gates import Case, GateVerdict, judge
 from segpipe.evaluation.scores import ImageScore, Scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.statistics import bootstrap
-from segpipe.inference.engines import softmax
+from segpipe.gates.judge import judge
+from segpipe.gates.verdicts import Case, GateVerdict
+from segpipe.inference.engines.engine import softmax
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.metrics.calibration import BINS, reliability
 from segpipe.samples import IGNORE, ClassTable, Sample
-from tests.evaluation.conftest import make_segmenter
+from tests.worlds.evaluated_workspace import make_segmenter
 
 QUICK = EvaluateParams(resamples=400, gallery=1)
 NAMES = ["background", "cell"]

@@ -16,7 +16,7 @@ from segpipe.evaluation.evaluate import Known, metrics_table
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.inference.segmenter import Segmenter
-from tests.evaluation.conftest import CLASSES, Reading, make_segmenter
+from tests.worlds.evaluated_workspace import CLASSES, Reading, make_segmenter
 
 
 class Slow(Reading):

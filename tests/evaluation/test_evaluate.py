@@ -17,15 +17,15 @@ from segpipe.config import EvaluateParams
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.errors import DataError, MissingError
 from segpipe.evaluation.evaluate import confusion_csv, evaluate_candidate
-from segpipe.evaluation.gallery import EDGE, ERRORS, Gallery, draw, error_codes, legend, pick
+from segpipe.evaluation.gallery.pictures import EDGE, ERRORS, Gallery, draw, error_codes, legend, pick
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores, write_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.files import sha256_tree
 from segpipe.metrics import confusion
 from segpipe.samples import IGNORE, ClassTable, Sample
-from tests.evaluation.conftest import CLASSES, make_samples, make_segmenter
-from tests.metrics_oracles import plain_contour
+from tests.metrics.oracles import plain_contour
+from tests.worlds.evaluated_workspace import CLASSES, make_samples, make_segmenter
 
 QUICK = EvaluateParams(gallery=2, resamples=200)
 

@@ -9,22 +9,21 @@ import numpy as np
 import pytest
 
 from segpipe.config import Params, parse_params
-from segpipe.data.manifest import Fingerprint
+from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.errors import ConfigError
 from segpipe.evaluation.calibration import temperature_on
-from segpipe.evaluation.comparison import compare_models
 from segpipe.evaluation.evaluate import evaluate_candidate
-from segpipe.evaluation.gallery import error_codes
-from segpipe.evaluation.measures import main_scores
-from segpipe.evaluation.report import write_report
+from segpipe.evaluation.gallery.pictures import error_codes
+from segpipe.evaluation.metric_lookup import main_scores
 from segpipe.evaluation.scores_file import read_scores
-from segpipe.evaluation.traits import object_size
+from segpipe.evaluation.slice_attributes import object_size
 from segpipe.metrics import metric
+from segpipe.pages.comparison.result import compare_models
+from segpipe.pages.report import write_report
 from segpipe.samples import IGNORE, ClassSpec, ClassTable, Sample
-from tests.evaluation.judging import select
-
-from .conftest import Reading, make_samples, make_segmenter
+from tests.worlds.evaluated_workspace import Reading, make_samples, make_segmenter
+from tests.worlds.judged_scores import select
 
 AS_SETS = np.arange(256, dtype=np.uint8)
 AS_SETS[:3] = [0, 1, 3]

@@ -16,15 +16,16 @@ from scipy import ndimage
 from segpipe.config import EvaluateParams, GateParams, SliceGate
 from segpipe.data.shards import ShardReader
 from segpipe.evaluation.evaluate import Known, evaluate_candidate
-from segpipe.evaluation.gates import Case, Champion, GateVerdict, judge
 from segpipe.evaluation.scores import ImageScore, Scores
 from segpipe.evaluation.scores_file import read_scores
+from segpipe.evaluation.slice_attributes import image_traits, object_size, read_columns
 from segpipe.evaluation.slices import compare_slices, cut
-from segpipe.evaluation.traits import image_traits, object_size, read_columns
+from segpipe.gates.judge import judge
+from segpipe.gates.verdicts import Case, Champion, GateVerdict
 from segpipe.metrics import metric
 from segpipe.samples import IGNORE, Sample
-from tests.evaluation.conftest import CLASSES, make_samples, make_segmenter
-from tests.evaluation.judging import on_images
+from tests.worlds.evaluated_workspace import CLASSES, make_samples, make_segmenter
+from tests.worlds.judged_scores import on_images
 
 QUICK = EvaluateParams(resamples=400, gallery=1)
 NAMES = ["background", "cell"]
@@ -224,7 +225,7 @@ def test_sizes_of_objects_against_plain_labelling(seed: int) -> None:
 def test_columns_travel_with_the_splits(tmp_path: Path) -> None:
     import pandas as pd
 
-    from segpipe.data.columns import read_further_columns
+    from segpipe.data.sample_columns import read_further_columns
 
     (tmp_path / "samples.csv").write_text(
         "key,group,split,stain,age,path\n1,,test,HE,31,x\n02,p,,,4.5,y\n", "utf-8-sig"

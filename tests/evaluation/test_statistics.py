@@ -8,7 +8,7 @@ from scipy import stats
 
 from segpipe.evaluation.statistics import Statistic, bootstrap, resampling_units, statistic
 from segpipe.metrics import Values, metric, tallies
-from tests.evaluation.judging import on_images, paired
+from tests.worlds.judged_scores import on_images, paired
 
 NAMES = ["background", "cell", "nucleus"]
 

@@ -20,7 +20,7 @@ from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.surfaces import SurfaceRule, surface_table
 from segpipe.metrics.surface import surface_scores
 from segpipe.samples import IGNORE, Sample
-from tests.evaluation.conftest import CLASSES, make_samples, make_segmenter
+from tests.worlds.evaluated_workspace import CLASSES, make_samples, make_segmenter
 
 QUICK = EvaluateParams(gallery=0, resamples=200)
 

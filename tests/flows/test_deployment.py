@@ -15,8 +15,8 @@ import psutil
 import pytest
 import yaml
 
-from segpipe.release.server import free_port
-from tests import fake
+from segpipe.release.bento_server import free_port
+from tests.worlds import pipelines
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +66,7 @@ def wait_for(what, seconds: float, log: Path):
 
 @pytest.fixture()
 def workspace(tmp_path):
-    root = fake.make(tmp_path / "ws", fake.chain())
+    root = pipelines.make(tmp_path / "ws", pipelines.chain())
     (root / "flows").symlink_to(ROOT / "flows")
     return root
 
@@ -106,7 +106,7 @@ def test_a_run_that_the_schedule_of_the_deployment_triggers_does_the_work(worksp
     assert run["state_type"] == "COMPLETED", worker_log.read_text()
     assert run["auto_scheduled"]
     assert (workspace / "d.txt").read_text() == "HELLO\n"
-    twin = fake.make(tmp_path / "twin", fake.chain())
+    twin = pipelines.make(tmp_path / "twin", pipelines.chain())
     (twin / "flows").symlink_to(ROOT / "flows")
     by_hand = [sys.executable, "-m", "segpipe.cli.main", "run"]
     subprocess.run(by_hand, cwd=twin, env=environment(tmp_path / "by-hand"), check=True, capture_output=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests import fake
+from tests.worlds import pipelines
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,7 +36,7 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="session")
 def retrain(server):
     """The module flows/retrain.py."""
-    from segpipe.cli.flows import load_flow
+    from segpipe.workspace.flow_loader import load_flow
 
     return load_flow(ROOT, "retrain")
 
@@ -47,7 +47,7 @@ def ran(summary):
 
 
 def test_stale_stages_run_once_and_a_second_run_does_nothing(retrain, tmp_path):
-    root = fake.make(tmp_path / "ws", fake.chain())
+    root = pipelines.make(tmp_path / "ws", pipelines.chain())
     summary = retrain.run(root)
     assert ran(summary) == {"a", "b", "c", "d"}
     assert (root / "d.txt").read_text() == "HELLO\n"
@@ -56,8 +56,8 @@ def test_stale_stages_run_once_and_a_second_run_does_nothing(retrain, tmp_path):
 
 
 def test_only_what_a_change_touches_runs_and_equal_bytes_end_the_chain(retrain, tmp_path):
-    stages = {name: stage for name, stage in fake.chain().items() if name in "ab"}
-    root = fake.make(tmp_path / "ws", stages)
+    stages = {name: stage for name, stage in pipelines.chain().items() if name in "ab"}
+    root = pipelines.make(tmp_path / "ws", stages)
     retrain.run(root)
     (root / "data" / "y.txt").write_text("a new file that stage a does not read")
     pointer = (root / "data.dvc").read_bytes()
@@ -72,45 +72,45 @@ def spans(resource=None):
     """p and q, stages without upstream that each write when they began and when they ended."""
     code = 'import time; a=time.time(); time.sleep(1.5); open("{0}","w").write(f"{{a}} {{time.time()}}")'
     meta = {"meta": {"resource": resource}} if resource else {}
-    return {name: {"cmd": fake.python(code.format(name)), "outs": [name], **meta} for name in "pq"}
+    return {name: {"cmd": pipelines.python(code.format(name)), "outs": [name], **meta} for name in "pq"}
 
 
 def meetings(resource=None):
     """p and q, stages without upstream that each wait until the other has begun; they write the devices that they may see."""
     meta = {"meta": {"resource": resource}} if resource else {}
     seen = 'open("{0}","w").write(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))'
-    code = 'open("{0}.began","w").close(); ' + fake.wait_for("{1}.began") + "; " + seen
-    return {a: {"cmd": fake.python(code.format(a, b)), "outs": [a], **meta} for a, b in ("pq", "qp")}
+    code = 'open("{0}.began","w").close(); ' + pipelines.wait_for("{1}.began") + "; " + seen
+    return {a: {"cmd": pipelines.python(code.format(a, b)), "outs": [a], **meta} for a, b in ("pq", "qp")}
 
 
 def test_ready_stages_run_side_by_side(retrain, tmp_path):
-    assert ran(retrain.run(fake.make(tmp_path / "ws", meetings()), jobs=2)) == {"p", "q"}
+    assert ran(retrain.run(pipelines.make(tmp_path / "ws", meetings()), jobs=2)) == {"p", "q"}
 
 
 def test_device_stages_run_one_at_a_time_unless_jobs_says_otherwise(retrain, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    root = fake.make(tmp_path / "ws", spans("device"))
+    root = pipelines.make(tmp_path / "ws", spans("device"))
     retrain.run(root)
     (a, b), (c, d) = [[float(t) for t in (root / name).read_text().split()] for name in "pq"]
     assert b < c or d < a
-    assert ran(retrain.run(fake.make(tmp_path / "other", meetings("device")), jobs=2)) == {"p", "q"}
+    assert ran(retrain.run(pipelines.make(tmp_path / "other", meetings("device")), jobs=2)) == {"p", "q"}
 
 
 def test_each_device_stage_gets_a_device_of_its_own(retrain, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    root = fake.make(tmp_path / "ws", meetings("device"))
+    root = pipelines.make(tmp_path / "ws", meetings("device"))
     retrain.run(root)
     assert {(root / name).read_text() for name in "pq"} == {"4", "7"}
     assert retrain.device_slots(3) == ["4", "7", "4"]
 
 
 def test_a_failing_stage_ends_the_run_with_its_own_line_and_code_and_stops_the_others(retrain, tmp_path):
-    fail = fake.python(fake.wait_for("pid") + '; import sys; print("bad pixel"); sys.exit(3)')
-    forever = fake.python(
+    fail = pipelines.python(pipelines.wait_for("pid") + '; import sys; print("bad pixel"); sys.exit(3)')
+    forever = pipelines.python(
         'import os,time; open("id","w").write(str(os.getpid())); os.rename("id", "pid"); time.sleep(600)'
     )
-    later = {"cmd": fake.copy("f", "l"), "deps": ["f"], "outs": ["l"]}
-    root = fake.make(
+    later = {"cmd": pipelines.copy("f", "l"), "deps": ["f"], "outs": ["l"]}
+    root = pipelines.make(
         tmp_path / "ws",
         {"fail": {"cmd": fail, "outs": ["f"]}, "forever": {"cmd": forever, "outs": ["o"]}, "later": later},
     )
@@ -125,9 +125,9 @@ def test_a_failing_stage_ends_the_run_with_its_own_line_and_code_and_stops_the_o
 
 def test_a_second_run_in_one_workspace_says_so(retrain, tmp_path):
     from segpipe.errors import BusyError
-    from segpipe.workspace import lock
+    from segpipe.workspace.create import lock
 
-    root = fake.make(tmp_path / "ws", {})
+    root = pipelines.make(tmp_path / "ws", {})
     with lock(root), pytest.raises(BusyError, match=f"process {os.getpid()} "):
         retrain.run(root)
 
@@ -137,7 +137,7 @@ def test_a_workspace_inside_another_repository_is_refused(retrain, tmp_path):
 
     from segpipe.errors import ConfigError
 
-    root = fake.make(tmp_path / "ws", fake.chain())
+    root = pipelines.make(tmp_path / "ws", pipelines.chain())
     shutil.rmtree(root / ".git")
     with pytest.raises(ConfigError, match="Git"):
         retrain.run(root)
@@ -156,9 +156,9 @@ def interrupt_and_go_on(tmp_path, signum, environment):
         'pathlib.Path("id").write_text(str(os.getpid())); os.rename("id", "pid"); '
         'time.sleep(0 if again else 600); open("o","w").write("x")'
     )
-    done = {"cmd": fake.copy("data/x.txt", "d.txt"), "deps": ["data"], "outs": ["d.txt"]}
-    stages = {"done": done, "slow": {"cmd": fake.python(code), "deps": ["d.txt"], "outs": ["o"]}}
-    root = fake.make(tmp_path / "ws", stages)
+    done = {"cmd": pipelines.copy("data/x.txt", "d.txt"), "deps": ["data"], "outs": ["d.txt"]}
+    stages = {"done": done, "slow": {"cmd": pipelines.python(code), "deps": ["d.txt"], "outs": ["o"]}}
+    root = pipelines.make(tmp_path / "ws", stages)
     (root / "flows").symlink_to(ROOT / "flows")
     first = segpipe(root, "run", env=environment)
     deadline = time.monotonic() + 240
@@ -199,7 +199,7 @@ def test_an_interrupted_run_ends_the_server_that_it_brought(tmp_path, signum):
 
 
 def test_the_flow_is_a_script_too(server, tmp_path):
-    root = fake.make(tmp_path / "ws", {"s": {"cmd": fake.python("raise SystemExit(7)"), "outs": ["o"]}})
+    root = pipelines.make(tmp_path / "ws", {"s": {"cmd": pipelines.python("raise SystemExit(7)"), "outs": ["o"]}})
     command = [sys.executable, str(ROOT / "flows" / "retrain.py")]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 7

@@ -9,8 +9,7 @@ from segpipe.inference.cleaning import Cleaning, cleaned, region_sizes
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.samples import ClassTable
-
-from .test_segmenter import UNIT
+from tests.inference.test_segmenter import UNIT
 
 EVERY = np.ones(256, bool)
 shapes = st.one_of(st.tuples(st.integers(1, 14), st.integers(1, 14)), st.tuples(*[st.integers(1, 7)] * 3))

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.special import expit
 
+from segpipe.inference.files.render import class_shares, mask_png, overlay_png
 from segpipe.inference.outputs import Outputs, SetOutputs
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.render import class_shares, mask_png, overlay_png
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.volumes import into_grid

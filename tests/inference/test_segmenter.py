@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segpipe.errors import ConfigError, DataError, MissingError
-from segpipe.inference.engines import softmax
+from segpipe.inference.engines.engine import softmax
 from segpipe.inference.outputs import argmax
 from segpipe.inference.preprocess import Normalisation, fit_channels, pad_to_multiple
 from segpipe.inference.segmenter import Segmenter
@@ -18,8 +18,7 @@ from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.tiling import predict_tiled, starts, window
 from segpipe.inference.trained import load_trained
 from segpipe.samples import ClassTable
-
-from .toy import Pixelwise, assert_likeliest
+from tests.worlds.segmenters import Pixelwise, assert_likeliest
 
 UNIT = Normalisation(low=(0.0,), high=(1.0,), mean=(0.0,), std=(1.0,))
 

@@ -3,14 +3,13 @@ import itertools
 import numpy as np
 import pytest
 
-from segpipe.inference.engines import softmax
+from segpipe.inference.engines.engine import softmax
 from segpipe.inference.outputs import Outputs
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.tta import averaged, passes, symmetries
 from segpipe.samples import ClassTable
-
-from .test_segmenter import UNIT, Pixelwise
+from tests.inference.test_segmenter import UNIT, Pixelwise
 
 OUTPUTS = Outputs(3)
 

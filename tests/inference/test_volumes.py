@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segpipe.errors import DataError
-from segpipe.inference.engines import softmax
+from segpipe.inference.engines.engine import softmax
 from segpipe.inference.preprocess import Normalisation, fit_channels
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
@@ -22,8 +22,7 @@ from segpipe.inference.volumes import (
     windows,
 )
 from segpipe.samples import ClassTable
-
-from .toy import Pixelwise, assert_likeliest
+from tests.worlds.segmenters import Pixelwise, assert_likeliest
 
 UNIT = Normalisation(low=(0.0,), high=(1.0,), mean=(0.0,), std=(1.0,))
 PATCH = (8, 12, 16)

@@ -11,7 +11,7 @@ import yaml
 from segpipe.config import load_params
 from segpipe.models.candidates import fit_candidates, misfits
 from segpipe.models.families import FAMILIES
-from segpipe.workspace import template
+from segpipe.workspace.create import template
 
 KINDS = [*itertools.product((False, True), repeat=2)]
 TEMPLATE = (template() / "params.yaml").read_text()

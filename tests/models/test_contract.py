@@ -17,16 +17,16 @@ from safetensors.torch import load_file, save_file
 
 from segpipe.config import Candidate
 from segpipe.errors import ConfigError
-from segpipe.inference.engines import GRAPH_ENGINES, TorchEngine
+from segpipe.inference.engines.engine import GRAPH_ENGINES, TorchEngine
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.registry import FAMILIES, build_network, family, family_config
 from segpipe.samples import ClassTable, Sample
 from segpipe.training.tasks import pixelwise
-from tests.models.releases import going_on, of_kept_classes
-from tests.models.serving import shares_of_golden_pixels
-from tests.release.toy import ToyReader
+from tests.worlds.bundles import ToyReader
+from tests.worlds.released_models import going_on, of_kept_classes
+from tests.worlds.served_families import shares_of_golden_pixels
 
 ENCODER = "mobilenetv3_small_050"  # the smallest one: what is tested is the family
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -36,7 +36,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "fcn_resnet50": {"encoder_weights": "none"},
     "segnet": {"encoder_weights": "none", "encoder": "vgg11_bn"},
     "lraspp_mobilenetv3": {"encoder_weights": "none"},
-    "custom": {"factory": "tests.models.tiny:build"},
+    "custom": {"factory": "tests.worlds.family_settings:build"},
 }
 HEAVY = {"unet_vgg16", "fcn8s", "fcn_resnet50", "segnet"}
 NAMES = [name for name, f in FAMILIES.items() if f.kind == "network" and f.dims == 2]
@@ -194,7 +194,7 @@ def test_four_images_by_heart(name):
 @each_family_slowly
 def test_export(name, tmp_path: Path):
     """The graph gives the trained network's class on at least 99.9 % of pixels, at sizes that it was not traced with."""
-    from segpipe.release.export import export_graph
+    from segpipe.release.export.bundle_export import export_graph
 
     about = spec(name, 3, 3)
     trained = Segmenter(about, TorchEngine(taught(name)[0]))

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 
 from segpipe.config import Candidate
 from segpipe.errors import MissingError
-from segpipe.models.exportable import exportable, pool_by_matrix
 from segpipe.models.registry import build_network, family_config, first_preprocessing
-from segpipe.models.vgg import _twice, unpool
-from segpipe.models.weights import IMAGENET_MEAN
+from segpipe.models.semantic.vgg import _twice, unpool
+from segpipe.models.weights.encoder_weights import IMAGENET_MEAN
+from segpipe.ops.exportable_pooling import exportable, pool_by_matrix
 
 
 def lraspp(weights: str, channels: int = 3, classes: int = 2) -> torch.nn.Module:

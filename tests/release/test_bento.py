@@ -13,7 +13,7 @@ import yaml
 
 from segpipe.errors import GateBlocked, MissingError
 from segpipe.release.bento import bento_path, build_bento, pin_packages
-from segpipe.release.bless import bless
+from segpipe.release.blessing import bless
 
 DEPLOYED_WITHOUT = ("torch", "dvc", "prefect", "pandas", "albumentations", "great-expectations", "lightning")
 

@@ -14,17 +14,17 @@ import pytest
 import torch
 
 from segpipe.config import ExportParams
-from segpipe.inference.engines import TorchEngine
+from segpipe.inference.engines.engine import TorchEngine
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.release.bento import build_bento
-from segpipe.release.bless import bless
-from segpipe.release.export import write_bundle
-from segpipe.release.golden import Reader
-from tests.release.toy import toy_detector, toy_network, toy_reader, toy_segmenter, toy_selection
-from tests.volumes import TABLE, TinyVolumeConfig, VolumeReader, build, ellipsoid
+from segpipe.release.blessing import bless
+from segpipe.release.export.bundle_export import write_bundle
+from segpipe.release.export.golden import Reader
+from tests.worlds.bundles import toy_detector, toy_network, toy_reader, toy_segmenter, toy_selection
+from tests.worlds.volumes import TABLE, TinyVolumeConfig, VolumeReader, build, ellipsoid
 
 pytestmark = pytest.mark.slow
 

@@ -13,14 +13,14 @@ import pytest
 
 from segpipe.errors import ConfigError, DataError, GateBlocked, MissingError
 from segpipe.files import sha256_bytes
-from segpipe.git import commit_paths, git, identity
 from segpipe.release import registry
 from segpipe.release.bundle import Card, bundle_sha256
-from segpipe.release.endpoints import Endpoint, endpoint_path
+from segpipe.release.endpoint_file import Endpoint, endpoint_path
+from segpipe.release.tags import checked_stage, checked_version, read_tags, version_key
 from segpipe.release.verify import verify
-from segpipe.release.versions import checked_stage, checked_version, read_tags, version_key
-from tests.release.conftest import make, produce
-from tests.release.toy import dvc, run
+from segpipe.workspace.git import commit_paths, git, identity
+from tests.worlds.bundles import dvc, run
+from tests.worlds.released_workspace import make, produce
 
 
 @pytest.mark.slow

@@ -17,9 +17,9 @@ from segpipe.data.images import decode_image, encode_png
 from segpipe.inference.segmenter import Segmenter
 from segpipe.release.bundle import golden_pairs
 from segpipe.serving.api import attach, create_app
-from segpipe.serving.champion import UNRELEASED, Champion
+from segpipe.serving.model_holder import UNRELEASED, Champion
 from segpipe.serving.settings import Settings
-from tests.release.toy import CLASSES, toy_image
+from tests.worlds.bundles import CLASSES, toy_image
 
 LIMIT_MB = 1.0
 
@@ -63,7 +63,7 @@ def test_a_mask_holds_the_values_of_mask_files(client: TestClient, bundle: Path)
 
 def test_a_mask_is_the_very_file_that_predict_writes(client: TestClient, bundle: Path, tmp_path: Path) -> None:
     from segpipe.config import DataParams
-    from segpipe.inference.batch import predict_files
+    from segpipe.inference.files.batch import predict_files
 
     (tmp_path / "x.png").write_bytes(PNG)
     rows = predict_files(Segmenter.from_bundle(bundle), [tmp_path / "x.png"], tmp_path / "out", DataParams())
@@ -158,7 +158,7 @@ def test_images_of_all_shapes(client: TestClient, image: np.ndarray) -> None:
 
 
 def test_an_image_of_the_wrong_kind_is_refused(tmp_path: Path) -> None:
-    from tests.release.toy import write_toy_bundle
+    from tests.worlds.bundles import write_toy_bundle
 
     bundle = write_toy_bundle(tmp_path / "grey", channels=1)
     app = create_app()

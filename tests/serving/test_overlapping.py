@@ -14,9 +14,9 @@ from starlette.testclient import TestClient
 from segpipe.data.images import decode_image, encode_png
 from segpipe.inference.segmenter import Segmenter
 from segpipe.serving.api import attach, create_app
-from segpipe.serving.champion import Champion
+from segpipe.serving.model_holder import Champion
 from segpipe.serving.settings import Settings
-from tests.release.toy import toy_image
+from tests.worlds.bundles import toy_image
 
 IMAGE = toy_image(3, 50, 64)
 

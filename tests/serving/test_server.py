@@ -15,13 +15,13 @@ import pytest
 
 from segpipe.data.images import encode_png
 from segpipe.errors import SegpipeError
-from segpipe.inference.render import mask_png
+from segpipe.inference.files.render import mask_png
 from segpipe.inference.segmenter import Segmenter
-from segpipe.release.server import Server, bentoml_environment, start_server
-from segpipe.serving.endpoint import SERVICE
+from segpipe.release.bento_server import Server, bentoml_environment, start_server
+from segpipe.serving.server import SERVICE
 from segpipe.serving.settings import BUNDLE
-from tests.release.toy import toy_image
-from tests.serving.conftest import point
+from tests.worlds.bundles import toy_image
+from tests.worlds.served_bundles import point
 
 pytestmark = pytest.mark.slow
 

@@ -16,18 +16,18 @@ from segpipe.config import DataParams, ExportParams
 from segpipe.data.images import decode_image
 from segpipe.data.images.nifti import decode_nifti, nifti_geometry
 from segpipe.errors import DataError
-from segpipe.inference.batch import predict_files
-from segpipe.inference.engines import TorchEngine
+from segpipe.inference.engines.engine import TorchEngine
+from segpipe.inference.files.batch import predict_files
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.release.bundle import golden_pairs, replay_golden
-from segpipe.release.export import write_bundle
+from segpipe.release.export.bundle_export import write_bundle
 from segpipe.serving.api import attach, create_app
-from segpipe.serving.champion import Champion
+from segpipe.serving.model_holder import Champion
 from segpipe.serving.settings import Settings
-from tests.release.toy import toy_selection
-from tests.volumes import TinyVolumeConfig, VolumeReader, build, ellipsoid
+from tests.worlds.bundles import toy_selection
+from tests.worlds.volumes import TinyVolumeConfig, VolumeReader, build, ellipsoid
 
 LIMITS = DataParams()
 CLASSES = [("background", 0), ("front", 7), ("back", 300)]
@@ -186,7 +186,7 @@ def test_a_volume_cut_short_is_refused(client, scan):
 
 
 def test_encoded_volumes_decode_to_themselves():
-    from segpipe.release.golden import encode_image, middle
+    from segpipe.release.export.golden import encode_image, middle
 
     volume = np.random.default_rng(0).random((5, 6, 7, 2), np.float32)
     suffix, content = encode_image(volume, "v", (3.0, 0.7, 0.5))
@@ -201,10 +201,10 @@ def test_encoded_volumes_decode_to_themselves():
 
 @pytest.mark.slow  # a server process
 def test_a_real_server_answers_the_golden_volumes_as_the_blessing_wants(bundle, tmp_path):
-    from segpipe.release.bless import _replay
+    from segpipe.release.bento_server import start_server
+    from segpipe.release.blessing import _replay
     from segpipe.release.bundle import compare_masks
-    from segpipe.release.server import start_server
-    from segpipe.serving.endpoint import SERVICE
+    from segpipe.serving.server import SERVICE
     from segpipe.serving.settings import BUNDLE
 
     pairs = golden_pairs(bundle)

@@ -6,8 +6,7 @@ from safetensors.torch import save_file
 
 from segpipe.training.checkpoint import State, differences, load_checkpoint, save_checkpoint
 from segpipe.training.loop import set_up
-
-from .tiny import tiny_plan
+from tests.worlds.trainings import tiny_plan
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 LABELS = torch.randint(0, 3, (2, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)

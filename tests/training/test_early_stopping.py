@@ -9,9 +9,8 @@ from segpipe.config import TrainParams
 from segpipe.training import loop
 from segpipe.training.loop import train_on
 from segpipe.training.scoring import Score
-from segpipe.training.stepper import Stepper
-
-from .conftest import CLASSES, make_plan
+from segpipe.training.step import Stepper
+from tests.worlds.tiny_training import CLASSES, make_plan
 
 
 @pytest.fixture

@@ -12,14 +12,13 @@ from segpipe.errors import ConfigError
 from segpipe.files import write_json
 from segpipe.models.registry import family
 from segpipe.samples import Sample
-from segpipe.training import planner
-from segpipe.training.budget import LEAST_STEPS, MEMBER_START_S, START_UP_S, count_steps
 from segpipe.training.folds import Part, check_folds, choose_folds, deal, in_words, member_plan
 from segpipe.training.plan import Folds, Plan
-from segpipe.training.planner import make_plan
-
-from .conftest import MemoryReader, draw, fingerprint_of
-from .conftest import make_plan as plan_of
+from segpipe.training.planning import planner
+from segpipe.training.planning.budget import LEAST_STEPS, MEMBER_START_S, START_UP_S, count_steps
+from segpipe.training.planning.planner import make_plan
+from tests.worlds.tiny_training import MemoryReader, draw, fingerprint_of
+from tests.worlds.tiny_training import make_plan as plan_of
 
 
 def params_of(split=None, **train):

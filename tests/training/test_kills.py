@@ -10,7 +10,7 @@ import pytest
 
 def kill(folder, repo_root, kills, seed):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.training.zygote", folder, str(kills), str(seed)],
+        [sys.executable, "-m", "tests.worlds.forked_commands", folder, str(kills), str(seed)],
         cwd=repo_root, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=800,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

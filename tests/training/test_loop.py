@@ -18,9 +18,8 @@ from segpipe.training.loop import set_up, train, train_on
 from segpipe.training.machine import has_bf16
 from segpipe.training.plan import Plan, Setting
 from segpipe.training.scoring import score_confusion, score_split
-from segpipe.training.stepper import Stepper
-
-from .conftest import CLASSES, fingerprint_of, make_plan
+from segpipe.training.step import Stepper
+from tests.worlds.tiny_training import CLASSES, fingerprint_of, make_plan
 
 
 def run(folder, plan, readers) -> str:

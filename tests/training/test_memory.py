@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from segpipe.errors import ConfigError
-from segpipe.training.live import live_metrics
+from segpipe.training.live_metrics import live_metrics
 from segpipe.training.loop import set_up, train_on
 from segpipe.training.memory import out_of_memory, planned_to_fit, step_that_fits
-from segpipe.training.parts import in_parts
-from segpipe.training.stepper import Stepper
-
-from .conftest import CLASSES
-from .tiny import tiny_plan
+from segpipe.training.sampling.batch_parts import in_parts
+from segpipe.training.step import Stepper
+from tests.worlds.tiny_training import CLASSES
+from tests.worlds.trainings import tiny_plan
 
 CPU_ERROR = RuntimeError(
     "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
@@ -203,7 +202,7 @@ def test_a_plan_takes_as_many_parts_as_fit():
 
 FULL = """
 import mmap, resource, threading
-from segpipe.training.reserve import keep_back, let_go
+from segpipe.training.memory_reserve import keep_back, let_go
 
 def address_space():
     return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -249,10 +248,10 @@ def test_where_address_space_is_full_what_was_kept_back_makes_room(repo_root):
 LIMITED = """
 import resource, sys
 import torch
-from segpipe.training.live import live_metrics
+from segpipe.training.live_metrics import live_metrics
 from segpipe.training.loop import set_up
 from segpipe.training.memory import step_that_fits
-from tests.training.tiny import tiny_plan
+from tests.worlds.trainings import tiny_plan
 
 plan = tiny_plan({"width": 64}, batch=16, patch=128, ema=0.0)
 stepper = set_up(plan)

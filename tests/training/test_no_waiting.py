@@ -6,8 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from segpipe.training.loop import set_up
 from segpipe.training.losses.combined import TERMS
-
-from .tiny import tiny_plan
+from tests.worlds.trainings import tiny_plan
 
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "unique_consecutive", "_unique2", "equal", "is_nonzero"}
 

@@ -12,17 +12,16 @@ from segpipe.config import LossParams
 from segpipe.config import Params as Settings
 from segpipe.errors import ConfigError
 from segpipe.inference.trained import load_trained
-from segpipe.labelling import Overlapping
+from segpipe.labels import Overlapping
 from segpipe.samples import IGNORE, ClassTable, Sample
-from segpipe.training.batches import Crops
 from segpipe.training.loop import train_on
 from segpipe.training.losses import SegmentationLoss
 from segpipe.training.losses.combined import TERMS
-from segpipe.training.planner import plan_on
+from segpipe.training.planning.planner import plan_on
+from segpipe.training.sampling.crops import Crops
 from segpipe.training.scoring import score_split
-
-from .conftest import MemoryReader, fingerprint_of
-from .tiny import tiny_plan
+from tests.worlds.tiny_training import MemoryReader, fingerprint_of
+from tests.worlds.trainings import tiny_plan
 
 NAMES = {"classes": [{"name": n, "value": v, "color": (v, 0, 0)} for n, v in (("ground", 0), ("disc", 1), ("core", 2))]}
 CLASSES = ClassTable.model_validate(NAMES | {"overlapping": True})

@@ -4,15 +4,14 @@ import pytest
 import torch
 
 from segpipe.errors import ConfigError
-from segpipe.training import race
 from segpipe.training.checkpoint import State, load_checkpoint, save_checkpoint
 from segpipe.training.loop import set_up
 from segpipe.training.plan import Setting
-from segpipe.training.race import settings
-
-from .test_memory import batch
-from .test_plan import params
-from .tiny import tiny_plan
+from segpipe.training.planning import precision_benchmark
+from segpipe.training.planning.precision_benchmark import settings
+from tests.training.planning.test_planner import params
+from tests.training.test_memory import batch
+from tests.worlds.trainings import tiny_plan
 
 HALF = Setting(precision="fp16", channels_last=False)
 
@@ -78,7 +77,7 @@ def test_it_is_for_gpus_and_raced_on_those_without_bfloat16(monkeypatch):
         settings(params({"precision": "fp16"}).train, "cpu")
     wanted = params({"channels_last": True}).train
     for bf16, raced in ((True, ["bf16", "fp32"]), (False, ["fp16", "fp32"])):
-        monkeypatch.setattr(race, "has_bf16", lambda _, bf16=bf16: bf16)
+        monkeypatch.setattr(precision_benchmark, "has_bf16", lambda _, bf16=bf16: bf16)
         assert [s.precision for s in settings(wanted, "cuda")] == raced
     assert [s.precision for s in settings(wanted, "cpu")] == ["fp32"]
     assert [s.precision for s in settings(params({"precision": "fp16", "channels_last": True}).train, "cuda")] == [

@@ -4,11 +4,10 @@ import yaml
 from segpipe.config import TrainParams
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.training import tuning
-from segpipe.training.choices import choose_class_weights
+from segpipe.training.planning.recipe import choose_class_weights
 from segpipe.training.tuning import Search, trial_steps
-
-from .conftest import fingerprint_of
-from .tiny import tiny_plan
+from tests.worlds.tiny_training import fingerprint_of
+from tests.worlds.trainings import tiny_plan
 
 
 @pytest.fixture

@@ -17,16 +17,17 @@ from benchmarks.near_duplicates import CHANGES as BENCHMARK
 from benchmarks.near_duplicates import false_pairs, recall
 from segpipe.config import DataParams, SplitParams, ValidateParams
 from segpipe.data.dataset import load_dataset
-from segpipe.data.demo import draw_demo_image
+from segpipe.data.demo.write import draw_demo_image
 from segpipe.data.images import read_image
 from segpipe.data.importer import ImportOptions, import_dataset
-from segpipe.data.manifest import build_manifest, make_fingerprint
-from segpipe.data.measure import MINIATURE
+from segpipe.data.manifest.build import build_manifest
+from segpipe.data.manifest.fingerprint import make_fingerprint
+from segpipe.data.manifest.measure import MINIATURE
 from segpipe.validation import duplicates
 from segpipe.validation.checks import Finding
 from segpipe.validation.duplicates import compare_miniatures, near_duplicates
 from segpipe.validation.expectations import validate_manifest
-from tests.validation.test_validation import put, sound
+from tests.validation.test_expectations import put, sound
 
 RANK = {"train": 0, "val": 1, "test": 2}
 

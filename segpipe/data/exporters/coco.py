@@ -22,7 +22,7 @@ from segpipe.data.dataset import Dataset, Item
 from segpipe.data.exporters.labels import Labels, copy_image, read_flat_labels
 from segpipe.data.exporters.report import ExportReport
 from segpipe.data.exporters.workers import each_item
-from segpipe.data.formats.shapes import compress, runs_by_key
+from segpipe.data.formats.annotations.shapes import compress, runs_by_key
 from segpipe.samples import IGNORE, ClassTable
 
 CUT = "objects of several classes, cut into one for each class"

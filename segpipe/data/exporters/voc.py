@@ -21,8 +21,8 @@ from segpipe.data.dataset import Dataset, Item
 from segpipe.data.exporters.labels import copy_file, read_flat_labels
 from segpipe.data.exporters.report import ExportReport
 from segpipe.data.exporters.workers import each_item
-from segpipe.data.formats.palette_files import voc_color
-from segpipe.data.formats.palettes import IGNORED_NAMES
+from segpipe.data.formats.masks.palette_files import voc_color
+from segpipe.data.formats.masks.palettes import IGNORED_NAMES
 from segpipe.data.images import encode_png, suffix_of
 from segpipe.errors import DataError
 from segpipe.files import safe_name, write_text

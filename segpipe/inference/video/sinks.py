@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.errors import ConfigError
-from segpipe.inference.render import mask_png
+from segpipe.inference.files.render import mask_png
 from segpipe.inference.video.source import Picture
 from segpipe.samples import ClassTable, Prediction
 

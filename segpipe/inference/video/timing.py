@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 from pydantic import BaseModel
 
-from segpipe.inference.engines import Batch, Engine
+from segpipe.inference.engines.engine import Batch, Engine
 
 STEPS = ("decode", "prepare", "network", "classes", "smoothing", "draw", "write")
 _RECENT = 30

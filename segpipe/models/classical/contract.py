@@ -23,7 +23,7 @@ NOWHERE = -1e4
 
 
 class Classical(Protocol):
-    """A fitted model; an engine (`segpipe.inference.engines`)."""
+    """A fitted model; an engine (`segpipe.inference.engines.engine`)."""
 
     name: str
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segpipe.samples import IGNORE
+from segpipe.training.distributed.process_group import everywhere
 from segpipe.training.losses.softmax import softmax_sums
-from segpipe.training.ranks import everywhere
 
 
 class Pixels:
@@ -92,7 +92,7 @@ class Pixels:
 class SetPixels(Pixels):
     """A batch where classes overlap: whether a pixel is of a class is a question of its own, answered by a sigmoid.
 
-    labels: sets of classes (`segpipe.labelling.Overlapping`). onehot holds as many ones as a pixel has classes. nll and weight are
+    labels: sets of classes (`segpipe.labels.Overlapping`). onehot holds as many ones as a pixel has classes. nll and weight are
     (K, P): of the right answer about each class, and of each class, 0 where ignored.
     """
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from segpipe.config.losses import CrossEntropyTerm, DiceTerm, FocalTerm, LovaszTerm, TopKTerm, TverskyTerm
+from segpipe.training.distributed.process_group import everywhere, gathered, rank, ranks
 from segpipe.training.losses.pixels import Pixels
-from segpipe.training.ranks import everywhere, gathered, rank, ranks
 
 
 def cross_entropy(pixels: Pixels, options: CrossEntropyTerm) -> Tensor:

@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 from segpipe.cli.main import app
 from segpipe.data.dataset import format_classes, format_samples, load_dataset, load_sample
-from segpipe.data.exporters import EXPORTERS, ExportReport, export_dataset
+from segpipe.data.exporters.registry import EXPORTERS, ExportReport, export_dataset
 from segpipe.data.exporters.labels import UNKNOWN_PIXELS
 from segpipe.data.images import encode_nifti, encode_png, encode_tiff, read_mask
 from segpipe.errors import ConfigError, DataError, SegpipeError
 from segpipe.samples import IGNORE, ClassSpec, ClassTable
 
-from .datasets import LIMITS
+from tests.worlds.datasets import LIMITS
 
 EXCLUSIVE = [name for name, exporter in EXPORTERS.items() if exporter.carries.exclusive]
 
@@ -313,8 +313,8 @@ def test_the_command_spares_the_workspace(workspace: Path, where: str) -> None:
 
 def test_the_command_goes_by_the_splits_of_ingest(workspace: Path) -> None:
     from segpipe.config import DataParams, SplitParams
-    from segpipe.data.manifest import build_manifest
-    from segpipe.data.table import write_manifest
+    from segpipe.data.manifest.build import build_manifest
+    from segpipe.data.manifest.table import write_manifest
 
     (workspace / "data" / "samples.csv").unlink()
     frame = build_manifest(load_dataset(workspace / "data"), DataParams(), SplitParams(), jobs=1)

@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from segpipe.data.dataset import Dataset, load_dataset
-from segpipe.data.exporters import EXPORTERS, export_dataset
-from segpipe.data.formats import recognise_format
+from segpipe.data.exporters.registry import EXPORTERS, export_dataset
+from segpipe.data.formats.registry import recognise_format
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.images import decode_geometry
 from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.samples import ClassTable
 
-from .datasets import LIMITS, assert_same, specs, write
+from tests.worlds.datasets import LIMITS, assert_same, specs, write
 
 
 @pytest.mark.parametrize("name", EXPORTERS)

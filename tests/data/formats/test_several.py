@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segpipe.data.formats.coco import read_coco
+from segpipe.data.formats.annotations.coco import read_coco
 from segpipe.data.formats.source import ReadOptions
 from segpipe.errors import ConfigError, DataError
 
-from .sources import bring, items, photo, save, values
-from .test_coco import document
-from .test_coco import put as put_coco
-from .test_labelme import put as put_labelme
-from .test_labelme import square
+from tests.worlds.layouts import bring, items, photo, save, values
+from tests.data.formats.annotations.test_coco import document
+from tests.data.formats.annotations.test_coco import put as put_coco
+from tests.data.formats.annotations.test_labelme import put as put_labelme
+from tests.data.formats.annotations.test_labelme import square
 
 MASK = values(0, [0, 1, 2])
 

@@ -1,0 +1,1 @@
+"""`segpipe data`: import, inspect and export labelled images."""

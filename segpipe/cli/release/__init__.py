@@ -1,0 +1,1 @@
+"""Commands about released versions and what is live."""

@@ -1,0 +1,139 @@
+"""`segpipe demo`: the main job from data to an endpoint that answers, in a workspace of its own."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from segpipe.cli.common import print_table
+from segpipe.errors import GateBlocked, SegpipeError
+from segpipe.files import read_json, write_bytes
+from segpipe.progress import say
+
+BUDGETS = ("2m", "4m", "8m")
+"""For planning and training each candidate: the demo is to end within minutes on two cores. The longer ones are for slow or busy
+machines."""
+
+
+def tour(directory: Path) -> None:
+    """Make the demo workspace, retrain to a promoted model, serve it once and ask it. What is done already is not done again.
+
+    Raises GateBlocked where the gates say no.
+    """
+    root = _workspace(directory)
+    summary = _run(root)
+    if summary["blocked"]:
+        _show_scores(summary["selection"])
+        raise GateBlocked(
+            f"the demo's winner did not pass: {summary['blocked']}", fix=f"segpipe -C {directory} report --open"
+        )
+    answer = _ask(root, summary["live"])
+    _show_scores(summary["selection"])
+    print(f"{summary['live']} is live. It was served once and asked for {answer['file']}:")
+    print("  " + ", ".join(f"{share['name']} {share['share']:.1%}" for share in answer["classes"]))
+    print(f"  drawn: {answer['overlay']}")
+    print("\nNext" + (":" if shutil.which("segpipe") else f" (after `. {Path(sys.prefix) / 'bin' / 'activate'}`):"))
+    for command in (f"cd {directory} && segpipe report --open", "segpipe serve", 'segpipe schedule --cron "0 2 * * 1"'):
+        print(f"  {command}")
+
+
+def _workspace(directory: Path) -> Path:
+    """The demo's workspace with its data, made where it is not there yet or not whole."""
+    from segpipe.workspace import create, pipeline
+    from segpipe.workspace.git import commit_staged, git
+
+    fresh = create.create(directory)
+    root = directory.resolve()
+    with create.lock(root):
+        if fresh:
+            create.set_params(root, {"train.budget": BUDGETS[0]})
+        if pipeline.data_state(root) in ("absent", "missing"):
+            from segpipe.data.demo.write import write_demo
+
+            write_demo(root / "data")
+            pipeline.add_data(root)
+            git(root, "add", "params.yaml", "data.dvc", ".gitignore")
+            commit_staged(root, "Demo data")
+    return root
+
+
+def _run(root: Path) -> dict[str, Any]:
+    """The retrain flow, unless there is nothing left to do for it."""
+    from segpipe.config import load_params
+    from segpipe.release import registry
+    from segpipe.workspace import pipeline
+    from segpipe.workspace.create import set_params
+    from segpipe.workspace.flow_loader import load_flow
+
+    if pipeline.data_state(root) == "clean" and not pipeline.stale(root):
+        version, live = (
+            registry.find_bundle(root, root / "bundle"),
+            registry.live(root, load_params(root).release.stage),
+        )
+        if version and live:
+            say(f"everything is up to date; the winner was released as {version}")
+            return {"selection": read_json(root / "selection.json"), "live": live, "blocked": None}
+    retrain = load_flow(root, "retrain")
+    for longer in BUDGETS[1:]:
+        try:
+            return retrain.run(root, promote="auto")  # type: ignore[no-any-return]
+        except SegpipeError as error:
+            if not str(error).startswith("train.budget: the budget is too short"):
+                raise
+            set_params(root, {"train.budget": longer})
+            say(f"this machine is slow or busy: each network trains for {longer} instead")
+    return retrain.run(root, promote="auto")  # type: ignore[no-any-return]
+
+
+def _ask(root: Path, version: str) -> dict[str, Any]:
+    """Serve what is live on a free port and send it one test image: `file`, `classes` with shares, `overlay` (a path)."""
+    import httpx
+
+    from segpipe.config import load_params
+    from segpipe.release.bento import bentoml_home
+    from segpipe.release.bento_server import start_server
+    from segpipe.serving.server import endpoint_settings, serve_target
+
+    params, image = load_params(root), _test_image(root)
+    stage = params.release.stage
+    say(f"serving {version} once")
+    settings = endpoint_settings(root, stage, params.serve)
+    with start_server(serve_target(root, stage), bentoml_home(root), settings) as server:
+        upload = {"image": (image.name, image.read_bytes())}
+        told, drawn = (
+            httpx.post(
+                f"{server.url}/v1/segment", params={"format": form}, files=upload, trust_env=False, timeout=60
+            ).raise_for_status()
+            for form in ("json", "overlay")
+        )
+    overlay = root / "predictions" / f"{image.stem}-overlay.png"
+    write_bytes(overlay, drawn.content)
+    return {"file": image.relative_to(root), "classes": told.json()["classes"], "overlay": overlay}
+
+
+def _test_image(root: Path) -> Path:
+    """An image that no training saw."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(root / "artifacts" / "splits.parquet", columns=["path", "split"]).to_pylist()
+    return root / "data" / next(row["path"] for row in rows if row["split"] == "test")
+
+
+def _show_scores(selection: dict[str, Any]) -> None:
+    """The candidates' scores as a table, and the verdict of each gate in words."""
+    metric = selection["metric"]
+    rows = []
+    for row in selection["ranking"]:
+        name = f"{row['candidate']} (winner)" if row["candidate"] == selection["winner"] else row["candidate"]
+        bounds = f"{row['interval']['low']:.3f} to {row['interval']['high']:.3f}" if row["interval"] else ""
+        rows.append([name, _number(row["test"][metric]), bounds, _number(row["val"])])
+    print_table(["candidate", f"test {metric}", "interval", "validation"], rows)
+    for gate in selection["gates"]:
+        print(gate["sentence"])
+    print()
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

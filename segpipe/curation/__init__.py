@@ -1,0 +1,1 @@
+"""Finding samples whose labels deserve another look."""

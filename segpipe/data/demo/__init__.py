@@ -1,0 +1,1 @@
+"""The embedded demo dataset: stained cells, drawn by integer arithmetic."""

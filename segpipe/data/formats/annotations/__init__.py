@@ -1,0 +1,1 @@
+"""Layouts in which annotation files hold the shapes of instances: COCO, labelme, YOLO."""

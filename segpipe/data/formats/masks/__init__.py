@@ -1,0 +1,1 @@
+"""Layouts in which mask files hold the labels."""

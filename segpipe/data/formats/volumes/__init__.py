@@ -1,0 +1,1 @@
+"""Layouts of volumes: NIfTI pairs, nnU-Net, Medical Segmentation Decathlon."""

@@ -1,0 +1,1 @@
+"""The manifest, one row per image, and its summary, the fingerprint."""

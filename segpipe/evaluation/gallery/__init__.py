@@ -1,0 +1,1 @@
+"""Example pictures of images, labels, predictions and errors."""

@@ -1,0 +1,1 @@
+"""Gates: what the winner must prove before it may be released."""

@@ -1,0 +1,71 @@
+"""The latency gate: does the engine that serves answer in time?
+
+It is judged by `export`, not by `select`: the engine is chosen there, and a measured time makes no stage's outs but its own
+differ from run to run. The verdict stands in the bundle's latency.json.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segpipe.config import GateParams
+from segpipe.errors import GateBlocked, UndecidedError
+from segpipe.evaluation.cost import Latency, time_answers
+from segpipe.files import write_json
+from segpipe.gates.judge import settle
+from segpipe.gates.verdicts import GateVerdict, without
+from segpipe.gates.waivers import today
+from segpipe.inference.segmenter import Segmenter
+from segpipe.progress import say
+from segpipe.release.bundle import golden_pairs
+
+LATENCY_FILE = "latency.json"
+
+_RUNS = 100
+_SECONDS = 20.0
+
+FEWEST_RUNS = 20
+"""With fewer answers than this, the slowest of twenty has not been seen."""
+
+
+def measure(bundle: Path, seconds: float = _SECONDS) -> Latency:
+    """Time the engine that a bundle pins on its golden images, in turn; see `time_answers`."""
+    inputs = [pair.given() for pair in golden_pairs(bundle)]
+    return time_answers(Segmenter.from_bundle(bundle), inputs, _RUNS, seconds)
+
+
+def judge_latency(gates: GateParams, found: Latency, candidate: str) -> GateVerdict:
+    """The verdict of the latency gate, which is on."""
+    gate = gates.latency
+    assert gate is not None, "the gate is on"
+    said = (
+        f"{candidate} on {found.engine} answers within {found.p95_ms:.1f} ms in 95 of 100 cases (half of them within "
+        f"{found.p50_ms:.1f} ms; {found.runs} answers on {found.images} golden images)"
+    )
+    late = found.p95_ms > gate.at_most_ms
+    said += f", {'above' if late else 'within'} the limit of {gate.at_most_ms:g} ms"
+    unsure = not late and found.runs < FEWEST_RUNS
+    if unsure:
+        said += f", but {FEWEST_RUNS} answers are needed to see the slowest of twenty"
+    verdict = without(
+        "latency", "fail" if late else "cannot tell" if unsure else "pass", said, gate, metric="latency.p95_ms", side="most",
+        estimate=found.p95_ms, threshold=gate.at_most_ms,
+    )  # fmt: skip
+    return settle(verdict, gate, gates.waivers, today())
+
+
+def check_latency(gates: GateParams, bundle: Path, candidate: str) -> None:
+    """Judge a bundle where the gate is on, write latency.json into it, and raise where the verdict blocks: GateBlocked, or
+    UndecidedError where it cannot tell."""
+    if gates.latency is None:
+        return
+    found = measure(bundle)
+    verdict = judge_latency(gates, found, candidate)
+    write_json(bundle / LATENCY_FILE, {"measured": found.model_dump(), "gate": verdict.model_dump(mode="json")})
+    say(f"export: {verdict.sentence}")
+    if verdict.blocks:
+        kind = GateBlocked if verdict.verdict == "fail" else UndecidedError
+        fix = (
+            "take a smaller encoder, raise `gates.latency.at_most_ms`, or waive the gate for a while (`gates.waivers`)"
+        )
+        raise kind("the latency gate blocks the winner", where=bundle, found=verdict.sentence, fix=fix)

@@ -1,0 +1,1 @@
+"""Image files in; masks, overlays and instance tables out."""

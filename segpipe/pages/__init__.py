@@ -1,0 +1,1 @@
+"""HTML pages: data, validation, report, comparison, suspects."""

@@ -1,0 +1,1 @@
+"""`segpipe compare`: two models on the same test images, in numbers, pictures and one page."""

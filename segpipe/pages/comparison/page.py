@@ -1,0 +1,123 @@
+"""The page of `segpipe compare`: two contenders side by side, of the same make as the report."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from segpipe.config import EvaluateParams
+from segpipe.errors import MissingError, SegpipeError
+from segpipe.evaluation.gallery.pictures import has_background, legend
+from segpipe.files import write_text
+from segpipe.pages.axes import Axis, axis
+from segpipe.pages.charts import Labels, curve_charts, heat_cells, reliability_chart, worst_confusions
+from segpipe.pages.comparison.disagreement import Side, draw_apart, parting_legend
+from segpipe.pages.comparison.result import Result, sentence
+from segpipe.pages.comparison.sides import Contender, Shared
+from segpipe.pages.embedded_images import Drawn, embed, layer_names, tile
+from segpipe.pages.report import MAX_MATRIX, render_page
+from segpipe.pages.report_inputs import calibration_view, further_scores
+from segpipe.pages.tables import known
+from segpipe.samples import ClassTable
+from segpipe.workspace.changes import changes
+
+_KINDS = {"behind": "{after} is furthest behind {before}", "ahead": "{after} is furthest ahead of {before}"}
+
+
+def write_comparison(
+    root: Path, before: Contender, after: Contender, common: Shared, result: Result, params: EvaluateParams, out: Path
+) -> None:
+    """Write the page. Pictures need both models and the test images, of the workspace or out of DVC's cache; where one of them
+    can't be had, the page says so."""
+    with tempfile.TemporaryDirectory(prefix="segpipe-compare-") as folder:
+        write_text(
+            out, render_page("comparison.html.j2", _context(root, before, after, common, result, params, Path(folder)))
+        )
+
+
+def _context(
+    root: Path, before: Contender, after: Contender, common: Shared, result: Result, params: EvaluateParams, folder: Path
+) -> dict[str, Any]:  # fmt: skip
+    sides = (before, after)
+    pictures, classes, why_none = _pictures(root, before, after, common, params.gallery, folder, result.metric)
+    embedded = embed(pictures)
+    names = [side.name for side in sides]
+    labels = Labels.of([common.before, common.after], classes)
+    matrices = labels.counts if common.everything else []
+    drawn = [heat_cells(m) for m in matrices if len(m) <= MAX_MATRIX]
+    views = [(side.name, calibration_view(side.metrics)) for side in sides]
+    return {
+        "before": before, "after": after, "names": names, "words": [shlex.quote(side.word) for side in sides],
+        "revisions": [side.revision.commit[:10] for side in sides if side.revision.commit], "scale": _scale(result),
+        "common": common, "result": result, "main": result.metric,
+        "said": sentence(result, before.name, after.name), "tone": {"better": "ready", "worse": "held"}.get(result.verdict, "unsure"),
+        "detectable": known(result.found.detectable), "p_value": known(result.found.p_value),
+        "changed": changes(before.state, after.state),
+        "confusions": [
+            (name, cells, worst_confusions(m, 5), m.sum(1).tolist()) for name, cells, m in zip(names, drawn, matrices, strict=False)
+        ],
+        "classes": labels.names, "colors": labels.colors,
+        "reliability": [(name, view, reliability_chart(view)) for name, view in views if view],
+        "further": further_scores([side.metrics for side in sides]),
+        "charts": curve_charts(_trainings(sides, folder), 340, 190, 44),
+        "gallery": embedded, "tile": tile(embedded), "why_none": why_none,
+        "layers": layer_names(embedded), "parting": parting_legend(after.name, before.name),
+        "legend": legend(classes) if classes else [],
+        "kinds": {kind: words.format(before=before.name, after=after.name) for kind, words in _KINDS.items()},
+        "drawn_classes": list(range(1 if classes and has_background(classes) else 0, len(labels.names))),
+        "lineage": [
+            (fact, before.scores.lineage.get(fact, ""), after.scores.lineage.get(fact, ""))
+            for fact in dict.fromkeys([*after.scores.lineage, *before.scores.lineage])
+        ],
+    }  # fmt: skip
+
+
+def _scale(result: Result) -> Axis:
+    """The axis on which both scores are drawn."""
+    return axis([v for v in (result.before, result.after) if v is not None], 6, 294, pad=0.5, least=0.0)
+
+
+def _trainings(sides: tuple[Contender, Contender], folder: Path) -> dict[str, Path]:
+    """Curves of both trainings, fetched; {name: folder}."""
+    found = {}
+    for place, side in enumerate(sides):
+        training = folder / f"training-{place}"
+        for room in ("train", "val"):
+            path = f"plots/metrics/{room}"
+            side.revision.fetch(f"training/{side.candidate}/{path}", "*.tsv", training / path)
+        found[side.name] = training
+    return found
+
+
+def _pictures(
+    root: Path, before: Contender, after: Contender, common: Shared, each: int, folder: Path, main: str
+) -> tuple[list[Drawn], ClassTable | None, str | None]:
+    """The images on which the two part, the classes they are drawn by, and why there are none."""
+    from segpipe.data.shards import ShardReader
+
+    try:
+        first, second = (
+            Side(side.name, scores, _segmenter(side, folder / f"model-{place}"))
+            for place, (side, scores) in enumerate(((before, common.before), (after, common.after)))
+        )
+        shards = folder / "shards"
+        if not after.revision.fetch("artifacts/shards", "test-*.arrow", shards):
+            raise MissingError(
+                "the test images can't be had", where=after.name, fix="dvc pull, or dvc fetch --all-commits"
+            )
+        drawn = draw_apart(second, first, ShardReader(shards, "test"), each, main)
+        return drawn, second.segmenter.spec.classes, None
+    except SegpipeError as error:
+        return [], None, str(error)
+
+
+def _segmenter(side: Contender, folder: Path) -> Any:
+    from segpipe.inference.trained import load_trained
+
+    if not side.revision.fetch(f"models/{side.candidate}", "*", folder):
+        raise MissingError(
+            f"the model {side.candidate} can't be had", where=side.name, fix="dvc pull, or dvc fetch --all-commits where a remote has it"
+        )  # fmt: skip
+    return load_trained(folder)

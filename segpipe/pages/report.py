@@ -1,0 +1,265 @@
+"""reports/report.html: what came out and why, as one page that needs no network, no server and no script to be read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segpipe.config import EvaluateParams, Params
+from segpipe.evaluation.gallery.pictures import Gallery, has_background
+from segpipe.evaluation.metric_lookup import compare_on
+from segpipe.evaluation.scores import Scores
+from segpipe.evaluation.scores_file import read_scores
+from segpipe.files import write_text
+from segpipe.gates.selection import Selection
+from segpipe.gates.verdicts import Champion, describe
+from segpipe.metrics import MAIN_METRIC
+from segpipe.pages.axes import axis
+from segpipe.pages.charts import Labels, curve_charts, heat_cells, reliability_chart, worst_confusions
+from segpipe.pages.comparison.disagreement import Side, draw_apart, parting_legend
+from segpipe.pages.embedded_images import Drawn, drawn, embed, layer_names, tile
+from segpipe.pages.report_inputs import (
+    Cost,
+    RobustnessView,
+    calibration_view,
+    costs,
+    further_scores,
+    plan_views,
+    read_section,
+    robustness_view,
+    section,
+)
+from segpipe.pages.tables import (
+    Forest,
+    ForestRow,
+    class_rows,
+    forest,
+    known,
+    models,
+    scale,
+    slices_alone,
+    slices_beside,
+)
+from segpipe.workspace.changes import Part, State, changes
+
+if TYPE_CHECKING:
+    from segpipe.data.manifest.fingerprint import Fingerprint
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+MAX_MATRIX = 40
+"""Classes of the largest confusion matrix that is drawn; of more, only the worst confusions are listed."""
+
+KINDS = {
+    "behind": "Furthest behind the {other}",
+    "ahead": "Furthest ahead of the {other}",
+    "worst": "Worst",
+    "typical": "Typical",
+    "best": "Best",
+}
+"""Headings of the gallery, in their order."""
+
+
+def write_report(
+    root: Path,
+    selection: Selection,
+    params: Params,
+    fingerprint: Fingerprint,
+    out: Path,
+    champion: Champion | None = None,
+    shards: Path | None = None,
+) -> None:
+    """Write the page about a selection. Reads evaluation/, training/ and plans/ of the workspace, whatever of it is there.
+
+    champion: what serves now, as it did on today's test images; shards: these images, from which the gallery is drawn on which
+    the two differ most (it needs models/WINNER too). The same inputs give the same bytes.
+    """
+    write_text(out, render_page("report.html.j2", _context(root, selection, params, fingerprint, champion, shards)))
+
+
+def render_page(template: str, context: Mapping[str, Any]) -> str:
+    """A page from a template of this folder, with its style and script inside. Text is escaped; a name that is missing is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from segpipe.pages.environment import TOKENS
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"score": score, "signed": signed, "percent": percent, "p_value": p_value, "words": describe}
+    return environment.get_template(template).render(
+        **context,
+        css=TOKENS.read_text() + (TEMPLATES / "report.css").read_text(),
+        js=(TEMPLATES / "report.js").read_text(),
+    )  # fmt: skip
+
+
+def _context(
+    root: Path, selection: Selection, params: Params, fingerprint: Fingerprint, champion: Champion | None, shards: Path | None
+) -> dict[str, Any]:  # fmt: skip
+    """Everything that the template shows."""
+    names = [entry.candidate for entry in selection.ranking]
+    shown = selection.winner or names[0]
+    scores = {name: read_scores(root / "evaluation" / name / "per_image.parquet") for name in names}
+    measured = {name: read_section(root / "evaluation" / name / "metrics.json") for name in names}
+    metrics, main = measured[shown], selection.metric
+    rows, classes = models(selection), fingerprint.classes
+    labels = Labels.of([scores[shown]], classes)
+    counts = labels.counts[0]
+    beside = champion if champion and champion.scores and selection.winner else None
+    live = scores[shown].aligned(beside.scores) if beside and beside.scores else None
+    calibration, robustness = calibration_view(metrics), robustness_view(metrics)
+    return {
+        "selection": selection, "params": params, "fingerprint": fingerprint, "shown": shown, "main": main, "pixels": MAIN_METRIC,
+        "models": rows, "axis": axis, "scale": scale(rows, params, main), "lead": _lead(main, scores[shown], live, params.evaluate),
+        "changed": changes_since(root, shown, scores[shown], beside), "lineage": _lineage(scores[shown], selection, beside),
+        "class_rows": class_rows(scores, shown, classes, params.evaluate),
+        "labels": labels.names, "colors": labels.colors,
+        "cells": heat_cells(counts) if len(counts) <= MAX_MATRIX else [],
+        "confusions": worst_confusions(counts, 5), "totals": counts.sum(1).tolist(),
+        "charts": curve_charts({name: root / "training" / name for name in names}, 340, 190, 44),
+        "calibration": calibration, "reliability": reliability_chart(calibration) if calibration else None,
+        "robustness": robustness, "drops": _drops(robustness),
+        "slices": slices_beside(scores[shown], live, params.evaluate, main) if live else slices_alone(section(metrics, "test", "slices")),
+        "further": further_scores(list(measured.values())), "names": names, "costs": costs(root, names) + _champion_cost(root, beside),
+        "plans": plan_views(root, names), "folds": {name: section(told, "val", "folds") for name, told in measured.items()},
+        **_gallery(root, shown, scores[shown], beside, live, shards, params.evaluate.gallery, main),
+        "drawn_classes": list(range(1 if has_background(classes) else 0, len(labels.names))),
+    }  # fmt: skip
+
+
+def _lead(main: str, winner: Scores, live: Scores | None, params: EvaluateParams) -> dict[str, Any] | None:
+    """The winner's lead over the champion on the same images; None where there is none to compare with."""
+    if live is None:
+        return None
+    found = compare_on(main, winner, live, params)
+    difference = found.difference
+    row = ForestRow(
+        "difference", None, difference.estimate, known(difference.low), known(difference.high), winner.value(main),
+        live.value(main), known(found.p_value),
+    )  # fmt: skip
+    return {"row": row, "detectable": known(found.detectable), "verdict": found.verdict}
+
+
+def changes_since(root: Path, winner: str, scores: Scores, champion: Champion | None) -> list[Part]:
+    """What changed since the champion was made; empty where there is no champion, or its commit isn't known here."""
+    from segpipe.errors import MissingError
+    from segpipe.workspace.revisions import open_revision, open_workspace
+
+    commit = read_section(root / "champion.json").get("commit")
+    if champion is None or champion.scores is None or not commit:
+        return []
+    try:
+        then = open_revision(root, commit)
+    except MissingError:  # a clone without its history: the page says less
+        return []
+    made = read_selection_winner(then.read("selection.json")) or winner
+    before = State.read(then.read, made, {"segpipe": champion.scores.lineage.get("segpipe", ""), "candidate": made})
+    code = {"segpipe": scores.lineage.get("segpipe", ""), "candidate": winner}
+    return changes(before, State.read(open_workspace(root).read, winner, code))
+
+
+def read_selection_winner(content: bytes | None) -> str | None:
+    """The winner that a selection.json names, of whatever version it is."""
+    import json
+
+    name = section(json.loads(content)).get("winner") if content else None
+    return name if isinstance(name, str) else None
+
+
+def _lineage(scores: Scores, selection: Selection, champion: Champion | None) -> list[tuple[str, str, str]]:
+    """(fact, of the winner, of the champion)."""
+    ours = {"data": selection.data_hash} | scores.lineage
+    theirs = champion.scores.lineage if champion and champion.scores else {}
+    return [
+        (name.replace("_", " "), ours.get(name, ""), theirs.get(name, "")) for name in dict.fromkeys([*ours, *theirs])
+    ]
+
+
+def _drops(view: RobustnessView | None) -> Forest | None:
+    """The drops as a forest: a group a corruption, or one of all where each was tried at one strength."""
+    if view is None:
+        return None
+    single = len({drop.corruption for drop in view.drops}) == len(view.drops)
+    groups: dict[str, list[ForestRow]] = {}
+    for drop in view.drops:
+        title, name = ("", f"{drop.corruption}, {drop.severity}") if single else (drop.corruption, drop.severity)
+        row = ForestRow(name, None, -drop.drop, _minus(drop.high), _minus(drop.low), drop.score)
+        groups.setdefault(title, []).append(row)
+    return forest(list(groups.items()), apart=True)
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _champion_cost(root: Path, champion: Champion | None) -> list[Cost]:
+    """How fast what serves now answers, as its blessing measured it; nothing where its tag isn't here."""
+    from segpipe.errors import MissingError
+    from segpipe.release.registry import find_version
+
+    try:
+        made = find_version(root, champion.version) if champion else None
+    except MissingError:  # a clone without tags: the page says less
+        return []
+    if made is None:
+        return []
+    return [Cost(made.version, latency=(made.bless.p50_ms, made.bless.p95_ms), engine=made.engine, served=True)]
+
+
+def _gallery(
+    root: Path, shown: str, ours: Scores, champion: Champion | None, live: Scores | None, shards: Path | None, each: int,
+    main: str,
+) -> dict[str, Any]:  # fmt: skip
+    folder = root / "evaluation" / shown / "gallery"
+    gallery = Gallery.read(folder)
+    pictures = drawn(folder, gallery)
+    if champion and champion.segmenter and live and shards and (root / "models" / shown).is_dir():
+        pictures = [*_apart(root, shown, ours, champion, live, shards, each, main), *pictures]
+    embedded = embed(pictures)
+    parted = champion is not None and any(shot.kind in ("behind", "ahead") for shot in embedded)
+    other = f"champion {champion.version}" if champion else "champion"
+    return {
+        "gallery": embedded, "left_out": len(pictures) - len(embedded), "layers": layer_names(embedded),
+        "legend": gallery.legend, "tile": tile(embedded), "kinds": {kind: words.format(other=other) for kind, words in KINDS.items()},
+        "parting": parting_legend(shown, champion.version) if champion and parted else [],
+    }  # fmt: skip
+
+
+def _apart(
+    root: Path, shown: str, ours: Scores, champion: Champion, live: Scores, shards: Path, each: int, main: str
+) -> list[Drawn]:
+    from segpipe.data.shards import ShardReader
+    from segpipe.inference.trained import load_trained
+
+    assert champion.segmenter is not None
+    winner = Side(shown, ours, load_trained(root / "models" / shown))
+    other = Side(champion.version, live, champion.segmenter)
+    return draw_apart(winner, other, ShardReader(shards, "test"), each, main)
+
+
+def score(value: float | None, digits: int = 3) -> str:
+    """0.1234 -> "0.123"; a dash where there is none."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """As `score`, with a plus where it is above 0."""
+    text = score(value, digits)
+    return f"+{text}" if value is not None and not math.isnan(value) and value > 0 else text
+
+
+def p_value(value: float | None) -> str:
+    """0.0123 -> "p = 0.012"; what is smaller than three digits show, as that."""
+    return "p < 0.001" if value is not None and value < 0.001 else f"p = {score(value)}"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """0.1234 -> "12.3 %"."""
+    return f"{100 * value:.{digits}f} %"

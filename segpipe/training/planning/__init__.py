@@ -1,0 +1,1 @@
+"""Choosing how a candidate is trained, from its settings, the data and speeds measured on this machine."""

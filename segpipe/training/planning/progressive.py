@@ -1,0 +1,62 @@
+"""Progressive training: the first steps on smaller crops, which are several times cheaper, so that a budget buys more steps.
+
+`crops` shows less of an image, as it is; `scale` shows as much at half the resolution. Which steps these are is a matter of the step
+alone, so rates, running averages and checkpoints know nothing of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from segpipe.errors import ConfigError
+from segpipe.training.plan import FirstCrops
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from segpipe.config import TrainParams
+    from segpipe.models.registry import Family
+    from segpipe.training.sampling.crops import Samples
+
+_FACTOR = 2
+_LEAST_DEEPEST = 8
+"""Voxels of the deepest level that a network for volumes can still normalise over."""
+
+
+@dataclass(frozen=True)
+class Progressive:
+    """Samples that are small up to a position, and full from there on."""
+
+    small: Samples
+    full: Samples
+    until: int
+
+    def __getitem__(self, position: int) -> tuple[npt.NDArray[np.float32], Any]:
+        return (self.small if position < self.until else self.full)[position]
+
+
+def choose_first(
+    wanted: TrainParams, of: Family, edges: tuple[int, ...], multiples: tuple[int, ...], reasons: dict[str, str]
+) -> FirstCrops | None:
+    """The crops of the first steps: half of `edges`, in `multiples` of what the network halves evenly; None where that is no less, or
+    nobody asks. Their number of steps is a placeholder of 0 until steps have been timed.
+    """
+    if wanted.progressive == "off":
+        return None
+    if of.kind != "network":
+        raise ConfigError(
+            f"{of.name} expects objects of one size, and can't begin with smaller crops", where="train.progressive",
+            found=wanted.progressive, fix="set it to off for this candidate: `train: {progressive: off}` under it",
+        )  # fmt: skip
+    half = tuple(max(m, e // _FACTOR // m * m) for e, m in zip(edges, multiples, strict=True))
+    deepest = math.prod(h // m for h, m in zip(half, multiples, strict=True))
+    size = " x ".join(map(str, half))
+    if half == edges or (len(edges) == 3 and deepest < _LEAST_DEEPEST):
+        reasons["progressive"] = "no: crops are as small as this network takes them"
+        return None
+    how = "at half the resolution" if wanted.progressive == "scale" else "of the same images"
+    reasons["progressive"] = f"the first {wanted.progressive_share:.0%} of the steps see crops of {size}, {how}"
+    return FirstCrops(steps=0, edges=half, shrink=_FACTOR if wanted.progressive == "scale" else 1)

@@ -1,0 +1,1 @@
+"""A user's workspace: its paths, parameters, Git repository and DVC pipeline."""

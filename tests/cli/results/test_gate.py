@@ -1,0 +1,129 @@
+"""`segpipe gate`: sentences on stdout, and an exit code that tells worse from unsure from not there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from segpipe.cli.main import main
+from segpipe.cli.results.gate import check_released
+from segpipe.config import FloorGate, Waiver
+from segpipe.errors import GateBlocked, MissingError, UndecidedError
+from segpipe.files import write_text
+from segpipe.gates.judge import settle
+from segpipe.gates.selection import Selection
+from segpipe.gates.verdicts import GateVerdict, Part
+
+GATE = FloorGate(at_least=0.6)
+UNTIL = date(2027, 1, 31)
+
+
+def verdict(said: str, name: str = "floor", **more: object) -> GateVerdict:
+    return GateVerdict(
+        name=name, verdict=said, sentence=f"{said.capitalize()}: the {name} gate.", reason="because", metric="iou.class.x", **more
+    )  # fmt: skip
+
+
+def selection(*gates: GateVerdict, winner: str | None = "unet") -> Selection:
+    return Selection(
+        winner=winner, promotable=not any(g.blocks for g in gates), summary="unet is the only network.", ranking=[],
+        gates=list(gates), champion=None, classes=["a", "b"], test_images=3, data_hash="d",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, tmp_path: Path):
+    """The exit code, stdout and stderr of `segpipe gate` on a selection, on 1 January 2027."""
+    monkeypatch.setattr("segpipe.cli.results.group.workspace_root", lambda: tmp_path)
+    monkeypatch.setattr("segpipe.cli.results.gate.today", lambda: date(2027, 1, 1))
+
+    def run(found: Selection | str | None, *arguments: str) -> tuple[int, str, str]:
+        if found is not None:
+            text = found if isinstance(found, str) else found.model_dump_json()
+            write_text(tmp_path / "selection.json", text)
+        monkeypatch.setattr(sys, "argv", ["segpipe", "gate", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+WARNED = settle(verdict("fail"), FloorGate(mode="warn"), (), None)
+
+
+@pytest.mark.parametrize(
+    ("gates", "code", "blocking"),
+    [
+        ([verdict("pass")], 0, []),
+        ([], 0, []),
+        ([verdict("pass"), WARNED], 0, []),
+        ([verdict("fail")], 4, ["floor"]),
+        ([verdict("cannot tell")], 7, ["floor"]),
+        ([verdict("cannot tell", "champion"), verdict("fail", "slice")], 4, ["champion", "slice"]),
+    ],
+)
+def test_exit_codes(call, gates: list[GateVerdict], code: int, blocking: list[str]) -> None:
+    ended, out, err = call(selection(*gates))
+    assert ended == code
+    assert all(f"{g.name}: {g.sentence}" in out for g in gates) and out.startswith("unet is the only network.")
+    assert err.count("\n") == (code != 0) and all(name in err for name in blocking)
+    ended, out, _ = call(selection(*gates), "--json")
+    told = json.loads(out)
+    assert (ended, told["blocking"], told["promotable"]) == (code, blocking, code == 0)
+
+
+@pytest.mark.parametrize(
+    ("gates", "winner", "error"),
+    [
+        ([verdict("cannot tell", "champion"), verdict("fail", "slice")], "unet", GateBlocked),
+        ([verdict("pass"), verdict("cannot tell")], "unet", UndecidedError),
+        ([], None, MissingError),
+    ],
+)
+def test_a_run_ends_with_the_same_codes(gates: list[GateVerdict], winner: str | None, error: type) -> None:
+    found = selection(*gates, winner=winner)
+    summary = {"selection": found.model_dump(mode="json"), "blocked": found.summary}
+    with pytest.raises(error, match=r"nothing was promoted: unet is the only network") as caught:
+        check_released(summary)
+    assert type(caught.value) is error
+    check_released({"selection": selection(verdict("pass")).model_dump(mode="json"), "blocked": None})
+    check_released({"ran": {}, "up_to_date": []})
+
+
+def test_what_is_not_there_or_broken(call) -> None:
+    assert call(None)[0] == 6
+    assert call(selection(winner=None))[0] == 6
+    code, _, err = call("{")
+    assert code == 3 and "selection.json" in err and "JSON" in err
+    code, _, err = call('{"winner": 3}')
+    assert code == 3 and err.count("\n") == 1 and "dvc repro select" in err
+
+
+@pytest.mark.parametrize(("until", "code"), [(date(2026, 12, 31), 4), (date(2027, 1, 1), 0), (UNTIL, 0)])
+def test_a_waiver_may_have_ended_since(call, until: date, code: int) -> None:
+    """The selection was made when it was valid."""
+    waiver = Waiver(gate="floor", name="A. Vogel", reason="new stain", until=str(until))
+    waived = settle(verdict("fail"), GATE, (waiver,), date(2026, 12, 1))
+    assert not waived.blocks
+    ended, out, _ = call(selection(waived))
+    assert ended == code and f"Waived by A. Vogel until {until}: new stain." in out
+
+
+def test_explain_tells_reasons_and_parts(call) -> None:
+    parts = [
+        Part(name="stain: HE", verdict="fail", images=14, estimate=-0.2, low=-0.25, high=-0.15, threshold=-0.05, p_value=0.004,
+             detectable=0.06),
+        Part(name="with class: a", verdict="cannot tell", images=3, threshold=-0.05),
+    ]  # fmt: skip
+    plain = call(selection(verdict("fail", "slice", parts=parts)))[1]
+    out = call(selection(verdict("fail", "slice", parts=parts)), "--explain")[1]
+    assert "stain" not in plain and "because" not in plain
+    assert "  why: because" in out and "no score on 3 images" in out
+    assert "fail        stain: HE: -0.200 (-0.250 to -0.150) on 14 images, p = 0.004, 0.060 detectable" in out
+    compared = call(selection(verdict("fail", "champion", detectable=0.0123)), "--explain")[1]
+    assert "  these images would show a true difference of 0.012 four times in five" in compared

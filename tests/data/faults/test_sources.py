@@ -1,0 +1,556 @@
+"""Faults of what is imported: tables, annotations and names that must not be trusted. Each is an error, or a line of the report's
+list of what was left out, with the file in it; what is sound comes in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segpipe.config import DataParams, SplitParams, ValidateParams
+from segpipe.data.dataset import load_dataset
+from segpipe.data.formats.source import ReadOptions
+from segpipe.data.importer import ImportOptions, import_dataset
+from segpipe.data.manifest.build import build_manifest
+from segpipe.data.manifest.fingerprint import make_fingerprint
+from segpipe.errors import SegpipeError
+from segpipe.validation.expectations import validate_manifest
+from tests.worlds import faulty_data
+from tests.worlds.faulty_data import SHAPE, nifti, png, sample, volume
+
+HEIGHT, WIDTH = SHAPE
+SQUARE = [5, 5, 20, 5, 20, 20, 5, 20]
+NAMES = ("one", "two", "three")
+CLASSES = ImportOptions(classes=["background", "cell", "dirt"])
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A source that is broken in one place."""
+
+    name: str
+    layout: str
+    spoil: Callable[[Path], object]
+    says: str
+    names: str
+    """The file, or the place in it, that must be named."""
+    stops: bool = True
+    """Whether nothing is imported; else the rest is."""
+    options: ImportOptions | None = None
+    least: int = 2
+    """Images that come in."""
+
+
+def as_folder(source: Path) -> None:
+    faulty_data.write_sound(source, NAMES)
+    (source / "dataset.yaml").unlink()
+
+
+def as_pairs(source: Path) -> None:
+    faulty_data.write_sound(source, NAMES)
+    (source / "dataset.yaml").unlink()
+    for split, name in zip(("train", "val", "test"), NAMES, strict=True):
+        (source / f"{split}.txt").write_text(f"images/{name}.png masks/{name}.png\n")
+
+
+def as_coco(source: Path) -> None:
+    (source / "images").mkdir(parents=True)
+    for seed, name in enumerate(NAMES):
+        (source / "images" / f"{name}.png").write_bytes(png(sample(seed)[0]))
+    images = [
+        {"id": i, "file_name": f"{n}.png", "height": HEIGHT, "width": WIDTH} for i, n in enumerate(NAMES, start=1)
+    ]
+    objects = [{"id": i, "image_id": i, "category_id": 7, "segmentation": [SQUARE], "iscrowd": 0} for i in (1, 2, 3)]
+    content = {"images": images, "annotations": objects, "categories": [{"id": 7, "name": "cell"}]}
+    (source / "instances.json").write_text(json.dumps(content))
+
+
+def coco(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    """The annotations, changed."""
+
+    def spoil(source: Path) -> None:
+        path = source / "instances.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return spoil
+
+
+def image(**values: object) -> Callable[[Path], object]:
+    return coco(lambda content: content["images"][1].update(values))
+
+
+def annotation(**values: object) -> Callable[[Path], object]:
+    return coco(lambda content: content["annotations"][1].update(values))
+
+
+def as_voc(source: Path) -> None:
+    from PIL import Image
+
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (source / folder).mkdir(parents=True)
+    for seed, name in enumerate(NAMES):
+        picture, mask = sample(seed)
+        (source / "JPEGImages" / f"{name}.jpg").write_bytes(faulty_data.encoded(picture, ".jpg"))
+        indexed = Image.fromarray(mask, "P")
+        indexed.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+        indexed.save(source / "SegmentationClass" / f"{name}.png")
+    for split, name in zip(("train", "val", "test"), NAMES, strict=True):
+        (source / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(name + "\n")
+
+
+def as_yolo(source: Path) -> None:
+    for split, name in zip(("train", "val", "test"), NAMES, strict=True):
+        for folder in ("images", "labels"):
+            (source / folder / split).mkdir(parents=True)
+        (source / "images" / split / f"{name}.png").write_bytes(png(sample(len(name))[0]))
+        (source / "labels" / split / f"{name}.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.6\n")
+    settings = "".join(f"{split}: images/{split}\n" for split in ("train", "val", "test"))
+    (source / "data.yaml").write_text(settings + "names: [cell]\n")
+
+
+def as_labelme(source: Path) -> None:
+    source.mkdir()
+    for seed, name in enumerate(NAMES):
+        (source / f"{name}.png").write_bytes(png(sample(seed)[0]))
+        shape = {"label": "cell", "shape_type": "polygon", "points": [[5, 5], [20, 5], [20, 20]]}
+        content = {"imagePath": f"{name}.png", "imageHeight": HEIGHT, "imageWidth": WIDTH, "shapes": [shape]}
+        (source / f"{name}.json").write_text(json.dumps(content))
+
+
+def labelme(**values: object) -> Callable[[Path], object]:
+    def spoil(source: Path) -> None:
+        path = source / "two.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return spoil
+
+
+def shape(**values: object) -> Callable[[Path], object]:
+    sound = {"label": "cell", "shape_type": "polygon", "points": [[5, 5], [20, 5], [20, 20]]}
+    return labelme(shapes=[sound, sound | values])
+
+
+def as_volumes(source: Path) -> None:
+    for folder in ("images", "labels"):
+        (source / folder).mkdir(parents=True)
+    for seed, name in enumerate(NAMES):
+        for folder, array in zip(("images", "labels"), volume(seed), strict=True):
+            (source / folder / f"{name}.nii.gz").write_bytes(nifti(array))
+
+
+SOUND: dict[str, Callable[[Path], None]] = {
+    "folder": as_folder, "paired-list": as_pairs, "coco": as_coco, "voc": as_voc, "yolo-seg": as_yolo,
+    "labelme": as_labelme, "volumes": as_volumes,
+}  # fmt: skip
+
+
+def write(name: str, text: str | bytes) -> Callable[[Path], object]:
+    return lambda source: (source / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def link(name: str, target: str) -> Callable[[Path], object]:
+    return lambda source: (source / name).symlink_to(target, target_is_directory=True)
+
+
+def also(name: str, like: str) -> Callable[[Path], object]:
+    return lambda source: (source / name).write_bytes((source / like).read_bytes())
+
+
+RLE_OF_ANOTHER_SIZE = {"size": [9, 9], "counts": [40, 41]}
+BAD = "instances.json"
+NAMED = ImportOptions(read=ReadOptions(masks=BAD))
+FAULTS = [
+    Fault("no folder of masks", "folder", lambda s: (s / "masks").rename(s / "answers"), "folder", "src"),
+    Fault("no images at all", "folder", lambda s: [p.unlink() for p in (s / "images").iterdir()], "no images", "src"),
+    Fault("a link to the folder above", "folder", link("images/loop", ".."), "link", "images/loop", stops=True),
+    Fault("a link to itself", "folder", link("images/loop.png", "loop.png"), "", "images/loop.png", stops=False),
+    Fault("a dangling link", "folder", link("images/gone.png", "/nowhere/x.png"), "", "images/gone.png", stops=False),
+    Fault(
+        "a mask without an image",
+        "folder",
+        also("masks/four.png", "masks/one.png"),
+        "a mask without an image",
+        "masks/four.png",
+        stops=False,
+    ),
+    Fault(
+        "one broken mask",
+        "folder",
+        write("masks/two.png", b"no mask"),
+        "no image that can be read",
+        "masks/two.png",
+        stops=False,
+        options=CLASSES,
+    ),
+    Fault(
+        "only broken masks",
+        "folder",
+        lambda s: [p.write_bytes(b"x") for p in (s / "masks").iterdir()],
+        "",
+        "masks/one.png",
+    ),
+    Fault(
+        "fewer names than values",
+        "folder",
+        lambda s: None,
+        "the masks do not fit the classes given",
+        "",
+        options=ImportOptions(classes=["background", "cell"]),
+    ),
+    Fault(
+        "a pattern that is none",
+        "folder",
+        lambda s: None,
+        "not a regular expression",
+        "(",
+        options=ImportOptions(group="("),
+    ),
+    Fault(
+        "a pattern that fits nothing",
+        "folder",
+        lambda s: None,
+        "fits no image",
+        "patient",
+        options=ImportOptions(group="patient-(.)"),
+    ),
+    Fault(
+        "path traversal in a list",
+        "paired-list",
+        write("train.txt", "../secret.png masks/one.png\n"),
+        "outside its folder",
+        "train.txt:1",
+    ),
+    Fault(
+        "absolute path in a list",
+        "paired-list",
+        write("train.txt", "/etc/passwd masks/one.png\n"),
+        "outside its folder",
+        "train.txt:1",
+    ),
+    Fault(
+        "a link out of the source",
+        "paired-list",
+        lambda s: (link("images/out.png", "/etc/passwd")(s), write("train.txt", "images/out.png masks/one.png\n")(s)),
+        "outside its folder",
+        "train.txt:1",
+    ),
+    Fault(
+        "a list of a missing file",
+        "paired-list",
+        write("train.txt", "images/nine.png masks/nine.png\n"),
+        "nine.png",
+        "train.txt",
+        stops=False,
+    ),
+    Fault("a line of one name", "paired-list", write("train.txt", "images/one.png\n"), "not a pair", "train.txt:1"),
+    Fault(
+        "an image in two lists", "paired-list", write("val.txt", "images/one.png masks/one.png\n"), "twice", "val.txt"
+    ),
+    Fault(
+        "a list in Latin-1",
+        "paired-list",
+        write("train.txt", "images/größe.png x".encode("latin-1")),
+        "UTF-8",
+        "train.txt",
+    ),
+    Fault(
+        "a name with a zero byte",
+        "paired-list",
+        write("train.txt", "images/a\0b.png masks/one.png\n"),
+        "names no file",
+        "train.txt:1",
+    ),
+    Fault("bad JSON", "coco", write(BAD, "{"), "JSON", BAD, options=NAMED),
+    Fault("JSON of a list", "coco", write(BAD, "[1, 2]"), "", BAD, options=NAMED),
+    Fault("JSON nested too deep", "coco", write(BAD, "[" * 100_000), "JSON", BAD, options=NAMED),
+    Fault("no categories", "coco", coco(lambda c: c.pop("categories")), "categories", BAD, options=NAMED),
+    Fault(
+        "a category without a name",
+        "coco",
+        coco(lambda c: c["categories"].append({"id": 8})),
+        "without id or name",
+        BAD,
+    ),
+    Fault(
+        "two categories of one id",
+        "coco",
+        coco(lambda c: c["categories"].append({"id": 7, "name": "dirt"})),
+        "two categories of one id",
+        BAD,
+    ),
+    Fault(
+        "path traversal in file_name",
+        "coco",
+        image(file_name="../../etc/passwd"),
+        "outside its folder",
+        "passwd",
+        stops=False,
+    ),
+    Fault(
+        "absolute file_name", "coco", image(file_name="/etc/passwd"), "outside its folder", "/etc/passwd", stops=False
+    ),
+    Fault("file_name of a missing file", "coco", image(file_name="nine.png"), "no such file", "nine.png", stops=False),
+    Fault("file_name that is a number", "coco", image(file_name=5), "an image without a file_name", BAD, stops=False),
+    Fault(
+        "two images of one id", "coco", image(id=1), "its image id 1 is given to 2 images", BAD, stops=False, least=1
+    ),
+    Fault("an image of another size", "coco", image(height=9, width=9), "not of the size", "two.png", stops=False),
+    Fault("two annotations of one id", "coco", annotation(id=1), "share their id", "", stops=False),
+    Fault(
+        "an annotation of no image", "coco", annotation(image_id=99), "belongs to no image", "image_id 99", stops=False
+    ),
+    Fault(
+        "an annotation of no category",
+        "coco",
+        annotation(category_id=99),
+        "of no category",
+        "category_id 99",
+        stops=False,
+    ),
+    Fault(
+        "a polygon of two points",
+        "coco",
+        annotation(segmentation=[[1, 1, 5, 5]]),
+        "fewer than 3 points",
+        "annotation",
+        stops=False,
+    ),
+    Fault(
+        "a polygon outside the image",
+        "coco",
+        annotation(segmentation=[[900, 900, 950, 900, 950, 950]]),
+        "outside",
+        "annotation",
+        stops=False,
+    ),
+    Fault(
+        "a polygon of NaN",
+        "coco",
+        annotation(segmentation=[[float("nan"), 1, 5, 5, 9, 1]]),
+        "no numbers",
+        "annotation",
+        stops=False,
+    ),
+    Fault(
+        "a polygon of an odd count",
+        "coco",
+        annotation(segmentation=[[1, 1, 5, 5, 9, 1, 4]]),
+        "odd count",
+        "annotation",
+        stops=False,
+    ),
+    Fault(
+        "a polygon of words",
+        "coco",
+        annotation(segmentation=[["a", "b", "c", "d", "e", "f"]]),
+        "no flat list",
+        "annotation",
+        stops=False,
+    ),
+    Fault(
+        "run lengths of another size",
+        "coco",
+        annotation(segmentation=RLE_OF_ANOTHER_SIZE),
+        "of another size",
+        "annotation",
+        stops=False,
+    ),
+    Fault(
+        "run lengths that do not add up",
+        "coco",
+        annotation(segmentation={"size": [HEIGHT, WIDTH], "counts": [1, 2]}),
+        "run-length",
+        "annotation",
+        stops=False,
+    ),
+    Fault(
+        "run lengths below zero",
+        "coco",
+        annotation(segmentation={"size": [HEIGHT, WIDTH], "counts": [-4, HEIGHT * WIDTH + 4]}),
+        "run-length",
+        "annotation",
+        stops=False,
+    ),
+    Fault(
+        "run lengths in broken code",
+        "coco",
+        annotation(segmentation={"size": [HEIGHT, WIDTH], "counts": "~~~~"}),
+        "run-length",
+        "annotation",
+        stops=False,
+    ),
+    Fault("a box without an outline", "coco", annotation(segmentation=[]), "no outline", "annotation", stops=False),
+    Fault(
+        "path traversal in ImageSets",
+        "voc",
+        write("ImageSets/Segmentation/train.txt", "../../../etc/passwd\n"),
+        "",
+        "train.txt",
+        stops=False,
+    ),
+    Fault(
+        "absolute path in ImageSets",
+        "voc",
+        write("ImageSets/Segmentation/train.txt", "/etc/passwd\n"),
+        "",
+        "train.txt",
+        stops=False,
+    ),
+    Fault(
+        "ImageSets of a missing image",
+        "voc",
+        write("ImageSets/Segmentation/train.txt", "one\nnine\n"),
+        "",
+        "nine",
+        stops=False,
+    ),
+    Fault(
+        "an image in two ImageSets", "voc", write("ImageSets/Segmentation/val.txt", "one\n"), "in two lists", "val.txt"
+    ),
+    Fault(
+        "ImageSets in UTF-16",
+        "voc",
+        write("ImageSets/Segmentation/train.txt", "one\n".encode("utf-16")),
+        "UTF-8",
+        "train.txt",
+    ),
+    Fault(
+        "boxes for outlines",
+        "yolo-seg",
+        lambda s: [p.write_text("0 0.5 0.5 0.2 0.2\n") for p in s.glob("labels/*/*.txt")],
+        "boxes, not outlines",
+        "src",
+    ),
+    Fault(
+        "a class that data.yaml lacks",
+        "yolo-seg",
+        write("labels/val/two.txt", "4 0.1 0.1 0.5 0.1 0.5 0.6\n"),
+        "is of no class",
+        "two.txt",
+        stops=False,
+    ),
+    Fault(
+        "pixels for shares",
+        "yolo-seg",
+        write("labels/val/two.txt", "0 10 10 50 10 50 60\n"),
+        "no shares of the image",
+        "two.txt",
+        stops=False,
+    ),
+    Fault(
+        "words for numbers",
+        "yolo-seg",
+        write("labels/val/two.txt", "0 a b c d e f\n"),
+        "not a line of numbers",
+        "two.txt",
+        stops=False,
+    ),
+    Fault("data.yaml that is none", "yolo-seg", write("data.yaml", "names: [cell"), "YAML", "data.yaml"),
+    Fault("data.yaml without names", "yolo-seg", write("data.yaml", "train: images/train\n"), "names", "data.yaml"),
+    Fault(
+        "data.yaml that climbs",
+        "yolo-seg",
+        write("data.yaml", "train: ../../other\nval: images/val\nnames: [cell]\n"),
+        "lies in the source",
+        "data.yaml",
+        stops=False,
+        least=1,
+    ),
+    Fault("bad JSON of shapes", "labelme", write("two.json", "{"), "JSON", "two.json", stops=False),
+    Fault(
+        "imagePath that climbs",
+        "labelme",
+        lambda s: (labelme(imagePath="../../etc/passwd")(s), (s / "two.png").unlink()),
+        "",
+        "two.json",
+        stops=False,
+    ),
+    Fault("a polygon of two corners", "labelme", shape(points=[[1, 1], [5, 5]]), "3 points", "two.json", stops=False),
+    Fault("a shape of an unknown kind", "labelme", shape(shape_type="spline"), "spline", "two.json", stops=False),
+    Fault("a shape without a label", "labelme", shape(label=None), "label", "two.json", stops=False),
+    Fault(
+        "a label without a volume",
+        "volumes",
+        lambda s: (s / "images/two.nii.gz").unlink(),
+        "a mask without an image",
+        "labels/two.nii.gz",
+        stops=False,
+    ),
+    Fault(
+        "a broken label volume",
+        "volumes",
+        write("labels/two.nii.gz", b"no volume"),
+        "",
+        "masks/two.nii.gz",
+        stops=False,
+    ),
+    Fault(
+        "volumes without labels",
+        "volumes",
+        lambda s: [p.unlink() for p in (s / "labels").iterdir()],
+        "no mask is called as an image is",
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize("layout", SOUND)
+def test_the_sound_source_comes_in_without_a_word(layout: str, tmp_path: Path) -> None:
+    SOUND[layout](tmp_path / "src")
+    report = import_dataset(tmp_path / "src", tmp_path / "data", layout, ImportOptions())
+    assert (report.images, report.masks, report.skipped) == (3, 3, [])
+    assert {p.name.split(".")[0] for p in (tmp_path / "data" / "images").iterdir()} == set(NAMES)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.layout}: {fault.name}")
+def test_a_broken_source_is_told(fault: Fault, tmp_path: Path) -> None:
+    source, data = tmp_path / "src", tmp_path / "data"
+    SOUND[fault.layout](source)
+    fault.spoil(source)
+    if fault.stops:
+        with pytest.raises(SegpipeError) as caught:
+            import_dataset(source, data, fault.layout, fault.options or ImportOptions())
+        assert fault.says in str(caught.value)
+        assert fault.names in str(caught.value)
+        assert not data.exists()
+        return
+    report = import_dataset(source, data, fault.layout, fault.options or ImportOptions())
+    told = [f"{name}: {reason}" for name, reason in report.skipped] + report.notes
+    if not any(fault.says in line and fault.names in line for line in told):  # it came in, for validation to name
+        dataset = load_dataset(data)
+        frame = build_manifest(dataset, DataParams(), SplitParams(), jobs=1)
+        findings, _, _ = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
+        told += [f"{f.file}: {f.found}" for f in findings if f.severity == "error"]
+    assert any(fault.says in line and fault.names in line for line in told), told
+    assert report.images >= fault.least
+    assert b"root:" not in b"".join(p.read_bytes() for p in data.rglob("*") if p.is_file())
+
+
+def test_swapped_options_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    as_folder(tmp_path / "src")
+    with pytest.raises(SegpipeError, match=r"no such format.*yolo-seg"):
+        import_dataset(tmp_path / "src", tmp_path / "data", "yolo", ImportOptions())
+    with pytest.raises(SegpipeError, match=r"one\.png: is no folder"):
+        import_dataset(tmp_path / "src" / "images" / "one.png", tmp_path / "data", "folder", ImportOptions())
+    assert np.array_equal(sorted(p.name for p in tmp_path.iterdir()), ["src"])
+
+
+def test_odd_names_come_in_as_files_of_their_own(tmp_path: Path) -> None:
+    """Blanks, other scripts, and names that only some file systems tell apart."""
+    source, data = tmp_path / "src", tmp_path / "data"
+    as_folder(source)
+    for name in ("ONE", "zelle ä 雪 (1)", "a.b.c", "-dash"):
+        also(f"images/{name}.png", "images/two.png")(source)
+        also(f"masks/{name}.png", "masks/two.png")(source)
+    report = import_dataset(source, data, "folder", ImportOptions())
+    keys = [path.stem.lower() for path in (data / "images").iterdir()]
+    assert (report.images, report.masks, report.skipped) == (7, 7, [])
+    assert len(set(keys)) == 7
+    assert {item.key.lower() for item in load_dataset(data).items if item.mask} == set(keys)

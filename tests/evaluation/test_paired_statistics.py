@@ -1,0 +1,264 @@
+"""Tests of difference, corrections and detectable differences; and, by simulation, whether intervals hold what they promise.
+
+Every simulation has a fixed seed and a bound that a correct procedure breaks with a chance of less than 1 in 1,000.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from segpipe.evaluation.paired_statistics import detectable_difference, holm, permutation_test
+from segpipe.evaluation.statistics import (
+    Summed,
+    bootstrap,
+    bootstrap_all,
+    leave_one_out,
+    mean_statistic,
+    resample,
+    statistic,
+)
+from segpipe.metrics import metric, tallies
+from tests.worlds.judged_scores import on_images, paired
+
+NAMES = ["background", "cell", "nucleus"]
+MAIN = metric("iou.dataset.macro", NAMES)
+PER_IMAGE = metric("dice.image.macro", NAMES)
+
+
+def within(count: int, times: int, rate: float) -> bool:
+    """Whether `count` of `times` is a likely outcome of a chance of `rate`: 99.9 % of them are."""
+    low, high = stats.binom.interval(0.999, times, rate)
+    return bool(low <= count <= high)
+
+
+def images(rng: np.random.Generator, n: int, skill: float | np.ndarray = 0.8, size: int = 400) -> np.ndarray:
+    """Tallies of n images whose pixels are right with a chance around `skill`; wrong ones fall on the other classes."""
+    share = rng.dirichlet([6, 3, 2], n)
+    level = np.clip(skill + rng.normal(0, 0.08, n), 0.05, 0.99)
+    right = np.eye(3) * level[:, None, None] + (1 - np.eye(3)) * ((1 - level) / 2)[:, None, None]
+    return tallies(rng.poisson(size * share[:, :, None] * right))
+
+
+def means(values: np.ndarray) -> Summed:
+    return mean_statistic(values, np.arange(len(values)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 7), st.integers(0, 10**6))
+def test_the_exact_permutation_test_tries_every_exchange(units: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ours, theirs = images(rng, units), images(rng, units, 0.7)
+    for chosen in (MAIN, PER_IMAGE):
+        pair = [statistic(chosen, t, np.arange(units)) for t in (ours, theirs)]
+        observed = abs(chosen.value(ours) - chosen.value(theirs))
+        beyond = 0
+        for swap in itertools.product([False, True], repeat=units):
+            s = np.array(swap)[:, None, None]
+            a, b = np.where(s, theirs, ours), np.where(s, ours, theirs)
+            beyond += abs(chosen.value(a) - chosen.value(b)) >= observed - 1e-12
+        assert permutation_test(*pair, resamples=200) == pytest.approx(beyond / 2**units)
+
+
+@pytest.mark.parametrize("n", [10, 60])
+def test_the_permutation_test_of_means_is_scipys_sign_flip(n: int) -> None:
+    rng = np.random.default_rng(n)
+    ours = rng.normal(0.05, 0.1, n)
+    theirs = np.zeros(n)
+    found = permutation_test(means(ours), means(theirs), 20_000)
+    theirs_p = stats.permutation_test(
+        (ours, theirs), lambda a, b, axis: (a - b).mean(axis), permutation_type="samples", vectorized=True,
+        n_resamples=20_000, rng=np.random.default_rng(1),
+    ).pvalue  # fmt: skip
+    assert found == pytest.approx(theirs_p, abs=0.01)
+    assert found == pytest.approx(stats.ttest_rel(ours, theirs).pvalue, abs=0.03)
+
+
+def test_models_that_are_alike_have_p_1_and_missing_scores_none() -> None:
+    tally = images(np.random.default_rng(0), 30)
+    ours = statistic(MAIN, tally, np.arange(30))
+    assert permutation_test(ours, ours, 500) == 1
+    assert np.isnan(permutation_test(means(np.full(9, np.nan)), means(np.ones(9)), 500))
+    assert np.isnan(permutation_test(means(np.empty(0)), means(np.empty(0)), 500))
+    sure = permutation_test(means(np.full(40, 0.5)), means(np.zeros(40)), 999)
+    assert sure == pytest.approx(1 / 1000), "never 0"
+
+
+def test_groups_are_exchanged_whole() -> None:
+    """Twelve patients whose images agree among each other: exchanged one by one, chance would look like proof."""
+    rng = np.random.default_rng(2)
+    units = np.repeat(np.arange(12), 10)
+    shift = rng.normal(0, 0.1, 12)[units] + 0.04
+    whole = permutation_test(mean_statistic(shift, units), mean_statistic(np.zeros(120), units), 5000)
+    single = permutation_test(means(shift), means(np.zeros(120)), 5000)
+    by_patient = permutation_test(means(shift[::10]), means(np.zeros(12)), 5000)
+    assert whole == pytest.approx(by_patient) and single < whole / 3
+
+
+P_VALUES = st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.01, 0.02, 0.04])), max_size=8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(P_VALUES)
+def test_the_correction_against_its_definition(p: list[float]) -> None:
+    """A hypothesis falls at a level exactly where its adjusted p value is at most that level."""
+    adjusted = holm(np.array(p))
+    n = len(p)
+    order = sorted(range(n), key=lambda i: p[i])
+    for level in (0.013, 0.0501, 0.231, 0.77):
+        fallen = set()
+        for rank, i in enumerate(order):  # stop at the first that stands
+            if p[i] > level / (n - rank):
+                break
+            fallen.add(i)
+        assert {i for i in range(n) if adjusted[i] <= level} == fallen
+
+
+def test_what_was_not_tested_does_not_count_among_the_tests() -> None:
+    p = np.array([0.01, np.nan, 0.04])
+    np.testing.assert_allclose(holm(p), [0.02, np.nan, 0.04])
+
+
+def test_the_detectable_difference_of_means_in_closed_form() -> None:
+    values = np.random.default_rng(3).normal(0.1, 0.2, 25)
+    error = values.std(ddof=1) / 5
+    expected = error * (stats.t.ppf(0.975, 24) + stats.t.ppf(0.8, 24))
+    left_out = leave_one_out(means(values), 25)
+    assert detectable_difference(left_out, 0.95) == pytest.approx(expected)
+    assert detectable_difference(left_out, 0.95, power=0.95) > 1.2 * expected
+    assert np.isnan(detectable_difference(left_out[:1], 0.95))
+
+
+def test_many_intervals_from_the_same_resamples_are_the_same_intervals() -> None:
+    tally = images(np.random.default_rng(4), 20)
+    tally[:, :, 2] = 0
+    names = ["iou.dataset.macro", "iou.class.nucleus", "dice.image.macro"]
+    of = [statistic(metric(name, NAMES), tally, np.arange(20)) for name in names]
+    together = bootstrap_all(of, 20, 500, 0.9)
+    for one, alone in zip(together, (bootstrap(s, 20, 500, 0.9) for s in of), strict=True):
+        np.testing.assert_equal(vars(one), vars(alone))
+    assert np.isnan(together[1].low) and not np.isnan(together[2].low)
+
+
+def test_a_comparison_says_what_it_knows() -> None:
+    rng = np.random.default_rng(5)
+    ours = images(rng, 60, 0.85)
+    worse = ours.copy()
+    worse[:, 0] -= ours[:, 0] // 8
+    found = paired(MAIN, ours, worse, [None] * 60, 2000, 0.95)
+    assert found.verdict == "better" and found.p_value < 0.01 and found.detectable < found.difference.estimate
+    back = paired(MAIN, worse, ours, [None] * 60, 2000, 0.95)
+    assert back.verdict == "worse" and back.p_value == pytest.approx(found.p_value)
+    few = paired(MAIN, images(rng, 6), images(rng, 6), [None] * 6, 2000, 0.95)
+    assert few.verdict == "cannot tell" and few.detectable > abs(few.difference.estimate)
+
+
+def test_intervals_of_a_score_hold_the_truth_as_often_as_they_say() -> None:
+    """Macro IoU over data sets of 60 images; the truth is its value over 40,000."""
+    rng = np.random.default_rng(6)
+    truth = MAIN.value(images(rng, 40_000))
+    times, held = 600, 0
+    for seed in range(times):
+        found = on_images(MAIN, images(rng, 60), [None] * 60, 500, 0.9, seed)
+        held += found.low <= truth <= found.high
+    assert within(held, times, 0.9), held
+
+
+def test_intervals_over_groups_hold_and_intervals_over_images_do_not() -> None:
+    """30 patients of 5 images each, alike within a patient: only whole patients give an honest interval."""
+    rng = np.random.default_rng(7)
+    truth = MAIN.value(images(rng, 40_000, np.clip(rng.normal(0.75, 0.1, 40_000), 0.05, 0.99)))
+    groups = [f"patient {i // 5}" for i in range(150)]
+    times, by_group, by_image = 250, 0, 0
+    for seed in range(times):
+        tally = images(rng, 150, np.repeat(np.clip(rng.normal(0.75, 0.1, 30), 0.05, 0.99), 5))
+        for names, honest in ((groups, True), ([None] * 150, False)):
+            found = on_images(MAIN, tally, names, 500, 0.9, seed)
+            held = found.low <= truth <= found.high
+            by_group, by_image = by_group + (held and honest), by_image + (held and not honest)
+    assert within(by_group, times, 0.88), by_group  # thirty units: a little less than 0.9
+    assert not within(by_image, times, 0.9), by_image
+
+
+def pair_of_models(rng: np.random.Generator, n: int, gap: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Two models that find the same images hard."""
+    hard = np.clip(rng.normal(0.75, 0.1, n), 0.05, 0.95)
+    return images(rng, n, hard + gap), images(rng, n, hard)
+
+
+def test_models_that_are_alike_are_told_apart_at_the_nominal_rate() -> None:
+    rng = np.random.default_rng(8)
+    times, by_interval, by_test, by_both = 250, 0, 0, 0
+    for seed in range(times):
+        found = paired(MAIN, *pair_of_models(rng, 40), [None] * 40, 400, 0.9, seed)
+        by_interval += found.difference.low > 0 or found.difference.high < 0
+        by_test += found.p_value <= 0.1
+        by_both += found.verdict != "cannot tell"
+    assert within(by_interval, times, 0.11), by_interval  # forty images: intervals are a little narrow
+    assert within(by_test, times, 0.1), by_test
+    assert by_both <= min(by_interval, by_test)
+
+
+def test_the_detectable_difference_is_detected_with_its_power() -> None:
+    """Image scores with a known spread: a difference of that size, planted, is found in eight of ten."""
+    rng = np.random.default_rng(9)
+    n, spread, times = 40, 0.1, 400
+    planted = spread / np.sqrt(n) * (stats.norm.ppf(0.975) + stats.norm.ppf(0.8))
+    sizes, detected = [], 0
+    for seed in range(times):
+        values = rng.normal(planted, spread, n)
+        sizes.append(detectable_difference(leave_one_out(means(values), n), 0.95))
+        detected += permutation_test(means(values), means(np.zeros(n)), 300, seed) <= 0.05
+    assert np.mean(sizes) == pytest.approx(planted, rel=0.06)
+    assert within(detected, times, 0.79), detected
+
+
+def uneven_models(rng: np.random.Generator, n: int) -> list[np.ndarray]:
+    """Two models that are alike on average, on images of very different sizes, with a difference of its own on each."""
+    size = 4000 * rng.lognormal(0, 1.2, n)
+    share = rng.dirichlet([6, 1.5, 0.6], n)
+    hard, apart = np.clip(rng.normal(0.8, 0.1, n), 0.3, 0.97), rng.normal(0, 0.08, n)
+    found = []
+    for skill in (np.clip(hard + apart / 2, 0.02, 0.995), np.clip(hard - apart / 2, 0.02, 0.995)):
+        right = np.eye(3) * skill[:, None, None] + (1 - np.eye(3)) * ((1 - skill) / 2)[:, None, None]
+        found.append(tallies(rng.poisson(size[:, None, None] * share[:, :, None] * right)))
+    return found
+
+
+@pytest.mark.parametrize("n", [12, 24, 47])
+def test_cautious_bounds_hold_where_images_are_uneven_and_plain_ones_do_not(n: int) -> None:
+    """Both ends of each interval: how often the truth, which is the value over 200,000 images, lies beyond them."""
+    rng = np.random.default_rng(10)
+    ours, theirs = uneven_models(rng, 200_000)
+    truth = MAIN.value(ours) - MAIN.value(theirs)
+    times, missed = 300, {"plain": 0, "cautious": 0}
+    for seed in range(times):
+        found = paired(MAIN, *uneven_models(rng, n), [None] * n, 250, 0.95, seed)
+        for name, one in (("plain", found.difference), ("cautious", found.cautious)):
+            missed[name] += (one.low > truth) + (one.high < truth)
+    most = stats.binom.ppf(0.999, 2 * times, 0.025)
+    assert missed["cautious"] <= most < missed["plain"], missed
+
+
+def test_a_cautious_interval_of_a_mean_has_the_width_of_students() -> None:
+    values = np.random.default_rng(11).normal(size=30)
+    found = resample([means(values)], 30, 20_000)[0]
+    plain, cautious = found.interval(0.95), found.interval(0.95, cautious=True)
+    apart = values - values.mean()
+    freedom = (apart**2).sum() ** 2 / (apart**4).sum()
+    half = stats.t.ppf(0.975, freedom) * values.std(ddof=1) / np.sqrt(30)
+    assert cautious.high - cautious.low == pytest.approx(2 * half, rel=0.08)
+    assert cautious.low < plain.low < plain.high < cautious.high and cautious.estimate == plain.estimate
+
+
+def test_bounds_stay_in_order_where_one_unit_decides() -> None:
+    """A single image far from the rest: as few degrees of freedom as there can be, and as much skewness."""
+    for values in (np.append(np.zeros(9), 1.0), np.append(np.ones(9), 0.0)):
+        found = resample([means(values)], 10, 500)[0].interval(0.95, cautious=True)
+        assert found.low <= found.estimate <= found.high
+        assert found.low == 0 or found.high == 1, "as far as resamples go"

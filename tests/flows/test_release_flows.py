@@ -1,0 +1,59 @@
+"""flows/promote.py and flows/verify.py on a real release, with a Prefect server behind them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from segpipe.errors import MissingError
+from segpipe.release import registry
+from tests.worlds.released_workspace import make
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server of this module's own."""
+    from flows.schedule import prefect_server
+
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as api, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, "PREFECT_API_URL", api)
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        with temporary_settings({PREFECT_API_URL: api}):
+            yield api
+
+
+def test_promote_and_verify_in_prefect_do_what_the_commands_do(
+    server: str, root: Path, bundles: list[Path], tmp_path: Path
+) -> None:
+    import httpx
+
+    from segpipe.workspace.flow_loader import load_flow
+
+    (root / "flows").symlink_to(ROOT / "flows")
+    promote = load_flow(root, "promote").promote
+    assert (make(root), make(root, bundles[1])) == ("v0.1.0", "v0.2.0")
+    assert promote("v0.1.0", str(root)) == ""
+    assert promote("v0.2.0", str(root)) == "v0.1.0"
+    assert (registry.live(root), registry.live(root, "staging")) == ("v0.2.0", None)
+    assert promote("v0.1.0", str(root), "staging") == ""
+    assert registry.live(root, "staging") == "v0.1.0"
+    with pytest.raises(MissingError, match=r"v9\.9\.9"):
+        promote("v9.9.9", str(root))
+    assert registry.live(root) == "v0.2.0"
+
+    verify = load_flow(root, "verify").verify
+    whole = verify("v0.1.0", str(root), return_state=True)
+    assert whole.is_completed() and whole.message == "v0.1.0 is whole"
+    torn = root / ".dvc" / "cache"
+    torn.rename(tmp_path / "away")
+    broken = verify("v0.1.0", str(root), return_state=True)
+    assert broken.is_failed() and "bundle" in broken.message
+    found = httpx.post(f"{server}/artifacts/filter", json={}, trust_env=False).json()
+    assert {a["description"] for a in found} >= {"Checks of v0.1.0"}

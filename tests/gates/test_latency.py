@@ -1,0 +1,94 @@
+"""The latency gate: what is measured, what is said of it, what it stops."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segpipe.config import GateParams, LatencyGate, Waiver
+from segpipe.errors import GateBlocked, UndecidedError
+from segpipe.evaluation.cost import Latency
+from segpipe.gates.latency import check_latency, judge_latency, measure
+from segpipe.inference.segmenter import Segmenter
+from tests.worlds.evaluated_workspace import make_segmenter
+
+
+def found(p95: float = 40.0, runs: int = 100) -> Latency:
+    return Latency(engine="onnxruntime", images=4, runs=runs, p50_ms=20.0, p95_ms=p95)
+
+
+def gates(at_most_ms: float = 50.0, **more: object) -> GateParams:
+    waivers = more.pop("waivers", ())
+    return GateParams(latency=LatencyGate(at_most_ms=at_most_ms, **more), waivers=waivers)
+
+
+def test_verdicts() -> None:
+    assert judge_latency(gates(), found(), "unet").sentence == (
+        "Pass: unet on onnxruntime answers within 40.0 ms in 95 of 100 cases (half of them within 20.0 ms; 100 answers on 4 "
+        "golden images), within the limit of 50 ms."
+    )
+    late = judge_latency(gates(), found(60), "unet")
+    assert (late.verdict, late.blocks, late.estimate, late.threshold, late.side) == ("fail", True, 60, 50, "most")
+    assert "above the limit of 50 ms" in late.sentence
+    few = judge_latency(gates(), found(runs=19), "unet")
+    assert few.verdict == "cannot tell" and "20 answers are needed" in few.sentence
+    assert judge_latency(gates(), found(60, runs=5), "unet").verdict == "fail"
+
+
+class Slow:
+    """A golden image and an engine that waits where the image says so."""
+
+    def __init__(self, slow: bool) -> None:
+        self.slow = slow
+
+    def given(self) -> dict[str, object]:
+        return {"image": np.full((8, 8, 1), 0.9 if self.slow else 0.1, np.float32), "spacing": None}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle with ten golden images, one of which takes five milliseconds longer."""
+    segmenter = make_segmenter(0.0)
+    read = segmenter.engine
+
+    def engine(batch: np.ndarray) -> np.ndarray:
+        time.sleep(0.005 if batch.max() > 0.5 else 0)
+        return read(batch)
+
+    engine.name = "slow"  # type: ignore[attr-defined]
+    segmenter.engine = engine
+    monkeypatch.setattr(Segmenter, "from_bundle", lambda folder: segmenter)
+    monkeypatch.setattr("segpipe.gates.latency.golden_pairs", lambda folder: [Slow(i == 0) for i in range(10)])
+    return tmp_path
+
+
+def test_what_is_measured(bundle: Path) -> None:
+    timed = measure(bundle)
+    assert (timed.images, timed.runs) == (10, 100)
+    assert timed.p95_ms >= 5 and timed.p50_ms < timed.p95_ms
+    assert measure(bundle, seconds=0).runs == 10
+
+
+def test_a_bundle_that_answers_late_is_stopped(bundle: Path) -> None:
+    check_latency(GateParams(), bundle, "unet")
+    assert not (bundle / "latency.json").exists(), "the gate is off"
+    check_latency(gates(60_000.0), bundle, "unet")
+    told = json.loads((bundle / "latency.json").read_text())
+    assert told["gate"]["verdict"] == "pass" and told["measured"]["runs"] == 100
+    with pytest.raises(GateBlocked, match=r"above the limit of 0\.001 ms.*Fix: .*waive"):
+        check_latency(gates(0.001), bundle, "unet")
+    check_latency(gates(0.001, mode="warn"), bundle, "unet")
+    waiver = Waiver(gate="latency", name="A", reason="a GPU comes", until="9999-12-31")
+    check_latency(gates(0.001, waivers=(waiver,)), bundle, "unet")
+    told = json.loads((bundle / "latency.json").read_text())["gate"]
+    assert told["verdict"] == "fail" and not told["blocks"] and "Waived by A until 9999-12-31" in told["sentence"]
+
+
+def test_too_few_answers_stop_as_undecided(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segpipe.gates.latency.measure", lambda folder: found(runs=3))
+    with pytest.raises(UndecidedError):
+        check_latency(gates(), bundle, "unet")

@@ -1,0 +1,168 @@
+"""The choice: by validation score, judged on test, against what serves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from segpipe.config import Params, parse_params
+from segpipe.data.manifest.fingerprint import Fingerprint
+from segpipe.errors import ConfigError, DataError, MissingError
+from segpipe.files import read_json, write_json, write_text
+from segpipe.gates.selection import Selection
+from segpipe.inference.segmenter import Segmenter
+from segpipe.samples import ClassTable
+from tests.worlds.evaluated_workspace import PARAMS, make_segmenter
+from tests.worlds.judged_scores import select
+
+Serve = Callable[[Segmenter], None]
+
+
+def test_the_best_network_on_val_wins_and_is_judged(
+    workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path
+) -> None:
+    found = select(workspace, params, fingerprint, shards)
+    assert (found.winner, found.promotable, found.champion) == ("unet", True, None)
+    assert [r.candidate for r in found.ranking] == ["unet", "deeplab", "kmeans"]
+    assert [(g.name, g.verdict) for g in found.gates] == [
+        (name, "pass") for name in ("floor", "baseline", "champion", "test_size")
+    ]
+    top = found.ranking[0]
+    metrics = read_json(workspace / "evaluation" / "unet" / "metrics.json")["test"]
+    assert top.test["iou.dataset.macro"] == pytest.approx(metrics["iou"]["dataset"]["macro"], abs=1e-6)
+    assert top.interval.low < top.test["iou.dataset.macro"] < top.interval.high
+    assert (found.test_images, found.data_hash, found.classes) == (20, "d" * 64, ["background", "cell", "nucleus"])
+    assert found.summary == "unet is the best of 2 networks on the validation split and passes every gate."
+
+
+def test_test_scores_never_choose(workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path) -> None:
+    """deeplab is worse on test; with the better validation score it wins all the same."""
+    path = workspace / "evaluation" / "deeplab" / "metrics.json"
+    metrics = read_json(path)
+    metrics["val"]["iou"]["dataset"]["macro"] = 0.9
+    write_json(path, metrics)
+    found = select(workspace, params, fingerprint, shards)
+    assert found.winner == "deeplab"
+    assert found.ranking[0].test["iou.dataset.macro"] < found.ranking[1].test["iou.dataset.macro"]
+
+
+def test_a_detector_competes_with_networks(workspace: Path, fingerprint: Fingerprint, shards: Path) -> None:
+    families = {"unet": "mask_rcnn", "deeplab": "deeplabv3plus", "kmeans": "kmeans"}
+    named = ", ".join(f"{name}: {{family: {family}}}" for name, family in families.items())
+    found = select(workspace, parse_params(f"candidates: {{{named}}}"), fingerprint, shards)
+    assert (found.winner, found.ranking[0].kind) == ("unet", "detector")
+    assert found.summary.startswith("unet is the best of 2 networks")
+
+
+def test_a_classical_candidate_never_wins(
+    workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path
+) -> None:
+    path = workspace / "evaluation" / "kmeans" / "metrics.json"
+    write_json(path, read_json(path) | {"val": {"iou": {"dataset": {"macro": 0.99}}}})
+    assert select(workspace, params, fingerprint, shards).winner == "unet"
+    alone = parse_params("candidates: {kmeans: {family: kmeans}}")
+    found = select(workspace, alone, fingerprint, shards)
+    assert (found.winner, found.promotable, found.gates) == (None, False, [])
+    assert "no candidate is a network" in found.summary
+
+
+def test_a_gate_that_fails_holds_the_winner_back(workspace: Path, fingerprint: Fingerprint, shards: Path) -> None:
+    strict = parse_params(PARAMS + "gates: {floor: {at_least: 0.99}, champion: null}")
+    found = select(workspace, strict, fingerprint, shards)
+    assert not found.promotable and found.winner == "unet"
+    assert [(g.name, g.verdict) for g in found.gates] == [
+        ("floor", "fail"),
+        ("baseline", "pass"),
+        ("test_size", "pass"),
+    ]
+    assert found.summary.endswith("but is held back by the floor gate.")
+
+
+def test_the_champion_is_scored_on_todays_images(
+    workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path, serve: Serve
+) -> None:
+    serve(make_segmenter(0.0, "unet", data="d0"))
+    found = select(workspace, params, fingerprint, shards)
+    assert found.champion.version == "v0.2.0" and found.champion.test["iou.dataset.macro"] == 1
+    assert not found.champion.same_model
+    assert found.gates[2].verdict == "fail" and not found.promotable
+    serve(make_segmenter(0.2, "unet"))
+    found = select(workspace, params, fingerprint, shards)
+    assert found.gates[2].verdict == "pass" and found.promotable
+
+
+def test_the_winner_that_is_the_champion_is_recognised(
+    workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path, serve: Serve
+) -> None:
+    serve(make_segmenter(0.05, "unet", data="d1", plan="p-unet", weights_sha256="w1"))
+    found = select(workspace, params, fingerprint, shards)
+    assert found.champion.same_model and found.gates[2].verdict == "pass"
+    serve(make_segmenter(0.05, "unet", data="d1", plan="another"))
+    assert not select(workspace, params, fingerprint, shards).champion.same_model
+
+
+def test_a_champion_of_other_classes_can_not_be_compared(
+    workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path, serve: Serve
+) -> None:
+    serve(make_segmenter(0.0, classes=ClassTable.from_names(["background", "cell"])))
+    found = select(workspace, params, fingerprint, shards)
+    assert found.gates[2].verdict == "cannot tell" and not found.promotable
+    assert "its classes are background, cell, the data's background, cell, nucleus" in found.gates[2].sentence
+    assert found.champion.test == {} and found.champion.why_not
+
+
+def test_the_same_evaluations_give_the_same_bytes(
+    workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path, tmp_path: Path
+) -> None:
+    texts = []
+    for _ in range(2):
+        write_text(
+            tmp_path / "selection.json", select(workspace, params, fingerprint, shards).model_dump_json(indent=2)
+        )
+        texts.append((tmp_path / "selection.json").read_text())
+    assert texts[0] == texts[1]
+    assert str(workspace) not in texts[0]
+    assert Selection.read(tmp_path / "selection.json").winner == "unet"
+    json.loads(texts[0], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_what_is_missing_is_named(workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path) -> None:
+    path = workspace / "evaluation" / "deeplab" / "metrics.json"
+    metrics = read_json(path)
+    write_json(path, {"test": metrics["test"]})
+    with pytest.raises(DataError, match=r"evaluation/deeplab/metrics.json.*dvc repro train@deeplab"):
+        select(workspace, params, fingerprint, shards)
+    (workspace / "evaluation" / "deeplab" / "per_image.parquet").unlink()
+    with pytest.raises(MissingError, match="no scores here"):
+        select(workspace, params, fingerprint, shards)
+
+
+def test_an_unknown_gate_metric_stops_the_stage(workspace: Path, fingerprint: Fingerprint, shards: Path) -> None:
+    wrong = parse_params(PARAMS + "gates: {champion: {metric: iou.macro}}")
+    with pytest.raises(ConfigError, match=r"no such metric \(found iou.macro\)"):
+        select(workspace, wrong, fingerprint, shards)
+
+
+def test_the_selection_carries_what_the_evaluation_measured(
+    workspace: Path, fingerprint: Fingerprint, shards: Path
+) -> None:
+    """The winner's temperature for the bundle, and what spoilt images cost it for the gate."""
+    asked = parse_params(PARAMS + "gates: {robustness: {at_most: 0.2, corruptions: [blur]}}")
+    found = select(workspace, asked, fingerprint, shards)
+    assert found.temperature == 1 and found.gates[3].name == "robustness"
+    assert found.gates[3].verdict == "cannot tell" and not found.promotable
+    path = workspace / "evaluation" / "unet" / "metrics.json"
+    metrics = read_json(path)
+    metrics["val"]["calibration"] = {"temperature": 1.75}
+    row = {"score": 0.5, "drop": 0.05, "low": 0.01, "high": 0.1}
+    metrics["test"]["robustness"] = {"images": 20, "units": 8, "score": 0.55, "by": {"blur": {"medium": row}}}
+    write_json(path, metrics)
+    found = select(workspace, asked, fingerprint, shards)
+    assert found.temperature == 1.75 and found.promotable
+    assert found.gates[3].sentence == (
+        "Pass: no corruption costs too much; medium blur costs unet 0.050 of its test IoU (macro, dataset) of 0.550 on 20 images, "
+        "the most of all: at most 0.100 with 97.5 % confidence, and 0.200 is allowed."
+    )

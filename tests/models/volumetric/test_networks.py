@@ -1,0 +1,177 @@
+"""What every network for volumes must do, as `test_contract.py` has it for images; a new line in FAMILIES with dims=3 is tested by
+being there."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from segpipe.config import Candidate
+from segpipe.errors import ConfigError
+from segpipe.inference.engines.engine import OnnxEngine, OpenVinoEngine, TorchEngine
+from segpipe.inference.preprocess import Normalisation
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.spec import SegmenterSpec
+from segpipe.models.registry import FAMILIES, build_network, family_config
+from segpipe.models.volumetric.networks import Unet3dConfig
+from segpipe.release.export.bundle_export import export_graph
+from segpipe.samples import ClassTable, Sample
+from segpipe.training.losses import SegmentationLoss
+from tests.worlds.released_models import going_on, of_kept_classes
+from tests.worlds.served_families import shares_of_golden_pixels
+from tests.worlds.tiny_training import make_recipe
+from tests.worlds.volumes import VolumeReader
+
+NETWORKS = [name for name, f in FAMILIES.items() if f.dims == 3 and f.name != "tiny3d"]
+PATCH = (16, 16, 16)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]  # MONAI takes seconds to load
+
+
+def build(name, channels=1, classes=3, seed=0, **options):
+    return build_network(name, family_config(Candidate(family=name, channels=8, **options)), channels, classes, seed)
+
+
+def segmenter(name, channels, classes):
+    plain = Normalisation(low=(0,) * channels, high=(1,) * channels, mean=(0,) * channels, std=(1,) * channels)
+    spec = SegmenterSpec(
+        candidate="x", family=name, classes=ClassTable.from_names([f"c{i}" for i in range(classes)]),
+        normalisation=plain, dims=3, patch3d=PATCH,
+    )  # fmt: skip
+    return Segmenter(spec, TorchEngine(build(name, channels, classes)))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("channels", "classes"), [(1, 2), (3, 12), (5, 3)])
+def test_any_channels_classes_and_sizes(name, channels, classes):
+    """Odd sizes through the segmenter, then one step back through every parameter."""
+    volume = np.random.default_rng(0).random((9, 31, 17, channels), np.float32)
+    made = segmenter(name, channels, classes)
+    found = made.predict(volume, probabilities=True)
+    assert found.class_ids.shape == (9, 31, 17) and found.class_ids.max() < classes
+    np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
+    network = made.engine.module.train()
+    logits = network(torch.randn(2, channels, *PATCH))
+    assert logits.shape == (2, classes, *PATCH)
+    logits.square().mean().backward()
+    assert [n for n, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()] == []
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_first_weights(name):
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    same, other = build(name, seed=5).state_dict(), build(name, seed=6).state_dict()
+    assert torch.equal(before, torch.random.get_rng_state()), "building leaves the global random state as it was"
+    first = build(name, seed=5).state_dict()
+    assert all(torch.equal(first[k], same[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_file(name, tmp_path):
+    network = build(name).eval()
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    other = build(name, seed=9).eval()
+    other.load_state_dict(load_file(tmp_path / "w.safetensors"))
+    x = torch.randn(1, 1, *PATCH)
+    with torch.inference_mode():
+        assert torch.equal(network(x), other(x))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_release(name, tmp_path, monkeypatch):
+    """Training goes on from a release: each class that was there is told as it was, wherever it stands now."""
+    monkeypatch.chdir(tmp_path)
+    old, x = build(name).eval(), torch.randn(1, 1, *PATCH)
+    network = going_on(old, name, {"channels": 8}, 1)
+    with torch.inference_mode():
+        if name == "vnet":  # its last layer looks at the classes' own scores, the new class's among them
+            wide, narrow = (n.last.conv2.weight[None] for n in (network, old))
+            rows = of_kept_classes(wide).transpose(1, 2)
+            assert torch.equal(of_kept_classes(rows).transpose(1, 2), narrow)
+        else:
+            torch.testing.assert_close(of_kept_classes(network(x)), old(x), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_encoder_to_freeze(name):
+    assert not hasattr(build(name), "encoder")
+    pytest.skip("starts from random weights, or from a release: there is nothing to keep while the rest learns")
+
+
+@functools.cache
+def taught(name) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+    """A network that has seen four volumes over and over, they, (4, 1, *PATCH), and their labels."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.zeros(4, *PATCH, dtype=torch.long)
+    for index in range(4):
+        labels[index, 1:8, 3:14, 2 + index : 12] = 1
+        labels[index, 10:15, 4 + index : 14, 4:9] = 2
+    volumes = torch.stack([(labels == 1) * 1.0 + (labels == 2) * 2.0], 1)
+    volumes += 0.3 * torch.randn(volumes.shape, generator=generator)
+    network = build(name).train()
+    recipe = make_recipe(class_weights=[1.0, 1.0, 1.0])
+    loss = SegmentationLoss(recipe.class_weights, recipe.loss)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss(network(volumes), labels).backward()
+        optimizer.step()
+    return network.eval(), volumes, labels
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_four_images_by_heart(name):
+    network, volumes, labels = taught(name)
+    with torch.inference_mode():
+        found = network(volumes).argmax(1)
+    for index in (1, 2):
+        said, there = found == index, labels == index
+        assert 2 * (said & there).sum() / (said.sum() + there.sum()) > 0.95
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_export(name, tmp_path):
+    trained = segmenter(name, 1, 3)
+    volume = np.random.default_rng(1).random((20, 30, 18, 1), np.float32)
+    export_graph(trained, tmp_path / "model.onnx")
+    wanted = trained.predict(volume).class_ids
+    for engine in (
+        OnnxEngine(tmp_path / "model.onnx", threads=1),
+        OpenVinoEngine(tmp_path / "model.onnx", "o", "f32", 1),
+    ):
+        assert (Segmenter(trained.spec, engine).predict(volume).class_ids == wanted).mean() >= 0.999
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_served(name, tmp_path):
+    """Exported, and behind the app of the Bento: uploads are answered with the trained network's classes."""
+    network, volumes, labels = taught(name)
+    samples = [
+        Sample(str(i), volume[0, ..., None].numpy(), label.numpy().astype(np.uint8))
+        for i, (volume, label) in enumerate(zip(volumes, labels, strict=True))
+    ]
+    trained = Segmenter(segmenter(name, 1, 3).spec, TorchEngine(network))
+    golden, own = shares_of_golden_pixels(trained, VolumeReader(samples), tmp_path)
+    assert golden == 1 and own >= 0.999
+
+
+def test_thick_slices_are_not_halved_nor_looked_along_at_first():
+    """What lies in another slice has no say before the level at which slices join."""
+    network = build_network("unet3d", Unet3dConfig(channels=8, depth=3, whole_levels=(2, 0, 0)), 1, 2, 0)
+    whole = network.eval()
+    kernels = [
+        m.kernel_size for m in network.modules() if isinstance(m, torch.nn.Conv3d) and m.kernel_size != (1, 1, 1)
+    ]
+    assert {k[0] for k in kernels[:4]} == {1} and (3, 3, 3) in kernels
+    with torch.inference_mode():
+        assert whole(torch.zeros(1, 1, 5, 8, 8)).shape == (1, 2, 5, 8, 8), "any number of slices"
+
+
+def test_settings_that_no_network_has_are_refused():
+    with pytest.raises(ConfigError, match="multiple of 8"):
+        family_config(Candidate(family="segresnet", channels=12))
+    with pytest.raises(ConfigError, match="depth"):
+        family_config(Candidate(family="unet3d", depth=1))

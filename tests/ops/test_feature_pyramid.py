@@ -1,0 +1,54 @@
+import copy
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from segmentation_models_pytorch.decoders.fpn.decoder import FPNBlock
+from torch.nn.functional import conv2d
+
+from segpipe.ops.feature_pyramid import over_level, without_finest_level
+from tests.worlds.reference_networks import learn_and_answer_alike
+
+few = st.integers(1, 4)
+
+
+@given(few, few, few, few)
+@settings(max_examples=30, deadline=None)
+def test_one_convolution_over_a_level_and_its_gradients_need_no_level(height, width, beside, out):
+    rng = torch.Generator().manual_seed(height * 100 + width * 10 + beside)
+    torch.manual_seed(out)
+    level = FPNBlock(3, beside).double()
+    above, skip, weight = (
+        torch.randn(*shape, generator=rng, dtype=torch.float64).requires_grad_()
+        for shape in ((2, 3, height, width), (2, beside, 2 * height, 2 * width), (out, 3, 3, 3))
+    )
+    found = over_level(above, skip, level, weight)
+    expected = conv2d(level(above, skip), weight, padding=1)
+    torch.testing.assert_close(found, expected)
+    slope = torch.randn(expected.shape, generator=rng, dtype=torch.float64)
+    leaves = [above, skip, weight, *level.parameters()]
+    for ours, theirs in zip(
+        torch.autograd.grad(found, leaves, slope), torch.autograd.grad(expected, leaves, slope), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("merged", ["add", "cat"])
+def test_a_network_learns_what_it_would_and_answers_bit_by_bit_as_it_would(merged):
+    torch.manual_seed(0)
+    plain = smp.FPN(
+        "resnet18", encoder_weights=None, classes=3, decoder_merge_policy=merged, decoder_dropout=0.0
+    ).double()
+    ours = without_finest_level(copy.deepcopy(plain))
+    images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
+    levels = []
+    ours.decoder.p2.register_forward_hook(lambda level, *_: levels.append(level.training))
+    learn_and_answer_alike(plain, ours, images)
+    assert levels == [False]  # the finest was made in service alone
+
+
+def test_a_pyramid_whose_levels_are_drawn_otherwise_stays_as_it_is():
+    network = without_finest_level(smp.FPN("resnet18", encoder_weights=None, decoder_interpolation="bilinear"))
+    assert not any(type(module).__module__ == "segpipe.ops.feature_pyramid" for module in network.modules())

@@ -1,0 +1,51 @@
+"""The predictor of masks, against torchvision's own."""
+
+import pytest
+import torch
+from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
+
+from segpipe.ops.mask_predictor import LateLayout
+from tests.worlds.reference_networks import learn_and_answer_alike
+
+
+def predictors(classes, hidden=6):
+    torch.manual_seed(0)
+    plain, ours = MaskRCNNPredictor(5, hidden, classes).double(), LateLayout(5, hidden, classes).double()
+    ours.load_state_dict(plain.state_dict())
+    return plain, ours
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_masks_and_gradients_are_torchvisions(classes, layout):
+    plain, ours = predictors(classes)
+    found = []
+    for predictor in (plain, ours):
+        torch.manual_seed(1)
+        features = torch.randn(7, 5, 4, 3, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+        masks = predictor.train()(features)
+        (masks * torch.randn(masks.shape)).sum().backward()
+        found.append([masks, features.grad])
+    assert found[0][0].shape == (7, classes, 8, 6)
+    for theirs, own in zip(*found, strict=True):
+        torch.testing.assert_close(own, theirs)
+    for predictor in (plain, ours):
+        predictor.zero_grad()
+    learn_and_answer_alike(plain, ours, torch.randn(7, 5, 4, 3, dtype=torch.float64))
+
+
+def test_images_without_objects_have_no_masks():
+    plain, ours = predictors(2)
+    nothing = torch.zeros(0, 5, 14, 14, dtype=torch.float64)
+    assert ours.train()(nothing).shape == plain(nothing).shape == (0, 2, 28, 28)
+
+
+def test_nothing_is_laid_out_but_the_masks():
+    """In training, no transposed convolution makes features of their size."""
+    _, ours = predictors(2)
+    calls = []
+    ours.conv5_mask.register_forward_hook(lambda *_: calls.append(1))
+    ours.train()(torch.randn(2, 5, 4, 4, dtype=torch.float64))
+    assert not calls
+    ours.eval()(torch.randn(2, 5, 4, 4, dtype=torch.float64))
+    assert calls

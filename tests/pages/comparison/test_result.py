@@ -1,0 +1,189 @@
+"""Two contenders: which images are compared, what is said of them, and the page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from segpipe.config import EvaluateParams, Params
+from segpipe.errors import DataError, MissingError
+from segpipe.evaluation.evaluate import evaluate_candidate
+from segpipe.evaluation.scores_file import read_scores
+from segpipe.metrics import metric
+from segpipe.pages.comparison import page as comparison_page
+from segpipe.pages.comparison.page import write_comparison
+from segpipe.pages.comparison.result import as_json, compare_models, sentence
+from segpipe.pages.comparison.sides import Contender, Shared, load, shared
+from segpipe.samples import ClassTable
+from tests.pages.test_charts import write_curve
+from tests.pages.test_report import Page
+from tests.worlds.evaluated_workspace import make_samples, make_segmenter
+
+
+@pytest.fixture
+def root(workspace: Path, shards: Path) -> Path:
+    """A workspace with a selection, shards and curves."""
+    (workspace / "selection.json").write_text(json.dumps({"winner": "unet", "ranking": [{"candidate": "unet"}]}))
+    shutil.copytree(shards, workspace / "artifacts" / "shards")
+    for name in ("unet", "deeplab"):
+        write_curve(workspace, name, "val/iou_macro", [0.2, 0.5, 0.7])
+    return workspace
+
+
+def sides(root: Path) -> tuple[Contender, Contender]:
+    return load(root, ".:deeplab"), load(root, ".")
+
+
+def test_the_winner_is_meant_where_no_candidate_is_named(root: Path) -> None:
+    before, after = sides(root)
+    assert (before.candidate, before.name) == ("deeplab", "workspace deeplab")
+    assert (after.candidate, after.name) == ("unet", "workspace")
+
+
+def test_what_cannot_be_had_is_named(root: Path) -> None:
+    with pytest.raises(
+        MissingError, match=r"the scores of nobody can't be had \(found candidates unet, .*Fix: dvc repro"
+    ):
+        load(root, ".:nobody")
+    (root / "selection.json").write_text(json.dumps({"winner": None}))
+    with pytest.raises(MissingError, match=r"has no winner .*name a candidate: \.:CANDIDATE"):
+        load(root, ".")
+
+
+def test_the_difference_is_that_of_the_scores(root: Path, params: Params) -> None:
+    before, after = sides(root)
+    common = shared(before, after)
+    assert common.everything and "same 20 test images (by name and labelled pixels)" in common.sentence
+    result = compare_models(common.before, common.after, params.evaluate)
+    chosen = metric("iou.dataset.macro", after.scores.classes)
+    assert result.found.difference.estimate == pytest.approx(
+        chosen.value(after.scores.tally) - chosen.value(before.scores.tally)
+    )
+    assert result.verdict == "better" and "workspace is better than workspace deeplab" in sentence(
+        result, before.name, after.name
+    )
+    assert result.classes is not None
+    for row in result.classes.groups[0][1]:
+        value = metric(f"iou.class.{row.name}", after.scores.classes)
+        assert row.ours == value.value(after.scores.tally) and row.theirs == value.value(before.scores.tally)
+        assert row.low <= row.value <= row.high and 0 < row.p <= 1  # type: ignore[operator]
+    told = json.loads(json.dumps(as_json(result), allow_nan=False))
+    assert told["verdict"] == "better" and [c["name"] for c in told["classes"]] == ["background", "cell", "nucleus"]
+    back = compare_models(common.after, common.before, params.evaluate)
+    assert back.verdict == "worse" and "at least" in sentence(back, "a", "b")
+
+
+def test_alike_is_said_to_be_alike_and_unsure_to_be_unsure(root: Path, params: Params) -> None:
+    _, after = sides(root)
+    same = compare_models(after.scores, after.scores, params.evaluate)
+    assert same.verdict == "no different" and "do the same on every image" in sentence(same, "a", "b")
+    samples, out = make_samples(20, groups=8), root / "evaluation" / "twin"
+    evaluate_candidate(make_segmenter(0.0501, "twin"), _Reader(samples), out, params.evaluate, "twin")  # type: ignore[arg-type]
+    twin = read_scores(out / "per_image.parquet")
+    close = compare_models(after.scores, twin, params.evaluate)
+    assert close.verdict in ("cannot tell", "no different")
+    one = np.array([0])
+    single = compare_models(after.scores.at(one), load(root, ".:kmeans").scores.at(one), params.evaluate)
+    assert "a single image can't say" in sentence(single, "a", "b")
+
+
+class _Reader(list):  # type: ignore[type-arg]
+    split = "test"
+
+
+def contender(side: Contender, places: list[int], contents: dict[str, str] | None) -> Contender:
+    return Contender(
+        side.word, side.name, side.revision, side.candidate, side.scores.at(np.array(places)), side.metrics, contents, ""
+    )  # fmt: skip
+
+
+def test_only_shared_images_are_compared(root: Path, params: Params) -> None:
+    """By key and content; what was left out is told."""
+    before, after = sides(root)
+    keys = after.scores.keys
+    hashes = {key: f"image {key}" for key in keys}
+    one = contender(before, list(range(15)), hashes)
+    other = contender(after, list(range(19, 4, -1)), hashes | {keys[7]: "relabelled"})
+    common = shared(one, other)
+    assert sorted(common.after.keys) == [k for k in keys[5:15] if k != keys[7]] == sorted(common.before.keys)
+    assert common.before.keys == common.after.keys
+    assert (common.left_out, common.changed, common.by_content) == ((5, 5), 1, True)
+    assert "only the 9 that both share (file by file) are compared" in common.sentence
+    assert (
+        "5 only the first was tested on, 5 only the second was tested on, 1 whose image or label has changed"
+        in common.sentence
+    )
+    place = {key: i for i, key in enumerate(before.scores.keys)}
+    wanted = before.scores.tally[[place[key] for key in common.before.keys]]
+    np.testing.assert_array_equal(common.before.tally, wanted)
+    with pytest.raises(DataError, match=r"no test image is shared .*5 and 5 images, 0 of the same name"):
+        shared(contender(before, list(range(5)), None), contender(after, list(range(5, 10)), None))
+    with pytest.raises(DataError, match="no test image is shared"):
+        shared(one, contender(after, [0, 1], dict.fromkeys(keys, "new")))
+
+
+def test_relabelled_images_are_seen_without_a_manifest(root: Path) -> None:
+    before, after = sides(root)
+    after.scores.tally[3, 1, 0] += 1
+    assert shared(before, after).changed == 1
+
+
+def test_hashes_come_from_the_manifest(root: Path) -> None:
+    keys = load(root, ".").scores.keys
+    pd.DataFrame({"key": keys, "sha256": keys, "mask_sha256": keys}).to_parquet(root / "artifacts" / "manifest.parquet")
+    common = shared(*sides(root))
+    assert common.everything and "file by file" in common.sentence
+
+
+def test_other_classes_cannot_be_compared(root: Path, params: Params) -> None:
+    classes = ClassTable.from_names(["background", "cell", "other"])
+    evaluate_candidate(
+        make_segmenter(0.1, "odd", classes), _Reader(make_samples(3)), root / "evaluation" / "odd", params.evaluate, "odd",  # type: ignore[arg-type]
+    )  # fmt: skip
+    with pytest.raises(DataError, match="models of different classes can't be compared"):
+        shared(load(root, ".:odd"), load(root, "."))
+
+
+def written(root: Path, params: EvaluateParams) -> tuple[Page, Shared]:
+    before, after = sides(root)
+    common = shared(before, after)
+    out = root / "reports" / "compare.html"
+    write_comparison(root, before, after, common, compare_models(common.before, common.after, params), params, out)
+    return Page(out), common
+
+
+def test_the_page_holds_it_all(root: Path, params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = {"unet": 0.05, "deeplab": 0.1}
+    monkeypatch.setattr(
+        comparison_page, "_segmenter", lambda side, folder: make_segmenter(errors[side.candidate], side.candidate)
+    )
+    page, common = written(root, params.evaluate)
+    sections = {
+        "verdict",
+        "changed",
+        "scores",
+        "classes",
+        "slices",
+        "confusion",
+        "training",
+        "calibration",
+        "gallery",
+        "lineage",
+    }
+    assert sections <= page.ids and {h[1:] for h in page.hrefs if h.startswith("#")} <= page.ids
+    assert common.sentence in page.text and "workspace is better than workspace deeplab" in page.text
+    assert "workspace is furthest ahead of workspace deeplab" in page.text and page.raw.count('class="shot"') >= 2
+    assert "segpipe compare .:deeplab . --json" in page.text
+    assert {a.split(":")[0] for a in page.addresses if not a.startswith("#")} == {"data"}
+    assert (root / "reports" / "compare.html").stat().st_size < 8e6
+
+
+def test_without_models_the_page_says_why_there_are_no_pictures(root: Path, params: Params) -> None:
+    page, _ = written(root, params.evaluate)
+    assert "There are no pictures: workspace deeplab: the model deeplab can't be had" in page.text
+    assert 'class="shot"' not in page.raw

@@ -1,0 +1,76 @@
+"""A candidate with folds, stage by stage, from `split.folds` to a bundle of one graph."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segpipe import stages
+from segpipe.data.shards import ShardReader
+from segpipe.inference.segmenter import Segmenter
+from segpipe.inference.trained import load_trained
+from segpipe.pages.suspects import write_suspects
+from segpipe.training.plan import Plan
+from tests.test_stages_volumes import run, write_source
+from tests.worlds.volumes import register
+
+pytestmark = pytest.mark.slow  # every stage, Great Expectations among them
+
+PARAMS = """
+split: {val: 0.2, test: 0.3, folds: 3}
+train: {budget: 30 steps, batch: 2, augment: light, learning_rate: 0.01, folds: 3}
+candidates: {net: {family: tiny3d}, kmeans: {family: kmeans, clusters: 8, pixels: 20000}}
+evaluate: {gallery: 1, resamples: 200}
+gates: {floor: {metric: iou.dataset.macro, at_least: 0.05}, baseline: null, test_size: {mode: warn, at_least: 1}}
+export: {golden: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    register()
+    folder = tmp_path_factory.mktemp("folds")
+    write_source(folder / "source", 14)
+    return folder / "ws", run(folder / "ws", folder / "source", PARAMS, ["net", "kmeans"])
+
+
+def test_members_take_the_folds_of_the_split_and_share_the_budget(made: tuple[Path, dict]) -> None:
+    root, metrics = made
+    plan = Plan.read(root / "plans" / "net.json")
+    assert plan.folds is not None and plan.recipe is not None
+    assert (plan.folds.count, plan.folds.dealt, plan.recipe.steps) == (3, "split", 10)
+    assert Plan.read(root / "plans" / "kmeans.json").folds is None
+    folds = json.loads((root / "models" / "net" / "folds.json").read_text())
+    splits = {split: set(ShardReader(root / "artifacts" / "shards", split).keys) for split in ("train", "val", "test")}
+    assert folds.keys() == splits["train"] | splits["val"]
+    assert folds == json.loads((root / "artifacts" / "shards" / "folds.json").read_text())
+    history = json.loads((root / "models" / "net" / "history.json").read_text())
+    assert metrics["net"]["val"]["folds"]["mean"] == history["folds"]["mean"]
+    assert metrics["net"]["val"]["iou"]["dataset"]["macro"] == history.get("finished_score", history["best_score"])
+
+
+def test_the_bundle_is_one_graph_that_says_what_the_members_say(made: tuple[Path, dict]) -> None:
+    root, _ = made
+    stages.select(root)
+    stages.export(root)
+    assert "mean of what 3 networks say" in (root / "bundle" / "README.md").read_text()
+    assert "members on their folds" in (root / "reports" / "report.html").read_text()
+    assert not (root / "bundle" / "folds.json").exists()
+    trained, bundle = load_trained(root / "models" / "net"), Segmenter.from_bundle(root / "bundle", "onnxruntime")
+    assert bundle.spec.members == 3
+    for sample in ShardReader(root / "artifacts" / "shards", "test"):
+        asked = {"probabilities": True, "spacing": sample.spacing}
+        said = bundle.at_temperature(1.0).predict(sample.image, **asked).probabilities
+        members = [member.predict(sample.image, **asked).probabilities for member in trained._members]
+        np.testing.assert_allclose(said, np.mean(members, 0), atol=1e-4)
+
+
+def test_train_is_looked_through_for_wrong_labels(made: tuple[Path, dict]) -> None:
+    root, _ = made
+    told = write_suspects(root, "net", 50, root / "reports" / "suspects.html")
+    folds = json.loads((root / "models" / "net" / "folds.json").read_text())
+    assert told.out_of_fold == len(folds) and told.images == 14
+    assert all(s.fold == folds.get(s.key) for s in told.suspects)

@@ -1,0 +1,130 @@
+"""Volumes from import to a mask in the input's own grid, stage by stage: small ellipsoids, and the hippocampus where it is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from segpipe import stages
+from segpipe.config import DataParams
+from segpipe.data.images import encode_nifti
+from segpipe.data.importer import ImportOptions, import_dataset
+from segpipe.files import sha256_file
+from segpipe.inference.files.batch import predict_files
+from segpipe.inference.segmenter import Segmenter
+from tests.worlds.volumes import ellipsoid, register
+
+pytestmark = pytest.mark.slow  # every stage, Great Expectations among them
+LIMITS = DataParams()
+
+
+def write_source(folder: Path, count: int) -> None:
+    for index in range(count):
+        sample = ellipsoid(index)
+        for part, voxels in (("images", sample.image[..., 0]), ("labels", sample.labels)):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            (folder / part / f"{sample.key}.nii.gz").write_bytes(encode_nifti(voxels))
+
+
+def run(root: Path, source: Path, params: str, names: list[str]) -> dict:
+    """Every stage; metrics.json by candidate."""
+    root.mkdir()
+    (root / "params.yaml").write_text(params)
+    (root / "champion.json").write_text('{"version": null}')
+    import_dataset(source, root / "data", "auto", ImportOptions())
+    stages.ingest(root)
+    stages.validate(root)
+    stages.prepare(root)
+    for name in names:
+        stages.plan(root, name)
+        stages.train(root, name)
+        stages.evaluate(root, name)
+    return {name: json.loads((root / "evaluation" / name / "metrics.json").read_text()) for name in names}
+
+
+PARAMS = """
+split: {val: 0.2, test: 0.3}
+train: {budget: 60 steps, batch: 2, augment: light, learning_rate: 0.01}
+candidates: {net: {family: tiny3d}, kmeans: {family: kmeans, clusters: 8, pixels: 20000}}
+evaluate: {gallery: 1, resamples: 200}
+gates: {floor: {metric: iou.dataset.macro, at_least: 0.05}, baseline: null, test_size: {mode: warn, at_least: 1}}
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, dict]:
+    register()
+    folder = tmp_path_factory.mktemp("volumes")
+    write_source(folder / "source", 12)
+    return folder / "ws", run(folder / "ws", folder / "source", PARAMS, ["net", "kmeans"])
+
+
+def test_networks_and_baselines_are_scored_on_volumes(made):
+    root, metrics = made
+    for name, told in metrics.items():
+        test = told["test"]
+        assert test["images"] >= 2 and test["pixels"] > 10_000
+        assert test["surface"]["hd95"]["image"]["macro"] > 0, "millimetres"
+        assert name == "kmeans" or test["iou"]["dataset"]["macro"] > 0.3
+    gallery = json.loads((root / "evaluation" / "net" / "gallery" / "index.json").read_text())
+    assert {p["kind"] for p in gallery["pictures"]} >= {"worst", "best"}
+    assert gallery["pictures"][0]["width"] > 2 * gallery["pictures"][0]["height"], "three planes side by side"
+
+
+def test_the_same_plan_trains_the_same_weights_and_a_killed_training_goes_on(made, monkeypatch):
+    from segpipe.training import loop
+
+    root, _ = made
+    weights = root / "models" / "net" / "weights.safetensors"
+    before = sha256_file(weights)
+    plan = root / "plans" / "net.json"
+    text = plan.read_text()
+    step = loop._Run._validate
+
+    def dies(run):
+        run._checkpoint()
+        if run.state.step >= 30:
+            raise KeyboardInterrupt
+        return step(run)
+
+    monkeypatch.setattr(loop._Run, "_validate", dies)
+    with pytest.raises(KeyboardInterrupt):
+        stages.train(root, "net")
+    monkeypatch.undo()
+    stages.train(root, "net")
+    assert plan.read_text() == text and sha256_file(weights) == before
+
+
+def test_the_winner_answers_in_the_grid_of_its_input(made, tmp_path):
+    root, _ = made
+    stages.select(root)
+    stages.export(root)
+    assert "volumes" in (root / "bundle" / "README.md").read_text()
+    affine = np.diag([-2.0, 1.0, 1.5, 1.0])
+    affine[:3, 3] = (5, 6, 7)
+    voxels = ellipsoid(77, (16, 24, 12)).image[..., 0].transpose(2, 1, 0)
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "new.nii.gz")
+    (row,) = predict_files(Segmenter.from_bundle(root / "bundle"), [tmp_path / "new.nii.gz"], tmp_path / "out", LIMITS)
+    answer = nibabel.load(tmp_path / "out" / row["mask"])
+    assert answer.shape == voxels.shape
+    np.testing.assert_allclose(answer.affine, affine)
+    labels = ellipsoid(77, (16, 24, 12)).labels.transpose(2, 1, 0)
+    assert (np.asarray(answer.dataobj) == labels).mean() > 0.7
+
+
+def test_hippocampus_is_learnt_in_some_steps(shared_data, tmp_path):
+    params = """
+train: {budget: 40 steps, batch: 2, rare_crops: 0.5}
+split: {test: 0.05, val: 0.05}
+candidates: {net: {family: unet3d, channels: 8}}
+evaluate: {gallery: 1, resamples: 200}
+"""
+    metrics = run(tmp_path / "ws", shared_data / "hippocampus", params, ["net"])["net"]
+    history = json.loads((tmp_path / "ws" / "models" / "net" / "history.json").read_text())
+    assert history["train"][-1]["loss"] < 0.8 * history["train"][0]["loss"]
+    assert metrics["test"]["images"] > 3
+    assert "spacing" in json.loads((tmp_path / "ws" / "models" / "net" / "segmenter.json").read_text())

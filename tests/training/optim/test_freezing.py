@@ -1,0 +1,115 @@
+import shutil
+
+import pytest
+import torch
+
+from segpipe.config import TrainParams
+from segpipe.errors import ConfigError
+from segpipe.inference.engines.engine import TorchEngine
+from segpipe.models.registry import FAMILIES, family
+from segpipe.training.checkpoint import State, load_checkpoint, save_checkpoint
+from segpipe.training.loop import set_up
+from segpipe.training.optim.freezing import encoder_switch
+from segpipe.training.plan import Setting
+from segpipe.training.planning.recipe import with_frozen_encoder
+from segpipe.training.step import Stepper
+from tests.worlds.tiny_training import make_plan
+
+IMAGES = torch.randn(4, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+LABELS = torch.randint(0, 3, (2, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def state(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("changes", [{"ema": 0.9}, {"ema": 0.0}, {"optimizer": "sgd"}, {"optimizer": "adam"}], ids=str)
+def test_the_encoder_stays_bit_for_bit_then_learns(changes):
+    stepper = set_up(make_plan(freeze_steps=2, weight_decay=0.1, **changes))
+    network, engine = stepper.network, TorchEngine(stepper.average)
+    for number in range(4):
+        before = state(network.encoder), state(network.decoder)
+        stepper.step(number, IMAGES[number], LABELS, 0)
+        engine(IMAGES[0].numpy())  # validation puts the network back into training mode, encoder and all
+        assert same(before[0], state(network.encoder)) == (number < 2)
+        assert not same(before[1], state(network.decoder))
+
+
+def test_a_training_continues_to_the_same_bytes_on_either_side_of_the_thaw(tmp_path):
+    plan = make_plan(freeze_steps=2)
+    first = set_up(plan)
+    for number in range(4):
+        save_checkpoint(tmp_path / str(number), plan, first, {}, State(step=number))
+        first.step(number, IMAGES[number], LABELS, 0)
+    for start in range(4):
+        second = set_up(plan)
+        load_checkpoint(tmp_path / str(start), plan, second)
+        for number in range(start, 4):
+            second.step(number, IMAGES[number], LABELS, 0)
+        assert same(state(first.network), state(second.network)), f"from step {start}"
+
+
+def test_what_was_never_trained_is_not_let_go():
+    network = torch.nn.Module()
+    network.encoder = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.Conv2d(1, 1, 1))
+    network.encoder[0].requires_grad_(False)
+    switch = encoder_switch(network)
+    switch(True)
+    assert not any(p.requires_grad for p in network.parameters()) and not network.encoder.training
+    switch(False)
+    assert [p.requires_grad for p in network.parameters()] == [False, False, True, True] and network.encoder.training
+
+
+def test_a_network_without_an_encoder_is_told():
+    with pytest.raises(ConfigError, match=r"train\.freeze_encoder.*set it to 0"):
+        encoder_switch(torch.nn.Conv2d(1, 1, 1))
+
+
+def test_the_family_wants_it_only_where_there_is_something_to_keep():
+    vgg, reasons = family("unet_vgg16"), {}
+    assert with_frozen_encoder(TrainParams(), vgg, True, reasons).freeze_encoder == vgg.freeze_encoder == 0.25
+    assert reasons["frozen encoder"].startswith("25% of the steps")
+    assert with_frozen_encoder(TrainParams(), vgg, False, {}).freeze_encoder == 0
+    assert with_frozen_encoder(TrainParams(freeze_encoder=0), vgg, True, reasons := {}).freeze_encoder == 0
+    assert not reasons
+    assert with_frozen_encoder(TrainParams(freeze_encoder=0.4), family("unet"), False, {}).freeze_encoder == 0.4
+    assert all(of.kind == "network" for of in FAMILIES.values() if of.freeze_encoder)
+
+
+class Small(torch.nn.Module):
+    """An encoder and a head, compiled in seconds."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.BatchNorm2d(4), torch.nn.ReLU()
+        )
+        self.decoder = torch.nn.Conv2d(4, 3, 1)
+
+    def forward(self, x):
+        return self.decoder(self.encoder(x))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler for processors")
+def test_a_compiled_network_thaws_and_grows():
+    """Each new kind of step (the encoder let go, larger crops) is compiled for, and learns what it would without."""
+    recipe = make_plan(freeze_steps=1).recipe
+    eager, compiled = (
+        Stepper(Small(), family("unet"), recipe, Setting(precision="fp32", channels_last=False, compile=c), "cpu")
+        for c in (False, True)
+    )
+    for number, size in enumerate((32, 32, 64)):
+        images = torch.nn.functional.interpolate(IMAGES[number], size=size)
+        labels = LABELS.repeat(1, 2, 2)[:, :size, :size]
+        before = state(compiled.network.encoder)
+        losses = [float(s.step(number, images, labels, 0)) for s in (eager, compiled)]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+        assert same(before, state(compiled.network.encoder)) == (number < 1)
+    for mine, theirs in zip(eager.network.decoder.parameters(), compiled.network.decoder.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=0)

@@ -1,0 +1,428 @@
+"""Every check is made to fail once, in a manifest that is sound apart from it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from hashlib import sha256
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from segpipe.config import DataParams, SplitParams, ValidateParams
+from segpipe.data.dataset import load_dataset
+from segpipe.data.demo.write import write_demo
+from segpipe.data.importer import ImportOptions, import_dataset
+from segpipe.data.manifest.build import build_manifest
+from segpipe.data.manifest.fingerprint import make_fingerprint
+from segpipe.drift.reference import Reference
+from segpipe.errors import ConfigError, DataError
+from segpipe.pages.validation import write_validation
+from segpipe.samples import ClassTable
+from segpipe.validation.checks import CHECKS, Finding
+from segpipe.validation.expectations import quarantined, stopping, validate_manifest
+from segpipe.validation.frames import _split_errors
+
+TABLE = ClassTable.from_names(["background", "cell", "dirt"])
+
+
+def sound(count: int = 12) -> pd.DataFrame:
+    """A manifest that passes everything; rows 0 and 1 are test, 2 and 3 val, the others train."""
+    rows = [
+        {
+            "key": f"k{i:02d}", "path": f"images/k{i:02d}.png", "mask_path": f"masks/k{i:02d}.png", "instances_path": None,
+            "sha256": f"{i:064d}", "mask_sha256": f"{i + 100:064d}", "instances_sha256": None,
+            "phash": sha256(str(i).encode()).hexdigest()[:16], "miniature": np.random.default_rng(i).bytes(48 * 48),
+            "height": 10, "width": 20, "channels": 3, "dtype": "uint8", "mask_height": 10, "mask_width": 20,
+            "mean": np.full(3, 100.0), "std": np.full(3, 20.0), "low": np.zeros(3), "high": np.full(3, 255.0),
+            "class_pixels": np.array([120, 60, 20]), "ignored_pixels": 0, "unknown_values": "{}", "n_instances": None,
+            "depth": None, "mask_depth": None, "spacing": None, "mask_spacing": None, "orientation": None, "mask_orientation": None,
+            "mask_offset": None,
+            "sharpness": 0.02, "smallest_component": 20, "instance_areas": None, "notes": np.array([]),
+            "group": f"g{i}", "split": ["test", "val", "train"][min(i // 2, 2)], "split_given": False, "error": None,
+        }
+        for i in range(count)
+    ]  # fmt: skip
+    whole = [
+        "depth",
+        "height",
+        "width",
+        "channels",
+        "mask_depth",
+        "mask_height",
+        "mask_width",
+        "ignored_pixels",
+        "n_instances",
+    ]
+    return pd.DataFrame(rows).astype(dict.fromkeys(whole, "Int64"))
+
+
+def judge(
+    frame: pd.DataFrame, table: ClassTable = TABLE, before: Reference | None = None, crop: int = 256, **params: object
+) -> list[Finding]:
+    fingerprint = make_fingerprint(frame, table)
+    return validate_manifest(frame, fingerprint, ValidateParams.model_validate(params), before, crop).findings
+
+
+def put(frame: pd.DataFrame, row: int, **values: object) -> None:
+    for column, value in values.items():
+        if isinstance(value, np.ndarray):  # pandas would take an array of one element for its element
+            frame[column] = pd.Series([value if place == row else old for place, old in enumerate(frame[column])])
+        else:
+            frame.at[row, column] = value  # type: ignore[call-overload]
+
+
+def _class_only_in_test(frame: pd.DataFrame) -> None:
+    for row in range(12):
+        put(frame, row, class_pixels=np.array([120, 80, 0]) if row else np.array([100, 80, 20]))
+
+
+def _class_nowhere(frame: pd.DataFrame) -> None:
+    for row in range(12):
+        put(frame, row, class_pixels=np.array([120, 80, 0]))
+
+
+def _rare_class(frame: pd.DataFrame) -> None:
+    for row in range(12):
+        put(frame, row, class_pixels=np.array([120_000, 79_900, 100]))
+
+
+def _no_val(frame: pd.DataFrame) -> None:
+    frame["split"] = frame["split"].replace("val", "train")
+
+
+FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, str | None, str]]]] = {
+    "unreadable": (
+        lambda f: put(f, 5, error="images/k05.png: the file is empty. Fix: mend it", mask_height=pd.NA, mask_width=pd.NA),
+        [("readable_files", "error", "images/k05.png", "the file is empty")],
+    ),
+    "no mask": (
+        lambda f: put(f, 5, mask_path=None, mask_height=pd.NA, mask_width=pd.NA, mask_sha256=None, class_pixels=None, unknown_values=None),
+        [("masks_present", "error", "images/k05.png", "no mask")],
+    ),
+    "other size": (lambda f: put(f, 5, mask_width=21), [("sizes_match", "error", "images/k05.png", "21 x 10")]),
+    "unknown values": (
+        lambda f: put(f, 5, unknown_values='{"7": 3, "99": 12}'),
+        [("known_classes", "error", "images/k05.png", "unknown values 99 (12 pixels), 7 (3 pixels)")],
+    ),
+    "one channel": (
+        lambda f: put(f, 5, channels=1, mean=np.ones(1), std=np.ones(1), low=np.ones(1), high=np.ones(1)),
+        [("same_channels", "error", "images/k05.png", "1 channel")],
+    ),
+    "16 bit": (lambda f: put(f, 5, dtype="uint16"), [("same_dtype", "error", "images/k05.png", "uint16")]),
+    "copy in another split": (
+        lambda f: put(f, 0, sha256=f.at[5, "sha256"], mask_sha256=f.at[5, "mask_sha256"]),
+        [
+            ("no_copies_across_splits", "error", "images/k00.png", "images/k05.png"),
+            ("no_copies_across_splits", "error", "images/k05.png", "images/k00.png"),
+        ],
+    ),
+    "two masks": (
+        lambda f: put(f, 6, sha256=f.at[5, "sha256"]),
+        [
+            ("one_mask_an_image", "error", "images/k05.png", "images/k06.png"),
+            ("one_mask_an_image", "error", "images/k06.png", "images/k05.png"),
+        ],
+    ),
+    "copy beside": (
+        lambda f: put(f, 6, sha256=f.at[5, "sha256"], mask_sha256=f.at[5, "mask_sha256"]),
+        [
+            ("unique_content", "warning", "images/k05.png", "images/k06.png"),
+            ("unique_content", "warning", "images/k06.png", "images/k05.png"),
+        ],
+    ),
+    "empty split": (_no_val, [("min_images", "error", None, "0 usable image(s) in val")]),
+    "class not in train": (_class_only_in_test, [("classes_in_train", "error", None, "class dirt is in val or test (20 pixels)")]),
+    "class nowhere": (_class_nowhere, [("classes_exist", "warning", None, "class dirt occurs nowhere")]),
+    "rare class": (_rare_class, [("class_imbalance", "warning", None, "class dirt is 0.050%")]),
+    "group in two splits": (
+        lambda f: put(f, 0, group="g5", split_given=True),
+        [("groups_stay_together", "error", None, "group g5 is in train and test")],
+    ),
+    "given group in two splits": (
+        lambda f: (put(f, 0, group="g5", split_given=True), put(f, 5, split_given=True)),
+        [("given_groups_stay_together", "error", None, "group g5 is in train and test")],
+    ),
+    "blank": (lambda f: put(f, 5, std=np.zeros(3)), [("blank_images", "warning", "images/k05.png", "one value")]),
+    "empty mask": (
+        lambda f: put(f, 5, class_pixels=np.array([200, 0, 0])),
+        [("near_empty_masks", "warning", "images/k05.png", "0.000% of the mask is anything but background")],
+    ),
+    "all ignored": (
+        lambda f: put(f, 5, class_pixels=np.array([0, 0, 0]), ignored_pixels=200),
+        [("near_empty_masks", "warning", "images/k05.png", "anything but ignored")],
+    ),
+    "nearly the same in another split": (
+        lambda f: put(f, 0, phash=f.at[5, "phash"]),
+        [("near_duplicates", "warning", "images/k00.png", "(test) as images/k05.png (train): perceptual hashes differ in 0 of 64")],
+    ),
+    "far brighter": (
+        lambda f: put(f, 5, mean=np.full(3, 240.0)),
+        [("outlier_intensity", "warning", "images/k05.png", "mean by channel: 240, 240, 240")],
+    ),
+    "far larger": (
+        lambda f: put(f, 5, height=50, mask_height=50),
+        [("outlier_size", "warning", "images/k05.png", "20 x 50: an edge 5.0 times")],
+    ),
+    "blurred": (lambda f: put(f, 5, sharpness=0.0002), [("blurred_images", "warning", "images/k05.png", "robust deviations below")]),
+    "tiny objects": (
+        lambda f: put(f, 5, height=200, width=400, mask_height=200, mask_width=400, instance_areas=np.array([1, 4, 900])),
+        [("outlier_size", "warning", "images/k05.png", ""), ("tiny_objects", "warning", "images/k05.png", "as narrow as 1.0%")],
+    ),
+    "a volume among images": (lambda f: put(f, 5, depth=4, mask_depth=4), [("same_axes", "error", "images/k05.png", "3D data")]),
+    "a label of another depth": (
+        lambda f: put(f, 5, mask_depth=4),
+        [("sizes_match", "error", "images/k05.png", "a mask of 20 x 10 x 4")],
+    ),
+    "voxels of another size": (
+        lambda f: put(f, 5, spacing=np.array([1.0, 1.0, 1.0]), mask_spacing=np.array([1.5, 1.0, 1.0])),
+        [("spacings_match", "error", "images/k05.png", "a label of 1.5 x 1 x 1 mm voxels")],
+    ),
+    "the same voxels, as float32 tells them": (
+        lambda f: put(f, 5, spacing=np.array([0.7, 1.0, 1.0]), mask_spacing=np.array([np.float32(0.7), 1.0, 1.0], float)),
+        [],
+    ),
+    "another orientation": (
+        lambda f: put(f, 5, orientation="RAS", mask_orientation="LPS"),
+        [("orientations_match", "error", "images/k05.png", "a label in LPS")],
+    ),
+    "another place": (
+        lambda f: put(
+            f, 5, spacing=np.ones(3), mask_spacing=np.ones(3), orientation="RAS", mask_orientation="RAS", mask_offset=3.25
+        ),
+        [("origins_match", "warning", "images/k05.png", "puts 3.25 voxels away")],
+    ),
+    "half a voxel away": (
+        lambda f: put(
+            f, 5, spacing=np.ones(3), mask_spacing=np.ones(3), orientation="RAS", mask_orientation="RAS", mask_offset=0.5
+        ),
+        [],
+    ),
+    "converted": (
+        lambda f: put(f, 5, notes=np.array(["EXIF rotation applied"])),
+        [("converted_images", "note", "images/k05.png", "EXIF rotation applied")],
+    ),
+}  # fmt: skip
+
+
+def test_a_sound_manifest_has_no_findings() -> None:
+    assert judge(sound()) == []
+
+
+@pytest.mark.parametrize(("spoil", "expected"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_found_and_nothing_else(
+    spoil: Callable[[pd.DataFrame], object], expected: list[tuple[str, str, str | None, str]]
+) -> None:
+    frame = sound()
+    spoil(frame)
+    findings = judge(frame)
+    assert [(f.expectation, f.severity, f.file) for f in findings] == [wanted[:3] for wanted in expected]
+    for finding, wanted in zip(findings, expected, strict=True):
+        assert wanted[3] in finding.found
+        assert finding.expected
+        assert finding.fix
+
+
+def test_every_check_is_made_to_fail() -> None:
+    tested = {wanted[0] for _, expected in FAULTS.values() for wanted in expected} | {
+        "polarity",
+        "volume_dtypes",
+        "drift",
+    }
+    assert tested == {check.name for check in CHECKS}
+
+
+def test_inverted_masks_are_suspected() -> None:
+    frame = sound()
+    for row in range(12):
+        put(frame, row, class_pixels=np.array([40, 160]))
+    (finding,) = judge(frame, ClassTable.from_names(["background", "cell"]))
+    assert (finding.expectation, finding.severity) == ("polarity", "warning")
+    assert "20%" in finding.found
+    assert judge(frame, ClassTable.from_names(["sky", "cell"])) == []
+
+
+def test_volumes_may_be_stored_in_several_number_types() -> None:
+    frame = sound(30)
+    for row in range(30):
+        put(frame, row, depth=4, mask_depth=4, dtype="uint8" if row % 3 else "float32")
+    findings = judge(frame, many=9)
+    assert [(f.expectation, f.severity, f.file) for f in findings] == [("volume_dtypes", "warning", None)]
+    assert "10 of 30 volumes are not uint8: values from 0 to 255" in findings[0].found
+    assert "images/k00.png, images/k03.png, images/k06.png and 7 more" in findings[0].found
+    assert len(judge(frame)) == 10
+
+
+@pytest.mark.parametrize(
+    ("unknown", "fix"),
+    [
+        ('{"3": 50}', "count classes from 1"),
+        ('{"255": 50}', "255 often means ignored"),
+        (json.dumps({str(v): 2 for v in range(20, 60)}), "without interpolation"),
+        ('{"17": 4}', r"ignore: \[17\]"),
+    ],
+)
+def test_the_fix_for_unknown_values_comes_from_experience(unknown: str, fix: str) -> None:
+    frame = sound()
+    put(frame, 5, unknown_values=unknown)
+    (finding,) = judge(frame)
+    assert re.search(fix, finding.fix)
+
+
+def test_min_images_and_severities_follow_params() -> None:
+    frame = sound()
+    assert [f.found.split()[0] for f in judge(frame, min_images=3)] == ["2", "2"]
+    put(frame, 5, mask_width=21)
+    put(frame, 6, class_pixels=np.array([200, 0, 0]))
+    assert [f.expectation for f in judge(frame, severity={"sizes_match": "warning", "near_empty_masks": "error"})] == [
+        "near_empty_masks", "sizes_match",
+    ]  # fmt: skip
+    assert judge(frame, severity={"sizes_match": "off", "near_empty_masks": "off"}) == []
+    with pytest.raises(ConfigError, match=r"no such check.*size_match.*sizes_match"):
+        judge(frame, severity={"size_match": "off"})
+
+
+def test_great_expectations_said_so_itself() -> None:
+    frame = sound()
+    put(frame, 5, mask_width=21)
+    findings, said, _ = validate_manifest(frame, make_fingerprint(frame, TABLE), ValidateParams())
+    json.dumps(said, allow_nan=False)
+    assert said["success"] is False
+    failed = [r for r in said["results"] if not r["success"]]
+    assert [r["check"] for r in failed] == [f.expectation for f in findings] == ["sizes_match"]
+    assert failed[0]["expectation"] == "expect_column_pair_values_to_be_equal"
+    assert failed[0]["result"]["unexpected_count"] == 1
+    assert {r["check"] for r in said["results"]} == {check.name for check in CHECKS}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A demo dataset with faults, and its report."""
+    folder = tmp_path_factory.mktemp("validation")
+    data = folder / "data"
+    write_demo(data, images=24)
+    (data / "images" / "cells-003.png").write_text("no image")
+    (data / "masks" / "cells-004.png").unlink()
+    (data / "images" / "a <b>&.png").write_bytes((data / "images" / "cells-005.png").read_bytes())
+    dataset = load_dataset(data)
+    frame = build_manifest(dataset, DataParams(), SplitParams(), jobs=1)
+    findings, said, _ = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
+    write_validation(folder / "out", findings, said, frame, data)
+    write_validation(folder / "again", findings, said, frame, data)
+    return folder / "out", folder / "again"
+
+
+def test_the_report_is_the_same_for_the_same_data(written: tuple[Path, Path]) -> None:
+    out, again = written
+    assert {p.name for p in out.iterdir()} == {"findings.json", "gx.json", "index.html"}
+    for path in out.iterdir():
+        assert path.read_bytes() == (again / path.name).read_bytes()
+    assert not re.search(
+        rb"20\d\d-\d\d-\d\dT|/tmp/", b"".join(p.read_bytes() for p in out.iterdir() if p.suffix == ".json")
+    )
+
+
+def test_findings_json_and_the_page_tell_the_same(written: tuple[Path, Path]) -> None:
+    out, _ = written
+    told = json.loads((out / "findings.json").read_text())
+    assert told["passed"] is False
+    findings = [Finding.model_validate(f) for f in told["findings"]]
+    assert [f.severity for f in findings] == sorted(f.severity for f in findings)
+    page = (out / "index.html").read_text()
+    HTMLParser().feed(page)
+    for finding in findings:
+        assert f'id="{finding.expectation}"' in page
+    assert "images/cells-003.png" in page
+    assert "a &lt;b&gt;&amp;.png" in page
+    assert "<b>&.png" not in page
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
+    assert "http" not in page
+    assert page.count('src="data:image/') >= 2
+
+
+def test_the_page_stays_small(tmp_path: Path) -> None:
+    frame = sound(400)
+    for row in range(400):
+        put(frame, row, mask_width=21 if row > 5 else 20)
+    findings, said, _ = validate_manifest(frame, make_fingerprint(frame, TABLE), ValidateParams())
+    assert len(findings) == 394
+    write_validation(tmp_path, findings, said, frame, tmp_path / "data")
+    page = (tmp_path / "index.html").read_text()
+    assert 0 < page.count('class="finding"') < 20
+    assert "382 more: findings.json lists all" in page
+
+
+CELL_PARTS = {"classes": ["background", "cytoplasm", "nucleus"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "check", "files"),
+    [
+        ("nuclei", {}, "", []),
+        ("wbc/dataset1", CELL_PARTS, "one_mask_an_image", ["images/112.png", "images/139.png"]),
+        ("wbc/dataset2", CELL_PARTS, "known_classes", ["images/035.png", "images/047.png"]),
+        ("em_membranes", {"classes": ["membrane", "inside"]}, "", []),
+    ],
+)
+def test_real_datasets_have_their_real_faults_alone(
+    shared_data: Path, tmp_path: Path, name: str, options: dict, check: str, files: list[str]
+) -> None:
+    import_dataset(shared_data / name, tmp_path / "data", "folder", ImportOptions(**options))
+    dataset = load_dataset(tmp_path / "data")
+    frame = build_manifest(dataset, DataParams(), SplitParams(), jobs=1)
+    findings, _, _ = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
+    assert [(f.expectation, f.file) for f in findings if f.severity == "error"] == [(check, file) for file in files]
+
+
+def test_quarantine_takes_files_out_and_judges_what_is_left() -> None:
+    frame = sound()
+    for row in (0, 1):
+        put(frame, row, unknown_values='{"9": 1}')
+    for row in range(12):
+        put(frame, row, class_pixels=np.array([120, 60, 20 if row in (2, 6) else 0]))
+    put(frame, 6, mask_width=21)
+    findings = judge(frame, quarantine=True)
+    assert quarantined(findings) == ["images/k00.png", "images/k01.png", "images/k06.png"]
+    stops = stopping(findings, ValidateParams(quarantine=True))
+    assert [(f.expectation, f.file) for f in stops] == [("min_images", None), ("classes_in_train", None)]
+    assert stops[0].found == "0 usable image(s) in test"
+    whole = judge(frame)
+    assert "min_images" not in {f.expectation for f in whole}
+    assert len(stopping(whole, ValidateParams())) == len(quarantined(whole)) + 1  # row 6 cannot be used either way
+
+
+def test_objects_are_held_against_the_crop_of_training() -> None:
+    """The median object is 2 pixels wide: 1.6 % of a crop of 128 pixels, 1 % of one of 192; images are 200 pixels high."""
+    frame = sound()
+    for row in range(12):
+        put(frame, row, height=200, width=400, mask_height=200, mask_width=400, instance_areas=np.array([4, 4, 400]))
+    assert judge(frame, crop=128) == []
+    found = judge(frame, crop=192)
+    assert {finding.expectation for finding in found} == {"tiny_objects"}
+    assert "1.0% of a training crop" in found[0].found
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            DataError("the file is empty", where="images/k05.png", fix="restore it"),
+            ("the file is empty", "a file that can be used", "restore it"),
+        ),
+        (
+            DataError("is (no) image", where="images/k05.png", expected="PNG, or (rarely) BMP"),
+            ("is (no) image", "PNG, or (rarely) BMP", "restore the file, or take it out of the data"),
+        ),
+        (
+            DataError("too large", where="images/k05.png", found="5 x 5 (3D)", expected="4", fix="cut it"),
+            ("too large (found 5 x 5 (3D))", "4", "cut it"),
+        ),
+    ],
+)
+def test_what_a_broken_file_was_expected_to_be_is_said_once(error: DataError, told: tuple[str, str, str]) -> None:
+    frame = pd.DataFrame({"path": ["images/k05.png"], "error": [str(error)]})
+    assert [words[0] for words in _split_errors(frame)] == list(told)

@@ -1,0 +1,173 @@
+"""Workspaces: made, found, locked, their parameters edited."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from segpipe.config import load_params
+from segpipe.errors import BusyError, ConfigError, SegpipeError
+from segpipe.workspace import create, pipeline
+from segpipe.workspace.git import commit_staged, git
+from tests.worlds import pipelines
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("made") / "ws"
+    assert create.create(root)
+    return root
+
+
+def test_a_new_workspace_is_whole(made, repo_root):
+    for name in ("dvc.yaml", "params.yaml", "bentofile.yaml", "prefect.yaml", ".dvcignore", ".dvc/config"):
+        assert (made / name).read_bytes() == (repo_root / name).read_bytes(), name
+    assert (made / "flows" / "retrain.py").read_bytes() == (repo_root / "flows" / "retrain.py").read_bytes()
+    assert (made / "champion.json").read_text() == '{\n  "version": null\n}\n'
+    assert git(made, "status", "--porcelain") == ""
+    assert git(made, "log", "--format=%s") == "A segpipe workspace"
+    assert git(made, "branch", "--show-current") == "main"
+    assert pipeline.graph(made).keys() == pipeline.graph(repo_root).keys()
+    create.check_repository(made)
+
+
+def test_outs_of_the_pipeline_are_ignored_where_dvc_would_write_ignore_files(made):
+    """Else DVC writes evaluation/C/.gitignore, and `select`, which reads evaluation/, hashes it."""
+    outs = [
+        out if isinstance(out, str) else next(iter(out))
+        for stage in yaml.safe_load((made / "dvc.yaml").read_text())["stages"].values()
+        for out in stage.get("do", stage)["outs"]
+        if isinstance(out, str)
+    ]
+    for out in (o.replace("${key}", "unet") for o in outs):
+        assert subprocess.run(["git", "check-ignore", "-q", out], cwd=made, check=False).returncode == 0, out
+
+
+def test_making_it_again_changes_nothing_and_puts_back_what_is_missing(made):
+    (made / "params.yaml").write_text((made / "params.yaml").read_text().replace("2m ", "3m "))
+    (made / "bentofile.yaml").unlink()
+    assert not create.create(made)
+    assert load_params(made).train.budget == "3m"
+    assert (made / "bentofile.yaml").exists()
+
+
+def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="not empty"):
+        create.create(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_without_an_identity_git_signs_as_segpipe(tmp_path, monkeypatch):
+    for name in [n for n in os.environ if n.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    root = tmp_path / "ws"
+    create.create(root)
+    assert git(root, "log", "--format=%ae") == "segpipe@localhost"
+    git(root, "config", "user.email", "me@example.org")
+    git(root, "config", "user.name", "me")
+    (root / "x").write_text("x")
+    git(root, "add", "x")
+    assert commit_staged(root, "mine")
+    assert git(root, "log", "-1", "--format=%ae") == "me@example.org"
+
+
+def test_a_commit_of_nothing_is_none(made):
+    assert not commit_staged(made, "nothing")
+
+
+def test_gits_own_words_come_through(made):
+    with pytest.raises(SegpipeError, match="nobody"):
+        git(made, "checkout", "nobody")
+
+
+def test_the_wheels_template_is_used_outside_a_checkout(tmp_path, monkeypatch, repo_root):
+    import shutil
+
+    import segpipe
+
+    package = tmp_path / "site-packages" / "segpipe"
+    (package / "template").mkdir(parents=True)
+    monkeypatch.setattr(segpipe, "__file__", str(package / "__init__.py"))
+    assert create.template() == package / "template"
+    for name in ("dvc.yaml", "params.yaml", "pyproject.toml"):
+        shutil.copy(repo_root / name, package.parent / name)
+    assert create.template() == package.parent
+
+
+def test_all_that_a_workspace_gets_is_in_the_wheel(repo_root):
+    import tomllib
+
+    wheel = tomllib.loads((repo_root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    shipped = set(wheel["force-include"])
+    assert {*create.TEMPLATE_FILES, "flows"} <= shipped
+    assert all(target == f"segpipe/template/{source}" for source, target in wheel["force-include"].items())
+
+
+def test_the_workspace_is_found_from_below(made):
+    deep = made / "data" / "images"
+    deep.mkdir(parents=True)
+    assert create.find_root(deep) == made.resolve()
+    with pytest.raises(ConfigError, match="segpipe init"):
+        create.find_root(made.parent)
+
+
+def test_a_workspace_in_anothers_repository_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="git -C"):
+        create.check_repository(tmp_path)
+
+
+def test_the_lock_is_held_by_one_process_and_names_it(tmp_path):
+    root = pipelines.make(tmp_path / "ws", {})
+    code = "import sys; from pathlib import Path; from segpipe.workspace.create import lock\n"
+    code += f"with lock(Path({str(root)!r})): print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline().strip() == "held"
+        with pytest.raises(BusyError, match=rf"process {holder.pid} since"), create.lock(root):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with create.lock(root), pytest.raises(BusyError, match=rf"process {os.getpid()} "), create.lock(root):
+        pass  # the holder was killed, and its lock is free
+    with create.lock(root):
+        pass
+
+
+def test_params_are_set_and_comments_kept(tmp_path, repo_root):
+    text = (repo_root / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text)
+    create.set_params(tmp_path, {"train.budget": "40s", "train.patch": 64, "gates.champion": None})
+    params = load_params(tmp_path)
+    assert (params.train.budget, params.train.patch, params.gates.champion) == ("40s", 64, None)
+    after = (tmp_path / "params.yaml").read_text()
+    assert [line.split("#")[1] for line in text.splitlines() if "#" in line] == [
+        line.split("#")[1] for line in after.splitlines() if "#" in line
+    ]
+    assert params.candidates.keys() == load_params(repo_root).candidates.keys()
+
+
+@pytest.mark.parametrize("changes", [{"train.budget": "soon"}, {"train.bugdet": "40s"}, {"nothing.here": 1}])
+def test_params_that_do_not_check_are_not_written(tmp_path, repo_root, changes):
+    text = (repo_root / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ConfigError):
+        create.set_params(tmp_path, changes)
+    assert (tmp_path / "params.yaml").read_text() == text
+
+
+def test_prefect_gets_a_home_in_the_workspace_unless_the_user_runs_a_server(tmp_path, monkeypatch):
+    for name in ("PREFECT_HOME", "PREFECT_API_URL", "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / ".segpipe" / "prefect"
+    assert create.prefect_environment(tmp_path)["PREFECT_HOME"] == str(home) and home.is_dir()
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    assert not {"PREFECT_HOME", "PREFECT_API_URL"} & create.prefect_environment(tmp_path).keys()

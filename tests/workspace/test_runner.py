@@ -1,0 +1,158 @@
+"""Running of stages, on pipelines of one-line programs."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import psutil
+import pytest
+
+from segpipe.errors import ConfigError
+from segpipe.workspace import pipeline, runner
+from tests.worlds import pipelines
+
+
+def test_a_stage_that_is_up_to_date_does_nothing(chain):
+    pipelines.run(chain, "a")
+    before = (chain / "a.txt").stat().st_mtime_ns
+    done, _ = pipelines.run(chain, "a")
+    assert done.ok
+    assert (chain / "a.txt").stat().st_mtime_ns == before
+
+
+def test_lines_come_as_they_are_written_and_without_dvcs_chatter(tmp_path):
+    """The second line comes only after the first has been read."""
+    code = 'print("first", flush=True); ' + pipelines.wait_for("read") + '; open("o", "w").write("o"); print("second")'
+    root = pipelines.make(tmp_path / "ws", {"slow": {"cmd": pipelines.python(code), "outs": ["o"]}})
+    seen = []
+
+    def read(line):
+        seen.append(line)
+        (root / "read").touch()
+
+    done = runner.run_stage(root, "slow", read)
+    assert done.ok, done
+    assert seen == ["first", "second"]
+
+
+@pytest.mark.parametrize("code", [1, 3, 7])
+def test_the_exit_code_of_the_stage_itself_comes_back(tmp_path, code):
+    cmd = pipelines.python(f'import sys; print("it went wrong"); sys.exit({code})')
+    done, lines = pipelines.run(pipelines.make(tmp_path / "ws", {"bad": {"cmd": cmd, "outs": ["o"]}}), "bad")
+    assert (done.ok, done.code) == (False, code)
+    assert "it went wrong" in done.error and "bad" in done.error
+    assert lines == ["it went wrong"]
+
+
+def test_segpipes_own_error_comes_back_word_for_word(tmp_path):
+    root = pipelines.make(tmp_path / "ws", {"ingest": {"cmd": "segpipe plan nobody --explain", "outs": ["o"]}})
+    done, lines = pipelines.run(root, "ingest")
+    assert done.code == 2
+    assert done.error.startswith("params.yaml: no such candidate (found nobody")
+    assert f"error: {done.error}" in lines
+
+
+def test_an_error_of_an_earlier_run_is_not_taken_for_this_ones(tmp_path):
+    root = pipelines.make(tmp_path / "ws", {"s": {"cmd": "segpipe plan nobody --explain", "outs": ["o"]}})
+    pipelines.run(root, "s")
+    (root / "dvc.yaml").write_text((root / "dvc.yaml").read_text().replace("segpipe plan nobody --explain", "exit 9"))
+    done, _ = pipelines.run(root, "s")
+    assert done.code == 9
+
+
+def test_an_out_that_the_stage_did_not_write_is_dvcs_complaint(tmp_path):
+    done, _ = pipelines.run(pipelines.make(tmp_path / "ws", {"s": {"cmd": "segpipe --version", "outs": ["o"]}}), "s")
+    assert done.code == 1
+    assert "does not exist" in done.error
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+def test_a_stage_that_is_killed_says_by_what(tmp_path, monkeypatch, shell):
+    monkeypatch.setenv("SHELL", shell)  # what DVC runs a command with; dash waits for it (137), bash becomes it (-9)
+    cmd = pipelines.python("import os; os.kill(os.getpid(), 9)")
+    done, _ = pipelines.run(pipelines.make(tmp_path / "ws", {"oom": {"cmd": cmd, "outs": ["o"]}}), "oom")
+    assert done.code == 1
+    assert "SIGKILL" in done.error
+
+
+def sleeper(root):
+    """A stage that starts a process of its own and waits for it; both leave their ids."""
+    child = 'import os,time; open("child","w").write(str(os.getpid())); time.sleep(600)'
+    code = (
+        "import os,sys,subprocess; "
+        'open("parent","w").write(str(os.getpid())); '
+        f'subprocess.run([sys.executable, "-c", """{child}"""])'
+    )
+    return pipelines.make(root, {"sleep": {"cmd": pipelines.python(code), "outs": ["o"]}})
+
+
+def started(root, name):
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        if (root / name).exists() and (text := (root / name).read_text()):
+            return int(text)
+        time.sleep(0.05)
+    raise AssertionError(f"{name} did not start")
+
+
+def gone(pid):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_stopping_ends_the_stage_and_all_it_started(tmp_path):
+    root = sleeper(tmp_path / "ws")
+    stop = threading.Event()
+    result = []
+    thread = threading.Thread(target=lambda: result.append(pipelines.run(root, "sleep", stop=stop)[0]))
+    thread.start()
+    processes = [started(root, "parent"), started(root, "child")]
+    stop.set()
+    thread.join(120)
+    assert result[0].code == 130 and "stopped" in result[0].error
+    assert all(gone(pid) for pid in processes)
+    assert pipeline.is_stale(root, "sleep"), "the pipeline can be read again right away"
+
+
+def test_a_timeout_ends_the_stage(tmp_path):
+    root = sleeper(tmp_path / "ws")
+    done, _ = pipelines.run(root, "sleep", timeout=3)
+    assert not done.ok
+    assert "took longer than 3 s" in done.error
+    if (root / "child").exists():
+        assert gone(started(root, "child"))
+
+
+def test_a_stage_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "GRACE_S", 1.0)
+    code = 'import os,signal,time; signal.signal(15, signal.SIG_IGN); open("parent","w").write(str(os.getpid())); time.sleep(600)'
+    root = pipelines.make(tmp_path / "ws", {"deaf": {"cmd": pipelines.python(code), "outs": ["o"]}})
+    stop = threading.Event()
+    thread = threading.Thread(target=lambda: pipelines.run(root, "deaf", stop=stop))
+    thread.start()
+    pid = started(root, "parent")
+    stop.set()
+    thread.join(120)
+    assert not thread.is_alive()
+    assert gone(pid)
+
+
+def test_the_stages_environment_is_passed_on(tmp_path):
+    cmd = pipelines.python('import os; open("o","w").write(os.environ["CUDA_VISIBLE_DEVICES"])')
+    root = pipelines.make(tmp_path / "ws", {"s": {"cmd": cmd, "outs": ["o"]}})
+    assert pipelines.run(root, "s", environment={"CUDA_VISIBLE_DEVICES": "3"})[0].ok
+    assert (root / "o").read_text() == "3"
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") != "3"
+
+
+def test_a_section_that_params_lacks_is_named_with_the_fix(tmp_path):
+    root = pipelines.make(tmp_path / "ws", {"a": {"cmd": "true", "params": ["split"]}})
+    done, _ = pipelines.run(root, "a")
+    assert done.code == ConfigError.exit_code
+    assert done.error == "params.yaml: DVC misses split; write `split: {}` into it to have its defaults"

@@ -1,0 +1,131 @@
+"""A process that has imported torch, and trains in forks of itself: a training that is killed costs no start of Python.
+
+``python -m tests.worlds.forked_commands FOLDER KILLS SEED`` trains once without interruption and then `KILLS` times with one kill (SIGKILL)
+at a random moment: a few steps after a random step, or, every second time, as soon as the next checkpoint is being written then.
+Moments go by steps, not by seconds, which differ from run to run on a busy machine. Prints a line of JSON for each kill: the step
+that the training went on from, and whether its files are those of the uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import albumentations
+import dvc.repo
+import dvclive
+import lightning_fabric
+import safetensors.torch
+import scmrepo.git
+import torch
+import torch._dynamo
+import torchmetrics
+
+from segpipe.files import sha256_file
+from segpipe.training.distributed.process_group import leave
+from segpipe.training.loop import train_on
+from segpipe.training.plan import FirstCrops
+from tests.worlds.tiny_training import CLASSES, MemoryReader, draw
+from tests.worlds.trainings import tiny_plan
+
+IMPORTED = (
+    albumentations,
+    dvc.repo,
+    dvclive,
+    lightning_fabric,
+    safetensors.torch,
+    scmrepo.git,
+    torch._dynamo,
+    torchmetrics,
+)
+"""What a training imports on its way, so that its forks have it."""
+STEPS = 90
+EVERY = 3
+"""Steps between two checkpoints."""
+
+
+def train(folder: Path, plan, readers) -> None:
+    train_on(plan, CLASSES, *readers, folder / "out", folder / "live", folder / "checkpoints")
+    leave()
+
+
+def forked(work: Callable[[], None], log: Path) -> int:
+    """The process id of a fork that does the work, its words in a file."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+        work()
+        code = 0
+    except Exception:  # noqa: BLE001  # the parent sees the code, and the log
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def wait(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def result(folder: Path) -> list[str]:
+    return [sha256_file(path) for path in sorted((folder / "out").iterdir())]
+
+
+def kill_after(child: int, checkpoints: Path, step: int, delay: float, writing: bool) -> int:
+    """Kill a fork `delay` seconds after its checkpoint of `step` or a later one, and, if asked, while it is writing the next; unless
+    it is done before. How it ended: -9 or 0."""
+    there = (lambda: newest(checkpoints) >= step), delay
+    half = (lambda: not writing or any(checkpoints.glob(".*"))), 0.0
+    for ready, rest in (there, half):
+        while not ready():
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.0002)
+        time.sleep(rest)
+    os.kill(child, signal.SIGKILL)
+    return wait(child)
+
+
+def newest(checkpoints: Path) -> int:
+    return max((int(path.stem) for path in checkpoints.glob("[0-9]*")), default=0)
+
+
+def main(folder: Path, kills: int, seed: int) -> None:
+    torch.set_num_threads(1)
+    first = FirstCrops(steps=STEPS // 2, edges=(16, 16), shrink=2)
+    plan = tiny_plan({"dropout": 0.1}, steps=STEPS, val_every=7, checkpoint_every=EVERY, first=first)
+    readers = MemoryReader([draw(i, bar=i % 4 == 0) for i in range(8)]), MemoryReader([draw(100)])
+    moments = random.Random(seed)
+
+    def work(name: str) -> Callable[[], None]:
+        return lambda: train(folder / name, plan, readers)
+
+    began = time.monotonic()
+    if wait(forked(work("whole"), folder / "whole.log")):
+        sys.exit((folder / "whole.log").read_text())
+    seconds, whole = time.monotonic() - began, result(folder / "whole")
+    for number in range(kills):
+        name = f"killed{number}"
+        checkpoints = folder / name / "checkpoints"
+        step, delay = moments.randrange(STEPS - 4 * EVERY), moments.uniform(0, EVERY) * seconds / STEPS
+        child = forked(work(name), folder / f"{name}.log")
+        ended = kill_after(child, checkpoints, step, delay, writing=number % 2 == 1)
+        half, since = len(list(checkpoints.glob(".*"))), newest(checkpoints)
+        if ended == -signal.SIGKILL and wait(forked(work(name), folder / f"{name}.log")):
+            sys.exit((folder / f"{name}.log").read_text())
+        same = result(folder / name) == whole
+        print(json.dumps({"ended": ended, "step": since, "half_written": half, "same": same}), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,101 @@
+"""A tiny dataset in memory and plans for it, so that no test of this room waits for another."""
+
+import numpy as np
+import pytest
+
+from segpipe.data.manifest.fingerprint import Fingerprint
+from segpipe.inference.preprocess import Normalisation
+from segpipe.samples import IGNORE, ClassTable, Sample
+from segpipe.training.plan import Execution, Machine, Plan, Recipe, Setting
+
+CLASSES = ClassTable.from_names(["ground", "disc", "bar"])
+
+
+class MemoryReader:
+    """Samples in a list, behind the interface of ShardReader."""
+
+    def __init__(self, samples):
+        self.samples = samples
+        self.keys = [s.key for s in samples]
+        self.class_pixels = np.array(
+            [np.bincount(s.labels.ravel(), minlength=256)[: len(CLASSES)] for s in samples], np.int64
+        )
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+def draw(seed, height=72, width=88, channels=3, dtype="uint8", bar=True):
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((height, width), np.uint8)
+    y, x = np.mgrid[:height, :width]
+    cy, cx = rng.integers(20, 50, 2)
+    labels[(y - cy) ** 2 + (x - cx) ** 2 < 200] = 1
+    if bar:
+        top = rng.integers(0, height - 8)
+        labels[top : top + 6, 5:40] = 2
+    levels = np.array([60, 130, 200])[labels][:, :, None] + rng.normal(0, 12, (height, width, channels))
+    labels[0, :] = IGNORE
+    scale = {"uint8": 1, "uint16": 200, "float32": 0.01}[dtype]
+    return Sample(f"s{seed}", (np.clip(levels, 0, 255) * scale).astype(dtype), labels)
+
+
+def fingerprint_of(reader, **changes):
+    image = reader[0].image
+    channels = image.shape[2]
+    pixels = np.concatenate([s.image.reshape(-1, channels) for s in reader.samples]).astype(float)
+    sizes = [
+        {"min": min(v), "median": int(np.median(v)), "max": max(v)}
+        for v in zip(*(s.image.shape[:2] for s in reader.samples), strict=True)
+    ]
+    counts = reader.class_pixels.sum(0).tolist()
+    facts = {
+        "data_hash": "d" * 64, "classes": CLASSES, "n_images": {"train": len(reader), "val": 2, "test": 2},
+        "channels": channels, "dtype": image.dtype.name, "height": sizes[0], "width": sizes[1],
+        "class_pixels": {"train": counts, "val": counts, "test": counts}, "ignored_pixels": {"train": 0, "val": 0, "test": 0},
+        "low": np.percentile(pixels, 0.5, 0).tolist(), "high": np.percentile(pixels, 99.5, 0).tolist(),
+        "mean": pixels.mean(0).tolist(), "std": pixels.std(0).tolist(), "groups": 0, "instances": False,
+    }  # fmt: skip
+    return Fingerprint.model_validate(facts | changes)
+
+
+def make_recipe(**changes):
+    recipe = {
+        "steps": 6, "patch": 64, "batch": 2, "learning_rate": 2e-3, "optimizer": "adamw", "momentum": 0.9, "nesterov": True,
+        "schedule": "cosine", "weight_decay": 0.01, "warmup_steps": 2, "clip_norm": 5.0,
+        "loss": {"cross_entropy": 1.0, "dice": 0.5}, "class_weights": [1.0, 2.0, 3.0], "rare_crops": 0.5, "ema": 0.9, "augment": "medium",
+        "free_orientation": False, "val_every": 3, "checkpoint_every": 100,
+    }  # fmt: skip
+    return Recipe(**(recipe | changes))
+
+
+def make_plan(setting=None, workers=0, channels=3, dtype="uint8", family="unet", **recipe):
+    machine = Machine(device="cpu", processor="any", threads=1, memory_mib=1, torch="any")
+    return Plan(
+        candidate="tiny", family=family, options={"encoder": "mobilenetv3_small_050", "encoder_weights": "none"},
+        seed=3, classes=3, dtype=dtype,
+        normalisation=Normalisation(low=(0,) * channels, high=(255,) * channels, mean=(0.4,) * channels, std=(0.2,) * channels),
+        recipe=make_recipe(**recipe), reasons={}, data_hash="d" * 64,
+        execution=Execution(
+            setting=setting or Setting(precision="fp32", channels_last=False), workers=workers, ms_per_step=1.0,
+            ms_per_validation=1.0, peak_memory_mib=1, timings=[], machine=machine,
+        ),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def train_reader():
+    return MemoryReader([draw(i, bar=i % 4 == 0) for i in range(8)])
+
+
+@pytest.fixture(scope="session")
+def val_reader():
+    return MemoryReader([draw(100 + i) for i in range(2)])
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(one_thread):
+    """Trainings of tests are small."""
