@@ -38,12 +38,15 @@ def tutorial(train: Any, seed: int) -> tuple[Any, Any, Callable[..., Any], float
     import segmentation_models_pytorch as smp
 
     steps = [
-        A.HorizontalFlip(p=0.5), A.Affine(scale=(0.5, 1.5), translate_percent=(-0.1, 0.1), fill_mask=255, p=1),
-        A.PadIfNeeded(320, 320, fill_mask=255), A.RandomCrop(320, 320), A.GaussNoise(p=0.2),
+        A.HorizontalFlip(p=0.5),
+        A.Affine(scale=(0.5, 1.5), translate_percent=(-0.1, 0.1), fill_mask=255, p=1),
+        A.PadIfNeeded(320, 320, fill_mask=255),
+        A.RandomCrop(320, 320),
+        A.GaussNoise(p=0.2),
         A.OneOf([A.CLAHE(), A.RandomBrightnessContrast(), A.RandomGamma()], p=0.9),
         A.OneOf([A.Sharpen(), A.Blur(blur_limit=3), A.MotionBlur(blur_limit=3)], p=0.9),
         A.OneOf([A.RandomBrightnessContrast(), A.HueSaturationValue()], p=0.9),
-    ]  # fmt: skip
+    ]
     dice = smp.losses.DiceLoss("multiclass", ignore_index=255)
     return A.Compose(steps, seed=seed), _anywhere, dice, 2e-4, False
 
@@ -55,9 +58,12 @@ def bare(train: Any, seed: int) -> tuple[Any, Any, Callable[..., Any], float, bo
     import torch
 
     steps = [
-        A.HorizontalFlip(p=0.5), A.Affine(scale=(0.67, 1.5), fill_mask=255, p=0.8), A.PadIfNeeded(192, 192, fill_mask=255),
-        A.CenterCrop(192, 192), A.ColorJitter((0.75, 1.25), (0.75, 1.25), (0.75, 1.25), (-0.03, 0.03), p=0.8),
-    ]  # fmt: skip
+        A.HorizontalFlip(p=0.5),
+        A.Affine(scale=(0.67, 1.5), fill_mask=255, p=0.8),
+        A.PadIfNeeded(192, 192, fill_mask=255),
+        A.CenterCrop(192, 192),
+        A.ColorJitter((0.75, 1.25), (0.75, 1.25), (0.75, 1.25), (-0.03, 0.03), p=0.8),
+    ]
     pixels = np.asarray(train.class_pixels).sum(0)
     weights = (pixels.sum() / np.maximum(pixels, 1)) ** 0.5
     weight = torch.tensor(weights * pixels.sum() / (weights * pixels).sum(), dtype=torch.float32)

@@ -24,8 +24,12 @@ from segpipe.files import read_json, write_json
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "family_speed.json"
 _TRAIN = {
-    "budget": "600 steps", "precision": "bf16", "channels_last": True, "compile": False, "cleaning": "none",
-}  # fmt: skip
+    "budget": "600 steps",
+    "precision": "bf16",
+    "channels_last": True,
+    "compile": False,
+    "cleaning": "none",
+}
 
 
 def measure(name: str) -> dict[str, Any]:

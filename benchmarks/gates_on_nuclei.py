@@ -170,8 +170,13 @@ def by_luck(models: list[Scores], params: EvaluateParams, lots: int) -> dict[str
     rate, nominal = float(np.mean(by_lot)), 1 - params.confidence
     print(f"   with answers exchanged by lot: {sum(by_lot)} of {len(by_lot)}, {rate:.1%}, where {nominal:.0%} may be")
     return {
-        "pairs": len(pairs), "different": different, "values": values, "gate": dict(said), "by_lot": rate, "lots": len(by_lot)
-    }  # fmt: skip
+        "pairs": len(pairs),
+        "different": different,
+        "values": values,
+        "gate": dict(said),
+        "by_lot": rate,
+        "lots": len(by_lot),
+    }
 
 
 def declared(one: Scores, other: Scores, params: EvaluateParams) -> bool:
@@ -258,9 +263,11 @@ def main() -> None:
     short = study.scores("tenth", "tenth", wanted.seeds)
     params = study.params.evaluate
     results = {
-        "test_images": len(study.test), "luck": by_luck(models, params, wanted.lots), "steps": by_steps(short, models, params),
+        "test_images": len(study.test),
+        "luck": by_luck(models, params, wanted.lots),
+        "steps": by_steps(short, models, params),
         "slice": by_slice(study, short),
-    }  # fmt: skip
+    }
     write_json(study.paths.root / "results.json", results)
 
 

@@ -88,9 +88,19 @@ def look(path: str, image: np.ndarray, split: str) -> dict[str, object]:
     mean, std, _, _ = moments(image)
     plane = reduced(image)
     return {
-        "path": path, "split": split, "sha256": path, "error": None, "phash": perceptual_hash(plane), "miniature": miniature(plane),
-        "height": image.shape[0], "width": image.shape[1], "channels": image.shape[2], "depth": None, "mean": mean, "std": std,
-    }  # fmt: skip
+        "path": path,
+        "split": split,
+        "sha256": path,
+        "error": None,
+        "phash": perceptual_hash(plane),
+        "miniature": miniature(plane),
+        "height": image.shape[0],
+        "width": image.shape[1],
+        "channels": image.shape[2],
+        "depth": None,
+        "mean": mean,
+        "std": std,
+    }
 
 
 def recall(images: Mapping[str, np.ndarray], change: Change, likeness: float) -> float:

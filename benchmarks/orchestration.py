@@ -60,10 +60,18 @@ def main() -> None:
         ran = json.loads(done.stdout)["ran"]
         outcomes = (root / STATE_DIR / "outcomes" / f"{name}.json" for name in ran)
         own = sum(json.loads(path.read_text())["seconds"] for path in outcomes)
-    print(json.dumps({
-        "stages": len(ran), "run_s": round(wall, 1), "commands_s": round(own, 1), "dvc_s": round(sum(ran.values()) - own, 1),
-        "overhead": f"{wall / own - 1:.1%}", "overhead_per_stage_s": round((wall - own) / len(ran), 2),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "stages": len(ran),
+                "run_s": round(wall, 1),
+                "commands_s": round(own, 1),
+                "dvc_s": round(sum(ran.values()) - own, 1),
+                "overhead": f"{wall / own - 1:.1%}",
+                "overhead_per_stage_s": round((wall - own) / len(ran), 2),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

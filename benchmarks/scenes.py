@@ -58,10 +58,21 @@ def fingerprint_of(reader: Cells) -> Fingerprint:
     counts = dict.fromkeys(("train", "val", "test"), reader.class_pixels.sum(0).tolist())
     return Fingerprint.model_validate(
         {
-            "data_hash": "generated", "classes": CLASSES, "n_images": dict.fromkeys(counts, len(reader)), "channels": channels,
-            "dtype": "uint8", **sizes, "class_pixels": counts, "ignored_pixels": dict.fromkeys(counts, 0),
-            "low": [0.0] * channels, "high": [255.0] * channels, "mean": [128.0] * channels, "std": [64.0] * channels,
-            "groups": 0, "instances": not depth, "task": "volume" if depth else "instance",
+            "data_hash": "generated",
+            "classes": CLASSES,
+            "n_images": dict.fromkeys(counts, len(reader)),
+            "channels": channels,
+            "dtype": "uint8",
+            **sizes,
+            "class_pixels": counts,
+            "ignored_pixels": dict.fromkeys(counts, 0),
+            "low": [0.0] * channels,
+            "high": [255.0] * channels,
+            "mean": [128.0] * channels,
+            "std": [64.0] * channels,
+            "groups": 0,
+            "instances": not depth,
+            "task": "volume" if depth else "instance",
             "spacing": [1.0] * 3 if depth else None,
         }
-    )  # fmt: skip
+    )

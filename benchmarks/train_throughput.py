@@ -148,9 +148,14 @@ def run_lightning(plan: Any, reader: Cells, steps: int) -> float:
 
     warnings.simplefilter("ignore")
     trainer = lightning.Trainer(
-        max_steps=steps + 2, logger=False, enable_checkpointing=False, enable_model_summary=False,
-        accelerator="gpu" if timer.device == "cuda" else "cpu", devices=1, enable_progress_bar=False,
-    )  # fmt: skip
+        max_steps=steps + 2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        accelerator="gpu" if timer.device == "cuda" else "cpu",
+        devices=1,
+        enable_progress_bar=False,
+    )
     trainer.fit(Module(), stream_of(plan, reader, plan.execution.workers, steps))
     return timer.rate()
 

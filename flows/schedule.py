@@ -35,9 +35,11 @@ def next_run(cron: str, timezone: str) -> datetime:
         dates = asyncio.run(schedule.get_dates(1, start=datetime.now(UTC)))
     except (ValueError, KeyError, OSError) as error:
         raise ConfigError(
-            "not a schedule", found=f"{cron!r} in {timezone!r}", expected="minute hour day month weekday, and a time zone",
+            "not a schedule",
+            found=f"{cron!r} in {timezone!r}",
+            expected="minute hour day month weekday, and a time zone",
             fix='such as --cron "0 2 * * 1" --timezone Europe/Berlin',
-        ) from error  # fmt: skip
+        ) from error
     return dates[0]
 
 

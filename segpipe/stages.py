@@ -112,9 +112,10 @@ def validate(root: Path) -> None:
     if stops := stopping(findings, params.validation):
         raise DataError(
             f"{len(stops)} finding(s) of severity error in the data, the first: {stops[0].found}",
-            where=stops[0].file or "data", expected=stops[0].expected,
+            where=stops[0].file or "data",
+            expected=stops[0].expected,
             fix=f"{stops[0].fix}; all of them: {paths.validation / 'index.html'}",
-        )  # fmt: skip
+        )
 
 
 def prepare(root: Path) -> None:

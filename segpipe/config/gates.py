@@ -32,8 +32,16 @@ class ClassFloorGate(Gate):
     """The lower confidence bound of every class's score must reach a value."""
 
     ratio: Literal[
-        "iou", "dice", "precision", "recall", "instance.f1_50", "instance.pq", "instance.ap", "instance.ap50", "instance.ap75"
-    ] = "iou"  # fmt: skip
+        "iou",
+        "dice",
+        "precision",
+        "recall",
+        "instance.f1_50",
+        "instance.pq",
+        "instance.ap",
+        "instance.ap50",
+        "instance.ap75",
+    ] = "iou"
     """The score, over all test pixels of a class, or over all its objects (classes without any are left out)."""
     at_least: float = Field(0.1, ge=0, le=1)
     """What the lower bound of each class must reach."""

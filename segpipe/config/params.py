@@ -54,9 +54,12 @@ class Params(BaseModel):
         """The candidate of this name, or an error that lists those there are."""
         if name not in self.candidates:
             raise ConfigError(
-                "no such candidate", where=PARAMS_FILE, found=name, expected=" or ".join(self.candidates),
+                "no such candidate",
+                where=PARAMS_FILE,
+                found=name,
+                expected=" or ".join(self.candidates),
                 fix=f"name one of them, or add `{name}:` under `candidates:`",
-            )  # fmt: skip
+            )
         return self.candidates[name]
 
     def train_for(self, name: str) -> TrainParams:

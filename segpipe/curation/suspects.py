@@ -153,12 +153,17 @@ def find_regions(labels: Labels, doubts: Doubts, names: Sequence[str]) -> list[R
             *deep, rows, columns = box
             found.append(
                 Region(
-                    x=columns.start, y=rows.start, width=columns.stop - columns.start, height=rows.stop - rows.start,
-                    slice=deep[0].start + int(mine.sum((1, 2)).argmax()) if deep else None, pixels=int(mine.sum()),
+                    x=columns.start,
+                    y=rows.start,
+                    width=columns.stop - columns.start,
+                    height=rows.stop - rows.start,
+                    slice=deep[0].start + int(mine.sum((1, 2)).argmax()) if deep else None,
+                    pixels=int(mine.sum()),
                     mass=round(float(doubts.weights[box][mine].sum(dtype=np.float64)), 3),
-                    given=names[pair >> 8], suggested=names[pair & 255],
+                    given=names[pair >> 8],
+                    suggested=names[pair & 255],
                 )
-            )  # fmt: skip
+            )
     return sorted(found, key=lambda region: (-region.mass, region.y, region.x))
 
 
@@ -191,10 +196,15 @@ def find_suspects(segmenter: Segmenter, readers: Sequence[ShardReader]) -> Itera
         regions = [r for r in find_regions(sample.labels, doubts, spec.classes.names) if r.mass >= LEAST]
         if regions:
             suspect = Suspect(
-                key=sample.key, split=split, group=sample.group, score=round(sum(region.mass for region in regions), 3),
-                places=len(regions), regions=regions[:_REGIONS],
-                share=round(float((doubts.weights > 0).sum() / doubts.counted), 6), fold=folds.get(sample.key),
-            )  # fmt: skip
+                key=sample.key,
+                split=split,
+                group=sample.group,
+                score=round(sum(region.mass for region in regions), 3),
+                places=len(regions),
+                regions=regions[:_REGIONS],
+                share=round(float((doubts.weights > 0).sum() / doubts.counted), 6),
+                fold=folds.get(sample.key),
+            )
             yield Case(suspect, sample, doubts)
 
 

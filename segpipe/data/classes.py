@@ -47,7 +47,7 @@ def is_background(name: str) -> bool:
 def find_classes(
     masks: list[Path], written: FoundClasses | None, names: list[str] | None, ignore: list[int], limits: DataParams,
     overlapping: bool = False,
-) -> FoundClasses:  # fmt: skip
+) -> FoundClasses:
     """The class table of a source, from what the user says (`names`, each a name or ``name=value``), from the table `written` in
     the source, or from the values found in its `masks`, in this order. `masks` is empty where labels are drawn by `written`.
 
@@ -58,7 +58,7 @@ def find_classes(
         raise ConfigError(
             "the class table of the source says that classes exclude each other", where=written.origin,
             fix="leave --overlapping out; or, where its masks are sums of bits (1, 2, 4 ...), write `overlapping: true` into it",
-        )  # fmt: skip
+        )
     if names is None and written is not None:
         return FoundClasses(_ignoring(written.table, ignore), written.origin)
     values = _values_given(names) if names is not None else None
@@ -82,7 +82,7 @@ def find_classes(
         raise DataError(
             "the classes cannot be guessed from the masks", found=f"pixel values {_words(found)}",
             expected=f"2 to {MAX_CLASSES} values", fix='name them: --classes "background,cell"',
-        )  # fmt: skip
+        )
     guessed = ["background" if value == 0 else f"class {value}" for value in found]
     if found == [0, 255]:
         guessed = ["background", "foreground"]
@@ -120,7 +120,7 @@ def _find_sets(
             expected=f"sums of {', '.join(f'{spec.value} ({spec.name})' for spec in table.classes[1:])}",
             fix=f"name all of them (--classes): {_words(sorted(nameless))}; or import without --overlapping, "
             "where each value is a class",
-        )  # fmt: skip
+        )
     return FoundClasses(table, "as given" if names else "guessed from the bits in the masks")
 
 
@@ -133,7 +133,7 @@ def _values_given(names: list[str]) -> dict[str, int] | None:
         raise ConfigError(
             "values are given for some classes only, or twice", found=", ".join(names),
             expected="different names, each with a value or none with one", fix='--classes "cell=255,membrane=0"',
-        )  # fmt: skip
+        )
     return {match[1]: int(match[2]) for match in matches if match}
 
 
@@ -144,7 +144,7 @@ def _with_values(values: dict[str, int], found: list[int], ignore: list[int]) ->
             "the masks hold values without a name", found=f"pixel values {_words(found)}",
             expected=f"only {_words(sorted([*values.values(), *ignore]))}",
             fix=f"name them (--classes), or ignore them (--ignore {','.join(map(str, nameless[:12]))})",
-        )  # fmt: skip
+        )
     return _table(list(values), list(values.values()), ignore)
 
 
@@ -169,7 +169,7 @@ def _renamed(table: ClassTable, names: list[str], values: dict[str, int] | None,
         raise ConfigError(
             "the names do not fit the classes of the source", found=", ".join(names),
             expected=", ".join(f"{spec.name}={spec.value}" for spec in table.classes), fix="name these (--classes)",
-        )  # fmt: skip
+        )
     specs = tuple(by_value[value].model_copy(update={"name": name}) for name, value in values.items())
     return _checked(specs, table.ignore, table.overlapping)
 
@@ -182,7 +182,7 @@ def _named(names: list[str], found: list[int], ignore: list[int]) -> ClassTable:
     raise ConfigError(
         "the masks do not fit the classes given", found=f"{len(names)} names, pixel values {_words(found)}",
         expected="a name for each value", fix="give as many names as values (--classes), or ignore some (--ignore 255)",
-    )  # fmt: skip
+    )
 
 
 def _table(names: list[str], values: list[int], ignore: list[int], overlapping: bool = False) -> ClassTable:
@@ -207,11 +207,11 @@ def _checked(specs: tuple[ClassSpec, ...], ignore: tuple[int, ...], overlapping:
             raise ConfigError(
                 "the classes given make no table of overlapping ones", found=", ".join(f"{s.name}={s.value}" for s in specs),
                 expected=f"a background of value 0, and at most {MOST_OVERLAPPING - 1} different names and bits (1, 2, 4 ...)",
-            ) from error  # fmt: skip
+            ) from error
         raise ConfigError(
             "the classes given make no table", found=", ".join(f"{spec.name}={spec.value}" for spec in specs),
             expected="different names and values, from 0 to 65535, two classes at least",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def read_values(masks: list[Path], limits: DataParams) -> list[Counter[int]]:

@@ -80,7 +80,7 @@ def load_dataset(data_dir: Path) -> Dataset:
         raise DataError(
             "objects in a dataset whose classes overlap, where there is no one object a pixel", where=data_dir / "instances",
             fix="remove the folder, or the overlap (a class a pixel, without `overlapping` in dataset.yaml)",
-        )  # fmt: skip
+        )
     items = [
         Item(key, images[key], masks.get(key), instances.get(key), *rows.get(key, (None, None)))
         for key in sorted(images)
@@ -97,7 +97,7 @@ def _by_key(folder: Path) -> dict[str, Path]:
             raise DataError(
                 "two images share a key", where=folder, found=f"{found[key].name} and {path.name}",
                 expected="names that differ before the dot", fix="rename one of them",
-            )  # fmt: skip
+            )
         found[key] = path
     return found
 
@@ -117,7 +117,7 @@ def load_sample(item: Item, classes: ClassTable, limits: DataParams) -> Sample:
             raise DataError(
                 "not the size of its image", where=path, found=_words(plane.shape), expected=_words(image.shape[:-1]),
                 fix="export image and mask at the same size",
-            )  # fmt: skip
+            )
     if labels is not None:
         labels[labels == UNKNOWN] = IGNORE
     spacing = geometry.spacing if geometry is not None else None
@@ -161,7 +161,7 @@ def read_classes(path: Path) -> ClassTable:
         raise MissingError(
             "the class table is missing", where=path, expected="classes: [{name, value, color: [r, g, b]}, ...], ignore: [values]",
             fix="write it, or let `segpipe data import` do so",
-        )  # fmt: skip
+        )
     try:
         content = yaml.safe_load(read_bytes(path, 1 << 20))
         return ClassTable.model_validate(content)

@@ -81,7 +81,7 @@ class ImportReport(BaseModel):
 def import_dataset(
     source: Path, data_dir: Path, format: str, options: ImportOptions, jobs: int | None = None,
     limits: DataParams | None = None,
-) -> ImportReport:  # fmt: skip
+) -> ImportReport:
     """Write `source`, laid out as `format` (or `auto`), to `data_dir` in the canonical layout. Files are copied or, where labels
     are annotations, drawn, by `jobs` threads (default: one a processor); the source is left as it is. `limits`: how images
     and masks are read, where that is not by default (larger ones, pages of TIFF files).
@@ -101,7 +101,7 @@ def import_dataset(
         raise DataError(
             "no images found", where=source, found=found.skipped[0] if found.skipped else None,
             expected=f"a dataset of format {layout.name}",
-        )  # fmt: skip
+        )
     items = _with_all_splits(_with_groups(found, options.group), found.notes)
     classes = _classes(found, options, limits)
     bare = [item for item in items if item.mask is None and item.draw is None]
@@ -122,7 +122,7 @@ def import_dataset(
             raise DataError(
                 "not one image with its mask could be brought in", where=source,
                 found="; ".join(f"{name}: {reason}" for name, reason in found.skipped[:1]),
-            )  # fmt: skip
+            )
         if not any((folder / "instances").iterdir()):
             (folder / "instances").rmdir()
         (folder / CLASSES_FILE).write_text(format_classes(classes.table), encoding="utf-8")
@@ -197,7 +197,7 @@ def _with_groups(found: Source, pattern: str | None) -> list[RawItem]:
     if len(without) == len(matches):
         raise ConfigError(
             "the group pattern fits no image", found=pattern, expected=f"something that is found in {without[0]}",
-        )  # fmt: skip
+        )
     if without:
         found.notes.append(f"in no group: {len(without)}, {without[0]} for one")
     return [

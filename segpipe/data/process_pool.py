@@ -101,7 +101,7 @@ def _receive(worker: _Worker[T], item: str) -> tuple[Any] | None:
         raise DataError(
             "the process that read this file was lost", where=item, found=how, expected="a process that lives",
             fix="SIGKILL is mostly a want of memory: free some, cut the image into tiles, or lower data.max_megapixels",
-        ) from lost  # fmt: skip
+        ) from lost
     if error is not None:
         error.add_note(trace)
         raise error

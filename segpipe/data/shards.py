@@ -161,7 +161,7 @@ def _to_batch(sample: Sample, labelling: Labelling) -> pa.RecordBatch:
         "key": sample.key, "group": sample.group, "depth": depth[0] if depth else None, "height": height, "width": width,
         "channels": channels, "dtype": name, "spacing": sample.spacing,
         "class_pixels": labelling.pixels(() if sample.labels is None else sample.labels),
-    }  # fmt: skip
+    }
     arrays: dict[str, pa.Array] = {
         "image": _binary(sample.image, _DTYPES[name]),
         "labels": _binary(sample.labels, "<u1"),

@@ -50,9 +50,12 @@ class Reference(BaseModel):
         except ValidationError as error:
             first = config_error(error, path, cls)
             raise DataError(
-                f"is no reference for drift: {first.what}", where=path, found=first.found, expected=first.expected,
+                f"is no reference for drift: {first.what}",
+                where=path,
+                found=first.found,
+                expected=first.expected,
                 fix="write {} into it; the next release fills it again",
-            ) from error  # fmt: skip
+            ) from error
 
     def write(self, path: Path) -> None:
         """Write as JSON, atomically."""
@@ -122,12 +125,17 @@ def _compare(name: str, old: list[float], new: list[float], params: ValidatePara
     test = ks_2samp(before, now)
     far = psi >= params.drift_psi or test.statistic >= params.drift_ks
     return Drift(
-        quantity=name, psi=psi, ks=float(test.statistic), p_value=float(test.pvalue),
+        quantity=name,
+        psi=psi,
+        ks=float(test.statistic),
+        p_value=float(test.pvalue),
         drifted=bool(far and test.pvalue * tests < params.drift_p_value),
-        before=float(np.median(before)), now=float(np.median(now)),
+        before=float(np.median(before)),
+        now=float(np.median(now)),
         edges=[min(before.min(), now.min()), *inner.tolist(), max(before.max(), now.max())],
-        shares_before=shares_before.tolist(), shares_now=shares_now.tolist(),
-    )  # fmt: skip
+        shares_before=shares_before.tolist(),
+        shares_now=shares_now.tolist(),
+    )
 
 
 def quantile_edges(values: npt.NDArray[np.float64], bins: int = BINS) -> npt.NDArray[np.float64]:

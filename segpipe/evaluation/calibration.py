@@ -93,10 +93,12 @@ class Confidences:
             return {}
         thinned = {
             name: {
-                "ece": round(float(of.expected_error()[0]), 6), "mce": round(float(of.largest_error()[0]), 6), "curve": _curve(of),
+                "ece": round(float(of.expected_error()[0]), 6),
+                "mce": round(float(of.largest_error()[0]), 6),
+                "curve": _curve(of),
             }
             for name, of in (("before", self.seen.before), ("shipped", self.seen.shipped))
-        }  # fmt: skip
+        }
         errors = self.seen.by_class.expected_error().round(6).tolist()
         return {"thinned": thinned, "class": dict(zip(classes, errors, strict=True))}
 
@@ -136,8 +138,11 @@ def calibration_table(scores: Scores, params: EvaluateParams) -> dict[str, objec
         return {}
     sure = {side: round(v, 6) for side, v in (("low", found.low), ("high", found.high)) if not np.isnan(v)}
     return {
-        "ece": round(found.estimate, 6), "interval": sure, "mce": round(float(total.largest_error()[0]), 6), "curve": _curve(total),
-    }  # fmt: skip
+        "ece": round(found.estimate, 6),
+        "interval": sure,
+        "mce": round(float(total.largest_error()[0]), 6),
+        "curve": _curve(total),
+    }
 
 
 def _curve(total: Reliability) -> list[dict[str, float]]:
@@ -145,11 +150,13 @@ def _curve(total: Reliability) -> list[dict[str, float]]:
     mean, share = (rows[0] for rows in total.curve())
     return [
         {
-            "bin": int(place), "pixels": int(total.count[0, place]), "confidence": round(float(mean[place]), 6),
+            "bin": int(place),
+            "pixels": int(total.count[0, place]),
+            "confidence": round(float(mean[place]), 6),
             "right": round(float(share[place]), 6),
         }
         for place in np.flatnonzero(total.count[0])
-    ]  # fmt: skip
+    ]
 
 
 def temperature_on(segmenter: Segmenter, reader: ShardReader) -> float | None:

@@ -148,8 +148,11 @@ def metrics_table(
         _put(table, ["interval", *MAIN_METRIC.split(".", 2)], {"low": round(sure.low, 6), "high": round(sure.high, 6)})
     calibration = calibration_table(found, params) | (confidences.table(found.classes) if confidences else {})
     parts = {
-        "surface": surface_table(found, params), "slices": slice_table(found, params), "calibration": calibration, **(more or {})
-    }  # fmt: skip
+        "surface": surface_table(found, params),
+        "slices": slice_table(found, params),
+        "calibration": calibration,
+        **(more or {}),
+    }
     table |= {name: part for name, part in parts.items() if part}
     out: dict[str, Any] = {split: table}
     ranked = {params.rank_by: known.val_ranked, MAIN_METRIC: val_score}
@@ -227,8 +230,13 @@ def _write_gallery(segmenter: Segmenter, reader: ShardReader, found: Scores, fol
         height, width = drawn["image"].shape[:2]
         pictures.append(
             Picture(
-                key=sample.key, kind=kind, iou_macro=round(float(macro("iou", tally)), 6),
-                accuracy=round(_share_right(sample.labels, found_here.class_ids), 6), height=height, width=width, **files,
+                key=sample.key,
+                kind=kind,
+                iou_macro=round(float(macro("iou", tally)), 6),
+                accuracy=round(_share_right(sample.labels, found_here.class_ids), 6),
+                height=height,
+                width=width,
+                **files,
             )
-        )  # fmt: skip
+        )
     Gallery(legend=legend(classes), pictures=pictures).write(folder)

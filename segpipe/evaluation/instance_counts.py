@@ -84,10 +84,13 @@ def object_table(scores: Scores, counter: ObjectCounter, params: EvaluateParams)
     table = counter.average_precision(scores.classes)
     table |= _known(
         {
-            "f1_50": float(micro("dice", total.tallies[0])), "challenge": _mean(np.array(of_images)), "pq": _mean(quality.pq),
-            "sq": _mean(quality.sq), "rq": _mean(quality.rq),
+            "f1_50": float(micro("dice", total.tallies[0])),
+            "challenge": _mean(np.array(of_images)),
+            "pq": _mean(quality.pq),
+            "sq": _mean(quality.sq),
+            "rq": _mean(quality.rq),
         }
-    )  # fmt: skip
+    )
     table |= {"true": int(total.tallies[0, 1].sum()), "found": int(total.tallies[0, 2].sum())}
     for place, name in enumerate(scores.classes):
         own = {"f1_50": f1[place], "pq": quality.pq[place], "sq": quality.sq[place], "rq": quality.rq[place]}

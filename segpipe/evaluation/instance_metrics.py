@@ -23,9 +23,15 @@ PREFIX = "instance."
 _OF_CLASS = "instance.class."
 
 WORDS = {
-    "f1_50": "F1 of objects at IoU 0.5", "pq": "panoptic quality", "sq": "segmentation quality", "rq": "recognition quality",
-    "challenge": "challenge score of objects", "ap": "mask AP", "ap50": "mask AP at IoU 0.5", "ap75": "mask AP at IoU 0.75",
-}  # fmt: skip
+    "f1_50": "F1 of objects at IoU 0.5",
+    "pq": "panoptic quality",
+    "sq": "segmentation quality",
+    "rq": "recognition quality",
+    "challenge": "challenge score of objects",
+    "ap": "mask AP",
+    "ap50": "mask AP at IoU 0.5",
+    "ap75": "mask AP at IoU 0.75",
+}
 """The scores that there are, in words."""
 
 _PRECISION = {"ap": tuple(range(10)), "ap50": (0,), "ap75": (5,)}
@@ -82,9 +88,11 @@ def check_name(name: str, classes: Sequence[str], instances: bool) -> tuple[str,
     score, of_class = _parts(name)
     if not instances:
         raise ConfigError(
-            "the dataset has no objects", found=name, expected="a metric of pixels, such as iou.dataset.macro",
+            "the dataset has no objects",
+            found=name,
+            expected="a metric of pixels, such as iou.dataset.macro",
             fix="name one, or import objects (COCO, label maps, a file for each)",
-        )  # fmt: skip
+        )
     if of_class is not None and of_class not in classes:
         raise ConfigError("no such class", found=name, expected=" or ".join(classes))
     return score, of_class
@@ -100,10 +108,12 @@ def object_statistic(
     score, of_class = check_name(name, classes, True)
     if objects is None:
         raise ConfigError(
-            f"{candidate} has no scores of objects", where="params.yaml", found=name,
+            f"{candidate} has no scores of objects",
+            where="params.yaml",
+            found=name,
             expected="a metric of pixels, such as iou.dataset.macro, where the dataset has no objects",
             fix="import objects (COCO, label maps, a file for each), and leave `postprocess` of the candidate at auto",
-        )  # fmt: skip
+        )
     chosen = range(len(classes)) if of_class is None else [list(classes).index(of_class)]
     if score in _PRECISION:
         return _precision(score, candidate, objects, list(chosen), units)
@@ -137,9 +147,11 @@ def _precision(
 ) -> AveragePrecisionOf:
     if objects.detections is None:
         raise ConfigError(
-            "average precision can't be resampled from an evaluation of an earlier version", where=f"evaluation/{candidate}",
-            found=f"instance.{score}", fix=f"dvc repro -f evaluate@{candidate}",
-        )  # fmt: skip
+            "average precision can't be resampled from an evaluation of an earlier version",
+            where=f"evaluation/{candidate}",
+            found=f"instance.{score}",
+            fix=f"dvc repro -f evaluate@{candidate}",
+        )
     pool = Pool.of(objects.detections, objects.tallies[:, 0, 1])
     return AveragePrecisionOf(tuple(pool.of_class(k) for k in chosen), units, _PRECISION[score])
 

@@ -66,9 +66,11 @@ def compare(
 
     found = resample([apart], ours.size, resamples, seed)[0]
     return Comparison(
-        found.interval(confidence), permutation_test(ours, theirs, resamples, seed),
-        detectable_difference(found.left_out, confidence), found.interval(confidence, cautious=True),
-    )  # fmt: skip
+        found.interval(confidence),
+        permutation_test(ours, theirs, resamples, seed),
+        detectable_difference(found.left_out, confidence),
+        found.interval(confidence, cautious=True),
+    )
 
 
 def permutation_test(ours: Exchangeable, theirs: Exchangeable, resamples: int, seed: int = SEED) -> float:

@@ -86,8 +86,13 @@ class Scores:
 
     @classmethod
     def collect(
-        cls, candidate: str, classes: list[str], lineage: dict[str, str], images: Iterable[ImageScore], overlapping: bool = False
-    ) -> Scores:  # fmt: skip
+        cls,
+        candidate: str,
+        classes: list[str],
+        lineage: dict[str, str],
+        images: Iterable[ImageScore],
+        overlapping: bool = False,
+    ) -> Scores:
         """Reduce a stream of images; their confusion matrices are not kept."""
         keys, groups, tally, boundary, traits, sure, surface, units = [], [], [], [], [], [], [], []
         objects: list[ObjectScore] = []
@@ -108,12 +113,23 @@ class Scores:
             total += image.confusion
         stacked, bands = (np.array(rows, np.int64).reshape(-1, 3, len(classes)) for rows in (tally, boundary))
         return cls(
-            candidate, classes, keys, groups, stacked, total, lineage, bands if len(bands) == len(keys) else None,
-            traits, _stacked(sure), _stacked(surface), np.array(units, bool),
+            candidate,
+            classes,
+            keys,
+            groups,
+            stacked,
+            total,
+            lineage,
+            bands if len(bands) == len(keys) else None,
+            traits,
+            _stacked(sure),
+            _stacked(surface),
+            np.array(units, bool),
             np.array([o.tallies for o in objects]) if objects and len(objects) == len(keys) else None,
             np.array([o.iou_sum for o in objects]) if objects and len(objects) == len(keys) else None,
-            detections if detections and len(detections) == len(keys) else None, overlapping,
-        )  # fmt: skip
+            detections if detections and len(detections) == len(keys) else None,
+            overlapping,
+        )
 
     def statistic(self, name: str, by_image: bool = False) -> Exchangeable:
         """The score of this name, of pixels or of objects, as a function of how often each unit was drawn. by_image: whether units
@@ -170,13 +186,19 @@ class Scores:
             return None if rows is None else rows[places]
 
         return replace(
-            self, keys=[self.keys[i] for i in places], groups=[self.groups[i] for i in places], tally=self.tally[places],
-            boundary=taken(self.boundary), traits=[self.traits[i] for i in places] if self.traits else [],
-            reliability=taken(self.reliability), surface=taken(self.surface),
+            self,
+            keys=[self.keys[i] for i in places],
+            groups=[self.groups[i] for i in places],
+            tally=self.tally[places],
+            boundary=taken(self.boundary),
+            traits=[self.traits[i] for i in places] if self.traits else [],
+            reliability=taken(self.reliability),
+            surface=taken(self.surface),
             millimetres=self.millimetres[places] if len(self.millimetres) else self.millimetres,
-            objects=taken(self.objects), object_iou=taken(self.object_iou),
+            objects=taken(self.objects),
+            object_iou=taken(self.object_iou),
             detections=[self.detections[i] for i in places] if self.detections is not None else None,
-        )  # fmt: skip
+        )
 
 
 def _stacked(rows: list[Values | None]) -> Values | None:

@@ -23,9 +23,13 @@ _BATCH = 64
 
 
 def write_scores(
-    path: Path, candidate: str, classes: list[str], lineage: dict[str, str], images: Iterable[ImageScore],
+    path: Path,
+    candidate: str,
+    classes: list[str],
+    lineage: dict[str, str],
+    images: Iterable[ImageScore],
     overlapping: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Write per_image.parquet, a row an image; only a few images are held at a time. The same scores give the same bytes.
 
     Columns: key, group, height, width, confusion (flattened, row = truth), boundary (flattened, null where not counted),
@@ -42,17 +46,25 @@ def write_scores(
     labelling = labelling_of(len(classes), overlapping)
     schema = pa.schema(
         [
-            pa.field("key", pa.string(), nullable=False), pa.field("group", pa.string()),
-            pa.field("height", pa.int32()), pa.field("width", pa.int32()),
-            pa.field("confusion", pa.list_(pa.int64())), pa.field("boundary", pa.list_(pa.int64())),
-            pa.field("iou_macro", pa.float64()), pa.field("accuracy", pa.float64()),
-            pa.field("traits", pa.string()), pa.field("reliability", pa.list_(pa.float64())),
-            pa.field("surface", pa.list_(pa.float64())), pa.field("millimetres", pa.bool_()),
-            pa.field("objects", pa.list_(pa.int64())), pa.field("object_iou", pa.list_(pa.float64())),
-            pa.field("detections", pa.list_(pa.float64())), pa.field("detection_matches", pa.list_(pa.int32())),
+            pa.field("key", pa.string(), nullable=False),
+            pa.field("group", pa.string()),
+            pa.field("height", pa.int32()),
+            pa.field("width", pa.int32()),
+            pa.field("confusion", pa.list_(pa.int64())),
+            pa.field("boundary", pa.list_(pa.int64())),
+            pa.field("iou_macro", pa.float64()),
+            pa.field("accuracy", pa.float64()),
+            pa.field("traits", pa.string()),
+            pa.field("reliability", pa.list_(pa.float64())),
+            pa.field("surface", pa.list_(pa.float64())),
+            pa.field("millimetres", pa.bool_()),
+            pa.field("objects", pa.list_(pa.int64())),
+            pa.field("object_iou", pa.list_(pa.float64())),
+            pa.field("detections", pa.list_(pa.float64())),
+            pa.field("detection_matches", pa.list_(pa.int32())),
         ],
         metadata={"segpipe": json.dumps(about, sort_keys=True)},
-    )  # fmt: skip
+    )
     with atomic_path(path) as target, pq.ParquetWriter(target, schema, compression="zstd") as writer:
         waiting: list[ImageScore] = []
         for image in images:
@@ -68,16 +80,23 @@ def _to_batch(images: list[ImageScore], schema: object, labelling: Labelling) ->
 
     right = [micro("recall", tallies(i.confusion)) for i in images]  # share of pixels that got their label
     columns = [
-        [i.key for i in images], [i.group for i in images], [i.height for i in images], [i.width for i in images],
-        [i.confusion.ravel() for i in images], [_flat(i.boundary) for i in images],
-        [_known(macro("iou", tallies(i.confusion, labelling))) for i in images], [_known(share) for share in right],
+        [i.key for i in images],
+        [i.group for i in images],
+        [i.height for i in images],
+        [i.width for i in images],
+        [i.confusion.ravel() for i in images],
+        [_flat(i.boundary) for i in images],
+        [_known(macro("iou", tallies(i.confusion, labelling))) for i in images],
+        [_known(share) for share in right],
         [json.dumps(dict(i.traits), sort_keys=True) for i in images],
-        [_flat(i.reliability) for i in images], [_flat(i.surface) for i in images], [i.millimetres for i in images],
+        [_flat(i.reliability) for i in images],
+        [_flat(i.surface) for i in images],
+        [i.millimetres for i in images],
         [None if i.objects is None else i.objects.tallies.ravel() for i in images],
         [None if i.objects is None else i.objects.iou_sum for i in images],
         [None if i.detections is None else i.detections.scores for i in images],
         [None if i.detections is None else i.detections.packed() for i in images],
-    ]  # fmt: skip
+    ]
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)  # type: ignore[call-overload]
 
 
@@ -115,11 +134,19 @@ def read_scores(path: Path) -> Scores:
                     _shaped(row.get("surface"), np.float64, n),
                 )
                 yield ImageScore(
-                    row["key"], row["group"], row["height"], row["width"], counts, bands,
-                    json.loads(row.get("traits") or "{}"), sure, surface, bool(row.get("millimetres")),
+                    row["key"],
+                    row["group"],
+                    row["height"],
+                    row["width"],
+                    counts,
+                    bands,
+                    json.loads(row.get("traits") or "{}"),
+                    sure,
+                    surface,
+                    bool(row.get("millimetres")),
                     _objects(row.get("objects"), row.get("object_iou"), n),
                     Detections.unpacked(row.get("detections"), row.get("detection_matches")),
-                )  # fmt: skip
+                )
 
     return Scores.collect(about["candidate"], about["classes"], about["lineage"], images(), overlapping)
 

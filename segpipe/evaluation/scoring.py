@@ -93,13 +93,19 @@ class _Counting:
         matched = self.objects.compare(sample, found) if self.objects else None
         traits = image_traits(sample, has_background(self.classes), self.columns.get(sample.key), labelling)
         score = ImageScore(
-            sample.key, sample.group, height, width, confusion(sample.labels, found.class_ids, labelling.n_labels),
-            boundary_tallies(sample.labels, found.class_ids, labelling), traits,
+            sample.key,
+            sample.group,
+            height,
+            width,
+            confusion(sample.labels, found.class_ids, labelling.n_labels),
+            boundary_tallies(sample.labels, found.class_ids, labelling),
+            traits,
             None if said is None else image_reliability(sample.labels, said),
             surface=self.surfaces.measure(sample, found.class_ids, labelling) if self.surfaces else None,
-            millimetres=sample.spacing is not None, objects=matched.score if matched else None,
+            millimetres=sample.spacing is not None,
+            objects=matched.score if matched else None,
             detections=matched.detections if matched else None,
-        )  # fmt: skip
+        )
         seen = Seen.of(sample.labels, said, self.temperature) if self.confidences and said is not None else None
         return score, seen, matched
 

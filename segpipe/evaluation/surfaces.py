@@ -60,8 +60,10 @@ def surface_table(scores: Scores, params: EvaluateParams) -> dict[str, Any]:
     drawn = resampling_units(scores.groups)
     bounds = bootstrap_all(
         [mean_statistic(of_images[:, place], drawn) for place in range(len(SURFACE_SCORES))],
-        int(drawn.max(initial=-1)) + 1, params.resamples, params.confidence,
-    )  # fmt: skip
+        int(drawn.max(initial=-1)) + 1,
+        params.resamples,
+        params.confidence,
+    )
     for place, name in enumerate(SURFACE_SCORES):
         of_classes = zip(scores.classes, _mean(scores.surface[:, place], axis=0).tolist(), strict=True)
         table[name] = {

@@ -66,8 +66,11 @@ def class_floor(gate: ClassFloorGate, case: Case) -> GateVerdict:
     winner, params = case.winner, case.params
     if strange := sorted(gate.classes.keys() - set(winner.classes)):
         raise ConfigError(
-            "no such class", where="params.yaml: gates.class_floor.classes", found=strange[0], expected=" or ".join(winner.classes)
-        )  # fmt: skip
+            "no such class",
+            where="params.yaml: gates.class_floor.classes",
+            found=strange[0],
+            expected=" or ".join(winner.classes),
+        )
     rows = []
     there = winner.tally[:, 1] > 0
     if is_instance(gate.ratio) and winner.objects is not None:
@@ -80,9 +83,14 @@ def class_floor(gate: ClassFloorGate, case: Case) -> GateVerdict:
         found = interval_of(_of_class(gate.ratio, name), winner, params)
         images = int(np.count_nonzero(there[:, index]))
         part = Part(
-            name=name, verdict=place(found, least), images=images, estimate=known(found.estimate), low=known(found.low),
-            high=known(found.high), threshold=least,
-        )  # fmt: skip
+            name=name,
+            verdict=place(found, least),
+            images=images,
+            estimate=known(found.estimate),
+            low=known(found.low),
+            high=known(found.high),
+            threshold=least,
+        )
         rows.append((part, found))
     if not rows:
         return without("class_floor", "pass", "no class has a floor", gate, metric=f"{gate.ratio}.class")
@@ -150,8 +158,16 @@ def calibration(gate: CalibrationGate, case: Case) -> GateVerdict:
     with np.errstate(invalid="ignore"):
         own = np.abs(confidence - hits).sum(1) / count.sum(1)
     return made(
-        "calibration", verdict, said, gate, found, gate.at_most, lowest(winner, -own), metric="calibration.ece", side="most"
-    )  # fmt: skip
+        "calibration",
+        verdict,
+        said,
+        gate,
+        found,
+        gate.at_most,
+        lowest(winner, -own),
+        metric="calibration.ece",
+        side="most",
+    )
 
 
 def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:
@@ -176,9 +192,14 @@ def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:
             row["drop"], row.get("low", np.nan), row.get("high", np.nan), case.params.confidence, measured["units"]
         )
         part = Part(
-            name=corruption, verdict=place_below(found, gate.at_most), images=measured["images"], estimate=row["drop"],
-            low=known(found.low), high=known(found.high), threshold=gate.at_most,
-        )  # fmt: skip
+            name=corruption,
+            verdict=place_below(found, gate.at_most),
+            images=measured["images"],
+            estimate=row["drop"],
+            low=known(found.low),
+            high=known(found.high),
+            threshold=gate.at_most,
+        )
         rows.append((part, found))
     rows.sort(key=lambda row: (WORST_FIRST[row[0].verdict], -_reached(row[1])))
     part, found = rows[0]
@@ -195,9 +216,7 @@ def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:
         said = f"{lost}, and {most} is allowed, but a single image can't say how sure that is"
     else:
         said = f"{lost}, and {most} is allowed, but it may be as much as {found.high:.3f} ({basis(found)})"
-    return made(
-        "robustness", part.verdict, said, gate, found, gate.at_most, [], parts=[row[0] for row in rows], **told
-    )  # fmt: skip
+    return made("robustness", part.verdict, said, gate, found, gate.at_most, [], parts=[row[0] for row in rows], **told)
 
 
 def _reached(found: Interval) -> float:

@@ -159,9 +159,16 @@ def _shortfall(row: SliceComparison, verdict: Verdict) -> float:
 def _part(row: SliceComparison, verdict: Verdict, margin: float) -> Part:
     found = row.found.cautious
     return Part(
-        name=row.slice.name, verdict=verdict, images=row.images, estimate=known(found.estimate), low=known(found.low),
-        high=known(found.high), threshold=-margin, p_value=known(row.p_value), detectable=known(row.found.detectable),
-    )  # fmt: skip
+        name=row.slice.name,
+        verdict=verdict,
+        images=row.images,
+        estimate=known(found.estimate),
+        low=known(found.low),
+        high=known(found.high),
+        threshold=-margin,
+        p_value=known(row.p_value),
+        detectable=known(row.found.detectable),
+    )
 
 
 def _slice_words(gate: SliceGate, candidate: str, called: str, rows: list[tuple[SliceComparison, Verdict]]) -> str:

@@ -48,9 +48,15 @@ def judge_latency(gates: GateParams, found: Latency, candidate: str) -> GateVerd
     if unsure:
         said += f", but {FEWEST_RUNS} answers are needed to see the slowest of twenty"
     verdict = without(
-        "latency", "fail" if late else "cannot tell" if unsure else "pass", said, gate, metric="latency.p95_ms", side="most",
-        estimate=found.p95_ms, threshold=gate.at_most_ms,
-    )  # fmt: skip
+        "latency",
+        "fail" if late else "cannot tell" if unsure else "pass",
+        said,
+        gate,
+        metric="latency.p95_ms",
+        side="most",
+        estimate=found.p95_ms,
+        threshold=gate.at_most_ms,
+    )
     return settle(verdict, gate, gates.waivers, today())
 
 

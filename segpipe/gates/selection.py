@@ -95,8 +95,12 @@ class Selection(BaseModel):
         except ValidationError as error:
             first = config_error(error, path, cls)
             raise DataError(
-                f"is no selection: {first.what}", where=path, found=first.found, expected=first.expected, fix="dvc repro select"
-            ) from error  # fmt: skip
+                f"is no selection: {first.what}",
+                where=path,
+                found=first.found,
+                expected=first.expected,
+                fix="dvc repro select",
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -118,13 +122,20 @@ def choose(root: Path, params: Params, fingerprint: Fingerprint, shards: Path, t
     scores = {name: read_scores(root / "evaluation" / name / "per_image.parquet") for name in params.candidates}
     ranked_by = params.evaluate.rank_by
     kinds = {name: family(candidate.family).kind for name, candidate in params.candidates.items()}
-    ranking = _rank([
-        Ranked(
-            candidate=name, family=params.candidates[name].family, kind=kinds[name], val=_val_score(root, name, ranked_by),
-            test=main_scores(found, ranked_by), interval=bounds(found, params.evaluate),
-        )
-        for name, found in scores.items()
-    ], ranked_by)  # fmt: skip
+    ranking = _rank(
+        [
+            Ranked(
+                candidate=name,
+                family=params.candidates[name].family,
+                kind=kinds[name],
+                val=_val_score(root, name, ranked_by),
+                test=main_scores(found, ranked_by),
+                interval=bounds(found, params.evaluate),
+            )
+            for name, found in scores.items()
+        ],
+        ranked_by,
+    )
     first = ranking[0]
     winner = scores[first.candidate] if first.kind != "classical" else None
     baseline = next((scores[r.candidate] for r in ranking if r.kind == "classical"), None)
@@ -137,13 +148,18 @@ def choose(root: Path, params: Params, fingerprint: Fingerprint, shards: Path, t
         verdicts = judge(params.gates, case, today)
     promotable = winner is not None and not any(v.blocks for v in verdicts)
     made = Selection(
-        winner=first.candidate if winner else None, promotable=promotable, metric=ranked_by,
-        summary=_summary(ranking, winner, verdicts, ranked_by), ranking=ranking, gates=verdicts,
+        winner=first.candidate if winner else None,
+        promotable=promotable,
+        metric=ranked_by,
+        summary=_summary(ranking, winner, verdicts, ranked_by),
+        ranking=ranking,
+        gates=verdicts,
         champion=_champion_score(champion, params.evaluate),
-        classes=next(iter(scores.values())).classes, test_images=len(next(iter(scores.values())).keys),
+        classes=next(iter(scores.values())).classes,
+        test_images=len(next(iter(scores.values())).keys),
         data_hash=fingerprint.data_hash,
         temperature=(_measured(root, winner.candidate, "val", "calibration", "temperature") or 1.0) if winner else 1.0,
-    )  # fmt: skip
+    )
     return Outcome(made, champion)
 
 
@@ -177,9 +193,11 @@ def _rank(entries: list[Ranked], ranked_by: str) -> list[Ranked]:
     unscored = [e.candidate for e in networks if e.val is None]
     if unscored:
         raise DataError(
-            "a network without a validation score can't be ranked", where=f"evaluation/{unscored[0]}/metrics.json",
-            expected=f"val.{ranked_by}", fix=f"dvc repro train@{unscored[0]} evaluate@{unscored[0]}",
-        )  # fmt: skip
+            "a network without a validation score can't be ranked",
+            where=f"evaluation/{unscored[0]}/metrics.json",
+            expected=f"val.{ranked_by}",
+            fix=f"dvc repro train@{unscored[0]} evaluate@{unscored[0]}",
+        )
     classical = [e for e in entries if e.kind == "classical"]
     return [
         *sorted(networks, key=lambda e: -(e.val or 0.0)),

@@ -155,10 +155,17 @@ def made(
     worst_words = f"; worst on {', '.join(worst)}" if worst and verdict != "pass" else ""
     values = {"reason": gate.reason, "metric": getattr(gate, "metric", name)} | more  # type: ignore[attr-defined]
     return GateVerdict(
-        name=name, verdict=verdict, sentence=f"{verdict.capitalize()}: {said}{worst_words}.",
-        estimate=known(found.estimate), low=known(found.low), high=known(found.high),
-        threshold=threshold, confidence=round(found.one_sided, 6), worst=worst, **values,
-    )  # fmt: skip
+        name=name,
+        verdict=verdict,
+        sentence=f"{verdict.capitalize()}: {said}{worst_words}.",
+        estimate=known(found.estimate),
+        low=known(found.low),
+        high=known(found.high),
+        threshold=threshold,
+        confidence=round(found.one_sided, 6),
+        worst=worst,
+        **values,
+    )
 
 
 def without(name: str, verdict: Verdict, said: str, gate: Gate, **more: Any) -> GateVerdict:

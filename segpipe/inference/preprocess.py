@@ -54,9 +54,11 @@ class Normalisation(BaseModel):
         high = np.where(high > low, high, low + 1.0)  # a constant channel
         inside = (np.clip(columns, low, high) - low) / (high - low)
         return Normalisation(
-            low=tuple(low.tolist()), high=tuple(high.tolist()),
-            mean=tuple(inside.mean(0).tolist()), std=tuple(np.maximum(inside.std(0), 1e-3).tolist()),
-        )  # fmt: skip
+            low=tuple(low.tolist()),
+            high=tuple(high.tolist()),
+            mean=tuple(inside.mean(0).tolist()),
+            std=tuple(np.maximum(inside.std(0), 1e-3).tolist()),
+        )
 
     def apply(self, image: np.ndarray) -> npt.NDArray[np.float32]:
         """(H, W, C), or of a volume (D, H, W, C), of any real dtype -> (C, H, W) or (C, D, H, W), float32, contiguous."""
@@ -88,8 +90,9 @@ def fit_channels(image: np.ndarray, channels: int, dims: int = 2) -> np.ndarray:
         what, axes = ("an image", "") if dims == 2 else ("a volume", "depth x ")
         raise DataError(
             f"not {what}, which this model takes",
-            found=f"an array of shape {image.shape}", expected=f"{axes}height x width x channels",
-        )  # fmt: skip
+            found=f"an array of shape {image.shape}",
+            expected=f"{axes}height x width x channels",
+        )
     have = image.shape[-1]
     if have == channels:
         return image
@@ -105,9 +108,11 @@ def fit_channels(image: np.ndarray, channels: int, dims: int = 2) -> np.ndarray:
     ):
         return image[..., :1]
     raise DataError(
-        "wrong number of channels", found=have, expected=channels,
+        "wrong number of channels",
+        found=have,
+        expected=channels,
         fix="give images of the kind that the model was trained on",
-    )  # fmt: skip
+    )
 
 
 def pad_to_multiple(chw: np.ndarray, stride: int, least: int = 0) -> np.ndarray:

@@ -28,6 +28,21 @@ from segpipe.metrics.semantic import (
 )
 
 __all__ = [
-    "MAIN_METRIC", "RATIOS", "Counts", "Metric", "Tallies", "Values", "accuracy_macro", "confusion", "macro",
-    "matthews", "metric", "metric_names", "micro", "per_class", "scores", "tallies", "weighted",
-]  # fmt: skip
+    "MAIN_METRIC",
+    "RATIOS",
+    "Counts",
+    "Metric",
+    "Tallies",
+    "Values",
+    "accuracy_macro",
+    "confusion",
+    "macro",
+    "matthews",
+    "metric",
+    "metric_names",
+    "micro",
+    "per_class",
+    "scores",
+    "tallies",
+    "weighted",
+]

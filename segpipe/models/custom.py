@@ -37,9 +37,11 @@ def build_custom(config: FactoryConfig, in_channels: int, n_classes: int) -> tor
         network = _find(config.factory)(in_channels, n_classes, **options)
     except TypeError as error:
         raise ConfigError(
-            f"the factory can't be called: {error}", where="factory", found=call,
+            f"the factory can't be called: {error}",
+            where="factory",
+            found=call,
             fix="let it take the number of channels, the number of classes, and the candidate's further keys by name",
-        ) from error  # fmt: skip
+        ) from error
     if not isinstance(network, torch.nn.Module):
         raise ConfigError(
             "the factory makes no network", where="factory", found=type(network).__name__, expected="a torch.nn.Module"
@@ -60,9 +62,11 @@ def _find(factory: str) -> Callable[..., Any]:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # the module is there, and something that it imports is not
         raise ConfigError(
-            f"there is no module `{module}`", where="factory", found=factory,
+            f"there is no module `{module}`",
+            where="factory",
+            found=factory,
             fix=f"put {module.replace('.', '/')}.py into the workspace (beside params.yaml), or install it",
-        ) from error  # fmt: skip
+        ) from error
     except AttributeError as error:
         raise ConfigError(f"module `{module}` has no `{name}`", where="factory", found=factory) from error
     if not callable(found):
@@ -81,7 +85,9 @@ def _check(network: torch.nn.Module, in_channels: int, n_classes: int, call: str
     found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if found != (1, n_classes, 64, 96):
         raise ConfigError(
-            "the network of the factory gives no logits of the image's size", where=call,
-            found=f"{found} for an image (1, {in_channels}, 64, 96)", expected=f"(1, {n_classes}, 64, 96)",
+            "the network of the factory gives no logits of the image's size",
+            where=call,
+            found=f"{found} for an image (1, {in_channels}, 64, 96)",
+            expected=f"(1, {n_classes}, 64, 96)",
             fix="end it with a convolution to the classes and an upsampling to the image's size",
-        )  # fmt: skip
+        )

@@ -44,10 +44,13 @@ def _is_plain(conv: torch.nn.Conv2d) -> bool:
     around = tuple(dilation * (edge // 2) for edge, dilation in zip(conv.kernel_size, conv.dilation, strict=True))
     return (
         type(conv) is torch.nn.Conv2d  # timm has some with a padding of their own
-        and conv.out_channels == conv.groups and conv.bias is None and conv.padding_mode == "zeros" and conv.padding == around
+        and conv.out_channels == conv.groups
+        and conv.bias is None
+        and conv.padding_mode == "zeros"
+        and conv.padding == around
         and all(edge % 2 == 1 and edge >= _BLOCK for edge in conv.kernel_size)
         and (max(conv.stride) == 1 or max(conv.dilation) == 1)
-    )  # fmt: skip
+    )
 
 
 class _Fast(torch.nn.Conv2d):

@@ -61,8 +61,12 @@ class _GroupNorm(torch.autograd.Function):
             for each, (_, i, m, v), a, b in zip(found, images, spread, shift, strict=True)
         ]
         return (
-            torch.cat(of_x), of_weight.sum(0) if weight is not None else None, of_bias.sum(0) if ctx.biased else None, None, None,
-        )  # fmt: skip
+            torch.cat(of_x),
+            of_weight.sum(0) if weight is not None else None,
+            of_bias.sum(0) if ctx.biased else None,
+            None,
+            None,
+        )
 
 
 def _scaled(

@@ -55,9 +55,11 @@ class Pool(MultiScaleRoIAlign):
         )
         share = share_down[:, :, None, :, None] * share_across[:, None, :, None, :]
         bins = F.embedding_bag(
-            at.int().flatten(0, 2).flatten(1), pixels, mode="sum",
+            at.int().flatten(0, 2).flatten(1),
+            pixels,
+            mode="sum",
             per_sample_weights=share.flatten(0, 2).flatten(1).to(pixels.dtype),
-        )  # fmt: skip
+        )
         return bins.view(-1, edge, edge, pixels.shape[1]).permute(0, 3, 1, 2)
 
 

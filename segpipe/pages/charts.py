@@ -96,7 +96,7 @@ def heat_cells(counts: Counts) -> list[Cell]:
     totals = counts.sum(1)
     return [
         Cell(int(i), int(j), int(counts[i, j]), float(counts[i, j] / totals[i])) for i, j in np.argwhere(counts > 0)
-    ]  # fmt: skip
+    ]
 
 
 def worst_confusions(counts: Counts, most: int) -> list[Cell]:
@@ -165,8 +165,10 @@ def reliability_chart(view: CalibrationView, edge: float = 260) -> ReliabilityCh
 def _dots(bins: Sequence[Bin], scale: Axis, edge: float) -> list[Dot]:
     return [
         Dot(
-            scale(b.confidence), round(edge - scale(b.right), 2), round(2.5 + 9 * math.sqrt(b.share), 2),
+            scale(b.confidence),
+            round(edge - scale(b.right), 2),
+            round(2.5 + 9 * math.sqrt(b.share), 2),
             f"{b.confidence:.2f} sure, {b.right:.2f} right, {100 * b.share:.1f} % of the pixels",
         )
         for b in bins
-    ]  # fmt: skip
+    ]

@@ -97,12 +97,17 @@ def render_page(template: str, context: Mapping[str, Any]) -> str:
         **context,
         css=TOKENS.read_text() + (TEMPLATES / "report.css").read_text(),
         js=(TEMPLATES / "report.js").read_text(),
-    )  # fmt: skip
+    )
 
 
 def _context(
-    root: Path, selection: Selection, params: Params, fingerprint: Fingerprint, champion: Champion | None, shards: Path | None
-) -> dict[str, Any]:  # fmt: skip
+    root: Path,
+    selection: Selection,
+    params: Params,
+    fingerprint: Fingerprint,
+    champion: Champion | None,
+    shards: Path | None,
+) -> dict[str, Any]:
     """Everything that the template shows."""
     names = [entry.candidate for entry in selection.ranking]
     shown = selection.winner or names[0]
@@ -116,22 +121,40 @@ def _context(
     live = scores[shown].aligned(beside.scores) if beside and beside.scores else None
     calibration, robustness = calibration_view(metrics), robustness_view(metrics)
     return {
-        "selection": selection, "params": params, "fingerprint": fingerprint, "shown": shown, "main": main, "pixels": MAIN_METRIC,
-        "models": rows, "axis": axis, "scale": scale(rows, params, main), "lead": _lead(main, scores[shown], live, params.evaluate),
-        "changed": changes_since(root, shown, scores[shown], beside), "lineage": _lineage(scores[shown], selection, beside),
+        "selection": selection,
+        "params": params,
+        "fingerprint": fingerprint,
+        "shown": shown,
+        "main": main,
+        "pixels": MAIN_METRIC,
+        "models": rows,
+        "axis": axis,
+        "scale": scale(rows, params, main),
+        "lead": _lead(main, scores[shown], live, params.evaluate),
+        "changed": changes_since(root, shown, scores[shown], beside),
+        "lineage": _lineage(scores[shown], selection, beside),
         "class_rows": class_rows(scores, shown, classes, params.evaluate),
-        "labels": labels.names, "colors": labels.colors,
+        "labels": labels.names,
+        "colors": labels.colors,
         "cells": heat_cells(counts) if len(counts) <= MAX_MATRIX else [],
-        "confusions": worst_confusions(counts, 5), "totals": counts.sum(1).tolist(),
+        "confusions": worst_confusions(counts, 5),
+        "totals": counts.sum(1).tolist(),
         "charts": curve_charts({name: root / "training" / name for name in names}, 340, 190, 44),
-        "calibration": calibration, "reliability": reliability_chart(calibration) if calibration else None,
-        "robustness": robustness, "drops": _drops(robustness),
-        "slices": slices_beside(scores[shown], live, params.evaluate, main) if live else slices_alone(section(metrics, "test", "slices")),
-        "further": further_scores(list(measured.values())), "names": names, "costs": costs(root, names) + _champion_cost(root, beside),
-        "plans": plan_views(root, names), "folds": {name: section(told, "val", "folds") for name, told in measured.items()},
+        "calibration": calibration,
+        "reliability": reliability_chart(calibration) if calibration else None,
+        "robustness": robustness,
+        "drops": _drops(robustness),
+        "slices": slices_beside(scores[shown], live, params.evaluate, main)
+        if live
+        else slices_alone(section(metrics, "test", "slices")),
+        "further": further_scores(list(measured.values())),
+        "names": names,
+        "costs": costs(root, names) + _champion_cost(root, beside),
+        "plans": plan_views(root, names),
+        "folds": {name: section(told, "val", "folds") for name, told in measured.items()},
         **_gallery(root, shown, scores[shown], beside, live, shards, params.evaluate.gallery, main),
         "drawn_classes": list(range(1 if has_background(classes) else 0, len(labels.names))),
-    }  # fmt: skip
+    }
 
 
 def _lead(main: str, winner: Scores, live: Scores | None, params: EvaluateParams) -> dict[str, Any] | None:
@@ -141,9 +164,15 @@ def _lead(main: str, winner: Scores, live: Scores | None, params: EvaluateParams
     found = compare_on(main, winner, live, params)
     difference = found.difference
     row = ForestRow(
-        "difference", None, difference.estimate, known(difference.low), known(difference.high), winner.value(main),
-        live.value(main), known(found.p_value),
-    )  # fmt: skip
+        "difference",
+        None,
+        difference.estimate,
+        known(difference.low),
+        known(difference.high),
+        winner.value(main),
+        live.value(main),
+        known(found.p_value),
+    )
     return {"row": row, "detectable": known(found.detectable), "verdict": found.verdict}
 
 
@@ -214,9 +243,15 @@ def _champion_cost(root: Path, champion: Champion | None) -> list[Cost]:
 
 
 def _gallery(
-    root: Path, shown: str, ours: Scores, champion: Champion | None, live: Scores | None, shards: Path | None, each: int,
+    root: Path,
+    shown: str,
+    ours: Scores,
+    champion: Champion | None,
+    live: Scores | None,
+    shards: Path | None,
+    each: int,
     main: str,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     folder = root / "evaluation" / shown / "gallery"
     gallery = Gallery.read(folder)
     pictures = drawn(folder, gallery)
@@ -226,10 +261,14 @@ def _gallery(
     parted = champion is not None and any(shot.kind in ("behind", "ahead") for shot in embedded)
     other = f"champion {champion.version}" if champion else "champion"
     return {
-        "gallery": embedded, "left_out": len(pictures) - len(embedded), "layers": layer_names(embedded),
-        "legend": gallery.legend, "tile": tile(embedded), "kinds": {kind: words.format(other=other) for kind, words in KINDS.items()},
+        "gallery": embedded,
+        "left_out": len(pictures) - len(embedded),
+        "layers": layer_names(embedded),
+        "legend": gallery.legend,
+        "tile": tile(embedded),
+        "kinds": {kind: words.format(other=other) for kind, words in KINDS.items()},
         "parting": parting_legend(shown, champion.version) if champion and parted else [],
-    }  # fmt: skip
+    }
 
 
 def _apart(

@@ -61,9 +61,15 @@ def calibration_view(metrics: Mapping[str, Any]) -> CalibrationView | None:
         return None
     before = section(found, "thinned", "before")
     return CalibrationView(
-        bins, ece, _number(section(found, "interval"), "low"), _number(section(found, "interval"), "high"), _number(found, "mce"),
-        _number(section(metrics, "val", "calibration"), "temperature"), _number(before, "ece"), _bins(before.get("curve")),
-    )  # fmt: skip
+        bins,
+        ece,
+        _number(section(found, "interval"), "low"),
+        _number(section(found, "interval"), "high"),
+        _number(found, "mce"),
+        _number(section(metrics, "val", "calibration"), "temperature"),
+        _number(before, "ece"),
+        _bins(before.get("curve")),
+    )
 
 
 def _bins(curve: Any) -> list[Bin]:
@@ -126,10 +132,17 @@ class FurtherScores:
 _FURTHER = (("instance", "Objects"), ("surface", "Surfaces"))
 _NO_SCORES = ("images", "units", "millimetres", "tolerance", "class", "interval")
 _WORDS = {
-    "hd95": "95 % Hausdorff distance", "assd": "average surface distance", "nsd": "surface Dice", "recall": "mask recall",
-    "ap_small": "mask AP of small objects", "ap_medium": "mask AP of medium objects", "ap_large": "mask AP of large objects",
-    "true": "true objects", "found": "objects found", **OF_OBJECTS,
-}  # fmt: skip
+    "hd95": "95 % Hausdorff distance",
+    "assd": "average surface distance",
+    "nsd": "surface Dice",
+    "recall": "mask recall",
+    "ap_small": "mask AP of small objects",
+    "ap_medium": "mask AP of medium objects",
+    "ap_large": "mask AP of large objects",
+    "true": "true objects",
+    "found": "objects found",
+    **OF_OBJECTS,
+}
 
 
 def further_scores(metrics: Sequence[Mapping[str, Any]]) -> list[FurtherScores]:
@@ -185,11 +198,16 @@ def costs(root: Path, names: list[str]) -> list[Cost]:
         cost = section(metrics, "cost")
         half, most = _number(cost, "p50_ms"), _number(cost, "p95_ms")
         row = Cost(
-            name, megabytes=_number(model, "megabytes"), latency=None if half is None or most is None else (half, most),
-            engine=cost.get("engine"), serving_mib=_number(cost, "peak_memory_mib"), steps=None if steps is None else int(steps),
-            images_per_s=_number(section(training, "train"), "images_per_s"), ms=_number(execution, "ms_per_step"),
+            name,
+            megabytes=_number(model, "megabytes"),
+            latency=None if half is None or most is None else (half, most),
+            engine=cost.get("engine"),
+            serving_mib=_number(cost, "peak_memory_mib"),
+            steps=None if steps is None else int(steps),
+            images_per_s=_number(section(training, "train"), "images_per_s"),
+            ms=_number(execution, "ms_per_step"),
             training_mib=_number(execution, "peak_memory_mib"),
-        )  # fmt: skip
+        )
         if any(value is not None for value in (row.megabytes, row.latency, row.images_per_s, row.ms)):
             rows.append(row)
     return rows
@@ -259,11 +277,15 @@ def _plan_views(root: Path, names: list[str]) -> Iterator[tuple[str, PlanView]]:
         slowest = max((t["ms_per_step"] for t in timed if t.get("ms_per_step")), default=1.0)
         rows = [
             TimedSetting(
-                _setting(t["setting"]), _number(t, "ms_per_step"), (t.get("ms_per_step") or 0) / slowest,
-                _number(t, "loss_difference"), str(t.get("verdict", "")), t["setting"] == execution.get("setting"),
+                _setting(t["setting"]),
+                _number(t, "ms_per_step"),
+                (t.get("ms_per_step") or 0) / slowest,
+                _number(t, "loss_difference"),
+                str(t.get("verdict", "")),
+                t["setting"] == execution.get("setting"),
             )
             for t in timed
-        ]  # fmt: skip
+        ]
         parts = bottleneck(root / "training" / name / "bottleneck.json")
         yield name, PlanView(rows, section(plan, "reasons"), section(execution, "machine"), parts)
 

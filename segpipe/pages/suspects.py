@@ -34,9 +34,24 @@ _UNSEEN = ("val", "test")
 _DOUBT = (255, 0, 170)
 
 COLUMNS = (
-    "rank", "key", "split", "group", "score", "share", "places",
-    "x", "y", "width", "height", "slice", "pixels", "mass", "given", "suggested", "fold",
-)  # fmt: skip
+    "rank",
+    "key",
+    "split",
+    "group",
+    "score",
+    "share",
+    "places",
+    "x",
+    "y",
+    "width",
+    "height",
+    "slice",
+    "pixels",
+    "mass",
+    "given",
+    "suggested",
+    "fold",
+)
 """Of suspects.csv: a row an image, the columns from x to suggested are of its largest region."""
 
 
@@ -84,9 +99,10 @@ def write_suspects(root: Path, candidate: str | None, limit: int, page: Path) ->
     segmenter = load_trained(root / "models" / name)
     if segmenter.spec.classes.overlapping:
         raise ConfigError(
-            "suspects are pixels of another class than their label says, and these classes overlap", where=root / "models" / name,
+            "suspects are pixels of another class than their label says, and these classes overlap",
+            where=root / "models" / name,
             fix="look at the gallery of `segpipe report`, whose error pictures show what is too many and what lacks",
-        )  # fmt: skip
+        )
     folds = fold_of(segmenter)
     splits = ("train", *_UNSEEN) if folds else _UNSEEN
     readers = [ShardReader(shards, split) for split in splits if any(shards.glob(f"{split}-*.arrow"))]
@@ -96,9 +112,12 @@ def write_suspects(root: Path, candidate: str | None, limit: int, page: Path) ->
     classes = segmenter.spec.classes
     every, sheets = rank(find_suspects(segmenter, readers), classes, limit)
     made = SuspectList(
-        candidate=name, images=sum(map(len, readers)), out_of_fold=sum(key in folds for r in readers for key in r.keys),
-        found=len(every), suspects=every[:limit],
-    )  # fmt: skip
+        candidate=name,
+        images=sum(map(len, readers)),
+        out_of_fold=sum(key in folds for r in readers for key in r.keys),
+        found=len(every),
+        suspects=every[:limit],
+    )
     write_text(page.with_suffix(".csv"), to_csv(every))
     write_text(page, render_page(made, sheets, classes))
     return made

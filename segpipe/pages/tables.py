@@ -86,13 +86,17 @@ def class_rows(scores: Mapping[str, Scores], shown: str, classes: ClassTable, pa
     bands = scores[shown].boundary_iou()
     return [
         ClassRow(
-            spec.name, hex_color(spec.color), **{ratio: known(values[ratio][i]) for ratio in RATIOS},
-            low=known(sure[i].low), high=known(sure[i].high), boundary=bands.get(f"boundary_iou.class.{spec.name}"),
+            spec.name,
+            hex_color(spec.color),
+            **{ratio: known(values[ratio][i]) for ratio in RATIOS},
+            low=known(sure[i].low),
+            high=known(sure[i].high),
+            boundary=bands.get(f"boundary_iou.class.{spec.name}"),
             others=[(n, float(v[i])) for n, v in others.items() if not np.isnan(v[i])],
             share=float(pixels[i] / max(scores[shown].confusion.sum(), 1)),
         )
         for i, spec in enumerate(classes.classes)
-    ]  # fmt: skip
+    ]
 
 
 def class_intervals(scores: Scores, params: EvaluateParams) -> list[Interval]:
@@ -152,8 +156,15 @@ def slices_beside(ours: Scores, theirs: Scores, params: EvaluateParams, main: st
 def _slice_row(row: SliceComparison) -> ForestRow:
     found = row.found.difference
     return ForestRow(
-        row.slice.value, row.images, found.estimate, known(found.low), known(found.high), row.ours, row.theirs, known(row.p_value)
-    )  # fmt: skip
+        row.slice.value,
+        row.images,
+        found.estimate,
+        known(found.low),
+        known(found.high),
+        row.ours,
+        row.theirs,
+        known(row.p_value),
+    )
 
 
 def slices_alone(table: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Forest | None:

@@ -52,9 +52,11 @@ def write_validation(
     left_out = quarantined(findings) if params.quarantine else []
     stops = stopping(findings, params)
     told = {
-        "passed": not stops, "quarantined": left_out, "findings": [f.model_dump() for f in findings],
+        "passed": not stops,
+        "quarantined": left_out,
+        "findings": [f.model_dump() for f in findings],
         "drift": [d.model_dump(exclude={"edges", "shares_before", "shares_now"}) for d in drifts],
-    }  # fmt: skip
+    }
     write_json(out / "findings.json", told)
     write_json(out / "gx.json", gx_result)
     checks = {check.name: check for check in CHECKS}
@@ -67,7 +69,8 @@ def write_validation(
         images=len(frame),
         counts={severity: sum(f.severity == severity for f in findings) for severity in SEVERITIES},
         failed=[
-            _failed(checks[name].title, list(group), pictures) for name, group in groupby(findings, lambda f: f.expectation)
+            _failed(checks[name].title, list(group), pictures)
+            for name, group in groupby(findings, lambda f: f.expectation)
         ],
         sound=[
             {"name": name, "title": checks[name].title, "severity": r["severity"], "expectation": r["expectation"]}
@@ -81,7 +84,7 @@ def write_validation(
         drifts=drifts,
         width=WIDTH,
         height=HEIGHT,
-    )  # fmt: skip
+    )
     write_text(out / "index.html", page)
 
 
@@ -89,9 +92,12 @@ def _failed(title: str, findings: list[Finding], pictures: _Pictures) -> dict[st
     """One check's section of the page."""
     shown = [f.model_dump() | {"looks": pictures.of_finding(f)} for f in findings[:_SHOWN]]
     return {
-        "name": findings[0].expectation, "title": title, "severity": findings[0].severity, "count": len(findings),
+        "name": findings[0].expectation,
+        "title": title,
+        "severity": findings[0].severity,
+        "count": len(findings),
         "findings": shown,
-    }  # fmt: skip
+    }
 
 
 def _left_out(files: list[str], findings: list[Finding]) -> list[tuple[str, str]]:

@@ -50,9 +50,14 @@ def build_bento(root: Path, version: str) -> Path:
         name = ["--name", target.parent.name, "--version", version]
         labelled = [part for key, value in labels.items() for part in ("--label", f"{key}={value}")]
         done = subprocess.run(
-            [sys.executable, "-m", "bentoml", "build", folder, *name, *labelled], env=bentoml_environment(home), cwd=folder,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            [sys.executable, "-m", "bentoml", "build", folder, *name, *labelled],
+            env=bentoml_environment(home),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode or not target.is_dir():
         said = " ".join((done.stdout + done.stderr).split())[-800:]
         raise SegpipeError(f"bentoml build failed: {said}", where=root / BENTOFILE)

@@ -73,9 +73,14 @@ def start_server(
         started = time.monotonic()
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                bentoml_command(target, host, port), env=bentoml_environment(home, settings), cwd=folder,
-                stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+                bentoml_command(target, host, port),
+                env=bentoml_environment(home, settings),
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         try:
             url = f"http://{host}:{port}"
             _wait_until_ready(process, url, log, deadline_s)

@@ -46,15 +46,22 @@ def bless(bento: Path, bundle: Path) -> BlessReport:
     comparison = compare_masks(pairs, masks)
     if not comparison.identical:
         raise GateBlocked(
-            "the served model does not answer with the golden masks", where=bento,
+            "the served model does not answer with the golden masks",
+            where=bento,
             found=f"{comparison.differing:,} of {comparison.pixels:,} pixels differ, the most in {comparison.worst}",
-            expected="none", fix="export again on the machine kind that serves: dvc repro --force -s export",
-        )  # fmt: skip
+            expected="none",
+            fix="export again on the machine kind that serves: dvc repro --force -s export",
+        )
     return BlessReport(
-        bento=f"{bento.parent.name}:{bento.name}", images=comparison.images, pixels=comparison.pixels, differing_pixels=0,
-        requests=len(times), p50_ms=round(statistics.median(times), 2), p95_ms=round(float(np.percentile(times, 95)), 2),
+        bento=f"{bento.parent.name}:{bento.name}",
+        images=comparison.images,
+        pixels=comparison.pixels,
+        differing_pixels=0,
+        requests=len(times),
+        p50_ms=round(statistics.median(times), 2),
+        p95_ms=round(float(np.percentile(times, 95)), 2),
         startup_s=round(server.startup_s, 2),
-    )  # fmt: skip
+    )
 
 
 def _same_model(server: Server, bundle: Path) -> None:
@@ -87,9 +94,11 @@ def _replay(
             )
             if answer.status_code != 200:
                 raise GateBlocked(
-                    "the server refused a golden image", where=pairs[index].input, found=f"{answer.status_code}: {answer.text[:300]}",
+                    "the server refused a golden image",
+                    where=pairs[index].input,
+                    found=f"{answer.status_code}: {answer.text[:300]}",
                     fix=f"the end of the server's log: {server.log_tail(400)}",
-                )  # fmt: skip
+                )
             return answer.content
 
         answers = [ask(index) for index in range(len(pairs))]

@@ -185,9 +185,12 @@ def check_bundle(bundle: Path, sha256: str) -> None:
     found = bundle_sha256(bundle)
     if found != sha256:
         raise DataError(
-            "the bundle is not the one that was released", where=bundle, found=f"sha256 {found[:12]}", expected=sha256[:12],
+            "the bundle is not the one that was released",
+            where=bundle,
+            found=f"sha256 {found[:12]}",
+            expected=sha256[:12],
             fix="delete the folder: it is restored from the DVC cache when it is needed",
-        )  # fmt: skip
+        )
 
 
 def copy_bundle(source: Path, target: Path) -> None:

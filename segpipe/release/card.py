@@ -25,12 +25,21 @@ def write_card(
     of that, where it was asked for.
     """
     card = Card(
-        candidate=spec.candidate, family=spec.family, options=spec.options, classes=spec.classes.names,
-        data_hash=selection["data_hash"], weights_sha256=spec.lineage["weights_sha256"], lineage=spec.lineage,
-        engine=spec.engine, agreement=agreement, int8=int8, promotable=selection["promotable"],
-        metric=selection["metric"], scores=winner_scores(selection, spec.candidate),
+        candidate=spec.candidate,
+        family=spec.family,
+        options=spec.options,
+        classes=spec.classes.names,
+        data_hash=selection["data_hash"],
+        weights_sha256=spec.lineage["weights_sha256"],
+        lineage=spec.lineage,
+        engine=spec.engine,
+        agreement=agreement,
+        int8=int8,
+        promotable=selection["promotable"],
+        metric=selection["metric"],
+        scores=winner_scores(selection, spec.candidate),
         gates=[Verdict(name=g["name"], verdict=g["verdict"], sentence=g["sentence"]) for g in selection["gates"]],
-    )  # fmt: skip
+    )
     card.write(bundle)
     write_text(bundle / CARD_PAGE, card_page(card, spec, pairs))
     return card

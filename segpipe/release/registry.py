@@ -39,10 +39,23 @@ CHAMPION_FILE = "champion.json"
 FIRST_VERSION = "v0.1.0"
 
 PIPELINE_FILES = (
-    "dvc.lock", "dvc.yaml", "params.yaml", ":(glob)*.dvc", "plans", "training", ":(glob)evaluation/*/metrics.json",
-    ":(glob)evaluation/*/confusion.csv", "selection.json", CHAMPION_FILE, REFERENCE_FILE, ".gitignore",
-    *(f":(glob){folder}/**/.gitignore" for folder in ("artifacts", "reports", "models", "evaluation", "plans", "training")),
-)  # fmt: skip
+    "dvc.lock",
+    "dvc.yaml",
+    "params.yaml",
+    ":(glob)*.dvc",
+    "plans",
+    "training",
+    ":(glob)evaluation/*/metrics.json",
+    ":(glob)evaluation/*/confusion.csv",
+    "selection.json",
+    CHAMPION_FILE,
+    REFERENCE_FILE,
+    ".gitignore",
+    *(
+        f":(glob){folder}/**/.gitignore"
+        for folder in ("artifacts", "reports", "models", "evaluation", "plans", "training")
+    ),
+)
 """What a release commits, as Git pathspecs: the pipeline's own files, none of the user's."""
 
 
@@ -130,12 +143,24 @@ def release(root: Path, version: str, bless_report: BlessReport, bento: Path) ->
     score = card.scores.get(card.metric)
     title = f"Release {name} {version}: {card.candidate}" + (f", {card.metric} {score.value:.4f}" if score else "")
     made = Release(
-        name=name, version=version, commit=_commit(root, name, title), candidate=card.candidate, data_hash=card.data_hash,
-        plan_hash=sha256_file(plan) if plan.exists() else None, parent=card.lineage.get("parent"), weights_sha256=card.weights_sha256,
-        model_sha256=model_sha256(folder / "bundle"), bundle_sha256=bundle_sha256(folder / "bundle"), metric=card.metric,
-        scores=card.scores, gates=card.gates, engine=card.engine, int8=card.int8, bless=bless_report,
+        name=name,
+        version=version,
+        commit=_commit(root, name, title),
+        candidate=card.candidate,
+        data_hash=card.data_hash,
+        plan_hash=sha256_file(plan) if plan.exists() else None,
+        parent=card.lineage.get("parent"),
+        weights_sha256=card.weights_sha256,
+        model_sha256=model_sha256(folder / "bundle"),
+        bundle_sha256=bundle_sha256(folder / "bundle"),
+        metric=card.metric,
+        scores=card.scores,
+        gates=card.gates,
+        engine=card.engine,
+        int8=card.int8,
+        bless=bless_report,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )  # fmt: skip
+    )
     write_json(folder / "release.json", made.record())
     tag_version(root, name, version, f"{title}\n\n{json.dumps(made.record(), indent=1)}\n")
     return made
@@ -162,9 +187,10 @@ def find_version(root: Path, version: str) -> Release:
             return made
     if any(tag.version == version for tag in _tags(root).versions):
         raise MissingError(
-            "the tag of this version holds no record of a release", found=version,
+            "the tag of this version holds no record of a release",
+            found=version,
             fix="it was moved, or made by hand: bring it back from where it still is (git fetch --tags --force)",
-        )  # fmt: skip
+        )
     listed = ", ".join(r.version for r in there) or "none yet"
     raise MissingError("no such version", found=version, expected=f"one of: {listed}", fix="segpipe models lists them")
 
@@ -211,7 +237,7 @@ def rollback(root: Path, stage: str = "prod") -> str:
             f"nothing to go back to in {stage}",
             found=f"{current} is the only version that was there" if current else "no version was ever there",
             fix="segpipe models lists versions; segpipe promote VERSION",
-        )  # fmt: skip
+        )
     promote(root, former, stage)
     return former
 
@@ -234,9 +260,12 @@ def publish(root: Path, stage: str = "prod") -> Path:
         except SegpipeError as error:
             say(f"{error} Writing it anew.")
     Endpoint(
-        version=version, bundle=f"../{relative.as_posix()}", bundle_sha256=made.bundle_sha256, commit=made.commit,
+        version=version,
+        bundle=f"../{relative.as_posix()}",
+        bundle_sha256=made.bundle_sha256,
+        commit=made.commit,
         promoted_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    ).write(path)  # fmt: skip
+    ).write(path)
     return path
 
 

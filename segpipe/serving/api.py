@@ -116,11 +116,14 @@ def _answer(
         image, shown = image[index], shown[index]
     height, width = shown.shape
     answer: dict[str, Any] = {
-        "version": serving.info.version, "width": width, "height": height, **part,
+        "version": serving.info.version,
+        "width": width,
+        "height": height,
+        **part,
         **({"overlapping": True} if classes.overlapping else {}),
         "classes": [share.model_dump() for share in class_shares(prediction, classes)],
         "mask": {"encoding": "png;base64", "data": base64.b64encode(encode_png(shown)).decode()},
-    }  # fmt: skip
+    }
     if prediction.instances is not None:
         objects = object_rows(prediction.instances, classes, masks=True)
         answer["objects"] = [found.model_dump() for found in objects]

@@ -74,10 +74,13 @@ def load(bundle: Path, version: str, commit: str | None, promoted_at: str | None
     if segmenter.predict(**golden.given()).class_ids.shape != golden.class_ids().shape:
         raise DataError("the model's answer does not fit its golden mask", where=golden.expected)
     info = ModelInfo(
-        version=version, git_commit=commit, promoted_at=promoted_at, engine=segmenter.engine.name,
+        version=version,
+        git_commit=commit,
+        promoted_at=promoted_at,
+        engine=segmenter.engine.name,
         classes=list(segmenter.spec.classes.classes),
         **card.model_dump(include=_FROM_CARD),
-    )  # fmt: skip
+    )
     return Serving(segmenter, info, (golden.input.name, golden.input.read_bytes()))
 
 

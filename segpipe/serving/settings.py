@@ -45,9 +45,12 @@ class Settings:
         except ValidationError as error:
             raise config_error(error, " or ".join(_NUMBERS.values()), ServeParams) from error
         return cls(
-            endpoint=Path(endpoint) if endpoint else None, bundle=Path(environment.get(BUNDLE) or beside),
-            workers=chosen.workers, max_upload_mb=chosen.max_upload_mb, max_megapixels=chosen.max_megapixels,
-        )  # fmt: skip
+            endpoint=Path(endpoint) if endpoint else None,
+            bundle=Path(environment.get(BUNDLE) or beside),
+            workers=chosen.workers,
+            max_upload_mb=chosen.max_upload_mb,
+            max_megapixels=chosen.max_megapixels,
+        )
 
     @property
     def engine_threads(self) -> int:

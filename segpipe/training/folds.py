@@ -94,9 +94,11 @@ def deal(folds: Folds, seed: int, train: ShardReader, val: ShardReader, shards: 
     dealt = Dealt(readers, keys, numbers, near_folds(rows, numbers, folds.gap) if folds.gap else ())
     if empty := [fold for fold in range(folds.count) if not len(dealt.rest(fold))]:
         raise ConfigError(
-            f"the gap leaves nothing to train on without fold {empty[0]}", where="split.gap", found=folds.gap,
+            f"the gap leaves nothing to train on without fold {empty[0]}",
+            where="split.gap",
+            found=folds.gap,
             fix="make it smaller, or train.folds",
-        )  # fmt: skip
+        )
     return dealt
 
 
@@ -109,9 +111,11 @@ def choose_folds(count: int, params: Params, shards: Path) -> Folds:
     numbers = set(read_json(path).values())
     if numbers != set(range(count)):
         raise ConfigError(
-            "split.folds deals the images of train and val otherwise", where="train.folds", found=f"{count}, and folds {sorted(numbers)}",
+            "split.folds deals the images of train and val otherwise",
+            where="train.folds",
+            found=f"{count}, and folds {sorted(numbers)}",
             fix="set both to the same number, or split.folds to null; fewer where a fold is empty",
-        )  # fmt: skip
+        )
     return Folds(count=count, dealt="split", gap=gap)
 
 
@@ -124,8 +128,10 @@ def check_folds(candidate: Candidate, of: Family) -> None:
     if parse_release(source):
         raise ConfigError(
             "a release has learned from the images of all folds, so no member could be judged by the one that it leaves out",
-            where="train.folds", found=f"encoder_weights: {source}", fix=f"{fix}, or encoder_weights: auto",
-        )  # fmt: skip
+            where="train.folds",
+            found=f"encoder_weights: {source}",
+            fix=f"{fix}, or encoder_weights: auto",
+        )
 
 
 def in_words(folds: Folds, dealt: Dealt, wanted: TrainParams) -> str:

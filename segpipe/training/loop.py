@@ -77,9 +77,15 @@ def check_data(plan: Plan, fingerprint: Fingerprint) -> None:
 
 
 def train_on(
-    plan: Plan, classes: ClassTable, train: Reader, val: Reader, out: Path, live_dir: Path, checkpoints: Path,
+    plan: Plan,
+    classes: ClassTable,
+    train: Reader,
+    val: Reader,
+    out: Path,
+    live_dir: Path,
+    checkpoints: Path,
     watch: Callable[[int, float], None] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """`train` on readers that are open; several processes stay together. watch: told the step and the macro IoU of each validation;
     what it raises ends the training."""
     check_plan(plan)
@@ -132,9 +138,10 @@ def set_up(plan: Plan) -> Stepper:
     )
     if plan.encoder_sha256 and first_weights_sha256(network, bool(plan.inherited)) != plan.encoder_sha256:
         raise ConfigError(
-            "the first weights are not those that the plan was made with", where=f"plans/{plan.candidate}.json",
+            "the first weights are not those that the plan was made with",
+            where=f"plans/{plan.candidate}.json",
             fix=f"bring them back, or plan anew: segpipe plan {plan.candidate} --refresh",
-        )  # fmt: skip
+        )
     leave_out_unused(network, plan)
     return Stepper(network, plan.of, plan.recipe, plan.execution.setting, plan.execution.machine.device)
 
@@ -225,9 +232,10 @@ class _Run:
         if not all(map(math.isfinite, self.state.pending)):
             rate = self.recipe.learning_rate
             raise SegpipeError(
-                f"training diverged: the loss is not finite before step {self.state.step}", where=self.plan.candidate,
+                f"training diverged: the loss is not finite before step {self.state.step}",
+                where=self.plan.candidate,
                 fix=f"set train.learning_rate to {rate / 4:g} (it is {rate:g}), or train.precision to fp32",
-            )  # fmt: skip
+            )
 
     def _take_stock(self) -> dict[str, float]:
         self._fetch_losses()

@@ -78,17 +78,23 @@ def this_machine(device: str) -> Machine:
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
         return Machine(
-            device="cuda", processor=properties.name, threads=torch.get_num_threads(),
-            memory_mib=properties.total_memory >> 20, torch=torch.__version__,
-        )  # fmt: skip
+            device="cuda",
+            processor=properties.name,
+            threads=torch.get_num_threads(),
+            memory_mib=properties.total_memory >> 20,
+            torch=torch.__version__,
+        )
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     capability = torch.backends.cpu.get_cpu_capability()
     return Machine(
-        device="cpu", processor=f"{names[0] if names else sys.platform} ({capability})",
-        threads=torch.get_num_threads(), memory_mib=memory, torch=torch.__version__,
-    )  # fmt: skip
+        device="cpu",
+        processor=f"{names[0] if names else sys.platform} ({capability})",
+        threads=torch.get_num_threads(),
+        memory_mib=memory,
+        torch=torch.__version__,
+    )
 
 
 def check_plan(plan: Plan) -> None:
@@ -106,9 +112,12 @@ def check_plan(plan: Plan) -> None:
     here = this_machine(planned.device)
     if here.memory_mib < plan.execution.peak_memory_mib:
         raise ConfigError(
-            "the plan needs more memory than there is here", where=f"plans/{plan.candidate}.json",
-            found=f"{here.memory_mib:,} MiB", expected=f"{plan.execution.peak_memory_mib:,}", fix=fix,
-        )  # fmt: skip
+            "the plan needs more memory than there is here",
+            where=f"plans/{plan.candidate}.json",
+            found=f"{here.memory_mib:,} MiB",
+            expected=f"{plan.execution.peak_memory_mib:,}",
+            fix=fix,
+        )
     if planned.device == "cpu" and here.threads < planned.threads:
         say(
             f"note: planned for {planned.threads} threads, {here.threads} are here: training takes longer than planned ({fix})"

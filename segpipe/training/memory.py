@@ -48,8 +48,10 @@ def check_parts(batch: int, parts: int, processes: int, least: int) -> None:
     if batch // processes // parts < max(1, least):
         raise ConfigError(
             f"a batch of {batch}, shared by {processes} process(es), in {parts} part(s) each, leaves fewer than {max(1, least)} for one",
-            where="train.batch", found=batch, fix=f"set it to {max(1, least) * parts * processes} or more, or train.accumulate to 1",
-        )  # fmt: skip
+            where="train.batch",
+            found=batch,
+            fix=f"set it to {max(1, least) * parts * processes} or more, or train.accumulate to 1",
+        )
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -64,9 +66,10 @@ class TooMuch(SegpipeError):
 
     def __init__(self, step: int, parts: int) -> None:
         super().__init__(
-            f"out of memory at step {step} in one of several processes", where="train.accumulate",
+            f"out of memory at step {step} in one of several processes",
+            where="train.accumulate",
             fix=f"the same command again goes on from the last checkpoint, in {parts} parts a batch",
-        )  # fmt: skip
+        )
         self.parts = parts
 
 
@@ -142,7 +145,8 @@ def _twice(parts: int, images: int, least: int, error: BaseException) -> int:
     doubled = 2 * parts
     if images // doubled < max(1, least):
         raise ConfigError(
-            f"out of memory with {images // parts} image{'s'[: images // parts > 1]} at a time", where="train.patch",
+            f"out of memory with {images // parts} image{'s'[: images // parts > 1]} at a time",
+            where="train.patch",
             fix="set a smaller patch or a smaller network, or train on a machine with more memory",
-        ) from error  # fmt: skip
+        ) from error
     return doubled

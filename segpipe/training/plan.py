@@ -261,9 +261,10 @@ def check_settings(plan: Plan, settings: Mapping[str, Any]) -> None:
     if changed := changed_since(plan, settings):
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise ConfigError(
-            f"{changed[0]}{more}", where=f"plans/{plan.candidate}.json",
+            f"{changed[0]}{more}",
+            where=f"plans/{plan.candidate}.json",
             fix=f"segpipe plan {plan.candidate}, or `segpipe run`, which plans first; or put it back in params.yaml",
-        )  # fmt: skip
+        )
 
 
 def explain(plan: Plan) -> str:

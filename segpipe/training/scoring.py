@@ -57,14 +57,21 @@ def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
 
     grid = plan.volume
     return SegmenterSpec(
-        candidate=plan.candidate, family=plan.family, task="instance" if plan.of.kind == "detector" else "semantic",
+        candidate=plan.candidate,
+        family=plan.family,
+        task="instance" if plan.of.kind == "detector" else "semantic",
         options={key: value for key, value in plan.options.items() if key != "encoder_weights"},
-        classes=classes, normalisation=plan.normalisation, stride=plan.stride,
-        tta=plan.recipe.tta if plan.recipe else "none", distance=plan.outputs.distance,
-        dims=3 if grid else 2, patch3d=grid.patch if grid else None, spacing=grid.spacing if grid else None,
+        classes=classes,
+        normalisation=plan.normalisation,
+        stride=plan.stride,
+        tta=plan.recipe.tta if plan.recipe else "none",
+        distance=plan.outputs.distance,
+        dims=3 if grid else 2,
+        patch3d=grid.patch if grid else None,
+        spacing=grid.spacing if grid else None,
         lineage={"data": plan.data_hash, "plan": plan.sha256, "segpipe": __version__}
         | ({"parent": str(plan.options["encoder_weights"])} if plan.inherited else {}),
-    )  # fmt: skip
+    )
 
 
 def validator(plan: Plan, stepper: Stepper, classes: ClassTable) -> Segmenter:

@@ -85,9 +85,12 @@ class Search:
         self.folder.mkdir(parents=True, exist_ok=True)
         backend = JournalFileBackend(str(self.folder / "journal.log"))
         study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(backend), study_name=f"{self.steps}-steps", direction="maximize",
-            load_if_exists=True, pruner=optuna.pruners.MedianPruner(n_startup_trials=_UNJUDGED),
-        )  # fmt: skip
+            storage=optuna.storages.JournalStorage(backend),
+            study_name=f"{self.steps}-steps",
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=_UNJUDGED),
+        )
         study.sampler = optuna.samplers.TPESampler(seed=self.plan.seed + len(study.trials), constant_liar=True)
         object.__setattr__(self, "study", study)
         if not study.trials:
@@ -149,11 +152,15 @@ class Search:
             pixels = self.fingerprint.class_pixels["train"]
             settings["class_weights"] = choose_class_weights(pixels, settings.pop("class_balance"))
         short = {
-            "steps": self.steps, "warmup_steps": warmup_steps(self.steps, recipe.schedule, self.wanted.warmup), "patience": None,
+            "steps": self.steps,
+            "warmup_steps": warmup_steps(self.steps, recipe.schedule, self.wanted.warmup),
+            "patience": None,
             "freeze_steps": recipe.freeze_steps * self.steps // recipe.steps,
             "first": recipe.first and _shortened(recipe.first, self.steps / recipe.steps),
-            "val_every": math.ceil(self.steps / _VALIDATIONS), "cleaning": "none", "tta": "none",
-        }  # fmt: skip
+            "val_every": math.ceil(self.steps / _VALIDATIONS),
+            "cleaning": "none",
+            "tta": "none",
+        }
         changed = Recipe.model_validate(recipe.model_dump() | short | settings)
         # Its steps follow from no budget, and those of several searches side by side are no slower than anybody planned.
         return self.plan.model_copy(update={"recipe": changed, "postprocess": None, "settings": None})

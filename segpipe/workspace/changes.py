@@ -64,9 +64,11 @@ class Part:
 def changes(before: State, after: State) -> list[Part]:
     """What differs, by respect, in the order in which it is told."""
     return [
-        _part("Data", before.data, after.data), _part("Settings", before.params, after.params),
-        _part("Plan", before.plan, after.plan), _part("Code", before.code, after.code),
-    ]  # fmt: skip
+        _part("Data", before.data, after.data),
+        _part("Settings", before.params, after.params),
+        _part("Plan", before.plan, after.plan),
+        _part("Code", before.code, after.code),
+    ]
 
 
 def _part(title: str, before: Mapping[str, str], after: Mapping[str, str]) -> Part:

@@ -106,9 +106,11 @@ def find_root(start: Path) -> Path:
         if is_workspace(folder):
             return folder
     raise ConfigError(
-        "no workspace here, nor above", where=start.resolve(), expected=f"a folder with {PIPELINE_FILE} and {PARAMS_FILE}",
+        "no workspace here, nor above",
+        where=start.resolve(),
+        expected=f"a folder with {PIPELINE_FILE} and {PARAMS_FILE}",
         fix="go to one, or name it with -C DIR, or make one: segpipe init DIR --data IMAGES",
-    )  # fmt: skip
+    )
 
 
 @contextlib.contextmanager

@@ -26,8 +26,9 @@ def fetch_out(root: Path, revision: str, out: str, target: Path) -> None:
     done = subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         raise MissingError(
-            f"{out} of {revision} cannot be fetched: {' '.join(done.stderr.split())[-300:]}", where=root,
+            f"{out} of {revision} cannot be fetched: {' '.join(done.stderr.split())[-300:]}",
+            where=root,
             fix="dvc pull from the remote that has it, or rebuild it: git checkout TAG && dvc repro",
-        )  # fmt: skip
+        )
     copy_bundle(staging, target)
     shutil.rmtree(staging)

@@ -212,9 +212,10 @@ def pull_data(root: Path) -> None:
             _dvc(root, "pull", DATA_POINTER)
         except SegpipeError as error:
             raise MissingError(
-                f"data.dvc names data that are neither here nor in DVC's cache nor in a remote ({error.what})", where=root / DATA_POINTER,
+                f"data.dvc names data that are neither here nor in DVC's cache nor in a remote ({error.what})",
+                where=root / DATA_POINTER,
                 fix="dvc remote add -d NAME URL && dvc pull, or segpipe data demo where it names the demo data",
-            ) from error  # fmt: skip
+            ) from error
 
 
 def init_repo(root: Path) -> None:

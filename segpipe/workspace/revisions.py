@@ -56,10 +56,12 @@ def open_revision(root: Path, name: str) -> Revision:
         commit = str(files.repo.get_rev())
     except DvcException as error:
         raise MissingError(
-            "is no revision of this workspace", where=name, found=" ".join(str(error).split())[:200],
+            "is no revision of this workspace",
+            where=name,
+            found=" ".join(str(error).split())[:200],
             expected="a version (v0.1.0), a commit, branch or tag of Git, an experiment of DVC, or . for the workspace",
             fix="segpipe models, git log, or dvc exp show lists them",
-        ) from error  # fmt: skip
+        ) from error
 
     absent = (OSError, DvcException, DataIndexDirError)
     """Not in the commit, or in no cache: the caller says what that means."""

@@ -97,8 +97,14 @@ def test_on_paper_and_without_script(browser, full: Path) -> None:  # noqa: F811
     page = context.new_page()
     page.goto(full.as_uri())
     assert shown(page.locator(".shot").first) == [
-        "image", "truth", "unet", "v0.2.0", "errors of unet", "errors of v0.2.0", "who is right",
-    ]  # fmt: skip
+        "image",
+        "truth",
+        "unet",
+        "v0.2.0",
+        "errors of unet",
+        "errors of v0.2.0",
+        "who is right",
+    ]
     expect(page.locator("#scheme")).to_be_hidden()
     context.close()
     page = browser.new_page(color_scheme="dark")

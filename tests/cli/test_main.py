@@ -16,10 +16,37 @@ from segpipe.cli.main import app, main
 from segpipe.errors import BusyError, DataError, GateBlocked
 
 VERBS = {
-    "init", "demo", "data import", "data formats", "data export", "data demo", "data stats", "data suspects",
-    "ingest", "validate", "prepare", "plan", "train", "evaluate", "select", "export", "run", "gate", "report", "compare",
-    "models", "promote", "rollback", "serve", "schedule", "predict", "verify", "families", "doctor", "tune",
-}  # fmt: skip
+    "init",
+    "demo",
+    "data import",
+    "data formats",
+    "data export",
+    "data demo",
+    "data stats",
+    "data suspects",
+    "ingest",
+    "validate",
+    "prepare",
+    "plan",
+    "train",
+    "evaluate",
+    "select",
+    "export",
+    "run",
+    "gate",
+    "report",
+    "compare",
+    "models",
+    "promote",
+    "rollback",
+    "serve",
+    "schedule",
+    "predict",
+    "verify",
+    "families",
+    "doctor",
+    "tune",
+}
 
 
 def commands(group=None, prefix=""):

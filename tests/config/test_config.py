@@ -55,9 +55,12 @@ def test_what_is_set_of_a_candidate_is_told_without_what_is_not():
     common, own = "{seed: 3, folds: null, augment: off}", "{loss: {dice: 1}, seed: 4}"
     text = f"train: {common}\ncandidates: {{a: {{family: unet, encoder: resnet18, train: {own}}}}}"
     assert parse_params(text).set_for("a") == {
-        "family": "unet", "encoder": "resnet18", "train.seed": 4, "train.augment": "off",
+        "family": "unet",
+        "encoder": "resnet18",
+        "train.seed": 4,
+        "train.augment": "off",
         "train.loss": {"dice": {"weight": 1.0}},
-    }  # fmt: skip
+    }
 
 
 def test_a_candidates_own_training_settings_are_checked():

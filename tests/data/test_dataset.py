@@ -35,7 +35,7 @@ def test_items_in_key_order_with_their_rows(make_data: MakeData) -> None:
     dataset = load_dataset(data)
     assert [(i.key, i.group, i.split, i.mask is None) for i in dataset.items] == [
         ("im00", None, None, False), ("im01", None, None, True), ("im02", "g", "val", False)
-    ]  # fmt: skip
+    ]
     assert [p.name for p in dataset.orphans] == ["stray.png"]
 
 

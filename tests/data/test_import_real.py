@@ -27,7 +27,7 @@ CELL_PARTS = ["background", "cytoplasm", "nucleus"]
         ("hippocampus", {"classes": ["background", "anterior", "posterior"]}, "volumes", 200, 200, {1: "anterior"}),
         ("nuclei", {}, "coco", 211, 211, {0: "background", 1: "nucleus"}),
     ],
-)  # fmt: skip
+)
 def test_each_is_recognised(
     shared_data: Path, tmp_path: Path, name: str, options: dict, format: str, images: int, masks: int, classes: dict
 ) -> None:

@@ -226,7 +226,7 @@ def test_paired_lists(places: tuple[Path, Path]) -> None:
     assert report.splits == {"train": 2, "val": 2, "test": 2}
     assert {i.key: i.split for i in load_dataset(data).items} == {
         "only-test": "test", "only-train": "train", "only-val": "val", "test-x": "test", "train-x": "train", "val-x": "val"
-    }  # fmt: skip
+    }
     assert (data / "masks" / "val-x.png").read_bytes() == (source / "valannot" / "x.png").read_bytes()
 
 

@@ -29,7 +29,7 @@ RNG = np.random.default_rng(3)
 def sample(
     key: str, height: int = 17, width: int = 23, channels: int = 3, dtype: str = "uint8", bare: bool = False,
     depth: int | None = None,
-) -> Sample:  # fmt: skip
+) -> Sample:
     shape = (height, width) if depth is None else (depth, height, width)
     image = (RNG.random((*shape, channels)) * 250).astype(dtype)
     if bare:
@@ -58,7 +58,7 @@ def same(a: Sample, b: Sample) -> None:
         min_size=1, max_size=8,
     ),
     max_bytes=st.sampled_from([1, 2000, 1 << 20]),
-)  # fmt: skip
+)
 def test_what_goes_in_comes_out(tmp_path: Path, kinds: list[tuple], max_bytes: int) -> None:
     samples = [sample(f"k{i}", *kind) for i, kind in enumerate(kinds)]
     paths = write_shards(tmp_path, "train", iter(samples), 3, max_bytes)

@@ -238,7 +238,7 @@ def test_blocks_of_a_stack_are_dealt_in_order() -> None:
 @given(
     sizes=st.lists(st.integers(1, 25), min_size=1, max_size=3), gap=st.integers(0, 4), folds=st.integers(2, 4),
     order=st.randoms(), grouped=st.booleans(), dealt=st.sampled_from(["blocks", "split"]),
-)  # fmt: skip
+)
 def test_no_neighbour_of_a_fold_is_seen_by_its_member(
     sizes: list[int], gap: int, folds: int, order: Any, grouped: bool, dealt: str
 ) -> None:
@@ -291,7 +291,7 @@ def test_processes_with_other_hash_seeds_agree(params: SplitParams) -> None:
     told = subprocess.run(
         [sys.executable, "-c", code], input=json.dumps([rows, params.model_dump()]), env={"PYTHONHASHSEED": "77"},
         capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    )
     assert json.loads(told.stdout) == assign_splits(rows, params)
 
 

@@ -126,9 +126,14 @@ def background() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | SIDE_BY_SIDE | (env or {})
         with log.open("w") as stream:
             process = subprocess.Popen(
-                [str(c) for c in command], cwd=cwd, stdout=stream, stderr=subprocess.STDOUT, text=True,
-                start_new_session=True, env=environment,
-            )  # fmt: skip
+                [str(c) for c in command],
+                cwd=cwd,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+                env=environment,
+            )
         started.append(process)
         return process
 

@@ -264,9 +264,13 @@ def test_the_temperature_moves_no_object() -> None:
     """Which objects are kept was chosen by their scores before it."""
     plain = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,))
     spec = SegmenterSpec(
-        candidate="s", family="unet", classes=ClassTable.from_names(NAMES), normalisation=plain, stride=1,
+        candidate="s",
+        family="unet",
+        classes=ClassTable.from_names(NAMES),
+        normalisation=plain,
+        stride=1,
         postprocess=Postprocess(method="components", min_size=1, min_score=0.7),
-    )  # fmt: skip
+    )
     logits = np.full((20, 20, 1), -2.0, np.float32)
     logits[2:6, 2:6], logits[10:14, 10:14] = 1.5, 0.5  # probabilities of 0.82 and 0.62
     raw = Segmenter(spec, Sharp(1.0))

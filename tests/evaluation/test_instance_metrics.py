@@ -146,9 +146,11 @@ def mixed(ours: Scores, theirs: Scores, kept: np.ndarray) -> Scores:
     assert ours.detections is not None and theirs.detections is not None
     found = [(a if k else b) for a, b, k in zip(ours.detections, theirs.detections, kept, strict=True)]
     return replace(
-        ours, detections=found, objects=np.where(kept[:, None, None, None], ours.objects, theirs.objects),  # type: ignore[arg-type]
+        ours,
+        detections=found,
+        objects=np.where(kept[:, None, None, None], ours.objects, theirs.objects),  # type: ignore[arg-type]
         object_iou=np.where(kept[:, None], ours.object_iou, theirs.object_iou),  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
 
 
 def gate(case: Case, text: str) -> GateVerdict:
@@ -202,10 +204,12 @@ def test_a_champion_without_objects_can_not_be_compared(root: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("instance.f1", "did you mean `instance.f1_50`"), ("instance.class.cell.f1_5", "did you mean `instance.class.cell.f1_50`"),
-        ("instance.class.lake.pq", "no such class"), ("instance.xyz", "known here: f1_50"),
+        ("instance.f1", "did you mean `instance.f1_50`"),
+        ("instance.class.cell.f1_5", "did you mean `instance.class.cell.f1_50`"),
+        ("instance.class.lake.pq", "no such class"),
+        ("instance.xyz", "known here: f1_50"),
     ],
-)  # fmt: skip
+)
 def test_unknown_scores_are_errors_with_the_fix(root: Path, name: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         interval_of(name, scores_of(root, "whole"), QUICK)

@@ -72,9 +72,13 @@ def test_the_permutation_test_of_means_is_scipys_sign_flip(n: int) -> None:
     theirs = np.zeros(n)
     found = permutation_test(means(ours), means(theirs), 20_000)
     theirs_p = stats.permutation_test(
-        (ours, theirs), lambda a, b, axis: (a - b).mean(axis), permutation_type="samples", vectorized=True,
-        n_resamples=20_000, rng=np.random.default_rng(1),
-    ).pvalue  # fmt: skip
+        (ours, theirs),
+        lambda a, b, axis: (a - b).mean(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=20_000,
+        rng=np.random.default_rng(1),
+    ).pvalue
     assert found == pytest.approx(theirs_p, abs=0.01)
     assert found == pytest.approx(stats.ttest_rel(ours, theirs).pvalue, abs=0.03)
 

@@ -178,8 +178,11 @@ def test_scores_of_slices_stand_in_metrics_json(tmp_path: Path, reader: ShardRea
         metric("iou.dataset.macro", CLASSES.names), scores.tally[there], [scores.groups[i] for i in there], 400, 0.95
     )
     assert old == {
-        "images": 8, "score": round(sure.estimate, 6), "low": round(sure.low, 6), "high": round(sure.high, 6)
-    }  # fmt: skip
+        "images": 8,
+        "score": round(sure.estimate, 6),
+        "low": round(sure.low, 6),
+        "high": round(sure.high, 6),
+    }
     assert sum(row["images"] for row in table["test"]["slices"]["brightness"].values()) == 20
     assert "size" not in table["test"]["slices"], "all images have one size"
     assert table["val"]["folds"] == {"mean": 0.6, "sd": 0.141421}
@@ -194,9 +197,14 @@ def test_traits_of_an_image() -> None:
     labels[2:4, 2:5], labels[10:14, 10:20], labels[0, :] = 1, 2, IGNORE
     grey = Sample("a", image, labels, group="p1")
     assert image_traits(grey, True, {"site": "x", "size": "mine"}) == {
-        "site": "x", "size": "30 x 20", "pixels": 600.0, "brightness": 22.5, "colour": "grey", "object size": 23.0,
+        "site": "x",
+        "size": "30 x 20",
+        "pixels": 600.0,
+        "brightness": 22.5,
+        "colour": "grey",
+        "object size": 23.0,
         "group": "p1",
-    }  # fmt: skip
+    }
     purple = image.copy()
     purple[..., 1] //= 2
     assert image_traits(Sample("b", purple, labels), True)["colour"] == "coloured"

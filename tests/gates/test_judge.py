@@ -232,12 +232,17 @@ def test_models_that_are_alike_are_called_different_at_the_nominal_rate() -> Non
         swap = rng.integers(0, 2, 60)
         hits = (np.take_along_axis(answers, np.stack([swap, 1 - swap]), 0) * size).astype(int)
         ours, theirs = (
-            Scores.collect("m", NAMES, {}, [
-                ImageScore(f"i{i}", None, 9, 9, np.array([[h, n - h], [n - h, h]]))
-                for i, (h, n) in enumerate(zip(row, size.astype(int), strict=True))
-            ])
+            Scores.collect(
+                "m",
+                NAMES,
+                {},
+                [
+                    ImageScore(f"i{i}", None, 9, 9, np.array([[h, n - h], [n - h, h]]))
+                    for i, (h, n) in enumerate(zip(row, size.astype(int), strict=True))
+                ],
+            )
             for row in hits
-        )  # fmt: skip
+        )
         passed += judge(gates, Case(params, ours, champion=Champion("v1", theirs)))[0].verdict == "pass"
     assert passed / rounds < 0.025 + 2.5 * np.sqrt(0.025 * 0.975 / rounds)
 

@@ -74,9 +74,14 @@ def test_a_threshold_is_one_on_whole_images_and_in_tiles(size, threshold):
     image = np.random.default_rng(0).random(size).astype(np.float32)
     image[np.abs(image - threshold) < 1e-3] = 0
     spec = SegmenterSpec(
-        candidate="toy", family="unet", classes=ClassTable.from_names(["a", "b"]), normalisation=UNIT, tile=64,
-        overlap=16, cleaning=Cleaning(threshold=threshold),
-    )  # fmt: skip
+        candidate="toy",
+        family="unet",
+        classes=ClassTable.from_names(["a", "b"]),
+        normalisation=UNIT,
+        tile=64,
+        overlap=16,
+        cleaning=Cleaning(threshold=threshold),
+    )
     found = Segmenter(spec, TwoClasses()).predict(image, probabilities=True)
     np.testing.assert_array_equal(found.class_ids, image >= threshold)
     np.testing.assert_array_equal(found.probabilities.argmax(0), found.class_ids)

@@ -84,8 +84,10 @@ def test_masks_hold_sums_and_shares_are_of_each_class():
     stored = cv2.imdecode(np.frombuffer(mask_png(told, CLASSES), np.uint8), cv2.IMREAD_UNCHANGED)
     assert stored.tolist() == [[0, 1, 4, 5]]
     assert [(share.name, share.pixels, share.share) for share in class_shares(told, CLASSES)] == [
-        ("ground", 1, 0.25), ("cell", 2, 0.5), ("nucleus", 2, 0.5)
-    ]  # fmt: skip
+        ("ground", 1, 0.25),
+        ("cell", 2, 0.5),
+        ("nucleus", 2, 0.5),
+    ]
     drawn = overlay_png(np.zeros((1, 4, 3), np.uint8), told, CLASSES)
     assert cv2.imdecode(np.frombuffer(drawn, np.uint8), cv2.IMREAD_COLOR)[0, 3].tolist() == [90, 0, 125], (
         "the mean colour"

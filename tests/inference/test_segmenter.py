@@ -25,9 +25,14 @@ UNIT = Normalisation(low=(0.0,), high=(1.0,), mean=(0.0,), std=(1.0,))
 
 def make(stride=32, tile=64, overlap=16):
     spec = SegmenterSpec(
-        candidate="toy", family="unet", classes=ClassTable.from_names(["a", "b", "c"]), normalisation=UNIT,
-        stride=stride, tile=tile, overlap=overlap,
-    )  # fmt: skip
+        candidate="toy",
+        family="unet",
+        classes=ClassTable.from_names(["a", "b", "c"]),
+        normalisation=UNIT,
+        stride=stride,
+        tile=tile,
+        overlap=overlap,
+    )
     return Segmenter(spec, Pixelwise())
 
 

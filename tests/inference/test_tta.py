@@ -51,10 +51,15 @@ def test_d4_is_the_mean_over_rotations_and_reflections(size):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("tta", "shape", "axes"), [
-    ("mirror", (5, 7), [(3,)]), ("flips", (5, 7), [(2,), (3,), (2, 3)]), ("mirror", (3, 5, 7), [(4,)]),
-    ("flips", (3, 5, 7), [(2,), (3,), (4,), (2, 3), (2, 4), (3, 4), (2, 3, 4)]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tta", "shape", "axes"),
+    [
+        ("mirror", (5, 7), [(3,)]),
+        ("flips", (5, 7), [(2,), (3,), (2, 3)]),
+        ("mirror", (3, 5, 7), [(4,)]),
+        ("flips", (3, 5, 7), [(2,), (3,), (4,), (2, 3), (2, 4), (3, 4), (2, 3, 4)]),
+    ],
+)
 def test_flips_by_hand(tta, shape, axes):
     batch = np.random.default_rng(1).normal(size=(1, 1, *shape)).astype(np.float32)
     expected = np.mean([np.flip(softmax(Lopsided()(np.flip(batch, a).copy()), 1), a) for a in [(), *axes]], 0)

@@ -30,9 +30,14 @@ PATCH = (8, 12, 16)
 
 def make(spacing=None, normalisation=UNIT):
     spec = SegmenterSpec(
-        candidate="toy", family="unet3d", classes=ClassTable.from_names(["a", "b", "c"]), normalisation=normalisation,
-        dims=3, patch3d=PATCH, spacing=spacing,
-    )  # fmt: skip
+        candidate="toy",
+        family="unet3d",
+        classes=ClassTable.from_names(["a", "b", "c"]),
+        normalisation=normalisation,
+        dims=3,
+        patch3d=PATCH,
+        spacing=spacing,
+    )
     return Segmenter(spec, Pixelwise())
 
 

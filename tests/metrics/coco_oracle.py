@@ -42,9 +42,14 @@ class CocoCounter:
     def _annotation(self, image: int, code: dict[str, Any], area: int, label: int, crowd: int) -> dict[str, Any]:
         number = len(self._truth) + 1
         return {
-            "id": number, "image_id": image, "category_id": label + 1, "segmentation": code, "area": area, "iscrowd": crowd,
+            "id": number,
+            "image_id": image,
+            "category_id": label + 1,
+            "segmentation": code,
+            "area": area,
+            "iscrowd": crowd,
             "bbox": [0, 0, 1, 1],  # not looked at, but asked for
-        }  # fmt: skip
+        }
 
     def result(self) -> AveragePrecision:
         """The scores of all images added so far."""

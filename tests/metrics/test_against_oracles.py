@@ -69,10 +69,17 @@ def mask_pairs() -> list[tuple[str, np.ndarray, np.ndarray, tuple[float, ...]]]:
     corner, border = box(shape, (0, 1), (0, 1)), box(shape, (0, 14), (0, 3))
     square = box(shape, (3, 9), (4, 12))
     pairs = [
-        ("both empty", nothing, nothing), ("empty prediction", square, nothing), ("empty truth", nothing, square),
-        ("both full", full, full), ("full prediction", square, full), ("one pixel", one, one), ("one pixel away", one, corner),
-        ("disjoint", corner, square), ("touching the border", border, border[:, ::-1]), ("a hole", square & ~one, square),
-    ]  # fmt: skip
+        ("both empty", nothing, nothing),
+        ("empty prediction", square, nothing),
+        ("empty truth", nothing, square),
+        ("both full", full, full),
+        ("full prediction", square, full),
+        ("one pixel", one, one),
+        ("one pixel away", one, corner),
+        ("disjoint", corner, square),
+        ("touching the border", border, border[:, ::-1]),
+        ("a hole", square & ~one, square),
+    ]
     found = [(name, t, p, spacing) for name, t, p in pairs for spacing in ((1.0, 1.0), (0.4, 2.5))]
     rng = np.random.default_rng(0)
     for number in range(30):
@@ -285,10 +292,12 @@ def objects() -> Iterator[Found]:
             yield "challenge score, no object", "no value", challenge_score(score), np.nan
             continue
         own: dict[str, Any] = {
-            "challenge score": challenge_score(score), "panoptic quality": panoptic_quality(score).pq[0],
-            "object F1": per_class("dice", score.tallies)[:, 0], "object precision": per_class("precision", score.tallies)[:, 0],
+            "challenge score": challenge_score(score),
+            "panoptic quality": panoptic_quality(score).pq[0],
+            "object F1": per_class("dice", score.tallies)[:, 0],
+            "object precision": per_class("precision", score.tallies)[:, 0],
             "object recall": per_class("recall", score.tallies)[:, 0],
-        }  # fmt: skip
+        }
         sides = [[pixels_of(m == i) for i in np.unique(m) if i] for m in (truth_map, prediction_map)]
         by_pixel = np.array([[len(a & b) / len(a | b) for b in sides[1]] for a in sides[0]]).reshape(iou.shape)
         yield "IoU of objects", "plain sets", iou_matrix(truth, prediction), by_pixel
@@ -297,10 +306,12 @@ def objects() -> Iterator[Found]:
             n = np.array([len(pairs) for pairs in found])
             yield "matched objects", oracle, score.tallies[:, 0, 0], n
             theirs = {
-                "challenge score": np.mean(n / (total - n)), "object F1": 2 * n / total,
+                "challenge score": np.mean(n / (total - n)),
+                "object F1": 2 * n / total,
                 "panoptic quality": 2 * sum(table[pair] for pair in found[0]) / total,
-                "object precision": n / max(1, len(prediction)), "object recall": n / max(1, len(truth)),
-            }  # fmt: skip
+                "object precision": n / max(1, len(prediction)),
+                "object recall": n / max(1, len(truth)),
+            }
             for name, value in theirs.items():
                 yield name, oracle, own[name], value
     rng = np.random.default_rng(4)
@@ -473,8 +484,10 @@ def calibration() -> Iterator[Found]:
             with np.errstate(over="ignore"):
                 best = minimize_scalar(
                     lambda t, y=truth, x=logits: -np.log(softmax(x / t)[y, np.arange(y.size)]).mean(),
-                    bounds=(0.05, 20), method="bounded", options={"xatol": 1e-9},
-                )  # fmt: skip
+                    bounds=(0.05, 20),
+                    method="bounded",
+                    options={"xatol": 1e-9},
+                )
             at = fit_temperature(truth, logits)
             likelihood = log_loss(truth, softmax(logits / at).T, labels=range(K))
             yield "temperature (its likelihood)", "scipy bounded search", likelihood, best.fun

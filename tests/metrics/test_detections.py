@@ -86,8 +86,9 @@ def test_two_pools_make_up_one_order() -> None:
     together = [a.beside(b) for a, b in zip(pools_of(first), pools_of(second), strict=True)]
     weights = np.array([[1, 0, 1, 0, 0, 1, 0, 1], [0, 2, 0, 0, 1, 0, 1, 0]], float)
     expected = [
-        by_coco([first[0], first[2], second[1], second[3]]), by_coco([first[1], first[1], second[0], second[2]]),
-    ]  # fmt: skip
+        by_coco([first[0], first[2], second[1], second[3]]),
+        by_coco([first[1], first[1], second[0], second[2]]),
+    ]
     np.testing.assert_allclose(ours(together, weights), expected, atol=1e-12)
 
 

@@ -47,12 +47,18 @@ def test_a_module_in_the_workspace_is_found(tmp_path: Path, monkeypatch: pytest.
         ({"factory": "tests.worlds.family_settings:built"}, "has no `built`"),
         ({"factory": "tests.worlds.family_settings:NO_FUNCTION"}, "can't be called"),
         ({"factory": "tests.worlds.family_settings:no_network"}, r"makes no network \(found list"),
-        ({"factory": "tests.worlds.family_settings:build", "depth": 3}, r"can't be called: .*depth.*build\(3, 4, depth=3\)"),
-        ({"factory": "tests.worlds.family_settings:build_small"}, r"no logits of the image's size \(found \(1, 4, 32, 48\)"),
+        (
+            {"factory": "tests.worlds.family_settings:build", "depth": 3},
+            r"can't be called: .*depth.*build\(3, 4, depth=3\)",
+        ),
+        (
+            {"factory": "tests.worlds.family_settings:build_small"},
+            r"no logits of the image's size \(found \(1, 4, 32, 48\)",
+        ),
         ({"factory": "tests.worlds.family_settings"}, "`factory` is wrong"),
         ({"factory": "tests.worlds.family_settings:build", "encoder_weights": "auto"}, "`encoder_weights` is wrong"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_answered(options: dict[str, object], said: str):
     with pytest.raises(ConfigError, match=said):
         build(**options)

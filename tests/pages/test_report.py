@@ -231,9 +231,14 @@ MORE = {"changed", "slices", "robustness", "calibration", "costs", "plans", "tra
 
 @pytest.fixture
 def full(
-    workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path, plan: Path, monkeypatch: pytest.MonkeyPatch,
+    workspace: Path,
+    params: Params,
+    fingerprint: Fingerprint,
+    shards: Path,
+    plan: Path,
+    monkeypatch: pytest.MonkeyPatch,
     serve: Callable[[Segmenter], None],
-) -> Path:  # fmt: skip
+) -> Path:
     """A report with all that there can be: a champion out of a commit, robustness, objects, a bottleneck."""
     write_curve(workspace, "unet", "val/iou_macro", [0.2, 0.5, 0.7])
     serve(make_segmenter(0.02, "unet", segpipe="0.0.1", data="d0"))
@@ -263,10 +268,21 @@ def test_with_a_champion_the_page_tells_what_changed_and_where_they_part(full: P
     page = Page(full)
     assert page.ids >= MORE and {h[1:] for h in page.hrefs if h.startswith("#")} <= page.ids
     for words in (
-        "What changed since the champion v0.2.0", "train.seed0 → 1", "beside the champion on the same images",
-        "Furthest behind the champion v0.2.0", "only v0.2.0 is right", "unet less the champion v0.2.0 on parts",
-        "blur, medium", "−0.300", "reading <images>", "12.5 ms", "22.8", "mask AP at IoU 0.5", "0.625", "Expected calibration error",
-    ):  # fmt: skip
+        "What changed since the champion v0.2.0",
+        "train.seed0 → 1",
+        "beside the champion on the same images",
+        "Furthest behind the champion v0.2.0",
+        "only v0.2.0 is right",
+        "unet less the champion v0.2.0 on parts",
+        "blur, medium",
+        "−0.300",
+        "reading <images>",
+        "12.5 ms",
+        "22.8",
+        "mask AP at IoU 0.5",
+        "0.625",
+        "Expected calibration error",
+    ):
         assert words in page.text, words
     assert full.stat().st_size < 8e6
     assert page.raw.count('data-layer="who is right"') >= 2

@@ -40,13 +40,22 @@ def test_no_calibration(part: object) -> None:
 
 
 def test_robustness_by_largest_drop() -> None:
-    by = {"blur": {"light": {"score": 0.8, "drop": 0.01, "low": 0.0, "high": 0.02}, "strong": {"score": 0.7, "drop": 0.11}},
-          "gauss_noise": {"strong": {"drop": 0.3}, "light": {"drop": 0.2}}, "odd": 4}  # fmt: skip
+    by = {
+        "blur": {
+            "light": {"score": 0.8, "drop": 0.01, "low": 0.0, "high": 0.02},
+            "strong": {"score": 0.7, "drop": 0.11},
+        },
+        "gauss_noise": {"strong": {"drop": 0.3}, "light": {"drop": 0.2}},
+        "odd": 4,
+    }
     view = robustness_view({"test": {"robustness": {"images": 24, "by": by}}})
     assert view is not None and view.images == 24
     assert [(d.corruption, d.severity) for d in view.drops] == [
-        ("gauss noise", "light"), ("gauss noise", "strong"), ("blur", "light"), ("blur", "strong"),
-    ]  # fmt: skip
+        ("gauss noise", "light"),
+        ("gauss noise", "strong"),
+        ("blur", "light"),
+        ("blur", "strong"),
+    ]
     assert view.drops[3].low is None and view.drops[2].high == 0.02
     assert robustness_view({}) is None and robustness_view({"test": {"robustness": {"by": {}}}}) is None
 
@@ -80,6 +89,7 @@ def test_further_scores() -> None:
     surface = {"hd95": {"image": {"macro": 4.0, "class": {"cell": 2.0}}}, "images": 5, "millimetres": False}
     tables = further_scores([{"test": {"surface": surface, "instance": {"ap50": 0.5}}}, {}])
     assert [(t.title, t.rows) for t in tables] == [
-        ("Objects", [("mask AP at IoU 0.5", [0.5, None])]), ("Surfaces", [("95 % Hausdorff distance image macro", [4.0, None])]),
-    ]  # fmt: skip
+        ("Objects", [("mask AP at IoU 0.5", [0.5, None])]),
+        ("Surfaces", [("95 % Hausdorff distance image macro", [4.0, None])]),
+    ]
     assert further_scores([{}, {"test": 3}]) == []

@@ -98,6 +98,9 @@ def test_the_worst_comes_first_and_what_is_left_out_is_listed(page: Path) -> Non
     assert sections == ["readable_files", "known_classes", "no_copies_across_splits", "near_duplicates"]
     listed = text[text.index('id="left-out"') : text.index('id="drift-charts"')]
     assert re.findall(r"<td><code>(.*?)</code>", listed) == [
-        "images/a.png", "images/broken.png", "images/copied.png", "images/strange.png",
-    ]  # fmt: skip
+        "images/a.png",
+        "images/broken.png",
+        "images/copied.png",
+        "images/strange.png",
+    ]
     assert text.count('class="chart"') == 9

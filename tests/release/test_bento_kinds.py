@@ -44,9 +44,15 @@ def for_volumes() -> tuple[Segmenter, Reader]:
     torch.manual_seed(4)
     own = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,), per_image=True)
     spec = SegmenterSpec(
-        candidate="unet", family="unet3d", classes=TABLE, normalisation=own, dims=3, patch3d=(16, 16, 16),
-        spacing=(1.0, 1.0, 1.0), stride=4,
-    )  # fmt: skip
+        candidate="unet",
+        family="unet3d",
+        classes=TABLE,
+        normalisation=own,
+        dims=3,
+        patch3d=(16, 16, 16),
+        spacing=(1.0, 1.0, 1.0),
+        stride=4,
+    )
     reader = VolumeReader([ellipsoid(i) for i in range(2)])
     return Segmenter(spec, TorchEngine(build(TinyVolumeConfig(), 1, 3).eval())), reader
 

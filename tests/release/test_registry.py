@@ -155,8 +155,13 @@ def test_a_release_commits_the_pipelines_files_and_no_others(root: Path) -> None
     make(root)
     changed = set(git(root, "show", "--name-only", "--format=", "HEAD").splitlines())
     assert changed == {
-        "dvc.lock", "selection.json", ".gitignore", "evaluation/unet/metrics.json", "training/unet/metrics.json", "plans/unet.json",
-    }  # fmt: skip
+        "dvc.lock",
+        "selection.json",
+        ".gitignore",
+        "evaluation/unet/metrics.json",
+        "training/unet/metrics.json",
+        "plans/unet.json",
+    }
     assert git(root, "diff", "--cached", "--name-only") == "staged.txt", "what the user staged stays staged"
     assert git(root, "log", "-1", "--format=%an <%ae>") == "segpipe <segpipe@localhost>"
     assert "iou.dataset.macro 0.7100" in git(root, "log", "-1", "--format=%s")

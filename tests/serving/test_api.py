@@ -123,10 +123,15 @@ BAD = [
     ("no body", {}, 415, "nothing"),
     ("JSON", {"json": {"image": "x"}}, 415, "application/json"),
     ("a form without a boundary", {"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "form"),
-    ("a broken form", {"content": b"--b\r\njunk", "headers": {"content-type": "multipart/form-data; boundary=b"}}, 400, "image"),
+    (
+        "a broken form",
+        {"content": b"--b\r\njunk", "headers": {"content-type": "multipart/form-data; boundary=b"}},
+        400,
+        "image",
+    ),
     ("an unknown format", {**upload(), "params": {"format": "gif"}}, 422, "format"),
     ("an opacity above 1", {**upload(), "params": {"format": "overlay", "alpha": "7"}}, 422, "alpha"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("request_", "status", "words"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])

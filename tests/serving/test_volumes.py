@@ -48,9 +48,15 @@ def trained() -> Segmenter:
     with torch.no_grad():
         network[-1].bias -= network(torch.from_numpy(own.apply(ellipsoid(0).image)[None])).mean((0, 2, 3, 4))
     spec = SegmenterSpec(
-        candidate="unet", family="unet3d", classes=table(), normalisation=own, dims=3, patch3d=(16, 16, 16),
-        spacing=(1.0, 1.0, 1.0), stride=4,
-    )  # fmt: skip
+        candidate="unet",
+        family="unet3d",
+        classes=table(),
+        normalisation=own,
+        dims=3,
+        patch3d=(16, 16, 16),
+        spacing=(1.0, 1.0, 1.0),
+        stride=4,
+    )
     return Segmenter(spec, TorchEngine(network))
 
 

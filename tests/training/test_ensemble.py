@@ -102,8 +102,14 @@ def test_the_ensemble_is_the_mean_of_members_trained_alone(whole, tmp_path):
     for fold in range(3):
         own = tmp_path / str(fold)
         ensemble.train_on(
-            member_plan(plan, fold), CLASSES, dealt.rest(fold), dealt.left_out(fold), own / "out", own / "live", own / "checkpoints"
-        )  # fmt: skip
+            member_plan(plan, fold),
+            CLASSES,
+            dealt.rest(fold),
+            dealt.left_out(fold),
+            own / "out",
+            own / "live",
+            own / "checkpoints",
+        )
         alone = load_file(own / "out" / "weights.safetensors")
         assert all(torch.equal(value, weights[f"members.{fold}.{name}"]) for name, value in alone.items())
         parts.append(load_trained(own / "out").predict(image, probabilities=True).probabilities)
@@ -221,11 +227,14 @@ def test_volumes_have_members_too(tmp_path):
     dealt = Dealt((train, val), keys, [0, 1, 0, 1, 0, 1])
     plan = planned(val_every=6).model_copy(
         update={
-            "family": "tiny3d", "options": {}, "folds": Folds(count=2, dealt="groups"), "dtype": "float32",
+            "family": "tiny3d",
+            "options": {},
+            "folds": Folds(count=2, dealt="groups"),
+            "dtype": "float32",
             "normalisation": Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,), per_image=True),
             "volume": VolumeGrid(patch=(8, 8, 8), spacing=None, flips=(True, True, True)),
         }
-    )  # fmt: skip
+    )
     train_members(plan, TABLE, dealt, val, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
     model, sample = load_trained(tmp_path / "out"), train[1]
     said = [member.segment(sample, probabilities=True).probabilities for member in model._members]

@@ -166,9 +166,7 @@ def test_words_for_blocks(shards):
     assert "8 images, in blocks of each stack" in words
 
 
-@given(
-    st.floats(60, 86_400), st.floats(1, 5000), st.floats(1, 60_000), st.integers(2, 20), st.floats(0, 100)
-)  # fmt: skip
+@given(st.floats(60, 86_400), st.floats(1, 5000), st.floats(1, 60_000), st.integers(2, 20), st.floats(0, 100))
 def test_members_share_a_budget(seconds, ms_step, ms_val, members, besides):
     assert count_steps("steps", 60, 8, 2, ms_step, ms_val, besides, members)[0] == max(1, round(60 / members))
     assert count_steps("epochs", 10, 8, 2, ms_step, ms_val, besides, members)[0] == max(1, round(40 / members))

@@ -11,8 +11,12 @@ import pytest
 def kill(folder, repo_root, kills, seed):
     done = subprocess.run(
         [sys.executable, "-m", "tests.worlds.forked_commands", folder, str(kills), str(seed)],
-        cwd=repo_root, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=800,
-    )  # fmt: skip
+        cwd=repo_root,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=800,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == kills

@@ -268,9 +268,13 @@ print(stepper.accumulate, float(loss))
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS and /proc")
 def test_a_real_allocator_that_has_no_more_to_give(repo_root):
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED], cwd=repo_root, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        [sys.executable, "-c", LIMITED],
+        cwd=repo_root,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
         timeout=800,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     accumulate, loss = done.stdout.split()
     assert int(accumulate) in (2, 4, 8, 16) and 0 < float(loss) < 5, done.stdout + done.stderr

@@ -53,9 +53,13 @@ def test_it_begins_with_the_settings_as_they_are_and_finds_better_ones(search, m
 def test_a_trial_is_the_plan_with_its_settings_and_short(search, train_reader):
     one = search()
     settings = {
-        "learning_rate": 0.01, "weight_decay": 0.2, "rare_crops": 0.7, "class_balance": 1.0, "augment": "light",
+        "learning_rate": 0.01,
+        "weight_decay": 0.2,
+        "rare_crops": 0.7,
+        "class_balance": 1.0,
+        "augment": "light",
         "loss": {"cross_entropy": {"weight": 1.0, "label_smoothing": 0.1}, "dice": 1.5},
-    }  # fmt: skip
+    }
     recipe = one.planned(settings).recipe
     assert one.planned(settings).settings is None, "its pace was planned by nobody"
     weights = choose_class_weights(fingerprint_of(train_reader).class_pixels["train"], 1.0)

@@ -48,13 +48,22 @@ def crowd(seed: int, count: int = 120) -> pd.DataFrame:
             bits ^= 1 << int(flip)
         channels = int(rng.choice([1, 3], p=[0.2, 0.8]))
         height, width = rng.choice([100, 102, 110], 2)
-        rows.append({
-            "height": height, "width": width, "depth": rng.choice([None, 4], p=[0.9, 0.1]), "channels": channels,
-            "path": f"images/{i}.png", "split": str(rng.choice(list(RANK))), "phash": f"{bits:016x}", "error": None,
-            "sha256": str(rng.integers(count // 2)),
-            "miniature": rng.bytes(MINIATURE**2),
-            "mean": rng.uniform(95, 105, channels), "std": rng.uniform(19, 21, channels) * (i % 9 > 0),
-        })  # fmt: skip
+        rows.append(
+            {
+                "height": height,
+                "width": width,
+                "depth": rng.choice([None, 4], p=[0.9, 0.1]),
+                "channels": channels,
+                "path": f"images/{i}.png",
+                "split": str(rng.choice(list(RANK))),
+                "phash": f"{bits:016x}",
+                "error": None,
+                "sha256": str(rng.integers(count // 2)),
+                "miniature": rng.bytes(MINIATURE**2),
+                "mean": rng.uniform(95, 105, channels),
+                "std": rng.uniform(19, 21, channels) * (i % 9 > 0),
+            }
+        )
     return pd.DataFrame(rows).astype({"depth": "Int64"})
 
 
@@ -126,8 +135,13 @@ def resized(image: np.ndarray) -> np.ndarray:
 
 
 CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "jpeg": jpeg, "brighter": brighter(1.05), "darker": brighter(0.95), "shift-1": shifted(1), "shift-2": shifted(2), "smaller": resized,
-}  # fmt: skip
+    "jpeg": jpeg,
+    "brighter": brighter(1.05),
+    "darker": brighter(0.95),
+    "shift-1": shifted(1),
+    "shift-2": shifted(2),
+    "smaller": resized,
+}
 
 
 def plant(data: Path, keys: list[str], split_of: dict[str, str]) -> dict[str, tuple[str, str]]:

@@ -34,19 +34,47 @@ def sound(count: int = 12) -> pd.DataFrame:
     """A manifest that passes everything; rows 0 and 1 are test, 2 and 3 val, the others train."""
     rows = [
         {
-            "key": f"k{i:02d}", "path": f"images/k{i:02d}.png", "mask_path": f"masks/k{i:02d}.png", "instances_path": None,
-            "sha256": f"{i:064d}", "mask_sha256": f"{i + 100:064d}", "instances_sha256": None,
-            "phash": sha256(str(i).encode()).hexdigest()[:16], "miniature": np.random.default_rng(i).bytes(48 * 48),
-            "height": 10, "width": 20, "channels": 3, "dtype": "uint8", "mask_height": 10, "mask_width": 20,
-            "mean": np.full(3, 100.0), "std": np.full(3, 20.0), "low": np.zeros(3), "high": np.full(3, 255.0),
-            "class_pixels": np.array([120, 60, 20]), "ignored_pixels": 0, "unknown_values": "{}", "n_instances": None,
-            "depth": None, "mask_depth": None, "spacing": None, "mask_spacing": None, "orientation": None, "mask_orientation": None,
+            "key": f"k{i:02d}",
+            "path": f"images/k{i:02d}.png",
+            "mask_path": f"masks/k{i:02d}.png",
+            "instances_path": None,
+            "sha256": f"{i:064d}",
+            "mask_sha256": f"{i + 100:064d}",
+            "instances_sha256": None,
+            "phash": sha256(str(i).encode()).hexdigest()[:16],
+            "miniature": np.random.default_rng(i).bytes(48 * 48),
+            "height": 10,
+            "width": 20,
+            "channels": 3,
+            "dtype": "uint8",
+            "mask_height": 10,
+            "mask_width": 20,
+            "mean": np.full(3, 100.0),
+            "std": np.full(3, 20.0),
+            "low": np.zeros(3),
+            "high": np.full(3, 255.0),
+            "class_pixels": np.array([120, 60, 20]),
+            "ignored_pixels": 0,
+            "unknown_values": "{}",
+            "n_instances": None,
+            "depth": None,
+            "mask_depth": None,
+            "spacing": None,
+            "mask_spacing": None,
+            "orientation": None,
+            "mask_orientation": None,
             "mask_offset": None,
-            "sharpness": 0.02, "smallest_component": 20, "instance_areas": None, "notes": np.array([]),
-            "group": f"g{i}", "split": ["test", "val", "train"][min(i // 2, 2)], "split_given": False, "error": None,
+            "sharpness": 0.02,
+            "smallest_component": 20,
+            "instance_areas": None,
+            "notes": np.array([]),
+            "group": f"g{i}",
+            "split": ["test", "val", "train"][min(i // 2, 2)],
+            "split_given": False,
+            "error": None,
         }
         for i in range(count)
-    ]  # fmt: skip
+    ]
     whole = [
         "depth",
         "height",
@@ -97,11 +125,22 @@ def _no_val(frame: pd.DataFrame) -> None:
 
 FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, str | None, str]]]] = {
     "unreadable": (
-        lambda f: put(f, 5, error="images/k05.png: the file is empty. Fix: mend it", mask_height=pd.NA, mask_width=pd.NA),
+        lambda f: put(
+            f, 5, error="images/k05.png: the file is empty. Fix: mend it", mask_height=pd.NA, mask_width=pd.NA
+        ),
         [("readable_files", "error", "images/k05.png", "the file is empty")],
     ),
     "no mask": (
-        lambda f: put(f, 5, mask_path=None, mask_height=pd.NA, mask_width=pd.NA, mask_sha256=None, class_pixels=None, unknown_values=None),
+        lambda f: put(
+            f,
+            5,
+            mask_path=None,
+            mask_height=pd.NA,
+            mask_width=pd.NA,
+            mask_sha256=None,
+            class_pixels=None,
+            unknown_values=None,
+        ),
         [("masks_present", "error", "images/k05.png", "no mask")],
     ),
     "other size": (lambda f: put(f, 5, mask_width=21), [("sizes_match", "error", "images/k05.png", "21 x 10")]),
@@ -136,7 +175,10 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
         ],
     ),
     "empty split": (_no_val, [("min_images", "error", None, "0 usable image(s) in val")]),
-    "class not in train": (_class_only_in_test, [("classes_in_train", "error", None, "class dirt is in val or test (20 pixels)")]),
+    "class not in train": (
+        _class_only_in_test,
+        [("classes_in_train", "error", None, "class dirt is in val or test (20 pixels)")],
+    ),
     "class nowhere": (_class_nowhere, [("classes_exist", "warning", None, "class dirt occurs nowhere")]),
     "rare class": (_rare_class, [("class_imbalance", "warning", None, "class dirt is 0.050%")]),
     "group in two splits": (
@@ -158,7 +200,14 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
     ),
     "nearly the same in another split": (
         lambda f: put(f, 0, phash=f.at[5, "phash"]),
-        [("near_duplicates", "warning", "images/k00.png", "(test) as images/k05.png (train): perceptual hashes differ in 0 of 64")],
+        [
+            (
+                "near_duplicates",
+                "warning",
+                "images/k00.png",
+                "(test) as images/k05.png (train): perceptual hashes differ in 0 of 64",
+            )
+        ],
     ),
     "far brighter": (
         lambda f: put(f, 5, mean=np.full(3, 240.0)),
@@ -168,12 +217,23 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
         lambda f: put(f, 5, height=50, mask_height=50),
         [("outlier_size", "warning", "images/k05.png", "20 x 50: an edge 5.0 times")],
     ),
-    "blurred": (lambda f: put(f, 5, sharpness=0.0002), [("blurred_images", "warning", "images/k05.png", "robust deviations below")]),
-    "tiny objects": (
-        lambda f: put(f, 5, height=200, width=400, mask_height=200, mask_width=400, instance_areas=np.array([1, 4, 900])),
-        [("outlier_size", "warning", "images/k05.png", ""), ("tiny_objects", "warning", "images/k05.png", "as narrow as 1.0%")],
+    "blurred": (
+        lambda f: put(f, 5, sharpness=0.0002),
+        [("blurred_images", "warning", "images/k05.png", "robust deviations below")],
     ),
-    "a volume among images": (lambda f: put(f, 5, depth=4, mask_depth=4), [("same_axes", "error", "images/k05.png", "3D data")]),
+    "tiny objects": (
+        lambda f: put(
+            f, 5, height=200, width=400, mask_height=200, mask_width=400, instance_areas=np.array([1, 4, 900])
+        ),
+        [
+            ("outlier_size", "warning", "images/k05.png", ""),
+            ("tiny_objects", "warning", "images/k05.png", "as narrow as 1.0%"),
+        ],
+    ),
+    "a volume among images": (
+        lambda f: put(f, 5, depth=4, mask_depth=4),
+        [("same_axes", "error", "images/k05.png", "3D data")],
+    ),
     "a label of another depth": (
         lambda f: put(f, 5, mask_depth=4),
         [("sizes_match", "error", "images/k05.png", "a mask of 20 x 10 x 4")],
@@ -183,7 +243,9 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
         [("spacings_match", "error", "images/k05.png", "a label of 1.5 x 1 x 1 mm voxels")],
     ),
     "the same voxels, as float32 tells them": (
-        lambda f: put(f, 5, spacing=np.array([0.7, 1.0, 1.0]), mask_spacing=np.array([np.float32(0.7), 1.0, 1.0], float)),
+        lambda f: put(
+            f, 5, spacing=np.array([0.7, 1.0, 1.0]), mask_spacing=np.array([np.float32(0.7), 1.0, 1.0], float)
+        ),
         [],
     ),
     "another orientation": (
@@ -192,13 +254,25 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
     ),
     "another place": (
         lambda f: put(
-            f, 5, spacing=np.ones(3), mask_spacing=np.ones(3), orientation="RAS", mask_orientation="RAS", mask_offset=3.25
+            f,
+            5,
+            spacing=np.ones(3),
+            mask_spacing=np.ones(3),
+            orientation="RAS",
+            mask_orientation="RAS",
+            mask_offset=3.25,
         ),
         [("origins_match", "warning", "images/k05.png", "puts 3.25 voxels away")],
     ),
     "half a voxel away": (
         lambda f: put(
-            f, 5, spacing=np.ones(3), mask_spacing=np.ones(3), orientation="RAS", mask_orientation="RAS", mask_offset=0.5
+            f,
+            5,
+            spacing=np.ones(3),
+            mask_spacing=np.ones(3),
+            orientation="RAS",
+            mask_orientation="RAS",
+            mask_offset=0.5,
         ),
         [],
     ),
@@ -206,7 +280,7 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
         lambda f: put(f, 5, notes=np.array(["EXIF rotation applied"])),
         [("converted_images", "note", "images/k05.png", "EXIF rotation applied")],
     ),
-}  # fmt: skip
+}
 
 
 def test_a_sound_manifest_has_no_findings() -> None:
@@ -279,8 +353,9 @@ def test_min_images_and_severities_follow_params() -> None:
     put(frame, 5, mask_width=21)
     put(frame, 6, class_pixels=np.array([200, 0, 0]))
     assert [f.expectation for f in judge(frame, severity={"sizes_match": "warning", "near_empty_masks": "error"})] == [
-        "near_empty_masks", "sizes_match",
-    ]  # fmt: skip
+        "near_empty_masks",
+        "sizes_match",
+    ]
     assert judge(frame, severity={"sizes_match": "off", "near_empty_masks": "off"}) == []
     with pytest.raises(ConfigError, match=r"no such check.*size_match.*sizes_match"):
         judge(frame, severity={"size_match": "off"})

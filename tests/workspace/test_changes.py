@@ -21,8 +21,12 @@ FILES = {
 
 def test_flat() -> None:
     assert flatten({"a": {"b": 1, "c": [1, 2]}, "d": 0.1 + 0.2, "e": None, "f": {}, "g": True}) == {
-        "a.b": "1", "a.c": "[1, 2]", "d": "0.3", "f": "as by default", "g": "true",
-    }  # fmt: skip
+        "a.b": "1",
+        "a.c": "[1, 2]",
+        "d": "0.3",
+        "f": "as by default",
+        "g": "true",
+    }
 
 
 def test_what_differs_is_told_by_respect() -> None:
@@ -34,8 +38,10 @@ def test_what_differs_is_told_by_respect() -> None:
     data, settings, plan, code = changes(before, State.read(later.get, "unet", {"segpipe": "0.1"}))
     assert data.changes == [Change("hash", "a" * 12, "b" * 12)]
     assert settings.changes == [
-        Change("train.lr", "0.1", "0.2"), Change("train.seed", None, "1"), Change("candidates.unet.family", "unet", None),
-    ]  # fmt: skip
+        Change("train.lr", "0.1", "0.2"),
+        Change("train.seed", None, "1"),
+        Change("candidates.unet.family", "unet", None),
+    ]
     assert plan.known and plan.changes == [] and code.known and code.changes == []
     assert before.plan == {"recipe.steps": "50", "execution.workers": "1"}, "nothing measured, no reasons"
     assert before.data["train images"] == "1,200" and before.data["classes"] == "bg, cell"

@@ -27,10 +27,14 @@ def toy_network(seed: int, channels: int = 3, n_classes: int = 3):
 
     torch.manual_seed(seed)
     network = nn.Sequential(
-        nn.Conv2d(channels, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(),
-        nn.Upsample(scale_factor=4, mode="bilinear"), nn.Conv2d(16, n_classes, 3, 1, 1),
-    ).eval()  # fmt: skip
+        nn.Conv2d(channels, 8, 3, 2, 1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, 2, 1),
+        nn.ReLU(),
+        nn.Upsample(scale_factor=4, mode="bilinear"),
+        nn.Conv2d(16, n_classes, 3, 1, 1),
+    ).eval()
     with torch.no_grad():  # every class should win somewhere: centre the logits on an image like those of the tests
         x = torch.from_numpy(toy_image(0, 64, 64, channels).transpose(2, 0, 1)[None].astype(np.float32) / 255 - 0.5)
         network[-1].bias -= network(x).mean((0, 2, 3))
@@ -40,10 +44,16 @@ def toy_network(seed: int, channels: int = 3, n_classes: int = 3):
 def toy_segmenter(seed: int = 0, channels: int = 3) -> Segmenter:
     one = (1.0,) * channels
     spec = SegmenterSpec(
-        candidate="unet", family="unet", options={"encoder": "tiny"}, classes=CLASSES, stride=4, tile=96, overlap=32,
+        candidate="unet",
+        family="unet",
+        options={"encoder": "tiny"},
+        classes=CLASSES,
+        stride=4,
+        tile=96,
+        overlap=32,
         normalisation=Normalisation(low=(0.0,) * channels, high=(255.0,) * channels, mean=(0.5,) * channels, std=one),
         lineage={"plan_hash": "c0ffee"},
-    )  # fmt: skip
+    )
     return Segmenter(spec, TorchEngine(toy_network(seed, channels)))
 
 
@@ -57,18 +67,27 @@ def toy_detector() -> Segmenter:
     from segpipe.models.registry import build_network
 
     small = {
-        "encoder": "resnet18", "channels": 16, "hidden": 16, "anchors": [12.0, 24.0], "first_stride": 4, "detections": 20,
-    }  # fmt: skip
+        "encoder": "resnet18",
+        "channels": 16,
+        "hidden": 16,
+        "anchors": [12.0, 24.0],
+        "first_stride": 4,
+        "detections": 20,
+    }
     config = MaskRcnnConfig.model_validate(small | {"encoder_weights": "none"})
     network = build_network("mask_rcnn", config, 3, len(CLASSES), 0).eval()
     with torch.no_grad():
         network.roi_heads.mask_predictor.mask_fcn_logits.bias += 1.0
         network.roi_heads.box_predictor.cls_score.bias[1] += 2.0
     spec = SegmenterSpec(
-        candidate="unet", family="mask_rcnn", options=small, task="instance", classes=CLASSES,
+        candidate="unet",
+        family="mask_rcnn",
+        options=small,
+        task="instance",
+        classes=CLASSES,
         normalisation=Normalisation(low=(0,) * 3, high=(255,) * 3, mean=(0.5,) * 3, std=(0.25,) * 3),
         postprocess=Postprocess(method="detections", min_score=0.0),
-    )  # fmt: skip
+    )
     return Segmenter(spec, torch_engine("instance", network))
 
 
@@ -105,14 +124,22 @@ def toy_reader(count: int = 6, channels: int = 3, dtype: type = np.uint8, height
 def toy_selection(promotable: bool = True, data_hash: str = "da7a" * 16) -> dict:
     verdict = "pass" if promotable else "fail"
     return {
-        "winner": "unet", "promotable": promotable, "data_hash": data_hash, "metric": "iou.dataset.macro",
+        "winner": "unet",
+        "promotable": promotable,
+        "data_hash": data_hash,
+        "metric": "iou.dataset.macro",
         "ranking": [
-            {"candidate": "unet", "family": "unet", "kind": "network", "val": 0.7,
-             "interval": {"low": 0.68, "high": 0.74, "confidence": 0.95},
-             "test": {"iou.dataset.macro": 0.71, "accuracy.pixel": 0.9, "dice.none": None}},
+            {
+                "candidate": "unet",
+                "family": "unet",
+                "kind": "network",
+                "val": 0.7,
+                "interval": {"low": 0.68, "high": 0.74, "confidence": 0.95},
+                "test": {"iou.dataset.macro": 0.71, "accuracy.pixel": 0.9, "dice.none": None},
+            },
         ],
         "gates": [{"name": "floor", "verdict": verdict, "sentence": "0.71 (at least 0.68) is above 0.30."}],
-    }  # fmt: skip
+    }
 
 
 def write_toy_bundle(out: Path, seed: int = 0, **reader) -> Path:

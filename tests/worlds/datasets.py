@@ -91,9 +91,15 @@ def specs(draw: st.DrawFn, carries: Carries) -> Spec:
     overlapping = carries.overlapping and (not carries.exclusive or draw(st.booleans()))
     classes = draw(set_tables() if overlapping else tables(carries.any_classes))
     return Spec(
-        classes, keys, [draw(shape) for _ in keys], draw(st.sampled_from([1, 3])),
-        carries.instances and not volumes and not overlapping and draw(st.booleans()), groups, splits, draw(st.integers(0, 1000)),
-    )  # fmt: skip
+        classes,
+        keys,
+        [draw(shape) for _ in keys],
+        draw(st.sampled_from([1, 3])),
+        carries.instances and not volumes and not overlapping and draw(st.booleans()),
+        groups,
+        splits,
+        draw(st.integers(0, 1000)),
+    )
 
 
 def write(spec: Spec, folder: Path) -> Path:

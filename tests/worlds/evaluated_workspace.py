@@ -95,10 +95,22 @@ def fingerprint() -> Fingerprint:
     size = Range(min=40, median=40, max=40)
     pixels = {"train": [9, 9, 9], "val": [9, 9, 9], "test": [9, 9, 9]}
     return Fingerprint(
-        data_hash="d" * 64, classes=CLASSES, n_images={"train": 60, "val": 15, "test": 20}, channels=1, dtype="float32",
-        height=size, width=size, class_pixels=pixels, ignored_pixels={"train": 0, "val": 0, "test": 0},
-        low=[0.0], high=[1.0], mean=[0.5], std=[0.2], groups=8, instances=False,
-    )  # fmt: skip
+        data_hash="d" * 64,
+        classes=CLASSES,
+        n_images={"train": 60, "val": 15, "test": 20},
+        channels=1,
+        dtype="float32",
+        height=size,
+        width=size,
+        class_pixels=pixels,
+        ignored_pixels={"train": 0, "val": 0, "test": 0},
+        low=[0.0],
+        high=[1.0],
+        mean=[0.5],
+        std=[0.2],
+        groups=8,
+        instances=False,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,14 @@ from torch import Tensor, nn
 def build(in_channels: int, n_classes: int, width: int = 16) -> nn.Module:
     """A few convolutions at full size."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
-        nn.Conv2d(width, width, 5, padding=2), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(in_channels, width, 3, padding=1),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 5, padding=2),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
         nn.Conv2d(width, n_classes, 1),
-    )  # fmt: skip
+    )
 
 
 def build_small(in_channels: int, n_classes: int) -> nn.Module:

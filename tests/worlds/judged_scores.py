@@ -22,9 +22,14 @@ def on_images(
 
 
 def paired(
-    chosen: Metric, tally: np.ndarray, other: np.ndarray, groups: Sequence[str | None], resamples: int, confidence: float,
+    chosen: Metric,
+    tally: np.ndarray,
+    other: np.ndarray,
+    groups: Sequence[str | None],
+    resamples: int,
+    confidence: float,
     seed: int = SEED,
-) -> Comparison:  # fmt: skip
+) -> Comparison:
     """Two models by a score over images or groups."""
     units = resampling_units(groups)
     return compare(*(statistic(chosen, t, units) for t in (tally, other)), resamples, confidence, seed)

@@ -42,9 +42,12 @@ def point(path: Path, number: int, **changes: str) -> None:
     """Promote release v0.NUMBER.0, with some facts of the endpoint file said otherwise."""
     bundle = path.parent.parent / "releases" / f"v0.{number}.0" / "bundle"
     facts = {
-        "version": f"v0.{number}.0", "bundle": f"../releases/v0.{number}.0/bundle", "commit": "c" * 40,
-        "bundle_sha256": bundle_sha256(bundle), "promoted_at": "2026-01-01T00:00:00+00:00",
-    }  # fmt: skip
+        "version": f"v0.{number}.0",
+        "bundle": f"../releases/v0.{number}.0/bundle",
+        "commit": "c" * 40,
+        "bundle_sha256": bundle_sha256(bundle),
+        "promoted_at": "2026-01-01T00:00:00+00:00",
+    }
     Endpoint(**(facts | changes)).write(path)
 
 

@@ -27,9 +27,10 @@ def shares_of_golden_pixels(trained: Segmenter, reader: Reader, folder: Path) ->
     write_bundle(trained, "0" * 64, reader, selection, ExportParams(golden=2), bundle)
     app = create_app()
     attach(
-        app, Champion(None, bundle),
+        app,
+        Champion(None, bundle),
         Settings(endpoint=None, bundle=bundle, workers=1, max_upload_mb=8, max_megapixels=4),
-    )  # fmt: skip
+    )
     golden, own = [], []
     with TestClient(app) as client:
         for pair in golden_pairs(bundle):

@@ -53,37 +53,75 @@ def fingerprint_of(reader, **changes):
     ]
     counts = reader.class_pixels.sum(0).tolist()
     facts = {
-        "data_hash": "d" * 64, "classes": CLASSES, "n_images": {"train": len(reader), "val": 2, "test": 2},
-        "channels": channels, "dtype": image.dtype.name, "height": sizes[0], "width": sizes[1],
-        "class_pixels": {"train": counts, "val": counts, "test": counts}, "ignored_pixels": {"train": 0, "val": 0, "test": 0},
-        "low": np.percentile(pixels, 0.5, 0).tolist(), "high": np.percentile(pixels, 99.5, 0).tolist(),
-        "mean": pixels.mean(0).tolist(), "std": pixels.std(0).tolist(), "groups": 0, "instances": False,
-    }  # fmt: skip
+        "data_hash": "d" * 64,
+        "classes": CLASSES,
+        "n_images": {"train": len(reader), "val": 2, "test": 2},
+        "channels": channels,
+        "dtype": image.dtype.name,
+        "height": sizes[0],
+        "width": sizes[1],
+        "class_pixels": {"train": counts, "val": counts, "test": counts},
+        "ignored_pixels": {"train": 0, "val": 0, "test": 0},
+        "low": np.percentile(pixels, 0.5, 0).tolist(),
+        "high": np.percentile(pixels, 99.5, 0).tolist(),
+        "mean": pixels.mean(0).tolist(),
+        "std": pixels.std(0).tolist(),
+        "groups": 0,
+        "instances": False,
+    }
     return Fingerprint.model_validate(facts | changes)
 
 
 def make_recipe(**changes):
     recipe = {
-        "steps": 6, "patch": 64, "batch": 2, "learning_rate": 2e-3, "optimizer": "adamw", "momentum": 0.9, "nesterov": True,
-        "schedule": "cosine", "weight_decay": 0.01, "warmup_steps": 2, "clip_norm": 5.0,
-        "loss": {"cross_entropy": 1.0, "dice": 0.5}, "class_weights": [1.0, 2.0, 3.0], "rare_crops": 0.5, "ema": 0.9, "augment": "medium",
-        "free_orientation": False, "val_every": 3, "checkpoint_every": 100,
-    }  # fmt: skip
+        "steps": 6,
+        "patch": 64,
+        "batch": 2,
+        "learning_rate": 2e-3,
+        "optimizer": "adamw",
+        "momentum": 0.9,
+        "nesterov": True,
+        "schedule": "cosine",
+        "weight_decay": 0.01,
+        "warmup_steps": 2,
+        "clip_norm": 5.0,
+        "loss": {"cross_entropy": 1.0, "dice": 0.5},
+        "class_weights": [1.0, 2.0, 3.0],
+        "rare_crops": 0.5,
+        "ema": 0.9,
+        "augment": "medium",
+        "free_orientation": False,
+        "val_every": 3,
+        "checkpoint_every": 100,
+    }
     return Recipe(**(recipe | changes))
 
 
 def make_plan(setting=None, workers=0, channels=3, dtype="uint8", family="unet", **recipe):
     machine = Machine(device="cpu", processor="any", threads=1, memory_mib=1, torch="any")
     return Plan(
-        candidate="tiny", family=family, options={"encoder": "mobilenetv3_small_050", "encoder_weights": "none"},
-        seed=3, classes=3, dtype=dtype,
-        normalisation=Normalisation(low=(0,) * channels, high=(255,) * channels, mean=(0.4,) * channels, std=(0.2,) * channels),
-        recipe=make_recipe(**recipe), reasons={}, data_hash="d" * 64,
-        execution=Execution(
-            setting=setting or Setting(precision="fp32", channels_last=False), workers=workers, ms_per_step=1.0,
-            ms_per_validation=1.0, peak_memory_mib=1, timings=[], machine=machine,
+        candidate="tiny",
+        family=family,
+        options={"encoder": "mobilenetv3_small_050", "encoder_weights": "none"},
+        seed=3,
+        classes=3,
+        dtype=dtype,
+        normalisation=Normalisation(
+            low=(0,) * channels, high=(255,) * channels, mean=(0.4,) * channels, std=(0.2,) * channels
         ),
-    )  # fmt: skip
+        recipe=make_recipe(**recipe),
+        reasons={},
+        data_hash="d" * 64,
+        execution=Execution(
+            setting=setting or Setting(precision="fp32", channels_last=False),
+            workers=workers,
+            ms_per_step=1.0,
+            ms_per_validation=1.0,
+            peak_memory_mib=1,
+            timings=[],
+            machine=machine,
+        ),
+    )
 
 
 @pytest.fixture(scope="session")

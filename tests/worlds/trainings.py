@@ -22,10 +22,15 @@ class TinyConfig(BaseModel):
 def build(config: TinyConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
     width, normalised = config.width, torch.nn.BatchNorm2d if config.batch_norm else torch.nn.Identity
     return torch.nn.Sequential(
-        torch.nn.Conv2d(in_channels, width, 3, padding=1), normalised(width), torch.nn.ReLU(),
-        torch.nn.Conv2d(width, width, 3, padding=1), normalised(width), torch.nn.ReLU(),
-        torch.nn.Dropout(config.dropout), torch.nn.Conv2d(width, n_classes, 1),
-    )  # fmt: skip
+        torch.nn.Conv2d(in_channels, width, 3, padding=1),
+        normalised(width),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(width, width, 3, padding=1),
+        normalised(width),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(config.dropout),
+        torch.nn.Conv2d(width, n_classes, 1),
+    )
 
 
 def register() -> None:

@@ -56,9 +56,15 @@ def start(folder: Path, plan, ranks: int, narrow: int | None = None, work=train)
             torch.set_num_threads(1)
             if ranks > 1:
                 os.environ.update(
-                    TORCHELASTIC_RUN_ID="test", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank),
-                    WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks), GROUP_RANK="0",
-                )  # fmt: skip
+                    TORCHELASTIC_RUN_ID="test",
+                    MASTER_ADDR="127.0.0.1",
+                    MASTER_PORT=str(port),
+                    RANK=str(rank),
+                    LOCAL_RANK=str(rank),
+                    WORLD_SIZE=str(ranks),
+                    LOCAL_WORLD_SIZE=str(ranks),
+                    GROUP_RANK="0",
+                )
             if rank == narrow:
                 run_short_of_memory()
             work(folder, plan, READERS)

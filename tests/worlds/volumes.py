@@ -54,9 +54,10 @@ class TinyVolumeConfig(BaseModel):
 
 def build(config: TinyVolumeConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
     return torch.nn.Sequential(
-        torch.nn.Conv3d(in_channels, config.width, 5, padding=2), torch.nn.ReLU(),
+        torch.nn.Conv3d(in_channels, config.width, 5, padding=2),
+        torch.nn.ReLU(),
         torch.nn.Conv3d(config.width, n_classes, 1),
-    )  # fmt: skip
+    )
 
 
 def register() -> None:

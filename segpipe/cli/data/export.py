@@ -45,7 +45,7 @@ def data_export(
         print_json({
             "format": report.format, "images": report.images, "left_out": report.left_out, "losses": +report.losses,
             "notes": report.notes,
-        })  # fmt: skip
+        })
         return
     for line in report.lines():
         say(line)

@@ -33,7 +33,7 @@ Suffix = Annotated[
 Palette = Annotated[
     str | None,
     typer.Option("--palette", help="Which colour is which class: a file (JSON, YAML, CSV, text), or voc, cityscapes.", metavar="FILE"),
-]  # fmt: skip
+]
 Tolerance = Annotated[
     int | None,
     typer.Option("--tolerance", help="How far each channel may be from the palette, at blurred edges.", min=0, max=255),
@@ -48,7 +48,7 @@ Table = Annotated[
     Path | None,
     typer.Option("--table", help="A CSV about the images, kept in samples.csv (default: images.csv in SRC).",
                  metavar="FILE", exists=True, dir_okay=False),
-]  # fmt: skip
+]
 
 
 class ImportCommand(TyperCommand):

@@ -16,8 +16,12 @@ def told(selection: Selection) -> dict[str, Any]:
     blocks = [gate["name"] for gate in blocking(content, today())]
     may = selection.winner is not None and not blocks
     return {
-        "winner": selection.winner, "promotable": may, "blocking": blocks, "summary": selection.summary, "gates": content["gates"]
-    }  # fmt: skip
+        "winner": selection.winner,
+        "promotable": may,
+        "blocking": blocks,
+        "summary": selection.summary,
+        "gates": content["gates"],
+    }
 
 
 def explained(selection: Selection, parts: bool) -> list[str]:
@@ -68,9 +72,10 @@ def check_outcome(selection: Selection) -> None:
         raise GateBlocked(f"{selection.winner} may not be released", found=names, fix="segpipe report --open shows why")
     if kind is UndecidedError:
         raise UndecidedError(
-            f"whether {selection.winner} may be released can't be told", found=names,
+            f"whether {selection.winner} may be released can't be told",
+            found=names,
             fix="more test images would tell; the sentences say what these could have shown",
-        )  # fmt: skip
+        )
 
 
 def check_released(summary: dict[str, Any]) -> None:

@@ -100,9 +100,12 @@ def _predict_video(
         _show(report)
     if report.cut_short:
         raise DataError(
-            "the video is cut short; what could be read is kept", where=where, found=f"{report.frames} frames",
-            expected=f"{report.promised}, as its header says", fix="copy the file again from where it came",
-        )  # fmt: skip
+            "the video is cut short; what could be read is kept",
+            where=where,
+            found=f"{report.frames} frames",
+            expected=f"{report.promised}, as its header says",
+            fix="copy the file again from where it came",
+        )
     if report.interrupted and not video.live:
         raise KeyboardInterrupt
 

@@ -47,8 +47,10 @@ def init(
             read = {"overlapping": overlapping or None}
             import_data(root, data.resolve(), format, import_options(classes, ignore, group, read=read))
             commit_staged(root, "Labelled images")
-    say(f"{directory} is {'now a' if fresh else 'already a'} workspace. Next: cd {directory} && "
-        + ("segpipe run" if (root / "data").is_dir() else "segpipe data import SRC"))  # fmt: skip
+    say(
+        f"{directory} is {'now a' if fresh else 'already a'} workspace. Next: cd {directory} && "
+        + ("segpipe run" if (root / "data").is_dir() else "segpipe data import SRC")
+    )
 
 
 def demo(

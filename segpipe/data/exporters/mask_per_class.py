@@ -34,7 +34,7 @@ def write_mask_per_class(
         raise DataError(
             "is no name for a folder of masks", where=dataset.root / CLASSES_FILE, found=odd[0],
             fix="give the class another name, or choose --format coco",
-        )  # fmt: skip
+        )
     for name in ("images", *(f"masks/{name}" for name in names)):
         (out / name).mkdir(parents=True)
     rows = []

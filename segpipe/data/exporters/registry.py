@@ -65,13 +65,13 @@ EXPORTERS = {
             Carries(splits=True, volumes=True), write_nnunet,
         ),
     )
-}  # fmt: skip
+}
 
 
 def export_dataset(
     dataset: Dataset, out: Path, format: str, limits: DataParams, *,
     splits: Collection[str] = (), replace_out: bool = False, jobs: int | None = None,
-) -> ExportReport:  # fmt: skip
+) -> ExportReport:
     """Write a dataset in another layout; `out` appears whole or not at all, written by `jobs` threads (default: one a processor).
 
     splits: only the images of these splits; all where there are none given.
@@ -105,4 +105,4 @@ def _check_overlap(dataset: Dataset, format: str) -> None:
         raise ConfigError(
             f"{format} can't hold a dataset of {kind} classes", where=dataset.root, expected=" or ".join(fitting),
             fix=f"--format {fitting[0]}",
-        )  # fmt: skip
+        )

@@ -142,7 +142,7 @@ def _label_map(classes: ClassTable, colors: Palette) -> str:
             raise DataError(
                 "the name of a class cannot stand in labelmap.txt", found=repr(name),
                 expected="a name that begins with a letter, without colons and quotes", fix="rename it in data/dataset.yaml",
-            )  # fmt: skip
+            )
         lines.append(f"{name}:{','.join(map(str, color))}::")
     lines.append(f"void:{','.join(map(str, voc_color(VOID)))}::")
     return "\n".join(lines) + "\n"

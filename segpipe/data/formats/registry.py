@@ -121,7 +121,7 @@ FORMATS = {
         ),
         Format("labelme", "a JSON of shapes beside each image", read_labelme, recognise_labelme, rank=0, below="all"),
     )
-}  # fmt: skip
+}
 
 
 def find_format(name: str) -> Format:
@@ -152,14 +152,14 @@ def recognise_format(source: Path, options: ReadOptions) -> tuple[Format, str]:
             raise DataError(
                 "holds no dataset itself, but folders do", where=source, found=", ".join(child.name for child in below),
                 fix=f"import one of them: {below[0]}",
-            )  # fmt: skip
+            )
         heeding = "".join(f" --{name}" for name in options.given())
         raise DataError(
             "no layout fits", where=source, found=_listing(source),
             expected=", ".join(format.name for format in able) + (f", which heed{heeding}" if heeding else ""),
             fix=f"give the folder that it is a part of ({source.parent})" if is_part(source.name)
             else "compare it with `segpipe data formats`; name the layout (--format), or the folders (--images DIR --masks DIR)",
-        )  # fmt: skip
+        )
     lowest = min(FORMATS[name].rank for name in reasons)
     best = [name for name in reasons if FORMATS[name].rank == lowest]
     _refuse_collection(source, [FORMATS[name] for name in best], able)
@@ -167,7 +167,7 @@ def recognise_format(source: Path, options: ReadOptions) -> tuple[Format, str]:
         raise DataError(
             "more than one layout fits", where=source, found="; ".join(f"{name}: {reasons[name]}" for name in best),
             fix="choose one: " + " or ".join(f"--format {name}" for name in best),
-        )  # fmt: skip
+        )
     others = [name for name in reasons if name != best[0]]
     also = f" ({' and '.join(others)} would fit too)" if others else ""
     return FORMATS[best[0]], reasons[best[0]] + also
@@ -184,7 +184,7 @@ def _refuse_collection(source: Path, best: list[Format], able: list[Format]) -> 
             "several datasets lie below", where=source, found=", ".join(child.name for child in below), expected="one",
             fix=f"import one of them ({below[0]}); or, if it is one dataset, name its layout: "
             + " or ".join(f"--format {format.name}" for format in best),
-        )  # fmt: skip
+        )
 
 
 def _datasets_below(source: Path, able: list[Format]) -> list[Path]:
@@ -215,4 +215,4 @@ def check_options(format: Format, options: ReadOptions) -> None:
             raise ConfigError(
                 f"--{name} means nothing to the layout {format.name}", expected="one of the layouts " + ", ".join(knowing),
                 fix=f"leave --{name} out, or choose another --format",
-            )  # fmt: skip
+            )

@@ -104,7 +104,7 @@ def inside(source: Path, name: str, where: str) -> Path:
         raise DataError(
             "names a file outside its folder", where=where, found=name, expected=f"a path below {source}",
             fix="make the paths of the list relative to its folder",
-        )  # fmt: skip
+        )
     return path
 
 
@@ -145,4 +145,4 @@ def check_size(path: Path, array: np.ndarray, height: int, width: int) -> None:
         raise DataError(
             "not the size of its image", where=path, found=f"{array.shape[1]} x {array.shape[0]}",
             expected=f"{width} x {height}", fix="export image and mask at the same size",
-        )  # fmt: skip
+        )

@@ -20,4 +20,4 @@ __all__ = [
     "SUFFIXES", "VOLUME_SUFFIXES", "Geometry", "decode_geometry", "decode_image", "decode_image_noting", "decode_mask",
     "decode_mask_noting", "encode_nifti", "encode_png", "encode_stack", "encode_tiff", "image_files", "is_image_file", "max_bytes",
     "merge_channels", "read_image", "read_mask", "read_size", "stem_of", "suffix_of",
-]  # fmt: skip
+]

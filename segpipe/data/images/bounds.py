@@ -42,7 +42,7 @@ class Bounds:
                 f"the image has too many {'voxels' if depth > 1 else 'pixels'}", where=where, found=words,
                 expected=f"at most {self.megapixels:g} megapixels",
                 fix="cut it into tiles, or raise the limit (max_megapixels)",
-            )  # fmt: skip
+            )
 
 
 def max_bytes(limits: DataParams) -> int:

@@ -72,7 +72,7 @@ def decode_mask_noting(content: bytes, where: str, limits: DataParams | float) -
         raise DataError(
             "the mask is in colours", where=where, found="channels that differ", expected="one channel of class values",
             fix="save masks as 8-bit grey or palette PNG whose pixel values are the classes",
-        )  # fmt: skip
+        )
     mask = np.ascontiguousarray(array[..., 0])
     if mask.dtype in (np.uint8, np.uint16):
         return mask, notes
@@ -80,7 +80,7 @@ def decode_mask_noting(content: bytes, where: str, limits: DataParams | float) -
         raise DataError(
             "the mask's values are no class values", where=where, found=f"{mask.dtype}, {mask.min()} to {mask.max()}",
             expected="whole numbers from 0 to 65535", fix="save masks as 8- or 16-bit grey PNG",
-        )  # fmt: skip
+        )
     return mask.astype(np.uint16), notes
 
 
@@ -132,7 +132,7 @@ def _as_floats(array: np.ndarray, where: str) -> npt.NDArray[np.float32]:
         if not np.isfinite(made).all():
             raise DataError(
                 "holds pixels that are no numbers (NaN or infinity)", where=where, fix="replace them by a value before import",
-            )  # fmt: skip
+            )
         if floats is not flat:
             floats[band] = made
     return floats.reshape(array.shape)

@@ -28,7 +28,7 @@ def encode_tiff(array: np.ndarray) -> bytes:
     tifffile.imwrite(
         stream, array if extra else array[:, :, 0], photometric="minisblack", planarconfig="contig" if extra else None,
         compression="adobe_deflate", extrasamples=extra, metadata=None, software="", maxworkers=1,
-    )  # fmt: skip
+    )
     return stream.getvalue()
 
 

@@ -36,7 +36,7 @@ def merge_channels(paths: Sequence[Path], limits: DataParams) -> bytes:
             raise DataError(
                 "does not lie where the other channels do", where=path, found=_place(array, geometry),
                 expected=f"{_place(arrays[0], first)}, as {paths[0].name}", fix="resample the channels to one grid",
-            )  # fmt: skip
+            )
         arrays.append(array)
         *depth, height, width, _ = array.shape
         channels = sum(a.shape[-1] for a in arrays)

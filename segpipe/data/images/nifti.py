@@ -68,7 +68,7 @@ def decode_nifti(content: bytes, where: str, bounds: Bounds) -> tuple[np.ndarray
             raise DataError(
                 "voxels of this kind are not read", where=where, found=dtype, expected="whole numbers or floats",
                 fix="save each component as a channel (the fourth axis)",
-            )  # fmt: skip
+            )
         _skip(stream, header, where)
         voxels = np.empty((channels, depth, height, width), dtype)
         _fill(stream, voxels, where)
@@ -95,7 +95,7 @@ def nifti_geometry(content: bytes, where: str) -> Geometry:
             raise DataError(
                 "the header gives no voxel size", where=where, found=" x ".join(f"{v:g}" for v in spacing),
                 expected="three positive numbers and a finite affine", fix="write the header anew with the scanner's values",
-            )  # fmt: skip
+            )
         codes = aff2axcodes(affine)
     return Geometry(
         (_exact(spacing[2]), _exact(spacing[1]), _exact(spacing[0])),
@@ -148,7 +148,7 @@ def _read_header(stream: _Stream, where: str) -> Any:
         raise DataError(
             "is a header without its voxels", where=where, found="half of a pair .hdr and .img",
             fix="save both as one .nii.gz file",
-        )  # fmt: skip
+        )
     return header
 
 
@@ -160,7 +160,7 @@ def _shape(header: Any, where: str) -> tuple[int, int, int, int]:
         raise DataError(
             "axes that make no volume", where=where, found=" x ".join(map(str, sizes)) or "none",
             expected="width x height x depth, and channels where it has them", fix="save one volume a file",
-        )  # fmt: skip
+        )
     width, height, depth = (*sizes, 1)[:3]
     return math.prod(sizes[3:]), depth, height, width
 
@@ -184,7 +184,7 @@ def _fill(stream: _Stream, voxels: np.ndarray, where: str) -> None:
             raise DataError(
                 "cannot be decoded: cut short", where=where, found=f"{filled:,} bytes of voxels",
                 expected=f"{len(view):,}", fix=RESTORE,
-            )  # fmt: skip
+            )
         filled += count
 
 

@@ -89,7 +89,7 @@ def _check(content: bytes, where: str, but: bytes = b"") -> None:
             raise DataError(
                 "cannot be decoded: a checksum does not fit", where=where, found=f"chunk {name.decode('latin-1')}",
                 expected="bytes as they were written", fix=RESTORE,
-            )  # fmt: skip
+            )
         at += length + 12
 
 

@@ -87,7 +87,7 @@ def _header(content: bytes, where: str, bounds: Bounds) -> Image.Image:
         raise DataError(
             "is no image that can be read", where=where, expected="PNG, JPEG, TIFF, BMP, WebP or NIfTI",
             fix="convert it to PNG",
-        ) from error  # fmt: skip
+        ) from error
     bounds.check(where, image.height, image.width)
     return image
 
@@ -118,7 +118,7 @@ def _notes(image: Image.Image, content: bytes, where: str, indices: bool) -> lis
         raise DataError(
             "holds several pages", where=where, found=f"{frames} frames", expected="one image a file",
             fix="save each frame as a file",
-        )  # fmt: skip
+        )
     depth = content[24] if image.format == "PNG" else 1 if image.mode == "1" else 8
     told = {
         f"first of {frames} pictures in the file": frames > 1,

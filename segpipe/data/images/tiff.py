@@ -22,7 +22,7 @@ _MAX_PAGES = 20_000
 _JPEG = "JPEG"
 _COMPRESSIONS = (
     "NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "LZMA", "ZSTD", "CCITTRLE", "CCITTFAX3", "CCITTFAX4", _JPEG,
-)  # fmt: skip
+)
 """Decoders of these stop at the size that the page's tags give, which is bounded, or (JPEG) say in their own header what comes."""
 
 _PHOTOMETRICS = ("MINISWHITE", "MINISBLACK", "RGB", "PALETTE", "MASK", "SEPARATED", "YCBCR")
@@ -55,7 +55,7 @@ def decode_tiff(content: bytes, where: str, bounds: Bounds, indices: bool) -> tu
             raise DataError(
                 "holds several pages", where=where, found=len(pages), expected="one image a file",
                 fix="save each page as a file, or say what pages are: data.pages: channels, or volume",
-            )  # fmt: skip
+            )
         as_channels = bounds.pages == "channels"
         recipes = [recipe, *(make_recipe(page, where, indices) for page in pages[1:])]
         notes = [f"{len(pages)} pages read as {'channels' if as_channels else 'a volume'}", *recipe.notes]
@@ -72,7 +72,7 @@ def _pages(file: TiffFile, where: str) -> list[TiffPage]:
         raise DataError(
             "an ImageJ stack whose images lie outside the pages", where=where, found=f"{images} images on one page",
             fix="save it as an image sequence, or as OME-TIFF",
-        )  # fmt: skip
+        )
     pages = [file.pages[i].aspage() for i in range(count)]
     return [page for page in pages if not page.subfiletype & 5] or pages[:1]
 
@@ -122,7 +122,7 @@ def _check_page(page: TiffPage, first: TiffPage, content: bytes, where: str) -> 
                     raise DataError(
                         "cannot be decoded: a part is larger than the image says", where=where,
                         found=f"{part.width} x {part.height}", fix=RESTORE,
-                    )  # fmt: skip
+                    )
 
 
 def _size(page: TiffPage) -> str:

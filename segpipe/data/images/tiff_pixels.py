@@ -77,7 +77,7 @@ def make_recipe(page: TiffPage, where: str, indices: bool) -> Recipe:
             raise DataError(
                 "inks that are not read", where=where, found=f"{len(keep)} of {dtype}", expected="CMYK in 8 bits",
                 fix="save it in RGB",
-            )  # fmt: skip
+            )
         notes.append("CMYK converted to RGB")
         steps.append(_rgb_from_cmyk)
     if dtype.kind == "b":

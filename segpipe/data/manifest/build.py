@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Fingerprint", "Range", "build_manifest", "intensities", "make_fingerprint", "read_manifest", "usable", "write_manifest",
-]  # fmt: skip
+]
 
 
 def build_manifest(
@@ -66,7 +66,7 @@ def build_manifest(
         describe = partial(
             describe_unless_known, root=dataset.root, classes=dataset.classes, limits=limits,
             recipe=known.recipe, known=frozenset(known.rows),
-        )  # fmt: skip
+        )
         answers = share(describe, [dataset.items[place] for place in todo], jobs or os.cpu_count() or 1, _name)
         with contextlib.closing(answers):
             for place, row in track(answers, "reading images", len(todo)):

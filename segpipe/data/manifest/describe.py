@@ -40,7 +40,7 @@ COLUMNS = {
     "class_pixels": list[int], "ignored_pixels": int, "unknown_values": str, "smallest_component": int,
     "n_instances": int, "instance_areas": list[int],
     "group": str, "split": str, "split_given": bool, "fold": int, "notes": list[str], "error": str,
-}  # fmt: skip
+}
 """The columns of a manifest (`segpipe.data.manifest.build` tells what they mean)."""
 
 
@@ -93,7 +93,7 @@ def identify(item: Item, root: Path) -> Row:
         "key": item.key, "group": item.group, "split": item.split, "split_given": item.split is not None,
         "path": _relative(item.image, root), "mask_path": _relative(item.mask, root),
         "instances_path": _relative(item.instances, root),
-    }  # fmt: skip
+    }
 
 
 def _describe_image(image: np.ndarray, geometry: Geometry | None) -> Row:
@@ -105,7 +105,7 @@ def _describe_image(image: np.ndarray, geometry: Geometry | None) -> Row:
         "height": image.shape[-3], "width": image.shape[-2], "channels": channels, "dtype": image.dtype.name,
         "spacing": list(geometry.spacing) if geometry else None, "orientation": geometry.orientation if geometry else None,
         "mean": mean, "std": std, "low": low, "high": high, "sharpness": sharpness(image),
-    }  # fmt: skip
+    }
 
 
 def _describe_mask(classes: ClassTable, mask: np.ndarray, geometry: Geometry | None) -> Row:
@@ -124,7 +124,7 @@ def _describe_mask(classes: ClassTable, mask: np.ndarray, geometry: Geometry | N
         "ignored_pixels": int(pixels[labels == IGNORE].sum()),
         "unknown_values": json.dumps(dict(zip(present[unknown].tolist(), pixels[unknown].tolist(), strict=True))),
         "smallest_component": int(regions.min()) if regions is not None and len(regions) else None,
-    }  # fmt: skip
+    }
 
 
 def _regions(classes: ClassTable, mask: np.ndarray, runs: Runs) -> np.ndarray | None:
@@ -155,7 +155,7 @@ def _instances_misfit(row: Row) -> str | None:
     return str(DataError(
         "not the size of its image", where=row["instances_path"], found=" x ".join(map(str, reversed(found))),
         expected=" x ".join(map(str, reversed(expected))), fix="export image and instances at the same size",
-    ))  # fmt: skip
+    ))
 
 
 def describe_orphan(mask: Path, root: Path) -> Row:
@@ -164,7 +164,7 @@ def describe_orphan(mask: Path, root: Path) -> Row:
     told = DataError("a mask without an image", where=where, fix="put the image into images/, or remove the mask")
     return dict.fromkeys(COLUMNS) | {
         "key": stem_of(mask), "path": where, "split_given": False, "split": "train", "error": str(told)
-    }  # fmt: skip
+    }
 
 
 def _relative(path: Path | None, root: Path) -> str | None:

@@ -91,7 +91,7 @@ def make_fingerprint(manifest: pd.DataFrame, classes: ClassTable) -> Fingerprint
         raise DataError(
             "no image can be trained on", found=first.iloc[0] if len(first) else "images without masks of their size",
             expected="readable images with masks", fix="repair the files, or import the dataset anew",
-        )  # fmt: skip
+        )
     channels, dtype = int(rows["channels"].mode().iloc[0]), str(rows["dtype"].mode().iloc[0])
     alike = rows[(rows["channels"] == channels) & (rows["dtype"] == dtype)]
     train = alike[alike["split"] == "train"]

@@ -47,7 +47,7 @@ def find_table(source: Path, given: Path | None, names: Sequence[str]) -> ImageT
             raise ConfigError(
                 "no column names the images", where=path, found=", ".join(columns),
                 expected=f"one with {PurePosixPath(names[0]).name} in it", fix="add it, or leave --table out",
-            )  # fmt: skip
+            )
         kept = [column for column in columns if column != named and column.lower() not in _OWN]
         if matches and kept:
             told = [matches.get(name) for name in names]

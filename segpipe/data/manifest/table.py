@@ -74,7 +74,7 @@ def schema_of(columns: Iterable[str]) -> pa.Schema:
     types = {
         str: pa.string(), bytes: pa.binary(), int: pa.int64(), bool: pa.bool_(), float: pa.float64(),
         list[float]: pa.list_(pa.float64()), list[int]: pa.list_(pa.int64()), list[str]: pa.list_(pa.string()),
-    }  # fmt: skip
+    }
     return pa.schema([(name, types[COLUMNS[name]]) for name in columns])
 
 

@@ -33,9 +33,10 @@ def trained_engine(spec: SegmenterSpec, folder: Path, device: str = "cpu") -> En
         network.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError) as error:
         raise ConfigError(
-            f"the weights do not fit segmenter.json: {next(iter(str(error).splitlines()))}", where=weights,
+            f"the weights do not fit segmenter.json: {next(iter(str(error).splitlines()))}",
+            where=weights,
             fix=f"train it anew: segpipe train {spec.candidate}",
-        ) from error  # fmt: skip
+        ) from error
     return torch_engine(spec.task, network.to(device).eval(), device)
 
 

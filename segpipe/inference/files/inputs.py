@@ -38,9 +38,10 @@ def decode_input(content: bytes, where: str, limits: DataParams | float, dims: i
     image = decode_image(content, where, limits)
     if image.ndim != dims + 1:
         raise DataError(
-            f"the model takes {'volumes' if dims == 3 else 'images'}", where=where,
+            f"the model takes {'volumes' if dims == 3 else 'images'}",
+            where=where,
             found=" x ".join(map(str, image.shape[:-1])) + " pixels",
             expected="a volume (.nii.gz)" if dims == 3 else "one picture",
             fix="give files of the kind that the model was trained on",
-        )  # fmt: skip
+        )
     return Input(image, decode_geometry(content, where))

@@ -55,11 +55,16 @@ def object_rows(instances: Instances, classes: ClassTable, masks: bool = False) 
         number = place + 1
         rows.append(
             ObjectRow(
-                id=number, name=classes.names[int(instances.classes[place])], score=round(float(instances.scores[place]), 6),
-                box=Box(x=left, y=top, width=right - left, height=bottom - top), area=int(areas[place]),
-                rle=_run_lengths(instances.ids[top:bottom, left:right] == number, top, left, instances.ids.shape) if masks else None,
+                id=number,
+                name=classes.names[int(instances.classes[place])],
+                score=round(float(instances.scores[place]), 6),
+                box=Box(x=left, y=top, width=right - left, height=bottom - top),
+                area=int(areas[place]),
+                rle=_run_lengths(instances.ids[top:bottom, left:right] == number, top, left, instances.ids.shape)
+                if masks
+                else None,
             )
-        )  # fmt: skip
+        )
     return rows
 
 

@@ -111,9 +111,11 @@ def segment_video(
             raise KeyboardInterrupt
         if not job.frames:
             raise DataError(
-                "holds no frame that can be read", where=video.name, found=f"{video.promised or 0} promised",
+                "holds no frame that can be read",
+                where=video.name,
+                found=f"{video.promised or 0} promised",
                 fix="give a video that plays",
-            )  # fmt: skip
+            )
     return job.report(str(overlay), str(masks) if masks else None)
 
 
@@ -242,10 +244,23 @@ class _Job:
         seconds, interrupted, promised = self.ended - self.began, self.stop.is_set(), self.video.promised
         missing = (promised or self.frames) - self.frames
         return VideoReport(
-            video=self.video.name, overlay=overlay, masks=masks, candidate=self.segmenter.spec.candidate, engine=self.name,
-            frames=self.frames, dropped=self.read.dropped, promised=promised,
-            cut_short=not interrupted and missing > max(1, _LOST * (promised or 0)), interrupted=interrupted,
-            size=self.size, working_size=self.working, smoothing=self.smoothing,
-            half_life_frames=round(half_life(self.smoothing), 3), seconds=round(seconds, 3),
-            fps=round(self.frames / seconds, 2), latency_p50_ms=half, latency_p95_ms=most, steps=self.watch.steps(),
-        )  # fmt: skip
+            video=self.video.name,
+            overlay=overlay,
+            masks=masks,
+            candidate=self.segmenter.spec.candidate,
+            engine=self.name,
+            frames=self.frames,
+            dropped=self.read.dropped,
+            promised=promised,
+            cut_short=not interrupted and missing > max(1, _LOST * (promised or 0)),
+            interrupted=interrupted,
+            size=self.size,
+            working_size=self.working,
+            smoothing=self.smoothing,
+            half_life_frames=round(half_life(self.smoothing), 3),
+            seconds=round(seconds, 3),
+            fps=round(self.frames / seconds, 2),
+            latency_p50_ms=half,
+            latency_p95_ms=most,
+            steps=self.watch.steps(),
+        )

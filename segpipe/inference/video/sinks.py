@@ -53,9 +53,11 @@ class VideoFile:
         if not writer.isOpened():
             other = next(ending for ending in CODECS if ending != suffix)
             raise ConfigError(
-                "this OpenCV has no encoder for such a video", where=self._path, found=f"{CODECS[suffix]} in {suffix}",
+                "this OpenCV has no encoder for such a video",
+                where=self._path,
+                found=f"{CODECS[suffix]} in {suffix}",
                 fix=f"give --out a name that ends in {other}, or install the wheel: pip install opencv-python-headless",
-            )  # fmt: skip
+            )
         return writer
 
     def close(self) -> None:

@@ -84,9 +84,12 @@ def open_video(where: str, limits: DataParams) -> Video:
     if pixels > limits.max_megapixels * 1e6:
         video.close()
         raise DataError(
-            "frames have too many pixels", where=where, found=f"{pixels / 1e6:.1f} megapixels",
-            expected=f"at most {limits.max_megapixels:g}", fix="raise `data.max_megapixels` in params.yaml",
-        )  # fmt: skip
+            "frames have too many pixels",
+            where=where,
+            found=f"{pixels / 1e6:.1f} megapixels",
+            expected=f"at most {limits.max_megapixels:g}",
+            fix="raise `data.max_megapixels` in params.yaml",
+        )
     return video
 
 
@@ -98,6 +101,8 @@ def _unopened(where: str, camera: bool, stream: bool) -> SegpipeError:
         return MissingError("the stream does not open", where=where, fix="check its address with a player: ffplay URL")
     path = Path(where)
     return DataError(
-        "cannot be opened as a video", where=where, found=f"{path.stat().st_size:,} bytes",
+        "cannot be opened as a video",
+        where=where,
+        found=f"{path.stat().st_size:,} bytes",
         fix=f"copy it again if it is cut short (.mp4 has its index at the end), or convert it: ffmpeg -i {path.name} out.mp4",
-    )  # fmt: skip
+    )

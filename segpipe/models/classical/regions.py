@@ -118,9 +118,13 @@ class RegionModel:
         found = {key: tensor.shape for key, tensor in tensors.items()}
         channels, features, n_classes = len(tensors["low"]), len(tensors["mean"]), about.get("n_classes")
         expected = {
-            "low": (channels,), "high": (channels,), "mean": (features,), "scale": (features,),
-            "weights": (n_classes, features), "bias": (n_classes,),
-        }  # fmt: skip
+            "low": (channels,),
+            "high": (channels,),
+            "mean": (features,),
+            "scale": (features,),
+            "weights": (n_classes, features),
+            "bias": (n_classes,),
+        }
         if found != expected or features != _features(channels) or set(about) != {"config", "n_classes", "seed"}:
             raise foreign(path, cls.name, f"{found}, {about}")
         try:

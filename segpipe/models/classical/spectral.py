@@ -42,9 +42,14 @@ class Spectral(RegionModel):
         from skimage.segmentation import slic
 
         superpixels = slic(
-            colours.astype(np.float64), config.superpixels, compactness=_COMPACTNESS, max_num_iter=5, convert2lab=False,
-            channel_axis=2, start_label=0,
-        ).astype(np.int64)  # fmt: skip
+            colours.astype(np.float64),
+            config.superpixels,
+            compactness=_COMPACTNESS,
+            max_num_iter=5,
+            convert2lab=False,
+            channel_axis=2,
+            start_label=0,
+        ).astype(np.int64)
         if superpixels.max() < 2:
             return superpixels
         parts = cut_normalized(superpixels, _graph(superpixels, colours, config.contrast), config.threshold, rng=seed)

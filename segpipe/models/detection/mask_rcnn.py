@@ -33,9 +33,11 @@ def build_mask_rcnn(config: MaskRcnnConfig, in_channels: int, n_classes: int) ->
         ) from error
     if len(encoder.out_channels) != 6 or 0 in encoder.out_channels[2:]:
         raise ConfigError(
-            f"encoder `{config.encoder}` does not fit a feature pyramid", found=f"{len(encoder.out_channels) - 1} stages",
-            expected="five", fix="choose tf_efficientnet_lite0 or resnet34",
-        )  # fmt: skip
+            f"encoder `{config.encoder}` does not fit a feature pyramid",
+            found=f"{len(encoder.out_channels) - 1} stages",
+            expected="five",
+            fix="choose tf_efficientnet_lite0 or resnet34",
+        )
     network = MaskRcnn(config, encoder, n_classes)
     if config.encoder_weights == "coco":
         load_coco(network, coco_state())

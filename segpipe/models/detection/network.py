@@ -87,16 +87,20 @@ class MaskRcnn(MaskRCNN):
             Pyramid(encoder, config.channels, strides),
             rpn_anchor_generator=AnchorGenerator(tuple((a,) for a in anchors), (_ASPECTS,) * len(anchors)),
             rpn_head=SparselyTaught(config.channels, len(_ASPECTS)),
-            rpn_pre_nms_top_n_train=_PROPOSALS, rpn_pre_nms_top_n_test=max(_PROPOSALS, 2 * detections),
-            rpn_post_nms_top_n_train=_PROPOSALS, rpn_post_nms_top_n_test=max(_PROPOSALS, 2 * detections),
+            rpn_pre_nms_top_n_train=_PROPOSALS,
+            rpn_pre_nms_top_n_test=max(_PROPOSALS, 2 * detections),
+            rpn_post_nms_top_n_train=_PROPOSALS,
+            rpn_post_nms_top_n_test=max(_PROPOSALS, 2 * detections),
             box_roi_pool=Pool(strides, _BOX_EDGE),
             box_head=TwoMLPHead(config.channels * _BOX_EDGE**2, config.hidden),
             box_predictor=FastRCNNPredictor(config.hidden, n_classes),
-            box_batch_size_per_image=config.box_batch, box_detections_per_img=detections, box_score_thresh=LEAST_SCORE,
+            box_batch_size_per_image=config.box_batch,
+            box_detections_per_img=detections,
+            box_score_thresh=LEAST_SCORE,
             mask_roi_pool=Pool(strides, _MASK_EDGE),
             mask_head=MaskRCNNHeads(config.channels, (config.channels,) * config.mask_convs, 1),
             mask_predictor=LateLayout(config.channels, config.channels, n_classes),
-        )  # fmt: skip
+        )
         self.transform = KeepSize(STRIDES[-1])
         # Masks start undecided: of large random logits, the first steps would learn nothing but to be smaller.
         torch.nn.init.normal_(self.roi_heads.mask_predictor.mask_fcn_logits.weight, std=0.001)

@@ -20,9 +20,13 @@ class Fcn8s(nn.Module):
         self.encoder = encoder
         _, _, pool3, pool4, _, pool5 = encoder.out_channels  # of features before each pooling, and after the last
         self.top = nn.Sequential(
-            nn.Conv2d(pool5, width, 7, padding=3), nn.ReLU(inplace=True), nn.Dropout(dropout),
-            nn.Conv2d(width, width, 1), nn.ReLU(inplace=True), nn.Dropout(dropout),
-        )  # fmt: skip
+            nn.Conv2d(pool5, width, 7, padding=3),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Conv2d(width, width, 1),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+        )
         for layer in (self.top[0], self.top[3]):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

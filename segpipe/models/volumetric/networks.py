@@ -141,9 +141,15 @@ def build_segresnet(config: SegresnetConfig, in_channels: int, n_classes: int) -
 
     down = (1, *(2,) * (config.depth - 2), 4)
     network: torch.nn.Module = SegResNet(
-        3, config.channels, in_channels, n_classes, config.dropout or None,
-        blocks_down=down, blocks_up=(1,) * (config.depth - 1), upsample_mode="deconv",
-    )  # fmt: skip
+        3,
+        config.channels,
+        in_channels,
+        n_classes,
+        config.dropout or None,
+        blocks_down=down,
+        blocks_up=(1,) * (config.depth - 1),
+        upsample_mode="deconv",
+    )
     return network
 
 

@@ -137,9 +137,11 @@ def file_state(source: str | Path, whole: bool = False) -> Weights:
     path = Path(source)
     if not path.is_file():
         raise MissingError(
-            "no such file of encoder weights", where="encoder_weights", found=path,
+            "no such file of encoder weights",
+            where="encoder_weights",
+            found=path,
             expected="auto, imagenet, none, NAME@VERSION, or the path of a .safetensors or .pth file",
-        )  # fmt: skip
+        )
     try:
         state = (
             load_file(path)
@@ -148,9 +150,10 @@ def file_state(source: str | Path, whole: bool = False) -> Weights:
         )
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ConfigError(
-            f"holds no weights that can be read safely: {_first_line(error)}", where=path,
+            f"holds no weights that can be read safely: {_first_line(error)}",
+            where=path,
             fix="save the encoder's state_dict as .safetensors",
-        ) from error  # fmt: skip
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise ConfigError(
             "is no state_dict of tensors", where=path, fix="save the encoder's state_dict as .safetensors"
@@ -182,8 +185,9 @@ def load_encoder(encoder: torch.nn.Module, state: Weights, name: str) -> None:
     if wrong:
         raise ConfigError(
             f"{_not_those_of(name)}: {wrong} has another shape",
-            found=tuple(chosen[wrong].shape), expected=tuple(wanted[wrong].shape),
-        )  # fmt: skip
+            found=tuple(chosen[wrong].shape),
+            expected=tuple(wanted[wrong].shape),
+        )
     encoder.load_state_dict(chosen)
 
 

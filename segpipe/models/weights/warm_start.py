@@ -50,8 +50,9 @@ def load_released(
     if about.get("members", 1) > 1:
         raise ConfigError(
             f"{source} is several networks (train.folds), which have learned from the images of val: no score on val would be fair",
-            where="encoder_weights", fix="name a release of one network, or set it to auto",
-        )  # fmt: skip
+            where="encoder_weights",
+            fix="name a release of one network, or set it to auto",
+        )
     state = file_state(folder / "weights.safetensors", whole=True)
     if channels is not None and wider is not None:
         state = state | _by_channel(network.state_dict(), wider().state_dict(), state, channels)
@@ -59,9 +60,10 @@ def load_released(
         fresh = load_matching(network, state)
     except ConfigError as error:
         raise ConfigError(
-            f"the weights of {source} do not fit: {error.what}", where="encoder_weights",
+            f"the weights of {source} do not fit: {error.what}",
+            where="encoder_weights",
             fix=f"use the family ({about.get('family')}), the encoder and the settings of that release",
-        ) from error  # fmt: skip
+        ) from error
     if fresh:
         more = ", ..." if len(fresh) > _SHOWN else ""
         say(f"note: {len(fresh)} tensors are not taken from {source} and start anew: {', '.join(fresh[:_SHOWN])}{more}")

@@ -38,8 +38,14 @@ def write_comparison(
 
 
 def _context(
-    root: Path, before: Contender, after: Contender, common: Shared, result: Result, params: EvaluateParams, folder: Path
-) -> dict[str, Any]:  # fmt: skip
+    root: Path,
+    before: Contender,
+    after: Contender,
+    common: Shared,
+    result: Result,
+    params: EvaluateParams,
+    folder: Path,
+) -> dict[str, Any]:
     sides = (before, after)
     pictures, classes, why_none = _pictures(root, before, after, common, params.gallery, folder, result.metric)
     embedded = embed(pictures)
@@ -49,21 +55,34 @@ def _context(
     drawn = [heat_cells(m) for m in matrices if len(m) <= MAX_MATRIX]
     views = [(side.name, calibration_view(side.metrics)) for side in sides]
     return {
-        "before": before, "after": after, "names": names, "words": [shlex.quote(side.word) for side in sides],
-        "revisions": [side.revision.commit[:10] for side in sides if side.revision.commit], "scale": _scale(result),
-        "common": common, "result": result, "main": result.metric,
-        "said": sentence(result, before.name, after.name), "tone": {"better": "ready", "worse": "held"}.get(result.verdict, "unsure"),
-        "detectable": known(result.found.detectable), "p_value": known(result.found.p_value),
+        "before": before,
+        "after": after,
+        "names": names,
+        "words": [shlex.quote(side.word) for side in sides],
+        "revisions": [side.revision.commit[:10] for side in sides if side.revision.commit],
+        "scale": _scale(result),
+        "common": common,
+        "result": result,
+        "main": result.metric,
+        "said": sentence(result, before.name, after.name),
+        "tone": {"better": "ready", "worse": "held"}.get(result.verdict, "unsure"),
+        "detectable": known(result.found.detectable),
+        "p_value": known(result.found.p_value),
         "changed": changes(before.state, after.state),
         "confusions": [
-            (name, cells, worst_confusions(m, 5), m.sum(1).tolist()) for name, cells, m in zip(names, drawn, matrices, strict=False)
+            (name, cells, worst_confusions(m, 5), m.sum(1).tolist())
+            for name, cells, m in zip(names, drawn, matrices, strict=False)
         ],
-        "classes": labels.names, "colors": labels.colors,
+        "classes": labels.names,
+        "colors": labels.colors,
         "reliability": [(name, view, reliability_chart(view)) for name, view in views if view],
         "further": further_scores([side.metrics for side in sides]),
         "charts": curve_charts(_trainings(sides, folder), 340, 190, 44),
-        "gallery": embedded, "tile": tile(embedded), "why_none": why_none,
-        "layers": layer_names(embedded), "parting": parting_legend(after.name, before.name),
+        "gallery": embedded,
+        "tile": tile(embedded),
+        "why_none": why_none,
+        "layers": layer_names(embedded),
+        "parting": parting_legend(after.name, before.name),
         "legend": legend(classes) if classes else [],
         "kinds": {kind: words.format(before=before.name, after=after.name) for kind, words in _KINDS.items()},
         "drawn_classes": list(range(1 if classes and has_background(classes) else 0, len(labels.names))),
@@ -71,7 +90,7 @@ def _context(
             (fact, before.scores.lineage.get(fact, ""), after.scores.lineage.get(fact, ""))
             for fact in dict.fromkeys([*after.scores.lineage, *before.scores.lineage])
         ],
-    }  # fmt: skip
+    }
 
 
 def _scale(result: Result) -> Axis:
@@ -118,6 +137,8 @@ def _segmenter(side: Contender, folder: Path) -> Any:
 
     if not side.revision.fetch(f"models/{side.candidate}", "*", folder):
         raise MissingError(
-            f"the model {side.candidate} can't be had", where=side.name, fix="dvc pull, or dvc fetch --all-commits where a remote has it"
-        )  # fmt: skip
+            f"the model {side.candidate} can't be had",
+            where=side.name,
+            fix="dvc pull, or dvc fetch --all-commits where a remote has it",
+        )
     return load_trained(folder)

@@ -66,9 +66,15 @@ def compare_models(before: Scores, after: Scores, params: EvaluateParams) -> Res
         before, after, [(name, f"iou.class.{name}") for name in after.classes], params, corrected=True
     )
     return Result(
-        main, before.value(main), after.value(main), found, scores, classes,
-        slices_beside(after, before, params, main), _same_answers(before, after),
-    )  # fmt: skip
+        main,
+        before.value(main),
+        after.value(main),
+        found,
+        scores,
+        classes,
+        slices_beside(after, before, params, main),
+        _same_answers(before, after),
+    )
 
 
 def _same_answers(before: Scores, after: Scores) -> bool:
@@ -89,10 +95,17 @@ def _differences(
     told = holm(p_values) if corrected else p_values
     made = [
         ForestRow(
-            words, None, found.difference.estimate, known(found.difference.low), known(found.difference.high), ours, theirs, known(p)
+            words,
+            None,
+            found.difference.estimate,
+            known(found.difference.low),
+            known(found.difference.high),
+            ours,
+            theirs,
+            known(p),
         )
         for (words, found, ours, theirs), p in zip(rows, told, strict=True)
-    ]  # fmt: skip
+    ]
     return forest([("", made)], apart=True)
 
 
@@ -122,12 +135,20 @@ def as_json(result: Result) -> dict[str, Any]:
     """For a program."""
     found = result.found.difference
     return {
-        "verdict": result.verdict, "metric": result.metric, "before": result.before, "after": result.after,
-        "difference": known(found.estimate), "low": known(found.low), "high": known(found.high), "confidence": found.confidence,
-        "p_value": known(result.found.p_value), "detectable": known(result.found.detectable),
-        "scores": _rows(result.scores), "classes": _rows(result.classes),
+        "verdict": result.verdict,
+        "metric": result.metric,
+        "before": result.before,
+        "after": result.after,
+        "difference": known(found.estimate),
+        "low": known(found.low),
+        "high": known(found.high),
+        "confidence": found.confidence,
+        "p_value": known(result.found.p_value),
+        "detectable": known(result.found.detectable),
+        "scores": _rows(result.scores),
+        "classes": _rows(result.classes),
         "slices": {trait: _rows_of(rows) for trait, rows in result.slices.groups} if result.slices else {},
-    }  # fmt: skip
+    }
 
 
 def _rows(found: Forest | None) -> list[dict[str, Any]]:
@@ -136,7 +157,15 @@ def _rows(found: Forest | None) -> list[dict[str, Any]]:
 
 def _rows_of(rows: Sequence[ForestRow]) -> list[dict[str, Any]]:
     return [
-        {"name": r.name, "before": r.theirs, "after": r.ours, "difference": r.value, "low": r.low, "high": r.high, "p_value": r.p}
+        {
+            "name": r.name,
+            "before": r.theirs,
+            "after": r.ours,
+            "difference": r.value,
+            "low": r.low,
+            "high": r.high,
+            "p_value": r.p,
+        }
         | ({"images": r.images} if r.images is not None else {})
         for r in rows
-    ]  # fmt: skip
+    ]

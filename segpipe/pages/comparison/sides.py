@@ -46,8 +46,9 @@ class Contender:
         """What it was made from."""
         code = {
             "segpipe": self.scores.lineage.get("segpipe", ""),
-            "commit": self.revision.commit[:10] if self.revision.commit else "not committed", "candidate": self.candidate,
-        }  # fmt: skip
+            "commit": self.revision.commit[:10] if self.revision.commit else "not committed",
+            "candidate": self.candidate,
+        }
         return State.read(self.revision.read, self.candidate, code)
 
 
@@ -64,23 +65,32 @@ def load(root: Path, word: str) -> Contender:
     candidate = named or selection.get("winner")
     if not candidate:
         raise MissingError(
-            "has no winner", where=label, found="no selection.json" if not selection else "a selection without a winner",
+            "has no winner",
+            where=label,
+            found="no selection.json" if not selection else "a selection without a winner",
             fix=f"dvc repro select there, or name a candidate: {asked or WORKSPACE}:CANDIDATE",
-        )  # fmt: skip
+        )
     content = revision.read(f"evaluation/{candidate}/per_image.parquet")
     if content is None:
         told = ", ".join(r.get("candidate", "?") for r in selection.get("ranking", []))
         fix = f"dvc fetch --all-commits where a remote has them, or git checkout {asked} && dvc repro"
         raise MissingError(
-            f"the scores of {candidate} can't be had", where=label, expected=f"evaluation/{candidate}/per_image.parquet",
+            f"the scores of {candidate} can't be had",
+            where=label,
+            expected=f"evaluation/{candidate}/per_image.parquet",
             found=f"candidates {told}" if told else None,
             fix="dvc repro evaluate" if revision.commit is None else fix,
-        )  # fmt: skip
+        )
     return Contender(
-        word, f"{label} {candidate}" if named else label, revision, candidate, _scores(content),
+        word,
+        f"{label} {candidate}" if named else label,
+        revision,
+        candidate,
+        _scores(content),
         section(_json(revision.read(f"evaluation/{candidate}/metrics.json"))),
-        _contents(revision.read("artifacts/manifest.parquet")), _subject(root, revision),
-    )  # fmt: skip
+        _contents(revision.read("artifacts/manifest.parquet")),
+        _subject(root, revision),
+    )
 
 
 def _open(root: Path, asked: str) -> Revision:
@@ -167,23 +177,28 @@ def shared(before: Contender, after: Contender) -> Shared:
     first, second = before.scores, after.scores
     if (first.classes, first.overlapping) != (second.classes, second.overlapping):
         raise DataError(
-            "models of different classes can't be compared", where=f"{before.name} and {after.name}",
+            "models of different classes can't be compared",
+            where=f"{before.name} and {after.name}",
             found=f"{', '.join(first.classes[:8])} and {', '.join(second.classes[:8])}",
             fix="compare versions from before or after the classes changed",
-        )  # fmt: skip
+        )
     one, other = _prints(before, after)
     keys = [key for key in other if key in one]
     same = [key for key in keys if one[key] == other[key]]
     if not same:
         raise DataError(
-            "no test image is shared", where=f"{before.name} and {after.name}",
+            "no test image is shared",
+            where=f"{before.name} and {after.name}",
             found=f"{len(one)} and {len(other)} images, {len(keys)} of the same name",
             fix="score one of them on the other's data: git checkout REVISION, dvc repro evaluate",
-        )  # fmt: skip
+        )
     return Shared(
-        _at(first, same), _at(second, same), (len(one) - len(keys), len(other) - len(keys)), len(keys) - len(same),
+        _at(first, same),
+        _at(second, same),
+        (len(one) - len(keys), len(other) - len(keys)),
+        len(keys) - len(same),
         before.contents is not None and after.contents is not None,
-    )  # fmt: skip
+    )
 
 
 def _prints(before: Contender, after: Contender) -> tuple[dict[str, object], dict[str, object]]:

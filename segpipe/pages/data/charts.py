@@ -61,7 +61,7 @@ def bars(found: Histogram) -> Bars:
                 drawn.append(Bar(
                     x(lower) + gap, y(base + n), round(x(upper) - x(lower) - 2 * gap, 2), round(y(base) - y(base + n), 2), index,
                     f"{told}{short(lower)} to {short(upper)}: {n:,}",
-                ))  # fmt: skip
+                ))
             base += n
     return Bars(drawn, list(found.counts), x, y)
 

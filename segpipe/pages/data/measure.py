@@ -139,7 +139,7 @@ def _classes(rows: pd.DataFrame, classes: ClassTable) -> list[ClassBalance]:
             share={split: float(part[:, index].sum() / totals[split]) for split, part in counts.items()},
         )
         for index, spec in enumerate(classes.classes)
-    ]  # fmt: skip
+    ]
 
 
 def _splits(rows: pd.DataFrame) -> list[SplitSize]:
@@ -149,7 +149,7 @@ def _splits(rows: pd.DataFrame) -> list[SplitSize]:
             given=int(part["split_given"].sum()),
         )
         for split, part in _by_split(rows).items()
-    ]  # fmt: skip
+    ]
 
 
 def _sizes(rows: pd.DataFrame) -> list[Size]:

@@ -81,7 +81,7 @@ def _context(stats: DataStats) -> dict[str, Any]:
         "sharpness": _bars(stats.sharpness), "regions": _bars(stats.regions),
         "objects": stats.objects and {"areas": _bars(stats.objects.areas), "per_image": bars(stats.objects.per_image)},
         "most_groups": _GROUPS, "most_channels": _CHANNELS,
-    }  # fmt: skip
+    }
 
 
 def _bars(found: Histogram | None) -> Bars | None:

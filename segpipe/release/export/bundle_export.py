@@ -99,9 +99,11 @@ def export_graph(trained: Segmenter, path: Path) -> None:
     engine, spec = trained.engine, trained.spec
     if not isinstance(engine, TorchEngine):
         raise ConfigError(
-            "the winner is no network and has no ONNX graph", where=spec.candidate, found=f"family {spec.family}",
+            "the winner is no network and has no ONNX graph",
+            where=spec.candidate,
+            found=f"family {spec.family}",
             fix="add a network to `candidates:` in params.yaml (segpipe families lists them)",
-        )  # fmt: skip
+        )
     module = engine.module.eval().float().cpu()
     sizes = spec.patch3d or (2 * spec.stride, 2 * spec.stride)
     free = {0: "n"} if spec.patch3d else {0: "n", 2: "h", 3: "w"}
@@ -110,15 +112,22 @@ def export_graph(trained: Segmenter, path: Path) -> None:
         warnings.simplefilter("ignore")  # the tracer warns about shape checks that free sizes do not touch
         try:
             torch.onnx.export(
-                module, (example,), str(path), dynamo=False, opset_version=OPSET, input_names=["image"], output_names=["logits"],
+                module,
+                (example,),
+                str(path),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["image"],
+                output_names=["logits"],
                 dynamic_axes=dict.fromkeys(("image", "logits"), free),
-            )  # fmt: skip
+            )
         except torch.onnx.errors.OnnxExporterError as error:
             raise ConfigError(
                 f"ONNX can't express the network: {next(iter(str(error).splitlines()), type(error).__name__)[:200]}",
-                where=spec.candidate, found=f"family {spec.family}",
+                where=spec.candidate,
+                found=f"family {spec.family}",
                 fix="say the same in other layers, or drop the candidate",
-            ) from error  # fmt: skip
+            ) from error
 
 
 def keep_on_torch(trained: Segmenter, bundle: Path, pairs: Sequence[Golden]) -> EngineTrial:

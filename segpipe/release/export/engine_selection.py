@@ -128,9 +128,11 @@ def choose_engine(trials: Sequence[EngineTrial], min_agreement: float) -> Engine
     if not eligible:
         found = "; ".join(f"{trial.engine} {trial.reason}" for trial in trials)
         raise GateBlocked(
-            "no engine gives the trained network's masks", found=found, expected=f"agreement of at least {min_agreement}",
+            "no engine gives the trained network's masks",
+            found=found,
+            expected=f"agreement of at least {min_agreement}",
             fix="lower `export.min_agreement` in params.yaml if that is good enough, or train in fp32",
-        )  # fmt: skip
+        )
     fastest = min(trial.median_ms for trial in eligible if trial.median_ms is not None)
     return next(trial for trial in eligible if trial.median_ms is not None and trial.median_ms <= _AS_GOOD * fastest)
 

@@ -74,9 +74,11 @@ def encode_image(image: np.ndarray, key: str, spacing: tuple[float, ...] | None 
         return ".nii.gz", encode_volume(image, spacing)
     if image.shape[2] not in (1, 3) or image.dtype not in (np.uint8, np.uint16, np.float32):
         raise DataError(
-            "this test image cannot travel with the model", where=key, found=f"{image.dtype}, shape {image.shape}",
+            "this test image cannot travel with the model",
+            where=key,
+            found=f"{image.dtype}, shape {image.shape}",
             expected="1 or 3 channels of uint8, uint16 or float32",
-        )  # fmt: skip
+        )
     plain = image[:, :, 0] if image.shape[2] == 1 else image
     if image.dtype == np.float32:
         import cv2

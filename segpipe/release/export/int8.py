@@ -92,10 +92,16 @@ def judged(
     )
     accepted = bool(drop <= max_drop)  # not where a score is NaN
     return Int8Trial(
-        engine=name, agreement=share, eligible=accepted, val_images=images, val_iou=iou, val_dice=dice,
-        worst_class=classes[worst], worst_iou=(float(was[worst]), float(now[worst])),
+        engine=name,
+        agreement=share,
+        eligible=accepted,
+        val_images=images,
+        val_iou=iou,
+        val_dice=dice,
+        worst_class=classes[worst],
+        worst_iou=(float(was[worst]), float(now[worst])),
         reason=words if accepted else f"{words}, a fall of {drop:.4f} where `export.int8_max_drop` allows {max_drop:g}",
-    )  # fmt: skip
+    )
 
 
 def outcome(trials: list[EngineTrial], chosen: EngineTrial) -> str:
@@ -171,9 +177,16 @@ def quantise(graph: Path, batches: Iterator[Batch], out: Path) -> None:
         try:
             quant_pre_process(graph, prepared, skip_symbolic_shape=True)
             quantize_static(
-                prepared, out, _Batches(batches), QuantFormat.QDQ, op_types_to_quantize=_QUANTISED, per_channel=True,
-                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
+                prepared,
+                out,
+                _Batches(batches),
+                QuantFormat.QDQ,
+                op_types_to_quantize=_QUANTISED,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
                 extra_options={"OpTypesToExcludeOutputQuantization": _QUANTISED},
-            )  # fmt: skip
+            )
         finally:
             root.setLevel(level)

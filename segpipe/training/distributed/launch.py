@@ -35,18 +35,22 @@ def launch(plan: Plan, arguments: list[str], checkpoints: Path) -> bool:
     devices, nodes = plan.execution.devices, plan.execution.nodes
     if nodes > 1:
         raise ConfigError(
-            f"the plan trains on {nodes} machines, and one can't start the others", where="train.num_nodes",
+            f"the plan trains on {nodes} machines, and one can't start the others",
+            where="train.num_nodes",
             fix=f"on each of them: torchrun --nnodes {nodes} --nproc-per-node {devices} --rdzv-backend c10d --rdzv-endpoint HOST:29400 "
             f"-m segpipe {' '.join(arguments)}",
-        )  # fmt: skip
+        )
     if devices == 1:
         return False
     machine = plan.execution.machine
     if machine.device == "cuda" and torch.cuda.device_count() < devices:
         raise MissingError(
-            "the plan trains on more GPUs than there are here", where="train.devices", found=torch.cuda.device_count(),
-            expected=devices, fix=f"set it to what there is; segpipe plan {plan.candidate} --refresh",
-        )  # fmt: skip
+            "the plan trains on more GPUs than there are here",
+            where="train.devices",
+            found=torch.cuda.device_count(),
+            expected=devices,
+            fix=f"set it to what there is; segpipe plan {plan.candidate} --refresh",
+        )
     while True:
         before = _notes(checkpoints)
         try:
@@ -69,9 +73,11 @@ def side_by_side(processes: int, threads: int, work: Callable[..., T], *argument
         found: dict[int, T] = _run_and_wait(processes, arguments, threads, work)
     except SystemExit as end:
         raise SegpipeError(
-            f"the processes that are to share the training can't run side by side: {end.__cause__}", where="train.devices", found=processes,
+            f"the processes that are to share the training can't run side by side: {end.__cause__}",
+            where="train.devices",
+            found=processes,
             fix="set it to 1, or to what this machine has memory for",
-        ) from end  # fmt: skip
+        ) from end
     return found
 
 
@@ -84,9 +90,15 @@ def _run_and_wait(processes: int, arguments: Sequence[Any], threads: int, work: 
     given = os.environ.get("OMP_NUM_THREADS")
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
-        run_id=f"segpipe-{os.getpid()}", max_restarts=0, monitor_interval=0.1,
-    )  # fmt: skip
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=f"segpipe-{os.getpid()}",
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
     logging.disable(logging.ERROR)  # each process says itself what failed
     try:
         return elastic_launch(config, work)(*arguments)

@@ -56,14 +56,20 @@ def choose_method(candidate: Candidate, of: Family, objects: bool, overlapping: 
         return None
     if not objects:
         raise ConfigError(
-            "the dataset has no objects to choose the settings of postprocessing by", where="params.yaml: postprocess",
-            found=wanted, fix="import objects (COCO, label maps), or set it to auto",
-        )  # fmt: skip
+            "the dataset has no objects to choose the settings of postprocessing by",
+            where="params.yaml: postprocess",
+            found=wanted,
+            fix="import objects (COCO, label maps), or set it to auto",
+        )
     if wanted == "distance" and (of.kind == "classical" or overlapping):
         raise ConfigError(
-            f"{of.name} is fitted, and learns no distance" if of.kind == "classical" else "where classes overlap, so do distances",
-            where="params.yaml: postprocess", found=wanted, expected="auto, watershed, components or off",
-        )  # fmt: skip
+            f"{of.name} is fitted, and learns no distance"
+            if of.kind == "classical"
+            else "where classes overlap, so do distances",
+            where="params.yaml: postprocess",
+            found=wanted,
+            expected="auto, watershed, components or off",
+        )
     return "watershed" if wanted == "auto" else wanted
 
 

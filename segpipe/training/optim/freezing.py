@@ -15,9 +15,10 @@ def encoder_of(network: torch.nn.Module, setting: str = "freeze_encoder", usual:
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, torch.nn.Module):
         raise ConfigError(
-            f"{type(network).__name__} has no encoder that could be treated by itself", where=f"train.{setting}",
+            f"{type(network).__name__} has no encoder that could be treated by itself",
+            where=f"train.{setting}",
             fix=f"set it to {usual} for this candidate: `train: {{{setting}: {usual}}}` under it",
-        )  # fmt: skip
+        )
     return encoder
 
 

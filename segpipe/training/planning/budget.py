@@ -75,12 +75,13 @@ def count_steps(
     if steps < LEAST_STEPS:
         needed = besides + members * ((looks or 1) * ms_val + LEAST_STEPS * ms_step * (1 + CHECKPOINT_SHARE)) / 1000
         raise ConfigError(
-            "the budget is too short to learn anything", where="train.budget",
+            "the budget is too short to learn anything",
+            where="train.budget",
             found=f"{amount:.0f} s, which is {max(0, steps)} steps {'a member, ' if members > 1 else ''}of {ms_step:.0f} ms, beside "
             f"{ms_val / 1000:.1f} s for {'a validation' if looks is None else f'each of {looks} validations'}",
             expected=f"at least {math.ceil(needed)} s here",
             fix="give it more, or plan again when nothing else keeps this machine busy",
-        )  # fmt: skip
+        )
     return steps, min(validations, steps)
 
 

@@ -47,9 +47,14 @@ class Measured:
 
 
 def measure(
-    draft: Plan, network: torch.nn.Module, wanted: TrainParams, classes: ClassTable, train: Reader, val: Reader,
+    draft: Plan,
+    network: torch.nn.Module,
+    wanted: TrainParams,
+    classes: ClassTable,
+    train: Reader,
+    val: Reader,
     began: float,
-) -> Measured:  # fmt: skip
+) -> Measured:
     """Race the settings on a real batch, time the real loop with the winner, and turn the budget into steps.
 
     began: when planning did (`time.perf_counter`); a wall-clock budget pays for it. Takes about 15 s with the small networks on two
@@ -93,10 +98,17 @@ def measure(
         found["learning rate"] = test.words
     settle_process(threads)
     execution = Execution(
-        setting=setting, devices=wanted.devices, nodes=wanted.num_nodes, workers=workers, ms_per_step=round(ms_step, 1),
-        step_ms={name: round(ms, 2) for name, ms in parts.items()}, ms_per_validation=round(ms_val, 1),
-        peak_memory_mib=peak_memory_mib(device), timings=timings, machine=this_machine(device),
-    )  # fmt: skip
+        setting=setting,
+        devices=wanted.devices,
+        nodes=wanted.num_nodes,
+        workers=workers,
+        ms_per_step=round(ms_step, 1),
+        step_ms={name: round(ms, 2) for name, ms in parts.items()},
+        ms_per_validation=round(ms_val, 1),
+        peak_memory_mib=peak_memory_mib(device),
+        timings=timings,
+        machine=this_machine(device),
+    )
     exchange = 0.0
     if kind == "seconds" and wanted.devices > 1:
         exchange = exchange_ms(draft.model_copy(update={"execution": execution}), train, loop, ms_step)

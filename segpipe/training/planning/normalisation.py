@@ -27,8 +27,12 @@ _UNCALIBRATED = 3.0
 
 
 def choose_normalisation(
-    setting: Setting, fingerprint: Fingerprint, train: Reader, pretrained: Preprocessing | None = None, heritage: Heritage | None = None
-) -> tuple[Normalisation, str]:  # fmt: skip
+    setting: Setting,
+    fingerprint: Fingerprint,
+    train: Reader,
+    pretrained: Preprocessing | None = None,
+    heritage: Heritage | None = None,
+) -> tuple[Normalisation, str]:
     """As set, or else that of the release that training goes on from (where it looks at as many channels), that of volumes or images;
     and why, in words. pretrained: what an encoder's first weights expect.
     """
@@ -78,10 +82,11 @@ def of_dataset(fingerprint: Fingerprint) -> Normalisation:
         high.append(float(hi) if hi > lo else float(lo) + 1.0)  # a constant channel
     span = [h - lo for lo, h in zip(low, high, strict=True)]
     return Normalisation(
-        low=tuple(low), high=tuple(high),
+        low=tuple(low),
+        high=tuple(high),
         mean=tuple((m - lo) / s for m, lo, s in zip(fingerprint.mean, low, span, strict=True)),
         std=tuple(max(d / s, 1e-3) for d, s in zip(fingerprint.std, span, strict=True)),
-    )  # fmt: skip
+    )
 
 
 def of_each_image(channels: int) -> Normalisation:

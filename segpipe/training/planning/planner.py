@@ -86,11 +86,18 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
     if family(candidate.family).kind == "detector":
         config = fit_to_objects(config, train, reasons)  # type: ignore[arg-type]
     common: dict[str, Any] = {
-        "candidate": name, "family": candidate.family, "options": config.model_dump(mode="json"), "seed": wanted.seed,
-        "classes": len(fingerprint.classes), "dtype": fingerprint.dtype, "data_hash": fingerprint.data_hash,
+        "candidate": name,
+        "family": candidate.family,
+        "options": config.model_dump(mode="json"),
+        "seed": wanted.seed,
+        "classes": len(fingerprint.classes),
+        "dtype": fingerprint.dtype,
+        "data_hash": fingerprint.data_hash,
         "settings": params.set_for(name),
-        "postprocess": choose_method(candidate, family(candidate.family), fingerprint.instances, fingerprint.classes.overlapping),
-    }  # fmt: skip
+        "postprocess": choose_method(
+            candidate, family(candidate.family), fingerprint.instances, fingerprint.classes.overlapping
+        ),
+    }
     if heritage:
         heritage.check(fingerprint, hasattr(config, "encoder"))
         outputs = Outputs(common["classes"], common["postprocess"] == "distance")
@@ -120,10 +127,12 @@ def _check_dims(of: Family, volumes: bool) -> None:
     fitting = [f.name for f in FAMILIES.values() if f.dims in (dims, None)]
     raise ConfigError(
         f"{of.name} learns from {'volumes' if of.dims == 3 else 'images'}, and the dataset holds "
-        f"{'volumes' if volumes else 'images'}", where="params.yaml", expected=" or ".join(fitting),
+        f"{'volumes' if volumes else 'images'}",
+        where="params.yaml",
+        expected=" or ".join(fitting),
         fix="name one of these families under `candidates`"
         + (", or import the slices as images, with the volume as group (--group)" if volumes else ""),
-    )  # fmt: skip
+    )
 
 
 def _check_overlapping(of: Family) -> None:
@@ -132,15 +141,24 @@ def _check_overlapping(of: Family) -> None:
         return
     fitting = [f.name for f in FAMILIES.values() if f.kind == "network" and of.dims in (f.dims, None)]
     raise ConfigError(
-        f"{of.name} gives each pixel one class, and the classes of the dataset overlap", where="params.yaml",
-        expected=" or ".join(fitting), fix="name one of these families under `candidates`, or import without --overlapping",
-    )  # fmt: skip
+        f"{of.name} gives each pixel one class, and the classes of the dataset overlap",
+        where="params.yaml",
+        expected=" or ".join(fitting),
+        fix="name one of these families under `candidates`, or import without --overlapping",
+    )
 
 
 def _plan_volumes(
-    common: dict[str, Any], config: BaseModel, wanted: TrainParams, fingerprint: Fingerprint, train: Reader, val: Reader,
-    spacing: Spacing | None, reasons: dict[str, str], began: float,
-) -> Plan:  # fmt: skip
+    common: dict[str, Any],
+    config: BaseModel,
+    wanted: TrainParams,
+    fingerprint: Fingerprint,
+    train: Reader,
+    val: Reader,
+    spacing: Spacing | None,
+    reasons: dict[str, str],
+    began: float,
+) -> Plan:
     from segpipe.models.registry import build_network, first_weights_sha256
     from segpipe.training.machine import choose_device
 
@@ -166,9 +184,15 @@ def _plan_volumes(
 
 
 def _plan_network(
-    common: dict[str, Any], config: BaseModel, wanted: TrainParams, fingerprint: Fingerprint, train: Reader, val: Reader,
-    reasons: dict[str, str], began: float,
-) -> Plan:  # fmt: skip
+    common: dict[str, Any],
+    config: BaseModel,
+    wanted: TrainParams,
+    fingerprint: Fingerprint,
+    train: Reader,
+    val: Reader,
+    reasons: dict[str, str],
+    began: float,
+) -> Plan:
     from segpipe.models.registry import first_preprocessing, first_weights_sha256
 
     encoder, source = getattr(config, "encoder", None), getattr(config, "encoder_weights", "none")
@@ -192,9 +216,14 @@ def _plan_network(
 
 
 def _drafted(
-    common: dict[str, Any], config: BaseModel, wanted: TrainParams, fingerprint: Fingerprint, normalisation: Normalisation,
-    train: Reader, reasons: dict[str, str],
-) -> tuple[Plan, torch.nn.Module]:  # fmt: skip
+    common: dict[str, Any],
+    config: BaseModel,
+    wanted: TrainParams,
+    fingerprint: Fingerprint,
+    normalisation: Normalisation,
+    train: Reader,
+    reasons: dict[str, str],
+) -> tuple[Plan, torch.nn.Module]:
     """The plan of a network for images but for what is measured, and that network, at a resolution that the budget can pay for."""
     from segpipe.models.registry import build_network
     from segpipe.models.semantic.reduced_resolution import shrunk
@@ -246,9 +275,15 @@ def _learning(recipe: Recipe, common: dict[str, Any], reasons: dict[str, str]) -
 
 
 def _measured(
-    draft: Plan, network: torch.nn.Module, wanted: TrainParams, fingerprint: Fingerprint, train: Reader, val: Reader,
-    reasons: dict[str, str], began: float,
-) -> Measured:  # fmt: skip
+    draft: Plan,
+    network: torch.nn.Module,
+    wanted: TrainParams,
+    fingerprint: Fingerprint,
+    train: Reader,
+    val: Reader,
+    reasons: dict[str, str],
+    began: float,
+) -> Measured:
     """What `measure` finds, with the batch in as many parts as memory asks for."""
     from segpipe.training.machine import choose_device
     from segpipe.training.memory import planned_to_fit

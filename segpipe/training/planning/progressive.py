@@ -48,9 +48,11 @@ def choose_first(
         return None
     if of.kind != "network":
         raise ConfigError(
-            f"{of.name} expects objects of one size, and can't begin with smaller crops", where="train.progressive",
-            found=wanted.progressive, fix="set it to off for this candidate: `train: {progressive: off}` under it",
-        )  # fmt: skip
+            f"{of.name} expects objects of one size, and can't begin with smaller crops",
+            where="train.progressive",
+            found=wanted.progressive,
+            fix="set it to off for this candidate: `train: {progressive: off}` under it",
+        )
     half = tuple(max(m, e // _FACTOR // m * m) for e, m in zip(edges, multiples, strict=True))
     deepest = math.prod(h // m for h, m in zip(half, multiples, strict=True))
     size = " x ".join(map(str, half))

@@ -43,8 +43,10 @@ def choose_recipe(
     if batch < of.least_batch:
         raise ConfigError(
             f"{of.name} normalises over the batch and can't be trained on fewer than {of.least_batch} images",
-            where="train.batch", found=batch, fix=f"set it to {of.least_batch} or more",
-        )  # fmt: skip
+            where="train.batch",
+            found=batch,
+            fix=f"set it to {of.least_batch} or more",
+        )
     check_parts(batch, wanted.accumulate, wanted.devices * wanted.num_nodes, of.least_batch)
     patch = _choose_patch(wanted, of, fingerprint, shrink)
     free = _lies_freely(wanted, fingerprint, train, reasons)
@@ -69,14 +71,31 @@ def choose_recipe(
         reasons["early stopping"] = f"after {wanted.patience} validations without a better score"
     _check_elastic(wanted, reasons)
     return Recipe(
-        steps=1, patch=patch, batch=batch, accumulate=wanted.accumulate, encoder_rate=wanted.encoder_rate,
-        momentum=wanted.momentum, nesterov=wanted.nesterov, schedule=wanted.schedule, warmup_steps=0,
-        clip_norm=CLIP_NORM, loss=wanted.loss, class_weights=weights,
-        overlapping=fingerprint.classes.overlapping, rare_crops=wanted.rare_crops,
-        ema=wanted.ema, cleaning=wanted.cleaning, tta=wanted.tta, patience=wanted.patience, augment=wanted.augment, free_orientation=free,
+        steps=1,
+        patch=patch,
+        batch=batch,
+        accumulate=wanted.accumulate,
+        encoder_rate=wanted.encoder_rate,
+        momentum=wanted.momentum,
+        nesterov=wanted.nesterov,
+        schedule=wanted.schedule,
+        warmup_steps=0,
+        clip_norm=CLIP_NORM,
+        loss=wanted.loss,
+        class_weights=weights,
+        overlapping=fingerprint.classes.overlapping,
+        rare_crops=wanted.rare_crops,
+        ema=wanted.ema,
+        cleaning=wanted.cleaning,
+        tta=wanted.tta,
+        patience=wanted.patience,
+        augment=wanted.augment,
+        free_orientation=free,
         elastic=wanted.elastic,
-        val_every=1, checkpoint_every=1, **choose_optimiser(wanted, of, batch, reasons),
-    )  # fmt: skip
+        val_every=1,
+        checkpoint_every=1,
+        **choose_optimiser(wanted, of, batch, reasons),
+    )
 
 
 def choose_optimiser(wanted: TrainParams, of: Family, batch: int, reasons: dict[str, str]) -> dict[str, Any]:
@@ -128,9 +147,11 @@ def _choose_patch(wanted: TrainParams, of: Family, fingerprint: Fingerprint, shr
         )
     if shrink > 1 and patch % multiple:
         raise ConfigError(
-            f"crops don't fit {of.name} with `shrink: {shrink}`", where="train.patch", found=patch,
+            f"crops don't fit {of.name} with `shrink: {shrink}`",
+            where="train.patch",
+            found=patch,
             expected=f"a multiple of {multiple}",
-        )  # fmt: skip
+        )
     return patch
 
 
@@ -148,9 +169,12 @@ def _check_elastic(wanted: TrainParams, reasons: dict[str, str]) -> None:
         return
     if wanted.augment in ("off", "light"):
         raise ConfigError(
-            "crops that are hardly varied are not bent", where="train.augment", found=wanted.augment, expected="medium or strong",
+            "crops that are hardly varied are not bent",
+            where="train.augment",
+            found=wanted.augment,
+            expected="medium or strong",
             fix="set it so, or leave train.elastic out",
-        )  # fmt: skip
+        )
     reasons["elastic"] = "as set: some of the crops are bent"
 
 
@@ -176,9 +200,11 @@ def _loss_in_words(wanted: TrainParams, of: Family, overlapping: bool) -> str:
 def _tta_in_words(tta: TTA, of: Family) -> str:
     if of.kind == "detector" or (of.dims == 3 and tta in ("d4", "multi_scale")):
         raise ConfigError(
-            f"{of.name} has no such test-time augmentation", where="train.tta", found=tta,
+            f"{of.name} has no such test-time augmentation",
+            where="train.tta",
+            found=tta,
             expected="none" if of.kind == "detector" else "none, mirror or flips",
-        )  # fmt: skip
+        )
     runs = passes(tta, of.dims or 2)
     return f"{tta}: the finished model's answers are averaged, which costs {runs:.3g} times as much as one"
 
@@ -201,10 +227,11 @@ def _weigh_classes(wanted: TrainParams, fingerprint: Fingerprint, reasons: dict[
         unknown = sorted(set(wanted.class_weights) - set(names))
         missing = [name for name in names if name not in wanted.class_weights]
         raise ConfigError(
-            "the weights are not those of the dataset's classes", where="train.class_weights",
+            "the weights are not those of the dataset's classes",
+            where="train.class_weights",
             found=f"{', '.join(unknown)}, which is no class" if unknown else f"nothing for {', '.join(missing)}",
             expected=f"a weight for each of {', '.join(names)}",
-        )  # fmt: skip
+        )
     weights = _scaled([wanted.class_weights[name] for name in names], pixels)
     told = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(names, weights, strict=True))
     reasons["class weights"] = f"as set, a pixel weighs 1 on average: {told}"

@@ -119,9 +119,14 @@ def choose_grid(
 
 
 def choose_volume_recipe(
-    wanted: TrainParams, of: Family, grid: VolumeGrid, fingerprint: Fingerprint, train: Reader, device: str,
+    wanted: TrainParams,
+    of: Family,
+    grid: VolumeGrid,
+    fingerprint: Fingerprint,
+    train: Reader,
+    device: str,
     reasons: dict[str, str],
-) -> Recipe:  # fmt: skip
+) -> Recipe:
     """`choose_recipe` for volumes: the rules of images where they hold, and a batch that fits the patch."""
     if wanted.elastic:
         raise ConfigError(

@@ -32,10 +32,12 @@ class Heritage:
         """The candidate with the release's settings where it has none of its own. Raises ConfigError for another family."""
         if candidate.family != self.spec.family:
             raise ConfigError(
-                f"{self.source} is a {self.spec.family}", where=PARAMS_FILE, found=f"family: {candidate.family}",
+                f"{self.source} is a {self.spec.family}",
+                where=PARAMS_FILE,
+                found=f"family: {candidate.family}",
                 fix=f"set `family: {self.spec.family}`, or take its encoder alone: encoder_weights: .segpipe/releases/"
                 f"{self.source.rpartition('@')[2]}/model/weights.safetensors",
-            )  # fmt: skip
+            )
         return Candidate.model_validate(self.spec.options | candidate.model_dump())
 
     def check(self, fingerprint: Fingerprint, over_encoder: bool) -> None:
@@ -43,9 +45,11 @@ class Heritage:
         stored, found = self.spec.normalisation.channels, fingerprint.channels
         if found != stored and not (over_encoder and stored == 3):
             raise ConfigError(
-                f"{self.source} looks at {stored} channel(s)", where="encoder_weights", found=f"images with {found}",
+                f"{self.source} looks at {stored} channel(s)",
+                where="encoder_weights",
+                found=f"images with {found}",
                 fix=f"give images with {stored}, or start from other weights (auto, none)",
-            )  # fmt: skip
+            )
 
     def channels(self, classes: ClassTable, outputs: Outputs) -> tuple[list[int | None], str]:
         """Of each channel of the new network, which one of the release it starts as (None: anew), and that in words.

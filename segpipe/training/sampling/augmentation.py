@@ -84,19 +84,30 @@ def build_augment(
         steps += [A.VerticalFlip(p=0.5), A.RandomRotate90(p=1)] if free_orientation else []
         steps += [
             A.Affine(
-                scale=amounts.zoom, balanced_scale=True, rotate=(-amounts.turn, amounts.turn),
-                interpolation=cv2.INTER_LINEAR, border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE, p=0.8,
+                scale=amounts.zoom,
+                balanced_scale=True,
+                rotate=(-amounts.turn, amounts.turn),
+                interpolation=cv2.INTER_LINEAR,
+                border_mode=cv2.BORDER_CONSTANT,
+                fill=0,
+                fill_mask=IGNORE,
+                p=0.8,
             )
-        ]  # fmt: skip
+        ]
         if elastic and amounts.bent:
             # Smoothing uniform noise of [-1, 1] by a Gaussian leaves 1 / (2 sqrt(3 pi) sigma) of its root mean square.
             alpha = amounts.bend * 2 * math.sqrt(3 * math.pi) * _SMOOTH
             steps += [
                 A.ElasticTransform(
-                    alpha, _SMOOTH, noise_distribution="uniform", border_mode=cv2.BORDER_CONSTANT, fill=0,
-                    fill_mask=IGNORE, p=amounts.bent,
+                    alpha,
+                    _SMOOTH,
+                    noise_distribution="uniform",
+                    border_mode=cv2.BORDER_CONSTANT,
+                    fill=0,
+                    fill_mask=IGNORE,
+                    p=amounts.bent,
                 )
-            ]  # fmt: skip
+            ]
     steps += [A.CenterCrop(patch, patch)]
     if strength != "off" and rgb:
         tone = (1 - amounts.tone, 1 + amounts.tone)

@@ -24,15 +24,27 @@ UNTIL = date(2027, 1, 31)
 
 def verdict(said: str, name: str = "floor", **more: object) -> GateVerdict:
     return GateVerdict(
-        name=name, verdict=said, sentence=f"{said.capitalize()}: the {name} gate.", reason="because", metric="iou.class.x", **more
-    )  # fmt: skip
+        name=name,
+        verdict=said,
+        sentence=f"{said.capitalize()}: the {name} gate.",
+        reason="because",
+        metric="iou.class.x",
+        **more,
+    )
 
 
 def selection(*gates: GateVerdict, winner: str | None = "unet") -> Selection:
     return Selection(
-        winner=winner, promotable=not any(g.blocks for g in gates), summary="unet is the only network.", ranking=[],
-        gates=list(gates), champion=None, classes=["a", "b"], test_images=3, data_hash="d",
-    )  # fmt: skip
+        winner=winner,
+        promotable=not any(g.blocks for g in gates),
+        summary="unet is the only network.",
+        ranking=[],
+        gates=list(gates),
+        champion=None,
+        classes=["a", "b"],
+        test_images=3,
+        data_hash="d",
+    )
 
 
 @pytest.fixture
@@ -116,10 +128,19 @@ def test_a_waiver_may_have_ended_since(call, until: date, code: int) -> None:
 
 def test_explain_tells_reasons_and_parts(call) -> None:
     parts = [
-        Part(name="stain: HE", verdict="fail", images=14, estimate=-0.2, low=-0.25, high=-0.15, threshold=-0.05, p_value=0.004,
-             detectable=0.06),
+        Part(
+            name="stain: HE",
+            verdict="fail",
+            images=14,
+            estimate=-0.2,
+            low=-0.25,
+            high=-0.15,
+            threshold=-0.05,
+            p_value=0.004,
+            detectable=0.06,
+        ),
         Part(name="with class: a", verdict="cannot tell", images=3, threshold=-0.05),
-    ]  # fmt: skip
+    ]
     plain = call(selection(verdict("fail", "slice", parts=parts)))[1]
     out = call(selection(verdict("fail", "slice", parts=parts)), "--explain")[1]
     assert "stain" not in plain and "because" not in plain

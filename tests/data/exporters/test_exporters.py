@@ -97,7 +97,7 @@ def test_voc_masks_by_index_and_by_colour(data: Path) -> None:
     out, report = export(data, "voc")
     assert (out / "labelmap.txt").read_text().splitlines()[1:] == [
         "background:0,0,0::", "cell:200,10,10::", "axon:10,200,10::", "void:224,224,192::",
-    ]  # fmt: skip
+    ]
     stored = Image.open(out / "SegmentationClass" / "a.png")
     labels = load_sample(load_dataset(data).items[0], TABLE, LIMITS).labels
     assert stored.mode == "P"

@@ -25,7 +25,7 @@ from tests.worlds.datasets import LIMITS, assert_same, specs, write
 @settings(
     max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink a whole dataset takes minutes
-)  # fmt: skip
+)
 @given(data=st.data())
 def test_out_and_in_again(name: str, data: st.DataObject) -> None:
     carries = EXPORTERS[name].carries

@@ -148,7 +148,7 @@ def as_volumes(source: Path) -> None:
 SOUND: dict[str, Callable[[Path], None]] = {
     "folder": as_folder, "paired-list": as_pairs, "coco": as_coco, "voc": as_voc, "yolo-seg": as_yolo,
     "labelme": as_labelme, "volumes": as_volumes,
-}  # fmt: skip
+}
 
 
 def write(name: str, text: str | bytes) -> Callable[[Path], object]:

@@ -96,7 +96,7 @@ def test_one_small_dataset_of_many_is_no_folder_of_objects(source: Path, data: P
 
 @pytest.mark.parametrize(
     ("other", "option"), [("labels/a.png", "--masks masks"), ("imgs/a.png", "--images images")]
-)  # fmt: skip
+)
 def test_several_folders_of_one_role(source: Path, data: Path, other: str, option: str) -> None:
     pair(source)
     save(source / other, MASK)

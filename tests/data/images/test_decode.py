@@ -199,7 +199,7 @@ def test_an_animation_is_no_image(kind: str) -> None:
         ("a.png", "a", ".png"), ("a.b.TIF", "a.b", ".tif"), ("x.nii.gz", "x", ".nii.gz"), ("x.NII.GZ", "x", ".nii.gz"),
         ("x.nii", "x", ".nii"), ("x.gz", "x", ".gz"), ("bare", "bare", ""), ("with space é.nii.gz", "with space é", ".nii.gz"),
     ],
-)  # fmt: skip
+)
 def test_names_are_cut_where_the_ending_begins(name: str, stem: str, suffix: str) -> None:
     assert (stem_of(Path("folder.d") / name), suffix_of(Path("folder.d") / name)) == (stem, suffix)
 

@@ -89,7 +89,7 @@ def test_the_scale_of_the_header_is_applied_and_told() -> None:
     flips=st.permutations(range(3)), signs=st.tuples(*[st.sampled_from([-1, 1])] * 3),
     zooms=st.tuples(*[st.floats(0.25, 8).map(lambda v: round(v, 2))] * 3), dtype=st.sampled_from(["uint8", "uint16", "float32"]),
     channels=st.sampled_from([None, 1, 3]),
-)  # fmt: skip
+)
 def test_geometry_agrees_with_nibabel_and_survives_writing(
     flips: list[int], signs: tuple, zooms: tuple, dtype: str, channels: int | None
 ) -> None:
@@ -168,7 +168,7 @@ BROKEN = {
     "too large": (patched("4h", 40, 3, 30000, 30000, 30000), "too many voxels"),
     "NaN": (nifti(np.full((3, 3, 3), np.nan, np.float32)), "no numbers"),
     "infinity": (nifti(np.full((3, 3, 3), np.inf, np.float32)), "no numbers"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("content", "message"), BROKEN.values(), ids=BROKEN)

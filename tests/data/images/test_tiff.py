@@ -204,7 +204,7 @@ BROKEN = {
     "directory that leads to itself": (
         PLAIN[:4] + struct.pack("<I", 8) + b"\0\0\x08\0\0\0" + PLAIN[14:], "no pixels|cannot be decoded",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("content", "message"), BROKEN.values(), ids=BROKEN)

@@ -219,7 +219,7 @@ _TIFFS: dict[str, tuple[str, dict[str, Any]]] = {
     "planes": ("uint16", {"photometric": "rgb", "planarconfig": "separate", "compression": "adobe_deflate"}),
     "floats": ("float32", {"photometric": "minisblack", "compression": "adobe_deflate"}),
     "64 bits": ("float64", {"photometric": "minisblack", "compression": "adobe_deflate"}),
-}  # fmt: skip
+}
 """Kinds of TIFF files: number type, and how they are written."""
 
 _TIFF_PEAKS = r"""

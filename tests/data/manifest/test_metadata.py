@@ -40,7 +40,7 @@ def test_columns_are_carried(source: Path, named: str) -> None:
     assert "images.csv: number, stain for 2 of 3 images" in report.notes
     assert {row["key"]: (row["number"], row["stain"]) for row in rows} == {
         "x-a": ("0", "stain 0"), "y-a": ("1", "stain 1"), "b": ("", "")
-    }  # fmt: skip
+    }
     assert len(load_dataset(source.parent / "data").items) == 3
 
 
@@ -86,4 +86,4 @@ def test_modalities_of_nuclei(shared_data: Path, tmp_path: Path) -> None:
         modalities = [row["modality"] for row in csv.DictReader(stream)]
     assert {name: modalities.count(name) for name in set(modalities)} == {
         "fluorescence": 155, "histology_purple_on_white": 28, "histology_purple": 26, "brightfield_gray": 2
-    }  # fmt: skip
+    }

@@ -34,9 +34,10 @@ def sigmoid(x):
 
 
 @pytest.mark.parametrize(
-    ("outputs", "exclusive"), [(Outputs(3), 3), (Outputs(3, distance=True), 3), (SetOutputs(3), 0), (SetOutputs(3, True), 0)],
+    ("outputs", "exclusive"),
+    [(Outputs(3), 3), (Outputs(3, distance=True), 3), (SetOutputs(3), 0), (SetOutputs(3, True), 0)],
     ids=["classes", "classes and depth", "sets", "sets and depth"],
-)  # fmt: skip
+)
 def test_it_says_the_mean_of_what_its_members_say(outputs, exclusive):
     network, batch = ensemble(3, exclusive, outputs.channels), 40 * batch_of(0, 1)
     with torch.inference_mode():

@@ -34,12 +34,18 @@ CLASSES = ClassTable.from_names(["background", "cell", "nucleus"], [0, 128, 255]
 
 def segmenter(engine=None, channels: int = 3, **more) -> Segmenter:
     spec = SegmenterSpec(
-        candidate="toy", family="unet", classes=CLASSES, stride=4, tile=96, overlap=32, engine="toy",
+        candidate="toy",
+        family="unet",
+        classes=CLASSES,
+        stride=4,
+        tile=96,
+        overlap=32,
+        engine="toy",
         normalisation=Normalisation(
             low=(0.0,) * channels, high=(255.0,) * channels, mean=(0.0,) * channels, std=(1.0,) * channels
         ),
         **more,
-    )  # fmt: skip
+    )
     return Segmenter(spec, engine or Pixelwise())
 
 

@@ -41,9 +41,12 @@ def fit(name: str, channels: int = 3, classes: int = 3, seed: int = 0, count: in
     samples = [scene(i, channels, classes) for i in range(count)]
     model = of.classical.fit(samples, normalisation.apply, classes, seed, config)
     spec = SegmenterSpec(
-        candidate="x", family=name, classes=ClassTable.from_names([f"c{i}" for i in range(classes)]),
-        normalisation=normalisation, stride=of.stride,
-    )  # fmt: skip
+        candidate="x",
+        family=name,
+        classes=ClassTable.from_names([f"c{i}" for i in range(classes)]),
+        normalisation=normalisation,
+        stride=of.stride,
+    )
     return Segmenter(spec, model)
 
 

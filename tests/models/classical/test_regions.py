@@ -18,8 +18,9 @@ from segpipe.samples import IGNORE, Sample
 
 COLOURS = np.array([[20, 20, 30], [200, 40, 40], [60, 190, 70]], np.float32)
 KINDS: list[tuple[type[RegionModel], RegionsConfig]] = [
-    (Edges, EdgesConfig(spacing=8)), (Spectral, SpectralConfig(superpixels=60)),
-]  # fmt: skip
+    (Edges, EdgesConfig(spacing=8)),
+    (Spectral, SpectralConfig(superpixels=60)),
+]
 
 
 def plain(channels: int = 3) -> Normalisation:

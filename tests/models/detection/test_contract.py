@@ -39,10 +39,14 @@ def build(name: str, channels: int = 3, classes: int = 3, seed: int = 0) -> torc
 def segmenter(name: str, network: torch.nn.Module, channels: int, classes: int, least: float) -> Segmenter:
     plain = Normalisation(low=(0,) * channels, high=(255,) * channels, mean=(0.4,) * channels, std=(0.2,) * channels)
     spec = SegmenterSpec(
-        candidate="x", family=name, options=SMALL, task="instance", normalisation=plain,
+        candidate="x",
+        family=name,
+        options=SMALL,
+        task="instance",
+        normalisation=plain,
         classes=ClassTable.from_names([f"c{i}" for i in range(classes)]),
         postprocess=Postprocess(method="detections", min_score=least),
-    )  # fmt: skip
+    )
     return Segmenter(spec, torch_engine("instance", network))
 
 

@@ -36,9 +36,13 @@ def build(name, channels=1, classes=3, seed=0, **options):
 def segmenter(name, channels, classes):
     plain = Normalisation(low=(0,) * channels, high=(1,) * channels, mean=(0,) * channels, std=(1,) * channels)
     spec = SegmenterSpec(
-        candidate="x", family=name, classes=ClassTable.from_names([f"c{i}" for i in range(classes)]),
-        normalisation=plain, dims=3, patch3d=PATCH,
-    )  # fmt: skip
+        candidate="x",
+        family=name,
+        classes=ClassTable.from_names([f"c{i}" for i in range(classes)]),
+        normalisation=plain,
+        dims=3,
+        patch3d=PATCH,
+    )
     return Segmenter(spec, TorchEngine(build(name, channels, classes)))
 
 

@@ -98,8 +98,15 @@ class _Reader(list):  # type: ignore[type-arg]
 
 def contender(side: Contender, places: list[int], contents: dict[str, str] | None) -> Contender:
     return Contender(
-        side.word, side.name, side.revision, side.candidate, side.scores.at(np.array(places)), side.metrics, contents, ""
-    )  # fmt: skip
+        side.word,
+        side.name,
+        side.revision,
+        side.candidate,
+        side.scores.at(np.array(places)),
+        side.metrics,
+        contents,
+        "",
+    )
 
 
 def test_only_shared_images_are_compared(root: Path, params: Params) -> None:
@@ -143,8 +150,12 @@ def test_hashes_come_from_the_manifest(root: Path) -> None:
 def test_other_classes_cannot_be_compared(root: Path, params: Params) -> None:
     classes = ClassTable.from_names(["background", "cell", "other"])
     evaluate_candidate(
-        make_segmenter(0.1, "odd", classes), _Reader(make_samples(3)), root / "evaluation" / "odd", params.evaluate, "odd",  # type: ignore[arg-type]
-    )  # fmt: skip
+        make_segmenter(0.1, "odd", classes),
+        _Reader(make_samples(3)),
+        root / "evaluation" / "odd",
+        params.evaluate,
+        "odd",  # type: ignore[arg-type]
+    )
     with pytest.raises(DataError, match="models of different classes can't be compared"):
         shared(load(root, ".:odd"), load(root, "."))
 

@@ -386,4 +386,4 @@ def test_many_small_groups_are_no_series(write: Write) -> None:
     counts = read_stats(root).intensity[0].means.counts
     assert {name: sum(bins) for name, bins in counts.items()} == {
         "big": 12, "g12": 1, "g13": 1, "g14": 1, "g15": 1, "others": 8,
-    }  # fmt: skip
+    }

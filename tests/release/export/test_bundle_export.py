@@ -176,8 +176,12 @@ def test_an_engine_that_does_not_run_is_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(GRAPH_ENGINES, "openvino", broken)
     trials = json.loads((write_toy_bundle(tmp_path / "b") / "engines.json").read_text())
     assert trials[1] == {
-        "engine": "openvino", "median_ms": None, "agreement": None, "eligible": False, "reason": "does not run here: unsupported operation",
-    }  # fmt: skip
+        "engine": "openvino",
+        "median_ms": None,
+        "agreement": None,
+        "eligible": False,
+        "reason": "does not run here: unsupported operation",
+    }
 
 
 def test_an_engine_that_would_compute_in_other_numbers_is_no_candidate(

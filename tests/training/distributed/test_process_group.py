@@ -22,8 +22,12 @@ from tests.worlds.trainings import tiny_plan
 def two(tmp_path_factory, repo_root):
     done = subprocess.run(
         [sys.executable, "-m", "tests.worlds.two_processes", tmp_path_factory.mktemp("ranks")],
-        cwd=repo_root, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=800,
-    )  # fmt: skip
+        cwd=repo_root,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=800,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
 

@@ -29,9 +29,12 @@ class Known:
 def segmenter(classes, cleaning=None):
     channels = UNIT.model_copy(update={name: getattr(UNIT, name) * classes for name in ("low", "high", "mean", "std")})
     spec = SegmenterSpec(
-        candidate="toy", family="unet", classes=ClassTable.from_names(NAMES[:classes]), normalisation=channels,
+        candidate="toy",
+        family="unet",
+        classes=ClassTable.from_names(NAMES[:classes]),
+        normalisation=channels,
         cleaning=cleaning,
-    )  # fmt: skip
+    )
     return Segmenter(spec, Known())
 
 

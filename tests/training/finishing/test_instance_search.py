@@ -8,9 +8,11 @@ from segpipe.training.finishing.instance_search import joined_classes
 def sample(labels: list[int], objects: list[int]) -> Sample:
     shape = (1, len(labels))
     return Sample(
-        "s", np.zeros((*shape, 1), np.uint8), np.array(labels, np.uint8).reshape(shape),
+        "s",
+        np.zeros((*shape, 1), np.uint8),
+        np.array(labels, np.uint8).reshape(shape),
         np.array(objects, np.uint16).reshape(shape),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(

@@ -277,9 +277,13 @@ def test_settings_in_short_and_at_length():
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
-    [("{}", "at least one of"), ("{dise: 1}", "did you mean `dice`"), ("{dice: 0}", "greater than 0"),
-     ("{focal: {gama: 2}}", "did you mean `gamma`")],
-)  # fmt: skip
+    [
+        ("{}", "at least one of"),
+        ("{dise: 1}", "did you mean `dice`"),
+        ("{dice: 0}", "greater than 0"),
+        ("{focal: {gama: 2}}", "did you mean `gamma`"),
+    ],
+)
 def test_wrong_settings_say_what_is_wrong(wrong, words):
     with pytest.raises(ConfigError, match=words):
         parse_params(f"{{train: {{loss: {wrong}}}, candidates: {{a: {{family: unet}}}}}}")

@@ -58,9 +58,13 @@ def test_turning_in_bfloat16_is_as_good_as_iterating_on_the_matrix_itself(condit
 def a_network() -> torch.nn.Sequential:
     torch.manual_seed(0)
     return torch.nn.Sequential(
-        torch.nn.Conv2d(3, 24, 3), torch.nn.Conv2d(24, 24, 3, groups=24), torch.nn.Conv2d(24, 40, 1), torch.nn.Conv2d(40, 40, 3),
-        torch.nn.Conv2d(40, 40, 3), torch.nn.Conv2d(40, 3, 1),
-    )  # fmt: skip
+        torch.nn.Conv2d(3, 24, 3),
+        torch.nn.Conv2d(24, 24, 3, groups=24),
+        torch.nn.Conv2d(24, 40, 1),
+        torch.nn.Conv2d(40, 40, 3),
+        torch.nn.Conv2d(40, 40, 3),
+        torch.nn.Conv2d(40, 3, 1),
+    )
 
 
 def with_gradients(network: torch.nn.Module, seed: int) -> None:

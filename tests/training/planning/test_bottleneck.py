@@ -38,7 +38,10 @@ def test_clock_splits_what_is_left_as_the_plan_measured_it(monkeypatch):
     now[0] += 6.0
     rows = {row["part"]: row for row in clock.table(10, {"forward": 1.0, "backward": 2.0})}
     assert {name: row["share"] for name, row in rows.items()} == {
-        "forward": 0.25, "backward": 0.5, "validation": 0.1875, "checkpoints": 0.0625,
-    }  # fmt: skip
+        "forward": 0.25,
+        "backward": 0.5,
+        "validation": 0.1875,
+        "checkpoints": 0.0625,
+    }
     assert rows["backward"]["ms"] == 400.0
     assert clock.table(10, {})[0] == {"part": "steps", "share": 0.75, "ms": 600.0}

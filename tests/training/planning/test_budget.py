@@ -35,8 +35,13 @@ from tests.worlds.trainings import register, tiny_plan
 
 
 @given(
-    st.floats(30, 86_400), st.floats(1, 5000), st.floats(1, 600_000), st.integers(1, 2000), st.integers(1, 32), st.floats(0, 600)
-)  # fmt: skip
+    st.floats(30, 86_400),
+    st.floats(1, 5000),
+    st.floats(1, 600_000),
+    st.integers(1, 2000),
+    st.integers(1, 32),
+    st.floats(0, 600),
+)
 def test_a_budget_of_seconds_is_kept(seconds, ms_step, ms_val, n_train, batch, besides):
     try:
         steps, validations = count_steps("seconds", seconds, n_train, batch, ms_step, ms_val, besides)

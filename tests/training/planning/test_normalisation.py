@@ -97,10 +97,7 @@ def test_crops_of_an_image_are_brought_to_what_the_whole_of_it_is():
     crops, whole = Crops(reader, plan), [own.apply(s.image) for s in reader.samples]
     for position in range(12):
         image, _ = crops[position]
-        found = [
-            np.argwhere(np.isclose(of[0], image[0, 0, 0], rtol=0, atol=1e-6))
-            for of in whole
-        ]  # fmt: skip
+        found = [np.argwhere(np.isclose(of[0], image[0, 0, 0], rtol=0, atol=1e-6)) for of in whole]
         places = [(of, y, x) for of, hits in zip(whole, found, strict=True) for y, x in hits]
         assert any(
             np.allclose(of[:, y : y + 32, x : x + 32], image, atol=1e-5) for of, y, x in places if y <= 40 and x <= 56

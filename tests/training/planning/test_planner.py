@@ -53,15 +53,29 @@ def test_what_is_learned_and_how_stands_in_words():
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
     wanted = params(
         {
-            "budget": "3 steps", "patch": 32, "batch": 2, "loss": {"focal": {"gamma": 3}, "lovasz": 0.5}, "optimizer": "sgd",
-            "schedule": "one_cycle", "learning_rate": "auto", "freeze_encoder": 0.4, "patience": 2, "tta": "flips",
+            "budget": "3 steps",
+            "patch": 32,
+            "batch": 2,
+            "loss": {"focal": {"gamma": 3}, "lovasz": 0.5},
+            "optimizer": "sgd",
+            "schedule": "one_cycle",
+            "learning_rate": "auto",
+            "freeze_encoder": 0.4,
+            "patience": 2,
+            "tta": "flips",
         }
-    )  # fmt: skip
+    )
     text = explain(plan_on("net", wanted, fingerprint_of(train), train, val))
     for words in (
-        "focal (gamma 3) + 0.5 lovasz", "sgd with Nesterov momentum 0.9", "goes by one_cycle", "range test",
-        "40% of the steps", "after 2 validations", "costs 4 times", "specks and holes",
-    ):  # fmt: skip
+        "focal (gamma 3) + 0.5 lovasz",
+        "sgd with Nesterov momentum 0.9",
+        "goes by one_cycle",
+        "range test",
+        "40% of the steps",
+        "after 2 validations",
+        "costs 4 times",
+        "specks and holes",
+    ):
         assert words in text, words
 
 
@@ -69,10 +83,17 @@ def test_what_is_set_is_followed_and_said_so():
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
     wanted = params(
         {
-            "budget": "20 steps", "patch": 32, "batch": 2, "validations": 4, "warmup": 0.25, "workers": 0, "orientation": "upright",
-            "class_weights": {"ground": 1, "bar": 4, "disc": 2}, "normalisation": [20, 220],
+            "budget": "20 steps",
+            "patch": 32,
+            "batch": 2,
+            "validations": 4,
+            "warmup": 0.25,
+            "workers": 0,
+            "orientation": "upright",
+            "class_weights": {"ground": 1, "bar": 4, "disc": 2},
+            "normalisation": [20, 220],
         }
-    )  # fmt: skip
+    )
     plan = plan_on("net", wanted, fingerprint_of(train), train, val)
     recipe, pixels = plan.recipe, train.class_pixels.sum(0)
     assert (recipe.val_every, recipe.warmup_steps, plan.execution.workers) == (5, 5, 0)
@@ -91,8 +112,11 @@ def test_what_is_set_is_followed_and_said_so():
 
 @pytest.mark.parametrize(
     ("weights", "said"),
-    [({"ground": 1, "disc": 2}, "found nothing for bar.*ground, disc, bar"), ({"ground": 1, "disk": 2}, "found disk, which is no class")],
-)  # fmt: skip
+    [
+        ({"ground": 1, "disc": 2}, "found nothing for bar.*ground, disc, bar"),
+        ({"ground": 1, "disk": 2}, "found disk, which is no class"),
+    ],
+)
 def test_weights_are_of_all_classes_and_of_no_others(train_reader, weights, said):
     with pytest.raises(ConfigError, match=rf"train\.class_weights: .*{said}"):
         plan_on("net", params({"class_weights": weights}), fingerprint_of(train_reader), train_reader, train_reader)

@@ -25,11 +25,25 @@ def volumes_fingerprint(reader):
     size = {"min": 20, "median": 23, "max": 27}
     counts = reader.class_pixels.sum(0).tolist()
     facts = {
-        "data_hash": "d" * 64, "classes": TABLE, "n_images": {"train": len(reader), "val": 2, "test": 2}, "channels": 1,
-        "dtype": "float32", "height": size, "width": size, "depth": size, "spacing": [1.0, 1.0, 1.0], "task": "volume",
-        "class_pixels": {"train": counts, "val": counts, "test": counts}, "ignored_pixels": {"train": 0, "val": 0, "test": 0},
-        "low": [0.0], "high": [1000.0], "mean": [300.0], "std": [100.0], "groups": 0, "instances": False,
-    }  # fmt: skip
+        "data_hash": "d" * 64,
+        "classes": TABLE,
+        "n_images": {"train": len(reader), "val": 2, "test": 2},
+        "channels": 1,
+        "dtype": "float32",
+        "height": size,
+        "width": size,
+        "depth": size,
+        "spacing": [1.0, 1.0, 1.0],
+        "task": "volume",
+        "class_pixels": {"train": counts, "val": counts, "test": counts},
+        "ignored_pixels": {"train": 0, "val": 0, "test": 0},
+        "low": [0.0],
+        "high": [1000.0],
+        "mean": [300.0],
+        "std": [100.0],
+        "groups": 0,
+        "instances": False,
+    }
     return Fingerprint.model_validate(facts)
 
 

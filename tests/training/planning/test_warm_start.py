@@ -40,9 +40,17 @@ def table(*classes):
 
 def release(classes, channels=3, family="unet", distance=False, **options):
     plain = Normalisation(low=(0,) * channels, high=(9,) * channels, mean=(0.5,) * channels, std=(1,) * channels)
-    return Heritage(SOURCE, SegmenterSpec(
-        candidate="x", family=family, options=options, classes=classes, normalisation=plain, distance=distance,
-    ))  # fmt: skip
+    return Heritage(
+        SOURCE,
+        SegmenterSpec(
+            candidate="x",
+            family=family,
+            options=options,
+            classes=classes,
+            normalisation=plain,
+            distance=distance,
+        ),
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,13 +61,20 @@ def release(classes, channels=3, family="unet", distance=False, **options):
         (("sky", "car"), ("sky", ("road", 5), ("car", 1)), [0, None, 1], "with 2 of its 2 classes; road starts anew"),
         (("sky", "road", "car"), ("sky", ("car", 2)), [0, 2], "with 2 of its 3 classes; road is dropped"),
         (
-            ("sky", "road", "car"), ("sky", "street", "car"), [0, 1, 2],
+            ("sky", "road", "car"),
+            ("sky", "street", "car"),
+            [0, 1, 2],
             r"with 2 of its 3 classes; street is road, renamed \(it has the same pixel value\)",
         ),
         (("sky", "road"), ("sky", ("tree", 9)), [0, None], "1 of its 2 classes; tree starts anew; road is dropped"),
-        (("sky", ("road", 1)), ("sky", ("tree", 1), ("road", 2)), [0, None, 1], "tree starts anew"),  # road still has its name
+        (
+            ("sky", ("road", 1)),
+            ("sky", ("tree", 1), ("road", 2)),
+            [0, None, 1],
+            "tree starts anew",
+        ),  # road still has its name
     ],
-)  # fmt: skip
+)
 def test_classes_go_on_by_name_and_renamed_ones_by_pixel_value(before, after, channels, said):
     after = table(*after)
     found, words = release(table(*before)).channels(after, Outputs(len(after)))
@@ -220,10 +235,12 @@ def test_volumes_go_on_at_the_voxel_size_of_their_release(tmp_path, monkeypatch)
     spec = segmenter_spec(own, ClassTable.from_names(["background", "front", "back"]))
     spec.model_copy(update={"spacing": (1.0, 1.0, 2.0)}).write(folder)
     reader = VolumeReader([ellipsoid(i, spacing=(1.0, 1.0, 1.0)) for i in range(4)])
-    params = Params.model_validate({
-        "train": {"budget": "2 steps", "patch3d": [16, 16, 16], "precision": "fp32", "channels_last": False},
-        "candidates": {"on": {"family": "vnet", "encoder_weights": SOURCE}},
-    })  # fmt: skip
+    params = Params.model_validate(
+        {
+            "train": {"budget": "2 steps", "patch3d": [16, 16, 16], "precision": "fp32", "channels_last": False},
+            "candidates": {"on": {"family": "vnet", "encoder_weights": SOURCE}},
+        }
+    )
     facts = {"classes": spec.classes, "dtype": "float32"}
     plan = plan_on("on", params, fingerprint_of(_flat(reader), **facts), reader, reader)
     assert (

@@ -189,10 +189,19 @@ def test_who_can_learn_it():
 
 def test_a_plan_says_what_is_learned(walls):
     register()
-    params = Params.model_validate({
-        "train": {"budget": "3 steps", "batch": 2, "patch": 32, "augment": "off", "precision": "fp32", "channels_last": False},
-        "candidates": {"tiny": {"family": "tiny", "postprocess": "distance"}},
-    })  # fmt: skip
+    params = Params.model_validate(
+        {
+            "train": {
+                "budget": "3 steps",
+                "batch": 2,
+                "patch": 32,
+                "augment": "off",
+                "precision": "fp32",
+                "channels_last": False,
+            },
+            "candidates": {"tiny": {"family": "tiny", "postprocess": "distance"}},
+        }
+    )
     fingerprint = fingerprint_of(walls[0], instances=True)
     plan, plain = plan_on("tiny", params, fingerprint, *walls), tiny_plan()
     assert plan.recipe.distance and plan.outputs.channels == 4 and "how deep in its object" in plan.reasons["objects"]

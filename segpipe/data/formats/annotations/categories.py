@@ -47,12 +47,12 @@ def as_sets(numbering: Numbering) -> Numbering:
         table = ClassTable(
             classes=(ground, *(spec.model_copy(update={"value": bits[spec.value]}) for spec in others)),
             ignore=(_IGNORED,), overlapping=True,
-        )  # fmt: skip
+        )
     except ValueError as error:
         raise DataError(
             "too many classes to overlap", found=len(others), expected=f"at most {MOST_OVERLAPPING - 1}",
             fix="keep the categories that are to be learned, or import without --overlapping",
-        ) from error  # fmt: skip
+        ) from error
     values = {category: bits.get(value, 0) for category, value in numbering.values.items()}
     notes = [note for note in numbering.notes if "anew" not in note]
     return Numbering(table, values, _IGNORED, notes=(*notes, "classes may overlap: their values are bits"))
@@ -81,7 +81,7 @@ def number_classes(categories: Iterable[Category], ignored: bool, where: Path) -
         raise DataError(
             "too few or too many categories", where=where, found=len(by_name), expected=f"1 to {MAX_CLASSES - 1}",
             fix="keep the categories that are to be learned",
-        )  # fmt: skip
+        )
     firsts = [same[0] for same in by_name.values()]
     ids = [category.id for category in firsts]
     shift = 1 if min(ids) == 0 else 0

@@ -57,13 +57,13 @@ def read_coco(source: Path, options: ReadOptions) -> Source:
         raise DataError(
             "no COCO annotations", where=source, expected="a JSON with images, annotations and categories in it",
             fix="name it (--masks annotations/instances_train.json), or choose another --format",
-        )  # fmt: skip
+        )
     homes = {path.parent: path for path in reversed(paths)}
     if len(homes) > 1 and not all(is_part(home.name) for home in homes):
         raise DataError(
             "COCO annotations in the folders of several datasets", where=source, found=", ".join(sorted(h.name for h in homes)),
             fix=f"import one of them ({min(homes)}), or name one file (--masks {min(homes.values()).relative_to(source)})",
-        )  # fmt: skip
+        )
     found = Source([])
     files: list[tuple[Path, Entries]] = []
     table: ClassTable | None = None
@@ -138,7 +138,7 @@ def _numbering(files: list[tuple[Path, Entries]], table: ClassTable | None) -> N
                 raise DataError(
                     "a category id means two things", where=path, found=f"{category.id}: {category.name}",
                     expected=f"{other.name}, as in {files[0][0].name}", fix="give all files the same categories",
-                )  # fmt: skip
+                )
     ignored = any(m.ignored for _, entries in files for photo in entries.photos for m in photo.objects)
     numbering = number_classes(categories.values(), ignored, files[0][0])
     if table is None:
@@ -171,7 +171,7 @@ def _said_folder(source: Path, name: str) -> Path:
 def _add_items(
     found: Source, source: Path, path: Path, photos: list[Photo], numbering: Numbering, instances: bool, images: str | None,
     taken: dict[Path, Path],
-) -> None:  # fmt: skip
+) -> None:
     split = _split_of(path, source)
     top = source if images is None else _said_folder(source, images)
     folders = _image_folders(source, path) if images is None else [top]
@@ -198,7 +198,7 @@ def _check_splits(path: Path, before: Path, name: str, source: Path) -> None:
         raise DataError(
             "two annotation files list the same image", where=path, found=f"{name}, as in {before.name}",
             expected="one file for each split, or one for all", fix=f"name the one that counts: --masks {path.relative_to(source)}",
-        )  # fmt: skip
+        )
 
 
 def _split_of(path: Path, source: Path) -> str | None:

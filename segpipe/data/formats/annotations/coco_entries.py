@@ -40,7 +40,7 @@ def parse_entries(document: dict[str, Any], where: Path) -> Entries:
             raise DataError(
                 f"has no list `{name}`", where=where, expected="images, annotations and categories",
                 fix="choose the file with the objects (instances_*.json)",
-            )  # fmt: skip
+            )
     entries = Entries([], _categories(document["categories"], where), [], Counter())
     photos = _photos(document["images"], entries)
     entries.photos = list(photos.values())
@@ -56,13 +56,13 @@ def _categories(raw: list[Any], where: Path) -> list[Category]:
         if not isinstance(entry, dict) or type(entry.get("id")) is not int or not str(entry.get("name") or "").strip():
             raise DataError(
                 "a category without id or name", where=where, found=repr(entry)[:80], expected='{"id": 1, "name": "cell"}'
-            )  # fmt: skip
+            )
         category = Category(entry["id"], str(entry["name"]), _color(entry.get("color")))
         if category.id in categories:
             raise DataError(
                 "two categories of one id", where=where, found=f"{category.id}: {categories[category.id].name}, {category.name}",
                 fix="give each an id of its own",
-            )  # fmt: skip
+            )
         categories[category.id] = category
     return list(categories.values())
 
@@ -145,7 +145,7 @@ def _shape(raw: Any, size: tuple[int, int], name: str, entries: Entries) -> Shap
             raise DataError(
                 "the run-length code is of another size", found=f"{runs.width} x {runs.height}",
                 expected=f"{size[1]} x {size[0]}",
-            )  # fmt: skip
+            )
         return runs
     if not isinstance(raw, list) or not raw:
         raise DataError(

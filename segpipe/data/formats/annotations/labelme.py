@@ -71,7 +71,7 @@ def read_labelme(source: Path, options: ReadOptions) -> Source:
         raise DataError(
             "no labelme files", where=source, found=": ".join(found.skipped[0]) if found.skipped else None,
             expected="a JSON with `shapes` for each image", fix="choose another --format",
-        )  # fmt: skip
+        )
     names = {name for _, _, labels in read for name, _ in labels}
     classes = sorted(name for name in names - {IGNORED} if not is_ground(name))
     numbers = dict.fromkeys(names, 0) | {name: number for number, name in enumerate(classes, start=1)}
@@ -191,7 +191,7 @@ def _embedded_ending(data: object) -> str:
         raise DataError(
             "has no image", found="no file beside it, and no image in it" if not start else "imageData that is no image",
             fix="put the image beside it",
-        )  # fmt: skip
+        )
     return ending
 
 

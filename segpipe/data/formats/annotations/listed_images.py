@@ -26,7 +26,7 @@ def find_listed(source: Path, folders: Sequence[Path], name: str, where: Path | 
         "is in the annotations, but there is no such file", where=where, found=name,
         expected="a file in " + " or ".join(sorted({_shown(folder, source) for folder in folders}))[:80],
         fix="bring the image, or name the folder of images (--images)",
-    )  # fmt: skip
+    )
 
 
 def _shown(folder: Path, source: Path) -> str:

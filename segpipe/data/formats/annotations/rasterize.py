@@ -55,7 +55,7 @@ class Painter:
             raise DataError(
                 "the image is not of the size that its annotations say", where=self.where, found=f"{width} x {height}",
                 expected=f"{self.size[1]} x {self.size[0]}", fix="annotate the image as it is, or restore it",
-            )  # fmt: skip
+            )
         things = [marked for marked in self.objects if marked.thing and not marked.ignored]
         if len(things) > _MAX_OBJECTS:
             raise DataError(

@@ -90,7 +90,7 @@ def reaches_out(shape: Polygons, height: int, width: int) -> bool:
         raise DataError(
             "lies outside its image", found=f"x {low[0]:g} to {high[0]:g}, y {low[1]:g} to {high[1]:g}",
             expected=f"something in {width} x {height}",
-        )  # fmt: skip
+        )
     check_length(shape)
     return bool((low < 0).any() or (high > (width, height)).any())
 
@@ -103,7 +103,7 @@ def check_length(shape: Polygons) -> None:
         raise DataError(
             "the polygon reaches much too far", found=f"an outline of {sum(lengths):.3g} pixels",
             expected=f"at most {_MAX_LENGTH:g}", fix="correct its coordinates",
-        )  # fmt: skip
+        )
 
 
 def rasterise(shape: Shape, height: int, width: int) -> Counts:
@@ -116,7 +116,7 @@ def rasterise(shape: Shape, height: int, width: int) -> Counts:
             raise DataError(
                 "the run-length code is of another size", found=f"{shape.width} x {shape.height}",
                 expected=f"{width} x {height}",
-            )  # fmt: skip
+            )
         return _uncompressed(shape)
     from faster_coco_eval.core import mask
 

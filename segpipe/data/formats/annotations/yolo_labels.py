@@ -48,7 +48,7 @@ def _object(fields: list[str], known: Container[int]) -> Marked:
         raise DataError(
             BOX, found="4 numbers after the class", expected="class x1 y1 x2 y2 x3 y3 ...",
             fix="export the outlines (segmentation), not the detection labels",
-        )  # fmt: skip
+        )
     try:
         category = float(fields[0])  # some tools write 0.0
         numbers = [float(field) for field in fields[1:]]
@@ -61,5 +61,5 @@ def _object(fields: list[str], known: Container[int]) -> Marked:
         raise DataError(
             "the coordinates are no shares of the image", found=f"up to {abs(outline).max():g}", expected="0 to 1",
             fix="divide x by the image's width and y by its height",
-        )  # fmt: skip
+        )
     return Marked(Polygons((outline,)), int(category))

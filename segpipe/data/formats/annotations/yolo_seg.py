@@ -42,7 +42,7 @@ def read_yolo_seg(source: Path, options: ReadOptions) -> Source:
         raise DataError(
             "no data.yaml", where=source, expected="a YAML file with `names`, `train` and `val`",
             fix="write it, or choose another --format",
-        )  # fmt: skip
+        )
     settings = _settings(path)
     numbering = number_classes(_categories(settings, path), False, path)
     found = Source([], numbering.classes, classes_from=path.name)
@@ -62,7 +62,7 @@ def read_yolo_seg(source: Path, options: ReadOptions) -> Source:
         raise DataError(
             "the labels are boxes, not outlines", where=source, found=f"{len(boxes)} lines such as {boxes[0][0]}",
             expected="class x1 y1 x2 y2 x3 y3 ...", fix="export the dataset for segmentation",
-        )  # fmt: skip
+        )
     found.notes += [f"{text}: {count}" for text, count in counts.items()]
     return found
 
@@ -111,7 +111,7 @@ def _categories(settings: dict[str, Any], where: Path) -> list[Category]:
         raise DataError(
             "the names of the classes cannot be read", where=where, found=repr(names)[:80],
             expected="names: [cell, nucleus] or names: {0: cell, 1: nucleus}",
-        )  # fmt: skip
+        )
     return [Category(number, str(name)) for number, name in pairs]
 
 

@@ -44,7 +44,7 @@ TRAINED = (
     Label("terrain", 22, (152, 251, 152)), Label("sky", 23, (70, 130, 180)), Label("person", 24, (220, 20, 60)),
     Label("rider", 25, (255, 0, 0)), Label("car", 26, (0, 0, 142)), Label("truck", 27, (0, 0, 70)), Label("bus", 28, (0, 60, 100)),
     Label("train", 31, (0, 80, 100)), Label("motorcycle", 32, (0, 0, 230)), Label("bicycle", 33, (119, 11, 32)),
-)  # fmt: skip
+)
 """The classes of the benchmark in the order of their train ids."""
 
 CLASSES = ClassTable(
@@ -66,7 +66,7 @@ def read_cityscapes(source: Path, options: ReadOptions) -> Source:
         raise DataError(
             f"no {_IMAGES}/ with {_LABELS}/", where=source, expected="both, as the archives of Cityscapes unpack",
             fix="unpack them here, or choose another --format",
-        )  # fmt: skip
+        )
     found = Source([], CLASSES, classes_from="the 19 of Cityscapes")
     for folder in sorted(path for path in (source / _IMAGES).iterdir() if path.is_dir()):
         if folder.name not in SPLITS:

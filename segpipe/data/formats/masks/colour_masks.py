@@ -50,13 +50,13 @@ def draw_by_palette(found: Source, source: Path, options: ReadOptions) -> None:
         raise ConfigError(
             "which colour is which class?", where=source, found=_colours(masks, options.limits), expected="a palette",
             fix=f"write lines such as `128 64 128 road` and give them as --palette FILE, or as {PALETTE_FILES[-1]}",
-        )  # fmt: skip
+        )
     palette = read_palette(str(file))
     found.items = [
         replace(item, mask=None, instances=None, draw=Colours(item.mask, palette, options.tolerance or 0, options.limits))
         if item.mask else item
         for item in found.items
-    ]  # fmt: skip
+    ]
     found.classes, found.classes_from = palette.classes, palette.origin
 
 

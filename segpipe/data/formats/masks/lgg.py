@@ -38,7 +38,7 @@ def read_lgg(source: Path, options: ReadOptions) -> Source:
         raise DataError(
             "no folder of a patient", where=source, expected="TCGA_*/ with *.tif and *_mask.tif",
             fix="give the folder kaggle_3m, or choose another --format",
-        )  # fmt: skip
+        )
     found = Source([], ClassTable.from_names(["background", "abnormality"], [0, 255]), classes_from="the layout lgg")
     for patient in patients:
         files = {stem_of(path): path for path in image_files(patient)}

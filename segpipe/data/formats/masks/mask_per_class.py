@@ -48,14 +48,14 @@ def read_mask_per_class(source: Path, options: ReadOptions) -> Source:
         raise DataError(
             "no folder of masks for each class", where=source, expected="images/a.png and masks/CLASS/a.png",
             fix="lay them out so, name the folders (--images DIR --masks DIR), or choose another --format",
-        )  # fmt: skip
+        )
     written = source / CLASSES_FILE
     table = read_classes(written) if written.exists() else sets_table(names)
     if not (options.overlapping or written.exists()):
         raise ConfigError(
             "masks of classes in folders of their own may overlap, which has to be wanted: each class is then learned by itself",
             where=source, fix="add --overlapping, or draw the masks into one file an image (--format folder)",
-        )  # fmt: skip
+        )
     _check_names(written, names, table)
     found = Source([], table, classes_from="folders of masks")
     bits = {spec.name: spec.value for spec in table.classes}
@@ -80,7 +80,7 @@ def _check_names(written: Path, names: list[str], table: ClassTable) -> None:
         raise ConfigError(
             "the folders of masks do not fit the class table", where=written, found=", ".join(names),
             expected=", ".join(table.names[1:]), fix="correct the table (overlapping: true), or take it away",
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def read_mask_per_instance(source: Path, options: ReadOptions) -> Source:
         raise DataError(
             "no folder with an image and a mask for each object", where=source, expected="ID/images/ID.png and ID/masks/*.png",
             fix="lay them out so, or choose another --format",
-        )  # fmt: skip
+        )
     return found
 
 

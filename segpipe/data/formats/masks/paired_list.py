@@ -39,7 +39,7 @@ def read_paired_list(source: Path, options: ReadOptions) -> Source:
         raise DataError(
             "no list of pairs", where=source, expected="train.txt, val.txt or test.txt with lines `image label`",
             fix="write them, or choose another --format",
-        )  # fmt: skip
+        )
     found = Source([])
     seen: dict[Path, str] = {}
     for path in lists:
@@ -49,7 +49,7 @@ def read_paired_list(source: Path, options: ReadOptions) -> Source:
                 raise DataError(
                     "an image stands in the lists twice", where=path, found=item.name,
                     expected=f"once; it is in {seen[item.image]} already", fix="remove one of the lines",
-                )  # fmt: skip
+                )
             seen[item.image] = path.name
         found.items += items
         found.notes.append(f"{path.name}: {len(items)} pairs")
@@ -81,7 +81,7 @@ def _read_list(source: Path, list_file: Path, found: Source) -> list[RawItem]:
         if len(fields) != 2:
             raise DataError(
                 "not a pair", where=where, found=repr(line[:80]), expected="`image label`; a tab between names with blanks"
-            )  # fmt: skip
+            )
         image, mask = paths = [inside(source, field, where) for field in fields]
         if missing := [field for field, path in zip(fields, paths, strict=True) if not path.is_file()]:
             found.skipped.append((where, f"names a file that is not there: {missing[0]}"))

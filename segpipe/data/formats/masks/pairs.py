@@ -21,13 +21,13 @@ from segpipe.errors import ConfigError, DataError
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "inputs", "input")
 MASK_FOLDERS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "gt", "groundtruth", "ground_truth", "targets", "target",
-)  # fmt: skip
+)
 MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_target")
 """What a mask's name may have after its image's name."""
 
 SPLIT_FOLDERS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test",
-}  # fmt: skip
+}
 """What folders of splits are called."""
 
 
@@ -78,7 +78,7 @@ def _check_some(found: Source, parts: list[Part], source: Path) -> None:
         "no mask is called as an image is", where=source, found=f"{_relative(image, source)} and {shown}",
         expected=f"a mask called {stem_of(image)} or {stem_of(image)}_mask",
         fix="rename the masks, say what their names have behind their images' (--suffix), or choose another --format",
-    )  # fmt: skip
+    )
 
 
 def read_tables(source: Path, found: Source) -> None:
@@ -115,7 +115,7 @@ def _parts(source: Path, options: ReadOptions) -> list[Part]:
         masks = _subfolder(source, MASK_FOLDERS)
         if masks is None:
             raise DataError("no folder of masks", where=source, expected="masks/ beside images/",
-                            fix="name it masks/, say where it is (--masks DIR), or choose another --format")  # fmt: skip
+                            fix="name it masks/, say where it is (--masks DIR), or choose another --format")
         return [(None, images, masks)]
     children = sorted(path for path in source.iterdir() if path.is_dir() and path.name.lower() in SPLIT_FOLDERS)
     parts: list[Part] = []
@@ -127,7 +127,7 @@ def _parts(source: Path, options: ReadOptions) -> list[Part]:
             "no folders of images and masks", where=source,
             expected="images/ and masks/ in it, or in its train/, val/ and test/",
             fix="name them (--images DIR --masks DIR), or choose another --format",
-        )  # fmt: skip
+        )
     return parts
 
 
@@ -153,7 +153,7 @@ def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
         raise DataError(
             f"several folders could be that of {names[0]}", where=folder, found=", ".join(path.name for path in filled),
             fix=f"say which one: --{names[0]} {filled[0].name} (or the other); or move the others away",
-        )  # fmt: skip
+        )
     return next(iter(filled or there), None)
 
 
@@ -185,7 +185,7 @@ def _pair(found: Source, source: Path, images: Path, masks: Path, split: str | N
         raise ConfigError(
             "no mask has this ending", where=masks, found=f"--suffix {suffix}",
             expected=f"{next(iter(files))}{suffix} and so on; there is {next(iter(by_name), 'nothing')}",
-        )  # fmt: skip
+        )
 
 
 def _is_mask(stem: str, stems: dict[str, Path], endings: tuple[str, ...]) -> bool:

@@ -39,7 +39,7 @@ PALETTE_FILES = (
 VOC_NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
+)
 """The classes of Pascal VOC, by pixel value; 255 is void."""
 
 _MAX_BYTES = 1 << 20
@@ -71,7 +71,7 @@ def find_palette(source: Path) -> Path | None:
     if len(there) > 1:
         raise ConfigError(
             "several palettes", where=source, found=", ".join(path.name for path in there), fix=f"name one: --palette {there[0]}"
-        )  # fmt: skip
+        )
     return there[0] if there else None
 
 

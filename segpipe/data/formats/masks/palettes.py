@@ -45,7 +45,7 @@ class Palette:
             raise DataError(
                 "is no mask in 8-bit colours", where=where, found=f"{image.dtype}, shape {image.shape}",
                 expected="RGB", fix="save it as 8-bit RGB PNG",
-            )  # fmt: skip
+            )
         parts = bands(np.broadcast_to(image, (*image.shape[:2], 3)), _BAND)
         present, counts = _merge([_count(_codes(part)) for part in parts])
         colours = np.stack([present >> 16, present >> 8 & 255, present & 255], axis=1).astype(np.int32)
@@ -103,7 +103,7 @@ def _unknown(where: str, colours: np.ndarray, counts: np.ndarray, tolerance: int
         "holds colours that are not in the palette", where=where, found=", ".join(shown) + more,
         expected=f"colours of the palette, each channel off by {tolerance} at most",
         fix="add them to the palette, or, where edges are blurred, allow more (--tolerance N)",
-    )  # fmt: skip
+    )
 
 
 def make_palette(entries: list[tuple[str, RGB]], origin: str, where: Path | None = None) -> Palette:
@@ -117,7 +117,7 @@ def make_palette(entries: list[tuple[str, RGB]], origin: str, where: Path | None
         raise DataError(
             "is no palette", where=where or origin, found=", ".join(f"{name} {colour}" for name, colour in entries[:12]) or "nothing",
             expected=f"2 to {MAX_CLASSES} classes, each colour once",
-        )  # fmt: skip
+        )
     value = {name: index for index, name in enumerate(kept)} | {name: 255 for name in names if name not in kept}
     table = ClassTable(
         classes=tuple(ClassSpec(name=name, value=value[name], color=first[name]) for name in kept),

@@ -50,7 +50,7 @@ def read_voc(source: Path, options: ReadOptions) -> Source:
             "several folders of VOC" if tops else "no folders of VOC", where=source,
             found=", ".join(top.name for top in tops) or None, expected="JPEGImages/ and SegmentationClass/ in it",
             fix="give one of them" if tops else "lay it out so, or choose another --format",
-        )  # fmt: skip
+        )
     top = tops[0]
     palette, found = _classes(top, options)
     splits = _splits(top, found)
@@ -120,7 +120,7 @@ def _splits(top: Path, found: Source) -> dict[str, str]:
             raise DataError(
                 "an image stands in two lists", where=path, found=twice, expected=f"once; it is in {splits[twice]}.txt",
                 fix="remove one of the lines",
-            )  # fmt: skip
+            )
         splits |= dict.fromkeys(names, split)
         found.notes.append(f"{path.name}: {len(names)} images")
     return splits

@@ -43,7 +43,7 @@ def read_volumes(source: Path, options: ReadOptions) -> Source:
         raise DataError(
             "no volumes", where=source, found=found.skipped[0] if found.skipped else "nothing",
             expected="pairs of " + " or ".join(VOLUME_SUFFIXES), fix="choose another --format (folder, for pictures)",
-        )  # fmt: skip
+        )
     found.items = kept
     return found
 

@@ -54,7 +54,7 @@ def read_nnunet(source: Path, options: ReadOptions) -> Source:
         raise DataError(
             f"no {DATASET}", where=source, expected="the raw data of nnU-Net or the Medical Segmentation Decathlon",
             fix="choose another --format (volumes, for two folders of NIfTI)",
-        )  # fmt: skip
+        )
     content = read_document(path, _MAX_BYTES)
     found = Source([], classes_from=DATASET)
     found.classes = read_labels(content.get("labels"), str(path), found.notes)
@@ -77,7 +77,7 @@ def _ending(content: dict[str, Any], path: Path) -> str | None:
         raise DataError(
             "a file_ending that is not read", where=path, found=ending, expected=", ".join((*SUFFIXES, *VOLUME_SUFFIXES)),
             fix="convert the files to .nii.gz, and write so",
-        )  # fmt: skip
+        )
     return ending.lower()
 
 
@@ -101,7 +101,7 @@ def _named_pairs(content: dict[str, Any], path: Path) -> list[Pair] | None:
                 raise DataError(
                     "no pair of image and label", where=f"{path}: training[{index}]", found=str(entry)[:80],
                     expected='{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}', fix=fix,
-                )  # fmt: skip
+                )
             if not Path(image).name.startswith("."):
                 pairs.append(([image], label))
         return pairs
@@ -117,7 +117,7 @@ def _named_pairs(content: dict[str, Any], path: Path) -> list[Pair] | None:
                 raise DataError(
                     "no images and label", where=f"{path}: dataset.{case}", found=str(entry)[:80],
                     expected='{"images": ["imagesTr/a_0000.png"], "label": "labelsTr/a.png"}', fix=fix,
-                )  # fmt: skip
+                )
             pairs.append((images, label))
         return pairs
     return None

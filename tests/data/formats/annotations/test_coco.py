@@ -276,7 +276,7 @@ BROKEN_FILES = {
     "a category id twice": (document("a.png", categories=[{"id": 7, "name": "a"}, {"id": 7, "name": "b"}]), "two categories of one id"),
     "no category at all": (document("a.png", categories=[]), "not one annotation"),
     "boxes alone": (annotated(segmentation=[]), "not one annotation can be used"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", BROKEN_FILES)

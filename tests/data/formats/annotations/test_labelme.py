@@ -45,7 +45,7 @@ def test_shapes_classes_and_groups(source: Path, data: Path) -> None:
         square("nucleus", 1, 1, 4), square("cell", 8, 8, 3, group=1), square("cell", 14, 8, 3, group=1),
         square("nucleus", 18, 1, 2, group=1),
         shape("cell", [[20, 10], [24, 14]], "rectangle"), square("__ignore__", 0, 14, 4), square("_background_", 2, 2, 1),
-    ])  # fmt: skip
+    ])
     put(source / "deep" / "b.json", [square("axon", 1, 1, 4)])
     report = bring(source, data, "labelme")
     assert [(c.name, c.value) for c in report.classes.classes] == [

@@ -244,7 +244,7 @@ def test_an_image_of_another_size() -> None:
 @pytest.mark.parametrize(
     ("ids", "values", "ignore"),
     [([1, 2], [1, 2], 255), ([0, 1], [1, 2], 255), ([7, 255], [7, 255], 65535), ([1, 90000], [1, 2], 255), ([-1, 4], [1, 2], 255)],
-)  # fmt: skip
+)
 def test_category_ids_and_pixel_values(ids: list[int], values: list[int], ignore: int) -> None:
     numbering = number_classes([Category(n, f"c{n}", (n % 9, 1, 2)) for n in ids], True, Path("x.json"))
     assert [spec.value for spec in numbering.classes.classes] == [0, *values]

@@ -130,7 +130,7 @@ def test_encoding_against_brute_force(
     for at in np.ndindex(5, 7):
         pixel = [int(part) for part in image[at]]
         apart = [(sum((p - q) ** 2 for p, q in zip(pixel, colour, strict=True)), index) for index, colour in enumerate(colours)
-                 if max(abs(p - q) for p, q in zip(pixel, colour, strict=True)) <= tolerance]  # fmt: skip
+                 if max(abs(p - q) for p, q in zip(pixel, colour, strict=True)) <= tolerance]
         if not apart:
             unknown += 1
             continue

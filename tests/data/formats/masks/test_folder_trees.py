@@ -16,7 +16,7 @@ OFFICIAL = {
     0: 255, 1: 255, 2: 255, 3: 255, 4: 255, 5: 255, 6: 255, 7: 0, 8: 1, 9: 255, 10: 255, 11: 2, 12: 3, 13: 4, 14: 255, 15: 255,
     16: 255, 17: 5, 18: 255, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13, 27: 14, 28: 15, 29: 255, 30: 255,
     31: 16, 32: 17, 33: 18,
-}  # fmt: skip
+}
 
 
 def frame(source: Path, split: str, city: str, number: int, labels: dict[str, np.ndarray]) -> str:
@@ -42,7 +42,7 @@ def test_cityscapes(source: Path, data: Path) -> None:
     found = items(data)
     assert {key: (item.group, item.split) for key, item in found.items()} == {
         train: ("aachen", "train"), val: ("munster", "val"), bare: ("berlin", "test")
-    }  # fmt: skip
+    }
     truth = np.vectorize(OFFICIAL.get)(ids)
     np.testing.assert_array_equal(mask_of(found[train]), truth)
     np.testing.assert_array_equal(instances_of(found[train]), np.where((objects >= 1000) & (truth != 255), objects, 0))

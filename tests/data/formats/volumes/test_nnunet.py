@@ -25,12 +25,12 @@ LIMITS = DataParams()
 V2: dict[str, Any] = {
     "channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "oedema": 1, "core": 2, "ignore": 3},
     "numTraining": 2, "file_ending": ".nii.gz",
-}  # fmt: skip
+}
 MSD: dict[str, Any] = {
     "name": "Hippocampus", "modality": {"0": "MRI"}, "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
     "training": [{"image": f"./imagesTr/h_{n:03d}.nii.gz", "label": f"./labelsTr/h_{n:03d}.nii.gz"} for n in (1, 2021)],
     "test": ["./imagesTs/h_009.nii.gz"],
-}  # fmt: skip
+}
 
 
 def put(path: Path, content: bytes) -> None:
@@ -119,7 +119,7 @@ def test_pictures_come_one_file_a_channel_or_in_colours(ending: str, tmp_path: P
     source = tmp_path / "source"
     describe(
         source, {"channel_names": {str(c): "RGB"[c] for c in range(3)}, "labels": {"background": 0, "cell": 1}, "file_ending": ending}
-    )  # fmt: skip
+    )
     image = voxels("uint8", (20, 30, 3))
     for c in range(3):
         put(source / f"imagesTr/apart_{c:04d}{ending}", encode(image[:, :, c]))
@@ -142,12 +142,12 @@ def test_regions_become_classes_of_their_own(tmp_path: Path) -> None:
     describe(
         tmp_path,
         V2 | {"labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}},
-    )  # fmt: skip
+    )
     found = read_nnunet(tmp_path, ReadOptions())
     assert found.classes is not None
     assert {spec.value: spec.name for spec in found.classes.classes} == {
         0: "background", 1: "whole", 2: "whole, core", 3: "whole, core, enhancing",
-    }  # fmt: skip
+    }
     assert found.classes.ignore == (4,)
     assert any("regions" in note for note in found.notes)
 
