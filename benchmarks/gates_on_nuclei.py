@@ -38,8 +38,9 @@ from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.slice_attributes import Trait, read_columns
 from segpipe.evaluation.slices import Slice
 from segpipe.files import write_json, write_text
+from segpipe.gates.case import Case, Champion
 from segpipe.gates.judge import judge
-from segpipe.gates.verdicts import Case, Champion, GateVerdict
+from segpipe.gates.verdicts import GateVerdict
 from segpipe.inference.spec import WEIGHTS_FILE
 from segpipe.inference.trained import load_trained
 from segpipe.metrics import MAIN_METRIC

@@ -21,7 +21,7 @@ import pandas as pd
 from segpipe.config import DataParams, ValidateParams
 from segpipe.data.dataset import load_dataset
 from segpipe.data.images import read_image
-from segpipe.data.manifest.measure import miniature, moments, perceptual_hash, reduced
+from segpipe.data.images.statistics import miniature, moments, perceptual_hash, reduced
 from segpipe.validation.duplicates import near_duplicates
 
 Change = Callable[[np.ndarray], np.ndarray]

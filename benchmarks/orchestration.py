@@ -19,26 +19,28 @@ import time
 from pathlib import Path
 
 from segpipe.cli.start.demo import BUDGETS
-from segpipe.workspace import create, pipeline
+from segpipe.workspace import pipeline
+from segpipe.workspace.create import create_workspace
+from segpipe.workspace.params_file import set_params
 from segpipe.workspace.paths import STATE_DIR
 
 
 def prepare(source: Path | None, root: Path, budget: str | None) -> None:
     """A workspace whose stages are all to be run: the demo's, or a copy of one without its results."""
-    create.create(root)
+    create_workspace(root)
     if source is None:
         from segpipe.data.demo.write import write_demo
 
         write_demo(root / "data")
-        create.set_params(root, {"train.budget": budget or BUDGETS[0]})
+        set_params(root, {"train.budget": budget or BUDGETS[0]})
     else:
         for name in ("params.yaml", "dvc.yaml"):
             shutil.copy(source / name, root / name)
         shutil.copytree(source / "data", root / "data")
         if budget:
-            create.set_params(root, {"train.budget": budget})
+            set_params(root, {"train.budget": budget})
     # a gate that nothing passes: the run ends with the last stage, and what is measured is stages alone
-    create.set_params(root, {"gates.floor.at_least": 1.01})
+    set_params(root, {"gates.floor.at_least": 1.01})
     pipeline.add_data(root)
 
 

@@ -21,7 +21,9 @@ from typing import Any
 from by_hand import RECIPES
 
 from segpipe.config import load_params, parse_budget
-from segpipe.workspace import create, pipeline
+from segpipe.workspace import pipeline
+from segpipe.workspace.create import create_workspace
+from segpipe.workspace.params_file import set_params
 
 CAMVID = "Sky,Building,Pole,Road,Pavement,Tree,SignSymbol,Fence,Car,Pedestrian,Bicyclist"
 DATASETS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
@@ -48,12 +50,12 @@ def segpipe(root: Path, *arguments: str) -> float:
 def prepare(root: Path, data: Path, name: str, budget: str, seed: int, candidates: dict[str, str]) -> None:
     """A workspace with a dataset, up to its shards."""
     folder, options, settings = DATASETS[name]
-    create.create(root)
+    create_workspace(root)
     segpipe(root, "data", "import", str((data / folder).resolve()), *options)
     changes = settings | {"train.budget": budget, "train.seed": seed}
     if candidates:
         changes["candidates"] = {own: {"family": family} for own, family in candidates.items()}
-    create.set_params(root, changes)
+    set_params(root, changes)
     for stage in _FIRST:
         segpipe(root, stage)
 

@@ -22,7 +22,7 @@ import numpy as np
 from time_to_quality import prepare, segpipe
 
 from segpipe.config import DataParams
-from segpipe.workspace import create
+from segpipe.workspace.params_file import set_params
 
 CANDIDATE = "bench"
 
@@ -36,7 +36,7 @@ def trained(root: Path, arguments: argparse.Namespace) -> Path:
         candidate = {"family": arguments.family, "encoder_weights": arguments.weights} | (
             {"encoder": arguments.encoder} if arguments.encoder else {}
         )
-        create.set_params(root, {"candidates": {CANDIDATE: candidate}, "train.budget": arguments.budget})
+        set_params(root, {"candidates": {CANDIDATE: candidate}, "train.budget": arguments.budget})
         for stage in ("plan", "train"):
             segpipe(root, stage, CANDIDATE)
     return model

@@ -6,25 +6,27 @@ and as the deployment of prefect.yaml.
 # No `from __future__ import annotations` where a flow is: a scheduled run gets the flow pickled by value, and Prefect then could
 # not tell what the names in its annotations mean.
 
-import contextlib
 import os
 import queue
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from segpipe.config import load_params
 from segpipe.errors import SegpipeError
-from segpipe.files import read_json
+from segpipe.gates.selection import Selection
 from segpipe.progress import format_seconds, say
+from segpipe.release.champion_file import ChampionFile
+from segpipe.release.run_summary import RunSummary
+from segpipe.signals import ignore_interrupts, interrupt_on_termination
 from segpipe.workspace import pipeline, runner
-from segpipe.workspace.create import check_repository, find_root, lock, prefect_environment
-from segpipe.workspace.flow_loader import interruptible
+from segpipe.workspace.lock import lock
 from segpipe.workspace.pipeline import Stage
+from segpipe.workspace.prefect_settings import prefect_environment
+from segpipe.workspace.root import check_repository, find_root
 from segpipe.workspace.runner import StageRun
 
 if "prefect" not in sys.modules:  # Prefect reads its environment once, when it is imported
@@ -68,14 +70,13 @@ def echo(text: str, label: str) -> None:
 @flow(name="retrain", task_runner=ThreadPoolTaskRunner(max_workers=MAX_STAGES), persist_result=False)  # type: ignore[arg-type]
 def retrain(
     root: str = ".", jobs: int | None = None, promote: Literal["auto", "manual"] | None = None
-) -> dict[str, Any] | State[Any]:
+) -> RunSummary | State[Any]:
     """Bring a workspace up to date and release what its gates let through.
 
     root: the workspace, or a folder in it. jobs: stages at once; by default one a device, others as many as there are
     processors. promote: overrides `release.promote` of params.yaml.
 
-    Returns what happened: `ran` (seconds by stage), `up_to_date`, `seconds`; where the pipeline ends in a bundle, also
-    `selection`, `version` (of the winner; None where a gate said no, and then `blocked` says why), `released`, `promoted`, `live`.
+    Returns what happened.
     """
     try:
         folder = find_root(Path(root))
@@ -86,7 +87,7 @@ def retrain(
         return Failed(message=str(error), data=error)
 
 
-def _retrain(root: Path, jobs: int | None, promote: str | None) -> dict[str, Any]:
+def _retrain(root: Path, jobs: int | None, promote: str | None) -> RunSummary:
     began = time.monotonic()
     params = load_params(root)
     bring_data(root)
@@ -98,15 +99,16 @@ def _retrain(root: Path, jobs: int | None, promote: str | None) -> dict[str, Any
         _refresh_champion(root)
         stale = pipeline.stale(root)
     runs = run_stages(root, stages, jobs) if stale else dict.fromkeys(stages)
-    summary: dict[str, Any] = {
-        "root": str(root),
-        "ran": {name: round(run.seconds, 2) for name, run in runs.items() if run},
-        "up_to_date": [name for name, run in runs.items() if not run],
-    }
+    summary = RunSummary(
+        root=str(root),
+        ran={name: round(run.seconds, 2) for name, run in runs.items() if run},
+        up_to_date=[name for name, run in runs.items() if not run],
+    )
     if "export" in stages:
-        summary |= release_winner(root, params.release.stage, promote or params.release.promote)
+        release_winner(root, params.release.stage, promote or params.release.promote, summary)
         publish(summary)
-    return summary | {"seconds": round(time.monotonic() - began, 2)}
+    summary.seconds = round(time.monotonic() - began, 2)
+    return summary
 
 
 # --- steps: side effects that are no DVC stage -----------------------------------------------------------------------------
@@ -144,33 +146,33 @@ def _refresh_champion(root: Path) -> None:
     from segpipe.release.registry import refresh_champion
 
     if step("champion", refresh_champion, root):
-        tell(f"the champion to beat is {read_json(root / 'champion.json')['version'] or 'nobody'}")
+        tell(f"the champion to beat is {ChampionFile.read(root / 'champion.json').version or 'nobody'}")
 
 
-def release_winner(root: Path, stage: str, promote: str) -> dict[str, Any]:
-    """Bento -> bless -> commit and tags -> promote, as far as gates and settings allow, and only what is not done yet."""
+def release_winner(root: Path, stage: str, promote: str, summary: RunSummary) -> None:
+    """Bento -> bless -> commit and tags -> promote, as far as gates and settings allow, and only what is not done yet.
+
+    Fills the fields of the summary from `selection` on.
+    """
+    from segpipe.gates.waivers import today
     from segpipe.release import registry
+    from segpipe.workspace.paths import Paths
 
-    selection = read_json(root / "selection.json")
-    found: dict[str, Any] = {
-        "selection": selection,
-        "version": None,
-        "released": False,
-        "promoted": False,
-        "blocked": None,
-    }
-    if not selection["promotable"]:
-        return found | {"blocked": selection["summary"], "live": registry.live(root, stage)}
+    paths = Paths(root)
+    selection = summary.selection = Selection.read(paths.selection, paths.bundle)
+    if not selection.promotable_on(today()):
+        summary.blocked, summary.live = selection.outcome_on(today()), registry.live(root, stage)
+        return
     version = registry.find_bundle(root, root / "bundle")
     if version is None:
         version = registry.next_version(root)
         _release(root, version)
-        found["released"] = True
+        summary.released = True
     if promote == "auto" and not registry.was_in(root, version, stage):  # what was rolled back stays back
         step("promote", registry.promote, root, version, stage)
         tell(f"{version} is live in {stage}")
-        found["promoted"] = True
-    return found | {"version": version, "live": registry.live(root, stage)}
+        summary.promoted = True
+    summary.version, summary.live = version, registry.live(root, stage)
 
 
 def _release(root: Path, version: str) -> None:
@@ -186,16 +188,14 @@ def _release(root: Path, version: str) -> None:
     tell(f"{version}: committed and tagged")
 
 
-def publish(summary: Mapping[str, Any]) -> None:
+def publish(summary: RunSummary) -> None:
     """Prefect artifacts: the scores as a table, the verdicts as text."""
-    selection = summary["selection"]
-    rows = [
-        {"candidate": row["candidate"], "family": row["family"], "val": row["val"], **row["test"]}
-        for row in selection["ranking"]
-    ]
+    selection = summary.selection
+    assert selection is not None, "release_winner reads it"
+    rows = [{"candidate": row.candidate, "family": row.family, "val": row.val, **row.test} for row in selection.ranking]
     create_table_artifact(rows, key="scores", description="Candidates on the test split, best first")
-    verdicts = [f"- **{gate['name']}**: {gate['sentence']}" for gate in selection["gates"]]
-    outcome = f"Live: {summary['live'] or 'nothing'}; this run's version: {summary['version'] or 'none'}"
+    verdicts = [f"- **{verdict.name}**: {verdict.sentence}" for verdict in selection.verdicts]
+    outcome = f"Live: {summary.live or 'nothing'}; this run's version: {summary.version or 'none'}"
     create_markdown_artifact("\n".join(["# Verdicts", "", *verdicts, "", outcome]), key="verdicts")
 
 
@@ -247,7 +247,7 @@ def run_stages(root: Path, stages: Mapping[str, Stage], jobs: int | None) -> dic
                 tell(f"done in {format_seconds(run.seconds)}", name)
                 done[name] = run
     finally:
-        with _deaf():
+        with ignore_interrupts():
             stop.set()
             for _ in running:
                 ended.get()
@@ -274,32 +274,19 @@ def _submit(
 
 def device_slots(jobs: int | None) -> list[str]:
     """A slot for each `device` stage that may run at once: the GPU's number, or "" for the processors."""
-    from segpipe.doctor import gpus
+    from segpipe.workspace.devices import gpus
 
     devices = gpus() or [""]
     return devices if jobs is None else [devices[i % len(devices)] for i in range(jobs)]
 
 
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Let no second Ctrl-C leave a stage behind while the first one is being obeyed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, former)
-
-
 # --- ways to start it ------------------------------------------------------------------------------------------------------
 
 
-def run(root: Path, jobs: int | None = None, promote: Literal["auto", "manual"] | None = None) -> dict[str, Any]:
+def run(root: Path, jobs: int | None = None, promote: Literal["auto", "manual"] | None = None) -> RunSummary:
     """The flow as `segpipe run` starts it: in this process, its lines on stderr. Raises the error that ended it."""
     _ECHO.set()
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), interruptible():  # type: ignore[arg-type]
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), interrupt_on_termination():  # type: ignore[arg-type]
         try:
             return retrain(str(root), jobs, promote)  # type: ignore[return-value]
         except KeyboardInterrupt:
@@ -309,11 +296,10 @@ def run(root: Path, jobs: int | None = None, promote: Literal["auto", "manual"] 
 
 def main() -> None:
     """`python flows/retrain.py [ROOT]`: the same as `segpipe run`."""
-    from segpipe.cli.main import report_errors
-    from segpipe.cli.results.gate import check_released
+    from segpipe.outcome import report_errors
 
     with report_errors():
-        check_released(run(Path(sys.argv[1] if len(sys.argv) > 1 else ".")))
+        run(Path(sys.argv[1] if len(sys.argv) > 1 else ".")).check_released()
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from segpipe.errors import ConfigError, SegpipeError
+from segpipe.processes import GRACE_S, end_group
 from segpipe.progress import say
 from segpipe.release.bento_server import free_port
-from segpipe.workspace.create import prefect_environment
-from segpipe.workspace.flow_loader import interruptible
+from segpipe.signals import interrupt_on_termination
 from segpipe.workspace.paths import STATE_DIR
-from segpipe.workspace.runner import GRACE_S, end_group
+from segpipe.workspace.prefect_settings import prefect_environment
 
 DEPLOYMENT = "scheduled"
 _STARTUP_S = 120.0
@@ -49,7 +49,7 @@ def serve(root: Path, cron: str, timezone: str = "UTC") -> None:
     Prefect's runner is a process below this one: asked to end, it waits for the run that it started. Here that run is ended, too.
     """
     when = next_run(cron, timezone)
-    with interruptible(), _api(root) as api:
+    with interrupt_on_termination(), _api(root) as api:
         command = [sys.executable, str(root / "flows" / "schedule.py"), str(root), cron, timezone]
         environment = os.environ | prefect_environment(root) | {"PREFECT_API_URL": api}
         runner = subprocess.Popen(

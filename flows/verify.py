@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.release import verify as checks
-from segpipe.workspace.create import find_root, prefect_environment
+from segpipe.workspace.prefect_settings import prefect_environment
+from segpipe.workspace.root import find_root
 
 if "prefect" not in sys.modules:  # Prefect reads its environment once, when it is imported
     os.environ.update(prefect_environment(Path.cwd(), quiet=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import platform
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from segpipe.errors import SegpipeError
+from segpipe.workspace.devices import gpus, query_gpus
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -37,23 +37,6 @@ class Check:
 def _judged(name: str, good: bool, found: str, fix: str, otherwise: Verdict = "warn") -> Check:
     """`ok` where it is good; else `otherwise`, with the fix."""
     return Check(name, "ok", found) if good else Check(name, otherwise, found, fix)
-
-
-def gpus() -> list[str]:
-    """The GPUs that a stage may use, as CUDA_VISIBLE_DEVICES names them; asks the driver, so that no torch is loaded."""
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
-    return [index for index, *_ in _query_gpus()]
-
-
-def _query_gpus() -> list[tuple[str, str, str]]:
-    """Index, name and memory of each NVIDIA GPU."""
-    if not (program := shutil.which("nvidia-smi")):
-        return []
-    command = [program, "--query-gpu=index,name,memory.total", "--format=csv,noheader"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    rows = csv.reader(done.stdout.splitlines() if done.returncode == 0 else [], skipinitialspace=True)
-    return [(row[0], row[1], row[2]) for row in rows if len(row) == 3]
 
 
 def examine(root: Path | None) -> list[Check]:
@@ -110,7 +93,7 @@ def _processors() -> Iterator[Check]:
     yield _judged(
         "processors", cores >= 2, f"{cores}", "training on one core is slow: raise train.budget, or use another machine"
     )
-    for index, name, memory in _query_gpus():
+    for index, name, memory in query_gpus():
         yield Check(f"gpu {index}", "ok", f"{name}, {memory}")
     if gpus():
         import torch
@@ -189,8 +172,8 @@ def _params(root: Path) -> Check:
 
 
 def _git_state(root: Path) -> Check:
-    from segpipe.workspace.create import check_repository
     from segpipe.workspace.git import git
+    from segpipe.workspace.root import check_repository
 
     check_repository(root)
     changed = git(root, "status", "--porcelain").splitlines()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,49 @@ def atomic_path(target: Path) -> Iterator[Path]:
         path.replace(target)
     finally:
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
+    """A new folder beside `target` that replaces it at the end: readers see the old folder or the new one, never a mixture.
+
+    On an error nothing changes. What a killed process left behind is removed by the next call.
+
+    Args:
+        target: the folder to write.
+        replace: whether it may be replaced if it holds files.
+
+    Raises:
+        DataError: `target` is not an empty folder, and `replace` is not set.
+    """
+    if not replace and target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DataError("is not empty", where=target, fix="choose another folder, or let it be replaced (--replace)")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+    if old.exists() and not target.exists():
+        old.rename(target)  # a process was killed between the two renames below
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+        if target.exists():
+            target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+    finally:
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder so that `target` appears as a whole; what was there is replaced."""
+    with atomic_folder(target) as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
 
 
 def write_bytes(target: Path, content: bytes) -> None:

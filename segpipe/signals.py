@@ -1,4 +1,4 @@
-"""Ctrl-C as a request to stop after the step."""
+"""What Ctrl-C, SIGTERM and SIGHUP do while something runs. Each does nothing outside the main thread, where Python sets no signals."""
 
 from __future__ import annotations
 
@@ -9,23 +9,54 @@ from collections.abc import Iterator
 from types import FrameType
 
 
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextlib.contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C (or SIGTERM) into a request to stop after the step; the second one acts as always."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
+def stop_requests() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C or SIGTERM into a request: the event that is yielded is set. The second one acts as before."""
+    requested = threading.Event()
+    if not _in_main_thread():
+        yield requested
         return
     former = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def ask(number: int, _: FrameType | None) -> None:
-        asked.set()
+    def request(number: int, _: FrameType | None) -> None:
+        requested.set()
         signal.signal(number, former[number])
 
     for number in former:
-        signal.signal(number, ask)
+        signal.signal(number, request)
     try:
-        yield asked
+        yield requested
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def interrupt_on_termination() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP (a closed terminal) raise KeyboardInterrupt, as Ctrl-C does, so that child processes are ended."""
+    if not _in_main_thread():
+        yield
+        return
+    former = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def ignore_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C while cleaning up, so that a second one does not leave child processes behind."""
+    if not _in_main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)

@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from segpipe.errors import DataError
 from segpipe.files import (
+    atomic_folder,
     atomic_path,
     read_bytes,
     read_json,
@@ -82,3 +84,54 @@ def test_a_safe_name_is_never_a_path(name):
     assert not set("/\\\0") & set(safe)
     assert safe not in (".", "..")
     assert not safe.startswith(".")
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "data"
+    with pytest.raises(RuntimeError), atomic_folder(target, replace=False) as folder:
+        (folder / "a").touch()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with atomic_folder(target, replace=False) as folder:
+        (folder / "a").touch()
+        assert not target.exists()
+    with pytest.raises(DataError, match="not empty"), atomic_folder(target, replace=False):
+        pass
+    with pytest.raises(RuntimeError), atomic_folder(target, replace=True):
+        raise RuntimeError
+    assert [p.name for p in target.iterdir()] == ["a"]
+    with atomic_folder(target, replace=True) as folder:
+        (folder / "b").touch()
+    assert [p.name for p in target.iterdir()] == ["b"]
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+def test_the_old_folder_comes_back_where_the_new_one_cannot_be_put(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "data"
+    target.mkdir()
+    (target / "a").touch()
+    rename = Path.rename
+
+    def fails(self: Path, to: Path) -> Path:
+        if self.name == ".data.new":
+            raise OSError("no")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="no"), atomic_folder(target, replace=True):
+        pass
+    assert [p.name for p in target.iterdir()] == ["a"]
+
+
+def test_a_killed_process_leaves_nothing_that_stays(tmp_path: Path) -> None:
+    (tmp_path / ".data.new").mkdir()
+    (tmp_path / ".data.new" / "half").touch()
+    (tmp_path / ".data.old").mkdir()
+    (tmp_path / ".data.old" / "a").touch()
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "data"):
+        raise RuntimeError
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["data", "data/a"], (
+        "the old folder is back"
+    )

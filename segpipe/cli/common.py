@@ -1,10 +1,9 @@
-"""What several commands share: how they are registered, where the workspace is, how results are printed."""
+"""What several commands share: options, the workspace, printing of results."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,15 +13,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for a 
 Candidate = Annotated[str, typer.Argument(help="A candidate of params.yaml.", metavar="CANDIDATE")]
 
 
-def add(app: typer.Typer, panel: str, name: str, function: Callable[..., None], example: str, **settings: Any) -> None:
-    """Register a command in a panel of `segpipe --help`, with an example below its own help."""
-    shown = "\n\n".join(f"[dim]Example:[/dim] {line}" for line in example.splitlines())
-    app.command(name, rich_help_panel=panel, epilog=shown, **settings)(function)
-
-
 def workspace_root() -> Path:
     """The workspace that the user stands in."""
-    from segpipe.workspace.create import find_root
+    from segpipe.workspace.root import find_root
 
     return find_root(Path.cwd())
 

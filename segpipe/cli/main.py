@@ -8,19 +8,14 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from segpipe import __version__
-from segpipe.cli import stages
-from segpipe.cli.data import group as data
-from segpipe.cli.release import group as release
-from segpipe.cli.results import group as results
-from segpipe.cli.start import group as start
-from segpipe.errors import SegpipeError
+from segpipe.cli.commands import register_commands
+from segpipe.outcome import report_errors
 
 app = typer.Typer(
     name="segpipe",
@@ -31,8 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (start, data, results, release, stages):
-    group.register(app)
+register_commands(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -54,41 +48,6 @@ def _common(
         if not directory.is_dir():
             raise typer.BadParameter(f"{directory} is no folder", param_hint="-C")
         os.chdir(directory)
-
-
-@contextlib.contextmanager
-def report_errors() -> Iterator[None]:
-    """Let a user's error end the program with one red line and its exit code; anything else is a fault and shows its trace."""
-    try:
-        yield
-    except SegpipeError as error:
-        _end(error.exit_code, str(error))
-    except KeyboardInterrupt:
-        _end(130, "interrupted")
-    except SystemExit as end:
-        if end.code == 130:  # typer made it of a KeyboardInterrupt
-            _end(130, "interrupted")
-        if not end.code:
-            _record(0, "")
-        raise
-    except Exception as error:
-        _record(1, f"{type(error).__name__}: {error}")
-        raise
-
-
-def _end(code: int, message: str) -> None:
-    red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
-    print(f"{red}error: {message}{plain}", file=sys.stderr, flush=True)
-    _record(code, message)
-    raise SystemExit(code)
-
-
-def _record(code: int, message: str) -> None:
-    """Leave the outcome where the run that started this stage looks for it (see `segpipe.workspace.runner.OUTCOME_VARIABLE`)."""
-    if "SEGPIPE_OUTCOME" in os.environ:
-        from segpipe.workspace.runner import record_outcome
-
-        record_outcome(code, message)
 
 
 SPINS = "10000"

@@ -10,21 +10,9 @@ from typing import Annotated
 
 import typer
 
-from segpipe.cli.common import Candidate, add, workspace_root
+from segpipe.cli.common import Candidate, workspace_root
 
-PANEL = "Stages (dvc.yaml calls these)"
-
-
-def register(app: typer.Typer) -> None:
-    """Add this module's commands."""
-    add(app, PANEL, "ingest", ingest, "segpipe ingest")
-    add(app, PANEL, "validate", validate, "segpipe validate")
-    add(app, PANEL, "prepare", prepare, "segpipe prepare")
-    add(app, PANEL, "plan", plan, "segpipe plan unet\nsegpipe plan unet --explain\nsegpipe plan unet --refresh")
-    add(app, PANEL, "train", train, "segpipe train unet")
-    add(app, PANEL, "evaluate", evaluate, "segpipe evaluate unet")
-    add(app, PANEL, "select", select, "segpipe select")
-    add(app, PANEL, "export", export, "segpipe export")
+PLAN_EXAMPLE = "segpipe plan unet\nsegpipe plan unet --explain\nsegpipe plan unet --refresh"
 
 
 def ingest() -> None:

@@ -17,8 +17,9 @@ from segpipe.config.gates import (
     Waiver,
 )
 from segpipe.config.losses import LossParams
-from segpipe.config.params import PARAMS_FILE, Params, config_error, load_params, parse_budget, parse_params
+from segpipe.config.params import PARAMS_FILE, Params, load_params, parse_budget, parse_params
 from segpipe.config.sections import (
+    AugmentStrength,
     Candidate,
     DataParams,
     EvaluateParams,
@@ -34,6 +35,7 @@ from segpipe.config.sections import (
 
 __all__ = [
     "PARAMS_FILE",
+    "AugmentStrength",
     "BaselineGate",
     "CalibrationGate",
     "Candidate",
@@ -61,7 +63,6 @@ __all__ = [
     "TrainParams",
     "ValidateParams",
     "Waiver",
-    "config_error",
     "load_params",
     "parse_budget",
     "parse_params",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -10,6 +11,7 @@ from segpipe.config.losses import CrossEntropyTerm, DiceTerm, LossParams
 from segpipe.config.section import Section
 
 Pages = Literal["refuse", "channels", "volume"]
+AugmentStrength = Literal["off", "light", "medium", "strong"]
 
 
 class DataParams(Section):
@@ -94,8 +96,17 @@ class ValidateParams(Section):
     """Where more images than this share a suspicion that is about the whole collection, one finding sums them up."""
 
 
-BUDGET_PATTERN = r"^\s*\d+(\.\d+)?\s*(s|m|h|steps?|epochs?)\s*$"
-Budget = Annotated[str, Field(pattern=BUDGET_PATTERN)]
+_BUDGET_PATTERN = re.compile(r"\s*\d+(\.\d+)?\s*(s|m|h|steps?|epochs?)\s*")
+BUDGET_EXAMPLES = 'such as "90s", "10m", "2h", "500 steps" or "40 epochs"'
+
+
+def _check_budget(budget: str) -> str:
+    if not _BUDGET_PATTERN.fullmatch(budget):
+        raise ValueError(BUDGET_EXAMPLES)
+    return budget
+
+
+Budget = Annotated[str, AfterValidator(_check_budget)]
 
 PatchEdge = Annotated[int, Field(ge=8, le=1024)]
 VoxelEdge = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -196,7 +207,7 @@ class TrainParams(Section):
     0.75, 1 and 1.25 times its size (as much as 6 runs; not of volumes). Each run costs its time."""
     ema: float = Field(0.99, ge=0, lt=1)
     """Decay of the running average of weights that is evaluated and kept; 0 turns it off."""
-    augment: Annotated[Literal["off", "light", "medium", "strong"], BeforeValidator(_off)] = "medium"
+    augment: Annotated[AugmentStrength, BeforeValidator(_off)] = "medium"
     """How much flips, scale, rotation and colour vary the crops."""
     orientation: Literal["auto", "upright", "free"] = "auto"
     """Of images: whether they have an up and a down. free: crops are also turned upside down and by quarter turns. auto: free where the

@@ -26,9 +26,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from segpipe.errors import ConfigError, MissingError
-from segpipe.files import read_json
+from segpipe.gates.selection import Selection
 from segpipe.progress import track
 from segpipe.samples import Sample
+from segpipe.workspace.paths import Paths
 
 if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
@@ -239,10 +240,10 @@ def choose_candidate(root: Path, asked: str | None) -> str:
                 "no model of this name", where=root / "models", found=asked, expected=" or ".join(trained)
             )
         return asked
-    selection = root / "selection.json"
-    winner = read_json(selection).get("winner") if selection.exists() else None
+    path = Paths(root).selection
+    winner = Selection.read(path).winner if path.exists() else None
     if winner in trained:
-        return str(winner)
+        return winner
     if len(trained) > 1:
         raise ConfigError(
             "several models, and no winner yet", found=", ".join(trained), fix="name one: --candidate NAME"

@@ -12,7 +12,7 @@ import numpy as np
 
 from segpipe.config import DataParams
 from segpipe.data.images import VOLUME_SUFFIXES, read_mask, suffix_of
-from segpipe.data.manifest.measure import flat_rows, histogram
+from segpipe.data.images.statistics import flat_rows, histogram
 from segpipe.errors import ConfigError, DataError
 from segpipe.labels import MOST_OVERLAPPING
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable, default_color

@@ -25,7 +25,9 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from segpipe.config import DataParams, config_error
+from segpipe.concurrency import map_ahead
+from segpipe.config import DataParams
+from segpipe.json_models import validation_error
 from segpipe.data.images import decode_geometry, decode_image, image_files, max_bytes, read_mask, stem_of
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError, MissingError
@@ -137,22 +139,18 @@ def load_samples(
     At most two samples a thread are held at a time, and of large images fewer: together about `_AHEAD_BYTES`, one at least.
     """
     jobs = jobs or os.cpu_count() or 1
-    largest, waiting = _AHEAD_BYTES, iter(items)
-    with ThreadPoolExecutor(jobs) as pool:
-        ahead: deque[Future[Sample]] = deque()
-        try:
-            while True:
-                room = min(2 * jobs, max(1, _AHEAD_BYTES // largest)) - len(ahead)
-                ahead.extend(pool.submit(load_sample, item, classes, limits) for item in islice(waiting, room))
-                if not ahead:
-                    return
-                sample = ahead.popleft().result()
-                size = sample.image.nbytes
-                largest = size if largest == _AHEAD_BYTES else max(largest, size)
-                yield sample
-                del sample
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    largest = _AHEAD_BYTES
+
+    def limit() -> int:
+        return min(2 * jobs, max(1, _AHEAD_BYTES // largest))
+
+    for _, future in map_ahead(lambda item: load_sample(item, classes, limits), items, jobs, limit):
+        sample = future.result()
+        del future
+        size = sample.image.nbytes
+        largest = size if largest == _AHEAD_BYTES else max(largest, size)
+        yield sample
+        del sample
 
 
 def read_classes(path: Path) -> ClassTable:
@@ -168,7 +166,7 @@ def read_classes(path: Path) -> ClassTable:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"is not valid YAML: {error}", where=path) from error
     except ValidationError as error:
-        first = config_error(error, path, ClassTable)
+        first = validation_error(error, path, ClassTable)
         raise DataError(first.what, where=path, found=first.found, expected=first.expected, fix=first.fix) from error
 
 
@@ -190,32 +188,6 @@ def format_samples(rows: list[dict[str, str]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue()
-
-
-@contextlib.contextmanager
-def whole_folder(target: Path, replace: bool) -> Iterator[Path]:
-    """A temporary folder that becomes `target` at the end, or leaves no trace: readers never see half a dataset.
-
-    Raises DataError where `target` holds files and `replace` is not set.
-    """
-    occupied = target.exists() and (not target.is_dir() or any(target.iterdir()))
-    if occupied and not replace:
-        raise DataError("is not empty", where=target, fix="choose another folder, or let it be replaced (--replace)")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=target.parent, prefix=f".{target.name}.", ignore_cleanup_errors=True
-    ) as scratch:
-        fresh, old = Path(scratch) / "new", Path(scratch) / "old"
-        fresh.mkdir()
-        yield fresh
-        if target.exists():
-            target.rename(old)
-        try:
-            fresh.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
 
 
 def read_samples(path: Path, keys: Collection[str]) -> dict[str, tuple[str | None, str | None]]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections import Counter, deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from segpipe.concurrency import map_ahead
 from segpipe.config import DataParams
 from segpipe.data.classes import FoundClasses
 from segpipe.data.formats.source import RawItem
@@ -62,20 +61,11 @@ def write_items(
     that cannot be read is told of there, and stops nothing.
     """
 
-    def outcomes() -> Iterator[Outcome]:
-        with ThreadPoolExecutor(jobs) as pool:
-            ahead: deque[Future[Outcome]] = deque()
-            try:
-                for item, key in zip(items, keys, strict=True):
-                    ahead.append(pool.submit(_write_item, folder, item, key, classes, limits))
-                    if len(ahead) >= 2 * jobs:
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+    def write(pair: tuple[RawItem, str]) -> Outcome:
+        return _write_item(folder, *pair, classes, limits)
 
-    return list(track(outcomes(), "importing", len(items)))
+    written = map_ahead(write, zip(items, keys, strict=True), jobs)
+    return [future.result() for _, future in track(written, "importing", len(items))]
 
 
 def _write_item(folder: Path, item: RawItem, key: str, classes: FoundClasses, limits: DataParams) -> Outcome:

@@ -12,14 +12,14 @@ from pydantic import BaseModel, ConfigDict
 
 from segpipe.config import DataParams, SplitParams
 from segpipe.data.classes import FoundClasses, find_classes
-from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples, whole_folder
+from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples
 from segpipe.data.formats.registry import AUTO, check_options, find_format, recognise_format
 from segpipe.data.formats.source import RawItem, ReadOptions, Source
 from segpipe.data.manifest.metadata import ImageTable, find_table
 from segpipe.data.splits import SPLITS, assign_split
 from segpipe.data.import_writer import Outcome, write_items
 from segpipe.errors import ConfigError, DataError
-from segpipe.files import safe_name, sha256_bytes
+from segpipe.files import atomic_folder, safe_name, sha256_bytes
 from segpipe.samples import ClassTable
 
 _SHOWN = 10
@@ -112,7 +112,7 @@ def import_dataset(
         found.notes.append("objects (instances/) are left out: where classes overlap, there is no one object a pixel")
     keys = _keys(items)
     table = _table(source, options.table, items, found)
-    with whole_folder(data_dir, options.replace) as folder:
+    with atomic_folder(data_dir, replace=options.replace) as folder:
         for name in ("images", "masks", "instances"):
             (folder / name).mkdir()
         written = write_items(folder, items, keys, classes, limits, jobs or os.cpu_count() or 1)

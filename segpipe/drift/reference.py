@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from segpipe.config import ValidateParams, config_error
+from segpipe.config import ValidateParams
 from segpipe.data.manifest.table import usable
 from segpipe.errors import DataError
 from segpipe.files import read_json, write_text
+from segpipe.json_models import validation_error
 from segpipe.samples import ClassTable
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Reference(BaseModel):
         try:
             return cls.model_validate(content) if content else None
         except ValidationError as error:
-            first = config_error(error, path, cls)
+            first = validation_error(error, path, cls)
             raise DataError(
                 f"is no reference for drift: {first.what}",
                 where=path,

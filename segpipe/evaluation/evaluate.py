@@ -16,8 +16,8 @@ import numpy as np
 
 from segpipe.config import EvaluateParams
 from segpipe.errors import DataError
-from segpipe.evaluation.calibration import Confidences, calibration_table
-from segpipe.evaluation.cost import Cost
+from segpipe.evaluation.calibration import Confidences, calibration_table, temperature_on
+from segpipe.evaluation.cost import Cost, measure_cost
 from segpipe.evaluation.gallery.pictures import Gallery, Picture, draw, legend, pick, save
 from segpipe.evaluation.instance_counts import ObjectCounter, object_table
 from segpipe.evaluation.metric_lookup import interval_of, metric_path
@@ -25,10 +25,10 @@ from segpipe.evaluation.robustness.drops import robustness_table
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores, write_scores
 from segpipe.evaluation.scoring import score_images
-from segpipe.evaluation.slice_attributes import Traits
+from segpipe.evaluation.slice_attributes import Traits, read_columns
 from segpipe.evaluation.slices import slice_table
 from segpipe.evaluation.surfaces import SurfaceRule, surface_table
-from segpipe.files import write_json, write_text
+from segpipe.files import read_json, write_json, write_text
 from segpipe.metrics import MAIN_METRIC, Counts, macro, scores
 from segpipe.samples import IGNORE
 
@@ -68,6 +68,40 @@ class Known:
     """What predictions cost, where it was measured."""
     folds: Mapping[str, Any] = field(default_factory=dict)
     """`scores` of the members of an ensemble, each on the fold that it left out, with `mean` and `sd`."""
+
+
+def evaluate_model(model: Path, shards: Path, splits: Path, out: Path, params: EvaluateParams, name: str) -> None:
+    """Score a trained model on the test split, at the temperature that fits the validation split.
+
+    Args:
+        model: the folder that training wrote (models/NAME).
+        shards: the folder that `prepare` wrote.
+        splits: its table of splits, whose further columns become slices.
+        out: the folder to write (evaluation/NAME).
+        params: the section `evaluate` of params.yaml.
+        name: the candidate.
+
+    Raises:
+        DataError: the test split is empty, or one of its images has no label.
+    """
+    from segpipe.data.shards import ShardReader
+    from segpipe.inference.spec import WEIGHTS_FILE
+    from segpipe.inference.trained import load_trained
+
+    history = read_json(model / "history.json")
+    test, val, trained = ShardReader(shards, "test"), ShardReader(shards, "val"), load_trained(model)
+    temperature = temperature_on(trained, val)
+    segmenter = trained if temperature is None else trained.at_temperature(temperature)
+    known = Known(
+        columns=read_columns(splits),
+        temperature=temperature,
+        weight_bytes=(model / WEIGHTS_FILE).stat().st_size,
+        val_ranked=ranking_score(segmenter, val, params.rank_by),
+        cost=measure_cost(segmenter, test) if len(test) else None,
+        folds=history.get("folds", {}),
+    )
+    val_score = history.get("finished_score", history.get("best_score"))
+    evaluate_candidate(segmenter, test, out, params, name, val_score=val_score, known=known)
 
 
 def evaluate_candidate(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from segpipe.config import EvaluateParams, Params
 from segpipe.errors import ConfigError
 from segpipe.evaluation.instance_metrics import check_name, is_instance
+from segpipe.evaluation.instance_metrics import words as instance_metric_words
 from segpipe.evaluation.paired_statistics import Comparison, compare
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Exchangeable, Interval, bootstrap
@@ -66,3 +67,19 @@ def metric_path(name: str) -> list[str]:
     if name.startswith("instance.class."):
         return ["instance", "class", *name.removeprefix("instance.class.").rsplit(".", 1)]
     return name.split(".", 3 if name.split(".")[1:3] == ["image", "class"] else 2)
+
+
+def describe_metric(name: str) -> str:
+    """A metric's name in words: `iou.dataset.macro` -> "IoU (macro, dataset)"."""
+    if name == "accuracy.pixel":
+        return "pixel accuracy"
+    if is_instance(name):
+        return instance_metric_words(name)
+    ratio, scope, rest = name.split(".", 2)
+    called = {"iou": "IoU", "dice": "Dice", "mcc": "Matthews correlation"}.get(ratio, ratio)
+    if scope == "class":
+        return f"{called} of class {rest}"
+    if scope == "image" and rest.startswith(("class.", "class_empty1.")):
+        form, class_name = rest.split(".", 1)
+        return f"{called} of class {class_name} ({'image, absence counts 1' if form.endswith('empty1') else 'image'})"
+    return f"{called} ({rest.replace('_empty1', ', absence counts 1')}, {scope})"

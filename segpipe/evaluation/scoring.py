@@ -7,12 +7,11 @@ predicted. A few small images are in memory at once, or one large one.
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from segpipe.concurrency import map_ahead
 from segpipe.errors import DataError
 from segpipe.evaluation.calibration import Confidences, Seen, affords_probabilities, image_reliability
 from segpipe.evaluation.gallery.pictures import has_background
@@ -51,8 +50,10 @@ def score_images(
     classes = segmenter.spec.classes
     counting = _Counting(classes, segmenter.spec.temperature, columns or {}, surfaces, confidences, objects)
     workers = min(8, os.cpu_count() or 1)
-    waiting: deque[Future[_Counted]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
+    small = True
+
+    def predicted() -> Iterator[tuple[Sample, Prediction]]:
+        nonlocal small
         for sample in track((reader[i] for i in range(len(reader))), label, len(reader)):
             if sample.labels is None:
                 raise DataError(
@@ -62,13 +63,14 @@ def score_images(
                 )
             afforded = not classes.overlapping and affords_probabilities(sample, len(classes))
             apart = afforded and objects is not None and sample.instances is not None
-            found = segmenter.segment(sample, probabilities=afforded, instances=apart)
-            waiting.append(pool.submit(counting.count, sample, found))
             small = len(classes) * sample.labels.size <= _AHEAD_VALUES
-            while len(waiting) > (workers if small else 0):
-                yield counting.told(waiting.popleft().result())
-        while waiting:
-            yield counting.told(waiting.popleft().result())
+            yield sample, segmenter.segment(sample, probabilities=afforded, instances=apart)
+
+    def limit() -> int:
+        return workers + 1 if small else 1
+
+    for _, future in map_ahead(lambda pair: counting.count(*pair), predicted(), workers, limit):
+        yield counting.told(future.result())
 
 
 _Counted = tuple[ImageScore, Seen | None, Compared | None]

@@ -11,24 +11,21 @@ from segpipe.config import CalibrationGate, ClassFloorGate, DataGate, FloorGate,
 from segpipe.errors import ConfigError
 from segpipe.evaluation.calibration import calibration_interval
 from segpipe.evaluation.instance_metrics import class_metric, is_instance
-from segpipe.evaluation.metric_lookup import interval_of
+from segpipe.evaluation.metric_lookup import describe_metric, interval_of
 from segpipe.evaluation.statistics import Interval
-from segpipe.gates.verdicts import (
-    WORST_FIRST,
-    Case,
-    GateVerdict,
-    Part,
-    basis,
-    describe,
-    known,
-    lowest,
-    made,
-    numbers,
-    place,
-    place_below,
-    sure,
-    without,
+from segpipe.gates.case import Case
+from segpipe.gates.verdict_building import (
+    basis_words,
+    confidence_words,
+    distinct_numbers,
+    interval_verdict,
+    none_if_nan,
+    plain_verdict,
+    verdict_above,
+    verdict_below,
+    worst_images,
 )
+from segpipe.gates.verdicts import WORST_FIRST, GateVerdict, Part
 from segpipe.metrics import MAIN_METRIC
 
 DRIFT_SHOWN = 0.001
@@ -42,20 +39,24 @@ def floor(gate: FloorGate, case: Case) -> GateVerdict:
     """The lower bound of the metric reaches `at_least`."""
     winner = case.winner
     found = interval_of(gate.metric, winner, case.params)
-    verdict = place(found, gate.at_least)
-    value, least = numbers(found.estimate, gate.at_least)
-    said = f"{winner.candidate}'s test {describe(gate.metric)} "
+    verdict = verdict_above(found, gate.at_least)
+    value, least = distinct_numbers(found.estimate, gate.at_least)
+    said = f"{winner.candidate}'s test {describe_metric(gate.metric)} "
     if np.isnan(found.estimate):
         said += "does not exist: nothing in the test images counts for it"
     elif verdict == "pass":
-        said += f"is {value}, at least {found.low:.3f} with {sure(found)} confidence, above the floor of {least}"
+        said += f"is {value}, at least {found.low:.3f} with {confidence_words(found)} confidence, above the floor of {least}"
     elif verdict == "fail":
         said += f"is {value}, below the floor of {least}"
     elif np.isnan(found.low):
         said += f"is {value}, above the floor of {least}, but a single image can't say how sure that is"
     else:
-        said += f"is {value}, above the floor of {least}, but it may be as low as {found.low:.3f} ({basis(found)})"
-    return made("floor", verdict, said, gate, found, gate.at_least, lowest(winner, winner.of_images(gate.metric)))
+        said += (
+            f"is {value}, above the floor of {least}, but it may be as low as {found.low:.3f} ({basis_words(found)})"
+        )
+    return interval_verdict(
+        "floor", verdict, said, gate, found, gate.at_least, worst_images(winner, winner.of_images(gate.metric))
+    )
 
 
 def class_floor(gate: ClassFloorGate, case: Case) -> GateVerdict:
@@ -84,24 +85,28 @@ def class_floor(gate: ClassFloorGate, case: Case) -> GateVerdict:
         images = int(np.count_nonzero(there[:, index]))
         part = Part(
             name=name,
-            verdict=place(found, least),
+            verdict=verdict_above(found, least),
             images=images,
-            estimate=known(found.estimate),
-            low=known(found.low),
-            high=known(found.high),
+            estimate=none_if_nan(found.estimate),
+            low=none_if_nan(found.low),
+            high=none_if_nan(found.high),
             threshold=least,
         )
         rows.append((part, found))
     if not rows:
-        return without("class_floor", "pass", "no class has a floor", gate, metric=f"{gate.ratio}.class")
+        return plain_verdict("class_floor", "pass", "no class has a floor", gate, metric=f"{gate.ratio}.class")
     # The deciding class: of the worst verdict, the one that is furthest below its floor (one without a bound first of all).
     rows.sort(key=lambda row: (WORST_FIRST[row[0].verdict], _margin(row[0])))
     part, found = rows[0]
     name = _of_class(gate.ratio, part.name)
-    worst = lowest(winner, winner.of_images(name))
-    said = _class_words(winner.candidate, describe(name), [row[0] for row in rows], sure(found), basis(found))
+    worst = worst_images(winner, winner.of_images(name))
+    said = _class_words(
+        winner.candidate, describe_metric(name), [row[0] for row in rows], confidence_words(found), basis_words(found)
+    )
     parts = [row[0] for row in rows]
-    return made("class_floor", part.verdict, said, gate, found, part.threshold, worst, metric=name, parts=parts)
+    return interval_verdict(
+        "class_floor", part.verdict, said, gate, found, part.threshold, worst, metric=name, parts=parts
+    )
 
 
 def _margin(part: Part) -> float:
@@ -118,7 +123,7 @@ def _class_words(candidate: str, metric_words: str, parts: list[Part], confidenc
     said = f"{candidate}'s test {metric_words} "
     if first.estimate is None:
         return said + "does not exist: the class is in no test image"
-    value, least = numbers(first.estimate, first.threshold)
+    value, least = distinct_numbers(first.estimate, first.threshold)
     if first.verdict == "pass":
         return (
             f"every class reaches its floor; {said}is nearest to it: {value}, at least {first.low:.3f} with {confidence} "
@@ -142,29 +147,29 @@ def calibration(gate: CalibrationGate, case: Case) -> GateVerdict:
     found = calibration_interval(winner, case.params)
     if found is None or winner.reliability is None or np.isnan(found.estimate):
         said = f"{winner.candidate}'s confidences were not counted; dvc repro evaluate@{winner.candidate} counts them"
-        return without("calibration", "cannot tell", said, gate, metric="calibration.ece", side="most")
-    verdict = place_below(found, gate.at_most)
-    value, most = numbers(found.estimate, gate.at_most)
+        return plain_verdict("calibration", "cannot tell", said, gate, metric="calibration.ece", side="most")
+    verdict = verdict_below(found, gate.at_most)
+    value, most = distinct_numbers(found.estimate, gate.at_most)
     said = f"{winner.candidate}'s expected calibration error on the test images is {value}"
     if verdict == "fail":
         said += f", above the limit of {most}"
     elif verdict == "pass":
-        said += f", at most {found.high:.3f} with {sure(found)} confidence, within the limit of {most}"
+        said += f", at most {found.high:.3f} with {confidence_words(found)} confidence, within the limit of {most}"
     elif np.isnan(found.high):
         said += f", within the limit of {most}, but a single image can't say how sure that is"
     else:
-        said += f", within the limit of {most}, but it may be as high as {found.high:.3f} ({basis(found)})"
+        said += f", within the limit of {most}, but it may be as high as {found.high:.3f} ({basis_words(found)})"
     count, confidence, hits = np.moveaxis(winner.reliability, 1, 0)
     with np.errstate(invalid="ignore"):
         own = np.abs(confidence - hits).sum(1) / count.sum(1)
-    return made(
+    return interval_verdict(
         "calibration",
         verdict,
         said,
         gate,
         found,
         gate.at_most,
-        lowest(winner, -own),
+        worst_images(winner, -own),
         metric="calibration.ece",
         side="most",
     )
@@ -184,7 +189,7 @@ def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:
             f"{name} was not scored on {gate.severity} {what}; `evaluate.robustness: "
             f"{'quick' if gate.severity == 'medium' else 'full'}` does that where images allow it"
         )
-        return without("robustness", "cannot tell", said, gate, **told)
+        return plain_verdict("robustness", "cannot tell", said, gate, **told)
     rows = []
     for corruption in gate.corruptions or by:
         row = by[corruption]
@@ -193,30 +198,33 @@ def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:
         )
         part = Part(
             name=corruption,
-            verdict=place_below(found, gate.at_most),
+            verdict=verdict_below(found, gate.at_most),
             images=measured["images"],
             estimate=row["drop"],
-            low=known(found.low),
-            high=known(found.high),
+            low=none_if_nan(found.low),
+            high=none_if_nan(found.high),
             threshold=gate.at_most,
         )
         rows.append((part, found))
     rows.sort(key=lambda row: (WORST_FIRST[row[0].verdict], -_reached(row[1])))
     part, found = rows[0]
-    value, most = numbers(found.estimate, gate.at_most)
-    lost = f"{gate.severity} {part.name} costs {name} {value} of its test {describe(MAIN_METRIC)}"
+    value, most = distinct_numbers(found.estimate, gate.at_most)
+    lost = f"{gate.severity} {part.name} costs {name} {value} of its test {describe_metric(MAIN_METRIC)}"
     lost += f" of {measured['score']:.3f} on {measured['images']} images"
     if part.verdict == "fail":
         others = [row[0].name for row in rows[1:] if row[0].verdict == "fail"]
         said = f"{lost}, more than {most}" + (f"; so does {_listed(others)}" if others else "")
     elif part.verdict == "pass":
-        said = f"no corruption costs too much; {lost}, the most of all: at most {found.high:.3f} with {sure(found)} confidence, "
+        said = f"no corruption costs too much; {lost}, the most of all: "
+        said += f"at most {found.high:.3f} with {confidence_words(found)} confidence, "
         said += f"and {most} is allowed"
     elif np.isnan(found.high):
         said = f"{lost}, and {most} is allowed, but a single image can't say how sure that is"
     else:
-        said = f"{lost}, and {most} is allowed, but it may be as much as {found.high:.3f} ({basis(found)})"
-    return made("robustness", part.verdict, said, gate, found, gate.at_most, [], parts=[row[0] for row in rows], **told)
+        said = f"{lost}, and {most} is allowed, but it may be as much as {found.high:.3f} ({basis_words(found)})"
+    return interval_verdict(
+        "robustness", part.verdict, said, gate, found, gate.at_most, [], parts=[row[0] for row in rows], **told
+    )
 
 
 def _reached(found: Interval) -> float:
@@ -231,12 +239,12 @@ def size(gate: SizeGate, case: Case) -> GateVerdict:
         said = (
             f"the size of {case.winner.candidate} is not known; dvc repro evaluate@{case.winner.candidate} measures it"
         )
-        return without("size", "cannot tell", said, gate, **told)
+        return plain_verdict("size", "cannot tell", said, gate, **told)
     fits = case.megabytes <= gate.at_most_mb
     said = (
         f"{case.winner.candidate}'s weights have {case.megabytes:.3f} MB, {'within' if fits else 'above'} the limit of "
     )
-    return without(
+    return plain_verdict(
         "size", "pass" if fits else "fail", f"{said}{gate.at_most_mb:g} MB", gate, estimate=case.megabytes, **told
     )
 
@@ -245,7 +253,7 @@ def data(gate: DataGate, case: Case) -> GateVerdict:
     """Validation passed, with no more warnings than `max_warnings`, and no quantity is shown to have moved by more than
     `max_drift`. The index of few images is large by luck, so it counts only where the two-sample test agrees (`DRIFT_SHOWN`)."""
     if case.findings is None:
-        return without("data", "cannot tell", "there are no findings of the validation; dvc repro validate", gate)
+        return plain_verdict("data", "cannot tell", "there are no findings of the validation; dvc repro validate", gate)
     warnings = [f for f in case.findings["findings"] if f["severity"] == "warning"]
     moved = sorted(case.findings.get("drift", []), key=lambda d: -d["psi"])
     errors = []
@@ -266,7 +274,7 @@ def data(gate: DataGate, case: Case) -> GateVerdict:
         said += f"; what moved most against production is {moved[0]['quantity']} (stability index {moved[0]['psi']:.3f}"
         luck = ", and this may be luck" if moved[0]["psi"] > limit else ""
         said += ")" if gate.max_drift is None else f", {gate.max_drift:g} is allowed{luck})"
-    return without("data", "fail" if errors else "pass", "; ".join(errors) or said, gate, **told)
+    return plain_verdict("data", "fail" if errors else "pass", "; ".join(errors) or said, gate, **told)
 
 
 def test_size(gate: ImagesGate, case: Case) -> GateVerdict:
@@ -284,7 +292,7 @@ def test_size(gate: ImagesGate, case: Case) -> GateVerdict:
     else:
         said = f"every class is in {gate.at_least} test images or more, the rarest, {rarest}, in {least}"
     told = {"metric": "images.class", "estimate": least, "threshold": gate.at_least, "parts": parts}
-    return without("test_size", "fail" if few else "pass", said, gate, **told)
+    return plain_verdict("test_size", "fail" if few else "pass", said, gate, **told)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -15,10 +15,9 @@ from typing import Any
 
 from segpipe.config import Gate, GateParams, Waiver
 from segpipe.gates.absolute import calibration, class_floor, data, floor, robustness, size, test_size
+from segpipe.gates.case import Case
 from segpipe.gates.comparative import baseline, by_slice, champion
-from segpipe.gates.verdicts import Case, Champion, GateVerdict, WaiverNote, describe
-
-__all__ = ["JUDGES", "Case", "Champion", "GateVerdict", "describe", "judge", "settle"]
+from segpipe.gates.verdicts import GateVerdict, WaiverNote
 
 JUDGES: dict[str, Callable[[Any, Case], GateVerdict]] = {
     "floor": floor,

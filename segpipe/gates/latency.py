@@ -6,20 +6,21 @@ differ from run to run. The verdict stands in the bundle's latency.json.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from segpipe.config import GateParams
 from segpipe.errors import GateBlocked, UndecidedError
 from segpipe.evaluation.cost import Latency, time_answers
-from segpipe.files import write_json
+from segpipe.files import sha256_file, write_json
 from segpipe.gates.judge import settle
-from segpipe.gates.verdicts import GateVerdict, without
+from segpipe.gates.selection import LATENCY_FILE, Selection
+from segpipe.gates.verdict_building import plain_verdict
+from segpipe.gates.verdicts import GateVerdict
 from segpipe.gates.waivers import today
 from segpipe.inference.segmenter import Segmenter
 from segpipe.progress import say
-from segpipe.release.bundle import golden_pairs
-
-LATENCY_FILE = "latency.json"
 
 _RUNS = 100
 _SECONDS = 20.0
@@ -28,9 +29,14 @@ FEWEST_RUNS = 20
 """With fewer answers than this, the slowest of twenty has not been seen."""
 
 
-def measure(bundle: Path, seconds: float = _SECONDS) -> Latency:
-    """Time the engine that a bundle pins on its golden images, in turn; see `time_answers`."""
-    inputs = [pair.given() for pair in golden_pairs(bundle)]
+def measure(bundle: Path, inputs: Sequence[Mapping[str, Any]], seconds: float = _SECONDS) -> Latency:
+    """Time the engine that a bundle pins.
+
+    Args:
+        bundle: the folder of the bundle.
+        inputs: what `Segmenter.predict` is called with, in turn, such as the bundle's golden images.
+        seconds: for how long at most, but at least once for each input.
+    """
     return time_answers(Segmenter.from_bundle(bundle), inputs, _RUNS, seconds)
 
 
@@ -47,7 +53,7 @@ def judge_latency(gates: GateParams, found: Latency, candidate: str) -> GateVerd
     unsure = not late and found.runs < FEWEST_RUNS
     if unsure:
         said += f", but {FEWEST_RUNS} answers are needed to see the slowest of twenty"
-    verdict = without(
+    verdict = plain_verdict(
         "latency",
         "fail" if late else "cannot tell" if unsure else "pass",
         said,
@@ -60,14 +66,25 @@ def judge_latency(gates: GateParams, found: Latency, candidate: str) -> GateVerd
     return settle(verdict, gate, gates.waivers, today())
 
 
-def check_latency(gates: GateParams, bundle: Path, candidate: str) -> None:
-    """Judge a bundle where the gate is on, write latency.json into it, and raise where the verdict blocks: GateBlocked, or
-    UndecidedError where it cannot tell."""
+def check_latency(gates: GateParams, bundle: Path, inputs: Sequence[Mapping[str, Any]], selection: Path) -> None:
+    """Judge the latency of a bundle if the gate is on, and write latency.json into the bundle.
+
+    Args:
+        gates: the section `gates` of params.yaml.
+        bundle: the folder of the exported winner.
+        inputs: what is timed (`measure`).
+        selection: the selection.json whose winner was exported.
+
+    Raises:
+        GateBlocked: the winner answers too slowly, and the gate blocks.
+        UndecidedError: too few answers were timed to tell, and the gate blocks.
+    """
     if gates.latency is None:
         return
-    found = measure(bundle)
-    verdict = judge_latency(gates, found, candidate)
-    write_json(bundle / LATENCY_FILE, {"measured": found.model_dump(), "gate": verdict.model_dump(mode="json")})
+    latency = measure(bundle, inputs)
+    verdict = judge_latency(gates, latency, Selection.read(selection).winner or "the model")
+    record = {"measured": latency.model_dump(), "gate": verdict.model_dump(mode="json")}
+    write_json(bundle / LATENCY_FILE, record | {"selection_sha256": sha256_file(selection)})
     say(f"export: {verdict.sentence}")
     if verdict.blocks:
         kind = GateBlocked if verdict.verdict == "fail" else UndecidedError

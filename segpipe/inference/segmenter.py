@@ -40,7 +40,7 @@ class Segmenter:
         spec = SegmenterSpec.read(folder)
         name = engine or spec.engine
         if name == TORCH:
-            from segpipe.inference.engines.trained_network import trained_engine
+            from segpipe.inference.trained_network import trained_engine
 
             return cls(spec, trained_engine(spec, folder))
         graph = folder / (INT8_FILE if name in INT8_ENGINES else GRAPH_FILE)
@@ -94,7 +94,7 @@ class Segmenter:
         return self.spec.task == "instance" or self.spec.postprocess is not None
 
     def _predict_objects(self, image: np.ndarray, wanted: bool) -> Prediction:
-        from segpipe.inference.engines.detector import DETECTIONS, DetectorEngine, detect, paint, probabilities
+        from segpipe.inference.detector import DETECTIONS, DetectorEngine, detect, paint, probabilities
 
         spec, how = self.spec, self.spec.postprocess or DETECTIONS
         chw = spec.normalisation.apply(fit_channels(image, spec.normalisation.channels))

@@ -6,16 +6,16 @@ import operator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from segpipe.config import config_error
 from segpipe.errors import MissingError
-from segpipe.files import read_json, write_text
+from segpipe.files import write_text
 from segpipe.inference.cleaning import Cleaning
 from segpipe.inference.outputs import Outputs, SetOutputs
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.tta import TTA
+from segpipe.json_models import read_model
 from segpipe.samples import ClassTable
 
 SPEC_FILE = "segmenter.json"
@@ -85,7 +85,4 @@ class SegmenterSpec(BaseModel):
             raise MissingError(
                 "no model here", where=folder, fix="give a folder that holds segmenter.json, such as bundle/"
             )
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            raise config_error(error, path, cls) from error
+        return read_model(path, cls)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from segpipe.files import read_json
-from segpipe.inference.engines.trained_network import torch_engine, trained_engine
 from segpipe.inference.out_of_fold import FOLDS_FILE, OutOfFold
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
+from segpipe.inference.trained_network import torch_engine, trained_engine
 
 
 def load_trained(folder: Path, device: str = "cpu") -> Segmenter:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
-from segpipe.config import PARAMS_FILE, Candidate, config_error
+from segpipe.config import PARAMS_FILE, Candidate
 from segpipe.errors import ConfigError
+from segpipe.json_models import validation_error
 from segpipe.models.families import FAMILIES
 from segpipe.models.family import Family
 from segpipe.models.semantic.encoder_decoders import shrinks_by
@@ -51,7 +52,7 @@ def family_config(candidate: Candidate) -> BaseModel:
     try:
         return config.model_validate(candidate.options)
     except ValidationError as error:
-        raise config_error(error, f"{PARAMS_FILE}: candidate of family {candidate.family}", config) from error
+        raise validation_error(error, f"{PARAMS_FILE}: candidate of family {candidate.family}", config) from error
 
 
 def build_network(

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from segpipe.config import EvaluateParams, Params
 from segpipe.evaluation.gallery.pictures import Gallery, has_background
-from segpipe.evaluation.metric_lookup import compare_on
+from segpipe.evaluation.metric_lookup import compare_on, describe_metric
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.files import write_text
-from segpipe.gates.selection import Selection
-from segpipe.gates.verdicts import Champion, describe
+from segpipe.gates.case import Champion
+from segpipe.gates.selection import Selection, SelectionOutline
 from segpipe.metrics import MAIN_METRIC
 from segpipe.pages.axes import axis
 from segpipe.pages.charts import Labels, curve_charts, heat_cells, reliability_chart, worst_confusions
@@ -42,6 +42,7 @@ from segpipe.pages.tables import (
     slices_alone,
     slices_beside,
 )
+from segpipe.release.champion_file import ChampionFile
 from segpipe.workspace.changes import Part, State, changes
 
 if TYPE_CHECKING:
@@ -92,7 +93,13 @@ def render_page(template: str, context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"score": score, "signed": signed, "percent": percent, "p_value": p_value, "words": describe}
+    environment.filters |= {
+        "score": score,
+        "signed": signed,
+        "percent": percent,
+        "p_value": p_value,
+        "words": describe_metric,
+    }
     return environment.get_template(template).render(
         **context,
         css=TOKENS.read_text() + (TEMPLATES / "report.css").read_text(),
@@ -181,25 +188,18 @@ def changes_since(root: Path, winner: str, scores: Scores, champion: Champion | 
     from segpipe.errors import MissingError
     from segpipe.workspace.revisions import open_revision, open_workspace
 
-    commit = read_section(root / "champion.json").get("commit")
+    commit = ChampionFile.read(root / "champion.json").commit
     if champion is None or champion.scores is None or not commit:
         return []
     try:
         then = open_revision(root, commit)
     except MissingError:  # a clone without its history: the page says less
         return []
-    made = read_selection_winner(then.read("selection.json")) or winner
-    before = State.read(then.read, made, {"segpipe": champion.scores.lineage.get("segpipe", ""), "candidate": made})
+    outline = SelectionOutline.parse(then.read("selection.json"))
+    former = (outline.winner if outline else None) or winner
+    before = State.read(then.read, former, {"segpipe": champion.scores.lineage.get("segpipe", ""), "candidate": former})
     code = {"segpipe": scores.lineage.get("segpipe", ""), "candidate": winner}
     return changes(before, State.read(open_workspace(root).read, winner, code))
-
-
-def read_selection_winner(content: bytes | None) -> str | None:
-    """The winner that a selection.json names, of whatever version it is."""
-    import json
-
-    name = section(json.loads(content)).get("winner") if content else None
-    return name if isinstance(name, str) else None
 
 
 def _lineage(scores: Scores, selection: Selection, champion: Champion | None) -> list[tuple[str, str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segpipe.errors import SegpipeError
+from segpipe.processes import stop_tree
 
 _POLL_S = 0.1
-_GRACE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -106,25 +105,3 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, dea
         else f"was not ready after {deadline_s:g} s"
     )
     raise SegpipeError(f"the server {why}; the end of its log: {tail}")
-
-
-def stop_tree(process: subprocess.Popen[bytes], grace_s: float = _GRACE_S) -> None:
-    """End a server and all that it started: SIGTERM lets it finish its requests, SIGKILL ends what is left after `grace_s`.
-
-    The server's workers have sessions of their own, so that killing its process group would not reach them.
-    """
-    import psutil  # type: ignore[import-untyped]
-
-    try:
-        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        tree = []
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(grace_s)
-    _, alive = psutil.wait_procs(tree, timeout=1.0)
-    for straggler in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            straggler.kill()
-    process.wait()

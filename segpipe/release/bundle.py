@@ -5,20 +5,20 @@ beside it) and `segmenter.json`, which `Segmenter.from_bundle` loads; `card.json
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from segpipe.config import DataParams, config_error
+from segpipe.config import DataParams
 from segpipe.errors import DataError, MissingError
 from segpipe.files import read_bytes, read_json, sha256_bytes, sha256_file, sha256_tree, write_json
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import GRAPH_FILE, INT8_FILE, SPEC_FILE, WEIGHTS_FILE
+from segpipe.json_models import read_model
 
 CARD_FILE = "card.json"
 CARD_PAGE = "README.md"
@@ -80,10 +80,7 @@ class Card(BaseModel):
         path = bundle / CARD_FILE
         if not path.exists():
             raise MissingError("no model bundle here", where=bundle, fix="make one: segpipe run, or dvc repro export")
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            raise config_error(error, path, cls) from error
+        return read_model(path, cls)
 
     def write(self, bundle: Path) -> None:
         """Write the card into a bundle."""
@@ -191,13 +188,3 @@ def check_bundle(bundle: Path, sha256: str) -> None:
             expected=sha256[:12],
             fix="delete the folder: it is restored from the DVC cache when it is needed",
         )
-
-
-def copy_bundle(source: Path, target: Path) -> None:
-    """Copy a bundle so that `target` appears whole or not at all; what stood there is replaced."""
-    staging = target.with_name(f".{target.name}.new")
-    shutil.rmtree(staging, ignore_errors=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, staging)
-    shutil.rmtree(target, ignore_errors=True)
-    staging.rename(target)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from segpipe.files import write_text
+from segpipe.gates.selection import Selection
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.release.bundle import CARD_PAGE, Card, Golden, Score, Verdict
 
 
 def write_card(
     spec: SegmenterSpec,
-    selection: dict[str, Any],
+    selection: Selection,
     agreement: float,
     pairs: Sequence[Golden],
     bundle: Path,
@@ -29,31 +29,30 @@ def write_card(
         family=spec.family,
         options=spec.options,
         classes=spec.classes.names,
-        data_hash=selection["data_hash"],
+        data_hash=selection.data_hash,
         weights_sha256=spec.lineage["weights_sha256"],
         lineage=spec.lineage,
         engine=spec.engine,
         agreement=agreement,
         int8=int8,
-        promotable=selection["promotable"],
-        metric=selection["metric"],
+        promotable=selection.promotable,
+        metric=selection.metric,
         scores=winner_scores(selection, spec.candidate),
-        gates=[Verdict(name=g["name"], verdict=g["verdict"], sentence=g["sentence"]) for g in selection["gates"]],
+        gates=[Verdict(name=gate.name, verdict=gate.verdict, sentence=gate.sentence) for gate in selection.gates],
     )
     card.write(bundle)
     write_text(bundle / CARD_PAGE, card_page(card, spec, pairs))
     return card
 
 
-def winner_scores(selection: dict[str, Any], candidate: str) -> dict[str, Score]:
-    """A candidate's test scores in selection.json, the main one with its interval; a score that does not exist is left out."""
-    row = next(r for r in selection["ranking"] if r["candidate"] == candidate)
-    bounds = {selection["metric"]: row["interval"]} if row["interval"] else {}
-    return {
-        name: Score(value=value, **{side: bounds[name][side] for side in ("low", "high") if name in bounds})
-        for name, value in row["test"].items()
-        if value is not None
-    }
+def winner_scores(selection: Selection, candidate: str) -> dict[str, Score]:
+    """A candidate's test scores, the main one with its interval; a score that does not exist is left out."""
+    row = next(ranked for ranked in selection.ranking if ranked.candidate == candidate)
+    scores = {name: Score(value=value) for name, value in row.test.items() if value is not None}
+    if row.interval and selection.metric in scores:
+        value = scores[selection.metric].value
+        scores[selection.metric] = Score(value=value, low=row.interval.low, high=row.interval.high)
+    return scores
 
 
 def card_page(card: Card, spec: SegmenterSpec, pairs: Sequence[Golden]) -> str:

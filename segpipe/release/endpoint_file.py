@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from segpipe.config import config_error
-from segpipe.files import read_json, write_text
+from segpipe.files import write_text
+from segpipe.json_models import read_model
 
 
 class Endpoint(BaseModel):
@@ -28,10 +28,7 @@ class Endpoint(BaseModel):
     @classmethod
     def read(cls, path: Path) -> Endpoint:
         """Read and check an endpoint file."""
-        try:
-            return cls.model_validate(read_json(path, max_bytes=1 << 20))
-        except ValidationError as error:
-            raise config_error(error, path, cls) from error
+        return read_model(path, cls, max_bytes=1 << 20)
 
     def write(self, path: Path) -> None:
         """Replace an endpoint file; readers see the former one or this one."""

@@ -13,14 +13,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from segpipe.config import config_error, load_params
+from segpipe.config import load_params
 from segpipe.drift.reference import REFERENCE_FILE
-from segpipe.errors import GateBlocked, MissingError, SegpipeError
-from segpipe.files import read_json, sha256_file, write_json, write_text
-from segpipe.gates.waivers import blocking, today
+from segpipe.errors import MissingError, SegpipeError
+from segpipe.files import copy_folder, read_json, sha256_file, write_json, write_text
+from segpipe.gates.selection import Selection
+from segpipe.gates.waivers import today
+from segpipe.json_models import validation_error
 from segpipe.progress import say
 from segpipe.release.blessing import BlessReport
-from segpipe.release.bundle import Card, Score, Verdict, bundle_sha256, check_bundle, copy_bundle, model_sha256
+from segpipe.release.bundle import Card, Score, Verdict, bundle_sha256, check_bundle, model_sha256
 from segpipe.release.endpoint_file import Endpoint, endpoint_path
 from segpipe.release.tags import (
     Tags,
@@ -128,18 +130,15 @@ def release(root: Path, version: str, bless_report: BlessReport, bento: Path) ->
     assert bento.name == version, "the Bento was built as this version"
     if known := find_bundle(root, root / "bundle"):
         return find_version(root, known)
-    selection, bundle, card = read_json(root / "selection.json"), root / "bundle", Card.read(root / "bundle")
-    blocks = blocking(selection, today())
-    if blocks or not selection["promotable"]:
-        failed = next((gate["sentence"] for gate in blocks), "a gate failed")
-        raise GateBlocked("the winner did not pass its gates", where=root / "selection.json", found=failed)
+    bundle, card = root / "bundle", Card.read(root / "bundle")
+    Selection.read(root / "selection.json", bundle).check_promotable(today())
     if not is_repository(root):
         raise MissingError(
             "a release is a Git commit, and this workspace has none", where=root, fix="git init && git commit"
         )
     name, plan = load_params(root).release.name, root / "plans" / f"{card.candidate}.json"
     folder = _release_folder(root, version)
-    copy_bundle(bundle, folder / "bundle")
+    copy_folder(bundle, folder / "bundle")
     score = card.scores.get(card.metric)
     title = f"Release {name} {version}: {card.candidate}" + (f", {card.metric} {score.value:.4f}" if score else "")
     made = Release(
@@ -306,7 +305,7 @@ def _parse_record(tag: Version) -> Release | None:
     except json.JSONDecodeError:
         return None
     except ValidationError as error:
-        raise config_error(error, f"the tag of {tag.version}", Release) from error
+        raise validation_error(error, f"the tag of {tag.version}", Release) from error
 
 
 def _commit(root: Path, name: str, title: str) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.progress import say
 from segpipe.release.bundle import bundle_sha256, replay_golden
 from segpipe.release.registry import Release, find_version
-from segpipe.workspace.dvc import fetch_bundle
+from segpipe.workspace.dvc import fetch_bundle, run_dvc
 from segpipe.workspace.git import git
 
 BEFORE_PLAN = ("ingest", "validate", "prepare")
@@ -95,12 +92,12 @@ def _same_weights(root: Path, made: Release, tag: str, clone: Path) -> Check:
     git(root, "clone", "--quiet", "--no-checkout", str(root.resolve()), str(clone))
     git(clone, "checkout", "--quiet", "--detach", tag)
     try:
-        cache = _dvc(root, "cache", "dir")
-        _dvc(clone, "config", "--local", "cache.dir", str((root / cache).resolve()))
-        _dvc(clone, "checkout", "data.dvc")
+        cache = run_dvc(root, "cache", "dir")
+        run_dvc(clone, "config", "--local", "cache.dir", str((root / cache).resolve()))
+        run_dvc(clone, "checkout", "data.dvc")
         for stage in (*BEFORE_PLAN, f"train@{made.candidate}"):
             say(f"verify: {stage}")
-            _dvc(clone, "repro", "--single-item", "--force", "--no-run-cache", "--no-commit", stage)
+            run_dvc(clone, "repro", "--single-item", "--force", "--no-run-cache", "--no-commit", stage)
     except SegpipeError as error:
         return Check(name="rebuild", ok=False, sentence=str(error))
     found = sha256_file(clone / "models" / made.candidate / "weights.safetensors")
@@ -108,16 +105,3 @@ def _same_weights(root: Path, made: Release, tag: str, clone: Path) -> Check:
         return Check(name="rebuild", ok=True, sentence=f"training again gives the same weights, sha256 {found[:12]}")
     sentence = f"training again gives weights {found[:12]}, released were {made.weights_sha256[:12]}"
     return Check(name="rebuild", ok=False, sentence=f"{sentence} (same machine kind and same libraries?)")
-
-
-def _dvc(root: Path, *arguments: str) -> str:
-    """The output of `dvc ARGUMENTS` in a folder; stages find this environment's `segpipe` first."""
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-    command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(
-        command, cwd=root, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())[-400:]
-        raise SegpipeError(f"dvc {' '.join(arguments)} failed: {said}", where=root)
-    return done.stdout.strip()

@@ -10,7 +10,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 import segpipe
-from segpipe.config import ServeParams, config_error
+from segpipe.config import ServeParams
+from segpipe.json_models import validation_error
 
 ENDPOINT = "SEGPIPE_ENDPOINT"
 BUNDLE = "SEGPIPE_BUNDLE"
@@ -43,7 +44,7 @@ class Settings:
                 {field: environment[variable] for field, variable in _NUMBERS.items() if variable in environment}
             )
         except ValidationError as error:
-            raise config_error(error, " or ".join(_NUMBERS.values()), ServeParams) from error
+            raise validation_error(error, " or ".join(_NUMBERS.values()), ServeParams) from error
         return cls(
             endpoint=Path(endpoint) if endpoint else None,
             bundle=Path(environment.get(BUNDLE) or beside),

@@ -20,10 +20,10 @@ from segpipe.training.distributed.process_group import leave, rank
 from segpipe.training.finishing.instance_search import settle_objects
 from segpipe.training.finishing.postprocess_search import finish
 from segpipe.training.folds import Dealt, deal, member_plan
-from segpipe.training.live_metrics import live_metrics, log_entry
 from segpipe.training.loop import HISTORY_FILE, check_data, train_on
-from segpipe.training.planning.bottleneck import FILE as BOTTLENECK_FILE
 from segpipe.training.scoring import count_split, score_confusion, segmenter_spec
+from segpipe.training.telemetry.bottleneck import FILE as BOTTLENECK_FILE
+from segpipe.training.telemetry.live_metrics import live_metrics, log_entry
 
 if TYPE_CHECKING:
     from segpipe.data.manifest.fingerprint import Fingerprint

@@ -22,25 +22,25 @@ from segpipe.inference.spec import WEIGHTS_FILE
 from segpipe.models.registry import build_network, first_weights_sha256
 from segpipe.progress import Progress, say
 from segpipe.samples import ClassTable
-from segpipe.signals import interruptible
+from segpipe.signals import stop_requests
 from segpipe.training.checkpoint import State, Weights, load_checkpoint, plain, save_checkpoint
 from segpipe.training.distributed.process_group import any_rank, leave, mean_over_ranks, rank, ranks, share_buffers
 from segpipe.training.distributed.unused_parameters import leave_out_unused
 from segpipe.training.finishing.instance_search import settle_objects
 from segpipe.training.finishing.postprocess_search import finish
-from segpipe.training.live_metrics import live_metrics, log_entry
 from segpipe.training.machine import check_plan, gpu_memory
 from segpipe.training.memory import TooMuch, check_parts, note_parts, noted_parts, step_that_fits
 from segpipe.training.memory_reserve import keep_back, let_all_go
 from segpipe.training.optim.schedules import learning_rate
-from segpipe.training.pace_monitor import Lateness
 from segpipe.training.plan import Plan
-from segpipe.training.planning.bottleneck import FILE as BOTTLENECK_FILE
-from segpipe.training.planning.bottleneck import Clock
 from segpipe.training.sampling.crops import Reader, batches
 from segpipe.training.scoring import Score, score_split, segmenter_spec, validator
 from segpipe.training.step import Stepper, settle_process
 from segpipe.training.tasks import samples_of
+from segpipe.training.telemetry.bottleneck import FILE as BOTTLENECK_FILE
+from segpipe.training.telemetry.bottleneck import Clock
+from segpipe.training.telemetry.live_metrics import live_metrics, log_entry
+from segpipe.training.telemetry.pace_monitor import Lateness
 
 if TYPE_CHECKING:
     from segpipe.data.manifest.fingerprint import Fingerprint
@@ -185,7 +185,7 @@ class _Run:
         )
         with (
             Progress(f"train {plan.candidate}", recipe.steps, state.step) as progress,
-            interruptible() as asked_to_stop,
+            stop_requests() as asked_to_stop,
         ):
             for number, (images, labels) in enumerate(stream, state.step):
                 self._losses.append(step_that_fits(self.stepper, number, images, labels, plan.seed))

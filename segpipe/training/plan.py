@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from segpipe.config import LossParams, config_error
+from segpipe.config import AugmentStrength, LossParams
 from segpipe.errors import ConfigError, MissingError
-from segpipe.files import read_json, sha256_bytes, write_text
+from segpipe.files import sha256_bytes, write_text
 from segpipe.inference.outputs import Outputs
 from segpipe.inference.postprocess import Method
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.tta import TTA
+from segpipe.json_models import read_model
 from segpipe.labels import Labelling, labelling_of
 from segpipe.models.registry import Family, family
 from segpipe.models.semantic.encoder_decoders import shrinks_by
-from segpipe.training.sampling.augmentation import Strength
 
 _NOT_SET = "not set"
 
@@ -129,7 +129,7 @@ class Recipe(_Part):
     """The network learns one more channel than there are classes (`segpipe.training.sampling.distance`)."""
     rare_crops: float = Field(ge=0, le=1)
     ema: float = Field(ge=0, lt=1)
-    augment: Strength
+    augment: AugmentStrength
     free_orientation: bool
     """The images have no up and down: flips and quarter turns make more of them."""
     elastic: bool = Field(False, exclude_if=operator.not_)
@@ -240,10 +240,7 @@ class Plan(_Part):
         """Read and check a plan. Raises MissingError where there is none."""
         if not path.exists():
             raise MissingError("no plan here", where=path, fix=f"segpipe plan {path.stem}")
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            raise config_error(error, path, cls) from error
+        return read_model(path, cls)
 
 
 def changed_since(plan: Plan, settings: Mapping[str, Any]) -> list[str]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segpipe.inference.engines.trained_network import torch_engine
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
+from segpipe.inference.trained_network import torch_engine
 from segpipe.labels import Labelling
 from segpipe.metrics import Counts, confusion, macro, micro, tallies
 from segpipe.samples import ClassTable

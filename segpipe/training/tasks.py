@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from segpipe.training.losses import SegmentationLoss
-from segpipe.training.planning.progressive import Progressive
 from segpipe.training.sampling.crops import Crops, Reader, Samples
 from segpipe.training.sampling.detection import ObjectCrops, detection_loss
 from segpipe.training.sampling.distance import DistanceCrops, DistanceVolumeCrops, WithDistance
+from segpipe.training.sampling.progressive import Progressive
 from segpipe.training.sampling.volume_crops import VolumeCrops
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.data.manifest.measure import MINIATURE
+from segpipe.data.images.statistics import MINIATURE
 from segpipe.data.splits import SPLITS
 from segpipe.progress import track
 

@@ -1,34 +1,62 @@
-"""What stages made in an earlier commit, out of the DVC cache or the DVC remote."""
+"""The `dvc` command, run in a process of its own."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from segpipe.errors import MissingError
-from segpipe.release.bundle import copy_bundle
+from segpipe.errors import ConfigError, MissingError
+from segpipe.files import copy_folder
+from segpipe.processes import environment_with
+
+
+def run_dvc(root: Path, *arguments: str) -> str:
+    """Run `dvc ARGUMENTS` in a folder and return its output, stripped.
+
+    Raises:
+        ConfigError: the command failed; the message has DVC's first error line.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=root,
+        env=environment_with({}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        lines = (done.stderr + done.stdout).splitlines()
+        errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+        reason = errors[0] if errors else f"exit code {done.returncode}: {' '.join(lines)[-300:]}"
+        raise ConfigError(f"`dvc {' '.join(arguments)}` failed: {reason}", where=root)
+    return done.stdout.strip()
 
 
 def fetch_bundle(root: Path, revision: str, target: Path) -> None:
-    """Write the bundle of a Git revision to `target`, out of the DVC cache or the DVC remote."""
+    """Copy the bundle of a Git revision to `target`, from the DVC cache or the DVC remote. Raises as `fetch_out`."""
     fetch_out(root, revision, "bundle", target)
 
 
 def fetch_out(root: Path, revision: str, out: str, target: Path) -> None:
-    """Write a folder that a stage made in a Git revision to `target`, out of the DVC cache or the DVC remote."""
+    """Copy a folder that a stage wrote in a Git revision to `target`, from the DVC cache or the DVC remote.
+
+    Raises:
+        MissingError: neither the cache nor the remote has it.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.with_name(f".{target.name}.fetched")
-    shutil.rmtree(staging, ignore_errors=True)
-    what = [str(root.resolve()), out, "--rev", revision, "--out", str(staging)]
-    command = [sys.executable, "-m", "dvc", "get", *what]
-    done = subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
+    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        run_dvc(root, "get", str(root.resolve()), out, "--rev", revision, "--out", str(staging / "out"))
+        copy_folder(staging / "out", target)
+    except ConfigError as error:
         raise MissingError(
-            f"{out} of {revision} cannot be fetched: {' '.join(done.stderr.split())[-300:]}",
+            f"{out} of {revision} cannot be fetched: {error.what}",
             where=root,
             fix="dvc pull from the remote that has it, or rebuild it: git checkout TAG && dvc repro",
-        )
-    copy_bundle(staging, target)
-    shutil.rmtree(staging)
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

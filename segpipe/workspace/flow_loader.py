@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 from segpipe.errors import MissingError
-from segpipe.workspace.create import prefect_environment
+from segpipe.workspace.prefect_settings import prefect_environment
 
 
 def load_flow(root: Path, name: str, quiet: bool = True) -> ModuleType:
@@ -28,17 +24,3 @@ def load_flow(root: Path, name: str, quiet: bool = True) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Let a request to end (SIGTERM) and a closed terminal (SIGHUP) do what Ctrl-C does, so that what was started is ended."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may say what signals do
-        yield
-        return
-    former = {signum: signal.signal(signum, signal.default_int_handler) for signum in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for signum, handler in former.items():
-            signal.signal(signum, handler)

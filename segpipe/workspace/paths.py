@@ -28,7 +28,7 @@ class Paths:
     @property
     def cache(self) -> Path:
         """What `ingest` remembers of files it has read; no out of a stage, so that DVC leaves it alone."""
-        return self.root / STATE_DIR / "ingest"
+        return self.state / "ingest"
 
     @property
     def fingerprint(self) -> Path:
@@ -39,6 +39,11 @@ class Paths:
     def validation(self) -> Path:
         """Findings and their page."""
         return self.root / "reports" / "validation"
+
+    @property
+    def findings(self) -> Path:
+        """The verdict of validation, for programs."""
+        return self.validation / "findings.json"
 
     @property
     def splits(self) -> Path:
@@ -65,13 +70,33 @@ class Paths:
         """The winner, exported."""
         return self.root / "bundle"
 
+    @property
+    def champion(self) -> Path:
+        """The released version that gates compare with."""
+        return self.root / "champion.json"
+
+    @property
+    def reference(self) -> Path:
+        """What the images were like that the champion was trained on."""
+        return self.root / "reference.json"
+
+    @property
+    def models(self) -> Path:
+        """The trained candidates, a folder each."""
+        return self.root / "models"
+
+    @property
+    def state(self) -> Path:
+        """What segpipe keeps for itself: locks, checkpoints, releases. Neither Git nor DVC sees it."""
+        return self.root / STATE_DIR
+
     def plan(self, name: str) -> Path:
         """How a candidate is trained."""
         return self.root / "plans" / f"{name}.json"
 
     def model(self, name: str) -> Path:
         """A trained candidate."""
-        return self.root / "models" / name
+        return self.models / name
 
     def training(self, name: str) -> Path:
         """Curves and timings of a candidate's training."""
@@ -79,7 +104,7 @@ class Paths:
 
     def checkpoints(self, name: str) -> Path:
         """What a killed training continues from; no out of a stage, so that DVC leaves it alone."""
-        return self.root / STATE_DIR / "checkpoints" / name
+        return self.state / "checkpoints" / name
 
     def evaluation(self, name: str) -> Path:
         """Scores of a candidate on the test split."""

@@ -9,8 +9,6 @@ import contextlib
 import itertools
 import logging
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segpipe.errors import BusyError, ConfigError, MissingError, SegpipeError
 from segpipe.progress import say
-from segpipe.workspace.runner import environment_with
+from segpipe.workspace.dvc import run_dvc
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -200,16 +198,16 @@ def add_data(root: Path) -> None:
         raise MissingError(
             "no data here", where=root / "data", fix="segpipe data import SRC --format folder, or segpipe data demo"
         )
-    _dvc(root, "add", "data")
+    run_dvc(root, "add", "data")
 
 
 def pull_data(root: Path) -> None:
     """Bring back the data that data.dvc names: from DVC's cache, or else from its remote."""
     try:
-        _dvc(root, "checkout", DATA_POINTER)
+        run_dvc(root, "checkout", DATA_POINTER)
     except SegpipeError:
         try:
-            _dvc(root, "pull", DATA_POINTER)
+            run_dvc(root, "pull", DATA_POINTER)
         except SegpipeError as error:
             raise MissingError(
                 f"data.dvc names data that are neither here nor in DVC's cache nor in a remote ({error.what})",
@@ -221,25 +219,10 @@ def pull_data(root: Path) -> None:
 def init_repo(root: Path) -> None:
     """Make a Git work tree a DVC repository, where it is none yet."""
     if not (root / ".dvc" / "config").exists():
-        _dvc(root, "init", "--quiet")
+        run_dvc(root, "init", "--quiet")
 
 
 def remotes(root: Path) -> dict[str, str]:
     """DVC's remotes: name -> address."""
     with _open(root) as repo:
         return {name: str(settings.get("url", "")) for name, settings in repo.config["remote"].items()}
-
-
-def _dvc(root: Path, *arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=root,
-        env=environment_with({}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.startswith("ERROR:")]
-        reason = lines[0].removeprefix("ERROR:").strip() if lines else f"exit code {done.returncode}"
-        raise ConfigError(f"`dvc {' '.join(arguments)}` failed: {reason}", where=root)

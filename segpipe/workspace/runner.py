@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -15,14 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segpipe.errors import BusyError, ConfigError
-from segpipe.files import write_json
+from segpipe.outcome import OUTCOME_VARIABLE
+from segpipe.processes import end_group, environment_with, signal_name
 from segpipe.workspace.paths import STATE_DIR
-
-OUTCOME_VARIABLE = "SEGPIPE_OUTCOME"
-"""Names the file in which `segpipe` leaves its exit code and error line: DVC does not pass a stage's exit code on."""
-
-GRACE_S = 10.0
-"""How long a stage that is asked to stop (SIGTERM) may take before it is killed."""
 
 _CHATTER = re.compile(
     r"^(Running stage '.*':|> .*|Updating lock file '.*'|Generating lock file '.*'|To track the changes with git, run:"
@@ -136,49 +129,7 @@ def _cause(outcome: Path, returncode: int, tail: list[str], seconds: float, name
     if match:
         code = int(match[1])
         last = f": {said[-1]}" if said else ""
-        killer = _killer(code)
+        killer = signal_name(code)
         how = f"killed by {killer}" if killer else f"exit code {code}"
         return (1 if killer else code), seconds, f"stage {name} failed, {how}{last}"
     return 1, seconds, f"stage {name} failed: {errors[-1] if errors else f'dvc ended with {returncode}'}"
-
-
-def _killer(code: int) -> str | None:
-    """The signal that ended a command, by the exit code that DVC saw: -9 where the shell became the command, 137 where it waited."""
-    number = -code if code < 0 else code - 128
-    return (
-        signal.Signals(number).name
-        if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
-        else None
-    )
-
-
-def end_group(process: subprocess.Popen[str]) -> None:
-    """End a process that leads a session of its own, and all it started: first asked, then, after `GRACE_S`, killed."""
-    deadline = time.monotonic() + GRACE_S
-    for signum in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, signum)
-            while time.monotonic() < deadline:
-                process.poll()  # reaps the leader: a zombie still counts as a member
-                os.killpg(process.pid, 0)
-                time.sleep(0.05)
-        except ProcessLookupError:
-            return
-    process.wait()
-
-
-def record_outcome(code: int, message: str) -> None:
-    """Tell the run that started this stage (if one did) what it ends with, and how many seconds the command itself took."""
-    if target := os.environ.get(OUTCOME_VARIABLE):
-        import psutil  # type: ignore[import-untyped]
-
-        seconds = round(time.time() - psutil.Process().create_time(), 2)
-        write_json(Path(target), {"code": code, "message": message, "seconds": seconds})
-
-
-def environment_with(extra: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment, with its own interpreter's programs first on PATH, so that `segpipe` in dvc.yaml is this one."""
-    programs = str(Path(sys.executable).parent)
-    path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
-    quiet = {"DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
-    return {**os.environ, **quiet, "PATH": path, **extra}

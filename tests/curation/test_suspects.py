@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -301,7 +300,7 @@ def test_which_model_is_meant(tmp_path: Path, kmeans: Segmenter) -> None:
     kmeans.spec.write(tmp_path / "models" / "b")
     with pytest.raises(ConfigError, match="--candidate"):
         choose_candidate(tmp_path, None)
-    (tmp_path / "selection.json").write_text(json.dumps({"winner": "b"}))
+    toy_selection(winner="b").write(tmp_path / "selection.json")
     assert choose_candidate(tmp_path, None) == "b"
     assert choose_candidate(tmp_path, "a") == "a"
 

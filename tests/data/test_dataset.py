@@ -13,10 +13,10 @@ from segpipe.data.dataset import (
     load_sample,
     load_samples,
     read_classes,
-    whole_folder,
 )
 from segpipe.data.images import encode_png
 from segpipe.errors import DataError, MissingError
+from segpipe.files import atomic_folder
 from segpipe.samples import IGNORE, ClassTable
 
 from tests.worlds.small_datasets import LIMITS, MakeData
@@ -114,42 +114,3 @@ def test_class_tables_survive_writing(tmp_path: Path) -> None:
     path = tmp_path / "dataset.yaml"
     path.write_text(format_classes(table), encoding="utf-8")
     assert read_classes(path) == table
-
-
-def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "data"
-    with pytest.raises(RuntimeError), whole_folder(target, replace=False) as folder:
-        (folder / "a").touch()
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-    with whole_folder(target, replace=False) as folder:
-        (folder / "a").touch()
-        assert not target.exists()
-    with pytest.raises(DataError, match="not empty"), whole_folder(target, replace=False):
-        pass
-    with pytest.raises(RuntimeError), whole_folder(target, replace=True):
-        raise RuntimeError
-    assert [p.name for p in target.iterdir()] == ["a"]
-    with whole_folder(target, replace=True) as folder:
-        (folder / "b").touch()
-    assert [p.name for p in target.iterdir()] == ["b"]
-    assert [p.name for p in tmp_path.iterdir()] == ["data"]
-
-
-def test_the_old_folder_comes_back_where_the_new_one_cannot_be_put(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "data"
-    target.mkdir()
-    (target / "a").touch()
-    rename = Path.rename
-
-    def fails(self: Path, to: Path) -> Path:
-        if self.name == "new":
-            raise OSError("no")
-        return rename(self, to)
-
-    monkeypatch.setattr(Path, "rename", fails)
-    with pytest.raises(OSError, match="no"), whole_folder(target, replace=True):
-        pass
-    assert [p.name for p in target.iterdir()] == ["a"]

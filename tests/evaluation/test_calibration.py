@@ -22,8 +22,9 @@ from segpipe.evaluation.scores import ImageScore, Scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.statistics import bootstrap
+from segpipe.gates.case import Case
 from segpipe.gates.judge import judge
-from segpipe.gates.verdicts import Case, GateVerdict
+from segpipe.gates.verdicts import GateVerdict
 from segpipe.inference.engines.engine import softmax
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation

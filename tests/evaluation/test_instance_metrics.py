@@ -14,12 +14,13 @@ from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.errors import ConfigError, DataError
 from segpipe.evaluation.evaluate import Known, evaluate_candidate, ranking_score
-from segpipe.evaluation.metric_lookup import check_scores, compare_on, interval_of
+from segpipe.evaluation.metric_lookup import check_scores, compare_on, describe_metric, interval_of
 from segpipe.evaluation.paired_statistics import permutation_test
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
+from segpipe.gates.case import Case, Champion
 from segpipe.gates.judge import judge
-from segpipe.gates.verdicts import Case, Champion, GateVerdict, describe
+from segpipe.gates.verdicts import GateVerdict
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.segmenter import Segmenter
 from segpipe.metrics.average_precision import ApCounter
@@ -167,7 +168,7 @@ def test_gates_judge_objects(root: Path) -> None:
     assert gate(case, "champion: {margin: 0.02}").verdict == "pass", "by its pixels it is better"
     for name in ("f1_50", "pq", "ap50"):
         lost = gate(case, f"champion: {{metric: instance.{name}, margin: 0.02}}")
-        assert lost.verdict == "fail" and describe(f"instance.{name}") in lost.sentence and lost.worst
+        assert lost.verdict == "fail" and describe_metric(f"instance.{name}") in lost.sentence and lost.worst
         assert lost.p_value is not None and lost.p_value < 0.05
         back = gate(
             Case(QUICK, whole, None, Champion("v0.1.0", sharp)),

@@ -20,8 +20,9 @@ from segpipe.evaluation.scores import ImageScore, Scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.slice_attributes import image_traits, object_size, read_columns
 from segpipe.evaluation.slices import compare_slices, cut
+from segpipe.gates.case import Case, Champion
 from segpipe.gates.judge import judge
-from segpipe.gates.verdicts import Case, Champion, GateVerdict
+from segpipe.gates.verdicts import GateVerdict
 from segpipe.metrics import metric
 from segpipe.samples import IGNORE, Sample
 from tests.worlds.evaluated_workspace import CLASSES, make_samples, make_segmenter

@@ -125,7 +125,7 @@ def test_a_failing_stage_ends_the_run_with_its_own_line_and_code_and_stops_the_o
 
 def test_a_second_run_in_one_workspace_says_so(retrain, tmp_path):
     from segpipe.errors import BusyError
-    from segpipe.workspace.create import lock
+    from segpipe.workspace.lock import lock
 
     root = pipelines.make(tmp_path / "ws", {})
     with lock(root), pytest.raises(BusyError, match=f"process {os.getpid()} "):

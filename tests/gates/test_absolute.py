@@ -26,8 +26,10 @@ from segpipe.config import (
 from segpipe.errors import ConfigError
 from segpipe.evaluation.scores import ImageScore, Scores
 from segpipe.evaluation.statistics import Interval
+from segpipe.gates.case import Case, Champion
 from segpipe.gates.judge import JUDGES, judge
-from segpipe.gates.verdicts import Case, Champion, GateVerdict, place_below
+from segpipe.gates.verdict_building import verdict_below
+from segpipe.gates.verdicts import GateVerdict
 
 QUICK = EvaluateParams(resamples=400)
 NAMES = ["background", "cell", "nucleus"]
@@ -165,7 +167,7 @@ def test_confidences_that_were_not_counted_can_not_tell() -> None:
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 def test_an_upper_bound_lies_below_or_not(estimate: float, above: float, threshold: float) -> None:
-    verdict = place_below(Interval(estimate, estimate - 0.1, estimate + above, 0.95, 9), threshold)
+    verdict = verdict_below(Interval(estimate, estimate - 0.1, estimate + above, 0.95, 9), threshold)
     assert verdict == ("pass" if estimate + above <= threshold else "fail" if estimate > threshold else "cannot tell")
 
 

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from segpipe.config import BaselineGate, ChampionGate, EvaluateParams, FloorGate, GateParams
 from segpipe.errors import ConfigError, DataError
-from segpipe.evaluation.metric_lookup import compare_on
+from segpipe.evaluation.metric_lookup import compare_on, describe_metric
 from segpipe.evaluation.scores import ImageScore, Scores
 from segpipe.evaluation.statistics import Interval
+from segpipe.gates.case import Case, Champion
 from segpipe.gates.judge import judge
-from segpipe.gates.verdicts import Case, Champion, GateVerdict, describe, place
+from segpipe.gates.verdict_building import verdict_above
+from segpipe.gates.verdicts import GateVerdict
 
 QUICK = EvaluateParams(resamples=400)
 NAMES = ["background", "cell"]
@@ -114,7 +116,7 @@ def test_can_not_tell_says_what_could_be_told() -> None:
     ],
 )
 def test_metrics_in_words(name: str, words: str) -> None:
-    assert describe(name) == words
+    assert describe_metric(name) == words
 
 
 def test_no_baseline_can_not_tell_and_says_what_to_do() -> None:
@@ -195,7 +197,7 @@ def test_a_verdict_is_where_the_interval_lies(
     estimate: float, below: float, above: float, threshold: float, strict: bool
 ) -> None:
     found = Interval(estimate, estimate - below, estimate + above, 0.95, 20)
-    verdict = place(found, threshold, strict)
+    verdict = verdict_above(found, threshold, strict)
     if verdict == "pass":
         assert found.low >= threshold and (not strict or found.low > threshold)
     elif verdict == "fail":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from segpipe.config import GateParams, LatencyGate, Waiver
 from segpipe.errors import GateBlocked, UndecidedError
 from segpipe.evaluation.cost import Latency
 from segpipe.gates.latency import check_latency, judge_latency, measure
+from segpipe.gates.selection import Selection
 from segpipe.inference.segmenter import Segmenter
+from tests.worlds.bundles import toy_selection
 from tests.worlds.evaluated_workspace import make_segmenter
 
 
@@ -39,19 +42,14 @@ def test_verdicts() -> None:
     assert judge_latency(gates(), found(60, runs=5), "unet").verdict == "fail"
 
 
-class Slow:
-    """A golden image and an engine that waits where the image says so."""
-
-    def __init__(self, slow: bool) -> None:
-        self.slow = slow
-
-    def given(self) -> dict[str, object]:
-        return {"image": np.full((8, 8, 1), 0.9 if self.slow else 0.1, np.float32), "spacing": None}
+def inputs() -> list[dict[str, object]]:
+    """Ten images, the first of which takes the engine longer."""
+    return [{"image": np.full((8, 8, 1), 0.1 if i else 0.9, np.float32), "spacing": None} for i in range(10)]
 
 
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A bundle with ten golden images, one of which takes five milliseconds longer."""
+    """A bundle whose engine takes five milliseconds longer for bright images, beside the selection that its model won."""
     segmenter = make_segmenter(0.0)
     read = segmenter.engine
 
@@ -62,33 +60,44 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     engine.name = "slow"  # type: ignore[attr-defined]
     segmenter.engine = engine
     monkeypatch.setattr(Segmenter, "from_bundle", lambda folder: segmenter)
-    monkeypatch.setattr("segpipe.gates.latency.golden_pairs", lambda folder: [Slow(i == 0) for i in range(10)])
+    toy_selection().write(tmp_path / "selection.json")
     return tmp_path
 
 
 def test_what_is_measured(bundle: Path) -> None:
-    timed = measure(bundle)
+    timed = measure(bundle, inputs())
     assert (timed.images, timed.runs) == (10, 100)
     assert timed.p95_ms >= 5 and timed.p50_ms < timed.p95_ms
-    assert measure(bundle, seconds=0).runs == 10
+    assert measure(bundle, inputs(), seconds=0).runs == 10
 
 
 def test_a_bundle_that_answers_late_is_stopped(bundle: Path) -> None:
-    check_latency(GateParams(), bundle, "unet")
+    check_latency(GateParams(), bundle, inputs(), bundle / "selection.json")
     assert not (bundle / "latency.json").exists(), "the gate is off"
-    check_latency(gates(60_000.0), bundle, "unet")
+    check_latency(gates(60_000.0), bundle, inputs(), bundle / "selection.json")
     told = json.loads((bundle / "latency.json").read_text())
     assert told["gate"]["verdict"] == "pass" and told["measured"]["runs"] == 100
     with pytest.raises(GateBlocked, match=r"above the limit of 0\.001 ms.*Fix: .*waive"):
-        check_latency(gates(0.001), bundle, "unet")
-    check_latency(gates(0.001, mode="warn"), bundle, "unet")
+        check_latency(gates(0.001), bundle, inputs(), bundle / "selection.json")
+    check_latency(gates(0.001, mode="warn"), bundle, inputs(), bundle / "selection.json")
     waiver = Waiver(gate="latency", name="A", reason="a GPU comes", until="9999-12-31")
-    check_latency(gates(0.001, waivers=(waiver,)), bundle, "unet")
+    check_latency(gates(0.001, waivers=(waiver,)), bundle, inputs(), bundle / "selection.json")
     told = json.loads((bundle / "latency.json").read_text())["gate"]
     assert told["verdict"] == "fail" and not told["blocks"] and "Waived by A until 9999-12-31" in told["sentence"]
 
 
 def test_too_few_answers_stop_as_undecided(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segpipe.gates.latency.measure", lambda folder: found(runs=3))
+    monkeypatch.setattr("segpipe.gates.latency.measure", lambda *_: found(runs=3))
     with pytest.raises(UndecidedError):
-        check_latency(gates(), bundle, "unet")
+        check_latency(gates(), bundle, inputs(), bundle / "selection.json")
+
+
+def test_the_verdict_counts_for_the_selection_that_was_timed(bundle: Path) -> None:
+    path = bundle / "selection.json"
+    with pytest.raises(GateBlocked):
+        check_latency(gates(0.001), bundle, inputs(), path)
+    selection = Selection.read(path, bundle)
+    assert [v.name for v in selection.blocking(date(2027, 1, 1))] == ["latency"]
+    assert selection.refusal(date(2027, 1, 1)) is GateBlocked and "latency" not in path.read_text()
+    toy_selection(summary="another").write(path)
+    assert Selection.read(path, bundle).latency is None, "an older bundle says nothing of a new selection"

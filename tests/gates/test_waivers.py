@@ -1,4 +1,4 @@
-"""What stands in the way of a release on a given day."""
+"""What blocks a release on a given day."""
 
 from __future__ import annotations
 
@@ -6,34 +6,32 @@ from datetime import date, timedelta
 
 import pytest
 
-from segpipe.gates.waivers import blocking
+from segpipe.gates.verdicts import GateVerdict, WaiverNote
 from segpipe.release.bundle import Card, Verdict
 from segpipe.release.card import _outcome
+from tests.worlds.bundles import toy_selection
 
 DAY = date(2027, 1, 31)
 
 
-def gate(name: str, verdict: str, **more: object) -> dict:
-    return {"name": name, "verdict": verdict, "sentence": f"{name}."} | more
-
-
-def waiver(until: date) -> dict:
-    return {"name": "A", "reason": "b", "until": until.isoformat(), "expired": False}
+def gate(name: str, verdict: str, **more: object) -> GateVerdict:
+    content = {"name": name, "verdict": verdict, "sentence": f"{name}.", "reason": "because", "metric": "m"}
+    return GateVerdict.model_validate(content | more)
 
 
 @pytest.mark.parametrize(("days", "names"), [(0, []), (-1, ["floor"])])
 def test_a_waiver_that_has_ended_blocks(days: int, names: list[str]) -> None:
-    until = DAY + timedelta(days)
-    gates = [
-        gate("floor", "fail", blocks=False, waiver=waiver(until)),
-        gate("slice", "fail", blocks=False, waiver=None),
-    ]
-    assert [g["name"] for g in blocking({"gates": gates}, DAY)] == names
+    waiver = WaiverNote(name="A", reason="b", until=DAY + timedelta(days), expired=False)
+    gates = [gate("floor", "fail", blocks=False, waiver=waiver), gate("slice", "fail", blocks=False)]
+    selection = toy_selection(gates=gates)
+    assert [verdict.name for verdict in selection.blocking(DAY)] == names
+    assert selection.promotable_on(DAY) == (not names)
+    assert selection.outcome_on(DAY) == ("unet is held back by the floor gate." if names else selection.summary)
 
 
 def test_what_blocks_is_told_in_order_also_of_an_earlier_version() -> None:
     gates = [gate("floor", "pass"), gate("champion", "cannot tell"), gate("slice", "fail", blocks=True)]
-    assert [g["name"] for g in blocking({"gates": gates}, DAY)] == ["champion", "slice"]
+    assert [verdict.name for verdict in toy_selection(gates=gates).blocking(DAY)] == ["champion", "slice"]
 
 
 def card(promotable: bool, *verdicts: str) -> Card:

@@ -18,7 +18,7 @@ from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.evaluation.evaluate import evaluate_candidate
 from segpipe.evaluation.gallery.pictures import Gallery
-from segpipe.gates.selection import choose
+from segpipe.gates.choose import choose
 from segpipe.inference.segmenter import Segmenter
 from segpipe.pages import report
 from segpipe.pages.embedded_images import drawn, embed
@@ -27,7 +27,7 @@ from segpipe.samples import ClassTable, Sample
 from segpipe.workspace.revisions import Revision
 from tests.pages.test_charts import write_curve
 from tests.worlds.evaluated_workspace import PARAMS, make_samples, make_segmenter
-from tests.worlds.judged_scores import select
+from tests.worlds.judged_scores import champion_of, select
 
 VOID = {"meta", "img", "input", "br", "link"}
 
@@ -258,7 +258,7 @@ def full(
     (workspace / "training" / "unet" / "bottleneck.json").write_text(
         json.dumps([{"part": "reading <images>", "share": 0.7, "ms": 12.5}])
     )
-    outcome = choose(workspace, params, fingerprint, shards)
+    outcome = choose(workspace, params, fingerprint, shards, champion_of(workspace))
     out = workspace / "reports" / "report.html"
     write_report(workspace, outcome.selection, params, fingerprint, out, outcome.champion, shards)
     return out
@@ -329,7 +329,7 @@ def test_parts_of_a_gate_waivers_and_warnings_are_on_the_page(
         + "]}"
     )
     params = parse_params(PARAMS + text)
-    found = select(workspace, params, fingerprint, shards, date(2027, 1, 31))
+    found = select(workspace, params, fingerprint, shards, today=date(2027, 1, 31))
     assert found.promotable and found.summary.endswith(
         "passes every gate but the floor gate, which is waived, and the class floor gate, which only warns."
     )
@@ -340,7 +340,7 @@ def test_parts_of_a_gate_waivers_and_warnings_are_on_the_page(
         assert gate.sentence in page.text
     assert "Waived by A. Vogel until 2027-01-31: <b>new</b> stain." in page.text
     assert "Classes, one by one (3)" in page.text
-    late = select(workspace, params, fingerprint, shards, date(2027, 2, 1))
+    late = select(workspace, params, fingerprint, shards, today=date(2027, 2, 1))
     assert not late.promotable and late.gates[0].waiver.expired
     assert late.summary.endswith("but is held back by the floor gate.")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from segpipe.cli.results.group import _row
+from segpipe.cli.results.models import table_row
 from segpipe.errors import ConfigError, DataError, MissingError
 from segpipe.files import sha256_file
 from segpipe.release import registry, warm_start
@@ -52,7 +52,7 @@ def test_a_tag_that_was_moved_and_a_parent_that_is_named(root: Path, bundle: Pat
     dvc(root, "commit", "--quiet", "--force", "export")
     assert make(root) == "v0.1.0"
     assert registry.find_version(root, "v0.1.0").parent == "segmenter@v0.0.9"
-    assert _row(registry.find_version(root, "v0.1.0"))[2] == "unet from segmenter@v0.0.9"
+    assert table_row(registry.find_version(root, "v0.1.0"))[2] == "unet from segmenter@v0.0.9"
     with pytest.raises(MissingError, match=r"no such version .found v0.2.0, expected one of: v0.1.0.*segpipe models"):
         fetch_trained(root, "segmenter@v0.2.0")
     git(root, "tag", "--force", "segmenter@v0.1.0", "HEAD~1")

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from segpipe.errors import ConfigError
-from segpipe.training.live_metrics import live_metrics
 from segpipe.training.loop import set_up, train_on
 from segpipe.training.memory import out_of_memory, planned_to_fit, step_that_fits
 from segpipe.training.sampling.batch_parts import in_parts
 from segpipe.training.step import Stepper
+from segpipe.training.telemetry.live_metrics import live_metrics
 from tests.worlds.tiny_training import CLASSES
 from tests.worlds.trainings import tiny_plan
 
@@ -248,7 +248,7 @@ def test_where_address_space_is_full_what_was_kept_back_makes_room(repo_root):
 LIMITED = """
 import resource, sys
 import torch
-from segpipe.training.live_metrics import live_metrics
+from segpipe.training.telemetry.live_metrics import live_metrics
 from segpipe.training.loop import set_up
 from segpipe.training.memory import step_that_fits
 from tests.worlds.trainings import tiny_plan

@@ -19,10 +19,10 @@ from segpipe.config import DataParams, SplitParams, ValidateParams
 from segpipe.data.dataset import load_dataset
 from segpipe.data.demo.write import draw_demo_image
 from segpipe.data.images import read_image
+from segpipe.data.images.statistics import MINIATURE
 from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.fingerprint import make_fingerprint
-from segpipe.data.manifest.measure import MINIATURE
 from segpipe.validation import duplicates
 from segpipe.validation.checks import Finding
 from segpipe.validation.duplicates import compare_miniatures, near_duplicates

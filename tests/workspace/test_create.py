@@ -11,15 +11,20 @@ import yaml
 
 from segpipe.config import load_params
 from segpipe.errors import BusyError, ConfigError, SegpipeError
-from segpipe.workspace import create, pipeline
+from segpipe.workspace import pipeline
+from segpipe.workspace.create import TEMPLATE_FILES, create_workspace, template
 from segpipe.workspace.git import commit_staged, git
+from segpipe.workspace.lock import lock
+from segpipe.workspace.params_file import set_params
+from segpipe.workspace.prefect_settings import prefect_environment
+from segpipe.workspace.root import check_repository, find_root
 from tests.worlds import pipelines
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("made") / "ws"
-    assert create.create(root)
+    assert create_workspace(root)
     return root
 
 
@@ -32,7 +37,7 @@ def test_a_new_workspace_is_whole(made, repo_root):
     assert git(made, "log", "--format=%s") == "A segpipe workspace"
     assert git(made, "branch", "--show-current") == "main"
     assert pipeline.graph(made).keys() == pipeline.graph(repo_root).keys()
-    create.check_repository(made)
+    check_repository(made)
 
 
 def test_outs_of_the_pipeline_are_ignored_where_dvc_would_write_ignore_files(made):
@@ -50,7 +55,7 @@ def test_outs_of_the_pipeline_are_ignored_where_dvc_would_write_ignore_files(mad
 def test_making_it_again_changes_nothing_and_puts_back_what_is_missing(made):
     (made / "params.yaml").write_text((made / "params.yaml").read_text().replace("2m ", "3m "))
     (made / "bentofile.yaml").unlink()
-    assert not create.create(made)
+    assert not create_workspace(made)
     assert load_params(made).train.budget == "3m"
     assert (made / "bentofile.yaml").exists()
 
@@ -58,7 +63,7 @@ def test_making_it_again_changes_nothing_and_puts_back_what_is_missing(made):
 def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="not empty"):
-        create.create(tmp_path)
+        create_workspace(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -69,7 +74,7 @@ def test_without_an_identity_git_signs_as_segpipe(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
     monkeypatch.setenv("HOME", str(tmp_path))
     root = tmp_path / "ws"
-    create.create(root)
+    create_workspace(root)
     assert git(root, "log", "--format=%ae") == "segpipe@localhost"
     git(root, "config", "user.email", "me@example.org")
     git(root, "config", "user.name", "me")
@@ -96,10 +101,10 @@ def test_the_wheels_template_is_used_outside_a_checkout(tmp_path, monkeypatch, r
     package = tmp_path / "site-packages" / "segpipe"
     (package / "template").mkdir(parents=True)
     monkeypatch.setattr(segpipe, "__file__", str(package / "__init__.py"))
-    assert create.template() == package / "template"
+    assert template() == package / "template"
     for name in ("dvc.yaml", "params.yaml", "pyproject.toml"):
         shutil.copy(repo_root / name, package.parent / name)
-    assert create.template() == package.parent
+    assert template() == package.parent
 
 
 def test_all_that_a_workspace_gets_is_in_the_wheel(repo_root):
@@ -107,45 +112,45 @@ def test_all_that_a_workspace_gets_is_in_the_wheel(repo_root):
 
     wheel = tomllib.loads((repo_root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     shipped = set(wheel["force-include"])
-    assert {*create.TEMPLATE_FILES, "flows"} <= shipped
+    assert {*TEMPLATE_FILES, "flows"} <= shipped
     assert all(target == f"segpipe/template/{source}" for source, target in wheel["force-include"].items())
 
 
 def test_the_workspace_is_found_from_below(made):
     deep = made / "data" / "images"
     deep.mkdir(parents=True)
-    assert create.find_root(deep) == made.resolve()
+    assert find_root(deep) == made.resolve()
     with pytest.raises(ConfigError, match="segpipe init"):
-        create.find_root(made.parent)
+        find_root(made.parent)
 
 
 def test_a_workspace_in_anothers_repository_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="git -C"):
-        create.check_repository(tmp_path)
+        check_repository(tmp_path)
 
 
 def test_the_lock_is_held_by_one_process_and_names_it(tmp_path):
     root = pipelines.make(tmp_path / "ws", {})
-    code = "import sys; from pathlib import Path; from segpipe.workspace.create import lock\n"
+    code = "import sys; from pathlib import Path; from segpipe.workspace.lock import lock\n"
     code += f"with lock(Path({str(root)!r})): print('held', flush=True); sys.stdin.read()"
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline().strip() == "held"
-        with pytest.raises(BusyError, match=rf"process {holder.pid} since"), create.lock(root):
+        with pytest.raises(BusyError, match=rf"process {holder.pid} since"), lock(root):
             pass
     finally:
         holder.kill()
         holder.wait()
-    with create.lock(root), pytest.raises(BusyError, match=rf"process {os.getpid()} "), create.lock(root):
+    with lock(root), pytest.raises(BusyError, match=rf"process {os.getpid()} "), lock(root):
         pass  # the holder was killed, and its lock is free
-    with create.lock(root):
+    with lock(root):
         pass
 
 
 def test_params_are_set_and_comments_kept(tmp_path, repo_root):
     text = (repo_root / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text)
-    create.set_params(tmp_path, {"train.budget": "40s", "train.patch": 64, "gates.champion": None})
+    set_params(tmp_path, {"train.budget": "40s", "train.patch": 64, "gates.champion": None})
     params = load_params(tmp_path)
     assert (params.train.budget, params.train.patch, params.gates.champion) == ("40s", 64, None)
     after = (tmp_path / "params.yaml").read_text()
@@ -160,7 +165,7 @@ def test_params_that_do_not_check_are_not_written(tmp_path, repo_root, changes):
     text = (repo_root / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ConfigError):
-        create.set_params(tmp_path, changes)
+        set_params(tmp_path, changes)
     assert (tmp_path / "params.yaml").read_text() == text
 
 
@@ -168,6 +173,6 @@ def test_prefect_gets_a_home_in_the_workspace_unless_the_user_runs_a_server(tmp_
     for name in ("PREFECT_HOME", "PREFECT_API_URL", "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"):
         monkeypatch.delenv(name, raising=False)
     home = tmp_path / ".segpipe" / "prefect"
-    assert create.prefect_environment(tmp_path)["PREFECT_HOME"] == str(home) and home.is_dir()
+    assert prefect_environment(tmp_path)["PREFECT_HOME"] == str(home) and home.is_dir()
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
-    assert not {"PREFECT_HOME", "PREFECT_API_URL"} & create.prefect_environment(tmp_path).keys()
+    assert not {"PREFECT_HOME", "PREFECT_API_URL"} & prefect_environment(tmp_path).keys()

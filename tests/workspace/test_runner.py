@@ -9,6 +9,7 @@ import time
 import psutil
 import pytest
 
+from segpipe import processes
 from segpipe.errors import ConfigError
 from segpipe.workspace import pipeline, runner
 from tests.worlds import pipelines
@@ -130,7 +131,7 @@ def test_a_timeout_ends_the_stage(tmp_path):
 
 
 def test_a_stage_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "GRACE_S", 1.0)
+    monkeypatch.setattr(processes, "GRACE_S", 1.0)
     code = 'import os,signal,time; signal.signal(15, signal.SIG_IGN); open("parent","w").write(str(os.getpid())); time.sleep(600)'
     root = pipelines.make(tmp_path / "ws", {"deaf": {"cmd": pipelines.python(code), "outs": ["o"]}})
     stop = threading.Event()

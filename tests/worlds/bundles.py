@@ -6,11 +6,13 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from segpipe.config import ExportParams
 from segpipe.drift.reference import REFERENCE_FILE, Reference
+from segpipe.gates.selection import Selection
 from segpipe.inference.engines.engine import TorchEngine
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
@@ -61,8 +63,8 @@ def toy_detector() -> Segmenter:
     """A small Mask R-CNN that finds something: random weights may find nothing."""
     import torch
 
-    from segpipe.inference.engines.trained_network import torch_engine
     from segpipe.inference.postprocess import Postprocess
+    from segpipe.inference.trained_network import torch_engine
     from segpipe.models.detection.config import MaskRcnnConfig
     from segpipe.models.registry import build_network
 
@@ -121,12 +123,14 @@ def toy_reader(count: int = 6, channels: int = 3, dtype: type = np.uint8, height
     return ToyReader([Sample(f"img-{i}", a, b) for i, (a, b) in enumerate(zip(images, labels, strict=True))])
 
 
-def toy_selection(promotable: bool = True, data_hash: str = "da7a" * 16) -> dict:
+def toy_selection(promotable: bool = True, **changes: Any) -> Selection:
+    """A selection that the network of this module won."""
     verdict = "pass" if promotable else "fail"
-    return {
+    content = {
         "winner": "unet",
         "promotable": promotable,
-        "data_hash": data_hash,
+        "summary": "unet is the only network.",
+        "data_hash": "da7a" * 16,
         "metric": "iou.dataset.macro",
         "ranking": [
             {
@@ -138,8 +142,20 @@ def toy_selection(promotable: bool = True, data_hash: str = "da7a" * 16) -> dict
                 "test": {"iou.dataset.macro": 0.71, "accuracy.pixel": 0.9, "dice.none": None},
             },
         ],
-        "gates": [{"name": "floor", "verdict": verdict, "sentence": "0.71 (at least 0.68) is above 0.30."}],
+        "gates": [
+            {
+                "name": "floor",
+                "verdict": verdict,
+                "sentence": "0.71 (at least 0.68) is above 0.30.",
+                "reason": "A model below it is of no use.",
+                "metric": "iou.dataset.macro",
+            }
+        ],
+        "champion": None,
+        "classes": CLASSES.names,
+        "test_images": 20,
     }
+    return Selection.model_validate(content | changes)
 
 
 def write_toy_bundle(out: Path, seed: int = 0, **reader) -> Path:

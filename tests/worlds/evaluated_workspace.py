@@ -137,7 +137,6 @@ def serve(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> Callable[[Segment
 
     def put(segmenter: Segmenter) -> None:
         (workspace / "champion.json").write_text(json.dumps({"version": "v0.2.0", "commit": "c" * 40}))
-        monkeypatch.setattr("segpipe.release.registry.release_bundle", lambda root, version: root / version)
         monkeypatch.setattr(Segmenter, "from_bundle", lambda folder: segmenter)
 
     return put

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from segpipe.evaluation.paired_statistics import Comparison, compare
 from segpipe.evaluation.statistics import SEED, Interval, bootstrap, resampling_units, statistic
-from segpipe.gates.selection import Selection, choose
+from segpipe.gates.case import ReleasedBundle
+from segpipe.gates.choose import choose
+from segpipe.gates.selection import Selection
 from segpipe.metrics import Metric
+from segpipe.release.champion_file import ChampionFile
 
 
 def on_images(
@@ -35,6 +39,12 @@ def paired(
     return compare(*(statistic(chosen, t, units) for t in (tally, other)), resamples, confidence, seed)
 
 
-def select(*asked: Any, **more: Any) -> Selection:
-    """The selection that `choose` comes to."""
-    return choose(*asked, **more).selection
+def select(root: Path, *arguments: Any, **more: Any) -> Selection:
+    """The selection of `choose`, with the champion of the workspace."""
+    return choose(root, *arguments, champion=champion_of(root), **more).selection
+
+
+def champion_of(root: Path) -> ReleasedBundle | None:
+    """The champion that champion.json names; its bundle is a folder of that name."""
+    version = ChampionFile.read(root / "champion.json").version
+    return ReleasedBundle(version, root / version) if version else None

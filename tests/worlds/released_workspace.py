@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,7 +86,7 @@ def root(tmp_path: Path, template: Path) -> Path:
 
 def produce(root: Path, bundle: Path, promotable: bool = True) -> None:
     """What a run of the pipeline leaves behind."""
-    (root / "selection.json").write_text(json.dumps(toy_selection(promotable) | {"from": bundle.name}))
+    toy_selection(promotable, summary=f"from {bundle.name}").write(root / "selection.json")
     shutil.rmtree(root / "bundle", ignore_errors=True)
     shutil.copytree(bundle, root / "bundle")
     dvc(root, "commit", "--quiet", "--force", "export")

@@ -12,6 +12,8 @@ from segpipe.cli.common import Json, print_json, workspace_root
 if TYPE_CHECKING:
     from segpipe.data.dataset import Dataset
 
+EXAMPLE = "segpipe data export ../nuclei-coco --format coco --split train,val"
+
 _FORMATS = "coco (compressed run-length codes), voc (palette masks), folder (images/ + masks/) or nnunet (nnU-Net v2)."
 _SPLITS = "Only the images of these splits, comma-separated: train, val, test."
 

@@ -1,85 +1,82 @@
-"""What `segpipe gate` prints: the verdicts of a selection in sentences, and the exit code that they come to, there and of a run."""
+"""`segpipe gate`: what each gate says of the winner, and an exit code for it."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from segpipe.errors import GateBlocked, MissingError, SegpipeError, UndecidedError
-from segpipe.gates.selection import Selection
-from segpipe.gates.verdicts import GateVerdict
-from segpipe.gates.waivers import blocking, today
+import typer
+
+from segpipe.cli.common import Json, print_json, workspace_root
+
+if TYPE_CHECKING:
+    from segpipe.gates.selection import Selection
+    from segpipe.gates.verdicts import GateVerdict
+
+EXAMPLE = "segpipe gate\nsegpipe gate --explain\nsegpipe gate --json"
 
 
-def told(selection: Selection) -> dict[str, Any]:
-    """For a program: winner, whether it may be released today, what blocks it, and every verdict."""
-    content = selection.model_dump(mode="json")
-    blocks = [gate["name"] for gate in blocking(content, today())]
-    may = selection.winner is not None and not blocks
+def gate(
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also why each gate stands, and what it says of classes and slices.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """What each gate says of the winner, in sentences. Releases nothing, judges nothing anew.
+
+    Exit code 0: the winner may be released; 4: it is worse than a gate allows; 7: a gate can't tell; 6: nothing was judged yet.
+    """
+    from segpipe.errors import MissingError
+    from segpipe.gates.selection import Selection
+    from segpipe.gates.waivers import today
+    from segpipe.workspace.paths import Paths
+
+    paths = Paths(workspace_root())
+    if not paths.selection.exists():
+        raise MissingError("nothing was judged yet", where=paths.selection, fix="segpipe run, or dvc repro select")
+    selection = Selection.read(paths.selection, paths.bundle)
+    if json:
+        print_json(as_json(selection))
+    else:
+        typer.echo("\n".join(in_words(selection, explain)))
+    selection.check_promotable(today())
+
+
+def as_json(selection: Selection) -> dict[str, Any]:
+    """For a program: the winner, whether it may be released today, the gates that block, and every verdict."""
+    from segpipe.gates.waivers import today
+
     return {
         "winner": selection.winner,
-        "promotable": may,
-        "blocking": blocks,
-        "summary": selection.summary,
-        "gates": content["gates"],
+        "promotable": selection.promotable_on(today()),
+        "blocking": [verdict.name for verdict in selection.blocking(today())],
+        "summary": selection.outcome_on(today()),
+        "gates": [verdict.model_dump(mode="json") for verdict in selection.verdicts],
     }
 
 
-def explained(selection: Selection, parts: bool) -> list[str]:
-    """For a person: the outcome, then a line a gate; with `parts` also why it stands, and its classes or slices."""
-    lines = [selection.summary]
-    for gate in selection.gates:
-        lines += ["", f"{gate.name.replace('_', ' ')}: {gate.sentence}"]
-        if parts:
-            lines += _more(gate)
+def in_words(selection: Selection, explain: bool) -> list[str]:
+    """For a person: the outcome, then a line per gate; with `explain` also why the gate exists, and its classes or slices."""
+    from segpipe.gates.waivers import today
+
+    lines = [selection.outcome_on(today())]
+    for verdict in selection.verdicts:
+        lines += ["", f"{verdict.name.replace('_', ' ')}: {verdict.sentence}"]
+        if explain:
+            lines += _explanation(verdict)
     return lines
 
 
-def _more(gate: GateVerdict) -> list[str]:
-    lines = [f"  why: {gate.reason}"]
-    if gate.detectable is not None and not gate.parts:
-        lines.append(f"  these images would show a true difference of {gate.detectable:.3f} four times in five")
-    for part in gate.parts:
+def _explanation(verdict: GateVerdict) -> list[str]:
+    lines = [f"  why: {verdict.reason}"]
+    if verdict.detectable is not None and not verdict.parts:
+        lines.append(f"  these images would show a true difference of {verdict.detectable:.3f} four times in five")
+    for part in verdict.parts:
         if part.low is None and part.high is None:
             value = "no score" if part.estimate is None else f"{part.estimate:g}"
         else:
-            low, high = ("?" if v is None else f"{v:.3f}" for v in (part.low, part.high))
+            low, high = ("?" if bound is None else f"{bound:.3f}" for bound in (part.low, part.high))
             value = f"{part.estimate:.3f} ({low} to {high})"
-        luck = "" if part.p_value is None else f", p = {part.p_value:.2g}"
-        least = "" if part.detectable is None else f", {part.detectable:.3f} detectable"
-        lines.append(f"  {part.verdict:<11} {part.name}: {value} on {part.images} images{luck}{least}")
+        p_value = "" if part.p_value is None else f", p = {part.p_value:.2g}"
+        detectable = "" if part.detectable is None else f", {part.detectable:.3f} detectable"
+        lines.append(f"  {part.verdict:<11} {part.name}: {value} on {part.images} images{p_value}{detectable}")
     return lines
-
-
-def refusal(content: dict[str, Any]) -> type[SegpipeError] | None:
-    """Which error it is that a selection (the content of selection.json) may not be released today: MissingError where there is
-    no winner, GateBlocked where it is worse than a gate allows, UndecidedError where gates that block cannot tell; or None."""
-    if content["winner"] is None:
-        return MissingError
-    verdicts = {gate["verdict"] for gate in blocking(content, today())}
-    if not verdicts:
-        return None
-    return GateBlocked if "fail" in verdicts else UndecidedError
-
-
-def check_outcome(selection: Selection) -> None:
-    """Raise the `refusal` of a selection, with what may be done."""
-    content = selection.model_dump(mode="json")
-    kind = refusal(content)
-    names = ", ".join(gate["name"] for gate in blocking(content, today()))
-    if kind is MissingError:
-        raise MissingError("there is no winner to judge", fix="add a trainable candidate to params.yaml")
-    if kind is GateBlocked:
-        raise GateBlocked(f"{selection.winner} may not be released", found=names, fix="segpipe report --open shows why")
-    if kind is UndecidedError:
-        raise UndecidedError(
-            f"whether {selection.winner} may be released can't be told",
-            found=names,
-            fix="more test images would tell; the sentences say what these could have shown",
-        )
-
-
-def check_released(summary: dict[str, Any]) -> None:
-    """Raise the `refusal` where a run of the retrain flow was not let through by its gates. summary: what the flow returns."""
-    if summary.get("blocked"):
-        kind = refusal(summary["selection"]) or GateBlocked
-        raise kind(f"nothing was promoted: {summary['blocked']}", fix="segpipe gate --explain tells why")

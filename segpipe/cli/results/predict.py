@@ -85,9 +85,9 @@ def _predict_video(
     from segpipe.inference.video.run import overlay_path, segment_video
     from segpipe.inference.video.source import open_video
     from segpipe.progress import say
-    from segpipe.signals import interruptible
+    from segpipe.signals import stop_requests
 
-    with closing(open_video(where, limits)) as video, interruptible() as stop:
+    with closing(open_video(where, limits)) as video, stop_requests() as stop:
         overlay = overlay_path(out, video)
         if overlay.resolve() == Path(where).resolve():
             raise ConfigError("the overlay would replace the video", where=overlay, fix="give another --out")

@@ -31,7 +31,7 @@ def tune(
 
     from segpipe.progress import say
     from segpipe.stages import tune as search
-    from segpipe.workspace.create import set_params
+    from segpipe.workspace.params_file import set_params
 
     root = workspace_root()
     tried = search(root, candidate, trials, steps)

@@ -5,33 +5,50 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from segpipe.cli.common import print_table
 from segpipe.errors import GateBlocked, SegpipeError
-from segpipe.files import read_json, write_bytes
+from segpipe.files import write_bytes
 from segpipe.progress import say
+
+if TYPE_CHECKING:
+    from segpipe.gates.selection import Selection
+    from segpipe.release.run_summary import RunSummary
+
+EXAMPLE = "segpipe demo && cd demo && segpipe report --open"
 
 BUDGETS = ("2m", "4m", "8m")
 """For planning and training each candidate: the demo is to end within minutes on two cores. The longer ones are for slow or busy
 machines."""
 
 
-def tour(directory: Path) -> None:
+def demo(
+    directory: Annotated[Path, typer.Argument(help="Where the demo's workspace is made.", metavar="DIR")] = Path(
+        "demo"
+    ),
+) -> None:
+    """See it all once: demo data, training, gates, release, a running endpoint that answers. Does no work twice."""
+    run_demo(directory)
+
+
+def run_demo(directory: Path) -> None:
     """Make the demo workspace, retrain to a promoted model, serve it once and ask it. What is done already is not done again.
 
     Raises GateBlocked where the gates say no.
     """
     root = _workspace(directory)
     summary = _run(root)
-    if summary["blocked"]:
-        _show_scores(summary["selection"])
+    if summary.blocked:
+        _show_scores(summary.selection)
         raise GateBlocked(
-            f"the demo's winner did not pass: {summary['blocked']}", fix=f"segpipe -C {directory} report --open"
+            f"the demo's winner did not pass: {summary.blocked}", fix=f"segpipe -C {directory} report --open"
         )
-    answer = _ask(root, summary["live"])
-    _show_scores(summary["selection"])
-    print(f"{summary['live']} is live. It was served once and asked for {answer['file']}:")
+    answer = _ask(root, summary.live or "")
+    _show_scores(summary.selection)
+    print(f"{summary.live} is live. It was served once and asked for {answer['file']}:")
     print("  " + ", ".join(f"{share['name']} {share['share']:.1%}" for share in answer["classes"]))
     print(f"  drawn: {answer['overlay']}")
     print("\nNext" + (":" if shutil.which("segpipe") else f" (after `. {Path(sys.prefix) / 'bin' / 'activate'}`):"))
@@ -41,14 +58,17 @@ def tour(directory: Path) -> None:
 
 def _workspace(directory: Path) -> Path:
     """The demo's workspace with its data, made where it is not there yet or not whole."""
-    from segpipe.workspace import create, pipeline
+    from segpipe.workspace import pipeline
+    from segpipe.workspace.create import create_workspace
     from segpipe.workspace.git import commit_staged, git
+    from segpipe.workspace.lock import lock
+    from segpipe.workspace.params_file import set_params
 
-    fresh = create.create(directory)
+    fresh = create_workspace(directory)
     root = directory.resolve()
-    with create.lock(root):
+    with lock(root):
         if fresh:
-            create.set_params(root, {"train.budget": BUDGETS[0]})
+            set_params(root, {"train.budget": BUDGETS[0]})
         if pipeline.data_state(root) in ("absent", "missing"):
             from segpipe.data.demo.write import write_demo
 
@@ -59,13 +79,16 @@ def _workspace(directory: Path) -> Path:
     return root
 
 
-def _run(root: Path) -> dict[str, Any]:
+def _run(root: Path) -> RunSummary:
     """The retrain flow, unless there is nothing left to do for it."""
     from segpipe.config import load_params
+    from segpipe.gates.selection import Selection
     from segpipe.release import registry
+    from segpipe.release.run_summary import RunSummary
     from segpipe.workspace import pipeline
-    from segpipe.workspace.create import set_params
     from segpipe.workspace.flow_loader import load_flow
+    from segpipe.workspace.params_file import set_params
+    from segpipe.workspace.paths import Paths
 
     if pipeline.data_state(root) == "clean" and not pipeline.stale(root):
         version, live = (
@@ -74,7 +97,7 @@ def _run(root: Path) -> dict[str, Any]:
         )
         if version and live:
             say(f"everything is up to date; the winner was released as {version}")
-            return {"selection": read_json(root / "selection.json"), "live": live, "blocked": None}
+            return RunSummary(root=str(root), selection=Selection.read(Paths(root).selection), live=live)
     retrain = load_flow(root, "retrain")
     for longer in BUDGETS[1:]:
         try:
@@ -121,17 +144,17 @@ def _test_image(root: Path) -> Path:
     return root / "data" / next(row["path"] for row in rows if row["split"] == "test")
 
 
-def _show_scores(selection: dict[str, Any]) -> None:
-    """The candidates' scores as a table, and the verdict of each gate in words."""
-    metric = selection["metric"]
+def _show_scores(selection: Selection | None) -> None:
+    """Print the candidates' scores as a table, and the verdict of each gate."""
+    assert selection is not None, "the demo's pipeline has a selection"
     rows = []
-    for row in selection["ranking"]:
-        name = f"{row['candidate']} (winner)" if row["candidate"] == selection["winner"] else row["candidate"]
-        bounds = f"{row['interval']['low']:.3f} to {row['interval']['high']:.3f}" if row["interval"] else ""
-        rows.append([name, _number(row["test"][metric]), bounds, _number(row["val"])])
-    print_table(["candidate", f"test {metric}", "interval", "validation"], rows)
-    for gate in selection["gates"]:
-        print(gate["sentence"])
+    for row in selection.ranking:
+        name = f"{row.candidate} (winner)" if row.candidate == selection.winner else row.candidate
+        bounds = f"{row.interval.low:.3f} to {row.interval.high:.3f}" if row.interval else ""
+        rows.append([name, _number(row.test[selection.metric]), bounds, _number(row.val)])
+    print_table(["candidate", f"test {selection.metric}", "interval", "validation"], rows)
+    for verdict in selection.verdicts:
+        print(verdict.sentence)
     print()
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples, whole_folder
+from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples
 from segpipe.data.demo.cells import BACKGROUND, CYTOPLASM, NUCLEUS, Scene, draw_scene
 from segpipe.data.demo.integer_drawing import PASSES, Dice, blur, smooth, stored_png
-from segpipe.files import read_bytes
+from segpipe.files import atomic_folder, read_bytes
 from segpipe.progress import track
 from segpipe.samples import ClassSpec, ClassTable
 
@@ -128,7 +128,7 @@ def write_demo(data_dir: Path, images: int = 240, seed: int = 2026) -> None:
     """
     table = "# segpipe's demo data: `segpipe data demo` writes it, always the same\n" + format_classes(DEMO_CLASSES)
     ours = (data_dir / CLASSES_FILE).is_file() and read_bytes(data_dir / CLASSES_FILE, 1 << 20) == table.encode()
-    with whole_folder(data_dir, replace=ours) as folder:
+    with atomic_folder(data_dir, replace=ours) as folder:
         for name in ("images", "masks", "instances"):
             (folder / name).mkdir()
         rows = []

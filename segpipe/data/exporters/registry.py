@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segpipe.config import DataParams
-from segpipe.data.dataset import Dataset, whole_folder
+from segpipe.data.dataset import Dataset
 from segpipe.data.exporters.coco import write_coco
 from segpipe.data.exporters.folder import write_folder
 from segpipe.data.exporters.mask_per_class import write_mask_per_class
@@ -19,6 +19,7 @@ from segpipe.data.exporters.nnunet import write_nnunet
 from segpipe.data.exporters.report import Carries, ExportReport
 from segpipe.data.exporters.voc import write_voc
 from segpipe.errors import ConfigError, DataError
+from segpipe.files import atomic_folder
 
 __all__ = ["EXPORTERS", "Carries", "ExportReport", "Exporter", "export_dataset"]
 
@@ -90,7 +91,7 @@ def export_dataset(
                 "no image is of these splits", where=dataset.root, found=", ".join(splits), fix="leave --split out"
             )
     report = ExportReport(format)
-    with whole_folder(out, replace_out) as folder:
+    with atomic_folder(out, replace=replace_out) as folder:
         EXPORTERS[format].write(dataset, folder, limits, report, jobs)
         if not report.images:
             key, reason = report.left_out[0]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from segpipe.config import config_error
 from segpipe.data.splits import SPLITS
 from segpipe.data.manifest.table import usable
+from segpipe.json_models import read_model
 from segpipe.errors import DataError
 from segpipe.files import read_json, sha256_bytes, write_text
 from segpipe.samples import ClassTable
@@ -77,10 +77,7 @@ class Fingerprint(BaseModel):
     @classmethod
     def read(cls, path: Path) -> Fingerprint:
         """Read and check what `write` wrote."""
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            raise config_error(error, path, cls) from error
+        return read_model(path, cls)
 
 
 def make_fingerprint(manifest: pd.DataFrame, classes: ClassTable) -> Fingerprint:

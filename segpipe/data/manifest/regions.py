@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.data.manifest.measure import bands
+from segpipe.data.images.statistics import bands
 
 MAX_RUNS = 1 << 22
 """Of a mask with more runs (noise, as a rule) the regions are not looked for: it would take gigabytes."""

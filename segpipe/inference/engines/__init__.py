@@ -1,1 +1,1 @@
-"""What runs a network: torch, ONNX Runtime or OpenVINO, single networks, ensembles and detectors."""
+"""What runs a network: torch, ONNX Runtime or OpenVINO; one network or an ensemble."""

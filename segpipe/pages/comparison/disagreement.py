@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from segpipe.evaluation.gallery.pictures import ErrorKind, draw, shrink
 from segpipe.evaluation.instance_metrics import is_instance
+from segpipe.evaluation.metric_lookup import describe_metric
 from segpipe.evaluation.scores import Scores
-from segpipe.gates.verdicts import describe
 from segpipe.metrics import MAIN_METRIC
 from segpipe.pages.embedded_images import Drawn, Pixels
 from segpipe.samples import IGNORE, Sample
@@ -65,7 +65,7 @@ def draw_apart(ours: Side, theirs: Side, reader: ShardReader, each: int, main: s
     where = {key: place for place, key in enumerate(reader.keys)}
     name = score_of_image(main, ours.scores, theirs.scores)
     mine, other = ours.scores.of_images(name), theirs.scores.of_images(name)
-    words = f"{describe(name)}:" if is_instance(name) else "IoU"
+    words = f"{describe_metric(name)}:" if is_instance(name) else "IoU"
     found = []
     for index in most_apart(ours.scores, theirs.scores, each, name):
         key = ours.scores.keys[index]

@@ -10,10 +10,10 @@ import numpy as np
 
 from segpipe.config import EvaluateParams
 from segpipe.evaluation.instance_metrics import is_instance
-from segpipe.evaluation.metric_lookup import compare_on
+from segpipe.evaluation.metric_lookup import compare_on, describe_metric
 from segpipe.evaluation.paired_statistics import Comparison, holm
 from segpipe.evaluation.scores import Scores
-from segpipe.gates.verdicts import bound, describe, sure
+from segpipe.gates.verdict_building import bound_words, confidence_words
 from segpipe.metrics import MAIN_METRIC
 from segpipe.pages.tables import Forest, ForestRow, forest, known, slices_beside
 
@@ -61,7 +61,7 @@ def compare_models(before: Scores, after: Scores, params: EvaluateParams) -> Res
     found = compare_on(main, after, before, params)
     tabled = [name for name in TABLED if after.knows(name)]
     names = dict.fromkeys([main, *tabled, *(OBJECT_SCORES if both else ())])
-    scores = _differences(before, after, [(describe(name), name) for name in names], params)
+    scores = _differences(before, after, [(describe_metric(name), name) for name in names], params)
     classes = _differences(
         before, after, [(name, f"iou.class.{name}") for name in after.classes], params, corrected=True
     )
@@ -111,7 +111,7 @@ def _differences(
 
 def sentence(result: Result, before: str, after: str) -> str:
     """The outcome: `after` beside `before`."""
-    name, images = describe(result.metric), f"{result.found.difference.units} images or groups"
+    name, images = describe_metric(result.metric), f"{result.found.difference.units} images or groups"
     if result.before is None or result.after is None:
         return f"{after} and {before} can't be compared: nothing in these images counts for {name}."
     values = f"{name} of {result.after:.3f} beside {result.before:.3f}"
@@ -121,10 +121,10 @@ def sentence(result: Result, before: str, after: str) -> str:
     if np.isnan(found.low):
         return f"{after} scores {values}; a single image can't say whether that is luck."
     if result.verdict == "better":
-        return f"{after} is better than {before}: {values}; with {sure(found)} confidence it is {bound(found.low)}."
+        return f"{after} is better than {before}: {values}; with {confidence_words(found)} confidence it is {bound_words(found.low)}."
     if result.verdict == "worse":
         high = "not above" if found.high == 0 else f"at least {-found.high:.3f} below"
-        return f"{after} is worse than {before}: {values}; with {sure(found)} confidence it is {high}."
+        return f"{after} is worse than {before}: {values}; with {confidence_words(found)} confidence it is {high}."
     return (
         f"Cannot tell {after} from {before}: {values}; the difference lies between {found.low:+.3f} and {found.high:+.3f}. "
         f"These {images} would show one of {result.found.detectable:.3f} four times in five."

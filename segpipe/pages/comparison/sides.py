@@ -16,6 +16,7 @@ import numpy.typing as npt
 from segpipe.errors import DataError, MissingError
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
+from segpipe.gates.selection import SelectionOutline
 from segpipe.pages.report_inputs import section
 from segpipe.workspace.changes import State
 from segpipe.workspace.revisions import Revision, open_revision, open_workspace
@@ -61,24 +62,24 @@ def load(root: Path, word: str) -> Contender:
     asked, _, named = word.partition(":")
     revision = _open(root, asked or WORKSPACE)
     label = "workspace" if revision.commit is None else asked
-    selection = section(_json(revision.read("selection.json")))
-    candidate = named or selection.get("winner")
+    selection = SelectionOutline.parse(revision.read("selection.json"))
+    candidate = named or (selection.winner if selection else None)
     if not candidate:
         raise MissingError(
             "has no winner",
             where=label,
-            found="no selection.json" if not selection else "a selection without a winner",
+            found="no selection.json" if selection is None else "a selection without a winner",
             fix=f"dvc repro select there, or name a candidate: {asked or WORKSPACE}:CANDIDATE",
         )
     content = revision.read(f"evaluation/{candidate}/per_image.parquet")
     if content is None:
-        told = ", ".join(r.get("candidate", "?") for r in selection.get("ranking", []))
+        candidates = ", ".join(selection.candidates) if selection else ""
         fix = f"dvc fetch --all-commits where a remote has them, or git checkout {asked} && dvc repro"
         raise MissingError(
             f"the scores of {candidate} can't be had",
             where=label,
             expected=f"evaluation/{candidate}/per_image.parquet",
-            found=f"candidates {told}" if told else None,
+            found=f"candidates {candidates}" if candidates else None,
             fix="dvc repro evaluate" if revision.commit is None else fix,
         )
     return Contender(

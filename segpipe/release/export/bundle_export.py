@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from segpipe.config import ExportParams
-from segpipe.errors import ConfigError
-from segpipe.files import sha256_file, write_json
+from segpipe.config import ExportParams, Params
+from segpipe.drift.reference import REFERENCE_FILE, Reference
+from segpipe.errors import ConfigError, MissingError
+from segpipe.files import atomic_folder, sha256_file, write_json
+from segpipe.gates.selection import Selection
 from segpipe.inference.engines.engine import GRAPH_ENGINES, INT8_ENGINES, TorchEngine
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import GRAPH_FILE, INT8_FILE, TORCH, WEIGHTS_FILE
 from segpipe.progress import say
-from segpipe.release.bundle import ENGINES_FILE, Golden
+from segpipe.release.bundle import ENGINES_FILE, Golden, golden_pairs
 from segpipe.release.card import write_card
 from segpipe.release.export.engine_selection import (
     Contest,
@@ -31,10 +31,49 @@ from segpipe.release.export.int8 import Examples, enter_int8, outcome
 OPSET = 17
 
 
+def export_winner(
+    selection_file: Path,
+    params: Params,
+    shards: Path,
+    models: Path,
+    reference: Reference,
+    out: Path,
+) -> None:
+    """Write the bundle of the winner of a selection, with the reference for drift, and judge its latency.
+
+    Args:
+        selection_file: selection.json.
+        params: the settings of the workspace.
+        shards: the folder that `prepare` wrote.
+        models: the folder of the trained models, one per candidate.
+        reference: what the images are like that the winner was trained on.
+        out: the folder of the bundle.
+
+    Raises:
+        MissingError: the selection has no winner.
+        GateBlocked: no engine agrees with the trained network, or the winner is too slow for the latency gate.
+        UndecidedError: the latency gate cannot tell.
+    """
+    from segpipe.data.shards import ShardReader
+    from segpipe.gates.latency import check_latency
+
+    selection = Selection.read(selection_file)
+    if selection.winner is None:
+        raise MissingError(
+            "there is no winner to export", where=selection_file, fix="add a trainable candidate to params.yaml"
+        )
+    examples = None
+    if params.export.int8 != "off":
+        examples = Examples(ShardReader(shards, "train"), ShardReader(shards, "val"))
+    export_bundle(models / selection.winner, ShardReader(shards, "test"), selection, params.export, out, examples)
+    reference.write(out / REFERENCE_FILE)
+    check_latency(params.gates, out, [pair.given() for pair in golden_pairs(out)], selection_file)
+
+
 def export_bundle(
     model: Path,
     reader: Reader,
-    selection: dict[str, Any],
+    selection: Selection,
     params: ExportParams,
     out: Path,
     examples: Examples | None = None,
@@ -50,7 +89,7 @@ def write_bundle(
     trained: Segmenter,
     weights_sha256: str,
     reader: Reader,
-    selection: dict[str, Any],
+    selection: Selection,
     params: ExportParams,
     out: Path,
     examples: Examples | None = None,
@@ -62,29 +101,25 @@ def write_bundle(
     on int8 in the card, is a function of the inputs and the engine that is chosen. Raises GateBlocked when no engine agrees with
     the network.
     """
-    staging = out.with_name(f".{out.name}.new")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    pairs = write_inputs(reader, params.golden, staging)
-    if trained.spec.task == "instance":
-        trials = [keep_on_torch(trained, staging, pairs)]
-    else:
-        export_graph(trained, staging / GRAPH_FILE)
-        trials = try_engines(trained, staging, pairs, params, examples)
-    chosen = choose_engine(trials, params.min_agreement)
-    write_json(staging / ENGINES_FILE, [trial.model_dump() for trial in trials])
-    lineage = trained.spec.lineage | {"weights_sha256": weights_sha256}
-    shipped = {"engine": chosen.engine, "lineage": lineage, "temperature": selection.get("temperature", 1.0)}
-    spec = trained.spec.model_copy(update=shipped)
-    spec.write(staging)
-    if chosen.engine not in INT8_ENGINES:
-        (staging / INT8_FILE).unlink(missing_ok=True)
-    int8 = outcome(trials, chosen) if any(trial.engine in INT8_ENGINES for trial in trials) else None
-    write_expected(Segmenter.from_bundle(staging), pairs)
-    assert chosen.agreement is not None, "an eligible engine has an agreement"
-    write_card(spec, selection, chosen.agreement, pairs, staging, int8)
-    shutil.rmtree(out, ignore_errors=True)
-    staging.rename(out)
+    with atomic_folder(out) as staging:
+        pairs = write_inputs(reader, params.golden, staging)
+        if trained.spec.task == "instance":
+            trials = [keep_on_torch(trained, staging, pairs)]
+        else:
+            export_graph(trained, staging / GRAPH_FILE)
+            trials = try_engines(trained, staging, pairs, params, examples)
+        chosen = choose_engine(trials, params.min_agreement)
+        write_json(staging / ENGINES_FILE, [trial.model_dump() for trial in trials])
+        lineage = trained.spec.lineage | {"weights_sha256": weights_sha256}
+        shipped = {"engine": chosen.engine, "lineage": lineage, "temperature": selection.temperature}
+        spec = trained.spec.model_copy(update=shipped)
+        spec.write(staging)
+        if chosen.engine not in INT8_ENGINES:
+            (staging / INT8_FILE).unlink(missing_ok=True)
+        int8 = outcome(trials, chosen) if any(trial.engine in INT8_ENGINES for trial in trials) else None
+        write_expected(Segmenter.from_bundle(staging), pairs)
+        assert chosen.agreement is not None, "an eligible engine has an agreement"
+        write_card(spec, selection, chosen.agreement, pairs, staging, int8)
     say(f"export: {spec.candidate} on {chosen.engine}, {chosen.median_ms} ms for a golden image; it {chosen.reason}")
     if int8:
         say(f"export: {int8}")

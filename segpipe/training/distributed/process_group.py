@@ -1,6 +1,6 @@
 """The processes that share a training (ranks): who they are, what they tell each other, and sums that span them.
 
-torchrun starts them (`segpipe.training.distributed.launch` where `train.devices` asks for several). A batch is dealt out among
+torchrun starts them (`segpipe.training.launch` where `train.devices` asks for several). A batch is dealt out among
 them, gradients are averaged (DistributedDataParallel), so that weights stay equal; the first process writes. All of it is void in a
 single process.
 """

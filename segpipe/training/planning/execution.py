@@ -16,7 +16,6 @@ from segpipe.training.machine import choose_device, peak_memory_mib, this_machin
 from segpipe.training.optim.freezing import encoder_of, encoder_switch
 from segpipe.training.optim.schedules import warmup_steps
 from segpipe.training.plan import Execution, Plan, Recipe
-from segpipe.training.planning.bottleneck import step_parts
 from segpipe.training.planning.budget import (
     LAUNCH_S,
     PLAN_START_S,
@@ -28,11 +27,12 @@ from segpipe.training.planning.budget import (
 from segpipe.training.planning.loop_benchmark import Loop, choose_workers, exchange_ms, with_exchange
 from segpipe.training.planning.lr_finder import find_rate
 from segpipe.training.planning.precision_benchmark import CHOSEN, Race
-from segpipe.training.planning.progressive import Progressive
 from segpipe.training.sampling.crops import Reader, Samples, batches
+from segpipe.training.sampling.progressive import Progressive
 from segpipe.training.scoring import score_split, segmenter_spec, validator
 from segpipe.training.step import Stepper, settle_process
 from segpipe.training.tasks import samples_of
+from segpipe.training.telemetry.bottleneck import step_parts
 
 _CHECKPOINT_S = 30.0
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from segpipe.training.distributed.launch import side_by_side
 from segpipe.training.distributed.process_group import any_rank, leave, rank
+from segpipe.training.launch import side_by_side
 from segpipe.training.loop import set_up
 from segpipe.training.machine import wait
 from segpipe.training.memory import release
 from segpipe.training.plan import Execution, Plan
-from segpipe.training.planning.bottleneck import processor_ms
 from segpipe.training.sampling.crops import Reader, Samples, batches
 from segpipe.training.tasks import samples_of
+from segpipe.training.telemetry.bottleneck import processor_ms
 
 if TYPE_CHECKING:
     from segpipe.training.step import Stepper

@@ -14,11 +14,11 @@ from segpipe.config import TrainParams
 from segpipe.errors import ConfigError
 from segpipe.training.machine import has_bf16, wait
 from segpipe.training.plan import Plan, Setting, Timing
-from segpipe.training.planning.bottleneck import SLOW_MS
 from segpipe.training.planning.budget import budget_seconds
 from segpipe.training.sampling.crops import Samples, collate_of
 from segpipe.training.step import Stepper, draw_from
 from segpipe.training.tasks import objective_of
+from segpipe.training.telemetry.bottleneck import SLOW_MS
 
 LOSS_TOLERANCE = 0.02
 """How far, relatively, the first loss under a setting may lie from that of fp32 contiguous."""

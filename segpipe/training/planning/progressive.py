@@ -7,35 +7,18 @@ alone, so rates, running averages and checkpoints know nothing of it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segpipe.errors import ConfigError
 from segpipe.training.plan import FirstCrops
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from segpipe.config import TrainParams
     from segpipe.models.registry import Family
-    from segpipe.training.sampling.crops import Samples
 
 _FACTOR = 2
 _LEAST_DEEPEST = 8
 """Voxels of the deepest level that a network for volumes can still normalise over."""
-
-
-@dataclass(frozen=True)
-class Progressive:
-    """Samples that are small up to a position, and full from there on."""
-
-    small: Samples
-    full: Samples
-    until: int
-
-    def __getitem__(self, position: int) -> tuple[npt.NDArray[np.float32], Any]:
-        return (self.small if position < self.until else self.full)[position]
 
 
 def choose_first(

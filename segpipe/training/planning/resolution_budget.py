@@ -13,11 +13,11 @@ import torch
 from segpipe.config import parse_budget
 from segpipe.training.machine import choose_device, wait
 from segpipe.training.memory import out_of_memory, release
-from segpipe.training.planning.bottleneck import SLOW_MS
 from segpipe.training.planning.precision_benchmark import settings
 from segpipe.training.sampling.crops import collate_of
 from segpipe.training.step import Stepper, settle_process
 from segpipe.training.tasks import samples_of
+from segpipe.training.telemetry.bottleneck import SLOW_MS
 
 if TYPE_CHECKING:
     from segpipe.config import TrainParams

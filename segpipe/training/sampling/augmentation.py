@@ -21,14 +21,14 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from segpipe.config import AugmentStrength
 from segpipe.samples import IGNORE
 
-Strength = Literal["off", "light", "medium", "strong"]
 Augment = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 """``(image (H, W, C), labels (H, W) or (H, W, n), seed) -> (image, labels)``, both `patch` x `patch`; labels are uint8 or uint16,
 never mixed; what no pixel covers is `IGNORE`."""
@@ -57,13 +57,18 @@ _SMOOTH = 12.0
 """Standard deviation, in pixels, of the Gaussian that smooths the displacements of an elastic deformation."""
 
 
-def window_edge(strength: Strength, patch: int) -> int:
+def window_edge(strength: AugmentStrength, patch: int) -> int:
     """Edge of the window that `build_augment` wants to see for a patch: larger, so that zooming out finds real pixels."""
     return patch if strength == "off" else round(patch * min(1 / _AMOUNTS[strength].zoom[0], 1.3))
 
 
 def build_augment(
-    strength: Strength, channels: int, dtype: str, patch: int, free_orientation: bool = False, elastic: bool = False
+    strength: AugmentStrength,
+    channels: int,
+    dtype: str,
+    patch: int,
+    free_orientation: bool = False,
+    elastic: bool = False,
 ) -> Augment:
     """The augmentation of this strength for windows of a dataset.
 

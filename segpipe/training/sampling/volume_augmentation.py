@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.training.sampling.augmentation import Strength
+from segpipe.config import AugmentStrength
 
 THICK = 3.0
 """Where voxels are this many times longer along an axis than along the shortest, turning out of the plane of the slices smears
@@ -43,7 +43,7 @@ _AMOUNTS: dict[str, _Amounts] = {
 
 
 def draw_turn(
-    strength: Strength, spacing: Sequence[float], draws: np.random.Generator
+    strength: AugmentStrength, spacing: Sequence[float], draws: np.random.Generator
 ) -> npt.NDArray[np.float64] | None:
     """A turn and zoom in mm, (3, 3), for axes (D, H, W); None where the crop is left as it is.
 
@@ -65,13 +65,17 @@ def draw_turn(
     return matrix
 
 
-def draw_mirror(strength: Strength, flips: Sequence[bool], draws: np.random.Generator) -> npt.NDArray[np.float64]:
+def draw_mirror(
+    strength: AugmentStrength, flips: Sequence[bool], draws: np.random.Generator
+) -> npt.NDArray[np.float64]:
     """1 or -1 for each axis: whether the crop is mirrored along it. flips: along which axes it may be."""
     tossed = draws.random(3) < 0.5
     return np.where(tossed & np.asarray(flips) & (strength != "off"), -1.0, 1.0)
 
 
-def retone(patch: npt.NDArray[np.float32], strength: Strength, draws: np.random.Generator) -> npt.NDArray[np.float32]:
+def retone(
+    patch: npt.NDArray[np.float32], strength: AugmentStrength, draws: np.random.Generator
+) -> npt.NDArray[np.float32]:
     """Other brightness, contrast, gamma and noise for a normalised crop (C, D, H, W), in units of its own spread."""
     if strength == "off":
         return patch

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from segpipe.cli.main import main
-from segpipe.cli.results.gate import check_released
 from segpipe.config import FloorGate, Waiver
 from segpipe.errors import GateBlocked, MissingError, UndecidedError
 from segpipe.files import write_text
 from segpipe.gates.judge import settle
 from segpipe.gates.selection import Selection
 from segpipe.gates.verdicts import GateVerdict, Part
+from segpipe.release.run_summary import RunSummary
 
 GATE = FloorGate(at_least=0.6)
 UNTIL = date(2027, 1, 31)
@@ -50,8 +50,8 @@ def selection(*gates: GateVerdict, winner: str | None = "unet") -> Selection:
 @pytest.fixture
 def call(capsys, monkeypatch, tmp_path: Path):
     """The exit code, stdout and stderr of `segpipe gate` on a selection, on 1 January 2027."""
-    monkeypatch.setattr("segpipe.cli.results.group.workspace_root", lambda: tmp_path)
-    monkeypatch.setattr("segpipe.cli.results.gate.today", lambda: date(2027, 1, 1))
+    monkeypatch.setattr("segpipe.cli.results.gate.workspace_root", lambda: tmp_path)
+    monkeypatch.setattr("segpipe.gates.waivers.today", lambda: date(2027, 1, 1))
 
     def run(found: Selection | str | None, *arguments: str) -> tuple[int, str, str]:
         if found is not None:
@@ -98,13 +98,12 @@ def test_exit_codes(call, gates: list[GateVerdict], code: int, blocking: list[st
     ],
 )
 def test_a_run_ends_with_the_same_codes(gates: list[GateVerdict], winner: str | None, error: type) -> None:
-    found = selection(*gates, winner=winner)
-    summary = {"selection": found.model_dump(mode="json"), "blocked": found.summary}
+    blocked = selection(*gates, winner=winner)
     with pytest.raises(error, match=r"nothing was promoted: unet is the only network") as caught:
-        check_released(summary)
+        RunSummary(root=".", selection=blocked, blocked=blocked.summary).check_released()
     assert type(caught.value) is error
-    check_released({"selection": selection(verdict("pass")).model_dump(mode="json"), "blocked": None})
-    check_released({"ran": {}, "up_to_date": []})
+    RunSummary(root=".", selection=selection(verdict("pass"))).check_released()
+    RunSummary(root=".").check_released()
 
 
 def test_what_is_not_there_or_broken(call) -> None:

@@ -11,7 +11,7 @@ import yaml
 from segpipe.cli.start import demo
 from segpipe.errors import SegpipeError
 from segpipe.workspace import flow_loader
-from segpipe.workspace.create import create
+from segpipe.workspace.create import create_workspace
 
 
 def budget(root: Path) -> str:
@@ -20,7 +20,7 @@ def budget(root: Path) -> str:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    create(tmp_path / "demo")
+    create_workspace(tmp_path / "demo")
     return tmp_path / "demo"
 
 

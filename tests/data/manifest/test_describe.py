@@ -26,7 +26,7 @@ from segpipe.data.manifest import regions
 from segpipe.data.dataset import Item
 from segpipe.data.manifest.describe import describe_item
 from segpipe.data.images import encode_png
-from segpipe.data.manifest.measure import histogram, moments, perceptual_hash, reduced, sharpness
+from segpipe.data.images.statistics import histogram, moments, perceptual_hash, reduced, sharpness
 from segpipe.data.manifest.regions import find_runs, region_sizes
 from segpipe.data.manifest.table import to_frame, usable
 from segpipe.samples import ClassTable
@@ -56,10 +56,10 @@ def test_moments_of_a_plane(plane: np.ndarray) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_histogram_in_bands_is_a_histogram(monkeypatch: pytest.MonkeyPatch, dtype: type) -> None:
-    from segpipe.data.manifest import measure
+    from segpipe.data.images import statistics
 
     plane = RNG.integers(0, np.iinfo(dtype).max, (53, 31), dtype=dtype, endpoint=True)
-    monkeypatch.setattr(measure, "bands", lambda image, _: [image[i : i + 3] for i in range(0, len(image), 3)])
+    monkeypatch.setattr(statistics, "bands", lambda image, _: [image[i : i + 3] for i in range(0, len(image), 3)])
     levels = np.iinfo(dtype).max + 1
     np.testing.assert_array_equal(histogram(plane), np.bincount(plane.ravel(), minlength=levels))
 

@@ -16,8 +16,9 @@ from segpipe.evaluation.evaluate import evaluate_candidate
 from segpipe.evaluation.robustness.corruptions import CORRUPTIONS, onto_grid
 from segpipe.evaluation.robustness.drops import QUICK_IMAGES, SEED, _subset
 from segpipe.evaluation.scores_file import read_scores
+from segpipe.gates.case import Case
 from segpipe.gates.judge import judge
-from segpipe.gates.verdicts import Case, GateVerdict
+from segpipe.gates.verdicts import GateVerdict
 from segpipe.metrics import confusion, macro, tallies
 from tests.worlds.evaluated_workspace import make_samples, make_segmenter
 

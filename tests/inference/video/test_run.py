@@ -235,8 +235,8 @@ def test_specks_are_mended_after_the_smoothing(tmp_path: Path) -> None:
 
 
 def test_a_detector_draws_its_classes(tmp_path: Path) -> None:
-    from segpipe.inference.engines.detector import DetectorEngine
-    from tests.inference.engines.test_detector import found
+    from segpipe.inference.detector import DetectorEngine
+    from tests.inference.test_detector import found
 
     class Finds(DetectorEngine):
         def __init__(self) -> None:

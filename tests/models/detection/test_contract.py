@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from segpipe.inference.engines.trained_network import torch_engine
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
+from segpipe.inference.trained_network import torch_engine
 from segpipe.metrics import micro
 from segpipe.metrics.instances import Objects, object_score
 from segpipe.models.detection.config import MaskRcnnConfig

@@ -261,7 +261,7 @@ def test_a_bundle_ships_the_temperature_of_its_evaluation(tmp_path: Path) -> Non
     params = ExportParams(golden=1)
     plain, warm = (tmp_path / name for name in ("plain", "warm"))
     write_bundle(toy_segmenter(), "ab" * 32, toy_reader(), toy_selection(), params, plain)
-    write_bundle(toy_segmenter(), "ab" * 32, toy_reader(), toy_selection() | {"temperature": 2.5}, params, warm)
+    write_bundle(toy_segmenter(), "ab" * 32, toy_reader(), toy_selection(temperature=2.5), params, warm)
     one, other = (Segmenter.from_bundle(folder, engine="onnxruntime") for folder in (plain, warm))
     assert (one.spec.temperature, other.spec.temperature) == (1.0, 2.5)
     image = toy_image(0)

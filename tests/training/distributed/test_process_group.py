@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from segpipe.errors import ConfigError, MissingError
-from segpipe.training.distributed.launch import _run_and_wait, launch
 from segpipe.training.distributed.process_group import any_rank, everywhere, fabric_layout, rank, ranks
+from segpipe.training.launch import _run_and_wait, launch
 from segpipe.training.loop import train_on
 from segpipe.training.memory import note_parts, noted_parts
 from tests.worlds.tiny_training import CLASSES
@@ -110,7 +110,7 @@ def test_processes_that_ran_out_of_memory_are_started_again(tmp_path, monkeypatc
         note_parts(tmp_path / "member1", plan, next(fits))
         raise SystemExit(2)
 
-    monkeypatch.setattr("segpipe.training.distributed.launch._run_and_wait", fail)
+    monkeypatch.setattr("segpipe.training.launch._run_and_wait", fail)
     with pytest.raises(SystemExit):
         launch(plan, ["train", "tiny"], tmp_path)
     assert next(fits, None) is None and capfd.readouterr().err.count("start again") == 2

@@ -36,7 +36,7 @@ class Crops:
 
     def __init__(self, monkeypatch, ms):
         self.clock, self.ms = 0.0, ms
-        monkeypatch.setattr("segpipe.training.planning.bottleneck.time.process_time", lambda: self.clock)
+        monkeypatch.setattr("segpipe.training.telemetry.bottleneck.time.process_time", lambda: self.clock)
 
     def __getitem__(self, position):
         self.clock += self.ms / 1000

@@ -12,8 +12,9 @@ from segpipe.samples import Sample
 from segpipe.training.loop import train_on
 from segpipe.training.plan import FirstCrops, Plan
 from segpipe.training.planning.planner import plan_on
-from segpipe.training.planning.progressive import Progressive, choose_first
+from segpipe.training.planning.progressive import choose_first
 from segpipe.training.sampling.crops import Crops, batches, reduced
+from segpipe.training.sampling.progressive import Progressive
 from segpipe.training.sampling.volume_crops import VolumeCrops
 from segpipe.training.step import Stepper
 from segpipe.training.tasks import samples_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.data.manifest.measure import bands
+from segpipe.data.images.statistics import bands
 from segpipe.errors import DataError
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable
 

@@ -1,7 +1,7 @@
 import pytest
 
-from segpipe.training import pace_monitor
-from segpipe.training.pace_monitor import Lateness
+from segpipe.training.telemetry import pace_monitor
+from segpipe.training.telemetry.pace_monitor import Lateness
 from tests.worlds.trainings import tiny_plan
 
 BY_TIME = {"train.budget": "10m"}

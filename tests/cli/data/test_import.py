@@ -24,8 +24,8 @@ def workspace(tmp_path: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch) 
     root.mkdir()
     (root / "params.yaml").write_text((repo_root / "params.yaml").read_text())
     versioned: list[Path] = []
-    monkeypatch.setattr("segpipe.cli.data.importing.workspace_root", lambda: root)
-    monkeypatch.setattr("segpipe.workspace.create.lock", lambda _: nullcontext())
+    monkeypatch.setattr("segpipe.cli.data.import_.workspace_root", lambda: root)
+    monkeypatch.setattr("segpipe.workspace.lock.lock", lambda _: nullcontext())
     monkeypatch.setattr("segpipe.workspace.git.git", lambda *_: None)
     monkeypatch.setattr("segpipe.workspace.pipeline.add_data", versioned.append)
     for name in ("a", "b"):

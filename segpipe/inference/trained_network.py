@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segpipe.errors import ConfigError, MissingError
-from segpipe.inference.engines.detector import DetectorEngine
+from segpipe.inference.detector import DetectorEngine
 from segpipe.inference.engines.engine import Engine, TorchEngine
 from segpipe.inference.spec import WEIGHTS_FILE, SegmenterSpec
 from segpipe.models.registry import build_network, family

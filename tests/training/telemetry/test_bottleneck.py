@@ -1,9 +1,9 @@
 import pytest
 
 from segpipe.training.loop import set_up
-from segpipe.training.planning import bottleneck
 from segpipe.training.sampling.crops import batches
 from segpipe.training.tasks import samples_of
+from segpipe.training.telemetry import bottleneck
 from tests.worlds.tiny_training import MemoryReader, draw
 from tests.worlds.trainings import tiny_plan
 

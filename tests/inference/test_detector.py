@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
-from segpipe.inference.engines.detector import Detections, DetectorEngine, detect, paint, probabilities, unfold
+from segpipe.inference.detector import Detections, DetectorEngine, detect, paint, probabilities, unfold
 from segpipe.inference.postprocess import Postprocess
 
 EVERY = Postprocess(method="detections")

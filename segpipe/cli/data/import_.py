@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from segpipe.cli.common import Json, print_json, print_table, workspace_root
+from segpipe.cli.common import Json, print_json, workspace_root
+from segpipe.cli.data.formats import print_formats
 
 if TYPE_CHECKING:
     from segpipe.data.importer import ImportOptions, ImportReport
+
+EXAMPLE = """segpipe data import ../camvid --ignore 11
+segpipe data import ../cells --images scans --masks drawn --suffix _mask --classes "cell=255,membrane=0"
+segpipe data import ../streets --format colour-masks --palette label_colors.txt --tolerance 8
+segpipe data import ../tumours --format mask-per-class --overlapping"""
 
 _FORMATS = "How the source is laid out; auto recognises it, and says by what. `segpipe data formats` shows all layouts."
 _CLASSES = 'Names in the order of the pixel values, "background,cell", or each with its value, "cell=255,membrane=0".'
@@ -57,7 +63,7 @@ class ImportCommand(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The help of any command, and the table."""
         super().format_help(ctx, formatter)
-        _print_formats()
+        print_formats()
 
 
 def data_import(
@@ -77,7 +83,7 @@ def data_import(
     json: Json = False,
 ) -> None:
     """Bring labelled images into data/ and version them with DVC."""
-    from segpipe.workspace import create
+    from segpipe.workspace.lock import lock
     from segpipe.progress import say
 
     read: dict[str, Any] = {
@@ -90,7 +96,7 @@ def data_import(
     read["overlapping"] = overlapping or None
     options = import_options(classes, ignore, group, read=read, table=table, replace=replace)
     root = workspace_root()
-    with create.lock(root):
+    with lock(root):
         report = import_data(root, source.resolve(), format, options)
     if json:
         print_json(report.model_dump(mode="json"))
@@ -142,20 +148,3 @@ def _numbers(text: str | None) -> list[int]:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is no list of numbers such as 0,255", param_hint="--ignore") from error
-
-
-def data_formats(json: Json = False) -> None:
-    """Show the layouts that can be imported: what each looks like, which options it heeds."""
-    if json:
-        from segpipe.data.formats.registry import FORMATS
-
-        print_json([{"name": f.name, "summary": f.summary, "options": list(f.options)} for f in FORMATS.values()])
-        return
-    _print_formats()
-
-
-def _print_formats() -> None:
-    from segpipe.data.formats.registry import FORMATS
-
-    rows = [[f.name, f.summary, " ".join(f"--{option}" for option in f.options)] for f in FORMATS.values()]
-    print_table(["--format", "what it looks like in SRC", "options"], rows)
