@@ -34,6 +34,7 @@ from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.classical import KMeans, KMeansConfig
 from segpipe.pages.suspects import COLUMNS, SuspectList, rank, render_page, to_csv, write_suspects
 from segpipe.samples import IGNORE, ClassTable, Sample
+from tests.worlds.bundles import toy_selection
 
 CLASSES = ClassTable.from_names(["background", "cell", "nucleus"])
 CENTRES = [(24, 24), (24, 72), (72, 24), (72, 72)]

@@ -42,8 +42,8 @@ def retrain(server):
 
 
 def ran(summary):
-    assert not set(summary["ran"]) & set(summary["up_to_date"])
-    return set(summary["ran"])
+    assert not set(summary.ran) & set(summary.up_to_date)
+    return set(summary.ran)
 
 
 def test_stale_stages_run_once_and_a_second_run_does_nothing(retrain, tmp_path):
