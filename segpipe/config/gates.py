@@ -199,5 +199,5 @@ class GateParams(Section):
     size: SizeGate | None = None
     latency: LatencyGate | None = None
     data: DataGate | None = None
-    test_size: ImagesGate | None = ImagesGate()  # type: ignore[call-arg]
+    test_size: ImagesGate | None = ImagesGate()
     waivers: tuple[Waiver, ...] = ()

@@ -38,15 +38,15 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     data: DataParams = DataParams()
-    split: SplitParams = SplitParams()  # type: ignore[call-arg]
-    validation: ValidateParams = Field(ValidateParams(), alias="validate")  # type: ignore[call-arg]
-    train: TrainParams = TrainParams()  # type: ignore[call-arg]
+    split: SplitParams = SplitParams()
+    validation: ValidateParams = Field(ValidateParams(), alias="validate")
+    train: TrainParams = TrainParams()
     candidates: dict[Annotated[str, Field(pattern=r"^[a-zA-Z][\w-]*$")], Candidate] = Field(min_length=1)
-    evaluate: EvaluateParams = EvaluateParams()  # type: ignore[call-arg]
+    evaluate: EvaluateParams = EvaluateParams()
     gates: GateParams = GateParams()
-    export: ExportParams = ExportParams()  # type: ignore[call-arg]
-    release: ReleaseParams = ReleaseParams()  # type: ignore[call-arg]
-    serve: ServeParams = ServeParams()  # type: ignore[call-arg]
+    export: ExportParams = ExportParams()
+    release: ReleaseParams = ReleaseParams()
+    serve: ServeParams = ServeParams()
 
     def candidate(self, name: str) -> Candidate:
         """The candidate of this name, or an error that lists those there are."""

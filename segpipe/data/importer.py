@@ -92,7 +92,7 @@ def import_dataset(
     """
     if not source.is_dir():
         raise DataError("is no folder", where=source, fix="give the folder that holds the dataset")
-    limits = limits or DataParams()  # type: ignore[call-arg]
+    limits = limits or DataParams()
     read = options.read.model_copy(update={"limits": limits})
     layout, recognised = recognise_format(source, read) if format == AUTO else (find_format(format), None)
     check_options(layout, read)
@@ -211,7 +211,7 @@ def _with_all_splits(items: list[RawItem], notes: list[str]) -> list[RawItem]:
     given = {item.split for item in items}
     if "train" not in given or None in given or given == set(SPLITS):
         return items
-    params = SplitParams()  # type: ignore[call-arg]
+    params = SplitParams()
     drawn = [assign_split(item.group or item.name, params) for item in items]
     notes.append(
         f"the source has no {' and no '.join(s for s in SPLITS if s not in given)} split: taken out of train, by hash"

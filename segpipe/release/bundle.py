@@ -29,7 +29,7 @@ GOLDEN_DIR = "golden"
 GOLDEN_FILE = "golden/golden.json"
 
 _MAX_GOLDEN_BYTES = 1 << 30
-GOLDEN_LIMITS = DataParams(max_megapixels=1000.0)  # type: ignore[call-arg]
+GOLDEN_LIMITS = DataParams(max_megapixels=1000.0)
 """Golden images came out of the dataset, whose limits held for them."""
 
 

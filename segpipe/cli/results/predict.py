@@ -48,7 +48,7 @@ def predict(
     if bool(images) == (video is not None):
         found = "both" if images else "nothing"
         raise ConfigError("what is to be segmented?", found=found, expected="either image files or folders, or --video")
-    limits = load_params(root := workspace_root()).data if model is None else DataParams()  # type: ignore[call-arg]
+    limits = load_params(root := workspace_root()).data if model is None else DataParams()
     segmenter = Segmenter.from_bundle(model or live_bundle(root))
     if video is not None:
         _predict_video(segmenter, video, limits, out, smoothing, size, masks, json)

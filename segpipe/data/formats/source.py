@@ -34,7 +34,7 @@ class ReadOptions(BaseModel):
     overlapping: bool | None = None
     """Whether a pixel may be of several classes; None: the source says so, or it is of one."""
 
-    limits: DataParams = DataParams()  # type: ignore[call-arg]
+    limits: DataParams = DataParams()
     """How large files may be that labels are drawn from, and what TIFF pages are: not of the user's telling, but of params.yaml."""
 
     def given(self) -> list[str]:

@@ -46,4 +46,4 @@ def _by_time(plan: Plan) -> bool:
     """Whether the steps of a plan follow from a time."""
     if plan.settings is None:
         return False
-    return parse_budget(plan.settings.get("train.budget", TrainParams().budget))[0] == "seconds"  # type: ignore[call-arg]
+    return parse_budget(plan.settings.get("train.budget", TrainParams().budget))[0] == "seconds"

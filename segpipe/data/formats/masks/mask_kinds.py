@@ -62,7 +62,7 @@ def some_masks(items: list[RawItem]) -> list[Path]:
 
 def mask_kind(masks: list[Path]) -> MaskKind:
     """What the pixels of these masks stand for: classes, numbers of objects, or colours that stand for classes."""
-    limits = DataParams()  # type: ignore[call-arg]
+    limits = DataParams()
     if any(_in_colours(mask, limits) for mask in masks):
         return "colours"
     try:
