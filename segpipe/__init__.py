@@ -1,3 +1,3 @@
-"""segpipe: from a DVC-versioned folder of labelled images to a gated, packaged, served segmentation model, and back."""
+"""segpipe turns a DVC-versioned folder of labelled images into a gated, packaged, served segmentation model."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""``python -m segpipe``, which is what ``torchrun -m segpipe`` runs."""
+"""Entry point of ``python -m segpipe``, which ``torchrun -m segpipe`` runs."""
 
 from segpipe.cli.main import program
 

@@ -1,4 +1,4 @@
-"""Work done ahead of its use, by threads: for code that releases the interpreter's lock, such as decoders."""
+"""Compute results ahead of their use in threads, for code that releases the interpreter lock, such as image decoders."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ R = TypeVar("R")
 def map_ahead(
     function: Callable[[T], R], items: Iterable[T], jobs: int, limit: Callable[[], int] | None = None
 ) -> Iterator[tuple[T, Future[R]]]:
-    """Call a function on each item in threads, a bounded number ahead of the result that is used.
+    """Call a function on each item in threads, a bounded number of items ahead of the result in use.
 
     Args:
         function: called in the threads.
         items: read in the calling thread, one at a time.
-        jobs: how many threads.
-        limit: how many items may be in work or waiting at once, asked before each is started (at least 1); by default two per thread.
+        jobs: the number of threads.
+        limit: returns how many items may be in progress or waiting at once; called before each item is started. At least 1; by default
+            two per thread.
 
     Yields:
-        Each item with the future of its result, in order. The future may not be done yet, or hold the function's exception.
+        Each item with the future of its result, in order. The future may not be done yet, or may hold the function's exception.
     """
     ahead: deque[tuple[T, Future[R]]] = deque()
     pending = iter(items)

@@ -1,17 +1,17 @@
-"""The errors that users see: one line that says where, what was found, what was expected and what to do.
+"""Errors that users see: one line that says where, what is wrong, what was expected and how to fix it.
 
-Exit codes (`segpipe` ends with the code of the error it met):
+Exit codes (`segpipe` exits with the code of the error that was raised):
 
 | code | class | meaning |
 |---|---|---|
-| 0 | | done |
-| 1 | | a fault of segpipe itself: the traceback is shown |
-| 2 | `ConfigError` | a setting, an argument or a command used wrongly |
-| 3 | `DataError` | the data are not what was expected |
-| 4 | `GateBlocked` | everything ran, and the answer is no |
-| 5 | `BusyError` | another run holds the workspace |
-| 6 | `MissingError` | something is not there: weights, a version, a device, a tool |
-| 7 | `UndecidedError` | everything ran, and the test images can't tell |
+| 0 | | success |
+| 1 | | a bug in segpipe: the traceback is shown |
+| 2 | `ConfigError` | a wrong setting, argument or command |
+| 3 | `DataError` | data that are not as expected |
+| 4 | `GateBlocked` | everything ran, and a gate blocks the release |
+| 5 | `BusyError` | another run uses the workspace |
+| 6 | `MissingError` | something is missing: weights, a version, a device, a tool |
+| 7 | `UndecidedError` | everything ran, and there are too few test images for a decision |
 | 130 | | interrupted |
 """
 
@@ -21,7 +21,15 @@ from pathlib import Path
 
 
 class SegpipeError(ValueError):
-    """A message for the user, in one line: ``where: what (found ..., expected ...). Fix: ...``."""
+    """An error with a message for the user, in one line: ``where: what (found ..., expected ...). Fix: ...``.
+
+    Args:
+        what: what is wrong, such as "size differs".
+        where: the file, setting or folder that is wrong.
+        found: the value that was found.
+        expected: the value, or a description of the values, that would be right.
+        fix: what the user can do about it, such as a command.
+    """
 
     exit_code = 2
 
@@ -44,7 +52,7 @@ class SegpipeError(ValueError):
 
 
 class ConfigError(SegpipeError):
-    """A setting, an argument or a command used wrongly."""
+    """A setting, an argument or a command is wrong."""
 
 
 class DataError(SegpipeError):
@@ -54,24 +62,24 @@ class DataError(SegpipeError):
 
 
 class GateBlocked(SegpipeError):
-    """Everything ran, and the verdict is no."""
+    """Everything ran, and a gate blocks the release."""
 
     exit_code = 4
 
 
 class UndecidedError(GateBlocked):
-    """Everything ran, and what there is to judge by does not tell: that is no yes."""
+    """Everything ran, and there are too few test images for a decision; a release needs a clear yes."""
 
     exit_code = 7
 
 
 class BusyError(SegpipeError):
-    """Another run holds the workspace."""
+    """Another run uses the workspace."""
 
     exit_code = 5
 
 
 class MissingError(SegpipeError):
-    """Something that is needed is not there: weights, a version, a device, a tool."""
+    """Something that is needed is missing: weights, a version, a device, a tool."""
 
     exit_code = 6

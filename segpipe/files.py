@@ -1,4 +1,4 @@
-"""Reading and writing that cannot be torn: atomic writes, bounded reads, content hashes, names that are not paths."""
+"""Read and write files safely: atomic writes, bounded reads, content hashes, safe file names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from segpipe.errors import DataError
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target`, renamed onto it at the end: readers see the old file or the new one, never a half."""
+    """Write a file atomically: readers see the old file or the new one, never a part of it.
+
+    Args:
+        target: the file to write; its folder is created if needed.
+
+    Yields:
+        A temporary path in the same folder to write to. It replaces `target` at the end, and is deleted on an error.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
     os.close(handle)
@@ -27,7 +34,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         yield path
         with path.open("rb+") as stream:
             os.fsync(stream.fileno())
-        mask = os.umask(0)  # mkstemp makes files that only their owner can read
+        mask = os.umask(0)  # mkstemp creates files that only their owner can read
         os.umask(mask)
         path.chmod(0o666 & ~mask)
         path.replace(target)
@@ -37,16 +44,19 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
-    """A new folder beside `target` that replaces it at the end: readers see the old folder or the new one, never a mixture.
+    """Write a folder atomically: readers see the old folder or the new one, never a mixture.
 
-    On an error nothing changes. What a killed process left behind is removed by the next call.
+    On an error nothing changes. Leftovers of a killed process are removed by the next call.
 
     Args:
-        target: the folder to write.
+        target: the folder to write; its parent is created if needed.
         replace: whether it may be replaced if it holds files.
 
+    Yields:
+        A new, empty folder next to `target` to write to. It replaces `target` at the end.
+
     Raises:
-        DataError: `target` is not an empty folder, and `replace` is not set.
+        DataError: `target` is not an empty folder, and `replace` is false.
     """
     if not replace and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError("is not empty", where=target, fix="choose another folder, or let it be replaced (--replace)")
@@ -73,29 +83,37 @@ def atomic_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder so that `target` appears as a whole; what was there is replaced."""
+    """Copy a folder so that `target` appears as a whole; an existing `target` is replaced."""
     with atomic_folder(target) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
 
 
 def write_bytes(target: Path, content: bytes) -> None:
-    """Write a file atomically, making its folder where needed."""
+    """Write a file atomically; its folder is created if needed."""
     with atomic_path(target) as path:
         path.write_bytes(content)
 
 
 def write_text(target: Path, content: str) -> None:
-    """Write a UTF-8 text file atomically."""
+    """Write a UTF-8 text file atomically; its folder is created if needed."""
     write_bytes(target, content.encode())
 
 
 def write_json(target: Path, content: Any) -> None:
-    """Write JSON atomically, in a form that diffs well. NaN is refused: it is no JSON."""
+    """Write JSON atomically, indented so that it can be compared line by line. NaN raises ValueError: it is not JSON."""
     write_text(target, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_bytes(path: Path, max_bytes: int) -> bytes:
-    """The content of a file that comes from outside, refused before it is read where it is larger than `max_bytes`."""
+    """Read a file that comes from outside.
+
+    Args:
+        path: the file.
+        max_bytes: the largest size in bytes that is accepted; checked before the file is read.
+
+    Raises:
+        DataError: the file is too large or cannot be read.
+    """
     try:
         size = path.stat().st_size
         if size > max_bytes:
@@ -108,26 +126,37 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
 
 
 def read_json(path: Path, max_bytes: int = 1 << 28) -> Any:
-    """A JSON file; a user's error, with the place, where it does not parse."""
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        max_bytes: the largest size in bytes that is accepted; checked before the file is read.
+
+    Returns:
+        The parsed content: a dict, a list or a scalar.
+
+    Raises:
+        DataError: the file is too large, cannot be read, or is not valid JSON (the message says where).
+    """
     try:
         return json.loads(read_bytes(path, max_bytes))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"is not valid JSON: {error}", where=path, fix="restore the file or write it anew") from error
+        raise DataError(f"is not valid JSON: {error}", where=path, fix="restore the file or write it again") from error
 
 
 def sha256_bytes(content: bytes) -> str:
-    """SHA-256 of some bytes, as 64 hexadecimal digits."""
+    """Compute the SHA-256 of bytes, as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file, as 64 hexadecimal digits, read in pieces."""
+    """Compute the SHA-256 of a file, as 64 hexadecimal digits, without loading it at once."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_tree(folder: Path) -> str:
-    """SHA-256 over the names and contents of all files under a folder, in name order."""
+    """Compute the SHA-256 over the names and contents of all files under a folder, in name order."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256_file(path)}\n".encode())
@@ -135,6 +164,6 @@ def sha256_tree(folder: Path) -> str:
 
 
 def safe_name(name: str) -> str:
-    """A name from outside as a plain file name: letters, digits, '.', '_', '-'; never empty, never hidden, never a path."""
+    """Turn a name from outside into a plain file name: letters, digits, '.', '_', '-'; never empty, hidden or a path."""
     cleaned = re.sub(r"[^\w.-]+", "_", name, flags=re.UNICODE).lstrip(".")
     return cleaned[:180] or "unnamed"

@@ -1,4 +1,4 @@
-"""Reading JSON files as pydantic models, and one line that says what is wrong with one that does not fit."""
+"""Read JSON files as pydantic models; a file that does not fit gives an error of one line."""
 
 from __future__ import annotations
 
@@ -30,15 +30,18 @@ def read_model(
 
     Args:
         path: the file.
-        model: the type that its content must fit.
-        error_type: what is raised where it does not fit.
-        kind: what the file should be, such as "selection"; the error then begins with "is not a valid selection".
-        fix: what the user can do about it; by default the nearest known key, where a key is unknown.
-        max_bytes: a larger file is refused before it is read.
+        model: the pydantic model of its content.
+        error_type: the error that is raised if the content does not fit the model.
+        kind: what the file should be, such as "selection"; the error then says "is not a valid selection".
+        fix: what the user can do about it; by default, for an unknown key, the nearest known one.
+        max_bytes: the largest size in bytes that is accepted; checked before the file is read.
+
+    Returns:
+        The validated model.
 
     Raises:
         DataError: the file cannot be read, is too large or is not JSON.
-        SegpipeError: of `error_type`, naming the first key that does not fit.
+        SegpipeError: the content does not fit; an `error_type` that names the first wrong key.
     """
     content = read_json(path, max_bytes)
     try:
@@ -50,51 +53,61 @@ def read_model(
 
 
 def validation_error(error: ValidationError, where: str | Path, model: type[BaseModel]) -> ConfigError:
-    """The first complaint of pydantic as one line: the key, the value found, what was expected, the nearest known key."""
-    complaints = error.errors()
-    first, place = complaints[0], _place(model, complaints[0]["loc"])
-    of_it = [complaint for complaint in complaints if _place(model, complaint["loc"]) == place]
-    key = ".".join(str(part) for part in place)
-    others = len({_place(model, complaint["loc"]) for complaint in complaints}) - 1
-    more = f" (and {others} more)" if others else ""
+    """Turn a pydantic error into a ConfigError of one line about the first wrong key.
+
+    Args:
+        error: what pydantic raised.
+        where: the file or section that was validated, for the message.
+        model: the model that was validated against.
+
+    Returns:
+        An error with the key, the value found and what was expected; for an unknown key, with the nearest known one.
+    """
+    details = error.errors()
+    paths = [_key_path(model, detail["loc"]) for detail in details]
+    first, key = details[0], ".".join(str(part) for part in paths[0])
+    same_key = [detail for detail, path in zip(details, paths, strict=True) if path == paths[0]]
+    n_others = len(set(paths)) - 1
+    more = f" (and {n_others} more)" if n_others else ""
     if first["type"] == "extra_forbidden":
         known = _keys_at(model, first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        fix = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+        nearest = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        fix = f"did you mean `{nearest[0]}`?" if nearest else f"known here: {', '.join(known)}"
         return ConfigError(f"unknown key `{key}`{more}", where=where, fix=fix)
     found = "nothing" if first["type"] == "missing" else repr(first["input"])[:80]
-    nearest = [c for c in of_it if not c["type"].endswith(_OF_ANOTHER_TYPE)] or of_it
-    expected = " or ".join(dict.fromkeys(_expected(complaint) for complaint in nearest))
+    # a value that may have several types gives an error per type: the one of the type that it has says most
+    most_specific = [detail for detail in same_key if not detail["type"].endswith(_WRONG_TYPE_SUFFIXES)] or same_key
+    expected = " or ".join(dict.fromkeys(_expected(detail) for detail in most_specific))
     return ConfigError(
         f"`{key}` is wrong{more}" if key else f"wrong{more}", where=where, found=found, expected=expected
     )
 
 
-def _place(model: Any, location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """The keys of a complaint; what pydantic adds for each type that a value might have had is left out."""
-    kind = model
+def _key_path(model: Any, location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Return the keys of a pydantic error location, without the type names that pydantic adds for a union."""
+    annotation = model
     for depth, part in enumerate(location):
-        kinds = [k for k in _alternatives(kind) if k is not type(None)]
-        if len(kinds) != 1:
+        types = [member for member in _union_members(annotation) if member is not type(None)]
+        if len(types) != 1:
             return location[:depth]
-        if isinstance(kinds[0], type) and issubclass(kinds[0], BaseModel):
-            fields = kinds[0].model_fields.items()
-            kind = next((field.annotation for name, field in fields if part in (name, field.alias)), None)
+        if isinstance(types[0], type) and issubclass(types[0], BaseModel):
+            fields = types[0].model_fields.items()
+            annotation = next((field.annotation for name, field in fields if part in (name, field.alias)), None)
         else:
-            kind = next(reversed(get_args(kinds[0])), None)
+            annotation = next(reversed(get_args(types[0])), None)
     return location
 
 
-def _alternatives(kind: Any) -> list[Any]:
-    """The types that a value may have, without what is annotated to them."""
-    if get_origin(kind) is Annotated:
-        return _alternatives(get_args(kind)[0])
-    if get_origin(kind) in (Union, UnionType):
-        return [inner for member in get_args(kind) for inner in _alternatives(member)]
-    return [kind]
+def _union_members(annotation: Any) -> list[Any]:
+    """Return the types that a value may have, without their `Annotated` metadata."""
+    if get_origin(annotation) is Annotated:
+        return _union_members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [inner for member in get_args(annotation) for inner in _union_members(member)]
+    return [annotation]
 
 
-_WORDS = {
+_EXPECTED_BY_TYPE = {
     "missing": "a value",
     "model_type": "a mapping of settings",
     "too_short": "at least {min_length}",
@@ -106,23 +119,22 @@ _WORDS = {
     "tuple_type": "a list",
     "dict_type": "a mapping",
 }
-"""What pydantic expected, where its own words are for programmers."""
-_OF_ANOTHER_TYPE = ("_type", "_parsing", "literal_error")
-"""How its names for complaints end where a value is of another type. Where it might have had one of several and is of one, what is wrong
-with it as that one says more."""
+"""Plain descriptions of what was expected, by pydantic's error type, in place of messages that are written for programmers."""
+_WRONG_TYPE_SUFFIXES = ("_type", "_parsing", "literal_error")
+"""How pydantic's error types end if a value has the wrong type."""
 
 
-def _expected(complaint: ErrorDetails) -> str:
-    context = complaint.get("ctx", {})
-    if complaint["type"] in _WORDS:
-        return _WORDS[complaint["type"]].format(**context)
-    message = re.sub(r"^(Value error, |Input should be )", "", complaint["msg"])
+def _expected(detail: ErrorDetails) -> str:
+    context = detail.get("ctx", {})
+    if detail["type"] in _EXPECTED_BY_TYPE:
+        return _EXPECTED_BY_TYPE[detail["type"]].format(**context)
+    message = re.sub(r"^(Value error, |Input should be )", "", detail["msg"])
     return message[:1].lower() + message[1:]
 
 
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys that a model knows at a place such as ("gates", "floor")."""
-    for part in (part for part in location if isinstance(part, str)):  # places in a list are passed over
+    """Return the keys that a model knows at a location such as ("gates", "floor")."""
+    for part in (part for part in location if isinstance(part, str)):  # skip the positions in lists
         field = next((f for n, f in model.model_fields.items() if part in (n, f.alias)), None)
         types = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
         inner = next((t for t in types if isinstance(t, type) and issubclass(t, BaseModel)), None)

@@ -1,4 +1,4 @@
-"""How a command ends: one line for an error, an exit code, and a file with both for the run that started the command."""
+"""The end of a command: an error line, an exit code, and a file with both for the run that started the command."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from segpipe.errors import SegpipeError
 
 OUTCOME_VARIABLE = "SEGPIPE_OUTCOME"
-"""Environment variable that names the file for a command's exit code and error line: DVC does not pass a stage's exit code on."""
+"""Environment variable with the path of the file for a command's exit code and error line. DVC does not pass on a stage's exit code."""
 
 
 @contextlib.contextmanager
 def report_errors() -> Iterator[None]:
-    """Turn a user's error into one red line on stderr and its exit code. Any other exception is a bug and shows its traceback.
+    """Turn a SegpipeError into one red line on stderr and its exit code. Any other exception is a bug and shows its traceback.
 
     Raises:
-        SystemExit: with the exit code of the error (`segpipe.errors`), or 130 after Ctrl-C.
+        SystemExit: with the exit code of the error (see `segpipe.errors`), or 130 after Ctrl-C.
     """
     try:
         yield
@@ -47,7 +47,7 @@ def _end(code: int, message: str) -> None:
 
 
 def record_outcome(code: int, message: str) -> None:
-    """Write exit code, error line and run time in seconds to the file that `OUTCOME_VARIABLE` names, if it is set."""
+    """Write the exit code, error line and run time in seconds to the file named by `OUTCOME_VARIABLE`, if it is set."""
     if target := os.environ.get(OUTCOME_VARIABLE):
         import psutil  # type: ignore[import-untyped]
 

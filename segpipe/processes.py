@@ -1,4 +1,4 @@
-"""Child processes: their environment, what ended them, and ending them with everything that they started."""
+"""Child processes: their environment, the signal that ended them, and how to end them with all their children."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 GRACE_S = 10.0
-"""How long a stage that is asked to stop (SIGTERM) may take before it is killed."""
+"""Seconds that a process gets to stop after SIGTERM before it is killed."""
 
 
 def environment_with(extra: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment, with its own interpreter's programs first on PATH, so that `segpipe` in dvc.yaml is this one."""
+    """Return the environment variables of this process with `extra` added.
+
+    The folder of this interpreter comes first on PATH, so that `segpipe` in dvc.yaml is this installation.
+    """
     programs = str(Path(sys.executable).parent)
     path = os.pathsep.join([programs, os.environ.get("PATH", os.defpath)])
     quiet = {"DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
@@ -24,7 +27,11 @@ def environment_with(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def signal_name(code: int) -> str | None:
-    """The signal that ended a command, by the exit code that DVC saw: -9 where the shell became the command, 137 where it waited."""
+    """Return the name of the signal that ended a command, or None if it ended by itself.
+
+    Args:
+        code: the exit code that DVC saw: -9 if the shell replaced itself by the command, 137 if it waited for it.
+    """
     number = -code if code < 0 else code - 128
     return (
         signal.Signals(number).name
@@ -34,13 +41,17 @@ def signal_name(code: int) -> str | None:
 
 
 def end_group(process: subprocess.Popen[str]) -> None:
-    """End a process that leads a session of its own, and all it started: first asked, then, after `GRACE_S`, killed."""
+    """End a process group: SIGTERM first, then SIGKILL after `GRACE_S` seconds.
+
+    Args:
+        process: the leader of the group, started with `start_new_session=True`.
+    """
     deadline = time.monotonic() + GRACE_S
     for signum in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, signum)
             while time.monotonic() < deadline:
-                process.poll()  # reaps the leader: a zombie still counts as a member
+                process.poll()  # reap the leader: a zombie still counts as a member of the group
                 os.killpg(process.pid, 0)
                 time.sleep(0.05)
         except ProcessLookupError:
@@ -49,9 +60,9 @@ def end_group(process: subprocess.Popen[str]) -> None:
 
 
 def stop_tree(process: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> None:
-    """End a server and all that it started: SIGTERM lets it finish its requests, SIGKILL ends what is left after `grace_s`.
+    """End a server and its children: SIGTERM lets it finish its requests, SIGKILL ends what is left after `grace_s` seconds.
 
-    The server's workers have sessions of their own, so that killing its process group would not reach them.
+    The server's workers have their own sessions, so that a signal to its process group would not reach them.
     """
     import psutil  # type: ignore[import-untyped]
 

@@ -1,4 +1,4 @@
-"""Progress with an ETA: a bar on a terminal, a line every few seconds where the output is a log."""
+"""Show progress with an ETA: a bar on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _LINE_EVERY_S = 5.0
 
 
 def is_first_process() -> bool:
-    """Of several processes that share a training, the first one alone: it speaks for all."""
+    """Return whether this is the first of the processes that share a training: only that one prints."""
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def format_seconds(seconds: float) -> str:
-    """Seconds as '41 s', '3:05' or '2:10:00'."""
+    """Format seconds as '41 s', '3:05' or '2:10:00'."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -27,7 +27,13 @@ def format_seconds(seconds: float) -> str:
 
 
 class Progress:
-    """Counts up to `total`. Use as a context manager and call `advance`; `note` adds words such as the current loss."""
+    """A progress display that counts up to `total`. Use it as a context manager and call `advance`.
+
+    Args:
+        label: what is counted, shown first.
+        total: the count at the end.
+        start: the count at the beginning, for work that continues.
+    """
 
     def __init__(self, label: str, total: int, start: int = 0) -> None:
         self.label, self.total, self.done = label, total, start
@@ -63,7 +69,7 @@ class Progress:
             self._bar.stop()
 
     def advance(self, by: int = 1, note: str | None = None) -> None:
-        """Count `by` more; `note` replaces the words at the end of the line."""
+        """Count `by` more; `note` replaces the text at the end of the line, such as the current loss."""
         self.done += by
         self._note = note if note is not None else self._note
         if self._bar:
@@ -78,7 +84,13 @@ class Progress:
 
 
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
-    """Yield the items, showing progress."""
+    """Yield the items and show progress.
+
+    Args:
+        items: what to iterate over.
+        label: what is counted, shown first.
+        total: how many items there are.
+    """
     with Progress(label, total) as progress:
         for item in items:
             yield item
@@ -86,6 +98,6 @@ def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
 
 
 def say(text: str) -> None:
-    """One line for the user, on stderr: stdout belongs to results."""
+    """Print one line for the user to stderr, since stdout is for results. Only the first process of a shared training prints."""
     if is_first_process():
         print(text, file=sys.stderr, flush=True)

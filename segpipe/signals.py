@@ -1,4 +1,7 @@
-"""What Ctrl-C, SIGTERM and SIGHUP do while something runs. Each does nothing outside the main thread, where Python sets no signals."""
+"""Handle Ctrl-C, SIGTERM and SIGHUP while something runs.
+
+Each function does nothing outside the main thread, because Python can set signal handlers only there.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ def _in_main_thread() -> bool:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into a request: the event that is yielded is set. The second one acts as before."""
+    """Turn the first Ctrl-C or SIGTERM into a request to stop: it sets the event that is yielded. The second one acts as usual."""
     requested = threading.Event()
     if not _in_main_thread():
         yield requested
@@ -37,7 +40,7 @@ def stop_requests() -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def interrupt_on_termination() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP (a closed terminal) raise KeyboardInterrupt, as Ctrl-C does, so that child processes are ended."""
+    """Let SIGTERM and SIGHUP (a closed terminal) raise KeyboardInterrupt, as Ctrl-C does, so that clean-up code runs."""
     if not _in_main_thread():
         yield
         return
