@@ -168,7 +168,7 @@ def train(root: Path, name: str) -> None:
     paths, params = Paths(root), load_params(root)
     params.candidate(name)
     pinned = Plan.read(_require(paths.plan(name), f"plan@{name}"))
-    check_settings(pinned, params.set_for(name))
+    check_settings(pinned, params.explicit_settings(name))
     fetch_trained(root, str(pinned.options.get("encoder_weights", "")))
     if launch(pinned, ["-C", str(root), "train", name], paths.checkpoints(name)):
         return
@@ -191,7 +191,7 @@ def tune(root: Path, name: str, trials: int, steps: int | None) -> list[Tried]:
     paths, params = Paths(root), load_params(root)
     settings = params.train_for(name)
     pinned = Plan.read(_require(paths.plan(name), f"plan@{name}"))
-    for change in changed_since(pinned, params.set_for(name)):
+    for change in changed_since(pinned, params.explicit_settings(name)):
         say(f"note: {change}: the search is around the plan as it is (segpipe plan {name})")
     folder = paths.state / "tune" / name / pinned.sha256[:16]
     search = Search(pinned, settings, _shards_fingerprint(paths), steps or trial_steps(pinned), folder)

@@ -68,7 +68,7 @@ class Params(BaseModel):
         except ValidationError as error:
             raise validation_error(error, f"{PARAMS_FILE}: candidates.{name}.train", TrainParams) from error
 
-    def set_for(self, name: str) -> dict[str, Any]:
+    def explicit_settings(self, name: str) -> dict[str, Any]:
         """What is set of a candidate and its training, as JSON, by key; what is left to its default is not there."""
         candidate, train = self.candidate(name), self.train_for(name)
         said = train.model_dump(

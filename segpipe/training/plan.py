@@ -198,7 +198,7 @@ class Plan(_Part):
     """Why each thing is as it is, in words."""
     data_hash: str
     settings: dict[str, Any] | None = Field(None, exclude_if=operator.not_)
-    """What params.yaml said of the candidate (`Params.set_for`). None: of a plan that does not tell."""
+    """What params.yaml said of the candidate (`Params.explicit_settings`). None: of a plan that does not tell."""
 
     @property
     def of(self) -> Family:
@@ -244,7 +244,7 @@ class Plan(_Part):
 
 
 def changed_since(plan: Plan, settings: Mapping[str, Any]) -> list[str]:
-    """What params.yaml says otherwise than when a candidate was planned, a line a key. settings: as `Params.set_for` has them now."""
+    """List what differs in params.yaml since a candidate was planned, one line per key. settings: `Params.explicit_settings` of now."""
     before = settings if plan.settings is None else plan.settings
     return [
         f"{key} was {was} when it was planned and is {now} now"

@@ -54,7 +54,7 @@ def test_a_candidate_overrides_the_common_training_settings():
 def test_what_is_set_of_a_candidate_is_told_without_what_is_not():
     common, own = "{seed: 3, folds: null, augment: off}", "{loss: {dice: 1}, seed: 4}"
     text = f"train: {common}\ncandidates: {{a: {{family: unet, encoder: resnet18, train: {own}}}}}"
-    assert parse_params(text).set_for("a") == {
+    assert parse_params(text).explicit_settings("a") == {
         "family": "unet",
         "encoder": "resnet18",
         "train.seed": 4,

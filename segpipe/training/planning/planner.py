@@ -93,7 +93,7 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
         "classes": len(fingerprint.classes),
         "dtype": fingerprint.dtype,
         "data_hash": fingerprint.data_hash,
-        "settings": params.set_for(name),
+        "settings": params.explicit_settings(name),
         "postprocess": choose_method(
             candidate, family(candidate.family), fingerprint.instances, fingerprint.classes.overlapping
         ),
