@@ -1,4 +1,4 @@
-"""What changed between two states of a workspace, as far as it bears on a model: data, settings, plan, code."""
+"""Compare two states of a workspace in all that affects a model: data, settings, plan, code."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Read = Callable[[str], bytes | None]
-"""The content of a file of the workspace, by its path; None where there is none."""
+"""Returns the content of a file of the workspace by its path, or None if there is no such file."""
 
-_MEASURED = (
+_NOT_A_CHOICE = (
     "timings",
     "ms_per_step",
     "step_ms",
@@ -20,12 +20,16 @@ _MEASURED = (
     "candidate",
     "settings",
 )
-"""Keys of a plan that are measured, or said elsewhere: no choice of anybody's."""
+"""Keys of a plan that are measured, or compared elsewhere: nobody chose them."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What a model was made from. plan: of that model; code: facts by name, such as segpipe's version. Empty where not known."""
+    """What a model was made from; a mapping is empty if nothing is known.
+
+    data: facts about the dataset by name; params: params.yaml with dotted keys; plan: the plan of the model with dotted keys; code: facts
+    about the code by name, such as segpipe's version.
+    """
 
     data: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
@@ -34,7 +38,13 @@ class State:
 
     @classmethod
     def read(cls, read: Read, candidate: str, code: Mapping[str, str]) -> State:
-        """The state that files of a workspace tell of; what can't be read is not known. candidate: whose plan counts."""
+        """Read a state from the files of a workspace; a file that is missing counts as not known.
+
+        Args:
+            read: returns the content of a file by its path.
+            candidate: the candidate whose plan is read.
+            code: facts about the code by name; empty values are left out.
+        """
         return cls(
             data=_data(_json(read("artifacts/fingerprint.json"))),
             params=flatten(_yaml(read("params.yaml"))),
@@ -45,7 +55,7 @@ class State:
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that differs; None: it is not there."""
+    """One value that differs; None means that it does not exist on that side."""
 
     name: str
     before: str | None
@@ -54,7 +64,7 @@ class Change:
 
 @dataclass(frozen=True)
 class ChangeGroup:
-    """What changed in one respect. known: whether both sides tell anything of it."""
+    """What changed in the data, the settings, the plan or the code. known: whether both sides are known."""
 
     title: str
     known: bool
@@ -62,36 +72,38 @@ class ChangeGroup:
 
 
 def compare_states(before: State, after: State) -> list[ChangeGroup]:
-    """What differs, by respect, in the order in which it is told."""
+    """Return what differs, grouped by data, settings, plan and code, in the order in which it is shown."""
     return [
-        _part("Data", before.data, after.data),
-        _part("Settings", before.params, after.params),
-        _part("Plan", before.plan, after.plan),
-        _part("Code", before.code, after.code),
+        _compare("Data", before.data, after.data),
+        _compare("Settings", before.params, after.params),
+        _compare("Plan", before.plan, after.plan),
+        _compare("Code", before.code, after.code),
     ]
 
 
-def _part(title: str, before: Mapping[str, str], after: Mapping[str, str]) -> ChangeGroup:
+def _compare(title: str, before: Mapping[str, str], after: Mapping[str, str]) -> ChangeGroup:
+    if not (before and after):
+        return ChangeGroup(title, False, [])
     names = list(dict.fromkeys([*after, *before]))
-    found = [Change(n, before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)]
-    return ChangeGroup(title, bool(before) and bool(after), found if before and after else [])
+    changes = [Change(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+    return ChangeGroup(title, True, changes)
 
 
 def flatten(content: Any, prefix: str = "") -> dict[str, str]:
-    """{a: {b: 1}} -> {"a.b": "1"}; lists are values, and what is null is not there."""
+    """Turn nested mappings into one with dotted keys: {a: {b: 1}} -> {"a.b": "1"}. Lists are values; null values are left out."""
     if isinstance(content, Mapping) and content:
-        found: dict[str, str] = {}
+        flat: dict[str, str] = {}
         for key, value in content.items():
-            found |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-        return found
-    return {prefix: _word(content)} if prefix and content is not None else {}
+            flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+    return {prefix: _format(content)} if prefix and content is not None else {}
 
 
-def _word(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if value == {}:
-        return "as by default"
+        return "defaults"
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -100,15 +112,15 @@ def _data(fingerprint: Mapping[str, Any]) -> dict[str, str]:
         return {}
     counts = {f"{split} images": f"{n:,}" for split, n in (fingerprint.get("n_images") or {}).items()}
     names = [c.get("name", "?") for c in (fingerprint.get("classes") or {}).get("classes", [])]
-    told = {key: str(fingerprint[key]) for key in ("channels", "dtype", "groups") if key in fingerprint}
-    return {"hash": str(fingerprint.get("data_hash", ""))[:12], **counts, "classes": ", ".join(names), **told}
+    facts = {key: str(fingerprint[key]) for key in ("channels", "dtype", "groups") if key in fingerprint}
+    return {"hash": str(fingerprint.get("data_hash", ""))[:12], **counts, "classes": ", ".join(names), **facts}
 
 
 def _plan(plan: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in plan.items() if key not in (*_MEASURED, "reasons", "normalisation")}
-    if isinstance(kept.get("execution"), Mapping):
-        kept["execution"] = {k: v for k, v in kept["execution"].items() if k not in _MEASURED}
-    return kept
+    choices = {key: value for key, value in plan.items() if key not in (*_NOT_A_CHOICE, "reasons", "normalisation")}
+    if isinstance(choices.get("execution"), Mapping):
+        choices["execution"] = {key: value for key, value in choices["execution"].items() if key not in _NOT_A_CHOICE}
+    return choices
 
 
 def _json(content: bytes | None) -> dict[str, Any]:
@@ -122,6 +134,6 @@ def _yaml(content: bytes | None) -> dict[str, Any]:
 
 
 def _mapping(content: bytes | None, parse: Callable[[bytes], Any]) -> dict[str, Any]:
-    """A file of another version may hold anything: what is no mapping tells nothing."""
+    """Parse a file of any version of segpipe; content that is not a mapping counts as empty."""
     parsed = parse(content) if content else {}
     return parsed if isinstance(parsed, dict) else {}

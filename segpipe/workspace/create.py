@@ -1,4 +1,4 @@
-"""A workspace: a folder with dvc.yaml, params.yaml and data/, at the top of a Git repository of its own."""
+"""Create a workspace: a folder with dvc.yaml, params.yaml and data/, at the top of its own Git repository."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from segpipe.workspace.pipeline import init_repo
 from segpipe.workspace.root import is_workspace
 
 TEMPLATE_FILES = ("dvc.yaml", "params.yaml", "bentofile.yaml", "prefect.yaml", ".dvc/config", ".dvcignore")
-"""What a workspace gets as it stands in the template, beside flows/."""
+"""Files that are copied from the template to a workspace, in addition to flows/."""
 
 GITIGNORE = """\
-# What DVC versions, or what can be made again.
+# What DVC versions, and what can be made again.
 /data
 /artifacts
 /models
@@ -31,49 +31,58 @@ __pycache__/
 
 
 def template() -> Path:
-    """The folder that workspaces are made from: the top of the checkout that segpipe runs from, or what the wheel carries."""
+    """Return the folder that workspaces are copied from: the checkout that segpipe runs from, else the template in the wheel."""
     package = Path(segpipe.__file__).resolve().parent
     checkout = package.parent
     return checkout if is_workspace(checkout) and (checkout / "pyproject.toml").exists() else package / "template"
 
 
 def create_workspace(root: Path) -> bool:
-    """Make `root` a workspace: template, Git and DVC repository, first commit. True when there was none before.
+    """Make `root` a workspace: copy the template, create the Git and DVC repository and the first commit.
 
-    In a workspace, adds what is missing and changes nothing that is there. Any other folder with something in it is refused.
+    An existing workspace gets the files that it lacks; its other files stay as they are.
+
+    Args:
+        root: a folder that does not exist, is empty or is a workspace.
+
+    Returns:
+        True if the workspace is new, False if `root` was a workspace before.
+
+    Raises:
+        ConfigError: `root` is a file, or a folder with other content.
     """
-    fresh = not is_workspace(root)
-    if fresh and root.exists() and (not root.is_dir() or any(root.iterdir())):
+    is_new = not is_workspace(root)
+    if is_new and root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ConfigError(
-            "is not empty, and no workspace",
+            "the folder is not empty, and it is not a workspace",
             where=root,
-            fix="name a folder that does not exist yet, and pass yours with --data",
+            fix="name a folder that does not exist yet, and pass the one with your images as --data",
         )
     root.mkdir(parents=True, exist_ok=True)
     if not (root / ".git").exists():
         git(root, "init", "--quiet", "--initial-branch", "main")
     init_repo(root)
-    added = _copy_template(root, fresh)
-    if added:
-        git(root, "add", "--force", ".dvc/config", ".dvc/.gitignore", *added)
+    written = _copy_template(root, is_new)
+    if written:
+        git(root, "add", "--force", ".dvc/config", ".dvc/.gitignore", *written)
         commit_staged(root, "A segpipe workspace")
-    return fresh
+    return is_new
 
 
-def _copy_template(root: Path, fresh: bool) -> list[str]:
-    """Copy what is missing (of a fresh workspace: everything, over DVC's own defaults). Returns the paths written."""
+def _copy_template(root: Path, is_new: bool) -> list[str]:
+    """Copy the missing files (for a new workspace: all, since `dvc init` wrote some with its defaults); return their paths."""
     source = template()
     flows = [f"flows/{path.name}" for path in sorted((source / "flows").glob("*.py"))]
-    wanted = [name for name in (*TEMPLATE_FILES, *flows) if fresh or not (root / name).exists()]
-    for name in wanted:
+    written = [name for name in (*TEMPLATE_FILES, *flows) if is_new or not (root / name).exists()]
+    for name in written:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(root / name) as path:
             shutil.copyfile(source / name, path)
-    for name, nobody in (("champion.json", {"version": None}), ("reference.json", {})):
+    for name, no_champion in (("champion.json", {"version": None}), ("reference.json", {})):
         if not (root / name).exists():
-            write_json(root / name, nobody)
-            wanted.append(name)
+            write_json(root / name, no_champion)
+            written.append(name)
     if not (root / ".gitignore").exists():
         (root / ".gitignore").write_text(GITIGNORE)
-        wanted.append(".gitignore")
-    return wanted
+        written.append(".gitignore")
+    return written

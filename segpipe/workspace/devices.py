@@ -1,4 +1,4 @@
-"""The GPUs of this machine, without loading torch."""
+"""Find the GPUs of this machine without loading torch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import subprocess
 
 
 def gpus() -> list[str]:
-    """The GPUs that a stage may use, as CUDA_VISIBLE_DEVICES names them; asks the driver, so that no torch is loaded."""
+    """Return the GPUs that a stage may use, as CUDA_VISIBLE_DEVICES names them."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
     return [index for index, *_ in query_gpus()]
 
 
 def query_gpus() -> list[tuple[str, str, str]]:
-    """Index, name and memory of each NVIDIA GPU."""
+    """Return index, name and memory of each NVIDIA GPU, as text; an empty list if there is none or no driver."""
     if not (program := shutil.which("nvidia-smi")):
         return []
     command = [program, "--query-gpu=index,name,memory.total", "--format=csv,noheader"]

@@ -1,4 +1,4 @@
-"""The `dvc` command, run in a process of its own."""
+"""Run the `dvc` command in a separate process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from segpipe.processes import environment_with
 
 
 def run_dvc(root: Path, *arguments: str) -> str:
-    """Run `dvc ARGUMENTS` in a folder and return its output, stripped.
+    """Run `dvc ARGUMENTS`.
+
+    Args:
+        root: the folder to run it in.
+        arguments: such as "add", "data".
+
+    Returns:
+        Its standard output, stripped.
 
     Raises:
         ConfigError: the command failed; the message has DVC's first error line.
@@ -37,15 +44,30 @@ def run_dvc(root: Path, *arguments: str) -> str:
 
 
 def fetch_bundle(root: Path, revision: str, target: Path) -> None:
-    """Copy the bundle of a Git revision to `target`, from the DVC cache or the DVC remote. Raises as `fetch_out`."""
+    """Copy the bundle of a Git revision to `target`, from the DVC cache or the DVC remote.
+
+    Args:
+        root: the workspace.
+        revision: a commit, tag or branch.
+        target: the folder to write; an existing one is replaced.
+
+    Raises:
+        MissingError: neither the cache nor the remote has the bundle.
+    """
     fetch_out(root, revision, "bundle", target)
 
 
 def fetch_out(root: Path, revision: str, out: str, target: Path) -> None:
     """Copy a folder that a stage wrote in a Git revision to `target`, from the DVC cache or the DVC remote.
 
+    Args:
+        root: the workspace.
+        revision: a commit, tag or branch.
+        out: the path of the folder in the workspace, such as "models/unet".
+        target: the folder to write; an existing one is replaced.
+
     Raises:
-        MissingError: neither the cache nor the remote has it.
+        MissingError: neither the cache nor the remote has the folder.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
@@ -56,7 +78,7 @@ def fetch_out(root: Path, revision: str, out: str, target: Path) -> None:
         raise MissingError(
             f"{out} of {revision} cannot be fetched: {error.what}",
             where=root,
-            fix="dvc pull from the remote that has it, or rebuild it: git checkout TAG && dvc repro",
+            fix="run `dvc pull` with the remote that has it, or rebuild it: git checkout TAG && dvc repro",
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Starting a workspace's own flows: segpipe itself knows nothing of Prefect."""
+"""Load the Prefect flows of a workspace. They are found by path, because segpipe itself does not import Prefect."""
 
 from __future__ import annotations
 
@@ -13,10 +13,22 @@ from segpipe.workspace.prefect_settings import prefect_environment
 
 
 def load_flow(root: Path, name: str, quiet: bool = True) -> ModuleType:
-    """The module `flows/NAME.py` of a workspace, with Prefect's environment set before it is imported (see there for `quiet`)."""
+    """Import `flows/NAME.py` of a workspace, after setting the environment variables that Prefect reads on import.
+
+    Args:
+        root: the workspace.
+        name: the name of the flow, such as "retrain".
+        quiet: whether Prefect's own log lines are kept off the terminal.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingError: the workspace has no such flow.
+    """
     path = root / "flows" / f"{name}.py"
     if not path.exists():
-        raise MissingError("the workspace has no such flow", where=path, fix=f"segpipe init {root} puts it back")
+        raise MissingError("the workspace has no such flow", where=path, fix=f"restore it: segpipe init {root}")
     os.environ.update(prefect_environment(root, quiet))
     spec = importlib.util.spec_from_file_location(f"segpipe_flow_{name}", path)
     assert spec is not None and spec.loader is not None

@@ -1,4 +1,4 @@
-"""One run per workspace at a time."""
+"""Lock a workspace, so that only one run at a time changes it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from segpipe.workspace.paths import STATE_DIR
 
 @contextlib.contextmanager
 def lock(root: Path) -> Iterator[None]:
-    """Hold the workspace: one run at a time. A BusyError names who holds it; the lock of a process that died is free."""
+    """Hold the lock of a workspace. The lock of a process that died counts as free.
+
+    Args:
+        root: the workspace.
+
+    Raises:
+        BusyError: another run holds the lock; the message names its process.
+    """
     from filelock import FileLock, Timeout
 
     state = root / STATE_DIR
@@ -28,7 +35,7 @@ def lock(root: Path) -> Iterator[None]:
         held.acquire()
     except Timeout as error:
         raise BusyError(
-            "another run holds the workspace", where=root, found=_holder(holder), fix="wait for it, or end that process"
+            "another run uses the workspace", where=root, found=_holder(holder), fix="wait for it, or end that process"
         ) from error
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -40,9 +47,9 @@ def lock(root: Path) -> Iterator[None]:
 
 
 def _holder(path: Path) -> str:
-    """Who holds the lock, in words. The file may be a moment younger than the lock, so that its absence means nothing."""
+    """Describe the process that holds the lock. The file is written a moment after the lock is taken, so it may be missing."""
     try:
-        told = json.loads(path.read_text())
-        return f"process {told['pid']} since {told['since']}: {told['command']}"
+        content = json.loads(path.read_text())
+        return f"process {content['pid']} since {content['since']}: {content['command']}"
     except (OSError, ValueError, KeyError):
         return "a process that started just now"

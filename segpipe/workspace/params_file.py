@@ -1,4 +1,4 @@
-"""Edits of params.yaml that keep the user's comments."""
+"""Edit params.yaml without losing the user's comments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from segpipe.config import PARAMS_FILE
 
 
 def set_params(root: Path, changes: Mapping[str, Any]) -> None:
-    """Set keys of params.yaml, such as {"train.budget": "40s"}, keeping its comments. Nothing is written that does not check."""
+    """Set keys of params.yaml and keep its comments. The file is written only if the result is valid.
+
+    Args:
+        root: the workspace.
+        changes: new values by dotted key, such as {"train.budget": "40s"}.
+
+    Raises:
+        ConfigError: a key or a value is not valid.
+    """
     import io
 
     from ruamel.yaml import YAML

@@ -1,4 +1,4 @@
-"""Where things lie in a workspace."""
+"""The paths of the files and folders of a workspace."""
 
 from __future__ import annotations
 
@@ -6,106 +6,106 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STATE_DIR = ".segpipe"
-"""What segpipe keeps in a workspace for itself: locks, checkpoints, releases. Neither Git nor DVC sees it."""
+"""Folder for segpipe's own files in a workspace: locks, checkpoints, releases. Git and DVC ignore it."""
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Where the outs of the stages lie in a workspace; dvc.yaml names the same places."""
+    """The paths of a workspace. The outs of stages have the same paths in dvc.yaml."""
 
     root: Path
 
     @property
     def data(self) -> Path:
-        """The labelled images."""
+        """Folder: the labelled images."""
         return self.root / "data"
 
     @property
     def manifest(self) -> Path:
-        """A row about each image."""
+        """The table with one row per image, written by `ingest`."""
         return self.root / "artifacts" / "manifest.parquet"
 
     @property
     def cache(self) -> Path:
-        """What `ingest` remembers of files it has read; no out of a stage, so that DVC leaves it alone."""
+        """Folder: what `ingest` knows about files that it has read before. Not an out of a stage, so DVC does not delete it."""
         return self.state / "ingest"
 
     @property
     def fingerprint(self) -> Path:
-        """The dataset in numbers."""
+        """The summary of the dataset, written by `ingest`."""
         return self.root / "artifacts" / "fingerprint.json"
 
     @property
     def validation(self) -> Path:
-        """Findings and their page."""
+        """Folder: the findings of `validate` and their page."""
         return self.root / "reports" / "validation"
 
     @property
     def findings(self) -> Path:
-        """The verdict of validation, for programs."""
+        """The findings of `validate` as JSON."""
         return self.validation / "findings.json"
 
     @property
     def splits(self) -> Path:
-        """Which image stands in which split."""
+        """The table that assigns each image to a split, written by `prepare`."""
         return self.root / "artifacts" / "splits.parquet"
 
     @property
     def shards(self) -> Path:
-        """Decoded images, memory-mapped."""
+        """Folder: the decoded images as memory-mapped files, written by `prepare`."""
         return self.root / "artifacts" / "shards"
 
     @property
     def selection(self) -> Path:
-        """The winner and the verdicts."""
+        """The ranking, the winner and the verdicts of the gates, written by `select`."""
         return self.root / "selection.json"
 
     @property
     def report(self) -> Path:
-        """The page that people read."""
+        """The report page, written by `select`."""
         return self.root / "reports" / "report.html"
 
     @property
     def bundle(self) -> Path:
-        """The winner, exported."""
+        """Folder: the exported winner, written by `export`."""
         return self.root / "bundle"
 
     @property
     def champion(self) -> Path:
-        """The released version that gates compare with."""
+        """The name of the released version that gates compare with."""
         return self.root / "champion.json"
 
     @property
     def reference(self) -> Path:
-        """What the images were like that the champion was trained on."""
+        """Statistics of the images that the champion was trained on."""
         return self.root / "reference.json"
 
     @property
     def models(self) -> Path:
-        """The trained candidates, a folder each."""
+        """Folder: the trained candidates, one folder each."""
         return self.root / "models"
 
     @property
     def state(self) -> Path:
-        """What segpipe keeps for itself: locks, checkpoints, releases. Neither Git nor DVC sees it."""
+        """Folder: segpipe's own files, such as locks, checkpoints and releases. Git and DVC ignore it."""
         return self.root / STATE_DIR
 
     def plan(self, name: str) -> Path:
-        """How a candidate is trained."""
+        """The plan of a candidate, written by `plan`."""
         return self.root / "plans" / f"{name}.json"
 
     def model(self, name: str) -> Path:
-        """A trained candidate."""
+        """Folder: a trained candidate, written by `train`."""
         return self.models / name
 
     def training(self, name: str) -> Path:
-        """Curves and timings of a candidate's training."""
+        """Folder: curves and timings of a candidate's training, written by `train`."""
         return self.root / "training" / name
 
     def checkpoints(self, name: str) -> Path:
-        """What a killed training continues from; no out of a stage, so that DVC leaves it alone."""
+        """Folder: checkpoints, from which a killed training continues. Not an out of a stage, so DVC does not delete it."""
         return self.state / "checkpoints" / name
 
     def evaluation(self, name: str) -> Path:
-        """Scores of a candidate on the test split."""
+        """Folder: scores of a candidate on the test split, written by `evaluate`."""
         return self.root / "evaluation" / name

@@ -1,6 +1,7 @@
-"""The DVC pipeline of a workspace: its graph, what is stale in it, and its data. With `revisions`, the only module that knows DVC.
+"""Read the DVC pipeline of a workspace: its graph, its stale stages, and the state of its data.
 
-Graph and status are read in this process, one `Repo` at a time: DVC's is not thread-safe. `segpipe.workspace.runner` runs the stages.
+This module and `revisions` use DVC's Python API; `dvc` and `runner` call its command line. A DVC `Repo` is not thread-safe, so a lock
+admits one at a time.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
 
 PIPELINE_FILE = "dvc.yaml"
 DATA_POINTER = "data.dvc"
-_REPO = threading.Lock()
+_REPO_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of dvc.yaml. `upstream` names the stages whose outs it reads; a `device` stage wants a device for itself."""
+    """A stage of dvc.yaml.
+
+    upstream: the names of the stages whose outs it reads. resource: "device" if it needs the GPU (or all processor cores) for itself.
+    """
 
     name: str
     cmd: str
@@ -41,15 +45,15 @@ class Stage:
 
 @contextlib.contextmanager
 def _open(root: Path) -> Iterator[Repo]:
-    """The DVC repository of a workspace, locked. A new one each time (30 ms): what a stage wrote meanwhile is seen."""
-    with _REPO:
+    """Open and lock the DVC repository of a workspace. It is opened again each time (30 ms) to see what stages wrote meanwhile."""
+    with _REPO_LOCK:
         _check_repo(root)
         os.environ.setdefault("DVC_NO_ANALYTICS", "1")
         from dvc.exceptions import DvcException
         from dvc.lock import LockError
         from dvc.repo import Repo, lock_repo
 
-        _unhandle_logs()
+        _remove_log_handlers()
         try:
             repo = Repo(str(root), _wait_for_lock=True)
             try:
@@ -59,7 +63,7 @@ def _open(root: Path) -> Iterator[Repo]:
                 repo.close()
         except LockError as error:
             raise BusyError(
-                _first_line(error), where=root, fix="wait for the process that it names, or end it"
+                _first_line(error), where=root, fix="wait for the process that DVC names, or end it"
             ) from error
         except DvcException as error:
             cause = error.__cause__ or error
@@ -68,11 +72,8 @@ def _open(root: Path) -> Iterator[Repo]:
             ) from error
 
 
-def _unhandle_logs() -> None:
-    """Leave DVC's records to the handlers of this process.
-
-    On import DVC binds handlers of its own to the streams of that moment, and they raise once such a stream is closed.
-    """
+def _remove_log_handlers() -> None:
+    """Remove DVC's log handlers: it binds them to the streams at import time, and they raise once such a stream is closed."""
     for name in ("dvc", "dvc_objects", "dvc_data"):
         logging.getLogger(name).handlers.clear()
 
@@ -87,19 +88,30 @@ def _first_line(error: BaseException) -> str:
 
 
 def _stages(repo: Repo) -> dict[str, DvcStage]:
-    """The stages of the workspace's own dvc.yaml, by name."""
+    """Return the stages of the workspace's own dvc.yaml, by name."""
     from dvc.stage import PipelineStage
 
     pipeline_file = Path(repo.root_dir) / PIPELINE_FILE
-    return {s.name: s for s in repo.index.stages if isinstance(s, PipelineStage) and Path(s.path) == pipeline_file}
+    return {
+        stage.name: stage
+        for stage in repo.index.stages
+        if isinstance(stage, PipelineStage) and Path(stage.path) == pipeline_file
+    }
 
 
 def graph(root: Path) -> dict[str, Stage]:
-    """The stages of dvc.yaml, each after those that it reads from."""
+    """Return the stages of dvc.yaml by name, each after those that it reads from.
+
+    Raises:
+        ConfigError: the folder is not a DVC repository, or dvc.yaml is not valid.
+        BusyError: another process holds DVC's lock.
+    """
     with _open(root) as repo:
         stages = _stages(repo)
-        own, edges = set(stages.values()), repo.index.graph
-        upstream = {name: [up.name for up in edges.successors(stage) if up in own] for name, stage in stages.items()}
+        known, edges = set(stages.values()), repo.index.graph
+        upstream = {
+            name: [other.name for other in edges.successors(stage) if other in known] for name, stage in stages.items()
+        }
         return {name: _stage(stages[name], upstream[name]) for name in TopologicalSorter(upstream).static_order()}
 
 
@@ -113,41 +125,44 @@ def _stage(stage: DvcStage, upstream: list[str]) -> Stage:
 
 
 def ancestors(stages: Mapping[str, Stage], name: str) -> set[str]:
-    """Every stage that a stage reads from, directly or through others."""
-    found: set[str] = set()
-    todo = list(stages[name].upstream)
-    while todo:
-        if (current := todo.pop()) not in found:
-            found.add(current)
-            todo.extend(stages[current].upstream)
-    return found
+    """Return the names of all stages that a stage reads from, directly or through others."""
+    names: set[str] = set()
+    pending = list(stages[name].upstream)
+    while pending:
+        if (current := pending.pop()) not in names:
+            names.add(current)
+            pending.extend(stages[current].upstream)
+    return names
 
 
 def is_stale(root: Path, name: str) -> bool:
-    """Whether `dvc repro -s NAME` would do anything now. Says nothing of stages upstream."""
+    """Return whether `dvc repro -s NAME` would run the stage now. Stages upstream are not considered."""
     with _open(root) as repo:
         return bool(_stage_named(repo, name).changed())
 
 
 def stale(root: Path) -> dict[str, str]:
-    """The stages that are not what dvc.lock says, each with the reason; those that merely follow a stale one are not named."""
+    """Return the stages that differ from dvc.lock, each with the reason, such as "data modified".
+
+    Stages that are only downstream of a stale stage are not included.
+    """
     with _open(root) as repo:
         reasons = {name: _reason(stage.status(), repo.root_dir) for name, stage in _stages(repo).items()}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _reason(status: Mapping[str, list[str | dict[str, Any]]], root: str) -> str:
-    """DVC's status of a stage as words: 'data modified, params.yaml new'. DVC names paths as seen from the current folder."""
-    words: list[str] = []
-    for part in itertools.chain.from_iterable(status.values()):
-        if isinstance(part, str):
-            words.append(part)
+    """Format DVC's status of a stage: 'data modified, params.yaml new'. DVC's paths are relative to the working directory."""
+    reasons: list[str] = []
+    for entry in itertools.chain.from_iterable(status.values()):
+        if isinstance(entry, str):
+            reasons.append(entry)
             continue
-        for entries in part.values():
-            for path, change in entries.items():
+        for changes in entry.values():
+            for path, change in changes.items():
                 detail = "changed: " + ", ".join(change) if isinstance(change, dict) else change
-                words.append(f"{os.path.relpath(path, root)} {detail}")
-    return ", ".join(words)
+                reasons.append(f"{os.path.relpath(path, root)} {detail}")
+    return ", ".join(reasons)
 
 
 def _stage_named(repo: Repo, name: str) -> DvcStage:
@@ -159,18 +174,25 @@ def _stage_named(repo: Repo, name: str) -> DvcStage:
 
 @contextlib.contextmanager
 def record_manual_run(root: Path, name: str) -> Iterator[None]:
-    """Around what a stage does: dvc.lock then says so, as if DVC had run it; unless what it reads changed meanwhile."""
+    """Record in dvc.lock that a stage was run, as if DVC had run it. The stage runs inside the `with` block.
+
+    Nothing is recorded if an input of the stage changes meanwhile.
+
+    Args:
+        root: the workspace.
+        name: the stage, such as "train@unet".
+    """
     before = _inputs(root, name)
     yield
     if _inputs(root, name) != before:
-        say(f"{name}: what it reads was changed meanwhile, so `segpipe run` does it again")
+        say(f"{name}: its inputs changed while it ran, so `segpipe run` will run it again")
         return
-    with _open(root) as repo, contextlib.chdir(root):  # DVC looks for a stage from the current folder
+    with _open(root) as repo, contextlib.chdir(root):  # DVC resolves stage names from the working directory
         repo.commit(_stage_named(repo, name).addressing, force=True)
 
 
 def _inputs(root: Path, name: str) -> list[Any]:
-    """Paths and hashes of what a stage reads, and the values of its parameters."""
+    """Return the paths and hashes of what a stage reads, and the values of its parameters."""
     with _open(root) as repo:
         stage = _stage_named(repo, name)
         stage.save_deps(allow_missing=True)
@@ -178,31 +200,39 @@ def _inputs(root: Path, name: str) -> list[Any]:
 
 
 DataState = Literal["absent", "untracked", "missing", "changed", "clean"]
+"""How data/ compares with data.dvc, DVC's pointer to the versioned data.
+
+absent: neither exists; untracked: there is only data/; missing: there is only data.dvc; changed: data/ differs from data.dvc, or is not in
+the DVC cache; clean: they match.
+"""
 
 
 def data_state(root: Path) -> DataState:
-    """How data/ stands to data.dvc. `changed` also means: right, but not in DVC's cache; `missing`: only the pointer is there."""
+    """Compare data/ with data.dvc."""
     present, tracked = (root / "data").is_dir(), (root / DATA_POINTER).exists()
     if not tracked:
         return "untracked" if present else "absent"
     if not present:
         return "missing"
     with _open(root) as repo:
-        stage = next(s for s in repo.index.stages if Path(s.path) == Path(repo.root_dir) / DATA_POINTER)
+        pointer = Path(repo.root_dir) / DATA_POINTER
+        stage = next(stage for stage in repo.index.stages if Path(stage.path) == pointer)
         return "changed" if stage.changed() else "clean"
 
 
 def add_data(root: Path) -> None:
-    """`dvc add data`: data.dvc names what is in data/ now, and DVC's cache holds it."""
+    """Run `dvc add data`, which writes the current version of data/ to data.dvc and to the DVC cache."""
     if not (root / "data").is_dir():
-        raise MissingError(
-            "no data here", where=root / "data", fix="segpipe data import SRC --format folder, or segpipe data demo"
-        )
+        raise MissingError("no data here", where=root / "data", fix="segpipe data import SRC, or segpipe data demo")
     run_dvc(root, "add", "data")
 
 
 def pull_data(root: Path) -> None:
-    """Bring back the data that data.dvc names: from DVC's cache, or else from its remote."""
+    """Restore the data that data.dvc points to, from the DVC cache or else from the DVC remote.
+
+    Raises:
+        MissingError: neither has them.
+    """
     try:
         run_dvc(root, "checkout", DATA_POINTER)
     except SegpipeError:
@@ -210,19 +240,19 @@ def pull_data(root: Path) -> None:
             run_dvc(root, "pull", DATA_POINTER)
         except SegpipeError as error:
             raise MissingError(
-                f"data.dvc names data that are neither here nor in DVC's cache nor in a remote ({error.what})",
+                f"the data that data.dvc points to are neither in the DVC cache nor in a DVC remote ({error.what})",
                 where=root / DATA_POINTER,
-                fix="dvc remote add -d NAME URL && dvc pull, or segpipe data demo where it names the demo data",
+                fix="dvc remote add -d NAME URL && dvc pull; if they are the demo data: segpipe data demo",
             ) from error
 
 
 def init_repo(root: Path) -> None:
-    """Make a Git work tree a DVC repository, where it is none yet."""
+    """Make a Git work tree a DVC repository, unless it is one already."""
     if not (root / ".dvc" / "config").exists():
         run_dvc(root, "init", "--quiet")
 
 
 def remotes(root: Path) -> dict[str, str]:
-    """DVC's remotes: name -> address."""
+    """Return the DVC remotes of a workspace: URL by name."""
     with _open(root) as repo:
         return {name: str(settings.get("url", "")) for name, settings in repo.config["remote"].items()}

@@ -1,4 +1,4 @@
-"""Environment variables with which the flows of a workspace run: offline, with a Prefect database of its own."""
+"""Environment variables for the Prefect flows of a workspace: offline, with a database inside the workspace."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from segpipe.workspace.paths import STATE_DIR
 
 
 def prefect_environment(root: Path, quiet: bool = False) -> dict[str, str]:
-    """Settings for Prefect beside what the user has set: offline, and with a database of the workspace's own.
+    """Return environment variables that make Prefect work offline and keep its database in the workspace.
 
-    They count when Prefect is imported. `quiet` leaves the terminal to the flow's own lines; Prefect's log has everything.
+    They must be set before Prefect is imported. Variables that the user has set are left out. If PREFECT_API_URL or PREFECT_HOME is set,
+    the user runs a Prefect server, and that one is used.
 
-    PREFECT_API_URL or PREFECT_HOME in the environment mean that the user runs a server: then that one is used.
+    Args:
+        root: the workspace.
+        quiet: whether Prefect's log lines are kept off the terminal; its log has them in any case.
     """
-    chosen = {
+    settings = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -23,7 +26,7 @@ def prefect_environment(root: Path, quiet: bool = False) -> dict[str, str]:
     if not {"PREFECT_API_URL", "PREFECT_HOME"} & os.environ.keys():
         home = root.resolve() / STATE_DIR / "prefect"
         home.mkdir(parents=True, exist_ok=True)
-        chosen |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true"}
+        settings |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true"}
     if quiet:
-        chosen["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
-    return {name: value for name, value in chosen.items() if name not in os.environ}
+        settings["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    return {name: value for name, value in settings.items() if name not in os.environ}

@@ -1,4 +1,4 @@
-"""What Git and DVC hold of a commit: read a file, or fetch a folder, without checking anything out."""
+"""Read files and folders of any Git revision, from Git and the DVC cache, without checking it out."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from segpipe.errors import MissingError
 class Revision:
     """A commit, or the workspace as it is now (then `commit` is None).
 
-    read: the content of a file by its path in the workspace; None where the revision has none, or where neither DVC's cache nor
-    its remote holds it. fetch: copies the files right in a folder whose names match a pattern to a new folder; False where there
-    are none.
+    read(path): returns the content of a file by its path in the workspace; None if the revision has no such file, or if it is neither in
+    the DVC cache nor in its remote.
+
+    fetch(folder, pattern, target): copies the files directly in a folder whose names match a pattern to a new folder; returns False if
+    there are none.
     """
 
     name: str
@@ -28,14 +30,14 @@ class Revision:
 
 
 def open_workspace(root: Path) -> Revision:
-    """The workspace as it is now."""
+    """Return the workspace as it is now."""
 
     def fetch(folder: str, pattern: str, target: Path) -> bool:
-        found = [path for path in sorted((root / folder).glob(pattern)) if path.is_file()]
-        for path in found:
+        files = [path for path in sorted((root / folder).glob(pattern)) if path.is_file()]
+        for path in files:
             target.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / path.name)
-        return bool(found)
+        return bool(files)
 
     return Revision(".", None, lambda path: _content(root / path), fetch)
 
@@ -45,43 +47,51 @@ def _content(path: Path) -> bytes | None:
 
 
 def open_revision(root: Path, name: str) -> Revision:
-    """A revision of Git (commit, tag, branch) or a DVC experiment by its name. MissingError where there is none of this name."""
+    """Return a Git revision or a DVC experiment.
+
+    Args:
+        root: the workspace.
+        name: a commit, tag or branch of Git, or the name of a DVC experiment.
+
+    Raises:
+        MissingError: there is no revision of this name.
+    """
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc_data.index import DataIndexDirError
 
     try:
-        files = DVCFileSystem(str(root), rev=name)
-        commit = str(files.repo.get_rev())
+        filesystem = DVCFileSystem(str(root), rev=name)
+        commit = str(filesystem.repo.get_rev())
     except DvcException as error:
         raise MissingError(
-            "is no revision of this workspace",
+            "not a revision of this workspace",
             where=name,
             found=" ".join(str(error).split())[:200],
-            expected="a version (v0.1.0), a commit, branch or tag of Git, an experiment of DVC, or . for the workspace",
-            fix="segpipe models, git log, or dvc exp show lists them",
+            expected="a version (v0.1.0), a Git commit, branch or tag, a DVC experiment, or . for the workspace",
+            fix="list them with segpipe models, git log or dvc exp show",
         ) from error
 
-    absent = (OSError, DvcException, DataIndexDirError)
-    """Not in the commit, or in no cache: the caller says what that means."""
+    # raised for a file that is not in the commit, or in no cache; the caller decides what that means
+    not_available = (OSError, DvcException, DataIndexDirError)
 
     def read(path: str) -> bytes | None:
         try:
-            return bytes(files.read_bytes(f"/{path}"))
-        except absent:
+            return bytes(filesystem.read_bytes(f"/{path}"))
+        except not_available:
             return None
 
     def fetch(folder: str, pattern: str, target: Path) -> bool:
         try:
-            listed = sorted(str(path) for path in files.ls(f"/{folder}", detail=False))
-            found = [path for path in listed if fnmatch(PurePosixPath(path).name, pattern)]
-            for path in found:
+            paths = sorted(str(path) for path in filesystem.ls(f"/{folder}", detail=False))
+            matching = [path for path in paths if fnmatch(PurePosixPath(path).name, pattern)]
+            for path in matching:
                 target.mkdir(parents=True, exist_ok=True)
-                files.get_file(path, str(target / PurePosixPath(path).name))
-        except absent:
+                filesystem.get_file(path, str(target / PurePosixPath(path).name))
+        except not_available:
             shutil.rmtree(target, ignore_errors=True)
             return False
-        return bool(found)
+        return bool(matching)
 
     return Revision(name, commit, read, fetch)

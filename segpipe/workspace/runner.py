@@ -1,4 +1,4 @@
-"""Running one stage of the pipeline, in a process group of its own, so that stopping it stops everything that it started."""
+"""Run one stage of the pipeline in its own process group, so that stopping it stops everything that it started."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ from segpipe.outcome import OUTCOME_VARIABLE
 from segpipe.processes import end_group, environment_with, signal_name
 from segpipe.workspace.paths import STATE_DIR
 
-_CHATTER = re.compile(
+_DVC_OUTPUT = re.compile(
     r"^(Running stage '.*':|> .*|Updating lock file '.*'|Generating lock file '.*'|To track the changes with git, run:"
     r"|\tgit add .*|To enable auto staging, run:|\tdvc config .*|Use `dvc push` to send your updates to remote storage\."
     r"|ERROR: failed to reproduce .*|Stage '.*' is cached - skipping run, checking out outputs|)$"
 )
-"""What DVC prints around a stage's own output."""
-_LACKING = re.compile(r"Parameters (.*) are missing from 'params\.yaml'")
-"""What DVC says where a section that a stage depends on is left out of params.yaml."""
+"""Lines that DVC prints around a stage's own output."""
+_MISSING_SECTION = re.compile(r"Parameters (.*) are missing from 'params\.yaml'")
+"""DVC's error if params.yaml has no section that a stage depends on."""
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """What became of a run of a stage: `code` is the exit code of the stage's own command, `error` its last word."""
+    """The result of running a stage.
+
+    code: exit code of the stage's own command; 130 if it was stopped. seconds: wall-clock time. error: one line, None if it succeeded.
+    """
 
     name: str
     code: int
@@ -38,7 +41,7 @@ class StageRun:
 
     @property
     def ok(self) -> bool:
-        """Whether the stage ran to its end."""
+        """True if the stage succeeded."""
         return self.code == 0
 
 
@@ -51,19 +54,29 @@ def run_stage(
     timeout: float | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> StageRun:
-    """Run one stage (`dvc repro -s NAME`); its upstream must be up to date.
+    """Run one stage (`dvc repro -s NAME`). The stages upstream must be up to date.
 
-    `on_line` gets each line of output as it comes. When `stop` is set, or after `timeout` seconds, or when this thread is
-    interrupted, the stage's whole process group is ended. `environment` is added to the stage's own.
+    The whole process group of the stage is ended if `stop` is set, after `timeout`, or if this thread is interrupted.
+
+    Args:
+        root: the workspace.
+        name: the stage, such as "train@unet".
+        on_line: called with each line of output as it comes, without DVC's own lines.
+        stop: an event that ends the stage.
+        timeout: seconds after which the stage is ended; None: no limit.
+        environment: variables to add to the stage's environment.
+
+    Returns:
+        Exit code, time and error line of the stage.
     """
-    outcome = root.resolve() / STATE_DIR / "outcomes" / f"{name}.json"
-    outcome.parent.mkdir(parents=True, exist_ok=True)
-    outcome.unlink(missing_ok=True)
-    began = time.monotonic()
+    outcome_file = root.resolve() / STATE_DIR / "outcomes" / f"{name}.json"
+    outcome_file.parent.mkdir(parents=True, exist_ok=True)
+    outcome_file.unlink(missing_ok=True)
+    start = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", name],
         cwd=root,
-        env=environment_with({OUTCOME_VARIABLE: str(outcome), **(environment or {})}),
+        env=environment_with({OUTCOME_VARIABLE: str(outcome_file), **(environment or {})}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -73,16 +86,18 @@ def run_stage(
         start_new_session=True,
     )
     ended = threading.Event()
-    why: list[str] = []
-    guard = threading.Thread(target=_guard, args=(process, ended, stop or threading.Event(), timeout, why), daemon=True)
+    stop_reason: list[str] = []
+    guard = threading.Thread(
+        target=_guard, args=(process, ended, stop or threading.Event(), timeout, stop_reason), daemon=True
+    )
     guard.start()
-    tail: list[str] = []
+    last_lines: list[str] = []
     try:
         assert process.stdout is not None
         for line in process.stdout:
             text = line.rstrip()
-            tail = [*tail[-20:], text]
-            if not _CHATTER.match(text):
+            last_lines = [*last_lines[-20:], text]
+            if not _DVC_OUTPUT.match(text):
                 on_line(text)
         process.wait()
     except BaseException:
@@ -91,45 +106,53 @@ def run_stage(
     finally:
         ended.set()
         guard.join()
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
     if process.returncode == 0:
         return StageRun(name, 0, seconds)
-    if why:
-        return StageRun(name, 130, seconds, f"{name}: {why[0]}")
-    return StageRun(name, *_cause(outcome, process.returncode, tail, seconds, name))
+    if stop_reason:
+        return StageRun(name, 130, seconds, f"{name}: {stop_reason[0]}")
+    code, error = _failure(outcome_file, process.returncode, last_lines, name)
+    return StageRun(name, code, seconds, error)
 
 
 def _guard(
-    process: subprocess.Popen[str], ended: threading.Event, stop: threading.Event, timeout: float | None, why: list[str]
+    process: subprocess.Popen[str],
+    ended: threading.Event,
+    stop: threading.Event,
+    timeout: float | None,
+    stop_reason: list[str],
 ) -> None:
-    """End the group once `stop` is set or the time is over; `why` then says which."""
+    """End the process group once `stop` is set or the time is over, and append the reason to `stop_reason`."""
     deadline = time.monotonic() + timeout if timeout is not None else float("inf")
     while not ended.wait(0.1):
         if stop.is_set() or time.monotonic() > deadline:
-            why.append("stopped" if stop.is_set() else f"took longer than {timeout:g} s")
+            stop_reason.append("stopped" if stop.is_set() else f"took longer than {timeout:g} s")
             end_group(process)
             return
 
 
-def _cause(outcome: Path, returncode: int, tail: list[str], seconds: float, name: str) -> tuple[int, float, str]:
-    """Exit code, seconds and error line of a stage that failed: segpipe's own word where it left one, else DVC's."""
-    told = json.loads(outcome.read_text()) if outcome.exists() else {"code": 0}
-    if told["code"]:
-        return int(told["code"]), seconds, str(told["message"])
-    errors = [line.removeprefix("ERROR:").strip() for line in tail if line.startswith("ERROR:")]
+def _failure(outcome_file: Path, returncode: int, last_lines: list[str], name: str) -> tuple[int, str]:
+    """Return exit code and error line of a failed stage: from segpipe's outcome file if there is one, else from DVC's output."""
+    outcome = json.loads(outcome_file.read_text()) if outcome_file.exists() else {"code": 0}
+    if outcome["code"]:
+        return int(outcome["code"]), str(outcome["message"])
+    errors = [line.removeprefix("ERROR:").strip() for line in last_lines if line.startswith("ERROR:")]
     if any("is busy, it is being blocked by" in line for line in errors):
-        return BusyError.exit_code, seconds, f"{name}: {errors[-1]}"
-    lacking = _LACKING.search(errors[-1]) if errors else None
-    if lacking:
-        keys = ", ".join(re.findall(r"[\w.]+", lacking[1]))
-        fix = f"write `{keys}: {{}}` into it" if "," not in keys else "write each of them into it, as `NAME: {}`"
-        return ConfigError.exit_code, seconds, f"params.yaml: DVC misses {keys}; {fix} to have its defaults"
+        return BusyError.exit_code, f"{name}: {errors[-1]}"
+    missing = _MISSING_SECTION.search(errors[-1]) if errors else None
+    if missing:
+        keys = re.findall(r"[\w.]+", missing[1])
+        sections = " and ".join(f"`{key}: {{}}`" for key in keys)
+        error = ConfigError(
+            f"no section {' and no '.join(keys)}", where="params.yaml", fix=f"add {sections} to use the defaults"
+        )
+        return error.exit_code, str(error)
     match = re.search(r"exited with (-?\d+)", errors[-1]) if errors else None
-    said = [line for line in tail if not _CHATTER.match(line) and not line.startswith("ERROR:")]
-    if match:
-        code = int(match[1])
-        last = f": {said[-1]}" if said else ""
-        killer = signal_name(code)
-        how = f"killed by {killer}" if killer else f"exit code {code}"
-        return (1 if killer else code), seconds, f"stage {name} failed, {how}{last}"
-    return 1, seconds, f"stage {name} failed: {errors[-1] if errors else f'dvc ended with {returncode}'}"
+    if not match:
+        return 1, f"stage {name} failed: {errors[-1] if errors else f'dvc exited with {returncode}'}"
+    code = int(match[1])
+    killer = signal_name(code)
+    reason = f"killed by {killer}" if killer else f"exit code {code}"
+    output = [line for line in last_lines if not _DVC_OUTPUT.match(line) and not line.startswith("ERROR:")]
+    detail = f": {output[-1]}" if output else ""
+    return (1 if killer else code), f"stage {name} failed, {reason}{detail}"

@@ -69,7 +69,7 @@ def test_what_was_trained_by_an_older_plan_is_done_again(call, monkeypatch, caps
     monkeypatch.setattr(stages, "train", train)
     call("train", "a")
     assert "train@a" in pipeline.stale(root)
-    assert "train@a: what it reads was changed meanwhile" in capsys.readouterr().err
+    assert "train@a: its inputs changed while it ran" in capsys.readouterr().err
 
 
 def test_what_failed_is_not_noted(call, monkeypatch, capsys):

@@ -24,7 +24,7 @@ def test_flat() -> None:
         "a.b": "1",
         "a.c": "[1, 2]",
         "d": "0.3",
-        "f": "as by default",
+        "f": "defaults",
         "g": "true",
     }
 

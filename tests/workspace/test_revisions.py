@@ -56,7 +56,9 @@ def test_what_no_cache_holds_is_not_there(root: Path, tmp_path: Path) -> None:
 
 
 def test_an_unknown_revision_is_named_with_what_there_could_be(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"nope: is no revision of this workspace .*Fix: segpipe models, git log"):
+    with pytest.raises(
+        MissingError, match=r"nope: not a revision of this workspace .*Fix: list them with segpipe models, git log"
+    ):
         open_revision(root, "nope")
     with pytest.raises(MissingError):
         open_revision(tmp_path, "HEAD")

@@ -156,4 +156,4 @@ def test_a_section_that_params_lacks_is_named_with_the_fix(tmp_path):
     root = pipelines.make(tmp_path / "ws", {"a": {"cmd": "true", "params": ["split"]}})
     done, _ = pipelines.run(root, "a")
     assert done.code == ConfigError.exit_code
-    assert done.error == "params.yaml: DVC misses split; write `split: {}` into it to have its defaults"
+    assert done.error == "params.yaml: no section split. Fix: add `split: {}` to use the defaults"
