@@ -1,7 +1,7 @@
-"""One function per DVC stage: read parameters and inputs, call the library, write outs.
+"""The stages of the pipeline, one function per DVC stage: read parameters and inputs, call the library, write outs.
 
-Each takes the folder of the workspace (it holds params.yaml, dvc.yaml and data/), works in it, and writes what dvc.yaml names as the
-outs of the stage.
+Each function takes the folder of the workspace, which holds params.yaml, dvc.yaml and data/, and writes the outs that dvc.yaml lists for
+the stage.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 
 def _in_workspace(stage: Callable[Concatenate[Path, P], R]) -> Callable[Concatenate[Path, P], R]:
-    """Run a stage with the workspace as the working directory: paths in params.yaml, and the module of a `factory:`, start there."""
+    """Run a stage with the workspace as working directory: paths and `factory:` modules in params.yaml are relative to it."""
 
     @functools.wraps(stage)
     def run(root: Path, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -40,20 +40,21 @@ def _in_workspace(stage: Callable[Concatenate[Path, P], R]) -> Callable[Concaten
 
 
 def _require(path: Path, stage: str) -> Path:
-    """An input of a stage, or an error that names the stage which makes it."""
+    """Return the path of an input, or raise MissingError with the stage that writes it."""
     if not path.exists():
         raise MissingError("missing input", where=path, fix=f"run `segpipe run`, or `dvc repro {stage}`")
     return path
 
 
 def _fingerprint(paths: Paths) -> Fingerprint:
+    """Read the fingerprint of all images."""
     from segpipe.data.manifest.fingerprint import Fingerprint
 
     return Fingerprint.read(_require(paths.fingerprint, "ingest"))
 
 
 def _shards_fingerprint(paths: Paths) -> Fingerprint:
-    """The fingerprint of the images in the shards: all images, or those that quarantine left."""
+    """Read the fingerprint of the images in the shards: all images, or those that are not in quarantine."""
     from segpipe.data.manifest.fingerprint import Fingerprint
 
     path = _require(paths.shards, "prepare") / "fingerprint.json"
@@ -62,7 +63,10 @@ def _shards_fingerprint(paths: Paths) -> Fingerprint:
 
 @_in_workspace
 def ingest(root: Path) -> None:
-    """data/ -> manifest.parquet, fingerprint.json: decode every file once; a broken file becomes a row with its error."""
+    """Decode every image and mask once and describe each in the manifest; a broken file gets a row with its error.
+
+    Reads data/. Writes artifacts/manifest.parquet and artifacts/fingerprint.json.
+    """
     from segpipe.data.dataset import load_dataset
     from segpipe.data.manifest.build import build_manifest
     from segpipe.data.manifest.fingerprint import make_fingerprint
@@ -70,7 +74,7 @@ def ingest(root: Path) -> None:
 
     paths, params = Paths(root), load_params(root)
     if not paths.data.is_dir():
-        fix = "segpipe data import SRC --format folder, dvc pull, or segpipe data demo"
+        fix = "segpipe data import SRC, dvc pull, or segpipe data demo"
         raise MissingError("no data here", where=paths.data, fix=fix)
     dataset = load_dataset(paths.data)
     manifest = build_manifest(dataset, params.data, params.split, cache=paths.cache)
@@ -84,7 +88,13 @@ def ingest(root: Path) -> None:
 
 @_in_workspace
 def validate(root: Path) -> None:
-    """manifest, reference.json -> reports/validation/. Raises DataError for an error that quarantine does not remove."""
+    """Check the manifest and write the findings and their page.
+
+    Reads artifacts/manifest.parquet, artifacts/fingerprint.json and reference.json. Writes reports/validation/.
+
+    Raises:
+        DataError: there is an error that quarantine does not remove.
+    """
     from segpipe.data.manifest.fingerprint import choose_patch
     from segpipe.data.manifest.table import read_manifest
     from segpipe.drift.reference import Reference
@@ -93,8 +103,8 @@ def validate(root: Path) -> None:
 
     paths, params = Paths(root), load_params(root)
     manifest, fingerprint = read_manifest(_require(paths.manifest, "ingest")), _fingerprint(paths)
-    reference, crop = Reference.read(paths.reference), choose_patch(fingerprint)
-    findings, gx_result, drifts = validate_manifest(manifest, fingerprint, params.validation, reference, crop)
+    reference, patch = Reference.read(paths.reference), choose_patch(fingerprint)
+    findings, gx_result, drifts = validate_manifest(manifest, fingerprint, params.validation, reference, patch)
     write_validation(
         paths.validation, findings, gx_result, manifest, paths.data, params.validation, params.data, drifts
     )
@@ -108,28 +118,37 @@ def validate(root: Path) -> None:
         say(f"validate: quarantine: {len(left_out)} of {len(manifest)} files are left out")
     if errors := stopping(findings, params.validation):
         raise DataError(
-            f"{len(errors)} finding(s) of severity error in the data, the first: {errors[0].found}",
+            f"{len(errors)} error(s) in the data, the first: {errors[0].found}",
             where=errors[0].file or "data",
             expected=errors[0].expected,
-            fix=f"{errors[0].fix}; all of them: {paths.validation / 'index.html'}",
+            fix=f"{errors[0].fix}; all errors are listed in {paths.validation / 'index.html'}",
         )
 
 
 @_in_workspace
 def prepare(root: Path) -> None:
-    """data/, manifest -> memory-mapped shards of each split, splits.parquet."""
+    """Write the decoded images of each split to memory-mapped shards.
+
+    Reads data/, artifacts/manifest.parquet and the findings of validation. Writes artifacts/shards/ and artifacts/splits.parquet.
+    """
     from segpipe.data.dataset import load_dataset
     from segpipe.data.manifest.table import read_manifest
     from segpipe.data.prepare import prepare_shards
 
     paths, params = Paths(root), load_params(root)
-    verdict = read_json(_require(paths.findings, "validate"))
-    if not verdict["passed"]:
+    validation = read_json(_require(paths.findings, "validate"))
+    if not validation["passed"]:
         page = paths.validation / "index.html"
-        raise DataError("the data did not pass validation", where=page, fix="correct what the page lists")
+        raise DataError("the data did not pass validation", where=page, fix="correct the errors that the page lists")
     manifest = read_manifest(_require(paths.manifest, "ingest"))
     count = prepare_shards(
-        load_dataset(paths.data), manifest, verdict["quarantined"], paths.data, params.data, paths.shards, paths.splits
+        load_dataset(paths.data),
+        manifest,
+        validation["quarantined"],
+        paths.data,
+        params.data,
+        paths.shards,
+        paths.splits,
     )
     megabytes = sum(file.stat().st_size for file in paths.shards.iterdir()) / 1e6
     say(f"prepare: {count} of {len(manifest)} images in shards of {megabytes:,.0f} MB")
@@ -137,9 +156,10 @@ def prepare(root: Path) -> None:
 
 @_in_workspace
 def plan(root: Path, name: str, refresh: bool = False) -> None:
-    """fingerprint, shards, params -> plans/NAME.json: how the candidate is trained, with the speeds measured on this machine.
+    """Choose how a candidate is trained, from its settings, the data and speeds measured on this machine.
 
-    DVC calls this when data or parameters changed. `refresh` is set where the user asks for new measurements on this machine.
+    Reads artifacts/fingerprint.json and artifacts/shards/. Writes plans/NAME.json. `refresh` is set if the user asks for new measurements
+    on this machine; otherwise DVC calls this because data or parameters changed.
     """
     from segpipe.evaluation.metric_lookup import check_scores
     from segpipe.release.warm_start import fetch_trained
@@ -154,12 +174,16 @@ def plan(root: Path, name: str, refresh: bool = False) -> None:
     new_plan.write(paths.plan(name))
     say(explain(new_plan))
     if refresh:
-        say(f"plans/{name}.json is new: `segpipe run` (or `dvc repro`) trains by it")
+        say(f"plans/{name}.json is new: `segpipe run` (or `dvc repro`) trains with it")
 
 
 @_in_workspace
 def train(root: Path, name: str) -> None:
-    """shards, plan -> models/NAME/ (weights, segmenter.json, history), training/NAME/ (curves and timings)."""
+    """Train a candidate by its plan.
+
+    Reads artifacts/shards/, artifacts/fingerprint.json and plans/NAME.json. Writes models/NAME/ (weights, segmenter.json, history) and
+    training/NAME/ (curves and timings).
+    """
     from segpipe.release.warm_start import fetch_trained
     from segpipe.training import ensemble, loop
     from segpipe.training.launch import launch
@@ -180,9 +204,18 @@ def train(root: Path, name: str) -> None:
 
 @_in_workspace
 def tune(root: Path, name: str, trials: int, steps: int | None) -> list[Tried]:
-    """Search for training settings of a candidate around its plan; returns what was tried, the best first.
+    """Search for better training settings of a candidate, starting from its plan.
 
-    This is not a stage: what it finds becomes settings in params.yaml, which stages follow. Trials are kept in .segpipe/tune/NAME.
+    This is not a stage: the user can copy its result to params.yaml. Trials are kept in .segpipe/tune/NAME.
+
+    Args:
+        root: the workspace.
+        name: the candidate.
+        trials: the number of trials to run now.
+        steps: training steps per trial; None: chosen from the plan.
+
+    Returns:
+        All trials, the best one first.
     """
     from segpipe.data.shards import ShardReader
     from segpipe.training.plan import Plan, changed_since
@@ -192,7 +225,7 @@ def tune(root: Path, name: str, trials: int, steps: int | None) -> list[Tried]:
     settings = params.train_for(name)
     pinned = Plan.read(_require(paths.plan(name), f"plan@{name}"))
     for change in changed_since(pinned, params.explicit_settings(name)):
-        say(f"note: {change}: the search is around the plan as it is (segpipe plan {name})")
+        say(f"note: {change}: the search uses the existing plan; a new one: segpipe plan {name}")
     folder = paths.state / "tune" / name / pinned.sha256[:16]
     search = Search(pinned, settings, _shards_fingerprint(paths), steps or trial_steps(pinned), folder)
     shards = _require(paths.shards, "prepare")
@@ -202,7 +235,11 @@ def tune(root: Path, name: str, trials: int, steps: int | None) -> list[Tried]:
 
 @_in_workspace
 def evaluate(root: Path, name: str) -> None:
-    """model, shards (test, and val for the temperature) -> evaluation/NAME/: metrics, confusion matrix, a row per image, gallery."""
+    """Score a candidate on the test split, and fit its temperature on the validation split.
+
+    Reads models/NAME/, artifacts/shards/ and artifacts/splits.parquet. Writes evaluation/NAME/ (metrics, confusion matrix, one row per
+    image, gallery).
+    """
     from segpipe.evaluation.evaluate import evaluate_model
 
     paths, params = Paths(root), load_params(root)
@@ -213,10 +250,11 @@ def evaluate(root: Path, name: str) -> None:
 
 @_in_workspace
 def select(root: Path, today: date | None = None) -> None:
-    """evaluations, champion.json -> selection.json (ranking, winner, every gate), reports/report.html.
+    """Rank the candidates, judge the winner by the gates, and write the report.
 
-    today: the day by which waivers are judged; by default the current one. The outs are the same on any day, as long as no waiver
-    ends in between.
+    Reads the evaluations of all candidates, the findings of validation and champion.json. Writes selection.json (ranking, winner, every
+    gate) and reports/report.html. `today` is the day on which waivers are judged, by default the current one: the outs are the same on any
+    day, unless a waiver ends in between.
     """
     from segpipe.gates.case import ReleasedBundle
     from segpipe.gates.choose import choose
@@ -229,24 +267,27 @@ def select(root: Path, today: date | None = None) -> None:
     fingerprint, shards = _shards_fingerprint(paths), _require(paths.shards, "prepare")
     version = ChampionFile.read(paths.champion).version
     champion = ReleasedBundle(version, registry.release_bundle(root, version)) if version else None
-    outcome = choose(root, params, fingerprint, shards, champion, today or current_day())
-    outcome.selection.write(paths.selection)
-    write_report(root, outcome.selection, params, fingerprint, paths.report, outcome.champion, shards)
-    for verdict in outcome.selection.gates:
+    choice = choose(root, params, fingerprint, shards, champion, today or current_day())
+    choice.selection.write(paths.selection)
+    write_report(root, choice.selection, params, fingerprint, paths.report, choice.champion, shards)
+    for verdict in choice.selection.gates:
         say(f"select: {verdict.sentence}")
         if verdict.waiver and verdict.waiver.expired:
             say(f"select: WARNING: the {verdict.name} gate blocks: its waiver ended on {verdict.waiver.until}")
     stage = params.release.stage
     if version != (live := registry.live(root, stage)):
         say(
-            f"select: note: {stage} is {live or 'empty'} now, while champion.json says {version or 'none'}; "
-            "`segpipe run` compares with what is live"
+            f"select: note: {stage} is {live or 'empty'}, but champion.json says {version or 'none'}; "
+            "`segpipe run` compares with the live version"
         )
 
 
 @_in_workspace
 def export(root: Path) -> None:
-    """winner -> bundle/: ONNX, segmenter.json with the fastest engine that agrees, golden images, model card, reference for drift."""
+    """Export the winner as a bundle: ONNX graph, fastest engine that agrees, golden images, model card, reference for drift.
+
+    Reads selection.json, models/, artifacts/ and the findings of validation. Writes bundle/.
+    """
     from segpipe.data.manifest.table import read_manifest
     from segpipe.drift.reference import make_reference
     from segpipe.release.export.bundle_export import export_winner
@@ -254,6 +295,6 @@ def export(root: Path) -> None:
     paths, params = Paths(root), load_params(root)
     selection, shards = _require(paths.selection, "select"), _require(paths.shards, "prepare")
     manifest = read_manifest(_require(paths.manifest, "ingest"))
-    kept = manifest[~manifest["path"].isin(read_json(_require(paths.findings, "validate"))["quarantined"])]
-    reference = make_reference(kept, _fingerprint(paths).classes)
+    quarantined = read_json(_require(paths.findings, "validate"))["quarantined"]
+    reference = make_reference(manifest[~manifest["path"].isin(quarantined)], _fingerprint(paths).classes)
     export_winner(selection, params, shards, paths.models, reference, paths.bundle)
