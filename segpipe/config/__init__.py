@@ -1,4 +1,4 @@
-"""params.yaml as types."""
+"""The settings of params.yaml: types, defaults, checks and help texts."""
 
 from segpipe.config.gates import (
     BaselineGate,
@@ -9,7 +9,7 @@ from segpipe.config.gates import (
     FloorGate,
     Gate,
     GateParams,
-    ImagesGate,
+    ImageCountGate,
     LatencyGate,
     RobustnessGate,
     SizeGate,
@@ -48,7 +48,7 @@ __all__ = [
     "FloorGate",
     "Gate",
     "GateParams",
-    "ImagesGate",
+    "ImageCountGate",
     "LatencyGate",
     "LossParams",
     "Pages",

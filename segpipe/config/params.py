@@ -1,7 +1,7 @@
-"""params.yaml as types: one source of defaults, of checks and of the words that explain a key.
+"""Read and check params.yaml.
 
-Unknown keys are refused, with the nearest known one named. A candidate's own keys (encoder and so on) belong to its family
-(`segpipe.models.registry`), which checks them; here they are carried.
+Unknown keys are refused with the nearest known one. The keys of a candidate (encoder and so on) belong to its family, which checks them
+(`segpipe.models.registry`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PARAMS_FILE = "params.yaml"
 
 
 class Params(BaseModel):
-    """The whole of params.yaml."""
+    """All settings of params.yaml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     data: DataParams = DataParams()
@@ -49,7 +49,11 @@ class Params(BaseModel):
     serve: ServeParams = ServeParams()
 
     def candidate(self, name: str) -> Candidate:
-        """The candidate of this name, or an error that lists those there are."""
+        """Return the candidate of this name.
+
+        Raises:
+            ConfigError: there is none; the message lists the candidates.
+        """
         if name not in self.candidates:
             raise ConfigError(
                 "no such candidate",
@@ -61,25 +65,37 @@ class Params(BaseModel):
         return self.candidates[name]
 
     def train_for(self, name: str) -> TrainParams:
-        """The common training settings with the candidate's own over them."""
-        own = self.candidate(name).train
+        """Return the training settings of a candidate: the common ones, overridden by its own.
+
+        Raises:
+            ConfigError: there is no such candidate, or its settings are not valid.
+        """
+        overrides = self.candidate(name).train
         try:
-            return TrainParams.model_validate(self.train.model_dump() | own)
+            return TrainParams.model_validate(self.train.model_dump() | overrides)
         except ValidationError as error:
             raise validation_error(error, f"{PARAMS_FILE}: candidates.{name}.train", TrainParams) from error
 
     def explicit_settings(self, name: str) -> dict[str, Any]:
-        """What is set of a candidate and its training, as JSON, by key; what is left to its default is not there."""
+        """Return the settings of a candidate that params.yaml sets, without those that are left to their defaults.
+
+        Returns:
+            JSON values by key; the keys of training settings begin with "train.".
+        """
         candidate, train = self.candidate(name), self.train_for(name)
-        said = train.model_dump(
+        train_settings = train.model_dump(
             mode="json", include=self.train.model_fields_set | candidate.train.keys(), exclude_none=True
         )
-        own = candidate.model_dump(mode="json", exclude_unset=True, exclude={"train"})
-        return own | {f"train.{key}": value for key, value in said.items()}
+        family_settings = candidate.model_dump(mode="json", exclude_unset=True, exclude={"train"})
+        return family_settings | {f"train.{key}": value for key, value in train_settings.items()}
 
 
 def load_params(root: Path = Path()) -> Params:
-    """Read and check `root/params.yaml`."""
+    """Read and check `root/params.yaml`.
+
+    Raises:
+        ConfigError: the file is missing or not valid.
+    """
     path = root / PARAMS_FILE
     if not path.exists():
         raise ConfigError(
@@ -91,7 +107,15 @@ def load_params(root: Path = Path()) -> Params:
 
 
 def parse_params(text: str, where: str = PARAMS_FILE) -> Params:
-    """Parse and check the text of a params.yaml."""
+    """Parse and check the text of a params.yaml.
+
+    Args:
+        text: YAML.
+        where: the name of the file, for error messages.
+
+    Raises:
+        ConfigError: the text is not YAML, or a key or value is not valid.
+    """
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -106,15 +130,19 @@ def parse_params(text: str, where: str = PARAMS_FILE) -> Params:
         raise validation_error(error, where, Params) from error
 
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_budget(budget: str) -> tuple[Literal["seconds", "steps", "epochs"], float]:
-    """'90s' -> ("seconds", 90.0), '500 steps' -> ("steps", 500.0), '40 epochs' -> ("epochs", 40.0)."""
+    """Parse a training budget: '90s' -> ("seconds", 90.0), '500 steps' -> ("steps", 500.0), '40 epochs' -> ("epochs", 40.0).
+
+    Raises:
+        ConfigError: the text is not a budget.
+    """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|step|epoch)s?\s*", budget)
     if not match or not float(match[1]):
         raise ConfigError("not a training budget", where="train.budget", found=repr(budget), expected=BUDGET_EXAMPLES)
     amount, unit = float(match[1]), match[2]
-    if unit in _UNITS:
-        return "seconds", amount * _UNITS[unit]
+    if unit in _SECONDS_PER_UNIT:
+        return "seconds", amount * _SECONDS_PER_UNIT[unit]
     return ("steps", amount) if unit == "step" else ("epochs", amount)

@@ -1,4 +1,4 @@
-"""What every part of params.yaml is."""
+"""The base class of all sections of params.yaml."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A part of params.yaml: immutable, no unknown keys."""
+    """A section of params.yaml: immutable, without unknown keys. The string under a field is the help text of its key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

@@ -1,4 +1,4 @@
-"""The sections of params.yaml but the gates: types, defaults, and the words that explain a key."""
+"""The sections of params.yaml except the gates: types, defaults and help texts."""
 
 from __future__ import annotations
 
@@ -18,82 +18,85 @@ class DataParams(Section):
     """How `data/` is read."""
 
     max_megapixels: float = Field(400.0, gt=0, le=1000)
-    """An image with more pixels (a volume with more voxels) is refused before it is decoded; 400 admits 20,000 x 20,000. Five to
-    eight channels count as two images, and so on."""
+    """An image with more pixels (a volume with more voxels) is refused before it is decoded; 400 allows 20,000 x 20,000. Five to
+    eight channels count twice, nine to twelve three times, and so on."""
     max_file_mb: float = Field(2048.0, gt=0)
     """A file with more bytes is refused before it is read."""
     pages: Pages = "refuse"
-    """What the pages of a TIFF file are, where it has several: channels of an image, slices of a volume, or an error."""
+    """How a TIFF file with several pages is read: as channels of an image, as slices of a volume, or as an error."""
 
 
 class SplitParams(Section):
-    """How images without a given split are dealt out."""
+    """How images are assigned to splits if the dataset does not assign them."""
 
     method: Literal["hash", "stratified", "ranges"] = "hash"
-    """hash: by content (or group), adding images moves none; stratified: also equal shares of the images with rare classes;
-    ranges: contiguous blocks of each group, for the slices of a stack and the frames of a video."""
+    """hash: by content (or group), so that new images do not move others to another split; stratified: each split also gets its share of
+    the images with rare classes; ranges: contiguous blocks of each group, for the slices of a stack and the frames of a video."""
     val: float = Field(0.15, gt=0, lt=1)
-    """Share of the images that choose the checkpoint and the winner."""
+    """Share of the images of the validation split, which chooses the checkpoint and the winner."""
     test: float = Field(0.20, gt=0, lt=1)
-    """Share of the images that judge the winner, and nothing else."""
+    """Share of the images of the test split, which judges the winner and is used for nothing else."""
     seed: int = 0
-    """Another seed deals the images out anew."""
+    """Another seed gives another assignment."""
     gap: int = Field(0, ge=0)
-    """For ranges: how many images before each block are left out, because they are too like those in it. Of `train.folds`, so many on
-    either side of a fold train no network that the fold judges."""
+    """For ranges: how many images before each block are left out, because they are too similar to those in it. With `train.folds`, as many
+    on either side of a fold are left out of the training of the network that this fold judges."""
     folds: int | None = Field(None, ge=2, le=100)
-    """Into how many folds the images are dealt out besides (column `fold` of artifacts/splits.parquet); null: none. `train.folds` of
-    the same number uses them."""
+    """The number of folds that the images are also assigned to (column `fold` of artifacts/splits.parquet), for `train.folds` of the same
+    number; null: none."""
 
     @model_validator(mode="after")
     def _gap_between_ranges(self) -> SplitParams:
         if self.gap and self.method != "ranges":
-            raise ValueError(f"a gap lies between ranges, and the method is {self.method}")
+            raise ValueError(f"`method: ranges` if a gap is set, not {self.method}")
         return self
 
     @field_validator("test")
     @classmethod
     def _leaves_some(cls, test: float, info: Any) -> float:
         if test + info.data.get("val", 0) >= 1:
-            raise ValueError("val and test together leave nothing to train on")
+            raise ValueError("val + test below 1, so that images are left for training")
         return test
 
 
 class ValidateParams(Section):
-    """What Great Expectations demands of the manifest."""
+    """The limits of the data checks."""
 
     quarantine: bool = False
-    """Whether images with an error of their own are left out, and listed, instead of stopping everything."""
+    """true: images with an error are left out and listed; false: they stop the pipeline."""
     severity: dict[str, Literal["error", "warning", "note", "off"]] = {}  # noqa: RUF012  # pydantic copies it
-    """Overrides by expectation name (the names are on the validation page), e.g. {near_empty_masks: error}."""
+    """Other severities for single checks, by the names on the validation page, such as {near_empty_masks: error}."""
     min_images: int = Field(1, ge=1)
     """The smallest number of images in each split."""
     min_foreground: float = Field(0.001, ge=0, le=1)
-    """A mask with a smaller share of anything but background is nearly empty."""
+    """A mask is nearly empty if the share of its pixels that are not background is smaller than this."""
     min_class_share: float = Field(0.001, ge=0, le=1)
-    """A class with a smaller share of the training pixels is very rare."""
+    """A class is very rare if its share of the training pixels is smaller than this."""
     near_duplicate_distance: int = Field(6, ge=0, le=16)
-    """Images of two splits are suspected to be one where this many of the 64 bits of their perceptual hashes differ, or fewer."""
+    """Two images of different splits are suspected duplicates if at most this many of the 64 bits of their perceptual hashes differ, and
+    their brightness agrees."""
     near_duplicate_intensity: float = Field(0.06, gt=0, le=1)
-    """And where means and deviations differ by no more than this share of the brightness, in every channel."""
+    """Brightness agrees if means and standard deviations differ by at most this share of the brightness, in every channel."""
     near_duplicate_likeness: float = Field(0.97, gt=0, le=1)
-    """Or where hashes and brightness differ more (shifted, cropped, brightened images), but miniatures correlate as much at best."""
+    """Images whose hashes or brightness differ more (shifted, cropped, brightened) are suspected duplicates if the correlation of their
+    thumbnails, at the best alignment, is at least this."""
     outlier_z: float = Field(8.0, gt=0)
-    """An image is an outlier in brightness from this robust z-score of a channel's mean on, among images of its number type."""
+    """An image is an outlier in brightness if the mean of a channel has at least this robust z-score among the images of its data type."""
     outlier_size: float = Field(4.0, gt=1)
-    """An image is an outlier in size where an edge is this many times longer or shorter than usual."""
+    """An image is an outlier in size if an edge is this many times longer or shorter than usual."""
     blur_z: float = Field(5.0, gt=0)
-    """An image is blurred where the logarithm of its sharpness lies this robust z-score below the others'."""
+    """An image is blurred if the logarithm of its sharpness is this robust z-score below that of the others."""
     tiny_object: float = Field(0.015, ge=0, le=1)
-    """Objects are tiny where the median one is narrower than this share of the crop that `plan` chooses by itself."""
+    """Instances are tiny if the median one is narrower than this share of the crop that `plan` chooses by default."""
     drift_psi: float = Field(0.25, gt=0)
-    """Population stability index against the data of the model in production that counts as drift."""
+    """Population stability index, against the training data of the champion, from which a change counts as drift."""
     drift_ks: float = Field(0.3, gt=0, le=1)
-    """Kolmogorov-Smirnov distance against the data of the model in production that counts as drift."""
+    """Kolmogorov-Smirnov distance, against the training data of the champion, from which a change counts as drift."""
     drift_p_value: float = Field(0.001, gt=0, lt=1)
-    """Both count only where the two-sample Kolmogorov-Smirnov test gives a smaller p-value, over all quantities (Bonferroni)."""
+    """Both count only if the two-sample Kolmogorov-Smirnov test gives a smaller p-value, corrected for the number of quantities
+    (Bonferroni)."""
     many: int = Field(20, ge=1)
-    """Where more images than this share a suspicion that is about the whole collection, one finding sums them up."""
+    """If more images than this have the same warning, and the warning is about the collection as a whole, one finding sums them up."""
 
 
 _BUDGET_PATTERN = re.compile(r"\s*\d+(\.\d+)?\s*(s|m|h|steps?|epochs?)\s*")
@@ -115,7 +118,7 @@ Intensity = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _off(value: Any) -> Any:
-    """YAML 1.1 reads a bare `off` as false."""
+    """Turn false into "off": YAML 1.1 reads `off` without quotes as false."""
     return "off" if value is False else value
 
 
@@ -237,83 +240,83 @@ class TrainParams(Section):
 
 
 class Candidate(BaseModel):
-    """One competitor: a family and that family's own keys, with its own `train` settings over the common ones."""
+    """A candidate: a family, the keys of that family, and `train` settings that override the common ones."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     family: str
-    """Left out beside `factory`, it is `custom`."""
+    """The name of the family; may be left out if `factory` is set, and is then `custom`."""
     train: dict[str, Any] = {}
     postprocess: Literal["auto", "off", "components", "watershed", "distance"] = "auto"
-    """How objects are found in what a semantic family says; auto: watershed where the dataset has objects. distance: the network
-    learns one more channel, how deep in its object a pixel lies, and the watershed floods that."""
+    """How instances are found in the output of a semantic family; auto: watershed if the dataset has instances. distance: the network
+    learns one more channel, the distance of a pixel from the border of its instance, and the watershed works on that."""
 
     @model_validator(mode="before")
     @classmethod
-    def _own_network(cls, values: Any) -> Any:
-        own = isinstance(values, dict) and "factory" in values and "family" not in values
-        return {"family": "custom", **values} if own else values
+    def _factory_implies_custom(cls, values: Any) -> Any:
+        is_custom = isinstance(values, dict) and "factory" in values and "family" not in values
+        return {"family": "custom", **values} if is_custom else values
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keys that belong to the family."""
+        """The keys that belong to the family, not checked yet."""
         return dict(self.model_extra or {})
 
 
 class EvaluateParams(Section):
-    """What `evaluate` writes beside the metrics."""
+    """How candidates are scored and ranked."""
 
     rank_by: str = "iou.dataset.macro"
-    """The score on the validation split by which the winner is chosen, of pixels or, where the dataset has objects, of objects:
+    """The score on the validation split that chooses the winner, of pixels or, if the dataset has instances, of instances:
     instance.f1_50, instance.pq, instance.ap, instance.ap50 and the like."""
     gallery: int = Field(4, ge=0, le=50)
-    """How many of the worst, the typical and the best images are drawn (each)."""
+    """How many images are drawn of the worst, the typical and the best ones each."""
     resamples: int = Field(10_000, ge=200, le=100_000)
-    """Bootstrap resamples behind each interval."""
+    """Bootstrap resamples per interval."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Level of the intervals; a gate's one-sided bound is at the matching tail."""
+    """Confidence level of the intervals; the one-sided bound of a gate is one end of such an interval."""
     surface: bool | Literal["auto"] = "auto"
-    """Whether distances between surfaces (Hausdorff 95 and its kin) are measured; auto: of images with up to 16.7 million pixels."""
+    """Whether surface distances (Hausdorff 95, mean distance, surface Dice) are measured; auto: for images of up to 16.7 million pixels."""
     surface_tolerance: float = Field(2.0, gt=0)
-    """How far apart surfaces still count as the same in the surface Dice: in mm where files give the size of a pixel, else in pixels."""
+    """The distance within which surfaces count as equal in the surface Dice: in mm if files give the pixel size, else in pixels."""
     robustness: Annotated[Literal["off", "quick", "full"], BeforeValidator(_off)] = "off"
-    """Whether the test images are scored again noisy, blurred, compressed, brighter or darker, flatter and smaller. quick: 24 images, one
-    severity, six more predictions each; full: all images, three severities, eighteen more."""
+    """Whether the test images are also scored with corruptions: noise, blur, JPEG compression, brightness, contrast and scale. quick: 24
+    images, one severity, six more predictions each; full: all images, three severities, eighteen more predictions each."""
 
 
 class ExportParams(Section):
-    """What leaves the pipeline."""
+    """How the winner is exported."""
 
     golden: int = Field(4, ge=1, le=32)
-    """How many test images travel with the bundle, to check every later copy of the model against."""
+    """How many test images and their masks are stored in the bundle, to check later copies of the model."""
     min_agreement: float = Field(0.999, gt=0.5, le=1)
-    """Share of pixels on which an engine must give the same class as the trained network."""
+    """Share of pixels for which an engine must give the same class as the trained network."""
     int8: Annotated[Literal["off", "auto"], BeforeValidator(_off)] = "off"
-    """auto: the network is also quantised to 8-bit integers, on training images, and serves so where that is faster than every other
-    engine and costs no more than `int8_max_drop`. The scores of the evaluation and the gates remain those of float32."""
+    """auto: the network is also quantised to 8-bit integers, calibrated on training images, and this version serves if it is faster than
+    all other engines and costs no more than `int8_max_drop`. The scores of the evaluation and the gates remain those of float32."""
     int8_max_drop: float = Field(0.01, ge=0, lt=1)
-    """How far macro IoU and macro Dice of the validation split may fall by int8; min_agreement does not hold for it."""
+    """How much int8 may lower macro IoU and macro Dice on the validation split; `min_agreement` does not apply to int8."""
 
 
 class ReleaseParams(Section):
-    """What happens to a winner that passed."""
+    """What happens to a winner that passed all gates."""
 
     name: str = Field("segmenter", pattern=r"^[a-z][a-z0-9-]*$")
-    """The artifact's name in dvc.yaml and in the tags."""
+    """Name of the model in dvc.yaml and in the Git tags."""
     promote: Literal["auto", "manual"] = "auto"
-    """auto: a winner that passed every gate and the blessing goes live; manual: `segpipe promote VERSION` does it."""
+    """auto: a release is promoted at once; manual: `segpipe promote VERSION` promotes it."""
     stage: str = Field("prod", pattern=r"^[a-z][a-z0-9-]*$")
-    """The stage that winners are promoted to, and that the champion gate compares with."""
+    """The stage that releases are promoted to; the version in it is the champion."""
 
 
 class ServeParams(Section):
-    """The endpoint."""
+    """The HTTP endpoint."""
 
     host: str = "127.0.0.1"
     """The address to listen on; 0.0.0.0 opens it to the network."""
     port: int = Field(3000, ge=1, le=65535)
     """The port to listen on."""
     workers: int = Field(1, ge=1, le=64)
-    """Server processes."""
+    """Number of server processes."""
     max_upload_mb: float = Field(32.0, gt=0)
     """A larger upload is refused while it streams in."""
     max_megapixels: float = Field(40.0, gt=0)

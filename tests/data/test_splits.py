@@ -296,5 +296,5 @@ def test_processes_with_other_hash_seeds_agree(params: SplitParams) -> None:
 
 
 def test_a_gap_needs_ranges() -> None:
-    with pytest.raises(ValueError, match="gap lies between ranges"):
+    with pytest.raises(ValueError, match="if a gap is set"):
         SplitParams(gap=3)
