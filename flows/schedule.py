@@ -67,7 +67,7 @@ def serve(root: Path, cron: str, timezone: str = "UTC") -> None:
 
 def _end(runner: subprocess.Popen[str]) -> None:
     """End the runner and the runs that it started; those get the time to end their stages."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     with contextlib.suppress(psutil.NoSuchProcess):
         family = psutil.Process(runner.pid).children(recursive=True)

@@ -49,7 +49,7 @@ def _end(code: int, message: str) -> None:
 def record_outcome(code: int, message: str) -> None:
     """Write the exit code, error line and run time in seconds to the file named by `OUTCOME_VARIABLE`, if it is set."""
     if target := os.environ.get(OUTCOME_VARIABLE):
-        import psutil  # type: ignore[import-untyped]
+        import psutil
 
         from segpipe.files import write_json
 

@@ -64,7 +64,7 @@ def stop_tree(process: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> Non
 
     The server's workers have their own sessions, so that a signal to its process group would not reach them.
     """
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     try:
         tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]

@@ -53,7 +53,7 @@ def step_bytes(plan: Plan, network: torch.nn.Module) -> int:
 
 def free_bytes(group: Path = Path("/sys/fs/cgroup")) -> int:
     """Memory that this process may still take: what the machine has free, or the control group leaves."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     free: int = psutil.virtual_memory().available
     limit, used, detail = (group / name for name in ("memory.max", "memory.current", "memory.stat"))
