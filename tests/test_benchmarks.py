@@ -1,4 +1,4 @@
-"""Benchmarks are not run here, but each must start: it imports what it measures, and says how it is used."""
+"""Benchmarks are not run here, but each must start: its imports work and it prints its usage."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ from tests.conftest import ROOT
 )
 def test_a_benchmark_starts(name):
     command = [sys.executable, f"benchmarks/{name}.py", "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage:")
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("usage:")

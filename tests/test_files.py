@@ -21,7 +21,7 @@ from segpipe.files import (
 )
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path):
     target = tmp_path / "a.txt"
     write_text(target, "old")
 
@@ -43,7 +43,7 @@ def test_written_files_can_be_read_by_others(tmp_path):
     assert (tmp_path / "deep" / "a.txt").stat().st_mode == plain.stat().st_mode
 
 
-def test_nan_is_no_json(tmp_path):
+def test_nan_is_not_json(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"x": math.nan})
     assert not (tmp_path / "a.json").exists()
@@ -86,7 +86,7 @@ def test_a_safe_name_is_never_a_path(name):
     assert not safe.startswith(".")
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_folder_appears_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "data"
     with pytest.raises(RuntimeError), atomic_folder(target, replace=False) as folder:
         (folder / "a").touch()
@@ -106,7 +106,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
 
-def test_the_old_folder_comes_back_where_the_new_one_cannot_be_put(
+def test_the_old_folder_is_restored_if_the_new_one_cannot_be_renamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "data"
@@ -125,7 +125,7 @@ def test_the_old_folder_comes_back_where_the_new_one_cannot_be_put(
     assert [p.name for p in target.iterdir()] == ["a"]
 
 
-def test_a_killed_process_leaves_nothing_that_stays(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".data.new").mkdir()
     (tmp_path / ".data.new" / "half").touch()
     (tmp_path / ".data.old").mkdir()
@@ -133,5 +133,5 @@ def test_a_killed_process_leaves_nothing_that_stays(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), atomic_folder(tmp_path / "data"):
         raise RuntimeError
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["data", "data/a"], (
-        "the old folder is back"
+        "the old folder is restored"
     )

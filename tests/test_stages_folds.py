@@ -30,15 +30,15 @@ export: {golden: 2}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+def trained_workspace(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     register()
     folder = tmp_path_factory.mktemp("folds")
     write_source(folder / "source", 14)
     return folder / "ws", run(folder / "ws", folder / "source", PARAMS, ["net", "kmeans"])
 
 
-def test_members_take_the_folds_of_the_split_and_share_the_budget(made: tuple[Path, dict]) -> None:
-    root, metrics = made
+def test_members_use_the_folds_of_the_split_and_share_the_budget(trained_workspace: tuple[Path, dict]) -> None:
+    root, metrics = trained_workspace
     plan = Plan.read(root / "plans" / "net.json")
     assert plan.folds is not None and plan.recipe is not None
     assert (plan.folds.count, plan.folds.dealt, plan.recipe.steps) == (3, "split", 10)
@@ -52,8 +52,8 @@ def test_members_take_the_folds_of_the_split_and_share_the_budget(made: tuple[Pa
     assert metrics["net"]["val"]["iou"]["dataset"]["macro"] == history.get("finished_score", history["best_score"])
 
 
-def test_the_bundle_is_one_graph_that_says_what_the_members_say(made: tuple[Path, dict]) -> None:
-    root, _ = made
+def test_the_graph_of_the_bundle_gives_the_mean_of_the_members(trained_workspace: tuple[Path, dict]) -> None:
+    root, _ = trained_workspace
     stages.select(root)
     stages.export(root)
     assert "mean of what 3 networks say" in (root / "bundle" / "README.md").read_text()
@@ -62,15 +62,15 @@ def test_the_bundle_is_one_graph_that_says_what_the_members_say(made: tuple[Path
     trained, bundle = load_trained(root / "models" / "net"), Segmenter.from_bundle(root / "bundle", "onnxruntime")
     assert bundle.spec.members == 3
     for sample in ShardReader(root / "artifacts" / "shards", "test"):
-        asked = {"probabilities": True, "spacing": sample.spacing}
-        said = bundle.at_temperature(1.0).predict(sample.image, **asked).probabilities
-        members = [member.predict(sample.image, **asked).probabilities for member in trained._members]
-        np.testing.assert_allclose(said, np.mean(members, 0), atol=1e-4)
+        options = {"probabilities": True, "spacing": sample.spacing}
+        probabilities = bundle.at_temperature(1.0).predict(sample.image, **options).probabilities
+        members = [member.predict(sample.image, **options).probabilities for member in trained._members]
+        np.testing.assert_allclose(probabilities, np.mean(members, 0), atol=1e-4)
 
 
-def test_train_is_looked_through_for_wrong_labels(made: tuple[Path, dict]) -> None:
-    root, _ = made
-    told = write_suspects(root, "net", 50, root / "reports" / "suspects.html")
+def test_training_images_are_searched_for_wrong_labels(trained_workspace: tuple[Path, dict]) -> None:
+    root, _ = trained_workspace
+    result = write_suspects(root, "net", 50, root / "reports" / "suspects.html")
     folds = json.loads((root / "models" / "net" / "folds.json").read_text())
-    assert told.out_of_fold == len(folds) and told.images == 14
-    assert all(s.fold == folds.get(s.key) for s in told.suspects)
+    assert result.out_of_fold == len(folds) and result.images == 14
+    assert all(s.fold == folds.get(s.key) for s in result.suspects)

@@ -1,4 +1,4 @@
-"""Volumes from import to a mask in the input's own grid, stage by stage: small ellipsoids, and the hippocampus where it is there."""
+"""Volumes go through all stages, from import to a mask in the grid of the input: small ellipsoids, and real ones if present."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_source(folder: Path, count: int) -> None:
 
 
 def run(root: Path, source: Path, params: str, names: list[str]) -> dict:
-    """Every stage; metrics.json by candidate."""
+    """Run every stage and return metrics.json by candidate."""
     root.mkdir()
     (root / "params.yaml").write_text(params)
     (root / "champion.json").write_text('{"version": null}')
@@ -56,17 +56,17 @@ gates: {floor: {metric: iou.dataset.macro, at_least: 0.05}, baseline: null, test
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> tuple[Path, dict]:
+def trained_workspace(tmp_path_factory) -> tuple[Path, dict]:
     register()
     folder = tmp_path_factory.mktemp("volumes")
     write_source(folder / "source", 12)
     return folder / "ws", run(folder / "ws", folder / "source", PARAMS, ["net", "kmeans"])
 
 
-def test_networks_and_baselines_are_scored_on_volumes(made):
-    root, metrics = made
-    for name, told in metrics.items():
-        test = told["test"]
+def test_networks_and_baselines_are_scored_on_volumes(trained_workspace):
+    root, metrics = trained_workspace
+    for name, scores in metrics.items():
+        test = scores["test"]
         assert test["images"] >= 2 and test["pixels"] > 10_000
         assert test["surface"]["hd95"]["image"]["macro"] > 0, "millimetres"
         assert name == "kmeans" or test["iou"]["dataset"]["macro"] > 0.3
@@ -75,23 +75,23 @@ def test_networks_and_baselines_are_scored_on_volumes(made):
     assert gallery["pictures"][0]["width"] > 2 * gallery["pictures"][0]["height"], "three planes side by side"
 
 
-def test_the_same_plan_trains_the_same_weights_and_a_killed_training_goes_on(made, monkeypatch):
+def test_the_same_plan_trains_the_same_weights_even_if_the_training_was_killed(trained_workspace, monkeypatch):
     from segpipe.training import loop
 
-    root, _ = made
+    root, _ = trained_workspace
     weights = root / "models" / "net" / "weights.safetensors"
     before = sha256_file(weights)
     plan = root / "plans" / "net.json"
     text = plan.read_text()
-    step = loop._Run._validate
+    validate = loop._Run._validate
 
-    def dies(run):
+    def interrupted_validation(run):
         run._checkpoint()
         if run.state.step >= 30:
             raise KeyboardInterrupt
-        return step(run)
+        return validate(run)
 
-    monkeypatch.setattr(loop._Run, "_validate", dies)
+    monkeypatch.setattr(loop._Run, "_validate", interrupted_validation)
     with pytest.raises(KeyboardInterrupt):
         stages.train(root, "net")
     monkeypatch.undo()
@@ -99,8 +99,8 @@ def test_the_same_plan_trains_the_same_weights_and_a_killed_training_goes_on(mad
     assert plan.read_text() == text and sha256_file(weights) == before
 
 
-def test_the_winner_answers_in_the_grid_of_its_input(made, tmp_path):
-    root, _ = made
+def test_the_winner_answers_in_the_grid_of_its_input(trained_workspace, tmp_path):
+    root, _ = trained_workspace
     stages.select(root)
     stages.export(root)
     assert "volumes" in (root / "bundle" / "README.md").read_text()
@@ -116,7 +116,7 @@ def test_the_winner_answers_in_the_grid_of_its_input(made, tmp_path):
     assert (np.asarray(answer.dataobj) == labels).mean() > 0.7
 
 
-def test_hippocampus_is_learnt_in_some_steps(shared_data, tmp_path):
+def test_hippocampus_is_learned_in_a_few_steps(shared_data, tmp_path):
     params = """
 train: {budget: 40 steps, batch: 2, rare_crops: 0.5}
 split: {test: 0.05, val: 0.05}

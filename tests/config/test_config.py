@@ -1,4 +1,4 @@
-"""Valid and invalid params.yaml fixtures stand side by side in tests/fixtures/params."""
+"""params.yaml is read and checked; valid and invalid examples are in tests/fixtures/params."""
 
 from pathlib import Path
 
@@ -26,12 +26,12 @@ def test_valid(path):
 
 @pytest.mark.parametrize("path", sorted(FIXTURES.glob("invalid-*.yaml")), ids=lambda p: p.stem)
 def test_invalid_names_key_and_fix(path):
-    """The first line of the fixture is a comment with words that the message must hold."""
-    words = path.read_text().splitlines()[0].lstrip("# ")
-    with pytest.raises(ConfigError) as caught:
+    """The first line of the example is a comment with a part of the expected message."""
+    expected = path.read_text().splitlines()[0].lstrip("# ")
+    with pytest.raises(ConfigError) as error_info:
         parse_params(path.read_text())
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert expected in str(error_info.value)
+    assert "\n" not in str(error_info.value)
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path):
@@ -51,9 +51,9 @@ def test_a_candidate_overrides_the_common_training_settings():
         params.train_for("b")
 
 
-def test_what_is_set_of_a_candidate_is_told_without_what_is_not():
-    common, own = "{seed: 3, folds: null, augment: off}", "{loss: {dice: 1}, seed: 4}"
-    text = f"train: {common}\ncandidates: {{a: {{family: unet, encoder: resnet18, train: {own}}}}}"
+def test_explicit_settings_leave_out_defaults():
+    common, specific = "{seed: 3, folds: null, augment: off}", "{loss: {dice: 1}, seed: 4}"
+    text = f"train: {common}\ncandidates: {{a: {{family: unet, encoder: resnet18, train: {specific}}}}}"
     assert parse_params(text).explicit_settings("a") == {
         "family": "unet",
         "encoder": "resnet18",
@@ -63,7 +63,7 @@ def test_what_is_set_of_a_candidate_is_told_without_what_is_not():
     }
 
 
-def test_a_candidates_own_training_settings_are_checked():
+def test_training_settings_of_a_candidate_are_checked():
     params = parse_params("candidates: {a: {family: unet, train: {budgt: 10m}}}")
     with pytest.raises(ConfigError, match="did you mean `budget`"):
         params.train_for("a")

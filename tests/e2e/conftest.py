@@ -1,7 +1,7 @@
-"""One demo workspace for all end-to-end tests: made once, by the command that users type.
+"""One demo workspace for all end-to-end tests, created once, by the command that users type.
 
-The tests run in two processes that share it, a file in one. Those that change it, or use the ports that the documentation names,
-stand in test_demo.py.
+The tests run in two processes that share it, each file in one process. Tests that change the workspace, or use the ports that the
+documentation names, are in test_demo.py.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from segpipe.files import sha256_file
 
 BIN = Path(sys.executable).parent
 SIDE_BY_SIDE = {"OMP_WAIT_POLICY": "passive"} if "PYTEST_XDIST_WORKER" in os.environ else {}
-"""Two trainings at once must not spend their time waiting for each other's processors."""
+"""Threads of OpenMP that wait must not use the processor, because two trainings run at once."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that ended: its code and what it said."""
+    """A command that has ended: its exit code and output."""
 
     code: int
     out: str
@@ -42,31 +42,31 @@ class Finished:
 def run(
     *command: str | Path, cwd: Path, timeout: float = 1800, check: bool = True, env: dict[str, str] | None = None
 ) -> Finished:
-    """Run a command with the environment's own programs first on the path."""
+    """Run a command with the programs of this environment first on the path."""
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | SIDE_BY_SIDE | (env or {})
-    done = subprocess.run(
+    result = subprocess.run(
         [str(c) for c in command], cwd=cwd, capture_output=True, text=True, timeout=timeout, env=environment
     )
-    if check and done.returncode:
+    if check and result.returncode:
         pytest.fail(
-            f"{' '.join(map(str, command))} ended with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+            f"{' '.join(map(str, command))} ended with {result.returncode}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
         )
-    return Finished(done.returncode, done.stdout, done.stderr)
+    return Finished(result.returncode, result.stdout, result.stderr)
 
 
 @dataclass(frozen=True)
 class Demo:
-    """The demo workspace, the checkout that it was made in, and how its making went."""
+    """The demo workspace, the checkout that it was created in, and the output of `make demo`."""
 
     root: Path
     checkout: Path
     first: Finished
     weights: str
-    """SHA-256 of the U-Net's weights, as trained first."""
+    """SHA-256 of the weights of the U-Net after the first training."""
 
 
 def make_checkout(target: Path) -> None:
-    """This repository in an empty folder: what Git holds or would hold, and nothing else."""
+    """Copy this repository to an empty folder: the files that Git tracks or would track, and nothing else."""
     listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).out
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
@@ -79,7 +79,7 @@ def make_checkout(target: Path) -> None:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    """`make demo`, in full: an environment of its own, the demo workspace, a promoted model, an endpoint that answered."""
+    """Run `make demo` completely: its environment, the demo workspace, a promoted model, an endpoint that answered."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     record, checkout = shared / "demo.json", shared / "e2e" / "segpipe"
@@ -87,9 +87,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         if not record.exists():
             make_checkout(checkout)
             bare = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
-            done = run("make", "demo", f"PYTHON={sys.executable}", cwd=checkout, env=bare, check=False)
-            record.write_text(json.dumps(asdict(done)))
-            if done.code == 0:
+            result = run("make", "demo", f"PYTHON={sys.executable}", cwd=checkout, env=bare, check=False)
+            record.write_text(json.dumps(asdict(result)))
+            if result.code == 0:
                 shutil.copy(checkout / "demo" / "models" / "unet" / "weights.safetensors", shared / "first.safetensors")
     first = Finished(**json.loads(record.read_text()))
     assert first.code == 0, f"make demo ended with {first.code}\n{first.out[-3000:]}\n{first.err[-3000:]}"
@@ -98,7 +98,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
 @pytest.fixture(scope="session")
 def clone(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A second clone of the demo workspace at the commit of its first release, with nothing but what Git holds."""
+    """A second clone of the demo workspace at the commit of its first release, with only the files that Git holds."""
     target = tmp_path_factory.mktemp("second") / "clone"
     run("git", "clone", "-q", demo.root, target, cwd=target.parent)
     run("git", "checkout", "-q", "segmenter@v0.1.0", cwd=target)
@@ -109,7 +109,7 @@ def clone(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """A loopback port that is not in use."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -117,7 +117,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def background() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start programs that are ended with the test, their whole process group with them."""
+    """Start programs whose process groups are ended after the test."""
     import signal
 
     started: list[subprocess.Popen[str]] = []
@@ -148,8 +148,7 @@ def background() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def shorten(workspace: Path, steps: int = 12, seed: int = 0, gates: bool = False, margin: float = 0.02) -> None:
-    """Cut what `segpipe run` does here to some steps of one network, with two looks at val, and the baseline; without `gates`, with
-    no gate on."""
+    """Reduce `segpipe run` to a few steps of one network, with two validations, and the baseline; without `gates`, switch the gates off."""
     path = workspace / "params.yaml"
     text = re.sub(r"budget: \d+ ?\w+", f"budget: {steps} steps", path.read_text(), count=1)
     text = re.sub(r"  deeplabv3plus:\n(    .*\n)+", "", text)
@@ -161,8 +160,7 @@ def shorten(workspace: Path, steps: int = 12, seed: int = 0, gates: bool = False
 
 
 def release_second(demo: Demo) -> str:
-    """Train the demo's U-Net once more, for less long and with another seed, through a champion gate that leaves room for that: what is
-    live then."""
+    """Train the U-Net of the demo again, with fewer steps, another seed and a wide margin of the champion gate; return the live version."""
     shorten(demo.root, steps=40, seed=1, gates=True, margin=0.9)
     path = demo.root / "params.yaml"
     path.write_text(re.sub(r"(floor|baseline): \{.*\}", r"\1: null", path.read_text()))
@@ -185,7 +183,7 @@ def wait_for(url: str, seconds: float = 240) -> None:
 
 
 def run_all(commands: tuple[str, ...], cwd: Path, background, tmp_path: Path, after: dict | None = None) -> None:
-    """Run commands one after the other; `&` at the end starts one in the background, `cd` stays."""
+    """Run commands one after the other. One that ends with `&` runs in the background; `cd` applies to those after it."""
     for number, command in enumerate(commands):
         if command.startswith("cd "):
             cwd = cwd / command[3:]
@@ -195,6 +193,6 @@ def run_all(commands: tuple[str, ...], cwd: Path, background, tmp_path: Path, af
                 wait_for("http://127.0.0.1:3000/readyz")
         else:
             run("bash", "-c", command, cwd=cwd)
-        for start, then in (after or {}).items():
-            if command.startswith(start):
-                then(cwd)
+        for prefix, action in (after or {}).items():
+            if command.startswith(prefix):
+                action(cwd)

@@ -1,4 +1,4 @@
-"""What needs the demo workspace only to copy from: a second clone, own images, this repository itself."""
+"""Tests that only copy from the demo workspace: a second clone, own images, this repository itself."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def test_own_images_from_a_folder_and_a_bad_one(demo, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def own(demo: Demo, tmp_path_factory) -> Path:
-    """A folder with ../images beside a place to work in."""
-    folder = tmp_path_factory.mktemp("own")
+def own_folder(demo: Demo, tmp_path_factory) -> Path:
+    """A folder with images/, and docs/ to work in, so that the commands of a page find ../images."""
+    folder = tmp_path_factory.mktemp("own_folder")
     for part in ("images", "masks"):
         (folder / "images" / part).mkdir(parents=True)
         for path in sorted((demo.root / "data" / part).iterdir())[:60]:
@@ -64,18 +64,18 @@ def own(demo: Demo, tmp_path_factory) -> Path:
 
 
 def own_data_commands(page: str) -> list[str]:
-    """The commands of all blocks of a page that are about own data: they build on each other."""
-    return [c for b in BLOCKS if b.context == "own-data" and b.place.startswith(f"{page}:") for c in b.commands]
+    """Return the commands of all blocks of a page about own data; they build on each other."""
+    return [c for b in BLOCKS if b.context == "own-data" and b.location.startswith(f"{page}:") for c in b.commands]
 
 
-def test_own_data(own, background, tmp_path):
+def test_own_data(own_folder, background, tmp_path):
     commands = own_data_commands("docs/own-data.md")
     rest = iter(commands)
     assert all(command in rest for command in own_data_commands("README.md")), (
-        "the five lines, in their order, are run here"
+        "the five lines of the README are run here, in their order"
     )
-    run_all(tuple(commands), own / "docs", background, tmp_path, after={"cd my-cells": shorten})
-    rebuilt = run("segpipe", "verify", "v0.1.0", "--rebuild", cwd=own / "docs" / "my-cells")
+    run_all(tuple(commands), own_folder / "docs", background, tmp_path, after={"cd my-cells": shorten})
+    rebuilt = run("segpipe", "verify", "v0.1.0", "--rebuild", cwd=own_folder / "docs" / "my-cells")
     assert "training again gives the same weights" in rebuilt.out + rebuilt.err
 
 
@@ -85,5 +85,5 @@ def test_repro_in_the_repository_itself(commands, demo, background, tmp_path):
     run_all(commands, demo.checkout, background, tmp_path)
     assert (demo.checkout / "bundle" / "model.onnx").exists()
     assert run("git", "diff", "--stat", "data.dvc", cwd=demo.checkout).out == "", (
-        "the generator writes what data.dvc names"
+        "the generator writes the data that data.dvc points to"
     )

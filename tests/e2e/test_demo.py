@@ -1,4 +1,4 @@
-"""The main job, end to end, by the commands that users type, on one demo workspace."""
+"""The main workflow, end to end, with the commands that users type, on one demo workspace."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def live_version(demo: Demo) -> str:
 def wait_until(condition, seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
+        assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.2)
 
 
@@ -41,26 +41,26 @@ def test_the_demo_ends_in_a_promoted_model(demo):
         "champion": "pass",
     }
     assert live_version(demo) == "v0.1.0"
-    said = demo.first.out + demo.first.err
+    output = demo.first.out + demo.first.err
     for gate in selection["gates"]:
-        assert gate["sentence"].split(":")[0] in said
-    assert "segpipe report" in said and "segpipe serve" in said and "segpipe schedule" in said
+        assert gate["sentence"].split(":")[0] in output
+    assert "segpipe report" in output and "segpipe serve" in output and "segpipe schedule" in output
     report = demo.root / "reports" / "report.html"
     assert report.stat().st_size < 8_000_000
     assert "http://" not in report.read_text().replace("http://www.w3.org", "")
 
 
-def test_a_network_beats_kmeans_by_far(demo):
+def test_a_network_is_much_better_than_kmeans(demo):
     scores = {
         name: json.loads((demo.root / "evaluation" / name / "metrics.json").read_text())["test"]["iou"]["dataset"][
             "macro"
         ]
         for name in ("unet", "deeplabv3plus", "kmeans")
     }
-    assert scores["unet"] > scores["kmeans"] + 0.05, "with as many steps as a busy machine takes in the budget"
+    assert scores["unet"] > scores["kmeans"] + 0.05, "even with the few steps that a busy machine takes in the budget"
 
 
-def test_the_second_time_nothing_is_done_twice(demo):
+def test_a_second_run_does_nothing_again(demo):
     head = run("git", "rev-parse", "HEAD", cwd=demo.root).out
     lock = (demo.root / "dvc.lock").read_bytes()
     weights = (demo.root / "models" / "unet" / "weights.safetensors").stat().st_mtime_ns
@@ -73,7 +73,7 @@ def test_the_second_time_nothing_is_done_twice(demo):
     assert again["version"] == "v0.1.0"
 
 
-def test_dvc_users_find_what_they_expect(demo):
+def test_dvc_commands_work(demo):
     assert "up to date" in run("dvc", "status", cwd=demo.root).out
     assert "train@unet" in run("dvc", "dag", cwd=demo.root).out
     metrics = json.loads(run("dvc", "metrics", "show", "--json", cwd=demo.root).out)
@@ -95,7 +95,7 @@ def test_dvc_users_find_what_they_expect(demo):
     assert "confusion" in json.dumps(plots) and "loss" in json.dumps(plots)
 
 
-def test_verify_takes_a_release_out_of_the_cache_and_finds_it_whole(demo):
+def test_verify_finds_a_release_in_the_cache_complete(demo):
     done = run("segpipe", "verify", "v0.1.0", cwd=demo.root)
     assert "v0.1.0" in done.out + done.err
 
@@ -142,9 +142,11 @@ def test_serve_predict_new_release_and_rollback(demo, free_port, background, tmp
 def test_a_worse_model_is_stopped_by_the_champion_gate_and_changes_nothing(demo):
     if len(json.loads(run("segpipe", "models", "--json", cwd=demo.root).out)) < 2:
         release_second(demo)
-    judged = json.loads((demo.root / "selection.json").read_text())
-    champion = next(gate for gate in judged["gates"] if gate["name"] == "champion")
-    assert champion["verdict"] == "pass" and "v0.1.0" in champion["sentence"], "the second release met the first one"
+    selection = json.loads((demo.root / "selection.json").read_text())
+    champion = next(gate for gate in selection["gates"] if gate["name"] == "champion")
+    assert champion["verdict"] == "pass" and "v0.1.0" in champion["sentence"], (
+        "the second release was compared with the first one"
+    )
     live, tags = live_version(demo), run("git", "tag", cwd=demo.root).out
     shorten(demo.root, steps=8, seed=2, gates=True)
     stopped = run("segpipe", "run", cwd=demo.root, check=False)
@@ -159,12 +161,12 @@ def test_a_worse_model_is_stopped_by_the_champion_gate_and_changes_nothing(demo)
 
 @pytest.mark.parametrize("commands", commands_of(ROOT, "checkout"))
 def test_checkout(commands, demo):
-    assert commands == ("make demo",), "what the fixture ran"
+    assert commands == ("make demo",), "the command that the fixture ran"
     assert demo.first.code == 0
 
 
 def make_clip(image: Path, target: Path) -> None:
-    """A second of video: the image, wandering."""
+    """Write one second of video: the image, shifted from frame to frame."""
     import cv2
 
     shutil.rmtree(target.with_name("X-masks"), ignore_errors=True)
@@ -182,13 +184,13 @@ def test_demo_workspace(commands, demo, background, tmp_path):
     shutil.copy(image, demo.root / "X.png")
     make_clip(image, demo.root / "X.mp4")
     if len(json.loads(run("segpipe", "models", "--json", cwd=demo.root).out)) < 2:
-        release_second(demo)  # with one version there is nothing to go back to
+        release_second(demo)  # a rollback needs two versions
     run_all(commands, demo.root, background, tmp_path)
 
 
 @pytest.mark.parametrize("commands", commands_of(ROOT, "prefect"))
 def test_prefect_commands(commands, demo, background, tmp_path):
-    """Server, pool, deployment, worker: then a run of the deployment ends well."""
+    """Start server, pool, deployment and worker; then a run of the deployment succeeds."""
     import httpx
 
     env = {"PREFECT_API_URL": "http://127.0.0.1:4200/api", "PREFECT_HOME": str(tmp_path / "prefect")}

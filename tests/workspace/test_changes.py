@@ -1,4 +1,4 @@
-"""What changed between two states."""
+"""Two states of a workspace are compared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILES = {
 }
 
 
-def test_flat() -> None:
+def test_flatten() -> None:
     assert flatten({"a": {"b": 1, "c": [1, 2]}, "d": 0.1 + 0.2, "e": None, "f": {}, "g": True}) == {
         "a.b": "1",
         "a.c": "[1, 2]",
@@ -29,7 +29,7 @@ def test_flat() -> None:
     }
 
 
-def test_what_differs_is_told_by_respect() -> None:
+def test_differences_are_grouped() -> None:
     before = State.read(FILES.get, "unet", {"segpipe": "0.1"})
     later = FILES | {
         "params.yaml": b"train: {lr: 0.2, budget: 40s, seed: 1}\n",
@@ -43,11 +43,11 @@ def test_what_differs_is_told_by_respect() -> None:
         Change("candidates.unet.family", "unet", None),
     ]
     assert plan.known and plan.changes == [] and code.known and code.changes == []
-    assert before.plan == {"recipe.steps": "50", "execution.workers": "1"}, "nothing measured, no reasons"
+    assert before.plan == {"recipe.steps": "50", "execution.workers": "1"}, "without measurements and reasons"
     assert before.data["train images"] == "1,200" and before.data["classes"] == "bg, cell"
 
 
-def test_what_cannot_be_read_is_not_known() -> None:
-    nothing = State.read({"params.yaml": b"[1, 2]"}.get, "unet", {"segpipe": ""})
-    parts = compare_states(nothing, State.read(FILES.get, "unet", {"segpipe": "0.1"}))
-    assert [part.known for part in parts] == [False] * 4 and not any(part.changes for part in parts)
+def test_a_file_that_is_not_a_mapping_counts_as_not_known() -> None:
+    unknown = State.read({"params.yaml": b"[1, 2]"}.get, "unet", {"segpipe": ""})
+    groups = compare_states(unknown, State.read(FILES.get, "unet", {"segpipe": "0.1"}))
+    assert [group.known for group in groups] == [False] * 4 and not any(group.changes for group in groups)

@@ -1,4 +1,4 @@
-"""Workspaces: made, found, locked, their parameters edited."""
+"""Workspaces are created, found, locked, and their parameters edited."""
 
 from __future__ import annotations
 
@@ -22,52 +22,52 @@ from tests.worlds import pipelines
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def workspace(tmp_path_factory):
     root = tmp_path_factory.mktemp("made") / "ws"
     assert create_workspace(root)
     return root
 
 
-def test_a_new_workspace_is_whole(made, repo_root):
+def test_a_new_workspace_is_complete(workspace, repo_root):
     for name in ("dvc.yaml", "params.yaml", "bentofile.yaml", "prefect.yaml", ".dvcignore", ".dvc/config"):
-        assert (made / name).read_bytes() == (repo_root / name).read_bytes(), name
-    assert (made / "flows" / "retrain.py").read_bytes() == (repo_root / "flows" / "retrain.py").read_bytes()
-    assert (made / "champion.json").read_text() == '{\n  "version": null\n}\n'
-    assert git(made, "status", "--porcelain") == ""
-    assert git(made, "log", "--format=%s") == "A segpipe workspace"
-    assert git(made, "branch", "--show-current") == "main"
-    assert pipeline.graph(made).keys() == pipeline.graph(repo_root).keys()
-    check_repository(made)
+        assert (workspace / name).read_bytes() == (repo_root / name).read_bytes(), name
+    assert (workspace / "flows" / "retrain.py").read_bytes() == (repo_root / "flows" / "retrain.py").read_bytes()
+    assert (workspace / "champion.json").read_text() == '{\n  "version": null\n}\n'
+    assert git(workspace, "status", "--porcelain") == ""
+    assert git(workspace, "log", "--format=%s") == "A segpipe workspace"
+    assert git(workspace, "branch", "--show-current") == "main"
+    assert pipeline.graph(workspace).keys() == pipeline.graph(repo_root).keys()
+    check_repository(workspace)
 
 
-def test_outs_of_the_pipeline_are_ignored_where_dvc_would_write_ignore_files(made):
-    """Else DVC writes evaluation/C/.gitignore, and `select`, which reads evaluation/, hashes it."""
+def test_outs_of_the_pipeline_are_ignored_where_dvc_would_write_ignore_files(workspace):
+    """Otherwise DVC writes evaluation/C/.gitignore, and `select`, which reads evaluation/, hashes it."""
     outs = [
         out if isinstance(out, str) else next(iter(out))
-        for stage in yaml.safe_load((made / "dvc.yaml").read_text())["stages"].values()
+        for stage in yaml.safe_load((workspace / "dvc.yaml").read_text())["stages"].values()
         for out in stage.get("do", stage)["outs"]
         if isinstance(out, str)
     ]
     for out in (o.replace("${key}", "unet") for o in outs):
-        assert subprocess.run(["git", "check-ignore", "-q", out], cwd=made, check=False).returncode == 0, out
+        assert subprocess.run(["git", "check-ignore", "-q", out], cwd=workspace, check=False).returncode == 0, out
 
 
-def test_making_it_again_changes_nothing_and_puts_back_what_is_missing(made):
-    (made / "params.yaml").write_text((made / "params.yaml").read_text().replace("2m ", "3m "))
-    (made / "bentofile.yaml").unlink()
-    assert not create_workspace(made)
-    assert load_params(made).train.budget == "3m"
-    assert (made / "bentofile.yaml").exists()
+def test_creating_it_again_changes_nothing_and_restores_missing_files(workspace):
+    (workspace / "params.yaml").write_text((workspace / "params.yaml").read_text().replace("2m ", "3m "))
+    (workspace / "bentofile.yaml").unlink()
+    assert not create_workspace(workspace)
+    assert load_params(workspace).train.budget == "3m"
+    assert (workspace / "bentofile.yaml").exists()
 
 
-def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path):
+def test_a_folder_with_other_content_is_refused_and_not_changed(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="not empty"):
         create_workspace(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_without_an_identity_git_signs_as_segpipe(tmp_path, monkeypatch):
+def test_without_an_identity_segpipe_is_the_author(tmp_path, monkeypatch):
     for name in [n for n in os.environ if n.startswith("GIT_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
@@ -84,16 +84,16 @@ def test_without_an_identity_git_signs_as_segpipe(tmp_path, monkeypatch):
     assert git(root, "log", "-1", "--format=%ae") == "me@example.org"
 
 
-def test_a_commit_of_nothing_is_none(made):
-    assert not commit_staged(made, "nothing")
+def test_without_changes_there_is_no_commit(workspace):
+    assert not commit_staged(workspace, "nothing")
 
 
-def test_gits_own_words_come_through(made):
+def test_the_error_holds_the_message_of_git(workspace):
     with pytest.raises(SegpipeError, match="nobody"):
-        git(made, "checkout", "nobody")
+        git(workspace, "checkout", "nobody")
 
 
-def test_the_wheels_template_is_used_outside_a_checkout(tmp_path, monkeypatch, repo_root):
+def test_outside_a_checkout_the_template_of_the_wheel_is_used(tmp_path, monkeypatch, repo_root):
     import shutil
 
     import segpipe
@@ -107,7 +107,7 @@ def test_the_wheels_template_is_used_outside_a_checkout(tmp_path, monkeypatch, r
     assert template() == package.parent
 
 
-def test_all_that_a_workspace_gets_is_in_the_wheel(repo_root):
+def test_the_wheel_holds_all_template_files(repo_root):
     import tomllib
 
     wheel = tomllib.loads((repo_root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
@@ -116,15 +116,15 @@ def test_all_that_a_workspace_gets_is_in_the_wheel(repo_root):
     assert all(target == f"segpipe/template/{source}" for source, target in wheel["force-include"].items())
 
 
-def test_the_workspace_is_found_from_below(made):
-    deep = made / "data" / "images"
-    deep.mkdir(parents=True)
-    assert find_root(deep) == made.resolve()
+def test_a_workspace_is_found_from_a_subfolder(workspace):
+    subfolder = workspace / "data" / "images"
+    subfolder.mkdir(parents=True)
+    assert find_root(subfolder) == workspace.resolve()
     with pytest.raises(ConfigError, match="segpipe init"):
-        find_root(made.parent)
+        find_root(workspace.parent)
 
 
-def test_a_workspace_in_anothers_repository_is_refused(tmp_path):
+def test_a_workspace_that_is_not_the_top_of_a_repository_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="git -C"):
         check_repository(tmp_path)
 
@@ -142,12 +142,12 @@ def test_the_lock_is_held_by_one_process_and_names_it(tmp_path):
         holder.kill()
         holder.wait()
     with lock(root), pytest.raises(BusyError, match=rf"process {os.getpid()} "), lock(root):
-        pass  # the holder was killed, and its lock is free
+        pass  # the holder was killed, so its lock is free
     with lock(root):
         pass
 
 
-def test_params_are_set_and_comments_kept(tmp_path, repo_root):
+def test_params_are_set_and_comments_stay(tmp_path, repo_root):
     text = (repo_root / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text)
     set_params(tmp_path, {"train.budget": "40s", "train.patch": 64, "gates.champion": None})
@@ -161,7 +161,7 @@ def test_params_are_set_and_comments_kept(tmp_path, repo_root):
 
 
 @pytest.mark.parametrize("changes", [{"train.budget": "soon"}, {"train.bugdet": "40s"}, {"nothing.here": 1}])
-def test_params_that_do_not_check_are_not_written(tmp_path, repo_root, changes):
+def test_invalid_params_are_not_written(tmp_path, repo_root, changes):
     text = (repo_root / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ConfigError):
@@ -169,7 +169,7 @@ def test_params_that_do_not_check_are_not_written(tmp_path, repo_root, changes):
     assert (tmp_path / "params.yaml").read_text() == text
 
 
-def test_prefect_gets_a_home_in_the_workspace_unless_the_user_runs_a_server(tmp_path, monkeypatch):
+def test_prefect_has_its_home_in_the_workspace_unless_the_user_runs_a_server(tmp_path, monkeypatch):
     for name in ("PREFECT_HOME", "PREFECT_API_URL", "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"):
         monkeypatch.delenv(name, raising=False)
     home = tmp_path / ".segpipe" / "prefect"

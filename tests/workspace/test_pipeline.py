@@ -1,4 +1,4 @@
-"""Graph, staleness and data, on pipelines of one-line programs."""
+"""The graph, stale stages and the state of the data, with pipelines of one-line programs."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_an_unknown_resource_is_refused(tmp_path):
         pipeline.graph(pipelines.make(tmp_path / "ws", stages))
 
 
-def test_stages_turn_fresh_one_by_one_and_stale_again_when_data_change(chain):
+def test_a_stage_is_stale_until_it_has_run_and_again_after_a_change(chain):
     assert set(pipeline.stale(chain)) == {"a", "b", "c", "d"}
     for name in ("a", "b", "c", "d"):
         assert pipeline.is_stale(chain, name)
-        done, _ = pipelines.run(chain, name)
-        assert done.ok and done.error is None, done
+        result, _ = pipelines.run(chain, name)
+        assert result.ok and result.error is None, result
         assert not pipeline.is_stale(chain, name)
     assert pipeline.stale(chain) == {}
     assert (chain / "d.txt").read_text() == "HELLO\n"
@@ -82,7 +82,7 @@ def test_data_state_follows_the_folder(chain):
     assert pipeline.data_state(chain) == "untracked"
 
 
-def test_data_that_are_nowhere_are_an_error_with_the_fix(chain):
+def test_data_that_cannot_be_restored_are_an_error_with_a_fix(chain):
     import shutil
 
     shutil.rmtree(chain / "data")
@@ -95,16 +95,16 @@ def test_data_that_are_nowhere_are_an_error_with_the_fix(chain):
         pipeline.add_data(chain)
 
 
-def test_a_folder_without_dvc_is_an_error_with_the_fix(tmp_path):
+def test_a_folder_without_dvc_is_an_error_with_a_fix(tmp_path):
     with pytest.raises(ConfigError, match="segpipe init"):
         pipeline.graph(tmp_path)
 
 
 def test_a_broken_pipeline_file_is_an_error_in_one_line(chain):
     (chain / "dvc.yaml").write_text("stages: {a: {cmd: x, deps: [1, {}]}}\n")
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as error_info:
         pipeline.graph(chain)
-    assert "dvc.yaml" in str(caught.value)
+    assert "dvc.yaml" in str(error_info.value)
     (chain / "dvc.yaml").write_text("stages: [\n")
     with pytest.raises(ConfigError, match=r"dvc\.yaml"):
         pipeline.stale(chain)
@@ -121,8 +121,8 @@ def test_remotes_are_listed(chain):
     assert pipeline.remotes(chain) == {"store": "/somewhere"}
 
 
-def test_the_lock_of_a_dead_process_is_no_error_where_the_first_output_stream_is_closed(chain):
-    """DVC says that it removed the lock; its own handlers would write to the stream that was there on its import."""
+def test_the_lock_of_a_dead_process_is_no_error_if_the_first_output_stream_is_closed(chain):
+    """DVC logs that it removed the lock; its log handlers would write to the stream of the time of its import."""
     from dvc.logger import LoggerHandler
 
     with (chain / "stream").open("w") as stream:

@@ -1,4 +1,4 @@
-"""Running of stages, on pipelines of one-line programs."""
+"""Stages are run, with pipelines of one-line programs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.worlds import pipelines
 def test_a_stage_that_is_up_to_date_does_nothing(chain):
     pipelines.run(chain, "a")
     before = (chain / "a.txt").stat().st_mtime_ns
-    done, _ = pipelines.run(chain, "a")
-    assert done.ok
+    result, _ = pipelines.run(chain, "a")
+    assert result.ok
     assert (chain / "a.txt").stat().st_mtime_ns == before
 
 
-def test_lines_come_as_they_are_written_and_without_dvcs_chatter(tmp_path):
+def test_lines_come_as_they_are_written_and_without_those_of_dvc(tmp_path):
     """The second line comes only after the first has been read."""
     code = 'print("first", flush=True); ' + pipelines.wait_for("read") + '; open("o", "w").write("o"); print("second")'
     root = pipelines.make(tmp_path / "ws", {"slow": {"cmd": pipelines.python(code), "outs": ["o"]}})
@@ -33,53 +33,54 @@ def test_lines_come_as_they_are_written_and_without_dvcs_chatter(tmp_path):
         seen.append(line)
         (root / "read").touch()
 
-    done = runner.run_stage(root, "slow", read)
-    assert done.ok, done
+    result = runner.run_stage(root, "slow", read)
+    assert result.ok, result
     assert seen == ["first", "second"]
 
 
 @pytest.mark.parametrize("code", [1, 3, 7])
-def test_the_exit_code_of_the_stage_itself_comes_back(tmp_path, code):
+def test_the_exit_code_is_that_of_the_stages_own_command(tmp_path, code):
     cmd = pipelines.python(f'import sys; print("it went wrong"); sys.exit({code})')
-    done, lines = pipelines.run(pipelines.make(tmp_path / "ws", {"bad": {"cmd": cmd, "outs": ["o"]}}), "bad")
-    assert (done.ok, done.code) == (False, code)
-    assert "it went wrong" in done.error and "bad" in done.error
+    result, lines = pipelines.run(pipelines.make(tmp_path / "ws", {"bad": {"cmd": cmd, "outs": ["o"]}}), "bad")
+    assert (result.ok, result.code) == (False, code)
+    assert "it went wrong" in result.error and "bad" in result.error
     assert lines == ["it went wrong"]
 
 
-def test_segpipes_own_error_comes_back_word_for_word(tmp_path):
+def test_an_error_of_segpipe_is_reported_unchanged(tmp_path):
     root = pipelines.make(tmp_path / "ws", {"ingest": {"cmd": "segpipe plan nobody --explain", "outs": ["o"]}})
-    done, lines = pipelines.run(root, "ingest")
-    assert done.code == 2
-    assert done.error.startswith("params.yaml: no such candidate (found nobody")
-    assert f"error: {done.error}" in lines
+    result, lines = pipelines.run(root, "ingest")
+    assert result.code == 2
+    assert result.error.startswith("params.yaml: no such candidate (found nobody")
+    assert f"error: {result.error}" in lines
 
 
-def test_an_error_of_an_earlier_run_is_not_taken_for_this_ones(tmp_path):
+def test_the_error_of_an_earlier_run_is_not_reported_again(tmp_path):
     root = pipelines.make(tmp_path / "ws", {"s": {"cmd": "segpipe plan nobody --explain", "outs": ["o"]}})
     pipelines.run(root, "s")
     (root / "dvc.yaml").write_text((root / "dvc.yaml").read_text().replace("segpipe plan nobody --explain", "exit 9"))
-    done, _ = pipelines.run(root, "s")
-    assert done.code == 9
+    result, _ = pipelines.run(root, "s")
+    assert result.code == 9
 
 
-def test_an_out_that_the_stage_did_not_write_is_dvcs_complaint(tmp_path):
-    done, _ = pipelines.run(pipelines.make(tmp_path / "ws", {"s": {"cmd": "segpipe --version", "outs": ["o"]}}), "s")
-    assert done.code == 1
-    assert "does not exist" in done.error
+def test_an_out_that_the_stage_did_not_write_is_reported_by_dvc(tmp_path):
+    result, _ = pipelines.run(pipelines.make(tmp_path / "ws", {"s": {"cmd": "segpipe --version", "outs": ["o"]}}), "s")
+    assert result.code == 1
+    assert "does not exist" in result.error
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
-def test_a_stage_that_is_killed_says_by_what(tmp_path, monkeypatch, shell):
-    monkeypatch.setenv("SHELL", shell)  # what DVC runs a command with; dash waits for it (137), bash becomes it (-9)
+def test_the_signal_that_killed_a_stage_is_reported(tmp_path, monkeypatch, shell):
+    # the shell in which DVC runs a command: dash waits for it (137), bash replaces itself by it (-9)
+    monkeypatch.setenv("SHELL", shell)
     cmd = pipelines.python("import os; os.kill(os.getpid(), 9)")
-    done, _ = pipelines.run(pipelines.make(tmp_path / "ws", {"oom": {"cmd": cmd, "outs": ["o"]}}), "oom")
-    assert done.code == 1
-    assert "SIGKILL" in done.error
+    result, _ = pipelines.run(pipelines.make(tmp_path / "ws", {"oom": {"cmd": cmd, "outs": ["o"]}}), "oom")
+    assert result.code == 1
+    assert "SIGKILL" in result.error
 
 
 def sleeper(root):
-    """A stage that starts a process of its own and waits for it; both leave their ids."""
+    """A stage that starts a process and waits for it; both write their process ids to files."""
     child = 'import os,time; open("child","w").write(str(os.getpid())); time.sleep(600)'
     code = (
         "import os,sys,subprocess; "
@@ -89,7 +90,7 @@ def sleeper(root):
     return pipelines.make(root, {"sleep": {"cmd": pipelines.python(code), "outs": ["o"]}})
 
 
-def started(root, name):
+def wait_for_pid(root, name):
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         if (root / name).exists() and (text := (root / name).read_text()):
@@ -98,7 +99,7 @@ def started(root, name):
     raise AssertionError(f"{name} did not start")
 
 
-def gone(pid):
+def has_ended(pid):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
@@ -107,44 +108,44 @@ def gone(pid):
     return False
 
 
-def test_stopping_ends_the_stage_and_all_it_started(tmp_path):
+def test_stopping_ends_the_stage_and_all_its_processes(tmp_path):
     root = sleeper(tmp_path / "ws")
     stop = threading.Event()
     result = []
     thread = threading.Thread(target=lambda: result.append(pipelines.run(root, "sleep", stop=stop)[0]))
     thread.start()
-    processes = [started(root, "parent"), started(root, "child")]
+    processes = [wait_for_pid(root, "parent"), wait_for_pid(root, "child")]
     stop.set()
     thread.join(120)
     assert result[0].code == 130 and "stopped" in result[0].error
-    assert all(gone(pid) for pid in processes)
+    assert all(has_ended(pid) for pid in processes)
     assert pipeline.is_stale(root, "sleep"), "the pipeline can be read again right away"
 
 
 def test_a_timeout_ends_the_stage(tmp_path):
     root = sleeper(tmp_path / "ws")
-    done, _ = pipelines.run(root, "sleep", timeout=3)
-    assert not done.ok
-    assert "took longer than 3 s" in done.error
+    result, _ = pipelines.run(root, "sleep", timeout=3)
+    assert not result.ok
+    assert "took longer than 3 s" in result.error
     if (root / "child").exists():
-        assert gone(started(root, "child"))
+        assert has_ended(wait_for_pid(root, "child"))
 
 
 def test_a_stage_that_ignores_sigterm_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "GRACE_S", 1.0)
     code = 'import os,signal,time; signal.signal(15, signal.SIG_IGN); open("parent","w").write(str(os.getpid())); time.sleep(600)'
-    root = pipelines.make(tmp_path / "ws", {"deaf": {"cmd": pipelines.python(code), "outs": ["o"]}})
+    root = pipelines.make(tmp_path / "ws", {"stubborn": {"cmd": pipelines.python(code), "outs": ["o"]}})
     stop = threading.Event()
-    thread = threading.Thread(target=lambda: pipelines.run(root, "deaf", stop=stop))
+    thread = threading.Thread(target=lambda: pipelines.run(root, "stubborn", stop=stop))
     thread.start()
-    pid = started(root, "parent")
+    pid = wait_for_pid(root, "parent")
     stop.set()
     thread.join(120)
     assert not thread.is_alive()
-    assert gone(pid)
+    assert has_ended(pid)
 
 
-def test_the_stages_environment_is_passed_on(tmp_path):
+def test_environment_variables_are_passed_to_the_stage(tmp_path):
     cmd = pipelines.python('import os; open("o","w").write(os.environ["CUDA_VISIBLE_DEVICES"])')
     root = pipelines.make(tmp_path / "ws", {"s": {"cmd": cmd, "outs": ["o"]}})
     assert pipelines.run(root, "s", environment={"CUDA_VISIBLE_DEVICES": "3"})[0].ok
@@ -152,8 +153,8 @@ def test_the_stages_environment_is_passed_on(tmp_path):
     assert os.environ.get("CUDA_VISIBLE_DEVICES") != "3"
 
 
-def test_a_section_that_params_lacks_is_named_with_the_fix(tmp_path):
+def test_a_missing_section_of_params_is_an_error_with_a_fix(tmp_path):
     root = pipelines.make(tmp_path / "ws", {"a": {"cmd": "true", "params": ["split"]}})
-    done, _ = pipelines.run(root, "a")
-    assert done.code == ConfigError.exit_code
-    assert done.error == "params.yaml: no section split. Fix: add `split: {}` to use the defaults"
+    result, _ = pipelines.run(root, "a")
+    assert result.code == ConfigError.exit_code
+    assert result.error == "params.yaml: no section split. Fix: add `split: {}` to use the defaults"

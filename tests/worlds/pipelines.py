@@ -1,4 +1,4 @@
-"""A workspace with a tiny pipeline of its own: stages are one-line Python programs, so that a run takes seconds."""
+"""Workspaces with tiny pipelines: the stages are one-line Python programs, so that a run takes seconds."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ PARAMS = "candidates: {a: {family: kmeans}}\n"
 
 
 def python(code: str) -> str:
-    """A stage's command that runs a line of Python."""
+    """Return the command of a stage that runs one line of Python."""
     assert "'" not in code
     return f"{sys.executable} -c '{code}'"
 
 
 def wait_for(name: str) -> str:
-    """A line of Python that waits until a file is there, and fails after minutes: stages meet by files, not by seconds."""
+    """Return a line of Python that waits until a file exists, and fails after minutes; tests synchronise by files, not by time."""
     return (
-        f'import os,time; end=time.monotonic()+240; there=lambda: os.path.exists("{name}"); '
-        "[time.sleep(0.02) for _ in iter(lambda: there() or time.monotonic()>end, True)]; assert there()"
+        f'import os,time; end=time.monotonic()+240; exists=lambda: os.path.exists("{name}"); '
+        "[time.sleep(0.02) for _ in iter(lambda: exists() or time.monotonic()>end, True)]; assert exists()"
     )
 
 
 def copy(source: str, target: str) -> str:
-    """A stage's command that copies a file in capitals."""
+    """Return the command of a stage that copies a text file in capital letters."""
     return python(f'from pathlib import Path; Path("{target}").write_text(Path("{source}").read_text().upper())')
 
 
 @functools.cache
 def _empty() -> Path:
-    """A repository with data/ and no stages, made once: `dvc` takes a second each time it is called."""
+    """Create a repository with data/ and no stages, once per session, because each call of `dvc` takes a second."""
     folder = tempfile.TemporaryDirectory(prefix="segpipe-fake-")
     atexit.register(folder.cleanup)
     root = Path(folder.name)
@@ -54,14 +54,14 @@ def _empty() -> Path:
 
 
 def make(root: Path, stages: dict) -> Path:
-    """A Git and DVC repository with data/ and these stages."""
+    """Create a Git and DVC repository with data/ and these stages."""
     shutil.copytree(_empty(), root)
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
     return root
 
 
 def chain() -> dict:
-    """a -> b -> d, a -> c -> d; b and c want the device."""
+    """Return the stages a -> b -> d and a -> c -> d; b and c need the device."""
     return {
         "d": {"cmd": copy("b.txt", "d.txt"), "deps": ["b.txt", "c.txt"], "outs": ["d.txt"]},
         "a": {"cmd": copy("data/x.txt", "a.txt"), "deps": ["data"], "outs": ["a.txt"]},
@@ -71,6 +71,6 @@ def chain() -> dict:
 
 
 def run(root: Path, name: str, **settings) -> tuple[runner.StageRun, list[str]]:
-    """Run one stage: what became of it, and its lines."""
+    """Run one stage; return its result and its lines of output."""
     lines: list[str] = []
     return runner.run_stage(root, name, lines.append, **settings), lines
