@@ -1,17 +1,18 @@
-"""Networks trained by scripts as people write them, on the shards of a workspace, against the clock: what `time_to_quality.py
---against` holds segpipe's defaults against.
+"""Train networks for a fixed time with scripts as people write them, on the shards of a workspace.
+
+`time_to_quality.py --against` compares segpipe's defaults with these scripts.
 
     python benchmarks/by_hand.py WORKSPACE tutorial --seconds 600 --seed 0
 
-Both train an FPN over the encoder with installed ImageNet weights, to the last second, without validation, on batches of 8:
+Both train an FPN on the encoder whose ImageNet weights are installed, for the whole time, without validation, with batches of 8:
 
-- tutorial: as segmentation_models_pytorch's tutorial for CamVid has it: flipped, scaled, shifted crops of 320, Dice, Adam at 2e-4 by a
-  cosine, float32.
-- bare: what a practised hand sets: crops of 192, half of them around a pixel of a class drawn by lot, zoom, flips and tones; cross
-  entropy weighted by 1 / frequency to the power of 0.5, and Dice; AdamW at 2e-3 by a cosine, a running average of weights, channels-last,
-  bfloat16 where the processor computes in it.
+- tutorial: the CamVid tutorial of segmentation_models_pytorch: flipped, scaled, shifted crops of 320, Dice, Adam with 2e-4 and a cosine
+  schedule, float32.
+- bare: what an experienced user would write: crops of 192, half of them around a pixel of a random class, zoom, flips and colour jitter;
+  cross entropy weighted by 1 / frequency to the power of 0.5, and Dice; AdamW with 2e-3 and a cosine schedule, a running average of
+  weights, channels-last, bfloat16 if the processor supports it.
 
-Prints the IoU over all pixels of the test split, mean of the classes.
+Prints the IoU over all pixels of the test split, averaged over classes.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from typing import Any
 
 import numpy as np
 
-_BEGAN = time.perf_counter()
-_PREPARE_S = 8.0
-"""What is left of the seconds for Python's start, before the clock's, and for the last step."""
+_START = time.perf_counter()
+_RESERVED_S = 8.0
+"""Seconds reserved for the start of Python, before the clock starts, and for the last step."""
 
 
 def tutorial(train: Any, seed: int) -> tuple[Any, Any, Callable[..., Any], float, bool]:
-    """Augmentation, crop, loss, rate, and whether it has an average of weights, and bfloat16 where that is to be had."""
+    """Return augmentation, crop function, loss, learning rate, and whether weights are averaged and bfloat16 is used if available."""
     import albumentations as A
     import segmentation_models_pytorch as smp
 
@@ -52,7 +53,7 @@ def tutorial(train: Any, seed: int) -> tuple[Any, Any, Callable[..., Any], float
 
 
 def bare(train: Any, seed: int) -> tuple[Any, Any, Callable[..., Any], float, bool]:
-    """As `tutorial`."""
+    """Return the same as `tutorial`."""
     import albumentations as A
     import segmentation_models_pytorch as smp
     import torch
@@ -84,23 +85,23 @@ def _anywhere(train: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
 
 
 def _around_rare(train: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A window of 256 anywhere, or around a pixel of a class drawn by lot."""
+    """Return a window of 256 at a random position, or around a pixel of a random class."""
     present = np.asarray(train.class_pixels) > 0
     if rng.random() < 0.5:
         image, labels = _anywhere(train, rng)
         center = [int(rng.integers(n)) for n in labels.shape]
     else:
-        wanted = int(rng.choice(np.flatnonzero(present.any(0))))
-        sample = train[int(rng.choice(np.flatnonzero(present[:, wanted])))]
+        class_id = int(rng.choice(np.flatnonzero(present.any(0))))
+        sample = train[int(rng.choice(np.flatnonzero(present[:, class_id])))]
         image, labels = np.asarray(sample.image), np.asarray(sample.labels)
-        places = np.argwhere(labels == wanted)
-        center = (places[rng.integers(len(places))] + rng.integers(-64, 65, 2)).tolist()
+        pixels = np.argwhere(labels == class_id)
+        center = (pixels[rng.integers(len(pixels))] + rng.integers(-64, 65, 2)).tolist()
     top, left = (min(max(0, c - 128), max(0, n - 256)) for c, n in zip(center, labels.shape, strict=True))
     return image[top : top + 256, left : left + 256], labels[top : top + 256, left : left + 256]
 
 
 def fit(recipe: str, train: Any, classes: int, seed: int, seconds: float) -> tuple[Any, Any, int]:
-    """The network, what normalises images, and the steps taken when the seconds were over."""
+    """Train for a time; return the network, the function that normalises an image, and the number of steps."""
     import torch
 
     from segpipe.config import Candidate
@@ -111,23 +112,23 @@ def fit(recipe: str, train: Any, classes: int, seed: int, seconds: float) -> tup
     settle_process(torch.get_num_threads())
     augment, crop, cost, rate, modern = RECIPES[recipe](train, seed)
     config = family_config(Candidate(family="fpn"))
-    network, own = build_network("fpn", config, 3, classes, seed).train(), first_preprocessing(config)
-    assert own is not None
-    mean, std = (np.array(v, np.float32) * 255 for v in (own.mean, own.std))
+    network, preprocessing = build_network("fpn", config, 3, classes, seed).train(), first_preprocessing(config)
+    assert preprocessing is not None
+    mean, std = (np.array(values, np.float32) * 255 for values in (preprocessing.mean, preprocessing.std))
     layout = torch.channels_last if modern else torch.contiguous_format
     network = network.to(memory_format=layout)
     average = copy.deepcopy(network)
     kind = torch.optim.AdamW if modern else torch.optim.Adam
     optimizer, rng, step = kind(network.parameters(), lr=rate), np.random.default_rng(seed), 0
-    while (done := (time.perf_counter() - _BEGAN) / (seconds - _PREPARE_S)) < 1:
+    while (progress := (time.perf_counter() - _START) / (seconds - _RESERVED_S)) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * done)) * min(1, (step + 1) / 50 if modern else 1)
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * progress)) * min(1, (step + 1) / 50 if modern else 1)
         images, labels = [], []
         for _ in range(8):
-            image, known = crop(train, rng)
-            out = augment(image=image, mask=known)
-            images.append(((out["image"] - mean) / std).transpose(2, 0, 1))
-            labels.append(out["mask"])
+            image, mask = crop(train, rng)
+            augmented = augment(image=image, mask=mask)
+            images.append(((augmented["image"] - mean) / std).transpose(2, 0, 1))
+            labels.append(augmented["mask"])
         batch, truth = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)).long()
         with torch.autocast("cpu", torch.bfloat16, enabled=modern and has_bf16("cpu")):
             logits = network(batch.contiguous(memory_format=layout))
@@ -138,15 +139,15 @@ def fit(recipe: str, train: Any, classes: int, seed: int, seconds: float) -> tup
         step += 1
         decay = min(0.99, step / (step + 10)) if modern else 0.0
         with torch.no_grad():
-            for mine, theirs in zip(
+            for averaged, current in zip(
                 [*average.parameters(), *average.buffers()], [*network.parameters(), *network.buffers()], strict=True
             ):
-                mine.lerp_(theirs, 1 - decay) if mine.is_floating_point() else mine.copy_(theirs)
+                averaged.lerp_(current, 1 - decay) if averaged.is_floating_point() else averaged.copy_(current)
     return average.eval(), lambda image: ((image - mean) / std).transpose(2, 0, 1), step
 
 
 def main() -> None:
-    """Train and score."""
+    """Train, score, and print one line of JSON."""
     import torch
     import torch.nn.functional as F
 
@@ -162,15 +163,15 @@ def main() -> None:
     shards = arguments.workspace / "artifacts" / "shards"
     train, test = ShardReader(shards, "train"), ShardReader(shards, "test")
     classes = np.asarray(train.class_pixels).shape[1]
-    network, normalised, steps = fit(arguments.recipe, train, classes, arguments.seed, arguments.seconds)
-    seconds, counts = time.perf_counter() - _BEGAN, np.zeros((classes, classes), np.int64)
+    network, normalise, steps = fit(arguments.recipe, train, classes, arguments.seed, arguments.seconds)
+    seconds, counts = time.perf_counter() - _START, np.zeros((classes, classes), np.int64)
     for index in range(len(test)):
         sample = test[index]
         assert sample.labels is not None
-        image = torch.from_numpy(normalised(np.asarray(sample.image)))[None]
-        around = [(-n) % 32 for n in image.shape[2:]]
+        image = torch.from_numpy(normalise(np.asarray(sample.image)))[None]
+        padding = [(-n) % 32 for n in image.shape[2:]]
         with torch.inference_mode():
-            logits = network(F.pad(image, (0, around[1], 0, around[0]), mode="reflect"))
+            logits = network(F.pad(image, (0, padding[1], 0, padding[0]), mode="reflect"))
         ids = logits[0, :, : image.shape[2], : image.shape[3]].argmax(0).numpy().astype(np.uint8)
         counts += confusion(sample.labels, ids, classes)
     print(json.dumps({"seconds": round(seconds, 1), "steps": steps, "iou": float(macro("iou", tallies(counts)))}))

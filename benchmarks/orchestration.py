@@ -1,9 +1,9 @@
-"""What orchestration costs: `segpipe run` against the sum of the seconds that the stages' own commands took in the same run.
+"""Measure the overhead of orchestration: the time of `segpipe run` compared with the sum of the times of the stages' commands.
 
     python benchmarks/orchestration.py               # the demo data and the settings of `segpipe demo`
-    python benchmarks/orchestration.py my-cells      # a workspace of yours: all its stages are run again, in a copy
+    python benchmarks/orchestration.py my-cells      # your workspace: all its stages are run again, in a copy
 
-A command's own seconds run from the start of its process to its end: Python, imports, work. All else is overhead: Prefect and its
+The time of a command is that of its process, from start to end: Python, imports, work. Everything else is overhead: Prefect and its
 server, DVC's process around each stage (hashing, caching, dvc.lock), and the scheduler. Packaging and release are switched off.
 """
 
@@ -26,7 +26,7 @@ from segpipe.workspace.paths import STATE_DIR
 
 
 def prepare(source: Path | None, root: Path, budget: str | None) -> None:
-    """A workspace whose stages are all to be run: the demo's, or a copy of one without its results."""
+    """Create a workspace whose stages are all stale: the demo, or a copy of `source` without its results."""
     create_workspace(root)
     if source is None:
         from segpipe.data.demo.write import write_demo
@@ -39,13 +39,13 @@ def prepare(source: Path | None, root: Path, budget: str | None) -> None:
         shutil.copytree(source / "data", root / "data")
         if budget:
             set_params(root, {"train.budget": budget})
-    # a gate that nothing passes: the run ends with the last stage, and what is measured is stages alone
-    set_params(root, {"gates.floor.at_least": 1.01})
+    # a gate that no candidate passes: the run ends after the last stage
+    set_params(root, {"gates.floor.at_least": 1.0})
     pipeline.add_data(root)
 
 
 def main() -> None:
-    """Measure and print one line of JSON."""
+    """Measure, and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workspace", nargs="?", type=Path)
     parser.add_argument("--budget", help="train.budget, for each candidate")
@@ -53,24 +53,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="segpipe-orchestration-") as folder:
         root = Path(folder) / "workspace"
         prepare(arguments.workspace, root, arguments.budget)
-        began = time.perf_counter()
+        start = time.perf_counter()
         command = [sys.executable, "-m", "segpipe.cli.main", "run", "--json"]
-        done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
-        wall = time.perf_counter() - began
-        if done.returncode not in (0, 4):
-            raise SystemExit(f"segpipe run ended with {done.returncode}")
-        ran = json.loads(done.stdout)["ran"]
+        result = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
+        wall_s = time.perf_counter() - start
+        if result.returncode not in (0, 4):
+            raise SystemExit(f"segpipe run exited with {result.returncode}")
+        ran = json.loads(result.stdout)["ran"]
         outcomes = (root / STATE_DIR / "outcomes" / f"{name}.json" for name in ran)
-        own = sum(json.loads(path.read_text())["seconds"] for path in outcomes)
+        commands_s = sum(json.loads(path.read_text())["seconds"] for path in outcomes)
     print(
         json.dumps(
             {
                 "stages": len(ran),
-                "run_s": round(wall, 1),
-                "commands_s": round(own, 1),
-                "dvc_s": round(sum(ran.values()) - own, 1),
-                "overhead": f"{wall / own - 1:.1%}",
-                "overhead_per_stage_s": round((wall - own) / len(ran), 2),
+                "run_s": round(wall_s, 1),
+                "commands_s": round(commands_s, 1),
+                "dvc_s": round(sum(ran.values()) - commands_s, 1),
+                "overhead": f"{wall_s / commands_s - 1:.1%}",
+                "overhead_per_stage_s": round((wall_s - commands_s) / len(ran), 2),
             }
         )
     )

@@ -1,11 +1,11 @@
-"""What a budget buys: test scores of segpipe's defaults on real datasets, after a training of so many minutes.
+"""Measure the test scores that segpipe's defaults reach on real datasets within a budget.
 
     python benchmarks/time_to_quality.py ../shared/data --budget 10m --only camvid nuclei --work /tmp/quality
     python benchmarks/time_to_quality.py ../shared/data --candidates fpn=fpn --seeds 0 1 2 --only camvid --against tutorial bare
 
-Nothing is set by hand but budget and seed (and, with --candidates, the families). Planning and compiling count: the table holds the
-seconds of `segpipe plan` and `segpipe train` together beside the scores. What is in the work folder is not done again. --against: of
-images in colours, scripts that train as long on the same images (`by_hand.py` has them).
+Only the budget and the seed are set (and, with --candidates, the families). Planning and compiling count: the table shows the seconds of
+`segpipe plan` and `segpipe train` together. Results that are in the work folder are not computed again. --against also trains the
+scripts of `by_hand.py` for the same time on the same images; they need colour images.
 """
 
 from __future__ import annotations
@@ -33,35 +33,35 @@ DATASETS: dict[str, tuple[str, list[str], dict[str, Any]]] = {
     "em_membranes": ("em_membranes", ["--classes", "cell=255,membrane=0"], {"split.method": "ranges"}),
     "hippocampus": ("hippocampus", ["--classes", "background,anterior,posterior"], {}),
 }
-"""By name: where in the data folder, how it is imported, and what its README asks for."""
-_FIRST = ("ingest", "validate", "prepare")
+"""By name: the path in the data folder, the import options, and the settings that its README asks for."""
+_DATA_STAGES = ("ingest", "validate", "prepare")
 
 
 def segpipe(root: Path, *arguments: str) -> float:
-    """Run a command in a workspace: the seconds that it took."""
-    began = time.perf_counter()
+    """Run a command in a workspace and return the seconds that it took."""
+    start = time.perf_counter()
     command = [sys.executable, "-m", "segpipe.cli.main", "-C", str(root), *arguments]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"segpipe {' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return time.perf_counter() - began
+    result = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if result.returncode:
+        raise SystemExit(f"segpipe {' '.join(arguments)} exited with {result.returncode}: {result.stderr[-2000:]}")
+    return time.perf_counter() - start
 
 
 def prepare(root: Path, data: Path, name: str, budget: str, seed: int, candidates: dict[str, str]) -> None:
-    """A workspace with a dataset, up to its shards."""
+    """Create a workspace with a dataset and run the stages up to its shards."""
     folder, options, settings = DATASETS[name]
     create_workspace(root)
     segpipe(root, "data", "import", str((data / folder).resolve()), *options)
     changes = settings | {"train.budget": budget, "train.seed": seed}
     if candidates:
-        changes["candidates"] = {own: {"family": family} for own, family in candidates.items()}
+        changes["candidates"] = {candidate: {"family": family} for candidate, family in candidates.items()}
     set_params(root, changes)
-    for stage in _FIRST:
+    for stage in _DATA_STAGES:
         segpipe(root, stage)
 
 
 def measure(root: Path, candidate: str) -> dict[str, Any]:
-    """Train and score a candidate, or read what an earlier run of this benchmark found."""
+    """Train and score a candidate, or read the result of an earlier run of this benchmark."""
     path = root / "quality" / f"{candidate}.json"
     if not path.exists():
         seconds = segpipe(root, "plan", candidate) + segpipe(root, "train", candidate)
@@ -69,30 +69,34 @@ def measure(root: Path, candidate: str) -> dict[str, Any]:
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"seconds": round(seconds, 1)}))
     test = json.loads((root / "evaluation" / candidate / "metrics.json").read_text())["test"]
-    wanted = {"iou": ("iou", "dataset.macro"), "dice": ("dice", "dataset.macro"), "image dice": ("dice", "image.macro")}
-    scores = {short: test[ratio].get(rest) or nested(test[ratio], rest) for short, (ratio, rest) in wanted.items()}
-    objects = {key: test["instance"][key] for key in ("ap50", "f1_50") if key in test.get("instance", {})}
-    return json.loads(path.read_text()) | scores | objects
+    metrics = {
+        "iou": ("iou", "dataset.macro"),
+        "dice": ("dice", "dataset.macro"),
+        "image dice": ("dice", "image.macro"),
+    }
+    scores = {short: test[ratio].get(rest) or nested(test[ratio], rest) for short, (ratio, rest) in metrics.items()}
+    instances = {key: test["instance"][key] for key in ("ap50", "f1_50") if key in test.get("instance", {})}
+    return json.loads(path.read_text()) | scores | instances
 
 
 def measure_by_hand(root: Path, recipe: str, budget: str, seed: int) -> dict[str, Any]:
-    """What a script comes to in as many seconds, or what an earlier run of this benchmark found."""
+    """Train and score a script for the same time, or read the result of an earlier run of this benchmark."""
     path = root / "quality" / f"by-hand-{recipe}.json"
     if not path.exists():
         kind, amount = parse_budget(budget)
         if kind != "seconds":
-            raise SystemExit("--against holds a budget of seconds, minutes or hours")
+            raise SystemExit("--against needs a budget in seconds, minutes or hours")
         script = [sys.executable, str(Path(__file__).with_name("by_hand.py")), str(root), recipe]
-        done = subprocess.run(
+        process = subprocess.run(
             [*script, "--seconds", str(amount), "--seed", str(seed)], check=True, stdout=subprocess.PIPE, text=True
         )
-        path.write_text(done.stdout.splitlines()[-1])
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+        path.write_text(process.stdout.splitlines()[-1])
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result
 
 
 def nested(table: dict[str, Any], path: str) -> Any:
-    """A value of metrics.json by its dotted name."""
+    """Return a value of metrics.json by its dotted name."""
     value: Any = table
     for part in path.split("."):
         value = value[part]
@@ -100,7 +104,7 @@ def nested(table: dict[str, Any], path: str) -> Any:
 
 
 def main() -> None:
-    """Measure and print a line for each dataset, seed and candidate."""
+    """Measure, and print a line for each dataset, seed and candidate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="the folder with the datasets")
     parser.add_argument("--budget", default="10m")
@@ -117,17 +121,15 @@ def main() -> None:
             if not (root / pipeline.PIPELINE_FILE).exists() or not (root / "artifacts" / "splits.parquet").exists():
                 prepare(root, arguments.data, name, arguments.budget, seed, candidates)
             for candidate in load_params(root).candidates:
-                tell(name, seed, candidate, measure(root, candidate))
+                print_row(name, seed, candidate, measure(root, candidate))
             for recipe in arguments.against:
-                tell(name, seed, f"{recipe}, by hand", measure_by_hand(root, recipe, arguments.budget, seed))
+                print_row(name, seed, f"{recipe}, by hand", measure_by_hand(root, recipe, arguments.budget, seed))
 
 
-def tell(name: str, seed: int, what: str, found: dict[str, Any]) -> None:
-    """A line of the table."""
-    print(
-        f"{name:<13} seed {seed}  {what:<16} {'  '.join(f'{key} {value:.4g}' for key, value in found.items())}",
-        flush=True,
-    )
+def print_row(dataset: str, seed: int, model: str, scores: dict[str, Any]) -> None:
+    """Print a line of the table."""
+    values = "  ".join(f"{key} {value:.4g}" for key, value in scores.items())
+    print(f"{dataset:<13} seed {seed}  {model:<16} {values}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,20 @@
-"""Images a second of the train stage's own loop against other loops of the same network, batch and data, in one run.
+"""Compare the training loop of segpipe with other loops on the same network, batches and data, in images per second.
 
     python benchmarks/train_throughput.py [--family unet --encoder resnet34 --patch 256 --batch 8 --steps 20]
     python benchmarks/train_throughput.py --family mask_rcnn --batch 4
     python benchmarks/train_throughput.py --family unet3d --patch 32 --batch 2
 
-- plain: eager float32, contiguous, AdamW, batches made in the same process: what a short script does.
-- lightning: a Trainer of Lightning with SMP's model and loss, as SMP's tutorials write it (float32, its defaults), batches from a
-  worker process. For networks over images, and where `lightning` is installed: uv pip install lightning (which shares files with
-  lightning-fabric: after removing it again, uv pip install --reinstall lightning-fabric)
-- by hand: the best setting that `plan` found, set by hand in a bare loop: autocast, memory format, fused AdamW, an allocator that
-  keeps its pages, batches from a worker process; no clipping, no running average, nothing logged.
-- segpipe: the step, the batches and the setting that `plan` measures and `train` runs.
+- plain: a short script: eager float32, contiguous memory, AdamW, batches prepared in the same process.
+- lightning: a Lightning Trainer with the model and loss of SMP, as in its tutorials (float32, defaults), batches from a worker process.
+  Only for 2D networks, and only if `lightning` is installed: uv pip install lightning (it shares files with lightning-fabric: after
+  removing it, uv pip install --reinstall lightning-fabric).
+- by hand: the best setting that `plan` found, in a bare loop: autocast, memory format, fused AdamW, an allocator that keeps its pages,
+  batches from a worker process; no gradient clipping, no running average of weights, no logging.
+- segpipe: the step, the batches and the setting that `plan` measures and `train` uses.
 
-All see the same crops of the same generated images, under the loss that the plan names (all but segpipe: by functions of torch
-and SMP), take steps of Adam or AdamW, and train the same network from the same weights (all but segpipe: with the blocks of SMP and
-torchvision as they are). They take turns, each in a process of its own, and the best of the turns counts, so that a busy moment of the
-machine hurts none.
+All loops use the same crops of the same generated images, the loss of the plan (all but segpipe: with functions of torch and SMP), Adam
+or AdamW, and the same network with the same weights (all but segpipe: with the original blocks of SMP and torchvision). They take turns,
+each in a separate process, and the best turn counts, so that a busy moment of the machine does not change the result.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from scenes import Cells, fingerprint_of
 from segpipe.config import Params
 
 Run = Callable[[Any, Cells, int], float]
-"""``run(plan, reader, steps) -> images a second``, after two steps to get going."""
+"""``run(plan, reader, steps)`` returns images per second, after two warm-up steps."""
 
 
 def make_plan(arguments: argparse.Namespace, reader: Cells) -> Any:
-    """The plan that `segpipe plan` would make."""
+    """Return the plan that `segpipe plan` would write."""
     from segpipe.training.planning.planner import plan_on
 
     volumes = reader[0].image.ndim == 4
@@ -51,7 +50,7 @@ def make_plan(arguments: argparse.Namespace, reader: Cells) -> Any:
 
 
 class Timer:
-    """Counts steps; the first two warm up."""
+    """Measures images per second; the first two steps are a warm-up."""
 
     def __init__(self, plan: Any) -> None:
         self.device, self.batch, self.seen = plan.execution.machine.device, plan.recipe.batch, 0
@@ -161,15 +160,17 @@ def run_lightning(plan: Any, reader: Cells, steps: int) -> float:
 
 
 def new_network(plan: Any) -> Any:
-    """The network of the plan, without what segpipe does to the blocks of SMP and torchvision so that they train faster."""
+    """Build the network of the plan with the original blocks of SMP and torchvision, without segpipe's faster versions."""
     from segpipe.models.registry import build_network
     from segpipe.ops import feature_pyramid, fused_upsample, mask_predictor, proposal_head, roi_align
 
     config = plan.of.config.model_validate(plan.options)
     network = build_network(plan.family, config, plan.normalisation.channels, plan.outputs.channels, plan.seed)
-    own = {part.__name__ for part in (fused_upsample, mask_predictor, feature_pyramid, roi_align, proposal_head)}
+    faster_modules = {
+        part.__name__ for part in (fused_upsample, mask_predictor, feature_pyramid, roi_align, proposal_head)
+    }
     for module in network.modules():
-        if type(module).__module__ in own:
+        if type(module).__module__ in faster_modules:
             module.__class__ = type(module).__base__  # type: ignore[assignment]
     return network
 
@@ -182,7 +183,7 @@ def stream_of(plan: Any, reader: Cells, workers: int, steps: int) -> Any:
 
 
 def textbook_loss(plan: Any) -> Callable[..., Any]:
-    """Cross entropy and Dice by torch and SMP; of a detector, torchvision's own losses."""
+    """Return cross entropy and Dice of torch and SMP; for a detector, the losses of torchvision."""
     import segmentation_models_pytorch as smp
     import torch
 
@@ -190,8 +191,8 @@ def textbook_loss(plan: Any) -> Callable[..., Any]:
 
     device = torch.device(plan.execution.machine.device)
     if plan.of.kind == "detector":
-        own = objective_of(plan.of, plan.recipe, device)
-        return lambda network, images, known: own(network, (images, known), device)
+        objective = objective_of(plan.of, plan.recipe, device)
+        return lambda network, images, targets: objective(network, (images, targets), device)
     weight = torch.tensor(plan.recipe.class_weights, device=device)
     dice = smp.losses.DiceLoss("multiclass", ignore_index=255)
 
@@ -209,17 +210,17 @@ LOOPS: dict[str, tuple[Run, float]] = {
     "by hand": (run_by_hand, 1.0),
     "segpipe": (run_segpipe, 1.0),
 }
-"""By name: the loop, and for which share of the steps it runs (the slow ones need fewer for a steady figure)."""
+"""By name: the loop, and the share of the steps that it runs (slow loops need fewer steps for a stable result)."""
 
 
 def main() -> None:
-    """Measure, print a table and the ratios."""
+    """Measure, and print a table and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", default="unet")
     parser.add_argument("--encoder", default="tf_efficientnet_lite0")
-    parser.add_argument("--patch", type=int, default=256, help="edge of a crop; of volumes, of the whole volume")
+    parser.add_argument("--patch", type=int, default=256, help="edge of a crop; for volumes, of the whole volume")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=20, help="timed steps of each turn (a third for the slow loops)")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps per turn (a third for the slow loops)")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--loops", nargs="+", choices=LOOPS, default=list(LOOPS))
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -256,8 +257,8 @@ def main() -> None:
                 "--child",
                 job,
             ]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            rate = float(json.loads(done.stdout.splitlines()[-1]))
+            result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            rate = float(json.loads(result.stdout.splitlines()[-1]))
             best[loop] = max(best.get(loop, 0.0), rate)
             print(f"turn {turn + 1}  {loop:<10} {rate:7.2f} images/s", flush=True)
     for loop in loops:
@@ -265,7 +266,7 @@ def main() -> None:
 
 
 def can_lightning(plan: Any) -> bool:
-    """Whether Lightning's loop can run: it is written for networks over images, and its package is no part of segpipe."""
+    """Return whether the Lightning loop can run: it is written for 2D networks, and its package is not a dependency of segpipe."""
     return importlib.util.find_spec("lightning") is not None and plan.of.kind == "network" and not plan.volume
 
 
