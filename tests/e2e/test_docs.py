@@ -10,10 +10,12 @@ import re
 import shlex
 import subprocess
 
-from tests.e2e.commands import all_blocks
+import pytest
+
+from tests.e2e.commands import all_blocks, pages
 from tests.e2e.conftest import BIN, ROOT
 
-BLOCKS = all_blocks(ROOT)
+BLOCKS, PAGES = all_blocks(ROOT), pages(ROOT)
 PROGRAMS = ("git", "gto", "dvc", "segpipe", "curl", "cd", "python", "pytest", "ruff", "prefect", "make")
 
 
@@ -27,10 +29,28 @@ def test_each_block_of_commands_is_tested_or_says_why_it_is_not():
         assert block.commands, block.location
 
 
-def test_links_of_pages_exist():
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_pages_exist(page):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        linked = page.parent / target if target else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+            assert anchor in map(slug, headings), f"{page.name} links to {target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_and_names_in_the_text_of_pages_exist(page):
+    for path in re.findall(r"`((?:segpipe|flows|tests|benchmarks)/[a-z0-9_./-]*)`", page.read_text()):
+        assert (ROOT / path).exists(), f"{page.name}: {path}"
+    for name, path in re.findall(r"`([\w.]+)`(?: \(| in )`(segpipe/[\w/]+\.py)`", page.read_text()):
+        words = re.findall(r"\w+", (ROOT / path).read_text())
+        assert set(name.split(".")) <= set(words), f"{page.name}: {name} in {path}"
 
 
 def test_paths_in_commands_of_contributing_exist():
