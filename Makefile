@@ -1,8 +1,8 @@
-# Set-up is two commands: `make demo` shows the main job end to end, `make test` runs the tests; the long ones are apart.
-# Python 3.11+, Git and make are all it needs; `uv` is fetched into .venv where the machine has none.
+# `make demo` shows the whole workflow, `make test` runs the quick tests, `make test-slow` the long ones.
+# Needed: Python 3.11+, Git and make; `uv` is installed into .venv.
 .PHONY: setup demo test test-slow lint lock clean
 PYTHON ?= python3
-# A CPU-only PyTorch, where its index can be reached: make setup TORCH_BACKEND=cpu
+# For a CPU-only PyTorch, if its package index can be reached: make setup TORCH_BACKEND=cpu
 TORCH_BACKEND ?=
 BIN := .venv/bin
 
@@ -19,11 +19,11 @@ setup: .venv/.ready
 demo: setup
 	@$(BIN)/segpipe demo
 
-# Side by side, for many tests wait for servers and processes; a file's tests stay together, and make what they share once.
+# In parallel, because many tests wait for servers and processes; the tests of a file run in one process and share fixtures.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
 
-# The long ones: trainings to the end, every family by heart, kills, real servers and deployments; then every command of the
+# Complete trainings, overfitting with every family, killed processes, real servers and deployments; then all commands of the
 # documentation, end to end.
 test-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow --ignore tests/e2e
