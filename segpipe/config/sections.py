@@ -15,7 +15,7 @@ AugmentStrength = Literal["off", "light", "medium", "strong"]
 
 
 class DataParams(Section):
-    """How `data/` is read."""
+    """Limits and options for reading `data/`."""
 
     max_megapixels: float = Field(400.0, gt=0, le=1000)
     """An image with more pixels (a volume with more voxels) is refused before it is decoded; 400 allows 20,000 x 20,000. Five to
@@ -27,7 +27,7 @@ class DataParams(Section):
 
 
 class SplitParams(Section):
-    """How images are assigned to splits if the dataset does not assign them."""
+    """Assignment of images to splits, for images that the dataset does not assign."""
 
     method: Literal["hash", "stratified", "ranges"] = "hash"
     """hash: by content (or group), so that new images do not move others to another split; stratified: each split also gets its share of
@@ -263,13 +263,13 @@ class Candidate(BaseModel):
 
 
 class EvaluateParams(Section):
-    """How candidates are scored and ranked."""
+    """Scoring and ranking of candidates."""
 
     rank_by: str = "iou.dataset.macro"
     """The score on the validation split that chooses the winner, of pixels or, if the dataset has instances, of instances:
     instance.f1_50, instance.pq, instance.ap, instance.ap50 and the like."""
     gallery: int = Field(4, ge=0, le=50)
-    """How many images are drawn of the worst, the typical and the best ones each."""
+    """Number of worst, typical and best images that are drawn, each."""
     resamples: int = Field(10_000, ge=200, le=100_000)
     """Bootstrap resamples per interval."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
@@ -284,21 +284,21 @@ class EvaluateParams(Section):
 
 
 class ExportParams(Section):
-    """How the winner is exported."""
+    """Export of the winner."""
 
     golden: int = Field(4, ge=1, le=32)
-    """How many test images and their masks are stored in the bundle, to check later copies of the model."""
+    """Number of test images that are stored in the bundle with their masks, to check later copies of the model."""
     min_agreement: float = Field(0.999, gt=0.5, le=1)
     """Share of pixels for which an engine must give the same class as the trained network."""
     int8: Annotated[Literal["off", "auto"], BeforeValidator(_off)] = "off"
     """auto: the network is also quantised to 8-bit integers, calibrated on training images, and this version serves if it is faster than
     all other engines and costs no more than `int8_max_drop`. The scores of the evaluation and the gates remain those of float32."""
     int8_max_drop: float = Field(0.01, ge=0, lt=1)
-    """How much int8 may lower macro IoU and macro Dice on the validation split; `min_agreement` does not apply to int8."""
+    """Largest drop of macro IoU and macro Dice on the validation split by int8; `min_agreement` does not apply to int8."""
 
 
 class ReleaseParams(Section):
-    """What happens to a winner that passed all gates."""
+    """Release of a winner that passed all gates."""
 
     name: str = Field("segmenter", pattern=r"^[a-z][a-z0-9-]*$")
     """Name of the model in dvc.yaml and in the Git tags."""
