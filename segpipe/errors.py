@@ -11,7 +11,7 @@ Exit codes (`segpipe` exits with the code of the error that was raised):
 | 4 | `GateBlocked` | everything ran, and a gate blocks the release |
 | 5 | `BusyError` | another run uses the workspace |
 | 6 | `MissingError` | something is missing: weights, a version, a device, a tool |
-| 7 | `UndecidedError` | everything ran, and there are too few test images for a decision |
+| 7 | `UndecidedError` | everything ran, and the test images do not allow a decision |
 | 130 | | interrupted |
 """
 
@@ -68,7 +68,7 @@ class GateBlocked(SegpipeError):
 
 
 class UndecidedError(GateBlocked):
-    """Everything ran, and there are too few test images for a decision; a release needs a clear yes."""
+    """Everything ran, and the test images do not allow a decision; a release needs a clear yes."""
 
     exit_code = 7
 

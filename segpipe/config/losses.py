@@ -51,7 +51,7 @@ class TopKTerm(Term):
     """Cross entropy over the hardest pixels of the batch only."""
 
     share: float = Field(0.2, gt=0, le=1)
-    """Share of the labelled pixels that is kept at least."""
+    """Smallest share of the labelled pixels that is kept."""
     threshold: float | None = Field(None, gt=0, lt=1)
     """Keep in addition each pixel whose class has a probability below this value (online hard example mining); null: none."""
 
