@@ -71,7 +71,7 @@ def read_room(name: str, imported: dict[str, set[str]], ground: set[str]) -> Roo
     children = sorted(folder.iterdir()) if folder.is_dir() else []
     return Room(
         name.removeprefix("segpipe."),
-        docstring.partition("\n")[0].rstrip("."),
+        docstring.partition("\n")[0].replace("`", "").rstrip("."),
         tuple(path.name for path in children if (path / "__init__.py").exists()),
         tuple(path.stem for path in children if path.suffix == ".py" and not path.stem.startswith("__")),
         tuple(sorted(room.removeprefix("segpipe.") for room in imported.get(name, set()) - ground)),
