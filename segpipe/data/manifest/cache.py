@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _MEASURED = [name for name in COLUMNS if name not in (*HASHES, "key", "group", "split", "split_given", "fold", "error")]
 _DECODERS = ("numpy", "pillow", "tifffile", "imagecodecs", "nibabel")
-_SOURCES = ("manifest/describe.py", "manifest/regions.py", "images/*.py")
+_SOURCES = ("manifest/describe.py", "manifest/connected_components.py", "images/*.py")
 _MAX_BYTES = 1 << 32
 _DIGEST = 64
 

@@ -124,7 +124,7 @@ def test_other_code_makes_other_rows(
     build(data, tmp_path / "cache")
     described.clear()
     code = cache_module._code()
-    assert all(name in code for name in ("describe.py", "images/statistics.py", "regions.py", "images/decode.py"))
+    assert all(name in code for name in ("describe.py", "images/statistics.py", "connected_components.py", "images/decode.py"))
     monkeypatch.setattr(cache_module, "_code", lambda: code + " and more")
     build(data, tmp_path / "cache")
     assert described == ["im00", "im01"]
