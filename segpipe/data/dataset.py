@@ -9,16 +9,11 @@ data/samples.csv            key, group, split (train, val, test or empty); optio
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import os
-import tempfile
-from collections import deque
 from collections.abc import Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +22,11 @@ from pydantic import ValidationError
 
 from segpipe.concurrency import map_ahead
 from segpipe.config import DataParams
-from segpipe.json_models import validation_error
 from segpipe.data.images import decode_geometry, decode_image, image_files, max_bytes, read_mask, stem_of
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError, MissingError
 from segpipe.files import read_bytes
+from segpipe.json_models import validation_error
 from segpipe.samples import IGNORE, UNKNOWN, ClassTable, Sample
 
 CLASSES_FILE = "dataset.yaml"
@@ -80,7 +75,8 @@ def load_dataset(data_dir: Path) -> Dataset:
     classes = read_classes(data_dir / CLASSES_FILE)
     if classes.overlapping and instances:
         raise DataError(
-            "objects in a dataset whose classes overlap, where there is no one object a pixel", where=data_dir / "instances",
+            "objects in a dataset whose classes overlap, where there is no one object a pixel",
+            where=data_dir / "instances",
             fix="remove the folder, or the overlap (a class a pixel, without `overlapping` in dataset.yaml)",
         )
     items = [
@@ -97,8 +93,11 @@ def _by_key(folder: Path) -> dict[str, Path]:
         key = stem_of(path)
         if key in found:
             raise DataError(
-                "two images share a key", where=folder, found=f"{found[key].name} and {path.name}",
-                expected="names that differ before the dot", fix="rename one of them",
+                "two images share a key",
+                where=folder,
+                found=f"{found[key].name} and {path.name}",
+                expected="names that differ before the dot",
+                fix="rename one of them",
             )
         found[key] = path
     return found
@@ -117,7 +116,10 @@ def load_sample(item: Item, classes: ClassTable, limits: DataParams) -> Sample:
     for path, plane in ((item.mask, labels), (item.instances, instances)):
         if plane is not None and plane.shape != image.shape[:-1]:
             raise DataError(
-                "not the size of its image", where=path, found=_words(plane.shape), expected=_words(image.shape[:-1]),
+                "not the size of its image",
+                where=path,
+                found=_words(plane.shape),
+                expected=_words(image.shape[:-1]),
                 fix="export image and mask at the same size",
             )
     if labels is not None:
@@ -157,7 +159,9 @@ def read_classes(path: Path) -> ClassTable:
     """The class table of a dataset.yaml."""
     if not path.exists():
         raise MissingError(
-            "the class table is missing", where=path, expected="classes: [{name, value, color: [r, g, b]}, ...], ignore: [values]",
+            "the class table is missing",
+            where=path,
+            expected="classes: [{name, value, color: [r, g, b]}, ...], ignore: [values]",
             fix="write it, or let `segpipe data import` do so",
         )
     try:

@@ -45,8 +45,11 @@ def find_table(source: Path, given: Path | None, names: Sequence[str]) -> ImageT
         matches = _matches(named, rows, names) if named is not None else {}
         if given and not matches:
             raise ConfigError(
-                "no column names the images", where=path, found=", ".join(columns),
-                expected=f"one with {PurePosixPath(names[0]).name} in it", fix="add it, or leave --table out",
+                "no column names the images",
+                where=path,
+                found=", ".join(columns),
+                expected=f"one with {PurePosixPath(names[0]).name} in it",
+                fix="add it, or leave --table out",
             )
         kept = [column for column in columns if column != named and column.lower() not in _OWN]
         if matches and kept:

@@ -158,8 +158,14 @@ def _to_batch(sample: Sample, labelling: Labelling) -> pa.RecordBatch:
     *depth, height, width, channels = sample.image.shape
     name = sample.image.dtype.name
     values: dict[str, Any] = {
-        "key": sample.key, "group": sample.group, "depth": depth[0] if depth else None, "height": height, "width": width,
-        "channels": channels, "dtype": name, "spacing": sample.spacing,
+        "key": sample.key,
+        "group": sample.group,
+        "depth": depth[0] if depth else None,
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "dtype": name,
+        "spacing": sample.spacing,
         "class_pixels": labelling.pixels(() if sample.labels is None else sample.labels),
     }
     arrays: dict[str, pa.Array] = {

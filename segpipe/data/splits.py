@@ -91,7 +91,8 @@ def deal_folds(rows: Rows, folds: int, seed: int, blocks: bool = False) -> list[
         found = [dealt[identity(row)] for row in rows]
     if units < folds:
         raise ConfigError(
-            f"{units} {'blocks' if blocks else 'groups of images'} can't be dealt out to {folds} folds", where="train.folds",
+            f"{units} {'blocks' if blocks else 'groups of images'} can't be dealt out to {folds} folds",
+            where="train.folds",
             fix=f"set it to {units} or fewer" if units > 1 else "set it to null",
         )
     return found

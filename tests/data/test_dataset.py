@@ -16,9 +16,7 @@ from segpipe.data.dataset import (
 )
 from segpipe.data.images import encode_png
 from segpipe.errors import DataError, MissingError
-from segpipe.files import atomic_folder
 from segpipe.samples import IGNORE, ClassTable
-
 from tests.worlds.small_datasets import LIMITS, MakeData
 
 
@@ -34,7 +32,9 @@ def test_items_in_key_order_with_their_rows(make_data: MakeData) -> None:
     (data / "masks" / "stray.png").write_bytes(encode_png(np.zeros((4, 4), np.uint8)))
     dataset = load_dataset(data)
     assert [(i.key, i.group, i.split, i.mask is None) for i in dataset.items] == [
-        ("im00", None, None, False), ("im01", None, None, True), ("im02", "g", "val", False)
+        ("im00", None, None, False),
+        ("im01", None, None, True),
+        ("im02", "g", "val", False),
     ]
     assert [p.name for p in dataset.orphans] == ["stray.png"]
 

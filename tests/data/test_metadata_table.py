@@ -39,7 +39,9 @@ def test_columns_are_carried(source: Path, named: str) -> None:
     report, rows = bring(source)
     assert "images.csv: number, stain for 2 of 3 images" in report.notes
     assert {row["key"]: (row["number"], row["stain"]) for row in rows} == {
-        "x-a": ("0", "stain 0"), "y-a": ("1", "stain 1"), "b": ("", "")
+        "x-a": ("0", "stain 0"),
+        "y-a": ("1", "stain 1"),
+        "b": ("", ""),
     }
     assert len(load_dataset(source.parent / "data").items) == 3
 
@@ -85,5 +87,8 @@ def test_modalities_of_nuclei(shared_data: Path, tmp_path: Path) -> None:
     with (tmp_path / "data" / "samples.csv").open() as stream:
         modalities = [row["modality"] for row in csv.DictReader(stream)]
     assert {name: modalities.count(name) for name in set(modalities)} == {
-        "fluorescence": 155, "histology_purple_on_white": 28, "histology_purple": 26, "brightfield_gray": 2
+        "fluorescence": 155,
+        "histology_purple_on_white": 28,
+        "histology_purple": 26,
+        "brightfield_gray": 2,
     }

@@ -27,7 +27,12 @@ RNG = np.random.default_rng(3)
 
 
 def sample(
-    key: str, height: int = 17, width: int = 23, channels: int = 3, dtype: str = "uint8", bare: bool = False,
+    key: str,
+    height: int = 17,
+    width: int = 23,
+    channels: int = 3,
+    dtype: str = "uint8",
+    bare: bool = False,
     depth: int | None = None,
 ) -> Sample:
     shape = (height, width) if depth is None else (depth, height, width)
@@ -52,10 +57,15 @@ def same(a: Sample, b: Sample) -> None:
 @given(
     kinds=st.lists(
         st.tuples(
-            st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 7]),
-            st.sampled_from(["uint8", "uint16", "float32"]), st.booleans(), st.sampled_from([None, 1, 4]),
+            st.integers(1, 9),
+            st.integers(1, 9),
+            st.sampled_from([1, 3, 7]),
+            st.sampled_from(["uint8", "uint16", "float32"]),
+            st.booleans(),
+            st.sampled_from([None, 1, 4]),
         ),
-        min_size=1, max_size=8,
+        min_size=1,
+        max_size=8,
     ),
     max_bytes=st.sampled_from([1, 2000, 1 << 20]),
 )

@@ -27,7 +27,6 @@ from segpipe.data.splits import (
     near_folds,
 )
 from segpipe.errors import ConfigError
-
 from tests.worlds.small_datasets import SPLIT
 
 Row = dict[str, Any]
@@ -236,8 +235,12 @@ def test_blocks_of_a_stack_are_dealt_in_order() -> None:
 
 
 @given(
-    sizes=st.lists(st.integers(1, 25), min_size=1, max_size=3), gap=st.integers(0, 4), folds=st.integers(2, 4),
-    order=st.randoms(), grouped=st.booleans(), dealt=st.sampled_from(["blocks", "split"]),
+    sizes=st.lists(st.integers(1, 25), min_size=1, max_size=3),
+    gap=st.integers(0, 4),
+    folds=st.integers(2, 4),
+    order=st.randoms(),
+    grouped=st.booleans(),
+    dealt=st.sampled_from(["blocks", "split"]),
 )
 def test_no_neighbour_of_a_fold_is_seen_by_its_member(
     sizes: list[int], gap: int, folds: int, order: Any, grouped: bool, dealt: str
@@ -289,8 +292,12 @@ def test_processes_with_other_hash_seeds_agree(params: SplitParams) -> None:
         "rows, params = json.load(sys.stdin)\nprint(json.dumps(assign_splits(rows, SplitParams(**params))))"
     )
     told = subprocess.run(
-        [sys.executable, "-c", code], input=json.dumps([rows, params.model_dump()]), env={"PYTHONHASHSEED": "77"},
-        capture_output=True, text=True, check=True,
+        [sys.executable, "-c", code],
+        input=json.dumps([rows, params.model_dump()]),
+        env={"PYTHONHASHSEED": "77"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert json.loads(told.stdout) == assign_splits(rows, params)
 

@@ -15,11 +15,13 @@ EDGE = 1024
 """A shape is where its quadratic form is below this: 0 at the centre, `EDGE` on the outline."""
 
 # cos and sin of k * 22.5 degrees, times 256
-TURNS = tuple(zip(
-    (256, 237, 181, 98, 0, -98, -181, -237, -256, -237, -181, -98, 0, 98, 181, 237),
-    (0, 98, 181, 237, 256, 237, 181, 98, 0, -98, -181, -237, -256, -237, -181, -98),
-    strict=True,
-))
+TURNS = tuple(
+    zip(
+        (256, 237, 181, 98, 0, -98, -181, -237, -256, -237, -181, -98, 0, 98, 181, 237),
+        (0, 98, 181, 237, 256, 237, 181, 98, 0, -98, -181, -237, -256, -237, -181, -98),
+        strict=True,
+    )
+)
 
 
 def _transmission() -> Plane:

@@ -32,7 +32,9 @@ def write_mask_per_class(
     names = dataset.classes.names[1:]
     if odd := [name for name in names if name != safe_name(name) or name.lower() == _IGNORED]:
         raise DataError(
-            "is no name for a folder of masks", where=dataset.root / CLASSES_FILE, found=odd[0],
+            "is no name for a folder of masks",
+            where=dataset.root / CLASSES_FILE,
+            found=odd[0],
             fix="give the class another name, or choose --format coco",
         )
     for name in ("images", *(f"masks/{name}" for name in names)):

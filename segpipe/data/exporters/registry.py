@@ -38,40 +38,65 @@ EXPORTERS = {
     exporter.name: exporter
     for exporter in (
         Exporter(
-            "coco", "images/ and annotations/instances_SPLIT.json with compressed run-length codes",
+            "coco",
+            "images/ and annotations/instances_SPLIT.json with compressed run-length codes",
             Carries(
-                values=True, instances=True, groups=True, splits=True, mixed_splits=True, any_classes=True, overlapping=True
+                values=True,
+                instances=True,
+                groups=True,
+                splits=True,
+                mixed_splits=True,
+                any_classes=True,
+                overlapping=True,
             ),
             write_coco,
         ),
         Exporter(
-            "voc", "JPEGImages/, palette masks in SegmentationClass/ and SegmentationObject/, ImageSets/, labelmap.txt",
-            Carries(instances=True, splits=True, mixed_splits=True, any_classes=True), write_voc,
+            "voc",
+            "JPEGImages/, palette masks in SegmentationClass/ and SegmentationObject/, ImageSets/, labelmap.txt",
+            Carries(instances=True, splits=True, mixed_splits=True, any_classes=True),
+            write_voc,
         ),
         Exporter(
-            "folder", "images/, masks/, instances/, dataset.yaml and samples.csv: the files as they are",
+            "folder",
+            "images/, masks/, instances/, dataset.yaml and samples.csv: the files as they are",
             Carries(
-                values=True, instances=True, groups=True, splits=True, mixed_splits=True, volumes=True, any_classes=True,
+                values=True,
+                instances=True,
+                groups=True,
+                splits=True,
+                mixed_splits=True,
+                volumes=True,
+                any_classes=True,
                 overlapping=True,
             ),
             write_folder,
         ),
         Exporter(
-            "mask-per-class", "images/, masks/CLASS/ with a mask of 0 and 255 for each class, dataset.yaml and samples.csv",
+            "mask-per-class",
+            "images/, masks/CLASS/ with a mask of 0 and 255 for each class, dataset.yaml and samples.csv",
             Carries(values=True, groups=True, splits=True, mixed_splits=True, exclusive=False, overlapping=True),
             write_mask_per_class,
         ),
         Exporter(
-            "nnunet", "nnU-Net v2: dataset.json, imagesTr/, labelsTr/, imagesTs/, labelsTs/, splits_final.json",
-            Carries(splits=True, volumes=True), write_nnunet,
+            "nnunet",
+            "nnU-Net v2: dataset.json, imagesTr/, labelsTr/, imagesTs/, labelsTs/, splits_final.json",
+            Carries(splits=True, volumes=True),
+            write_nnunet,
         ),
     )
 }
 
 
 def export_dataset(
-    dataset: Dataset, out: Path, format: str, limits: DataParams, *,
-    splits: Collection[str] = (), replace_out: bool = False, jobs: int | None = None,
+    dataset: Dataset,
+    out: Path,
+    format: str,
+    limits: DataParams,
+    *,
+    splits: Collection[str] = (),
+    replace_out: bool = False,
+    jobs: int | None = None,
 ) -> ExportReport:
     """Write a dataset in another layout; `out` appears whole or not at all, written by `jobs` threads (default: one a processor).
 
@@ -104,6 +129,8 @@ def _check_overlap(dataset: Dataset, format: str) -> None:
     if not getattr(EXPORTERS[format].carries, kind):
         fitting = [exporter.name for exporter in EXPORTERS.values() if getattr(exporter.carries, kind)]
         raise ConfigError(
-            f"{format} can't hold a dataset of {kind} classes", where=dataset.root, expected=" or ".join(fitting),
+            f"{format} can't hold a dataset of {kind} classes",
+            where=dataset.root,
+            expected=" or ".join(fitting),
             fix=f"--format {fitting[0]}",
         )

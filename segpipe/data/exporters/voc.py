@@ -140,8 +140,10 @@ def _label_map(classes: ClassTable, colors: Palette) -> str:
         plain = name == name.strip(" \"'") and name[0] != "#" and not name[0].isdigit() and name.isprintable()
         if not plain or ":" in name or name.lower() in IGNORED_NAMES:
             raise DataError(
-                "the name of a class cannot stand in labelmap.txt", found=repr(name),
-                expected="a name that begins with a letter, without colons and quotes", fix="rename it in data/dataset.yaml",
+                "the name of a class cannot stand in labelmap.txt",
+                found=repr(name),
+                expected="a name that begins with a letter, without colons and quotes",
+                fix="rename it in data/dataset.yaml",
             )
         lines.append(f"{name}:{','.join(map(str, color))}::")
     lines.append(f"void:{','.join(map(str, voc_color(VOID)))}::")

@@ -39,7 +39,9 @@ class Bounds:
             raise DataError("the image has no pixels", where=where, found=words, fix=RESTORE)
         if depth * height * width * -(-channels // _CHANNELS) > self.megapixels * 1e6:
             raise DataError(
-                f"the image has too many {'voxels' if depth > 1 else 'pixels'}", where=where, found=words,
+                f"the image has too many {'voxels' if depth > 1 else 'pixels'}",
+                where=where,
+                found=words,
                 expected=f"at most {self.megapixels:g} megapixels",
                 fix="cut it into tiles, or raise the limit (max_megapixels)",
             )

@@ -70,7 +70,10 @@ def decode_mask_noting(content: bytes, where: str, limits: DataParams | float) -
     array, notes = _decode(content, where, Bounds.of(limits), indices=True)
     if any((array[..., c] != array[..., 0]).any() for c in range(1, array.shape[-1])):
         raise DataError(
-            "the mask is in colours", where=where, found="channels that differ", expected="one channel of class values",
+            "the mask is in colours",
+            where=where,
+            found="channels that differ",
+            expected="one channel of class values",
             fix="save masks as 8-bit grey or palette PNG whose pixel values are the classes",
         )
     mask = np.ascontiguousarray(array[..., 0])
@@ -78,8 +81,11 @@ def decode_mask_noting(content: bytes, where: str, limits: DataParams | float) -
         return mask, notes
     if (mask != np.round(mask)).any() or mask.min() < 0 or mask.max() > 65535:  # NaN differs from itself
         raise DataError(
-            "the mask's values are no class values", where=where, found=f"{mask.dtype}, {mask.min()} to {mask.max()}",
-            expected="whole numbers from 0 to 65535", fix="save masks as 8- or 16-bit grey PNG",
+            "the mask's values are no class values",
+            where=where,
+            found=f"{mask.dtype}, {mask.min()} to {mask.max()}",
+            expected="whole numbers from 0 to 65535",
+            fix="save masks as 8- or 16-bit grey PNG",
         )
     return mask.astype(np.uint16), notes
 
@@ -131,7 +137,9 @@ def _as_floats(array: np.ndarray, where: str) -> npt.NDArray[np.float32]:
             made = flat[band].astype(np.float32, copy=False)
         if not np.isfinite(made).all():
             raise DataError(
-                "holds pixels that are no numbers (NaN or infinity)", where=where, fix="replace them by a value before import",
+                "holds pixels that are no numbers (NaN or infinity)",
+                where=where,
+                fix="replace them by a value before import",
             )
         if floats is not flat:
             floats[band] = made

@@ -26,8 +26,15 @@ def encode_tiff(array: np.ndarray) -> bytes:
     stream = io.BytesIO()
     extra = (0,) * (array.shape[2] - 1)
     tifffile.imwrite(
-        stream, array if extra else array[:, :, 0], photometric="minisblack", planarconfig="contig" if extra else None,
-        compression="adobe_deflate", extrasamples=extra, metadata=None, software="", maxworkers=1,
+        stream,
+        array if extra else array[:, :, 0],
+        photometric="minisblack",
+        planarconfig="contig" if extra else None,
+        compression="adobe_deflate",
+        extrasamples=extra,
+        metadata=None,
+        software="",
+        maxworkers=1,
     )
     return stream.getvalue()
 

@@ -34,8 +34,11 @@ def merge_channels(paths: Sequence[Path], limits: DataParams) -> bytes:
             first = geometry
         elif array.shape[:-1] != arrays[0].shape[:-1] or not _same_place(geometry, first):
             raise DataError(
-                "does not lie where the other channels do", where=path, found=_place(array, geometry),
-                expected=f"{_place(arrays[0], first)}, as {paths[0].name}", fix="resample the channels to one grid",
+                "does not lie where the other channels do",
+                where=path,
+                found=_place(array, geometry),
+                expected=f"{_place(arrays[0], first)}, as {paths[0].name}",
+                fix="resample the channels to one grid",
             )
         arrays.append(array)
         *depth, height, width, _ = array.shape

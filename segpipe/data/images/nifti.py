@@ -66,7 +66,10 @@ def decode_nifti(content: bytes, where: str, bounds: Bounds) -> tuple[np.ndarray
         dtype = header.get_data_dtype()
         if dtype.kind not in "uif" or dtype.itemsize > 8:
             raise DataError(
-                "voxels of this kind are not read", where=where, found=dtype, expected="whole numbers or floats",
+                "voxels of this kind are not read",
+                where=where,
+                found=dtype,
+                expected="whole numbers or floats",
                 fix="save each component as a channel (the fourth axis)",
             )
         _skip(stream, header, where)
@@ -93,8 +96,11 @@ def nifti_geometry(content: bytes, where: str) -> Geometry:
         spacing = [float(v) * scale for v in header["pixdim"][1:4]]
         if not (all(math.isfinite(v) and v > 0 for v in spacing) and np.isfinite(affine).all()):
             raise DataError(
-                "the header gives no voxel size", where=where, found=" x ".join(f"{v:g}" for v in spacing),
-                expected="three positive numbers and a finite affine", fix="write the header anew with the scanner's values",
+                "the header gives no voxel size",
+                where=where,
+                found=" x ".join(f"{v:g}" for v in spacing),
+                expected="three positive numbers and a finite affine",
+                fix="write the header anew with the scanner's values",
             )
         codes = aff2axcodes(affine)
     return Geometry(
@@ -146,7 +152,9 @@ def _read_header(stream: _Stream, where: str) -> Any:
     header = (Nifti1Header if size == 348 else Nifti2Header)(block, check=False)
     if bytes(header["magic"])[:2] != b"n+":
         raise DataError(
-            "is a header without its voxels", where=where, found="half of a pair .hdr and .img",
+            "is a header without its voxels",
+            where=where,
+            found="half of a pair .hdr and .img",
             fix="save both as one .nii.gz file",
         )
     return header
@@ -158,8 +166,11 @@ def _shape(header: Any, where: str) -> tuple[int, int, int, int]:
     sizes = [int(n) for n in header["dim"][1 : axes + 1]]
     if not 2 <= axes <= 7 or min(sizes) < 1 or sum(n > 1 for n in sizes[3:]) > 1:
         raise DataError(
-            "axes that make no volume", where=where, found=" x ".join(map(str, sizes)) or "none",
-            expected="width x height x depth, and channels where it has them", fix="save one volume a file",
+            "axes that make no volume",
+            where=where,
+            found=" x ".join(map(str, sizes)) or "none",
+            expected="width x height x depth, and channels where it has them",
+            fix="save one volume a file",
         )
     width, height, depth = (*sizes, 1)[:3]
     return math.prod(sizes[3:]), depth, height, width
@@ -182,8 +193,11 @@ def _fill(stream: _Stream, voxels: np.ndarray, where: str) -> None:
         count = stream.readinto(view[filled : filled + (1 << 20)])
         if not count:
             raise DataError(
-                "cannot be decoded: cut short", where=where, found=f"{filled:,} bytes of voxels",
-                expected=f"{len(view):,}", fix=RESTORE,
+                "cannot be decoded: cut short",
+                where=where,
+                found=f"{filled:,} bytes of voxels",
+                expected=f"{len(view):,}",
+                fix=RESTORE,
             )
         filled += count
 

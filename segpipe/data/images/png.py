@@ -87,8 +87,11 @@ def _check(content: bytes, where: str, but: bytes = b"") -> None:
             raise DataError("cannot be decoded: cut short", where=where, fix=RESTORE) from error
         if name != but and zlib.crc32(view[at + 4 : at + 8 + length]) != checksum:
             raise DataError(
-                "cannot be decoded: a checksum does not fit", where=where, found=f"chunk {name.decode('latin-1')}",
-                expected="bytes as they were written", fix=RESTORE,
+                "cannot be decoded: a checksum does not fit",
+                where=where,
+                found=f"chunk {name.decode('latin-1')}",
+                expected="bytes as they were written",
+                fix=RESTORE,
             )
         at += length + 12
 

@@ -85,7 +85,9 @@ def _header(content: bytes, where: str, bounds: Bounds) -> Image.Image:
         image = Image.open(io.BytesIO(content), formats=_FORMATS)
     except Image.UnidentifiedImageError as error:
         raise DataError(
-            "is no image that can be read", where=where, expected="PNG, JPEG, TIFF, BMP, WebP or NIfTI",
+            "is no image that can be read",
+            where=where,
+            expected="PNG, JPEG, TIFF, BMP, WebP or NIfTI",
             fix="convert it to PNG",
         ) from error
     bounds.check(where, image.height, image.width)
@@ -116,7 +118,10 @@ def _notes(image: Image.Image, content: bytes, where: str, indices: bool) -> lis
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         raise DataError(
-            "holds several pages", where=where, found=f"{frames} frames", expected="one image a file",
+            "holds several pages",
+            where=where,
+            found=f"{frames} frames",
+            expected="one image a file",
             fix="save each frame as a file",
         )
     depth = content[24] if image.format == "PNG" else 1 if image.mode == "1" else 8

@@ -21,7 +21,17 @@ _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAX_PAGES = 20_000
 _JPEG = "JPEG"
 _COMPRESSIONS = (
-    "NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "LZMA", "ZSTD", "CCITTRLE", "CCITTFAX3", "CCITTFAX4", _JPEG,
+    "NONE",
+    "LZW",
+    "DEFLATE",
+    "ADOBE_DEFLATE",
+    "PACKBITS",
+    "LZMA",
+    "ZSTD",
+    "CCITTRLE",
+    "CCITTFAX3",
+    "CCITTFAX4",
+    _JPEG,
 )
 """Decoders of these stop at the size that the page's tags give, which is bounded, or (JPEG) say in their own header what comes."""
 
@@ -53,7 +63,10 @@ def decode_tiff(content: bytes, where: str, bounds: Bounds, indices: bool) -> tu
             return make_pixels(first, content, recipe), recipe.notes
         if bounds.pages == "refuse":
             raise DataError(
-                "holds several pages", where=where, found=len(pages), expected="one image a file",
+                "holds several pages",
+                where=where,
+                found=len(pages),
+                expected="one image a file",
                 fix="save each page as a file, or say what pages are: data.pages: channels, or volume",
             )
         as_channels = bounds.pages == "channels"
@@ -70,7 +83,9 @@ def _pages(file: TiffFile, where: str) -> list[TiffPage]:
     images = (file.imagej_metadata or {}).get("images", 1) if file.is_imagej else 1
     if count == 1 and images > 1:
         raise DataError(
-            "an ImageJ stack whose images lie outside the pages", where=where, found=f"{images} images on one page",
+            "an ImageJ stack whose images lie outside the pages",
+            where=where,
+            found=f"{images} images on one page",
             fix="save it as an image sequence, or as OME-TIFF",
         )
     pages = [file.pages[i].aspage() for i in range(count)]
@@ -120,8 +135,10 @@ def _check_page(page: TiffPage, first: TiffPage, content: bytes, where: str) -> 
                     page.tilelength, page.imagelength
                 ):
                     raise DataError(
-                        "cannot be decoded: a part is larger than the image says", where=where,
-                        found=f"{part.width} x {part.height}", fix=RESTORE,
+                        "cannot be decoded: a part is larger than the image says",
+                        where=where,
+                        found=f"{part.width} x {part.height}",
+                        fix=RESTORE,
                     )
 
 

@@ -75,7 +75,10 @@ def make_recipe(page: TiffPage, where: str, indices: bool) -> Recipe:
     if kind == "SEPARATED":
         if len(keep) != 4 or dtype != np.uint8:
             raise DataError(
-                "inks that are not read", where=where, found=f"{len(keep)} of {dtype}", expected="CMYK in 8 bits",
+                "inks that are not read",
+                where=where,
+                found=f"{len(keep)} of {dtype}",
+                expected="CMYK in 8 bits",
                 fix="save it in RGB",
             )
         notes.append("CMYK converted to RGB")

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from segpipe.config import DataParams
 from segpipe.data.dataset import Dataset, Item
-from segpipe.data.manifest.describe import COLUMNS, HASHES, Row, describe_item, identify
 from segpipe.data.images import max_bytes
+from segpipe.data.manifest.describe import COLUMNS, HASHES, Row, describe_item, identify
 from segpipe.data.manifest.table import schema_of
 from segpipe.errors import DataError
 from segpipe.files import read_bytes, sha256_bytes, sha256_file, write_bytes

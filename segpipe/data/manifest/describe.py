@@ -31,15 +31,45 @@ Row = dict[str, Any]
 Decoder = Callable[[bytes, str, DataParams], tuple[Any, list[str]]]
 
 COLUMNS = {
-    "key": str, "path": str, "mask_path": str, "instances_path": str,
-    "sha256": str, "mask_sha256": str, "instances_sha256": str, "phash": str, "miniature": bytes,
-    "depth": int, "height": int, "width": int, "channels": int, "dtype": str,
-    "mask_depth": int, "mask_height": int, "mask_width": int,
-    "spacing": list[float], "mask_spacing": list[float], "orientation": str, "mask_orientation": str, "mask_offset": float,
-    "mean": list[float], "std": list[float], "low": list[float], "high": list[float], "sharpness": float,
-    "class_pixels": list[int], "ignored_pixels": int, "unknown_values": str, "smallest_component": int,
-    "n_instances": int, "instance_areas": list[int],
-    "group": str, "split": str, "split_given": bool, "fold": int, "notes": list[str], "error": str,
+    "key": str,
+    "path": str,
+    "mask_path": str,
+    "instances_path": str,
+    "sha256": str,
+    "mask_sha256": str,
+    "instances_sha256": str,
+    "phash": str,
+    "miniature": bytes,
+    "depth": int,
+    "height": int,
+    "width": int,
+    "channels": int,
+    "dtype": str,
+    "mask_depth": int,
+    "mask_height": int,
+    "mask_width": int,
+    "spacing": list[float],
+    "mask_spacing": list[float],
+    "orientation": str,
+    "mask_orientation": str,
+    "mask_offset": float,
+    "mean": list[float],
+    "std": list[float],
+    "low": list[float],
+    "high": list[float],
+    "sharpness": float,
+    "class_pixels": list[int],
+    "ignored_pixels": int,
+    "unknown_values": str,
+    "smallest_component": int,
+    "n_instances": int,
+    "instance_areas": list[int],
+    "group": str,
+    "split": str,
+    "split_given": bool,
+    "fold": int,
+    "notes": list[str],
+    "error": str,
 }
 """The columns of a manifest (`segpipe.data.manifest.build` tells what they mean)."""
 
@@ -90,8 +120,12 @@ def _load(row: Row, column: str, root: Path, limits: DataParams, decode: Decoder
 def identify(item: Item, root: Path) -> Row:
     """A row of which only that is filled in that is known without opening a file."""
     return dict.fromkeys(COLUMNS) | {
-        "key": item.key, "group": item.group, "split": item.split, "split_given": item.split is not None,
-        "path": _relative(item.image, root), "mask_path": _relative(item.mask, root),
+        "key": item.key,
+        "group": item.group,
+        "split": item.split,
+        "split_given": item.split is not None,
+        "path": _relative(item.image, root),
+        "mask_path": _relative(item.mask, root),
         "instances_path": _relative(item.instances, root),
     }
 
@@ -101,10 +135,20 @@ def _describe_image(image: np.ndarray, geometry: Geometry | None) -> Row:
     mean, std, low, high = moments(rows).tolist()
     plane = reduced(image)
     return {
-        "phash": perceptual_hash(plane), "miniature": miniature(plane), "depth": image.shape[0] if image.ndim == 4 else None,
-        "height": image.shape[-3], "width": image.shape[-2], "channels": channels, "dtype": image.dtype.name,
-        "spacing": list(geometry.spacing) if geometry else None, "orientation": geometry.orientation if geometry else None,
-        "mean": mean, "std": std, "low": low, "high": high, "sharpness": sharpness(image),
+        "phash": perceptual_hash(plane),
+        "miniature": miniature(plane),
+        "depth": image.shape[0] if image.ndim == 4 else None,
+        "height": image.shape[-3],
+        "width": image.shape[-2],
+        "channels": channels,
+        "dtype": image.dtype.name,
+        "spacing": list(geometry.spacing) if geometry else None,
+        "orientation": geometry.orientation if geometry else None,
+        "mean": mean,
+        "std": std,
+        "low": low,
+        "high": high,
+        "sharpness": sharpness(image),
     }
 
 
@@ -117,7 +161,8 @@ def _describe_mask(classes: ClassTable, mask: np.ndarray, geometry: Geometry | N
     regions = _regions(classes, mask, runs) if runs else None
     return {
         "mask_depth": mask.shape[0] if mask.ndim == 3 else None,
-        "mask_height": mask.shape[-2], "mask_width": mask.shape[-1],
+        "mask_height": mask.shape[-2],
+        "mask_width": mask.shape[-1],
         "mask_spacing": list(geometry.spacing) if geometry else None,
         "mask_orientation": geometry.orientation if geometry else None,
         "class_pixels": (pixels @ classes.labelling.members[labels]).tolist(),
@@ -152,10 +197,15 @@ def _instances_misfit(row: Row) -> str | None:
     expected = tuple(row[name] for name in ("depth", "height", "width") if row[name] is not None)
     if found == expected:
         return None
-    return str(DataError(
-        "not the size of its image", where=row["instances_path"], found=" x ".join(map(str, reversed(found))),
-        expected=" x ".join(map(str, reversed(expected))), fix="export image and instances at the same size",
-    ))
+    return str(
+        DataError(
+            "not the size of its image",
+            where=row["instances_path"],
+            found=" x ".join(map(str, reversed(found))),
+            expected=" x ".join(map(str, reversed(expected))),
+            fix="export image and instances at the same size",
+        )
+    )
 
 
 def describe_orphan(mask: Path, root: Path) -> Row:
@@ -163,7 +213,11 @@ def describe_orphan(mask: Path, root: Path) -> Row:
     where = _relative(mask, root)
     told = DataError("a mask without an image", where=where, fix="put the image into images/, or remove the mask")
     return dict.fromkeys(COLUMNS) | {
-        "key": stem_of(mask), "path": where, "split_given": False, "split": "train", "error": str(told)
+        "key": stem_of(mask),
+        "path": where,
+        "split_given": False,
+        "split": "train",
+        "error": str(told),
     }
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from segpipe.data.splits import SPLITS
 from segpipe.data.manifest.table import usable
-from segpipe.json_models import read_model
+from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError
-from segpipe.files import read_json, sha256_bytes, write_text
+from segpipe.files import sha256_bytes, write_text
+from segpipe.json_models import read_model
 from segpipe.samples import ClassTable
 
 if TYPE_CHECKING:
@@ -86,8 +86,10 @@ def make_fingerprint(manifest: pd.DataFrame, classes: ClassTable) -> Fingerprint
     if rows.empty:
         first = manifest["error"].dropna()
         raise DataError(
-            "no image can be trained on", found=first.iloc[0] if len(first) else "images without masks of their size",
-            expected="readable images with masks", fix="repair the files, or import the dataset anew",
+            "no image can be trained on",
+            found=first.iloc[0] if len(first) else "images without masks of their size",
+            expected="readable images with masks",
+            fix="repair the files, or import the dataset anew",
         )
     channels, dtype = int(rows["channels"].mode().iloc[0]), str(rows["dtype"].mode().iloc[0])
     alike = rows[(rows["channels"] == channels) & (rows["dtype"] == dtype)]

@@ -72,8 +72,14 @@ def schema_of(columns: Iterable[str]) -> pa.Schema:
     import pyarrow as pa
 
     types = {
-        str: pa.string(), bytes: pa.binary(), int: pa.int64(), bool: pa.bool_(), float: pa.float64(),
-        list[float]: pa.list_(pa.float64()), list[int]: pa.list_(pa.int64()), list[str]: pa.list_(pa.string()),
+        str: pa.string(),
+        bytes: pa.binary(),
+        int: pa.int64(),
+        bool: pa.bool_(),
+        float: pa.float64(),
+        list[float]: pa.list_(pa.float64()),
+        list[int]: pa.list_(pa.int64()),
+        list[str]: pa.list_(pa.string()),
     }
     return pa.schema([(name, types[COLUMNS[name]]) for name in columns])
 

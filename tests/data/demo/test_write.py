@@ -17,14 +17,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from segpipe.data.demo import write as demo_module
-from segpipe.data.demo import integer_drawing
 from segpipe.data.dataset import load_dataset, load_sample
-from segpipe.data.demo.write import DEMO_CLASSES, draw_demo_image, write_demo
+from segpipe.data.demo import integer_drawing
+from segpipe.data.demo import write as demo_module
 from segpipe.data.demo.integer_drawing import PASSES, TURNS, Dice, blur, stored_png
+from segpipe.data.demo.write import DEMO_CLASSES, draw_demo_image, write_demo
 from segpipe.data.splits import SPLITS, assign_split
 from segpipe.errors import DataError
-
 from tests.worlds.small_datasets import LIMITS, SPLIT
 
 GOLDEN = {

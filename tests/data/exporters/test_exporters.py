@@ -12,12 +12,11 @@ from typer.testing import CliRunner
 
 from segpipe.cli.main import app
 from segpipe.data.dataset import format_classes, format_samples, load_dataset, load_sample
-from segpipe.data.exporters.registry import EXPORTERS, ExportReport, export_dataset
 from segpipe.data.exporters.labels import UNKNOWN_PIXELS
+from segpipe.data.exporters.registry import EXPORTERS, ExportReport, export_dataset
 from segpipe.data.images import encode_nifti, encode_png, encode_tiff, read_mask
 from segpipe.errors import ConfigError, DataError, SegpipeError
 from segpipe.samples import IGNORE, ClassSpec, ClassTable
-
 from tests.worlds.datasets import LIMITS
 
 EXCLUSIVE = [name for name, exporter in EXPORTERS.items() if exporter.carries.exclusive]
@@ -96,7 +95,10 @@ def test_coco_says_what_it_cuts(data: Path) -> None:
 def test_voc_masks_by_index_and_by_colour(data: Path) -> None:
     out, report = export(data, "voc")
     assert (out / "labelmap.txt").read_text().splitlines()[1:] == [
-        "background:0,0,0::", "cell:200,10,10::", "axon:10,200,10::", "void:224,224,192::",
+        "background:0,0,0::",
+        "cell:200,10,10::",
+        "axon:10,200,10::",
+        "void:224,224,192::",
     ]
     stored = Image.open(out / "SegmentationClass" / "a.png")
     labels = load_sample(load_dataset(data).items[0], TABLE, LIMITS).labels

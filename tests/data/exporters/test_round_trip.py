@@ -17,13 +17,15 @@ from segpipe.data.formats.source import ReadOptions
 from segpipe.data.images import decode_geometry
 from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.samples import ClassTable
-
 from tests.worlds.datasets import LIMITS, assert_same, specs, write
 
 
 @pytest.mark.parametrize("name", EXPORTERS)
 @settings(
-    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow],
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink a whole dataset takes minutes
 )
 @given(data=st.data())

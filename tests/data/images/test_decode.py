@@ -196,8 +196,14 @@ def test_an_animation_is_no_image(kind: str) -> None:
 @pytest.mark.parametrize(
     ("name", "stem", "suffix"),
     [
-        ("a.png", "a", ".png"), ("a.b.TIF", "a.b", ".tif"), ("x.nii.gz", "x", ".nii.gz"), ("x.NII.GZ", "x", ".nii.gz"),
-        ("x.nii", "x", ".nii"), ("x.gz", "x", ".gz"), ("bare", "bare", ""), ("with space é.nii.gz", "with space é", ".nii.gz"),
+        ("a.png", "a", ".png"),
+        ("a.b.TIF", "a.b", ".tif"),
+        ("x.nii.gz", "x", ".nii.gz"),
+        ("x.NII.GZ", "x", ".nii.gz"),
+        ("x.nii", "x", ".nii"),
+        ("x.gz", "x", ".gz"),
+        ("bare", "bare", ""),
+        ("with space é.nii.gz", "with space é", ".nii.gz"),
     ],
 )
 def test_names_are_cut_where_the_ending_begins(name: str, stem: str, suffix: str) -> None:

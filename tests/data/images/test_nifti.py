@@ -86,8 +86,10 @@ def test_the_scale_of_the_header_is_applied_and_told() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    flips=st.permutations(range(3)), signs=st.tuples(*[st.sampled_from([-1, 1])] * 3),
-    zooms=st.tuples(*[st.floats(0.25, 8).map(lambda v: round(v, 2))] * 3), dtype=st.sampled_from(["uint8", "uint16", "float32"]),
+    flips=st.permutations(range(3)),
+    signs=st.tuples(*[st.sampled_from([-1, 1])] * 3),
+    zooms=st.tuples(*[st.floats(0.25, 8).map(lambda v: round(v, 2))] * 3),
+    dtype=st.sampled_from(["uint8", "uint16", "float32"]),
     channels=st.sampled_from([None, 1, 3]),
 )
 def test_geometry_agrees_with_nibabel_and_survives_writing(

@@ -10,7 +10,6 @@ from PIL import Image
 
 from segpipe.data.images import encode_nifti, read_image, read_size
 from segpipe.errors import DataError
-
 from tests.worlds.small_datasets import LIMITS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)

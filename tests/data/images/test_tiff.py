@@ -202,7 +202,8 @@ BROKEN = {
     "unknown colours": (_patched(PLAIN, 262, 8), "colour space of TIFF is not read"),
     "damaged deflate": (DEFLATED.replace(DEFLATED[500:520], bytes(20)), "cannot be decoded"),
     "directory that leads to itself": (
-        PLAIN[:4] + struct.pack("<I", 8) + b"\0\0\x08\0\0\0" + PLAIN[14:], "no pixels|cannot be decoded",
+        PLAIN[:4] + struct.pack("<I", 8) + b"\0\0\x08\0\0\0" + PLAIN[14:],
+        "no pixels|cannot be decoded",
     ),
 }
 

@@ -15,12 +15,11 @@ from segpipe.config import SplitParams
 from segpipe.data import process_pool
 from segpipe.data.dataset import load_dataset
 from segpipe.data.images import encode_png
-from segpipe.data.manifest.fingerprint import Fingerprint, make_fingerprint
 from segpipe.data.manifest.build import build_manifest
+from segpipe.data.manifest.fingerprint import Fingerprint, make_fingerprint
 from segpipe.data.manifest.table import read_manifest, usable, write_manifest
 from segpipe.data.splits import assign_split
 from segpipe.errors import DataError
-
 from tests.worlds.small_datasets import LIMITS, SPLIT, TABLE, MakeData
 
 

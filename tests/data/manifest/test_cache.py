@@ -12,13 +12,12 @@ import pandas as pd
 import pytest
 
 from segpipe.config import DataParams
-from segpipe.data.manifest import cache as cache_module
-from segpipe.data.manifest import build as manifest_module
 from segpipe.data.dataset import load_dataset
 from segpipe.data.images import encode_png
+from segpipe.data.manifest import build as manifest_module
+from segpipe.data.manifest import cache as cache_module
 from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.table import write_manifest
-
 from tests.worlds.small_datasets import LIMITS, SPLIT, MakeData
 
 
@@ -124,7 +123,9 @@ def test_other_code_makes_other_rows(
     build(data, tmp_path / "cache")
     described.clear()
     code = cache_module._code()
-    assert all(name in code for name in ("describe.py", "images/statistics.py", "connected_components.py", "images/decode.py"))
+    assert all(
+        name in code for name in ("describe.py", "images/statistics.py", "connected_components.py", "images/decode.py")
+    )
     monkeypatch.setattr(cache_module, "_code", lambda: code + " and more")
     build(data, tmp_path / "cache")
     assert described == ["im00", "im01"]

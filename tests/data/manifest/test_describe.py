@@ -22,15 +22,14 @@ from PIL import Image
 from scipy import ndimage
 
 from segpipe.config import DataParams
-from segpipe.data.manifest import connected_components
 from segpipe.data.dataset import Item
-from segpipe.data.manifest.describe import describe_item
 from segpipe.data.images import encode_png
 from segpipe.data.images.statistics import histogram, moments, perceptual_hash, reduced, sharpness
+from segpipe.data.manifest import connected_components
 from segpipe.data.manifest.connected_components import find_runs, region_sizes
+from segpipe.data.manifest.describe import describe_item
 from segpipe.data.manifest.table import to_frame, usable
 from segpipe.samples import ClassTable
-
 from tests.worlds.small_datasets import LIMITS, TABLE
 
 RNG = np.random.default_rng(0)
