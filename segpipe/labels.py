@@ -16,7 +16,7 @@ import numpy.typing as npt
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
-MOST_OVERLAPPING = 8
+MAX_OVERLAPPING_CLASSES = 8
 """Overlapping classes that a byte holds, the background with them: seven bits."""
 
 _NO_SET = 128

@@ -45,7 +45,7 @@ class _Worker(Generic[T]):
             self.pipe.send(task[1])
 
 
-def share(
+def map_in_processes(
     work: Callable[[T], R], items: Sequence[T], jobs: int, name: Callable[[T], str]
 ) -> Generator[tuple[int, R], None, None]:
     """Yield (place of the item, `work(item)`) in the order in which results come, from up to `jobs` processes.

@@ -16,12 +16,12 @@ from segpipe.data.exporters.coco import write_coco
 from segpipe.data.exporters.folder import write_folder
 from segpipe.data.exporters.mask_per_class import write_mask_per_class
 from segpipe.data.exporters.nnunet import write_nnunet
-from segpipe.data.exporters.report import Carries, ExportReport
+from segpipe.data.exporters.report import ExportReport, FormatCapabilities
 from segpipe.data.exporters.voc import write_voc
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import atomic_folder
 
-__all__ = ["EXPORTERS", "Carries", "ExportReport", "Exporter", "export_dataset"]
+__all__ = ["EXPORTERS", "ExportReport", "Exporter", "FormatCapabilities", "export_dataset"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Exporter:
 
     name: str
     summary: str
-    carries: Carries
+    carries: FormatCapabilities
     write: Callable[[Dataset, Path, DataParams, ExportReport, int | None], None]
 
 
@@ -40,7 +40,7 @@ EXPORTERS = {
         Exporter(
             "coco",
             "images/ and annotations/instances_SPLIT.json with compressed run-length codes",
-            Carries(
+            FormatCapabilities(
                 values=True,
                 instances=True,
                 groups=True,
@@ -54,13 +54,13 @@ EXPORTERS = {
         Exporter(
             "voc",
             "JPEGImages/, palette masks in SegmentationClass/ and SegmentationObject/, ImageSets/, labelmap.txt",
-            Carries(instances=True, splits=True, mixed_splits=True, any_classes=True),
+            FormatCapabilities(instances=True, splits=True, mixed_splits=True, any_classes=True),
             write_voc,
         ),
         Exporter(
             "folder",
             "images/, masks/, instances/, dataset.yaml and samples.csv: the files as they are",
-            Carries(
+            FormatCapabilities(
                 values=True,
                 instances=True,
                 groups=True,
@@ -75,13 +75,15 @@ EXPORTERS = {
         Exporter(
             "mask-per-class",
             "images/, masks/CLASS/ with a mask of 0 and 255 for each class, dataset.yaml and samples.csv",
-            Carries(values=True, groups=True, splits=True, mixed_splits=True, exclusive=False, overlapping=True),
+            FormatCapabilities(
+                values=True, groups=True, splits=True, mixed_splits=True, exclusive=False, overlapping=True
+            ),
             write_mask_per_class,
         ),
         Exporter(
             "nnunet",
             "nnU-Net v2: dataset.json, imagesTr/, labelsTr/, imagesTs/, labelsTs/, splits_final.json",
-            Carries(splits=True, volumes=True),
+            FormatCapabilities(splits=True, volumes=True),
             write_nnunet,
         ),
     )

@@ -97,7 +97,7 @@ def open_cache(folder: Path | None, dataset: Dataset, limits: DataParams) -> Ite
         _write(folder, "rows", [{"row": key} | row for key, row in sorted(cache.kept_rows.items())])
 
 
-def describe_unless_known(
+def describe_unless_cached(
     item: Item, root: Path, classes: ClassTable, limits: DataParams, recipe: str, known: Collection[str]
 ) -> Row:
     """`describe_item`; where the key of the row turns out to be `known`, a row with nothing but the hashes of its files."""
