@@ -166,7 +166,7 @@ def _to_batch(sample: Sample, labelling: Labelling) -> pa.RecordBatch:
         "channels": channels,
         "dtype": name,
         "spacing": sample.spacing,
-        "class_pixels": labelling.pixels(() if sample.labels is None else sample.labels),
+        "class_pixels": labelling.count_pixels(() if sample.labels is None else sample.labels),
     }
     arrays: dict[str, pa.Array] = {
         "image": _binary(sample.image, _DTYPES[name]),
