@@ -164,7 +164,7 @@ def test_a_table_of_exclusive_classes_is_not_overruled(folders: Path, tmp_path: 
 def test_objects_have_no_place(folders: Path, tmp_path: Path) -> None:
     bring(folders, tmp_path / "data")
     put(tmp_path / "data" / "instances" / "a.png", np.zeros((12, 16), np.uint16))
-    with pytest.raises(DataError, match="objects in a dataset whose classes overlap"):
+    with pytest.raises(DataError, match="overlapping classes cannot have instances"):
         load_dataset(tmp_path / "data")
 
 
