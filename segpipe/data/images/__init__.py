@@ -1,4 +1,4 @@
-"""Image files in, image files out. Everything is bounded before it is decoded: bytes first, then the header's pixels."""
+"""Read and write image files. Everything is bounded before it is decoded: first by the size of the file, then by its header."""
 
 from segpipe.data.images.bounds import max_bytes
 from segpipe.data.images.decode import (
