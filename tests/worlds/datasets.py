@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from segpipe.config import DataParams
 from segpipe.data.classes import is_background
-from segpipe.data.dataset import Dataset, format_classes, format_samples, load_dataset, load_sample
+from segpipe.data.dataset import Dataset, format_classes, format_samples, load_sample
 from segpipe.data.exporters.registry import FormatCapabilities
 from segpipe.data.images import encode_nifti, encode_png
 from segpipe.files import safe_name
-from segpipe.samples import IGNORE, ClassSpec, ClassTable
+from segpipe.samples import ClassSpec, ClassTable
 
 LIMITS = DataParams()
 
@@ -169,9 +169,3 @@ def assert_same(before: Dataset, after: Dataset, capabilities: FormatCapabilitie
             assert item.group == other.group
         if capabilities.splits:
             assert item.split == other.split
-
-
-def ignored_pixels(folder: Path) -> int:
-    """Count the ignored pixels of a dataset."""
-    dataset = load_dataset(folder)
-    return sum(int((load_sample(i, dataset.classes, LIMITS).labels == IGNORE).sum()) for i in dataset.items)
