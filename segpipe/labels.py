@@ -33,17 +33,17 @@ class Labelling:
 
     n_classes: int
 
-    def where(self, labels: Labels, index: int) -> Mask:
+    def where(self, labels: Labels, class_id: int) -> Mask:
         """Find the pixels of a class.
 
         Args:
             labels: uint8, any shape.
-            index: the class id.
+            class_id: the class to find.
 
         Returns:
             A bool array with the shape of `labels`, True at pixels of the class.
         """
-        return labels == index
+        return labels == class_id
 
     @property
     def n_labels(self) -> int:
@@ -55,7 +55,7 @@ class Labelling:
         """The classes of each label, (256, n_classes), bool. `IGNORE`, `UNKNOWN` and unused values have none."""
         labels = np.arange(self.n_labels, dtype=np.uint8)
         table = np.zeros((256, self.n_classes), bool)
-        table[: self.n_labels] = np.stack([self.where(labels, index) for index in range(self.n_classes)], axis=1)
+        table[: self.n_labels] = np.stack([self.where(labels, k) for k in range(self.n_classes)], axis=1)
         return table
 
     def count_pixels(self, labels: Iterable[np.ndarray]) -> npt.NDArray[np.int64]:
@@ -86,7 +86,7 @@ class Labelling:
 class OverlappingLabelling(Labelling):
     """Labels of overlapping classes: a pixel has any number of classes.
 
-    Bit k - 1 of a label is set if the pixel has class k. Class 0, the background, is where no other class is.
+    Bit k - 1 of a label is set if the pixel has class k. A pixel without any of these classes is background (class 0).
     """
 
     @property
@@ -94,11 +94,11 @@ class OverlappingLabelling(Labelling):
         """The number of labels that have a meaning: 0 .. n_labels - 1."""
         return 1 << (self.n_classes - 1)
 
-    def where(self, labels: Labels, index: int) -> Mask:
+    def where(self, labels: Labels, class_id: int) -> Mask:
         """Find the pixels of a class, as `Labelling.where` does."""
-        if index == 0:
+        if class_id == 0:
             return labels == 0
-        bit = _bit(index)
+        bit = _bit(class_id)
         mask: Mask = (labels & (_RESERVED_BIT | bit)) == bit
         return mask
 
@@ -119,13 +119,13 @@ class OverlappingLabelling(Labelling):
         """
         masks = iter(present)
         labels = np.zeros(next(masks).shape, np.uint8)
-        for index, mask in enumerate(masks, start=1):
-            labels |= mask.astype(np.uint8) * np.uint8(_bit(index))
+        for class_id, mask in enumerate(masks, start=1):
+            labels |= mask.astype(np.uint8) * np.uint8(_bit(class_id))
         return labels
 
 
-def _bit(index: int) -> int:
-    return 1 << (index - 1)
+def _bit(class_id: int) -> int:
+    return 1 << (class_id - 1)
 
 
 def labelling_of(classes: int | Labelling, overlapping: bool = False) -> Labelling:

@@ -30,37 +30,19 @@ MAX_CLASSES = 250
 
 _BAND_PIXELS = 1 << 20
 
-_PALETTE = (
-    (0, 0, 0),
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-    (128, 64, 128),
-    (107, 142, 35),
-    (70, 130, 180),
-    (220, 20, 60),
-    (153, 153, 153),
-    (119, 11, 32),
-    (0, 60, 100),
-    (190, 153, 153),
+_PALETTE = bytes.fromhex(
+    "000000 e69f00 56b4e9 009e73 f0e442 0072b2 d55e00 cc79a7 804080 6b8e23 4682b4 dc143c 999999 770b20 003c64 be9999"
 )
-"""Colours (RGB) of classes without a colour of their own: first the colour-blind safe set of Okabe and Ito (2008), then colours of
-Cityscapes."""
+"""Colours (RGB) of classes without a colour of their own: first the colour-blind safe set of Okabe and Ito (2008), then colours
+similar to those of Cityscapes."""
 
 
 def default_color(index: int) -> tuple[int, int, int]:
-    """Return the default colour of a class, RGB 0..255.
-
-    Args:
-        index: the class id. The same id always gives the same colour.
-    """
-    if index < len(_PALETTE):
-        return _PALETTE[index]
-    red, green, blue = ((index * factor) % 200 + 40 for factor in (97, 57, 131))
+    """Return the default colour (RGB, 0..255) of a class id; the same id always has the same colour."""
+    if 3 * index < len(_PALETTE):
+        red, green, blue = _PALETTE[3 * index : 3 * index + 3]
+    else:
+        red, green, blue = ((index * factor) % 200 + 40 for factor in (97, 57, 131))
     return red, green, blue
 
 

@@ -37,7 +37,7 @@ SAMPLES_FILE = "samples.csv"
 _MAX_CLASSES_BYTES = 1 << 20
 _MAX_TABLE_BYTES = 1 << 28
 _AHEAD_BYTES = 1 << 29
-"""The size of the decoded images that `load_samples` holds at once, about."""
+"""The approximate total size of the decoded images that `load_samples` holds at once."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def assign_split(identity: str, params: SplitParams) -> Split:
     """Return the split of one group by hash. It depends on nothing but the group itself.
 
     SHA-256 of seed and identity, read as a number in [0, 1), is below `params.test` (test), below `params.test + params.val` (val),
-    or above (train). So the shares hold in expectation.
+    or above (train). So the shares hold on average only.
 
     Args:
         identity: the name of a group, or the content hash of an image without a group (`grouping_key`).

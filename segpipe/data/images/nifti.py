@@ -73,8 +73,8 @@ def decode_nifti(content: bytes, where: str, bounds: Bounds) -> tuple[np.ndarray
         bounds: the limits for the file.
 
     Returns:
-        The voxels, (D, H, W, C); the fourth axis of NIfTI becomes the channels. They have the stored type, or float32 if the header
-        scales them. And the conversions that were made.
+        voxels: (D, H, W, C), in the stored type, or float32 if the header scales them. The fourth axis of NIfTI becomes the channels.
+        notes: the conversions that were made.
 
     Raises:
         DataError: if the file is too large, truncated or damaged, or if it is not an image (complex or RGB voxels, five axes).

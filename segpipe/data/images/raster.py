@@ -59,7 +59,8 @@ def decode_raster(content: bytes, where: str, bounds: Bounds, indices: bool) -> 
         indices: True to return the indices of a palette image instead of its colours.
 
     Returns:
-        (H, W, 1) or (H, W, 3) RGB, uint8 or uint16 as stored, without alpha; and the conversions that were made.
+        image: (H, W, 1) or (H, W, 3) RGB, uint8 or uint16 as stored, without alpha.
+        notes: the conversions that were made.
 
     Raises:
         DataError: if the file is too large, incomplete, damaged or not an image.

@@ -1,6 +1,6 @@
 """Statistics of decoded images and masks: (H, W), (D, H, W), or with channels at the end.
 
-Everything works in bands of rows, so no second array of the size of the image is made. Values are counted, never sorted.
+Everything works in bands of rows, so that no second array of the size of the image is needed. Values are counted, never sorted.
 """
 
 from __future__ import annotations

@@ -54,8 +54,9 @@ def decode_tiff(content: bytes, where: str, bounds: Bounds, indices: bool) -> tu
         indices: True to return the indices of a palette image instead of its colours.
 
     Returns:
-        (H, W, C), or (D, H, W, C) if pages are the slices of a volume, in the stored type; and the conversions that were made. Alpha is
-        dropped; channels without a stated meaning are kept.
+        image: (H, W, C), or (D, H, W, C) if pages are the slices of a volume, in the stored type. Alpha is dropped; channels without a
+            stated meaning are kept.
+        notes: the conversions that were made.
 
     Raises:
         DataError: if the file is too large, truncated, damaged or of an unsupported kind.

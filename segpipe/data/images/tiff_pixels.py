@@ -108,7 +108,7 @@ def make_pixels(page: TiffPage, content: bytes, recipe: Recipe) -> np.ndarray:
 
     The result is a read-only view of `content` if the file stores the pixels in exactly this form.
     """
-    whole = _whole(page, content)
+    whole = _read_whole_page(page, content)
     if whole is not None and _needs_no_conversion(whole, recipe):
         return whole
     shape, dtype = _decoded_shape_and_dtype(page, recipe)
@@ -127,7 +127,7 @@ def stack_pixels(pages: list[TiffPage], content: bytes, recipes: list[Recipe], a
         stack = np.empty((len(pages), height, width, channels), dtype)
         parts = list(stack)
     for pixels, page, recipe in zip(parts, pages, recipes, strict=True):
-        _fill(pixels, page, _whole(page, content), recipe)
+        _fill(pixels, page, _read_whole_page(page, content), recipe)
     return stack
 
 
@@ -146,7 +146,10 @@ def _decoded_shape_and_dtype(page: TiffPage, recipe: Recipe) -> tuple[tuple[int,
 
 
 def _fill(pixels: np.ndarray, page: TiffPage, whole: np.ndarray | None, recipe: Recipe) -> None:
-    """Decode a page into `pixels`, (H, W, C), which may be a part of a larger array. whole: the result of `_whole`."""
+    """Decode a page into `pixels`, (H, W, C), which may be a part of a larger array.
+
+    whole: all samples of the page, (H, W, samples), or None to decode it block by block.
+    """
     target = as_stored(pixels, recipe.orientation)
     for first, rows, columns, block in _blocks(page, whole, together=bool(recipe.steps)):
         samples = [sample for sample in recipe.keep if first <= sample < first + block.shape[2]]
@@ -173,7 +176,7 @@ def _blocks(page: TiffPage, whole: np.ndarray | None, together: bool) -> Iterato
         yield _Block(0, slice(top, top + step), slice(None), whole[top : top + step])
 
 
-def _whole(page: TiffPage, content: bytes) -> np.ndarray | None:
+def _read_whole_page(page: TiffPage, content: bytes) -> np.ndarray | None:
     """Return all samples of a page, (H, W, samples), if that needs no memory besides the image; else None.
 
     It needs none if the samples are stored uncompressed and contiguously, or in one strip.

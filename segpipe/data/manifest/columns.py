@@ -13,7 +13,7 @@ split_given may be empty (None, or NA in an integer column). H, W and D stand fo
 | path, mask_path, instances_path | str | the image, its mask, and the map of instance ids; relative to data/ |
 | sha256, mask_sha256, instances_sha256 | str | SHA-256 of the bytes of these files, 64 hexadecimal digits |
 | phash | str | perceptual hash (DCT) of the image, or of the middle slice of a volume: 64 bits as 16 hexadecimal digits |
-| miniature | bytes | the same picture in grey at 48 x 48 pixels, row by row, 2,304 bytes; it finds near-duplicates whose hashes differ |
+| miniature | bytes | that picture in grey at 48 x 48 pixels, row by row: 2,304 bytes; for finding near-duplicates whose hashes differ |
 | depth | int | slices of a volume; empty for an image (2D) |
 | height, width | int | pixels |
 | channels | int | number of channels, without alpha |
