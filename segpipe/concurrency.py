@@ -126,12 +126,13 @@ class _Worker(Generic[T]):
 def _collect_results(
     workers: list[_Worker[T]], queue: Iterator[tuple[int, T]], name: Callable[[T], str]
 ) -> Iterator[tuple[int, Any]]:
-    by_pipe = {worker.pipe: worker for worker in workers}
     for worker in workers:
         worker.feed(queue)
-    while busy := [worker.pipe for worker in workers if worker.pending]:
-        for pipe in connection.wait(busy):
-            worker = by_pipe[pipe]  # type: ignore[index]
+    while busy := [worker for worker in workers if worker.pending]:
+        ready = connection.wait([worker.pipe for worker in busy])
+        for worker in busy:
+            if worker.pipe not in ready:
+                continue
             index, item = worker.pending[0]
             answer = _receive(worker, name(item))
             if answer is None:
@@ -201,8 +202,9 @@ def _serve(pipe: connection.Connection, function: Callable[[Any], Any]) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
         while True:
             item = pipe.recv()
+            answer: tuple[tuple[Any] | None, Exception | None, str]
             try:
                 answer = (function(item),), None, ""
             except Exception as error:  # noqa: BLE001  raised in the parent process
-                answer = None, error, traceback.format_exc()  # type: ignore[assignment]
+                answer = None, error, traceback.format_exc()
             pipe.send(answer)

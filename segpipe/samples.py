@@ -175,7 +175,7 @@ class ClassTable(BaseModel):
         table[IGNORE] = self.ignore[0] if self.ignore else 255
         for label, value in values.items():
             table[label] = value
-        return table[labels]  # type: ignore[no-any-return]
+        return table[labels]
 
     def _values_by_label(self) -> dict[int, int]:
         """Return the pixel value of each label; that of a set of classes is the sum of their values."""

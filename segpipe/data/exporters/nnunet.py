@@ -202,7 +202,7 @@ def _folds(items: list[Item], report: ExportReport) -> list[dict[str, list[str]]
     if not any(item.group for item in items):
         return []
     rows = [{"key": item.key, "group": item.group, "sha256": None} for item in items]
-    numbers = assign_folds(rows, SplitParams(folds=FOLDS))  # type: ignore[call-arg]
+    numbers = assign_folds(rows, SplitParams(folds=FOLDS))
     used = sorted({number for number in numbers if number is not None})
     if len(used) < 2:
         return []

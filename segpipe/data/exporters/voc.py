@@ -1,9 +1,8 @@
-"""Export format `voc`: JPEGImages/, SegmentationClass/ and SegmentationObject/ as palette PNGs, ImageSets/Segmentation/SPLIT.txt, and
-labelmap.txt.
+"""Export format `voc`: JPEGImages/, palette PNGs in SegmentationClass/ and SegmentationObject/, ImageSets/, and labelmap.txt.
 
 Pixel values are class ids, which number the lines of labelmap.txt; 255 (void) marks ignored pixels. Tools that read masks by colour
-find the colours of labelmap.txt in the palettes. Instances are numbered from 1 in each image; an image with more instances than a
-palette has entries gets a 16-bit grey file.
+find the colours of labelmap.txt in the palettes. The splits are ImageSets/Segmentation/SPLIT.txt. Instances are numbered from 1 in each
+image; an image with more instances than a palette has entries gets a 16-bit grey file.
 """
 
 from __future__ import annotations

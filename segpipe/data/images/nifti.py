@@ -174,7 +174,8 @@ def _read_header(stream: _Stream, where: str) -> Any:
     from nibabel.nifti2 import Nifti2Header
 
     start = stream.read(4)
-    size = next((s for s in _MIN_OFFSET_BYTES for order in ("little", "big") if start == s.to_bytes(4, order)), None)  # type: ignore[arg-type]
+    sizes = (int.from_bytes(start, "little"), int.from_bytes(start, "big"))
+    size = next((size for size in sizes if size in _MIN_OFFSET_BYTES), None)
     if size is None:
         raise DataError(
             "is not a NIfTI volume", where=where, expected="a header of 348 or 540 bytes", fix="convert it to .nii.gz"

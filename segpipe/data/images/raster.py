@@ -112,7 +112,7 @@ def _decode_jpeg(image: Image.Image, content: bytes) -> np.ndarray:
         return np.asarray(image if image.mode == "L" else image.convert("RGB"))
     import imagecodecs
 
-    return imagecodecs.jpeg8_decode(content)  # type: ignore[no-any-return]
+    return imagecodecs.jpeg8_decode(content)
 
 
 def _decode_with_opencv(content: bytes, where: str, grey: bool) -> np.ndarray:

@@ -120,7 +120,7 @@ def grey(image: np.ndarray) -> np.ndarray:
         return image[:, :, 0]
     if image.shape[2] == 3:
         return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return image.mean(axis=2, dtype=np.float32)  # type: ignore[no-any-return]
+    return image.mean(axis=2, dtype=np.float32)
 
 
 def sharpness(image: np.ndarray) -> float:
@@ -198,7 +198,7 @@ def miniature(plane: np.ndarray) -> bytes:
         The pixels row by row; the darkest is 0, the brightest 255.
     """
     small = cv2.resize(plane, (MINIATURE_EDGE, MINIATURE_EDGE), interpolation=cv2.INTER_AREA)
-    return cv2.normalize(small, None, 0, 255, cv2.NORM_MINMAX).round().astype(np.uint8).tobytes()  # type: ignore[call-overload,no-any-return]
+    return cv2.normalize(small, None, 0, 255, cv2.NORM_MINMAX).round().astype(np.uint8).tobytes()
 
 
 def _halved(image: np.ndarray) -> np.ndarray:

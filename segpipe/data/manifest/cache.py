@@ -198,7 +198,7 @@ def _read_table(folder: Path | None, name: str) -> list[Row]:
     if sha256_bytes(parquet).encode() != digest:
         return []
     table = pq.read_table(io.BytesIO(parquet))
-    return table.to_pylist() if table.schema.equals(_schema(name)) else []  # type: ignore[no-any-return]
+    return table.to_pylist() if table.schema.equals(_schema(name)) else []
 
 
 def _write_table(folder: Path | None, name: str, rows: list[Row]) -> None:

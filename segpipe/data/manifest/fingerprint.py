@@ -188,7 +188,7 @@ def _median_spacing(spacings: list[np.ndarray]) -> list[float] | None:
     if not spacings:
         return None
     axes = statistics.mode(len(spacing) for spacing in spacings)
-    return np.median(np.stack([s for s in spacings if len(s) == axes]), axis=0).tolist()  # type: ignore[no-any-return]
+    return np.median(np.stack([s for s in spacings if len(s) == axes]), axis=0).tolist()
 
 
 def _data_hash(manifest: pd.DataFrame, classes: ClassTable) -> str:
