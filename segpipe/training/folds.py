@@ -90,7 +90,9 @@ def deal(folds: Folds, seed: int, train: ShardReader, val: ShardReader, shards: 
     if given is not None and not folds.gap:
         return Dealt(readers, keys, [given[key] for key in keys])
     rows = [_row(reader, place) for reader in readers for place in range(len(reader))]
-    numbers = [given[key] for key in keys] if given else balanced_folds(rows, folds.count, seed, folds.dealt == "blocks")
+    numbers = (
+        [given[key] for key in keys] if given else balanced_folds(rows, folds.count, seed, folds.dealt == "blocks")
+    )
     dealt = Dealt(readers, keys, numbers, folds_within_gap(rows, numbers, folds.gap) if folds.gap else ())
     if empty := [fold for fold in range(folds.count) if not len(dealt.rest(fold))]:
         raise ConfigError(
