@@ -149,7 +149,7 @@ def test_layouts_of_one_class_a_pixel_say_so(folders: Path, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"--overlapping means nothing to the layout voc.*mask-per-class"):
         bring(folders, tmp_path / "data", "voc")
     bring(folders, tmp_path / "data")
-    with pytest.raises(ConfigError, match=r"voc can't hold.*coco or folder or mask-per-class"):
+    with pytest.raises(ConfigError, match=r"the format voc cannot store.*coco or folder or mask-per-class"):
         export_dataset(load_dataset(tmp_path / "data"), tmp_path / "out", "voc", LIMITS)
 
 
