@@ -39,26 +39,26 @@ class ImageTable:
         return f"{self.path.name}: {', '.join(self.columns)} for {listed} of {len(self.rows)} images"
 
 
-def find_table(source: Path, given: Path | None, names: Sequence[str]) -> ImageTable | None:
+def find_table(source: Path, table: Path | None, names: Sequence[str]) -> ImageTable | None:
     """Find the metadata of the images of a source.
 
     Args:
-        source: the folder that is imported; searched for `TABLE_FILES` if no table is given.
-        given: the table that the user names.
+        source: the folder that is imported; searched for `TABLE_FILES` if the user names no table.
+        table: the table that the user names; None to search the source.
         names: the paths of the images, relative to the source and without their endings.
 
     Returns:
         The table; None if there is none, or none with a metadata column.
 
     Raises:
-        ConfigError: if no column of the given table names the images.
+        ConfigError: if no column of the table that the user names lists the images.
         DataError: if a table cannot be read.
     """
-    for path in [given] if given else [source / name for name in TABLE_FILES if (source / name).is_file()]:
+    for path in [table] if table else [source / name for name in TABLE_FILES if (source / name).is_file()]:
         columns, rows = _read(path)
         name_column = max(columns, key=lambda column: len(_matches(column, rows, names)), default=None)
         matches = _matches(name_column, rows, names) if name_column is not None else {}
-        if given and not matches:
+        if table and not matches:
             raise ConfigError(
                 "no column names the images",
                 where=path,
