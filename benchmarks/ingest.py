@@ -1,12 +1,12 @@
-"""How fast `ingest` reads a dataset, against nothing but decoding the same files by OpenCV in as many processes.
+"""Measure how fast `ingest` reads a dataset, compared with only decoding the same files with OpenCV in as many processes.
 
     python benchmarks/ingest.py [--data FOLDER] [--count 60] [--kinds png jpg] [--repeat 4] [--jobs 2] [--rounds 3]
 
 Without a folder in the canonical layout (images/, masks/, dataset.yaml), images of 1 to 2 megapixels with masks are generated in a
-temporary folder, once as PNG and once as JPEG. `--repeat` goes through the same files several times, as images of their own. Both
-sides take turns, and the best round of each counts. OpenCV's processes are running before its clock is; what ingest needs to start
-its own is on its bill. Processor time (without that of starting) is the steadier measure where the machine is shared. Last, the
-manifest once more from its cache.
+temporary folder, once as PNG and once as JPEG. `--repeat` reads the same files several times, as different images. Both sides take
+turns, and the best round of each counts. The processes of OpenCV are running before its time is measured; the time of ingest includes
+starting its processes. CPU time (without starting processes) is the more stable measure on a shared machine. Finally the manifest is
+built once more from its cache.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from segpipe.samples import ClassTable
 
 
 def generate(folder: Path, count: int, kind: str) -> Path:
-    """Smooth tones with sensor noise, and masks with blobs of two classes on background."""
+    """Write images of smooth tones with sensor noise, and masks with blobs of two classes on background; return the folder."""
     rng = np.random.default_rng(0)
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
@@ -53,15 +53,15 @@ def generate(folder: Path, count: int, kind: str) -> Path:
 
 
 def _decode(path: str) -> float:
-    began = time.process_time()
+    start = time.process_time()
     assert cv2.imread(path, cv2.IMREAD_UNCHANGED) is not None
-    return time.process_time() - began
+    return time.process_time() - start
 
 
 def _describe(item: Item, dataset: Dataset) -> float:
-    began = time.process_time()
+    start = time.process_time()
     describe_item(item, dataset.root, dataset.classes, DataParams())
-    return time.process_time() - began
+    return time.process_time() - start
 
 
 def compare(name: str, dataset: Dataset, jobs: int, rounds: int, cache: Path) -> None:
@@ -70,12 +70,12 @@ def compare(name: str, dataset: Dataset, jobs: int, rounds: int, cache: Path) ->
     chunk = max(1, count // (16 * jobs))
     describe = partial(_describe, dataset=dataset)
     wall: dict[str, float] = defaultdict(lambda: float("inf"))
-    used: dict[str, float] = defaultdict(lambda: float("inf"))
+    cpu: dict[str, float] = defaultdict(lambda: float("inf"))
 
     def clock(side: str, run: Callable[[], object]) -> None:
-        began = time.perf_counter()
+        start = time.perf_counter()
         run()
-        wall[side] = min(wall[side], time.perf_counter() - began)
+        wall[side] = min(wall[side], time.perf_counter() - start)
 
     with multiprocessing.get_context("spawn").Pool(jobs, cv2.setNumThreads, (1,)) as pool:
         pool.map(_decode, files[: 8 * jobs], chunksize=1)
@@ -83,22 +83,22 @@ def compare(name: str, dataset: Dataset, jobs: int, rounds: int, cache: Path) ->
         for _ in range(rounds):
             clock("bare cv2", lambda: pool.map(_decode, files, chunksize=2 * chunk))
             clock("ingest", lambda: build_manifest(dataset, limits, split, jobs))
-            used["bare cv2"] = min(used["bare cv2"], sum(pool.map(_decode, files, chunksize=2 * chunk)))
-            used["ingest"] = min(used["ingest"], sum(pool.map(describe, dataset.items, chunksize=chunk)))
+            cpu["bare cv2"] = min(cpu["bare cv2"], sum(pool.map(_decode, files, chunksize=2 * chunk)))
+            cpu["ingest"] = min(cpu["ingest"], sum(pool.map(describe, dataset.items, chunksize=chunk)))
     for side, seconds in wall.items():
         print(
-            f"{name:10} {side:10} {count / seconds:8.1f} images/s   {1000 * used[side] / count:7.2f} ms of processor an image"
+            f"{name:10} {side:10} {count / seconds:8.1f} images/s   {1000 * cpu[side] / count:7.2f} ms of CPU per image"
         )
-    ratios = [times["bare cv2"] / times["ingest"] for times in (wall, used)]
-    print(f"{name:10} {'ratio':10} {ratios[0]:8.2f} of bare     {ratios[1]:7.2f} by processor time")
+    ratios = [times["bare cv2"] / times["ingest"] for times in (wall, cpu)]
+    print(f"{name:10} {'ratio':10} {ratios[0]:8.2f} of bare     {ratios[1]:7.2f} by CPU time")
     build_manifest(dataset, limits, split, jobs, cache)
-    wall["again"] = float("inf")
-    clock("again", lambda: build_manifest(dataset, limits, split, jobs, cache))
-    print(f"{name:10} {'again':10} {count / wall['again']:8.0f} images/s   {wall['again']:.2f} s in all")
+    wall["cached"] = float("inf")
+    clock("cached", lambda: build_manifest(dataset, limits, split, jobs, cache))
+    print(f"{name:10} {'cached':10} {count / wall['cached']:8.0f} images/s   {wall['cached']:.2f} s in total")
 
 
 def _repeated(dataset: Dataset, times: int) -> Dataset:
-    items = [replace(item, key=f"{item.key}-{turn}") for turn in range(times) for item in dataset.items]
+    items = [replace(item, key=f"{item.key}-{repetition}") for repetition in range(times) for item in dataset.items]
     return replace(dataset, items=items)
 
 
@@ -110,21 +110,23 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=4)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    wanted = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        if wanted.data:
+        if arguments.data:
             compare(
-                wanted.data.name,
-                _repeated(load_dataset(wanted.data), wanted.repeat),
-                wanted.jobs,
-                wanted.rounds,
+                arguments.data.name,
+                _repeated(load_dataset(arguments.data), arguments.repeat),
+                arguments.jobs,
+                arguments.rounds,
                 folder,
             )
             return
-        for kind in wanted.kinds:
-            dataset = load_dataset(generate(folder / kind, wanted.count, kind))
-            compare(kind, _repeated(dataset, wanted.repeat), wanted.jobs, wanted.rounds, folder / f"{kind}-cache")
+        for kind in arguments.kinds:
+            dataset = load_dataset(generate(folder / kind, arguments.count, kind))
+            compare(
+                kind, _repeated(dataset, arguments.repeat), arguments.jobs, arguments.rounds, folder / f"{kind}-cache"
+            )
 
 
 if __name__ == "__main__":

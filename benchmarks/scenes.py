@@ -1,4 +1,4 @@
-"""Generated images and volumes in memory, behind the interface of a shard reader: what the benchmarks of training train on."""
+"""Generated images and volumes in memory, with the interface of a shard reader: the training data of the benchmarks."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ _TONES = np.array([[220, 210, 225], [190, 120, 170], [90, 60, 140]])
 
 
 class Cells:
-    """Random discs (of volumes: balls) with a nucleus each, on noise; every disc is an object."""
+    """Random discs (balls in volumes), each with a nucleus, on noise; every disc is an instance."""
 
     def __init__(self, count: int, shape: tuple[int, ...]) -> None:
         self.samples = [self._draw(np.random.default_rng(i), shape, i) for i in range(count)]
         self.keys = [s.key for s in self.samples]
-        self.class_pixels = np.array([pixels_of(s) for s in self.samples])
+        self.class_pixels = np.array([count_pixels(s) for s in self.samples])
 
     @staticmethod
     def _draw(rng: np.random.Generator, shape: tuple[int, ...], index: int) -> Sample:
-        labels, objects = np.zeros(shape, np.uint8), np.zeros(shape, np.uint16)
+        labels, instances = np.zeros(shape, np.uint8), np.zeros(shape, np.uint16)
         grid = np.indices(shape)
         radius = 22 if len(shape) == 2 else 9
         for number, center in enumerate(rng.integers(0, shape, (30 if len(shape) == 2 else 6, len(shape))), 1):
-            distance = ((grid - center.reshape(-1, *[1] * len(shape))) ** 2).sum(0)
-            labels[distance < radius**2] = 1
-            labels[distance < radius**2 / 4] = 2
-            objects[distance < radius**2] = number
+            squared_distance = ((grid - center.reshape(-1, *[1] * len(shape))) ** 2).sum(0)
+            labels[squared_distance < radius**2] = 1
+            labels[squared_distance < radius**2 / 4] = 2
+            instances[squared_distance < radius**2] = number
         tones = _TONES[labels] if len(shape) == 2 else _TONES[labels][..., :1]
         image = np.clip(tones + rng.normal(0, 12, tones.shape), 0, 255).astype(np.uint8)
         spacing = (1.0,) * 3 if len(shape) == 3 else None
-        return Sample(str(index), image, labels, instances=objects, spacing=spacing)
+        return Sample(str(index), image, labels, instances=instances, spacing=spacing)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -41,14 +41,14 @@ class Cells:
         return self.samples[index]
 
 
-def pixels_of(sample: Sample) -> np.ndarray:
-    """How many pixels each class has, (3,)."""
+def count_pixels(sample: Sample) -> np.ndarray:
+    """Count the pixels of each class, (3,)."""
     assert sample.labels is not None
     return np.bincount(sample.labels.ravel(), minlength=len(CLASSES.classes))
 
 
 def fingerprint_of(reader: Cells) -> Fingerprint:
-    """What `ingest` would say of them."""
+    """Return the fingerprint that `ingest` would compute."""
     *depth, height, width, channels = reader[0].image.shape
     sizes = {
         name: {"min": edge, "median": edge, "max": edge}

@@ -1,12 +1,12 @@
-"""How fast an epoch is read from shards, against decoding the image files anew with OpenCV, in the same run.
+"""Measure how fast an epoch is read from shards, compared with decoding the image files again with OpenCV.
 
     python benchmarks/shards.py [SOURCE ...] [--crop 256] [--epochs 3] [--rounds 3]
 
-SOURCE: a folder that `segpipe data import` recognises (CamVid, say); the demo data come first in any case. An epoch is one random
-crop of each image with its labels, or each image whole; both sides hand over a copy, as a batch would be made of it. Each side
-runs in a process of its own, in turns, and the best of its rounds counts, so that a busy moment of the machine hurts neither.
-Peak memory is that of the process beyond what it held before the first epoch; of it, what shards map is the page cache's,
-shared by all processes and given back when others need it.
+SOURCE is a folder that `segpipe data import` recognises (CamVid, for example); the demo data is always measured first. An epoch is one
+random crop of each image with its labels, or each whole image. Both sides return a copy, as making a batch needs. Each side runs in a
+process of its own, in turns, and the best of its rounds counts, so that a busy moment of the machine affects neither. Peak memory is
+that of the process beyond what it held before the first epoch. The part that shards map belongs to the page cache, which all processes
+share and which is freed when others need memory.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def from_files(folder: Path) -> tuple[Read, int]:
 
 
 def measure(side: str, folder: Path, crop: int, epochs: int) -> dict[str, float]:
-    """Seconds of the fastest epoch, and the peak memory beyond what was there before, in MB: all of it, and what files it maps."""
+    """Measure the seconds of the fastest epoch, the additional peak memory in MB, and the part of it that maps shards."""
     read, count = {"shards": from_shards, "files": from_files}[side](folder)
     rng = np.random.default_rng(0)
     before = peak_mb()
@@ -75,24 +75,24 @@ def measure(side: str, folder: Path, crop: int, epochs: int) -> dict[str, float]
 
 
 def peak_mb() -> float:
-    """The most memory that this process ever held (its resource usage would count its parent's, too)."""
+    """Return the peak memory of this process in MB. The resource module would count the parent process, too."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def mapped_mb() -> float:
-    """Resident memory that belongs to shards."""
-    total, wanted = 0, False
+    """Return the resident memory that maps shards, in MB."""
+    total, in_shard = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if "-" in line.split()[0]:
-            wanted = line.endswith(".arrow")
-        elif wanted and line.startswith("Rss:"):
+            in_shard = line.endswith(".arrow")
+        elif in_shard and line.startswith("Rss:"):
             total += int(line.split()[1])
     return total / 1024
 
 
 def prepare(source: Path | None, folder: Path) -> str:
-    """Import a source, write its training shards and the list of its files; returns what it is, in words."""
+    """Import a source (None: the demo data), write its training shards and the list of its files; return a description."""
     from segpipe.config import DataParams
     from segpipe.data.dataset import load_dataset, load_samples
     from segpipe.data.demo.write import write_demo
@@ -129,15 +129,15 @@ def compare(folder: Path, crop: int, epochs: int, rounds: int) -> None:
                 "--epochs",
                 str(epochs),
             ]
-            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            if side not in best or found["seconds"] < best[side]["seconds"]:
-                best[side] = found
-    what = f"random crops of {crop} x {crop}" if crop else "whole images"
-    print(f"  an epoch of {what}")
+            result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            if side not in best or result["seconds"] < best[side]["seconds"]:
+                best[side] = result
+    content = f"random crops of {crop} x {crop}" if crop else "whole images"
+    print(f"  one epoch of {content}")
     for side, name in (("shards", "shards"), ("files", "decoded by cv2")):
-        one = best[side]
-        mapped = f", of it {one['mapped_mb']:.0f} MB of the page cache" if side == "shards" else ""
-        print(f"    {name:<15} {1000 * one['seconds']:9.1f} ms   peak {one['peak_mb']:6.1f} MB{mapped}")
+        result = best[side]
+        mapped = f", of it {result['mapped_mb']:.0f} MB of page cache" if side == "shards" else ""
+        print(f"    {name:<15} {1000 * result['seconds']:9.1f} ms   peak {result['peak_mb']:6.1f} MB{mapped}")
     print(f"    ratio           {best['files']['seconds'] / best['shards']['seconds']:9.1f} x")
 
 
@@ -148,15 +148,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", choices=["shards", "files"], help=argparse.SUPPRESS)
-    wanted = parser.parse_args()
-    if wanted.side:
-        print(json.dumps(measure(wanted.side, wanted.sources[0], wanted.crop, wanted.epochs)))
+    arguments = parser.parse_args()
+    if arguments.side:
+        print(json.dumps(measure(arguments.side, arguments.sources[0], arguments.crop, arguments.epochs)))
         return
-    for source in (None, *wanted.sources):
+    for source in (None, *arguments.sources):
         with tempfile.TemporaryDirectory(prefix="segpipe-shards-") as folder:
             print(f"{source.name if source else 'demo'}: {prepare(source, Path(folder))}")
-            for crop in (wanted.crop, 0):
-                compare(Path(folder), crop, wanted.epochs, wanted.rounds)
+            for crop in (arguments.crop, 0):
+                compare(Path(folder), crop, arguments.epochs, arguments.rounds)
 
 
 if __name__ == "__main__":

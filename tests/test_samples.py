@@ -1,6 +1,8 @@
+"""Class tables: conversion between file values and labels, and refused tables."""
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -10,8 +12,7 @@ from segpipe.samples import IGNORE, UNKNOWN, ClassTable, default_color
 @given(st.lists(st.integers(0, 65535), min_size=3, max_size=40, unique=True), st.integers(1, 2), st.randoms())
 def test_decode_undoes_encode(values, n_ignored, random):
     ignored, classes = tuple(values[:n_ignored]), values[n_ignored:]
-    if len(classes) < 2:
-        return
+    assume(len(classes) >= 2)
     table = ClassTable.from_names([f"c{v}" for v in classes], classes, ignored)
     mask = np.array([[random.choice(classes) for _ in range(5)] for _ in range(4)], np.uint16)
     labels = table.encode(mask)
@@ -27,7 +28,7 @@ def test_ignored_and_unknown_values_have_labels_of_their_own():
 
 
 @pytest.mark.parametrize(
-    "bad",
+    "arguments",
     [
         {"names": ["a", "a"]},
         {"names": ["a", "b"], "values": [3, 3]},
@@ -35,9 +36,9 @@ def test_ignored_and_unknown_values_have_labels_of_their_own():
         {"names": ["a"]},
     ],
 )
-def test_a_table_that_contradicts_itself_is_refused(bad):
+def test_a_table_that_contradicts_itself_is_refused(arguments):
     with pytest.raises(ValidationError):
-        ClassTable.from_names(**bad)
+        ClassTable.from_names(**arguments)
 
 
 def test_default_colours_differ():

@@ -1,1 +1,1 @@
-"""Labelled images: import, the canonical layout, manifest, splits, shards, the demo data."""
+"""Labelled images: import and export, the canonical layout, the manifest, splits, shards and the demo data."""

@@ -1,24 +1,22 @@
-"""The canonical layout of `data/`: what import and demo write and everything else reads.
+"""The canonical layout of `data/`, which import and demo write and everything else reads.
 
 ```
-data/images/<key>.<ext>     data/masks/<key>.png     data/instances/<key>.png (object ids; optional); of volumes .nii.gz each
-data/dataset.yaml           classes: [{name, value, color: [r, g, b]}, ...], ignore: [values], overlapping: true where it is so
-data/samples.csv            key, group, split (train, val, test or empty); optional, as are its rows; further columns are for people
+data/images/<key>.<ext>      the images; volumes are .nii.gz
+data/masks/<key>.png         the mask of each image (.nii.gz for volumes); missing for an image without labels
+data/instances/<key>.png     maps of instance ids (.nii.gz for volumes); optional
+data/dataset.yaml            classes: [{name, value, color: [r, g, b]}, ...], ignore: [values], and overlapping: true if classes overlap
+data/samples.csv             columns key, group, split (train, val, test or empty); the file and each row are optional; further
+                             columns are metadata
 ```
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import os
-import tempfile
-from collections import deque
 from collections.abc import Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,22 +25,33 @@ from pydantic import ValidationError
 
 from segpipe.concurrency import map_ahead
 from segpipe.config import DataParams
-from segpipe.json_models import validation_error
 from segpipe.data.images import decode_geometry, decode_image, image_files, max_bytes, read_mask, stem_of
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError, MissingError
 from segpipe.files import read_bytes
+from segpipe.json_models import validation_error
 from segpipe.samples import IGNORE, UNKNOWN, ClassTable, Sample
 
 CLASSES_FILE = "dataset.yaml"
 SAMPLES_FILE = "samples.csv"
+_MAX_CLASSES_BYTES = 1 << 20
 _MAX_TABLE_BYTES = 1 << 28
 _AHEAD_BYTES = 1 << 29
+"""The approximate total size of the decoded images that `load_samples` holds at once."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a dataset: where its files lie, and what samples.csv says of it."""
+    """One image of a dataset: its files, and its row of samples.csv.
+
+    Attributes:
+        key: the file name of the image without its ending.
+        image: the image file.
+        mask: the mask file; None for an image without labels.
+        instances: the file with instance ids; None without instances.
+        group: the group of the image; None without a group.
+        split: train, val or test if samples.csv gives it, else None.
+    """
 
     key: str
     image: Path
@@ -54,7 +63,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A `data/` folder: its class table and its items, in key order. `orphans` are mask files without an image."""
+    """The content of a `data/` folder.
+
+    Attributes:
+        root: the folder.
+        classes: its class table.
+        items: its images, in the order of their keys.
+        orphans: mask files without an image.
+    """
 
     root: Path
     classes: ClassTable
@@ -63,7 +79,15 @@ class Dataset:
 
 
 def load_dataset(data_dir: Path) -> Dataset:
-    """What stands in `data/`, from names and tables alone: no image is opened. Raises MissingError or DataError with the fix."""
+    """List the images of `data/` from file names and tables. No image is opened.
+
+    Args:
+        data_dir: the folder in the canonical layout.
+
+    Raises:
+        MissingError: if there is no images/ folder or no class table.
+        DataError: if there are no images, if two files have the same key, or if a table is invalid.
+    """
     if not (data_dir / "images").is_dir():
         raise MissingError(
             "no images here", where=data_dir / "images", fix="`segpipe data import SRC` or `segpipe data demo` fills it"
@@ -80,8 +104,9 @@ def load_dataset(data_dir: Path) -> Dataset:
     classes = read_classes(data_dir / CLASSES_FILE)
     if classes.overlapping and instances:
         raise DataError(
-            "objects in a dataset whose classes overlap, where there is no one object a pixel", where=data_dir / "instances",
-            fix="remove the folder, or the overlap (a class a pixel, without `overlapping` in dataset.yaml)",
+            "a dataset with overlapping classes cannot have instances, because a pixel may belong to several",
+            where=data_dir / "instances",
+            fix="remove the folder, or use exclusive classes (no `overlapping` in dataset.yaml)",
         )
     items = [
         Item(key, images[key], masks.get(key), instances.get(key), *rows.get(key, (None, None)))
@@ -91,33 +116,50 @@ def load_dataset(data_dir: Path) -> Dataset:
 
 
 def _by_key(folder: Path) -> dict[str, Path]:
-    """The image files right in a folder by the name that pairs them; DataError where two have the same."""
-    found: dict[str, Path] = {}
+    """Return the image files of a folder by their keys. Raises DataError if two files have the same key."""
+    paths: dict[str, Path] = {}
     for path in image_files(folder):
         key = stem_of(path)
-        if key in found:
+        if key in paths:
             raise DataError(
-                "two images share a key", where=folder, found=f"{found[key].name} and {path.name}",
-                expected="names that differ before the dot", fix="rename one of them",
+                "two images share a key",
+                where=folder,
+                found=f"{paths[key].name} and {path.name}",
+                expected="names that differ before the dot",
+                fix="rename one of them",
             )
-        found[key] = path
-    return found
+        paths[key] = path
+    return paths
 
 
 def load_sample(item: Item, classes: ClassTable, limits: DataParams) -> Sample:
-    """Decode one item. Raises DataError where a file cannot be read or the sizes differ.
+    """Decode the image, the mask and the instances of one item.
 
-    Pixels of a value that the class table does not know become `IGNORE`: validation has judged them before.
+    Pixels with a value that is not in the class table become `IGNORE`; validation has reported them before.
+
+    Args:
+        item: the image.
+        classes: the class table of the dataset.
+        limits: how large files may be, and how pages of TIFF files are read.
+
+    Returns:
+        The sample; its arrays are documented in `segpipe.samples.Sample`.
+
+    Raises:
+        DataError: if a file cannot be read, or if the sizes of image and mask differ.
     """
     content = read_bytes(item.image, max_bytes(limits))
     image, geometry = decode_image(content, str(item.image), limits), decode_geometry(content, str(item.image))
     del content
     labels = classes.encode(read_mask(item.mask, limits)) if item.mask else None
     instances = read_mask(item.instances, limits).astype(np.uint16) if item.instances else None
-    for path, plane in ((item.mask, labels), (item.instances, instances)):
-        if plane is not None and plane.shape != image.shape[:-1]:
+    for path, array in ((item.mask, labels), (item.instances, instances)):
+        if array is not None and array.shape != image.shape[:-1]:
             raise DataError(
-                "not the size of its image", where=path, found=_words(plane.shape), expected=_words(image.shape[:-1]),
+                "not the size of its image",
+                where=path,
+                found=_size_text(array.shape),
+                expected=_size_text(image.shape[:-1]),
                 fix="export image and mask at the same size",
             )
     if labels is not None:
@@ -126,42 +168,62 @@ def load_sample(item: Item, classes: ClassTable, limits: DataParams) -> Sample:
     return Sample(item.key, image, labels, instances, item.group, spacing)
 
 
-def _words(shape: tuple[int, ...]) -> str:
-    """A size as people say it: width x height (x depth)."""
+def _size_text(shape: tuple[int, ...]) -> str:
+    """Format a size as width x height (x depth)."""
     return " x ".join(map(str, reversed(shape)))
 
 
 def load_samples(
     items: list[Item], classes: ClassTable, limits: DataParams, jobs: int | None = None
 ) -> Iterator[Sample]:
-    """`load_sample` of each item, in order, decoded ahead by threads (decoders let go of the interpreter's lock).
+    """Decode items in threads, ahead of their use. Decoders release the interpreter lock.
 
-    At most two samples a thread are held at a time, and of large images fewer: together about `_AHEAD_BYTES`, one at least.
+    At most two samples per thread are in memory at once, and fewer if images are large: about 512 MiB of images in total, but at
+    least one image.
+
+    Args:
+        items: the images.
+        classes: the class table of the dataset.
+        limits: how large files may be, and how pages of TIFF files are read.
+        jobs: the number of threads, by default one per core.
+
+    Yields:
+        The sample of each item, in the order of `items`.
+
+    Raises:
+        DataError: as `load_sample` does, after the samples of all items before the one that failed.
     """
     jobs = jobs or os.cpu_count() or 1
-    largest = _AHEAD_BYTES
+    largest_bytes = _AHEAD_BYTES
 
     def limit() -> int:
-        return min(2 * jobs, max(1, _AHEAD_BYTES // largest))
+        return min(2 * jobs, max(1, _AHEAD_BYTES // largest_bytes))
 
     for _, future in map_ahead(lambda item: load_sample(item, classes, limits), items, jobs, limit):
         sample = future.result()
         del future
         size = sample.image.nbytes
-        largest = size if largest == _AHEAD_BYTES else max(largest, size)
+        largest_bytes = size if largest_bytes == _AHEAD_BYTES else max(largest_bytes, size)
         yield sample
         del sample
 
 
 def read_classes(path: Path) -> ClassTable:
-    """The class table of a dataset.yaml."""
+    """Read the class table of a dataset.yaml.
+
+    Raises:
+        MissingError: if there is no such file.
+        DataError: if it is not a valid class table.
+    """
     if not path.exists():
         raise MissingError(
-            "the class table is missing", where=path, expected="classes: [{name, value, color: [r, g, b]}, ...], ignore: [values]",
-            fix="write it, or let `segpipe data import` do so",
+            "the class table is missing",
+            where=path,
+            expected="classes: [{name, value, color: [r, g, b]}, ...], ignore: [values]",
+            fix="write it, or import the data with `segpipe data import`, which writes it",
         )
     try:
-        content = yaml.safe_load(read_bytes(path, 1 << 20))
+        content = yaml.safe_load(read_bytes(path, _MAX_CLASSES_BYTES))
         return ClassTable.model_validate(content)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"is not valid YAML: {error}", where=path) from error
@@ -171,7 +233,7 @@ def read_classes(path: Path) -> ClassTable:
 
 
 def format_classes(classes: ClassTable) -> str:
-    """The text of a dataset.yaml."""
+    """Return the text of a dataset.yaml."""
     lines = ["classes:"]
     for spec in classes.classes:
         name = yaml.safe_dump(spec.name, default_style='"', allow_unicode=True).strip()
@@ -182,7 +244,7 @@ def format_classes(classes: ClassTable) -> str:
 
 
 def format_samples(rows: list[dict[str, str]]) -> str:
-    """The text of a samples.csv: one row an image, columns as in the first row."""
+    """Return the text of a samples.csv: one line per row, with the columns of the first row."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -191,7 +253,19 @@ def format_samples(rows: list[dict[str, str]]) -> str:
 
 
 def read_samples(path: Path, keys: Collection[str]) -> dict[str, tuple[str | None, str | None]]:
-    """samples.csv as {key: (group, split)}; DataError for a row that does not fit."""
+    """Read the groups and splits of a samples.csv.
+
+    Args:
+        path: the table; it may be missing.
+        keys: the keys of the images.
+
+    Returns:
+        For each key in the table its group and its split, None if empty.
+
+    Raises:
+        DataError: if the table is not a CSV file in UTF-8, if a row has no key, an unknown key or an unknown split, or if two rows
+            have the same key.
+    """
     if not path.exists():
         return {}
     try:

@@ -1,4 +1,4 @@
-"""From validated images to shards: decoded samples by split, ready to be trained on."""
+"""Write the shards: the decoded samples of each split, ready for training."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ def prepare_shards(
 ) -> int:
     """Write the shards of all splits, and the table of splits.
 
-    Where quarantine leaves images out, the shards get a fingerprint of their own, so that plans count only images that are trained
-    on. Where `split.folds` is set, the fold of each image of train and val is written beside them.
+    If quarantine leaves images out, a fingerprint of the remaining images is written next to the shards, so that plans count only
+    those. If `split.folds` is set, the fold of each image of train and val is written next to them, too.
 
     Args:
         dataset: the images of data/.
-        manifest: one row per image.
-        quarantined: paths of images that validation leaves out.
-        data: the folder of the dataset; the further columns of its samples.csv are copied into the table of splits.
-        limits: how images are read.
+        manifest: one row per image (`segpipe.data.manifest.columns`).
+        quarantined: the paths of images that validation leaves out, relative to data/.
+        data: the folder of the dataset; the metadata columns of its samples.csv are copied into the table of splits.
+        limits: how large files may be, and how pages of TIFF files are read.
         shards: the folder to write; it is replaced as a whole.
-        splits: the Parquet file to write.
+        splits: the Parquet file to write, one row per image: key, path, mask_path, group, split, fold, and the metadata columns.
 
     Returns:
         The number of images in the shards.
     """
-    kept = manifest[~manifest["path"].isin(quarantined)]
-    rows = kept[usable(kept)]
+    remaining = manifest[~manifest["path"].isin(quarantined)]
+    rows = remaining[usable(remaining)]
     items = {item.key: item for item in dataset.items}
     with atomic_folder(shards) as folder:
         for split, part in rows.groupby("split", sort=True):
             samples = load_samples([items[key] for key in part["key"]], dataset.classes, limits)
             write_shards(folder, str(split), track(samples, f"prepare {split}", len(part)), dataset.classes.labelling)
         if len(rows) < usable(manifest).sum():
-            make_fingerprint(kept, dataset.classes).write(folder / "fingerprint.json")
+            make_fingerprint(remaining, dataset.classes).write(folder / "fingerprint.json")
         if rows["fold"].notna().any():
             in_folds = rows[rows["split"] != "test"]
             write_json(folder / FOLDS_FILE, dict(zip(in_folds["key"], map(int, in_folds["fold"]), strict=True)))

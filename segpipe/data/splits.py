@@ -1,12 +1,13 @@
-"""Which images train, which choose, which judge, and which fold of a cross-validation they stand in.
+"""Assign images to splits (train, val, test), and to the folds of a cross-validation.
 
-| split.method | who stands where | what moves when images are added |
+| split.method | assignment | images that move when images are added |
 |---|---|---|
-| hash | each group (or image without one) by a hash of itself | none |
-| stratified | by hash within strata: groups by the rarest class that they show | at the edges one group or so (see `_stratified`) |
-| ranges | the last of each stack's images, in key order, judge; those before choose | images of the stacks that grew |
+| hash | each group (or each image without a group) by a hash of its name (or content) | none |
+| stratified | by hash within strata; the stratum of a group is its rarest class | about one group at each boundary \
+(see `_stratified_splits`) |
+| ranges | the last images of each stack, in order of their keys, are test, those before them val | images of the stacks that grew |
 
-Splits that samples.csv gives stand above all of them.
+A split that samples.csv gives takes precedence over all of them.
 """
 
 from __future__ import annotations
@@ -25,179 +26,228 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 FOLDS_FILE = "folds.json"
-"""In the folder of the shards, where `split.folds` deals: {key: fold} of the images of train and val."""
+"""The file next to the shards, written if `split.folds` is set: {key: fold} of the images of train and val."""
 
 Rows = Sequence[Mapping[str, Any]]
-"""Rows of a manifest with key, group, sha256, class_pixels, and split where it is given."""
+"""Rows of a manifest with key, group, sha256, class_pixels, and split if samples.csv gives it."""
 
 
 def assign_split(identity: str, params: SplitParams) -> Split:
-    """The split by hash of everything that shares an identity (a group's name, or an image's content hash).
+    """Return the split of one group by hash. It depends on nothing but the group itself.
 
-    SHA-256 of seed and identity, read as a number in [0, 1), falls below `test`, below `test + val`, or above: shares hold in
-    expectation, and depend on nothing but the identity itself.
+    SHA-256 of seed and identity, read as a number in [0, 1), is below `params.test` (test), below `params.test + params.val` (val),
+    or above (train). So the shares hold on average only.
+
+    Args:
+        identity: the name of a group, or the content hash of an image without a group (`grouping_key`).
+        params: the shares of val and test, and the seed.
     """
-    place = _position(identity, params.seed)
-    if place < params.test:
+    position = _hash_position(identity, params.seed)
+    if position < params.test:
         return "test"
-    return "val" if place < params.test + params.val else "train"
+    return "val" if position < params.test + params.val else "train"
 
 
 def assign_splits(rows: Rows, params: SplitParams) -> list[Split | None]:
-    """The split of each row: the given one, or by `params.method`. None for an image in the gap between two ranges."""
+    """Assign each row to a split.
+
+    Args:
+        rows: rows of a manifest.
+        params: the method, the shares of val and test, the gap and the seed.
+
+    Returns:
+        For each row the split that samples.csv gives, else one by `params.method`; None for an image in the gap between two ranges.
+    """
+    splits: Sequence[Split | None]
     if params.method == "ranges":
-        drawn = _ranges(rows, params)
+        splits = _range_splits(rows, params)
     elif params.method == "stratified":
-        by_identity = _stratified(rows, params)
-        drawn = [by_identity.get(grouping_key(row)) for row in rows]
+        by_identity = _stratified_splits(rows, params)
+        splits = [by_identity.get(grouping_key(row)) for row in rows]
     else:
-        drawn = [assign_split(grouping_key(row), params) for row in rows]
-    return [row["split"] or split for row, split in zip(rows, drawn, strict=True)]
+        splits = [assign_split(grouping_key(row), params) for row in rows]
+    return [row["split"] or split for row, split in zip(rows, splits, strict=True)]
 
 
 def assign_folds(rows: Rows, params: SplitParams) -> list[int | None]:
-    """The fold, 0 .. folds - 1, of each row, whatever its split; None for all where no folds are wanted.
+    """Assign each row to a fold, whatever its split.
 
-    By a hash of its own (adding images moves none, groups stay together, and folds do not follow splits); for `ranges`, equal
-    blocks of each stack.
+    The fold follows from a hash of its own: adding images moves none, groups stay together, and folds are independent of splits. For
+    `split.method: ranges` the folds are equal blocks of each stack.
+
+    Args:
+        rows: rows of a manifest.
+        params: the number of folds, the method and the seed.
+
+    Returns:
+        The fold of each row, 0 .. folds - 1; None for all rows if `params.folds` is not set.
     """
     if params.folds is None:
         return [None] * len(rows)
     if params.method == "ranges":
-        return [place * params.folds // size for place, size in _places(rows)]
-    return [int(_position(f"fold\0{grouping_key(row)}", params.seed) * params.folds) for row in rows]
+        return [position * params.folds // size for position, size in _stack_positions(rows)]
+    return [int(_hash_position(f"fold\0{grouping_key(row)}", params.seed) * params.folds) for row in rows]
 
 
 def balanced_folds(rows: Rows, folds: int, seed: int, blocks: bool = False) -> list[int]:
-    """The fold, 0 .. folds - 1, of each row: as many images in each as groups allow, and as many of those with rare classes.
+    """Assign rows to folds of nearly equal size, with nearly equal numbers of images with rare classes. No fold is empty.
 
-    Groups are dealt one after another, those whose rarest class is the rarest first, of these the largest first and then by hash;
-    each goes to the fold with the fewest images of its kind, then with the fewest of all. So no fold is empty. blocks: equal blocks
-    of each stack instead, as `ranges` deals. Raises ConfigError where there are too few groups (or images) to deal.
+    Groups are assigned one after another: first those with the rarest classes, of these first the largest, then by hash. Each goes
+    to the fold that has the fewest images of its stratum, and of these to the fold with the fewest images.
+
+    Args:
+        rows: rows of a manifest.
+        folds: the number of folds.
+        seed: another seed gives other folds.
+        blocks: use equal blocks of each stack instead, as `split.method: ranges` does.
+
+    Returns:
+        The fold of each row, 0 .. folds - 1.
+
+    Raises:
+        ConfigError: if there are fewer groups (or blocks) than folds.
     """
     if blocks:
-        found = [place * folds // size for place, size in _places(rows)]
-        units = len(set(found))
+        assigned = [position * folds // size for position, size in _stack_positions(rows)]
+        units = len(set(assigned))
     else:
         images = Counter(map(grouping_key, rows))
-        units, dealt, filled = len(images), dict[str, int](), [0] * folds
-        for names in _strata(rows, seed)[0]:
-            own = [0] * folds
-            for name in sorted(names, key=lambda name: -images[name]):
-                fold = min(range(folds), key=lambda f: (own[f], filled[f]))
-                own[fold] += images[name]
-                filled[fold] += images[name]
-                dealt[name] = fold
-        found = [dealt[grouping_key(row)] for row in rows]
+        units = len(images)
+        fold_of: dict[str, int] = {}
+        total_images = [0] * folds
+        for identities in _strata(rows, seed)[0]:
+            stratum_images = [0] * folds
+            for identity in sorted(identities, key=lambda identity: -images[identity]):
+                fold = min(range(folds), key=lambda f: (stratum_images[f], total_images[f]))
+                stratum_images[fold] += images[identity]
+                total_images[fold] += images[identity]
+                fold_of[identity] = fold
+        assigned = [fold_of[grouping_key(row)] for row in rows]
     if units < folds:
         raise ConfigError(
-            f"{units} {'blocks' if blocks else 'groups of images'} can't be dealt out to {folds} folds", where="train.folds",
+            f"{units} {'blocks' if blocks else 'groups of images'} cannot be divided into {folds} folds",
+            where="train.folds",
             fix=f"set it to {units} or fewer" if units > 1 else "set it to null",
         )
-    return found
+    return assigned
 
 
 def folds_within_gap(rows: Rows, folds: Sequence[int], gap: int) -> list[frozenset[int]]:
-    """For each row the folds, but its own, that have an image within `gap` places of it in its stack: what is left out of one of them
-    judges a network, which has therefore not to be trained on this row. Places are counted among the rows given."""
+    """Return for each row the other folds that have an image within `gap` positions of it in its stack.
+
+    The network that is evaluated on such a fold must not be trained on the row.
+
+    Args:
+        rows: rows of a manifest; positions are counted among these rows.
+        folds: the fold of each row.
+        gap: a number of positions.
+    """
     near: list[set[int]] = [set() for _ in rows]
     for stack in _stacks(rows):
-        for place, index in enumerate(stack):
-            around = stack[max(0, place - gap) : place + gap + 1]
-            near[index] = {folds[other] for other in around} - {folds[index]}
+        for position, index in enumerate(stack):
+            neighbours = stack[max(0, position - gap) : position + gap + 1]
+            near[index] = {folds[other] for other in neighbours} - {folds[index]}
     return [frozenset(others) for others in near]
 
 
 def grouping_key(row: Mapping[str, Any]) -> str:
-    """What stays together: a row's group, else the content of its image, else (where it cannot be read) its key."""
+    """Return the identity of the group that a row belongs to: rows with the same identity are always in one split.
+
+    It is the row's group, else the content hash of its image, else (if the image cannot be read) its key.
+    """
     return str(row["group"] or row["sha256"] or row["key"])
 
 
 def natural_sort_key(key: str) -> list[tuple[str, int]]:
-    """A sort key by which frame2 comes before frame10."""
+    """Return a sort key that compares numbers by value: frame2 comes before frame10."""
     return [(words, int(digits or 0)) for digits, words in re.findall(r"(\d+)|(\D+)", key)]
 
 
-def _position(identity: str, seed: int) -> float:
+def _hash_position(identity: str, seed: int) -> float:
+    """Hash an identity to a number in [0, 1)."""
     digest = hashlib.sha256(f"{seed}\0{identity}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _stratified(rows: Rows, params: SplitParams) -> dict[str, Split]:
-    """Exact shares (rounded) in every stratum, and all classes in train.
+def _stratified_splits(rows: Rows, params: SplitParams) -> dict[str, Split]:
+    """Return the split of each identity: exact shares (rounded) in every stratum, and every class in train.
 
-    A stratum holds the groups whose rarest class is the same; rare is what few groups show. In a stratum the groups stand in the
-    order of their hashes, and those with the smallest become test, then val, so that a new group shifts an edge by one place at
-    most. The largest stratum evens out what the others round. So of the groups that were there, one for each edge of the two
-    strata may move; more only where the new image makes another class the rarer one.
+    A stratum holds the groups with the same rarest class; a class is rare if few groups show it. Within a stratum the groups are
+    ordered by their hashes; the first become test, the next val. So a new group moves each boundary by at most one position. The
+    largest stratum compensates for the rounding in the others. In total, adding a group moves at most one group for each boundary of
+    two strata, and more only if the new image changes which class is the rarer one.
     """
-    strata, shown, classes = _strata([row for row in rows if not row["split"]], params.seed)
-    drawn: dict[str, Split] = {}
+    strata, classes_of, classes = _strata([row for row in rows if not row["split"]], params.seed)
+    assigned: dict[str, Split] = {}
     shares: tuple[tuple[Split, float], ...] = (("test", params.test), ("val", params.val))
-    left = {split: _round(share * len(shown)) for split, share in shares}
+    remaining = {split: _round(share * len(classes_of)) for split, share in shares}
     by_size = sorted(strata, key=len)
-    for names in by_size:
-        last, size = names is by_size[-1], len(names)
+    for identities in by_size:
+        last, size = identities is by_size[-1], len(identities)
         for split, share in shares:
-            wanted = left[split] if last else _round(share * size)
-            taken = min(max(wanted, 0), len(names) - 1)  # one stays to be trained on
-            left[split] -= taken
-            drawn |= dict.fromkeys(names[:taken], split)
-            names = names[taken:]
-        drawn |= dict.fromkeys(names, "train")
-    return _all_in_train(drawn, shown, classes)
+            target = remaining[split] if last else _round(share * size)
+            count = min(max(target, 0), len(identities) - 1)  # at least one stays in train
+            remaining[split] -= count
+            assigned |= dict.fromkeys(identities[:count], split)
+            identities = identities[count:]
+        assigned |= dict.fromkeys(identities, "train")
+    return _with_all_classes_in_train(assigned, classes_of, classes)
 
 
 def _strata(rows: Rows, seed: int) -> tuple[list[list[str]], dict[str, set[int]], list[int]]:
-    """Identities by their rarest class, the rarest first, each stratum by hash; the classes that each identity shows; and all classes,
-    the rarest first. Rare is what few identities show."""
-    shown: dict[str, set[int]] = defaultdict(set)
+    """Divide identities into strata by their rarest class. A class is rare if few identities show it.
+
+    Returns:
+        The strata, that of the rarest class first; each is a list of identities in the order of their hashes.
+        The classes that each identity shows.
+        All classes, the rarest first.
+    """
+    classes_of: dict[str, set[int]] = defaultdict(set)
     for row in rows:
-        shown[grouping_key(row)].update(c for c, n in enumerate(_listed(row["class_pixels"])) if n)
-    frequency = Counter(c for classes in shown.values() for c in classes)
+        pixels = [] if row["class_pixels"] is None else list(row["class_pixels"])
+        classes_of[grouping_key(row)].update(c for c, n in enumerate(pixels) if n)
+    frequency = Counter(c for classes in classes_of.values() for c in classes)
     rarity = {c: rank for rank, c in enumerate(sorted(frequency, key=lambda c: (frequency[c], c)))}
     strata: dict[int, list[str]] = defaultdict(list)
-    for name in sorted(shown, key=lambda name: (_position(name, seed), name)):
-        strata[min((rarity[c] for c in shown[name]), default=len(rarity))].append(name)
-    return [strata[rank] for rank in sorted(strata)], shown, list(rarity)
+    for identity in sorted(classes_of, key=lambda identity: (_hash_position(identity, seed), identity)):
+        strata[min((rarity[c] for c in classes_of[identity]), default=len(rarity))].append(identity)
+    return [strata[rank] for rank in sorted(strata)], classes_of, list(rarity)
 
 
-def _all_in_train(drawn: dict[str, Split], shown: dict[str, set[int]], classes: list[int]) -> dict[str, Split]:
-    """Move a group to train for each class that has none there."""
-    for wanted in classes:
-        with_class = [name for name in drawn if wanted in shown[name]]
-        if all(drawn[name] != "train" for name in with_class):
-            drawn[with_class[-1]] = "train"
-    return drawn
+def _with_all_classes_in_train(
+    assigned: dict[str, Split], classes_of: dict[str, set[int]], classes: list[int]
+) -> dict[str, Split]:
+    """Move a group to train for each class that train does not show."""
+    for class_id in classes:
+        with_class = [identity for identity in assigned if class_id in classes_of[identity]]
+        if all(assigned[identity] != "train" for identity in with_class):
+            assigned[with_class[-1]] = "train"
+    return assigned
 
 
-def _ranges(rows: Rows, params: SplitParams) -> list[Split | None]:
-    """Each stack in blocks, by place: train, val, test. The last `gap` images before a block are left out."""
-    drawn: list[Split | None] = []
-    for place, size in _places(rows):
+def _range_splits(rows: Rows, params: SplitParams) -> list[Split | None]:
+    """Cut each stack into the blocks train, val and test. The last `gap` images before a block are left out."""
+    splits: list[Split | None] = []
+    for position, size in _stack_positions(rows):
         test = size - _round(params.test * size)
         val = test - _round(params.val * size)
-        near = any(place < begin <= place + params.gap for begin in {val, test} - {size})
-        drawn.append(None if near else "train" if place < val else "val" if place < test else "test")
-    return drawn
+        in_gap = any(position < begin <= position + params.gap for begin in {val, test} - {size})
+        splits.append(None if in_gap else "train" if position < val else "val" if position < test else "test")
+    return splits
 
 
-def _places(rows: Rows) -> list[tuple[int, int]]:
-    """For each row, its place among the rows of its group in natural order of keys, and their number."""
-    places = {index: (place, len(stack)) for stack in _stacks(rows) for place, index in enumerate(stack)}
-    return [places[index] for index in range(len(rows))]
+def _stack_positions(rows: Rows) -> list[tuple[int, int]]:
+    """Return for each row its position in its stack and the size of the stack."""
+    positions = {index: (position, len(stack)) for stack in _stacks(rows) for position, index in enumerate(stack)}
+    return [positions[index] for index in range(len(rows))]
 
 
 def _stacks(rows: Rows) -> list[list[int]]:
-    """Which rows are of one group, in natural order of keys."""
+    """Return the stacks: the indices of the rows of each group, in natural order of their keys."""
     stacks: dict[str | None, list[int]] = defaultdict(list)
     for index in sorted(range(len(rows)), key=lambda index: natural_sort_key(rows[index]["key"])):
         stacks[rows[index]["group"]].append(index)
     return list(stacks.values())
-
-
-def _listed(pixels: Any) -> list[int]:
-    return [] if pixels is None else list(pixels)
 
 
 def _round(number: float) -> int:

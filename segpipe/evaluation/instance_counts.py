@@ -50,7 +50,7 @@ class ObjectCounter:
         """Match one image's objects; None where truth or prediction tells none apart. May run in several threads."""
         if sample.instances is None or sample.labels is None or found.instances is None:
             return None
-        truth, said = (Objects.from_instances(objects) for objects in (sample.objects(), found.instances))
+        truth, said = (Objects.from_instances(objects) for objects in (sample.true_instances(), found.instances))
         ignored = sample.labels == IGNORE
         score = object_score(truth, said, self.n_classes, ignored)
         return Compared(score, self._precision.match(truth, said, ignored), ignored.ndim == 2)

@@ -80,7 +80,7 @@ def object_size(sample: Sample, background: bool, labelling: Labelling = _EXCLUS
         ids = np.where(sample.labels == IGNORE, 0, sample.instances)
         areas = np.bincount(ids.reshape(-1))[1:]
     else:
-        present = [int(c) for c in np.flatnonzero(labelling.pixels(sample.labels)) if not (background and c == 0)]
+        present = [int(c) for c in np.flatnonzero(labelling.count_pixels(sample.labels)) if not (background and c == 0)]
         own = (_regions(labelling.where(sample.labels, c)) for c in present)
         areas = np.concatenate([np.empty(0, np.int64), *own])
     areas = areas[areas > 0]

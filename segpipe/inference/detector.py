@@ -89,7 +89,7 @@ def paint(found: Detections, shape: tuple[int, int], how: Postprocess) -> Instan
     half is one of them seen again (Kirillov et al. 2019, arXiv:1901.02446). One mask is drawn at a time.
     """
     found = found.at(np.flatnonzero(found.scores >= how.min_score))
-    found = found.at(np.argsort(-found.scores, kind="stable")[: Instances.MOST])
+    found = found.at(np.argsort(-found.scores, kind="stable")[: Instances.MAX_COUNT])
     ids = np.zeros(shape, np.int32)
     for number, (box, mask) in enumerate(zip(found.boxes, found.masks, strict=True), 1):
         place, drawn = unfold(mask, box, shape)

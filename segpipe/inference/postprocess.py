@@ -48,7 +48,7 @@ def separate(
 
     class_ids: (H, W) or (D, H, W). probabilities: (n_classes, *shape). distance: (*shape), 0..1, for the method of that name.
     An object's score is the mean probability, over its pixels, of its class and those that make up objects with it. Of more than
-    `Instances.MOST` objects the largest are kept. Takes about 40 bytes a pixel.
+    `Instances.MAX_COUNT` objects the largest are kept. Takes about 40 bytes a pixel.
     """
     ids, classes = _split(class_ids, how, distance)
     sure = np.zeros(len(classes) + 1)
@@ -68,8 +68,8 @@ def chosen(
 ) -> Instances:
     """Those of the objects that are large and sure enough. ids: 1 .. n; the rest (n,), of object 1 first."""
     kept = (areas >= max(1, how.min_size)) & (scores >= how.min_score)
-    if kept.sum() > Instances.MOST:
-        kept &= areas > np.partition(areas[kept], -Instances.MOST - 1)[-Instances.MOST - 1]
+    if kept.sum() > Instances.MAX_COUNT:
+        kept &= areas > np.partition(areas[kept], -Instances.MAX_COUNT - 1)[-Instances.MAX_COUNT - 1]
     table = np.zeros(len(classes) + 1, np.int32)
     table[1:][kept] = np.arange(1, kept.sum() + 1)
     return Instances.from_map(table[ids], classes[kept], scores[kept])

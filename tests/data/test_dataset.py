@@ -1,4 +1,4 @@
-"""The canonical layout: what is read, and what is refused with the place."""
+"""The canonical layout: reading it, and errors that name the file and the line."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from segpipe.data.dataset import (
 )
 from segpipe.data.images import encode_png
 from segpipe.errors import DataError, MissingError
-from segpipe.files import atomic_folder
 from segpipe.samples import IGNORE, ClassTable
-
 from tests.worlds.small_datasets import LIMITS, MakeData
 
 
@@ -34,12 +32,14 @@ def test_items_in_key_order_with_their_rows(make_data: MakeData) -> None:
     (data / "masks" / "stray.png").write_bytes(encode_png(np.zeros((4, 4), np.uint8)))
     dataset = load_dataset(data)
     assert [(i.key, i.group, i.split, i.mask is None) for i in dataset.items] == [
-        ("im00", None, None, False), ("im01", None, None, True), ("im02", "g", "val", False)
+        ("im00", None, None, False),
+        ("im01", None, None, True),
+        ("im02", "g", "val", False),
     ]
     assert [p.name for p in dataset.orphans] == ["stray.png"]
 
 
-def test_a_sample_in_class_ids(make_data: MakeData) -> None:
+def test_masks_become_class_ids(make_data: MakeData) -> None:
     data = make_data(1)
     mask = np.array([[0, 1, 9, 77]] * 40, np.uint8).repeat(13, axis=1)[:, :50]
     (data / "masks" / "im00.png").write_bytes(encode_png(mask))
@@ -53,7 +53,7 @@ def test_a_sample_in_class_ids(make_data: MakeData) -> None:
         load_sample(dataset.items[0], dataset.classes, LIMITS)
 
 
-def test_samples_come_in_order_and_an_error_comes_at_its_place(make_data: MakeData) -> None:
+def test_samples_come_in_order_and_an_error_after_the_samples_before_it(make_data: MakeData) -> None:
     data = make_data(12)
     dataset = load_dataset(data)
     keys = [item.key for item in dataset.items]
@@ -62,10 +62,11 @@ def test_samples_come_in_order_and_an_error_comes_at_its_place(make_data: MakeDa
         assert [s.key for s in loaded] == keys
         np.testing.assert_array_equal(loaded[5].image, load_sample(dataset.items[5], dataset.classes, LIMITS).image)
     (data / "images" / "im07.png").write_bytes(b"")
-    seen = []
+    loaded_keys = []
     with pytest.raises(DataError, match=r"im07\.png"):
-        seen += [seen.append(s.key) for s in load_samples(dataset.items, dataset.classes, LIMITS, 3)]
-    assert seen == keys[:7]
+        for sample in load_samples(dataset.items, dataset.classes, LIMITS, 3):
+            loaded_keys.append(sample.key)
+    assert loaded_keys == keys[:7]
 
 
 @pytest.mark.parametrize(
@@ -78,14 +79,14 @@ def test_samples_come_in_order_and_an_error_comes_at_its_place(make_data: MakeDa
         ('key,group\n"im00,a\n', "not a CSV table"),
     ],
 )
-def test_a_wrong_samples_csv(make_data: MakeData, text: str, message: str) -> None:
+def test_an_invalid_samples_csv_is_refused(make_data: MakeData, text: str, message: str) -> None:
     data = make_data(1)
     (data / "samples.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         load_dataset(data)
 
 
-def test_what_is_missing_is_named(tmp_path: Path, make_data: MakeData) -> None:
+def test_missing_files_are_named(tmp_path: Path, make_data: MakeData) -> None:
     with pytest.raises(MissingError, match="segpipe data import"):
         load_dataset(tmp_path / "nowhere")
     data = make_data(1)
@@ -102,14 +103,14 @@ def test_what_is_missing_is_named(tmp_path: Path, make_data: MakeData) -> None:
     "text",
     ["classes: [", "classes: 3", "[]", "classes: [{name: a, value: 0, color: [0, 0, 0]}]", "classes: []\nclases: 1"],
 )
-def test_a_wrong_dataset_yaml(tmp_path: Path, text: str) -> None:
+def test_an_invalid_dataset_yaml_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "dataset.yaml"
     path.write_text(text)
     with pytest.raises(DataError, match=r"dataset\.yaml"):
         read_classes(path)
 
 
-def test_class_tables_survive_writing(tmp_path: Path) -> None:
+def test_class_tables_are_read_back_unchanged(tmp_path: Path) -> None:
     table = ClassTable.from_names(["yes", 'a "b": #c', "Straße", "12"], values=[0, 128, 255, 300], ignore=(7, 9))
     path = tmp_path / "dataset.yaml"
     path.write_text(format_classes(table), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Pictures for people."""
+"""Pictures of images and labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from segpipe.data.drawing import contours, fullest_slice, overlay, thumbnail, to
 RNG = np.random.default_rng(1)
 
 
-def test_8_bit_values_are_shown_as_they_are() -> None:
+def test_8_bit_values_are_kept() -> None:
     image = RNG.integers(0, 256, (8, 9, 3), dtype=np.uint8)
     np.testing.assert_array_equal(to_display(image), image)
     np.testing.assert_array_equal(to_display(image[:, :, :1]), np.repeat(image[:, :, :1], 3, axis=2))
@@ -26,7 +26,7 @@ def test_other_values_are_stretched(dtype: type) -> None:
     assert to_display(np.full((4, 4, 1), 5, dtype)).std() == 0
 
 
-def test_overlay_mixes_colours_outlines_them_and_leaves_the_rest_clear() -> None:
+def test_overlay_fills_and_outlines_classes_and_leaves_the_rest_clear() -> None:
     image = np.full((7, 7, 3), 100, np.uint8)
     labels = np.zeros((7, 7), np.uint8)
     labels[1:6, 1:6] = 1
@@ -38,14 +38,14 @@ def test_overlay_mixes_colours_outlines_them_and_leaves_the_rest_clear() -> None
     assert (drawn[labels != 1] == 100).all()
 
 
-def test_contours_against_every_neighbour() -> None:
+def test_contours_agree_with_a_loop_over_neighbours() -> None:
     labels = RNG.integers(0, 2, (9, 8), dtype=np.uint8)
-    slow = np.zeros(labels.shape, bool)
+    expected = np.zeros(labels.shape, bool)
     for y in range(9):
         for x in range(8):
-            near = [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
-            slow[y, x] = any(0 <= j < 9 and 0 <= i < 8 and labels[j, i] != labels[y, x] for j, i in near)
-    np.testing.assert_array_equal(contours(labels), slow)
+            neighbours = [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
+            expected[y, x] = any(0 <= j < 9 and 0 <= i < 8 and labels[j, i] != labels[y, x] for j, i in neighbours)
+    np.testing.assert_array_equal(contours(labels), expected)
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ def test_thumbnails_keep_proportions(shape: tuple[int, int], expected: tuple[int
     assert thumbnail(np.zeros((*shape, 3), np.uint8), 40).shape[:2] == expected
 
 
-def test_of_many_channels_the_first_three_are_shown_and_of_two_the_first() -> None:
+def test_the_first_three_of_many_channels_and_the_first_of_two_are_shown() -> None:
     image = RNG.integers(0, 256, (8, 9, 6), dtype=np.uint8)
     np.testing.assert_array_equal(to_display(image), image[:, :, :3])
     np.testing.assert_array_equal(to_display(image[:, :, :2]), np.repeat(image[:, :, :1], 3, axis=2))
     assert thumbnail(image.astype(np.float32), 4).shape == (4, 4, 3)
 
 
-def test_a_volume_is_shown_by_its_middle_or_its_fullest_slice() -> None:
+def test_volumes_are_shown_by_their_middle_or_fullest_slice() -> None:
     volume = RNG.integers(0, 256, (5, 8, 9, 1), dtype=np.uint8)
     np.testing.assert_array_equal(to_display(volume), to_display(volume[2]))
     np.testing.assert_array_equal(thumbnail(volume, 4), thumbnail(volume[2], 4))

@@ -1,4 +1,4 @@
-"""Tables about images: found, matched, carried to samples.csv."""
+"""Metadata tables: found in a source, matched with its images, and copied to samples.csv."""
 
 from __future__ import annotations
 
@@ -25,30 +25,32 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def bring(source: Path, **options: object) -> tuple[ImportReport, list[dict[str, str]]]:
-    """The report, and the rows of samples.csv."""
+def run_import(source: Path, **options: object) -> tuple[ImportReport, list[dict[str, str]]]:
+    """Import the source; return the report and the rows of samples.csv."""
     report = import_dataset(source, source.parent / "data", "folder", ImportOptions.model_validate(options))
     path = source.parent / "data" / "samples.csv"
     return report, list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
 
-@pytest.mark.parametrize("named", ["images/{}", "images/{}.png", "images/{}.PNG"])
-def test_columns_are_carried(source: Path, named: str) -> None:
-    lines = [f"{named.format(name)},{index},stain {index % 2}" for index, name in enumerate(("x/a", "y/a"))]
+@pytest.mark.parametrize("pattern", ["images/{}", "images/{}.png", "images/{}.PNG"])
+def test_columns_are_copied_to_samples_csv(source: Path, pattern: str) -> None:
+    lines = [f"{pattern.format(name)},{index},stain {index % 2}" for index, name in enumerate(("x/a", "y/a"))]
     (source / "images.csv").write_text("file,number,stain\n" + "\n".join(lines))
-    report, rows = bring(source)
+    report, rows = run_import(source)
     assert "images.csv: number, stain for 2 of 3 images" in report.notes
     assert {row["key"]: (row["number"], row["stain"]) for row in rows} == {
-        "x-a": ("0", "stain 0"), "y-a": ("1", "stain 1"), "b": ("", "")
+        "x-a": ("0", "stain 0"),
+        "y-a": ("1", "stain 1"),
+        "b": ("", ""),
     }
     assert len(load_dataset(source.parent / "data").items) == 3
 
 
-def test_a_table_that_is_named(source: Path, tmp_path: Path) -> None:
+def test_a_table_given_by_the_user(source: Path, tmp_path: Path) -> None:
     (source / "images.csv").write_text("key,colour\nb,red\n")
     table = tmp_path / "far.csv"
     table.write_text("id,site,split\nb,Bern,train\nelsewhere,Basel,test\n", encoding="utf-8-sig")
-    report, rows = bring(source, table=table)
+    report, rows = run_import(source, table=table)
     assert [(row["key"], row["site"], row["split"]) for row in rows] == [
         ("b", "Bern", ""),
         ("x-a", "", ""),
@@ -57,23 +59,23 @@ def test_a_table_that_is_named(source: Path, tmp_path: Path) -> None:
     assert "far.csv: site for 1 of 3 images" in report.notes
     table.write_text("site\nBern\n")
     with pytest.raises(ConfigError, match=r"far\.csv: no column names the images \(found site"):
-        bring(source, table=table, replace=True)
+        run_import(source, table=table, replace=True)
     table.write_bytes(b"id,\xff\n")
     with pytest.raises(DataError, match="UTF-8"):
-        bring(source, table=table, replace=True)
+        run_import(source, table=table, replace=True)
 
 
-def test_a_table_that_lies_there_by_chance_stops_nothing(source: Path) -> None:
+def test_unrelated_tables_in_the_source_are_skipped(source: Path) -> None:
     (source / "images.csv").write_bytes(b"\xff\xfe\x00")
     (source / "samples.csv").write_text("who,when\nme,today\n")
-    report, rows = bring(source)
+    report, rows = run_import(source)
     assert rows == []
     assert [Path(name).name for name, _ in report.skipped] == ["images.csv"]
 
 
 def test_further_columns_survive_a_second_import(source: Path, tmp_path: Path) -> None:
     (source / "images.csv").write_text("name,stain\nb,violet\n")
-    bring(source, group="images/(.)/")
+    run_import(source, group="images/(.)/")
     second = tmp_path / "again" / "data"
     import_dataset(source.parent / "data", second, "auto", ImportOptions())
     assert (second / "samples.csv").read_text() == (source.parent / "data" / "samples.csv").read_text()
@@ -85,5 +87,8 @@ def test_modalities_of_nuclei(shared_data: Path, tmp_path: Path) -> None:
     with (tmp_path / "data" / "samples.csv").open() as stream:
         modalities = [row["modality"] for row in csv.DictReader(stream)]
     assert {name: modalities.count(name) for name in set(modalities)} == {
-        "fluorescence": 155, "histology_purple_on_white": 28, "histology_purple": 26, "brightfield_gray": 2
+        "fluorescence": 155,
+        "histology_purple_on_white": 28,
+        "histology_purple": 26,
+        "brightfield_gray": 2,
     }

@@ -149,7 +149,7 @@ def test_layouts_of_one_class_a_pixel_say_so(folders: Path, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"--overlapping means nothing to the layout voc.*mask-per-class"):
         bring(folders, tmp_path / "data", "voc")
     bring(folders, tmp_path / "data")
-    with pytest.raises(ConfigError, match=r"voc can't hold.*coco or folder or mask-per-class"):
+    with pytest.raises(ConfigError, match=r"the format voc cannot store.*coco or folder or mask-per-class"):
         export_dataset(load_dataset(tmp_path / "data"), tmp_path / "out", "voc", LIMITS)
 
 
@@ -164,7 +164,7 @@ def test_a_table_of_exclusive_classes_is_not_overruled(folders: Path, tmp_path: 
 def test_objects_have_no_place(folders: Path, tmp_path: Path) -> None:
     bring(folders, tmp_path / "data")
     put(tmp_path / "data" / "instances" / "a.png", np.zeros((12, 16), np.uint16))
-    with pytest.raises(DataError, match="objects in a dataset whose classes overlap"):
+    with pytest.raises(DataError, match="overlapping classes cannot have instances"):
         load_dataset(tmp_path / "data")
 
 

@@ -101,7 +101,7 @@ def test_each_image_alone(root: Path, samples: list[Sample]) -> None:
     for sample in samples:
         said = segmenter.predict(sample.image, instances=True).instances
         assert said is not None and sample.labels is not None
-        pair, ignored = [Objects.from_instances(o) for o in (sample.objects(), said)], sample.labels == IGNORE
+        pair, ignored = [Objects.from_instances(o) for o in (sample.true_instances(), said)], sample.labels == IGNORE
         score = object_score(*pair, len(CLASSES), ignored)
         hits, truth, claimed = score.tallies[0].sum(-1)
         counter = ApCounter(len(CLASSES))

@@ -1,4 +1,4 @@
-"""Random small datasets in the canonical layout, and what must be equal after a way out and back in."""
+"""Random small datasets in the canonical layout, and a comparison of datasets after export and import."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 
 from segpipe.config import DataParams
 from segpipe.data.classes import is_background
-from segpipe.data.dataset import Dataset, format_classes, format_samples, load_dataset, load_sample
+from segpipe.data.dataset import Dataset, format_classes, format_samples, load_sample
 from segpipe.data.exporters.registry import FormatCapabilities
 from segpipe.data.images import encode_nifti, encode_png
 from segpipe.files import safe_name
-from segpipe.samples import IGNORE, ClassSpec, ClassTable
+from segpipe.samples import ClassSpec, ClassTable
 
 LIMITS = DataParams()
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a random dataset is made of."""
+    """The specification of a random dataset."""
 
     classes: ClassTable
     keys: list[str]
@@ -43,7 +43,7 @@ KEYS = st.text(
 
 @st.composite
 def tables(draw: st.DrawFn, any_classes: bool) -> ClassTable:
-    """Class tables: background or not, any values, colours and ignored values."""
+    """Draw class tables, with or without a background, with any values, colours and ignored values."""
     names = draw(st.lists(NAMES, min_size=2, max_size=4, unique_by=str.casefold))
     if not any_classes or draw(st.booleans()):
         names = ["background", *names[1:]]
@@ -58,63 +58,65 @@ def tables(draw: st.DrawFn, any_classes: bool) -> ClassTable:
 
 
 @st.composite
-def set_tables(draw: st.DrawFn) -> ClassTable:
-    """Tables of overlapping classes: any bits, in any order, whose names are names of folders."""
+def overlapping_tables(draw: st.DrawFn) -> ClassTable:
+    """Draw tables of overlapping classes: any bits, in any order, with names that can be folder names."""
     names = draw(st.lists(NAMES.map(safe_name), min_size=1, max_size=7, unique_by=str.casefold))
     bits = draw(st.permutations([1 << k for k in range(draw(st.sampled_from([7, 15])))]))
     specs = [ClassSpec(name=n, value=v, color=(k, 9, 9)) for k, (n, v) in enumerate(zip(names, bits, strict=False))]
-    ground = ClassSpec(name="background", value=0, color=(0, 0, 0))
+    background = ClassSpec(name="background", value=0, color=(0, 0, 0))
     ignore = draw(st.sampled_from([(255,), (65535,), (65535, 40000 | 32768)]))
-    return ClassTable(classes=(ground, *specs), ignore=ignore, overlapping=True)
+    return ClassTable(classes=(background, *specs), ignore=ignore, overlapping=True)
 
 
 @st.composite
-def specs(draw: st.DrawFn, carries: FormatCapabilities) -> Spec:
-    """Datasets that a layout of these abilities can hold whole."""
+def dataset_specs(draw: st.DrawFn, capabilities: FormatCapabilities) -> Spec:
+    """Draw datasets that a format with these capabilities preserves completely."""
     count = draw(st.integers(3, 5))
     keys = draw(st.lists(KEYS, min_size=count, max_size=count, unique_by=lambda key: safe_name(key).casefold()))
-    volumes = carries.volumes and draw(st.booleans())
+    volumes = capabilities.volumes and draw(st.booleans())
     edges = st.integers(1, 17)
     shape = st.tuples(edges, edges, edges) if volumes else st.tuples(edges, edges)
-    nothing = [""] * count
+    empty = [""] * count
     groups = (
         draw(st.lists(st.sampled_from(["", "p1", "p 2", "ü,3"]), min_size=count, max_size=count))
-        if carries.groups
-        else nothing
+        if capabilities.groups
+        else empty
     )
-    splits = ["train", "val", "test", *["train"] * (count - 3)] if carries.splits and draw(st.booleans()) else nothing
-    if carries.mixed_splits and draw(st.booleans()):
+    splits = (
+        ["train", "val", "test", *["train"] * (count - 3)] if capabilities.splits and draw(st.booleans()) else empty
+    )
+    if capabilities.mixed_splits and draw(st.booleans()):
         splits = [
             "",
             *draw(st.lists(st.sampled_from(["", "train", "val", "test"]), min_size=count - 1, max_size=count - 1)),
         ]
-    overlapping = carries.overlapping and (not carries.exclusive or draw(st.booleans()))
-    classes = draw(set_tables() if overlapping else tables(carries.any_classes))
+    overlapping = capabilities.overlapping and (not capabilities.exclusive or draw(st.booleans()))
+    classes = draw(overlapping_tables() if overlapping else tables(capabilities.any_classes))
     return Spec(
         classes,
         keys,
         [draw(shape) for _ in keys],
         draw(st.sampled_from([1, 3])),
-        carries.instances and not volumes and not overlapping and draw(st.booleans()),
+        capabilities.instances and not volumes and not overlapping and draw(st.booleans()),
         groups,
         splits,
         draw(st.integers(0, 1000)),
     )
 
 
-def write(spec: Spec, folder: Path) -> Path:
-    """Write the dataset in the canonical layout; every object is of one class, some pixels of classes are of no object."""
+def write_dataset(spec: Spec, folder: Path) -> Path:
+    """Write the dataset in the canonical layout. Every instance has one class; some labelled pixels belong to no instance."""
     rng = np.random.default_rng(spec.seed)
     labels = np.arange(spec.classes.labelling.n_labels, dtype=np.uint8)
     values = np.array([*spec.classes.decode(labels).tolist(), *spec.classes.ignore])
-    of_objects = [k for k, name in enumerate(spec.classes.names) if not is_background(name)]
+    instance_values = [k for k, name in enumerate(spec.classes.names) if not is_background(name)]
     for name in ("images", "masks", "instances"):
         (folder / name).mkdir(parents=True)
     for key, shape in zip(spec.keys, spec.shapes, strict=True):
-        places = rng.integers(0, len(values), shape)
-        if rng.random() < 0.5:  # large regions too, not noise alone
-            places[: shape[0] // 2 + 1] = rng.integers(0, len(values))
-        mask = values[places].astype(np.uint8 if values.max() < 256 else np.uint16)
+        indices = rng.integers(0, len(values), shape)
+        if rng.random() < 0.5:  # some large regions, not only noise
+            indices[: shape[0] // 2 + 1] = rng.integers(0, len(values))
+        mask = values[indices].astype(np.uint8 if values.max() < 256 else np.uint16)
         image = rng.integers(0, 255, (*shape, spec.channels), np.uint8)
         if len(shape) == 3:
             (folder / "images" / f"{key}.nii.gz").write_bytes(encode_nifti(image))
@@ -123,8 +125,8 @@ def write(spec: Spec, folder: Path) -> Path:
         (folder / "images" / f"{key}.png").write_bytes(encode_png(image))
         (folder / "masks" / f"{key}.png").write_bytes(encode_png(mask))
         if spec.instances:
-            counted = np.isin(places, of_objects)
-            ids = np.where(counted & (rng.random(shape) < 0.7), places + 1 + 100 * rng.integers(0, 4, shape), 0)
+            labelled = np.isin(indices, instance_values)
+            ids = np.where(labelled & (rng.random(shape) < 0.7), indices + 1 + 100 * rng.integers(0, 4, shape), 0)
             (folder / "instances" / f"{key}.png").write_bytes(encode_png(ids.astype(np.uint16)))
     if not spec.instances:
         (folder / "instances").rmdir()
@@ -139,37 +141,31 @@ def write(spec: Spec, folder: Path) -> Path:
     return folder
 
 
-def objects(instances: np.ndarray | None) -> set[frozenset[int]]:
-    """Objects as sets of pixels, whatever their numbers."""
+def instance_pixels(instances: np.ndarray | None) -> set[frozenset[int]]:
+    """Return the pixels of each instance, whatever their ids."""
     if instances is None:
         return set()
     return {frozenset(np.flatnonzero(instances == number).tolist()) for number in np.unique(instances) if number}
 
 
-def assert_same(before: Dataset, after: Dataset, carries: FormatCapabilities) -> None:
-    """Everything that the layout carries has come back; keys by the names that an import gives them."""
+def assert_same(before: Dataset, after: Dataset, capabilities: FormatCapabilities) -> None:
+    """Compare everything that the format preserves. Keys are compared after the change that an import makes to names."""
     assert after.classes.names == before.classes.names
-    if carries.values:
+    if capabilities.values:
         assert after.classes == before.classes
-    back = {item.key: item for item in after.items}
-    assert set(back) == {safe_name(item.key) for item in before.items}
+    imported = {item.key: item for item in after.items}
+    assert set(imported) == {safe_name(item.key) for item in before.items}
     for item in before.items:
-        other = back[safe_name(item.key)]
+        other = imported[safe_name(item.key)]
         old, new = load_sample(item, before.classes, LIMITS), load_sample(other, after.classes, LIMITS)
         assert np.array_equal(old.image, new.image)
         assert old.labels is not None and new.labels is not None
         assert np.array_equal(old.labels, new.labels)
         assert old.spacing == new.spacing
-        if carries.instances:
-            assert objects(old.instances) == objects(new.instances)
+        if capabilities.instances:
+            assert instance_pixels(old.instances) == instance_pixels(new.instances)
             assert (old.instances is None) == (new.instances is None)
-        if carries.groups:
+        if capabilities.groups:
             assert item.group == other.group
-        if carries.splits:
+        if capabilities.splits:
             assert item.split == other.split
-
-
-def ignored_pixels(folder: Path) -> int:
-    """Over the whole dataset."""
-    dataset = load_dataset(folder)
-    return sum(int((load_sample(i, dataset.classes, LIMITS).labels == IGNORE).sum()) for i in dataset.items)

@@ -23,7 +23,7 @@ MakeData = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first 24 images of the demo data: one of each slide."""
+    """Write the first 24 images of the demo data, one of each slide."""
     folder = tmp_path_factory.mktemp("demo") / "data"
     write_demo(folder, images=24)
     return folder
@@ -31,7 +31,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_data(tmp_path: Path) -> MakeData:
-    """Write a dataset of random images with two classes; returns data/."""
+    """Return a function that writes a dataset of random images with two classes and returns its folder."""
 
     def make(count: int = 12, *, dtype: type = np.uint8, samples: list[dict[str, str]] | None = None) -> Path:
         rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Small labelled volumes with a known answer, and a network of two convolutions for them: MONAI takes seconds to load."""
+"""Small labelled volumes with known labels, and a network of two convolutions for them, because MONAI takes seconds to import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLE = ClassTable.from_names(["background", "front", "back"])
 
 
 def ellipsoid(seed: int, shape: tuple[int, int, int] | None = None, spacing=(1.0, 1.0, 1.0), dtype="float32") -> Sample:
-    """A bright ellipsoid whose halves along the second axis are two classes; brightness has no unit: another scale each."""
+    """Draw a bright ellipsoid whose halves along the second axis are two classes. Each float volume has another intensity scale."""
     rng = np.random.default_rng(seed)
     shape = shape or tuple(int(n) for n in rng.integers(20, 27, 3))
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
@@ -28,7 +28,7 @@ def ellipsoid(seed: int, shape: tuple[int, int, int] | None = None, spacing=(1.0
 
 
 class VolumeReader:
-    """Volumes in a list, behind the interface of ShardReader."""
+    """A list of volumes with the interface of ShardReader."""
 
     split = "test"
 
@@ -61,8 +61,8 @@ def build(config: TinyVolumeConfig, in_channels: int, n_classes: int) -> torch.n
 
 
 def register() -> None:
-    """Make `family: tiny3d` known."""
-    here = "tests.worlds.volumes"
+    """Register the family `tiny3d`."""
+    module = "tests.worlds.volumes"
     FAMILIES["tiny3d"] = Family(
-        "tiny3d", "network", "Tiny.", "none", f"{here}:TinyVolumeConfig", f"{here}:build", dims=3, stride=4
+        "tiny3d", "network", "Tiny.", "none", f"{module}:TinyVolumeConfig", f"{module}:build", dims=3, stride=4
     )

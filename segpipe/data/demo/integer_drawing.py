@@ -1,4 +1,4 @@
-"""Drawing by integer arithmetic alone: what is drawn is the same on every machine, under every version of every library."""
+"""Drawing with integer arithmetic only, so that pictures are identical on every machine and with every version of every library."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ import numpy.typing as npt
 Plane = npt.NDArray[np.int64]
 
 EDGE = 1024
-"""A shape is where its quadratic form is below this: 0 at the centre, `EDGE` on the outline."""
+"""The value of a shape's quadratic form on its outline. The form is 0 at the centre, and below `EDGE` inside the shape."""
 
-# cos and sin of k * 22.5 degrees, times 256
-TURNS = tuple(zip(
-    (256, 237, 181, 98, 0, -98, -181, -237, -256, -237, -181, -98, 0, 98, 181, 237),
-    (0, 98, 181, 237, 256, 237, 181, 98, 0, -98, -181, -237, -256, -237, -181, -98),
-    strict=True,
-))
+TURNS = tuple(
+    zip(
+        (256, 237, 181, 98, 0, -98, -181, -237, -256, -237, -181, -98, 0, 98, 181, 237),
+        (0, 98, 181, 237, 256, 237, 181, 98, 0, -98, -181, -237, -256, -237, -181, -98),
+        strict=True,
+    )
+)
+"""(cos, sin) of k * 22.5 degrees for k = 0 .. 15, times 256."""
 
 
 def _transmission() -> Plane:
-    """Share of light, times 2**20, that passes an optical density of k/64: powers of 63/64 by integers."""
+    """Return the powers of 63/64, times 2**20, in integers."""
     table = [1 << 20]
     while len(table) < 512:
         table.append(table[-1] * 63 // 64)
@@ -31,46 +33,62 @@ def _transmission() -> Plane:
 
 
 TRANSMISSION = _transmission()
+"""The share of light, times 2**20, that passes an optical density of k / 64, for k = 0 .. 511."""
 
 
 class RandomIntegers:
-    """Random integers from raw PCG64 words; one stream for each (seed, place)."""
+    """Random integers from raw words of PCG64, whose stream is fixed by its definition.
 
-    def __init__(self, seed: int, *place: int) -> None:
-        self._bits = np.random.PCG64([seed, *place])
+    Args:
+        seed: the seed of the dataset.
+        stream: further integers; each combination gives another stream.
+    """
+
+    def __init__(self, seed: int, *stream: int) -> None:
+        self._bits = np.random.PCG64([seed, *stream])
 
     def between(self, low: int, high: int) -> int:
-        """A number from low to high, both included."""
+        """Return an integer from low to high, both included."""
         return low + int(self._bits.random_raw()) % (high - low + 1)
 
     def chance(self, percent: int) -> bool:
-        """True in so many cases of a hundred."""
+        """Return True with a probability given in per cent."""
         return self.between(0, 99) < percent
 
     def octets(self, *shape: int) -> Plane:
-        """Numbers from 0 to 255."""
+        """Return an array of integers from 0 to 255."""
         count = int(np.prod(shape))
         words = self._bits.random_raw((count + 7) // 8).astype("<u8")
         return words.view(np.uint8)[:count].reshape(shape).astype(np.int64)
 
-    def bell(self, *shape: int) -> Plane:
-        """Nearly normal numbers of mean 0 and standard deviation 148: sums of four octets."""
+    def near_normal(self, *shape: int) -> Plane:
+        """Return an array of nearly normal integers with mean 0 and standard deviation 148: sums of four octets."""
         return self.octets(4, *shape).sum(0) - 510
 
 
-def smooth(dice: RandomIntegers, height: int, width: int, spacing: int) -> Plane:
-    """A random landscape from -128 to 127 with hills about `spacing` pixels apart: octets on a grid, joined linearly, softened."""
-    grid = dice.octets(height // spacing + 3, width // spacing + 3) - 128
+def smooth_noise(rng: RandomIntegers, height: int, width: int, spacing: int) -> Plane:
+    """Draw smooth noise: random values on a grid, interpolated linearly and blurred.
+
+    Args:
+        rng: the random integers.
+        height: in pixels.
+        width: in pixels.
+        spacing: the distance of grid points in pixels.
+
+    Returns:
+        (height, width), integers from -128 to 127.
+    """
+    grid = rng.octets(height // spacing + 3, width // spacing + 3) - 128
     y, x = np.arange(height, dtype=np.int64), np.arange(width, dtype=np.int64)
     top, left, fy, fx = y // spacing, x // spacing, (y % spacing)[:, None], x % spacing
     upper = grid[top][:, left] * (spacing - fx) + grid[top][:, left + 1] * fx
     lower = grid[top + 1][:, left] * (spacing - fx) + grid[top + 1][:, left + 1] * fx
-    landscape = np.floor_divide(upper * (spacing - fy) + lower * fy, spacing * spacing, dtype=np.int64)
-    return blur(landscape, spacing // 4)
+    noise = np.floor_divide(upper * (spacing - fy) + lower * fy, spacing * spacing, dtype=np.int64)
+    return blur(noise, spacing // 4)
 
 
 def blur(plane: Plane, radius: int) -> Plane:
-    """Mean over a square of edge 2 * radius + 1, borders repeated, over the first two axes."""
+    """Average over a square of edge 2 * radius + 1 along the first two axes, with repeated borders."""
     if radius == 0:
         return plane
     size = 2 * radius + 1
@@ -84,7 +102,15 @@ def blur(plane: Plane, radius: int) -> Plane:
 
 @dataclass(frozen=True)
 class Blob:
-    """An ellipse: centre, half axes in pixels, and the place of its direction in `TURNS`."""
+    """An ellipse.
+
+    Attributes:
+        y: row of the centre.
+        x: column of the centre.
+        long: long half axis in pixels.
+        short: short half axis in pixels.
+        turn: direction of the long half axis, an index of `TURNS`.
+    """
 
     y: int
     x: int
@@ -93,7 +119,17 @@ class Blob:
     turn: int
 
     def form(self, height: int, width: int, wobble: Plane, amount: int) -> tuple[tuple[slice, slice], Plane]:
-        """The window of the image that the shape can touch, and its form there; `amount` (0..256) of wobble bends the outline."""
+        """Compute the quadratic form of the ellipse.
+
+        Args:
+            height: height of the image.
+            width: width of the image.
+            wobble: (height, width), smooth noise that deforms the outline.
+            amount: strength of the deformation, 0..256.
+
+        Returns:
+            The window of the image that the ellipse can touch, and the form in this window: below `EDGE` inside the ellipse.
+        """
         reach = self.long * 3 // 2 + 2
         rows = slice(max(0, self.y - reach), max(0, min(height, self.y + reach + 1)))
         columns = slice(max(0, self.x - reach), max(0, min(width, self.x + reach + 1)))
@@ -106,12 +142,18 @@ class Blob:
 
 
 def stored_png(array: npt.NDArray[np.uint8]) -> bytes:
-    """(H, W) or (H, W, 3) RGB, uint8, as a PNG without compression, so that its bytes follow from its pixels alone.
+    """Encode an image as an uncompressed PNG, so that its bytes depend only on its pixels.
 
-    RFC 2083 (PNG), RFC 1950 and 1951 (zlib streams of stored blocks).
+    The formats are RFC 2083 (PNG), RFC 1950 and RFC 1951 (zlib streams of stored blocks).
+
+    Args:
+        array: (H, W) or (H, W, 3) RGB, uint8.
+
+    Returns:
+        The bytes of the file.
     """
     height, width = array.shape[:2]
-    lines = np.zeros((height, 1 + array[0].size), np.uint8)  # each line begins with its filter type, 0: none
+    lines = np.zeros((height, 1 + array[0].size), np.uint8)  # each line begins with its filter type; 0 is none
     lines[:, 1:] = array.reshape(height, -1)
     raw = lines.tobytes()
     blocks = [raw[start : start + 65535] for start in range(0, len(raw), 65535)]

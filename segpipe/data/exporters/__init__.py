@@ -1,1 +1,1 @@
-"""Writing a dataset in the layouts of other tools: one module per layout."""
+"""Export of a dataset to the formats of other tools: one module per format."""

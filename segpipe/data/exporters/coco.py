@@ -1,8 +1,9 @@
-"""`coco`: images/, and annotations/instances_SPLIT.json with compressed run-length codes, exact to the pixel.
+"""Export format `coco`: images/, and annotations/instances_SPLIT.json with compressed run-length encoding, exact to the pixel.
 
-Every object is an annotation, and so is every region of a class without objects (`isthing` 0, as in COCO's panoptic files). Ignored
-pixels of an image are annotations with `iscrowd` 1, the same region once for each category: what COCO's evaluation understands as
-"nothing counts here, whatever the category". The class table stands in `info.class_table`, the group in the image's `group`.
+Every instance is an annotation, and so is every region of a class without instances (with `isthing` 0, as in panoptic files of COCO).
+The ignored pixels of an image are annotations with `iscrowd` 1, the same region once per category: for COCO's evaluation this means
+that nothing counts there, whatever the category. The class table is stored in `info.class_table`, and the group in the `group` of the
+image.
 """
 
 from __future__ import annotations
@@ -19,33 +20,33 @@ import numpy as np
 from segpipe.config import DataParams
 from segpipe.data.classes import is_background
 from segpipe.data.dataset import Dataset, Item
-from segpipe.data.exporters.labels import Labels, copy_image, read_flat_labels
+from segpipe.data.exporters.labels import ItemLabels, copy_image, read_2d_labels
 from segpipe.data.exporters.report import ExportReport
 from segpipe.data.exporters.workers import map_items
 from segpipe.data.formats.annotations.shapes import compress, runs_by_key
 from segpipe.samples import IGNORE, ClassTable
 
-CUT = "objects of several classes, cut into one for each class"
-GROUNDED = "pixels of objects where the mask says background or ignore"
+SPLIT_INSTANCES = "instances of several classes, split into one per class"
+UNLABELLED_INSTANCE_PIXELS = "pixels of instances that the mask marks as background or ignored"
 
 
 def write_coco(dataset: Dataset, out: Path, limits: DataParams, report: ExportReport, jobs: int | None) -> None:
-    """Write the images and a file of annotations for each split; those without a split come in instances_all.json."""
+    """Write the images, and one annotation file per split; images without a split are in instances_all.json."""
     (out / "images").mkdir()
     (out / "annotations").mkdir()
-    things = any(item.instances for item in dataset.items)
-    ground = background_of(dataset.classes)
+    has_instances = any(item.instances for item in dataset.items)
+    background = background_of(dataset.classes)
     categories = {
-        c: number for number, c in enumerate((c for c in range(len(dataset.classes)) if c != ground), start=1)
+        c: number for number, c in enumerate((c for c in range(len(dataset.classes)) if c != background), start=1)
     }
-    head = _head(dataset.classes, categories, things)
+    header = _header(dataset.classes, categories, has_instances)
     files: dict[str, _AnnotationFile] = {}
     try:
-        work = partial(_annotate, out / "images", dataset.classes, limits, categories, things)
+        work = partial(_annotate, out / "images", dataset.classes, limits, categories, has_instances)
         for item, (image, annotations, losses) in map_items(work, dataset.items, report, jobs):
             split = item.split or "all"
             if split not in files:
-                files[split] = _AnnotationFile(out / "annotations" / f"instances_{split}.json", head)
+                files[split] = _AnnotationFile(out / "annotations" / f"instances_{split}.json", header)
             files[split].add(image, annotations)
             report.losses += losses
     finally:
@@ -54,59 +55,64 @@ def write_coco(dataset: Dataset, out: Path, limits: DataParams, report: ExportRe
 
 
 def background_of(classes: ClassTable) -> int | None:
-    """The class id of the background; None where every class is something."""
+    """Return the class id of the background; None if no class is a background."""
     return next((c for c, name in enumerate(classes.names) if is_background(name)), None)
 
 
-def _head(classes: ClassTable, categories: dict[int, int], things: bool) -> dict[str, Any]:
+def _header(classes: ClassTable, categories: dict[int, int], has_instances: bool) -> dict[str, Any]:
     return {
         "info": {"description": "exported by segpipe", "class_table": classes.model_dump(mode="json")},
         "licenses": [],
         "categories": [
-            {"id": number, "name": classes.names[c], "color": list(classes.classes[c].color), "isthing": int(things)}
+            {
+                "id": number,
+                "name": classes.names[c],
+                "color": list(classes.classes[c].color),
+                "isthing": int(has_instances),
+            }
             for c, number in categories.items()
         ],
     }
 
 
 def _annotate(
-    folder: Path, classes: ClassTable, limits: DataParams, categories: dict[int, int], things: bool, item: Item
+    folder: Path, classes: ClassTable, limits: DataParams, categories: dict[int, int], has_instances: bool, item: Item
 ) -> tuple[dict[str, Any], list[dict[str, Any]], Counter[str]]:
-    """The image's entry, its annotations (ids come later) and what was lost."""
-    labels = read_flat_labels(item, classes, limits)
+    """Return the COCO entry of an image, its annotations (without ids) and what was lost."""
+    labels = read_2d_labels(item, classes, limits)
     if classes.overlapping:
         return _entry(folder, item, labels), _annotate_sets(labels.class_ids, classes, categories), +labels.losses
     height, width = labels.class_ids.shape
-    keys = labels.class_ids.astype(np.int32)
+    keys = labels.class_ids.astype(np.int32)  # instance id in the upper bits, class id in the lower 8
     losses = labels.losses
     if labels.instances is not None:
-        counted = np.isin(labels.class_ids, list(categories))
-        losses[GROUNDED] += int((labels.instances[~counted] > 0).sum())
-        keys[counted] += labels.instances[counted].astype(np.int32) << 8
+        labelled = np.isin(labels.class_ids, list(categories))
+        losses[UNLABELLED_INSTANCE_PIXELS] += int((labels.instances[~labelled] > 0).sum())
+        keys[labelled] += labels.instances[labelled].astype(np.int32) << 8
     annotations: list[dict[str, Any]] = []
     parts: Counter[int] = Counter()
     for key, counts in runs_by_key(keys).items():
-        number, class_id = key >> 8, key & 255
+        instance_id, class_id = key >> 8, key & 255
         crowd = class_id == IGNORE
         if not crowd and class_id not in categories:
             continue
-        parts[number] += bool(number)
+        parts[instance_id] += bool(instance_id)
         shape = compress(counts, height, width)
         for category in categories.values() if crowd else [categories[class_id]]:
-            stuff = {"isthing": 0} if things and not number and not crowd else {}
+            stuff = {"isthing": 0} if has_instances and not instance_id and not crowd else {}
             annotations.append({"category_id": category, "iscrowd": int(crowd), **stuff, **shape})
-    losses[CUT] += sum(count > 1 for count in parts.values())
+    losses[SPLIT_INSTANCES] += sum(count > 1 for count in parts.values())
     return _entry(folder, item, labels), annotations, +losses
 
 
-def _entry(folder: Path, item: Item, labels: Labels) -> dict[str, Any]:
+def _entry(folder: Path, item: Item, labels: ItemLabels) -> dict[str, Any]:
     height, width = labels.class_ids.shape
     entry: dict[str, Any] = {"file_name": copy_image(item, folder), "width": width, "height": height}
     return entry | ({"group": item.group} if item.group else {})
 
 
 def _annotate_sets(sets: np.ndarray, classes: ClassTable, categories: dict[int, int]) -> list[dict[str, Any]]:
-    """The annotations of a mask of overlapping classes: one for each class that is there, wherever it is."""
+    """Return the annotations of a mask of overlapping classes: one per class, which covers all its pixels."""
     annotations = []
     ignored = sets == IGNORE
     for class_id, category in categories.items():
@@ -118,27 +124,27 @@ def _annotate_sets(sets: np.ndarray, classes: ClassTable, categories: dict[int, 
 
 
 class _AnnotationFile:
-    """A COCO file that is written as it comes: only the entries of the images are held, and nothing of their annotations."""
+    """A COCO file that is written incrementally: only the entries of the images are kept in memory, not the annotations."""
 
-    def __init__(self, path: Path, head: dict[str, Any]) -> None:
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self._stream: IO[str] = path.open("w", encoding="utf-8")
         self._images: list[dict[str, Any]] = []
         self._annotations = 0
-        self._stream.write(_line(head)[:-1] + ', "annotations": [')
+        self._stream.write(_json_line(header)[:-1] + ', "annotations": [')
 
     def add(self, image: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> None:
-        """Write an image's annotations."""
+        """Write the annotations of an image."""
         self._images.append({"id": len(self._images) + 1, **image})
         for annotation in annotations:
             self._annotations += 1
             entry = {"id": self._annotations, "image_id": len(self._images), **annotation}
-            self._stream.write(("\n" if self._annotations == 1 else ",\n") + _line(entry))
+            self._stream.write(("\n" if self._annotations == 1 else ",\n") + _json_line(entry))
 
     def close(self) -> None:
-        """Write the list of images and end the file."""
-        self._stream.write('\n], "images": [\n' + ",\n".join(map(_line, self._images)) + "\n]}\n")
+        """Write the list of images and close the file."""
+        self._stream.write('\n], "images": [\n' + ",\n".join(map(_json_line, self._images)) + "\n]}\n")
         self._stream.close()
 
 
-def _line(content: dict[str, Any]) -> str:
+def _json_line(content: dict[str, Any]) -> str:
     return json.dumps(content, ensure_ascii=False, allow_nan=False)

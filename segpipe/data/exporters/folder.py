@@ -1,4 +1,4 @@
-"""`folder`: images/, masks/ and instances/ by key, dataset.yaml, samples.csv. Nothing is decoded, nothing is lost."""
+"""Export format `folder`: images/, masks/, instances/, dataset.yaml and samples.csv. Files are copied, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segpipe.files import write_text
 
 
 def write_folder(dataset: Dataset, out: Path, limits: DataParams, report: ExportReport, jobs: int | None) -> None:
-    """Copy the items, with the tables that belong to them."""
+    """Copy the files of all items, and write dataset.yaml and samples.csv."""
     for name in ("images", "masks", *(["instances"] if any(item.instances for item in dataset.items) else [])):
         (out / name).mkdir()
     rows = []

@@ -1,7 +1,7 @@
-"""`mask-per-class`: images/, and for each class a folder of masks, 255 where the class is; of datasets whose classes overlap.
+"""Export format `mask-per-class`: images/, and a folder of binary masks for each class. It stores datasets whose classes overlap.
 
-A mask is written where the image has the class, one of the first class at least, so that an image in which nothing is comes back
-labelled. What counts nowhere is shown by masks/ignore/.
+A mask is 255 at pixels of the class. It is written if the image has the class; that of the first class is always written, so that an
+image without any class is imported as labelled. masks/ignore/ marks ignored pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from segpipe.config import DataParams
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, Dataset, Item, format_classes, format_samples
-from segpipe.data.exporters.labels import copy_image, read_flat_labels
+from segpipe.data.exporters.labels import copy_image, read_2d_labels
 from segpipe.data.exporters.report import ExportReport
 from segpipe.data.exporters.workers import map_items
 from segpipe.data.images import encode_png
@@ -22,18 +22,24 @@ from segpipe.errors import DataError
 from segpipe.files import safe_name, write_text
 from segpipe.samples import IGNORE, ClassTable
 
-_IGNORED = "ignore"
+_IGNORE_FOLDER = "ignore"
 
 
 def write_mask_per_class(
     dataset: Dataset, out: Path, limits: DataParams, report: ExportReport, jobs: int | None
 ) -> None:
-    """Write the images, the masks of each class, and the tables that belong to them."""
+    """Write the images, the masks of each class, dataset.yaml and samples.csv.
+
+    Raises:
+        DataError: if the name of a class cannot be the name of a folder.
+    """
     names = dataset.classes.names[1:]
-    if odd := [name for name in names if name != safe_name(name) or name.lower() == _IGNORED]:
+    if invalid := [name for name in names if name != safe_name(name) or name.lower() == _IGNORE_FOLDER]:
         raise DataError(
-            "is no name for a folder of masks", where=dataset.root / CLASSES_FILE, found=odd[0],
-            fix="give the class another name, or choose --format coco",
+            "a class name cannot be the name of a folder of masks",
+            where=dataset.root / CLASSES_FILE,
+            found=invalid[0],
+            fix="rename the class, or use --format coco",
         )
     for name in ("images", *(f"masks/{name}" for name in names)):
         (out / name).mkdir(parents=True)
@@ -48,12 +54,12 @@ def write_mask_per_class(
 
 
 def _write(out: Path, classes: ClassTable, limits: DataParams, item: Item) -> Counter[str]:
-    labels = read_flat_labels(item, classes, limits)
+    labels = read_2d_labels(item, classes, limits)
     copy_image(item, out / "images")
-    shown = {name: classes.labelling.where(labels.class_ids, k) for k, name in enumerate(classes.names)}
-    shown = {name: mask for name, mask in shown.items() if name != classes.names[0]}
+    masks = {name: classes.labelling.where(labels.class_ids, k) for k, name in enumerate(classes.names) if k > 0}
+    masks[_IGNORE_FOLDER] = labels.class_ids == IGNORE
     first = classes.names[1]
-    for name, mask in {**shown, _IGNORED: labels.class_ids == IGNORE}.items():
+    for name, mask in masks.items():
         if mask.any() or name == first:
             folder = out / "masks" / name
             folder.mkdir(exist_ok=True)

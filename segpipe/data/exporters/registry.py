@@ -1,6 +1,6 @@
-"""The way out: one module a layout; each writes the canonical `data/` of a workspace as other tools want it.
+"""The export formats. Each writes the dataset of a workspace in the format of another tool.
 
-To add a layout: a module with a writer, and a line in `EXPORTERS` that says what the layout carries.
+To add a format, write a module with a writer, and add an entry to `EXPORTERS` that states what the format preserves.
 """
 
 from __future__ import annotations
@@ -16,21 +16,29 @@ from segpipe.data.exporters.coco import write_coco
 from segpipe.data.exporters.folder import write_folder
 from segpipe.data.exporters.mask_per_class import write_mask_per_class
 from segpipe.data.exporters.nnunet import write_nnunet
-from segpipe.data.exporters.report import FormatCapabilities, ExportReport
+from segpipe.data.exporters.report import ExportReport, FormatCapabilities
 from segpipe.data.exporters.voc import write_voc
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import atomic_folder
 
-__all__ = ["EXPORTERS", "Carries", "ExportReport", "Exporter", "export_dataset"]
+__all__ = ["EXPORTERS", "ExportReport", "Exporter", "FormatCapabilities", "export_dataset"]
 
 
 @dataclass(frozen=True)
 class Exporter:
-    """A layout that can be written: its name, one line about it, what it carries, and its writer."""
+    """An export format.
+
+    Attributes:
+        name: its name for `--format`.
+        summary: one line about the files that it writes.
+        capabilities: the properties of a dataset that it preserves.
+        write: its writer, called with the dataset, the folder to write, the limits for reading files, the report to fill in, and the
+            number of threads (None: one per core).
+    """
 
     name: str
     summary: str
-    carries: FormatCapabilities
+    capabilities: FormatCapabilities
     write: Callable[[Dataset, Path, DataParams, ExportReport, int | None], None]
 
 
@@ -38,72 +46,115 @@ EXPORTERS = {
     exporter.name: exporter
     for exporter in (
         Exporter(
-            "coco", "images/ and annotations/instances_SPLIT.json with compressed run-length codes",
+            "coco",
+            "images/ and annotations/instances_SPLIT.json with compressed run-length encoding",
             FormatCapabilities(
-                values=True, instances=True, groups=True, splits=True, mixed_splits=True, any_classes=True, overlapping=True
+                values=True,
+                instances=True,
+                groups=True,
+                splits=True,
+                mixed_splits=True,
+                any_classes=True,
+                overlapping=True,
             ),
             write_coco,
         ),
         Exporter(
-            "voc", "JPEGImages/, palette masks in SegmentationClass/ and SegmentationObject/, ImageSets/, labelmap.txt",
-            FormatCapabilities(instances=True, splits=True, mixed_splits=True, any_classes=True), write_voc,
+            "voc",
+            "JPEGImages/, palette masks in SegmentationClass/ and SegmentationObject/, ImageSets/, labelmap.txt",
+            FormatCapabilities(instances=True, splits=True, mixed_splits=True, any_classes=True),
+            write_voc,
         ),
         Exporter(
-            "folder", "images/, masks/, instances/, dataset.yaml and samples.csv: the files as they are",
+            "folder",
+            "images/, masks/, instances/, dataset.yaml and samples.csv: copies of the files",
             FormatCapabilities(
-                values=True, instances=True, groups=True, splits=True, mixed_splits=True, volumes=True, any_classes=True,
+                values=True,
+                instances=True,
+                groups=True,
+                splits=True,
+                mixed_splits=True,
+                volumes=True,
+                any_classes=True,
                 overlapping=True,
             ),
             write_folder,
         ),
         Exporter(
-            "mask-per-class", "images/, masks/CLASS/ with a mask of 0 and 255 for each class, dataset.yaml and samples.csv",
-            FormatCapabilities(values=True, groups=True, splits=True, mixed_splits=True, exclusive=False, overlapping=True),
+            "mask-per-class",
+            "images/, masks/CLASS/ with a mask of 0 and 255 per class, dataset.yaml and samples.csv",
+            FormatCapabilities(
+                values=True, groups=True, splits=True, mixed_splits=True, exclusive=False, overlapping=True
+            ),
             write_mask_per_class,
         ),
         Exporter(
-            "nnunet", "nnU-Net v2: dataset.json, imagesTr/, labelsTr/, imagesTs/, labelsTs/, splits_final.json",
-            FormatCapabilities(splits=True, volumes=True), write_nnunet,
+            "nnunet",
+            "nnU-Net v2: dataset.json, imagesTr/, labelsTr/, imagesTs/, labelsTs/, splits_final.json",
+            FormatCapabilities(splits=True, volumes=True),
+            write_nnunet,
         ),
     )
 }
 
 
 def export_dataset(
-    dataset: Dataset, out: Path, format: str, limits: DataParams, *,
-    splits: Collection[str] = (), replace_out: bool = False, jobs: int | None = None,
+    dataset: Dataset,
+    out: Path,
+    format: str,
+    limits: DataParams,
+    *,
+    splits: Collection[str] = (),
+    replace_out: bool = False,
+    jobs: int | None = None,
 ) -> ExportReport:
-    """Write a dataset in another layout; `out` appears whole or not at all, written by `jobs` threads (default: one a processor).
+    """Export a dataset. The folder is written completely or not at all.
 
-    splits: only the images of these splits; all where there are none given.
-    Raises ConfigError for a layout that is not known, DataError where `out` holds files and may not be replaced, and where not one
-    image can be written. A single bad file stops nothing: it is left out and listed.
+    An image that cannot be exported is left out and listed in the report.
+
+    Args:
+        dataset: the dataset.
+        out: the folder to write.
+        format: the name of an export format (`EXPORTERS`).
+        limits: how large files may be, and how pages of TIFF files are read.
+        splits: export only the images of these splits; by default all.
+        replace_out: replace the content of `out`.
+        jobs: the number of threads, by default one per core.
+
+    Returns:
+        The report: the images written, those left out, and what the format cannot store.
+
+    Raises:
+        ConfigError: if the format is unknown, or cannot store the classes of the dataset.
+        DataError: if `out` contains files and `replace_out` is False, or if no image can be written.
     """
     if format not in EXPORTERS:
-        near = difflib.get_close_matches(format.lower(), EXPORTERS, n=1)
-        fix = f"did you mean `{near[0]}`?" if near else "choose one of them"
-        raise ConfigError("no such format to export to", found=format, expected=" or ".join(EXPORTERS), fix=fix)
+        matches = difflib.get_close_matches(format.lower(), EXPORTERS, n=1)
+        fix = f"did you mean `{matches[0]}`?" if matches else "choose one of them"
+        raise ConfigError("no such export format", found=format, expected=" or ".join(EXPORTERS), fix=fix)
     _check_overlap(dataset, format)
     if splits:
         dataset = replace(dataset, items=[item for item in dataset.items if item.split in splits])
         if not dataset.items:
             raise DataError(
-                "no image is of these splits", where=dataset.root, found=", ".join(splits), fix="leave --split out"
+                "no image is in these splits", where=dataset.root, found=", ".join(splits), fix="leave --split out"
             )
     report = ExportReport(format)
     with atomic_folder(out, replace=replace_out) as folder:
         EXPORTERS[format].write(dataset, folder, limits, report, jobs)
         if not report.images:
             key, reason = report.left_out[0]
-            raise DataError("not one image could be written", where=dataset.root, found=f"{key}: {reason}")
+            raise DataError("no image could be written", where=dataset.root, found=f"{key}: {reason}")
     return report
 
 
 def _check_overlap(dataset: Dataset, format: str) -> None:
     kind = "overlapping" if dataset.classes.overlapping else "exclusive"
-    if not getattr(EXPORTERS[format].carries, kind):
-        fitting = [exporter.name for exporter in EXPORTERS.values() if getattr(exporter.carries, kind)]
+    if not getattr(EXPORTERS[format].capabilities, kind):
+        formats = [exporter.name for exporter in EXPORTERS.values() if getattr(exporter.capabilities, kind)]
         raise ConfigError(
-            f"{format} can't hold a dataset of {kind} classes", where=dataset.root, expected=" or ".join(fitting),
-            fix=f"--format {fitting[0]}",
+            f"the format {format} cannot store a dataset with {kind} classes",
+            where=dataset.root,
+            expected=" or ".join(formats),
+            fix=f"--format {formats[0]}",
         )

@@ -1,22 +1,29 @@
-"""What a layout can hold, and what an export had to leave behind."""
+"""The capabilities of an export format, and the report of an export."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
 
-_SHOWN = 10
+_MAX_LISTED = 10
 
 
 @dataclass(frozen=True)
 class FormatCapabilities:
-    """What comes back unchanged when data in this layout are imported again. Class names, labels (as class ids), ignored pixels and
-    images always do.
+    """The properties of a dataset that are unchanged after an export and an import in this format.
 
-    values: the file values of the classes. instances: objects, as sets of pixels (where each is of one class).
-    groups, splits: as samples.csv says; mixed_splits: images with a split beside images without one.
-    volumes: 3D data. any_classes: class tables in which no class is a background. exclusive, overlapping: datasets whose pixels have
-    one class, or several; others can't be written.
+    Images, class names, labels (as class ids) and ignored pixels are always unchanged.
+
+    Attributes:
+        values: the pixel values of the classes in mask files.
+        instances: instances, as sets of pixels, if each has one class.
+        groups: the groups of samples.csv.
+        splits: the splits of samples.csv.
+        mixed_splits: splits, even if some images have none.
+        volumes: 3D data.
+        any_classes: class tables without a background class.
+        exclusive: the format can store datasets with one class per pixel.
+        overlapping: the format can store datasets with several classes per pixel.
     """
 
     values: bool = False
@@ -32,7 +39,15 @@ class FormatCapabilities:
 
 @dataclass
 class ExportReport:
-    """What an export wrote. `left_out` are (key, reason); `losses` says what the layout could not hold, with how often."""
+    """The result of an export.
+
+    Attributes:
+        format: the name of the format.
+        images: the number of images written.
+        left_out: the key of each image that was not written, and the reason.
+        losses: what the format cannot store, with the number of cases.
+        notes: further sentences for the user.
+    """
 
     format: str
     images: int = 0
@@ -41,9 +56,9 @@ class ExportReport:
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """The report for people."""
+        """Return the report as lines of text."""
         lines = [f"exported {self.images} images ({self.format})", *self.notes]
-        lines += [f"not expressed: {text}: {count:,}" for text, count in sorted(self.losses.items()) if count]
-        lines += [f"left out: {key}: {reason}" for key, reason in self.left_out[:_SHOWN]]
-        lines += [f"left out: {len(self.left_out) - _SHOWN} more"] if len(self.left_out) > _SHOWN else []
+        lines += [f"not preserved: {text}: {count:,}" for text, count in sorted(self.losses.items()) if count]
+        lines += [f"left out: {key}: {reason}" for key, reason in self.left_out[:_MAX_LISTED]]
+        lines += [f"left out: {len(self.left_out) - _MAX_LISTED} more"] if len(self.left_out) > _MAX_LISTED else []
         return lines

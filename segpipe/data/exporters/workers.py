@@ -1,4 +1,4 @@
-"""Work on every item by threads, a few ahead of the one whose turn it is: memory is bounded by so many images."""
+"""Run the work of an export in threads, a bounded number of images ahead, which bounds the memory."""
 
 from __future__ import annotations
 
@@ -18,13 +18,25 @@ T = TypeVar("T")
 def map_items(
     work: Callable[[Item], T], items: Sequence[Item], report: ExportReport, jobs: int | None
 ) -> Iterator[tuple[Item, T]]:
-    """(item, work(item)), in order. An item whose files are broken, or that the layout has no place for (a DataError), is left out
-    and listed; `report.images` counts the others."""
+    """Call a function on each item in threads.
+
+    An item for which the function raises DataError (its files are damaged, or the format cannot store it) is added to
+    `report.left_out`. The others are counted in `report.images`.
+
+    Args:
+        work: the function.
+        items: the items.
+        report: the report of the export.
+        jobs: the number of threads, by default one per core.
+
+    Yields:
+        Each item with the result of the function, in the order of `items`.
+    """
     for item, future in track(map_ahead(work, items, jobs or os.cpu_count() or 1), "exporting", len(items)):
         try:
-            done = future.result()
+            result = future.result()
         except DataError as error:
             report.left_out.append((item.key, str(error)))
             continue
         report.images += 1
-        yield item, done
+        yield item, result

@@ -1,34 +1,34 @@
-"""Which files are taken for images, by name alone."""
+"""Recognise image files by their names."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-"""Endings (lower case) of files of pictures."""
+"""Endings (lower case) of 2D image files. A TIFF file may also be a volume."""
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii")
-"""Endings (lower case) of files of volumes; the longer one first."""
+"""Endings (lower case) of volume files, the longer one first."""
 
 
 def suffix_of(path: Path) -> str:
-    """The ending of a file's name in lower case, `.nii.gz` whole; "" where it has none."""
+    """Return the ending of a file name in lower case; `.nii.gz` counts as one ending. "" if there is none."""
     name = path.name.lower()
     return next((suffix for suffix in VOLUME_SUFFIXES if name.endswith(suffix)), path.suffix.lower())
 
 
 def stem_of(path: Path) -> str:
-    """The name of a file without its ending, `.nii.gz` taken off whole: what pairs an image with its mask."""
+    """Return the file name without its ending (`suffix_of`). An image and its mask have the same stem."""
     return path.name[: len(path.name) - len(suffix_of(path))]
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether a path is named as a picture or a volume is; hidden files are not meant."""
+    """Return whether a file name is that of an image or a volume. Hidden files are not images."""
     return not path.name.startswith(".") and suffix_of(path) in (*SUFFIXES, *VOLUME_SUFFIXES)
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image and volume files right in a folder, in name order; hidden files are left out."""
+    """List the image and volume files of a folder (not of its subfolders) in the order of their names, without hidden files."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if is_image_file(path) and path.is_file())

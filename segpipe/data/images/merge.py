@@ -1,4 +1,4 @@
-"""Channels that lie in files of their own, as one image."""
+"""Merge channels that are stored in separate files into one image."""
 
 from __future__ import annotations
 
@@ -15,15 +15,22 @@ from segpipe.data.images.nifti import Geometry, encode_nifti
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
 
-_TOLERANCE = 1e-3
-"""How far affines of one case may differ in mm: programs write them in 32 bits."""
+_TOLERANCE_MM = 1e-3
+"""How much, in mm, the affines of two channels may differ: programs store them in 32 bits."""
 
 
 def merge_channels(paths: Sequence[Path], limits: DataParams) -> bytes:
-    """The images of some files as the channels of one, in their order: of pictures a TIFF file, of volumes a gzipped NIfTI file.
+    """Merge the images of several files into the channels of one image.
 
-    The dtype is the one that holds all of them. Raises DataError where a file cannot be read, or where their sizes, voxel sizes or
-    positions differ.
+    Args:
+        paths: the files, in the order of the channels.
+        limits: how large files may be, and how pages of TIFF files are read.
+
+    Returns:
+        The bytes of a TIFF file, or of a gzipped NIfTI file for volumes. Its type can represent the values of all files.
+
+    Raises:
+        DataError: if a file cannot be read, or if sizes, voxel sizes or positions differ.
     """
     arrays: list[np.ndarray] = []
     first: Geometry | None = None
@@ -32,28 +39,31 @@ def merge_channels(paths: Sequence[Path], limits: DataParams) -> bytes:
         array, geometry = decode_image(content, str(path), limits), decode_geometry(content, str(path))
         if not arrays:
             first = geometry
-        elif array.shape[:-1] != arrays[0].shape[:-1] or not _same_place(geometry, first):
+        elif array.shape[:-1] != arrays[0].shape[:-1] or not _same_geometry(geometry, first):
             raise DataError(
-                "does not lie where the other channels do", where=path, found=_place(array, geometry),
-                expected=f"{_place(arrays[0], first)}, as {paths[0].name}", fix="resample the channels to one grid",
+                "the geometry differs from that of the other channels",
+                where=path,
+                found=_geometry_text(array, geometry),
+                expected=f"{_geometry_text(arrays[0], first)}, as in {paths[0].name}",
+                fix="resample the channels to one grid",
             )
         arrays.append(array)
         *depth, height, width, _ = array.shape
         channels = sum(a.shape[-1] for a in arrays)
-        Bounds.of(limits).check(str(path), height, width, channels, depth[0] if depth else 1)
+        Bounds.from_limits(limits).check(str(path), height, width, channels, depth[0] if depth else 1)
     merged = np.concatenate(arrays, axis=-1)
     if merged.ndim == 4:
         return encode_nifti(merged, first)
     return encode_tiff(merged)
 
 
-def _same_place(a: Geometry | None, b: Geometry | None) -> bool:
+def _same_geometry(a: Geometry | None, b: Geometry | None) -> bool:
     if a is None or b is None:
         return a is b
-    return bool(np.allclose(a.affine, b.affine, atol=_TOLERANCE))
+    return bool(np.allclose(a.affine, b.affine, atol=_TOLERANCE_MM))
 
 
-def _place(array: np.ndarray, geometry: Geometry | None) -> str:
+def _geometry_text(array: np.ndarray, geometry: Geometry | None) -> str:
     size = " x ".join(map(str, reversed(array.shape[:-1])))
     if geometry is None:
         return size

@@ -1,6 +1,6 @@
-"""Numbers of decoded images and masks, (H, W), (D, H, W) or with channels at the end, in one pass and little memory.
+"""Statistics of decoded images and masks: (H, W), (D, H, W), or with channels at the end.
 
-Everything works in bands of rows, so that beside an array no second one of its size is made. Values are counted, never sorted.
+Everything works in bands of rows, so that no second array of the size of the image is needed. Values are counted, never sorted.
 """
 
 from __future__ import annotations
@@ -10,104 +10,129 @@ import numpy as np
 import numpy.typing as npt
 
 WINDOW_PERCENTILES = (0.5, 99.5)
-"""The percentiles that the intensity window lies between."""
+"""The percentiles that bound the intensity window of an image."""
 
 MINIATURE_EDGE = 48
-"""Edge of the small pictures by which near-duplicates are told, in pixels."""
+"""Edge, in pixels, of the small pictures by which near-duplicates are found."""
 
-_BAND = 1 << 18
+_BAND_PIXELS = 1 << 18
 _SHARPNESS_PIXELS = 1 << 16
 _STRIPS = 4
 _PHASH_EDGE = 32
 
 
 def histogram(values: np.ndarray, channel: int = 0) -> npt.NDArray[np.int64]:
-    """How many pixels have each value, by value: (H, W) or (H, W, C), uint8 or uint16 -> (256,) or (65536,)."""
+    """Count the pixels with each value.
+
+    Args:
+        values: (H, W) or (H, W, C), uint8 or uint16.
+        channel: the channel to count.
+
+    Returns:
+        (256,) for uint8 or (65536,) for uint16: the number of pixels with each value.
+    """
     levels = 256 if values.dtype == np.uint8 else 65536
     total = np.zeros(levels, np.int64)
-    for band in row_bands(values, max(_BAND, 4 * levels)):  # far below 2**24, up to where float32 counts are exact
+    for band in row_bands(values, max(_BAND_PIXELS, 4 * levels)):  # far below 2**24, the limit of exact float32 counts
         total += cv2.calcHist([band], [channel], None, [levels], [0, levels]).ravel().astype(np.int64)
     return total
 
 
 def row_bands(image: np.ndarray, pixels: int) -> list[np.ndarray]:
-    """Views of consecutive rows of an image (H, W, ...), with about that many pixels each."""
+    """Cut an image (H, W, ...) into bands of consecutive rows, views with about `pixels` pixels each."""
     rows = max(1, pixels // max(1, image.shape[1]))
     return [image[top : top + rows] for top in range(0, image.shape[0], rows)]
 
 
 def flat_rows(array: np.ndarray, labels: bool = False) -> np.ndarray:
-    """An image (H, W, C) or (D, H, W, C), or `labels` without C, as one slice: the slices stand below each other."""
+    """Return a volume as one image, its slices below each other: (D, H, W, C) -> (D * H, W, C). With `labels` there is no C."""
     return array if array.ndim == (2 if labels else 3) else array.reshape(-1, *array.shape[2:])
 
 
 def moments(image: np.ndarray) -> npt.NDArray[np.float64]:
-    """Mean, standard deviation, and the two percentiles of `WINDOW` (inverted CDF) of each channel: (H, W, C) -> (4, C)."""
+    """Compute the mean, the standard deviation and the two percentiles of `WINDOW_PERCENTILES` (inverted CDF) of each channel.
+
+    Args:
+        image: (H, W, C), uint8, uint16 or float32.
+
+    Returns:
+        (4, C).
+    """
     if image.dtype == np.float32:
         return np.array([_float_moments(image[:, :, channel]) for channel in range(image.shape[2])]).T
     counts = np.stack([histogram(image, channel) for channel in range(image.shape[2])])
     values = np.arange(counts.shape[1], dtype=np.float64)
     size = image.shape[0] * image.shape[1]
     mean = counts @ values / size
-    std = np.sqrt([of @ (values - middle) ** 2 / size for of, middle in zip(counts, mean, strict=True)])
-    low, high = np.transpose([np.searchsorted(below, _percentiles(size)) for below in np.cumsum(counts, axis=1)])
+    variances = [row @ (values - row_mean) ** 2 / size for row, row_mean in zip(counts, mean, strict=True)]
+    std = np.sqrt(variances)
+    low, high = np.transpose([np.searchsorted(cdf, _window_ranks(size)) for cdf in np.cumsum(counts, axis=1)])
     return np.stack([mean, std, low, high])
 
 
-def _percentiles(size: int) -> npt.NDArray[np.float64]:
-    """How many of `size` values lie at or below the limits of `WINDOW`."""
+def _window_ranks(size: int) -> npt.NDArray[np.float64]:
+    """Return how many of `size` values are at or below each limit of `WINDOW_PERCENTILES`."""
     return np.array(WINDOW_PERCENTILES) / 100 * size
 
 
 def _float_moments(plane: np.ndarray) -> tuple[float, float, float, float]:
-    parts = row_bands(plane, _BAND)
+    parts = row_bands(plane, _BAND_PIXELS)
     mean = sum(float(part.sum(dtype=np.float64)) for part in parts) / plane.size
-    square = sum(float(np.square(part - mean, dtype=np.float64).sum()) for part in parts) / plane.size
+    variance = sum(float(np.square(part - mean, dtype=np.float64).sum()) for part in parts) / plane.size
     low, high = _float_window(parts, plane.size)
-    return mean, float(np.sqrt(square)), low, high
+    return mean, float(np.sqrt(variance)), low, high
 
 
 def _float_window(parts: list[np.ndarray], size: int) -> tuple[float, float]:
-    """The percentiles of `WINDOW` of `size` float32 values that come in parts, exactly, without sorting and without a copy of them.
+    """Compute the percentiles of `WINDOW_PERCENTILES` of float32 values exactly, without sorting and without a copy of the values.
 
-    By radix: the bits of floats, their signs turned, are whole numbers of the same order. These are counted by their upper 16 bits,
-    and where the value that is looked for lies, by the lower 16.
+    This is a radix selection. `_sort_keys` maps floats to integers of the same order. They are counted by their upper 16 bits first,
+    and then, where the percentile lies, by their lower 16 bits.
+
+    Args:
+        parts: the values.
+        size: the number of values in all parts.
     """
-    ranks = _percentiles(size)
-    below = np.cumsum(sum(np.bincount(_ordered(part) >> 16, minlength=1 << 16) for part in parts))
-    found = []
-    for upper, rank in zip(np.searchsorted(below, ranks), ranks, strict=True):
-        lower = np.zeros(1 << 16, np.int64)
+    ranks = _window_ranks(size)
+    cdf = np.cumsum(sum(np.bincount(_sort_keys(part) >> 16, minlength=1 << 16) for part in parts))
+    window = []
+    for upper, rank in zip(np.searchsorted(cdf, ranks), ranks, strict=True):
+        counts = np.zeros(1 << 16, np.int64)
         for part in parts:
-            keys = _ordered(part)
-            lower += np.bincount(keys[keys >> 16 == upper] & 0xFFFF, minlength=1 << 16)
-        place = np.searchsorted(np.cumsum(lower), rank - (below[upper - 1] if upper else 0))
-        key = np.uint32(upper << 16 | place)
+            keys = _sort_keys(part)
+            counts += np.bincount(keys[keys >> 16 == upper] & 0xFFFF, minlength=1 << 16)
+        lower = np.searchsorted(np.cumsum(counts), rank - (cdf[upper - 1] if upper else 0))
+        key = np.uint32(upper << 16 | lower)
         bits = key ^ np.uint32(0x80000000) if key >> 31 else ~key
-        found.append(float(bits.view(np.float32)) + 0.0)  # no negative zero
-    return found[0], found[1]
+        window.append(float(bits.view(np.float32)) + 0.0)  # adding 0 turns a negative zero into zero
+    return window[0], window[1]
 
 
-def _ordered(part: np.ndarray) -> npt.NDArray[np.uint32]:
-    """float32 values, flattened, as whole numbers of the same order."""
+def _sort_keys(part: np.ndarray) -> npt.NDArray[np.uint32]:
+    """Map float32 values, flattened, to integers that have the same order."""
     bits = np.ascontiguousarray(part).reshape(-1).view(np.uint32)
     return np.where(bits >> 31, ~bits, bits | np.uint32(0x80000000))
 
 
 def grey(image: np.ndarray) -> np.ndarray:
-    """(H, W, C) -> (H, W): luma of three channels, in their dtype; of another number their mean, float32."""
+    """Convert an image (H, W, C) to grey (H, W): the luma of three channels, in their dtype, or the mean of any other number, float32."""
     if image.shape[2] == 1:
         return image[:, :, 0]
     if image.shape[2] == 3:
         return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return image.mean(axis=2, dtype=np.float32)  # type: ignore[no-any-return]
+    return image.mean(axis=2, dtype=np.float32)
 
 
 def sharpness(image: np.ndarray) -> float:
-    """Variance of the Laplacian of the grey image, whose window (percentiles of `WINDOW`) is scaled to 0..1; 0 for a flat image.
+    """Measure sharpness: the variance of the Laplacian of the grey image, whose intensity window is scaled to 0..1.
 
-    image: (H, W, C), or (D, H, W, C), whose slices are taken one by one. Of a large image, strips spread evenly over it are
-    measured, 65,536 pixels together.
+    Of a large image only strips spread evenly over it are measured, 65,536 pixels in total.
+
+    Args:
+        image: (H, W, C), or (D, H, W, C), whose slices are measured one by one.
+
+    Returns:
+        The sharpness; 0 for a constant image, and for one with fewer than three rows or columns.
     """
     if min(image.shape[-3:-1]) < 3:
         return 0.0
@@ -133,7 +158,10 @@ def _strips(image: np.ndarray) -> list[np.ndarray]:
 
 
 def reduce_to_grey(image: np.ndarray) -> np.ndarray:
-    """The grey picture that is hashed and kept small, (H, W): an image, or a volume's middle slice, no edge far above 128 pixels."""
+    """Reduce an image, or the middle slice of a volume, to a small grey picture (h, w), float32, for `perceptual_hash` and `miniature`.
+
+    Its shorter edge is below 128 pixels.
+    """
     small = image if image.ndim == 3 else image[len(image) // 2]
     small = small if small.shape[2] <= 4 else np.ascontiguousarray(small[:, :, :3])
     if min(small.shape[:2]) >= 4 * _PHASH_EDGE:
@@ -145,26 +173,36 @@ def reduce_to_grey(image: np.ndarray) -> np.ndarray:
 
 
 def perceptual_hash(plane: np.ndarray) -> str:
-    """64 bits, as 16 hexadecimal digits, that nearly the same pictures (`reduced`) nearly share.
+    """Compute a 64-bit hash that differs in few bits for similar pictures.
 
-    The picture at 32 x 32 pixels, its 8 x 8 lowest frequencies (DCT), and for each whether it lies above their median: what
-    `imagehash.phash` computes, which takes longer over it than decoding a small image does (N. Krawetz, "Looks Like It", 2011).
+    The picture is scaled to 32 x 32 pixels. Each bit says whether one of the 8 x 8 lowest frequencies (DCT) is above their median. It
+    is the hash of `imagehash.phash`, which takes longer than decoding a small image (N. Krawetz, "Looks Like It", 2011).
+
+    Args:
+        plane: (h, w), float32, a picture from `reduce_to_grey`.
+
+    Returns:
+        16 hexadecimal digits.
     """
-    waves = cv2.dct(cv2.resize(plane, (_PHASH_EDGE, _PHASH_EDGE), interpolation=cv2.INTER_AREA))[:8, :8]
-    waves[0] *= np.sqrt(2)  # OpenCV's transform is orthonormal
-    waves[:, 0] *= np.sqrt(2)
-    middle = np.partition(waves.ravel(), (31, 32))[31:33].mean()
-    return np.packbits(waves > middle).tobytes().hex()
+    frequencies = cv2.dct(cv2.resize(plane, (_PHASH_EDGE, _PHASH_EDGE), interpolation=cv2.INTER_AREA))[:8, :8]
+    frequencies[0] *= np.sqrt(2)  # OpenCV's DCT is orthonormal, that of imagehash is not
+    frequencies[:, 0] *= np.sqrt(2)
+    median = np.partition(frequencies.ravel(), (31, 32))[31:33].mean()
+    return np.packbits(frequencies > median).tobytes().hex()
 
 
 def miniature(plane: np.ndarray) -> bytes:
-    """A picture (`reduced`) at `MINIATURE` x `MINIATURE` pixels, its darkest 0 and its brightest 255, row by row."""
+    """Scale a picture from `reduce_to_grey` to `MINIATURE_EDGE` x `MINIATURE_EDGE` pixels.
+
+    Returns:
+        The pixels row by row; the darkest is 0, the brightest 255.
+    """
     small = cv2.resize(plane, (MINIATURE_EDGE, MINIATURE_EDGE), interpolation=cv2.INTER_AREA)
-    return cv2.normalize(small, None, 0, 255, cv2.NORM_MINMAX).round().astype(np.uint8).tobytes()  # type: ignore[call-overload,no-any-return]
+    return cv2.normalize(small, None, 0, 255, cv2.NORM_MINMAX).round().astype(np.uint8).tobytes()
 
 
 def _halved(image: np.ndarray) -> np.ndarray:
-    """Half as high and wide, an odd last row or column left out; a few such steps are far cheaper than a large one."""
+    """Halve height and width, without an odd last row or column. Several such steps are far cheaper than one large step."""
     height, width = image.shape[0] // 2, image.shape[1] // 2
     half = cv2.resize(image[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
     return half.reshape(height, width, *image.shape[2:])

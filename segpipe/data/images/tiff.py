@@ -1,4 +1,4 @@
-"""TIFF: any number of channels and pages, whole numbers and floats, interleaved or planar, in strips or tiles, also BigTIFF."""
+"""Decode TIFF and BigTIFF: any number of channels and pages, integers and floats, interleaved or planar, in strips or tiles."""
 
 from __future__ import annotations
 
@@ -21,27 +21,49 @@ _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAX_PAGES = 20_000
 _JPEG = "JPEG"
 _COMPRESSIONS = (
-    "NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "LZMA", "ZSTD", "CCITTRLE", "CCITTFAX3", "CCITTFAX4", _JPEG,
+    "NONE",
+    "LZW",
+    "DEFLATE",
+    "ADOBE_DEFLATE",
+    "PACKBITS",
+    "LZMA",
+    "ZSTD",
+    "CCITTRLE",
+    "CCITTFAX3",
+    "CCITTFAX4",
+    _JPEG,
 )
-"""Decoders of these stop at the size that the page's tags give, which is bounded, or (JPEG) say in their own header what comes."""
+"""Supported compressions. Their decoders stop at the size that the tags of the page give, which is bounded; a JPEG header states the
+size itself."""
 
 _PHOTOMETRICS = ("MINISWHITE", "MINISBLACK", "RGB", "PALETTE", "MASK", "SEPARATED", "YCBCR")
 
 
 def is_tiff(content: bytes) -> bool:
-    """Whether the bytes begin as TIFF or BigTIFF does."""
+    """Return whether the bytes begin like a TIFF or BigTIFF file."""
     return content[:4] in _MAGIC
 
 
 def decode_tiff(content: bytes, where: str, bounds: Bounds, indices: bool) -> tuple[np.ndarray, list[str]]:
-    """(H, W, C), or (D, H, W, C) where `bounds.pages` makes a volume of several pages, in the dtype stored; and what was converted.
+    """Decode a TIFF file.
 
-    `indices`: a palette image gives its indices, not its colours. Alpha is dropped, channels of no said meaning are kept.
-    Raises DataError for a file that is too large, cut short, broken or of a kind that is not read.
+    Args:
+        content: the bytes of the file.
+        where: the name of the file in errors.
+        bounds: the limits for the file. `bounds.pages` says how several pages are read.
+        indices: True to return the indices of a palette image instead of its colours.
+
+    Returns:
+        image: (H, W, C), or (D, H, W, C) if pages are the slices of a volume, in the stored type. Alpha is dropped; channels without a
+            stated meaning are kept.
+        notes: the conversions that were made.
+
+    Raises:
+        DataError: if the file is too large, truncated, damaged or of an unsupported kind.
     """
     from tifffile import TiffFile
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it has to say of broken files becomes a DataError
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # damaged files become a DataError
     with decoder_errors_as_data_errors(where), io.BytesIO(content) as stream, TiffFile(stream) as file:
         pages = _pages(file, where)
         first = pages[0]
@@ -53,8 +75,11 @@ def decode_tiff(content: bytes, where: str, bounds: Bounds, indices: bool) -> tu
             return make_pixels(first, content, recipe), recipe.notes
         if bounds.pages == "refuse":
             raise DataError(
-                "holds several pages", where=where, found=len(pages), expected="one image a file",
-                fix="save each page as a file, or say what pages are: data.pages: channels, or volume",
+                "holds several pages",
+                where=where,
+                found=len(pages),
+                expected="one image per file",
+                fix="save each page as a separate file, or set data.pages to channels or volume",
             )
         as_channels = bounds.pages == "channels"
         recipes = [recipe, *(make_recipe(page, where, indices) for page in pages[1:])]
@@ -63,14 +88,22 @@ def decode_tiff(content: bytes, where: str, bounds: Bounds, indices: bool) -> tu
 
 
 def _pages(file: TiffFile, where: str) -> list[TiffPage]:
-    """The pages that are images: reduced copies (of pyramids) and transparency masks are passed over."""
+    """Return the pages that are images, without reduced copies (of pyramids) and transparency masks."""
     count = len(file.pages)
     if not 0 < count <= _MAX_PAGES:
-        raise DataError("cannot be decoded: pages that make no image", where=where, found=count, fix=RESTORE_FIX)
+        raise DataError(
+            "cannot be decoded: unsupported number of pages",
+            where=where,
+            found=count,
+            expected=f"1 to {_MAX_PAGES}",
+            fix=RESTORE_FIX,
+        )
     images = (file.imagej_metadata or {}).get("images", 1) if file.is_imagej else 1
     if count == 1 and images > 1:
         raise DataError(
-            "an ImageJ stack whose images lie outside the pages", where=where, found=f"{images} images on one page",
+            "is an ImageJ stack whose images are not stored as pages",
+            where=where,
+            found=f"{images} images on one page",
             fix="save it as an image sequence, or as OME-TIFF",
         )
     pages = [file.pages[i].aspage() for i in range(count)]
@@ -78,51 +111,57 @@ def _pages(file: TiffFile, where: str) -> list[TiffPage]:
 
 
 def _check_page(page: TiffPage, first: TiffPage, content: bytes, where: str) -> None:
-    """Refuse what cannot be decoded, or not within bounds, by its tags."""
+    """Raise DataError if the tags of a page show that it cannot be decoded, or not within the bounds."""
     size, expected = _size(page), _size(first)
     if size != expected:
         raise DataError(
-            "its pages differ in size or kind",
+            "the pages differ in size or type",
             where=where,
             found=size,
             expected=expected,
-            fix="save each page as a file",
+            fix="save each page as a separate file",
         )
-    for what, found, known in (
-        ("this compression", name_of(page.compression), _COMPRESSIONS),
-        ("this colour space", name_of(page.photometric), _PHOTOMETRICS),
+    for what, value, supported in (
+        ("compression", name_of(page.compression), _COMPRESSIONS),
+        ("colour space", name_of(page.photometric), _PHOTOMETRICS),
     ):
-        if found not in known:
+        if value not in supported:
             raise DataError(
-                f"{what} of TIFF is not read",
+                f"unsupported {what} of TIFF",
                 where=where,
-                found=found,
-                expected=", ".join(known),
-                fix="save it with LZW, in RGB",
+                found=value,
+                expected=", ".join(supported),
+                fix="save it with LZW compression, in RGB",
             )
     if name_of(page.photometric) == "YCBCR" and name_of(page.compression) != _JPEG:
-        raise DataError("uncompressed YCbCr is not read", where=where, fix="save it with LZW, in RGB")
+        raise DataError("uncompressed YCbCr is not supported", where=where, fix="save it with LZW compression, in RGB")
     if page.dtype is None or page.dtype.kind not in "buif" or page.imagedepth != 1:
-        raise DataError(
-            "pixels of this kind are not read", where=where, found=page.dtype, fix="save whole numbers or floats"
-        )
+        raise DataError("unsupported type of pixels", where=where, found=page.dtype, fix="save integers or floats")
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-    whole = len(parts) == math.prod(page.chunked) and all(n and at + n <= len(content) for at, n in parts)
+    complete = len(parts) == math.prod(page.chunked)
+    complete = complete and all(count and offset + count <= len(content) for offset, count in parts)
     if name_of(page.compression) == "NONE":
         row_bits = page.imagewidth * page.samplesperpixel * page.bitspersample
-        whole = whole and sum(n for _, n in parts) >= page.imagelength * -(-row_bits // 8)
-    if not whole:
+        complete = complete and sum(count for _, count in parts) >= page.imagelength * -(-row_bits // 8)
+    if not complete:
         raise DataError("cannot be decoded: cut short, or parts of the image are missing", where=where, fix=RESTORE_FIX)
     if name_of(page.compression) == _JPEG:
-        for at, count in parts:
-            with Image.open(io.BytesIO(content[at : at + count]), formats=("JPEG",)) as part:
-                if part.width > max(page.tilewidth, page.imagewidth) or part.height > max(
-                    page.tilelength, page.imagelength
-                ):
-                    raise DataError(
-                        "cannot be decoded: a part is larger than the image says", where=where,
-                        found=f"{part.width} x {part.height}", fix=RESTORE_FIX,
-                    )
+        for offset, count in parts:
+            _check_jpeg_size(page, content[offset : offset + count], where)
+
+
+def _check_jpeg_size(page: TiffPage, content: bytes, where: str) -> None:
+    """Raise DataError if the header of a JPEG strip or tile states a larger size than the page allows."""
+    with Image.open(io.BytesIO(content), formats=("JPEG",)) as part:
+        max_width, max_height = max(page.tilewidth, page.imagewidth), max(page.tilelength, page.imagelength)
+        if part.width > max_width or part.height > max_height:
+            raise DataError(
+                "cannot be decoded: a part is larger than the header of the image states",
+                where=where,
+                found=f"{part.width} x {part.height}",
+                expected=f"at most {max_width} x {max_height}",
+                fix=RESTORE_FIX,
+            )
 
 
 def _size(page: TiffPage) -> str:

@@ -1,7 +1,7 @@
-"""Connected regions of a mask of classes, 2D or 3D, by its runs: stretches of one value within a row.
+"""Connected components of a mask, 2D or 3D, computed from its runs: stretches of equal values within a row.
 
-A mask has far fewer runs than pixels, and all classes are joined in one go; labelling pixels would take a pass and an array of
-labels for each class.
+A mask has far fewer runs than pixels, and the components of all classes are joined in one pass. Labelling pixels instead would take
+one pass and one array of labels for each class.
 """
 
 from __future__ import annotations
@@ -14,84 +14,98 @@ import numpy.typing as npt
 from segpipe.data.images.statistics import row_bands
 
 MAX_RUNS = 1 << 22
-"""Of a mask with more runs (noise, as a rule) the regions are not looked for: it would take gigabytes."""
+"""For a mask with more runs (usually noise) no components are computed: it would take gigabytes."""
 
-_BAND = 1 << 20
+_BAND_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of a mask, in the order of its pixels: places in the flattened mask where they begin and end, and their values."""
+    """The runs of a mask, in the order of its pixels.
+
+    Attributes:
+        shape: shape of the mask, (H, W) or (D, H, W).
+        begin: (n,), index in the flattened mask of the first pixel of each run.
+        end: (n,), index one past the last pixel of each run.
+        value: (n,), the value of each run, uint8 or uint16.
+    """
 
     shape: tuple[int, ...]
     begin: npt.NDArray[np.int64]
     end: npt.NDArray[np.int64]
     value: np.ndarray
 
-    def pixels(self) -> npt.NDArray[np.int64]:
-        """How many pixels each value has, by value, up to the largest one."""
+    def count_pixels(self) -> npt.NDArray[np.int64]:
+        """Count the pixels of each value, from 0 to the largest value."""
         return np.bincount(self.value, weights=self.end - self.begin).astype(np.int64)
 
-    def of(self, values: list[int]) -> Runs:
-        """The runs of some values."""
+    def with_values(self, values: list[int]) -> Runs:
+        """Return only the runs that have one of these values."""
         table = np.zeros(1 << 16, bool)
         table[values] = True
-        kept = np.flatnonzero(table[self.value])
-        return Runs(self.shape, self.begin[kept], self.end[kept], self.value[kept])
+        selected = np.flatnonzero(table[self.value])
+        return Runs(self.shape, self.begin[selected], self.end[selected], self.value[selected])
 
 
 def find_runs(mask: np.ndarray) -> Runs | None:
-    """The runs of a mask (H, W) or (D, H, W), uint8 or uint16; None where there are more than `MAX_RUNS`."""
-    rows, begun, count, offset = mask.reshape(-1, mask.shape[-1]), [], 0, 0
-    for band in row_bands(rows, _BAND):
-        new = np.empty(band.shape, bool)
-        new[:, 0] = True
-        np.not_equal(band[:, 1:], band[:, :-1], out=new[:, 1:])
-        begun.append(np.flatnonzero(new) + offset)
-        offset, count = offset + band.size, count + len(begun[-1])
+    """Find the runs of a mask (H, W) or (D, H, W), uint8 or uint16; None if there are more than `MAX_RUNS`."""
+    rows = mask.reshape(-1, mask.shape[-1])
+    begins: list[np.ndarray] = []
+    count, offset = 0, 0
+    for band in row_bands(rows, _BAND_PIXELS):
+        starts = np.empty(band.shape, bool)
+        starts[:, 0] = True
+        np.not_equal(band[:, 1:], band[:, :-1], out=starts[:, 1:])
+        begins.append(np.flatnonzero(starts) + offset)
+        offset, count = offset + band.size, count + len(begins[-1])
         if count > MAX_RUNS:
             return None
-    begin = np.concatenate(begun)
+    begin = np.concatenate(begins)
     return Runs(mask.shape, begin, np.append(begin[1:], mask.size), rows.reshape(-1)[begin])
 
 
 def component_sizes(runs: Runs) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The value and the size in pixels of each connected region: pixels of one value that touch by a side, an edge or a corner
-    (8 neighbours, in a volume 26).
+    """Compute the value and the size in pixels of each connected component.
+
+    Pixels of one value are connected if they share a side, an edge or a corner: 8 neighbours in an image, 26 in a volume.
+
+    Returns:
+        values: (n,), the value of each component.
+        sizes: (n,), its number of pixels.
     """
     steps = [(0, 1)] if len(runs.shape) == 2 else [(0, 1), (1, -1), (1, 0), (1, 1)]
     left, right = (np.concatenate(ends) for ends in zip(*(_touching(runs, *step) for step in steps), strict=True))
     same = runs.value[left] == runs.value[right]
-    region = _joined(len(runs.begin), left[same], right[same])
-    sizes = np.bincount(region, weights=runs.end - runs.begin, minlength=len(region)).astype(np.int64)
+    component = _join(len(runs.begin), left[same], right[same])
+    sizes = np.bincount(component, weights=runs.end - runs.begin, minlength=len(component)).astype(np.int64)
     first = np.flatnonzero(sizes)
     return runs.value[first].astype(np.int64), sizes[first]
 
 
-def _joined(count: int, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """For each of `count` runs the first one that it is linked to, over any number of links left[i] - right[i].
+def _join(count: int, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return for each of `count` runs the first run that it is linked to, over any number of links left[i] - right[i].
 
-    Union by the smaller number and path halving, for all links at once, until none joins two regions (Shiloach and Vishkin, "An
-    O(log n) parallel connectivity algorithm", 1982). `scipy.sparse.csgraph` takes as long, and as long again to be imported as a
-    worker needs to start.
+    Union by the smaller index with path halving, for all links at once, until no link joins two components (Shiloach and Vishkin,
+    "An O(log n) parallel connectivity algorithm", 1982). `scipy.sparse.csgraph` takes as long, and importing it takes as long again
+    as starting a worker process.
     """
-    region = np.arange(count)
+    component = np.arange(count)
     while len(left):
-        low, high = region[left], region[right]
+        low, high = component[left], component[right]
         apart = low != high
         left, right, low, high = left[apart], right[apart], low[apart], high[apart]
-        np.minimum.at(region, np.maximum(low, high), np.minimum(low, high))
-        while ((above := region[region]) != region).any():
-            region = above
-    return region
+        np.minimum.at(component, np.maximum(low, high), np.minimum(low, high))
+        while ((parent := component[component]) != component).any():
+            component = parent
+    return component
 
 
 def _touching(runs: Runs, slices: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of runs that touch, of which the second lies so many slices and rows behind the first."""
+    """Return the indices of all pairs of runs that touch, if the second run lies `slices` slices and `rows` rows after the first."""
     height, width = runs.shape[-2:]
     row = runs.begin // width
-    place = row % height + rows
-    first = np.flatnonzero((place >= 0) & (place < height))
+    target_row = row % height + rows
+    first = np.flatnonzero((target_row >= 0) & (target_row < height))
     shift = (slices * height + rows) * width
     edge = row[first] * width
     low = np.maximum(runs.begin[first] - 1, edge) + shift

@@ -54,7 +54,7 @@ def overlay_png(image: np.ndarray, prediction: Prediction, classes: ClassTable, 
 
 def class_shares(prediction: Prediction, classes: ClassTable) -> list[ClassShare]:
     """Pixels and share of every class, in the order of the class table; the shares of an image add up to 1, unless classes overlap."""
-    counts = classes.labelling.pixels(prediction.class_ids)
+    counts = classes.labelling.count_pixels(prediction.class_ids)
     return [
         ClassShare(
             name=spec.name,

@@ -102,7 +102,7 @@ def best_settings(segmenter: Segmenter, val: Reader, method: Method) -> tuple[Po
     for place in places:
         sample = val[place]
         assert sample.labels is not None
-        truth, ignored = Objects.from_instances(sample.objects()), sample.labels == IGNORE
+        truth, ignored = Objects.from_instances(sample.true_instances()), sample.labels == IGNORE
         for h, every in _told_apart(segmenter, sample, method, together):
             for how in (how for how in grid if how.h == h):
                 kept = chosen(every.ids.astype(np.int32), every.classes, every.scores, every.areas(), how)
@@ -156,5 +156,5 @@ def joined_classes(samples: list[Sample], n_classes: int) -> tuple[tuple[int, ..
 
 
 def _median_area(samples: list[Sample]) -> float:
-    areas = np.concatenate([np.empty(0, np.int64), *(sample.objects().areas() for sample in samples)])
+    areas = np.concatenate([np.empty(0, np.int64), *(sample.true_instances().areas() for sample in samples)])
     return float(np.median(areas)) if len(areas) else 0.0

@@ -161,7 +161,7 @@ def end_differences(train: Reader, labelling: Labelling | None = None) -> tuple[
         for axis in range(3):
             line, half = np.moveaxis(sample.labels, axis, 0), sample.labels.shape[axis] // 2
             for end, part in enumerate((line[:half], line[len(line) - half :])):
-                ends[axis, end] += labelling.pixels(part)
+                ends[axis, end] += labelling.count_pixels(part)
     ends = np.delete(ends, int(ends.sum((0, 1)).argmax()), axis=2)
     total = ends.sum((1, 2))
     apart = np.abs(ends[:, 0] - ends[:, 1]).sum(1)

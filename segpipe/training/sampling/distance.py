@@ -55,7 +55,7 @@ def distance(labels: np.ndarray, ids: np.ndarray, spacing: Sequence[float] | Non
     """
     from scipy import ndimage
 
-    objects = Sample("", np.empty(0), labels.astype(np.uint8), np.where(labels == IGNORE, 0, ids)).objects()
+    objects = Sample("", np.empty(0), labels.astype(np.uint8), np.where(labels == IGNORE, 0, ids)).true_instances()
     found = np.zeros(labels.shape, np.float32)
     for number, box in enumerate(objects.boxes.tolist(), 1):
         around = tuple(slice(max(0, start - 1), stop + 1) for start, stop in box)  # what is nearest outside lies in it

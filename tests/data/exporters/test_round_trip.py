@@ -1,4 +1,4 @@
-"""Import, export, import: nothing that a layout carries is lost. What it carries is said by its line in `EXPORTERS`."""
+"""Export and import again: everything that the capabilities of a format list is unchanged."""
 
 from __future__ import annotations
 
@@ -17,43 +17,45 @@ from segpipe.data.formats.source import ReadOptions
 from segpipe.data.images import decode_geometry
 from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.samples import ClassTable
-
-from tests.worlds.datasets import LIMITS, assert_same, specs, write
+from tests.worlds.datasets import LIMITS, assert_same, dataset_specs, write_dataset
 
 
 @pytest.mark.parametrize("name", EXPORTERS)
 @settings(
-    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow],
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink a whole dataset takes minutes
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking a whole dataset takes minutes
 )
 @given(data=st.data())
-def test_out_and_in_again(name: str, data: st.DataObject) -> None:
-    carries = EXPORTERS[name].carries
-    spec = data.draw(specs(carries))
+def test_random_datasets_are_unchanged(name: str, data: st.DataObject) -> None:
+    capabilities = EXPORTERS[name].capabilities
+    spec = data.draw(dataset_specs(capabilities))
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        before = load_dataset(write(spec, root / "data"))
+        before = load_dataset(write_dataset(spec, root / "data"))
         report = export_dataset(before, root / "out", name, LIMITS, jobs=1)
         assert report.images == len(before.items)
         assert report.left_out == []
         imported = import_dataset(root / "out", root / "again", name, ImportOptions(), jobs=1)
         assert imported.skipped == []
-        assert_same(before, load_dataset(root / "again"), carries)
+        assert_same(before, load_dataset(root / "again"), capabilities)
 
 
-@pytest.mark.parametrize("name", [name for name, exporter in EXPORTERS.items() if exporter.carries.exclusive])
-def test_what_goes_out_is_recognised(name: str, demo: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [name for name, exporter in EXPORTERS.items() if exporter.capabilities.exclusive])
+def test_exported_formats_are_recognised(name: str, demo: Path, tmp_path: Path) -> None:
     export_dataset(load_dataset(demo), tmp_path / "out", name, LIMITS, jobs=1)
-    found, _ = recognise_format(tmp_path / "out", ReadOptions())
-    assert found.name == name
+    format, _ = recognise_format(tmp_path / "out", ReadOptions())
+    assert format.name == name
 
 
-def some(dataset: Dataset, count: int) -> Dataset:
-    """A few of the images, spread over the dataset."""
+def select_images(dataset: Dataset, count: int) -> Dataset:
+    """Select about `count` images, spread over the dataset."""
     return replace(dataset, items=dataset.items[:: max(1, len(dataset.items) // count)][:count])
 
 
-def _out_and_in(before: Dataset, name: str, root: Path) -> Dataset:
+def _export_and_import(before: Dataset, name: str, root: Path) -> Dataset:
     report = export_dataset(before, root / "out", name, LIMITS)
     assert (report.images, report.left_out) == (len(before.items), [])
     assert import_dataset(root / "out", root / "again", name, ImportOptions()).skipped == []
@@ -64,26 +66,26 @@ def _out_and_in(before: Dataset, name: str, root: Path) -> Dataset:
 def test_street_scenes(shared_data: Path, tmp_path: Path, name: str) -> None:
     options = ImportOptions(classes=[f"c{k}" for k in range(11)], ignore=[11])
     import_dataset(shared_data / "camvid", tmp_path / "data", "paired-list", options)
-    before = some(load_dataset(tmp_path / "data"), 8)
+    before = select_images(load_dataset(tmp_path / "data"), 8)
     assert {item.split for item in before.items} == {"train", "val", "test"}
-    assert_same(before, _out_and_in(before, name, tmp_path), EXPORTERS[name].carries)
+    assert_same(before, _export_and_import(before, name, tmp_path), EXPORTERS[name].capabilities)
 
 
 @pytest.mark.parametrize("name", ["coco", "voc"])
 def test_nuclei(shared_data: Path, tmp_path: Path, name: str) -> None:
     import_dataset(shared_data / "nuclei", tmp_path / "data", "coco", ImportOptions())
-    before = some(load_dataset(tmp_path / "data"), 8)
-    assert_same(before, _out_and_in(before, name, tmp_path), EXPORTERS[name].carries)
+    before = select_images(load_dataset(tmp_path / "data"), 8)
+    assert_same(before, _export_and_import(before, name, tmp_path), EXPORTERS[name].capabilities)
 
 
 @pytest.mark.parametrize("name", ["nnunet", "folder"])
 def test_volumes(shared_data: Path, tmp_path: Path, name: str) -> None:
     import_dataset(shared_data / "hippocampus", tmp_path / "data", "volumes", ImportOptions())
-    before = some(load_dataset(tmp_path / "data"), 6)
-    after = _out_and_in(before, name, tmp_path)
-    if name == "nnunet":  # it has a name of its own for it
+    before = select_images(load_dataset(tmp_path / "data"), 6)
+    after = _export_and_import(before, name, tmp_path)
+    if name == "nnunet":  # nnU-Net requires this name
         before = replace(before, classes=_with_names(before.classes, ["background", *before.classes.names[1:]]))
-    assert_same(before, after, EXPORTERS[name].carries)
+    assert_same(before, after, EXPORTERS[name].capabilities)
     for old, new in zip(before.items, after.items, strict=True):
         for one, other in ((old.image, new.image), (old.mask, new.mask)):
             assert one and other

@@ -178,16 +178,16 @@ def _image_faults() -> list[Fault]:
         Fault("PNG header alone", image_is(lambda i: png(i)[:20]), "readable_files", "cannot be decoded"),
         Fault("flipped bit in a PNG", image_is(lambda i: flip_byte(png(i))), "readable_files", "checksum"),
         Fault("no bytes at all", image_is(lambda i: b""), "readable_files", "the file is empty"),
-        Fault("text as PNG", image_is(lambda i: b"not found\n" * 9), "readable_files", "no image that can be read"),
+        Fault("text as PNG", image_is(lambda i: b"not found\n" * 9), "readable_files", "not an image in a supported format"),
         Fault(
             "HTML as JPEG",
             image_is(lambda i: b"<!doctype html><title>404</title>", ".jpg"),
             "readable_files",
-            "no image that can be read",
+            "not an image in a supported format",
             "images/{key}.jpg",
         ),
         Fault(
-            "GIF as PNG", image_is(lambda i: faulty_data.pillow(i, "P", "GIF")), "readable_files", "no image that can be read"
+            "GIF as PNG", image_is(lambda i: faulty_data.pillow(i, "P", "GIF")), "readable_files", "not an image in a supported format"
         ),
         Fault(
             "random bytes as TIFF",
@@ -201,7 +201,7 @@ def _image_faults() -> list[Fault]:
             "PNG of no width",
             image_is(lambda i: faulty_data.png_of_header(0, 10)),
             "readable_files",
-            "no image that can be read",
+            "not an image in a supported format",
         ),
         Fault(
             "TIFF bomb",
@@ -242,7 +242,7 @@ def _image_faults() -> list[Fault]:
             "complex TIFF",
             image_is(lambda i: tiff(i[:, :, 0].astype(np.complex64)), ".tif"),
             "readable_files",
-            "pixels of this kind",
+            "unsupported type of pixels",
             "images/{key}.tif",
         ),
         Fault("16 bits among 8", image_is(lambda i: png(i.astype(np.uint16) * 200)), "same_dtype", "uint16"),
@@ -356,7 +356,7 @@ def _mask_faults() -> list[Fault]:
         ),
         Fault("truncated mask", mask_is(lambda m: cut(png(m))), "readable_files", "masks/{key}.png: cannot be decoded"),
         Fault("empty mask file", mask_is(lambda m: b""), "readable_files", "masks/{key}.png: the file is empty"),
-        Fault("text as mask", mask_is(lambda m: b"mask"), "readable_files", "masks/{key}.png: is no image"),
+        Fault("text as mask", mask_is(lambda m: b"mask"), "readable_files", "masks/{key}.png: is not an image"),
         Fault(
             "mask bomb",
             mask_is(lambda m: faulty_data.png_of_header(50000, 50000)),
@@ -373,7 +373,7 @@ def _mask_faults() -> list[Fault]:
             "mask of fractions",
             mask_is(lambda m: tiff(m.astype(np.float32) / 4)),
             "readable_files",
-            "masks/{key}.png: the mask's values are no class values",
+            "masks/{key}.png: the values of the mask are not class values",
         ),
         Fault(
             "mask of NaN",
@@ -385,7 +385,7 @@ def _mask_faults() -> list[Fault]:
             "mask below zero",
             mask_is(lambda m: tiff(m.astype(np.int32) - 1)),
             "readable_files",
-            "masks/{key}.png: the mask's values are no class values",
+            "masks/{key}.png: the values of the mask are not class values",
         ),
         Fault(
             "image and mask swapped",
@@ -465,7 +465,7 @@ VOLUME_FAULTS = [
         "text as volume",
         volume_is(lambda v, m: (b"no volume", nifti(m))),
         "readable_files",
-        "no image that can be read",
+        "not an image in a supported format",
         VOXEL,
     ),
     Fault(
@@ -500,7 +500,7 @@ VOLUME_FAULTS = [
         "complex voxels",
         volume_is(lambda v, m: (nifti(v.astype(np.complex64)), nifti(m))),
         "readable_files",
-        "voxels of this kind",
+        "unsupported type of voxels",
         VOXEL,
     ),
     Fault("no label", volume_is(lambda v, m: (nifti(v), None)), "masks_present", "no mask", VOXEL),
@@ -551,7 +551,7 @@ VOLUME_FAULTS = [
         "label of fractions",
         volume_is(lambda v, m: (nifti(v), nifti(m * np.float32(0.3)))),
         "readable_files",
-        "no class values",
+        "not class values",
         VOXEL,
     ),
     Fault(

@@ -184,7 +184,7 @@ FAULTS = [
         "one broken mask",
         "folder",
         write("masks/two.png", b"no mask"),
-        "no image that can be read",
+        "not an image in a supported format",
         "masks/two.png",
         stops=False,
         options=CLASSES,

@@ -1,4 +1,4 @@
-"""Reading and writing image files, against PIL and numpy, and every way in which a file can be broken."""
+"""Reading and writing image files, compared with PIL and numpy, and errors for damaged files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,18 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageOps
 
 from segpipe.config import DataParams
-from segpipe.data.images import decode_image, decode_image_with_notes, decode_mask, decode_mask_with_notes, encode_png, image_files, read_image, read_mask, stem_of, suffix_of
+from segpipe.data.images import (
+    decode_image,
+    decode_image_with_notes,
+    decode_mask,
+    decode_mask_with_notes,
+    encode_png,
+    image_files,
+    read_image,
+    read_mask,
+    stem_of,
+    suffix_of,
+)
 from segpipe.errors import DataError
 
 RNG = np.random.default_rng(7)
@@ -32,13 +43,13 @@ def encoded(array: np.ndarray, kind: str, **options: object) -> bytes:
 
 
 def tiff(array: np.ndarray) -> bytes:
-    done, content = cv2.imencode(".tiff", array[:, :, ::-1] if array.ndim == 3 else array)
-    assert done
+    encoded, content = cv2.imencode(".tiff", array[:, :, ::-1] if array.ndim == 3 else array)
+    assert encoded
     return content.tobytes()
 
 
 def png(depth: int, colour: int, rows: bytes, **chunks: bytes) -> bytes:
-    """A PNG of 34 x 21 pixels, by its chunks."""
+    """Write a PNG of 34 x 21 pixels chunk by chunk."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -51,20 +62,20 @@ def png(depth: int, colour: int, rows: bytes, **chunks: bytes) -> bytes:
 @pytest.mark.parametrize("depth", [8, 16])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_channels_and_depths_of_png(channels: int, depth: int) -> None:
-    """All that is no alpha, as it is stored: two channels are grey and alpha, in 16 bits too."""
+    """All channels except alpha are read as stored. Two channels are grey and alpha."""
     pixels = RNG.integers(0, 2**depth, (21, 34, channels)).astype(f">u{depth // 8}")
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    found, notes = decode_image_with_notes(
+    image, notes = decode_image_with_notes(
         png(depth, colour, b"".join(b"\0" + row.tobytes() for row in pixels)), "a", DataParams()
     )
-    np.testing.assert_array_equal(found, pixels[:, :, : channels - (channels % 2 == 0)])
-    assert found.dtype == f"u{depth // 8}"
+    np.testing.assert_array_equal(image, pixels[:, :, : channels - (channels % 2 == 0)])
+    assert image.dtype == f"u{depth // 8}"
     assert notes == (["alpha channel dropped"] if channels % 2 == 0 else [])
 
 
-def test_broken_data_amid_a_jpeg_are_an_error() -> None:
+def test_damaged_data_in_the_middle_of_a_jpeg_is_an_error() -> None:
     content = bytearray(encoded(np.tile(RGB, (8, 8, 1)), "JPEG"))
-    content[len(content) // 2 : len(content) // 2 + 2] = b"\xff\x36"  # a marker of no meaning
+    content[len(content) // 2 : len(content) // 2 + 2] = b"\xff\x36"  # an invalid marker
     with pytest.raises(DataError, match="cannot be decoded"):
         decode_image(bytes(content), "a.jpg", DataParams())
 
@@ -87,13 +98,13 @@ def test_broken_data_amid_a_jpeg_are_an_error() -> None:
         pytest.param(encoded(GREY / np.float32(3), "TIFF"), (GREY / np.float32(3))[:, :, None], id="float grey tiff"),
     ],
 )
-def test_pixels_come_out_as_they_were_put_in(content: bytes, expected: np.ndarray) -> None:
+def test_pixels_are_read_as_they_were_written(content: bytes, expected: np.ndarray) -> None:
     image = decode_image(content, "x", 1)
     assert image.dtype == expected.dtype
     np.testing.assert_array_equal(image, expected)
 
 
-def test_jpeg_agrees_with_pil_and_is_turned_as_exif_says() -> None:
+def test_jpeg_agrees_with_pil_and_is_turned_upright() -> None:
     smooth = cv2.GaussianBlur(RGB, (0, 0), 4)
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
@@ -110,7 +121,7 @@ def with_exif(array: np.ndarray, kind: str, orientation: int) -> bytes:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_exif_turns_images_and_masks_of_every_format_that_carries_it(kind: str, orientation: int) -> None:
+def test_the_exif_orientation_is_applied_to_images_and_masks(kind: str, orientation: int) -> None:
     content = with_exif(RGB, kind, orientation)
     with Image.open(io.BytesIO(content)) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
@@ -122,7 +133,7 @@ def test_exif_turns_images_and_masks_of_every_format_that_carries_it(kind: str, 
         np.testing.assert_array_equal(decode_mask(content, "x", 1), decode_image(content, "x", 1)[:, :, 0])
 
 
-def test_exif_at_the_end_of_a_png_counts_too() -> None:
+def test_exif_at_the_end_of_a_png_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
     content = encoded(RGB, "PNG")
@@ -144,17 +155,17 @@ INDEXED = Image.fromarray(RGB).quantize(5)
         pytest.param(Image.fromarray(GREY > 99), "BMP", "1-bit grey spread over 0 to 255", id="one bit bmp"),
     ],
 )
-def test_conversions_are_told_and_agree_with_pil(image: Image.Image, kind: str, note: str) -> None:
+def test_conversions_are_noted_and_agree_with_pil(image: Image.Image, kind: str, note: str) -> None:
     stream = io.BytesIO()
     image.save(stream, kind)
     decoded, notes = decode_image_with_notes(stream.getvalue(), "x", 1)
-    with Image.open(io.BytesIO(stream.getvalue())) as again:
-        expected = np.asarray(again.convert("RGB"))
+    with Image.open(io.BytesIO(stream.getvalue())) as opened:
+        expected = np.asarray(opened.convert("RGB"))
     np.testing.assert_array_equal(np.broadcast_to(decoded, expected.shape), expected)
     assert notes == [note]
 
 
-def test_transparency_of_a_palette_is_dropped_and_told() -> None:
+def test_transparency_of_a_palette_is_dropped_and_noted() -> None:
     content = io.BytesIO()
     INDEXED.save(content, "PNG", transparency=0)
     image, notes = decode_image_with_notes(content.getvalue(), "x", 1)
@@ -167,16 +178,16 @@ def test_transparency_of_a_palette_is_dropped_and_told() -> None:
 
 def test_16_bit_png_keeps_its_bits_with_and_without_alpha() -> None:
     deep = RNG.integers(0, 65536, (21, 34, 4), dtype=np.uint16)
-    for array, told in ((deep[:, :, :3], []), (deep, ["alpha channel dropped"])):
-        done, content = cv2.imencode(".png", array[:, :, [2, 1, 0, 3][: array.shape[2]]])
-        assert done
+    for array, expected_notes in ((deep[:, :, :3], []), (deep, ["alpha channel dropped"])):
+        encoded_ok, content = cv2.imencode(".png", array[:, :, [2, 1, 0, 3][: array.shape[2]]])
+        assert encoded_ok
         image, notes = decode_image_with_notes(content.tobytes(), "x", 1)
         np.testing.assert_array_equal(image, deep[:, :, :3])
-        assert notes == told
+        assert notes == expected_notes
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_an_animation_is_no_image(kind: str) -> None:
+def test_an_animation_is_refused(kind: str) -> None:
     content = encoded(RGB, kind, save_all=True, append_images=[Image.fromarray(RGB[::-1])])
     with pytest.raises(DataError, match=r"several pages.*2 frames"):
         decode_image(content, "x", DataParams())
@@ -185,11 +196,17 @@ def test_an_animation_is_no_image(kind: str) -> None:
 @pytest.mark.parametrize(
     ("name", "stem", "suffix"),
     [
-        ("a.png", "a", ".png"), ("a.b.TIF", "a.b", ".tif"), ("x.nii.gz", "x", ".nii.gz"), ("x.NII.GZ", "x", ".nii.gz"),
-        ("x.nii", "x", ".nii"), ("x.gz", "x", ".gz"), ("bare", "bare", ""), ("with space é.nii.gz", "with space é", ".nii.gz"),
+        ("a.png", "a", ".png"),
+        ("a.b.TIF", "a.b", ".tif"),
+        ("x.nii.gz", "x", ".nii.gz"),
+        ("x.NII.GZ", "x", ".nii.gz"),
+        ("x.nii", "x", ".nii"),
+        ("x.gz", "x", ".gz"),
+        ("bare", "bare", ""),
+        ("with space é.nii.gz", "with space é", ".nii.gz"),
     ],
 )
-def test_names_are_cut_where_the_ending_begins(name: str, stem: str, suffix: str) -> None:
+def test_file_names_are_split_into_stem_and_ending(name: str, stem: str, suffix: str) -> None:
     assert (stem_of(Path("folder.d") / name), suffix_of(Path("folder.d") / name)) == (stem, suffix)
 
 
@@ -221,23 +238,23 @@ def png_of(width: int, height: int, pixels: bytes) -> bytes:
 
 BROKEN = {
     "empty": (b"", "the file is empty"),
-    "text": (b"hello, I am no image", "no image that can be read"),
-    "gif": (encoded(RGB, "GIF"), "no image that can be read"),
+    "text": (b"hello, not an image", "not an image in a supported format"),
+    "gif": (encoded(RGB, "GIF"), "not an image in a supported format"),
     "png cut in half": (PNG[: len(PNG) // 2], "cannot be decoded"),
     "png without its end": (PNG[:-20], "cannot be decoded"),
     "png with a flipped bit": (PNG[:2000] + bytes([PNG[2000] ^ 1]) + PNG[2001:], "cannot be decoded"),
     "png with too few pixels": (png_of(60, 60, bytes(181 * 30)), "cannot be decoded"),
-    "png header alone": (PNG[:33], "no image"),
+    "png header alone": (PNG[:33], "not an image"),
     "jpeg cut in half": (JPEG[: len(JPEG) // 2], "cannot be decoded"),
     "jpeg cut near its end": (JPEG[:-30], "cannot be decoded"),
-    "jpeg header alone": (JPEG[:20], "cannot be decoded|no image"),
+    "jpeg header alone": (JPEG[:20], "cannot be decoded|not an image"),
     "bmp cut": (encoded(RGB, "BMP")[:-100], "cannot be decoded"),
     "tiff cut": (encoded(RGB, "TIFF")[:-100], "cannot be decoded"),
     "tiff header alone": (b"II*\0\x08\0\0\0", "cannot be decoded"),
-    "webp cut": (encoded(RGB, "WEBP", lossless=True)[:-50], "cannot be decoded|no image"),
+    "webp cut": (encoded(RGB, "WEBP", lossless=True)[:-50], "cannot be decoded|not an image"),
     "bomb": (png_of(60_000, 60_000, b""), "too many pixels"),
-    "not a number": (tiff(np.where(GREY > 99, np.float32("nan"), GREY.astype(np.float32))), "no numbers"),
-    "infinity": (tiff(np.where(GREY > 99, np.float32("inf"), GREY.astype(np.float32))), "no numbers"),
+    "not a number": (tiff(np.where(GREY > 99, np.float32("nan"), GREY.astype(np.float32))), "not finite"),
+    "infinity": (tiff(np.where(GREY > 99, np.float32("inf"), GREY.astype(np.float32))), "not finite"),
 }
 
 
@@ -304,17 +321,17 @@ def test_mask_values(content: bytes, expected: np.ndarray, tmp_path: Path) -> No
     ("content", "message"),
     [
         pytest.param(encoded(RGB, "PNG"), "in colours", id="colours"),
-        pytest.param(tiff(VALUES + np.float32(0.5)), "no class values", id="fractions"),
-        pytest.param(encoded(VALUES.astype(np.int32) - 1, "TIFF"), "no class values", id="negative"),
-        pytest.param(encoded(VALUES.astype(np.int32) + 65536, "TIFF"), "no class values", id="too large"),
+        pytest.param(tiff(VALUES + np.float32(0.5)), "not class values", id="fractions"),
+        pytest.param(encoded(VALUES.astype(np.int32) - 1, "TIFF"), "not class values", id="negative"),
+        pytest.param(encoded(VALUES.astype(np.int32) + 65536, "TIFF"), "not class values", id="too large"),
     ],
 )
-def test_what_is_no_mask(content: bytes, message: str) -> None:
+def test_files_that_are_not_masks_are_refused(content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         decode_mask(content, "masks/x", 1)
 
 
-def test_image_files_are_those_that_can_be_read_in_name_order(tmp_path: Path) -> None:
+def test_image_files_are_listed_in_name_order(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", ".hidden.png", "notes.txt", "c.tif", "d.nii.gz", "e.nii", "f.gz"):
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
@@ -322,8 +339,8 @@ def test_image_files_are_those_that_can_be_read_in_name_order(tmp_path: Path) ->
     assert image_files(tmp_path / "nowhere") == []
 
 
-def grey_png(array: np.ndarray, filters: list[int], spoil: Callable[[bytes], bytes] = bytes, bits: int = 0) -> bytes:
-    """A grey PNG, 8 or 16 bits, whose rows have these filters (0 none, 1 left, 2 above), by the definition of the format."""
+def grey_png(array: np.ndarray, filters: list[int], damage: Callable[[bytes], bytes] = bytes, bits: int = 0) -> bytes:
+    """Write a grey PNG, 8 or 16 bits, whose rows have these filters (0 none, 1 left, 2 above), as the PNG specification defines."""
     rows = (
         array.astype(array.dtype.newbyteorder(">")).view(np.uint8).reshape(len(array), -1, array.itemsize).astype(int)
     )
@@ -332,7 +349,7 @@ def grey_png(array: np.ndarray, filters: list[int], spoil: Callable[[bytes], byt
     stored = [(rows - (0 * rows, left, above)[f])[y] % 256 for y, f in enumerate(filters)]
     lines = b"".join(bytes([f]) + row.astype(np.uint8).tobytes() for f, row in zip(filters, stored, strict=True))
     header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], bits or 8 * array.itemsize, 0, 0, 0, 0)
-    packed = spoil(zlib.compress(lines))
+    packed = damage(zlib.compress(lines))
     chunks = [(b"IHDR", header), (b"IDAT", packed[:30]), (b"IDAT", packed[30:]), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
@@ -340,32 +357,32 @@ def grey_png(array: np.ndarray, filters: list[int], spoil: Callable[[bytes], byt
 
 
 @given(data=st.data(), dtype=st.sampled_from([np.uint8, np.uint16]), height=st.integers(1, 40), width=st.integers(1, 9))
-def test_rows_of_grey_png_stored_in_any_way(data: st.DataObject, dtype: type, height: int, width: int) -> None:
+def test_rows_of_grey_png_with_any_filters(data: st.DataObject, dtype: type, height: int, width: int) -> None:
     array = np.random.default_rng(height).integers(0, np.iinfo(dtype).max, (height, width), dtype, endpoint=True)
-    one = st.integers(0, 2).map(lambda kind: [kind] * height)
-    filters = data.draw(one | st.lists(st.integers(0, 2), min_size=height, max_size=height))
+    uniform = st.integers(0, 2).map(lambda kind: [kind] * height)
+    filters = data.draw(uniform | st.lists(st.integers(0, 2), min_size=height, max_size=height))
     content = grey_png(array, filters)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), array)
     np.testing.assert_array_equal(decode_mask(content, "x", 1), array)
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
-def test_simple_rows_are_unpacked_the_fast_way(monkeypatch: pytest.MonkeyPatch, kind: int) -> None:
+def test_rows_with_one_simple_filter_are_decoded_fast(monkeypatch: pytest.MonkeyPatch, kind: int) -> None:
     monkeypatch.setattr("imagecodecs.png_decode", None)
     array = np.arange(600, dtype=np.uint16).reshape(30, 20)
     np.testing.assert_array_equal(decode_mask(grey_png(array, [kind] * 30), "x", 1), array)
 
 
 BROKEN_ROWS: dict[str, Callable[[bytes], bytes]] = {
-    "a checksum that does not fit": lambda packed: packed[:-1] + bytes([packed[-1] ^ 1]),
+    "a checksum that does not match": lambda packed: packed[:-1] + bytes([packed[-1] ^ 1]),
     "cut short": lambda packed: packed[:-20],
     "too few rows": lambda packed: zlib.compress(zlib.decompress(packed)[:-21]),
     "nothing": lambda packed: b"",
 }
 
 
-@pytest.mark.parametrize("spoil", BROKEN_ROWS.values(), ids=BROKEN_ROWS)
-def test_broken_rows_of_grey_png_are_an_error(spoil: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize("damage", BROKEN_ROWS.values(), ids=BROKEN_ROWS)
+def test_damaged_rows_of_grey_png_are_an_error(damage: Callable[[bytes], bytes]) -> None:
     array = np.arange(600, dtype=np.uint8).reshape(30, 20)
     with pytest.raises(DataError, match=r"x\.png: cannot be decoded"):
-        decode_mask(grey_png(array, [1] * 30, spoil), "x.png", 1)
+        decode_mask(grey_png(array, [1] * 30, damage), "x.png", 1)

@@ -1,4 +1,4 @@
-"""Every image and mask file of the five real datasets decodes as an independent library reads it."""
+"""Image and mask files of five real datasets, compared with independent libraries."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from segpipe.errors import DataError
 LIMITS = DataParams()
 
 
-def some(folder: Path, most: int) -> list[Path]:
-    """Image files at any depth, evenly spread over the names, and all endings among them."""
+def sample_files(folder: Path, count: int) -> list[Path]:
+    """Select about `count` image files of a folder and its subfolders, evenly spread over their names."""
     files = sorted(path for path in folder.rglob("*") if is_image_file(path))
-    return files[:: max(1, len(files) // most)]
+    return files[:: max(1, len(files) // count)]
 
 
 def by_pil(path: Path) -> np.ndarray:
@@ -31,36 +31,36 @@ def by_pil(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dataset", ["camvid", "em_membranes", "nuclei", "wbc"])
-def test_pictures_agree_with_pil_and_skimage(dataset: str, shared_data: Path) -> None:
-    files = some(shared_data / dataset, 60)
+def test_2d_images_agree_with_pil_and_skimage(dataset: str, shared_data: Path) -> None:
+    files = sample_files(shared_data / dataset, 60)
     assert len(files) >= 30
     for path in files:
         image = read_image(path, LIMITS)
-        for theirs in (by_pil(path), skimage.io.imread(path)):
-            theirs = theirs[:, :, None] if theirs.ndim == 2 else theirs
-            theirs = theirs[:, :, :1] if theirs.shape[2] == 2 else theirs[:, :, :3]  # alpha
-            assert image.dtype == theirs.dtype or theirs.dtype == bool
-            np.testing.assert_array_equal(image, theirs.astype(image.dtype), err_msg=str(path))
+        for expected in (by_pil(path), skimage.io.imread(path)):
+            expected = expected[:, :, None] if expected.ndim == 2 else expected
+            expected = expected[:, :, :1] if expected.shape[2] == 2 else expected[:, :, :3]  # alpha
+            assert image.dtype == expected.dtype or expected.dtype == bool
+            np.testing.assert_array_equal(image, expected.astype(image.dtype), err_msg=str(path))
 
 
 @pytest.mark.parametrize("dataset", ["camvid", "em_membranes", "nuclei", "wbc"])
-def test_masks_are_their_stored_values(dataset: str, shared_data: Path) -> None:
-    read = 0
-    for path in some(shared_data / dataset, 120):
+def test_masks_have_the_stored_values(dataset: str, shared_data: Path) -> None:
+    masks = 0
+    for path in sample_files(shared_data / dataset, 120):
         with Image.open(path) as image:
             stored = np.asarray(image)
         try:
             mask = read_mask(path, LIMITS)
         except DataError:
-            assert stored.ndim == 3, "an image in colours is no mask"
+            assert stored.ndim == 3, "only an image in colours is not a mask"
             continue
-        read += 1
+        masks += 1
         np.testing.assert_array_equal(mask, stored if stored.ndim == 2 else stored[:, :, 0], err_msg=str(path))
-    assert read >= 15
+    assert masks >= 15
 
 
 def test_volumes_agree_with_nibabel(shared_data: Path) -> None:
-    files = some(shared_data / "hippocampus", 80)
+    files = sample_files(shared_data / "hippocampus", 80)
     assert all(suffix_of(path) == ".nii.gz" for path in files)
     for path in files:
         np.testing.assert_array_equal(

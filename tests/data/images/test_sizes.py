@@ -1,4 +1,4 @@
-"""The size of an image by its header is that of its pixels."""
+"""The size of an image in its header, compared with its decoded pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from PIL import Image
 
 from segpipe.data.images import encode_nifti, read_image, read_size
 from segpipe.errors import DataError
-
 from tests.worlds.small_datasets import LIMITS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
@@ -18,7 +17,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8)
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "webp", "tif"])
 @pytest.mark.parametrize("orientation", [None, 1, 2, 3, 4, 5, 6, 7, 8])
-def test_pictures_upright_or_not(tmp_path: Path, ending: str, orientation: int | None) -> None:
+def test_all_orientations(tmp_path: Path, ending: str, orientation: int | None) -> None:
     exif = Image.Exif()
     if orientation:
         exif[0x0112] = orientation
@@ -27,7 +26,7 @@ def test_pictures_upright_or_not(tmp_path: Path, ending: str, orientation: int |
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
-def test_modes(tmp_path: Path, mode: str) -> None:
+def test_all_modes_of_png(tmp_path: Path, mode: str) -> None:
     image = (
         Image.fromarray(PIXELS[..., 0].astype(np.uint16)) if mode == "I;16" else Image.fromarray(PIXELS).convert(mode)
     )
@@ -41,13 +40,13 @@ def test_volumes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n", b"II*\0", b"\xff\xd8\xff"])
-def test_what_is_no_image(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_images_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.png"):
         read_size(tmp_path / "a.png", LIMITS)
 
 
-def test_bounds_come_first(tmp_path: Path) -> None:
+def test_the_limit_on_pixels_is_checked(tmp_path: Path) -> None:
     Image.new("1", (30000, 30000)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="too many pixels"):
         read_size(tmp_path / "a.png", LIMITS)

@@ -1,4 +1,4 @@
-"""The manifest and the fingerprint against plain numpy over all decoded pixels."""
+"""The manifest and the fingerprint, compared with plain numpy over all decoded pixels."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from segpipe import concurrency
 from segpipe.config import SplitParams
-from segpipe.data import process_pool
 from segpipe.data.dataset import load_dataset
 from segpipe.data.images import encode_png
-from segpipe.data.manifest.fingerprint import Fingerprint, make_fingerprint
 from segpipe.data.manifest.build import build_manifest
+from segpipe.data.manifest.fingerprint import Fingerprint, make_fingerprint
 from segpipe.data.manifest.table import read_manifest, usable, write_manifest
 from segpipe.data.splits import assign_split
 from segpipe.errors import DataError
-
 from tests.worlds.small_datasets import LIMITS, SPLIT, TABLE, MakeData
 
 
@@ -80,12 +79,12 @@ def test_the_fingerprint_of_the_demo_data(demo: Path) -> None:
     )
 
 
-def test_processes_change_nothing(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_processes_do_not_change_the_rows(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
     data = make_data(12)
-    alone = build(data)
-    monkeypatch.setattr(process_pool, "ALONE_S", 0.0)
-    monkeypatch.setattr(process_pool, "WORTH_S", 0.0)
-    pd.testing.assert_frame_equal(build(data, jobs=2), alone)
+    in_one_process = build(data)
+    monkeypatch.setattr(concurrency, "TRIAL_S", 0.0)
+    monkeypatch.setattr(concurrency, "MIN_REMAINING_S", 0.0)
+    pd.testing.assert_frame_equal(build(data, jobs=2), in_one_process)
 
 
 def test_the_same_rows_give_the_same_bytes(make_data: MakeData, tmp_path: Path) -> None:
@@ -99,14 +98,14 @@ def test_the_same_rows_give_the_same_bytes(make_data: MakeData, tmp_path: Path) 
     write_manifest(again, tmp_path / "c")
     assert len({(tmp_path / n).read_bytes() for n in "abc"}) == 1
     (tmp_path / "a").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match="no manifest"):
+    with pytest.raises(DataError, match="is not a manifest"):
         read_manifest(tmp_path / "a")
     pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "b")
     with pytest.raises(DataError, match="another version"):
         read_manifest(tmp_path / "b")
 
 
-def test_bad_files_are_rows_that_name_no_machine(make_data: MakeData) -> None:
+def test_bad_files_are_rows_without_absolute_paths(make_data: MakeData) -> None:
     data = make_data(8)
     (data / "images" / "im00.png").write_bytes((data / "images" / "im00.png").read_bytes()[:900])
     (data / "masks" / "im01.png").write_bytes(b"")
@@ -138,15 +137,15 @@ def test_bad_files_are_rows_that_name_no_machine(make_data: MakeData) -> None:
     assert not fingerprint.instances
 
 
-def test_a_fingerprint_of_nothing_is_an_error(make_data: MakeData) -> None:
+def test_a_fingerprint_without_usable_rows_is_an_error(make_data: MakeData) -> None:
     data = make_data(1)
     (data / "images" / "im00.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"no image can be trained on.*the file is empty"):
+    with pytest.raises(DataError, match=r"no image can be used for training.*the file is empty"):
         make_fingerprint(build(data), TABLE)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_the_hash_follows_what_matters(make_data: MakeData, dtype: type) -> None:
+def test_the_data_hash_changes_with_samples_masks_and_classes(make_data: MakeData, dtype: type) -> None:
     data = make_data(4, dtype=dtype)
 
     def data_hash(split: SplitParams = SPLIT) -> str:
@@ -162,7 +161,7 @@ def test_the_hash_follows_what_matters(make_data: MakeData, dtype: type) -> None
     assert len({first, second, third, data_hash()}) == 4
 
 
-def test_adding_images_moves_none(make_data: MakeData) -> None:
+def test_adding_images_does_not_change_the_split_of_others(make_data: MakeData) -> None:
     data = make_data(9)
     before = build(data).set_index("key")["split"]
     for index, image in enumerate(np.random.default_rng(9).integers(0, 256, (6, 40, 50, 3), dtype=np.uint8)):
@@ -187,7 +186,7 @@ def test_given_splits_and_groups_are_respected(make_data: MakeData) -> None:
         assert row["split"] == assign_split(row["sha256"], SPLIT)
 
 
-def test_fingerprints_survive_writing_and_strange_data(make_data: MakeData, tmp_path: Path) -> None:
+def test_fingerprints_of_constant_images_can_be_written_and_read(make_data: MakeData, tmp_path: Path) -> None:
     data = make_data(3)
     for path in (data / "images").iterdir():
         path.write_bytes(encode_png(np.full((40 + int(path.stem[2:]), 50), 7, np.uint8)))

@@ -1,4 +1,4 @@
-"""Unchanged files are not opened again; whatever changed is; and a cache that is torn or foreign counts for nothing."""
+"""Unchanged files are not opened again, changed files are, and a damaged or foreign cache is ignored."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ import pandas as pd
 import pytest
 
 from segpipe.config import DataParams
-from segpipe.data.manifest import cache as cache_module
-from segpipe.data.manifest import build as manifest_module
 from segpipe.data.dataset import load_dataset
 from segpipe.data.images import encode_png
+from segpipe.data.manifest import build as build_module
+from segpipe.data.manifest import cache as cache_module
 from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.table import write_manifest
-
 from tests.worlds.small_datasets import LIMITS, SPLIT, MakeData
 
 
 @pytest.fixture
 def described(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The keys of the items that are decoded from now on. Files count as old at once."""
+    """The keys of the items that are decoded from now on. Files count as unchanged at once, however recent they are."""
     keys: list[str] = []
     describe = cache_module.describe_item
 
@@ -99,52 +98,54 @@ def test_only_what_changed_is_decoded(make_data: MakeData, tmp_path: Path, descr
     assert decoded(lambda: table.write_text(table.read_text().replace("cell", "nucleus"))) == everything
 
 
-def test_a_change_that_size_and_time_of_writing_hide_is_seen(
+def test_a_change_that_keeps_size_and_modification_time_is_detected(
     make_data: MakeData, tmp_path: Path, described: list[str]
 ) -> None:
     data = make_data(3)
-    one, two = data / "images" / "im00.png", tmp_path / "two.bmp"
+    original, replacement = data / "images" / "im00.png", tmp_path / "replacement.bmp"
     build(data, tmp_path / "cache")
-    content = bytearray(one.read_bytes())
+    content = bytearray(original.read_bytes())
     content[-20] ^= 1
-    times = one.stat().st_atime_ns, one.stat().st_mtime_ns
-    two.write_bytes(content)
-    os.utime(two, ns=times)
-    two.replace(one)
+    times = original.stat().st_atime_ns, original.stat().st_mtime_ns
+    replacement.write_bytes(content)
+    os.utime(replacement, ns=times)
+    replacement.replace(original)
     described.clear()
     frame = build(data, tmp_path / "cache").set_index("key")
     assert described == ["im00"]
     assert "checksum" in frame.loc["im00", "error"]
 
 
-def test_other_code_makes_other_rows(
+def test_a_change_of_the_code_invalidates_the_rows(
     make_data: MakeData, tmp_path: Path, described: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = make_data(2)
     build(data, tmp_path / "cache")
     described.clear()
-    code = cache_module._code()
-    assert all(name in code for name in ("describe.py", "images/statistics.py", "regions.py", "images/decode.py"))
-    monkeypatch.setattr(cache_module, "_code", lambda: code + " and more")
+    code = cache_module._code_versions()
+    assert all(
+        name in code for name in ("describe.py", "images/statistics.py", "connected_components.py", "images/decode.py")
+    )
+    monkeypatch.setattr(cache_module, "_code_versions", lambda: code + " and more")
     build(data, tmp_path / "cache")
     assert described == ["im00", "im01"]
 
 
-def test_files_just_written_are_hashed_again(
+def test_recently_written_files_are_hashed_again(
     make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_module, "_RACY_S", 3600.0)
     data = make_data(3)
     build(data, tmp_path / "cache")
     hashed: list[str] = []
-    plain = cache_module.sha256_file
-    monkeypatch.setattr(cache_module, "sha256_file", lambda path: hashed.append(path.name) or plain(path))
+    sha256_file = cache_module.sha256_file
+    monkeypatch.setattr(cache_module, "sha256_file", lambda path: hashed.append(path.name) or sha256_file(path))
     monkeypatch.setattr(cache_module, "describe_item", None)
     build(data, tmp_path / "cache")
     assert sorted(name for name in hashed if name.endswith(".png")) == sorted(2 * ["im00.png", "im01.png", "im02.png"])
 
 
-def test_errors_are_looked_at_again(make_data: MakeData, tmp_path: Path, described: list[str]) -> None:
+def test_files_with_errors_are_decoded_again(make_data: MakeData, tmp_path: Path, described: list[str]) -> None:
     data = make_data(4)
     (data / "masks" / "im01.png").write_bytes(b"no image")
     first = build(data, tmp_path / "cache")
@@ -153,8 +154,8 @@ def test_errors_are_looked_at_again(make_data: MakeData, tmp_path: Path, describ
     assert described == ["im01"]
 
 
-@pytest.mark.parametrize("damage", ["torn", "flipped", "text", "empty", "swapped", "folder", "other columns"])
-def test_a_damaged_cache_is_made_anew(
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "text", "empty", "swapped", "folder", "other columns"])
+def test_a_damaged_cache_is_built_again(
     make_data: MakeData, tmp_path: Path, described: list[str], damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, cache = make_data(4), tmp_path / "cache"
@@ -173,7 +174,7 @@ def test_a_damaged_cache_is_made_anew(
     else:
         middle = len(content) // 2
         flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-        rows.write_bytes({"torn": content[:-9], "flipped": flipped, "text": b"hello", "empty": b""}[damage])
+        rows.write_bytes({"truncated": content[:-9], "flipped": flipped, "text": b"hello", "empty": b""}[damage])
     described.clear()
     pd.testing.assert_frame_equal(build(data, cache), first)
     if damage != "other columns":
@@ -182,21 +183,21 @@ def test_a_damaged_cache_is_made_anew(
         assert rows.read_bytes() == content
 
 
-def test_what_was_read_before_an_interruption_is_kept(
+def test_rows_described_before_an_interruption_are_kept(
     make_data: MakeData, tmp_path: Path, described: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, share = make_data(6), manifest_module.share
+    data, map_in_processes = make_data(6), build_module.map_in_processes
 
     def interrupted(*arguments: Any) -> Any:
-        for place, row in share(*arguments):
-            if place == 4:
+        for index, row in map_in_processes(*arguments):
+            if index == 4:
                 raise KeyboardInterrupt
-            yield place, row
+            yield index, row
 
-    monkeypatch.setattr(manifest_module, "share", interrupted)
+    monkeypatch.setattr(build_module, "map_in_processes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(data, tmp_path / "cache")
-    monkeypatch.setattr(manifest_module, "share", share)
+    monkeypatch.setattr(build_module, "map_in_processes", map_in_processes)
     described.clear()
     build(data, tmp_path / "cache")
     assert described == ["im04", "im05"]

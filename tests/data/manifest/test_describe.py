@@ -1,127 +1,41 @@
-"""What rows say of images, masks and volumes, against Pillow, scikit-image, SciPy, nibabel and plain numpy."""
+"""Rows of images, masks and volumes, compared with Pillow, SciPy, nibabel and plain numpy."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import cv2
-import imagehash
 import nibabel
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 from scipy import ndimage
 
 from segpipe.config import DataParams
-from segpipe.data.manifest import connected_components
 from segpipe.data.dataset import Item
-from segpipe.data.manifest.describe import describe_item
 from segpipe.data.images import encode_png
-from segpipe.data.images.statistics import histogram, moments, perceptual_hash, reduce_to_grey, sharpness
-from segpipe.data.manifest.connected_components import find_runs, component_sizes
+from segpipe.data.manifest import connected_components
+from segpipe.data.manifest.describe import describe_item
 from segpipe.data.manifest.table import to_frame, usable
 from segpipe.samples import ClassTable
-
 from tests.worlds.small_datasets import LIMITS, TABLE
 
 RNG = np.random.default_rng(0)
-MASKS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=7), elements=st.integers(0, 3))
 
 
-@settings(max_examples=50, deadline=None)
-@given(
-    plane=st.one_of(
-        arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12))),
-        arrays(np.uint16, st.tuples(st.integers(1, 12), st.integers(1, 12))),
-        arrays(
-            np.float32, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.floats(-1000, 1000, width=32)
-        ),
-    )
-)
-def test_moments_of_a_plane(plane: np.ndarray) -> None:
-    values = plane.astype(np.float64)
-    expected = values.mean(), values.std(), *np.percentile(values, (0.5, 99.5), method="inverted_cdf")
-    found = moments(np.stack([plane[::-1], plane], axis=2))
-    np.testing.assert_allclose(found, np.stack([expected, expected], axis=1), rtol=1e-6, atol=1e-4)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_histogram_in_bands_is_a_histogram(monkeypatch: pytest.MonkeyPatch, dtype: type) -> None:
-    from segpipe.data.images import statistics
-
-    plane = RNG.integers(0, np.iinfo(dtype).max, (53, 31), dtype=dtype, endpoint=True)
-    monkeypatch.setattr(statistics, "bands", lambda image, _: [image[i : i + 3] for i in range(0, len(image), 3)])
-    levels = np.iinfo(dtype).max + 1
-    np.testing.assert_array_equal(histogram(plane), np.bincount(plane.ravel(), minlength=levels))
-
-
-@settings(max_examples=150, deadline=None)
-@given(mask=MASKS, values=st.sets(st.integers(0, 3), min_size=1))
-def test_regions_are_those_of_scipy(mask: np.ndarray, values: set[int]) -> None:
-    runs = find_runs(mask)
-    assert runs is not None
-    np.testing.assert_array_equal(runs.pixels(), np.bincount(mask.ravel()))
-    found, sizes = component_sizes(runs.of(sorted(values)))
-    assert set(found.tolist()) <= values
-    for value in values:
-        labels, _ = ndimage.label(mask == value, np.ones((3,) * mask.ndim))
-        assert sorted(sizes[found == value].tolist()) == sorted(np.bincount(labels.ravel())[1:].tolist())
-
-
-def test_regions_of_a_mask_that_is_noise_are_not_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_components_of_a_noise_mask_are_not_computed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(connected_components, "MAX_RUNS", 100)
     mask = RNG.integers(0, 2, (40, 40), dtype=np.uint8)
-    assert find_runs(mask) is None
     row = describe_item(
         write_pair(tmp_path, RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8), mask), tmp_path, TABLE, LIMITS
     )
     assert row["smallest_component"] is None
     assert row["class_pixels"] == np.bincount(mask.ravel()).tolist()
-
-
-def test_hashes_are_those_of_imagehash_and_bear_small_changes() -> None:
-    for blur in (0.5, 1, 2, 4):
-        small = cv2.GaussianBlur(RNG.integers(0, 256, (32, 32), dtype=np.uint8), (0, 0), blur)
-        assert perceptual_hash(reduce_to_grey(small[:, :, None])) == str(imagehash.phash(Image.fromarray(small)))
-    tone = cv2.resize(RNG.normal(size=(9, 12)), (600, 450), interpolation=cv2.INTER_CUBIC)
-    image = np.clip(128 + 40 * tone[:, :, None] + RNG.normal(0, 3, (450, 600, 3)), 0, 255).astype(np.uint8)
-    other = np.ascontiguousarray(image[:, ::-1])
-    half = cv2.resize(image, (301, 226), interpolation=cv2.INTER_AREA)
-    squeezed = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_COLOR)
-    first, *near, far = (imagehash.hex_to_hash(perceptual_hash(reduce_to_grey(i))) for i in (image, half, squeezed, other))
-    assert max(first - hashed for hashed in near) <= 6
-    assert first - far > 12
-    for odd in (image[:, :, :2], image.astype(np.uint16) * 257, image.astype(np.float32), image[None].repeat(3, 0)):
-        assert first - imagehash.hex_to_hash(perceptual_hash(reduce_to_grey(odd))) <= 6
-    assert len(perceptual_hash(reduce_to_grey(RNG.normal(size=(200, 1, 7)).astype(np.float32)))) == 16
-
-
-def test_sharpness_falls_with_blur_and_knows_no_brightness() -> None:
-    noise = RNG.integers(0, 200, (80, 90, 3), dtype=np.uint8)
-    grey = cv2.cvtColor(noise, cv2.COLOR_RGB2GRAY)
-    low, high = np.percentile(grey.astype(float), (0.5, 99.5), method="inverted_cdf")
-    edges = ndimage.correlate(grey.astype(float), np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]]))[1:-1, 1:-1]
-    np.testing.assert_allclose(sharpness(noise), edges.var() / (high - low) ** 2)
-    np.testing.assert_allclose(sharpness(noise.astype(np.uint16) * 300), sharpness(noise), rtol=0.01)
-    np.testing.assert_allclose(sharpness(noise.astype(np.float32) - 7), sharpness(noise), rtol=0.01)
-    np.testing.assert_allclose(sharpness(np.stack([noise, noise])), sharpness(noise))
-    tiles = cv2.resize(noise[:10, :10], (160, 160), interpolation=cv2.INTER_NEAREST)
-    blurred = [sharpness(tiles)] + [sharpness(cv2.GaussianBlur(tiles, (0, 0), sigma)) for sigma in (0.5, 1, 2, 4)]
-    assert all(sharp > 1.5 * dull for sharp, dull in pairwise(blurred))
-    for flat in (np.full((50, 50, 3), 9, np.uint8), noise[:2], noise[:, :2]):
-        assert sharpness(flat) == 0
-    large = RNG.integers(0, 200, (700, 900, 1), dtype=np.uint8)
-    whole = cv2.Laplacian(large, cv2.CV_16S)[1:-1, 1:-1].var() / (198 - 1) ** 2
-    np.testing.assert_allclose(sharpness(large), whole, rtol=0.03)
 
 
 def write_pair(root: Path, image: np.ndarray, mask: np.ndarray, ids: np.ndarray | None = None) -> Item:
@@ -133,7 +47,7 @@ def write_pair(root: Path, image: np.ndarray, mask: np.ndarray, ids: np.ndarray 
     return Item("x", **paths)
 
 
-def test_objects_and_notes(tmp_path: Path) -> None:
+def test_instances_and_notes(tmp_path: Path) -> None:
     ids = np.zeros((30, 40), np.uint16)
     ids[2:5, 2:6], ids[10:20, 10:20], ids[25, 30] = 300, 7, 9
     item = write_pair(tmp_path, RNG.integers(0, 256, (30, 40, 3), dtype=np.uint8), (ids > 0).astype(np.uint8), ids)
@@ -157,7 +71,7 @@ def write_volume(path: Path, voxels: np.ndarray, zooms: tuple[float, float, floa
     return path
 
 
-def test_volumes(tmp_path: Path) -> None:
+def test_volumes_and_their_geometry(tmp_path: Path) -> None:
     voxels = RNG.normal(100, 20, (12, 11, 10)).astype(np.float32)
     labels = np.zeros((12, 11, 10), np.uint8)
     labels[2:4, 3, 4], labels[3, 4, 5], labels[9:11, 9:11, 8] = 1, 1, 1
@@ -172,7 +86,7 @@ def test_volumes(tmp_path: Path) -> None:
     np.testing.assert_allclose((row["mean"][0], row["std"][0]), (voxels.mean(), voxels.std()), rtol=1e-5)
     assert [row["low"][0], row["high"][0]] == np.percentile(voxels, (0.5, 99.5), method="inverted_cdf").tolist()
     assert row["class_pixels"] == np.bincount(labels.ravel()).tolist()
-    assert row["smallest_component"] == 3  # joined by a corner
+    assert row["smallest_component"] == 3  # connected by a corner
     frame = to_frame([row | {"split": "train"}, row | {"split": "train", "mask_depth": 9}, row | {"split": None}])
     assert usable(frame).tolist() == [True, False, False]
 
@@ -197,7 +111,7 @@ print((peak() - before) * 1024)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from /proc")
-def test_a_large_image_is_described_in_little_memory(tmp_path: Path) -> None:
+def test_describing_a_large_image_takes_less_than_twice_its_size(tmp_path: Path) -> None:
     tone = RNG.integers(0, 256, (60, 60, 3), dtype=np.uint8)
     image = cv2.resize(tone, (5000, 5000), interpolation=cv2.INTER_NEAREST)
     for name, array in (
@@ -207,8 +121,8 @@ def test_a_large_image_is_described_in_little_memory(tmp_path: Path) -> None:
         ("small-mask", tone[:, :, 0] // 128),
     ):
         (tmp_path / f"{name}.png").write_bytes(encode_png(np.ascontiguousarray(array)))
-    told = subprocess.run([sys.executable, "-c", _PEAK, tmp_path], capture_output=True, text=True, check=True)
-    assert 0.9 * image.nbytes < int(told.stdout) < 1.8 * image.nbytes
+    process = subprocess.run([sys.executable, "-c", _PEAK, tmp_path], capture_output=True, text=True, check=True)
+    assert 0.9 * image.nbytes < int(process.stdout) < 1.8 * image.nbytes
 
 
 _EDGE = 2000
@@ -220,7 +134,7 @@ _TIFFS: dict[str, tuple[str, dict[str, Any]]] = {
     "floats": ("float32", {"photometric": "minisblack", "compression": "adobe_deflate"}),
     "64 bits": ("float64", {"photometric": "minisblack", "compression": "adobe_deflate"}),
 }
-"""Kinds of TIFF files: number type, and how they are written."""
+"""Kinds of TIFF files: dtype, and arguments of `tifffile.imwrite`."""
 
 _TIFF_PEAKS = r"""
 import ctypes, re, sys
@@ -233,7 +147,7 @@ status, table = Path("/proc/self/status"), ClassTable.from_names(["background", 
 memory = lambda name: int(re.search(name + r":\s+(\d+)", status.read_text())[1]) * 1024
 for path in [Path(sys.argv[1]), *map(Path, sys.argv[1:])]:  # the first one loads the libraries
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = memory("VmRSS")
     row = describe_item(Item("x", path), path.parent, table, DataParams())
     assert row["error"] is None, row["error"]
@@ -242,8 +156,8 @@ for path in [Path(sys.argv[1]), *map(Path, sys.argv[1:])]:  # the first one load
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="reads the peak from /proc")
-def test_a_tiff_of_any_kind_is_described_in_twice_its_size(tmp_path: Path) -> None:
-    """Noise, which no compression makes smaller: what lies in the file and what it is decoded to are the two; beside them, a few MB."""
+def test_describing_any_kind_of_tiff_takes_at_most_twice_its_size(tmp_path: Path) -> None:
+    """The images are noise, which does not compress, so the file and the decoded image are the two; a few MB more are allowed."""
     sizes, paths = {}, []
     for name, (dtype, options) in _TIFFS.items():
         channels = {"minisblack": 1, "rgb": 3}[options["photometric"]] + len(options.get("extrasamples", ()))
@@ -256,12 +170,12 @@ def test_a_tiff_of_any_kind_is_described_in_twice_its_size(tmp_path: Path) -> No
         level = {"compressionargs": {"level": 1}} if "compression" in options else {}
         tifffile.imwrite(paths[-1], array, **options, **level)
         sizes[name] = array.nbytes
-    told = subprocess.run([sys.executable, "-c", _TIFF_PEAKS, *paths], capture_output=True, text=True, check=True)
-    peaks = dict(zip(sizes, map(int, told.stdout.split()[1:]), strict=True))
+    process = subprocess.run([sys.executable, "-c", _TIFF_PEAKS, *paths], capture_output=True, text=True, check=True)
+    peaks = dict(zip(sizes, map(int, process.stdout.split()[1:]), strict=True))
     assert {name: peak / sizes[name] for name, peak in peaks.items() if peak > 2 * sizes[name] + (18 << 20)} == {}
 
 
-def test_rows_of_real_data_are_those_of_other_libraries(shared_data: Path) -> None:
+def test_rows_of_real_data_agree_with_other_libraries(shared_data: Path) -> None:
     camvid, hippocampus = shared_data / "camvid", shared_data / "hippocampus"
     table = ClassTable.from_names([f"c{i}" for i in range(12)])
     for path in sorted((camvid / "val").iterdir())[::10]:
@@ -287,5 +201,5 @@ def test_rows_of_real_data_are_those_of_other_libraries(shared_data: Path) -> No
         assert row["orientation"] == "".join(nibabel.aff2axcodes(loaded.affine))
         assert row["mean"][0] == pytest.approx(np.asarray(loaded.dataobj, float).mean())
         assert row["class_pixels"] == np.bincount(truth.astype(int).ravel(), minlength=3).tolist()
-        parts = [np.bincount(ndimage.label(truth == c, np.ones((3, 3, 3)))[0].ravel())[1:].min() for c in (1, 2)]
-        assert row["smallest_component"] == min(parts)
+        smallest = [np.bincount(ndimage.label(truth == c, np.ones((3, 3, 3)))[0].ravel())[1:].min() for c in (1, 2)]
+        assert row["smallest_component"] == min(smallest)

@@ -136,7 +136,7 @@ def test_four_images_by_heart(name):
     dice = [2 * np.sum((found == k) & (true == k)) / (np.sum(found == k) + np.sum(true == k)) for k in range(3)]
     assert np.mean(dice) > 0.95
     scores = [
-        object_score(Objects.from_instances(sample.objects()), Objects.from_instances(answer.instances), 3)
+        object_score(Objects.from_instances(sample.true_instances()), Objects.from_instances(answer.instances), 3)
         for sample, answer in zip(reader.samples, answers, strict=True)
     ]
     total = functools.reduce(operator.add, scores)

@@ -243,7 +243,7 @@ def test_channels_must_lie_on_one_grid(tmp_path: Path) -> None:
         encode_png(array[0]),
     ):
         put(paths[1], wrong)
-        with pytest.raises(DataError, match="does not lie where the other channels do"):
+        with pytest.raises(DataError, match="geometry differs from that of the other channels"):
             merge_channels(paths, LIMITS)
     put(paths[1], encode_nifti(array.astype(np.float32) / 2))
     merged = decode_image(merge_channels(paths, LIMITS), "x", LIMITS)
