@@ -2,6 +2,7 @@
 
 from segpipe.data.images.bounds import max_bytes
 from segpipe.data.images.decode import (
+    class_values,
     decode_geometry,
     decode_image,
     decode_image_noting,
@@ -10,6 +11,7 @@ from segpipe.data.images.decode import (
     read_image,
     read_mask,
     read_size,
+    read_stored,
 )
 from segpipe.data.images.encode import encode_png, encode_stack, encode_tiff
 from segpipe.data.images.merge import merge_channels
@@ -17,7 +19,7 @@ from segpipe.data.images.names import SUFFIXES, VOLUME_SUFFIXES, image_files, is
 from segpipe.data.images.nifti import Geometry, encode_nifti
 
 __all__ = [
-    "SUFFIXES", "VOLUME_SUFFIXES", "Geometry", "decode_geometry", "decode_image", "decode_image_noting", "decode_mask",
+    "SUFFIXES", "VOLUME_SUFFIXES", "Geometry", "class_values", "decode_geometry", "decode_image", "decode_image_noting", "decode_mask",
     "decode_mask_noting", "encode_nifti", "encode_png", "encode_stack", "encode_tiff", "image_files", "is_image_file", "max_bytes",
-    "merge_channels", "read_image", "read_mask", "read_size", "stem_of", "suffix_of",
+    "merge_channels", "read_image", "read_mask", "read_size", "read_stored", "stem_of", "suffix_of",
 ]

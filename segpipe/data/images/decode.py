@@ -68,6 +68,29 @@ def decode_mask(content: bytes, where: str, limits: DataParams | float) -> Mask:
 def decode_mask_noting(content: bytes, where: str, limits: DataParams | float) -> tuple[Mask, list[str]]:
     """As `decode_mask`, with what was converted, in words."""
     array, notes = _decode(content, where, Bounds.of(limits), indices=True)
+    return class_values(array, where), notes
+
+
+def read_stored(path: Path, limits: DataParams) -> np.ndarray:
+    """Read the pixels of an image file as they are stored: (H, W, C) or (D, H, W, C), in the file's dtype. A palette image gives
+    its indices.
+
+    Raises:
+        DataError: the file is too large, cut short, broken or not an image.
+    """
+    return _decode(read_bytes(path, max_bytes(limits)), str(path), Bounds.of(limits), indices=True)[0]
+
+
+def class_values(array: np.ndarray, where: str) -> Mask:
+    """Return the class values of a decoded mask: (H, W, C) or (D, H, W, C) -> (H, W) or (D, H, W), uint8 or uint16.
+
+    Args:
+        array: what `read_stored` returns.
+        where: the file, for errors.
+
+    Raises:
+        DataError: the channels differ, or the values are not whole numbers from 0 to 65535.
+    """
     if any((array[..., c] != array[..., 0]).any() for c in range(1, array.shape[-1])):
         raise DataError(
             "the mask is in colours", where=where, found="channels that differ", expected="one channel of class values",
@@ -75,13 +98,13 @@ def decode_mask_noting(content: bytes, where: str, limits: DataParams | float) -
         )
     mask = np.ascontiguousarray(array[..., 0])
     if mask.dtype in (np.uint8, np.uint16):
-        return mask, notes
+        return mask
     if (mask != np.round(mask)).any() or mask.min() < 0 or mask.max() > 65535:  # NaN differs from itself
         raise DataError(
             "the mask's values are no class values", where=where, found=f"{mask.dtype}, {mask.min()} to {mask.max()}",
             expected="whole numbers from 0 to 65535", fix="save masks as 8- or 16-bit grey PNG",
         )
-    return mask.astype(np.uint16), notes
+    return mask.astype(np.uint16)
 
 
 def decode_geometry(content: bytes, where: str) -> Geometry | None:

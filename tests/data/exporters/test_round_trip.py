@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from segpipe.data.dataset import Dataset, load_dataset
 from segpipe.data.exporters.registry import EXPORTERS, export_dataset
-from segpipe.data.formats.registry import recognise_format
+from segpipe.data.formats.probe import SourceProbe
+from segpipe.data.formats.recognise import recognise_format
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.images import decode_geometry
 from segpipe.data.importer import ImportOptions, import_dataset
@@ -44,7 +45,7 @@ def test_out_and_in_again(name: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("name", [name for name, exporter in EXPORTERS.items() if exporter.carries.exclusive])
 def test_what_goes_out_is_recognised(name: str, demo: Path, tmp_path: Path) -> None:
     export_dataset(load_dataset(demo), tmp_path / "out", name, LIMITS, jobs=1)
-    found, _ = recognise_format(tmp_path / "out", ReadOptions())
+    found, _ = recognise_format(SourceProbe(tmp_path / "out"), ReadOptions())
     assert found.name == name
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.annotations.coco import read_coco
 from segpipe.data.formats.source import ReadOptions
 from segpipe.errors import ConfigError, DataError
@@ -133,14 +134,14 @@ def test_annotation_files_that_list_the_same_image(source: Path, names: tuple[st
     with pytest.raises(
         DataError, match=rf"{names[1]}: two annotation files list.*as in {names[0]}.*--masks {names[1]}"
     ):
-        read_coco(source, ReadOptions())
-    assert len(read_coco(source, ReadOptions(masks=names[1])).items) == 1
+        read_coco(SourceProbe(source), ReadOptions())
+    assert len(read_coco(SourceProbe(source), ReadOptions(masks=names[1])).items) == 1
 
 
 def test_annotations_in_the_source_itself_come_first(source: Path) -> None:
     coco(source)
     put_coco(source / "old" / "instances.json", document("a.png", "b.png"))
-    assert [item.name for item in read_coco(source, ReadOptions()).items] == ["a"]
+    assert [item.name for item in read_coco(SourceProbe(source), ReadOptions()).items] == ["a"]
 
 
 def test_several_palettes(source: Path, data: Path) -> None:

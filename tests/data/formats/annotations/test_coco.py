@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.annotations.coco import read_coco, recognise_coco
 from segpipe.data.formats.annotations.painter import CLIPPED, OVERLAP
 from segpipe.data.formats.source import ReadOptions
@@ -145,23 +146,23 @@ def test_several_files_are_splits(source: Path, layout: str) -> None:
         photo(source / folder / f"im{number}.png")
         put(source / name, document(f"im{number}.png"))
     put(source / "annotations" / "captions_train2017.json", {"images": [], "annotations": []})
-    found = read_coco(source, ReadOptions())
+    found = read_coco(SourceProbe(source), ReadOptions())
     assert [(item.image.name, item.split) for item in found.items] == [("im0.png", "train"), ("im1.png", "val")]
     assert found.skipped == []
-    assert "categories" in (recognise_coco(source) or "")
+    assert "categories" in (recognise_coco(SourceProbe(source)) or "")
 
 
 def test_the_user_says_where(source: Path, tmp_path: Path) -> None:
     photo(tmp_path / "elsewhere" / "a.png")
     put(source / "odd" / "deep" / "x.json", document("a.png"))
     with pytest.raises(DataError, match="no COCO annotations"):
-        read_coco(source, ReadOptions())
+        read_coco(SourceProbe(source), ReadOptions())
     said = ReadOptions(masks="odd/deep/x.json", images=str(tmp_path / "elsewhere"))
-    assert [item.name for item in read_coco(source, said).items] == ["a"]
+    assert [item.name for item in read_coco(SourceProbe(source), said).items] == ["a"]
     with pytest.raises(ConfigError, match="names no file"):
-        read_coco(source, ReadOptions(masks="nowhere.json"))
+        read_coco(SourceProbe(source), ReadOptions(masks="nowhere.json"))
     with pytest.raises(ConfigError, match="names no folder"):
-        read_coco(source, ReadOptions(masks="odd/deep/x.json", images="nowhere"))
+        read_coco(SourceProbe(source), ReadOptions(masks="odd/deep/x.json", images="nowhere"))
 
 
 BROKEN_ANNOTATIONS = {
@@ -192,7 +193,7 @@ def test_a_broken_annotation_is_left_out(source: Path, fault: str) -> None:
     entry, reason = BROKEN_ANNOTATIONS[fault]
     content["annotations"][0] |= entry
     put(source / "x.json", content)
-    found = read_coco(source, ReadOptions())
+    found = read_coco(SourceProbe(source), ReadOptions())
     assert len(found.items) == 2
     ((name, told),) = found.skipped
     assert name.startswith("x.json: annotation 10")
@@ -243,7 +244,7 @@ def test_a_broken_image_is_left_out(source: Path, fault: str) -> None:
     content["images"].append({"id": 77, "file_name": "c.png", "width": WIDTH, "height": HEIGHT})
     content["annotations"].append(content["annotations"][0] | {"id": 77, "image_id": 77})
     put(source / "x.json", content)
-    found = read_coco(source, ReadOptions())
+    found = read_coco(SourceProbe(source), ReadOptions())
     assert any(reason in told for _, told in found.skipped), found.skipped
     assert "c.png" in {item.image.name for item in found.items}
     assert all(item.image.is_relative_to(source.resolve()) for item in found.items)
@@ -255,7 +256,7 @@ def test_links_lead_nowhere_else(source: Path, tmp_path: Path) -> None:
     (source / "loop.png").symlink_to(source / "loop.png")
     photo(source / "a.png")
     put(source / "x.json", document("out.png", "loop.png", "a.png"))
-    found = read_coco(source, ReadOptions())
+    found = read_coco(SourceProbe(source), ReadOptions())
     assert [item.image.name for item in found.items] == ["a.png"]
     reasons = dict(found.skipped)
     assert "outside its folder" in reasons["out.png"]
@@ -284,7 +285,7 @@ def test_a_broken_file(one: Path, fault: str) -> None:
     content, reason = BROKEN_FILES[fault]
     put(one / "x.json", content)
     with pytest.raises(DataError, match=reason) as told:
-        read_coco(one, ReadOptions(masks="x.json"))
+        read_coco(SourceProbe(one), ReadOptions(masks="x.json"))
     assert "x.json" in str(told.value)
 
 
@@ -292,7 +293,7 @@ def test_a_file_beyond_bounds(one: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     put(one / "x.json", document("a.png"))
     monkeypatch.setattr("segpipe.data.formats.annotations.coco.MAX_JSON_BYTES", 100)
     with pytest.raises(DataError, match=r"x\.json: file is too large"):
-        read_coco(one, ReadOptions())
+        read_coco(SourceProbe(one), ReadOptions())
 
 
 def test_files_that_contradict_each_other(source: Path) -> None:
@@ -301,7 +302,7 @@ def test_files_that_contradict_each_other(source: Path) -> None:
         put(source / f"{name}.json", document(f"{name}.png"))
     put(source / "val.json", document("val.png", categories=[{"id": 7, "name": "dog"}]))
     with pytest.raises(DataError, match=r"val\.json: a category id means two things.*dog.*cell"):
-        read_coco(source, ReadOptions())
+        read_coco(SourceProbe(source), ReadOptions())
 
 
 def test_an_image_in_two_files_and_an_annotation_twice(source: Path) -> None:
@@ -310,7 +311,7 @@ def test_an_image_in_two_files_and_an_annotation_twice(source: Path) -> None:
     content["annotations"] *= 2
     for name in ("train.json", "val.json"):
         put(source / name, content)
-    found = read_coco(source, ReadOptions())
+    found = read_coco(SourceProbe(source), ReadOptions())
     assert [item.split for item in found.items] == ["train"]
     assert sorted(told for _, told in found.skipped) == [
         "listed in val.json, and in train.json already",
@@ -331,13 +332,13 @@ def test_an_image_of_another_size_than_said(one: Path, data: Path) -> None:
 
 def test_a_table_that_is_none_is_passed_over(one: Path) -> None:
     put(one / "x.json", document("a.png", info={"class_table": {"classes": "?"}}))
-    assert [c.name for c in read_coco(one, ReadOptions()).classes.classes] == ["background", "cell", "Kern é"]
+    assert [c.name for c in read_coco(SourceProbe(one), ReadOptions()).classes.classes] == ["background", "cell", "Kern é"]
 
 
 def test_real_nuclei_are_the_same_from_both_files(shared_data: Path) -> None:
     """instances.json and the label maps in masks/ hold the same nuclei, pixel for pixel, whatever their numbers."""
     source = shared_data / "nuclei"
-    found = read_coco(source, ReadOptions())
+    found = read_coco(SourceProbe(source), ReadOptions())
     assert (len(found.items), found.skipped) == (211, [])
     nuclei = 0
     for item in found.items:

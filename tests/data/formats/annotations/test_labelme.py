@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.annotations.labelme import read_labelme, recognise_labelme
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.images import read_image
@@ -65,7 +66,7 @@ def test_shapes_classes_and_groups(source: Path, data: Path) -> None:
 
 def test_circles_against_the_distance_to_their_centre(source: Path) -> None:
     put(source / "a.json", [shape("cell", [[12.3, 9.1], [18.3, 9.1]], "circle")])
-    (item,) = read_labelme(source, ReadOptions()).items
+    (item,) = read_labelme(SourceProbe(source), ReadOptions()).items
     assert item.draw is not None
     drawn = item.draw(HEIGHT, WIDTH).mask > 0
     rows, columns = np.mgrid[:HEIGHT, :WIDTH] + 0.5
@@ -108,7 +109,7 @@ SHAPES = {
 def test_a_broken_shape_is_left_out(source: Path, fault: str) -> None:
     broken, reason = SHAPES[fault]
     put(source / "a.json", [square("cell", 1, 1, 4), broken])
-    found = read_labelme(source, ReadOptions())
+    found = read_labelme(SourceProbe(source), ReadOptions())
     ((name, told),) = found.skipped
     assert name == "a.json: shape 1"
     assert reason in told
@@ -134,7 +135,7 @@ def test_a_broken_file_is_left_out(source: Path, fault: str) -> None:
     changes, reason = FILES[fault]
     put(source / "b.json", [square("cell", 1, 1, 4)])
     put(source / "a.json", **{"shapes": [square("cell", 1, 1, 4)], **changes})
-    found = read_labelme(source, ReadOptions())
+    found = read_labelme(SourceProbe(source), ReadOptions())
     ((name, told),) = found.skipped
     assert name == "a.json"
     assert reason in told
@@ -162,12 +163,12 @@ def test_an_image_inside_that_is_cut_short(source: Path, data: Path, tmp_path: P
 
 def test_two_files_about_one_image_and_none_at_all(source: Path) -> None:
     with pytest.raises(DataError, match=r"no labelme files.*--format"):
-        read_labelme(source, ReadOptions())
-    assert recognise_labelme(source) is None
+        read_labelme(SourceProbe(source), ReadOptions())
+    assert recognise_labelme(SourceProbe(source)) is None
     put(source / "a.json", [square("cell", 1, 1, 4)])
     put(source / "b.json", [square("cell", 1, 1, 4)])
     put(source / "c.json", [square("cell", 1, 1, 4)], imagePath="a.png")
-    found = read_labelme(source, ReadOptions())
+    found = read_labelme(SourceProbe(source), ReadOptions())
     assert found.skipped == [("a.png", "2 JSON files claim this image")]
     assert [item.name for item in found.items] == ["b"]
-    assert recognise_labelme(source) == "a.json with `shapes` and `imagePath`"
+    assert recognise_labelme(SourceProbe(source)) == "a.json with `shapes` and `imagePath`"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.annotations.painter import CLIPPED
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.formats.annotations.yolo_seg import read_yolo_seg, recognise_yolo_seg
@@ -48,7 +49,7 @@ def test_polygons_and_classes(source: Path, data: Path) -> None:
     assert np.array_equal(instances_of(items(data)["a"]), expected)
     assert items(data)["b"].split == "val"
     assert report.skipped == []
-    assert recognise_yolo_seg(source) == "data.yaml with `names` and the folders of train, val"
+    assert recognise_yolo_seg(SourceProbe(source)) == "data.yaml with `names` and the folders of train, val"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_what_data_yaml_may_say(source: Path, settings: dict[str, Any]) -> None:
     lay_out(source, line(0, 1, 2, 5), **settings)
     (source / "train.txt").write_text("./images/train/a.png\n\n")
     (source / "val.txt").write_text("images/val/b.png\n")
-    found = read_yolo_seg(source, ReadOptions())
+    found = read_yolo_seg(SourceProbe(source), ReadOptions())
     assert [(item.image.name, item.split) for item in found.items] == [("a.png", "train"), ("b.png", "val")]
     assert all(item.draw and (item.draw(HEIGHT, WIDTH).mask > 0).any() for item in found.items)
 
@@ -81,7 +82,7 @@ def test_the_layout_of_roboflow(source: Path) -> None:
     (source / "data.yaml").write_text(
         yaml.safe_dump({"names": ["a", "b"], "train": "../train/images", "val": "../valid/images"})
     )
-    found = read_yolo_seg(source, ReadOptions())
+    found = read_yolo_seg(SourceProbe(source), ReadOptions())
     assert [item.split for item in found.items] == ["train", "val"]
     assert [(item.draw(HEIGHT, WIDTH).mask == 2).sum() for item in found.items if item.draw] == [16, 16]
 
@@ -105,7 +106,7 @@ def test_a_broken_line_is_left_out(source: Path, fault: str) -> None:
     import re
 
     text, reason = FAULTS[fault]
-    found = read_yolo_seg(lay_out(source, f"{line(0, 1, 2, 5)}\n{text}\n"), ReadOptions())
+    found = read_yolo_seg(SourceProbe(lay_out(source, f"{line(0, 1, 2, 5)}\n{text}\n")), ReadOptions())
     ((name, told),) = found.skipped
     assert name == "labels/train/a.txt:2"
     assert re.search(reason, told)
@@ -118,14 +119,14 @@ def test_labels_that_are_boxes_all(source: Path) -> None:
     lay_out(source, "0 0.5 0.5 0.2 0.2")
     (source / "labels" / "val" / "b.txt").write_text("1 0.5 0.5 0.2 0.2")
     with pytest.raises(DataError, match=r"boxes, not outlines.*labels/train/a\.txt:1"):
-        read_yolo_seg(source, ReadOptions())
+        read_yolo_seg(SourceProbe(source), ReadOptions())
 
 
 def test_no_labels_is_no_object_and_told(source: Path) -> None:
     lay_out(source)
     (source / "labels" / "train" / "a.txt").unlink()
     (source / "labels" / "val" / "b.txt").write_text(line(0, -1, -1, 3))
-    found = read_yolo_seg(source, ReadOptions())
+    found = read_yolo_seg(SourceProbe(source), ReadOptions())
     assert "images without a label file, taken to hold no object: 1" in found.notes
     assert f"{CLIPPED}: 1" in found.notes
     assert [(i.draw(HEIGHT, WIDTH).mask > 0).sum() for i in found.items if i.draw] == [0, 4]
@@ -145,7 +146,7 @@ def test_broken_settings(source: Path, content: str, reason: str) -> None:
     lay_out(source)
     (source / "data.yaml").write_text(content)
     with pytest.raises(DataError, match=reason) as told:
-        read_yolo_seg(source, ReadOptions())
+        read_yolo_seg(SourceProbe(source), ReadOptions())
     assert "data.yaml" in str(told.value)
 
 
@@ -156,7 +157,7 @@ def test_paths_lead_nowhere_else(source: Path, tmp_path: Path) -> None:
     (source / "list.txt").write_text("/etc/passwd\n../other/images/secret.png\nmissing.png\n")
     settings = yaml.safe_load((source / "data.yaml").read_text())
     (source / "data.yaml").write_text(yaml.safe_dump({**settings, "val": ["list.txt", "images/val"]}))
-    found = read_yolo_seg(source, ReadOptions())
+    found = read_yolo_seg(SourceProbe(source), ReadOptions())
     assert {item.image.name for item in found.items} == {"a.png", "b.png"}
     skipped = dict(found.skipped)
     assert "outside its folder" in skipped["list.txt:1"]
@@ -166,6 +167,6 @@ def test_paths_lead_nowhere_else(source: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_of_this_kind(source: Path) -> None:
-    assert recognise_yolo_seg(source) is None
+    assert recognise_yolo_seg(SourceProbe(source)) is None
     with pytest.raises(DataError, match=r"no data\.yaml.*--format"):
-        read_yolo_seg(source, ReadOptions())
+        read_yolo_seg(SourceProbe(source), ReadOptions())

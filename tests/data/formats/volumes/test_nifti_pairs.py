@@ -11,7 +11,9 @@ import tifffile
 
 from segpipe.config import DataParams, load_params
 from segpipe.data.dataset import load_dataset, load_sample
-from segpipe.data.formats.registry import FORMATS, recognise_format
+from segpipe.data.formats.probe import SourceProbe
+from segpipe.data.formats.registry import FORMATS
+from segpipe.data.formats.recognise import recognise_format
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.formats.volumes.nifti_pairs import read_volumes, recognise_volumes
 from segpipe.data.images import encode_png
@@ -47,7 +49,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_two_folders_of_volumes_become_shards(source: Path, tmp_path: Path) -> None:
-    assert recognise_format(source, ReadOptions())[0] is FORMATS["volumes"]
+    assert recognise_format(SourceProbe(source), ReadOptions())[0] is FORMATS["volumes"]
     report = import_dataset(source, tmp_path / "data", "auto", ImportOptions(classes=["background", "head", "tail"]))
     assert (report.format, report.images, report.masks, report.skipped) == ("volumes", 3, 3, [])
     dataset = load_dataset(tmp_path / "data")
@@ -70,13 +72,13 @@ def test_what_is_no_volume_is_left_out_or_refused(tmp_path: Path) -> None:
     put(tmp_path / "labels" / "a.nii.gz", labels)
     for folder in ("images", "labels"):
         (tmp_path / folder / "b.png").write_bytes(encode_png(np.zeros((4, 4), np.uint8)))
-    found = read_volumes(tmp_path, ReadOptions())
+    found = read_volumes(SourceProbe(tmp_path), ReadOptions())
     assert [item.name for item in found.items] == ["images/a"]
     assert found.skipped == [("images/b.png", "is no NIfTI file")]
-    assert recognise_volumes(tmp_path) is None
+    assert recognise_volumes(SourceProbe(tmp_path)) is None
     (tmp_path / "images" / "a.nii.gz").unlink()
     with pytest.raises(DataError, match="no volumes"):
-        read_volumes(tmp_path, ReadOptions())
+        read_volumes(SourceProbe(tmp_path), ReadOptions())
 
 
 def test_an_image_and_a_mask_of_other_sizes_are_no_sample(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ import pytest
 
 from segpipe.config import DataParams
 from segpipe.data.dataset import load_dataset, load_sample
-from segpipe.data.formats.registry import FORMATS, recognise_format
+from segpipe.data.formats.probe import SourceProbe
+from segpipe.data.formats.registry import FORMATS
+from segpipe.data.formats.recognise import recognise_format
 from segpipe.data.formats.volumes.nnunet import read_nnunet
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.images import decode_image, encode_nifti, encode_png, encode_tiff, merge_channels
@@ -70,7 +72,7 @@ def v2(tmp_path: Path) -> tuple[Path, dict[str, tuple[np.ndarray, np.ndarray]]]:
 
 def test_channels_of_nnunet_become_one_image(v2: tuple[Path, dict], tmp_path: Path) -> None:
     source, written = v2
-    layout, reason = recognise_format(source, ReadOptions())
+    layout, reason = recognise_format(SourceProbe(source), ReadOptions())
     assert layout is FORMATS["nnunet"]
     assert "channel_names" in reason
     report = import_dataset(source, tmp_path / "data", "auto", ImportOptions())
@@ -94,7 +96,7 @@ def test_the_decathlon_lists_its_pairs(tmp_path: Path) -> None:
         put(source / pair["label"], encode_nifti(labels(3)))
     put(source / "imagesTr" / "._h_001.nii.gz", b"what a Mac leaves")
     put(source / "imagesTs" / "h_009.nii.gz", encode_nifti(voxels("float32")))
-    assert recognise_format(source, ReadOptions())[0] is FORMATS["msd"]
+    assert recognise_format(SourceProbe(source), ReadOptions())[0] is FORMATS["msd"]
     report = import_dataset(source, tmp_path / "data", "msd", ImportOptions())
     assert (report.images, report.masks, report.splits) == (2, 2, {})
     assert report.classes.names == ["background", "Anterior", "Posterior"]
@@ -107,7 +109,7 @@ def test_files_of_channels_are_found_where_the_list_names_the_case(tmp_path: Pat
     for c in range(2):
         put(tmp_path / f"imagesTr/h_001_{c:04d}.nii.gz", encode_nifti(voxels()))
     put(tmp_path / "labelsTr/h_001.nii.gz", encode_nifti(labels(3)))
-    (item,) = read_nnunet(tmp_path, ReadOptions()).items
+    (item,) = read_nnunet(SourceProbe(tmp_path), ReadOptions()).items
     assert item.content is not None
     assert item.image.name == "h_001.nii.gz"
     assert decode_image(item.content(), "x", LIMITS).shape == (4, 5, 6, 2)
@@ -143,7 +145,7 @@ def test_regions_become_classes_of_their_own(tmp_path: Path) -> None:
         tmp_path,
         V2 | {"labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}},
     )
-    found = read_nnunet(tmp_path, ReadOptions())
+    found = read_nnunet(SourceProbe(tmp_path), ReadOptions())
     assert found.classes is not None
     assert {spec.value: spec.name for spec in found.classes.classes} == {
         0: "background", 1: "whole", 2: "whole, core", 3: "whole, core, enhancing",
@@ -164,7 +166,7 @@ def test_splits(v2: tuple[Path, dict], folds: Any, splits: list[str]) -> None:
     source, _ = v2
     if folds is not None:
         put(source / "splits_final.json", json.dumps(folds).encode())
-    assert [item.split for item in read_nnunet(source, ReadOptions()).items] == splits
+    assert [item.split for item in read_nnunet(SourceProbe(source), ReadOptions()).items] == splits
 
 
 def test_listed_files_may_lie_anywhere_in_the_source(tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_listed_files_may_lie_anywhere_in_the_source(tmp_path: Path) -> None:
     )
     for name in ("raw/a-t1.nii.gz", "raw/a-flair.nii.gz", "seg/a.nii.gz"):
         put(tmp_path / name, encode_nifti(labels()))
-    (item,) = read_nnunet(tmp_path, ReadOptions()).items
+    (item,) = read_nnunet(SourceProbe(tmp_path), ReadOptions()).items
     assert (item.name, item.image.name) == ("raw/a", "a.nii.gz")
 
 
@@ -184,7 +186,7 @@ def test_what_does_not_fit_is_left_out_with_the_reason(v2: tuple[Path, dict]) ->
     (source / "imagesTr" / "BRATS_002_0001.nii.gz").rename(source / "imagesTr" / "BRATS_002_0003.nii.gz")
     put(source / "imagesTr" / "BRATS_009_0000.nii.gz", b"")
     put(source / "labelsTr" / "BRATS_008.nii.gz", b"")
-    found = read_nnunet(source, ReadOptions())
+    found = read_nnunet(SourceProbe(source), ReadOptions())
     assert [item.name for item in found.items] == ["imagesTs/BRATS_003"]
     assert dict(found.skipped[:4]) == {
         "labelsTr/BRATS_008.nii.gz": "a label without an image",
@@ -221,7 +223,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
 def test_a_broken_description_is_one_error_that_names_it(content: Any, message: str, tmp_path: Path) -> None:
     describe(tmp_path, content)
     with pytest.raises(DataError, match=message) as caught:
-        read_nnunet(tmp_path, ReadOptions())
+        read_nnunet(SourceProbe(tmp_path), ReadOptions())
     assert "dataset.json" in str(caught.value)
 
 
