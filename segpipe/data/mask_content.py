@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,13 +34,14 @@ class MaskReader:
 
     def __init__(self, limits: DataParams) -> None:
         self.limits = limits
-        self._contents: dict[Path, MaskContent] = {}
+        self._contents: dict[str, MaskContent] = {}
 
     def read(self, path: Path) -> MaskContent:
-        """Return the content of a mask file. A file that cannot be read is not an exception, but a content with an error."""
-        if path not in self._contents:
-            self._contents[path] = _decode(path, self.limits)
-        return self._contents[path]
+        """Return the content of a mask file. If the file cannot be read, nothing is raised: the content has an error."""
+        key = os.path.realpath(path)
+        if key not in self._contents:
+            self._contents[key] = _decode(path, self.limits)
+        return self._contents[key]
 
 
 def _decode(path: Path, limits: DataParams) -> MaskContent:
