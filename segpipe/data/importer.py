@@ -107,7 +107,7 @@ def import_dataset(
     """
     if not source.is_dir():
         raise DataError("is not a folder", where=source, fix="give the folder that holds the dataset")
-    limits = limits or DataParams()  # type: ignore[call-arg]
+    limits = limits or DataParams()
     read_options = options.read.model_copy(update={"limits": limits})
     probe = SourceProbe(source)
     layout, recognised = recognise_format(probe, read_options) if format == AUTO else (find_format(format), None)
@@ -249,7 +249,7 @@ def _with_all_splits(items: list[RawItem], notes: list[str]) -> list[RawItem]:
     splits = {item.split for item in items}
     if "train" not in splits or None in splits or splits == set(SPLITS):
         return items
-    params = SplitParams()  # type: ignore[call-arg]
+    params = SplitParams()
     assigned = [assign_split(item.group or item.name, params) for item in items]
     missing = " and no ".join(split for split in SPLITS if split not in splits)
     notes.append(f"the source has no {missing} split: taken from train, by hash")

@@ -14,7 +14,7 @@ from segpipe.data.images import is_image_file
 from segpipe.errors import DataError
 
 EntryKind = Literal["folder", "file", "broken link", "other"]
-"""Links count as what they lead to; "other" are pipes, sockets and devices."""
+"""The kind of a link is that of its target; "other" are pipes, sockets and devices."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class _Folder:
 class FolderListing:
     """The folders and files below a root folder.
 
-    A folder is read when it is first asked for, and its content is kept: a listing describes the source at one moment.
+    A folder is read on first use, and its content is cached: a listing describes the source at one moment.
     """
 
     def __init__(self, root: Path) -> None:

@@ -15,10 +15,10 @@ from segpipe.errors import SegpipeError
 
 
 class SourceProbe:
-    """What is known of a source folder: its listing, its pairs of images and masks, and the pixels of some of its masks.
+    """A cached view of a source folder: its listing, its pairs of images and masks, and the pixels of some of its masks.
 
-    Everything is read when it is first asked for, and then kept: however many recognisers ask, no folder is listed twice and no
-    mask is decoded twice. Evidence by which several layouts are judged belongs here.
+    Everything is read on first use and cached: however many recognisers use it, no folder is listed twice and no mask is decoded
+    twice. Evidence that several recognisers need belongs here.
 
     Args:
         source: the source folder.
@@ -61,5 +61,5 @@ class SourceProbe:
         return sample_masks(items, self.listing)
 
     def mask_kind(self, masks: Sequence[Path]) -> MaskKind:
-        """Return what the pixels of these mask files stand for."""
-        return decide_mask_kind(masks, self.mask_reader(DataParams()))  # type: ignore[call-arg]
+        """Return what the pixels of these mask files stand for, judged within the default limits of params.yaml."""
+        return decide_mask_kind(masks, self.mask_reader(DataParams()))

@@ -33,7 +33,7 @@ class ReadOptions(BaseModel):
     overlapping: bool | None = None
     """Whether a pixel may have several classes. None: as the source says, otherwise one class per pixel."""
 
-    limits: DataParams = DataParams()  # type: ignore[call-arg]
+    limits: DataParams = DataParams()
     """Limits on file sizes and the meaning of TIFF pages. They come from params.yaml, not from the command line."""
 
     def names_set(self) -> list[str]:

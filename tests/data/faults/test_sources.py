@@ -65,8 +65,10 @@ def as_coco(source: Path) -> None:
     images = [
         {"id": i, "file_name": f"{n}.png", "height": HEIGHT, "width": WIDTH} for i, n in enumerate(NAMES, start=1)
     ]
-    objects = [{"id": i, "image_id": i, "category_id": 7, "segmentation": [SQUARE], "iscrowd": 0} for i in (1, 2, 3)]
-    content = {"images": images, "annotations": objects, "categories": [{"id": 7, "name": "cell"}]}
+    annotations = [
+        {"id": i, "image_id": i, "category_id": 7, "segmentation": [SQUARE], "iscrowd": 0} for i in (1, 2, 3)
+    ]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 7, "name": "cell"}]}
     (source / "instances.json").write_text(json.dumps(content))
 
 

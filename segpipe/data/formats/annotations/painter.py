@@ -1,4 +1,4 @@
-"""From annotations to the labels of an image: which instance lies on top, which pixels are ignored, what had to be decided."""
+"""From annotations to the labels of an image: which instance is on top, which pixels are ignored, and a count of the decisions."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Painter:
         try:
             return rasterise(shape, height, width)
         except DataError as error:
-            raise DataError(f"an instance cannot be drawn: {error}", where=self.where) from error
+            raise DataError(f"an annotation cannot be drawn: {error}", where=self.where) from error
 
 
 class _Canvas:

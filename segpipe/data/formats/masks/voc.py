@@ -186,7 +186,7 @@ def _instance_ids(path: Path, limits: DataParams) -> npt.NDArray[np.uint16]:
     colours, inverse = np.unique(image.reshape(-1, image.shape[-1]), axis=0, return_inverse=True)
     is_none = [tuple(map(int, colour)) in ((0, 0, 0), voc_color(_VOID)) for colour in colours]
     ids_by_colour = np.where(is_none, 0, np.cumsum(np.logical_not(is_none)))
-    return ids_by_colour[inverse].reshape(image.shape[:2]).astype(np.uint16)  # type: ignore[no-any-return]
+    return ids_by_colour[inverse].reshape(image.shape[:2]).astype(np.uint16)
 
 
 def _is_stored_in_colours(path: Path) -> bool:
