@@ -41,9 +41,9 @@ class ImportOptions(BaseModel):
     table: Path | None = None
     """A CSV table with a column that names the images; its other columns go to samples.csv. Default: a table in the source."""
     read: ReadOptions = ReadOptions()
-    """Where files are in the source, if the layout leaves that open."""
+    """The options about the files of the source."""
     replace: bool = False
-    """Whether existing files in data/ may be replaced."""
+    """True if existing files in data/ may be replaced."""
 
 
 class ImportReport(BaseModel):
@@ -51,7 +51,7 @@ class ImportReport(BaseModel):
 
     format: str
     recognised: str | None = None
-    """Why the source was recognised as this layout; None if the user named the layout."""
+    """The reason why the source was recognised as this layout; None if the user named the layout."""
     images: int
     masks: int
     splits: dict[str, int]

@@ -1,4 +1,4 @@
-"""What mask files hold: their pixel values or colours, each file decoded at most once."""
+"""The content of mask files (their pixel values, or colours), with each file decoded at most once."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def picture(path: Path, mask: Path | None = None, values: tuple[int, ...] = (0, 
         Image.fromarray(np.resize(np.array(values, np.uint8), (16, 20))).save(mask)
 
 
-def bring(source: Path, data: Path, format: str = "folder", **options: object) -> ImportReport:
+def import_source(source: Path, data: Path, format: str = "folder", **options: object) -> ImportReport:
     return import_dataset(source, data, format, ImportOptions.model_validate(options))
 
 
@@ -53,7 +53,7 @@ def test_folder_by_names(folders: tuple[Path, Path], images: str, masks: str, en
     source, data = folders
     for name in ("a", "b c"):
         picture(source / images / f"{name}.png", source / masks / f"{name}{ending}.png")
-    report = bring(source, data)
+    report = import_source(source, data)
     assert (report.images, report.masks, report.skipped) == (2, 2, [])
     assert f"{images}/ with {masks}/" in report.notes
     assert [item.key for item in load_dataset(data).items] == ["a", "b_c"]
@@ -67,7 +67,7 @@ def test_unpaired_files_are_reported(folders: tuple[Path, Path]) -> None:
     picture(source / "images" / "unlabelled.png")
     picture(source / "images" / "b.png", source / "masks" / "b.png")
     (source / "images" / "b.png").unlink()
-    report = bring(source, data)
+    report = import_source(source, data)
     assert report.skipped == [("masks/b.png", "a mask without an image")]
     assert any("without a mask: 1, for example images/unlabelled" in note for note in report.notes)
     assert any("left out: masks/b.png" in line for line in report.lines())
@@ -95,7 +95,7 @@ def test_classes_named_or_guessed(
 ) -> None:
     source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png", values)
-    report = bring(source, data, **options)
+    report = import_source(source, data, **options)
     assert [(spec.name, spec.value) for spec in report.classes.classes] == expected
     assert report.classes.ignore == tuple(options.get("ignore", ()))
     assert load_dataset(data).classes == report.classes
@@ -111,7 +111,7 @@ def test_a_value_of_a_few_stray_pixels_is_not_a_class(folders: tuple[Path, Path]
     mask = np.resize(np.array([0, 128, 255], np.uint8), (16, 20)).copy()
     mask[3, 4] = 7
     Image.fromarray(mask).save(source / "masks" / "8.png")
-    report = bring(source, data, classes=["a", "b", "c"])
+    report = import_source(source, data, classes=["a", "b", "c"])
     assert [spec.value for spec in report.classes.classes] == [0, 128, 255]
     frame = build_manifest(load_dataset(data), LIMITS, SPLIT, jobs=1)
     findings, _, _ = validate_manifest(frame, make_fingerprint(frame, report.classes), ValidateParams())
@@ -136,7 +136,7 @@ def test_options_that_do_not_fit(
     source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png", values)
     with pytest.raises(error, match=message):
-        bring(source, data, **options)
+        import_source(source, data, **options)
     assert not data.exists()
 
 
@@ -147,7 +147,7 @@ def test_masks_of_instance_ids_become_classes_and_instances(folders: tuple[Path,
         ids = np.resize(np.arange(top + 1, dtype=np.uint16), (16, 20))
         (source / "masks").mkdir(exist_ok=True)
         (source / "masks" / f"{name}.png").write_bytes(encode_png(ids))
-    report = bring(source, data, classes=["background", "nucleus"])
+    report = import_source(source, data, classes=["background", "nucleus"])
     assert report.classes.names == ["background", "nucleus"]
     assert "instance ids" in report.classes_from
     dataset = load_dataset(data)
@@ -164,7 +164,7 @@ def test_masks_in_other_file_formats_become_png(folders: tuple[Path, Path]) -> N
     values = np.resize(np.array([0, 1, 2], np.uint8), (16, 20))
     (source / "masks").mkdir()
     Image.fromarray(values).save(source / "masks" / "a.tif")
-    bring(source, data)
+    import_source(source, data)
     assert (data / "images" / "a.jpg").exists()
     np.testing.assert_array_equal(read_mask(data / "masks" / "a.png", LIMITS), values)
 
@@ -175,7 +175,7 @@ def test_folders_of_splits_and_a_missing_split(folders: tuple[Path, Path]) -> No
         picture(source / "train" / "image" / f"{index}.png", source / "train" / "label" / f"{index}.png")
     picture(source / "test" / "image" / "0.png", source / "test" / "label" / "0.png")
     picture(source / "val" / "image" / "0.png")
-    report = bring(source, data)
+    report = import_source(source, data)
     assert report.skipped == [("val/image/", "no folder of masks next to it")]
     assert report.splits["test"] == 1
     assert 2 < report.splits["val"] < 20
@@ -187,7 +187,7 @@ def test_folders_of_splits_and_a_missing_split(folders: tuple[Path, Path]) -> No
 
 def test_a_canonical_folder_is_imported_unchanged(demo: Path, folders: tuple[Path, Path]) -> None:
     _, data = folders
-    report = bring(demo, data)
+    report = import_source(demo, data)
     assert report.classes_from == "dataset.yaml"
     imported, original = load_dataset(data), load_dataset(demo)
     assert imported.classes == original.classes
@@ -201,7 +201,7 @@ def test_groups_from_names(folders: tuple[Path, Path]) -> None:
     source, data = folders
     for name in ("s1_a", "s1_b", "s2_a", "odd"):
         picture(source / "images" / f"{name}.png", source / "masks" / f"{name}.png")
-    report = bring(source, data, group="(s[0-9])_")
+    report = import_source(source, data, group="(s[0-9])_")
     assert report.groups == 2
     assert {i.key: i.group for i in load_dataset(data).items} == {"s1_a": "s1", "s1_b": "s1", "s2_a": "s2", "odd": None}
     assert any("in no group: 1, for example images/odd" in note for note in report.notes)
@@ -221,7 +221,7 @@ def test_paired_lists(folders: tuple[Path, Path]) -> None:
             source,
             **{split: f"{split}/x.png {split}annot/x.png\n\n{split}/only-{split}.png {split}annot/only-{split}.png\n"},
         )
-    report = bring(source, data, "paired-list", classes=["Sky", "Road"], ignore=[11])
+    report = import_source(source, data, "paired-list", classes=["Sky", "Road"], ignore=[11])
     assert report.splits == {"train": 2, "val": 2, "test": 2}
     assert {i.key: i.split for i in load_dataset(data).items} == {
         "only-test": "test",
@@ -253,7 +253,7 @@ def test_invalid_lists(folders: tuple[Path, Path], text: str, message: str) -> N
     (source / "link.png").symlink_to(source.parent / "outside.png")
     write_lists(source, train=text)
     with pytest.raises(DataError, match=message):
-        bring(source, data, "paired-list")
+        import_source(source, data, "paired-list")
     assert not data.exists()
 
 
@@ -261,7 +261,7 @@ def test_a_missing_pair_does_not_stop_the_others(folders: tuple[Path, Path]) -> 
     source, data = folders
     picture(source / "a 1.png", source / "a 1 mask.png")
     write_lists(source, train="gone.png a.png\na 1.png\ta 1 mask.png\n")
-    report = bring(source, data, "paired-list")
+    report = import_source(source, data, "paired-list")
     assert report.images == 1
     assert report.skipped == [(f"{source}/train.txt:1", "names a missing file: gone.png")]
 
@@ -270,29 +270,29 @@ def test_absolute_paths_inside_the_source_are_allowed(folders: tuple[Path, Path]
     source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png")
     write_lists(source, train=f"{source}/images/a.png {source}/masks/a.png\n")
-    assert bring(source, data, "paired-list").images == 1
+    assert import_source(source, data, "paired-list").images == 1
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_source_of_another_layout(folders: tuple[Path, Path], format: str) -> None:
     source, data = folders
     with pytest.raises(DataError, match="Fix: "):
-        bring(source, data, format)
+        import_source(source, data, format)
     with pytest.raises(DataError, match="is not a folder"):
-        bring(source / "nowhere", data, format)
+        import_source(source / "nowhere", data, format)
     with pytest.raises(ConfigError, match=r"no such format.*auto or folder"):
-        bring(source, data, "tarot")
+        import_source(source, data, "tarot")
 
 
 def test_existing_data_are_only_replaced_on_request(folders: tuple[Path, Path]) -> None:
     source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png")
-    bring(source, data)
+    import_source(source, data)
     picture(source / "images" / "b.png", source / "masks" / "b.png")
     with pytest.raises(DataError, match="not empty"):
-        bring(source, data)
+        import_source(source, data)
     assert [p.name for p in (data / "images").iterdir()] == ["a.png"]
-    assert bring(source, data, replace=True).images == 2
+    assert import_source(source, data, replace=True).images == 2
     assert [p.name for p in data.parent.iterdir()] == ["data"]
 
 
@@ -301,7 +301,7 @@ def test_a_broken_mask_does_not_stop_the_import(folders: tuple[Path, Path]) -> N
     for name in ("a.png", "b.tif"):
         picture(source / "images" / name, source / "masks" / name)
     (source / "masks" / "b.tif").write_bytes(b"II*\0 broken")
-    report = bring(source, data)
+    report = import_source(source, data)
     assert [name for name, _ in report.skipped] == [str(source / "masks" / "b.tif")]
     assert [(item.key, item.mask is None) for item in load_dataset(data).items] == [("a", False), ("b", True)]
 
@@ -332,7 +332,7 @@ def test_drawn_labels(
         picture(source / f"{name}.png")
     (source / "e.png").write_bytes(b"no image")
     register_drawn(monkeypatch, *(RawItem(name, source / f"{name}.png", draw=partial(draw, name)) for name in masks))
-    report = bring(source, data, "drawn")
+    report = import_source(source, data, "drawn")
     assert (report.images, report.masks) == (8, 6)
     assert [Path(name).name for name, _ in report.skipped] == ["c.png", "e.png"]
     assert "is broken" in report.skipped[0][1]
@@ -359,7 +359,7 @@ def test_nothing_is_imported_if_all_drawn_labels_fail(
 
     register_drawn(monkeypatch, RawItem("a", source / "a.png", draw=draw))
     with pytest.raises(DataError, match=r"a\.json: has no polygon"):
-        bring(source, data, "drawn")
+        import_source(source, data, "drawn")
     assert not data.exists()
 
 
@@ -389,9 +389,9 @@ def test_names_for_drawn_classes(
     )
     if names is None:
         with pytest.raises(ConfigError, match=str(values)):
-            bring(source, data, "drawn", **options)
+            import_source(source, data, "drawn", **options)
         return
-    report = bring(source, data, "drawn", **options)
+    report = import_source(source, data, "drawn", **options)
     assert report.classes.names == names
     assert [spec.value for spec in report.classes.classes] == values
     assert set(report.classes.ignore) == {9, *options.get("ignore", ())}
@@ -400,36 +400,36 @@ def test_names_for_drawn_classes(
 def test_values_named_by_the_user(folders: tuple[Path, Path]) -> None:
     source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png", (0, 255))
-    report = bring(source, data, classes=["cell=255", "membrane=0"])
+    report = import_source(source, data, classes=["cell=255", "membrane=0"])
     assert [(spec.name, spec.value) for spec in report.classes.classes] == [("cell", 255), ("membrane", 0)]
     with pytest.raises(ConfigError, match=r"values without a name.*--ignore 0"):
-        bring(source, data, classes=["a=255", "b=1"], replace=True)
+        import_source(source, data, classes=["a=255", "b=1"], replace=True)
 
 
 def test_auto_says_why_it_recognised_the_layout(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     source, data = folders
     source.mkdir(exist_ok=True)
     with pytest.raises(DataError, match=r"source: is empty\. Fix"):
-        bring(source, data, "auto")
+        import_source(source, data, "auto")
     (source / "notes.txt").write_text("no images")
     with pytest.raises(
         DataError,
         match=r"no layout fits .found notes.txt, expected one of the layouts folder, .*paired-list.*segpipe data formats",
     ):
-        bring(source, data, "auto")
+        import_source(source, data, "auto")
     with pytest.raises(
         DataError, match=r"found notes.txt, expected one of the layouts that use --tolerance: colour-masks, paired-list"
     ):
-        bring(source, data, "auto", read={"tolerance": 3})
+        import_source(source, data, "auto", read={"tolerance": 3})
     (source / "notes.txt").unlink()
     with pytest.raises(ConfigError, match="no such palette"):
-        bring(source, data, "auto", read={"palette": "nowhere.csv"})
+        import_source(source, data, "auto", read={"palette": "nowhere.csv"})
     picture(source / "images" / "a.png", source / "masks" / "a.png")
-    report = bring(source, data, "auto")
+    report = import_source(source, data, "auto")
     assert (report.format, report.recognised) == ("folder", "images/ with masks/")
     assert "recognised folder: images/ with masks/" in report.lines()
     write_lists(source, train="images/a.png masks/a.png\n")
-    report = bring(source, data, "auto", replace=True)
+    report = import_source(source, data, "auto", replace=True)
     assert report.format == "paired-list"
     assert "train.txt" in str(report.recognised)
     assert "folder would fit too" in str(report.recognised)
@@ -438,14 +438,14 @@ def test_auto_says_why_it_recognised_the_layout(folders: tuple[Path, Path], monk
     with pytest.raises(
         DataError, match=r"more than one.*folder: images.*drawn: a test.*--format folder or --format drawn"
     ):
-        bring(source, data, "auto", replace=True)
+        import_source(source, data, "auto", replace=True)
 
 
 def test_names_that_become_equal_get_a_hash(folders: tuple[Path, Path]) -> None:
     source, data = folders
     for index, name in enumerate(("a b", "a_b", "A_B", "c")):
         picture(source / "images" / f"{name}.png", source / "masks" / f"{name}.png", (0, index + 1))
-    bring(source, data, ignore=[1, 2], classes=["x", "y", "z"])
+    import_source(source, data, ignore=[1, 2], classes=["x", "y", "z"])
     imported = {item.key: item for item in load_dataset(data).items}
     assert len(imported) == 4
     assert "c" in imported
@@ -461,7 +461,7 @@ def test_options_that_a_layout_does_not_use(folders: tuple[Path, Path]) -> None:
     picture(source / "images" / "a.png", source / "masks" / "a.png")
     write_lists(source, train="images/a.png masks/a.png\n")
     with pytest.raises(ConfigError, match=r"--suffix is not used by the layout paired-list.*folder"):
-        bring(source, data, "paired-list", read={"suffix": "_mask"})
+        import_source(source, data, "paired-list", read={"suffix": "_mask"})
 
 
 @pytest.mark.parametrize("jobs", [1, 7])
@@ -485,7 +485,7 @@ def test_an_unreadable_image_does_not_stop_the_import(folders: tuple[Path, Path]
         picture(source / "images" / f"{name}.png", source / "masks" / f"{name}.png")
     (source / "images" / "b.png").unlink()
     (source / "images" / "b.png").symlink_to("b.png")
-    report = bring(source, data)
+    report = import_source(source, data)
     assert report.images == 1
     assert report.skipped == [(str(source / "images" / "b.png"), "cannot be read: Too many levels of symbolic links")]
     assert [path.name for path in (data / "masks").iterdir()] == ["a.png"]
@@ -507,7 +507,7 @@ CAMVID = [
 
 
 def test_camvid(shared_data: Path, tmp_path: Path) -> None:
-    report = bring(shared_data / "camvid", tmp_path / "data", "paired-list", classes=CAMVID, ignore=[11])
+    report = import_source(shared_data / "camvid", tmp_path / "data", "paired-list", classes=CAMVID, ignore=[11])
     assert report.splits == {"train": 123, "val": 34, "test": 47}
     dataset = load_dataset(tmp_path / "data")
     frame = build_manifest(dataset, LIMITS, SPLIT, jobs=1)
@@ -549,7 +549,7 @@ def test_drawn_labels_are_read_within_the_given_limits(
     for name, text in other_files.items():
         (source / name).write_text(text)
     with pytest.raises(DataError, match="holds several pages"):
-        bring(source, data, format)
+        import_source(source, data, format)
     report = import_dataset(source, data, format, ImportOptions(), limits=DataParams(pages="channels"))
     assert (report.images, report.masks) == (1, 1)
     assert len(np.unique(read_mask(data / "masks" / "a.png", LIMITS))) == 2

@@ -33,7 +33,7 @@ def write_png(path: Path, array: np.ndarray) -> None:
     path.write_bytes(encode_png(array.astype(np.uint8) * 255 if array.dtype == bool else array))
 
 
-def bring(source: Path, data: Path, format: str = "auto", **more: object) -> ImportReport:
+def import_source(source: Path, data: Path, format: str = "auto", **more: object) -> ImportReport:
     read = ReadOptions(overlapping=bool(more.pop("overlapping", True)) or None)
     return import_dataset(source, data, format, ImportOptions(read=read, **more), jobs=1)  # type: ignore[arg-type]
 
@@ -58,7 +58,7 @@ def folders(tmp_path: Path) -> Path:
 
 
 def test_folders_of_masks(folders: Path, tmp_path: Path) -> None:
-    report = bring(folders, tmp_path / "data")
+    report = import_source(folders, tmp_path / "data")
     assert report.format == "mask-per-class" and report.masks == 3
     names, labels = labels_of(tmp_path / "data")
     assert names == ["background", "cell", "nucleus"]
@@ -70,12 +70,12 @@ def test_folders_of_masks(folders: Path, tmp_path: Path) -> None:
 
 def test_folders_of_masks_need_the_option(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--overlapping"):
-        bring(folders, tmp_path / "data", overlapping=False)
+        import_source(folders, tmp_path / "data", overlapping=False)
 
 
 def test_a_mask_of_another_size_is_left_out(folders: Path, tmp_path: Path) -> None:
     write_png(folders / "masks" / "nucleus" / "b.png", NUCLEUS[1:])
-    report = bring(folders, tmp_path / "data")
+    report = import_source(folders, tmp_path / "data")
     assert report.masks == 2 and "not the size" in report.skipped[0][1]
 
 
@@ -102,12 +102,12 @@ def write_coco(source: Path) -> None:
 
 def test_coco_annotations_that_overlap_keep_all_pixels(tmp_path: Path) -> None:
     write_coco(tmp_path / "coco")
-    report = bring(tmp_path / "coco", tmp_path / "data")
+    report = import_source(tmp_path / "coco", tmp_path / "data")
     names, labels = labels_of(tmp_path / "data")
     assert report.format == "coco" and names == ["background", "cell", "nucleus"]
     np.testing.assert_array_equal(labels, CELL + 2 * NUCLEUS)
     assert not (tmp_path / "data" / "instances").exists()
-    bring(tmp_path / "coco", tmp_path / "plain", overlapping=False)
+    import_source(tmp_path / "coco", tmp_path / "plain", overlapping=False)
     np.testing.assert_array_equal(labels_of(tmp_path / "plain")[1], np.where(NUCLEUS, 2, CELL))
 
 
@@ -121,7 +121,7 @@ def test_sums_of_bits(tmp_path: Path, dtype: type, all_bits: int, names: list[st
     for key in "abc":
         write_png(tmp_path / "source" / "images" / f"{key}.png", np.full((12, 16, 3), 7, np.uint8))
         write_png(tmp_path / "source" / "masks" / f"{key}.png", mask)
-    bring(tmp_path / "source", tmp_path / "data", "folder", classes=names)
+    import_source(tmp_path / "source", tmp_path / "data", "folder", classes=names)
     class_names, labels = labels_of(tmp_path / "data")
     assert class_names == ["background", *(["class 1", "class 2"] if names is None else ["cell", "nucleus"])]
     np.testing.assert_array_equal(labels, np.where(SMUDGE, IGNORE, CELL + 2 * NUCLEUS))
@@ -131,7 +131,7 @@ def test_bits_without_a_name_are_an_error(tmp_path: Path) -> None:
     write_png(tmp_path / "source" / "images" / "a.png", np.full((12, 16, 3), 7, np.uint8))
     write_png(tmp_path / "source" / "masks" / "a.png", (CELL + 8 * NUCLEUS).astype(np.uint8))
     with pytest.raises(ConfigError, match="bits without a name"):
-        bring(tmp_path / "source", tmp_path / "data", "folder", classes=["cell", "nucleus"])
+        import_source(tmp_path / "source", tmp_path / "data", "folder", classes=["cell", "nucleus"])
 
 
 def test_volumes_of_bits(tmp_path: Path) -> None:
@@ -141,35 +141,35 @@ def test_volumes_of_bits(tmp_path: Path) -> None:
     ):
         (tmp_path / "source" / folder).mkdir(parents=True)
         (tmp_path / "source" / folder / "a.nii.gz").write_bytes(encode_nifti(array.astype(np.uint8)))
-    bring(tmp_path / "source", tmp_path / "data", "volumes", classes=["whole", "core"])
+    import_source(tmp_path / "source", tmp_path / "data", "volumes", classes=["whole", "core"])
     np.testing.assert_array_equal(labels_of(tmp_path / "data")[1][2], CELL + 2 * NUCLEUS)
 
 
 def test_layouts_with_one_class_per_pixel_refuse_the_option(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--overlapping is not used by the layout voc.*mask-per-class"):
-        bring(folders, tmp_path / "data", "voc")
-    bring(folders, tmp_path / "data")
+        import_source(folders, tmp_path / "data", "voc")
+    import_source(folders, tmp_path / "data")
     with pytest.raises(ConfigError, match=r"voc can't hold.*coco or folder or mask-per-class"):
         export_dataset(load_dataset(tmp_path / "data"), tmp_path / "out", "voc", LIMITS)
 
 
 def test_a_table_without_overlap_is_not_overruled(folders: Path, tmp_path: Path) -> None:
-    bring(folders, tmp_path / "data")
+    import_source(folders, tmp_path / "data")
     table = tmp_path / "data" / "dataset.yaml"
     table.write_text(table.read_text().replace("overlapping: true", ""))
     with pytest.raises(ConfigError, match="do not overlap"):
-        bring(tmp_path / "data", tmp_path / "again", "folder")
+        import_source(tmp_path / "data", tmp_path / "again", "folder")
 
 
 def test_instances_are_refused(folders: Path, tmp_path: Path) -> None:
-    bring(folders, tmp_path / "data")
+    import_source(folders, tmp_path / "data")
     write_png(tmp_path / "data" / "instances" / "a.png", np.zeros((12, 16), np.uint16))
     with pytest.raises(DataError, match="objects in a dataset whose classes overlap"):
         load_dataset(tmp_path / "data")
 
 
 def test_the_manifest_counts_every_class(folders: Path, tmp_path: Path) -> None:
-    bring(folders, tmp_path / "data")
+    import_source(folders, tmp_path / "data")
     mask = tmp_path / "data" / "masks" / "a.png"
     stored = (CELL + 2 * NUCLEUS).astype(np.uint8)
     stored[SMUDGE], stored[11, 0] = 255, 64

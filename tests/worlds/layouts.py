@@ -16,7 +16,7 @@ LIMITS = DataParams()
 HEIGHT, WIDTH = 18, 25
 
 
-def bring(source: Path, data: Path, format: str = "auto", **options: object) -> ImportReport:
+def import_source(source: Path, data: Path, format: str = "auto", **options: object) -> ImportReport:
     """Import with options as keywords."""
     return import_dataset(source, data, format, ImportOptions.model_validate(options))
 

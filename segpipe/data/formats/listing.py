@@ -27,7 +27,7 @@ class Entry:
 
     @property
     def is_hidden(self) -> bool:
-        """Whether the name begins with a dot."""
+        """True if the name begins with a dot."""
         return self.path.name.startswith(".")
 
     @property

@@ -34,7 +34,7 @@ MASK_FOLDERS = (
     "target",
 )
 MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_target")
-"""What may follow the image's name in the name of its mask."""
+"""The possible texts after the image's name in the name of its mask."""
 
 SPLIT_FOLDERS = {
     "train": "train",

@@ -1,4 +1,4 @@
-"""What the readers of all layouts take and return: the user's options, items, and the result of reading a source."""
+"""The options and results of the readers of all layouts."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class ReadOptions(BaseModel):
     masks: str | None = None
     """The folder of masks (or the annotation file), relative to the source or absolute."""
     suffix: str | None = None
-    """What follows the image's name in the name of its mask, before the dot."""
+    """The text after the image's name in the name of its mask, before the dot."""
     palette: str | None = None
     """A file that lists which colour is which class, or the name of a known palette."""
     tolerance: int | None = Field(None, ge=0, le=255)
     """The largest difference of a channel from the palette's colour, for pixels of blurred edges."""
     overlapping: bool | None = None
-    """Whether a pixel may have several classes. None: as the source says, otherwise one class per pixel."""
+    """True if a pixel may have several classes. None: as the source says, otherwise one class per pixel."""
 
     limits: DataParams = DataParams()
     """Limits on file sizes and the meaning of TIFF pages. They come from params.yaml, not from the command line."""
@@ -84,7 +84,7 @@ class RawItem:
 
 @dataclass
 class ReadResult:
-    """What the reader of a layout returns: items, the class table if the source has one, what was left out, and notes.
+    """The result of reading a source: items, the class table if the source has one, files that were left out, and notes.
 
     skipped: (file, reason) for everything that was left out.
     notes: sentences for the user.

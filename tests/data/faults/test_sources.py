@@ -40,7 +40,7 @@ class Fault:
     file: str
     """The file, or the position in it, that must be named."""
     stops: bool = True
-    """Whether nothing is imported; otherwise the rest is."""
+    """True if nothing is imported; otherwise the rest is."""
     options: ImportOptions | None = None
     min_images: int = 2
     """The least number of images that are imported."""

@@ -13,7 +13,7 @@ from segpipe.data.formats.source import ReadOptions
 from segpipe.errors import ConfigError, DataError
 from tests.data.formats.annotations.test_coco import document, write_json
 from tests.data.formats.annotations.test_labelme import square, write_labelme
-from tests.worlds.layouts import bring, items, photo, save, values
+from tests.worlds.layouts import import_source, items, photo, save, values
 
 MASK = values(0, [0, 1, 2])
 
@@ -34,32 +34,32 @@ def test_a_coco_file_in_one_of_several_datasets(source: Path, data: Path) -> Non
     with pytest.raises(
         DataError, match=r"several datasets lie below.*found cells, streets.*import one of them .*/cells"
     ):
-        bring(source, data)
+        import_source(source, data)
     assert not data.exists()
-    assert bring(source, data, "coco").images == 1, "a named layout is read"
+    assert import_source(source, data, "coco").images == 1, "a named layout is read"
 
 
 def test_several_datasets_of_one_layout(source: Path, data: Path) -> None:
     write_coco(source / "a")
     write_coco(source / "b")
     with pytest.raises(DataError, match=r"several datasets lie below.*found a, b,"):
-        bring(source, data)
+        import_source(source, data)
     with pytest.raises(DataError, match=r"folders of several datasets.*found a, b\).*import one of them .*/a\)"):
-        bring(source, data, "coco")
-    assert bring(source / "a", data).images == 1
+        import_source(source, data, "coco")
+    assert import_source(source / "a", data).images == 1
 
 
 def test_the_only_dataset_below_is_imported(source: Path, data: Path) -> None:
     write_coco(source / "cells")
     (source / "papers").mkdir()
-    assert bring(source, data).recognised == "cells/instances.json with `images`, `annotations`, `categories`"
+    assert import_source(source, data).recognised == "cells/instances.json with `images`, `annotations`, `categories`"
 
 
 def test_parts_of_one_dataset_are_not_datasets(source: Path, data: Path) -> None:
     for split in ("train2017", "valid"):
         photo(source / split / f"{split}.png")
         write_json(source / split / "_annotations.coco.json", document(f"{split}.png"))
-    assert bring(source, data).splits == {"train": 1, "val": 1}
+    assert import_source(source, data).splits == {"train": 1, "val": 1}
 
 
 def test_datasets_below_a_folder_that_is_not_a_dataset(source: Path, data: Path) -> None:
@@ -69,18 +69,18 @@ def test_datasets_below_a_folder_that_is_not_a_dataset(source: Path, data: Path)
     with pytest.raises(
         DataError, match=r"not a dataset itself.*found dataset1, dataset2\).*import one of them: .*dataset1"
     ):
-        bring(source, data)
+        import_source(source, data)
 
 
 def test_labelme_folders_are_imported_together_but_not_with_other_datasets(source: Path, data: Path) -> None:
     for folder in ("monday", "tuesday"):
         write_labelme(source / folder / f"{folder}.json", [square("cell", 1, 1, 4)])
-    report = bring(source, data)
+    report = import_source(source, data)
     assert report.images == 2
     assert "several folders imported together: monday, tuesday" in report.notes
     write_pair(source / "exported")
     with pytest.raises(DataError, match=r"several datasets.*exported, monday, tuesday"):
-        bring(source, data, replace=True)
+        import_source(source, data, replace=True)
 
 
 def test_a_dataset_of_one_image_among_others_is_not_a_folder_of_instances(source: Path, data: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_dataset_of_one_image_among_others_is_not_a_folder_of_instances(source
         for image in "ab":
             write_pair(source / name, f"images/{image}.png", f"masks/{image}.png")
     with pytest.raises(DataError, match=r"not a dataset itself.*large, larger, small"):
-        bring(source, data)
+        import_source(source, data)
 
 
 @pytest.mark.parametrize(("other", "option"), [("labels/a.png", "--masks masks"), ("imgs/a.png", "--images images")])
@@ -97,15 +97,15 @@ def test_several_folders_with_the_same_role(source: Path, data: Path, other: str
     write_pair(source)
     save(source / other, MASK)
     with pytest.raises(DataError, match=rf"several folders could be.*{other.split('/')[0]}.*{option}"):
-        bring(source, data)
+        import_source(source, data)
     name, folder = option.removeprefix("--").split()
-    assert bring(source, data, "folder", read={name: folder}).masks == 1
+    assert import_source(source, data, "folder", read={name: folder}).masks == 1
 
 
 def test_a_folder_of_masks_alone_may_be_named(source: Path, data: Path) -> None:
     write_pair(source)
     save(source / "labels" / "a.png", values(1, [0, 1, 2, 3]))
-    assert "images/ with labels/" in bring(source, data, read={"masks": "labels"}).notes
+    assert "images/ with labels/" in import_source(source, data, read={"masks": "labels"}).notes
 
 
 def test_two_masks_for_one_image(source: Path, data: Path) -> None:
@@ -113,10 +113,10 @@ def test_two_masks_for_one_image(source: Path, data: Path) -> None:
     for name in ("b", "b_label"):  # two images; b_label is not a mask of b
         write_pair(source, f"images/{name}.png", f"masks/{name}.png")
     save(source / "masks" / "a_mask.png", values(1, [0, 1, 2]))
-    report = bring(source, data)
+    report = import_source(source, data)
     assert ("masks/a.png", "two masks for one image (a.png and a_mask.png): choose one with --suffix") in report.skipped
     assert {key: item.mask is not None for key, item in items(data).items()} == {"a": False, "b": True, "b_label": True}
-    assert bring(source, data, "folder", read={"suffix": ""}, replace=True).masks == 3
+    assert import_source(source, data, "folder", read={"suffix": ""}, replace=True).masks == 3
 
 
 @pytest.mark.parametrize(
@@ -145,5 +145,5 @@ def test_several_palettes(source: Path, data: Path) -> None:
     for name in ("palette.csv", "labelmap.txt"):
         (source / name).write_text("a,0,0,0\nb,0,1,2\nc,0,2,4\n")
     with pytest.raises(ConfigError, match=r"several palettes.*labelmap.txt, palette.csv.*--palette .*labelmap.txt"):
-        bring(source, data)
-    assert bring(source, data, read={"palette": str(source / "palette.csv")}).masks == 1
+        import_source(source, data)
+    assert import_source(source, data, read={"palette": str(source / "palette.csv")}).masks == 1

@@ -17,7 +17,7 @@ from segpipe.data.formats.source import ReadOptions
 from segpipe.data.images import read_mask
 from segpipe.errors import ConfigError, DataError
 from tests.data.formats.annotations.test_shapes import reference_runs, reference_string
-from tests.worlds.layouts import HEIGHT, LIMITS, WIDTH, bring, instances_of, items, mask_of, photo
+from tests.worlds.layouts import HEIGHT, LIMITS, WIDTH, import_source, instances_of, items, mask_of, photo
 
 BOX = [2, 1, 8, 1, 8, 6, 2, 6]
 
@@ -68,7 +68,7 @@ def annotated(**entry: Any) -> dict[str, Any]:
 
 def test_polygons_classes_and_instances(one: Path, data: Path) -> None:
     write_json(one / "annotations.json", document("a.png"))
-    report = bring(one, data, "coco")
+    report = import_source(one, data, "coco")
     assert [(c.name, c.value) for c in report.classes.classes] == [("background", 0), ("cell", 7), ("Kern é", 90)]
     assert report.classes.classes[2].color == (1, 2, 3)
     expected = np.zeros((HEIGHT, WIDTH), int)
@@ -90,7 +90,7 @@ def test_all_forms_of_outlines(one: Path, data: Path) -> None:
         (BOX, 30),  # a single part that is not in a list
     ):
         write_json(one / "instances.json", annotated(segmentation=segmentation))
-        bring(one, data, "coco", replace=True)
+        import_source(one, data, "coco", replace=True)
         drawn = instances_of(items(data)["a"])
         assert drawn.max() == 1
         assert (drawn > 0).sum() == pixels
@@ -104,7 +104,7 @@ def test_crowds_are_ignored(one: Path, data: Path) -> None:
         content["annotations"][0] | {"id": 2, "iscrowd": 1, "segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]]}
     )
     write_json(one / "instances.json", content)
-    report = bring(one, data, "coco")
+    report = import_source(one, data, "coco")
     assert report.classes.ignore == (255,)
     values, counts = np.unique(mask_of(items(data)["a"]), return_counts=True)
     assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == {0: HEIGHT * WIDTH - 81, 7: 30, 255: 51}
@@ -122,7 +122,7 @@ def test_decisions_are_reported(one: Path, data: Path) -> None:
         content["annotations"][0] | {"id": 3, "segmentation": [[10, 10, 12, 10, 12, 12, 10, 12]]}
     )
     write_json(one / "instances.json", content)
-    report = bring(one, data, "coco")
+    report = import_source(one, data, "coco")
     assert f"{OVERLAP}: 4" in report.notes
     assert f"{CLIPPED}: 1" in report.notes
     assert "annotations that share their id with another one, kept: 1" in report.notes
@@ -329,7 +329,7 @@ def test_an_image_of_another_size_than_annotated(one: Path, data: Path) -> None:
     content = document("a.png", "b.png")
     content["images"][0]["width"] += 1
     write_json(one / "x.json", content)
-    report = bring(one, data, "coco")
+    report = import_source(one, data, "coco")
     ((name, reason),) = report.skipped
     assert name.endswith("a.png")
     assert f"found {WIDTH} x {HEIGHT}, expected {WIDTH + 1} x {HEIGHT}" in reason

@@ -15,7 +15,7 @@ from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.images import read_image
 from segpipe.errors import DataError
-from tests.worlds.layouts import HEIGHT, LIMITS, WIDTH, bring, instances_of, items, mask_of, photo
+from tests.worlds.layouts import HEIGHT, LIMITS, WIDTH, import_source, instances_of, items, mask_of, photo
 
 
 def shape(label: Any, points: Any, shape_type: Any = "polygon", group: int | None = None) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def test_shapes_classes_and_groups(source: Path, data: Path) -> None:
         ],
     )
     write_labelme(source / "deep" / "b.json", [square("axon", 1, 1, 4)])
-    report = bring(source, data, "labelme")
+    report = import_source(source, data, "labelme")
     assert [(c.name, c.value) for c in report.classes.classes] == [
         ("_background_", 0),
         ("axon", 1),
@@ -87,7 +87,7 @@ def test_an_image_file_takes_precedence_over_an_embedded_image(source: Path, dat
     write_labelme(source / "b.json", [square("cell", 1, 1, 4)], imageData=embedded, imagePath="C:\\scans\\gone.png")
     photo(source / "named.png", seed=2)
     write_labelme(source / "c.json", [square("cell", 1, 1, 4)], imagePath="../somewhere/named.png")
-    report = bring(source, data, "labelme")
+    report = import_source(source, data, "labelme")
     assert report.skipped == []
     assert "images taken from their JSON, because there is no file next to it: 1" in report.notes
     for key, original in (("a", source / "a.png"), ("b", tmp_path / "embedded.png"), ("c", source / "named.png")):
@@ -158,7 +158,7 @@ def test_an_embedded_image_that_is_truncated(source: Path, data: Path, tmp_path:
     )
     write_labelme(source / "b.json", [square("cell", 1, 1, 4)], imagePath="gone.png", imageData=content[:400])
     write_labelme(source / "c.json", [square("cell", 1, 1, 4)])
-    report = bring(source, data, "labelme")
+    report = import_source(source, data, "labelme")
     ((name, reason),) = report.skipped
     assert name.endswith("a.png")
     assert "not base64" in reason

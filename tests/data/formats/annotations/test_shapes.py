@@ -110,7 +110,7 @@ def test_polygons_match_two_other_rasterisers(seed: int) -> None:
 
 
 def distance_to_outline(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """How far each pixel's centre is from the nearest edge of a polygon."""
+    """Return the distance of each pixel's centre to the nearest edge of a polygon."""
     rows, columns = np.mgrid[:height, :width] + 0.5
     centres = np.stack([columns, rows], axis=-1)[:, :, None]
     edges = np.roll(points, -1, axis=0) - points

@@ -15,7 +15,7 @@ from segpipe.data.formats.annotations.yolo_seg import read_yolo_seg, recognise_y
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import ReadOptions
 from segpipe.errors import DataError
-from tests.worlds.layouts import HEIGHT, WIDTH, bring, instances_of, items, mask_of, photo
+from tests.worlds.layouts import HEIGHT, WIDTH, import_source, instances_of, items, mask_of, photo
 
 SETTINGS = {"names": ["cell", "nucleus"], "train": "images/train", "val": "images/val"}
 
@@ -40,7 +40,7 @@ def write_source(source: Path, labels: str = "", **settings: Any) -> Path:
 
 def test_polygons_and_classes(source: Path, data: Path) -> None:
     write_source(source, f"{square(0, 1, 2, 5)}\n\n{square('1.0', 10, 4, 7)}\n")
-    report = bring(source, data, "yolo-seg")
+    report = import_source(source, data, "yolo-seg")
     assert [(c.name, c.value) for c in report.classes.classes] == [("background", 0), ("cell", 1), ("nucleus", 2)]
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     expected[2:7, 1:6] = 1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from segpipe.data.formats.masks.palette_files import read_palette
 from segpipe.data.formats.masks.palettes import make_palette
 from segpipe.errors import ConfigError, DataError
-from tests.worlds.layouts import HEIGHT, WIDTH, bring, items, mask_of, photo, save, values
+from tests.worlds.layouts import HEIGHT, WIDTH, import_source, items, mask_of, photo, save, values
 
 PALETTE = [("road", (128, 64, 128)), ("sky", (70, 130, 180)), ("car", (0, 0, 142)), ("void", (0, 0, 0))]
 PALETTE_TEXTS = {
@@ -38,7 +38,7 @@ def write_coloured(source: Path, name: str = "a", seed: int = 0) -> np.ndarray:
 def test_palettes_of_every_kind(source: Path, data: Path, tmp_path: Path, file: str) -> None:
     truth = write_coloured(source)
     (tmp_path / file).write_text(PALETTE_TEXTS[file])
-    report = bring(source, data, read={"palette": str(tmp_path / file)})
+    report = import_source(source, data, read={"palette": str(tmp_path / file)})
     assert report.format == "colour-masks"
     assert [(spec.name, spec.value, spec.color) for spec in report.classes.classes] == [
         (name, index, colour) for index, (name, colour) in enumerate(PALETTE[:3])
@@ -52,7 +52,7 @@ def test_palettes_of_every_kind(source: Path, data: Path, tmp_path: Path, file: 
 def test_a_palette_in_the_source_is_found(source: Path, data: Path, file: str) -> None:
     truth = write_coloured(source)
     (source / file).write_text(PALETTE_TEXTS[file])
-    assert bring(source, data).format == "colour-masks"
+    assert import_source(source, data).format == "colour-masks"
     np.testing.assert_array_equal(mask_of(items(data)["a"]), truth)
 
 
@@ -60,9 +60,9 @@ def test_lists_of_masks_in_colours(source: Path, data: Path) -> None:
     truth = write_coloured(source)
     (source / "train.txt").write_text("images/a.png masks/a.png\n")
     with pytest.raises(ConfigError, match="--palette FILE"):
-        bring(source, data)
+        import_source(source, data)
     (source / "label_colors.txt").write_text(PALETTE_TEXTS["label_colors.txt"])
-    report = bring(source, data)
+    report = import_source(source, data)
     assert (report.format, report.classes_from) == ("paired-list", "label_colors.txt")
     np.testing.assert_array_equal(mask_of(items(data)["a"]), truth)
 
@@ -70,7 +70,7 @@ def test_lists_of_masks_in_colours(source: Path, data: Path) -> None:
 def test_without_a_palette_the_error_lists_the_colours(source: Path, data: Path) -> None:
     write_coloured(source)
     with pytest.raises(ConfigError, match=r"colours .*70 130 180.*--palette FILE"):
-        bring(source, data)
+        import_source(source, data)
 
 
 def test_classes_of_several_colours_and_palette_images(source: Path, data: Path, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_classes_of_several_colours_and_palette_images(source: Path, data: Path,
     indices = values(2, [0, 1, 2])
     save(source / "masks" / "a.png", indices, [(9, 9, 9), (1, 2, 3), (4, 5, 6)])
     (tmp_path / "p.txt").write_text("9 9 9 ground\n1 2 3 lane\n4,5,6,lane\n")
-    bring(source, data, read={"palette": str(tmp_path / "p.txt"), "images": "images", "masks": "masks"})
+    import_source(source, data, read={"palette": str(tmp_path / "p.txt"), "images": "images", "masks": "masks"})
     np.testing.assert_array_equal(mask_of(items(data)["a"]), indices > 0)
 
 
@@ -92,11 +92,11 @@ def test_colours_of_blurred_edges_are_replaced_and_counted(source: Path, data: P
     save(source / "masks" / "a.png", blurred)
     n_different = int((blurred != colours).any(2).sum())
     options = {"palette": str(tmp_path / "p.json"), "tolerance": 9}
-    report = bring(source, data, read=options)
+    report = import_source(source, data, read=options)
     np.testing.assert_array_equal(mask_of(items(data)["a"]), truth)
     assert f"pixels of a colour near one of the palette, given that class: {n_different}" in report.notes
     write_coloured(source, "b")
-    report = bring(source, data, read=options | {"tolerance": 5}, replace=True)
+    report = import_source(source, data, read=options | {"tolerance": 5}, replace=True)
     assert [(Path(name).name, "not in the palette" in reason) for name, reason in report.skipped] == [("a.png", True)]
 
 
@@ -107,7 +107,7 @@ def test_a_colour_that_is_not_in_the_palette(source: Path, data: Path, tmp_path:
     image[2:4, 5:10] = (255, 0, 170)
     save(source / "masks" / "a.png", image)
     with pytest.raises(DataError, match=r"masks/a\.png.*\(255, 0, 170\) on 10 pixels.*--tolerance"):
-        bring(source, data, read={"palette": str(tmp_path / "p.json")})
+        import_source(source, data, read={"palette": str(tmp_path / "p.json")})
     assert not data.exists()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.worlds.layouts import bring, items, mask_of, photo, save, values
+from tests.worlds.layouts import import_source, items, mask_of, photo, save, values
 
 
 @pytest.mark.parametrize("inner", ["", "kaggle_3m", "lgg-mri-segmentation/kaggle_3m"])
@@ -20,7 +20,7 @@ def test_slices_of_patients(source: Path, data: Path, inner: str) -> None:
             truth[stem] = values(number, [0, 255])
             save(source / inner / patient / f"{stem}_mask.tif", truth[stem])
     save(source / inner / patient / "orphan_mask.tif", truth[stem])
-    report = bring(source, data)
+    report = import_source(source, data)
     assert (report.format, report.images, report.masks, report.groups) == ("lgg", 4, 4, 2)
     assert [(Path(name).name, reason) for name, reason in report.skipped] == [
         ("orphan_mask.tif", "a mask without an image")

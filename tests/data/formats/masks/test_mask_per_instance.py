@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.worlds.layouts import HEIGHT, WIDTH, bring, instances_of, items, mask_of, photo, save
+from tests.worlds.layouts import HEIGHT, WIDTH, import_source, instances_of, items, mask_of, photo, save
 
 
 def write_image(source: Path, name: str, *boxes: tuple[slice, slice]) -> None:
@@ -26,7 +26,7 @@ def test_one_mask_per_instance(source: Path, data: Path) -> None:
     save(source / "id3" / "masks" / "99.png", np.full((HEIGHT, WIDTH + 2), 255, np.uint8))
     write_image(source, "id4", np.s_[0:1, 0:1])
     photo(source / "id4" / "images" / "second.png")
-    report = bring(source, data, classes=["nucleus"])
+    report = import_source(source, data, classes=["nucleus"])
     assert (report.format, report.images, report.masks) == ("mask-per-instance", 3, 2)
     assert report.classes.names == ["background", "nucleus"]
     assert report.skipped[0] == ("id4/images/", "2 images, expected one")
@@ -44,9 +44,9 @@ def test_one_mask_per_instance(source: Path, data: Path) -> None:
     assert imported["id3"].mask is None
 
 
-def test_stages_of_the_write_image(source: Path, data: Path) -> None:
+def test_stages_of_the_data_science_bowl(source: Path, data: Path) -> None:
     write_image(source, "stage1_train/id1", np.s_[0:2, 0:2])
     photo(source / "stage1_test" / "id2" / "images" / "id2.png")
-    report = bring(source, data)
+    report = import_source(source, data)
     assert (report.format, report.images) == ("mask-per-instance", 1)
     assert report.skipped == [("stage1_test/", "1 images without any mask")]

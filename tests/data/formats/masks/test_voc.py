@@ -9,7 +9,7 @@ import pytest
 
 from segpipe.data.formats.masks.palette_files import VOC_NAMES, voc_color
 from segpipe.errors import DataError
-from tests.worlds.layouts import HEIGHT, WIDTH, bring, instances_of, items, mask_of, photo, save, values
+from tests.worlds.layouts import HEIGHT, WIDTH, import_source, instances_of, items, mask_of, photo, save, values
 
 COLORMAP = [voc_color(index) for index in range(256)]
 
@@ -39,7 +39,7 @@ def test_palette_masks_instances_and_lists(source: Path, data: Path, inner: str)
     truth = {name: write_voc(root, name, seed) for seed, name in enumerate(["a", "b", "c"])}
     photo(root / "JPEGImages" / "unlabelled.jpg")
     write_lists(root, train="a\n\n", val="b 1\n", test="c\n", trainval="a\nb\n")
-    report = bring(source, data)
+    report = import_source(source, data)
     assert (report.format, report.images, report.masks) == ("voc", 3, 3)
     assert report.recognised == "JPEGImages/ with SegmentationClass/"
     assert report.splits == {"train": 1, "val": 1, "test": 1}
@@ -64,7 +64,7 @@ def test_colour_masks_of_cvat(source: Path, data: Path) -> None:
     save(source / "SegmentationClass" / "a.png", colours[truth])
     save(source / "SegmentationClass" / "empty.png", colours[truth // 2 * 2])
     save(source / "SegmentationObject" / "a.png", np.array(COLORMAP, np.uint8)[instances])
-    report = bring(source, data)
+    report = import_source(source, data)
     assert report.classes.names == ["background", "cell", "dirt"]
     assert report.classes_from == "labelmap.txt"
     imported = items(data)
@@ -80,7 +80,7 @@ def test_class_names_of_labelme(source: Path, data: Path) -> None:
     write_voc(source, "a", with_instances=False)
     save(source / "SegmentationClass" / "a.png", values(0, [0, 1, 2, 255]), COLORMAP)
     (source / "class_names.txt").write_text("__ignore__\n_background_\ncat\ndog\n")
-    report = bring(source, data)
+    report = import_source(source, data)
     assert [(spec.name, spec.value) for spec in report.classes.classes] == [("_background_", 0), ("cat", 1), ("dog", 2)]
     assert report.classes.ignore == (255,)
     np.testing.assert_array_equal(mask_of(items(data)["a"]), values(0, [0, 1, 2, 255]))
@@ -90,7 +90,7 @@ def test_names_in_lists_are_not_used_as_paths(source: Path, data: Path) -> None:
     write_voc(source, "a")
     photo(source / "secret.jpg")
     write_lists(source, train="a\n../secret\n/etc/passwd\nb\n")
-    report = bring(source, data)
+    report = import_source(source, data)
     assert [*items(data)] == ["a"]
     assert [reason for _, reason in report.skipped] == [
         f"names a missing image: {name!r}" for name in ("../secret", "/etc/passwd", "b")
@@ -105,7 +105,7 @@ def test_invalid_lists(source: Path, data: Path, train: str, val: str, message: 
     write_lists(source, val=val)
     (source / "ImageSets" / "Segmentation" / "train.txt").write_bytes(train.encode("latin-1"))
     with pytest.raises(DataError, match=message):
-        bring(source, data)
+        import_source(source, data)
 
 
 def test_a_broken_mask_does_not_stop_the_others(source: Path, data: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_broken_mask_does_not_stop_the_others(source: Path, data: Path) -> Non
     (source / "SegmentationClass" / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     save(source / "SegmentationObject" / "c.png", np.zeros((HEIGHT + 1, WIDTH), np.uint8), COLORMAP)
     save(source / "SegmentationClass" / "d.png", np.full((HEIGHT, WIDTH, 3), (1, 2, 3), np.uint8))
-    report = bring(source, data)
+    report = import_source(source, data)
     assert [key for key, item in items(data).items() if item.mask] == ["a"]
     assert [Path(name).stem for name, _ in report.skipped] == ["b", "c", "d"]
     assert "(1, 2, 3) on 450 pixels" in report.skipped[2][1]
@@ -124,6 +124,6 @@ def test_the_user_chooses_between_several_years(source: Path, data: Path) -> Non
     for year in ("VOC2007", "VOC2012"):
         write_voc(source / year, "a")
     with pytest.raises(DataError, match=r"several datasets.*VOC2007, VOC2012.*import one"):
-        bring(source, data)
+        import_source(source, data)
     with pytest.raises(DataError, match=r"several folders.*VOC2007, VOC2012.*give one"):
-        bring(source, data, "voc")
+        import_source(source, data, "voc")
