@@ -11,7 +11,7 @@ from pathlib import Path
 from segpipe.data.images import VOLUME_SUFFIXES, suffix_of
 from segpipe.data.mask_content import MaskReader
 from segpipe.errors import ConfigError, DataError
-from segpipe.labels import MOST_OVERLAPPING
+from segpipe.labels import MAX_OVERLAPPING_CLASSES
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable, default_color
 
 MAX_MASKS_READ = 200
@@ -280,7 +280,7 @@ def _validated(specs: tuple[ClassSpec, ...], ignore: tuple[int, ...], overlappin
             raise ConfigError(
                 "not a valid table of overlapping classes",
                 found=", ".join(f"{s.name}={s.value}" for s in specs),
-                expected=f"a background of value 0, and at most {MOST_OVERLAPPING - 1} different names and bits (1, 2, 4 ...)",
+                expected=f"a background of value 0, and at most {MAX_OVERLAPPING_CLASSES - 1} different names and bits (1, 2, 4 ...)",
             ) from error
         raise ConfigError(
             "not a valid class table",
