@@ -1,4 +1,4 @@
-"""Writing the items of a source as the canonical layout has them: files copied, labels drawn, several at a time."""
+"""Writing the items of a source in the canonical layout: files are copied, labels drawn, several items at a time."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from segpipe.errors import DataError
 from segpipe.progress import track
 
 COPIED_SUFFIXES = (".png", *VOLUME_SUFFIXES)
-"""Endings of mask files that stay as they are; others become PNG."""
+"""Suffixes of mask files that are copied; others are converted to PNG."""
 
-_OF_THE_SOURCE = {
+_SOURCE_ERRORS = {
     errno.ENOENT,
     errno.EACCES,
     errno.EPERM,
@@ -39,12 +39,18 @@ _OF_THE_SOURCE = {
     errno.EIO,
     errno.ESTALE,
 }
-"""Faults of a file that is read; copying names the source for others too."""
+"""Error numbers that are a fault of the file that is read. Copying names that file in faults of the target, too."""
 
 
 @dataclass
 class WriteOutcome:
-    """What became of one item: whether its image and its labels were written, what was left out and why, what was decided."""
+    """The outcome of writing one item.
+
+    image: whether the image was written.
+    mask: whether the labels were written.
+    skipped: (file, reason) for what was left out.
+    notes: decisions made while drawing, and how often each was made.
+    """
 
     image: bool = False
     mask: bool = False
@@ -55,10 +61,21 @@ class WriteOutcome:
 def write_items(
     folder: Path, items: list[RawItem], keys: list[str], classes: SourceClasses, limits: DataParams, jobs: int
 ) -> list[WriteOutcome]:
-    """Write all items into a folder with images/, masks/ and instances/, by threads (decoders let go of the interpreter's lock).
+    """Write all items in threads (decoders release the interpreter's lock), at most two items per thread at a time.
 
-    At most two items a thread are begun ahead of the one that is counted. The outcomes come in the order of the items; a file
-    that cannot be read is told of there, and stops nothing.
+    Args:
+        folder: a folder with the subfolders images/, masks/ and instances/.
+        items: the items.
+        keys: their file names without ending.
+        classes: the classes of the source.
+        limits: limits on file sizes and the meaning of TIFF pages.
+        jobs: the number of threads.
+
+    Returns:
+        One outcome per item, in the same order. A file that cannot be read is reported there and does not stop the others.
+
+    Raises:
+        OSError: a file cannot be written.
     """
 
     def write(pair: tuple[RawItem, str]) -> WriteOutcome:
@@ -94,8 +111,8 @@ def _write_item(folder: Path, item: RawItem, key: str, classes: SourceClasses, l
 
 
 def _unreadable(path: Path, error: OSError) -> tuple[str, str]:
-    """What to tell of a source file that cannot be read; a fault of the target (a full disk, say) is raised."""
-    if error.errno not in _OF_THE_SOURCE or Path(str(error.filename)) != path:
+    """Return the entry for a source file that cannot be read. A fault of the target, such as a full disk, is raised."""
+    if error.errno not in _SOURCE_ERRORS or Path(str(error.filename)) != path:
         raise error
     return str(path), f"cannot be read: {error.strerror}"
 
@@ -106,7 +123,7 @@ def _write_labels(
     key = stem_of(image)
     mask_file, instances_file = (folder / name / f"{key}.png" for name in ("masks", "instances"))
     if item.draw is not None:
-        height, width = _size(image if item.content else item.image, limits)
+        height, width = _image_size(image if item.content else item.image, limits)
         drawing = item.draw(height, width)
         mask_file.write_bytes(encode_png(drawing.mask))
         if drawing.instances is not None:
@@ -114,7 +131,7 @@ def _write_labels(
         outcome.notes = drawing.notes
     elif item.mask is None:
         return
-    elif classes.objects:
+    elif classes.from_instance_ids:
         ids = read_mask(item.mask, limits)
         _write_plane(mask_file, (ids > 0).astype("uint8"))
         _write_plane(instances_file, ids)
@@ -122,28 +139,28 @@ def _write_labels(
         shutil.copyfile(item.mask, folder / "masks" / f"{key}{suffix_of(item.mask)}")
     elif (mask := read_mask(item.mask, limits)).ndim == 2:
         mask_file.write_bytes(encode_png(mask))
-    else:  # the pages of a TIFF file are slices of a volume, which PNG does not hold
+    else:  # the pages of a TIFF file are slices of a volume, which PNG cannot store
         shutil.copyfile(item.mask, folder / "masks" / f"{key}{suffix_of(item.mask)}")
     outcome.mask = True
     if item.instances is not None:
         shutil.copyfile(item.instances, folder / "instances" / f"{key}{suffix_of(item.instances)}")
 
 
-def _size(image: Path, limits: DataParams) -> tuple[int, int]:
-    """Height and width of a picture; DataError for a volume, for which nothing can be drawn."""
+def _image_size(image: Path, limits: DataParams) -> tuple[int, int]:
+    """Return height and width of an image in pixels; DataError for a volume, for which labels cannot be drawn."""
     size = read_size(image, limits)
     if len(size) != 2:
         raise DataError(
             "is a volume",
             where=image,
             found=" x ".join(map(str, size)),
-            expected="a picture, for labels that are drawn",
+            expected="an image, because its labels are drawn",
         )
     return size[0], size[1]
 
 
 def _write_plane(png: Path, plane: np.ndarray) -> None:
-    """Write what was made of a mask file: a plane (H, W) as PNG, the slices of a stack (D, H, W) as pages of a TIFF file."""
+    """Write a plane (H, W) as PNG, or the slices of a stack (D, H, W) as pages of a TIFF file."""
     if plane.ndim == 2:
         png.write_bytes(encode_png(plane))
     else:

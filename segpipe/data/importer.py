@@ -1,4 +1,4 @@
-"""From a source of some layout to the canonical `data/`, whole or not at all, with a report of everything that was chosen."""
+"""Import: from a source of some layout to the canonical `data/`, completely or not at all, with a report of all decisions."""
 
 from __future__ import annotations
 
@@ -13,43 +13,45 @@ from pydantic import BaseModel, ConfigDict
 from segpipe.config import DataParams, SplitParams
 from segpipe.data.classes import SourceClasses, find_classes
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples
-from segpipe.data.formats.registry import AUTO, check_options, find_format
+from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.recognise import recognise_format
+from segpipe.data.formats.registry import AUTO, check_options, find_format
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
-from segpipe.data.metadata_table import ImageTable, find_table
-from segpipe.data.splits import SPLITS, assign_split
 from segpipe.data.import_writer import WriteOutcome, write_items
+from segpipe.data.metadata_table import ImageTable, find_table
+from segpipe.data.mask_content import MaskReader
+from segpipe.data.splits import SPLITS, assign_split
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import atomic_folder, safe_name, sha256_bytes
 from segpipe.samples import ClassTable
 
-_SHOWN = 10
+_MAX_SKIPPED_SHOWN = 10
 
 
 class ImportOptions(BaseModel):
-    """What the user says of a source."""
+    """The user's options for an import."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     classes: list[str] | None = None
     """Class names in the order of their pixel values, or each as ``name=value``."""
     ignore: list[int] = []
-    """Pixel values that count nowhere."""
+    """Pixel values to ignore."""
     group: str | None = None
-    """A regular expression; what it finds in an image's relative path (its first group, where it has one) is the group."""
+    """A regular expression. What it finds in an image's relative path (its first group, if it has one) is the image's group."""
     table: Path | None = None
-    """A CSV table with a column that names the images; its other columns go to samples.csv. Default: one in the source."""
+    """A CSV table with a column that names the images; its other columns go to samples.csv. Default: a table in the source."""
     read: ReadOptions = ReadOptions()
-    """Where things lie in the source, where the layout leaves that open."""
+    """The options about the files of the source."""
     replace: bool = False
-    """Whether what stands in data/ may be replaced."""
+    """True if existing files in data/ may be replaced."""
 
 
 class ImportReport(BaseModel):
-    """What an import did, and what it left out."""
+    """The outcome of an import, and what was left out."""
 
     format: str
     recognised: str | None = None
-    """Why the source was taken for this layout, where nobody named it."""
+    """The reason why the source was recognised as this layout; None if the user named the layout."""
     images: int
     masks: int
     splits: dict[str, int]
@@ -61,171 +63,207 @@ class ImportReport(BaseModel):
     notes: list[str]
 
     def lines(self) -> list[str]:
-        """The report for people."""
+        """Return the report as lines of text."""
         lines = [f"recognised {self.format}: {self.recognised}"] if self.recognised else []
         table = ", ".join(f"{spec.value} {spec.name}" for spec in self.classes.classes)
         ignored = f"; ignored: {', '.join(map(str, self.classes.ignore))}" if self.classes.ignore else ""
-        given = ", ".join(f"{self.splits[split]} {split}" for split in SPLITS if split in self.splits)
+        splits = ", ".join(f"{self.splits[split]} {split}" for split in SPLITS if split in self.splits)
         lines += [
             f"imported {self.images} images, {self.masks} with masks ({self.format})",
             f"classes ({self.classes_from}): {table}{ignored}",
-            f"splits: {given or 'none given'}"
-            + ("" if sum(self.splits.values()) == self.images else "; the rest by hash"),
+            f"splits: {splits or 'none given'}"
+            + ("" if sum(self.splits.values()) == self.images else "; the others are assigned by hash"),
         ]
         lines += [f"groups: {self.groups}"] if self.groups else []
         lines += [note for note in self.notes if note != self.recognised]
-        lines += [f"left out: {name}: {reason}" for name, reason in self.skipped[:_SHOWN]]
-        lines += [f"left out: {len(self.skipped) - _SHOWN} more"] if len(self.skipped) > _SHOWN else []
-        return lines
+        lines += [f"left out: {name}: {reason}" for name, reason in self.skipped[:_MAX_SKIPPED_SHOWN]]
+        more = len(self.skipped) - _MAX_SKIPPED_SHOWN
+        return lines + ([f"left out: {more} more"] if more > 0 else [])
 
 
 def import_dataset(
-    source: Path, data_dir: Path, format: str, options: ImportOptions, jobs: int | None = None,
+    source: Path,
+    data_dir: Path,
+    format: str,
+    options: ImportOptions,
+    jobs: int | None = None,
     limits: DataParams | None = None,
 ) -> ImportReport:
-    """Write `source`, laid out as `format` (or `auto`), to `data_dir` in the canonical layout. Files are copied or, where labels
-    are annotations, drawn, by `jobs` threads (default: one a processor); the source is left as it is. `limits`: how images
-    and masks are read, where that is not by default (larger ones, pages of TIFF files).
+    """Write a source to `data_dir` in the canonical layout. The source is not changed.
 
-    Raises DataError where the source is not of that layout, ConfigError where the options do not fit it, DataError where
-    `data_dir` holds files and `options.replace` is not set. A single bad file stops nothing: it is left out and listed; the first
-    one's error is raised where there is no good one.
+    Files are copied or, if the labels are annotations, drawn. A broken file does not stop the import: it is left out and listed.
+
+    Args:
+        source: the folder that holds the dataset.
+        data_dir: the folder to write; it appears as a whole or not at all.
+        format: the name of a layout, or `auto` to recognise it.
+        options: the user's options.
+        jobs: the number of threads; by default one per processor.
+        limits: limits on file sizes and the meaning of TIFF pages; by default those of an empty params.yaml.
+
+    Raises:
+        DataError: the source does not have this layout, no file is usable, or `data_dir` holds files and `options.replace` is not set.
+        ConfigError: the options do not fit the source.
     """
     if not source.is_dir():
-        raise DataError("is no folder", where=source, fix="give the folder that holds the dataset")
+        raise DataError("is not a folder", where=source, fix="give the folder that holds the dataset")
     limits = limits or DataParams()
-    read = options.read.model_copy(update={"limits": limits})
-    layout, recognised = recognise_format(source, read) if format == AUTO else (find_format(format), None)
-    check_options(layout, read)
-    found = layout.read(source, read)
-    if not found.items:
+    read_options = options.read.model_copy(update={"limits": limits})
+    probe = SourceProbe(source)
+    layout, recognised = recognise_format(probe, read_options) if format == AUTO else (find_format(format), None)
+    check_options(layout, read_options)
+    result = layout.read(probe, read_options)
+    if not result.items:
         raise DataError(
-            "no images found", where=source, found=found.skipped[0] if found.skipped else None,
+            "no images found",
+            where=source,
+            found=": ".join(result.skipped[0]) if result.skipped else None,
             expected=f"a dataset of format {layout.name}",
         )
-    items = _with_all_splits(_with_groups(found, options.group), found.notes)
-    classes = _classes(found, options, limits)
-    bare = [item for item in items if item.mask is None and item.draw is None]
-    if bare:
-        found.notes.append(f"without a mask: {len(bare)}, {bare[0].name} for one; validation will name them")
+    items = _with_all_splits(_with_groups(result, options.group), result.notes)
+    classes = _find_classes(result, options, probe.mask_reader(limits))
+    unlabelled = [item for item in items if item.mask is None and item.draw is None]
+    if unlabelled:
+        result.notes.append(
+            f"without a mask: {len(unlabelled)}, for example {unlabelled[0].name}; validation lists them"
+        )
     if classes.table.overlapping and any(item.instances for item in items):
         items = [replace(item, instances=None) for item in items]
-        found.notes.append("objects (instances/) are left out: where classes overlap, there is no one object a pixel")
+        result.notes.append("instances/ is left out: if classes overlap, a pixel may belong to several instances")
+    outcomes = _write(data_dir, items, classes, result, options, limits, jobs or os.cpu_count() or 1, source)
+    imported = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.image]
+    decisions: Counter[str] = sum((outcome.notes for outcome in outcomes), Counter())
+    return ImportReport(
+        format=layout.name,
+        recognised=recognised,
+        images=len(imported),
+        masks=sum(outcome.mask for outcome in outcomes),
+        splits=dict(Counter(item.split for item in imported if item.split)),
+        groups=len({item.group for item in imported if item.group}),
+        classes=classes.table,
+        classes_from=classes.origin,
+        skipped=result.skipped,
+        notes=[*result.notes, *(f"{decision}: {count:,}" for decision, count in sorted(decisions.items()))],
+    )
+
+
+def _write(
+    data_dir: Path,
+    items: list[RawItem],
+    classes: SourceClasses,
+    result: ReadResult,
+    options: ImportOptions,
+    limits: DataParams,
+    jobs: int,
+    source: Path,
+) -> list[WriteOutcome]:
+    """Write all files of `data_dir`; what is left out is added to `result`. Returns one outcome per item."""
     keys = _keys(items)
-    table = _table(source, options.table, items, found)
+    table = _find_table(source, options.table, items, result)
     with atomic_folder(data_dir, replace=options.replace) as folder:
         for name in ("images", "masks", "instances"):
             (folder / name).mkdir()
-        written = write_items(folder, items, keys, classes, limits, jobs or os.cpu_count() or 1)
-        done = [item for item, outcome in zip(items, written, strict=True) if outcome.image]
-        found.skipped += [told for outcome in written for told in outcome.skipped]
-        if len(done) == 0 or (len(bare) < len(items) and not any(outcome.mask for outcome in written)):
+        outcomes = write_items(folder, items, keys, classes, limits, jobs)
+        result.skipped += [entry for outcome in outcomes for entry in outcome.skipped]
+        any_labelled = any(item.mask or item.draw for item in items)
+        if not any(outcome.image for outcome in outcomes) or (
+            any_labelled and not any(outcome.mask for outcome in outcomes)
+        ):
             raise DataError(
-                "not one image with its mask could be brought in", where=source,
-                found="; ".join(f"{name}: {reason}" for name, reason in found.skipped[:1]),
+                "not one image with its mask could be imported",
+                where=source,
+                found="; ".join(f"{name}: {reason}" for name, reason in result.skipped[:1]),
             )
         if not any((folder / "instances").iterdir()):
             (folder / "instances").rmdir()
         (folder / CLASSES_FILE).write_text(format_classes(classes.table), encoding="utf-8")
-        rows = _sample_rows(items, keys, written, table)
+        rows = _sample_rows(items, keys, outcomes, table)
         if rows:
             (folder / SAMPLES_FILE).write_text(format_samples(rows), encoding="utf-8")
-    decided: Counter[str] = sum((outcome.notes for outcome in written), Counter())
-    return ImportReport(
-        format=layout.name,
-        recognised=recognised,
-        images=len(done),
-        masks=sum(outcome.mask for outcome in written),
-        splits=dict(Counter(item.split for item in done if item.split)),
-        groups=len({item.group for item in done if item.group}),
-        classes=classes.table,
-        classes_from=classes.origin,
-        skipped=found.skipped,
-        notes=[*found.notes, *(f"{words}: {count:,}" for words, count in sorted(decided.items()))],
-    )
+    return outcomes
 
 
-def _table(source: Path, given: Path | None, items: list[RawItem], found: ReadResult) -> ImageTable | None:
-    """The table about the images; one that lies in the source by chance, and cannot be read, is left out."""
+def _find_table(source: Path, user_table: Path | None, items: list[RawItem], result: ReadResult) -> ImageTable | None:
+    """Return the table about the images. If it only happens to lie in the source, and cannot be read, it is left out."""
     try:
-        table = find_table(source, given, [item.name for item in items])
+        table = find_table(source, user_table, [item.name for item in items])
     except DataError as error:
-        if given:
+        if user_table:
             raise
-        found.skipped.append((str(error.where), str(error)))
+        result.skipped.append((str(error.where), str(error)))
         return None
-    found.notes += [table.note()] if table else []
+    result.notes += [table.note()] if table else []
     return table
 
 
 def _sample_rows(
-    items: list[RawItem], keys: list[str], written: list[WriteOutcome], table: ImageTable | None
+    items: list[RawItem], keys: list[str], outcomes: list[WriteOutcome], table: ImageTable | None
 ) -> list[dict[str, str]]:
-    """The rows of samples.csv in the order of keys; none where there is nothing to say."""
-    further = table.rows if table else [{}] * len(items)
+    """Return the rows of samples.csv in the order of keys; none if no image has a group, a split or another column."""
+    extra_rows = table.rows if table else [{}] * len(items)
     rows = [
         {"key": key, "group": item.group or "", "split": item.split or ""}
-        | {column: told.get(column, "") for column in (table.columns if table else [])}
-        for key, item, outcome, told in zip(keys, items, written, further, strict=True)
+        | {column: extra.get(column, "") for column in (table.columns if table else [])}
+        for key, item, outcome, extra in zip(keys, items, outcomes, extra_rows, strict=True)
         if outcome.image
     ]
-    said = table is not None or any(row["group"] or row["split"] for row in rows)
-    return sorted(rows, key=lambda row: row["key"]) if said else []
+    has_content = table is not None or any(row["group"] or row["split"] for row in rows)
+    return sorted(rows, key=lambda row: row["key"]) if has_content else []
 
 
-def _classes(found: ReadResult, options: ImportOptions, limits: DataParams) -> SourceClasses:
-    masks = [item.mask for item in found.items if item.mask]
-    drawn = any(item.draw for item in found.items)
-    if not masks and not drawn:
-        reason = f"{found.skipped[0][0]}: {found.skipped[0][1]}" if found.skipped else "images alone"
-        raise DataError("no masks found", found=reason, expected="masks, to learn and to judge by")
-    written = None if found.classes is None else SourceClasses(found.classes, found.classes_from)
+def _find_classes(result: ReadResult, options: ImportOptions, reader: MaskReader) -> SourceClasses:
+    masks = [item.mask for item in result.items if item.mask]
+    if not masks and not any(item.draw for item in result.items):
+        reason = ": ".join(result.skipped[0]) if result.skipped else "only images"
+        raise DataError("no masks found", found=reason, expected="masks, which training and evaluation need")
+    written = None if result.classes is None else SourceClasses(result.classes, result.classes_from)
     overlapping = bool(options.read.overlapping)
-    return find_classes(masks, written, options.classes, options.ignore, limits, overlapping)
+    return find_classes(masks, written, options.classes, options.ignore, reader, overlapping)
 
 
-def _with_groups(found: ReadResult, pattern: str | None) -> list[RawItem]:
+def _with_groups(result: ReadResult, pattern: str | None) -> list[RawItem]:
     if pattern is None:
-        return found.items
+        return result.items
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise ConfigError(
             f"not a regular expression: {error}", found=pattern, fix='for instance --group "^([^_]+)_"'
         ) from error
-    matches = [compiled.search(item.name) for item in found.items]
-    without = [item.name for item, match in zip(found.items, matches, strict=True) if match is None]
-    if len(without) == len(matches):
+    matches = [compiled.search(item.name) for item in result.items]
+    ungrouped = [item.name for item, match in zip(result.items, matches, strict=True) if match is None]
+    if len(ungrouped) == len(matches):
         raise ConfigError(
-            "the group pattern fits no image", found=pattern, expected=f"something that is found in {without[0]}",
+            "the group pattern matches no image", found=pattern, expected=f"a pattern that matches {ungrouped[0]}"
         )
-    if without:
-        found.notes.append(f"in no group: {len(without)}, {without[0]} for one")
+    if ungrouped:
+        result.notes.append(f"in no group: {len(ungrouped)}, for example {ungrouped[0]}")
     return [
         replace(item, group=match[1] if match.re.groups else match[0]) if match else item
-        for item, match in zip(found.items, matches, strict=True)
+        for item, match in zip(result.items, matches, strict=True)
     ]
 
 
 def _with_all_splits(items: list[RawItem], notes: list[str]) -> list[RawItem]:
-    """Where a source is split, but not in three, what is missing is taken out of its training images, by hash."""
-    given = {item.split for item in items}
-    if "train" not in given or None in given or given == set(SPLITS):
+    """Complete the splits of a source that has a train split, but not all three: the others are taken from train, by hash."""
+    splits = {item.split for item in items}
+    if "train" not in splits or None in splits or splits == set(SPLITS):
         return items
     params = SplitParams()
-    drawn = [assign_split(item.group or item.name, params) for item in items]
-    notes.append(
-        f"the source has no {' and no '.join(s for s in SPLITS if s not in given)} split: taken out of train, by hash"
-    )
+    assigned = [assign_split(item.group or item.name, params) for item in items]
+    missing = " and no ".join(split for split in SPLITS if split not in splits)
+    notes.append(f"the source has no {missing} split: taken from train, by hash")
     return [
-        replace(item, split=split) if item.split == "train" and split not in given else item
-        for item, split in zip(items, drawn, strict=True)
+        replace(item, split=split) if item.split == "train" and split not in splits else item
+        for item, split in zip(items, assigned, strict=True)
     ]
 
 
 def _keys(items: list[RawItem]) -> list[str]:
-    """A file name for each image, all different whatever the case: its own, with as many of its folders before it as it takes,
-    and a hash behind it where that is not enough (`a b` and `a_b`).
+    """Return a file name for each image, all different in any case of letters.
+
+    It is the image's own name, preceded by as many of its folders as are necessary, and followed by a hash if that is not enough
+    (`a b` and `a_b`).
     """
     parts = [[safe_name(part) for part in item.name.split("/")] for item in items]
     keys = [part[-1] for part in parts]

@@ -1,4 +1,4 @@
-"""The columns of samples.csv that people add: modality, scanner, stain, site ... Scores are told by them."""
+"""The extra columns of samples.csv (modality, scanner, stain, site ...), by which scores are reported per slice."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESERVED_COLUMNS = ("key", "path", "mask_path", "group", "split", "fold")
-"""Columns of artifacts/splits.parquet that mean something else: no further column may have such a name."""
+"""Columns of artifacts/splits.parquet with another meaning: an extra column cannot have one of these names."""
 
 MAX_EXTRA_COLUMNS = 32
 _MAX_TABLE_BYTES = 1 << 28
 
 
 def read_extra_columns(path: Path) -> pd.DataFrame:
-    """The columns of a samples.csv beside those of `TAKEN`, as words, indexed by key; the first `MOST_COLUMNS` of them.
+    """Return the columns of a samples.csv that are not in `RESERVED_COLUMNS`.
 
-    Empty words are missing ones. Without a file, or where it has no such column, there are none. The table has been checked by
-    `segpipe.data.dataset.read_samples` before.
+    The content must have been checked by `segpipe.data.dataset.read_samples`.
+
+    Args:
+        path: the table; it need not exist.
+
+    Returns:
+        Text columns, the first `MAX_EXTRA_COLUMNS` of them, indexed by key; empty words are missing values (None). There are no
+        columns if there is no table, or if the table has no extra column.
     """
     import io
 
@@ -31,5 +37,9 @@ def read_extra_columns(path: Path) -> pd.DataFrame:
         return pd.DataFrame(index=pd.Index([], name="key", dtype=object))
     text = read_bytes(path, _MAX_TABLE_BYTES).decode("utf-8-sig")
     frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False).set_index("key")
-    names = [name for name in frame.columns if name not in RESERVED_COLUMNS and name.strip() and not name.startswith("Unnamed:")]
+    names = [
+        name
+        for name in frame.columns
+        if name not in RESERVED_COLUMNS and name.strip() and not name.startswith("Unnamed:")
+    ]
     return frame[names[:MAX_EXTRA_COLUMNS]].replace("", None)

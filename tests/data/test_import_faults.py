@@ -1,4 +1,4 @@
-"""What goes wrong while files are brought in: faults of the source are listed, faults of the target end it, half of it never stays."""
+"""Faults during an import: those of the source are listed, those of the target stop it, and no partial result remains."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from segpipe.errors import DataError
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Four images with masks."""
+    """A source of four images with masks."""
     for index in range(4):
         for folder in ("images", "masks"):
             path = tmp_path / "source" / folder / f"{index}.png"
@@ -27,18 +27,18 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def bring(source: Path) -> ImportReport:
+def import_source(source: Path) -> ImportReport:
     return import_dataset(source, source.parent / "work" / "data", "folder", ImportOptions())
 
 
-def test_pipes_are_passed_over(source: Path) -> None:
+def test_pipes_are_not_read(source: Path) -> None:
     (source / "images" / "3.png").unlink()
     os.mkfifo(source / "images" / "3.png")
-    report = bring(source)
+    report = import_source(source)
     assert (report.images, report.skipped) == (3, [("masks/3.png", "a mask without an image")])
 
 
-def test_links_that_lead_nowhere_are_listed(source: Path) -> None:
+def test_broken_links_are_listed(source: Path) -> None:
     for name, target in (("images/1.png", "gone.png"), ("masks/2.png", "2.png")):
         (source / name).unlink()
         (source / name).symlink_to(target)
@@ -50,46 +50,46 @@ def test_links_that_lead_nowhere_are_listed(source: Path) -> None:
     ]
 
 
-def test_a_full_disk_ends_it_and_leaves_nothing(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_the_import_and_leaves_nothing(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = shutil.copyfile
 
-    def full(one: Path, other: Path) -> None:
-        if Path(other).name == "2.png":
-            raise OSError(errno.ENOSPC, "No space left on device", str(one))
-        copy(one, other)
+    def copy_to_full_disk(file: Path, target: Path) -> None:
+        if Path(target).name == "2.png":
+            raise OSError(errno.ENOSPC, "No space left on device", str(file))
+        copy(file, target)
 
-    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfile", copy_to_full_disk)
     with pytest.raises(OSError, match="No space left"):
-        bring(source)
+        import_source(source)
     assert not any((source.parent / "work").iterdir())
 
 
 def test_an_interruption_leaves_nothing(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(one: Path, other: Path) -> None:
+    def interrupted(file: Path, target: Path) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(shutil, "copyfile", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        bring(source)
+        import_source(source)
     assert not any((source.parent / "work").iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n\0\0", b"BM\0\0", b"II*\0\xff\xff\xff\xff"])
 @pytest.mark.parametrize("ending", [".png", ".tif", ".bmp"])
-def test_broken_masks_of_any_kind_stop_no_other(source: Path, content: bytes, ending: str) -> None:
+def test_broken_masks_do_not_stop_the_others(source: Path, content: bytes, ending: str) -> None:
     (source / "masks" / "1.png").unlink()
     (source / "masks" / f"1{ending}").write_bytes(content)
-    report = bring(source)
+    report = import_source(source)
     assert report.images == 4
-    kept = {item.key for item in load_dataset(source.parent / "work" / "data").items if item.mask}
-    assert kept >= {"0", "2", "3"}
+    labelled = {item.key for item in load_dataset(source.parent / "work" / "data").items if item.mask}
+    assert labelled >= {"0", "2", "3"}
     listed = [Path(name).name for name, _ in report.skipped]
     assert listed == ([] if ending == ".png" else [f"1{ending}"])
 
 
-def test_nothing_but_broken_masks(source: Path) -> None:
+def test_only_broken_masks(source: Path) -> None:
     for path in (source / "masks").iterdir():
         path.write_bytes(b"broken")
     with pytest.raises(DataError, match=r"masks/0\.png"):
-        bring(source)
+        import_source(source)
     assert not (source.parent / "work").exists()

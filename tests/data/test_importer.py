@@ -1,4 +1,4 @@
-"""Import: every layout, every way to learn the classes, everything that is left out and said."""
+"""Import: layouts, the ways in which classes are found, and the report of everything that is left out."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from segpipe.data.manifest.fingerprint import make_fingerprint
 from segpipe.errors import ConfigError, DataError
 from segpipe.samples import ClassTable
 from segpipe.validation.expectations import validate_manifest
-
 from tests.worlds.small_datasets import LIMITS, SPLIT
 
 RNG = np.random.default_rng(5)
 
 
 def picture(path: Path, mask: Path | None = None, values: tuple[int, ...] = (0, 1)) -> None:
-    """A random image, and a mask that has every one of these values."""
+    """Write a random image, and a mask that contains each of these values."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = RNG.integers(0, 256, (16, 20, 3), dtype=np.uint8)
     Image.fromarray(image).save(path)
@@ -37,12 +36,12 @@ def picture(path: Path, mask: Path | None = None, values: tuple[int, ...] = (0, 
         Image.fromarray(np.resize(np.array(values, np.uint8), (16, 20))).save(mask)
 
 
-def bring(source: Path, data: Path, format: str = "folder", **options: object) -> ImportReport:
+def import_source(source: Path, data: Path, format: str = "folder", **options: object) -> ImportReport:
     return import_dataset(source, data, format, ImportOptions.model_validate(options))
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> tuple[Path, Path]:
+def folders(tmp_path: Path) -> tuple[Path, Path]:
     source = tmp_path / "source"
     source.mkdir()
     return source, tmp_path / "work" / "data"
@@ -50,11 +49,11 @@ def places(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize(("images", "masks"), [("images", "masks"), ("imgs", "gt"), ("Image", "Label")])
 @pytest.mark.parametrize("ending", ["", "_mask"])
-def test_folder_by_names(places: tuple[Path, Path], images: str, masks: str, ending: str) -> None:
-    source, data = places
+def test_folder_by_names(folders: tuple[Path, Path], images: str, masks: str, ending: str) -> None:
+    source, data = folders
     for name in ("a", "b c"):
         picture(source / images / f"{name}.png", source / masks / f"{name}{ending}.png")
-    report = bring(source, data)
+    report = import_source(source, data)
     assert (report.images, report.masks, report.skipped) == (2, 2, [])
     assert f"{images}/ with {masks}/" in report.notes
     assert [item.key for item in load_dataset(data).items] == ["a", "b_c"]
@@ -62,20 +61,20 @@ def test_folder_by_names(places: tuple[Path, Path], images: str, masks: str, end
     assert (data / "masks" / "b_c.png").read_bytes() == (source / masks / f"b c{ending}.png").read_bytes()
 
 
-def test_what_does_not_pair_is_said(places: tuple[Path, Path]) -> None:
-    source, data = places
+def test_unpaired_files_are_reported(folders: tuple[Path, Path]) -> None:
+    source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png")
-    picture(source / "images" / "lonely.png")
+    picture(source / "images" / "unlabelled.png")
     picture(source / "images" / "b.png", source / "masks" / "b.png")
     (source / "images" / "b.png").unlink()
-    report = bring(source, data)
+    report = import_source(source, data)
     assert report.skipped == [("masks/b.png", "a mask without an image")]
-    assert any("without a mask: 1, images/lonely" in note for note in report.notes)
+    assert any("without a mask: 1, for example images/unlabelled" in note for note in report.notes)
     assert any("left out: masks/b.png" in line for line in report.lines())
     frame = build_manifest(load_dataset(data), LIMITS, SPLIT, jobs=1)
     findings, _, _ = validate_manifest(frame, make_fingerprint(frame, report.classes), ValidateParams())
     assert [(f.expectation, f.severity, f.file) for f in findings if f.file] == [
-        ("masks_present", "error", "images/lonely.png")
+        ("masks_present", "error", "images/unlabelled.png")
     ]
 
 
@@ -91,12 +90,12 @@ def test_what_does_not_pair_is_said(places: tuple[Path, Path]) -> None:
         ((0, 1, 11), {"classes": ["a", "b"], "ignore": [11]}, [("a", 0), ("b", 1)]),
     ],
 )
-def test_classes_said_or_guessed(
-    places: tuple[Path, Path], values: tuple[int, ...], options: dict, expected: list[tuple[str, int]]
+def test_classes_named_or_guessed(
+    folders: tuple[Path, Path], values: tuple[int, ...], options: dict, expected: list[tuple[str, int]]
 ) -> None:
-    source, data = places
+    source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png", values)
-    report = bring(source, data, **options)
+    report = import_source(source, data, **options)
     assert [(spec.name, spec.value) for spec in report.classes.classes] == expected
     assert report.classes.ignore == tuple(options.get("ignore", ()))
     assert load_dataset(data).classes == report.classes
@@ -105,14 +104,14 @@ def test_classes_said_or_guessed(
     assert black == [expected[0][0] in ("background", "bg"), *[False] * (len(expected) - 1)]
 
 
-def test_strays_of_a_brush_are_no_class(places: tuple[Path, Path]) -> None:
-    source, data = places
+def test_a_value_of_a_few_stray_pixels_is_not_a_class(folders: tuple[Path, Path]) -> None:
+    source, data = folders
     for index in range(40):
         picture(source / "images" / f"{index}.png", source / "masks" / f"{index}.png", (0, 128, 255))
     mask = np.resize(np.array([0, 128, 255], np.uint8), (16, 20)).copy()
     mask[3, 4] = 7
     Image.fromarray(mask).save(source / "masks" / "8.png")
-    report = bring(source, data, classes=["a", "b", "c"])
+    report = import_source(source, data, classes=["a", "b", "c"])
     assert [spec.value for spec in report.classes.classes] == [0, 128, 255]
     frame = build_manifest(load_dataset(data), LIMITS, SPLIT, jobs=1)
     findings, _, _ = validate_manifest(frame, make_fingerprint(frame, report.classes), ValidateParams())
@@ -126,31 +125,31 @@ def test_strays_of_a_brush_are_no_class(places: tuple[Path, Path]) -> None:
     [
         ((0, 1, 2), {"classes": ["a", "b"]}, ConfigError, "2 names, pixel values 0, 1, 2"),
         ((7,), {}, DataError, "cannot be guessed.*pixel values 7"),
-        ((0, 1), {"classes": ["a", "a"]}, ConfigError, "make no table"),
+        ((0, 1), {"classes": ["a", "a"]}, ConfigError, "not a valid class table"),
         ((0, 1), {"group": "("}, ConfigError, "not a regular expression"),
-        ((0, 1), {"group": "nowhere"}, ConfigError, "fits no image"),
+        ((0, 1), {"group": "nowhere"}, ConfigError, "matches no image"),
     ],
 )
 def test_options_that_do_not_fit(
-    places: tuple[Path, Path], values: tuple[int, ...], options: dict, error: type[Exception], message: str
+    folders: tuple[Path, Path], values: tuple[int, ...], options: dict, error: type[Exception], message: str
 ) -> None:
-    source, data = places
+    source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png", values)
     with pytest.raises(error, match=message):
-        bring(source, data, **options)
+        import_source(source, data, **options)
     assert not data.exists()
 
 
-def test_masks_of_object_numbers_become_classes_and_instances(places: tuple[Path, Path]) -> None:
-    source, data = places
+def test_masks_of_instance_ids_become_classes_and_instances(folders: tuple[Path, Path]) -> None:
+    source, data = folders
     for name, top in (("a", 40), ("b", 12), ("c", 300)):
         picture(source / "images" / f"{name}.png")
         ids = np.resize(np.arange(top + 1, dtype=np.uint16), (16, 20))
         (source / "masks").mkdir(exist_ok=True)
         (source / "masks" / f"{name}.png").write_bytes(encode_png(ids))
-    report = bring(source, data, classes=["background", "nucleus"])
+    report = import_source(source, data, classes=["background", "nucleus"])
     assert report.classes.names == ["background", "nucleus"]
-    assert "numbers of objects" in report.classes_from
+    assert "instance ids" in report.classes_from
     dataset = load_dataset(data)
     for item in dataset.items:
         sample = load_sample(item, dataset.classes, LIMITS)
@@ -159,25 +158,25 @@ def test_masks_of_object_numbers_become_classes_and_instances(places: tuple[Path
         np.testing.assert_array_equal(sample.instances, ids)
 
 
-def test_other_kinds_of_masks_become_png(places: tuple[Path, Path]) -> None:
-    source, data = places
+def test_masks_in_other_file_formats_become_png(folders: tuple[Path, Path]) -> None:
+    source, data = folders
     picture(source / "images" / "a.JPG")
     values = np.resize(np.array([0, 1, 2], np.uint8), (16, 20))
     (source / "masks").mkdir()
     Image.fromarray(values).save(source / "masks" / "a.tif")
-    bring(source, data)
+    import_source(source, data)
     assert (data / "images" / "a.jpg").exists()
     np.testing.assert_array_equal(read_mask(data / "masks" / "a.png", LIMITS), values)
 
 
-def test_folders_of_splits_and_a_missing_split(places: tuple[Path, Path]) -> None:
-    source, data = places
+def test_folders_of_splits_and_a_missing_split(folders: tuple[Path, Path]) -> None:
+    source, data = folders
     for index in range(60):
         picture(source / "train" / "image" / f"{index}.png", source / "train" / "label" / f"{index}.png")
     picture(source / "test" / "image" / "0.png", source / "test" / "label" / "0.png")
     picture(source / "val" / "image" / "0.png")
-    report = bring(source, data)
-    assert report.skipped == [("val/image/", "no folder of masks beside it")]
+    report = import_source(source, data)
+    assert report.skipped == [("val/image/", "no folder of masks next to it")]
     assert report.splits["test"] == 1
     assert 2 < report.splits["val"] < 20
     assert sum(report.splits.values()) == report.images == 61
@@ -186,46 +185,51 @@ def test_folders_of_splits_and_a_missing_split(places: tuple[Path, Path]) -> Non
     assert splits["train-image-0"] != "test"
 
 
-def test_a_canonical_folder_is_taken_over_as_it_is(demo: Path, places: tuple[Path, Path]) -> None:
-    _, data = places
-    report = bring(demo, data)
+def test_a_canonical_folder_is_imported_unchanged(demo: Path, folders: tuple[Path, Path]) -> None:
+    _, data = folders
+    report = import_source(demo, data)
     assert report.classes_from == "dataset.yaml"
-    ours, theirs = load_dataset(data), load_dataset(demo)
-    assert ours.classes == theirs.classes
-    assert [(i.key, i.group, i.split, i.instances is None) for i in ours.items] == [
-        (i.key, i.group, i.split, i.instances is None) for i in theirs.items
+    imported, original = load_dataset(data), load_dataset(demo)
+    assert imported.classes == original.classes
+    assert [(i.key, i.group, i.split, i.instances is None) for i in imported.items] == [
+        (i.key, i.group, i.split, i.instances is None) for i in original.items
     ]
-    assert build_manifest(ours, LIMITS, SPLIT).equals(build_manifest(theirs, LIMITS, SPLIT))
+    assert build_manifest(imported, LIMITS, SPLIT).equals(build_manifest(original, LIMITS, SPLIT))
 
 
-def test_groups_out_of_names(places: tuple[Path, Path]) -> None:
-    source, data = places
+def test_groups_from_names(folders: tuple[Path, Path]) -> None:
+    source, data = folders
     for name in ("s1_a", "s1_b", "s2_a", "odd"):
         picture(source / "images" / f"{name}.png", source / "masks" / f"{name}.png")
-    report = bring(source, data, group="(s[0-9])_")
+    report = import_source(source, data, group="(s[0-9])_")
     assert report.groups == 2
     assert {i.key: i.group for i in load_dataset(data).items} == {"s1_a": "s1", "s1_b": "s1", "s2_a": "s2", "odd": None}
-    assert any("in no group: 1, images/odd" in note for note in report.notes)
+    assert any("in no group: 1, for example images/odd" in note for note in report.notes)
 
 
-def lists(source: Path, **content: str) -> None:
+def write_lists(source: Path, **content: str) -> None:
     for name, text in content.items():
         (source / f"{name}.txt").write_text(text)
 
 
-def test_paired_lists(places: tuple[Path, Path]) -> None:
-    source, data = places
+def test_paired_lists(folders: tuple[Path, Path]) -> None:
+    source, data = folders
     for split in ("train", "val", "test"):
         for name in ("x", f"only-{split}"):
             picture(source / split / f"{name}.png", source / f"{split}annot" / f"{name}.png", (0, 1, 11))
-        lists(
+        write_lists(
             source,
             **{split: f"{split}/x.png {split}annot/x.png\n\n{split}/only-{split}.png {split}annot/only-{split}.png\n"},
         )
-    report = bring(source, data, "paired-list", classes=["Sky", "Road"], ignore=[11])
+    report = import_source(source, data, "paired-list", classes=["Sky", "Road"], ignore=[11])
     assert report.splits == {"train": 2, "val": 2, "test": 2}
     assert {i.key: i.split for i in load_dataset(data).items} == {
-        "only-test": "test", "only-train": "train", "only-val": "val", "test-x": "test", "train-x": "train", "val-x": "val"
+        "only-test": "test",
+        "only-train": "train",
+        "only-val": "val",
+        "test-x": "test",
+        "train-x": "train",
+        "val-x": "val",
     }
     assert (data / "masks" / "val-x.png").read_bytes() == (source / "valannot" / "x.png").read_bytes()
 
@@ -234,7 +238,7 @@ def test_paired_lists(places: tuple[Path, Path]) -> None:
     ("text", "message"),
     [
         ("images/a.png\n", r"train.txt:1: not a pair"),
-        ("images/b.png masks/b.png", r"train.txt:1.*names a file that is not there"),
+        ("images/b.png masks/b.png", r"train.txt:1.*names a missing file"),
         ("/etc/passwd masks/a.png\n", r"train.txt:1: names a file outside its folder"),
         ("../outside.png masks/a.png\n", r"train.txt:1: names a file outside its folder"),
         ("link.png masks/a.png\n", r"train.txt:1: names a file outside its folder"),
@@ -242,93 +246,93 @@ def test_paired_lists(places: tuple[Path, Path]) -> None:
         ("images/a.png masks/a.png\nimages/../images/a.png masks/a.png", "twice"),
     ],
 )
-def test_lists_that_lead_astray(places: tuple[Path, Path], text: str, message: str) -> None:
-    source, data = places
+def test_invalid_lists(folders: tuple[Path, Path], text: str, message: str) -> None:
+    source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png")
     picture(source.parent / "outside.png")
     (source / "link.png").symlink_to(source.parent / "outside.png")
-    lists(source, train=text)
+    write_lists(source, train=text)
     with pytest.raises(DataError, match=message):
-        bring(source, data, "paired-list")
+        import_source(source, data, "paired-list")
     assert not data.exists()
 
 
-def test_a_pair_that_is_not_there_stops_no_other(places: tuple[Path, Path]) -> None:
-    source, data = places
+def test_a_missing_pair_does_not_stop_the_others(folders: tuple[Path, Path]) -> None:
+    source, data = folders
     picture(source / "a 1.png", source / "a 1 mask.png")
-    lists(source, train="gone.png a.png\na 1.png\ta 1 mask.png\n")
-    report = bring(source, data, "paired-list")
+    write_lists(source, train="gone.png a.png\na 1.png\ta 1 mask.png\n")
+    report = import_source(source, data, "paired-list")
     assert report.images == 1
-    assert report.skipped == [(f"{source}/train.txt:1", "names a file that is not there: gone.png")]
+    assert report.skipped == [(f"{source}/train.txt:1", "names a missing file: gone.png")]
 
 
-def test_absolute_paths_inside_the_source_are_fine(places: tuple[Path, Path]) -> None:
-    source, data = places
+def test_absolute_paths_inside_the_source_are_allowed(folders: tuple[Path, Path]) -> None:
+    source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png")
-    lists(source, train=f"{source}/images/a.png {source}/masks/a.png\n")
-    assert bring(source, data, "paired-list").images == 1
+    write_lists(source, train=f"{source}/images/a.png {source}/masks/a.png\n")
+    assert import_source(source, data, "paired-list").images == 1
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_source_of_another_layout(places: tuple[Path, Path], format: str) -> None:
-    source, data = places
+def test_a_source_of_another_layout(folders: tuple[Path, Path], format: str) -> None:
+    source, data = folders
     with pytest.raises(DataError, match="Fix: "):
-        bring(source, data, format)
-    with pytest.raises(DataError, match="is no folder"):
-        bring(source / "nowhere", data, format)
+        import_source(source, data, format)
+    with pytest.raises(DataError, match="is not a folder"):
+        import_source(source / "nowhere", data, format)
     with pytest.raises(ConfigError, match=r"no such format.*auto or folder"):
-        bring(source, data, "tarot")
+        import_source(source, data, "tarot")
 
 
-def test_data_that_are_there_are_replaced_on_demand_alone(places: tuple[Path, Path]) -> None:
-    source, data = places
+def test_existing_data_are_only_replaced_on_request(folders: tuple[Path, Path]) -> None:
+    source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png")
-    bring(source, data)
+    import_source(source, data)
     picture(source / "images" / "b.png", source / "masks" / "b.png")
     with pytest.raises(DataError, match="not empty"):
-        bring(source, data)
+        import_source(source, data)
     assert [p.name for p in (data / "images").iterdir()] == ["a.png"]
-    assert bring(source, data, replace=True).images == 2
+    assert import_source(source, data, replace=True).images == 2
     assert [p.name for p in data.parent.iterdir()] == ["data"]
 
 
-def test_a_bad_mask_stops_nothing(places: tuple[Path, Path]) -> None:
-    source, data = places
+def test_a_broken_mask_does_not_stop_the_import(folders: tuple[Path, Path]) -> None:
+    source, data = folders
     for name in ("a.png", "b.tif"):
         picture(source / "images" / name, source / "masks" / name)
     (source / "masks" / "b.tif").write_bytes(b"II*\0 broken")
-    report = bring(source, data)
+    report = import_source(source, data)
     assert [name for name, _ in report.skipped] == [str(source / "masks" / "b.tif")]
     assert [(item.key, item.mask is None) for item in load_dataset(data).items] == [("a", False), ("b", True)]
 
 
-def drawn(monkeypatch: pytest.MonkeyPatch, *items: RawItem, classes: ClassTable | None = None) -> None:
-    """A layout `drawn` whose source has these items."""
+def register_drawn(monkeypatch: pytest.MonkeyPatch, *items: RawItem, classes: ClassTable | None = None) -> None:
+    """Register a layout `drawn` whose sources have these items."""
     table = classes or ClassTable.from_names(["background", "cell", "dirt"], ignore=(9,))
     layout = Format("drawn", "drawn by a test", lambda *_: ReadResult(list(items), table), lambda _: "a test")
     monkeypatch.setitem(FORMATS, "drawn", layout)
 
 
-def test_labels_that_are_drawn(
-    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_drawn_labels(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, data = places
+    source, data = folders
     rng = np.random.default_rng(3)
     masks = {name: rng.integers(0, 3, (16, 20), np.uint8) for name in "abcdefgh"}
-    numbers = {name: rng.integers(0, 700, (16, 20), np.uint16) for name in "abcdefgh"}
+    instance_ids = {name: rng.integers(0, 700, (16, 20), np.uint16) for name in "abcdefgh"}
 
     def draw(name: str, height: int, width: int) -> Drawing:
         assert (height, width) == (16, 20)
         if name == "c":
             raise DataError("is broken", where="c.json")
-        with_instances = numbers[name] if name != "d" else None
+        with_instances = instance_ids[name] if name != "d" else None
         return Drawing(masks[name], with_instances, Counter({"overlaps": 2, "outside": name == "h"}))
 
     for name in masks:
         picture(source / f"{name}.png")
     (source / "e.png").write_bytes(b"no image")
-    drawn(monkeypatch, *(RawItem(name, source / f"{name}.png", draw=partial(draw, name)) for name in masks))
-    report = bring(source, data, "drawn")
+    register_drawn(monkeypatch, *(RawItem(name, source / f"{name}.png", draw=partial(draw, name)) for name in masks))
+    report = import_source(source, data, "drawn")
     assert (report.images, report.masks) == (8, 6)
     assert [Path(name).name for name, _ in report.skipped] == ["c.png", "e.png"]
     assert "is broken" in report.skipped[0][1]
@@ -341,21 +345,21 @@ def test_labels_that_are_drawn(
         np.testing.assert_array_equal(read_mask(item.mask, LIMITS), masks[item.key])
         assert (item.instances is None) == (item.key == "d")
         if item.instances:
-            np.testing.assert_array_equal(read_mask(item.instances, LIMITS), numbers[item.key])
+            np.testing.assert_array_equal(read_mask(item.instances, LIMITS), instance_ids[item.key])
 
 
-def test_drawn_labels_that_all_fail_bring_nothing_in(
-    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+def test_nothing_is_imported_if_all_drawn_labels_fail(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, data = places
+    source, data = folders
     picture(source / "a.png")
 
     def draw(height: int, width: int) -> Drawing:
         raise DataError("has no polygon", where="a.json")
 
-    drawn(monkeypatch, RawItem("a", source / "a.png", draw=draw))
+    register_drawn(monkeypatch, RawItem("a", source / "a.png", draw=draw))
     with pytest.raises(DataError, match=r"a\.json: has no polygon"):
-        bring(source, data, "drawn")
+        import_source(source, data, "drawn")
     assert not data.exists()
 
 
@@ -370,96 +374,99 @@ def test_drawn_labels_that_all_fail_bring_nothing_in(
         ({"ignore": [2]}, ["background", "cell"], [0, 1]),
         ({"classes": ["a", "b", "c", "d"]}, None, r"do not fit.*background=0, cell=1, dirt=2"),
         ({"classes": ["a=0", "b=7"]}, None, r"do not fit.*background=0, cell=1, dirt=2"),
-        ({"classes": ["a=0", "b"]}, None, "for some classes only"),
-        ({"ignore": [1, 2]}, None, "make no table"),
+        ({"classes": ["a=0", "b"]}, None, "only some classes have a value"),
+        ({"ignore": [1, 2]}, None, "not a valid class table"),
     ],
 )
-def test_names_for_classes_that_are_drawn(
-    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, options: dict, names: list[str] | None, values: object
+def test_names_for_drawn_classes(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, options: dict, names: list[str] | None, values: object
 ) -> None:
-    source, data = places
+    source, data = folders
     picture(source / "a.png")
-    drawn(
+    register_drawn(
         monkeypatch,
         RawItem("a", source / "a.png", draw=lambda height, width: Drawing(np.zeros((height, width), np.uint8))),
     )
     if names is None:
         with pytest.raises(ConfigError, match=str(values)):
-            bring(source, data, "drawn", **options)
+            import_source(source, data, "drawn", **options)
         return
-    report = bring(source, data, "drawn", **options)
+    report = import_source(source, data, "drawn", **options)
     assert report.classes.names == names
     assert [spec.value for spec in report.classes.classes] == values
     assert set(report.classes.ignore) == {9, *options.get("ignore", ())}
 
 
-def test_values_named_by_the_user(places: tuple[Path, Path]) -> None:
-    source, data = places
+def test_values_named_by_the_user(folders: tuple[Path, Path]) -> None:
+    source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png", (0, 255))
-    report = bring(source, data, classes=["cell=255", "membrane=0"])
+    report = import_source(source, data, classes=["cell=255", "membrane=0"])
     assert [(spec.name, spec.value) for spec in report.classes.classes] == [("cell", 255), ("membrane", 0)]
     with pytest.raises(ConfigError, match=r"values without a name.*--ignore 0"):
-        bring(source, data, classes=["a=255", "b=1"], replace=True)
+        import_source(source, data, classes=["a=255", "b=1"], replace=True)
 
 
-def test_auto_says_what_it_took_the_source_for(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    source, data = places
+def test_auto_says_why_it_recognised_the_layout(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    source, data = folders
     source.mkdir(exist_ok=True)
     with pytest.raises(DataError, match=r"source: is empty\. Fix"):
-        bring(source, data, "auto")
+        import_source(source, data, "auto")
     (source / "notes.txt").write_text("no images")
     with pytest.raises(
-        DataError, match=r"no layout fits .found notes.txt, expected folder, .*paired-list.*segpipe data formats"
+        DataError,
+        match=r"no layout fits .found notes.txt, expected one of the layouts folder, .*paired-list.*segpipe data formats",
     ):
-        bring(source, data, "auto")
-    with pytest.raises(DataError, match=r"found notes.txt, expected colour-masks, paired-list, which heed --tolerance"):
-        bring(source, data, "auto", read={"tolerance": 3})
+        import_source(source, data, "auto")
+    with pytest.raises(
+        DataError, match=r"found notes.txt, expected one of the layouts that use --tolerance: colour-masks, paired-list"
+    ):
+        import_source(source, data, "auto", read={"tolerance": 3})
     (source / "notes.txt").unlink()
     with pytest.raises(ConfigError, match="no such palette"):
-        bring(source, data, "auto", read={"palette": "nowhere.csv"})
+        import_source(source, data, "auto", read={"palette": "nowhere.csv"})
     picture(source / "images" / "a.png", source / "masks" / "a.png")
-    report = bring(source, data, "auto")
+    report = import_source(source, data, "auto")
     assert (report.format, report.recognised) == ("folder", "images/ with masks/")
     assert "recognised folder: images/ with masks/" in report.lines()
-    lists(source, train="images/a.png masks/a.png\n")
-    report = bring(source, data, "auto", replace=True)
+    write_lists(source, train="images/a.png masks/a.png\n")
+    report = import_source(source, data, "auto", replace=True)
     assert report.format == "paired-list"
     assert "train.txt" in str(report.recognised)
     assert "folder would fit too" in str(report.recognised)
     (source / "train.txt").unlink()
-    drawn(monkeypatch, RawItem("a", source / "images" / "a.png"))
+    register_drawn(monkeypatch, RawItem("a", source / "images" / "a.png"))
     with pytest.raises(
         DataError, match=r"more than one.*folder: images.*drawn: a test.*--format folder or --format drawn"
     ):
-        bring(source, data, "auto", replace=True)
+        import_source(source, data, "auto", replace=True)
 
 
-def test_names_that_become_one_get_a_hash(places: tuple[Path, Path]) -> None:
-    source, data = places
+def test_names_that_become_equal_get_a_hash(folders: tuple[Path, Path]) -> None:
+    source, data = folders
     for index, name in enumerate(("a b", "a_b", "A_B", "c")):
         picture(source / "images" / f"{name}.png", source / "masks" / f"{name}.png", (0, index + 1))
-    bring(source, data, ignore=[1, 2], classes=["x", "y", "z"])
-    found = {item.key: item for item in load_dataset(data).items}
-    assert len(found) == 4
-    assert "c" in found
+    import_source(source, data, ignore=[1, 2], classes=["x", "y", "z"])
+    imported = {item.key: item for item in load_dataset(data).items}
+    assert len(imported) == 4
+    assert "c" in imported
     masks = {path.read_bytes(): (source / "masks" / path.name).read_bytes() for path in (source / "images").iterdir()}
-    for item in found.values():
+    for item in imported.values():
         assert item.mask is not None
         assert item.mask.read_bytes() == masks[item.image.read_bytes()]
-    assert len({key.lower() for key in found}) == 4
+    assert len({key.lower() for key in imported}) == 4
 
 
-def test_options_that_a_layout_does_not_heed(places: tuple[Path, Path]) -> None:
-    source, data = places
+def test_options_that_a_layout_does_not_use(folders: tuple[Path, Path]) -> None:
+    source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png")
-    lists(source, train="images/a.png masks/a.png\n")
-    with pytest.raises(ConfigError, match=r"--suffix means nothing to the layout paired-list.*folder"):
-        bring(source, data, "paired-list", read={"suffix": "_mask"})
+    write_lists(source, train="images/a.png masks/a.png\n")
+    with pytest.raises(ConfigError, match=r"--suffix is not used by the layout paired-list.*folder"):
+        import_source(source, data, "paired-list", read={"suffix": "_mask"})
 
 
 @pytest.mark.parametrize("jobs", [1, 7])
-def test_threads_change_no_byte(places: tuple[Path, Path], jobs: int) -> None:
-    source, data = places
+def test_the_number_of_threads_does_not_change_the_result(folders: tuple[Path, Path], jobs: int) -> None:
+    source, data = folders
     for index in range(20):
         picture(source / "images" / f"{index}.png", source / "masks" / f"{index}.bmp")
     (source / "masks" / "3.bmp").write_bytes(b"BM")
@@ -472,13 +479,13 @@ def test_threads_change_no_byte(places: tuple[Path, Path], jobs: int) -> None:
         )
 
 
-def test_an_image_that_cannot_be_read_stops_nothing(places: tuple[Path, Path]) -> None:
-    source, data = places
+def test_an_unreadable_image_does_not_stop_the_import(folders: tuple[Path, Path]) -> None:
+    source, data = folders
     for name in ("a", "b"):
         picture(source / "images" / f"{name}.png", source / "masks" / f"{name}.png")
     (source / "images" / "b.png").unlink()
     (source / "images" / "b.png").symlink_to("b.png")
-    report = bring(source, data)
+    report = import_source(source, data)
     assert report.images == 1
     assert report.skipped == [(str(source / "images" / "b.png"), "cannot be read: Too many levels of symbolic links")]
     assert [path.name for path in (data / "masks").iterdir()] == ["a.png"]
@@ -500,7 +507,7 @@ CAMVID = [
 
 
 def test_camvid(shared_data: Path, tmp_path: Path) -> None:
-    report = bring(shared_data / "camvid", tmp_path / "data", "paired-list", classes=CAMVID, ignore=[11])
+    report = import_source(shared_data / "camvid", tmp_path / "data", "paired-list", classes=CAMVID, ignore=[11])
     assert report.splits == {"train": 123, "val": 34, "test": 47}
     dataset = load_dataset(tmp_path / "data")
     frame = build_manifest(dataset, LIMITS, SPLIT, jobs=1)
@@ -522,7 +529,7 @@ def test_camvid(shared_data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("format", "image", "mask", "further"),
+    ("format", "image", "mask", "other_files"),
     [
         ("label-maps", "images/a.png", "masks/a.tif", {}),
         ("mask-per-instance", "a/images/a.png", "a/masks/1.tif", {}),
@@ -530,20 +537,19 @@ def test_camvid(shared_data: Path, tmp_path: Path) -> None:
         ("voc", "JPEGImages/a.png", "SegmentationClass/a.tif", {"labelmap.txt": "ground:0,0,0::\nthing:1,1,1::\n"}),
     ],
 )
-def test_drawn_labels_are_read_within_the_limits_given(
-    places: tuple[Path, Path], format: str, image: str, mask: str, further: dict[str, str]
+def test_drawn_labels_are_read_within_the_given_limits(
+    folders: tuple[Path, Path], format: str, image: str, mask: str, other_files: dict[str, str]
 ) -> None:
-    """Masks of three TIFF pages: an error by default, one picture where pages are channels."""
-    source, data = places
+    """Masks of three TIFF pages are an error by default, and one image if pages are channels."""
+    source, data = folders
     picture(source / image)
     page = Image.fromarray(np.resize(np.array([0, 1], np.uint8), (16, 20)))
     (source / mask).parent.mkdir(parents=True)
     page.save(source / mask, save_all=True, append_images=[page, page])
-    for name, text in further.items():
+    for name, text in other_files.items():
         (source / name).write_text(text)
     with pytest.raises(DataError, match="holds several pages"):
-        bring(source, data, format)
+        import_source(source, data, format)
     report = import_dataset(source, data, format, ImportOptions(), limits=DataParams(pages="channels"))
     assert (report.images, report.masks) == (1, 1)
-    found = np.unique(read_mask(data / "masks" / "a.png", LIMITS))
-    assert len(found) == 2
+    assert len(np.unique(read_mask(data / "masks" / "a.png", LIMITS))) == 2

@@ -1,4 +1,4 @@
-"""Sources whose classes overlap: folders of masks, COCO, sums of bits; and what those that can't overlap say."""
+"""Overlapping classes: folders of masks, COCO, sums of bits, and the errors of layouts without overlap."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 from segpipe.config import DataParams
 from segpipe.data.dataset import load_dataset, load_sample
-from segpipe.data.manifest.describe import describe_item
 from segpipe.data.exporters.registry import export_dataset
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.images import encode_nifti, encode_png
 from segpipe.data.importer import ImportOptions, ImportReport, import_dataset
+from segpipe.data.manifest.describe import describe_item
 from segpipe.errors import ConfigError, DataError
 from segpipe.samples import IGNORE
 
@@ -25,15 +25,15 @@ NUCLEUS = np.zeros_like(CELL)
 NUCLEUS[4:7, 5:9] = True
 SMUDGE = np.zeros_like(CELL)
 SMUDGE[0:3, 12:16] = True
-"""Over the cell's corner, by one pixel."""
+"""Overlaps the corner of the cell by one pixel."""
 
 
-def put(path: Path, array: np.ndarray) -> None:
+def write_png(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode_png(array.astype(np.uint8) * 255 if array.dtype == bool else array))
 
 
-def bring(source: Path, data: Path, format: str = "auto", **more: object) -> ImportReport:
+def import_source(source: Path, data: Path, format: str = "auto", **more: object) -> ImportReport:
     read = ReadOptions(overlapping=bool(more.pop("overlapping", True)) or None)
     return import_dataset(source, data, format, ImportOptions(read=read, **more), jobs=1)  # type: ignore[arg-type]
 
@@ -50,15 +50,15 @@ def labels_of(data: Path, key: str = "a") -> tuple[list[str], np.ndarray]:
 def folders(tmp_path: Path) -> Path:
     source = tmp_path / "folders"
     for key in "abc":
-        put(source / "images" / f"{key}.png", np.full((12, 16, 3), 7, np.uint8))
-        put(source / "masks" / "cell" / f"{key}.png", CELL)
-    put(source / "masks" / "nucleus" / "a.png", NUCLEUS)
-    put(source / "masks" / "ignore" / "a.png", SMUDGE)
+        write_png(source / "images" / f"{key}.png", np.full((12, 16, 3), 7, np.uint8))
+        write_png(source / "masks" / "cell" / f"{key}.png", CELL)
+    write_png(source / "masks" / "nucleus" / "a.png", NUCLEUS)
+    write_png(source / "masks" / "ignore" / "a.png", SMUDGE)
     return source
 
 
 def test_folders_of_masks(folders: Path, tmp_path: Path) -> None:
-    report = bring(folders, tmp_path / "data")
+    report = import_source(folders, tmp_path / "data")
     assert report.format == "mask-per-class" and report.masks == 3
     names, labels = labels_of(tmp_path / "data")
     assert names == ["background", "cell", "nucleus"]
@@ -68,24 +68,24 @@ def test_folders_of_masks(folders: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels_of(tmp_path / "data", "b")[1], CELL)
 
 
-def test_folders_of_masks_need_the_word(folders: Path, tmp_path: Path) -> None:
+def test_folders_of_masks_need_the_option(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--overlapping"):
-        bring(folders, tmp_path / "data", overlapping=False)
+        import_source(folders, tmp_path / "data", overlapping=False)
 
 
-def test_what_is_not_the_size_of_its_image_is_left_out(folders: Path, tmp_path: Path) -> None:
-    put(folders / "masks" / "nucleus" / "b.png", NUCLEUS[1:])
-    report = bring(folders, tmp_path / "data")
+def test_a_mask_of_another_size_is_left_out(folders: Path, tmp_path: Path) -> None:
+    write_png(folders / "masks" / "nucleus" / "b.png", NUCLEUS[1:])
+    report = import_source(folders, tmp_path / "data")
     assert report.masks == 2 and "not the size" in report.skipped[0][1]
 
 
-def coco(source: Path) -> None:
-    put(source / "images" / "a.png", np.full((12, 16, 3), 7, np.uint8))
+def write_coco(source: Path) -> None:
+    write_png(source / "images" / "a.png", np.full((12, 16, 3), 7, np.uint8))
 
     def box(top: int, bottom: int, left: int, right: int) -> list[list[int]]:
         return [[left, top, right, top, right, bottom, left, bottom]]
 
-    marks = [(1, box(2, 10, 3, 13)), (2, box(4, 7, 5, 9))]
+    boxes = [(1, box(2, 10, 3, 13)), (2, box(4, 7, 5, 9))]
     (source / "instances.json").write_text(
         json.dumps(
             {
@@ -93,45 +93,45 @@ def coco(source: Path) -> None:
                 "categories": [{"id": 1, "name": "cell"}, {"id": 2, "name": "nucleus"}],
                 "annotations": [
                     {"id": n, "image_id": 1, "category_id": c, "iscrowd": 0, "segmentation": s}
-                    for n, (c, s) in enumerate(marks)
+                    for n, (c, s) in enumerate(boxes)
                 ],
             }
         )
     )
 
 
-def test_coco_keeps_what_lies_over_another(tmp_path: Path) -> None:
-    coco(tmp_path / "coco")
-    report = bring(tmp_path / "coco", tmp_path / "data")
+def test_coco_annotations_that_overlap_keep_all_pixels(tmp_path: Path) -> None:
+    write_coco(tmp_path / "coco")
+    report = import_source(tmp_path / "coco", tmp_path / "data")
     names, labels = labels_of(tmp_path / "data")
     assert report.format == "coco" and names == ["background", "cell", "nucleus"]
     np.testing.assert_array_equal(labels, CELL + 2 * NUCLEUS)
     assert not (tmp_path / "data" / "instances").exists()
-    bring(tmp_path / "coco", tmp_path / "plain", overlapping=False)
+    import_source(tmp_path / "coco", tmp_path / "plain", overlapping=False)
     np.testing.assert_array_equal(labels_of(tmp_path / "plain")[1], np.where(NUCLEUS, 2, CELL))
 
 
-@pytest.mark.parametrize(("dtype", "ones"), [(np.uint8, 255), (np.uint16, 65535)])
+@pytest.mark.parametrize(("dtype", "all_bits"), [(np.uint8, 255), (np.uint16, 65535)])
 @pytest.mark.parametrize(
     "names", [None, ["cell", "nucleus"], ["background", "cell", "nucleus"], ["cell=1", "nucleus=4"]]
 )
-def test_sums_of_bits(tmp_path: Path, dtype: type, ones: int, names: list[str] | None) -> None:
+def test_sums_of_bits(tmp_path: Path, dtype: type, all_bits: int, names: list[str] | None) -> None:
     mask = (CELL + 4 * NUCLEUS if names and "=" in names[0] else CELL + 2 * NUCLEUS).astype(dtype)
-    mask[SMUDGE] = ones
+    mask[SMUDGE] = all_bits
     for key in "abc":
-        put(tmp_path / "source" / "images" / f"{key}.png", np.full((12, 16, 3), 7, np.uint8))
-        put(tmp_path / "source" / "masks" / f"{key}.png", mask)
-    bring(tmp_path / "source", tmp_path / "data", "folder", classes=names)
-    found, labels = labels_of(tmp_path / "data")
-    assert found == ["background", *(["class 1", "class 2"] if names is None else ["cell", "nucleus"])]
+        write_png(tmp_path / "source" / "images" / f"{key}.png", np.full((12, 16, 3), 7, np.uint8))
+        write_png(tmp_path / "source" / "masks" / f"{key}.png", mask)
+    import_source(tmp_path / "source", tmp_path / "data", "folder", classes=names)
+    class_names, labels = labels_of(tmp_path / "data")
+    assert class_names == ["background", *(["class 1", "class 2"] if names is None else ["cell", "nucleus"])]
     np.testing.assert_array_equal(labels, np.where(SMUDGE, IGNORE, CELL + 2 * NUCLEUS))
 
 
-def test_bits_without_a_name_are_told(tmp_path: Path) -> None:
-    put(tmp_path / "source" / "images" / "a.png", np.full((12, 16, 3), 7, np.uint8))
-    put(tmp_path / "source" / "masks" / "a.png", (CELL + 8 * NUCLEUS).astype(np.uint8))
+def test_bits_without_a_name_are_an_error(tmp_path: Path) -> None:
+    write_png(tmp_path / "source" / "images" / "a.png", np.full((12, 16, 3), 7, np.uint8))
+    write_png(tmp_path / "source" / "masks" / "a.png", (CELL + 8 * NUCLEUS).astype(np.uint8))
     with pytest.raises(ConfigError, match="bits without a name"):
-        bring(tmp_path / "source", tmp_path / "data", "folder", classes=["cell", "nucleus"])
+        import_source(tmp_path / "source", tmp_path / "data", "folder", classes=["cell", "nucleus"])
 
 
 def test_volumes_of_bits(tmp_path: Path) -> None:
@@ -141,35 +141,35 @@ def test_volumes_of_bits(tmp_path: Path) -> None:
     ):
         (tmp_path / "source" / folder).mkdir(parents=True)
         (tmp_path / "source" / folder / "a.nii.gz").write_bytes(encode_nifti(array.astype(np.uint8)))
-    bring(tmp_path / "source", tmp_path / "data", "volumes", classes=["whole", "core"])
+    import_source(tmp_path / "source", tmp_path / "data", "volumes", classes=["whole", "core"])
     np.testing.assert_array_equal(labels_of(tmp_path / "data")[1][2], CELL + 2 * NUCLEUS)
 
 
-def test_layouts_of_one_class_a_pixel_say_so(folders: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--overlapping means nothing to the layout voc.*mask-per-class"):
-        bring(folders, tmp_path / "data", "voc")
-    bring(folders, tmp_path / "data")
-    with pytest.raises(ConfigError, match=r"the format voc cannot store.*coco or folder or mask-per-class"):
+def test_layouts_with_one_class_per_pixel_refuse_the_option(folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--overlapping is not used by the layout voc.*mask-per-class"):
+        import_source(folders, tmp_path / "data", "voc")
+    import_source(folders, tmp_path / "data")
+    with pytest.raises(ConfigError, match=r"voc can't hold.*coco or folder or mask-per-class"):
         export_dataset(load_dataset(tmp_path / "data"), tmp_path / "out", "voc", LIMITS)
 
 
-def test_a_table_of_exclusive_classes_is_not_overruled(folders: Path, tmp_path: Path) -> None:
-    bring(folders, tmp_path / "data")
+def test_a_table_without_overlap_is_not_overruled(folders: Path, tmp_path: Path) -> None:
+    import_source(folders, tmp_path / "data")
     table = tmp_path / "data" / "dataset.yaml"
     table.write_text(table.read_text().replace("overlapping: true", ""))
-    with pytest.raises(ConfigError, match="exclude each other"):
-        bring(tmp_path / "data", tmp_path / "again", "folder")
+    with pytest.raises(ConfigError, match="do not overlap"):
+        import_source(tmp_path / "data", tmp_path / "again", "folder")
 
 
-def test_objects_have_no_place(folders: Path, tmp_path: Path) -> None:
-    bring(folders, tmp_path / "data")
-    put(tmp_path / "data" / "instances" / "a.png", np.zeros((12, 16), np.uint16))
-    with pytest.raises(DataError, match="overlapping classes cannot have instances"):
+def test_instances_are_refused(folders: Path, tmp_path: Path) -> None:
+    import_source(folders, tmp_path / "data")
+    write_png(tmp_path / "data" / "instances" / "a.png", np.zeros((12, 16), np.uint16))
+    with pytest.raises(DataError, match="objects in a dataset whose classes overlap"):
         load_dataset(tmp_path / "data")
 
 
 def test_the_manifest_counts_every_class(folders: Path, tmp_path: Path) -> None:
-    bring(folders, tmp_path / "data")
+    import_source(folders, tmp_path / "data")
     mask = tmp_path / "data" / "masks" / "a.png"
     stored = (CELL + 2 * NUCLEUS).astype(np.uint8)
     stored[SMUDGE], stored[11, 0] = 255, 64
@@ -179,4 +179,4 @@ def test_the_manifest_counts_every_class(folders: Path, tmp_path: Path) -> None:
     cell = int((CELL & ~SMUDGE).sum())
     assert row["class_pixels"] == [CELL.size - cell - int(SMUDGE.sum()) - 1, cell, int(NUCLEUS.sum())]
     assert row["ignored_pixels"] == SMUDGE.sum() and row["unknown_values"] == '{"64": 1}'
-    assert row["smallest_component"] == NUCLEUS.sum(), "the nucleus, not the ring around it"
+    assert row["smallest_component"] == NUCLEUS.sum(), "the nucleus, and not the ring around it"

@@ -1,10 +1,9 @@
-"""A sound dataset, small and of made-up cells, and the ways in which single files of it are broken."""
+"""A small valid dataset of artificial cells, and the ways in which single files of it are broken."""
 
 from __future__ import annotations
 
 import gzip
 import io
-import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -16,8 +15,8 @@ import tifffile
 from PIL import Image
 
 SHAPE = (48, 64)
-DEEP = (6, 10, 12)
-"""(D, H, W) of volumes."""
+VOLUME_SHAPE = (6, 10, 12)
+"""(D, H, W)"""
 CLASSES = "classes:\n" + "".join(
     f"  - {{name: {name}, value: {value}, color: [{value}, {90 * value}, 9]}}\n"
     for value, name in enumerate(("background", "cell", "dirt"))
@@ -26,7 +25,7 @@ SPLITS = ("train", "train", "train", "train", "val", "test")
 
 
 def sample(seed: int, shape: tuple[int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, 3) uint8 and (H, W) uint8 class values: two cells and some dirt, where the seed puts them."""
+    """Return an image (H, W, 3) uint8 and class values (H, W) uint8: two cells and some dirt, placed by the seed."""
     rng = np.random.default_rng(seed)
     mask = np.zeros(shape, np.uint8)
     for value, radius in ((1, 9), (1, 7), (2, 3)):
@@ -37,8 +36,8 @@ def sample(seed: int, shape: tuple[int, int] = SHAPE) -> tuple[np.ndarray, np.nd
     return image.astype(np.uint8), mask
 
 
-def volume(seed: int, shape: tuple[int, int, int] = DEEP) -> tuple[np.ndarray, np.ndarray]:
-    """(D, H, W) float32 and (D, H, W) uint8 class values."""
+def volume(seed: int, shape: tuple[int, int, int] = VOLUME_SHAPE) -> tuple[np.ndarray, np.ndarray]:
+    """Return a volume (D, H, W) float32 and class values (D, H, W) uint8."""
     rng = np.random.default_rng(seed)
     labels = np.zeros(shape, np.uint8)
     labels[2:4, 3:7, 4:8], labels[1, 1, 1:4] = 1, 2
@@ -71,14 +70,14 @@ def nifti(
     flips: tuple[int, int, int] = (1, 1, 1),
     origin: tuple[float, float, float] = (0, 0, 0),
 ) -> bytes:
-    """(D, H, W) as .nii.gz, spacing in (D, H, W) order; flips and origin of the x, y and z axis."""
+    """Encode (D, H, W) as .nii.gz; spacing in (D, H, W) order, flips and origin of the x, y and z axes."""
     affine = np.diag([*(s * f for s, f in zip(spacing[::-1], flips, strict=True)), 1.0])
     affine[:3, 3] = origin
     return gzip.compress(nib.Nifti1Image(np.transpose(array, (2, 1, 0)), affine).to_bytes(), mtime=0)
 
 
 def png_of_header(width: int, height: int) -> bytes:
-    """A PNG that promises more pixels than anybody has memory for."""
+    """Return a PNG whose header claims this size, with few pixels behind it."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -93,7 +92,7 @@ def png_of_header(width: int, height: int) -> bytes:
 
 
 def tiff_of_header(width: int, height: int) -> bytes:
-    """A TIFF of one pixel whose tags say that it is far larger."""
+    """Return a small TIFF whose tags claim this size."""
     content = tiff(np.zeros((7, 5), np.uint8))
     for tag, old, new in ((256, 5, width), (257, 7, height)):
         for kind, form in ((3, "<HHIHH"), (4, "<HHII")):
@@ -103,24 +102,24 @@ def tiff_of_header(width: int, height: int) -> bytes:
 
 
 def nifti_of_header(*sizes: int) -> bytes:
-    """A .nii.gz whose header promises sizes (X, Y, Z), with few bytes behind it."""
+    """Return a .nii.gz whose header claims sizes (X, Y, Z), with few bytes behind it."""
     content = bytearray(nib.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)).to_bytes())
     struct.pack_into("<8h", content, 40, 3, *sizes, 1, 1, 1, 1)
     return gzip.compress(bytes(content), mtime=0)
 
 
 def gzip_bomb() -> bytes:
-    """A .nii.gz whose header is modest and whose stream unpacks to a thousand times its size."""
+    """Return a .nii.gz with a small header whose stream unpacks to a thousand times its size."""
     content = nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)).to_bytes()
     return gzip.compress(content + b"\0" * (64 << 20), mtime=0)
 
 
-def write_valid(data: Path, names: tuple[str, ...], deep: bool = False) -> dict[str, str]:
-    """A sound data/ with these keys; returns the split of each."""
+def write_valid(data: Path, names: tuple[str, ...], volumes: bool = False) -> dict[str, str]:
+    """Write a valid data/ with these keys; return the split of each."""
     for folder in ("images", "masks"):
         (data / folder).mkdir(parents=True)
     for seed, name in enumerate(names):
-        if deep:
+        if volumes:
             image, mask = volume(seed)
             put(data, name, nifti(image), nifti(mask), ending=".nii.gz")
         else:
@@ -131,7 +130,7 @@ def write_valid(data: Path, names: tuple[str, ...], deep: bool = False) -> dict[
 
 
 def put(data: Path, key: str, image: bytes | None, mask: bytes | None, ending: str = ".png") -> None:
-    """Write the files of one key; None: no such file."""
+    """Write the files of one key; None means that there is no such file."""
     if image is not None:
         (data / "images" / f"{key}{ending}").write_bytes(image)
     if mask is not None:
@@ -141,14 +140,3 @@ def put(data: Path, key: str, image: bytes | None, mask: bytes | None, ending: s
 def write_samples(data: Path, split_of: dict[str, str]) -> None:
     lines = ["key,group,split", *(f'"{key}",,{split}' for key, split in split_of.items())]
     (data / "samples.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def as_folder(source: Path) -> None:
-    """A sound source in the layout `folder`."""
-    write_valid(source, tuple("abcdef"))
-
-
-def fresh(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder

@@ -1,4 +1,4 @@
-"""Where sources are made and brought to."""
+"""Fixtures: the folder of a source, and the folder that it is imported to."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Where it is brought to."""
+    """The folder that a source is imported to."""
     return tmp_path / "work" / "data"

@@ -1,4 +1,4 @@
-"""Small sources whose truth is known pixel by pixel."""
+"""Small sources whose labels are known pixel by pixel."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LIMITS = DataParams()
 HEIGHT, WIDTH = 18, 25
 
 
-def bring(source: Path, data: Path, format: str = "auto", **options: object) -> ImportReport:
+def import_source(source: Path, data: Path, format: str = "auto", **options: object) -> ImportReport:
     """Import with options as keywords."""
     return import_dataset(source, data, format, ImportOptions.model_validate(options))
 
 
 def save(path: Path, array: np.ndarray, colors: list[tuple[int, int, int]] | None = None) -> Path:
-    """Write an array as an image file, by PIL; with colours as a palette image."""
+    """Write an array as an image file with PIL; with `colors`, as a palette image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(array)
     if colors is not None:
@@ -38,24 +38,24 @@ def photo(path: Path, seed: int = 0) -> Path:
 
 
 def values(seed: int, among: list[int], dtype: type = np.uint8) -> np.ndarray:
-    """Random values out of some, each of them there."""
-    drawn = np.random.default_rng(seed).choice(np.array(among, dtype), (HEIGHT, WIDTH))
-    drawn.flat[: len(among)] = among
-    return drawn
+    """Return random values of these, each at least once."""
+    array = np.random.default_rng(seed).choice(np.array(among, dtype), (HEIGHT, WIDTH))
+    array.flat[: len(among)] = among
+    return array
 
 
 def items(data: Path) -> dict[str, Item]:
-    """What was brought in, by key."""
+    """Return the imported items by key."""
     return {item.key: item for item in load_dataset(data).items}
 
 
 def mask_of(item: Item) -> np.ndarray:
-    """The file values of an item's mask."""
+    """Return the file values of an item's mask."""
     assert item.mask is not None
     return read_mask(item.mask, LIMITS)
 
 
 def instances_of(item: Item) -> np.ndarray:
-    """An item's object numbers."""
+    """Return the instance ids of an item."""
     assert item.instances is not None
     return read_mask(item.instances, LIMITS)

@@ -1,11 +1,10 @@
-"""What a reader of a layout finds in a source folder. Nothing is opened yet but small tables."""
+"""The options and results of the readers of all layouts."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from segpipe.samples import ClassTable
 
 
 class ReadOptions(BaseModel):
-    """What the user says about where things lie in a source; a layout takes what concerns it, the importer refuses the rest."""
+    """The user's options about a source. Each layout lists those that it uses; the importer refuses the others."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     images: str | None = None
@@ -26,29 +25,34 @@ class ReadOptions(BaseModel):
     masks: str | None = None
     """The folder of masks (or the annotation file), relative to the source or absolute."""
     suffix: str | None = None
-    """What a mask's name has after its image's name, before the dot."""
+    """The text after the image's name in the name of its mask, before the dot."""
     palette: str | None = None
-    """A file that says which colour is which class, or the name of a known palette."""
+    """A file that lists which colour is which class, or the name of a known palette."""
     tolerance: int | None = Field(None, ge=0, le=255)
-    """How far a channel of a colour may be from the palette's, for pixels of blurred edges."""
+    """The largest difference of a channel from the palette's colour, for pixels of blurred edges."""
     overlapping: bool | None = None
-    """Whether a pixel may be of several classes; None: the source says so, or it is of one."""
+    """True if a pixel may have several classes. None: as the source says, otherwise one class per pixel."""
 
     limits: DataParams = DataParams()
-    """How large files may be that labels are drawn from, and what TIFF pages are: not of the user's telling, but of params.yaml."""
+    """Limits on file sizes and the meaning of TIFF pages. They come from params.yaml, not from the command line."""
 
-    def given(self) -> list[str]:
-        """The names of what the user has said."""
+    def names_set(self) -> list[str]:
+        """Return the names of the options that the user has set."""
         return [name for name, value in self if value is not None and name != "limits"]
+
+
+NO_OPTIONS = ReadOptions()
+"""Nothing set by the user."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Labels drawn from annotations that are no file of class values.
+    """Labels that were drawn, and not copied from a file of class values.
 
-    mask: (H, W), uint8 or uint16 file values of the source's class table.
-    instances: (H, W), uint16 object ids, 0 for none; None where the annotations know no objects.
-    notes: what had to be decided, with how often: {"pixels where objects overlap: the smaller object is kept": 12}.
+    mask: (H, W), uint8 or uint16, file values of the source's class table.
+    instances: (H, W), uint16 instance ids, 0 for none; None if the annotations do not know instances.
+    notes: decisions made while drawing and how often each was made, for instance
+        {"pixels where instances overlap: the smaller instance is kept": 12}.
     """
 
     mask: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -57,14 +61,14 @@ class Drawing:
 
 
 Draw = Callable[[int, int], Drawing]
-"""Draws the labels of one image, given its height and width; raises DataError where the annotations are broken."""
+"""Draws the labels of one image, given its height and width in pixels. Raises DataError if the annotations are broken."""
 
 
 @dataclass(frozen=True)
 class RawItem:
-    """One image of a source. `name` is its path relative to the source without the ending; the importer makes a key of it.
+    """One image of a source. `name` is its path relative to the source without the ending; the importer derives the key from it.
 
-    Its labels are a file of class values (`mask`) or are drawn (`draw`), or there are none; never both.
+    Its labels are a file of class values (`mask`), or they are drawn (`draw`), or it has none; never both.
     """
 
     name: str
@@ -75,74 +79,67 @@ class RawItem:
     split: str | None = None
     draw: Draw | None = None
     content: Callable[[], bytes] | None = None
-    """Gives the bytes of the image where no file holds them; `image` then is but its name."""
+    """Returns the bytes of the image if no file holds them; `image` then only gives the name."""
 
 
 @dataclass
 class ReadResult:
-    """All of a source: items, the class table where the source brings one, files left out with the reason, words for the user."""
+    """The result of reading a source: items, the class table if the source has one, files that were left out, and notes.
+
+    skipped: (file, reason) for everything that was left out.
+    notes: sentences for the user.
+    classes_from: where `classes` comes from, in words.
+    """
 
     items: list[RawItem]
     classes: ClassTable | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     classes_from: str = "written in the source"
-    """Where `classes` comes from, in words."""
+
+    def copy(self) -> ReadResult:
+        """Return a result with lists of its own."""
+        return replace(self, items=[*self.items], skipped=[*self.skipped], notes=[*self.notes])
 
 
 def resolve_inside(source: Path, name: str, where: str) -> Path:
-    """The path that a list or an annotation names, resolved; whether a file is there is for the caller to see.
+    """Resolve a path that a list or an annotation names. It need not exist.
 
-    Raises DataError, naming `where`, for one outside the source folder: by .., by an absolute path, by a link.
+    Args:
+        source: the folder that the path must not leave.
+        name: the path, relative to `source` or absolute.
+        where: the list or annotation, for errors.
+
+    Raises:
+        DataError: the path leads out of `source`, by `..`, as an absolute path or through a link, or it is not a valid path.
     """
     try:
         path = (source / name).resolve()
         path.exists()
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, a name too long, a loop of links
-        raise DataError("names no file", where=where, found=repr(name[:80]), fix="correct the name") from error
+        raise DataError("not a valid file name", where=where, found=repr(name[:80]), fix="correct the name") from error
     if not path.is_relative_to(source.resolve()):
         raise DataError(
-            "names a file outside its folder", where=where, found=name, expected=f"a path below {source}",
+            "names a file outside its folder",
+            where=where,
+            found=name,
+            expected=f"a path below {source}",
             fix="make the paths of the list relative to its folder",
         )
     return path
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Every file at any depth, in name order, hidden ones and pipes left out; links to folders are followed.
-
-    Raises DataError for a loop of links, and for a folder that cannot be read.
-    """
-    yield from _walk(folder, frozenset())
-
-
-def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    try:
-        status = folder.stat()
-        with os.scandir(folder) as entries:
-            found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(
-            f"cannot be read: {error.strerror}", where=folder, fix="check the folder and its permissions"
-        ) from error
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        raise DataError("a link leads back to a folder above it", where=folder, fix="remove the link")
-    for entry in found:
-        try:
-            nested = entry.is_dir()
-        except OSError:  # a link to itself: reading it as a file will say so
-            nested = False
-        if nested:
-            yield from _walk(Path(entry.path), above | {here})
-        elif entry.is_symlink() or entry.is_file():
-            yield Path(entry.path)
-
-
 def check_size(path: Path, array: np.ndarray, height: int, width: int) -> None:
-    """DataError where labels (H, W, ...) are not of their image's size."""
+    """Check that labels (H, W, ...) have the size of their image.
+
+    Raises:
+        DataError: they do not.
+    """
     if array.shape[:2] != (height, width):
         raise DataError(
-            "not the size of its image", where=path, found=f"{array.shape[1]} x {array.shape[0]}",
-            expected=f"{width} x {height}", fix="export image and mask at the same size",
+            "not the size of its image",
+            where=path,
+            found=f"{array.shape[1]} x {array.shape[0]}",
+            expected=f"{width} x {height}",
+            fix="export image and mask at the same size",
         )

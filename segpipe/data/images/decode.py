@@ -114,7 +114,7 @@ def decode_mask_with_notes(content: bytes, where: str, limits: DataParams | floa
             expected="whole numbers from 0 to 65535",
             fix="save masks as 8- or 16-bit grey PNG",
         )
-    return mask.astype(np.uint16), notes
+    return mask.astype(np.uint16)
 
 
 def decode_geometry(content: bytes, where: str) -> Geometry | None:

@@ -46,7 +46,7 @@ def test_options_reach_the_importer_and_the_report_the_user(workspace: Path) -> 
     assert (report["format"], report["images"], report["masks"]) == ("folder", 2, 2)
     assert [(spec["name"], spec["value"]) for spec in report["classes"]["classes"]] == [("cell", 255), ("edge", 0)]
     for words in (
-        "recognised folder: the folders named",
+        "recognised folder: the named folders",
         "255 cell, 0 edge",
         "images.csv: modality for 1 of 2",
         "Next: segpipe",
@@ -58,7 +58,7 @@ def test_options_reach_the_importer_and_the_report_the_user(workspace: Path) -> 
 def test_an_option_that_the_layout_does_not_know(workspace: Path) -> None:
     source = str(workspace.parent / "source")
     done = RUNNER.invoke(app, ["data", "import", source, "--format", "voc", "--suffix", "_L"])
-    assert "--suffix means nothing to the layout voc" in str(done.exception)
+    assert "--suffix is not used by the layout voc" in str(done.exception)
     assert RUNNER.invoke(app, ["data", "import", source, "--tolerance", "300"]).exit_code == 2
     assert RUNNER.invoke(app, ["data", "import", source, "--ignore", "many"]).exit_code == 2
 

@@ -1,4 +1,4 @@
-"""Faults of a whole data/ folder: its tables, its names, its splits. Each is an error with the file in it, or a named finding."""
+"""Faults of a whole data/ folder: tables, names, splits. Each gives an error that names the file, or a named finding."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ KEYS = tuple("abcdefgh")
 
 @dataclass(frozen=True)
 class Fault:
-    """A folder that is wrong as a whole, and words that its error must hold."""
+    """A fault of a whole folder, and what its error or finding must contain."""
 
     name: str
-    spoil: Callable[[Path, dict[str, str]], object]
-    says: str
-    """Words of the error or of the finding."""
-    names: str = ""
-    """The file that it must name."""
+    apply: Callable[[Path, dict[str, str]], object]
+    words: str
+    """Words of the error or finding."""
+    file: str = ""
+    """The file that the error or finding must name."""
     finding: str = ""
-    """The expectation that it fails; "" for an error on reading."""
+    """The expectation that fails; "" for an error while reading."""
 
 
 def table(text: str | bytes) -> Callable[[Path, dict[str, str]], object]:
-    """A samples.csv of these lines."""
+    """Write a samples.csv with this text."""
     content = text if isinstance(text, bytes) else text.encode()
     return lambda data, split_of: (data / "samples.csv").write_bytes(content)
 
 
 def classes(text: str | None) -> Callable[[Path, dict[str, str]], object]:
-    """A dataset.yaml of this text."""
+    """Write a dataset.yaml with this text; None: remove it."""
 
-    def spoil(data: Path, split_of: dict[str, str]) -> None:
+    def apply(data: Path, split_of: dict[str, str]) -> None:
         (data / "dataset.yaml").unlink()
         if text is not None:
             (data / "dataset.yaml").write_text(text)
 
-    return spoil
+    return apply
 
 
 def two_classes(first: str, second: str) -> Callable[[Path, dict[str, str]], object]:
@@ -60,21 +60,21 @@ def splits(**changes: str) -> Callable[[Path, dict[str, str]], object]:
     return lambda data, split_of: faulty_data.write_samples(data, split_of | changes)
 
 
-def groups(drawn: bool) -> Callable[[Path, dict[str, str]], object]:
-    def spoil(data: Path, split_of: dict[str, str]) -> None:
+def groups(assigned: bool) -> Callable[[Path, dict[str, str]], object]:
+    def apply(data: Path, split_of: dict[str, str]) -> None:
         rows = [f"{key},{'patient-7' if key in 'af' else ''},{split}" for key, split in split_of.items()]
-        rows[0] = "a,patient-7," if drawn else rows[0]
+        rows[0] = "a,patient-7," if assigned else rows[0]
         (data / "samples.csv").write_text("\n".join(["key,group,split", *rows]))
 
-    return spoil
+    return apply
 
 
 def masks(change: Callable[[str, np.ndarray], np.ndarray]) -> Callable[[Path, dict[str, str]], object]:
-    def spoil(data: Path, split_of: dict[str, str]) -> None:
+    def apply(data: Path, split_of: dict[str, str]) -> None:
         for seed, key in enumerate(KEYS):
             put(data, key, None, png(change(split_of[key], sample(seed)[1])))
 
-    return spoil
+    return apply
 
 
 BLACK = "color: [0, 0, 0]"
@@ -83,8 +83,8 @@ FAULTS = [
     Fault(
         "empty images folder", lambda d, s: [p.unlink() for p in (d / "images").iterdir()], "no image files", "images"
     ),
-    Fault("two images of one key", lambda d, s: put(d, "a", png(sample(9)[0]), None, ".jpg"), "share a key", "a.jpg"),
-    Fault("two masks of one key", lambda d, s: (d / "masks/a.tif").write_bytes(b"x"), "share a key", "a.tif"),
+    Fault("two images with one key", lambda d, s: put(d, "a", png(sample(9)[0]), None, ".jpg"), "share a key", "a.jpg"),
+    Fault("two masks with one key", lambda d, s: (d / "masks/a.tif").write_bytes(b"x"), "share a key", "a.tif"),
     Fault("unknown word for a split", table("key,group,split\na,,testing\n"), "no such split", "samples.csv:2"),
     Fault(
         "a key twice",
@@ -110,13 +110,13 @@ FAULTS = [
     Fault("empty class table", classes(""), "wrong", "dataset.yaml"),
     Fault("one class", classes(f"classes: [{{name: a, value: 0, {BLACK}}}]"), "at least 2", "dataset.yaml"),
     Fault(
-        "two classes of one value",
+        "two classes with one value",
         two_classes(f"name: a, value: 1, {BLACK}", f"name: b, value: 1, {BLACK}"),
         "pixel values must differ",
         "dataset.yaml",
     ),
     Fault(
-        "two classes of one name",
+        "two classes with one name",
         two_classes(f"name: a, value: 0, {BLACK}", f"name: a, value: 1, {BLACK}"),
         "class names must differ",
         "dataset.yaml",
@@ -140,7 +140,7 @@ FAULTS = [
         "dataset.yaml",
     ),
     Fault(
-        "a class that is ignored too",
+        "a class that is also ignored",
         classes(faulty_data.CLASSES + "ignore: [2]\n"),
         "pixel values must differ",
         "dataset.yaml",
@@ -150,23 +150,29 @@ FAULTS = [
     ),
     Fault("nothing to test on", splits(f="train"), "0 usable image(s) in test", "", "min_images"),
     Fault(
-        "a class in test alone",
+        "a class only in test",
         masks(lambda split, mask: mask if split == "test" else mask % 2),
         "class dirt is in val or test",
         "",
         "classes_in_train",
     ),
-    Fault("a class nowhere", masks(lambda split, mask: mask % 2), "class dirt occurs nowhere", "", "classes_exist"),
+    Fault(
+        "a class that does not occur",
+        masks(lambda split, mask: mask % 2),
+        "class dirt occurs nowhere",
+        "",
+        "classes_exist",
+    ),
     Fault(
         "a group in two given splits",
-        groups(drawn=False),
+        groups(assigned=False),
         "group patient-7 is in train and test",
         "",
         "given_groups_stay_together",
     ),
     Fault(
-        "a group in two splits, one drawn",
-        groups(drawn=True),
+        "a group in two splits, one assigned by hash",
+        groups(assigned=True),
         "group patient-7 is in train and test",
         "",
         "groups_stay_together",
@@ -175,22 +181,22 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_broken_dataset_is_told(fault: Fault, tmp_path: Path) -> None:
+def test_a_fault_of_a_dataset_is_reported(fault: Fault, tmp_path: Path) -> None:
     data = tmp_path / "data"
     split_of = faulty_data.write_valid(data, KEYS)
     faulty_data.write_samples(data, split_of)
-    fault.spoil(data, split_of)
+    fault.apply(data, split_of)
     if not fault.finding:
         with pytest.raises(SegpipeError) as caught:
             load_dataset(data)
-        assert fault.says in str(caught.value)
-        assert fault.names in str(caught.value)
+        assert fault.words in str(caught.value)
+        assert fault.file in str(caught.value)
         assert "\n" not in str(caught.value)
         return
     dataset = load_dataset(data)
     frame = build_manifest(dataset, DataParams(), SplitParams(), jobs=1)
-    found, _, _ = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
-    (told,) = [f for f in found if f.expectation == fault.finding]
-    assert fault.says in told.found
-    assert fault.names in (told.file or "")
-    assert told.fix
+    findings, _, _ = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
+    (finding,) = [f for f in findings if f.expectation == fault.finding]
+    assert fault.words in finding.found
+    assert fault.file in (finding.file or "")
+    assert finding.fix

@@ -1,5 +1,5 @@
-"""Broken files, one of each kind in a dataset that is sound apart from them: each is named, with what is wrong, and with quarantine on
-the sound ones go all the way into the shards."""
+"""Broken files of every kind, one of each in an otherwise valid dataset: each is named with its fault, and with quarantine the valid
+files are processed up to the shards."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from segpipe.errors import DataError
 from tests.worlds import faulty_data
 from tests.worlds.faulty_data import encoded, nifti, png, put, sample, tiff, volume
 
-SOUND = (*(f"sound-{i:02d}" for i in range(13)), "zelle ä 雪 (1)", "a.b.c", "UPPER", "upper", "-dash", "100%")
-WRITTEN = "a sound image, oddly stored"
+VALID = (*(f"sound-{i:02d}" for i in range(13)), "zelle ä 雪 (1)", "a.b.c", "UPPER", "upper", "-dash", "100%")
+VALID_IMAGE = "a valid image, stored in an unusual way"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One broken input: who it is, how it is made, the finding that it must give, and words in it."""
+    """One broken input: how it is written, and the finding that it must give."""
 
     name: str
     make: Callable[[Path, str], None]
     """Writes the files of one key into a data/ folder."""
     finding: str
-    """Name of the expectation; "" for what must pass."""
-    says: str = ""
+    """Name of the expectation that fails; "" if the input must pass."""
+    words: str = ""
     file: str = "images/{key}.png"
     severity: str = "error"
     split: str = "train"
-    besides: tuple[str, ...] = ()
-    """Further errors that it gives."""
+    other_errors: tuple[str, ...] = ()
+    """Further expectations that fail with an error."""
 
 
 def image_is(content: Callable[[np.ndarray], bytes], ending: str = ".png") -> Callable[[Path, str], None]:
-    """The image file's bytes, made of a sound image; its mask is sound."""
+    """Write an image file with bytes made from a valid image, and a valid mask."""
 
     def make(data: Path, key: str) -> None:
         image, mask = sample(len(key) * 1000 + sum(map(ord, key)))
@@ -54,7 +54,7 @@ def image_is(content: Callable[[np.ndarray], bytes], ending: str = ".png") -> Ca
 
 
 def mask_is(content: Callable[[np.ndarray], bytes | None]) -> Callable[[Path, str], None]:
-    """The mask file's bytes, made of a sound mask; its image is sound."""
+    """Write a mask file with bytes made from a valid mask, and a valid image."""
 
     def make(data: Path, key: str) -> None:
         image, mask = sample(len(key) * 1000 + sum(map(ord, key)))
@@ -68,8 +68,8 @@ def cut(content: bytes, share: float = 0.6) -> bytes:
 
 
 def flip_byte(content: bytes) -> bytes:
-    place = len(content) // 2
-    return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
 
 
 def with_pixel(image: np.ndarray, value: float) -> bytes:
@@ -126,7 +126,7 @@ def instances_of_another_size(data: Path, key: str) -> None:
 
 
 def values(*pairs: tuple[int, int]) -> Callable[[Path, str], None]:
-    """Masks where the value on the left stands for the one on the right."""
+    """Write masks in which the first value of each pair is replaced by the second."""
 
     def change(mask: np.ndarray) -> bytes:
         changed = mask.astype(np.uint16 if max(new for _, new in pairs) > 255 else np.uint8)
@@ -175,10 +175,10 @@ def _image_faults() -> list[Fault]:
             "cannot be decoded",
             "images/{key}.nii.gz",
         ),
-        Fault("PNG header alone", image_is(lambda i: png(i)[:20]), "readable_files", "cannot be decoded"),
+        Fault("only a PNG header", image_is(lambda i: png(i)[:20]), "readable_files", "cannot be decoded"),
         Fault("flipped bit in a PNG", image_is(lambda i: flip_byte(png(i))), "readable_files", "checksum"),
-        Fault("no bytes at all", image_is(lambda i: b""), "readable_files", "the file is empty"),
-        Fault("text as PNG", image_is(lambda i: b"not found\n" * 9), "readable_files", "not an image in a supported format"),
+        Fault("an empty file", image_is(lambda i: b""), "readable_files", "the file is empty"),
+        Fault("text as PNG", image_is(lambda i: b"not found\n" * 9), "readable_files", "no image that can be read"),
         Fault(
             "HTML as JPEG",
             image_is(lambda i: b"<!doctype html><title>404</title>", ".jpg"),
@@ -187,7 +187,10 @@ def _image_faults() -> list[Fault]:
             "images/{key}.jpg",
         ),
         Fault(
-            "GIF as PNG", image_is(lambda i: faulty_data.pillow(i, "P", "GIF")), "readable_files", "not an image in a supported format"
+            "GIF as PNG",
+            image_is(lambda i: faulty_data.pillow(i, "P", "GIF")),
+            "readable_files",
+            "no image that can be read",
         ),
         Fault(
             "random bytes as TIFF",
@@ -196,7 +199,9 @@ def _image_faults() -> list[Fault]:
             "cannot be decoded",
             "images/{key}.tif",
         ),
-        Fault("PNG bomb", image_is(lambda i: faulty_data.png_of_header(60000, 60000)), "readable_files", "too many pixels"),
+        Fault(
+            "PNG bomb", image_is(lambda i: faulty_data.png_of_header(60000, 60000)), "readable_files", "too many pixels"
+        ),
         Fault(
             "PNG of no width",
             image_is(lambda i: faulty_data.png_of_header(0, 10)),
@@ -260,7 +265,7 @@ def _image_faults() -> list[Fault]:
             "same_axes",
             "3D",
             "images/{key}.nii.gz",
-            besides=("same_channels", "sizes_match"),
+            other_errors=("same_channels", "sizes_match"),
         ),
         Fault("symbolic link to itself", link("{key}.png"), "readable_files", "", "{key}.png"),
         Fault("dangling link", link("nowhere.png"), "readable_files", "", "{key}.png"),
@@ -280,7 +285,7 @@ def _image_faults() -> list[Fault]:
             "the same image as images/sound-01.png, with another mask",
         ),
         Fault(
-            "an image there twice",
+            "an image that occurs twice",
             copy_of("sound-02"),
             "unique_content",
             "the same image and mask as images/sound-02.png",
@@ -326,7 +331,11 @@ def _image_faults() -> list[Fault]:
             "note",
         ),
         Fault(
-            "alpha", image_is(lambda i: faulty_data.pillow(i, "RGBA", "PNG")), "converted_images", "alpha", severity="note"
+            "alpha",
+            image_is(lambda i: faulty_data.pillow(i, "RGBA", "PNG")),
+            "converted_images",
+            "alpha",
+            severity="note",
         ),
         Fault(
             "palette image",
@@ -336,10 +345,14 @@ def _image_faults() -> list[Fault]:
             severity="note",
         ),
         Fault("rotated by EXIF", _rotated, "converted_images", "turned upright", "images/{key}.jpg", "note"),
-        Fault("PNG named JPEG", image_is(png, ".jpg"), "", WRITTEN, "images/{key}.jpg"),
-        Fault("upper-case ending", image_is(png, ".PNG"), "", WRITTEN, "images/{key}.PNG"),
+        Fault("PNG named JPEG", image_is(png, ".jpg"), "", VALID_IMAGE, "images/{key}.jpg"),
+        Fault("upper-case ending", image_is(png, ".PNG"), "", VALID_IMAGE, "images/{key}.PNG"),
         Fault(
-            "TIFF with LZW", image_is(lambda i: tiff(i, compression="lzw"), ".tiff"), "", WRITTEN, "images/{key}.tiff"
+            "TIFF with LZW",
+            image_is(lambda i: tiff(i, compression="lzw"), ".tiff"),
+            "",
+            VALID_IMAGE,
+            "images/{key}.tiff",
         ),
     ]
 
@@ -392,7 +405,7 @@ def _mask_faults() -> list[Fault]:
             swapped,
             "readable_files",
             "masks/{key}.png: the mask is in colours",
-            besides=("same_channels",),
+            other_errors=("same_channels",),
         ),
         Fault("mask of another size", mask_is(lambda m: png(m[:-1])), "sizes_match", "a mask of 64 x 47"),
         Fault("mask on its side", mask_is(lambda m: png(m.T.copy())), "sizes_match", "a mask of 48 x 64"),
@@ -447,7 +460,7 @@ def _rotated(data: Path, key: str) -> None:
 def volume_is(
     make: Callable[[np.ndarray, np.ndarray], tuple[bytes | None, bytes | None]],
 ) -> Callable[[Path, str], None]:
-    """The bytes of volume and label, made of sound ones."""
+    """Write a volume and its label with bytes made from valid ones."""
     return lambda data, key: put(data, key, *make(*volume(sum(map(ord, key)))), ending=".nii.gz")
 
 
@@ -579,7 +592,7 @@ def key_of(fault: Fault) -> str:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ValidatedWorkspace:
     """A workspace after ingest, validate and prepare."""
 
     root: Path
@@ -587,9 +600,9 @@ class Judged:
     quarantined: list[str]
 
 
-def _run(root: Path, faults: list[Fault], deep: bool) -> Judged:
+def _validate(root: Path, faults: list[Fault], volumes: bool) -> ValidatedWorkspace:
     data = root / "data"
-    split_of = faulty_data.write_valid(data, SOUND, deep)
+    split_of = faulty_data.write_valid(data, VALID, volumes)
     for fault in faults:
         fault.make(data, key_of(fault))
         if any((data / "images").glob(key_of(fault) + ".*")) and fault.file != "{key}.png":
@@ -599,73 +612,75 @@ def _run(root: Path, faults: list[Fault], deep: bool) -> Judged:
     stages.ingest(root)
     stages.validate(root)
     stages.prepare(root)
-    told = json.loads((root / "reports" / "validation" / "findings.json").read_text())
-    assert told["passed"]
-    return Judged(root, told["findings"], told["quarantined"])
+    report = json.loads((root / "reports" / "validation" / "findings.json").read_text())
+    assert report["passed"]
+    return ValidatedWorkspace(root, report["findings"], report["quarantined"])
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Judged:
-    return _run(tmp_path_factory.mktemp("images"), FAULTS, deep=False)
+def image_workspace(tmp_path_factory: pytest.TempPathFactory) -> ValidatedWorkspace:
+    return _validate(tmp_path_factory.mktemp("images"), FAULTS, volumes=False)
 
 
 @pytest.fixture(scope="module")
-def volumes(tmp_path_factory: pytest.TempPathFactory) -> Judged:
-    return _run(tmp_path_factory.mktemp("volumes"), VOLUME_FAULTS, deep=True)
+def volume_workspace(tmp_path_factory: pytest.TempPathFactory) -> ValidatedWorkspace:
+    return _validate(tmp_path_factory.mktemp("volumes"), VOLUME_FAULTS, volumes=True)
 
 
-def check(fault: Fault, judged: Judged) -> None:
+def check(fault: Fault, workspace: ValidatedWorkspace) -> None:
     key = key_of(fault)
-    named = [f for f in judged.findings if key in (f["file"] or "") or key in f["found"]]
+    findings = [f for f in workspace.findings if key in (f["file"] or "") or key in f["found"]]
     if not fault.finding:
-        assert named == []
+        assert findings == []
         return
-    (told,) = [f for f in named if f["expectation"] == fault.finding and f["file"].endswith(fault.file.format(key=key))]
-    assert fault.says.format(key=key) in told["found"]
-    assert told["severity"] == fault.severity
-    assert told["expected"]
-    assert told["fix"]
-    assert str(judged.root) not in json.dumps(told)
-    assert (told["file"] in judged.quarantined) == (fault.severity == "error")
-    others = {f["expectation"] for f in named if f["severity"] == "error"} - {fault.finding}
-    assert others == set(fault.besides)
+    (finding,) = [
+        f for f in findings if f["expectation"] == fault.finding and f["file"].endswith(fault.file.format(key=key))
+    ]
+    assert fault.words.format(key=key) in finding["found"]
+    assert finding["severity"] == fault.severity
+    assert finding["expected"]
+    assert finding["fix"]
+    assert str(workspace.root) not in json.dumps(finding)
+    assert (finding["file"] in workspace.quarantined) == (fault.severity == "error")
+    others = {f["expectation"] for f in findings if f["severity"] == "error"} - {fault.finding}
+    assert others == set(fault.other_errors)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_broken_file_is_named(fault: Fault, images: Judged) -> None:
+def test_a_broken_file_is_named(fault: Fault, image_workspace: ValidatedWorkspace) -> None:
     if fault.make is unreadable and os.geteuid() == 0:
-        pytest.skip("root may read everything")
-    check(fault, images)
+        pytest.skip("root can read every file")
+    check(fault, image_workspace)
 
 
 @pytest.mark.parametrize("fault", VOLUME_FAULTS, ids=lambda fault: fault.name)
-def test_a_broken_volume_is_named(fault: Fault, volumes: Judged) -> None:
-    check(fault, volumes)
+def test_a_broken_volume_is_named(fault: Fault, volume_workspace: ValidatedWorkspace) -> None:
+    check(fault, volume_workspace)
 
 
-@pytest.mark.parametrize("deep", [False, True], ids=["images", "volumes"])
-def test_with_quarantine_the_sound_files_go_all_the_way(deep: bool, request: pytest.FixtureRequest) -> None:
-    judged: Judged = request.getfixturevalue("volumes" if deep else "images")
-    faults = VOLUME_FAULTS if deep else FAULTS
-    lost = {key_of(fault) for fault in faults if fault.severity == "error" and fault.finding}
+@pytest.mark.parametrize("volumes", [False, True], ids=["images", "volumes"])
+def test_with_quarantine_the_valid_files_reach_the_shards(volumes: bool, request: pytest.FixtureRequest) -> None:
+    workspace: ValidatedWorkspace = request.getfixturevalue("volume_workspace" if volumes else "image_workspace")
+    faults = VOLUME_FAULTS if volumes else FAULTS
+    quarantined = {key_of(fault) for fault in faults if fault.severity == "error" and fault.finding}
     if os.geteuid() == 0:
-        lost -= {key_of(fault) for fault in faults if fault.make is unreadable}
-    copied = set() if deep else {"sound-00", "sound-01"}  # which of two contradicting copies is right, nothing tells
-    expected = ({*SOUND} | {key_of(fault) for fault in faults}) - lost - copied
-    shards = judged.root / "artifacts" / "shards"
+        quarantined -= {key_of(fault) for fault in faults if fault.make is unreadable}
+    copied = set() if volumes else {"sound-00", "sound-01"}  # it is unknown which of two contradicting copies is right
+    expected = ({*VALID} | {key_of(fault) for fault in faults}) - quarantined - copied
+    shards = workspace.root / "artifacts" / "shards"
     readers = {split: ShardReader(shards, split) for split in SPLITS}
     assert {key for reader in readers.values() for key in reader.keys} == expected
     fingerprint = Fingerprint.read(shards / "fingerprint.json")
     assert fingerprint.n_images == {split: len(reader) for split, reader in readers.items()}
     for split, reader in readers.items():
         assert fingerprint.class_pixels[split] == reader.class_pixels.sum(0).tolist()
-    page = (judged.root / "reports" / "validation" / "index.html").read_text()
-    assert all(f"<code>{file}</code>" in page for file in judged.quarantined)
+    page = (workspace.root / "reports" / "validation" / "index.html").read_text()
+    assert all(f"<code>{file}</code>" in page for file in workspace.quarantined)
 
 
-def test_without_quarantine_the_first_error_stops(images: Judged, tmp_path: Path) -> None:
+def test_without_quarantine_an_error_stops_the_pipeline(image_workspace: ValidatedWorkspace, tmp_path: Path) -> None:
     for name in ("data", "artifacts"):
-        (tmp_path / name).symlink_to(images.root / name)
+        (tmp_path / name).symlink_to(image_workspace.root / name)
     (tmp_path / "params.yaml").write_text("candidates: {kmeans: {family: kmeans}}\n")
     with pytest.raises(DataError, match=r"error\(s\) in the data.*reports/validation/index.html"):
         stages.validate(tmp_path)
@@ -673,6 +688,6 @@ def test_without_quarantine_the_first_error_stops(images: Judged, tmp_path: Path
         stages.prepare(tmp_path)
 
 
-def test_the_matrix_is_large() -> None:
+def test_there_are_many_different_faults() -> None:
     names = [fault.name for fault in (*FAULTS, *VOLUME_FAULTS)]
     assert len(names) == len(set(names)) >= 60

@@ -1,5 +1,5 @@
-"""Faults of what is imported: tables, annotations and names that must not be trusted. Each is an error, or a line of the report's
-list of what was left out, with the file in it; what is sound comes in."""
+"""Faults of imported sources: tables, annotations and names that must not be trusted. Each gives an error, or a line in the report's
+list of what was left out, that names the file; the valid rest is imported."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ CLASSES = ImportOptions(classes=["background", "cell", "dirt"])
 
 @dataclass(frozen=True)
 class Fault:
-    """A source that is broken in one place."""
+    """A source with one fault."""
 
     name: str
     layout: str
-    spoil: Callable[[Path], object]
-    says: str
-    names: str
-    """The file, or the place in it, that must be named."""
+    apply: Callable[[Path], object]
+    words: str
+    file: str
+    """The file, or the position in it, that must be named."""
     stops: bool = True
-    """Whether nothing is imported; else the rest is."""
+    """True if nothing is imported; otherwise the rest is."""
     options: ImportOptions | None = None
-    least: int = 2
-    """Images that come in."""
+    min_images: int = 2
+    """The least number of images that are imported."""
 
 
 def as_folder(source: Path) -> None:
@@ -65,21 +65,23 @@ def as_coco(source: Path) -> None:
     images = [
         {"id": i, "file_name": f"{n}.png", "height": HEIGHT, "width": WIDTH} for i, n in enumerate(NAMES, start=1)
     ]
-    objects = [{"id": i, "image_id": i, "category_id": 7, "segmentation": [SQUARE], "iscrowd": 0} for i in (1, 2, 3)]
-    content = {"images": images, "annotations": objects, "categories": [{"id": 7, "name": "cell"}]}
+    annotations = [
+        {"id": i, "image_id": i, "category_id": 7, "segmentation": [SQUARE], "iscrowd": 0} for i in (1, 2, 3)
+    ]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 7, "name": "cell"}]}
     (source / "instances.json").write_text(json.dumps(content))
 
 
 def coco(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
-    """The annotations, changed."""
+    """Change the annotation file."""
 
-    def spoil(source: Path) -> None:
+    def apply(source: Path) -> None:
         path = source / "instances.json"
         content = json.loads(path.read_text())
         change(content)
         path.write_text(json.dumps(content))
 
-    return spoil
+    return apply
 
 
 def image(**values: object) -> Callable[[Path], object]:
@@ -125,11 +127,11 @@ def as_labelme(source: Path) -> None:
 
 
 def labelme(**values: object) -> Callable[[Path], object]:
-    def spoil(source: Path) -> None:
+    def apply(source: Path) -> None:
         path = source / "two.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
-    return spoil
+    return apply
 
 
 def shape(**values: object) -> Callable[[Path], object]:
@@ -145,9 +147,14 @@ def as_volumes(source: Path) -> None:
             (source / folder / f"{name}.nii.gz").write_bytes(nifti(array))
 
 
-SOUND: dict[str, Callable[[Path], None]] = {
-    "folder": as_folder, "paired-list": as_pairs, "coco": as_coco, "voc": as_voc, "yolo-seg": as_yolo,
-    "labelme": as_labelme, "volumes": as_volumes,
+VALID: dict[str, Callable[[Path], None]] = {
+    "folder": as_folder,
+    "paired-list": as_pairs,
+    "coco": as_coco,
+    "voc": as_voc,
+    "yolo-seg": as_yolo,
+    "labelme": as_labelme,
+    "volumes": as_volumes,
 }
 
 
@@ -159,13 +166,13 @@ def link(name: str, target: str) -> Callable[[Path], object]:
     return lambda source: (source / name).symlink_to(target, target_is_directory=True)
 
 
-def also(name: str, like: str) -> Callable[[Path], object]:
-    return lambda source: (source / name).write_bytes((source / like).read_bytes())
+def copy_file(name: str, original: str) -> Callable[[Path], object]:
+    return lambda source: (source / name).write_bytes((source / original).read_bytes())
 
 
 RLE_OF_ANOTHER_SIZE = {"size": [9, 9], "counts": [40, 41]}
-BAD = "instances.json"
-NAMED = ImportOptions(read=ReadOptions(masks=BAD))
+ANNOTATIONS = "instances.json"
+NAMED_FILE = ImportOptions(read=ReadOptions(masks=ANNOTATIONS))
 FAULTS = [
     Fault("no folder of masks", "folder", lambda s: (s / "masks").rename(s / "answers"), "folder", "src"),
     Fault("no images at all", "folder", lambda s: [p.unlink() for p in (s / "images").iterdir()], "no images", "src"),
@@ -175,7 +182,7 @@ FAULTS = [
     Fault(
         "a mask without an image",
         "folder",
-        also("masks/four.png", "masks/one.png"),
+        copy_file("masks/four.png", "masks/one.png"),
         "a mask without an image",
         "masks/four.png",
         stops=False,
@@ -200,12 +207,12 @@ FAULTS = [
         "fewer names than values",
         "folder",
         lambda s: None,
-        "the masks do not fit the classes given",
+        "the masks do not fit the class names",
         "",
         options=ImportOptions(classes=["background", "cell"]),
     ),
     Fault(
-        "a pattern that is none",
+        "an invalid pattern",
         "folder",
         lambda s: None,
         "not a regular expression",
@@ -213,10 +220,10 @@ FAULTS = [
         options=ImportOptions(group="("),
     ),
     Fault(
-        "a pattern that fits nothing",
+        "a pattern that matches nothing",
         "folder",
         lambda s: None,
-        "fits no image",
+        "matches no image",
         "patient",
         options=ImportOptions(group="patient-(.)"),
     ),
@@ -249,7 +256,7 @@ FAULTS = [
         "train.txt",
         stops=False,
     ),
-    Fault("a line of one name", "paired-list", write("train.txt", "images/one.png\n"), "not a pair", "train.txt:1"),
+    Fault("a line with one name", "paired-list", write("train.txt", "images/one.png\n"), "not a pair", "train.txt:1"),
     Fault(
         "an image in two lists", "paired-list", write("val.txt", "images/one.png masks/one.png\n"), "twice", "val.txt"
     ),
@@ -264,26 +271,26 @@ FAULTS = [
         "a name with a zero byte",
         "paired-list",
         write("train.txt", "images/a\0b.png masks/one.png\n"),
-        "names no file",
+        "not a valid file name",
         "train.txt:1",
     ),
-    Fault("bad JSON", "coco", write(BAD, "{"), "JSON", BAD, options=NAMED),
-    Fault("JSON of a list", "coco", write(BAD, "[1, 2]"), "", BAD, options=NAMED),
-    Fault("JSON nested too deep", "coco", write(BAD, "[" * 100_000), "JSON", BAD, options=NAMED),
-    Fault("no categories", "coco", coco(lambda c: c.pop("categories")), "categories", BAD, options=NAMED),
+    Fault("bad JSON", "coco", write(ANNOTATIONS, "{"), "JSON", ANNOTATIONS, options=NAMED_FILE),
+    Fault("JSON of a list", "coco", write(ANNOTATIONS, "[1, 2]"), "", ANNOTATIONS, options=NAMED_FILE),
+    Fault("JSON nested too deep", "coco", write(ANNOTATIONS, "[" * 100_000), "JSON", ANNOTATIONS, options=NAMED_FILE),
+    Fault("no categories", "coco", coco(lambda c: c.pop("categories")), "categories", ANNOTATIONS, options=NAMED_FILE),
     Fault(
         "a category without a name",
         "coco",
         coco(lambda c: c["categories"].append({"id": 8})),
-        "without id or name",
-        BAD,
+        "without an id",
+        ANNOTATIONS,
     ),
     Fault(
-        "two categories of one id",
+        "two categories with the same id",
         "coco",
         coco(lambda c: c["categories"].append({"id": 7, "name": "dirt"})),
-        "two categories of one id",
-        BAD,
+        "two categories with the same id",
+        ANNOTATIONS,
     ),
     Fault(
         "path traversal in file_name",
@@ -296,21 +303,48 @@ FAULTS = [
     Fault(
         "absolute file_name", "coco", image(file_name="/etc/passwd"), "outside its folder", "/etc/passwd", stops=False
     ),
-    Fault("file_name of a missing file", "coco", image(file_name="nine.png"), "no such file", "nine.png", stops=False),
-    Fault("file_name that is a number", "coco", image(file_name=5), "an image without a file_name", BAD, stops=False),
     Fault(
-        "two images of one id", "coco", image(id=1), "its image id 1 is given to 2 images", BAD, stops=False, least=1
-    ),
-    Fault("an image of another size", "coco", image(height=9, width=9), "not of the size", "two.png", stops=False),
-    Fault("two annotations of one id", "coco", annotation(id=1), "share their id", "", stops=False),
-    Fault(
-        "an annotation of no image", "coco", annotation(image_id=99), "belongs to no image", "image_id 99", stops=False
+        "file_name of a missing file",
+        "coco",
+        image(file_name="nine.png"),
+        "names a missing image",
+        "nine.png",
+        stops=False,
     ),
     Fault(
-        "an annotation of no category",
+        "file_name that is a number",
+        "coco",
+        image(file_name=5),
+        "an image without a file_name",
+        ANNOTATIONS,
+        stops=False,
+    ),
+    Fault(
+        "two images with one id",
+        "coco",
+        image(id=1),
+        "its image id 1 is given to 2 images",
+        ANNOTATIONS,
+        stops=False,
+        min_images=1,
+    ),
+    Fault(
+        "an image of another size", "coco", image(height=9, width=9), "does not have the size", "two.png", stops=False
+    ),
+    Fault("two annotations with one id", "coco", annotation(id=1), "share their id", "", stops=False),
+    Fault(
+        "an annotation without an image",
+        "coco",
+        annotation(image_id=99),
+        "belongs to no usable image",
+        "image_id 99",
+        stops=False,
+    ),
+    Fault(
+        "an annotation without a valid category",
         "coco",
         annotation(category_id=99),
-        "of no category",
+        "no valid category",
         "category_id 99",
         stops=False,
     ),
@@ -334,7 +368,7 @@ FAULTS = [
         "a polygon of NaN",
         "coco",
         annotation(segmentation=[[float("nan"), 1, 5, 5, 9, 1]]),
-        "no numbers",
+        "NaN or infinite",
         "annotation",
         stops=False,
     ),
@@ -342,7 +376,7 @@ FAULTS = [
         "a polygon of an odd count",
         "coco",
         annotation(segmentation=[[1, 1, 5, 5, 9, 1, 4]]),
-        "odd count",
+        "odd number of coordinates",
         "annotation",
         stops=False,
     ),
@@ -350,7 +384,7 @@ FAULTS = [
         "a polygon of words",
         "coco",
         annotation(segmentation=[["a", "b", "c", "d", "e", "f"]]),
-        "no flat list",
+        "not a flat list",
         "annotation",
         stops=False,
     ),
@@ -358,7 +392,7 @@ FAULTS = [
         "run lengths of another size",
         "coco",
         annotation(segmentation=RLE_OF_ANOTHER_SIZE),
-        "of another size",
+        "another size",
         "annotation",
         stops=False,
     ),
@@ -422,7 +456,7 @@ FAULTS = [
         "train.txt",
     ),
     Fault(
-        "boxes for outlines",
+        "boxes instead of outlines",
         "yolo-seg",
         lambda s: [p.write_text("0 0.5 0.5 0.2 0.2\n") for p in s.glob("labels/*/*.txt")],
         "boxes, not outlines",
@@ -432,40 +466,40 @@ FAULTS = [
         "a class that data.yaml lacks",
         "yolo-seg",
         write("labels/val/two.txt", "4 0.1 0.1 0.5 0.1 0.5 0.6\n"),
-        "is of no class",
+        "has no valid class",
         "two.txt",
         stops=False,
     ),
     Fault(
-        "pixels for shares",
+        "pixels instead of fractions",
         "yolo-seg",
         write("labels/val/two.txt", "0 10 10 50 10 50 60\n"),
-        "no shares of the image",
+        "not fractions of the image",
         "two.txt",
         stops=False,
     ),
     Fault(
-        "words for numbers",
+        "words instead of numbers",
         "yolo-seg",
         write("labels/val/two.txt", "0 a b c d e f\n"),
         "not a line of numbers",
         "two.txt",
         stops=False,
     ),
-    Fault("data.yaml that is none", "yolo-seg", write("data.yaml", "names: [cell"), "YAML", "data.yaml"),
+    Fault("an invalid data.yaml", "yolo-seg", write("data.yaml", "names: [cell"), "YAML", "data.yaml"),
     Fault("data.yaml without names", "yolo-seg", write("data.yaml", "train: images/train\n"), "names", "data.yaml"),
     Fault(
-        "data.yaml that climbs",
+        "data.yaml with a path out of the source",
         "yolo-seg",
         write("data.yaml", "train: ../../other\nval: images/val\nnames: [cell]\n"),
-        "lies in the source",
+        "no such folder or list",
         "data.yaml",
         stops=False,
-        least=1,
+        min_images=1,
     ),
     Fault("bad JSON of shapes", "labelme", write("two.json", "{"), "JSON", "two.json", stops=False),
     Fault(
-        "imagePath that climbs",
+        "imagePath out of the source",
         "labelme",
         lambda s: (labelme(imagePath="../../etc/passwd")(s), (s / "two.png").unlink()),
         "",
@@ -495,60 +529,62 @@ FAULTS = [
         "volumes without labels",
         "volumes",
         lambda s: [p.unlink() for p in (s / "labels").iterdir()],
-        "no mask is called as an image is",
+        "no mask has the name of an image",
         "",
     ),
 ]
 
 
-@pytest.mark.parametrize("layout", SOUND)
-def test_the_sound_source_comes_in_without_a_word(layout: str, tmp_path: Path) -> None:
-    SOUND[layout](tmp_path / "src")
+@pytest.mark.parametrize("layout", VALID)
+def test_a_valid_source_is_imported_completely(layout: str, tmp_path: Path) -> None:
+    VALID[layout](tmp_path / "src")
     report = import_dataset(tmp_path / "src", tmp_path / "data", layout, ImportOptions())
     assert (report.images, report.masks, report.skipped) == (3, 3, [])
     assert {p.name.split(".")[0] for p in (tmp_path / "data" / "images").iterdir()} == set(NAMES)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.layout}: {fault.name}")
-def test_a_broken_source_is_told(fault: Fault, tmp_path: Path) -> None:
+def test_a_fault_of_a_source_is_reported(fault: Fault, tmp_path: Path) -> None:
     source, data = tmp_path / "src", tmp_path / "data"
-    SOUND[fault.layout](source)
-    fault.spoil(source)
+    VALID[fault.layout](source)
+    fault.apply(source)
     if fault.stops:
         with pytest.raises(SegpipeError) as caught:
             import_dataset(source, data, fault.layout, fault.options or ImportOptions())
-        assert fault.says in str(caught.value)
-        assert fault.names in str(caught.value)
+        assert fault.words in str(caught.value)
+        assert fault.file in str(caught.value)
         assert not data.exists()
         return
     report = import_dataset(source, data, fault.layout, fault.options or ImportOptions())
-    told = [f"{name}: {reason}" for name, reason in report.skipped] + report.notes
-    if not any(fault.says in line and fault.names in line for line in told):  # it came in, for validation to name
+    lines = [f"{name}: {reason}" for name, reason in report.skipped] + report.notes
+    if not any(
+        fault.words in line and fault.file in line for line in lines
+    ):  # it was imported, and validation reports it
         dataset = load_dataset(data)
         frame = build_manifest(dataset, DataParams(), SplitParams(), jobs=1)
         findings, _, _ = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
-        told += [f"{f.file}: {f.found}" for f in findings if f.severity == "error"]
-    assert any(fault.says in line and fault.names in line for line in told), told
-    assert report.images >= fault.least
+        lines += [f"{f.file}: {f.found}" for f in findings if f.severity == "error"]
+    assert any(fault.words in line and fault.file in line for line in lines), lines
+    assert report.images >= fault.min_images
     assert b"root:" not in b"".join(p.read_bytes() for p in data.rglob("*") if p.is_file())
 
 
-def test_swapped_options_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_invalid_arguments_are_refused_before_anything_is_read(tmp_path: Path) -> None:
     as_folder(tmp_path / "src")
     with pytest.raises(SegpipeError, match=r"no such format.*yolo-seg"):
         import_dataset(tmp_path / "src", tmp_path / "data", "yolo", ImportOptions())
-    with pytest.raises(SegpipeError, match=r"one\.png: is no folder"):
+    with pytest.raises(SegpipeError, match=r"one\.png: is not a folder"):
         import_dataset(tmp_path / "src" / "images" / "one.png", tmp_path / "data", "folder", ImportOptions())
     assert np.array_equal(sorted(p.name for p in tmp_path.iterdir()), ["src"])
 
 
-def test_odd_names_come_in_as_files_of_their_own(tmp_path: Path) -> None:
-    """Blanks, other scripts, and names that only some file systems tell apart."""
+def test_unusual_names_are_imported_as_separate_files(tmp_path: Path) -> None:
+    """Blanks, other scripts, and names that only some file systems distinguish."""
     source, data = tmp_path / "src", tmp_path / "data"
     as_folder(source)
     for name in ("ONE", "zelle ä 雪 (1)", "a.b.c", "-dash"):
-        also(f"images/{name}.png", "images/two.png")(source)
-        also(f"masks/{name}.png", "masks/two.png")(source)
+        copy_file(f"images/{name}.png", "images/two.png")(source)
+        copy_file(f"masks/{name}.png", "masks/two.png")(source)
     report = import_dataset(source, data, "folder", ImportOptions())
     keys = [path.stem.lower() for path in (data / "images").iterdir()]
     assert (report.images, report.masks, report.skipped) == (7, 7, [])

@@ -1,29 +1,31 @@
 """`coco`: images and a JSON of `images`, `annotations` and `categories`; one JSON, or one for each split.
 
 ```
-SRC/annotations/instances_train2017.json  SRC/train2017/...          COCO's own
-SRC/train/_annotations.coco.json          SRC/train/...              Roboflow's
-SRC/instances.json                        SRC/images/...             one file beside its images
+SRC/annotations/instances_train2017.json  SRC/train2017/...          as published by COCO
+SRC/train/_annotations.coco.json          SRC/train/...              as exported by Roboflow
+SRC/instances.json                        SRC/images/...             one file next to the images
 ```
 
-An annotation with `iscrowd` marks pixels that count nowhere. `segpipe data export --format coco` adds what COCO has no place for,
-and this reader heeds it: `info.class_table` (the class table with its file values), `isthing` 0 (a region, no object), and `group`.
+An annotation with `iscrowd` marks ignored pixels. `segpipe data export --format coco` adds what COCO cannot express, and this reader
+uses it: `info.class_table` (the class table with its file values), `isthing` 0 (a region, not an instance), and `group`.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from segpipe.data.formats.annotations.categories import Category, Numbering, as_overlapping, number_classes
 from segpipe.data.formats.annotations.coco_entries import Entries, ImageEntry, parse_entries
 from segpipe.data.formats.annotations.json_document import peek, read_document
 from segpipe.data.formats.annotations.listed_images import find_listed
-from segpipe.data.formats.annotations.categories import Category, Numbering, as_overlapping, number_classes
 from segpipe.data.formats.annotations.painter import Painter
 from segpipe.data.formats.pairs import is_part
+from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import stem_of
 from segpipe.errors import ConfigError, DataError
@@ -31,84 +33,85 @@ from segpipe.samples import ClassTable
 
 MAX_JSON_BYTES = 1 << 30
 _LISTS = (b'"images"', b'"annotations"', b'"categories"')
-_NAMES = ("instances*.json", "_annotations.coco.json", "*.json")
-"""Where several JSON files lie in a source, those of the first of these patterns that fits any."""
+_FILE_PATTERNS = ("instances*.json", "_annotations.coco.json", "*.json")
+"""If a folder holds several JSON files, those that match the first of these patterns that any of them matches."""
 
-_SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idation)?(?![a-z])")
+_SPLIT_WORD = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idation)?(?![a-z])")
 
 
-def recognise_coco(source: Path) -> str | None:
-    """Why `source` is of this layout; None where it is not."""
-    paths = _annotation_files(source)
-    names = [path.relative_to(source).as_posix() for path in paths]
+def recognise_coco(probe: SourceProbe) -> str | None:
+    """Return why the source has this layout: a JSON file with the three lists. None if it has not."""
+    names = [path.relative_to(probe.source).as_posix() for path in _annotation_files(probe)]
     return f"{names[0]} with `images`, `annotations`, `categories`" if names else None
 
 
-def read_coco(source: Path, options: ReadOptions) -> ReadResult:
-    """Read all annotation files of a source (`options.masks` names one; `options.images` the folder of images).
+def read_coco(probe: SourceProbe, options: ReadOptions) -> ReadResult:
+    """Read all annotation files of a source. Broken images and annotations are left out with the reason.
 
-    Whatever is broken is left out with its reason: an image, or one annotation. Raises DataError where a file is no COCO at all,
-    where categories contradict each other, where not one annotation has an outline, where files lie in folders of several datasets,
-    and where files that are not those of different splits list the same image.
+    Args:
+        probe: the source.
+        options: `masks` names one annotation file, `images` the folder of images; `overlapping` is used.
+
+    Raises:
+        DataError: a file is not COCO; categories contradict each other; no annotation is usable; the files lie in folders of several
+            datasets; or files that are not those of different splits list the same image.
+        ConfigError: `masks` or `images` does not exist.
     """
-    source = source.resolve()
-    paths = [_said_file(source, options.masks)] if options.masks else _annotation_files(source)
+    source = probe.source.resolve()
+    if options.masks:
+        paths = [_named_file(source, options.masks)]
+    else:
+        paths = [source / path.relative_to(probe.source) for path in _annotation_files(probe)]
     if not paths:
         raise DataError(
-            "no COCO annotations", where=source, expected="a JSON with images, annotations and categories in it",
+            "no COCO annotations",
+            where=source,
+            expected="a JSON with images, annotations and categories in it",
             fix="name it (--masks annotations/instances_train.json), or choose another --format",
         )
-    homes = {path.parent: path for path in reversed(paths)}
-    if len(homes) > 1 and not all(is_part(home.name) for home in homes):
-        raise DataError(
-            "COCO annotations in the folders of several datasets", where=source, found=", ".join(sorted(h.name for h in homes)),
-            fix=f"import one of them ({min(homes)}), or name one file (--masks {min(homes.values()).relative_to(source)})",
-        )
-    found = ReadResult([])
+    _check_one_dataset(source, paths)
     files: list[tuple[Path, Entries]] = []
     table: ClassTable | None = None
     for path in paths:
         document = read_document(path, MAX_JSON_BYTES)
         entries = parse_entries(document, path)
-        if not any(photo.objects for photo in entries.photos) and document["annotations"]:
+        if not any(image.annotations for image in entries.images) and document["annotations"]:
             name, reason = entries.skipped[0]
             raise DataError("not one annotation can be used", where=path, found=f"{name}: {reason}")
-        table = table or _written_table(document)
+        table = table or _exported_table(document)
         files.append((path, entries))
-    numbering = _numbering(files, table)
+    numbering = _number(files, table)
     if options.overlapping:
         numbering = as_overlapping(numbering)
-    found.classes = numbering.classes
-    found.notes += numbering.notes
-    marked = [m for _, entries in files for photo in entries.photos for m in photo.objects]
-    instances = any(m.thing for m in marked) and not numbering.classes.overlapping
-    taken: dict[Path, Path] = {}
+    result = ReadResult([], numbering.classes, notes=list(numbering.notes))
+    annotations = [a for _, entries in files for image in entries.images for a in image.annotations]
+    has_instances = any(a.is_instance for a in annotations) and not numbering.classes.overlapping
+    collector = _ItemCollector(source, result, numbering, has_instances, options.images)
     counts: Counter[str] = Counter()
     for path, entries in files:
-        shown = path.relative_to(source).as_posix() if path.is_relative_to(source) else path.name
-        found.skipped += [(f"{shown}: {name}", reason) for name, reason in entries.skipped]
-        _add_items(found, source, path, entries.photos, numbering, instances, options.images, taken)
-        found.notes.append(
-            f"{shown}: {len(entries.photos)} images, {sum(len(p.objects) for p in entries.photos)} objects"
-        )
+        name = path.relative_to(source).as_posix() if path.is_relative_to(source) else path.name
+        result.skipped += [(f"{name}: {entry}", reason) for entry, reason in entries.skipped]
+        collector.add(path, entries.images)
+        total = sum(len(image.annotations) for image in entries.images)
+        result.notes.append(f"{name}: {len(entries.images)} images, {total} annotations")
         counts += entries.counts
-    found.notes += [f"{text}: {count}" for text, count in counts.items() if count]
-    return found
+    result.notes += [f"{text}: {count}" for text, count in counts.items() if count]
+    return result
 
 
-def _annotation_files(source: Path) -> list[Path]:
-    """The JSON files that look like COCO, in name order: those in the source itself, or else those one folder down."""
-    for level in ("*.json", "*/*.json"):
-        there = [path for path in sorted(source.glob(level)) if not path.name.startswith(".") and path.is_file()]
-        for pattern in _NAMES:
-            fitting = [path for path in there if path.match(pattern) and _looks_like_coco(path)]
+def _annotation_files(probe: SourceProbe) -> list[Path]:
+    """Return the JSON files that look like COCO, in name order: those in the source itself, otherwise those one folder down."""
+    for folders in ([probe.source], probe.listing.folders(probe.source)):
+        files = [path for folder in folders for path in probe.listing.matching(folder, "*.json")]
+        for pattern in _FILE_PATTERNS:
+            fitting = [path for path in files if path.match(pattern) and _looks_like_coco(path)]
             if fitting:
                 return fitting
     return []
 
 
 def _looks_like_coco(path: Path) -> bool:
-    """By the beginning and the end of a file; captions have no categories, and panoptic files have segments."""
+    """Return whether the beginning and the end of a file are COCO's. Captions have no categories; panoptic files have segments."""
     content = peek(path)
     lists = [name for name in _LISTS if name in content]
     return (
@@ -119,27 +122,44 @@ def _looks_like_coco(path: Path) -> bool:
     )
 
 
-def _written_table(document: dict[str, object]) -> ClassTable | None:
-    """The class table that our own export leaves in `info`; None where there is none that holds."""
+def _check_one_dataset(source: Path, paths: list[Path]) -> None:
+    """DataError if annotation files lie in several folders that are not named as parts of one dataset."""
+    first_files = {path.parent: path for path in reversed(paths)}
+    if len(first_files) > 1 and not all(is_part(folder.name) for folder in first_files):
+        folder = min(first_files)
+        raise DataError(
+            "COCO annotations in the folders of several datasets",
+            where=source,
+            found=", ".join(sorted(folder.name for folder in first_files)),
+            fix=f"import one of them ({folder}), or name one file (--masks {first_files[folder].relative_to(source)})",
+        )
+
+
+def _exported_table(document: dict[str, object]) -> ClassTable | None:
+    """Return the class table that segpipe's own export writes into `info`; None if there is none, or it is not valid."""
     info = document.get("info")
     raw = info.get("class_table") if isinstance(info, dict) else None
     try:
         return ClassTable.model_validate(raw) if raw is not None else None
     except ValidationError:
-        return None  # the categories say the same, but for file values
+        return None  # the categories hold the same, except for the file values
 
 
-def _numbering(files: list[tuple[Path, Entries]], table: ClassTable | None) -> Numbering:
+def _number(files: list[tuple[Path, Entries]], table: ClassTable | None) -> Numbering:
+    """Return the file values of the categories of all files, as in `table` if it fits them."""
     categories: dict[int, Category] = {}
     for path, entries in files:
         for category in entries.categories:
             other = categories.setdefault(category.id, category)
             if other.name != category.name:
                 raise DataError(
-                    "a category id means two things", where=path, found=f"{category.id}: {category.name}",
-                    expected=f"{other.name}, as in {files[0][0].name}", fix="give all files the same categories",
+                    "a category id has two meanings",
+                    where=path,
+                    found=f"{category.id}: {category.name}",
+                    expected=f"{other.name}, as in {files[0][0].name}",
+                    fix="give all files the same categories",
                 )
-    ignored = any(m.ignored for _, entries in files for photo in entries.photos for m in photo.objects)
+    ignored = any(a.ignored for _, entries in files for image in entries.images for a in image.annotations)
     numbering = number_classes(categories.values(), ignored, files[0][0])
     if table is None:
         return numbering
@@ -149,70 +169,88 @@ def _numbering(files: list[tuple[Path, Entries]], table: ClassTable | None) -> N
     if ignored and not table.ignore:
         return numbering
     ignore = table.ignore[0] if table.ignore else 255
-    named = {category.name for category in categories.values()}
-    ground = next((spec.value for spec in table.classes if spec.name not in named), table.classes[0].value)
-    return Numbering(table, {c.id: values[c.name] for c in categories.values()}, ignore, ground)
+    names = {category.name for category in categories.values()}
+    background = next((spec.value for spec in table.classes if spec.name not in names), table.classes[0].value)
+    return Numbering(table, {c.id: values[c.name] for c in categories.values()}, ignore, background)
 
 
-def _said_file(source: Path, name: str) -> Path:
+def _named_file(source: Path, name: str) -> Path:
     path = (source / name).resolve()
     if not path.is_file():
-        raise ConfigError("names no file", where="--masks", found=name, expected="the JSON with the annotations")
+        raise ConfigError("no such file", where="--masks", found=name, expected="the JSON with the annotations")
     return path
 
 
-def _said_folder(source: Path, name: str) -> Path:
+def _named_folder(source: Path, name: str) -> Path:
     folder = (source / name).resolve()
     if not folder.is_dir():
-        raise ConfigError("names no folder", where="--images", found=name, expected="the folder of images")
+        raise ConfigError("no such folder", where="--images", found=name, expected="the folder of images")
     return folder
 
 
-def _add_items(
-    found: ReadResult, source: Path, path: Path, photos: list[ImageEntry], numbering: Numbering, instances: bool, images: str | None,
-    taken: dict[Path, Path],
-) -> None:
-    split = _split_of(path, source)
-    top = source if images is None else _said_folder(source, images)
-    folders = _image_folders(source, path) if images is None else [top]
-    for photo in photos:
-        try:
-            image = find_listed(top, folders, photo.file_name, path)
-        except DataError as error:
-            found.skipped.append((photo.file_name, str(error)))
-            continue
-        if image in taken:
-            _check_splits(path, taken[image], photo.file_name, source)
-            found.skipped.append((photo.file_name, f"listed in {path.name}, and in {taken[image].name} already"))
-            continue
-        taken[image] = path
-        name = (image.relative_to(top).parent / stem_of(image)).as_posix()
-        painter = Painter(photo.objects, numbering, photo.size, instances, str(image))
-        found.items.append(RawItem(name, image, group=photo.group, split=split, draw=painter))
+@dataclass
+class _ItemCollector:
+    """Adds the images of annotation files to a result.
 
+    images: the folder of images that the user names; None: it follows from the names of the annotation files.
+    files_by_image: the annotation file that each image was taken from.
+    """
 
-def _check_splits(path: Path, before: Path, name: str, source: Path) -> None:
-    """DataError for two files that list an image and are not those of two splits: which of them counts can't be told."""
-    splits = [_split_of(each, source) for each in (before, path)]
-    if path != before and (None in splits or splits[0] == splits[1]):
-        raise DataError(
-            "two annotation files list the same image", where=path, found=f"{name}, as in {before.name}",
-            expected="one file for each split, or one for all", fix=f"name the one that counts: --masks {path.relative_to(source)}",
-        )
+    source: Path
+    result: ReadResult
+    numbering: Numbering
+    has_instances: bool
+    images: str | None
+    files_by_image: dict[Path, Path] = field(default_factory=dict)
+
+    def add(self, path: Path, entries: list[ImageEntry]) -> None:
+        """Add the images of one annotation file."""
+        split = _split_of(path, self.source)
+        root = self.source if self.images is None else _named_folder(self.source, self.images)
+        folders = _image_folders(self.source, path) if self.images is None else [root]
+        for entry in entries:
+            try:
+                image = find_listed(root, folders, entry.file_name, path)
+            except DataError as error:
+                self.result.skipped.append((entry.file_name, str(error)))
+                continue
+            if image in self.files_by_image:
+                other = self.files_by_image[image]
+                self._check_splits(path, other, entry.file_name)
+                reason = f"listed in {path.name}, and already in {other.name}"
+                self.result.skipped.append((entry.file_name, reason))
+                continue
+            self.files_by_image[image] = path
+            name = (image.relative_to(root).parent / stem_of(image)).as_posix()
+            painter = Painter(entry.annotations, self.numbering, entry.size, self.has_instances, str(image))
+            self.result.items.append(RawItem(name, image, group=entry.group, split=split, draw=painter))
+
+    def _check_splits(self, path: Path, other: Path, name: str) -> None:
+        """DataError for two files that list the same image and are not those of two splits: either could be the right one."""
+        splits = [_split_of(file, self.source) for file in (other, path)]
+        if path != other and (None in splits or splits[0] == splits[1]):
+            raise DataError(
+                "two annotation files list the same image",
+                where=path,
+                found=f"{name}, as in {other.name}",
+                expected="one file for each split, or one for all",
+                fix=f"name the right one: --masks {path.relative_to(self.source)}",
+            )
 
 
 def _split_of(path: Path, source: Path) -> str | None:
-    """What the names say: instances_val2017.json, valid/_annotations.coco.json."""
+    """Return the split that the name of a file or its folder contains: instances_val2017.json, valid/_annotations.coco.json."""
     for name in (path.stem, path.parent.name if path.parent != source else ""):
-        words = set(_SPLIT.findall(name.lower()))
+        words = set(_SPLIT_WORD.findall(name.lower()))
         if len(words) == 1:
             return str(words.pop())
     return None
 
 
 def _image_folders(source: Path, path: Path) -> list[Path]:
+    """Return the folders in which the images of an annotation file may lie, the most likely ones first."""
     part = re.sub(r"^instances_?", "", path.stem)
-    places = [path.parent, source, source / "images", source / part, source / "images" / part]
+    folders = [path.parent, source, source / "images", source / part, source / "images" / part]
     split = _split_of(path, source)
     names = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}.get(split or "", ())
-    return places + [folder for name in names for folder in (source / name, source / "images" / name)]
+    return folders + [folder for name in names for folder in (source / name, source / "images" / name)]

@@ -1,155 +1,185 @@
-"""The three lists of a COCO annotation file, each entry checked: what is broken is left out with its reason."""
+"""The three lists of a COCO annotation file. Each entry is checked; broken ones are left out with the reason."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from segpipe.data.formats.annotations.categories import Category
 from segpipe.data.formats.annotations.painter import CLIPPED, Annotation
 from segpipe.data.formats.annotations.shapes import Polygons, Shape, parse_polygon, parse_runs, reaches_out
 from segpipe.errors import DataError
 
+_MAX_EDGE_PIXELS = 1 << 20
+
 
 @dataclass(frozen=True)
 class ImageEntry:
-    """An image of an annotation file, with its objects. `size` is (height, width)."""
+    """An image of an annotation file, with its annotations. `size` is (height, width) in pixels."""
 
     file_name: str
     size: tuple[int, int]
     group: str | None
-    objects: list[Annotation] = field(default_factory=list)
+    annotations: list[Annotation] = field(default_factory=list)
 
 
 @dataclass
 class Entries:
-    """What an annotation file holds. `skipped` are (entry, reason); `counts` says what was decided, with how often."""
+    """The content of an annotation file.
 
-    photos: list[ImageEntry]
+    skipped: (entry, reason) for each entry that was left out.
+    counts: decisions, and how often each was made.
+    """
+
+    images: list[ImageEntry]
     categories: list[Category]
     skipped: list[tuple[str, str]]
     counts: Counter[str]
 
 
 def parse_entries(document: dict[str, Any], where: Path) -> Entries:
-    """Check a whole file. Raises DataError where its lists or its categories are not those of COCO."""
+    """Check and return the content of a whole file.
+
+    Args:
+        document: the JSON object of the file.
+        where: the file, for errors.
+
+    Raises:
+        DataError: one of its lists is missing, or its categories are not valid.
+    """
     for name in ("images", "annotations", "categories"):
         if not isinstance(document.get(name), list):
             raise DataError(
-                f"has no list `{name}`", where=where, expected="images, annotations and categories",
-                fix="choose the file with the objects (instances_*.json)",
+                f"has no list `{name}`",
+                where=where,
+                expected="images, annotations and categories",
+                fix="choose the file with the instances (instances_*.json)",
             )
-    entries = Entries([], _categories(document["categories"], where), [], Counter())
-    photos = _photos(document["images"], entries)
-    entries.photos = list(photos.values())
-    # COCO's panoptic files say which categories are objects (1) and which stuff (0); those of plain COCO are objects.
-    known = {raw["id"]: bool(raw.get("isthing", 1)) for raw in document["categories"]}
-    _add_objects(document["annotations"], photos, known, entries)
+    entries = Entries([], _parse_categories(document["categories"], where), [], Counter())
+    images = _parse_images(document["images"], entries)
+    entries.images = list(images.values())
+    # COCO's panoptic files mark categories of instances ("things", 1) and of regions ("stuff", 0); plain COCO has only instances.
+    is_thing = {raw["id"]: bool(raw.get("isthing", 1)) for raw in document["categories"]}
+    _add_annotations(document["annotations"], images, is_thing, entries)
     return entries
 
 
-def _categories(raw: list[Any], where: Path) -> list[Category]:
+def _parse_categories(raw: list[Any], where: Path) -> list[Category]:
     categories: dict[int, Category] = {}
     for entry in raw:
         if not isinstance(entry, dict) or type(entry.get("id")) is not int or not str(entry.get("name") or "").strip():
             raise DataError(
-                "a category without id or name", where=where, found=repr(entry)[:80], expected='{"id": 1, "name": "cell"}'
+                "a category without an id that is a whole number, or without a name",
+                where=where,
+                found=repr(entry)[:80],
+                expected='{"id": 1, "name": "cell"}',
             )
-        category = Category(entry["id"], str(entry["name"]), _color(entry.get("color")))
+        category = Category(entry["id"], str(entry["name"]), _parse_color(entry.get("color")))
         if category.id in categories:
             raise DataError(
-                "two categories of one id", where=where, found=f"{category.id}: {categories[category.id].name}, {category.name}",
-                fix="give each an id of its own",
+                "two categories with the same id",
+                where=where,
+                found=f"{category.id}: {categories[category.id].name}, {category.name}",
+                fix="give each its own id",
             )
         categories[category.id] = category
     return list(categories.values())
 
 
-def _color(raw: object) -> tuple[int, int, int] | None:
+def _parse_color(raw: object) -> tuple[int, int, int] | None:
     if isinstance(raw, list) and len(raw) == 3 and all(type(part) is int and 0 <= part <= 255 for part in raw):
         return (raw[0], raw[1], raw[2])
     return None
 
 
-def _photos(raw: list[Any], entries: Entries) -> dict[int | str, ImageEntry]:
-    """Images by id; one whose id or file comes twice is left out, for nobody can tell whose objects are whose."""
-    photos: dict[int | str, ImageEntry] = {}
-    good = []
-    for place, entry in enumerate(raw):
+def _parse_images(raw: list[Any], entries: Entries) -> dict[int | str, ImageEntry]:
+    """Return images by id. An image whose id or file occurs twice is left out: its annotations would be ambiguous."""
+    images: dict[int | str, ImageEntry] = {}
+    valid = []
+    for index, entry in enumerate(raw):
         try:
-            good.append(_photo(entry))
+            valid.append(_parse_image(entry))
         except DataError as error:
             name = entry.get("file_name") if isinstance(entry, dict) else None
-            entries.skipped.append((str(name or f"images[{place}]"), str(error)))
-    ids = Counter(number for number, _ in good)
-    names = Counter(photo.file_name for _, photo in good)
-    for number, photo in good:
-        if ids[number] > 1:
-            entries.skipped.append((photo.file_name, f"its image id {number} is given to {ids[number]} images"))
-        elif names[photo.file_name] > 1:
-            entries.skipped.append((photo.file_name, f"is listed {names[photo.file_name]} times, with different ids"))
+            entries.skipped.append((str(name or f"images[{index}]"), str(error)))
+    ids = Counter(image_id for image_id, _ in valid)
+    names = Counter(image.file_name for _, image in valid)
+    for image_id, image in valid:
+        if ids[image_id] > 1:
+            entries.skipped.append((image.file_name, f"its image id {image_id} is given to {ids[image_id]} images"))
+        elif names[image.file_name] > 1:
+            entries.skipped.append((image.file_name, f"is listed {names[image.file_name]} times, with different ids"))
         else:
-            photos[number] = photo
-    return photos
+            images[image_id] = image
+    return images
 
 
-def _photo(entry: Any) -> tuple[int | str, ImageEntry]:
+def _parse_image(entry: Any) -> tuple[int | str, ImageEntry]:
     if not isinstance(entry, dict) or type(entry.get("id")) not in (int, str):
         raise DataError("an image without an id", found=repr(entry)[:80])
     name, height, width = entry.get("file_name"), entry.get("height"), entry.get("width")
     if not isinstance(name, str) or not name.strip():
         raise DataError("an image without a file_name", found=repr(name), fix=f"name the file of image {entry['id']}")
-    if type(height) is not int or type(width) is not int or not (0 < height < 1 << 20 and 0 < width < 1 << 20):
+    if not _is_edge(height) or not _is_edge(width):
         raise DataError("an image without a size", found=f"width {width}, height {height}", expected="pixels")
     group = entry.get("group")
     return entry["id"], ImageEntry(name, (height, width), str(group) if group not in (None, "") else None)
 
 
-def _add_objects(raw: list[Any], photos: dict[int | str, ImageEntry], known: dict[int, bool], entries: Entries) -> None:
-    first: dict[Any, int] = {}
-    for place, entry in enumerate(raw):
+def _is_edge(raw: Any) -> TypeGuard[int]:
+    return type(raw) is int and 0 < raw < _MAX_EDGE_PIXELS
+
+
+def _add_annotations(
+    raw: list[Any], images: dict[int | str, ImageEntry], is_thing: dict[int, bool], entries: Entries
+) -> None:
+    first_index: dict[Any, int] = {}
+    for index, entry in enumerate(raw):
         if not isinstance(entry, dict):
-            entries.skipped.append((f"annotations[{place}]", f"is no object: {repr(entry)[:40]}"))
+            entries.skipped.append((f"annotations[{index}]", f"not an annotation: {repr(entry)[:40]}"))
             continue
-        photo = photos.get(entry["image_id"]) if type(entry.get("image_id")) in (int, str) else None
+        image = images.get(entry["image_id"]) if type(entry.get("image_id")) in (int, str) else None
         number = entry.get("id")
-        name = f"annotation {number if type(number) in (int, str) else f'[{place}]'}"
-        name += f" of {photo.file_name}" if photo else ""
+        name = f"annotation {number if type(number) in (int, str) else f'[{index}]'}"
+        name += f" of {image.file_name}" if image else ""
         try:
-            # Drawing needs no ids: the same annotation once more is left out, another one of the same id is an object all the same.
-            if type(number) in (int, str) and first.setdefault(number, place) != place:
-                if raw[first[number]] == entry:
-                    raise DataError("stands there twice")
-                entries.counts["annotations that share their id with another, kept"] += 1
-            if photo is None:
-                raise DataError("belongs to no image that can be used", found=f"image_id {entry.get('image_id')}")
+            # Drawing does not need ids: a repeated annotation is left out, a different one with the same id is kept.
+            if type(number) in (int, str) and first_index.setdefault(number, index) != index:
+                if raw[first_index[number]] == entry:
+                    raise DataError("occurs twice")
+                entries.counts["annotations that share their id with another one, kept"] += 1
+            if image is None:
+                raise DataError("belongs to no usable image", found=f"image_id {entry.get('image_id')}")
             category = entry.get("category_id")
-            if type(category) is not int or category not in known:
+            if type(category) is not int or category not in is_thing:
                 raise DataError(
-                    "is of no category", found=f"category_id {category}", expected=f"one of {sorted(known)}"[:80]
+                    "has no valid category",
+                    found=f"category_id {category!r}",
+                    expected=f"one of {sorted(is_thing)}"[:80],
                 )
-            shape = _shape(entry.get("segmentation"), photo.size, name, entries)
+            shape = _parse_shape(entry.get("segmentation"), image.size, name, entries)
         except DataError as error:
             entries.skipped.append((name, str(error)))
             continue
-        thing = bool(entry.get("isthing", known[category]))
-        photo.objects.append(Annotation(shape, category, bool(entry.get("iscrowd")), thing))
+        is_instance = bool(entry.get("isthing", is_thing[category]))
+        image.annotations.append(Annotation(shape, category, bool(entry.get("iscrowd")), is_instance))
 
 
-def _shape(raw: Any, size: tuple[int, int], name: str, entries: Entries) -> Shape:
+def _parse_shape(raw: Any, size: tuple[int, int], name: str, entries: Entries) -> Shape:
     if isinstance(raw, dict):
         runs = parse_runs(raw.get("size"), raw.get("counts"))
         if (runs.height, runs.width) != size:
             raise DataError(
-                "the run-length code is of another size", found=f"{runs.width} x {runs.height}",
+                "the run-length code has another size",
+                found=f"{runs.width} x {runs.height}",
                 expected=f"{size[1]} x {size[0]}",
             )
         return runs
     if not isinstance(raw, list) or not raw:
         raise DataError(
-            "has no outline (a box is none)", found=repr(raw)[:40], expected="polygons or a run-length code"
+            "has no outline (a box is not enough)", found=repr(raw)[:40], expected="polygons or a run-length code"
         )
     lists = raw if isinstance(raw[0], list) else [raw]
     parts, reasons = [], []

@@ -1,4 +1,4 @@
-"""JSON from outside: bounded, whole, and looked at without being read."""
+"""JSON files from outside: read within a size limit, or recognised by their beginning and end without parsing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Any
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
 
-_PEEK = 1 << 16
+_PEEK_BYTES = 1 << 16
 
 
 def read_document(path: Path, max_bytes: int) -> dict[str, Any]:
-    """The object that a JSON file holds. Raises DataError, naming the file, for one that is too large, broken or no object."""
+    """Return the object that a JSON file holds.
+
+    Raises:
+        DataError: the file is larger than `max_bytes`, not valid JSON, or not an object.
+    """
     try:
         content = json.loads(read_bytes(path, max_bytes))
     except DataError:
@@ -21,19 +25,19 @@ def read_document(path: Path, max_bytes: int) -> dict[str, Any]:
     except (
         ValueError,
         RecursionError,
-    ) as error:  # no JSON, no UTF-8, a number of thousands of digits, a thousand brackets
-        raise DataError(f"is not valid JSON: {error}", where=path, fix="restore the file or write it anew") from error
+    ) as error:  # also not UTF-8, a number with thousands of digits, thousands of brackets
+        raise DataError(f"is not valid JSON: {error}", where=path, fix="restore the file or write it again") from error
     if not isinstance(content, dict):
-        raise DataError("is no JSON object", where=path, found=type(content).__name__, expected="{...}")
+        raise DataError("is not a JSON object", where=path, found=type(content).__name__, expected="{...}")
     return content
 
 
 def peek(path: Path) -> bytes:
-    """The beginning and the end of a file, enough to see what it is; nothing where it cannot be read."""
+    """Return the first and the last 64 KiB of a file; nothing if it cannot be read."""
     try:
         with path.open("rb") as stream:
-            start = stream.read(_PEEK)
-            stream.seek(max(_PEEK, path.stat().st_size - _PEEK))
-            return start + stream.read(_PEEK)
+            start = stream.read(_PEEK_BYTES)
+            stream.seek(max(_PEEK_BYTES, path.stat().st_size - _PEEK_BYTES))
+            return start + stream.read(_PEEK_BYTES)
     except OSError:
         return b""

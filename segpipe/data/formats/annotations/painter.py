@@ -1,4 +1,4 @@
-"""From annotated objects to the labels of an image: who lies on top, what counts nowhere, what had to be decided."""
+"""From annotations to the labels of an image: which instance is on top, which pixels are ignored, and a count of the decisions."""
 
 from __future__ import annotations
 
@@ -11,141 +11,159 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.data.formats.annotations.categories import Numbering
-from segpipe.data.formats.annotations.shapes import RunCounts, Polygons, Shape, rasterise
+from segpipe.data.formats.annotations.shapes import Polygons, RunCounts, Shape, rasterise
 from segpipe.data.formats.source import Drawing
 from segpipe.errors import DataError
 
-OVERLAP = "pixels where objects overlap: the smaller object is kept"
-HIDDEN = "objects that lie whole behind smaller ones"
-EMPTY = "objects that cover no pixel"
-CLIPPED = "objects that reach over the edge of their image, clipped"
-_MAX_OBJECTS = 65535
+OVERLAP = "pixels where instances overlap: the smaller instance is kept"
+HIDDEN = "instances that are completely covered by smaller ones"
+EMPTY = "instances that cover no pixel"
+CLIPPED = "instances that reach beyond the edge of their image, clipped"
+_MAX_INSTANCES = 65535
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """An annotated object: its shape, its category's id, whether its pixels count nowhere, whether it is an object of its own
-    (and not a region of stuff such as sky)."""
+    """One annotation of an image.
+
+    shape: its outline or run-length code.
+    category_id: the id of its category.
+    ignored: whether its pixels are ignored.
+    is_instance: whether it is an instance, and not a region of something uncountable such as sky.
+    """
 
     shape: Shape
-    category: int
+    category_id: int
     ignored: bool = False
-    thing: bool = True
+    is_instance: bool = True
 
 
 @dataclass(frozen=True)
 class Painter:
-    """Draws the objects of one image; a `Draw` that can be sent to another process.
+    """Draws the annotations of one image; a `segpipe.data.formats.source.Draw` that can be sent to another process.
 
-    numbering: the file values of categories, of ignored pixels and of the ground.
-    size: (height, width) at which the objects were marked; None where their coordinates are shares of the image's edges.
-    instances: whether the source has objects at all.
+    annotations: the annotations, in the order of the file.
+    numbering: the file values of categories, of ignored pixels and of the background.
+    size: (height, width) of the annotated image in pixels; None if coordinates are fractions of the image's width and height.
+    has_instances: whether the source has any instances.
     where: the image, for errors.
     """
 
-    objects: Sequence[Annotation]
+    annotations: Sequence[Annotation]
     numbering: Numbering
     size: tuple[int, int] | None
-    instances: bool
+    has_instances: bool
     where: str
 
     def __call__(self, height: int, width: int) -> Drawing:
-        """The labels, (height, width). Raises DataError where the image is of another size than its annotations say."""
+        """Return the labels, (height, width).
+
+        Raises:
+            DataError: the image has another size than its annotations say, or an annotation cannot be drawn.
+        """
         if self.size is not None and self.size != (height, width):
             raise DataError(
-                "the image is not of the size that its annotations say", where=self.where, found=f"{width} x {height}",
-                expected=f"{self.size[1]} x {self.size[0]}", fix="annotate the image as it is, or restore it",
+                "the image does not have the size that its annotations say",
+                where=self.where,
+                found=f"{width} x {height}",
+                expected=f"{self.size[1]} x {self.size[0]}",
+                fix="annotate the image at its present size, or restore it",
             )
-        things = [marked for marked in self.objects if marked.thing and not marked.ignored]
-        if len(things) > _MAX_OBJECTS:
+        instances = [annotation for annotation in self.annotations if annotation.is_instance and not annotation.ignored]
+        if len(instances) > _MAX_INSTANCES:
             raise DataError(
-                "too many objects in an image", where=self.where, found=len(things), expected=f"at most {_MAX_OBJECTS}"
+                "too many instances in an image",
+                where=self.where,
+                found=len(instances),
+                expected=f"at most {_MAX_INSTANCES}",
             )
-        canvas = (_SetCanvas if self.numbering.classes.overlapping else _Canvas)(height, width, self.numbering)
-        for marked in self.objects:
-            if marked.ignored:
-                canvas.paint(self._runs(marked, height, width), self.numbering.ignore)
+        canvas = (_OverlappingCanvas if self.numbering.classes.overlapping else _Canvas)(height, width, self.numbering)
+        for annotation in self.annotations:
+            if annotation.ignored:
+                canvas.paint(self._runs(annotation, height, width), self.numbering.ignore)
         canvas.clear_coverage()
-        numbers = {id(marked): number for number, marked in enumerate(things, start=1)}
-        runs = [(marked, self._runs(marked, height, width)) for marked in self.objects if not marked.ignored]
-        for marked, counts in sorted(runs, key=lambda pair: -int(pair[1][1::2].sum())):
-            canvas.paint(counts, self.numbering.values[marked.category], numbers.get(id(marked), 0))
-        return canvas.drawing(self.instances)
+        instance_ids = {id(annotation): number for number, annotation in enumerate(instances, start=1)}
+        runs = [(a, self._runs(a, height, width)) for a in self.annotations if not a.ignored]
+        for annotation, counts in sorted(runs, key=lambda pair: -int(pair[1][1::2].sum())):
+            value = self.numbering.values[annotation.category_id]
+            canvas.paint(counts, value, instance_ids.get(id(annotation), 0))
+        return canvas.drawing(self.has_instances)
 
-    def _runs(self, marked: Annotation, height: int, width: int) -> RunCounts:
-        shape = marked.shape
+    def _runs(self, annotation: Annotation, height: int, width: int) -> RunCounts:
+        shape = annotation.shape
         if self.size is None and isinstance(shape, Polygons):
             shape = shape.scaled(width, height)
         try:
             return rasterise(shape, height, width)
         except DataError as error:
-            raise DataError(f"an object cannot be drawn: {error}", where=self.where) from error
+            raise DataError(f"an annotation cannot be drawn: {error}", where=self.where) from error
 
 
 class _Canvas:
-    """Planes in the order of COCO's runs: down the columns."""
+    """Flat planes of pixels in the order of COCO's run-length codes, column by column."""
 
     def __init__(self, height: int, width: int, numbering: Numbering) -> None:
         self.height, self.width, self.numbering = height, width, numbering
-        top = max([numbering.ignore, numbering.ground, *numbering.values.values()])
-        self.mask = np.full(height * width, numbering.ground, np.uint8 if top <= 255 else np.uint16)
+        largest = max([numbering.ignore, numbering.background, *numbering.values.values()])
+        self.mask = np.full(height * width, numbering.background, np.uint8 if largest <= 255 else np.uint16)
         self.instances = np.zeros(height * width, np.uint16)
         self.covered = np.zeros(height * width, bool)
         self.overlaps = np.zeros(height * width, bool)
         self.painted: set[int] = set()
         self.notes: Counter[str] = Counter()
 
-    def paint(self, counts: RunCounts, value: int, number: int = 0) -> None:
-        """Lay an object over what is there."""
+    def paint(self, counts: RunCounts, value: int, instance_id: int = 0) -> None:
+        """Paint an annotation over what was painted before; `instance_id` 0 means that it is not an instance."""
         if not counts[1::2].any():
             self.notes[EMPTY] += 1
             return
-        here, inside = _places(counts)
-        self.overlaps[here][inside] |= self.covered[here][inside]
-        self.covered[here][inside] = True
-        self.mask[here][inside] = value
-        self.instances[here][inside] = number
-        if number:
-            self.painted.add(number)
+        span, pixels = _painted_pixels(counts)
+        self.overlaps[span][pixels] |= self.covered[span][pixels]
+        self.covered[span][pixels] = True
+        self.mask[span][pixels] = value
+        self.instances[span][pixels] = instance_id
+        if instance_id:
+            self.painted.add(instance_id)
 
     def clear_coverage(self) -> None:
-        """Objects may lie on ignored regions: that is no overlap."""
+        """Forget what has been covered so far: an instance on an ignored region is not an overlap."""
         self.covered[:] = False
         self.overlaps[:] = False
 
     def drawing(self, with_instances: bool) -> Drawing:
-        """What has been painted, row by row again."""
+        """Return what has been painted, row by row."""
         if overlapped := int(self.overlaps.sum()):
             self.notes[OVERLAP] += overlapped
-            seen = set(np.unique(self.instances[self.covered]).tolist())
-            if hidden := len(self.painted - seen):
+            visible = set(np.unique(self.instances[self.covered]).tolist())
+            if hidden := len(self.painted - visible):
                 self.notes[HIDDEN] += hidden
-        instances = self._upright(self.instances) if with_instances else None
-        return Drawing(self._upright(self.mask), instances, +self.notes)
+        instances = self._to_rows(self.instances) if with_instances else None
+        return Drawing(self._to_rows(self.mask), instances, +self.notes)
 
-    def _upright(self, plane: npt.NDArray[np.generic]) -> np.ndarray:
-        return cv2.transpose(
-            plane.reshape(self.width, self.height)
-        )  # by blocks: several times faster than NumPy's copy
+    def _to_rows(self, plane: npt.NDArray[np.generic]) -> np.ndarray:
+        # OpenCV transposes by blocks, which is several times faster than NumPy's copy
+        return cv2.transpose(plane.reshape(self.width, self.height))
 
 
-class _SetCanvas(_Canvas):
-    """Planes of sets of classes: what is painted adds to what is there."""
+class _OverlappingCanvas(_Canvas):
+    """Planes of sets of classes: each annotation adds its bit to those that were painted before."""
 
-    def paint(self, counts: RunCounts, value: int, number: int = 0) -> None:
-        """Add an object's bit; over pixels that count nowhere, as on the plain canvas, it counts."""
+    def paint(self, counts: RunCounts, value: int, instance_id: int = 0) -> None:
+        """Add the bit of an annotation. As on the plain canvas, it replaces the value of ignored pixels."""
         if not counts[1::2].any():
             self.notes[EMPTY] += 1
             return
-        here, inside = _places(counts)
-        before: np.ndarray = self.mask[here][inside]
-        alone = value == self.numbering.ignore or before == self.numbering.ignore
-        self.mask[here][inside] = np.where(alone, value, before | before.dtype.type(value))
+        span, pixels = _painted_pixels(counts)
+        before: np.ndarray = self.mask[span][pixels]
+        replaces = value == self.numbering.ignore or before == self.numbering.ignore
+        self.mask[span][pixels] = np.where(replaces, value, before | before.dtype.type(value))
 
 
-def _places(counts: RunCounts) -> tuple[slice, npt.NDArray[np.bool_] | npt.NDArray[np.int64]]:
-    """Where runs are set: the stretch from the first to the last, and which of its pixels, as flags or as numbers, whatever takes
-    less memory: an object costs its own pixels or its own columns, not the image.
+def _painted_pixels(counts: RunCounts) -> tuple[slice, npt.NDArray[np.bool_] | npt.NDArray[np.int64]]:
+    """Return the span from the first to the last set pixel of run lengths, and the set pixels in it.
+
+    The set pixels are flags or indices, whichever takes less memory: an instance then costs as much memory as its own pixels or its
+    own columns, and not as much as the image.
     """
     edges = np.cumsum(counts)
     ends = edges[1::2]

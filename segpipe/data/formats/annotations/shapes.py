@@ -1,7 +1,8 @@
-"""The shapes of objects as annotation files write them: polygons and run-length codes, checked before anything is drawn.
+"""The shapes of annotations: polygons and run-length codes, checked before anything is drawn.
 
-Coordinates are continuous, in pixels: x to the right and y down from the image's corner, so that pixel (row, column) has its centre
-at (column + 0.5, row + 0.5). Rasterising follows the COCO reference (faster_coco_eval.core.mask).
+Coordinates are continuous, in pixels: x to the right and y down from the corner of the image, so that pixel (row, column) has its
+centre at (column + 0.5, row + 0.5). Rasterising follows the COCO reference implementation (faster_coco_eval.core.mask, derived from
+https://github.com/cocodataset/cocoapi).
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ import numpy.typing as npt
 
 from segpipe.errors import DataError
 
-_MAX_LENGTH = 5e6
-"""The longest outline that is drawn, in pixels: the rasteriser holds five points for each."""
+_MAX_OUTLINE_PIXELS = 5e6
+"""The longest outline that is drawn, in pixels: the rasteriser keeps five points for each pixel."""
 
 RunCounts = npt.NDArray[np.int64]
-"""Lengths of runs, clear and set in turn, the first one clear (maybe of length 0), down the columns of the image."""
+"""Lengths of runs of clear and set pixels in turn, the first one clear (possibly of length 0), column by column."""
 
 
 @dataclass(frozen=True)
 class Polygons:
-    """An object of one or more parts, each an outline (n, 2) of float64 x, y with n >= 3. It is the union of its parts."""
+    """The union of one or more outlines, each (n, 2) float64 of x, y with n >= 3."""
 
     parts: tuple[npt.NDArray[np.float64], ...]
 
     def scaled(self, width: float, height: float) -> Polygons:
-        """The same shape, x times `width` and y times `height`."""
+        """Return the same shape with x multiplied by `width` and y by `height`."""
         return Polygons(tuple(part * (width, height) for part in self.parts))
 
 
 @dataclass(frozen=True)
 class Runs:
-    """An object as a COCO run-length code for an image of `height` x `width`: the counts themselves, or their compressed string."""
+    """A COCO run-length code for an image of `height` x `width`: the counts, or their compressed string."""
 
     height: int
     width: int
@@ -46,25 +47,37 @@ Shape = Polygons | Runs
 
 
 def parse_polygon(numbers: object) -> npt.NDArray[np.float64]:
-    """A flat list x1, y1, x2, y2 ... as (n, 2) float64. Raises DataError for anything else, and for fewer than three points."""
+    """Return a flat list x1, y1, x2, y2 ... as (n, 2) float64.
+
+    Raises:
+        DataError: it is anything else, or has fewer than three points.
+    """
     try:
         flat = np.array(numbers)
     except (ValueError, TypeError) as error:
-        raise DataError("the polygon is no flat list of numbers") from error
+        raise DataError("the polygon is not a flat list of numbers") from error
     if flat.ndim != 1 or (flat.size and flat.dtype.kind not in "iuf"):
-        raise DataError("the polygon is no flat list of numbers", found=f"{flat.dtype} of shape {flat.shape}")
+        raise DataError("the polygon is not a flat list of numbers", found=f"{flat.dtype} of shape {flat.shape}")
     if flat.size % 2:
-        raise DataError("the polygon has an odd count of numbers", found=flat.size, expected="x, y in turn")
+        raise DataError("the polygon has an odd number of coordinates", found=flat.size, expected="x, y in turn")
     if flat.size < 6:
         raise DataError("the polygon has fewer than 3 points", found=flat.size // 2)
     points = flat.astype(np.float64).reshape(-1, 2)
     if not np.isfinite(points).all():
-        raise DataError("the polygon has coordinates that are no numbers (NaN or infinity)")
+        raise DataError("the polygon has coordinates that are NaN or infinite")
     return points
 
 
 def parse_runs(size: object, code: object) -> Runs:
-    """A run-length code, whole and of the size it claims. Raises DataError otherwise."""
+    """Return a run-length code of the given size.
+
+    Args:
+        size: [height, width] in pixels.
+        code: the list of counts, or the compressed string.
+
+    Raises:
+        DataError: they are anything else, or the code does not fill the image.
+    """
     if not (isinstance(size, list) and len(size) == 2 and all(type(edge) is int and edge > 0 for edge in size)):
         raise DataError("the run-length code has no size", found=size, expected="[height, width]")
     height, width = size
@@ -73,8 +86,8 @@ def parse_runs(size: object, code: object) -> Runs:
     elif isinstance(code, list) and all(type(count) is int and 0 <= count <= height * width for count in code):
         runs = Runs(height, width, np.array(code, np.int64))
     else:
-        raise DataError("the run-length code is no string and no list of counts", found=type(code).__name__)
-    total = int(_uncompressed(runs).sum())
+        raise DataError("the run-length code is not a string and not a list of counts", found=type(code).__name__)
+    total = int(_decompress(runs).sum())
     if total != height * width:
         raise DataError(
             "the run-length code does not fill its image", found=f"{total} pixels", expected=f"{height} x {width}"
@@ -83,12 +96,17 @@ def parse_runs(size: object, code: object) -> Runs:
 
 
 def reaches_out(shape: Polygons, height: int, width: int) -> bool:
-    """Whether a shape crosses the edge of its image. Raises DataError for one that lies outside whole, or cannot be drawn."""
+    """Return whether a shape crosses the edge of its image.
+
+    Raises:
+        DataError: the shape lies completely outside the image, or is too long to be drawn.
+    """
     low = np.min([part.min(axis=0) for part in shape.parts], axis=0)
     high = np.max([part.max(axis=0) for part in shape.parts], axis=0)
     if (high <= 0).any() or (low >= (width, height)).any():
         raise DataError(
-            "lies outside its image", found=f"x {low[0]:g} to {high[0]:g}, y {low[1]:g} to {high[1]:g}",
+            "lies outside its image",
+            found=f"x {low[0]:g} to {high[0]:g}, y {low[1]:g} to {high[1]:g}",
             expected=f"something in {width} x {height}",
         )
     check_length(shape)
@@ -96,52 +114,64 @@ def reaches_out(shape: Polygons, height: int, width: int) -> bool:
 
 
 def check_length(shape: Polygons) -> None:
-    """DataError for an outline so long that drawing it would take more memory than any image is worth."""
+    """Check that an outline is not so long that drawing it would take excessive memory.
+
+    Raises:
+        DataError: it is.
+    """
     with np.errstate(over="ignore"):
         lengths = [np.abs(np.diff(part, axis=0, append=part[:1])).max(axis=1).sum() for part in shape.parts]
-    if sum(lengths) > _MAX_LENGTH:
+    if sum(lengths) > _MAX_OUTLINE_PIXELS:
         raise DataError(
-            "the polygon reaches much too far", found=f"an outline of {sum(lengths):.3g} pixels",
-            expected=f"at most {_MAX_LENGTH:g}", fix="correct its coordinates",
+            "the polygon is much too large",
+            found=f"an outline of {sum(lengths):.3g} pixels",
+            expected=f"at most {_MAX_OUTLINE_PIXELS:g}",
+            fix="correct its coordinates",
         )
 
 
 def rasterise(shape: Shape, height: int, width: int) -> RunCounts:
-    """The pixels of a shape in an image of this size, as runs that fill it. Polygons are clipped to the image.
+    """Return the pixels of a shape in an image of this size, as run lengths that fill the image. Polygons are clipped.
 
-    Raises DataError for a run-length code of another size and for an endless outline.
+    Raises:
+        DataError: a run-length code has another size, or an outline is too long.
     """
     if isinstance(shape, Runs):
         if (shape.height, shape.width) != (height, width):
             raise DataError(
-                "the run-length code is of another size", found=f"{shape.width} x {shape.height}",
+                "the run-length code has another size",
+                found=f"{shape.width} x {shape.height}",
                 expected=f"{width} x {height}",
             )
-        return _uncompressed(shape)
+        return _decompress(shape)
     from faster_coco_eval.core import mask
 
     check_length(shape)
     parts = mask.frPyObjects([part.ravel().tolist() for part in shape.parts], height, width)
-    return _uncompressed(Runs(height, width, mask.merge(parts)["counts"]))
+    return _decompress(Runs(height, width, mask.merge(parts)["counts"]))
 
 
-def runs_by_value(keys: npt.NDArray[np.int32]) -> dict[int, RunCounts]:
-    """The pixels of each value of a plane (H, W), as runs that fill it; one pass, whatever the number of values."""
-    flat = cv2.transpose(keys).ravel()
+def runs_by_value(plane: npt.NDArray[np.int32]) -> dict[int, RunCounts]:
+    """Return the pixels of each value of a plane (H, W), as run lengths that fill it, in a single pass over the plane."""
+    flat = cv2.transpose(plane).ravel()
     starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
     lengths = np.diff(starts, append=flat.size)
     order = np.argsort(flat[starts], kind="stable")
-    found, firsts = np.unique(flat[starts][order], return_index=True)
+    values, firsts = np.unique(flat[starts][order], return_index=True)
     runs = {}
-    for key, places in zip(found.tolist(), np.split(order, firsts[1:]), strict=True):
-        edges = np.stack([starts[places], starts[places] + lengths[places]], axis=1).ravel()
+    for value, indices in zip(values.tolist(), np.split(order, firsts[1:]), strict=True):
+        edges = np.stack([starts[indices], starts[indices] + lengths[indices]], axis=1).ravel()
         counts = np.diff(edges, prepend=0, append=flat.size)
-        runs[key] = counts if counts[-1] else counts[:-1]
+        runs[value] = counts if counts[-1] else counts[:-1]
     return runs
 
 
 def encode_coco_runs(counts: RunCounts, height: int, width: int) -> dict[str, Any]:
-    """Runs as COCO writes them: size, counts (the compressed string); with area and bbox (x, y, width, height) to go with it."""
+    """Return run lengths as entries of a COCO annotation.
+
+    Returns:
+        `segmentation` (size, and counts as the compressed string), `area` in pixels, and `bbox` (x, y, width, height).
+    """
     from faster_coco_eval.core import mask
 
     code = mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
@@ -152,7 +182,7 @@ def encode_coco_runs(counts: RunCounts, height: int, width: int) -> dict[str, An
     }
 
 
-def _uncompressed(runs: Runs) -> RunCounts:
+def _decompress(runs: Runs) -> RunCounts:
     if isinstance(runs.code, np.ndarray):
         return runs.code
     from faster_coco_eval import mask_api_new_cpp

@@ -1,4 +1,4 @@
-"""One label file of YOLO segmentation: a line `class x1 y1 x2 y2 ...` for each object, shares of the image's width and height."""
+"""One label file of YOLO segmentation: a line `class x1 y1 x2 y2 ...` per instance, as fractions of the image's width and height."""
 
 from __future__ import annotations
 
@@ -13,20 +13,31 @@ from segpipe.files import read_bytes
 
 BOX = "is a box, not an outline"
 _MAX_LABEL_BYTES = 1 << 26
+_MAX_COORDINATE = 2
+"""Fractions of an image may lie a little outside 0..1; numbers beyond this are pixels."""
 
 
 def read_labels(
-    path: Path, known: Container[int], shown: str
+    path: Path, class_ids: Container[int], name: str
 ) -> tuple[list[Annotation], list[tuple[str, str]], Counter[str]]:
-    """The objects of a label file, (line, reason) for each line left out, and what was decided.
+    """Return the content of a label file.
 
-    known: the class ids there are. shown: the file's name for people. Raises DataError for a file that is too large or no text.
+    Args:
+        path: the label file.
+        class_ids: the valid class ids.
+        name: the file's name for the user.
+
+    Returns:
+        The annotations; (line, reason) for each line that was left out; decisions and how often each was made.
+
+    Raises:
+        DataError: the file is too large or not text.
     """
     try:
         lines = read_bytes(path, _MAX_LABEL_BYTES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError("is not a text file in UTF-8", where=path) from error
-    objects: list[Annotation] = []
+        raise DataError("is not a text file in UTF-8", where=path, fix="save it as UTF-8") from error
+    annotations: list[Annotation] = []
     skipped: list[tuple[str, str]] = []
     counts: Counter[str] = Counter()
     for number, line in enumerate(lines, start=1):
@@ -34,32 +45,35 @@ def read_labels(
         if not fields:
             continue
         try:
-            marked = _object(fields, known)
-            assert isinstance(marked.shape, Polygons)
-            counts[CLIPPED] += reaches_out(marked.shape, 1, 1)
-            objects.append(marked)
+            polygon, class_id = _parse_line(fields, class_ids)
+            counts[CLIPPED] += reaches_out(polygon, 1, 1)
+            annotations.append(Annotation(polygon, class_id))
         except DataError as error:
-            skipped.append((f"{shown}:{number}", str(error)))
-    return objects, skipped, +counts
+            skipped.append((f"{name}:{number}", str(error)))
+    return annotations, skipped, +counts
 
 
-def _object(fields: list[str], known: Container[int]) -> Annotation:
+def _parse_line(fields: list[str], class_ids: Container[int]) -> tuple[Polygons, int]:
     if len(fields) == 5:
         raise DataError(
-            BOX, found="4 numbers after the class", expected="class x1 y1 x2 y2 x3 y3 ...",
+            BOX,
+            found="4 numbers after the class",
+            expected="class x1 y1 x2 y2 x3 y3 ...",
             fix="export the outlines (segmentation), not the detection labels",
         )
     try:
-        category = float(fields[0])  # some tools write 0.0
+        class_id = float(fields[0])  # some tools write 0.0
         numbers = [float(field) for field in fields[1:]]
     except ValueError as error:
         raise DataError("is not a line of numbers", found=repr(" ".join(fields)[:60])) from error
-    if category not in known:
-        raise DataError("is of no class", found=fields[0][:20], expected="a number that `names` in data.yaml has")
+    if class_id not in class_ids:
+        raise DataError("has no valid class", found=fields[0][:20], expected="a number that `names` in data.yaml has")
     outline = parse_polygon(numbers)
-    if (abs(outline) > 2).any():
+    if (abs(outline) > _MAX_COORDINATE).any():
         raise DataError(
-            "the coordinates are no shares of the image", found=f"up to {abs(outline).max():g}", expected="0 to 1",
+            "the coordinates are not fractions of the image",
+            found=f"up to {abs(outline).max():g}",
+            expected="0 to 1",
             fix="divide x by the image's width and y by its height",
         )
-    return Annotation(Polygons((outline,)), int(category))
+    return Polygons((outline,)), int(class_id)

@@ -1,4 +1,4 @@
-"""`colour-masks`: images and RGB masks in folders side by side, and a palette that says which colour is which class.
+"""`colour-masks`: images and RGB masks in two folders, and a palette that says which colour is which class.
 
 ```
 SRC/images/a.png  SRC/masks/a.png  SRC/palette.csv (or --palette FILE)
@@ -14,55 +14,64 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.formats.mask_kinds import recognise_pairs
-from segpipe.data.formats.pairs import find_pairs
+from segpipe.data.formats.masks.paired_folders import recognise_paired_folders
 from segpipe.data.formats.masks.palette_files import PALETTE_FILES, find_palette, read_palette
 from segpipe.data.formats.masks.palettes import Palette
+from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import Drawing, ReadOptions, ReadResult, check_size
 from segpipe.data.images import read_image
 from segpipe.errors import ConfigError, DataError
 
-NEAREST_COLOUR = "pixels of a colour near to one of the palette, taken for that"
-_LISTED = 12
+NEAREST_COLOUR = "pixels of a colour near one of the palette, given that class"
+_MAX_COLOURS_SHOWN = 12
+_MAX_MASKS_READ = 12
 
 
-def recognise_colour_masks(source: Path) -> str | None:
-    """Why `source` is of this layout: folders of images and of masks in colours; None where it is not."""
-    found = recognise_pairs(source, "colours")
-    return f"{found} in colours" if found else None
+def recognise_colour_masks(probe: SourceProbe) -> str | None:
+    """Return why the source has this layout: folders of images and of masks in colours. None if it has not."""
+    folders = recognise_paired_folders(probe, "colours")
+    return f"{folders} in colours" if folders else None
 
 
-def read_colour_masks(source: Path, options: ReadOptions) -> ReadResult:
-    """Read the layout; errors as of `find_pairs` and `draw_by_palette`."""
-    found = find_pairs(source, options)
-    draw_by_palette(found, source, options)
-    return found
+def read_colour_masks(probe: SourceProbe, options: ReadOptions) -> ReadResult:
+    """Read the layout; errors as in `segpipe.data.formats.pairs.find_pairs` and `draw_by_palette`."""
+    result = probe.pairs(options)
+    draw_by_palette(result, probe.source, options)
+    return result
 
 
-def draw_by_palette(found: ReadResult, source: Path, options: ReadOptions) -> None:
-    """Have the masks of a source drawn by the palette that the user gives or that lies in the source.
+def draw_by_palette(result: ReadResult, source: Path, options: ReadOptions) -> None:
+    """Change a result so that its masks are drawn with the palette that the user gives or that lies in the source.
 
-    Raises ConfigError, with the colours found, where there is none; errors as of `read_palette`.
+    Raises:
+        ConfigError: there is no palette (the error lists the colours of the masks), or several lie in the source.
+        DataError: the palette is not valid.
     """
     file = options.palette or find_palette(source)
     if file is None:
-        masks = [item.mask for item in found.items if item.mask][:_LISTED]
+        masks = [item.mask for item in result.items if item.mask][:_MAX_MASKS_READ]
         raise ConfigError(
-            "which colour is which class?", where=source, found=_colours(masks, options.limits), expected="a palette",
+            "which colour is which class?",
+            where=source,
+            found=_frequent_colours(masks, options.limits),
+            expected="a palette",
             fix=f"write lines such as `128 64 128 road` and give them as --palette FILE, or as {PALETTE_FILES[-1]}",
         )
     palette = read_palette(str(file))
-    found.items = [
-        replace(item, mask=None, instances=None, draw=ColourMask(item.mask, palette, options.tolerance or 0, options.limits))
-        if item.mask else item
-        for item in found.items
+    result.items = [
+        replace(
+            item, mask=None, instances=None, draw=ColourMask(item.mask, palette, options.tolerance or 0, options.limits)
+        )
+        if item.mask
+        else item
+        for item in result.items
     ]
-    found.classes, found.classes_from = palette.classes, palette.origin
+    result.classes, result.classes_from = palette.classes, palette.origin
 
 
 @dataclass(frozen=True)
 class ColourMask:
-    """Draws the labels of a mask in colours (a `segpipe.data.formats.source.Draw`)."""
+    """Draws class values from a mask in colours (a `segpipe.data.formats.source.Draw`)."""
 
     mask: Path
     palette: Palette
@@ -70,21 +79,25 @@ class ColourMask:
     limits: DataParams
 
     def __call__(self, height: int, width: int) -> Drawing:
-        """The class values, (height, width); DataError for a mask of another size, or with colours that are too far off."""
+        """Return the class values, (height, width).
+
+        Raises:
+            DataError: the mask has another size, or colours that differ too much from the palette.
+        """
         image = read_image(self.mask, self.limits)
         check_size(self.mask, image, height, width)
-        values, snapped = self.palette.encode(image, str(self.mask), self.tolerance)
-        return Drawing(values, notes=Counter({NEAREST_COLOUR: snapped} if snapped else {}))
+        values, approximated = self.palette.encode(image, str(self.mask), self.tolerance)
+        return Drawing(values, notes=Counter({NEAREST_COLOUR: approximated} if approximated else {}))
 
 
-def _colours(masks: list[Path], limits: DataParams) -> str:
-    """The most frequent colours of some masks, in words."""
+def _frequent_colours(masks: list[Path], limits: DataParams) -> str:
+    """Return the most frequent colours of some masks, in words."""
     counts: Counter[tuple[int, ...]] = Counter()
     for mask in masks:
         try:
             image = read_image(mask, limits)
-        except DataError:  # it will be listed when it is drawn
+        except DataError:  # drawing it reports the error
             continue
         colours, pixels = np.unique(image[::4, ::4].reshape(-1, image.shape[-1]), axis=0, return_counts=True)
         counts.update({tuple(map(int, colour)): int(n) for colour, n in zip(colours, pixels, strict=True)})
-    return "colours " + ", ".join(" ".join(map(str, colour)) for colour, _ in counts.most_common(_LISTED))
+    return "colours " + ", ".join(" ".join(map(str, colour)) for colour, _ in counts.most_common(_MAX_COLOURS_SHOWN))

@@ -1,4 +1,4 @@
-"""`label-maps`: images and masks of object numbers (0 nothing, each other value one object; gaps are fine), paired by file name.
+"""`label-maps`: images and masks of instance ids (0 background, each other value one instance; gaps are allowed), paired by name.
 
 ```
 SRC/images/a.png  SRC/masks/a.png (8 or 16 bits)
@@ -13,42 +13,46 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.formats.mask_kinds import recognise_pairs
-from segpipe.data.formats.pairs import find_pairs
+from segpipe.data.formats.masks.paired_folders import recognise_paired_folders
+from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import Drawing, ReadOptions, ReadResult, check_size
 from segpipe.data.images import read_mask
 from segpipe.samples import ClassTable
 
 INSTANCE_CLASSES = ClassTable.from_names(["background", "object"])
-"""The classes of a source whose objects are all of one kind; `--classes nucleus` names it."""
+"""The classes of a source whose instances are all of one class; `--classes nucleus` names it."""
 
 
-def recognise_label_maps(source: Path) -> str | None:
-    """Why `source` is of this layout: folders of images and of masks with numbers of objects; None where it is not."""
-    found = recognise_pairs(source, "objects")
-    return f"{found} of object numbers" if found else None
+def recognise_label_maps(probe: SourceProbe) -> str | None:
+    """Return why the source has this layout: folders of images and of masks of instance ids. None if it has not."""
+    folders = recognise_paired_folders(probe, "instances")
+    return f"{folders} of instance ids" if folders else None
 
 
-def read_label_maps(source: Path, options: ReadOptions) -> ReadResult:
-    """Read the layout; errors as of `find_pairs`."""
-    found = find_pairs(source, options)
-    found.items = [
+def read_label_maps(probe: SourceProbe, options: ReadOptions) -> ReadResult:
+    """Read the layout; errors as in `segpipe.data.formats.pairs.find_pairs`."""
+    result = probe.pairs(options)
+    result.items = [
         replace(item, mask=None, instances=None, draw=LabelMap(item.mask, options.limits)) if item.mask else item
-        for item in found.items
+        for item in result.items
     ]
-    found.classes, found.classes_from = INSTANCE_CLASSES, "one kind of object"
-    return found
+    result.classes, result.classes_from = INSTANCE_CLASSES, "one class for all instances"
+    return result
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Draws classes and instances of a mask of object numbers (a `segpipe.data.formats.source.Draw`)."""
+    """Draws class values and instances from a mask of instance ids (a `segpipe.data.formats.source.Draw`)."""
 
     mask: Path
     limits: DataParams
 
     def __call__(self, height: int, width: int) -> Drawing:
-        """Mask 0 and 1, instances as in the file, both (height, width); DataError for a mask of another size."""
-        numbers = read_mask(self.mask, self.limits)
-        check_size(self.mask, numbers, height, width)
-        return Drawing((numbers > 0).astype(np.uint8), numbers.astype(np.uint16))
+        """Return mask values 0 and 1, and the instance ids of the file, both (height, width).
+
+        Raises:
+            DataError: the mask has another size or cannot be read.
+        """
+        ids = read_mask(self.mask, self.limits)
+        check_size(self.mask, ids, height, width)
+        return Drawing((ids > 0).astype(np.uint8), ids.astype(np.uint16))

@@ -1,11 +1,11 @@
-"""`mask-per-class`: a folder of masks for each class, in which a mask is 0 where the class is not. Classes may overlap.
+"""`mask-per-class`: one folder of masks per class, in which a mask is 0 where the class is absent. Classes may overlap.
 
 ```
 SRC/images/a.png  SRC/masks/cell/a.png  SRC/masks/nucleus/a.png    [SRC/masks/ignore/a.png]  [SRC/dataset.yaml]  [SRC/samples.csv]
 ```
 
-An image without a mask of a class has none of it; one without any mask is not labelled. What masks of a class called `ignore` (or
-void) show, counts nowhere.
+An image without a mask of a class does not contain it; an image without any mask is unlabelled. Pixels that are set in masks of a
+class called `ignore` (or void) are ignored.
 """
 
 from __future__ import annotations
@@ -18,108 +18,132 @@ import numpy as np
 from segpipe.config import DataParams
 from segpipe.data.classes import is_background, overlapping_table
 from segpipe.data.dataset import CLASSES_FILE, read_classes
-from segpipe.data.formats.pairs import IMAGE_FOLDERS, MASK_FOLDERS, SPLIT_FOLDERS, read_tables
+from segpipe.data.formats.listing import FolderListing
 from segpipe.data.formats.masks.palettes import IGNORED_NAMES
+from segpipe.data.formats.pairs import IMAGE_FOLDERS, MASK_FOLDERS, SPLIT_FOLDERS, read_tables
+from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, ReadResult, check_size
-from segpipe.data.images import image_files, read_image, stem_of
+from segpipe.data.images import read_image, stem_of
 from segpipe.errors import ConfigError, DataError
 from segpipe.samples import IGNORE, ClassTable
 
 
-def recognise_mask_per_class(source: Path) -> str | None:
-    """Why `source` is of this layout: below the folder of masks, folders with masks of the images' names; None where it is not."""
-    images, masks = (_first(source, names) for names in (IMAGE_FOLDERS, MASK_FOLDERS))
-    classes = _classes(masks) if masks else {}
-    if not images or not classes or any(name.lower() in SPLIT_FOLDERS for name in classes):
+def recognise_mask_per_class(probe: SourceProbe) -> str | None:
+    """Return why the source has this layout: the folder of masks has subfolders with masks named as the images. None if it has not."""
+    images, masks = (_first_folder(probe, names) for names in (IMAGE_FOLDERS, MASK_FOLDERS))
+    files_by_class = _mask_files(probe.listing, masks) if masks else {}
+    if not images or not masks or not files_by_class or any(name.lower() in SPLIT_FOLDERS for name in files_by_class):
         return None
-    stems = {stem_of(path) for path in image_files(images)}
-    if not stems or any(not stems & files.keys() for files in classes.values()) or image_files(masks or source):
+    stems = {stem_of(path) for path in probe.listing.image_files(images)}
+    if not stems or any(not stems & files.keys() for files in files_by_class.values()):
         return None
-    return f"{images.name}/ with masks of {len(classes)} classes in {(masks or source).name}/{next(iter(classes))}/ and so on"
+    if probe.listing.image_files(masks):
+        return None
+    return f"{images.name}/ with masks of {len(files_by_class)} classes in {masks.name}/{next(iter(files_by_class))}/ and so on"
 
 
-def read_mask_per_class(source: Path, options: ReadOptions) -> ReadResult:
-    """Read the layout; DataError where it is none, ConfigError where the user has not said that classes overlap."""
-    images = source / options.images if options.images else _first(source, IMAGE_FOLDERS)
-    masks = source / options.masks if options.masks else _first(source, MASK_FOLDERS)
-    files = _classes(masks) if masks else {}
-    names = [name for name in files if name.lower() not in IGNORED_NAMES and not is_background(name)]
+def read_mask_per_class(probe: SourceProbe, options: ReadOptions) -> ReadResult:
+    """Read the layout.
+
+    Raises:
+        DataError: the source does not have this layout.
+        ConfigError: the user has not said that classes overlap, or dataset.yaml does not fit the folders.
+    """
+    source = probe.source
+    images = source / options.images if options.images else _first_folder(probe, IMAGE_FOLDERS)
+    masks = source / options.masks if options.masks else _first_folder(probe, MASK_FOLDERS)
+    files_by_class = _mask_files(probe.listing, masks) if masks else {}
+    names = [name for name in files_by_class if name.lower() not in IGNORED_NAMES and not is_background(name)]
     if not images or not images.is_dir() or not names:
         raise DataError(
-            "no folder of masks for each class", where=source, expected="images/a.png and masks/CLASS/a.png",
-            fix="lay them out so, name the folders (--images DIR --masks DIR), or choose another --format",
+            "no folder of masks for each class",
+            where=source,
+            expected="images/a.png and masks/CLASS/a.png",
+            fix="use this layout, name the folders (--images DIR --masks DIR), or choose another --format",
         )
-    written = source / CLASSES_FILE
-    table = read_classes(written) if written.exists() else overlapping_table(names)
-    if not (options.overlapping or written.exists()):
+    classes_file = source / CLASSES_FILE
+    table = read_classes(classes_file) if classes_file.exists() else overlapping_table(names)
+    if not (options.overlapping or classes_file.exists()):
         raise ConfigError(
-            "masks of classes in folders of their own may overlap, which has to be wanted: each class is then learned by itself",
-            where=source, fix="add --overlapping, or draw the masks into one file an image (--format folder)",
+            "masks in one folder per class may overlap, and overlapping classes must be requested",
+            where=source,
+            expected="--overlapping, with which each class is learned separately",
+            fix="add --overlapping, or draw the masks of each image into one file (--format folder)",
         )
-    _check_names(written, names, table)
-    found = ReadResult([], table, classes_from="folders of masks")
+    _check_names(classes_file, names, table)
+    result = ReadResult([], table, classes_from="folders of masks")
     bits = {spec.name: spec.value for spec in table.classes}
-    ignored = [files[name] for name in files if name.lower() in IGNORED_NAMES]
+    ignored_files = [files_by_class[name] for name in files_by_class if name.lower() in IGNORED_NAMES]
     stems = set()
-    for image in image_files(images):
+    for image in probe.listing.image_files(images):
         stem = stem_of(image)
-        own = tuple((files[name][stem], bits[name]) for name in names if stem in files[name])
-        hidden = tuple(by_stem[stem] for by_stem in ignored if stem in by_stem)
-        draw = ClassMasks(own, hidden, table, options.limits) if own or hidden else None
-        found.items.append(RawItem(stem, image, draw=draw))
+        class_masks = tuple((files_by_class[name][stem], bits[name]) for name in names if stem in files_by_class[name])
+        ignore_masks = tuple(files[stem] for files in ignored_files if stem in files)
+        draw = ClassMasks(class_masks, ignore_masks, table, options.limits) if class_masks or ignore_masks else None
+        result.items.append(RawItem(stem, image, draw=draw))
         stems.add(stem)
-    for name, by_stem in files.items():
-        left = [path for stem, path in by_stem.items() if stem not in stems]
-        found.skipped += [(f"{name}/{path.name}", "a mask without an image") for path in left]
-    read_tables(source, found)
-    return found
+    for name, files in files_by_class.items():
+        unused = [path for stem, path in files.items() if stem not in stems]
+        result.skipped += [(f"{name}/{path.name}", "a mask without an image") for path in unused]
+    read_tables(source, result)
+    return result
 
 
-def _check_names(written: Path, names: list[str], table: ClassTable) -> None:
+def _check_names(classes_file: Path, names: list[str], table: ClassTable) -> None:
     if not table.overlapping or not set(names) <= set(table.names):
         raise ConfigError(
-            "the folders of masks do not fit the class table", where=written, found=", ".join(names),
-            expected=", ".join(table.names[1:]), fix="correct the table (overlapping: true), or take it away",
+            "the folders of masks do not fit the class table",
+            where=classes_file,
+            found=", ".join(names),
+            expected=", ".join(table.names[1:]),
+            fix="correct the table (overlapping: true), or remove it",
         )
 
 
 @dataclass(frozen=True)
 class ClassMasks:
-    """Draws the sets of classes of one image (a `segpipe.data.formats.source.Draw`).
+    """Draws the sets of classes of one image from one file per class (a `segpipe.data.formats.source.Draw`).
 
-    masks: the files of the classes, each with its bit. ignored: files that show what counts nowhere.
+    masks: the files of the classes, each with the bit of its class.
+    ignore_masks: files whose set pixels are ignored.
     """
 
     masks: tuple[tuple[Path, int], ...]
-    ignored: tuple[Path, ...]
+    ignore_masks: tuple[Path, ...]
     table: ClassTable
     limits: DataParams
 
     def __call__(self, height: int, width: int) -> Drawing:
-        """Bits, (height, width). Raises DataError for a mask of another size or one that cannot be read."""
-        nothing, hidden = self.table.decode(np.array([0, IGNORE], np.uint8))
-        mask = np.full((height, width), nothing)
+        """Return sums of bits, (height, width).
+
+        Raises:
+            DataError: a mask has another size or cannot be read.
+        """
+        background, ignored = self.table.decode(np.array([0, IGNORE], np.uint8))
+        mask = np.full((height, width), background)
         for path, bit in self.masks:
-            mask[self._shown(path, height, width)] |= mask.dtype.type(bit)
-        for path in self.ignored:
-            mask[self._shown(path, height, width)] = hidden
+            mask[self._set_pixels(path, height, width)] |= mask.dtype.type(bit)
+        for path in self.ignore_masks:
+            mask[self._set_pixels(path, height, width)] = ignored
         return Drawing(mask)
 
-    def _shown(self, path: Path, height: int, width: int) -> np.ndarray:
-        shown = read_image(path, self.limits).max(axis=-1) > 0
-        check_size(path, shown, height, width)
-        return shown
+    def _set_pixels(self, path: Path, height: int, width: int) -> np.ndarray:
+        is_set = read_image(path, self.limits).max(axis=-1) > 0
+        check_size(path, is_set, height, width)
+        return is_set
 
 
-def _first(source: Path, names: tuple[str, ...]) -> Path | None:
-    below = {path.name.lower(): path for path in source.iterdir() if path.is_dir()}
-    return next((below[name] for name in names if name in below), None)
+def _first_folder(probe: SourceProbe, names: tuple[str, ...]) -> Path | None:
+    """Return the subfolder of the source with the first of these names, in any case."""
+    folders = {path.name.lower(): path for path in probe.listing.folders(probe.source)}
+    return next((folders[name] for name in names if name in folders), None)
 
 
-def _classes(masks: Path) -> dict[str, dict[str, Path]]:
-    """The mask files of each class by the name that pairs them with an image; folders without one are none."""
-    if not masks.is_dir():
+def _mask_files(listing: FolderListing, masks: Path) -> dict[str, dict[str, Path]]:
+    """Return the mask files of each class by the name that pairs them with an image. Folders without image files are left out."""
+    if not listing.is_folder(masks):
         return {}
-    folders = sorted(path for path in masks.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = {folder.name: {stem_of(path): path for path in image_files(folder)} for folder in folders}
-    return {name: files for name, files in found.items() if files}
+    files_by_class = {
+        folder.name: {stem_of(path): path for path in listing.image_files(folder)} for folder in listing.folders(masks)
+    }
+    return {name: files for name, files in files_by_class.items() if files}

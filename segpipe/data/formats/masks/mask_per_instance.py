@@ -1,4 +1,4 @@
-"""`mask-per-instance`: a folder for each image, with a mask file for each object (Data Science Bowl 2018).
+"""`mask-per-instance`: one folder per image, with one mask file per instance (Data Science Bowl 2018).
 
 ```
 SRC/ID/images/ID.png  SRC/ID/masks/*.png     also below train/, val/, test/ (stage1_train/ and the like)
@@ -18,82 +18,96 @@ import numpy as np
 
 from segpipe.config import DataParams
 from segpipe.data.formats.masks.label_maps import INSTANCE_CLASSES
+from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, ReadResult, check_size
-from segpipe.data.images import image_files, read_image
+from segpipe.data.images import read_image
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError
 
-OVERLAP = "pixels where objects overlap: the smaller object is kept"
-EMPTY = "masks without a pixel"
-_LOOKED_AT = 20
-_MAX_OBJECTS = 65535
+OVERLAP = "pixels where instances overlap: the smaller instance is kept"
+EMPTY = "masks without a set pixel"
+_MAX_FOLDERS_CHECKED = 20
+_MAX_INSTANCES = 65535
 
 
-def recognise_mask_per_instance(source: Path) -> str | None:
-    """Why `source` is of this layout: most folders have one image and masks of objects; None where it is not."""
-    some = [folder for _, folder in itertools.islice(_folders(source), _LOOKED_AT)]
-    fitting = [f for f in some if len(image_files(f / "images")) == 1 and image_files(f / "masks")]
-    if not fitting or 2 * len(fitting) < len(some):
+def recognise_mask_per_instance(probe: SourceProbe) -> str | None:
+    """Return why the source has this layout: most folders have one image and masks of instances. None if it has not."""
+    image_files = probe.listing.image_files
+    folders = [folder for _, folder in itertools.islice(_item_folders(probe), _MAX_FOLDERS_CHECKED)]
+    fitting = [f for f in folders if len(image_files(f / "images")) == 1 and image_files(f / "masks")]
+    if not fitting or 2 * len(fitting) < len(folders):
         return None
-    return f"{fitting[0].relative_to(source).as_posix()}/ with one image in images/ and its objects in masks/"
+    return f"{fitting[0].relative_to(probe.source).as_posix()}/ with one image in images/ and its instances in masks/"
 
 
-def read_mask_per_instance(source: Path, options: ReadOptions) -> ReadResult:
-    """Read the layout; DataError where no folder is of it. A folder without its one image is left out."""
-    found = ReadResult([], INSTANCE_CLASSES, classes_from="one kind of object")
-    items: dict[str, list[RawItem]] = {}
-    for split, folder in _folders(source):
-        images, masks = image_files(folder / "images"), image_files(folder / "masks")
-        name = folder.relative_to(source).as_posix()
+def read_mask_per_instance(probe: SourceProbe, options: ReadOptions) -> ReadResult:
+    """Read the layout. A folder that does not have exactly one image is left out.
+
+    Raises:
+        DataError: no folder has this layout.
+    """
+    result = ReadResult([], INSTANCE_CLASSES, classes_from="one class for all instances")
+    items_by_parent: dict[str, list[RawItem]] = {}
+    for split, folder in _item_folders(probe):
+        images, masks = (probe.listing.image_files(folder / name) for name in ("images", "masks"))
+        name = folder.relative_to(probe.source).as_posix()
         if len(images) != 1:
-            found.skipped.append((f"{name}/images/", f"{len(images)} images, expected one"))
+            result.skipped.append((f"{name}/images/", f"{len(images)} images, expected one"))
         else:
-            item = RawItem(name, images[0], split=split, draw=InstanceMasks(tuple(masks), options.limits) if masks else None)
-            items.setdefault(folder.parent.name, []).append(item)
-    for parent, together in items.items():
-        if any(item.draw for item in together):
-            found.items += together
+            draw = InstanceMasks(tuple(masks), options.limits) if masks else None
+            items_by_parent.setdefault(folder.parent.name, []).append(RawItem(name, images[0], split=split, draw=draw))
+    for parent, items in items_by_parent.items():
+        if any(item.draw for item in items):
+            result.items += items
         else:
-            found.skipped.append((f"{parent}/", f"{len(together)} images, and not one mask"))
-    if not found.items:
+            result.skipped.append((f"{parent}/", f"{len(items)} images without any mask"))
+    if not result.items:
         raise DataError(
-            "no folder with an image and a mask for each object", where=source, expected="ID/images/ID.png and ID/masks/*.png",
-            fix="lay them out so, or choose another --format",
+            "no folder with an image and a mask for each instance",
+            where=probe.source,
+            expected="ID/images/ID.png and ID/masks/*.png",
+            fix="use this layout, or choose another --format",
         )
-    return found
+    return result
 
 
 @dataclass(frozen=True)
 class InstanceMasks:
-    """Draws one image's objects from their masks (a `segpipe.data.formats.source.Draw`)."""
+    """Draws the instances of one image from one file per instance (a `segpipe.data.formats.source.Draw`)."""
 
     masks: tuple[Path, ...]
     limits: DataParams
 
     def __call__(self, height: int, width: int) -> Drawing:
-        """Mask 0 and 1, instances 1 .. n in the order of the file names, (height, width), a smaller object over a larger one.
+        """Return mask values 0 and 1, and instance ids 1 .. n in the order of the file names, both (height, width).
 
-        Raises DataError for a mask of another size or one that cannot be read. Every mask is held by its bounding box alone.
+        A smaller instance covers a larger one. Of each mask only the bounding box is kept in memory.
+
+        Raises:
+            DataError: a mask has another size or cannot be read, or there are too many.
         """
-        if len(self.masks) > _MAX_OBJECTS:
+        if len(self.masks) > _MAX_INSTANCES:
             raise DataError(
-                "too many objects", where=self.masks[0].parent, found=len(self.masks), expected=_MAX_OBJECTS
+                "too many instances",
+                where=self.masks[0].parent,
+                found=len(self.masks),
+                expected=f"at most {_MAX_INSTANCES}",
             )
         notes: Counter[str] = Counter()
-        objects = []
+        shapes = []
         for number, path in enumerate(self.masks, start=1):
-            marked = read_image(path, self.limits).max(axis=-1) > 0
-            check_size(path, marked, height, width)
-            if not marked.any():
+            is_set = read_image(path, self.limits).max(axis=-1) > 0
+            check_size(path, is_set, height, width)
+            if not is_set.any():
                 notes[EMPTY] += 1
                 continue
             box = tuple(
-                slice(int(where[0]), int(where[-1]) + 1)
-                for where in (np.flatnonzero(marked.any(axis)) for axis in (1, 0))
+                slice(int(indices[0]), int(indices[-1]) + 1)
+                for indices in (np.flatnonzero(is_set.any(axis)) for axis in (1, 0))
             )
-            objects.append((int(marked.sum()), number, box, marked[box].copy()))
+            shapes.append((int(is_set.sum()), number, box, is_set[box].copy()))
         instances = np.zeros((height, width), np.uint16)
-        for _, number, box, shape in sorted(objects, key=lambda found: -found[0]):
+        for _, number, box, shape in sorted(shapes, key=lambda entry: -entry[0]):
             view = instances[box]
             if overlap := int((view[shape] > 0).sum()):
                 notes[OVERLAP] += overlap
@@ -101,18 +115,19 @@ class InstanceMasks:
         return Drawing((instances > 0).astype(np.uint8), instances, notes)
 
 
-def _folders(source: Path) -> Iterator[tuple[str | None, Path]]:
-    """Folders that hold images/ and masks/, right in the source or below folders of splits, with the split."""
-    for child in sorted(path for path in source.iterdir() if path.is_dir()):
-        split = _split(child.name)
-        if split is None:
-            if (child / "images").is_dir():
-                yield None, child
-        elif not (child / "images").is_dir():
-            yield from ((split, folder) for folder in sorted(child.iterdir()) if (folder / "images").is_dir())
+def _item_folders(probe: SourceProbe) -> Iterator[tuple[str | None, Path]]:
+    """Yield the folders that hold images/, directly in the source or below folders of splits, each with its split."""
+    listing = probe.listing
+    for child in listing.folders(probe.source):
+        split = _split_in_name(child.name)
+        has_images = listing.is_folder(child / "images")
+        if split is None and has_images:
+            yield None, child
+        elif split is not None and not has_images:
+            yield from ((split, folder) for folder in listing.folders(child) if listing.is_folder(folder / "images"))
 
 
-def _split(name: str) -> str | None:
-    """The split that a folder's name speaks of: `train`, `stage1_test`."""
+def _split_in_name(name: str) -> str | None:
+    """Return the split that a folder is named after: `train`, `stage1_test`."""
     match = re.fullmatch(r"(?:stage\d+_)?(\w+)", name.lower())
     return match[1] if match and match[1] in SPLITS else None

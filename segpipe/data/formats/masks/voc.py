@@ -1,11 +1,11 @@
-"""`voc`: the layout of Pascal VOC, and of what CVAT and labelme export as such.
+"""`voc`: the layout of Pascal VOC, and of the exports of CVAT and labelme in this layout.
 
 ```
 SRC/JPEGImages/a.jpg  SRC/SegmentationClass/a.png  [SRC/SegmentationObject/a.png]
 [SRC/ImageSets/Segmentation/{train,val,test}.txt]  [SRC/labelmap.txt or class_names.txt]
 ```
 
-Masks are palette images of class values (or RGB, by the colours of labelmap.txt or VOC's own); 255 counts nowhere.
+Masks are palette images of class values, or RGB images in the colours of labelmap.txt or of VOC; 255 is ignored.
 """
 
 from __future__ import annotations
@@ -20,161 +20,179 @@ from PIL import Image
 from segpipe.config import DataParams
 from segpipe.data.formats.masks.palette_files import read_palette, voc_color
 from segpipe.data.formats.masks.palettes import IGNORED_NAMES, Palette, make_palette
+from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, ReadResult, check_size
-from segpipe.data.images import image_files, read_image, read_mask, stem_of
+from segpipe.data.images import read_image, read_mask, stem_of
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
 
-_IMAGES = ("JPEGImages",)
-_CLASSES = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassRaw")
-_OBJECTS = ("SegmentationObject", "SegmentationObjectPNG")
+_IMAGE_FOLDERS = ("JPEGImages",)
+_CLASS_FOLDERS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassRaw")
+_INSTANCE_FOLDERS = ("SegmentationObject", "SegmentationObjectPNG")
 _VOID = 255
 _MAX_LIST_BYTES = 1 << 26
 
 
-def recognise_voc(source: Path) -> str | None:
-    """Why `source` is of this layout: its folders have VOC's names; None where they have not."""
-    tops = _tops(source)
-    return f"{_folder(tops[0], _IMAGES).name}/ with {_folder(tops[0], _CLASSES).name}/" if tops else None
+def recognise_voc(probe: SourceProbe) -> str | None:
+    """Return why the source has this layout: its folders have VOC's names. None if it has not."""
+    roots = _roots(probe)
+    if not roots:
+        return None
+    return f"{_first_filled(probe, roots[0], _IMAGE_FOLDERS).name}/ with {_first_filled(probe, roots[0], _CLASS_FOLDERS).name}/"
 
 
-def read_voc(source: Path, options: ReadOptions) -> ReadResult:
-    """Read the layout. Images that neither have a mask nor stand in a list are left aside.
+def read_voc(probe: SourceProbe, options: ReadOptions) -> ReadResult:
+    """Read the layout. Images that have no mask and are in no list are left out.
 
-    Raises DataError where the folders are not there, or are there for several years.
+    Raises:
+        DataError: the folders are missing, or there are those of several years; a list or the palette is not valid.
     """
-    tops = _tops(source)
-    if len(tops) != 1:
+    source, roots = probe.source, _roots(probe)
+    if len(roots) != 1:
         raise DataError(
-            "several folders of VOC" if tops else "no folders of VOC", where=source,
-            found=", ".join(top.name for top in tops) or None, expected="JPEGImages/ and SegmentationClass/ in it",
-            fix="give one of them" if tops else "lay it out so, or choose another --format",
+            "several folders of VOC" if roots else "no folders of VOC",
+            where=source,
+            found=", ".join(root.name for root in roots) or None,
+            expected="JPEGImages/ and SegmentationClass/ in it",
+            fix="give one of them" if roots else "use this layout, or choose another --format",
         )
-    top = tops[0]
-    palette, found = _classes(top, options)
-    splits = _splits(top, found)
-    folders = [_folder(top, names) for names in (_IMAGES, _CLASSES, _OBJECTS)]
-    images, masks, objects = ({stem_of(path): path for path in image_files(folder)} for folder in folders)
+    root = roots[0]
+    palette, result = _palette(root, options)
+    splits = _read_splits(root, result)
+    folders = [_first_filled(probe, root, names) for names in (_IMAGE_FOLDERS, _CLASS_FOLDERS, _INSTANCE_FOLDERS)]
+    images, masks, instances = (
+        {stem_of(path): path for path in probe.listing.image_files(folder)} for folder in folders
+    )
     for stem in sorted(images):
         if stem in masks or stem in splits:
-            draw = _Labels(masks[stem], objects.get(stem), palette, options.limits) if stem in masks else None
+            draw = _VocLabels(masks[stem], instances.get(stem), palette, options.limits) if stem in masks else None
             name = (images[stem].relative_to(source).parent / stem).as_posix()
-            found.items.append(RawItem(name, images[stem], split=splits.get(stem), draw=draw))
-    if aside := len(images) - len(found.items):
-        found.notes.append(f"images without a mask, left aside: {aside}")
-    found.skipped += [
+            result.items.append(RawItem(name, images[stem], split=splits.get(stem), draw=draw))
+    if unlabelled := len(images) - len(result.items):
+        result.notes.append(f"images without a mask, left out: {unlabelled}")
+    result.skipped += [
         (f"{folders[1].name}/{masks[stem].name}", "a mask without an image") for stem in sorted(masks.keys() - images)
     ]
-    found.skipped += [
-        (f"ImageSets/Segmentation/{splits[stem]}.txt", f"names an image that is not there: {stem[:80]!r}")
+    result.skipped += [
+        (f"ImageSets/Segmentation/{splits[stem]}.txt", f"names a missing image: {stem[:80]!r}")
         for stem in sorted(splits.keys() - images)
     ]
-    return found
+    return result
 
 
-def _folder(top: Path, names: tuple[str, ...]) -> Path:
-    """The first folder of one of these names that holds images, else the first name."""
-    return next((top / name for name in names if image_files(top / name)), top / names[0])
+def _first_filled(probe: SourceProbe, root: Path, names: tuple[str, ...]) -> Path:
+    """Return the first folder with one of these names that holds images; if none does, the path of the first name."""
+    return next((root / name for name in names if probe.listing.image_files(root / name)), root / names[0])
 
 
-def _tops(source: Path) -> list[Path]:
-    """Folders that hold images and masks: the source, or those of years below it."""
-    if image_files(_folder(source, _CLASSES)) and image_files(_folder(source, _IMAGES)):
+def _roots(probe: SourceProbe) -> list[Path]:
+    """Return the folders that hold images and masks: the source, or the folders of years below it."""
+    listing, source = probe.listing, probe.source
+
+    def has_images_and_masks(root: Path) -> bool:
+        folders = (_first_filled(probe, root, names) for names in (_CLASS_FOLDERS, _IMAGE_FOLDERS))
+        return all(listing.image_files(folder) for folder in folders)
+
+    if has_images_and_masks(source):
         return [source]
-    below = sorted([*source.glob("VOC*"), *source.glob("VOCdevkit/VOC*")])
-    return [top for top in below if image_files(_folder(top, _CLASSES)) and image_files(_folder(top, _IMAGES))]
+    parents = [folder for folder in (source, source / "VOCdevkit") if listing.is_folder(folder)]
+    years = sorted(folder for parent in parents for folder in listing.folders(parent) if folder.name.startswith("VOC"))
+    return [folder for folder in years if has_images_and_masks(folder)]
 
 
-def _classes(top: Path, options: ReadOptions) -> tuple[Palette, ReadResult]:
-    """The classes: of the user's palette, of labelmap.txt or class_names.txt, or else VOC's own."""
+def _palette(root: Path, options: ReadOptions) -> tuple[Palette, ReadResult]:
+    """Return the palette that the user gives, that of labelmap.txt or class_names.txt, or VOC's; and a result with its classes."""
     if options.palette is not None:
         palette = read_palette(options.palette)
-    elif (top / "labelmap.txt").is_file():
-        palette = read_palette(str(top / "labelmap.txt"))
-    elif (top / "class_names.txt").is_file():
-        palette = _named(top / "class_names.txt")
+    elif (root / "labelmap.txt").is_file():
+        palette = read_palette(str(root / "labelmap.txt"))
+    elif (root / "class_names.txt").is_file():
+        palette = _palette_of_names(root / "class_names.txt")
     else:
         palette = read_palette("voc")
-        return palette, ReadResult([], palette.classes, classes_from="Pascal VOC's own, for there is no labelmap.txt")
+        return palette, ReadResult([], palette.classes, classes_from="Pascal VOC, because there is no labelmap.txt")
     return palette, ReadResult([], palette.classes, classes_from=palette.origin)
 
 
-def _named(path: Path) -> Palette:
-    """A palette in VOC's colours from a list of names, one a line; a name such as __ignore__ has none."""
-    names = [line.strip() for line in _lines(path) if line.strip()]
-    kept = [name for name in names if name.lower() not in IGNORED_NAMES]
-    entries = [(name, voc_color(index)) for index, name in enumerate(kept)]
+def _palette_of_names(path: Path) -> Palette:
+    """Return a palette in VOC's colours from a file with one class name per line. Names such as __ignore__ get no colour."""
+    names = [line.strip() for line in _read_lines(path) if line.strip()]
+    class_names = [name for name in names if name.lower() not in IGNORED_NAMES]
+    entries = [(name, voc_color(index)) for index, name in enumerate(class_names)]
     return make_palette([*entries, ("void", voc_color(_VOID))], path.name, path)
 
 
-def _splits(top: Path, found: ReadResult) -> dict[str, str]:
-    """{name: split} of the lists there are. Names are looked up among the images' names, and never made into paths."""
+def _read_splits(root: Path, result: ReadResult) -> dict[str, str]:
+    """Return {name: split} from the lists in ImageSets. Names are looked up among the images' names and never used as paths."""
     splits: dict[str, str] = {}
     for split in SPLITS:
-        path = top / "ImageSets" / "Segmentation" / f"{split}.txt"
+        path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
         if not path.is_file():
             continue
-        names = {line.split()[0] for line in _lines(path) if line.split()}
-        for twice in sorted(names & splits.keys()):
+        names = {line.split()[0] for line in _read_lines(path) if line.split()}
+        for name in sorted(names & splits.keys()):
             raise DataError(
-                "an image stands in two lists", where=path, found=twice, expected=f"once; it is in {splits[twice]}.txt",
+                "an image is in two lists",
+                where=path,
+                found=name,
+                expected=f"once; it is in {splits[name]}.txt",
                 fix="remove one of the lines",
             )
         splits |= dict.fromkeys(names, split)
-        found.notes.append(f"{path.name}: {len(names)} images")
+        result.notes.append(f"{path.name}: {len(names)} images")
     return splits
 
 
-def _lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> list[str]:
     try:
         return read_bytes(path, _MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError("is not a text file in UTF-8", where=path) from error
+        raise DataError("is not a text file in UTF-8", where=path, fix="save it as UTF-8") from error
 
 
 @dataclass(frozen=True)
-class _Labels:
-    """Draws the labels of an image from its class mask and, where there is one, its object mask."""
+class _VocLabels:
+    """Draws the labels of an image from its class mask and, if there is one, its instance mask."""
 
     classes: Path
-    objects: Path | None
+    instances: Path | None
     palette: Palette
     limits: DataParams
 
     def __call__(self, height: int, width: int) -> Drawing:
         mask = self._class_values()
         check_size(self.classes, mask, height, width)
-        if self.objects is None:
+        if self.instances is None:
             return Drawing(mask)
-        instances = _object_numbers(self.objects, self.limits)
-        check_size(self.objects, instances, height, width)
+        instances = _instance_ids(self.instances, self.limits)
+        check_size(self.instances, instances, height, width)
         instances[mask == _VOID] = 0
         return Drawing(mask, instances)
 
     def _class_values(self) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
-        if _stored_in_colours(self.classes):
+        if _is_stored_in_colours(self.classes):
             return self.palette.encode(read_image(self.classes, self.limits), str(self.classes), tolerance=0)[0]
         return read_mask(self.classes, self.limits)
 
 
-def _object_numbers(path: Path, limits: DataParams) -> npt.NDArray[np.uint16]:
-    """Object numbers, (H, W), 0 for none and for void: palette indices, or the places of RGB colours in order."""
-    if not _stored_in_colours(path):
-        numbers = read_mask(path, limits).astype(np.uint16)
-        numbers[numbers == _VOID] = 0
-        return numbers
+def _instance_ids(path: Path, limits: DataParams) -> npt.NDArray[np.uint16]:
+    """Return instance ids, (H, W), 0 for none and for void: palette indices, or RGB colours numbered in sorted order."""
+    if not _is_stored_in_colours(path):
+        ids = read_mask(path, limits).astype(np.uint16)
+        ids[ids == _VOID] = 0
+        return ids
     image = read_image(path, limits)
     colours, inverse = np.unique(image.reshape(-1, image.shape[-1]), axis=0, return_inverse=True)
-    nothing = [tuple(map(int, colour)) in ((0, 0, 0), voc_color(_VOID)) for colour in colours]
-    places = np.where(nothing, 0, np.cumsum(np.logical_not(nothing)))
-    return places[inverse].reshape(image.shape[:2]).astype(np.uint16)  # type: ignore[no-any-return]
+    is_none = [tuple(map(int, colour)) in ((0, 0, 0), voc_color(_VOID)) for colour in colours]
+    ids_by_colour = np.where(is_none, 0, np.cumsum(np.logical_not(is_none)))
+    return ids_by_colour[inverse].reshape(image.shape[:2]).astype(np.uint16)
 
 
-def _stored_in_colours(path: Path) -> bool:
-    """Whether an image file stores colours, and not one channel or indices into a palette; by its header."""
+def _is_stored_in_colours(path: Path) -> bool:
+    """Return whether an image file stores colours, not one channel or palette indices; only the header is read."""
     try:
         with Image.open(path) as header:
             return header.mode in ("RGB", "RGBA", "CMYK", "YCbCr")
-    except (OSError, ValueError, SyntaxError):  # decoding will say what is wrong with it
+    except (OSError, ValueError, SyntaxError):  # decoding reports the error
         return False

@@ -1,4 +1,4 @@
-"""The `labels` of a dataset.json: of nnU-Net v2 {name: value, or list of values}, of the Decathlon {"value": name}."""
+"""The `labels` of a dataset.json: {name: value, or list of values} in nnU-Net v2, {"value": name} in the Decathlon."""
 
 from __future__ import annotations
 
@@ -10,43 +10,53 @@ from segpipe.errors import DataError
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable, default_color
 
 _FIX = "correct `labels`"
-_IGNORE = "ignore"
+_IGNORE_NAME = "ignore"
 
 
 def read_labels(labels: Any, where: str, notes: list[str]) -> ClassTable:
-    """The class table. nnU-Net's label `ignore` counts nowhere. Its regions (names with several values) may hold each other; files
-    store plain values, so each value becomes a class of its own, named by the regions that hold it ("whole tumour, core").
+    """Return the class table. nnU-Net's label `ignore` becomes the ignored value.
 
-    Raises DataError for anything else.
+    Regions of nnU-Net (names with several values) may contain each other. Label files store plain values, so each value becomes a
+    class of its own, named after the regions that contain it ("whole tumour, core").
+
+    Args:
+        labels: `labels` of the file.
+        where: the file, for errors.
+        notes: gets a sentence for the user if there are regions.
+
+    Raises:
+        DataError: `labels` is anything else.
     """
     if not isinstance(labels, dict) or not labels:
         raise DataError(
             "no labels", where=where, found=labels, expected='labels: {"background": 0, "cell": 1}', fix=_FIX
         )
     if all(key.isdigit() and isinstance(name, str) for key, name in labels.items()):
-        values = {name: [_value(key, where)] for key, name in labels.items()}
+        values = {name: [_parse_value(key, where)] for key, name in labels.items()}
         if len(values) < len(labels):
-            raise DataError("two labels of one name", where=where, found=", ".join(labels.values()), fix=_FIX)
+            raise DataError("two labels with the same name", where=where, found=", ".join(labels.values()), fix=_FIX)
     else:
-        values = {name: _values(value, where, name) for name, value in labels.items()}
-    ignored = values.pop(_IGNORE, [])
-    by_value: dict[int, list[str]] = {}
-    for name, held in values.items():
-        for value in held:
-            by_value.setdefault(value, []).append(name)
-    if any(len(held) > 1 for held in values.values()):
-        notes.append(
-            "labels are regions, which may hold each other: each value is a class of its own, named by its regions"
-        )
-    elif doubled := [names for names in by_value.values() if len(names) > 1]:
-        raise DataError("two labels of one value", where=where, found=" and ".join(doubled[0]), fix=_FIX)
-    return _table({value: ", ".join(names) for value, names in sorted(by_value.items())}, ignored, where)
+        values = {name: _parse_values(value, where, name) for name, value in labels.items()}
+    ignored = values.pop(_IGNORE_NAME, [])
+    names_by_value: dict[int, list[str]] = {}
+    for name, region in values.items():
+        for value in region:
+            names_by_value.setdefault(value, []).append(name)
+    if any(len(region) > 1 for region in values.values()):
+        notes.append("labels are regions, which may contain each other: each value is a class, named after its regions")
+    elif shared := [names for names in names_by_value.values() if len(names) > 1]:
+        raise DataError("two labels with the same value", where=where, found=" and ".join(shared[0]), fix=_FIX)
+    return _table({value: ", ".join(names) for value, names in sorted(names_by_value.items())}, ignored, where)
 
 
 def _table(names: dict[int, str], ignored: list[int], where: str) -> ClassTable:
     if not 2 <= len(names) <= MAX_CLASSES:
         raise DataError(
-            "labels that make no table", where=where, found=f"{len(names)} values", expected="2 to 250", fix=_FIX
+            "labels that are not a valid class table",
+            where=where,
+            found=f"{len(names)} values",
+            expected=f"2 to {MAX_CLASSES}",
+            fix=_FIX,
         )
     try:
         specs = tuple(
@@ -55,24 +65,24 @@ def _table(names: dict[int, str], ignored: list[int], where: str) -> ClassTable:
         return ClassTable(classes=specs, ignore=tuple(ignored))
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise DataError(f"labels that make no table: {reason}", where=where, fix=_FIX) from error
+        raise DataError(f"labels that are not a valid class table: {reason}", where=where, fix=_FIX) from error
 
 
-def _values(value: Any, where: str, name: str) -> list[int]:
-    listed = value if isinstance(value, list) else [value]
+def _parse_values(raw: Any, where: str, name: str) -> list[int]:
+    listed = raw if isinstance(raw, list) else [raw]
     if not listed:
         raise DataError("a label without a value", where=where, found=name, fix=_FIX)
-    return [_value(one, where) for one in listed]
+    return [_parse_value(value, where) for value in listed]
 
 
-def _value(value: Any, where: str) -> int:
-    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 6 else value
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= 65535:
+def _parse_value(raw: Any, where: str) -> int:
+    value = int(raw) if isinstance(raw, str) and raw.isascii() and raw.isdigit() and len(raw) < 6 else raw
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
         raise DataError(
-            "a label's value is no class value",
+            "a label whose value is not a class value",
             where=where,
-            found=str(value)[:40],
+            found=str(raw)[:40],
             expected="a whole number from 0 to 65535",
             fix=_FIX,
         )
-    return number
+    return value

@@ -1,4 +1,4 @@
-"""Volumes from two folders of NIfTI to shards: sizes, spacing and labels arrive as they were written."""
+"""NIfTI volumes in two folders: sizes, spacing and labels are unchanged from the source to the shards."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import tifffile
 
 from segpipe.config import DataParams, load_params
 from segpipe.data.dataset import load_dataset, load_sample
-from segpipe.data.formats.registry import FORMATS
+from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.recognise import recognise_format
+from segpipe.data.formats.registry import FORMATS
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.formats.volumes.nifti_pairs import read_volumes, recognise_volumes
 from segpipe.data.images import encode_png
@@ -48,7 +49,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_two_folders_of_volumes_become_shards(source: Path, tmp_path: Path) -> None:
-    assert recognise_format(source, ReadOptions())[0] is FORMATS["volumes"]
+    assert recognise_format(SourceProbe(source), ReadOptions())[0] is FORMATS["volumes"]
     report = import_dataset(source, tmp_path / "data", "auto", ImportOptions(classes=["background", "head", "tail"]))
     assert (report.format, report.images, report.masks, report.skipped) == ("volumes", 3, 3, [])
     dataset = load_dataset(tmp_path / "data")
@@ -57,30 +58,30 @@ def test_two_folders_of_volumes_become_shards(source: Path, tmp_path: Path) -> N
     write_shards(tmp_path / "shards", "train", samples, 3)
     for number, (loaded, sharded) in enumerate(zip(samples, ShardReader(tmp_path / "shards", "train"), strict=True)):
         labels = volume(number)[1]
-        for one in (loaded, sharded):
-            assert one.spacing == tuple(reversed(ZOOMS))
-            assert one.image.shape == (*reversed(labels.shape), 1)
-            np.testing.assert_array_equal(one.labels, labels.T)
+        for sample in (loaded, sharded):
+            assert sample.spacing == tuple(reversed(ZOOMS))
+            assert sample.image.shape == (*reversed(labels.shape), 1)
+            np.testing.assert_array_equal(sample.labels, labels.T)
             written = next(source.glob(f"im*/case {number}.nii.gz"))
-            np.testing.assert_array_equal(one.image[..., 0], nibabel.load(written).get_fdata(dtype=np.float32).T)
+            np.testing.assert_array_equal(sample.image[..., 0], nibabel.load(written).get_fdata(dtype=np.float32).T)
 
 
-def test_what_is_no_volume_is_left_out_or_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_volumes_are_left_out(tmp_path: Path) -> None:
     image, labels = volume(0)
     put(tmp_path / "images" / "a.nii.gz", image)
     put(tmp_path / "labels" / "a.nii.gz", labels)
     for folder in ("images", "labels"):
         (tmp_path / folder / "b.png").write_bytes(encode_png(np.zeros((4, 4), np.uint8)))
-    found = read_volumes(tmp_path, ReadOptions())
-    assert [item.name for item in found.items] == ["images/a"]
-    assert found.skipped == [("images/b.png", "is no NIfTI file")]
-    assert recognise_volumes(tmp_path) is None
+    result = read_volumes(SourceProbe(tmp_path), ReadOptions())
+    assert [item.name for item in result.items] == ["images/a"]
+    assert result.skipped == [("images/b.png", "not a NIfTI file")]
+    assert recognise_volumes(SourceProbe(tmp_path)) is None
     (tmp_path / "images" / "a.nii.gz").unlink()
     with pytest.raises(DataError, match="no volumes"):
-        read_volumes(tmp_path, ReadOptions())
+        read_volumes(SourceProbe(tmp_path), ReadOptions())
 
 
-def test_an_image_and_a_mask_of_other_sizes_are_no_sample(tmp_path: Path) -> None:
+def test_an_image_and_a_mask_of_different_sizes_are_an_error(tmp_path: Path) -> None:
     put(tmp_path / "images" / "a.nii.gz", volume(0)[0])
     put(tmp_path / "masks" / "a.nii.gz", volume(1)[1])
     (tmp_path / "dataset.yaml").write_text(
@@ -91,7 +92,7 @@ def test_an_image_and_a_mask_of_other_sizes_are_no_sample(tmp_path: Path) -> Non
         load_sample(dataset.items[0], dataset.classes, DataParams())
 
 
-def test_plan_refuses_a_family_of_images_for_volumes(tmp_path: Path, repo_root: Path) -> None:
+def test_planning_refuses_a_family_for_images_on_volumes(tmp_path: Path, repo_root: Path) -> None:
     from segpipe.data.manifest.fingerprint import Fingerprint
     from segpipe.samples import Sample
     from segpipe.training.planning.planner import plan_on
@@ -103,7 +104,7 @@ def test_plan_refuses_a_family_of_images_for_volumes(tmp_path: Path, repo_root: 
         plan_on("unet", load_params(repo_root), Fingerprint.model_construct(), reader, reader)
 
 
-def test_stacks_of_tiff_pages_are_volumes_where_the_user_says_so(tmp_path: Path) -> None:
+def test_tiff_pages_are_slices_of_a_volume_if_the_settings_say_so(tmp_path: Path) -> None:
     image, labels = volume(0)
     for folder, array in (("images", image), ("masks", labels)):
         (tmp_path / "source" / folder).mkdir(parents=True)
@@ -119,11 +120,11 @@ def test_stacks_of_tiff_pages_are_volumes_where_the_user_says_so(tmp_path: Path)
         import_dataset(tmp_path / "source", tmp_path / "other", "folder", ImportOptions())
 
 
-def test_stacks_of_object_numbers_become_instances(tmp_path: Path) -> None:
+def test_stacks_of_instance_ids_become_instances(tmp_path: Path) -> None:
     for number in range(4):
-        numbers = np.zeros((7, 12, 40), np.uint8)
-        numbers.flat[: 40 + number] = range(40 + number)
-        for folder, array in (("images", RNG.random((7, 12, 40), np.float32)), ("labels", numbers)):
+        ids = np.zeros((7, 12, 40), np.uint8)
+        ids.flat[: 40 + number] = range(40 + number)
+        for folder, array in (("images", RNG.random((7, 12, 40), np.float32)), ("labels", ids)):
             (tmp_path / "source" / folder).mkdir(parents=True, exist_ok=True)
             tifffile.imwrite(tmp_path / "source" / folder / f"{number}.tif", array, photometric="minisblack")
     limits = DataParams(pages="volume")

@@ -1,4 +1,4 @@
-"""nnU-Net v2 and the Medical Segmentation Decathlon: channels, labels, regions, splits, and broken descriptions."""
+"""nnU-Net v2 and the Medical Segmentation Decathlon: channels, labels, regions, splits, and broken dataset.json files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pytest
 
 from segpipe.config import DataParams
 from segpipe.data.dataset import load_dataset, load_sample
-from segpipe.data.formats.registry import FORMATS
+from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.recognise import recognise_format
-from segpipe.data.formats.volumes.nnunet import read_nnunet
+from segpipe.data.formats.registry import FORMATS
 from segpipe.data.formats.source import ReadOptions
+from segpipe.data.formats.volumes.nnunet import read_nnunet
 from segpipe.data.images import decode_image, encode_nifti, encode_png, encode_tiff, merge_channels
 from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.errors import DataError
@@ -24,11 +25,15 @@ from segpipe.samples import IGNORE
 RNG = np.random.default_rng(4)
 LIMITS = DataParams()
 V2: dict[str, Any] = {
-    "channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "oedema": 1, "core": 2, "ignore": 3},
-    "numTraining": 2, "file_ending": ".nii.gz",
+    "channel_names": {"0": "T1", "1": "FLAIR"},
+    "labels": {"background": 0, "oedema": 1, "core": 2, "ignore": 3},
+    "numTraining": 2,
+    "file_ending": ".nii.gz",
 }
 MSD: dict[str, Any] = {
-    "name": "Hippocampus", "modality": {"0": "MRI"}, "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
+    "name": "Hippocampus",
+    "modality": {"0": "MRI"},
+    "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
     "training": [{"image": f"./imagesTr/h_{n:03d}.nii.gz", "label": f"./labelsTr/h_{n:03d}.nii.gz"} for n in (1, 2021)],
     "test": ["./imagesTs/h_009.nii.gz"],
 }
@@ -71,13 +76,13 @@ def v2(tmp_path: Path) -> tuple[Path, dict[str, tuple[np.ndarray, np.ndarray]]]:
 
 def test_channels_of_nnunet_become_one_image(v2: tuple[Path, dict], tmp_path: Path) -> None:
     source, written = v2
-    layout, reason = recognise_format(source, ReadOptions())
+    layout, reason = recognise_format(SourceProbe(source), ReadOptions())
     assert layout is FORMATS["nnunet"]
     assert "channel_names" in reason
     report = import_dataset(source, tmp_path / "data", "auto", ImportOptions())
     assert report.classes.names == ["background", "oedema", "core"]
     assert report.classes.ignore == (3,)
-    assert report.skipped == [("imagesTs/", "1 images without labels, of no use in training or judging")]
+    assert report.skipped == [("imagesTs/", "1 images without labels, which neither training nor evaluation can use")]
     dataset = load_dataset(tmp_path / "data")
     assert [item.key for item in dataset.items] == list(written)
     assert dataset.items[2].split == "test"
@@ -93,39 +98,44 @@ def test_the_decathlon_lists_its_pairs(tmp_path: Path) -> None:
     for pair in MSD["training"]:
         put(source / pair["image"], encode_nifti(voxels("float32")))
         put(source / pair["label"], encode_nifti(labels(3)))
-    put(source / "imagesTr" / "._h_001.nii.gz", b"what a Mac leaves")
+    put(source / "imagesTr" / "._h_001.nii.gz", b"a file of macOS")
     put(source / "imagesTs" / "h_009.nii.gz", encode_nifti(voxels("float32")))
-    assert recognise_format(source, ReadOptions())[0] is FORMATS["msd"]
+    assert recognise_format(SourceProbe(source), ReadOptions())[0] is FORMATS["msd"]
     report = import_dataset(source, tmp_path / "data", "msd", ImportOptions())
     assert (report.images, report.masks, report.splits) == (2, 2, {})
     assert report.classes.names == ["background", "Anterior", "Posterior"]
     assert [name for name, _ in report.skipped] == ["imagesTs/"]
 
 
-def test_files_of_channels_are_found_where_the_list_names_the_case(tmp_path: Path) -> None:
-    """dataset.json of nnU-Net v1: it names a.nii.gz where a_0000.nii.gz and a_0001.nii.gz lie."""
+def test_files_of_channels_are_found_if_the_list_names_the_case(tmp_path: Path) -> None:
+    """dataset.json of nnU-Net v1 names a.nii.gz for the files a_0000.nii.gz and a_0001.nii.gz."""
     describe(tmp_path, MSD | {"modality": {"0": "T1", "1": "T2"}, "training": MSD["training"][:1]})
     for c in range(2):
         put(tmp_path / f"imagesTr/h_001_{c:04d}.nii.gz", encode_nifti(voxels()))
     put(tmp_path / "labelsTr/h_001.nii.gz", encode_nifti(labels(3)))
-    (item,) = read_nnunet(tmp_path, ReadOptions()).items
+    (item,) = read_nnunet(SourceProbe(tmp_path), ReadOptions()).items
     assert item.content is not None
     assert item.image.name == "h_001.nii.gz"
     assert decode_image(item.content(), "x", LIMITS).shape == (4, 5, 6, 2)
 
 
 @pytest.mark.parametrize("ending", [".png", ".tif", ".bmp"])
-def test_pictures_come_one_file_a_channel_or_in_colours(ending: str, tmp_path: Path) -> None:
+def test_images_are_one_file_per_channel_or_in_colours(ending: str, tmp_path: Path) -> None:
     encode = {".png": encode_png, ".tif": lambda a: encode_tiff(a[:, :, None]), ".bmp": encode_bmp}[ending]
     source = tmp_path / "source"
     describe(
-        source, {"channel_names": {str(c): "RGB"[c] for c in range(3)}, "labels": {"background": 0, "cell": 1}, "file_ending": ending}
+        source,
+        {
+            "channel_names": {str(c): "RGB"[c] for c in range(3)},
+            "labels": {"background": 0, "cell": 1},
+            "file_ending": ending,
+        },
     )
     image = voxels("uint8", (20, 30, 3))
     for c in range(3):
-        put(source / f"imagesTr/apart_{c:04d}{ending}", encode(image[:, :, c]))
+        put(source / f"imagesTr/separate_{c:04d}{ending}", encode(image[:, :, c]))
     put(source / f"imagesTr/together_0000{ending}", encode_tiff(image) if ending == ".tif" else encode_png(image))
-    for case in ("apart", "together"):
+    for case in ("separate", "together"):
         put(source / f"labelsTr/{case}{ending}", encode(labels(2, (20, 30))))
     import_dataset(source, tmp_path / "data", "nnunet", ImportOptions())
     dataset = load_dataset(tmp_path / "data")
@@ -139,18 +149,21 @@ def encode_bmp(array: np.ndarray) -> bytes:
     return cv2.imencode(".bmp", array)[1].tobytes()
 
 
-def test_regions_become_classes_of_their_own(tmp_path: Path) -> None:
+def test_values_of_regions_become_classes(tmp_path: Path) -> None:
     describe(
         tmp_path,
         V2 | {"labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}},
     )
-    found = read_nnunet(tmp_path, ReadOptions())
-    assert found.classes is not None
-    assert {spec.value: spec.name for spec in found.classes.classes} == {
-        0: "background", 1: "whole", 2: "whole, core", 3: "whole, core, enhancing",
+    result = read_nnunet(SourceProbe(tmp_path), ReadOptions())
+    assert result.classes is not None
+    assert {spec.value: spec.name for spec in result.classes.classes} == {
+        0: "background",
+        1: "whole",
+        2: "whole, core",
+        3: "whole, core, enhancing",
     }
-    assert found.classes.ignore == (4,)
-    assert any("regions" in note for note in found.notes)
+    assert result.classes.ignore == (4,)
+    assert any("regions" in note for note in result.notes)
 
 
 @pytest.mark.parametrize(
@@ -165,75 +178,75 @@ def test_splits(v2: tuple[Path, dict], folds: Any, splits: list[str]) -> None:
     source, _ = v2
     if folds is not None:
         put(source / "splits_final.json", json.dumps(folds).encode())
-    assert [item.split for item in read_nnunet(source, ReadOptions()).items] == splits
+    assert [item.split for item in read_nnunet(SourceProbe(source), ReadOptions()).items] == splits
 
 
-def test_listed_files_may_lie_anywhere_in_the_source(tmp_path: Path) -> None:
+def test_listed_files_may_be_anywhere_in_the_source(tmp_path: Path) -> None:
     describe(
         tmp_path,
         V2 | {"dataset": {"a": {"images": ["raw/a-t1.nii.gz", "raw/a-flair.nii.gz"], "label": "seg/a.nii.gz"}}},
     )
     for name in ("raw/a-t1.nii.gz", "raw/a-flair.nii.gz", "seg/a.nii.gz"):
         put(tmp_path / name, encode_nifti(labels()))
-    (item,) = read_nnunet(tmp_path, ReadOptions()).items
+    (item,) = read_nnunet(SourceProbe(tmp_path), ReadOptions()).items
     assert (item.name, item.image.name) == ("raw/a", "a.nii.gz")
 
 
-def test_what_does_not_fit_is_left_out_with_the_reason(v2: tuple[Path, dict]) -> None:
+def test_cases_with_missing_files_are_left_out_with_the_reason(v2: tuple[Path, dict]) -> None:
     source, _ = v2
     (source / "imagesTr" / "BRATS_001_0000.nii.gz").unlink()
     (source / "imagesTr" / "BRATS_002_0001.nii.gz").rename(source / "imagesTr" / "BRATS_002_0003.nii.gz")
     put(source / "imagesTr" / "BRATS_009_0000.nii.gz", b"")
     put(source / "labelsTr" / "BRATS_008.nii.gz", b"")
-    found = read_nnunet(source, ReadOptions())
-    assert [item.name for item in found.items] == ["imagesTs/BRATS_003"]
-    assert dict(found.skipped[:4]) == {
+    result = read_nnunet(SourceProbe(source), ReadOptions())
+    assert [item.name for item in result.items] == ["imagesTs/BRATS_003"]
+    assert dict(result.skipped[:4]) == {
         "labelsTr/BRATS_008.nii.gz": "a label without an image",
         "imagesTr/BRATS_009_0000.nii.gz": "an image without a label",
-        "imagesTr/BRATS_001_0001.nii.gz": "channels are missing: there are 0001",
-        "imagesTr/BRATS_002_0000.nii.gz": "channels are missing: there are 0000, 0003",
+        "imagesTr/BRATS_001_0001.nii.gz": "channels are missing: there are only 0001",
+        "imagesTr/BRATS_002_0000.nii.gz": "channels are missing: there are only 0000, 0003",
     }
 
 
 BROKEN: dict[str, tuple[Any, str]] = {
-    "a list": ([], "no JSON object"),
+    "a list": ([], "not a JSON object"),
     "no labels": ({"channel_names": {"0": "CT"}}, "no labels"),
-    "one label": (V2 | {"labels": {"background": 0}}, "no table"),
-    "a fraction": (V2 | {"labels": {"background": 0, "a": 1.5}}, "no class value"),
-    "true": (V2 | {"labels": {"background": 0, "a": True}}, "no class value"),
-    "negative": (V2 | {"labels": {"background": 0, "a": -1}}, "no class value"),
-    "far too large": (V2 | {"labels": {"background": 0, "a": 70000}}, "no class value"),
+    "one label": (V2 | {"labels": {"background": 0}}, "not a valid class table"),
+    "a fraction": (V2 | {"labels": {"background": 0, "a": 1.5}}, "not a class value"),
+    "true": (V2 | {"labels": {"background": 0, "a": True}}, "not a class value"),
+    "negative": (V2 | {"labels": {"background": 0, "a": -1}}, "not a class value"),
+    "far too large": (V2 | {"labels": {"background": 0, "a": 70000}}, "not a class value"),
     "a region of nothing": (V2 | {"labels": {"background": 0, "a": []}}, "without a value"),
-    "a value twice": (V2 | {"labels": {"background": 0, "a": 1, "b": 1}}, "two labels of one value"),
+    "a value twice": (V2 | {"labels": {"background": 0, "a": 1, "b": 1}}, "two labels with the same value"),
     "ignore is a class": (V2 | {"labels": {"background": 0, "a": 1, "ignore": 1}}, "must differ"),
-    "a name twice": (MSD | {"labels": {"0": "a", "1": "a"}}, "two labels of one name"),
-    "an empty name": (V2 | {"labels": {"background": 0, "": 1}}, "no table"),
+    "a name twice": (MSD | {"labels": {"0": "a", "1": "a"}}, "two labels with the same name"),
+    "an empty name": (V2 | {"labels": {"background": 0, "": 1}}, "not a valid class table"),
     "no channels": ({"labels": V2["labels"]}, "no channels"),
-    "an ending of another kind": (V2 | {"file_ending": ".mha"}, "file_ending that is not read"),
-    "a pair that is none": (MSD | {"training": ["a.nii.gz"]}, r"training\[0\]"),
+    "an ending of another kind": (V2 | {"file_ending": ".mha"}, "file_ending that is not supported"),
+    "not a pair": (MSD | {"training": ["a.nii.gz"]}, r"training\[0\]"),
     "a case without a label": (V2 | {"dataset": {"a": {"images": ["a.nii.gz"]}}}, r"dataset\.a"),
     "out of the folder": (MSD | {"training": [{"image": "../a.nii.gz", "label": "b.nii.gz"}]}, "outside its folder"),
     "absolute": (MSD | {"training": [{"image": "/etc/passwd", "label": "b.nii.gz"}]}, "outside its folder"),
-    "a name with NUL": (MSD | {"training": [{"image": "a\0.nii.gz", "label": "b.nii.gz"}]}, "names no file"),
+    "a name with NUL": (MSD | {"training": [{"image": "a\0.nii.gz", "label": "b.nii.gz"}]}, "not a valid file name"),
 }
 
 
 @pytest.mark.parametrize(("content", "message"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_description_is_one_error_that_names_it(content: Any, message: str, tmp_path: Path) -> None:
+def test_the_error_of_a_broken_dataset_json_names_the_file(content: Any, message: str, tmp_path: Path) -> None:
     describe(tmp_path, content)
     with pytest.raises(DataError, match=message) as caught:
-        read_nnunet(tmp_path, ReadOptions())
+        read_nnunet(SourceProbe(tmp_path), ReadOptions())
     assert "dataset.json" in str(caught.value)
 
 
 @pytest.mark.parametrize("folds", [{}, [[]], [{"val": "a"}]])
 def test_broken_folds(v2: tuple[Path, dict], folds: Any) -> None:
     put(v2[0] / "splits_final.json", json.dumps(folds).encode())
-    with pytest.raises(DataError, match=r"splits_final\.json: are no folds"):
-        read_nnunet(v2[0], ReadOptions())
+    with pytest.raises(DataError, match=r"splits_final\.json: is not a list of folds"):
+        read_nnunet(SourceProbe(v2[0]), ReadOptions())
 
 
-def test_channels_must_lie_on_one_grid(tmp_path: Path) -> None:
+def test_channels_must_have_the_same_voxel_grid(tmp_path: Path) -> None:
     paths = [tmp_path / f"a_000{c}.nii.gz" for c in range(2)]
     array = voxels()
     put(paths[0], encode_nifti(array))

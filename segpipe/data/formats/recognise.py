@@ -1,0 +1,122 @@
+"""Recognition of a source's layout among those of `segpipe.data.formats.registry`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segpipe.data.formats.masks.paired_folders import recognise_named_folders
+from segpipe.data.formats.masks.palette_files import read_palette
+from segpipe.data.formats.pairs import has_image_folder, is_part
+from segpipe.data.formats.probe import SourceProbe
+from segpipe.data.formats.registry import FORMATS, Format, find_format
+from segpipe.data.formats.source import ReadOptions
+from segpipe.errors import DataError
+
+_MAX_SUBFOLDERS_CHECKED = 20
+_MAX_NAMES_SHOWN, _MAX_NAME_LENGTH = 8, 24
+
+
+def recognise_format(probe: SourceProbe, options: ReadOptions) -> tuple[Format, str]:
+    """Recognise the layout of a source.
+
+    Args:
+        probe: the source.
+        options: the user's options; only layouts that use all of them are considered.
+
+    Returns:
+        The layout, and why it was recognised, in words.
+
+    Raises:
+        DataError: no layout fits, or several of the same rank do; or the palette is not valid.
+        ConfigError: a folder or a palette that the user names does not exist.
+    """
+    if options.palette is not None:
+        read_palette(options.palette)  # with an invalid palette, its layouts would seem not to fit
+    if named := recognise_named_folders(probe, options):
+        return find_format(named[0]), named[1]
+    candidates = [format for format in FORMATS.values() if set(options.names_set()) <= set(format.options)]
+    reasons = {format.name: reason for format in candidates if (reason := format.recognise(probe))}
+    if not reasons:
+        raise _unrecognised(probe, options, candidates)
+    lowest = min(FORMATS[name].rank for name in reasons)
+    best = [name for name in reasons if FORMATS[name].rank == lowest]
+    _check_one_dataset(probe, [FORMATS[name] for name in best], candidates)
+    if len(best) > 1:
+        raise DataError(
+            "more than one layout fits",
+            where=probe.source,
+            found="; ".join(f"{name}: {reasons[name]}" for name in best),
+            fix="choose one: " + " or ".join(f"--format {name}" for name in best),
+        )
+    others = [name for name in reasons if name != best[0]]
+    also = f" ({' and '.join(others)} would fit too)" if others else ""
+    return FORMATS[best[0]], reasons[best[0]] + also
+
+
+def _unrecognised(probe: SourceProbe, options: ReadOptions, candidates: list[Format]) -> DataError:
+    """Return the error for a source that no layout fits; the error of `find_pairs` is raised if there are folders of images."""
+    source = probe.source
+    if not probe.listing.entries(source):
+        return DataError("is empty", where=source, fix="give the folder that holds the dataset")
+    if options.images or options.masks or has_image_folder(probe.listing, source):
+        probe.pairs(options)
+    if datasets := _datasets_below(probe, candidates):
+        return DataError(
+            "is not a dataset itself, but contains datasets",
+            where=source,
+            found=", ".join(child.source.name for child in datasets),
+            fix=f"import one of them: {datasets[0].source}",
+        )
+    names = ", ".join(format.name for format in candidates)
+    used = "".join(f" --{name}" for name in options.names_set())
+    if is_part(source.name):
+        fix = f"give the folder that it is a part of ({source.parent})"
+    else:
+        fix = "compare it with `segpipe data formats`; name the layout (--format), or the folders (--images DIR --masks DIR)"
+    return DataError(
+        "no layout fits",
+        where=source,
+        found=_listed_names(probe),
+        expected=f"one of the layouts that use{used}: {names}" if used else f"one of the layouts {names}",
+        fix=fix,
+    )
+
+
+def _check_one_dataset(probe: SourceProbe, best: list[Format], candidates: list[Format]) -> None:
+    """DataError if what was recognised may lie in one of several datasets below the source."""
+    if not any(format.in_subfolders != "no" for format in best):
+        return
+    joint = [format for format in best if format.in_subfolders == "all"]
+    children = [child for child in _datasets_below(probe, candidates) if not is_part(child.source.name)]
+    if len(children) > 1 and not all(any(format.recognise(child) for format in joint) for child in children):
+        raise DataError(
+            "several datasets lie below",
+            where=probe.source,
+            found=", ".join(child.source.name for child in children),
+            expected="one",
+            fix=f"import one of them ({children[0].source}); or, if it is one dataset, name its layout: "
+            + " or ".join(f"--format {format.name}" for format in best),
+        )
+
+
+def _datasets_below(probe: SourceProbe, candidates: list[Format]) -> list[SourceProbe]:
+    """Return the subfolders of a source that are recognised by themselves."""
+    folders = probe.listing.folders(probe.source)[:_MAX_SUBFOLDERS_CHECKED]
+    children = [probe.child(folder) for folder in folders]
+    return [child for child in children if any(format.recognise(child) for format in candidates)]
+
+
+def _listed_names(probe: SourceProbe) -> str:
+    """Return the first names in a source, folders with a slash."""
+    names = sorted(
+        _short_name(entry.path, entry.kind == "folder")
+        for entry in probe.listing.entries(probe.source)
+        if not entry.is_hidden
+    )
+    more = f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else ""
+    return (", ".join(names[:_MAX_NAMES_SHOWN]) or "nothing") + more
+
+
+def _short_name(path: Path, is_folder: bool) -> str:
+    name = path.name if len(path.name) <= _MAX_NAME_LENGTH else path.name[:_MAX_NAME_LENGTH] + "..."
+    return f"{name}/" if is_folder else name

@@ -1,0 +1,62 @@
+"""The content of mask files (their pixel values, or colours), with each file decoded at most once."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from segpipe.config import DataParams
+from segpipe.data.images import class_values, read_stored
+from segpipe.data.images.statistics import flat_rows, histogram
+from segpipe.errors import DataError
+
+
+@dataclass(frozen=True)
+class MaskContent:
+    """The content of one mask file.
+
+    counts: pixels by value; empty if the file does not hold class values.
+    in_colours: whether its channels differ, so that colours, and not values, stand for classes.
+    error: why it does not hold class values; None if it does.
+    """
+
+    counts: Counter[int] = field(default_factory=Counter)
+    in_colours: bool = False
+    error: DataError | None = None
+
+
+class MaskReader:
+    """Decodes mask files within given limits, and keeps the content of each."""
+
+    def __init__(self, limits: DataParams) -> None:
+        self.limits = limits
+        self._contents: dict[str, MaskContent] = {}
+
+    def read(self, path: Path) -> MaskContent:
+        """Return the content of a mask file. If the file cannot be read, nothing is raised: the content has an error."""
+        key = os.path.realpath(path)
+        if key not in self._contents:
+            self._contents[key] = _decode(path, self.limits)
+        return self._contents[key]
+
+
+def _decode(path: Path, limits: DataParams) -> MaskContent:
+    try:
+        array = read_stored(path, limits)
+    except DataError as error:
+        return MaskContent(error=error)
+    try:
+        values = class_values(array, str(path))
+    except DataError as error:
+        return MaskContent(in_colours=_is_coloured(array), error=error)
+    counts = histogram(flat_rows(values, labels=True))
+    return MaskContent(Counter({int(value): int(counts[value]) for value in np.flatnonzero(counts)}))
+
+
+def _is_coloured(array: np.ndarray) -> bool:
+    """Return whether channels differ; pixels that are NaN or infinite are not colours."""
+    return bool(np.isfinite(array).all() and (array[..., 1:] != array[..., :1]).any())
