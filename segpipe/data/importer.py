@@ -18,8 +18,8 @@ from segpipe.data.formats.recognise import recognise_format
 from segpipe.data.formats.registry import AUTO, check_options, find_format
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.import_writer import WriteOutcome, write_items
-from segpipe.data.metadata_table import ImageTable, find_table
 from segpipe.data.mask_content import MaskReader
+from segpipe.data.metadata_table import ImageTable, find_table
 from segpipe.data.splits import SPLITS, assign_split
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import atomic_folder, safe_name, sha256_bytes

@@ -149,7 +149,7 @@ def test_layouts_with_one_class_per_pixel_refuse_the_option(folders: Path, tmp_p
     with pytest.raises(ConfigError, match=r"--overlapping is not used by the layout voc.*mask-per-class"):
         import_source(folders, tmp_path / "data", "voc")
     import_source(folders, tmp_path / "data")
-    with pytest.raises(ConfigError, match=r"voc can't hold.*coco or folder or mask-per-class"):
+    with pytest.raises(ConfigError, match=r"voc cannot store.*coco or folder or mask-per-class"):
         export_dataset(load_dataset(tmp_path / "data"), tmp_path / "out", "voc", LIMITS)
 
 
@@ -164,7 +164,7 @@ def test_a_table_without_overlap_is_not_overruled(folders: Path, tmp_path: Path)
 def test_instances_are_refused(folders: Path, tmp_path: Path) -> None:
     import_source(folders, tmp_path / "data")
     write_png(tmp_path / "data" / "instances" / "a.png", np.zeros((12, 16), np.uint16))
-    with pytest.raises(DataError, match="objects in a dataset whose classes overlap"):
+    with pytest.raises(DataError, match="a dataset with overlapping classes cannot have instances"):
         load_dataset(tmp_path / "data")
 
 

@@ -16,11 +16,11 @@ def data_demo(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other images.")] = 2026,
 ) -> None:
     """Write the embedded demo data (stained cells, three classes) into data/: the same bytes on every machine."""
-    from segpipe.workspace import pipeline
-    from segpipe.workspace.lock import lock
     from segpipe.data.demo.write import write_demo
-    from segpipe.workspace.git import git
     from segpipe.progress import say
+    from segpipe.workspace import pipeline
+    from segpipe.workspace.git import git
+    from segpipe.workspace.lock import lock
 
     root = workspace_root()
     with lock(root):

@@ -44,10 +44,15 @@ def data_export(
     limits = load_params(root).data
     report = export_dataset(dataset, out.resolve(), format, limits, splits=splits, replace_out=replace)
     if json:
-        print_json({
-            "format": report.format, "images": report.images, "left_out": report.left_out, "losses": +report.losses,
-            "notes": report.notes,
-        })
+        print_json(
+            {
+                "format": report.format,
+                "images": report.images,
+                "left_out": report.left_out,
+                "losses": +report.losses,
+                "notes": report.notes,
+            }
+        )
         return
     for line in report.lines():
         say(line)

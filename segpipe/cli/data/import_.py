@@ -38,7 +38,11 @@ Suffix = Annotated[
 ]
 Palette = Annotated[
     str | None,
-    typer.Option("--palette", help="Which colour is which class: a file (JSON, YAML, CSV, text), or voc, cityscapes.", metavar="FILE"),
+    typer.Option(
+        "--palette",
+        help="Which colour is which class: a file (JSON, YAML, CSV, text), or voc, cityscapes.",
+        metavar="FILE",
+    ),
 ]
 Tolerance = Annotated[
     int | None,
@@ -52,8 +56,13 @@ Overlapping = Annotated[
 ]
 Table = Annotated[
     Path | None,
-    typer.Option("--table", help="A CSV about the images, kept in samples.csv (default: images.csv in SRC).",
-                 metavar="FILE", exists=True, dir_okay=False),
+    typer.Option(
+        "--table",
+        help="A CSV about the images, kept in samples.csv (default: images.csv in SRC).",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+    ),
 ]
 
 
@@ -83,8 +92,8 @@ def data_import(
     json: Json = False,
 ) -> None:
     """Bring labelled images into data/ and version them with DVC."""
-    from segpipe.workspace.lock import lock
     from segpipe.progress import say
+    from segpipe.workspace.lock import lock
 
     read: dict[str, Any] = {
         "images": images,
@@ -113,12 +122,12 @@ def import_options(classes: str | None, ignore: str | None, group: str | None, *
 
 def import_data(root: Path, source: Path, format: str, options: ImportOptions) -> ImportReport:
     """Import into a workspace's data/ and version it; the caller holds the workspace's lock."""
-    from segpipe.workspace import pipeline
     from segpipe.config import load_params
     from segpipe.data.importer import import_dataset
-    from segpipe.workspace.git import git
     from segpipe.models.candidates import fit_candidates, misfits
     from segpipe.progress import say
+    from segpipe.workspace import pipeline
+    from segpipe.workspace.git import git
 
     report = import_dataset(source, root / "data", format, options, limits=load_params(root).data)
     for line in report.lines():

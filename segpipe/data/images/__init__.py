@@ -2,6 +2,7 @@
 
 from segpipe.data.images.bounds import max_bytes
 from segpipe.data.images.decode import (
+    class_values,
     decode_geometry,
     decode_image,
     decode_image_with_notes,
@@ -10,6 +11,7 @@ from segpipe.data.images.decode import (
     read_image,
     read_mask,
     read_size,
+    read_stored,
 )
 from segpipe.data.images.encode import encode_png, encode_stack, encode_tiff
 from segpipe.data.images.file_names import SUFFIXES, VOLUME_SUFFIXES, image_files, is_image_file, stem_of, suffix_of
@@ -20,6 +22,7 @@ __all__ = [
     "SUFFIXES",
     "VOLUME_SUFFIXES",
     "Geometry",
+    "class_values",
     "decode_geometry",
     "decode_image",
     "decode_image_with_notes",
@@ -36,6 +39,7 @@ __all__ = [
     "read_image",
     "read_mask",
     "read_size",
+    "read_stored",
     "stem_of",
     "suffix_of",
 ]

@@ -95,6 +95,30 @@ def decode_mask(content: bytes, where: str, limits: DataParams | float) -> Mask:
 def decode_mask_with_notes(content: bytes, where: str, limits: DataParams | float) -> tuple[Mask, list[str]]:
     """Decode a mask as `decode_mask` does, and report conversions."""
     array, notes = _decode(content, where, Bounds.from_limits(limits), indices=True)
+    return class_values(array, where), notes
+
+
+def read_stored(path: Path, limits: DataParams) -> np.ndarray:
+    """Read the pixels of an image file as they are stored: (H, W, C) or (D, H, W, C), in the dtype of the file.
+
+    A palette image gives its indices.
+
+    Raises:
+        DataError: the file is too large, truncated, broken or not an image.
+    """
+    return _decode(read_bytes(path, max_bytes(limits)), str(path), Bounds.from_limits(limits), indices=True)[0]
+
+
+def class_values(array: np.ndarray, where: str) -> Mask:
+    """Return the class values of a decoded mask: (H, W, C) or (D, H, W, C) -> (H, W) or (D, H, W), uint8 or uint16.
+
+    Args:
+        array: what `read_stored` returns.
+        where: the file, for errors.
+
+    Raises:
+        DataError: the channels differ, or the values are not whole numbers from 0 to 65535.
+    """
     if any((array[..., c] != array[..., 0]).any() for c in range(1, array.shape[-1])):
         raise DataError(
             "the mask is in colours",
@@ -105,7 +129,7 @@ def decode_mask_with_notes(content: bytes, where: str, limits: DataParams | floa
         )
     mask = np.ascontiguousarray(array[..., 0])
     if mask.dtype in (np.uint8, np.uint16):
-        return mask, notes
+        return mask
     if (mask != np.round(mask)).any() or mask.min() < 0 or mask.max() > 65535:  # NaN is not equal to itself
         raise DataError(
             "the values of the mask are not class values",

@@ -10,13 +10,26 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from segpipe.data.manifest.fingerprint import intensity_statistics, make_fingerprint
-from segpipe.data.manifest.table import usable
+from segpipe.data.manifest.table import labelled_pixels, usable
 from segpipe.data.splits import SPLITS
-from segpipe.pages.data.histograms import histogram
-from segpipe.pages.data.numbers import Channel, ClassBalance, Conversion, DataStats, Example, GroupSize, Objects, Problem, Severity, Size, Spacing, SplitSize, Unusable
-from segpipe.data.manifest.table import labelled_pixels
 from segpipe.errors import DataError
 from segpipe.files import read_json
+from segpipe.pages.data.histograms import histogram
+from segpipe.pages.data.numbers import (
+    Channel,
+    ClassBalance,
+    Conversion,
+    DataStats,
+    Example,
+    GroupSize,
+    Objects,
+    Problem,
+    Severity,
+    Size,
+    Spacing,
+    SplitSize,
+    Unusable,
+)
 from segpipe.samples import ClassTable
 
 if TYPE_CHECKING:
@@ -133,7 +146,9 @@ def _classes(rows: pd.DataFrame, classes: ClassTable) -> list[ClassBalance]:
     }
     return [
         ClassBalance(
-            name=spec.name, value=spec.value, color=spec.color,
+            name=spec.name,
+            value=spec.value,
+            color=spec.color,
             images={split: int((part[:, index] > 0).sum()) for split, part in counts.items()},
             pixels={split: int(part[:, index].sum()) for split, part in counts.items()},
             share={split: float(part[:, index].sum() / totals[split]) for split, part in counts.items()},
@@ -145,7 +160,10 @@ def _classes(rows: pd.DataFrame, classes: ClassTable) -> list[ClassBalance]:
 def _splits(rows: pd.DataFrame) -> list[SplitSize]:
     return [
         SplitSize(
-            name=split, images=len(part), share=len(part) / max(1, len(rows)), groups=part["group"].nunique(),
+            name=split,
+            images=len(part),
+            share=len(part) / max(1, len(rows)),
+            groups=part["group"].nunique(),
             given=int(part["split_given"].sum()),
         )
         for split, part in _by_split(rows).items()

@@ -178,7 +178,12 @@ def _image_faults() -> list[Fault]:
         Fault("only a PNG header", image_is(lambda i: png(i)[:20]), "readable_files", "cannot be decoded"),
         Fault("flipped bit in a PNG", image_is(lambda i: flip_byte(png(i))), "readable_files", "checksum"),
         Fault("an empty file", image_is(lambda i: b""), "readable_files", "the file is empty"),
-        Fault("text as PNG", image_is(lambda i: b"not found\n" * 9), "readable_files", "no image that can be read"),
+        Fault(
+            "text as PNG",
+            image_is(lambda i: b"not found\n" * 9),
+            "readable_files",
+            "not an image in a supported format",
+        ),
         Fault(
             "HTML as JPEG",
             image_is(lambda i: b"<!doctype html><title>404</title>", ".jpg"),
@@ -190,7 +195,7 @@ def _image_faults() -> list[Fault]:
             "GIF as PNG",
             image_is(lambda i: faulty_data.pillow(i, "P", "GIF")),
             "readable_files",
-            "no image that can be read",
+            "not an image in a supported format",
         ),
         Fault(
             "random bytes as TIFF",
