@@ -14,22 +14,8 @@ from segpipe.data.manifest.table import labelled_pixels, usable
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError
 from segpipe.files import read_json
-from segpipe.pages.data.histograms import histogram
-from segpipe.pages.data.numbers import (
-    Channel,
-    ClassBalance,
-    Conversion,
-    DataStats,
-    Example,
-    GroupSize,
-    Objects,
-    Problem,
-    Severity,
-    Size,
-    Spacing,
-    SplitSize,
-    Unusable,
-)
+from segpipe.pages.data_stats.histograms import histogram
+from segpipe.pages.data_stats.schema import Channel, ClassBalance, Conversion, DataStats, Example, GroupSize, Objects, Problem, Severity, Size, Spacing, SplitSize, Unusable
 from segpipe.samples import ClassTable
 
 if TYPE_CHECKING:

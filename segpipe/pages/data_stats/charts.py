@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from segpipe.pages.axes import Axis, LogAxis
-from segpipe.pages.data.histograms import Histogram
-from segpipe.pages.data.numbers import ClassBalance, Size
+from segpipe.pages.components.axes import Axis, LogAxis
+from segpipe.pages.data_stats.histograms import Histogram
+from segpipe.pages.data_stats.schema import ClassBalance, Size
 from segpipe.pages.environment import short
 
 WIDTH, HEIGHT = 340, 176
