@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from segpipe.errors import SegpipeError
+from segpipe.words import counted, listed
 from segpipe.workspace.devices import gpus, query_gpus
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -179,7 +180,7 @@ def _git_state(root: Path) -> Check:
     changed = git(root, "status", "--porcelain").splitlines()
     if changed:
         return Check(
-            "git state", "ok", f"{len(changed)} uncommitted change(s); a release commits those of the pipeline"
+            "git state", "ok", f"{counted(len(changed), 'uncommitted change')}; a release commits those of the pipeline"
         )
     return Check("git state", "ok", f"clean at {git(root, 'rev-parse', '--short', 'HEAD')}")
 
@@ -203,11 +204,7 @@ def _pipeline(root: Path) -> Check:
     from segpipe.workspace.pipeline import graph, stale
 
     stages, old = graph(root), stale(root)
-    return Check("pipeline", "ok", f"{len(stages)} stages, {f'to do: {_few(list(old))}' if old else 'all up to date'}")
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return Check("pipeline", "ok", f"{len(stages)} stages, {f'to do: {listed(old, 4)}' if old else 'all up to date'}")
 
 
 def _remote(root: Path) -> Check:

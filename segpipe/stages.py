@@ -18,6 +18,7 @@ from segpipe.config import load_params
 from segpipe.errors import DataError, MissingError
 from segpipe.files import read_json
 from segpipe.progress import say
+from segpipe.words import counted
 from segpipe.workspace.paths import Paths
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def validate(root: Path) -> None:
         say(f"validate: quarantine: {len(left_out)} of {len(manifest)} files are left out")
     if errors := stopping(findings, params.validation):
         raise DataError(
-            f"{len(errors)} finding(s) of severity error in the data, the first: {errors[0].found}",
+            f"{counted(len(errors), 'finding')} of severity error in the data, the first: {errors[0].found}",
             where=errors[0].file or "data",
             expected=errors[0].expected,
             fix=f"{errors[0].fix}; all of them: {paths.validation / 'index.html'}",

@@ -16,6 +16,7 @@ from segpipe.data.images.statistics import flat_rows, histogram
 from segpipe.errors import ConfigError, DataError
 from segpipe.labels import MOST_OVERLAPPING
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable, default_color
+from segpipe.words import listed
 
 MASKS_READ = 200
 """At most so many masks, evenly spread, are read for their values; validation looks at all of them."""
@@ -80,7 +81,7 @@ def find_classes(
         return FoundClasses(_named(names, found, ignore), "as given")
     if not 2 <= len(found) <= MAX_CLASSES:
         raise DataError(
-            "the classes cannot be guessed from the masks", found=f"pixel values {_words(found)}",
+            "the classes cannot be guessed from the masks", found=f"pixel values {listed(found, 12)}",
             expected=f"2 to {MAX_CLASSES} values", fix='name them: --classes "background,cell"',
         )
     guessed = ["background" if value == 0 else f"class {value}" for value in found]
@@ -109,16 +110,16 @@ def _find_sets(
     chosen = names or [f"class {bit}" for bit in there]
     if not chosen:
         raise DataError(
-            "the masks hold no class", found=f"pixel values {_words(found)}", expected="sums of bits: 1, 2, 4 ..."
+            "the masks hold no class", found=f"pixel values {listed(found, 12)}", expected="sums of bits: 1, 2, 4 ..."
         )
     if values is not None:
         chosen = list(values)
     table = sets_table(chosen, list(values.values()) if values else None if names else there, [*ignore, *ones])
     if nameless := set(there) - {spec.value for spec in table.classes}:
         raise ConfigError(
-            "the masks hold bits without a name", found=f"pixel values {_words(found)}",
+            "the masks hold bits without a name", found=f"pixel values {listed(found, 12)}",
             expected=f"sums of {', '.join(f'{spec.value} ({spec.name})' for spec in table.classes[1:])}",
-            fix=f"name all of them (--classes): {_words(sorted(nameless))}; or import without --overlapping, "
+            fix=f"name all of them (--classes): {listed(sorted(nameless), 12)}; or import without --overlapping, "
             "where each value is a class",
         )
     return FoundClasses(table, "as given" if names else "guessed from the bits in the masks")
@@ -141,8 +142,8 @@ def _with_values(values: dict[str, int], found: list[int], ignore: list[int]) ->
     nameless = [value for value in found if value not in values.values()]
     if nameless:
         raise ConfigError(
-            "the masks hold values without a name", found=f"pixel values {_words(found)}",
-            expected=f"only {_words(sorted([*values.values(), *ignore]))}",
+            "the masks hold values without a name", found=f"pixel values {listed(found, 12)}",
+            expected=f"only {listed(sorted([*values.values(), *ignore]), 12)}",
             fix=f"name them (--classes), or ignore them (--ignore {','.join(map(str, nameless[:12]))})",
         )
     return _table(list(values), list(values.values()), ignore)
@@ -180,7 +181,7 @@ def _named(names: list[str], found: list[int], ignore: list[int]) -> ClassTable:
     if len(found) == len(names):
         return _table(names, found, ignore)
     raise ConfigError(
-        "the masks do not fit the classes given", found=f"{len(names)} names, pixel values {_words(found)}",
+        "the masks do not fit the classes given", found=f"{len(names)} names, pixel values {listed(found, 12)}",
         expected="a name for each value", fix="give as many names as values (--classes), or ignore some (--ignore 255)",
     )
 
@@ -242,8 +243,3 @@ def are_objects(read: list[Counter[int]]) -> bool:
     counts = {len(values) for values in read}
     without_gaps = all(sorted(values) == list(range(len(values))) for values in read)
     return without_gaps and len(counts) > min(3, len(read) - 1) and max(counts) > _OBJECTS_ABOVE
-
-
-def _words(values: list[int]) -> str:
-    shown = ", ".join(map(str, values[:12]))
-    return f"{shown} and {len(values) - 12} more" if len(values) > 12 else shown

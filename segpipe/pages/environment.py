@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from segpipe.data.drawing import Picture
 from segpipe.data.images import encode_png
+from segpipe.words import counted
 
 _HERE = Path(__file__).parent / "templates"
 TOKENS = _HERE / "tokens.css"
@@ -32,7 +33,7 @@ def render(template: Path, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"short": short, "percent": percent, "count": count}
+    environment.filters |= {"short": short, "percent": percent, "count": counted}
     return environment.get_template(template.name).render(**context)
 
 
@@ -70,9 +71,3 @@ def percent(share: float) -> str:
     if share < 1e-5:
         return "< 0.001 %"
     return f"{100 * share:.{1 if share >= 0.01 else 2 if share >= 0.001 else 3}f} %"
-
-
-def count(number: int, word: str = "") -> str:
-    """A whole number with its digits in threes, and a word in its right number: 1 image, 12,000 images."""
-    ending = "" if number == 1 else "es" if word.endswith("s") else "s"
-    return f"{number:,} {word}{ending}" if word else f"{number:,}"

@@ -30,6 +30,7 @@ from segpipe.data.formats.masks.voc import read_voc, recognise_voc
 from segpipe.data.formats.volumes.nifti_pairs import read_volumes, recognise_volumes
 from segpipe.data.formats.annotations.yolo_seg import read_yolo_seg, recognise_yolo_seg
 from segpipe.errors import ConfigError, DataError
+from segpipe.words import listed
 
 AUTO = "auto"
 _LOOKED_INTO = 20
@@ -199,8 +200,7 @@ def _listing(source: Path) -> str:
         for path in source.iterdir()
         if not path.name.startswith(".")
     )
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return (", ".join(names[:_LISTED]) or "nothing") + more
+    return listed(names, _LISTED) or "nothing"
 
 
 def _folders(source: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.gates.selection import SelectionOutline
 from segpipe.pages.report_inputs import section
+from segpipe.words import listed
 from segpipe.workspace.changes import State
 from segpipe.workspace.revisions import Revision, open_revision, open_workspace
 
@@ -180,7 +181,7 @@ def shared(before: Contender, after: Contender) -> Shared:
         raise DataError(
             "models of different classes can't be compared",
             where=f"{before.name} and {after.name}",
-            found=f"{', '.join(first.classes[:8])} and {', '.join(second.classes[:8])}",
+            found=f"{listed(first.classes, 8)}; and {listed(second.classes, 8)}",
             fix="compare versions from before or after the classes changed",
         )
     one, other = _prints(before, after)

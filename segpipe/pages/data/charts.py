@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from segpipe.pages.axes import Axis, LogAxis
-from segpipe.pages.environment import short
 from segpipe.pages.data.histograms import Histogram
 from segpipe.pages.data.numbers import ClassBalance, Size
+from segpipe.pages.environment import short
 
 WIDTH, HEIGHT = 340, 176
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 8, 8, 24

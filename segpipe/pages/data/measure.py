@@ -10,13 +10,26 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from segpipe.data.manifest.fingerprint import intensities, make_fingerprint
-from segpipe.data.manifest.table import usable
+from segpipe.data.manifest.table import labelled_pixels, usable
 from segpipe.data.splits import SPLITS
-from segpipe.pages.data.histograms import histogram
-from segpipe.pages.data.numbers import Channel, ClassBalance, Conversion, DataStats, Example, GroupSize, Objects, Problem, Severity, Size, Spacing, SplitSize, Unusable
-from segpipe.data.manifest.table import labelled_pixels
 from segpipe.errors import DataError
 from segpipe.files import read_json
+from segpipe.pages.data.histograms import histogram
+from segpipe.pages.data.numbers import (
+    Channel,
+    ClassBalance,
+    Conversion,
+    DataStats,
+    Example,
+    GroupSize,
+    Objects,
+    Problem,
+    Severity,
+    Size,
+    Spacing,
+    SplitSize,
+    Unusable,
+)
 from segpipe.samples import ClassTable
 
 if TYPE_CHECKING:

@@ -14,13 +14,14 @@ from segpipe.config import DataParams
 from segpipe.data.dataset import Dataset, load_sample
 from segpipe.data.drawing import label_layer, thumbnail
 from segpipe.data.images import read_image
-from segpipe.pages.environment import count, layer_uri, photo_uri
+from segpipe.errors import DataError
 from segpipe.pages.data.measure import known
 from segpipe.pages.data.numbers import Problem
 from segpipe.pages.data.views import EDGE, Show, View, around_class, region_of, smallest_object, whole
-from segpipe.errors import DataError
+from segpipe.pages.environment import layer_uri, photo_uri
 from segpipe.progress import track
 from segpipe.samples import ClassTable
+from segpipe.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,7 +148,7 @@ def _random(records: list[Record]) -> list[_Wish]:
 
 
 def _size(pixels: int, row: Record) -> str:
-    return count(int(pixels), "voxel" if known(row["depth"]) else "pixel")
+    return counted(int(pixels), "voxel" if known(row["depth"]) else "pixel")
 
 
 def _lowest(values: list[tuple[V, Record]], most: int) -> list[tuple[V, Record]]:

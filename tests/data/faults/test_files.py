@@ -667,7 +667,7 @@ def test_without_quarantine_the_first_error_stops(images: Judged, tmp_path: Path
     for name in ("data", "artifacts"):
         (tmp_path / name).symlink_to(images.root / name)
     (tmp_path / "params.yaml").write_text("candidates: {kmeans: {family: kmeans}}\n")
-    with pytest.raises(DataError, match=r"finding\(s\) of severity error.*reports/validation/index.html"):
+    with pytest.raises(DataError, match=r"\d+ findings of severity error.*reports/validation/index.html"):
         stages.validate(tmp_path)
     with pytest.raises(DataError, match="did not pass validation"):
         stages.prepare(tmp_path)

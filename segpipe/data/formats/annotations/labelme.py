@@ -24,6 +24,7 @@ from segpipe.data.formats.annotations.shapes import Polygons, parse_polygon, rea
 from segpipe.data.formats.source import RawItem, ReadOptions, Source, files_below
 from segpipe.data.images import SUFFIXES
 from segpipe.errors import DataError
+from segpipe.words import listed
 
 IGNORED = "__ignore__"
 _MAX_JSON_BYTES = 1 << 29
@@ -84,7 +85,7 @@ def read_labelme(source: Path, options: ReadOptions) -> Source:
         found.items.append(RawItem(item.name, item.image, draw=painter, content=item.content))
     folders = sorted({item.name.rpartition("/")[0] or "." for item in found.items})
     found.notes += (
-        [f"taken together: {', '.join(folders[:_NAMED])}{' ...' * (len(folders) > _NAMED)}"] if folders[1:] else []
+        [f"taken together: {listed(folders, _NAMED)}"] if folders[1:] else []
     )
     found.notes += [f"{text}: {count}" for text, count in counts.items() if count]
     return found

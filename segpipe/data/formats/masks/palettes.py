@@ -11,6 +11,7 @@ import numpy.typing as npt
 from segpipe.data.images.statistics import bands
 from segpipe.errors import DataError
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable
+from segpipe.words import counted, listed
 
 RGB = tuple[int, int, int]
 Counted = tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]
@@ -95,12 +96,9 @@ def _merge(counted: list[Counted]) -> Counted:
 
 def _unknown(where: str, colours: np.ndarray, counts: np.ndarray, tolerance: int) -> DataError:
     order = np.argsort(-counts, kind="stable")
-    shown = [
-        f"{tuple(map(int, colours[k]))} on {counts[k]:,} pixel{'s' if counts[k] > 1 else ''}" for k in order[:_SHOWN]
-    ]
-    more = f" and {len(order) - _SHOWN} more" if len(order) > _SHOWN else ""
+    shown = (f"{tuple(map(int, colours[k]))} on {counted(int(counts[k]), 'pixel')}" for k in order)
     return DataError(
-        "holds colours that are not in the palette", where=where, found=", ".join(shown) + more,
+        "holds colours that are not in the palette", where=where, found=listed(shown, _SHOWN),
         expected=f"colours of the palette, each channel off by {tolerance} at most",
         fix="add them to the palette, or, where edges are blurred, allow more (--tolerance N)",
     )
@@ -115,7 +113,7 @@ def make_palette(entries: list[tuple[str, RGB]], origin: str, where: Path | None
     kept = kept if len(kept) > 1 else names
     if not 2 <= len(kept) <= MAX_CLASSES or any(by_colour[colour] != name for name, colour in entries):
         raise DataError(
-            "is no palette", where=where or origin, found=", ".join(f"{name} {colour}" for name, colour in entries[:12]) or "nothing",
+            "is no palette", where=where or origin, found=listed((f"{name} {colour}" for name, colour in entries), 12) or "nothing",
             expected=f"2 to {MAX_CLASSES} classes, each colour once",
         )
     value = {name: index for index, name in enumerate(kept)} | {name: 255 for name in names if name not in kept}
