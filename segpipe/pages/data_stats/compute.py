@@ -14,8 +14,8 @@ from segpipe.data.manifest.table import labelled_pixels, usable
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError
 from segpipe.files import read_json
-from segpipe.pages.data.histograms import histogram
-from segpipe.pages.data.numbers import (
+from segpipe.pages.data_stats.histograms import histogram
+from segpipe.pages.data_stats.schema import (
     Channel,
     ClassBalance,
     Conversion,
@@ -146,7 +146,9 @@ def _classes(rows: pd.DataFrame, classes: ClassTable) -> list[ClassBalance]:
     }
     return [
         ClassBalance(
-            name=spec.name, value=spec.value, color=spec.color,
+            name=spec.name,
+            value=spec.value,
+            color=spec.color,
             images={split: int((part[:, index] > 0).sum()) for split, part in counts.items()},
             pixels={split: int(part[:, index].sum()) for split, part in counts.items()},
             share={split: float(part[:, index].sum() / totals[split]) for split, part in counts.items()},
@@ -158,7 +160,10 @@ def _classes(rows: pd.DataFrame, classes: ClassTable) -> list[ClassBalance]:
 def _splits(rows: pd.DataFrame) -> list[SplitSize]:
     return [
         SplitSize(
-            name=split, images=len(part), share=len(part) / max(1, len(rows)), groups=part["group"].nunique(),
+            name=split,
+            images=len(part),
+            share=len(part) / max(1, len(rows)),
+            groups=part["group"].nunique(),
             given=int(part["split_given"].sum()),
         )
         for split, part in _by_split(rows).items()

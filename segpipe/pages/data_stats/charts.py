@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from segpipe.pages.axes import Axis, LogAxis
-from segpipe.pages.data.histograms import Histogram
-from segpipe.pages.data.numbers import ClassBalance, Size
+from segpipe.pages.components.axes import Axis, LogAxis
+from segpipe.pages.data_stats.histograms import Histogram
+from segpipe.pages.data_stats.schema import ClassBalance, Size
 from segpipe.pages.environment import short
 
 WIDTH, HEIGHT = 340, 176
@@ -58,10 +58,16 @@ def bars(found: Histogram) -> Bars:
             if n:
                 told = f"{name}, " if len(found.counts) > 1 else ""
                 gap = 0.5 if x(upper) - x(lower) > 3 else 0
-                drawn.append(Bar(
-                    x(lower) + gap, y(base + n), round(x(upper) - x(lower) - 2 * gap, 2), round(y(base) - y(base + n), 2), index,
-                    f"{told}{short(lower)} to {short(upper)}: {n:,}",
-                ))
+                drawn.append(
+                    Bar(
+                        x(lower) + gap,
+                        y(base + n),
+                        round(x(upper) - x(lower) - 2 * gap, 2),
+                        round(y(base) - y(base + n), 2),
+                        index,
+                        f"{told}{short(lower)} to {short(upper)}: {n:,}",
+                    )
+                )
             base += n
     return Bars(drawn, list(found.counts), x, y)
 

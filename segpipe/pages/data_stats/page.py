@@ -12,11 +12,11 @@ from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.manifest.table import usable
 from segpipe.files import write_text
-from segpipe.pages.data.charts import Bars, bars, ribbon, scatter, share_axis
-from segpipe.pages.data.histograms import Histogram, histogram
-from segpipe.pages.data.measure import measure, read_problems, sum_up
-from segpipe.pages.data.numbers import DataStats
-from segpipe.pages.data.pictures import problem_pictures, take_looks
+from segpipe.pages.data_stats.charts import Bars, bars, ribbon, scatter, share_axis
+from segpipe.pages.data_stats.compute import measure, read_problems, sum_up
+from segpipe.pages.data_stats.histograms import Histogram, histogram
+from segpipe.pages.data_stats.pictures import problem_pictures, take_looks
+from segpipe.pages.data_stats.schema import DataStats
 from segpipe.pages.environment import render
 from segpipe.samples import ClassTable
 
@@ -73,14 +73,21 @@ def _context(stats: DataStats) -> dict[str, Any]:
     labelled = sum(sum(row.pixels.values()) for row in stats.classes)
     ignored = sum(stats.ignored.values())
     return {
-        "s": stats, "volumes": len(depths) > 0, "depths": depths, "depth": slices and (bars(slices), slices),
-        "ignored": ignored / max(1, labelled + ignored), "given": sum(split.given for split in stats.splits),
-        "shares": share_axis(stats.classes), "sizes": scatter(stats.sizes) if stats.sizes else None,
+        "s": stats,
+        "volumes": len(depths) > 0,
+        "depths": depths,
+        "depth": slices and (bars(slices), slices),
+        "ignored": ignored / max(1, labelled + ignored),
+        "given": sum(split.given for split in stats.splits),
+        "shares": share_axis(stats.classes),
+        "sizes": scatter(stats.sizes) if stats.sizes else None,
         "means": [bars(channel.means) for channel in stats.intensity],
         "ribbons": [ribbon(channel.windows) for channel in stats.intensity],
-        "sharpness": _bars(stats.sharpness), "regions": _bars(stats.regions),
+        "sharpness": _bars(stats.sharpness),
+        "regions": _bars(stats.regions),
         "objects": stats.objects and {"areas": _bars(stats.objects.areas), "per_image": bars(stats.objects.per_image)},
-        "most_groups": _GROUPS, "most_channels": _CHANNELS,
+        "most_groups": _GROUPS,
+        "most_channels": _CHANNELS,
     }
 
 
