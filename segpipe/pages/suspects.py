@@ -194,7 +194,7 @@ def draw_suspect(case: Case, classes: ClassTable) -> SuspectView:
     layers = [layer_uri(label_layer(resize(ids), classes.colors)) for ids in (labels, suggested)]
     slice_text = f"slice {region.slice}" if region.slice is not None else ""
     text = ", ".join(filter(None, (slice_text, part_text)))
-    return SuspectView(case.suspect, photo_uri(photo), layers[0], layers[1], layer_uri(doubt), width, height, text)  # type: ignore[arg-type]
+    return SuspectView(case.suspect, photo_uri(photo), layers[0], layers[1], layer_uri(doubt), width, height, text)
 
 
 def _draw_doubt(weights: npt.NDArray[np.float32], box: tuple[float, float, float, float]) -> npt.NDArray[np.uint8]:

@@ -45,8 +45,8 @@ def write_validation(
     gx_result: dict[str, Any],
     frame: pd.DataFrame,
     data_dir: Path,
-    params: ValidateParams = ValidateParams(),  # type: ignore[call-arg]
-    limits: DataParams = DataParams(),  # type: ignore[call-arg]
+    params: ValidateParams = ValidateParams(),
+    limits: DataParams = DataParams(),
     drifts: Sequence[Drift] = (),
 ) -> None:
     """Write findings.json, gx.json and index.html.

@@ -104,7 +104,7 @@ def _embed(source: Path | Pixels) -> str:
     if isinstance(source, Path):
         bgr = cv2.imdecode(np.frombuffer(read_bytes(source, _MAX_FILE_BYTES), np.uint8), cv2.IMREAD_COLOR)
         assert bgr is not None, f"{source} was written by the evaluation"
-        return webp_uri(bgr[:, :, ::-1])  # type: ignore[arg-type]
+        return webp_uri(bgr[:, :, ::-1])
     return webp_uri(source)
 
 

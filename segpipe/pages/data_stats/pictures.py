@@ -204,7 +204,7 @@ def _draw(view: View, classes: ClassTable, key: str, caption: str, origin: str) 
     layer = label_layer(labels, classes.palette, ids)
     if view.box:
         _frame(layer, [round(v * scale) for v in view.box])
-    return ExampleImage(photo_uri(picture), layer_uri(layer), size[0], size[1], key, caption, origin)  # type: ignore[arg-type]
+    return ExampleImage(photo_uri(picture), layer_uri(layer), size[0], size[1], key, caption, origin)
 
 
 def _frame(layer: np.ndarray, box: list[int]) -> None:

@@ -122,8 +122,8 @@ def _slice(sample: Sample, axis: int, index: int) -> View:
         finest = min(tall, wide)
         height, width = labels.shape[:2]
         size = (round(width * wide / finest), round(height * tall / finest))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
-        labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)  # type: ignore[assignment]
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
+        labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
     return View(picture, labels)
 
 
