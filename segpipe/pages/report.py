@@ -38,7 +38,7 @@ from segpipe.pages.report_inputs import (
     section,
 )
 from segpipe.release.champion_file import ChampionFile
-from segpipe.workspace.changes import Part, State, changes
+from segpipe.workspace.changes import ChangeGroup, State, compare_states
 
 if TYPE_CHECKING:
     from segpipe.data.manifest.fingerprint import Fingerprint
@@ -166,7 +166,7 @@ def _lead(subject: _Subject) -> dict[str, Any] | None:
     return {"row": row, "detectable": none_if_nan(comparison.detectable)}
 
 
-def changes_since_champion(root: Path, winner: str, scores: Scores, champion: Champion | None) -> list[Part]:
+def changes_since_champion(root: Path, winner: str, scores: Scores, champion: Champion | None) -> list[ChangeGroup]:
     """List what changed since the champion was made: data, settings, plan and code.
 
     Args:
@@ -193,7 +193,7 @@ def changes_since_champion(root: Path, winner: str, scores: Scores, champion: Ch
     code_before = {"segpipe": champion.scores.lineage.get("segpipe", ""), "candidate": former_winner}
     code_now = {"segpipe": scores.lineage.get("segpipe", ""), "candidate": winner}
     before = State.read(revision.read, former_winner, code_before)
-    return changes(before, State.read(open_workspace(root).read, winner, code_now))
+    return compare_states(before, State.read(open_workspace(root).read, winner, code_now))
 
 
 def _lineage(subject: _Subject) -> list[tuple[str, str, str]]:

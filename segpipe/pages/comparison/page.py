@@ -24,7 +24,7 @@ from segpipe.pages.components.reliability import reliability_chart
 from segpipe.pages.environment import render
 from segpipe.pages.report_inputs import calibration_view, further_scores
 from segpipe.samples import ClassTable
-from segpipe.workspace.changes import changes
+from segpipe.workspace.changes import compare_states
 
 if TYPE_CHECKING:
     from segpipe.inference.segmenter import Segmenter
@@ -90,7 +90,7 @@ def _context(
         "tone": {"better": "ready", "worse": "held"}.get(result.verdict, "unsure"),
         "detectable": none_if_nan(result.comparison.detectable),
         "p_value": none_if_nan(result.comparison.p_value),
-        "changed": changes(before.state, after.state),
+        "changed": compare_states(before.state, after.state),
         "confusions": _confusions(sides, common, labels),
         "classes": labels.names,
         "colors": labels.colors,
