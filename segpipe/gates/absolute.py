@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +34,7 @@ from segpipe.gates.verdict_building import (
 )
 from segpipe.gates.verdicts import WORST_FIRST, GateVerdict, Part
 from segpipe.metrics import MAIN_METRIC
+from segpipe.words import counted, listed
 
 DRIFT_SHOWN = 0.001
 """The p value, over all quantities (Bonferroni), below which a quantity has moved, and not by luck."""
@@ -142,7 +142,7 @@ def _class_words(candidate: str, metric_words: str, parts: list[Part], confidenc
         for p in parts[1:]
         if p.verdict == first.verdict
     ]
-    more = f"; so is it with {_listed(also)}" if also else ""
+    more = f"; so is it with {listed(also, _LISTED)}" if also else ""
     if first.verdict == "fail":
         return f"{said}is {value} on {first.images} images, below its floor of {least}{more}"
     low = "a single image can't say how sure that is" if first.low is None else f"it may be as low as {first.low:.3f}"
@@ -192,7 +192,7 @@ def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:
     missing = [name for name in gate.corruptions if name not in by]
     name = case.winner.candidate
     if missing or not by:
-        what = _listed(missing) if missing and by else "spoilt images"
+        what = listed(missing, _LISTED) if missing and by else "spoilt images"
         said = (
             f"{name} was not scored on {gate.severity} {what}; `evaluate.robustness: "
             f"{'quick' if gate.severity == 'medium' else 'full'}` does that where images allow it"
@@ -221,7 +221,7 @@ def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:
     lost += f" of {measured['score']:.3f} on {measured['images']} images"
     if part.verdict == "fail":
         others = [row[0].name for row in rows[1:] if row[0].verdict == "fail"]
-        said = f"{lost}, more than {most}" + (f"; so does {_listed(others)}" if others else "")
+        said = f"{lost}, more than {most}" + (f"; so does {listed(others, _LISTED)}" if others else "")
     elif part.verdict == "pass":
         said = f"no corruption costs too much; {lost}, the most of all: "
         said += f"at most {found.high:.3f} with {confidence_words(found)} confidence, "
@@ -268,16 +268,16 @@ def data(gate: DataGate, case: Case) -> GateVerdict:
     if not case.findings["passed"]:
         errors.append("the data did not pass validation")
     if gate.max_warnings is not None and len(warnings) > gate.max_warnings:
-        names = _listed(sorted({w["expectation"] for w in warnings}))
+        names = listed(sorted({w["expectation"] for w in warnings}), _LISTED)
         errors.append(f"validation found {len(warnings)} warnings ({names}), and {gate.max_warnings} are allowed")
     limit = np.inf if gate.max_drift is None else gate.max_drift
     shown = [d for d in moved if d["p_value"] * len(moved) < DRIFT_SHOWN]
     if far := [f"{d['quantity']} ({d['psi']:.3f})" for d in shown if d["psi"] > limit]:
-        errors.append(f"population stability index against production above {limit:g}: {_listed(far)}")
+        errors.append(f"population stability index against production above {limit:g}: {listed(far, _LISTED)}")
     told: dict[str, Any] = {"metric": "data"}
     if moved and gate.max_drift is not None:
         told = {"metric": "data.psi", "side": "most", "estimate": moved[0]["psi"], "threshold": gate.max_drift}
-    said = f"the data passed validation with {len(warnings)} warning{'' if len(warnings) == 1 else 's'}"
+    said = f"the data passed validation with {counted(len(warnings), 'warning')}"
     if moved:
         said += f"; what moved most against production is {moved[0]['quantity']} (stability index {moved[0]['psi']:.3f}"
         luck = ", and this may be luck" if moved[0]["psi"] > limit else ""
@@ -296,13 +296,9 @@ def test_size(gate: ImageCountGate, case: Case) -> GateVerdict:
     few = [f"{name} ({n})" for n, name in counts if n < gate.at_least]
     least, rarest = counts[0]
     if few:
-        said = f"fewer than {gate.at_least} test images show {_listed(few)}: scores of {'them' if len(few) > 1 else 'it'} are anecdotes"
+        said = f"fewer than {gate.at_least} test images show {listed(few, _LISTED)}: "
+        said += f"scores of {'them' if len(few) > 1 else 'it'} are anecdotes"
     else:
         said = f"every class is in {gate.at_least} test images or more, the rarest, {rarest}, in {least}"
     told = {"metric": "images.class", "estimate": least, "threshold": gate.at_least, "parts": parts}
     return plain_verdict("test_size", "fail" if few else "pass", said, gate, **told)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

@@ -27,6 +27,7 @@ from segpipe.gates.judge import judge
 from segpipe.gates.selection import Bounds, ChampionScore, RankedCandidate, Selection, gate_names
 from segpipe.gates.verdicts import GateVerdict
 from segpipe.metrics import MAIN_METRIC
+from segpipe.words import listed
 
 if TYPE_CHECKING:
     from segpipe.data.manifest.fingerprint import Fingerprint
@@ -176,7 +177,7 @@ def score_champion(version: str, bundle: Path, winner: Scores, channels: int, sh
         )
     if spec.classes.names != winner.classes:
         return Champion(
-            version, None, f"its classes are {_listed(spec.classes.names)}, the data's {_listed(winner.classes)}"
+            version, None, f"its classes are {listed(spec.classes.names)}, the data's {listed(winner.classes)}"
         )
     if spec.normalisation.channels != channels:
         return Champion(version, None, f"it takes {spec.normalisation.channels} channels, the images have {channels}")
@@ -216,7 +217,3 @@ def _summary(ranking: list[RankedCandidate], winner: Scores | None, verdicts: li
     notes = [f"{gate_names(waived)}, which {'are' if len(waived) > 1 else 'is'} waived"] if waived else []
     notes += [f"{gate_names(missed)}, which only warn{'' if len(missed) > 1 else 's'}"] if missed else []
     return f"{chosen} and passes every gate{' but ' if notes else ''}{', and '.join(notes)}."
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

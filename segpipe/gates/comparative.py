@@ -22,6 +22,7 @@ from segpipe.gates.verdict_building import (
     worst_images,
 )
 from segpipe.gates.verdicts import WORST_FIRST, GateVerdict, Part, Verdict
+from segpipe.words import counted, listed
 
 
 def baseline(gate: BaselineGate, case: Case) -> GateVerdict:
@@ -169,7 +170,7 @@ def _part(row: SliceComparison, verdict: Verdict, margin: float) -> Part:
 
 def _slice_words(gate: SliceGate, candidate: str, called: str, rows: list[tuple[SliceComparison, Verdict]]) -> str:
     first, verdict = rows[0]
-    found, count = first.found.cautious, f"{len(rows)} slice{'s' if len(rows) > 1 else ''}"
+    found, count = first.found.cautious, counted(len(rows), "slice")
     where = f"on the {first.images} images of {first.slice.name}"
     scores = f"{candidate}'s test {describe_metric(gate.metric)} is {first.ours:.3f}, "
     scores += f"{difference_words(found.estimate)} {called} ({first.theirs:.3f})"
@@ -183,10 +184,9 @@ def _slice_words(gate: SliceGate, candidate: str, called: str, rows: list[tuple[
             f"{bound_words(found.low)}"
         )
     if verdict == "fail":
-        more = f"; so is it on {', '.join(others[:3])}" + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        more = f"; so is it on {listed(others, 3)}" if others else ""
         return (
-            f"{where}, {scores}, which is no luck (p = {first.p_value:.2g}, corrected for {count}), and {allowed}"
-            f"{more if others else ''}"
+            f"{where}, {scores}, which is no luck (p = {first.p_value:.2g}, corrected for {count}), and {allowed}{more}"
         )
     if np.isnan(found.low):
         return f"{where}, {scores}, but a single image can't say how sure that is, and {allowed}"

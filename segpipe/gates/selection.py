@@ -14,6 +14,7 @@ from segpipe.files import sha256_file, write_text
 from segpipe.gates.verdicts import GateVerdict
 from segpipe.json_models import read_model
 from segpipe.metrics import MAIN_METRIC
+from segpipe.words import plural
 
 LATENCY_FILE = "latency.json"
 """In the bundle: the verdict of the latency gate, which `export` judges (`segpipe.gates.latency`)."""
@@ -167,7 +168,7 @@ class _CandidateName(BaseModel):
 
 def gate_names(names: Sequence[str]) -> str:
     """Gates in words: "the class floor and champion gates"."""
-    return f"the {' and '.join(names).replace('_', ' ')} gate{'s' if len(names) > 1 else ''}"
+    return f"the {' and '.join(names).replace('_', ' ')} {plural(len(names), 'gate')}"
 
 
 class SelectionOutline(BaseModel):

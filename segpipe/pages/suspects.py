@@ -1,4 +1,4 @@
-"""Suspected label errors for people: a page to go through by keyboard, a table to take along."""
+"""The page of `segpipe data suspects`: suspected label errors to review by keyboard, and a CSV table of all of them."""
 
 from __future__ import annotations
 
@@ -10,28 +10,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from segpipe.curation.suspects import BAND, Case, Suspect, choose_candidate, find_suspects, fold_of
+from segpipe.data.drawing import label_layer, to_display
 from segpipe.errors import ConfigError, MissingError
 from segpipe.files import write_text
+from segpipe.pages.data_uris import layer_uri, photo_uri
+from segpipe.pages.environment import render
 from segpipe.progress import say
 from segpipe.samples import ClassTable
 
 MAX_EDGE = 400
-"""Longest edge of a picture in pixels."""
+"""Longest edge of a picture, in pixels."""
 
 MAX_PICTURE_BYTES = 6 << 20
-"""Of all pictures together; suspects after that are in the table alone, and the page stays under 8 MB."""
+"""Budget for all pictures, in bytes of base64. Suspects beyond it are only in the table, and the page stays below 8 MB."""
 
-_PART = 3
-"""A large image is shown in part: this many times as large as its largest region."""
-_LEAST_PART = 256
-_UNSEEN = ("val", "test")
-"""What one network never trained on. Of an ensemble, some member never trained on any image."""
-_DOUBT = (255, 0, 170)
+_PART_FACTOR = 3
+"""Edge of the part of a large image that is shown, in edges of its largest region."""
+_MIN_PART_EDGE = 256
+"""Edge of the smallest part that is shown, in pixels of the image."""
+_HELD_OUT_SPLITS = ("val", "test")
+"""The splits that a single network was not trained on. In an ensemble, each image is held out from one member."""
+_DOUBT_COLOR = (255, 0, 170)
+_DOUBT_MIN_ALPHA, _DOUBT_ALPHA_RANGE = 70, 110
+"""Opacity of a pixel in doubt, of 255: the least, and what certainty adds to it."""
 
 COLUMNS = (
     "rank",
@@ -52,27 +59,27 @@ COLUMNS = (
     "suggested",
     "fold",
 )
-"""Of suspects.csv: a row an image, the columns from x to suggested are of its largest region."""
+"""The columns of suspects.csv, which has one row per image. Those from x to suggested describe its largest region."""
 
 
 class SuspectList(BaseModel):
-    """What `segpipe data suspects --json` prints."""
+    """The output of `segpipe data suspects --json`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     candidate: str
     images: int
-    """Images that were looked at."""
+    """Images that were examined."""
     out_of_fold: int = 0
-    """Those of them, of train and val, that were judged by the member of an ensemble that never saw them."""
+    """Images of train and val among them that were judged by the member of an ensemble that was not trained on them."""
     found: int
-    """Images with any doubt."""
+    """Images with at least one region in doubt."""
     suspects: list[Suspect]
-    """The most suspicious ones, in order."""
+    """The most suspicious images, in order."""
 
 
 @dataclass(frozen=True)
 class SuspectView:
-    """A suspect as the page shows it: a photograph and three layers over it, as `data:` addresses of one size."""
+    """A suspect as the page shows it: a photograph and three layers over it, as `data:` addresses of the same size."""
 
     suspect: Suspect
     photo: str
@@ -82,14 +89,26 @@ class SuspectView:
     width: int
     height: int
     part: str
-    """Which part of a large image this is, in words; empty for a whole one."""
+    """Which part of a large image, and which slice of a volume this is, as text; empty for a whole image."""
 
 
 def write_suspects(root: Path, candidate: str | None, limit: int, page: Path) -> SuspectList:
-    """Rank the images of val and test, of an ensemble those of train as well; write the `limit` first to `page`, and all into a CSV
-    table of the same name beside it.
+    """Rank images by how likely their labels are wrong, and write the page and the table.
 
-    candidate: as `choose_candidate` takes. Raises MissingError where a model or shards are missing.
+    The images of val and test are examined; with an ensemble of cross-validation, those of train as well.
+
+    Args:
+        root: The workspace.
+        candidate: Whose model judges; None: see `choose_candidate`.
+        limit: How many suspects the page shows.
+        page: Where the page is written; the table of all suspects has the same name with the suffix .csv.
+
+    Returns:
+        The first `limit` suspects.
+
+    Raises:
+        MissingError: There is no model, or there are no shards.
+        ConfigError: The classes overlap, or several models could be meant.
     """
     from segpipe.data.shards import ShardReader
     from segpipe.inference.trained import load_trained
@@ -97,56 +116,59 @@ def write_suspects(root: Path, candidate: str | None, limit: int, page: Path) ->
     name = choose_candidate(root, candidate)
     shards = root / "artifacts" / "shards"
     segmenter = load_trained(root / "models" / name)
-    if segmenter.spec.classes.overlapping:
+    classes = segmenter.spec.classes
+    if classes.overlapping:
         raise ConfigError(
-            "suspects are pixels of another class than their label says, and these classes overlap",
+            "label errors cannot be suspected for classes that overlap",
             where=root / "models" / name,
-            fix="look at the gallery of `segpipe report`, whose error pictures show what is too many and what lacks",
+            fix="look at the gallery of `segpipe report`, whose error pictures show false alarms and missed pixels",
         )
     folds = fold_of(segmenter)
-    splits = ("train", *_UNSEEN) if folds else _UNSEEN
+    splits = ("train", *_HELD_OUT_SPLITS) if folds else _HELD_OUT_SPLITS
     readers = [ShardReader(shards, split) for split in splits if any(shards.glob(f"{split}-*.arrow"))]
     if not readers:
-        raise MissingError("no images to judge by", where=shards, fix="`segpipe prepare` writes them")
+        raise MissingError("no images to examine", where=shards, fix="`segpipe prepare` writes them")
     _warn_of_other_data(root, segmenter.spec.lineage.get("data"))
-    classes = segmenter.spec.classes
-    every, sheets = rank_suspects(find_suspects(segmenter, readers), classes, limit)
-    made = SuspectList(
+    suspects, views = rank_suspects(find_suspects(segmenter, readers), classes, limit)
+    result = SuspectList(
         candidate=name,
         images=sum(map(len, readers)),
-        out_of_fold=sum(key in folds for r in readers for key in r.keys),
-        found=len(every),
-        suspects=every[:limit],
+        out_of_fold=sum(key in folds for reader in readers for key in reader.keys),
+        found=len(suspects),
+        suspects=suspects[:limit],
     )
-    write_text(page.with_suffix(".csv"), to_csv(every))
-    write_text(page, render_suspects(made, sheets, classes))
-    return made
+    write_text(page.with_suffix(".csv"), to_csv(suspects))
+    write_text(page, render_suspects(result, views, classes))
+    return result
 
 
 def rank_suspects(cases: Iterable[Case], classes: ClassTable, limit: int) -> tuple[list[Suspect], list[SuspectView]]:
-    """All suspects by score, the highest first (equal ones by key), and the sheets of the first `limit`.
+    """Rank suspects by score, the highest first; equal scores by key.
 
-    Pictures are drawn as the cases come, of those that are among the first so far: no image is kept.
+    Pictures are drawn as the cases come, of those that are among the first so far, so that no image stays in memory.
+
+    Args:
+        cases: The suspects with their images.
+        classes: Gives the colours.
+        limit: How many suspects are drawn.
+
+    Returns:
+        All suspects, and the views of the first `limit`.
     """
-    every: list[Suspect] = []
+    suspects: list[Suspect] = []
     best: list[tuple[float, int, SuspectView]] = []
-    for place, case in enumerate(cases):
-        every.append(case.suspect)
+    for index, case in enumerate(cases):
+        suspects.append(case.suspect)
         if len(best) < limit or case.suspect.score > best[0][0]:
-            entry = (case.suspect.score, -place, draw_suspect(case, classes))
+            entry = (case.suspect.score, -index, draw_suspect(case, classes))
             (heapq.heappush if len(best) < limit else heapq.heapreplace)(best, entry)
-    every.sort(key=lambda suspect: (-suspect.score, suspect.key))
-    sheets = sorted((sheet for _, _, sheet in best), key=lambda sheet: (-sheet.suspect.score, sheet.suspect.key))
-    return every, sheets
+    suspects.sort(key=lambda suspect: (-suspect.score, suspect.key))
+    views = sorted((view for _, _, view in best), key=lambda view: (-view.suspect.score, view.suspect.key))
+    return suspects, views
 
 
 def draw_suspect(case: Case, classes: ClassTable) -> SuspectView:
-    """The pictures of one suspect; of a large image the part around the largest region, of a volume the slice of it."""
-    import cv2
-
-    from segpipe.data.drawing import label_layer, to_display
-    from segpipe.pages.data_uris import layer_uri, photo_uri
-
+    """Draw a suspect: of a large image the part around the largest region, of a volume the slice with most of it."""
     region = case.suspect.regions[0]
     image, labels, suggested, weights = (
         case.sample.image,
@@ -157,72 +179,86 @@ def draw_suspect(case: Case, classes: ClassTable) -> SuspectView:
     assert labels is not None
     if region.slice is not None:
         image, labels, suggested, weights = (a[region.slice] for a in (image, labels, suggested, weights))
-    part, words = _part(region.x, region.y, region.width, region.height, labels.shape)
+    part, part_text = _part(region.x, region.y, region.width, region.height, labels.shape)
     scale = MAX_EDGE / max(part[0].stop - part[0].start, part[1].stop - part[1].start)
     scale = scale if scale < 1 else float(int(scale))
-    size = tuple(max(1, round((s.stop - s.start) * scale)) for s in (part[1], part[0]))
+    width, height = (max(1, round((span.stop - span.start) * scale)) for span in (part[1], part[0]))
 
-    def resized(array: np.ndarray, how: int) -> npt.NDArray[Any]:
-        return cv2.resize(np.ascontiguousarray(array[part]), size, interpolation=how)
+    def resize(array: np.ndarray) -> npt.NDArray[Any]:
+        return cv2.resize(np.ascontiguousarray(array[part]), (width, height), interpolation=cv2.INTER_NEAREST)
 
-    photo = cv2.resize(to_display(image[part]), size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    doubt = np.zeros((size[1], size[0], 4), np.uint8)
-    doubt[:, :, :3] = _DOUBT
-    seen = resized(weights, cv2.INTER_NEAREST)
-    doubt[:, :, 3] = np.where(seen > 0, 70 + 110 * seen, 0)
+    smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    photo = cv2.resize(to_display(image[part]), (width, height), interpolation=smooth)
     x, y = (region.x - part[1].start) * scale, (region.y - part[0].start) * scale
-    corners = (round(x) - 4, round(y) - 4), (round(x + region.width * scale) + 3, round(y + region.height * scale) + 3)
-    cv2.rectangle(doubt, *corners, (0, 0, 0, 255), 4)
-    cv2.rectangle(doubt, *corners, (255, 255, 255, 255), 2)
-    layers = [layer_uri(label_layer(resized(a, cv2.INTER_NEAREST), classes.colors)) for a in (labels, suggested)]
-    place = f"slice {region.slice}" if region.slice is not None else ""
-    told = ", ".join(filter(None, (place, words)))
-    return SuspectView(case.suspect, photo_uri(photo), layers[0], layers[1], layer_uri(doubt), size[0], size[1], told)  # type: ignore[arg-type]
+    doubt = _draw_doubt(resize(weights), (x, y, region.width * scale, region.height * scale))
+    layers = [layer_uri(label_layer(resize(ids), classes.colors)) for ids in (labels, suggested)]
+    slice_text = f"slice {region.slice}" if region.slice is not None else ""
+    text = ", ".join(filter(None, (slice_text, part_text)))
+    return SuspectView(case.suspect, photo_uri(photo), layers[0], layers[1], layer_uri(doubt), width, height, text)
+
+
+def _draw_doubt(weights: npt.NDArray[np.float32], box: tuple[float, float, float, float]) -> npt.NDArray[np.uint8]:
+    """Draw doubtful pixels, (H, W) -> (H, W, 4) RGBA, the more opaque the surer the model is, with a frame around a box."""
+    layer = np.zeros((*weights.shape, 4), np.uint8)
+    layer[:, :, :3] = _DOUBT_COLOR
+    layer[:, :, 3] = np.where(weights > 0, _DOUBT_MIN_ALPHA + _DOUBT_ALPHA_RANGE * weights, 0)
+    x, y, width, height = box
+    corners = (round(x) - 4, round(y) - 4), (round(x + width) + 3, round(y + height) + 3)
+    cv2.rectangle(layer, *corners, (0, 0, 0, 255), 4)
+    cv2.rectangle(layer, *corners, (255, 255, 255, 255), 2)
+    return layer
 
 
 def _part(x: int, y: int, width: int, height: int, shape: Sequence[int]) -> tuple[tuple[slice, slice], str]:
-    """What is shown of an image of this shape with a region in it: rows and columns, and words where it is not all."""
-    edge = max(_PART * max(width, height), _LEAST_PART)
+    """Choose the part of an image that is shown around a region.
+
+    Returns:
+        Rows and columns, and which part this is as text (empty for the whole image).
+    """
+    edge = max(_PART_FACTOR * max(width, height), _MIN_PART_EDGE)
     spans = []
     for middle, length in ((y + height / 2, shape[0]), (x + width / 2, shape[1])):
-        own = length if max(shape[:2]) <= MAX_EDGE else min(edge, length)
-        start = min(max(round(middle - own / 2), 0), length - own)
-        spans.append(slice(start, start + own))
+        size = length if max(shape[:2]) <= MAX_EDGE else min(edge, length)
+        start = min(max(round(middle - size / 2), 0), length - size)
+        spans.append(slice(start, start + size))
     rows, columns = spans
     whole = rows.stop - rows.start == shape[0] and columns.stop - columns.start == shape[1]
-    words = f"part of {shape[1]} × {shape[0]}, from x {columns.start}, y {rows.start}"
-    return (rows, columns), "" if whole else words
+    text = f"part of {shape[1]} × {shape[0]}, from x {columns.start}, y {rows.start}"
+    return (rows, columns), "" if whole else text
 
 
 def to_csv(suspects: Sequence[Suspect]) -> str:
-    """The table of `COLUMNS`, in order."""
+    """Return the table of all suspects, with `COLUMNS`, in the order given."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    for place, suspect in enumerate(suspects, start=1):
+    for rank, suspect in enumerate(suspects, start=1):
         largest = suspect.regions[0].model_dump()
-        writer.writerow(suspect.model_dump() | largest | {"rank": place})
+        writer.writerow(suspect.model_dump() | largest | {"rank": rank})
     return stream.getvalue()
 
 
-def render_suspects(made: SuspectList, sheets: Sequence[SuspectView], classes: ClassTable) -> str:
-    """The page. Sheets beyond `MAX_PICTURE_BYTES` are left to the table."""
-    from segpipe.pages.environment import render
-
+def render_suspects(result: SuspectList, views: Sequence[SuspectView], classes: ClassTable) -> str:
+    """Render the page. Views beyond `MAX_PICTURE_BYTES` are left out."""
     shown: list[SuspectView] = []
     size = 0
-    for sheet in sheets:
-        size += len(sheet.photo) + len(sheet.label) + len(sheet.prediction) + len(sheet.doubt)
+    for view in views:
+        size += len(view.photo) + len(view.label) + len(view.prediction) + len(view.doubt)
         if size > MAX_PICTURE_BYTES and shown:
             break
-        shown.append(sheet)
-    template = Path(__file__).parent / "templates" / "suspects.html"
-    script = template.with_suffix(".js").read_text()
-    return render(template, made=made, sheets=shown, classes=classes.classes, band=BAND, doubt=_DOUBT, script=script)
+        shown.append(view)
+    return render(
+        "suspects.html.j2",
+        result=result,
+        views=shown,
+        classes=classes.classes,
+        band=BAND,
+        doubt_color=_DOUBT_COLOR,
+    )
 
 
 def _warn_of_other_data(root: Path, trained_on: str | None) -> None:
-    """A model of other data may have been trained on what is a test image now."""
+    """Warn if the model was trained on other data, since it may then have been trained on images that are in val or test now."""
     path = root / "artifacts" / "fingerprint.json"
     if trained_on is None or not path.exists():
         return
@@ -230,5 +266,5 @@ def _warn_of_other_data(root: Path, trained_on: str | None) -> None:
 
     if Fingerprint.read(path).data_hash != trained_on:
         say(
-            "note: the model was trained on another version of the data; images that it saw then may look less suspicious"
+            "note: the model was trained on another version of the data; images that it was trained on may look less suspicious"
         )

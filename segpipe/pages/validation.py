@@ -1,4 +1,4 @@
-"""reports/validation/: findings.json for programs, gx.json for those who know Great Expectations, index.html for people."""
+"""The result of validation: findings.json for programs, gx.json with Great Expectations' own results, and the page index.html."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ from segpipe.validation.expectations import quarantined, stopping
 if TYPE_CHECKING:
     import pandas as pd
 
-_SHOWN = 12
-"""Findings of one check that the page shows, with pictures: it stays small whatever the data."""
-_LISTED = 200
-"""Files left out that the page lists; findings.json has all."""
-_CHARTS = 24
+_MAX_FINDINGS = 12
+"""Findings of one check that the page shows, with pictures, so that the page stays small."""
+_MAX_QUARANTINED = 200
+"""Quarantined files that the page lists; findings.json has all."""
+_MAX_CHARTS = 24
 _EDGE = 240
+"""Longest edge of a picture, in pixels."""
 _UNKNOWN_COLOR = (255, 0, 255)
+_MAX_MARKS = 2000
+"""Pixels with unknown values that are enlarged in the picture of a mask."""
 
 
 def write_validation(
@@ -46,42 +49,51 @@ def write_validation(
     limits: DataParams = DataParams(),
     drifts: Sequence[Drift] = (),
 ) -> None:
-    """Write the verdict.
+    """Write findings.json, gx.json and index.html.
 
-    findings.json: {"passed": nothing stops the pipeline, "quarantined": [files that are left out], "findings": [...], "drift": [...]}.
+    findings.json is {"passed": whether nothing stops the pipeline, "quarantined": [files that are left out], "findings": [...],
+    "drift": [...]}.
+
+    Args:
+        out: The folder to write to.
+        findings: What was found, the worst first, the findings of one check together.
+        gx_result: The results of Great Expectations.
+        frame: The manifest.
+        data_dir: The data, for the pictures of the page.
+        params: Which findings stop the pipeline, and whether files are quarantined.
+        limits: Limits on what is decoded.
+        drifts: How the data differ from those of the model in production.
     """
     left_out = quarantined(findings) if params.quarantine else []
-    stops = stopping(findings, params)
-    told = {
-        "passed": not stops,
+    passed = not stopping(findings, params)
+    content = {
+        "passed": passed,
         "quarantined": left_out,
-        "findings": [f.model_dump() for f in findings],
-        "drift": [d.model_dump(exclude={"edges", "shares_before", "shares_now"}) for d in drifts],
+        "findings": [finding.model_dump() for finding in findings],
+        "drift": [drift.model_dump(exclude={"edges", "shares_before", "shares_now"}) for drift in drifts],
     }
-    write_json(out / "findings.json", told)
+    write_json(out / "findings.json", content)
     write_json(out / "gx.json", gx_result)
-    checks = {check.name: check for check in CHECKS}
-    on = {result["check"]: result for result in gx_result["results"]}
+    titles = {check.name: check.title for check in CHECKS}
+    results = {result["check"]: result for result in gx_result["results"]}
     pictures = _Pictures(frame, data_dir, limits)
     page = render(
-        Path(__file__).parent / "templates" / "findings.html",
-        passed=not stops,
-        stops=len(stops),
+        "validation.html.j2",
+        passed=passed,
         images=len(frame),
         counts={severity: sum(f.severity == severity for f in findings) for severity in SEVERITIES},
         failed=[
-            _failed(checks[name].title, list(group), pictures)
-            for name, group in groupby(findings, lambda f: f.expectation)
+            _failed(titles[name], list(group), pictures) for name, group in groupby(findings, lambda f: f.expectation)
         ],
-        sound=[
-            {"name": name, "title": checks[name].title, "severity": r["severity"], "expectation": r["expectation"]}
-            for name, r in on.items()
+        fulfilled=[
+            {"name": name, "title": titles[name], "severity": r["severity"], "expectation": r["expectation"]}
+            for name, r in results.items()
             if r["success"]
         ],
-        off=[check for check in CHECKS if check.name not in on],
-        left_out=_left_out(left_out, findings),
-        listed=_LISTED,
-        charts=[draw_drift(drift) for drift in drifts[:_CHARTS]],
+        disabled=[check for check in CHECKS if check.name not in results],
+        left_out=_reasons(left_out, findings),
+        max_left_out=_MAX_QUARANTINED,
+        charts=[draw_drift(drift) for drift in drifts[:_MAX_CHARTS]],
         drifts=drifts,
         width=WIDTH,
         height=HEIGHT,
@@ -90,8 +102,8 @@ def write_validation(
 
 
 def _failed(title: str, findings: list[Finding], pictures: _Pictures) -> dict[str, Any]:
-    """One check's section of the page."""
-    shown = [f.model_dump() | {"looks": pictures.of_finding(f)} for f in findings[:_SHOWN]]
+    """Collect what the page shows of one check that is not fulfilled."""
+    shown = [f.model_dump() | {"pictures": pictures.of_finding(f)} for f in findings[:_MAX_FINDINGS]]
     return {
         "name": findings[0].expectation,
         "title": title,
@@ -101,8 +113,8 @@ def _failed(title: str, findings: list[Finding], pictures: _Pictures) -> dict[st
     }
 
 
-def _left_out(files: list[str], findings: list[Finding]) -> list[tuple[str, str]]:
-    """(file, what is wrong with it) of each file that is left out."""
+def _reasons(files: list[str], findings: list[Finding]) -> list[tuple[str, str]]:
+    """Return (file, what is wrong with it) for each quarantined file."""
     reasons: dict[str, str] = {}
     for finding in findings:
         if finding.severity == "error" and finding.file is not None:
@@ -111,46 +123,47 @@ def _left_out(files: list[str], findings: list[Finding]) -> list[tuple[str, str]
 
 
 class _Pictures:
-    """Small pictures of the files of a row: the image (a volume's middle slice), and its mask in the classes' colours."""
+    """Small pictures of images (of a volume, its middle slice) and of their masks in the colours of the classes."""
 
     def __init__(self, frame: pd.DataFrame, data_dir: Path, limits: DataParams) -> None:
         self._masks = dict(zip(frame["path"], frame["mask_path"], strict=True))
         self._data_dir, self._limits = data_dir, limits
         self._classes = read_classes(data_dir / CLASSES_FILE) if (data_dir / CLASSES_FILE).exists() else None
-        self._drawn: dict[str, list[dict[str, str]]] = {}
+        self._cache: dict[str, list[dict[str, str]]] = {}
 
     def of_finding(self, finding: Finding) -> list[dict[str, str]]:
-        """The pictures of its file; where it is about two, both images side by side, and then both masks."""
+        """Return the pictures of the file of a finding; of two files, first both images, then both masks."""
         files = [file for file in (finding.file, finding.other) if file is not None]
-        return [look for looks in zip_longest(*map(self.of, files)) for look in looks if look]
+        return [picture for pair in zip_longest(*map(self.of_file, files)) for picture in pair if picture]
 
-    def of(self, file: str) -> list[dict[str, str]]:
-        """What can be shown of a file's row; a file that cannot be read is told as such by its own finding."""
-        if file not in self._drawn:
-            self._drawn[file] = []
+    def of_file(self, file: str) -> list[dict[str, str]]:
+        """Return the pictures of an image and its mask. Those that cannot be read are left out: they have a finding of their own."""
+        if file not in self._cache:
+            self._cache[file] = []
             with contextlib.suppress(SegpipeError):
-                self._draw(file, self._drawn[file])
-        return self._drawn[file]
+                self._draw(file, self._cache[file])
+        return self._cache[file]
 
-    def _draw(self, file: str, looks: list[dict[str, str]]) -> None:
+    def _draw(self, file: str, pictures: list[dict[str, str]]) -> None:
         image = read_image(self._data_dir / file, self._limits)
         image = image[len(image) // 2] if image.ndim == 4 else image
-        looks.append({"uri": photo_uri(thumbnail(image, _EDGE)), "alt": f"image {file}", "caption": file})
+        pictures.append({"uri": photo_uri(thumbnail(image, _EDGE)), "alt": f"image {file}", "caption": file})
         mask = self._masks.get(file)
         if self._classes and isinstance(mask, str):
             values = read_mask(self._data_dir / mask, self._limits)
             values = values[len(values) // 2] if values.ndim == 3 else values
-            looks.append({"uri": mask_uri(_draw_mask(values, self._classes)), "alt": f"mask {mask}", "caption": mask})
+            uri = mask_uri(_draw_mask(values, self._classes))
+            pictures.append({"uri": uri, "alt": f"mask {mask}", "caption": mask})
 
 
 def _draw_mask(values: np.ndarray, classes: ClassTable) -> Picture:
-    """File values (H, W) in their classes' colours, no larger than a thumbnail; unknown ones stand out, however few they are."""
+    """Draw a mask, (H, W) file values, in the colours of its classes at the size of a thumbnail; unknown values are enlarged."""
     labels = classes.encode(values)
     colors = np.full((256, 3), 128, np.uint8)
     colors[: len(classes.palette)] = classes.palette
     colors[UNKNOWN] = _UNKNOWN_COLOR
     step = max(1, -(-max(labels.shape) // _EDGE))
-    drawn = colors[labels[::step, ::step]]
-    for y, x in np.argwhere(labels == UNKNOWN)[:2000] // step:
-        drawn[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = _UNKNOWN_COLOR
-    return drawn
+    picture = colors[labels[::step, ::step]]
+    for y, x in np.argwhere(labels == UNKNOWN)[:_MAX_MARKS] // step:
+        picture[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = _UNKNOWN_COLOR
+    return picture

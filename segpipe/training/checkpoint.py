@@ -18,12 +18,12 @@ from segpipe.files import atomic_path
 from segpipe.progress import say
 from segpipe.training.plan import Plan
 from segpipe.training.step import Stepper
+from segpipe.words import listed
 
 Weights = dict[str, torch.Tensor]
 KEPT = 2
 """Checkpoints that stay."""
 _FILES = "*.safetensors"
-_SHOWN = 6
 
 
 @dataclass
@@ -87,10 +87,9 @@ def load_checkpoint(folder: Path, plan: Plan, stepper: Stepper) -> tuple[Weights
         differing = differences(about["plan"], plan.exact)
         if not differing:
             return _restore(stepper, about, tensors), State(**about["state"])
-        more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
         say(
             f"note: {plan.candidate} was planned anew after step {about['state']['step']} of its last training: "
-            f"training starts anew. Changed: {', '.join(differing[:_SHOWN])}{more}"
+            f"training starts anew. Changed: {listed(differing)}"
         )
         for old in _files(folder):
             old.unlink(missing_ok=True)

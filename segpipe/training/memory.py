@@ -26,6 +26,7 @@ from segpipe.files import read_json, write_json
 from segpipe.progress import say
 from segpipe.training.distributed.process_group import ranks
 from segpipe.training.memory_reserve import keep_back, let_go
+from segpipe.words import counted
 
 if TYPE_CHECKING:
     from segpipe.training.plan import Plan
@@ -47,7 +48,8 @@ def check_parts(batch: int, parts: int, processes: int, least: int) -> None:
     """Raise ConfigError where a batch, shared by processes and computed in parts, leaves a part fewer than `least` images."""
     if batch // processes // parts < max(1, least):
         raise ConfigError(
-            f"a batch of {batch}, shared by {processes} process(es), in {parts} part(s) each, leaves fewer than {max(1, least)} for one",
+            f"a batch of {batch}, shared by {counted(processes, 'process')}, in {counted(parts, 'part')} each, leaves fewer than "
+            f"{max(1, least)} for one",
             where="train.batch",
             found=batch,
             fix=f"set it to {max(1, least) * parts * processes} or more, or train.accumulate to 1",

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from segpipe.config import ValidateParams
 from segpipe.errors import ConfigError
 from segpipe.validation.frames import About
+from segpipe.words import listed
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -73,9 +74,9 @@ class Check:
         """The failures of this check on some of the `total` rows of its frame."""
         if self.many is None or severity == "error" or len(rows) <= params.many:
             return [self._finding(row, severity, params) for row in rows]
-        named = ", ".join(str(row["subject"]) for row in rows[:3])
+        named = listed((row["subject"] for row in rows), 3)
         words = {**rows[0], "count": len(rows), "total": total}
-        summed = self._finding(words, severity, params, self.many + f" ({named} and {len(rows) - 3} more)")
+        summed = self._finding(words, severity, params, self.many + f" ({named})")
         return [summed.model_copy(update={"file": None, "other": None})]
 
     def _finding(self, row: Words, severity: Severity, params: ValidateParams, found: str | None = None) -> Finding:

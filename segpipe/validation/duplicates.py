@@ -12,6 +12,7 @@ import numpy.typing as npt
 from segpipe.data.images.statistics import MINIATURE_EDGE
 from segpipe.data.splits import SPLITS
 from segpipe.progress import track
+from segpipe.words import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,7 @@ def exact_copies(manifest: pd.DataFrame) -> pd.DataFrame:
         for place, row in twins.iterrows():
             others = twins.drop(index=place)
             beside = (others["split"] == row["split"]) & (others["mask_sha256"] == row["mask_sha256"])
-            named = ", ".join(others["path"].iloc[:3]) + (" and more" if len(others) > 3 else "")
+            named = listed(others["path"], 3)
             splits, masks = twins["split"].nunique(), twins["mask_sha256"].nunique()
             rows[place] = [named, others["path"].iloc[0], splits, masks, int(beside.sum())]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)

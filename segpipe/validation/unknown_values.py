@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from segpipe.samples import ClassTable
+from segpipe.words import counted, listed, plural
 
 _SHOWN = 6
 _NEAR = 8
@@ -14,9 +15,8 @@ _NEAR = 8
 def list_unknown(values: dict[str, int]) -> str:
     """{file value: pixels} as words, the most frequent first."""
     ordered = sorted(values.items(), key=lambda pair: -pair[1])
-    shown = ", ".join(f"{value} ({count} pixel{'s' if count > 1 else ''})" for value, count in ordered[:_SHOWN])
-    more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
-    return f"unknown value{'s' if len(ordered) > 1 else ''} {shown}{more}"
+    shown = listed((f"{value} ({counted(pixels, 'pixel')})" for value, pixels in ordered), _SHOWN)
+    return f"unknown {plural(len(ordered), 'value')} {shown}"
 
 
 def fix_unknown(values: dict[str, int], strange: set[int], table: ClassTable) -> str:

@@ -1,4 +1,4 @@
-"""The pages about the data in a real browser, from a file, without a network: they fit, keys work, marks can be taken along."""
+"""The pages about the data in a real browser, as files, without a network: layout, keyboard, and the download of marks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.browser]
 Visit = Callable[..., object]
 OVERFLOW = "document.documentElement.scrollWidth - innerWidth"
 PALE = """() => {
-  const parse = (color) => { // rgb(0..255) or, of a mixed colour, color(srgb 0..1)
+  const parse = (color) => { // rgb(0..255), or color(srgb 0..1) for a mixed colour
     const values = color.match(/[\\d.]+/g).map(Number);
     return color.startsWith("color(") ? values.map((v, i) => (i < 3 ? v * 255 : v)) : values;
   };
@@ -48,7 +48,7 @@ PALE = """() => {
   }
   return pale;
 }"""
-"""Texts whose contrast is below 4.5 (WCAG 2.2, AA)."""
+"""Finds texts whose contrast is below 4.5 (WCAG 2.2, AA)."""
 
 
 @pytest.fixture
@@ -88,10 +88,10 @@ def stats_page(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Pat
 
 @pytest.fixture(scope="module")
 def suspects_page(tmp_path_factory: pytest.TempPathFactory, kmeans, planted: Path) -> Path:  # noqa: F811
-    every, sheets = rank_suspects(find_suspects(kmeans, readers(planted)), CLASSES, 8)
-    made = SuspectList(candidate="kmeans", images=40, found=len(every), suspects=every[:8])
+    suspects, views = rank_suspects(find_suspects(kmeans, readers(planted)), CLASSES, 8)
+    result = SuspectList(candidate="kmeans", images=40, found=len(suspects), suspects=suspects[:8])
     path = tmp_path_factory.mktemp("suspects") / "suspects.html"
-    path.write_text(render_suspects(made, sheets, CLASSES), encoding="utf-8")
+    path.write_text(render_suspects(result, views, CLASSES), encoding="utf-8")
     return path
 
 
@@ -107,7 +107,7 @@ def test_pages_fit_and_can_be_read(
         assert page.evaluate("[...document.images].every((i) => i.complete && i.naturalWidth > 0)")
 
 
-def test_labels_can_be_lifted_off_by_keyboard(visit: Visit, stats_page: Path) -> None:
+def test_labels_can_be_switched_off_by_keyboard(visit: Visit, stats_page: Path) -> None:
     page = visit(stats_page)
     layer = page.locator(".look .labels").first
     expect(layer).to_be_visible()
@@ -121,7 +121,7 @@ def test_labels_can_be_lifted_off_by_keyboard(visit: Visit, stats_page: Path) ->
     expect(page.locator("#classes details table")).to_be_visible()
 
 
-def test_suspects_are_gone_through_by_keyboard(visit: Visit, suspects_page: Path, tmp_path: Path) -> None:
+def test_suspects_are_reviewed_by_keyboard(visit: Visit, suspects_page: Path, tmp_path: Path) -> None:
     page = visit(suspects_page)
     current = page.locator(".sheet[aria-current]")
     expect(page.locator(".sheet")).to_have_count(8)

@@ -1,4 +1,4 @@
-"""The report in a real browser, from a file, without a network; where SEGPIPE_PICTURES names a folder, pictures are kept there."""
+"""The report in a real browser, as a file, without a network. If SEGPIPE_PICTURES names a folder, screenshots are saved there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.test_data_pages import OVERFLOW, PALE, Visit, visit  # noqa: F401  no error, no request
-from tests.pages.test_report import full, plan  # noqa: F401  a report with all that there can be
+from tests.pages.test_report import full_report, plan  # noqa: F401  a report with every section
 from tests.worlds.evaluated_workspace import evaluated, fingerprint, params, reader, serve, shards, workspace  # noqa: F401
 
 expect = pytest.importorskip("playwright.sync_api").expect
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.browser]
 UNNAMED = """() => [...document.querySelectorAll("button, input, select, svg[role=img], img, a")]
   .filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim() || e.alt || e.labels?.length || e.closest("dialog")))
   .map((e) => e.outerHTML.slice(0, 80))"""
-"""What a screen reader would have no name for."""
+"""Elements that have no name for a screen reader."""
 
 
 def shown(shot) -> list[str | None]:
@@ -28,8 +28,8 @@ def shown(shot) -> list[str | None]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_it_fits_and_can_be_read(visit: Visit, full: Path, width: int, scheme: str) -> None:  # noqa: F811
-    page = visit(full, width, scheme)
+def test_it_fits_and_can_be_read(visit: Visit, full_report: Path, width: int, scheme: str) -> None:  # noqa: F811
+    page = visit(full_report, width, scheme)
     assert page.evaluate(OVERFLOW) <= 0
     for details in page.locator("details").all():
         details.evaluate("e => { e.open = true; }")
@@ -43,19 +43,19 @@ def test_it_fits_and_can_be_read(visit: Visit, full: Path, width: int, scheme: s
         page.screenshot(path=Path(pictures) / f"report-{scheme}-{width}.png", full_page=True)
 
 
-def test_the_gallery_by_keyboard(visit: Visit, full: Path) -> None:  # noqa: F811
-    page = visit(full)
-    ordinary, apart = page.locator(".shot").filter(has_text="% right").first, page.locator(".apart .shot").first
-    assert shown(ordinary) == ["prediction"] and shown(apart) == ["who is right"]
+def test_the_gallery_by_keyboard(visit: Visit, full_report: Path) -> None:  # noqa: F811
+    page = visit(full_report)
+    ordinary, compared = page.locator(".shot").filter(has_text="% right").first, page.locator(".apart .shot").first
+    assert shown(ordinary) == ["prediction"] and shown(compared) == ["who is right"]
     page.keyboard.press("4")
-    assert shown(ordinary) == ["errors"] and shown(apart) == ["who is right"], "it has no such layer"
+    assert shown(ordinary) == ["errors"] and shown(compared) == ["who is right"], "it has no such layer"
     page.keyboard.press("1")
-    assert shown(ordinary) == ["image"] == shown(apart)
+    assert shown(ordinary) == ["image"] == shown(compared)
     page.locator("[data-all] input").nth(0).focus()
     page.keyboard.press("ArrowRight")
     assert shown(ordinary) == ["truth"]
 
-    apart.locator(".open").focus()
+    compared.locator(".open").focus()
     page.keyboard.press("Enter")
     viewer, slider = page.locator("#viewer"), page.locator("#viewer input[type=range]")
     expect(viewer).to_be_visible()
@@ -81,21 +81,21 @@ def test_the_gallery_by_keyboard(visit: Visit, full: Path) -> None:  # noqa: F81
     expect(viewer).to_be_hidden()
 
 
-def test_light_or_dark_by_choice(visit: Visit, full: Path) -> None:  # noqa: F811
-    ground = "getComputedStyle(document.body).backgroundColor"
-    page = visit(full, scheme="light")
-    light = page.evaluate(ground)
+def test_light_or_dark_by_choice(visit: Visit, full_report: Path) -> None:  # noqa: F811
+    background = "getComputedStyle(document.body).backgroundColor"
+    page = visit(full_report, scheme="light")
+    light = page.evaluate(background)
     page.locator("#scheme").focus()
     page.keyboard.press("Enter")
-    assert page.evaluate(ground) != light and page.evaluate(PALE) == []
+    assert page.evaluate(background) != light and page.evaluate(PALE) == []
     page.keyboard.press("Enter")
-    assert page.evaluate(ground) == light
+    assert page.evaluate(background) == light
 
 
-def test_on_paper_and_without_script(browser, full: Path) -> None:  # noqa: F811
+def test_printed_and_without_scripts(browser, full_report: Path) -> None:  # noqa: F811
     context = browser.new_context(java_script_enabled=False, offline=True, color_scheme="dark")
     page = context.new_page()
-    page.goto(full.as_uri())
+    page.goto(full_report.as_uri())
     assert shown(page.locator(".shot").first) == [
         "image",
         "truth",
@@ -108,7 +108,7 @@ def test_on_paper_and_without_script(browser, full: Path) -> None:  # noqa: F811
     expect(page.locator("#scheme")).to_be_hidden()
     context.close()
     page = browser.new_page(color_scheme="dark")
-    page.goto(full.as_uri())
+    page.goto(full_report.as_uri())
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.locator("nav").is_hidden() and page.locator("#slices table").is_visible()

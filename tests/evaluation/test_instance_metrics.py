@@ -253,7 +253,7 @@ def test_a_comparison_is_by_the_same_score_and_tells_of_objects(root: Path) -> N
     wanted = QUICK.model_copy(update={"rank_by": "instance.f1_50"})
     result = compare_models(sharp, whole, wanted)
     assert (result.metric, result.verdict) == ("instance.f1_50", "better")
-    assert result.found == compare_on("instance.f1_50", whole, sharp, wanted)
+    assert result.comparison == compare_on("instance.f1_50", whole, sharp, wanted)
     assert result.scores is not None
     assert "panoptic quality" in [row.name for _, rows in result.scores.groups for row in rows]
     bare = replace(sharp, objects=None, object_iou=None, detections=None)

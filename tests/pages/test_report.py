@@ -1,4 +1,4 @@
-"""The page: everything on it, nothing from outside, and what is missing left out in peace."""
+"""The report: it shows everything, needs no network, and leaves out what is missing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable
 from datetime import date
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,52 +20,20 @@ from segpipe.evaluation.gallery.pictures import Gallery
 from segpipe.gates.choose import choose
 from segpipe.inference.segmenter import Segmenter
 from segpipe.pages import report
+from segpipe.pages.components import confusion
 from segpipe.pages.components.gallery import embed_images, read_gallery
 from segpipe.pages.report import write_report
 from segpipe.samples import ClassTable, Sample
 from segpipe.workspace.revisions import Revision
-from tests.pages.test_charts import write_curve
+from tests.pages.components.test_curves import write_curve
+from tests.pages.html_page import Page
 from tests.worlds.evaluated_workspace import PARAMS, make_samples, make_segmenter
 from tests.worlds.judged_scores import champion_of, select
-
-VOID = {"meta", "img", "input", "br", "link"}
-
-
-class Page(HTMLParser):
-    """Text, addresses and ids of a page; complains about tags that do not nest."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.text, self.addresses, self.ids, self.hrefs = "", [], set(), []
-        self._open: list[str] = []
-        self.raw = path.read_text()
-        self.feed(self.raw)
-        self.close()
-        assert not self._open, self._open
-        self.text = " ".join(self.text.split())
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        found = dict(attributes)
-        self.ids |= {found["id"]} if "id" in found else set()
-        self.hrefs += [found["href"]] if "href" in found else []
-        self.addresses += [v for k, v in attributes if k in ("src", "href", "srcset", "action", "data") and v]
-        if tag not in VOID and "/>" not in (self.get_starttag_text() or ""):
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attributes)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open and self._open.pop() == tag, f"</{tag}> at {self.getpos()}"
-
-    def handle_data(self, data: str) -> None:
-        if not self._open or self._open[-1] not in ("style", "script"):
-            self.text += data
 
 
 @pytest.fixture
 def plan(workspace: Path) -> Path:
-    """The plan of unet, as `plan` writes it."""
+    """The plan of unet, as `plan` writes it, with the timings of several settings."""
     settings = [{"precision": p, "channels_last": c, "compile": False} for p in ("fp32", "bf16") for c in (False, True)]
     timings = [
         {"setting": s, "ms_per_step": ms, "loss_difference": 0.001, "verdict": v}
@@ -88,8 +55,8 @@ def plan(workspace: Path) -> Path:
 
 
 @pytest.fixture
-def page_path(workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path, plan: Path) -> Path:
-    """A whole report."""
+def report_path(workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path, plan: Path) -> Path:
+    """A report without a champion."""
     write_curve(workspace, "unet", "val/iou_macro", [0.2, 0.5, 0.7])
     write_curve(workspace, "deeplab", "val/iou_macro", [0.1, 0.4, 0.6])
     out = workspace / "reports" / "report.html"
@@ -97,17 +64,17 @@ def page_path(workspace: Path, params: Params, fingerprint: Fingerprint, shards:
     return out
 
 
-def test_the_page_holds_it_all(
-    page_path: Path, workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path
+def test_the_page_shows_everything(
+    report_path: Path, workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path
 ) -> None:
-    page = Page(page_path)
-    found = select(workspace, params, fingerprint, shards)
-    assert "Ready to release" in page.text and found.summary in page.text
-    for gate in found.gates:
+    page = Page(report_path)
+    selection = select(workspace, params, fingerprint, shards)
+    assert "Ready to release" in page.text and selection.summary in page.text
+    for gate in selection.gates:
         assert gate.sentence in page.text
-    for entry in found.ranking:
+    for entry in selection.ranking:
         assert f"{entry.test['iou.dataset.macro']:.3f}" in page.text
-    for words in (
+    for text in (
         "Class by class",
         "Most frequent mistakes",
         "val/iou_macro",
@@ -115,36 +82,36 @@ def test_the_page_holds_it_all(
         "96: they are small",
         "dvc repro",
     ):
-        assert words in page.text, words
+        assert text in page.text, text
     assert {h[1:] for h in page.hrefs if h.startswith("#")} <= page.ids
     assert len(re.findall(r'<figure class="shot"', page.raw)) == 6
 
 
-def test_it_needs_nothing_from_outside(page_path: Path) -> None:
-    page = Page(page_path)
+def test_it_needs_no_network(report_path: Path) -> None:
+    page = Page(report_path)
     assert {a.split(":")[0] for a in page.addresses if not a.startswith("#")} == {"data"}
     assert not re.search(r"""@import|url\(|https?://(?!www\.w3\.org)""", page.raw)
-    assert page_path.stat().st_size < 8e6
+    assert report_path.stat().st_size < 8e6
 
 
 def test_the_same_inputs_give_the_same_bytes(
-    page_path: Path, workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path
+    report_path: Path, workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path
 ) -> None:
     again = workspace / "again.html"
     write_report(workspace, select(workspace, params, fingerprint, shards), params, fingerprint, again)
-    assert again.read_bytes() == page_path.read_bytes()
+    assert again.read_bytes() == report_path.read_bytes()
     assert str(workspace) not in again.read_text()
 
 
-def test_a_winner_that_is_held_back_says_why_at_the_top(
+def test_the_page_begins_with_why_a_winner_is_held_back(
     workspace: Path, fingerprint: Fingerprint, shards: Path
 ) -> None:
     strict = parse_params(PARAMS + "gates: {floor: {at_least: 0.99}}")
-    found = select(workspace, strict, fingerprint, shards)
-    write_report(workspace, found, strict, fingerprint, workspace / "r.html")
+    selection = select(workspace, strict, fingerprint, shards)
+    write_report(workspace, selection, strict, fingerprint, workspace / "r.html")
     page = Page(workspace / "r.html")
     assert "Held back" in page.text and "unet does not pass" in page.text
-    assert page.text.index(found.gates[0].sentence) < page.text.index("Candidates Networks")
+    assert page.text.index(selection.gates[0].sentence) < page.text.index("Candidates Networks")
 
 
 def test_what_is_missing_is_left_out(workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path) -> None:
@@ -170,8 +137,8 @@ def test_a_plan_of_another_shape_shows_less(
     assert "How it was computed" in Page(workspace / "r.html").text
 
 
-def test_names_from_outside_are_text(tmp_path: Path, params: Params, fingerprint: Fingerprint) -> None:
-    """Class names and keys come from users' files."""
+def test_names_from_files_are_escaped(tmp_path: Path, params: Params, fingerprint: Fingerprint) -> None:
+    """Class names and keys come from the files of users."""
     nasty = "</script><script>alert(1)</script>\"'"
     classes = ClassTable.from_names(["background", nasty, "c"])
     samples = [Sample(f"<b>{nasty}{i}", s.image, s.labels) for i, s in enumerate(make_samples(4))]
@@ -187,15 +154,15 @@ def test_names_from_outside_are_text(tmp_path: Path, params: Params, fingerprint
             0.5,
         )
     (tmp_path / "champion.json").write_text('{"version": null}')
-    told = fingerprint.model_copy(update={"classes": classes})
-    write_report(tmp_path, select(tmp_path, params, told, tmp_path / "shards"), params, told, tmp_path / "r.html")
+    other = fingerprint.model_copy(update={"classes": classes})
+    write_report(tmp_path, select(tmp_path, params, other, tmp_path / "shards"), params, other, tmp_path / "r.html")
     page = Page(tmp_path / "r.html")
     assert "<script>alert" not in page.raw and nasty in page.text
 
 
-def test_the_table_of_classes_holds_their_scores(page_path: Path, workspace: Path) -> None:
+def test_the_table_of_classes_holds_their_scores(report_path: Path, workspace: Path) -> None:
     row = re.search(
-        r'<tr><th scope="row"><i class="swatch"[^>]*></i>nucleus</th>.*?</tr>', Page(page_path).raw, re.DOTALL
+        r'<tr><th scope="row"><i class="swatch"[^>]*></i>nucleus</th>.*?</tr>', Page(report_path).raw, re.DOTALL
     )
     test = json.loads((workspace / "evaluation" / "unet" / "metrics.json").read_text())["test"]
     assert row, "a row for the class"
@@ -206,31 +173,31 @@ def test_the_table_of_classes_holds_their_scores(page_path: Path, workspace: Pat
 def test_many_classes_get_a_list_instead_of_a_matrix(
     workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = select(workspace, params, fingerprint, shards)
-    monkeypatch.setattr(report, "MAX_MATRIX", 2)
-    write_report(workspace, found, params, fingerprint, workspace / "r.html")
+    selection = select(workspace, params, fingerprint, shards)
+    monkeypatch.setattr(confusion, "MAX_MATRIX_CLASSES", 2)
+    write_report(workspace, selection, params, fingerprint, workspace / "r.html")
     page = Page(workspace / "r.html")
     assert 'class="heat"' not in page.raw and "Most frequent mistakes" in page.text
 
 
 def test_pictures_are_embedded_within_a_budget(workspace: Path) -> None:
     folder = workspace / "evaluation" / "unet" / "gallery"
-    pictures = read_gallery(folder, Gallery.read(folder))
-    assert [e.key for e in embed_images(pictures, 1 << 20)] == [p.key for p in pictures]
-    size = sum(map(len, embed_images(pictures, 1 << 20)[0].layers.values()))
-    some = embed_images(pictures, int(3.5 * size))
-    assert {e.kind for e in some} == {"worst", "typical", "best"} and len(some) < len(pictures)
+    images = read_gallery(folder, Gallery.read(folder))
+    assert [e.key for e in embed_images(images, 1 << 20)] == [image.key for image in images]
+    size = sum(map(len, embed_images(images, 1 << 20)[0].layers.values()))
+    some = embed_images(images, int(3.5 * size))
+    assert {e.kind for e in some} == {"worst", "typical", "best"} and len(some) < len(images)
     assert sum(len(uri) for e in some for uri in e.layers.values()) <= 3.5 * size
-    assert embed_images(pictures, 10) == []
+    assert embed_images(images, 10) == []
     assert all(uri.startswith("data:image/webp;base64,UklGR") for e in some for uri in e.layers.values())
 
 
-MORE = {"changed", "slices", "robustness", "calibration", "costs", "plans", "training", "gallery"}
-"""Sections that are there where something is known of them."""
+OPTIONAL_SECTIONS = {"changed", "slices", "robustness", "calibration", "costs", "plans", "training", "gallery"}
+"""Sections that the page has only if their subject was measured."""
 
 
 @pytest.fixture
-def full(
+def full_report(
     workspace: Path,
     params: Params,
     fingerprint: Fingerprint,
@@ -239,16 +206,16 @@ def full(
     monkeypatch: pytest.MonkeyPatch,
     serve: Callable[[Segmenter], None],
 ) -> Path:
-    """A report with all that there can be: a champion out of a commit, robustness, objects, a bottleneck."""
+    """A report with every section: a champion with its commit, robustness, scores of instances, a bottleneck."""
     write_curve(workspace, "unet", "val/iou_macro", [0.2, 0.5, 0.7])
     serve(make_segmenter(0.02, "unet", segpipe="0.0.1", data="d0"))
     (workspace / "models" / "unet").mkdir(parents=True)
     monkeypatch.setattr("segpipe.inference.trained.load_trained", lambda folder: make_segmenter(0.05, folder.name))
     (workspace / "params.yaml").write_text(f"{PARAMS}train: {{seed: 1}}\n")
-    then = {"params.yaml": b"train: {seed: 0}\n", "selection.json": b'{"winner": "unet"}'}
+    files = {"params.yaml": b"train: {seed: 0}\n", "selection.json": b'{"winner": "unet"}'}
     monkeypatch.setattr(
         "segpipe.workspace.revisions.open_revision",
-        lambda root, name: Revision(name, name, then.get, lambda *words: False),
+        lambda root, name: Revision(name, name, files.get, lambda *words: False),
     )
     path = workspace / "evaluation" / "unet" / "metrics.json"
     metrics = json.loads(path.read_text())
@@ -264,16 +231,16 @@ def full(
     return out
 
 
-def test_with_a_champion_the_page_tells_what_changed_and_where_they_part(full: Path) -> None:
-    page = Page(full)
-    assert page.ids >= MORE and {h[1:] for h in page.hrefs if h.startswith("#")} <= page.ids
-    for words in (
+def test_with_a_champion_the_page_shows_what_changed_and_where_the_two_disagree(full_report: Path) -> None:
+    page = Page(full_report)
+    assert page.ids >= OPTIONAL_SECTIONS and {h[1:] for h in page.hrefs if h.startswith("#")} <= page.ids
+    for text in (
         "What changed since the champion v0.2.0",
         "train.seed0 → 1",
-        "beside the champion on the same images",
+        "compared with the champion on the same images",
         "Furthest behind the champion v0.2.0",
         "only v0.2.0 is right",
-        "unet less the champion v0.2.0 on parts",
+        "unet minus those of the champion v0.2.0 on parts",
         "blur, medium",
         "−0.300",
         "reading <images>",
@@ -283,35 +250,35 @@ def test_with_a_champion_the_page_tells_what_changed_and_where_they_part(full: P
         "0.625",
         "Expected calibration error",
     ):
-        assert words in page.text, words
-    assert full.stat().st_size < 8e6
+        assert text in page.text, text
+    assert full_report.stat().st_size < 8e6
     assert page.raw.count('data-layer="who is right"') >= 2
 
 
 def test_no_section_is_empty(workspace: Path, fingerprint: Fingerprint, shards: Path) -> None:
-    """Of what nothing is known, there is no heading and no link."""
+    """If a subject was not measured, it has neither a heading nor a link."""
     bare = parse_params("candidates: {kmeans: {family: kmeans}}\ngates: {floor: null, baseline: null, champion: null}")
     folder = workspace / "evaluation" / "kmeans"
     Gallery(legend=[], pictures=[]).write(folder / "gallery")
     (folder / "metrics.json").write_text("{}")
     write_report(workspace, select(workspace, bare, fingerprint, shards), bare, fingerprint, workspace / "r.html")
     page = Page(workspace / "r.html")
-    assert not MORE & page.ids and not {f"#{name}" for name in MORE} & set(page.hrefs)
+    assert not OPTIONAL_SECTIONS & page.ids and not {f"#{name}" for name in OPTIONAL_SECTIONS} & set(page.hrefs)
 
 
 def test_large_pictures_keep_the_page_small(
     workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path
 ) -> None:
-    """Noise is what compresses worst: what does not fit is left out, and told."""
+    """Pictures that do not fit are left out, and the page says how many. Noise compresses worst."""
     from segpipe.data.images import encode_png
 
     folder = workspace / "evaluation" / "unet" / "gallery"
     index = json.loads((folder / "index.json").read_text())
     noise = encode_png(np.random.default_rng(0).integers(0, 256, (480, 480, 3), np.uint8))
     (folder / "noise.png").write_bytes(noise)
-    one = index["pictures"][0] | dict.fromkeys(("image", "truth", "prediction", "errors"), "noise.png")
+    picture = index["pictures"][0] | dict.fromkeys(("image", "truth", "prediction", "errors"), "noise.png")
     index["pictures"] = [
-        one | {"key": f"k{i}", "kind": kind} for kind in ("worst", "typical", "best") for i in range(6)
+        picture | {"key": f"k{i}", "kind": kind} for kind in ("worst", "typical", "best") for i in range(6)
     ]
     (folder / "index.json").write_text(json.dumps(index))
     write_report(workspace, select(workspace, params, fingerprint, shards), params, fingerprint, workspace / "r.html")
@@ -323,32 +290,28 @@ def test_parts_of_a_gate_waivers_and_warnings_are_on_the_page(
     workspace: Path, fingerprint: Fingerprint, shards: Path
 ) -> None:
     waived = "{gate: floor, name: A. Vogel, reason: <b>new</b> stain, until: '2027-01-31'}"
-    text = (
-        "gates: {floor: {at_least: 0.99}, class_floor: {mode: warn, at_least: 0.99}, slice: {}, waivers: ["
-        + waived
-        + "]}"
-    )
-    params = parse_params(PARAMS + text)
-    found = select(workspace, params, fingerprint, shards, today=date(2027, 1, 31))
-    assert found.promotable and found.summary.endswith(
+    gates = f"floor: {{at_least: 0.99}}, class_floor: {{mode: warn, at_least: 0.99}}, slice: {{}}, waivers: [{waived}]"
+    params = parse_params(f"{PARAMS}gates: {{{gates}}}")
+    selection = select(workspace, params, fingerprint, shards, today=date(2027, 1, 31))
+    assert selection.promotable and selection.summary.endswith(
         "passes every gate but the floor gate, which is waived, and the class floor gate, which only warns."
     )
-    write_report(workspace, found, params, fingerprint, workspace / "r.html")
+    write_report(workspace, selection, params, fingerprint, workspace / "r.html")
     page = Page(workspace / "r.html")
     assert "unet may be released" in page.text and "<b>new</b>" not in page.raw
-    for gate in found.gates:
+    for gate in selection.gates:
         assert gate.sentence in page.text
     assert "Waived by A. Vogel until 2027-01-31: <b>new</b> stain." in page.text
     assert "Classes, one by one (3)" in page.text
-    late = select(workspace, params, fingerprint, shards, today=date(2027, 2, 1))
-    assert not late.promotable and late.gates[0].waiver.expired
-    assert late.summary.endswith("but is held back by the floor gate.")
+    later = select(workspace, params, fingerprint, shards, today=date(2027, 2, 1))
+    assert not later.promotable and later.gates[0].waiver.expired
+    assert later.summary.endswith("but is held back by the floor gate.")
 
 
 def test_the_champion_costs_what_its_blessing_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bless = SimpleNamespace(p50_ms=3.0, p95_ms=5.0)
-    made = SimpleNamespace(version="v0.2.0", bless=bless, engine="openvino-int8")
-    monkeypatch.setattr("segpipe.release.registry.find_version", lambda root, version: made)
+    release = SimpleNamespace(version="v0.2.0", bless=bless, engine="openvino-int8")
+    monkeypatch.setattr("segpipe.release.registry.find_version", lambda root, version: release)
     (row,) = report._champion_cost(tmp_path, SimpleNamespace(version="v0.2.0"))  # type: ignore[arg-type]
     assert (row.name, row.latency, row.engine, row.served) == ("v0.2.0", (3.0, 5.0), "openvino-int8", True)
     assert report._champion_cost(tmp_path, None) == []

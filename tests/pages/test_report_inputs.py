@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from segpipe.pages.components.reliability import reliability_chart
 
+from segpipe.pages.components.reliability import reliability_chart
 from segpipe.pages.report_inputs import bottleneck, calibration_view, costs, further_scores, robustness_view
 
 CURVE = {
@@ -29,7 +30,7 @@ def test_calibration() -> None:
     assert as_rows is not None and as_rows.bins == view.bins
     dots = reliability_chart(view).series[0][1]
     assert dots[0].x < dots[1].x and dots[0].y > dots[1].y and dots[0].r < dots[1].r
-    assert "0.50 sure, 0.40 right, 25.0 % of the pixels" in dots[0].words
+    assert dots[0].text == "confidence 0.50, correct 0.40, 25.0 % of the pixels"
 
 
 @pytest.mark.parametrize(

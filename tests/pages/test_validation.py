@@ -1,4 +1,4 @@
-"""The page in a browser: without a network, in both schemes, on a phone, by keyboard, pairs side by side."""
+"""The validation page in a browser: without a network, light and dark, on a phone, by keyboard."""
 
 from __future__ import annotations
 
@@ -35,31 +35,33 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame = build_manifest(dataset, DataParams(), SplitParams(), jobs=1)
     params = ValidateParams(quarantine=True)
     before = make_reference(frame, dataset.classes)
-    findings, said, drifts = validate_manifest(frame, make_fingerprint(frame, dataset.classes), params, before)
-    write_validation(folder / "out", findings, said, frame, data, params, DataParams(), drifts)
+    findings, gx_result, drifts = validate_manifest(frame, make_fingerprint(frame, dataset.classes), params, before)
+    write_validation(folder / "out", findings, gx_result, frame, data, params, DataParams(), drifts)
     return folder / "out" / "index.html"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 360])
-def test_the_page_fits_and_asks_nobody(page: Path, browser: Any, scheme: str, width: int) -> None:
+def test_the_page_fits_and_makes_no_requests(page: Path, browser: Any, scheme: str, width: int) -> None:
     tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    asked: list[str] = []
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("pageerror", lambda error: asked.append(str(error)))
+    requests: list[str] = []
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("pageerror", lambda error: requests.append(str(error)))
     tab.goto(page.as_uri())
-    assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
+    assert [url for url in requests if not url.startswith(("data:", "file:"))] == []
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0 && i.alt)")
-    paper = [int(part) for part in re.findall(r"\d+", tab.evaluate("getComputedStyle(document.body).backgroundColor"))]
-    assert (sum(paper[:3]) < 300) == (scheme == "dark")
+    background = [
+        int(part) for part in re.findall(r"\d+", tab.evaluate("getComputedStyle(document.body).backgroundColor"))
+    ]
+    assert (sum(background[:3]) < 300) == (scheme == "dark")
     tab.close()
 
 
-def test_both_images_of_a_pair_stand_side_by_side(page: Path, browser: Any) -> None:
+def test_the_images_of_a_pair_are_next_to_each_other(page: Path, browser: Any) -> None:
     tab = browser.new_page(viewport={"width": 1200, "height": 800})
     tab.goto(page.as_uri())
-    alts = tab.eval_on_selector_all("#near_duplicates .finding img", "found => found.map(i => i.alt)")
+    alts = tab.eval_on_selector_all("#near_duplicates .finding img", "images => images.map(i => i.alt)")
     assert alts == [
         "image images/seen-before.jpg",
         "image images/b.png",
@@ -67,7 +69,7 @@ def test_both_images_of_a_pair_stand_side_by_side(page: Path, browser: Any) -> N
         "mask masks/b.png",
     ]
     tops = tab.eval_on_selector_all(
-        "#near_duplicates .finding img", "all => all.map(i => i.getBoundingClientRect().top)"
+        "#near_duplicates .finding img", "images => images.map(i => i.getBoundingClientRect().top)"
     )
     assert tops[0] == tops[1] < tops[2] == tops[3]
     tab.close()
@@ -77,14 +79,14 @@ def test_the_page_works_by_keyboard(page: Path, browser: Any) -> None:
     tab = browser.new_page(viewport={"width": 1200, "height": 800})
     tab.goto(page.as_uri())
     tab.keyboard.press("Tab")
-    assert tab.evaluate("document.activeElement.textContent") == "To the findings"
-    seen = set()
+    assert tab.evaluate("document.activeElement.textContent") == "Skip to the findings"
+    focused = set()
     for _ in range(40):
         tab.keyboard.press("Tab")
-        seen.add(tab.evaluate("document.activeElement.tagName"))
+        focused.add(tab.evaluate("document.activeElement.tagName"))
         if tab.evaluate("document.activeElement.tagName") == "SUMMARY":
             break
-    assert {"A", "SUMMARY"} <= seen
+    assert {"A", "SUMMARY"} <= focused
     opened = "document.activeElement.parentElement.open"
     before = tab.evaluate(opened)
     tab.keyboard.press("Enter")
@@ -92,15 +94,15 @@ def test_the_page_works_by_keyboard(page: Path, browser: Any) -> None:
     tab.close()
 
 
-def test_the_worst_comes_first_and_what_is_left_out_is_listed(page: Path) -> None:
+def test_errors_come_first_and_quarantined_files_are_listed(page: Path) -> None:
     text = page.read_text()
     sections = re.findall(r'<details [^>]*id="(\w+)"', text)
     assert sections == ["readable_files", "known_classes", "no_copies_across_splits", "near_duplicates"]
-    listed = text[text.index('id="left-out"') : text.index('id="drift-charts"')]
-    assert re.findall(r"<td><code>(.*?)</code>", listed) == [
+    quarantined = text[text.index('id="left-out"') : text.index('id="drift-charts"')]
+    assert re.findall(r"<td><code>(.*?)</code>", quarantined) == [
         "images/a.png",
         "images/broken.png",
         "images/copied.png",
         "images/strange.png",
     ]
-    assert text.count('class="chart"') == 9
+    assert text.count('class="chart drift"') == 9

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segpipe.cli.common import Json, print_json, print_table
+from segpipe.words import counted
 
 EXAMPLE = "segpipe doctor\nsegpipe -C my-cells doctor --json"
 
@@ -32,4 +33,4 @@ def doctor(json: Json = False) -> None:
             title="segpipe doctor",
         )
     if failed := [check.name for check in checks if check.verdict == "fail"]:
-        raise MissingError(f"{len(failed)} check(s) failed: {', '.join(failed)}", fix="see the list above")
+        raise MissingError(f"{counted(len(failed), 'check')} failed: {', '.join(failed)}", fix="see the list above")

@@ -15,12 +15,12 @@ from segpipe.errors import ConfigError, MissingError
 from segpipe.files import read_json
 from segpipe.models.weights.encoder_weights import Weights, file_state, load_matching
 from segpipe.progress import say
+from segpipe.words import listed
 
 if TYPE_CHECKING:
     import torch
 
 _SOURCE = re.compile(r"(?P<name>[A-Za-z][\w-]*)@(?P<version>v\d+\.\d+\.\d+)")
-_SHOWN = 3
 
 
 def parse_release(source: str) -> tuple[str, str] | None:
@@ -65,8 +65,7 @@ def load_released(
             fix=f"use the family ({about.get('family')}), the encoder and the settings of that release",
         ) from error
     if fresh:
-        more = ", ..." if len(fresh) > _SHOWN else ""
-        say(f"note: {len(fresh)} tensors are not taken from {source} and start anew: {', '.join(fresh[:_SHOWN])}{more}")
+        say(f"note: {len(fresh)} tensors are not taken from {source} and start anew: {listed(fresh, 3)}")
 
 
 def _by_channel(own: Weights, wider: Weights, stored: Weights, channels: Sequence[int | None]) -> Weights:

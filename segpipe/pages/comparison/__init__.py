@@ -1,1 +1,1 @@
-"""`segpipe compare`: two models on the same test images, in numbers, pictures and one page."""
+"""`segpipe compare`: two models on the same test images, as numbers, as one sentence and as a page."""

@@ -1,4 +1,4 @@
-"""Two models on the same images, in numbers and in one sentence: what `segpipe compare` says."""
+"""The result of `segpipe compare`: the differences of two models on the same images, and the verdict in one sentence."""
 
 from __future__ import annotations
 
@@ -25,53 +25,62 @@ PIXEL_METRICS = (
     "recall.dataset.macro",
     "accuracy.pixel",
 )
-"""Scores of which the difference is told."""
+"""The scores of pixels whose differences are shown."""
 
 INSTANCE_METRICS = ("instance.f1_50", "instance.pq")
-"""Likewise, where both tell objects apart."""
+"""The scores of instances whose differences are shown if both models predict instances."""
 
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """The second model less the first on the same images. metric: what they are held together by; before, after: their score, None
-    where it does not exist; scores,
-    classes: differences of `TABLED` and of every class's IoU (p values corrected over classes); slices: of `metric`."""
+    """Two models on the same images. All differences are the second model's score minus the first model's."""
 
     metric: str
+    """The metric that decides."""
     before: float | None
+    """The score of the first model; None if it does not exist on these images."""
     after: float | None
-    found: Comparison
+    """The score of the second model; None if it does not exist on these images."""
+    comparison: Comparison
+    """The difference of `metric`."""
     scores: Forest | None
+    """The differences of `PIXEL_METRICS` and `INSTANCE_METRICS`."""
     classes: Forest | None
+    """The difference of the IoU of each class; p values are corrected for the number of classes."""
     slices: Forest | None
+    """The difference of `metric` on each slice."""
     same_answers: bool
-    """Whether the two gave the same counts on every image."""
+    """True if the two models gave the same counts on every image."""
 
     @property
     def verdict(self) -> str:
-        """better, worse or cannot tell: of the second model."""
-        return "no different" if self.same_answers else self.found.verdict
+        """The second model is "better" or "worse" than the first, "no different", or "cannot tell"."""
+        return "no different" if self.same_answers else self.comparison.verdict
 
 
 def compare_models(before: Scores, after: Scores, params: EvaluateParams) -> ComparisonResult:
-    """Compare two models by what they did on the same images in the same order: by the score that candidates are ranked by, or by
-    `MAIN_METRIC` where that is one of objects and not both tell any apart."""
-    both = before.objects is not None and after.objects is not None
-    main = params.rank_by if both or not is_instance(params.rank_by) else MAIN_METRIC
-    found = compare_on(main, after, before, params)
-    tabled = [name for name in PIXEL_METRICS if after.knows(name)]
-    names = dict.fromkeys([main, *tabled, *(INSTANCE_METRICS if both else ())])
-    scores = _differences(before, after, [(describe_metric(name), name) for name in names], params)
-    classes = _differences(
-        before, after, [(name, f"iou.class.{name}") for name in after.classes], params, corrected=True
-    )
+    """Compare two models by their scores on the same images in the same order.
+
+    They are compared by the metric that candidates are ranked by, or by `MAIN_METRIC` if that is a score of instances and not both
+    models predict instances.
+
+    Args:
+        before: Scores of the first model.
+        after: Scores of the second model.
+        params: The metric, and how intervals and p values are computed.
+    """
+    with_instances = before.objects is not None and after.objects is not None
+    main = params.rank_by if with_instances or not is_instance(params.rank_by) else MAIN_METRIC
+    known = [name for name in PIXEL_METRICS if after.knows(name)]
+    names = dict.fromkeys([main, *known, *(INSTANCE_METRICS if with_instances else ())])
+    class_metrics = [(name, f"iou.class.{name}") for name in after.classes]
     return ComparisonResult(
         main,
         before.value(main),
         after.value(main),
-        found,
-        scores,
-        classes,
+        compare_on(main, after, before, params),
+        _differences(before, after, [(describe_metric(name), name) for name in names], params),
+        _differences(before, after, class_metrics, params, corrected=True),
         slice_differences(after, before, params, main),
         _same_answers(before, after),
     )
@@ -83,89 +92,78 @@ def _same_answers(before: Scores, after: Scores) -> bool:
 
 
 def _differences(
-    before: Scores, after: Scores, named: Sequence[tuple[str, str]], params: EvaluateParams, corrected: bool = False
+    before: Scores, after: Scores, metrics: Sequence[tuple[str, str]], params: EvaluateParams, corrected: bool = False
 ) -> Forest | None:
-    """The paired difference of each of these metrics, (words, name), that exists for both."""
-    rows = []
-    for words, name in named:
-        found = compare_on(name, after, before, params)
-        if not np.isnan(found.difference.estimate):
-            rows.append((words, found, after.value(name), before.value(name)))
-    p_values = np.array([found.p_value for _, found, _, _ in rows])
-    told = holm(p_values) if corrected else p_values
-    made = [
-        ForestRow(
-            words,
-            None,
-            found.difference.estimate,
-            none_if_nan(found.difference.low),
-            none_if_nan(found.difference.high),
-            ours,
-            theirs,
-            none_if_nan(p),
-        )
-        for (words, found, ours, theirs), p in zip(rows, told, strict=True)
+    """The paired difference of each metric, (title, name), that exists for both. corrected: of p values, for several tests."""
+    compared = [(title, name, compare_on(name, after, before, params)) for title, name in metrics]
+    compared = [row for row in compared if not np.isnan(row[2].difference.estimate)]
+    p_values = np.array([comparison.p_value for _, _, comparison in compared])
+    shown = holm(p_values) if corrected else p_values
+    rows = [
+        ForestRow.of_difference(title, comparison, after.value(name), before.value(name), p=float(p))
+        for (title, name, comparison), p in zip(compared, shown, strict=True)
     ]
-    return make_forest([("", made)], apart=True)
+    return make_forest([("", rows)], differences=True)
 
 
 def verdict_sentence(result: ComparisonResult, before: str, after: str) -> str:
-    """The outcome: `after` beside `before`."""
-    name, images = describe_metric(result.metric), f"{result.found.difference.units} images or groups"
+    """Say the result in one sentence. before, after: the names of the first and the second model."""
+    metric, difference = describe_metric(result.metric), result.comparison.difference
     if result.before is None or result.after is None:
-        return f"{after} and {before} can't be compared: nothing in these images counts for {name}."
-    values = f"{name} of {result.after:.3f} beside {result.before:.3f}"
+        return f"{after} and {before} cannot be compared: {metric} does not exist on these images."
+    values = f"{metric} is {result.after:.3f} for {after} and {result.before:.3f} for {before}"
     if result.same_answers:
-        return f"{after} and {before} do the same on every image: {values}."
-    found = result.found.difference
-    if np.isnan(found.low):
-        return f"{after} scores {values}; a single image can't say whether that is luck."
+        return f"{after} and {before} give the same answers on every image: {values}."
+    if np.isnan(difference.low):
+        return f"{values}; a single image cannot show whether the difference is due to chance."
     if result.verdict == "better":
-        return f"{after} is better than {before}: {values}; with {confidence_words(found)} confidence it is {bound_words(found.low)}."
+        bound = bound_words(difference.low)
+        return f"{after} is better than {before}: {values}; with {confidence_words(difference)} confidence {after} is {bound}."
     if result.verdict == "worse":
-        high = "not above" if found.high == 0 else f"at least {-found.high:.3f} below"
-        return f"{after} is worse than {before}: {values}; with {confidence_words(found)} confidence it is {high}."
+        bound = "not above" if difference.high == 0 else f"at least {-difference.high:.3f} below"
+        return f"{after} is worse than {before}: {values}; with {confidence_words(difference)} confidence {after} is {bound}."
     return (
-        f"Cannot tell {after} from {before}: {values}; the difference lies between {found.low:+.3f} and {found.high:+.3f}. "
-        f"These {images} would show one of {result.found.detectable:.3f} four times in five."
+        f"Cannot tell whether {after} is better than {before}: {values}; the difference is between {difference.low:+.3f} and "
+        f"{difference.high:+.3f}. With these {difference.units} images or groups, a difference of "
+        f"{result.comparison.detectable:.3f} would be detected in four of five cases."
     )
 
 
 def as_json(result: ComparisonResult) -> dict[str, Any]:
-    """For a program."""
-    found = result.found.difference
+    """Return the result as `segpipe compare --json` prints it."""
+    difference = result.comparison.difference
     return {
         "verdict": result.verdict,
         "metric": result.metric,
         "before": result.before,
         "after": result.after,
-        "difference": none_if_nan(found.estimate),
-        "low": none_if_nan(found.low),
-        "high": none_if_nan(found.high),
-        "confidence": found.confidence,
-        "p_value": none_if_nan(result.found.p_value),
-        "detectable": none_if_nan(result.found.detectable),
+        "difference": none_if_nan(difference.estimate),
+        "low": none_if_nan(difference.low),
+        "high": none_if_nan(difference.high),
+        "confidence": difference.confidence,
+        "p_value": none_if_nan(result.comparison.p_value),
+        "detectable": none_if_nan(result.comparison.detectable),
         "scores": _rows(result.scores),
         "classes": _rows(result.classes),
-        "slices": {trait: _rows_of(rows) for trait, rows in result.slices.groups} if result.slices else {},
+        "slices": {attribute: _group(rows) for attribute, rows in result.slices.groups} if result.slices else {},
     }
 
 
-def _rows(found: Forest | None) -> list[dict[str, Any]]:
-    return [row for _, rows in found.groups for row in _rows_of(rows)] if found else []
+def _rows(forest: Forest | None) -> list[dict[str, Any]]:
+    return [row for _, rows in forest.groups for row in _group(rows)] if forest else []
 
 
-def _rows_of(rows: Sequence[ForestRow]) -> list[dict[str, Any]]:
+def _group(rows: Sequence[ForestRow]) -> list[dict[str, Any]]:
     return [
         {
-            "name": r.name,
-            "before": r.theirs,
-            "after": r.ours,
-            "difference": r.value,
-            "low": r.low,
-            "high": r.high,
-            "p_value": r.p,
+            "name": row.name,
+            "before": row.theirs,
+            "after": row.ours,
+            "difference": row.value,
+            "low": row.low,
+            "high": row.high,
+            "p_value": row.p,
         }
-        | ({"images": r.images} if r.images is not None else {})
-        for r in rows
+        | ({"images": row.images} if row.images is not None else {})
+        for row in rows
     ]

@@ -1,8 +1,9 @@
-"""The two sides of `segpipe compare`: a candidate as a revision knows it, and the test images that both were scored on."""
+"""The two sides of `segpipe compare`: a candidate of a revision, and the test images that both sides were scored on."""
 
 from __future__ import annotations
 
 import io
+import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -18,33 +19,36 @@ from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.gates.selection import SelectionOutline
 from segpipe.pages.report_inputs import section
+from segpipe.words import listed
 from segpipe.workspace.changes import State
 from segpipe.workspace.revisions import Revision, open_revision, open_workspace
 
 WORKSPACE = "."
 _VERSION = re.compile(r"v\d+\.\d+\.\d+")
+_CLASSES_NAMED = 8
 
 
 @dataclass(frozen=True)
 class ComparisonSide:
-    """A candidate of a revision, and how it did on the test images of that revision.
+    """A candidate of a revision, and its scores on the test images of that revision."""
 
-    word: how the user called it; name: how pages do. contents: the hash of every image and its label, by key; None where the
-    revision's manifest can't be had. subject: of the commit, with its date; empty of the workspace.
-    """
-
-    word: str
+    argument: str
+    """The argument that the user typed."""
     name: str
+    """The name that pages and sentences use."""
     revision: Revision
     candidate: str
     scores: Scores
     metrics: Mapping[str, Any]
-    contents: Mapping[str, str] | None
+    """The content of metrics.json."""
+    hashes: Mapping[str, str] | None
+    """The hashes of image and label of each image, by key; None if the manifest of the revision cannot be read."""
     subject: str
+    """Date and subject line of the commit; empty for the workspace."""
 
     @property
     def state(self) -> State:
-        """What it was made from."""
+        """The data, settings, plan and code that the candidate was made from."""
         code = {
             "segpipe": self.scores.lineage.get("segpipe", ""),
             "commit": self.revision.commit[:10] if self.revision.commit else "not committed",
@@ -53,75 +57,75 @@ class ComparisonSide:
         return State.read(self.revision.read, self.candidate, code)
 
 
-def load_side(root: Path, word: str) -> ComparisonSide:
-    """The contender that REVISION or REVISION:CANDIDATE names; without a candidate, the winner of that revision.
+def load_side(root: Path, argument: str) -> ComparisonSide:
+    """Load one side of a comparison.
 
-    A revision is a version (v0.1.0), anything that Git knows, an experiment of DVC, or `.` for the workspace. Raises MissingError
-    where there is no such revision or candidate, or where its scores can't be had.
+    Args:
+        root: The workspace.
+        argument: REVISION or REVISION:CANDIDATE. The revision is a version (v0.1.0), a revision of Git, an experiment of DVC, or
+            `.` for the workspace; without a candidate, the winner of that revision is loaded.
+
+    Raises:
+        MissingError: There is no such revision or candidate, or its scores are neither in Git nor in DVC's cache.
     """
-    asked, _, named = word.partition(":")
-    revision = _open(root, asked or WORKSPACE)
-    label = "workspace" if revision.commit is None else asked
+    revision_name, _, named_candidate = argument.partition(":")
+    revision = _open(root, revision_name or WORKSPACE)
+    label = "workspace" if revision.commit is None else revision_name
     selection = SelectionOutline.parse(revision.read("selection.json"))
-    candidate = named or (selection.winner if selection else None)
+    candidate = named_candidate or (selection.winner if selection else None)
     if not candidate:
         raise MissingError(
             "has no winner",
             where=label,
             found="no selection.json" if selection is None else "a selection without a winner",
-            fix=f"dvc repro select there, or name a candidate: {asked or WORKSPACE}:CANDIDATE",
+            fix=f"run `dvc repro select` at that revision, or name a candidate: {revision_name or WORKSPACE}:CANDIDATE",
         )
     content = revision.read(f"evaluation/{candidate}/per_image.parquet")
     if content is None:
         candidates = ", ".join(selection.candidates) if selection else ""
-        fix = f"dvc fetch --all-commits where a remote has them, or git checkout {asked} && dvc repro"
+        fetch = f"dvc fetch --all-commits if a remote has them, or git checkout {revision_name} && dvc repro"
         raise MissingError(
-            f"the scores of {candidate} can't be had",
+            f"the scores of {candidate} are missing",
             where=label,
             expected=f"evaluation/{candidate}/per_image.parquet",
             found=f"candidates {candidates}" if candidates else None,
-            fix="dvc repro evaluate" if revision.commit is None else fix,
+            fix="dvc repro evaluate" if revision.commit is None else fetch,
         )
+    metrics = revision.read(f"evaluation/{candidate}/metrics.json")
     return ComparisonSide(
-        word,
-        f"{label} {candidate}" if named else label,
+        argument,
+        f"{label} {candidate}" if named_candidate else label,
         revision,
         candidate,
-        _scores(content),
-        section(_json(revision.read(f"evaluation/{candidate}/metrics.json"))),
-        _contents(revision.read("artifacts/manifest.parquet")),
-        _subject(root, revision),
+        _read_scores(content),
+        section(json.loads(metrics) if metrics else {}),
+        _read_hashes(revision.read("artifacts/manifest.parquet")),
+        _commit_subject(root, revision),
     )
 
 
-def _open(root: Path, asked: str) -> Revision:
+def _open(root: Path, name: str) -> Revision:
     from segpipe.release.registry import find_version
 
-    if asked == WORKSPACE:
+    if name == WORKSPACE:
         return open_workspace(root)
-    return open_revision(root, f"{find_version(root, asked).name}@{asked}" if _VERSION.fullmatch(asked) else asked)
+    return open_revision(root, f"{find_version(root, name).name}@{name}" if _VERSION.fullmatch(name) else name)
 
 
-def _subject(root: Path, revision: Revision) -> str:
+def _commit_subject(root: Path, revision: Revision) -> str:
     from segpipe.workspace.git import git
 
     return git(root, "log", "-1", "--format=%cs %s", revision.commit) if revision.commit else ""
 
 
-def _json(content: bytes | None) -> Any:
-    import json
-
-    return json.loads(content) if content else {}
-
-
-def _scores(content: bytes) -> Scores:
+def _read_scores(content: bytes) -> Scores:
     with tempfile.TemporaryDirectory(prefix="segpipe-compare-") as folder:
         path = Path(folder) / "per_image.parquet"
         path.write_bytes(content)
         return read_scores(path)
 
 
-def _contents(manifest: bytes | None) -> dict[str, str] | None:
+def _read_hashes(manifest: bytes | None) -> dict[str, str] | None:
     if manifest is None:
         return None
     import pyarrow.parquet as pq
@@ -132,88 +136,93 @@ def _contents(manifest: bytes | None) -> dict[str, str] | None:
 
 @dataclass(frozen=True)
 class SharedImages:
-    """The test images that two contenders were both scored on, and how they did on these.
-
-    before, after: scores of the same images in the same order. left_out: images that only one of them was tested on, of the first
-    and of the second; changed: those whose pixels or labels are no longer the same. by_content: whether hashes of the files were
-    compared; else labelled pixels by class.
-    """
+    """The test images that both sides were scored on, with the scores of both."""
 
     before: Scores
     after: Scores
+    """Scores of the same images in the same order."""
     left_out: tuple[int, int]
+    """The number of images that only the first, and that only the second side was tested on."""
     changed: int
+    """The number of images with the same key whose pixels or labels differ."""
     by_content: bool
+    """True if the hashes of the files were compared; otherwise the numbers of labelled pixels of each class were."""
 
     @property
-    def everything(self) -> bool:
-        """Whether both were scored on just these images."""
+    def complete(self) -> bool:
+        """True if both sides were scored on exactly these images."""
         return self.left_out == (0, 0) and not self.changed
 
     @property
     def sentence(self) -> str:
-        """What was compared, for people."""
-        n = len(self.after.keys)
-        how = "file by file" if self.by_content else "by name and labelled pixels"
-        if self.everything:
-            return f"Both were scored on the same {n} test images ({how})."
+        """Which images are compared, as text."""
+        count = len(self.after.keys)
+        how = "by the hashes of the files" if self.by_content else "by name and labelled pixels"
+        if self.complete:
+            return f"Both were scored on the same {count} test images (matched {how})."
         parts = [
-            f"{count} only the {which} was tested on"
-            for which, count in zip(("first", "second"), self.left_out, strict=True)
-            if count
+            f"{number} that only the {side} was tested on"
+            for side, number in zip(("first", "second"), self.left_out, strict=True)
+            if number
         ]
         parts += [f"{self.changed} whose image or label has changed"] if self.changed else []
         return (
-            f"The two were tested on different images; only the {n} that both share ({how}) are compared, and nothing was scored "
-            f"anew. Left out: {', '.join(parts)}."
+            f"The two were tested on different images. Only the {count} test images that both share (matched {how}) are compared; "
+            f"no image is scored again. Left out: {', '.join(parts)}."
         )
 
 
 def match_images(before: ComparisonSide, after: ComparisonSide) -> SharedImages:
-    """Match the test images of two contenders by key and content.
+    """Match the test images of two sides by key and content.
 
-    Neither is scored on the other's images: it may have been trained on them. Raises DataError where classes differ, or where no
-    image is shared.
+    Neither side is scored on the other's images: it may have been trained on them.
+
+    Raises:
+        DataError: The classes differ, or the two sides share no image.
     """
     first, second = before.scores, after.scores
+    where = f"{before.name} and {after.name}"
     if (first.classes, first.overlapping) != (second.classes, second.overlapping):
         raise DataError(
-            "models of different classes can't be compared",
-            where=f"{before.name} and {after.name}",
-            found=f"{', '.join(first.classes[:8])} and {', '.join(second.classes[:8])}",
-            fix="compare versions from before or after the classes changed",
+            "models with different classes cannot be compared",
+            where=where,
+            found=f"{listed(first.classes, _CLASSES_NAMED)}; and {listed(second.classes, _CLASSES_NAMED)}",
+            fix="compare two versions that are both from before or both from after the classes changed",
         )
-    one, other = _prints(before, after)
-    keys = [key for key in other if key in one]
-    same = [key for key in keys if one[key] == other[key]]
+    first_prints, second_prints = _fingerprints(before, after)
+    keys = [key for key in second_prints if key in first_prints]
+    same = [key for key in keys if first_prints[key] == second_prints[key]]
     if not same:
         raise DataError(
-            "no test image is shared",
-            where=f"{before.name} and {after.name}",
-            found=f"{len(one)} and {len(other)} images, {len(keys)} of the same name",
-            fix="score one of them on the other's data: git checkout REVISION, dvc repro evaluate",
+            "the two share no test image",
+            where=where,
+            found=f"{len(first_prints)} and {len(second_prints)} images, {len(keys)} with the same name",
+            fix="score one of them on the data of the other: git checkout REVISION, dvc repro evaluate",
         )
     return SharedImages(
-        _at(first, same),
-        _at(second, same),
-        (len(one) - len(keys), len(other) - len(keys)),
+        _select(first, same),
+        _select(second, same),
+        (len(first_prints) - len(keys), len(second_prints) - len(keys)),
         len(keys) - len(same),
-        before.contents is not None and after.contents is not None,
+        before.hashes is not None and after.hashes is not None,
     )
 
 
-def _prints(before: ComparisonSide, after: ComparisonSide) -> tuple[dict[str, object], dict[str, object]]:
-    """What tells whether two test images of a name are the same, by key: hashes where both sides have them."""
-    if before.contents is not None and after.contents is not None:
-        return tuple({key: side.contents.get(key) for key in side.scores.keys} for side in (before, after))  # type: ignore[union-attr, return-value]
-    return _labelled(before.scores), _labelled(after.scores)
+def _fingerprints(before: ComparisonSide, after: ComparisonSide) -> tuple[Mapping[str, object], Mapping[str, object]]:
+    """By key, what shows whether two test images with the same name are the same: hashes if both sides have them."""
+    if before.hashes is not None and after.hashes is not None:
+        return (
+            {key: before.hashes.get(key) for key in before.scores.keys},
+            {key: after.hashes.get(key) for key in after.scores.keys},
+        )
+    return _labelled_pixels(before.scores), _labelled_pixels(after.scores)
 
 
-def _labelled(scores: Scores) -> dict[str, object]:
-    return {key: tuple(scores.tally[place, 1].tolist()) for place, key in enumerate(scores.keys)}
+def _labelled_pixels(scores: Scores) -> dict[str, object]:
+    return {key: tuple(scores.tally[index, 1].tolist()) for index, key in enumerate(scores.keys)}
 
 
-def _at(scores: Scores, keys: list[str]) -> Scores:
-    place = {key: i for i, key in enumerate(scores.keys)}
-    where: npt.NDArray[np.intp] = np.array([place[key] for key in keys], np.intp)
-    return scores.at(where)
+def _select(scores: Scores, keys: list[str]) -> Scores:
+    index = {key: i for i, key in enumerate(scores.keys)}
+    rows: npt.NDArray[np.intp] = np.array([index[key] for key in keys], np.intp)
+    return scores.at(rows)

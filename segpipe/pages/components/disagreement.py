@@ -1,4 +1,4 @@
-"""Where two models part: the images whose scores differ most, drawn with both predictions and with who was right."""
+"""Pictures of where two models disagree: the images whose scores differ most, with both predictions and with which model is right."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
     from segpipe.inference.segmenter import Segmenter
 
+IMAGE_METRIC = "iou.image.macro"
+"""The score of a single image by which models are compared, unless they are ranked by a score of instances."""
+
 _COLORS = ((0, 114, 178), (230, 159, 0), (204, 121, 167))
-"""Only the one is right, only the other is, neither is and they differ: of Okabe and Ito's colours."""
+"""Only the first model is right, only the second is, both are wrong and differ: colours of Okabe and Ito."""
 
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """One of two models: how pages call it, how it did on each image, and the model itself."""
+    """One of two models that are compared."""
 
     name: str
     scores: Scores
@@ -34,20 +37,39 @@ class ScoredModel:
 
 
 def disagreement_legend(ours: str, theirs: str) -> list[ErrorKind]:
-    """What the colours of `parting_picture` mean."""
+    """Return what the colours of `disagreement_picture` mean. ours, theirs: the names of the two models."""
     words = (f"only {ours} is right", f"only {theirs} is right", "both are wrong, and differ")
     return [ErrorKind(name=word, color=color) for word, color in zip(words, _COLORS, strict=True)]
 
 
 def image_metric(main: str, ours: Scores, theirs: Scores) -> str:
-    """The score by which two models are told apart on a single image: IoU, or that of objects by which they are ranked."""
-    apart = is_instance(main) and ours.objects is not None and theirs.objects is not None
-    return main if apart else "iou.image.macro"
+    """Return the metric that compares two models on a single image.
+
+    Args:
+        main: The metric that models are ranked by.
+        ours: Scores of the first model.
+        theirs: Scores of the second model.
+
+    Returns:
+        `main` if it is a score of instances and both models predict instances, else `IMAGE_METRIC`.
+    """
+    both = ours.objects is not None and theirs.objects is not None
+    return main if both and is_instance(main) else IMAGE_METRIC
 
 
-def most_different(ours: Scores, theirs: Scores, each: int, name: str = "iou.image.macro") -> list[int]:
-    """The places of the images on which a score of two models (aligned) differs most, at most `each` either way: first those where
-    `ours` is furthest behind, then those where it is furthest ahead. Images on which they score the same are none."""
+def most_different(ours: Scores, theirs: Scores, each: int, name: str = IMAGE_METRIC) -> list[int]:
+    """Find the images on which two models differ most.
+
+    Args:
+        ours: Scores of the first model.
+        theirs: Scores of the second model, on the same images in the same order.
+        each: The most images in either direction.
+        name: The metric of a single image.
+
+    Returns:
+        Indices into `ours.keys`: first the images on which `ours` is furthest behind, then those on which it is furthest ahead.
+        Images with equal scores are never among them.
+    """
     difference = ours.of_images(name) - theirs.of_images(name)
     order = np.argsort(difference, kind="stable")
     order = order[~np.isnan(difference[order])]
@@ -59,63 +81,79 @@ def most_different(ours: Scores, theirs: Scores, each: int, name: str = "iou.ima
 def draw_disagreements(
     ours: ScoredModel, theirs: ScoredModel, reader: ShardReader, each: int, main: str = MAIN_METRIC
 ) -> list[GalleryImage]:
-    """The images on which two models differ most: image, truth, both predictions, the errors of each, and who was right where.
+    """Draw the images on which two models differ most: image, truth, both predictions, the errors of each, and which is right.
 
-    The scores of both are of the same images in the same order; `reader` holds these, in any order. Images that it lacks are
-    passed over. main: what the two are ranked by; where that is a score of objects, it also tells how far they are apart.
+    Args:
+        ours: The first model.
+        theirs: The second model; its scores are of the same images in the same order.
+        reader: Holds these images in any order; images that it lacks are left out.
+        each: The most images in either direction.
+        main: The metric that models are ranked by; see `image_metric`.
     """
-    where = {key: place for place, key in enumerate(reader.keys)}
+    index_in_reader = {key: index for index, key in enumerate(reader.keys)}
     name = image_metric(main, ours.scores, theirs.scores)
-    mine, other = ours.scores.of_images(name), theirs.scores.of_images(name)
-    words = f"{describe_metric(name)}:" if is_instance(name) else "IoU"
-    found = []
+    our_values, their_values = ours.scores.of_images(name), theirs.scores.of_images(name)
+    metric = f"{describe_metric(name)}:" if is_instance(name) else "IoU"
+    images = []
     for index in most_different(ours.scores, theirs.scores, each, name):
         key = ours.scores.keys[index]
-        if key not in where:
+        if key not in index_in_reader:
             continue
-        sample = reader[where[key]]
-        assert sample.labels is not None, "it was scored"
-        layers = _layers(sample, (ours, theirs))
-        kind = "behind" if mine[index] < other[index] else "ahead"
-        note = f"{words} {mine[index]:.3f} · {theirs.name} {other[index]:.3f}"
+        layers = _layers(reader[index_in_reader[key]], (ours, theirs))
+        kind = "behind" if our_values[index] < their_values[index] else "ahead"
+        note = f"{metric} {our_values[index]:.3f} · {theirs.name} {their_values[index]:.3f}"
         height, width = layers["image"].shape[:2]
-        found.append(GalleryImage(key, kind, note, height, width, layers))
-    return found
+        images.append(GalleryImage(key, kind, note, height, width, layers))
+    return images
 
 
-def _layers(sample: Sample, sides: tuple[ScoredModel, ScoredModel]) -> dict[str, Pixels]:
-    """Objects are outlined where the sample has any. Of a volume, three planes are drawn, through the fullest slices of the truth
-    and both predictions."""
+def _layers(sample: Sample, models: tuple[ScoredModel, ScoredModel]) -> dict[str, Pixels]:
+    """Draw all layers of one image.
+
+    Instances are outlined if the sample has any. Of a volume, three planes are drawn, through the slices with the most labelled
+    voxels of the truth and both predictions.
+    """
     from segpipe.evaluation.gallery.planes import Planes
 
     assert sample.labels is not None, "it was scored"
-    apart = sample.instances is not None
-    said = [side.segmenter.predict(sample.image, spacing=sample.spacing, instances=apart) for side in sides]
-    image, truth, masks = sample.image, sample.labels, [one.class_ids for one in said]
+    with_instances = sample.instances is not None
+    predictions = [
+        model.segmenter.predict(sample.image, spacing=sample.spacing, instances=with_instances) for model in models
+    ]
+    image, truth, masks = sample.image, sample.labels, [prediction.class_ids for prediction in predictions]
     if truth.ndim == 3:
         planes = Planes.of([truth, *masks], sample.spacing)
         image, truth = planes(image, float(np.percentile(image, 0.5))), planes(truth, IGNORE)
         masks = [planes(mask) for mask in masks]
-    found = [one.instances.ids if one.instances is not None else None for one in said]
-    drawn = [
-        draw(image, truth, mask, side.segmenter.spec.classes, objects=(sample.instances, ids))
-        for side, mask, ids in zip(sides, masks, found, strict=True)
+    instance_ids = [p.instances.ids if p.instances is not None else None for p in predictions]
+    drawings = [
+        draw(image, truth, mask, model.segmenter.spec.classes, objects=(sample.instances, ids))
+        for model, mask, ids in zip(models, masks, instance_ids, strict=True)
     ]
-    small = drawn[0]["image"]
+    display = drawings[0]["image"]
     return {
-        "image": small,
-        "truth": drawn[0]["truth"],
-        **{side.name: one["prediction"] for side, one in zip(sides, drawn, strict=True)},
-        **{f"errors of {side.name}": one["errors"] for side, one in zip(sides, drawn, strict=True)},
-        "who is right": disagreement_picture(small, *(shrink(mask, small.shape[:2]) for mask in (truth, *masks))),
+        "image": display,
+        "truth": drawings[0]["truth"],
+        **{model.name: drawing["prediction"] for model, drawing in zip(models, drawings, strict=True)},
+        **{f"errors of {model.name}": drawing["errors"] for model, drawing in zip(models, drawings, strict=True)},
+        "who is right": disagreement_picture(display, *(shrink(mask, display.shape[:2]) for mask in (truth, *masks))),
     }
 
 
 def disagreement_picture(
     display: Pixels, truth: npt.NDArray[np.uint8], ours: npt.NDArray[np.uint8], theirs: npt.NDArray[np.uint8]
 ) -> Pixels:
-    """(H, W, 3) RGB and three masks (H, W) -> (H, W, 3): the image in pale grey, coloured where the two models differ (`_COLORS`);
-    ignored pixels are never coloured."""
+    """Colour the pixels on which two models differ by which of them is right (`_COLORS`).
+
+    Args:
+        display: The image, (H, W, 3), RGB; it appears in pale grey.
+        truth: True class ids, (H, W); ignored pixels are never coloured.
+        ours: Class ids that the first model predicts, (H, W).
+        theirs: Class ids that the second model predicts, (H, W).
+
+    Returns:
+        The picture, (H, W, 3), RGB.
+    """
     differ = (ours != theirs) & (truth != IGNORE)
     codes = np.select([differ & (ours == truth), differ & (theirs == truth), differ], [1, 2, 3], 0)
     grey = display.astype(np.float32).mean(2, keepdims=True) * 0.6 + 90

@@ -1,23 +1,22 @@
-"""Pictures as a page holds them: layers as WebP data URIs, few enough to keep the page small."""
+"""Galleries of test images: pictures with their layers embedded as WebP, within a budget of bytes."""
 
 from __future__ import annotations
 
-import base64
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.evaluation.gallery.pictures import Gallery, Picture
+from segpipe.evaluation.gallery.pictures import Gallery
 from segpipe.files import read_bytes
+from segpipe.pages.filters import percent
 
 MAX_IMAGE_BYTES = 6 << 20
-"""Base64 of the embedded pictures; with everything else a page stays under 8 MB."""
-
-_QUALITY = 82
+"""Budget for the embedded pictures of a page, in bytes of base64; with everything else the page stays below 8 MB."""
+_MAX_FILE_BYTES = 1 << 24
 
 Pixels = npt.NDArray[np.uint8]
 """(H, W, 3), RGB."""
@@ -25,19 +24,22 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class GalleryImage:
-    """One image of the test set, drawn: its layers by what they show, as files or as pixels. note: its scores, in words."""
+    """A test image with its layers as files or pixels."""
 
     key: str
     kind: str
+    """The heading under which it is shown: "behind", "ahead", "worst", "typical" or "best"."""
     note: str
+    """Its scores, as text."""
     height: int
     width: int
     layers: Mapping[str, Path | Pixels]
+    """By what they show: "image", "truth", "prediction" and so on."""
 
 
 @dataclass(frozen=True)
 class EmbeddedImage:
-    """A drawn image with its layers as data URIs."""
+    """A `GalleryImage` whose layers are `data:` addresses."""
 
     key: str
     kind: str
@@ -48,58 +50,71 @@ class EmbeddedImage:
 
 
 def read_gallery(folder: Path, gallery: Gallery) -> list[GalleryImage]:
-    """The pictures of a gallery folder."""
-    return [_drawn(folder, picture) for picture in gallery.pictures]
+    """Return the images of a gallery that `evaluate` wrote. folder: where its files are."""
+    return [
+        GalleryImage(
+            picture.key,
+            picture.kind,
+            f"IoU {picture.iou_macro:.3f} · {percent(picture.accuracy, 1)} right",
+            picture.height,
+            picture.width,
+            {layer: folder / name for layer, name in picture.layers.items()},
+        )
+        for picture in gallery.pictures
+    ]
 
 
-def _drawn(folder: Path, picture: Picture) -> GalleryImage:
-    note = f"IoU {picture.iou_macro:.3f} · {100 * picture.accuracy:.1f} % right"
-    files: dict[str, Path | Pixels] = {layer: folder / name for layer, name in picture.layers.items()}
-    return GalleryImage(picture.key, picture.kind, note, picture.height, picture.width, files)
+def embed_images(images: Sequence[GalleryImage], max_bytes: int = MAX_IMAGE_BYTES) -> list[EmbeddedImage]:
+    """Embed as many images as fit into a budget, taking one of each kind in turn.
 
+    Args:
+        images: In the order of the page.
+        max_bytes: Budget for all layers of all images, in bytes of base64.
 
-def embed_images(pictures: Sequence[GalleryImage], max_bytes: int = MAX_IMAGE_BYTES) -> list[EmbeddedImage]:
-    """The pictures with their layers inside them, taking one of each kind in turn for as long as `max_bytes` lasts; what is kept
-    stands in the order given."""
-    kept: dict[int, EmbeddedImage] = {}
-    left = max_bytes
-    for place in _in_turn([picture.kind for picture in pictures]):
-        one = pictures[place]
-        layers = {layer: _webp_uri(source) for layer, source in one.layers.items()}
-        left -= sum(map(len, layers.values()))
-        if left < 0:
+    Returns:
+        The images that fit, in the order given.
+    """
+    embedded: dict[int, EmbeddedImage] = {}
+    bytes_left = max_bytes
+    for index in _in_turn([image.kind for image in images]):
+        image = images[index]
+        layers = {layer: _embed(source) for layer, source in image.layers.items()}
+        bytes_left -= sum(map(len, layers.values()))
+        if bytes_left < 0:
             break
-        kept[place] = EmbeddedImage(one.key, one.kind, one.note, one.height, one.width, layers)
-    return [kept[place] for place in sorted(kept)]
+        embedded[index] = EmbeddedImage(image.key, image.kind, image.note, image.height, image.width, layers)
+    return [embedded[index] for index in sorted(embedded)]
 
 
-def _in_turn(kinds: Sequence[str]) -> Iterable[int]:
-    """Places such that every kind has its first before any has its second."""
-    seen: dict[str, int] = {}
-    rank = [seen.setdefault(kind, -1) for kind in kinds]
-    for place, kind in enumerate(kinds):
-        seen[kind] += 1
-        rank[place] = seen[kind]
-    return sorted(range(len(kinds)), key=lambda place: (rank[place], place))
+def _in_turn(kinds: Sequence[str]) -> list[int]:
+    """Return the indices in an order in which each kind has its first item before any kind has its second."""
+    counts: dict[str, int] = {}
+    order = []
+    for index, kind in enumerate(kinds):
+        counts[kind] = counts.get(kind, 0) + 1
+        order.append((counts[kind], index))
+    return [index for _, index in sorted(order)]
 
 
-def layer_names(shots: Sequence[EmbeddedImage]) -> list[str]:
-    """What the layers of these pictures show, each once, in the order in which they are met."""
-    return list(dict.fromkeys(layer for shot in shots for layer in shot.layers))
-
-
-def tile_ratio(shots: Sequence[EmbeddedImage]) -> float:
-    """Width over height of the frames that pictures stand in, alike for all: the median of theirs, within reason."""
-    return round(min(3.2, max(0.7, statistics.median(shot.width / shot.height for shot in shots))), 3) if shots else 1.0
-
-
-def _webp_uri(source: Path | Pixels) -> str:
+def _embed(source: Path | Pixels) -> str:
     import cv2
 
+    from segpipe.pages.data_uris import webp_uri
+
     if isinstance(source, Path):
-        pixels = cv2.imdecode(np.frombuffer(read_bytes(source, 1 << 24), np.uint8), cv2.IMREAD_COLOR)
-        assert pixels is not None, f"{source} was written by the evaluation"
-    else:
-        pixels = np.ascontiguousarray(source[:, :, ::-1])
-    _, content = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, _QUALITY])
-    return "data:image/webp;base64," + base64.b64encode(content.tobytes()).decode()
+        bgr = cv2.imdecode(np.frombuffer(read_bytes(source, _MAX_FILE_BYTES), np.uint8), cv2.IMREAD_COLOR)
+        assert bgr is not None, f"{source} was written by the evaluation"
+        return webp_uri(bgr[:, :, ::-1])
+    return webp_uri(source)
+
+
+def layer_names(images: Sequence[EmbeddedImage]) -> list[str]:
+    """Return the names of all layers, each once, in the order of their first occurrence."""
+    return list(dict.fromkeys(layer for image in images for layer in image.layers))
+
+
+def tile_ratio(images: Sequence[EmbeddedImage]) -> float:
+    """Return the aspect ratio (width / height) of the frames of all images: the median of theirs, between 0.7 and 3.2."""
+    if not images:
+        return 1.0
+    return round(min(3.2, max(0.7, statistics.median(image.width / image.height for image in images))), 3)

@@ -1,4 +1,4 @@
-"""A look at the data on one offline page, and the numbers behind its charts."""
+"""`segpipe data stats`: a dataset as numbers and as one offline page."""
 
 from segpipe.pages.data_stats.page import read_stats, write_stats_page
 from segpipe.pages.data_stats.schema import DataStats

@@ -1,4 +1,4 @@
-"""Numbers as the geometry of inline SVG; the macros of templates/charts.html draw it."""
+"""Charts of distributions: numbers become the geometry of SVG, which templates/parts/distribution_charts.html.j2 draws."""
 
 from __future__ import annotations
 
@@ -13,25 +13,36 @@ from segpipe.pages.data_stats.schema import ClassBalance, Size
 from segpipe.pages.filters import short
 
 WIDTH, HEIGHT = 340, 176
+"""Size of a chart, in pixels of its SVG."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 8, 8, 24
-_BIGGEST_DOT, _SMALLEST_DOT = 16.0, 3.0
-_MOST_DOTS = 300
+"""Margins of a chart, in the same pixels."""
+
+_MAX_RADIUS, _MIN_RADIUS = 16.0, 3.0
+"""Radius of the dots of a scatter plot, if there are fewer than `_FEW_DOTS`."""
+_FEW_DOTS = 60
+_MAX_DOTS = 300
+"""If there are more sizes, those within one cell become one dot."""
 _CELL = 7.0
-"""Edge, in pixels of the chart, of the cells that sizes are put together in where there are too many to be told apart."""
+"""Edge of such a cell, in pixels of the chart."""
+
+_MIN_SHARE = 1e-7
+"""The axis of class shares does not begin below this share."""
 
 Scale = Axis | LogAxis
 
 
 @dataclass(frozen=True)
 class HistogramBar:
-    """Part of a bin: a rectangle, the place of its series, and what it says when pointed at."""
+    """The part of one bin that belongs to one series."""
 
     x: float
     y: float
     width: float
     height: float
     series: int
+    """Index of the series, which fixes the colour."""
     title: str
+    """Its numbers as text, shown when it is pointed at."""
 
 
 @dataclass(frozen=True)
@@ -40,64 +51,64 @@ class HistogramChart:
 
     bars: list[HistogramBar]
     names: list[str]
+    """The series."""
     x: Scale
     y: Axis
 
 
-def histogram_chart(found: Histogram) -> HistogramChart:
-    """The rectangles of a histogram, series upon series."""
-    low, high = found.edges[0], found.edges[-1]
-    x: Scale = (LogAxis if found.scale == "log" else Axis)(low, high, _LEFT, WIDTH - _RIGHT)
-    tallest = max(1, *(sum(column) for column in zip(*found.counts.values(), strict=True)))
+def histogram_chart(histogram: Histogram) -> HistogramChart:
+    """Draw a histogram; series are stacked."""
+    x: Scale = (LogAxis if histogram.scale == "log" else Axis)(
+        histogram.edges[0], histogram.edges[-1], _LEFT, WIDTH - _RIGHT
+    )
+    tallest = max(1, *(sum(column) for column in zip(*histogram.counts.values(), strict=True)))
     y = Axis(0, tallest, HEIGHT - _BOTTOM, _TOP)
-    drawn = []
-    for place, (lower, upper) in enumerate(pairwise(found.edges)):
+    bars = []
+    for index, (lower, upper) in enumerate(pairwise(histogram.edges)):
+        left, width = x(lower), x(upper) - x(lower)
+        gap = 0.5 if width > 3 else 0
         base = 0
-        for index, (name, counts) in enumerate(found.counts.items()):
-            n = counts[place]
-            if n:
-                told = f"{name}, " if len(found.counts) > 1 else ""
-                gap = 0.5 if x(upper) - x(lower) > 3 else 0
-                drawn.append(
-                    HistogramBar(
-                        x(lower) + gap,
-                        y(base + n),
-                        round(x(upper) - x(lower) - 2 * gap, 2),
-                        round(y(base) - y(base + n), 2),
-                        index,
-                        f"{told}{short(lower)} to {short(upper)}: {n:,}",
-                    )
-                )
-            base += n
-    return HistogramChart(drawn, list(found.counts), x, y)
+        for series, (name, counts) in enumerate(histogram.counts.items()):
+            if number := counts[index]:
+                prefix = f"{name}, " if len(histogram.counts) > 1 else ""
+                title = f"{prefix}{short(lower)} to {short(upper)}: {number:,}"
+                top, height = y(base + number), round(y(base) - y(base + number), 2)
+                bars.append(HistogramBar(left + gap, top, round(width - 2 * gap, 2), height, series, title))
+            base += number
+    return HistogramChart(bars, list(histogram.counts), x, y)
 
 
 @dataclass(frozen=True)
 class RibbonChart:
-    """Images in order of a value, from left to right: a band from a lower to an upper value, a line in between."""
+    """Images in the order of a value, from left to right: a band from a lower to an upper value, with a line in between."""
 
     band: str
+    """The points of the band's outline, for SVG."""
     line: str
-    y: Axis | LogAxis
+    """The points of the line, for SVG."""
+    y: Scale
 
 
 def ribbon_chart(windows: Sequence[tuple[float, float, float]]) -> RibbonChart:
-    """The window of each image around its mean. Where the highest is far above the usual one, the scale is logarithmic."""
+    """Draw the intensity window of each image around its mean.
+
+    Args:
+        windows: (low, mean, high) of each image, in the order in which they are drawn.
+
+    Returns:
+        The chart; its axis is logarithmic if the highest value is far above the typical one.
+    """
     low, high = min(w[0] for w in windows), max(w[2] for w in windows)
-    middle = sorted(w[2] for w in windows)[len(windows) // 2]
+    typical_high = sorted(w[2] for w in windows)[len(windows) // 2]
     y: Scale
-    if low >= 0 and high > 30 * max(middle, 1e-9):
-        y = LogAxis(
-            max(min((w[1] for w in windows if w[1] > 0), default=1.0) / 10, high * 1e-7), high, HEIGHT - _TOP, _TOP
-        )
+    if low >= 0 and high > 30 * max(typical_high, 1e-9):
+        lowest_mean = min((w[1] for w in windows if w[1] > 0), default=1.0)
+        y = LogAxis(max(lowest_mean / 10, high * 1e-7), high, HEIGHT - _TOP, _TOP)
     else:
         y = Axis(low, high if high > low else low + 1, HEIGHT - _TOP, _TOP)
     x = Axis(0, max(1, len(windows) - 1), _LEFT, WIDTH - _RIGHT)
-    if len(windows) == 1:
-        windows = [windows[0]] * 2
-    upper = [f"{x(i)},{y(w[2])}" for i, w in enumerate(windows)]
-    lower = [f"{x(i)},{y(w[0])}" for i, w in enumerate(windows)]
-    line = [f"{x(i)},{y(w[1])}" for i, w in enumerate(windows)]
+    drawn = list(windows) * (2 if len(windows) == 1 else 1)  # a line needs two points
+    lower, line, upper = ([f"{x(i)},{y(w[part])}" for i, w in enumerate(drawn)] for part in range(3))
     return RibbonChart(" ".join(upper + lower[::-1]), " ".join(line), y)
 
 
@@ -109,38 +120,40 @@ class SizeDot:
     y: float
     radius: float
     title: str
+    """Its numbers as text, shown when it is pointed at."""
 
 
 @dataclass(frozen=True)
 class ScatterChart:
-    """Sizes of images: a dot a size (or a cell of similar ones), its area by how many there are."""
+    """Image sizes: one dot per size, or per cell of similar sizes, whose area grows with the number of images."""
 
     dots: list[SizeDot]
+    """The largest first, so that small ones are drawn over them."""
     x: Scale
     y: Scale
 
 
 def scatter_chart(sizes: Sequence[Size]) -> ScatterChart:
-    """Width against height; both axes are logarithmic where either spans more than a factor of 8. The largest dots come first."""
+    """Draw width against height. Both axes are logarithmic if one of them spans more than a factor of 8."""
     widths, heights = [s.width for s in sizes], [s.height for s in sizes]
     log = max(max(widths) / min(widths), max(heights) / min(heights)) > 8
-    room = _BIGGEST_DOT + 2
-    x = _axis(widths, _LEFT + room, WIDTH - _RIGHT - room, log)
-    y = _axis(heights, HEIGHT - _BOTTOM - room, _TOP + room, log)
-    places = _places(sizes, x, y)
-    most = max(n for _, _, n, _ in places)
-    biggest = _BIGGEST_DOT if len(places) < 60 else _CELL / 2
-    smallest = _SMALLEST_DOT if len(places) < 60 else 1.0
+    room = _MAX_RADIUS + 2
+    x = _size_axis(widths, _LEFT + room, WIDTH - _RIGHT - room, log)
+    y = _size_axis(heights, HEIGHT - _BOTTOM - room, _TOP + room, log)
+    points = _points(sizes, x, y)
+    most = max(images for _, _, images, _ in points)
+    few = len(points) < _FEW_DOTS
+    largest, smallest = (_MAX_RADIUS, _MIN_RADIUS) if few else (_CELL / 2, 1.0)
     dots = [
-        SizeDot(left, top, round(max(smallest, biggest * math.sqrt(n / most)), 2), f"{told}: {n:,}")
-        for left, top, n, told in sorted(places, key=lambda place: -place[2])
+        SizeDot(left, top, round(max(smallest, largest * math.sqrt(images / most)), 2), f"{size}: {images:,}")
+        for left, top, images, size in sorted(points, key=lambda point: -point[2])
     ]
     return ScatterChart(dots, x, y)
 
 
-def _places(sizes: Sequence[Size], x: Scale, y: Scale) -> list[tuple[float, float, int, str]]:
-    """Where dots go, how many images each stands for, and its words."""
-    if len(sizes) <= _MOST_DOTS:
+def _points(sizes: Sequence[Size], x: Scale, y: Scale) -> list[tuple[float, float, int, str]]:
+    """(x, y, images, size as text) of each dot."""
+    if len(sizes) <= _MAX_DOTS:
         return [
             (x(s.width), y(s.height), s.images, f"{s.width} × {s.height}" + (f" × {s.depth}" if s.depth else ""))
             for s in sizes
@@ -149,12 +162,12 @@ def _places(sizes: Sequence[Size], x: Scale, y: Scale) -> list[tuple[float, floa
     for size in sizes:
         cells.setdefault((round(x(size.width) / _CELL), round(y(size.height) / _CELL)), []).append(size)
     return [
-        (column * _CELL, row * _CELL, sum(s.images for s in found), f"about {found[0].width} × {found[0].height}")
-        for (column, row), found in cells.items()
+        (column * _CELL, row * _CELL, sum(s.images for s in similar), f"about {similar[0].width} × {similar[0].height}")
+        for (column, row), similar in cells.items()
     ]
 
 
-def _axis(values: Sequence[float], start: float, end: float, log: bool) -> Scale:
+def _size_axis(values: Sequence[float], start: float, end: float, log: bool) -> Scale:
     low, high = min(values), max(values)
     if log:
         return LogAxis(low, high if high > low else low * 2, start, end)
@@ -162,7 +175,7 @@ def _axis(values: Sequence[float], start: float, end: float, log: bool) -> Scale
 
 
 def share_axis(classes: Sequence[ClassBalance]) -> LogAxis:
-    """Shares of pixels from the power of ten below the smallest to 1: what is rare can be told apart."""
+    """Make the axis for shares of pixels, from the power of ten below the smallest one to 1; logarithmic, so that rare classes differ."""
     shares = [share for row in classes for share in row.share.values() if share > 0]
     lowest = 10.0 ** math.floor(math.log10(min([*shares, 0.1])) + 1e-9)
-    return LogAxis(max(lowest, 1e-7), 1.0, 6, 294)
+    return LogAxis(max(lowest, _MIN_SHARE), 1.0, 6, 294)

@@ -1,4 +1,4 @@
-"""From the manifest to the numbers of the page; no image is opened."""
+"""Compute the numbers of the page from the manifest; no image is opened."""
 
 from __future__ import annotations
 
@@ -35,14 +35,23 @@ from segpipe.samples import ClassTable
 if TYPE_CHECKING:
     import pandas as pd
 
-_EXAMPLES = 5
-_UNUSABLE = 20
-_SERIES = 6
-_WINDOWS = 120
+_MAX_EXAMPLES = 5
+"""Findings of one check that are listed."""
+_MAX_UNUSABLE = 20
+"""Unusable files that are listed."""
+_MAX_SERIES = 6
+"""Series of a histogram."""
+_MAX_WINDOWS = 120
+"""Intensity windows of a chart."""
 
 
 def compute_stats(manifest: pd.DataFrame, classes: ClassTable) -> DataStats:
-    """The numbers about a dataset, from its manifest; problems are not among them yet."""
+    """Compute the numbers about a dataset, without the problems.
+
+    Args:
+        manifest: The manifest, as `build_manifest` returns it.
+        classes: The classes of the dataset.
+    """
     rows = manifest[usable(manifest)]
     return DataStats(
         data_hash=make_fingerprint(manifest, classes).data_hash if len(rows) else None,
@@ -58,8 +67,8 @@ def compute_stats(manifest: pd.DataFrame, classes: ClassTable) -> DataStats:
         sizes=_sizes(rows),
         intensity=_channels(rows),
         sharpness=histogram(_by_series(rows, "sharpness")),
-        objects=_objects(rows),
-        regions=histogram({"all": _known(rows, "smallest_component")}, whole=True),
+        objects=_instances(rows),
+        regions=histogram({"all": _numbers(rows, "smallest_component")}, whole=True),
         groups=_groups(rows),
         spacing=_spacing(rows),
         conversions=_conversions(rows),
@@ -67,48 +76,53 @@ def compute_stats(manifest: pd.DataFrame, classes: ClassTable) -> DataStats:
 
 
 def read_problems(path: Path) -> list[Problem]:
-    """`sum_up` of what stands in validation's findings.json; DataError for a file that is none."""
+    """Read the findings of validation from findings.json and group them by check.
+
+    Raises:
+        DataError: The file is not a list of findings.
+    """
     try:
         return group_findings(read_json(path)["findings"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            "is no list of findings", where=path, found=error, fix="segpipe validate writes it anew"
+            "is not a list of findings", where=path, found=error, fix="segpipe validate writes it again"
         ) from error
 
 
 def group_findings(findings: Iterable[Mapping[str, Any]]) -> list[Problem]:
-    """Findings by check: errors first, then warnings, then notes."""
-    order = get_args(Severity)
-    found: dict[tuple[Severity, str], list[Example]] = {}
+    """Group findings by check: errors first, then warnings, then notes."""
+    severities = get_args(Severity)
+    groups: dict[tuple[Severity, str], list[Example]] = {}
     for finding in findings:
         example = Example(**{name: finding[name] for name in Example.model_fields})
-        found.setdefault((finding["severity"], finding["expectation"]), []).append(example)
+        groups.setdefault((finding["severity"], finding["expectation"]), []).append(example)
     return [
-        Problem(check=check, severity=severity, count=len(all_of_it), examples=all_of_it[:_EXAMPLES])
-        for (severity, check), all_of_it in sorted(found.items(), key=lambda pair: order.index(pair[0][0]))
+        Problem(check=check, severity=severity, count=len(examples), examples=examples[:_MAX_EXAMPLES])
+        for (severity, check), examples in sorted(groups.items(), key=lambda group: severities.index(group[0][0]))
     ]
 
 
-def has_value(value: Any) -> bool:
-    """Whether a cell of a manifest holds anything: neither None nor NaN nor NA."""
+def has_value(cell: Any) -> bool:
+    """Return whether a cell of the manifest holds a value: not None, NaN or NA."""
     import pandas as pd
 
-    return value is not None and (np.ndim(value) > 0 or not bool(pd.isna(value)))
+    return cell is not None and (np.ndim(cell) > 0 or not bool(pd.isna(cell)))
 
 
 def _column(rows: pd.DataFrame, name: str) -> list[Any]:
-    """A column as Python values, None where a cell is empty."""
+    """Return a column as Python values, with None for empty cells."""
     return [value if has_value(value) else None for value in rows[name]]
 
 
-def _known(rows: pd.DataFrame, name: str) -> list[float]:
+def _numbers(rows: pd.DataFrame, name: str) -> list[float]:
+    """Return the values of a column of numbers, without empty cells."""
     return [float(value) for value in _column(rows, name) if value is not None]
 
 
 def _tally(values: Iterable[Any]) -> dict[Any, int]:
-    """How often each value occurs, the most frequent first."""
-    counted = Counter(values)
-    return dict(sorted(counted.items(), key=lambda pair: (-pair[1], str(pair[0]))))
+    """Count how often each value occurs, the most frequent first."""
+    counts = Counter(values)
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0]))))
 
 
 def _by_split(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -116,42 +130,43 @@ def _by_split(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _by_series(rows: pd.DataFrame, name: str) -> dict[str, list[float]]:
-    """A column of numbers by group, where a few groups hold most images (the others together as "others"), or else by split."""
-    own = _column(rows, "group")
-    groups = _tally(group for group in own if group is not None)
-    kept = list(groups)[: _SERIES if len(groups) <= _SERIES else _SERIES - 1]
-    if len(groups) < 2 or 2 * sum(groups[group] for group in kept) < len(rows):
-        return {split: found for split, part in _by_split(rows).items() if (found := _known(part, name))}
-    names = [group if group in kept else "others" for group in own]
-    series = [*kept, *(["others"] if "others" in names else [])]
-    return {part: found for part in series if (found := _known(rows[[n == part for n in names]], name))}
+    """Return the values of a column by series.
+
+    Series are groups if a few of them hold most images (all further groups together are "others"), else splits.
+    """
+    row_groups = _column(rows, "group")
+    sizes = _tally(group for group in row_groups if group is not None)
+    largest = list(sizes)[: _MAX_SERIES if len(sizes) <= _MAX_SERIES else _MAX_SERIES - 1]
+    if len(sizes) < 2 or 2 * sum(sizes[group] for group in largest) < len(rows):
+        return {split: values for split, part in _by_split(rows).items() if (values := _numbers(part, name))}
+    labels = [group if group in largest else "others" for group in row_groups]
+    names = [*largest, *(["others"] if "others" in labels else [])]
+    return {label: values for label in names if (values := _numbers(rows[[row == label for row in labels]], name))}
 
 
 def _unusable(rows: pd.DataFrame) -> list[Unusable]:
-    def why(row: dict[str, Any]) -> str:
+    def reason(row: dict[str, Any]) -> str:
         if isinstance(row["error"], str):
             return row["error"]
-        return "image and mask differ in size" if isinstance(row["mask_path"], str) else "no mask"
+        return "image and mask have different sizes" if isinstance(row["mask_path"], str) else "no mask"
 
-    return [Unusable(file=str(row["path"]), why=why(row)) for row in rows.head(_UNUSABLE).to_dict("records")]  # type: ignore[arg-type]
+    records: list[dict[str, Any]] = rows.head(_MAX_UNUSABLE).to_dict("records")  # type: ignore[assignment]
+    return [Unusable(file=str(row["path"]), why=reason(row)) for row in records]
 
 
 def _classes(rows: pd.DataFrame, classes: ClassTable) -> list[ClassBalance]:
-    counts = {
-        split: np.array([*part["class_pixels"]], np.int64).reshape(len(part), len(classes))
-        for split, part in _by_split(rows).items()
-    }
-    totals = {
-        split: max(1, int(labelled_pixels(part, classes.overlapping).sum())) for split, part in _by_split(rows).items()
-    }
+    counts, totals = {}, {}
+    for split, part in _by_split(rows).items():
+        counts[split] = np.array([*part["class_pixels"]], np.int64).reshape(len(part), len(classes))
+        totals[split] = max(1, int(labelled_pixels(part, classes.overlapping).sum()))
     return [
         ClassBalance(
             name=spec.name,
             value=spec.value,
             color=spec.color,
-            images={split: int((part[:, index] > 0).sum()) for split, part in counts.items()},
-            pixels={split: int(part[:, index].sum()) for split, part in counts.items()},
-            share={split: float(part[:, index].sum() / totals[split]) for split, part in counts.items()},
+            images={split: int((pixels[:, index] > 0).sum()) for split, pixels in counts.items()},
+            pixels={split: int(pixels[:, index].sum()) for split, pixels in counts.items()},
+            share={split: float(pixels[:, index].sum() / totals[split]) for split, pixels in counts.items()},
         )
         for index, spec in enumerate(classes.classes)
     ]
@@ -177,29 +192,29 @@ def _sizes(rows: pd.DataFrame) -> list[Size]:
 
 
 def _channels(rows: pd.DataFrame) -> list[Channel]:
-    """Of the images with the usual number of channels: means of another number cannot be compared."""
+    """Return the intensities of each channel of the images with the most frequent number of channels."""
     if not len(rows):
         return []
     count = int(rows["channels"].mode().iloc[0])
     alike = rows[rows["channels"] == count]
     mean, std, _, _ = intensity_statistics(alike)
     names = ("red", "green", "blue") if count == 3 else tuple(f"channel {c + 1}" for c in range(count))
-    made = []
+    channels = []
     for c, name in enumerate(names):
-        own = alike.assign(own_mean=[values[c] for values in alike["mean"]])
-        windows = sorted(
-            zip(*([float(v[c]) for v in alike[column]] for column in ("mean", "low", "high")), strict=True)
+        columns = ([float(values[c]) for values in alike[column]] for column in ("mean", "low", "high"))
+        windows = sorted(zip(*columns, strict=True))
+        picked = sorted({round(i) for i in np.linspace(0, len(windows) - 1, _MAX_WINDOWS)})
+        means = histogram(
+            _by_series(alike.assign(channel_mean=[values[c] for values in alike["mean"]]), "channel_mean")
         )
-        picked = sorted({round(i) for i in np.linspace(0, len(windows) - 1, _WINDOWS)})
-        means = histogram(_by_series(own, "own_mean"))
         assert means is not None, "there are rows"
         spread = [(low, middle, high) for middle, low, high in (windows[i] for i in picked)]
-        made.append(Channel(name=name, mean=mean[c], std=std[c], means=means, windows=spread))
-    return made
+        channels.append(Channel(name=name, mean=mean[c], std=std[c], means=means, windows=spread))
+    return channels
 
 
-def _objects(rows: pd.DataFrame) -> InstanceStats | None:
-    counts = _known(rows, "n_instances")
+def _instances(rows: pd.DataFrame) -> InstanceStats | None:
+    counts = _numbers(rows, "n_instances")
     if not counts:
         return None
     areas = [int(area) for areas in _column(rows, "instance_areas") if areas is not None for area in areas]
@@ -226,15 +241,15 @@ def _groups(rows: pd.DataFrame) -> list[GroupSize]:
 
 def _spacing(rows: pd.DataFrame) -> list[Spacing]:
     pairs = zip(_column(rows, "spacing"), _column(rows, "orientation"), strict=True)
-    counts = _tally((tuple(round(float(s), 4) for s in mm), axes) for mm, axes in pairs if mm is not None)
+    counts = _tally((tuple(round(float(edge), 4) for edge in mm), axes) for mm, axes in pairs if mm is not None)
     return [Spacing(mm=list(mm), orientation=axes, images=n) for (mm, axes), n in counts.items()]
 
 
 def _conversions(rows: pd.DataFrame) -> list[Conversion]:
-    """The manifest's notes: what was converted on the way in."""
-    found: dict[str, list[str]] = {}
+    """Return the notes of the manifest on how files were converted, the most frequent first."""
+    keys_by_note: dict[str, list[str]] = {}
     for key, notes in zip(rows["key"], _column(rows, "notes"), strict=True):
         for note in notes if notes is not None else []:
-            found.setdefault(note, []).append(key)
-    made = [Conversion(note=note, images=len(keys), example=keys[0]) for note, keys in found.items()]
-    return sorted(made, key=lambda conversion: (-conversion.images, conversion.note))
+            keys_by_note.setdefault(note, []).append(key)
+    conversions = [Conversion(note=note, images=len(keys), example=keys[0]) for note, keys in keys_by_note.items()]
+    return sorted(conversions, key=lambda conversion: (-conversion.images, conversion.note))

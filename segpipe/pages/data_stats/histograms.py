@@ -1,4 +1,4 @@
-"""How values are distributed: bins with edges that suit them, counted by series."""
+"""Histograms with bins that suit the values, counted by series."""
 
 from __future__ import annotations
 
@@ -9,36 +9,42 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-_MOST_BINS = 40
-_LOG_FROM = 100.0
-"""Positive values whose largest is this many times the smallest are binned by factors: most would share one bin otherwise."""
+_MIN_BINS, _MAX_BINS = 5, 40
+_LOG_RATIO = 100.0
+"""Positive values whose largest is this many times the smallest get logarithmic bins: in linear ones most would share a bin."""
 
 
 class Histogram(BaseModel):
-    """How many values lie in each bin, by series (a split, a group, or "all")."""
+    """The number of values in each bin, by series (a split, a group, or "all")."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     scale: Literal["linear", "log"]
-    """Whether bins are equally wide, or equal factors."""
+    """linear: bins of equal width. log: edges with equal factors between them."""
     edges: list[float]
-    """Ascending, one more than there are bins; a bin holds its lower edge, the last one its upper edge too."""
+    """Ascending, one more than there are bins. A bin includes its lower edge; the last bin includes its upper edge as well."""
     counts: dict[str, list[int]]
-    """By series, by bin."""
+    """Values in each bin, by series."""
 
 
 def histogram(values: Mapping[str, Sequence[float]], whole: bool = False) -> Histogram | None:
-    """Bins over the values of all series together; None where there are none.
+    """Count values in bins that are common to all series.
 
-    The number of bins follows the Rice rule, 2 n^(1/3), and is 40 at the most. `whole` says that values are counts: few
-    distinct ones get a bin each, centred on them.
+    The number of bins follows the Rice rule, 2 n^(1/3), between 5 and 40.
+
+    Args:
+        values: By series.
+        whole: Whether the values are whole numbers; if there are only a few different ones, each gets a bin centred on it.
+
+    Returns:
+        The histogram; None if there are no values.
     """
     series = {name: np.asarray(part, np.float64) for name, part in values.items()}
-    every = np.concatenate([*series.values(), np.empty(0)])
-    if not len(every):
+    pooled = np.concatenate([*series.values(), np.empty(0)])
+    if not len(pooled):
         return None
-    low, high = float(every.min()), float(every.max())
-    bins = int(min(_MOST_BINS, max(5, math.ceil(2 * len(every) ** (1 / 3)))))
-    log = low > 0 and high / low >= _LOG_FROM
+    low, high = float(pooled.min()), float(pooled.max())
+    bins = int(min(_MAX_BINS, max(_MIN_BINS, math.ceil(2 * len(pooled) ** (1 / 3)))))
+    log = low > 0 and high / low >= _LOG_RATIO
     if whole and high - low < bins:
         edges = np.arange(low, high + 2) - 0.5
     elif low == high:

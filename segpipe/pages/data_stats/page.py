@@ -1,4 +1,4 @@
-"""The page itself: numbers, charts and pictures in one offline file."""
+"""The page of `segpipe data stats`: numbers, charts and pictures of a dataset in one offline file."""
 
 from __future__ import annotations
 
@@ -12,85 +12,109 @@ from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.manifest.table import usable
 from segpipe.files import write_text
-from segpipe.pages.data_stats.charts import HistogramChart, histogram_chart, ribbon_chart, scatter_chart, share_axis
+from segpipe.pages.data_stats.charts import (
+    HistogramChart,
+    histogram_chart,
+    ribbon_chart,
+    scatter_chart,
+    share_axis,
+)
 from segpipe.pages.data_stats.compute import compute_stats, group_findings, read_problems
 from segpipe.pages.data_stats.histograms import Histogram, histogram
 from segpipe.pages.data_stats.pictures import draw_examples, problem_pictures
-from segpipe.pages.data_stats.schema import DataStats
+from segpipe.pages.data_stats.schema import DataStats, Problem
 from segpipe.pages.environment import render
 from segpipe.samples import ClassTable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_GROUPS = 40
-_CHANNELS = 8
+_MAX_GROUPS = 40
+"""Groups that the page lists."""
+_MAX_CHANNELS = 8
+"""Channels that get charts; the others only appear in a table."""
 
 
 Judge = Callable[["pd.DataFrame", ClassTable], "Sequence[Mapping[str, Any]] | None"]
-"""Says what is wrong with the images of a manifest: findings as those of findings.json; None where it cannot."""
+"""Finds problems in a manifest: returns findings like those of findings.json, or None if it cannot judge."""
 
 
 def read_stats(root: Path, judge: Judge | None = None) -> DataStats:
-    """The numbers about `root/data` as it is now. What `ingest` read is remembered, only what is new is decoded.
+    """Compute the numbers about the current content of `root/data`.
 
-    Problems are those of findings.json, or, where that is about other data, those that `judge` finds.
+    Images that `ingest` has read before are not decoded again.
+
+    Args:
+        root: The workspace.
+        judge: Finds the problems if findings.json is missing or is about other data.
     """
-    return _look(root, judge)[2]
+    return _read(root, judge)[2]
 
 
 def write_stats_page(root: Path, out: Path, judge: Judge | None = None) -> Path:
-    """Write the page about `root/data`, as of `read_stats`, to `out`; returns `out`. The same data give the same bytes."""
-    dataset, manifest, stats = _look(root, judge)
+    """Write the page about the current content of `root/data`. The same data give the same bytes.
+
+    Args:
+        root: The workspace.
+        out: Where the page is written.
+        judge: As for `read_stats`.
+
+    Returns:
+        `out`.
+    """
+    dataset, manifest, stats = _read(root, judge)
     limits = load_params(root).data
-    looks = draw_examples(manifest[usable(manifest)], dataset, limits)
+    examples = draw_examples(manifest[usable(manifest)], dataset, limits)
     pictures = problem_pictures(stats.problems or [], dataset, limits)
-    template = Path(__file__).with_name("stats.html")
-    write_text(out, render(template, looks=looks, pictures=pictures, **_context(stats)))
+    write_text(out, render("data_stats.html.j2", examples=examples, pictures=pictures, **_context(stats)))
     return out
 
 
-def _look(root: Path, judge: Judge | None) -> tuple[Dataset, pd.DataFrame, DataStats]:
+def _read(root: Path, judge: Judge | None) -> tuple[Dataset, pd.DataFrame, DataStats]:
     params, dataset = load_params(root), load_dataset(root / "data")
     manifest = build_manifest(dataset, params.data, params.split, cache=root / ".segpipe" / "ingest")
     stats = compute_stats(manifest, dataset.classes)
-    findings = root / "reports" / "validation" / "findings.json"
-    if findings.exists() and (judge is None or _is_about(root / "artifacts" / "fingerprint.json", stats)):
-        return dataset, manifest, stats.model_copy(update={"problems": read_problems(findings)})
-    told = judge(manifest, dataset.classes) if judge else None
-    return dataset, manifest, stats.model_copy(update={"problems": None if told is None else group_findings(told)})
+    path = root / "reports" / "validation" / "findings.json"
+    if path.exists() and (judge is None or _describes(root / "artifacts" / "fingerprint.json", stats)):
+        problems: list[Problem] | None = read_problems(path)
+    else:
+        findings = judge(manifest, dataset.classes) if judge else None
+        problems = None if findings is None else group_findings(findings)
+    return dataset, manifest, stats.model_copy(update={"problems": problems})
 
 
-def _is_about(fingerprint: Path, stats: DataStats) -> bool:
-    """Whether what validation last looked at, by its fingerprint, are these data."""
+def _describes(fingerprint: Path, stats: DataStats) -> bool:
+    """Return whether these data are the ones that were last validated, according to their fingerprint."""
     return fingerprint.exists() and Fingerprint.read(fingerprint).data_hash == stats.data_hash
 
 
 def _context(stats: DataStats) -> dict[str, Any]:
-    """What the template shows beside the pictures."""
+    """Collect what the template shows in addition to the pictures."""
     depths = [size.depth for size in stats.sizes if size.depth is not None]
     slices = histogram({"all": [d for s in stats.sizes if s.depth for d in [s.depth] * s.images]}, whole=True)
     labelled = sum(sum(row.pixels.values()) for row in stats.classes)
     ignored = sum(stats.ignored.values())
+    instances = stats.objects
     return {
-        "s": stats,
-        "volumes": len(depths) > 0,
+        "stats": stats,
+        "volumes": bool(depths),
         "depths": depths,
-        "depth": slices and (histogram_chart(slices), slices),
+        "slices": slices,
+        "slices_chart": _chart(slices),
         "ignored": ignored / max(1, labelled + ignored),
         "given": sum(split.given for split in stats.splits),
         "shares": share_axis(stats.classes),
         "sizes": scatter_chart(stats.sizes) if stats.sizes else None,
         "means": [histogram_chart(channel.means) for channel in stats.intensity],
         "ribbons": [ribbon_chart(channel.windows) for channel in stats.intensity],
-        "sharpness": _bars(stats.sharpness),
-        "regions": _bars(stats.regions),
-        "objects": stats.objects
-        and {"areas": _bars(stats.objects.areas), "per_image": histogram_chart(stats.objects.per_image)},
-        "most_groups": _GROUPS,
-        "most_channels": _CHANNELS,
+        "sharpness": _chart(stats.sharpness),
+        "regions": _chart(stats.regions),
+        "areas": _chart(instances.areas) if instances else None,
+        "per_image": histogram_chart(instances.per_image) if instances else None,
+        "max_groups": _MAX_GROUPS,
+        "max_channels": _MAX_CHANNELS,
     }
 
 
-def _bars(found: Histogram | None) -> HistogramChart | None:
-    return histogram_chart(found) if found else None
+def _chart(values: Histogram | None) -> HistogramChart | None:
+    return histogram_chart(values) if values else None

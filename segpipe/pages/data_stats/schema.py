@@ -1,4 +1,4 @@
-"""What is behind the charts of the page about the data: the words of `segpipe data stats --json`."""
+"""The numbers behind the page of `segpipe data stats`, as `--json` prints them."""
 
 from __future__ import annotations
 
@@ -12,101 +12,103 @@ Severity = Literal["error", "warning", "note"]
 
 
 class StatsModel(BaseModel):
-    """A part of `DataStats`: immutable, no unknown keys."""
+    """Base of all parts of `DataStats`: immutable, without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Example(StatsModel):
-    """One thing that validation found."""
+    """One finding of validation."""
 
     file: str | None
-    """Relative to data/; None where the whole dataset is meant."""
+    """Path relative to data/; None if the finding is about the whole dataset."""
     found: str
     expected: str
     fix: str
 
 
 class Problem(StatsModel):
-    """All that one check of validation found."""
+    """All findings of one check."""
 
     check: str
     severity: Severity
     count: int
     examples: list[Example]
-    """The first few."""
+    """The first five findings."""
 
 
 class Unusable(StatsModel):
-    """A row of the manifest that cannot be trained on."""
+    """An image that cannot be used for training."""
 
     file: str
     why: str
 
 
 class ClassBalance(StatsModel):
-    """How much there is of a class."""
+    """The images and pixels of one class."""
 
     name: str
     value: int
-    """What stands for it in mask files."""
+    """Its pixel value in mask files."""
     color: tuple[int, int, int]
     images: dict[str, int]
-    """Images that it occurs in, by split."""
+    """Images that contain the class, by split."""
     pixels: dict[str, int]
-    """By split; voxels in volumes."""
+    """Pixels (voxels in volumes), by split."""
     share: dict[str, float]
-    """Of the pixels that are not ignored, by split; 0 where a split has none."""
+    """Share of the pixels that are not ignored, by split; 0 if a split has none."""
 
 
 class SplitSize(StatsModel):
-    """How much there is in a split."""
+    """The size of one split."""
 
     name: str
     images: int
     share: float
-    """Of all images that can be trained on."""
+    """Share of all usable images."""
     groups: int
     given: int
-    """Images whose split samples.csv gives; the others are dealt out by hash."""
+    """Images whose split is set in samples.csv; the split of the others is derived from a hash."""
 
 
 class Size(StatsModel):
-    """Images of one size."""
+    """The number of images of one size."""
 
     width: int
     height: int
     depth: int | None
-    """Slices of a volume; None for an image."""
+    """Number of slices of a volume; None for an image."""
     images: int
 
 
 class Channel(StatsModel):
-    """Intensities of a channel, as stored."""
+    """The intensities of one channel, as stored, over the images with the most frequent number of channels."""
 
     name: str
     mean: float
     std: float
-    """Of all pixels pooled, with `mean`; images of the usual number of channels."""
+    """Mean and standard deviation over all pixels of these images."""
     means: Histogram
-    """The images' own means, by group where there are a few, or else by split."""
+    """The mean of each image, by group if there are only a few groups, else by split."""
     windows: list[tuple[float, float, float]]
-    """0.5th percentile, mean, 99.5th percentile of images in the order of their means, at most 120 evenly spread ones."""
+    """(0.5th percentile, mean, 99.5th percentile) of each image in the order of the means; at most 120, evenly spread."""
 
 
 class InstanceStats(StatsModel):
-    """Objects, in the datasets that number them."""
+    """The instances of a dataset with instance ids."""
 
     count: int
     areas: Histogram | None
-    """Pixels of an object; None where the manifest does not know them."""
+    """Pixels per instance; None if the manifest does not hold them."""
     per_image: Histogram
+    """Instances per image."""
     smallest: int | None
     median: float | None
+    """Pixels of the smallest and of the median instance."""
 
 
 class GroupSize(StatsModel):
-    """Images that must stay in one split together."""
+    """The images of one group, which stay in one split."""
 
     name: str
     images: int
@@ -114,36 +116,36 @@ class GroupSize(StatsModel):
 
 
 class Spacing(StatsModel):
-    """Volumes of one voxel size."""
+    """The number of volumes of one voxel size."""
 
     mm: list[float]
-    """By axis of the labels."""
+    """Voxel size in mm, along each axis of the labels."""
     orientation: str | None
     images: int
 
 
 class Conversion(StatsModel):
-    """Something that was done to files so that they could be used."""
+    """A conversion that made files usable."""
 
     note: str
     images: int
     example: str
-    """The key of one of them."""
+    """The key of one of these images."""
 
 
 class DataStats(StatsModel):
-    """A dataset in numbers: what each chart of the page shows. All but the first lines counts rows that can be trained on."""
+    """A dataset in numbers. All fields after `problems` describe the usable images only."""
 
     data_hash: str | None
-    """None where nothing can be trained on."""
+    """None if no image is usable."""
     images: int
-    """Rows of the manifest."""
+    """All images."""
     usable: int
-    """Rows that can be trained on."""
+    """Images that can be used for training."""
     unusable: list[Unusable]
-    """The first few of the others."""
+    """The first 20 of the other images."""
     problems: list[Problem] | None
-    """What validation found, errors first; None where it has not run."""
+    """The findings of validation, errors first; None if it has not run."""
     dtypes: dict[str, int]
     """Images by number type."""
     channel_counts: dict[int, int]
@@ -156,10 +158,10 @@ class DataStats(StatsModel):
     """The most frequent first."""
     intensity: list[Channel]
     sharpness: Histogram | None
-    """Variance of the Laplacian of the grey image, its window scaled to 0..1; blurred images are at the left end."""
+    """Variance of the Laplacian of the grey image, whose intensity window is scaled to 0..1; blurred images have low values."""
     objects: InstanceStats | None
     regions: Histogram | None
-    """By image, pixels of the smallest connected region of a class that is no background."""
+    """Pixels of the smallest connected region of each image, of any class but the first."""
     groups: list[GroupSize]
     """The largest first."""
     spacing: list[Spacing]

@@ -1,4 +1,4 @@
-"""What of a sample is shown: the whole of it, or the part around something; of a volume, slices."""
+"""Views of a sample: the whole of it, or the part around something; of a volume, slices."""
 
 from __future__ import annotations
 
@@ -15,34 +15,37 @@ from segpipe.samples import IGNORE, MAX_CLASSES, Sample
 
 MAX_EDGE = 360
 """Longest edge of a picture, in pixels."""
-_LEAST = 64
-"""Edge of the smallest part that is shown, in pixels."""
+_MIN_PART_EDGE = 64
+"""Edge of the smallest part of an image that is shown, in pixels."""
 _GAP = 4
+"""Pixels between the slices of a volume."""
 _EXCLUSIVE = Labelling(MAX_CLASSES)
 
 
 @dataclass(frozen=True)
 class View:
-    """A picture (h, w, 3), RGB, and the class ids (h, w) of its pixels, `IGNORE` where nothing is labelled."""
+    """A picture of a sample, with its labels."""
 
     picture: Picture
+    """(h, w, 3), RGB."""
     labels: npt.NDArray[np.uint8]
+    """(h, w), class ids; `IGNORE` if a pixel is not labelled."""
     ids: npt.NDArray[np.uint16] | None = None
-    """(h, w), object ids: objects of one class that touch are outlined apart."""
+    """(h, w), instance ids: touching instances of one class get separate outlines."""
     box: tuple[int, int, int, int] | None = None
-    """x, y, width, height of what is too small to be found by eye."""
+    """(x, y, width, height) of something that is too small to be found by eye."""
 
 
 Show = Callable[[Sample], View]
-"""How to look at a sample. It has labels."""
+"""Makes the view of a labelled sample."""
 
 
 def whole(sample: Sample) -> View:
-    """An image as it is; of a volume the middle slice along each axis, side by side, at true proportions."""
+    """Show a whole image; of a volume, the middle slice along each axis, next to each other, at true proportions."""
     assert sample.labels is not None
     if sample.labels.ndim == 2:
         picture = thumbnail(sample.image, MAX_EDGE)
-        labels, ids = (_shrunk(plane, picture.shape[:2]) for plane in (sample.labels, sample.instances))
+        labels, ids = (_shrink(plane, picture.shape[:2]) for plane in (sample.labels, sample.instances))
         assert labels is not None
         return View(picture, labels, ids)
     middles = [_slice(sample, axis, sample.labels.shape[axis] // 2) for axis in range(3)]
@@ -60,7 +63,15 @@ def whole(sample: Sample) -> View:
 
 
 def around_class(class_id: int, labelling: Labelling = _EXCLUSIVE) -> Show:
-    """The surroundings of the largest connected region of a class; of a volume, in the slice that holds most of it."""
+    """Return a function that shows the surroundings of the largest connected region of a class.
+
+    Args:
+        class_id: The class.
+        labelling: How label values encode classes.
+
+    Returns:
+        The function; of a volume it shows the slice with most of the class.
+    """
 
     def show(sample: Sample) -> View:
         assert sample.labels is not None
@@ -70,76 +81,83 @@ def around_class(class_id: int, labelling: Labelling = _EXCLUSIVE) -> Show:
 
 
 def smallest_instance(sample: Sample) -> View:
-    """The surroundings of the object with the fewest pixels."""
+    """Show the surroundings of the instance with the fewest pixels."""
     assert sample.instances is not None
     ids, counts = np.unique(sample.instances[sample.instances > 0], return_counts=True)
     return _crop(sample, sample.instances == ids[counts.argmin()], largest=False)
 
 
 def region_of(pixels: int, labelling: Labelling = _EXCLUSIVE) -> Show:
-    """The surroundings of the connected region, of whatever class but the first, whose size is nearest to `pixels`."""
+    """Return a function that shows the surroundings of the connected region whose size is nearest to a number of pixels.
+
+    Args:
+        pixels: The size to look for; regions of all classes but the first are considered.
+        labelling: How label values encode classes.
+    """
 
     def show(sample: Sample) -> View:
         from scipy import ndimage
 
         assert sample.labels is not None
-        best, found = np.inf, sample.labels == sample.labels
-        for class_id in np.flatnonzero(labelling.count_pixels(sample.labels)[1:]) + 1:
-            own = labelling.where(sample.labels, int(class_id))
-            regions, _ = ndimage.label(own, np.ones((3,) * sample.labels.ndim))
+        best, region = np.inf, np.ones_like(sample.labels, bool)
+        for class_id in np.flatnonzero(labelling.pixels(sample.labels)[1:]) + 1:
+            mask = labelling.where(sample.labels, int(class_id))
+            regions, _ = ndimage.label(mask, np.ones((3,) * sample.labels.ndim))
             sizes = np.bincount(regions.ravel())[1:]
             nearest = int(np.abs(sizes - pixels).argmin())
             if abs(sizes[nearest] - pixels) < best:
-                best, found = abs(sizes[nearest] - pixels), regions == nearest + 1
-        return _crop(sample, found, largest=False)
+                best, region = abs(sizes[nearest] - pixels), regions == nearest + 1
+        return _crop(sample, region, largest=False)
 
     return show
 
 
-def _slice(sample: Sample, axis: int, place: int) -> View:
-    """One slice of a volume, its values stretched to what can be seen, its pixels brought to equal edges in mm."""
+def _slice(sample: Sample, axis: int, index: int) -> View:
+    """Show one slice of a volume: intensities are stretched to the visible range, pixels resampled to equal edges in mm."""
     assert sample.labels is not None
-    picture = to_display(np.take(sample.image, place, axis).astype(np.float32))
-    labels: npt.NDArray[np.uint8] = np.take(sample.labels, place, axis)
+    picture = to_display(np.take(sample.image, index, axis).astype(np.float32))
+    labels: npt.NDArray[np.uint8] = np.take(sample.labels, index, axis)
     if sample.spacing:
-        tall, wide = (mm for index, mm in enumerate(sample.spacing) if index != axis)
+        tall, wide = (mm for other_axis, mm in enumerate(sample.spacing) if other_axis != axis)
         finest = min(tall, wide)
         height, width = labels.shape[:2]
         size = (round(width * wide / finest), round(height * tall / finest))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
-        labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)  # type: ignore[assignment]
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
+        labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
     return View(picture, labels)
 
 
 def _crop(sample: Sample, mask: npt.NDArray[np.bool_], largest: bool) -> View:
-    """A square around a mask (or its largest connected region), with as much again around it, inside the image; of a volume,
-    in the slice that holds most of it.
+    """Show a square part of an image around a mask, twice as large as the mask and inside the image.
+
+    Of a volume, the slice with most of the mask is shown. largest: only the largest connected region of the mask counts, and no
+    box is drawn around it.
     """
     image, labels, ids = sample.image, sample.labels, sample.instances
     assert labels is not None
     if mask.ndim == 3:
-        place = int(mask.sum((1, 2)).argmax())
-        image, labels, ids, mask = image[place].astype(np.float32), labels[place], None, mask[place]
+        index = int(mask.sum((1, 2)).argmax())
+        image, labels, ids, mask = image[index].astype(np.float32), labels[index], None, mask[index]
     flat = mask.astype(np.uint8)
     if largest:
-        _, _, stats, _ = cv2.connectedComponentsWithStats(flat)
-        x, y, w, h = stats[1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()), :4].tolist()
+        _, _, components, _ = cv2.connectedComponentsWithStats(flat)
+        x, y, w, h = components[1 + int(components[1:, cv2.CC_STAT_AREA].argmax()), :4].tolist()
     else:
         x, y, w, h = cv2.boundingRect(flat)
-    edge = max(2 * max(w, h), _LEAST)
-    top, bottom = _within(y + h / 2, edge, mask.shape[0])
-    left, right = _within(x + w / 2, edge, mask.shape[1])
+    edge = max(2 * max(w, h), _MIN_PART_EDGE)
+    top, bottom = _span(y + h / 2, edge, mask.shape[0])
+    left, right = _span(x + w / 2, edge, mask.shape[1])
     part = (slice(top, bottom), slice(left, right))
     box = None if largest else (x - left, y - top, w, h)
     return View(to_display(image[part]), labels[part], None if ids is None else ids[part], box)
 
 
-def _shrunk(plane: np.ndarray | None, shape: Sequence[int]) -> np.ndarray | None:
+def _shrink(plane: np.ndarray | None, shape: Sequence[int]) -> np.ndarray | None:
     return None if plane is None else cv2.resize(plane, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
 
 
-def _within(middle: float, edge: int, length: int) -> tuple[int, int]:
-    """`edge` pixels around `middle` that lie in 0 .. length, moved or cut where they would not."""
+def _span(middle: float, edge: int, length: int) -> tuple[int, int]:
+    """Return the start and the end of `edge` pixels around `middle`, moved or cut so that they lie within 0 and `length`."""
     edge = min(edge, length)
     start = min(max(round(middle - edge / 2), 0), length - edge)
     return start, start + edge

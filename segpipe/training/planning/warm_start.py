@@ -13,6 +13,7 @@ from segpipe.errors import ConfigError
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.weights.warm_start import parse_release, release_folder
 from segpipe.samples import ClassTable
+from segpipe.words import counted
 
 if TYPE_CHECKING:
     from segpipe.data.manifest.fingerprint import Fingerprint
@@ -45,7 +46,7 @@ class Heritage:
         stored, found = self.spec.normalisation.channels, fingerprint.channels
         if found != stored and not (over_encoder and stored == 3):
             raise ConfigError(
-                f"{self.source} looks at {stored} channel(s)",
+                f"{self.source} looks at {counted(stored, 'channel')}",
                 where="encoder_weights",
                 found=f"images with {found}",
                 fix=f"give images with {stored}, or start from other weights (auto, none)",

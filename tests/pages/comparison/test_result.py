@@ -1,4 +1,4 @@
-"""Two contenders: which images are compared, what is said of them, and the page."""
+"""Comparing two models: the images that are compared, the verdict, and the page."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from segpipe.pages.comparison.page import write_comparison
 from segpipe.pages.comparison.result import as_json, compare_models, verdict_sentence
 from segpipe.pages.comparison.sides import ComparisonSide, SharedImages, load_side, match_images
 from segpipe.samples import ClassTable
-from tests.pages.test_charts import write_curve
-from tests.pages.test_report import Page
+from tests.pages.components.test_curves import write_curve
+from tests.pages.html_page import Page
 from tests.worlds.evaluated_workspace import make_samples, make_segmenter
 
 
@@ -39,15 +39,15 @@ def sides(root: Path) -> tuple[ComparisonSide, ComparisonSide]:
     return load_side(root, ".:deeplab"), load_side(root, ".")
 
 
-def test_the_winner_is_meant_where_no_candidate_is_named(root: Path) -> None:
+def test_the_winner_is_loaded_if_no_candidate_is_named(root: Path) -> None:
     before, after = sides(root)
     assert (before.candidate, before.name) == ("deeplab", "workspace deeplab")
     assert (after.candidate, after.name) == ("unet", "workspace")
 
 
-def test_what_cannot_be_had_is_named(root: Path) -> None:
+def test_missing_scores_are_reported(root: Path) -> None:
     with pytest.raises(
-        MissingError, match=r"the scores of nobody can't be had \(found candidates unet, .*Fix: dvc repro"
+        MissingError, match=r"the scores of nobody are missing \(found candidates unet, .*Fix: dvc repro"
     ):
         load_side(root, ".:nobody")
     (root / "selection.json").write_text(json.dumps({"winner": None}))
@@ -58,11 +58,11 @@ def test_what_cannot_be_had_is_named(root: Path) -> None:
 def test_the_difference_is_that_of_the_scores(root: Path, params: Params) -> None:
     before, after = sides(root)
     common = match_images(before, after)
-    assert common.everything and "same 20 test images (by name and labelled pixels)" in common.sentence
+    assert common.complete and "same 20 test images (matched by name and labelled pixels)" in common.sentence
     result = compare_models(common.before, common.after, params.evaluate)
-    chosen = metric("iou.dataset.macro", after.scores.classes)
-    assert result.found.difference.estimate == pytest.approx(
-        chosen.value(after.scores.tally) - chosen.value(before.scores.tally)
+    main = metric("iou.dataset.macro", after.scores.classes)
+    assert result.comparison.difference.estimate == pytest.approx(
+        main.value(after.scores.tally) - main.value(before.scores.tally)
     )
     assert result.verdict == "better" and "workspace is better than workspace deeplab" in verdict_sentence(
         result, before.name, after.name
@@ -72,16 +72,20 @@ def test_the_difference_is_that_of_the_scores(root: Path, params: Params) -> Non
         value = metric(f"iou.class.{row.name}", after.scores.classes)
         assert row.ours == value.value(after.scores.tally) and row.theirs == value.value(before.scores.tally)
         assert row.low <= row.value <= row.high and 0 < row.p <= 1  # type: ignore[operator]
-    told = json.loads(json.dumps(as_json(result), allow_nan=False))
-    assert told["verdict"] == "better" and [c["name"] for c in told["classes"]] == ["background", "cell", "nucleus"]
-    back = compare_models(common.after, common.before, params.evaluate)
-    assert back.verdict == "worse" and "at least" in verdict_sentence(back, "a", "b")
+    content = json.loads(json.dumps(as_json(result), allow_nan=False))
+    assert content["verdict"] == "better" and [c["name"] for c in content["classes"]] == [
+        "background",
+        "cell",
+        "nucleus",
+    ]
+    reverse = compare_models(common.after, common.before, params.evaluate)
+    assert reverse.verdict == "worse" and "at least" in verdict_sentence(reverse, "a", "b")
 
 
-def test_alike_is_said_to_be_alike_and_unsure_to_be_unsure(root: Path, params: Params) -> None:
+def test_equal_models_are_no_different_and_close_ones_cannot_be_told(root: Path, params: Params) -> None:
     _, after = sides(root)
     same = compare_models(after.scores, after.scores, params.evaluate)
-    assert same.verdict == "no different" and "do the same on every image" in verdict_sentence(same, "a", "b")
+    assert same.verdict == "no different" and "give the same answers on every image" in verdict_sentence(same, "a", "b")
     samples, out = make_samples(20, groups=8), root / "evaluation" / "twin"
     evaluate_candidate(make_segmenter(0.0501, "twin"), _Reader(samples), out, params.evaluate, "twin")  # type: ignore[arg-type]
     twin = read_scores(out / "per_image.parquet")
@@ -89,52 +93,52 @@ def test_alike_is_said_to_be_alike_and_unsure_to_be_unsure(root: Path, params: P
     assert close.verdict in ("cannot tell", "no different")
     one = np.array([0])
     single = compare_models(after.scores.at(one), load_side(root, ".:kmeans").scores.at(one), params.evaluate)
-    assert "a single image can't say" in verdict_sentence(single, "a", "b")
+    assert "a single image cannot show" in verdict_sentence(single, "a", "b")
 
 
 class _Reader(list):  # type: ignore[type-arg]
     split = "test"
 
 
-def contender(side: ComparisonSide, places: list[int], contents: dict[str, str] | None) -> ComparisonSide:
+def part_of(side: ComparisonSide, indices: list[int], hashes: dict[str, str] | None) -> ComparisonSide:
     return ComparisonSide(
-        side.word,
+        side.argument,
         side.name,
         side.revision,
         side.candidate,
-        side.scores.at(np.array(places)),
+        side.scores.at(np.array(indices)),
         side.metrics,
-        contents,
+        hashes,
         "",
     )
 
 
 def test_only_shared_images_are_compared(root: Path, params: Params) -> None:
-    """By key and content; what was left out is told."""
+    """Images are matched by key and content; the sentence says how many are left out."""
     before, after = sides(root)
     keys = after.scores.keys
     hashes = {key: f"image {key}" for key in keys}
-    one = contender(before, list(range(15)), hashes)
-    other = contender(after, list(range(19, 4, -1)), hashes | {keys[7]: "relabelled"})
-    common = match_images(one, other)
+    first = part_of(before, list(range(15)), hashes)
+    second = part_of(after, list(range(19, 4, -1)), hashes | {keys[7]: "relabelled"})
+    common = match_images(first, second)
     assert sorted(common.after.keys) == [k for k in keys[5:15] if k != keys[7]] == sorted(common.before.keys)
     assert common.before.keys == common.after.keys
     assert (common.left_out, common.changed, common.by_content) == ((5, 5), 1, True)
-    assert "only the 9 that both share (file by file) are compared" in common.sentence
+    assert "Only the 9 test images that both share (matched by the hashes of the files) are compared" in common.sentence
     assert (
-        "5 only the first was tested on, 5 only the second was tested on, 1 whose image or label has changed"
+        "5 that only the first was tested on, 5 that only the second was tested on, 1 whose image or label has changed"
         in common.sentence
     )
-    place = {key: i for i, key in enumerate(before.scores.keys)}
-    wanted = before.scores.tally[[place[key] for key in common.before.keys]]
-    np.testing.assert_array_equal(common.before.tally, wanted)
-    with pytest.raises(DataError, match=r"no test image is shared .*5 and 5 images, 0 of the same name"):
-        match_images(contender(before, list(range(5)), None), contender(after, list(range(5, 10)), None))
-    with pytest.raises(DataError, match="no test image is shared"):
-        match_images(one, contender(after, [0, 1], dict.fromkeys(keys, "new")))
+    index = {key: i for i, key in enumerate(before.scores.keys)}
+    expected = before.scores.tally[[index[key] for key in common.before.keys]]
+    np.testing.assert_array_equal(common.before.tally, expected)
+    with pytest.raises(DataError, match=r"share no test image .*5 and 5 images, 0 with the same name"):
+        match_images(part_of(before, list(range(5)), None), part_of(after, list(range(5, 10)), None))
+    with pytest.raises(DataError, match="share no test image"):
+        match_images(first, part_of(after, [0, 1], dict.fromkeys(keys, "new")))
 
 
-def test_relabelled_images_are_seen_without_a_manifest(root: Path) -> None:
+def test_relabelled_images_are_detected_without_a_manifest(root: Path) -> None:
     before, after = sides(root)
     after.scores.tally[3, 1, 0] += 1
     assert match_images(before, after).changed == 1
@@ -144,10 +148,10 @@ def test_hashes_come_from_the_manifest(root: Path) -> None:
     keys = load_side(root, ".").scores.keys
     pd.DataFrame({"key": keys, "sha256": keys, "mask_sha256": keys}).to_parquet(root / "artifacts" / "manifest.parquet")
     common = match_images(*sides(root))
-    assert common.everything and "file by file" in common.sentence
+    assert common.complete and "by the hashes of the files" in common.sentence
 
 
-def test_other_classes_cannot_be_compared(root: Path, params: Params) -> None:
+def test_models_with_different_classes_cannot_be_compared(root: Path, params: Params) -> None:
     classes = ClassTable.from_names(["background", "cell", "other"])
     evaluate_candidate(
         make_segmenter(0.1, "odd", classes),
@@ -156,11 +160,11 @@ def test_other_classes_cannot_be_compared(root: Path, params: Params) -> None:
         params.evaluate,
         "odd",  # type: ignore[arg-type]
     )
-    with pytest.raises(DataError, match="models of different classes can't be compared"):
+    with pytest.raises(DataError, match="models with different classes cannot be compared"):
         match_images(load_side(root, ".:odd"), load_side(root, "."))
 
 
-def written(root: Path, params: EvaluateParams) -> tuple[Page, SharedImages]:
+def write_page(root: Path, params: EvaluateParams) -> tuple[Page, SharedImages]:
     before, after = sides(root)
     common = match_images(before, after)
     out = root / "reports" / "compare.html"
@@ -168,12 +172,12 @@ def written(root: Path, params: EvaluateParams) -> tuple[Page, SharedImages]:
     return Page(out), common
 
 
-def test_the_page_holds_it_all(root: Path, params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_shows_everything(root: Path, params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = {"unet": 0.05, "deeplab": 0.1}
     monkeypatch.setattr(
-        comparison_page, "_segmenter", lambda side, folder: make_segmenter(errors[side.candidate], side.candidate)
+        comparison_page, "_load_segmenter", lambda side, folder: make_segmenter(errors[side.candidate], side.candidate)
     )
-    page, common = written(root, params.evaluate)
+    page, common = write_page(root, params.evaluate)
     sections = {
         "verdict",
         "changed",
@@ -195,6 +199,6 @@ def test_the_page_holds_it_all(root: Path, params: Params, monkeypatch: pytest.M
 
 
 def test_without_models_the_page_says_why_there_are_no_pictures(root: Path, params: Params) -> None:
-    page, _ = written(root, params.evaluate)
-    assert "There are no pictures: workspace deeplab: the model deeplab can't be had" in page.text
+    page, _ = write_page(root, params.evaluate)
+    assert "There are no pictures: workspace deeplab: the model deeplab is missing" in page.text
     assert 'class="shot"' not in page.raw

