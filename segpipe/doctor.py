@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from segpipe.errors import SegpipeError
+from segpipe.words import listed
 from segpipe.workspace.devices import gpus, query_gpus
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -208,12 +209,8 @@ def _pipeline(root: Path) -> Check:
     from segpipe.workspace.pipeline import graph, stale
 
     stages, stale_stages = graph(root), stale(root)
-    state = f"stale: {_first_four(list(stale_stages))}" if stale_stages else "all up to date"
+    state = f"stale: {listed(stale_stages, 4)}" if stale_stages else "all up to date"
     return Check("pipeline", "ok", f"{len(stages)} stages, {state}")
-
-
-def _first_four(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _remote(root: Path) -> Check:

@@ -13,6 +13,7 @@ from segpipe.data.mask_content import MaskReader
 from segpipe.errors import ConfigError, DataError
 from segpipe.labels import MAX_OVERLAPPING_CLASSES
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable, default_color
+from segpipe.words import listed
 
 MAX_MASKS_READ = 200
 """At most this many masks, evenly spread, are read for their values; validation reads all of them."""
@@ -144,7 +145,7 @@ def _guess(values: list[int], ignore: list[int], masks_read: str) -> SourceClass
     if not 2 <= len(values) <= MAX_CLASSES:
         raise DataError(
             "the classes cannot be guessed from the masks",
-            found=f"pixel values {_list_values(values)}",
+            found=f"pixel values {listed(values, _MAX_VALUES_SHOWN)}",
             expected=f"2 to {MAX_CLASSES} values",
             fix='name them: --classes "background,cell"',
         )
@@ -165,7 +166,7 @@ def _find_overlapping(
     if not class_names:
         raise DataError(
             "the masks hold no class",
-            found=f"pixel values {_list_values(values)}",
+            found=f"pixel values {listed(values, _MAX_VALUES_SHOWN)}",
             expected="sums of bits: 1, 2, 4 ...",
         )
     class_values = None if names else bits
@@ -175,9 +176,9 @@ def _find_overlapping(
     if unnamed := set(bits) - {spec.value for spec in table.classes}:
         raise ConfigError(
             "the masks hold bits without a name",
-            found=f"pixel values {_list_values(values)}",
+            found=f"pixel values {listed(values, _MAX_VALUES_SHOWN)}",
             expected=f"sums of {', '.join(f'{spec.value} ({spec.name})' for spec in table.classes[1:])}",
-            fix=f"name all of them (--classes): {_list_values(sorted(unnamed))}; or import without --overlapping, "
+            fix=f"name all of them (--classes): {listed(sorted(unnamed), _MAX_VALUES_SHOWN)}; or import without --overlapping, "
             "so that each value is a class",
         )
     return SourceClasses(table, "named by the user" if names else "guessed from the bits in the masks")
@@ -204,8 +205,8 @@ def _with_values(named_values: dict[str, int], values: list[int], ignore: list[i
     if unnamed:
         raise ConfigError(
             "the masks hold values without a name",
-            found=f"pixel values {_list_values(values)}",
-            expected=f"only {_list_values(sorted([*named_values.values(), *ignore]))}",
+            found=f"pixel values {listed(values, _MAX_VALUES_SHOWN)}",
+            expected=f"only {listed(sorted([*named_values.values(), *ignore]), _MAX_VALUES_SHOWN)}",
             fix=f"name them (--classes), or ignore them (--ignore {','.join(map(str, unnamed[:_MAX_VALUES_SHOWN]))})",
         )
     return _table(list(named_values), list(named_values.values()), ignore)
@@ -251,7 +252,7 @@ def _named(names: list[str], values: list[int], ignore: list[int]) -> ClassTable
         return _table(names, values, ignore)
     raise ConfigError(
         "the masks do not fit the class names",
-        found=f"{len(names)} names, pixel values {_list_values(values)}",
+        found=f"{len(names)} names, pixel values {listed(values, _MAX_VALUES_SHOWN)}",
         expected="one name per value",
         fix="give as many names as values (--classes), or ignore some (--ignore 255)",
     )
@@ -297,9 +298,3 @@ def _frequent_values(counts: list[Counter[int]], ignore: list[int]) -> list[int]
     return sorted(
         value for value in pixels if value not in ignore and (pixels[value] > max_pixels or masks[value] > max_masks)
     )
-
-
-def _list_values(values: list[int]) -> str:
-    first = ", ".join(map(str, values[:_MAX_VALUES_SHOWN]))
-    more = len(values) - _MAX_VALUES_SHOWN
-    return f"{first} and {more} more" if more > 0 else first

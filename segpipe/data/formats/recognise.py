@@ -11,6 +11,7 @@ from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.registry import FORMATS, Format, find_format
 from segpipe.data.formats.source import ReadOptions
 from segpipe.errors import DataError
+from segpipe.words import listed
 
 _MAX_SUBFOLDERS_CHECKED = 20
 _MAX_NAMES_SHOWN, _MAX_NAME_LENGTH = 8, 24
@@ -113,8 +114,7 @@ def _listed_names(probe: SourceProbe) -> str:
         for entry in probe.listing.entries(probe.source)
         if not entry.is_hidden
     )
-    more = f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else ""
-    return (", ".join(names[:_MAX_NAMES_SHOWN]) or "nothing") + more
+    return listed(names, _MAX_NAMES_SHOWN) or "nothing"
 
 
 def _short_name(path: Path, is_folder: bool) -> str:

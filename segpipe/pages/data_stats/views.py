@@ -100,7 +100,7 @@ def region_of(pixels: int, labelling: Labelling = _EXCLUSIVE) -> Show:
 
         assert sample.labels is not None
         best, region = np.inf, np.ones_like(sample.labels, bool)
-        for class_id in np.flatnonzero(labelling.pixels(sample.labels)[1:]) + 1:
+        for class_id in np.flatnonzero(labelling.count_pixels(sample.labels)[1:]) + 1:
             mask = labelling.where(sample.labels, int(class_id))
             regions, _ = ndimage.label(mask, np.ones((3,) * sample.labels.ndim))
             sizes = np.bincount(regions.ravel())[1:]

@@ -26,6 +26,7 @@ from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import SUFFIXES
 from segpipe.errors import DataError
+from segpipe.words import listed
 
 IGNORED_LABEL = "__ignore__"
 _MAX_JSON_BYTES = 1 << 29
@@ -103,8 +104,7 @@ def read_labelme(probe: SourceProbe, options: ReadOptions) -> ReadResult:
         result.items.append(RawItem(item.name, item.image, draw=painter, content=item.content))
     folders = sorted({item.name.rpartition("/")[0] or "." for item in result.items})
     if len(folders) > 1:
-        more = " ..." if len(folders) > _MAX_FOLDERS_SHOWN else ""
-        result.notes.append(f"several folders imported together: {', '.join(folders[:_MAX_FOLDERS_SHOWN])}{more}")
+        result.notes.append(f"several folders imported together: {listed(folders, _MAX_FOLDERS_SHOWN)}")
     result.notes += [f"{text}: {count}" for text, count in counts.items() if count]
     return result
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from segpipe.data.images.statistics import row_bands
 from segpipe.errors import DataError
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable
+from segpipe.words import listed
 
 RGB = tuple[int, int, int]
 CodeCounts = tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]
@@ -146,15 +147,11 @@ def _merge(counted: list[CodeCounts]) -> CodeCounts:
 
 def _unknown_colours(where: str, colours: np.ndarray, counts: np.ndarray, tolerance: int) -> DataError:
     order = np.argsort(-counts, kind="stable")
-    shown = [
-        f"{tuple(map(int, colours[k]))} on {counts[k]:,} pixel{'s' if counts[k] > 1 else ''}"
-        for k in order[:_MAX_UNKNOWN_SHOWN]
-    ]
-    more = f" and {len(order) - _MAX_UNKNOWN_SHOWN} more" if len(order) > _MAX_UNKNOWN_SHOWN else ""
+    shown = [f"{tuple(map(int, colours[k]))} on {counts[k]:,} pixel{'s' if counts[k] > 1 else ''}" for k in order]
     return DataError(
         "holds colours that are not in the palette",
         where=where,
-        found=", ".join(shown) + more,
+        found=listed(shown, _MAX_UNKNOWN_SHOWN),
         expected=f"colours of the palette, each channel different by at most {tolerance}",
         fix="add them to the palette or, if edges are blurred, allow a larger difference (--tolerance N)",
     )
