@@ -265,7 +265,7 @@ def _gallery(subject: _Subject, shards: Path | None) -> dict[str, Any]:
 
 def _disagreements(subject: _Subject, shards: Path | None) -> list[GalleryImage]:
     from segpipe.data.shards import ShardReader
-    from segpipe.inference.trained import load_trained
+    from segpipe.inference.trained_model import load_trained
 
     champion, model = subject.champion, subject.root / "models" / subject.shown
     if champion is None or subject.champion_scores is None or champion.segmenter is None:

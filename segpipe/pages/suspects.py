@@ -111,7 +111,7 @@ def write_suspects(root: Path, candidate: str | None, limit: int, page: Path) ->
         ConfigError: The classes overlap, or several models could be meant.
     """
     from segpipe.data.shards import ShardReader
-    from segpipe.inference.trained import load_trained
+    from segpipe.inference.trained_model import load_trained
 
     name = choose_candidate(root, candidate)
     shards = root / "artifacts" / "shards"

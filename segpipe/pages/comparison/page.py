@@ -166,7 +166,7 @@ def _draw(
 
 
 def _load_segmenter(side: ComparisonSide, folder: Path) -> Segmenter:
-    from segpipe.inference.trained import load_trained
+    from segpipe.inference.trained_model import load_trained
 
     if not side.revision.fetch(f"models/{side.candidate}", "*", folder):
         raise MissingError(
