@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CONTRACTS = [
     f"tests/models/{file}.py"
-    for file in ("test_contract", "volumetric/test_networks", "detection/test_contract", "classical/test_contract")
+    for file in ("test_contract", "volumetric/test_contract", "detection/test_contract", "classical/test_contract")
 ]
 PROPERTIES = {
     "any channels classes and sizes": "1 and 5 channels (3 in the others), 2 and 12 classes, odd sizes; gradients reach every parameter",

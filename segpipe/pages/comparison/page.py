@@ -133,7 +133,7 @@ def _pictures(
 
 
 def _segmenter(side: Contender, folder: Path) -> Any:
-    from segpipe.inference.trained import load_trained
+    from segpipe.inference.trained_model import load_trained
 
     if not side.revision.fetch(f"models/{side.candidate}", "*", folder):
         raise MissingError(
