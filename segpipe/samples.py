@@ -255,13 +255,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a `Segmenter` says of one image.
+    """The result of segmenting one image or volume, at its size. Volumes have a depth axis before H.
 
-    class_ids: (H, W), uint8; where classes overlap, sets of them.
-    probabilities: (n_classes, H, W), float32, summing to 1 over classes unless these overlap; None unless asked for.
-    instances: the objects; None unless asked for, and where the model yields none.
-    distance: (H, W), float32, 0..1, how deep in an object a pixel lies; None unless probabilities were asked for, and of a model
-    that did not learn it (`segpipe.training.sampling.distance`).
+    Args:
+        class_ids: (H, W), uint8: the class of each pixel as an index of the model's class table; for overlapping classes, a label that
+            encodes the set of its classes (`segpipe.labels.Overlapping`).
+        probabilities: (n_classes, H, W), float32, 0..1, summing to 1 over classes unless classes overlap; None if not requested.
+        instances: The instances; None if not requested, or if the model yields none.
+        distance: (H, W), float32, 0..1: the distance to the border of an instance, relative to the largest distance in it, 0 outside of
+            instances. None if probabilities were not requested, or if the network does not predict it
+            (`segpipe.training.sampling.distance`).
     """
 
     class_ids: npt.NDArray[np.uint8]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from segpipe.inference.cleaning import Cleaning, cleaned, region_sizes, without
+from segpipe.inference.cleaning import Cleaning, fill_from_nearest, region_sizes, remove_small_regions
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.metrics import confusion, macro, tallies
@@ -119,8 +119,8 @@ def test_logits_are_raised_as_probabilities_are_moved(how):
     probabilities = np.moveaxis(sample.image, -1, 0)
     expected = moved(probabilities, how)
     np.testing.assert_array_equal(model.predict(sample.image).class_ids, expected)
-    np.testing.assert_array_equal(model.but(tile=32, overlap=8).predict(sample.image).class_ids, expected)
-    odds = np.log(probabilities[1] / probabilities[0].clip(1e-6)) + how.raised[1]
+    np.testing.assert_array_equal(model.with_changes(tile=32, overlap=8).predict(sample.image).class_ids, expected)
+    odds = np.log(probabilities[1] / probabilities[0].clip(1e-6)) + how.logit_offsets[1]
     np.testing.assert_array_equal(expected, odds > 0)
 
 
@@ -183,7 +183,7 @@ def test_changes_are_those_of_cleaning_class_by_class():
     for row, size in enumerate(SIZES):
         gone = regions < size
         for label in range(3):
-            mended = np.where(ids == label, without(ids, gone), ids)
+            mended = np.where(ids == label, fill_from_nearest(ids, gone), ids)
             np.testing.assert_array_equal(tallies(confusion(sample.labels, mended, 3)) - before, changes[row, label])
 
 
@@ -200,4 +200,4 @@ def test_gains_by_hand():
 
 def test_a_cleaning_is_nothing_by_itself():
     ids = np.zeros((4, 4), np.uint8)
-    assert Cleaning() == Cleaning(threshold=None, least=()) and cleaned(ids, ()) is ids
+    assert Cleaning() == Cleaning(threshold=None, least=()) and remove_small_regions(ids, ()) is ids
