@@ -99,7 +99,7 @@ def main() -> None:
         best: dict[str, VideoReport] = {}
         for turn in range(arguments.turns):
             for name, segmenter in segmenters.items():
-                with closing(open_video(str(temporary / "camvid.mp4"), DataParams())) as video:  # type: ignore[call-arg]
+                with closing(open_video(str(temporary / "camvid.mp4"), DataParams())) as video:
                     report = segment_video(segmenter, video, temporary / "out.mp4", smoothing=arguments.smoothing)
                 print(f"turn {turn + 1}  {name:<18} {report.fps:7.1f} frames/s", flush=True)
                 if name not in best or report.fps > best[name].fps:

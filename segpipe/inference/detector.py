@@ -147,7 +147,7 @@ def class_probabilities(
         confidence_in_window = confidence[label][window]
         np.maximum(confidence_in_window, np.float32(score) * pasted, out=confidence_in_window)
     confidence[0] = 1 - confidence[1:].max(0, initial=0)
-    return confidence / confidence.sum(0)  # type: ignore[no-any-return]
+    return confidence / confidence.sum(0)
 
 
 def paste_mask(
@@ -177,5 +177,5 @@ def paste_mask(
     if not all(len(grid) for grid in grids):
         return (window[0], window[1]), np.zeros(tuple(len(grid) for grid in grids), np.float32)
     y, x = np.meshgrid(*(grid.astype(np.float32) for grid in grids), indexing="ij")
-    pasted: npt.NDArray[np.float32] = cv2.remap(mask, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[assignment]
+    pasted: npt.NDArray[np.float32] = cv2.remap(mask, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return (window[0], window[1]), pasted

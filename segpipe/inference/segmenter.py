@@ -213,7 +213,7 @@ class Segmenter:
         ratio = spacing_ratios(spacing, spec.spacing)
         resampled = resample(channels, resampled_shape(channels.shape[1:], ratio))
         values = predict_windows(
-            resampled,  # type: ignore[arg-type]
+            resampled,
             lambda x: outputs.values(self._logits(x)),
             outputs.channels,
             spec.patch3d,

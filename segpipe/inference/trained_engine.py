@@ -32,7 +32,7 @@ def trained_engine(spec: SegmenterSpec, folder: Path, device: str = "cpu") -> En
         raise MissingError("no weights in this folder", where=folder, fix=f"segpipe train {spec.candidate}")
     family = get_family(spec.family)
     if family.kind == "classical":
-        return family.classical.load(weights)  # type: ignore[no-any-return]
+        return family.classical.load(weights)
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

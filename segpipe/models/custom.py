@@ -87,7 +87,7 @@ def _import_factory(factory: str) -> Callable[..., Any]:
         raise ConfigError(f"module `{module}` has no `{name}`", where="factory", found=factory) from error
     if not callable(target):
         raise ConfigError("cannot be called", where="factory", found=factory, expected="a function or a class")
-    return target  # type: ignore[no-any-return]
+    return target
 
 
 def _check_output_shape(network: torch.nn.Module, in_channels: int, n_classes: int, call: str) -> None:

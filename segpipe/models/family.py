@@ -66,7 +66,7 @@ class Family:
     @property
     def config(self) -> type[BaseModel]:
         """The class of the family's typed settings."""
-        return pkgutil.resolve_name(self.config_at)  # type: ignore[no-any-return]
+        return pkgutil.resolve_name(self.config_at)
 
     @property
     def build(self) -> Callable[[Any, int, int], torch.nn.Module]:
@@ -75,10 +75,10 @@ class Family:
         A classical family has none.
         """
         assert self.kind != "classical", f"{self.name} is fitted, not built"
-        return pkgutil.resolve_name(self.build_at)  # type: ignore[no-any-return]
+        return pkgutil.resolve_name(self.build_at)
 
     @property
     def classical(self) -> type[Any]:
         """The class of a classical family (`segpipe.models.classical.Classical`)."""
         assert self.kind == "classical", f"{self.name} is a network"
-        return pkgutil.resolve_name(self.build_at)  # type: ignore[no-any-return]
+        return pkgutil.resolve_name(self.build_at)

@@ -35,7 +35,7 @@ def softmax(scores: npt.NDArray[np.float32], axis: int = 0) -> npt.NDArray[np.fl
         axis: The axis of the classes.
     """
     exp = np.exp(scores - scores.max(axis, keepdims=True))
-    return exp / exp.sum(axis, keepdims=True)  # type: ignore[no-any-return]
+    return exp / exp.sum(axis, keepdims=True)
 
 
 class Engine(Protocol):
@@ -83,7 +83,7 @@ class TorchEngine:
 
     def __call__(self, batch: Batch) -> Batch:
         """Compute the logits of a normalised batch. See `Engine.__call__`."""
-        return self.run(batch).float().cpu().numpy()  # type: ignore[no-any-return]
+        return self.run(batch).float().cpu().numpy()
 
     def run(self, batch: Batch) -> Any:
         """Return the output of the module for a normalised batch, on the device."""
@@ -126,7 +126,7 @@ class OnnxEngine:
 
     def __call__(self, batch: Batch) -> Batch:
         """Compute the logits of a normalised batch. See `Engine.__call__`."""
-        return self._session.run(None, {self._input: batch})[0]  # type: ignore[no-any-return]
+        return self._session.run(None, {self._input: batch})[0]
 
 
 @functools.cache

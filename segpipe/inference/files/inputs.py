@@ -47,7 +47,7 @@ def decode_input(content: bytes, where: str, limits: DataParams | float, dims: i
     from segpipe.data.images import decode_geometry, decode_image
 
     if dims == 3 and not isinstance(limits, DataParams):
-        limits = DataParams(max_megapixels=min(limits, 1000.0))  # type: ignore[call-arg]
+        limits = DataParams(max_megapixels=min(limits, 1000.0))
     image = decode_image(content, where, limits)
     if image.ndim != dims + 1:
         raise DataError(

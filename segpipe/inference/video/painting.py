@@ -38,7 +38,7 @@ class Painter:
         background = cv2.multiply(frame, cv2.applyColorMap(class_ids, self._keep), scale=1 / 255)
         filled = cv2.add(background, cv2.applyColorMap(class_ids, self._fill))
         outline = contours(class_ids).view(np.uint8) & cv2.LUT(class_ids, self._drawn)
-        return cv2.copyTo(cv2.applyColorMap(class_ids, self._colors), outline, filled)  # type: ignore[no-any-return]
+        return cv2.copyTo(cv2.applyColorMap(class_ids, self._colors), outline, filled)
 
 
 def draw_corner_text(picture: Picture, text: str) -> None:

@@ -118,7 +118,7 @@ def to_colours(pixels: Floats, low: Floats, high: Floats) -> Floats:
         return stretched * np.float32(100)
     from skimage.color import rgb2lab
 
-    return rgb2lab(stretched).astype(np.float32)  # type: ignore[no-any-return]
+    return rgb2lab(stretched).astype(np.float32)
 
 
 def save_tensors(path: Path, name: str, metadata: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> None:

@@ -33,7 +33,7 @@ class Edges(RegionModel):
         from skimage.segmentation import watershed
 
         flooded = watershed(edges, _seeds(edges, config.spacing))
-        return np.unique(flooded, return_inverse=True)[1].reshape(edges.shape)  # type: ignore[no-any-return]
+        return np.unique(flooded, return_inverse=True)[1].reshape(edges.shape)
 
 
 def _seeds(edges: Floats, spacing: int) -> Regions:

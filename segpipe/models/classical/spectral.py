@@ -57,7 +57,7 @@ class Spectral(RegionModel):
             return superpixels
         graph = _similarity_graph(superpixels, colours, config.contrast)
         parts = cut_normalized(superpixels, graph, config.threshold, rng=seed)
-        return np.unique(parts, return_inverse=True)[1].reshape(parts.shape)  # type: ignore[no-any-return]
+        return np.unique(parts, return_inverse=True)[1].reshape(parts.shape)
 
 
 def _similarity_graph(superpixels: Regions, colours: Floats, contrast: float) -> object:

@@ -131,4 +131,4 @@ class MaskRcnn(MaskRCNN):
     @property
     def encoder(self) -> torch.nn.Module:
         """The part that pretrained encoder weights fill."""
-        return self.backbone.encoder  # type: ignore[no-any-return, union-attr]
+        return self.backbone.encoder

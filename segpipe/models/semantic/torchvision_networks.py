@@ -76,7 +76,7 @@ def _published_weights(name: str) -> Weights:
     """Download the best weights that torchvision publishes for a model; torch's hub caches them."""
     from torchvision.models import get_model_weights
 
-    weights = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    weights = get_model_weights(name).DEFAULT
     try:
         return dict(weights.get_state_dict(progress=False, check_hash=True))
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a broken download is a RuntimeError

@@ -49,7 +49,7 @@ class Unet2015(nn.Module):
         x = self.bottom(x)
         for up, block in zip(self.ups, self.decoder, strict=True):
             x = block(torch.cat([skips.pop(), up(x)], 1))
-        return self.head(x)  # type: ignore[no-any-return]
+        return self.head(x)
 
 
 def _block(inputs: int, outputs: int, batch_norm: bool) -> nn.Sequential:
