@@ -19,7 +19,7 @@ ClassIds = npt.NDArray[np.uint8]
 
 
 class Cleaning(BaseModel):
-    """How predicted class ids are cleaned up, as stored in segmenter.json.
+    """Settings for cleaning up predicted class ids, as stored in segmenter.json.
 
     `segpipe.training.finishing.cleaning_search` chooses the values on the validation split.
     """
@@ -56,21 +56,21 @@ class Cleaning(BaseModel):
         return "; ".join(sentences)
 
 
-def remove_small_regions(class_ids: ClassIds, least: tuple[int, ...]) -> ClassIds:
+def remove_small_regions(class_ids: ClassIds, min_sizes: tuple[int, ...]) -> ClassIds:
     """Replace small regions by the class of the nearest remaining pixels.
 
     Args:
         class_ids: (H, W) or (D, H, W), uint8.
-        least: Minimum size of a region in pixels, by class id; () for none.
+        min_sizes: Minimum size of a region in pixels, by class id; () for none.
 
     Returns:
         Class ids of the same shape. They are returned unchanged if no pixel would remain.
     """
-    min_sizes = np.zeros(256, np.int32)
-    min_sizes[: len(least)] = least
-    if not min_sizes.any():
+    min_size_of = np.zeros(256, np.int32)
+    min_size_of[: len(min_sizes)] = min_sizes
+    if not min_size_of.any():
         return class_ids
-    return fill_from_nearest(class_ids, region_sizes(class_ids, min_sizes > 1) < min_sizes[class_ids])
+    return fill_from_nearest(class_ids, region_sizes(class_ids, min_size_of > 1) < min_size_of[class_ids])
 
 
 def region_sizes(class_ids: ClassIds, measured: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:

@@ -24,7 +24,7 @@ Method = Literal["components", "watershed", "distance", "detections"]
 
 
 class Postprocess(BaseModel):
-    """How instances are found, as stored in segmenter.json."""
+    """Settings for finding instances, as stored in segmenter.json."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     method: Method

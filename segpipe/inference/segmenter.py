@@ -93,7 +93,7 @@ class Segmenter:
             - `instances`: ids, classes, scores and boxes; None if not requested or not available.
             - `distance`: (H, W) or (D, H, W), float32, 0..1; None if not requested or not predicted.
 
-            The class ids can differ from the most probable class, because small regions are removed if the model says so
+            The class of a pixel can differ from its most probable class, because of thresholds and of the removal of small regions
             (`spec.cleaning`).
 
         Raises:

@@ -1,6 +1,6 @@
 """Look up families by name, validate their settings and build networks whose initial weights are determined by a seed.
 
-To add a family, write its settings and its builder in a module of its own and add an entry to `segpipe.models.families`. The tests
+To add a family, write its settings and its builder in a separate module and add an entry to `segpipe.models.families`. The tests
 that all families share (tests/models/test_contract.py) then cover it.
 """
 

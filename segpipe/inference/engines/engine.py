@@ -55,8 +55,8 @@ class Engine(Protocol):
                 have the size of the model's window (`SegmenterSpec.patch3d`).
 
         Returns:
-            Logits (N, channels, H, W) or (N, channels, D, H, W), float32, not bounded. `SegmenterSpec.outputs` says what the channels
-            are: one per class, then possibly a distance.
+            Logits (N, channels, H, W) or (N, channels, D, H, W), float32, not bounded. `SegmenterSpec.outputs` defines the
+            channels: one per class, then possibly a distance.
         """
 
 

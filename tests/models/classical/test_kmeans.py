@@ -129,7 +129,7 @@ def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_memory_of_fitting_is_bounded_and_late_images_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a stream of many images, few pixels are in memory, and they come from the whole stream."""
+    """Few pixels of a long stream of images are in memory, and they come from the whole stream."""
     max_pixels = 0
     lowest_ranks = kmeans._lowest_ranks
 
