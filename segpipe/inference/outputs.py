@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.inference.engines.engine import Batch, softmax
-from segpipe.labels import Labels, Overlapping
+from segpipe.labels import Labels, OverlappingLabelling
 
 Planes = Iterable[npt.NDArray[np.float32]]
 """An array (channels, ...), or its channels one by one."""
@@ -98,7 +98,7 @@ class OverlappingOutputs(Outputs):
         return logits
 
     def labels_of_logits(self, logits: Planes) -> Labels:
-        """Return the label of each pixel: the set of its classes (`segpipe.labels.Overlapping`).
+        """Return the label of each pixel: the set of its classes (`segpipe.labels.OverlappingLabelling`).
 
         Args:
             logits: (channels, ...), float32.
@@ -106,11 +106,11 @@ class OverlappingOutputs(Outputs):
         Returns:
             Labels (...), uint8.
         """
-        return Overlapping(self.classes).pack(plane > 0 for plane in islice(logits, self.classes))
+        return OverlappingLabelling(self.classes).pack(plane > 0 for plane in islice(logits, self.classes))
 
     def labels(self, values: Planes) -> Labels:
         """Return the label of each pixel, like `labels_of_logits`, from values (channels, ...) in 0..1."""
-        return Overlapping(self.classes).pack(plane > 0.5 for plane in islice(values, self.classes))
+        return OverlappingLabelling(self.classes).pack(plane > 0.5 for plane in islice(values, self.classes))
 
 
 def sigmoid(logits: Batch) -> Batch:

@@ -87,7 +87,7 @@ class Segmenter:
             A `Prediction` at the size of the image:
 
             - `class_ids`: (H, W) or (D, H, W), uint8, indices of `spec.classes`; for overlapping classes, labels that encode sets of them
-              (`segpipe.labels.Overlapping`).
+              (`segpipe.labels.OverlappingLabelling`).
             - `probabilities`: (n_classes, H, W) or (n_classes, D, H, W), float32, 0..1, calibrated with the model's temperature. They sum
               to 1 over classes, unless classes overlap. None if not requested.
             - `instances`: ids, classes, scores and boxes; None if not requested or not available.

@@ -72,12 +72,12 @@ def overlay_png(image: np.ndarray, prediction: Prediction, classes: ClassTable, 
     Returns:
         A PNG (H, W, 3), RGB.
     """
-    from segpipe.data.drawing import outlines, overlay
+    from segpipe.data.drawing import outline_instances, overlay
     from segpipe.data.images import encode_png
 
     drawn = overlay(image, prediction.class_ids, classes.palette, alpha)
     if prediction.instances is not None and prediction.instances.ids.ndim == 2:
-        drawn = outlines(drawn, prediction.instances.ids)
+        drawn = outline_instances(drawn, prediction.instances.ids)
     return encode_png(drawn)
 
 
