@@ -1,12 +1,11 @@
-"""Frames a second of `segpipe predict --video`, end to end (decode, network, smoothing, overlay, encode), for every engine in one run.
+"""Measure the frame rate of `segpipe predict --video`, end to end (decoding to encoding), for all engines in one run.
 
     python benchmarks/video.py ../shared/data --budget 5m --work /tmp/video
     python benchmarks/video.py ../shared/data --family unet --encoder tf_efficientnet_lite0 --budget 5m
     python benchmarks/video.py ../shared/data --smoothing 0
 
-Trains the family on CamVid (what is in the work folder is not done again), exports it, quantises it, and segments a video made of
-the test frames at `--size` x `--size`. The engines take turns, and the best turn of each counts. The target is 30 frames a second
-on two cores at 256 x 256.
+Trains the family on CamVid (results in the work folder are reused), exports and quantises it, and segments a video of the test images at
+`--size` x `--size`. The engines take turns, and the best turn of each counts. The target is 30 frames per second on two cores at 256 x 256.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ CANDIDATE = "bench"
 
 
 def trained(root: Path, arguments: argparse.Namespace) -> Path:
-    """The folder of the trained model, in a workspace with CamVid's shards."""
+    """Train in a workspace with CamVid's shards, and return the folder of the trained model."""
     model = root / "models" / CANDIDATE
     if not (root / "artifacts" / "shards").exists():
         prepare(root, arguments.data, "camvid", arguments.budget, 0, {CANDIDATE: arguments.family})
@@ -43,7 +42,7 @@ def trained(root: Path, arguments: argparse.Namespace) -> Path:
 
 
 def make_video(reader: Any, path: Path, size: int, frames: int) -> None:
-    """The images of a split at `size` x `size`, one after the other and again from the first."""
+    """Write a video of the images of a split at `size` x `size`, repeated as often as needed."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, (size, size))
     for index in range(frames):
         image = reader[index % len(reader)].image[..., ::-1]
@@ -52,7 +51,7 @@ def make_video(reader: Any, path: Path, size: int, frames: int) -> None:
 
 
 def engines(model: Path, shards: Path, folder: Path) -> dict[str, Any]:
-    """A segmenter on each engine that runs here, by name: float32, bfloat16, and int8 calibrated on the training images."""
+    """Return a segmenter for each available engine, by name: float32, bfloat16, and int8 calibrated on the training images."""
     from segpipe.data.shards import ShardReader
     from segpipe.inference.engines.engine import GRAPH_ENGINES, INT8_ENGINES
     from segpipe.inference.segmenter import Segmenter
@@ -63,21 +62,23 @@ def engines(model: Path, shards: Path, folder: Path) -> dict[str, Any]:
 
     network = load_trained(model)
     export_graph(network, folder / GRAPH_FILE)
-    found = {name: Segmenter(network.spec, make(folder / GRAPH_FILE, 0)) for name, make in GRAPH_ENGINES.items()}
-    inputs = calibration(found["onnxruntime"], ShardReader(shards, "train"))
+    segmenters = {name: Segmenter(network.spec, make(folder / GRAPH_FILE, 0)) for name, make in GRAPH_ENGINES.items()}
+    inputs = calibration(segmenters["onnxruntime"], ShardReader(shards, "train"))
     quantise(folder / GRAPH_FILE, inputs, folder / INT8_FILE)
-    return found | {name: Segmenter(network.spec, make(folder / INT8_FILE, 0)) for name, make in INT8_ENGINES.items()}
+    return segmenters | {
+        name: Segmenter(network.spec, make(folder / INT8_FILE, 0)) for name, make in INT8_ENGINES.items()
+    }
 
 
 def main() -> None:
-    """Train where needed, measure, print the table."""
+    """Train if needed, measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="the folder that holds camvid/")
     parser.add_argument("--family", default="lraspp_mobilenetv3")
     parser.add_argument("--encoder", default=None)
-    parser.add_argument("--weights", default="none", help="what the encoder starts from")
-    parser.add_argument("--budget", default="5m", help="of the training")
-    parser.add_argument("--work", type=Path, default=None, help="where the workspace is kept; by default it is not")
+    parser.add_argument("--weights", default="none", help="initial weights of the encoder")
+    parser.add_argument("--budget", default="5m", help="budget of the training")
+    parser.add_argument("--work", type=Path, default=None, help="folder of the workspace; by default a temporary one")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--smoothing", type=float, default=0.6)
@@ -94,7 +95,7 @@ def main() -> None:
         model, shards = trained(root, arguments), root / "artifacts" / "shards"
         make_video(ShardReader(shards, "test"), temporary / "camvid.mp4", arguments.size, arguments.frames)
         segmenters = engines(model, shards, temporary)
-        for segmenter in segmenters.values():  # compiles for this size
+        for segmenter in segmenters.values():  # compiles the engine for this size
             segmenter.predict(np.zeros((arguments.size, arguments.size, 3), np.uint8))
         best: dict[str, VideoReport] = {}
         for turn in range(arguments.turns):
@@ -105,7 +106,7 @@ def main() -> None:
                 if name not in best or report.fps > best[name].fps:
                     best[name] = report
         print(f"{arguments.family}, {arguments.size} x {arguments.size}, smoothing {arguments.smoothing:g}")
-        print(f"{'engine':<18} frames/s  against fp32  latency ms (95 %)  network ms  other steps ms  val IoU")
+        print(f"{'engine':<18} frames/s       vs fp32  latency ms (95 %)  network ms  other steps ms  val IoU")
         for name, report in best.items():
             steps = {step.step: step.p50_ms for step in report.steps}
             rest = sum(steps.values()) - steps["network"]

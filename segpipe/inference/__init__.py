@@ -1,1 +1,1 @@
-"""From an image to class ids: preprocessing, network, postprocessing."""
+"""From an image to class ids and instances: preprocessing, network, postprocessing."""

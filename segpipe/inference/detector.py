@@ -1,4 +1,4 @@
-"""From a detector's boxes and masks to the objects of an image."""
+"""Run a detector on images of any size and convert its boxes and masks to instances."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ if TYPE_CHECKING:
     from segpipe.inference.engines.engine import Batch
 
 DEFAULT_POSTPROCESS = Postprocess(method="detections", min_score=0.5)
-"""What counts as found where nothing better was chosen on the validation split."""
-_SAME = 0.5
-"""Boxes of a class with a larger IoU, seen in two tiles, are one object."""
+"""Used if training has not chosen better settings on the validation split."""
+_DUPLICATE_IOU = 0.5
+"""Boxes of one class from two tiles whose IoU is larger belong to the same instance."""
+_MIN_VISIBLE = 0.5
+"""An instance of which less than this share is visible behind others with higher scores is a duplicate of them."""
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector says of an image, the surest first.
+    """Detections in an image, by descending score.
 
-    boxes: (n, 4), float32: x and y of the first corner and of the last. classes: (n,), int64. scores: (n,), float32.
-    masks: (n, 28, 28), float32, 0..1, in the frame of the box.
+    Args:
+        boxes: (n, 4), float32: x and y of the first corner, then of the last, in pixels.
+        classes: Class ids, (n,), int64.
+        scores: (n,), float32, 0..1.
+        masks: (n, 28, 28), float32, 0..1, in the frame of the box.
     """
 
     boxes: npt.NDArray[np.float32]
@@ -35,26 +40,32 @@ class Detections:
     scores: npt.NDArray[np.float32]
     masks: npt.NDArray[np.float32]
 
-    def at(self, places: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Detections:
-        """Some of them, in the order of `places`."""
-        return Detections(self.boxes[places], self.classes[places], self.scores[places], self.masks[places])
+    def select(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Detections:
+        """Return some of the detections, by indices (in their order) or by a boolean mask (n,)."""
+        return Detections(self.boxes[index], self.classes[index], self.scores[index], self.masks[index])
 
 
 class DetectorEngine(TorchEngine):
-    """A torch detector (`segpipe.models.detection.mask_rcnn_network`) in evaluation mode."""
+    """Runs a torch detector (`segpipe.models.detection.mask_rcnn_network`) in evaluation mode."""
 
     def detect(self, batch: Batch) -> Detections:
-        """The objects of one normalised image (1, C, H, W)."""
-        (found,) = self.run(batch)
-        boxes, scores, masks = (found[name].float().cpu().numpy() for name in ("boxes", "scores", "masks"))
-        return Detections(boxes, found["labels"].cpu().numpy(), scores, masks[:, 0])
+        """Detect the instances of a single normalised image, (1, C, H, W)."""
+        (output,) = self.run(batch)
+        boxes, scores, masks = (output[name].float().cpu().numpy() for name in ("boxes", "scores", "masks"))
+        return Detections(boxes, output["labels"].cpu().numpy(), scores, masks[:, 0])
 
 
 def detect_tiled(engine: DetectorEngine, chw: npt.NDArray[np.float32], tile: int, overlap: int) -> Detections:
-    """The objects of an image (C, H, W), in tiles where it is larger than `tile` either way.
+    """Detect the instances of an image, in overlapping tiles if it is larger than a tile.
 
-    What a tile cuts is left to the neighbour that sees all of it: `overlap` is the size of objects that is sure to be whole in
-    one of them. What two tiles saw counts once.
+    An instance that the edge of a tile cuts is dropped if the neighbouring tile contains all of it. Detections of the same instance in
+    several tiles are merged by non-maximum suppression.
+
+    Args:
+        engine: The detector.
+        chw: Normalised image, (C, H, W), with H and W multiples of the model's stride.
+        tile: Edge length of a tile in pixels.
+        overlap: Overlap of neighbouring tiles in pixels. Instances up to this size are complete in at least one tile.
     """
     height, width = chw.shape[1:]
     rows, columns = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
@@ -63,78 +74,108 @@ def detect_tiled(engine: DetectorEngine, chw: npt.NDArray[np.float32], tile: int
     parts = []
     for top in rows:
         for left in columns:
-            piece = np.ascontiguousarray(chw[None, :, top : top + tile, left : left + tile])
-            found = engine.detect(piece)
-            cut = np.zeros(len(found.scores), bool)
+            crop = np.ascontiguousarray(chw[None, :, top : top + tile, left : left + tile])
+            detections = engine.detect(crop)
+            cut = np.zeros(len(detections.scores), bool)
             for axis, (start, length) in enumerate(((left, width), (top, height))):
-                low, high = found.boxes[:, axis], found.boxes[:, axis + 2]
+                low, high = detections.boxes[:, axis], detections.boxes[:, axis + 2]
                 at_edge = ((low < 1) & (start > 0)) | ((high > tile - 1) & (start + tile < length))
                 cut |= at_edge & (high - low < overlap)
-            moved = found.boxes + np.array([left, top, left, top], np.float32)
-            parts.append(Detections(moved, found.classes, found.scores, found.masks).at(~cut))
+            boxes = detections.boxes + np.array([left, top, left, top], np.float32)
+            moved = Detections(boxes, detections.classes, detections.scores, detections.masks)
+            parts.append(moved.select(~cut))
     names = ("boxes", "classes", "scores", "masks")
-    return _once(Detections(*(np.concatenate([getattr(part, name) for part in parts]) for name in names)))
+    return _without_duplicates(Detections(*(np.concatenate([getattr(part, name) for part in parts]) for name in names)))
 
 
-def _once(found: Detections) -> Detections:
+def _without_duplicates(detections: Detections) -> Detections:
     import torch
     from torchvision.ops import batched_nms
 
-    boxes, scores, classes = (torch.from_numpy(v) for v in (found.boxes, found.scores, found.classes))
-    return found.at(batched_nms(boxes, scores, classes, _SAME).numpy())
+    boxes, scores, classes = (torch.from_numpy(v) for v in (detections.boxes, detections.scores, detections.classes))
+    return detections.select(batched_nms(boxes, scores, classes, _DUPLICATE_IOU).numpy())
 
 
-def paste_instances(found: Detections, shape: tuple[int, int], how: Postprocess) -> Instances:
-    """The objects of an image (H, W): where masks overlap, a pixel belongs to the surest, and what surer ones cover by more than
-    half is one of them seen again (Kirillov et al. 2019, arXiv:1901.02446). One mask is drawn at a time.
+def paste_instances(detections: Detections, shape: tuple[int, int], settings: Postprocess) -> Instances:
+    """Convert detections to instances that do not overlap.
+
+    Where masks overlap, a pixel belongs to the instance with the highest score. An instance that is covered by more than half is a
+    duplicate and is dropped (Kirillov et al. 2019, arXiv:1901.02446). Masks are pasted one at a time, which bounds memory.
+
+    Args:
+        detections: The detections of an image.
+        shape: Height and width of the image.
+        settings: Minimum score and size of an instance.
     """
-    found = found.at(np.flatnonzero(found.scores >= how.min_score))
-    found = found.at(np.argsort(-found.scores, kind="stable")[: Instances.MAX_COUNT])
+    detections = detections.select(np.flatnonzero(detections.scores >= settings.min_score))
+    detections = detections.select(np.argsort(-detections.scores, kind="stable")[: Instances.MOST])
     ids = np.zeros(shape, np.int32)
-    for number, (box, mask) in enumerate(zip(found.boxes, found.masks, strict=True), 1):
-        place, drawn = paste_mask(mask, box, shape)
-        part, mask_here = ids[place], drawn > 0.5
-        seen = mask_here & (part == 0)
-        if 2 * np.count_nonzero(seen) >= np.count_nonzero(mask_here):
-            part[seen] = number
-    areas = np.bincount(ids.reshape(-1), minlength=len(found.scores) + 1)[1:]
-    return select_instances(ids, found.classes, found.scores.astype(np.float64), areas, how)
+    for number, (box, mask) in enumerate(zip(detections.boxes, detections.masks, strict=True), 1):
+        window, pasted = paste_mask(mask, box, shape)
+        ids_in_window, inside = ids[window], pasted > 0.5
+        visible = inside & (ids_in_window == 0)
+        if np.count_nonzero(visible) >= _MIN_VISIBLE * np.count_nonzero(inside):
+            ids_in_window[visible] = number
+    areas = np.bincount(ids.reshape(-1), minlength=len(detections.scores) + 1)[1:]
+    return select_instances(ids, detections.classes, detections.scores.astype(np.float64), areas, settings)
 
 
 def class_probabilities(
-    found: Detections, shape: tuple[int, int], n_classes: int, min_score: float
+    detections: Detections, shape: tuple[int, int], n_classes: int, min_score: float
 ) -> npt.NDArray[np.float32]:
-    """(n_classes, H, W), float32, summing to 1: of a class, score times mask of its surest object there; the background has what
-    the surest of all leaves."""
-    sure = np.zeros((n_classes, *shape), np.float32)
-    for box, label, score, mask in zip(found.boxes, found.classes, found.scores, found.masks, strict=True):
+    """Convert detections to class probabilities per pixel.
+
+    A class gets the largest score times mask value of its instances; the background gets what the largest of all classes leaves. The sum
+    is then normalised to 1.
+
+    Args:
+        detections: The detections of an image.
+        shape: Height and width of the image.
+        n_classes: Number of classes with the background.
+        min_score: Detections with a lower score are ignored.
+
+    Returns:
+        (n_classes, H, W), float32, summing to 1 over classes.
+    """
+    confidence = np.zeros((n_classes, *shape), np.float32)
+    for box, label, score, mask in zip(
+        detections.boxes, detections.classes, detections.scores, detections.masks, strict=True
+    ):
         if score < min_score:
             continue
-        place, drawn = paste_mask(mask, box, shape)
-        part = sure[label][place]
-        np.maximum(part, np.float32(score) * drawn, out=part)
-    sure[0] = 1 - sure[1:].max(0, initial=0)
-    return sure / sure.sum(0)  # type: ignore[no-any-return]
+        window, pasted = paste_mask(mask, box, shape)
+        confidence_in_window = confidence[label][window]
+        np.maximum(confidence_in_window, np.float32(score) * pasted, out=confidence_in_window)
+    confidence[0] = 1 - confidence[1:].max(0, initial=0)
+    return confidence / confidence.sum(0)
 
 
 def paste_mask(
     mask: npt.NDArray[np.float32], box: npt.NDArray[np.float32], shape: tuple[int, int]
 ) -> tuple[tuple[slice, slice], npt.NDArray[np.float32]]:
-    """A mask in the frame of its box -> where it lies in an image (H, W), and its values there, by bilinear interpolation.
+    """Resize a mask to its box in an image, by bilinear interpolation.
 
-    Cell i of m stands for the pixel at ``first + (i + 0.5) / m * (last - first)``: that is where torchvision's `roi_align` took
-    the training masks.
+    Cell i of m stands for the pixel at ``first + (i + 0.5) / m * (last - first)``: torchvision's `roi_align` samples the training masks
+    there.
+
+    Args:
+        mask: (m, m), float32, 0..1, in the frame of the box.
+        box: (4,), x and y of the first corner, then of the last.
+        shape: Height and width of the image.
+
+    Returns:
+        The window of the image that the box covers, and the values of the mask there.
     """
     import cv2
 
-    places, grids = [], []
+    window, grids = [], []
     for first, last, length, cells in zip(box[1::-1], box[:1:-1], shape, mask.shape, strict=True):
         begin = min(max(0, round(float(first))), length)
         end = min(max(begin, round(float(last))), length)
-        places.append(slice(begin, end))
+        window.append(slice(begin, end))
         grids.append((np.arange(begin, end, dtype=np.float32) - first) * (cells / max(last - first, 1e-3)) - 0.5)
     if not all(len(grid) for grid in grids):
-        return (places[0], places[1]), np.zeros(tuple(len(grid) for grid in grids), np.float32)
+        return (window[0], window[1]), np.zeros(tuple(len(grid) for grid in grids), np.float32)
     y, x = np.meshgrid(*(grid.astype(np.float32) for grid in grids), indexing="ij")
-    drawn: npt.NDArray[np.float32] = cv2.remap(mask, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[assignment]
-    return (places[0], places[1]), drawn
+    pasted: npt.NDArray[np.float32] = cv2.remap(mask, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return (window[0], window[1]), pasted

@@ -1,4 +1,4 @@
-"""An ensemble of cross-validation that can be judged by the images that it was trained on: each by the member that never saw it."""
+"""Evaluate an ensemble of cross-validation on its own training images: each is predicted by the member that was not trained on it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from segpipe.inference.spec import SegmenterSpec
 from segpipe.samples import Prediction, Sample
 
 FOLDS_FILE = "folds.json"
-"""Beside the weights of an ensemble, as training left it: {key: the fold of an image of train or val}."""
+"""File next to the weights of an ensemble: the fold of each image of train and val, by the image's key."""
 
 
 class OutOfFoldSegmenter(Segmenter):
-    """All members together, as a `Segmenter`; but `segment` lets the member that left a sample's fold out answer alone.
+    """An ensemble whose `segment` uses only the member that was not trained on the sample; `predict` uses all members.
 
-    members: the engine of each, by the fold that it left out. fold_of: by key; a sample that is in no fold is answered by all.
+    Args:
+        spec: Everything but the weights.
+        engine: The engine of the whole ensemble.
+        members: The engine of each member, by the fold that it was not trained on.
+        fold_of: The fold of a sample, by its key. A sample that is in no fold is predicted by all members.
     """
 
     def __init__(
@@ -28,13 +32,13 @@ class OutOfFoldSegmenter(Segmenter):
         self._members = [Segmenter(spec, member) for member in members]
 
     def segment(self, sample: Sample, probabilities: bool = False, instances: bool = False) -> Prediction:
-        """Segment a sample by whoever has not learned from it."""
+        """Segment a sample with the member that was not trained on it. See `Segmenter.segment`."""
         fold = self.fold_of.get(sample.key)
         if fold is None:
             return super().segment(sample, probabilities, instances)
         return self._members[fold].segment(sample, probabilities, instances)
 
-    def but(self, **changes: Any) -> OutOfFoldSegmenter:
-        """The same model with other settings."""
+    def with_changes(self, **changes: Any) -> OutOfFoldSegmenter:
+        """Return the same model with other settings. See `Segmenter.with_changes`."""
         spec, engines = self.spec.model_copy(update=changes), [member.engine for member in self._members]
         return OutOfFoldSegmenter(spec, self.engine, engines, self.fold_of)

@@ -1,4 +1,4 @@
-"""From stored pixels to what a network was trained on: channels, intensity window, mean and deviation, padding."""
+"""Convert stored pixels to a network's input: number of channels, intensity window, normalisation, padding."""
 
 from __future__ import annotations
 
@@ -10,31 +10,40 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segpipe.errors import DataError
 
-_WINDOW = (0.5, 99.5)
-"""Percentiles between which an image's own values lie, outliers left out."""
+_WINDOW_PERCENTILES = (0.5, 99.5)
+"""Percentiles of an image's values that bound its own intensity window, so that outliers do not count."""
+_MIN_STD = 1e-3
+"""Smallest standard deviation of an image's own values."""
 
 
 class Normalisation(BaseModel):
-    """``((x - low) / (high - low) - mean) / std`` per channel: the window maps stored values to 0..1, then come mean and std.
+    """The normalisation of each channel: ``((x - low) / (high - low) - mean) / std``.
 
-    Where intensities have no unit (magnetic resonance), one window fits no two images: `per_image` takes the 0.5th and the 99.5th
-    percentile of each image itself, and mean and deviation of its values cut to that window; the numbers here then only
-    count the channels.
+    The window maps stored values from low .. high to 0..1; mean and standard deviation are those of the mapped values.
+
+    If intensities have no unit (magnetic resonance), one window does not fit all images. `per_image` then computes the window, the mean
+    and the standard deviation from each image, and the numbers here only give the number of channels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     low: tuple[float, ...]
+    """Lower end of the window, per channel, in stored values."""
     high: tuple[float, ...]
+    """Upper end of the window."""
     mean: tuple[float, ...]
+    """Mean, of values mapped to 0..1."""
     std: tuple[float, ...]
+    """Standard deviation, of values mapped to 0..1."""
     per_image: bool = False
+    """Use the 0.5th and 99.5th percentiles of each image as window, and the mean and the standard deviation of its values clipped to
+    that window."""
     clip: bool = Field(False, exclude_if=operator.not_)
-    """Whether what lies outside the window becomes its nearer end."""
+    """Clip values to the window."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Normalisation:
         if len({len(self.low), len(self.high), len(self.mean), len(self.std)}) != 1:
-            raise ValueError("low, high, mean and std need one number a channel each")
+            raise ValueError("low, high, mean and std need one number per channel each")
         if any(h <= lo for lo, h in zip(self.low, self.high, strict=True)) or any(s <= 0 for s in self.std):
             raise ValueError("high must be above low, and std above 0")
         return self
@@ -44,32 +53,48 @@ class Normalisation(BaseModel):
         """Number of channels."""
         return len(self.mean)
 
-    def of(self, image: np.ndarray) -> Normalisation:
-        """What is to be applied to an image (..., C), or to a part of it: this, or with `per_image` what its own values say."""
+    def for_image(self, image: np.ndarray) -> Normalisation:
+        """Return the normalisation of one image, which can then be applied to parts of it.
+
+        Args:
+            image: (..., C), any real dtype.
+
+        Returns:
+            With `per_image`, a normalisation computed from the image's values; otherwise this one.
+        """
         if not self.per_image:
             return self
-        columns = image.reshape(-1, image.shape[-1])
-        columns = columns[:: max(1, len(columns) >> 22)]  # some millions of values tell as much as all of them
-        low, high = np.percentile(columns, _WINDOW, axis=0)
-        high = np.where(high > low, high, low + 1.0)  # a constant channel
-        inside = (np.clip(columns, low, high) - low) / (high - low)
+        values = image.reshape(-1, image.shape[-1])
+        values = values[:: max(1, len(values) >> 22)]  # about four million pixels are enough for these statistics
+        low, high = np.percentile(values, _WINDOW_PERCENTILES, axis=0)
+        high = np.where(high > low, high, low + 1.0)  # a constant channel has high == low
+        clipped = (np.clip(values, low, high) - low) / (high - low)
         return Normalisation(
             low=tuple(low.tolist()),
             high=tuple(high.tolist()),
-            mean=tuple(inside.mean(0).tolist()),
-            std=tuple(np.maximum(inside.std(0), 1e-3).tolist()),
+            mean=tuple(clipped.mean(0).tolist()),
+            std=tuple(np.maximum(clipped.std(0), _MIN_STD).tolist()),
         )
 
     def apply(self, image: np.ndarray) -> npt.NDArray[np.float32]:
-        """(H, W, C), or of a volume (D, H, W, C), of any real dtype -> (C, H, W) or (C, D, H, W), float32, contiguous."""
+        """Normalise an image or a volume.
+
+        Args:
+            image: (H, W, C) or (D, H, W, C), any real dtype.
+
+        Returns:
+            (C, H, W) or (C, D, H, W), float32, contiguous; never a view of the image.
+        """
         if self.per_image:
-            return self.of(image).apply(image)
+            return self.for_image(image).apply(image)
         low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
-        scale = 1.0 / ((high - low) * std)  # the two affine steps as one: x * scale + shift
+        scale = 1.0 / ((high - low) * std)  # both affine steps in one: x * scale + shift
         shift = -low * scale - mean / std
-        moved = np.moveaxis(image, -1, 0)
-        channels = np.array(moved, np.float32, order="C")  # always a copy: grey float32 would be a view
+        channels_first = np.moveaxis(image, -1, 0)
+        channels = np.array(
+            channels_first, np.float32, order="C"
+        )  # always copies: asarray would return a view of grey float32
         flat = channels.reshape(len(channels), -1)
         flat *= scale[:, None]
         flat += shift[:, None]
@@ -79,29 +104,39 @@ class Normalisation(BaseModel):
 
 
 def fit_channels(image: np.ndarray, channels: int, dims: int = 2) -> np.ndarray:
-    """Bring an image to the number of channels that a model wants, where that loses nothing.
+    """Convert an image to the number of channels that a model takes, if no information is lost.
 
-    image: (H, W) or (H, W, C), of a volume (`dims` 3) with D before. Grey becomes three equal channels, three equal channels
-    become grey, alpha is dropped; anything else is refused.
+    Grey becomes three equal channels, three equal channels become grey, and alpha is dropped.
+
+    Args:
+        image: (H, W) or (H, W, C), any dtype; for volumes (D, H, W) or (D, H, W, C).
+        channels: The number of channels.
+        dims: 2 for images, 3 for volumes.
+
+    Returns:
+        (H, W, channels) or (D, H, W, channels), in the dtype of the image; possibly a view of it.
+
+    Raises:
+        DataError: The array is not an image (a volume), is empty, or its channels cannot be converted.
     """
     if image.ndim == dims:
         image = image[..., None]
     if image.ndim != dims + 1 or 0 in image.shape:
-        what, axes = ("an image", "") if dims == 2 else ("a volume", "depth x ")
+        kind, depth = ("an image", "") if dims == 2 else ("a volume", "depth x ")
         raise DataError(
-            f"not {what}, which this model takes",
+            f"not {kind}, which this model takes",
             found=f"an array of shape {image.shape}",
-            expected=f"{axes}height x width x channels",
+            expected=f"{depth}height x width x channels",
         )
-    have = image.shape[-1]
-    if have == channels:
+    image_channels = image.shape[-1]
+    if image_channels == channels:
         return image
-    if have == channels + 1 and channels in (1, 3):  # grey + alpha, RGB + alpha
+    if image_channels == channels + 1 and channels in (1, 3):  # grey + alpha, RGB + alpha
         return image[..., :channels]
-    if have == 1 and channels == 3:
+    if image_channels == 1 and channels == 3:
         return np.repeat(image, 3, axis=-1)
     if (
-        have in (3, 4)
+        image_channels in (3, 4)
         and channels == 1
         and (image[..., 0] == image[..., 1]).all()
         and (image[..., 0] == image[..., 2]).all()
@@ -109,17 +144,26 @@ def fit_channels(image: np.ndarray, channels: int, dims: int = 2) -> np.ndarray:
         return image[..., :1]
     raise DataError(
         "wrong number of channels",
-        found=have,
+        found=image_channels,
         expected=channels,
-        fix="give images of the kind that the model was trained on",
+        fix="give images with the same channels as the training images",
     )
 
 
-def pad_to_multiple(chw: np.ndarray, stride: int, least: int = 0) -> np.ndarray:
-    """(C, H, W) -> the same, mirrored at the bottom and the right to a multiple of `stride` (and at least `least`)."""
+def pad_to_multiple(chw: np.ndarray, stride: int, min_size: int = 0) -> np.ndarray:
+    """Pad an image by reflection at the bottom and on the right.
+
+    Args:
+        chw: (C, H, W).
+        stride: Height and width become multiples of this.
+        min_size: Minimum height and width.
+
+    Returns:
+        The padded image, or the same array if it needs no padding.
+    """
     height, width = chw.shape[1:]
-    bottom = -max(height, least) % stride + max(height, least) - height
-    right = -max(width, least) % stride + max(width, least) - width
+    bottom = -max(height, min_size) % stride + max(height, min_size) - height
+    right = -max(width, min_size) % stride + max(width, min_size) - width
     if not bottom and not right:
         return chw
     return np.pad(chw, ((0, 0), (0, bottom), (0, right)), mode="reflect" if min(height, width) > 1 else "edge")

@@ -1,4 +1,4 @@
-"""segmenter.json: what a model is beside its weights."""
+"""`SegmenterSpec`, the content of segmenter.json: everything that defines a model except its weights."""
 
 from __future__ import annotations
 
@@ -21,68 +21,92 @@ from segpipe.samples import ClassTable
 SPEC_FILE = "segmenter.json"
 GRAPH_FILE = "model.onnx"
 INT8_FILE = "model-int8.onnx"
-"""The same graph in 8-bit integers; it is there where that serves."""
+"""The same graph quantised to 8-bit integers; a bundle has it if its engine is an int8 one."""
 WEIGHTS_FILE = "weights.safetensors"
-"""What stands for the graph where torch is the engine."""
+"""The weights, for the engine torch and for classical models."""
 TORCH = "torch"
+"""Name of the engine that needs weights instead of a graph."""
 
 
 class SegmenterSpec(BaseModel):
-    """segmenter.json: everything beside the weights that turns an image into class ids."""
+    """Everything that defines a model except its weights; the content of segmenter.json.
+
+    It is frozen. Copies with other values are made with `model_copy(update=...)`. Unknown keys are refused.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
+    """Version of the file's format."""
     candidate: str
+    """Name of the candidate in params.yaml."""
     family: str
+    """Name of the model's family."""
     options: dict[str, Any] = {}
-    """The family's own settings (encoder and so on), enough to build the network again."""
+    """The family's settings (encoder and so on), from which the network can be built again."""
     task: Literal["semantic", "instance"] = "semantic"
-    """semantic: the network gives each pixel a class; instance: it finds objects."""
+    """semantic: the network predicts a class for each pixel; instance: it is a detector."""
     classes: ClassTable
+    """Names, mask values and colours of the classes; a class id is an index of this table."""
     normalisation: Normalisation
+    """How stored pixels become the network's input."""
     stride: int = Field(32, ge=1)
-    """Height and width of what the network sees are multiples of this."""
+    """Height and width of the network's input must be multiples of this."""
     tile: int = Field(1024, ge=32)
-    """Images with more than `tile` x `tile` pixels go through in tiles of this edge."""
+    """Edge length of a tile in pixels; images with more than `tile` x `tile` pixels are predicted in tiles."""
     overlap: int = Field(256, ge=0)
+    """Minimum overlap of neighbouring tiles in pixels."""
     dims: Literal[2, 3] = 2
     """2 for images, 3 for volumes."""
     patch3d: tuple[int, int, int] | None = None
-    """Of a model for volumes: the window (D, H, W) that the network sees."""
+    """For volumes: depth, height and width of the network's input window, in voxels."""
     spacing: tuple[float, float, float] | None = None
-    """Of a model for volumes: the voxel size in mm, by axis (D, H, W), at which it works; None takes voxels as they come."""
+    """For volumes: the voxel size in mm (depth, height, width) to which volumes are resampled for the network; None: no resampling."""
     temperature: float = Field(1.0, gt=0)
-    """What logits are divided by before they become probabilities, so that these are kept; class ids are the same at any."""
+    """Logits are divided by this before they become probabilities, which calibrates them. It does not change class ids."""
     distance: bool = Field(False, exclude_if=operator.not_)
-    """Whether the network gives a channel more than there are classes: how deep in its object a pixel lies."""
+    """True if the network has one more channel than classes: the distance to the border of an instance (`Outputs.distance`)."""
     postprocess: Postprocess | None = None
-    """How objects are found in what the network says; None where none are asked for."""
+    """How instances are found; None for a semantic model that yields none, and for the default of a detector."""
     members: int = Field(1, ge=1)
-    """Networks that answer together; `segpipe.inference.engines.ensemble` makes one of them."""
+    """Number of networks whose probabilities are averaged (`segpipe.inference.engines.ensemble`)."""
     cleaning: Cleaning | None = None
-    """What is mended in the class ids, where that was shown to help on the validation split."""
+    """How class ids are cleaned up, if that has improved the validation split."""
     tta: TTA = "none"
-    """How often, turned in which ways, an image goes through the network; none: once. Objects of a detector: always once."""
+    """Test-time augmentation. A detector always sees the image once, as it is."""
     engine: str = TORCH
-    """The engine that served best where the bundle was made; pinned, so that every copy answers with the same mask."""
+    """The engine that was chosen when the bundle was exported; all copies use it, so that they return the same mask."""
     lineage: dict[str, str] = {}
-    """Hashes of the data and the plan, the version of segpipe."""
+    """Hashes of the data and of the plan, and the version of segpipe."""
 
     @property
     def outputs(self) -> Outputs:
-        """The channels of the network."""
+        """The meaning of the network's output channels."""
         return (OverlappingOutputs if self.classes.overlapping else Outputs)(len(self.classes), self.distance)
 
     def write(self, folder: Path) -> None:
-        """Write segmenter.json into a folder."""
+        """Write segmenter.json.
+
+        Args:
+            folder: The folder of the model, which must exist.
+        """
         write_text(folder / SPEC_FILE, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> SegmenterSpec:
-        """Read and check segmenter.json from a folder."""
+        """Read and validate segmenter.json.
+
+        Args:
+            folder: The folder of a model: models/CANDIDATE or a bundle.
+
+        Raises:
+            MissingError: The folder has no segmenter.json.
+            SegpipeError: The file is not valid JSON, or a value is invalid.
+        """
         path = folder / SPEC_FILE
         if not path.exists():
             raise MissingError(
-                "no model here", where=folder, fix="give a folder that holds segmenter.json, such as bundle/"
+                "no model in this folder",
+                where=folder,
+                fix="give a folder that holds segmenter.json, for example bundle/",
             )
         return read_model(path, cls)

@@ -1,4 +1,4 @@
-"""The engine of a model as training left it: its network, built again, with its weights (or its classical family itself)."""
+"""The engine of a trained model: its network is built again and gets its weights (a classical model is its own engine)."""
 
 from __future__ import annotations
 
@@ -16,37 +16,45 @@ if TYPE_CHECKING:
 
 
 def trained_engine(spec: SegmenterSpec, folder: Path, device: str = "cpu") -> Engine:
-    """What computes the model of a folder (segmenter.json and weights.safetensors): torch in float32, or a classical family.
+    """Load the engine of a trained model: torch in float32, or a classical model.
 
-    Raises MissingError where the folder holds no weights, ConfigError where they are not those of segmenter.json.
+    Args:
+        spec: The model's segmenter.json.
+        folder: The folder with weights.safetensors.
+        device: torch device to run on.
+
+    Raises:
+        MissingError: The folder has no weights.
+        ConfigError: The weights do not fit segmenter.json.
     """
     weights = folder / WEIGHTS_FILE
     if not weights.exists():
-        raise MissingError("no weights here", where=folder, fix=f"segpipe train {spec.candidate}")
-    if get_family(spec.family).kind == "classical":
-        return get_family(spec.family).classical.load(weights)  # type: ignore[no-any-return]
+        raise MissingError("no weights in this folder", where=folder, fix=f"segpipe train {spec.candidate}")
+    family = get_family(spec.family)
+    if family.kind == "classical":
+        return family.classical.load(weights)
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    network = _build(spec)
+    network = _build_network(spec)
     try:
         network.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError) as error:
         raise ConfigError(
             f"the weights do not fit segmenter.json: {next(iter(str(error).splitlines()))}",
             where=weights,
-            fix=f"train it anew: segpipe train {spec.candidate}",
+            fix=f"train it again: segpipe train {spec.candidate}",
         ) from error
     return torch_engine(spec.task, network.to(device).eval(), device)
 
 
-def _build(spec: SegmenterSpec) -> torch.nn.Module:
-    """The network of a spec, or its members as one, with any weights."""
+def _build_network(spec: SegmenterSpec) -> torch.nn.Module:
+    """Build the network of a model, or its ensemble, with random weights."""
     settings = get_family(spec.family).config
-    scratch = {"encoder_weights": "none"} if "encoder_weights" in settings.model_fields else {}
-    config = settings.model_validate(spec.options | scratch)
-    shape = spec.normalisation.channels, spec.outputs.channels
-    members = [build_network(spec.family, config, *shape, seed=0) for _ in range(spec.members)]
+    random_weights = {"encoder_weights": "none"} if "encoder_weights" in settings.model_fields else {}
+    config = settings.model_validate(spec.options | random_weights)
+    channels = spec.normalisation.channels, spec.outputs.channels
+    members = [build_network(spec.family, config, *channels, seed=0) for _ in range(spec.members)]
     if len(members) == 1:
         return members[0]
     from segpipe.inference.engines.ensemble import Ensemble
@@ -54,6 +62,12 @@ def _build(spec: SegmenterSpec) -> torch.nn.Module:
     return Ensemble(members, exclusive=0 if spec.classes.overlapping else len(spec.classes))
 
 
-def torch_engine(task: str, network: torch.nn.Module, *how: Any) -> TorchEngine:
-    """A network of a task on torch; `how` as `TorchEngine` takes it."""
-    return (DetectorEngine if task == "instance" else TorchEngine)(network, *how)
+def torch_engine(task: str, network: torch.nn.Module, *options: Any) -> TorchEngine:
+    """Return the engine that runs a network on torch.
+
+    Args:
+        task: "semantic", or "instance" for a detector.
+        network: The network.
+        *options: Further arguments of `TorchEngine`: device, autocast, channels_last.
+    """
+    return (DetectorEngine if task == "instance" else TorchEngine)(network, *options)

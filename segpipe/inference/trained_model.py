@@ -1,4 +1,4 @@
-"""A model as training left it (models/C: segmenter.json and weights.safetensors), ready to segment."""
+"""Load a trained candidate: the folder models/CANDIDATE with segmenter.json and weights.safetensors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ from segpipe.inference.trained_engine import torch_engine, trained_engine
 
 
 def load_trained(folder: Path, device: str = "cpu") -> Segmenter:
-    """The segmenter of a trained candidate, of several members an `OutOfFold`.
+    """Load the model that training has written.
 
-    Errors as `trained_engine` raises them, MissingError where there is no model.
+    Args:
+        folder: models/CANDIDATE, with segmenter.json and weights.safetensors.
+        device: torch device to run on, for example "cpu" or "cuda".
+
+    Returns:
+        A segmenter; an `OutOfFoldSegmenter` for an ensemble.
+
+    Raises:
+        MissingError: The folder has no segmenter.json or no weights.
+        ConfigError: segmenter.json is invalid, or the weights do not fit it.
     """
     spec = SegmenterSpec.read(folder)
     engine = trained_engine(spec, folder, device)

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the mean of what a network says of an image, of its mirror images, and of it at other sizes."""
+"""Test-time augmentation: average the predictions for an image, its mirror images, and the image at other scales."""
 
 from __future__ import annotations
 
@@ -12,54 +12,76 @@ from segpipe.inference.engines.engine import Batch, Engine
 from segpipe.inference.outputs import Outputs
 
 TTA = Literal["none", "mirror", "flips", "d4", "multi_scale"]
+"""none: the image as it is; mirror: and mirrored left to right; flips: mirrored along all axes; d4: all symmetries of a square;
+multi_scale: mirrored left to right, at three scales."""
 
 _SCALES: dict[TTA, tuple[float, ...]] = {"multi_scale": (0.75, 1.0, 1.25)}
 
 
-def symmetries(tta: TTA, axes: int) -> list[tuple[bool, tuple[int, ...]]]:
-    """(whether the last two axes change places, the axes that are then turned round), the image as it is first.
+def symmetries(tta: TTA, dims: int) -> list[tuple[bool, tuple[int, ...]]]:
+    """Return the symmetries that are averaged, the identity first.
 
-    axes: 2 for images, 3 for volumes; counted from the end, as -1.
+    Args:
+        tta: The kind of augmentation.
+        dims: 2 for images, 3 for volumes.
+
+    Returns:
+        For each symmetry, whether the last two axes are swapped, and the axes that are then flipped, counted from the end (-1 is the
+        last).
     """
-    turned = {"none": 0, "mirror": 1, "flips": axes, "d4": axes, "multi_scale": 1}[tta]
+    flipped_axes = {"none": 0, "mirror": 1, "flips": dims, "d4": dims, "multi_scale": 1}[tta]
     flips = [
-        tuple(-1 - axis for axis, flipped in enumerate(chosen) if flipped)
-        for chosen in product((False, True), repeat=turned)
+        tuple(-1 - axis for axis, flipped in enumerate(choice) if flipped)
+        for choice in product((False, True), repeat=flipped_axes)
     ]
     return [(swapped, flip) for swapped in ((False, True) if tta == "d4" else (False,)) for flip in flips]
 
 
-def relative_cost(tta: TTA, axes: int) -> float:
-    """What an image costs, in runs of the network over it at its own size."""
-    return len(symmetries(tta, axes)) * sum(scale**axes for scale in _SCALES.get(tta, (1.0,)))
+def relative_cost(tta: TTA, dims: int) -> float:
+    """Return the cost of a prediction, relative to one run of the network on the image at its own size.
+
+    Args:
+        tta: The kind of augmentation.
+        dims: 2 for images, 3 for volumes.
+    """
+    return len(symmetries(tta, dims)) * sum(scale**dims for scale in _SCALES.get(tta, (1.0,)))
 
 
 def run_averaged(engine: Engine, tta: TTA, batch: Batch, outputs: Outputs, stride: int) -> Batch:
-    """Scores of a batch (N, C, H, W) or (N, C, D, H, W), float32, as an engine gives them: logits (N, channels, ...), float32.
+    """Run an engine with test-time augmentation: one call for each symmetry and scale.
 
-    With symmetries or scales, the logits of the mean of the values (`Outputs.values`), one call of the engine for each. At another
-    scale, which only images have, height and width are the nearest multiples of `stride`.
+    Args:
+        engine: The engine.
+        tta: The kind of augmentation.
+        batch: (N, C, H, W) or (N, C, D, H, W), float32.
+        outputs: The meaning of the engine's channels.
+        stride: At other scales, which are for images only, height and width are rounded to multiples of this.
+
+    Returns:
+        Logits (N, channels, ...), float32: those of the engine for "none", otherwise the logits of the averaged values
+        (`Outputs.values`).
     """
     if tta == "none":
         return engine(batch)
     size = batch.shape[2:]
     total, count = np.zeros((), np.float32), 0
     for scale in _SCALES.get(tta, (1.0,)):
-        own = batch if scale == 1 else _resized(batch, [max(1, round(edge * scale / stride)) * stride for edge in size])
+        scaled_size = [max(1, round(edge * scale / stride)) * stride for edge in size]
+        scaled = batch if scale == 1 else _resized(batch, scaled_size)
         for swapped, flip in symmetries(tta, batch.ndim - 2):
-            turned = np.flip(own.swapaxes(-1, -2) if swapped else own, flip)
-            p = np.flip(outputs.values(engine(np.ascontiguousarray(turned))), flip)
-            p = p.swapaxes(-1, -2) if swapped else p
-            total, count = total + (p if p.shape[2:] == size else _resized(p, size)), count + 1
+            augmented = np.flip(scaled.swapaxes(-1, -2) if swapped else scaled, flip)
+            values = np.flip(outputs.values(engine(np.ascontiguousarray(augmented))), flip)
+            values = values.swapaxes(-1, -2) if swapped else values
+            total, count = total + (values if values.shape[2:] == size else _resized(values, size)), count + 1
     return outputs.logits(total / np.float32(count))
 
 
 def _resized(batch: Batch, size: Sequence[int]) -> Batch:
-    """(N, C, H, W) -> (N, C, *size), linear between the centres of pixels."""
+    """Resize images (N, C, H, W) to (N, C, *size), by bilinear interpolation between pixel centres."""
     import cv2
 
     out = np.empty((*batch.shape[:2], *size), np.float32)
-    for own, resized in zip(batch, out, strict=True):
-        for plane, target in zip(own, resized, strict=True):
+    for image, resized in zip(batch, out, strict=True):
+        for plane, target in zip(image, resized, strict=True):
             cv2.resize(np.ascontiguousarray(plane), (size[1], size[0]), dst=target, interpolation=cv2.INTER_LINEAR)
     return out

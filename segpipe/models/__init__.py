@@ -1,1 +1,1 @@
-"""Networks and classical models, by family."""
+"""Networks and classical models, grouped in families."""

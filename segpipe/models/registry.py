@@ -1,7 +1,7 @@
-"""Families by name, candidates' settings as their types, and networks with first weights that follow from a seed.
+"""Look up families by name, validate their settings and build networks whose initial weights are determined by a seed.
 
-To add a family: write its config and its builder in a module of its own and a line in `segpipe.models.families`; the base test
-(tests/models/test_contract.py) then runs over it.
+To add a family, write its settings and its builder in a separate module and add an entry to `segpipe.models.families`. The tests
+that all families share (tests/models/test_contract.py) then cover it.
 """
 
 from __future__ import annotations
@@ -28,18 +28,25 @@ __all__ = [
     "FAMILIES",
     "Family",
     "build_network",
-    "family",
     "family_config",
-    "first_preprocessing",
-    "first_weights_sha256",
+    "get_family",
+    "initial_weights_sha256",
+    "pretrained_preprocessing",
 ]
 
 
 def get_family(name: str) -> Family:
-    """The family of this name, or an error that lists those there are."""
+    """Return the family of this name.
+
+    Args:
+        name: A key of `FAMILIES`, as `family:` in params.yaml gives it.
+
+    Raises:
+        ConfigError: There is no such family; the error lists all families and suggests the closest name.
+    """
     if name not in FAMILIES:
-        near = difflib.get_close_matches(name, FAMILIES, n=1)
-        fix = f"did you mean `{near[0]}`?" if near else "`segpipe families` says what each one is"
+        similar = difflib.get_close_matches(name, FAMILIES, n=1)
+        fix = f"did you mean `{similar[0]}`?" if similar else "`segpipe families` describes all families"
         raise ConfigError(
             "no such model family", where=PARAMS_FILE, found=name, expected=" or ".join(FAMILIES), fix=fix
         )
@@ -47,7 +54,17 @@ def get_family(name: str) -> Family:
 
 
 def family_config(candidate: Candidate) -> BaseModel:
-    """A candidate's own keys as its family's typed settings, defaults filled in."""
+    """Validate the family-specific settings of a candidate.
+
+    Args:
+        candidate: An entry of `candidates` in params.yaml.
+
+    Returns:
+        The settings as the pydantic model of the candidate's family (`Family.config`), with defaults filled in.
+
+    Raises:
+        ConfigError: There is no such family, or a setting is unknown or invalid.
+    """
     config = get_family(candidate.family).config
     try:
         return config.model_validate(candidate.options)
@@ -63,32 +80,62 @@ def build_network(
     seed: int,
     inherited: Sequence[int | None] | None = None,
 ) -> torch.nn.Module:
-    """A network of a family, its random weights drawn from `seed` alone; the global random state is left as it was.
+    """Build a network and initialise its weights.
 
-    inherited: of weights out of a release, which of its channels each of the `n_classes` goes on from, None for none.
+    Random weights depend on `seed` alone, and torch's global random state is left unchanged.
+
+    Args:
+        name: The family.
+        config: Settings of the family, as `family_config` returns them.
+        in_channels: Number of channels of the input image or volume.
+        n_classes: Number of output channels (one per class; one more if the network also predicts a distance).
+        seed: Seed of the random weights.
+        inherited: Used if the weights come from a release: for each output channel, the channel of the released network that it
+            continues, or None for a new one. By default, channel k continues channel k if both networks have equally many.
+
+    Returns:
+        A torch module on the CPU that maps images (N, in_channels, H, W), float32, to logits (N, n_classes, H, W), or volumes with
+        a depth axis before H. A detector returns detections instead (`segpipe.models.detection.mask_rcnn_network.MaskRcnn`).
+
+    Raises:
+        ConfigError: The settings do not fit each other, or the weights do not fit the network.
+        MissingError: Pretrained weights are not available.
     """
     import torch
 
     from segpipe.models.semantic.reduced_resolution import reduce_resolution
 
     build, source = get_family(name).build, getattr(config, "encoder_weights", "none")
-    released = parse_release(source) is not None
-    own = config.model_copy(update={"encoder_weights": "none"}) if released else config
+    from_release = parse_release(source) is not None
+    build_config = config.model_copy(update={"encoder_weights": "none"}) if from_release else config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build(own, in_channels, n_classes)
-        if released:
-            load_released(network, source, inherited, lambda: build(own, in_channels, n_classes + 1))
+        network = build(build_config, in_channels, n_classes)
+        if from_release:
+            load_released(network, source, inherited, lambda: build(build_config, in_channels, n_classes + 1))
     return reduce_resolution(network, shrink_factor(config))
 
 
 def pretrained_preprocessing(config: BaseModel) -> Preprocessing | None:
-    """What a candidate's pretrained encoder expects of an image; None where weights are random, or those of a release."""
+    """Return the preprocessing that a candidate's pretrained encoder was trained with.
+
+    Args:
+        config: Settings of a family, as `family_config` returns them.
+
+    Returns:
+        Mean and standard deviation per channel; None for random weights and for those of a release, which have a normalisation of
+        their own.
+    """
     encoder, source = getattr(config, "encoder", None), getattr(config, "encoder_weights", "none")
     return preprocessing(encoder, source) if encoder and not parse_release(source) else None
 
 
 def initial_weights_sha256(network: torch.nn.Module, whole: bool = False) -> str:
-    """Identity of the weights that training starts from: those of the encoder, or of all where there is none, or `whole`."""
+    """Return the SHA-256 of the weights that training starts from.
+
+    Args:
+        network: The network as `build_network` returns it.
+        whole: Hash all weights. By default only those of the encoder, `network.encoder`, if there is one.
+    """
     encoder = None if whole else getattr(network, "encoder", None)
     return state_sha256((network if encoder is None else encoder).state_dict())

@@ -90,7 +90,7 @@ def _assemble(plan: Plan, classes: ClassTable, dealt: Dealt, members: list[Path]
 def _write_history(plan: Plan, members: list[dict[str, Any]], val: Reader, out: Path) -> None:
     """history.json of the ensemble: what it scores on val out of fold, what each member scored on its fold, and how that came about."""
     assert plan.execution is not None
-    weights_alone = load_trained(out, plan.execution.machine.device).but(tta="none")
+    weights_alone = load_trained(out, plan.execution.machine.device).with_changes(tta="none")
     counts = count_split(weights_alone, val, range(len(val)))
     best = round(score_confusion(counts, weights_alone.spec.classes.labelling).iou_macro, 6)
     finished = finish(plan, out, val)

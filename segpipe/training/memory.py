@@ -127,7 +127,7 @@ def planned_to_fit(draft: Plan, measure: Callable[[Plan], T], reasons: dict[str,
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            parts = _twice(recipe.accumulate, recipe.batch // ranks, draft.of.least_batch, error)
+            parts = _twice(recipe.accumulate, recipe.batch // ranks, draft.of.min_batch, error)
         let_go()
         release()
         reasons["accumulation"] = f"{parts} parts a batch: in {recipe.accumulate}, it does not fit in memory"

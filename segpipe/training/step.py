@@ -65,7 +65,7 @@ class Stepper:
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it announces stands in the plan
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # CUDA's tools without a GPU are no news
         self.recipe, self.setting = recipe, setting
-        self.accumulate, self.least_batch = recipe.accumulate, of.least_batch
+        self.accumulate, self.least_batch = recipe.accumulate, of.min_batch
         # Of float16, small gradients would be 0: the loss is scaled up before the backward pass, and gradients down after it.
         self.scaler = torch.amp.GradScaler(device) if setting.precision == "fp16" else None
         self.fabric = Fabric(

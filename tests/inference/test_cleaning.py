@@ -1,6 +1,8 @@
+"""Cleaning up class ids: thresholds and small regions."""
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.measure import label as regions_of
@@ -11,7 +13,7 @@ from segpipe.inference.spec import SegmenterSpec
 from segpipe.samples import ClassTable
 from tests.inference.test_segmenter import UNIT
 
-EVERY = np.ones(256, bool)
+ALL_CLASSES = np.ones(256, bool)
 shapes = st.one_of(st.tuples(st.integers(1, 14), st.integers(1, 14)), st.tuples(*[st.integers(1, 7)] * 3))
 
 
@@ -22,33 +24,38 @@ def blobs(shape, seed, classes=3):
 
 @given(shapes, st.integers(0, 1000))
 @settings(max_examples=60, deadline=None)
-def test_regions_are_those_of_skimage(shape, seed):
+def test_region_sizes_equal_those_of_skimage(shape, seed):
     ids = blobs(shape, seed)
     regions = regions_of(ids, background=-1, connectivity=len(shape))
     expected = np.bincount(regions.ravel())[regions]
-    np.testing.assert_array_equal(region_sizes(ids, EVERY), expected)
+    np.testing.assert_array_equal(region_sizes(ids, ALL_CLASSES), expected)
 
 
 @given(shapes, st.integers(0, 1000), st.tuples(*[st.integers(0, 30)] * 3))
 @settings(max_examples=80, deadline=None)
-def test_small_regions_go_to_the_nearest_class_that_stays(shape, seed, least):
+def test_small_regions_get_the_nearest_remaining_class(shape, seed, least):
     ids = blobs(shape, seed)
     regions = regions_of(ids, background=-1, connectivity=len(shape))
-    gone = np.bincount(regions.ravel())[regions] < np.array(least)[ids]
-    found = remove_small_regions(ids, least)
-    assert found.dtype == np.uint8
-    if gone.all():
-        np.testing.assert_array_equal(found, ids)
-        return
-    np.testing.assert_array_equal(found[~gone], ids[~gone])
-    stays = np.argwhere(~gone)
-    for place in np.argwhere(gone):
-        distance = np.sqrt(((stays - place) ** 2).sum(1))
-        near = stays[distance <= distance.min() * 1.05 + 1e-9]
-        assert found[tuple(place)] in ids[tuple(near.T)]
+    removed = np.bincount(regions.ravel())[regions] < np.array(least)[ids]
+    assume(not removed.all())
+    cleaned = remove_small_regions(ids, least)
+    assert cleaned.dtype == np.uint8
+    np.testing.assert_array_equal(cleaned[~removed], ids[~removed])
+    remaining = np.argwhere(~removed)
+    for position in np.argwhere(removed):
+        distance = np.sqrt(((remaining - position) ** 2).sum(1))
+        nearest = remaining[distance <= distance.min() * 1.05 + 1e-9]
+        assert cleaned[tuple(position)] in ids[tuple(nearest.T)]
 
 
-def test_a_hole_is_filled_and_a_speck_goes():
+@given(shapes, st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_class_ids_are_unchanged_if_all_regions_are_too_small(shape, seed):
+    ids = blobs(shape, seed)
+    np.testing.assert_array_equal(remove_small_regions(ids, (ids.size + 1,) * 3), ids)
+
+
+def test_a_hole_is_filled_and_a_speck_is_removed():
     ids = np.zeros((20, 20), np.uint8)
     ids[3:12, 3:12], ids[6:8, 6:8], ids[16, 16] = 1, 0, 1
     expected = np.zeros((20, 20), np.uint8)
@@ -59,7 +66,7 @@ def test_a_hole_is_filled_and_a_speck_goes():
 
 
 class TwoClasses:
-    """Logits of p = the pixel's own value."""
+    """Predicts the second class with the pixel's value as probability."""
 
     name = "toy"
 
@@ -70,7 +77,7 @@ class TwoClasses:
 
 @pytest.mark.parametrize("size", [(40, 30), (100, 150)])
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.85])
-def test_a_threshold_is_one_on_whole_images_and_in_tiles(size, threshold):
+def test_a_threshold_applies_to_whole_images_and_tiles(size, threshold):
     image = np.random.default_rng(0).random(size).astype(np.float32)
     image[np.abs(image - threshold) < 1e-3] = 0
     spec = SegmenterSpec(
@@ -82,18 +89,25 @@ def test_a_threshold_is_one_on_whole_images_and_in_tiles(size, threshold):
         overlap=16,
         cleaning=Cleaning(threshold=threshold),
     )
-    found = Segmenter(spec, TwoClasses()).predict(image, probabilities=True)
-    np.testing.assert_array_equal(found.class_ids, image >= threshold)
-    np.testing.assert_array_equal(found.probabilities.argmax(0), found.class_ids)
-    again = SegmenterSpec.model_validate_json(spec.model_dump_json())
-    assert again == spec and spec.cleaning.in_words(spec.classes) == f"b from a probability of {threshold:g} on"
+    prediction = Segmenter(spec, TwoClasses()).predict(image, probabilities=True)
+    np.testing.assert_array_equal(prediction.class_ids, image >= threshold)
+    np.testing.assert_array_equal(prediction.probabilities.argmax(0), prediction.class_ids)
+    loaded = SegmenterSpec.model_validate_json(spec.model_dump_json())
+    assert loaded == spec
+    assert spec.cleaning.in_words(spec.classes) == f"b if its probability is at least {threshold:g}"
 
 
-def test_a_segmenter_cleans_what_it_says():
+def test_a_segmenter_cleans_its_class_ids():
     image = np.zeros((30, 30), np.float32)
     image[5:15, 5:15], image[8:10, 8:10], image[25, 25] = 0.9, 0.1, 0.9
     common = {"candidate": "toy", "family": "unet", "classes": ClassTable.from_names(["a", "b"]), "normalisation": UNIT}
     cleaning = Cleaning(least=(6, 4))
-    found = Segmenter(SegmenterSpec(**common, cleaning=cleaning), TwoClasses()).predict(image)
-    assert found.class_ids.sum() == 100 and found.class_ids[5:15, 5:15].all()
+    class_ids = Segmenter(SegmenterSpec(**common, cleaning=cleaning), TwoClasses()).predict(image).class_ids
+    assert class_ids.sum() == 100 and class_ids[5:15, 5:15].all()
     assert cleaning.in_words(common["classes"]) == "no regions of a under 6 pixels, b under 4 pixels"
+
+
+def test_shifted_logits_are_described_with_the_classes_at_both_ends():
+    classes = ClassTable.from_names(["ground", "cell", "dirt"])
+    text = Cleaning(shifts=(0.25, 0.0, -0.5)).in_words(classes)
+    assert text == "rare classes predicted less often (logits shifted by -0.50 for dirt to +0.25 for ground)"

@@ -1,4 +1,4 @@
-"""The Segmenter and what it is made of, against brute force. Engines here are toys whose answer is known for every pixel."""
+"""`Segmenter` and its parts, compared with brute force. Engines are toys whose prediction is known for each pixel."""
 
 from itertools import pairwise
 
@@ -38,8 +38,8 @@ def make(stride=32, tile=64, overlap=16):
 
 @given(st.integers(1, 200), st.integers(1, 200), st.sampled_from([1, 16, 32]))
 @settings(max_examples=30, deadline=None)
-def test_any_size_gives_the_answer_of_every_pixel(height, width, stride):
-    """Smaller than the stride, smaller than a tile in one direction only, larger than tiles: all the same."""
+def test_any_size_gives_the_prediction_of_each_pixel(height, width, stride):
+    """Also if the image is smaller than the stride, smaller than a tile along one axis only, or larger than a tile."""
     image = np.random.default_rng(height * 1000 + width).random((height, width)).astype(np.float32)
     segmenter = make(stride)
     prediction = segmenter.predict(image, probabilities=True)
@@ -58,33 +58,34 @@ def test_memory_is_bounded_by_tiles_not_by_the_image():
 @given(st.integers(1, 400), st.integers(2, 80), st.integers(0, 40))
 def test_tiles_cover_an_axis_and_end_with_it(length, tile, overlap):
     overlap = min(overlap, tile - 1)
-    begins = tile_starts(length, tile, overlap)
+    positions = tile_starts(length, tile, overlap)
     covered = np.zeros(max(length, tile), bool)
-    for begin in begins:
-        covered[begin : begin + tile] = True
-    assert covered.all() and begins == sorted(set(begins)) and (begins[-1] + tile == length or length <= tile)
-    assert all(b - a <= tile - overlap for a, b in pairwise(begins))
+    for start in positions:
+        covered[start : start + tile] = True
+    assert covered.all() and positions == sorted(set(positions))
+    assert positions[-1] + tile == length or length <= tile
+    assert all(b - a <= tile - overlap for a, b in pairwise(positions))
 
 
 def test_overlapping_tiles_are_a_weighted_mean():
-    """Against the sum written out, with an engine that answers differently in every tile."""
+    """Compared with an explicit sum, with an engine that predicts other values for each tile."""
     rng = np.random.default_rng(0)
     chw = rng.random((1, 40, 52), np.float32)
-    answers = iter(rng.random((100, 1, 2, 16, 16), np.float32))
-    given_answers = []
+    predictions = iter(rng.random((100, 1, 2, 16, 16), np.float32))
+    used = []
 
     def predict(_):
-        given_answers.append(next(answers))
-        return given_answers[-1]
+        used.append(next(predictions))
+        return used[-1]
 
     bands = list(predict_tiled(chw, predict, 2, 16, 6))
-    got = np.concatenate([band for _, band in bands], 1)
+    values = np.concatenate([band for _, band in bands], 1)
     total, weight = np.zeros((2, 40, 52)), np.zeros((40, 52))
-    places = [(y, x) for y in tile_starts(40, 16, 6) for x in tile_starts(52, 16, 6)]
-    for (y, x), answer in zip(places, given_answers, strict=True):
-        total[:, y : y + 16, x : x + 16] += answer[0] * tile_weights(16)
+    corners = [(y, x) for y in tile_starts(40, 16, 6) for x in tile_starts(52, 16, 6)]
+    for (y, x), prediction in zip(corners, used, strict=True):
+        total[:, y : y + 16, x : x + 16] += prediction[0] * tile_weights(16)
         weight[y : y + 16, x : x + 16] += tile_weights(16)
-    np.testing.assert_allclose(got, total / weight, rtol=1e-5)
+    np.testing.assert_allclose(values, total / weight, rtol=1e-5)
     assert [top for top, _ in bands] == tile_starts(40, 16, 6)
 
 
@@ -95,36 +96,36 @@ def test_overlapping_tiles_are_a_weighted_mean():
         elements=st.floats(-5, 5, width=16),
     )
 )
-def test_argmax_is_numpys_ties_included(scores):
+def test_argmax_equals_numpys_with_ties(scores):
     np.testing.assert_array_equal(argmax(scores), scores.argmax(0))
 
 
 @given(hnp.arrays(np.float32, (3, 4, 5), elements=st.floats(-500, 500, width=32)))
-def test_softmax_is_torchs(scores):
+def test_softmax_equals_torchs(scores):
     np.testing.assert_allclose(softmax(scores), torch.softmax(torch.from_numpy(scores), 0).numpy(), atol=1e-6)
 
 
 @given(st.sampled_from(["uint8", "uint16", "float32"]), st.integers(1, 4))
-def test_normalisation_by_its_definition(dtype, channels):
+def test_normalisation_follows_its_definition(dtype, channels):
     rng = np.random.default_rng(channels)
     image = (rng.random((6, 7, channels)) * 250).astype(dtype)
     low, high = rng.random(channels) * 10, 20 + rng.random(channels) * 100
     mean, std = rng.random(channels), 0.1 + rng.random(channels)
     normalisation = Normalisation(low=tuple(low), high=tuple(high), mean=tuple(mean), std=tuple(std))
     expected = ((image.astype(float) - low) / (high - low) - mean) / std
-    got = normalisation.apply(image)
-    assert got.dtype == np.float32 and got.flags.c_contiguous
-    np.testing.assert_allclose(got, expected.transpose(2, 0, 1), rtol=1e-4, atol=1e-4)
+    normalised = normalisation.apply(image)
+    assert normalised.dtype == np.float32 and normalised.flags.c_contiguous
+    np.testing.assert_allclose(normalised, expected.transpose(2, 0, 1), rtol=1e-4, atol=1e-4)
 
 
-def test_a_normalisation_that_divides_by_nothing_is_refused():
+def test_a_normalisation_that_divides_by_zero_is_refused():
     with pytest.raises(ValueError, match="high must be above low"):
         Normalisation(low=(1.0,), high=(1.0,), mean=(0.0,), std=(1.0,))
-    with pytest.raises(ValueError, match="one number a channel"):
+    with pytest.raises(ValueError, match="one number per channel"):
         Normalisation(low=(1.0, 2.0), high=(3.0,), mean=(0.0,), std=(1.0,))
 
 
-def test_channels_are_fitted_only_where_nothing_is_lost():
+def test_channels_are_converted_only_if_nothing_is_lost():
     rng = np.random.default_rng(0)
     rgb, grey = rng.random((4, 5, 3)), rng.random((4, 5))
     assert fit_channels(grey, 3).shape == (4, 5, 3)
@@ -136,16 +137,17 @@ def test_channels_are_fitted_only_where_nothing_is_lost():
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.sampled_from([1, 16, 32]), st.sampled_from([0, 64]))
-def test_padding_reaches_the_multiple_and_no_further(height, width, stride, least):
+def test_padding_reaches_the_next_multiple(height, width, stride, min_size):
     chw = np.random.default_rng(0).random((2, height, width), np.float32)
-    padded = pad_to_multiple(chw, stride, least)
-    for have, want in zip(padded.shape[1:], (height, width), strict=True):
-        assert have % stride == 0 and have >= max(want, least) and have - max(want, least) < stride
+    padded = pad_to_multiple(chw, stride, min_size)
+    for padded_length, length in zip(padded.shape[1:], (height, width), strict=True):
+        needed = max(length, min_size)
+        assert padded_length % stride == 0 and needed <= padded_length < needed + stride
     np.testing.assert_array_equal(padded[:, :height, :width], chw)
 
 
-def test_a_folder_without_a_model_says_what_to_do(tmp_path):
-    with pytest.raises(MissingError, match="no model here"):
+def test_the_error_of_a_folder_without_a_model_says_what_to_do(tmp_path):
+    with pytest.raises(MissingError, match="no model in this folder"):
         load_trained(tmp_path)
     make().spec.write(tmp_path)
     with pytest.raises(MissingError, match="segpipe train toy"):

@@ -1,7 +1,7 @@
-"""What every family of 2D networks must do; a new line in FAMILIES is tested by being there.
+"""Tests that all families of 2D networks share. A new entry in FAMILIES is covered by them.
 
-Volumes, detectors and classical families have the same contract in files of their own, as tests of the same names.
-`python benchmarks/family_table.py` runs them all and prints family by property.
+Networks for volumes, detectors and classical families have tests of the same names in files of their own.
+`python benchmarks/family_table.py` runs all of them and prints a table of families and properties.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.worlds.bundles import ToyReader
 from tests.worlds.released_models import inherited_channels, warm_started_network
 from tests.worlds.served_families import shares_of_golden_pixels
 
-ENCODER = "mobilenetv3_small_050"  # the smallest one: what is tested is the family
+ENCODER = "mobilenetv3_small_050"  # the smallest one, because the tests are about the family
 OPTIONS: dict[str, dict[str, Any]] = {
     "unet_vgg16": {"encoder_weights": "none"},
     "unet_2015": {"width": 8},
@@ -41,7 +41,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 HEAVY = {"unet_vgg16", "fcn8s", "fcn_resnet50", "segnet"}
 NAMES = [name for name, f in FAMILIES.items() if f.kind == "network" and f.dims == 2]
 EDGE = {"pan": 128, "deeplabv3": 128, "lraspp_mobilenetv3": 128}
-"""Pixels of a training crop, where 64 are too few: for the network itself, or for logits that are 8 times smaller."""
+"""Edge length of a training crop in pixels, for networks that need more than 64."""
 
 
 def marked(names: list[str], slow: set[str]) -> list[Any]:
@@ -58,8 +58,8 @@ def build(name: str, channels: int = 3, classes: int = 3, seed: int = 0) -> torc
 
 
 @functools.cache
-def first(name: str) -> torch.nn.Module:
-    """The network of seed 0, 3 channels and 3 classes. Tests leave it as it is."""
+def shared_network(name: str) -> torch.nn.Module:
+    """The network of seed 0, 3 channels and 3 classes. Tests must not change it."""
     return build(name).eval()
 
 
@@ -74,11 +74,11 @@ def spec(name: str, channels: int, classes: int) -> SegmenterSpec:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_settings(name):
-    """Defaults are valid, and a mistyped key is answered."""
+    """Defaults are valid, and a mistyped key is reported."""
     required = {"factory": "a:b"} if name == "custom" else {}
     assert family_config(Candidate(family=name, **required)) == get_family(name).config(**required)
     assert get_family(name).summary.endswith((".", ").")) and get_family(name).paper
-    if name != "custom":  # whose further keys are the factory's
+    if name != "custom":  # whose other keys are passed to the factory
         with pytest.raises(ConfigError, match="unknown key `encodre`"):
             family_config(Candidate(family=name, encodre="resnet18"))
 
@@ -86,7 +86,7 @@ def test_settings(name):
 @each_family
 @pytest.mark.parametrize(("channels", "classes"), [(1, 2), (5, 12)])
 def test_any_channels_classes_and_sizes(name, channels, classes):
-    """Odd sizes through the segmenter, then one step back through every parameter."""
+    """The segmenter takes odd sizes, and gradients reach every parameter."""
     network = build(name, channels, classes)
     image = np.random.default_rng(0).random((45, 71, channels), np.float32)
     prediction = Segmenter(spec(name, channels, classes), TorchEngine(network)).predict(image, probabilities=True)
@@ -95,8 +95,8 @@ def test_any_channels_classes_and_sizes(name, channels, classes):
     np.testing.assert_allclose(prediction.probabilities.sum(0), 1, atol=1e-5)
     edge = EDGE.get(name, 64)
     batch = torch.randn(2, channels, edge, edge, generator=torch.Generator().manual_seed(0))
-    said = network.train()(batch)
-    logits, *levels = said if isinstance(said, tuple) else (said,)
+    outputs = network.train()(batch)
+    logits, *levels = outputs if isinstance(outputs, tuple) else (outputs,)
     assert logits.shape == (2, classes, edge, edge) and logits.dtype == torch.float32
     assert [level.shape for level in levels] == [(2, classes, edge >> n, edge >> n) for n, _ in enumerate(levels, 1)]
     torch.stack([level.square().mean() for level in (logits, *levels)]).sum().backward()
@@ -104,44 +104,43 @@ def test_any_channels_classes_and_sizes(name, channels, classes):
 
 
 @each_family
-def test_first_weights(name):
-    """They follow from the seed alone, and building leaves the global random state as it was."""
+def test_initial_weights(name):
+    """They depend on the seed alone, and building leaves the global random state unchanged."""
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
     same, other = build(name).state_dict(), build(name, seed=1).state_dict()
     assert torch.equal(before, torch.random.get_rng_state())
-    mine = first(name).state_dict()
-    assert all(torch.equal(mine[key], same[key]) for key in mine)
-    assert any(not torch.equal(mine[key], other[key]) for key in mine)
+    shared = shared_network(name).state_dict()
+    assert all(torch.equal(shared[key], same[key]) for key in shared)
+    assert any(not torch.equal(shared[key], other[key]) for key in shared)
 
 
 @each_family
-def test_a_file(name, tmp_path):
-    """Weights survive safetensors, into a network of another seed."""
-    save_file(first(name).state_dict(), tmp_path / "w.safetensors")
+def test_saved_weights(name, tmp_path):
+    """Weights are saved as safetensors and loaded into a network of another seed."""
+    save_file(shared_network(name).state_dict(), tmp_path / "w.safetensors")
     other = build(name, seed=9).eval()
     other.load_state_dict(load_file(tmp_path / "w.safetensors"))
     x = torch.randn(1, 3, 128, 128)
     with torch.inference_mode():
-        assert torch.equal(first(name)(x), other(x))
+        assert torch.equal(shared_network(name)(x), other(x))
 
 
 @each_family
-def test_a_release(name, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Training goes on from a release: each class that was there is told as it was, wherever it stands now."""
+def test_warm_start(name, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Training continues from a release: each class that it had is predicted as before, whatever its class id is now."""
     monkeypatch.chdir(tmp_path)
     options = OPTIONS.get(name, {"encoder": ENCODER, "encoder_weights": "none"})
-    network, x = warm_started_network(first(name), name, options, 3), torch.randn(1, 3, 128, 128)
+    network = warm_started_network(shared_network(name), name, options, 3)
+    x = torch.randn(1, 3, 128, 128)
     with torch.inference_mode():
-        torch.testing.assert_close(inherited_channels(network(x)), first(name)(x), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(inherited_channels(network(x)), shared_network(name)(x), atol=1e-5, rtol=1e-4)
 
 
-@each_family
-def test_an_encoder_to_freeze(name):
-    """`network.encoder` holds the part that pretrained weights fill; a user's own network may have none."""
-    if name == "custom":
-        pytest.skip("the user's own")
-    network = first(name)
+@pytest.mark.parametrize("name", marked([name for name in NAMES if name != "custom"], HEAVY))
+def test_frozen_encoder(name):
+    """`network.encoder` is the part that pretrained weights fill."""
+    network = shared_network(name)
     inside = sum(p.numel() for p in network.get_submodule("encoder").parameters())
     assert 0 < inside < sum(p.numel() for p in network.parameters())
 
@@ -159,21 +158,21 @@ def drawings(edge: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def dice(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
-    """Mean Dice of the three classes over all images, as the network would serve."""
+    """Mean Dice of the three classes over all images, in evaluation mode."""
     with torch.inference_mode():
-        found = network.eval()(images).argmax(1)
-    shares = [
-        2 * ((found == k) & (labels == k)).sum() / ((found == k).sum() + (labels == k).sum()).clamp_min(1)
+        predicted = network.eval()(images).argmax(1)
+    scores = [
+        2 * ((predicted == k) & (labels == k)).sum() / ((predicted == k).sum() + (labels == k).sum()).clamp_min(1)
         for k in range(3)
     ]
-    return float(torch.stack(shares).mean())
+    return float(torch.stack(scores).mean())
 
 
 @functools.cache
-def taught(name: str) -> tuple[torch.nn.Module, float]:
-    """A network that has seen four images over and over, and its Dice on them."""
+def overfitted(name: str) -> tuple[torch.nn.Module, float]:
+    """A network that was trained on four images over and over, and its Dice on them."""
     images, labels = drawings(EDGE.get(name, 64))
-    network, reached = build(name), 0.0
+    network, score = build(name), 0.0
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     torch.manual_seed(0)
     for step in range(1, 301):
@@ -181,40 +180,40 @@ def taught(name: str) -> tuple[torch.nn.Module, float]:
         pixelwise(torch.nn.CrossEntropyLoss())(network.train(), (images, labels), images.device).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
-        if step % 10 == 0 and (reached := dice(network, images, labels)) > 0.97:
+        if step % 10 == 0 and (score := dice(network, images, labels)) > 0.97:
             break
-    return network.eval(), reached
+    return network.eval(), score
 
 
 @each_family_slowly
-def test_four_images_by_heart(name):
-    assert taught(name)[1] > 0.95
+def test_overfits_four_images(name):
+    assert overfitted(name)[1] > 0.95
 
 
 @each_family_slowly
 def test_export(name, tmp_path: Path):
-    """The graph gives the trained network's class on at least 99.9 % of pixels, at sizes that it was not traced with."""
+    """The graph predicts the trained network's class for at least 99.9 % of pixels, at sizes that it was not traced with."""
     from segpipe.release.export.bundle_export import export_graph
 
-    about = spec(name, 3, 3)
-    trained = Segmenter(about, TorchEngine(taught(name)[0]))
+    model_spec = spec(name, 3, 3)
+    trained = Segmenter(model_spec, TorchEngine(overfitted(name)[0]))
     export_graph(trained, tmp_path / "model.onnx")
     images = [image.permute(1, 2, 0).numpy()[:59, :] for image in drawings(128)[0]]
     images.append(np.random.default_rng(0).random((201, 160, 3), np.float32))
     for engine in ("onnxruntime", "openvino"):
-        graph = Segmenter(about, GRAPH_ENGINES[engine](tmp_path / "model.onnx", 1))
+        graph = Segmenter(model_spec, GRAPH_ENGINES[engine](tmp_path / "model.onnx", 1))
         same = [(graph.predict(i).class_ids == trained.predict(i).class_ids).ravel() for i in images]
         assert np.concatenate(same).mean() >= 0.999, engine
 
 
 @each_family_slowly
 def test_served(name, tmp_path: Path):
-    """Exported, and behind the app of the Bento: uploads are answered with the trained network's classes."""
+    """The app of the Bento answers uploads with the trained network's classes."""
     images, labels = drawings(EDGE.get(name, 64))
     samples = [
         Sample(str(i), a.permute(1, 2, 0).numpy(), b.numpy().astype(np.uint8))
         for i, (a, b) in enumerate(zip(images, labels, strict=True))
     ]
-    trained = Segmenter(spec(name, 3, 3), TorchEngine(taught(name)[0]))
-    golden, own = shares_of_golden_pixels(trained, ToyReader(samples), tmp_path)
-    assert golden == 1 and own >= 0.999
+    trained = Segmenter(spec(name, 3, 3), TorchEngine(overfitted(name)[0]))
+    golden, agreement = shares_of_golden_pixels(trained, ToyReader(samples), tmp_path)
+    assert golden == 1 and agreement >= 0.999

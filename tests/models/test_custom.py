@@ -1,4 +1,4 @@
-"""A network of the user's own: found, called with its keys, checked; every mistake answered."""
+"""A user's network: its factory is found and called with its keys, and each mistake is reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def build(**options: object) -> torch.nn.Module:
     return build_network(candidate.family, family_config(candidate), 3, 4, 0)
 
 
-def test_the_family_need_not_be_named_and_further_keys_reach_the_factory():
+def test_the_family_may_be_omitted_and_other_keys_reach_the_factory():
     params = parse_params("candidates: {mine: {factory: 'tests.worlds.custom_networks:build', width: 8}}")
     assert params.candidate("mine").family == "custom"
     network = build(factory="tests.worlds.custom_networks:build", width=8)
@@ -41,32 +41,35 @@ def test_a_module_in_the_workspace_is_found(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"factory": "nowhere.at_all:build"}, r"no module `nowhere.at_all`.*put nowhere/at_all.py into the workspace"),
         ({"factory": "tests.worlds.custom_networks:built"}, "has no `built`"),
-        ({"factory": "tests.worlds.custom_networks:NO_FUNCTION"}, "can't be called"),
-        ({"factory": "tests.worlds.custom_networks:no_network"}, r"makes no network \(found list"),
+        ({"factory": "tests.worlds.custom_networks:NO_FUNCTION"}, "cannot be called"),
+        ({"factory": "tests.worlds.custom_networks:no_network"}, r"does not return a network \(found list"),
         (
             {"factory": "tests.worlds.custom_networks:build", "depth": 3},
-            r"can't be called: .*depth.*build\(3, 4, depth=3\)",
+            r"cannot be called: .*depth.*build\(3, 4, depth=3\)",
         ),
         (
             {"factory": "tests.worlds.custom_networks:build_small"},
-            r"no logits of the image's size \(found \(1, 4, 32, 48\)",
+            r"does not return logits of the image's size \(found \(1, 4, 32, 48\)",
         ),
         ({"factory": "tests.worlds.custom_networks"}, "`factory` is wrong"),
         ({"factory": "tests.worlds.custom_networks:build", "encoder_weights": "auto"}, "`encoder_weights` is wrong"),
     ],
 )
-def test_mistakes_are_answered(options: dict[str, object], said: str):
-    with pytest.raises(ConfigError, match=said):
+def test_mistakes_are_reported(options: dict[str, object], message: str):
+    with pytest.raises(ConfigError, match=message):
         build(**options)
 
 
-def test_seeds_reach_a_factory_too():
-    one, same = build(factory="tests.worlds.custom_networks:build"), build(factory="tests.worlds.custom_networks:build")
-    assert torch.equal(one[0].weight, same[0].weight)
+def test_the_seed_determines_the_weights_of_a_factory():
+    first, same = (
+        build(factory="tests.worlds.custom_networks:build"),
+        build(factory="tests.worlds.custom_networks:build"),
+    )
+    assert torch.equal(first[0].weight, same[0].weight)
 
 
 def test_a_network_without_a_graph_is_named_at_export(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

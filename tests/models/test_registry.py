@@ -1,4 +1,4 @@
-"""Families by name, and what their settings answer to a wrong one."""
+"""Looking up families, and errors for wrong settings."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ def build(name: str, **options: object) -> torch.nn.Module:
     return build_network(name, family_config(Candidate(family=name, **options)), 3, 2, 0)
 
 
-def test_an_unknown_family_is_answered_with_the_nearest():
+def test_an_unknown_family_is_reported_with_the_closest_name():
     with pytest.raises(ConfigError, match="did you mean `deeplabv3`"):
         get_family("deeplabv4")
 
 
-def test_an_encoder_that_does_not_fit_says_so():
+def test_an_encoder_that_does_not_fit_is_reported():
     with pytest.raises(ConfigError, match="encoder `vgg11` does not fit DeepLabV3Plus"):
         build("deeplabv3plus", encoder="vgg11", encoder_weights="none")
 
 
-def test_any_encoder_of_timm_can_be_named_plainly():
+def test_encoders_of_timm_need_no_prefix():
     network = build("unet", encoder="mobilenetv3_small_050", encoder_weights="none").eval()
     assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 2, 32, 32)
 
 
 def test_atrous_settings_reach_the_network():
-    """The dilations of the parallel convolutions, and the size of the deepest features."""
+    """They set the dilations of the parallel convolutions and the size of the deepest features."""
     small = {"encoder": "mobilenetv3_small_050", "encoder_weights": "none"}
     for name in ("deeplabv3", "deeplabv3plus"):
         network = build(name, atrous_rates=[3, 6, 9], output_stride=8, **small).eval()

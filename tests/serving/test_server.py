@@ -121,7 +121,7 @@ def served_from(bundle: Path) -> list[psutil.Process]:
 
 def test_a_server_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
     with (
-        pytest.raises(SegpipeError, match=r"server (ended with|was not ready).*no model here"),
+        pytest.raises(SegpipeError, match=r"server (ended with|was not ready).*no model in this folder"),
         start_server(SERVICE, home=tmp_path / "bentoml", settings={BUNDLE: str(tmp_path)}, deadline_s=60),
     ):
         pass

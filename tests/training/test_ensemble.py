@@ -205,7 +205,7 @@ def test_what_is_chosen_for_the_whole_is_chosen_out_of_fold(tmp_path, monkeypatc
     judge, val = load_trained(out), deal().readers[1]
     assert judge.spec.tta == "mirror"
     history = json.loads((out / "history.json").read_text())
-    for key, model in (("best_score", judge.but(tta="none")), ("finished_score", judge)):
+    for key, model in (("best_score", judge.with_changes(tta="none")), ("finished_score", judge)):
         assert history[key] == pytest.approx(score_confusion(count_split(model, val, range(3))).iou_macro, abs=1e-6)
 
 

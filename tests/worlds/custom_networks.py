@@ -1,4 +1,4 @@
-"""A user's own network, as tests of `factory:` name it."""
+"""Factories of user networks, for tests of `factory:`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def build(in_channels: int, n_classes: int, width: int = 16) -> nn.Module:
-    """A few convolutions at full size."""
+    """Return a few convolutions at full resolution."""
     return nn.Sequential(
         nn.Conv2d(in_channels, width, 3, padding=1),
         nn.BatchNorm2d(width),
@@ -20,20 +20,20 @@ def build(in_channels: int, n_classes: int, width: int = 16) -> nn.Module:
 
 
 def build_small(in_channels: int, n_classes: int) -> nn.Module:
-    """Logits of half the image's size, which is wrong."""
+    """Return a network whose logits have half the image's size, which is an error."""
     return nn.Conv2d(in_channels, n_classes, 3, stride=2, padding=1)
 
 
 class _Spectrum(nn.Module):
-    """What ONNX (as segpipe writes it) has no operator for."""
+    """An operation that ONNX (as segpipe exports it) does not support."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same shape."""
+        """Return an array of the same shape."""
         return torch.fft.fft2(x).abs()
 
 
 def build_without_graph(in_channels: int, n_classes: int) -> nn.Module:
-    """A network that can't be exported."""
+    """Return a network that cannot be exported."""
     return nn.Sequential(_Spectrum(), nn.Conv2d(in_channels, n_classes, 1))
 
 
@@ -41,5 +41,5 @@ NO_FUNCTION = 3
 
 
 def no_network(in_channels: int, n_classes: int) -> list[int]:
-    """Something else."""
+    """Return something else than a network."""
     return [in_channels, n_classes]

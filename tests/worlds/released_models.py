@@ -1,4 +1,4 @@
-"""A network that goes on from another one as from a release, in whose class table classes stood in other places."""
+"""A network that continues another one as a release, whose classes are in another order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from segpipe.models.registry import build_network, family_config
 from segpipe.models.weights.released_weights import release_model_folder
 
 INHERITED = (2, None, 0, 1)
-"""Of four classes: what the places of three of them were; one is new."""
+"""For each of four classes, its class id in the release, which has three; the second class is new."""
 
 
 def warm_started_network(
     network: torch.nn.Module, name: str, options: dict[str, Any], channels: int
 ) -> torch.nn.Module:
-    """A network of another seed and four classes that goes on from one of three, in the working folder."""
+    """Store a network of three classes as a release in the working directory, and build one of four classes that continues it."""
     folder = release_model_folder(Path(), "v0.1.0")
     folder.mkdir(parents=True)
     save_file(network.state_dict(), folder / "weights.safetensors")
@@ -30,5 +30,5 @@ def warm_started_network(
 
 
 def inherited_channels(logits: torch.Tensor) -> torch.Tensor:
-    """Logits (N, 4, ...) of the classes that were there, in the places that they had: (N, 3, ...)."""
-    return logits[:, [INHERITED.index(place) for place in range(3)]]
+    """Select the channels of the release's classes, in its order: (N, 4, ...) -> (N, 3, ...)."""
+    return logits[:, [INHERITED.index(class_id) for class_id in range(3)]]

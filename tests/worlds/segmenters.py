@@ -1,10 +1,10 @@
-"""An engine whose answers are known."""
+"""An engine whose predictions are known."""
 
 import numpy as np
 
 
 class Pixelwise:
-    """Class scores that depend on the pixel alone: any tiling, of images or volumes, must give the same answer."""
+    """Class scores that depend on the pixel's own value alone, so that any tiling of images or volumes gives the same result."""
 
     name = "toy"
 
@@ -18,7 +18,8 @@ class Pixelwise:
 
 
 def assert_likeliest(class_ids, scores):
-    """Each pixel has the class of the highest score; where two are alike, the mean over tiles may round to either."""
+    """Check that each pixel has the class of the highest score. If two scores are about equal, either class is accepted, because the
+    average over tiles is rounded."""
     first, second = np.sort(scores, 0)[:-3:-1]
-    told = first - second > 1e-5
-    np.testing.assert_array_equal(class_ids[told], scores.argmax(0)[told])
+    clear = first - second > 1e-5
+    np.testing.assert_array_equal(class_ids[clear], scores.argmax(0)[clear])

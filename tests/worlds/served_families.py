@@ -23,7 +23,7 @@ def shares_of_golden_pixels(trained: Segmenter, reader: Reader, folder: Path) ->
     """Of the pixels of all golden images in the bundle, those on which the answer to an upload is the bundle's golden mask, and the
     trained model's class. Of all, as an engine is chosen: bfloat16 turns single pixels at borders."""
     bundle, selection = folder / "bundle", toy_selection()
-    trained = trained.but(candidate=selection.winner)
+    trained = trained.with_changes(candidate=selection.winner)
     write_bundle(trained, "0" * 64, reader, selection, ExportParams(golden=2), bundle)
     app = create_app()
     attach(

@@ -80,7 +80,7 @@ def _spoilt_tally(segmenter: Segmenter, sample: Sample, name: str, severity: str
     assert sample.labels is not None, "score_images has refused it"
     spec, how = segmenter.spec, CORRUPTIONS[name]
     image = fit_channels(sample.image, spec.normalisation.channels, spec.dims)
-    spoilt = how.apply(image, spec.normalisation.of(image), severity, seed)
+    spoilt = how.apply(image, spec.normalisation.for_image(image), severity, seed)
     spacing = sample.spacing and tuple(
         step * before / after
         for step, before, after in zip(sample.spacing, image.shape[:-1], spoilt.shape[:-1], strict=True)

@@ -1,1 +1,1 @@
-"""What runs a network: torch, ONNX Runtime or OpenVINO; one network or an ensemble."""
+"""Engines that run a network (torch, ONNX Runtime, OpenVINO), and ensembles."""

@@ -1,4 +1,4 @@
-"""Several networks of one kind as one, which says what they say on average."""
+"""Several networks of the same kind, averaged and run as one module."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-_TINY = 1e-12
+_EPSILON = 1e-12
+"""Probabilities are at least this before their logarithm is taken."""
 
 
 class Ensemble(torch.nn.Module):
-    """The logits of the mean of what members say: `Outputs.values` of them is the mean of theirs. One module, and so one graph.
+    """Averages the probabilities of its members and returns them as logits.
 
-    exclusive: how many channels, from the first, are scores of classes of which one is right; each of the others stands by itself.
+    `Outputs.values` of these logits is the mean of the members' values. An ensemble is a single module, so it is exported as a single
+    graph.
+
+    Args:
+        members: The networks.
+        exclusive: Number of leading channels that are scores of exclusive classes (softmax); each of the others is independent
+            (sigmoid).
     """
 
     def __init__(self, members: Sequence[torch.nn.Module], exclusive: int) -> None:
@@ -21,7 +28,7 @@ class Ensemble(torch.nn.Module):
         self.members, self.exclusive = torch.nn.ModuleList(members), exclusive
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) or (N, C, D, H, W) -> logits (N, channels, ...)."""
+        """Map images (N, C, H, W) or volumes (N, C, D, H, W) to logits (N, channels, ...)."""
         first, *others = self.members
         total = self._values(first(images))
         for member in others:
@@ -32,17 +39,18 @@ class Ensemble(torch.nn.Module):
         return self._by_kind(logits, lambda scores: torch.softmax(scores, 1), torch.sigmoid)
 
     def _logits(self, values: Tensor) -> Tensor:
-        return self._by_kind(values, _log, lambda sure: _log(sure) - _log(1 - sure))
+        return self._by_kind(values, _log, lambda p: _log(p) - _log(1 - p))
 
     def _by_kind(
-        self, channels: Tensor, exclusive: Callable[[Tensor], Tensor], single: Callable[[Tensor], Tensor]
+        self, channels: Tensor, exclusive: Callable[[Tensor], Tensor], independent: Callable[[Tensor], Tensor]
     ) -> Tensor:
+        """Apply one function to the exclusive channels and another to the independent ones."""
         if self.exclusive == channels.shape[1]:
             return exclusive(channels)
         if self.exclusive == 0:
-            return single(channels)
-        return torch.cat([exclusive(channels[:, : self.exclusive]), single(channels[:, self.exclusive :])], 1)
+            return independent(channels)
+        return torch.cat([exclusive(channels[:, : self.exclusive]), independent(channels[:, self.exclusive :])], 1)
 
 
 def _log(values: Tensor) -> Tensor:
-    return torch.log(values.clamp_min(_TINY))
+    return torch.log(values.clamp_min(_EPSILON))

@@ -1,1 +1,1 @@
-"""Image files in; masks, overlays and instance tables out."""
+"""Predict image files: decode them, and write masks, overlays and tables of instances."""

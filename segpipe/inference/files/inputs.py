@@ -1,4 +1,4 @@
-"""A file that someone wants segmented, decoded: what `segpipe predict` and the server have in common."""
+"""Decode files to segment, for `segpipe predict` and the server."""
 
 from __future__ import annotations
 
@@ -16,20 +16,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Input:
-    """image: (H, W, C), of a volume (D, H, W, C). geometry: where a volume lies; None where its file does not tell."""
+    """A decoded file.
+
+    Args:
+        image: (H, W, C), or for a volume (D, H, W, C), in the dtype of the file.
+        geometry: Position and voxel size of a volume; None if the file does not have them.
+    """
 
     image: np.ndarray
     geometry: Geometry | None = None
 
     @property
     def spacing(self) -> tuple[float, ...] | None:
-        """Size of a voxel in mm, by axis."""
+        """Size of a voxel in mm (depth, height, width); None if it is not known."""
         return None if self.geometry is None else self.geometry.spacing
 
 
 def decode_input(content: bytes, where: str, limits: DataParams | float, dims: int) -> Input:
-    """Decode an image (`dims` 2) or a volume (3), as the model takes. Raises DataError for the other kind, and for what
-    `segpipe.data.images.decode_image` refuses; a plain number of megapixels bounds voxels just as well.
+    """Decode an image or a volume.
+
+    Args:
+        content: The bytes of the file.
+        where: Name of the file, for its format and for errors.
+        limits: Limits on the size, or the maximum number of megapixels (or megavoxels).
+        dims: What the model takes: 2 for an image, 3 for a volume.
+
+    Raises:
+        DataError: The file is of the other kind, is too large, or cannot be decoded (`segpipe.data.images.decode_image`).
     """
     from segpipe.data.images import decode_geometry, decode_image
 
@@ -40,8 +53,8 @@ def decode_input(content: bytes, where: str, limits: DataParams | float, dims: i
         raise DataError(
             f"the model takes {'volumes' if dims == 3 else 'images'}",
             where=where,
-            found=" x ".join(map(str, image.shape[:-1])) + " pixels",
-            expected="a volume (.nii.gz)" if dims == 3 else "one picture",
-            fix="give files of the kind that the model was trained on",
+            found=" x ".join(map(str, image.shape[:-1])) + (" voxels" if image.ndim == 4 else " pixels"),
+            expected="a volume (.nii.gz)" if dims == 3 else "a single image",
+            fix="give files of the same kind as the training data",
         )
     return Input(image, decode_geometry(content, where))

@@ -1,4 +1,4 @@
-"""What objects look like outside: a map of their ids as a file, a row for each with its class, score, box and pixels."""
+"""Instances as files and tables: a map of their ids, and one row per instance with its class, score, box and pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from segpipe.samples import ClassTable, Instances
 
 
 class Box(BaseModel):
-    """Where an object lies, in pixels."""
+    """Bounding box of an instance, in pixels."""
 
     x: int
     y: int
@@ -19,63 +19,76 @@ class Box(BaseModel):
 
 
 class RunLengths(BaseModel):
-    """COCO's uncompressed run lengths: pixels out and in, by turns, down the columns from the left; `size` is height, width."""
+    """A mask as COCO's uncompressed run lengths.
+
+    `counts` are alternating numbers of pixels outside and inside the mask, column by column from the left, starting outside; `size` is
+    height, width.
+    """
 
     size: tuple[int, int]
     counts: list[int]
 
 
 class InstanceRow(BaseModel):
-    """One object of an image."""
+    """One instance of an image."""
 
     id: int
     """Its value in the map of ids."""
     name: str
-    """Its class."""
+    """Name of its class."""
     score: float
-    """How sure the model is, 0..1."""
+    """Confidence of the model, 0..1."""
     box: Box
     area: int
-    """Pixels."""
+    """Number of pixels."""
     rle: RunLengths | None = None
+    """Its pixels."""
 
 
 def ids_png(instances: Instances) -> bytes:
-    """A PNG (H, W), uint16: 0 where there is no object, k where object k is."""
+    """Encode the ids of instances as a PNG (H, W), uint16: k for the pixels of instance k, 0 elsewhere."""
     from segpipe.data.images import encode_png
 
     return encode_png(instances.ids)
 
 
 def instance_rows(instances: Instances, classes: ClassTable, masks: bool = False) -> list[InstanceRow]:
-    """A row for each object of an image (H, W), in the order of the ids; `masks` adds the run lengths."""
+    """Describe each instance of an image, in the order of the ids.
+
+    Args:
+        instances: The instances of an image (H, W).
+        classes: The model's class table.
+        masks: Add the run lengths.
+    """
     rows = []
     areas = instances.areas()
-    for place, ((top, bottom), (left, right)) in enumerate(instances.boxes.tolist()):
-        number = place + 1
+    for index, ((top, bottom), (left, right)) in enumerate(instances.boxes.tolist()):
+        number = index + 1
+        rle = None
+        if masks:
+            mask = instances.ids[top:bottom, left:right] == number
+            rle = _run_lengths(mask, top, left, instances.ids.shape)
         rows.append(
             InstanceRow(
                 id=number,
-                name=classes.names[int(instances.classes[place])],
-                score=round(float(instances.scores[place]), 6),
+                name=classes.names[int(instances.classes[index])],
+                score=round(float(instances.scores[index]), 6),
                 box=Box(x=left, y=top, width=right - left, height=bottom - top),
-                area=int(areas[place]),
-                rle=_run_lengths(instances.ids[top:bottom, left:right] == number, top, left, instances.ids.shape)
-                if masks
-                else None,
+                area=int(areas[index]),
+                rle=rle,
             )
         )
     return rows
 
 
-def _run_lengths(part: npt.NDArray[np.bool_], top: int, left: int, shape: tuple[int, ...]) -> RunLengths:
-    """Of a mask that is `part`, (h, w), from row `top` and column `left` on, and nothing elsewhere in an image (H, W)."""
+def _run_lengths(mask: npt.NDArray[np.bool_], top: int, left: int, shape: tuple[int, ...]) -> RunLengths:
+    """Encode a mask (h, w) whose first pixel is at row `top` and column `left` of an image (H, W)."""
     height, width = shape
-    columns, rows = np.nonzero(part.T)
-    places = (columns + left) * height + rows + top
-    breaks = np.flatnonzero(np.diff(places) != 1) + 1
-    starts = places[np.concatenate([[0], breaks])]
-    ends = places[np.concatenate([breaks - 1, [-1]])] + 1
+    columns, rows = np.nonzero(mask.T)
+    positions = (columns + left) * height + rows + top
+    breaks = np.flatnonzero(np.diff(positions) != 1) + 1
+    starts = positions[np.concatenate([[0], breaks])]
+    ends = positions[np.concatenate([breaks - 1, [-1]])] + 1
     edges = np.concatenate([[0], np.stack([starts, ends], 1).reshape(-1), [height * width]])
     counts = np.diff(edges).tolist()
     return RunLengths(size=(height, width), counts=counts if counts[-1] else counts[:-1])

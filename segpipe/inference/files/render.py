@@ -1,5 +1,6 @@
-"""What a prediction looks like outside: the mask file, the overlay, the share of each class. The server and `segpipe predict`
-both write with these, so that a downloaded mask and a predicted one are the same bytes.
+"""Masks, overlays and class shares of a prediction.
+
+The server and `segpipe predict` both use these functions, so that they return identical bytes.
 """
 
 from __future__ import annotations
@@ -16,33 +17,61 @@ if TYPE_CHECKING:
 
 
 class ClassShare(BaseModel):
-    """How much of an image one class covers."""
+    """The share of an image that one class covers."""
 
     name: str
     value: int
-    """What stands for the class in mask files."""
+    """The value of the class in mask files."""
     color: tuple[int, int, int]
+    """RGB, 0..255."""
     pixels: int
     share: float
+    """Share of all pixels, 0..1."""
 
 
 def mask_png(prediction: Prediction, classes: ClassTable) -> bytes:
-    """A PNG (H, W) with the pixel values that training masks have, uint8 (uint16 where a value is above 255)."""
+    """Encode the mask of an image.
+
+    Args:
+        prediction: The prediction of an image.
+        classes: The model's class table.
+
+    Returns:
+        A PNG (H, W) with the pixel values of the training masks: uint8, or uint16 if a value is above 255.
+    """
     from segpipe.data.images import encode_png
 
     return encode_png(classes.decode(prediction.class_ids))
 
 
 def mask_nifti(prediction: Prediction, classes: ClassTable, geometry: Geometry | None) -> bytes:
-    """A .nii.gz (D, H, W) with the values that training masks have, uint8 or uint16, where the input lay: with its affine."""
+    """Encode the mask of a volume.
+
+    Args:
+        prediction: The prediction of a volume.
+        classes: The model's class table.
+        geometry: Position and voxel size of the input, which the mask gets too.
+
+    Returns:
+        A .nii.gz (D, H, W) with the values of the training masks: uint8, or uint16 if a value is above 255.
+    """
     from segpipe.data.images import encode_nifti
 
     return encode_nifti(classes.decode(prediction.class_ids), geometry)
 
 
 def overlay_png(image: np.ndarray, prediction: Prediction, classes: ClassTable, alpha: float = 0.45) -> bytes:
-    """A PNG (H, W, 3): the image (H, W, C) with classes drawn over it; `alpha` 0 shows none of their colour, 1 only that. Of a
-    volume (D, H, W, C), the slice with the most of them. Objects are outlined, each in a colour of its own."""
+    """Draw the predicted classes over an image. Instances are outlined, each in its own colour.
+
+    Args:
+        image: (H, W, C), or (D, H, W, C), of which the slice with the most predicted classes is drawn.
+        prediction: The prediction of the image.
+        classes: The model's class table.
+        alpha: Opacity of the classes: 0 draws only the image, 1 only the classes.
+
+    Returns:
+        A PNG (H, W, 3), RGB.
+    """
     from segpipe.data.drawing import outline_instances, overlay
     from segpipe.data.images import encode_png
 
@@ -53,8 +82,16 @@ def overlay_png(image: np.ndarray, prediction: Prediction, classes: ClassTable, 
 
 
 def class_shares(prediction: Prediction, classes: ClassTable) -> list[ClassShare]:
-    """Pixels and share of every class, in the order of the class table; the shares of an image add up to 1, unless classes overlap."""
-    counts = classes.labelling.count_pixels(prediction.class_ids)
+    """Count the pixels of each class.
+
+    Args:
+        prediction: The prediction of an image or volume.
+        classes: The model's class table.
+
+    Returns:
+        One entry per class, in the order of the class table. The shares add up to 1, unless classes overlap.
+    """
+    counts = classes.labelling.pixels(prediction.class_ids)
     return [
         ClassShare(
             name=spec.name,

@@ -1,1 +1,1 @@
-"""A video, frame by frame: read, segmented, smoothed over time, drawn and written, each in a thread of its own."""
+"""Segment a video frame by frame: read, segment, smooth over time, draw and write, in three threads."""

@@ -1,4 +1,4 @@
-"""What two threads hand each other: a bounded queue that either end may close."""
+"""A bounded queue between two threads that either of them can close."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ T = TypeVar("T")
 
 
 class ClosableQueue(Generic[T]):
-    """At most `depth` items wait. With `newest`, an item that finds no room takes the place of the oldest, which is `dropped`;
-    otherwise `put` waits for room."""
+    """A queue of at most `depth` items, for one producer and one consumer, which iterates over it.
+
+    Args:
+        depth: Maximum number of items that wait.
+        newest: Drop the oldest item if there is no room for a new one, and count it in `dropped`. By default `put` waits for room.
+    """
 
     def __init__(self, depth: int, newest: bool = False) -> None:
         self.dropped = 0
@@ -22,7 +26,7 @@ class ClosableQueue(Generic[T]):
         self._changed = threading.Condition()
 
     def put(self, item: T) -> bool:
-        """Hand an item over; False where nobody takes any more."""
+        """Add an item. Return False if the consumer has abandoned the queue."""
         with self._changed:
             if self._newest and len(self._items) >= self._depth:
                 self._items.popleft()
@@ -35,13 +39,13 @@ class ClosableQueue(Generic[T]):
             return True
 
     def close(self) -> None:
-        """No more will be put; what waits is still taken."""
+        """End the queue: the producer adds no more items, and the consumer still gets those that wait."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def abandon(self) -> None:
-        """No more will be taken: who puts need not wait."""
+        """Stop consuming: waiting items are discarded, and the producer no longer waits."""
         with self._changed:
             self._abandoned = self._closed = True
             self._items.clear()

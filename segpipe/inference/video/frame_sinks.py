@@ -1,4 +1,4 @@
-"""Where frames go: a video of overlays, and a folder of masks."""
+"""Write frames: a video of overlays, and a folder of masks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from segpipe.inference.video.frame_source import Picture
 from segpipe.samples import ClassTable, Prediction
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
-"""Encoders that OpenCV's wheels bring along, by the ending of the file."""
+"""Encoders that OpenCV's wheels contain, by the suffix of the file."""
 
 
 class VideoFile:
-    """A video that is written frame by frame; `close` makes it playable.
+    """A video that is written frame by frame. `close` makes it playable.
 
-    A frame of another size than the first is brought to that size. Encoders want an even number of rows and columns: where there
-    is an odd one, the last is repeated.
+    All frames are resized to the size of the first. Encoders need an even number of rows and columns: if a number is odd, the last row
+    or column is repeated.
+
+    Args:
+        path: The file; its suffix is a key of `CODECS`.
+        rate: Frames per second.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
@@ -31,8 +35,13 @@ class VideoFile:
         self.written = 0
 
     def write(self, picture: Picture, at: float | None = None) -> None:
-        """Add a picture, (H, W, 3), BGR. at: when it is to be seen, in seconds from the start, where frames come irregularly: the
-        picture is repeated until then."""
+        """Add a picture.
+
+        Args:
+            picture: (H, W, 3), BGR.
+            at: If frames arrive irregularly, the time in seconds from the start at which this one is shown: it is repeated to fill the time
+                since the frame before. None: it is shown once.
+        """
         if self._writer is None:
             self._size = (picture.shape[1], picture.shape[0])
             self._writer = self._open()
@@ -48,10 +57,10 @@ class VideoFile:
 
     def _open(self) -> cv2.VideoWriter:
         suffix = self._path.suffix
-        even = (self._size[0] + self._size[0] % 2, self._size[1] + self._size[1] % 2)
-        writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*CODECS[suffix]), self._rate, even)
+        even_size = (self._size[0] + self._size[0] % 2, self._size[1] + self._size[1] % 2)
+        writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*CODECS[suffix]), self._rate, even_size)
         if not writer.isOpened():
-            other = next(ending for ending in CODECS if ending != suffix)
+            other = next(known for known in CODECS if known != suffix)
             raise ConfigError(
                 "this OpenCV has no encoder for such a video",
                 where=self._path,
@@ -67,16 +76,27 @@ class VideoFile:
 
 
 class MaskFolder:
-    """A PNG for each frame, `000000.png` and so on by the number of the frame, with the pixel values that training masks have."""
+    """A folder with a PNG mask for each frame, named by the index of the frame (`000000.png`), with the values of the training masks.
+
+    Args:
+        folder: The folder, which must not contain masks.
+        classes: The model's class table.
+
+    Raises:
+        ConfigError: The folder already contains masks.
+    """
 
     def __init__(self, folder: Path, classes: ClassTable) -> None:
         if any(folder.glob("*.png")):
             raise ConfigError(
-                "the folder holds masks already", where=folder, fix="name a new folder, or empty this one"
+                "the folder already contains masks", where=folder, fix="name a new folder, or empty this one"
             )
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._classes = folder, classes
 
     def write(self, index: int, class_ids: npt.NDArray[np.uint8]) -> None:
-        """Write the mask (H, W) of a frame. Not by way of a temporary file: syncing each would take longer than the network."""
+        """Write the mask (H, W) of a frame.
+
+        It is not written through a temporary file, because syncing each file would take longer than the network.
+        """
         (self._folder / f"{index:06d}.png").write_bytes(mask_png(Prediction(class_ids), self._classes))

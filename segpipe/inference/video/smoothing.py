@@ -1,4 +1,4 @@
-"""Answers that do not flicker: the exponential moving average of the class probabilities, frame after frame."""
+"""Avoid flicker: an exponential moving average of the class probabilities over frames."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ Probabilities = npt.NDArray[np.float32]
 
 
 class Smoother:
-    """``p[t] = s p[t-1] + (1 - s) q[t]``, from ``p[0] = q[0]``; begins anew where the size of the frames changes.
+    """Averages probabilities over frames: ``p[t] = s p[t-1] + (1 - s) q[t]``, from ``p[0] = q[0]``.
 
-    q: what the network says of a frame, (n_classes, H, W), float32, 0..1. s: 0 keeps each frame's own answer.
+    The average starts again if the size of the frames changes.
+
+    Args:
+        smoothing: The weight s of the past, 0 to below 1; 0 returns each frame's own probabilities.
     """
 
     def __init__(self, smoothing: float) -> None:
@@ -22,15 +25,22 @@ class Smoother:
         self._mean: Probabilities | None = None
 
     def __call__(self, probabilities: Probabilities) -> Probabilities:
-        """The average up to this frame, (n_classes, H, W): valid until the next call."""
+        """Add a frame to the average.
+
+        Args:
+            probabilities: q[t], the network's probabilities for a frame, (n_classes, H, W), float32, 0..1.
+
+        Returns:
+            p[t], the average, (n_classes, H, W); the next call overwrites it.
+        """
         if self._mean is None or self._mean.shape != probabilities.shape:
             self._mean = probabilities.copy()
         else:
-            plane = (len(probabilities), -1)  # in place, and for OpenCV in two axes
-            cv2.accumulateWeighted(probabilities.reshape(plane), self._mean.reshape(plane), 1 - self.smoothing)
+            shape_2d = (len(probabilities), -1)  # OpenCV accumulates in place, in arrays of two axes
+            cv2.accumulateWeighted(probabilities.reshape(shape_2d), self._mean.reshape(shape_2d), 1 - self.smoothing)
         return self._mean
 
 
 def half_life(smoothing: float) -> float:
-    """After how many frames an answer counts half as much: log 1/2 / log s; 0 without smoothing."""
+    """Return the number of frames after which the weight of a frame has halved, log(1/2) / log(s); 0 without smoothing."""
     return math.log(0.5) / math.log(smoothing) if smoothing else 0.0

@@ -1,4 +1,4 @@
-"""Models without a network, fitted once to the training split: the baselines that a network has to beat."""
+"""Models without a network, fitted once to the training split. They are the baselines that a network has to beat."""
 
 from segpipe.models.classical.contract import Classical, Normalise
 from segpipe.models.classical.edges import Edges, EdgesConfig

@@ -1,1 +1,1 @@
-"""Networks that detect instances."""
+"""Networks that detect instances and segment a mask for each."""

@@ -1,7 +1,7 @@
-"""Mask R-CNN: boxes proposed on a feature pyramid, each with a class, a score and a mask of its own.
+"""Build a Mask R-CNN and load its initial weights: boxes proposed on a feature pyramid, each with a class, a score and a mask.
 
-He, Gkioxari, Dollár, Girshick 2017, arXiv:1703.06870; the pyramid: Lin et al. 2017, arXiv:1612.03144. How one is built,
-and where its first weights come from; the network itself is `segpipe.models.detection.mask_rcnn_network`.
+He, Gkioxari, Dollár, Girshick 2017, arXiv:1703.06870; the pyramid: Lin et al. 2017, arXiv:1612.03144. The network itself is in
+`segpipe.models.detection.mask_rcnn_network`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,20 @@ if TYPE_CHECKING:
 
 
 def build_mask_rcnn(config: MaskRcnnConfig, in_channels: int, n_classes: int) -> MaskRcnn:
-    """A Mask R-CNN for classes 1 .. n_classes - 1; class 0 is what is no object."""
+    """Build a Mask R-CNN.
+
+    Args:
+        config: Settings.
+        in_channels: Number of channels of the input image.
+        n_classes: Number of classes with the background, which is class 0; instances have classes 1 .. n_classes - 1.
+
+    Returns:
+        The network, with the weights that `config.encoder_weights` asks for.
+
+    Raises:
+        ConfigError: The encoder does not fit a feature pyramid.
+        MissingError: Pretrained weights are not available.
+    """
     import segmentation_models_pytorch as smp
 
     from segpipe.models.detection.mask_rcnn_network import MaskRcnn
@@ -29,7 +42,7 @@ def build_mask_rcnn(config: MaskRcnnConfig, in_channels: int, n_classes: int) ->
     except (ValueError, NotImplementedError, KeyError, RuntimeError, TypeError) as error:
         raise ConfigError(
             f"encoder `{config.encoder}` does not fit a feature pyramid: {error}",
-            fix="choose an encoder with five stages, such as tf_efficientnet_lite0 or resnet34",
+            fix="choose an encoder with five stages, for example tf_efficientnet_lite0 or resnet34",
         ) from error
     if len(encoder.out_channels) != 6 or 0 in encoder.out_channels[2:]:
         raise ConfigError(
@@ -47,12 +60,12 @@ def build_mask_rcnn(config: MaskRcnnConfig, in_channels: int, n_classes: int) ->
 
 
 def coco_state() -> Weights:
-    """torchvision's weights of a Mask R-CNN on ResNet-50-FPN, trained on COCO; downloaded once and kept by torch's hub."""
+    """Download torchvision's weights of a Mask R-CNN on ResNet-50-FPN, trained on COCO; torch's hub caches them."""
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
     try:
         return dict(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.get_state_dict(progress=False))
-    except OSError as error:  # URLError is one
+    except OSError as error:  # URLError is an OSError
         raise MissingError(
             f"no COCO weights for mask_rcnn: {next(iter(str(error).splitlines()), type(error).__name__)[:160]}",
             where=MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url,
@@ -62,13 +75,20 @@ def coco_state() -> Weights:
 
 
 def load_coco(network: MaskRcnn, state: Weights) -> None:
-    """Load a Mask R-CNN on ResNet-50-FPN: the encoder, and of the rest whatever has the same shape here."""
+    """Load the weights of a Mask R-CNN on ResNet-50-FPN: all of the encoder, and every other tensor that has the same shape.
+
+    Args:
+        network: A Mask R-CNN whose encoder is ResNet-50; changed in place.
+        state: Weights by torchvision's names, as `coco_state` returns them.
+    """
     body = "backbone.body."
     load_encoder(
         network.encoder, {k.removeprefix(body): v for k, v in state.items() if k.startswith(body)}, COCO_ENCODER
     )
-    own = network.state_dict()
-    fit = {
-        k: v for k, v in state.items() if k in own and own[k].shape == v.shape and not k.startswith("backbone.encoder")
+    current = network.state_dict()
+    matching = {
+        k: v
+        for k, v in state.items()
+        if k in current and current[k].shape == v.shape and not k.startswith("backbone.encoder")
     }
-    network.load_state_dict(own | fit)
+    network.load_state_dict(current | matching)

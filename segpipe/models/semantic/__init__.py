@@ -1,1 +1,1 @@
-"""Networks that give each pixel of an image a class."""
+"""Networks that predict a class for each pixel of an image."""

@@ -1,7 +1,7 @@
-"""Networks that give every pixel a class, built by segmentation_models_pytorch over any of its encoders or timm's.
+"""Encoder-decoder networks of segmentation_models_pytorch, with any of its encoders or timm's.
 
-Each builder returns a module (N, in_channels, H, W) -> logits (N, n_classes, H, W), where H and W are multiples of its family's
-stride, and whose first part is `network.encoder`.
+Each builder returns a module that maps images (N, in_channels, H, W) to logits (N, n_classes, H, W), where H and W are multiples of
+the family's stride. The module's first part is `network.encoder`.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ Rates = tuple[int, int, int]
 
 
 class EncoderConfig(BaseModel):
-    """What every network over an encoder can be told."""
+    """Settings that all networks with an encoder share."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     encoder: str = "tf_efficientnet_lite0"
-    """An encoder of segmentation_models_pytorch or of timm, such as resnet34 or mobilenet_v2."""
+    """An encoder of segmentation_models_pytorch or of timm, for example resnet34 or mobilenet_v2."""
     encoder_weights: str = Field("auto", min_length=1)
-    """auto (installed weights where there are some, else the hub), imagenet (the hub), none (random), a file, or
-    NAME@VERSION: a released model, all of its weights."""
+    """auto (installed weights if there are any, otherwise from the hub), imagenet (from the hub), none (random), the path of a file, or
+    NAME@VERSION: all weights of a released model."""
     shrink: Literal[1, 2, 4, "auto"] = "auto"
-    """How many pixels of an image, along each axis, become one for the network, in training and in service: 2 and 4 are cheaper, the more
-    so the heavier the network, and blind to what is finer. auto: 1, but 2 where a wall-clock budget would buy too few steps to learn."""
+    """Downsampling factor of the image for the network, along each axis, in training and in service. 2 and 4 are cheaper, above all for
+    heavy networks, but lose fine details. auto: 1, or 2 if a wall-clock budget allows too few training steps."""
 
-    def arguments(self) -> dict[str, Any]:
-        """What segmentation_models_pytorch is told beside the encoder, the channels and the classes."""
+    def architecture_arguments(self) -> dict[str, Any]:
+        """Return arguments for segmentation_models_pytorch in addition to the encoder, the channels and the classes."""
         return {}
 
 
 def shrink_factor(config: BaseModel) -> Literal[1, 2, 4]:
-    """How many pixels of an image, along each axis, become one for a network of these settings; 1 where that is left open."""
+    """Return the downsampling factor of the image that the settings of a network ask for; 1 if it is not set."""
     return config.shrink if isinstance(config, EncoderConfig) and config.shrink != "auto" else 1
 
 
@@ -53,7 +53,7 @@ class UnetPlusPlusConfig(EncoderConfig):
 
 
 class Vgg16UnetConfig(EncoderConfig):
-    """Settings of a U-Net over VGG16 with batch normalisation."""
+    """Settings of a U-Net with a VGG16 encoder (batch normalisation)."""
 
     encoder: Literal["vgg16_bn"] = "vgg16_bn"
     """VGG16 with batch normalisation."""
@@ -61,11 +61,11 @@ class Vgg16UnetConfig(EncoderConfig):
 
 class _AtrousConfig(EncoderConfig):
     output_stride: Literal[8, 16] = 16
-    """How much smaller than the image the features are at their smallest: 8 sees finer, and takes about three times as long."""
+    """Stride of the deepest features: 8 preserves finer details and takes about three times as long."""
     atrous_rates: Rates = (12, 24, 36)
-    """Dilation of the three 3 x 3 convolutions that run side by side; half of it suits crops below 300 pixels."""
+    """Dilations of the three parallel 3 x 3 convolutions; halve them for crops below 300 pixels."""
 
-    def arguments(self) -> dict[str, Any]:
+    def architecture_arguments(self) -> dict[str, Any]:
         return {"encoder_output_stride": self.output_stride, "decoder_atrous_rates": self.atrous_rates}
 
 
@@ -85,10 +85,10 @@ class PspnetConfig(EncoderConfig):
     """Settings of a PSPNet."""
 
     output_stride: Literal[8, 16] = 8
-    """How much smaller than the image the features are at their smallest, by dilation as in the paper."""
+    """Stride of the deepest features, reached by dilation as in the paper."""
 
-    def arguments(self) -> dict[str, Any]:
-        """All five stages of the encoder, the last ones dilated."""
+    def architecture_arguments(self) -> dict[str, Any]:
+        """Return arguments that use all five stages of the encoder, the last ones dilated."""
         return {"encoder_depth": 5, "output_stride": self.output_stride, "upsampling": self.output_stride}
 
 
@@ -112,11 +112,11 @@ class SegformerConfig(EncoderConfig):
     """Settings of a SegFormer."""
 
     encoder: str = "mit_b0"
-    """A mix transformer, mit_b0 (the smallest) to mit_b5; any other encoder works too."""
+    """A mix transformer, mit_b0 (the smallest) to mit_b5; other encoders work too."""
 
 
 def _build(architecture: str, config: EncoderConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
-    """The network of this name in segmentation_models_pytorch, its encoder with its first weights."""
+    """Build the network of this name in segmentation_models_pytorch and load the weights of its encoder."""
     import segmentation_models_pytorch as smp
 
     arguments: dict[str, Any] = {
@@ -127,12 +127,12 @@ def _build(architecture: str, config: EncoderConfig, in_channels: int, n_classes
     }
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of encoder names that are mapped on purpose
-            network: torch.nn.Module = getattr(smp, architecture)(**arguments, **config.arguments())
+            warnings.simplefilter("ignore", DeprecationWarning)  # smp warns of encoder names that it maps to timm's
+            network: torch.nn.Module = getattr(smp, architecture)(**arguments, **config.architecture_arguments())
     except (ValueError, NotImplementedError, KeyError, RuntimeError, TypeError) as error:
         raise ConfigError(
             f"encoder `{config.encoder}` does not fit {architecture}: {error}",
-            fix="choose an encoder with five stages, such as tf_efficientnet_lite0 or resnet34",
+            fix="choose an encoder with five stages, for example tf_efficientnet_lite0 or resnet34",
         ) from error
     state = encoder_state(config.encoder, config.encoder_weights)
     if state is not None:
@@ -140,32 +140,41 @@ def _build(architecture: str, config: EncoderConfig, in_channels: int, n_classes
     return network
 
 
-def _build_doubling(architecture: str, config: EncoderConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
-    """A network whose decoder doubles its features, block by block."""
+def _build_with_fused_upsampling(
+    architecture: str, config: EncoderConfig, in_channels: int, n_classes: int
+) -> torch.nn.Module:
+    """Build a network whose decoder doubles the size of its features in each block, with the faster upsampling of `segpipe.ops`."""
     from segpipe.ops.fused_upsample import without_doubling
 
     return without_doubling(_build(architecture, config, in_channels, n_classes))
 
 
-build_unet = build_unet_vgg16 = functools.partial(_build_doubling, "Unet")
-build_unetplusplus = functools.partial(_build_doubling, "UnetPlusPlus")
-build_manet = functools.partial(_build_doubling, "MAnet")
+build_unet = build_unet_vgg16 = functools.partial(_build_with_fused_upsampling, "Unet")
+build_unetplusplus = functools.partial(_build_with_fused_upsampling, "UnetPlusPlus")
+build_manet = functools.partial(_build_with_fused_upsampling, "MAnet")
 build_deeplabv3 = functools.partial(_build, "DeepLabV3")
 build_deeplabv3plus = functools.partial(_build, "DeepLabV3Plus")
+build_pspnet = functools.partial(_build, "PSPNet")
+build_pan = functools.partial(_build, "PAN")
+build_linknet = functools.partial(_build, "Linknet")
+build_upernet = functools.partial(_build, "UPerNet")
+build_segformer = functools.partial(_build, "Segformer")
 
 
 def build_fpn(config: FpnConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
-    """(N, in_channels, H, W) -> logits (N, n_classes, H, W); H and W are multiples of 32."""
+    """Build a feature pyramid network, with a faster merge of its levels and without its unused finest level.
+
+    Args:
+        config: Settings.
+        in_channels: Number of channels of the input image.
+        n_classes: Number of output channels.
+
+    Returns:
+        A module that maps images (N, in_channels, H, W) to logits (N, n_classes, H, W); H and W are multiples of 32.
+    """
     from segpipe.models.semantic.pyramid_merge import SequentialSum
     from segpipe.ops.feature_pyramid import without_finest_level
 
     network = _build("FPN", config, in_channels, n_classes)
     network.decoder.merge = SequentialSum()  # type: ignore[union-attr]
     return without_finest_level(network)
-
-
-build_pspnet = functools.partial(_build, "PSPNet")
-build_pan = functools.partial(_build, "PAN")
-build_linknet = functools.partial(_build, "Linknet")
-build_upernet = functools.partial(_build, "UPerNet")
-build_segformer = functools.partial(_build, "Segformer")

@@ -19,16 +19,25 @@ class Fcn8sConfig(EncoderConfig):
     """Settings of an FCN-8s."""
 
     encoder: Literal["vgg16", "vgg16_bn"] = "vgg16_bn"
-    """vgg16 is the paper's; vgg16_bn, with batch normalisation, also learns from random weights and at higher rates."""
+    """vgg16 is the paper's. vgg16_bn, with batch normalisation, also learns from random weights and at higher learning rates."""
     width: int = Field(1024, ge=16, le=4096)
-    """Channels of the two layers on top. The paper's 4096 have 120 million parameters; 1024 were found to do as well
-    (Chen et al. 2015, arXiv:1412.7062)."""
+    """Channels of the two layers on top of the encoder. The paper has 4096, with 120 million parameters; 1024 are as good (Chen et al.
+    2015, arXiv:1412.7062)."""
     dropout: float = Field(0.5, ge=0, lt=1)
-    """After each of these two layers."""
+    """Dropout rate after each of these two layers."""
 
 
 def build_fcn8s(config: Fcn8sConfig, in_channels: int, n_classes: int) -> Fcn8s:
-    """(N, in_channels, H, W) -> logits (N, n_classes, H, W); H and W are multiples of 32."""
+    """Build an FCN-8s.
+
+    Args:
+        config: Settings.
+        in_channels: Number of channels of the input image.
+        n_classes: Number of output channels.
+
+    Returns:
+        A module that maps images (N, in_channels, H, W) to logits (N, n_classes, H, W); H and W are multiples of 32.
+    """
     from segpipe.models.semantic.fcn8s_network import Fcn8s
     from segpipe.models.weights.encoder_weights import build_encoder
 

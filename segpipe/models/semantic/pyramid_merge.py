@@ -1,4 +1,4 @@
-"""How a feature pyramid becomes one."""
+"""Merge the levels of a feature pyramid."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 
 class SequentialSum(nn.Module):
-    """The sum of features of one shape, one after another. A sum over a stack of them (as segmentation_models_pytorch has it) runs
-    across the pixels of channels-last features, and took a processor 17 of 400 ms of a training step."""
+    """Adds up features of the same shape, one after another.
+
+    segmentation_models_pytorch sums over a stack of them instead, which reads channels-last features across pixels: 17 of 400 ms of a
+    training step on a CPU.
+    """
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """[(N, C, H, W), ...] -> (N, C, H, W)."""
+        """Sum features, each (N, C, H, W), to (N, C, H, W)."""
         return functools.reduce(operator.add, features)

@@ -1,4 +1,4 @@
-"""Networks that look at images smaller than they are: cheaper, and blind to what is finer."""
+"""Run networks on downsampled images: cheaper, but fine details are lost."""
 
 from __future__ import annotations
 
@@ -8,25 +8,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Shrink = Literal[1, 2, 4]
-"""Pixels of an image, along each axis, that become one for the network."""
+ShrinkFactor = Literal[1, 2, 4]
 
 
-def reduce_resolution(network: torch.nn.Module, by: Shrink) -> torch.nn.Module:
-    """The network on the means of `by` x `by` pixels, its logits drawn back to the image's size, linearly between the centres of pixels.
+def reduce_resolution(network: torch.nn.Module, factor: ShrinkFactor) -> torch.nn.Module:
+    """Make a network downsample its input and upsample its logits.
 
-    Changed in place; names and weights stay. H and W are then multiples of `by` times what they were. Of a network that answers on
-    several levels, the finest is drawn back.
+    The image is averaged over blocks of `factor` x `factor` pixels, and the logits are upsampled to the image's size by bilinear
+    interpolation between pixel centres. If the network returns several levels (deep supervision), only the finest is upsampled.
+
+    Args:
+        network: Maps images (N, C, H, W) to logits (N, n_classes, H, W). It is changed in place; names and weights stay.
+        factor: Downsampling factor along each axis. H and W must then be multiples of `factor` times the network's stride.
+
+    Returns:
+        The same network.
     """
-    if by == 1:
+    if factor == 1:
         return network
 
-    class Shrunk(type(network)):  # type: ignore[misc]
+    class ReducedResolution(type(network)):  # type: ignore[misc]
         def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-            said = super().forward(F.avg_pool2d(images, by))
-            logits, *levels = said if isinstance(said, tuple) else (said,)
-            logits = F.interpolate(logits, scale_factor=by, mode="bilinear", align_corners=False)
+            outputs = super().forward(F.avg_pool2d(images, factor))
+            logits, *levels = outputs if isinstance(outputs, tuple) else (outputs,)
+            logits = F.interpolate(logits, scale_factor=factor, mode="bilinear", align_corners=False)
             return (logits, *levels) if levels else logits
 
-    network.__class__ = Shrunk
+    network.__class__ = ReducedResolution
     return network

@@ -1,4 +1,4 @@
-"""SegNet: VGG16 with batch normalisation, and a mirrored decoder that puts each value back where max-pooling found it.
+"""SegNet: VGG16 with batch normalisation, and a mirrored decoder that restores each value at its position before max-pooling.
 
 Badrinarayanan, Kendall, Cipolla 2017, arXiv:1511.00561.
 """
@@ -17,14 +17,23 @@ class SegNetConfig(EncoderConfig):
     """Settings of a SegNet."""
 
     encoder: Literal["vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"] = "vgg16_bn"
-    """vgg16_bn is the paper's; the decoder mirrors whichever it is."""
+    """vgg16_bn is the paper's. The decoder mirrors the encoder."""
     deep_supervision: bool = True
-    """Whether the levels of the decoder learn to tell classes too, by heads of which only training makes use (Lee et al. 2015,
-    arXiv:1409.5185); false is the paper's, which takes far more steps to learn."""
+    """Train the levels of the decoder to predict classes too, with heads that only training uses (Lee et al. 2015, arXiv:1409.5185).
+    false is the paper's, which needs far more training steps."""
 
 
 def build_segnet(config: SegNetConfig, in_channels: int, n_classes: int) -> SegNet:
-    """(N, in_channels, H, W) -> logits (N, n_classes, H, W); H and W are multiples of 32."""
+    """Build a SegNet.
+
+    Args:
+        config: Settings.
+        in_channels: Number of channels of the input image.
+        n_classes: Number of output channels.
+
+    Returns:
+        A module that maps images (N, in_channels, H, W) to logits (N, n_classes, H, W); H and W are multiples of 32.
+    """
     from segpipe.models.semantic.segnet_network import SegNet
     from segpipe.models.weights.encoder_weights import build_encoder
 

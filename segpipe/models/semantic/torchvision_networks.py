@@ -1,6 +1,7 @@
 """Networks of torchvision: FCN on a dilated ResNet-50, LR-ASPP on a dilated MobileNetV3.
 
-Each builder returns a module (N, in_channels, H, W) -> logits (N, n_classes, H, W) whose first part is `network.encoder`.
+Each builder returns a module that maps images (N, in_channels, H, W) to logits (N, n_classes, H, W). Its first part is
+`network.encoder`.
 """
 
 from __future__ import annotations
@@ -16,36 +17,36 @@ if TYPE_CHECKING:
 
 
 class TorchvisionConfig(BaseModel):
-    """What every network of torchvision can be told."""
+    """Settings that all networks of torchvision share."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     encoder: str
     encoder_weights: str = Field("auto", min_length=1)
-    """auto or imagenet (the hub), coco (the hub: the whole network, but for its last layer), none (random), a file, or
-    NAME@VERSION: a released model, all of its weights."""
+    """auto or imagenet (from the hub), coco (from the hub: the whole network except its last layer), none (random), the path of a file,
+    or NAME@VERSION: all weights of a released model."""
 
 
 class FcnResnet50Config(TorchvisionConfig):
     """Settings of an FCN on ResNet-50."""
 
     encoder: Literal["resnet50"] = "resnet50"
-    """The one encoder that the published weights are for."""
+    """The only encoder that has published weights."""
 
 
 class LrasppConfig(TorchvisionConfig):
     """Settings of an LR-ASPP on MobileNetV3."""
 
     encoder: Literal["mobilenet_v3_large"] = "mobilenet_v3_large"
-    """The one encoder that the published weights are for."""
+    """The only encoder that has published weights."""
 
 
 def build_fcn_resnet50(config: FcnResnet50Config, in_channels: int, n_classes: int) -> torch.nn.Module:
-    """An FCN whose features are 8 times smaller than the image; H and W are multiples of 32."""
+    """Build an FCN whose features have stride 8; height and width of images are multiples of 32."""
     return _build("fcn_resnet50", config, in_channels, n_classes)
 
 
 def build_lraspp_mobilenetv3(config: LrasppConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
-    """An LR-ASPP whose features are 8 and 16 times smaller than the image; H and W are multiples of 32."""
+    """Build an LR-ASPP whose features have strides 8 and 16; height and width of images are multiples of 32."""
     return _build("lraspp_mobilenet_v3_large", config, in_channels, n_classes)
 
 
@@ -54,28 +55,29 @@ def _build(name: str, config: TorchvisionConfig, in_channels: int, n_classes: in
 
     from segpipe.models.semantic.encoder_and_head import EncoderAndHead, with_channels
 
-    made: Any = get_model(name, weights=None, weights_backbone=None, num_classes=n_classes)
-    network = EncoderAndHead(with_channels(made.backbone, in_channels), made.classifier)
+    original: Any = get_model(name, weights=None, weights_backbone=None, num_classes=n_classes)
+    network = EncoderAndHead(with_channels(original.backbone, in_channels), original.classifier)
     source = config.encoder_weights
     if source == "coco":
-        names = {"backbone": "encoder", "classifier": "head"}
-        stored = _published(name)
+        parts = {"backbone": "encoder", "classifier": "head"}
+        published = _published_weights(name)
         load_matching(
-            network, {".".join([names.get(k.split(".")[0], "-"), *k.split(".")[1:]]): v for k, v in stored.items()}
+            network,
+            {".".join([parts.get(k.split(".")[0], "-"), *k.split(".")[1:]]): v for k, v in published.items()},
         )
     elif source != "none":
-        state = _published(config.encoder) if source in ("auto", "imagenet") else read_weights_file(source)
-        # An encoder that was published as a classifier keeps its layers under `features`.
+        state = _published_weights(config.encoder) if source in ("auto", "imagenet") else read_weights_file(source)
+        # An encoder that was published as a classifier has its layers under `features`.
         load_encoder(network.encoder, {k.removeprefix("features."): v for k, v in state.items()}, config.encoder)
     return network
 
 
-def _published(name: str) -> Weights:
-    """The best weights that torchvision publishes for a model, downloaded once and kept by torch's hub."""
+def _published_weights(name: str) -> Weights:
+    """Download the best weights that torchvision publishes for a model; torch's hub caches them."""
     from torchvision.models import get_model_weights
 
-    weights = get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    weights = get_model_weights(name).DEFAULT
     try:
         return dict(weights.get_state_dict(progress=False, check_hash=True))
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; a broken download a RuntimeError
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; a broken download is a RuntimeError
         raise hub_error(name, error) from error

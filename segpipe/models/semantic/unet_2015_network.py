@@ -1,4 +1,4 @@
-"""Four steps down, four steps up, with a skip connection at each."""
+"""The network of the original U-Net: four steps down and four steps up, with a skip connection at each."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STEPS = 4
+"""Number of times that height and width are halved."""
 
 
 class Unet2015(nn.Module):
-    """`encoder` is the way down, `bottom` the deepest block, `ups` and `decoder` the way up."""
+    """The U-Net of Ronneberger, Fischer, Brox 2015 (arXiv:1505.04597), with padded convolutions.
+
+    `encoder` is the way down, `bottom` the deepest block, `ups` and `decoder` are the way up.
+
+    Args:
+        in_channels: Number of channels of the input image.
+        n_classes: Number of output channels.
+        width: Channels at full resolution, doubled at each step down.
+        dropout: Dropout rate of the deepest block.
+        batch_norm: Normalise after each convolution.
+    """
 
     def __init__(self, in_channels: int, n_classes: int, width: int, dropout: float, batch_norm: bool) -> None:
         super().__init__()
@@ -30,7 +41,7 @@ class Unet2015(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> logits (N, n_classes, H, W)."""
+        """Map images (N, C, H, W) to logits (N, n_classes, H, W); H and W are multiples of 16."""
         x, skips = images, []
         for block in self.encoder:
             skips.append(block(x))
@@ -38,11 +49,11 @@ class Unet2015(nn.Module):
         x = self.bottom(x)
         for up, block in zip(self.ups, self.decoder, strict=True):
             x = block(torch.cat([skips.pop(), up(x)], 1))
-        return self.head(x)  # type: ignore[no-any-return]
+        return self.head(x)
 
 
 def _block(inputs: int, outputs: int, batch_norm: bool) -> nn.Sequential:
-    """Two 3 x 3 convolutions with ReLU."""
+    """Return two 3 x 3 convolutions with ReLU."""
     layers: list[nn.Module] = []
     for channels in (inputs, outputs):
         layers.append(nn.Conv2d(channels, outputs, 3, padding=1, bias=not batch_norm))

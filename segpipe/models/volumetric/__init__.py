@@ -1,1 +1,1 @@
-"""Networks that give each voxel of a volume a class."""
+"""Networks that predict a class for each voxel of a volume."""

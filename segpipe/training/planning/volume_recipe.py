@@ -138,7 +138,7 @@ def choose_volume_recipe(
             expected="false",
         )
     voxels = math.prod(grid.patch)
-    batch = wanted.batch or max(BATCH, of.least_batch, min(_MOST_BATCH, _BATCH_VOXELS[device] // voxels))
+    batch = wanted.batch or max(BATCH, of.min_batch, min(_MOST_BATCH, _BATCH_VOXELS[device] // voxels))
     edge = -(-max(grid.patch) // 32) * 32
     own: dict[str, str] = {}
     recipe = choose_recipe(wanted.model_copy(update={"batch": batch, "patch": edge}), of, fingerprint, train, own)

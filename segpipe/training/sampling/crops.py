@@ -114,7 +114,7 @@ def normalisation_of(planned: Normalisation, reader: Reader, index: int) -> Norm
 
 @lru_cache(maxsize=REMEMBERED)
 def _of_its_own(planned: Normalisation, reader: Hashable, index: int) -> Normalisation:
-    return planned.of(cast(Reader, reader)[index].image)
+    return planned.for_image(cast(Reader, reader)[index].image)
 
 
 @lru_cache(maxsize=2)

@@ -100,7 +100,7 @@ def test_candidates_follow_the_data_unless_somebody_chose_them(workspace: Path) 
     bring(*pictures)
     assert (workspace / "params.yaml").read_text() == params
     (workspace / "params.yaml").write_text(mine := params.replace("  unet:\n", "  mine:\n"))
-    assert "mine, deeplabv3plus can't learn from volumes. Fix:" in bring(str(heads))
+    assert "mine, deeplabv3plus cannot learn from volumes. Fix:" in bring(str(heads))
     assert (workspace / "params.yaml").read_text() == mine
 
 

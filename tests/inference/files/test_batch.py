@@ -1,4 +1,4 @@
-"""Files in, masks and overlays out."""
+"""Predicting files: masks, overlays and the summary."""
 
 from __future__ import annotations
 
@@ -46,37 +46,37 @@ def test_masks_overlays_and_a_summary(segmenter: Segmenter, tmp_path: Path) -> N
     }
 
 
-def test_one_bad_file_does_not_stop_the_rest(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_one_bad_file_does_not_stop_the_others(segmenter: Segmenter, tmp_path: Path) -> None:
     good = [write(tmp_path / "a.png", 1), write(tmp_path / "z.png", 2)]
     bad = tmp_path / "m.png"
     bad.write_bytes(b"these are words")
     deep = write(tmp_path / "large.png", 3, height=4000)
     rows = predict_files(segmenter, [good[0], bad, deep, tmp_path / "absent.png", good[1]], tmp_path / "out", LIMITS)
     assert ["error" in row for row in rows] == [False, True, True, True, False]
-    assert all(str(Path(row["file"])) in row["error"] for row in rows if "error" in row), "each says which file"
+    assert all(str(Path(row["file"])) in row["error"] for row in rows if "error" in row), "each error names its file"
     assert sorted(p.name for p in (tmp_path / "out" / "masks").iterdir()) == ["a.png", "z.png"]
 
 
-def test_an_image_that_the_model_does_not_take_is_named(tmp_path: Path) -> None:
+def test_the_error_of_an_image_with_wrong_channels_names_the_file(tmp_path: Path) -> None:
     grey = toy_segmenter(0, channels=1)
     rows = predict_files(grey, [write(tmp_path / "colour.png", 1)], tmp_path / "out", LIMITS)
     assert "colour.png" in rows[0]["error"] and "channels" in rows[0]["error"]
 
 
-def test_folders_are_walked_and_names_stay_apart(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_folders_are_searched_and_outputs_have_unique_names(segmenter: Segmenter, tmp_path: Path) -> None:
     for seed, name in enumerate(("b/x.png", "a/x.png", "a/x-2.png", "a/..odd name!.png", "notes.txt")):
         write(tmp_path / "in" / name, seed)
     out = tmp_path / "in" / "out"
     first = predict_files(segmenter, [tmp_path / "in"], out, LIMITS)
     masks = [row["mask"] for row in first]
     assert masks == ["masks/odd_name_.png", "masks/x-2.png", "masks/x.png", "masks/x-3.png"]
-    assert predict_files(segmenter, [tmp_path / "in"], out, LIMITS) == first, "what was written is not read again"
+    assert predict_files(segmenter, [tmp_path / "in"], out, LIMITS) == first, "outputs are not read as inputs"
     assert len(predict_files(segmenter, [tmp_path / "in" / "a", tmp_path / "in" / "a" / "x.png"], out, LIMITS)) == 3, (
-        "each once"
+        "each file once"
     )
 
 
-def test_nothing_to_do(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_a_folder_without_images_is_an_error(segmenter: Segmenter, tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"no images.*\.png"):
         predict_files(segmenter, [tmp_path], tmp_path / "out", LIMITS)
 

@@ -1,4 +1,4 @@
-"""Objects as files and rows."""
+"""Instances as files and tables."""
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ TABLE = ClassTable.from_names(["background", "cell", "nucleus"])
 
 
 class Levels:
-    """Brightness is the class."""
+    """Predicts the brightness as class id."""
 
     name = "levels"
 
@@ -30,12 +30,12 @@ class Levels:
 
 @pytest.fixture
 def segmenter():
-    plain = Normalisation(low=(0,), high=(100,), mean=(0,), std=(0.01,))
+    normalisation = Normalisation(low=(0,), high=(100,), mean=(0,), std=(0.01,))
     spec = SegmenterSpec(
         candidate="x",
         family="unet",
         classes=TABLE,
-        normalisation=plain,
+        normalisation=normalisation,
         stride=1,
         postprocess=Postprocess(method="watershed"),
     )
@@ -43,26 +43,27 @@ def segmenter():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_run_lengths_are_cocos(seed):
+def test_run_lengths_are_those_of_coco(seed):
     rng = np.random.default_rng(seed)
     ids = np.kron(rng.integers(0, 6, (5, 6)), np.ones((3, 2), int)) * (rng.random((15, 12)) < 0.8)
-    found = Instances.from_map(ids, np.ones(5, int), np.linspace(0.1, 0.9, 5))
-    for row in instance_rows(found, TABLE, masks=True):
+    instances = Instances.from_map(ids, np.ones(5, int), np.linspace(0.1, 0.9, 5))
+    for row in instance_rows(instances, TABLE, masks=True):
         code = codes.frPyObjects(row.rle.model_dump(), *row.rle.size)
-        np.testing.assert_array_equal(codes.decode(code), found.ids == row.id)
+        np.testing.assert_array_equal(codes.decode(code), instances.ids == row.id)
         assert row.area == codes.area(code)
         assert [row.box.x, row.box.y, row.box.width, row.box.height] == codes.toBbox(code).tolist()
 
 
-def test_each_object_is_outlined_within_itself_in_its_own_colour():
+def test_each_instance_is_outlined_inside_in_its_own_colour():
     ids = np.zeros((20, 30), np.uint16)
     ids[2:12, 2:12], ids[2:12, 12:22] = 1, 2
     picture = outline_instances(np.full((20, 30, 3), 90, np.uint8), ids)
     changed = (picture != 90).any(2)
     assert not changed[ids == 0].any() and not changed[4:10, 4:10].any()
-    one, two = picture[5, 2], picture[5, 21]
-    assert (picture[2, 2:12] == one).all() and (picture[2:12, 11] == one).all() and (picture[2:12, 12] == two).all()
-    assert abs(one.astype(int) - two).max() > 60
+    first, second = picture[5, 2], picture[5, 21]
+    assert (picture[2, 2:12] == first).all() and (picture[2:12, 11] == first).all()
+    assert (picture[2:12, 12] == second).all()
+    assert abs(first.astype(int) - second).max() > 60
 
 
 def test_predict_writes_ids_outlines_and_rows(segmenter, tmp_path):

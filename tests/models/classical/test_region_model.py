@@ -1,4 +1,4 @@
-"""The classical families of regions: they find what edges and likeness tell, are the same every time, and survive their files."""
+"""The classical families of regions: they find classes by edges and similarity, are deterministic, and can be saved and loaded."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ KINDS: list[tuple[type[RegionModel], RegionsConfig]] = [
 ]
 
 
-def plain(channels: int = 3) -> Normalisation:
+def make_normalisation(channels: int = 3) -> Normalisation:
     return Normalisation(low=(0,) * channels, high=(255,) * channels, mean=(0.4,) * channels, std=(0.3,) * channels)
 
 
 def scene(seed: int, channels: int = 3) -> Sample:
-    """Noisy patches of colour, 16 px wide, with a margin that counts nowhere."""
+    """Noisy patches of colour, 16 pixels wide, with a margin of ignored pixels."""
     rng = np.random.default_rng(seed)
     labels = np.kron(rng.integers(0, 3, (3, 4)), np.ones((16, 16), np.int64)).astype(np.uint8)
     colours = np.tile(COLOURS, (1, 2))[:, :channels]
@@ -38,11 +38,13 @@ def scene(seed: int, channels: int = 3) -> Sample:
 
 
 def fit(kind: type[RegionModel], config: RegionsConfig, channels: int = 3) -> RegionModel:
-    return kind.fit([scene(i, channels) for i in range(5)], plain(channels).apply, 4, seed=1, config=config)
+    return kind.fit(
+        [scene(i, channels) for i in range(5)], make_normalisation(channels).apply, 4, seed=1, config=config
+    )
 
 
 def ids(model: RegionModel, sample: Sample) -> np.ndarray:
-    return model(plain(sample.image.shape[2]).apply(sample.image)[None])[0].argmax(0)
+    return model(make_normalisation(sample.image.shape[2]).apply(sample.image)[None])[0].argmax(0)
 
 
 each = pytest.mark.parametrize(("kind", "config"), KINDS, ids=lambda value: getattr(value, "name", ""))
@@ -52,66 +54,66 @@ each = pytest.mark.parametrize(("kind", "config"), KINDS, ids=lambda value: geta
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_patches_of_colour_are_found(kind, config, channels):
     unseen = scene(99, channels)
-    kept = unseen.labels != IGNORE
-    assert (ids(fit(kind, config, channels), unseen) == unseen.labels)[kept].mean() > 0.93
+    labelled = unseen.labels != IGNORE
+    assert (ids(fit(kind, config, channels), unseen) == unseen.labels)[labelled].mean() > 0.93
 
 
 @each
-def test_a_class_that_was_never_shown_is_never_given(kind, config):
-    scores = fit(kind, config)(plain().apply(scene(7).image)[None])
+def test_a_class_that_no_training_image_shows_is_never_predicted(kind, config):
+    scores = fit(kind, config)(make_normalisation().apply(scene(7).image)[None])
     assert scores.shape == (1, 4, 48, 64) and scores.dtype == np.float32
     assert (scores[:, 3] == UNSEEN_CLASS_SCORE).all() and (scores[:, :3] > UNSEEN_CLASS_SCORE / 2).all()
 
 
 @each
-def test_ignored_pixels_teach_nothing(kind, config):
+def test_ignored_pixels_are_not_learned(kind, config):
     hidden = [
         Sample(s.key, s.image, np.where(s.labels == 1, IGNORE, s.labels).astype(np.uint8)) for s in map(scene, range(4))
     ]
-    assert (ids(kind.fit(hidden, plain().apply, 4, 0, config), scene(5)) != 1).all()
+    assert (ids(kind.fit(hidden, make_normalisation().apply, 4, 0, config), scene(5)) != 1).all()
 
 
 @each
-def test_the_same_seed_gives_the_same_bytes_and_a_file_the_same_answers(kind, config, tmp_path: Path):
+def test_the_same_seed_gives_the_same_bytes_and_a_file_the_same_scores(kind, config, tmp_path: Path):
     models = [fit(kind, config), fit(kind, config)]
     for index, model in enumerate(models):
         model.save(tmp_path / f"{index}.safetensors")
     assert (tmp_path / "0.safetensors").read_bytes() == (tmp_path / "1.safetensors").read_bytes()
-    batch = np.stack([plain().apply(scene(i).image) for i in (8, 9)])
+    batch = np.stack([make_normalisation().apply(scene(i).image) for i in (8, 9)])
     loaded = kind.load(tmp_path / "0.safetensors")
     np.testing.assert_array_equal(loaded(batch), models[0](batch))
     np.testing.assert_array_equal(loaded(batch)[1], loaded(batch[1:])[0])
 
 
 @each
-def test_a_foreign_file_and_a_wrong_input_are_refused(kind, config, tmp_path: Path):
+def test_a_wrong_file_and_a_wrong_input_are_refused(kind, config, tmp_path: Path):
     path = tmp_path / "weights.safetensors"
-    KMeans.fit([scene(0)], plain().apply, 3).save(path)
-    with pytest.raises(DataError, match=f"is no {kind.name} model.*train it anew"):
+    KMeans.fit([scene(0)], make_normalisation().apply, 3).save(path)
+    with pytest.raises(DataError, match=f"not a {kind.name} model.*train it again"):
         kind.load(path)
     model = fit(kind, config)
     model.weights = model.weights[:, :-1]
     model.save(path)
-    with pytest.raises(DataError, match=f"is no {kind.name} model"):
+    with pytest.raises(DataError, match=f"not a {kind.name} model"):
         kind.load(path)
     with pytest.raises(DataError, match="wrong input"):
         model(np.zeros((1, 1, 8, 8), np.float32))
 
 
 @each
-def test_nothing_and_hardly_anything_to_learn_from(kind, config):
+def test_samples_without_labels_and_with_a_single_colour(kind, config):
     blank = Sample("x", np.zeros((8, 8, 3), np.uint8), np.full((8, 8), IGNORE, np.uint8))
     for samples in ([], [blank], [Sample("y", blank.image)]):
         with pytest.raises(DataError, match="no labelled pixel"):
-            kind.fit(samples, plain().apply, 3, 0, config)
+            kind.fit(samples, make_normalisation().apply, 3, 0, config)
     flat = Sample("z", np.full((9, 11, 3), 7, np.uint8), np.ones((9, 11), np.uint8))
-    assert (ids(kind.fit([flat], plain().apply, 3, 0, config), flat) == 1).all()
+    assert (ids(kind.fit([flat], make_normalisation().apply, 3, 0, config), flat) == 1).all()
     two = Sample("t", flat.image, np.zeros((9, 11), np.uint8))
-    assert set(np.unique(ids(kind.fit([flat, two], plain().apply, 2, 0, config), flat))) <= {0, 1}
+    assert set(np.unique(ids(kind.fit([flat, two], make_normalisation().apply, 2, 0, config), flat))) <= {0, 1}
 
 
 @each
-def test_regions_are_numbered_without_gaps_and_hold_together(kind, config):
+def test_regions_are_numbered_without_gaps_and_connected(kind, config):
     colours = np.random.default_rng(0).random((45, 67, 3)).astype(np.float32) * 100
     regions = kind.cut(colours, edge_strength(colours), config, 0)
     assert regions.shape == (45, 67) and set(np.unique(regions)) == set(range(regions.max() + 1))
@@ -127,8 +129,8 @@ def test_regions_of_edges_do_not_cross_a_step():
     assert not left & right
 
 
-def test_spectral_joins_what_is_alike():
-    """Two flat halves: many superpixels, two regions."""
+def test_spectral_merges_similar_superpixels():
+    """Two uniform halves: many superpixels, two regions."""
     colours = np.zeros((40, 60, 3), np.float32)
     colours[:, 30:] = 80
     regions = Spectral.cut(colours, edge_strength(colours), SpectralConfig(superpixels=40, threshold=0.05), 0)
@@ -145,24 +147,24 @@ def test_seeds_are_the_flattest_pixels_of_each_cell():
             assert edges[cell][seeds[cell] > 0] == edges[cell].min()
 
 
-def test_features_against_plain_numpy():
+def test_features_equal_those_of_plain_numpy():
     rng = np.random.default_rng(2)
     colours, regions = rng.random((9, 8, 3)).astype(np.float32) * 50, rng.integers(0, 4, (9, 8))
     edges = edge_strength(colours)
-    found = region_features(colours, edges, regions)
+    features = region_features(colours, edges, regions)
     for index in range(4):
         values = np.concatenate([colours, edges[:, :, None]], 2)[regions == index].astype(np.float64)
-        own = np.concatenate([values.mean(0), values.std(0)]) / 100
-        np.testing.assert_allclose(found[index, :8], own, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(found[index, 8:16], own[0] * own, rtol=1e-4, atol=1e-6)
+        expected = np.concatenate([values.mean(0), values.std(0)]) / 100
+        np.testing.assert_allclose(features[index, :8], expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(features[index, 8:16], expected[0] * expected, rtol=1e-4, atol=1e-6)
 
 
-def test_memory_of_fitting_is_bounded_and_late_images_count():
+def test_memory_of_fitting_is_bounded_and_late_images_are_drawn():
     rows = _Rows(100, 2, seed=0)
     for image in range(60):
         label = np.full((4, 5), int(image >= 30), np.uint8)
         rows.add(np.full((20, 3), image, np.float32), np.arange(20).reshape(4, 5), label)
-        assert rows.held <= 200
+        assert rows.n_rows <= 200
     features, pixels = rows.drawn()
     assert len(features) == len(pixels) == 100
     assert pixels[:, 1].mean() == pytest.approx(0.5, abs=0.2)

@@ -1,5 +1,7 @@
-"""What every network for volumes must do, as `test_contract.py` has it for images; a new line in FAMILIES with dims=3 is tested by
-being there."""
+"""Tests that all networks for volumes share, as tests/models/test_contract.py has them for images.
+
+A new entry in FAMILIES with dims=3 is covered by them.
+"""
 
 import functools
 
@@ -33,13 +35,13 @@ def build(name, channels=1, classes=3, seed=0, **options):
     return build_network(name, family_config(Candidate(family=name, channels=8, **options)), channels, classes, seed)
 
 
-def segmenter(name, channels, classes):
-    plain = Normalisation(low=(0,) * channels, high=(1,) * channels, mean=(0,) * channels, std=(1,) * channels)
+def make_segmenter(name, channels, classes):
+    normalisation = Normalisation(low=(0,) * channels, high=(1,) * channels, mean=(0,) * channels, std=(1,) * channels)
     spec = SegmenterSpec(
         candidate="x",
         family=name,
         classes=ClassTable.from_names([f"c{i}" for i in range(classes)]),
-        normalisation=plain,
+        normalisation=normalisation,
         dims=3,
         patch3d=PATCH,
     )
@@ -49,13 +51,13 @@ def segmenter(name, channels, classes):
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("channels", "classes"), [(1, 2), (3, 12), (5, 3)])
 def test_any_channels_classes_and_sizes(name, channels, classes):
-    """Odd sizes through the segmenter, then one step back through every parameter."""
+    """The segmenter takes odd sizes, and gradients reach every parameter."""
     volume = np.random.default_rng(0).random((9, 31, 17, channels), np.float32)
-    made = segmenter(name, channels, classes)
-    found = made.predict(volume, probabilities=True)
-    assert found.class_ids.shape == (9, 31, 17) and found.class_ids.max() < classes
-    np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
-    network = made.engine.module.train()
+    segmenter = make_segmenter(name, channels, classes)
+    prediction = segmenter.predict(volume, probabilities=True)
+    assert prediction.class_ids.shape == (9, 31, 17) and prediction.class_ids.max() < classes
+    np.testing.assert_allclose(prediction.probabilities.sum(0), 1, atol=1e-5)
+    network = segmenter.engine.module.train()
     logits = network(torch.randn(2, channels, *PATCH))
     assert logits.shape == (2, classes, *PATCH)
     logits.square().mean().backward()
@@ -63,18 +65,18 @@ def test_any_channels_classes_and_sizes(name, channels, classes):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_first_weights(name):
+def test_initial_weights(name):
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
     same, other = build(name, seed=5).state_dict(), build(name, seed=6).state_dict()
-    assert torch.equal(before, torch.random.get_rng_state()), "building leaves the global random state as it was"
+    assert torch.equal(before, torch.random.get_rng_state()), "building leaves the global random state unchanged"
     first = build(name, seed=5).state_dict()
     assert all(torch.equal(first[k], same[k]) for k in first)
     assert any(not torch.equal(first[k], other[k]) for k in first)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_file(name, tmp_path):
+def test_saved_weights(name, tmp_path):
     network = build(name).eval()
     save_file(network.state_dict(), tmp_path / "w.safetensors")
     other = build(name, seed=9).eval()
@@ -85,29 +87,29 @@ def test_a_file(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_release(name, tmp_path, monkeypatch):
-    """Training goes on from a release: each class that was there is told as it was, wherever it stands now."""
+def test_warm_start(name, tmp_path, monkeypatch):
+    """Training continues from a release: each class that it had is predicted as before, whatever its class id is now."""
     monkeypatch.chdir(tmp_path)
-    old, x = build(name).eval(), torch.randn(1, 1, *PATCH)
-    network = warm_started_network(old, name, {"channels": 8}, 1)
+    released, x = build(name).eval(), torch.randn(1, 1, *PATCH)
+    network = warm_started_network(released, name, {"channels": 8}, 1)
     with torch.inference_mode():
-        if name == "vnet":  # its last layer looks at the classes' own scores, the new class's among them
-            wide, narrow = (n.last.conv2.weight[None] for n in (network, old))
+        if name == "vnet":  # its last layer combines the scores of all classes, including the new one
+            wide, narrow = (n.last.conv2.weight[None] for n in (network, released))
             rows = inherited_channels(wide).transpose(1, 2)
             assert torch.equal(inherited_channels(rows).transpose(1, 2), narrow)
         else:
-            torch.testing.assert_close(inherited_channels(network(x)), old(x), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(inherited_channels(network(x)), released(x), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_an_encoder_to_freeze(name):
+def test_frozen_encoder(name):
+    """There is none: networks for volumes start from random weights or from a release."""
     assert not hasattr(build(name), "encoder")
-    pytest.skip("starts from random weights, or from a release: there is nothing to keep while the rest learns")
 
 
 @functools.cache
-def taught(name) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
-    """A network that has seen four volumes over and over, they, (4, 1, *PATCH), and their labels."""
+def overfitted(name) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+    """A network that was trained on four volumes over and over, the volumes, (4, 1, *PATCH), and their labels."""
     generator = torch.Generator().manual_seed(3)
     labels = torch.zeros(4, *PATCH, dtype=torch.long)
     for index in range(4):
@@ -127,54 +129,53 @@ def taught(name) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_four_images_by_heart(name):
-    network, volumes, labels = taught(name)
+def test_overfits_four_images(name):
+    network, volumes, labels = overfitted(name)
     with torch.inference_mode():
-        found = network(volumes).argmax(1)
-    for index in (1, 2):
-        said, there = found == index, labels == index
-        assert 2 * (said & there).sum() / (said.sum() + there.sum()) > 0.95
+        predicted_ids = network(volumes).argmax(1)
+    for class_id in (1, 2):
+        predicted, true = predicted_ids == class_id, labels == class_id
+        assert 2 * (predicted & true).sum() / (predicted.sum() + true.sum()) > 0.95
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_export(name, tmp_path):
-    trained = segmenter(name, 1, 3)
+    trained = make_segmenter(name, 1, 3)
     volume = np.random.default_rng(1).random((20, 30, 18, 1), np.float32)
     export_graph(trained, tmp_path / "model.onnx")
-    wanted = trained.predict(volume).class_ids
+    expected = trained.predict(volume).class_ids
     for engine in (
         OnnxEngine(tmp_path / "model.onnx", threads=1),
         OpenVinoEngine(tmp_path / "model.onnx", "o", "f32", 1),
     ):
-        assert (Segmenter(trained.spec, engine).predict(volume).class_ids == wanted).mean() >= 0.999
+        assert (Segmenter(trained.spec, engine).predict(volume).class_ids == expected).mean() >= 0.999
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_served(name, tmp_path):
-    """Exported, and behind the app of the Bento: uploads are answered with the trained network's classes."""
-    network, volumes, labels = taught(name)
+    """The app of the Bento answers uploads with the trained network's classes."""
+    network, volumes, labels = overfitted(name)
     samples = [
         Sample(str(i), volume[0, ..., None].numpy(), label.numpy().astype(np.uint8))
         for i, (volume, label) in enumerate(zip(volumes, labels, strict=True))
     ]
-    trained = Segmenter(segmenter(name, 1, 3).spec, TorchEngine(network))
-    golden, own = shares_of_golden_pixels(trained, VolumeReader(samples), tmp_path)
-    assert golden == 1 and own >= 0.999
+    trained = Segmenter(make_segmenter(name, 1, 3).spec, TorchEngine(network))
+    golden, agreement = shares_of_golden_pixels(trained, VolumeReader(samples), tmp_path)
+    assert golden == 1 and agreement >= 0.999
 
 
-def test_thick_slices_are_not_halved_nor_looked_along_at_first():
-    """What lies in another slice has no say before the level at which slices join."""
-    network = build_network("unet3d", Unet3dConfig(channels=8, depth=3, whole_levels=(2, 0, 0)), 1, 2, 0)
-    whole = network.eval()
+def test_first_levels_neither_halve_nor_convolve_along_thick_slices():
+    """Neighbouring slices have no influence before the level at which slices are combined."""
+    network = build_network("unet3d", Unet3dConfig(channels=8, depth=3, whole_levels=(2, 0, 0)), 1, 2, 0).eval()
     kernels = [
         m.kernel_size for m in network.modules() if isinstance(m, torch.nn.Conv3d) and m.kernel_size != (1, 1, 1)
     ]
     assert {k[0] for k in kernels[:4]} == {1} and (3, 3, 3) in kernels
     with torch.inference_mode():
-        assert whole(torch.zeros(1, 1, 5, 8, 8)).shape == (1, 2, 5, 8, 8), "any number of slices"
+        assert network(torch.zeros(1, 1, 5, 8, 8)).shape == (1, 2, 5, 8, 8), "any number of slices"
 
 
-def test_settings_that_no_network_has_are_refused():
+def test_invalid_settings_are_refused():
     with pytest.raises(ConfigError, match="multiple of 8"):
         family_config(Candidate(family="segresnet", channels=12))
     with pytest.raises(ConfigError, match="depth"):

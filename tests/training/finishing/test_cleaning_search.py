@@ -119,8 +119,8 @@ def test_logits_are_raised_as_probabilities_are_moved(how):
     probabilities = np.moveaxis(sample.image, -1, 0)
     expected = moved(probabilities, how)
     np.testing.assert_array_equal(model.predict(sample.image).class_ids, expected)
-    np.testing.assert_array_equal(model.but(tile=32, overlap=8).predict(sample.image).class_ids, expected)
-    odds = np.log(probabilities[1] / probabilities[0].clip(1e-6)) + how.raised[1]
+    np.testing.assert_array_equal(model.with_changes(tile=32, overlap=8).predict(sample.image).class_ids, expected)
+    odds = np.log(probabilities[1] / probabilities[0].clip(1e-6)) + how.logit_offsets[1]
     np.testing.assert_array_equal(expected, odds > 0)
 
 

@@ -112,7 +112,7 @@ def test_a_plan_for_two_processes_runs_both(monkeypatch):
 @pytest.mark.slow
 def test_a_process_that_fails_ends_the_planning_with_its_words(train_reader):
     with pytest.raises(
-        SegpipeError, match=r"train.devices: .*can't run side by side: .*makes no network.*Fix: set it to 1"
+        SegpipeError, match=r"train.devices: .*can't run side by side: .*does not return a network.*Fix: set it to 1"
     ):
         exchange_ms(
             small_plan(factory="tests.worlds.custom_networks:no_network"), train_reader, Loop(0, 3, 2, 0.1), 0.0

@@ -10,7 +10,9 @@ from segpipe.models.volumetric.vnet import VnetConfig
 from segpipe.config import Params
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.errors import ConfigError
+from segpipe.models.volumetric.segresnet import SegresnetConfig
 from segpipe.models.volumetric.unet3d import Unet3dConfig
+from segpipe.models.volumetric.vnet import VnetConfig
 from segpipe.samples import Sample
 from segpipe.training.plan import Plan, explain
 from segpipe.training.planning.planner import plan_on
@@ -103,12 +105,12 @@ def test_ends_that_differ_are_not_mirrored(reader):
 
 
 def test_networks_halve_each_axis_as_often_as_its_voxels_allow():
-    assert Unet3dConfig().steps == (8, 8, 8) == VnetConfig().steps == SegresnetConfig().steps
-    thick = Unet3dConfig().fitted((4.0, 1.0, 1.0))
-    assert thick.whole_levels == (2, 0, 0) and thick.steps == (2, 8, 8)
-    assert Unet3dConfig(whole_levels=(1, 0, 0)).fitted((4.0, 1.0, 1.0)).whole_levels == (1, 0, 0), "as set"
-    assert Unet3dConfig().fitted((1.0, 0.9, 1.1)).steps == (8, 8, 8)
-    assert Unet3dConfig().fitted((900.0, 1.0, 1.0)).steps == (1, 8, 8)
+    assert Unet3dConfig().patch_multiple == (8, 8, 8) == VnetConfig().patch_multiple == SegresnetConfig().patch_multiple
+    thick = Unet3dConfig().for_spacing((4.0, 1.0, 1.0))
+    assert thick.whole_levels == (2, 0, 0) and thick.patch_multiple == (2, 8, 8)
+    assert Unet3dConfig(whole_levels=(1, 0, 0)).for_spacing((4.0, 1.0, 1.0)).whole_levels == (1, 0, 0), "as set"
+    assert Unet3dConfig().for_spacing((1.0, 0.9, 1.1)).patch_multiple == (8, 8, 8)
+    assert Unet3dConfig().for_spacing((900.0, 1.0, 1.0)).patch_multiple == (1, 8, 8)
 
 
 @pytest.fixture(scope="module")

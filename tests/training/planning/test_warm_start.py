@@ -219,7 +219,7 @@ def test_a_plan_without_the_release_names_the_fix(workspace):
     ):
         set_up(on)
     weights.unlink()
-    with pytest.raises(MissingError, match="segpipe plan CANDIDATE fetches it"):
+    with pytest.raises(MissingError, match="run `segpipe plan CANDIDATE`"):
         heritage_of(on.options)
 
 

@@ -114,7 +114,7 @@ def test_coco_weights_fit_what_has_their_shape():
     assert untaken <= {f"roi_heads.box_predictor.{n}" for n in ("cls_score", "bbox_pred")} | {
         "roi_heads.mask_predictor.mask_fcn_logits"
     }
-    with pytest.raises(ValidationError, match="COCO weights belong to `encoder: resnet50`"):
+    with pytest.raises(ValidationError, match="COCO weights need `encoder: resnet50`"):
         MaskRcnnConfig(encoder_weights="coco")
 
 

@@ -221,7 +221,7 @@ def trained(walls, tmp_path_factory):
 
 
 def found_in(segmenter, sample, **changes):
-    return segmenter.but(**changes).predict(sample.image, probabilities=True, instances=True)
+    return segmenter.with_changes(**changes).predict(sample.image, probabilities=True, instances=True)
 
 
 def test_touching_objects_come_apart_where_their_mask_has_no_waist(trained, walls):
