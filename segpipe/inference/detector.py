@@ -108,7 +108,7 @@ def paste_instances(detections: Detections, shape: tuple[int, int], settings: Po
         settings: Minimum score and size of an instance.
     """
     detections = detections.select(np.flatnonzero(detections.scores >= settings.min_score))
-    detections = detections.select(np.argsort(-detections.scores, kind="stable")[: Instances.MOST])
+    detections = detections.select(np.argsort(-detections.scores, kind="stable")[: Instances.MAX_COUNT])
     ids = np.zeros(shape, np.int32)
     for number, (box, mask) in enumerate(zip(detections.boxes, detections.masks, strict=True), 1):
         window, pasted = paste_mask(mask, box, shape)

@@ -49,7 +49,7 @@ def separate(
     """Divide a semantic prediction into instances, class by class; class 0 is the background.
 
     The score of an instance is the mean probability, over its pixels, of its class and those that form instances with it. If there are
-    more than `Instances.MOST`, the largest are kept. Takes about 40 bytes per pixel.
+    more than `Instances.MAX_COUNT`, the largest are kept. Takes about 40 bytes per pixel.
 
     Args:
         class_ids: (H, W) or (D, H, W), uint8.
@@ -73,7 +73,7 @@ def select_instances(
     areas: npt.NDArray[np.int64],
     settings: Postprocess,
 ) -> Instances:
-    """Keep the instances whose size and score are high enough, at most `Instances.MOST`.
+    """Keep the instances whose size and score are high enough, at most `Instances.MAX_COUNT`.
 
     Args:
         ids: The instance of each pixel, (H, W) or (D, H, W): 1 .. n, 0 for none.
@@ -83,8 +83,8 @@ def select_instances(
         settings: The minimum size and score.
     """
     keep = (areas >= max(1, settings.min_size)) & (scores >= settings.min_score)
-    if keep.sum() > Instances.MOST:
-        keep &= areas > np.partition(areas[keep], -Instances.MOST - 1)[-Instances.MOST - 1]
+    if keep.sum() > Instances.MAX_COUNT:
+        keep &= areas > np.partition(areas[keep], -Instances.MAX_COUNT - 1)[-Instances.MAX_COUNT - 1]
     new_ids = np.zeros(len(classes) + 1, np.int32)
     new_ids[1:][keep] = np.arange(1, keep.sum() + 1)
     return Instances.from_map(new_ids[ids], classes[keep], scores[keep])

@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from segpipe.models.semantic.fcn8s_network import _bilinear_upsampling
 
 from segpipe.config import Candidate
 from segpipe.errors import MissingError

@@ -109,7 +109,7 @@ def draw(seed):
 @pytest.fixture(scope="module")
 def reader():
     found = MemoryReader([draw(seed) for seed in range(6)])
-    found.class_pixels = np.stack([SETS.pixels(sample.labels) for sample in found.samples])
+    found.class_pixels = np.stack([SETS.count_pixels(sample.labels) for sample in found.samples])
     return found
 
 
@@ -121,7 +121,7 @@ def plan_of(**recipe):
 
 def test_rare_crops_lie_around_a_class_whatever_lies_over_it(reader):
     crops = Crops(reader, plan_of(rare_crops=1.0, augment="off"))
-    shown = np.stack([SETS.pixels(crops[position][1]) for position in range(12)])
+    shown = np.stack([SETS.count_pixels(crops[position][1]) for position in range(12)])
     assert (shown[:, 1:].sum(1) > 0).mean() > 0.5
 
 

@@ -91,7 +91,7 @@ def class_shares(prediction: Prediction, classes: ClassTable) -> list[ClassShare
     Returns:
         One entry per class, in the order of the class table. The shares add up to 1, unless classes overlap.
     """
-    counts = classes.labelling.pixels(prediction.class_ids)
+    counts = classes.labelling.count_pixels(prediction.class_ids)
     return [
         ClassShare(
             name=spec.name,

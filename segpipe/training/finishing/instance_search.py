@@ -119,7 +119,7 @@ def _told_apart(
     """All objects, however small or unsure, by height."""
     if method == "detections":
         loose = Postprocess(method=method, min_score=MIN_SCORE)
-        found = segmenter.but(postprocess=loose).segment(sample, instances=True).instances
+        found = segmenter.with_changes(postprocess=loose).segment(sample, instances=True).instances
         assert found is not None, "a detector finds objects"
         yield 0.0, found
         return

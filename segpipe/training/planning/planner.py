@@ -82,7 +82,7 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
     size = wanted.spacing or (heritage.spec.spacing if heritage else None)
     spacing = choose_spacing(train, size, reasons) if volumes else None
     if spacing and isinstance(config, VolumeConfig):
-        config = config.fitted(spacing)
+        config = config.for_spacing(spacing)
     if get_family(candidate.family).kind == "detector":
         config = fit_to_objects(config, train, reasons)  # type: ignore[arg-type]
     common: dict[str, Any] = {
@@ -163,7 +163,7 @@ def _plan_volumes(
     from segpipe.training.machine import choose_device
 
     of, device = get_family(common["family"]), choose_device(wanted.accelerator)
-    steps = config.steps if isinstance(config, VolumeConfig) else (of.stride,) * 3
+    steps = config.patch_multiple if isinstance(config, VolumeConfig) else (of.stride,) * 3
     grid = choose_grid(wanted, steps, train, spacing, device, reasons, fingerprint.classes.labelling)
     normalisation, reasons["normalisation"] = choose_normalisation(
         wanted.normalisation, fingerprint, train, heritage=heritage_of(common["options"])

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from segpipe.models.volumetric.segresnet import SegresnetConfig
-from segpipe.models.volumetric.vnet import VnetConfig
 
 from segpipe.config import Params
 from segpipe.data.manifest.fingerprint import Fingerprint
