@@ -79,7 +79,7 @@ def test_floors_of_single_classes() -> None:
     assert only(case, class_floor=ClassFloorGate(at_least=0.3)).verdict == "pass"
     strict = only(case, class_floor=ClassFloorGate(classes={"cell": 0.95, "nucleus": 0.6}))
     assert strict.verdict == "fail" and {p.threshold for p in strict.parts} == {0.1, 0.95, 0.6}
-    assert "so is it with cell" in strict.sentence
+    assert "the same holds for cell" in strict.sentence
     left_out = only(case, class_floor=ClassFloorGate(at_least=0.8, classes={"nucleus": 0}))
     assert left_out.verdict == "pass" and {p.name for p in left_out.parts} == {"background", "cell"}
     assert "every class reaches its floor" in left_out.sentence and "above the floor of 0.800" in left_out.sentence
@@ -93,14 +93,14 @@ def test_a_class_on_few_images_can_not_tell() -> None:
     found = only(Case(QUICK, winner), class_floor=ClassFloorGate(classes={"nucleus": least}))
     assert found.verdict == "cannot tell" and "the class is in 4 images" in found.sentence
     absent = only(Case(QUICK, scored(0.9, 0.5, with_nucleus=0)), class_floor=ClassFloorGate())
-    assert absent.verdict == "cannot tell" and "the class is in no test image" in absent.sentence
+    assert absent.verdict == "cannot tell" and "no test image has the class" in absent.sentence
 
 
 def test_a_champion_may_have_to_be_beaten() -> None:
     same = Champion("v0.2.0", scored(0.9, 0.5))
     gate = ChampionGate(superior=True, margin=0.5)
     equal = only(Case(QUICK, same.scores, champion=same), champion=gate)
-    assert equal.verdict == "fail" and "and better is asked for" in equal.sentence
+    assert equal.verdict == "fail" and "and the winner must be better" in equal.sentence
     better = only(Case(QUICK, scored(0.95, 0.9), champion=same), champion=gate)
     assert better.verdict == "pass" and better.threshold == 0 and better.low > 0
 
@@ -120,10 +120,10 @@ def test_few_images_of_a_class_warn() -> None:
     assert (found.verdict, found.mode, found.blocks) == ("fail", "warn", False)
     assert (
         found.sentence
-        == "Fail: fewer than 5 test images show nucleus (3): scores of it are anecdotes. This gate only warns."
+        == "Fail: fewer than 5 test images show nucleus (3), too few for reliable scores. This gate only warns."
     )
     assert only(case, test_size=ImagesGate(at_least=3)).sentence == (
-        "Pass: every class is in 3 test images or more, the rarest, nucleus, in 3."
+        "Pass: every class is in at least 3 test images; the rarest, nucleus, is in 3."
     )
     assert only(case, test_size=ImagesGate(mode="block")).blocks
 
@@ -142,13 +142,13 @@ def findings(**changes: object) -> dict:
     [
         ({"max_drift": 0.5}, {}, "pass", "mean of channel 1 (stability index 0.310, 0.5 is allowed)"),
         ({}, {}, "fail", "above 0.25: mean of channel 1 (0.310)"),
-        ({"max_drift": None}, {}, "pass", "passed validation with 1 warning; what moved most"),
-        ({"max_drift": None, "max_warnings": 0}, {}, "fail", "1 warnings (class_imbalance), and 0 are allowed"),
+        ({"max_drift": None}, {}, "pass", "passed validation with 1 warning; the largest shift from the production data is in mean of channel 1 (stability index 0.310)"),
+        ({"max_drift": None, "max_warnings": 0}, {}, "fail", "1 warning (class_imbalance), and 0 are allowed"),
         (
             {},
             {"drift": [{"quantity": "a", "psi": 0.4, "p_value": 0.01}]},
             "pass",
-            "is a (stability index 0.400, 0.25 is allowed, and this may be luck)",
+            "is in a (stability index 0.400, 0.25 is allowed, and this may be due to chance)",
         ),
         ({}, {"drift": []}, "pass", "passed validation with 1 warning."),
         ({}, {"passed": False, "drift": []}, "fail", "the data did not pass validation"),

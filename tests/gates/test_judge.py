@@ -95,7 +95,7 @@ def test_can_not_tell_says_what_could_be_told() -> None:
     assert found.verdict == "cannot tell" and found.p_value > 0.05
     assert found.detectable > abs(found.estimate)
     assert (
-        f"12 images or groups, enough to see a difference of {found.detectable:.3f} four times in five"
+        f"12 images or groups, enough to detect a difference of {found.detectable:.3f} four times out of five"
         in found.sentence
     )
     clear = one("champion", scored("unet", 0.9), champion=Champion("v0.2.0", scored("v1", 0.6)))
@@ -138,7 +138,7 @@ def test_the_same_model_is_not_worse_than_itself() -> None:
     found = one("champion", winner, champion=Champion("v0.2.0", winner, same_model=True), margin=0)
     assert (
         found.verdict == "pass"
-        and "no different from the champion v0.2.0" in found.sentence
+        and "equal to the champion v0.2.0" in found.sentence
         and "the same model, trained again" in found.sentence
         and found.worst == []
     )
@@ -182,7 +182,7 @@ def test_a_score_that_does_not_exist_can_not_tell(gate: str) -> None:
 def test_a_single_image_can_not_tell() -> None:
     winner = scored("unet", 0.9, images=1)
     assert one("floor", winner).verdict == "cannot tell"
-    assert "a single image can't say" in one("floor", winner).sentence
+    assert "a single image gives no confidence bound" in one("floor", winner).sentence
     assert one("baseline", winner, scored("kmeans", 0.2, images=1)).verdict == "cannot tell"
 
 
@@ -215,7 +215,7 @@ def test_better_is_said_where_the_test_agrees(images: int, verdict: str) -> None
         one("champion", better, champion=Champion("v1", worse), superior=True),
     ):
         assert found.low > 0 and found.p_value == 2 / 2**images and found.verdict == verdict
-        said = "but models that are alike are as far apart on 5 images or groups with a chance of 0.062"
+        said = "but two equally good models would differ as much on 5 images or groups with probability 0.062"
         assert (said in found.sentence) == (verdict == "cannot tell")
     assert one("champion", better, champion=Champion("v1", worse)).verdict == "pass", (
         "not worse is shown by the interval"

@@ -31,14 +31,14 @@ def gates(at_most_ms: float = 50.0, **more: object) -> GateParams:
 
 def test_verdicts() -> None:
     assert judge_latency(gates(), found(), "unet").sentence == (
-        "Pass: unet on onnxruntime answers within 40.0 ms in 95 of 100 cases (half of them within 20.0 ms; 100 answers on 4 "
+        "Pass: unet on onnxruntime answers within 40.0 ms in 95 of 100 cases (median 20.0 ms; 100 answers on 4 "
         "golden images), within the limit of 50 ms."
     )
     late = judge_latency(gates(), found(60), "unet")
     assert (late.verdict, late.blocks, late.estimate, late.threshold, late.side) == ("fail", True, 60, 50, "most")
     assert "above the limit of 50 ms" in late.sentence
     few = judge_latency(gates(), found(runs=19), "unet")
-    assert few.verdict == "cannot tell" and "20 answers are needed" in few.sentence
+    assert few.verdict == "cannot tell" and "at least 20 answers are needed" in few.sentence
     assert judge_latency(gates(), found(60, runs=5), "unet").verdict == "fail"
 
 

@@ -110,7 +110,7 @@ def test_a_champion_of_other_classes_can_not_be_compared(
     serve(make_segmenter(0.0, classes=ClassTable.from_names(["background", "cell"])))
     found = select(workspace, params, fingerprint, shards)
     assert found.gates[2].verdict == "cannot tell" and not found.promotable
-    assert "its classes are background, cell, the data's background, cell, nucleus" in found.gates[2].sentence
+    assert "its classes are background, cell, those of the data are background, cell, nucleus" in found.gates[2].sentence
     assert found.champion.test == {} and found.champion.why_not
 
 
@@ -163,6 +163,6 @@ def test_the_selection_carries_what_the_evaluation_measured(
     found = select(workspace, asked, fingerprint, shards)
     assert found.temperature == 1.75 and found.promotable
     assert found.gates[3].sentence == (
-        "Pass: no corruption costs too much; medium blur costs unet 0.050 of its test IoU (macro, dataset) of 0.550 on 20 images, "
-        "the most of all: at most 0.100 with 97.5 % confidence, and 0.200 is allowed."
+        "Pass: no corruption lowers the score too much; medium blur lowers unet's test IoU (macro, dataset) of 0.550 by 0.050 on 20 "
+        "images, the largest drop: at most 0.100 with 97.5 % confidence, and 0.200 is allowed."
     )
