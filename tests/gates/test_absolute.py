@@ -142,7 +142,12 @@ def findings(**changes: object) -> dict:
     [
         ({"max_drift": 0.5}, {}, "pass", "mean of channel 1 (stability index 0.310, 0.5 is allowed)"),
         ({}, {}, "fail", "above 0.25: mean of channel 1 (0.310)"),
-        ({"max_drift": None}, {}, "pass", "passed validation with 1 warning; the largest shift from the production data is in mean of channel 1 (stability index 0.310)"),
+        (
+            {"max_drift": None},
+            {},
+            "pass",
+            "passed validation with 1 warning; the largest shift from the production data is in mean of channel 1 (stability index 0.310)",
+        ),
         ({"max_drift": None, "max_warnings": 0}, {}, "fail", "1 warning (class_imbalance), and 0 are allowed"),
         (
             {},

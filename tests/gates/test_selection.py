@@ -110,7 +110,9 @@ def test_a_champion_of_other_classes_can_not_be_compared(
     serve(make_segmenter(0.0, classes=ClassTable.from_names(["background", "cell"])))
     found = select(workspace, params, fingerprint, shards)
     assert found.gates[2].verdict == "cannot tell" and not found.promotable
-    assert "its classes are background, cell, those of the data are background, cell, nucleus" in found.gates[2].sentence
+    assert (
+        "its classes are background, cell, those of the data are background, cell, nucleus" in found.gates[2].sentence
+    )
     assert found.champion.test == {} and found.champion.why_not
 
 

@@ -95,7 +95,7 @@ def test_candidates_follow_the_data_unless_somebody_chose_them(workspace: Path) 
 
     params = (workspace / "params.yaml").read_text()
     assert "params.yaml" not in bring(*pictures)
-    assert "candidates are unet3d, segresnet, kmeans now" in bring(str(heads))
+    assert "the candidates are now unet3d, segresnet, kmeans" in bring(str(heads))
     assert set(load_params(workspace).candidates) == {"unet3d", "segresnet", "kmeans"}
     bring(*pictures)
     assert (workspace / "params.yaml").read_text() == params
@@ -115,5 +115,5 @@ def test_overlapping_classes_bring_networks_alone(workspace: Path) -> None:
     done = RUNNER.invoke(app, ["data", "import", str(source), "--overlapping", "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["classes"]["overlapping"] is True
-    assert "candidates are unet, deeplabv3plus now" in done.stderr
+    assert "the candidates are now unet, deeplabv3plus" in done.stderr
     assert "kmeans" not in load_params(workspace).candidates

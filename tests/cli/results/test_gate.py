@@ -143,7 +143,7 @@ def test_explain_tells_reasons_and_parts(call) -> None:
     plain = call(selection(verdict("fail", "slice", parts=parts)))[1]
     out = call(selection(verdict("fail", "slice", parts=parts)), "--explain")[1]
     assert "stain" not in plain and "because" not in plain
-    assert "  why: because" in out and "no score on 3 images" in out
+    assert "  why this gate exists: because" in out and "no score on 3 images" in out
     assert "fail        stain: HE: -0.200 (-0.250 to -0.150) on 14 images, p = 0.004, 0.060 detectable" in out
     compared = call(selection(verdict("fail", "champion", detectable=0.0123)), "--explain")[1]
-    assert "  these images would show a true difference of 0.012 four times in five" in compared
+    assert "  these images detect a true difference of 0.012 four times out of five" in compared

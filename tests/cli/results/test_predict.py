@@ -64,7 +64,8 @@ def test_what_can_be_read_of_half_a_video_is_kept(segpipe, tmp_path: Path) -> No
     kept = json.loads(out)["frames"]
     assert (
         code == 3
-        and f"half.avi: the video is cut short; what could be read is kept (found {kept} frames, expected 40" in err
+        and f"half.avi: the video is truncated; the frames that could be read are in the output (found {kept} frames, expected 40"
+        in err
     )
     assert len(frames_of(tmp_path / "o.mp4")) == kept > 5
 
@@ -73,7 +74,7 @@ def test_a_video_is_not_replaced_by_its_overlay(segpipe, tmp_path: Path) -> None
     path = clip(tmp_path / "drive.avi", 3)
     before = path.read_bytes()
     code, _, err = segpipe("--video", path, "--out", "drive.avi")
-    assert code == 2 and "would replace" in err and path.read_bytes() == before
+    assert code == 2 and "would overwrite" in err and path.read_bytes() == before
 
 
 def test_ctrl_c_finishes_the_file(bundle: Path, tmp_path: Path) -> None:

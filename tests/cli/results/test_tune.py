@@ -35,7 +35,7 @@ def test_the_best_settings_are_printed_to_be_pasted_and_written_where_asked(work
     params = workspace(Tried(3, BETTER, 0.7, "finished"), Tried(0, {"learning_rate": 0.002}, 0.6, "finished"))
     tune.tune("unet", 2, None)
     out, error = capsys.readouterr()
-    assert params.read_text() == PARAMS and "--apply writes it" in error
+    assert params.read_text() == PARAMS and "--apply to write it" in error
     pasted = yaml.safe_load(out[out.index("candidates:") :])
     assert pasted["candidates"]["unet"]["train"] == BETTER
     tune.tune("unet", 2, None, apply=True)
@@ -51,7 +51,7 @@ def test_the_best_settings_are_printed_to_be_pasted_and_written_where_asked(work
 def test_where_nothing_is_better_nothing_is_written(workspace, capsys):
     params = workspace(Tried(0, {"learning_rate": 0.002}, 0.6, "finished"), Tried(1, BETTER, 0.5, "fell behind"))
     tune.tune("unet", 2, None, apply=True)
-    assert params.read_text() == PARAMS and "nothing tried is better" in capsys.readouterr().err
+    assert params.read_text() == PARAMS and "no trial is better" in capsys.readouterr().err
 
 
 def test_json_for_a_program(workspace, capsys):

@@ -98,7 +98,10 @@ def test_the_gate_judges_the_upper_bound_of_the_largest_drop(measured: tuple[Pat
     found = verdict(out, table, at_most=0.02)
     assert (found.verdict, found.metric, found.side, found.blocks) == ("fail", "robustness.drop", "most", True)
     assert found.estimate == by[found.parts[0].name]["drop"] > 0.02 and len(found.parts) == 5
-    assert f"Fail: medium {found.parts[0].name} lowers unet's test" in found.sentence and "more than 0.020" in found.sentence
+    assert (
+        f"Fail: medium {found.parts[0].name} lowers unet's test" in found.sentence
+        and "more than 0.020" in found.sentence
+    )
     allowed = verdict(out, table, at_most=1.0)
     assert allowed.verdict == "pass" and allowed.parts[0].name == max(by, key=lambda name: by[name]["high"])
     assert "no corruption lowers the score too much" in allowed.sentence
