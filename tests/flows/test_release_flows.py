@@ -50,7 +50,7 @@ def test_promote_and_verify_in_prefect_do_what_the_commands_do(
 
     verify = load_flow(root, "verify").verify
     whole = verify("v0.1.0", str(root), return_state=True)
-    assert whole.is_completed() and whole.message == "v0.1.0 is whole"
+    assert whole.is_completed() and whole.message == "v0.1.0 is what was released"
     torn = root / ".dvc" / "cache"
     torn.rename(tmp_path / "away")
     broken = verify("v0.1.0", str(root), return_state=True)

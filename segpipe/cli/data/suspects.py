@@ -23,7 +23,7 @@ def data_suspects(
     open_it: Open = False,
     json: Json = False,
 ) -> None:
-    """Find suspected label errors: regions of images where the model is sure of another class than the label.
+    """Find suspected label errors: images on which the model is sure of another class than the label.
 
     Images of val and test are examined. For a candidate with train.folds, images of train are examined too, each with the network
     that was not trained on it.

@@ -23,7 +23,8 @@ class Promote(StrEnum):
 
 
 _JOBS = (
-    "Number of stages to run at once, on any device. Default: one stage per GPU, and other stages on all processors."
+    "Largest number of stages to run at once, on any device. Default: one stage that needs a device (plan, train, evaluate) per "
+    "GPU, and as many other stages as there are processors."
 )
 _PROMOTE = (
     "auto: make a new release live; manual: leave this to `segpipe promote`. Default: release.promote of params.yaml."
@@ -43,6 +44,7 @@ def run(
     - 0: all stages are up to date, and the winner is released
     - 4: all stages are up to date, but a gate fails: nothing was released
     - 5: another run is using this workspace
+    - 6: there is no winner, or something is missing
     - 7: all stages are up to date, but a gate cannot tell: nothing was released
     - 130: the run was interrupted
     - others: a stage or the release failed; `segpipe --help` lists them
