@@ -10,7 +10,7 @@ import pytest
 
 from segpipe.errors import MissingError
 from segpipe.release import registry
-from tests.worlds.released_workspace import make
+from tests.worlds.released_workspace import bundle, bundles, make, no_git_user, root, template  # noqa: F401  fixtures
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_promote_and_verify_in_prefect_do_what_the_commands_do(
-    server: str, root: Path, bundles: list[Path], tmp_path: Path
+    server: str,
+    root: Path,  # noqa: F811
+    bundles: list[Path],  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     import httpx
 

@@ -174,10 +174,10 @@ def test_no_release_after_a_failed_gate_or_without_git(root: Path, bundles: list
     with pytest.raises(GateBlocked, match=r"unet may not be released.*found floor"):
         make(root)
     assert registry.versions(root) == []
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    shutil.copy(root / "params.yaml", bare)
-    assert registry.live(bare) is None and registry.next_version(bare) == "v0.1.0"
+    plain_folder = tmp_path / "plain_folder"
+    plain_folder.mkdir()
+    shutil.copy(root / "params.yaml", plain_folder)
+    assert registry.live(plain_folder) is None and registry.next_version(plain_folder) == "v0.1.0"
 
 
 @pytest.mark.slow

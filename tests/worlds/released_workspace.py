@@ -48,7 +48,7 @@ artifacts:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def no_git_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """An environment in which Git knows no user."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -58,7 +58,7 @@ def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def template(nobody: None, tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
+def template(no_git_user: None, tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
     """A workspace whose pipeline has just produced the first bundle."""
     folder = tmp_path_factory.mktemp("template")
     git(folder, "init", "--quiet", "--initial-branch", "main")

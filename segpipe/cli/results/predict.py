@@ -51,8 +51,11 @@ def predict(
     from segpipe.inference.segmenter import Segmenter
 
     if bool(images) == (video is not None):
-        found = "both" if images else "nothing"
-        raise ConfigError("no clear input", found=found, expected="either image files or folders, or --video")
+        raise ConfigError(
+            "the input is not clear",
+            found="images and --video" if images else "neither images nor --video",
+            expected="one of them",
+        )
     if model is None:
         root = workspace_root()
         model, limits = live_bundle(root), load_params(root).data

@@ -16,7 +16,7 @@ EXAMPLE = "segpipe run\nsegpipe run --promote manual --jobs 2"
 
 
 class Promote(StrEnum):
-    """Whether `segpipe run` promotes a winner that passed its gates."""
+    """Values of `segpipe run --promote`."""
 
     auto = "auto"
     manual = "manual"

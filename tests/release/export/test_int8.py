@@ -113,10 +113,12 @@ def test_a_unets_concatenations_survive_openvino(tmp_path: Path) -> None:
     spec = toy_segmenter().spec.model_copy(update={"stride": 32, "tile": 128, "overlap": 64})
     network = Segmenter(spec, TorchEngine(build_network("unet", config, 3, 3, seed=1).eval()))
     export_graph(network, tmp_path / "model.onnx")
-    int8.quantise(tmp_path / "model.onnx", int8.calibration_batches(network, blobs(4, 100)), tmp_path / "small.onnx")
+    int8.quantise(
+        tmp_path / "model.onnx", int8.calibration_batches(network, blobs(4, 100)), tmp_path / "quantised.onnx"
+    )
     batch = spec.normalisation.apply(toy_image(5, 64, 96))[None]
-    expected = GRAPH_ENGINES["onnxruntime"](tmp_path / "small.onnx", 1)(batch)
-    output = INT8_ENGINES["openvino-int8"](tmp_path / "small.onnx", 1)(batch)
+    expected = GRAPH_ENGINES["onnxruntime"](tmp_path / "quantised.onnx", 1)(batch)
+    output = INT8_ENGINES["openvino-int8"](tmp_path / "quantised.onnx", 1)(batch)
     assert np.corrcoef(expected.ravel(), output.ravel())[0, 1] > 0.99
 
 
@@ -273,12 +275,13 @@ def test_the_result_is_described_in_a_sentence() -> None:
     def trial(engine: str, ms: float | None, eligible: bool = True) -> EngineTrial:
         return EngineTrial(engine=engine, median_ms=ms, agreement=1.0, eligible=eligible, reason="so")
 
-    whole, small = [trial("onnxruntime", 9.0), trial("openvino", 6.0, False)], trial("openvino-int8", 4.5)
+    floating, quantised = [trial("onnxruntime", 9.0), trial("openvino", 6.0, False)], trial("openvino-int8", 4.5)
     assert (
-        int8.describe_int8([*whole, small], small)
+        int8.describe_int8([*floating, quantised], quantised)
         == "int8 (openvino-int8) so; it is 2.00 times as fast as onnxruntime; it serves"
     )
     failed = trial("openvino-int8", None, False)
     assert (
-        int8.describe_int8([*whole, failed], whole[0]) == "int8 (openvino-int8) so; it does not serve, onnxruntime does"
+        int8.describe_int8([*floating, failed], floating[0])
+        == "int8 (openvino-int8) so; it does not serve, onnxruntime does"
     )
