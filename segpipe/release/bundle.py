@@ -34,7 +34,7 @@ GOLDEN_DIR = "golden"
 GOLDEN_FILE = "golden/golden.json"
 
 _MAX_GOLDEN_BYTES = 1 << 30
-GOLDEN_LIMITS = DataParams(max_megapixels=1000.0)  # type: ignore[call-arg]
+GOLDEN_LIMITS = DataParams(max_megapixels=1000.0)
 """Decoding limits for golden images. They come from the dataset, whose own limits they already passed."""
 
 

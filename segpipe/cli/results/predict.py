@@ -60,7 +60,7 @@ def predict(
         root = workspace_root()
         model, limits = live_bundle(root), load_params(root).data
     else:
-        limits = DataParams()  # type: ignore[call-arg]
+        limits = DataParams()
     segmenter = Segmenter.from_bundle(model)
     if video is not None:
         _predict_video(segmenter, video, limits, out, smoothing, size, masks, json)

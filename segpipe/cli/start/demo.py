@@ -106,13 +106,13 @@ def _run(root: Path) -> RunSummary:
     retrain = load_flow(root, "retrain")
     for longer in BUDGETS[1:]:
         try:
-            return retrain.run(root, promote="auto")  # type: ignore[no-any-return]
+            return retrain.run(root, promote="auto")
         except SegpipeError as error:
             if not (str(error).startswith("train.budget:") and "too short" in str(error)):
                 raise
             set_params(root, {"train.budget": longer})
             say(f"this machine is slow or busy: each network trains for {longer} instead")
-    return retrain.run(root, promote="auto")  # type: ignore[no-any-return]
+    return retrain.run(root, promote="auto")
 
 
 def _request(root: Path, version: str) -> dict[str, Any]:
