@@ -41,8 +41,9 @@ class Release(ModelRecord):
         return self.scores[self.metric].value if self.metric in self.scores else None
 
     def record(self) -> dict[str, Any]:
-        """Return the fields that are stored."""
-        return self.model_dump(mode="json", exclude={"stages"})
+        """Return the fields that are stored, beginning with those that name the release, for people who read the tag."""
+        fields = self.model_dump(mode="json", exclude={"stages"})
+        return {key: fields[key] for key in ("name", "version", "commit")} | fields
 
 
 def parse_record(tag: VersionTag) -> Release | None:
