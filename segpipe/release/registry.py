@@ -216,7 +216,17 @@ def release_bundle(root: Path, version: str) -> Path:
 
 
 def promote(root: Path, version: str, stage: str = "prod") -> None:
-    """Put a version into a stage; the servers of that stage follow. Nothing changes if the version is live there already."""
+    """Make a version live in a stage; running servers of the stage follow. Nothing changes if it is live there already.
+
+    Args:
+        root: the workspace.
+        version: such as "v0.2.0".
+        stage: such as "prod".
+
+    Raises:
+        ConfigError: `version` or `stage` is not valid.
+        MissingError: there is no such version, or its bundle cannot be fetched.
+    """
     checked_stage(stage)
     record = find_version(root, version)
     release_bundle(root, version)
@@ -226,7 +236,18 @@ def promote(root: Path, version: str, stage: str = "prod") -> None:
 
 
 def rollback(root: Path, stage: str = "prod") -> str:
-    """Promote the version that was in a stage before the current one, as a new event, and return that version."""
+    """Promote the version that was live in a stage before the current one, as a new event.
+
+    Args:
+        root: the workspace.
+        stage: such as "prod".
+
+    Returns:
+        The version that is live now.
+
+    Raises:
+        MissingError: no other version was ever live in the stage, or its bundle cannot be fetched.
+    """
     history = _tags(root).history(checked_stage(stage))
     current = history[-1] if history else None
     previous = next((v for v in reversed(history) if v is not None and v != current), None)
@@ -241,7 +262,11 @@ def rollback(root: Path, stage: str = "prod") -> str:
 
 
 def update_endpoint(root: Path, stage: str = "prod") -> Path:
-    """Write the endpoint file of a stage from the tags, and return its path; MissingError if nothing is promoted to the stage."""
+    """Write the endpoint file of a stage from the tags, unless it is up to date, and return its path.
+
+    Raises:
+        MissingError: nothing is promoted to the stage, or the bundle cannot be fetched.
+    """
     version = live(root, stage)
     if version is None:
         raise MissingError(

@@ -1,4 +1,4 @@
-"""The record of a release: its model record and what was made of it. Stored in the message of the version's Git tag."""
+"""The record of a release: its model, its origin, its bundle and its blessing. Stored in the message of the version's Git tag."""
 
 from __future__ import annotations
 
