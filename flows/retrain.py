@@ -156,10 +156,7 @@ def _refresh_champion(root: Path) -> None:
 
 
 def release_winner(root: Path, stage: str, promote: str, summary: RunSummary) -> None:
-    """Build and bless a Bento, commit, tag and promote, as far as the gates and settings allow. Completed steps are skipped.
-
-    The fields of the summary from `selection` on are set.
-    """
+    """Release and promote the winner, as far as gates and settings allow; completed steps are skipped. Complete the summary."""
     from segpipe.gates.waivers import today
     from segpipe.release import registry
 

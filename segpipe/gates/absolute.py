@@ -1,13 +1,12 @@
-"""Gates on the winner alone: floors, calibration, robustness, size of the weights, its data, number of test images."""
+"""Gates on the winner alone: floors, calibration, size of the weights, its data, number of test images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from segpipe.config import CalibrationGate, ClassFloorGate, DataGate, FloorGate, ImagesGate, RobustnessGate, SizeGate
+from segpipe.config import CalibrationGate, ClassFloorGate, DataGate, FloorGate, ImagesGate, SizeGate
 from segpipe.errors import ConfigError
 from segpipe.evaluation.calibration import calibration_interval
 from segpipe.evaluation.instance_metrics import class_metric, is_instance
@@ -19,21 +18,18 @@ from segpipe.gates.verdict_building import (
     basis_words,
     confidence_words,
     distinct_numbers,
+    interval_part,
     interval_verdict,
-    none_if_nan,
+    listed,
     plain_verdict,
     verdict_above,
     verdict_below,
     worst_images,
 )
-from segpipe.gates.verdicts import WORST_FIRST, GateVerdict, Part, Verdict
-from segpipe.metrics import MAIN_METRIC
+from segpipe.gates.verdicts import WORST_FIRST, GateVerdict, Part
 
 MAX_DRIFT_P_VALUE = 0.001
 """Largest p value, Bonferroni-corrected for the number of quantities, at which a shift of a quantity counts as real."""
-
-_MAX_LISTED = 3
-"""Largest number of classes, findings or quantities that a sentence names."""
 
 
 def floor(gate: FloorGate, case: Case) -> GateVerdict:
@@ -105,20 +101,8 @@ def _class_rows(gate: ClassFloorGate, case: Case) -> list[tuple[Part, Interval]]
             continue
         interval = interval_of(_class_metric(gate.ratio, name), winner, case.params)
         images = int(np.count_nonzero(present[:, index]))
-        rows.append((_part(name, verdict_above(interval, least), images, interval, least), interval))
+        rows.append((interval_part(name, verdict_above(interval, least), images, interval, least), interval))
     return sorted(rows, key=lambda row: (WORST_FIRST[row[0].verdict], _margin(row[0])))
-
-
-def _part(name: str, verdict: Verdict, images: int, interval: Interval, threshold: float) -> Part:
-    return Part(
-        name=name,
-        verdict=verdict,
-        images=images,
-        estimate=none_if_nan(interval.estimate),
-        low=none_if_nan(interval.low),
-        high=none_if_nan(interval.high),
-        threshold=threshold,
-    )
 
 
 def _margin(part: Part) -> float:
@@ -146,7 +130,7 @@ def _class_words(subject: str, parts: list[Part], confidence: str, basis: str) -
         for p in parts[1:]
         if p.verdict == first.verdict
     ]
-    more = f"; the same holds for {_listed(same)}" if same else ""
+    more = f"; the same holds for {listed(same)}" if same else ""
     if first.verdict == "fail":
         return f"{subject} is {value} on {first.images} images, below its floor of {least}{more}"
     low = NO_BOUND if first.low is None else f"it may be as low as {first.low:.3f}"
@@ -181,71 +165,6 @@ def calibration(gate: CalibrationGate, case: Case) -> GateVerdict:
     return interval_verdict("calibration", verdict, text, gate, interval, gate.at_most, worst, **fields)
 
 
-def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:
-    """Require, for each corruption, that the upper bound of the drop of the score is at most `at_most`.
-
-    The gate passes only if all corruptions pass, so it needs no correction for their number.
-    """
-    fields: dict[str, Any] = {"metric": "robustness.drop", "side": "most"}
-    measured = case.robustness or {}
-    by_corruption = {
-        name: rows[gate.severity] for name, rows in measured.get("by", {}).items() if gate.severity in rows
-    }
-    missing = [name for name in gate.corruptions if name not in by_corruption]
-    candidate = case.winner.candidate
-    if missing or not by_corruption:
-        images = _listed(missing) if missing and by_corruption else "corrupted images"
-        text = (
-            f"{candidate} was not scored on {gate.severity} {images}; `evaluate.robustness: "
-            f"{'quick' if gate.severity == 'medium' else 'full'}` enables this, for corruptions that the images allow"
-        )
-        return plain_verdict("robustness", "cannot tell", text, gate, **fields)
-    rows = []
-    for corruption in gate.corruptions or by_corruption:
-        row = by_corruption[corruption]
-        interval = Interval(
-            row["drop"], row.get("low", np.nan), row.get("high", np.nan), case.params.confidence, measured["units"]
-        )
-        verdict = verdict_below(interval, gate.at_most)
-        rows.append((_part(corruption, verdict, measured["images"], interval, gate.at_most), interval))
-    rows.sort(key=lambda row: (WORST_FIRST[row[0].verdict], -_upper_bound(row[1])))
-    part, interval = rows[0]
-    failed = [row[0].name for row in rows[1:] if row[0].verdict == "fail"]
-    text = _drop_words(gate, candidate, measured, part, interval, failed)
-    parts = [row[0] for row in rows]
-    return interval_verdict("robustness", part.verdict, text, gate, interval, gate.at_most, [], parts=parts, **fields)
-
-
-def _drop_words(
-    gate: RobustnessGate,
-    candidate: str,
-    measured: dict[str, Any],
-    part: Part,
-    interval: Interval,
-    others: list[str],
-) -> str:
-    """Phrase the drop for the corruption that decides; `others` are further corruptions that fail."""
-    value, most = distinct_numbers(interval.estimate, gate.at_most)
-    drop = (
-        f"{gate.severity} {part.name} lowers {candidate}'s test {describe_metric(MAIN_METRIC)} of {measured['score']:.3f} "
-        f"by {value} on {measured['images']} images"
-    )
-    if part.verdict == "fail":
-        return f"{drop}, more than {most}" + (f"; the same holds for {_listed(others)}" if others else "")
-    if part.verdict == "pass":
-        return (
-            f"no corruption lowers the score too much; {drop}, the largest drop: at most {interval.high:.3f} with "
-            f"{confidence_words(interval)} confidence, and {most} is allowed"
-        )
-    if np.isnan(interval.high):
-        return f"{drop}, and {most} is allowed, but {NO_BOUND}"
-    return f"{drop}, and {most} is allowed, but it may be as much as {interval.high:.3f} ({basis_words(interval)})"
-
-
-def _upper_bound(interval: Interval) -> float:
-    return interval.estimate if np.isnan(interval.high) else interval.high
-
-
 def size(gate: SizeGate, case: Case) -> GateVerdict:
     """Require that the weights have at most `at_most_mb` megabytes (10^6 bytes)."""
     candidate = case.winner.candidate
@@ -277,13 +196,13 @@ def data(gate: DataGate, case: Case) -> GateVerdict:
     if not case.findings["passed"]:
         errors.append("the data did not pass validation")
     if gate.max_warnings is not None and len(warnings) > gate.max_warnings:
-        names = _listed(sorted({w["expectation"] for w in warnings}))
+        names = listed(sorted({w["expectation"] for w in warnings}))
         errors.append(f"validation found {count_words} ({names}), and {gate.max_warnings} are allowed")
     limit = np.inf if gate.max_drift is None else gate.max_drift
     significant = [d for d in shifts if d["p_value"] * len(shifts) < MAX_DRIFT_P_VALUE]
     if too_far := [f"{d['quantity']} ({d['psi']:.3f})" for d in significant if d["psi"] > limit]:
         errors.append(
-            f"population stability index, compared with the production data, above {limit:g}: {_listed(too_far)}"
+            f"population stability index, compared with the production data, above {limit:g}: {listed(too_far)}"
         )
     fields: dict[str, Any] = {"metric": "data"}
     text = f"the data passed validation with {count_words}"
@@ -308,7 +227,7 @@ def image_count(gate: ImagesGate, case: Case) -> GateVerdict:
     rare = [f"{name} ({n})" for n, name in counts if n < gate.at_least]
     least, rarest = counts[0]
     if rare:
-        text = f"fewer than {gate.at_least} test images show {_listed(rare)}, too few for reliable scores"
+        text = f"fewer than {gate.at_least} test images show {listed(rare)}, too few for reliable scores"
     else:
         text = f"every class is in at least {gate.at_least} test images; the rarest, {rarest}, is in {least}"
     fields: dict[str, Any] = {
@@ -318,8 +237,3 @@ def image_count(gate: ImagesGate, case: Case) -> GateVerdict:
         "parts": parts,
     }
     return plain_verdict("test_size", "fail" if rare else "pass", text, gate, **fields)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + more

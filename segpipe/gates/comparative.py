@@ -18,16 +18,15 @@ from segpipe.gates.verdict_building import (
     bound_words,
     confidence_words,
     difference_words,
+    interval_part,
     interval_verdict,
+    listed,
     none_if_nan,
     plain_verdict,
     verdict_above,
     worst_images,
 )
 from segpipe.gates.verdicts import WORST_FIRST, GateVerdict, Part, Verdict
-
-_MAX_LISTED = 3
-"""Largest number of slices that a sentence names after the first one."""
 
 
 def baseline(gate: BaselineGate, case: Case) -> GateVerdict:
@@ -186,18 +185,8 @@ def _shortfall(row: SliceComparison, verdict: Verdict) -> float:
 
 
 def _part(row: SliceComparison, verdict: Verdict, margin: float) -> Part:
-    interval = row.found.cautious
-    return Part(
-        name=row.slice.name,
-        verdict=verdict,
-        images=row.images,
-        estimate=none_if_nan(interval.estimate),
-        low=none_if_nan(interval.low),
-        high=none_if_nan(interval.high),
-        threshold=-margin,
-        p_value=none_if_nan(row.p_value),
-        detectable=none_if_nan(row.found.detectable),
-    )
+    tests = {"p_value": none_if_nan(row.p_value), "detectable": none_if_nan(row.found.detectable)}
+    return interval_part(row.slice.name, verdict, row.images, row.found.cautious, -margin, **tests)
 
 
 def _slice_words(gate: SliceGate, candidate: str, other_name: str, rows: list[tuple[SliceComparison, Verdict]]) -> str:
@@ -216,8 +205,7 @@ def _slice_words(gate: SliceGate, candidate: str, other_name: str, rows: list[tu
     )
     others = [row.slice.name for row, slice_verdict in rows[1:] if slice_verdict == verdict]
     if verdict == "fail":
-        more = f" and {len(others) - _MAX_LISTED} more" if len(others) > _MAX_LISTED else ""
-        same = f"; the same holds for {', '.join(others[:_MAX_LISTED])}{more}" if others else ""
+        same = f"; the same holds for {listed(others)}" if others else ""
         return (
             f"{scores}, which is significant (p = {first.p_value:.2g}, corrected for {count}), and {margin} below is "
             f"allowed{same}"

@@ -13,9 +13,10 @@ from datetime import date
 from typing import Any
 
 from segpipe.config import Gate, GateParams, Waiver
-from segpipe.gates.absolute import calibration, class_floor, data, floor, image_count, robustness, size
+from segpipe.gates.absolute import calibration, class_floor, data, floor, image_count, size
 from segpipe.gates.case import Case
 from segpipe.gates.comparative import baseline, by_slice, champion
+from segpipe.gates.robustness import robustness
 from segpipe.gates.verdicts import GateVerdict, WaiverNote
 
 JUDGES: dict[str, Callable[[Any, Case], GateVerdict]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,14 @@ import numpy as np
 from segpipe.config import Gate
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Interval
-from segpipe.gates.verdicts import GateVerdict, Verdict
+from segpipe.gates.verdicts import GateVerdict, Part, Verdict
 from segpipe.metrics import Values
 
 _MAX_WORST_IMAGES = 3
 """Largest number of images that a verdict names."""
+
+_MAX_LISTED = 3
+"""Largest number of classes, slices, corruptions or findings that a sentence lists."""
 
 NO_BOUND = "a single image gives no confidence bound"
 
@@ -99,6 +103,31 @@ def plain_verdict(name: str, verdict: Verdict, text: str, gate: Gate, **fields: 
     return GateVerdict(name=name, verdict=verdict, sentence=f"{verdict.capitalize()}: {text}.", **values)
 
 
+def interval_part(
+    name: str, verdict: Verdict, images: int, interval: Interval, threshold: float, **fields: Any
+) -> Part:
+    """Build the verdict on one class, slice or corruption.
+
+    Args:
+        name: the class, slice or corruption.
+        verdict: the verdict.
+        images: number of its test images.
+        interval: its score.
+        threshold: what the score was compared with.
+        fields: further fields of `Part`.
+    """
+    return Part(
+        name=name,
+        verdict=verdict,
+        images=images,
+        estimate=none_if_nan(interval.estimate),
+        low=none_if_nan(interval.low),
+        high=none_if_nan(interval.high),
+        threshold=threshold,
+        **fields,
+    )
+
+
 def worst_images(scores: Scores, values: Values) -> list[str]:
     """Return the keys of the images with the lowest values, without those whose value is NaN."""
     order = np.argsort(values, kind="stable")[: int((~np.isnan(values)).sum())]
@@ -133,6 +162,12 @@ def distinct_numbers(value: float, threshold: float) -> tuple[str, str]:
     """Format two numbers with three digits, or with as many more as it takes for them to differ."""
     digits = next((d for d in range(3, 9) if round(value, d) != round(threshold, d)), 3)
     return f"{value:.{digits}f}", f"{threshold:.{digits}f}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names with commas; after the first three, only the number of the others is given."""
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more
 
 
 def none_if_nan(value: float) -> float | None:
