@@ -88,7 +88,7 @@ def _recorded(root: Path, stage: str, candidate: str) -> AbstractContextManager[
     load_params(root).candidate(candidate)  # checks the name here: its error is clearer than DVC's
     if "DVC_STAGE" in os.environ or not is_first_process():
         return nullcontext()
-    return pipeline.done_by_hand(root, f"{stage}@{candidate}")
+    return pipeline.record_manual_run(root, f"{stage}@{candidate}")
 
 
 def evaluate(candidate: Candidate) -> None:

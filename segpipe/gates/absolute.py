@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from segpipe.config import CalibrationGate, ClassFloorGate, DataGate, FloorGate, ImagesGate, SizeGate
+from segpipe.config import CalibrationGate, ClassFloorGate, DataGate, FloorGate, ImageCountGate, SizeGate
 from segpipe.errors import ConfigError
 from segpipe.evaluation.calibration import calibration_interval
 from segpipe.evaluation.instance_metrics import class_metric, is_instance
@@ -216,7 +216,7 @@ def data(gate: DataGate, case: Case) -> GateVerdict:
     return plain_verdict("data", "fail" if errors else "pass", "; ".join(errors) or text, gate, **fields)
 
 
-def image_count(gate: ImagesGate, case: Case) -> GateVerdict:
+def image_count(gate: ImageCountGate, case: Case) -> GateVerdict:
     """Require that every class is in at least `at_least` test images."""
     images = (case.winner.tally[:, 1] > 0).sum(0)
     counts = sorted(zip(images.tolist(), case.winner.classes, strict=True))
