@@ -11,7 +11,7 @@ from segpipe.cli.common import Json, Open, print_json, workspace_root
 
 if TYPE_CHECKING:
     from segpipe.pages.comparison.result import Result
-    from segpipe.pages.tables import ForestRow
+    from segpipe.pages.components.tables import ForestRow
 
 _SIDE = (
     "The first model: a version (v0.1.0), a Git revision, a DVC experiment, or . for the workspace. Its winner is compared; "
