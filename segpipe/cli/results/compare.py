@@ -10,8 +10,8 @@ import typer
 from segpipe.cli.common import Json, Open, print_json, workspace_root
 
 if TYPE_CHECKING:
-    from segpipe.pages.comparison.result import Result
-    from segpipe.pages.components.tables import ForestRow
+    from segpipe.pages.comparison.result import ComparisonResult
+    from segpipe.pages.components.forest import ForestRow
 
 _SIDE = (
     "The first model: a version (v0.1.0), a Git revision, a DVC experiment, or . for the workspace. Its winner is compared; "
@@ -45,17 +45,17 @@ def compare(
     """
     from segpipe.config import load_params
     from segpipe.pages.comparison.page import write_comparison
-    from segpipe.pages.comparison.result import as_json, compare_models, sentence
-    from segpipe.pages.comparison.sides import load, shared
+    from segpipe.pages.comparison.result import as_json, compare_models, verdict_sentence
+    from segpipe.pages.comparison.sides import load_side, match_images
 
     root = workspace_root()
     params = load_params(root).evaluate
-    first, second = load(root, before), load(root, after)
-    common = shared(first, second)
+    first, second = load_side(root, before), load_side(root, after)
+    common = match_images(first, second)
     result = compare_models(common.before, common.after, params)
     page = out or root / "reports" / "compare.html"
     write_comparison(root, first, second, common, result, params, page)
-    outcome = sentence(result, first.name, second.name)
+    outcome = verdict_sentence(result, first.name, second.name)
     if json:
         compared = {"before": first.name, "after": second.name, "images": len(common.after.keys)}
         content = {"sentence": outcome, "compared": compared, "basis": common.sentence, "page": str(page)}
@@ -66,7 +66,7 @@ def compare(
         typer.launch(page.resolve().as_uri())
 
 
-def _lines(result: Result) -> list[str]:
+def _lines(result: ComparisonResult) -> list[str]:
     """Return a line for each class and slice whose difference is significant."""
     rows: list[tuple[str, Any]] = [
         ("class", row) for _, class_rows in (result.classes.groups if result.classes else []) for row in class_rows
