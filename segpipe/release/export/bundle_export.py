@@ -92,7 +92,7 @@ def export_bundle(
         out: the folder of the bundle.
         quantisation_data: images for int8.
     """
-    from segpipe.inference.trained import load_trained
+    from segpipe.inference.trained_model import load_trained
 
     weights = sha256_file(model / WEIGHTS_FILE)
     write_bundle(load_trained(model), weights, reader, selection, params, out, quantisation_data)
