@@ -135,14 +135,14 @@ def _val_score(root: Path, name: str, ranked_by: str) -> float | None:
 
 def _ranking(root: Path, params: Params, scores: Mapping[str, Scores]) -> list[RankedCandidate]:
     """Rank networks by validation score, then classical candidates by test score; ties keep the order of params.yaml."""
-    from segpipe.models.registry import family
+    from segpipe.models.registry import get_family
 
     ranked_by = params.evaluate.rank_by
     candidates = [
         RankedCandidate(
             candidate=name,
             family=params.candidates[name].family,
-            kind=family(params.candidates[name].family).kind,
+            kind=get_family(params.candidates[name].family).kind,
             val=_val_score(root, name, ranked_by),
             test=main_scores(test, ranked_by),
             interval=bounds(test, params.evaluate),

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from segpipe.errors import DataError
 from segpipe.inference.files.inputs import decode_input
-from segpipe.inference.files.instance_rows import object_rows
+from segpipe.inference.files.instance_rows import instance_rows
 from segpipe.inference.files.render import class_shares, mask_nifti, mask_png, overlay_png
 from segpipe.serving.model_holder import LoadedModel, ModelHolder, ModelInfo
 from segpipe.serving.settings import Settings
@@ -151,7 +151,7 @@ def _json_answer(live: LoadedModel, image: np.ndarray, prediction: Prediction, p
         "mask": {"encoding": "png;base64", "data": base64.b64encode(encode_png(mask)).decode()},
     }
     if prediction.instances is not None:
-        rows = object_rows(prediction.instances, classes, masks=True)
+        rows = instance_rows(prediction.instances, classes, masks=True)
         answer["objects"] = [row.model_dump() for row in rows]
     if preview:
         answer["preview"] = {"encoding": "png;base64", "data": base64.b64encode(encode_png(to_display(image))).decode()}

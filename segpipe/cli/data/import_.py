@@ -125,7 +125,7 @@ def import_data(root: Path, source: Path, format: str, options: ImportOptions) -
     """
     from segpipe.config import load_params
     from segpipe.data.importer import import_dataset
-    from segpipe.models.candidates import fit_candidates, misfits
+    from segpipe.models.candidates import adapt_candidates, unsuitable_candidates
     from segpipe.progress import say
     from segpipe.workspace import pipeline
     from segpipe.workspace.git import git
@@ -134,10 +134,10 @@ def import_data(root: Path, source: Path, format: str, options: ImportOptions) -
     for line in report.lines():
         say(line)
     kind = _are_volumes(root / "data" / "images"), report.classes.overlapping
-    if fit_candidates(root, *kind):
+    if adapt_candidates(root, *kind):
         git(root, "add", "params.yaml")
         say(f"params.yaml: the candidates are now {', '.join(load_params(root).candidates)}, which can learn from such data")
-    elif message := misfits(root, *kind):
+    elif message := unsuitable_candidates(root, *kind):
         say(message)
     pipeline.add_data(root)
     git(root, "add", "data.dvc", ".gitignore")
