@@ -1,1 +1,1 @@
-"""Prefect flows: when, where and how often; what a stage does is the business of segpipe."""
+"""Prefect flows. They decide when, where and how often something runs; segpipe decides what a stage does."""

@@ -1,4 +1,4 @@
-"""Retrain on a schedule on one machine: `segpipe schedule`. For workers on other machines, deploy prefect.yaml instead."""
+"""Retrain on a schedule on one machine (`segpipe schedule`). For workers on other machines, deploy prefect.yaml instead."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STARTUP_S = 120.0
 
 
 def next_run(cron: str, timezone: str) -> datetime:
-    """When a cron expression means next; ConfigError where it means nothing."""
+    """Return the next time of a cron expression; ConfigError if the expression or the time zone is not valid."""
     from prefect.server.schemas.schedules import CronSchedule
 
     try:
@@ -37,18 +37,28 @@ def next_run(cron: str, timezone: str) -> datetime:
         raise ConfigError(
             "not a schedule",
             found=f"{cron!r} in {timezone!r}",
-            expected="minute hour day month weekday, and a time zone",
-            fix='such as --cron "0 2 * * 1" --timezone Europe/Berlin',
+            expected="a cron expression (minute hour day month weekday) and a time zone",
+            fix='for example --cron "0 2 * * 1" --timezone Europe/Berlin',
         ) from error
     return dates[0]
 
 
 def serve(root: Path, cron: str, timezone: str = "UTC") -> None:
-    """Serve the retrain flow until the process is ended, with a Prefect server of its own where the user runs none.
+    """Serve the retrain flow until this process is ended, with a Prefect server of its own if the user does not run one.
 
-    Prefect's runner is a process below this one: asked to end, it waits for the run that it started. Here that run is ended, too.
+    Prefect's runner is a child process. If it is asked to end, it waits for the run that it has started; here, that run is ended
+    too.
+
+    Args:
+        root: the workspace.
+        cron: a cron expression.
+        timezone: its time zone, such as "Europe/Berlin".
+
+    Raises:
+        ConfigError: the schedule is not valid.
+        SegpipeError: the Prefect server does not start, or the runner ended.
     """
-    when = next_run(cron, timezone)
+    first_run = next_run(cron, timezone)
     with interrupt_on_termination(), _api(root) as api:
         command = [sys.executable, str(root / "flows" / "schedule.py"), str(root), cron, timezone]
         environment = os.environ | prefect_environment(root) | {"PREFECT_API_URL": api}
@@ -57,35 +67,36 @@ def serve(root: Path, cron: str, timezone: str = "UTC") -> None:
         )
         try:
             say(
-                f"next run: {when:%A %Y-%m-%d %H:%M %Z} (runs and logs: {api.removesuffix('/api')}). Ctrl-C ends the schedule."
+                f"next run: {first_run:%A %Y-%m-%d %H:%M %Z} (runs and logs: {api.removesuffix('/api')}). "
+                "Ctrl-C ends the schedule."
             )
             code = runner.wait()
         finally:
             _end(runner)
-    raise SegpipeError(f"Prefect's runner ended by itself, with code {code}", fix="see its words above")
+    raise SegpipeError(f"Prefect's runner ended unexpectedly, with exit code {code}", fix="see its output above")
 
 
 def _end(runner: subprocess.Popen[str]) -> None:
-    """End the runner and the runs that it started; those get the time to end their stages."""
-    import psutil
+    """End the runner, and the runs that it has started; these get time to end their stages."""
+    import psutil  # type: ignore[import-untyped]
 
     with contextlib.suppress(psutil.NoSuchProcess):
-        family = psutil.Process(runner.pid).children(recursive=True)
+        children = psutil.Process(runner.pid).children(recursive=True)
         runner.kill()
-        for member in family:
+        for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
-                member.terminate()
-        _, alive = psutil.wait_procs(family, timeout=2 * GRACE_S)
-        for member in alive:
+                child.terminate()
+        _, alive = psutil.wait_procs(children, timeout=2 * GRACE_S)
+        for child in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
+                child.kill()
     runner.wait()
 
 
 def _api(root: Path) -> contextlib.AbstractContextManager[str]:
-    """The address of the user's Prefect API, or of one that lives as long as the block.
+    """Yield the address of the user's Prefect API, or of one that runs for the duration of the block.
 
-    The latter has a home of its own: `segpipe run` beside the schedule brings a server that must not share its database.
+    The latter has a home of its own, because a `segpipe run` at the same time starts a server that must not share its database.
     """
     from prefect.settings import PREFECT_API_URL
 
@@ -96,7 +107,7 @@ def _api(root: Path) -> contextlib.AbstractContextManager[str]:
 
 @contextlib.contextmanager
 def prefect_server(home: Path) -> Iterator[str]:
-    """A Prefect server on a free loopback port, its database in `home`; yields the address of its API once that answers."""
+    """Run a Prefect server on a free loopback port, with its database in `home`, and yield the address of its API once it is ready."""
     home.mkdir(parents=True, exist_ok=True)
     log, port = home / "server.log", free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
@@ -128,14 +139,14 @@ def _wait_until_ready(process: subprocess.Popen[str], url: str, log: Path) -> No
                 return
         time.sleep(0.2)
     raise SegpipeError(
-        "the Prefect server did not start", where=log, fix="see that log, or set PREFECT_API_URL to a server that runs"
+        "the Prefect server did not start", where=log, fix="read this log, or set PREFECT_API_URL to a running server"
     )
 
 
 def main(root: str, cron: str, timezone: str) -> None:
-    """Prefect's runner: `serve` starts it as a process of its own, with PREFECT_API_URL set."""
+    """Run Prefect's runner. `serve` starts this as a process of its own, with PREFECT_API_URL set."""
     from prefect.schedules import Cron
-    from retrain import retrain  # type: ignore[import-not-found]  # the file beside this one: runs import it by that name, too
+    from retrain import retrain  # type: ignore[import-not-found]  # the file next to this one; runs import it by this name too
 
     retrain.serve(
         name=DEPLOYMENT,

@@ -1,4 +1,4 @@
-"""Verify a version, where that is to be scheduled in Prefect; `segpipe verify` does the same by hand."""
+"""Verify a version from Prefect, for example on a schedule. `segpipe verify` does the same by hand."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from segpipe.release import verify as checks
 from segpipe.workspace.prefect_settings import prefect_environment
 from segpipe.workspace.root import find_root
 
-if "prefect" not in sys.modules:  # Prefect reads its environment once, when it is imported
+if "prefect" not in sys.modules:  # Prefect reads its environment only when it is imported
     os.environ.update(prefect_environment(Path.cwd(), quiet=True))
 
 from prefect import flow
@@ -19,10 +19,16 @@ from prefect.states import Completed, Failed, State
 
 @flow(name="verify", persist_result=False)
 def verify(version: str, root: str = ".", rebuild: bool = False) -> State[Any]:
-    """Check a version's tag, bundle and golden images, and with `rebuild` its training; fails where something differs."""
+    """Check a version's tag, bundle and golden images. The flow fails if something differs.
+
+    Args:
+        version: such as "v0.2.0".
+        root: the workspace, or a folder in it.
+        rebuild: also train the model again, and compare the weights.
+    """
     report = checks.verify(find_root(Path(root)), version, rebuild)
     create_markdown_artifact(
         "\n".join(f"- {line}" for line in report.lines()), key="verify", description=f"Checks of {version}"
     )
     message = "; ".join(f"{check.name}: {check.sentence}" for check in report.checks if not check.ok)
-    return Completed(message=f"{version} is whole") if report.ok else Failed(message=message)
+    return Completed(message=f"{version} is what was released") if report.ok else Failed(message=message)

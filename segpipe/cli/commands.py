@@ -1,7 +1,9 @@
-"""The table of all commands: in which panel of `segpipe --help` each stands, and the example below its own help."""
+"""The table of all commands, with their panel in `segpipe --help` and the examples at the end of their own help."""
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,15 +20,16 @@ from segpipe.cli.start import demo, doctor, families, init
 
 @dataclass(frozen=True)
 class Command:
-    """One command: its name, the function that it calls, and examples, one per line."""
+    """One command of the command line."""
 
     name: str
     function: Callable[..., None]
     examples: str
+    """Examples, one per line."""
     cls: type[TyperCommand] = TyperCommand
 
 
-START, RESULTS, RELEASE, STAGES = "Start", "Results", "Release", "Stages (dvc.yaml calls these)"
+START, RESULTS, RELEASE, STAGES = "Start", "Results", "Release", "Stages (called by dvc.yaml)"
 
 DATA_COMMANDS = [
     Command("import", import_.data_import, import_.EXAMPLE, import_.ImportCommand),
@@ -75,7 +78,7 @@ COMMANDS = {
 
 def register_commands(app: typer.Typer) -> None:
     """Add every command to the program, in the order of the table."""
-    data = typer.Typer(help="Bring labelled images in, and look at them.", no_args_is_help=True)
+    data = typer.Typer(help="Import, inspect and export labelled images.", no_args_is_help=True)
     for command in DATA_COMMANDS:
         _register(data, START, command)
     for panel, commands in COMMANDS.items():
@@ -86,4 +89,10 @@ def register_commands(app: typer.Typer) -> None:
 
 def _register(app: typer.Typer, panel: str, command: Command) -> None:
     epilog = "\n\n".join(f"[dim]Example:[/dim] {line}" for line in command.examples.splitlines())
-    app.command(command.name, cls=command.cls, rich_help_panel=panel, epilog=epilog)(command.function)
+    text = help_text(command.function)
+    app.command(command.name, cls=command.cls, help=text, rich_help_panel=panel, epilog=epilog)(command.function)
+
+
+def help_text(function: Callable[..., None]) -> str:
+    """Return the docstring of a command with one line per paragraph and list item: typer prints line breaks as they are."""
+    return re.sub(r"(?<!\n)\n(?!\n|- )", " ", inspect.getdoc(function) or "")

@@ -1,4 +1,4 @@
-"""What several commands share: options, the workspace, printing of results."""
+"""Options, arguments and output functions that several commands share."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from typing import Annotated, Any
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for a program.")]
-Candidate = Annotated[str, typer.Argument(help="A candidate of params.yaml.", metavar="CANDIDATE")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
+Candidate = Annotated[str, typer.Argument(help="Name of a candidate in params.yaml.", metavar="CANDIDATE")]
 
 
 def workspace_root() -> Path:
-    """The workspace that the user stands in."""
+    """Return the workspace that contains the current folder."""
     from segpipe.workspace.root import find_root
 
     return find_root(Path.cwd())
 
 
 def print_json(content: Any) -> None:
-    """A result for a program: JSON on stdout."""
+    """Print a result as JSON on stdout."""
     json.dump(content, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     sys.stdout.write("\n")
 
 
 def print_table(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:
-    """A result for a person: a table on stdout."""
+    """Print a result as a table on stdout."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""`segpipe`: the commands by what a user does with them, and the one line in which an error ends."""
+"""The program `segpipe`: the command-line application, its signal handling and its exit."""
 
 from __future__ import annotations
 
@@ -17,10 +17,17 @@ from segpipe import __version__
 from segpipe.cli.commands import register_commands
 from segpipe.outcome import report_errors
 
+_EPILOG = (
+    "Start with `segpipe demo`, or with `segpipe init my-cells --data ../images`. The help of each command ends with an example.\n\n"
+    "Exit codes: 0, done; 1, a bug in segpipe (a traceback is shown); 2, a wrong setting, argument or command; 3, the data are not "
+    "as expected; 4, a gate or a check failed; 5, another run is using the workspace; 6, something is missing (weights, a version, "
+    "a device, a tool); 7, a gate cannot tell; 130, interrupted."
+)
+
 app = typer.Typer(
     name="segpipe",
-    help="From a DVC-versioned folder of labelled images to a gated, packaged, served segmentation model, and back.",
-    epilog="Start with: segpipe demo, or segpipe init my-cells --data ../images. Each command's --help has an example.",
+    help="Train segmentation models on a DVC-versioned folder of labelled images, and test, package, release and serve them.",
+    epilog=_EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -29,8 +36,8 @@ app = typer.Typer(
 register_commands(app)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"segpipe {__version__}")
         raise typer.Exit
 
@@ -41,59 +48,61 @@ def _common(
         Path | None, typer.Option("-C", help="Run as if started in this folder.", metavar="DIR")
     ] = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     if directory is not None:
         if not directory.is_dir():
-            raise typer.BadParameter(f"{directory} is no folder", param_hint="-C")
+            raise typer.BadParameter(f"{directory} is not a folder", param_hint="-C")
         os.chdir(directory)
 
 
 SPIN_COUNT = "10000"
-"""How long a thread of torch waits at work for the others before it sleeps (libgomp's default is thirty times that): alone, a training
-step takes 2 % longer for it; beside another busy process it no longer waits for a processor that the other one is waiting on.
+"""GOMP_SPINCOUNT: how long a thread of torch waits actively for the other threads before it sleeps.
+
+The default of libgomp is thirty times as long. With this value, a training step takes 2 % longer on an idle machine, but threads
+do not occupy a processor for which another busy process is waiting.
 """
 
-
 GC_THRESHOLDS = (100_000, 50, 50)
-"""When Python looks for cyclic garbage. With its own (700, 10, 10) it spends a quarter of the import of torch and its relatives on that."""
+"""When Python looks for cyclic garbage. The default (700, 10, 10) costs a quarter of the time of importing torch."""
 
 
 def main() -> None:
-    """Do what the command line says. Ends with SystemExit."""
+    """Run the command of the command line; ends with SystemExit."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     with report_errors():
         app()
 
 
 def program() -> None:
-    """The entry point `segpipe`: `main` in a process of its own."""
+    """Run `main` as a process of its own: the entry point `segpipe`."""
     gc.set_threshold(*GC_THRESHOLDS)
-    _end_as_by_ctrl_c()
-    ends_with = [1]
-    atexit.register(lambda: _leave(ends_with[0]))  # registered first, it is called last
+    _treat_signals_as_ctrl_c()
+    exit_code = 1
+    atexit.register(lambda: _exit_now(exit_code))  # registered first, so it is called last
     try:
         main()
     except SystemExit as end:
-        ends_with[0] = end.code if isinstance(end.code, int) else int(end.code is not None)
+        exit_code = end.code if isinstance(end.code, int) else int(end.code is not None)
         raise
-    ends_with[0] = 0
+    exit_code = 0
 
 
-def _end_as_by_ctrl_c() -> None:
-    """Let a request to end (SIGTERM: of a run that was interrupted, to its stages) and a closed terminal (SIGHUP) take back what is half
-    written, as Ctrl-C does. What the caller has had ignored, as nohup does, stays ignored.
+def _treat_signals_as_ctrl_c() -> None:
+    """Let SIGTERM (sent to the stages of an interrupted run) and SIGHUP (a closed terminal) remove partly written files, as Ctrl-C does.
+
+    A signal that the caller has set to be ignored, as nohup does, stays ignored.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
 
 
-def _leave(code: int) -> NoReturn:
-    """End at once. Python would first take down every module of torch and its relatives, one by one, which takes 1.5 s."""
+def _exit_now(code: int) -> NoReturn:
+    """End the process without Python's clean-up, which takes 1.5 s for the modules of torch and its dependencies."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # closed, or nobody reads it any more
+        with contextlib.suppress(OSError, ValueError):  # the stream is closed, or its reader is gone
             stream.flush()
     os._exit(code)
 

@@ -1,4 +1,4 @@
-"""The stages of dvc.yaml as commands: `dvc repro` calls them; a user may, too."""
+"""The stages of dvc.yaml as commands. `dvc repro` calls them, and a user may call them too."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ PLAN_EXAMPLE = "segpipe plan unet\nsegpipe plan unet --explain\nsegpipe plan une
 
 
 def ingest() -> None:
-    """Decode every image and mask once and write a row about each."""
+    """Decode every image and mask once, and write the manifest: one row per image."""
     from segpipe import stages
 
     stages.ingest(workspace_root())
 
 
 def validate() -> None:
-    """Hold the data against what training needs (Great Expectations); exit code 3 when they fail."""
+    """Check with Great Expectations that the data are fit for training.
+
+    Exit codes:
+    - 0: the data passed
+    - 3: the data failed; reports/validation/ lists the findings
+    """
     from segpipe import stages
 
     stages.validate(workspace_root())
 
 
 def prepare() -> None:
-    """Write the decoded images to memory-mapped shards, by split."""
+    """Write the decoded images of each split to memory-mapped shards."""
     from segpipe import stages
 
     stages.prepare(workspace_root())
@@ -38,51 +43,49 @@ def prepare() -> None:
 
 def plan(
     candidate: Candidate,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Say how it is trained now, and why; plan nothing.")
-    ] = False,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Measure anew: this machine is another one.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Explain the current plan, and plan nothing.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Measure again, for example on another machine.")] = False,
 ) -> None:
-    """Choose and measure how a candidate is trained on this machine (plans/CANDIDATE.json)."""
+    """Plan how a candidate is trained on this machine, partly by measurement, and write plans/CANDIDATE.json."""
     from segpipe import stages
 
     root = workspace_root()
     if not explain:
-        with _noted(root, "plan", candidate):
+        with _recorded(root, "plan", candidate):
             stages.plan(root, candidate, refresh)
         return
     from segpipe.config import load_params
     from segpipe.errors import MissingError
     from segpipe.training.plan import Plan, changed_since
-    from segpipe.training.plan import explain as in_words
+    from segpipe.training.plan import explain as explain_plan
     from segpipe.workspace.paths import Paths
 
     settings = load_params(root).explicit_settings(candidate)
     path = Paths(root).plan(candidate)
     if not path.exists():
         raise MissingError("no plan yet", where=path, fix=f"segpipe run, or dvc repro plan@{candidate}")
-    made = Plan.read(path)
-    typer.echo(in_words(made))
-    for change in changed_since(made, settings):
+    current = Plan.read(path)
+    typer.echo(explain_plan(current))
+    for change in changed_since(current, settings):
         typer.echo(f"note: {change}: segpipe plan {candidate}", err=True)
 
 
 def train(candidate: Candidate) -> None:
-    """Train a candidate as planned; a training that was killed goes on where it stood."""
+    """Train a candidate as planned. A training that was interrupted continues from its last checkpoint."""
     from segpipe import stages
 
     root = workspace_root()
-    with _noted(root, "train", candidate):
+    with _recorded(root, "train", candidate):
         stages.train(root, candidate)
 
 
-def _noted(root: Path, stage: str, candidate: str) -> AbstractContextManager[None]:
-    """What was measured or took long is not done again by the next run because a user, or torchrun, did it and not DVC."""
+def _recorded(root: Path, stage: str, candidate: str) -> AbstractContextManager[None]:
+    """Record in dvc.lock that a user or torchrun ran a stage, so that the next run does not repeat this expensive stage."""
     from segpipe.config import load_params
     from segpipe.progress import is_first_process
     from segpipe.workspace import pipeline
 
-    load_params(root).candidate(candidate)  # says better than DVC what there is
+    load_params(root).candidate(candidate)  # checks the name here: its error is clearer than DVC's
     if "DVC_STAGE" in os.environ or not is_first_process():
         return nullcontext()
     return pipeline.record_manual_run(root, f"{stage}@{candidate}")
@@ -98,17 +101,19 @@ def evaluate(candidate: Candidate) -> None:
 def select(
     today: Annotated[
         datetime | None,
-        typer.Option("--today", formats=["%Y-%m-%d"], help="The day by which waivers are judged; by default this one."),
+        typer.Option(
+            "--today", formats=["%Y-%m-%d"], help="The day on which waivers must be valid. Default: the current day."
+        ),
     ] = None,
 ) -> None:
-    """Rank the candidates, judge the winner by the gates, write the report."""
+    """Rank the candidates, judge the winner by the gates, and write the report."""
     from segpipe import stages
 
     stages.select(workspace_root(), today.date() if today else None)
 
 
 def export() -> None:
-    """Turn the winner into a bundle that serves: ONNX, golden images, model card."""
+    """Export the winner as a bundle that can be served: ONNX graph, golden images, model card."""
     from segpipe import stages
 
     stages.export(workspace_root())

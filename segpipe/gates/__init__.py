@@ -1,1 +1,1 @@
-"""Gates: what the winner must prove before it may be released."""
+"""Gates: the requirements that the winner must meet before it may be released."""

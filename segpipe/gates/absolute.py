@@ -1,4 +1,4 @@
-"""Gates that the winner meets alone: floors, calibration, robustness, size, its data and how many test images there are."""
+"""Gates on the winner alone: floors, calibration, size of the weights, its data, number of test images."""
 
 from __future__ import annotations
 
@@ -6,15 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from segpipe.config import (
-    CalibrationGate,
-    ClassFloorGate,
-    DataGate,
-    FloorGate,
-    ImageCountGate,
-    RobustnessGate,
-    SizeGate,
-)
+from segpipe.config import CalibrationGate, ClassFloorGate, DataGate, FloorGate, ImageCountGate, SizeGate
 from segpipe.errors import ConfigError
 from segpipe.evaluation.calibration import calibration_interval
 from segpipe.evaluation.instance_metrics import class_metric, is_instance
@@ -22,283 +14,226 @@ from segpipe.evaluation.metric_lookup import describe_metric, interval_of
 from segpipe.evaluation.statistics import Interval
 from segpipe.gates.case import Case
 from segpipe.gates.verdict_building import (
+    NO_BOUND,
     basis_words,
     confidence_words,
     distinct_numbers,
+    interval_part,
     interval_verdict,
-    none_if_nan,
+    listed,
     plain_verdict,
     verdict_above,
     verdict_below,
     worst_images,
 )
 from segpipe.gates.verdicts import WORST_FIRST, GateVerdict, Part
-from segpipe.metrics import MAIN_METRIC
-from segpipe.words import counted, listed
 
 MAX_DRIFT_P_VALUE = 0.001
-"""The p value, over all quantities (Bonferroni), below which a quantity has moved, and not by luck."""
-
-_LISTED = 3
-"""Classes, findings or quantities that a sentence names."""
+"""Largest p value, Bonferroni-corrected for the number of quantities, at which a shift of a quantity counts as real."""
 
 
 def floor(gate: FloorGate, case: Case) -> GateVerdict:
-    """The lower bound of the metric reaches `at_least`."""
+    """Require that the lower bound of the metric reaches `at_least`."""
     winner = case.winner
-    found = interval_of(gate.metric, winner, case.params)
-    verdict = verdict_above(found, gate.at_least)
-    value, least = distinct_numbers(found.estimate, gate.at_least)
-    said = f"{winner.candidate}'s test {describe_metric(gate.metric)} "
-    if np.isnan(found.estimate):
-        said += "does not exist: nothing in the test images counts for it"
-    elif verdict == "pass":
-        said += f"is {value}, at least {found.low:.3f} with {confidence_words(found)} confidence, above the floor of {least}"
+    interval = interval_of(gate.metric, winner, case.params)
+    verdict = verdict_above(interval, gate.at_least)
+    value, least = distinct_numbers(interval.estimate, gate.at_least)
+    text = f"{winner.candidate}'s test {describe_metric(gate.metric)} is "
+    if np.isnan(interval.estimate):
+        text += "undefined: nothing in the test images counts for it"
     elif verdict == "fail":
-        said += f"is {value}, below the floor of {least}"
-    elif np.isnan(found.low):
-        said += f"is {value}, above the floor of {least}, but a single image can't say how sure that is"
+        text += f"{value}, below the floor of {least}"
+    elif verdict == "pass":
+        text += f"{value}, at least {interval.low:.3f} with {confidence_words(interval)} confidence, above the floor of {least}"
+    elif np.isnan(interval.low):
+        text += f"{value}, above the floor of {least}, but {NO_BOUND}"
     else:
-        said += (
-            f"is {value}, above the floor of {least}, but it may be as low as {found.low:.3f} ({basis_words(found)})"
+        text += (
+            f"{value}, above the floor of {least}, but it may be as low as {interval.low:.3f} ({basis_words(interval)})"
         )
-    return interval_verdict(
-        "floor", verdict, said, gate, found, gate.at_least, worst_images(winner, winner.of_images(gate.metric))
-    )
+    worst = worst_images(winner, winner.of_images(gate.metric))
+    return interval_verdict("floor", verdict, text, gate, interval, gate.at_least, worst)
 
 
 def class_floor(gate: ClassFloorGate, case: Case) -> GateVerdict:
-    """The lower bound of each class reaches its value. All must hold at once, so that no correction for their number is due.
+    """Require that the lower bound of each class reaches its floor.
 
-    Raises ConfigError where the gate names a class that there is not.
+    The gate passes only if all classes pass, so it needs no correction for their number.
+
+    Raises:
+        ConfigError: the gate names a class that does not exist.
     """
-    winner, params = case.winner, case.params
-    if strange := sorted(gate.classes.keys() - set(winner.classes)):
+    winner = case.winner
+    if unknown := sorted(gate.classes.keys() - set(winner.classes)):
         raise ConfigError(
             "no such class",
             where="params.yaml: gates.class_floor.classes",
-            found=strange[0],
+            found=unknown[0],
             expected=" or ".join(winner.classes),
+            fix="use a class of the dataset",
         )
-    rows = []
-    there = winner.tally[:, 1] > 0
-    if is_instance(gate.ratio) and winner.objects is not None:
-        there = winner.objects[:, 0, 1] > 0
-    for index, name in enumerate(winner.classes):
-        least = gate.classes.get(name, gate.at_least)
-        # A background has no objects, and neither need other classes.
-        if least == 0 or (is_instance(gate.ratio) and name not in gate.classes and not there[:, index].any()):
-            continue
-        found = interval_of(_of_class(gate.ratio, name), winner, params)
-        images = int(np.count_nonzero(there[:, index]))
-        part = Part(
-            name=name,
-            verdict=verdict_above(found, least),
-            images=images,
-            estimate=none_if_nan(found.estimate),
-            low=none_if_nan(found.low),
-            high=none_if_nan(found.high),
-            threshold=least,
-        )
-        rows.append((part, found))
+    rows = _class_rows(gate, case)
     if not rows:
         return plain_verdict("class_floor", "pass", "no class has a floor", gate, metric=f"{gate.ratio}.class")
-    # The deciding class: of the worst verdict, the one that is furthest below its floor (one without a bound first of all).
-    rows.sort(key=lambda row: (WORST_FIRST[row[0].verdict], _margin(row[0])))
-    part, found = rows[0]
-    name = _of_class(gate.ratio, part.name)
-    worst = worst_images(winner, winner.of_images(name))
-    said = _class_words(
-        winner.candidate, describe_metric(name), [row[0] for row in rows], confidence_words(found), basis_words(found)
-    )
+    part, interval = rows[0]
+    metric = _class_metric(gate.ratio, part.name)
     parts = [row[0] for row in rows]
-    return interval_verdict(
-        "class_floor", part.verdict, said, gate, found, part.threshold, worst, metric=name, parts=parts
+    text = _class_words(
+        f"{winner.candidate}'s test {describe_metric(metric)}", parts, confidence_words(interval), basis_words(interval)
     )
+    worst = worst_images(winner, winner.of_images(metric))
+    return interval_verdict(
+        "class_floor", part.verdict, text, gate, interval, part.threshold, worst, metric=metric, parts=parts
+    )
+
+
+def _class_rows(gate: ClassFloorGate, case: Case) -> list[tuple[Part, Interval]]:
+    """Judge each class. The first row decides: it has the worst verdict and, among those, the score furthest below its floor."""
+    winner = case.winner
+    present = winner.tally[:, 1] > 0
+    if is_instance(gate.ratio) and winner.objects is not None:
+        present = winner.objects[:, 0, 1] > 0
+    rows = []
+    for index, name in enumerate(winner.classes):
+        least = gate.classes.get(name, gate.at_least)
+        # A background has no instances, and other classes may have none either.
+        if least == 0 or (is_instance(gate.ratio) and name not in gate.classes and not present[:, index].any()):
+            continue
+        interval = interval_of(_class_metric(gate.ratio, name), winner, case.params)
+        images = int(np.count_nonzero(present[:, index]))
+        rows.append((interval_part(name, verdict_above(interval, least), images, interval, least), interval))
+    return sorted(rows, key=lambda row: (WORST_FIRST[row[0].verdict], _margin(row[0])))
 
 
 def _margin(part: Part) -> float:
+    """Return how far a class is above its floor; a class without a bound sorts first."""
     low = part.estimate if part.verdict == "fail" else part.low
     return -np.inf if low is None else low - part.threshold
 
 
-def _of_class(ratio: str, name: str) -> str:
+def _class_metric(ratio: str, name: str) -> str:
     return class_metric(ratio, name) if is_instance(ratio) else f"{ratio}.class.{name}"
 
 
-def _class_words(candidate: str, metric_words: str, parts: list[Part], confidence: str, resting_on: str) -> str:
+def _class_words(subject: str, parts: list[Part], confidence: str, basis: str) -> str:
     first = parts[0]
-    said = f"{candidate}'s test {metric_words} "
     if first.estimate is None:
-        return said + "does not exist: the class is in no test image"
+        return f"{subject} is undefined: no test image has the class"
     value, least = distinct_numbers(first.estimate, first.threshold)
     if first.verdict == "pass":
         return (
-            f"every class reaches its floor; {said}is nearest to it: {value}, at least {first.low:.3f} with {confidence} "
-            f"confidence, above the floor of {least}"
+            f"every class reaches its floor; {subject} is closest to it: {value}, at least {first.low:.3f} with "
+            f"{confidence} confidence, above the floor of {least}"
         )
-    also = [
+    same = [
         f"{p.name} ({'no score' if p.estimate is None else f'{p.estimate:.3f}'})"
         for p in parts[1:]
         if p.verdict == first.verdict
     ]
-    more = f"; so is it with {listed(also, _LISTED)}" if also else ""
+    more = f"; the same holds for {listed(same)}" if same else ""
     if first.verdict == "fail":
-        return f"{said}is {value} on {first.images} images, below its floor of {least}{more}"
-    low = "a single image can't say how sure that is" if first.low is None else f"it may be as low as {first.low:.3f}"
-    return f"{said}is {value}, above its floor of {least}, but {low} ({resting_on}; the class is in {first.images} images){more}"
+        return f"{subject} is {value} on {first.images} images, below its floor of {least}{more}"
+    low = NO_BOUND if first.low is None else f"it may be as low as {first.low:.3f}"
+    return f"{subject} is {value}, above its floor of {least}, but {low} ({basis}; the class is in {first.images} images){more}"
 
 
 def calibration(gate: CalibrationGate, case: Case) -> GateVerdict:
-    """The upper bound of the expected calibration error stays below `at_most`."""
+    """Require that the upper bound of the expected calibration error is at most `at_most`."""
     winner = case.winner
-    found = calibration_interval(winner, case.params)
-    if found is None or winner.reliability is None or np.isnan(found.estimate):
-        said = f"{winner.candidate}'s confidences were not counted; dvc repro evaluate@{winner.candidate} counts them"
-        return plain_verdict("calibration", "cannot tell", said, gate, metric="calibration.ece", side="most")
-    verdict = verdict_below(found, gate.at_most)
-    value, most = distinct_numbers(found.estimate, gate.at_most)
-    said = f"{winner.candidate}'s expected calibration error on the test images is {value}"
+    interval = calibration_interval(winner, case.params)
+    fields: dict[str, Any] = {"metric": "calibration.ece", "side": "most"}
+    if interval is None or winner.reliability is None or np.isnan(interval.estimate):
+        text = f"the calibration of {winner.candidate} was not measured; `dvc repro evaluate@{winner.candidate}` measures it"
+        return plain_verdict("calibration", "cannot tell", text, gate, **fields)
+    verdict = verdict_below(interval, gate.at_most)
+    value, most = distinct_numbers(interval.estimate, gate.at_most)
+    text = f"{winner.candidate}'s expected calibration error on the test images is {value}"
     if verdict == "fail":
-        said += f", above the limit of {most}"
+        text += f", above the limit of {most}"
     elif verdict == "pass":
-        said += f", at most {found.high:.3f} with {confidence_words(found)} confidence, within the limit of {most}"
-    elif np.isnan(found.high):
-        said += f", within the limit of {most}, but a single image can't say how sure that is"
+        text += (
+            f", at most {interval.high:.3f} with {confidence_words(interval)} confidence, within the limit of {most}"
+        )
+    elif np.isnan(interval.high):
+        text += f", within the limit of {most}, but {NO_BOUND}"
     else:
-        said += f", within the limit of {most}, but it may be as high as {found.high:.3f} ({basis_words(found)})"
+        text += f", within the limit of {most}, but it may be as high as {interval.high:.3f} ({basis_words(interval)})"
     count, confidence, hits = np.moveaxis(winner.reliability, 1, 0)
     with np.errstate(invalid="ignore"):
-        own = np.abs(confidence - hits).sum(1) / count.sum(1)
-    return interval_verdict(
-        "calibration",
-        verdict,
-        said,
-        gate,
-        found,
-        gate.at_most,
-        worst_images(winner, -own),
-        metric="calibration.ece",
-        side="most",
-    )
-
-
-def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:
-    """For each corruption, the upper bound of the drop stays below `at_most`. All must hold at once, so that no correction for
-    their number is due."""
-    told: dict[str, Any] = {"metric": "robustness.drop", "side": "most"}
-    measured = case.robustness or {}
-    by = {name: rows[gate.severity] for name, rows in measured.get("by", {}).items() if gate.severity in rows}
-    missing = [name for name in gate.corruptions if name not in by]
-    name = case.winner.candidate
-    if missing or not by:
-        what = listed(missing, _LISTED) if missing and by else "spoilt images"
-        said = (
-            f"{name} was not scored on {gate.severity} {what}; `evaluate.robustness: "
-            f"{'quick' if gate.severity == 'medium' else 'full'}` does that where images allow it"
-        )
-        return plain_verdict("robustness", "cannot tell", said, gate, **told)
-    rows = []
-    for corruption in gate.corruptions or by:
-        row = by[corruption]
-        found = Interval(
-            row["drop"], row.get("low", np.nan), row.get("high", np.nan), case.params.confidence, measured["units"]
-        )
-        part = Part(
-            name=corruption,
-            verdict=verdict_below(found, gate.at_most),
-            images=measured["images"],
-            estimate=row["drop"],
-            low=none_if_nan(found.low),
-            high=none_if_nan(found.high),
-            threshold=gate.at_most,
-        )
-        rows.append((part, found))
-    rows.sort(key=lambda row: (WORST_FIRST[row[0].verdict], -_reached(row[1])))
-    part, found = rows[0]
-    value, most = distinct_numbers(found.estimate, gate.at_most)
-    lost = f"{gate.severity} {part.name} costs {name} {value} of its test {describe_metric(MAIN_METRIC)}"
-    lost += f" of {measured['score']:.3f} on {measured['images']} images"
-    if part.verdict == "fail":
-        others = [row[0].name for row in rows[1:] if row[0].verdict == "fail"]
-        said = f"{lost}, more than {most}" + (f"; so does {listed(others, _LISTED)}" if others else "")
-    elif part.verdict == "pass":
-        said = f"no corruption costs too much; {lost}, the most of all: "
-        said += f"at most {found.high:.3f} with {confidence_words(found)} confidence, "
-        said += f"and {most} is allowed"
-    elif np.isnan(found.high):
-        said = f"{lost}, and {most} is allowed, but a single image can't say how sure that is"
-    else:
-        said = f"{lost}, and {most} is allowed, but it may be as much as {found.high:.3f} ({basis_words(found)})"
-    return interval_verdict(
-        "robustness", part.verdict, said, gate, found, gate.at_most, [], parts=[row[0] for row in rows], **told
-    )
-
-
-def _reached(found: Interval) -> float:
-    """How bad it may be."""
-    return found.estimate if np.isnan(found.high) else found.high
+        image_errors = np.abs(confidence - hits).sum(1) / count.sum(1)
+    worst = worst_images(winner, -image_errors)
+    return interval_verdict("calibration", verdict, text, gate, interval, gate.at_most, worst, **fields)
 
 
 def size(gate: SizeGate, case: Case) -> GateVerdict:
-    """The weights have no more than `at_most_mb` megabytes."""
-    told = {"metric": "model.megabytes", "side": "most", "threshold": gate.at_most_mb}
+    """Require that the weights have at most `at_most_mb` megabytes (10^6 bytes)."""
+    candidate = case.winner.candidate
+    fields: dict[str, Any] = {"metric": "model.megabytes", "side": "most", "threshold": gate.at_most_mb}
     if case.megabytes is None:
-        said = (
-            f"the size of {case.winner.candidate} is not known; dvc repro evaluate@{case.winner.candidate} measures it"
-        )
-        return plain_verdict("size", "cannot tell", said, gate, **told)
+        text = f"the size of {candidate} is not known; `dvc repro evaluate@{candidate}` measures it"
+        return plain_verdict("size", "cannot tell", text, gate, **fields)
     fits = case.megabytes <= gate.at_most_mb
-    said = (
-        f"{case.winner.candidate}'s weights have {case.megabytes:.3f} MB, {'within' if fits else 'above'} the limit of "
+    text = (
+        f"{candidate}'s weights have {case.megabytes:.3f} MB, {'within' if fits else 'above'} the limit of "
+        f"{gate.at_most_mb:g} MB"
     )
-    return plain_verdict(
-        "size", "pass" if fits else "fail", f"{said}{gate.at_most_mb:g} MB", gate, estimate=case.megabytes, **told
-    )
+    return plain_verdict("size", "pass" if fits else "fail", text, gate, estimate=case.megabytes, **fields)
 
 
 def data(gate: DataGate, case: Case) -> GateVerdict:
-    """Validation passed, with no more warnings than `max_warnings`, and no quantity is shown to have moved by more than
-    `max_drift`. The index of few images is large by luck, so it counts only where the two-sample test agrees (`DRIFT_SHOWN`)."""
+    """Require that the data passed validation, with at most `max_warnings` warnings, and that no quantity has shifted too much.
+
+    A quantity has shifted too much if its population stability index is above `max_drift` and the shift is significant
+    (`MAX_DRIFT_P_VALUE`): with few images, the index is often large by chance.
+    """
     if case.findings is None:
-        return plain_verdict("data", "cannot tell", "there are no findings of the validation; dvc repro validate", gate)
+        text = "the data were not validated; `dvc repro validate` does this"
+        return plain_verdict("data", "cannot tell", text, gate)
     warnings = [f for f in case.findings["findings"] if f["severity"] == "warning"]
-    moved = sorted(case.findings.get("drift", []), key=lambda d: -d["psi"])
+    shifts = sorted(case.findings.get("drift", []), key=lambda d: -d["psi"])
+    count_words = f"{len(warnings)} warning{'' if len(warnings) == 1 else 's'}"
     errors = []
     if not case.findings["passed"]:
         errors.append("the data did not pass validation")
     if gate.max_warnings is not None and len(warnings) > gate.max_warnings:
-        names = listed(sorted({w["expectation"] for w in warnings}), _LISTED)
-        errors.append(f"validation found {len(warnings)} warnings ({names}), and {gate.max_warnings} are allowed")
+        names = listed(sorted({w["expectation"] for w in warnings}))
+        errors.append(f"validation found {count_words} ({names}), and {gate.max_warnings} are allowed")
     limit = np.inf if gate.max_drift is None else gate.max_drift
-    shown = [d for d in moved if d["p_value"] * len(moved) < MAX_DRIFT_P_VALUE]
-    if far := [f"{d['quantity']} ({d['psi']:.3f})" for d in shown if d["psi"] > limit]:
-        errors.append(f"population stability index against production above {limit:g}: {listed(far, _LISTED)}")
-    told: dict[str, Any] = {"metric": "data"}
-    if moved and gate.max_drift is not None:
-        told = {"metric": "data.psi", "side": "most", "estimate": moved[0]["psi"], "threshold": gate.max_drift}
-    said = f"the data passed validation with {counted(len(warnings), 'warning')}"
-    if moved:
-        said += f"; what moved most against production is {moved[0]['quantity']} (stability index {moved[0]['psi']:.3f}"
-        luck = ", and this may be luck" if moved[0]["psi"] > limit else ""
-        said += ")" if gate.max_drift is None else f", {gate.max_drift:g} is allowed{luck})"
-    return plain_verdict("data", "fail" if errors else "pass", "; ".join(errors) or said, gate, **told)
+    significant = [d for d in shifts if d["p_value"] * len(shifts) < MAX_DRIFT_P_VALUE]
+    if too_far := [f"{d['quantity']} ({d['psi']:.3f})" for d in significant if d["psi"] > limit]:
+        errors.append(
+            f"population stability index, compared with the production data, above {limit:g}: {listed(too_far)}"
+        )
+    fields: dict[str, Any] = {"metric": "data"}
+    text = f"the data passed validation with {count_words}"
+    if shifts:
+        largest = shifts[0]
+        text += f"; the largest shift from the production data is in {largest['quantity']} (stability index {largest['psi']:.3f}"
+        chance = ", and this may be due to chance" if largest["psi"] > limit else ""
+        text += ")" if gate.max_drift is None else f", {gate.max_drift:g} is allowed{chance})"
+        if gate.max_drift is not None:
+            fields = {"metric": "data.psi", "side": "most", "estimate": largest["psi"], "threshold": gate.max_drift}
+    return plain_verdict("data", "fail" if errors else "pass", "; ".join(errors) or text, gate, **fields)
 
 
 def image_count(gate: ImageCountGate, case: Case) -> GateVerdict:
-    """Every class is in `at_least` test images."""
-    there = (case.winner.tally[:, 1] > 0).sum(0)
-    counts = sorted(zip(there.tolist(), case.winner.classes, strict=True))
+    """Require that every class is in at least `at_least` test images."""
+    images = (case.winner.tally[:, 1] > 0).sum(0)
+    counts = sorted(zip(images.tolist(), case.winner.classes, strict=True))
     parts = [
         Part(name=name, verdict="pass" if n >= gate.at_least else "fail", images=n, estimate=n, threshold=gate.at_least)
         for n, name in counts
     ]
-    few = [f"{name} ({n})" for n, name in counts if n < gate.at_least]
+    rare = [f"{name} ({n})" for n, name in counts if n < gate.at_least]
     least, rarest = counts[0]
-    if few:
-        said = f"fewer than {gate.at_least} test images show {listed(few, _LISTED)}: "
-        said += f"scores of {'them' if len(few) > 1 else 'it'} are anecdotes"
+    if rare:
+        text = f"fewer than {gate.at_least} test images show {listed(rare)}, too few for reliable scores"
     else:
-        said = f"every class is in {gate.at_least} test images or more, the rarest, {rarest}, in {least}"
-    told = {"metric": "images.class", "estimate": least, "threshold": gate.at_least, "parts": parts}
-    return plain_verdict("test_size", "fail" if few else "pass", said, gate, **told)
+        text = f"every class is in at least {gate.at_least} test images; the rarest, {rarest}, is in {least}"
+    fields: dict[str, Any] = {
+        "metric": "images.class",
+        "estimate": least,
+        "threshold": gate.at_least,
+        "parts": parts,
+    }
+    return plain_verdict("test_size", "fail" if rare else "pass", text, gate, **fields)

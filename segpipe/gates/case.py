@@ -1,4 +1,4 @@
-"""What gates judge by: the winner, the models it is compared with, and what else was measured."""
+"""The evidence that gates judge by: the winner, the models that it is compared with, and other measurements."""
 
 from __future__ import annotations
 
@@ -23,29 +23,31 @@ class ReleasedBundle:
 
 @dataclass(frozen=True)
 class Champion:
-    """The champion, scored on today's test images; `scores` is None if it cannot be scored, and `why_not` says why."""
+    """The champion, scored on the current test images."""
 
     version: str
     scores: Scores | None
+    """None if it cannot be scored."""
     why_not: str | None = None
+    """Why it cannot be scored."""
     same_model: bool = False
-    """Whether the winner is this very model, trained again from the same data by the same plan."""
+    """Whether the winner is the same model, trained again with the same data and plan."""
     segmenter: Segmenter | None = None
-    """The model itself, where it could be scored."""
+    """The loaded champion, if it could be scored."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What gates judge by: the winner, what it is held against, and what is known beside scores.
-
-    megabytes: of the winner's weights (10^6 bytes). findings: reports/validation/findings.json. robustness: what
-    `segpipe.evaluation.robustness.drops` measured of the winner. Each None where unknown.
-    """
+    """The evidence that gates judge by. Anything but the winner's scores may be unknown (None)."""
 
     params: EvaluateParams
     winner: Scores
     baseline: Scores | None = None
+    """The best classical candidate."""
     champion: Champion | None = None
     megabytes: float | None = None
+    """Size of the winner's weights, 10^6 bytes."""
     findings: dict[str, Any] | None = None
+    """The content of reports/validation/findings.json."""
     robustness: dict[str, Any] | None = None
+    """The winner's scores on corrupted images, as `segpipe.evaluation.robustness.drops` computes them."""

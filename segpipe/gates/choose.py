@@ -1,12 +1,13 @@
-"""The choice: the winner by its validation score, judged by its test scores against floor, baseline and champion.
+"""Choose the winner by validation scores, and judge it by its test scores with the gates.
 
-The test split never chooses. Networks are ranked by their score on `val` (`evaluate.rank_by`); the gates then read `test` once, for
-the winner.
-Classical candidates can't win: they are what a network must beat, and the best of them on `test` stands for them all.
+The test split never influences the choice. Networks are ranked by their score on `val` (`evaluate.rank_by`); then the gates read
+the `test` scores of the winner once. Classical candidates cannot win: a network must beat them, and the one with the best test
+score is the baseline.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -27,15 +28,19 @@ from segpipe.gates.judge import judge
 from segpipe.gates.selection import Bounds, ChampionScore, RankedCandidate, Selection, gate_names
 from segpipe.gates.verdicts import GateVerdict
 from segpipe.metrics import MAIN_METRIC
-from segpipe.words import listed
+from segpipe.workspace.paths import Paths
 
 if TYPE_CHECKING:
     from segpipe.data.manifest.fingerprint import Fingerprint
 
 
+_MAX_LISTED = 6
+"""Largest number of classes that a sentence names."""
+
+
 @dataclass(frozen=True)
 class Choice:
-    """A selection, and the champion with its scores on each of today's test images."""
+    """A selection, and the champion with its scores on each test image."""
 
     selection: Selection
     champion: Champion | None
@@ -56,80 +61,70 @@ def choose(
         params: its settings.
         fingerprint: the dataset in numbers.
         shards: the folder that `prepare` wrote.
-        champion: the released model that gates compare the winner with; it is scored on the test split of `shards` now. None: there
-            is none yet.
-        today: the day by which waivers are judged; None treats every waiver as valid.
+        champion: the released model that gates compare the winner with; it is scored on the test split of `shards`. None if there
+            is no champion yet.
+        today: the day on which waivers must be valid; None treats every waiver as valid.
 
     Raises:
         DataError: a network has no validation score, or models were scored on different images.
         ConfigError: a gate names a metric or class that does not exist.
     """
-    from segpipe.models.registry import get_family
-
-    scores = {name: read_scores(root / "evaluation" / name / "per_image.parquet") for name in params.candidates}
+    scores = {name: read_scores(Paths(root).evaluation(name) / "per_image.parquet") for name in params.candidates}
     ranked_by = params.evaluate.rank_by
-    kinds = {name: get_family(candidate.family).kind for name, candidate in params.candidates.items()}
-    ranking = _rank(
-        [
-            RankedCandidate(
-                candidate=name,
-                family=params.candidates[name].family,
-                kind=kinds[name],
-                val=_val_score(root, name, ranked_by),
-                test=main_scores(found, ranked_by),
-                interval=bounds(found, params.evaluate),
-            )
-            for name, found in scores.items()
-        ],
-        ranked_by,
-    )
+    ranking = _ranking(root, params, scores)
     first = ranking[0]
     winner = scores[first.candidate] if first.kind != "classical" else None
     baseline = next((scores[r.candidate] for r in ranking if r.kind == "classical"), None)
-    scored = (
-        score_champion(champion.version, champion.bundle, winner, fingerprint.channels, shards)
-        if winner and champion
-        else None
-    )
-    verdicts = []
+    scored_champion, verdicts, temperature = None, [], 1.0
     if winner:
-        robustness = _measured(root, winner.candidate, "test", "robustness")
-        weight = _measured(root, winner.candidate, "model", "megabytes")
-        case = Case(params.evaluate, winner, baseline, scored, weight, _findings(root), robustness)
+        if champion:
+            scored_champion = score_champion(champion.version, champion.bundle, winner, fingerprint.channels, shards)
+        case = Case(
+            params.evaluate,
+            winner,
+            baseline,
+            scored_champion,
+            megabytes=_measured(root, winner.candidate, "model", "megabytes"),
+            findings=_findings(root),
+            robustness=_measured(root, winner.candidate, "test", "robustness"),
+        )
         verdicts = judge(params.gates, case, today)
-    promotable = winner is not None and not any(v.blocks for v in verdicts)
+        temperature = _measured(root, winner.candidate, "val", "calibration", "temperature") or 1.0
+    any_scores = next(iter(scores.values()))
     selection = Selection(
         winner=first.candidate if winner else None,
-        promotable=promotable,
+        promotable=winner is not None and not any(v.blocks for v in verdicts),
         metric=ranked_by,
         summary=_summary(ranking, winner, verdicts, ranked_by),
         ranking=ranking,
         gates=verdicts,
-        champion=_champion_score(scored, params.evaluate),
-        classes=next(iter(scores.values())).classes,
-        test_images=len(next(iter(scores.values())).keys),
+        champion=_champion_score(scored_champion, params.evaluate),
+        classes=any_scores.classes,
+        test_images=len(any_scores.keys),
         data_hash=fingerprint.data_hash,
-        temperature=(_measured(root, winner.candidate, "val", "calibration", "temperature") or 1.0) if winner else 1.0,
+        temperature=temperature,
     )
-    return Choice(selection, scored)
+    return Choice(selection, scored_champion)
 
 
 def bounds(scores: Scores, params: EvaluateParams) -> Bounds | None:
-    """The interval of the metric that candidates are ranked by, or None where there are too few images for one."""
-    found = interval_of(params.rank_by, scores, params)
-    return None if np.isnan(found.low) else Bounds(low=found.low, high=found.high, confidence=found.confidence)
+    """Return the interval of the metric that ranks candidates; None if there are too few images for an interval."""
+    interval = interval_of(params.rank_by, scores, params)
+    if np.isnan(interval.low):
+        return None
+    return Bounds(low=interval.low, high=interval.high, confidence=interval.confidence)
 
 
 def _measured(root: Path, name: str, *path: str) -> Any:
-    """What an evaluation's metrics.json holds at a path of keys; None where it holds nothing there."""
-    part: Any = read_json(root / "evaluation" / name / "metrics.json")
-    for word in path:
-        part = part.get(word) if isinstance(part, dict) else None
-    return part
+    """Return the value in an evaluation's metrics.json at a path of keys; None if there is none."""
+    value: Any = read_json(Paths(root).evaluation(name) / "metrics.json")
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _findings(root: Path) -> dict[str, Any] | None:
-    path = root / "reports" / "validation" / "findings.json"
+    path = Paths(root).findings
     return read_json(path) if path.exists() else None
 
 
@@ -138,33 +133,50 @@ def _val_score(root: Path, name: str, ranked_by: str) -> float | None:
     return value if isinstance(value, float | int) else None
 
 
-def _rank(entries: list[RankedCandidate], ranked_by: str) -> list[RankedCandidate]:
-    """Networks by validation score, then classical candidates by test score; what ties keeps the order of params.yaml."""
-    networks = [e for e in entries if e.kind != "classical"]
-    unscored = [e.candidate for e in networks if e.val is None]
+def _ranking(root: Path, params: Params, scores: Mapping[str, Scores]) -> list[RankedCandidate]:
+    """Rank networks by validation score, then classical candidates by test score; ties keep the order of params.yaml."""
+    from segpipe.models.registry import get_family
+
+    ranked_by = params.evaluate.rank_by
+    candidates = [
+        RankedCandidate(
+            candidate=name,
+            family=params.candidates[name].family,
+            kind=get_family(params.candidates[name].family).kind,
+            val=_val_score(root, name, ranked_by),
+            test=main_scores(test, ranked_by),
+            interval=bounds(test, params.evaluate),
+        )
+        for name, test in scores.items()
+    ]
+    networks = [c for c in candidates if c.kind != "classical"]
+    classical = [c for c in candidates if c.kind == "classical"]
+    unscored = [c.candidate for c in networks if c.val is None]
     if unscored:
         raise DataError(
-            "a network without a validation score can't be ranked",
+            "a network without a validation score cannot be ranked",
             where=f"evaluation/{unscored[0]}/metrics.json",
             expected=f"val.{ranked_by}",
             fix=f"dvc repro train@{unscored[0]} evaluate@{unscored[0]}",
         )
-    classical = [e for e in entries if e.kind == "classical"]
     return [
-        *sorted(networks, key=lambda e: -(e.val or 0.0)),
-        *sorted(classical, key=lambda e: -(e.test[ranked_by] or 0.0)),
+        *sorted(networks, key=lambda c: -(c.val or 0.0)),
+        *sorted(classical, key=lambda c: -(c.test[ranked_by] or 0.0)),
     ]
 
 
 def score_champion(version: str, bundle: Path, winner: Scores, channels: int, shards: Path) -> Champion:
-    """Score a released model on today's test images.
+    """Score a released model on the current test images.
 
     Args:
         version: the released version, such as "v0.2.0".
         bundle: its bundle.
-        winner: the winner's scores; classes and lineage are compared with them.
-        channels: channels of the dataset's images.
+        winner: the winner's scores; its classes must be those of the champion, and its lineage shows whether it is the same model.
+        channels: number of channels of the dataset's images.
         shards: the folder that `prepare` wrote; its test split is scored.
+
+    Returns:
+        The champion; without scores, but with the reason, if it does not fit the data.
     """
     from segpipe.data.shards import ShardReader
     from segpipe.inference.segmenter import Segmenter
@@ -172,23 +184,22 @@ def score_champion(version: str, bundle: Path, winner: Scores, channels: int, sh
     segmenter = Segmenter.from_bundle(bundle)
     spec = segmenter.spec
     if spec.classes.overlapping != winner.overlapping:
-        return Champion(
-            version, None, f"its classes {'' if spec.classes.overlapping else 'do not '}overlap, unlike the data's"
-        )
+        why_not = f"its classes {'' if spec.classes.overlapping else 'do not '}overlap, unlike those of the data"
+        return Champion(version, None, why_not)
     if spec.classes.names != winner.classes:
-        return Champion(
-            version, None, f"its classes are {listed(spec.classes.names)}, the data's {listed(winner.classes)}"
-        )
+        why_not = f"its classes are {_listed(spec.classes.names)}, those of the data are {_listed(winner.classes)}"
+        return Champion(version, None, why_not)
     if spec.normalisation.channels != channels:
-        return Champion(version, None, f"it takes {spec.normalisation.channels} channels, the images have {channels}")
-    objects = ObjectCounter(len(winner.classes))
-    images = score_images(segmenter, ShardReader(shards, "test"), f"champion {version}", objects=objects)
+        why_not = f"it takes {spec.normalisation.channels} channels, the images have {channels}"
+        return Champion(version, None, why_not)
+    counter = ObjectCounter(len(winner.classes))
+    images = score_images(segmenter, ShardReader(shards, "test"), f"champion {version}", objects=counter)
     scores = Scores.collect(version, winner.classes, dict(spec.lineage), images, winner.overlapping)
-    # A bundle's lineage has more entries than a trained model's (the engine's weights), so the winner's must be a part of it.
-    same = (
+    # The lineage of a bundle has more entries than that of a trained model, so that of the winner must be a subset.
+    same_model = (
         bool(winner.lineage) and spec.candidate == winner.candidate and winner.lineage.items() <= spec.lineage.items()
     )
-    return Champion(version, scores, same_model=same, segmenter=segmenter)
+    return Champion(version, scores, same_model=same_model, segmenter=segmenter)
 
 
 def _champion_score(champion: Champion | None, params: EvaluateParams) -> ChampionScore | None:
@@ -196,8 +207,8 @@ def _champion_score(champion: Champion | None, params: EvaluateParams) -> Champi
         return None
     if champion.scores is None:
         return ChampionScore(version=champion.version, why_not=champion.why_not)
-    test, sure = main_scores(champion.scores, params.rank_by), bounds(champion.scores, params)
-    return ChampionScore(version=champion.version, test=test, interval=sure, same_model=champion.same_model)
+    test, interval = main_scores(champion.scores, params.rank_by), bounds(champion.scores, params)
+    return ChampionScore(version=champion.version, test=test, interval=interval, same_model=champion.same_model)
 
 
 def _summary(ranking: list[RankedCandidate], winner: Scores | None, verdicts: list[GateVerdict], ranked_by: str) -> str:
@@ -205,15 +216,20 @@ def _summary(ranking: list[RankedCandidate], winner: Scores | None, verdicts: li
         return "There is no winner: no candidate is a network."
     blocking = [v.name for v in verdicts if v.blocks]
     networks = sum(r.kind != "classical" for r in ranking)
-    place = f"the best of {networks} networks on the validation split" if networks > 1 else "the only network"
-    by = f" by {describe_metric(ranked_by)}" if networks > 1 and ranked_by != MAIN_METRIC else ""
-    chosen = f"{winner.candidate} is {place}{by}"
+    rank = f"the best of {networks} networks on the validation split" if networks > 1 else "the only network"
+    metric = f" by {describe_metric(ranked_by)}" if networks > 1 and ranked_by != MAIN_METRIC else ""
+    text = f"{winner.candidate} is {rank}{metric}"
     if not verdicts:
-        return f"{chosen}; no gate is on."
+        return f"{text}; no gate is enabled."
     if blocking:
-        return f"{chosen}, but is held back by {gate_names(blocking)}."
+        return f"{text}, but is held back by {gate_names(blocking)}."
     waived = [v.name for v in verdicts if v.waiver]
-    missed = [v.name for v in verdicts if v.verdict != "pass" and not v.waiver]
+    warned = [v.name for v in verdicts if v.verdict != "pass" and not v.waiver]
     notes = [f"{gate_names(waived)}, which {'are' if len(waived) > 1 else 'is'} waived"] if waived else []
-    notes += [f"{gate_names(missed)}, which only warn{'' if len(missed) > 1 else 's'}"] if missed else []
-    return f"{chosen} and passes every gate{' but ' if notes else ''}{', and '.join(notes)}."
+    notes += [f"{gate_names(warned)}, which only warn{'' if len(warned) > 1 else 's'}"] if warned else []
+    return f"{text} and passes every gate{' but ' if notes else ''}{', and '.join(notes)}."
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more

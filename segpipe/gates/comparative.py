@@ -1,4 +1,4 @@
-"""Gates in which the winner is held against another model on the same images: baseline, champion, and the champion by slices."""
+"""Gates that compare the winner with another model on the same images: baseline, champion, and the champion by slices."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import numpy as np
 from segpipe.config import BaselineGate, ChampionGate, SliceGate
 from segpipe.evaluation.instance_metrics import is_instance
 from segpipe.evaluation.metric_lookup import compare_on, describe_metric
+from segpipe.evaluation.paired_statistics import Comparison
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.slices import SliceComparison, compare_slices
+from segpipe.evaluation.statistics import Interval
 from segpipe.gates.case import Case
 from segpipe.gates.verdict_building import (
+    NO_BOUND,
     basis_words,
     bound_words,
     confidence_words,
     difference_words,
+    interval_part,
     interval_verdict,
+    listed,
     none_if_nan,
     plain_verdict,
     verdict_above,
@@ -26,172 +31,190 @@ from segpipe.words import counted, listed
 
 
 def baseline(gate: BaselineGate, case: Case) -> GateVerdict:
-    """The lower bound of the lead over the best classical candidate is above `margin`."""
-    case.winner.statistic(gate.metric)
+    """Require that the lower bound of the lead over the best classical candidate is above `margin`."""
+    case.winner.statistic(gate.metric)  # an unknown metric is an error, whether there is a baseline or not
     other = case.baseline
     if other is None:
-        said = "no classical candidate was evaluated; add `kmeans: {family: kmeans}` to `candidates`, or set `gates.baseline: null`"
-        return plain_verdict("baseline", "cannot tell", said, gate)
-    return _against("baseline", gate, case, other, f"the baseline {other.candidate}", gate.margin, strict=True)
+        text = "no classical candidate was evaluated; add `kmeans: {family: kmeans}` to `candidates`, or set `gates.baseline: null`"
+        return plain_verdict("baseline", "cannot tell", text, gate)
+    return _compare("baseline", gate, case, other, f"the baseline {other.candidate}", gate.margin, strict=True)
 
 
 def champion(gate: ChampionGate, case: Case) -> GateVerdict:
-    """The lower bound of the difference from what serves is above -margin, or above 0 where `superior` is asked for."""
-    if (undecided := _beside_nothing("champion", gate, case)) is not None:
-        return undecided
-    live = case.champion
-    assert live is not None and live.scores is not None
-    name = f"the champion {live.version}"
-    after = "; it is the same model, trained again from the same data by the same plan" if live.same_model else ""
+    """Require that the winner is not worse than the champion.
+
+    The lower bound of the difference must be above -`margin`, or above 0 if the gate is set to `superior`.
+    """
+    if (verdict := _verdict_without_comparison("champion", gate, case)) is not None:
+        return verdict
+    other = case.champion
+    assert other is not None and other.scores is not None
+    name = f"the champion {other.version}"
+    note = "; it is the same model, trained again with the same data and plan" if other.same_model else ""
     if gate.superior:
-        return _against(
-            "champion", gate, case, live.scores, name, 0.0, strict=True, after=f", and better is asked for{after}"
-        )
-    return _against("champion", gate, case, live.scores, name, -gate.margin, strict=False, after=after)
+        note = f", and the winner must be better{note}"
+        return _compare("champion", gate, case, other.scores, name, 0.0, strict=True, note=note)
+    return _compare("champion", gate, case, other.scores, name, -gate.margin, strict=False, note=note)
 
 
-def _beside_nothing(name: str, gate: ChampionGate | SliceGate, case: Case) -> GateVerdict | None:
-    """The verdict where nothing serves, or what serves can't be compared; None where it can."""
-    case.winner.statistic(gate.metric)  # a name that there is not is an error, also before the first release
-    live = case.champion
-    if live is None:
+def _verdict_without_comparison(name: str, gate: ChampionGate | SliceGate, case: Case) -> GateVerdict | None:
+    """Return the verdict if there is no champion or it cannot be compared; None if it can."""
+    case.winner.statistic(gate.metric)  # an unknown metric is an error, also before the first release
+    other = case.champion
+    if other is None:
         return plain_verdict(name, "pass", "no champion yet", gate)
-    why_not = live.why_not
-    if live.scores is not None and is_instance(gate.metric) and live.scores.objects is None:
-        why_not = "it tells no objects apart"
-    if live.scores is None or why_not:
-        return plain_verdict(name, "cannot tell", f"{live.version} can't be compared: {why_not}", gate)
+    why_not = other.why_not
+    if other.scores is not None and is_instance(gate.metric) and other.scores.objects is None:
+        why_not = "it does not separate instances"
+    if other.scores is None or why_not:
+        return plain_verdict(name, "cannot tell", f"the champion {other.version} cannot be compared: {why_not}", gate)
     return None
 
 
-def _against(
+def _compare(
     name: str,
     gate: BaselineGate | ChampionGate,
     case: Case,
     other: Scores,
-    called: str,
+    other_name: str,
     threshold: float,
     strict: bool,
-    after: str = "",
+    note: str = "",
 ) -> GateVerdict:
-    """The paired difference of two models on the same images, held against a threshold.
+    """Compare the paired difference of two models on the same images with a threshold.
 
-    strict: better is asked for, which the exchange test must find too (`Comparison.shown`).
+    Args:
+        name: name of the gate.
+        gate: settings of the gate.
+        case: the winner's scores.
+        other: scores of the other model on the same images.
+        other_name: the other model in the sentence.
+        threshold: what the lower bound of the difference must reach.
+        strict: the winner must be better, which the permutation test must confirm (`Comparison.shown`).
+        note: text at the end of the sentence.
     """
     winner, params = case.winner, case.params
     other = winner.aligned(other)
-    compared = compare_on(gate.metric, winner, other, params)
-    # What is not better must be shown not to be worse, and there is no test to agree with the interval.
-    found = compared.difference if strict else compared.cautious
-    verdict = verdict_above(found, threshold, strict)
-    by_luck = strict and threshold >= 0 and verdict == "pass" and not compared.shown
-    verdict = "cannot tell" if by_luck else verdict
-    said = f"{winner.candidate}'s test {describe_metric(gate.metric)} "
-    if np.isnan(found.estimate):
-        said += f"can't be compared with that of {called}: nothing in the test images counts for it"
+    comparison = compare_on(gate.metric, winner, other, params)
+    # No test confirms that a model is not worse, so the cautious interval decides this.
+    interval = comparison.difference if strict else comparison.cautious
+    verdict = verdict_above(interval, threshold, strict)
+    not_significant = strict and threshold >= 0 and verdict == "pass" and not comparison.shown
+    verdict = "cannot tell" if not_significant else verdict
+    text = f"{winner.candidate}'s test {describe_metric(gate.metric)} "
+    if np.isnan(interval.estimate):
+        text += f"cannot be compared with that of {other_name}: nothing in the test images counts for it"
     else:
         ours, theirs = (scores.value(gate.metric) for scores in (winner, other))
-        said += f"is {ours:.3f}, {difference_words(found.estimate)} {called} ({theirs:.3f}) on the same images"
-        if np.isnan(found.low):
-            said += ", but a single image can't say how sure that is"
-        elif verdict == "pass":
-            said += f"; with {confidence_words(found)} confidence it is {bound_words(found.low)}"
-        elif by_luck:
-            said += f", but models that are alike are as far apart on {found.units} images or groups with a chance of "
-            said += f"{compared.p_value:.2g}"
-        elif verdict == "cannot tell":
-            said += f", but it may be {bound_words(found.low)} ({basis_words(found)}, enough to see a difference of "
-            said += f"{compared.detectable:.3f} four times in five)"
+        text += f"is {ours:.3f}, {difference_words(interval.estimate)} {other_name} ({theirs:.3f}) on the same images"
+        text += _bound_clause(verdict, comparison, interval, not_significant)
         if threshold:
-            said += f", and {abs(threshold):.3f} {'above is asked for' if threshold > 0 else 'below is allowed'}"
-    said += after
-    behind = winner.of_images(gate.metric) - other.of_images(gate.metric)
-    worst = worst_images(winner, np.where(behind < 0, behind, np.nan))
-    extra = {"p_value": none_if_nan(compared.p_value), "detectable": none_if_nan(compared.detectable)}
-    return interval_verdict(name, verdict, said, gate, found, threshold, worst, **extra)
+            text += f", and {abs(threshold):.3f} {'above is required' if threshold > 0 else 'below is allowed'}"
+    differences = winner.of_images(gate.metric) - other.of_images(gate.metric)
+    worst = worst_images(winner, np.where(differences < 0, differences, np.nan))
+    fields = {"p_value": none_if_nan(comparison.p_value), "detectable": none_if_nan(comparison.detectable)}
+    return interval_verdict(name, verdict, text + note, gate, interval, threshold, worst, **fields)
+
+
+def _bound_clause(verdict: Verdict, comparison: Comparison, interval: Interval, not_significant: bool) -> str:
+    """Phrase how sure a difference is; empty if the verdict is fail."""
+    if np.isnan(interval.low):
+        return f", but {NO_BOUND}"
+    if verdict == "pass":
+        return f"; with {confidence_words(interval)} confidence it is {bound_words(interval.low)}"
+    if not_significant:
+        return (
+            f", but two equally good models would differ as much on {interval.units} images or groups with probability "
+            f"{comparison.p_value:.2g}"
+        )
+    if verdict == "cannot tell":
+        return f", but it may be {bound_words(interval.low)} ({_power_words(comparison, interval)})"
+    return ""
+
+
+def _power_words(comparison: Comparison, interval: Interval) -> str:
+    return (
+        f"{basis_words(interval)}, enough to detect a difference of {comparison.detectable:.3f} four times out of five"
+    )
 
 
 def by_slice(gate: SliceGate, case: Case) -> GateVerdict:
-    """In no slice is the winner worse than what serves by more than `margin`.
+    """Require that the winner is in no slice worse than the champion by more than `margin`.
 
-    fail: in a slice it is, and the loss there is shown: the p value of the exchange test, corrected by Holm for all slices, is
-    below 1 - confidence. So two models that are alike fail with that chance at the most, however many slices there are.
-    pass: every slice's lower bound is above -margin; since all must hold at once, those bounds need no correction.
+    Fail: in a slice it is worse by more than the margin, and the loss is significant: the p value of the permutation test,
+    Holm-corrected for all slices, is at most 1 - confidence. So two equally good models fail with at most this probability,
+    however many slices there are.
+
+    Pass: the lower bound of every slice is at least -margin. All slices must pass, so the bounds need no correction.
     """
-    if (undecided := _beside_nothing("slice", gate, case)) is not None:
+    if (undecided := _verdict_without_comparison("slice", gate, case)) is not None:
         return undecided
-    live = case.champion
-    assert live is not None and live.scores is not None
+    champion = case.champion
+    assert champion is not None and champion.scores is not None
     winner = case.winner
-    other = winner.aligned(live.scores)
-    compared = compare_slices(gate.metric, winner, other, case.params, gate.least_images)
-    if not compared:
-        said = f"no part of the test images with at least {gate.least_images} images has something in common that others lack"
-        return plain_verdict("slice", "cannot tell", said, gate)
-    verdicts = [_of_slice(row, gate.margin, case.params.confidence) for row in compared]
-    order = sorted(range(len(compared)), key=lambda i: (WORST_FIRST[verdicts[i]], _shortfall(compared[i], verdicts[i])))
-    rows = [(compared[i], verdicts[i]) for i in order]
+    other = winner.aligned(champion.scores)
+    comparisons = compare_slices(gate.metric, winner, other, case.params, gate.least_images)
+    if not comparisons:
+        text = f"no attribute of the test images gives a slice of at least {gate.least_images} images"
+        return plain_verdict("slice", "cannot tell", text, gate)
+    rows = [(row, _slice_verdict(row, gate.margin, case.params.confidence)) for row in comparisons]
+    rows.sort(key=lambda row: (WORST_FIRST[row[1]], _shortfall(*row)))
     first, verdict = rows[0]
-    parts = [_part(row, said, gate.margin) for row, said in rows]
-    behind = np.where(first.slice.members, winner.of_images(gate.metric) - other.of_images(gate.metric), np.nan)
-    worst = worst_images(winner, np.where(behind < 0, behind, np.nan))
-    said = _slice_words(gate, winner.candidate, f"the champion {live.version}", rows)
-    extra = {"p_value": none_if_nan(first.p_value), "detectable": none_if_nan(first.found.detectable), "parts": parts}
-    return interval_verdict("slice", verdict, said, gate, first.found.cautious, -gate.margin, worst, **extra)
+    differences = winner.of_images(gate.metric) - other.of_images(gate.metric)
+    worst = worst_images(winner, np.where(first.slice.members & (differences < 0), differences, np.nan))
+    text = _slice_words(gate, winner.candidate, f"the champion {champion.version}", rows)
+    fields = {
+        "p_value": none_if_nan(first.p_value),
+        "detectable": none_if_nan(first.found.detectable),
+        "parts": [_part(row, slice_verdict, gate.margin) for row, slice_verdict in rows],
+    }
+    return interval_verdict("slice", verdict, text, gate, first.found.cautious, -gate.margin, worst, **fields)
 
 
-def _of_slice(row: SliceComparison, margin: float, confidence: float) -> Verdict:
-    found = row.found.cautious
-    if found.estimate < -margin and row.p_value <= 1 - confidence:
+def _slice_verdict(row: SliceComparison, margin: float, confidence: float) -> Verdict:
+    interval = row.found.cautious
+    if interval.estimate < -margin and row.p_value <= 1 - confidence:
         return "fail"
-    return "pass" if found.low >= -margin else "cannot tell"
+    return "pass" if interval.low >= -margin else "cannot tell"
 
 
 def _shortfall(row: SliceComparison, verdict: Verdict) -> float:
-    found = row.found.cautious
-    value = found.estimate if verdict == "fail" or np.isnan(found.low) else found.low
+    """Return the number by which slices of the same verdict are sorted, the worst first."""
+    interval = row.found.cautious
+    value = interval.estimate if verdict == "fail" or np.isnan(interval.low) else interval.low
     return float(value)
 
 
 def _part(row: SliceComparison, verdict: Verdict, margin: float) -> Part:
-    found = row.found.cautious
-    return Part(
-        name=row.slice.name,
-        verdict=verdict,
-        images=row.images,
-        estimate=none_if_nan(found.estimate),
-        low=none_if_nan(found.low),
-        high=none_if_nan(found.high),
-        threshold=-margin,
-        p_value=none_if_nan(row.p_value),
-        detectable=none_if_nan(row.found.detectable),
-    )
+    tests = {"p_value": none_if_nan(row.p_value), "detectable": none_if_nan(row.found.detectable)}
+    return interval_part(row.slice.name, verdict, row.images, row.found.cautious, -margin, **tests)
 
 
-def _slice_words(gate: SliceGate, candidate: str, called: str, rows: list[tuple[SliceComparison, Verdict]]) -> str:
+def _slice_words(gate: SliceGate, candidate: str, other_name: str, rows: list[tuple[SliceComparison, Verdict]]) -> str:
     first, verdict = rows[0]
-    found, count = first.found.cautious, counted(len(rows), "slice")
-    where = f"on the {first.images} images of {first.slice.name}"
-    scores = f"{candidate}'s test {describe_metric(gate.metric)} is {first.ours:.3f}, "
-    scores += f"{difference_words(found.estimate)} {called} ({first.theirs:.3f})"
-    allowed = f"{gate.margin:.3f} below is allowed"
-    others = [row.slice.name for row, said in rows[1:] if said == verdict]
+    interval, count = first.found.cautious, f"{len(rows)} slice{'s' if len(rows) > 1 else ''}"
+    metric, margin = describe_metric(gate.metric), f"{gate.margin:.3f}"
     if verdict == "pass":
         return (
-            f"in none of {count} {candidate} is worse than {called} by more than {gate.margin:.3f}; nearest to it is "
-            f"{first.slice.name} ({first.images} images), where with {confidence_words(found)} confidence its "
-            f"{describe_metric(gate.metric)} is "
-            f"{bound_words(found.low)}"
+            f"{candidate} is not worse than {other_name} by more than {margin} in any of {count}; the closest is "
+            f"{first.slice.name} ({first.images} images), where with {confidence_words(interval)} confidence its {metric} "
+            f"is {bound_words(interval.low)}"
         )
+    scores = (
+        f"on the {first.images} images of {first.slice.name}, {candidate}'s test {metric} is {first.ours:.3f}, "
+        f"{difference_words(interval.estimate)} {other_name} ({first.theirs:.3f})"
+    )
+    others = [row.slice.name for row, slice_verdict in rows[1:] if slice_verdict == verdict]
     if verdict == "fail":
-        more = f"; so is it on {listed(others, 3)}" if others else ""
+        same = f"; the same holds for {listed(others)}" if others else ""
         return (
-            f"{where}, {scores}, which is no luck (p = {first.p_value:.2g}, corrected for {count}), and {allowed}{more}"
+            f"{scores}, which is significant (p = {first.p_value:.2g}, corrected for {count}), and {margin} below is "
+            f"allowed{same}"
         )
-    if np.isnan(found.low):
-        return f"{where}, {scores}, but a single image can't say how sure that is, and {allowed}"
-    more = f"; {len(others)} more of {count} are as unsure" if others else ""
+    if np.isnan(interval.low):
+        return f"{scores}, but {NO_BOUND}, and {margin} below is allowed"
+    more = f"; {len(others)} more of {count} cannot be judged either" if others else ""
     return (
-        f"{where}, {scores}, but it may be {bound_words(found.low)} ({basis_words(found)}, enough to see a difference of "
-        f"{first.found.detectable:.3f} four times in five), and {allowed}{more}"
+        f"{scores}, but it may be {bound_words(interval.low)} ({_power_words(first.found, interval)}), and {margin} below is "
+        f"allowed{more}"
     )

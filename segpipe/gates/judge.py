@@ -1,10 +1,9 @@
-"""Gates: what the winner must prove before it is released. Each compares a confidence bound, not a point.
+"""Judge the winner by all gates. A gate compares a confidence bound with its threshold, not just the score.
 
-A verdict is `pass` where the bound is on the right side of the threshold, `fail` where the score itself is not, and
-`cannot tell` in between: the score would do, but on so few images it may be luck. Only `pass` lets a model through; a gate of
-mode `warn` tells and stops nothing, and a waiver lets one gate be missed until its last day.
+Only the verdict `pass` lets a model through (`segpipe.gates.verdicts`). A gate in mode `warn` never blocks, and a waiver lets a
+model through that did not pass one gate, until the waiver ends.
 
-`latency` is not judged here but where the engine that serves is chosen (`segpipe.gates.latency`).
+The latency gate is not judged here but in `export`, where the engine is chosen (`segpipe.gates.latency`).
 """
 
 from __future__ import annotations
@@ -32,23 +31,39 @@ JUDGES: dict[str, Callable[[Any, Case], GateVerdict]] = {
     "data": data,
     "test_size": image_count,
 }
-"""What judges each section of `gates:`, in the order in which verdicts are told."""
+"""The function that judges each section of `gates:`, in the order in which verdicts are shown."""
 
 
 def judge(gates: GateParams, case: Case, today: date | None = None) -> list[GateVerdict]:
-    """The verdict of every gate that is on, in the order of `JUDGES`.
+    """Judge the winner by every gate that is enabled.
 
-    today: the day by which waivers are judged; None lets none have ended. Raises ConfigError where a gate names a metric or
-    class that there is not, and DataError where models were scored on different images.
+    Args:
+        gates: the section `gates` of params.yaml.
+        case: the winner's scores and the other evidence.
+        today: the day on which waivers must be valid; None treats every waiver as valid.
+
+    Returns:
+        One verdict per gate, in the order of `JUDGES`.
+
+    Raises:
+        ConfigError: a gate names a metric or class that does not exist.
+        DataError: the models were scored on different images.
     """
-    on = {name: gate for name in JUDGES if (gate := getattr(gates, name)) is not None}
-    return [apply_policy(JUDGES[name](gate, case), gate, gates.waivers, today) for name, gate in on.items()]
+    enabled = {name: gate for name in JUDGES if (gate := getattr(gates, name)) is not None}
+    return [apply_policy(JUDGES[name](gate, case), gate, gates.waivers, today) for name, gate in enabled.items()]
 
 
 def apply_policy(verdict: GateVerdict, gate: Gate, waivers: Sequence[Waiver], today: date | None) -> GateVerdict:
-    """The verdict with what comes of it: whether it blocks by the gate's mode, and the waiver that covers it.
+    """Decide whether a verdict blocks a release, by the gate's mode and the waivers, and add this to the sentence.
 
-    Of several waivers for a gate, the one that lasts longest counts. The sentence tells what else than blocking comes of it.
+    Args:
+        verdict: the verdict of the gate.
+        gate: settings of the gate.
+        waivers: all waivers; of several for this gate, the one that ends last counts.
+        today: the day on which the waiver must be valid; None treats every waiver as valid.
+
+    Returns:
+        The verdict with `mode`, `blocks` and `waiver`.
     """
     if verdict.verdict == "pass":
         return verdict.model_copy(update={"mode": gate.mode, "blocks": False})
@@ -56,23 +71,17 @@ def apply_policy(verdict: GateVerdict, gate: Gate, waivers: Sequence[Waiver], to
         sentence = f"{verdict.sentence} This gate only warns."
         return verdict.model_copy(update={"mode": "warn", "blocks": False, "sentence": sentence})
     if verdict.verdict == "cannot tell" and getattr(gate, "unsure", "block") == "warn":
-        sentence = f"{verdict.sentence} Only a loss that is shown blocks."
+        sentence = f"{verdict.sentence} This gate blocks only if a loss is significant."
         return verdict.model_copy(update={"blocks": False, "sentence": sentence})
-    own = max((w for w in waivers if w.gate == verdict.name), key=lambda w: w.until, default=None)
-    if own is None:
+    waiver = max((w for w in waivers if w.gate == verdict.name), key=lambda w: w.until, default=None)
+    if waiver is None:
         return verdict
-    note = WaiverNote(
-        name=own.name, reason=own.reason, until=own.until, expired=today is not None and own.until < today
+    expired = today is not None and waiver.until < today
+    words = (
+        f"The waiver of {waiver.name} ended on {waiver.until}"
+        if expired
+        else f"Waived by {waiver.name} until {waiver.until}: {waiver.reason}"
     )
-    told = (
-        f"The waiver of {own.name} ended on {own.until}"
-        if note.expired
-        else f"Waived by {own.name} until {own.until}: {own.reason}"
-    )
-    return verdict.model_copy(
-        update={
-            "waiver": note,
-            "blocks": note.expired,
-            "sentence": " ".join(f"{verdict.sentence} {told.rstrip('.')}.".split()),
-        }
-    )
+    sentence = " ".join(f"{verdict.sentence} {words.rstrip('.')}.".split())
+    note = WaiverNote(name=waiver.name, reason=waiver.reason, until=waiver.until, expired=expired)
+    return verdict.model_copy(update={"waiver": note, "blocks": expired, "sentence": sentence})

@@ -1,7 +1,7 @@
-"""The latency gate: does the engine that serves answer in time?
+"""The latency gate: whether the engine that serves answers fast enough.
 
-It is judged by `export`, not by `select`: the engine is chosen there, and a measured time makes no stage's outs but its own
-differ from run to run. The verdict stands in the bundle's latency.json.
+It is judged by `export`, not by `select`, because the engine is chosen there. So measured times, which differ from run to run,
+are only in the outputs of `export`. The verdict is written to latency.json in the bundle.
 """
 
 from __future__ import annotations
@@ -17,62 +17,69 @@ from segpipe.files import sha256_file, write_json
 from segpipe.gates.judge import apply_policy
 from segpipe.gates.selection import LATENCY_FILE, Selection
 from segpipe.gates.verdict_building import plain_verdict
-from segpipe.gates.verdicts import GateVerdict
+from segpipe.gates.verdicts import GateVerdict, Verdict
 from segpipe.gates.waivers import today
 from segpipe.inference.segmenter import Segmenter
 from segpipe.progress import say
 
-_RUNS = 100
-_SECONDS = 20.0
+_MAX_RUNS = 100
+_MAX_SECONDS = 20.0
 
 MIN_RUNS = 20
-"""With fewer answers than this, the slowest of twenty has not been seen."""
+"""Fewest answers for a 95th percentile."""
 
 
-def measure(bundle: Path, inputs: Sequence[Mapping[str, Any]], seconds: float = _SECONDS) -> Latency:
+def measure(bundle: Path, inputs: Sequence[Mapping[str, Any]], seconds: float = _MAX_SECONDS) -> Latency:
     """Time the engine that a bundle pins.
 
     Args:
         bundle: the folder of the bundle.
-        inputs: what `Segmenter.predict` is called with, in turn, such as the bundle's golden images.
-        seconds: for how long at most, but at least once for each input.
+        inputs: arguments of `Segmenter.predict`, used in turn, such as the bundle's golden images.
+        seconds: the longest duration of the measurement; each input is timed at least once.
     """
-    return time_answers(Segmenter.from_bundle(bundle), inputs, _RUNS, seconds)
+    return time_answers(Segmenter.from_bundle(bundle), inputs, _MAX_RUNS, seconds)
 
 
-def judge_latency(gates: GateParams, found: Latency, candidate: str) -> GateVerdict:
-    """The verdict of the latency gate, which is on."""
+def judge_latency(gates: GateParams, latency: Latency, candidate: str) -> GateVerdict:
+    """Judge a latency.
+
+    Args:
+        gates: the section `gates` of params.yaml; the latency gate must be enabled.
+        latency: the measurement.
+        candidate: name of the model, for the sentence.
+    """
     gate = gates.latency
-    assert gate is not None, "the gate is on"
-    said = (
-        f"{candidate} on {found.engine} answers within {found.p95_ms:.1f} ms in 95 of 100 cases (half of them within "
-        f"{found.p50_ms:.1f} ms; {found.runs} answers on {found.images} golden images)"
+    assert gate is not None, "the gate is enabled"
+    too_slow = latency.p95_ms > gate.at_most_ms
+    undecided = not too_slow and latency.runs < MIN_RUNS
+    text = (
+        f"{candidate} on {latency.engine} answers within {latency.p95_ms:.1f} ms in 95 of 100 cases (median "
+        f"{latency.p50_ms:.1f} ms; {latency.runs} answers on {latency.images} golden images), "
+        f"{'above' if too_slow else 'within'} the limit of {gate.at_most_ms:g} ms"
     )
-    late = found.p95_ms > gate.at_most_ms
-    said += f", {'above' if late else 'within'} the limit of {gate.at_most_ms:g} ms"
-    unsure = not late and found.runs < MIN_RUNS
-    if unsure:
-        said += f", but {MIN_RUNS} answers are needed to see the slowest of twenty"
-    verdict = plain_verdict(
+    if undecided:
+        text += f", but at least {MIN_RUNS} answers are needed to be sure"
+    verdict: Verdict = "fail" if too_slow else "cannot tell" if undecided else "pass"
+    judged = plain_verdict(
         "latency",
-        "fail" if late else "cannot tell" if unsure else "pass",
-        said,
+        verdict,
+        text,
         gate,
         metric="latency.p95_ms",
         side="most",
-        estimate=found.p95_ms,
+        estimate=latency.p95_ms,
         threshold=gate.at_most_ms,
     )
-    return apply_policy(verdict, gate, gates.waivers, today())
+    return apply_policy(judged, gate, gates.waivers, today())
 
 
 def check_latency(gates: GateParams, bundle: Path, inputs: Sequence[Mapping[str, Any]], selection: Path) -> None:
-    """Judge the latency of a bundle if the gate is on, and write latency.json into the bundle.
+    """Judge the latency of a bundle if the gate is enabled, and write latency.json into the bundle.
 
     Args:
         gates: the section `gates` of params.yaml.
         bundle: the folder of the exported winner.
-        inputs: what is timed (`measure`).
+        inputs: arguments of `Segmenter.predict` to time (`measure`).
         selection: the selection.json whose winner was exported.
 
     Raises:
@@ -87,8 +94,6 @@ def check_latency(gates: GateParams, bundle: Path, inputs: Sequence[Mapping[str,
     write_json(bundle / LATENCY_FILE, record | {"selection_sha256": sha256_file(selection)})
     say(f"export: {verdict.sentence}")
     if verdict.blocks:
-        kind = GateBlocked if verdict.verdict == "fail" else UndecidedError
-        fix = (
-            "take a smaller encoder, raise `gates.latency.at_most_ms`, or waive the gate for a while (`gates.waivers`)"
-        )
-        raise kind("the latency gate blocks the winner", where=bundle, found=verdict.sentence, fix=fix)
+        error = GateBlocked if verdict.verdict == "fail" else UndecidedError
+        fix = "use a smaller encoder, raise `gates.latency.at_most_ms`, or waive the gate for a while (`gates.waivers`)"
+        raise error("the latency gate blocks the winner", where=bundle, found=verdict.sentence, fix=fix)

@@ -1,4 +1,4 @@
-"""selection.json: the ranking, the winner and the verdict of every gate. The one answer to "may the winner be released?"."""
+"""selection.json: the ranking, the winner and the verdict of every gate. It answers whether the winner may be released."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from segpipe.metrics import MAIN_METRIC
 from segpipe.words import plural
 
 LATENCY_FILE = "latency.json"
-"""In the bundle: the verdict of the latency gate, which `export` judges (`segpipe.gates.latency`)."""
+"""File in the bundle with the verdict of the latency gate, which `export` judges (`segpipe.gates.latency`)."""
 
 
 class Bounds(BaseModel):
@@ -30,19 +30,22 @@ class Bounds(BaseModel):
 
 
 class RankedCandidate(BaseModel):
-    """One candidate in the ranking. `val` ranks it; `test` (scores by name) and `interval` (of the main metric on test) judge it."""
+    """One candidate in the ranking."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     candidate: str
     family: str
     kind: Literal["network", "detector", "classical"]
     val: float | None
+    """Score on the validation split, by which networks are ranked."""
     test: dict[str, float | None]
+    """Scores on the test split, by name."""
     interval: Bounds | None
+    """Confidence interval of the ranking metric on the test split."""
 
 
 class ChampionScore(BaseModel):
-    """The champion, scored on today's test images."""
+    """The champion, scored on the current test images."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     version: str
@@ -51,40 +54,43 @@ class ChampionScore(BaseModel):
     why_not: str | None = None
     """Why it could not be scored; None if it was."""
     same_model: bool = False
-    """Whether the winner is this model, trained again from the same data by the same plan."""
+    """Whether the winner is the same model, trained again with the same data and plan."""
 
 
 class LatencyVerdict(BaseModel):
-    """latency.json: the verdict of the latency gate, and the selection that it belongs to."""
+    """The content of latency.json: the verdict of the latency gate, and the selection that it belongs to."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     gate: GateVerdict
     selection_sha256: str | None = None
-    """Of the selection.json whose winner was timed; None in bundles of earlier versions of segpipe."""
+    """Hash of the selection.json whose winner was timed; None in bundles of earlier versions of segpipe."""
 
 
 class Selection(BaseModel):
-    """selection.json: ranking, winner, verdicts. It depends on the evaluations and on which waivers have ended, not on times or paths."""
+    """The content of selection.json: ranking, winner, verdicts.
+
+    It depends on the evaluations and on which waivers have ended, but not on times or paths.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
     winner: str | None
     promotable: bool
-    """Whether there was a winner and no gate of `gates` blocked it on the day of the selection. `blocking` has today's answer."""
+    """True if there was a winner and no gate of `gates` blocked it on the day of the selection. `promotable_on` answers for any day."""
     summary: str
     """The outcome in one sentence."""
     metric: str = MAIN_METRIC
     ranking: list[RankedCandidate]
-    """Networks by validation score, then the classical candidates by test score."""
+    """Networks by validation score, then classical candidates by test score."""
     gates: list[GateVerdict]
     champion: ChampionScore | None
     classes: list[str]
     test_images: int
     data_hash: str
     temperature: float = 1.0
-    """Divides the winner's logits; fitted on the validation split. The winner was evaluated with it and is shipped with it."""
+    """The winner's logits are divided by it. It was fitted on the validation split and used in the evaluation; the bundle has it too."""
     latency: GateVerdict | None = Field(None, exclude=True)
-    """The verdict of the latency gate, once `export` has timed this winner; kept in the bundle, not in selection.json."""
+    """The verdict of the latency gate, once `export` has timed this winner; stored in the bundle, not in selection.json."""
 
     @classmethod
     def read(cls, path: Path, bundle: Path | None = None) -> Selection:
@@ -92,7 +98,7 @@ class Selection(BaseModel):
 
         Args:
             path: selection.json.
-            bundle: the folder of the exported winner; if its latency.json belongs to this selection, `latency` is filled.
+            bundle: the folder of the exported winner; if its latency.json belongs to this selection, `latency` is set.
 
         Raises:
             DataError: the file is not a valid selection.
@@ -100,11 +106,11 @@ class Selection(BaseModel):
         selection = read_model(path, cls, error_type=DataError, kind="selection", fix="dvc repro select")
         if bundle is None or not (bundle / LATENCY_FILE).exists():
             return selection
-        timed = read_model(
+        verdict = read_model(
             bundle / LATENCY_FILE, LatencyVerdict, error_type=DataError, kind="verdict", fix="dvc repro -f export"
         )
-        belongs = timed.selection_sha256 in (None, sha256_file(path))
-        return selection.model_copy(update={"latency": timed.gate}) if belongs else selection
+        current = verdict.selection_sha256 in (None, sha256_file(path))
+        return selection.model_copy(update={"latency": verdict.gate}) if current else selection
 
     def write(self, path: Path) -> None:
         """Write selection.json, atomically."""
@@ -112,31 +118,33 @@ class Selection(BaseModel):
 
     @property
     def verdicts(self) -> list[GateVerdict]:
-        """The verdicts of all gates, that of the latency gate last where it is known."""
+        """The verdicts of all gates; the latency gate comes last, if it was judged."""
         return [*self.gates, *([self.latency] if self.latency else [])]
 
     def blocking(self, day: date) -> list[GateVerdict]:
-        """The verdicts that block a release on a day.
+        """Return the verdicts that block a release on a day.
 
-        A waiver that was valid when the selection was made may have ended since: its gate then blocks, whatever the file says.
+        A waiver that was valid when the selection was made may have ended since; its gate then blocks.
         """
         return [verdict for verdict in self.verdicts if verdict.blocks_on(day)]
 
     def promotable_on(self, day: date) -> bool:
-        """Whether there is a winner and nothing blocks its release on a day."""
+        """Return whether there is a winner and nothing blocks its release on a day."""
         return self.winner is not None and not self.blocking(day)
 
     def outcome_on(self, day: date) -> str:
-        """The outcome in one sentence, as of a day: `summary`, or the gates that have come to block since."""
+        """Return the outcome on a day in one sentence: `summary`, or the gates that have begun to block since the selection."""
         blocking = [verdict.name for verdict in self.blocking(day)]
         if self.winner is None or not self.promotable or not blocking:
             return self.summary
         return f"{self.winner} is held back by {gate_names(blocking)}."
 
     def refusal(self, day: date) -> type[SegpipeError] | None:
-        """The error that a release on a day would end with; None if the winner may be released.
+        """Return the error type of a release on a day.
 
-        MissingError: there is no winner. GateBlocked: it is worse than a gate allows. UndecidedError: gates that block cannot tell.
+        Returns:
+            None if the winner may be released. Otherwise MissingError if there is no winner, GateBlocked if a blocking gate fails,
+            UndecidedError if blocking gates cannot tell and none fails.
         """
         if self.winner is None:
             return MissingError
@@ -146,18 +154,24 @@ class Selection(BaseModel):
         return GateBlocked if "fail" in verdicts else UndecidedError
 
     def check_promotable(self, day: date) -> None:
-        """Raise the error of `refusal`, with what the user can do."""
-        kind = self.refusal(day)
+        """Check that the winner may be released on a day.
+
+        Raises:
+            MissingError: there is no winner.
+            GateBlocked: a blocking gate fails.
+            UndecidedError: blocking gates cannot tell, and none fails.
+        """
+        error = self.refusal(day)
         names = ", ".join(verdict.name for verdict in self.blocking(day))
-        if kind is MissingError:
-            raise MissingError("there is no winner to judge", fix="add a trainable candidate to params.yaml")
-        if kind is GateBlocked:
+        if error is MissingError:
+            raise MissingError("there is no winner to judge", fix="add a network to `candidates:` in params.yaml")
+        if error is GateBlocked:
             raise GateBlocked(f"{self.winner} may not be released", found=names, fix="segpipe report --open shows why")
-        if kind is UndecidedError:
+        if error is UndecidedError:
             raise UndecidedError(
                 f"the test images cannot tell whether {self.winner} may be released",
                 found=names,
-                fix="add test images; `segpipe gate --explain` says what difference these could have shown",
+                fix="add test images; `segpipe gate --explain` shows which difference the current ones can detect",
             )
 
 
@@ -167,12 +181,12 @@ class _CandidateName(BaseModel):
 
 
 def gate_names(names: Sequence[str]) -> str:
-    """Gates in words: "the class floor and champion gates"."""
-    return f"the {' and '.join(names).replace('_', ' ')} {plural(len(names), 'gate')}"
+    """Phrase the names of gates: "the class floor and champion gates"."""
+    return f"the {' and '.join(names).replace('_', ' ')} gate{'s' if len(names) > 1 else ''}"
 
 
 class SelectionOutline(BaseModel):
-    """What is read of a selection.json that another version of segpipe may have written."""
+    """The part of a selection.json that is read even if another version of segpipe wrote the file."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     winner: str | None = None
@@ -180,7 +194,7 @@ class SelectionOutline(BaseModel):
 
     @classmethod
     def parse(cls, content: bytes | None) -> SelectionOutline | None:
-        """Parse the bytes of a selection.json; None if there are none or they do not fit."""
+        """Parse the bytes of a selection.json; None if there are none or they are not valid."""
         try:
             return None if content is None else cls.model_validate_json(content)
         except ValidationError:
@@ -188,5 +202,5 @@ class SelectionOutline(BaseModel):
 
     @property
     def candidates(self) -> list[str]:
-        """The candidates that were ranked."""
+        """Names of the ranked candidates."""
         return [row.candidate for row in self.ranking]

@@ -1,7 +1,8 @@
-"""Making verdicts: where an interval lies beside a threshold, and the words of the sentence."""
+"""Build verdicts: compare an interval with a threshold, and phrase the result."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,91 +10,166 @@ import numpy as np
 from segpipe.config import Gate
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Interval
-from segpipe.gates.verdicts import GateVerdict, Verdict
+from segpipe.gates.verdicts import GateVerdict, Part, Verdict
 from segpipe.metrics import Values
 
-_NAMED = 3
-"""Images that a verdict names."""
+_MAX_WORST_IMAGES = 3
+"""Largest number of images that a verdict names."""
+
+_MAX_LISTED = 3
+"""Largest number of classes, slices, corruptions or findings that a sentence lists."""
+
+NO_BOUND = "a single image gives no confidence bound"
 
 
-def verdict_above(found: Interval, threshold: float, strict: bool = False) -> Verdict:
-    """Where an interval lies beside a threshold that is to be reached; NaN compares as neither."""
-    if found.low > threshold or (not strict and found.low == threshold):
+def verdict_above(interval: Interval, threshold: float, strict: bool = False) -> Verdict:
+    """Judge an interval by a threshold that must be reached.
+
+    Args:
+        interval: the score with its bounds; NaN gives "cannot tell".
+        threshold: what the lower bound must reach.
+        strict: the lower bound must be above the threshold; being equal is not enough.
+
+    Returns:
+        "pass" if the lower bound reaches the threshold, "fail" if the score itself does not, else "cannot tell".
+    """
+    if interval.low > threshold or (not strict and interval.low == threshold):
         return "pass"
-    if found.estimate < threshold or (strict and found.estimate == threshold):
+    if interval.estimate < threshold or (strict and interval.estimate == threshold):
         return "fail"
     return "cannot tell"
 
 
-def verdict_below(found: Interval, threshold: float) -> Verdict:
-    """Where an interval lies beside a threshold that is not to be passed; NaN compares as neither."""
-    if found.high <= threshold:
+def verdict_below(interval: Interval, threshold: float) -> Verdict:
+    """Judge an interval by a threshold that must not be exceeded.
+
+    Args:
+        interval: the score with its bounds; NaN gives "cannot tell".
+        threshold: what the upper bound must not exceed.
+
+    Returns:
+        "pass" if the upper bound is within the threshold, "fail" if the score itself exceeds it, else "cannot tell".
+    """
+    if interval.high <= threshold:
         return "pass"
-    return "fail" if found.estimate > threshold else "cannot tell"
+    return "fail" if interval.estimate > threshold else "cannot tell"
 
 
 def interval_verdict(
-    name: str, verdict: Verdict, said: str, gate: Gate, found: Interval, threshold: float, worst: list[str], **more: Any
+    name: str,
+    verdict: Verdict,
+    text: str,
+    gate: Gate,
+    interval: Interval,
+    threshold: float,
+    worst: list[str],
+    **fields: Any,
 ) -> GateVerdict:
-    """A verdict with its numbers; of one that is not pass, the sentence names the worst images."""
+    """Build the verdict of a gate that rests on a confidence interval.
+
+    Args:
+        name: name of the gate.
+        verdict: the verdict.
+        text: the sentence without the verdict and the final full stop.
+        gate: settings of the gate.
+        interval: the score that decides.
+        threshold: what it was compared with.
+        worst: keys of the worst images; the sentence names them unless the verdict is pass.
+        fields: further fields of `GateVerdict`.
+    """
     worst_words = f"; worst on {', '.join(worst)}" if worst and verdict != "pass" else ""
-    values = {"reason": gate.reason, "metric": getattr(gate, "metric", name)} | more  # type: ignore[attr-defined]
-    return GateVerdict(
+    bounds = {
+        "estimate": none_if_nan(interval.estimate),
+        "low": none_if_nan(interval.low),
+        "high": none_if_nan(interval.high),
+        "threshold": threshold,
+        "confidence": round(interval.one_sided, 6),
+        "worst": worst,
+    }
+    return plain_verdict(name, verdict, f"{text}{worst_words}", gate, **(bounds | fields))
+
+
+def plain_verdict(name: str, verdict: Verdict, text: str, gate: Gate, **fields: Any) -> GateVerdict:
+    """Build the verdict of a gate that does not rest on an interval.
+
+    Args:
+        name: name of the gate.
+        verdict: the verdict.
+        text: the sentence without the verdict and the final full stop.
+        gate: settings of the gate.
+        fields: further fields of `GateVerdict`.
+    """
+    values = {"reason": gate.reason, "metric": getattr(gate, "metric", name)} | fields  # type: ignore[attr-defined]
+    return GateVerdict(name=name, verdict=verdict, sentence=f"{verdict.capitalize()}: {text}.", **values)
+
+
+def interval_part(
+    name: str, verdict: Verdict, images: int, interval: Interval, threshold: float, **fields: Any
+) -> Part:
+    """Build the verdict on one class, slice or corruption.
+
+    Args:
+        name: the class, slice or corruption.
+        verdict: the verdict.
+        images: number of its test images.
+        interval: its score.
+        threshold: what the score was compared with.
+        fields: further fields of `Part`.
+    """
+    return Part(
         name=name,
         verdict=verdict,
-        sentence=f"{verdict.capitalize()}: {said}{worst_words}.",
-        estimate=none_if_nan(found.estimate),
-        low=none_if_nan(found.low),
-        high=none_if_nan(found.high),
+        images=images,
+        estimate=none_if_nan(interval.estimate),
+        low=none_if_nan(interval.low),
+        high=none_if_nan(interval.high),
         threshold=threshold,
-        confidence=round(found.one_sided, 6),
-        worst=worst,
-        **values,
+        **fields,
     )
 
 
-def plain_verdict(name: str, verdict: Verdict, said: str, gate: Gate, **more: Any) -> GateVerdict:
-    """A verdict that rests on no interval."""
-    values = {"reason": gate.reason, "metric": getattr(gate, "metric", name)} | more  # type: ignore[attr-defined]
-    return GateVerdict(name=name, verdict=verdict, sentence=f"{verdict.capitalize()}: {said}.", **values)
-
-
 def worst_images(scores: Scores, values: Values) -> list[str]:
-    """The keys of the images with the lowest values; NaN is left out."""
+    """Return the keys of the images with the lowest values, without those whose value is NaN."""
     order = np.argsort(values, kind="stable")[: int((~np.isnan(values)).sum())]
-    return [scores.keys[i] for i in order[:_NAMED]]
+    return [scores.keys[i] for i in order[:_MAX_WORST_IMAGES]]
 
 
-def confidence_words(found: Interval) -> str:
-    """The confidence of a bound: "97.5 %"."""
-    return f"{100 * found.one_sided:.4g} %"
+def confidence_words(interval: Interval) -> str:
+    """Phrase the confidence of a one-sided bound: "97.5 %"."""
+    return f"{100 * interval.one_sided:.4g} %"
 
 
-def basis_words(found: Interval) -> str:
-    """What a bound rests on."""
-    return f"{confidence_words(found)} confidence, {found.units} images or groups"
+def basis_words(interval: Interval) -> str:
+    """Phrase the basis of a bound: "97.5 % confidence, 40 images or groups"."""
+    return f"{confidence_words(interval)} confidence, {interval.units} images or groups"
 
 
 def bound_words(low: float) -> str:
-    """The lower bound of a difference in words."""
+    """Phrase the lower bound of a difference: "at least 0.010 above", "up to 0.010 below"."""
     if low == 0:
         return "not below"
     return f"at least {low:.3f} above" if low > 0 else f"up to {-low:.3f} below"
 
 
 def difference_words(estimate: float) -> str:
-    """A difference in words."""
+    """Phrase a difference: "0.010 above", "0.010 below", "equal to"."""
     if estimate == 0:
-        return "no different from"
+        return "equal to"
     return f"{abs(estimate):.3f} {'above' if estimate > 0 else 'below'}"
 
 
 def distinct_numbers(value: float, threshold: float) -> tuple[str, str]:
-    """Both with three digits, or with as many as it takes to tell them apart."""
+    """Format two numbers with three digits, or with as many more as it takes for them to differ."""
     digits = next((d for d in range(3, 9) if round(value, d) != round(threshold, d)), 3)
     return f"{value:.{digits}f}", f"{threshold:.{digits}f}"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Join names with commas; after the first three, only the number of the others is given."""
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more
+
+
 def none_if_nan(value: float) -> float | None:
-    """None for NaN, which is no JSON."""
+    """Return None for NaN, which JSON cannot represent, and any other value unchanged."""
     return None if np.isnan(value) else value

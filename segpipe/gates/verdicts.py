@@ -1,7 +1,7 @@
-"""What a gate says of the winner: a verdict, numbers and one sentence.
+"""The verdict of a gate on the winner: pass, fail or cannot tell, with numbers and one sentence.
 
-A verdict is `pass` where the bound is on the right side of the threshold, `fail` where the score itself is not, and
-`cannot tell` in between: the score would do, but on so few images it may be luck.
+The verdict is `pass` if the confidence bound is on the right side of the threshold, and `fail` if the score itself is not. In
+between it is `cannot tell`: the score is good enough, but with so few images this may be due to chance.
 """
 
 from __future__ import annotations
@@ -14,42 +14,46 @@ from pydantic import BaseModel, ConfigDict, model_validator
 Verdict = Literal["pass", "fail", "cannot tell"]
 
 WORST_FIRST: dict[Verdict, int] = {"fail": 0, "cannot tell": 1, "pass": 2}
-"""Of parts, the worst verdict decides: the lowest of these."""
+"""Sort key of verdicts: in a gate with several parts, the part with the lowest key decides."""
 
 
 class Part(BaseModel):
-    """What a gate says of one class or one slice. `estimate`, `low`, `high` as in `GateVerdict`."""
+    """The verdict of a gate on one class, slice or corruption. `estimate`, `low` and `high` as in `GateVerdict`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
     verdict: Verdict
     images: int
+    """Number of test images with the class, in the slice, or corrupted."""
     estimate: float | None = None
     low: float | None = None
     high: float | None = None
     threshold: float
     p_value: float | None = None
-    """Of a difference as large as this between models that are alike, corrected for the number of slices (Holm)."""
+    """Probability of such a difference between equally good models, corrected for the number of slices (Holm)."""
     detectable: float | None = None
-    """The smallest true difference that these images would show four times in five."""
+    """The smallest true difference that these images detect four times out of five."""
 
 
 class WaiverNote(BaseModel):
-    """The waiver of a gate that did not pass. expired: it ended before the day of judgement, and so has no effect."""
+    """The waiver of a gate that did not pass."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
+    """The person who answers for the waiver."""
     reason: str
     until: date
+    """The last day on which it is valid."""
     expired: bool
+    """True if it had ended when the gate was judged, and so has no effect."""
 
 
 class GateVerdict(BaseModel):
-    """What one gate says, in numbers and in one sentence.
+    """The verdict of one gate, with its numbers and one sentence.
 
-    `estimate`, `low` and `high` are the score (floor, class_floor, calibration ...), or the winner's score less the other's
-    (baseline, champion, slice), and are None where it does not exist; of a gate with parts, those of the part that decides.
-    `worst` names the images on which the winner does worst, or worst beside the other.
+    `estimate`, `low` and `high` are the score (floor, class_floor, calibration ...) or the winner's score minus that of the other
+    model (baseline, champion, slice). They are None if the score is undefined. For a gate with parts, they are those of the part
+    that decides.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,36 +61,37 @@ class GateVerdict(BaseModel):
     verdict: Verdict
     sentence: str
     reason: str
-    """Why there is this gate."""
+    """Why the gate exists."""
     metric: str
     estimate: float | None = None
     low: float | None = None
     high: float | None = None
     threshold: float | None = None
     side: Literal["least", "most"] = "least"
-    """Whether the threshold is to be reached, or not to be passed."""
+    """Whether the threshold must be reached (least) or must not be exceeded (most)."""
     confidence: float | None = None
-    """Of the bound, one-sided."""
+    """Confidence of the one-sided bound that decides."""
     p_value: float | None = None
-    """Of a difference as large as this between two models that are alike; None where no two are compared."""
+    """Probability of such a difference between two equally good models; None if the gate does not compare two models."""
     detectable: float | None = None
-    """The smallest true difference that these images would show four times in five; None where no two are compared."""
+    """The smallest true difference that these images detect four times out of five; None if the gate does not compare two models."""
     worst: list[str] = []
+    """Keys of the images with the lowest scores, or of those on which the winner is furthest behind the other model."""
     parts: list[Part] = []
-    """Verdicts of single classes or slices, where the gate is about each of them."""
+    """The verdicts on single classes, slices or corruptions, if the gate judges each of them."""
     mode: Literal["block", "warn"] = "block"
     waiver: WaiverNote | None = None
     blocks: bool
-    """Whether this verdict stands in the way of a release."""
+    """Whether this verdict blocks a release."""
 
     def blocks_on(self, day: date) -> bool:
-        """Whether the verdict blocks a release on a day: it does once the waiver that covers it has ended."""
+        """Return whether the verdict blocks a release on a day: also once the waiver that covers it has ended."""
         return self.blocks or (self.waiver is not None and self.waiver.until < day)
 
     @model_validator(mode="before")
     @classmethod
     def _blocks_unless_it_passes(cls, content: Any) -> Any:
-        """Before there were modes and waivers, every verdict but pass did."""
+        """Read verdicts from before there were modes and waivers: every verdict but pass blocked."""
         if isinstance(content, dict) and "verdict" in content:
             return {"blocks": content["verdict"] != "pass"} | content
         return content

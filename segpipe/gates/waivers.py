@@ -1,4 +1,4 @@
-"""The day by which waivers are judged."""
+"""The date that waivers are compared with."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from datetime import UTC, date, datetime
 
 
 def today() -> date:
-    """The current day in UTC: the same all over the world."""
+    """Return the current date in UTC, which is the same everywhere."""
     return datetime.now(UTC).date()

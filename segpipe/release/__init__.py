@@ -1,1 +1,1 @@
-"""From a winner to a released version: bundle, Bento, blessing, registry."""
+"""Releases: export of the winner as a bundle, packaging as a Bento, the blessing, and the registry of versions and stages."""

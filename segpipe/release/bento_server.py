@@ -1,4 +1,4 @@
-"""A BentoML server as a child process, for as long as a `with` block lasts."""
+"""Run a BentoML server as a child process for the duration of a `with` block."""
 
 from __future__ import annotations
 
@@ -21,36 +21,39 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers."""
+    """A running server that is ready for requests."""
 
     url: str
     log: Path
     process: subprocess.Popen[bytes]
     startup_s: float
-    """From the start of the process to the first good answer of /readyz."""
+    """Seconds from the start of the process to the first successful answer of /readyz."""
 
     def log_tail(self, characters: int = 1500) -> str:
-        """The end of what the server wrote."""
+        """Return the end of the server's log."""
         return self.log.read_bytes()[-characters:].decode(errors="replace").strip()
 
 
 def bentoml_command(target: str | Path, host: str, port: int) -> list[str]:
-    """The command that serves a Bento (its folder) or a service (its import path)."""
+    """Return the command that serves a target: the folder of a Bento, or the import path of a service."""
     return [sys.executable, "-m", "bentoml", "serve", str(target), "--host", host, "--port", str(port)]
 
 
 def bentoml_environment(home: Path, settings: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment for a server: `home` is its BENTOML_HOME unless the user chose one; of segpipe's own variables
-    only those in `settings`.
+    """Return the environment of a BentoML process: that of this process, without segpipe's own variables.
+
+    Args:
+        home: BENTOML_HOME, unless the user has set it.
+        settings: variables to add, such as those of `segpipe.serving.settings`.
     """
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("SEGPIPE_")}
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("SEGPIPE_")}
     fixed = {"BENTOML_DO_NOT_TRACK": "True", "PYTHONUNBUFFERED": "1"}
-    fixed["PYTHONSAFEPATH"] = "1"  # the current folder may hold a data/ or models/, which are no modules
-    return {"BENTOML_HOME": str(home), **kept, **fixed, **(settings or {})}
+    fixed["PYTHONSAFEPATH"] = "1"  # the current folder may have a data/ or models/, which must not be imported
+    return {"BENTOML_HOME": str(home), **inherited, **fixed, **(settings or {})}
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nothing listens on right now."""
+    """Return a TCP port on which no process listens at the moment."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
@@ -60,16 +63,25 @@ def free_port(host: str = "127.0.0.1") -> int:
 def start_server(
     target: str | Path, home: Path, settings: Mapping[str, str] | None = None, deadline_s: float = 120.0
 ) -> Iterator[Server]:
-    """Serve a Bento or a service on a free loopback port; yields once it is ready, and leaves no process behind.
+    """Serve a Bento or a service on a free loopback port, and end all processes of the server when the block ends.
 
-    home: BENTOML_HOME. settings: environment variables of segpipe.serving.settings. Raises SegpipeError, with the end of the
-    server's log, when it ends early or is not ready in time.
+    Args:
+        target: the folder of a Bento, or the import path of a service.
+        home: BENTOML_HOME, unless the user has set it.
+        settings: environment variables of `segpipe.serving.settings`.
+        deadline_s: seconds within which the server must be ready.
+
+    Yields:
+        The server, once it is ready.
+
+    Raises:
+        SegpipeError: the server ended early or was not ready in time; the message has the end of its log.
     """
     host, port = "127.0.0.1", free_port()
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="segpipe-serve-") as folder:
         log = Path(folder) / "server.log"
-        started = time.monotonic()
+        start = time.monotonic()
         with log.open("wb") as sink:
             process = subprocess.Popen(
                 bentoml_command(target, host, port),
@@ -83,7 +95,7 @@ def start_server(
         try:
             url = f"http://{host}:{port}"
             _wait_until_ready(process, url, log, deadline_s)
-            yield Server(url, log, process, time.monotonic() - started)
+            yield Server(url, log, process, time.monotonic() - start)
         finally:
             stop_tree(process)
 
@@ -99,9 +111,9 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, dea
                     return
             time.sleep(_POLL_S)
     tail = " ".join(log.read_bytes()[-1500:].decode(errors="replace").split())
-    why = (
-        f"ended with code {process.returncode}"
+    reason = (
+        f"ended with exit code {process.returncode}"
         if process.poll() is not None
         else f"was not ready after {deadline_s:g} s"
     )
-    raise SegpipeError(f"the server {why}; the end of its log: {tail}")
+    raise SegpipeError(f"the server {reason}; the end of its log: {tail}")

@@ -1,4 +1,9 @@
-"""Blessing: serve the Bento as it is, replay the golden images over HTTP, and hold the answers against the golden masks."""
+"""The blessing: the last test of a Bento before its release.
+
+The Bento is served by a real server process, the golden images are sent to it over HTTP, and every pixel of the returned masks
+must equal the golden masks. This shows that the packaged model, with its pinned packages and its server, predicts what the
+evaluated model predicts. A Bento that passed is called blessed.
+"""
 
 from __future__ import annotations
 
@@ -15,72 +20,87 @@ from segpipe.inference.spec import SegmenterSpec
 from segpipe.release.bento_server import Server, start_server
 from segpipe.release.bundle import GOLDEN_LIMITS, Card, Golden, compare_masks, golden_pairs
 
-_REQUESTS = 24
-_SECONDS = 20.0
+_MAX_TIMED_REQUESTS = 24
+_MAX_TIMED_S = 20.0
 
 
 class BlessReport(BaseModel):
-    """What was seen when a Bento was served and asked."""
+    """The measurements of a blessing."""
 
     model_config = ConfigDict(extra="forbid")
     bento: str
+    """The Bento, NAME:VERSION."""
     images: int
+    """Number of golden images."""
     pixels: int
     differing_pixels: int
     requests: int
+    """Number of timed requests."""
     p50_ms: float
+    """Median duration of whole requests over loopback, one at a time."""
     p95_ms: float
-    """Whole requests over loopback, one at a time."""
+    """95th percentile of the same durations."""
     startup_s: float
+    """Seconds until the server was ready."""
 
 
 def bless(bento: Path, bundle: Path) -> BlessReport:
-    """Serve a built Bento and replay the golden images of a bundle.
+    """Serve a built Bento, send it the golden images of a bundle, and compare the masks.
 
-    Raises GateBlocked where the Bento answers with another model or with other masks than the golden ones: not one pixel may differ.
+    Args:
+        bento: the folder of the Bento.
+        bundle: the folder of the bundle that it was built from.
+
+    Raises:
+        GateBlocked: the Bento serves another model, refuses a golden image, or a single pixel differs from the golden masks.
+        SegpipeError: the server does not start.
     """
     with start_server(bento.resolve(), home=bento.resolve().parents[2]) as server:
-        _same_model(server, bundle)
+        _check_model(server, bundle)
         pairs = golden_pairs(bundle)
-        masks, times = _replay(server, pairs, SegmenterSpec.read(bundle))
+        masks, times_ms = _replay(server, pairs, SegmenterSpec.read(bundle))
     comparison = compare_masks(pairs, masks)
     if not comparison.identical:
         raise GateBlocked(
-            "the served model does not answer with the golden masks",
+            "the served model does not give the golden masks",
             where=bento,
             found=f"{comparison.differing:,} of {comparison.pixels:,} pixels differ, the most in {comparison.worst}",
             expected="none",
-            fix="export again on the machine kind that serves: dvc repro --force -s export",
+            fix="export again on the kind of machine that serves: dvc repro --force -s export",
         )
     return BlessReport(
         bento=f"{bento.parent.name}:{bento.name}",
         images=comparison.images,
         pixels=comparison.pixels,
         differing_pixels=0,
-        requests=len(times),
-        p50_ms=round(statistics.median(times), 2),
-        p95_ms=round(float(np.percentile(times, 95)), 2),
+        requests=len(times_ms),
+        p50_ms=round(statistics.median(times_ms), 2),
+        p95_ms=round(float(np.percentile(times_ms, 95)), 2),
         startup_s=round(server.startup_s, 2),
     )
 
 
-def _same_model(server: Server, bundle: Path) -> None:
+def _check_model(server: Server, bundle: Path) -> None:
     import httpx
 
     served = httpx.get(f"{server.url}/v1/model", trust_env=False, timeout=30).raise_for_status().json()
-    wanted = Card.read(bundle)
-    if served["weights_sha256"] != wanted.weights_sha256:
+    expected = Card.read(bundle).weights_sha256
+    if served["weights_sha256"] != expected:
         raise GateBlocked(
             "the Bento serves another model",
             found=f"weights {served['weights_sha256'][:12]}",
-            expected=wanted.weights_sha256[:12],
+            expected=expected[:12],
         )
 
 
 def _replay(
     server: Server, pairs: list[Golden], spec: SegmenterSpec
 ) -> tuple[list[npt.NDArray[np.uint8]], list[float]]:
-    """One mask of class ids for each golden image, and the milliseconds of further requests, image by image in turn."""
+    """Send each golden image once for its mask, then again in turn for timings.
+
+    Returns:
+        One mask of class ids per golden image, and the durations of the timed requests in milliseconds.
+    """
     import httpx
 
     from segpipe.data.images import decode_image
@@ -88,7 +108,7 @@ def _replay(
     contents = [pair.input.read_bytes() for pair in pairs]
     with httpx.Client(base_url=server.url, trust_env=False, timeout=120) as client:
 
-        def ask(index: int) -> bytes:
+        def request_mask(index: int) -> bytes:
             answer = client.post(
                 "/v1/segment", params={"format": "mask"}, files={"image": (pairs[index].input.name, contents[index])}
             )
@@ -97,15 +117,15 @@ def _replay(
                     "the server refused a golden image",
                     where=pairs[index].input,
                     found=f"{answer.status_code}: {answer.text[:300]}",
-                    fix=f"the end of the server's log: {server.log_tail(400)}",
+                    fix=f"see the end of the server's log: {server.log_tail(400)}",
                 )
             return answer.content
 
-        answers = [ask(index) for index in range(len(pairs))]
-        times: list[float] = []
-        while len(times) < _REQUESTS and sum(times) < 1000 * _SECONDS:
+        answers = [request_mask(index) for index in range(len(pairs))]
+        times_ms: list[float] = []
+        while len(times_ms) < _MAX_TIMED_REQUESTS and sum(times_ms) < 1000 * _MAX_TIMED_S:
             start = time.perf_counter()
-            ask(len(times) % len(pairs))
-            times.append(1000 * (time.perf_counter() - start))
+            request_mask(len(times_ms) % len(pairs))
+            times_ms.append(1000 * (time.perf_counter() - start))
     masks = [spec.classes.encode(decode_image(answer, "answer", GOLDEN_LIMITS)[..., 0]) for answer in answers]
-    return masks, times
+    return masks, times_ms

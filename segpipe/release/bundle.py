@@ -1,6 +1,10 @@
-"""A bundle: the folder that is a model. `model.onnx` (of a detector `weights.safetensors`; where int8 serves, `model-int8.onnx`
-beside it) and `segmenter.json`, which `Segmenter.from_bundle` loads; `card.json` and `README.md` (what is known of it),
-`engines.json` (what was measured), `golden/` (images and the masks that belong to them).
+"""A bundle: the folder that holds an exported model.
+
+- `segmenter.json` and the network (`model.onnx`; `weights.safetensors` for a detector; also `model-int8.onnx` if int8 serves),
+  which `Segmenter.from_bundle` loads;
+- `card.json` and `README.md`, the model card;
+- `engines.json`, how each inference engine performed;
+- `golden/`, test images with the masks that every copy of the model must give for them.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from segpipe.config import DataParams
 from segpipe.errors import DataError, MissingError
@@ -19,131 +23,119 @@ from segpipe.files import read_bytes, read_json, sha256_bytes, sha256_file, sha2
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import GRAPH_FILE, INT8_FILE, SPEC_FILE, WEIGHTS_FILE
 from segpipe.json_models import read_model
+from segpipe.release.record import DetailedModelRecord
 
 CARD_FILE = "card.json"
 CARD_PAGE = "README.md"
 ENGINES_FILE = "engines.json"
 BUILD_FILE = "build.json"
-"""Beside the bundle in a Bento: the version and the commit that it was built as."""
+"""Next to the bundle in a Bento: the version and the commit that it was built from."""
 GOLDEN_DIR = "golden"
 GOLDEN_FILE = "golden/golden.json"
 
 _MAX_GOLDEN_BYTES = 1 << 30
 GOLDEN_LIMITS = DataParams(max_megapixels=1000.0)
-"""Golden images came out of the dataset, whose limits held for them."""
+"""Decoding limits for golden images. They come from the dataset, whose own limits they already passed."""
 
 
-class Score(BaseModel):
-    """A metric on the test images, with the interval that resampling them gives."""
-
-    model_config = ConfigDict(extra="forbid")
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
-class Verdict(BaseModel):
-    """What one gate said of the model."""
-
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    verdict: str
-    sentence: str
-
-
-class Card(BaseModel):
-    """card.json: what is known of a model, for machines; README.md says the same to people."""
+class Card(DetailedModelRecord):
+    """card.json: a model's record for programs. The bundle's README.md has the same content for people."""
 
     model_config = ConfigDict(extra="forbid")
     format: int = 1
-    candidate: str
-    family: str
-    options: dict[str, Any]
+    """Version of this file's layout."""
     classes: list[str]
-    data_hash: str
-    weights_sha256: str
-    lineage: dict[str, str]
-    engine: str
+    """Names of the classes, in the order of class ids."""
     agreement: float
-    """Share of golden pixels on which the engine and the trained network say the same."""
-    int8: str | None = None
-    """What became of int8, in words; None where it was not asked for."""
+    """Fraction of the pixels of the golden images for which the engine and the trained network give the same class."""
     promotable: bool
-    metric: str
-    """The score by which models are compared; a key of `scores`."""
-    scores: dict[str, Score]
-    gates: list[Verdict]
+    """Whether the gates allowed a release when the card was written."""
 
     @classmethod
     def read(cls, bundle: Path) -> Card:
-        """Read and check a bundle's card."""
+        """Read and validate the card of a bundle.
+
+        Args:
+            bundle: the folder of the bundle.
+
+        Raises:
+            MissingError: the folder has no card.
+            ConfigError: the card is not valid.
+        """
         path = bundle / CARD_FILE
         if not path.exists():
-            raise MissingError("no model bundle here", where=bundle, fix="make one: segpipe run, or dvc repro export")
+            raise MissingError(
+                "no model bundle in this folder", where=bundle, fix="segpipe run, or dvc repro export, makes one"
+            )
         return read_model(path, cls)
 
     def write(self, bundle: Path) -> None:
-        """Write the card into a bundle."""
+        """Write card.json into a bundle."""
         write_json(bundle / CARD_FILE, self.model_dump(mode="json"))
 
 
 @dataclass(frozen=True)
 class Golden:
-    """One image that travels with a bundle, and the mask that every copy of the model must give for it."""
+    """A golden image: an image in a bundle and the mask that every copy of the model must give for it."""
 
     key: str
     input: Path
-    """An image file as a user would upload it."""
+    """An image file as a user could upload it."""
     expected: Path
-    """A PNG of class ids, of a volume NIfTI."""
+    """The mask of class ids: a PNG, or a NIfTI file for a volume."""
 
     def image(self) -> np.ndarray:
-        """The input, (H, W, C), of a volume (D, H, W, C)."""
-        return _decoded(self.input)
+        """Return the decoded input, (H, W, C), or (D, H, W, C) for a volume."""
+        return _decode(self.input)
 
-    def given(self) -> dict[str, Any]:
-        """What `Segmenter.predict` is given of the input: the image, and of a volume the size of a voxel."""
+    def predict_arguments(self) -> dict[str, Any]:
+        """Return the arguments of `Segmenter.predict` for the input: `image`, and `spacing`, which is None unless it is a volume."""
         from segpipe.data.images import decode_geometry
 
         geometry = decode_geometry(read_bytes(self.input, _MAX_GOLDEN_BYTES), str(self.input))
         return {"image": self.image(), "spacing": None if geometry is None else geometry.spacing}
 
     def class_ids(self) -> npt.NDArray[np.uint8]:
-        """The expected mask, (H, W), of a volume (D, H, W)."""
-        return _decoded(self.expected)[..., 0]
+        """Return the expected mask, (H, W), or (D, H, W) for a volume."""
+        return _decode(self.expected)[..., 0]
 
 
-def _decoded(path: Path) -> np.ndarray:
+def _decode(path: Path) -> np.ndarray:
     from segpipe.data.images import decode_image
 
     return decode_image(read_bytes(path, _MAX_GOLDEN_BYTES), str(path), GOLDEN_LIMITS)
 
 
 def golden_pairs(bundle: Path) -> list[Golden]:
-    """The golden images of a bundle."""
-    listed = read_json(bundle / GOLDEN_FILE)["images"]
+    """List the golden images of a bundle."""
+    rows = read_json(bundle / GOLDEN_FILE)["images"]
     folder = bundle / GOLDEN_DIR
-    return [Golden(row["key"], folder / Path(row["input"]).name, folder / Path(row["expected"]).name) for row in listed]
+    return [Golden(row["key"], folder / Path(row["input"]).name, folder / Path(row["expected"]).name) for row in rows]
 
 
 @dataclass(frozen=True)
 class MaskComparison:
-    """How far masks are from the golden ones."""
+    """The number of pixels in which masks differ from the golden masks."""
 
     images: int
     pixels: int
     differing: int
     worst: str | None = None
-    """The golden image with most differing pixels, in words; None where all are identical."""
+    """The golden image with the most differing pixels, in words; None if all masks are identical."""
 
     @property
     def identical(self) -> bool:
-        """Whether every pixel is the same."""
+        """True if no pixel differs."""
         return self.differing == 0
 
 
 def compare_masks(pairs: list[Golden], masks: list[npt.NDArray[np.uint8]]) -> MaskComparison:
-    """Compare masks of class ids with the golden ones; a mask of another size differs everywhere."""
+    """Compare masks with the golden masks.
+
+    Args:
+        pairs: the golden images.
+        masks: one mask of class ids per golden image. All pixels of a mask with another shape count as different.
+    """
     pixels, counts = 0, []
     for pair, mask in zip(pairs, masks, strict=True):
         expected = pair.class_ids()
@@ -155,36 +147,45 @@ def compare_masks(pairs: list[Golden], masks: list[npt.NDArray[np.uint8]]) -> Ma
 
 
 def replay_golden(segmenter: Segmenter, bundle: Path) -> MaskComparison:
-    """Segment the golden images of a bundle and compare."""
+    """Segment the golden images of a bundle and compare the masks with the golden masks."""
     pairs = golden_pairs(bundle)
-    return compare_masks(pairs, [segmenter.predict(**pair.given()).class_ids for pair in pairs])
+    return compare_masks(pairs, [segmenter.predict(**pair.predict_arguments()).class_ids for pair in pairs])
 
 
 def bundle_sha256(bundle: Path) -> str:
-    """The hash of a whole bundle, of every name and byte."""
+    """Hash a whole bundle: all file names and all bytes."""
     return sha256_tree(bundle)
 
 
 def model_sha256(bundle: Path) -> str:
-    """The hash of what decides the answers (graph or weights, and segmenter.json): the same for two exports of one model."""
+    """Hash the files that decide the predictions (the network and segmenter.json); equal for two exports of one model."""
     return sha256_bytes(f"{sha256_file(network_file(bundle))} {sha256_file(bundle / SPEC_FILE)}".encode())
 
 
 def network_file(bundle: Path) -> Path:
-    """The network of a bundle: its graph (that in int8 where there is one), or the weights that torch runs where there is none."""
+    """Return the file of the network that runs: the weights of a detector, else the int8 graph if there is one, else the graph."""
     return next((bundle / name for name in (WEIGHTS_FILE, INT8_FILE) if (bundle / name).exists()), bundle / GRAPH_FILE)
 
 
 def check_bundle(bundle: Path, sha256: str) -> None:
-    """Raise where a bundle is not, byte for byte, the one that was released."""
+    """Check that a bundle is, byte for byte, the one that was released.
+
+    Args:
+        bundle: the folder of the bundle.
+        sha256: `bundle_sha256` of the released bundle.
+
+    Raises:
+        MissingError: the folder has no bundle.
+        DataError: the hash is another one.
+    """
     if not network_file(bundle).exists() or not (bundle / SPEC_FILE).exists():
-        raise MissingError("no model bundle here", where=bundle, expected=f"{GRAPH_FILE} and {SPEC_FILE}")
-    found = bundle_sha256(bundle)
-    if found != sha256:
+        raise MissingError("no model bundle in this folder", where=bundle, expected=f"{GRAPH_FILE} and {SPEC_FILE}")
+    actual = bundle_sha256(bundle)
+    if actual != sha256:
         raise DataError(
             "the bundle is not the one that was released",
             where=bundle,
-            found=f"sha256 {found[:12]}",
+            found=f"sha256 {actual[:12]}",
             expected=sha256[:12],
-            fix="delete the folder: it is restored from the DVC cache when it is needed",
+            fix="delete the folder; the next command that needs it restores it from the DVC cache",
         )

@@ -1,4 +1,4 @@
-"""The model card: what is known of a model, for people (README.md) and for machines (card.json)."""
+"""The model card of a bundle: README.md for people and card.json for programs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,16 @@ def write_card(
 ) -> Card:
     """Write card.json and README.md into a bundle.
 
-    selection: selection.json, for scores and verdicts. agreement: of the pinned engine with the trained network. int8: what became
-    of that, where it was asked for.
+    Args:
+        spec: the exported model's settings; its candidate must be ranked in the selection.
+        selection: selection.json, for scores and verdicts.
+        agreement: fraction of golden pixels (0 to 1) for which the pinned engine and the trained network give the same class.
+        pairs: the golden images of the bundle.
+        bundle: the folder of the bundle.
+        int8: result of the int8 attempt, in words; None if it was not attempted.
+
+    Returns:
+        The card.
     """
     card = Card(
         candidate=spec.candidate,
@@ -39,9 +47,7 @@ def write_card(
         promotable=selection.promotable,
         metric=selection.metric,
         scores=winner_scores(selection, spec.candidate),
-        gates=[
-            RecordedVerdict(name=gate.name, verdict=gate.verdict, sentence=gate.sentence) for gate in selection.gates
-        ],
+        gates=[RecordedVerdict(name=v.name, verdict=v.verdict, sentence=v.sentence) for v in selection.gates],
     )
     card.write(bundle)
     write_text(bundle / CARD_PAGE, card_page(card, spec, pairs))
@@ -49,7 +55,7 @@ def write_card(
 
 
 def winner_scores(selection: Selection, candidate: str) -> dict[str, Score]:
-    """A candidate's test scores, the main one with its interval; a score that does not exist is left out."""
+    """Return a candidate's test scores by metric; the metric that ranks candidates has an interval. Missing scores are left out."""
     row = next(ranked for ranked in selection.ranking if ranked.candidate == candidate)
     scores = {name: Score(value=value) for name, value in row.test.items() if value is not None}
     if row.interval and selection.metric in scores:
@@ -59,7 +65,7 @@ def winner_scores(selection: Selection, candidate: str) -> dict[str, Score]:
 
 
 def card_page(card: Card, spec: SegmenterSpec, pairs: Sequence[Golden]) -> str:
-    """The card as Markdown."""
+    """Render the card as Markdown."""
     options = ", ".join(f"{key} {value}" for key, value in card.options.items() if value is not None)
     kind, call = (
         ("images", "image") if spec.dims == 2 else ("volumes", "volume, spacing=(depth_mm, height_mm, width_mm)")
@@ -74,28 +80,28 @@ def card_page(card: Card, spec: SegmenterSpec, pairs: Sequence[Golden]) -> str:
         "## Scores on the test images", "",
         "| metric | value | interval |", "|---|---|---|", *(_score_row(name, score) for name, score in card.scores.items()), "",
         "## Gates", "",
-        *([f"- **{g.verdict}** {g.name}: {g.sentence}" for g in card.gates] or ["None was set."]), "",
+        *([f"- **{g.verdict}** {g.name}: {g.sentence}" for g in card.gates] or ["No gate was enabled."]), "",
         _outcome(card), "",
-        "## Where it comes from", "",
+        "## Lineage", "",
         f"- data: `{card.data_hash}`", *(f"- {name.replace('_', ' ')}: `{value}`" for name, value in card.lineage.items()), "",
-        "## How it runs", "",
-        f"`segmenter.json` pins the engine `{card.engine}`, which gives the trained network's class on {card.agreement:.4%} of "
-        f"the pixels of {len(pairs)} golden image(s). `engines.json` holds what was measured of the others. `golden/` holds "
-        "images and the masks that every copy of this model must give for them. "
-        f"Probabilities are at temperature {spec.temperature:g}, fitted on the validation images.",
-        *([f"Its answers are the mean of what {spec.members} networks say, each trained without one fold of the images."]
+        "## Inference", "",
+        f"`segmenter.json` pins the engine `{card.engine}`. It gives the same class as the trained network for {card.agreement:.4%} of "
+        f"the pixels of {len(pairs)} golden image(s). `engines.json` lists the measurements of all engines. `golden/` contains "
+        "images with the masks that every copy of this model must give for them. "
+        f"Probabilities use temperature {spec.temperature:g}, which was fitted on the validation images.",
+        *([f"Predictions are the mean of {spec.members} networks, each trained without one fold of the images."]
           if spec.members > 1 else []),
-        *([f"{_sentence(card.int8)} Scores and gates above are those of the network in float32."] if card.int8 else []),
-        *([f"Its answers are means over images that are turned or resized ({spec.tta})."] if spec.tta != "none" else []),
-        *([f"Masks are mended: {spec.cleaning.in_words(spec.classes)}."] if spec.cleaning else []), "",
+        *([f"{_sentence(card.int8)} The scores and gates above are those of the network in float32."] if card.int8 else []),
+        *([f"Predictions are means over flipped, rotated or resized copies of the image ({spec.tta})."] if spec.tta != "none" else []),
+        *([f"Masks are cleaned up: {spec.cleaning.in_words(spec.classes)}."] if spec.cleaning else []), "",
         "```python", "from pathlib import Path", "from segpipe.inference.segmenter import Segmenter", "",
         'segmenter = Segmenter.from_bundle(Path("bundle"))', f"class_ids = segmenter.predict({call}).class_ids", "```", "",
         "## Intended use", "",
-        f"{kind.capitalize()} of the kind that it was trained on: the same subject, instrument and preparation, "
-        "about the same size of things in pixels, the same number of channels.", "",
+        f"{kind.capitalize()} like those it was trained on: the same subject, instrument and preparation, instances of "
+        "about the same size in pixels, and the same number of channels.", "",
         "## Limits", "",
-        "- The scores hold for images like the test images; nothing is known of others.",
-        "- Every pixel gets a class, also where the image shows none of them.",
+        "- The scores hold for images like the test images; nothing is known about other images.",
+        "- Every pixel gets a class, even if the image shows none of the classes.",
         "- Not assessed for medical, legal or safety-relevant decisions.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
@@ -108,9 +114,10 @@ def _sentence(words: str) -> str:
 def _outcome(card: Card) -> str:
     if not card.promotable:
         return "Not released: a gate did not pass."
-    missed = [gate.name for gate in card.gates if gate.verdict != "pass"]
-    if missed:
-        return f"This model may be released although {', '.join(missed)} did not pass: what is said there only warns, or is waived."
+    not_passed = [gate.name for gate in card.gates if gate.verdict != "pass"]
+    if not_passed:
+        names = ", ".join(not_passed)
+        return f"This model may be released although {names} did not pass: the gate only warns, or it is waived."
     return "Every gate passed: this model may be released."
 
 

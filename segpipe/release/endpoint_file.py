@@ -1,6 +1,6 @@
-"""The endpoint file: one small JSON a stage, replaced atomically, that tells every running server which bundle to answer with.
+"""The endpoint file: a small JSON file per stage that names the bundle to serve. It is replaced atomically.
 
-What is live is decided by the Git tags (`segpipe.release.registry`); this file carries that decision to the servers.
+The Git tags decide which version is live (`segpipe.release.registry`); this file passes the decision on to running servers.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict
 
 from segpipe.files import write_text
 from segpipe.json_models import read_model
+from segpipe.workspace.paths import STATE_DIR
 
 
 class Endpoint(BaseModel):
-    """`.segpipe/endpoints/STAGE.json`."""
+    """The content of `.segpipe/endpoints/STAGE.json`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     version: str
@@ -27,14 +28,19 @@ class Endpoint(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Endpoint:
-        """Read and check an endpoint file."""
+        """Read and validate an endpoint file.
+
+        Raises:
+            DataError: the file cannot be read or is not JSON.
+            ConfigError: its content is not valid.
+        """
         return read_model(path, cls, max_bytes=1 << 20)
 
     def write(self, path: Path) -> None:
-        """Replace an endpoint file; readers see the former one or this one."""
+        """Replace an endpoint file. Readers see either the former content or the new one."""
         write_text(path, self.model_dump_json(indent=2) + "\n")
 
 
 def endpoint_path(root: Path, stage: str) -> Path:
-    """Where the endpoint file of a stage lies in a workspace."""
-    return root / ".segpipe" / "endpoints" / f"{stage}.json"
+    """Return the path of the endpoint file of a stage."""
+    return root / STATE_DIR / "endpoints" / f"{stage}.json"

@@ -1,4 +1,4 @@
-"""What the retrain flow did, for the command line and for programs (`segpipe run --json`)."""
+"""The result of the retrain flow, for the command line and for programs (`segpipe run --json`)."""
 
 from __future__ import annotations
 
@@ -10,28 +10,36 @@ from segpipe.gates.waivers import today
 
 
 class RunSummary(BaseModel):
-    """What one run of the retrain flow did. The fields from `selection` on are None where the pipeline has no stage `export`."""
+    """The result of one run of the retrain flow. If the pipeline has no stage `export`, the fields from `selection` on stay empty."""
 
     root: str
+    """The workspace."""
     ran: dict[str, float] = {}
-    """Seconds of each stage that ran."""
+    """Duration in seconds of each stage that ran."""
     up_to_date: list[str] = []
     """Stages that did not need to run."""
     seconds: float = 0.0
+    """Duration of the whole run."""
     selection: Selection | None = None
     version: str | None = None
-    """The version of the winner; None where a gate blocked it."""
+    """The version of the winner; None if a gate blocked it."""
     released: bool = False
-    """Whether this run made that version."""
+    """True if this run made that version."""
     promoted: bool = False
-    """Whether this run made that version live."""
+    """True if this run promoted that version."""
     blocked: str | None = None
-    """Why nothing was released, in one sentence; None where nothing blocked."""
+    """Why nothing was released, in one sentence; None if nothing blocked."""
     live: str | None = None
     """The version that is live after the run."""
 
     def check_released(self) -> None:
-        """Raise the error that `Selection.refusal` names where the gates held the winner back."""
+        """Raise an error if the run released nothing because the gates blocked the winner.
+
+        Raises:
+            MissingError: there is no winner.
+            GateBlocked: a gate fails.
+            UndecidedError: a gate cannot tell, and none fails.
+        """
         if self.blocked:
-            kind = (self.selection.refusal(today()) if self.selection else None) or GateBlocked
-            raise kind(f"nothing was promoted: {self.blocked}", fix="segpipe gate --explain tells why")
+            error = (self.selection.refusal(today()) if self.selection else None) or GateBlocked
+            raise error(f"nothing was released: {self.blocked}", fix="segpipe gate --explain shows the reasons")

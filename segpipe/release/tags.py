@@ -1,5 +1,7 @@
-"""Versions and stages as Git tags, in GTO's convention: `segmenter@v0.2.0` is a version, `segmenter#prod#3` the third event, a
-version's assignment to a stage (`segmenter#prod!#4` takes it back). GTO writes them; here they are read, in one Git call.
+"""Versions and stages as Git tags, in the format of GTO (https://github.com/iterative/gto).
+
+`segmenter@v0.2.0` is a version. `segmenter#prod#3` is event 3, which assigns the version at its commit to the stage prod;
+`segmenter#prod!#4` withdraws an assignment. GTO writes the tags. This module reads them with a single Git call.
 """
 
 from __future__ import annotations
@@ -22,22 +24,23 @@ class VersionTag:
     version: str
     commit: str
     message: str
-    """The tag's message: `segpipe.release.registry` keeps the release's record in it."""
+    """The message of the tag, which contains the record of the release."""
 
 
 @dataclass(frozen=True)
 class StageEvent:
-    """A stage tag: from this event on, the version at `commit` is (or no longer is) in the stage."""
+    """A stage tag: from this event on, the version at `commit` is assigned to the stage, or no longer is."""
 
     number: int
     stage: str
     commit: str
     assigned: bool
+    """False if the event withdraws the version from the stage."""
 
 
 @dataclass(frozen=True)
 class Tags:
-    """What the tags of one artifact say."""
+    """The tags of one artifact."""
 
     versions: list[VersionTag]
     """Oldest version first."""
@@ -45,87 +48,102 @@ class Tags:
     """In the order in which they happened."""
 
     def version_at(self, commit: str) -> str | None:
-        """The version that a commit carries."""
+        """Return the version at a commit, if it has one."""
         return next((v.version for v in self.versions if v.commit == commit), None)
 
     def history(self, stage: str) -> list[str | None]:
-        """Which version was live in a stage after each of its events, None where none was.
+        """Return the version that was live in a stage after each of its events; None if no version was.
 
-        As GTO has it: the version assigned last is live, and when it is taken back, the one before it that was not.
+        As in GTO, the version that was assigned last is live. If it is withdrawn, the one assigned before it is live again.
         """
-        lives: list[str | None] = []
+        live_versions: list[str | None] = []
         assigned: list[str] = []
         for event in self.events:
             if event.stage == stage and (version := self.version_at(event.commit)) is not None:
                 assigned = [v for v in assigned if v != version] + [version] * event.assigned
-                lives.append(assigned[-1] if assigned else None)
-        return lives
+                live_versions.append(assigned[-1] if assigned else None)
+        return live_versions
 
     def live(self, stage: str) -> str | None:
-        """The version that is in a stage now."""
+        """Return the version that is live in a stage now."""
         return next(iter(reversed(self.history(stage))), None)
 
 
 def checked_version(version: str) -> str:
-    """The version itself where it is one (v1.2.3), and so is safe as a file name; ConfigError otherwise."""
+    """Return a version unchanged if it is valid (v1.2.3), and therefore safe as a file name.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
     if not _VERSION.fullmatch(version):
         raise ConfigError(
-            "not a version", found=repr(version)[:60], expected="such as v0.2.0", fix="segpipe models lists them"
+            "not a version",
+            found=repr(version)[:60],
+            expected="a version such as v0.2.0",
+            fix="segpipe models lists them",
         )
     return version
 
 
 def checked_stage(stage: str) -> str:
-    """The stage itself where its name is one (prod), and so is safe as a file name; ConfigError otherwise."""
+    """Return the name of a stage unchanged if it is valid (prod), and therefore safe as a file name.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
     if not _STAGE.fullmatch(stage):
         raise ConfigError(
-            "not a stage", found=repr(stage)[:60], expected="lower-case letters, digits and '-', such as prod"
+            "not a stage",
+            found=repr(stage)[:60],
+            expected="lower-case letters, digits and '-', such as prod",
+            fix="use prod, staging or a name of your own",
         )
     return stage
 
 
 def version_key(version: str) -> tuple[int, ...]:
-    """What versions are ordered by: v0.10.0 comes after v0.9.0."""
+    """Return the sort key of a version: v0.10.0 comes after v0.9.0."""
     return tuple(map(int, version[1:].split(".")))
 
 
 def read_tags(root: Path, name: str) -> Tags:
-    """The tags of an artifact; none in a folder without Git."""
+    """Read the tags of an artifact. A folder without a Git repository has none."""
     if not is_repository(root):
         return Tags([], [])
     form = "%(refname:strip=2)%1f%(objectname)%1f%(*objectname)%1f%(contents)%1e"
-    listed = git(root, "for-each-ref", f"--format={form}", "refs/tags")
+    output = git(root, "for-each-ref", f"--format={form}", "refs/tags")
     versions: dict[str, VersionTag] = {}
     events = []
     withdrawn = set()
-    for record in listed.split("\x1e"):
+    for record in output.split("\x1e"):
         if not record.strip():
             continue
-        tag, own, peeled, message = record.lstrip("\n").split("\x1f")
+        tag, object_id, peeled_id, message = record.lstrip("\n").split("\x1f")
+        commit = peeled_id or object_id  # an annotated tag is an object of its own, which points to the commit
         if match := re.fullmatch(rf"{re.escape(name)}@({_VERSION.pattern})(!?)", tag):
             if match[5]:
                 withdrawn.add(match[1])
             else:
-                versions[match[1]] = VersionTag(match[1], peeled or own, message.strip())
+                versions[match[1]] = VersionTag(match[1], commit, message.strip())
         elif match := re.fullmatch(rf"{re.escape(name)}#({_STAGE.pattern})(!?)#(\d+)", tag):
-            events.append(StageEvent(int(match[3]), match[1], peeled or own, not match[2]))
-    kept = [versions[v] for v in sorted(versions, key=version_key) if v not in withdrawn]
-    return Tags(kept, sorted(events, key=lambda event: event.number))
+            events.append(StageEvent(int(match[3]), match[1], commit, not match[2]))
+    valid = [versions[v] for v in sorted(versions, key=version_key) if v not in withdrawn]
+    return Tags(valid, sorted(events, key=lambda event: event.number))
 
 
 def tag_version(root: Path, name: str, version: str, message: str) -> None:
     """Tag HEAD as a version."""
     from gto.api import register
 
-    who = identity(root)
+    user = identity(root)
     register(
-        root, name, "HEAD", version=version, message=message, author=who["user.name"], author_email=who["user.email"]
+        root, name, "HEAD", version=version, message=message, author=user["user.name"], author_email=user["user.email"]
     )
 
 
 def tag_stage(root: Path, name: str, version: str, stage: str) -> None:
-    """Tag the commit of a version as being in a stage from now on."""
+    """Tag the commit of a version as assigned to a stage from now on."""
     from gto.api import assign
 
-    who = identity(root)
-    assign(root, name, stage, version=version, force=True, author=who["user.name"], author_email=who["user.email"])
+    user = identity(root)
+    assign(root, name, stage, version=version, force=True, author=user["user.name"], author_email=user["user.email"])

@@ -1,4 +1,4 @@
-"""The trained model of a release, as training left it: what ``encoder_weights: NAME@VERSION`` goes on from."""
+"""Fetch the trained model of a release, from which a training with ``encoder_weights: NAME@VERSION`` starts."""
 
 from __future__ import annotations
 
@@ -13,26 +13,41 @@ from segpipe.workspace.dvc import fetch_out
 
 
 def fetch_trained(root: Path, source: str) -> Path | None:
-    """Bring the model that NAME@VERSION means into the workspace, once; its folder. None for every other kind of source.
+    """Fetch the trained model of a release into the workspace, unless it is there already.
 
-    Raises ConfigError for another name than that of this workspace's releases, MissingError for a version that there is not or
-    whose model neither the DVC cache nor its remote has.
+    Args:
+        root: the workspace.
+        source: a value of `encoder_weights`.
+
+    Returns:
+        The folder of the model; None if the source is not of the form NAME@VERSION.
+
+    Raises:
+        ConfigError: NAME is not the name of this workspace's releases.
+        MissingError: there is no such version, or neither the DVC cache nor the DVC remote has its model.
+        DataError: the fetched weights are not those that were released.
     """
     parsed = parse_release(source)
     if parsed is None:
         return None
     name, version = parsed
-    own = load_params(root).release.name
-    if name != own:
+    workspace_name = load_params(root).release.name
+    if name != workspace_name:
         raise ConfigError(
-            "no release of this workspace", where="encoder_weights", found=source, expected=f"{own}@VERSION"
+            "not a release of this workspace",
+            where="encoder_weights",
+            found=source,
+            expected=f"{workspace_name}@VERSION",
+            fix="segpipe models lists the versions",
         )
-    made, folder = find_version(root, version), release_model_folder(root, version)
+    release, folder = find_version(root, version), release_model_folder(root, version)
     weights = folder / "weights.safetensors"
-    if not weights.exists() or sha256_file(weights) != made.weights_sha256:
-        fetch_out(root, source, f"models/{made.candidate}", folder)
-    if sha256_file(weights) != made.weights_sha256:
+    if not weights.exists() or sha256_file(weights) != release.weights_sha256:
+        fetch_out(root, source, f"models/{release.candidate}", folder)
+    if sha256_file(weights) != release.weights_sha256:
         raise DataError(
-            "the weights are not those that were released", where=weights, fix="dvc fetch, or rebuild the release"
+            "the weights are not those that were released",
+            where=weights,
+            fix=f"segpipe verify {version} shows what differs",
         )
     return folder

@@ -1,4 +1,4 @@
-"""The HTTP face of a segmenter: POST /v1/segment, GET /v1/model, the page at /."""
+"""The HTTP API of a model: POST /v1/segment, GET /v1/model, GET /v1/example, and the page at /."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import anyio
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ConfigDict
 
 from segpipe.errors import DataError
 from segpipe.inference.files.inputs import decode_input
@@ -22,6 +23,11 @@ from segpipe.inference.files.render import class_shares, mask_nifti, mask_png, o
 from segpipe.serving.model_holder import LoadedModel, ModelHolder, ModelInfo
 from segpipe.serving.settings import Settings
 from segpipe.serving.upload import Refused, read_upload
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from segpipe.samples import Prediction
 
 log = logging.getLogger("segpipe.serving")
 
@@ -33,122 +39,142 @@ _PAGE_POLICY = (
 Format = Literal["mask", "overlay", "json"]
 
 
+class Limits(BaseModel):
+    """The largest image that the server accepts."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+    max_upload_mb: float
+    """Size of the file in MiB."""
+    max_megapixels: float
+    """Size of the decoded image in millions of pixels (voxels for a volume)."""
+
+
+class ModelAnswer(ModelInfo):
+    """The live model: its release, its scores, and the images that it takes."""
+
+    limits: Limits
+
+
 def create_app() -> FastAPI:
-    """The application; `attach` gives it a model before the first request."""
+    """Create the application. `attach` must give it a model before the first request."""
     app = FastAPI(title="segpipe", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
     app.add_api_route("/v1/segment", segment, methods=["POST"], response_class=Response, responses=_SEGMENT_DOCS)
-    app.add_api_route("/v1/model", model, methods=["GET"])
+    app.add_api_route("/v1/model", model, methods=["GET"], response_model=ModelAnswer)
     app.add_api_route("/v1/example", example, methods=["GET"], response_class=Response)
     app.add_api_route("/", page, methods=["GET"], include_in_schema=False)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Exception, _broken)
+    app.add_exception_handler(Exception, _failed)
     return app
 
 
-def attach(app: FastAPI, champion: ModelHolder, settings: Settings) -> None:
+def attach(app: FastAPI, holder: ModelHolder, settings: Settings) -> None:
     """Give the application its model and its limits."""
-    app.state.champion, app.state.settings = champion, settings
-    # An engine uses all processors for one image: a second one in flight only fills the gaps of decoding and encoding.
+    app.state.holder, app.state.settings = holder, settings
+    # An engine uses all processors for one image. More requests at once only fill the gaps that decoding and encoding leave.
     app.state.limiter = anyio.CapacityLimiter(max(2, (os.cpu_count() or 1) // 2))
 
 
 async def segment(
     request: Request,
     format: Annotated[
-        Format | None, Query(description="what to answer with; by default as the Accept header says")
+        Format | None, Query(description="Kind of answer; by default json if the Accept header asks for it, else mask.")
     ] = None,
-    alpha: Annotated[float, Query(ge=0, le=1, description="opacity of the classes in an overlay")] = 0.45,
-    preview: Annotated[bool, Query(description="json: add the image as a PNG that any browser shows")] = False,
+    alpha: Annotated[float, Query(ge=0, le=1, description="Opacity of the classes in an overlay.")] = 0.45,
+    preview: Annotated[bool, Query(description="json: add the image as a PNG that every browser can show.")] = False,
 ) -> Response:
-    """Segment the image in the form field `image`.
+    """Segment the image in the form field `image`, or in the body of the request.
 
-    mask: a PNG with the pixel values of the training masks. overlay: a PNG of the image with classes drawn over it. json: classes
-    with their shares, the mask as a base64 PNG of indices into `classes` (with `overlapping`, bit k - 1 stands for class k, and no
-    bit for class 0), and of a model that tells objects apart `objects`: class,
-    score, box, area and COCO run lengths of each.
+    - mask: a PNG with the pixel values of the training masks.
+    - overlay: a PNG of the image with the classes drawn over it.
+    - json: the classes with their shares, and the mask as a base64 PNG of indices into `classes`. With `overlapping`, bit k - 1
+      of a pixel stands for class k, and class 0 has no bit. If the model separates instances, `objects` has the class, score,
+      box, area and COCO run-length encoding of each instance.
 
-    A model for volumes takes .nii.gz: mask is then a .nii.gz with the affine of the input, and overlay and the PNGs of json show
-    one slice, which json names.
+    A model for volumes takes .nii.gz files. The mask is then a .nii.gz file with the affine of the input. The overlay and the
+    PNGs in json show one slice, and json has its index.
     """
-    started = time.perf_counter()
+    start = time.perf_counter()
     state = request.app.state
     name, content = await read_upload(request, int(state.settings.max_upload_mb * 2**20))
-    serving: LoadedModel = state.champion.current
-    wanted = format or ("json" if "application/json" in request.headers.get("accept", "") else "mask")
+    live: LoadedModel = state.holder.current
+    kind = format or ("json" if "application/json" in request.headers.get("accept", "") else "mask")
     megapixels = state.settings.max_megapixels
 
     def work() -> Response:
-        return _answer(serving, name, content, wanted, alpha, preview, megapixels)
+        return _answer(live, name, content, kind, alpha, preview, megapixels)
 
     response = await anyio.to_thread.run_sync(work, limiter=state.limiter)
-    response.headers["X-Model-Version"] = serving.info.version
-    response.headers["X-Latency-Ms"] = f"{1000 * (time.perf_counter() - started):.1f}"
+    response.headers["X-Model-Version"] = live.info.version
+    response.headers["X-Latency-Ms"] = f"{1000 * (time.perf_counter() - start):.1f}"
     return response
 
 
 def _answer(
-    serving: LoadedModel, name: str, content: bytes, wanted: Format, alpha: float, preview: bool, max_megapixels: float
+    live: LoadedModel, name: str, content: bytes, kind: Format, alpha: float, preview: bool, max_megapixels: float
 ) -> Response:
-    """Decode, predict, encode: everything that takes processor time, in a thread of its own."""
-    classes, dims = serving.segmenter.spec.classes, serving.segmenter.spec.dims
+    """Decode, predict and encode. All work that takes processor time happens here, in a worker thread."""
+    classes, dims = live.segmenter.spec.classes, live.segmenter.spec.dims
     try:
-        given = decode_input(content, name, max_megapixels, dims)
-        apart = wanted != "mask" and dims == 2
-        prediction = serving.segmenter.predict(given.image, spacing=given.spacing, instances=apart)
+        decoded = decode_input(content, name, max_megapixels, dims)
+        instances = kind != "mask" and dims == 2
+        prediction = live.segmenter.predict(decoded.image, spacing=decoded.spacing, instances=instances)
     except DataError as error:
         raise Refused(422, str(error)) from error
-    image = given.image
-    if wanted == "mask" and dims == 3:
-        return Response(mask_nifti(prediction, classes, given.geometry), media_type="application/gzip")
-    if wanted == "mask":
+    if kind == "mask" and dims == 3:
+        return Response(mask_nifti(prediction, classes, decoded.geometry), media_type="application/gzip")
+    if kind == "mask":
         return Response(mask_png(prediction, classes), media_type="image/png")
-    if wanted == "overlay":
-        return Response(overlay_png(image, prediction, classes, alpha), media_type="image/png")
+    if kind == "overlay":
+        return Response(overlay_png(decoded.image, prediction, classes, alpha), media_type="image/png")
+    return JSONResponse(_json_answer(live, decoded.image, prediction, preview))
+
+
+def _json_answer(live: LoadedModel, image: np.ndarray, prediction: Prediction, preview: bool) -> dict[str, Any]:
     from segpipe.data.drawing import fullest_slice, to_display
     from segpipe.data.images import encode_png
 
-    shown, part = prediction.class_ids, {}
-    if dims == 3:
-        index = fullest_slice(shown)
-        part = {"depth": len(shown), "slice": index}
-        image, shown = image[index], shown[index]
-    height, width = shown.shape
+    classes, mask, position = live.segmenter.spec.classes, prediction.class_ids, {}
+    if mask.ndim == 3:
+        index = fullest_slice(mask)
+        position = {"depth": len(mask), "slice": index}
+        image, mask = image[index], mask[index]
+    height, width = mask.shape
     answer: dict[str, Any] = {
-        "version": serving.info.version,
+        "version": live.info.version,
         "width": width,
         "height": height,
-        **part,
+        **position,
         **({"overlapping": True} if classes.overlapping else {}),
         "classes": [share.model_dump() for share in class_shares(prediction, classes)],
-        "mask": {"encoding": "png;base64", "data": base64.b64encode(encode_png(shown)).decode()},
+        "mask": {"encoding": "png;base64", "data": base64.b64encode(encode_png(mask)).decode()},
     }
     if prediction.instances is not None:
-        objects = instance_rows(prediction.instances, classes, masks=True)
-        answer["objects"] = [found.model_dump() for found in objects]
+        rows = instance_rows(prediction.instances, classes, masks=True)
+        answer["objects"] = [row.model_dump() for row in rows]
     if preview:
         answer["preview"] = {"encoding": "png;base64", "data": base64.b64encode(encode_png(to_display(image))).decode()}
-    return JSONResponse(answer)
+    return answer
 
 
-async def model(request: Request) -> dict[str, Any]:
-    """Where the model that answers comes from, and what it takes."""
-    info: ModelInfo = request.app.state.champion.current.info
+async def model(request: Request) -> ModelAnswer:
+    """Describe the live model: its release, its scores, and the images that it takes."""
+    info: ModelInfo = request.app.state.holder.current.info
     settings: Settings = request.app.state.settings
-    limits = {"max_upload_mb": settings.max_upload_mb, "max_megapixels": settings.max_megapixels}
-    return info.model_dump(mode="json") | {"limits": limits}
+    limits = Limits(max_upload_mb=settings.max_upload_mb, max_megapixels=settings.max_megapixels)
+    return ModelAnswer(limits=limits, **info.values_of(ModelInfo))
 
 
 async def example(request: Request) -> Response:
-    """An image that the model was tested on, to try it with."""
-    serving: LoadedModel = request.app.state.champion.current
-    name, content = serving.example
+    """Return a test image, to try the model with."""
+    live: LoadedModel = request.app.state.holder.current
+    name, content = live.example
     return Response(content, media_type="application/octet-stream", headers={"X-File-Name": name})
 
 
 async def page() -> FileResponse:
-    """The page where people drop an image."""
+    """Return the page on which people drop an image."""
     return FileResponse(
         PAGE / "index.html", headers={"Content-Security-Policy": _PAGE_POLICY, "Cache-Control": "no-cache"}
     )
@@ -165,16 +191,18 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}"}, status_code=422)
 
 
-async def _broken(request: Request, error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return JSONResponse({"error": "the server failed on this request; its log says why"}, status_code=500)
+    return JSONResponse({"error": "the server failed on this request; its log has the reason"}, status_code=500)
 
 
 _SEGMENT_DOCS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {}, "application/json": {}, "application/gzip": {}}},
-    400: {"description": "a form without the field `image`, or a broken one"},
-    413: {"description": "too many bytes"},
-    415: {"description": "neither a form nor an image"},
-    422: {"description": "an image that cannot be decoded, is too large, or has other channels than the model wants"},
-    429: {"description": "too many requests at once"},
+    400: {"description": "The form has no field `image`, or it is not a valid form."},
+    413: {"description": "The upload has too many bytes."},
+    415: {"description": "The body is neither a form nor an image."},
+    422: {
+        "description": "The image cannot be decoded, is too large, or has another number of channels than the model takes."
+    },
+    429: {"description": "There are too many requests at once."},
 }

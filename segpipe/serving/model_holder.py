@@ -1,4 +1,4 @@
-"""The model that answers, exchanged while requests are running: load and warm up the new one, then swap one reference."""
+"""The live model, replaced while requests are running: load the new one, run it once, then swap one reference."""
 
 from __future__ import annotations
 
@@ -6,92 +6,85 @@ import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel
 
 from segpipe.errors import DataError, MissingError, SegpipeError
 from segpipe.files import read_json
 from segpipe.inference.segmenter import Segmenter
 from segpipe.release.bundle import BUILD_FILE, Card, check_bundle, golden_pairs
 from segpipe.release.endpoint_file import Endpoint
-from segpipe.release.record import RecordedVerdict, Score
+from segpipe.release.record import DetailedModelRecord
 from segpipe.samples import ClassSpec
 
 log = logging.getLogger("segpipe.serving")
 
 UNRELEASED = "unreleased"
+"""The version of a bundle that is served without a release."""
 
 
-_FROM_CARD = {
-    "data_hash",
-    "weights_sha256",
-    "candidate",
-    "family",
-    "options",
-    "int8",
-    "metric",
-    "scores",
-    "gates",
-    "lineage",
-}
-
-
-class ModelInfo(BaseModel):
-    """Where the model that answers comes from: `GET /v1/model`."""
+class ModelInfo(DetailedModelRecord):
+    """The record of the live model, with the release that it belongs to."""
 
     version: str
+    """The released version, or "unreleased"."""
     git_commit: str | None
-    data_hash: str
-    weights_sha256: str
-    candidate: str
-    family: str
-    options: dict[str, Any]
-    engine: str
-    int8: str | None
-    """What became of int8, in words; None where it was not asked for."""
-    metric: str
-    scores: dict[str, Score]
-    gates: list[RecordedVerdict]
+    """The commit of the release."""
     classes: list[ClassSpec]
-    lineage: dict[str, str]
+    """The classes, in the order of class ids."""
     promoted_at: str | None = None
+    """When the version was promoted: UTC, ISO 8601."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model, ready, with its papers."""
+    """A loaded model with its metadata."""
 
     segmenter: Segmenter
     info: ModelInfo
     example: tuple[str, bytes]
-    """Name and content of an image that the model was tested on."""
+    """File name and content of a test image, to try the model with."""
 
 
 def load_model(
     bundle: Path, version: str, commit: str | None, promoted_at: str | None = None, threads: int = 0
 ) -> LoadedModel:
-    """Load a bundle and run it once; raises where it does not load or does not give its own golden mask."""
+    """Load a bundle and run it once on a golden image.
+
+    Args:
+        bundle: the folder of the bundle.
+        version: the version that is reported with each answer.
+        commit: the Git commit of the release, if known.
+        promoted_at: when the version was promoted (UTC, ISO 8601), if it was.
+        threads: threads of the engine; 0 leaves the number to the engine.
+
+    Raises:
+        MissingError: there is no bundle in the folder.
+        DataError: the mask has another shape than the golden mask.
+    """
     segmenter, card = Segmenter.from_bundle(bundle, threads=threads), Card.read(bundle)
     golden = golden_pairs(bundle)[0]
-    if segmenter.predict(**golden.given()).class_ids.shape != golden.class_ids().shape:
-        raise DataError("the model's answer does not fit its golden mask", where=golden.expected)
-    info = ModelInfo(
-        version=version,
-        git_commit=commit,
-        promoted_at=promoted_at,
-        engine=segmenter.engine.name,
-        classes=list(segmenter.spec.classes.classes),
-        **card.model_dump(include=_FROM_CARD),
-    )
+    if segmenter.predict(**golden.predict_arguments()).class_ids.shape != golden.class_ids().shape:
+        raise DataError("the model's mask does not have the shape of its golden mask", where=golden.expected)
+    record = card.values_of(DetailedModelRecord) | {"engine": segmenter.engine.name}
+    classes = list(segmenter.spec.classes.classes)
+    info = ModelInfo(version=version, git_commit=commit, promoted_at=promoted_at, classes=classes, **record)
     return LoadedModel(segmenter, info, (golden.input.name, golden.input.read_bytes()))
 
 
 class ModelHolder:
-    """Holds the model that answers. With an endpoint file, a thread watches it and swaps when it names another release.
+    """Holds the live model. If it has an endpoint file, a thread watches the file and loads the release that it names.
 
-    `current` may be read from any thread; a request that keeps what it read finishes on that model. A new bundle that is
-    broken is logged and left: the old model goes on answering.
+    `current` may be read from any thread; a request finishes on the model that it read. If a new release cannot be loaded, this
+    is logged and the former model stays live.
+
+    Args:
+        endpoint: the endpoint file to follow; None serves `bundle` until the process ends.
+        bundle: the folder of a bundle; used only without an endpoint file.
+        threads: threads of the engine; 0 leaves the number to the engine.
+        poll_s: seconds between two checks of the endpoint file.
+
+    Raises:
+        MissingError: there is no endpoint file or no bundle.
+        DataError: the bundle is not the one that was released.
     """
 
     def __init__(self, endpoint: Path | None, bundle: Path, threads: int = 0, poll_s: float = 0.5) -> None:
@@ -100,35 +93,35 @@ class ModelHolder:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         if endpoint is None:
-            built = read_json(bundle.parent / BUILD_FILE) if (bundle.parent / BUILD_FILE).exists() else {}
+            build = read_json(bundle.parent / BUILD_FILE) if (bundle.parent / BUILD_FILE).exists() else {}
             self.current = load_model(
-                bundle, built.get("version", UNRELEASED), built.get("git_commit"), threads=threads
+                bundle, build.get("version", UNRELEASED), build.get("git_commit"), threads=threads
             )
         else:
-            self._seen = _stamp(endpoint)
+            self._seen = _file_stamp(endpoint)
             self.current = self._load_endpoint(endpoint)
 
     def start(self) -> None:
-        """Begin to watch the endpoint file, where there is one."""
+        """Start watching the endpoint file, if there is one."""
         if self._endpoint is not None:
-            self._thread = threading.Thread(target=self._watch, name="champion", daemon=True)
+            self._thread = threading.Thread(target=self._watch, name="model-holder", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """End the watch."""
+        """Stop watching the endpoint file."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
 
     def refresh(self) -> bool:
-        """Look at the endpoint file once; True where another release answers from now on."""
-        stamp = _stamp(self._endpoint) if self._endpoint is not None else None
+        """Check the endpoint file once, and return True if another release is live now."""
+        stamp = _file_stamp(self._endpoint) if self._endpoint is not None else None
         if self._endpoint is None or stamp is None or stamp == self._seen:
             return False
         self._seen = stamp
         before = self.current
         self.current = self._load_endpoint(self._endpoint)
-        log.info("model %s answers now (before: %s)", self.current.info.version, before.info.version)
+        log.info("model %s is live now (before: %s)", self.current.info.version, before.info.version)
         return True
 
     def _load_endpoint(self, path: Path) -> LoadedModel:
@@ -144,13 +137,13 @@ class ModelHolder:
             try:
                 self.refresh()
             except SegpipeError as error:
-                log.error("model %s goes on answering: %s", self.current.info.version, error)
+                log.error("model %s stays live: %s", self.current.info.version, error)
             except Exception:
-                log.exception("model %s goes on answering: the new one does not load", self.current.info.version)
+                log.exception("model %s stays live: the new one cannot be loaded", self.current.info.version)
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes whenever a file is replaced; None where it is not there."""
+def _file_stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return values that change whenever a file is replaced; None if the file does not exist."""
     try:
         stat = path.stat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""How a server that follows what is live in a stage of a workspace is started."""
+"""The command that starts a server for a stage of a workspace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ SERVICE = "segpipe.serving.service:SegmenterService"
 
 
 def endpoint_settings(root: Path, stage: str, params: ServeParams) -> dict[str, str]:
-    """The environment variables with which a server follows a stage; MissingError where nothing is promoted to it."""
+    """Return the environment variables of a server that follows a stage.
+
+    Args:
+        root: the workspace.
+        stage: such as "prod".
+        params: the section `serve` of params.yaml.
+
+    Raises:
+        MissingError: nothing is promoted to the stage.
+    """
     return {
         ENDPOINT: str(update_endpoint(root.resolve(), stage)),
         WORKERS: str(params.workers),
@@ -25,7 +34,7 @@ def endpoint_settings(root: Path, stage: str, params: ServeParams) -> dict[str, 
 
 
 def serve_target(root: Path, stage: str) -> str:
-    """What to serve: the Bento of the version that is live, or the installed package where that Bento is not here."""
+    """Return what BentoML should serve: the Bento of the live version, or the installed package if that Bento is missing."""
     version = Endpoint.read(update_endpoint(root.resolve(), stage)).version
     bento = bento_path(root, version)
     return str(bento) if bento.is_dir() else SERVICE
@@ -38,17 +47,27 @@ def server_command(
     stage: str | None = None,
     workers: int | None = None,
 ) -> tuple[list[str], dict[str, str], str]:
-    """Command, environment and address of the server of a stage; what is not given is taken from params.yaml.
+    """Return command, environment and address of the server of a stage.
 
-    Made for `os.execve`: signals reach the server itself then, and Ctrl-C or SIGTERM let it finish its requests. The server
-    follows promotions and rollbacks without a restart. Raises MissingError where nothing is promoted.
+    Run the command with `os.execve`: the server then receives signals itself, and finishes its requests after Ctrl-C or SIGTERM.
+    It follows promotions and rollbacks without a restart.
+
+    Args:
+        root: the workspace.
+        host: address to listen on; this and the following arguments default to params.yaml.
+        port: TCP port.
+        stage: such as "prod".
+        workers: number of worker processes.
+
+    Raises:
+        MissingError: nothing is promoted to the stage.
     """
     params = load_params(root)
-    given = {"host": host, "port": port, "workers": workers}
-    chosen = params.serve.model_copy(update={key: value for key, value in given.items() if value is not None})
-    where = stage or params.release.stage
+    overrides = {"host": host, "port": port, "workers": workers}
+    settings = params.serve.model_copy(update={key: value for key, value in overrides.items() if value is not None})
+    stage = stage or params.release.stage
     home = bentoml_home(root)
     home.mkdir(parents=True, exist_ok=True)
-    command = bentoml_command(serve_target(root, where), chosen.host, chosen.port)
-    environment = bentoml_environment(home, endpoint_settings(root, where, chosen))
-    return command, environment, f"http://{chosen.host}:{chosen.port}"
+    command = bentoml_command(serve_target(root, stage), settings.host, settings.port)
+    environment = bentoml_environment(home, endpoint_settings(root, stage, settings))
+    return command, environment, f"http://{settings.host}:{settings.port}"

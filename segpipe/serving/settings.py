@@ -1,4 +1,4 @@
-"""What a server is told by its environment: `segpipe serve` sets these variables, and so may a container."""
+"""Settings of a server from environment variables. `segpipe serve` sets these variables, and a container may set them too."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ MAX_UPLOAD_MB = "SEGPIPE_MAX_UPLOAD_MB"
 MAX_MEGAPIXELS = "SEGPIPE_MAX_MEGAPIXELS"
 
 _NUMBERS = {"workers": WORKERS, "max_upload_mb": MAX_UPLOAD_MB, "max_megapixels": MAX_MEGAPIXELS}
+"""The environment variable of each numeric setting."""
 
 
 @dataclass(frozen=True)
@@ -27,33 +28,40 @@ class Settings:
     """Settings of one server."""
 
     endpoint: Path | None
-    """The endpoint file to follow; None serves `bundle` for good."""
+    """The endpoint file to follow; None serves `bundle` until the server ends."""
     bundle: Path
-    """What to serve without an endpoint file: by default the `bundle` folder beside the package, as it lies in a Bento."""
+    """The bundle to serve without an endpoint file; by default the folder `bundle` next to the package, as in a Bento."""
     workers: int
+    """Number of worker processes."""
     max_upload_mb: float
+    """Largest accepted file, MiB."""
     max_megapixels: float
+    """Largest accepted image, millions of pixels."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Settings from environment variables; params.yaml's defaults where they are unset."""
+        """Read the settings from environment variables; unset ones have the defaults of params.yaml.
+
+        Raises:
+            ConfigError: a value is not valid.
+        """
         endpoint = environment.get(ENDPOINT)
-        beside = Path(segpipe.__file__).parents[1] / "bundle"
+        default_bundle = Path(segpipe.__file__).parents[1] / "bundle"
         try:
-            chosen = ServeParams.model_validate(
+            params = ServeParams.model_validate(
                 {field: environment[variable] for field, variable in _NUMBERS.items() if variable in environment}
             )
         except ValidationError as error:
             raise validation_error(error, " or ".join(_NUMBERS.values()), ServeParams) from error
         return cls(
             endpoint=Path(endpoint) if endpoint else None,
-            bundle=Path(environment.get(BUNDLE) or beside),
-            workers=chosen.workers,
-            max_upload_mb=chosen.max_upload_mb,
-            max_megapixels=chosen.max_megapixels,
+            bundle=Path(environment.get(BUNDLE) or default_bundle),
+            workers=params.workers,
+            max_upload_mb=params.max_upload_mb,
+            max_megapixels=params.max_megapixels,
         )
 
     @property
     def engine_threads(self) -> int:
-        """Threads of the engine in each worker: 0 leaves it to the engine, several workers share the processors."""
+        """Threads of the engine in each worker. One worker leaves the number to the engine (0); several share the processors."""
         return 0 if self.workers == 1 else max(1, (os.cpu_count() or 1) // self.workers)

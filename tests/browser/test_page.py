@@ -1,4 +1,4 @@
-"""The page at / in a real browser: an image goes in, an overlay appears, and every control does what it says."""
+"""Tests of the page at / in a real browser: an image is segmented and drawn, and every control works."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ PIXELS = """(id) => {
 
 @pytest.fixture
 def page(browser, served: tuple[Server, Path]) -> Iterator:
-    """The page as it opens; the test fails where the browser's console shows an error."""
+    """Open the page; the test fails if the browser's console shows an error."""
     point(served[1], 1)
     with httpx.Client(base_url=served[0].url, trust_env=False) as client:
         wait_for_version(client, "v0.1.0")
-    made = browser.new_page(viewport={"width": 1280, "height": 860})
-    faults: list[str] = []
-    made.on("pageerror", lambda error: faults.append(str(error)))
-    made.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    made.goto(served[0].url)
-    expect(made.locator("#legend li")).to_have_count(3)
-    yield made
-    made.close()
-    assert not [fault for fault in faults if "status of 4" not in fault], "what the browser complained of"
+    opened = browser.new_page(viewport={"width": 1280, "height": 860})
+    errors: list[str] = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    opened.goto(served[0].url)
+    expect(opened.locator("#legend li")).to_have_count(3)
+    yield opened
+    opened.close()
+    assert not [text for text in errors if "status of 4" not in text], "errors in the console"
 
 
 def drop(page, content: bytes = PNG, name: str = "cells.png", kind: str = "image/png", how: str = DROP) -> None:
@@ -75,7 +75,7 @@ def wait_until_shown(page, name: str = "cells.png") -> None:
 
 
 @pytest.mark.parametrize("how", [DROP, PASTE], ids=["dropped", "pasted"])
-def test_an_image_comes_back_with_its_classes(page, bundle: Path, how: str) -> None:
+def test_an_image_is_shown_with_its_classes(page, bundle: Path, how: str) -> None:
     drop(page, how=how)
     wait_until_shown(page)
     segmenter = Segmenter.from_bundle(bundle)
@@ -123,7 +123,7 @@ def test_the_keyboard_is_enough(page) -> None:
     assert page.evaluate("getComputedStyle(document.getElementById('fill')).visibility") == "visible"
 
 
-def test_what_is_wrong_is_said(page) -> None:
+def test_errors_are_shown(page) -> None:
     drop(page, b"these are words", "notes.txt", "text/plain")
     page.locator("#error").wait_for(state="visible")
     assert "no image" in page.locator("#error").text_content()
@@ -155,7 +155,7 @@ def test_the_mask_is_saved_as_the_server_writes_it(page, served: tuple[Server, P
     np.testing.assert_array_equal(saved, segmenter.spec.classes.decode(segmenter.predict(IMAGE).class_ids))
 
 
-def test_the_model_and_its_successor(page, served: tuple[Server, Path]) -> None:
+def test_the_page_follows_the_live_model(page, served: tuple[Server, Path]) -> None:
     assert page.locator("#badge").text_content() == "v0.1.0 · unet"
     assert "0.710" in page.locator("#scores").text_content()
     assert page.locator("#gates li").get_attribute("data-verdict") == "pass"
@@ -173,7 +173,7 @@ def test_the_model_and_its_successor(page, served: tuple[Server, Path]) -> None:
     ids=["light", "dark", "phone"],
 )
 def test_it_fits(browser, served: tuple[Server, Path], tmp_path: Path, scheme: str, width: int, height: int) -> None:
-    """Nothing overflows sideways; the picture is kept where SEGPIPE_PICTURES names a folder."""
+    """Nothing overflows horizontally. The screenshots are kept if SEGPIPE_PICTURES names a folder."""
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     page.goto(served[0].url)
     expect(page.locator("#legend li")).to_have_count(3)

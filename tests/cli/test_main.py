@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help, errors, start-up."""
+"""Tests of the command line: help, errors, start-up, signals, exit codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typer.main import get_command
 from segpipe.cli.main import app, main
 from segpipe.errors import BusyError, DataError, GateBlocked
 
-VERBS = {
+COMMANDS = {
     "init",
     "demo",
     "data import",
@@ -58,7 +58,7 @@ def commands(group=None, prefix=""):
 
 
 def call(capsys, monkeypatch, *arguments):
-    """The exit code, stdout and stderr of `segpipe ARGUMENTS`, in this process."""
+    """Run `segpipe ARGUMENTS` in this process, and return exit code, stdout and stderr."""
     monkeypatch.setattr(sys, "argv", ["segpipe", *arguments])
     with pytest.raises(SystemExit) as end:
         main()
@@ -66,19 +66,19 @@ def call(capsys, monkeypatch, *arguments):
     return end.value.code or 0, out, err
 
 
-def test_the_verbs_are_those_that_are_promised():
-    assert set(commands()) == VERBS
+def test_the_commands_are_those_of_the_documentation():
+    assert set(commands()) == COMMANDS
 
 
-@pytest.mark.parametrize("verb", sorted(VERBS))
-def test_help_of_each_verb_shows_an_example_that_names_it(capsys, monkeypatch, verb):
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_the_help_of_each_command_has_an_example(capsys, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "200")
-    code, out, _ = call(capsys, monkeypatch, *verb.split(), "--help")
+    code, out, _ = call(capsys, monkeypatch, *command.split(), "--help")
     assert code == 0
-    assert re.search(rf"Example: segpipe (-C \S+ )?{verb}", out)
+    assert re.search(rf"Example: segpipe (-C \S+ )?{command}", out)
 
 
-def test_every_option_and_argument_says_what_it_is():
+def test_every_option_and_argument_has_a_help_text():
     def walk(group):
         for command in group.commands.values():
             if hasattr(command, "commands"):
@@ -86,16 +86,16 @@ def test_every_option_and_argument_says_what_it_is():
             else:
                 yield from ((command.name, p.name, p) for p in command.params)
 
-    silent = [
+    without_help = [
         (command, name) for command, name, parameter in walk(get_command(app)) if not getattr(parameter, "help", None)
     ]
-    assert silent == []
+    assert without_help == []
 
 
-def test_what_machines_read_has_json():
+def test_commands_for_programs_have_json():
     group = get_command(app).commands
-    reading = ["models", "families", "doctor", "predict", "run", "promote", "rollback", "verify"]
-    assert all(any(p.name == "json" for p in group[name].params) for name in reading)
+    names = ["models", "families", "doctor", "predict", "run", "promote", "rollback", "verify"]
+    assert all(any(p.name == "json" for p in group[name].params) for name in names)
     assert any(p.name == "json" for p in group["data"].commands["stats"].params)
 
 
@@ -127,13 +127,13 @@ def test_starting_up_loads_nothing_heavy():
         (BusyError("busy"), 5),
     ],
 )
-def test_a_users_error_is_one_line_and_its_code(capsys, monkeypatch, error, code):
+def test_a_users_error_is_one_line_and_an_exit_code(capsys, monkeypatch, error, code):
     def fail():
         raise error
 
     monkeypatch.setattr("segpipe.cli.main.app", fail)
-    ended, out, err = call(capsys, monkeypatch)
-    assert (ended, out) == (code, "")
+    exit_code, out, err = call(capsys, monkeypatch)
+    assert (exit_code, out) == (code, "")
     assert err == f"error: {error}\n"
 
 
@@ -174,7 +174,7 @@ def writing(folder, *ignored):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_stage_that_is_ended_takes_back_what_is_half_written(tmp_path, number):
+def test_a_stage_that_is_ended_removes_partly_written_files(tmp_path, number):
     process = writing(tmp_path)
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
@@ -182,7 +182,7 @@ def test_a_stage_that_is_ended_takes_back_what_is_half_written(tmp_path, number)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_was_asked_to_be_ignored_stays_ignored(tmp_path):
+def test_an_ignored_signal_stays_ignored(tmp_path):
     process = writing(tmp_path, "SIGHUP")
     process.send_signal(signal.SIGHUP)
     with pytest.raises(subprocess.TimeoutExpired):
@@ -191,7 +191,7 @@ def test_what_was_asked_to_be_ignored_stays_ignored(tmp_path):
     process.communicate()
 
 
-def test_a_fault_of_segpipe_shows_where(tmp_path):
+def test_a_bug_shows_a_traceback(tmp_path):
     code = "import segpipe.cli.main as m\ndef fail(): raise RuntimeError('a bug')\nm.app = fail\nm.program()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -199,8 +199,8 @@ def test_a_fault_of_segpipe_shows_where(tmp_path):
 
 
 @pytest.mark.parametrize(("end", "code"), [("pass", 0), ("raise SystemExit(7)", 7), ("raise SystemExit('no')", 1)])
-def test_a_program_ends_at_once_and_says_all(end, code):
-    """What is still in a buffer is written, what was registered for the end is done, and the exit code is kept."""
+def test_a_program_ends_at_once_with_complete_output(end, code):
+    """Buffers are flushed, functions registered with atexit are called, and the exit code is kept."""
     lines = [
         "import atexit, segpipe.cli.main as m",
         "def app():",
@@ -212,7 +212,7 @@ def test_a_program_ends_at_once_and_says_all(end, code):
     assert (done.returncode, done.stdout) == (code, "x" * 100_000 + "\ndone\n")
 
 
-def test_the_outcome_is_left_for_the_run_that_asked(capsys, monkeypatch, tmp_path):
+def test_the_outcome_is_written_for_the_calling_run(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("SEGPIPE_OUTCOME", str(tmp_path / "outcome.json"))
 
     def fail():
@@ -220,9 +220,9 @@ def test_the_outcome_is_left_for_the_run_that_asked(capsys, monkeypatch, tmp_pat
 
     monkeypatch.setattr("segpipe.cli.main.app", fail)
     call(capsys, monkeypatch)
-    told = json.loads((tmp_path / "outcome.json").read_text())
-    assert (told["code"], told["message"]) == (3, "bad")
-    assert told["seconds"] > 0
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert (outcome["code"], outcome["message"]) == (3, "bad")
+    assert outcome["seconds"] > 0
     monkeypatch.undo()
     monkeypatch.setenv("SEGPIPE_OUTCOME", str(tmp_path / "good.json"))
     call(capsys, monkeypatch, "--version")
@@ -235,7 +235,7 @@ def test_wrong_usage_ends_with_2(capsys, monkeypatch):
     assert call(capsys, monkeypatch, "-C", "/nowhere/at/all", "models")[0] == 2
 
 
-def test_outside_a_workspace_the_fix_is_told(capsys, monkeypatch, tmp_path):
+def test_the_error_outside_a_workspace_has_a_fix(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     code, _, err = call(capsys, monkeypatch, "models")
     assert code == 2
@@ -262,6 +262,6 @@ def test_families_lists_them_all(capsys, monkeypatch):
     _, out, _ = call(capsys, monkeypatch, "families")
     assert all(name in out for name in FAMILIES)
     _, out, _ = call(capsys, monkeypatch, "families", "--json")
-    told = {row["name"]: row for row in json.loads(out)}
-    assert told.keys() == FAMILIES.keys()
-    assert "encoder" in told["unet"]["settings"]
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert rows.keys() == FAMILIES.keys()
+    assert "encoder" in rows["unet"]["settings"]

@@ -1,4 +1,4 @@
-"""What a stage's command leaves for DVC when a user calls it, and when DVC does."""
+"""Tests of stage commands: what they record in dvc.lock if a user calls them, and if DVC does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.worlds import pipelines
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch):
-    """Run `segpipe STAGE a` in a workspace whose plan@a and train@a are files that the command only writes."""
+    """Run `segpipe STAGE a` in a workspace where plan@a and train@a only write a file."""
     root = pipelines.make(tmp_path / "ws", {})
     each = {
         "plan": {"cmd": "segpipe plan ${item}", "deps": ["data"], "outs": [{"plan.json": {"cache": False}}]},
@@ -40,26 +40,26 @@ def call(tmp_path: Path, monkeypatch):
     return run
 
 
-def test_what_was_planned_and_trained_by_hand_is_not_done_again(call):
+def test_a_manual_plan_and_training_are_not_repeated(call):
     assert set(pipeline.stale(call("plan", "a"))) == {"train@a"}
     root = call("train", "a")
     assert pipeline.stale(root) == {}
     (root / "plan.json").write_text("of another machine")
     assert set(pipeline.stale(call("plan", "a", "--refresh"))) == set(), "the same plan as before: nothing to train"
     (root / "data" / "x.txt").write_text("other")
-    assert set(pipeline.stale(root)) == {"plan@a"}, "what it was made of is noted, too"
+    assert set(pipeline.stale(root)) == {"plan@a"}, "its inputs are recorded too"
 
 
 @pytest.mark.parametrize(
     "surroundings", [{"DVC_STAGE": "plan@a"}, {"TORCHELASTIC_RUN_ID": "x", "RANK": "1"}], ids=["DVC", "second process"]
 )
-def test_what_another_notes_is_left_to_it(call, monkeypatch, surroundings):
+def test_nothing_is_recorded_by_a_stage_of_dvc_or_by_a_second_process(call, monkeypatch, surroundings):
     for name, value in surroundings.items():
         monkeypatch.setenv(name, value)
     assert "plan@a" in pipeline.stale(call("plan", "a"))
 
 
-def test_what_was_trained_by_an_older_plan_is_done_again(call, monkeypatch, capsys):
+def test_a_training_by_an_older_plan_is_repeated(call, monkeypatch, capsys):
     root = call("plan", "a")
 
     def train(root, *_):
@@ -72,7 +72,7 @@ def test_what_was_trained_by_an_older_plan_is_done_again(call, monkeypatch, caps
     assert "train@a: its inputs changed while it ran" in capsys.readouterr().err
 
 
-def test_what_failed_is_not_noted(call, monkeypatch, capsys):
+def test_a_failed_stage_is_not_recorded(call, monkeypatch, capsys):
     root = call("plan", "a")
 
     def train(root, *_):
@@ -86,6 +86,6 @@ def test_what_failed_is_not_noted(call, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("stage", ["plan", "train"])
-def test_an_unknown_candidate_is_told_by_its_name(call, capsys, stage):
+def test_the_error_names_an_unknown_candidate(call, capsys, stage):
     call(stage, "nobody", code=2)
     assert "params.yaml: no such candidate (found nobody, expected a)" in capsys.readouterr().err

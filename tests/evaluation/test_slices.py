@@ -81,7 +81,7 @@ def test_a_gain_everywhere_passes_and_says_what_is_nearest() -> None:
     winner, live = scored("unet", np.full(80, 0.9), traits, 1), scored("v1", np.full(80, 0.85), traits, 2)
     found = by_slice(winner, live)
     assert (found.verdict, found.blocks) == ("pass", False)
-    assert f"in none of {len(found.parts)} slices" in found.sentence and found.parts[0].name in found.sentence
+    assert f"in any of {len(found.parts)} slices" in found.sentence and found.parts[0].name in found.sentence
     assert all(p.low >= -0.05 for p in found.parts) and found.low == min(p.low for p in found.parts)
     compared = compare_slices("iou.dataset.macro", winner, live, QUICK, 10)
     assert {p.name: p.low for p in found.parts} == {row.slice.name: row.found.cautious.low for row in compared}
@@ -93,10 +93,10 @@ def test_a_small_slice_can_not_tell() -> None:
     live = scored("v1", np.full(60, 0.85), traits, 2, spread=0.15)
     found = by_slice(winner, live)
     assert (found.verdict, found.blocks) == ("cannot tell", True)
-    assert "four times in five), and 0.050 below is allowed" in found.sentence
+    assert "four times out of five), and 0.050 below is allowed" in found.sentence
     lax = by_slice(winner, live, unsure="warn")
     assert (lax.verdict, lax.blocks) == ("cannot tell", False) and lax.sentence.endswith(
-        "Only a loss that is shown blocks."
+        "This gate blocks only if a loss is significant."
     )
 
 
@@ -122,7 +122,7 @@ def test_no_champion_no_slice_and_no_scores() -> None:
     lost = judge(gates, Case(QUICK, winner, champion=Champion("v1", None, "its classes differ")))[0]
     assert (lost.verdict, "its classes differ" in lost.sentence) == ("cannot tell", True)
     alike = scored("unet", np.full(30, 0.9), [{}] * 30)
-    assert "has something in common that others lack" in by_slice(alike, alike).sentence
+    assert "no attribute of the test images gives a slice of at least" in by_slice(alike, alike).sentence
     assert by_slice(winner, winner).verdict == "pass", "a model is not worse than itself"
 
 

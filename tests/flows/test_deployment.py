@@ -1,4 +1,4 @@
-"""A real Prefect server, the deployment of prefect.yaml, a worker, a run that its schedule triggers; and `segpipe schedule`."""
+"""Tests of scheduled runs: the deployment of prefect.yaml with a real Prefect server and worker, and `segpipe schedule`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ BIN = Path(sys.executable).parent
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-    return {**kept, **quiet, "PATH": path, "PREFECT_HOME": str(home), **more}
+    return {**inherited, **quiet, "PATH": path, "PREFECT_HOME": str(home), **more}
 
 
 @contextlib.contextmanager
 def background(command, log: Path, **settings):
-    """A program that ends with the block, and all that it started."""
+    """Run a program, and end it with all its child processes when the block ends."""
     with log.open("w") as sink:
         process = subprocess.Popen(
             command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, start_new_session=True, **settings
@@ -41,25 +41,25 @@ def background(command, log: Path, **settings):
     try:
         yield process
     finally:
-        family = (
+        processes = (
             [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
             if process.poll() is None
             else []
         )
-        for member in family[:1]:
+        for member in processes[:1]:
             member.terminate()
-        _, alive = psutil.wait_procs(family, timeout=20)
+        _, alive = psutil.wait_procs(processes, timeout=20)
         for member in alive:
             member.kill()
         process.wait()
 
 
-def wait_for(what, seconds: float, log: Path):
+def wait_for(condition, seconds: float, log: Path):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError):
-            if found := what():
-                return found
+            if result := condition():
+                return result
         time.sleep(0.5)
     pytest.fail(f"did not happen within {seconds} s; {log.name} ends with: {log.read_text()[-2000:]}")
 
@@ -75,7 +75,7 @@ def flow_runs(api: str) -> list[dict]:
     return httpx.post(f"{api}/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_ASC"}, trust_env=False).json()
 
 
-def test_a_run_that_the_schedule_of_the_deployment_triggers_does_the_work(workspace, tmp_path):
+def test_the_schedule_of_the_deployment_triggers_a_run(workspace, tmp_path):
     text = (ROOT / "prefect.yaml").read_text()
     assert '"0 2 * * 1"' in text
     (workspace / "prefect.yaml").write_text(text.replace('"0 2 * * 1"', '"* * * * *"'))
@@ -110,12 +110,12 @@ def test_a_run_that_the_schedule_of_the_deployment_triggers_does_the_work(worksp
     (twin / "flows").symlink_to(ROOT / "flows")
     by_hand = [sys.executable, "-m", "segpipe.cli.main", "run"]
     subprocess.run(by_hand, cwd=twin, env=environment(tmp_path / "by-hand"), check=True, capture_output=True)
-    made, expected = (yaml.safe_load((root / "dvc.lock").read_text())["stages"] for root in (workspace, twin))
-    assert set(made) == {"a", "b", "c", "d"}
-    assert made == expected, "what the schedule made is what `segpipe run` makes"
+    stages, expected = (yaml.safe_load((root / "dvc.lock").read_text())["stages"] for root in (workspace, twin))
+    assert set(stages) == {"a", "b", "c", "d"}
+    assert stages == expected, "a scheduled run has the same results as `segpipe run`"
 
 
-def test_segpipe_schedule_needs_no_other_process_and_leaves_none(workspace, tmp_path):
+def test_segpipe_schedule_needs_no_server_and_leaves_no_process(workspace, tmp_path):
     log = tmp_path / "schedule.log"
     command = [sys.executable, "-m", "segpipe.cli.main", "schedule", "--cron", "* * * * *"]
     with background(
@@ -123,11 +123,11 @@ def test_segpipe_schedule_needs_no_other_process_and_leaves_none(workspace, tmp_
     ) as process:
         wait_for(lambda: (workspace / "d.txt").exists(), 240, log)
         assert re.search(r"next run: \w+ \d{4}-\d\d-\d\d \d\d:\d\d UTC", log.read_text())
-        family = psutil.Process(process.pid).children(recursive=True)
-        assert any("prefect" in " ".join(child.cmdline()) for child in family)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert any("prefect" in " ".join(child.cmdline()) for child in children)
         process.terminate()
         process.wait(40)
-        _, alive = psutil.wait_procs(family, timeout=20)
+        _, alive = psutil.wait_procs(children, timeout=20)
         assert alive == []
     assert "Traceback" not in log.read_text()
 
@@ -135,7 +135,7 @@ def test_segpipe_schedule_needs_no_other_process_and_leaves_none(workspace, tmp_
 @pytest.mark.parametrize(
     "arguments", [["--cron", "whenever"], ["--cron", "0 2 * * 1", "--timezone", "Atlantis/Capital"]]
 )
-def test_a_schedule_that_means_nothing_is_refused_before_anything_starts(workspace, arguments):
+def test_an_invalid_schedule_is_refused_before_anything_starts(workspace, arguments):
     command = [sys.executable, "-m", "segpipe.cli.main", "schedule", *arguments]
     done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""flows/promote.py and flows/verify.py on a real release, with a Prefect server behind them."""
+"""Tests of flows/promote.py and flows/verify.py on a real release, with a Prefect server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from segpipe.errors import MissingError
 from segpipe.release import registry
-from tests.worlds.released_workspace import make
+from tests.worlds.released_workspace import bundle, bundles, make, no_git_user, root, template  # noqa: F401  fixtures
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server of this module's own."""
+    """A Prefect server for this module."""
     from flows.schedule import prefect_server
 
     with prefect_server(tmp_path_factory.mktemp("prefect")) as api, pytest.MonkeyPatch.context() as patch:
@@ -30,7 +30,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_promote_and_verify_in_prefect_do_what_the_commands_do(
-    server: str, root: Path, bundles: list[Path], tmp_path: Path
+    server: str,
+    root: Path,  # noqa: F811
+    bundles: list[Path],  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     import httpx
 
@@ -49,11 +52,11 @@ def test_promote_and_verify_in_prefect_do_what_the_commands_do(
     assert registry.live(root) == "v0.2.0"
 
     verify = load_flow(root, "verify").verify
-    whole = verify("v0.1.0", str(root), return_state=True)
-    assert whole.is_completed() and whole.message == "v0.1.0 is whole"
-    torn = root / ".dvc" / "cache"
-    torn.rename(tmp_path / "away")
+    intact = verify("v0.1.0", str(root), return_state=True)
+    assert intact.is_completed() and intact.message == "v0.1.0 is what was released"
+    cache = root / ".dvc" / "cache"
+    cache.rename(tmp_path / "away")
     broken = verify("v0.1.0", str(root), return_state=True)
     assert broken.is_failed() and "bundle" in broken.message
-    found = httpx.post(f"{server}/artifacts/filter", json={}, trust_env=False).json()
-    assert {a["description"] for a in found} >= {"Checks of v0.1.0"}
+    artifacts = httpx.post(f"{server}/artifacts/filter", json={}, trust_env=False).json()
+    assert {a["description"] for a in artifacts} >= {"Checks of v0.1.0"}

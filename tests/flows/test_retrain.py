@@ -1,4 +1,4 @@
-"""The retrain flow on pipelines of one-line programs: order, skipping, failure, interruption, the lock."""
+"""Tests of the retrain flow on pipelines of one-line programs: order, skipping, failure, interruption, the lock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """One Prefect server for all the tests here, in this process and in those that it starts: each start takes seconds."""
+    """One Prefect server for all tests of this module and their child processes, because a start takes seconds."""
     from flows.schedule import prefect_server
 
     with prefect_server(tmp_path_factory.mktemp("prefect")) as api:
@@ -56,7 +56,7 @@ def test_stale_stages_run_once_and_a_second_run_does_nothing(retrain, tmp_path):
     assert ran(retrain.run(root)) == set()
 
 
-def test_only_what_a_change_touches_runs_and_equal_bytes_end_the_chain(retrain, tmp_path):
+def test_only_stages_affected_by_a_change_run_until_one_writes_equal_bytes(retrain, tmp_path):
     stages = {name: stage for name, stage in pipelines.chain().items() if name in "ab"}
     root = pipelines.make(tmp_path / "ws", stages)
     retrain.run(root)
@@ -70,22 +70,22 @@ def test_only_what_a_change_touches_runs_and_equal_bytes_end_the_chain(retrain, 
 
 
 def spans(resource=None):
-    """p and q, stages without upstream that each write when they began and when they ended."""
+    """Return p and q, stages without upstream that write when they began and ended."""
     code = 'import time; a=time.time(); time.sleep(1.5); open("{0}","w").write(f"{{a}} {{time.time()}}")'
     meta = {"meta": {"resource": resource}} if resource else {}
     return {name: {"cmd": pipelines.python(code.format(name)), "outs": [name], **meta} for name in "pq"}
 
 
-def meetings(resource=None):
-    """p and q, stages without upstream that each wait until the other has begun; they write the devices that they may see."""
+def rendezvous(resource=None):
+    """Return p and q, stages without upstream that wait for each other to begin, and write the devices that are visible to them."""
     meta = {"meta": {"resource": resource}} if resource else {}
-    seen = 'open("{0}","w").write(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))'
-    code = 'open("{0}.began","w").close(); ' + pipelines.wait_for("{1}.began") + "; " + seen
+    write_devices = 'open("{0}","w").write(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))'
+    code = 'open("{0}.began","w").close(); ' + pipelines.wait_for("{1}.began") + "; " + write_devices
     return {a: {"cmd": pipelines.python(code.format(a, b)), "outs": [a], **meta} for a, b in ("pq", "qp")}
 
 
-def test_ready_stages_run_side_by_side(retrain, tmp_path):
-    assert ran(retrain.run(pipelines.make(tmp_path / "ws", meetings()), jobs=2)) == {"p", "q"}
+def test_ready_stages_run_at_the_same_time(retrain, tmp_path):
+    assert ran(retrain.run(pipelines.make(tmp_path / "ws", rendezvous()), jobs=2)) == {"p", "q"}
 
 
 def test_device_stages_run_one_at_a_time_unless_jobs_says_otherwise(retrain, tmp_path, monkeypatch):
@@ -94,18 +94,18 @@ def test_device_stages_run_one_at_a_time_unless_jobs_says_otherwise(retrain, tmp
     retrain.run(root)
     (a, b), (c, d) = [[float(t) for t in (root / name).read_text().split()] for name in "pq"]
     assert b < c or d < a
-    assert ran(retrain.run(pipelines.make(tmp_path / "other", meetings("device")), jobs=2)) == {"p", "q"}
+    assert ran(retrain.run(pipelines.make(tmp_path / "other", rendezvous("device")), jobs=2)) == {"p", "q"}
 
 
 def test_each_device_stage_gets_a_device_of_its_own(retrain, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    root = pipelines.make(tmp_path / "ws", meetings("device"))
+    root = pipelines.make(tmp_path / "ws", rendezvous("device"))
     retrain.run(root)
     assert {(root / name).read_text() for name in "pq"} == {"4", "7"}
     assert retrain.device_slots(3) == ["4", "7", "4"]
 
 
-def test_a_failing_stage_ends_the_run_with_its_own_line_and_code_and_stops_the_others(retrain, tmp_path):
+def test_a_failing_stage_ends_the_run_with_its_error_and_stops_the_others(retrain, tmp_path):
     fail = pipelines.python(pipelines.wait_for("pid") + '; import sys; print("bad pixel"); sys.exit(3)')
     forever = pipelines.python(
         'import os,time; open("id","w").write(str(os.getpid())); os.rename("id", "pid"); time.sleep(600)'
@@ -124,7 +124,7 @@ def test_a_failing_stage_ends_the_run_with_its_own_line_and_code_and_stops_the_o
     assert not psutil.pid_exists(int((root / "pid").read_text()))
 
 
-def test_a_second_run_in_one_workspace_says_so(retrain, tmp_path):
+def test_a_second_run_in_one_workspace_is_refused(retrain, tmp_path):
     from segpipe.errors import BusyError
     from segpipe.workspace.lock import lock
 
@@ -151,7 +151,7 @@ def segpipe(root, *arguments, **settings):
     )
 
 
-def interrupt_and_go_on(tmp_path, signum, environment):
+def check_interrupted_run_continues(tmp_path, signum, environment):
     code = (
         'import os,time,pathlib; again=pathlib.Path("pid").exists(); '
         'pathlib.Path("id").write_text(str(os.getpid())); os.rename("id", "pid"); '
@@ -166,19 +166,19 @@ def interrupt_and_go_on(tmp_path, signum, environment):
     while not (root / "pid").exists() and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     assert (root / "pid").exists(), first.communicate()
-    family = psutil.Process(first.pid).children(recursive=True)
+    children = psutil.Process(first.pid).children(recursive=True)
     stage = psutil.Process(int((root / "pid").read_text()))
-    assert stage in family
+    assert stage in children
     first.send_signal(signum)
-    _, told = first.communicate(timeout=120)
-    assert first.returncode == 130, told
-    assert "Traceback" not in told and "the same command goes on" in told
-    _, alive = psutil.wait_procs([stage, *family], timeout=120)
+    _, err = first.communicate(timeout=120)
+    assert first.returncode == 130, err
+    assert "Traceback" not in err and "the same command continues" in err
+    _, alive = psutil.wait_procs([stage, *children], timeout=120)
     assert alive == []
 
     second = segpipe(root, "run", "--json", env=environment)
-    out, told = second.communicate(timeout=240)
-    assert second.returncode == 0, told
+    out, err = second.communicate(timeout=240)
+    assert second.returncode == 0, err
     assert ran(RunSummary.model_validate_json(out)) == {"slow"}
 
 
@@ -188,18 +188,20 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     "signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=SLOW), pytest.param(signal.SIGHUP, marks=SLOW)]
 )
-def test_an_interrupted_run_leaves_no_process_and_the_next_one_goes_on(server, tmp_path, signum):
-    interrupt_and_go_on(tmp_path, signum, dict(os.environ))
+def test_an_interrupted_run_leaves_no_process_and_the_next_one_continues(server, tmp_path, signum):
+    check_interrupted_run_continues(tmp_path, signum, dict(os.environ))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_ends_the_server_that_it_brought(tmp_path, signum):
-    interrupt_and_go_on(tmp_path, signum, {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")})
+def test_an_interrupted_run_ends_the_server_that_it_started(tmp_path, signum):
+    check_interrupted_run_continues(
+        tmp_path, signum, {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    )
     assert list((tmp_path / "ws" / ".segpipe" / "prefect").glob("*.db"))
 
 
-def test_the_flow_is_a_script_too(server, tmp_path):
+def test_the_flow_is_also_a_script(server, tmp_path):
     root = pipelines.make(tmp_path / "ws", {"s": {"cmd": pipelines.python("raise SystemExit(7)"), "outs": ["o"]}})
     command = [sys.executable, str(ROOT / "flows" / "retrain.py")]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240, check=False)
@@ -208,7 +210,7 @@ def test_the_flow_is_a_script_too(server, tmp_path):
 
 
 def test_flows_do_not_need_the_command_line(repo_root):
-    """Flows import the library alone: they run where `segpipe.cli` cannot be imported, and so no circle can arise at run time."""
+    """Flows import only the library: they work if `segpipe.cli` cannot be imported, so there is no circular import at run time."""
     code = """
 import sys
 sys.modules["segpipe.cli"] = None  # importing it, or a module in it, raises ImportError
@@ -217,7 +219,7 @@ for name in ("retrain", "promote", "verify", "schedule"):
     importlib.import_module(f"flows.{name}")
 """
     sources = [path.read_text() for path in (repo_root / "flows").glob("*.py")]
-    assert not any("segpipe.cli" in source for source in sources), "also not inside functions"
+    assert not any("segpipe.cli" in source for source in sources), "not even inside functions"
     subprocess.run([sys.executable, "-c", code], cwd=repo_root, check=True, timeout=240)
 
 

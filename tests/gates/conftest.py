@@ -1,3 +1,3 @@
-"""An evaluated workspace."""
+"""Fixtures: an evaluated workspace."""
 
 from tests.worlds.evaluated_workspace import evaluated, fingerprint, params, reader, serve, shards, workspace  # noqa: F401

@@ -1,4 +1,4 @@
-"""The choice: by validation score, judged on test, against what serves."""
+"""Tests of the choice of the winner: ranked by validation score, judged on the test split, compared with the champion."""
 
 from __future__ import annotations
 
@@ -24,37 +24,43 @@ Serve = Callable[[Segmenter], None]
 def test_the_best_network_on_val_wins_and_is_judged(
     workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path
 ) -> None:
-    found = select(workspace, params, fingerprint, shards)
-    assert (found.winner, found.promotable, found.champion) == ("unet", True, None)
-    assert [r.candidate for r in found.ranking] == ["unet", "deeplab", "kmeans"]
-    assert [(g.name, g.verdict) for g in found.gates] == [
+    selection = select(workspace, params, fingerprint, shards)
+    assert (selection.winner, selection.promotable, selection.champion) == ("unet", True, None)
+    assert [r.candidate for r in selection.ranking] == ["unet", "deeplab", "kmeans"]
+    assert [(g.name, g.verdict) for g in selection.gates] == [
         (name, "pass") for name in ("floor", "baseline", "champion", "test_size")
     ]
-    top = found.ranking[0]
+    top = selection.ranking[0]
     metrics = read_json(workspace / "evaluation" / "unet" / "metrics.json")["test"]
     assert top.test["iou.dataset.macro"] == pytest.approx(metrics["iou"]["dataset"]["macro"], abs=1e-6)
     assert top.interval.low < top.test["iou.dataset.macro"] < top.interval.high
-    assert (found.test_images, found.data_hash, found.classes) == (20, "d" * 64, ["background", "cell", "nucleus"])
-    assert found.summary == "unet is the best of 2 networks on the validation split and passes every gate."
+    assert (selection.test_images, selection.data_hash, selection.classes) == (
+        20,
+        "d" * 64,
+        ["background", "cell", "nucleus"],
+    )
+    assert selection.summary == "unet is the best of 2 networks on the validation split and passes every gate."
 
 
-def test_test_scores_never_choose(workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path) -> None:
-    """deeplab is worse on test; with the better validation score it wins all the same."""
+def test_test_scores_never_influence_the_choice(
+    workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path
+) -> None:
+    """deeplab is worse on test, but wins with the better validation score."""
     path = workspace / "evaluation" / "deeplab" / "metrics.json"
     metrics = read_json(path)
     metrics["val"]["iou"]["dataset"]["macro"] = 0.9
     write_json(path, metrics)
-    found = select(workspace, params, fingerprint, shards)
-    assert found.winner == "deeplab"
-    assert found.ranking[0].test["iou.dataset.macro"] < found.ranking[1].test["iou.dataset.macro"]
+    selection = select(workspace, params, fingerprint, shards)
+    assert selection.winner == "deeplab"
+    assert selection.ranking[0].test["iou.dataset.macro"] < selection.ranking[1].test["iou.dataset.macro"]
 
 
 def test_a_detector_competes_with_networks(workspace: Path, fingerprint: Fingerprint, shards: Path) -> None:
     families = {"unet": "mask_rcnn", "deeplab": "deeplabv3plus", "kmeans": "kmeans"}
-    named = ", ".join(f"{name}: {{family: {family}}}" for name, family in families.items())
-    found = select(workspace, parse_params(f"candidates: {{{named}}}"), fingerprint, shards)
-    assert (found.winner, found.ranking[0].kind) == ("unet", "detector")
-    assert found.summary.startswith("unet is the best of 2 networks")
+    candidates = ", ".join(f"{name}: {{family: {family}}}" for name, family in families.items())
+    selection = select(workspace, parse_params(f"candidates: {{{candidates}}}"), fingerprint, shards)
+    assert (selection.winner, selection.ranking[0].kind) == ("unet", "detector")
+    assert selection.summary.startswith("unet is the best of 2 networks")
 
 
 def test_a_classical_candidate_never_wins(
@@ -64,54 +70,57 @@ def test_a_classical_candidate_never_wins(
     write_json(path, read_json(path) | {"val": {"iou": {"dataset": {"macro": 0.99}}}})
     assert select(workspace, params, fingerprint, shards).winner == "unet"
     alone = parse_params("candidates: {kmeans: {family: kmeans}}")
-    found = select(workspace, alone, fingerprint, shards)
-    assert (found.winner, found.promotable, found.gates) == (None, False, [])
-    assert "no candidate is a network" in found.summary
+    selection = select(workspace, alone, fingerprint, shards)
+    assert (selection.winner, selection.promotable, selection.gates) == (None, False, [])
+    assert "no candidate is a network" in selection.summary
 
 
 def test_a_gate_that_fails_holds_the_winner_back(workspace: Path, fingerprint: Fingerprint, shards: Path) -> None:
     strict = parse_params(PARAMS + "gates: {floor: {at_least: 0.99}, champion: null}")
-    found = select(workspace, strict, fingerprint, shards)
-    assert not found.promotable and found.winner == "unet"
-    assert [(g.name, g.verdict) for g in found.gates] == [
+    selection = select(workspace, strict, fingerprint, shards)
+    assert not selection.promotable and selection.winner == "unet"
+    assert [(g.name, g.verdict) for g in selection.gates] == [
         ("floor", "fail"),
         ("baseline", "pass"),
         ("test_size", "pass"),
     ]
-    assert found.summary.endswith("but is held back by the floor gate.")
+    assert selection.summary.endswith("but is held back by the floor gate.")
 
 
-def test_the_champion_is_scored_on_todays_images(
+def test_the_champion_is_scored_on_the_current_images(
     workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path, serve: Serve
 ) -> None:
     serve(make_segmenter(0.0, "unet", data="d0"))
-    found = select(workspace, params, fingerprint, shards)
-    assert found.champion.version == "v0.2.0" and found.champion.test["iou.dataset.macro"] == 1
-    assert not found.champion.same_model
-    assert found.gates[2].verdict == "fail" and not found.promotable
+    selection = select(workspace, params, fingerprint, shards)
+    assert selection.champion.version == "v0.2.0" and selection.champion.test["iou.dataset.macro"] == 1
+    assert not selection.champion.same_model
+    assert selection.gates[2].verdict == "fail" and not selection.promotable
     serve(make_segmenter(0.2, "unet"))
-    found = select(workspace, params, fingerprint, shards)
-    assert found.gates[2].verdict == "pass" and found.promotable
+    selection = select(workspace, params, fingerprint, shards)
+    assert selection.gates[2].verdict == "pass" and selection.promotable
 
 
-def test_the_winner_that_is_the_champion_is_recognised(
+def test_a_winner_that_is_the_same_model_as_the_champion_is_recognised(
     workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path, serve: Serve
 ) -> None:
     serve(make_segmenter(0.05, "unet", data="d1", plan="p-unet", weights_sha256="w1"))
-    found = select(workspace, params, fingerprint, shards)
-    assert found.champion.same_model and found.gates[2].verdict == "pass"
+    selection = select(workspace, params, fingerprint, shards)
+    assert selection.champion.same_model and selection.gates[2].verdict == "pass"
     serve(make_segmenter(0.05, "unet", data="d1", plan="another"))
     assert not select(workspace, params, fingerprint, shards).champion.same_model
 
 
-def test_a_champion_of_other_classes_can_not_be_compared(
+def test_a_champion_with_other_classes_cannot_be_compared(
     workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path, serve: Serve
 ) -> None:
     serve(make_segmenter(0.0, classes=ClassTable.from_names(["background", "cell"])))
-    found = select(workspace, params, fingerprint, shards)
-    assert found.gates[2].verdict == "cannot tell" and not found.promotable
-    assert "its classes are background, cell, the data's background, cell, nucleus" in found.gates[2].sentence
-    assert found.champion.test == {} and found.champion.why_not
+    selection = select(workspace, params, fingerprint, shards)
+    assert selection.gates[2].verdict == "cannot tell" and not selection.promotable
+    assert (
+        "its classes are background, cell, those of the data are background, cell, nucleus"
+        in selection.gates[2].sentence
+    )
+    assert selection.champion.test == {} and selection.champion.why_not
 
 
 def test_the_same_evaluations_give_the_same_bytes(
@@ -126,10 +135,10 @@ def test_the_same_evaluations_give_the_same_bytes(
     assert texts[0] == texts[1]
     assert str(workspace) not in texts[0]
     assert Selection.read(tmp_path / "selection.json").winner == "unet"
-    json.loads(texts[0], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    json.loads(texts[0], parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
-def test_what_is_missing_is_named(workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path) -> None:
+def test_missing_scores_are_named(workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path) -> None:
     path = workspace / "evaluation" / "deeplab" / "metrics.json"
     metrics = read_json(path)
     write_json(path, {"test": metrics["test"]})
@@ -146,23 +155,23 @@ def test_an_unknown_gate_metric_stops_the_stage(workspace: Path, fingerprint: Fi
         select(workspace, wrong, fingerprint, shards)
 
 
-def test_the_selection_carries_what_the_evaluation_measured(
+def test_the_selection_has_the_measurements_of_the_evaluation(
     workspace: Path, fingerprint: Fingerprint, shards: Path
 ) -> None:
-    """The winner's temperature for the bundle, and what spoilt images cost it for the gate."""
-    asked = parse_params(PARAMS + "gates: {robustness: {at_most: 0.2, corruptions: [blur]}}")
-    found = select(workspace, asked, fingerprint, shards)
-    assert found.temperature == 1 and found.gates[3].name == "robustness"
-    assert found.gates[3].verdict == "cannot tell" and not found.promotable
+    """The winner's temperature goes into the bundle, and its drop on corrupted images to the gate."""
+    params = parse_params(PARAMS + "gates: {robustness: {at_most: 0.2, corruptions: [blur]}}")
+    selection = select(workspace, params, fingerprint, shards)
+    assert selection.temperature == 1 and selection.gates[3].name == "robustness"
+    assert selection.gates[3].verdict == "cannot tell" and not selection.promotable
     path = workspace / "evaluation" / "unet" / "metrics.json"
     metrics = read_json(path)
     metrics["val"]["calibration"] = {"temperature": 1.75}
     row = {"score": 0.5, "drop": 0.05, "low": 0.01, "high": 0.1}
     metrics["test"]["robustness"] = {"images": 20, "units": 8, "score": 0.55, "by": {"blur": {"medium": row}}}
     write_json(path, metrics)
-    found = select(workspace, asked, fingerprint, shards)
-    assert found.temperature == 1.75 and found.promotable
-    assert found.gates[3].sentence == (
-        "Pass: no corruption costs too much; medium blur costs unet 0.050 of its test IoU (macro, dataset) of 0.550 on 20 images, "
-        "the most of all: at most 0.100 with 97.5 % confidence, and 0.200 is allowed."
+    selection = select(workspace, params, fingerprint, shards)
+    assert selection.temperature == 1.75 and selection.promotable
+    assert selection.gates[3].sentence == (
+        "Pass: no corruption lowers the score too much; medium blur lowers unet's test IoU (macro, dataset) of 0.550 by 0.050 on 20 "
+        "images, the largest drop: at most 0.100 with 97.5 % confidence, and 0.200 is allowed."
     )

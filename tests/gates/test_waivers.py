@@ -1,4 +1,4 @@
-"""What blocks a release on a given day."""
+"""Tests of which verdicts block a release on a given day."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from segpipe.release.record import RecordedVerdict
 from segpipe.gates.verdicts import GateVerdict, WaiverNote
 from segpipe.release.bundle import Card
 from segpipe.release.card import _outcome
+from segpipe.release.record import RecordedVerdict
 from tests.worlds.bundles import toy_selection
 
 DAY = date(2027, 1, 31)
@@ -30,7 +31,7 @@ def test_a_waiver_that_has_ended_blocks(days: int, names: list[str]) -> None:
     assert selection.outcome_on(DAY) == ("unet is held back by the floor gate." if names else selection.summary)
 
 
-def test_what_blocks_is_told_in_order_also_of_an_earlier_version() -> None:
+def test_blocking_gates_are_in_order_also_in_old_selections() -> None:
     gates = [gate("floor", "pass"), gate("champion", "cannot tell"), gate("slice", "fail", blocks=True)]
     assert [verdict.name for verdict in toy_selection(gates=gates).blocking(DAY)] == ["champion", "slice"]
 
@@ -42,7 +43,7 @@ def card(promotable: bool, *verdicts: str) -> Card:
     )
 
 
-def test_the_card_tells_what_did_not_pass() -> None:
+def test_the_card_names_gates_that_did_not_pass() -> None:
     assert _outcome(card(True, "pass", "pass")).startswith("Every gate passed")
     assert "although g1 did not pass" in _outcome(card(True, "pass", "fail"))
     assert _outcome(card(False, "pass", "fail")).startswith("Not released")

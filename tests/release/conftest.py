@@ -1,3 +1,3 @@
-"""A workspace with a bundle, ready to be released."""
+"""Fixtures: a workspace with a bundle that can be released."""
 
-from tests.worlds.released_workspace import bundle, bundles, nobody, root, template  # noqa: F401
+from tests.worlds.released_workspace import bundle, bundles, no_git_user, root, template  # noqa: F401

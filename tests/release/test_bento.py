@@ -1,4 +1,4 @@
-"""The Bento: built, served as it is, and held against its golden images."""
+"""Tests of the Bento: it is built, served, and compared with its golden images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def bento(workspace: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_bento_holds_what_it_needs(bento: Path, workspace: Path, bundle: Path) -> None:
+def test_a_bento_contains_all_that_it_needs(bento: Path, workspace: Path, bundle: Path) -> None:
     from segpipe.release.bundle import bundle_sha256
 
     assert bento == bento_path(workspace, "v0.1.0") and bento.is_relative_to(workspace / ".segpipe" / "bentoml")
@@ -45,10 +45,10 @@ def test_a_bento_holds_what_it_needs(bento: Path, workspace: Path, bundle: Path)
     assert json.loads((bento / "src" / "build.json").read_text())["version"] == "v0.1.0"
     assert (bento / "src" / "segpipe" / "serving" / "page" / "index.html").exists()
     assert not list(bento.rglob("__pycache__")) and not (bento / "src" / "tests").exists()
-    required = (bento / "env" / "python" / "requirements.txt").read_text().splitlines()
-    assert not [line for line in required if line.startswith(DEPLOYED_WITHOUT)]
-    assert all("==" in line for line in required), "what it was blessed with"
-    assert build_bento(workspace, "v0.1.0") == bento, "a second build takes the place of the first"
+    requirements = (bento / "env" / "python" / "requirements.txt").read_text().splitlines()
+    assert not [line for line in requirements if line.startswith(DEPLOYED_WITHOUT)]
+    assert all("==" in line for line in requirements), "the versions that it was blessed with"
+    assert build_bento(workspace, "v0.1.0") == bento, "a second build replaces the first"
 
 
 @pytest.mark.slow
@@ -60,18 +60,18 @@ def test_a_bento_is_blessed(bento: Path, bundle: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_bento_that_answers_otherwise_is_not_blessed(bento: Path, bundles: list[Path], tmp_path: Path) -> None:
+def test_a_bento_with_other_masks_is_not_blessed(bento: Path, bundles: list[Path], tmp_path: Path) -> None:
     with pytest.raises(GateBlocked, match="another model"):
         bless(bento, bundles[1])
     changed = tmp_path / "bundle"
     shutil.copytree(bundles[0], changed)
-    shutil.copytree(bundles[1] / "golden", changed / "golden", dirs_exist_ok=True)  # what the other model would say
+    shutil.copytree(bundles[1] / "golden", changed / "golden", dirs_exist_ok=True)  # the masks of the other model
     with pytest.raises(GateBlocked, match=r"golden masks.*pixels differ, the most in [\d,]+ pixels of input-\d\.png"):
         bless(bento, changed)
 
 
 @pytest.mark.slow
-def test_an_imported_service_is_the_bentos_own(bento: Path) -> None:
+def test_a_bento_imports_its_own_copy_of_segpipe(bento: Path) -> None:
     script = "import segpipe, segpipe.serving.settings as s; print(segpipe.__file__); print(s.Settings.from_environment({}).bundle)"
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -84,7 +84,7 @@ def test_an_imported_service_is_the_bentos_own(bento: Path) -> None:
     assert done.stdout.splitlines() == [str(bento / "src" / "segpipe" / "__init__.py"), str(bento / "src" / "bundle")]
 
 
-def test_errors_of_a_build(tmp_path: Path, repo_root: Path) -> None:
+def test_errors_of_build(tmp_path: Path, repo_root: Path) -> None:
     (tmp_path / "params.yaml").write_text("candidates: {unet: {family: unet}}\n")
     with pytest.raises(MissingError, match=r"bentofile\.yaml"):
         build_bento(tmp_path, "v0.1.0")
@@ -93,7 +93,7 @@ def test_errors_of_a_build(tmp_path: Path, repo_root: Path) -> None:
         build_bento(tmp_path, "v0.1.0")
 
 
-def test_packages_are_pinned_to_what_is_installed() -> None:
+def test_packages_are_pinned_to_the_installed_versions() -> None:
     import numpy
 
     pinned = yaml.safe_load(
@@ -103,8 +103,8 @@ def test_packages_are_pinned_to_what_is_installed() -> None:
     assert pinned["service"] == "x"
 
 
-def test_the_bentofile_names_what_serving_imports(repo_root: Path) -> None:
-    """Every package of the bentofile is a dependency of segpipe's own, within the same bounds."""
+def test_the_bentofile_names_dependencies_of_segpipe(repo_root: Path) -> None:
+    """Every package of the bentofile is a dependency of segpipe, with the same version range."""
     import tomllib
 
     declared = tomllib.loads((repo_root / "pyproject.toml").read_text())["project"]["dependencies"]

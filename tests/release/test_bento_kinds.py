@@ -1,7 +1,7 @@
-"""Every kind of model in a real Bento: built, served by a process of its own, and held against its golden images.
+"""Tests of a real Bento with every kind of model: it is built, served by a process, and compared with its golden images.
 
-`tests/release/test_bento.py` does so for networks that give each pixel a class; `tests/models/test_contract.py` asks every family
-behind the same app, without the process.
+`tests/release/test_bento.py` does this for semantic networks; `tests/models/test_contract.py` tests every family with the same
+app, without the process.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ pytestmark = pytest.mark.slow
 
 def with_distance() -> tuple[Segmenter, Reader]:
     plain = toy_segmenter()
-    how = Postprocess(method="distance", h=0.1)
-    spec = plain.spec.model_copy(update={"distance": True, "postprocess": how})
+    postprocess = Postprocess(method="distance", h=0.1)
+    spec = plain.spec.model_copy(update={"distance": True, "postprocess": postprocess})
     return Segmenter(spec, TorchEngine(toy_network(0, n_classes=4))), toy_reader()
 
 
@@ -42,12 +42,12 @@ def detector() -> tuple[Segmenter, Reader]:
 
 def for_volumes() -> tuple[Segmenter, Reader]:
     torch.manual_seed(4)
-    own = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,), per_image=True)
+    normalisation = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,), per_image=True)
     spec = SegmenterSpec(
         candidate="unet",
         family="unet3d",
         classes=TABLE,
-        normalisation=own,
+        normalisation=normalisation,
         dims=3,
         patch3d=(16, 16, 16),
         spacing=(1.0, 1.0, 1.0),

@@ -1,4 +1,4 @@
-"""Versions, stages, promotion and the way back, on a real Git and DVC repository."""
+"""Tests of versions, stages, promotion and rollback on a real Git and DVC repository."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from segpipe.errors import ConfigError, DataError, GateBlocked, MissingError
 from segpipe.files import sha256_bytes
 from segpipe.release import registry
 from segpipe.release.bundle import Card, bundle_sha256
+from segpipe.release.champion_file import refresh_champion
 from segpipe.release.endpoint_file import Endpoint, endpoint_path
 from segpipe.release.tags import checked_stage, checked_version, read_tags, version_key
 from segpipe.release.verify import verify
@@ -32,25 +33,25 @@ def test_the_life_of_two_versions(root: Path, bundles: list[Path]) -> None:
     registry.promote(root, "v0.1.0")
     assert make(root, bundles[1]) == "v0.2.0"
     assert registry.live(root) == "v0.1.0", "a release is not live until it is promoted"
-    assert registry.refresh_champion(root) is True
+    assert refresh_champion(root) is True
     assert json.loads((root / "champion.json").read_text())["bundle_sha256"] == bundle_sha256(bundles[0])
-    assert registry.refresh_champion(root) is False
+    assert refresh_champion(root) is False
     assert json.loads((root / "reference.json").read_text()) == json.loads((bundles[0] / "reference.json").read_text())
 
     registry.promote(root, "v0.2.0")
-    assert registry.refresh_champion(root) is True
+    assert refresh_champion(root) is True
     assert json.loads((root / "reference.json").read_text()) == json.loads((bundles[1] / "reference.json").read_text())
-    served = Endpoint.read(endpoint_path(root, "prod"))
-    assert served.version == "v0.2.0"
+    endpoint = Endpoint.read(endpoint_path(root, "prod"))
+    assert endpoint.version == "v0.2.0"
     assert (
-        bundle_sha256(endpoint_path(root, "prod").parent / served.bundle)
+        bundle_sha256(endpoint_path(root, "prod").parent / endpoint.bundle)
         == bundle_sha256(bundles[1])
-        == served.bundle_sha256
+        == endpoint.bundle_sha256
     )
     assert [(r.version, r.stages) for r in registry.versions(root)] == [("v0.1.0", []), ("v0.2.0", ["prod"])]
 
     registry.promote(root, "v0.2.0")
-    assert len(read_tags(root, "segmenter").events) == 2, "promoting what is live makes no event"
+    assert len(read_tags(root, "segmenter").events) == 2, "promoting the live version makes no event"
     assert (
         registry.rollback(root) == "v0.1.0" == registry.live(root) == Endpoint.read(endpoint_path(root, "prod")).version
     )
@@ -71,7 +72,7 @@ def test_the_life_of_two_versions(root: Path, bundles: list[Path]) -> None:
 
 
 @pytest.mark.slow
-def test_gto_and_dvc_read_what_is_written(root: Path, bundles: list[Path], tmp_path: Path) -> None:
+def test_gto_and_dvc_read_the_tags(root: Path, bundles: list[Path], tmp_path: Path) -> None:
     gto = str(Path(sys.executable).with_name("gto"))
     make(root)
     registry.promote(root, "v0.1.0")
@@ -82,14 +83,14 @@ def test_gto_and_dvc_read_what_is_written(root: Path, bundles: list[Path], tmp_p
     assert shown.strip() == "segmenter@v0.2.0"
     dvc(root, "artifacts", "get", ".", "segmenter", "--stage", "prod", "--out", str(tmp_path / "got"))
     assert bundle_sha256(tmp_path / "got") == bundle_sha256(bundles[1])
-    # What a user does with GTO itself counts as well, and means what GTO means by it.
+    # Tags that a user makes with GTO count too, and have the same meaning as in GTO.
     run(root, gto, "deprecate", "segmenter", "v0.2.0", "prod")
     assert registry.live(root) == "v0.1.0"
     assert run(root, gto, "show", "segmenter#prod", "--ref").strip() == "segmenter@v0.1.0"
     run(root, gto, "deprecate", "segmenter", "v0.1.0", "prod")
     assert registry.live(root) is None
     assert run(root, gto, "show", "segmenter#prod", "--ref").strip() == ""
-    assert registry.rollback(root) == "v0.1.0", "the last one that was there"
+    assert registry.rollback(root) == "v0.1.0", "the version that was live last"
 
 
 @pytest.mark.slow
@@ -100,7 +101,7 @@ def test_a_lost_or_damaged_copy_is_restored_from_the_cache(root: Path, bundles: 
     shutil.rmtree(copy)
     assert bundle_sha256(registry.release_bundle(root, "v0.1.0")) == bundle_sha256(bundles[0])
     assert (copy / "release.json").exists()
-    (copy / "bundle" / "model.onnx").write_bytes(b"torn")
+    (copy / "bundle" / "model.onnx").write_bytes(b"damaged")
     assert bundle_sha256(registry.release_bundle(root, "v0.1.0")) == bundle_sha256(bundles[0])
     assert verify(root, "v0.1.0").ok
 
@@ -108,22 +109,22 @@ def test_a_lost_or_damaged_copy_is_restored_from_the_cache(root: Path, bundles: 
     shutil.rmtree(root / ".dvc" / "cache")
     with pytest.raises(MissingError, match="cannot be fetched"):
         registry.promote(root, "v0.1.0")
-    assert registry.live(root) is None, "what cannot be served is not promoted"
+    assert registry.live(root) is None, "a version that cannot be served is not promoted"
     report = verify(root, "v0.1.0")
     assert not report.ok and "cannot be fetched" in report.lines()[1]
 
 
 @pytest.mark.slow
 def test_a_rebuild_trains_again_by_the_pinned_plan(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The weights are remade in a clone at the tag, whatever the workspace has become since."""
-    made = registry.find_version(root, make(root))
+    """The weights are trained again in a clone at the tag, whatever has changed in the workspace since."""
+    release = registry.find_version(root, make(root))
     (root / "plans" / "unet.json").write_text('{"another": "plan"}')
-    told = verify(root, "v0.1.0", rebuild=True)
-    assert [check.ok for check in told.checks] == [True, True, True, False], told.lines()
+    report = verify(root, "v0.1.0", rebuild=True)
+    assert [check.ok for check in report.checks] == [True, True, True, False], report.lines()
     expected = sha256_bytes(b"images" + b"{}\n")
-    assert f"gives weights {expected[:12]}" in told.lines()[-1]
+    assert f"gives weights {expected[:12]}" in report.lines()[-1]
     monkeypatch.setattr(
-        "segpipe.release.verify.find_version", lambda *_: made.model_copy(update={"weights_sha256": expected})
+        "segpipe.release.verify.find_version", lambda *_: release.model_copy(update={"weights_sha256": expected})
     )
     assert verify(root, "v0.1.0", rebuild=True).ok
     assert not (root / "models").exists() and (root / "plans" / "unet.json").read_text() == '{"another": "plan"}'
@@ -134,7 +135,7 @@ def test_the_same_model_is_one_version(root: Path, bundle: Path) -> None:
     assert registry.version_of_bundle(root, root / "bundle") is None
     make(root)
     before = git(root, "rev-list", "--all", "--count")
-    (root / "bundle" / "engines.json").write_text("[]")  # measured again: other timings, the same model
+    (root / "bundle" / "engines.json").write_text("[]")  # as if measured again: other timings, the same model
     assert registry.version_of_bundle(root, root / "bundle") == "v0.1.0"
     assert make(root) == "v0.1.0"
     assert git(root, "rev-list", "--all", "--count") == before
@@ -142,7 +143,7 @@ def test_the_same_model_is_one_version(root: Path, bundle: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_release_commits_the_pipelines_files_and_no_others(root: Path) -> None:
+def test_a_release_commits_only_the_files_of_the_pipeline(root: Path) -> None:
     (root / "notes.txt").write_text("mine")
     (root / "staged.txt").write_text("mine, staged")
     git(root, "add", "staged.txt")
@@ -162,29 +163,29 @@ def test_a_release_commits_the_pipelines_files_and_no_others(root: Path) -> None
         "training/unet/metrics.json",
         "plans/unet.json",
     }
-    assert git(root, "diff", "--cached", "--name-only") == "staged.txt", "what the user staged stays staged"
+    assert git(root, "diff", "--cached", "--name-only") == "staged.txt", "files that the user staged stay staged"
     assert git(root, "log", "-1", "--format=%an <%ae>") == "segpipe <segpipe@localhost>"
     assert "iou.dataset.macro 0.7100" in git(root, "log", "-1", "--format=%s")
 
 
 @pytest.mark.slow
-def test_a_failed_gate_and_a_folder_without_git_are_no_release(root: Path, bundles: list[Path], tmp_path: Path) -> None:
+def test_no_release_after_a_failed_gate_or_without_git(root: Path, bundles: list[Path], tmp_path: Path) -> None:
     produce(root, bundles[0], promotable=False)
-    with pytest.raises(GateBlocked, match=r"did not pass.*is above 0\.30"):
+    with pytest.raises(GateBlocked, match=r"unet may not be released.*found floor"):
         make(root)
     assert registry.versions(root) == []
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    shutil.copy(root / "params.yaml", bare)
-    assert registry.live(bare) is None and registry.next_version(bare) == "v0.1.0"
+    plain_folder = tmp_path / "plain_folder"
+    plain_folder.mkdir()
+    shutil.copy(root / "params.yaml", plain_folder)
+    assert registry.live(plain_folder) is None and registry.next_version(plain_folder) == "v0.1.0"
 
 
 @pytest.mark.slow
-def test_versions_that_are_not_there(root: Path) -> None:
+def test_versions_that_do_not_exist(root: Path) -> None:
     make(root)
     with pytest.raises(MissingError, match=r"v0\.9\.0.*one of: v0\.1\.0"):
         registry.promote(root, "v0.9.0")
-    with pytest.raises(MissingError, match="nothing to go back to in prod"):
+    with pytest.raises(MissingError, match="no earlier version to return to in prod"):
         registry.rollback(root)
     registry.promote(root, "v0.1.0")
     with pytest.raises(MissingError, match=r"v0\.1\.0 is the only version"):
@@ -192,13 +193,13 @@ def test_versions_that_are_not_there(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../etc", "v1", "v1.2", "1.2.3", "v1.2.3/..", "v01.2.3", "", "v1.2.3\n"])
-def test_what_is_no_version_never_becomes_a_path(name: str) -> None:
+def test_text_that_is_not_a_version_never_becomes_a_path(name: str) -> None:
     with pytest.raises(ConfigError, match="not a version"):
         checked_version(name)
 
 
 @pytest.mark.parametrize("name", ["../prod", "Prod", "", "a/b", "prod\n", "-x"])
-def test_what_is_no_stage_never_becomes_a_path(name: str) -> None:
+def test_text_that_is_not_a_stage_never_becomes_a_path(name: str) -> None:
     with pytest.raises(ConfigError, match="not a stage"):
         checked_stage(name)
 
@@ -219,10 +220,10 @@ def test_versions_are_ordered_by_number(tmp_path: Path) -> None:
     assert [v.version for v in read_tags(repository, "segmenter").versions] == ["v0.9.0", "v0.10.0"]
     (repository / "params.yaml").write_text("candidates: {unet: {family: unet}}\n")
     assert registry.next_version(repository) == "v0.11.0"
-    assert registry.versions(repository) == [], "tags of others' making carry no record"
+    assert registry.versions(repository) == [], "tags that segpipe did not make have no record"
 
 
-def test_a_commit_takes_new_changed_and_deleted_files(tmp_path: Path) -> None:
+def test_a_commit_has_new_changed_and_deleted_files(tmp_path: Path) -> None:
     repository = _empty_repository(tmp_path)
     for name in ("kept.txt", "gone.txt"):
         (repository / name).write_text(name)
@@ -230,9 +231,9 @@ def test_a_commit_takes_new_changed_and_deleted_files(tmp_path: Path) -> None:
     assert commit_paths(repository, ["*.txt"], "nothing new") == first
     (repository / "gone.txt").unlink()
     (repository / "new[1].txt").write_text("a name with a pattern in it")
-    assert commit_paths(repository, ["*.txt"], "one out, one in") != first
+    assert commit_paths(repository, ["*.txt"], "one removed, one added") != first
     assert git(repository, "ls-files").splitlines() == ["kept.txt", "new[1].txt"]
-    assert commit_paths(repository, ["*.txt"], "by wish", allow_empty=True) != git(repository, "rev-parse", "HEAD~1")
+    assert commit_paths(repository, ["*.txt"], "on request", allow_empty=True) != git(repository, "rev-parse", "HEAD~1")
     git(repository, "config", "user.name", "Ada")
     assert identity(repository) == {"user.name": "Ada", "user.email": "segpipe@localhost"}
 

@@ -1,4 +1,4 @@
-"""The trained model of a release comes back out of the DVC cache, whole and the right one."""
+"""Tests of fetching the trained model of a release from the DVC cache."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_model_of_a_release(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     folder = fetch_trained(root, "segmenter@v0.1.0")
     assert folder is not None and sorted(p.name for p in folder.iterdir()) == ["segmenter.json", "weights.safetensors"]
-    (folder / "weights.safetensors").write_bytes(b"spoilt")
+    (folder / "weights.safetensors").write_bytes(b"damaged")
     fetch_trained(root, "segmenter@v0.1.0")
     assert sha256_file(folder / "weights.safetensors") == sha256
 
@@ -46,7 +46,7 @@ def test_the_model_of_a_release(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.slow
-def test_a_tag_that_was_moved_and_a_parent_that_is_named(root: Path, bundle: Path) -> None:
+def test_a_tag_that_was_moved_and_a_parent_in_the_record(root: Path, bundle: Path) -> None:
     card = Card.read(root / "bundle")
     card.model_copy(update={"lineage": card.lineage | {"parent": "segmenter@v0.0.9"}}).write(root / "bundle")
     dvc(root, "commit", "--quiet", "--force", "export")
@@ -56,13 +56,11 @@ def test_a_tag_that_was_moved_and_a_parent_that_is_named(root: Path, bundle: Pat
     with pytest.raises(MissingError, match=r"no such version .found v0.2.0, expected one of: v0.1.0.*segpipe models"):
         fetch_trained(root, "segmenter@v0.2.0")
     git(root, "tag", "--force", "segmenter@v0.1.0", "HEAD~1")
-    with pytest.raises(
-        MissingError, match=r"holds no record of a release .found v0.1.0.*moved.*git fetch --tags --force"
-    ):
+    with pytest.raises(MissingError, match=r"holds no release record .found v0.1.0.*moved.*git fetch --tags --force"):
         fetch_trained(root, "segmenter@v0.1.0")
 
 
-def test_what_is_no_release_of_this_workspace(tmp_path: Path) -> None:
+def test_other_sources_than_releases_of_this_workspace(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("candidates: {unet: {family: unet}}\n")
     assert fetch_trained(tmp_path, "auto") is None and fetch_trained(tmp_path, "weights/mine.safetensors") is None
     with pytest.raises(ConfigError, match=r"found other@v0.1.0, expected segmenter@VERSION"):

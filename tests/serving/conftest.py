@@ -1,3 +1,3 @@
-"""Bundles behind a server."""
+"""Fixtures: bundles behind a server."""
 
 from tests.worlds.served_bundles import bundle, bundles, endpoint, served  # noqa: F401

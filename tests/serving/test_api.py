@@ -1,10 +1,9 @@
-"""The HTTP face, in process: right answers, and a reason for every wrong request."""
+"""Tests of the HTTP API, in process: correct answers, and a reason for every bad request."""
 
 from __future__ import annotations
 
 import base64
 import io
-import json
 import struct
 import zlib
 from pathlib import Path
@@ -41,7 +40,7 @@ def upload(content: bytes = PNG, name: str = "x.png", field: str = "image") -> d
 
 
 def header_bomb() -> bytes:
-    """A PNG of a few bytes whose header promises 30,000 x 30,000 pixels."""
+    """Return a PNG of a few bytes whose header claims 30,000 x 30,000 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -50,7 +49,7 @@ def header_bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
 
 
-def test_a_mask_holds_the_values_of_mask_files(client: TestClient, bundle: Path) -> None:
+def test_a_mask_has_the_values_of_mask_files(client: TestClient, bundle: Path) -> None:
     answer = client.post("/v1/segment", **upload())
     assert answer.status_code == 200 and answer.headers["content-type"] == "image/png"
     assert answer.headers["x-model-version"] == UNRELEASED and float(answer.headers["x-latency-ms"]) > 0
@@ -61,7 +60,7 @@ def test_a_mask_holds_the_values_of_mask_files(client: TestClient, bundle: Path)
     assert len(np.unique(expected)) == 3
 
 
-def test_a_mask_is_the_very_file_that_predict_writes(client: TestClient, bundle: Path, tmp_path: Path) -> None:
+def test_a_mask_is_the_same_file_that_predict_writes(client: TestClient, bundle: Path, tmp_path: Path) -> None:
     from segpipe.config import DataParams
     from segpipe.inference.files.batch import predict_files
 
@@ -110,14 +109,14 @@ def test_the_opacity_of_an_overlay(client: TestClient, bundle: Path) -> None:
 
 BAD = [
     ("a text file", upload(b"these are words", "notes.txt"), 422, "no image"),
-    ("a text file by an image's name", upload(b"these are words", "x.png"), 422, "no image"),
-    ("a PNG cut short", upload(PNG[: len(PNG) // 2]), 422, "decoded"),
+    ("a text file with an image's name", upload(b"these are words", "x.png"), 422, "no image"),
+    ("a truncated PNG", upload(PNG[: len(PNG) // 2]), 422, "decoded"),
     ("an empty file", upload(b""), 422, "empty"),
     ("a header bomb", upload(header_bomb()), 422, "30000 x 30000"),
     ("one pixel row too many", upload(encode_png(np.zeros((1001, 500), np.uint8))), 422, "0.5 megapixels"),
     ("too many bytes", upload(b"\0" * (2 << 20)), 413, "at most 1 MB"),
     ("no such field", upload(field="picture"), 400, "field `image`"),
-    ("a field that is no file", {"data": {"image": "text"}}, 415, "multipart"),
+    ("a field that is not a file", {"data": {"image": "text"}}, 415, "multipart"),
     ("a text field in a form", {"files": {"image": (None, "text")}}, 400, "field `image`"),
     ("two files", {"files": [("image", ("a.png", PNG)), ("image", ("b.png", PNG))]}, 400, "form"),
     ("no body", {}, 415, "nothing"),
@@ -142,7 +141,7 @@ def test_a_bad_upload_is_answered_with_a_reason(client: TestClient, request_: di
     assert client.post("/v1/segment", **upload()).status_code == 200, "and the next request is fine"
 
 
-def test_bytes_are_counted_whatever_the_headers_say(client: TestClient) -> None:
+def test_bytes_are_counted_whatever_the_headers_claim(client: TestClient) -> None:
     def endless():  # chunked: no content-length
         for _ in range(4096):
             yield b"\0" * 1024
@@ -162,7 +161,7 @@ def test_images_of_all_shapes(client: TestClient, image: np.ndarray) -> None:
     assert decode_image(answer.content, "mask", 1).shape[:2] == image.shape[:2]
 
 
-def test_an_image_of_the_wrong_kind_is_refused(tmp_path: Path) -> None:
+def test_an_image_with_the_wrong_number_of_channels_is_refused(tmp_path: Path) -> None:
     from tests.worlds.bundles import write_toy_bundle
 
     bundle = write_toy_bundle(tmp_path / "grey", channels=1)
@@ -181,7 +180,7 @@ def test_model_and_example(client: TestClient, bundle: Path) -> None:
     assert client.get("/v1/example").content == golden_pairs(bundle)[0].input.read_bytes()
 
 
-def test_the_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
+def test_the_page_loads_nothing_from_other_hosts(client: TestClient) -> None:
     page = client.get("/")
     assert page.status_code == 200 and "default-src 'self'" in page.headers["content-security-policy"]
     texts = [page.text, *(client.get(f"/page/{name}").text for name in ("app.js", "style.css", "icon.svg"))]
@@ -193,7 +192,7 @@ def test_the_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
     )
 
 
-def test_a_fault_of_ours_is_a_500_with_a_reason(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_answered_with_500_and_a_reason(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segpipe.serving.api.mask_png", lambda *_: 1 / 0)
     answer = client.post("/v1/segment", **upload())
     assert answer.status_code == 500 and "log" in answer.json()["error"]
@@ -223,7 +222,14 @@ def test_settings_from_the_environment(tmp_path: Path) -> None:
         Settings.from_environment({"SEGPIPE_WORKERS": "many"})
 
 
-def test_schema_is_valid(client: TestClient) -> None:
-    schema = client.get("/v1/openapi.json").json()
-    assert {"/v1/segment", "/v1/model"} <= set(schema["paths"])
-    json.dumps(schema)
+def test_openapi_knows_the_answer_of_the_model_route(client: TestClient) -> None:
+    document = client.get("/v1/openapi.json").json()
+    assert {"/v1/segment", "/v1/model", "/v1/example"} == set(document["paths"])
+    answer = document["paths"]["/v1/model"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    schemas = document["components"]["schemas"]
+    schema = schemas[answer["$ref"].rpartition("/")[2]]
+    assert schema["properties"].keys() == client.get("/v1/model").json().keys()
+    assert set(schema["required"]) == schema["properties"].keys() - {"int8", "promoted_at"}
+    assert all(field.get("description") or "$ref" in field for field in schema["properties"].values())
+    assert schemas["Score"]["properties"].keys() == {"value", "low", "high"}
+    assert schemas["Limits"]["properties"].keys() == {"max_upload_mb", "max_megapixels"}

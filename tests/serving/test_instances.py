@@ -1,4 +1,4 @@
-"""The server lists objects, where its model tells them apart."""
+"""Tests of the API with a model that separates instances."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     return TestClient(app)
 
 
-def test_json_lists_objects_whose_run_lengths_are_the_mask(client: TestClient) -> None:
+def test_json_lists_instances_whose_run_lengths_are_the_mask(client: TestClient) -> None:
     answer = client.post("/v1/segment?format=json", files={"image": ("x.png", encode_png(IMAGE))}).json()
     mask = decode_image(base64.b64decode(answer["mask"]["data"]), "mask", 1)[:, :, 0]
     names = [c["name"] for c in answer["classes"]]
     assert len(answer["objects"]) > 1
     painted = np.zeros_like(mask)
-    for found in answer["objects"]:
-        here = codes.decode(codes.frPyObjects(found["rle"], *found["rle"]["size"])).astype(bool)
-        assert (mask[here] == names.index(found["name"])).all() and here.sum() == found["area"] >= 4
-        assert 1 / 3 <= found["score"] <= 1
-        painted[here] += 1
+    for row in answer["objects"]:
+        pixels = codes.decode(codes.frPyObjects(row["rle"], *row["rle"]["size"])).astype(bool)
+        assert (mask[pixels] == names.index(row["name"])).all() and pixels.sum() == row["area"] >= 4
+        assert 1 / 3 <= row["score"] <= 1
+        painted[pixels] += 1
     assert painted.max() == 1 and (painted[mask == 0] == 0).all()
 
 
-def test_a_model_that_tells_none_apart_lists_none(client: TestClient, bundle: Path) -> None:
+def test_a_model_without_instances_lists_none(client: TestClient, bundle: Path) -> None:
     app = create_app()
     settings = Settings(endpoint=None, bundle=bundle, workers=1, max_upload_mb=1, max_megapixels=0.5)
     attach(app, ModelHolder(None, bundle), settings)
@@ -58,9 +58,9 @@ def test_a_model_that_tells_none_apart_lists_none(client: TestClient, bundle: Pa
     assert "objects" not in answer
 
 
-def test_the_overlay_outlines_objects_and_the_mask_stays_as_it_is(client: TestClient) -> None:
+def test_the_overlay_outlines_instances_and_the_mask_does_not_change(client: TestClient) -> None:
     upload = {"files": {"image": ("x.png", encode_png(IMAGE))}}
     overlay = decode_image(client.post("/v1/segment?format=overlay&alpha=0", **upload).content, "overlay", 1)
-    assert (overlay != IMAGE).any(), "outlines are drawn even where classes are not filled"
+    assert (overlay != IMAGE).any(), "outlines are drawn even if classes are not filled"
     mask = client.post("/v1/segment?format=mask", **upload)
     assert mask.headers["content-type"] == "image/png" and len(mask.content) > 0

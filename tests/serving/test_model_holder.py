@@ -1,4 +1,4 @@
-"""The model that answers: loaded, exchanged, and kept when the new one is broken."""
+"""Tests of the live model: it is loaded, replaced, and kept if the new one is broken."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from tests.worlds.served_bundles import point
 
 def wait_for(condition, seconds: float = 120) -> bool:
     end = time.monotonic() + seconds
-    while not (done := condition()) and time.monotonic() < end:
+    while not (result := condition()) and time.monotonic() < end:
         time.sleep(0.01)
-    return done
+    return result
 
 
 def test_it_follows_the_endpoint_file(endpoint: Path, bundles: list[Path]) -> None:
-    champion = ModelHolder(endpoint, bundles[0])
-    assert champion.current.info.version == "v0.1.0" and champion.current.info.git_commit == "c" * 40
-    assert champion.refresh() is False
-    held = champion.current
+    holder = ModelHolder(endpoint, bundles[0])
+    assert holder.current.info.version == "v0.1.0" and holder.current.info.git_commit == "c" * 40
+    assert holder.refresh() is False
+    former = holder.current
     point(endpoint, 2)
-    assert champion.refresh() is True and champion.current.info.version == "v0.2.0"
+    assert holder.refresh() is True and holder.current.info.version == "v0.2.0"
     image = toy_image(0)
-    before, after = (serving.segmenter.predict(image).class_ids for serving in (held, champion.current))
-    assert (before != after).any(), "the former model still answers whoever holds it, and answers otherwise"
+    before, after = (model.segmenter.predict(image).class_ids for model in (former, holder.current))
+    assert (before != after).any(), "a request that holds the former model still uses it, and its masks are others"
     point(endpoint, 1)
-    assert champion.refresh() is True and np.array_equal(champion.current.segmenter.predict(image).class_ids, before)
+    assert holder.refresh() is True and np.array_equal(holder.current.segmenter.predict(image).class_ids, before)
 
 
 def test_a_broken_release_leaves_the_old_model(endpoint: Path, bundles: list[Path]) -> None:
-    champion = ModelHolder(endpoint, bundles[0], poll_s=0.02)
-    champion.start()
+    holder = ModelHolder(endpoint, bundles[0], poll_s=0.02)
+    holder.start()
     try:
         (endpoint.parent / "../releases/v0.2.0/bundle/model.onnx").write_bytes(b"torn")
-        seen = champion._seen
+        seen = holder._seen
         point(endpoint, 2, bundle_sha256="1" * 64)
-        assert wait_for(lambda: champion._seen != seen)
-        point(endpoint, 2)  # the hash is right, and the graph still no graph
+        assert wait_for(lambda: holder._seen != seen)
+        point(endpoint, 2)  # the hash is right, but the graph is still broken
         write_text(endpoint, "{ not json")
         write_json(endpoint, {"version": "v0.2.0"})
         point(endpoint, 7)
         endpoint.unlink()
         time.sleep(0.3)
-        assert champion.current.info.version == "v0.1.0"
+        assert holder.current.info.version == "v0.1.0"
         point(endpoint, 1, version="v0.1.1")
-        assert wait_for(lambda: champion.current.info.version == "v0.1.1"), "the watch goes on"
+        assert wait_for(lambda: holder.current.info.version == "v0.1.1"), "the file is still watched"
     finally:
-        champion.stop()
+        holder.stop()
 
 
 def test_errors_of_a_start(endpoint: Path, bundles: list[Path], tmp_path: Path) -> None:
@@ -70,9 +70,9 @@ def test_errors_of_a_start(endpoint: Path, bundles: list[Path], tmp_path: Path) 
         ModelHolder(None, tmp_path)
 
 
-def test_requests_meet_one_model_or_the_other(endpoint: Path, bundles: list[Path]) -> None:
-    """Threads predict while the model is exchanged to and fro: each answer is that of the model it says it is from."""
-    champion = ModelHolder(endpoint, bundles[0], poll_s=0.005)
+def test_each_request_uses_one_model(endpoint: Path, bundles: list[Path]) -> None:
+    """Threads predict while the model is replaced several times: each mask is that of the reported version."""
+    holder = ModelHolder(endpoint, bundles[0], poll_s=0.005)
     image = toy_image(5)
     from segpipe.inference.segmenter import Segmenter
 
@@ -81,12 +81,12 @@ def test_requests_meet_one_model_or_the_other(endpoint: Path, bundles: list[Path
 
     def ask() -> None:
         while not stop.is_set():
-            serving = champion.current
-            seen.add(serving.info.version)
-            if not np.array_equal(serving.segmenter.predict(image).class_ids, expected[serving.info.version]):
-                wrong.append(serving.info.version)
+            model = holder.current
+            seen.add(model.info.version)
+            if not np.array_equal(model.segmenter.predict(image).class_ids, expected[model.info.version]):
+                wrong.append(model.info.version)
 
-    champion.start()
+    holder.start()
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -99,19 +99,19 @@ def test_requests_meet_one_model_or_the_other(endpoint: Path, bundles: list[Path
         stop.set()
         for thread in threads:
             thread.join()
-        champion.stop()
+        holder.stop()
     assert not wrong
 
 
-def test_the_service_stays_light(bundle: Path) -> None:
-    """What a Bento installs is less than what segpipe needs: importing and answering must not reach for the rest."""
+def test_the_service_imports_nothing_heavy(bundle: Path) -> None:
+    """A Bento installs fewer packages than segpipe: importing the service and answering must not need the others."""
     script = f"""
 import os, sys
 os.environ["SEGPIPE_BUNDLE"] = {str(bundle)!r}
 import segpipe.serving.service as service
 service.SegmenterService.inner()
 from starlette.testclient import TestClient
-image = service.app.state.champion.current.example[1]
+image = service.app.state.holder.current.example[1]
 client = TestClient(service.app)
 for kind in ("mask", "overlay", "json"):
     assert client.post(f"/v1/segment?format={{kind}}&preview=true", files={{"image": image}}).status_code == 200

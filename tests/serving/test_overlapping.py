@@ -1,4 +1,4 @@
-"""The endpoint of a model whose classes overlap."""
+"""Tests of the API with a model whose classes overlap."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def post(client: TestClient, query: str):
     return answer
 
 
-def test_an_answer_tells_each_class_and_their_sets(client: TestClient, overlapping: Path) -> None:
+def test_an_answer_has_each_class_and_sets_of_classes(client: TestClient, overlapping: Path) -> None:
     segmenter = Segmenter.from_bundle(overlapping)
     sets, labelling = segmenter.predict(IMAGE).class_ids, segmenter.spec.classes.labelling
-    told = post(client, "format=json").json()
-    assert told["overlapping"] is True
-    assert [c["pixels"] for c in told["classes"]] == [int(labelling.where(sets, k).sum()) for k in range(3)]
-    mask = decode_image(base64.b64decode(told["mask"]["data"]), "mask", 1)[:, :, 0]
+    result = post(client, "format=json").json()
+    assert result["overlapping"] is True
+    assert [c["pixels"] for c in result["classes"]] == [int(labelling.where(sets, k).sum()) for k in range(3)]
+    mask = decode_image(base64.b64decode(result["mask"]["data"]), "mask", 1)[:, :, 0]
     np.testing.assert_array_equal(mask, sets)
     assert 3 in sets, "some pixels have both classes"
     stored = decode_image(post(client, "format=mask").content, "mask", 1)[:, :, 0]

@@ -1,4 +1,4 @@
-"""A real `bentoml serve`: what it answers, how it changes its model, how it ends."""
+"""Tests of a real `bentoml serve`: its answers, replacing its model, and its end."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ PNG = encode_png(IMAGE)
 @pytest.fixture
 def client(served: tuple[Server, Path]):
     point(served[1], 1)
-    with httpx.Client(base_url=served[0].url, trust_env=False, timeout=60) as made:
-        wait_for_version(made, "v0.1.0")
-        yield made
+    with httpx.Client(base_url=served[0].url, trust_env=False, timeout=60) as connection:
+        wait_for_version(connection, "v0.1.0")
+        yield connection
 
 
 def wait_for_version(client: httpx.Client, version: str, seconds: float = 240) -> None:
     end = time.monotonic() + seconds
-    while (found := client.get("/v1/model").json()["version"]) != version:
-        assert time.monotonic() < end, f"still {found}"
+    while (current := client.get("/v1/model").json()["version"]) != version:
+        assert time.monotonic() < end, f"still {current}"
         time.sleep(0.05)
 
 
@@ -53,7 +53,7 @@ def test_it_answers(client: httpx.Client, bundles: list[Path]) -> None:
     answer = client.post("/v1/segment", files={"image": ("x.png", PNG)})
     assert answer.status_code == 200 and answer.content == expected_mask(bundles[0])
     assert answer.headers["x-model-version"] == "v0.1.0"
-    assert "page/app.js" in client.get("/").text, "our page, not the framework's"
+    assert "page/app.js" in client.get("/").text, "segpipe's page, not that of the framework"
     assert client.get("/page/app.js").status_code == 200
     assert {client.get(path).status_code for path in ("/readyz", "/livez", "/metrics")} == {200}
     assert client.get("/v1/nothing").status_code == 404 and client.get("/v1/segment").status_code == 405
@@ -110,16 +110,16 @@ def test_no_request_fails_while_models_change(
 
 
 def served_from(bundle: Path) -> list[psutil.Process]:
-    """The processes that a server of this bundle consists of, whoever their parent is by now."""
-    found = []
+    """Return the processes of a server of this bundle, whatever their parent is now."""
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             if process.environ().get(BUNDLE) == str(bundle):
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
-def test_a_server_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_reports_why_and_leaves_no_process(tmp_path: Path) -> None:
     with (
         pytest.raises(SegpipeError, match=r"server (ended with|was not ready).*no model in this folder"),
         start_server(SERVICE, home=tmp_path / "bentoml", settings={BUNDLE: str(tmp_path)}, deadline_s=60),
@@ -128,7 +128,7 @@ def test_a_server_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) 
     assert not served_from(tmp_path)
 
 
-def test_a_server_ends_with_all_that_it_started(tmp_path: Path, bundle: Path) -> None:
+def test_a_server_ends_with_all_its_processes(tmp_path: Path, bundle: Path) -> None:
     with start_server(
         SERVICE, home=tmp_path / "bentoml", settings={BUNDLE: str(bundle), "SEGPIPE_WORKERS": "2"}
     ) as server:
@@ -139,7 +139,7 @@ def test_a_server_ends_with_all_that_it_started(tmp_path: Path, bundle: Path) ->
     assert not [process for process in tree if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_server_inherits_none_of_our_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_server_inherits_none_of_segpipes_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(BUNDLE, "/elsewhere")
     monkeypatch.delenv("BENTOML_HOME", raising=False)
     environment = bentoml_environment(tmp_path)

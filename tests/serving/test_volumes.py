@@ -1,4 +1,4 @@
-"""A bundle of a small network for volumes: what it holds, what `segpipe predict` writes, what the server answers."""
+"""Tests of a bundle for volumes: its content, the files of `segpipe predict`, the answers of the server."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def trained() -> Segmenter:
     """Random weights, centred so that every class wins somewhere."""
     torch.manual_seed(4)
     network = build(TinyVolumeConfig(), 1, 3).eval()
-    own = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,), per_image=True)
+    normalisation = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,), per_image=True)
     with torch.no_grad():
-        network[-1].bias -= network(torch.from_numpy(own.apply(ellipsoid(0).image)[None])).mean((0, 2, 3, 4))
+        network[-1].bias -= network(torch.from_numpy(normalisation.apply(ellipsoid(0).image)[None])).mean((0, 2, 3, 4))
     spec = SegmenterSpec(
         candidate="unet",
         family="unet3d",
         classes=table(),
-        normalisation=own,
+        normalisation=normalisation,
         dims=3,
         patch3d=(16, 16, 16),
         spacing=(1.0, 1.0, 1.0),
@@ -78,10 +78,10 @@ def client(bundle):
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory):
-    """A file of a scanner: oblique affine, voxels of 0.9 x 1.1 x 2.5 mm (i, j, k)."""
-    turned, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))
+    """Write a file as a scanner does: oblique affine, voxels of 0.9 x 1.1 x 2.5 mm (i, j, k)."""
+    rotation, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))
     affine = np.eye(4)
-    affine[:3, :3] = turned @ np.diag([0.9, 1.1, 2.5])
+    affine[:3, :3] = rotation @ np.diag([0.9, 1.1, 2.5])
     affine[:3, 3] = (-80.5, 12.25, 33.0)
     voxels = ellipsoid(8, (20, 22, 24)).image[..., 0].transpose(2, 1, 0)
     path = tmp_path_factory.mktemp("scan") / "head.one.nii.gz"
@@ -95,17 +95,17 @@ def test_the_bundle_answers_its_golden_volumes_exactly(bundle, trained):
     pairs = golden_pairs(bundle)
     assert [p.input.name for p in pairs] == ["input-0.nii.gz", "input-1.nii.gz"]
     for pair in pairs:
-        given = pair.given()
-        assert given["spacing"] == (2.0, 1.0, 1.0) and given["image"].dtype == np.float32
-        assert pair.class_ids().shape == given["image"].shape[:3]
-    same = [np.ravel(trained.predict(**p.given()).class_ids == p.class_ids()) for p in pairs]
+        arguments = pair.predict_arguments()
+        assert arguments["spacing"] == (2.0, 1.0, 1.0) and arguments["image"].dtype == np.float32
+        assert pair.class_ids().shape == arguments["image"].shape[:3]
+    same = [np.ravel(trained.predict(**p.predict_arguments()).class_ids == p.class_ids()) for p in pairs]
     assert np.concatenate(same).mean() >= ExportParams().min_agreement
     assert replay_golden(Segmenter.from_bundle(bundle), bundle).identical
     assert len({int(v) for p in pairs for v in np.unique(p.class_ids())}) == 3
 
 
 def test_predict_writes_a_mask_with_the_affine_of_its_input(bundle, scan, tmp_path):
-    (scan.parent / "notes.txt").write_text("no volume")
+    (scan.parent / "notes.txt").write_text("not a volume")
     segmenter = Segmenter.from_bundle(bundle)
     (row,) = predict_files(segmenter, [scan.parent], tmp_path, LIMITS)
     assert row["mask"] == "masks/head.one.nii.gz" and (row["depth"], row["height"], row["width"]) == (20, 22, 24)
@@ -122,7 +122,7 @@ def test_predict_writes_a_mask_with_the_affine_of_its_input(bundle, scan, tmp_pa
     assert sum(row["classes"].values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_picture_given_to_a_model_for_volumes_is_named(bundle, tmp_path):
+def test_an_image_for_a_model_for_volumes_is_reported(bundle, tmp_path):
     import cv2
 
     cv2.imwrite(str(tmp_path / "flat.png"), np.zeros((9, 9), np.uint8))
@@ -140,29 +140,29 @@ def test_the_server_answers_a_volume_with_a_volume(client, bundle, scan, body):
     )
     answer = client.post("/v1/segment", **sent)
     assert answer.status_code == 200 and answer.headers["content-type"] == "application/gzip", answer.text
-    sure = nifti_geometry(answer.content, "answer")
-    np.testing.assert_allclose(np.array(sure.affine).reshape(4, 4), nibabel.load(scan).affine, atol=1e-5)
+    geometry = nifti_geometry(answer.content, "answer")
+    np.testing.assert_allclose(np.array(geometry.affine).reshape(4, 4), nibabel.load(scan).affine, atol=1e-5)
     mask = decode_image(answer.content, "answer", LIMITS)[..., 0]
     image = decode_image(content, "scan", LIMITS)
     expected = Segmenter.from_bundle(bundle).predict(image, spacing=(2.5, 1.1, 0.9)).class_ids
     np.testing.assert_array_equal(table().encode(mask), expected)
 
 
-def test_json_shows_the_slice_with_most_in_it(client, scan):
+def test_json_shows_the_fullest_slice(client, scan):
     answer = client.post(
         "/v1/segment", params={"format": "json", "preview": True}, files={"image": (scan.name, scan.read_bytes())}
     )
-    told = json.loads(answer.content)
-    assert (told["depth"], told["height"], told["width"]) == (20, 22, 24) and 0 <= told["slice"] < 20
-    mask, preview = (decode_image(base64.b64decode(told[part]["data"]), part, 1) for part in ("mask", "preview"))
+    result = json.loads(answer.content)
+    assert (result["depth"], result["height"], result["width"]) == (20, 22, 24) and 0 <= result["slice"] < 20
+    mask, preview = (decode_image(base64.b64decode(result[part]["data"]), part, 1) for part in ("mask", "preview"))
     assert mask.shape == (22, 24, 1) and preview.shape == (22, 24, 3)
-    assert sum(c["pixels"] for c in told["classes"]) == 20 * 22 * 24, "classes are those of the whole volume"
+    assert sum(c["pixels"] for c in result["classes"]) == 20 * 22 * 24, "pixels are counted in the whole volume"
     drawn = client.post("/v1/segment", params={"format": "overlay"}, files={"image": ("x.nii.gz", scan.read_bytes())})
     assert drawn.headers["content-type"] == "image/png"
 
 
 def bomb() -> bytes:
-    """A few kilobytes of gzip whose header promises 4 billion voxels."""
+    """Return a few kilobytes of gzip whose header claims 4 billion voxels."""
     header = nibabel.Nifti1Header()
     header.set_data_shape((2048, 2048, 1024))
     header.set_data_dtype(np.uint8)
@@ -180,12 +180,12 @@ def bomb() -> bytes:
         (np.random.default_rng(0).bytes(1 << 20), 413, "too large"),
     ],
 )
-def test_what_is_no_volume_is_refused_with_a_reason(client, content, status, reason):
+def test_a_bad_volume_is_refused_with_a_reason(client, content, status, reason):
     answer = client.post("/v1/segment", files={"image": ("x.nii.gz", content)})
     assert answer.status_code == status and reason in answer.json()["error"]
 
 
-def test_a_volume_cut_short_is_refused(client, scan):
+def test_a_truncated_volume_is_refused(client, scan):
     cut = gzip.compress(gzip.decompress(scan.read_bytes())[:5000])
     answer = client.post("/v1/segment", files={"image": ("x.nii.gz", cut)})
     assert answer.status_code == 422 and "cut short" in answer.json()["error"]
@@ -199,14 +199,14 @@ def test_encoded_volumes_decode_to_themselves():
     assert suffix == ".nii.gz" and nifti_geometry(content, "v").spacing == (3.0, 0.7, 0.5)
     from segpipe.data.images.bounds import Bounds
 
-    np.testing.assert_array_equal(decode_nifti(content, "v", Bounds.from_limits(LIMITS))[0], volume)
+    np.testing.assert_array_equal(decode_nifti(content, "v", Bounds.of(LIMITS))[0], volume)
     assert centre_crop(np.zeros((200, 100, 300, 1))).shape == (128, 100, 128, 1)
     with pytest.raises(DataError):
         encode_image(np.zeros((4, 4, 2), np.uint8), "two channels")
 
 
 @pytest.mark.slow  # a server process
-def test_a_real_server_answers_the_golden_volumes_as_the_blessing_wants(bundle, tmp_path):
+def test_a_real_server_gives_the_golden_masks_of_volumes(bundle, tmp_path):
     from segpipe.release.bento_server import start_server
     from segpipe.release.blessing import _replay
     from segpipe.release.bundle import compare_masks

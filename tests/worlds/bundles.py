@@ -1,4 +1,4 @@
-"""A small but real model for tests: a convolutional network, a reader of test images, a selection, a workspace."""
+"""A small but real model for tests: a convolutional network, a detector, a reader of test images, a selection, a bundle."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSES = ClassTable.from_names(["background", "cell", "nucleus"], [0, 128, 255]
 
 
 def toy_network(seed: int, channels: int = 3, n_classes: int = 3):
-    """Two strided convolutions and their way back up: sizes must be multiples of 4, as a real encoder demands of 32."""
+    """Build two strided convolutions with upsampling: sizes must be multiples of 4, as a real encoder requires multiples of 32."""
     import torch
     from torch import nn
 
@@ -37,14 +37,14 @@ def toy_network(seed: int, channels: int = 3, n_classes: int = 3):
         nn.Upsample(scale_factor=4, mode="bilinear"),
         nn.Conv2d(16, n_classes, 3, 1, 1),
     ).eval()
-    with torch.no_grad():  # every class should win somewhere: centre the logits on an image like those of the tests
+    with torch.no_grad():  # centre the logits on an image like those of the tests, so that every class wins somewhere
         x = torch.from_numpy(toy_image(0, 64, 64, channels).transpose(2, 0, 1)[None].astype(np.float32) / 255 - 0.5)
         network[-1].bias -= network(x).mean((0, 2, 3))
     return network
 
 
 def toy_segmenter(seed: int = 0, channels: int = 3) -> Segmenter:
-    one = (1.0,) * channels
+    std = (1.0,) * channels
     spec = SegmenterSpec(
         candidate="unet",
         family="unet",
@@ -53,14 +53,14 @@ def toy_segmenter(seed: int = 0, channels: int = 3) -> Segmenter:
         stride=4,
         tile=96,
         overlap=32,
-        normalisation=Normalisation(low=(0.0,) * channels, high=(255.0,) * channels, mean=(0.5,) * channels, std=one),
+        normalisation=Normalisation(low=(0.0,) * channels, high=(255.0,) * channels, mean=(0.5,) * channels, std=std),
         lineage={"plan_hash": "c0ffee"},
     )
     return Segmenter(spec, TorchEngine(toy_network(seed, channels)))
 
 
 def toy_detector() -> Segmenter:
-    """A small Mask R-CNN that finds something: random weights may find nothing."""
+    """Build a small Mask R-CNN whose biases make it detect something: plain random weights may detect nothing."""
     import torch
 
     from segpipe.inference.postprocess import Postprocess
@@ -94,7 +94,7 @@ def toy_detector() -> Segmenter:
 
 
 def toy_image(seed: int, height: int = 70, width: int = 90, channels: int = 3, dtype: type = np.uint8) -> np.ndarray:
-    """Smooth blobs over the whole range, so that classes have areas rather than noise."""
+    """Draw smooth blobs over the whole range of values, so that classes have areas rather than noise."""
     rng = np.random.default_rng(seed)
     coarse = rng.random((height // 8 + 2, width // 8 + 2, channels))
     image = np.kron(coarse, np.ones((8, 8, 1)))[:height, :width]
@@ -124,7 +124,7 @@ def toy_reader(count: int = 6, channels: int = 3, dtype: type = np.uint8, height
 
 
 def toy_selection(promotable: bool = True, **changes: Any) -> Selection:
-    """A selection that the network of this module won."""
+    """Return a selection whose winner is the network of this module."""
     verdict = "pass" if promotable else "fail"
     content = {
         "winner": "unet",
@@ -159,7 +159,7 @@ def toy_selection(promotable: bool = True, **changes: Any) -> Selection:
 
 
 def write_toy_bundle(out: Path, seed: int = 0, **reader) -> Path:
-    """An exported bundle; another seed is another model."""
+    """Export a bundle. Another seed gives another model."""
     from segpipe.release.export.bundle_export import write_bundle
 
     trained = toy_segmenter(seed, reader.get("channels", 3))

@@ -1,4 +1,4 @@
-"""Intervals and comparisons straight from tallies, and selections without what serves."""
+"""Intervals and comparisons computed from tallies, and selections in a workspace without releases."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from segpipe.release.champion_file import ChampionFile
 def on_images(
     chosen: Metric, tally: np.ndarray, groups: Sequence[str | None], resamples: int, confidence: float, seed: int = SEED
 ) -> Interval:
-    """The interval of a score over images or groups."""
-    of = statistic(chosen, tally, resampling_units(groups))
-    return bootstrap(of, of.size, resamples, confidence, seed)
+    """Compute the interval of a score over images or groups."""
+    score = statistic(chosen, tally, resampling_units(groups))
+    return bootstrap(score, score.size, resamples, confidence, seed)
 
 
 def paired(
@@ -34,17 +34,17 @@ def paired(
     confidence: float,
     seed: int = SEED,
 ) -> Comparison:
-    """Two models by a score over images or groups."""
+    """Compare two models by a score over images or groups."""
     units = resampling_units(groups)
     return compare(*(statistic(chosen, t, units) for t in (tally, other)), resamples, confidence, seed)
 
 
 def select(root: Path, *arguments: Any, **more: Any) -> Selection:
-    """The selection of `choose`, with the champion of the workspace."""
+    """Return the selection of `choose`, with the champion of the workspace."""
     return choose(root, *arguments, champion=champion_of(root), **more).selection
 
 
 def champion_of(root: Path) -> ReleasedBundle | None:
-    """The champion that champion.json names; its bundle is a folder of that name."""
+    """Return the champion in champion.json; its bundle is the folder with the name of the version."""
     version = ChampionFile.read(root / "champion.json").version
     return ReleasedBundle(version, root / version) if version else None

@@ -1,4 +1,4 @@
-"""Bundles of two toy models, and a workspace whose pipeline made one of them: each made once."""
+"""Fixtures: bundles of two toy models, and a workspace whose pipeline produced one of them. Each is made once."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tests.worlds.bundles import dvc, toy_selection, write_toy_bundle
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two bundles that answer differently."""
+    """Two bundles with different predictions."""
     folder = tmp_path_factory.mktemp("bundles")
     return [write_toy_bundle(folder / f"bundle-{seed}", seed) for seed in (0, 1)]
 
 
 @pytest.fixture(scope="session")
 def bundle(bundles: list[Path]) -> Path:
-    """A bundle."""
+    """The first bundle."""
     return bundles[0]
 
 
 DVC_YAML = """
 stages:
   export:
-    cmd: echo made elsewhere
+    cmd: echo produced elsewhere
     deps: [selection.json]
     outs: [bundle]
   ingest: {cmd: echo ingest, deps: [data]}
@@ -48,8 +48,8 @@ artifacts:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A machine on which Git knows no user."""
+def no_git_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An environment in which Git knows no user."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
         patch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
@@ -58,8 +58,8 @@ def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def template(nobody: None, tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
-    """A workspace whose pipeline has just made the first bundle."""
+def template(no_git_user: None, tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Path:
+    """A workspace whose pipeline has just produced the first bundle."""
     folder = tmp_path_factory.mktemp("template")
     git(folder, "init", "--quiet", "--initial-branch", "main")
     dvc(folder, "init", "--quiet")
@@ -85,7 +85,7 @@ def root(tmp_path: Path, template: Path) -> Path:
 
 
 def produce(root: Path, bundle: Path, promotable: bool = True) -> None:
-    """What a run of the pipeline leaves behind."""
+    """Write what a run of the pipeline with this bundle leaves behind."""
     toy_selection(promotable, summary=f"from {bundle.name}").write(root / "selection.json")
     shutil.rmtree(root / "bundle", ignore_errors=True)
     shutil.copytree(bundle, root / "bundle")
@@ -93,7 +93,7 @@ def produce(root: Path, bundle: Path, promotable: bool = True) -> None:
 
 
 def make(root: Path, bundle: Path | None = None) -> str:
-    """Release what stands in bundle/ (after producing it, where one is given)."""
+    """Release the bundle in bundle/, or another one after `produce`, and return its version."""
     if bundle is not None:
         produce(root, bundle)
     version = registry.next_version(root)

@@ -1,4 +1,4 @@
-"""A model as a bundle behind the app that a Bento serves, without a server process: `tests/release/test_bento.py` has those."""
+"""Serve a bundle with the app of a Bento, without a server process (`tests/release/test_bento.py` starts processes)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ from tests.worlds.bundles import toy_selection
 
 
 def shares_of_golden_pixels(trained: Segmenter, reader: Reader, folder: Path) -> tuple[float, float]:
-    """Of the pixels of all golden images in the bundle, those on which the answer to an upload is the bundle's golden mask, and the
-    trained model's class. Of all, as an engine is chosen: bfloat16 turns single pixels at borders."""
+    """Export a model, upload its golden images, and compare the returned masks.
+
+    Returns:
+        The fractions of all golden pixels on which the returned masks equal the golden masks, and the trained model's masks. The
+        second is below 1 if the engine computes in bfloat16, which changes single pixels at borders.
+    """
     bundle, selection = folder / "bundle", toy_selection()
     trained = trained.with_changes(candidate=selection.winner)
     write_bundle(trained, "0" * 64, reader, selection, ExportParams(golden=2), bundle)
@@ -31,13 +35,13 @@ def shares_of_golden_pixels(trained: Segmenter, reader: Reader, folder: Path) ->
         ModelHolder(None, bundle),
         Settings(endpoint=None, bundle=bundle, workers=1, max_upload_mb=8, max_megapixels=4),
     )
-    golden, own = [], []
+    equal_golden, equal_trained = [], []
     with TestClient(app) as client:
         for pair in golden_pairs(bundle):
             upload = {"image": (pair.input.name, pair.input.read_bytes())}
             answer = client.post("/v1/segment?format=mask", files=upload)
             assert answer.status_code == 200, answer.text
             mask = trained.spec.classes.encode(decode_image(answer.content, "answer", DataParams())[..., 0])
-            golden.append(np.ravel(mask == pair.class_ids()))
-            own.append(np.ravel(mask == trained.predict(**pair.given()).class_ids))
-    return float(np.concatenate(golden).mean()), float(np.concatenate(own).mean())
+            equal_golden.append(np.ravel(mask == pair.class_ids()))
+            equal_trained.append(np.ravel(mask == trained.predict(**pair.predict_arguments()).class_ids))
+    return float(np.concatenate(equal_golden).mean()), float(np.concatenate(equal_trained).mean())

@@ -1,4 +1,4 @@
-"""`segpipe data demo`: the embedded demo data."""
+"""`segpipe data demo`: write the built-in demo data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ EXAMPLE = "segpipe data demo && dvc repro"
 
 
 def data_demo(
-    images: Annotated[int, typer.Option("--images", min=10, help="How many images.")] = 240,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, other images.")] = 2026,
+    images: Annotated[int, typer.Option("--images", min=10, help="Number of images.")] = 240,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed; another seed gives other images.")] = 2026,
 ) -> None:
-    """Write the embedded demo data (stained cells, three classes) into data/: the same bytes on every machine."""
+    """Write the built-in demo data (stained cells, three classes) into data/. They are the same bytes on every machine."""
     from segpipe.data.demo.write import write_demo
     from segpipe.progress import say
     from segpipe.workspace import pipeline
@@ -28,9 +28,7 @@ def data_demo(
         pointer = root / pipeline.DATA_POINTER
         before = pointer.read_bytes() if pointer.exists() else None
         pipeline.add_data(root)
-        if pointer.read_bytes() != before:
+        unchanged = pointer.read_bytes() == before
+        if not unchanged:
             git(root, "add", "data.dvc", ".gitignore")
-    say(
-        f"{images} images in data/, "
-        + ("as data.dvc says" if pointer.read_bytes() == before else "and data.dvc names them")
-    )
+    say(f"{images} images in data/; data.dvc " + ("is unchanged" if unchanged else "was updated"))

@@ -1,4 +1,4 @@
-"""`segpipe data export`: the data of a workspace in the layouts of other tools."""
+"""`segpipe data export`: write the data of a workspace in the layouts of other tools."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 EXAMPLE = "segpipe data export ../nuclei-coco --format coco --split train,val"
 
-_FORMATS = "coco (compressed run-length codes), voc (palette masks), folder (images/ + masks/) or nnunet (nnU-Net v2)."
-_SPLITS = "Only the images of these splits, comma-separated: train, val, test."
+_FORMATS = "coco (compressed run-length encoding), voc (palette masks), folder (images/ + masks/) or nnunet (nnU-Net v2)."
+_SPLITS = "Export only the images of these splits, comma-separated: train, val, test."
 
 
 def data_export(
-    out: Annotated[Path, typer.Argument(help="The folder to write; it appears whole or not at all.", metavar="DIR")],
+    out: Annotated[Path, typer.Argument(help="The folder to write. It is written completely or not at all.", metavar="DIR")],
     format: Annotated[str, typer.Option("--format", help=_FORMATS)],
     split: Annotated[str | None, typer.Option("--split", help=_SPLITS)] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace what is in DIR.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the content of DIR.")] = False,
     json: Json = False,
 ) -> None:
-    """Write data/ in another layout, and say what that layout cannot hold."""
+    """Write data/ in another layout, and report what that layout cannot represent."""
     from segpipe.config import load_params
     from segpipe.data.dataset import load_dataset
     from segpipe.data.exporters.registry import export_dataset
@@ -35,9 +35,9 @@ def data_export(
 
     root = workspace_root()
     splits = [name.strip() for name in split.split(",")] if split else []
-    if wrong := [name for name in splits if name not in SPLITS]:
-        raise ConfigError("no such split", found=", ".join(wrong), expected=", ".join(SPLITS))
-    _spare_workspace(root, out.resolve())
+    if unknown := [name for name in splits if name not in SPLITS]:
+        raise ConfigError("no such split", found=", ".join(unknown), expected=", ".join(SPLITS), fix="correct --split")
+    _check_target(root, out.resolve())
     dataset = load_dataset(root / "data")
     if splits:
         dataset = _with_splits(dataset, root)
@@ -59,24 +59,27 @@ def data_export(
     typer.echo(out)
 
 
-def _spare_workspace(root: Path, out: Path) -> None:
-    """ConfigError for a folder whose replacement would take the data, the history or the whole workspace with it."""
+def _check_target(root: Path, out: Path) -> None:
+    """Raise ConfigError for a folder whose replacement would delete the data, the history or the whole workspace."""
     from segpipe.errors import ConfigError
 
-    inner = out.relative_to(root).parts if out.is_relative_to(root) else ("beside",)
-    if root.is_relative_to(out) or inner[0] == "data" or inner[0].startswith("."):
-        raise ConfigError("would write over the workspace", where=out, fix="choose a folder outside, or beside data/")
+    top = out.relative_to(root).parts[0] if out.is_relative_to(root) and out != root else ""
+    if root.is_relative_to(out) or top == "data" or top.startswith("."):
+        raise ConfigError(
+            "would overwrite the workspace", where=out, fix="choose a folder outside the workspace, or next to data/"
+        )
 
 
 def _with_splits(dataset: Dataset, root: Path) -> Dataset:
-    """The dataset with the splits that `ingest` gave; where it has not run yet, those of samples.csv alone."""
+    """Add the splits that `ingest` assigned to a dataset. If it has not run yet, only the splits of samples.csv are known."""
     from dataclasses import replace
 
     from segpipe.data.manifest.table import read_manifest
+    from segpipe.workspace.paths import Paths
 
-    path = root / "artifacts" / "manifest.parquet"
+    path = Paths(root).manifest
     if not path.exists():
         return dataset
     frame = read_manifest(path)
-    given = dict(zip(frame["key"], frame["split"], strict=True))
-    return replace(dataset, items=[replace(item, split=given.get(item.key, item.split)) for item in dataset.items])
+    split_of = dict(zip(frame["key"], frame["split"], strict=True))
+    return replace(dataset, items=[replace(item, split=split_of.get(item.key, item.split)) for item in dataset.items])

@@ -1,4 +1,4 @@
-"""`segpipe data formats`: the layouts that can be imported."""
+"""`segpipe data formats`: list the layouts that can be imported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ EXAMPLE = "segpipe data formats\nsegpipe data formats --json"
 
 
 def data_formats(json: Json = False) -> None:
-    """Show the layouts that can be imported: what each looks like, which options it heeds."""
+    """List the layouts that can be imported, how to recognise each, and which options each uses."""
     if json:
         from segpipe.data.formats.registry import FORMATS
 
@@ -22,4 +22,4 @@ def print_formats() -> None:
     from segpipe.data.formats.registry import FORMATS
 
     rows = [[f.name, f.summary, " ".join(f"--{option}" for option in f.options)] for f in FORMATS.values()]
-    print_table(["--format", "what it looks like in SRC", "options"], rows)
+    print_table(["--format", "files in SRC", "options"], rows)

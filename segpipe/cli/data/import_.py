@@ -1,4 +1,4 @@
-"""Commands that bring labelled images in, and the options that say how they are laid out."""
+"""`segpipe data import`: import labelled images, and the options that describe their layout."""
 
 from __future__ import annotations
 
@@ -19,64 +19,48 @@ segpipe data import ../cells --images scans --masks drawn --suffix _mask --class
 segpipe data import ../streets --format colour-masks --palette label_colors.txt --tolerance 8
 segpipe data import ../tumours --format mask-per-class --overlapping"""
 
-_FORMATS = "How the source is laid out; auto recognises it, and says by what. `segpipe data formats` shows all layouts."
-_CLASSES = 'Names in the order of the pixel values, "background,cell", or each with its value, "cell=255,membrane=0".'
-_GROUPS = "A regular expression over file names; its first group names what must not be split (a patient, a slide)."
+_FORMATS = "Layout of the source. auto recognises it and reports how. `segpipe data formats` lists all layouts."
+_CLASSES = 'Class names in the order of their pixel values, "background,cell", or each with its value, "cell=255,membrane=0".'
+_GROUPS = (
+    "Regular expression for file names. Its first group names what must stay in one split, such as a patient or a slide."
+)
+_IMAGES = "Folder of the images, in SRC or elsewhere."
+_MASKS = "Folder of the masks (for coco: the JSON file), in SRC or elsewhere."
+_SUFFIX = "What the name of a mask has after the name of its image: _mask, _L."
+_PALETTE = "The class of each colour: a file (JSON, YAML, CSV, text), or voc, cityscapes."
+_TOLERANCE = "Largest difference of each channel from a palette colour, for blurred edges."
+_OVERLAPPING = "A pixel may have several classes: masks are sums of bits, or there is one mask file per class."
+_TABLE = "CSV table with columns about the images, which are stored in samples.csv. Default: images.csv in SRC, if there is one."
+
 DataFormat = Annotated[str, typer.Option("--format", help=_FORMATS)]
 Classes = Annotated[str | None, typer.Option("--classes", help=_CLASSES)]
-Ignore = Annotated[str | None, typer.Option("--ignore", help="Pixel values that count nowhere, comma-separated.")]
+Ignore = Annotated[
+    str | None, typer.Option("--ignore", help="Pixel values of unlabelled pixels, comma-separated; they are not counted.")
+]
 Group = Annotated[str | None, typer.Option("--group", help=_GROUPS)]
-Replace = Annotated[bool, typer.Option("--replace", help="Replace the data that are there.")]
-Images = Annotated[
-    str | None, typer.Option("--images", help="The folder of images, in SRC or anywhere.", metavar="DIR")
-]
-Masks = Annotated[
-    str | None, typer.Option("--masks", help="The folder of masks (coco: the JSON), in SRC or anywhere.", metavar="DIR")
-]
-Suffix = Annotated[
-    str | None, typer.Option("--suffix", help="What a mask's name has after its image's name: _mask, _L.")
-]
-Palette = Annotated[
-    str | None,
-    typer.Option(
-        "--palette",
-        help="Which colour is which class: a file (JSON, YAML, CSV, text), or voc, cityscapes.",
-        metavar="FILE",
-    ),
-]
-Tolerance = Annotated[
-    int | None,
-    typer.Option("--tolerance", help="How far each channel may be from the palette, at blurred edges.", min=0, max=255),
-]
-Overlapping = Annotated[
-    bool,
-    typer.Option(
-        "--overlapping", help="A pixel may be of several classes: masks are sums of bits, or a file for each class."
-    ),
-]
+Replace = Annotated[bool, typer.Option("--replace", help="Replace the data in data/.")]
+Images = Annotated[str | None, typer.Option("--images", help=_IMAGES, metavar="DIR")]
+Masks = Annotated[str | None, typer.Option("--masks", help=_MASKS, metavar="DIR")]
+Suffix = Annotated[str | None, typer.Option("--suffix", help=_SUFFIX)]
+Palette = Annotated[str | None, typer.Option("--palette", help=_PALETTE, metavar="FILE")]
+Tolerance = Annotated[int | None, typer.Option("--tolerance", help=_TOLERANCE, min=0, max=255)]
+Overlapping = Annotated[bool, typer.Option("--overlapping", help=_OVERLAPPING)]
 Table = Annotated[
-    Path | None,
-    typer.Option(
-        "--table",
-        help="A CSV about the images, kept in samples.csv (default: images.csv in SRC).",
-        metavar="FILE",
-        exists=True,
-        dir_okay=False,
-    ),
+    Path | None, typer.Option("--table", help=_TABLE, metavar="FILE", exists=True, dir_okay=False)
 ]
 
 
 class ImportCommand(TyperCommand):
-    """A command whose help ends with the table of layouts; what it takes to know them is loaded for that alone."""
+    """A command whose help ends with the table of layouts. Their modules are only imported for the help."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """The help of any command, and the table."""
+        """Print the usual help, then the table."""
         super().format_help(ctx, formatter)
         print_formats()
 
 
 def data_import(
-    source: Annotated[Path, typer.Argument(help="The folder with the labelled images.", metavar="SRC", exists=True)],
+    source: Annotated[Path, typer.Argument(help="Folder with the labelled images.", metavar="SRC", exists=True)],
     format: DataFormat = "auto",
     classes: Classes = None,
     ignore: Ignore = None,
@@ -91,19 +75,20 @@ def data_import(
     replace: Replace = False,
     json: Json = False,
 ) -> None:
-    """Bring labelled images into data/ and version them with DVC."""
+    """Import labelled images into data/, and version them with DVC."""
+    from segpipe.workspace.lock import lock
     from segpipe.progress import say
     from segpipe.workspace.lock import lock
 
-    read: dict[str, Any] = {
+    layout: dict[str, Any] = {
         "images": images,
         "masks": masks,
         "suffix": suffix,
         "palette": palette,
         "tolerance": tolerance,
+        "overlapping": overlapping or None,
     }
-    read["overlapping"] = overlapping or None
-    options = import_options(classes, ignore, group, read=read, table=table, replace=replace)
+    options = import_options(classes, ignore, group, read=layout, table=table, replace=replace)
     root = workspace_root()
     with lock(root):
         report = import_data(root, source.resolve(), format, options)
@@ -112,16 +97,33 @@ def data_import(
     say("Next: segpipe data stats, segpipe run")
 
 
-def import_options(classes: str | None, ignore: str | None, group: str | None, **more: Any) -> ImportOptions:
-    """The options of an import as the user writes them; `more` are fields of ImportOptions as they are."""
+def import_options(classes: str | None, ignore: str | None, group: str | None, **fields: Any) -> ImportOptions:
+    """Parse the options of an import.
+
+    Args:
+        classes: value of --classes.
+        ignore: value of --ignore.
+        group: value of --group.
+        fields: further fields of `ImportOptions`.
+    """
     from segpipe.data.importer import ImportOptions
 
     names = [name.strip() for name in classes.split(",")] if classes else None
-    return ImportOptions(classes=names, ignore=_numbers(ignore), group=group, **more)
+    return ImportOptions(classes=names, ignore=_numbers(ignore), group=group, **fields)
 
 
 def import_data(root: Path, source: Path, format: str, options: ImportOptions) -> ImportReport:
-    """Import into a workspace's data/ and version it; the caller holds the workspace's lock."""
+    """Import labelled images into a workspace's data/, version them, and choose candidates that can learn from them.
+
+    Args:
+        root: the workspace; the caller holds its lock.
+        source: the folder with the labelled images.
+        format: the layout of the source, or "auto".
+        options: the user's options.
+
+    Returns:
+        The report of the import, which is also printed.
+    """
     from segpipe.config import load_params
     from segpipe.data.importer import import_dataset
     from segpipe.models.candidates import adapt_candidates, unsuitable_candidates
@@ -135,25 +137,25 @@ def import_data(root: Path, source: Path, format: str, options: ImportOptions) -
     kind = _are_volumes(root / "data" / "images"), report.classes.overlapping
     if adapt_candidates(root, *kind):
         git(root, "add", "params.yaml")
-        say(f"params.yaml: candidates are {', '.join(load_params(root).candidates)} now, which learn from such data")
-    elif told := unsuitable_candidates(root, *kind):
-        say(told)
+        say(f"params.yaml: the candidates are now {', '.join(load_params(root).candidates)}, which can learn from such data")
+    elif message := unsuitable_candidates(root, *kind):
+        say(message)
     pipeline.add_data(root)
     git(root, "add", "data.dvc", ".gitignore")
-    say("data/ is versioned: data.dvc names it (git commit records that)")
+    say("data/ is versioned in data.dvc; run git commit to record it")
     return report
 
 
 def _are_volumes(images: Path) -> bool:
-    """Whether most files of a folder are volumes, by their names."""
+    """Return whether most files of a folder are volumes, judged by their names."""
     from segpipe.data.images import VOLUME_SUFFIXES, image_files, suffix_of
 
-    found = [suffix_of(path) in VOLUME_SUFFIXES for path in image_files(images)]
-    return 2 * sum(found) > len(found)
+    volumes = [suffix_of(path) in VOLUME_SUFFIXES for path in image_files(images)]
+    return 2 * sum(volumes) > len(volumes)
 
 
 def _numbers(text: str | None) -> list[int]:
     try:
         return [int(part) for part in text.split(",")] if text else []
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no list of numbers such as 0,255", param_hint="--ignore") from error
+        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 0,255", param_hint="--ignore") from error

@@ -1,4 +1,4 @@
-"""`segpipe data stats`: the data on one page."""
+"""`segpipe data stats`: write a page about the data."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Annotated
 
 import typer
 
-from segpipe.cli.common import Json, print_json, workspace_root
+from segpipe.cli.common import Json, Open, print_json, workspace_root
 
 EXAMPLE = "segpipe data stats --open\nsegpipe data stats --json"
 
 
 def data_stats(
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where the page goes; by default reports/data.html.")
+        Path | None, typer.Option("--out", help="File for the page. Default: reports/data.html.", metavar="FILE")
     ] = None,
-    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    open_it: Open = False,
     json: Json = False,
 ) -> None:
-    """Look at the data on one offline page: suspected problems first, then balance, sizes, intensities, objects, overlays.
+    """Write an offline page about the data: suspected problems, class balance, sizes, intensities, instances, overlays.
 
-    With --json the numbers behind its charts instead.
+    With --json, print the numbers behind its charts instead.
     """
     from functools import partial
 

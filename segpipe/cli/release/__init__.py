@@ -1,1 +1,1 @@
-"""Commands about released versions and what is live."""
+"""Commands for released versions and live stages."""

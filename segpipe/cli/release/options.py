@@ -1,4 +1,4 @@
-"""Options that commands about releases share."""
+"""Options and arguments that commands about releases share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Annotated
 import typer
 
 Version = Annotated[
-    str, typer.Argument(metavar="VERSION", help="A version, such as v0.2.0 (`segpipe models` lists them).")
+    str, typer.Argument(metavar="VERSION", help="A released version, such as v0.2.0 (`segpipe models` lists them).")
 ]
-Stage = Annotated[str | None, typer.Option("--stage", help="By default release.stage of params.yaml.")]
+Stage = Annotated[
+    str | None,
+    typer.Option("--stage", help="The stage, such as prod or staging. Default: release.stage of params.yaml."),
+]

@@ -1,4 +1,4 @@
-"""`segpipe promote` and `segpipe rollback`: which version is live."""
+"""`segpipe promote` and `segpipe rollback`: change the live version."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ ROLLBACK_EXAMPLE = "segpipe rollback --stage prod"
 
 
 def promote(version: Version, stage: Stage = None, json: Json = False) -> None:
-    """Make a version live. Running endpoints change to it by themselves; nothing is restarted."""
+    """Make a version live in a stage. Running endpoints switch to it without a restart."""
     from segpipe.config import load_params
     from segpipe.progress import say
     from segpipe.release import registry
 
     root = workspace_root()
-    where = stage or load_params(root).release.stage
-    before = registry.live(root, where)
-    registry.promote(root, version, where)
-    say(f"{version} is live in {where}" + (f" (before: {before})" if before else ""))
+    stage = stage or load_params(root).release.stage
+    before = registry.live(root, stage)
+    registry.promote(root, version, stage)
+    say(f"{version} is live in {stage}" + (f" (before: {before})" if before else ""))
     if json:
-        print_json({"stage": where, "live": version, "before": before})
+        print_json({"stage": stage, "live": version, "before": before})
 
 
 def rollback(stage: Stage = None, json: Json = False) -> None:
-    """Bring back the version that was live before. Running endpoints change to it by themselves."""
+    """Make the previous version of a stage live again. Running endpoints switch to it without a restart."""
     from segpipe.config import load_params
     from segpipe.progress import say
     from segpipe.release import registry
 
     root = workspace_root()
-    where = stage or load_params(root).release.stage
-    before = registry.live(root, where)
-    now = registry.rollback(root, where)
-    say(f"{now} is live in {where} again (before: {before})")
+    stage = stage or load_params(root).release.stage
+    before = registry.live(root, stage)
+    version = registry.rollback(root, stage)
+    say(f"{version} is live in {stage} again (before: {before})")
     if json:
-        print_json({"stage": where, "live": now, "before": before})
+        print_json({"stage": stage, "live": version, "before": before})

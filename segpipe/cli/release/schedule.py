@@ -1,4 +1,4 @@
-"""`segpipe schedule`: retraining on a schedule."""
+"""`segpipe schedule`: retrain on a schedule."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from segpipe.cli.common import workspace_root
 
 EXAMPLE = 'segpipe schedule --cron "0 2 * * 1"'
 
+_CRON = 'When to run, as a cron expression: minute, hour, day of the month, month, day of the week. "0 2 * * 1" is Monday at 02:00.'
+
 
 def schedule(
-    cron: Annotated[str, typer.Option("--cron", help="Minute, hour, day, month, weekday.")],
+    cron: Annotated[str, typer.Option("--cron", help=_CRON)],
     timezone: Annotated[
-        str, typer.Option("--timezone", help="In which the expression is meant, such as Europe/Berlin.")
+        str, typer.Option("--timezone", help="Time zone of the cron expression, such as Europe/Berlin.")
     ] = "UTC",
 ) -> None:
-    """Retrain on a schedule, for as long as this command runs. (A deployment for workers: prefect deploy --all.)"""
+    """Run `segpipe run` on a schedule, until this command is ended.
+
+    To use Prefect workers on other machines, deploy prefect.yaml instead: prefect deploy --all.
+    """
     from segpipe.workspace.flow_loader import load_flow
 
     root = workspace_root()

@@ -14,22 +14,32 @@ EXAMPLE = "segpipe serve --port 3000\ncurl -F image=@X.png localhost:3000/v1/seg
 
 def serve(
     port: Annotated[
-        int | None, typer.Option("--port", min=1, max=65535, help="By default serve.port of params.yaml.")
+        int | None, typer.Option("--port", min=1, max=65535, help="TCP port. Default: serve.port of params.yaml.")
     ] = None,
     host: Annotated[
-        str | None, typer.Option("--host", help="By default serve.host of params.yaml (this machine only).")
+        str | None,
+        typer.Option(
+            "--host",
+            help="Address to listen on; 0.0.0.0 accepts requests from other machines. Default: serve.host of params.yaml.",
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, max=64, help="By default serve.workers of params.yaml.")
+        int | None,
+        typer.Option(
+            "--workers", min=1, max=64, help="Number of server processes. Default: serve.workers of params.yaml."
+        ),
     ] = None,
     stage: Stage = None,
 ) -> None:
-    """Serve what is live: a page at /, POST /v1/segment, GET /v1/model. Follows promotions and rollbacks without a restart."""
+    """Serve the live version over HTTP: a web page at /, POST /v1/segment and GET /v1/model.
+
+    The server follows promotions and rollbacks without a restart. Ctrl-C ends it.
+    """
     import os
 
     from segpipe.progress import say
     from segpipe.serving.server import server_command
 
     command, environment, url = server_command(workspace_root(), host, port, stage, workers)
-    say(f"serving on {url} (page: /, API: POST /v1/segment, GET /v1/model); Ctrl-C ends it")
-    os.execve(command[0], command, environment)  # noqa: S606 - the server takes this process's place, and so its signals
+    say(f"serving on {url} (page: /, API: POST /v1/segment, GET /v1/model); Ctrl-C ends the server")
+    os.execve(command[0], command, environment)  # noqa: S606 - the server replaces this process, so it receives its signals

@@ -1,1 +1,1 @@
-"""Commands that make and show results."""
+"""Commands that compute and show results."""

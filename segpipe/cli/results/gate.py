@@ -1,4 +1,4 @@
-"""`segpipe gate`: what each gate says of the winner, and an exit code for it."""
+"""`segpipe gate`: the verdict of each gate on the winner, and an exit code for the outcome."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ EXAMPLE = "segpipe gate\nsegpipe gate --explain\nsegpipe gate --json"
 
 def gate(
     explain: Annotated[
-        bool, typer.Option("--explain", help="Also why each gate stands, and what it says of classes and slices.")
+        bool,
+        typer.Option("--explain", help="Also print why each gate exists, and its verdict on each class or slice."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """What each gate says of the winner, in sentences. Releases nothing, judges nothing anew.
+    """Print the verdict of each gate on the winner. Nothing is judged again, and nothing is released.
 
-    Exit code 0: the winner may be released; 4: it is worse than a gate allows; 7: a gate can't tell; 6: nothing was judged yet.
+    Exit codes:
+    - 0: the winner may be released
+    - 4: a gate fails and blocks the release
+    - 6: nothing has been judged yet, or there is no winner
+    - 7: a gate cannot tell and blocks the release
     """
     from segpipe.errors import MissingError
     from segpipe.gates.selection import Selection
@@ -32,17 +37,17 @@ def gate(
 
     paths = Paths(workspace_root())
     if not paths.selection.exists():
-        raise MissingError("nothing was judged yet", where=paths.selection, fix="segpipe run, or dvc repro select")
+        raise MissingError("nothing has been judged yet", where=paths.selection, fix="segpipe run, or dvc repro select")
     selection = Selection.read(paths.selection, paths.bundle)
     if json:
         print_json(as_json(selection))
     else:
-        typer.echo("\n".join(in_words(selection, explain)))
+        typer.echo("\n".join(as_text(selection, explain)))
     selection.check_promotable(today())
 
 
 def as_json(selection: Selection) -> dict[str, Any]:
-    """For a program: the winner, whether it may be released today, the gates that block, and every verdict."""
+    """Return the winner, whether it may be released today, the gates that block, and all verdicts, for programs."""
     from segpipe.gates.waivers import today
 
     return {
@@ -54,8 +59,8 @@ def as_json(selection: Selection) -> dict[str, Any]:
     }
 
 
-def in_words(selection: Selection, explain: bool) -> list[str]:
-    """For a person: the outcome, then a line per gate; with `explain` also why the gate exists, and its classes or slices."""
+def as_text(selection: Selection, explain: bool) -> list[str]:
+    """Return the outcome and one line per gate; with `explain` also why the gate exists, and its classes or slices."""
     from segpipe.gates.waivers import today
 
     lines = [selection.outcome_on(today())]
@@ -67,9 +72,9 @@ def in_words(selection: Selection, explain: bool) -> list[str]:
 
 
 def _explanation(verdict: GateVerdict) -> list[str]:
-    lines = [f"  why: {verdict.reason}"]
+    lines = [f"  why this gate exists: {verdict.reason}"]
     if verdict.detectable is not None and not verdict.parts:
-        lines.append(f"  these images would show a true difference of {verdict.detectable:.3f} four times in five")
+        lines.append(f"  these images detect a true difference of {verdict.detectable:.3f} four times out of five")
     for part in verdict.parts:
         if part.low is None and part.high is None:
             value = "no score" if part.estimate is None else f"{part.estimate:g}"

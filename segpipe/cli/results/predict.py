@@ -1,4 +1,4 @@
-"""`segpipe predict`: images, or a video, through the model that is live."""
+"""`segpipe predict`: segment images or a video with the live model."""
 
 from __future__ import annotations
 
@@ -16,40 +16,52 @@ if TYPE_CHECKING:
 
 EXAMPLE = "segpipe predict scans/ --out predictions\nsegpipe predict --video drive.mp4 --out drive-overlay.mp4"
 
-_MODELS = "The folder of a bundle; by default the one that is live, or bundle/ where nothing is."
-_OUT = "Where masks and overlays go; of a video, a folder, or the overlay itself (.mp4, .avi)."
+_MODEL = "Folder of the bundle to use. Default: the live version, or bundle/ if nothing is live."
+_OUT = "Folder for masks and overlays. For a video: a folder, or the file of the overlay (.mp4, .avi)."
 _VIDEO = "Instead of images: a video file, the number of a camera (0), or the URL of a stream (rtsp://...)."
-_SMOOTHING = "Of a video: how much of the average over the frames before goes into a frame's probabilities; 0: nothing."
-_SIZE = "Of a video: the longer edge in pixels at which the network sees the frames; by default as they are."
-_MASKS = "Of a video: also write the mask of each frame into this folder, as PNG."
+_SMOOTHING = "For a video: weight of the running average of earlier frames in the probabilities of a frame; 0 turns smoothing off."
+_SIZE = "For a video: longer edge in pixels to which frames are resized for the network. Default: no resizing."
+_MASKS = "For a video: also write the mask of each frame into this folder, as PNG."
 
 
 def predict(
     images: Annotated[
-        list[Path] | None, typer.Argument(help="Image files, or folders of them.", metavar="IMAGES...")
+        list[Path] | None, typer.Argument(help="Image files, or folders with image files.", metavar="IMAGES...")
     ] = None,
     out: Annotated[Path, typer.Option("--out", help=_OUT)] = Path("predictions"),
-    model: Annotated[Path | None, typer.Option("--model", help=_MODELS)] = None,
+    model: Annotated[Path | None, typer.Option("--model", help=_MODEL)] = None,
     video: Annotated[str | None, typer.Option("--video", help=_VIDEO, metavar="FILE|CAMERA")] = None,
     smoothing: Annotated[float, typer.Option("--smoothing", min=0.0, max=0.99, help=_SMOOTHING)] = 0.6,
     size: Annotated[int | None, typer.Option("--size", min=32, help=_SIZE)] = None,
     masks: Annotated[Path | None, typer.Option("--masks", help=_MASKS, metavar="DIR")] = None,
     json: Json = False,
 ) -> None:
-    """Segment images: a mask and an overlay each, and predictions.json. Exit code 3 when an image could not be read.
+    """Segment images or a video: write a mask and an overlay for each image, or an overlay video.
 
-    With --video, segment a video: its frames with the classes drawn over them. Ctrl-C finishes the file that is being written.
-    Exit code 3 when the video is cut short: what could be read is kept.
+    For images, predictions.json lists the results. For a video, Ctrl-C ends the prediction and completes the output file.
+
+    Exit codes:
+    - 0: done
+    - 3: an image could not be segmented, or the video is truncated; everything that could be read was written
+    - 6: there is no model
+    - 130: interrupted
     """
     from segpipe.config import DataParams, load_params
     from segpipe.errors import ConfigError
     from segpipe.inference.segmenter import Segmenter
 
     if bool(images) == (video is not None):
-        found = "both" if images else "nothing"
-        raise ConfigError("what is to be segmented?", found=found, expected="either image files or folders, or --video")
-    limits = load_params(root := workspace_root()).data if model is None else DataParams()
-    segmenter = Segmenter.from_bundle(model or live_bundle(root))
+        raise ConfigError(
+            "the input is not clear",
+            found="images and --video" if images else "neither images nor --video",
+            expected="one of them",
+        )
+    if model is None:
+        root = workspace_root()
+        model, limits = live_bundle(root), load_params(root).data
+    else:
+        limits = DataParams()
+    segmenter = Segmenter.from_bundle(model)
     if video is not None:
         _predict_video(segmenter, video, limits, out, smoothing, size, masks, json)
     else:
@@ -71,7 +83,7 @@ def _predict_images(segmenter: Segmenter, images: list[Path], limits: DataParams
 
 def _predict_video(
     segmenter: Segmenter,
-    where: str,
+    source: str,
     limits: DataParams,
     out: Path,
     smoothing: float,
@@ -87,12 +99,12 @@ def _predict_video(
     from segpipe.progress import say
     from segpipe.signals import stop_requests
 
-    with closing(open_video(where, limits)) as video, stop_requests() as stop:
+    with closing(open_video(source, limits)) as video, stop_requests() as stop:
         overlay = overlay_path(out, video)
-        if overlay.resolve() == Path(where).resolve():
-            raise ConfigError("the overlay would replace the video", where=overlay, fix="give another --out")
+        if overlay.resolve() == Path(source).resolve():
+            raise ConfigError("the overlay would overwrite the video", where=overlay, fix="choose another --out")
         if video.live:
-            say(f"predict: {video.name}; Ctrl-C ends it")
+            say(f"predict: {video.name}; Ctrl-C ends the prediction")
         report = segment_video(segmenter, video, overlay, masks=masks, smoothing=smoothing, edge=size, stop=stop)
     if json:
         print_json(report.model_dump(mode="json"))
@@ -100,43 +112,51 @@ def _predict_video(
         _show(report)
     if report.cut_short:
         raise DataError(
-            "the video is cut short; what could be read is kept",
-            where=where,
+            "the video is truncated; the frames that could be read are in the output",
+            where=source,
             found=f"{report.frames} frames",
-            expected=f"{report.promised}, as its header says",
-            fix="copy the file again from where it came",
+            expected=f"{report.promised}, according to its header",
+            fix="copy the file again from its source",
         )
     if report.interrupted and not video.live:
         raise KeyboardInterrupt
 
 
 def _show(report: VideoReport) -> None:
-    """Rates and the table of steps, then where the overlay is."""
+    """Print frame rates, the time of each step, and the path of the overlay."""
     width, height = report.size
-    seen = "" if report.size == report.working_size else ", seen at {} x {}".format(*report.working_size)
-    dropped = f" ({report.dropped} passed over)" if report.dropped else ""
-    kept = f"smoothing {report.smoothing:g}, half-life {report.half_life_frames:.1f} frames"
-    print(
-        f"{report.frames} frames of {width} x {height}{seen}, {kept if report.smoothing else 'no smoothing'}{dropped}"
-    )
+    resized = "" if report.size == report.working_size else ", resized to {} x {}".format(*report.working_size)
+    dropped = f" ({report.dropped} dropped)" if report.dropped else ""
+    smoothing = "no smoothing"
+    if report.smoothing:
+        smoothing = f"smoothing {report.smoothing:g}, half-life {report.half_life_frames:.1f} frames"
+    print(f"{report.frames} frames of {width} x {height}{resized}, {smoothing}{dropped}")
     rows = [[s.step, f"{s.p50_ms:.1f}", f"{s.p95_ms:.1f}", f"{s.share:.0%}"] for s in report.steps]
     print_table(["step", "median ms", "95 % ms", "share"], rows)
     print(
-        f"{report.fps:.1f} frames/s on {report.engine}; a frame is written {report.latency_p50_ms:.0f} ms after it was read "
+        f"{report.fps:.1f} frames/s on {report.engine}; frames are written {report.latency_p50_ms:.0f} ms after they are read "
         f"(95 %: {report.latency_p95_ms:.0f} ms)"
     )
     typer.echo(report.overlay)
 
 
 def live_bundle(root: Path) -> Path:
-    """The bundle that is live in the stage of params.yaml, or the pipeline's own where nothing is."""
+    """Return the live bundle of the stage in params.yaml, or the pipeline's bundle if nothing is live.
+
+    Raises:
+        MissingError: there is neither.
+    """
     from segpipe.config import load_params
     from segpipe.errors import MissingError
     from segpipe.release import registry
+    from segpipe.workspace.paths import Paths
 
     version = registry.live(root, load_params(root).release.stage)
     if version is not None:
         return registry.release_bundle(root, version)
-    if not (root / "bundle").is_dir():
-        raise MissingError("no model here yet", where=root, fix="segpipe run, or name one with --model")
-    return root / "bundle"
+    bundle = Paths(root).bundle
+    if not bundle.is_dir():
+        raise MissingError(
+            "no model in this workspace yet", where=root, fix="segpipe run, or name a bundle with --model"
+        )
+    return bundle

@@ -1,4 +1,4 @@
-"""`segpipe run`: the retrain flow of the workspace, in this process."""
+"""`segpipe run`: run the workspace's retrain flow in this process."""
 
 from __future__ import annotations
 
@@ -16,30 +16,44 @@ EXAMPLE = "segpipe run\nsegpipe run --promote manual --jobs 2"
 
 
 class Promote(StrEnum):
-    """What `segpipe run` does with a winner that passed."""
+    """Values of `segpipe run --promote`."""
 
     auto = "auto"
     manual = "manual"
 
 
+_JOBS = (
+    "Largest number of stages to run at once, on any device. Default: one stage that needs a device (plan, train, evaluate) per "
+    "GPU, and as many other stages as there are processors."
+)
+_PROMOTE = (
+    "auto: make a new release live; manual: leave this to `segpipe promote`. Default: release.promote of params.yaml."
+)
+
+
 def run(
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Stages at once, on whatever device. By default one a device.")
-    ] = None,
-    promote: Annotated[
-        Promote | None, typer.Option("--promote", help="Instead of release.promote in params.yaml.")
-    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help=_JOBS)] = None,
+    promote: Annotated[Promote | None, typer.Option("--promote", help=_PROMOTE)] = None,
     json: Json = False,
 ) -> None:
-    """Redo what changes in data, code or parameters call for; release and promote a winner that passes its gates.
+    """Run the stages that are out of date, then release and promote the winner if it passes its gates.
 
-    Exit code 4: everything ran, and the winner is worse than a gate allows; 7: a gate can't tell; others: something broke.
+    A stage is out of date if its data, code or parameters have changed. A run that was interrupted continues where it stopped.
+
+    Exit codes:
+    - 0: all stages are up to date, and the winner is released
+    - 4: all stages are up to date, but a gate fails: nothing was released
+    - 5: another run is using this workspace
+    - 6: there is no winner, or something is missing
+    - 7: all stages are up to date, but a gate cannot tell: nothing was released
+    - 130: the run was interrupted
+    - others: a stage or the release failed; `segpipe --help` lists them
     """
     from segpipe.progress import say
     from segpipe.workspace.flow_loader import load_flow
 
     root = workspace_root()
-    say("starting (Prefect takes some seconds)")
+    say("starting (Prefect takes a few seconds)")
     summary = load_flow(root, "retrain").run(root, jobs, promote.value if promote else None)
     if json:
         print_json(summary.model_dump(mode="json"))
@@ -50,15 +64,15 @@ def run(
 
 
 def describe_run(summary: RunSummary) -> list[str]:
-    """What a run did, in words."""
+    """Describe the result of a run in one or two lines."""
     from segpipe.progress import format_seconds
 
-    ran, fresh = summary.ran, summary.up_to_date
-    words = f"{len(ran)} of {len(ran) + len(fresh)} stages ran" if ran else "every stage was up to date"
-    lines = [f"{words}, {format_seconds(summary.seconds)} in all"]
+    ran, up_to_date = summary.ran, summary.up_to_date
+    words = f"{len(ran)} of {len(ran) + len(up_to_date)} stages ran" if ran else "every stage was up to date"
+    lines = [f"{words}, {format_seconds(summary.seconds)} in total"]
     if summary.version and summary.selection:
-        new = "released" if summary.released else "released before"
+        released = "released" if summary.released else "released before"
         lines.append(
-            f"winner: {summary.selection.winner}, {new} as {summary.version}; live: {summary.live or 'nothing'}"
+            f"winner: {summary.selection.winner}, {released} as {summary.version}; live: {summary.live or 'nothing'}"
         )
     return lines

@@ -1,4 +1,4 @@
-"""`segpipe tune`: a search for a candidate's training settings."""
+"""`segpipe tune`: search for a candidate's training settings."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ EXAMPLE = "segpipe tune unet --trials 20\nsegpipe tune unet --trials 20 --apply"
 
 def tune(
     candidate: Candidate,
-    trials: Annotated[int, typer.Option("--trials", min=1, help="In all: what an earlier search tried counts.")] = 20,
+    trials: Annotated[
+        int, typer.Option("--trials", min=1, help="Total number of trials; those of an earlier search count.")
+    ] = 20,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=5, help="Of each trial; a quarter of the plan's by default.")
+        int | None,
+        typer.Option("--steps", min=5, help="Training steps of each trial. Default: a quarter of the plan's."),
     ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Write the best settings into params.yaml.")] = False,
     json: Json = False,
 ) -> None:
-    """Search for a candidate's training settings: short trainings, scored on the validation images.
+    """Search for a candidate's training settings with short trainings that are scored on the validation images.
 
-    A search that was stopped goes on; several started side by side share the trials. The first trial is the settings as they are.
+    The first trial uses the current settings. A search that was stopped continues when it is started again. Several searches that
+    run at the same time share the trials.
     """
     from dataclasses import asdict
 
@@ -34,32 +38,31 @@ def tune(
     from segpipe.workspace.params_file import set_params
 
     root = workspace_root()
-    tried = search(root, candidate, trials, steps)
-    best = tried[0]
+    results = search(root, candidate, trials, steps)
+    best = results[0]
     if json:
-        print_json({"best": asdict(best), "tried": [asdict(one) for one in tried]})
+        print_json({"best": asdict(best), "tried": [asdict(trial) for trial in results]})
     else:
-        rows = [[str(t.number), f"{t.score:.4f}", t.ended, _in_words(t.settings)] for t in tried]
+        rows = [[str(t.number), f"{t.score:.4f}", t.ended, _settings_text(t.settings)] for t in results]
         print_table(["trial", "val IoU", "", "settings"], rows)
         typer.echo(_as_yaml(candidate, best))
     if best.number == 0:
-        say("nothing tried is better than the settings as they are")
+        say("no trial is better than the current settings")
     elif apply:
         set_params(root, {f"candidates.{candidate}.train.{name}": value for name, value in best.settings.items()})
         say(f"params.yaml: candidates.{candidate}.train has the settings of trial {best.number}")
     else:
-        say("the block above goes into params.yaml; --apply writes it")
+        say("copy the block above into params.yaml, or use --apply to write it")
 
 
-def _in_words(settings: dict[str, Any]) -> str:
-    """``learning_rate 0.005, loss (cross_entropy 1, dice 0.9)``."""
-    found = []
+def _settings_text(settings: dict[str, Any]) -> str:
+    """Format settings on one line: ``learning_rate 0.005, loss (cross_entropy 1, dice 0.9)``."""
+    parts = []
     for name, value in settings.items():
-        shown = (
-            f"({_in_words(value)})" if isinstance(value, dict) else f"{value:g}" if isinstance(value, float) else value
-        )
-        found.append(f"{name} {shown}")
-    return ", ".join(found)
+        nested = isinstance(value, dict)
+        text = f"({_settings_text(value)})" if nested else f"{value:g}" if isinstance(value, float) else str(value)
+        parts.append(f"{name} {text}")
+    return ", ".join(parts)
 
 
 def _as_yaml(candidate: str, best: Tried) -> str:

@@ -1,1 +1,1 @@
-"""Commands to begin with: init, demo, families, doctor."""
+"""Commands to start with: init, demo, families, doctor."""

@@ -1,4 +1,4 @@
-"""`segpipe demo`: the main job from data to an endpoint that answers, in a workspace of its own."""
+"""`segpipe demo`: the whole workflow, from data to a running endpoint, in a workspace of its own."""
 
 from __future__ import annotations
 
@@ -21,23 +21,28 @@ if TYPE_CHECKING:
 EXAMPLE = "segpipe demo && cd demo && segpipe report --open"
 
 BUDGETS = ("2m", "4m", "8m")
-"""For planning and training each candidate: the demo is to end within minutes on two cores. The longer ones are for slow or busy
+"""Time for planning and training each candidate, so that the demo takes minutes on two cores. The longer ones are for slow or busy
 machines."""
 
 
 def demo(
-    directory: Annotated[Path, typer.Argument(help="Where the demo's workspace is made.", metavar="DIR")] = Path(
-        "demo"
-    ),
+    directory: Annotated[Path, typer.Argument(help="Folder of the demo workspace.", metavar="DIR")] = Path("demo"),
 ) -> None:
-    """See it all once: demo data, training, gates, release, a running endpoint that answers. Does no work twice."""
+    """Run the whole workflow once on demo data: training, gates, release, and a request to a running endpoint.
+
+    Takes some minutes. If it is run again, it does not repeat completed work.
+    """
     run_demo(directory)
 
 
 def run_demo(directory: Path) -> None:
-    """Make the demo workspace, retrain to a promoted model, serve it once and ask it. What is done already is not done again.
+    """Create the demo workspace, train and promote a model, serve it once and send it an image. Completed steps are skipped.
 
-    Raises GateBlocked where the gates say no.
+    Args:
+        directory: the folder of the workspace.
+
+    Raises:
+        GateBlocked: the gates block the release.
     """
     root = _workspace(directory)
     summary = _run(root)
@@ -46,33 +51,34 @@ def run_demo(directory: Path) -> None:
         raise GateBlocked(
             f"the demo's winner did not pass: {summary.blocked}", fix=f"segpipe -C {directory} report --open"
         )
-    answer = _ask(root, summary.live or "")
+    answer = _request(root, summary.live or "")
     _show_scores(summary.selection)
-    print(f"{summary.live} is live. It was served once and asked for {answer['file']}:")
+    print(f"{summary.live} is live. It was served once, and segmented {answer['file']}:")
     print("  " + ", ".join(f"{share['name']} {share['share']:.1%}" for share in answer["classes"]))
-    print(f"  drawn: {answer['overlay']}")
+    print(f"  overlay: {answer['overlay']}")
     print("\nNext" + (":" if shutil.which("segpipe") else f" (after `. {Path(sys.prefix) / 'bin' / 'activate'}`):"))
     for command in (f"cd {directory} && segpipe report --open", "segpipe serve", 'segpipe schedule --cron "0 2 * * 1"'):
         print(f"  {command}")
 
 
 def _workspace(directory: Path) -> Path:
-    """The demo's workspace with its data, made where it is not there yet or not whole."""
+    """Create the demo workspace with its data, unless it is complete already."""
     from segpipe.workspace import pipeline
     from segpipe.workspace.create import create_workspace
     from segpipe.workspace.git import commit_staged, git
     from segpipe.workspace.lock import lock
     from segpipe.workspace.params_file import set_params
+    from segpipe.workspace.paths import Paths
 
-    fresh = create_workspace(directory)
+    created = create_workspace(directory)
     root = directory.resolve()
     with lock(root):
-        if fresh:
+        if created:
             set_params(root, {"train.budget": BUDGETS[0]})
         if pipeline.data_state(root) in ("absent", "missing"):
             from segpipe.data.demo.write import write_demo
 
-            write_demo(root / "data")
+            write_demo(Paths(root).data)
             pipeline.add_data(root)
             git(root, "add", "params.yaml", "data.dvc", ".gitignore")
             commit_staged(root, "Demo data")
@@ -80,7 +86,7 @@ def _workspace(directory: Path) -> Path:
 
 
 def _run(root: Path) -> RunSummary:
-    """The retrain flow, unless there is nothing left to do for it."""
+    """Run the retrain flow, unless everything is up to date and released."""
     from segpipe.config import load_params
     from segpipe.gates.selection import Selection
     from segpipe.release import registry
@@ -90,28 +96,31 @@ def _run(root: Path) -> RunSummary:
     from segpipe.workspace.params_file import set_params
     from segpipe.workspace.paths import Paths
 
+    paths = Paths(root)
     if pipeline.data_state(root) == "clean" and not pipeline.stale(root):
-        version, live = (
-            registry.version_of_bundle(root, root / "bundle"),
-            registry.live(root, load_params(root).release.stage),
-        )
+        version = registry.version_of_bundle(root, paths.bundle)
+        live = registry.live(root, load_params(root).release.stage)
         if version and live:
             say(f"everything is up to date; the winner was released as {version}")
-            return RunSummary(root=str(root), selection=Selection.read(Paths(root).selection), live=live)
+            return RunSummary(root=str(root), selection=Selection.read(paths.selection), live=live)
     retrain = load_flow(root, "retrain")
     for longer in BUDGETS[1:]:
         try:
-            return retrain.run(root, promote="auto")  # type: ignore[no-any-return]
+            return retrain.run(root, promote="auto")
         except SegpipeError as error:
-            if not str(error).startswith("train.budget: the budget is too short"):
+            if not (str(error).startswith("train.budget:") and "too short" in str(error)):
                 raise
             set_params(root, {"train.budget": longer})
             say(f"this machine is slow or busy: each network trains for {longer} instead")
-    return retrain.run(root, promote="auto")  # type: ignore[no-any-return]
+    return retrain.run(root, promote="auto")
 
 
-def _ask(root: Path, version: str) -> dict[str, Any]:
-    """Serve what is live on a free port and send it one test image: `file`, `classes` with shares, `overlay` (a path)."""
+def _request(root: Path, version: str) -> dict[str, Any]:
+    """Serve the live version on a free port and send it one test image.
+
+    Returns:
+        `file` (path of the image), `classes` (with their shares) and `overlay` (path of the overlay).
+    """
     import httpx
 
     from segpipe.config import load_params
@@ -125,23 +134,26 @@ def _ask(root: Path, version: str) -> dict[str, Any]:
     settings = endpoint_settings(root, stage, params.serve)
     with start_server(serve_target(root, stage), bentoml_home(root), settings) as server:
         upload = {"image": (image.name, image.read_bytes())}
-        told, drawn = (
+        result, overlay_answer = (
             httpx.post(
-                f"{server.url}/v1/segment", params={"format": form}, files=upload, trust_env=False, timeout=60
+                f"{server.url}/v1/segment", params={"format": format}, files=upload, trust_env=False, timeout=60
             ).raise_for_status()
-            for form in ("json", "overlay")
+            for format in ("json", "overlay")
         )
     overlay = root / "predictions" / f"{image.stem}-overlay.png"
-    write_bytes(overlay, drawn.content)
-    return {"file": image.relative_to(root), "classes": told.json()["classes"], "overlay": overlay}
+    write_bytes(overlay, overlay_answer.content)
+    return {"file": image.relative_to(root), "classes": result.json()["classes"], "overlay": overlay}
 
 
 def _test_image(root: Path) -> Path:
-    """An image that no training saw."""
+    """Return the path of an image of the test split."""
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(root / "artifacts" / "splits.parquet", columns=["path", "split"]).to_pylist()
-    return root / "data" / next(row["path"] for row in rows if row["split"] == "test")
+    from segpipe.workspace.paths import Paths
+
+    paths = Paths(root)
+    rows = pq.read_table(paths.splits, columns=["path", "split"]).to_pylist()
+    return paths.data / next(row["path"] for row in rows if row["split"] == "test")
 
 
 def _show_scores(selection: Selection | None) -> None:

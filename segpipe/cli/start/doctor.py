@@ -1,4 +1,4 @@
-"""`segpipe doctor`: checks of this machine and workspace."""
+"""`segpipe doctor`: check this machine and workspace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ EXAMPLE = "segpipe doctor\nsegpipe -C my-cells doctor --json"
 
 
 def doctor(json: Json = False) -> None:
-    """Look at this machine and workspace: versions, devices, disk, remotes, what will be slow; each with the fix."""
+    """Check this machine and workspace: versions, devices, disk, remotes, and what will be slow. Each problem comes with its fix.
+
+    Exit codes:
+    - 0: no check failed; there may be warnings
+    - 6: a check failed
+    """
     from dataclasses import asdict
 
     from segpipe.doctor import examine
@@ -20,16 +25,16 @@ def doctor(json: Json = False) -> None:
 
     try:
         root = find_root(Path.cwd())
-    except ConfigError:  # outside a workspace the machine alone is looked at
+    except ConfigError:  # outside a workspace, only the machine is checked
         root = None
     checks = examine(root)
     if json:
         print_json([asdict(check) for check in checks])
     else:
-        shown = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
+        labels = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}
         print_table(
             ["", "", "found", "fix"],
-            [[shown[c.verdict], c.name, c.found, c.fix or ""] for c in checks],
+            [[labels[c.verdict], c.name, c.found, c.fix or ""] for c in checks],
             title="segpipe doctor",
         )
     if failed := [check.name for check in checks if check.verdict == "fail"]:

@@ -1,4 +1,4 @@
-"""`segpipe init`: a workspace, with data where asked for."""
+"""`segpipe init`: create a workspace, on request with data."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ EXAMPLE = "segpipe init my-cells --data ../images --format folder"
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(help="The folder that becomes a workspace.", metavar="DIR")],
-    data: Annotated[Path | None, typer.Option("--data", help="Labelled images to bring in.", metavar="SRC")] = None,
+    directory: Annotated[Path, typer.Argument(help="The folder of the new workspace.", metavar="DIR")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder with labelled images to import.", metavar="SRC")
+    ] = None,
     format: DataFormat = "auto",
     classes: Classes = None,
     ignore: Ignore = None,
     group: Group = None,
     overlapping: Overlapping = False,
 ) -> None:
-    """Make a workspace: Git and DVC repository, pipeline, parameters, flows; with --data, your images in it.
+    """Create a workspace: Git and DVC repository, pipeline, parameters and flows. With --data, import your images into it.
 
-    `segpipe data import` has further options for images that lie in other ways.
+    `segpipe data import` has further options, for images in other layouts.
     """
     from segpipe.progress import say
     from segpipe.workspace.create import create_workspace
@@ -32,14 +34,14 @@ def init(
 
     if data is not None and not data.exists():
         raise typer.BadParameter(f"{data} does not exist", param_hint="--data")
-    fresh = create_workspace(directory)
+    created = create_workspace(directory)
     root = directory.resolve()
     if data is not None:
         with lock(root):
-            read = {"overlapping": overlapping or None}
-            import_data(root, data.resolve(), format, import_options(classes, ignore, group, read=read))
+            layout = {"overlapping": overlapping or None}
+            import_data(root, data.resolve(), format, import_options(classes, ignore, group, read=layout))
             commit_staged(root, "Labelled images")
     say(
-        f"{directory} is {'now a' if fresh else 'already a'} workspace. Next: cd {directory} && "
+        f"{directory} is {'now' if created else 'already'} a workspace. Next: cd {directory} && "
         + ("segpipe run" if (root / "data").is_dir() else "segpipe data import SRC")
     )

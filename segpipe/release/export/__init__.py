@@ -1,1 +1,1 @@
-"""A trained model as a bundle: ONNX graph, engine selection, int8, golden images."""
+"""Export a trained model as a bundle: the ONNX graph, the choice of an inference engine, int8, golden images."""

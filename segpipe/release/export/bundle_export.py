@@ -1,4 +1,4 @@
-"""A trained model becomes a bundle: an ONNX graph, the fastest engine that agrees with the trained network, golden images, a card."""
+"""Export a trained model as a bundle: ONNX graph, fastest engine that agrees with the trained network, golden images, model card."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def export_winner(
         params: the settings of the workspace.
         shards: the folder that `prepare` wrote.
         models: the folder of the trained models, one per candidate.
-        reference: what the images are like that the winner was trained on.
+        reference: statistics of the images that the winner was trained on.
         out: the folder of the bundle.
 
     Raises:
@@ -60,14 +60,18 @@ def export_winner(
     selection = Selection.read(selection_file)
     if selection.winner is None:
         raise MissingError(
-            "there is no winner to export", where=selection_file, fix="add a trainable candidate to params.yaml"
+            "there is no winner to export",
+            where=selection_file,
+            fix="add a network to `candidates:` in params.yaml (segpipe families lists them)",
         )
-    examples = None
+    quantisation_data = None
     if params.export.int8 != "off":
-        examples = QuantisationData(ShardReader(shards, "train"), ShardReader(shards, "val"))
-    export_bundle(models / selection.winner, ShardReader(shards, "test"), selection, params.export, out, examples)
+        quantisation_data = QuantisationData(ShardReader(shards, "train"), ShardReader(shards, "val"))
+    test_images = ShardReader(shards, "test")
+    export_bundle(models / selection.winner, test_images, selection, params.export, out, quantisation_data)
     reference.write(out / REFERENCE_FILE)
-    check_latency(params.gates, out, [pair.given() for pair in golden_pairs(out)], selection_file)
+    inputs = [pair.predict_arguments() for pair in golden_pairs(out)]
+    check_latency(params.gates, out, inputs, selection_file)
 
 
 def export_bundle(
@@ -76,13 +80,22 @@ def export_bundle(
     selection: Selection,
     params: ExportParams,
     out: Path,
-    examples: QuantisationData | None = None,
+    quantisation_data: QuantisationData | None = None,
 ) -> None:
-    """Write the bundle of a trained model (models/NAME) into `out`; see `write_bundle`."""
+    """Write the bundle of a trained model.
+
+    Args:
+        model: the folder of the model, models/NAME.
+        reader: see `write_bundle`, also for the other arguments.
+        selection: selection.json.
+        params: the section `export` of params.yaml.
+        out: the folder of the bundle.
+        quantisation_data: images for int8.
+    """
     from segpipe.inference.trained_model import load_trained
 
     weights = sha256_file(model / WEIGHTS_FILE)
-    write_bundle(load_trained(model), weights, reader, selection, params, out, examples)
+    write_bundle(load_trained(model), weights, reader, selection, params, out, quantisation_data)
 
 
 def write_bundle(
@@ -92,14 +105,24 @@ def write_bundle(
     selection: Selection,
     params: ExportParams,
     out: Path,
-    examples: QuantisationData | None = None,
+    quantisation_data: QuantisationData | None = None,
 ) -> None:
-    """Write the bundle of a network that runs on torch into `out`, whole or not at all.
+    """Write the bundle of a network that runs on torch, completely or not at all.
 
-    reader: the test images, of which `params.golden` travel along. selection: selection.json, for the card. examples: images of
-    train and val, with which int8 is tried where `params.int8` asks for that. Everything but engines.json (timings), and the words
-    on int8 in the card, is a function of the inputs and the engine that is chosen. Raises GateBlocked when no engine agrees with
-    the network.
+    All files except engines.json (timings), and the int8 result in the card, depend only on the arguments and the chosen engine.
+
+    Args:
+        trained: the trained network.
+        weights_sha256: hash of its weights file.
+        reader: the test images; `params.golden` of them become golden images.
+        selection: selection.json, for the card and the temperature.
+        params: the section `export` of params.yaml.
+        out: the folder of the bundle.
+        quantisation_data: images of train and val for int8, which is tried if `params.int8` asks for it; None does not try it.
+
+    Raises:
+        GateBlocked: no engine agrees with the network.
+        ConfigError: the network cannot be written as an ONNX graph.
     """
     with atomic_folder(out) as staging:
         pairs = write_inputs(reader, params.golden, staging)
@@ -107,12 +130,12 @@ def write_bundle(
             trials = [keep_on_torch(trained, staging, pairs)]
         else:
             export_graph(trained, staging / GRAPH_FILE)
-            trials = try_engines(trained, staging, pairs, params, examples)
+            trials = try_engines(trained, staging, pairs, params, quantisation_data)
         chosen = choose_engine(trials, params.min_agreement)
         write_json(staging / ENGINES_FILE, [trial.model_dump() for trial in trials])
         lineage = trained.spec.lineage | {"weights_sha256": weights_sha256}
-        shipped = {"engine": chosen.engine, "lineage": lineage, "temperature": selection.temperature}
-        spec = trained.spec.model_copy(update=shipped)
+        update = {"engine": chosen.engine, "lineage": lineage, "temperature": selection.temperature}
+        spec = trained.spec.model_copy(update=update)
         spec.write(staging)
         if chosen.engine not in INT8_ENGINES:
             (staging / INT8_FILE).unlink(missing_ok=True)
@@ -120,13 +143,24 @@ def write_bundle(
         write_expected(Segmenter.from_bundle(staging), pairs)
         assert chosen.agreement is not None, "an eligible engine has an agreement"
         write_card(spec, selection, chosen.agreement, pairs, staging, int8)
-    say(f"export: {spec.candidate} on {chosen.engine}, {chosen.median_ms} ms for a golden image; it {chosen.reason}")
+    say(f"export: {spec.candidate} runs on {chosen.engine}, {chosen.median_ms} ms per golden image; it {chosen.reason}")
     if int8:
         say(f"export: {int8}")
 
 
 def export_graph(trained: Segmenter, path: Path) -> None:
-    """Write a network as ONNX with free batch size, height and width; one for volumes with its window alone."""
+    """Write a network as an ONNX graph.
+
+    Batch size, height and width of the input are free. The graph of a network for volumes has a free batch size and the size of
+    the network's window.
+
+    Args:
+        trained: a network that runs on torch.
+        path: the file to write.
+
+    Raises:
+        ConfigError: the model is not a network, or it has operations that ONNX cannot express.
+    """
     import torch
 
     from segpipe.ops.exportable_pooling import exportable
@@ -134,17 +168,17 @@ def export_graph(trained: Segmenter, path: Path) -> None:
     engine, spec = trained.engine, trained.spec
     if not isinstance(engine, TorchEngine):
         raise ConfigError(
-            "the winner is no network and has no ONNX graph",
+            "the winner is not a network and has no ONNX graph",
             where=spec.candidate,
             found=f"family {spec.family}",
             fix="add a network to `candidates:` in params.yaml (segpipe families lists them)",
         )
     module = engine.module.eval().float().cpu()
     sizes = spec.patch3d or (2 * spec.stride, 2 * spec.stride)
-    free = {0: "n"} if spec.patch3d else {0: "n", 2: "h", 3: "w"}
+    free_axes = {0: "n"} if spec.patch3d else {0: "n", 2: "h", 3: "w"}
     example = torch.zeros(1, spec.normalisation.channels, *sizes)
     with warnings.catch_warnings(), torch.no_grad(), exportable():
-        warnings.simplefilter("ignore")  # the tracer warns about shape checks that free sizes do not touch
+        warnings.simplefilter("ignore")  # the tracer warns about shape checks that do not matter for free sizes
         try:
             torch.onnx.export(
                 module,
@@ -154,39 +188,62 @@ def export_graph(trained: Segmenter, path: Path) -> None:
                 opset_version=OPSET,
                 input_names=["image"],
                 output_names=["logits"],
-                dynamic_axes=dict.fromkeys(("image", "logits"), free),
+                dynamic_axes=dict.fromkeys(("image", "logits"), free_axes),
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise ConfigError(
-                f"ONNX can't express the network: {next(iter(str(error).splitlines()), type(error).__name__)[:200]}",
+                f"ONNX cannot express the network: {next(iter(str(error).splitlines()), type(error).__name__)[:200]}",
                 where=spec.candidate,
                 found=f"family {spec.family}",
-                fix="say the same in other layers, or drop the candidate",
+                fix="use other layers, or remove the candidate from params.yaml",
             ) from error
 
 
 def keep_on_torch(trained: Segmenter, bundle: Path, pairs: Sequence[Golden]) -> EngineTrial:
-    """Write the weights of a detector, which has no graph of fixed inputs and outputs: torch runs it wherever it goes."""
+    """Write the weights of a detector, which runs on torch when it is served: it has no graph with fixed inputs and outputs.
+
+    Args:
+        trained: the detector.
+        bundle: the folder of the bundle.
+        pairs: the golden images; the first one is timed.
+
+    Returns:
+        The trial of the engine torch.
+    """
     from safetensors.torch import save_file
 
     assert isinstance(trained.engine, TorchEngine), "a detector runs on torch"
     save_file(
         {name: value.contiguous() for name, value in trained.engine.module.state_dict().items()}, bundle / WEIGHTS_FILE
     )
-    median = median_ms({TORCH: trained}, pairs[0].given())[TORCH]
-    reason = "is what the detector was trained on: boxes, scores and masks of any number have no ONNX graph here"
+    median = median_ms({TORCH: trained}, pairs[0].predict_arguments())[TORCH]
+    reason = "is the engine that the detector was trained on: a variable number of boxes, scores and masks has no ONNX graph here"
     return EngineTrial(engine=TORCH, median_ms=median, agreement=1.0, eligible=True, reason=reason)
 
 
 def try_engines(
-    trained: Segmenter, bundle: Path, pairs: Sequence[Golden], params: ExportParams, examples: QuantisationData | None
+    trained: Segmenter,
+    bundle: Path,
+    pairs: Sequence[Golden],
+    params: ExportParams,
+    quantisation_data: QuantisationData | None,
 ) -> list[EngineTrial]:
-    """Time every graph engine and hold its masks of the golden images against those of the trained network in float32; with
-    `examples`, also those in 8-bit integers, if `params.int8` asks for them."""
-    inputs = [pair.given() for pair in pairs]
-    contest = EngineComparison(trained.spec, inputs, [trained.predict(**given).class_ids for given in inputs])
+    """Time every graph engine, and compare its masks of the golden images with those of the trained network in float32.
+
+    Args:
+        trained: the trained network.
+        bundle: the folder of the bundle, with the ONNX graph.
+        pairs: the golden images.
+        params: the section `export` of params.yaml.
+        quantisation_data: images for int8, which is also tried if `params.int8` asks for it; None does not try it.
+
+    Returns:
+        The trials, in the order of the engines.
+    """
+    inputs = [pair.predict_arguments() for pair in pairs]
+    comparison = EngineComparison(trained.spec, inputs, [trained.predict(**each).class_ids for each in inputs])
     graph = bundle / GRAPH_FILE
-    contest.enter(engine_loaders(GRAPH_ENGINES, graph), require_agreement(params.min_agreement))
-    if params.int8 != "off" and examples is not None:
-        try_int8(contest, graph, examples, params.int8_max_drop)
-    return contest.timed()
+    comparison.add(engine_loaders(GRAPH_ENGINES, graph), require_agreement(params.min_agreement))
+    if params.int8 != "off" and quantisation_data is not None:
+        try_int8(comparison, graph, quantisation_data, params.int8_max_drop)
+    return comparison.timed_trials()

@@ -1,4 +1,6 @@
-"""Which engine serves: each runs the golden images, is held against the trained network, and is timed."""
+"""Choose the inference engine of a bundle: every engine segments the golden images, is compared with the trained network, and is
+timed. The fastest engine that agrees with the network is chosen.
+"""
 
 from __future__ import annotations
 
@@ -21,129 +23,155 @@ from segpipe.inference.spec import SegmenterSpec
 
 Mask = npt.NDArray[np.uint8]
 Loader = Callable[[], Engine]
-"""Loads a graph."""
+"""Loads a graph into an engine."""
 
 _ROUNDS = 9
-_SECONDS = 20.0
+_MAX_TIMING_S = 20.0
 _SETTLE_S = 0.1
-_AS_GOOD = 1.10
-"""Engines this close to the fastest count as equally fast: the choice should not hang on the noise of a timing."""
+_SPEED_TOLERANCE = 1.10
+"""Engines whose time is within this factor of the fastest count as equally fast, so that the choice does not depend on noise."""
 
 
 class EngineTrial(BaseModel):
-    """How one engine did on the golden images."""
+    """The result of one engine on the golden images."""
 
     engine: str
     median_ms: float | None = None
-    """Whole `predict` of the first golden image."""
+    """Duration of a whole `predict` of the first golden image."""
     agreement: float | None = None
-    """Share of golden pixels with the class that the trained network gives."""
+    """Fraction of golden pixels that have the class that the trained network gives."""
     eligible: bool
+    """Whether the engine may serve."""
     reason: str
+    """Why it may or may not, as the second half of a sentence that begins with the engine."""
 
 
 Judge = Callable[[str, Segmenter, float], EngineTrial]
-"""(engine, the model on it, agreement) -> the verdict."""
+"""(engine, the model on that engine, agreement) -> the trial, which says whether the engine is eligible."""
 
 
 @dataclass
 class EngineComparison:
-    """The engines that were tried, in the order in which they were."""
+    """A comparison of engines with the trained network, in the order in which they are added."""
 
     spec: SegmenterSpec
     inputs: Sequence[Mapping[str, Any]]
-    """The golden images, as `Segmenter.predict` takes them."""
-    wanted: Sequence[Mask]
-    """What the trained network says of them, in float32."""
+    """The golden images, as arguments of `Segmenter.predict`."""
+    expected: Sequence[Mask]
+    """The masks of the trained network in float32."""
     trials: dict[str, EngineTrial] = field(default_factory=dict)
     running: dict[str, Segmenter] = field(default_factory=dict)
+    """The model on each engine that runs on this machine."""
 
-    def enter(self, engines: Mapping[str, Loader], judge: Judge) -> None:
-        """Load each engine, compare its masks of the golden images, and judge it. What does not run here is no candidate."""
-        for name, start in engines.items():
+    def add(self, loaders: Mapping[str, Loader], judge: Judge) -> None:
+        """Load engines, compare their masks of the golden images, and judge them.
+
+        Args:
+            loaders: engines by name. An engine that does not run on this machine is not eligible.
+            judge: decides whether an engine that runs is eligible.
+        """
+        for name, load in loaders.items():
             try:
-                segmenter = Segmenter(self.spec, start())
-                share = agreement((segmenter.predict(**given).class_ids for given in self.inputs), self.wanted)
+                segmenter = Segmenter(self.spec, load())
+                share = agreement((segmenter.predict(**each).class_ids for each in self.inputs), self.expected)
             except (ImportError, RuntimeError, SegpipeError) as error:
                 self.trials[name] = failed_trial(name, error)
             else:
                 self.running[name] = segmenter
                 self.trials[name] = judge(name, segmenter, share)
 
-    def timed(self) -> list[EngineTrial]:
-        """The trials, with the time that each takes for the first golden image."""
+    def timed_trials(self) -> list[EngineTrial]:
+        """Time all engines on the first golden image, and return the trials with their times."""
         times = median_ms(self.running, self.inputs[0])
         return [trial.model_copy(update={"median_ms": times.get(name)}) for name, trial in self.trials.items()]
 
 
 def failed_trial(name: str, error: Exception) -> EngineTrial:
-    """The trial of an engine that failed."""
-    why = f"does not run here: {' '.join(str(error).split())[:200]}"
-    return EngineTrial(engine=name, eligible=False, reason=why)
+    """Return the trial of an engine that failed."""
+    reason = f"does not run here: {' '.join(str(error).split())[:200]}"
+    return EngineTrial(engine=name, eligible=False, reason=reason)
 
 
-def agreement(masks: Iterable[Mask], wanted: Sequence[Mask]) -> float:
-    """Share of pixels that are the same."""
-    same = sum(int((a == b).sum()) for a, b in zip(masks, wanted, strict=True))
-    return same / sum(mask.size for mask in wanted)
+def agreement(masks: Iterable[Mask], expected: Sequence[Mask]) -> float:
+    """Return the fraction of pixels with the same class, over all masks."""
+    same = sum(int((a == b).sum()) for a, b in zip(masks, expected, strict=True))
+    return same / sum(mask.size for mask in expected)
 
 
-def require_agreement(least: float) -> Judge:
-    """The judge of engines that compute the network as it is: a share of `least` of the pixels must be the same."""
+def require_agreement(min_agreement: float) -> Judge:
+    """Return a judge for engines that run the unchanged network: at least `min_agreement` of the pixels must be the same."""
 
     def judge(name: str, _: Segmenter, share: float) -> EngineTrial:
         words = f"gives the trained network's class on {share:.4%} of golden pixels"
-        reason = words if share >= least else f"{words}, {least:.4%} needed"
-        return EngineTrial(engine=name, agreement=share, eligible=share >= least, reason=reason)
+        eligible = share >= min_agreement
+        reason = words if eligible else f"{words}, but {min_agreement:.4%} is required"
+        return EngineTrial(engine=name, agreement=share, eligible=eligible, reason=reason)
 
     return judge
 
 
-def median_ms(segmenters: Mapping[str, Segmenter], given: Mapping[str, Any]) -> dict[str, float]:
-    """Median milliseconds of each `predict`, in rounds, so that a busy moment of the machine meets all of them alike.
+def median_ms(segmenters: Mapping[str, Segmenter], arguments: Mapping[str, Any]) -> dict[str, float]:
+    """Measure the median duration of `predict` for several models.
 
-    Before each, a tenth of a second of answers does not count: ONNX Runtime's threads keep the processors for a while after theirs, waiting
-    for the next, and made OpenVINO look 1.6 times as slow as it is (a U-Net on two cores: 84 ms, and 52 alone). Slow models get
-    fewer rounds.
+    The models take turns, so that a busy moment of the machine affects all of them alike. Before each measurement, the model runs
+    for a tenth of a second without being timed: the threads of ONNX Runtime occupy the processors for a while after a prediction,
+    which made OpenVINO look 1.6 times as slow as it is (U-Net, 2 cores: 84 ms instead of 52 ms).
+
+    Args:
+        segmenters: models by name.
+        arguments: arguments of `Segmenter.predict`.
+
+    Returns:
+        Milliseconds by name. Slow models are measured fewer times.
     """
     times: dict[str, list[float]] = {name: [] for name in segmenters}
-    began = time.perf_counter()
-    for done in range(_ROUNDS):
-        if done and time.perf_counter() - began > _SECONDS:
+    start = time.perf_counter()
+    for completed in range(_ROUNDS):
+        if completed and time.perf_counter() - start > _MAX_TIMING_S:
             break
         for name, segmenter in segmenters.items():
             settled = time.perf_counter() + _SETTLE_S
-            segmenter.predict(**given)
+            segmenter.predict(**arguments)
             while time.perf_counter() < settled:
-                segmenter.predict(**given)
-            start = time.perf_counter()
-            segmenter.predict(**given)
-            times[name].append(1000 * (time.perf_counter() - start))
-    return {name: round(statistics.median(taken), 2) for name, taken in times.items()}
+                segmenter.predict(**arguments)
+            before = time.perf_counter()
+            segmenter.predict(**arguments)
+            times[name].append(1000 * (time.perf_counter() - before))
+    return {name: round(statistics.median(values), 2) for name, values in times.items()}
 
 
 def choose_engine(trials: Sequence[EngineTrial], min_agreement: float) -> EngineTrial:
-    """The first of the engines (in their fixed order) that may serve and are about as fast as the fastest of those."""
+    """Choose an engine: the first eligible one that is about as fast as the fastest eligible one.
+
+    Args:
+        trials: the trials, in the fixed order of the engines.
+        min_agreement: the required agreement, for the error message.
+
+    Raises:
+        GateBlocked: no engine is eligible.
+    """
     eligible = [trial for trial in trials if trial.eligible and trial.median_ms is not None]
     if not eligible:
-        found = "; ".join(f"{trial.engine} {trial.reason}" for trial in trials)
         raise GateBlocked(
             "no engine gives the trained network's masks",
-            found=found,
+            found="; ".join(f"{trial.engine} {trial.reason}" for trial in trials),
             expected=f"agreement of at least {min_agreement}",
-            fix="lower `export.min_agreement` in params.yaml if that is good enough, or train in fp32",
+            fix="lower `export.min_agreement` in params.yaml if that is good enough, or train with `train.precision: fp32`",
         )
-    fastest = min(trial.median_ms for trial in eligible if trial.median_ms is not None)
-    return next(trial for trial in eligible if trial.median_ms is not None and trial.median_ms <= _AS_GOOD * fastest)
+    limit = _SPEED_TOLERANCE * min(trial.median_ms for trial in eligible if trial.median_ms is not None)
+    return next(trial for trial in eligible if trial.median_ms is not None and trial.median_ms <= limit)
 
 
 def engine_loaders(engines: Mapping[str, Callable[[Path, int], Engine]], graph: Path) -> dict[str, Loader]:
-    """Each engine on a graph, with as many threads as it likes. One that would compute in other numbers than it is named after does not
-    start: what is found of it here would not hold where it computes in those."""
+    """Return a loader of a graph for each engine; the engine chooses its number of threads.
 
-    def start(name: str, make: Callable[[Path, int], Engine]) -> Engine:
+    The loader of an engine that would compute in other numbers than its name says raises MissingError: its result on this machine
+    would not hold on a machine where it computes as named.
+    """
+
+    def load(name: str, make: Callable[[Path, int], Engine]) -> Engine:
         if not precision_is_native(name):
             raise MissingError("this processor does not compute in bfloat16")
         return make(graph, 0)
 
-    return {name: partial(start, name, make) for name, make in engines.items()}
+    return {name: partial(load, name, make) for name, make in engines.items()}

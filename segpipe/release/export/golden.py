@@ -1,4 +1,4 @@
-"""Golden images: a few test images that travel with a model, as files that a user could upload."""
+"""Golden images: a few test images in a bundle, as files that a user could upload, with the masks that the model gives for them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from segpipe.release.bundle import GOLDEN_DIR, GOLDEN_FILE, Golden
 from segpipe.samples import Sample
 
 MAX_EDGE = 1024
-"""A larger image travels as its middle: a bundle should stay small."""
+"""Longest edge of a golden image, pixels. Larger images are cropped to their centre, so that a bundle stays small."""
 MAX_EDGE_3D = 128
-"""The same of a volume."""
+"""Longest edge of a golden volume, voxels."""
 
 
 class Reader(Protocol):
-    """The test images: samples by index, and how many pixels of each class they hold (n, n_classes)."""
+    """Test images: samples by index, and their pixel counts by class."""
 
     @property
     def class_pixels(self) -> npt.NDArray[np.int64]:
-        """Pixels by image and class."""
+        """Number of pixels by image and class, (n, n_classes)."""
 
     def __len__(self) -> int: ...
 
@@ -34,25 +34,37 @@ class Reader(Protocol):
 
 
 def choose_images(class_pixels: npt.NDArray[np.int64], count: int) -> list[int]:
-    """Indices of at most `count` images: the one richest in each class, the rarest class first, then evenly spaced ones."""
+    """Choose golden images: for each class the image with most of its pixels, beginning with the rarest class, then evenly spaced ones.
+
+    Args:
+        class_pixels: number of pixels by image and class, (n, n_classes).
+        count: largest number of images.
+
+    Returns:
+        Indices of images.
+    """
     total = len(class_pixels)
     present = np.flatnonzero(class_pixels.sum(0) > 0)
     by_rarity = present[np.argsort(class_pixels.sum(0)[present], kind="stable")]
     richest = [int(class_pixels[:, c].argmax()) for c in by_rarity]
-    even = [int(i) for i in np.linspace(0, total - 1, min(total, 2 * count)).round()]
-    return list(dict.fromkeys([*richest, *even, *range(total)]))[:count]
+    evenly_spaced = [int(i) for i in np.linspace(0, total - 1, min(total, 2 * count)).round()]
+    return list(dict.fromkeys([*richest, *evenly_spaced, *range(total)]))[:count]
 
 
 def centre_crop(image: np.ndarray, edge: int | None = None) -> np.ndarray:
-    """The middle of an image (H, W, C) or a volume (D, H, W, C), at most `edge` pixels along each axis; by default `MAX_EDGE` or
-    `MAX_EDGE_3D`."""
+    """Crop an image (H, W, C) or a volume (D, H, W, C) to its centre.
+
+    Args:
+        image: the image or volume.
+        edge: largest size along each axis; by default `MAX_EDGE` or `MAX_EDGE_3D`.
+    """
     edge = edge or (MAX_EDGE if image.ndim == 3 else MAX_EDGE_3D)
     starts = [max(0, (size - edge) // 2) for size in image.shape[:-1]]
     return np.ascontiguousarray(image[tuple(slice(start, start + edge) for start in starts)])
 
 
 def encode_volume(volume: np.ndarray, spacing: tuple[float, ...] | None) -> bytes:
-    """A volume (D, H, W) or (D, H, W, C) as NIfTI with this voxel size, mm by axis."""
+    """Encode a volume (D, H, W) or (D, H, W, C) as NIfTI, with its voxel size in mm by axis (depth, height, width)."""
     from segpipe.data.images import Geometry, encode_nifti
 
     if spacing is None:
@@ -63,10 +75,18 @@ def encode_volume(volume: np.ndarray, spacing: tuple[float, ...] | None) -> byte
 
 
 def encode_image(image: np.ndarray, key: str, spacing: tuple[float, ...] | None = None) -> tuple[str, bytes]:
-    """An image (H, W, 1 or 3) as a file that decodes to the very same array: PNG for integers, TIFF for float32. A volume
-    (D, H, W, C) as NIfTI, with its voxel size (mm by axis).
+    """Encode an image as a file that decodes to exactly the same array: PNG for integers, TIFF for float32, NIfTI for volumes.
 
-    Returns the suffix and the bytes. Raises DataError for an array that no such file holds.
+    Args:
+        image: (H, W, C) with 1 or 3 channels of uint8, uint16 or float32, or a volume (D, H, W, C).
+        key: name of the image, for error messages.
+        spacing: voxel size of a volume in mm by axis (depth, height, width).
+
+    Returns:
+        The suffix of the file's name, and its bytes.
+
+    Raises:
+        DataError: none of these formats can hold the array.
     """
     from segpipe.data.images import decode_image, encode_png
 
@@ -74,7 +94,7 @@ def encode_image(image: np.ndarray, key: str, spacing: tuple[float, ...] | None 
         return ".nii.gz", encode_volume(image, spacing)
     if image.shape[2] not in (1, 3) or image.dtype not in (np.uint8, np.uint16, np.float32):
         raise DataError(
-            "this test image cannot travel with the model",
+            "this test image cannot be stored in the bundle as a golden image",
             where=key,
             found=f"{image.dtype}, shape {image.shape}",
             expected="1 or 3 channels of uint8, uint16 or float32",
@@ -84,16 +104,25 @@ def encode_image(image: np.ndarray, key: str, spacing: tuple[float, ...] | None 
         import cv2
 
         done, content = cv2.imencode(".tiff", np.ascontiguousarray(plain[..., ::-1] if plain.ndim == 3 else plain))
-        assert done, "TIFF takes float32"
+        assert done, "TIFF can hold float32"
         suffix, encoded = ".tiff", content.tobytes()
     else:
         suffix, encoded = ".png", encode_png(plain)
-    assert np.array_equal(decode_image(encoded, key, 1e6), image), "what was written reads back"
+    assert np.array_equal(decode_image(encoded, key, 1e6), image), "the file decodes to the same array"
     return suffix, encoded
 
 
 def write_inputs(reader: Reader, count: int, bundle: Path) -> list[Golden]:
-    """Write `golden/input-N.*` for `count` images, and the list of them; the expected masks are still to come."""
+    """Choose golden images, and write them (`golden/input-N.*`) and their list into a bundle.
+
+    Args:
+        reader: the test images.
+        count: number of golden images.
+        bundle: the folder of the bundle.
+
+    Returns:
+        The golden images; `write_expected` must still write their masks.
+    """
     pairs, rows = [], []
     for number, index in enumerate(choose_images(reader.class_pixels, count)):
         sample = reader[index]
@@ -110,10 +139,10 @@ def write_inputs(reader: Reader, count: int, bundle: Path) -> list[Golden]:
 
 
 def write_expected(segmenter: Segmenter, pairs: Sequence[Golden]) -> None:
-    """Write the masks that a segmenter gives for the golden images, as PNG of class ids, of volumes as NIfTI."""
+    """Write the masks that a segmenter gives for the golden images: class ids as PNG, or as NIfTI for volumes."""
     from segpipe.data.images import encode_png
 
     for pair in pairs:
-        given = pair.given()
-        ids = segmenter.predict(**given).class_ids
-        write_bytes(pair.expected, encode_png(ids) if ids.ndim == 2 else encode_volume(ids, given["spacing"]))
+        arguments = pair.predict_arguments()
+        ids = segmenter.predict(**arguments).class_ids
+        write_bytes(pair.expected, encode_png(ids) if ids.ndim == 2 else encode_volume(ids, arguments["spacing"]))

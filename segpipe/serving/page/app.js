@@ -1,12 +1,12 @@
-// The page: an image goes to /v1/segment, its mask comes back and is drawn here, so that opacity and classes change at once.
+// The page sends an image to /v1/segment and draws the returned mask itself, so that opacity and classes change at once.
 
 const $ = (id) => document.getElementById(id);
-const MAX_DRAWN_PIXELS = 8e6; // a larger image is drawn smaller; the saved mask is always whole
-const FACTS_EVERY_MS = 15000;
+const MAX_DRAWN_PIXELS = 8e6; // a larger image is drawn at a reduced size; the saved mask always has the full size
+const MODEL_REFRESH_MS = 15000;
 
 const state = { file: null, answer: null, ids: null, width: 0, height: 0, hidden: new Set(), limits: null, request: null };
 
-// ---------------------------------------------------------------------------------------------------------------- talking
+// ---------------------------------------------------------------------------------------------------------------- requests
 async function ask(url, options) {
   let response;
   try {
@@ -34,13 +34,13 @@ async function segment(file) {
   $("stage").classList.add("working");
   $("error").hidden = true;
   try {
-    const bitmap = await createImageBitmap(file).catch(() => null); // null: TIFF and the like, which the server shows
+    const bitmap = await createImageBitmap(file).catch(() => null); // null: TIFF and other formats that only the server can decode
     const answer = await (await post(file, `format=json&preview=${bitmap === null}`, request.signal)).json();
     const photo = bitmap ?? (await decode(answer.preview.data));
     const mask = await decode(answer.mask.data);
     if (request !== state.request) return;
     Object.assign(state, { file, answer });
-    state.hidden = new Set(answer.classes.flatMap((c, i) => (c.color.some(Boolean) ? [] : [i]))); // black is background
+    state.hidden = new Set(answer.classes.flatMap((c, i) => (c.color.some(Boolean) ? [] : [i]))); // a black class is the background
     draw(photo, mask);
     showAnswer();
     loadModel();
@@ -53,7 +53,7 @@ async function segment(file) {
 
 async function decode(base64) {
   const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
-  const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" }; // the pixels are class ids: not one may shift
+  const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" }; // the pixels are class ids and must not change
   return createImageBitmap(new Blob([bytes], { type: "image/png" }), options);
 }
 
@@ -97,24 +97,25 @@ function draw(photo, mask) {
 }
 
 function fit() {
-  // As large as the stage is wide, or as 72 % of the window is high; small images are enlarged at most three times.
+  // Limited by the width of the stage and 72 % of the window's height; small images are enlarged at most three times.
   if (!state.ids) return;
-  const wide = $("stage").clientWidth;
-  const zoom = Math.min(wide / state.width, (0.72 * window.innerHeight) / state.height, 3);
+  const available = $("stage").clientWidth;
+  const zoom = Math.min(available / state.width, (0.72 * window.innerHeight) / state.height, 3);
   $("view").style.width = `${Math.round(state.width * zoom)}px`;
   $("view").style.height = `${Math.round(state.height * zoom)}px`;
 }
 
 function colorsOf({ classes, overlapping }, hidden) {
-  // By number in the mask: a class or, where classes overlap, the set whose bits are there, in the mean colour of what is shown of it.
-  const every = classes.map((_, k) => k);
+  // The colour of each value in the mask. A value is a class or, if classes overlap, a set of classes as bits; a set has the mean
+  // colour of its visible classes.
+  const ids = classes.map((_, k) => k);
   const sets = overlapping
-    ? Array.from({ length: 1 << (classes.length - 1) }, (_, bits) => every.filter((k) => (k ? (bits >> (k - 1)) & 1 : bits === 0)))
-    : every.map((k) => [k]);
+    ? Array.from({ length: 1 << (classes.length - 1) }, (_, bits) => ids.filter((k) => (k ? (bits >> (k - 1)) & 1 : bits === 0)))
+    : ids.map((k) => [k]);
   return sets.map((members) => {
-    const shown = members.filter((k) => !hidden.has(k)).map((k) => classes[k].color);
-    if (!shown.length) return 0;
-    const [r, g, b] = [0, 1, 2].map((c) => Math.round(shown.reduce((sum, color) => sum + color[c], 0) / shown.length));
+    const visible = members.filter((k) => !hidden.has(k)).map((k) => classes[k].color);
+    if (!visible.length) return 0;
+    const [r, g, b] = [0, 1, 2].map((c) => Math.round(visible.reduce((sum, color) => sum + color[c], 0) / visible.length));
     return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
   });
 }
@@ -139,11 +140,11 @@ function paint() {
   $("edges").getContext("2d").putImageData(edges, 0, 0);
 }
 
-// ---------------------------------------------------------------------------------------------------------------- showing
+// ---------------------------------------------------------------------------------------------------------------- results
 function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
 }
 
 const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.001 ? 2 : 1)} %`;
@@ -151,13 +152,13 @@ const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.001 ?
 function showAnswer() {
   const { answer } = state;
   $("tools").hidden = false;
-  $("caption").textContent = `${state.file.name || "pasted image"} · ${answer.width} × ${answer.height} · model ${answer.version}. Press on the image, or hold space, to see it plain.`;
+  $("caption").textContent = `${state.file.name || "pasted image"} · ${answer.width} × ${answer.height} · model ${answer.version}. Press on the image, or hold the space bar, to hide the classes.`;
   showClasses(answer.classes);
 }
 
 function showClasses(classes) {
-  const measured = state.answer !== null;
-  $("bar").hidden = !measured;
+  const segmented = state.answer !== null;
+  $("bar").hidden = !segmented;
   $("bar").replaceChildren(...classes.map((c) => {
     const part = element("span", { title: c.name });
     Object.assign(part.style, { flexGrow: c.share ?? 0, background: `rgb(${c.color})` });
@@ -166,8 +167,8 @@ function showClasses(classes) {
   $("legend").replaceChildren(...classes.map((c, i) => {
     const swatch = element("span", { className: "swatch" });
     swatch.style.background = `rgb(${c.color})`;
-    const share = element("span", { className: "share", textContent: measured ? percent(c.share) : "" });
-    const button = element("button", { type: "button", disabled: !measured }, swatch, element("span", { className: "name", textContent: c.name, title: c.name }), share);
+    const share = element("span", { className: "share", textContent: segmented ? percent(c.share) : "" });
+    const button = element("button", { type: "button", disabled: !segmented }, swatch, element("span", { className: "name", textContent: c.name, title: c.name }), share);
     button.setAttribute("aria-pressed", String(!state.hidden.has(i)));
     button.addEventListener("click", () => {
       state.hidden.has(i) ? state.hidden.delete(i) : state.hidden.add(i);
@@ -226,7 +227,7 @@ function scoreRow(name, score) {
   return element("div", { className: "score", title: name + interval }, element("span", { className: "name", textContent: name }), element("span", { textContent: score.value.toFixed(3) }), svg);
 }
 
-// ------------------------------------------------------------------------------------------------------------- listening
+// ---------------------------------------------------------------------------------------------------------------- events
 $("choose").addEventListener("click", () => $("file").click());
 $("another").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", () => {
@@ -251,12 +252,12 @@ $("save-overlay").addEventListener("click", () => save("overlay"));
 
 const plain = (on) => $("view").classList.toggle("plain", on);
 $("view").addEventListener("pointerdown", () => plain(true));
-for (const over of ["pointerup", "pointerleave", "pointercancel"]) $("view").addEventListener(over, () => plain(false));
+for (const type of ["pointerup", "pointerleave", "pointercancel"]) $("view").addEventListener(type, () => plain(false));
 $("view").addEventListener("keydown", (event) => { if (event.key === " ") { event.preventDefault(); plain(true); } });
 $("view").addEventListener("keyup", (event) => { if (event.key === " ") plain(false); });
 $("view").addEventListener("blur", () => plain(false));
 
-let depth = 0; // dragenter and dragleave come for every child
+let depth = 0; // dragenter and dragleave are sent for every child element
 const dragging = (change) => {
   depth = Math.max(0, depth + change);
   $("stage").classList.toggle("dragging", depth > 0);
@@ -277,4 +278,4 @@ window.addEventListener("resize", fit);
 
 $("origin").textContent = window.location.href.replace(/\/(index\.html)?([?#].*)?$/, "");
 loadModel();
-setInterval(() => { if (!document.hidden) loadModel(); }, FACTS_EVERY_MS);
+setInterval(() => { if (!document.hidden) loadModel(); }, MODEL_REFRESH_MS);

@@ -1,4 +1,4 @@
-"""What `segpipe data import` and `segpipe data formats` say and take."""
+"""Tests of `segpipe data import` and `segpipe data formats`: their options and their output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RUNNER = CliRunner()
 
 @pytest.fixture
 def workspace(tmp_path: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace without Git and DVC, and a source beside it."""
+    """A workspace without Git and DVC, and a source folder next to it."""
     root = tmp_path / "work"
     root.mkdir()
     (root / "params.yaml").write_text((repo_root / "params.yaml").read_text())
@@ -37,10 +37,10 @@ def workspace(tmp_path: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch) 
     return root
 
 
-def test_options_reach_the_importer_and_the_report_the_user(workspace: Path) -> None:
+def test_options_reach_the_importer_and_the_report_is_printed(workspace: Path) -> None:
     source = workspace.parent / "source"
-    asked = ["--images", "scans", "--masks", str(source / "drawn"), "--suffix", "_L", "--classes", "cell=255, edge=0"]
-    done = RUNNER.invoke(app, ["data", "import", str(source), *asked, "--json"])
+    options = ["--images", "scans", "--masks", str(source / "drawn"), "--suffix", "_L", "--classes", "cell=255, edge=0"]
+    done = RUNNER.invoke(app, ["data", "import", str(source), *options, "--json"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     assert (report["format"], report["images"], report["masks"]) == ("folder", 2, 2)
@@ -55,7 +55,7 @@ def test_options_reach_the_importer_and_the_report_the_user(workspace: Path) -> 
     assert (workspace / "data" / "samples.csv").read_text() == "key,group,split,modality\na,,,bright\nb,,,\n"
 
 
-def test_an_option_that_the_layout_does_not_know(workspace: Path) -> None:
+def test_an_option_that_the_layout_does_not_have(workspace: Path) -> None:
     source = str(workspace.parent / "source")
     done = RUNNER.invoke(app, ["data", "import", source, "--format", "voc", "--suffix", "_L"])
     assert "--suffix is not used by the layout voc" in str(done.exception)
@@ -63,7 +63,7 @@ def test_an_option_that_the_layout_does_not_know(workspace: Path) -> None:
     assert RUNNER.invoke(app, ["data", "import", source, "--ignore", "many"]).exit_code == 2
 
 
-def test_all_layouts_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_layouts_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     table = RUNNER.invoke(app, ["data", "formats"]).stdout
     help_text = RUNNER.invoke(app, ["data", "import", "--help"]).stdout
@@ -76,35 +76,35 @@ def test_all_layouts_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
             assert row["summary"].split()[-1] in text
 
 
-def test_candidates_follow_the_data_unless_somebody_chose_them(workspace: Path) -> None:
+def test_candidates_fit_the_data_unless_the_user_chose_them(workspace: Path) -> None:
     from segpipe.config import load_params
     from segpipe.data.images import encode_nifti
 
-    heads = workspace.parent / "scans of heads"
+    volumes = workspace.parent / "head scans"
     for part in ("images", "labels"):
-        (heads / part).mkdir(parents=True)
+        (volumes / part).mkdir(parents=True)
         for name in ("a", "b"):
             voxels = np.arange(60, dtype=np.uint8).reshape(3, 4, 5) % (2 if part == "labels" else 99)
-            (heads / part / f"{name}.nii.gz").write_bytes(encode_nifti(voxels))
+            (volumes / part / f"{name}.nii.gz").write_bytes(encode_nifti(voxels))
     pictures = [str(workspace.parent / "source"), "--images", "scans", "--masks", "drawn", "--suffix", "_L"]
 
-    def bring(*arguments: str) -> str:
+    def run_import(*arguments: str) -> str:
         done = RUNNER.invoke(app, ["data", "import", *arguments, "--replace"])
         assert done.exit_code == 0, done.output
         return done.stderr
 
     params = (workspace / "params.yaml").read_text()
-    assert "params.yaml" not in bring(*pictures)
-    assert "candidates are unet3d, segresnet, kmeans now" in bring(str(heads))
+    assert "params.yaml" not in run_import(*pictures)
+    assert "the candidates are now unet3d, segresnet, kmeans" in run_import(str(volumes))
     assert set(load_params(workspace).candidates) == {"unet3d", "segresnet", "kmeans"}
-    bring(*pictures)
+    run_import(*pictures)
     assert (workspace / "params.yaml").read_text() == params
     (workspace / "params.yaml").write_text(mine := params.replace("  unet:\n", "  mine:\n"))
-    assert "mine, deeplabv3plus cannot learn from volumes. Fix:" in bring(str(heads))
+    assert "mine, deeplabv3plus can't learn from volumes. Fix:" in run_import(str(volumes))
     assert (workspace / "params.yaml").read_text() == mine
 
 
-def test_overlapping_classes_bring_networks_alone(workspace: Path) -> None:
+def test_overlapping_classes_choose_networks_only(workspace: Path) -> None:
     from segpipe.config import load_params
 
     source = workspace.parent / "overlapping"
@@ -115,5 +115,5 @@ def test_overlapping_classes_bring_networks_alone(workspace: Path) -> None:
     done = RUNNER.invoke(app, ["data", "import", str(source), "--overlapping", "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["classes"]["overlapping"] is True
-    assert "candidates are unet, deeplabv3plus now" in done.stderr
+    assert "the candidates are now unet, deeplabv3plus" in done.stderr
     assert "kmeans" not in load_params(workspace).candidates

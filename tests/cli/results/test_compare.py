@@ -1,4 +1,4 @@
-"""`segpipe compare` from the command line: what it prints, where the page goes, exit codes."""
+"""Tests of `segpipe compare`: its output, its page, its exit codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.worlds.evaluated_workspace import PARAMS, evaluated, params, reader, 
 
 @pytest.fixture
 def root(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
-    """The folder that the user stands in."""
+    """A workspace, which is the current folder."""
     (workspace / "params.yaml").write_text(PARAMS)
     (workspace / "dvc.yaml").write_text("stages: {}\n")
     (workspace / "selection.json").write_text(json.dumps({"winner": "unet"}))
@@ -23,16 +23,16 @@ def root(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F81
     return workspace
 
 
-def test_words_for_people_and_json_for_programs(root: Path) -> None:
+def test_text_for_people_and_json_for_programs(root: Path) -> None:
     done = CliRunner().invoke(app, ["compare", ".:kmeans", "."])
     assert done.exit_code == 0, done.output
     assert done.output.startswith("workspace is better than workspace kmeans: IoU (macro, dataset)")
     assert "class nucleus: +" in done.output and str(root / "reports" / "compare.html") in done.output.replace("\n", "")
     assert "<!doctype html>" in (root / "reports" / "compare.html").read_text()
     done = CliRunner().invoke(app, ["compare", ".:unet", ".:kmeans", "--json", "--out", "page.html"])
-    told = json.loads(done.stdout)
-    assert told["verdict"] == "worse" and told["difference"] < 0 and told["compared"]["images"] == 20
-    assert told["low"] <= told["difference"] <= told["high"] < 0 and (root / "page.html").exists()
+    result = json.loads(done.stdout)
+    assert result["verdict"] == "worse" and result["difference"] < 0 and result["compared"]["images"] == 20
+    assert result["low"] <= result["difference"] <= result["high"] < 0 and (root / "page.html").exists()
 
 
 @pytest.mark.parametrize(("words", "code"), [(["nope", "."], 6), ([".", "v9.9.9"], 6), ([".:x", "."], 6)])

@@ -1,4 +1,4 @@
-"""`segpipe gate`: sentences on stdout, and an exit code that tells worse from unsure from not there."""
+"""Tests of `segpipe gate`: sentences on stdout, and exit codes for fail, cannot tell and missing."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ GATE = FloorGate(at_least=0.6)
 UNTIL = date(2027, 1, 31)
 
 
-def verdict(said: str, name: str = "floor", **more: object) -> GateVerdict:
+def verdict(outcome: str, name: str = "floor", **fields: object) -> GateVerdict:
     return GateVerdict(
         name=name,
-        verdict=said,
-        sentence=f"{said.capitalize()}: the {name} gate.",
+        verdict=outcome,
+        sentence=f"{outcome.capitalize()}: the {name} gate.",
         reason="because",
         metric="iou.class.x",
-        **more,
+        **fields,
     )
 
 
@@ -49,13 +49,13 @@ def selection(*gates: GateVerdict, winner: str | None = "unet") -> Selection:
 
 @pytest.fixture
 def call(capsys, monkeypatch, tmp_path: Path):
-    """The exit code, stdout and stderr of `segpipe gate` on a selection, on 1 January 2027."""
+    """Run `segpipe gate` on a selection on 1 January 2027, and return exit code, stdout and stderr."""
     monkeypatch.setattr("segpipe.cli.results.gate.workspace_root", lambda: tmp_path)
     monkeypatch.setattr("segpipe.gates.waivers.today", lambda: date(2027, 1, 1))
 
-    def run(found: Selection | str | None, *arguments: str) -> tuple[int, str, str]:
-        if found is not None:
-            text = found if isinstance(found, str) else found.model_dump_json()
+    def run(selection: Selection | str | None, *arguments: str) -> tuple[int, str, str]:
+        if selection is not None:
+            text = selection if isinstance(selection, str) else selection.model_dump_json()
             write_text(tmp_path / "selection.json", text)
         monkeypatch.setattr(sys, "argv", ["segpipe", "gate", *arguments])
         with pytest.raises(SystemExit) as end:
@@ -80,13 +80,13 @@ WARNED = apply_policy(verdict("fail"), FloorGate(mode="warn"), (), None)
     ],
 )
 def test_exit_codes(call, gates: list[GateVerdict], code: int, blocking: list[str]) -> None:
-    ended, out, err = call(selection(*gates))
-    assert ended == code
+    exit_code, out, err = call(selection(*gates))
+    assert exit_code == code
     assert all(f"{g.name}: {g.sentence}" in out for g in gates) and out.startswith("unet is the only network.")
     assert err.count("\n") == (code != 0) and all(name in err for name in blocking)
-    ended, out, _ = call(selection(*gates), "--json")
-    told = json.loads(out)
-    assert (ended, told["blocking"], told["promotable"]) == (code, blocking, code == 0)
+    exit_code, out, _ = call(selection(*gates), "--json")
+    result = json.loads(out)
+    assert (exit_code, result["blocking"], result["promotable"]) == (code, blocking, code == 0)
 
 
 @pytest.mark.parametrize(
@@ -99,14 +99,14 @@ def test_exit_codes(call, gates: list[GateVerdict], code: int, blocking: list[st
 )
 def test_a_run_ends_with_the_same_codes(gates: list[GateVerdict], winner: str | None, error: type) -> None:
     blocked = selection(*gates, winner=winner)
-    with pytest.raises(error, match=r"nothing was promoted: unet is the only network") as caught:
+    with pytest.raises(error, match=r"nothing was released: unet is the only network") as caught:
         RunSummary(root=".", selection=blocked, blocked=blocked.summary).check_released()
     assert type(caught.value) is error
     RunSummary(root=".", selection=selection(verdict("pass"))).check_released()
     RunSummary(root=".").check_released()
 
 
-def test_what_is_not_there_or_broken(call) -> None:
+def test_missing_and_broken_selections(call) -> None:
     assert call(None)[0] == 6
     assert call(selection(winner=None))[0] == 6
     code, _, err = call("{")
@@ -116,16 +116,16 @@ def test_what_is_not_there_or_broken(call) -> None:
 
 
 @pytest.mark.parametrize(("until", "code"), [(date(2026, 12, 31), 4), (date(2027, 1, 1), 0), (UNTIL, 0)])
-def test_a_waiver_may_have_ended_since(call, until: date, code: int) -> None:
-    """The selection was made when it was valid."""
+def test_a_waiver_may_have_ended_after_the_selection(call, until: date, code: int) -> None:
+    """The waiver was valid when the selection was made."""
     waiver = Waiver(gate="floor", name="A. Vogel", reason="new stain", until=str(until))
     waived = apply_policy(verdict("fail"), GATE, (waiver,), date(2026, 12, 1))
     assert not waived.blocks
-    ended, out, _ = call(selection(waived))
-    assert ended == code and f"Waived by A. Vogel until {until}: new stain." in out
+    exit_code, out, _ = call(selection(waived))
+    assert exit_code == code and f"Waived by A. Vogel until {until}: new stain." in out
 
 
-def test_explain_tells_reasons_and_parts(call) -> None:
+def test_explain_prints_reasons_and_parts(call) -> None:
     parts = [
         Part(
             name="stain: HE",
@@ -143,7 +143,7 @@ def test_explain_tells_reasons_and_parts(call) -> None:
     plain = call(selection(verdict("fail", "slice", parts=parts)))[1]
     out = call(selection(verdict("fail", "slice", parts=parts)), "--explain")[1]
     assert "stain" not in plain and "because" not in plain
-    assert "  why: because" in out and "no score on 3 images" in out
+    assert "  why this gate exists: because" in out and "no score on 3 images" in out
     assert "fail        stain: HE: -0.200 (-0.250 to -0.150) on 14 images, p = 0.004, 0.060 detectable" in out
     compared = call(selection(verdict("fail", "champion", detectable=0.0123)), "--explain")[1]
-    assert "  these images would show a true difference of 0.012 four times in five" in compared
+    assert "  these images detect a true difference of 0.012 four times out of five" in compared

@@ -1,4 +1,4 @@
-"""`segpipe predict` as a user meets it: images or a video, what is said of each, and Ctrl-C in the middle."""
+"""Tests of `segpipe predict`: images or a video, their output, and Ctrl-C during a prediction."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def segpipe(capsys, monkeypatch, bundle: Path, tmp_path: Path):
-    """`segpipe predict ARGUMENTS` with that bundle, in an empty folder."""
+    """Run `segpipe predict ARGUMENTS` with that bundle, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: call(capsys, monkeypatch, "predict", "--model", str(bundle), *map(str, arguments))
 
 
 def test_either_images_or_a_video(segpipe, tmp_path: Path) -> None:
-    for arguments, found in (((), "nothing"), (("a.png", "--video", "b.mp4"), "both")):
+    for arguments, words in (((), "neither images nor --video"), (("a.png", "--video", "b.mp4"), "images and --video")):
         code, _, err = segpipe(*arguments)
-        assert code == 2 and f"found {found}" in err and "--video" in err
+        assert code == 2 and f"found {words}, expected one of them" in err
 
 
 def test_a_video_ends_in_rates_and_a_table(segpipe, tmp_path: Path) -> None:
@@ -48,35 +48,38 @@ def test_a_video_ends_in_rates_and_a_table(segpipe, tmp_path: Path) -> None:
 def test_json_and_masks(segpipe, tmp_path: Path) -> None:
     path = clip(tmp_path / "drive.avi", 5, 40, 64)
     code, out, _ = segpipe("--video", path, "--out", "o.avi", "--masks", "m", "--size", 32, "--smoothing", 0, "--json")
-    told = json.loads(out)
-    assert code == 0 and (told["frames"], told["size"], told["working_size"]) == (5, [64, 40], [32, 20])
+    report = json.loads(out)
+    assert code == 0 and (report["frames"], report["size"], report["working_size"]) == (5, [64, 40], [32, 20])
     assert (
-        told["overlay"] == "o.avi" and told["half_life_frames"] == 0 and {"p50_ms", "p95_ms"} <= set(told["steps"][0])
+        report["overlay"] == "o.avi"
+        and report["half_life_frames"] == 0
+        and {"p50_ms", "p95_ms"} <= set(report["steps"][0])
     )
     masks = [cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for p in sorted((tmp_path / "m").iterdir())]
     assert len(masks) == 5 and masks[0].shape == (40, 64) and set(np.unique(masks)) <= {0, 128, 255}
 
 
-def test_what_can_be_read_of_half_a_video_is_kept(segpipe, tmp_path: Path) -> None:
+def test_the_readable_frames_of_a_truncated_video_are_kept(segpipe, tmp_path: Path) -> None:
     content = clip(tmp_path / "whole.avi", 40, 120, 160).read_bytes()
     (tmp_path / "half.avi").write_bytes(content[: len(content) // 2])
     code, out, err = segpipe("--video", "half.avi", "--out", "o.mp4", "--json")
-    kept = json.loads(out)["frames"]
+    frames = json.loads(out)["frames"]
     assert (
         code == 3
-        and f"half.avi: the video is cut short; what could be read is kept (found {kept} frames, expected 40" in err
+        and f"half.avi: the video is truncated; the frames that could be read are in the output (found {frames} frames, expected 40"
+        in err
     )
-    assert len(frames_of(tmp_path / "o.mp4")) == kept > 5
+    assert len(frames_of(tmp_path / "o.mp4")) == frames > 5
 
 
 def test_a_video_is_not_replaced_by_its_overlay(segpipe, tmp_path: Path) -> None:
     path = clip(tmp_path / "drive.avi", 3)
     before = path.read_bytes()
     code, _, err = segpipe("--video", path, "--out", "drive.avi")
-    assert code == 2 and "would replace" in err and path.read_bytes() == before
+    assert code == 2 and "would overwrite" in err and path.read_bytes() == before
 
 
-def test_ctrl_c_finishes_the_file(bundle: Path, tmp_path: Path) -> None:
+def test_ctrl_c_completes_the_file(bundle: Path, tmp_path: Path) -> None:
     path = clip(tmp_path / "drive.avi", 1500, 96, 128)
     command = [
         sys.executable,
@@ -100,5 +103,5 @@ def test_ctrl_c_finishes_the_file(bundle: Path, tmp_path: Path) -> None:
     out, err = process.communicate(timeout=300)
     assert process.returncode == 130 and "interrupted" in err, err
     played = len(frames_of(tmp_path / "o.mp4"))
-    assert 5 <= played < 1500 and out.startswith(f"{played} frames of 128 x 96"), "the table is shown all the same"
+    assert 5 <= played < 1500 and out.startswith(f"{played} frames of 128 x 96"), "the table is printed nevertheless"
     assert [p.name for p in tmp_path.glob(".o*")] == []

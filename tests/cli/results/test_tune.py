@@ -1,3 +1,5 @@
+"""Tests of `segpipe tune`: its table, its YAML, and writing params.yaml."""
+
 import json
 
 import pytest
@@ -24,34 +26,34 @@ def workspace(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text(PARAMS)
     monkeypatch.setattr(tune, "workspace_root", lambda: tmp_path)
 
-    def found(*tried):
-        monkeypatch.setattr("segpipe.stages.tune", lambda *_: list(tried))
+    def write_results(*trials):
+        monkeypatch.setattr("segpipe.stages.tune", lambda *_: list(trials))
         return tmp_path / "params.yaml"
 
-    return found
+    return write_results
 
 
-def test_the_best_settings_are_printed_to_be_pasted_and_written_where_asked(workspace, capsys):
+def test_the_best_settings_are_printed_as_yaml_and_written_on_request(workspace, capsys):
     params = workspace(Tried(3, BETTER, 0.7, "finished"), Tried(0, {"learning_rate": 0.002}, 0.6, "finished"))
     tune.tune("unet", 2, None)
     out, error = capsys.readouterr()
-    assert params.read_text() == PARAMS and "--apply writes it" in error
+    assert params.read_text() == PARAMS and "--apply to write it" in error
     pasted = yaml.safe_load(out[out.index("candidates:") :])
     assert pasted["candidates"]["unet"]["train"] == BETTER
     tune.tune("unet", 2, None, apply=True)
     from segpipe.config import parse_params
 
     text = params.read_text()
-    wanted = parse_params(text).train_for("unet")
+    settings = parse_params(text).train_for("unet")
     assert "# Kept." in text and "# this one, too" in text
-    assert (wanted.learning_rate, wanted.augment, wanted.loss.dice.weight) == (0.01, "off", 0.7)
-    assert wanted.loss.cross_entropy.label_smoothing == 0.1
+    assert (settings.learning_rate, settings.augment, settings.loss.dice.weight) == (0.01, "off", 0.7)
+    assert settings.loss.cross_entropy.label_smoothing == 0.1
 
 
-def test_where_nothing_is_better_nothing_is_written(workspace, capsys):
+def test_nothing_is_written_if_nothing_is_better(workspace, capsys):
     params = workspace(Tried(0, {"learning_rate": 0.002}, 0.6, "finished"), Tried(1, BETTER, 0.5, "fell behind"))
     tune.tune("unet", 2, None, apply=True)
-    assert params.read_text() == PARAMS and "nothing tried is better" in capsys.readouterr().err
+    assert params.read_text() == PARAMS and "no trial is better" in capsys.readouterr().err
 
 
 def test_json_for_a_program(workspace, capsys):

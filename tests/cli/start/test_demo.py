@@ -1,4 +1,4 @@
-"""The demo on a machine too slow for its budget."""
+"""Tests of the demo on a machine that is too slow for its budget."""
 
 from __future__ import annotations
 

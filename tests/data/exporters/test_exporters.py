@@ -311,7 +311,7 @@ def test_the_command_does_not_overwrite_the_workspace(workspace: Path, where: st
     before = sorted(workspace.rglob("*"))
     code, _, error = command(str(workspace / where), "--format", "coco", "--replace")
     assert code != 0
-    assert "would write over the workspace" in str(error)
+    assert "would overwrite the workspace" in str(error)
     assert sorted(workspace.rglob("*")) == before
 
 

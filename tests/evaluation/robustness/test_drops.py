@@ -98,10 +98,13 @@ def test_the_gate_judges_the_upper_bound_of_the_largest_drop(measured: tuple[Pat
     found = verdict(out, table, at_most=0.02)
     assert (found.verdict, found.metric, found.side, found.blocks) == ("fail", "robustness.drop", "most", True)
     assert found.estimate == by[found.parts[0].name]["drop"] > 0.02 and len(found.parts) == 5
-    assert f"Fail: medium {found.parts[0].name} costs unet" in found.sentence and "more than 0.020" in found.sentence
+    assert (
+        f"Fail: medium {found.parts[0].name} lowers unet's test" in found.sentence
+        and "more than 0.020" in found.sentence
+    )
     allowed = verdict(out, table, at_most=1.0)
     assert allowed.verdict == "pass" and allowed.parts[0].name == max(by, key=lambda name: by[name]["high"])
-    assert "no corruption costs too much" in allowed.sentence
+    assert "no corruption lowers the score too much" in allowed.sentence
     between = (by[worst]["drop"] + by[worst]["high"]) / 2
     unsure = verdict(out, table, at_most=between, corruptions=[worst])
     assert unsure.verdict == "cannot tell" and len(unsure.parts) == 1
@@ -112,14 +115,14 @@ def test_what_was_not_measured_cannot_be_told(measured: tuple[Path, ShardReader]
     out, _ = measured
     table = table_of(out)
     for given, settings, words in (
-        (None, {}, "not scored on medium spoilt images; `evaluate.robustness: quick`"),
-        (table, {"severity": "strong"}, "strong spoilt images; `evaluate.robustness: full`"),
+        (None, {}, "not scored on medium corrupted images; `evaluate.robustness: quick`"),
+        (table, {"severity": "strong"}, "strong corrupted images; `evaluate.robustness: full`"),
         (table, {"corruptions": ["noise", "jpeg"]}, "not scored on medium jpeg"),
     ):
         found = verdict(out, given, **settings)
         assert found.verdict == "cannot tell" and found.blocks and words in found.sentence
     single = {**table, "by": {"noise": {"medium": {"score": 0.5, "drop": 0.01}}}}
-    assert "a single image can't say" in verdict(out, single).sentence
+    assert "a single image gives no confidence bound" in verdict(out, single).sentence
 
 
 def test_images_without_a_counted_pixel_have_no_drop(tmp_path: Path) -> None:

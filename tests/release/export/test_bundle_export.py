@@ -1,4 +1,4 @@
-"""A bundle says what the trained network says, holds what it should, and is made the same way twice."""
+"""Tests of the export: a bundle predicts what the trained network predicts, is complete, and is reproducible."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ def test_the_graph_gives_the_networks_logits_at_any_size(tmp_path: Path, engine:
 
 def test_a_bundle_gives_the_trained_networks_masks(bundle: Path) -> None:
     trained, exported = toy_segmenter(0), Segmenter.from_bundle(bundle, engine="onnxruntime")
-    for height, width in ((70, 90), (64, 64), (150, 201)):  # the last one goes through in tiles
+    for height, width in ((70, 90), (64, 64), (150, 201)):  # the last one is predicted in tiles
         image = toy_image(11, height, width)
         same = trained.predict(image).class_ids == exported.predict(image).class_ids
         assert same.mean() > 0.9995, f"{(~same).sum()} pixels differ at {height} x {width}"
 
 
-def test_golden_masks_come_out_of_the_pinned_engine(bundle: Path) -> None:
-    compared = replay_golden(Segmenter.from_bundle(bundle), bundle)
+def test_golden_masks_come_from_the_pinned_engine(bundle: Path) -> None:
+    comparison = replay_golden(Segmenter.from_bundle(bundle), bundle)
     assert (
-        compared.identical
-        and compared.images == 3
-        and compared.pixels == sum(p.class_ids().size for p in golden_pairs(bundle))
+        comparison.identical
+        and comparison.images == 3
+        and comparison.pixels == sum(p.class_ids().size for p in golden_pairs(bundle))
     )
     assert all(len(np.unique(p.class_ids())) == len(CLASSES) for p in golden_pairs(bundle)), (
-        "a test that can fail: every class occurs"
+        "every class occurs, so the test can fail"
     )
 
 
-def test_another_model_is_noticed(bundles: list[Path]) -> None:
-    compared = replay_golden(Segmenter.from_bundle(bundles[1]), bundles[0])
-    assert not compared.identical
-    assert compared.worst is not None and "input-" in compared.worst
+def test_another_model_is_detected(bundles: list[Path]) -> None:
+    comparison = replay_golden(Segmenter.from_bundle(bundles[1]), bundles[0])
+    assert not comparison.identical
+    assert comparison.worst is not None and "input-" in comparison.worst
 
 
 def test_a_mask_of_another_size_differs_everywhere(bundle: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_mask_of_another_size_differs_everywhere(bundle: Path) -> None:
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = {"onnxruntime": GRAPH_ENGINES["onnxruntime"]}  # which one of several is chosen hangs on timings
+    one = {"onnxruntime": GRAPH_ENGINES["onnxruntime"]}  # the choice between several depends on timings
     monkeypatch.setattr("segpipe.release.export.bundle_export.GRAPH_ENGINES", one)
     a, b = (write_toy_bundle(tmp_path / name) for name in "ab")
     for out in (a, b):
@@ -90,7 +90,7 @@ caught = []
 signal.signal(signal.SIGCHLD, lambda *_: caught.append(1))
 engines = [graph_engine("openvino", Path({str(bundle)!r}) / "model.onnx", 1) for _ in range(2)]
 while engines:
-    engines.pop(0)  # the first one first, as when a server swaps models
+    engines.pop(0)  # the oldest one first, as when a server swaps models
     gc.collect()
 subprocess.run([sys.executable, "-c", ""], check=True)
 assert caught
@@ -99,7 +99,7 @@ assert caught
     assert done.returncode == 0, f"ended with {done.returncode}: {done.stderr}"
 
 
-def test_the_graph_holds_no_path_of_this_machine(bundle: Path, repo_root: Path) -> None:
+def test_the_graph_contains_no_path_of_this_machine(bundle: Path, repo_root: Path) -> None:
     content = (bundle / "model.onnx").read_bytes()
     assert str(repo_root).encode() not in content and b"site-packages" not in content
 
@@ -136,8 +136,8 @@ def test_no_engine_agrees() -> None:
         choose_engine([_trial("c", 1.0, 0.9, eligible=False)], 0.999)
 
 
-def test_an_engine_is_timed_after_an_answer_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within 60 ms of another engine's last answer all take three times as long, as next to threads that still wait."""
+def test_an_engine_is_timed_after_a_prediction_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For 60 ms after another engine's prediction, predictions take three times as long, as next to threads that still spin."""
     now, last, disturbed = [0.0], [None], [0.0]
     monkeypatch.setattr("segpipe.release.export.engine_selection.time", SimpleNamespace(perf_counter=lambda: now[0]))
 
@@ -169,7 +169,7 @@ def test_disagreement_is_measured_and_blocks(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "bundle").exists()
 
 
-def test_an_engine_that_does_not_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_does_not_run_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(path: Path, threads: int):
         raise RuntimeError("unsupported operation")
 
@@ -184,7 +184,7 @@ def test_an_engine_that_does_not_run_is_told(tmp_path: Path, monkeypatch: pytest
     }
 
 
-def test_an_engine_that_would_compute_in_other_numbers_is_no_candidate(
+def test_an_engine_that_would_compute_in_other_numbers_is_not_eligible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -199,22 +199,22 @@ def test_an_engine_that_would_compute_in_other_numbers_is_no_candidate(
 
 
 @pytest.mark.parametrize(("name", "numbers"), [("openvino", "f32"), ("openvino-bf16", "bf16")])
-def test_openvino_itself_tells_whether_it_computes_so(bundle: Path, name: str, numbers: str) -> None:
+def test_openvino_reports_the_precision_that_it_computes_in(bundle: Path, name: str, numbers: str) -> None:
     compiled = GRAPH_ENGINES[name](bundle / "model.onnx", 1)._compiled  # type: ignore[attr-defined]
-    said = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-    assert precision_is_native(name) == (said == numbers), said
+    precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    assert precision_is_native(name) == (precision == numbers), precision
 
 
 def test_a_model_without_a_network_is_refused(tmp_path: Path) -> None:
     trained = toy_segmenter()
     classical = Segmenter(trained.spec, lambda batch: batch)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="no network"):
+    with pytest.raises(ConfigError, match="is not a network"):
         export_graph(classical, tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_golden_files_decode_to_the_very_image(dtype: type, channels: int) -> None:
+def test_golden_files_decode_to_the_same_image(dtype: type, channels: int) -> None:
     from segpipe.data.images import decode_image
 
     image = toy_image(2, 33, 41, channels, dtype)
@@ -224,7 +224,7 @@ def test_golden_files_decode_to_the_very_image(dtype: type, channels: int) -> No
     np.testing.assert_array_equal(decoded, image)
 
 
-def test_images_that_no_file_holds_are_refused() -> None:
+def test_images_that_no_file_format_can_hold_are_refused() -> None:
     with pytest.raises(DataError, match="shape"):
         encode_image(np.zeros((8, 8, 2), np.float32), "two-channels")
 
@@ -233,10 +233,10 @@ def test_golden_images_cover_the_classes() -> None:
     counts = np.array([[50, 0, 0], [40, 9, 0], [45, 1, 2], [30, 20, 0], [49, 0, 1]])
     assert choose_images(counts, 3) == [2, 3, 0], "rarest class first, then the others"
     assert sorted(choose_images(counts, 99)) == [0, 1, 2, 3, 4], "each image once"
-    assert choose_images(np.array([[5, 0], [6, 0]]), 2) == [1, 0], "a class that never occurs asks for nothing"
+    assert choose_images(np.array([[5, 0], [6, 0]]), 2) == [1, 0], "a class that never occurs needs no image"
 
 
-def test_large_images_travel_as_their_middle() -> None:
+def test_large_golden_images_are_cropped() -> None:
     image = np.arange(40 * 30).reshape(40, 30, 1)
     np.testing.assert_array_equal(centre_crop(image, 10), image[15:25, 10:20])
     assert centre_crop(image, 1000).shape == image.shape
@@ -250,14 +250,14 @@ def test_hashes(bundle: Path, tmp_path: Path) -> None:
     assert bundle_sha256(copy) == bundle_sha256(bundle)
     (copy / "engines.json").write_text("[]")
     assert bundle_sha256(copy) != bundle_sha256(bundle)
-    assert model_sha256(copy) == model_sha256(bundle), "timings don't make another model"
+    assert model_sha256(copy) == model_sha256(bundle), "other timings are the same model"
     spec = json.loads((copy / "segmenter.json").read_text())
     (copy / "segmenter.json").write_text(json.dumps(spec | {"overlap": 16}))
     assert model_sha256(copy) != model_sha256(bundle)
 
 
 def test_a_bundle_ships_the_temperature_of_its_evaluation(tmp_path: Path) -> None:
-    """Other probabilities, the same classes, and a card that says so; a bundle of earlier versions is at 1."""
+    """The probabilities change, the classes do not, and the card names the temperature; bundles of earlier versions have 1."""
     params = ExportParams(golden=1)
     plain, warm = (tmp_path / name for name in ("plain", "warm"))
     write_bundle(toy_segmenter(), "ab" * 32, toy_reader(), toy_selection(), params, plain)
@@ -267,16 +267,16 @@ def test_a_bundle_ships_the_temperature_of_its_evaluation(tmp_path: Path) -> Non
     image = toy_image(0)
     cold, mild = (segmenter.predict(image, probabilities=True) for segmenter in (one, other))
     np.testing.assert_array_equal(cold.class_ids, mild.class_ids)
-    wanted = cold.probabilities.astype(float) ** (1 / 2.5)
-    np.testing.assert_allclose(mild.probabilities, wanted / wanted.sum(0), atol=1e-5)
-    assert "at temperature 2.5" in (warm / "README.md").read_text()
+    expected = cold.probabilities.astype(float) ** (1 / 2.5)
+    np.testing.assert_allclose(mild.probabilities, expected / expected.sum(0), atol=1e-5)
+    assert "temperature 2.5" in (warm / "README.md").read_text()
     spec = json.loads((plain / "segmenter.json").read_text())
     del spec["temperature"]
     (plain / "segmenter.json").write_text(json.dumps(spec))
     assert Segmenter.from_bundle(plain).spec.temperature == 1
 
 
-def test_a_bundle_looks_as_often_and_mends_as_the_trained_model_does(tmp_path: Path) -> None:
+def test_a_bundle_has_the_augmentation_and_the_cleaning_of_the_trained_model(tmp_path: Path) -> None:
     plain = toy_segmenter()
     cleaning = Cleaning(least=(30,) * len(CLASSES))
     spec = plain.spec.model_copy(update={"tta": "flips", "cleaning": cleaning})
@@ -287,8 +287,9 @@ def test_a_bundle_looks_as_often_and_mends_as_the_trained_model_does(tmp_path: P
     image = toy_image(0) // 2 + np.random.default_rng(0).integers(0, 128, toy_image(0).shape, np.uint8)
     ids = shipped.predict(image).class_ids
     assert (ids == trained.predict(image).class_ids).mean() > 0.999
-    assert (ids != plain.predict(image).class_ids).any(), "the settings make a difference here"
+    assert (ids != plain.predict(image).class_ids).any(), "the settings have an effect here"
     page = (tmp_path / "bundle" / "README.md").read_text()
     assert (
-        "means over images that are turned or resized (flips)" in page and f"{CLASSES.names[0]} under 30 pixels" in page
+        "means over flipped, rotated or resized copies of the image (flips)" in page
+        and f"{CLASSES.names[0]} under 30 pixels" in page
     )

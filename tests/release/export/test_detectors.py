@@ -1,4 +1,4 @@
-"""A detector leaves the pipeline with its weights, and runs on torch wherever it goes."""
+"""Tests of the export of a detector: the bundle has its weights, and torch runs it."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Segmenter, Path]
     return trained, out
 
 
-def test_a_detector_is_exported_as_weights_and_answers_the_same(exported: tuple[Segmenter, Path]) -> None:
+def test_a_detector_is_exported_as_weights_and_predicts_the_same(exported: tuple[Segmenter, Path]) -> None:
     trained, bundle = exported
     loaded = Segmenter.from_bundle(bundle)
     assert loaded.spec.engine == loaded.engine.name == "torch" and not (bundle / "model.onnx").exists()
     image = toy_image(5, 70, 90)
-    mine, theirs = (s.predict(image).instances for s in (trained, loaded))
-    assert mine is not None and theirs is not None and len(mine) > 0
-    np.testing.assert_array_equal(mine.ids, theirs.ids)
-    np.testing.assert_array_equal(mine.scores, theirs.scores)
+    before, after = (s.predict(image).instances for s in (trained, loaded))
+    assert before is not None and after is not None and len(before) > 0
+    np.testing.assert_array_equal(before.ids, after.ids)
+    np.testing.assert_array_equal(before.scores, after.scores)
     assert replay_golden(loaded, bundle).identical
     (trial,) = json.loads((bundle / "engines.json").read_text())
-    assert trial["engine"] == "torch" and trial["eligible"] and "no ONNX graph" in trial["reason"]
+    assert trial["engine"] == "torch" and trial["eligible"] and "has no ONNX graph" in trial["reason"]
 
 
 def test_the_hash_of_the_model_is_that_of_its_weights(exported: tuple[Segmenter, Path]) -> None:
@@ -47,7 +47,7 @@ def test_the_hash_of_the_model_is_that_of_its_weights(exported: tuple[Segmenter,
     (bundle / "weights.safetensors").write_bytes(weights)
 
 
-def test_a_bento_carries_what_its_model_needs(exported: tuple[Segmenter, Path]) -> None:
+def test_a_bento_contains_the_packages_of_its_model(exported: tuple[Segmenter, Path]) -> None:
     spec = Segmenter.from_bundle(exported[1]).spec
     assert {"torch", "torchvision", "timm", "scikit-image"} <= set(extra_packages(spec))
     light = spec.model_copy(update={"engine": "openvino", "postprocess": None})

@@ -1,4 +1,4 @@
-"""8-bit integers: accepted by what they cost on validation images, shipped where they are faster, and told in the card."""
+"""Tests of int8: accepted by its validation scores, shipped if it is faster, and reported in the card."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def examples() -> int8.QuantisationData:
 
 @pytest.fixture(scope="module")
 def trained(examples: int8.QuantisationData) -> Segmenter:
-    """The toy network after a few steps: not perfect, far better than chance."""
+    """The toy network after a few training steps: not perfect, but far better than chance."""
     import torch
 
     torch.set_num_threads(1)
@@ -60,26 +60,27 @@ def graphs(trained: Segmenter, examples: int8.QuantisationData, tmp_path_factory
 
 
 def iou(segmenter: Segmenter, reader: ToyReader) -> float:
-    """Macro IoU by sets of pixels."""
-    said = np.concatenate([segmenter.predict(sample.image).class_ids.ravel() for sample in reader.samples])
+    """Compute macro IoU by sets of pixels."""
+    predicted = np.concatenate([segmenter.predict(sample.image).class_ids.ravel() for sample in reader.samples])
     truth = np.concatenate([sample.labels.ravel() for sample in reader.samples])
-    return float(np.mean([((said == c) & (truth == c)).sum() / ((said == c) | (truth == c)).sum() for c in range(3)]))
+    ratios = [((predicted == c) & (truth == c)).sum() / ((predicted == c) | (truth == c)).sum() for c in range(3)]
+    return float(np.mean(ratios))
 
 
 @pytest.mark.parametrize("engine", INT8_ENGINES)
-def test_the_graph_in_int8_says_nearly_the_same(
+def test_the_int8_graph_predicts_nearly_the_same(
     graphs: Path, trained: Segmenter, examples: int8.QuantisationData, engine: str
 ) -> None:
-    small = Segmenter(trained.spec, INT8_ENGINES[engine](graphs / "model-int8.onnx", 1))
-    assert iou(trained, examples.val) > 0.6, "a test that can fail"
-    assert abs(iou(small, examples.val) - iou(trained, examples.val)) < 0.02
-    for height, width in ((64, 96), (70, 90), (150, 201)):  # any size, tiles too
+    quantised = Segmenter(trained.spec, INT8_ENGINES[engine](graphs / "model-int8.onnx", 1))
+    assert iou(trained, examples.val) > 0.6, "the network has learned something, so the test can fail"
+    assert abs(iou(quantised, examples.val) - iou(trained, examples.val)) < 0.02
+    for height, width in ((64, 96), (70, 90), (150, 201)):  # any size, also in tiles
         image = toy_image(300, height, width)
-        a, b = (s.predict(image, probabilities=True).probabilities for s in (trained, small))
-        assert 1e-4 < np.abs(a - b).mean() < 0.03, "close, and not the float32 graph under another name"
+        a, b = (s.predict(image, probabilities=True).probabilities for s in (trained, quantised))
+        assert 1e-4 < np.abs(a - b).mean() < 0.03, "close, but not the float32 graph under another name"
 
 
-def test_openvino_computes_what_the_graph_says(graphs: Path) -> None:
+def test_openvino_computes_what_the_graph_specifies(graphs: Path) -> None:
     """ONNX Runtime runs the same graph step by step, rounding in between: another implementation of the same arithmetic."""
     fast, plain = (
         make(graphs / "model-int8.onnx", 1) for make in (INT8_ENGINES["openvino-int8"], GRAPH_ENGINES["onnxruntime"])
@@ -87,12 +88,12 @@ def test_openvino_computes_what_the_graph_says(graphs: Path) -> None:
     rng = np.random.default_rng(0)
     for n, height, width in ((1, 8, 8), (2, 32, 64), (1, 100, 36), (1, 8, 8)):
         batch = rng.uniform(-0.5, 0.5, (n, 3, height, width)).astype(np.float32)
-        wanted = plain(batch)
-        assert np.abs(fast(batch) - wanted).mean() < 0.02 * np.abs(wanted).mean()
+        expected = plain(batch)
+        assert np.abs(fast(batch) - expected).mean() < 0.02 * np.abs(expected).mean()
 
 
-def test_an_engine_keeps_few_shapes(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Int8Engine, "_MAX_SHAPES", 2)
+def test_an_engine_caches_few_shapes(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Int8Engine, "_SHAPES", 2)
     engine = Int8Engine(graphs / "model-int8.onnx", "x", 1)
     batches = [np.full((1, 3, 8, 8 * (i + 1)), 0.1, np.float32) for i in range(3)]
     first = [engine(batch) for batch in batches]
@@ -103,7 +104,7 @@ def test_an_engine_keeps_few_shapes(graphs: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 def test_a_unets_concatenations_survive_openvino(tmp_path: Path) -> None:
-    """Compiled for free sizes, this network came out wrong (correlation 0.75)."""
+    """Compiled for free sizes, this network gave wrong outputs (correlation 0.75)."""
     from segpipe.inference.engines.engine import TorchEngine
     from segpipe.models.registry import build_network, get_family
     from segpipe.release.export.bundle_export import export_graph
@@ -112,11 +113,13 @@ def test_a_unets_concatenations_survive_openvino(tmp_path: Path) -> None:
     spec = toy_segmenter().spec.model_copy(update={"stride": 32, "tile": 128, "overlap": 64})
     network = Segmenter(spec, TorchEngine(build_network("unet", config, 3, 3, seed=1).eval()))
     export_graph(network, tmp_path / "model.onnx")
-    int8.quantise(tmp_path / "model.onnx", int8.calibration_batches(network, blobs(4, 100)), tmp_path / "small.onnx")
+    int8.quantise(
+        tmp_path / "model.onnx", int8.calibration_batches(network, blobs(4, 100)), tmp_path / "quantised.onnx"
+    )
     batch = spec.normalisation.apply(toy_image(5, 64, 96))[None]
-    wanted = GRAPH_ENGINES["onnxruntime"](tmp_path / "small.onnx", 1)(batch)
-    found = INT8_ENGINES["openvino-int8"](tmp_path / "small.onnx", 1)(batch)
-    assert np.corrcoef(wanted.ravel(), found.ravel())[0, 1] > 0.99
+    expected = GRAPH_ENGINES["onnxruntime"](tmp_path / "quantised.onnx", 1)(batch)
+    output = INT8_ENGINES["openvino-int8"](tmp_path / "quantised.onnx", 1)(batch)
+    assert np.corrcoef(expected.ravel(), output.ravel())[0, 1] > 0.99
 
 
 def test_weights_and_activations_are_eight_bits_wide(graphs: Path) -> None:
@@ -125,21 +128,21 @@ def test_weights_and_activations_are_eight_bits_wide(graphs: Path) -> None:
     graph = onnx.load(graphs / "model-int8.onnx").graph
     scales = {node.input[1] for node in graph.node if node.op_type == "DequantizeLinear"}
     kernels = [t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4]
-    assert len(kernels) == 3, "those of every convolution"
-    of_channels = [t for t in graph.initializer if t.name in scales and t.dims == [16]]
-    assert of_channels, "a scale for each output channel"
+    assert len(kernels) == 3, "the kernels of every convolution"
+    channel_scales = [t for t in graph.initializer if t.name in scales and t.dims == [16]]
+    assert channel_scales, "a scale for each output channel"
     assert sum(node.op_type == "QuantizeLinear" for node in graph.node) >= 3
 
 
-def test_calibration_sees_what_predict_prepares(trained: Segmenter, examples: int8.QuantisationData) -> None:
+def test_calibration_batches_are_prepared_as_by_predict(trained: Segmenter, examples: int8.QuantisationData) -> None:
     batches = list(int8.calibration_batches(trained, examples.train))
-    wanted = [trained.spec.normalisation.apply(sample.image)[None] for sample in examples.train.samples]
-    assert len(batches) == len(wanted) and all((a == b).all() for a, b in zip(batches, wanted, strict=True))
+    expected = [trained.spec.normalisation.apply(sample.image)[None] for sample in examples.train.samples]
+    assert len(batches) == len(expected) and all((a == b).all() for a, b in zip(batches, expected, strict=True))
     large = ToyReader([Sample("large", toy_image(0, 150, 201), np.zeros((150, 201), np.uint8))])
     assert {batch.shape for batch in int8.calibration_batches(trained, large)} == {(1, 3, 96, 96)}, "in tiles"
 
 
-def test_spread() -> None:
+def test_evenly_spaced_indices() -> None:
     assert (
         int8.evenly_spaced(5, 9) == [0, 1, 2, 3, 4]
         and int8.evenly_spaced(101, 3) == [0, 50, 100]
@@ -148,12 +151,12 @@ def test_spread() -> None:
 
 
 @pytest.mark.parametrize(("max_drop", "accepted"), [(0.1, True), (0.01, False)])
-def test_the_verdict_is_on_the_fall_of_the_score(max_drop: float, accepted: bool) -> None:
-    """Truth half and half; the float32 network knows all, int8 gives a tenth of class b to a: IoU 1 -> mean(50/55, 45/50)."""
+def test_int8_is_judged_by_the_drop_of_the_score(max_drop: float, accepted: bool) -> None:
+    """Two classes of equal size; float32 is perfect, int8 predicts a for a tenth of b: IoU 1 -> mean(50/55, 45/50)."""
     truth = np.repeat([0, 1], 50).astype(np.uint8)
     after = truth.copy()
     after[50:55] = 0
-    counts = [tallies(confusion(truth, said, 2)) for said in (truth, after)]
+    counts = [tallies(confusion(truth, predicted, 2)) for predicted in (truth, after)]
     trial = int8.judge_int8("x-int8", 0.95, *counts, ["a", "b"], 7, max_drop)
     assert trial.val_iou == pytest.approx((1, (50 / 55 + 45 / 50) / 2))
     assert trial.val_dice == pytest.approx((1, (100 / 105 + 90 / 95) / 2))
@@ -162,10 +165,10 @@ def test_the_verdict_is_on_the_fall_of_the_score(max_drop: float, accepted: bool
     assert (
         "changes val IoU 1.0000 -> 0.9045" in trial.reason and "7 images" in trial.reason and "class b" in trial.reason
     )
-    assert ("a fall of 0.0955 where `export.int8_max_drop` allows 0.01" in trial.reason) is not accepted
+    assert ("a drop of 0.0955, but `export.int8_max_drop` allows 0.01" in trial.reason) is not accepted
 
 
-def test_a_gain_is_no_fall_and_nothing_to_count_is_no_yes() -> None:
+def test_a_gain_is_accepted_and_undefined_scores_are_not() -> None:
     truth = np.repeat([0, 1], 50).astype(np.uint8)
     worse = np.zeros(100, np.uint8)
     better = int8.judge_int8(
@@ -176,9 +179,9 @@ def test_a_gain_is_no_fall_and_nothing_to_count_is_no_yes() -> None:
     assert not int8.judge_int8("x", 1.0, nothing, nothing, ["a", "b"], 1, 0.5).eligible
 
 
-def times(**own: float):
-    """Timings that are not the machine's: every engine takes 10 ms unless named."""
-    return lambda running, _: {name: own.get(name.replace("-", "_"), 10.0) for name in running}
+def times(**milliseconds: float):
+    """Return fixed timings instead of measured ones: every engine takes 10 ms unless it is named."""
+    return lambda running, _: {name: milliseconds.get(name.replace("-", "_"), 10.0) for name in running}
 
 
 def export(trained: Segmenter, examples: int8.QuantisationData, out: Path, **params) -> Path:
@@ -187,7 +190,7 @@ def export(trained: Segmenter, examples: int8.QuantisationData, out: Path, **par
     return out
 
 
-def test_int8_ships_where_it_is_faster_and_accepted(
+def test_int8_is_shipped_if_it_is_faster_and_accepted(
     trained: Segmenter, examples: int8.QuantisationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segpipe.release.export.engine_selection.median_ms", times(openvino_int8=4.0))
@@ -196,7 +199,7 @@ def test_int8_ships_where_it_is_faster_and_accepted(
     assert served.spec.engine == served.engine.name == Card.read(out).engine == "openvino-int8"
     assert replay_golden(served, out).identical
     words = Card.read(out).int8
-    assert words is not None and "2.50 times as fast as" in words and words.endswith("serves")
+    assert words is not None and "2.50 times as fast as" in words and words.endswith("it serves")
     assert f"Int8 {words[5:]}" in (page := (out / "README.md").read_text()) and "network in float32" in page
     trial = json.loads((out / "engines.json").read_text())[-1]
     assert (
@@ -207,13 +210,13 @@ def test_int8_ships_where_it_is_faster_and_accepted(
     floating = Segmenter.from_bundle(out, engine="onnxruntime")
     image = toy_image(9)
     a, b = (s.predict(image, probabilities=True).probabilities for s in (floating, served))
-    assert np.abs(a - b).mean() > 1e-4, "the float32 graph travels along"
+    assert np.abs(a - b).mean() > 1e-4, "the bundle also has the float32 graph"
     before = model_sha256(out), bundle_sha256(out)
     (out / "model-int8.onnx").write_bytes((out / "model.onnx").read_bytes())
-    assert model_sha256(out) != before[0] and bundle_sha256(out) != before[1], "it is what answers"
+    assert model_sha256(out) != before[0] and bundle_sha256(out) != before[1], "it is the graph that predicts"
 
 
-def test_int8_stays_out_where_it_is_not_faster_or_costs_too_much(
+def test_int8_is_not_shipped_if_it_is_not_faster_or_costs_too_much(
     trained: Segmenter, examples: int8.QuantisationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segpipe.release.export.engine_selection.median_ms", times(openvino_int8=9.9))
@@ -233,7 +236,9 @@ def test_int8_stays_out_where_it_is_not_faster_or_costs_too_much(
         card = Card.read(out)
         assert not (out / "model-int8.onnx").exists() and card.engine not in INT8_ENGINES
         assert (
-            card.int8 is not None and words in card.int8 and card.int8.endswith(f"does not serve, {card.engine} does")
+            card.int8 is not None
+            and words in card.int8
+            and card.int8.endswith(f"it does not serve, {card.engine} does")
         )
         assert Segmenter.from_bundle(out).spec.engine == card.engine
 
@@ -246,7 +251,7 @@ def test_int8_is_not_tried_unless_asked_for(
     assert [t["engine"] for t in json.loads((out / "engines.json").read_text())] == list(GRAPH_ENGINES)
 
 
-def test_a_graph_that_cannot_be_quantised_says_why(
+def test_the_card_has_the_reason_if_a_graph_cannot_be_quantised(
     trained: Segmenter, examples: int8.QuantisationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_) -> None:
@@ -255,7 +260,7 @@ def test_a_graph_that_cannot_be_quantised_says_why(
     monkeypatch.setattr(int8, "quantise", fail)
     out = export(trained, examples, tmp_path / "bundle", int8="auto")
     words = Card.read(out).int8
-    assert words is not None and "does not run here: no such operator in 8 bits; does not serve" in words
+    assert words is not None and "does not run here: no such operator in 8 bits; it does not serve" in words
 
 
 def test_the_same_examples_give_the_same_graph(
@@ -266,14 +271,17 @@ def test_the_same_examples_give_the_same_graph(
     assert (tmp_path / "again.onnx").read_bytes() == (graphs / "model-int8.onnx").read_bytes()
 
 
-def test_the_outcome_in_a_sentence() -> None:
+def test_the_result_is_described_in_a_sentence() -> None:
     def trial(engine: str, ms: float | None, eligible: bool = True) -> EngineTrial:
         return EngineTrial(engine=engine, median_ms=ms, agreement=1.0, eligible=eligible, reason="so")
 
-    whole, small = [trial("onnxruntime", 9.0), trial("openvino", 6.0, False)], trial("openvino-int8", 4.5)
+    floating, quantised = [trial("onnxruntime", 9.0), trial("openvino", 6.0, False)], trial("openvino-int8", 4.5)
     assert (
-        int8.describe_int8([*whole, small], small)
-        == "int8 (openvino-int8) so; 2.00 times as fast as onnxruntime; serves"
+        int8.describe_int8([*floating, quantised], quantised)
+        == "int8 (openvino-int8) so; it is 2.00 times as fast as onnxruntime; it serves"
     )
     failed = trial("openvino-int8", None, False)
-    assert int8.describe_int8([*whole, failed], whole[0]) == "int8 (openvino-int8) so; does not serve, onnxruntime does"
+    assert (
+        int8.describe_int8([*floating, failed], floating[0])
+        == "int8 (openvino-int8) so; it does not serve, onnxruntime does"
+    )

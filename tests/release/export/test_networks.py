@@ -1,4 +1,4 @@
-"""Networks that segpipe trains, out of a model folder as training leaves it, through ONNX, against torch."""
+"""Tests of exported networks: trained model folders, exported to ONNX, are compared with torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def write_model(folder: Path, name: str) -> SegmenterSpec:
-    """A network with random weights, written as the train stage writes one."""
+    """Write a network with random weights as the train stage does."""
     from safetensors.torch import save_file
 
     from segpipe.models.registry import build_network, get_family
@@ -45,7 +45,7 @@ def test_a_bundle_gives_the_networks_masks(tmp_path: Path, family: str) -> None:
     write_model(model, family)
     params = ExportParams(
         golden=2, min_agreement=0.98
-    )  # random weights leave many pixels undecided between two classes
+    )  # with random weights, many pixels are undecided between two classes
     export_bundle(model, toy_reader(4, height=96), toy_selection(), params, out)
     assert Card.read(out).weights_sha256 == sha256_file(model / "weights.safetensors")
     assert replay_golden(Segmenter.from_bundle(out), out).identical
