@@ -20,13 +20,13 @@ from segpipe.gates.verdict_building import (
     distinct_numbers,
     interval_part,
     interval_verdict,
-    listed,
     plain_verdict,
     verdict_above,
     verdict_below,
     worst_images,
 )
 from segpipe.gates.verdicts import WORST_FIRST, GateVerdict, Part
+from segpipe.words import listed
 
 MAX_DRIFT_P_VALUE = 0.001
 """Largest p value, Bonferroni-corrected for the number of quantities, at which a shift of a quantity counts as real."""

@@ -28,6 +28,7 @@ from segpipe.gates.judge import judge
 from segpipe.gates.selection import Bounds, ChampionScore, RankedCandidate, Selection, gate_names
 from segpipe.gates.verdicts import GateVerdict
 from segpipe.metrics import MAIN_METRIC
+from segpipe.words import listed
 from segpipe.workspace.paths import Paths
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def score_champion(version: str, bundle: Path, winner: Scores, channels: int, sh
         why_not = f"its classes {'' if spec.classes.overlapping else 'do not '}overlap, unlike those of the data"
         return Champion(version, None, why_not)
     if spec.classes.names != winner.classes:
-        why_not = f"its classes are {_listed(spec.classes.names)}, those of the data are {_listed(winner.classes)}"
+        why_not = f"its classes are {listed(spec.classes.names)}, those of the data are {listed(winner.classes)}"
         return Champion(version, None, why_not)
     if spec.normalisation.channels != channels:
         why_not = f"it takes {spec.normalisation.channels} channels, the images have {channels}"
@@ -228,8 +229,3 @@ def _summary(ranking: list[RankedCandidate], winner: Scores | None, verdicts: li
     notes = [f"{gate_names(waived)}, which {'are' if len(waived) > 1 else 'is'} waived"] if waived else []
     notes += [f"{gate_names(warned)}, which only warn{'' if len(warned) > 1 else 's'}"] if warned else []
     return f"{text} and passes every gate{' but ' if notes else ''}{', and '.join(notes)}."
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + more

@@ -20,14 +20,13 @@ from segpipe.gates.verdict_building import (
     difference_words,
     interval_part,
     interval_verdict,
-    listed,
     none_if_nan,
     plain_verdict,
     verdict_above,
     worst_images,
 )
 from segpipe.gates.verdicts import WORST_FIRST, GateVerdict, Part, Verdict
-from segpipe.words import counted, listed
+from segpipe.words import listed
 
 
 def baseline(gate: BaselineGate, case: Case) -> GateVerdict:

@@ -17,12 +17,12 @@ from segpipe.gates.verdict_building import (
     distinct_numbers,
     interval_part,
     interval_verdict,
-    listed,
     plain_verdict,
     verdict_below,
 )
 from segpipe.gates.verdicts import WORST_FIRST, GateVerdict, Part
 from segpipe.metrics import MAIN_METRIC
+from segpipe.words import listed
 
 
 def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:

@@ -14,7 +14,6 @@ from segpipe.files import sha256_file, write_text
 from segpipe.gates.verdicts import GateVerdict
 from segpipe.json_models import read_model
 from segpipe.metrics import MAIN_METRIC
-from segpipe.words import plural
 
 LATENCY_FILE = "latency.json"
 """File in the bundle with the verdict of the latency gate, which `export` judges (`segpipe.gates.latency`)."""

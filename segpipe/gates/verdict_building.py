@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -162,12 +161,6 @@ def distinct_numbers(value: float, threshold: float) -> tuple[str, str]:
     """Format two numbers with three digits, or with as many more as it takes for them to differ."""
     digits = next((d for d in range(3, 9) if round(value, d) != round(threshold, d)), 3)
     return f"{value:.{digits}f}", f"{threshold:.{digits}f}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """Join names with commas; after the first three, only the number of the others is given."""
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + more
 
 
 def none_if_nan(value: float) -> float | None:

@@ -108,8 +108,8 @@ def test_the_opacity_of_an_overlay(client: TestClient, bundle: Path) -> None:
 
 
 BAD = [
-    ("a text file", upload(b"these are words", "notes.txt"), 422, "no image"),
-    ("a text file with an image's name", upload(b"these are words", "x.png"), 422, "no image"),
+    ("a text file", upload(b"these are words", "notes.txt"), 422, "not an image"),
+    ("a text file with an image's name", upload(b"these are words", "x.png"), 422, "not an image"),
     ("a truncated PNG", upload(PNG[: len(PNG) // 2]), 422, "decoded"),
     ("an empty file", upload(b""), 422, "empty"),
     ("a header bomb", upload(header_bomb()), 422, "30000 x 30000"),

@@ -199,7 +199,7 @@ def test_encoded_volumes_decode_to_themselves():
     assert suffix == ".nii.gz" and nifti_geometry(content, "v").spacing == (3.0, 0.7, 0.5)
     from segpipe.data.images.bounds import Bounds
 
-    np.testing.assert_array_equal(decode_nifti(content, "v", Bounds.of(LIMITS))[0], volume)
+    np.testing.assert_array_equal(decode_nifti(content, "v", Bounds.from_limits(LIMITS))[0], volume)
     assert centre_crop(np.zeros((200, 100, 300, 1))).shape == (128, 100, 128, 1)
     with pytest.raises(DataError):
         encode_image(np.zeros((4, 4, 2), np.uint8), "two channels")

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 
 EXAMPLE = "segpipe data export ../nuclei-coco --format coco --split train,val"
 
-_FORMATS = "coco (compressed run-length encoding), voc (palette masks), folder (images/ + masks/) or nnunet (nnU-Net v2)."
+_FORMATS = (
+    "coco (compressed run-length encoding), voc (palette masks), folder (images/ + masks/) or nnunet (nnU-Net v2)."
+)
 _SPLITS = "Export only the images of these splits, comma-separated: train, val, test."
 
 
 def data_export(
-    out: Annotated[Path, typer.Argument(help="The folder to write. It is written completely or not at all.", metavar="DIR")],
+    out: Annotated[
+        Path, typer.Argument(help="The folder to write. It is written completely or not at all.", metavar="DIR")
+    ],
     format: Annotated[str, typer.Option("--format", help=_FORMATS)],
     split: Annotated[str | None, typer.Option("--split", help=_SPLITS)] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the content of DIR.")] = False,

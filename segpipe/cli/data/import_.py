@@ -20,10 +20,10 @@ segpipe data import ../streets --format colour-masks --palette label_colors.txt 
 segpipe data import ../tumours --format mask-per-class --overlapping"""
 
 _FORMATS = "Layout of the source. auto recognises it and reports how. `segpipe data formats` lists all layouts."
-_CLASSES = 'Class names in the order of their pixel values, "background,cell", or each with its value, "cell=255,membrane=0".'
-_GROUPS = (
-    "Regular expression for file names. Its first group names what must stay in one split, such as a patient or a slide."
+_CLASSES = (
+    'Class names in the order of their pixel values, "background,cell", or each with its value, "cell=255,membrane=0".'
 )
+_GROUPS = "Regular expression for file names. Its first group names what must stay in one split, such as a patient or a slide."
 _IMAGES = "Folder of the images, in SRC or elsewhere."
 _MASKS = "Folder of the masks (for coco: the JSON file), in SRC or elsewhere."
 _SUFFIX = "What the name of a mask has after the name of its image: _mask, _L."
@@ -35,7 +35,8 @@ _TABLE = "CSV table with columns about the images, which are stored in samples.c
 DataFormat = Annotated[str, typer.Option("--format", help=_FORMATS)]
 Classes = Annotated[str | None, typer.Option("--classes", help=_CLASSES)]
 Ignore = Annotated[
-    str | None, typer.Option("--ignore", help="Pixel values of unlabelled pixels, comma-separated; they are not counted.")
+    str | None,
+    typer.Option("--ignore", help="Pixel values of unlabelled pixels, comma-separated; they are not counted."),
 ]
 Group = Annotated[str | None, typer.Option("--group", help=_GROUPS)]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace the data in data/.")]
@@ -45,9 +46,7 @@ Suffix = Annotated[str | None, typer.Option("--suffix", help=_SUFFIX)]
 Palette = Annotated[str | None, typer.Option("--palette", help=_PALETTE, metavar="FILE")]
 Tolerance = Annotated[int | None, typer.Option("--tolerance", help=_TOLERANCE, min=0, max=255)]
 Overlapping = Annotated[bool, typer.Option("--overlapping", help=_OVERLAPPING)]
-Table = Annotated[
-    Path | None, typer.Option("--table", help=_TABLE, metavar="FILE", exists=True, dir_okay=False)
-]
+Table = Annotated[Path | None, typer.Option("--table", help=_TABLE, metavar="FILE", exists=True, dir_okay=False)]
 
 
 class ImportCommand(TyperCommand):
@@ -76,7 +75,6 @@ def data_import(
     json: Json = False,
 ) -> None:
     """Import labelled images into data/, and version them with DVC."""
-    from segpipe.workspace.lock import lock
     from segpipe.progress import say
     from segpipe.workspace.lock import lock
 
@@ -137,7 +135,9 @@ def import_data(root: Path, source: Path, format: str, options: ImportOptions) -
     kind = _are_volumes(root / "data" / "images"), report.classes.overlapping
     if adapt_candidates(root, *kind):
         git(root, "add", "params.yaml")
-        say(f"params.yaml: the candidates are now {', '.join(load_params(root).candidates)}, which can learn from such data")
+        say(
+            f"params.yaml: the candidates are now {', '.join(load_params(root).candidates)}, which can learn from such data"
+        )
     elif message := unsuitable_candidates(root, *kind):
         say(message)
     pipeline.add_data(root)

@@ -14,7 +14,8 @@ EXAMPLE = "segpipe data suspects --open\nsegpipe data suspects --candidate unet 
 
 def data_suspects(
     candidate: Annotated[
-        str | None, typer.Option("--candidate", help="Candidate whose model is used. Default: the winner, or the only one.")
+        str | None,
+        typer.Option("--candidate", help="Candidate whose model is used. Default: the winner, or the only one."),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Largest number of suspects on the page.")] = 50,
     out: Annotated[

@@ -100,7 +100,7 @@ def test_candidates_fit_the_data_unless_the_user_chose_them(workspace: Path) -> 
     run_import(*pictures)
     assert (workspace / "params.yaml").read_text() == params
     (workspace / "params.yaml").write_text(mine := params.replace("  unet:\n", "  mine:\n"))
-    assert "mine, deeplabv3plus can't learn from volumes. Fix:" in run_import(str(volumes))
+    assert "mine, deeplabv3plus cannot learn from volumes. Fix:" in run_import(str(volumes))
     assert (workspace / "params.yaml").read_text() == mine
 
 
