@@ -40,7 +40,7 @@ MAX_SECONDS = 8.0
 def measure(name: str) -> dict[str, Any]:
     """Return the crops trained and the images predicted per second; for a classical family only the latter."""
     from segpipe.config import Params
-    from segpipe.evaluation.cost import time_answers
+    from segpipe.evaluation.cost import time_predictions
     from segpipe.inference.segmenter import Segmenter
     from segpipe.models.registry import FAMILIES
     from segpipe.training.loop import set_up
@@ -72,7 +72,7 @@ def measure(name: str) -> dict[str, Any]:
             "machine": f"{machine.processor}, {machine.threads} threads, torch {machine.torch}",
         }
     inputs = [{"image": sample.image, "spacing": sample.spacing} for sample in images.samples]
-    timing = time_answers(segmenter, inputs, TIMED_PREDICTIONS, MAX_SECONDS)
+    timing = time_predictions(segmenter, inputs, TIMED_PREDICTIONS, MAX_SECONDS)
     return result | {"predict": round(1000 / timing.p50_ms, 1)}
 
 

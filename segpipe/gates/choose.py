@@ -17,7 +17,7 @@ import numpy as np
 
 from segpipe.config import EvaluateParams, Params
 from segpipe.errors import DataError
-from segpipe.evaluation.instance_counts import ObjectCounter
+from segpipe.evaluation.instance_counts import InstanceCounter
 from segpipe.evaluation.metric_lookup import describe_metric, interval_of, main_scores, metric_path
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
@@ -193,7 +193,7 @@ def score_champion(version: str, bundle: Path, winner: Scores, channels: int, sh
     if spec.normalisation.channels != channels:
         why_not = f"it takes {spec.normalisation.channels} channels, the images have {channels}"
         return Champion(version, None, why_not)
-    counter = ObjectCounter(len(winner.classes))
+    counter = InstanceCounter(len(winner.classes))
     images = score_images(segmenter, ShardReader(shards, "test"), f"champion {version}", objects=counter)
     scores = Scores.collect(version, winner.classes, dict(spec.lineage), images, winner.overlapping)
     # The lineage of a bundle has more entries than that of a trained model, so that of the winner must be a subset.

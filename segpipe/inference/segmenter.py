@@ -22,7 +22,7 @@ from segpipe.inference.spec import GRAPH_FILE, INT8_FILE, TORCH, SegmenterSpec
 from segpipe.inference.tiling import predict_tiled
 from segpipe.inference.tta import run_averaged
 from segpipe.inference.volumes import labels_on_grid, predict_windows, resample, resampled_shape, spacing_ratios
-from segpipe.metrics.calibration import tempered
+from segpipe.metrics.calibration import apply_temperature
 from segpipe.samples import Prediction, Sample
 
 
@@ -102,7 +102,7 @@ class Segmenter:
         prediction = self._predict_uncalibrated(image, probabilities, spacing, instances)
         if prediction.probabilities is None or self.spec.temperature == 1:
             return prediction
-        return replace(prediction, probabilities=tempered(prediction.probabilities, self.spec.temperature))
+        return replace(prediction, probabilities=apply_temperature(prediction.probabilities, self.spec.temperature))
 
     def segment(self, sample: Sample, probabilities: bool = False, instances: bool = False) -> Prediction:
         """Segment the image of a sample. Evaluation and all choices on the validation split call this method.

@@ -26,13 +26,13 @@ from segpipe.pages.components.gallery import GalleryImage, embed_images, layer_n
 from segpipe.pages.components.reliability import reliability_chart
 from segpipe.pages.components.tables import class_rows, ranking_rows, score_axis
 from segpipe.pages.environment import render
+from segpipe.pages.plan_views import plan_views
 from segpipe.pages.report_inputs import (
-    Cost,
+    CostRow,
     RobustnessView,
     calibration_view,
     costs,
     further_scores,
-    plan_views,
     read_section,
     robustness_view,
     section,
@@ -229,7 +229,7 @@ def _negated(value: float | None) -> float | None:
     return None if value is None else -value
 
 
-def _champion_cost(root: Path, champion: Champion | None) -> list[Cost]:
+def _champion_cost(root: Path, champion: Champion | None) -> list[CostRow]:
     """The latency of the champion as its blessing measured it; empty if there is no champion, or if its tag is not here."""
     from segpipe.errors import MissingError
     from segpipe.release.registry import find_version
@@ -241,7 +241,7 @@ def _champion_cost(root: Path, champion: Champion | None) -> list[Cost]:
     if release is None:
         return []
     latency = (release.bless.p50_ms, release.bless.p95_ms)
-    return [Cost(release.version, latency=latency, engine=release.engine, served=True)]
+    return [CostRow(release.version, latency=latency, engine=release.engine, served=True)]
 
 
 def _gallery(subject: _Subject, shards: Path | None) -> dict[str, Any]:

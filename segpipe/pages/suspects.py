@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from segpipe.curation.suspects import BAND, Case, Suspect, choose_candidate, find_suspects, fold_of
+from segpipe.curation.suspects import BORDER_PIXELS, Suspect, SuspectSample, choose_candidate, find_suspects, fold_of
 from segpipe.data.drawing import label_layer, to_display
 from segpipe.errors import ConfigError, MissingError
 from segpipe.files import write_text
@@ -142,7 +142,9 @@ def write_suspects(root: Path, candidate: str | None, limit: int, page: Path) ->
     return result
 
 
-def rank_suspects(cases: Iterable[Case], classes: ClassTable, limit: int) -> tuple[list[Suspect], list[SuspectView]]:
+def rank_suspects(
+    cases: Iterable[SuspectSample], classes: ClassTable, limit: int
+) -> tuple[list[Suspect], list[SuspectView]]:
     """Rank suspects by score, the highest first; equal scores by key.
 
     Pictures are drawn as the cases come, of those that are among the first so far, so that no image stays in memory.
@@ -167,7 +169,7 @@ def rank_suspects(cases: Iterable[Case], classes: ClassTable, limit: int) -> tup
     return suspects, views
 
 
-def draw_suspect(case: Case, classes: ClassTable) -> SuspectView:
+def draw_suspect(case: SuspectSample, classes: ClassTable) -> SuspectView:
     """Draw a suspect: of a large image the part around the largest region, of a volume the slice with most of it."""
     region = case.suspect.regions[0]
     image, labels, suggested, weights = (
@@ -252,7 +254,7 @@ def render_suspects(result: SuspectList, views: Sequence[SuspectView], classes: 
         result=result,
         views=shown,
         classes=classes.classes,
-        band=BAND,
+        band=BORDER_PIXELS,
         doubt_color=_DOUBT_COLOR,
     )
 

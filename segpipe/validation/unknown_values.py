@@ -12,14 +12,14 @@ _NEAR = 8
 """How far a smoothed value may lie from that of its class and still be told as its edge."""
 
 
-def list_unknown(values: dict[str, int]) -> str:
+def describe_unknown_values(values: dict[str, int]) -> str:
     """{file value: pixels} as words, the most frequent first."""
     ordered = sorted(values.items(), key=lambda pair: -pair[1])
     shown = listed((f"{value} ({counted(pixels, 'pixel')})" for value, pixels in ordered), _SHOWN)
     return f"unknown {plural(len(ordered), 'value')} {shown}"
 
 
-def fix_unknown(values: dict[str, int], strange: set[int], table: ClassTable) -> str:
+def suggest_fix(values: dict[str, int], strange: set[int], table: ClassTable) -> str:
     """What to do about them. values: those of one mask; strange: all unknown values of the dataset."""
     n_classes, found = len(table), {int(value) for value in values}
     known = sorted(spec.value for spec in table.classes)

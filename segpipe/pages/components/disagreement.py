@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.evaluation.gallery.pictures import ErrorKind, draw, shrink
+from segpipe.evaluation.gallery.pictures import ErrorKind, draw, resize_mask
 from segpipe.evaluation.instance_metrics import is_instance
 from segpipe.evaluation.metric_lookup import describe_metric
 from segpipe.evaluation.scores import Scores
@@ -136,7 +136,9 @@ def _layers(sample: Sample, models: tuple[ScoredModel, ScoredModel]) -> dict[str
         "truth": drawings[0]["truth"],
         **{model.name: drawing["prediction"] for model, drawing in zip(models, drawings, strict=True)},
         **{f"errors of {model.name}": drawing["errors"] for model, drawing in zip(models, drawings, strict=True)},
-        "who is right": disagreement_picture(display, *(shrink(mask, display.shape[:2]) for mask in (truth, *masks))),
+        "who is right": disagreement_picture(
+            display, *(resize_mask(mask, display.shape[:2]) for mask in (truth, *masks))
+        ),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from segpipe.drift.reference import Drift
+from segpipe.drift.comparison import Drift
 from segpipe.pages.filters import percent
 
 WIDTH, HEIGHT = 340, 128

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from segpipe.pages.components.axes import Axis
 from segpipe.pages.filters import percent
-from segpipe.pages.report_inputs import Bin, CalibrationView
+from segpipe.pages.report_inputs import CalibrationView, ReliabilityBin
 
 _EDGE = 260.0
 """Width of the diagram, in pixels of its SVG."""
@@ -45,7 +45,7 @@ def reliability_chart(view: CalibrationView) -> ReliabilityChart:
     return ReliabilityChart(scale, series)
 
 
-def _dots(bins: Sequence[Bin], scale: Axis) -> list[ReliabilityDot]:
+def _dots(bins: Sequence[ReliabilityBin], scale: Axis) -> list[ReliabilityDot]:
     return [
         ReliabilityDot(
             scale(b.confidence),
