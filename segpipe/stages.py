@@ -247,8 +247,8 @@ def select(root: Path, today: date | None = None) -> None:
 @_in_workspace
 def export(root: Path) -> None:
     """winner -> bundle/: ONNX, segmenter.json with the fastest engine that agrees, golden images, model card, reference for drift."""
+    from segpipe.data.manifest.drift_reference import make_reference
     from segpipe.data.manifest.table import read_manifest
-    from segpipe.drift.reference import make_reference
     from segpipe.release.export.bundle_export import export_winner
 
     paths, params = Paths(root), load_params(root)

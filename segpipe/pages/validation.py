@@ -14,7 +14,7 @@ from segpipe.config import DataParams, ValidateParams
 from segpipe.data.dataset import CLASSES_FILE, read_classes
 from segpipe.data.drawing import Picture, thumbnail
 from segpipe.data.images import read_image, read_mask
-from segpipe.drift.reference import Drift
+from segpipe.drift.comparison import Drift
 from segpipe.errors import SegpipeError
 from segpipe.files import write_json, write_text
 from segpipe.pages.drift_chart import HEIGHT, WIDTH, draw_drift

@@ -18,7 +18,7 @@ from segpipe.data.classes import is_background
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.manifest.table import labelled_pixels, usable
 from segpipe.data.splits import SPLITS
-from segpipe.drift.reference import Drift
+from segpipe.drift.comparison import Drift
 from segpipe.samples import ClassTable
 from segpipe.validation.duplicates import exact_copies, near_duplicates
 from segpipe.validation.outliers import brightness_z, size_ratio, softness
