@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from segpipe.config import load_params
 from segpipe.errors import DataError, MissingError
-from segpipe.files import read_json
 from segpipe.progress import say
 from segpipe.workspace.paths import Paths
 
@@ -89,7 +88,8 @@ def validate(root: Path) -> None:
     from segpipe.data.manifest.table import read_manifest
     from segpipe.drift.reference import Reference
     from segpipe.pages.validation import write_validation
-    from segpipe.validation.expectations import quarantined, stopping, validate_manifest
+    from segpipe.validation.expectations import validate_manifest
+    from segpipe.validation.findings import blocking_findings, quarantined_files
 
     paths, params = Paths(root), load_params(root)
     manifest, fingerprint = read_manifest(_require(paths.manifest, "ingest")), _fingerprint(paths)
@@ -104,9 +104,9 @@ def validate(root: Path) -> None:
     counts = Counter(finding.severity for finding in findings)
     summary = ", ".join(f"{counts[severity]} {severity}s" for severity in ("error", "warning", "note"))
     say(f"validate: {summary}; page: {paths.validation / 'index.html'}")
-    if params.validation.quarantine and (left_out := quarantined(findings)):
+    if params.validation.quarantine and (left_out := quarantined_files(findings)):
         say(f"validate: quarantine: {len(left_out)} of {len(manifest)} files are left out")
-    if errors := stopping(findings, params.validation):
+    if errors := blocking_findings(findings, params.validation):
         raise DataError(
             f"{len(errors)} finding(s) of severity error in the data, the first: {errors[0].found}",
             where=errors[0].file or "data",
@@ -121,15 +121,16 @@ def prepare(root: Path) -> None:
     from segpipe.data.dataset import load_dataset
     from segpipe.data.manifest.table import read_manifest
     from segpipe.data.prepare import prepare_shards
+    from segpipe.validation.findings import FindingsFile
 
     paths, params = Paths(root), load_params(root)
-    verdict = read_json(_require(paths.findings, "validate"))
-    if not verdict["passed"]:
+    findings = FindingsFile.read(_require(paths.findings, "validate"))
+    if not findings.passed:
         page = paths.validation / "index.html"
         raise DataError("the data did not pass validation", where=page, fix="correct what the page lists")
     manifest = read_manifest(_require(paths.manifest, "ingest"))
     count = prepare_shards(
-        load_dataset(paths.data), manifest, verdict["quarantined"], paths.data, params.data, paths.shards, paths.splits
+        load_dataset(paths.data), manifest, findings.quarantined, paths.data, params.data, paths.shards, paths.splits
     )
     megabytes = sum(file.stat().st_size for file in paths.shards.iterdir()) / 1e6
     say(f"prepare: {count} of {len(manifest)} images in shards of {megabytes:,.0f} MB")
@@ -250,10 +251,11 @@ def export(root: Path) -> None:
     from segpipe.data.manifest.drift_reference import make_reference
     from segpipe.data.manifest.table import read_manifest
     from segpipe.release.export.bundle_export import export_winner
+    from segpipe.validation.findings import FindingsFile
 
     paths, params = Paths(root), load_params(root)
     selection, shards = _require(paths.selection, "select"), _require(paths.shards, "prepare")
     manifest = read_manifest(_require(paths.manifest, "ingest"))
-    kept = manifest[~manifest["path"].isin(read_json(_require(paths.findings, "validate"))["quarantined"])]
-    reference = make_reference(kept, _fingerprint(paths).classes)
+    quarantined = FindingsFile.read(_require(paths.findings, "validate")).quarantined
+    reference = make_reference(manifest[~manifest["path"].isin(quarantined)], _fingerprint(paths).classes)
     export_winner(selection, params, shards, paths.models, reference, paths.bundle)

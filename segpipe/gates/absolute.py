@@ -254,25 +254,25 @@ def data(gate: DataGate, case: Case) -> GateVerdict:
     `max_drift`. The index of few images is large by luck, so it counts only where the two-sample test agrees (`DRIFT_SHOWN`)."""
     if case.findings is None:
         return plain_verdict("data", "cannot tell", "there are no findings of the validation; dvc repro validate", gate)
-    warnings = [f for f in case.findings["findings"] if f["severity"] == "warning"]
-    moved = sorted(case.findings.get("drift", []), key=lambda d: -d["psi"])
+    warnings = [finding for finding in case.findings.findings if finding.severity == "warning"]
+    moved = sorted(case.findings.drift, key=lambda drift: -drift.psi)
     errors = []
-    if not case.findings["passed"]:
+    if not case.findings.passed:
         errors.append("the data did not pass validation")
     if gate.max_warnings is not None and len(warnings) > gate.max_warnings:
-        names = _listed(sorted({w["expectation"] for w in warnings}))
+        names = _listed(sorted({warning.expectation for warning in warnings}))
         errors.append(f"validation found {len(warnings)} warnings ({names}), and {gate.max_warnings} are allowed")
     limit = np.inf if gate.max_drift is None else gate.max_drift
-    shown = [d for d in moved if d["p_value"] * len(moved) < DRIFT_SHOWN]
-    if far := [f"{d['quantity']} ({d['psi']:.3f})" for d in shown if d["psi"] > limit]:
+    shown = [drift for drift in moved if drift.p_value * len(moved) < DRIFT_SHOWN]
+    if far := [f"{drift.quantity} ({drift.psi:.3f})" for drift in shown if drift.psi > limit]:
         errors.append(f"population stability index against production above {limit:g}: {_listed(far)}")
     told: dict[str, Any] = {"metric": "data"}
     if moved and gate.max_drift is not None:
-        told = {"metric": "data.psi", "side": "most", "estimate": moved[0]["psi"], "threshold": gate.max_drift}
+        told = {"metric": "data.psi", "side": "most", "estimate": moved[0].psi, "threshold": gate.max_drift}
     said = f"the data passed validation with {len(warnings)} warning{'' if len(warnings) == 1 else 's'}"
     if moved:
-        said += f"; what moved most against production is {moved[0]['quantity']} (stability index {moved[0]['psi']:.3f}"
-        luck = ", and this may be luck" if moved[0]["psi"] > limit else ""
+        said += f"; what moved most against production is {moved[0].quantity} (stability index {moved[0].psi:.3f}"
+        luck = ", and this may be luck" if moved[0].psi > limit else ""
         said += ")" if gate.max_drift is None else f", {gate.max_drift:g} is allowed{luck})"
     return plain_verdict("data", "fail" if errors else "pass", "; ".join(errors) or said, gate, **told)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from segpipe.config import EvaluateParams
 from segpipe.evaluation.scores import Scores
+from segpipe.validation.findings import FindingsFile
 
 if TYPE_CHECKING:
     from segpipe.inference.segmenter import Segmenter
@@ -38,7 +39,7 @@ class Champion:
 class Case:
     """What gates judge by: the winner, what it is held against, and what is known beside scores.
 
-    megabytes: of the winner's weights (10^6 bytes). findings: reports/validation/findings.json. robustness: what
+    megabytes: of the winner's weights (10^6 bytes). findings: of the validation. robustness: what
     `segpipe.evaluation.robustness.drops` measured of the winner. Each None where unknown.
     """
 
@@ -47,5 +48,5 @@ class Case:
     baseline: Scores | None = None
     champion: Champion | None = None
     megabytes: float | None = None
-    findings: dict[str, Any] | None = None
+    findings: FindingsFile | None = None
     robustness: dict[str, Any] | None = None

@@ -27,6 +27,8 @@ from segpipe.gates.judge import judge
 from segpipe.gates.selection import Bounds, ChampionScore, RankedCandidate, Selection, gate_names
 from segpipe.gates.verdicts import GateVerdict
 from segpipe.metrics import MAIN_METRIC
+from segpipe.validation.findings import FindingsFile
+from segpipe.workspace.paths import Paths
 
 if TYPE_CHECKING:
     from segpipe.data.manifest.fingerprint import Fingerprint
@@ -127,9 +129,9 @@ def _measured(root: Path, name: str, *path: str) -> Any:
     return part
 
 
-def _findings(root: Path) -> dict[str, Any] | None:
-    path = root / "reports" / "validation" / "findings.json"
-    return read_json(path) if path.exists() else None
+def _findings(root: Path) -> FindingsFile | None:
+    path = Paths(root).findings
+    return FindingsFile.read(path) if path.exists() else None
 
 
 def _val_score(root: Path, name: str, ranked_by: str) -> float | None:

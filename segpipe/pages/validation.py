@@ -20,8 +20,8 @@ from segpipe.files import write_json, write_text
 from segpipe.pages.drift_chart import HEIGHT, WIDTH, draw_drift
 from segpipe.pages.environment import drawing_uri, photo_uri, render
 from segpipe.samples import UNKNOWN, ClassTable
-from segpipe.validation.checks import CHECKS, SEVERITIES, Finding
-from segpipe.validation.expectations import quarantined, stopping
+from segpipe.validation.checks import CHECKS
+from segpipe.validation.findings import SEVERITIES, Finding, FindingsFile, blocking_findings, quarantined_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,19 +45,12 @@ def write_validation(
     limits: DataParams = DataParams(),  # type: ignore[call-arg]
     drifts: Sequence[Drift] = (),
 ) -> None:
-    """Write the verdict.
-
-    findings.json: {"passed": nothing stops the pipeline, "quarantined": [files that are left out], "findings": [...], "drift": [...]}.
-    """
-    left_out = quarantined(findings) if params.quarantine else []
-    stops = stopping(findings, params)
-    told = {
-        "passed": not stops,
-        "quarantined": left_out,
-        "findings": [f.model_dump() for f in findings],
-        "drift": [d.model_dump(exclude={"edges", "shares_before", "shares_now"}) for d in drifts],
-    }
-    write_json(out / "findings.json", told)
+    """Write findings.json (`segpipe.validation.findings.FindingsFile`), gx.json and index.html into the folder `out`."""
+    left_out = quarantined_files(findings) if params.quarantine else []
+    stops = blocking_findings(findings, params)
+    summaries = [drift.summary for drift in drifts]
+    content = FindingsFile(passed=not stops, quarantined=left_out, findings=findings, drift=summaries)
+    content.write(out / "findings.json")
     write_json(out / "gx.json", gx_result)
     checks = {check.name: check for check in CHECKS}
     on = {result["check"]: result for result in gx_result["results"]}

@@ -8,34 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any
 
 from segpipe.config import ValidateParams
 from segpipe.errors import ConfigError
+from segpipe.validation.findings import Finding, Severity
 from segpipe.validation.frames import About
 
-Severity = Literal["error", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-"""The worst first."""
-
 Words = Mapping[Hashable, Any]
-
-
-class Finding(BaseModel):
-    """One failure: what, how bad, where, and what to do."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    expectation: str
-    severity: Severity
-    file: str | None
-    """Relative to data/; None where the whole dataset is meant."""
-    other: str | None = None
-    """A second file that the finding is about, as a copy is."""
-    found: str
-    expected: str
-    fix: str
 
 
 @dataclass(frozen=True)

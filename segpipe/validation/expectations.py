@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segpipe.config import ValidateParams
@@ -12,14 +11,13 @@ from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.manifest.table import usable
 from segpipe.drift.comparison import Drift, compare
 from segpipe.drift.reference import Reference
-from segpipe.validation.checks import SEVERITIES, Check, Finding, Severity, chosen_checks
+from segpipe.validation.checks import Check, chosen_checks
+from segpipe.validation.findings import SEVERITIES, Finding, Severity, quarantined_files
 from segpipe.validation.frames import About, class_frame, drift_frame, group_frame, image_frame, split_frame
 
 if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.data_context import AbstractDataContext
-
-__all__ = ["Finding", "Verdict", "quarantined", "stopping", "validate_manifest"]
 
 
 class Verdict(NamedTuple):
@@ -56,7 +54,7 @@ def validate_manifest(
             findings.extend(_findings(check, severity, rows, results[check.name], params))
 
     judge("image", image_frame(frame, fingerprint, params, crop))
-    rest = frame[~frame["path"].isin(quarantined(findings))] if params.quarantine else frame
+    rest = frame[~frame["path"].isin(quarantined_files(findings))] if params.quarantine else frame
     judge("class", class_frame(rest, fingerprint.classes))
     judge("split", split_frame(rest, params.min_images))
     judge("group", group_frame(rest))
@@ -71,19 +69,6 @@ def validate_manifest(
         "results": [{"check": check.name, "severity": severity, **results[check.name]} for check, severity in chosen],
     }
     return Verdict(findings, gx_result, drifts)
-
-
-def quarantined(findings: Iterable[Finding]) -> list[str]:
-    """The files that have an error of their own, in name order: what `validate.quarantine` leaves out.
-
-    Of images that stand there several times with different masks, or in several splits, all are: nothing tells the right one.
-    """
-    return sorted({f.file for f in findings if f.severity == "error" and f.file is not None})
-
-
-def stopping(findings: Iterable[Finding], params: ValidateParams) -> list[Finding]:
-    """The findings that nothing goes on with: errors, less those of files that are left out."""
-    return [f for f in findings if f.severity == "error" and not (params.quarantine and f.file is not None)]
 
 
 def _findings(

@@ -24,9 +24,9 @@ from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.fingerprint import make_fingerprint
 from segpipe.validation import duplicates
-from segpipe.validation.checks import Finding
 from segpipe.validation.duplicates import compare_miniatures, near_duplicates
 from segpipe.validation.expectations import validate_manifest
+from segpipe.validation.findings import Finding
 from tests.validation.test_expectations import put, sound
 
 RANK = {"train": 0, "val": 1, "test": 2}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,9 +15,8 @@ from segpipe.data.splits import SPLITS
 from segpipe.pages.data.histograms import histogram
 from segpipe.pages.data.numbers import Channel, ClassBalance, Conversion, DataStats, Example, GroupSize, Objects, Problem, Severity, Size, Spacing, SplitSize, Unusable
 from segpipe.data.manifest.table import labelled_pixels
-from segpipe.errors import DataError
-from segpipe.files import read_json
 from segpipe.samples import ClassTable
+from segpipe.validation.findings import Finding, FindingsFile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,22 +53,17 @@ def measure(manifest: pd.DataFrame, classes: ClassTable) -> DataStats:
 
 
 def read_problems(path: Path) -> list[Problem]:
-    """`sum_up` of what stands in validation's findings.json; DataError for a file that is none."""
-    try:
-        return sum_up(read_json(path)["findings"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            "is no list of findings", where=path, found=error, fix="segpipe validate writes it anew"
-        ) from error
+    """Read the problems from findings.json of the validation. Raises DataError if the file is not valid."""
+    return sum_up(FindingsFile.read(path).findings)
 
 
-def sum_up(findings: Iterable[Mapping[str, Any]]) -> list[Problem]:
+def sum_up(findings: Iterable[Finding]) -> list[Problem]:
     """Findings by check: errors first, then warnings, then notes."""
     order = get_args(Severity)
     found: dict[tuple[Severity, str], list[Example]] = {}
     for finding in findings:
-        example = Example(**{name: finding[name] for name in Example.model_fields})
-        found.setdefault((finding["severity"], finding["expectation"]), []).append(example)
+        example = Example(file=finding.file, found=finding.found, expected=finding.expected, fix=finding.fix)
+        found.setdefault((finding.severity, finding.expectation), []).append(example)
     return [
         Problem(check=check, severity=severity, count=len(all_of_it), examples=all_of_it[:_EXAMPLES])
         for (severity, check), all_of_it in sorted(found.items(), key=lambda pair: order.index(pair[0][0]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from segpipe.pages.data.measure import measure, read_problems, sum_up
 from segpipe.pages.data.numbers import DataStats
 from segpipe.files import write_text
 from segpipe.samples import ClassTable
+from segpipe.validation.findings import Finding
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ _GROUPS = 40
 _CHANNELS = 8
 
 
-Judge = Callable[["pd.DataFrame", ClassTable], "Sequence[Mapping[str, Any]] | None"]
+Judge = Callable[["pd.DataFrame", ClassTable], "Sequence[Finding] | None"]
 """Says what is wrong with the images of a manifest: findings as those of findings.json; None where it cannot."""
 
 

@@ -32,6 +32,7 @@ from segpipe.errors import DataError
 from segpipe.files import write_json
 from segpipe.samples import IGNORE, ClassTable, Sample
 
+from segpipe.validation.findings import Finding
 from tests.worlds.small_datasets import LIMITS, SPLIT, MakeData
 
 Write = Callable[..., Path]
@@ -67,10 +68,9 @@ def test_problems_are_those_of_today(root: Path) -> None:
     """Validation's list counts as long as it is about these data; then the data are judged anew."""
     judged: list[int] = []
 
-    def judge(manifest: pd.DataFrame, _: ClassTable) -> list[dict[str, Any]]:
+    def judge(manifest: pd.DataFrame, _: ClassTable) -> list[Finding]:
         judged.append(len(manifest))
-        words = {"file": None, "found": "a", "expected": "b", "fix": "c"}
-        return [{"expectation": "new", "severity": "warning"} | words]
+        return [Finding(expectation="new", severity="warning", file=None, found="a", expected="b", fix="c")]
 
     def checks() -> list[str]:
         return [problem.check for problem in read_stats(root, judge).problems or []]
@@ -78,7 +78,7 @@ def test_problems_are_those_of_today(root: Path) -> None:
     assert (checks(), judged) == (["new"], [12])
     dataset = load_dataset(root / "data")
     make_fingerprint(build_manifest(dataset, LIMITS, SPLIT), dataset.classes).write(root / "artifacts/fingerprint.json")
-    write_json(root / "reports/validation/findings.json", {"findings": []})
+    write_json(root / "reports/validation/findings.json", {"passed": True, "findings": []})
     assert (checks(), judged) == ([], [12])
     (root / "data" / "images" / "im07.png").unlink()
     (root / "data" / "masks" / "im07.png").unlink()
