@@ -21,7 +21,7 @@ from segpipe.pages.charts import Labels, curve_charts, heat_cells, reliability_c
 from segpipe.pages.comparison.disagreement import Side, draw_apart, parting_legend
 from segpipe.pages.embedded_images import Drawn, drawn, embed, layer_names, tile
 from segpipe.pages.report_inputs import (
-    Cost,
+    CostRow,
     RobustnessView,
     calibration_view,
     costs,
@@ -228,7 +228,7 @@ def _minus(value: float | None) -> float | None:
     return None if value is None else -value
 
 
-def _champion_cost(root: Path, champion: Champion | None) -> list[Cost]:
+def _champion_cost(root: Path, champion: Champion | None) -> list[CostRow]:
     """How fast what serves now answers, as its blessing measured it; nothing where its tag isn't here."""
     from segpipe.errors import MissingError
     from segpipe.release.registry import find_version
@@ -239,7 +239,7 @@ def _champion_cost(root: Path, champion: Champion | None) -> list[Cost]:
         return []
     if made is None:
         return []
-    return [Cost(made.version, latency=(made.bless.p50_ms, made.bless.p95_ms), engine=made.engine, served=True)]
+    return [CostRow(made.version, latency=(made.bless.p50_ms, made.bless.p95_ms), engine=made.engine, served=True)]
 
 
 def _gallery(

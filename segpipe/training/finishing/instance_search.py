@@ -13,7 +13,7 @@ from segpipe.inference.postprocess import Method, Postprocess, chosen, separate
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.trained import load_trained
 from segpipe.metrics import micro
-from segpipe.metrics.instances import Objects, ObjectScore, object_score
+from segpipe.metrics.instances import InstanceCounts, InstanceMasks, count_instances
 from segpipe.models.detection.config import LEAST_SCORE
 from segpipe.progress import say
 from segpipe.samples import IGNORE, Instances, Sample
@@ -98,15 +98,15 @@ def best_settings(segmenter: Segmenter, val: Reader, method: Method) -> tuple[Po
         Postprocess(method=method, h=h, min_size=round(size * median), min_score=sure, together=together)
         for h, size, sure in product(_HEIGHTS.get(method, (0.0,)), _SIZES, _SURE if method == "detections" else (0.0,))
     ]
-    totals: dict[Postprocess, ObjectScore] = {}
+    totals: dict[Postprocess, InstanceCounts] = {}
     for place in places:
         sample = val[place]
         assert sample.labels is not None
-        truth, ignored = Objects.from_instances(sample.objects()), sample.labels == IGNORE
+        truth, ignored = InstanceMasks.from_instances(sample.objects()), sample.labels == IGNORE
         for h, every in _told_apart(segmenter, sample, method, together):
             for how in (how for how in grid if how.h == h):
                 kept = chosen(every.ids.astype(np.int32), every.classes, every.scores, every.areas(), how)
-                score = object_score(truth, Objects.from_instances(kept), n_classes, ignored)
+                score = count_instances(truth, InstanceMasks.from_instances(kept), n_classes, ignored)
                 totals[how] = totals[how] + score if how in totals else score
     f1 = {how: float(np.nan_to_num(micro("dice", totals[how].tallies[0]))) for how in grid}
     best = max(grid, key=lambda how: f1[how])

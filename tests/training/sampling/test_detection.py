@@ -17,7 +17,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.trained import load_trained
 from segpipe.metrics import micro
-from segpipe.metrics.instances import Objects, object_score
+from segpipe.metrics.instances import InstanceMasks, count_instances
 from segpipe.models.detection.config import MaskRcnnConfig
 from segpipe.models.detection.mask_rcnn import load_coco
 from segpipe.models.registry import build_network, family, family_config
@@ -187,7 +187,9 @@ def test_settings_are_those_with_the_best_f1():
         own, total = Segmenter(spec.model_copy(update={"postprocess": how}), segmenter.engine), None
         for sample in samples:
             said = own.predict(sample.image, instances=True).instances
-            score = object_score(Objects.from_instances(sample.objects()), Objects.from_instances(said), 2)
+            score = count_instances(
+                InstanceMasks.from_instances(sample.objects()), InstanceMasks.from_instances(said), 2
+            )
             total = score if total is None else total + score
         return float(micro("dice", total.tallies[0]))
 
