@@ -121,9 +121,8 @@ class Study:
             histology = {key for key, row in self.columns.items() if row["stain"] == "histology"}
             reader = OutOfFocus(self.test, histology, sigma) if sigma else self.test
             segmenter = load_trained(self.paths.model(name))
-            evaluate_candidate(
-                segmenter, reader, folder, self.params.evaluate, folder.name, known=CandidateFacts(self.columns)
-            )  # type: ignore[arg-type]
+            facts = CandidateFacts(self.columns)
+            evaluate_candidate(segmenter, reader, folder, self.params.evaluate, folder.name, facts=facts)  # type: ignore[arg-type]
         return read_scores(folder / "per_image.parquet")
 
     def _train(self, name: str, plan: str, seed: int) -> None:
@@ -239,8 +238,8 @@ def by_slice(study: Study, short: Scores) -> dict[str, object]:
 
 def on_histology(scores: Scores) -> float:
     """The main metric on the images of that stain."""
-    members = np.array([traits.get("stain") == "histology" for traits in scores.traits])
-    return Slice("stain", "histology", members).of(scores).value(MAIN_METRIC) or 0.0
+    members = np.array([traits.get("stain") == "histology" for traits in scores.attributes])
+    return Slice("stain", "histology", members).select(scores).value(MAIN_METRIC) or 0.0
 
 
 def texts(wanted: argparse.Namespace) -> Iterator[str]:

@@ -55,7 +55,7 @@ def floor(gate: FloorGate, case: Case) -> GateVerdict:
             f"is {value}, above the floor of {least}, but it may be as low as {found.low:.3f} ({basis_words(found)})"
         )
     return interval_verdict(
-        "floor", verdict, said, gate, found, gate.at_least, worst_images(winner, winner.of_images(gate.metric))
+        "floor", verdict, said, gate, found, gate.at_least, worst_images(winner, winner.image_scores(gate.metric))
     )
 
 
@@ -74,8 +74,8 @@ def class_floor(gate: ClassFloorGate, case: Case) -> GateVerdict:
         )
     rows = []
     there = winner.tally[:, 1] > 0
-    if is_instance(gate.ratio) and winner.objects is not None:
-        there = winner.objects[:, 0, 1] > 0
+    if is_instance(gate.ratio) and winner.instances is not None:
+        there = winner.instances[:, 0, 1] > 0
     for index, name in enumerate(winner.classes):
         least = gate.classes.get(name, gate.at_least)
         # A background has no objects, and neither need other classes.
@@ -99,7 +99,7 @@ def class_floor(gate: ClassFloorGate, case: Case) -> GateVerdict:
     rows.sort(key=lambda row: (WORST_FIRST[row[0].verdict], _margin(row[0])))
     part, found = rows[0]
     name = _of_class(gate.ratio, part.name)
-    worst = worst_images(winner, winner.of_images(name))
+    worst = worst_images(winner, winner.image_scores(name))
     said = _class_words(
         winner.candidate, describe_metric(name), [row[0] for row in rows], confidence_words(found), basis_words(found)
     )
@@ -179,11 +179,12 @@ def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:
     """For each corruption, the upper bound of the drop stays below `at_most`. All must hold at once, so that no correction for
     their number is due."""
     told: dict[str, Any] = {"metric": "robustness.drop", "side": "most"}
-    measured = case.robustness or {}
-    by = {name: rows[gate.severity] for name, rows in measured.get("by", {}).items() if gate.severity in rows}
+    measured = case.robustness
+    corruptions = measured.by if measured else {}
+    by = {name: rows[gate.severity] for name, rows in corruptions.items() if gate.severity in rows}
     missing = [name for name in gate.corruptions if name not in by]
     name = case.winner.candidate
-    if missing or not by:
+    if measured is None or missing or not by:
         what = _listed(missing) if missing and by else "spoilt images"
         said = (
             f"{name} was not scored on {gate.severity} {what}; `evaluate.robustness: "
@@ -194,13 +195,17 @@ def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:
     for corruption in gate.corruptions or by:
         row = by[corruption]
         found = Interval(
-            row["drop"], row.get("low", np.nan), row.get("high", np.nan), case.params.confidence, measured["units"]
+            row.drop,
+            np.nan if row.low is None else row.low,
+            np.nan if row.high is None else row.high,
+            case.params.confidence,
+            measured.units,
         )
         part = Part(
             name=corruption,
             verdict=verdict_below(found, gate.at_most),
-            images=measured["images"],
-            estimate=row["drop"],
+            images=measured.images,
+            estimate=row.drop,
             low=none_if_nan(found.low),
             high=none_if_nan(found.high),
             threshold=gate.at_most,
@@ -210,7 +215,7 @@ def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:
     part, found = rows[0]
     value, most = distinct_numbers(found.estimate, gate.at_most)
     lost = f"{gate.severity} {part.name} costs {name} {value} of its test {describe_metric(MAIN_METRIC)}"
-    lost += f" of {measured['score']:.3f} on {measured['images']} images"
+    lost += f" of {measured.score:.3f} on {measured.images} images"
     if part.verdict == "fail":
         others = [row[0].name for row in rows[1:] if row[0].verdict == "fail"]
         said = f"{lost}, more than {most}" + (f"; so does {_listed(others)}" if others else "")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segpipe.config import EvaluateParams
+from segpipe.evaluation.metrics_file import RobustnessScores
 from segpipe.evaluation.scores import Scores
 from segpipe.validation.findings import FindingsFile
 
@@ -49,4 +50,4 @@ class Case:
     champion: Champion | None = None
     megabytes: float | None = None
     findings: FindingsFile | None = None
-    robustness: dict[str, Any] | None = None
+    robustness: RobustnessScores | None = None

@@ -10,18 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segpipe.config import EvaluateParams, Params
 from segpipe.errors import DataError
 from segpipe.evaluation.instance_counts import InstanceCounter
-from segpipe.evaluation.metric_lookup import describe_metric, interval_of, main_scores, metric_path
+from segpipe.evaluation.metric_lookup import describe_metric, interval_of, main_scores
+from segpipe.evaluation.metrics_file import METRICS_FILE, MetricsFile
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.scoring import score_images
-from segpipe.files import read_json
 from segpipe.gates.case import Case, Champion, ReleasedBundle
 from segpipe.gates.judge import judge
 from segpipe.gates.selection import Bounds, ChampionScore, RankedCandidate, Selection, gate_names
@@ -68,6 +68,7 @@ def choose(
     from segpipe.models.registry import family
 
     scores = {name: read_scores(root / "evaluation" / name / "per_image.parquet") for name in params.candidates}
+    metrics = {name: MetricsFile.read(Paths(root).evaluation(name) / METRICS_FILE) for name in params.candidates}
     ranked_by = params.evaluate.rank_by
     kinds = {name: family(candidate.family).kind for name, candidate in params.candidates.items()}
     ranking = _rank(
@@ -76,7 +77,7 @@ def choose(
                 candidate=name,
                 family=params.candidates[name].family,
                 kind=kinds[name],
-                val=_val_score(root, name, ranked_by),
+                val=metrics[name].val_score(ranked_by),
                 test=main_scores(found, ranked_by),
                 interval=bounds(found, params.evaluate),
             )
@@ -94,9 +95,16 @@ def choose(
     )
     verdicts = []
     if winner:
-        robustness = _measured(root, winner.candidate, "test", "robustness")
-        weight = _measured(root, winner.candidate, "model", "megabytes")
-        case = Case(params.evaluate, winner, baseline, scored, weight, _findings(root), robustness)
+        measured = metrics[winner.candidate]
+        case = Case(
+            params.evaluate,
+            winner,
+            baseline,
+            scored,
+            megabytes=measured.model.megabytes if measured.model else None,
+            findings=_findings(root),
+            robustness=measured.test.robustness if measured.test else None,
+        )
         verdicts = judge(params.gates, case, today)
     promotable = winner is not None and not any(v.blocks for v in verdicts)
     selection = Selection(
@@ -110,7 +118,7 @@ def choose(
         classes=next(iter(scores.values())).classes,
         test_images=len(next(iter(scores.values())).keys),
         data_hash=fingerprint.data_hash,
-        temperature=(_measured(root, winner.candidate, "val", "calibration", "temperature") or 1.0) if winner else 1.0,
+        temperature=(metrics[winner.candidate].temperature or 1.0) if winner else 1.0,
     )
     return Outcome(selection, scored)
 
@@ -121,22 +129,9 @@ def bounds(scores: Scores, params: EvaluateParams) -> Bounds | None:
     return None if np.isnan(found.low) else Bounds(low=found.low, high=found.high, confidence=found.confidence)
 
 
-def _measured(root: Path, name: str, *path: str) -> Any:
-    """What an evaluation's metrics.json holds at a path of keys; None where it holds nothing there."""
-    part: Any = read_json(root / "evaluation" / name / "metrics.json")
-    for word in path:
-        part = part.get(word) if isinstance(part, dict) else None
-    return part
-
-
 def _findings(root: Path) -> FindingsFile | None:
     path = Paths(root).findings
     return FindingsFile.read(path) if path.exists() else None
-
-
-def _val_score(root: Path, name: str, ranked_by: str) -> float | None:
-    value = _measured(root, name, "val", *metric_path(ranked_by))
-    return value if isinstance(value, float | int) else None
 
 
 def _rank(entries: list[RankedCandidate], ranked_by: str) -> list[RankedCandidate]:
@@ -182,8 +177,8 @@ def score_champion(version: str, bundle: Path, winner: Scores, channels: int, sh
         )
     if spec.normalisation.channels != channels:
         return Champion(version, None, f"it takes {spec.normalisation.channels} channels, the images have {channels}")
-    objects = InstanceCounter(len(winner.classes))
-    images = score_images(segmenter, ShardReader(shards, "test"), f"champion {version}", objects=objects)
+    instances = InstanceCounter(len(winner.classes))
+    images = score_images(segmenter, ShardReader(shards, "test"), f"champion {version}", instances=instances)
     scores = Scores.collect(version, winner.classes, dict(spec.lineage), images, winner.overlapping)
     # A bundle's lineage has more entries than a trained model's (the engine's weights), so the winner's must be a part of it.
     same = (

@@ -56,7 +56,7 @@ def _beside_nothing(name: str, gate: ChampionGate | SliceGate, case: Case) -> Ga
     if live is None:
         return plain_verdict(name, "pass", "no champion yet", gate)
     why_not = live.why_not
-    if live.scores is not None and is_instance(gate.metric) and live.scores.objects is None:
+    if live.scores is not None and is_instance(gate.metric) and live.scores.instances is None:
         why_not = "it tells no objects apart"
     if live.scores is None or why_not:
         return plain_verdict(name, "cannot tell", f"{live.version} can't be compared: {why_not}", gate)
@@ -75,15 +75,15 @@ def _against(
 ) -> GateVerdict:
     """The paired difference of two models on the same images, held against a threshold.
 
-    strict: better is asked for, which the exchange test must find too (`Comparison.shown`).
+    strict: better is asked for, which the exchange test must find too (`Comparison.significant`).
     """
     winner, params = case.winner, case.params
     other = winner.aligned(other)
     compared = compare_on(gate.metric, winner, other, params)
     # What is not better must be shown not to be worse, and there is no test to agree with the interval.
-    found = compared.difference if strict else compared.cautious
+    found = compared.difference if strict else compared.conservative
     verdict = verdict_above(found, threshold, strict)
-    by_luck = strict and threshold >= 0 and verdict == "pass" and not compared.shown
+    by_luck = strict and threshold >= 0 and verdict == "pass" and not compared.significant
     verdict = "cannot tell" if by_luck else verdict
     said = f"{winner.candidate}'s test {describe_metric(gate.metric)} "
     if np.isnan(found.estimate):
@@ -104,7 +104,7 @@ def _against(
         if threshold:
             said += f", and {abs(threshold):.3f} {'above is asked for' if threshold > 0 else 'below is allowed'}"
     said += after
-    behind = winner.of_images(gate.metric) - other.of_images(gate.metric)
+    behind = winner.image_scores(gate.metric) - other.image_scores(gate.metric)
     worst = worst_images(winner, np.where(behind < 0, behind, np.nan))
     extra = {"p_value": none_if_nan(compared.p_value), "detectable": none_if_nan(compared.detectable)}
     return interval_verdict(name, verdict, said, gate, found, threshold, worst, **extra)
@@ -132,28 +132,32 @@ def by_slice(gate: SliceGate, case: Case) -> GateVerdict:
     rows = [(compared[i], verdicts[i]) for i in order]
     first, verdict = rows[0]
     parts = [_part(row, said, gate.margin) for row, said in rows]
-    behind = np.where(first.slice.members, winner.of_images(gate.metric) - other.of_images(gate.metric), np.nan)
+    behind = np.where(first.slice.members, winner.image_scores(gate.metric) - other.image_scores(gate.metric), np.nan)
     worst = worst_images(winner, np.where(behind < 0, behind, np.nan))
     said = _slice_words(gate, winner.candidate, f"the champion {live.version}", rows)
-    extra = {"p_value": none_if_nan(first.p_value), "detectable": none_if_nan(first.found.detectable), "parts": parts}
-    return interval_verdict("slice", verdict, said, gate, first.found.cautious, -gate.margin, worst, **extra)
+    extra = {
+        "p_value": none_if_nan(first.p_value),
+        "detectable": none_if_nan(first.comparison.detectable),
+        "parts": parts,
+    }
+    return interval_verdict("slice", verdict, said, gate, first.comparison.conservative, -gate.margin, worst, **extra)
 
 
 def _of_slice(row: SliceComparison, margin: float, confidence: float) -> Verdict:
-    found = row.found.cautious
+    found = row.comparison.conservative
     if found.estimate < -margin and row.p_value <= 1 - confidence:
         return "fail"
     return "pass" if found.low >= -margin else "cannot tell"
 
 
 def _shortfall(row: SliceComparison, verdict: Verdict) -> float:
-    found = row.found.cautious
+    found = row.comparison.conservative
     value = found.estimate if verdict == "fail" or np.isnan(found.low) else found.low
     return float(value)
 
 
 def _part(row: SliceComparison, verdict: Verdict, margin: float) -> Part:
-    found = row.found.cautious
+    found = row.comparison.conservative
     return Part(
         name=row.slice.name,
         verdict=verdict,
@@ -163,13 +167,13 @@ def _part(row: SliceComparison, verdict: Verdict, margin: float) -> Part:
         high=none_if_nan(found.high),
         threshold=-margin,
         p_value=none_if_nan(row.p_value),
-        detectable=none_if_nan(row.found.detectable),
+        detectable=none_if_nan(row.comparison.detectable),
     )
 
 
 def _slice_words(gate: SliceGate, candidate: str, called: str, rows: list[tuple[SliceComparison, Verdict]]) -> str:
     first, verdict = rows[0]
-    found, count = first.found.cautious, f"{len(rows)} slice{'s' if len(rows) > 1 else ''}"
+    found, count = first.comparison.conservative, f"{len(rows)} slice{'s' if len(rows) > 1 else ''}"
     where = f"on the {first.images} images of {first.slice.name}"
     scores = f"{candidate}'s test {describe_metric(gate.metric)} is {first.ours:.3f}, "
     scores += f"{difference_words(found.estimate)} {called} ({first.theirs:.3f})"
@@ -193,5 +197,5 @@ def _slice_words(gate: SliceGate, candidate: str, called: str, rows: list[tuple[
     more = f"; {len(others)} more of {count} are as unsure" if others else ""
     return (
         f"{where}, {scores}, but it may be {bound_words(found.low)} ({basis_words(found)}, enough to see a difference of "
-        f"{first.found.detectable:.3f} four times in five), and {allowed}{more}"
+        f"{first.comparison.detectable:.3f} four times in five), and {allowed}{more}"
     )

@@ -27,9 +27,8 @@ from segpipe.pages.report_inputs import (
     costs,
     further_scores,
     plan_views,
-    read_section,
+    read_metrics,
     robustness_view,
-    section,
 )
 from segpipe.pages.tables import (
     Forest,
@@ -119,7 +118,7 @@ def _context(
     names = [entry.candidate for entry in selection.ranking]
     shown = selection.winner or names[0]
     scores = {name: read_scores(root / "evaluation" / name / "per_image.parquet") for name in names}
-    measured = {name: read_section(root / "evaluation" / name / "metrics.json") for name in names}
+    measured = {name: read_metrics(root, name) for name in names}
     metrics, main = measured[shown], selection.metric
     rows, classes = models(selection), fingerprint.classes
     labels = Labels.of([scores[shown]], classes)
@@ -153,12 +152,12 @@ def _context(
         "drops": _drops(robustness),
         "slices": slices_beside(scores[shown], live, params.evaluate, main)
         if live
-        else slices_alone(section(metrics, "test", "slices")),
+        else slices_alone(metrics.test.slices or {} if metrics.test else {}),
         "further": further_scores(list(measured.values())),
         "names": names,
-        "costs": costs(root, names) + _champion_cost(root, beside),
+        "costs": costs(root, measured) + _champion_cost(root, beside),
         "plans": plan_views(root, names),
-        "folds": {name: section(told, "val", "folds") for name, told in measured.items()},
+        "folds": {name: metrics.val.folds for name, metrics in measured.items() if metrics.val},
         **_gallery(root, shown, scores[shown], beside, live, shards, params.evaluate.gallery, main),
         "drawn_classes": list(range(1 if has_background(classes) else 0, len(labels.names))),
     }

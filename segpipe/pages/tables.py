@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segpipe.config import EvaluateParams, Params
+from segpipe.evaluation.metrics_file import SliceScore
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.slices import SliceComparison, compare_slices
 from segpipe.evaluation.statistics import Interval, bootstrap_all, resampling_units, statistic
@@ -149,12 +150,12 @@ def slices_beside(ours: Scores, theirs: Scores, params: EvaluateParams, main: st
     """The difference of two models (aligned) on each slice, of the metric `main`."""
     by_trait: dict[str, list[ForestRow]] = {}
     for row in compare_slices(main, ours, theirs, params):
-        by_trait.setdefault(row.slice.trait, []).append(_slice_row(row))
+        by_trait.setdefault(row.slice.attribute, []).append(_slice_row(row))
     return forest(list(by_trait.items()), apart=True)
 
 
 def _slice_row(row: SliceComparison) -> ForestRow:
-    found = row.found.difference
+    found = row.comparison.difference
     return ForestRow(
         row.slice.value,
         row.images,
@@ -167,14 +168,13 @@ def _slice_row(row: SliceComparison) -> ForestRow:
     )
 
 
-def slices_alone(table: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Forest | None:
-    """The score on each slice, as `test.slices` of metrics.json tells it."""
-    return forest([(trait, _alone(values)) for trait, values in table.items()], apart=False)
+def slices_alone(table: Mapping[str, Mapping[str, SliceScore]]) -> Forest | None:
+    """Return the score on each slice, by attribute and value, as in `test.slices` of metrics.json."""
+    return forest([(attribute, _alone(values)) for attribute, values in table.items()], apart=False)
 
 
-def _alone(values: Mapping[str, Mapping[str, float]]) -> list[ForestRow]:
-    told = [(value, row) for value, row in values.items() if {"score", "images"} <= row.keys()]
-    return [ForestRow(v, int(r["images"]), r["score"], r.get("low"), r.get("high")) for v, r in told]
+def _alone(values: Mapping[str, SliceScore]) -> list[ForestRow]:
+    return [ForestRow(value, row.images, row.score, row.low, row.high) for value, row in values.items()]
 
 
 def known(value: float) -> float | None:

@@ -41,14 +41,14 @@ def parting_legend(ours: str, theirs: str) -> list[ErrorKind]:
 
 def score_of_image(main: str, ours: Scores, theirs: Scores) -> str:
     """The score by which two models are told apart on a single image: IoU, or that of objects by which they are ranked."""
-    apart = is_instance(main) and ours.objects is not None and theirs.objects is not None
+    apart = is_instance(main) and ours.instances is not None and theirs.instances is not None
     return main if apart else "iou.image.macro"
 
 
 def most_apart(ours: Scores, theirs: Scores, each: int, name: str = "iou.image.macro") -> list[int]:
     """The places of the images on which a score of two models (aligned) differs most, at most `each` either way: first those where
     `ours` is furthest behind, then those where it is furthest ahead. Images on which they score the same are none."""
-    difference = ours.of_images(name) - theirs.of_images(name)
+    difference = ours.image_scores(name) - theirs.image_scores(name)
     order = np.argsort(difference, kind="stable")
     order = order[~np.isnan(difference[order])]
     behind = [int(i) for i in order[:each] if difference[i] < 0]
@@ -64,7 +64,7 @@ def draw_apart(ours: Side, theirs: Side, reader: ShardReader, each: int, main: s
     """
     where = {key: place for place, key in enumerate(reader.keys)}
     name = score_of_image(main, ours.scores, theirs.scores)
-    mine, other = ours.scores.of_images(name), theirs.scores.of_images(name)
+    mine, other = ours.scores.image_scores(name), theirs.scores.image_scores(name)
     words = f"{describe_metric(name)}:" if is_instance(name) else "IoU"
     found = []
     for index in most_apart(ours.scores, theirs.scores, each, name):
@@ -96,7 +96,7 @@ def _layers(sample: Sample, sides: tuple[Side, Side]) -> dict[str, Pixels]:
         masks = [planes(mask) for mask in masks]
     found = [one.instances.ids if one.instances is not None else None for one in said]
     drawn = [
-        draw(image, truth, mask, side.segmenter.spec.classes, objects=(sample.instances, ids))
+        draw(image, truth, mask, side.segmenter.spec.classes, instances=(sample.instances, ids))
         for side, mask, ids in zip(sides, masks, found, strict=True)
     ]
     small = drawn[0]["image"]

@@ -56,7 +56,7 @@ class Result:
 def compare_models(before: Scores, after: Scores, params: EvaluateParams) -> Result:
     """Compare two models by what they did on the same images in the same order: by the score that candidates are ranked by, or by
     `MAIN_METRIC` where that is one of objects and not both tell any apart."""
-    both = before.objects is not None and after.objects is not None
+    both = before.instances is not None and after.instances is not None
     main = params.rank_by if both or not is_instance(params.rank_by) else MAIN_METRIC
     found = compare_on(main, after, before, params)
     tabled = [name for name in TABLED if after.knows(name)]
@@ -78,7 +78,11 @@ def compare_models(before: Scores, after: Scores, params: EvaluateParams) -> Res
 
 
 def _same_answers(before: Scores, after: Scores) -> bool:
-    pairs = ((before.tally, after.tally), (before.objects, after.objects), (before.object_iou, after.object_iou))
+    pairs = (
+        (before.tally, after.tally),
+        (before.instances, after.instances),
+        (before.instance_iou, after.instance_iou),
+    )
     return all(np.array_equal(*pair) for pair in pairs if pair[0] is not None and pair[1] is not None)
 
 

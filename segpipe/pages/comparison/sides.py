@@ -8,16 +8,15 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from segpipe.errors import DataError, MissingError
+from segpipe.evaluation.metrics_file import MetricsFile
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.gates.selection import SelectionOutline
-from segpipe.pages.report_inputs import section
 from segpipe.workspace.changes import State
 from segpipe.workspace.revisions import Revision, open_revision, open_workspace
 
@@ -38,7 +37,7 @@ class Contender:
     revision: Revision
     candidate: str
     scores: Scores
-    metrics: Mapping[str, Any]
+    metrics: MetricsFile
     contents: Mapping[str, str] | None
     subject: str
 
@@ -88,7 +87,7 @@ def load(root: Path, word: str) -> Contender:
         revision,
         candidate,
         _scores(content),
-        section(_json(revision.read(f"evaluation/{candidate}/metrics.json"))),
+        MetricsFile.parse(revision.read(f"evaluation/{candidate}/metrics.json")),
         _contents(revision.read("artifacts/manifest.parquet")),
         _subject(root, revision),
     )
@@ -106,12 +105,6 @@ def _subject(root: Path, revision: Revision) -> str:
     from segpipe.workspace.git import git
 
     return git(root, "log", "-1", "--format=%cs %s", revision.commit) if revision.commit else ""
-
-
-def _json(content: bytes | None) -> Any:
-    import json
-
-    return json.loads(content) if content else {}
 
 
 def _scores(content: bytes) -> Scores:
