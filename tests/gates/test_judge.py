@@ -56,7 +56,7 @@ def test_floor_pass_says_the_bound() -> None:
 def test_floor_fail_names_the_worst_images() -> None:
     winner = scored("unet", 0.5)
     found = one("floor", winner, at_least=0.6)
-    each = winner.of_images("iou.dataset.macro")
+    each = winner.image_scores("iou.dataset.macro")
     assert found.verdict == "fail"
     assert found.worst == [winner.keys[i] for i in np.argsort(each, kind="stable")[:3]]
     assert f"below the floor of 0.600; worst on {', '.join(found.worst)}." in found.sentence
@@ -253,10 +253,10 @@ def test_what_only_need_not_be_worse_rests_on_the_cautious_bound() -> None:
     """Of not worse no test has a say, so its bound is the cautious one; better is said by interval and test together."""
     winner, other = scored("unet", 0.82, images=9), scored("old", 0.8, images=9, seed=1)
     compared = compare_on("iou.dataset.macro", winner, other, QUICK)
-    assert compared.cautious.low < compared.difference.low
+    assert compared.conservative.low < compared.difference.low
     live = Champion("v0.1.0", other)
-    assert one("champion", winner, champion=live).low == compared.cautious.low
+    assert one("champion", winner, champion=live).low == compared.conservative.low
     assert one("champion", winner, champion=live, superior=True).low == compared.difference.low
     assert one("baseline", winner, baseline=other).low == compared.difference.low
-    between = -(compared.cautious.low + compared.difference.low) / 2
+    between = -(compared.conservative.low + compared.difference.low) / 2
     assert one("champion", winner, champion=live, margin=between).verdict == "cannot tell"

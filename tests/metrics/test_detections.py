@@ -45,7 +45,7 @@ def by_coco(images: list[Image]) -> tuple[float, float, float]:
 
 def pools_of(images: list[Image]) -> list[PooledDetections]:
     true = np.array([np.bincount(t.classes, minlength=CLASSES) for t, _, _ in images])
-    pool = PooledDetections.of([match_detections(*image) for image in images], true)
+    pool = PooledDetections.from_images([match_detections(*image) for image in images], true)
     return [pool.of_class(k) for k in range(CLASSES)]
 
 
@@ -110,7 +110,7 @@ def test_without_true_objects_there_is_no_precision_and_without_predictions_it_i
     nothing = InstanceMasks.from_map(np.zeros((4, 4), np.uint16))
     one = InstanceMasks.from_map(np.ones((4, 4), np.uint16))
     for truth, prediction, expected in ((nothing, nothing, np.nan), (nothing, one, np.nan), (one, nothing, 0.0)):
-        pool = PooledDetections.of([match_detections(truth, prediction)], np.array([[len(truth)]]))
+        pool = PooledDetections.from_images([match_detections(truth, prediction)], np.array([[len(truth)]]))
         np.testing.assert_equal(average_precision([pool.of_class(0)], np.ones((1, 1)), EVERY), [expected])
 
 

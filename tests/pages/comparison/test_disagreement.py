@@ -37,7 +37,7 @@ def side(name: str, errors: float, reader: ShardReader) -> Side:
 
 def test_images_are_those_that_differ_most(reader: ShardReader) -> None:
     ours, theirs = side("unet", 0.3, reader), side("v0.1.0", 0.05, reader)
-    apart = ours.scores.of_images("iou.image.macro") - theirs.scores.of_images("iou.image.macro")
+    apart = ours.scores.image_scores("iou.image.macro") - theirs.scores.image_scores("iou.image.macro")
     assert most_apart(ours.scores, theirs.scores, 3) == np.argsort(apart, kind="stable")[:3].tolist()
     assert most_apart(ours.scores, ours.scores, 3) == []
     drawn = draw_apart(ours, theirs, reader, 2)
@@ -47,7 +47,7 @@ def test_images_are_those_that_differ_most(reader: ShardReader) -> None:
     assert list(drawn[0].layers) == ["image", "truth", "unet", "v0.1.0", *errors, "who is right"]
     assert all(layer.shape == (40, 52, 3) for layer in drawn[0].layers.values())
     assert (
-        f"IoU {ours.scores.of_images('iou.image.macro')[most_apart(ours.scores, theirs.scores, 1)[0]]:.3f}"
+        f"IoU {ours.scores.image_scores('iou.image.macro')[most_apart(ours.scores, theirs.scores, 1)[0]]:.3f}"
         in drawn[0].note
     )
 
