@@ -90,7 +90,7 @@ class CalibrationScores(_Part):
         """Earlier versions wrote a mapping by bin, {"03": {...}}."""
         if not isinstance(curve, Mapping):
             return curve
-        return [{"bin": name, **dict(row)} for name, row in sorted(curve.items())]
+        return [{"bin": name, **row} if isinstance(row, Mapping) else row for name, row in sorted(curve.items())]
 
 
 class ClassDistances(_Part):

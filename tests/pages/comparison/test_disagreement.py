@@ -98,7 +98,7 @@ def test_objects_and_errors_are_drawn_as_in_the_rest_of_the_gallery() -> None:
     layers = _layers(Sample("c", np.full((20, 30, 1), 90, np.uint8), truth, ids), sides)
     for name, answer, found in (("a", missed, sides[0]), ("b", truth, sides[1])):
         objects = found.segmenter.predict(None, None, True).instances.ids  # type: ignore[arg-type, call-arg, union-attr]
-        alone = draw(np.full((20, 30, 1), 90, np.uint8), truth, answer, CLASSES, objects=(ids, objects))
+        alone = draw(np.full((20, 30, 1), 90, np.uint8), truth, answer, CLASSES, instances=(ids, objects))
         np.testing.assert_array_equal(layers[name], alone["prediction"])
         np.testing.assert_array_equal(layers[f"errors of {name}"], alone["errors"])
         np.testing.assert_array_equal(layers["truth"], alone["truth"])
