@@ -15,7 +15,7 @@ import numpy as np
 
 from segpipe.metrics.average_precision import AveragePrecisionCounter
 from segpipe.metrics.instances import THRESHOLDS, InstanceMasks
-from tests.metrics.oracles import PlainObject, pixels_of, plain_ap
+from tests.metrics.oracles import PlainInstance, pixels_of, plain_ap
 
 Maps = tuple[np.ndarray, np.ndarray, dict[int, float]]
 
@@ -42,8 +42,8 @@ def ours(images: list[Maps]) -> float:
 def plain(images: list[Maps]) -> float:
     sides = [
         (
-            [PlainObject(pixels_of(truth == i), 0) for i in np.unique(truth) if i],
-            [PlainObject(pixels_of(prediction == i), 0, scores[int(i)]) for i in np.unique(prediction) if i],
+            [PlainInstance(pixels_of(truth == i), 0) for i in np.unique(truth) if i],
+            [PlainInstance(pixels_of(prediction == i), 0, scores[int(i)]) for i in np.unique(prediction) if i],
         )
         for truth, prediction, scores in images
     ]
