@@ -1,4 +1,4 @@
-"""What validation says of data/ as it is now, for those who look at it before the stages have run."""
+"""Validation of data/ before the stages have run, for the data page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 
 def judge_manifest(root: Path, manifest: pd.DataFrame, classes: ClassTable) -> list[Finding] | None:
-    """The findings on a manifest, as the stage `validate` would write them; None where no image can be trained on."""
+    """Validate a manifest as the stage `validate` does, without writing anything.
+
+    Args:
+        root: the workspace, with its parameters and the reference for drift.
+        manifest: of the images that are in data/ now.
+        classes: of the masks.
+
+    Returns:
+        The findings; None if no image can be trained on.
+    """
     if not usable(manifest).any():
         return None
     fingerprint = make_fingerprint(manifest, classes)

@@ -30,7 +30,7 @@ def test_drift_is_a_finding_and_a_picture() -> None:
     assert [d.drifted for d in drifts[:4]] == [True, True, True, False]
     findings = judge(new, before=make_reference(old, TABLE))
     assert [(f.expectation, f.severity, f.file) for f in findings] == [("drift", "warning", None)] * 3
-    assert findings[0].found.startswith("mean of channel 1 has drifted: median 103 then, 106 now (PSI ")
+    assert findings[0].found.startswith("mean of channel 1 has drifted: the median was 103 and is 106 now (PSI ")
     chart = draw_drift(drifts[0])
     assert len(chart.bars) == 20
     assert sum(bar.height for bar in chart.bars if bar.series == "before") == pytest.approx(

@@ -156,7 +156,7 @@ FAULTS = [
         "",
         "classes_in_train",
     ),
-    Fault("a class nowhere", masks(lambda split, mask: mask % 2), "class dirt occurs nowhere", "", "classes_exist"),
+    Fault("a class nowhere", masks(lambda split, mask: mask % 2), "class dirt does not occur", "", "classes_exist"),
     Fault(
         "a group in two given splits",
         groups(drawn=False),
