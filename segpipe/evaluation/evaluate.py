@@ -6,7 +6,6 @@ bytes, except for `cost` in metrics.json, which is measured (and which DVC there
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from segpipe.config import EvaluateParams
 from segpipe.errors import DataError
 from segpipe.evaluation.calibration import CalibrationCounter, calibration_scores, fit_temperature_on
 from segpipe.evaluation.cost import Cost, measure_cost
-from segpipe.evaluation.gallery.pictures import Gallery, Picture, choose_pictures, draw, legend, save
+from segpipe.evaluation.gallery.write import write_gallery
 from segpipe.evaluation.instance_counts import InstanceCounter, instance_scores
 from segpipe.evaluation.metric_lookup import ScoreTable, interval_of, metric_path
 from segpipe.evaluation.metrics_file import (
@@ -41,10 +40,8 @@ from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.slice_attributes import SliceAttributes, read_columns
 from segpipe.evaluation.slices import score_slices
 from segpipe.evaluation.surfaces import SurfaceRule, surface_summary
-from segpipe.evaluation.training_history import TrainingHistory
 from segpipe.files import write_text
-from segpipe.metrics import MAIN_METRIC, Counts, macro, scores
-from segpipe.samples import IGNORE
+from segpipe.metrics import MAIN_METRIC, Counts, scores
 
 if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
@@ -106,6 +103,7 @@ def evaluate_model(model: Path, shards: Path, splits: Path, out: Path, params: E
     from segpipe.data.shards import ShardReader
     from segpipe.inference.spec import WEIGHTS_FILE
     from segpipe.inference.trained import load_trained
+    from segpipe.training.history import TrainingHistory
 
     history = TrainingHistory.read(model)
     test, val, trained = ShardReader(shards, "test"), ShardReader(shards, "val"), load_trained(model)
@@ -117,7 +115,7 @@ def evaluate_model(model: Path, shards: Path, splits: Path, out: Path, params: E
         weight_bytes=(model / WEIGHTS_FILE).stat().st_size,
         ranking_score=measure_ranking_score(segmenter, val, params.rank_by),
         cost=measure_cost(segmenter, test) if len(test) else None,
-        folds=history.folds,
+        folds=FoldSummary(mean=history.folds.mean, sd=history.folds.sd) if history.folds else None,
     )
     evaluate_candidate(segmenter, test, out, params, name, val_score=history.val_score, facts=facts)
 
@@ -164,7 +162,7 @@ def evaluate_candidate(
     metrics = collect_metrics(result, params, val_score, facts, confidences, instances, robustness)
     metrics.write(out / METRICS_FILE)
     write_text(out / "confusion.csv", confusion_csv(result.confusion, result.labelling.names(classes.names)))
-    _write_gallery(segmenter, reader, result, out / "gallery", params.gallery)
+    write_gallery(segmenter, reader, result, out / "gallery", params.gallery)
 
 
 def measure_ranking_score(segmenter: Segmenter, reader: ShardReader, name: str) -> float | None:
@@ -252,12 +250,10 @@ def _scores_on_val(params: EvaluateParams, val_score: float | None, facts: Candi
     for name, score in {params.rank_by: facts.ranking_score, MAIN_METRIC: val_score}.items():
         if score is not None:
             table.put(name, round(score, DIGITS))
-    calibration = folds = None
+    calibration = None
     if facts.temperature is not None:
         calibration = FittedTemperature(temperature=round(facts.temperature, DIGITS))
-    if facts.folds is not None:
-        folds = FoldSummary(mean=facts.folds.mean, sd=facts.folds.sd)
-    result = ScoresOnVal.model_validate({**table.root, "calibration": calibration, "folds": folds})
+    result = ScoresOnVal.model_validate({**table.root, "calibration": calibration, "folds": facts.folds})
     return None if result == ScoresOnVal() else result
 
 
@@ -295,39 +291,3 @@ def confusion_csv(counts: Counts, classes: list[str]) -> str:
         for predicted, times in zip(classes, rows, strict=True):
             writer.writerows([[name, predicted]] * int(times))
     return stream.getvalue()
-
-
-def _pixel_accuracy(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Return the share of the counted pixels whose label was predicted."""
-    counted = truth != IGNORE
-    return int(((truth == prediction) & counted).sum()) / max(int(counted.sum()), 1)
-
-
-def _write_gallery(segmenter: Segmenter, reader: ShardReader, result: Scores, folder: Path, per_kind: int) -> None:
-    """Draw the chosen images. They are segmented again, which is cheaper than keeping every mask until the images are chosen."""
-    shutil.rmtree(folder, ignore_errors=True)
-    classes = segmenter.spec.classes
-    numbers = {"worst": 0, "typical": 0, "best": 0}
-    pictures = []
-    for kind, index in choose_pictures(result.image_scores("iou.image.macro"), per_kind):
-        sample = reader[index]
-        assert sample.labels is not None, "score_images raised an error"
-        numbers[kind] += 1
-        prediction = segmenter.predict(sample.image, spacing=sample.spacing, instances=sample.instances is not None)
-        predicted_ids = prediction.instances.ids if prediction.instances is not None else None
-        instance_ids = sample.instances, predicted_ids
-        layers = draw(sample.image, sample.labels, prediction.class_ids, classes, sample.spacing, instance_ids)
-        files = save(folder, f"{kind}-{numbers[kind]:02d}", layers)
-        height, width = layers["image"].shape[:2]
-        pictures.append(
-            Picture(
-                key=sample.key,
-                kind=kind,
-                iou_macro=round(float(macro("iou", result.tally[index])), DIGITS),
-                accuracy=round(_pixel_accuracy(sample.labels, prediction.class_ids), DIGITS),
-                height=height,
-                width=width,
-                **files,
-            )
-        )
-    Gallery(legend=legend(classes), pictures=pictures).write(folder)

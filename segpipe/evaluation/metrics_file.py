@@ -57,7 +57,7 @@ class CalibrationBin(_Part):
 
 
 class CalibrationErrors(_Part):
-    """Expected calibration error, largest calibration error and reliability curve."""
+    """Expected calibration error, maximum calibration error and reliability curve."""
 
     ece: float | None = None
     mce: float | None = None

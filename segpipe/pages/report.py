@@ -20,13 +20,13 @@ from segpipe.pages.axes import axis
 from segpipe.pages.charts import Labels, curve_charts, heat_cells, reliability_chart, worst_confusions
 from segpipe.pages.comparison.disagreement import Side, draw_apart, parting_legend
 from segpipe.pages.embedded_images import Drawn, drawn, embed, layer_names, tile
+from segpipe.pages.plan_views import plan_views
 from segpipe.pages.report_inputs import (
     CostRow,
     RobustnessView,
     calibration_view,
     costs,
     further_scores,
-    plan_views,
     read_metrics,
     robustness_view,
 )

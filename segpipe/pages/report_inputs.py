@@ -1,45 +1,17 @@
-"""What the report shows of the files of other stages: metrics.json, plans, and the timings of trainings.
-
-Plans and timings are read tolerantly: what is missing, or was written in another form by another version, is not shown.
-"""
+"""What the report shows of metrics.json, and the cost of each candidate."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from segpipe.evaluation.instance_metrics import DESCRIPTIONS as INSTANCE_METRICS
 from segpipe.evaluation.metrics_file import METRICS_FILE, CalibrationBin, MetricsFile, ScoresOnTest
-from segpipe.files import read_json
+from segpipe.pages.plan_views import ExecutionOutline, read_plan, read_training
 from segpipe.workspace.paths import Paths
 
 SEVERITY_ORDER = ("light", "medium", "strong")
-
-
-class _Lenient(BaseModel):
-    """A part of a file that another version of segpipe may have written."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-Model = TypeVar("Model", bound=_Lenient)
-
-
-def _parse(model: type[Model], content: Any) -> Model | None:
-    """Parse a part of a JSON file; None if it does not fit."""
-    try:
-        return model.model_validate(content)
-    except ValidationError:
-        return None
-
-
-def _read(model: type[Model], path: Path) -> Model:
-    """Read a JSON file; without content if it is missing or does not fit."""
-    return (_parse(model, read_json(path)) if path.is_file() else None) or model()
 
 
 def read_metrics(root: Path, name: str) -> MetricsFile:
@@ -77,7 +49,7 @@ class CalibrationView:
         ece: expected calibration error.
         low: lower bound of `ece`; None if unknown.
         high: upper bound of `ece`; None if unknown.
-        mce: largest calibration error; None if unknown.
+        mce: maximum calibration error; None if unknown.
         temperature: that is shipped; None if none was fitted.
         ece_before: expected calibration error without the temperature; None if it was not measured.
         before: the diagram without the temperature; empty if it was not measured.
@@ -165,7 +137,7 @@ def robustness_view(metrics: MetricsFile) -> RobustnessView | None:
 
 @dataclass(frozen=True)
 class FurtherScores:
-    """A table of further scores, of instances or surfaces: a value for each candidate, None if it has none."""
+    """A table of further scores, of instances or surfaces: a value for each candidate, None if it has none; counts are whole numbers."""
 
     title: str
     rows: list[tuple[str, list[float | None]]]
@@ -210,11 +182,7 @@ def further_scores(metrics: Sequence[MetricsFile]) -> list[FurtherScores]:
 
 def _instance_scores(test: ScoresOnTest) -> dict[str, float]:
     fields = {} if test.instance is None else dict(test.instance)
-    return {
-        _INSTANCE_LABELS.get(name, name): float(value)
-        for name, value in fields.items()
-        if isinstance(value, int | float)
-    }
+    return {_INSTANCE_LABELS.get(name, name): value for name, value in fields.items() if isinstance(value, int | float)}
 
 
 def _surface_scores(test: ScoresOnTest) -> dict[str, float]:
@@ -251,49 +219,6 @@ class CostRow:
     training_mib: float | None = None
 
 
-class _Throughput(_Lenient):
-    images_per_s: float | None = None
-
-
-class _TrainingSummary(_Lenient):
-    """The metrics.json that dvclive writes for a training."""
-
-    step: int | None = None
-    train: _Throughput = _Throughput()
-
-
-class _Timing(_Lenient):
-    setting: dict[str, Any]
-    ms_per_step: float | None = None
-    loss_difference: float | None = None
-    verdict: str = ""
-
-
-class _Execution(_Lenient):
-    setting: dict[str, Any] = {}
-    ms_per_step: float | None = None
-    peak_memory_mib: float | None = None
-    timings: list[_Timing] = []
-    machine: dict[str, Any] = {}
-
-
-class _Recipe(_Lenient):
-    steps: int
-
-
-class _Folds(_Lenient):
-    count: int
-
-
-class _PlanOutline(_Lenient):
-    """The parts of a plan that the report shows."""
-
-    recipe: _Recipe | None = None
-    execution: _Execution | None = None
-    folds: _Folds | None = None
-    reasons: dict[str, Any] = {}
-
-
 def costs(root: Path, metrics: Mapping[str, MetricsFile]) -> list[CostRow]:
     """Return the cost of each candidate.
 
@@ -306,17 +231,15 @@ def costs(root: Path, metrics: Mapping[str, MetricsFile]) -> list[CostRow]:
     """
     rows = []
     for name, measured in metrics.items():
-        training = _read(_TrainingSummary, Paths(root).training(name) / "metrics.json")
-        plan = _read(_PlanOutline, Paths(root).plan(name))
-        execution, cost = plan.execution or _Execution(), measured.cost
-        members = plan.folds.count if plan.folds else 1
+        training, plan, cost = read_training(root, name), read_plan(root, name), measured.cost
+        execution = plan.execution or ExecutionOutline()
         row = CostRow(
             name,
             megabytes=measured.model.megabytes if measured.model else None,
             latency=(cost.p50_ms, cost.p95_ms) if cost else None,
             engine=cost.engine if cost else None,
             serving_mib=cost.peak_memory_mib if cost else None,
-            steps=plan.recipe.steps * members if plan.recipe else training.step,
+            steps=training.step if plan.steps is None else plan.steps,
             images_per_s=training.train.images_per_s,
             ms=execution.ms_per_step,
             training_mib=execution.peak_memory_mib,
@@ -324,82 +247,3 @@ def costs(root: Path, metrics: Mapping[str, MetricsFile]) -> list[CostRow]:
         if any(value is not None for value in (row.megabytes, row.latency, row.images_per_s, row.ms)):
             rows.append(row)
     return rows
-
-
-class TimedPart(_Lenient):
-    """A part of a training step, its share of the time, and its milliseconds; None if unknown."""
-
-    part: str
-    share: float
-    ms: float | None = None
-
-
-def bottleneck(path: Path) -> list[TimedPart]:
-    """Read the parts of a training step from training/NAME/bottleneck.json, the longest first; none if there is no such file."""
-    rows = read_json(path) if path.is_file() else []
-    parts = [part for row in rows if (part := _parse(TimedPart, row))] if isinstance(rows, list) else []
-    return sorted(parts, key=lambda part: -part.share)
-
-
-@dataclass(frozen=True)
-class TimedSetting:
-    """A setting that planning timed.
-
-    Attributes:
-        name: the setting in words.
-        ms: of a step; None if it was not timed.
-        share: of the time of the slowest setting.
-        difference: of the loss, relative to fp32; None if unknown.
-        verdict: of planning, in words.
-        chosen: whether the plan uses it.
-    """
-
-    name: str
-    ms: float | None
-    share: float
-    difference: float | None
-    verdict: str
-    chosen: bool
-
-
-@dataclass(frozen=True)
-class PlanView:
-    """The timings, reasons and machine of a plan, and the parts of a step of its training."""
-
-    timings: list[TimedSetting]
-    reasons: dict[str, Any]
-    machine: dict[str, Any]
-    parts: list[TimedPart]
-
-
-def plan_views(root: Path, names: list[str]) -> dict[str, PlanView]:
-    """Return what the report shows of the plans, by candidate; a candidate without a plan is left out."""
-    paths = Paths(root)
-    return {
-        name: _plan_view(_read(_PlanOutline, paths.plan(name)), bottleneck(paths.training(name) / "bottleneck.json"))
-        for name in names
-        if paths.plan(name).is_file()
-    }
-
-
-def _plan_view(plan: _PlanOutline, parts: list[TimedPart]) -> PlanView:
-    execution = plan.execution or _Execution()
-    slowest = max((timing.ms_per_step for timing in execution.timings if timing.ms_per_step), default=1.0)
-    rows = [
-        TimedSetting(
-            _describe_setting(timing.setting),
-            timing.ms_per_step,
-            (timing.ms_per_step or 0) / slowest,
-            timing.loss_difference,
-            timing.verdict,
-            timing.setting == execution.setting,
-        )
-        for timing in execution.timings
-    ]
-    return PlanView(rows, plan.reasons, execution.machine, parts)
-
-
-def _describe_setting(setting: dict[str, Any]) -> str:
-    """Describe a setting: {precision: bf16, channels_last: true, compile: false} -> "bf16, channels-last"."""
-    flags = [key.replace("_", "-") for key, value in setting.items() if value is True]
-    return ", ".join([str(v) for v in setting.values() if isinstance(v, str)] + flags)

@@ -15,7 +15,6 @@ from segpipe.evaluation.evaluate import CandidateFacts, collect_metrics, evaluat
 from segpipe.evaluation.metric_lookup import ScoreTable
 from segpipe.evaluation.metrics_file import METRICS_FILE, FoldSummary, MetricsFile
 from segpipe.evaluation.scores_file import read_scores
-from segpipe.evaluation.training_history import TrainingHistory
 from tests.worlds.evaluated_workspace import make_segmenter
 
 COST = Cost(engine="torch", images=8, runs=32, p50_ms=29.53, p95_ms=42.696)
@@ -120,28 +119,3 @@ def test_a_file_that_does_not_fit_is_an_error_or_empty(tmp_path: Path) -> None:
 def test_nothing_known_of_a_candidate_leaves_its_sections_out(path: Path) -> None:
     metrics = collect_metrics(read_scores(path.parent / "per_image.parquet"), SETTINGS, None)
     assert (metrics.val, metrics.model, metrics.cost) == (None, None, None)
-
-
-@pytest.mark.parametrize(
-    ("content", "score", "mean"),
-    [
-        ({"best_score": 0.7, "best_step": 3, "train": [], "val": []}, 0.7, None),
-        ({"best_score": 0.7, "finished_score": 0.72}, 0.72, None),
-        ({"best_score": 0.7, "folds": {"scores": [0.5, 0.7], "mean": 0.6, "sd": 0.1}, "members": []}, 0.7, 0.6),
-        ({}, None, None),
-    ],
-)
-def test_the_history_of_a_training(tmp_path: Path, content: dict, score: float | None, mean: float | None) -> None:
-    (tmp_path / "history.json").write_text(json.dumps(content))
-    history = TrainingHistory.read(tmp_path)
-    assert history.val_score == score
-    assert (history.folds.mean if history.folds else None) == mean
-
-
-def test_a_history_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
-        TrainingHistory.read(tmp_path / "unet")
-    (tmp_path / "unet").mkdir()
-    (tmp_path / "unet" / "history.json").write_text('{"best_score": "high"}')
-    with pytest.raises(DataError, match=r"is not a valid training history.*dvc repro -f train@unet"):
-        TrainingHistory.read(tmp_path / "unet")

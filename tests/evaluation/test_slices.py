@@ -16,11 +16,11 @@ from scipy import ndimage
 from segpipe.config import EvaluateParams, GateParams, SliceGate
 from segpipe.data.shards import ShardReader
 from segpipe.evaluation.evaluate import CandidateFacts, evaluate_candidate
+from segpipe.evaluation.metrics_file import FoldSummary
 from segpipe.evaluation.scores import ImageScore, Scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.slice_attributes import image_attributes, median_instance_area, read_columns
 from segpipe.evaluation.slices import compare_slices, cut_slices
-from segpipe.evaluation.training_history import FoldScores
 from segpipe.gates.case import Case, Champion
 from segpipe.gates.judge import judge
 from segpipe.gates.verdicts import GateVerdict
@@ -171,7 +171,7 @@ def test_classes_make_slices_of_the_images_that_show_them() -> None:
 
 def test_scores_of_slices_are_in_metrics_json(tmp_path: Path, reader: ShardReader) -> None:
     columns = {key: {"scanner": "old" if i < 8 else "new"} for i, key in enumerate(reader.keys)}
-    folds = FoldScores(scores=(0.5, 0.7), mean=0.6, sd=0.141421)
+    folds = FoldSummary(mean=0.6, sd=0.141421)
     facts = CandidateFacts(attributes=columns, temperature=1.25, weight_bytes=2_500_000, folds=folds)
     evaluate_candidate(make_segmenter(0.1), reader, tmp_path, QUICK, "unet", facts=facts)
     table = json.loads((tmp_path / "metrics.json").read_text())

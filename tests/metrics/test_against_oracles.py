@@ -485,9 +485,9 @@ def calibration() -> Iterator[Comparison]:
         yield "ECE of each class", "scipy binned_statistic", ours, by_class
         yield "ECE of each class", "plain", ours, [sum(plain_gaps(p[k], truth == k)[0]) / len(truth) for k in range(K)]
         largest = reliability(truth, p).largest_error()[0]
-        yield "largest calibration error", "plain", largest, max(np.divide(*plain_gaps(confidence, hit)))
+        yield "maximum calibration error", "plain", largest, max(np.divide(*plain_gaps(confidence, hit)))
         yield (
-            "largest calibration error",
+            "maximum calibration error",
             "scipy binned_statistic",
             largest,
             binned_error(confidence, hit, largest=True),
@@ -584,7 +584,7 @@ def with_torchmetrics() -> Iterator[Comparison]:
         yield "ECE", "torchmetrics", reliability(truth, p).expected_error()[0], theirs
         pair = torch.from_numpy(p.T), torch.from_numpy(truth.astype(int))
         theirs = float(tm.multiclass_calibration_error(*pair, K, 15, norm="max"))
-        yield "largest calibration error", "torchmetrics", reliability(truth, p).largest_error()[0], theirs
+        yield "maximum calibration error", "torchmetrics", reliability(truth, p).largest_error()[0], theirs
 
 
 def with_monai() -> Iterator[Comparison]:

@@ -1,4 +1,4 @@
-"""What the report shows of the files of other stages; plans and timings of another shape are not shown."""
+"""What the report shows of metrics.json, and the cost of candidates."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ import pytest
 from segpipe.evaluation.metrics_file import MetricsFile
 from segpipe.pages.charts import reliability_chart
 from segpipe.pages.report_inputs import (
-    bottleneck,
     calibration_view,
     costs,
     further_scores,
-    plan_views,
     read_metrics,
     robustness_view,
 )
@@ -101,34 +99,6 @@ def test_costs(tmp_path: Path) -> None:
     assert costs(tmp_path, metrics)[0].steps == 250, "of all members"
     (tmp_path / "plans" / "unet.json").unlink()
     assert costs(tmp_path, metrics)[0].steps == 7, "without a plan, those that the training counted"
-
-
-def test_bottleneck(tmp_path: Path) -> None:
-    path = tmp_path / "bottleneck.json"
-    assert bottleneck(path) == []
-    rows = [{"part": "load", "share": 0.2, "ms": 3}, {"part": "forward", "share": 0.8}, {"ms": 1}, 4]
-    path.write_text(json.dumps(rows))
-    assert [(p.part, p.share, p.ms) for p in bottleneck(path)] == [("forward", 0.8, None), ("load", 0.2, 3.0)]
-
-
-def test_plans(tmp_path: Path) -> None:
-    slow, fast = ({"precision": "fp32", "channels_last": last, "compile": False} for last in (False, True))
-    timings = [
-        {"setting": slow, "ms_per_step": 20.0, "loss_difference": None, "verdict": "slower"},
-        {"setting": fast, "ms_per_step": 5.0, "loss_difference": 0.01, "verdict": "chosen"},
-    ]
-    execution = {"setting": fast, "timings": timings, "machine": {"threads": 2}}
-    plan = {"execution": execution, "reasons": {"batch": "fits into memory"}}
-    write_files(tmp_path, {"plans/unet.json": plan, "plans/old.json": {"execution": 3}, "plans/kmeans.json": {}})
-    views = plan_views(tmp_path, ["unet", "old", "kmeans", "unknown"])
-    assert list(views) == ["unet", "old", "kmeans"]
-    assert [(t.name, t.share, t.chosen) for t in views["unet"].timings] == [
-        ("fp32", 1, False),
-        ("fp32, channels-last", 0.25, True),
-    ]
-    assert (views["unet"].reasons, views["unet"].machine) == (plan["reasons"], {"threads": 2})
-    for name in ("old", "kmeans"):
-        assert (views[name].timings, views[name].reasons, views[name].machine) == ([], {}, {}), "nothing to show"
 
 
 def test_further_scores() -> None:

@@ -1,4 +1,4 @@
-"""history.json of a trained model, as far as the evaluation needs it: models/NAME/history.json."""
+"""history.json of a trained model: models/NAME/history.json."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from segpipe.errors import DataError
-from segpipe.evaluation.metrics_file import FoldSummary
 from segpipe.json_models import read_model
 
 HISTORY_FILE = "history.json"
 
 
-class FoldScores(FoldSummary):
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class FoldScores(_Part):
     """The score of each member of an ensemble on the fold that it was not trained on, with mean and standard deviation."""
 
     scores: tuple[float, ...] = ()
+    mean: float
+    sd: float
 
 
-class TrainingHistory(BaseModel):
-    """The scores on the validation split that training measured (mean IoU over classes)."""
+class TrainingHistory(_Part):
+    """The scores on the validation split that training measured (mean IoU over classes). The curves in the file are not read."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
     best_score: float | None = None
     """Of the best weights."""
     finished_score: float | None = None
@@ -41,8 +45,7 @@ class TrainingHistory(BaseModel):
             DataError: the file is missing or not valid.
         """
         fix = f"dvc repro -f train@{model.name}"
-        path = model / HISTORY_FILE
-        return read_model(path, cls, error_type=DataError, kind="training history", fix=fix)
+        return read_model(model / HISTORY_FILE, cls, error_type=DataError, kind="training history", fix=fix)
 
     @property
     def val_score(self) -> float | None:
