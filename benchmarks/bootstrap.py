@@ -22,7 +22,7 @@ SCORE = "iou.dataset.macro"
 
 
 def by_scipy(tally: Tallies, resamples: int) -> tuple[float, float]:
-    def of(drawn: np.ndarray, axis: int) -> np.ndarray:  # drawn: (..., images), indices of images
+    def score_of(drawn: np.ndarray, axis: int) -> np.ndarray:  # drawn: (..., images), indices of images
         return macro("iou", tally[drawn].sum(-3))
 
     indices = np.arange(len(tally))

@@ -19,7 +19,7 @@ _MIN_SHARE = 1e-4
 
 
 class DriftSummary(BaseModel):
-    """How one quantity changed from the reference to today."""
+    """The change of one quantity from the reference to today."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     quantity: str

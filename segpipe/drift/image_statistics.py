@@ -117,7 +117,7 @@ def _histogram(plane: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 
 def _row_bands(plane: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Views of consecutive rows of (H, W), with about `_BAND_PIXELS` pixels each."""
+    """Return views of consecutive rows of (H, W), with about `_BAND_PIXELS` pixels each."""
     height, width = plane.shape
     rows = max(1, _BAND_PIXELS // max(1, width))
     return [plane[top : top + rows] for top in range(0, height, rows)]

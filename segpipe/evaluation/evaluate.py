@@ -67,7 +67,7 @@ _WRITTEN_METRICS = (
 
 @dataclass(frozen=True)
 class CandidateFacts:
-    """What is known about a candidate and the test images before they are scored; None or empty if unknown.
+    """The facts about a candidate and the test images before they are scored; None or empty if unknown.
 
     Attributes:
         attributes: further attributes of images for slices, by key.

@@ -73,7 +73,7 @@ class ThinnedCalibration(_Part):
 
 
 class CalibrationScores(_Part):
-    """How far the confidences on the test split can be relied on (docs/metrics.md, "Probabilities")."""
+    """The calibration of the confidences on the test split (docs/metrics.md, "Probabilities")."""
 
     ece: float | None = None
     interval: ConfidenceBounds | None = None
@@ -168,7 +168,7 @@ class InstanceScores(_Part):
 
 
 class CorruptionDrop(_Part):
-    """What the model loses on images that are corrupted in one way, at one severity."""
+    """The loss of the model on images that are corrupted in one way, at one severity."""
 
     score: float | None = None
     """The main metric on the corrupted images."""
@@ -179,7 +179,7 @@ class CorruptionDrop(_Part):
 
 
 class RobustnessScores(_Part):
-    """What the model loses on corrupted images (docs/metrics.md, "Corrupted images")."""
+    """The loss of the model on corrupted images (docs/metrics.md, "Corrupted images")."""
 
     images: int
     """How many test images were corrupted."""

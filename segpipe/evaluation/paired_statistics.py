@@ -47,7 +47,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the test finds a difference at the level of the interval.
+        """True if the test finds a difference at the level of the interval.
 
         The test is exact; intervals of few images, or of images of very different sizes, are somewhat too narrow.
         """

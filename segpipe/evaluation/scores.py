@@ -179,8 +179,8 @@ class Scores:
 
     def value(self, name: str) -> float | None:
         """Compute the score of this name; None if it does not exist."""
-        of = self.statistic(name, by_image=True)
-        value = float(of(np.ones((1, of.size)))[0])
+        statistic = self.statistic(name, by_image=True)
+        value = float(statistic(np.ones((1, statistic.size)))[0])
         return None if np.isnan(value) else value
 
     def boundary_iou(self) -> dict[str, float]:
@@ -197,9 +197,9 @@ class Scores:
     def image_scores(self, name: str) -> Values:
         """Compute the score of this name on each image alone, (images,); NaN if it does not exist."""
         if not is_instance(name):
-            return metric(name, self.classes, self.overlapping).of(self.tally)
-        of = self.statistic(name, by_image=True)
-        return each_alone(of, of.size)
+            return metric(name, self.classes, self.overlapping).compute(self.tally)
+        statistic = self.statistic(name, by_image=True)
+        return each_alone(statistic, statistic.size)
 
     def aligned(self, other: Scores) -> Scores:
         """Return `other` with its images in the order of these.

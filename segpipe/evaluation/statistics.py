@@ -100,11 +100,11 @@ class SumStatistic:
 
     Attributes:
         columns: (units, k), what each unit adds to the sums.
-        of: maps sums (..., k) to scores (...); NaN if a score does not exist.
+        function: maps sums (..., k) to scores (...); NaN if a score does not exist.
     """
 
     columns: Values
-    of: Callable[[Values], Values]
+    function: Callable[[Values], Values]
 
     @property
     def size(self) -> int:
@@ -118,12 +118,12 @@ class SumStatistic:
 
     def __call__(self, weights: Values) -> Values:
         """Map multiplicities (resamples, units) to scores (resamples,)."""
-        return self.of(weights @ self.columns)
+        return self.function(weights @ self.columns)
 
     def exchanged(self, other: SumStatistic, swapped: Values) -> tuple[Values, Values]:
         """Return the scores of two models after an exchange of the units that are 1 in `swapped`, (resamples, units)."""
         moved = swapped @ (other.columns - self.columns)
-        return self.of(self.columns.sum(0) + moved), other.of(other.columns.sum(0) - moved)
+        return self.function(self.columns.sum(0) + moved), other.function(other.columns.sum(0) - moved)
 
 
 def statistic(metric: Metric, tally: Tallies, units: npt.NDArray[np.int64]) -> SumStatistic:
@@ -135,10 +135,10 @@ def statistic(metric: Metric, tally: Tallies, units: npt.NDArray[np.int64]) -> S
         units: (images,), the unit of each image, from `resampling_units`.
     """
     if metric.level == "image":
-        return mean_statistic(metric.of(tally), units)
+        return mean_statistic(metric.compute(tally), units)
     shape = tally.shape[1:]
     columns = sum_by_unit(tally.reshape(len(tally), shape[0] * shape[1]), units)
-    return SumStatistic(columns, lambda sums: metric.of(sums.reshape(*sums.shape[:-1], *shape)))
+    return SumStatistic(columns, lambda sums: metric.compute(sums.reshape(*sums.shape[:-1], *shape)))
 
 
 def mean_statistic(values: Values, units: npt.NDArray[np.int64]) -> SumStatistic:
@@ -226,46 +226,39 @@ class Resampled:
         return np.asarray(ndtr(bias + adjusted), np.float64)
 
 
-def bootstrap(of: Statistic, units: int, resamples: int, confidence: float, seed: int = SEED) -> Interval:
+def bootstrap(statistic: Statistic, units: int, resamples: int, confidence: float, seed: int = SEED) -> Interval:
     """Compute the confidence interval of a statistic.
 
     Args:
-        of: the statistic.
+        statistic: the statistic.
         units: the number of units that are resampled.
         resamples: the number of resamples.
         confidence: of the two-sided interval, such as 0.95.
         seed: the seed of the random draws.
     """
-    return resample([of], units, resamples, seed)[0].interval(confidence)
+    return resample([statistic], units, resamples, seed)[0].interval(confidence)
 
 
 def bootstrap_all(
     statistics: Sequence[Statistic], units: int, resamples: int, confidence: float, seed: int = SEED
 ) -> list[Interval]:
-    """Compute the intervals of several statistics over the same units, equal to those of `bootstrap`.
+    """Compute the intervals of several statistics, equal to those of `bootstrap`, whose other parameters it has.
 
     The resamples are drawn once, which takes longer than most scores.
 
     Args:
-        statistics: the statistics.
-        units: the number of units that are resampled.
-        resamples: the number of resamples.
-        confidence: of the two-sided intervals, such as 0.95.
-        seed: the seed of the random draws.
+        statistics: the statistics, over the same units.
+        units: as in `bootstrap`.
+        resamples: as in `bootstrap`.
+        confidence: as in `bootstrap`.
+        seed: as in `bootstrap`.
     """
     return [resampled.interval(confidence) for resampled in resample(statistics, units, resamples, seed)]
 
 
 def resample(statistics: Sequence[Statistic], units: int, resamples: int, seed: int = SEED) -> list[Resampled]:
-    """Compute several statistics on the same resamples of units.
-
-    Args:
-        statistics: the statistics.
-        units: the number of units that are resampled.
-        resamples: the number of resamples.
-        seed: the seed of the random draws.
-    """
-    estimates = [float(of(np.ones((1, units)))[0]) if units else float("nan") for of in statistics]
+    """Compute several statistics on the same resamples; the parameters are those of `bootstrap_all`."""
+    estimates = [float(score(np.ones((1, units)))[0]) if units else float("nan") for score in statistics]
     known = [index for index, estimate in enumerate(estimates) if not np.isnan(estimate)] if units > 1 else []
     results = [Resampled(estimate, np.empty(0), np.empty(0), units) for estimate in estimates]
     replicates = _replicates([statistics[index] for index in known], units, resamples, seed)
@@ -282,8 +275,8 @@ def _replicates(statistics: Sequence[Statistic], units: int, resamples: int, see
     step = resamples_per_pass(units)
     for start in range(0, resamples, step):
         weights = _multiplicities(rng, min(step, resamples - start), units)
-        for row, of in enumerate(statistics):
-            out[row, start : start + step] = of(weights)
+        for row, score in enumerate(statistics):
+            out[row, start : start + step] = score(weights)
     return out
 
 
@@ -298,24 +291,24 @@ def _multiplicities(rng: np.random.Generator, resamples: int, units: int) -> Val
     return np.bincount(drawn.ravel(), minlength=resamples * units).reshape(resamples, units).astype(np.float64)
 
 
-def leave_one_out(of: Statistic, units: int) -> Values:
+def leave_one_out(statistic: Statistic, units: int) -> Values:
     """Compute the statistic without each unit in turn: (units,)."""
-    return _in_turn(of, units, 1.0, 0.0)
+    return _in_turn(statistic, units, 1.0, 0.0)
 
 
-def each_alone(of: Statistic, units: int) -> Values:
+def each_alone(statistic: Statistic, units: int) -> Values:
     """Compute the statistic of each unit alone: (units,)."""
-    return _in_turn(of, units, 0.0, 1.0)
+    return _in_turn(statistic, units, 0.0, 1.0)
 
 
-def _in_turn(of: Statistic, units: int, others: float, selected: float) -> Values:
+def _in_turn(statistic: Statistic, units: int, others: float, selected: float) -> Values:
     """Compute the statistic for each unit in turn, with the weight `selected` for it and `others` for all other units."""
     step = resamples_per_pass(units)
     parts = []
     for start in range(0, units, step):
         weights = np.full((min(step, units - start), units), others)
         weights[np.arange(len(weights)), start + np.arange(len(weights))] = selected
-        parts.append(of(weights))
+        parts.append(statistic(weights))
     return np.concatenate([np.empty(0), *parts])
 
 

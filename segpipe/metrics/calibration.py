@@ -221,4 +221,4 @@ def apply_temperature(probabilities: Probabilities, temperature: float) -> npt.N
     """
     logits = logits_of(probabilities) / temperature
     likely = np.exp(logits - logits.max(0))  # numpy alone: the endpoint calls this, and does not load scipy
-    return (likely / likely.sum(0)).astype(np.float32)  # type: ignore[no-any-return]
+    return (likely / likely.sum(0)).astype(np.float32)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +50,7 @@ class Detections:
         return len(self.scores)
 
     def packed(self) -> npt.NDArray[np.int64]:
-        """Pack everything except the scores into one number per detection, (n,): ten bits of `hits`, ten of `ignored`, then the
-        class."""
+        """Pack all but the scores into one number per detection, (n,): ten bits of `hits`, ten of `ignored`, then the class."""
         hits, ignored = (bits @ _BITS for bits in (self.hits, self.ignored))
         return np.asarray(hits + (ignored << len(_BITS)) + (self.classes << 2 * len(_BITS)), np.int64)
 
@@ -174,7 +174,7 @@ class PooledDetections:
     true: Values
 
     @classmethod
-    def from_images(cls, images: Sequence[Detections], true: npt.NDArray[np.number]) -> PooledDetections:  # type: ignore[type-arg]
+    def from_images(cls, images: Sequence[Detections], true: npt.NDArray[np.number[Any]]) -> PooledDetections:
         """Pool the detections of images.
 
         Args:

@@ -53,7 +53,7 @@ class InstanceMasks:
 
     @property
     def overlapping(self) -> bool:
-        """Whether each instance has a mask of its own."""
+        """True if each instance has a mask of its own."""
         return self.pixels.dtype == np.bool_
 
     @classmethod

@@ -182,18 +182,18 @@ class Metric:
     Attributes:
         name: such as "iou.dataset.macro".
         level: "dataset" if it is computed from counts summed over images; "image" if it is the mean of the images' scores.
-        of: maps tallies (..., 3, n_classes) to scores (...).
+        compute: maps tallies (..., 3, n_classes) to scores (...).
     """
 
     name: str
     level: Literal["dataset", "image"]
-    of: Callable[[Tallies], Values]
+    compute: Callable[[Tallies], Values]
 
     def value(self, tally: Tallies) -> float:
         """Compute the score of a dataset from the tallies of its images, (images, 3, n_classes); NaN if it does not exist."""
         if self.level == "dataset":
-            return float(self.of(tally.sum(0)))
-        by_image = self.of(tally)
+            return float(self.compute(tally.sum(0)))
+        by_image = self.compute(tally)
         known = by_image[~np.isnan(by_image)]
         return float(known.mean()) if known.size else float("nan")
 
@@ -205,7 +205,10 @@ def _table(classes: Sequence[str], overlapping: bool) -> dict[str, Metric]:
     for ratio in RATIOS:
         for level in levels:
             averages = {"macro": macro, "micro": micro, "weighted": weighted}
-            metrics += [Metric(f"{ratio}.{level}.{name}", level, partial(of, ratio)) for name, of in averages.items()]
+            metrics += [
+                Metric(f"{ratio}.{level}.{name}", level, partial(function, ratio))
+                for name, function in averages.items()
+            ]
         metrics.append(Metric(f"{ratio}.image.macro_empty1", "image", partial(_macro_empty1, ratio)))
         for index, name in enumerate(classes):
             metrics += [

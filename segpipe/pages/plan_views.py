@@ -1,4 +1,4 @@
-"""What the report shows of plans, and of the timings of trainings.
+"""The contents of the report that come from plans and from the timings of trainings.
 
 The files are read tolerantly: what is missing, or was written in another form by another version, is not shown.
 """

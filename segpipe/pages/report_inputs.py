@@ -1,4 +1,4 @@
-"""What the report shows of metrics.json, and the cost of each candidate."""
+"""The contents of the report that come from metrics.json, and the cost of each candidate."""
 
 from __future__ import annotations
 

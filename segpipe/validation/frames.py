@@ -81,8 +81,8 @@ def _split_errors(manifest: pd.DataFrame) -> tuple[list[str], list[str], list[st
     troubles, expectations, remedies = [], [], []
     for path, error in zip(manifest["path"], manifest["error"], strict=True):
         trouble, _, remedy = (error if isinstance(error, str) else "").removeprefix(f"{path}: ").partition(". Fix: ")
-        what, found, expected = match.groups() if (match := _EXPECTED.fullmatch(trouble)) else (trouble, None, None)
-        troubles.append(f"{what} (found {found})" if found else what)
+        what, actual, expected = match.groups() if (match := _EXPECTED.fullmatch(trouble)) else (trouble, None, None)
+        troubles.append(f"{what} (found {actual})" if actual else what)
         expectations.append(expected or "a usable file")
         remedies.append(remedy or "restore the file, or remove it from the data")
     return troubles, expectations, remedies
@@ -196,9 +196,9 @@ def group_frame(manifest: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     groups = manifest[manifest["group"].notna()].groupby("group")
-    counts, given = groups["split"].nunique().astype(float), groups["split_given"].all().astype(bool)
+    counts, all_given = groups["split"].nunique().astype(float), groups["split_given"].all().astype(bool)
     frame = pd.DataFrame({"subject": counts.index, "splits": ""}, counts.index)
-    frame["given_splits"], frame["drawn_splits"] = counts.where(given), counts.where(~given)
+    frame["given_splits"], frame["drawn_splits"] = counts.where(all_given), counts.where(~all_given)
     for group in counts.index[counts > 1]:
         present = set(groups.get_group(group)["split"])
         frame.at[group, "splits"] = " and ".join(split for split in SPLITS if split in present)

@@ -265,9 +265,9 @@ def test_a_comparison_uses_the_ranking_metric_and_shows_instance_scores(root: Pa
 
 
 def test_fewer_resamples_are_drawn_of_many_detections(root: Path) -> None:
-    of = scores_of(root, "whole").statistic("instance.ap")
-    assert of.max_resamples is not None and of.max_resamples > 10_000
-    many = replace(of, pools=of.pools * 2000)  # type: ignore[type-var, attr-defined]
+    average_precision = scores_of(root, "whole").statistic("instance.ap")
+    assert average_precision.max_resamples is not None and average_precision.max_resamples > 10_000
+    many = replace(average_precision, pools=average_precision.pools * 2000)  # type: ignore[type-var, attr-defined]
     assert many.max_resamples == 1000
     assert scores_of(root, "whole").statistic("instance.pq").max_resamples is None
 

@@ -142,9 +142,9 @@ def test_intervals_that_share_resamples_are_the_same_as_single_ones() -> None:
     tally = images(np.random.default_rng(4), 20)
     tally[:, :, 2] = 0
     names = ["iou.dataset.macro", "iou.class.nucleus", "dice.image.macro"]
-    of = [statistic(metric(name, NAMES), tally, np.arange(20)) for name in names]
-    together = bootstrap_all(of, 20, 500, 0.9)
-    for one, alone in zip(together, (bootstrap(s, 20, 500, 0.9) for s in of), strict=True):
+    scores = [statistic(metric(name, NAMES), tally, np.arange(20)) for name in names]
+    together = bootstrap_all(scores, 20, 500, 0.9)
+    for one, alone in zip(together, (bootstrap(s, 20, 500, 0.9) for s in scores), strict=True):
         np.testing.assert_equal(vars(one), vars(alone))
     assert np.isnan(together[1].low) and not np.isnan(together[2].low)
 

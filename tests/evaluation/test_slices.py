@@ -124,8 +124,11 @@ def test_without_champion_slices_or_scores() -> None:
     assert judge(gates, Case(QUICK, winner))[0].sentence == "Pass: no champion yet."
     failed = judge(gates, Case(QUICK, winner, champion=Champion("v1", None, "its classes differ")))[0]
     assert (failed.verdict, "its classes differ" in failed.sentence) == ("cannot tell", True)
-    alike = scored("unet", np.full(30, 0.9), [{}] * 30)
-    assert "has something in common that others lack" in by_slice(alike, alike).sentence
+    winner_without_attributes = scored("unet", np.full(30, 0.9), [{}] * 30)
+    assert (
+        "has something in common that others lack"
+        in by_slice(winner_without_attributes, winner_without_attributes).sentence
+    )
     assert by_slice(winner, winner).verdict == "pass", "a model is not worse than itself"
 
 

@@ -61,10 +61,10 @@ def test_resampled_scores_are_those_of_the_resampled_images() -> None:
     tally[3] = 0  # an image without a counted pixel
     for name in ("iou.dataset.macro", "dice.image.macro", "accuracy.pixel", "iou.class.cell", "recall.image.micro"):
         chosen = metric(name, NAMES)
-        of = statistic(chosen, tally, np.arange(7))
+        score = statistic(chosen, tally, np.arange(7))
         drawn = rng.integers(0, 7, (20, 7))
         weights = np.stack([np.bincount(d, minlength=7) for d in drawn]).astype(float)
-        np.testing.assert_allclose(of(weights), [chosen.value(tally[d]) for d in drawn])
+        np.testing.assert_allclose(score(weights), [chosen.value(tally[d]) for d in drawn])
 
 
 def test_groups_are_drawn_as_a_whole() -> None:

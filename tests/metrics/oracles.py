@@ -14,12 +14,12 @@ from segpipe.metrics.instances import InstanceMasks, Overlaps, overlaps
 def surface_points(mask: np.ndarray) -> list[tuple[int, ...]]:
     """Return the pixels with a neighbour along an axis that is not in the mask, or not in the image."""
     points = []
-    for place in map(tuple, np.argwhere(mask)):
+    for point in map(tuple, np.argwhere(mask)):
         for axis, move in itertools.product(range(mask.ndim), (-1, 1)):
-            other = list(place)
+            other = list(point)
             other[axis] += move
             if not 0 <= other[axis] < mask.shape[axis] or not mask[tuple(other)]:
-                points.append(place)
+                points.append(point)
                 break
     return points
 
@@ -33,9 +33,9 @@ def plain_distances(one: np.ndarray, other: np.ndarray, spacing: Sequence[float]
 def plain_contour(mask: np.ndarray, width: int) -> np.ndarray:
     """Return the pixels of a mask that have a pixel outside of it in the box of half-width `width` around them."""
     out = np.zeros_like(mask)
-    for place in map(tuple, np.argwhere(mask)):
-        box = itertools.product(*(range(c - width, c + width + 1) for c in place))
-        out[place] = any(
+    for point in map(tuple, np.argwhere(mask)):
+        box = itertools.product(*(range(c - width, c + width + 1) for c in point))
+        out[point] = any(
             any(not 0 <= c < size for c, size in zip(near, mask.shape, strict=True)) or not mask[near] for near in box
         )
     return out

@@ -127,13 +127,18 @@ def levels() -> Iterator[Comparison]:
     """Compare means over images, and ratios of counts summed over images, with and without counted pixels."""
     from sklearn import metrics as sk
 
-    of = {"iou": sk.jaccard_score, "dice": sk.f1_score, "precision": sk.precision_score, "recall": sk.recall_score}
+    functions = {
+        "iou": sk.jaccard_score,
+        "dice": sk.f1_score,
+        "precision": sk.precision_score,
+        "recall": sk.recall_score,
+    }
     names = [str(k) for k in range(K)]
     tally = np.stack([tallies(confusion(truth, prediction, K)) for truth, prediction in label_pairs()])
     sides = [(truth[truth != IGNORE], prediction[truth != IGNORE]) for truth, prediction in label_pairs()]
     sides = [(y, p) for y, p in sides if len(y)]
     everything = [np.concatenate(side) for side in zip(*sides, strict=True)]
-    for ratio, f in of.items():
+    for ratio, f in functions.items():
         for level, pairs in (("image", sides), ("dataset", [everything])):
             name = f"{ratio}.{level}.macro"
             ours = metric(name, names).value(tally)
@@ -153,7 +158,12 @@ def semantic() -> Iterator[Comparison]:
     from scipy.spatial import distance
     from sklearn import metrics as sk
 
-    of = {"iou": sk.jaccard_score, "dice": sk.f1_score, "precision": sk.precision_score, "recall": sk.recall_score}
+    functions = {
+        "iou": sk.jaccard_score,
+        "dice": sk.f1_score,
+        "precision": sk.precision_score,
+        "recall": sk.recall_score,
+    }
     for truth, prediction in label_pairs():
         counted = truth != IGNORE
         y, p = truth[counted], prediction[counted]
@@ -165,7 +175,7 @@ def semantic() -> Iterator[Comparison]:
             continue
         yield "confusion", "scikit-learn", counts, sk.confusion_matrix(y, p, labels=range(K))
         yield "confusion", "plain", counts, [[np.sum((y == a) & (p == b)) for b in range(K)] for a in range(K)]
-        for ratio, f in of.items():
+        for ratio, f in functions.items():
             for mean, ours in (("macro", macro), ("micro", micro), ("weighted", weighted)):
                 yield f"{ratio} {mean}", "scikit-learn", ours(ratio, tally), f(y, p, average=mean, zero_division=0)
             sets = sets_of_classes(ratio, y, p)
@@ -190,10 +200,15 @@ def semantic() -> Iterator[Comparison]:
             yield "Matthews correlation", "scikit-learn", matthews(tally), sk.matthews_corrcoef(y, p)
             yield "Matthews correlation", "plain", matthews(tally), plain_matthews(y, p, K)
             for k in {*y.tolist(), *p.tolist()}:
-                own = metric(f"mcc.class.{k}", [str(i) for i in range(K)]).of(tally)
-                yield "Matthews correlation of a class", "scikit-learn", own, sk.matthews_corrcoef(y == k, p == k)
+                class_score = metric(f"mcc.class.{k}", [str(i) for i in range(K)]).compute(tally)
+                yield (
+                    "Matthews correlation of a class",
+                    "scikit-learn",
+                    class_score,
+                    sk.matthews_corrcoef(y == k, p == k),
+                )
                 pair = (y == k).astype(int), (p == k).astype(int)
-                yield "Matthews correlation of a class", "plain", own, plain_matthews(*pair, 2)
+                yield "Matthews correlation of a class", "plain", class_score, plain_matthews(*pair, 2)
         else:
             yield "Matthews correlation, one class", "no value", matthews(tally), np.nan
 
@@ -408,15 +423,18 @@ def precision_of_classes() -> Iterator[Comparison]:
             each_counter.add(*pair)
         images.append(
             tuple(
-                [PlainInstance(pixels_of(ids == i), of[int(i)], confidences[int(i)]) for i in np.unique(ids) if i]
-                for ids, confidences, of in zip(maps, scores, kinds, strict=True)
+                [PlainInstance(pixels_of(ids == i), class_of[int(i)], confidences[int(i)]) for i in np.unique(ids) if i]
+                for ids, confidences, class_of in zip(maps, scores, kinds, strict=True)
             )
         )
     ours, theirs = counter.result(), coco.result()
     plain = np.array([[plain_ap(images, k, t) for t in THRESHOLDS] for k in range(2)]).mean(1)
-    for name, own, other in (("ap", ours.ap_of_class, plain[:, 0]), ("recall", ours.recall_of_class, plain[:, 1])):
-        yield f"COCO {name} of a class", "plain", own, other
-        yield f"COCO {name} of a class", "faster-coco-eval", own, getattr(theirs, f"{name}_of_class")
+    for name, our_values, other in (
+        ("ap", ours.ap_of_class, plain[:, 0]),
+        ("recall", ours.recall_of_class, plain[:, 1]),
+    ):
+        yield f"COCO {name} of a class", "plain", our_values, other
+        yield f"COCO {name} of a class", "faster-coco-eval", our_values, getattr(theirs, f"{name}_of_class")
 
 
 @cache
@@ -441,8 +459,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def binned_error(confidence: np.ndarray, hit: np.ndarray, largest: bool = False) -> float:
     from scipy.stats import binned_statistic
 
-    of = "mean" if largest else "sum"
-    sides = [binned_statistic(-confidence, values, of, 15, (-1, 0))[0] for values in (confidence, hit)]
+    statistic = "mean" if largest else "sum"
+    sides = [binned_statistic(-confidence, values, statistic, 15, (-1, 0))[0] for values in (confidence, hit)]
     gaps = np.abs(sides[0] - sides[1])
     return float(np.nanmax(gaps) if largest else gaps.sum() / len(hit))
 
@@ -548,7 +566,11 @@ def with_torchmetrics() -> Iterator[Comparison]:
     from torchmetrics.functional import classification as tm
     from torchmetrics.functional.detection import panoptic_quality as their_quality
 
-    of = {"iou": tm.multiclass_jaccard_index, "dice": tm.multiclass_f1_score, "precision": tm.multiclass_precision}
+    functions = {
+        "iou": tm.multiclass_jaccard_index,
+        "dice": tm.multiclass_f1_score,
+        "precision": tm.multiclass_precision,
+    }
     for truth, prediction in label_pairs():
         y, p = (torch.from_numpy(m.astype(np.int64)) for m in (truth, prediction))
         counts = confusion(truth, prediction, K)
@@ -557,7 +579,7 @@ def with_torchmetrics() -> Iterator[Comparison]:
         yield "confusion", "torchmetrics", counts, theirs
         if not counts.any():
             continue
-        for ratio, f in of.items():
+        for ratio, f in functions.items():
             by_class = f(p, y, K, average="none", ignore_index=IGNORE).numpy()
             present = ~np.isnan(per_class(ratio, tally))
             yield f"{ratio} of a class", "torchmetrics", per_class(ratio, tally)[present], by_class[present]

@@ -77,9 +77,9 @@ def by_sets(truth: np.ndarray, prediction: np.ndarray, ratio: str) -> list[float
 def by_sklearn(truth: np.ndarray, prediction: np.ndarray, ratio: str, average: str) -> float:
     from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
-    of = {"iou": jaccard_score, "dice": f1_score, "precision": precision_score, "recall": recall_score}[ratio]
+    function = {"iou": jaccard_score, "dice": f1_score, "precision": precision_score, "recall": recall_score}[ratio]
     counted = truth != IGNORE
-    return float(of(truth[counted], prediction[counted], average=average, zero_division=0))
+    return float(function(truth[counted], prediction[counted], average=average, zero_division=0))
 
 
 def check_against_all(truth: np.ndarray, prediction: np.ndarray) -> None:
@@ -251,8 +251,8 @@ def test_classes_that_overlap_against_scikit_learn(masks: tuple[np.ndarray, np.n
     truth[~counted] = IGNORE
     tally = tallies(confusion(truth, prediction, labelling.n_labels), labelling)
     y, p = true[:, counted].T, predicted[:, counted].T
-    of = {"iou": jaccard_score, "dice": f1_score, "precision": precision_score, "recall": recall_score}
-    for ratio, theirs in of.items():
+    functions = {"iou": jaccard_score, "dice": f1_score, "precision": precision_score, "recall": recall_score}
+    for ratio, theirs in functions.items():
         if len(y):
             known = ~np.isnan(per_class(ratio, tally))
             np.testing.assert_array_equal(known, (y | p).any(0))

@@ -1,4 +1,4 @@
-"""What the report shows of plans and timings; those of another shape are not shown."""
+"""Contents of the report from plans and timings; those of another shape are not shown."""
 
 from __future__ import annotations
 

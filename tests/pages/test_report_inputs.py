@@ -1,4 +1,4 @@
-"""What the report shows of metrics.json, and the cost of candidates."""
+"""Contents of the report from metrics.json, and the cost of candidates."""
 
 from __future__ import annotations
 
