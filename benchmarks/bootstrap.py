@@ -28,7 +28,7 @@ def by_scipy(tally: Tallies, resamples: int) -> tuple[float, float]:
     indices = np.arange(len(tally))
     rng = np.random.default_rng(0)
     interval = stats.bootstrap(
-        (indices,), of, n_resamples=resamples, batch=100, method="BCa", rng=rng
+        (indices,), score_of, n_resamples=resamples, batch=100, method="BCa", rng=rng
     ).confidence_interval
     return float(interval.low), float(interval.high)
 
