@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.data.splits import DEALT_FILE, deal_folds, near_folds
+from segpipe.data.splits import FOLDS_FILE, balanced_folds, folds_within_gap
 from segpipe.errors import ConfigError
 from segpipe.files import read_json
 from segpipe.models.weights.warm_start import parse_release
@@ -86,12 +86,14 @@ def deal(folds: Folds, seed: int, train: ShardReader, val: ShardReader, shards: 
     ConfigError where the gap leaves a member nothing to be trained on."""
     readers = train, val
     keys = [key for reader in readers for key in reader.keys]
-    given = read_json(shards / DEALT_FILE) if folds.dealt == "split" else None
+    given = read_json(shards / FOLDS_FILE) if folds.dealt == "split" else None
     if given is not None and not folds.gap:
         return Dealt(readers, keys, [given[key] for key in keys])
     rows = [_row(reader, place) for reader in readers for place in range(len(reader))]
-    numbers = [given[key] for key in keys] if given else deal_folds(rows, folds.count, seed, folds.dealt == "blocks")
-    dealt = Dealt(readers, keys, numbers, near_folds(rows, numbers, folds.gap) if folds.gap else ())
+    numbers = (
+        [given[key] for key in keys] if given else balanced_folds(rows, folds.count, seed, folds.dealt == "blocks")
+    )
+    dealt = Dealt(readers, keys, numbers, folds_within_gap(rows, numbers, folds.gap) if folds.gap else ())
     if empty := [fold for fold in range(folds.count) if not len(dealt.rest(fold))]:
         raise ConfigError(
             f"the gap leaves nothing to train on without fold {empty[0]}",
@@ -105,7 +107,7 @@ def deal(folds: Folds, seed: int, train: ShardReader, val: ShardReader, shards: 
 def choose_folds(count: int, params: Params, shards: Path) -> Folds:
     """How the images are dealt out: as `split.folds` did, or else as the splits were. Raises ConfigError where `split.folds` deals to
     another number of folds, or leaves one of them empty."""
-    path, gap = shards / DEALT_FILE, params.split.gap
+    path, gap = shards / FOLDS_FILE, params.split.gap
     if not path.exists():
         return Folds(count=count, dealt="blocks" if params.split.method == "ranges" else "groups", gap=gap)
     numbers = set(read_json(path).values())

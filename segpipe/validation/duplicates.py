@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.data.images.statistics import MINIATURE
+from segpipe.data.images.statistics import MINIATURE_EDGE
 from segpipe.data.splits import SPLITS
 from segpipe.progress import track
 
@@ -27,7 +27,7 @@ _COMPARED_MINIATURES = 12
 """Miniatures that one image is compared with: those with the most similar spectra."""
 _FREQUENCIES = 12
 """Frequencies of a spectrum in each direction: up to waves that are a twelfth of the edge long."""
-_MAX_SHIFT = MINIATURE // 8
+_MAX_SHIFT = MINIATURE_EDGE // 8
 """The largest shift between two miniatures, in their pixels."""
 _ZOOMS = (1.03, 1.06)
 """Factors by which a miniature is also enlarged: an image that was cropped by 2 to 8 % of its edge shows the rest so much larger."""
@@ -222,7 +222,7 @@ def _correlate(one: np.ndarray, other: np.ndarray) -> float:
     """Search the middle of each detail in the other one; between whole pixels, the peak is that of a parabola."""
     import cv2
 
-    inner = slice(_MAX_SHIFT, MINIATURE - _MAX_SHIFT)
+    inner = slice(_MAX_SHIFT, MINIATURE_EDGE - _MAX_SHIFT)
     peaks = [
         _peak(cv2.matchTemplate(whole, part[inner, inner], cv2.TM_CCOEFF_NORMED))
         for whole, part in ((one, other), (other, one))
@@ -252,17 +252,17 @@ def _detail(miniature: bytes, zoom: float = 1.0) -> np.ndarray:
     """
     import cv2
 
-    plane = np.frombuffer(miniature, np.uint8).reshape(MINIATURE, MINIATURE).astype(np.float32)
+    plane = np.frombuffer(miniature, np.uint8).reshape(MINIATURE_EDGE, MINIATURE_EDGE).astype(np.float32)
     if zoom != 1:
-        centre = (MINIATURE - 1) / 2
+        centre = (MINIATURE_EDGE - 1) / 2
         transform = np.array([[zoom, 0, centre * (1 - zoom)], [0, zoom, centre * (1 - zoom)]])
         plane = cv2.warpAffine(plane, transform, plane.shape, flags=cv2.INTER_CUBIC)
-    return cv2.GaussianBlur(plane, (0, 0), _BLUR_SIGMA) - cv2.GaussianBlur(plane, (0, 0), MINIATURE / 8)
+    return cv2.GaussianBlur(plane, (0, 0), _BLUR_SIGMA) - cv2.GaussianBlur(plane, (0, 0), MINIATURE_EDGE / 8)
 
 
 def _spectrum(miniature: bytes) -> npt.NDArray[np.float32]:
     """Return the amplitudes of the lowest frequencies of a miniature's detail, with mean 0 and length 1; 0 for a blank one."""
-    window = np.hanning(MINIATURE)
+    window = np.hanning(MINIATURE_EDGE)
     waves = np.fft.rfft2(_detail(miniature) * np.outer(window, window))[:, :_FREQUENCIES]
     row = np.sqrt(np.abs(np.concatenate([waves[:_FREQUENCIES], waves[1 - _FREQUENCIES :]]))).ravel()
     row -= row.mean()

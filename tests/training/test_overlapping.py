@@ -12,7 +12,7 @@ from segpipe.config import LossParams
 from segpipe.config import Params as Settings
 from segpipe.errors import ConfigError
 from segpipe.inference.trained import load_trained
-from segpipe.labels import Overlapping
+from segpipe.labels import OverlappingLabelling
 from segpipe.samples import IGNORE, ClassTable, Sample
 from segpipe.training.loop import train_on
 from segpipe.training.losses import SegmentationLoss
@@ -35,7 +35,7 @@ def case(shape, ignored=0.2):
     rng = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(n, k, *size, generator=rng)
     labels = torch.randint(0, 1 << (k - 1), (n, *size), generator=rng).to(torch.uint8)
-    present = torch.from_numpy(Overlapping(k).members[labels.numpy()]).movedim(-1, 1).float()
+    present = torch.from_numpy(OverlappingLabelling(k).members[labels.numpy()]).movedim(-1, 1).float()
     hidden = torch.rand(n, *size, generator=rng) < ignored
     labels[hidden] = IGNORE
     return logits, labels, present, (~hidden)[:, None].float(), (torch.rand(k, generator=rng) + 0.1).tolist()

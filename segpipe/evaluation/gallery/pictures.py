@@ -183,7 +183,7 @@ def draw(
     Returns:
         (h, w, 3), RGB, by the names in `LAYERS`; the longest edge is at most `EDGE`.
     """
-    from segpipe.data.drawing import outlines, overlay, thumbnail, to_display
+    from segpipe.data.drawing import outline_instances, overlay, thumbnail, to_display
 
     if truth.ndim == 3:
         image, truth, prediction = flatten(image, truth, prediction, spacing)
@@ -191,7 +191,7 @@ def draw(
     truth, prediction = (resize_mask(mask, small.shape[:2]) for mask in (truth, prediction))
     overlays = [overlay(small, mask, classes.palette) for mask in (truth, prediction)]
     overlays = [
-        outlines(picture, resize_mask(ids, small.shape[:2])) if ids is not None and ids.ndim == 2 else picture
+        outline_instances(picture, resize_mask(ids, small.shape[:2])) if ids is not None and ids.ndim == 2 else picture
         for picture, ids in zip(overlays, instances, strict=True)
     ]
     codes = error_codes(truth, prediction, has_background(classes), classes.overlapping)

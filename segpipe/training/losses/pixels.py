@@ -92,7 +92,7 @@ class Pixels:
 class SetPixels(Pixels):
     """A batch where classes overlap: whether a pixel is of a class is a question of its own, answered by a sigmoid.
 
-    labels: sets of classes (`segpipe.labels.Overlapping`). onehot holds as many ones as a pixel has classes. nll and weight are
+    labels: sets of classes (`segpipe.labels.OverlappingLabelling`). onehot holds as many ones as a pixel has classes. nll and weight are
     (K, P): of the right answer about each class, and of each class, 0 where ignored.
     """
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from segpipe.errors import ConfigError
-from segpipe.samples import IGNORE, Sample, object_classes
+from segpipe.samples import IGNORE, Sample, instance_classes
 from segpipe.training.distributed.process_group import everywhere
 from segpipe.training.sampling.crops import Crops
 
@@ -59,7 +59,7 @@ def target_of(labels: np.ndarray, ids: np.ndarray) -> Target:
     Left out: ignored pixels, objects of class 0, and what has fewer than four pixels.
     """
     ids = np.where(labels == IGNORE, 0, ids)
-    numbers, kinds, pixels = object_classes(labels, ids)
+    numbers, kinds, pixels = instance_classes(labels, ids)
     kept = (numbers > 0) & (kinds > 0) & (pixels >= _LEAST_PIXELS)
     masks = ids[None] == numbers[kept][:, None, None]
     across, down = masks.any(1), masks.any(2)
