@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from segpipe.evaluation.metrics_file import MetricsFile
-from segpipe.pages.charts import reliability_chart
+from segpipe.pages.components.confusion import reliability_chart
 from segpipe.pages.report_inputs import (
     calibration_view,
     costs,

@@ -13,7 +13,7 @@ from segpipe.config import ValidateParams
 from segpipe.data.manifest.drift_reference import make_reference
 from segpipe.data.manifest.table import read_manifest
 from segpipe.drift.comparison import compare
-from segpipe.pages.drift_chart import draw_drift
+from segpipe.pages.components.drift_chart import draw_drift
 from segpipe.samples import ClassTable
 from tests.validation.test_expectations import TABLE, judge, put, sound
 from tests.worlds import faulty_data
