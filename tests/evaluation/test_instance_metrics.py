@@ -25,8 +25,8 @@ from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.segmenter import Segmenter
 from segpipe.metrics.average_precision import AveragePrecisionCounter
 from segpipe.metrics.instances import InstanceCounts, InstanceMasks, challenge_score, count_instances, panoptic_quality
-from segpipe.pages.components.disagreement import Side, draw_apart
 from segpipe.pages.comparison.result import compare_models
+from segpipe.pages.components.disagreement import ScoredModel, draw_disagreements
 from segpipe.samples import IGNORE, Sample
 from tests.evaluation.test_instance_counts import cells
 from tests.worlds.evaluated_workspace import CLASSES, Reading, make_segmenter
@@ -273,14 +273,14 @@ def test_fewer_resamples_are_drawn_of_many_detections(root: Path) -> None:
 
 
 def test_pictures_of_disagreement_follow_the_ranking_metric(root: Path) -> None:
-    sides = [Side(name, scores_of(root, name), instance_segmenter(name)) for name in ("sharp", "whole")]
+    sides = [ScoredModel(name, scores_of(root, name), instance_segmenter(name)) for name in ("sharp", "whole")]
     reader = ShardReader(root / "shards", "test")
-    pictures = draw_apart(sides[0], sides[1], reader, 1, "instance.f1_50")
+    pictures = draw_disagreements(sides[0], sides[1], reader, 1, "instance.f1_50")
     values = [side.scores.image_scores("instance.f1_50") for side in sides]
     behind = int(np.argmin(values[0] - values[1]))
     assert (pictures[0].key, pictures[0].kind) == (reader.keys[behind], "behind")
     assert pictures[0].note == f"F1 of instances at IoU 0.5: {values[0][behind]:.3f} · whole {values[1][behind]:.3f}"
-    assert draw_apart(sides[0], sides[1], reader, 1)[0].note.startswith("IoU ")
+    assert draw_disagreements(sides[0], sides[1], reader, 1)[0].note.startswith("IoU ")
 
 
 @pytest.mark.parametrize(

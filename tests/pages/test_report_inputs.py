@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from segpipe.pages.components.reliability import reliability_chart
 
 from segpipe.evaluation.metrics_file import MetricsFile
-from segpipe.pages.components.confusion import reliability_chart
 from segpipe.pages.report_inputs import (
     calibration_view,
     costs,
