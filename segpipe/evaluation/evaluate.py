@@ -102,7 +102,7 @@ def evaluate_model(model: Path, shards: Path, splits: Path, out: Path, params: E
     """
     from segpipe.data.shards import ShardReader
     from segpipe.inference.spec import WEIGHTS_FILE
-    from segpipe.inference.trained import load_trained
+    from segpipe.inference.trained_model import load_trained
     from segpipe.training.history import TrainingHistory
 
     history = TrainingHistory.read(model)

@@ -9,7 +9,7 @@ from segmentation_models_pytorch.decoders.fpn.decoder import FPNBlock
 from torch.nn.functional import conv2d
 
 from segpipe.ops.feature_pyramid import over_level, without_finest_level
-from tests.worlds.reference_networks import learn_and_answer_alike
+from tests.worlds.network_equivalence import learn_and_answer_alike
 
 few = st.integers(1, 4)
 

@@ -10,7 +10,7 @@ import torch
 
 from segpipe.errors import ConfigError, DataError, SegpipeError
 from segpipe.files import sha256_file
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.metrics import confusion
 from segpipe.training import loop
 from segpipe.training.checkpoint import load_checkpoint

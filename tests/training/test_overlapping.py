@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from segpipe.config import LossParams
 from segpipe.config import Params as Settings
 from segpipe.errors import ConfigError
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.labels import OverlappingLabelling
 from segpipe.samples import IGNORE, ClassTable, Sample
 from segpipe.training.loop import train_on

@@ -13,7 +13,7 @@ from segpipe.errors import ConfigError
 from segpipe.inference.outputs import Outputs
 from segpipe.models.registry import FAMILIES, Family, family, family_config
 from segpipe.models.semantic.encoder_decoders import EncoderConfig, shrinks_by
-from segpipe.models.volumetric.networks import VolumeConfig
+from segpipe.models.volumetric.unet3d import VolumeConfig
 from segpipe.training.finishing.instance_search import choose_method
 from segpipe.training.folds import check_folds, choose_folds, deal, in_words
 from segpipe.training.plan import Plan, Recipe, VolumeGrid

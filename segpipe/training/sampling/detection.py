@@ -16,7 +16,7 @@ from segpipe.training.distributed.process_group import everywhere
 from segpipe.training.sampling.crops import Crops
 
 if TYPE_CHECKING:
-    from segpipe.models.detection.config import MaskRcnnConfig
+    from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
     from segpipe.training.sampling.crops import Reader
 
 Target = dict[str, Tensor]
@@ -94,7 +94,7 @@ def fit_to_objects(config: MaskRcnnConfig, train: Reader, reasons: dict[str, str
 
     Raises ConfigError where the dataset has no objects.
     """
-    from segpipe.models.detection.config import STRIDES, levels
+    from segpipe.models.detection.mask_rcnn_config import STRIDES, levels
 
     edges, most = _measure(train)
     if not edges:

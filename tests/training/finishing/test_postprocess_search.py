@@ -6,7 +6,7 @@ import pytest
 from segpipe.config import TrainParams
 from segpipe.errors import ConfigError
 from segpipe.inference.cleaning import Cleaning
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.models.registry import family
 from segpipe.training.finishing import postprocess_search
 from segpipe.training.finishing.cleaning_search import Chosen

@@ -13,7 +13,7 @@ from segpipe.training.planning.loop_benchmark import Loop, choose_workers, excha
 from segpipe.training.planning.planner import plan_on
 from tests.worlds.tiny_training import MemoryReader, draw, fingerprint_of, make_plan
 
-NETWORK = {"family": "custom", "factory": "tests.worlds.family_settings:build"}
+NETWORK = {"family": "custom", "factory": "tests.worlds.custom_networks:build"}
 
 
 def small_plan(**changes):
@@ -115,5 +115,5 @@ def test_a_process_that_fails_ends_the_planning_with_its_words(train_reader):
         SegpipeError, match=r"train.devices: .*can't run side by side: .*makes no network.*Fix: set it to 1"
     ):
         exchange_ms(
-            small_plan(factory="tests.worlds.family_settings:no_network"), train_reader, Loop(0, 3, 2, 0.1), 0.0
+            small_plan(factory="tests.worlds.custom_networks:no_network"), train_reader, Loop(0, 3, 2, 0.1), 0.0
         )

@@ -15,10 +15,10 @@ from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.metrics import micro
 from segpipe.metrics.instances import InstanceMasks, count_instances
-from segpipe.models.detection.config import MaskRcnnConfig
+from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
 from segpipe.models.detection.mask_rcnn import load_coco
 from segpipe.models.registry import build_network, family, family_config
 from segpipe.samples import IGNORE, ClassTable, Sample
