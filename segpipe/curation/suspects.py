@@ -250,9 +250,9 @@ def find_suspects(segmenter: Segmenter, readers: Sequence[ShardReader]) -> Itera
 
 def fold_of(segmenter: Segmenter) -> Mapping[str, int]:
     """Return the fold of each image that a member of an ensemble judges, by key; empty for a single model."""
-    from segpipe.inference.out_of_fold import OutOfFold
+    from segpipe.inference.out_of_fold import OutOfFoldSegmenter
 
-    return segmenter.fold_of if isinstance(segmenter, OutOfFold) else {}
+    return segmenter.fold_of if isinstance(segmenter, OutOfFoldSegmenter) else {}
 
 
 def _labelled(readers: Iterable[ShardReader]) -> Iterator[Sample]:

@@ -19,7 +19,7 @@ from segpipe.errors import ConfigError, DataError, SegpipeError
 from segpipe.files import atomic_path, write_json
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import WEIGHTS_FILE
-from segpipe.models.registry import build_network, first_weights_sha256
+from segpipe.models.registry import build_network, initial_weights_sha256
 from segpipe.progress import Progress, say
 from segpipe.samples import ClassTable
 from segpipe.signals import stop_requests
@@ -136,7 +136,7 @@ def set_up(plan: Plan) -> Stepper:
     network = build_network(
         plan.family, config, plan.normalisation.channels, plan.outputs.channels, plan.seed, plan.inherited
     )
-    if plan.encoder_sha256 and first_weights_sha256(network, bool(plan.inherited)) != plan.encoder_sha256:
+    if plan.encoder_sha256 and initial_weights_sha256(network, bool(plan.inherited)) != plan.encoder_sha256:
         raise ConfigError(
             "the first weights are not those that the plan was made with",
             where=f"plans/{plan.candidate}.json",

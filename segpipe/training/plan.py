@@ -21,8 +21,8 @@ from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.tta import TTA
 from segpipe.json_models import read_model
 from segpipe.labels import Labelling, labelling_of
-from segpipe.models.registry import Family, family
-from segpipe.models.semantic.encoder_decoders import shrinks_by
+from segpipe.models.registry import Family, get_family
+from segpipe.models.semantic.encoder_decoders import shrink_factor
 
 _NOT_SET = "not set"
 
@@ -203,12 +203,12 @@ class Plan(_Part):
     @property
     def of(self) -> Family:
         """The family."""
-        return family(self.family)
+        return get_family(self.family)
 
     @property
     def shrink(self) -> int:
         """Pixels of an image, along each axis, that become one for the network."""
-        return shrinks_by(self.of.config.model_validate(self.options))
+        return shrink_factor(self.of.config.model_validate(self.options))
 
     @property
     def stride(self) -> int:

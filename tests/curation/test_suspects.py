@@ -27,7 +27,7 @@ from segpipe.curation.suspects import (
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.errors import ConfigError, MissingError
 from segpipe.inference.engines.engine import softmax
-from segpipe.inference.out_of_fold import OutOfFold
+from segpipe.inference.out_of_fold import OutOfFoldSegmenter
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
@@ -323,7 +323,7 @@ def test_tiny_regions_are_noise(tmp_path: Path, edge: int, count: int) -> None:
 
 
 @pytest.fixture
-def folded(tmp_path: Path) -> OutOfFold:
+def folded(tmp_path: Path) -> OutOfFoldSegmenter:
     """A workspace with a model of two members that are overfit to the labels of their training images, with their errors.
 
     Three errors are planted: in train, val and test.
@@ -339,11 +339,11 @@ def folded(tmp_path: Path) -> OutOfFold:
     members = [Oracle([truth[n] if n in unseen[fold] else given[n] for n in range(9)]) for fold in range(2)]
     spec = oracle_segmenter(truth).spec.model_copy(update={"members": 2})
     spec.write(tmp_path / "models" / "o")
-    return OutOfFold(spec, Oracle([*given[:6], *truth[6:]]), members, folds)
+    return OutOfFoldSegmenter(spec, Oracle([*given[:6], *truth[6:]]), members, folds)
 
 
 def test_an_ensemble_judges_train_by_members_that_were_not_trained_on_it(
-    folded: OutOfFold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folded: OutOfFoldSegmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segpipe.inference.trained_model.load_trained", lambda _: folded)
     result = write_suspects(tmp_path, None, 5, tmp_path / "suspects.html")

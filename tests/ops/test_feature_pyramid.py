@@ -9,7 +9,7 @@ from segmentation_models_pytorch.decoders.fpn.decoder import FPNBlock
 from torch.nn.functional import conv2d
 
 from segpipe.ops.feature_pyramid import over_level, without_finest_level
-from tests.worlds.network_equivalence import learn_and_answer_alike
+from tests.worlds.network_equivalence import assert_same_gradients_and_outputs
 
 few = st.integers(1, 4)
 
@@ -45,7 +45,7 @@ def test_a_network_learns_what_it_would_and_answers_bit_by_bit_as_it_would(merge
     images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
     levels = []
     ours.decoder.p2.register_forward_hook(lambda level, *_: levels.append(level.training))
-    learn_and_answer_alike(plain, ours, images)
+    assert_same_gradients_and_outputs(plain, ours, images)
     assert levels == [False]  # the finest was made in service alone
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segpipe.ops.fused_upsample import over_doubled, without_doubling
-from tests.worlds.network_equivalence import learn_and_answer_alike
+from tests.worlds.network_equivalence import assert_same_gradients_and_outputs
 
 few = st.integers(1, 5)
 FAMILIES = ["Unet", "UnetPlusPlus", "MAnet"]
@@ -44,7 +44,7 @@ def test_a_network_learns_what_it_would_and_answers_bit_by_bit_as_it_would(name)
     ours = without_doubling(getattr(smp, name)("resnet18", encoder_weights=None, classes=3).double())
     assert sum(type(module).__module__ == "segpipe.ops.fused_upsample" for module in ours.modules()) > 0
     images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
-    learn_and_answer_alike(plain, ours, images)
+    assert_same_gradients_and_outputs(plain, ours, images)
 
 
 def test_blocks_that_do_not_double_by_repetition_stay_as_they_are():

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from segpipe.files import sha256_file
-from segpipe.inference.out_of_fold import OutOfFold
+from segpipe.inference.out_of_fold import OutOfFoldSegmenter
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.trained_model import load_trained
 from segpipe.samples import Sample
@@ -115,7 +115,7 @@ def test_the_ensemble_is_the_mean_of_members_trained_alone(whole, tmp_path):
         parts.append(load_trained(own / "out").predict(image, probabilities=True).probabilities)
     assert not np.allclose(parts[0], parts[1], atol=1e-3)
     together = load_trained(whole)
-    assert isinstance(together, OutOfFold) and together.spec.members == 3 and together.fold_of == dealt.by_key
+    assert isinstance(together, OutOfFoldSegmenter) and together.spec.members == 3 and together.fold_of == dealt.by_key
     np.testing.assert_allclose(together.predict(image, probabilities=True).probabilities, np.mean(parts, 0), atol=2e-6)
     left_out = Sample("s100", image, None)
     assert np.array_equal(together.segment(left_out, probabilities=True).probabilities, parts[0])
@@ -195,7 +195,7 @@ def test_what_is_chosen_for_the_whole_is_chosen_out_of_fold(tmp_path, monkeypatc
     asked = []
 
     def chooses(segmenter, val, *_):
-        asked.append((isinstance(segmenter, OutOfFold), [val[i].key for i in range(len(val))]))
+        asked.append((isinstance(segmenter, OutOfFoldSegmenter), [val[i].key for i in range(len(val))]))
         return Chosen(None, np.zeros((1, 3, 3), int), np.zeros((1, 3, 3), int))
 
     monkeypatch.setattr(postprocess_search, "choose_cleaning", chooses)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.inference.cleaning import Cleaning, Ids, cleaned, region_sizes, without
+from segpipe.inference.cleaning import ClassIds, Cleaning, fill_from_nearest, region_sizes, remove_small_regions
 from segpipe.metrics import confusion, macro, tallies
 from segpipe.samples import IGNORE
 from segpipe.training.finishing.decision_thresholds import moved, movements
@@ -70,7 +70,7 @@ def choose_cleaning(segmenter: Segmenter, val: Reader, weights: Sequence[float],
     moving, ids = options[best], ids_by_option[best]
     least = _kept(_sizes_step(truths, ids, n_classes), tallied[best], seed)
     cleaning = moving.model_copy(update={"least": least if least and any(least) else ()})
-    after = _tally(truths, [cleaned(i, cleaning.least) for i in ids], n_classes)
+    after = _tally(truths, [remove_small_regions(i, cleaning.least) for i in ids], n_classes)
     return Chosen(cleaning, tallied[0], after) if iou(after) > iou(tallied[0]) else Chosen(None, tallied[0], tallied[0])
 
 
@@ -108,10 +108,10 @@ def _kept(step: _Step[Choice], before: Tally, seed: int) -> Choice | None:
 
 def _segmented(
     segmenter: Segmenter, val: Reader, places: list[int], options: list[Cleaning]
-) -> tuple[list[Ids], list[list[Ids]]]:
+) -> tuple[list[ClassIds], list[list[ClassIds]]]:
     """The truths, and for each of the options the class ids that follow from it."""
-    truths: list[Ids] = []
-    ids: list[list[Ids]] = [[] for _ in options]
+    truths: list[ClassIds] = []
+    ids: list[list[ClassIds]] = [[] for _ in options]
     for place in places:
         sample = val[place]
         assert sample.labels is not None
@@ -122,7 +122,7 @@ def _segmented(
     return truths, ids
 
 
-def _tally(truths: list[Ids], ids: list[Ids], n_classes: int) -> Tally:
+def _tally(truths: list[ClassIds], ids: list[ClassIds], n_classes: int) -> Tally:
     return tallies(np.stack([confusion(t, i, n_classes) for t, i in zip(truths, ids, strict=True)]))
 
 
@@ -135,7 +135,7 @@ def _first_of_best(tallied: list[Tally]) -> _Step[int]:
     return _Step(choose, tallied.__getitem__)
 
 
-def _sizes_step(truths: list[Ids], ids: list[Ids], n_classes: int) -> _Step[tuple[int, ...]]:
+def _sizes_step(truths: list[ClassIds], ids: list[ClassIds], n_classes: int) -> _Step[tuple[int, ...]]:
     """Sizes are chosen class by class as if what goes in one class did not change what is nearest in another."""
     before = _tally(truths, ids, n_classes)
     changes = np.stack([_changes(t, i, n_classes) for t, i in zip(truths, ids, strict=True)])
@@ -156,13 +156,13 @@ def _sizes_step(truths: list[Ids], ids: list[Ids], n_classes: int) -> _Step[tupl
     return _Step(choose, under)
 
 
-def _changes(truth: Ids, ids: Ids, n_classes: int) -> Tally:
+def _changes(truth: ClassIds, ids: ClassIds, n_classes: int) -> Tally:
     """(sizes, n_classes, 3, n_classes): what the tally of an image gains where the regions of a class under a size go."""
     found = np.zeros((len(SIZES), n_classes, 3, n_classes), np.int64)
     regions = region_sizes(ids, np.ones(256, bool))
     for row, size in enumerate(SIZES):
         gone = regions < size
-        mended = without(ids, gone)
+        mended = fill_from_nearest(ids, gone)
         counted = gone & (truth != IGNORE)
         was, now, true = ids[counted].astype(np.intp), mended[counted].astype(np.intp), truth[counted]
         for place, pixels in ((0, true == now), (2, slice(None))):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.inference.cleaning import Cleaning, Ids
+from segpipe.inference.cleaning import ClassIds, Cleaning
 
 THRESHOLDS = tuple(round(0.1 + 0.05 * i, 2) for i in range(17))
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -31,7 +31,7 @@ def movements(n_classes: int, weights: Sequence[float]) -> list[Cleaning]:
     return [Cleaning(), *(Cleaning(shifts=s) for s in shifts)]
 
 
-def moved(probabilities: npt.NDArray[np.float32], how: Cleaning) -> Ids:
+def moved(probabilities: npt.NDArray[np.float32], how: Cleaning) -> ClassIds:
     """The likeliest class once logits are raised. probabilities: (n_classes, ...) float32 -> (...) uint8."""
     if not any(how.raised):
         return probabilities.argmax(0).astype(np.uint8)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segpipe.errors import ConfigError
-from segpipe.inference.postprocess import Method, Postprocess, chosen, separate
+from segpipe.inference.postprocess import Method, Postprocess, select_instances, separate
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.trained_model import load_trained
 from segpipe.metrics import micro
 from segpipe.metrics.instances import InstanceCounts, InstanceMasks, count_instances
-from segpipe.models.detection.mask_rcnn_config import LEAST_SCORE
+from segpipe.models.detection.mask_rcnn_config import MIN_SCORE
 from segpipe.progress import say
 from segpipe.samples import IGNORE, Instances, Sample
 
@@ -32,7 +32,7 @@ _HEIGHTS: dict[Method, tuple[float, ...]] = {
 }
 _SIZES = (0.0, 0.05, 0.1, 0.2)
 """Smallest objects, as shares of the median true one."""
-_SURE = (0.5, LEAST_SCORE, 0.4, 0.6, 0.7, 0.8, 0.9)
+_SURE = (0.5, MIN_SCORE, 0.4, 0.6, 0.7, 0.8, 0.9)
 _JOINED = 0.25
 LOOKED_AT = 64
 """Validation images, at most."""
@@ -105,7 +105,7 @@ def best_settings(segmenter: Segmenter, val: Reader, method: Method) -> tuple[Po
         truth, ignored = InstanceMasks.from_instances(sample.objects()), sample.labels == IGNORE
         for h, every in _told_apart(segmenter, sample, method, together):
             for how in (how for how in grid if how.h == h):
-                kept = chosen(every.ids.astype(np.int32), every.classes, every.scores, every.areas(), how)
+                kept = select_instances(every.ids.astype(np.int32), every.classes, every.scores, every.areas(), how)
                 score = count_instances(truth, InstanceMasks.from_instances(kept), n_classes, ignored)
                 totals[how] = totals[how] + score if how in totals else score
     f1 = {how: float(np.nan_to_num(micro("dice", totals[how].tallies[0]))) for how in grid}
@@ -118,7 +118,7 @@ def _told_apart(
 ) -> Iterator[tuple[float, Instances]]:
     """All objects, however small or unsure, by height."""
     if method == "detections":
-        loose = Postprocess(method=method, min_score=LEAST_SCORE)
+        loose = Postprocess(method=method, min_score=MIN_SCORE)
         found = segmenter.but(postprocess=loose).segment(sample, instances=True).instances
         assert found is not None, "a detector finds objects"
         yield 0.0, found

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.trained_model import load_trained
-from segpipe.inference.tta import passes
+from segpipe.inference.tta import relative_cost
 from segpipe.progress import say
 from segpipe.training.finishing.cleaning_search import LEAST_IMAGES, choose_cleaning, iou, looked_at
 from segpipe.training.finishing.instance_search import LOOKED_AT
@@ -55,7 +55,7 @@ def looks_to_finish(plan: Plan, val: Reader, precision: str) -> float:
     share = len(looked_at(val)) / len(val) if cleans(plan, val) else 0.0
     objects = min(LOOKED_AT, len(val)) / len(val) if plan.postprocess else 0.0
     whole = 1.0 if plan.recipe.tta != "none" and share < 1 else 0.0
-    return _SLOWER[precision] * passes(plan.recipe.tta, 3 if plan.volume else 2) * (share + whole + objects)
+    return _SLOWER[precision] * relative_cost(plan.recipe.tta, 3 if plan.volume else 2) * (share + whole + objects)
 
 
 def cleans(plan: Plan, val: Reader) -> bool:

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 from segpipe.errors import ConfigError
 from segpipe.inference.outputs import Outputs
-from segpipe.models.registry import FAMILIES, Family, family, family_config
-from segpipe.models.semantic.encoder_decoders import EncoderConfig, shrinks_by
-from segpipe.models.volumetric.unet3d import VolumeConfig
+from segpipe.models.registry import FAMILIES, Family, family_config, get_family
+from segpipe.models.semantic.encoder_decoders import EncoderConfig, shrink_factor
+from segpipe.models.volumetric.volume_config import VolumeConfig
 from segpipe.training.finishing.instance_search import choose_method
 from segpipe.training.folds import check_folds, choose_folds, deal, in_words
 from segpipe.training.plan import Plan, Recipe, VolumeGrid
@@ -58,9 +58,9 @@ def make_plan(name: str, params: Params, fingerprint: Fingerprint, shards: Path)
 
     train, val = ShardReader(shards, "train"), ShardReader(shards, "val")
     candidate, wanted = params.candidate(name), params.train_for(name)
-    if wanted.folds is None or family(candidate.family).kind == "classical":
+    if wanted.folds is None or get_family(candidate.family).kind == "classical":
         return plan_on(name, params, fingerprint, train, val)
-    check_folds(candidate, family(candidate.family))
+    check_folds(candidate, get_family(candidate.family))
     folds = choose_folds(wanted.folds, params, shards)
     dealt = deal(folds, wanted.seed, train, val, shards)
     made = plan_on(name, params, fingerprint, dealt.rest(0), dealt.left_out(0))
@@ -72,9 +72,9 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
     """`make_plan` on readers that are open."""
     began, candidate, wanted = time.perf_counter(), params.candidate(name), params.train_for(name)
     volumes = holds_volumes(train)
-    _check_dims(family(candidate.family), volumes)
+    _check_dims(get_family(candidate.family), volumes)
     if fingerprint.classes.overlapping:
-        _check_overlapping(family(candidate.family))
+        _check_overlapping(get_family(candidate.family))
     heritage = heritage_of(candidate.options)
     candidate = heritage.fill(candidate) if heritage else candidate
     config = family_config(candidate)
@@ -83,7 +83,7 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
     spacing = choose_spacing(train, size, reasons) if volumes else None
     if spacing and isinstance(config, VolumeConfig):
         config = config.fitted(spacing)
-    if family(candidate.family).kind == "detector":
+    if get_family(candidate.family).kind == "detector":
         config = fit_to_objects(config, train, reasons)  # type: ignore[arg-type]
     common: dict[str, Any] = {
         "candidate": name,
@@ -95,14 +95,14 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
         "data_hash": fingerprint.data_hash,
         "settings": params.set_for(name),
         "postprocess": choose_method(
-            candidate, family(candidate.family), fingerprint.instances, fingerprint.classes.overlapping
+            candidate, get_family(candidate.family), fingerprint.instances, fingerprint.classes.overlapping
         ),
     }
     if heritage:
         heritage.check(fingerprint, hasattr(config, "encoder"))
         outputs = Outputs(common["classes"], common["postprocess"] == "distance")
         common["inherited"], reasons["first weights"] = heritage.channels(fingerprint.classes, outputs)
-    if family(candidate.family).kind == "classical":
+    if get_family(candidate.family).kind == "classical":
         reasons["training"] = f"{candidate.family} is fitted once to the training split, without steps" + (
             " or folds" if wanted.folds else ""
         )
@@ -159,10 +159,10 @@ def _plan_volumes(
     reasons: dict[str, str],
     began: float,
 ) -> Plan:
-    from segpipe.models.registry import build_network, first_weights_sha256
+    from segpipe.models.registry import build_network, initial_weights_sha256
     from segpipe.training.machine import choose_device
 
-    of, device = family(common["family"]), choose_device(wanted.accelerator)
+    of, device = get_family(common["family"]), choose_device(wanted.accelerator)
     steps = config.steps if isinstance(config, VolumeConfig) else (of.stride,) * 3
     grid = choose_grid(wanted, steps, train, spacing, device, reasons, fingerprint.classes.labelling)
     normalisation, reasons["normalisation"] = choose_normalisation(
@@ -175,7 +175,7 @@ def _plan_volumes(
     )
     network = build_network(of.name, config, fingerprint.channels, draft.outputs.channels, draft.seed, draft.inherited)
     if draft.inherited:
-        draft = draft.model_copy(update={"encoder_sha256": first_weights_sha256(network, whole=True)})
+        draft = draft.model_copy(update={"encoder_sha256": initial_weights_sha256(network, whole=True)})
     draft = with_optimiser(draft, network, wanted, reasons)
     found = _measured(draft, network, wanted, fingerprint, train, val, reasons, began)
     return draft.model_copy(
@@ -193,20 +193,20 @@ def _plan_network(
     reasons: dict[str, str],
     began: float,
 ) -> Plan:
-    from segpipe.models.registry import first_preprocessing, first_weights_sha256
+    from segpipe.models.registry import initial_weights_sha256, pretrained_preprocessing
 
     encoder, source = getattr(config, "encoder", None), getattr(config, "encoder_weights", "none")
-    pretrained = first_preprocessing(config)
+    pretrained = pretrained_preprocessing(config)
     reasons |= {"encoder": describe_encoder(encoder, source)} if encoder else {}
-    wanted = with_frozen_encoder(wanted, family(common["family"]), pretrained is not None, reasons)
+    wanted = with_frozen_encoder(wanted, get_family(common["family"]), pretrained is not None, reasons)
     heritage = heritage_of(common["options"])
     normalisation, reasons["normalisation"] = choose_normalisation(
         wanted.normalisation, fingerprint, train, pretrained, heritage
     )
     draft, network = _drafted(common, config, wanted, fingerprint, normalisation, train, reasons)
     if pretrained or heritage:
-        draft = draft.model_copy(update={"encoder_sha256": first_weights_sha256(network, bool(draft.inherited))})
-    if family(common["family"]).kind == "detector":
+        draft = draft.model_copy(update={"encoder_sha256": initial_weights_sha256(network, bool(draft.inherited))})
+    if get_family(common["family"]).kind == "detector":
         reasons |= DETECTOR_REASONS
     draft = with_optimiser(draft, network, wanted, reasons)
     found = _measured(draft, network, wanted, fingerprint, train, val, reasons, began)
@@ -226,14 +226,14 @@ def _drafted(
 ) -> tuple[Plan, torch.nn.Module]:
     """The plan of a network for images but for what is measured, and that network, at a resolution that the budget can pay for."""
     from segpipe.models.registry import build_network
-    from segpipe.models.semantic.reduced_resolution import shrunk
+    from segpipe.models.semantic.reduced_resolution import reduce_resolution
     from segpipe.training.planning.resolution_budget import ENOUGH, WORTH, price_of
 
-    of = family(common["family"])
+    of = get_family(common["family"])
     left_open = isinstance(config, EncoderConfig) and config.shrink == "auto"
 
     def draw_up(config: BaseModel, wanted: TrainParams) -> Plan:
-        shrink = shrinks_by(config)
+        shrink = shrink_factor(config)
         recipe = _learning(choose_recipe(wanted, of, fingerprint, train, reasons, shrink), common, reasons)
         first = choose_first(wanted, of, (recipe.patch,) * 2, (of.stride * shrink,) * 2, reasons)
         own = common | {"options": config.model_dump(mode="json"), "normalisation": normalisation}
@@ -249,7 +249,7 @@ def _drafted(
     why = f"{price.steps(draft):.0f} steps of {draft.recipe.batch} crops are all that the budget would buy"
     if price.steps(draft) < ENOUGH and left_open and draft.inherited is None and can_shrink(fingerprint):
         half = config.model_copy(update={"shrink": 2})
-        smaller, its_network = draw_up(half, wanted), shrunk(copy.deepcopy(network), 2)
+        smaller, its_network = draw_up(half, wanted), reduce_resolution(copy.deepcopy(network), 2)
         its_price = price_of(smaller, its_network, wanted, train)
         if its_price.steps(smaller) > WORTH * price.steps(draft):  # a light network's steps hardly get shorter
             config, draft, network, price = half, smaller, its_network, its_price

@@ -9,7 +9,7 @@ import numpy as np
 
 from segpipe.data.manifest.fingerprint import choose_patch
 from segpipe.errors import ConfigError
-from segpipe.inference.tta import TTA, passes
+from segpipe.inference.tta import TTA, relative_cost
 from segpipe.labels import Labelling
 from segpipe.training.memory import check_parts
 from segpipe.training.optim.muon import pays
@@ -205,7 +205,7 @@ def _tta_in_words(tta: TTA, of: Family) -> str:
             found=tta,
             expected="none" if of.kind == "detector" else "none, mirror or flips",
         )
-    runs = passes(tta, of.dims or 2)
+    runs = relative_cost(tta, of.dims or 2)
     return f"{tta}: the finished model's answers are averaged, which costs {runs:.3g} times as much as one"
 
 

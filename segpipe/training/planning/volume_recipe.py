@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segpipe.errors import ConfigError
-from segpipe.inference.volumes import Axes, ratios, resampled_shape
+from segpipe.inference.volumes import Axes, resampled_shape, spacing_ratios
 from segpipe.labels import Labelling
 from segpipe.training.plan import Recipe, VolumeGrid
 from segpipe.training.planning.normalisation import train_samples
@@ -69,7 +69,9 @@ def choose_patch3d(train: Reader, spacing: Spacing | None, steps: Axes, voxels: 
     The patch is that shape, rounded up to multiples of `steps`, then cut along the axis on which it sees the largest share of
     the volume, until it has no more than `voxels`. The deepest level of the network keeps at least `_DEEPEST` voxels.
     """
-    shapes = np.array([resampled_shape(s.image.shape[:3], ratios(s.spacing, spacing)) for s in train_samples(train)])
+    shapes = np.array(
+        [resampled_shape(s.image.shape[:3], spacing_ratios(s.spacing, spacing)) for s in train_samples(train)]
+    )
     median = [float(edge) for edge in np.median(shapes, axis=0)]
     patch = [max(1, math.ceil(edge / step)) * step for edge, step in zip(median, steps, strict=True)]
     while math.prod(patch) > voxels:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from segpipe.config import PARAMS_FILE, Candidate
 from segpipe.errors import ConfigError
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.models.weights.released_weights import parse_release, release_folder
+from segpipe.models.weights.released_weights import fetched_release_folder, parse_release
 from segpipe.samples import ClassTable
 
 if TYPE_CHECKING:
@@ -77,4 +77,4 @@ def heritage_of(options: Mapping[str, Any]) -> Heritage | None:
     """The release that a candidate of these settings goes on from; None where it starts otherwise. MissingError where its model is
     not here."""
     source = str(options.get("encoder_weights", ""))
-    return Heritage(source, SegmenterSpec.read(release_folder(source))) if parse_release(source) else None
+    return Heritage(source, SegmenterSpec.read(fetched_release_folder(source))) if parse_release(source) else None

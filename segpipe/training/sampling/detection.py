@@ -94,7 +94,7 @@ def fit_to_objects(config: MaskRcnnConfig, train: Reader, reasons: dict[str, str
 
     Raises ConfigError where the dataset has no objects.
     """
-    from segpipe.models.detection.mask_rcnn_config import STRIDES, levels
+    from segpipe.models.detection.mask_rcnn_config import STRIDES, pyramid_strides
 
     edges, most = _measure(train)
     if not edges:
@@ -106,7 +106,7 @@ def fit_to_objects(config: MaskRcnnConfig, train: Reader, reasons: dict[str, str
     if config.anchors:
         low, high = config.anchors[0], config.anchors[-1]
     stride = config.first_stride or max(s for s in STRIDES[:3] if s == STRIDES[0] or 4 * s <= low)
-    count = min(len(levels(stride)), 1 + math.ceil(math.log2(max(1.0, high / low)) - 0.25))
+    count = min(len(pyramid_strides(stride)), 1 + math.ceil(math.log2(max(1.0, high / low)) - 0.25))
     anchors = config.anchors or tuple(float(round(edge)) for edge in np.geomspace(max(4.0, low), max(4.0, high), count))
     found = {"anchors": anchors, "first_stride": stride, "detections": config.detections or max(100, 2 * most)}
     reasons["anchors"] = (

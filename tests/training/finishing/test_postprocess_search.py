@@ -7,7 +7,7 @@ from segpipe.config import TrainParams
 from segpipe.errors import ConfigError
 from segpipe.inference.cleaning import Cleaning
 from segpipe.inference.trained_model import load_trained
-from segpipe.models.registry import family
+from segpipe.models.registry import get_family
 from segpipe.training.finishing import postprocess_search
 from segpipe.training.finishing.cleaning_search import Chosen
 from segpipe.training.finishing.postprocess_search import looks_to_finish
@@ -25,18 +25,18 @@ def test_the_finished_model_looks_often_and_validations_once():
 @pytest.mark.parametrize(("name", "tta"), [("unet3d", "d4"), ("unet3d", "multi_scale"), ("mask_rcnn", "mirror")])
 def test_what_a_family_can_not_do_is_refused(train_reader, name, tta):
     with pytest.raises(ConfigError, match=r"train\.tta"):
-        choose_recipe(TrainParams(tta=tta), family(name), fingerprint_of(train_reader), train_reader, {})
+        choose_recipe(TrainParams(tta=tta), get_family(name), fingerprint_of(train_reader), train_reader, {})
 
 
 def test_a_detector_has_a_loss_of_its_own(train_reader):
-    choose_recipe(TrainParams(), family("mask_rcnn"), fingerprint_of(train_reader), train_reader, reasons := {})
+    choose_recipe(TrainParams(), get_family("mask_rcnn"), fingerprint_of(train_reader), train_reader, reasons := {})
     assert "its own heads" in reasons["loss"] and "cleaning" not in reasons
 
 
 def test_the_runs_are_counted_in_words(train_reader):
     reasons = {}
     recipe = choose_recipe(
-        TrainParams(tta="flips"), family("unet"), fingerprint_of(train_reader), train_reader, reasons
+        TrainParams(tta="flips"), get_family("unet"), fingerprint_of(train_reader), train_reader, reasons
     )
     assert recipe.tta == "flips" and "costs 4 times as much" in reasons["test-time augmentation"]
 

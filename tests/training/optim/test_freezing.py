@@ -6,7 +6,7 @@ import torch
 from segpipe.config import TrainParams
 from segpipe.errors import ConfigError
 from segpipe.inference.engines.engine import TorchEngine
-from segpipe.models.registry import FAMILIES, family
+from segpipe.models.registry import FAMILIES, get_family
 from segpipe.training.checkpoint import State, load_checkpoint, save_checkpoint
 from segpipe.training.loop import set_up
 from segpipe.training.optim.freezing import encoder_switch
@@ -70,13 +70,13 @@ def test_a_network_without_an_encoder_is_told():
 
 
 def test_the_family_wants_it_only_where_there_is_something_to_keep():
-    vgg, reasons = family("unet_vgg16"), {}
+    vgg, reasons = get_family("unet_vgg16"), {}
     assert with_frozen_encoder(TrainParams(), vgg, True, reasons).freeze_encoder == vgg.freeze_encoder == 0.25
     assert reasons["frozen encoder"].startswith("25% of the steps")
     assert with_frozen_encoder(TrainParams(), vgg, False, {}).freeze_encoder == 0
     assert with_frozen_encoder(TrainParams(freeze_encoder=0), vgg, True, reasons := {}).freeze_encoder == 0
     assert not reasons
-    assert with_frozen_encoder(TrainParams(freeze_encoder=0.4), family("unet"), False, {}).freeze_encoder == 0.4
+    assert with_frozen_encoder(TrainParams(freeze_encoder=0.4), get_family("unet"), False, {}).freeze_encoder == 0.4
     assert all(of.kind == "network" for of in FAMILIES.values() if of.freeze_encoder)
 
 
@@ -101,7 +101,7 @@ def test_a_compiled_network_thaws_and_grows():
     """Each new kind of step (the encoder let go, larger crops) is compiled for, and learns what it would without."""
     recipe = make_plan(freeze_steps=1).recipe
     eager, compiled = (
-        Stepper(Small(), family("unet"), recipe, Setting(precision="fp32", channels_last=False, compile=c), "cpu")
+        Stepper(Small(), get_family("unet"), recipe, Setting(precision="fp32", channels_last=False, compile=c), "cpu")
         for c in (False, True)
     )
     for number, size in enumerate((32, 32, 64)):

@@ -94,9 +94,9 @@ def test_a_training_continues_to_the_same_bytes(tmp_path, changes):
 def test_what_is_left_open_follows_the_optimizer(train_reader):
     def recipe(reasons, **train):
         wanted = Params.model_validate({"train": train, "candidates": {"a": {"family": "unet"}}}).train
-        from segpipe.models.registry import family
+        from segpipe.models.registry import get_family
 
-        return choose_recipe(wanted, family("unet"), fingerprint_of(train_reader), train_reader, reasons)
+        return choose_recipe(wanted, get_family("unet"), fingerprint_of(train_reader), train_reader, reasons)
 
     assert {*DEFAULTS, "auto"} == set(TrainParams.model_fields["optimizer"].annotation.__args__)
     for name, usual in DEFAULTS.items():

@@ -7,7 +7,7 @@ from skimage.transform import downscale_local_mean
 from segpipe.config import Params, TrainParams
 from segpipe.errors import ConfigError
 from segpipe.files import sha256_file
-from segpipe.models.registry import family
+from segpipe.models.registry import get_family
 from segpipe.samples import Sample
 from segpipe.training.loop import train_on
 from segpipe.training.plan import FirstCrops, Plan
@@ -86,7 +86,7 @@ def test_four_pixels_become_their_mean(dtype):
 
 def choose(mode, edges, multiples, name="unet"):
     reasons = {}
-    return choose_first(TrainParams(progressive=mode), family(name), edges, multiples, reasons), reasons
+    return choose_first(TrainParams(progressive=mode), get_family(name), edges, multiples, reasons), reasons
 
 
 def test_half_of_a_crop_in_multiples_of_what_the_network_halves():

@@ -18,9 +18,9 @@ from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.trained_model import load_trained
 from segpipe.metrics import micro
 from segpipe.metrics.instances import InstanceMasks, count_instances
-from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
 from segpipe.models.detection.mask_rcnn import load_coco
-from segpipe.models.registry import build_network, family, family_config
+from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
+from segpipe.models.registry import build_network, family_config, get_family
 from segpipe.samples import IGNORE, ClassTable, Sample
 from segpipe.training.finishing.instance_search import best_settings, choose_method
 from segpipe.training.loop import train_on
@@ -131,7 +131,7 @@ def test_without_the_hub_the_error_names_the_ways_out(monkeypatch):
 
 
 def test_how_objects_are_found_follows_from_family_and_data():
-    unet, detector = family("unet"), family("mask_rcnn")
+    unet, detector = get_family("unet"), get_family("mask_rcnn")
     assert choose_method(Candidate(family="unet"), unet, True) == "watershed"
     assert choose_method(Candidate(family="unet"), unet, False) is None
     assert choose_method(Candidate(family="unet", postprocess="off"), unet, True) is None
@@ -146,7 +146,7 @@ def test_how_objects_are_found_follows_from_family_and_data():
 def test_the_candidates_of_the_docs_are_candidates(repo_root):
     (block,) = re.findall(r"```yaml\n(.*?)```", (repo_root / "docs/objects.md").read_text(), re.DOTALL)
     candidates = parse_params(block).candidates
-    assert [choose_method(c, family(c.family), True) for c in candidates.values()] == [
+    assert [choose_method(c, get_family(c.family), True) for c in candidates.values()] == [
         "detections",
         "watershed",
         "distance",

@@ -15,7 +15,7 @@ from segpipe.inference.postprocess import Postprocess, separate
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.trained_model import load_trained
-from segpipe.models.registry import family
+from segpipe.models.registry import get_family
 from segpipe.release.export.bundle_export import export_graph
 from segpipe.samples import IGNORE, Sample
 from segpipe.training.finishing.instance_search import choose_method
@@ -175,8 +175,8 @@ def test_the_loss_is_that_of_classes_and_a_cross_entropy():
 
 def test_who_can_learn_it():
     wanted = Candidate(family="unet", postprocess="distance")
-    assert choose_method(wanted, family("unet"), objects=True) == "distance"
-    assert choose_method(Candidate(family="unet"), family("unet"), objects=True) == "watershed", "the default stays"
+    assert choose_method(wanted, get_family("unet"), objects=True) == "distance"
+    assert choose_method(Candidate(family="unet"), get_family("unet"), objects=True) == "watershed", "the default stays"
     for of, objects, overlapping, said in (
         ("unet", False, False, r"no objects to choose .*found distance.*import objects"),
         ("kmeans", True, False, r"kmeans is fitted.*expected auto, watershed"),
@@ -184,7 +184,7 @@ def test_who_can_learn_it():
         ("mask_rcnn", True, False, r"finds objects by itself.*expected auto"),
     ):
         with pytest.raises(ConfigError, match=said):
-            choose_method(wanted, family(of), objects, overlapping)
+            choose_method(wanted, get_family(of), objects, overlapping)
 
 
 def test_a_plan_says_what_is_learned(walls):

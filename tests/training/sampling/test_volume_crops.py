@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.volumes import resample_one
+from segpipe.inference.volumes import resample_channel
 from segpipe.samples import IGNORE, Sample
 from segpipe.training.plan import VolumeGrid
 from segpipe.training.sampling.crops import batches
@@ -99,7 +99,7 @@ def test_voxels_of_another_size_are_what_resampling_gives():
     image, labels = volume((8, 12, 10))
     found, marks = crop(image, labels, center(labels.shape), np.diag([2.0, 0.5, 1.0]), (4, 24, 10))
     for channel in range(2):
-        wanted = resample_one(image[..., channel], (4, 24, 10))
+        wanted = resample_channel(image[..., channel], (4, 24, 10))
         np.testing.assert_allclose(found[:, 1:-1, :, channel], wanted[:, 1:-1], atol=1e-5)
     assert (marks != IGNORE).mean() > 0.9
 
