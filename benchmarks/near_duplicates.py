@@ -1,10 +1,10 @@
-"""How many near-duplicates validation finds, and how many it sees where there are none.
+"""Recall and false positives of the near-duplicates that validation finds.
 
     python benchmarks/near_duplicates.py [--data FOLDER ...] [--count 60]
 
-Each image of a dataset (canonical layout: images/, ...; without a folder the demo's) is changed in every way of `CHANGES`, and the
-changed copies stand in another split than the originals. Found: the share of the copies that are told to resemble one of
-them, by hashes alone and with miniatures. False: pairs told among the unchanged images, dealt out to two splits.
+Each image of a dataset (in the canonical layout; by default the demo) is changed in each of the `CHANGES`, and the changed copies are put
+into another split than the originals. Prints the share of the copies that are reported as near-duplicates, by hashes only and with
+miniatures; and as false positives the pairs that are reported among the unchanged images, distributed to two splits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Change = Callable[[np.ndarray], np.ndarray]
 
 
 def compressed(quality: int) -> Change:
-    """Saved as JPEG."""
+    """Save as JPEG and load again."""
 
     def change(image: np.ndarray) -> np.ndarray:
         content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
@@ -38,12 +38,12 @@ def compressed(quality: int) -> Change:
 
 
 def brighter(factor: float) -> Change:
-    """All values times a factor, cut off at 255."""
+    """Multiply all values by a factor, clipped at 255."""
     return lambda image: np.clip(np.round(image * factor), 0, 255).astype(np.uint8)
 
 
 def shifted(pixels: int) -> Change:
-    """Moved to the right and down; what is missing is mirrored."""
+    """Shift to the right and down, with mirrored borders."""
     matrix = np.array([[1, 0, pixels], [0, 1, pixels]], np.float32)
 
     def change(image: np.ndarray) -> np.ndarray:
@@ -54,18 +54,18 @@ def shifted(pixels: int) -> Change:
 
 
 def resized(factor: float) -> Change:
-    """Scaled in both directions."""
+    """Scale both directions."""
 
     def change(image: np.ndarray) -> np.ndarray:
-        how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-        small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=how)
-        return small.reshape(*small.shape[:2], image.shape[2])
+        interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        scaled = cv2.resize(image, None, fx=factor, fy=factor, interpolation=interpolation)
+        return scaled.reshape(*scaled.shape[:2], image.shape[2])
 
     return change
 
 
 def cropped(share: float) -> Change:
-    """A margin less on every side, both together a share of the edge."""
+    """Remove a margin on every side; two margins together are this share of the edge."""
 
     def change(image: np.ndarray) -> np.ndarray:
         top, left = (round(edge * share / 2) for edge in image.shape[:2])
@@ -83,8 +83,8 @@ CHANGES: Mapping[str, Change] = {
 }
 
 
-def look(path: str, image: np.ndarray, split: str) -> dict[str, object]:
-    """What a manifest says of an image, as far as near-duplicates go."""
+def manifest_row(path: str, image: np.ndarray, split: str) -> dict[str, object]:
+    """Return the columns of a manifest that the search for near-duplicates needs."""
     mean, std, _, _ = moments(image)
     plane = reduce_to_grey(image)
     return {
@@ -104,50 +104,50 @@ def look(path: str, image: np.ndarray, split: str) -> dict[str, object]:
 
 
 def recall(images: Mapping[str, np.ndarray], change: Change, likeness: float) -> float:
-    """The share of changed copies, in test, that are told to resemble an image of train, where the originals stand."""
-    rows = [look(key, image, "train") for key, image in images.items()]
-    rows += [look(f"changed {key}", change(image), "test") for key, image in images.items()]
-    found = _told(rows, likeness)
-    return sum(f"changed {key}" in found for key in images) / len(images)
+    """Return the share of changed copies, in test, that are reported to resemble an image of train, which has the originals."""
+    rows = [manifest_row(key, image, "train") for key, image in images.items()]
+    rows += [manifest_row(f"changed {key}", change(image), "test") for key, image in images.items()]
+    reported = _reported(rows, likeness)
+    return sum(f"changed {key}" in reported for key in images) / len(images)
 
 
 def false_pairs(images: Mapping[str, np.ndarray], likeness: float) -> dict[str, str]:
-    """{image: the one that it is told to resemble} among unchanged images, every other one in test."""
-    rows = [look(key, image, ("train", "test")[place % 2]) for place, (key, image) in enumerate(images.items())]
-    return _told(rows, likeness)
+    """Return the false positives among unchanged images, every other one in test: {image: the one that it resembles}."""
+    rows = [manifest_row(key, image, ("train", "test")[index % 2]) for index, (key, image) in enumerate(images.items())]
+    return _reported(rows, likeness)
 
 
-def _told(rows: list[dict[str, object]], likeness: float) -> dict[str, str]:
+def _reported(rows: list[dict[str, object]], likeness: float) -> dict[str, str]:
     params, frame = ValidateParams(), pd.DataFrame(rows).astype({"depth": "Int64"})
-    found = near_duplicates(frame, params.near_duplicate_distance, params.near_duplicate_intensity, likeness)
-    return {str(frame.at[place, "path"]): near.path for place, near in found.items()}
+    lookalikes = near_duplicates(frame, params.near_duplicate_distance, params.near_duplicate_intensity, likeness)
+    return {str(frame.at[label, "path"]): near.path for label, near in lookalikes.items()}
 
 
 def load(folder: Path, count: int) -> dict[str, np.ndarray]:
-    """Up to `count` pictures of 8 bits of a dataset, evenly spread."""
+    """Load up to `count` 8-bit images of a dataset, spread evenly."""
     items = load_dataset(folder).items
-    kept = items[:: max(1, len(items) // count)]
-    return {item.key: image for item in kept if (image := read_image(item.image, DataParams())).dtype == np.uint8}
+    sampled = items[:: max(1, len(items) // count)]
+    return {item.key: image for item in sampled if (image := read_image(item.image, DataParams())).dtype == np.uint8}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, nargs="+", default=[])
     parser.add_argument("--count", type=int, default=60)
-    wanted = parser.parse_args()
+    arguments = parser.parse_args()
     params = ValidateParams()
     with tempfile.TemporaryDirectory() as scratch:
-        folders = wanted.data or [_demo(Path(scratch) / "data")]
+        folders = arguments.data or [_demo(Path(scratch) / "data")]
         for folder in folders:
-            images = load(folder, wanted.count)
+            images = load(folder, arguments.count)
             print(f"{folder}: {len(images)} images")
             print(f"  {'change':16} {'hashes':>8} {'and miniatures':>15}")
             for name, change in CHANGES.items():
                 shares = [recall(images, change, likeness) for likeness in (2.0, params.near_duplicate_likeness)]
                 print(f"  {name:16} {shares[0]:8.0%} {shares[1]:15.0%}")
-            told = [false_pairs(images, likeness) for likeness in (2.0, params.near_duplicate_likeness)]
+            pairs = [false_pairs(images, likeness) for likeness in (2.0, params.near_duplicate_likeness)]
             print(
-                f"  {'false':16} {len(told[0]):8} {len(told[1]):15}   {', '.join(f'{a} ~ {b}' for a, b in [*told[1].items()][:4])}"
+                f"  {'false':16} {len(pairs[0]):8} {len(pairs[1]):15}   {', '.join(f'{a} ~ {b}' for a, b in [*pairs[1].items()][:4])}"
             )
 
 

@@ -1,1 +1,1 @@
-"""Finding samples whose labels deserve another look."""
+"""Curation: images whose labels should be checked."""

@@ -1,16 +1,18 @@
-"""Suspected label errors: images on which a model that never trained on them is sure of something else than their label says.
-An ensemble of cross-validation judges every image of train and val: by the member that never trained on it.
+"""Suspected label errors: images for which a model that was not trained on them confidently predicts another class than the label.
 
-After Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in dataset labels", JAIR 70, 2021, pixel by pixel:
+For an ensemble of cross-validation, each image of train and val is judged by the member that was not trained on it.
 
-- The model is *sure* of a class where it finds that class the most probable, at least as probable as it finds it on average on
-  pixels that are labelled so (the class's own threshold, which takes the model's bias towards or against a class out).
-- A pixel is in doubt where the model is sure of another class than the label's. Its weight is the normalised margin: the
-  probability of that class minus the probability of the label's.
-- Pixels within `BAND` of a boundary between labels are left out: borders are fuzzy, and nobody's error. Ignored pixels are, too.
+The method is that of Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in dataset labels", JAIR 70, 2021, pixel
+by pixel:
 
-Doubtful pixels of one given and one suggested class that touch each other are a region; its mass is the sum of their weights.
-Regions of less mass than `LEAST` are noise. An image's score is the mass of all others together, in pixels of full certainty.
+- The model is *confident* of a class at a pixel if that class is the most probable one, and at least as probable as it is on average at
+  pixels with that label (the threshold of the class, which removes the model's bias towards or against it).
+- A pixel is doubtful if the model is confident of another class than the label's. Its weight is the margin: the probability of that
+  class minus the probability of the label's class.
+- Pixels within `BORDER_PIXELS` of a boundary between labels are left out: borders are fuzzy. So are ignored pixels.
+
+Doubtful pixels that touch each other, with the same given and the same suggested class, form a region; its mass is the sum of their
+weights. Regions of less mass than `MIN_MASS` are noise. The score of an image is the mass of its other regions.
 """
 
 from __future__ import annotations
@@ -36,32 +38,32 @@ if TYPE_CHECKING:
     from segpipe.inference.segmenter import Segmenter
 
 BORDER_PIXELS = 3
-"""Pixels from a boundary between labels, along either axis or both, in which a disagreement does not count."""
+"""Distance from a boundary between labels, along either axis or both, within which a disagreement does not count."""
 
 MIN_MASS = 8.0
-"""The smallest mass of a region that counts, in pixels of full certainty."""
+"""The smallest mass of a region that counts. A pixel with a margin of 1 has a mass of 1."""
 
-_REGIONS = 8
-"""Regions of an image that are listed, the largest first."""
+_MAX_REGIONS = 8
+"""Regions of an image that are listed, by falling mass."""
 
 Probabilities = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 
 
 class Region(BaseModel):
-    """Touching pixels of one given class that the model is sure are of another one."""
+    """Touching pixels of one given class for which the model is confident of another class."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     x: int
     y: int
     width: int
     height: int
-    """The smallest box around it, in pixels of the image."""
+    """The bounding box is in pixels of the image."""
     slice: int | None
-    """Of a volume, the one that holds most of it."""
+    """The slice of a volume that contains most of the region; None for an image."""
     pixels: int
     mass: float
-    """Sum over its pixels of how much more probable the suggested class is than the given one."""
+    """The sum over its pixels of the probability of the suggested class minus that of the given class."""
     given: str
     suggested: str
 
@@ -74,23 +76,25 @@ class Suspect(BaseModel):
     split: str
     group: str | None
     score: float
-    """Mass of all regions."""
+    """The mass of all regions."""
     share: float
-    """Doubtful pixels among all that count."""
+    """The share of doubtful pixels among all that count."""
     places: int
-    """How many regions there are."""
+    """The number of regions."""
     regions: list[Region]
-    """The largest first, at most eight."""
+    """At most eight, by falling mass."""
     fold: int | None = None
-    """Of a model with folds: that of the image, whose member judged; None where all of the model did."""
+    """The fold of the image, whose member judged it; None if the whole model did."""
 
 
 @dataclass(frozen=True)
 class Doubts:
-    """What a model says of the labels of one image.
+    """The doubts of a model about the labels of one image.
 
-    suggested: (H, W), uint8, the most probable class. weights: (H, W), float32, 0..1, 0 where there is no doubt.
-    counted: how many pixels could have been in doubt.
+    Attributes:
+        suggested: (H, W) or (D, H, W), uint8, the most probable class.
+        weights: float32, 0..1, of the same shape; 0 for a pixel that is not doubtful.
+        counted: the number of pixels that could have been doubtful.
     """
 
     suggested: Labels
@@ -99,28 +103,40 @@ class Doubts:
 
 
 class Thresholds:
-    """How probable a model finds each class, on average, on the pixels that are labelled so; grown image by image."""
+    """The mean probability of each class at the pixels with its label, collected image by image."""
 
     def __init__(self, n_classes: int) -> None:
         self._sums = np.zeros(n_classes)
         self._counts = np.zeros(n_classes, np.int64)
 
     def add(self, labels: Labels, probabilities: Probabilities) -> None:
-        """Take in an image: labels (H, W), probabilities (n_classes, H, W)."""
+        """Add an image.
+
+        Args:
+            labels: (H, W) or (D, H, W), class ids and `IGNORE`.
+            probabilities: (n_classes, ...), of the same shape.
+        """
         inside = away_from_borders(labels)
         for index, values in enumerate(probabilities):
-            own = inside & (labels == index)
-            self._sums[index] += values[own].sum(dtype=np.float64)
-            self._counts[index] += int(own.sum())
+            labelled = inside & (labels == index)
+            self._sums[index] += values[labelled].sum(dtype=np.float64)
+            self._counts[index] += int(labelled.sum())
 
     @property
     def values(self) -> npt.NDArray[np.float64]:
-        """By class id; infinite for a class that no pixel is labelled with, of which nothing is known."""
+        """The thresholds, (n_classes,); infinite for a class without labelled pixels."""
         return np.where(self._counts > 0, self._sums / np.maximum(self._counts, 1), np.inf)
 
 
 def away_from_borders(labels: Labels) -> npt.NDArray[np.bool_]:
-    """True where all pixels within `BAND` along either axis or both have the same label. labels: (H, W) or (D, H, W)."""
+    """Return the pixels that have the same label as all pixels within `BORDER_PIXELS` along either axis or both.
+
+    Args:
+        labels: (H, W) or (D, H, W), uint8.
+
+    Returns:
+        bool, of the same shape.
+    """
     from scipy.ndimage import maximum_filter, minimum_filter
 
     size = 2 * BORDER_PIXELS + 1
@@ -129,7 +145,13 @@ def away_from_borders(labels: Labels) -> npt.NDArray[np.bool_]:
 
 
 def find_doubts(labels: Labels, probabilities: Probabilities, thresholds: npt.NDArray[np.float64]) -> Doubts:
-    """Compare one image's labels (H, W) with a model's probabilities (n_classes, H, W)."""
+    """Compare the labels of one image with the probabilities of a model.
+
+    Args:
+        labels: (H, W) or (D, H, W), class ids and `IGNORE`.
+        probabilities: (n_classes, ...), of the same shape.
+        thresholds: (n_classes,), from `Thresholds.values`.
+    """
     n_classes = len(probabilities)
     suggested = probabilities.argmax(0).astype(np.uint8)
     best = np.take_along_axis(probabilities, suggested[None].astype(np.intp), 0)[0]
@@ -140,37 +162,46 @@ def find_doubts(labels: Labels, probabilities: Probabilities, thresholds: npt.ND
 
 
 def find_regions(labels: Labels, doubts: Doubts, names: Sequence[str]) -> list[Region]:
-    """The regions of one image, the largest mass first. Pixels touch along edges and at corners."""
+    """Find the regions of one image. Pixels touch along edges and at corners.
+
+    Args:
+        labels: (H, W) or (D, H, W), class ids and `IGNORE`.
+        doubts: of the same image.
+        names: the names of the classes.
+
+    Returns:
+        The regions, by falling mass.
+    """
     from scipy import ndimage
 
     doubtful = doubts.weights > 0
     pairs = labels.astype(np.uint16) * 256 + doubts.suggested
-    touching = np.ones((3,) * labels.ndim, int)
-    found = []
+    neighbourhood = np.ones((3,) * labels.ndim, int)
+    regions = []
     for pair in np.unique(pairs[doubtful]):
-        numbered, _ = ndimage.label(doubtful & (pairs == pair), touching)
-        for number, box in enumerate(ndimage.find_objects(numbered), start=1):
-            mine = numbered[box] == number
-            *deep, rows, columns = box
-            found.append(
+        region_ids, _ = ndimage.label(doubtful & (pairs == pair), neighbourhood)
+        for number, box in enumerate(ndimage.find_objects(region_ids), start=1):
+            inside = region_ids[box] == number
+            *depth, rows, columns = box
+            regions.append(
                 Region(
                     x=columns.start,
                     y=rows.start,
                     width=columns.stop - columns.start,
                     height=rows.stop - rows.start,
-                    slice=deep[0].start + int(mine.sum((1, 2)).argmax()) if deep else None,
-                    pixels=int(mine.sum()),
-                    mass=round(float(doubts.weights[box][mine].sum(dtype=np.float64)), 3),
+                    slice=depth[0].start + int(inside.sum((1, 2)).argmax()) if depth else None,
+                    pixels=int(inside.sum()),
+                    mass=round(float(doubts.weights[box][inside].sum(dtype=np.float64)), 3),
                     given=names[pair >> 8],
                     suggested=names[pair & 255],
                 )
             )
-    return sorted(found, key=lambda region: (-region.mass, region.y, region.x))
+    return sorted(regions, key=lambda region: (-region.mass, region.y, region.x))
 
 
 @dataclass(frozen=True)
 class SuspectSample:
-    """A suspect with what there is to see of it."""
+    """A suspect with its image and the doubts of the model."""
 
     suspect: Suspect
     sample: Sample
@@ -178,16 +209,24 @@ class SuspectSample:
 
 
 def find_suspects(segmenter: Segmenter, readers: Sequence[ShardReader]) -> Iterator[SuspectSample]:
-    """The images with any region of doubt, in their order; one is in memory at a time.
+    """Find the images with doubtful regions; one image is in memory at a time.
 
-    The images of all readers are segmented twice, which is cheaper than keeping the probabilities: once for the thresholds, once
-    to compare. They should be images that the model was not trained on, or whose folds an ensemble knows (`OutOfFold`).
+    The images are predicted twice, which is cheaper than keeping their probabilities: once for the thresholds, once to compare.
+
+    Args:
+        segmenter: the model. It should not have been trained on these images; an ensemble (`OutOfFold`) judges each image by a member
+            that was not.
+        readers: the splits.
+
+    Yields:
+        The suspects, in the order of the images.
     """
     spec, folds = segmenter.spec, fold_of(segmenter)
     count = sum(map(len, readers))
     thresholds = Thresholds(len(spec.classes))
-    for sample in track(_labelled(readers), "how sure the model is", count):
-        thresholds.add(sample.labels, _probabilities(segmenter, sample))  # type: ignore[arg-type]
+    for sample in track(_labelled(readers), "confidence of the model", count):
+        assert sample.labels is not None, "the others are left out"
+        thresholds.add(sample.labels, _probabilities(segmenter, sample))
     splits = chain.from_iterable([reader.split] * len(reader) for reader in readers)
     pairs = zip(splits, chain.from_iterable(readers), strict=True)
     for split, sample in track(pairs, "comparing with the labels", count):
@@ -202,7 +241,7 @@ def find_suspects(segmenter: Segmenter, readers: Sequence[ShardReader]) -> Itera
                 group=sample.group,
                 score=round(sum(region.mass for region in regions), 3),
                 places=len(regions),
-                regions=regions[:_REGIONS],
+                regions=regions[:_MAX_REGIONS],
                 share=round(float((doubts.weights > 0).sum() / doubts.counted), 6),
                 fold=folds.get(sample.key),
             )
@@ -210,7 +249,7 @@ def find_suspects(segmenter: Segmenter, readers: Sequence[ShardReader]) -> Itera
 
 
 def fold_of(segmenter: Segmenter) -> Mapping[str, int]:
-    """The fold of each image, by key, that a member judges for an ensemble; empty for a model of one network."""
+    """Return the fold of each image that a member of an ensemble judges, by key; empty for a single model."""
     from segpipe.inference.out_of_fold import OutOfFoldSegmenter
 
     return segmenter.fold_of if isinstance(segmenter, OutOfFoldSegmenter) else {}
@@ -222,30 +261,38 @@ def _labelled(readers: Iterable[ShardReader]) -> Iterator[Sample]:
 
 def _probabilities(segmenter: Segmenter, sample: Sample) -> Probabilities:
     probabilities = segmenter.segment(sample, probabilities=True).probabilities
-    assert probabilities is not None, "they were asked for"
+    assert probabilities is not None, "they were requested"
     return probabilities
 
 
-def choose_candidate(root: Path, asked: str | None) -> str:
-    """The candidate whose model is meant: the one asked for, or the winner of selection.json, or the only one there is.
+def choose_candidate(root: Path, name: str | None) -> str:
+    """Choose the candidate whose model is used.
 
-    Raises MissingError where there is no model, ConfigError where several could be meant.
+    Args:
+        root: the workspace.
+        name: the candidate that the user named. None: the winner of selection.json, or the only trained candidate.
+
+    Raises:
+        MissingError: no candidate is trained, or not this one.
+        ConfigError: several candidates are trained, and there is no winner.
     """
     trained = sorted(path.parent.name for path in (root / "models").glob("*/segmenter.json"))
     if not trained:
-        raise MissingError("no model yet", where=root / "models", fix="segpipe run trains them")
-    if asked is not None:
-        if asked not in trained:
+        raise MissingError("no candidate is trained yet", where=root / "models", fix="segpipe run")
+    if name is not None:
+        if name not in trained:
             raise MissingError(
-                "no model of this name", where=root / "models", found=asked, expected=" or ".join(trained)
+                "no trained candidate of this name", where=root / "models", found=name, expected=" or ".join(trained)
             )
-        return asked
+        return name
     path = Paths(root).selection
     winner = Selection.read(path).winner if path.exists() else None
     if winner in trained:
         return winner
     if len(trained) > 1:
         raise ConfigError(
-            "several models, and no winner yet", found=", ".join(trained), fix="name one: --candidate NAME"
+            "several candidates are trained, and there is no winner yet",
+            found=", ".join(trained),
+            fix="add --candidate NAME",
         )
     return trained[0]

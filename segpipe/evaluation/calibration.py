@@ -1,15 +1,23 @@
-"""How far a model's confidence can be relied on: calibration errors with intervals, and the temperature that mends them."""
+"""Calibration of a model's confidences: errors with intervals, and the temperature that corrects them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segpipe.config import EvaluateParams
+from segpipe.evaluation.metrics_file import (
+    DIGITS,
+    CalibrationBin,
+    CalibrationErrors,
+    CalibrationScores,
+    ConfidenceBounds,
+    ThinnedCalibration,
+)
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Interval, SumStatistic, bootstrap, resampling_units
 from segpipe.metrics import Values
@@ -30,33 +38,43 @@ if TYPE_CHECKING:
     from segpipe.inference.segmenter import Segmenter
 
 MAX_PROBABILITIES = 1 << 28
-"""Probabilities of an image (classes x pixels, a gigabyte of float32): of a larger one only the classes are asked for."""
+"""Probabilities of an image (classes x pixels, a gigabyte of float32); for larger images only the class ids are predicted."""
 
-_SEEN = 1 << 16
-"""Pixels of an image that its `Seen` rests on: classes times as many numbers are binned."""
+_THINNED_PIXELS = 1 << 16
+"""Pixels of an image that `ImageCalibration` counts: classes times as many numbers are sorted into bins."""
 
-_FIT_IMAGES = 64
-"""Validation images that a temperature is fitted on, spread evenly: it is one number."""
+_TEMPERATURE_IMAGES = 64
+"""Validation images on which the temperature is fitted, spread evenly: it is a single number."""
 
 
 def probabilities_fit_in_memory(sample: Sample, n_classes: int) -> bool:
-    """Whether all probabilities of an image fit into memory (`MOST_VALUES`)."""
+    """Return whether an image has at most `MAX_PROBABILITIES` probabilities."""
     return bool(n_classes * sample.image[..., 0].size <= MAX_PROBABILITIES)
 
 
 def image_reliability(truth: np.ndarray, probabilities: np.ndarray) -> Values:
-    """(3, bins): pixels, summed confidence and hits by bin of confidence, of one image. truth: (...), class ids;
-    probabilities: (n_classes, ...)."""
-    found = reliability(truth, probabilities)
-    confidence = found.confidence.round(4)  # the last digits of sums over pixels are not the same on all machines
-    return np.concatenate([found.count, confidence, found.hits]).astype(np.float64)
+    """Count the pixels of one image by confidence.
+
+    Args:
+        truth: (...), class ids and `IGNORE`.
+        probabilities: (n_classes, ...), 0..1.
+
+    Returns:
+        (3, bins): pixels, summed confidence and hits.
+    """
+    histogram = reliability(truth, probabilities)
+    confidence = histogram.confidence.round(4)  # the last digits of sums over pixels differ between machines
+    return np.concatenate([histogram.count, confidence, histogram.hits]).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class ImageCalibration:
-    """What one image adds to `Confidences`, from `_SEEN` of its pixels at the most, evenly spread.
+    """The confidences of one image, from at most `_THINNED_PIXELS` of its pixels, spread evenly.
 
-    before: as confident as the network is by itself; shipped: as the temperature makes it; by_class: that, of every class.
+    Attributes:
+        before: of the most probable class, without the temperature.
+        shipped: the same, with the temperature of the model.
+        by_class: of every class, with the temperature.
     """
 
     before: Reliability
@@ -65,12 +83,21 @@ class ImageCalibration:
 
     @classmethod
     def of(cls, truth: np.ndarray, probabilities: np.ndarray, temperature: float) -> ImageCalibration:
-        """truth: (...), class ids; probabilities: (n_classes, ...), as shipped, which is at this temperature."""
-        every = (slice(None, None, max(1, math.ceil((truth.size / _SEEN) ** (1 / truth.ndim)))),) * truth.ndim
-        truth, said = truth[every], probabilities[(slice(None), *every)]
-        shipped = reliability(truth, said)
-        before = shipped if temperature == 1 else reliability(truth, apply_temperature(said, 1 / temperature))
-        return cls(before, shipped, class_reliability(truth, said))
+        """Count the confidences of one image.
+
+        Args:
+            truth: (...), class ids and `IGNORE`.
+            probabilities: (n_classes, ...), as the model predicts them, with its temperature applied.
+            temperature: that temperature.
+        """
+        step = max(1, math.ceil((truth.size / _THINNED_PIXELS) ** (1 / truth.ndim)))
+        thinned = (slice(None, None, step),) * truth.ndim
+        truth, probabilities = truth[thinned], probabilities[(slice(None), *thinned)]
+        shipped = reliability(truth, probabilities)
+        before = shipped
+        if temperature != 1:
+            before = reliability(truth, apply_temperature(probabilities, 1 / temperature))
+        return cls(before, shipped, class_reliability(truth, probabilities))
 
     def __add__(self, other: ImageCalibration) -> ImageCalibration:
         return ImageCalibration(
@@ -79,34 +106,42 @@ class ImageCalibration:
 
 
 class CalibrationCounter:
-    """What images have shown together; None before the first."""
+    """The sum of the confidences of images; `total` is None before the first image."""
 
     def __init__(self) -> None:
-        self.seen: ImageCalibration | None = None
+        self.total: ImageCalibration | None = None
 
     def add(self, image: ImageCalibration) -> None:
-        """Take in one more image."""
-        self.seen = image if self.seen is None else self.seen + image
+        """Add an image."""
+        self.total = image if self.total is None else self.total + image
 
-    def table(self, classes: Sequence[str]) -> dict[str, Any]:
-        """What metrics.json tells: `thinned` (the expected and largest calibration errors `before` and as `shipped`, on the
-        same pixels) and `class`, the error of every class's own probability. Empty where no pixel counts."""
-        if self.seen is None or not self.seen.shipped.count.any():
-            return {}
-        thinned = {
-            name: {
-                "ece": round(float(of.expected_error()[0]), 6),
-                "mce": round(float(of.largest_error()[0]), 6),
-                "curve": _curve(of),
-            }
-            for name, of in (("before", self.seen.before), ("shipped", self.seen.shipped))
-        }
-        errors = self.seen.by_class.expected_error().round(6).tolist()
-        return {"thinned": thinned, "class": dict(zip(classes, errors, strict=True))}
+    def scores(self, classes: Sequence[str]) -> tuple[ThinnedCalibration, dict[str, float]] | None:
+        """Compute the calibration of the thinned pixels.
+
+        Args:
+            classes: the names of the classes.
+
+        Returns:
+            The calibration errors before and after the temperature, on the same pixels, and the expected calibration error of each
+            class's own probability. None if no pixel was counted.
+        """
+        if self.total is None or not self.total.shipped.count.any():
+            return None
+        errors = self.total.by_class.expected_error().round(DIGITS).tolist()
+        thinned = ThinnedCalibration(before=_errors(self.total.before), shipped=_errors(self.total.shipped))
+        return thinned, dict(zip(classes, errors, strict=True))
+
+
+def _errors(histogram: Reliability) -> CalibrationErrors:
+    return CalibrationErrors(
+        ece=round(float(histogram.expected_error()[0]), DIGITS),
+        mce=round(float(histogram.largest_error()[0]), DIGITS),
+        curve=_curve(histogram),
+    )
 
 
 def summed_reliability(scores: Scores) -> Reliability | None:
-    """The histogram of all images; None where confidences were not counted."""
+    """Return the histogram of all images; None if confidences were not counted."""
     if scores.reliability is None:
         return None
     count, confidence, hits = np.nansum(scores.reliability, axis=0)[:, None]
@@ -114,8 +149,17 @@ def summed_reliability(scores: Scores) -> Reliability | None:
 
 
 def calibration_interval(scores: Scores, params: EvaluateParams) -> Interval | None:
-    """The expected calibration error of the dataset and its interval, by resampling images or groups; None where confidences
-    were not counted. The error of few pixels is too high on average, so its upper bound errs on the safe side."""
+    """Compute the expected calibration error of a split and its interval, by resampling images or groups.
+
+    The error of few pixels is too high on average, so its upper bound errs on the safe side.
+
+    Args:
+        scores: the counts of the images.
+        params: the number of resamples and the confidence.
+
+    Returns:
+        The interval; None if confidences were not counted.
+    """
     if scores.reliability is None:
         return None
     units = resampling_units(scores.groups)
@@ -126,54 +170,77 @@ def calibration_interval(scores: Scores, params: EvaluateParams) -> Interval | N
 
 
 def _expected_error(sums: Values) -> Values:
-    """(..., 3 * bins) sums -> (...): Σ |confidence - hits| / pixels, NaN where no pixel counts."""
+    """Compute Σ |confidence - hits| / pixels from sums: (..., 3 * bins) -> (...), NaN if no pixel counts."""
     count, confidence, hits = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
     total = count.sum(-1)
     gap = np.abs(confidence - hits).sum(-1)
     return np.divide(gap, total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
-def calibration_scores(scores: Scores, params: EvaluateParams) -> dict[str, object]:
-    """What metrics.json tells: ece with its bounds, mce, and the reliability curve as numbers by bin (an empty bin has none)."""
-    found, total = calibration_interval(scores, params), summed_reliability(scores)
-    if found is None or total is None or np.isnan(found.estimate):
-        return {}
-    sure = {side: round(v, 6) for side, v in (("low", found.low), ("high", found.high)) if not np.isnan(v)}
-    return {
-        "ece": round(found.estimate, 6),
-        "interval": sure,
-        "mce": round(float(total.largest_error()[0]), 6),
-        "curve": _curve(total),
-    }
+def calibration_scores(
+    scores: Scores, params: EvaluateParams, confidences: CalibrationCounter | None = None
+) -> CalibrationScores | None:
+    """Compute the calibration of a model on a split, for metrics.json.
+
+    Args:
+        scores: the counts of the images.
+        params: the number of resamples and the confidence.
+        confidences: the thinned pixels of the split, for the errors before the temperature and by class.
+
+    Returns:
+        The errors, their bounds and the reliability curve; None if confidences were not counted.
+    """
+    interval, histogram = calibration_interval(scores, params), summed_reliability(scores)
+    result = CalibrationScores()
+    if interval is not None and histogram is not None and not np.isnan(interval.estimate):
+        bounds = {"low": interval.low, "high": interval.high}
+        result = CalibrationScores(
+            ece=round(interval.estimate, DIGITS),
+            interval=ConfidenceBounds(**{k: round(v, DIGITS) for k, v in bounds.items() if not np.isnan(v)}),
+            mce=round(float(histogram.largest_error()[0]), DIGITS),
+            curve=_curve(histogram),
+        )
+    if confidences and (thinned_scores := confidences.scores(scores.classes)):
+        thinned, by_class = thinned_scores
+        result = result.model_copy(update={"thinned": thinned, "by_class": by_class})
+    return None if result == CalibrationScores() else result
 
 
-def _curve(total: Reliability) -> list[dict[str, float]]:
-    """A list, which DVC leaves out of its tables of metrics."""
-    mean, share = (rows[0] for rows in total.curve())
+def _curve(histogram: Reliability) -> list[CalibrationBin]:
+    """Return the reliability curve, one entry per bin that is not empty."""
+    mean, share = (rows[0] for rows in histogram.curve())
     return [
-        {
-            "bin": int(place),
-            "pixels": int(total.count[0, place]),
-            "confidence": round(float(mean[place]), 6),
-            "right": round(float(share[place]), 6),
-        }
-        for place in np.flatnonzero(total.count[0])
+        CalibrationBin(
+            bin=int(index),
+            pixels=int(histogram.count[0, index]),
+            confidence=round(float(mean[index]), DIGITS),
+            right=round(float(share[index]), DIGITS),
+        )
+        for index in np.flatnonzero(histogram.count[0])
     ]
 
 
 def fit_temperature_on(segmenter: Segmenter, reader: ShardReader) -> float | None:
-    """The temperature that makes the labels of a validation split likeliest, from `_FIT_IMAGES` of its images, spread evenly
-    over it, to six digits; None where no pixel of them is labelled, and where classes overlap, whose probabilities a single
-    temperature of one softmax says nothing of. Never to be asked of the test split."""
+    """Fit the temperature that makes the labels of the validation split most likely.
+
+    Args:
+        segmenter: the model.
+        reader: the validation split, never the test split. `_TEMPERATURE_IMAGES` of its images are used, spread evenly.
+
+    Returns:
+        The temperature, rounded to six decimals. None if none of these pixels has a label, or if classes overlap: one temperature of
+        one softmax means nothing for their probabilities.
+    """
     if segmenter.spec.classes.overlapping:
         return None
     n_classes = len(segmenter.spec.classes)
     pixels = PixelSample(n_classes)
-    places = np.unique(np.linspace(0, len(reader) - 1, min(len(reader), _FIT_IMAGES)).astype(int)).tolist()
-    for sample in track((reader[i] for i in places), "temperature", len(places)):
+    count = min(len(reader), _TEMPERATURE_IMAGES)
+    indices = np.unique(np.linspace(0, len(reader) - 1, count).astype(int)).tolist()
+    for sample in track((reader[i] for i in indices), "temperature", len(indices)):
         if sample.labels is None or not probabilities_fit_in_memory(sample, n_classes):
             continue
-        said = segmenter.segment(sample, probabilities=True).probabilities
-        assert said is not None, "they were asked for"
-        pixels.add(sample.labels, said)
+        probabilities = segmenter.segment(sample, probabilities=True).probabilities
+        assert probabilities is not None, "they were requested"
+        pixels.add(sample.labels, probabilities)
     return round(fit_temperature(pixels.truth, logits_of(pixels.scores)), 6) if pixels.truth.size else None

@@ -1,6 +1,6 @@
-"""What a prediction costs: how long it takes and how much memory, measured on this machine while nothing else is asked of it.
+"""The cost of predictions: time and memory, measured on this machine while the model does nothing else.
 
-Measured figures differ from run to run, so they stand in metrics.json, which DVC does not cache, and nothing is chosen by them.
+The figures differ from run to run. Therefore they are in metrics.json, which DVC does not cache, and nothing is decided by them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 _IMAGES = 8
 _RUNS = 32
-_SECONDS = 6.0
+_MAX_SECONDS = 6.0
 
-_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_PROCESS_STATUS, _RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class Latency(BaseModel):
-    """Milliseconds of whole `predict` calls, one at a time: their median and the time within which 95 of 100 ended."""
+    """The time of whole `predict` calls in milliseconds, one call at a time: median and 95th percentile."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     engine: str
@@ -36,39 +36,54 @@ class Latency(BaseModel):
 
 
 class Cost(Latency):
-    """The latency, objects with it where the dataset has any. peak_memory_mib: the most that the process held meanwhile (of a GPU, what
-    tensors took of it); None where the system does not tell."""
+    """Latency and memory of predictions, with instances if the dataset has any.
+
+    `peak_memory_mib` is the peak memory of the process during the predictions (on a GPU, of its tensors); None if the system does not
+    report it.
+    """
 
     peak_memory_mib: int | None = None
 
 
-def measure_cost(segmenter: Segmenter, reader: ShardReader, seconds: float = _SECONDS) -> Cost:
-    """Time a model's answers to images of a split, spread evenly over it, after one to each that does not count."""
-    places = np.unique(np.linspace(0, len(reader) - 1, min(_IMAGES, len(reader))).astype(int)).tolist()
-    samples = [reader[place] for place in places]
+def measure_cost(segmenter: Segmenter, reader: ShardReader, seconds: float = _MAX_SECONDS) -> Cost:
+    """Measure the cost of predictions on images spread evenly over a split.
+
+    Args:
+        segmenter: the model.
+        reader: the split.
+        seconds: the time after which no further prediction starts.
+    """
+    indices = np.unique(np.linspace(0, len(reader) - 1, min(_IMAGES, len(reader))).astype(int)).tolist()
+    samples = [reader[index] for index in indices]
     inputs = [{"image": s.image, "spacing": s.spacing, "instances": s.instances is not None} for s in samples]
-    peak = _Peak(segmenter)
-    timed = time_predictions(segmenter, inputs, _RUNS, seconds)
-    return Cost(**timed.model_dump(), peak_memory_mib=peak.mib())
+    peak = _PeakMemory(segmenter)
+    latency = time_predictions(segmenter, inputs, _RUNS, seconds)
+    return Cost(**latency.model_dump(), peak_memory_mib=peak.mib())
 
 
 def time_predictions(segmenter: Segmenter, inputs: Sequence[Mapping[str, Any]], runs: int, seconds: float) -> Latency:
-    """How long answers to these inputs, in turn, take: `runs` of them, or as many as `seconds` allow (one for each input at the
-    least), after one to each that does not count."""
-    for given in inputs:
-        segmenter.predict(**given)
-    taken: list[float] = []
+    """Time predictions of these inputs in turn, after an untimed one of each.
+
+    Args:
+        segmenter: the model.
+        inputs: the arguments of `segmenter.predict`.
+        runs: the number of timed predictions.
+        seconds: the time after which no further prediction starts, once each input was timed.
+    """
+    for arguments in inputs:
+        segmenter.predict(**arguments)
+    times_ms: list[float] = []
     began = time.perf_counter()
-    while len(taken) < len(inputs) or (len(taken) < runs and time.perf_counter() - began < seconds):
+    while len(times_ms) < len(inputs) or (len(times_ms) < runs and time.perf_counter() - began < seconds):
         start = time.perf_counter()
-        segmenter.predict(**inputs[len(taken) % len(inputs)])
-        taken.append(1000 * (time.perf_counter() - start))
-    half, most = (round(float(ms), 3) for ms in np.percentile(taken, (50, 95)))
-    return Latency(engine=segmenter.engine.name, images=len(inputs), runs=len(taken), p50_ms=half, p95_ms=most)
+        segmenter.predict(**inputs[len(times_ms) % len(inputs)])
+        times_ms.append(1000 * (time.perf_counter() - start))
+    p50, p95 = (round(float(ms), 3) for ms in np.percentile(times_ms, (50, 95)))
+    return Latency(engine=segmenter.engine.name, images=len(inputs), runs=len(times_ms), p50_ms=p50, p95_ms=p95)
 
 
-class _Peak:
-    """The most memory held since it was made. Linux resets a process's high-water mark where 5 is written into clear_refs."""
+class _PeakMemory:
+    """The peak memory since this object was made. Linux resets a process's peak if 5 is written into clear_refs."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.on_gpu = str(getattr(segmenter.engine, "device", "cpu")).startswith("cuda")
@@ -79,16 +94,17 @@ class _Peak:
             torch.cuda.reset_peak_memory_stats()
             return
         try:
-            _RESET.write_text("5")
-        except OSError:  # not Linux, or not allowed: the mark would be that of all that went before
+            _RESET_PEAK.write_text("5")
+        except OSError:  # not Linux, or not allowed: the peak would be that of the whole life of the process
             self.known = False
 
     def mib(self) -> int | None:
+        """Return the peak in MiB; None if it is not known."""
         if self.on_gpu:
             import torch
 
             return torch.cuda.max_memory_allocated() >> 20
         if not self.known:
             return None
-        line = next((row for row in _STATUS.read_text().splitlines() if row.startswith("VmHWM:")), None)
+        line = next((row for row in _PROCESS_STATUS.read_text().splitlines() if row.startswith("VmHWM:")), None)
         return None if line is None else int(line.split()[1]) >> 10

@@ -1,44 +1,54 @@
-"""Objects on the test split: counts by image, and what metrics.json tells of them under `instance`."""
+"""Instances on the test split: counts by image, and their scores for metrics.json."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segpipe.evaluation.metric_lookup import interval_of
+from segpipe.evaluation.metrics_file import DIGITS, ClassInstanceScores, ConfidenceBounds, InstanceScores
 from segpipe.evaluation.scores import Scores
 from segpipe.metrics import micro, per_class
-from segpipe.metrics.average_precision import AveragePrecisionCounter, MatchedImage
+from segpipe.metrics.average_precision import AveragePrecision, AveragePrecisionCounter, MatchedImage
 from segpipe.metrics.detections import Detections
-from segpipe.metrics.instances import InstanceCounts, InstanceMasks, challenge_score, count_instances, panoptic_quality
+from segpipe.metrics.instances import (
+    InstanceCounts,
+    InstanceMasks,
+    challenge_score,
+    count_instances,
+    panoptic_quality,
+)
 from segpipe.samples import IGNORE, Prediction, Sample
 
 if TYPE_CHECKING:
     from segpipe.config import EvaluateParams
 
-_DIGITS = 6
-
 
 @dataclass(frozen=True)
 class ComparedInstances:
-    """How the objects of one image match."""
+    """The true and predicted instances of one image, compared.
 
-    score: InstanceCounts
+    Attributes:
+        counts: true, predicted and matched instances.
+        image: the matches of the predictions, for average precision.
+        is_2d: whether it is an image, not a volume.
+    """
+
+    counts: InstanceCounts
     image: MatchedImage
-    flat: bool
-    """Whether it is no volume."""
+    is_2d: bool
 
     @property
     def detections(self) -> Detections:
-        """The predicted objects, of any size."""
+        """The predicted instances, of any size."""
         return self.image.detections[0]
 
 
 @dataclass
 class InstanceCounter:
-    """Collects the objects of a split. Of each image its counts and matches are kept."""
+    """Collects the instances of a split: the matches of each image, for average precision."""
 
     n_classes: int
     _precision: AveragePrecisionCounter = field(init=False)
@@ -46,67 +56,97 @@ class InstanceCounter:
     def __post_init__(self) -> None:
         self._precision = AveragePrecisionCounter(self.n_classes)
 
-    def compare(self, sample: Sample, found: Prediction) -> ComparedInstances | None:
-        """Match one image's objects; None where truth or prediction tells none apart. May run in several threads."""
-        if sample.instances is None or sample.labels is None or found.instances is None:
+    def compare(self, sample: Sample, prediction: Prediction) -> ComparedInstances | None:
+        """Match the instances of one image; may run in several threads.
+
+        Args:
+            sample: the image with its labels.
+            prediction: the prediction of the model.
+
+        Returns:
+            The matches; None if the image or the prediction has no instances.
+        """
+        if sample.instances is None or sample.labels is None or prediction.instances is None:
             return None
-        truth, said = (InstanceMasks.from_instances(objects) for objects in (sample.true_instances(), found.instances))
+        truth, predicted = (InstanceMasks.from_instances(i) for i in (sample.objects(), prediction.instances))
         ignored = sample.labels == IGNORE
-        score = count_instances(truth, said, self.n_classes, ignored)
-        return ComparedInstances(score, self._precision.match(truth, said, ignored), ignored.ndim == 2)
+        counts = count_instances(truth, predicted, self.n_classes, ignored)
+        return ComparedInstances(counts, self._precision.match(truth, predicted, ignored), ignored.ndim == 2)
 
     def add(self, compared: ComparedInstances) -> None:
-        """Keep an image for average precision; in the order of the images."""
-        if compared.flat:
+        """Add an image, in the order of the images. Volumes have no average precision."""
+        if compared.is_2d:
             self._precision.keep(compared.image)
 
-    def average_precision(self, classes: list[str]) -> dict[str, Any]:
-        """COCO's mask AP of the images added, by the keys of metrics.json."""
-        found = self._precision.result()
-        by_size = {f"ap_{name}": value for name, value in found.by_size.items()}
-        whole = {"ap": found.ap, "ap50": found.ap50, "ap75": found.ap75, **by_size, "recall": found.recall}
-        own = zip(classes, found.ap_of_class.tolist(), found.recall_of_class.tolist(), strict=True)
-        return _known(whole) | {"class": {name: _known({"ap": ap, "recall": recall}) for name, ap, recall in own}}
+    def average_precision(self) -> AveragePrecision:
+        """Compute COCO's mask AP of the images added so far."""
+        return self._precision.result()
 
 
-def instance_scores(scores: Scores, counter: InstanceCounter, params: EvaluateParams) -> dict[str, Any]:
-    """What metrics.json tells under `instance`; empty where objects were not counted.
+def instance_scores(scores: Scores, counter: InstanceCounter, params: EvaluateParams) -> InstanceScores | None:
+    """Compute the instance scores of a split, for metrics.json.
 
-    ap, ap50, ap75, ap_small ..: COCO's. f1_50: of all objects at IoU 0.5, as one dataset, with its bounds under `interval`.
-    challenge: the score of the 2018 Data Science Bowl, a mean over images. pq, sq, rq: panoptic quality, mean over classes.
-    true, found: numbers of objects. class: the same by class, without those that have no objects.
+    Args:
+        scores: the counts of the images.
+        counter: the matches of the same images, for average precision.
+        params: the number of resamples and the confidence of intervals.
+
+    Returns:
+        The scores; None if instances were not counted.
     """
-    if scores.objects is None or scores.object_iou is None:
-        return {}
-    total = InstanceCounts(scores.objects.sum(0), scores.object_iou.sum(0))
-    quality, f1 = panoptic_quality(total), per_class("dice", total.tallies[0])
-    of_images = [challenge_score(InstanceCounts(*pair)) for pair in zip(scores.objects, scores.object_iou, strict=True)]
-    table = counter.average_precision(scores.classes)
-    table |= _known(
-        {
-            "f1_50": float(micro("dice", total.tallies[0])),
-            "challenge": _mean(np.array(of_images)),
-            "pq": _mean(quality.pq),
-            "sq": _mean(quality.sq),
-            "rq": _mean(quality.rq),
-        }
+    if scores.instances is None or scores.instance_iou is None:
+        return None
+    precision = counter.average_precision()
+    total = InstanceCounts(scores.instances.sum(0), scores.instance_iou.sum(0))
+    quality = panoptic_quality(total)
+    pairs = zip(scores.instances, scores.instance_iou, strict=True)
+    challenge = [challenge_score(InstanceCounts(tallies, iou_sum)) for tallies, iou_sum in pairs]
+    values = {
+        "ap": precision.ap,
+        "ap50": precision.ap50,
+        "ap75": precision.ap75,
+        **{f"ap_{name}": value for name, value in precision.by_size.items()},
+        "recall": precision.recall,
+        "f1_50": float(micro("dice", total.tallies[0])),
+        "challenge": _mean(np.array(challenge)),
+        "pq": _mean(quality.pq),
+        "sq": _mean(quality.sq),
+        "rq": _mean(quality.rq),
+    }
+    f1 = interval_of("instance.f1_50", scores, params)
+    bounds = ConfidenceBounds(low=round(f1.low, DIGITS), high=round(f1.high, DIGITS))
+    return InstanceScores(
+        **_rounded(values),
+        by_class=_scores_by_class(scores.classes, precision, total),
+        n_true=int(total.tallies[0, 1].sum()),
+        n_predicted=int(total.tallies[0, 2].sum()),
+        interval=None if np.isnan(f1.low) else {"f1_50": bounds},
     )
-    table |= {"true": int(total.tallies[0, 1].sum()), "found": int(total.tallies[0, 2].sum())}
-    for place, name in enumerate(scores.classes):
-        own = {"f1_50": f1[place], "pq": quality.pq[place], "sq": quality.sq[place], "rq": quality.rq[place]}
-        table["class"][name] |= _known({key: float(value) for key, value in own.items()})
-    table["class"] = {name: own for name, own in table["class"].items() if own}
-    sure = interval_of("instance.f1_50", scores, params)
-    if not np.isnan(sure.low):
-        table["interval"] = {"f1_50": {"low": round(sure.low, _DIGITS), "high": round(sure.high, _DIGITS)}}
-    return table
 
 
-def _known(values: dict[str, float]) -> dict[str, Any]:
-    return {name: round(value, _DIGITS) for name, value in values.items() if not np.isnan(value)}
+def _scores_by_class(
+    classes: list[str], precision: AveragePrecision, total: InstanceCounts
+) -> dict[str, ClassInstanceScores]:
+    """Compute the scores of each class; a class without instances is left out."""
+    quality, f1 = panoptic_quality(total), per_class("dice", total.tallies[0])
+    columns = {
+        "ap": precision.ap_of_class,
+        "recall": precision.recall_of_class,
+        "f1_50": f1,
+        "pq": quality.pq,
+        "sq": quality.sq,
+        "rq": quality.rq,
+    }
+    rows = [_rounded({key: float(column[index]) for key, column in columns.items()}) for index in range(len(classes))]
+    return {name: ClassInstanceScores(**row) for name, row in zip(classes, rows, strict=True) if row}
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    """Round the values that exist."""
+    return {name: round(value, DIGITS) for name, value in values.items() if not np.isnan(value)}
 
 
 def _mean(values: np.ndarray) -> float:
-    """The mean of what is not NaN; NaN where nothing is."""
+    """Compute the mean without NaN; NaN if nothing is left."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")

@@ -1,7 +1,7 @@
-"""Two models on the same images: the interval of their difference, a test of it, and what these images could have told apart.
+"""Two models on the same images: the interval of their difference, a test of it, and the smallest difference it can detect.
 
-Tests exchange two models unit by unit: if they were alike, it would not matter which of them gave which answer (Pitman,
-"Significance tests which may be applied to samples from any populations", Supplement to the JRSS 4, 1937; Good,
+Tests exchange the scores of two models unit by unit: if the models were equally good, it would not matter which of them produced
+which (Pitman, "Significance tests which may be applied to samples from any populations", Supplement to the JRSS 4, 1937; Good,
 "Permutation, Parametric and Bootstrap Tests of Hypotheses", 2005).
 """
 
@@ -12,37 +12,51 @@ from typing import Literal
 
 import numpy as np
 
-from segpipe.evaluation.statistics import SEED, Exchangeable, Interval, resample, resamples_per_pass
+from segpipe.evaluation.statistics import (
+    SEED,
+    Exchangeable,
+    Interval,
+    resample,
+    resamples_per_pass,
+)
 from segpipe.metrics import Values
 
-_EQUAL = 1e-10
-"""Exchanges that leave two models as far apart as they are differ by rounding."""
+_RELATIVE_TOLERANCE = 1e-10
+"""Differences after an exchange that are equal to the observed one up to rounding count as equal."""
 
 POWER = 0.8
-"""The chance with which a detectable difference is found."""
+"""The probability with which a detectable difference is found."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same images. difference: of the first less the second. p_value: of a difference as large as this
-    between models that are alike. detectable: the smallest true difference that `detectable_difference` vouches for. cautious: as
-    `difference`, for those who rely on its bound alone: that a model is not worse, no test confirms."""
+    """Two models compared on the same images.
+
+    Attributes:
+        difference: the score of the first model minus that of the second.
+        p_value: the probability of a difference as large as this one between models that are equally good.
+        detectable: the smallest true difference that such a comparison finds (`detectable_difference`).
+        conservative: as `difference`, with the conservative interval. Conclusions that rest on its bound alone use it: no test
+            confirms that a model is not worse.
+    """
 
     difference: Interval
     p_value: float
     detectable: float
-    cautious: Interval
+    conservative: Interval
 
     @property
-    def shown(self) -> bool:
-        """Whether the test finds a difference at the interval's level. It is exact where intervals of few images, or of images of
-        very different sizes, are somewhat too narrow."""
+    def significant(self) -> bool:
+        """True if the test finds a difference at the level of the interval.
+
+        The test is exact; intervals of few images, or of images of very different sizes, are somewhat too narrow.
+        """
         return self.p_value <= 1 - self.difference.confidence
 
     @property
     def verdict(self) -> Literal["better", "worse", "cannot tell"]:
-        """What interval and test say of the first model where they agree."""
-        if not self.shown:
+        """The conclusion about the first model, if interval and test agree on one."""
+        if not self.significant:
             return "cannot tell"
         if self.difference.low > 0:
             return "better"
@@ -52,27 +66,43 @@ class Comparison:
 def compare(
     ours: Exchangeable, theirs: Exchangeable, resamples: int, confidence: float, seed: int = SEED
 ) -> Comparison:
-    """Compare two models by the same score over the same units in the same order (paired): the interval of the first less the
-    second, a test of it, and what these units could have told apart."""
+    """Compare two models by the same score over the same units (paired).
 
-    def apart(weights: Values) -> Values:
+    Args:
+        ours: the score of the first model.
+        theirs: the score of the second model, over the same units in the same order.
+        resamples: the number of resamples, and of exchanges in the test.
+        confidence: of the two-sided intervals, such as 0.95.
+        seed: the seed of the random draws.
+    """
+
+    def difference(weights: Values) -> Values:
         return ours(weights) - theirs(weights)
 
-    found = resample([apart], ours.size, resamples, seed)[0]
+    resampled = resample([difference], ours.size, resamples, seed)[0]
     return Comparison(
-        found.interval(confidence),
+        resampled.interval(confidence),
         permutation_test(ours, theirs, resamples, seed),
-        detectable_difference(found.left_out, confidence),
-        found.interval(confidence, cautious=True),
+        detectable_difference(resampled.left_out, confidence),
+        resampled.interval(confidence, conservative=True),
     )
 
 
 def permutation_test(ours: Exchangeable, theirs: Exchangeable, resamples: int, seed: int = SEED) -> float:
-    """Two-sided p value: how often models whose answers are exchanged unit by unit are as far apart as these are.
+    """Compute the two-sided p-value: how often models whose scores are exchanged unit by unit differ as much as these.
 
-    Of the mean of image scores it is the sign-flip test. All exchanges are tried where there are no more than `resamples`,
-    else as many at random, these models themselves counted among them (Phipson and Smyth, 2010), so that p is never 0. An
-    exchange after which a score does not exist counts as far apart. NaN where a score of the two does not exist, or no unit.
+    For a mean of image scores it is the sign-flip test. All exchanges are tried if there are at most `resamples`, else as many
+    random ones, and the observed models are counted among them (Phipson and Smyth, 2010), so that p is never 0. An exchange after
+    which a score does not exist counts as an extreme one.
+
+    Args:
+        ours: the score of the first model.
+        theirs: the score of the second model, over the same units in the same order.
+        resamples: the largest number of exchanges.
+        seed: the seed of the random draws.
+
+    Returns:
+        The p-value; NaN if one of the scores does not exist, or if there is no unit.
     """
     units = ours.size
     everything = np.ones((1, units))
@@ -82,23 +112,30 @@ def permutation_test(ours: Exchangeable, theirs: Exchangeable, resamples: int, s
     exact = 2.0**units <= resamples
     total = 2**units if exact else resamples
     rng = np.random.Generator(np.random.PCG64(seed))
-    beyond = 0
+    extreme = 0
     for start in range(0, total, resamples_per_pass(units)):
         rows = min(resamples_per_pass(units), total - start)
-        every = np.arange(start, start + rows)[:, None] >> np.arange(units) & 1 if exact else None
-        swapped = rng.integers(0, 2, (rows, units), np.uint8) if every is None else every
+        enumerated = np.arange(start, start + rows)[:, None] >> np.arange(units) & 1 if exact else None
+        swapped = rng.integers(0, 2, (rows, units), np.uint8) if enumerated is None else enumerated
         first, second = ours.exchanged(theirs, swapped.astype(np.float64))
-        apart = np.abs(first - second)
-        beyond += int(np.count_nonzero(~(apart < observed * (1 - _EQUAL))))
-    return beyond / total if exact else (beyond + 1) / (total + 1)
+        difference = np.abs(first - second)
+        extreme += int(np.count_nonzero(~(difference < observed * (1 - _RELATIVE_TOLERANCE))))
+    return extreme / total if exact else (extreme + 1) / (total + 1)
 
 
 def detectable_difference(left_out: Values, confidence: float, power: float = POWER) -> float:
-    """The smallest true difference that a comparison like this one finds with a chance of `power`.
+    """Compute the smallest true difference that a comparison like this one finds with the probability `power`.
 
-    left_out: (units,), the difference of two models without each unit in turn. From its jackknife standard error (paired: images
-    that are hard for both don't count) and Student's t: Bloom, "Minimum detectable effects", Evaluation Review 19, 1995. NaN with
-    fewer than two units.
+    It follows from the jackknife standard error (paired: images that are hard for both models do not count) and Student's t: Bloom,
+    "Minimum detectable effects", Evaluation Review 19, 1995.
+
+    Args:
+        left_out: (units,), the difference of two models without each unit in turn.
+        confidence: of the two-sided test, such as 0.95.
+        power: the probability with which the difference is found.
+
+    Returns:
+        The difference; NaN with fewer than two units.
     """
     from scipy.special import stdtrit
 
@@ -110,9 +147,16 @@ def detectable_difference(left_out: Values, confidence: float, power: float = PO
 
 
 def holm(p_values: Values) -> Values:
-    """P values of many tests, (n,), such that at `adjusted <= a` not one of them is wrong with a chance of more than a.
+    """Correct the p-values of many tests by Holm's method.
 
-    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979. NaN is no test.
+    Rejecting all hypotheses with a corrected value of at most a makes even one false rejection with a probability of at most a.
+    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
+
+    Args:
+        p_values: (n,); NaN is not a test.
+
+    Returns:
+        (n,), the corrected values; NaN stays NaN.
     """
     known = np.flatnonzero(~np.isnan(p_values))
     order = known[np.argsort(p_values[known], kind="stable")]

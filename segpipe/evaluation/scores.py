@@ -1,4 +1,4 @@
-"""What a model did on each image: the confusion counts that every score, interval and gate is computed from."""
+"""The counts of a model on each image of a split: every score, interval and gate is computed from them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,22 @@ from segpipe.metrics.instances import InstanceCounts
 
 @dataclass(frozen=True)
 class ImageScore:
-    """One image's confusion matrix of labels, (n_labels, n_labels), with its key, group and size. A label is a class or, where
-    classes overlap, a set of them.
+    """The counts of a model on one image.
 
-    boundary: (3, n_classes), the pixels along contours (`segpipe.metrics.surface.boundary_tallies`); None where not counted.
-    traits: what the image is cut into slices by (`segpipe.evaluation.slice_attributes`). reliability: (3, bins), pixels, summed confidence
-    and hits by confidence (`segpipe.evaluation.calibration`); None where not counted. surface: (3, n_classes),
-    `segpipe.metrics.surface.SURFACE_SCORES`; None where not measured. millimetres: whether their lengths are in mm.
+    Attributes:
+        key: the image.
+        group: patient, slide or video; None if unknown.
+        height: of the image in pixels.
+        width: of the image in pixels.
+        confusion: (n_labels, n_labels), the confusion matrix. A label is a class or, if classes overlap, a set of them.
+        boundary: (3, n_classes), pixels along contours (`segpipe.metrics.surface.boundary_tallies`); None if not counted.
+        attributes: by which the image is grouped into slices (`segpipe.evaluation.slice_attributes`).
+        reliability: (3, bins), pixels, summed confidence and hits by confidence (`segpipe.evaluation.calibration`); None if not
+            counted.
+        surface: (3, n_classes), `segpipe.metrics.surface.SURFACE_SCORES`; None if not measured.
+        millimetres: whether the lengths in `surface` are in mm.
+        instances: the counts of instances; None if the image or the model has no instances.
+        detections: the predicted instances with their matches; None as `instances`.
     """
 
     key: str
@@ -36,25 +45,36 @@ class ImageScore:
     width: int
     confusion: Counts
     boundary: Counts | None = None
-    traits: SliceAttributes = field(default_factory=dict)
+    attributes: SliceAttributes = field(default_factory=dict)
     reliability: Values | None = None
     surface: Values | None = None
     millimetres: bool = False
-    objects: InstanceCounts | None = None
-    """Matches of objects; None where none are told apart."""
+    instances: InstanceCounts | None = None
     detections: Detections | None = None
-    """Predicted objects by confidence, with what they match; None where none are told apart."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """A model's counts on a split.
+    """The counts of a model on the images of a split.
 
-    tally: (images, 3, n_classes), see `segpipe.metrics`. confusion: (n_labels, n_labels), summed over images.
-    lineage: hashes that the model's segmenter.json carries. boundary: (images, 3, n_classes), as `tally`, of the pixels along
-    contours; None where an image's were not counted. traits: one an image. reliability: (images, 3, bins), NaN for an image
-    whose confidences were not counted; None where no image's were. surface: (images, 3, n_classes), as reliability of an
-    image where surfaces were not measured. millimetres: (images,), bool, the unit of their lengths.
+    Attributes:
+        candidate: the name of the model, or the version of a champion.
+        classes: the names of the classes.
+        keys: of the images.
+        groups: the group of each image; None if unknown.
+        tally: (images, 3, n_classes), as `segpipe.metrics.tallies` counts them.
+        confusion: (n_labels, n_labels), summed over images.
+        lineage: the hashes in the model's segmenter.json.
+        boundary: (images, 3, n_classes), as `tally`, of the pixels along contours; None if an image was not counted.
+        attributes: of each image, for slices.
+        reliability: (images, 3, bins), NaN for an image that was not counted; None if no image was.
+        surface: (images, 3, n_classes), NaN for an image that was not measured; None if no image was.
+        millimetres: (images,), bool, whether the lengths in `surface` are in mm.
+        instances: (images, 10, 3, n_classes), matched, true and predicted instances at each of
+            `segpipe.metrics.instances.THRESHOLDS`; None if an image was not counted.
+        instance_iou: (images, n_classes), the summed IoU of the pairs that match at 0.5; None as `instances`.
+        detections: of each image; None if those of an image were not stored.
+        overlapping: whether a pixel may have several classes.
     """
 
     candidate: str
@@ -65,23 +85,18 @@ class Scores:
     confusion: Counts
     lineage: dict[str, str] = field(default_factory=dict)
     boundary: Counts | None = None
-    traits: list[SliceAttributes] = field(default_factory=list)
+    attributes: list[SliceAttributes] = field(default_factory=list)
     reliability: Values | None = None
     surface: Values | None = None
     millimetres: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
-    objects: Counts | None = None
-    """(images, 10, 3, n_classes): matched, true and predicted objects at each of `segpipe.metrics.instances.THRESHOLDS`; None where
-    an image's were not counted."""
-    object_iou: Values | None = None
-    """(images, n_classes): summed IoU of the pairs that match at 0.5."""
+    instances: Counts | None = None
+    instance_iou: Values | None = None
     detections: list[Detections] | None = None
-    """One an image; None where an image's were not kept."""
     overlapping: bool = False
-    """Whether a pixel may have several classes."""
 
     @property
     def labelling(self) -> Labelling:
-        """What rows and columns of `confusion` mean."""
+        """The meaning of the rows and columns of `confusion`."""
         return labelling_of(len(self.classes), self.overlapping)
 
     @classmethod
@@ -93,9 +108,17 @@ class Scores:
         images: Iterable[ImageScore],
         overlapping: bool = False,
     ) -> Scores:
-        """Reduce a stream of images; their confusion matrices are not kept."""
-        keys, groups, tally, boundary, traits, sure, surface, units = [], [], [], [], [], [], [], []
-        objects: list[InstanceCounts] = []
+        """Collect a stream of images; their confusion matrices are not kept.
+
+        Args:
+            candidate: the name of the model.
+            classes: the names of the classes.
+            lineage: the hashes in the model's segmenter.json.
+            images: the counts of each image.
+            overlapping: whether a pixel may have several classes.
+        """
+        keys, groups, tally, boundary, attributes, reliability, surface, millimetres = [], [], [], [], [], [], [], []
+        instances: list[InstanceCounts] = []
         detections: list[Detections] = []
         labelling = labelling_of(len(classes), overlapping)
         total = np.zeros((labelling.n_labels, labelling.n_labels), np.int64)
@@ -104,14 +127,15 @@ class Scores:
             groups.append(image.group)
             tally.append(tallies(image.confusion, labelling))
             boundary += [] if image.boundary is None else [image.boundary]
-            traits.append(image.traits)
-            sure.append(image.reliability)
+            attributes.append(image.attributes)
+            reliability.append(image.reliability)
             surface.append(image.surface)
-            units.append(image.millimetres)
-            objects += [] if image.objects is None else [image.objects]
+            millimetres.append(image.millimetres)
+            instances += [] if image.instances is None else [image.instances]
             detections += [] if image.detections is None else [image.detections]
             total += image.confusion
         stacked, bands = (np.array(rows, np.int64).reshape(-1, 3, len(classes)) for rows in (tally, boundary))
+        complete = bool(instances) and len(instances) == len(keys)
         return cls(
             candidate,
             classes,
@@ -121,87 +145,101 @@ class Scores:
             total,
             lineage,
             bands if len(bands) == len(keys) else None,
-            traits,
-            _stacked(sure),
+            attributes,
+            _stacked(reliability),
             _stacked(surface),
-            np.array(units, bool),
-            np.array([o.tallies for o in objects]) if objects and len(objects) == len(keys) else None,
-            np.array([o.iou_sum for o in objects]) if objects and len(objects) == len(keys) else None,
+            np.array(millimetres, bool),
+            np.array([counts.tallies for counts in instances]) if complete else None,
+            np.array([counts.iou_sum for counts in instances]) if complete else None,
             detections if detections and len(detections) == len(keys) else None,
             overlapping,
         )
 
     def statistic(self, name: str, by_image: bool = False) -> Exchangeable:
-        """The score of this name, of pixels or of objects, as a function of how often each unit was drawn. by_image: whether units
-        are single images, also where groups are known. Raises ConfigError where there is no such score."""
+        """Return a metric as a function of how often each unit was drawn.
+
+        Args:
+            name: a pixel metric (`iou.dataset.macro`) or an instance metric (`instance.f1_50`).
+            by_image: whether units are single images even if groups are known.
+
+        Raises:
+            ConfigError: there is no metric of this name, or the model has no instance scores.
+        """
         units = np.arange(len(self.keys)) if by_image else resampling_units(self.groups)
-        if is_instance(name):
-            known = self.objects is not None and self.object_iou is not None
-            objects = SplitInstances(self.objects, self.object_iou, self.detections) if known else None  # type: ignore[arg-type]
-            return instance_statistic(name, self.candidate, self.classes, objects, units)
-        return statistic(metric(name, self.classes, self.overlapping), self.tally, units)
+        if not is_instance(name):
+            return statistic(metric(name, self.classes, self.overlapping), self.tally, units)
+        instances = None
+        if self.instances is not None and self.instance_iou is not None:
+            instances = SplitInstances(self.instances, self.instance_iou, self.detections)
+        return instance_statistic(name, self.candidate, self.classes, instances, units)
 
     def knows(self, name: str) -> bool:
-        """Whether there is a score of this name for such classes: a score of all pixels is none where they overlap."""
+        """Return whether a metric of this name exists for such classes: metrics of all pixels do not if classes overlap."""
         return is_instance(name) or name in metric_names(self.classes, self.overlapping)
 
     def value(self, name: str) -> float | None:
-        """The score of this name, or None where it does not exist."""
-        of = self.statistic(name, by_image=True)
-        value = float(of(np.ones((1, of.size)))[0])
+        """Compute the score of this name; None if it does not exist."""
+        statistic = self.statistic(name, by_image=True)
+        value = float(statistic(np.ones((1, statistic.size)))[0])
         return None if np.isnan(value) else value
 
     def boundary_iou(self) -> dict[str, float]:
-        """Boundary IoU by name, `boundary_iou.LEVEL.macro` and `boundary_iou.class.NAME`, as IoU is named; without those
-        that do not exist, and empty where the pixels along contours were not counted."""
+        """Compute boundary IoU by name, `boundary_iou.LEVEL.macro` and `boundary_iou.class.NAME`.
+
+        Scores that do not exist are left out; there are none if the pixels along contours were not counted.
+        """
         if self.boundary is None:
             return {}
         names = ["dataset.macro", "image.macro", *(f"class.{name}" for name in self.classes)]
         values = {f"boundary_iou.{n}": metric(f"iou.{n}", self.classes).value(self.boundary) for n in names}
         return {name: value for name, value in values.items() if not np.isnan(value)}
 
-    def of_images(self, name: str) -> Values:
-        """The score of this name on each image alone, (images,), NaN where it does not exist."""
+    def image_scores(self, name: str) -> Values:
+        """Compute the score of this name on each image alone, (images,); NaN if it does not exist."""
         if not is_instance(name):
-            return metric(name, self.classes, self.overlapping).of(self.tally)
-        of = self.statistic(name, by_image=True)
-        return each_alone(of, of.size)
+            return metric(name, self.classes, self.overlapping).compute(self.tally)
+        statistic = self.statistic(name, by_image=True)
+        return each_alone(statistic, statistic.size)
 
     def aligned(self, other: Scores) -> Scores:
-        """`other` with its images in the order of these; a DataError where they are not the same images."""
+        """Return `other` with its images in the order of these.
+
+        Raises:
+            DataError: the two have different images.
+        """
         if set(self.keys) != set(other.keys):
-            unlike = sorted(set(self.keys) ^ set(other.keys))
+            unshared = sorted(set(self.keys) ^ set(other.keys))
             raise DataError(
                 f"{self.candidate} and {other.candidate} were scored on different images",
-                found=f"{len(unlike)} that only one of them has, such as {unlike[0]}",
+                found=f"{len(unshared)} that only one of them has, such as {unshared[0]}",
                 fix="score both on the same split: dvc repro evaluate",
             )
-        place = {key: i for i, key in enumerate(other.keys)}
-        return other.at(np.array([place[key] for key in self.keys], np.intp))
+        index = {key: i for i, key in enumerate(other.keys)}
+        return other.at(np.array([index[key] for key in self.keys], np.intp))
 
-    def at(self, places: npt.NDArray[np.intp]) -> Scores:
-        """The images at these places, in this order. `confusion` stays that of all."""
+    def at(self, indices: npt.NDArray[np.intp]) -> Scores:
+        """Return the counts of the images at these indices, in this order. `confusion` stays that of all images."""
 
-        def taken(rows: npt.NDArray[Any] | None) -> Any:
-            return None if rows is None else rows[places]
+        def rows_of(rows: npt.NDArray[Any] | None) -> Any:
+            return None if rows is None else rows[indices]
 
         return replace(
             self,
-            keys=[self.keys[i] for i in places],
-            groups=[self.groups[i] for i in places],
-            tally=self.tally[places],
-            boundary=taken(self.boundary),
-            traits=[self.traits[i] for i in places] if self.traits else [],
-            reliability=taken(self.reliability),
-            surface=taken(self.surface),
-            millimetres=self.millimetres[places] if len(self.millimetres) else self.millimetres,
-            objects=taken(self.objects),
-            object_iou=taken(self.object_iou),
-            detections=[self.detections[i] for i in places] if self.detections is not None else None,
+            keys=[self.keys[i] for i in indices],
+            groups=[self.groups[i] for i in indices],
+            tally=self.tally[indices],
+            boundary=rows_of(self.boundary),
+            attributes=[self.attributes[i] for i in indices] if self.attributes else [],
+            reliability=rows_of(self.reliability),
+            surface=rows_of(self.surface),
+            millimetres=self.millimetres[indices] if len(self.millimetres) else self.millimetres,
+            instances=rows_of(self.instances),
+            instance_iou=rows_of(self.instance_iou),
+            detections=[self.detections[i] for i in indices] if self.detections is not None else None,
         )
 
 
 def _stacked(rows: list[Values | None]) -> Values | None:
-    """(images, ...), NaN where a row is None; None where all are."""
+    """Stack the rows to (images, ...), with NaN for a row that is None; None if all rows are."""
     known = next((row for row in rows if row is not None), None)
     return None if known is None else np.array([np.full_like(known, np.nan) if row is None else row for row in rows])

@@ -1,4 +1,4 @@
-"""Scores on disk: per_image.parquet, a row an image."""
+"""per_image.parquet: the counts of a model, one row per image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from segpipe.metrics import macro, micro, tallies
 from segpipe.metrics.detections import Detections
 from segpipe.metrics.instances import InstanceCounts
 
-_BATCH = 64
+_BATCH_IMAGES = 64
 """Images whose confusion matrices are held at once while reading and writing."""
 
 
@@ -30,19 +30,27 @@ def write_scores(
     images: Iterable[ImageScore],
     overlapping: bool = False,
 ) -> None:
-    """Write per_image.parquet, a row an image; only a few images are held at a time. The same scores give the same bytes.
+    """Write per_image.parquet. Only a few images are held in memory at a time; the same scores give the same bytes.
 
-    Columns: key, group, height, width, confusion (flattened, row = truth), boundary (flattened, null where not counted),
-    iou_macro and accuracy (null where nothing counts), traits (JSON), reliability and surface (flattened, null where not
-    counted), millimetres (the unit of the lengths in surface), objects and object_iou (flattened, null where not counted),
-    detections (scores) and detection_matches (`segpipe.metrics.detections.Detections.packed`).
-    Candidate, class names, lineage and whether classes overlap stand in the file's metadata.
+    The columns are key, group, height, width, confusion (flattened, rows are true labels), boundary (flattened), iou_macro and
+    accuracy, traits (the attributes for slices, as JSON), reliability and surface (flattened), millimetres (the unit of the lengths in
+    surface), objects and object_iou (the counts of instances, flattened), detections (scores) and detection_matches
+    (`segpipe.metrics.detections.Detections.packed`). A cell is null if it was not counted. The metadata of the file holds the
+    candidate, the names of the classes, the lineage and whether classes overlap.
+
+    Args:
+        path: the file to write.
+        candidate: the name of the model.
+        classes: the names of the classes.
+        lineage: the hashes in the model's segmenter.json.
+        images: the counts of each image.
+        overlapping: whether a pixel may have several classes.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    about: dict[str, Any] = {"candidate": candidate, "classes": classes, "lineage": lineage}
-    about |= {"overlapping": True} if overlapping else {}
+    metadata: dict[str, Any] = {"candidate": candidate, "classes": classes, "lineage": lineage}
+    metadata |= {"overlapping": True} if overlapping else {}
     labelling = labelling_of(len(classes), overlapping)
     schema = pa.schema(
         [
@@ -63,22 +71,22 @@ def write_scores(
             pa.field("detections", pa.list_(pa.float64())),
             pa.field("detection_matches", pa.list_(pa.int32())),
         ],
-        metadata={"segpipe": json.dumps(about, sort_keys=True)},
+        metadata={"segpipe": json.dumps(metadata, sort_keys=True)},
     )
     with atomic_path(path) as target, pq.ParquetWriter(target, schema, compression="zstd") as writer:
-        waiting: list[ImageScore] = []
+        batch: list[ImageScore] = []
         for image in images:
-            waiting.append(image)
-            if len(waiting) == _BATCH:
-                writer.write_batch(_to_batch(waiting, schema, labelling))
-                waiting = []
-        writer.write_batch(_to_batch(waiting, schema, labelling))
+            batch.append(image)
+            if len(batch) == _BATCH_IMAGES:
+                writer.write_batch(_to_record_batch(batch, schema, labelling))
+                batch = []
+        writer.write_batch(_to_record_batch(batch, schema, labelling))
 
 
-def _to_batch(images: list[ImageScore], schema: object, labelling: Labelling) -> object:
+def _to_record_batch(images: list[ImageScore], schema: object, labelling: Labelling) -> object:
     import pyarrow as pa
 
-    right = [micro("recall", tallies(i.confusion)) for i in images]  # share of pixels that got their label
+    accuracies = [micro("recall", tallies(i.confusion)) for i in images]  # share of pixels with the right label
     columns = [
         [i.key for i in images],
         [i.group for i in images],
@@ -87,13 +95,13 @@ def _to_batch(images: list[ImageScore], schema: object, labelling: Labelling) ->
         [i.confusion.ravel() for i in images],
         [_flat(i.boundary) for i in images],
         [_known(macro("iou", tallies(i.confusion, labelling))) for i in images],
-        [_known(share) for share in right],
-        [json.dumps(dict(i.traits), sort_keys=True) for i in images],
+        [_known(accuracy) for accuracy in accuracies],
+        [json.dumps(dict(i.attributes), sort_keys=True) for i in images],
         [_flat(i.reliability) for i in images],
         [_flat(i.surface) for i in images],
         [i.millimetres for i in images],
-        [None if i.objects is None else i.objects.tallies.ravel() for i in images],
-        [None if i.objects is None else i.objects.iou_sum for i in images],
+        [None if i.instances is None else i.instances.tallies.ravel() for i in images],
+        [None if i.instances is None else i.instances.iou_sum for i in images],
         [None if i.detections is None else i.detections.scores for i in images],
         [None if i.detections is None else i.detections.packed() for i in images],
     ]
@@ -109,7 +117,15 @@ def _known(value: npt.NDArray[np.float64]) -> float | None:
 
 
 def read_scores(path: Path) -> Scores:
-    """Read per_image.parquet."""
+    """Read per_image.parquet, also of earlier versions, which lack some columns.
+
+    Args:
+        path: the file.
+
+    Raises:
+        MissingError: there is no such file.
+        DataError: it is not a table of scores.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -117,46 +133,39 @@ def read_scores(path: Path) -> Scores:
         raise MissingError("no scores here", where=path, fix="segpipe evaluate CANDIDATE, or dvc repro evaluate")
     try:
         file = pq.ParquetFile(path)
-        about = json.loads(file.schema_arrow.metadata[b"segpipe"])
+        metadata = json.loads(file.schema_arrow.metadata[b"segpipe"])
     except (pa.ArrowInvalid, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise DataError("is no table of scores", where=path, fix="dvc repro evaluate writes it anew") from error
-    n, overlapping = len(about["classes"]), about.get("overlapping", False)
-    labels = labelling_of(n, overlapping).n_labels
+        raise DataError("is not a table of scores", where=path, fix="dvc repro -f evaluate writes it again") from error
+    n, overlapping = len(metadata["classes"]), metadata.get("overlapping", False)
+    n_labels = labelling_of(n, overlapping).n_labels
 
     def images() -> Iterable[ImageScore]:
-        for batch in file.iter_batches(_BATCH):
+        for batch in file.iter_batches(_BATCH_IMAGES):
             for row in batch.to_pylist():
-                counts = np.array(row["confusion"], np.int64).reshape(labels, labels)
-                # Files of earlier versions lack the rest.
-                bands = _shaped(row.get("boundary"), np.int64, n)
-                sure, surface = (
-                    _shaped(row.get("reliability"), np.float64, -1),
-                    _shaped(row.get("surface"), np.float64, n),
-                )
                 yield ImageScore(
                     row["key"],
                     row["group"],
                     row["height"],
                     row["width"],
-                    counts,
-                    bands,
+                    np.array(row["confusion"], np.int64).reshape(n_labels, n_labels),
+                    _shaped(row.get("boundary"), np.int64, n),
                     json.loads(row.get("traits") or "{}"),
-                    sure,
-                    surface,
+                    _shaped(row.get("reliability"), np.float64, -1),
+                    _shaped(row.get("surface"), np.float64, n),
                     bool(row.get("millimetres")),
-                    _objects(row.get("objects"), row.get("object_iou"), n),
+                    _instance_counts(row.get("objects"), row.get("object_iou"), n),
                     Detections.unpacked(row.get("detections"), row.get("detection_matches")),
                 )
 
-    return Scores.collect(about["candidate"], about["classes"], about["lineage"], images(), overlapping)
+    return Scores.collect(metadata["candidate"], metadata["classes"], metadata["lineage"], images(), overlapping)
 
 
-def _objects(tallies: list[int] | None, iou_sum: list[float] | None, n_classes: int) -> InstanceCounts | None:
+def _instance_counts(tallies: list[int] | None, iou_sum: list[float] | None, n_classes: int) -> InstanceCounts | None:
     if tallies is None or iou_sum is None:
         return None
     return InstanceCounts(np.array(tallies, np.int64).reshape(-1, 3, n_classes), np.array(iou_sum, np.float64))
 
 
 def _shaped(values: list[float] | None, dtype: type, columns: int) -> Any:
-    """(3, columns), or None."""
+    """Reshape to (3, columns); None stays None."""
     return None if values is None else np.array(values, dtype).reshape(3, columns)

@@ -1,7 +1,7 @@
-"""Every image of a split through a model: its counts, distances and confidences.
+"""Scoring of every image of a split: counts, surface distances and confidences.
 
-The model has the processors while it predicts; what is counted of an image is counted in threads while the next one is
-predicted. A few small images are in memory at once, or one large one.
+The model has the processors while it predicts; the counts of an image are made in threads while the next image is predicted. A few
+small images are in memory at once, or one large one.
 """
 
 from __future__ import annotations
@@ -33,49 +33,60 @@ if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
     from segpipe.inference.segmenter import Segmenter
 
-_AHEAD_VALUES = 1 << 24
-"""An image of more probabilities (classes x pixels) is counted before the next one is predicted."""
+_MAX_VALUES_AHEAD = 1 << 24
+"""An image with more probabilities (classes x pixels) is counted before the next one is predicted."""
 
 
 def score_images(
     segmenter: Segmenter,
     reader: ShardReader,
     label: str,
-    columns: Mapping[str, SliceAttributes] | None = None,
+    attributes: Mapping[str, SliceAttributes] | None = None,
     surfaces: SurfaceRule | None = None,
     confidences: CalibrationCounter | None = None,
-    objects: InstanceCounter | None = None,
+    instances: InstanceCounter | None = None,
 ) -> Iterator[ImageScore]:
-    """The counts and traits of each image of a split, in order, showing progress under `label`.
+    """Score each image of a split, in order.
 
-    columns: further traits, by key. surfaces: of which images distances are measured; None measures none. confidences: takes
-    what is known of the confidences of the whole split. objects: takes its objects, where dataset and model tell
-    any apart. Raises DataError at an image without a label.
+    Args:
+        segmenter: the model.
+        reader: the split.
+        label: the label of the progress bar.
+        attributes: further attributes of images for slices, by key.
+        surfaces: the images whose surface distances are measured; None measures none.
+        confidences: collects the confidences of the whole split, if given.
+        instances: collects the instances of the whole split, if given, and if dataset and model have instances.
+
+    Yields:
+        The counts and attributes of each image.
+
+    Raises:
+        DataError: an image has no label.
     """
     classes = segmenter.spec.classes
-    counting = _Counting(classes, segmenter.spec.temperature, columns or {}, surfaces, confidences, objects)
+    counting = _Counting(classes, segmenter.spec.temperature, attributes or {}, surfaces, confidences, instances)
     workers = min(8, os.cpu_count() or 1)
     small = True
 
-    def predicted() -> Iterator[tuple[Sample, Prediction]]:
+    def predictions() -> Iterator[tuple[Sample, Prediction]]:
         nonlocal small
         for sample in track((reader[i] for i in range(len(reader))), label, len(reader)):
             if sample.labels is None:
                 raise DataError(
-                    "an image without a label can't be scored",
+                    "an image without a label cannot be scored",
                     where=sample.key,
-                    fix="label it, or take it out of the split",
+                    fix="label it, or remove it from the split",
                 )
-            afforded = not classes.overlapping and probabilities_fit_in_memory(sample, len(classes))
-            apart = afforded and objects is not None and sample.instances is not None
-            small = len(classes) * sample.labels.size <= _AHEAD_VALUES
-            yield sample, segmenter.segment(sample, probabilities=afforded, instances=apart)
+            with_probabilities = not classes.overlapping and probabilities_fit_in_memory(sample, len(classes))
+            with_instances = with_probabilities and instances is not None and sample.instances is not None
+            small = len(classes) * sample.labels.size <= _MAX_VALUES_AHEAD
+            yield sample, segmenter.segment(sample, probabilities=with_probabilities, instances=with_instances)
 
     def limit() -> int:
         return workers + 1 if small else 1
 
-    for _, future in map_ahead(lambda pair: counting.count(*pair), predicted(), workers, limit):
-        yield counting.told(future.result())
+    for _, future in map_ahead(lambda pair: counting.count(*pair), predictions(), workers, limit):
+        yield counting.collect(future.result())
 
 
 _Counted = tuple[ImageScore, ImageCalibration | None, ComparedInstances | None]
@@ -83,48 +94,47 @@ _Counted = tuple[ImageScore, ImageCalibration | None, ComparedInstances | None]
 
 @dataclass(frozen=True)
 class _Counting:
-    """What is counted of each image; as `score_images` is asked."""
+    """The counting of images; the attributes are the parameters of `score_images`."""
 
     classes: ClassTable
     temperature: float
-    columns: Mapping[str, SliceAttributes]
+    attributes: Mapping[str, SliceAttributes]
     surfaces: SurfaceRule | None
     confidences: CalibrationCounter | None
-    objects: InstanceCounter | None
+    instances: InstanceCounter | None
 
-    def count(self, sample: Sample, found: Prediction) -> _Counted:
-        """An image's own numbers. Runs in several threads."""
+    def count(self, sample: Sample, prediction: Prediction) -> _Counted:
+        """Count one image. Runs in several threads."""
         assert sample.labels is not None
         *_, height, width = sample.labels.shape
-        labelling, said = self.classes.labelling, found.probabilities
-        matched = self.objects.compare(sample, found) if self.objects else None
-        traits = image_attributes(sample, has_background(self.classes), self.columns.get(sample.key), labelling)
+        labelling, probabilities = self.classes.labelling, prediction.probabilities
+        compared = self.instances.compare(sample, prediction) if self.instances else None
+        background = has_background(self.classes)
+        attributes = image_attributes(sample, background, self.attributes.get(sample.key), labelling)
         score = ImageScore(
             sample.key,
             sample.group,
             height,
             width,
-            confusion(sample.labels, found.class_ids, labelling.n_labels),
-            boundary_tallies(sample.labels, found.class_ids, labelling),
-            traits,
-            None if said is None else image_reliability(sample.labels, said),
-            surface=self.surfaces.measure(sample, found.class_ids, labelling) if self.surfaces else None,
+            confusion(sample.labels, prediction.class_ids, labelling.n_labels),
+            boundary_tallies(sample.labels, prediction.class_ids, labelling),
+            attributes,
+            None if probabilities is None else image_reliability(sample.labels, probabilities),
+            surface=self.surfaces.measure(sample, prediction.class_ids, labelling) if self.surfaces else None,
             millimetres=sample.spacing is not None,
-            objects=matched.score if matched else None,
-            detections=matched.detections if matched else None,
+            instances=compared.counts if compared else None,
+            detections=compared.detections if compared else None,
         )
-        seen = (
-            ImageCalibration.of(sample.labels, said, self.temperature)
-            if self.confidences and said is not None
-            else None
-        )
-        return score, seen, matched
+        calibration = None
+        if self.confidences and probabilities is not None:
+            calibration = ImageCalibration.of(sample.labels, probabilities, self.temperature)
+        return score, calibration, compared
 
-    def told(self, counted: _Counted) -> ImageScore:
-        """The image's score; what is known of the whole split has it from now on. In the order of the images."""
-        score, seen, matched = counted
-        if self.objects and matched:
-            self.objects.add(matched)
-        if self.confidences and seen:
-            self.confidences.add(seen)
+    def collect(self, counted: _Counted) -> ImageScore:
+        """Add an image to the counters of the whole split, in the order of the images; return its score."""
+        score, calibration, compared = counted
+        if self.instances and compared:
+            self.instances.add(compared)
+        if self.confidences and calibration:
+            self.confidences.add(calibration)
         return score

@@ -1,12 +1,12 @@
-"""How sure a score is: bootstrap intervals. Of differences between two models: `segpipe.evaluation.paired_statistics`.
+"""Confidence intervals of scores by the bootstrap. Differences of two models: `segpipe.evaluation.paired_statistics`.
 
-A resample draws as many units as there are, with replacement; all that a score needs of it is how often each unit was drawn.
-So 10,000 resamples are a few products of a matrix of multiplicities with the tallies of the units. Pixels of an image, and
+A resample draws as many units as there are, with replacement. A score needs to know only how often each unit was drawn, so
+10,000 resamples are a few products of a matrix of multiplicities with the counts of the units. The pixels of an image, and the
 images of a patient or a video, are not independent: resampling them one by one would give intervals that are far too narrow
-(Field and Welsh, "Bootstrapping clustered data", JRSS B 69, 2007). So units are groups of images where groups are known.
+(Field and Welsh, "Bootstrapping clustered data", JRSS B 69, 2007). Therefore units are groups of images if groups are known.
 
-Intervals are bias-corrected and accelerated, BCa: Efron, "Better bootstrap confidence intervals", JASA 82, 1987. Bounds that let
-a model through are more cautious (`Resampled.interval`).
+Intervals are bias-corrected and accelerated, BCa: Efron, "Better bootstrap confidence intervals", JASA 82, 1987. Bounds by which a
+gate lets a model pass are more conservative (`Resampled.interval`).
 """
 
 from __future__ import annotations
@@ -21,42 +21,50 @@ import numpy.typing as npt
 from segpipe.metrics import Metric, Tallies, Values
 
 SEED = 20_260
-"""The intervals of a run are the same every time."""
+"""Intervals are the same on every run."""
 
 MIN_GROUPS = 6
-"""With fewer groups than this, resampling groups says nothing: images are resampled instead."""
+"""With fewer groups, images are resampled instead: intervals over so few groups mean nothing."""
 
-_CHUNK = 1 << 21
+_MAX_MULTIPLICITIES = 1 << 21
 """Multiplicities that are held at once: 16 MiB."""
 
-_ROWS = 1024
-"""Resamples in a pass at the most, whatever the number of units: a score over 250 classes holds 750 numbers for each."""
+_MAX_RESAMPLES_PER_PASS = 1024
+"""Resamples in one pass, whatever the number of units: a score over 250 classes holds 750 numbers for each."""
 
 Statistic = Callable[[Values], Values]
-"""Multiplicities (resamples, units) -> scores (resamples,), NaN where a score does not exist."""
+"""Maps multiplicities (resamples, units) to scores (resamples,); NaN if a score does not exist."""
 
 
 class Exchangeable(Protocol):
-    """A statistic whose units can be exchanged with those of another model's."""
+    """A statistic whose units can be exchanged with those of another model."""
 
     @property
     def size(self) -> int:
-        """How many units there are."""
+        """The number of units."""
 
     @property
-    def most_resamples(self) -> int | None:
-        """How many resamples take seconds; None where their number does not matter."""
+    def max_resamples(self) -> int | None:
+        """The number of resamples that take seconds; None if any number is cheap."""
 
     def __call__(self, weights: Values) -> Values:
-        """Multiplicities (resamples, units) -> scores (resamples,)."""
+        """Map multiplicities (resamples, units) to scores (resamples,)."""
 
     def exchanged(self, other: Any, swapped: Values) -> tuple[Values, Values]:
-        """The scores of two models after exchanging the units that are 1 in (resamples, units)."""
+        """Return the scores of two models after an exchange of the units that are 1 in `swapped`, (resamples, units)."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A score and its confidence interval. `low` and `high` are NaN where fewer than two units leave nothing to resample."""
+    """A score and its confidence interval.
+
+    Attributes:
+        estimate: the score; NaN if it does not exist.
+        low: lower bound; NaN if there are fewer than two units to resample.
+        high: upper bound; NaN as `low`.
+        confidence: of the two-sided interval, such as 0.95.
+        units: the number of images, or groups of images, that were resampled.
+    """
 
     estimate: float
     low: float
@@ -71,62 +79,77 @@ class Interval:
 
 
 def resampling_units(groups: Sequence[str | None]) -> npt.NDArray[np.int64]:
-    """The unit (0, 1, ...) that each image is drawn with: its group where there are enough groups, else the image itself."""
-    known = {g for g in groups if g is not None}
+    """Return the unit (0, 1, ...) that each image is drawn with.
+
+    Args:
+        groups: the group of each image; None for an image without a group.
+
+    Returns:
+        (images,): the group of the image if there are at least `MIN_GROUPS` groups, else the image itself.
+    """
+    known = {group for group in groups if group is not None}
     if len(known) < MIN_GROUPS:
         return np.arange(len(groups))
-    places: dict[str, int] = {}
-    return np.array(
-        [places.setdefault(f"g{g}" if g is not None else f"i{i}", len(places)) for i, g in enumerate(groups)]
-    )
+    units: dict[str, int] = {}
+    return np.array([units.setdefault(f"g{g}" if g is not None else f"i{i}", len(units)) for i, g in enumerate(groups)])
 
 
 @dataclass(frozen=True)
 class SumStatistic:
-    """A statistic that sees only sums over units: `of` maps (..., k) sums to (...) scores, NaN where one does not exist.
+    """A statistic that depends on sums over units only.
 
-    columns: (units, k), what each unit adds. Called with multiplicities, (resamples, units), it is a `Statistic`.
+    Attributes:
+        columns: (units, k), what each unit adds to the sums.
+        function: maps sums (..., k) to scores (...); NaN if a score does not exist.
     """
 
     columns: Values
-    of: Callable[[Values], Values]
+    function: Callable[[Values], Values]
 
     @property
     def size(self) -> int:
-        """How many units there are."""
+        """The number of units."""
         return len(self.columns)
 
     @property
-    def most_resamples(self) -> None:
-        """A resample costs next to nothing: any number."""
+    def max_resamples(self) -> None:
+        """Any number: a resample costs next to nothing."""
         return None
 
     def __call__(self, weights: Values) -> Values:
-        """Multiplicities (resamples, units) -> scores (resamples,)."""
-        return self.of(weights @ self.columns)
+        """Map multiplicities (resamples, units) to scores (resamples,)."""
+        return self.function(weights @ self.columns)
 
     def exchanged(self, other: SumStatistic, swapped: Values) -> tuple[Values, Values]:
-        """The scores of two models after exchanging the units that are 1 in (resamples, units)."""
+        """Return the scores of two models after an exchange of the units that are 1 in `swapped`, (resamples, units)."""
         moved = swapped @ (other.columns - self.columns)
-        return self.of(self.columns.sum(0) + moved), other.of(other.columns.sum(0) - moved)
+        return self.function(self.columns.sum(0) + moved), other.function(other.columns.sum(0) - moved)
 
 
 def statistic(metric: Metric, tally: Tallies, units: npt.NDArray[np.int64]) -> SumStatistic:
-    """A metric as a function of how often each unit was drawn.
+    """Return a metric as a function of how often each unit was drawn.
 
-    tally: (images, 3, n_classes). units: (images,), from `resampling_units`.
+    Args:
+        metric: the metric.
+        tally: (images, 3, n_classes), as `segpipe.metrics.tallies` counts them.
+        units: (images,), the unit of each image, from `resampling_units`.
     """
     if metric.level == "image":
-        return mean_statistic(metric.of(tally), units)
+        return mean_statistic(metric.compute(tally), units)
     shape = tally.shape[1:]
     columns = sum_by_unit(tally.reshape(len(tally), shape[0] * shape[1]), units)
-    return SumStatistic(columns, lambda sums: metric.of(sums.reshape(*sums.shape[:-1], *shape)))
+    return SumStatistic(columns, lambda sums: metric.compute(sums.reshape(*sums.shape[:-1], *shape)))
 
 
 def mean_statistic(values: Values, units: npt.NDArray[np.int64]) -> SumStatistic:
-    """The mean over images of any score, (images,), such as a surface distance; images where it is NaN are left out."""
-    there = ~np.isnan(values)
-    columns = sum_by_unit(np.stack([np.where(there, values, 0.0), there], axis=1), units)
+    """Return the mean over images as a function of how often each unit was drawn.
+
+    Args:
+        values: (images,), any score of each image, such as a surface distance; images with NaN are left out of the mean.
+        units: (images,), the unit of each image.
+    """
+    known = ~np.isnan(values)
+    columns = sum_by_unit(np.stack([np.where(known, values, 0.0), known], axis=1), units)
 
     def mean(sums: Values) -> Values:
         total, count = sums[..., 0], sums[..., 1]
@@ -136,7 +159,7 @@ def mean_statistic(values: Values, units: npt.NDArray[np.int64]) -> SumStatistic
 
 
 def sum_by_unit(columns: npt.NDArray[np.number[Any]], units: npt.NDArray[np.int64]) -> Values:
-    """(images, k) -> (units, k), what the images of each unit add up to. units: (images,)."""
+    """Sum the rows of the images of each unit: (images, k) -> (units, k). units: (images,)."""
     total = np.zeros((int(units.max()) + 1 if units.size else 0, columns.shape[1]))
     np.add.at(total, units, columns)
     return total
@@ -144,39 +167,53 @@ def sum_by_unit(columns: npt.NDArray[np.number[Any]], units: npt.NDArray[np.int6
 
 @dataclass(frozen=True)
 class Resampled:
-    """A statistic over `units` units: its value, its values on resamples on which it exists, and those without each unit in turn.
-    Without any resamples where it does not exist, or where there are fewer than two units."""
+    """A statistic with its resampled values.
+
+    Attributes:
+        estimate: its value.
+        replicates: (resamples,), its values on the resamples on which it exists; empty if it does not exist, or if there are fewer
+            than two units.
+        left_out: (units,), its values without each unit in turn; empty as `replicates`.
+        units: the number of units.
+    """
 
     estimate: float
     replicates: Values
     left_out: Values
     units: int
 
-    def interval(self, confidence: float, cautious: bool = False) -> Interval:
-        """The BCa interval. Where BCa is not defined (all resamples on one side of the estimate), the percentile interval.
+    def interval(self, confidence: float, conservative: bool = False) -> Interval:
+        """Compute the BCa interval; the percentile interval if BCa is not defined (all resamples on one side of the estimate).
 
-        cautious: as far out as Student's t reaches instead of the normal distribution, with as many degrees of freedom as there are
-        units that matter, (Σ d²)² / Σ d⁴ of the jackknife differences d, at most units - 1 (Satterthwaite, "An approximate distribution
-        of estimates of variance components", Biometrics Bulletin 2, 1946; Hesterberg, "What teachers should know about the
-        bootstrap", American Statistician 69, 2015). BCa alone is too narrow for few units, and for units of very different weight.
+        BCa alone is too narrow for few units, and for units of very different weight. A conservative interval reaches as far as
+        Student's t instead of the normal distribution, with as many degrees of freedom as there are units that matter,
+        (Σ d²)² / Σ d⁴ of the jackknife differences d, at most units - 1 (Satterthwaite, "An approximate distribution of estimates of
+        variance components", Biometrics Bulletin 2, 1946; Hesterberg, "What teachers should know about the bootstrap", American
+        Statistician 69, 2015).
+
+        Args:
+            confidence: of the two-sided interval, such as 0.95.
+            conservative: whether to compute the conservative interval.
         """
         from scipy.special import ndtri, stdtrit
 
         if not self.replicates.size:
             return Interval(self.estimate, float("nan"), float("nan"), confidence, self.units)
         levels = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-        apart = self.left_out[~np.isnan(self.left_out)]
-        apart = apart.mean() - apart if apart.size else apart
+        differences = self.left_out[~np.isnan(self.left_out)]
+        differences = differences.mean() - differences if differences.size else differences
         reach = ndtri(levels)
-        if cautious and (spread := float((apart**4).sum())) > 0:
-            freedom = min(self.units - 1, float((apart**2).sum()) ** 2 / spread)
+        if conservative and (spread := float((differences**4).sum())) > 0:
+            freedom = min(self.units - 1, float((differences**2).sum()) ** 2 / spread)
             reach = stdtrit(freedom, levels) * np.sqrt(self.units / (self.units - 1))
-        low, high = np.quantile(self.replicates, self._levels(reach, _acceleration(apart)))
+        low, high = np.quantile(self.replicates, self._levels(reach, _acceleration(differences)))
         return Interval(self.estimate, float(low), float(high), confidence, self.units)
 
     def _levels(self, reach: Values, acceleration: float) -> Values:
-        """The quantiles of the replicates that bound the BCa interval (Efron 1987, equations 2.3 and 6.6). reach: how many
-        standard errors it reaches to either side."""
+        """Return the quantiles of the replicates that bound the BCa interval (Efron 1987, equations 2.3 and 6.6).
+
+        reach: (2,), how many standard errors the interval reaches to either side.
+        """
         from scipy.special import ndtr, ndtri
 
         below = ((self.replicates < self.estimate).mean() + (self.replicates <= self.estimate).mean()) / 2
@@ -184,79 +221,98 @@ class Resampled:
             return np.asarray(ndtr(reach), np.float64)
         bias = ndtri(below)
         shifted = bias + reach
-        slack = 1 - acceleration * shifted  # at 0 the bound has gone to infinity, and beyond it is no bound
-        far = np.divide(shifted, slack, out=np.sign(shifted) * np.inf, where=slack > 0)
-        return np.asarray(ndtr(bias + far), np.float64)
+        denominator = 1 - acceleration * shifted  # at 0 the bound is infinite, below 0 there is none
+        adjusted = np.divide(shifted, denominator, out=np.sign(shifted) * np.inf, where=denominator > 0)
+        return np.asarray(ndtr(bias + adjusted), np.float64)
 
 
-def bootstrap(of: Statistic, units: int, resamples: int, confidence: float, seed: int = SEED) -> Interval:
-    """The interval of a statistic over `units` units."""
-    return resample([of], units, resamples, seed)[0].interval(confidence)
+def bootstrap(statistic: Statistic, units: int, resamples: int, confidence: float, seed: int = SEED) -> Interval:
+    """Compute the confidence interval of a statistic.
+
+    Args:
+        statistic: the statistic.
+        units: the number of units that are resampled.
+        resamples: the number of resamples.
+        confidence: of the two-sided interval, such as 0.95.
+        seed: the seed of the random draws.
+    """
+    return resample([statistic], units, resamples, seed)[0].interval(confidence)
 
 
 def bootstrap_all(
     statistics: Sequence[Statistic], units: int, resamples: int, confidence: float, seed: int = SEED
 ) -> list[Interval]:
-    """The intervals of several statistics over the same units, as `bootstrap` gives them, from the same resamples: drawing
-    them takes longer than most scores."""
-    return [found.interval(confidence) for found in resample(statistics, units, resamples, seed)]
+    """Compute the intervals of several statistics, equal to those of `bootstrap`, whose other parameters it has.
+
+    The resamples are drawn once, which takes longer than most scores.
+
+    Args:
+        statistics: the statistics, over the same units.
+        units: as in `bootstrap`.
+        resamples: as in `bootstrap`.
+        confidence: as in `bootstrap`.
+        seed: as in `bootstrap`.
+    """
+    return [resampled.interval(confidence) for resampled in resample(statistics, units, resamples, seed)]
 
 
 def resample(statistics: Sequence[Statistic], units: int, resamples: int, seed: int = SEED) -> list[Resampled]:
-    """Several statistics on the same resamples of units."""
-    estimates = [float(of(np.ones((1, units)))[0]) if units else float("nan") for of in statistics]
-    known = [place for place, estimate in enumerate(estimates) if not np.isnan(estimate)] if units > 1 else []
-    found = [Resampled(estimate, np.empty(0), np.empty(0), units) for estimate in estimates]
-    for place, drawn in zip(known, _replicates([statistics[p] for p in known], units, resamples, seed), strict=True):
-        left_out = leave_one_out(statistics[place], units)
-        found[place] = Resampled(estimates[place], drawn[~np.isnan(drawn)], left_out, units)
-    return found
+    """Compute several statistics on the same resamples; the parameters are those of `bootstrap_all`."""
+    estimates = [float(score(np.ones((1, units)))[0]) if units else float("nan") for score in statistics]
+    known = [index for index, estimate in enumerate(estimates) if not np.isnan(estimate)] if units > 1 else []
+    results = [Resampled(estimate, np.empty(0), np.empty(0), units) for estimate in estimates]
+    replicates = _replicates([statistics[index] for index in known], units, resamples, seed)
+    for index, values in zip(known, replicates, strict=True):
+        left_out = leave_one_out(statistics[index], units)
+        results[index] = Resampled(estimates[index], values[~np.isnan(values)], left_out, units)
+    return results
 
 
 def _replicates(statistics: Sequence[Statistic], units: int, resamples: int, seed: int) -> Values:
-    """(statistics, resamples)."""
+    """Compute the statistics on all resamples: (statistics, resamples)."""
     rng = np.random.Generator(np.random.PCG64(seed))
     out = np.empty((len(statistics), resamples))
     step = resamples_per_pass(units)
     for start in range(0, resamples, step):
         weights = _multiplicities(rng, min(step, resamples - start), units)
-        for row, of in enumerate(statistics):
-            out[row, start : start + step] = of(weights)
+        for row, score in enumerate(statistics):
+            out[row, start : start + step] = score(weights)
     return out
 
 
 def resamples_per_pass(units: int) -> int:
-    """Resamples of so many units that are held at once."""
-    return min(_ROWS, max(1, _CHUNK // max(1, units)))
+    """Return how many resamples of this number of units are held in memory at once."""
+    return min(_MAX_RESAMPLES_PER_PASS, max(1, _MAX_MULTIPLICITIES // max(1, units)))
 
 
 def _multiplicities(rng: np.random.Generator, resamples: int, units: int) -> Values:
-    """(resamples, units): how often each unit was drawn in `units` draws."""
+    """Draw how often each unit occurs in `units` draws: (resamples, units)."""
     drawn = rng.integers(0, units, (resamples, units)) + units * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * units).reshape(resamples, units).astype(np.float64)
 
 
-def leave_one_out(of: Statistic, units: int) -> Values:
-    """(units,): the statistic without each unit in turn."""
-    return _in_turn(of, units, 1.0, 0.0)
+def leave_one_out(statistic: Statistic, units: int) -> Values:
+    """Compute the statistic without each unit in turn: (units,)."""
+    return _in_turn(statistic, units, 1.0, 0.0)
 
 
-def each_alone(of: Statistic, units: int) -> Values:
-    """(units,): the statistic of each unit alone."""
-    return _in_turn(of, units, 0.0, 1.0)
+def each_alone(statistic: Statistic, units: int) -> Values:
+    """Compute the statistic of each unit alone: (units,)."""
+    return _in_turn(statistic, units, 0.0, 1.0)
 
 
-def _in_turn(of: Statistic, units: int, others: float, own: float) -> Values:
+def _in_turn(statistic: Statistic, units: int, others: float, selected: float) -> Values:
+    """Compute the statistic for each unit in turn, with the weight `selected` for it and `others` for all other units."""
     step = resamples_per_pass(units)
     parts = []
     for start in range(0, units, step):
         weights = np.full((min(step, units - start), units), others)
-        weights[np.arange(len(weights)), start + np.arange(len(weights))] = own
-        parts.append(of(weights))
+        weights[np.arange(len(weights)), start + np.arange(len(weights))] = selected
+        parts.append(statistic(weights))
     return np.concatenate([np.empty(0), *parts])
 
 
-def _acceleration(apart: Values) -> float:
-    """Skewness, over 6, of jackknife differences; 0 where they are all alike."""
-    spread = float((apart**2).sum())
-    return float((apart**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+def _acceleration(differences: Values) -> float:
+    """Return the skewness of jackknife differences divided by 6; 0 if all are equal."""
+    spread = float((differences**2).sum())
+    return float((differences**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0

@@ -1,13 +1,13 @@
-"""Scores of segmentations. Definitions, formulas, empty-mask policies and sources: docs/metrics.md.
+"""Metrics of segmentations. Definitions, formulas, rules for empty masks and sources: docs/metrics.md.
 
 | module | what it compares |
 |---|---|
-| `counting` | pixels: confusion matrices and the tallies that all ratios follow from |
+| `counting` | pixels: confusion matrices, and the tallies from which all ratios follow |
 | `semantic` | classes: IoU, Dice, precision, recall, accuracies, Matthews correlation, by name |
 | `surface` | boundaries: boundary IoU, Hausdorff 95, average surface distance, surface Dice, in pixels or mm |
-| `objects` | objects: precision, recall and F1 at IoU thresholds, panoptic quality |
-| `average_precision` | objects with confidences: COCO mask AP |
-| `detections` | the same of any resample of images |
+| `instances` | instances: precision, recall and F1 at IoU thresholds, panoptic quality |
+| `average_precision` | instances with confidences: COCO mask AP |
+| `detections` | COCO mask AP of any resample of images |
 | `calibration` | probabilities: expected calibration error, reliability, temperature |
 """
 

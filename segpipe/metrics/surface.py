@@ -1,12 +1,12 @@
 """Boundaries compared: boundary IoU, Hausdorff 95, average symmetric surface distance and normalised surface Dice.
 
-Masks are 2D (H, W) or 3D (D, H, W). Lengths are in the unit of `spacing`, the size of a pixel along each axis: mm where it
-is given in mm, pixels where it is left out. The surface of a mask is its pixels that have a neighbour along an axis outside
-of it; the edge of the image counts as outside. Distances run between centres of pixels.
+Masks are 2D (H, W) or 3D (D, H, W). Lengths are in the unit of `spacing`, the size of a pixel along each axis: in mm if the spacing is
+in mm, in pixels without a spacing. The surface of a mask consists of its pixels that have a neighbour along an axis outside of it; the
+edge of the image counts as outside. Distances are measured between the centres of pixels.
 
-Empty masks, by class: in neither mask, a score does not exist (NaN). In one of them, it is the worst there is: the image's
-diagonal for a distance, which no two surfaces in it can be apart, and 0 for an overlap. So a model can't gain by leaving out
-an object. Pixels whose truth is `IGNORE` are taken out of both masks. Sources: docs/metrics.md.
+Empty masks, by class: if both masks are empty, a score does not exist (NaN). If one of them is, it is the worst possible value: for a
+distance the diagonal of the image, which is longer than any distance in it, and for an overlap 0. So a model cannot gain by leaving
+out an instance. Pixels whose truth is `IGNORE` are removed from both masks. Sources: docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ from segpipe.samples import IGNORE
 Mask = npt.NDArray[np.bool_]
 
 _CONTOUR_SHARE = 0.02
-"""Width of the band of boundary IoU, as a share of the image's diagonal: the paper's choice."""
+"""Width of the band of boundary IoU, as a share of the image's diagonal, as in the paper."""
 
 
 @dataclass(frozen=True)
 class SurfaceDistances:
-    """From each surface pixel of one mask to the nearest surface pixel of the other, in no order.
+    """The distance from each surface pixel of one mask to the nearest surface pixel of the other, in no order.
 
-    of_prediction: (surface pixels of the prediction,), to the truth. of_truth: the other way round. Both are empty where both
-    masks are; where one mask is empty, the other's distances are `worst`, the diagonal of the image.
+    Attributes:
+        of_prediction: (surface pixels of the prediction,), distances to the truth.
+        of_truth: (surface pixels of the truth,), distances to the prediction. If one of the masks is empty, all distances of the other
+            are `worst`; if both are, both arrays are empty.
+        worst: the diagonal of the image.
     """
 
     of_prediction: Values
@@ -41,20 +44,20 @@ class SurfaceDistances:
     worst: float
 
     def hausdorff(self, percentile: float = 95.0) -> float:
-        """The larger of the two directed percentiles (interpolated linearly): HD95; of 100, the Hausdorff distance."""
+        """Compute the larger of the two directed percentiles (linear interpolation): HD95; for 100, the Hausdorff distance."""
         if not self._both:
             return self._missed(self.worst)
         return float(max(np.percentile(side, percentile) for side in (self.of_prediction, self.of_truth)))
 
     def average(self) -> float:
-        """Average symmetric surface distance: the mean over the surface pixels of both masks together."""
+        """Compute the average symmetric surface distance: the mean over the surface pixels of both masks together."""
         if not self._both:
             return self._missed(self.worst)
         total = self.of_prediction.sum() + self.of_truth.sum()
         return float(total / (self.of_prediction.size + self.of_truth.size))
 
     def dice(self, tolerance: float) -> float:
-        """Normalised surface Dice: the share of both surfaces that lies within `tolerance` (same unit) of the other."""
+        """Compute the normalised surface Dice: the share of both surfaces that lies within `tolerance` (same unit) of the other."""
         if not self._both:
             return self._missed(0.0)
         near = sum(int(np.count_nonzero(side <= tolerance)) for side in (self.of_prediction, self.of_truth))
@@ -69,20 +72,27 @@ class SurfaceDistances:
 
 
 def surface_distances(truth: Mask, prediction: Mask, spacing: Sequence[float] | None = None) -> SurfaceDistances:
-    """Distances between the surfaces of two masks, bool, 2D or 3D, of the same shape.
+    """Measure the distances between the surfaces of two masks.
 
-    Raises ValueError where shapes differ, masks are not bool or spacing does not fit.
+    Args:
+        truth: (H, W) or (D, H, W), bool.
+        prediction: bool, of the same shape.
+        spacing: the size of a pixel along each axis; None measures in pixels.
+
+    Raises:
+        ValueError: shapes differ, masks are not bool, or the spacing does not fit.
     """
     from scipy.spatial import cKDTree
 
-    step = _checked(truth, prediction, spacing)
+    step = _pixel_size(truth, prediction, spacing)
     worst = float(np.linalg.norm(np.array(truth.shape) * step))
     box = _bounding_box(truth | prediction)
-    there, said = (np.argwhere(_surface(m[box])) * step for m in (truth, prediction))
-    if not (len(there) and len(said)):
-        return SurfaceDistances(np.full(len(said), worst), np.full(len(there), worst), worst)
-    # A search tree looks at surfaces alone, a distance transform at all that lies between them.
-    return SurfaceDistances(cKDTree(there).query(said)[0], cKDTree(said).query(there)[0], worst)
+    true_points, predicted_points = (np.argwhere(_surface(mask[box])) * step for mask in (truth, prediction))
+    if not (len(true_points) and len(predicted_points)):
+        return SurfaceDistances(np.full(len(predicted_points), worst), np.full(len(true_points), worst), worst)
+    # A search tree visits surface pixels only; a distance transform would visit all pixels between them.
+    of_prediction = cKDTree(true_points).query(predicted_points)[0]
+    return SurfaceDistances(of_prediction, cKDTree(predicted_points).query(true_points)[0], worst)
 
 
 SURFACE_SCORES = ("hd95", "assd", "nsd")
@@ -96,19 +106,34 @@ def surface_scores(
     tolerance: float,
     spacing: Sequence[float] | None = None,
 ) -> Values:
-    """(3, n_classes): `SURFACE_SCORES` of each class of two label arrays, (H, W) or (D, H, W), uint8, with `IGNORE` in the truth;
-    NaN where a class is in neither. classes: what labels mean, or how many class ids there are."""
+    """Compute the surface scores of each class.
+
+    Args:
+        truth: (H, W) or (D, H, W), uint8 labels and `IGNORE`.
+        prediction: uint8 labels, of the same shape.
+        classes: the meaning of the labels, or the number of class ids.
+        tolerance: of the normalised surface Dice, in the unit of `spacing`.
+        spacing: the size of a pixel along each axis; None measures in pixels.
+
+    Returns:
+        (3, n_classes), `SURFACE_SCORES`; NaN for a class that is in neither mask.
+
+    Raises:
+        ValueError: shapes differ, or the spacing does not fit.
+    """
     rows = []
-    for there, said in _class_masks(truth, prediction, classes):
-        found = surface_distances(there, said, spacing)
-        rows.append((found.hausdorff(), found.average(), found.dice(tolerance)))
+    for true_mask, predicted_mask in _class_masks(truth, prediction, classes):
+        distances = surface_distances(true_mask, predicted_mask, spacing)
+        rows.append((distances.hausdorff(), distances.average(), distances.dice(tolerance)))
     return np.array(rows, np.float64).reshape(-1, 3).T
 
 
 def contour_width(shape: Sequence[int], spacing: Sequence[float] | None = None) -> float:
-    """The width of the band that boundary IoU looks at: 2 % of the image's diagonal, at least a pixel.
+    """Return the width of the band that boundary IoU compares: 2 % of the image's diagonal, at least one pixel.
 
-    Without `spacing` it is a whole number of pixels, rounded, as in the authors' code.
+    Args:
+        shape: (H, W) or (D, H, W) of the image.
+        spacing: the size of a pixel along each axis; without it the width is rounded to whole pixels, as in the authors' code.
     """
     if spacing is None:
         return float(max(1, round(_CONTOUR_SHARE * float(np.linalg.norm(shape)))))
@@ -116,16 +141,24 @@ def contour_width(shape: Sequence[int], spacing: Sequence[float] | None = None) 
 
 
 def contour(mask: Mask, width: float, spacing: Sequence[float] | None = None) -> Mask:
-    """The pixels of a mask that are within `width` of its outside along the axes (a box, not a ball), bool.
+    """Return the pixels of a mask that are within `width` of its outside along the axes (a box, not a ball).
 
-    Surface pixels are always in it, however small the width is beside the spacing.
+    Surface pixels are always included, even if the width is smaller than the spacing.
+
+    Args:
+        mask: (H, W) or (D, H, W), bool.
+        width: of the band, in the unit of `spacing`.
+        spacing: the size of a pixel along each axis; None measures in pixels.
+
+    Returns:
+        bool, of the same shape.
     """
     from scipy.ndimage import minimum_filter1d
 
-    step = _checked(mask, mask, spacing)
+    step = _pixel_size(mask, mask, spacing)
     band = np.zeros_like(mask)
     box = _bounding_box(mask)
-    inside = np.pad(mask[box].astype(np.uint8), 1)  # what lies beyond the box, or the image, is outside
+    inside = np.pad(mask[box].astype(np.uint8), 1)  # pixels beyond the box, or the image, are outside
     for axis, size in enumerate(step):
         reach = min(max(1, int(width / size + 1e-9)), inside.shape[axis])
         inside = minimum_filter1d(inside, 2 * reach + 1, axis=axis, mode="constant", cval=0)
@@ -140,29 +173,40 @@ def boundary_tallies(
     width: float | None = None,
     spacing: Sequence[float] | None = None,
 ) -> Counts:
-    """Pixels of the bands along the contours of each class: (3, n_classes) `Tallies` (in both bands, in the truth's, in the
-    prediction's). `per_class("iou", ...)` of them is boundary IoU, of an image or of their sum over a dataset.
+    """Count the pixels of the bands along the contours of each class.
 
-    classes: as in `surface_scores`. width: of the band; None takes `contour_width`.
+    `per_class("iou", ...)` of the counts is boundary IoU, of one image or of the sum over a dataset.
+
+    Args:
+        truth: (H, W) or (D, H, W), uint8 labels and `IGNORE`.
+        prediction: uint8 labels, of the same shape.
+        classes: the meaning of the labels, or the number of class ids.
+        width: of the band; None takes `contour_width`.
+        spacing: the size of a pixel along each axis; None measures in pixels.
+
+    Returns:
+        (3, n_classes), `Tallies`: pixels in both bands, in that of the truth, in that of the prediction.
     """
     width = contour_width(truth.shape, spacing) if width is None else width
     rows = []
     for pair in _class_masks(truth, prediction, classes):
-        there, said = (contour(mask, width, spacing) for mask in pair)
-        rows.append([np.count_nonzero(m) for m in (there & said, there, said)])
+        true_band, predicted_band = (contour(mask, width, spacing) for mask in pair)
+        rows.append([np.count_nonzero(band) for band in (true_band & predicted_band, true_band, predicted_band)])
     return np.array(rows, np.int64).T
 
 
 def _class_masks(truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8], classes: int | Labelling) -> Any:
+    """Yield the true and the predicted mask of each class, without ignored pixels."""
     if truth.shape != prediction.shape:
         raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}")
-    told = labelling_of(classes)
+    labelling = labelling_of(classes)
     counted = truth != IGNORE
-    return ((told.where(truth, index), told.where(prediction, index) & counted) for index in range(told.n_classes))
+    indices = range(labelling.n_classes)
+    return ((labelling.where(truth, index), labelling.where(prediction, index) & counted) for index in indices)
 
 
-def _checked(truth: Mask, prediction: Mask, spacing: Sequence[float] | None) -> Values:
-    """The size of a pixel along each axis."""
+def _pixel_size(truth: Mask, prediction: Mask, spacing: Sequence[float] | None) -> Values:
+    """Check masks and spacing; return the size of a pixel along each axis."""
     if truth.shape != prediction.shape:
         raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}")
     if truth.dtype != np.bool_ or prediction.dtype != np.bool_:
@@ -170,26 +214,26 @@ def _checked(truth: Mask, prediction: Mask, spacing: Sequence[float] | None) -> 
     step = np.ones(truth.ndim) if spacing is None else np.asarray(spacing, np.float64)
     if step.shape != (truth.ndim,) or not (step > 0).all():
         raise ValueError(
-            f"spacing {spacing} does not fit a mask of shape {truth.shape}: a positive length for each axis"
+            f"spacing {spacing} does not fit a mask of shape {truth.shape}; expected a positive length for each axis"
         )
     return step
 
 
 def _bounding_box(mask: Mask) -> tuple[slice, ...]:
-    """The smallest box that holds every pixel of a mask; of an empty mask, an empty box."""
+    """Return the smallest box that contains every pixel of a mask; an empty box for an empty mask."""
     axes = range(mask.ndim)
     spans = [np.flatnonzero(mask.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
     return tuple(slice(int(s[0]), int(s[-1]) + 1) if s.size else slice(0, 0) for s in spans)
 
 
 def _surface(mask: Mask) -> Mask:
-    """Pixels of a mask with a neighbour along an axis outside of it, or at the edge of the array."""
+    """Return the pixels of a mask that have a neighbour along an axis outside of it, or are at the edge of the array."""
     inner = mask.copy()
     for axis in range(mask.ndim):
         line = np.moveaxis(mask, axis, 0)
-        kept = np.moveaxis(inner, axis, 0)
-        kept[1:] &= line[:-1]
-        kept[:-1] &= line[1:]
-        kept[:1] = False
-        kept[-1:] = False
+        inner_line = np.moveaxis(inner, axis, 0)
+        inner_line[1:] &= line[:-1]
+        inner_line[:-1] &= line[1:]
+        inner_line[:1] = False
+        inner_line[-1:] = False
     return mask & ~inner

@@ -1,33 +1,34 @@
-"""What the report shows of files that other stages wrote: metrics.json, plans, trainings. A file of another shape shows less."""
+"""The contents of the report that come from metrics.json, and the cost of each candidate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from segpipe.evaluation.instance_metrics import DESCRIPTIONS as OF_OBJECTS
-from segpipe.files import read_json
+from segpipe.evaluation.instance_metrics import DESCRIPTIONS as INSTANCE_METRICS
+from segpipe.evaluation.metrics_file import METRICS_FILE, CalibrationBin, MetricsFile, ScoresOnTest
+from segpipe.pages.plan_views import ExecutionOutline, read_plan, read_training
+from segpipe.workspace.paths import Paths
 
 SEVERITY_ORDER = ("light", "medium", "strong")
 
 
-def section(content: Any, *path: str) -> dict[str, Any]:
-    """The mapping at a path of nested ones; empty where there is none."""
-    for key in path:
-        content = content.get(key) if isinstance(content, Mapping) else None
-    return dict(content) if isinstance(content, Mapping) else {}
+def read_metrics(root: Path, name: str) -> MetricsFile:
+    """Read the metrics.json of a candidate.
 
+    Args:
+        root: the workspace.
+        name: the candidate.
 
-def read_section(path: Path) -> dict[str, Any]:
-    """A JSON file that holds a mapping; empty where there is no such file."""
-    return section(read_json(path)) if path.is_file() else {}
+    Returns:
+        The metrics; all None if the candidate was not evaluated.
 
-
-def _number(content: Mapping[str, Any], key: str) -> float | None:
-    value = content.get(key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    Raises:
+        DataError: the file is not valid.
+    """
+    path = Paths(root).evaluation(name) / METRICS_FILE
+    return MetricsFile.read(path) if path.is_file() else MetricsFile()
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,18 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class CalibrationView:
-    """A reliability diagram and its errors, as shipped; the errors before the temperature where they were measured too."""
+    """A reliability diagram and its errors, with the temperature that is shipped.
+
+    Attributes:
+        bins: the diagram, from the lowest confidence on.
+        ece: expected calibration error.
+        low: lower bound of `ece`; None if unknown.
+        high: upper bound of `ece`; None if unknown.
+        mce: maximum calibration error; None if unknown.
+        temperature: that is shipped; None if none was fitted.
+        ece_before: expected calibration error without the temperature; None if it was not measured.
+        before: the diagram without the temperature; empty if it was not measured.
+    """
 
     bins: list[ReliabilityBin]
     ece: float
@@ -53,37 +65,41 @@ class CalibrationView:
     before: list[ReliabilityBin]
 
 
-def calibration_view(metrics: Mapping[str, Any]) -> CalibrationView | None:
-    """Of `test.calibration` in metrics.json; None where confidences were not measured."""
-    found = section(metrics, "test", "calibration")
-    ece, bins = _number(found, "ece"), _bins(found.get("curve"))
-    if ece is None or not bins:
+def calibration_view(metrics: MetricsFile) -> CalibrationView | None:
+    """Return the calibration on the test split; None if it was not measured."""
+    scores = metrics.test.calibration if metrics.test else None
+    if scores is None or scores.ece is None or not scores.curve:
         return None
-    before = section(found, "thinned", "before")
+    before = scores.thinned.before if scores.thinned else None
     return CalibrationView(
-        bins,
-        ece,
-        _number(section(found, "interval"), "low"),
-        _number(section(found, "interval"), "high"),
-        _number(found, "mce"),
-        _number(section(metrics, "val", "calibration"), "temperature"),
-        _number(before, "ece"),
-        _bins(before.get("curve")),
+        _bins(scores.curve),
+        scores.ece,
+        scores.interval.low if scores.interval else None,
+        scores.interval.high if scores.interval else None,
+        scores.mce,
+        metrics.temperature,
+        before.ece if before else None,
+        _bins(before.curve) if before else [],
     )
 
 
-def _bins(curve: Any) -> list[ReliabilityBin]:
-    """curve: rows from the lowest bin on; a mapping by bin in files of earlier versions."""
-    ordered = [curve[key] for key in sorted(curve)] if isinstance(curve, Mapping) else curve
-    rows = [section(row) for row in ordered] if isinstance(ordered, list) else []
-    known = [row for row in rows if {"pixels", "confidence", "right"} <= row.keys()]
-    total = sum(row["pixels"] for row in known) or 1
-    return [ReliabilityBin(row["confidence"], row["right"], row["pixels"] / total) for row in known]
+def _bins(curve: list[CalibrationBin]) -> list[ReliabilityBin]:
+    total = sum(row.pixels for row in curve) or 1
+    return [ReliabilityBin(row.confidence, row.right, row.pixels / total) for row in curve]
 
 
 @dataclass(frozen=True)
 class DropRow:
-    """What a model loses where images are spoilt in one way, so much: score on the images as they are less that on the spoilt."""
+    """The loss of a model on images that are corrupted in one way, at one severity.
+
+    Attributes:
+        corruption: in words.
+        severity: light, medium or strong.
+        score: on the corrupted images; None if it does not exist.
+        drop: the score on the original images minus `score`.
+        low: lower bound of `drop`; None if unknown.
+        high: upper bound of `drop`; None if unknown.
+    """
 
     corruption: str
     severity: str
@@ -95,83 +111,101 @@ class DropRow:
 
 @dataclass(frozen=True)
 class RobustnessView:
-    """Drops by corruption, the largest first, and the images that they rest on."""
+    """Drops by corruption, the largest first, and the number of images that were corrupted."""
 
-    images: int | None
+    images: int
     drops: list[DropRow]
 
 
-def robustness_view(metrics: Mapping[str, Any]) -> RobustnessView | None:
-    """Of `test.robustness` in metrics.json; None where it was not measured."""
-    found = section(metrics, "test", "robustness")
+def robustness_view(metrics: MetricsFile) -> RobustnessView | None:
+    """Return the losses on corrupted images; None if they were not measured."""
+    scores = metrics.test.robustness if metrics.test else None
+    if scores is None:
+        return None
     rows = [
-        DropRow(
-            name.replace("_", " "), severity, _number(told, "score"), drop, _number(told, "low"), _number(told, "high")
-        )
-        for name, severities in section(found, "by").items()
-        for severity, told in section(severities).items()
-        if isinstance(told, Mapping) and (drop := _number(told, "drop")) is not None
+        DropRow(name.replace("_", " "), severity, drop.score, drop.drop, drop.low, drop.high)
+        for name, severities in scores.by.items()
+        for severity, drop in severities.items()
     ]
     if not rows:
         return None
     worst = {name: max(r.drop for r in rows if r.corruption == name) for name in {r.corruption for r in rows}}
-    rank = {word: place for place, word in enumerate(SEVERITY_ORDER)}
+    rank = {severity: index for index, severity in enumerate(SEVERITY_ORDER)}
     rows.sort(key=lambda r: (-worst[r.corruption], r.corruption, rank.get(r.severity, 0), r.severity))
-    images = _number(found, "images")
-    return RobustnessView(None if images is None else int(images), rows)
+    return RobustnessView(scores.images, rows)
 
 
 @dataclass(frozen=True)
 class FurtherScores:
-    """Scores beside IoU and its kin, such as those of objects and surfaces: a value for each candidate, None where it has none."""
+    """A table of further scores, of instances or surfaces: a value for each candidate, None if it has none; counts are whole numbers."""
 
     title: str
     rows: list[tuple[str, list[float | None]]]
 
 
-_FURTHER = (("instance", "Objects"), ("surface", "Surfaces"))
-_NO_SCORES = ("images", "units", "millimetres", "tolerance", "class", "interval")
-_WORDS = {
+_INSTANCE_LABELS = {
+    "recall": "mask recall",
+    "ap_small": "mask AP of small instances",
+    "ap_medium": "mask AP of medium instances",
+    "ap_large": "mask AP of large instances",
+    "n_true": "true instances",
+    "n_predicted": "predicted instances",
+    **INSTANCE_METRICS,
+}
+_SURFACE_LABELS = {
     "hd95": "95 % Hausdorff distance",
     "assd": "average surface distance",
     "nsd": "surface Dice",
-    "recall": "mask recall",
-    "ap_small": "mask AP of small objects",
-    "ap_medium": "mask AP of medium objects",
-    "ap_large": "mask AP of large objects",
-    "true": "true objects",
-    "found": "objects found",
-    **OF_OBJECTS,
 }
 
 
-def further_scores(metrics: Sequence[Mapping[str, Any]]) -> list[FurtherScores]:
-    """The tables of `test.instance` and `test.surface` of each metrics.json, without single classes; none where nobody has such
-    scores."""
-    tests = [section(one, "test") for one in metrics]
+def further_scores(metrics: Sequence[MetricsFile]) -> list[FurtherScores]:
+    """Return the tables of instance and surface scores.
+
+    Args:
+        metrics: of each candidate.
+
+    Returns:
+        One table of each kind for which a candidate has scores, without the scores of single classes.
+    """
+    tests = [one.test or ScoresOnTest() for one in metrics]
     tables = []
-    for key, title in _FURTHER:
-        told = [dict(_leaves(section(test, key))) for test in tests]
-        rows = [(name, [own.get(name) for own in told]) for name in dict.fromkeys(n for own in told for n in own)]
+    for title, columns in (
+        ("Instances", [_instance_scores(test) for test in tests]),
+        ("Surfaces", [_surface_scores(test) for test in tests]),
+    ):
+        names = dict.fromkeys(name for column in columns for name in column)
+        rows = [(name, [column.get(name) for column in columns]) for name in names]
         tables += [FurtherScores(title, rows)] if rows else []
     return tables
 
 
-def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for key, value in content.items():
-        if key in _NO_SCORES:
-            continue
-        name = f"{prefix} {_WORDS.get(key, key)}".strip().replace("_", " ")
-        if isinstance(value, Mapping):
-            yield from _leaves(value, name)
-        elif (number := _number(content, key)) is not None:
-            yield name, number
+def _instance_scores(test: ScoresOnTest) -> dict[str, float]:
+    fields = {} if test.instance is None else dict(test.instance)
+    return {_INSTANCE_LABELS.get(name, name): value for name, value in fields.items() if isinstance(value, int | float)}
+
+
+def _surface_scores(test: ScoresOnTest) -> dict[str, float]:
+    scores = {name: getattr(test.surface, name, None) for name in _SURFACE_LABELS}
+    return {f"{_SURFACE_LABELS[name]} image macro": score.image.macro for name, score in scores.items() if score}
 
 
 @dataclass(frozen=True)
 class CostRow:
-    """What a model costs. ms, training_mib: of a training step. latency: p50 and p95 of an answer in ms, by `engine`, with `served` of
-    requests to its Bento; serving_mib: the most memory of the process that answered."""
+    """The cost of a model.
+
+    Attributes:
+        name: the candidate, or the version of a champion.
+        megabytes: of the weights.
+        latency: p50 and p95 of a prediction in ms.
+        engine: that predicted.
+        served: whether `latency` is of requests to the Bento.
+        serving_mib: peak memory of the process that predicted.
+        steps: of the training.
+        images_per_s: of the training.
+        ms: of a training step.
+        training_mib: peak memory of a training step.
+    """
 
     name: str
     megabytes: float | None = None
@@ -185,112 +219,31 @@ class CostRow:
     training_mib: float | None = None
 
 
-def costs(root: Path, names: list[str]) -> list[CostRow]:
-    """A row for each candidate of which anything is known."""
+def costs(root: Path, metrics: Mapping[str, MetricsFile]) -> list[CostRow]:
+    """Return the cost of each candidate.
+
+    Args:
+        root: the workspace, with the plans and trainings of the candidates.
+        metrics: of each candidate, by name.
+
+    Returns:
+        One row for each candidate of which a cost is known.
+    """
     rows = []
-    for name in names:
-        metrics = read_section(root / "evaluation" / name / "metrics.json")
-        training = read_section(root / "training" / name / "metrics.json")
-        plan = read_section(root / "plans" / f"{name}.json")
-        execution, model = section(plan, "execution"), section(metrics, "model")
-        each, members = _number(section(plan, "recipe"), "steps"), _number(section(plan, "folds"), "count") or 1
-        steps = each * members if each else _number(training, "step")
-        cost = section(metrics, "cost")
-        half, most = _number(cost, "p50_ms"), _number(cost, "p95_ms")
+    for name, measured in metrics.items():
+        training, plan, cost = read_training(root, name), read_plan(root, name), measured.cost
+        execution = plan.execution or ExecutionOutline()
         row = CostRow(
             name,
-            megabytes=_number(model, "megabytes"),
-            latency=None if half is None or most is None else (half, most),
-            engine=cost.get("engine"),
-            serving_mib=_number(cost, "peak_memory_mib"),
-            steps=None if steps is None else int(steps),
-            images_per_s=_number(section(training, "train"), "images_per_s"),
-            ms=_number(execution, "ms_per_step"),
-            training_mib=_number(execution, "peak_memory_mib"),
+            megabytes=measured.model.megabytes if measured.model else None,
+            latency=(cost.p50_ms, cost.p95_ms) if cost else None,
+            engine=cost.engine if cost else None,
+            serving_mib=cost.peak_memory_mib if cost else None,
+            steps=training.step if plan.steps is None else plan.steps,
+            images_per_s=training.train.images_per_s,
+            ms=execution.ms_per_step,
+            training_mib=execution.peak_memory_mib,
         )
         if any(value is not None for value in (row.megabytes, row.latency, row.images_per_s, row.ms)):
             rows.append(row)
     return rows
-
-
-@dataclass(frozen=True)
-class TimedPart:
-    """A part of a training step, and the share of the time that goes into it."""
-
-    part: str
-    share: float
-    ms: float | None
-
-
-def bottleneck(path: Path) -> list[TimedPart]:
-    """Of training/NAME/bottleneck.json, [{part, share, ms}], the longest first; empty where there is none."""
-    if not path.is_file():
-        return []
-    content = read_json(path)
-    rows = content if isinstance(content, list) else section(content).get("parts", [])
-    told = [section(row) for row in rows if isinstance(row, Mapping)]
-    parts = [
-        TimedPart(str(row["part"]), share, _number(row, "ms"))
-        for row in told
-        if "part" in row and (share := _number(row, "share")) is not None
-    ]
-    return sorted(parts, key=lambda part: -part.share)
-
-
-@dataclass(frozen=True)
-class TimedSetting:
-    """A setting that the plan timed. ms: of a step, None where it was not timed; share: of the slowest; difference: of the loss."""
-
-    name: str
-    ms: float | None
-    share: float
-    difference: float | None
-    verdict: str
-    chosen: bool
-
-
-@dataclass(frozen=True)
-class PlanView:
-    """What the report shows of a plan."""
-
-    timings: list[TimedSetting]
-    reasons: dict[str, Any]
-    machine: dict[str, Any]
-    parts: list[TimedPart]
-
-
-def plan_views(root: Path, names: list[str]) -> dict[str, PlanView]:
-    """The plans that there are, by candidate."""
-    return dict(_plan_views(root, names))
-
-
-def _plan_views(root: Path, names: list[str]) -> Iterator[tuple[str, PlanView]]:
-    for name in names:
-        path = root / "plans" / f"{name}.json"
-        if not path.is_file():
-            continue
-        plan = read_section(path)
-        execution = section(plan, "execution")
-        timed = [
-            t for t in execution.get("timings") or [] if isinstance(t, dict) and isinstance(t.get("setting"), dict)
-        ]
-        slowest = max((t["ms_per_step"] for t in timed if t.get("ms_per_step")), default=1.0)
-        rows = [
-            TimedSetting(
-                _setting(t["setting"]),
-                _number(t, "ms_per_step"),
-                (t.get("ms_per_step") or 0) / slowest,
-                _number(t, "loss_difference"),
-                str(t.get("verdict", "")),
-                t["setting"] == execution.get("setting"),
-            )
-            for t in timed
-        ]
-        parts = bottleneck(root / "training" / name / "bottleneck.json")
-        yield name, PlanView(rows, section(plan, "reasons"), section(execution, "machine"), parts)
-
-
-def _setting(setting: dict[str, Any]) -> str:
-    """{precision: bf16, channels_last: true, compile: false} -> "bf16, channels-last"."""
-    flags = [key.replace("_", "-") for key, value in setting.items() if value is True]
-    return ", ".join([str(v) for v in setting.values() if isinstance(v, str)] + flags)

@@ -1,4 +1,4 @@
-"""The same picture more than once: exact copies by content, near-duplicates by perceptual hash and brightness."""
+"""Duplicates of images: exact copies by content, near-duplicates by perceptual hash and brightness, or by small versions of them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from segpipe.words import listed
 if TYPE_CHECKING:
     import pandas as pd
 
-_BLOCK = 1 << 21
+_BLOCK_PAIRS = 1 << 21
 """Pairs that are compared at a time: 16 MiB of hashes, whatever the number of images."""
-_PROPORTIONS = 1.05
-"""How much the proportions of two versions of one image may differ: what cropping a few pixels does to a small one."""
+_MAX_ASPECT_RATIO = 1.05
+"""How much the proportions of two versions of one image may differ: cropping a few pixels changes those of a small image so much."""
 
-_FAR_TOLERANCE = 0.12
-"""Up to which share of the brightness apart miniatures are compared: a tenth more light changes so much."""
-_LOOKED_AT = 12
-"""Miniatures that one image is compared with, those of the likest spectra."""
-_WAVES = 12
-"""Frequencies of a spectrum in each direction: waves as short as a twelfth of the edge."""
-_REACH = MINIATURE_EDGE // 8
+_MINIATURE_TOLERANCE = 0.12
+"""The largest difference in brightness, as a share, at which miniatures are compared: a tenth more light changes it so much."""
+_COMPARED_MINIATURES = 12
+"""Miniatures that one image is compared with: those with the most similar spectra."""
+_FREQUENCIES = 12
+"""Frequencies of a spectrum in each direction: up to waves that are a twelfth of the edge long."""
+_MAX_SHIFT = MINIATURE_EDGE // 8
 """The largest shift between two miniatures, in their pixels."""
 _ZOOMS = (1.03, 1.06)
-"""How much larger a miniature is also looked at: a picture of which 2 to 8 % of the edge were cropped shows the rest so much larger."""
-_WORTH_ZOOMING = 0.8
-"""Miniatures of pictures of which one is a crop of the other correlate by so much before either is enlarged."""
-_FINE = 1.0
-"""Standard deviation, in pixels of a miniature, of the blur that takes out what shifts by parts of such a pixel change."""
+"""Factors by which a miniature is also enlarged: an image that was cropped by 2 to 8 % of its edge shows the rest so much larger."""
+_MIN_CORRELATION_FOR_ZOOM = 0.8
+"""Miniatures of an image and of a crop of it correlate at least so much before either is enlarged."""
+_BLUR_SIGMA = 1.0
+"""Standard deviation, in pixels of a miniature, of the blur that removes the effect of shifts by parts of such a pixel."""
 
 
 class Lookalike(NamedTuple):
@@ -46,79 +46,98 @@ class Lookalike(NamedTuple):
     distance: int
     """Bits of 64 in which the perceptual hashes differ."""
     others: int
-    """Further images, beside this one, that it resembles."""
+    """The number of further images that it resembles."""
     likeness: float | None
-    """Correlation of the miniatures, where it was that by which they were told."""
+    """Correlation of the miniatures; None if the images were found by their hashes."""
 
 
 def exact_copies(manifest: pd.DataFrame) -> pd.DataFrame:
-    """What other rows show the very same image, by row.
+    """Find the rows that have exactly the same image as another row.
 
-    copies: their paths, in words; copy: the first of them (None: no other row); copy_splits, mask_versions: in how many splits and
-    with how many masks the image stands; copies_beside: rows in the same split with the same mask.
+    Args:
+        manifest: the manifest.
+
+    Returns:
+        A frame with the index of the manifest. copies: the paths of the other rows, in words; copy: the first of them, None if there is
+        none; copy_splits: the number of splits that have the image; mask_versions: the number of its different masks; copies_beside: the
+        number of other rows with the same split and the same mask.
     """
     import pandas as pd
 
     columns = ["copies", "copy", "copy_splits", "mask_versions", "copies_beside"]
-    rows: dict[Any, list[Any]] = {place: ["", None, 1, 1, 0] for place in manifest.index}
-    same = manifest[manifest["sha256"].notna() & manifest["sha256"].duplicated(keep=False)]
-    for _, twins in same.groupby("sha256"):
-        for place, row in twins.iterrows():
-            others = twins.drop(index=place)
-            beside = (others["split"] == row["split"]) & (others["mask_sha256"] == row["mask_sha256"])
-            named = listed(others["path"], 3)
-            splits, masks = twins["split"].nunique(), twins["mask_sha256"].nunique()
-            rows[place] = [named, others["path"].iloc[0], splits, masks, int(beside.sum())]
+    rows: dict[Any, list[Any]] = {label: ["", None, 1, 1, 0] for label in manifest.index}
+    duplicated = manifest[manifest["sha256"].notna() & manifest["sha256"].duplicated(keep=False)]
+    for _, copies in duplicated.groupby("sha256"):
+        for label, row in copies.iterrows():
+            others = copies.drop(index=label)
+            same = (others["split"] == row["split"]) & (others["mask_sha256"] == row["mask_sha256"])
+            paths = ", ".join(others["path"].iloc[:3]) + (" and more" if len(others) > 3 else "")
+            splits, masks = copies["split"].nunique(), copies["mask_sha256"].nunique()
+            rows[label] = [paths, others["path"].iloc[0], splits, masks, int(same.sum())]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def near_duplicates(manifest: pd.DataFrame, distance: int, tolerance: float, likeness: float) -> dict[Any, Lookalike]:
-    """Images that resemble one of another split, by row: the later one of train, val, test, so that a pair is told once.
+    """Find images that resemble an image of another split.
 
-    Two images resemble each other where at most `distance` bits of their perceptual hashes differ, and the means and standard
-    deviations of every channel by at most `tolerance`, as a share of the brighter image's brightest channel (mean + deviation),
-    and the proportions are the same (in volumes the slices too). This keeps apart what merely has one composition, such as cells
-    in the middle of a slide in two stains, or the same organ of two people. Where hashes and brightness are farther apart (shifted,
-    cropped, brightened images), they resemble each other where their miniatures, at the best shift and zoom, correlate by `likeness`
-    (see `compare_miniatures`); each image is held against those of the likest spectra, which know no shift. Blank images, whose hashes
-    are all one, and exact copies, which are told as such, are left out.
+    Two images resemble each other if their perceptual hashes differ in at most `distance` bits, the means and standard deviations of
+    every channel by at most `tolerance`, and their proportions (of volumes also the slices) are the same. This distinguishes images that
+    only have the same composition, such as cells in the middle of a slide in two stains, or the same organ of two people.
 
-    Hashes and spectra of all pairs across splits are compared, in blocks (xor and popcount, a product of matrices).
+    Images that were shifted, cropped or brightened have other hashes. They resemble each other if their miniatures, at the best shift
+    and zoom, correlate by at least `likeness` (`compare_miniatures`); each image is compared with those of the most similar spectra,
+    which do not depend on shifts. Blank images, whose hashes are all equal, and exact copies, which have a check of their own, are left
+    out. Hashes and spectra of all pairs across splits are compared, in blocks (xor and popcount, a product of matrices).
+
+    Args:
+        manifest: the manifest.
+        distance: bits of the 64-bit hashes.
+        tolerance: as a share of the brighter image's brightest channel (mean + deviation).
+        likeness: the smallest correlation of miniatures.
+
+    Returns:
+        The most similar image, by the index label of the row: the later one in the order train, val, test, so that a pair is reported
+        once.
     """
     rows = manifest[manifest["phash"].notna() & manifest["error"].isna()]
     rows = rows[[bool(np.max(stds) > 0) for stds in rows["std"]]]
     width = max((len(mean) for mean in rows["mean"]), default=0)
-    found: dict[Any, Lookalike] = {}
-    for place, later in enumerate(SPLITS[1:], start=1):
-        late, early = rows[rows["split"] == later], rows[rows["split"].isin(SPLITS[:place])]
+    lookalikes: dict[Any, Lookalike] = {}
+    for index, later_split in enumerate(SPLITS[1:], start=1):
+        late, early = rows[rows["split"] == later_split], rows[rows["split"].isin(SPLITS[:index])]
         if len(late) and len(early):
-            found |= _compare(_Looks.of(late, width), _Looks.of(early, width), distance, tolerance, likeness)
-    return found
+            features = _Features.of(late, width), _Features.of(early, width)
+            lookalikes |= _compare(*features, distance, tolerance, likeness)
+    return lookalikes
 
 
-class _Looks(NamedTuple):
-    """What n images look like. moments: (n, 2 x channels), means and deviations; scale: (n,), the brightest channel's sum of both."""
+class _Features(NamedTuple):
+    """The features of n images by which they are compared."""
 
-    places: list[Any]
+    labels: list[Any]
+    """Of the rows, from the index of the manifest."""
     paths: npt.NDArray[np.object_]
     splits: npt.NDArray[np.object_]
     contents: npt.NDArray[np.object_]
+    """SHA-256 of the files."""
     hashes: npt.NDArray[np.uint64]
     kinds: npt.NDArray[np.int64]
     """(n, 2): channels and slices, which must be equal."""
     aspects: npt.NDArray[np.float64]
     """Logarithm of height / width."""
     moments: npt.NDArray[np.float64]
+    """(n, 2 x channels), means and standard deviations."""
     scale: npt.NDArray[np.float64]
+    """(n,), mean plus deviation of the brightest channel."""
     miniatures: npt.NDArray[np.object_]
     spectra: npt.NDArray[np.float32]
     """(n, frequencies): rows whose products are correlations."""
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, width: int) -> _Looks:
+    def of(cls, rows: pd.DataFrame, width: int) -> _Features:
         means, stds = (_stack(rows[name], width) for name in ("mean", "std"))
         return cls(
-            places=list(rows.index),
+            labels=list(rows.index),
             paths=rows["path"].to_numpy(object),
             splits=rows["split"].to_numpy(object),
             contents=rows["sha256"].to_numpy(object),
@@ -133,55 +152,67 @@ class _Looks(NamedTuple):
 
 
 def _stack(lists: pd.Series, width: int) -> npt.NDArray[np.float64]:
-    """(n, width): a list a row, 0 beyond its end."""
+    """Stack lists of different lengths to (n, width), filled up with 0."""
     table = np.zeros((len(lists), width))
     for row, values in zip(table, lists, strict=True):
         row[: len(values)] = values
     return table
 
 
-def _compare(late: _Looks, early: _Looks, distance: int, tolerance: float, likeness: float) -> dict[Any, Lookalike]:
-    step = max(1, _BLOCK // len(early.hashes))
+def _compare(
+    late: _Features, early: _Features, distance: int, tolerance: float, likeness: float
+) -> dict[Any, Lookalike]:
+    step = max(1, _BLOCK_PAIRS // len(early.hashes))
     starts = range(0, len(late.hashes), step)
-    found: dict[Any, Lookalike] = {}
+    lookalikes: dict[Any, Lookalike] = {}
     for start in track(starts, "comparing images", len(starts)):
         block = slice(start, start + step)
         bits = np.bitwise_count(late.hashes[block, None] ^ early.hashes)
-        alike: dict[tuple[int, int], float | None] = {}
-        for a, b in _agreeing(late, early, start, bits <= distance, tolerance):
-            alike[a, b] = None
-        for a, b in _agreeing(late, early, start, _likest(late.spectra[block] @ early.spectra.T), _FAR_TOLERANCE):
-            if (a, b) not in alike:
+        pairs: dict[tuple[int, int], float | None] = {}
+        for a, b in _compatible_pairs(late, early, start, bits <= distance, tolerance):
+            pairs[a, b] = None
+        candidates = _most_similar(late.spectra[block] @ early.spectra.T)
+        for a, b in _compatible_pairs(late, early, start, candidates, _MINIATURE_TOLERANCE):
+            if (a, b) not in pairs:
                 correlation = compare_miniatures(late.miniatures[a], early.miniatures[b], likeness)
                 if correlation >= likeness:
-                    alike[a, b] = correlation
-        for a, b in sorted(alike, key=lambda pair: (pair[0], bits[pair[0] - start, pair[1]], pair[1])):
-            place = late.places[a]
-            if first := found.get(place):
-                found[place] = first._replace(others=first.others + 1)
+                    pairs[a, b] = correlation
+        for a, b in sorted(pairs, key=lambda pair: (pair[0], bits[pair[0] - start, pair[1]], pair[1])):
+            label = late.labels[a]
+            if first := lookalikes.get(label):
+                lookalikes[label] = first._replace(others=first.others + 1)
             else:
-                apart = int(bits[a - start, b])
-                found[place] = Lookalike(early.paths[b], early.splits[b], apart, 0, alike[a, b])
-    return found
+                different_bits = int(bits[a - start, b])
+                lookalikes[label] = Lookalike(early.paths[b], early.splits[b], different_bits, 0, pairs[a, b])
+    return lookalikes
 
 
-def _likest(products: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Where the `_LOOKED_AT` largest values of each row stand."""
-    if products.shape[1] <= _LOOKED_AT:
+def _most_similar(products: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Return the `_COMPARED_MINIATURES` largest values of each row, as a mask."""
+    if products.shape[1] <= _COMPARED_MINIATURES:
         return np.ones(products.shape, bool)
-    places = np.argpartition(products, -_LOOKED_AT, axis=1)[:, -_LOOKED_AT:]
+    columns = np.argpartition(products, -_COMPARED_MINIATURES, axis=1)[:, -_COMPARED_MINIATURES:]
     largest = np.zeros(products.shape, bool)
-    np.put_along_axis(largest, places, True, axis=1)
+    np.put_along_axis(largest, columns, True, axis=1)
     return largest
 
 
 def compare_miniatures(one: bytes, other: bytes, enough: float = 1.0) -> float:
-    """The normalised cross-correlation, at most 1, of two miniatures at their best shift, an eighth of their edge at most. Where that is
-    less than `enough`, but not far from it, also with one of them enlarged by one of `_ZOOMS`: then what lacks to 1 counts twice, since
-    among so many tries one fits by chance. 0 for blank ones.
+    """Compute the normalised cross-correlation of two miniatures at their best shift, at most an eighth of their edge.
+
+    If it is less than `enough`, but not much less, each miniature is also enlarged by each of `_ZOOMS`. Then the distance from 1 counts
+    twice, since one of so many attempts fits by chance.
+
+    Args:
+        one: a miniature (`segpipe.data.images.statistics.miniature`).
+        other: another miniature.
+        enough: a correlation at which no zoom is tried.
+
+    Returns:
+        The correlation, at most 1; 0 for blank miniatures.
     """
     best = _correlate(_detail(one), _detail(other))
-    if not _WORTH_ZOOMING <= best < enough:
+    if not _MIN_CORRELATION_FOR_ZOOM <= best < enough:
         return best
     pairs = [(_detail(one, zoom), _detail(other)) for zoom in _ZOOMS]
     pairs += [(_detail(one), _detail(other, zoom)) for zoom in _ZOOMS]
@@ -189,68 +220,80 @@ def compare_miniatures(one: bytes, other: bytes, enough: float = 1.0) -> float:
 
 
 def _correlate(one: np.ndarray, other: np.ndarray) -> float:
-    """The middle of each detail is looked for in the other; between whole pixels, the peak is that of a parabola."""
+    """Search the middle of each detail in the other one; between whole pixels, the peak is that of a parabola."""
     import cv2
 
-    inner = slice(_REACH, MINIATURE_EDGE - _REACH)
-    found = [
+    inner = slice(_MAX_SHIFT, MINIATURE_EDGE - _MAX_SHIFT)
+    peaks = [
         _peak(cv2.matchTemplate(whole, part[inner, inner], cv2.TM_CCOEFF_NORMED))
         for whole, part in ((one, other), (other, one))
         if part[inner, inner].std() > 0
     ]
-    return min(1.0, max(found, default=0.0))
+    return min(1.0, max(peaks, default=0.0))
 
 
 def _peak(surface: np.ndarray) -> float:
-    """The largest value of a surface (H, W), and what it rises beyond that between the grid's points, along both axes."""
+    """Return the largest value of a surface (H, W), interpolated between the points of the grid along both axes."""
     y, x = np.unravel_index(surface.argmax(), surface.shape)
     top = float(surface[y, x])
     rise = 0.0
-    for line, place in ((surface[:, x], y), (surface[y], x)):
-        if 0 < place < len(line) - 1:
-            before, after = float(line[place - 1]), float(line[place + 1])
-            bend = before - 2 * top + after
-            rise -= (before - after) ** 2 / (8 * bend) if bend < 0 else 0.0
+    for line, index in ((surface[:, x], y), (surface[y], x)):
+        if 0 < index < len(line) - 1:
+            before, after = float(line[index - 1]), float(line[index + 1])
+            curvature = before - 2 * top + after
+            rise -= (before - after) ** 2 / (8 * curvature) if curvature < 0 else 0.0
     return top + rise
 
 
 @functools.lru_cache(4096)
 def _detail(miniature: bytes, zoom: float = 1.0) -> np.ndarray:
-    """(48, 48), float32: a miniature, enlarged around its middle, without what is wide (the light of a microscope, a cell in the
-    middle), which is alike in images of one kind."""
+    """Return a miniature without its low frequencies, (48, 48), float32; enlarged around its middle.
+
+    Low frequencies (the light of a microscope, a cell in the middle) are similar in all images of one kind.
+    """
     import cv2
 
     plane = np.frombuffer(miniature, np.uint8).reshape(MINIATURE_EDGE, MINIATURE_EDGE).astype(np.float32)
     if zoom != 1:
         centre = (MINIATURE_EDGE - 1) / 2
-        around = np.array([[zoom, 0, centre * (1 - zoom)], [0, zoom, centre * (1 - zoom)]])
-        plane = cv2.warpAffine(plane, around, plane.shape, flags=cv2.INTER_CUBIC)
-    return cv2.GaussianBlur(plane, (0, 0), _FINE) - cv2.GaussianBlur(plane, (0, 0), MINIATURE_EDGE / 8)
+        transform = np.array([[zoom, 0, centre * (1 - zoom)], [0, zoom, centre * (1 - zoom)]])
+        plane = cv2.warpAffine(plane, transform, plane.shape, flags=cv2.INTER_CUBIC)
+    return cv2.GaussianBlur(plane, (0, 0), _BLUR_SIGMA) - cv2.GaussianBlur(plane, (0, 0), MINIATURE_EDGE / 8)
 
 
 def _spectrum(miniature: bytes) -> npt.NDArray[np.float32]:
-    """Amplitudes of the lowest frequencies of a miniature's detail, in one row of mean 0 and length 1; 0 for a blank one."""
-    fade = np.hanning(MINIATURE_EDGE)
-    waves = np.fft.rfft2(_detail(miniature) * np.outer(fade, fade))[:, :_WAVES]
-    row = np.sqrt(np.abs(np.concatenate([waves[:_WAVES], waves[1 - _WAVES :]]))).ravel()
+    """Return the amplitudes of the lowest frequencies of a miniature's detail, with mean 0 and length 1; 0 for a blank one."""
+    window = np.hanning(MINIATURE_EDGE)
+    waves = np.fft.rfft2(_detail(miniature) * np.outer(window, window))[:, :_FREQUENCIES]
+    row = np.sqrt(np.abs(np.concatenate([waves[:_FREQUENCIES], waves[1 - _FREQUENCIES :]]))).ravel()
     row -= row.mean()
     return (row / max(float(np.linalg.norm(row)), 1e-9)).astype(np.float32)
 
 
-def _agreeing(
-    late: _Looks, early: _Looks, start: int, wanted: npt.NDArray[np.bool_], tolerance: float
+def _compatible_pairs(
+    late: _Features, early: _Features, start: int, candidates: npt.NDArray[np.bool_], tolerance: float
 ) -> Iterator[tuple[int, int]]:
-    """The pairs (place in `late`, place in `early`) that are `wanted`, no copies, and agree in brightness and shape. wanted: one row
-    for each of `late` from `start` on."""
-    a, b = np.nonzero(wanted)
+    """Yield the candidate pairs that are not copies, and agree in brightness and shape.
+
+    Args:
+        late: the images of the later split.
+        early: the images of the earlier splits.
+        start: the index in `late` of the first row of `candidates`.
+        candidates: (rows, images of `early`), the pairs to check.
+        tolerance: of brightness.
+
+    Yields:
+        (index in `late`, index in `early`).
+    """
+    a, b = np.nonzero(candidates)
     a += start
-    fit = (late.contents[a] != early.contents[b]) & _alike(late, a, early, b, tolerance)
-    yield from zip(a[fit].tolist(), b[fit].tolist(), strict=True)
+    compatible = (late.contents[a] != early.contents[b]) & _agree(late, a, early, b, tolerance)
+    yield from zip(a[compatible].tolist(), b[compatible].tolist(), strict=True)
 
 
-def _alike(late: _Looks, a: np.ndarray, early: _Looks, b: np.ndarray, tolerance: float) -> npt.NDArray[np.bool_]:
-    """Whether brightness and shape of pairs agree. a, b: (pairs,) places in `late` and `early`."""
-    off = np.abs(late.moments[a] - early.moments[b]).max(axis=1)
-    bright: np.ndarray = off <= tolerance * np.maximum(late.scale[a], early.scale[b])
-    shaped = np.abs(late.aspects[a] - early.aspects[b]) <= np.log(_PROPORTIONS)
+def _agree(late: _Features, a: np.ndarray, early: _Features, b: np.ndarray, tolerance: float) -> npt.NDArray[np.bool_]:
+    """Return whether brightness and shape of pairs agree. a, b: (pairs,), indices in `late` and `early`."""
+    difference = np.abs(late.moments[a] - early.moments[b]).max(axis=1)
+    bright: np.ndarray = difference <= tolerance * np.maximum(late.scale[a], early.scale[b])
+    shaped = np.abs(late.aspects[a] - early.aspects[b]) <= np.log(_MAX_ASPECT_RATIO)
     return bright & shaped & (late.kinds[a] == early.kinds[b]).all(axis=1)

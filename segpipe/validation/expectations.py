@@ -1,9 +1,8 @@
-"""Great Expectations over the manifest: every check of the table, on every row, with the offenders by name."""
+"""Validation of a manifest with Great Expectations: every check of the table on every row, with the rows that failed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segpipe.config import ValidateParams
@@ -13,25 +12,23 @@ from segpipe.data.manifest.table import usable
 from segpipe.drift.comparison import Drift, compare
 from segpipe.drift.reference import Reference
 from segpipe.validation.checks import Check, chosen_checks
-from segpipe.validation.findings import SEVERITIES, Finding, Severity
+from segpipe.validation.findings import SEVERITIES, Finding, Severity, quarantined_files
 from segpipe.validation.frames import About, class_frame, drift_frame, group_frame, image_frame, split_frame
 
 if TYPE_CHECKING:
     import pandas as pd
     from great_expectations.data_context import AbstractDataContext
 
-__all__ = ["Finding", "Verdict", "quarantined", "stopping", "validate_manifest"]
-
 
 class Verdict(NamedTuple):
-    """What became of a manifest; the same for the same manifest: times and run ids are left out."""
+    """The result of a validation; the same for the same manifest, without times and run ids."""
 
     findings: list[Finding]
     """Errors first."""
     gx_result: dict[str, Any]
-    """What Great Expectations said, as JSON data."""
+    """The results of Great Expectations, as JSON data."""
     drifts: list[Drift]
-    """By quantity, where there was something to compare with."""
+    """The change of each quantity since the reference; empty without a reference."""
 
 
 def validate_manifest(
@@ -41,23 +38,33 @@ def validate_manifest(
     before: Reference | None = None,
     crop: int = 256,
 ) -> Verdict:
-    """Hold a manifest against the checks. before: the data of the model in production. crop: edge of a training crop in pixels.
+    """Check a manifest.
 
-    With `params.quarantine`, classes, splits, groups and drift are judged as they are without the images that are left out.
+    With `params.quarantine`, classes, splits, groups and drift are checked without the images that are left out.
+
+    Args:
+        frame: the manifest.
+        fingerprint: the dataset in numbers.
+        params: the thresholds.
+        before: the reference of the model in production; None if there is none.
+        crop: edge of a training crop in pixels, with which instances are compared.
+
+    Raises:
+        ConfigError: params.yaml names a check that does not exist.
     """
-    chosen = chosen_checks(params)
+    checks = chosen_checks(params)
     context = _make_context()
     results: dict[str, dict[str, Any]] = {}
     findings: list[Finding] = []
 
     def judge(about: About, rows: pd.DataFrame) -> None:
-        mine = [(check, severity) for check, severity in chosen if check.about == about]
-        results.update(_run(context, about, rows, [check for check, _ in mine], params))
-        for check, severity in mine:
+        selected = [(check, severity) for check, severity in checks if check.about == about]
+        results.update(_run(context, about, rows, [check for check, _ in selected], params))
+        for check, severity in selected:
             findings.extend(_findings(check, severity, rows, results[check.name], params))
 
     judge("image", image_frame(frame, fingerprint, params, crop))
-    rest = frame[~frame["path"].isin(quarantined(findings))] if params.quarantine else frame
+    rest = frame[~frame["path"].isin(quarantined_files(findings))] if params.quarantine else frame
     judge("class", class_frame(rest, fingerprint.classes))
     judge("split", split_frame(rest, params.min_images))
     judge("group", group_frame(rest))
@@ -65,38 +72,25 @@ def validate_manifest(
     if before is not None and usable(rest).any():
         drifts = compare(make_reference(rest, fingerprint.classes), before, params)
     judge("drift", drift_frame(drifts))
-    order = [check.name for check, _ in chosen]
+    order = [check.name for check, _ in checks]
     findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), order.index(finding.expectation)))
     gx_result = {
         "success": not any(finding.severity == "error" for finding in findings),
-        "results": [{"check": check.name, "severity": severity, **results[check.name]} for check, severity in chosen],
+        "results": [{"check": check.name, "severity": severity, **results[check.name]} for check, severity in checks],
     }
     return Verdict(findings, gx_result, drifts)
-
-
-def quarantined(findings: Iterable[Finding]) -> list[str]:
-    """The files that have an error of their own, in name order: what `validate.quarantine` leaves out.
-
-    Of images that stand there several times with different masks, or in several splits, all are: nothing tells the right one.
-    """
-    return sorted({f.file for f in findings if f.severity == "error" and f.file is not None})
-
-
-def stopping(findings: Iterable[Finding], params: ValidateParams) -> list[Finding]:
-    """The findings that nothing goes on with: errors, less those of files that are left out."""
-    return [f for f in findings if f.severity == "error" and not (params.quarantine and f.file is not None)]
 
 
 def _findings(
     check: Check, severity: Severity, rows: pd.DataFrame, result: dict[str, Any], params: ValidateParams
 ) -> list[Finding]:
-    offenders = {row["subject"] for row in result["result"].get("unexpected_index_list") or ()}
-    failed = rows[rows["subject"].isin(offenders)].to_dict("records")
+    subjects = {row["subject"] for row in result["result"].get("unexpected_index_list") or ()}
+    failed = rows[rows["subject"].isin(subjects)].to_dict("records")
     return check.findings(failed, len(rows), severity, params)
 
 
 def _make_context() -> AbstractDataContext:
-    """Great Expectations in memory, quiet, without a word to the outside."""
+    """Make a context of Great Expectations in memory, without progress bars and telemetry."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
 
@@ -108,7 +102,7 @@ def _make_context() -> AbstractDataContext:
 def _run(
     context: AbstractDataContext, about: About, rows: pd.DataFrame, checks: list[Check], params: ValidateParams
 ) -> dict[str, dict[str, Any]]:
-    """One suite over one frame; the result of each check, as JSON data, by its name."""
+    """Run the checks of one frame; return their results as JSON data, by name."""
     if not checks:
         return {}
     import great_expectations as gx
@@ -127,14 +121,14 @@ def _run(
     )
     outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": rows})
     (run,) = outcome.run_results.values()
-    said = {r["expectation_config"]["meta"]["check"]: r for r in (result.to_json_dict() for result in run.results)}
-    return {check.name: _plain(check, said[check.name], params) for check in checks}
+    by_check = {r["expectation_config"]["meta"]["check"]: r for r in (result.to_json_dict() for result in run.results)}
+    return {check.name: _reproducible(check, by_check[check.name], params) for check in checks}
 
 
-def _plain(check: Check, result: dict[str, Any], params: ValidateParams) -> dict[str, Any]:
-    """A result without what changes from run to run."""
-    trouble = result["exception_info"]
-    assert not trouble.get("raised_exception"), f"{check.name}: {trouble.get('exception_message')}"
+def _reproducible(check: Check, result: dict[str, Any], params: ValidateParams) -> dict[str, Any]:
+    """Return a result without the parts that change from run to run."""
+    exception = result["exception_info"]
+    assert not exception.get("raised_exception"), f"{check.name}: {exception.get('exception_message')}"
     return {
         "expectation": result["expectation_config"]["type"],
         "arguments": check.arguments_for(params),

@@ -1,6 +1,6 @@
-"""The manifest as plain numbers and words: a frame with a row an image, and one each about classes, splits, groups and drift.
+"""The frames that are checked: the manifest as plain numbers and words, and one frame each about classes, splits, groups and drift.
 
-Every frame has a column `subject` that names its row. An empty cell means that the question does not arise.
+Every frame has a column `subject` that names its row. An empty cell means that the check does not apply to the row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from segpipe.samples import ClassTable
 from segpipe.validation.duplicates import exact_copies, near_duplicates
 from segpipe.validation.outliers import brightness_z, size_ratio, softness
 from segpipe.validation.unknown_values import describe_unknown_values, suggest_fix
-from segpipe.words import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,36 +31,43 @@ About = Literal["image", "class", "split", "group", "drift"]
 
 
 def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: ValidateParams, crop: int) -> pd.DataFrame:
-    """A row an image (or a mask without one). crop: edge of a training crop in pixels, which objects are compared with."""
+    """Make the frame of images: one row per image, or per mask without an image.
+
+    Args:
+        manifest: the manifest.
+        fingerprint: the dataset in numbers.
+        params: the thresholds of near-duplicates.
+        crop: edge of a training crop in pixels, with which instances are compared.
+    """
     import pandas as pd
 
     table = fingerprint.classes
-    good = manifest["error"].isna()
+    readable = manifest["error"].isna()
     frame = pd.DataFrame({"subject": manifest["path"], "key": manifest["key"], "split": manifest["split"]})
     frame["error"] = manifest["error"]
-    frame["trouble"], frame["wanted"], frame["remedy"] = _split_errors(manifest)
-    frame["without_mask"] = manifest["key"].where(good & manifest["mask_path"].isna())
+    frame["trouble"], frame["required"], frame["remedy"] = _split_errors(manifest)
+    frame["without_mask"] = manifest["key"].where(readable & manifest["mask_path"].isna())
     frame["image_size"] = _sizes(manifest, "width", "height", "depth")
     frame["mask_size"] = _sizes(manifest, "mask_width", "mask_height", "mask_depth")
     frame["spacing"], frame["mask_spacing"] = manifest["spacing"].map(_in_mm), manifest["mask_spacing"].map(_in_mm)
     frame["orientation"], frame["mask_orientation"] = manifest["orientation"], manifest["mask_orientation"]
-    alike = (frame["spacing"] == frame["mask_spacing"]) & (frame["orientation"] == frame["mask_orientation"])
-    frame["mask_offset"] = manifest["mask_offset"].where(alike)  # else the other two checks tell it
+    same_grid = (frame["spacing"] == frame["mask_spacing"]) & (frame["orientation"] == frame["mask_orientation"])
+    frame["mask_offset"] = manifest["mask_offset"].where(same_grid)  # the two other checks report different grids
     unknown = [json.loads(text) if isinstance(text, str) else {} for text in manifest["unknown_values"]]
-    strange = {int(value) for values in unknown for value in values}
+    all_unknown = {int(value) for values in unknown for value in values}
     frame["unknown_pixels"] = [int(sum(values.values())) for values in unknown]
     frame["unknown_text"] = [describe_unknown_values(values) for values in unknown]
-    frame["unknown_fix"] = [suggest_fix(values, strange, table) for values in unknown]
-    frame["known_text"] = listed((f"{spec.value} ({spec.name})" for spec in table.classes), 12)
+    frame["unknown_fix"] = [suggest_fix(values, all_unknown, table) for values in unknown]
+    frame["known_text"] = ", ".join(f"{spec.value} ({spec.name})" for spec in table.classes[:12])
     frame["channels"], frame["usual_channels"] = manifest["channels"], fingerprint.channels
     volume = manifest["depth"].notna()
     frame["axes"] = pd.Series(np.where(volume, "3D", "2D"), manifest.index).where(manifest["height"].notna(), None)
-    frame["usual_axes"] = "3D" if fingerprint.depth is not None and volume[good].mean() > 0.5 else "2D"
+    frame["usual_axes"] = "3D" if fingerprint.depth is not None and volume[readable].mean() > 0.5 else "2D"
     frame["dtype"], frame["usual_dtype"] = manifest["dtype"].where(~volume), fingerprint.dtype
     frame["volume_dtype"] = manifest["dtype"].where(volume)
     frame["contrast"] = [float(stds.max()) if isinstance(stds, np.ndarray) else None for stds in manifest["std"]]
-    known = zip(manifest["class_pixels"], labelled_pixels(manifest, table.overlapping), strict=True)
-    shares = [_foreground(pixels, labelled, table) for pixels, labelled in known]
+    counts = zip(manifest["class_pixels"], labelled_pixels(manifest, table.overlapping), strict=True)
+    shares = [_foreground(pixels, labelled, table) for pixels, labelled in counts]
     frame["foreground"], frame["main_class"] = [share for share, _ in shares], [name for _, name in shares]
     frame["converted"] = [", ".join(notes) if notes is not None and len(notes) else None for notes in manifest["notes"]]
     return frame.join(exact_copies(manifest)).join(_lookalikes(manifest, params)).join(_outliers(manifest, crop))
@@ -71,15 +77,15 @@ _EXPECTED = re.compile(r"(.*?) \((?:found (.*?), )?expected (.*)\)")
 
 
 def _split_errors(manifest: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
-    """What is wrong, what was expected and what to do, out of the one line of each error; the file is named beside it anyway."""
-    troubles, wanted, remedies = [], [], []
+    """Split the message of each error into what is wrong, what is expected and what to do. The file is named in another column."""
+    troubles, expectations, remedies = [], [], []
     for path, error in zip(manifest["path"], manifest["error"], strict=True):
         trouble, _, remedy = (error if isinstance(error, str) else "").removeprefix(f"{path}: ").partition(". Fix: ")
-        what, found, expected = told.groups() if (told := _EXPECTED.fullmatch(trouble)) else (trouble, None, None)
-        troubles.append(f"{what} (found {found})" if found else what)
-        wanted.append(expected or "a file that can be used")
-        remedies.append(remedy or "restore the file, or take it out of the data")
-    return troubles, wanted, remedies
+        what, actual, expected = match.groups() if (match := _EXPECTED.fullmatch(trouble)) else (trouble, None, None)
+        troubles.append(f"{what} (found {actual})" if actual else what)
+        expectations.append(expected or "a usable file")
+        remedies.append(remedy or "restore the file, or remove it from the data")
+    return troubles, expectations, remedies
 
 
 def _sizes(manifest: pd.DataFrame, *names: str) -> list[str | None]:
@@ -90,24 +96,24 @@ def _sizes(manifest: pd.DataFrame, *names: str) -> list[str | None]:
 
 
 def _in_mm(spacing: Any) -> str | None:
-    """Rounded so far that what headers store as float32 compares equal."""
+    """Describe a voxel size, rounded so that equal values of headers, which are float32, compare equal."""
     return None if not isinstance(spacing, np.ndarray) else " x ".join(f"{edge:.4g}" for edge in spacing) + " mm"
 
 
 def _lookalikes(manifest: pd.DataFrame, params: ValidateParams) -> pd.DataFrame:
     import pandas as pd
 
-    found = near_duplicates(
+    lookalikes = near_duplicates(
         manifest, params.near_duplicate_distance, params.near_duplicate_intensity, params.near_duplicate_likeness
     )
     columns = ["lookalike", "lookalike_split", "lookalike_bits", "lookalike_others", "likeness"]
-    rows = [[*near] if (near := found.get(place)) else [None] * len(columns) for place in manifest.index]
+    rows = [[*near] if (near := lookalikes.get(label)) else [None] * len(columns) for label in manifest.index]
     frame = pd.DataFrame(rows, manifest.index, columns)
     frame["lookalike_more"] = [f" and {int(n)} more" if n and n > 0 else "" for n in frame.pop("lookalike_others")]
     frame["lookalike_why"] = [
         "brightness agrees"
         if pd.isna(likeness)
-        else f"small pictures of them, shifted at best, correlate by {likeness:.2f}"
+        else f"small versions of them, at the best shift, correlate by {likeness:.2f}"
         for likeness in frame.pop("likeness")
     ]
     return frame
@@ -118,9 +124,9 @@ def _outliers(manifest: pd.DataFrame, crop: int) -> pd.DataFrame:
 
     frame = pd.DataFrame({"brightness_z": brightness_z(manifest), "softness": softness(manifest)})
     frame["size_ratio"] = size_ratio(manifest)
-    means = {place: mean for place, mean in manifest["mean"].items() if isinstance(mean, np.ndarray)}
+    means = {label: mean for label, mean in manifest["mean"].items() if isinstance(mean, np.ndarray)}
     middles = np.array([mean.mean() for mean in means.values()]) if means else np.zeros(1)
-    frame["means"] = [", ".join(map(_number, means[place])) if place in means else "" for place in frame.index]
+    frame["means"] = [", ".join(map(_number, means[label])) if label in means else "" for label in frame.index]
     frame["usual_mean"] = _number(np.median(middles))
     frame["least_mean"], frame["most_mean"] = _number(middles.min()), _number(middles.max())
     frame["least_low"] = _number(min((low.min() for low in manifest["low"].dropna()), default=math.nan))
@@ -133,12 +139,12 @@ def _outliers(manifest: pd.DataFrame, crop: int) -> pd.DataFrame:
 
 
 def _number(value: float) -> str:
-    """A value of an image as people write it: 0.983, 208.3, 285,400."""
+    """Format a value of an image: 0.983, 208.3, 285,400."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _object_share(crop: int, areas: Any, height: Any, width: Any, depth: Any) -> float | None:
-    """Edge of a square as large as the median object, as a share of a crop's; None for volumes and where there are no objects."""
+    """Return the edge of a square with the area of the median instance, as a share of a crop's; None for volumes and without instances."""
     import pandas as pd
 
     if not isinstance(areas, np.ndarray) or not len(areas) or pd.isna(height) or not pd.isna(depth):
@@ -147,7 +153,7 @@ def _object_share(crop: int, areas: Any, height: Any, width: Any, depth: Any) ->
 
 
 def _foreground(class_pixels: Any, labelled: Any, table: ClassTable) -> tuple[float | None, str]:
-    """The share of labelled pixels that are not background (where there is none: not of the largest class)."""
+    """Return the share of labelled pixels that are not background, and its name; without a background, of the largest class."""
     if not isinstance(class_pixels, np.ndarray):
         return None, ""
     main = 0 if is_background(table.names[0]) else int(class_pixels.argmax())
@@ -155,7 +161,7 @@ def _foreground(class_pixels: Any, labelled: Any, table: ClassTable) -> tuple[fl
 
 
 def class_frame(manifest: pd.DataFrame, table: ClassTable) -> pd.DataFrame:
-    """A row a class, over the images that can be trained on."""
+    """Make the frame of classes, over the images that can be trained on."""
     import pandas as pd
 
     rows = manifest[usable(manifest)]
@@ -175,7 +181,7 @@ def _sum_pixels(rows: pd.DataFrame, n_classes: int) -> np.ndarray:
 
 
 def split_frame(manifest: pd.DataFrame, min_images: int) -> pd.DataFrame:
-    """A row a split."""
+    """Make the frame of splits. min_images: the smallest number of images of a split."""
     import pandas as pd
 
     counts = manifest.loc[usable(manifest), "split"].value_counts()
@@ -186,21 +192,21 @@ def split_frame(manifest: pd.DataFrame, min_images: int) -> pd.DataFrame:
 
 
 def group_frame(manifest: pd.DataFrame) -> pd.DataFrame:
-    """A row a group."""
+    """Make the frame of groups."""
     import pandas as pd
 
     groups = manifest[manifest["group"].notna()].groupby("group")
-    counts, given = groups["split"].nunique().astype(float), groups["split_given"].all().astype(bool)
+    counts, all_given = groups["split"].nunique().astype(float), groups["split_given"].all().astype(bool)
     frame = pd.DataFrame({"subject": counts.index, "splits": ""}, counts.index)
-    frame["given_splits"], frame["drawn_splits"] = counts.where(given), counts.where(~given)
+    frame["given_splits"], frame["drawn_splits"] = counts.where(all_given), counts.where(~all_given)
     for group in counts.index[counts > 1]:
-        there = set(groups.get_group(group)["split"])
-        frame.at[group, "splits"] = " and ".join(split for split in SPLITS if split in there)
+        present = set(groups.get_group(group)["split"])
+        frame.at[group, "splits"] = " and ".join(split for split in SPLITS if split in present)
     return frame.reset_index(drop=True)
 
 
 def drift_frame(drifts: Sequence[Drift]) -> pd.DataFrame:
-    """A row a quantity."""
+    """Make the frame of quantities that may have drifted."""
     import pandas as pd
 
     columns = ["subject", "psi", "ks", "before", "now", "drifted"]

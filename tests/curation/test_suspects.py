@@ -1,4 +1,4 @@
-"""Planted label errors come first; where model and labels agree there is nothing to suspect."""
+"""Planted label errors are ranked first; if model and labels agree, nothing is suspected."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CENTRES = [(24, 24), (24, 72), (72, 24), (72, 72)]
 
 
 def draw_cells(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Four cells with a nucleus on pale glass, (96, 96, 3), and their labels; light and dyes vary with the seed."""
+    """Return an image of four cells with a nucleus, (96, 96, 3), and its labels; light and dyes depend on the seed."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((96, 96), np.uint8)
     rows, columns = np.mgrid[:96, :96]
@@ -54,7 +54,7 @@ def draw_cells(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def corrupt(labels: np.ndarray, kind: str) -> np.ndarray:
-    """The same labels with one error."""
+    """Return the labels with one error."""
     wrong = labels.copy()
     if kind == "missing cell":
         wrong[:48, :48] = 0
@@ -64,7 +64,7 @@ def corrupt(labels: np.ndarray, kind: str) -> np.ndarray:
     elif kind == "shifted mask":
         wrong = np.roll(labels, (9, 6), (0, 1))
     else:
-        wrong[10:30, 40:56] = 2  # something that is not there
+        wrong[10:30, 40:56] = 2  # where there is no nucleus
     return wrong
 
 
@@ -73,7 +73,7 @@ KINDS = ("missing cell", "swapped class", "shifted mask", "invented nucleus")
 
 @pytest.fixture(scope="module")
 def kmeans() -> Segmenter:
-    """The cheap family, fitted on twelve good images."""
+    """A k-means model, fitted on twelve correct images."""
     window = Normalisation(low=(0, 0, 0), high=(255, 255, 255), mean=(0.5,) * 3, std=(0.25,) * 3)
     samples = [Sample(str(n), *draw_cells(n)) for n in range(12)]
     engine = KMeans.fit(samples, window.apply, 3, 0, KMeansConfig(clusters=12, smoothing=1.0))
@@ -84,7 +84,7 @@ def kmeans() -> Segmenter:
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of val and test: forty images, eight of them (bad-N) with a planted error."""
+    """Shards of val and test with forty images; eight of them (bad-N) have a planted error."""
     folder = tmp_path_factory.mktemp("planted") / "artifacts" / "shards"
     samples = []
     for n in range(40):
@@ -102,7 +102,7 @@ def readers(folder: Path) -> list[ShardReader]:
     return [ShardReader(folder, "val"), ShardReader(folder, "test")]
 
 
-def test_planted_errors_rank_first(kmeans: Segmenter, planted: Path) -> None:
+def test_planted_errors_are_ranked_first(kmeans: Segmenter, planted: Path) -> None:
     every, sheets = rank_suspects(find_suspects(kmeans, readers(planted)), CLASSES, 5)
     assert {suspect.key for suspect in every[:8]} == {f"bad-{n}" for n in range(0, 40, 5)}
     assert every[7].score > 5 * max([s.score for s in every[8:]], default=0)
@@ -112,18 +112,18 @@ def test_planted_errors_rank_first(kmeans: Segmenter, planted: Path) -> None:
     assert all(s.score == pytest.approx(sum(r.mass for r in s.regions)) for s in every if s.places == len(s.regions))
 
 
-def test_what_is_said_of_a_planted_error(kmeans: Segmenter, planted: Path) -> None:
-    found = {case.suspect.key: case.suspect for case in find_suspects(kmeans, readers(planted))}
-    missing, swapped = found["bad-0"].regions, found["bad-5"].regions
+def test_the_regions_of_a_planted_error(kmeans: Segmenter, planted: Path) -> None:
+    suspects = {case.suspect.key: case.suspect for case in find_suspects(kmeans, readers(planted))}
+    missing, swapped = suspects["bad-0"].regions, suspects["bad-5"].regions
     assert {(r.given, r.suggested) for r in missing[:2]} == {("background", "cell"), ("background", "nucleus")}
     assert missing[0].x + missing[0].width <= 48
     assert missing[0].y + missing[0].height <= 48
     assert {(r.given, r.suggested) for r in swapped[:2]} == {("cell", "nucleus"), ("nucleus", "cell")}
-    assert found["bad-15"].regions[0].given == "nucleus"
+    assert suspects["bad-15"].regions[0].given == "nucleus"
 
 
 class Oracle:
-    """An engine that is sure of the labels it was given, by the image's first pixel, and slips on a share of all pixels."""
+    """An engine that confidently predicts the labels that it holds; the first pixel of an image is their index."""
 
     name = "oracle"
 
@@ -143,7 +143,7 @@ def oracle_segmenter(labels: list[np.ndarray]) -> Segmenter:
 
 
 def oracle_shards(folder: Path, labels: list[np.ndarray]) -> list[ShardReader]:
-    images = [np.full((*plane.shape, 1), place, np.uint8) for place, plane in enumerate(labels)]
+    images = [np.full((*plane.shape, 1), index, np.uint8) for index, plane in enumerate(labels)]
     write_shards(folder, "test", [Sample(f"{i}", m, p) for i, (m, p) in enumerate(zip(images, labels, strict=True))], 3)
     return [ShardReader(folder, "test")]
 
@@ -153,8 +153,8 @@ def test_a_model_that_agrees_suspects_nothing(tmp_path: Path) -> None:
     labels[0][:5] = IGNORE
     assert list(find_suspects(oracle_segmenter(labels), oracle_shards(tmp_path, labels))) == []
     page = render_suspects(SuspectList(candidate="o", images=3, found=0, suspects=[]), [], CLASSES)
-    assert "nowhere confident" in page
-    assert "localStorage" not in page
+    assert "nowhere sure" in page
+    assert "<script>" not in page
 
 
 def test_borders_are_not_suspected(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_borders_are_not_suspected(tmp_path: Path) -> None:
     assert len(list(find_suspects(oracle_segmenter(truth), oracle_shards(tmp_path, given)))) == 3
 
 
-tiny = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
+SMALL_ARRAYS = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
     lambda shape: st.tuples(
         hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 0, 1, 2, IGNORE])),
         hnp.arrays(np.float32, (3, *shape), elements=st.floats(-4, 4, width=32)),
@@ -173,7 +173,7 @@ tiny = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
 )
 
 
-@given(tiny)
+@given(SMALL_ARRAYS)
 def test_scores_against_brute_force(arrays: tuple[np.ndarray, np.ndarray]) -> None:
     labels, scores = arrays
     probabilities = softmax(scores)
@@ -194,8 +194,8 @@ def test_scores_against_brute_force(arrays: tuple[np.ndarray, np.ndarray]) -> No
     assert {(int(y), int(x)) for y, x in np.argwhere(away_from_borders(labels))} == inside
     means = []
     for index in range(3):
-        own = [float(probabilities[index, y, x]) for y, x in inside if labels[y, x] == index]
-        means.append(np.mean(own) if own else np.inf)
+        of_class = [float(probabilities[index, y, x]) for y, x in inside if labels[y, x] == index]
+        means.append(np.mean(of_class) if of_class else np.inf)
     thresholds = Thresholds(3)
     thresholds.add(labels, probabilities)
     assert thresholds.values == pytest.approx(means)
@@ -216,28 +216,28 @@ def test_scores_against_brute_force(arrays: tuple[np.ndarray, np.ndarray]) -> No
 
 
 def _flood(weights: np.ndarray, labels: np.ndarray, suggested: np.ndarray) -> Iterator[float]:
-    """Masses of the connected regions, by flooding."""
-    left = {(int(y), int(x)) for y, x in np.argwhere(weights > 0)}
-    while left:
-        first = left.pop()
+    """Yield the masses of the connected regions, by flood fill."""
+    remaining = {(int(y), int(x)) for y, x in np.argwhere(weights > 0)}
+    while remaining:
+        first = remaining.pop()
         pair, stack, mass = (labels[first], suggested[first]), [first], 0.0
         while stack:
             y, x = stack.pop()
             mass += float(weights[y, x])
             for near in [(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]:
-                if near in left and (labels[near], suggested[near]) == pair:
-                    left.remove(near)
+                if near in remaining and (labels[near], suggested[near]) == pair:
+                    remaining.remove(near)
                     stack.append(near)
         yield mass
 
 
-def test_regions_of_a_volume_know_their_slice() -> None:
+def test_regions_of_a_volume_have_a_slice() -> None:
     labels = np.zeros((9, 12, 14), np.uint8)
     weights = np.zeros(labels.shape, np.float32)
     weights[2:6, 3:5, 4:9], weights[4, 3:7, 4:9] = 0.5, 0.5
-    found = find_regions(labels, Doubts((weights > 0).astype(np.uint8), weights, labels.size), CLASSES.names)
-    assert [(r.slice, r.x, r.y, r.width, r.height, r.pixels) for r in found] == [(4, 4, 3, 5, 4, 50)]
-    assert found[0].mass == 25
+    regions = find_regions(labels, Doubts((weights > 0).astype(np.uint8), weights, labels.size), CLASSES.names)
+    assert [(r.slice, r.x, r.y, r.width, r.height, r.pixels) for r in regions] == [(4, 4, 3, 5, 4, 50)]
+    assert regions[0].mass == 25
 
 
 def test_a_class_without_labels_is_never_suggested() -> None:
@@ -258,20 +258,20 @@ def workspace(kmeans: Segmenter, planted: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_page_table_and_json_say_the_same(workspace: Path) -> None:
-    made = write_suspects(workspace, None, 6, workspace / "reports" / "suspects.html")
-    assert (made.candidate, made.images, len(made.suspects)) == ("kmeans", 40, 6)
+def test_page_table_and_json_agree(workspace: Path) -> None:
+    result = write_suspects(workspace, None, 6, workspace / "reports" / "suspects.html")
+    assert (result.candidate, result.images, len(result.suspects)) == ("kmeans", 40, 6)
     rows = list(csv.DictReader(io.StringIO((workspace / "reports" / "suspects.csv").read_text())))
     assert tuple(rows[0]) == COLUMNS
-    assert len(rows) == made.found >= 8
-    for place, (row, suspect) in enumerate(zip(rows, made.suspects, strict=False), start=1):
-        assert (int(row["rank"]), row["key"], float(row["score"])) == (place, suspect.key, suspect.score)
+    assert len(rows) == result.found >= 8
+    for number, (row, suspect) in enumerate(zip(rows, result.suspects, strict=False), start=1):
+        assert (int(row["rank"]), row["key"], float(row["score"])) == (number, suspect.key, suspect.score)
         assert (row["given"], row["suggested"]) == (suspect.regions[0].given, suspect.regions[0].suggested)
     page = (workspace / "reports" / "suspects.html").read_text()
-    assert re.findall(r'data-key="([^"]+)"', page) == [s.key for s in made.suspects]
+    assert re.findall(r'data-key="([^"]+)"', page) == [s.key for s in result.suspects]
     assert not re.search(r"https?://|src=\"(?!data:)", page)
     again = write_suspects(workspace, "kmeans", 6, workspace / "again.html")
-    assert again == made
+    assert again == result
     assert (workspace / "again.html").read_text() == page
 
 
@@ -285,7 +285,7 @@ def test_names_are_escaped(kmeans: Segmenter, tmp_path: Path) -> None:
     assert next(csv.DictReader(io.StringIO(to_csv(every))))["key"] == '<b>"x",y'
 
 
-def test_a_large_image_is_shown_around_the_place(tmp_path: Path) -> None:
+def test_a_large_image_is_shown_around_its_suspicious_region(tmp_path: Path) -> None:
     truth = np.zeros((700, 900), np.uint8)
     truth[500:560, 700:760] = 1
     given = np.zeros_like(truth)
@@ -298,7 +298,7 @@ def test_a_large_image_is_shown_around_the_place(tmp_path: Path) -> None:
     assert (region.x, region.y, region.width, region.height, region.pixels) == (700, 500, 60, 60, 3600)
 
 
-def test_which_model_is_meant(tmp_path: Path, kmeans: Segmenter) -> None:
+def test_the_choice_of_the_candidate(tmp_path: Path, kmeans: Segmenter) -> None:
     with pytest.raises(MissingError, match="segpipe run"):
         choose_candidate(tmp_path, None)
     kmeans.spec.write(tmp_path / "models" / "a")
@@ -313,19 +313,21 @@ def test_which_model_is_meant(tmp_path: Path, kmeans: Segmenter) -> None:
     assert choose_candidate(tmp_path, "a") == "a"
 
 
-@pytest.mark.parametrize(("edge", "found"), [(2, 0), (4, 1)])
-def test_specks_are_noise(tmp_path: Path, edge: int, found: int) -> None:
+@pytest.mark.parametrize(("edge", "count"), [(2, 0), (4, 1)])
+def test_tiny_regions_are_noise(tmp_path: Path, edge: int, count: int) -> None:
     truth = draw_cells(0)[1]
     truth[:48, :48] = 0
     given = truth.copy()
     truth[10 : 10 + edge, 10 : 10 + edge] = 1
-    assert len(list(find_suspects(oracle_segmenter([truth]), oracle_shards(tmp_path, [given])))) == found
+    assert len(list(find_suspects(oracle_segmenter([truth]), oracle_shards(tmp_path, [given])))) == count
 
 
 @pytest.fixture
 def folded(tmp_path: Path) -> OutOfFoldSegmenter:
-    """A workspace with a model of two members, each of which has learned the labels of its training images by heart, errors
-    included; three errors are planted: in train, val and test."""
+    """A workspace with a model of two members that are overfit to the labels of their training images, with their errors.
+
+    Three errors are planted: in train, val and test.
+    """
     truth = [draw_cells(n)[1] for n in range(9)]
     given = [corrupt(plane, "missing cell") if n in (1, 5, 7) else plane for n, plane in enumerate(truth)]
     images = [np.full((*plane.shape, 1), n, np.uint8) for n, plane in enumerate(truth)]
@@ -333,20 +335,20 @@ def folded(tmp_path: Path) -> OutOfFoldSegmenter:
     for split, part in (("train", samples[:4]), ("val", samples[4:6]), ("test", samples[6:])):
         write_shards(tmp_path / "artifacts" / "shards", split, part, 3)
     folds = {f"im{n}": n % 2 for n in range(6)}
-    new = [{n for n in range(9) if folds.get(f"im{n}", fold) == fold} for fold in range(2)]
-    members = [Oracle([truth[n] if n in new[fold] else given[n] for n in range(9)]) for fold in range(2)]
+    unseen = [{n for n in range(9) if folds.get(f"im{n}", fold) == fold} for fold in range(2)]
+    members = [Oracle([truth[n] if n in unseen[fold] else given[n] for n in range(9)]) for fold in range(2)]
     spec = oracle_segmenter(truth).spec.model_copy(update={"members": 2})
     spec.write(tmp_path / "models" / "o")
     return OutOfFoldSegmenter(spec, Oracle([*given[:6], *truth[6:]]), members, folds)
 
 
-def test_an_ensemble_judges_train_by_members_that_never_saw_it(
+def test_an_ensemble_judges_train_by_members_that_were_not_trained_on_it(
     folded: OutOfFoldSegmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segpipe.inference.trained_model.load_trained", lambda _: folded)
-    made = write_suspects(tmp_path, None, 5, tmp_path / "suspects.html")
-    assert (made.images, made.out_of_fold, made.found) == (9, 6, 3)
-    assert {(s.key, s.split, s.fold) for s in made.suspects} == {
+    result = write_suspects(tmp_path, None, 5, tmp_path / "suspects.html")
+    assert (result.images, result.out_of_fold, result.found) == (9, 6, 3)
+    assert {(s.key, s.split, s.fold) for s in result.suspects} == {
         ("im1", "train", 1),
         ("im5", "val", 1),
         ("im7", "test", None),
@@ -355,8 +357,8 @@ def test_an_ensemble_judges_train_by_members_that_never_saw_it(
     assert "6 of train and val, each judged by the member" in page and page.count("by the member without fold 1") == 2
     rows = {row["key"]: row["fold"] for row in csv.DictReader(io.StringIO((tmp_path / "suspects.csv").read_text()))}
     assert rows == {"im1": "1", "im5": "1", "im7": ""}
-    by_heart = Segmenter(folded.spec, folded.engine)
+    overfit = Segmenter(folded.spec, folded.engine)
     splits = [ShardReader(tmp_path / "artifacts" / "shards", split) for split in ("train", "val", "test")]
-    assert [case.suspect.key for case in find_suspects(by_heart, splits)] == ["im7"], (
-        "what was learned is never suspected"
+    assert [case.suspect.key for case in find_suspects(overfit, splits)] == ["im7"], (
+        "a model does not suspect what it has learned"
     )

@@ -1,4 +1,4 @@
-"""Calibration errors with intervals against an independent count, and temperatures against what the confidences were spoilt by."""
+"""Calibration errors with intervals against an independent count, and temperatures against a known distortion of confidences."""
 
 from __future__ import annotations
 
@@ -38,59 +38,59 @@ QUICK = EvaluateParams(resamples=400, gallery=1)
 NAMES = ["background", "cell"]
 
 
-def plain_error(truth: np.ndarray, said: np.ndarray) -> float:
-    """ECE pixel by pixel."""
+def plain_error(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """Compute ECE pixel by pixel."""
     bins: dict[int, list[tuple[float, bool]]] = {}
-    for t, column in zip(truth, said.T, strict=True):
-        sure = float(column.max())
-        place = min(max(int(np.ceil(sure * BINS)) - 1, 0), BINS - 1)
-        bins.setdefault(place, []).append((sure, int(column.argmax()) == t))
+    for t, column in zip(truth, probabilities.T, strict=True):
+        confidence = float(column.max())
+        index = min(max(int(np.ceil(confidence * BINS)) - 1, 0), BINS - 1)
+        bins.setdefault(index, []).append((confidence, int(column.argmax()) == t))
     n = sum(map(len, bins.values()))
     return sum(abs(sum(s for s, _ in rows) - sum(h for _, h in rows)) for rows in bins.values()) / n
 
 
-def sure_of(images: int, confidence: float, right: float, pixels: int = 400, seed: int = 0) -> Scores:
-    """A model that is this confident everywhere, and right on about this share of each image."""
+def scores_with_confidence(images: int, confidence: float, right: float, pixels: int = 400, seed: int = 0) -> Scores:
+    """Return the counts of a model with this confidence everywhere that is right on about this share of each image."""
     rng = np.random.default_rng(seed)
     rows = []
     for i in range(images):
         truth = (rng.random(pixels) > np.clip(right + 0.05 * rng.normal(), 0, 1)).astype(np.uint8)
-        said = np.tile(np.array([[confidence], [1 - confidence]], np.float32), pixels)
+        probabilities = np.tile(np.array([[confidence], [1 - confidence]], np.float32), pixels)
         hits = int((truth == 0).sum())
         counts = np.array([[hits, 0], [pixels - hits, 0]])
-        rows.append(ImageScore(f"i{i}", None, 20, 20, counts, reliability=image_reliability(truth, said)))
+        rows.append(ImageScore(f"i{i}", None, 20, 20, counts, reliability=image_reliability(truth, probabilities)))
     return Scores.collect("unet", NAMES, {}, rows)
 
 
 def test_the_error_of_many_images_is_that_of_all_their_pixels() -> None:
     rng = np.random.default_rng(1)
     truths = [rng.choice(np.array([0, 1, 2, IGNORE], np.uint8), 50 + 10 * i) for i in range(8)]
-    saids = [softmax(2 * rng.normal(size=(3, t.size)).astype(np.float32)) for t in truths]
+    predictions = [softmax(2 * rng.normal(size=(3, t.size)).astype(np.float32)) for t in truths]
     rows = [
         ImageScore(f"i{i}", f"g{i}", 1, 1, np.eye(3, dtype=int), reliability=image_reliability(t, p))
-        for i, (t, p) in enumerate(zip(truths, saids, strict=True))
+        for i, (t, p) in enumerate(zip(truths, predictions, strict=True))
     ]
     scores = Scores.collect("m", ["a", "b", "c"], {}, rows)
-    truth, said = np.concatenate(truths), np.concatenate(saids, 1)
-    kept = truth != IGNORE
-    found = calibration_interval(scores, QUICK)
-    assert found.estimate == pytest.approx(plain_error(truth[kept], said[:, kept]), abs=1e-5)
-    assert found.units == 8
+    truth, probabilities = np.concatenate(truths), np.concatenate(predictions, 1)
+    counted = truth != IGNORE
+    interval = calibration_interval(scores, QUICK)
+    assert interval.estimate == pytest.approx(plain_error(truth[counted], probabilities[:, counted]), abs=1e-5)
+    assert interval.units == 8
     total = summed_reliability(scores)
-    assert total.expected_error()[0] == pytest.approx(found.estimate)
-    np.testing.assert_array_equal(total.count, reliability(truth, said).count)
+    assert total.expected_error()[0] == pytest.approx(interval.estimate)
+    np.testing.assert_array_equal(total.count, reliability(truth, probabilities).count)
 
     def slowly(weights: np.ndarray) -> np.ndarray:
-        """The same statistic, drawing images one by one."""
+        """Compute the same statistic, drawing images one by one."""
         out = []
-        for times in weights:
-            drawn = [i for i, n in enumerate(times) for _ in range(int(n))]
-            t, p = (np.concatenate([a[i] for i in drawn], -1) for a in (truths, saids))
+        for counts in weights:
+            drawn = [i for i, n in enumerate(counts) for _ in range(int(n))]
+            t, p = (np.concatenate([a[i] for i in drawn], -1) for a in (truths, predictions))
             out.append(reliability(t, p).expected_error()[0])
         return np.array(out)
 
     again = bootstrap(slowly, 8, 400, 0.95)
-    assert (found.low, found.high) == pytest.approx((again.low, again.high), abs=1e-4)
+    assert (interval.low, interval.high) == pytest.approx((again.low, again.high), abs=1e-4)
 
 
 def gate(scores: Scores, at_most: float) -> GateVerdict:
@@ -101,36 +101,38 @@ def gate(scores: Scores, at_most: float) -> GateVerdict:
 
 
 def test_the_calibration_gate_judges_the_upper_bound() -> None:
-    scores = sure_of(40, 0.9, 0.8)
-    found = gate(scores, 0.2)
-    assert found.verdict == "pass" and found.estimate == pytest.approx(0.1, abs=0.02)
-    assert found.estimate < found.high <= 0.2 and found.side == "most"
-    assert f"at most {found.high:.3f} with 97.5 % confidence, within the limit of 0.200" in found.sentence
-    late = gate(scores, 0.05)
-    assert late.verdict == "fail" and "above the limit of 0.050; worst on " in late.sentence and len(late.worst) == 3
+    scores = scores_with_confidence(40, 0.9, 0.8)
+    passed = gate(scores, 0.2)
+    assert passed.verdict == "pass" and passed.estimate == pytest.approx(0.1, abs=0.02)
+    assert passed.estimate < passed.high <= 0.2 and passed.side == "most"
+    assert f"at most {passed.high:.3f} with 97.5 % confidence, within the limit of 0.200" in passed.sentence
+    failed = gate(scores, 0.05)
+    assert (
+        failed.verdict == "fail" and "above the limit of 0.050; worst on " in failed.sentence and len(failed.worst) == 3
+    )
     shares = scores.tally[:, 0].sum(1) / 400
-    assert late.worst[0] == scores.keys[int(np.argmax(np.abs(0.9 - shares)))]
-    unsure = gate(sure_of(6, 0.9, 0.85), gate(sure_of(6, 0.9, 0.85), 0.5).estimate + 1e-4)
+    assert failed.worst[0] == scores.keys[int(np.argmax(np.abs(0.9 - shares)))]
+    unsure = gate(scores_with_confidence(6, 0.9, 0.85), gate(scores_with_confidence(6, 0.9, 0.85), 0.5).estimate + 1e-4)
     assert unsure.verdict == "cannot tell" and "may be as high as" in unsure.sentence
 
 
-def test_scores_keep_their_confidences(tmp_path: Path, reader: ShardReader) -> None:
+def test_confidences_are_stored_with_the_scores(tmp_path: Path, reader: ShardReader) -> None:
     evaluate_candidate(make_segmenter(0.1), reader, tmp_path, QUICK, "unet")
-    back = read_scores(tmp_path / "per_image.parquet")
-    straight = Scores.collect("unet", back.classes, {}, score_images(make_segmenter(0.1), reader, "x"))
-    np.testing.assert_array_equal(back.reliability, straight.reliability)
-    assert back.traits == straight.traits
-    pixels = back.reliability[:, 0].sum(1)
-    np.testing.assert_array_equal(pixels, back.tally[:, 1].sum(1))
-    told = json.loads((tmp_path / "metrics.json").read_text())["test"]["calibration"]
-    assert told["ece"] == round(calibration_interval(back, QUICK).estimate, 6)
-    assert sum(row["pixels"] for row in told["curve"]) == pixels.sum()
+    loaded = read_scores(tmp_path / "per_image.parquet")
+    direct = Scores.collect("unet", loaded.classes, {}, score_images(make_segmenter(0.1), reader, "x"))
+    np.testing.assert_array_equal(loaded.reliability, direct.reliability)
+    assert loaded.attributes == direct.attributes
+    pixels = loaded.reliability[:, 0].sum(1)
+    np.testing.assert_array_equal(pixels, loaded.tally[:, 1].sum(1))
+    calibration = json.loads((tmp_path / "metrics.json").read_text())["test"]["calibration"]
+    assert calibration["ece"] == round(calibration_interval(loaded, QUICK).estimate, 6)
+    assert sum(row["pixels"] for row in calibration["curve"]) == pixels.sum()
     order = np.random.default_rng(0).permutation(20)
     other = Scores.collect(
-        "b", back.classes, {}, [list(score_images(make_segmenter(0.1), reader, "x"))[i] for i in order]
+        "b", loaded.classes, {}, [list(score_images(make_segmenter(0.1), reader, "x"))[i] for i in order]
     )
-    np.testing.assert_array_equal(back.aligned(other).reliability, back.reliability)
-    assert back.aligned(other).traits == back.traits
+    np.testing.assert_array_equal(loaded.aligned(other).reliability, loaded.reliability)
+    assert loaded.aligned(other).attributes == loaded.attributes
 
 
 def test_an_image_that_is_too_large_for_probabilities_is_left_out(
@@ -143,10 +145,10 @@ def test_an_image_that_is_too_large_for_probabilities_is_left_out(
     np.testing.assert_array_equal(none.tally, whole.tally)
 
 
-class Sharp:
-    """An engine whose logits are the image's, `times` as sure as they should be."""
+class Overconfident:
+    """An engine whose logits are the values of the image, multiplied by `times`."""
 
-    name = "sharp"
+    name = "overconfident"
 
     def __init__(self, times: float) -> None:
         self.times = times
@@ -156,7 +158,7 @@ class Sharp:
 
 
 @pytest.mark.parametrize("times", [0.5, 1.0, 3.0])
-def test_the_temperature_undoes_what_confidences_were_spoilt_by(tmp_path: Path, times: float) -> None:
+def test_the_temperature_is_the_factor_of_the_logits(tmp_path: Path, times: float) -> None:
     rng = np.random.default_rng(3)
     samples = []
     for i in range(12):
@@ -178,15 +180,17 @@ def test_the_temperature_undoes_what_confidences_were_spoilt_by(tmp_path: Path, 
             scores = self.engine(image.transpose(2, 0, 1)[None])[0]
             return Prediction(scores.argmax(0).astype(np.uint8), softmax(scores))
 
-    assert fit_temperature_on(Raw(spec, Sharp(times)), ShardReader(tmp_path, "val")) == pytest.approx(times, rel=0.1)
+    assert fit_temperature_on(Raw(spec, Overconfident(times)), ShardReader(tmp_path, "val")) == pytest.approx(
+        times, rel=0.1
+    )
     blank = [Sample("b", samples[0].image, np.full((40, 40), IGNORE, np.uint8))]
     write_shards(tmp_path / "blank", "val", blank, 2)
-    assert fit_temperature_on(Raw(spec, Sharp(1)), ShardReader(tmp_path / "blank", "val")) is None
+    assert fit_temperature_on(Raw(spec, Overconfident(1)), ShardReader(tmp_path / "blank", "val")) is None
 
 
-def spoilt_split(folder: Path, split: str, first: int) -> None:
-    """Images whose value is a logit, and labels drawn by it."""
-    rng = np.random.default_rng(first)
+def write_logit_images(folder: Path, split: str, seed: int) -> None:
+    """Write images whose values are logits, with labels drawn from these probabilities."""
+    rng = np.random.default_rng(seed)
     samples = []
     for i in range(10):
         logit = rng.normal(0, 2, (40, 40)).astype(np.float32)
@@ -195,32 +199,35 @@ def spoilt_split(folder: Path, split: str, first: int) -> None:
     write_shards(folder, split, samples, 2)
 
 
-def test_what_ships_is_calibrated_and_says_the_same_classes(tmp_path: Path) -> None:
-    """A model three times too sure: the temperature of val mends its confidences on test, and moves no class."""
-    spoilt_split(tmp_path, "val", 1)
-    spoilt_split(tmp_path, "test", 2)
+def test_the_shipped_model_is_calibrated_and_predicts_the_same_classes(tmp_path: Path) -> None:
+    """The logits are three times too large: the temperature of val corrects the confidences on test, and changes no class."""
+    write_logit_images(tmp_path, "val", 1)
+    write_logit_images(tmp_path, "test", 2)
     plain = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,))
     spec = SegmenterSpec(
         candidate="s", family="unet", classes=ClassTable.from_names(NAMES), normalisation=plain, stride=1
     )
-    raw, reader = Segmenter(spec, Sharp(3.0)), ShardReader(tmp_path, "test")
+    raw, reader = Segmenter(spec, Overconfident(3.0)), ShardReader(tmp_path, "test")
     temperature = fit_temperature_on(raw, ShardReader(tmp_path, "val"))
     shipped = raw.at_temperature(temperature)
     assert temperature == pytest.approx(3, rel=0.1) and raw.spec.temperature == 1
     image = reader[0].image
-    for segmenter in (shipped, Segmenter(shipped.spec.model_copy(update={"tile": 32, "overlap": 16}), Sharp(3.0))):
+    for segmenter in (
+        shipped,
+        Segmenter(shipped.spec.model_copy(update={"tile": 32, "overlap": 16}), Overconfident(3.0)),
+    ):
         one, other = (s.predict(image, probabilities=True) for s in (segmenter, raw))
         np.testing.assert_array_equal(one.class_ids, other.class_ids)
         np.testing.assert_array_equal(one.class_ids, segmenter.predict(image).class_ids)
         np.testing.assert_allclose(
-            one.probabilities, softmax(Sharp(3.0)(image.transpose(2, 0, 1)[None])[0] / temperature), atol=1e-4
+            one.probabilities, softmax(Overconfident(3.0)(image.transpose(2, 0, 1)[None])[0] / temperature), atol=1e-4
         )
-    told = {}
+    metrics = {}
     for name, segmenter in (("raw", raw), ("shipped", shipped)):
         evaluate_candidate(segmenter, reader, tmp_path / name, QUICK, name)
-        told[name] = json.loads((tmp_path / name / "metrics.json").read_text())["test"]
-    assert told["raw"]["iou"] == told["shipped"]["iou"]
-    before, after = told["raw"]["calibration"], told["shipped"]["calibration"]
+        metrics[name] = json.loads((tmp_path / name / "metrics.json").read_text())["test"]
+    assert metrics["raw"]["iou"] == metrics["shipped"]["iou"]
+    before, after = metrics["raw"]["calibration"], metrics["shipped"]["calibration"]
     assert before["ece"] > 0.1 and after["ece"] < 0.02
     assert after["thinned"]["before"]["ece"] == pytest.approx(before["ece"], abs=1e-4), "these images are not thinned"
     assert after["thinned"]["shipped"]["ece"] == pytest.approx(after["ece"], abs=1e-5)
@@ -229,40 +236,45 @@ def test_what_ships_is_calibrated_and_says_the_same_classes(tmp_path: Path) -> N
         floor=None, baseline=None, champion=None, test_size=None, calibration=CalibrationGate(at_most=0.05)
     )
     for name, verdict in (("raw", "fail"), ("shipped", "pass")):
-        found = judge(gates, Case(QUICK, read_scores(tmp_path / name / "per_image.parquet")))[0]
-        assert found.verdict == verdict, "the gate judges what ships"
+        result = judge(gates, Case(QUICK, read_scores(tmp_path / name / "per_image.parquet")))[0]
+        assert result.verdict == verdict, "the gate judges the shipped confidences"
 
 
-def test_every_class_has_an_error_of_its_own(tmp_path: Path, reader: ShardReader) -> None:
-    """Against the class's probability and share, pixel by pixel and bin by bin."""
+def test_the_error_of_each_class(tmp_path: Path, reader: ShardReader) -> None:
+    """Compared with the class's probability and share, pixel by pixel and bin by bin."""
     segmenter = make_segmenter(0.1).at_temperature(1.7)
     evaluate_candidate(segmenter, reader, tmp_path, QUICK, "unet")
-    told = json.loads((tmp_path / "metrics.json").read_text())["test"]["calibration"]["class"]
-    kept = [s.labels != IGNORE for s in reader]
-    truth = np.concatenate([s.labels[k] for s, k in zip(reader, kept, strict=True)])
-    said = np.concatenate(
-        [segmenter.predict(s.image, probabilities=True).probabilities[:, k] for s, k in zip(reader, kept, strict=True)],
+    by_class = json.loads((tmp_path / "metrics.json").read_text())["test"]["calibration"]["class"]
+    counted = [s.labels != IGNORE for s in reader]
+    truth = np.concatenate([s.labels[k] for s, k in zip(reader, counted, strict=True)])
+    probabilities = np.concatenate(
+        [
+            segmenter.predict(s.image, probabilities=True).probabilities[:, k]
+            for s, k in zip(reader, counted, strict=True)
+        ],
         1,
     )
     for index, name in enumerate(segmenter.spec.classes.names):
-        place = np.clip(np.ceil(said[index].astype(float) * BINS).astype(int) - 1, 0, BINS - 1)
-        gaps = [abs((said[index] - (truth == index))[place == b].sum()) for b in range(BINS)]
-        assert told[name] == pytest.approx(sum(gaps) / truth.size, abs=1e-5)
+        bin_index = np.clip(np.ceil(probabilities[index].astype(float) * BINS).astype(int) - 1, 0, BINS - 1)
+        gaps = [abs((probabilities[index] - (truth == index))[bin_index == b].sum()) for b in range(BINS)]
+        assert by_class[name] == pytest.approx(sum(gaps) / truth.size, abs=1e-5)
 
 
 def test_large_images_are_thinned_evenly() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, (700, 900), np.uint8)
-    said = softmax(rng.normal(size=(2, 700, 900)).astype(np.float32))
-    seen = ImageCalibration.of(truth, said, 1.0)
-    assert seen.shipped.count.sum() == 175 * 225, "every fourth pixel each way"
-    assert seen.shipped.expected_error() == pytest.approx(reliability(truth, said).expected_error(), abs=0.01)
-    volume = ImageCalibration.of(truth.reshape(7, 100, 900), said.reshape(2, 7, 100, 900), 1.0)
+    probabilities = softmax(rng.normal(size=(2, 700, 900)).astype(np.float32))
+    calibration = ImageCalibration.of(truth, probabilities, 1.0)
+    assert calibration.shipped.count.sum() == 175 * 225, "every fourth pixel along each axis"
+    assert calibration.shipped.expected_error() == pytest.approx(
+        reliability(truth, probabilities).expected_error(), abs=0.01
+    )
+    volume = ImageCalibration.of(truth.reshape(7, 100, 900), probabilities.reshape(2, 7, 100, 900), 1.0)
     assert 1 << 14 < volume.shipped.count.sum() <= 1 << 16
 
 
-def test_the_temperature_moves_no_object() -> None:
-    """Which objects are kept was chosen by their scores before it."""
+def test_the_temperature_changes_no_instance() -> None:
+    """The instances to keep were chosen by their scores without the temperature."""
     plain = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,))
     spec = SegmenterSpec(
         candidate="s",
@@ -274,9 +286,9 @@ def test_the_temperature_moves_no_object() -> None:
     )
     logits = np.full((20, 20, 1), -2.0, np.float32)
     logits[2:6, 2:6], logits[10:14, 10:14] = 1.5, 0.5  # probabilities of 0.82 and 0.62
-    raw = Segmenter(spec, Sharp(1.0))
-    warm = raw.at_temperature(4.0)
-    one, other = (s.predict(logits, probabilities=True, instances=True) for s in (raw, warm))
+    raw = Segmenter(spec, Overconfident(1.0))
+    tempered = raw.at_temperature(4.0)
+    one, other = (s.predict(logits, probabilities=True, instances=True) for s in (raw, tempered))
     assert len(one.instances) == len(other.instances) == 1
     np.testing.assert_array_equal(one.instances.ids, other.instances.ids)
     np.testing.assert_array_equal(one.class_ids, other.class_ids)

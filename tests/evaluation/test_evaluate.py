@@ -1,4 +1,4 @@
-"""What `evaluate` writes: numbers that add up, tables that DVC reads, pictures that are bounded, the same bytes every time."""
+"""The files that `evaluate` writes: numbers that add up, tables that DVC reads, pictures of bounded size, the same bytes every time."""
 
 from __future__ import annotations
 
@@ -40,35 +40,35 @@ def test_metrics_json_is_numbers_and_agrees_with_scikit_learn(evaluated: Path, r
     from sklearn.metrics import f1_score, jaccard_score
 
     segmenter = make_segmenter(0.1)
-    kept = [s.labels != IGNORE for s in reader]
-    truth = np.concatenate([s.labels[k] for s, k in zip(reader, kept, strict=True)])
-    said = np.concatenate([segmenter.predict(s.image).class_ids[k] for s, k in zip(reader, kept, strict=True)])
-    found = json.loads((evaluated / "metrics.json").read_text())
-    test = found["test"]
-    assert test["iou"]["dataset"]["macro"] == pytest.approx(jaccard_score(truth, said, average="macro"), abs=1e-6)
-    assert test["dice"]["dataset"]["macro"] == pytest.approx(f1_score(truth, said, average="macro"), abs=1e-6)
-    assert test["iou"]["class"]["nucleus"] == pytest.approx(jaccard_score(truth, said, average=None)[2], abs=1e-6)
-    assert test["accuracy"]["pixel"] == pytest.approx((truth == said).mean(), abs=1e-6)
+    counted = [s.labels != IGNORE for s in reader]
+    truth = np.concatenate([s.labels[k] for s, k in zip(reader, counted, strict=True)])
+    predicted = np.concatenate([segmenter.predict(s.image).class_ids[k] for s, k in zip(reader, counted, strict=True)])
+    metrics = json.loads((evaluated / "metrics.json").read_text())
+    test = metrics["test"]
+    assert test["iou"]["dataset"]["macro"] == pytest.approx(jaccard_score(truth, predicted, average="macro"), abs=1e-6)
+    assert test["dice"]["dataset"]["macro"] == pytest.approx(f1_score(truth, predicted, average="macro"), abs=1e-6)
+    assert test["iou"]["class"]["nucleus"] == pytest.approx(jaccard_score(truth, predicted, average=None)[2], abs=1e-6)
+    assert test["accuracy"]["pixel"] == pytest.approx((truth == predicted).mean(), abs=1e-6)
     assert (test["images"], test["pixels"]) == (20, truth.size)
     bounds = test["interval"]["iou"]["dataset"]["macro"]
     assert bounds["low"] < test["iou"]["dataset"]["macro"] < bounds["high"]
-    assert found["val"]["iou"]["dataset"]["macro"] == 0.71
-    leaves = _leaves(found)
-    curves = [v for v in leaves if isinstance(v, list)]  # which DVC leaves out of its tables
+    assert metrics["val"]["iou"]["dataset"]["macro"] == 0.71
+    leaves = _leaves(metrics)
+    curves = [v for v in leaves if isinstance(v, list)]  # DVC leaves lists out of its tables
     assert len(curves) == 3 and all({"bin", "pixels", "confidence", "right"} == row.keys() for c in curves for row in c)
     assert all(isinstance(v, int | float | list) for v in leaves)
 
 
 def test_metrics_json_holds_boundaries_and_averages_by_name(evaluated: Path, reader: ShardReader) -> None:
-    """Boundary IoU against every pixel's neighbours; absence is nowhere counted as success."""
+    """Boundary IoU is compared with a count by every pixel's neighbours; absence is never counted as success."""
     segmenter = make_segmenter(0.1)
     shared, either = np.zeros(3), np.zeros(3)
     for sample in reader:
-        said = np.where(sample.labels == IGNORE, IGNORE, segmenter.predict(sample.image).class_ids)
+        predicted = np.where(sample.labels == IGNORE, IGNORE, segmenter.predict(sample.image).class_ids)
         for k in range(3):
-            there, found = (plain_contour(m == k, 1) for m in (sample.labels, said))
-            shared[k] += np.count_nonzero(there & found)
-            either[k] += np.count_nonzero(there | found)
+            true_band, predicted_band = (plain_contour(m == k, 1) for m in (sample.labels, predicted))
+            shared[k] += np.count_nonzero(true_band & predicted_band)
+            either[k] += np.count_nonzero(true_band | predicted_band)
     test = json.loads((evaluated / "metrics.json").read_text())["test"]
     bands = test["boundary_iou"]
     np.testing.assert_allclose([bands["class"][name] for name in CLASSES.names], shared / either, atol=1e-6)
@@ -78,7 +78,7 @@ def test_metrics_json_holds_boundaries_and_averages_by_name(evaluated: Path, rea
     assert "empty1" not in json.dumps(test)
 
 
-def test_a_class_may_have_dots_in_its_name(tmp_path: Path) -> None:
+def test_the_name_of_a_class_may_contain_dots(tmp_path: Path) -> None:
     classes = ClassTable.from_names(["back.ground", "cell.a_empty1", "image.class.x"])
     write_shards(tmp_path, "test", make_samples(4), 3)
     reader = ShardReader(tmp_path, "test")
@@ -93,8 +93,8 @@ def test_a_table_of_an_earlier_version_has_no_boundaries(tmp_path: Path) -> None
     table = pq.read_table(tmp_path / "p.parquet")
     pq.write_table(table.drop_columns(["boundary"]), tmp_path / "old.parquet")
     for name in ("p", "old"):
-        found = read_scores(tmp_path / f"{name}.parquet")
-        assert found.boundary is None and found.boundary_iou() == {} and len(found.keys) == 3
+        scores = read_scores(tmp_path / f"{name}.parquet")
+        assert scores.boundary is None and scores.boundary_iou() == {} and len(scores.keys) == 3
 
 
 def _leaves(node: object) -> list[object]:
@@ -106,24 +106,24 @@ def test_the_same_model_gives_the_same_bytes(evaluated: Path, tmp_path: Path, re
     assert sha256_tree(tmp_path / "again") == sha256_tree(evaluated)
 
 
-def test_scores_survive_their_file(evaluated: Path, reader: ShardReader) -> None:
+def test_scores_are_equal_after_writing_and_reading(evaluated: Path, reader: ShardReader) -> None:
     segmenter = make_segmenter(0.1)
-    straight = Scores.collect("unet", CLASSES.names, {"data": "d1"}, score_images(segmenter, reader, "again"))
-    back = read_scores(evaluated / "per_image.parquet")
-    np.testing.assert_array_equal(back.tally, straight.tally)
-    np.testing.assert_array_equal(back.confusion, straight.confusion)
-    np.testing.assert_array_equal(back.boundary, straight.boundary)
-    assert (back.keys, back.groups, back.classes, back.lineage) == (
-        straight.keys,
-        straight.groups,
-        straight.classes,
-        straight.lineage,
+    direct = Scores.collect("unet", CLASSES.names, {"data": "d1"}, score_images(segmenter, reader, "again"))
+    loaded = read_scores(evaluated / "per_image.parquet")
+    np.testing.assert_array_equal(loaded.tally, direct.tally)
+    np.testing.assert_array_equal(loaded.confusion, direct.confusion)
+    np.testing.assert_array_equal(loaded.boundary, direct.boundary)
+    assert (loaded.keys, loaded.groups, loaded.classes, loaded.lineage) == (
+        direct.keys,
+        direct.groups,
+        direct.classes,
+        direct.lineage,
     )
-    assert back.keys == reader.keys and back.groups[3] == "slide 3"
+    assert loaded.keys == reader.keys and loaded.groups[3] == "slide 3"
 
 
 def test_per_image_rows_stand_alone(evaluated: Path, reader: ShardReader) -> None:
-    """What a user reads with pandas: a row an image, with its own counts and scores."""
+    """Users read the table with pandas: one row per image, with its own counts and scores."""
     import pandas as pd
 
     frame = pd.read_parquet(evaluated / "per_image.parquet")
@@ -135,7 +135,7 @@ def test_per_image_rows_stand_alone(evaluated: Path, reader: ShardReader) -> Non
     assert (row["height"], row["width"], row["group"]) == (40, 52, sample.group)
 
 
-def test_aligned_by_key() -> None:
+def test_scores_are_aligned_by_key() -> None:
     rows = list(score_images(make_segmenter(0.1), make_samples_reader(6), "x"))
     one = Scores.collect("a", CLASSES.names, {}, rows)
     other = Scores.collect("b", CLASSES.names, {}, rows[::-1])
@@ -145,18 +145,18 @@ def test_aligned_by_key() -> None:
         one.aligned(Scores.collect("b", CLASSES.names, {}, rows[1:]))
 
 
-class make_samples_reader(list):  # a reader as far as scoring goes
+class make_samples_reader(list):  # as much of a reader as scoring needs
     split = "test"
 
     def __init__(self, count: int) -> None:
         super().__init__(make_samples(count))
 
 
-def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_invalid_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no scores here"):
         read_scores(tmp_path / "per_image.parquet")
     (tmp_path / "per_image.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(DataError, match="no table of scores"):
+    with pytest.raises(DataError, match="not a table of scores"):
         read_scores(tmp_path / "per_image.parquet")
 
 
@@ -167,11 +167,11 @@ def test_an_empty_split_and_an_unlabelled_image_are_refused(tmp_path: Path) -> N
     write_shards(tmp_path, "test", [Sample("bare", np.zeros((8, 8, 1), np.float32))], 3)
     with pytest.raises(DataError, match="bare: an image without a label"):
         evaluate_candidate(segmenter, ShardReader(tmp_path, "test"), tmp_path / "x", QUICK, "unet")
-    assert not (tmp_path / "x" / "per_image.parquet").exists(), "a failed run leaves nothing half written"
+    assert not (tmp_path / "x" / "per_image.parquet").exists(), "a failed run leaves no partial file"
 
 
 def test_images_in_which_nothing_counts(tmp_path: Path) -> None:
-    """No score exists: metrics.json holds no NaN, and the gallery is empty."""
+    """No score exists: metrics.json has no NaN, and the gallery is empty."""
     blank = [Sample(f"b{i}", s.image, np.full_like(s.labels, IGNORE)) for i, s in enumerate(make_samples(3))]
     write_shards(tmp_path, "test", blank, 3)
     evaluate_candidate(make_segmenter(0.0), ShardReader(tmp_path, "test"), tmp_path / "x", QUICK, "unet")
@@ -185,11 +185,11 @@ def test_many_images_are_written_in_batches(tmp_path: Path) -> None:
     assert read_scores(tmp_path / "p.parquet").keys == [r.key for r in rows]
 
 
-def test_confusion_csv_deals_a_hundred_rows_to_each_class() -> None:
+def test_confusion_csv_has_a_hundred_rows_per_class() -> None:
     counts = np.array([[999, 1, 0], [2, 2, 2], [0, 0, 0]])
     rows = list(csv.DictReader(confusion_csv(counts, ["a, b", "c", "d"]).splitlines()))
-    dealt = Counter((r["actual"], r["predicted"]) for r in rows)
-    assert dealt == {("a, b", "a, b"): 100, ("c", "a, b"): 34, ("c", "c"): 33, ("c", "d"): 33}
+    counted = Counter((r["actual"], r["predicted"]) for r in rows)
+    assert counted == {("a, b", "a, b"): 100, ("c", "a, b"): 34, ("c", "c"): 33, ("c", "d"): 33}
 
 
 def test_the_gallery_is_bounded_and_described(evaluated: Path) -> None:
@@ -209,33 +209,33 @@ def test_pictures_are_at_most_480_pixels() -> None:
     pictures = draw(np.full((1200, 700, 3), 90, np.uint8), labels, labels, CLASSES)
     assert {p.shape for p in pictures.values()} == {(EDGE, 280, 3)}
     centre = pictures["errors"][240, 140].astype(int)
-    assert centre[1] > centre[0] and centre[1] > centre[2], "what is right is tinted green"
+    assert centre[1] > centre[0] and centre[1] > centre[2], "right pixels are tinted green"
 
 
 def test_error_codes_by_hand() -> None:
     truth = np.array([[0, 0, 1, 1, 1, IGNORE]], np.uint8)
-    said = np.array([[0, 1, 0, 1, 2, 2]], np.uint8)
-    names = [None if c == 0 else ERRORS[c - 1].name for c in error_codes(truth, said, background=True)[0]]
+    predicted = np.array([[0, 1, 0, 1, 2, 2]], np.uint8)
+    names = [None if c == 0 else ERRORS[c - 1].name for c in error_codes(truth, predicted, background=True)[0]]
     assert names == [None, "false alarm", "missed", "right", "other class", None]
-    names = [None if c == 0 else ERRORS[c - 1].name for c in error_codes(truth, said, background=False)[0]]
+    names = [None if c == 0 else ERRORS[c - 1].name for c in error_codes(truth, predicted, background=False)[0]]
     assert names == [None, "other class", "other class", None, "other class", None]
     assert [e.name for e in legend(ClassTable.from_names(["background", "cell"]))] == ["right", "false alarm", "missed"]
     assert [e.name for e in legend(ClassTable.from_names(["sky", "road"]))] == ["other class"]
 
 
 @pytest.mark.parametrize("images", [0, 1, 2, 3, 4, 7, 40])
-@pytest.mark.parametrize("each", [0, 1, 4, 50])
-def test_no_image_is_picked_twice(images: int, each: int) -> None:
+@pytest.mark.parametrize("per_kind", [0, 1, 4, 50])
+def test_no_image_is_chosen_twice(images: int, per_kind: int) -> None:
     values = np.random.default_rng(images).random(images)
-    picked = choose_pictures(values, each)
-    places = [place for _, place in picked]
-    assert len(set(places)) == len(places) <= min(images, 3 * each)
-    assert len(places) == min(images, 3 * each) or images < 3 * each
-    if each and images:
-        assert values[dict(reversed(picked))["worst"]] == values.min()
-    if each and images >= 3 * each:
-        assert Counter(k for k, _ in picked) == {"worst": each, "typical": each, "best": each}
+    chosen = choose_pictures(values, per_kind)
+    indices = [index for _, index in chosen]
+    assert len(set(indices)) == len(indices) <= min(images, 3 * per_kind)
+    assert len(indices) == min(images, 3 * per_kind) or images < 3 * per_kind
+    if per_kind and images:
+        assert values[dict(reversed(chosen))["worst"]] == values.min()
+    if per_kind and images >= 3 * per_kind:
+        assert Counter(kind for kind, _ in chosen) == {"worst": per_kind, "typical": per_kind, "best": per_kind}
 
 
-def test_nan_scores_are_not_picked() -> None:
+def test_images_without_a_score_are_not_chosen() -> None:
     assert [i for _, i in choose_pictures(np.array([np.nan, 0.3, np.nan]), 2)] == [1]

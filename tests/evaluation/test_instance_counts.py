@@ -1,10 +1,10 @@
-"""Objects in what `evaluate` writes, held against brute force and pycocotools."""
+"""Instance scores of `evaluate`, compared with brute force and pycocotools."""
 
 import json
 
 import numpy as np
 import pytest
-from pycocotools import mask as codes
+from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -22,7 +22,7 @@ QUICK = EvaluateParams(gallery=1, resamples=200)
 
 
 def cells(index: int, ignored: bool) -> Sample:
-    """Squares of two classes, some of them touching, some misread by the engine below."""
+    """Return an image of squares of two classes; some touch, and the engine below misreads some of them."""
     rng = np.random.default_rng(index)
     labels, ids = np.zeros((64, 72), np.uint8), np.zeros((64, 72), np.uint16)
     number = 0
@@ -31,19 +31,19 @@ def cells(index: int, ignored: bool) -> Sample:
             if rng.random() < 0.6:
                 number += 1
                 height, width = rng.integers(5, 12, 2)
-                place = np.s_[row : row + height, column : column + width]
-                labels[place], ids[place] = rng.integers(1, 3), number
+                area = np.s_[row : row + height, column : column + width]
+                labels[area], ids[area] = rng.integers(1, 3), number
     image = (labels + 0.5) / 3
     image[rng.random(labels.shape) < 0.01] = 0.1
-    image[:, 20:22] = 0.1  # cuts objects
+    image[:, 20:22] = 0.1  # cuts instances in two
     if ignored:
         labels[:, 60:] = IGNORE
     return Sample(f"c{index}", image.astype(np.float32)[:, :, None], labels, ids)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["all counts", "with ignored pixels"])
+@pytest.fixture(scope="module", params=[False, True], ids=["all pixels count", "with ignored pixels"])
 def evaluated(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("objects")
+    folder = tmp_path_factory.mktemp("instances")
     samples = [cells(i, request.param) for i in range(6)]
     write_shards(folder / "shards", "test", samples, len(CLASSES))
     plain = make_segmenter(0.02)
@@ -54,30 +54,33 @@ def evaluated(request, tmp_path_factory):
 
 
 def pairs_of(sample, segmenter):
-    """True and predicted objects as (class, score, mask), without ignored pixels, and the IoU of each pair."""
-    found = segmenter.predict(sample.image, instances=True).instances
+    """Return true and predicted instances as (class, score, mask), without ignored pixels, and the IoU of each pair."""
+    instances = segmenter.predict(sample.image, instances=True).instances
     counted = sample.labels != IGNORE
     truth = [
         (int(np.bincount(sample.labels[sample.instances == i]).argmax()), 1.0, (sample.instances == i) & counted)
         for i in range(1, int(sample.instances.max()) + 1)
         if (sample.labels[sample.instances == i] == IGNORE).mean() < 0.5
     ]
-    said = [
-        (int(c), float(s), found.ids == i) for i, (c, s) in enumerate(zip(found.classes, found.scores, strict=True), 1)
+    predicted = [
+        (int(c), float(s), instances.ids == i)
+        for i, (c, s) in enumerate(zip(instances.classes, instances.scores, strict=True), 1)
     ]
-    said = [(c, s, m & counted) for c, s, m in said if (m & ~counted).sum() * 2 <= m.sum()]
-    iou = [[float(a == b) * (s & t).sum() / max(1, (s | t).sum()) for b, _, s in said] for a, _, t in truth]
-    return truth, said, np.array(iou).reshape(len(truth), len(said))
+    predicted = [(c, s, m & counted) for c, s, m in predicted if (m & ~counted).sum() * 2 <= m.sum()]
+    iou = [[float(a == b) * (s & t).sum() / max(1, (s | t).sum()) for b, _, s in predicted] for a, _, t in truth]
+    return truth, predicted, np.array(iou).reshape(len(truth), len(predicted))
 
 
 def test_counts_by_image_f1_challenge_score_and_panoptic_quality(evaluated):
     samples, segmenter, table, folder = evaluated
     scores = read_scores(folder / "per_image.parquet")
     challenge, matched, sums = [], np.zeros((10, 3)), np.zeros((3, 4))
-    for place, sample in enumerate(samples):
-        truth, said, iou = pairs_of(sample, segmenter)
-        counts = np.array([[(iou > t).sum(), len(truth), len(said)] for t in THRESHOLDS])  # over 0.5 pairs are unique
-        np.testing.assert_array_equal(scores.objects[place].sum(-1), counts)
+    for index, sample in enumerate(samples):
+        truth, predicted, iou = pairs_of(sample, segmenter)
+        counts = np.array(
+            [[(iou > t).sum(), len(truth), len(predicted)] for t in THRESHOLDS]
+        )  # over 0.5 pairs are unique
+        np.testing.assert_array_equal(scores.instances[index].sum(-1), counts)
         challenge.append(np.mean([tp / (n + m - tp) for tp, n, m in counts]))
         matched += counts
         for k in (1, 2):
@@ -86,7 +89,7 @@ def test_counts_by_image_f1_challenge_score_and_panoptic_quality(evaluated):
                 of_class[of_class > 0.5].sum(),
                 (of_class > 0.5).sum(),
                 sum(a == k for a, *_ in truth),
-                sum(b == k for b, *_ in said),
+                sum(b == k for b, *_ in predicted),
             ]
     instance = table["instance"]
     tp, n, m = matched[0]
@@ -102,49 +105,49 @@ def test_counts_by_image_f1_challenge_score_and_panoptic_quality(evaluated):
 def test_average_precision_is_that_of_pycocotools(evaluated):
     samples, segmenter, table, _ = evaluated
     if any((s.labels == IGNORE).any() for s in samples):
-        pytest.skip("COCO knows crowds, not ignored pixels of an object")
-    truth, said = COCO(), []
+        pytest.skip("COCO has crowds, not ignored pixels of an instance")
+    truth, detections = COCO(), []
     truth.dataset = {"images": [], "annotations": [], "categories": [{"id": k} for k in (1, 2)], "info": {}}
     for image, sample in enumerate(samples, 1):
         truth.dataset["images"].append({"id": image, "height": 64, "width": 72})
         for rows, kind in zip(pairs_of(sample, segmenter)[:2], ("truth", "said"), strict=True):
             for label, score, mask in rows:
-                code = codes.encode(np.asfortranarray(mask.astype(np.uint8)))
-                row = {"image_id": image, "category_id": label, "segmentation": code, "score": score}
+                encoded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
+                row = {"image_id": image, "category_id": label, "segmentation": encoded, "score": score}
                 if kind == "said":
-                    said.append(row)
+                    detections.append(row)
                 else:
                     number = len(truth.dataset["annotations"]) + 1
                     truth.dataset["annotations"].append(
                         row | {"id": number, "area": int(mask.sum()), "iscrowd": 0, "bbox": [0, 0, 1, 1]}
                     )
     truth.createIndex()
-    oracle = COCOeval(truth, truth.loadRes(said), "segm")
+    oracle = COCOeval(truth, truth.loadRes(detections), "segm")
     oracle.evaluate()
     oracle.accumulate()
     oracle.summarize()
-    found = [table["instance"][name] for name in ("ap", "ap50", "ap75", "ap_small")]
-    assert found == pytest.approx(oracle.stats[:4].tolist(), abs=1e-6)
-    assert 0.1 < found[0] < found[1] < 1
+    scores = [table["instance"][name] for name in ("ap", "ap50", "ap75", "ap_small")]
+    assert scores == pytest.approx(oracle.stats[:4].tolist(), abs=1e-6)
+    assert 0.1 < scores[0] < scores[1] < 1
 
 
-def test_without_objects_there_is_no_instance_table(evaluated, tmp_path):
+def test_without_instances_there_are_no_instance_scores(evaluated, tmp_path):
     samples, segmenter, _, _ = evaluated
     bare = [Sample(s.key, s.image, s.labels) for s in samples[:3]]
     write_shards(tmp_path / "shards", "test", bare, len(CLASSES))
     evaluate_candidate(segmenter, ShardReader(tmp_path / "shards", "test"), tmp_path / "e", QUICK, "unet")
     assert "instance" not in json.loads((tmp_path / "e/metrics.json").read_text())["test"]
-    assert read_scores(tmp_path / "e/per_image.parquet").objects is None
+    assert read_scores(tmp_path / "e/per_image.parquet").instances is None
 
 
-def test_the_gallery_outlines_true_and_found_objects():
+def test_the_gallery_outlines_true_and_predicted_instances():
     from segpipe.evaluation.gallery.pictures import draw
 
     sample = cells(0, ignored=False)
     other = np.where(sample.instances == 1, 0, sample.instances)
     labels = np.minimum(sample.labels, 2)
     plain = draw(sample.image, labels, labels, CLASSES)
-    drawn = draw(sample.image, labels, labels, CLASSES, objects=(sample.instances, other))
+    drawn = draw(sample.image, labels, labels, CLASSES, instances=(sample.instances, other))
     changed = {name: (plain[name] != drawn[name]).any(2) for name in plain}
     assert not changed["image"].any() and not changed["errors"].any()
     rows, columns = np.nonzero(sample.instances == 1)

@@ -1,4 +1,4 @@
-"""What is told of a model whose classes overlap: scores of each class, its errors, a page; and what is not told."""
+"""Evaluation of a model whose classes overlap: scores of each class, errors, the page, and the scores that do not exist."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.worlds.judged_scores import select
 
 AS_SETS = np.arange(256, dtype=np.uint8)
 AS_SETS[:3] = [0, 1, 3]
-"""Rings and middles of the discs as a cell, and a nucleus that lies over it."""
+"""Maps class ids to sets: the whole disc is a cell, and its middle is also a nucleus."""
 
 SPECS = tuple(ClassSpec(name=n, value=v, color=(9, v, 9)) for n, v in (("background", 0), ("cell", 1), ("nucleus", 2)))
 CLASSES = ClassTable(classes=SPECS, overlapping=True)
@@ -35,11 +35,11 @@ PARAMS = "candidates: {unet: {family: unet}}\nevaluate: {gallery: 2, resamples: 
 
 
 class ReadingSets(Reading):
-    """What `Reading` reads, told as a score for each class."""
+    """An engine that predicts the same classes as `Reading`, with a score for each class."""
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        read = super().__call__(batch).argmax(1)
-        return np.stack([read == 0, read > 0, read == 2], axis=1).astype(np.float32) * 8 - 4
+        class_ids = super().__call__(batch).argmax(1)
+        return np.stack([class_ids == 0, class_ids > 0, class_ids == 2], axis=1).astype(np.float32) * 8 - 4
 
 
 def overlapping(samples: list[Sample]) -> list[Sample]:
@@ -67,7 +67,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Path:
 def test_scores_are_scikit_learns(root: Path) -> None:
     from sklearn.metrics import f1_score, jaccard_score
 
-    truth, said = [], []
+    truth, predicted = [], []
     segmenter = make_segmenter(0.1, classes=CLASSES)
     segmenter.engine = ReadingSets(0.1)
     for sample in ShardReader(root / "shards", "test"):
@@ -75,18 +75,18 @@ def test_scores_are_scikit_learns(root: Path) -> None:
         counted = sample.labels != IGNORE
         members = CLASSES.labelling.members
         truth.append(members[sample.labels[counted]])
-        said.append(members[segmenter.predict(sample.image).class_ids[counted]])
-    y, p = np.concatenate(truth), np.concatenate(said)
-    told = json.loads((root / "evaluation" / "unet" / "metrics.json").read_text())["test"]
-    for place, name in enumerate(CLASSES.names):
-        assert told["iou"]["class"][name] == pytest.approx(jaccard_score(y, p, average=None)[place], abs=1e-6)
-        assert told["dice"]["class"][name] == pytest.approx(f1_score(y, p, average=None)[place], abs=1e-6)
-    assert told["iou"]["dataset"]["macro"] == pytest.approx(jaccard_score(y, p, average="macro"), abs=1e-6)
-    assert told["pixels"] == len(y) and told["robustness"]["images"] == 20
-    assert not {"accuracy", "mcc", "calibration"} & told.keys()
+        predicted.append(members[segmenter.predict(sample.image).class_ids[counted]])
+    y, p = np.concatenate(truth), np.concatenate(predicted)
+    metrics = json.loads((root / "evaluation" / "unet" / "metrics.json").read_text())["test"]
+    for index, name in enumerate(CLASSES.names):
+        assert metrics["iou"]["class"][name] == pytest.approx(jaccard_score(y, p, average=None)[index], abs=1e-6)
+        assert metrics["dice"]["class"][name] == pytest.approx(f1_score(y, p, average=None)[index], abs=1e-6)
+    assert metrics["iou"]["dataset"]["macro"] == pytest.approx(jaccard_score(y, p, average="macro"), abs=1e-6)
+    assert metrics["pixels"] == len(y) and metrics["robustness"]["images"] == 20
+    assert not {"accuracy", "mcc", "calibration"} & metrics.keys()
 
 
-def test_one_class_a_pixel_scores_alike_as_sets(tmp_path: Path, params: Params) -> None:
+def test_one_class_per_pixel_has_the_same_scores_as_sets(tmp_path: Path, params: Params) -> None:
     one_each = np.arange(256, dtype=np.uint8)
     one_each[:3] = [0, 1, 2]
     samples = make_samples(6)
@@ -101,10 +101,10 @@ def test_one_class_a_pixel_scores_alike_as_sets(tmp_path: Path, params: Params) 
 
     class AsBits(Reading):
         def __call__(self, batch: np.ndarray) -> np.ndarray:
-            read = super().__call__(batch).argmax(1)
-            return np.stack([read == k for k in range(3)], axis=1).astype(np.float32) - 0.5
+            class_ids = super().__call__(batch).argmax(1)
+            return np.stack([class_ids == k for k in range(3)], axis=1).astype(np.float32) - 0.5
 
-    told = []
+    metrics = []
     for folder, classes, engine in (
         (plain, ClassTable.from_names(CLASSES.names), Reading(0.2)),
         (sets, CLASSES, AsBits(0.2)),
@@ -113,32 +113,38 @@ def test_one_class_a_pixel_scores_alike_as_sets(tmp_path: Path, params: Params) 
         segmenter.engine = engine
         quick = params.evaluate.model_copy(update={"robustness": "off"})
         evaluate_candidate(segmenter, ShardReader(folder, "test"), folder / "out", quick, "unet")
-        told.append(json.loads((folder / "out" / "metrics.json").read_text())["test"])
+        metrics.append(json.loads((folder / "out" / "metrics.json").read_text())["test"])
     for part in ("iou", "dice", "boundary_iou", "surface", "interval"):
-        assert told[0][part] == told[1][part]
+        assert metrics[0][part] == metrics[1][part]
 
 
 def test_scores_of_all_pixels_do_not_exist(root: Path) -> None:
     scores = read_scores(root / "evaluation" / "unet" / "per_image.parquet")
     assert scores.overlapping and scores.value("iou.class.nucleus") and "accuracy.pixel" not in main_scores(scores)
-    with pytest.raises(ConfigError, match="does not exist where classes overlap"):
+    with pytest.raises(ConfigError, match="does not exist for classes that overlap"):
         scores.value("accuracy.pixel")
-    with pytest.raises(ConfigError, match="does not exist where classes overlap"):
+    with pytest.raises(ConfigError, match="does not exist for classes that overlap"):
         metric("mcc.class.cell", CLASSES.names, overlapping=True)
 
 
 def test_two_models_are_compared(root: Path, params: Params) -> None:
     scores = read_scores(root / "evaluation" / "unet" / "per_image.parquet")
-    found = compare_models(scores, scores, params.evaluate)
-    assert found.same_answers and found.scores is not None and found.classes is not None
-    names = [row.name for _, rows in (*found.scores.groups, *found.classes.groups) for row in rows]
+    result = compare_models(scores, scores, params.evaluate)
+    assert result.same_answers and result.scores is not None and result.classes is not None
+    names = [row.name for _, rows in (*result.scores.groups, *result.classes.groups) for row in rows]
     assert "nucleus" in names and "pixel accuracy" not in names
 
 
 def test_the_page_shows_sets(root: Path, params: Params, fingerprint: Fingerprint) -> None:
-    told = fingerprint.model_copy(update={"classes": CLASSES})
+    fingerprint_of_sets = fingerprint.model_copy(update={"classes": CLASSES})
     write_report(
-        root, select(root, params, told, root / "shards"), params, told, root / "r.html", None, root / "shards"
+        root,
+        select(root, params, fingerprint_of_sets, root / "shards"),
+        params,
+        fingerprint_of_sets,
+        root / "r.html",
+        None,
+        root / "shards",
     )
     page = (root / "r.html").read_text()
     assert "cell + nucleus" in page and "nucleus</td>" in page.replace("\n", "")
@@ -146,13 +152,13 @@ def test_the_page_shows_sets(root: Path, params: Params, fingerprint: Fingerprin
     assert {row.split(",")[0] for row in rows[1:]} == {"background", "cell", "cell + nucleus"}
 
 
-def test_errors_are_what_is_too_many_and_what_lacks() -> None:
+def test_errors_are_classes_too_many_and_missing_classes() -> None:
     truth = np.array([[0, 0, 3, 3, 3, 1, IGNORE]], np.uint8)
-    said = np.array([[0, 1, 3, 1, 7, 2, 1]], np.uint8)
-    assert error_codes(truth, said, True, overlapping=True).tolist() == [[0, 2, 1, 3, 2, 4, 0]]
+    predicted = np.array([[0, 1, 3, 1, 7, 2, 1]], np.uint8)
+    assert error_codes(truth, predicted, True, overlapping=True).tolist() == [[0, 2, 1, 3, 2, 4, 0]]
 
 
-def test_an_object_is_a_region_of_its_class_whatever_lies_over_it() -> None:
+def test_an_instance_is_a_region_of_its_class_even_below_other_classes() -> None:
     labels = np.zeros((12, 12), np.uint8)
     labels[1:11, 1:11] = 1
     labels[4:6, 4:6] = 3

@@ -1,4 +1,4 @@
-"""COCO mask AP as faster-coco-eval counts it."""
+"""COCO mask AP, computed by faster-coco-eval."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segpipe.metrics.instances import InstanceMasks
 
 @dataclass
 class CocoCounter:
-    """Used as `segpipe.metrics.average_precision.AveragePrecisionCounter` is; here, too, every prediction counts."""
+    """The counterpart of `segpipe.metrics.average_precision.AveragePrecisionCounter`; here, too, every prediction counts."""
 
     n_classes: int
     _images: list[dict[str, int]] = field(default_factory=list)
@@ -22,9 +22,9 @@ class CocoCounter:
     _predictions: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, truth: InstanceMasks, prediction: InstanceMasks, ignored: np.ndarray | None = None) -> None:
-        """Add an image, 2D. Predictions mostly on `ignored`, (H, W) bool, count neither for nor against (COCO's crowd)."""
+        """Add a 2D image. Predictions mostly on `ignored`, (H, W) bool, count neither for nor against (COCO's crowd)."""
         if truth.shape != prediction.shape or len(truth.shape) != 2:
-            raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}: two images (H, W) alike")
+            raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}; expected the same (H, W)")
         image = len(self._images) + 1
         self._images.append({"id": image, "height": truth.shape[0], "width": truth.shape[1]})
         for code, area, label in zip(_codes(truth), truth.area, truth.classes, strict=True):
@@ -36,8 +36,8 @@ class CocoCounter:
         for code, area, label, score in zip(
             _codes(prediction), prediction.area, prediction.classes, prediction.scores, strict=True
         ):
-            found = {"image_id": image, "category_id": int(label) + 1, "segmentation": code, "score": float(score)}
-            self._predictions.append(found | {"area": int(area), "iscrowd": 0, "id": len(self._predictions) + 1})
+            row = {"image_id": image, "category_id": int(label) + 1, "segmentation": code, "score": float(score)}
+            self._predictions.append(row | {"area": int(area), "iscrowd": 0, "id": len(self._predictions) + 1})
 
     def _annotation(self, image: int, code: dict[str, Any], area: int, label: int, crowd: int) -> dict[str, Any]:
         number = len(self._truth) + 1
@@ -48,18 +48,18 @@ class CocoCounter:
             "segmentation": code,
             "area": area,
             "iscrowd": crowd,
-            "bbox": [0, 0, 1, 1],  # not looked at, but asked for
+            "bbox": [0, 0, 1, 1],  # required, but not used
         }
 
     def result(self) -> AveragePrecision:
-        """The scores of all images added so far."""
+        """Compute the scores of all images added so far."""
         precision, recall = self._evaluated()
         # (thresholds, 101 recalls, classes, sizes), (thresholds, classes, sizes)
         return AveragePrecision(
             ap=_mean(precision[:, :, :, 0]),
             ap50=_mean(precision[0, :, :, 0]),
             ap75=_mean(precision[5, :, :, 0]),
-            by_size={name: _mean(precision[:, :, :, place]) for place, name in enumerate(SIZES, start=1)},
+            by_size={name: _mean(precision[:, :, :, index]) for index, name in enumerate(SIZES, start=1)},
             recall=_mean(recall[:, :, 0]),
             ap_of_class=np.array([_mean(precision[:, :, k, 0]) for k in range(self.n_classes)]),
             recall_of_class=np.array([_mean(recall[:, k, 0]) for k in range(self.n_classes)]),
@@ -86,15 +86,15 @@ class CocoCounter:
         return counter.eval["precision"][..., 0], counter.eval["recall"][..., 0]
 
 
-def _codes(objects: InstanceMasks) -> list[dict[str, Any]]:
-    """COCO's run-length codes of 2D objects, in their order."""
+def _codes(instances: InstanceMasks) -> list[dict[str, Any]]:
+    """Return COCO's run-length codes of 2D instances, in their order."""
     from faster_coco_eval.core import mask
 
-    masks = objects.pixels if objects.overlapping else [objects.pixels == k + 1 for k in range(len(objects))]
+    masks = instances.pixels if instances.overlapping else [instances.pixels == k + 1 for k in range(len(instances))]
     return [mask.encode(np.asfortranarray(m, np.uint8)) for m in masks]
 
 
 def _mean(values: np.ndarray) -> float:
-    """COCO's mean: over what is not -1."""
+    """Compute COCO's mean, which leaves out -1."""
     known = values[values > -1]
     return float(known.mean()) if known.size else float("nan")

@@ -1,8 +1,8 @@
-"""The oracle table: every metric against independent implementations, on random masks and on those that break things.
+"""The oracle table: every metric compared with independent implementations, on random masks and on edge cases.
 
-Prints metric, oracle, number of cases and the largest difference. Light oracles are scikit-learn, scikit-image, scipy,
-networkx, the boundaries of faster-coco-eval and plain Python; those that need torch are slow, and of them torchmetrics, MONAI
-and pycocotools are asked where they are installed.
+Prints metric, oracle, number of cases and the largest difference. Fast oracles are scikit-learn, scikit-image, scipy, networkx, the
+boundaries of faster-coco-eval, pycocotools and plain Python. Oracles that need torch are slow; torchmetrics and MONAI are used if they
+are installed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from segpipe.metrics.surface import boundary_tallies, surface_distances
 from segpipe.samples import IGNORE
 from tests.metrics.coco_oracle import CocoCounter
 from tests.metrics.oracles import (
-    PlainObject,
+    PlainInstance,
     dense,
     iou_matrix,
     pairs_of,
@@ -56,7 +56,7 @@ from tests.metrics.oracles import (
 
 K = 4
 TOLERANCE = 0.75
-Found = tuple[str, str, Any, Any]
+Comparison = tuple[str, str, Any, Any]
 """Metric, oracle, our value or values, theirs."""
 
 
@@ -68,7 +68,7 @@ def box(shape: tuple[int, ...], *spans: tuple[int, int]) -> np.ndarray:
 
 @cache
 def mask_pairs() -> list[tuple[str, np.ndarray, np.ndarray, tuple[float, ...]]]:
-    """(what it is, truth, prediction, spacing): masks of one class, 2D and 3D."""
+    """Return masks of one class, 2D and 3D: (name of the case, truth, prediction, spacing)."""
     from scipy.ndimage import gaussian_filter
 
     shape = (14, 17)
@@ -87,7 +87,7 @@ def mask_pairs() -> list[tuple[str, np.ndarray, np.ndarray, tuple[float, ...]]]:
         ("touching the border", border, border[:, ::-1]),
         ("a hole", square & ~one, square),
     ]
-    found = [(name, t, p, spacing) for name, t, p in pairs for spacing in ((1.0, 1.0), (0.4, 2.5))]
+    cases = [(name, t, p, spacing) for name, t, p in pairs for spacing in ((1.0, 1.0), (0.4, 2.5))]
     rng = np.random.default_rng(0)
     for number in range(30):
         shape = (12, 15) if number % 3 else (5, 9, 8)
@@ -97,75 +97,85 @@ def mask_pairs() -> list[tuple[str, np.ndarray, np.ndarray, tuple[float, ...]]]:
                 rng.normal(size=shape), 2
             )
         spacing = (1.0,) * len(shape) if number % 4 < 2 else (3.0, 0.7, 0.9)[: len(shape)]
-        found.append((f"random {number}", noise[0] > 0.1, noise[1] > 0.1, spacing))
-    return found
+        cases.append((f"random {number}", noise[0] > 0.1, noise[1] > 0.1, spacing))
+    return cases
 
 
 @cache
 def label_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Class ids with ignored pixels: those of the masks above as class 1 of two, and random ones of all classes."""
-    found = [(t.astype(np.uint8), p.astype(np.uint8)) for _, t, p, _ in mask_pairs()]
+    """Return class ids with ignored pixels: the masks above as class 1 of two, and random ids of all classes."""
+    cases = [(t.astype(np.uint8), p.astype(np.uint8)) for _, t, p, _ in mask_pairs()]
     rng = np.random.default_rng(1)
     for number in range(60):
         truth, prediction = rng.integers(0, int(rng.integers(1, K + 1)), (2, 8, 9)).astype(np.uint8)
         prediction = np.where(rng.random(truth.shape) < 0.6, truth, prediction)
         truth = np.where(rng.random(truth.shape) < (0.2, 0.95, 1.0)[number % 3 if number % 7 else 2], IGNORE, truth)
-        found.append((truth.astype(np.uint8), prediction))
-    return found
+        cases.append((truth.astype(np.uint8), prediction))
+    return cases
 
 
 def sets_of_classes(ratio: str, y: np.ndarray, p: np.ndarray) -> list[float]:
-    """A ratio of each class, NaN of one that is in neither."""
-    there = [((y == k) | (p == k)).any() for k in range(K)]
+    """Compute a ratio of each class; NaN for a class that is in neither."""
+    present = [((y == k) | (p == k)).any() for k in range(K)]
     return [
-        by_sets(ratio, set(np.flatnonzero(y == k)), set(np.flatnonzero(p == k))) if there[k] else np.nan
+        by_sets(ratio, set(np.flatnonzero(y == k)), set(np.flatnonzero(p == k))) if present[k] else np.nan
         for k in range(K)
     ]
 
 
-def levels() -> Iterator[Found]:
-    """Means over images, and over counts summed over images; those without a counted pixel are among them."""
+def levels() -> Iterator[Comparison]:
+    """Compare means over images, and ratios of counts summed over images, with and without counted pixels."""
     from sklearn import metrics as sk
 
-    of = {"iou": sk.jaccard_score, "dice": sk.f1_score, "precision": sk.precision_score, "recall": sk.recall_score}
+    functions = {
+        "iou": sk.jaccard_score,
+        "dice": sk.f1_score,
+        "precision": sk.precision_score,
+        "recall": sk.recall_score,
+    }
     names = [str(k) for k in range(K)]
-    tally = np.stack([tallies(confusion(truth, said, K)) for truth, said in label_pairs()])
-    sides = [(truth[truth != IGNORE], said[truth != IGNORE]) for truth, said in label_pairs()]
+    tally = np.stack([tallies(confusion(truth, prediction, K)) for truth, prediction in label_pairs()])
+    sides = [(truth[truth != IGNORE], prediction[truth != IGNORE]) for truth, prediction in label_pairs()]
     sides = [(y, p) for y, p in sides if len(y)]
     everything = [np.concatenate(side) for side in zip(*sides, strict=True)]
-    for ratio, f in of.items():
+    for ratio, f in functions.items():
         for level, pairs in (("image", sides), ("dataset", [everything])):
             name = f"{ratio}.{level}.macro"
-            own = metric(name, names).value(tally)
+            ours = metric(name, names).value(tally)
             theirs = [f(y, p, average="macro", zero_division=0) for y, p in pairs]
-            yield name, "scikit-learn", own, np.mean(theirs)
+            yield name, "scikit-learn", ours, np.mean(theirs)
             sets = np.array([sets_of_classes(ratio, y, p) for y, p in pairs])
-            yield name, "plain sets", own, np.nanmean(sets, axis=1).mean()
+            yield name, "plain sets", ours, np.nanmean(sets, axis=1).mean()
             for k in range(K):
                 single = f"{ratio}.image.class.{k}" if level == "image" else f"{ratio}.class.{k}"
                 theirs = [f(y == k, p == k, zero_division=0) for y, p in pairs if ((y == k) | (p == k)).any()]
-                own = metric(single, names).value(tally)
-                yield f"{ratio} of a class, {level}", "scikit-learn", own, np.mean(theirs)
-                yield f"{ratio} of a class, {level}", "plain sets", own, np.nanmean(sets[:, k])
+                ours = metric(single, names).value(tally)
+                yield f"{ratio} of a class, {level}", "scikit-learn", ours, np.mean(theirs)
+                yield f"{ratio} of a class, {level}", "plain sets", ours, np.nanmean(sets[:, k])
 
 
-def semantic() -> Iterator[Found]:
+def semantic() -> Iterator[Comparison]:
     from scipy.spatial import distance
     from sklearn import metrics as sk
 
-    of = {"iou": sk.jaccard_score, "dice": sk.f1_score, "precision": sk.precision_score, "recall": sk.recall_score}
+    functions = {
+        "iou": sk.jaccard_score,
+        "dice": sk.f1_score,
+        "precision": sk.precision_score,
+        "recall": sk.recall_score,
+    }
     for truth, prediction in label_pairs():
-        kept = truth != IGNORE
-        y, p = truth[kept], prediction[kept]
+        counted = truth != IGNORE
+        y, p = truth[counted], prediction[counted]
         counts = confusion(truth, prediction, K)
         tally = tallies(counts)
-        if not kept.any():
+        if not counted.any():
             everything = [f(r, tally) for r in RATIOS for f in (macro, micro, weighted)]
             yield "all ratios, everything ignored", "no value", [*everything, accuracy_macro(tally)], [np.nan] * 13
             continue
         yield "confusion", "scikit-learn", counts, sk.confusion_matrix(y, p, labels=range(K))
         yield "confusion", "plain", counts, [[np.sum((y == a) & (p == b)) for b in range(K)] for a in range(K)]
-        for ratio, f in of.items():
+        for ratio, f in functions.items():
             for mean, ours in (("macro", macro), ("micro", micro), ("weighted", weighted)):
                 yield f"{ratio} {mean}", "scikit-learn", ours(ratio, tally), f(y, p, average=mean, zero_division=0)
             sets = sets_of_classes(ratio, y, p)
@@ -175,8 +185,8 @@ def semantic() -> Iterator[Found]:
             yield f"{ratio} weighted", "plain sets", weighted(ratio, tally), np.nansum(np.multiply(shares, sets))
             pairs = [{(i, int(c)) for i, c in enumerate(side)} for side in (y, p)]  # all classes as one
             yield f"{ratio} micro", "plain sets", micro(ratio, tally), by_sets(ratio, *pairs)
-            each = f(y, p, average=None, labels=range(K), zero_division=0)
-            yield f"{ratio} of a class", "scikit-learn", np.nan_to_num(per_class(ratio, tally)), each
+            by_class = f(y, p, average=None, labels=range(K), zero_division=0)
+            yield f"{ratio} of a class", "scikit-learn", np.nan_to_num(per_class(ratio, tally)), by_class
         for k in range(K):
             if ((y == k) | (p == k)).any():
                 yield "iou of a class", "scipy", per_class("iou", tally)[k], 1 - distance.jaccard(y == k, p == k)
@@ -190,33 +200,38 @@ def semantic() -> Iterator[Found]:
             yield "Matthews correlation", "scikit-learn", matthews(tally), sk.matthews_corrcoef(y, p)
             yield "Matthews correlation", "plain", matthews(tally), plain_matthews(y, p, K)
             for k in {*y.tolist(), *p.tolist()}:
-                own = metric(f"mcc.class.{k}", [str(i) for i in range(K)]).of(tally)
-                yield "Matthews correlation of a class", "scikit-learn", own, sk.matthews_corrcoef(y == k, p == k)
+                class_score = metric(f"mcc.class.{k}", [str(i) for i in range(K)]).compute(tally)
+                yield (
+                    "Matthews correlation of a class",
+                    "scikit-learn",
+                    class_score,
+                    sk.matthews_corrcoef(y == k, p == k),
+                )
                 pair = (y == k).astype(int), (p == k).astype(int)
-                yield "Matthews correlation of a class", "plain", own, plain_matthews(*pair, 2)
+                yield "Matthews correlation of a class", "plain", class_score, plain_matthews(*pair, 2)
         else:
             yield "Matthews correlation, one class", "no value", matthews(tally), np.nan
 
 
-def by_sets(ratio: str, there: set[Any], said: set[Any]) -> float:
-    both = len(there & said)
-    under = {
-        "iou": len(there | said),
-        "precision": len(said),
-        "recall": len(there),
-        "dice": (len(there) + len(said)) / 2,
-    }
-    return both / under[ratio] if under[ratio] else 0.0
+def by_sets(ratio: str, truth: set[Any], prediction: set[Any]) -> float:
+    both = len(truth & prediction)
+    denominator = {
+        "iou": len(truth | prediction),
+        "precision": len(prediction),
+        "recall": len(truth),
+        "dice": (len(truth) + len(prediction)) / 2,
+    }[ratio]
+    return both / denominator if denominator else 0.0
 
 
-def surfaces() -> Iterator[Found]:
+def surfaces() -> Iterator[Comparison]:
     from scipy.ndimage import binary_erosion
     from scipy.spatial import cKDTree
     from skimage.metrics import hausdorff_distance
 
     for name, truth, prediction, spacing in mask_pairs():
-        found = surface_distances(truth, prediction, spacing)
-        ours = {"HD95": found.hausdorff(), "ASSD": found.average(), "NSD": found.dice(TOLERANCE)}
+        distances = surface_distances(truth, prediction, spacing)
+        ours = {"HD95": distances.hausdorff(), "ASSD": distances.average(), "NSD": distances.dice(TOLERANCE)}
         if not (truth.any() and prediction.any()):
             diagonal = np.sqrt(sum((n * s) ** 2 for n, s in zip(truth.shape, spacing, strict=True)))
             policy = [np.nan] * 3 if name == "both empty" else [diagonal, diagonal, 0]
@@ -230,14 +245,14 @@ def surfaces() -> Iterator[Found]:
         for oracle, (a, b) in (("scipy k-d tree", by_tree), ("plain pairs", by_pair)):
             both = np.concatenate([a, b])
             yield "HD95", oracle, ours["HD95"], max(np.percentile(a, 95), np.percentile(b, 95))
-            yield "Hausdorff", oracle, found.hausdorff(100), both.max()
+            yield "Hausdorff", oracle, distances.hausdorff(100), both.max()
             yield "ASSD", oracle, ours["ASSD"], both.mean()
             yield "NSD", oracle, ours["NSD"], (both <= TOLERANCE).mean()
         if set(spacing) == {1.0}:
-            yield "Hausdorff", "scikit-image", found.hausdorff(100), hausdorff_distance(*edges)
+            yield "Hausdorff", "scikit-image", distances.hausdorff(100), hausdorff_distance(*edges)
 
 
-def boundary() -> Iterator[Found]:
+def boundary() -> Iterator[Comparison]:
     from faster_coco_eval.core import mask as coco
 
     for _, truth, prediction, _ in mask_pairs():
@@ -247,7 +262,7 @@ def boundary() -> Iterator[Found]:
         pair = truth.astype(np.uint8), prediction.astype(np.uint8)
         yield "boundary IoU", "plain boxes", per_class("iou", boundary_tallies(*pair, 2, 1))[1], expected
     rng = np.random.default_rng(2)
-    for number in range(12):  # as large as it takes for the band to be several pixels wide
+    for number in range(12):  # large enough for a band that is several pixels wide
         height, width = int(rng.integers(60, 200)), int(rng.integers(60, 200))
         truth = box((height, width), (0 if number % 2 else 12, height // 2), (9, width - number))
         prediction = np.roll(truth, int(rng.integers(0, 4)), axis=1) | box(
@@ -256,19 +271,19 @@ def boundary() -> Iterator[Found]:
         ours = per_class("iou", boundary_tallies(truth.astype(np.uint8), prediction.astype(np.uint8), 2))[1]
         codes = [coco.encode(np.asfortranarray(m, np.uint8)) for m in (truth, prediction)]
         for backend in ("mask_api", "opencv"):
-            there, said = (coco.decode(coco.rleToBoundary(c, 0.02, backend)) > 0 for c in codes)
-            theirs = np.count_nonzero(there & said) / np.count_nonzero(there | said)
+            bands = [coco.decode(coco.rleToBoundary(c, 0.02, backend)) > 0 for c in codes]
+            theirs = np.count_nonzero(bands[0] & bands[1]) / np.count_nonzero(bands[0] | bands[1])
             yield "boundary IoU", f"faster-coco-eval, {backend}", ours, theirs
 
 
 @cache
-def object_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Maps of object ids: rectangles on each other, moved, split, missed and invented; and the empty ones."""
+def instance_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return maps of instance ids: rectangles that overlap, are moved, split, missed or false positives; and empty maps."""
     rng = np.random.default_rng(3)
     empty = np.zeros((40, 44), np.uint16)
     lone = empty.copy()
     lone[0, 0] = 9
-    found = [(empty, empty), (lone, empty), (empty, lone), (lone, lone), (np.ones_like(empty), np.ones_like(empty))]
+    cases = [(empty, empty), (lone, empty), (empty, lone), (lone, lone), (np.ones_like(empty), np.ones_like(empty))]
     for _ in range(25):
         truth, prediction = empty.copy(), empty.copy()
         for number in range(1, int(rng.integers(2, 12))):
@@ -278,14 +293,14 @@ def object_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
                 top, left = top + int(rng.integers(0, 2)), left + int(rng.integers(0, 3))
                 prediction[top : top + height, left : left + width] = 5 * number
         prediction[rng.random(empty.shape) < 0.03] = 400
-        found.append((truth, prediction))
-    return found
+        cases.append((truth, prediction))
+    return cases
 
 
-def objects() -> Iterator[Found]:
+def instances() -> Iterator[Comparison]:
     import networkx as nx
 
-    for truth_map, prediction_map in object_pairs():
+    for truth_map, prediction_map in instance_pairs():
         truth, prediction = InstanceMasks.from_map(truth_map), InstanceMasks.from_map(prediction_map)
         score = count_instances(truth, prediction, 1)
         histogram = np.histogram2d(truth_map.ravel(), prediction_map.ravel(), [np.arange(402)] * 2)[0]
@@ -293,47 +308,47 @@ def objects() -> Iterator[Found]:
         union = rows[:, None] + columns[None] - histogram
         iou = np.divide(histogram, union, out=np.zeros_like(union), where=union > 0)[1:, 1:]
         iou = iou[rows[1:] > 0][:, columns[1:] > 0]
-        yield "IoU of objects", "numpy histogram2d", iou_matrix(truth, prediction), iou
+        yield "IoU of instances", "numpy histogram2d", iou_matrix(truth, prediction), iou
         total = len(truth) + len(prediction)
         if not total:
-            yield "challenge score, no object", "no value", challenge_score(score), np.nan
+            yield "challenge score, no instance", "no value", challenge_score(score), np.nan
             continue
-        own: dict[str, Any] = {
+        ours: dict[str, Any] = {
             "challenge score": challenge_score(score),
             "panoptic quality": panoptic_quality(score).pq[0],
-            "object F1": per_class("dice", score.tallies)[:, 0],
-            "object precision": per_class("precision", score.tallies)[:, 0],
-            "object recall": per_class("recall", score.tallies)[:, 0],
+            "instance F1": per_class("dice", score.tallies)[:, 0],
+            "instance precision": per_class("precision", score.tallies)[:, 0],
+            "instance recall": per_class("recall", score.tallies)[:, 0],
         }
         sides = [[pixels_of(m == i) for i in np.unique(m) if i] for m in (truth_map, prediction_map)]
         by_pixel = np.array([[len(a & b) / len(a | b) for b in sides[1]] for a in sides[0]]).reshape(iou.shape)
-        yield "IoU of objects", "plain sets", iou_matrix(truth, prediction), by_pixel
+        yield "IoU of instances", "plain sets", iou_matrix(truth, prediction), by_pixel
         for oracle, table in (("numpy histogram2d", iou), ("plain sets", by_pixel)):
-            found = [[(i, j) for i, row in enumerate(table) for j, v in enumerate(row) if v > t] for t in THRESHOLDS]
-            n = np.array([len(pairs) for pairs in found])
-            yield "matched objects", oracle, score.tallies[:, 0, 0], n
+            result = [[(i, j) for i, row in enumerate(table) for j, v in enumerate(row) if v > t] for t in THRESHOLDS]
+            n = np.array([len(pairs) for pairs in result])
+            yield "matched instances", oracle, score.tallies[:, 0, 0], n
             theirs = {
                 "challenge score": np.mean(n / (total - n)),
-                "object F1": 2 * n / total,
-                "panoptic quality": 2 * sum(table[pair] for pair in found[0]) / total,
-                "object precision": n / max(1, len(prediction)),
-                "object recall": n / max(1, len(truth)),
+                "instance F1": 2 * n / total,
+                "panoptic quality": 2 * sum(table[pair] for pair in result[0]) / total,
+                "instance precision": n / max(1, len(prediction)),
+                "instance recall": n / max(1, len(truth)),
             }
             for name, value in theirs.items():
-                yield name, oracle, own[name], value
+                yield name, oracle, ours[name], value
     rng = np.random.default_rng(4)
-    for _ in range(40):  # IoU such as overlapping masks have: an object may fit several
+    for _ in range(40):  # IoU as overlapping masks have it: an instance may match several
         iou = rng.random(tuple(rng.integers(1, 8, 2)))
-        found = pairs_of(iou)
+        result = pairs_of(iou)
         graph = nx.Graph()
         rows, columns = np.nonzero(iou > 0.5)
         graph.add_weighted_edges_from((f"t{i}", f"p{j}", iou[i, j]) for i, j in zip(rows, columns, strict=True))
         best = nx.max_weight_matching(graph, maxcardinality=True)
-        chosen = dense(found.only(match_pairs(found, 0.5)), iou.shape) > 0
+        chosen = dense(result.only(match_pairs(result, 0.5)), iou.shape) > 0
         theirs = [len(best), sum(graph.edges[edge]["weight"] for edge in best)]
-        yield "matches of overlapping objects", "networkx", [chosen.sum(), iou[chosen].sum()], theirs
+        yield "matches, overlapping instances", "networkx", [chosen.sum(), iou[chosen].sum()], theirs
         yield (
-            "matches of overlapping objects",
+            "matches, overlapping instances",
             "plain, all assignments",
             [chosen.sum(), iou[chosen].sum()],
             most_pairs(iou),
@@ -341,96 +356,99 @@ def objects() -> Iterator[Found]:
 
 
 def most_pairs(iou: np.ndarray) -> tuple[int, float]:
-    """The most matches above 0.5 that an assignment has, and of those the largest sum of IoU."""
+    """Return the largest number of matches above 0.5 of any assignment, and the largest sum of IoU with that many."""
     wide = iou if len(iou) <= iou.shape[1] else iou.T
 
     def best(row: int, taken: int) -> tuple[int, float]:
         if row == len(wide):
             return 0, 0.0
-        found = best(row + 1, taken)
+        result = best(row + 1, taken)
         for column, value in enumerate(wide[row]):
             if value > 0.5 and not taken >> column & 1:
                 more = best(row + 1, taken | 1 << column)
-                found = max(found, (more[0] + 1, more[1] + value))
-        return found
+                result = max(result, (more[0] + 1, more[1] + value))
+        return result
 
     return best(0, 0)
 
 
-def average_precision() -> Iterator[Found]:
+def average_precision() -> Iterator[Comparison]:
     rng = np.random.default_rng(5)
-    pairs = object_pairs()
+    pairs = instance_pairs()
     for start in range(0, len(pairs), 5):
         counter, coco, images = AveragePrecisionCounter(1), CocoCounter(1), []
         for truth_map, prediction_map in pairs[start : start + 5]:
             scores = dict(enumerate(rng.choice([0.3, 0.6, 0.8, 0.9], 401)))
             prediction = InstanceMasks.from_map(prediction_map, scores)
-            for each in (counter, coco):
-                each.add(InstanceMasks.from_map(truth_map), prediction)
+            for each_counter in (counter, coco):
+                each_counter.add(InstanceMasks.from_map(truth_map), prediction)
             sides = [
                 [
-                    PlainObject(pixels_of(m == i), 0, scores[i] if m is prediction_map else 1.0)
+                    PlainInstance(pixels_of(m == i), 0, scores[i] if m is prediction_map else 1.0)
                     for i in np.unique(m)
                     if i
                 ]
                 for m in (truth_map, prediction_map)
             ]
             images.append((sides[0], sides[1]))
-        found = counter.result()
+        result = counter.result()
         table = np.array([plain_ap(images, 0, t) for t in THRESHOLDS])
         yield (
             "COCO AP, AP50, AP75",
             "plain",
-            [found.ap, found.ap50, found.ap75],
+            [result.ap, result.ap50, result.ap75],
             [table[:, 0].mean(), *table[[0, 5], 0]],
         )
-        yield "COCO recall", "plain", found.recall, table[:, 1].mean()
+        yield "COCO recall", "plain", result.recall, table[:, 1].mean()
         by_size = [np.mean([plain_ap(images, 0, t, ends)[0] for t in THRESHOLDS]) for ends in SIZES.values()]
-        yield "COCO AP small, medium, large", "plain", list(found.by_size.values()), by_size
+        yield "COCO AP small, medium, large", "plain", list(result.by_size.values()), by_size
         theirs = coco.result()
         for name, figures in (
             ("COCO AP, AP50, AP75", (lambda r: [r.ap, r.ap50, r.ap75])),
             ("COCO AP small, medium, large", (lambda r: list(r.by_size.values()))),
             ("COCO recall", (lambda r: r.recall)),
         ):
-            yield name, "faster-coco-eval", figures(found), figures(theirs)
+            yield name, "faster-coco-eval", figures(result), figures(theirs)
 
 
-def precision_of_classes() -> Iterator[Found]:
-    """Two classes: odd and even true numbers; predictions have five times the number of what they are of."""
+def precision_of_classes() -> Iterator[Comparison]:
+    """Compare two classes: odd and even true ids; the id of a prediction is five times that of its true instance."""
     rng = np.random.default_rng(8)
     counter, coco, images = AveragePrecisionCounter(2), CocoCounter(2), []
     kinds = [{i: i % 2 for i in range(402)}, {i: i // 5 % 2 for i in range(402)}]
-    for maps in object_pairs():
+    for maps in instance_pairs():
         scores = [dict.fromkeys(range(402), 1.0), dict(enumerate(rng.choice([0.3, 0.6, 0.8], 402)))]
         pair = [InstanceMasks.from_map(*three) for three in zip(maps, scores, kinds, strict=True)]
-        for each in (counter, coco):
-            each.add(*pair)
+        for each_counter in (counter, coco):
+            each_counter.add(*pair)
         images.append(
             tuple(
-                [PlainObject(pixels_of(ids == i), of[int(i)], sure[int(i)]) for i in np.unique(ids) if i]
-                for ids, sure, of in zip(maps, scores, kinds, strict=True)
+                [PlainInstance(pixels_of(ids == i), class_of[int(i)], confidences[int(i)]) for i in np.unique(ids) if i]
+                for ids, confidences, class_of in zip(maps, scores, kinds, strict=True)
             )
         )
     ours, theirs = counter.result(), coco.result()
     plain = np.array([[plain_ap(images, k, t) for t in THRESHOLDS] for k in range(2)]).mean(1)
-    for name, own, other in (("ap", ours.ap_of_class, plain[:, 0]), ("recall", ours.recall_of_class, plain[:, 1])):
-        yield f"COCO {name} of a class", "plain", own, other
-        yield f"COCO {name} of a class", "faster-coco-eval", own, getattr(theirs, f"{name}_of_class")
+    for name, our_values, other in (
+        ("ap", ours.ap_of_class, plain[:, 0]),
+        ("recall", ours.recall_of_class, plain[:, 1]),
+    ):
+        yield f"COCO {name} of a class", "plain", our_values, other
+        yield f"COCO {name} of a class", "faster-coco-eval", our_values, getattr(theirs, f"{name}_of_class")
 
 
 @cache
 def probability_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Class ids and logits (classes, n): as sure as right, too sure, always sure, and a single pixel."""
+    """Return class ids and logits (classes, n): calibrated, overconfident, always certain, and a single pixel."""
     rng = np.random.default_rng(6)
-    found = []
+    cases = []
     for number in range(20):
         n = 1 if number == 0 else int(rng.integers(20, 900))
         logits = rng.normal(0, 2, (K, n))
         p = softmax(logits / (0.5, 1, 3)[number % 3])
         truth = (p.cumsum(0) < rng.random(n)).sum(0).clip(0, K - 1).astype(np.uint8)
-        found.append((truth, 60 * logits if number == 1 else logits))
-    return found
+        cases.append((truth, 60 * logits if number == 1 else logits))
+    return cases
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -441,20 +459,20 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def binned_error(confidence: np.ndarray, hit: np.ndarray, largest: bool = False) -> float:
     from scipy.stats import binned_statistic
 
-    of = "mean" if largest else "sum"
-    sides = [binned_statistic(-confidence, values, of, 15, (-1, 0))[0] for values in (confidence, hit)]
+    statistic = "mean" if largest else "sum"
+    sides = [binned_statistic(-confidence, values, statistic, 15, (-1, 0))[0] for values in (confidence, hit)]
     gaps = np.abs(sides[0] - sides[1])
     return float(np.nanmax(gaps) if largest else gaps.sum() / len(hit))
 
 
 def plain_gaps(confidence: np.ndarray, hit: np.ndarray) -> tuple[list[float], list[int]]:
-    """|summed confidence - hits| of each bin that has pixels, and how many it has."""
+    """Return |summed confidence - hits| and the number of pixels of each bin that is not empty."""
     bins = [(confidence > b / 15) & (confidence <= (b + 1) / 15) for b in range(15)]
     filled = [inside for inside in bins if inside.any()]
     return [abs(confidence[i].sum() - hit[i].sum()) for i in filled], [int(i.sum()) for i in filled]
 
 
-def calibration() -> Iterator[Found]:
+def calibration() -> Iterator[Comparison]:
     from scipy.optimize import minimize_scalar
     from sklearn.calibration import calibration_curve
     from sklearn.metrics import log_loss
@@ -466,23 +484,28 @@ def calibration() -> Iterator[Found]:
         yield "ECE", "scipy binned_statistic", ours, binned_error(confidence, hit)
         gaps, _ = plain_gaps(confidence, hit)
         yield "ECE", "plain", ours, sum(gaps) / len(truth)
-        sure, share = (axis[0][~np.isnan(axis[0])] for axis in reliability(truth, p).curve())
+        confidence_axis, share = (axis[0][~np.isnan(axis[0])] for axis in reliability(truth, p).curve())
         yield (
             "reliability curve",
             "scikit-learn",
-            [share, sure],
+            [share, confidence_axis],
             calibration_curve(hit.astype(int), confidence, n_bins=15),
         )
-        filled = [here for b in range(15) if (here := (confidence > b / 15) & (confidence <= (b + 1) / 15)).any()]
-        yield "reliability curve", "plain", [share, sure], [[v[i].mean() for i in filled] for v in (hit, confidence)]
-        each = [binned_error(p[k], truth == k) for k in range(K)]
+        filled = [inside for b in range(15) if (inside := (confidence > b / 15) & (confidence <= (b + 1) / 15)).any()]
+        yield (
+            "reliability curve",
+            "plain",
+            [share, confidence_axis],
+            [[v[i].mean() for i in filled] for v in (hit, confidence)],
+        )
+        by_class = [binned_error(p[k], truth == k) for k in range(K)]
         ours = class_reliability(truth, p).expected_error()
-        yield "ECE of each class", "scipy binned_statistic", ours, each
+        yield "ECE of each class", "scipy binned_statistic", ours, by_class
         yield "ECE of each class", "plain", ours, [sum(plain_gaps(p[k], truth == k)[0]) / len(truth) for k in range(K)]
         largest = reliability(truth, p).largest_error()[0]
-        yield "largest calibration error", "plain", largest, max(np.divide(*plain_gaps(confidence, hit)))
+        yield "maximum calibration error", "plain", largest, max(np.divide(*plain_gaps(confidence, hit)))
         yield (
-            "largest calibration error",
+            "maximum calibration error",
             "scipy binned_statistic",
             largest,
             binned_error(confidence, hit, largest=True),
@@ -502,17 +525,17 @@ def calibration() -> Iterator[Found]:
             yield "temperature (its likelihood)", "scikit-learn log_loss on a grid", likelihood, min(grid)
 
 
-def with_torch() -> Iterator[Found]:
-    """Libraries on top of torch. segmentation-models-pytorch has no ignored pixels that count nowhere: they are left out."""
+def with_torch() -> Iterator[Comparison]:
+    """Compare with libraries on torch. segmentation-models-pytorch has no ignored pixels: they are left out."""
     import segmentation_models_pytorch as smp
     import torch
 
     for truth, prediction in label_pairs():
-        kept = truth != IGNORE
+        counted = truth != IGNORE
         tally = tallies(confusion(truth, prediction, K))
-        if not kept.any():
+        if not counted.any():
             continue
-        y, p = (torch.from_numpy(m[kept].astype(np.int64))[None] for m in (truth, prediction))
+        y, p = (torch.from_numpy(m[counted].astype(np.int64))[None] for m in (truth, prediction))
         stats = smp.metrics.get_stats(p, y, mode="multiclass", num_classes=K)
         for ratio, f in {
             "iou": smp.metrics.iou_score,
@@ -525,7 +548,7 @@ def with_torch() -> Iterator[Found]:
                 micro(ratio, tally),
                 float(f(*stats, reduction="micro")),
             )
-            if not np.isnan(per_class(ratio, tally)).any():  # its macro is over all classes, there or not
+            if not np.isnan(per_class(ratio, tally)).any():  # its macro average is over all classes, present or not
                 yield (
                     f"{ratio} macro",
                     "segmentation-models-pytorch",
@@ -538,12 +561,16 @@ def installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def with_torchmetrics() -> Iterator[Found]:
+def with_torchmetrics() -> Iterator[Comparison]:
     import torch
     from torchmetrics.functional import classification as tm
     from torchmetrics.functional.detection import panoptic_quality as their_quality
 
-    of = {"iou": tm.multiclass_jaccard_index, "dice": tm.multiclass_f1_score, "precision": tm.multiclass_precision}
+    functions = {
+        "iou": tm.multiclass_jaccard_index,
+        "dice": tm.multiclass_f1_score,
+        "precision": tm.multiclass_precision,
+    }
     for truth, prediction in label_pairs():
         y, p = (torch.from_numpy(m.astype(np.int64)) for m in (truth, prediction))
         counts = confusion(truth, prediction, K)
@@ -552,10 +579,10 @@ def with_torchmetrics() -> Iterator[Found]:
         yield "confusion", "torchmetrics", counts, theirs
         if not counts.any():
             continue
-        for ratio, f in of.items():
-            each = f(p, y, K, average="none", ignore_index=IGNORE).numpy()
-            there = ~np.isnan(per_class(ratio, tally))
-            yield f"{ratio} of a class", "torchmetrics", per_class(ratio, tally)[there], each[there]
+        for ratio, f in functions.items():
+            by_class = f(p, y, K, average="none", ignore_index=IGNORE).numpy()
+            present = ~np.isnan(per_class(ratio, tally))
+            yield f"{ratio} of a class", "torchmetrics", per_class(ratio, tally)[present], by_class[present]
         if (
             not np.isnan(matthews(tally))
             and np.count_nonzero(counts.sum(0)) > 1
@@ -563,7 +590,7 @@ def with_torchmetrics() -> Iterator[Found]:
         ):
             theirs = float(tm.multiclass_matthews_corrcoef(p, y, K, ignore_index=IGNORE))
             yield "Matthews correlation", "torchmetrics", matthews(tally), theirs
-    for truth_map, prediction_map in object_pairs():
+    for truth_map, prediction_map in instance_pairs():
         if truth_map.any() or prediction_map.any():
             sides = [
                 torch.from_numpy(np.stack([m > 0, m], -1).astype(np.int64))[None] for m in (prediction_map, truth_map)
@@ -579,10 +606,10 @@ def with_torchmetrics() -> Iterator[Found]:
         yield "ECE", "torchmetrics", reliability(truth, p).expected_error()[0], theirs
         pair = torch.from_numpy(p.T), torch.from_numpy(truth.astype(int))
         theirs = float(tm.multiclass_calibration_error(*pair, K, 15, norm="max"))
-        yield "largest calibration error", "torchmetrics", reliability(truth, p).largest_error()[0], theirs
+        yield "maximum calibration error", "torchmetrics", reliability(truth, p).largest_error()[0], theirs
 
 
-def with_monai() -> Iterator[Found]:
+def with_monai() -> Iterator[Comparison]:
     import torch
     from monai import metrics as mm
 
@@ -590,38 +617,43 @@ def with_monai() -> Iterator[Found]:
         if not (truth.any() and prediction.any()):
             continue
         pair = [torch.from_numpy(m.astype(np.float32))[None, None] for m in (prediction, truth)]
-        found = surface_distances(truth, prediction, spacing)
+        distances = surface_distances(truth, prediction, spacing)
         kwargs = {"include_background": True, "spacing": list(spacing)}
-        yield "HD95", "MONAI", found.hausdorff(), float(mm.compute_hausdorff_distance(*pair, percentile=95, **kwargs))
-        yield "Hausdorff", "MONAI", found.hausdorff(100), float(mm.compute_hausdorff_distance(*pair, **kwargs))
+        yield (
+            "HD95",
+            "MONAI",
+            distances.hausdorff(),
+            float(mm.compute_hausdorff_distance(*pair, percentile=95, **kwargs)),
+        )
+        yield "Hausdorff", "MONAI", distances.hausdorff(100), float(mm.compute_hausdorff_distance(*pair, **kwargs))
         theirs = float(mm.compute_average_surface_distance(*pair, symmetric=True, **kwargs))
-        yield "ASSD", "MONAI", found.average(), theirs
+        yield "ASSD", "MONAI", distances.average(), theirs
         theirs = float(mm.compute_surface_dice(*pair, class_thresholds=[TOLERANCE], **kwargs))
-        yield "NSD", "MONAI", found.dice(TOLERANCE), theirs
+        yield "NSD", "MONAI", distances.dice(TOLERANCE), theirs
 
 
-def with_pycocotools() -> Iterator[Found]:
+def with_pycocotools() -> Iterator[Comparison]:
     import contextlib
     import io
 
-    from pycocotools import mask as codes
+    from pycocotools import mask as rle
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     rng = np.random.default_rng(7)
-    counter, images, truths, said = AveragePrecisionCounter(1), [], [], []
-    for image, (truth_map, prediction_map) in enumerate(object_pairs(), start=1):
+    counter, images, truths, detections = AveragePrecisionCounter(1), [], [], []
+    for image, (truth_map, prediction_map) in enumerate(instance_pairs(), start=1):
         scores = dict(enumerate(rng.random(401)))
         counter.add(InstanceMasks.from_map(truth_map), InstanceMasks.from_map(prediction_map, scores))
         images.append({"id": image, "height": truth_map.shape[0], "width": truth_map.shape[1]})
-        for rows, ids in ((truths, truth_map), (said, prediction_map)):
+        for rows, ids in ((truths, truth_map), (detections, prediction_map)):
             for i in (i for i in np.unique(ids) if i):
-                code = codes.encode(np.asfortranarray(ids == i, np.uint8))
-                row = {"image_id": image, "category_id": 1, "segmentation": code, "score": scores[i], "iscrowd": 0}
+                encoded = rle.encode(np.asfortranarray(ids == i, np.uint8))
+                row = {"image_id": image, "category_id": 1, "segmentation": encoded, "score": scores[i], "iscrowd": 0}
                 rows.append(row | {"id": len(rows) + 1, "area": int((ids == i).sum()), "bbox": [0, 0, 1, 1]})
     with contextlib.redirect_stdout(io.StringIO()):
         sides = []
-        for rows in (truths, said):
+        for rows in (truths, detections):
             side = COCO()
             side.dataset = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "x"}]}
             side.createIndex()
@@ -643,7 +675,7 @@ class Row:
     worst: float = 0.0
 
 
-def collect(*sources: Iterator[Found]) -> dict[tuple[str, str], Row]:
+def collect(*sources: Iterator[Comparison]) -> dict[tuple[str, str], Row]:
     table: dict[tuple[str, str], Row] = {}
     for source in sources:
         for name, oracle, ours, theirs in source:
@@ -666,7 +698,7 @@ def show(table: dict[tuple[str, str], Row]) -> str:
 @pytest.fixture
 def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # libraries warn of masks without a class
+        warnings.simplefilter("ignore")  # libraries warn about masks without a class
         yield
 
 
@@ -676,7 +708,7 @@ def test_oracle_table(quiet: None, capsys: pytest.CaptureFixture[str]) -> None:
         levels(),
         surfaces(),
         boundary(),
-        objects(),
+        instances(),
         average_precision(),
         precision_of_classes(),
         with_pycocotools(),
@@ -688,7 +720,11 @@ def test_oracle_table(quiet: None, capsys: pytest.CaptureFixture[str]) -> None:
     oracles: dict[str, set[str]] = {}
     for name, oracle in table:
         oracles.setdefault(name, set()).add(oracle)
-    single = {name for name, own in oracles.items() if len(own) < 2 and own != {"no value"}}
+    single = {
+        name
+        for name, oracles_of_metric in oracles.items()
+        if len(oracles_of_metric) < 2 and oracles_of_metric != {"no value"}
+    }
     assert not single, "each metric has two independent oracles"
 
 
@@ -698,5 +734,5 @@ def test_oracle_table_of_libraries_on_torch(quiet: None, capsys: pytest.CaptureF
     missing = [name for name in optional if not installed(name)]
     table = collect(with_torch(), *(rows() for name, rows in optional.items() if name not in missing))
     with capsys.disabled():
-        print("\n" + show(table) + "".join(f"\n{name} is not installed: not asked" for name in missing))
+        print("\n" + show(table) + "".join(f"\n{name} is not installed" for name in missing))
     assert max(row.worst for row in table.values()) < 2e-5, {k: r for k, r in table.items() if r.worst > 2e-5}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from segpipe.metrics.calibration import (
@@ -28,20 +28,20 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def drawn(rng: np.random.Generator, shape: tuple[int, ...], temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits, and truths that come up as often as softmax(logits / temperature) says."""
+    """Return truths that are drawn from softmax(logits / temperature), and the logits."""
     logits = rng.normal(0, 2, (K, *shape))
     p = softmax(logits / temperature)
     truth = (p.cumsum(0) < rng.random(shape)).sum(0).clip(0, K - 1).astype(np.uint8)
     return truth, logits
 
 
-def plain_ece(truth: np.ndarray, confidence: np.ndarray, said: np.ndarray, bins: int) -> float:
-    """Bin by bin over (low, high], the first with its lower end."""
+def plain_ece(truth: np.ndarray, confidence: np.ndarray, predicted: np.ndarray, bins: int) -> float:
+    """Compute ECE bin by bin over (low, high]; the first bin includes its lower end."""
     total, n = 0.0, truth.size
     for b in range(bins):
         inside = (confidence > b / bins) & (confidence <= (b + 1) / bins) | ((b == 0) & (confidence == 0))
         if inside.any():
-            total += inside.sum() / n * abs(confidence[inside].mean() - (said == truth)[inside].mean())
+            total += inside.sum() / n * abs(confidence[inside].mean() - (predicted == truth)[inside].mean())
     return total
 
 
@@ -52,28 +52,33 @@ def test_ece_against_a_plain_loop(seed: int, bins: int) -> None:
     truth, logits = drawn(rng, (5, int(rng.integers(1, 9))), temperature=3.0)
     p = softmax(logits).astype(np.float32)
     truth[rng.random(truth.shape) < 0.2] = IGNORE
-    kept = truth != IGNORE
-    found = reliability(truth, p, bins)
-    if not kept.any():
-        assert np.isnan(found.expected_error()).all() and np.isnan(found.largest_error()).all()
-        return
-    confidence, said = p.max(0)[kept].astype(float), p.argmax(0)[kept]
-    assert found.expected_error()[0] == pytest.approx(plain_ece(truth[kept], confidence, said, bins))
-    assert found.count.sum() == kept.sum()
-    each = class_reliability(truth, p, bins)
+    counted = truth != IGNORE
+    histogram = reliability(truth, p, bins)
+    assume(counted.any())
+    confidence, predicted = p.max(0)[counted].astype(float), p.argmax(0)[counted]
+    assert histogram.expected_error()[0] == pytest.approx(plain_ece(truth[counted], confidence, predicted, bins))
+    assert histogram.count.sum() == counted.sum()
+    by_class = class_reliability(truth, p, bins)
     for k in range(K):
-        confidence, there = p[k][kept].astype(float), (truth[kept] == k).astype(int)
-        assert each.expected_error()[k] == pytest.approx(plain_ece(there, confidence, np.ones_like(there), bins))
+        confidence, present = p[k][counted].astype(float), (truth[counted] == k).astype(int)
+        assert by_class.expected_error()[k] == pytest.approx(
+            plain_ece(present, confidence, np.ones_like(present), bins)
+        )
+
+
+def test_without_counted_pixels_there_is_no_error() -> None:
+    histogram = reliability(np.full((2, 3), IGNORE, np.uint8), np.full((K, 2, 3), 0.25))
+    assert np.isnan(histogram.expected_error()).all() and np.isnan(histogram.largest_error()).all()
 
 
 def test_the_reliability_curve_by_hand() -> None:
     p = np.array([[0.9, 0.9, 0.9, 0.6], [0.1, 0.1, 0.1, 0.4]])
-    found = reliability(np.array([0, 0, 1, 1], np.uint8), p, bins=10)
-    mean, share = found.curve()
+    histogram = reliability(np.array([0, 0, 1, 1], np.uint8), p, bins=10)
+    mean, share = histogram.curve()
     np.testing.assert_allclose([mean[0, 8], share[0, 8], mean[0, 5], share[0, 5]], [0.9, 2 / 3, 0.6, 0])
     assert np.isnan(mean[0, 0])
-    assert found.expected_error()[0] == pytest.approx(0.75 * (0.9 - 2 / 3) + 0.25 * 0.6)
-    assert found.largest_error()[0] == pytest.approx(0.6)
+    assert histogram.expected_error()[0] == pytest.approx(0.75 * (0.9 - 2 / 3) + 0.25 * 0.6)
+    assert histogram.largest_error()[0] == pytest.approx(0.6)
 
 
 def test_images_add_up_to_the_dataset() -> None:
@@ -87,43 +92,43 @@ def test_images_add_up_to_the_dataset() -> None:
     np.testing.assert_allclose(total.expected_error(), whole.expected_error())
 
 
-def test_a_model_that_is_as_sure_as_it_is_right_has_no_error() -> None:
+def test_a_calibrated_model_has_no_error() -> None:
     truth, logits = drawn(np.random.default_rng(2), (400, 400))
     assert reliability(truth, softmax(logits)).expected_error()[0] < 0.005
     assert reliability(truth, softmax(3 * logits)).expected_error()[0] > 0.1
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_the_temperature_that_was_planted_is_found(temperature: float) -> None:
+def test_the_true_temperature_is_found(temperature: float) -> None:
     truth, logits = drawn(np.random.default_rng(3), (200, 200), temperature)
-    found = fit_temperature(truth, logits)
-    assert found == pytest.approx(temperature, rel=0.03)
-    assert fit_temperature(truth, logits_of(softmax(logits))) == pytest.approx(found, rel=1e-4)
-    p = apply_temperature(softmax(logits), found)
+    fitted = fit_temperature(truth, logits)
+    assert fitted == pytest.approx(temperature, rel=0.03)
+    assert fit_temperature(truth, logits_of(softmax(logits))) == pytest.approx(fitted, rel=1e-4)
+    p = apply_temperature(softmax(logits), fitted)
     assert reliability(truth, p).expected_error()[0] < 0.01
     np.testing.assert_array_equal(p.argmax(0), logits.argmax(0))
 
 
 def test_the_temperature_is_that_of_a_search() -> None:
-    """Another way to the least likelihood: a bounded search that knows no slope; the likelihood itself by hand."""
+    """The likelihood is computed by hand and minimised by a bounded search without slopes."""
     from scipy.optimize import minimize_scalar
 
     truth, logits = drawn(np.random.default_rng(4), (40, 50), 1.7)
     truth[:4] = IGNORE
-    found = fit_temperature(truth, logits)
-    kept = truth != IGNORE
+    fitted = fit_temperature(truth, logits)
+    counted = truth != IGNORE
 
     def by_hand(temperature: float) -> float:
-        p = softmax(logits / temperature)[:, kept]
-        return float(-np.log(p[truth[kept], np.arange(p.shape[1])]).mean())
+        p = softmax(logits / temperature)[:, counted]
+        return float(-np.log(p[truth[counted], np.arange(p.shape[1])]).mean())
 
     search = minimize_scalar(by_hand, bounds=(0.1, 10), method="bounded")
-    assert found == pytest.approx(search.x, rel=1e-3)
+    assert fitted == pytest.approx(search.x, rel=1e-3)
 
 
 @pytest.mark.slow  # the import takes several seconds
 def test_the_temperature_is_that_of_torch() -> None:
-    """L-BFGS on the gradient that torch derives."""
+    """Compared with L-BFGS on the gradient of torch."""
     import torch
 
     truth, logits = drawn(np.random.default_rng(4), (40, 50), 1.7)
@@ -146,27 +151,31 @@ def test_the_temperature_is_that_of_torch() -> None:
 
 def test_a_temperature_has_bounds() -> None:
     logits = np.array([[5.0, 0.0], [0.0, 5.0]])
-    assert fit_temperature(np.array([0, 1], np.uint8), logits) == TEMPERATURES[0], "all right: never sure enough"
-    assert fit_temperature(np.array([1, 0], np.uint8), logits) == TEMPERATURES[1], "all wrong: never unsure enough"
+    assert fit_temperature(np.array([0, 1], np.uint8), logits) == TEMPERATURES[0], (
+        "all right: no temperature is confident enough"
+    )
+    assert fit_temperature(np.array([1, 0], np.uint8), logits) == TEMPERATURES[1], (
+        "all wrong: no temperature is unconfident enough"
+    )
     with pytest.raises(ValueError, match="no pixel"):
         fit_temperature(np.full(2, IGNORE, np.uint8), logits)
 
 
-def test_the_sample_is_bounded_and_every_pixel_is_as_likely() -> None:
-    """Two images of very different size; the pixel's number travels as its score."""
-    size, seen = 50, np.zeros(600)
+def test_the_sample_is_bounded_and_every_pixel_is_equally_likely() -> None:
+    """Draws from two images of very different size; the number of a pixel is its score."""
+    size, times_drawn = 50, np.zeros(600)
     for seed in range(400):
         sample = PixelSample(1, size, seed)
         sample.add(np.zeros(100, np.uint8), np.arange(100.0)[None])
         sample.add(np.array([0] * 500 + [IGNORE] * 40, np.uint8), np.arange(100.0, 640)[None])
         assert sample.truth.size == size and len(set(sample.scores[0])) == size
-        seen[sample.scores[0].astype(int)] += 1
+        times_drawn[sample.scores[0].astype(int)] += 1
     expected = 400 * size / 600
-    assert abs(seen[:100].mean() - expected) < 4 * np.sqrt(expected / 100)
-    assert (abs(seen - expected) < 5.5 * np.sqrt(expected)).all()
+    assert abs(times_drawn[:100].mean() - expected) < 4 * np.sqrt(expected / 100)
+    assert (abs(times_drawn - expected) < 5.5 * np.sqrt(expected)).all()
 
 
-def test_a_small_stream_is_kept_whole_and_the_same_every_time() -> None:
+def test_a_small_stream_is_kept_as_a_whole_and_reproducible() -> None:
     truth, logits = drawn(np.random.default_rng(5), (10, 10))
     samples = [PixelSample(K, 1000, 7) for _ in range(2)]
     for sample in samples:
@@ -178,8 +187,8 @@ def test_a_small_stream_is_kept_whole_and_the_same_every_time() -> None:
     )
 
 
-def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="classes first"):
+def test_invalid_inputs_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected the classes, then the same shape"):
         reliability(np.zeros((3, 3), np.uint8), np.zeros((3, 3, K)))
     with pytest.raises(ValueError, match="class id 9"):
         reliability(np.full((3, 3), 9, np.uint8), np.zeros((K, 3, 3)))

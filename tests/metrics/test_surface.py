@@ -1,4 +1,4 @@
-"""Surface scores by hand, by properties, and against brute force on small masks; libraries: test_metrics_oracles.py."""
+"""Surface scores by hand, by properties, and against brute force on small masks; libraries: test_against_oracles.py."""
 
 from __future__ import annotations
 
@@ -37,31 +37,31 @@ def square(size: int, low: int, high: int) -> np.ndarray:
 def test_distances_against_every_pair(pair: tuple[np.ndarray, np.ndarray], spacing: tuple[float, ...] | None) -> None:
     truth, prediction = pair
     step = spacing[: truth.ndim] if spacing else None
-    found = surface_distances(truth, prediction, step)
+    distances = surface_distances(truth, prediction, step)
     if truth.any() and prediction.any():
-        ours = np.sort(found.of_prediction), np.sort(found.of_truth)
+        ours = np.sort(distances.of_prediction), np.sort(distances.of_truth)
         size = step or (1.0,) * truth.ndim
         np.testing.assert_allclose(ours[0], np.sort(plain_distances(prediction, truth, size)))
         np.testing.assert_allclose(ours[1], np.sort(plain_distances(truth, prediction, size)))
-        assert found.hausdorff() <= found.hausdorff(100) <= found.worst
-        back = surface_distances(prediction, truth, step)
-        assert (found.hausdorff(), found.average(), found.dice(1)) == pytest.approx(
-            (back.hausdorff(), back.average(), back.dice(1))
+        assert distances.hausdorff() <= distances.hausdorff(100) <= distances.worst
+        reverse = surface_distances(prediction, truth, step)
+        assert (distances.hausdorff(), distances.average(), distances.dice(1)) == pytest.approx(
+            (reverse.hausdorff(), reverse.average(), reverse.dice(1))
         )
 
 
 def test_a_moved_square_by_hand() -> None:
     truth, prediction = square(12, 2, 7), np.roll(square(12, 2, 7), 1, axis=1)
-    found = surface_distances(truth, prediction)
-    # 16 surface pixels each. Moved by one column: those of the upper and lower side lie on each other but for one end.
-    assert sorted(found.of_truth) == sorted(found.of_prediction) == [0] * 8 + [1] * 8
-    assert found.average() == found.dice(0.5) == 0.5
-    assert found.hausdorff(100) == found.dice(1) == 1
+    distances = surface_distances(truth, prediction)
+    # Each has 16 surface pixels. After the shift by one column, those of the upper and lower side coincide except at one end.
+    assert sorted(distances.of_truth) == sorted(distances.of_prediction) == [0] * 8 + [1] * 8
+    assert distances.average() == distances.dice(0.5) == 0.5
+    assert distances.hausdorff(100) == distances.dice(1) == 1
     mm = surface_distances(truth, prediction, (1.0, 0.25))
     assert mm.hausdorff(100) == 0.25
 
 
-def test_a_missed_object_is_never_better_than_any_other_answer() -> None:
+def test_a_missed_instance_is_never_better_than_another_prediction() -> None:
     rng = np.random.default_rng(0)
     truth = square(10, 3, 6)
     missed = surface_distances(truth, np.zeros_like(truth), (2.0, 3.0))
@@ -71,21 +71,21 @@ def test_a_missed_object_is_never_better_than_any_other_answer() -> None:
     corner[-1, -1] = True
     for prediction in [corner, ~truth, *(rng.random((40, 10, 10)) < 0.05)]:
         if prediction.any():
-            found = surface_distances(truth, prediction, (2.0, 3.0))
-            assert found.hausdorff() < missed.hausdorff() and found.average() < missed.average()
-            assert found.dice(1) >= missed.dice(1)
+            distances = surface_distances(truth, prediction, (2.0, 3.0))
+            assert distances.hausdorff() < missed.hausdorff() and distances.average() < missed.average()
+            assert distances.dice(1) >= missed.dice(1)
 
 
-def test_both_empty_does_not_exist_and_one_empty_is_the_worst() -> None:
+def test_two_empty_masks_have_no_score_and_one_empty_mask_has_the_worst() -> None:
     truth = np.zeros((6, 8), np.uint8)
     truth[:3] = 1
     prediction = np.zeros_like(truth)
     prediction[0, 0] = 2
-    found = surface_scores(truth, prediction, 4, tolerance=2.0)
-    assert np.isnan(found[:, 3]).all()
-    for missed in (1, 2):  # in the truth alone, in the prediction alone
-        assert found[:, missed].tolist() == [10, 10, 0]
-    assert np.isfinite(found[:, 0]).all()
+    scores = surface_scores(truth, prediction, 4, tolerance=2.0)
+    assert np.isnan(scores[:, 3]).all()
+    for missed in (1, 2):  # in the truth only, in the prediction only
+        assert scores[:, missed].tolist() == [10, 10, 0]
+    assert np.isfinite(scores[:, 0]).all()
     nothing = surface_scores(np.full((4, 4), IGNORE, np.uint8), np.ones((4, 4), np.uint8), 2, 1.0)
     assert np.isnan(nothing).all()
 
@@ -93,9 +93,9 @@ def test_both_empty_does_not_exist_and_one_empty_is_the_worst() -> None:
 def test_ignored_pixels_are_in_no_mask() -> None:
     truth, prediction = square(9, 2, 6).astype(np.uint8), square(9, 2, 6).astype(np.uint8)
     truth[:, 4:] = IGNORE
-    prediction[:, 6:] = 1  # all of it on ignored pixels
-    found = surface_scores(truth, prediction, 2, 1.0)
-    assert found[:, 1].tolist() == [0, 0, 1]
+    prediction[:, 6:] = 1  # all of these pixels are ignored
+    scores = surface_scores(truth, prediction, 2, 1.0)
+    assert scores[:, 1].tolist() == [0, 0, 1]
     counts = boundary_tallies(truth, prediction, 2, width=1)
     assert per_class("iou", counts)[1] == 1
 
@@ -106,17 +106,17 @@ def test_the_band_against_every_pixel(pair: tuple[np.ndarray, np.ndarray], width
     np.testing.assert_array_equal(contour(pair[0], width), plain_contour(pair[0], width))
 
 
-def test_the_band_in_mm_reaches_as_far_along_each_axis() -> None:
+def test_the_band_in_mm_has_the_same_width_along_each_axis() -> None:
     full = np.ones((9, 9), np.bool_)
     band = contour(full, 3.0, (1.0, 2.0))
     assert not band[3:6, 1:8].any() and band[2].all() and band[:, 0].all()
-    assert contour(full, 0.1, (1.0, 2.0)).sum() == 32, "surface pixels always"
+    assert contour(full, 0.1, (1.0, 2.0)).sum() == 32, "surface pixels are always included"
     assert contour_width((300, 400)) == 10 and contour_width((3, 4)) == 1
     assert contour_width((300, 400), (0.5, 0.5)) == 5 and contour_width((3, 4), (2.0, 3.0)) == 2
 
 
-def test_boundary_iou_sees_what_iou_does_not() -> None:
-    """A large square that is a pixel too small all round: IoU hardly drops, boundary IoU does."""
+def test_boundary_iou_detects_a_loss_that_iou_does_not() -> None:
+    """For a large square that is one pixel too small on each side, IoU hardly drops but boundary IoU does."""
     truth, prediction = square(200, 20, 180).astype(np.uint8), square(200, 21, 179).astype(np.uint8)
     band = per_class("iou", boundary_tallies(truth, prediction, 2, width=2))[1]
     ring_truth, ring_prediction = 160**2 - 156**2, 158**2 - 154**2
@@ -125,7 +125,7 @@ def test_boundary_iou_sees_what_iou_does_not() -> None:
     assert band < 0.4 < 0.97 < 158**2 / 160**2
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_invalid_inputs_are_refused() -> None:
     mask = np.ones((4, 4), np.bool_)
     with pytest.raises(ValueError, match="shape"):
         surface_distances(mask, np.ones((4, 5), np.bool_))

@@ -1,4 +1,4 @@
-"""Near-duplicates against a comparison pair by pair, and on real images that were changed by hand."""
+"""Near-duplicates compared with a search pair by pair, and on real images with planted changes."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from segpipe.data.manifest.fingerprint import make_fingerprint
 from segpipe.validation import duplicates
 from segpipe.validation.duplicates import compare_miniatures, near_duplicates
 from segpipe.validation.expectations import validate_manifest
+from segpipe.validation.findings import Finding
 from tests.validation.test_expectations import put, sound
 
 RANK = {"train": 0, "val": 1, "test": 2}
@@ -37,8 +38,8 @@ def demo_images() -> dict[str, np.ndarray]:
     return {str(index): draw_demo_image(index, 2026)[1] for index in range(24)}
 
 
-def crowd(seed: int, count: int = 120) -> pd.DataFrame:
-    """Rows whose hashes and intensities often nearly agree."""
+def similar_rows(seed: int, count: int = 120) -> pd.DataFrame:
+    """Return rows whose hashes and intensities often nearly agree."""
     rng = np.random.default_rng(seed)
     centres = rng.integers(0, 2**63, 4)
     rows = []
@@ -68,7 +69,7 @@ def crowd(seed: int, count: int = 120) -> pd.DataFrame:
 
 
 def pair_by_pair(frame: pd.DataFrame, distance: int, tolerance: float) -> dict[int, tuple[str, int, int]]:
-    found: dict[int, tuple[str, int, int]] = {}
+    lookalikes: dict[int, tuple[str, int, int]] = {}
     for i, a in frame.iterrows():
         near = []
         for _, b in frame.iterrows():
@@ -81,24 +82,26 @@ def pair_by_pair(frame: pd.DataFrame, distance: int, tolerance: float) -> dict[i
                 continue
             bits = bin(int(a["phash"], 16) ^ int(b["phash"], 16)).count("1")
             scale = max(max(a["mean"] + a["std"]), max(b["mean"] + b["std"]))
-            off = max(max(abs(a["mean"] - b["mean"])), max(abs(a["std"] - b["std"])))
-            if bits <= distance and off <= tolerance * scale and a["std"].max() > 0 and b["std"].max() > 0:
+            difference = max(max(abs(a["mean"] - b["mean"])), max(abs(a["std"] - b["std"])))
+            if bits <= distance and difference <= tolerance * scale and a["std"].max() > 0 and b["std"].max() > 0:
                 near.append((bits, b["path"]))
         if near:
-            found[i] = (min(bits for bits, _ in near), len(near))  # type: ignore[assignment]
-    return found
+            lookalikes[i] = (min(bits for bits, _ in near), len(near))  # type: ignore[assignment]
+    return lookalikes
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("block", [1, 50, 1 << 20])
-def test_as_pair_by_pair(seed: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "_BLOCK", block)
-    frame = crowd(seed)
-    found = near_duplicates(frame, 4, 0.04, 0.93)
-    assert {i: (near.distance, near.others + 1) for i, near in found.items()} == pair_by_pair(frame, 4, 0.04)
-    assert len(found) > 10
+def test_near_duplicates_are_those_of_a_search_pair_by_pair(
+    seed: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "_BLOCK_PAIRS", block)
+    frame = similar_rows(seed)
+    lookalikes = near_duplicates(frame, 4, 0.04, 0.93)
+    assert {i: (near.distance, near.others + 1) for i, near in lookalikes.items()} == pair_by_pair(frame, 4, 0.04)
+    assert len(lookalikes) > 10
     by_path = frame.set_index("path")
-    for i, near in found.items():
+    for i, near in lookalikes.items():
         bits = int(frame.at[i, "phash"], 16) ^ int(by_path.at[near.path, "phash"], 16)
         assert bits.bit_count() == near.distance
         assert near.split == by_path.at[near.path, "split"]
@@ -110,7 +113,7 @@ def test_blank_images_and_exact_copies_are_not_near_duplicates() -> None:
     put(frame, 1, phash=frame.at[6, "phash"], sha256=frame.at[6, "sha256"])
     put(frame, 7, phash=frame.at[8, "phash"])  # both in train
     put(frame, 2, phash=frame.at[9, "phash"], mean=np.full(3, 130.0))  # brighter by a quarter
-    put(frame, 3, phash=frame.at[10, "phash"], height=11)  # of other proportions
+    put(frame, 3, phash=frame.at[10, "phash"], height=11)  # with other proportions
     assert near_duplicates(frame, 6, 0.06, 0.93) == {}
 
 
@@ -145,7 +148,7 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def plant(data: Path, keys: list[str], split_of: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """Write a changed copy of an image for each change, and an exact one, into another split: {new path: (old path, change)}."""
+    """Write a changed copy of an image for each change, and an exact copy, into another split. Returns {new: (old path, change)}."""
     planted = {}
     lines = ["key,group,split"] + [f"{key},,{split}" for key, split in split_of.items()]
     for key, (name, change) in zip(keys, [*CHANGES.items(), ("copy", None)], strict=True):
@@ -178,7 +181,7 @@ def check_data(data: Path) -> list[Finding]:
     ("name", "format", "options"),
     [("camvid", "paired-list", {"ignore": [11]}), ("nuclei", "folder", {})],
 )
-def test_planted_leaks_are_found_in_real_data_and_clean_data_is_quiet(
+def test_planted_leaks_are_found_in_real_data_and_clean_data_has_none(
     shared_data: Path, tmp_path: Path, name: str, format: str, options: dict
 ) -> None:
     data = tmp_path / "data"
@@ -191,21 +194,21 @@ def test_planted_leaks_are_found_in_real_data_and_clean_data_is_quiet(
     split_of = dict(zip(frame["key"], frame["split"], strict=True))
     keys = list(np.random.default_rng(7).choice(frame["key"], len(CHANGES) + 1, replace=False))
     planted = plant(data, keys, split_of)
-    found = check_data(data)
-    pairs = {frozenset((f.file, f.other)) for f in found if f.expectation == "near_duplicates"}
+    findings = check_data(data)
+    pairs = {frozenset((f.file, f.other)) for f in findings if f.expectation == "near_duplicates"}
     assert {frozenset((new, old)) for new, (old, change) in planted.items() if change != "copy"} <= pairs
-    assert all(pair & planted.keys() for pair in pairs)  # frames beside a planted one resemble it as well
-    exact = {f.file for f in found if f.expectation == "no_copies_across_splits" and f.severity == "error"}
+    assert all(pair & planted.keys() for pair in pairs)  # neighbouring frames of a planted one resemble it as well
+    exact = {f.file for f in findings if f.expectation == "no_copies_across_splits" and f.severity == "error"}
     (copied,) = [{new, old} for new, (old, change) in planted.items() if change == "copy"]
     assert exact == copied
 
     lines = (data / "samples.csv").read_text().replace(",,", ",patient-1,", 3).splitlines()
-    spread = {line.rsplit(",", 1)[1] for line in lines[1:4]}
-    if len(spread) == 1:
-        lines[1] = lines[1].rsplit(",", 1)[0] + (",test" if spread == {"train"} else ",train")
+    splits = {line.rsplit(",", 1)[1] for line in lines[1:4]}
+    if len(splits) == 1:
+        lines[1] = lines[1].rsplit(",", 1)[0] + (",test" if splits == {"train"} else ",train")
     (data / "samples.csv").write_text("\n".join(lines) + "\n")
     (leak,) = [f for f in check_data(data) if "groups" in f.expectation]
-    assert (leak.severity, leak.found) == ("error", "group patient-1 is in train and test, as samples.csv says")
+    assert (leak.severity, leak.found) == ("error", "group patient-1 is in train and test according to samples.csv")
 
 
 @pytest.mark.parametrize("change", sorted(BENCHMARK))
@@ -213,12 +216,12 @@ def test_changed_copies_of_the_demo_are_found(demo_images: dict[str, np.ndarray]
     assert recall(demo_images, BENCHMARK[change], ValidateParams().near_duplicate_likeness) >= 0.95
 
 
-def test_images_of_the_demo_are_no_near_duplicates(demo_images: dict[str, np.ndarray]) -> None:
+def test_images_of_the_demo_are_not_near_duplicates(demo_images: dict[str, np.ndarray]) -> None:
     assert false_pairs(demo_images, ValidateParams().near_duplicate_likeness) == {}
 
 
-def test_shifts_of_small_images_are_told_by_their_miniatures(shared_data: Path) -> None:
-    """Of cells of 120 pixels, and of nuclei of 256 and more, hashes alone find few that were moved."""
+def test_shifts_of_small_images_are_found_by_their_miniatures(shared_data: Path) -> None:
+    """Hashes alone find few shifted images of cells (120 pixels) and nuclei (256 pixels and more)."""
     likeness = ValidateParams().near_duplicate_likeness
     for folder in (shared_data / "wbc" / "dataset1" / "images", shared_data / "nuclei" / "images"):
         images = {path.stem: read_image(path, DataParams()) for path in sorted(folder.iterdir())[::8]}
@@ -229,15 +232,15 @@ def test_shifts_of_small_images_are_told_by_their_miniatures(shared_data: Path) 
         assert false_pairs(images, likeness) == {}
 
 
-def test_one_cell_cut_out_twice_is_found_and_two_alike_are_not(shared_data: Path) -> None:
-    """Of white blood cells: 84 shows what 71 does, 4 pixels closer; 62 and 113, 98 and 95 are round and dark, and no more."""
+def test_one_cell_cut_out_twice_is_found_and_two_similar_cells_are_not(shared_data: Path) -> None:
+    """Image 84 shows the same white blood cell as 71, 4 pixels closer; 62 and 113, 98 and 95 are only similarly round and dark."""
     names = ("071", "084", "062", "113", "098", "095")
     folder = shared_data / "wbc" / "dataset1" / "images"
     images = {name: read_image(folder / f"{name}.png", DataParams()) for name in names}
     assert false_pairs(images, ValidateParams().near_duplicate_likeness) == {"084": "071"}
 
 
-def test_a_crop_is_told_by_enlarging_the_other() -> None:
+def test_a_crop_is_found_by_enlarging_the_other_miniature() -> None:
     rng = np.random.default_rng(5)
     field = cv2.GaussianBlur(rng.normal(size=(480, 480)).astype(np.float32), (0, 0), 15)
     field = cv2.normalize(field, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
@@ -250,8 +253,8 @@ def test_a_crop_is_told_by_enlarging_the_other() -> None:
     assert compare_miniatures(one, other) < 0.8
 
 
-def test_correlation_of_miniatures_is_scikit_images() -> None:
-    """The same picture, moved by (3, -5) of 48 pixels: 1 at that shift; noise correlates with nothing."""
+def test_the_correlation_of_miniatures_is_that_of_scikit_image() -> None:
+    """The correlation of an image with itself, shifted by (3, -5) of 48 pixels, is 1 at that shift; noise correlates with nothing."""
     rng = np.random.default_rng(3)
     field = cv2.GaussianBlur(rng.normal(size=(64, 64)).astype(np.float32), (0, 0), 2)
     field = cv2.normalize(field, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
@@ -266,7 +269,7 @@ def test_correlation_of_miniatures_is_scikit_images() -> None:
     assert compare_miniatures(bytes(48 * 48), bytes(48 * 48)) == 0
 
 
-def test_a_shift_by_half_a_pixel_is_as_good_as_one_by_a_whole() -> None:
+def test_a_shift_by_half_a_pixel_is_found_like_one_by_a_whole_pixel() -> None:
     rng = np.random.default_rng(4)
     field = cv2.GaussianBlur(rng.normal(size=(128, 128)).astype(np.float32), (0, 0), 2)
     field = cv2.normalize(field, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
@@ -281,5 +284,7 @@ def test_the_peak_of_a_paraboloid_is_found_between_its_points() -> None:
     surface = 0.9 - 0.02 * (y - 3.3) ** 2 - 0.01 * (x - 5.6) ** 2
     assert surface.max() < 0.898
     assert duplicates._peak(surface) == pytest.approx(0.9)
-    assert duplicates._peak(surface[:4]) == surface[:4].max() + 0.01 * 0.4**2  # on the edge: along the edge alone
+    assert (
+        duplicates._peak(surface[:4]) == surface[:4].max() + 0.01 * 0.4**2
+    )  # on the edge, interpolated along the edge only
     assert duplicates._peak(np.ones((1, 1))) == 1

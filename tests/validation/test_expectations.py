@@ -1,4 +1,4 @@
-"""Every check is made to fail once, in a manifest that is sound apart from it."""
+"""Every check fails once, in a manifest that passes all other checks."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from segpipe.pages.validation import write_validation
 from segpipe.samples import ClassTable
 from segpipe.validation.checks import CHECKS
 from segpipe.validation.expectations import validate_manifest
+from segpipe.validation.findings import Finding, blocking_findings, quarantined_files
 from segpipe.validation.frames import _split_errors
 
 TABLE = ClassTable.from_names(["background", "cell", "dirt"])
 
 
 def sound(count: int = 12) -> pd.DataFrame:
-    """A manifest that passes everything; rows 0 and 1 are test, 2 and 3 val, the others train."""
+    """Return a manifest that passes every check; rows 0 and 1 are test, 2 and 3 val, the others train."""
     rows = [
         {
             "key": f"k{i:02d}",
@@ -99,8 +100,8 @@ def judge(
 
 def put(frame: pd.DataFrame, row: int, **values: object) -> None:
     for column, value in values.items():
-        if isinstance(value, np.ndarray):  # pandas would take an array of one element for its element
-            frame[column] = pd.Series([value if place == row else old for place, old in enumerate(frame[column])])
+        if isinstance(value, np.ndarray):  # pandas would store the element of an array of one element
+            frame[column] = pd.Series([value if index == row else old for index, old in enumerate(frame[column])])
         else:
             frame.at[row, column] = value  # type: ignore[call-overload]
 
@@ -127,7 +128,7 @@ def _no_val(frame: pd.DataFrame) -> None:
 FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, str | None, str]]]] = {
     "unreadable": (
         lambda f: put(
-            f, 5, error="images/k05.png: the file is empty. Fix: mend it", mask_height=pd.NA, mask_width=pd.NA
+            f, 5, error="images/k05.png: the file is empty. Fix: restore it", mask_height=pd.NA, mask_width=pd.NA
         ),
         [("readable_files", "error", "images/k05.png", "the file is empty")],
     ),
@@ -168,7 +169,7 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
             ("one_mask_an_image", "error", "images/k06.png", "images/k05.png"),
         ],
     ),
-    "copy beside": (
+    "copy in the same split": (
         lambda f: put(f, 6, sha256=f.at[5, "sha256"], mask_sha256=f.at[5, "mask_sha256"]),
         [
             ("unique_content", "warning", "images/k05.png", "images/k06.png"),
@@ -180,8 +181,8 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
         _class_only_in_test,
         [("classes_in_train", "error", None, "class dirt is in val or test (20 pixels)")],
     ),
-    "class nowhere": (_class_nowhere, [("classes_exist", "warning", None, "class dirt occurs nowhere")]),
-    "rare class": (_rare_class, [("class_imbalance", "warning", None, "class dirt is 0.050%")]),
+    "class nowhere": (_class_nowhere, [("classes_exist", "warning", None, "class dirt does not occur")]),
+    "rare class": (_rare_class, [("class_imbalance", "warning", None, "class dirt has 0.050%")]),
     "group in two splits": (
         lambda f: put(f, 0, group="g5", split_given=True),
         [("groups_stay_together", "error", None, "group g5 is in train and test")],
@@ -190,14 +191,14 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
         lambda f: (put(f, 0, group="g5", split_given=True), put(f, 5, split_given=True)),
         [("given_groups_stay_together", "error", None, "group g5 is in train and test")],
     ),
-    "blank": (lambda f: put(f, 5, std=np.zeros(3)), [("blank_images", "warning", "images/k05.png", "one value")]),
+    "blank": (lambda f: put(f, 5, std=np.zeros(3)), [("blank_images", "warning", "images/k05.png", "the same value")]),
     "empty mask": (
         lambda f: put(f, 5, class_pixels=np.array([200, 0, 0])),
-        [("near_empty_masks", "warning", "images/k05.png", "0.000% of the mask is anything but background")],
+        [("near_empty_masks", "warning", "images/k05.png", "0.000% of the mask is another class than background")],
     ),
     "all ignored": (
         lambda f: put(f, 5, class_pixels=np.array([0, 0, 0]), ignored_pixels=200),
-        [("near_empty_masks", "warning", "images/k05.png", "anything but ignored")],
+        [("near_empty_masks", "warning", "images/k05.png", "another class than ignored")],
     ),
     "nearly the same in another split": (
         lambda f: put(f, 0, phash=f.at[5, "phash"]),
@@ -216,19 +217,19 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
     ),
     "far larger": (
         lambda f: put(f, 5, height=50, mask_height=50),
-        [("outlier_size", "warning", "images/k05.png", "20 x 50: an edge 5.0 times")],
+        [("outlier_size", "warning", "images/k05.png", "20 x 50: an edge is 5.0 times")],
     ),
     "blurred": (
         lambda f: put(f, 5, sharpness=0.0002),
         [("blurred_images", "warning", "images/k05.png", "robust deviations below")],
     ),
-    "tiny objects": (
+    "tiny instances": (
         lambda f: put(
             f, 5, height=200, width=400, mask_height=200, mask_width=400, instance_areas=np.array([1, 4, 900])
         ),
         [
             ("outlier_size", "warning", "images/k05.png", ""),
-            ("tiny_objects", "warning", "images/k05.png", "as narrow as 1.0%"),
+            ("tiny_objects", "warning", "images/k05.png", "is 1.0% of that of a training crop"),
         ],
     ),
     "a volume among images": (
@@ -241,9 +242,9 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
     ),
     "voxels of another size": (
         lambda f: put(f, 5, spacing=np.array([1.0, 1.0, 1.0]), mask_spacing=np.array([1.5, 1.0, 1.0])),
-        [("spacings_match", "error", "images/k05.png", "a label of 1.5 x 1 x 1 mm voxels")],
+        [("spacings_match", "error", "images/k05.png", "a label with voxels of 1.5 x 1 x 1 mm")],
     ),
-    "the same voxels, as float32 tells them": (
+    "the same voxels as float32": (
         lambda f: put(
             f, 5, spacing=np.array([0.7, 1.0, 1.0]), mask_spacing=np.array([np.float32(0.7), 1.0, 1.0], float)
         ),
@@ -253,7 +254,7 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
         lambda f: put(f, 5, orientation="RAS", mask_orientation="LPS"),
         [("orientations_match", "error", "images/k05.png", "a label in LPS")],
     ),
-    "another place": (
+    "another position": (
         lambda f: put(
             f,
             5,
@@ -263,7 +264,7 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
             mask_orientation="RAS",
             mask_offset=3.25,
         ),
-        [("origins_match", "warning", "images/k05.png", "puts 3.25 voxels away")],
+        [("origins_match", "warning", "images/k05.png", "puts it 3.25 voxels away")],
     ),
     "half a voxel away": (
         lambda f: put(
@@ -288,22 +289,22 @@ def test_a_sound_manifest_has_no_findings() -> None:
     assert judge(sound()) == []
 
 
-@pytest.mark.parametrize(("spoil", "expected"), FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize(("corrupt", "expected"), FAULTS.values(), ids=FAULTS)
 def test_a_fault_is_found_and_nothing_else(
-    spoil: Callable[[pd.DataFrame], object], expected: list[tuple[str, str, str | None, str]]
+    corrupt: Callable[[pd.DataFrame], object], expected: list[tuple[str, str, str | None, str]]
 ) -> None:
     frame = sound()
-    spoil(frame)
+    corrupt(frame)
     findings = judge(frame)
-    assert [(f.expectation, f.severity, f.file) for f in findings] == [wanted[:3] for wanted in expected]
-    for finding, wanted in zip(findings, expected, strict=True):
-        assert wanted[3] in finding.found
+    assert [(f.expectation, f.severity, f.file) for f in findings] == [row[:3] for row in expected]
+    for finding, row in zip(findings, expected, strict=True):
+        assert row[3] in finding.found
         assert finding.expected
         assert finding.fix
 
 
-def test_every_check_is_made_to_fail() -> None:
-    tested = {wanted[0] for _, expected in FAULTS.values() for wanted in expected} | {
+def test_every_check_fails_once() -> None:
+    tested = {row[0] for _, expected in FAULTS.values() for row in expected} | {
         "polarity",
         "volume_dtypes",
         "drift",
@@ -327,7 +328,7 @@ def test_volumes_may_be_stored_in_several_number_types() -> None:
         put(frame, row, depth=4, mask_depth=4, dtype="uint8" if row % 3 else "float32")
     findings = judge(frame, many=9)
     assert [(f.expectation, f.severity, f.file) for f in findings] == [("volume_dtypes", "warning", None)]
-    assert "10 of 30 volumes are not uint8: values from 0 to 255" in findings[0].found
+    assert "10 of 30 volumes are not uint8: values range from 0 to 255" in findings[0].found
     assert "images/k00.png, images/k03.png, images/k06.png and 7 more" in findings[0].found
     assert len(judge(frame)) == 10
 
@@ -335,13 +336,13 @@ def test_volumes_may_be_stored_in_several_number_types() -> None:
 @pytest.mark.parametrize(
     ("unknown", "fix"),
     [
-        ('{"3": 50}', "count classes from 1"),
+        ('{"3": 50}', "number classes from 1"),
         ('{"255": 50}', "255 often means ignored"),
         (json.dumps({str(v): 2 for v in range(20, 60)}), "without interpolation"),
         ('{"17": 4}', r"ignore: \[17\]"),
     ],
 )
-def test_the_fix_for_unknown_values_comes_from_experience(unknown: str, fix: str) -> None:
+def test_the_fix_for_unknown_values_names_their_usual_cause(unknown: str, fix: str) -> None:
     frame = sound()
     put(frame, 5, unknown_values=unknown)
     (finding,) = judge(frame)
@@ -362,22 +363,22 @@ def test_min_images_and_severities_follow_params() -> None:
         judge(frame, severity={"size_match": "off"})
 
 
-def test_great_expectations_said_so_itself() -> None:
+def test_the_results_of_great_expectations_are_returned() -> None:
     frame = sound()
     put(frame, 5, mask_width=21)
-    findings, said, _ = validate_manifest(frame, make_fingerprint(frame, TABLE), ValidateParams())
-    json.dumps(said, allow_nan=False)
-    assert said["success"] is False
-    failed = [r for r in said["results"] if not r["success"]]
+    findings, gx_result, _ = validate_manifest(frame, make_fingerprint(frame, TABLE), ValidateParams())
+    json.dumps(gx_result, allow_nan=False)
+    assert gx_result["success"] is False
+    failed = [r for r in gx_result["results"] if not r["success"]]
     assert [r["check"] for r in failed] == [f.expectation for f in findings] == ["sizes_match"]
     assert failed[0]["expectation"] == "expect_column_pair_values_to_be_equal"
     assert failed[0]["result"]["unexpected_count"] == 1
-    assert {r["check"] for r in said["results"]} == {check.name for check in CHECKS}
+    assert {r["check"] for r in gx_result["results"]} == {check.name for check in CHECKS}
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A demo dataset with faults, and its report."""
+    """The report of a demo dataset with faults, written twice."""
     folder = tmp_path_factory.mktemp("validation")
     data = folder / "data"
     write_demo(data, images=24)
@@ -386,9 +387,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     (data / "images" / "a <b>&.png").write_bytes((data / "images" / "cells-005.png").read_bytes())
     dataset = load_dataset(data)
     frame = build_manifest(dataset, DataParams(), SplitParams(), jobs=1)
-    findings, said, _ = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
-    write_validation(folder / "out", findings, said, frame, data)
-    write_validation(folder / "again", findings, said, frame, data)
+    findings, gx_result, _ = validate_manifest(frame, make_fingerprint(frame, dataset.classes), ValidateParams())
+    write_validation(folder / "out", findings, gx_result, frame, data)
+    write_validation(folder / "again", findings, gx_result, frame, data)
     return folder / "out", folder / "again"
 
 
@@ -402,11 +403,11 @@ def test_the_report_is_the_same_for_the_same_data(written: tuple[Path, Path]) ->
     )
 
 
-def test_findings_json_and_the_page_tell_the_same(written: tuple[Path, Path]) -> None:
+def test_findings_json_and_the_page_agree(written: tuple[Path, Path]) -> None:
     out, _ = written
-    told = json.loads((out / "findings.json").read_text())
-    assert told["passed"] is False
-    findings = [Finding.model_validate(f) for f in told["findings"]]
+    content = json.loads((out / "findings.json").read_text())
+    assert content["passed"] is False
+    findings = [Finding.model_validate(f) for f in content["findings"]]
     assert [f.severity for f in findings] == sorted(f.severity for f in findings)
     page = (out / "index.html").read_text()
     HTMLParser().feed(page)
@@ -424,9 +425,9 @@ def test_the_page_stays_small(tmp_path: Path) -> None:
     frame = sound(400)
     for row in range(400):
         put(frame, row, mask_width=21 if row > 5 else 20)
-    findings, said, _ = validate_manifest(frame, make_fingerprint(frame, TABLE), ValidateParams())
+    findings, gx_result, _ = validate_manifest(frame, make_fingerprint(frame, TABLE), ValidateParams())
     assert len(findings) == 394
-    write_validation(tmp_path, findings, said, frame, tmp_path / "data")
+    write_validation(tmp_path, findings, gx_result, frame, tmp_path / "data")
     page = (tmp_path / "index.html").read_text()
     assert 0 < page.count('class="finding"') < 20
     assert "382 more: findings.json lists all" in page
@@ -444,7 +445,7 @@ CELL_PARTS = {"classes": ["background", "cytoplasm", "nucleus"]}
         ("em_membranes", {"classes": ["membrane", "inside"]}, "", []),
     ],
 )
-def test_real_datasets_have_their_real_faults_alone(
+def test_real_datasets_have_only_their_known_faults(
     shared_data: Path, tmp_path: Path, name: str, options: dict, check: str, files: list[str]
 ) -> None:
     import_dataset(shared_data / name, tmp_path / "data", "folder", ImportOptions(**options))
@@ -454,7 +455,7 @@ def test_real_datasets_have_their_real_faults_alone(
     assert [(f.expectation, f.file) for f in findings if f.severity == "error"] == [(check, file) for file in files]
 
 
-def test_quarantine_takes_files_out_and_judges_what_is_left() -> None:
+def test_quarantine_leaves_files_out_and_checks_the_others() -> None:
     frame = sound()
     for row in (0, 1):
         put(frame, row, unknown_values='{"9": 1}')
@@ -468,32 +469,31 @@ def test_quarantine_takes_files_out_and_judges_what_is_left() -> None:
     assert stops[0].found == "0 usable image(s) in test"
     whole = judge(frame)
     assert "min_images" not in {f.expectation for f in whole}
-    assert (
-        len(blocking_findings(whole, ValidateParams())) == len(quarantined_files(whole)) + 1
-    )  # row 6 cannot be used either way
+    # Row 6 is unusable with and without quarantine.
+    assert len(blocking_findings(whole, ValidateParams())) == len(quarantined_files(whole)) + 1
 
 
-def test_objects_are_held_against_the_crop_of_training() -> None:
-    """The median object is 2 pixels wide: 1.6 % of a crop of 128 pixels, 1 % of one of 192; images are 200 pixels high."""
+def test_instances_are_compared_with_the_training_crop() -> None:
+    """The median instance is 2 pixels wide: 1.6 % of a crop of 128 pixels, 1 % of one of 192; images are 200 pixels high."""
     frame = sound()
     for row in range(12):
         put(frame, row, height=200, width=400, mask_height=200, mask_width=400, instance_areas=np.array([4, 4, 400]))
     assert judge(frame, crop=128) == []
-    found = judge(frame, crop=192)
-    assert {finding.expectation for finding in found} == {"tiny_objects"}
-    assert "1.0% of a training crop" in found[0].found
+    findings = judge(frame, crop=192)
+    assert {finding.expectation for finding in findings} == {"tiny_objects"}
+    assert "1.0% of that of a training crop" in findings[0].found
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "parts"),
     [
         (
             DataError("the file is empty", where="images/k05.png", fix="restore it"),
-            ("the file is empty", "a file that can be used", "restore it"),
+            ("the file is empty", "a usable file", "restore it"),
         ),
         (
             DataError("is (no) image", where="images/k05.png", expected="PNG, or (rarely) BMP"),
-            ("is (no) image", "PNG, or (rarely) BMP", "restore the file, or take it out of the data"),
+            ("is (no) image", "PNG, or (rarely) BMP", "restore the file, or remove it from the data"),
         ),
         (
             DataError("too large", where="images/k05.png", found="5 x 5 (3D)", expected="4", fix="cut it"),
@@ -501,6 +501,6 @@ def test_objects_are_held_against_the_crop_of_training() -> None:
         ),
     ],
 )
-def test_what_a_broken_file_was_expected_to_be_is_said_once(error: DataError, told: tuple[str, str, str]) -> None:
+def test_the_error_of_a_broken_file_is_split_into_its_parts(error: DataError, parts: tuple[str, str, str]) -> None:
     frame = pd.DataFrame({"path": ["images/k05.png"], "error": [str(error)]})
-    assert [words[0] for words in _split_errors(frame)] == list(told)
+    assert [words[0] for words in _split_errors(frame)] == list(parts)

@@ -1,4 +1,4 @@
-"""A small evaluated workspace: images whose brightness is their class, and engines that read it more or less well."""
+"""A small evaluated workspace: images whose brightness is their class, and engines that predict it with errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ evaluate: {gallery: 2, resamples: 400}
 
 
 class Reading:
-    """An engine that takes brightness for the class, and errs on a share of the pixels, which it draws from their values."""
+    """An engine that predicts the class from the brightness, with errors on a share of the pixels that depend on their values."""
 
     name = "reading"
 
@@ -43,7 +43,7 @@ class Reading:
 
 
 def make_segmenter(errors: float, candidate: str = "unet", classes: ClassTable = CLASSES, **lineage: str) -> Segmenter:
-    """A segmenter that errs on this share of the pixels."""
+    """Return a segmenter with errors on this share of the pixels."""
     plain = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,))
     spec = SegmenterSpec(
         candidate=candidate, family="unet", classes=classes, normalisation=plain, stride=8, lineage=lineage
@@ -52,7 +52,7 @@ def make_segmenter(errors: float, candidate: str = "unet", classes: ClassTable =
 
 
 def make_samples(count: int, groups: int = 0) -> list[Sample]:
-    """Images of discs, float32 in 0..1, with a border that is ignored."""
+    """Return images of discs, float32 in 0..1, with an ignored border."""
     samples = []
     for index in range(count):
         rng = np.random.default_rng(index)
@@ -115,7 +115,7 @@ def fingerprint() -> Fingerprint:
 
 @pytest.fixture(scope="session")
 def evaluated(tmp_path_factory: pytest.TempPathFactory, params: Params, reader: ShardReader) -> Path:
-    """What `workspace` is a copy of."""
+    """The workspace that `workspace` copies."""
     root = tmp_path_factory.mktemp("evaluated")
     for name, errors, score in (("unet", 0.05, 0.8), ("deeplab", 0.1, 0.7), ("kmeans", 0.4, None)):
         segmenter = make_segmenter(errors, name, data="d1", plan=f"p-{name}")
@@ -126,14 +126,14 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, params: Params, reader: 
 
 @pytest.fixture
 def workspace(tmp_path: Path, evaluated: Path) -> Path:
-    """A workspace in which three candidates were evaluated: unet (best), deeplab, kmeans; no champion."""
+    """A workspace with three evaluated candidates, unet (the best), deeplab and kmeans, and no champion."""
     shutil.copytree(evaluated, tmp_path / "workspace")
     return tmp_path / "workspace"
 
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> Callable[[Segmenter], None]:
-    """Makes a segmenter the champion v0.2.0 of the workspace."""
+    """A function that makes a segmenter the champion v0.2.0 of the workspace."""
 
     def put(segmenter: Segmenter) -> None:
         (workspace / "champion.json").write_text(json.dumps({"version": "v0.2.0", "commit": "c" * 40}))

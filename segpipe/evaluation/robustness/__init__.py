@@ -1,1 +1,1 @@
-"""How much a model loses on images with noise, blur, compression and other corruptions."""
+"""Robustness: the loss of a model on images with noise, blur, compression and other corruptions."""

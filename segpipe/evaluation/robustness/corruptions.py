@@ -1,11 +1,11 @@
-"""Images as a worse microscope, camera or wire would give them: noise, blur, JPEG, brightness, contrast, scale.
+"""Corruptions of images, as a worse microscope, camera or transmission causes them: noise, blur, JPEG, brightness, contrast, scale.
 
-Each takes an image (H, W, C) or a volume (D, H, W, C) of any dtype, and gives the same kind back. Strengths are relative to the
-window of intensities that the model was trained on, so that 8 bit, 16 bit and float images are spoilt alike. What lies outside
-of the window stays outside: a change is added to the image, and cut off only where the dtype ends.
+Each corruption takes an image (H, W, C) or a volume (D, H, W, C) of any dtype, and returns one of the same kind. Strengths are relative
+to the window of intensities that the model was trained on, so that 8-bit, 16-bit and float images are corrupted equally. Intensities
+outside of the window stay outside: a change is added to the image, and clipped only at the limits of the dtype.
 
-numpy, scipy and OpenCV do the work, and not the library that augments: it takes neither volumes nor 16 bit, cuts floats off at 0
-and 1, and takes seconds to import.
+numpy, scipy and OpenCV do the work instead of albumentations, the library for augmentation: that accepts neither volumes nor 16-bit
+images, clips floats to 0..1, and takes seconds to import.
 """
 
 from __future__ import annotations
@@ -22,87 +22,104 @@ from segpipe.samples import Sample
 
 Image = npt.NDArray[Any]
 Window = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
-"""The lowest intensity and the width of the window, of each channel."""
+"""The lowest intensity and the width of the window, (C,) each."""
 
 SEVERITIES = ("light", "medium", "strong")
 
 
 def noise(image: Image, window: Window, strength: float, rng: np.random.Generator) -> Image:
-    """Gaussian noise of this standard deviation."""
-    drawn = rng.standard_normal(image.shape, np.float32) * (strength * window[1])
-    return _as(image, image.astype(np.float32) + drawn)
+    """Add Gaussian noise. strength: its standard deviation as a share of the window."""
+    noise_values = rng.standard_normal(image.shape, np.float32) * (strength * window[1])
+    return _to_dtype(image, image.astype(np.float32) + noise_values)
 
 
 def blur(image: Image, window: Window, strength: float, rng: np.random.Generator) -> Image:
-    """A Gaussian of this many pixels, along all axes of space."""
+    """Blur by a Gaussian along all spatial axes. strength: its standard deviation in pixels."""
     from scipy.ndimage import gaussian_filter
 
     axes = tuple(range(image.ndim - 1))
-    return _as(image, gaussian_filter(image.astype(np.float32), strength, axes=axes, mode="mirror"))
+    return _to_dtype(image, gaussian_filter(image.astype(np.float32), strength, axes=axes, mode="mirror"))
 
 
 def jpeg(image: Image, window: Window, strength: float, rng: np.random.Generator) -> Image:
-    """Compressed to this quality (1..100) and back."""
+    """Compress as JPEG and decompress. strength: the quality, 1..100."""
     import cv2
 
-    order = slice(None, None, -1 if image.shape[2] == 3 else 1)  # OpenCV wants blue first
-    _, code = cv2.imencode(".jpg", np.ascontiguousarray(image[:, :, order]), [cv2.IMWRITE_JPEG_QUALITY, int(strength)])
-    back = cv2.imdecode(code, cv2.IMREAD_UNCHANGED)
-    assert back is not None, "OpenCV reads what it wrote"
-    return np.ascontiguousarray(back.reshape(image.shape)[:, :, order])
+    order = slice(None, None, -1 if image.shape[2] == 3 else 1)  # OpenCV expects BGR
+    _, encoded = cv2.imencode(
+        ".jpg", np.ascontiguousarray(image[:, :, order]), [cv2.IMWRITE_JPEG_QUALITY, int(strength)]
+    )
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+    assert decoded is not None, "OpenCV reads what it wrote"
+    return np.ascontiguousarray(decoded.reshape(image.shape)[:, :, order])
 
 
 def brightness(image: Image, window: Window, strength: float, rng: np.random.Generator) -> Image:
-    """Brighter or darker (by lot) by this share of the window."""
+    """Make the image brighter or darker, at random. strength: the change as a share of the window."""
     sign = 1 if rng.integers(2) else -1
-    return _as(image, image.astype(np.float32) + sign * strength * window[1])
+    return _to_dtype(image, image.astype(np.float32) + sign * strength * window[1])
 
 
 def contrast(image: Image, window: Window, strength: float, rng: np.random.Generator) -> Image:
-    """Every difference from the image's mean, by channel, reduced by this share."""
+    """Reduce the differences from the mean of each channel. strength: the share by which they are reduced."""
     values = image.astype(np.float32)
     mean = values.mean(axis=tuple(range(image.ndim - 1)), dtype=np.float64).astype(np.float32)
-    return _as(image, mean + (1 - strength) * (values - mean))
+    return _to_dtype(image, mean + (1 - strength) * (values - mean))
 
 
 def downscale(image: Image, window: Window, strength: float, rng: np.random.Generator) -> Image:
-    """Height and width this many times as long, by area: fewer pixels for the same scene. Depth stays."""
+    """Reduce height and width by area interpolation; depth stays. strength: the new length as a share of the old one."""
     import cv2
 
     height, width = image.shape[-3:-1]
     size = (max(1, round(width * strength)), max(1, round(height * strength)))
-    planes = np.moveaxis(image, -1, 0).reshape(-1, height, width)  # OpenCV resizes few channels at once
-    small = np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in planes])
+    planes = np.moveaxis(image, -1, 0).reshape(-1, height, width)  # OpenCV cannot resize many channels at once
+    reduced = np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in planes])
     leading = (image.shape[-1], *image.shape[:-3])
-    return np.ascontiguousarray(np.moveaxis(small.reshape(*leading, size[1], size[0]), 0, -1))
+    return np.ascontiguousarray(np.moveaxis(reduced.reshape(*leading, size[1], size[0]), 0, -1))
 
 
-def _as(image: Image, values: npt.NDArray[np.float32]) -> Image:
+def _to_dtype(image: Image, values: npt.NDArray[np.float32]) -> Image:
+    """Convert values to the dtype of an image."""
     if not np.issubdtype(image.dtype, np.integer):
         return values.astype(image.dtype)
-    ends = np.iinfo(image.dtype)
-    return np.clip(np.rint(values), ends.min, ends.max).astype(image.dtype)
+    limits = np.iinfo(image.dtype)
+    return np.clip(np.rint(values), limits.min, limits.max).astype(image.dtype)
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """A way to spoil an image, at three strengths, from light to strong. scales: the image changes its size."""
+    """A way to corrupt an image.
 
-    spoil: Callable[[Image, Window, float, np.random.Generator], Image]
+    Attributes:
+        function: (image, window, strength, random generator) -> image.
+        strengths: one for each of `SEVERITIES`.
+        scales: whether the image changes its size.
+        only_8_bit: whether it applies only to grey and RGB images of 8 bits.
+    """
+
+    function: Callable[[Image, Window, float, np.random.Generator], Image]
     strengths: tuple[float, float, float]
     scales: bool = False
     only_8_bit: bool = False
 
-    def suits(self, sample: Sample) -> bool:
-        """Whether this can happen to such an image: JPEG is for grey and coloured images of 8 bit."""
+    def applies_to(self, sample: Sample) -> bool:
+        """Return whether such an image can be corrupted in this way."""
         image = sample.image
         return not self.only_8_bit or (image.ndim == 3 and image.dtype == np.uint8 and image.shape[2] in (1, 3))
 
     def apply(self, image: Image, normalisation: Normalisation, severity: str, seed: tuple[int, ...]) -> Image:
-        """The image at one of `SEVERITIES`; the same seed gives the same pixels."""
-        low, high = (np.array(ends, np.float32) for ends in (normalisation.low, normalisation.high))
+        """Corrupt an image.
+
+        Args:
+            image: (H, W, C) or (D, H, W, C).
+            normalisation: its limits are the window that strengths are relative to.
+            severity: one of `SEVERITIES`.
+            seed: the same seed gives the same pixels.
+        """
+        low, high = (np.array(limits, np.float32) for limits in (normalisation.low, normalisation.high))
         strength = self.strengths[SEVERITIES.index(severity)]
-        return self.spoil(image, (low, high - low), strength, np.random.Generator(np.random.PCG64(seed)))
+        return self.function(image, (low, high - low), strength, np.random.Generator(np.random.PCG64(seed)))
 
 
 CORRUPTIONS: dict[str, Corruption] = {
@@ -113,13 +130,18 @@ CORRUPTIONS: dict[str, Corruption] = {
     "contrast": Corruption(contrast, (0.25, 0.5, 0.75)),
     "scale": Corruption(downscale, (0.75, 0.5, 0.33), scales=True),
 }
-"""By name."""
+"""The corruptions by name."""
 
 
 def resample_to_labels(class_ids: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """Class ids of an image that `smaller` made, (H, W) or (D, H, W), on the pixels of the original: the nearest one each."""
+    """Resample the class ids of an image that `downscale` made to the pixels of the original, by the nearest pixel.
+
+    Args:
+        class_ids: (h, w) or (D, h, w).
+        shape: (H, W) or (D, H, W) of the original.
+    """
     rows, columns = (
-        np.minimum((np.arange(size) + 0.5) * small / size, small - 1).astype(np.intp)
-        for size, small in zip(shape[-2:], class_ids.shape[-2:], strict=True)
+        np.minimum((np.arange(size) + 0.5) * reduced / size, reduced - 1).astype(np.intp)
+        for size, reduced in zip(shape[-2:], class_ids.shape[-2:], strict=True)
     )
     return np.ascontiguousarray(class_ids[..., rows[:, None], columns])

@@ -1,15 +1,17 @@
-"""What a model loses where images are worse than those it was tested on: the drop of the main metric by corruption.
+"""Robustness: how much the main metric drops on corrupted images.
 
-The same images are scored as they are and spoilt, and against the same labels: the drop is a paired difference, with an interval.
+The same images are scored in their original form and corrupted, against the same labels. So the drop is a paired difference, and has an
+interval.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segpipe.config import EvaluateParams
+from segpipe.evaluation.metrics_file import DIGITS, CorruptionDrop, RobustnessScores
 from segpipe.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, resample_to_labels
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Interval, bootstrap, resampling_units, statistic
@@ -23,80 +25,99 @@ if TYPE_CHECKING:
     from segpipe.inference.segmenter import Segmenter
 
 SEED = 7
-"""The images that `quick` takes and the noise that is added are the same every time."""
+"""The images that `quick` uses, and the noise, are the same on every run."""
 
 QUICK_IMAGES = 24
 QUICK_SEVERITIES = ("medium",)
 
 
 def measure_robustness(
-    segmenter: Segmenter, reader: ShardReader, found: Scores, params: EvaluateParams, label: str
-) -> dict[str, Any]:
-    """What metrics.json tells: {images, units, score, by: {CORRUPTION: {SEVERITY: {score, drop, low, high}}}} of the main metric, to
-    six digits; drop = score on the images as they are - score on the spoilt ones, with its bounds. Empty where it is off.
+    segmenter: Segmenter, reader: ShardReader, original: Scores, params: EvaluateParams, label: str
+) -> RobustnessScores | None:
+    """Measure the drop of the main metric for each corruption and severity.
 
-    found: the model's scores on the split, in its order. A corruption that suits not all images is left out, and told.
+    A corruption that does not apply to all images is left out, with a message.
+
+    Args:
+        segmenter: the model.
+        reader: the test split.
+        original: the model's counts on the original images of the split, in its order.
+        params: `robustness` is off, quick or full; the number of resamples and the confidence of intervals.
+        label: the label of the progress bar.
+
+    Returns:
+        The drops: the score on the original images minus the score on the corrupted ones. None if `robustness` is off, or if nothing
+        counts in the images.
     """
     if params.robustness == "off":
-        return {}
+        return None
     quick = params.robustness == "quick"
-    places = _subset(len(reader), QUICK_IMAGES if quick else len(reader))
+    indices = _subset(len(reader), QUICK_IMAGES if quick else len(reader))
     severities = QUICK_SEVERITIES if quick else SEVERITIES
     counted: dict[tuple[str, str], list[Counts]] = {(name, s): [] for name in CORRUPTIONS for s in severities}
-    for place in track(places, label, len(places)):
-        sample = reader[place]
-        for name in _unsuited(sample, {name for name, _ in counted}):
-            say(f"{label}: {name} is left out, since it is not for {sample.image.dtype} images like {sample.key}")
+    for index in track(indices, label, len(indices)):
+        sample = reader[index]
+        for name in _inapplicable(sample, {name for name, _ in counted}):
+            say(f"{label}: {name} is left out: it does not apply to {sample.image.dtype} images such as {sample.key}")
             counted = {key: rows for key, rows in counted.items() if key[0] != name}
         for name, severity in counted:
-            seed = (SEED, list(CORRUPTIONS).index(name), place)
-            counted[name, severity].append(_spoilt_tally(segmenter, sample, name, severity, seed))
-    own = found.at(np.array(places, np.intp))
-    table: dict[str, Any] = {"images": len(places), "units": 0, "by": {}}
-    chosen = metric(MAIN_METRIC, found.classes)
+            seed = (SEED, list(CORRUPTIONS).index(name), index)
+            counted[name, severity].append(_corrupted_tally(segmenter, sample, name, severity, seed))
+    subset = original.at(np.array(indices, np.intp))
+    main = metric(MAIN_METRIC, original.classes)
+    drops: dict[str, dict[str, CorruptionDrop]] = {}
+    units = 0
     for (name, severity), rows in counted.items():
-        spoilt = np.array(rows, np.int64)
-        drop = paired_drop(own, spoilt, params)
+        corrupted = np.array(rows, np.int64)
+        drop = paired_drop(subset, corrupted, params)
         if np.isnan(drop.estimate):
-            return {}  # nothing counts in these images, however they look
-        table |= {"units": drop.units, "score": round(chosen.value(own.tally), 6)}
-        told = {"score": chosen.value(spoilt), "drop": drop.estimate, "low": drop.low, "high": drop.high}
-        table["by"].setdefault(name, {})[severity] = {k: round(v, 6) for k, v in told.items() if not np.isnan(v)}
-    return table
+            return None  # nothing counts in these images, corrupted or not
+        units = drop.units
+        values = {"score": main.value(corrupted), "drop": drop.estimate, "low": drop.low, "high": drop.high}
+        rounded = {key: round(value, DIGITS) for key, value in values.items() if not np.isnan(value)}
+        drops.setdefault(name, {})[severity] = CorruptionDrop.model_validate(rounded)
+    score = round(main.value(subset.tally), DIGITS)
+    return RobustnessScores(images=len(indices), units=units, by=drops, score=score)
 
 
-def _subset(count: int, most: int) -> list[int]:
-    """Places of at most `most` images, drawn once and for all, in order."""
+def _subset(count: int, size: int) -> list[int]:
+    """Draw the indices of at most `size` images, always the same ones, in rising order."""
     rng = np.random.Generator(np.random.PCG64(SEED))
-    return sorted(rng.permutation(count)[:most].tolist())
+    return sorted(rng.permutation(count)[:size].tolist())
 
 
-def _unsuited(sample: Sample, names: set[str]) -> list[str]:
-    return [name for name in CORRUPTIONS if name in names and not CORRUPTIONS[name].suits(sample)]
+def _inapplicable(sample: Sample, names: set[str]) -> list[str]:
+    return [name for name in CORRUPTIONS if name in names and not CORRUPTIONS[name].applies_to(sample)]
 
 
-def _spoilt_tally(segmenter: Segmenter, sample: Sample, name: str, severity: str, seed: tuple[int, ...]) -> Counts:
-    """(3, n_classes) of the model's answer to the spoilt image, brought back to the pixels of the labels."""
-    assert sample.labels is not None, "score_images has refused it"
-    spec, how = segmenter.spec, CORRUPTIONS[name]
+def _corrupted_tally(segmenter: Segmenter, sample: Sample, name: str, severity: str, seed: tuple[int, ...]) -> Counts:
+    """Predict the corrupted image and count the prediction, resampled to the pixels of the labels: (3, n_classes)."""
+    assert sample.labels is not None, "score_images raised an error"
+    spec, corruption = segmenter.spec, CORRUPTIONS[name]
     image = fit_channels(sample.image, spec.normalisation.channels, spec.dims)
-    spoilt = how.apply(image, spec.normalisation.for_image(image), severity, seed)
+    corrupted = corruption.apply(image, spec.normalisation.of(image), severity, seed)
     spacing = sample.spacing and tuple(
         step * before / after
-        for step, before, after in zip(sample.spacing, image.shape[:-1], spoilt.shape[:-1], strict=True)
+        for step, before, after in zip(sample.spacing, image.shape[:-1], corrupted.shape[:-1], strict=True)
     )
-    said = segmenter.predict(spoilt, spacing=spacing).class_ids
-    if how.scales:
-        said = resample_to_labels(said, sample.labels.shape)
+    class_ids = segmenter.predict(corrupted, spacing=spacing).class_ids
+    if corruption.scales:
+        class_ids = resample_to_labels(class_ids, sample.labels.shape)
     labelling = spec.classes.labelling
-    return tallies(confusion(sample.labels, said, labelling.n_labels), labelling)
+    return tallies(confusion(sample.labels, class_ids, labelling.n_labels), labelling)
 
 
-def paired_drop(own: Scores, spoilt: Counts, params: EvaluateParams) -> Interval:
-    """The interval of the score on these images less the score on them spoilt. spoilt: (images, 3, n_classes)."""
-    chosen = metric(MAIN_METRIC, own.classes)
-    units = resampling_units(own.groups)
-    ours, theirs = (statistic(chosen, tally, units) for tally in (own.tally, spoilt))
+def paired_drop(original: Scores, corrupted: Counts, params: EvaluateParams) -> Interval:
+    """Compute the interval of the score on the original images minus the score on the corrupted ones.
+
+    Args:
+        original: the counts of the original images.
+        corrupted: (images, 3, n_classes), the counts of the same images, corrupted.
+        params: the number of resamples and the confidence.
+    """
+    main = metric(MAIN_METRIC, original.classes)
+    units = resampling_units(original.groups)
+    ours, theirs = (statistic(main, tally, units) for tally in (original.tally, corrupted))
 
     def drop(weights: Values) -> Values:
         return ours(weights) - theirs(weights)

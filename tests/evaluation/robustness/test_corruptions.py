@@ -1,4 +1,4 @@
-"""Spoilt images: against the library that augments, by closed forms, and alike for every dtype and dimension."""
+"""Corrupted images against albumentations and closed forms, with the same strength for every dtype and dimension."""
 
 from __future__ import annotations
 
@@ -21,89 +21,91 @@ def window(low: float, high: float, channels: int = 1) -> Normalisation:
     return Normalisation(low=(low,) * channels, high=(high,) * channels, mean=(0,) * channels, std=(1,) * channels)
 
 
-def spoilt(name: str, image: np.ndarray, severity: str = "medium", normalisation: Normalisation = BYTE) -> np.ndarray:
+def corrupted(
+    name: str, image: np.ndarray, severity: str = "medium", normalisation: Normalisation = BYTE
+) -> np.ndarray:
     return CORRUPTIONS[name].apply(image, normalisation, severity, (1, 2, 3))
 
 
-def test_jpeg_is_that_of_pillow() -> None:
+def test_jpeg_is_equal_to_pillows() -> None:
     for severity, quality in zip(SEVERITIES, (50, 25, 10), strict=True):
         stream = io.BytesIO()
         PIL.Image.fromarray(PHOTO).save(stream, "JPEG", quality=quality)
-        wanted = np.array(PIL.Image.open(stream)).astype(int)
-        found = spoilt("jpeg", PHOTO, severity)
-        assert np.abs(found - wanted).max() <= 2 and np.abs(found - PHOTO.astype(int)).max() > 10
+        expected = np.array(PIL.Image.open(stream)).astype(int)
+        result = corrupted("jpeg", PHOTO, severity)
+        assert np.abs(result - expected).max() <= 2 and np.abs(result - PHOTO.astype(int)).max() > 10
 
 
-def test_blur_brightness_and_contrast_are_those_of_other_libraries() -> None:
+def test_blur_brightness_and_contrast_are_equal_to_those_of_other_libraries() -> None:
     import albumentations as A
     import cv2
 
     wide = cv2.GaussianBlur(PHOTO.astype(np.float32), (0, 0), 2, borderType=cv2.BORDER_REFLECT_101)
-    assert np.abs(spoilt("blur", PHOTO) - wide).max() < 2, "kernels of another length"
-    moved = spoilt("brightness", PHOTO).astype(int) - PHOTO
+    assert np.abs(corrupted("blur", PHOTO) - wide).max() < 2, "the kernels have different lengths"
+    moved = corrupted("brightness", PHOTO).astype(int) - PHOTO
     sign = np.sign(moved.flat[0])
-    wanted = A.RandomBrightnessContrast((sign * 0.2,) * 2, (0, 0), p=1)(image=PHOTO)["image"]
-    assert np.abs(spoilt("brightness", PHOTO).astype(int) - wanted).max() <= 1
+    expected = A.RandomBrightnessContrast((sign * 0.2,) * 2, (0, 0), p=1)(image=PHOTO)["image"]
+    assert np.abs(corrupted("brightness", PHOTO).astype(int) - expected).max() <= 1
     single = PHOTO[:, :, :1]
     flat = (
         A.RandomBrightnessContrast((0, 0), (-0.5, -0.5), p=1)(image=single)["image"].reshape(single.shape).astype(int)
     )
-    ours = spoilt("contrast", single, normalisation=window(0, 255)).astype(int)
-    assert np.ptp(ours - flat) <= 1, "the same but for what both keep: the mean, or the middle of the range"
+    ours = corrupted("contrast", single, normalisation=window(0, 255)).astype(int)
+    assert np.ptp(ours - flat) <= 1, "equal up to a constant: ours keeps the mean, the other the middle of the range"
     assert abs(ours.mean() - single.mean()) < 0.5
 
 
-def test_noise_has_the_strength_that_it_says_in_every_dtype() -> None:
+def test_noise_has_its_nominal_strength_in_every_dtype() -> None:
     for dtype, low, high in ((np.uint8, 0, 255), (np.uint16, 1000, 5000), (np.float32, -2.0, 3.0)):
         flat = np.full((200, 200, 1), (low + high) / 2).astype(dtype)
-        found = spoilt("noise", flat, "medium", window(low, high))
-        assert found.dtype == dtype and found.shape == flat.shape
-        assert np.std(found.astype(float) - flat) == pytest.approx(0.08 * (high - low), rel=0.03)
-        np.testing.assert_array_equal(found, spoilt("noise", flat, "medium", window(low, high)))
+        result = corrupted("noise", flat, "medium", window(low, high))
+        assert result.dtype == dtype and result.shape == flat.shape
+        assert np.std(result.astype(float) - flat) == pytest.approx(0.08 * (high - low), rel=0.03)
+        np.testing.assert_array_equal(result, corrupted("noise", flat, "medium", window(low, high)))
     other = CORRUPTIONS["noise"].apply(flat, window(low, high), "medium", (1, 2, 4))
-    assert (other != found).any()
+    assert (other != result).any()
 
 
-def test_what_lies_outside_of_the_window_stays_outside() -> None:
+def test_intensities_outside_of_the_window_stay_outside() -> None:
     image = np.array([[[-50.0], [0.5], [90.0]]], np.float32)
-    found = spoilt("brightness", image, "light", window(0, 1))
-    np.testing.assert_allclose(np.abs(found - image), 0.1, atol=1e-5)
+    result = corrupted("brightness", image, "light", window(0, 1))
+    np.testing.assert_allclose(np.abs(result - image), 0.1, atol=1e-5)
 
 
 def test_contrast_keeps_the_mean_of_each_channel() -> None:
     image = PHOTO.astype(np.float32) * [1, 0.5, 0.2]
-    found = spoilt("contrast", image.astype(np.float32), "strong")
-    np.testing.assert_allclose(found.mean((0, 1)), image.mean((0, 1)), rtol=1e-4)
-    np.testing.assert_allclose(found.std((0, 1)), 0.25 * image.std((0, 1)), rtol=1e-4)
+    result = corrupted("contrast", image.astype(np.float32), "strong")
+    np.testing.assert_allclose(result.mean((0, 1)), image.mean((0, 1)), rtol=1e-4)
+    np.testing.assert_allclose(result.std((0, 1)), 0.25 * image.std((0, 1)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(48, 60, 1), (48, 60, 5), (7, 48, 60, 1)])
 def test_every_dimension_and_number_of_channels(shape: tuple[int, ...]) -> None:
     image = RNG.random(shape, np.float32)
-    own = window(0, 1, shape[-1])
+    limits = window(0, 1, shape[-1])
     for name in set(CORRUPTIONS) - {"jpeg", "scale"}:
-        found = spoilt(name, image, "strong", own)
-        assert found.shape == shape and found.dtype == np.float32 and (found != image).any()
-    half = spoilt("scale", image, "medium", own)
+        result = corrupted(name, image, "strong", limits)
+        assert result.shape == shape and result.dtype == np.float32 and (result != image).any()
+    half = corrupted("scale", image, "medium", limits)
     assert half.shape == (*shape[:-3], 24, 30, shape[-1])
-    wanted = image.reshape(*shape[:-3], 24, 2, 30, 2, shape[-1]).mean((-2, -4))
-    np.testing.assert_allclose(half, wanted, atol=1e-6)
+    expected = image.reshape(*shape[:-3], 24, 2, 30, 2, shape[-1]).mean((-2, -4))
+    np.testing.assert_allclose(half, expected, atol=1e-6)
 
 
-def test_class_ids_come_back_to_the_pixels_of_the_labels() -> None:
+def test_class_ids_are_resampled_to_the_pixels_of_the_labels() -> None:
     small = RNG.integers(0, 3, (4, 12, 15), np.uint8)
     np.testing.assert_array_equal(resample_to_labels(small, (4, 24, 30)), small.repeat(2, 1).repeat(2, 2))
     odd = resample_to_labels(small[0], (35, 47))
     assert odd.shape == (35, 47)
-    for row, column in ((0, 0), (34, 46), (17, 20)):  # the pixel whose area holds the centre
+    for row, column in ((0, 0), (34, 46), (17, 20)):  # the pixel whose area contains the centre
         assert odd[row, column] == small[0, int((row + 0.5) * 12 / 35), int((column + 0.5) * 15 / 47)]
     np.testing.assert_array_equal(resample_to_labels(small[0], (12, 15)), small[0])
 
 
-def test_jpeg_is_for_grey_and_coloured_images_of_8_bit() -> None:
-    suits = CORRUPTIONS["jpeg"].suits
-    assert suits(Sample("a", PHOTO)) and suits(Sample("b", PHOTO[:, :, :1]))
-    assert not suits(Sample("c", PHOTO.astype(np.uint16))) and not suits(Sample("d", PHOTO[None]))
-    assert not suits(Sample("e", np.repeat(PHOTO, 2, axis=2)))
-    assert spoilt("jpeg", PHOTO[:, :, :1], normalisation=window(0, 255)).shape == (48, 60, 1)
-    assert CORRUPTIONS["noise"].suits(Sample("f", PHOTO[None].astype(np.float32)))
+def test_jpeg_applies_to_grey_and_rgb_images_of_8_bits() -> None:
+    applies_to = CORRUPTIONS["jpeg"].applies_to
+    assert applies_to(Sample("a", PHOTO)) and applies_to(Sample("b", PHOTO[:, :, :1]))
+    assert not applies_to(Sample("c", PHOTO.astype(np.uint16))) and not applies_to(Sample("d", PHOTO[None]))
+    assert not applies_to(Sample("e", np.repeat(PHOTO, 2, axis=2)))
+    assert corrupted("jpeg", PHOTO[:, :, :1], normalisation=window(0, 255)).shape == (48, 60, 1)
+    assert CORRUPTIONS["noise"].applies_to(Sample("f", PHOTO[None].astype(np.float32)))

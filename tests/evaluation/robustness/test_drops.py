@@ -1,4 +1,4 @@
-"""What worse images cost a model: drops against a count by hand, the images that are chosen, and the gate that judges them."""
+"""Drops on corrupted images against a count by hand, the choice of the images, and the gate that judges the drops."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from segpipe.config import EvaluateParams, GateParams, RobustnessGate
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.evaluation.evaluate import evaluate_candidate
+from segpipe.evaluation.metrics_file import RobustnessScores
 from segpipe.evaluation.robustness.corruptions import CORRUPTIONS, resample_to_labels
 from segpipe.evaluation.robustness.drops import QUICK_IMAGES, SEED, _subset
 from segpipe.evaluation.scores_file import read_scores
@@ -27,7 +28,7 @@ QUICK = EvaluateParams(gallery=0, resamples=200, robustness="quick", surface=Fal
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ShardReader]:
-    """An evaluation of thirty images, with spoilt ones."""
+    """An evaluation of thirty images, with corrupted ones."""
     folder = tmp_path_factory.mktemp("robust")
     write_shards(folder, "test", make_samples(30), 3)
     reader = ShardReader(folder, "test")
@@ -42,21 +43,23 @@ def table_of(out: Path) -> dict[str, Any]:
 def test_drops_are_those_of_the_same_images(measured: tuple[Path, ShardReader]) -> None:
     out, reader = measured
     table = table_of(out)
-    places = _subset(30, QUICK_IMAGES)
-    assert table["images"] == table["units"] == len(places) == 24
-    assert set(table["by"]) == set(CORRUPTIONS) - {"jpeg"}, "no JPEG of floats"
+    indices = _subset(30, QUICK_IMAGES)
+    assert table["images"] == table["units"] == len(indices) == 24
+    assert set(table["by"]) == set(CORRUPTIONS) - {"jpeg"}, "JPEG does not apply to floats"
     assert all(set(row) == {"medium"} for row in table["by"].values())
     segmenter = make_segmenter(0.05)
     clean = np.zeros((3, 3), np.int64)
-    for name, how in CORRUPTIONS.items():
+    for name, corruption in CORRUPTIONS.items():
         if name == "jpeg":
             continue
         total, clean = np.zeros((3, 3), np.int64), np.zeros((3, 3), np.int64)
-        for place in places:
-            sample = reader[place]
-            seed = (SEED, list(CORRUPTIONS).index(name), place)
-            said = segmenter.predict(how.apply(sample.image, segmenter.spec.normalisation, "medium", seed)).class_ids
-            total += confusion(sample.labels, resample_to_labels(said, sample.labels.shape), 3)
+        for index in indices:
+            sample = reader[index]
+            seed = (SEED, list(CORRUPTIONS).index(name), index)
+            class_ids = segmenter.predict(
+                corruption.apply(sample.image, segmenter.spec.normalisation, "medium", seed)
+            ).class_ids
+            total += confusion(sample.labels, resample_to_labels(class_ids, sample.labels.shape), 3)
             clean += confusion(sample.labels, segmenter.predict(sample.image).class_ids, 3)
         before, after = (float(macro("iou", tallies(counts))) for counts in (clean, total))
         row = table["by"][name]["medium"]
@@ -82,12 +85,13 @@ def test_full_takes_every_image_and_severity(tmp_path: Path, reader: ShardReader
 def test_off_costs_nothing(tmp_path: Path, reader: ShardReader) -> None:
     evaluate_candidate(make_segmenter(0.05), reader, tmp_path, EvaluateParams(gallery=0, resamples=200), "unet")
     assert "robustness" not in json.loads((tmp_path / "metrics.json").read_text())["test"]
-    assert EvaluateParams.model_validate({"robustness": False}).robustness == "off", "what YAML makes of off"
+    assert EvaluateParams.model_validate({"robustness": False}).robustness == "off", "YAML reads off as false"
 
 
 def verdict(out: Path, table: dict[str, Any] | None, **settings: Any) -> GateVerdict:
     gates = GateParams(floor=None, baseline=None, champion=None, test_size=None, robustness=RobustnessGate(**settings))
-    return judge(gates, Case(QUICK, read_scores(out / "per_image.parquet"), robustness=table))[0]
+    scores = None if table is None else RobustnessScores.model_validate(table)
+    return judge(gates, Case(QUICK, read_scores(out / "per_image.parquet"), robustness=scores))[0]
 
 
 def test_the_gate_judges_the_upper_bound_of_the_largest_drop(measured: tuple[Path, ShardReader]) -> None:
@@ -95,13 +99,10 @@ def test_the_gate_judges_the_upper_bound_of_the_largest_drop(measured: tuple[Pat
     table = table_of(out)
     by = {name: rows["medium"] for name, rows in table["by"].items()}
     worst = max(by, key=lambda name: by[name]["drop"])
-    found = verdict(out, table, at_most=0.02)
-    assert (found.verdict, found.metric, found.side, found.blocks) == ("fail", "robustness.drop", "most", True)
-    assert found.estimate == by[found.parts[0].name]["drop"] > 0.02 and len(found.parts) == 5
-    assert (
-        f"Fail: medium {found.parts[0].name} lowers unet's test" in found.sentence
-        and "more than 0.020" in found.sentence
-    )
+    failed = verdict(out, table, at_most=0.02)
+    assert (failed.verdict, failed.metric, failed.side, failed.blocks) == ("fail", "robustness.drop", "most", True)
+    assert failed.estimate == by[failed.parts[0].name]["drop"] > 0.02 and len(failed.parts) == 5
+    assert f"Fail: medium {failed.parts[0].name} costs unet" in failed.sentence and "more than 0.020" in failed.sentence
     allowed = verdict(out, table, at_most=1.0)
     assert allowed.verdict == "pass" and allowed.parts[0].name == max(by, key=lambda name: by[name]["high"])
     assert "no corruption lowers the score too much" in allowed.sentence
@@ -111,16 +112,16 @@ def test_the_gate_judges_the_upper_bound_of_the_largest_drop(measured: tuple[Pat
     assert f"may be as much as {by[worst]['high']:.3f} (97.5 % confidence, 24 images or groups)" in unsure.sentence
 
 
-def test_what_was_not_measured_cannot_be_told(measured: tuple[Path, ShardReader]) -> None:
+def test_without_measurements_the_gate_cannot_tell(measured: tuple[Path, ShardReader]) -> None:
     out, _ = measured
     table = table_of(out)
-    for given, settings, words in (
-        (None, {}, "not scored on medium corrupted images; `evaluate.robustness: quick`"),
-        (table, {"severity": "strong"}, "strong corrupted images; `evaluate.robustness: full`"),
+    for scores, settings, words in (
+        (None, {}, "not scored on medium spoilt images; `evaluate.robustness: quick`"),
+        (table, {"severity": "strong"}, "strong spoilt images; `evaluate.robustness: full`"),
         (table, {"corruptions": ["noise", "jpeg"]}, "not scored on medium jpeg"),
     ):
-        found = verdict(out, given, **settings)
-        assert found.verdict == "cannot tell" and found.blocks and words in found.sentence
+        result = verdict(out, scores, **settings)
+        assert result.verdict == "cannot tell" and result.blocks and words in result.sentence
     single = {**table, "by": {"noise": {"medium": {"score": 0.5, "drop": 0.01}}}}
     assert "a single image gives no confidence bound" in verdict(out, single).sentence
 
@@ -132,9 +133,9 @@ def test_images_without_a_counted_pixel_have_no_drop(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "x" / "metrics.json").read_text()) == {"test": {"images": 3, "pixels": 0}}
 
 
-def test_noise_is_as_strong_as_each_volume_is_bright():
-    """Where every volume is scaled by its own values, a volume a thousand times as bright is spoilt just as much."""
-    from segpipe.evaluation.robustness.drops import _spoilt_tally
+def test_noise_is_relative_to_the_brightness_of_each_volume():
+    """If every volume is scaled by its own values, a volume that is a thousand times brighter is corrupted equally."""
+    from segpipe.evaluation.robustness.drops import _corrupted_tally
     from segpipe.inference.preprocess import Normalisation
     from segpipe.inference.segmenter import Segmenter
     from segpipe.inference.spec import SegmenterSpec
@@ -146,13 +147,15 @@ def test_noise_is_as_strong_as_each_volume_is_bright():
         def __call__(self, batch):
             return np.concatenate([-((batch[:, :1] - level) ** 2) for level in (-0.5, 2, 1)], 1)
 
-    own = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,), per_image=True)
-    spec = SegmenterSpec(candidate="c", family="unet3d", classes=TABLE, normalisation=own, dims=3, patch3d=(16, 16, 16))
+    normalisation = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,), per_image=True)
+    spec = SegmenterSpec(
+        candidate="c", family="unet3d", classes=TABLE, normalisation=normalisation, dims=3, patch3d=(16, 16, 16)
+    )
     segmenter, sample = Segmenter(spec, Levels()), ellipsoid(3)
     bright = replace(sample, image=sample.image * np.float32(1024))
-    plain, spoilt, brightly = (
-        _spoilt_tally(segmenter, s, name, "medium", (1, 2))
+    plain, corrupted, bright_corrupted = (
+        _corrupted_tally(segmenter, s, name, "medium", (1, 2))
         for s, name in ((sample, "brightness"), (sample, "noise"), (bright, "noise"))
     )
-    assert spoilt[0].sum() < plain[0].sum() - 50
-    np.testing.assert_allclose(brightly[0], spoilt[0], atol=20)
+    assert corrupted[0].sum() < plain[0].sum() - 50
+    np.testing.assert_allclose(bright_corrupted[0], corrupted[0], atol=20)
