@@ -68,7 +68,7 @@ class InstanceCounter:
         """
         if sample.instances is None or sample.labels is None or prediction.instances is None:
             return None
-        truth, predicted = (InstanceMasks.from_instances(i) for i in (sample.objects(), prediction.instances))
+        truth, predicted = (InstanceMasks.from_instances(i) for i in (sample.true_instances(), prediction.instances))
         ignored = sample.labels == IGNORE
         counts = count_instances(truth, predicted, self.n_classes, ignored)
         return ComparedInstances(counts, self._precision.match(truth, predicted, ignored), ignored.ndim == 2)

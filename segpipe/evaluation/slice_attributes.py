@@ -96,7 +96,7 @@ def median_instance_area(sample: Sample, background: bool, labelling: Labelling 
         ids = np.where(sample.labels == IGNORE, 0, sample.instances)
         areas = np.bincount(ids.reshape(-1))[1:]
     else:
-        present = [int(c) for c in np.flatnonzero(labelling.pixels(sample.labels)) if not (background and c == 0)]
+        present = [int(c) for c in np.flatnonzero(labelling.count_pixels(sample.labels)) if not (background and c == 0)]
         by_class = (_region_areas(labelling.where(sample.labels, c)) for c in present)
         areas = np.concatenate([np.empty(0, np.int64), *by_class])
     areas = areas[areas > 0]

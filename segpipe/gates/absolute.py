@@ -51,7 +51,7 @@ def floor(gate: FloorGate, case: Case) -> GateVerdict:
         text += (
             f"{value}, above the floor of {least}, but it may be as low as {interval.low:.3f} ({basis_words(interval)})"
         )
-    worst = worst_images(winner, winner.of_images(gate.metric))
+    worst = worst_images(winner, winner.image_scores(gate.metric))
     return interval_verdict("floor", verdict, text, gate, interval, gate.at_least, worst)
 
 
@@ -81,7 +81,7 @@ def class_floor(gate: ClassFloorGate, case: Case) -> GateVerdict:
     text = _class_words(
         f"{winner.candidate}'s test {describe_metric(metric)}", parts, confidence_words(interval), basis_words(interval)
     )
-    worst = worst_images(winner, winner.of_images(metric))
+    worst = worst_images(winner, winner.image_scores(metric))
     return interval_verdict(
         "class_floor", part.verdict, text, gate, interval, part.threshold, worst, metric=metric, parts=parts
     )
@@ -91,8 +91,8 @@ def _class_rows(gate: ClassFloorGate, case: Case) -> list[tuple[Part, Interval]]
     """Judge each class. The first row decides: it has the worst verdict and, among those, the score furthest below its floor."""
     winner = case.winner
     present = winner.tally[:, 1] > 0
-    if is_instance(gate.ratio) and winner.objects is not None:
-        present = winner.objects[:, 0, 1] > 0
+    if is_instance(gate.ratio) and winner.instances is not None:
+        present = winner.instances[:, 0, 1] > 0
     rows = []
     for index, name in enumerate(winner.classes):
         least = gate.classes.get(name, gate.at_least)
@@ -189,18 +189,18 @@ def data(gate: DataGate, case: Case) -> GateVerdict:
     if case.findings is None:
         text = "the data were not validated; `dvc repro validate` does this"
         return plain_verdict("data", "cannot tell", text, gate)
-    warnings = [f for f in case.findings["findings"] if f["severity"] == "warning"]
-    shifts = sorted(case.findings.get("drift", []), key=lambda d: -d["psi"])
+    warnings = [finding for finding in case.findings.findings if finding.severity == "warning"]
+    shifts = sorted(case.findings.drift, key=lambda drift: -drift.psi)
     count_words = f"{len(warnings)} warning{'' if len(warnings) == 1 else 's'}"
     errors = []
-    if not case.findings["passed"]:
+    if not case.findings.passed:
         errors.append("the data did not pass validation")
     if gate.max_warnings is not None and len(warnings) > gate.max_warnings:
-        names = listed(sorted({w["expectation"] for w in warnings}))
+        names = listed(sorted({warning.expectation for warning in warnings}))
         errors.append(f"validation found {count_words} ({names}), and {gate.max_warnings} are allowed")
     limit = np.inf if gate.max_drift is None else gate.max_drift
-    significant = [d for d in shifts if d["p_value"] * len(shifts) < MAX_DRIFT_P_VALUE]
-    if too_far := [f"{d['quantity']} ({d['psi']:.3f})" for d in significant if d["psi"] > limit]:
+    significant = [drift for drift in shifts if drift.p_value * len(shifts) < MAX_DRIFT_P_VALUE]
+    if too_far := [f"{drift.quantity} ({drift.psi:.3f})" for drift in significant if drift.psi > limit]:
         errors.append(
             f"population stability index, compared with the production data, above {limit:g}: {listed(too_far)}"
         )
@@ -208,11 +208,13 @@ def data(gate: DataGate, case: Case) -> GateVerdict:
     text = f"the data passed validation with {count_words}"
     if shifts:
         largest = shifts[0]
-        text += f"; the largest shift from the production data is in {largest['quantity']} (stability index {largest['psi']:.3f}"
-        chance = ", and this may be due to chance" if largest["psi"] > limit else ""
+        text += (
+            f"; the largest shift from the production data is in {largest.quantity} (stability index {largest.psi:.3f}"
+        )
+        chance = ", and this may be due to chance" if largest.psi > limit else ""
         text += ")" if gate.max_drift is None else f", {gate.max_drift:g} is allowed{chance})"
         if gate.max_drift is not None:
-            fields = {"metric": "data.psi", "side": "most", "estimate": largest["psi"], "threshold": gate.max_drift}
+            fields = {"metric": "data.psi", "side": "most", "estimate": largest.psi, "threshold": gate.max_drift}
     return plain_verdict("data", "fail" if errors else "pass", "; ".join(errors) or text, gate, **fields)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segpipe.config import EvaluateParams
+from segpipe.evaluation.metrics_file import RobustnessScores
 from segpipe.evaluation.scores import Scores
+from segpipe.validation.findings import FindingsFile
 
 if TYPE_CHECKING:
     from segpipe.inference.segmenter import Segmenter
@@ -47,7 +49,7 @@ class Case:
     champion: Champion | None = None
     megabytes: float | None = None
     """Size of the winner's weights, 10^6 bytes."""
-    findings: dict[str, Any] | None = None
-    """The content of reports/validation/findings.json."""
-    robustness: dict[str, Any] | None = None
+    findings: FindingsFile | None = None
+    """The findings of validation."""
+    robustness: RobustnessScores | None = None
     """The winner's scores on corrupted images, as `segpipe.evaluation.robustness.drops` computes them."""

@@ -11,23 +11,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segpipe.config import EvaluateParams, Params
 from segpipe.errors import DataError
 from segpipe.evaluation.instance_counts import InstanceCounter
-from segpipe.evaluation.metric_lookup import describe_metric, interval_of, main_scores, metric_path
+from segpipe.evaluation.metric_lookup import describe_metric, interval_of, main_scores
+from segpipe.evaluation.metrics_file import METRICS_FILE, MetricsFile
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.scoring import score_images
-from segpipe.files import read_json
 from segpipe.gates.case import Case, Champion, ReleasedBundle
 from segpipe.gates.judge import judge
 from segpipe.gates.selection import Bounds, ChampionScore, RankedCandidate, Selection, gate_names
 from segpipe.gates.verdicts import GateVerdict
 from segpipe.metrics import MAIN_METRIC
+from segpipe.validation.findings import FindingsFile
 from segpipe.words import listed
 from segpipe.workspace.paths import Paths
 
@@ -71,8 +72,9 @@ def choose(
         ConfigError: a gate names a metric or class that does not exist.
     """
     scores = {name: read_scores(Paths(root).evaluation(name) / "per_image.parquet") for name in params.candidates}
+    metrics = {name: MetricsFile.read(Paths(root).evaluation(name) / METRICS_FILE) for name in params.candidates}
     ranked_by = params.evaluate.rank_by
-    ranking = _ranking(root, params, scores)
+    ranking = _ranking(params, scores, metrics)
     first = ranking[0]
     winner = scores[first.candidate] if first.kind != "classical" else None
     baseline = next((scores[r.candidate] for r in ranking if r.kind == "classical"), None)
@@ -80,17 +82,18 @@ def choose(
     if winner:
         if champion:
             scored_champion = score_champion(champion.version, champion.bundle, winner, fingerprint.channels, shards)
+        measured = metrics[winner.candidate]
         case = Case(
             params.evaluate,
             winner,
             baseline,
             scored_champion,
-            megabytes=_measured(root, winner.candidate, "model", "megabytes"),
+            megabytes=measured.model.megabytes if measured.model else None,
             findings=_findings(root),
-            robustness=_measured(root, winner.candidate, "test", "robustness"),
+            robustness=measured.test.robustness if measured.test else None,
         )
         verdicts = judge(params.gates, case, today)
-        temperature = _measured(root, winner.candidate, "val", "calibration", "temperature") or 1.0
+        temperature = measured.temperature or 1.0
     any_scores = next(iter(scores.values()))
     selection = Selection(
         winner=first.candidate if winner else None,
@@ -116,25 +119,12 @@ def bounds(scores: Scores, params: EvaluateParams) -> Bounds | None:
     return Bounds(low=interval.low, high=interval.high, confidence=interval.confidence)
 
 
-def _measured(root: Path, name: str, *path: str) -> Any:
-    """Return the value in an evaluation's metrics.json at a path of keys; None if there is none."""
-    value: Any = read_json(Paths(root).evaluation(name) / "metrics.json")
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-def _findings(root: Path) -> dict[str, Any] | None:
+def _findings(root: Path) -> FindingsFile | None:
     path = Paths(root).findings
-    return read_json(path) if path.exists() else None
+    return FindingsFile.read(path) if path.exists() else None
 
 
-def _val_score(root: Path, name: str, ranked_by: str) -> float | None:
-    value = _measured(root, name, "val", *metric_path(ranked_by))
-    return value if isinstance(value, float | int) else None
-
-
-def _ranking(root: Path, params: Params, scores: Mapping[str, Scores]) -> list[RankedCandidate]:
+def _ranking(params: Params, scores: Mapping[str, Scores], metrics: Mapping[str, MetricsFile]) -> list[RankedCandidate]:
     """Rank networks by validation score, then classical candidates by test score; ties keep the order of params.yaml."""
     from segpipe.models.registry import get_family
 
@@ -144,7 +134,7 @@ def _ranking(root: Path, params: Params, scores: Mapping[str, Scores]) -> list[R
             candidate=name,
             family=params.candidates[name].family,
             kind=get_family(params.candidates[name].family).kind,
-            val=_val_score(root, name, ranked_by),
+            val=metrics[name].val_score(ranked_by),
             test=main_scores(test, ranked_by),
             interval=bounds(test, params.evaluate),
         )
@@ -194,7 +184,7 @@ def score_champion(version: str, bundle: Path, winner: Scores, channels: int, sh
         why_not = f"it takes {spec.normalisation.channels} channels, the images have {channels}"
         return Champion(version, None, why_not)
     counter = InstanceCounter(len(winner.classes))
-    images = score_images(segmenter, ShardReader(shards, "test"), f"champion {version}", objects=counter)
+    images = score_images(segmenter, ShardReader(shards, "test"), f"champion {version}", instances=counter)
     scores = Scores.collect(version, winner.classes, dict(spec.lineage), images, winner.overlapping)
     # The lineage of a bundle has more entries than that of a trained model, so that of the winner must be a subset.
     same_model = (

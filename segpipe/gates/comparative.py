@@ -63,7 +63,7 @@ def _verdict_without_comparison(name: str, gate: ChampionGate | SliceGate, case:
     if other is None:
         return plain_verdict(name, "pass", "no champion yet", gate)
     why_not = other.why_not
-    if other.scores is not None and is_instance(gate.metric) and other.scores.objects is None:
+    if other.scores is not None and is_instance(gate.metric) and other.scores.instances is None:
         why_not = "it does not separate instances"
     if other.scores is None or why_not:
         return plain_verdict(name, "cannot tell", f"the champion {other.version} cannot be compared: {why_not}", gate)
@@ -89,16 +89,16 @@ def _compare(
         other: scores of the other model on the same images.
         other_name: the other model in the sentence.
         threshold: what the lower bound of the difference must reach.
-        strict: the winner must be better, which the permutation test must confirm (`Comparison.shown`).
+        strict: the winner must be better, which the permutation test must confirm (`Comparison.significant`).
         note: text at the end of the sentence.
     """
     winner, params = case.winner, case.params
     other = winner.aligned(other)
     comparison = compare_on(gate.metric, winner, other, params)
     # No test confirms that a model is not worse, so the cautious interval decides this.
-    interval = comparison.difference if strict else comparison.cautious
+    interval = comparison.difference if strict else comparison.conservative
     verdict = verdict_above(interval, threshold, strict)
-    not_significant = strict and threshold >= 0 and verdict == "pass" and not comparison.shown
+    not_significant = strict and threshold >= 0 and verdict == "pass" and not comparison.significant
     verdict = "cannot tell" if not_significant else verdict
     text = f"{winner.candidate}'s test {describe_metric(gate.metric)} "
     if np.isnan(interval.estimate):
@@ -109,7 +109,7 @@ def _compare(
         text += _bound_clause(verdict, comparison, interval, not_significant)
         if threshold:
             text += f", and {abs(threshold):.3f} {'above is required' if threshold > 0 else 'below is allowed'}"
-    differences = winner.of_images(gate.metric) - other.of_images(gate.metric)
+    differences = winner.image_scores(gate.metric) - other.image_scores(gate.metric)
     worst = worst_images(winner, np.where(differences < 0, differences, np.nan))
     fields = {"p_value": none_if_nan(comparison.p_value), "detectable": none_if_nan(comparison.detectable)}
     return interval_verdict(name, verdict, text + note, gate, interval, threshold, worst, **fields)
@@ -159,19 +159,19 @@ def by_slice(gate: SliceGate, case: Case) -> GateVerdict:
     rows = [(row, _slice_verdict(row, gate.margin, case.params.confidence)) for row in comparisons]
     rows.sort(key=lambda row: (WORST_FIRST[row[1]], _shortfall(*row)))
     first, verdict = rows[0]
-    differences = winner.of_images(gate.metric) - other.of_images(gate.metric)
+    differences = winner.image_scores(gate.metric) - other.image_scores(gate.metric)
     worst = worst_images(winner, np.where(first.slice.members & (differences < 0), differences, np.nan))
     text = _slice_words(gate, winner.candidate, f"the champion {champion.version}", rows)
     fields = {
         "p_value": none_if_nan(first.p_value),
-        "detectable": none_if_nan(first.found.detectable),
+        "detectable": none_if_nan(first.comparison.detectable),
         "parts": [_part(row, slice_verdict, gate.margin) for row, slice_verdict in rows],
     }
-    return interval_verdict("slice", verdict, text, gate, first.found.cautious, -gate.margin, worst, **fields)
+    return interval_verdict("slice", verdict, text, gate, first.comparison.conservative, -gate.margin, worst, **fields)
 
 
 def _slice_verdict(row: SliceComparison, margin: float, confidence: float) -> Verdict:
-    interval = row.found.cautious
+    interval = row.comparison.conservative
     if interval.estimate < -margin and row.p_value <= 1 - confidence:
         return "fail"
     return "pass" if interval.low >= -margin else "cannot tell"
@@ -179,19 +179,19 @@ def _slice_verdict(row: SliceComparison, margin: float, confidence: float) -> Ve
 
 def _shortfall(row: SliceComparison, verdict: Verdict) -> float:
     """Return the number by which slices of the same verdict are sorted, the worst first."""
-    interval = row.found.cautious
+    interval = row.comparison.conservative
     value = interval.estimate if verdict == "fail" or np.isnan(interval.low) else interval.low
     return float(value)
 
 
 def _part(row: SliceComparison, verdict: Verdict, margin: float) -> Part:
-    tests = {"p_value": none_if_nan(row.p_value), "detectable": none_if_nan(row.found.detectable)}
-    return interval_part(row.slice.name, verdict, row.images, row.found.cautious, -margin, **tests)
+    tests = {"p_value": none_if_nan(row.p_value), "detectable": none_if_nan(row.comparison.detectable)}
+    return interval_part(row.slice.name, verdict, row.images, row.comparison.conservative, -margin, **tests)
 
 
 def _slice_words(gate: SliceGate, candidate: str, other_name: str, rows: list[tuple[SliceComparison, Verdict]]) -> str:
     first, verdict = rows[0]
-    interval, count = first.found.cautious, f"{len(rows)} slice{'s' if len(rows) > 1 else ''}"
+    interval, count = first.comparison.conservative, f"{len(rows)} slice{'s' if len(rows) > 1 else ''}"
     metric, margin = describe_metric(gate.metric), f"{gate.margin:.3f}"
     if verdict == "pass":
         return (
@@ -214,6 +214,6 @@ def _slice_words(gate: SliceGate, candidate: str, other_name: str, rows: list[tu
         return f"{scores}, but {NO_BOUND}, and {margin} below is allowed"
     more = f"; {len(others)} more of {count} cannot be judged either" if others else ""
     return (
-        f"{scores}, but it may be {bound_words(interval.low)} ({_power_words(first.found, interval)}), and {margin} below is "
+        f"{scores}, but it may be {bound_words(interval.low)} ({_power_words(first.comparison, interval)}), and {margin} below is "
         f"allowed{more}"
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from segpipe.config import RobustnessGate
 from segpipe.evaluation.metric_lookup import describe_metric
+from segpipe.evaluation.metrics_file import RobustnessScores
 from segpipe.evaluation.statistics import Interval
 from segpipe.gates.case import Case
 from segpipe.gates.verdict_building import (
@@ -31,13 +32,12 @@ def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:
     The gate passes only if all corruptions pass, so it needs no correction for their number.
     """
     fields: dict[str, Any] = {"metric": "robustness.drop", "side": "most"}
-    measured = case.robustness or {}
-    by_corruption = {
-        name: rows[gate.severity] for name, rows in measured.get("by", {}).items() if gate.severity in rows
-    }
+    measured = case.robustness
+    corruptions = measured.by if measured else {}
+    by_corruption = {name: rows[gate.severity] for name, rows in corruptions.items() if gate.severity in rows}
     missing = [name for name in gate.corruptions if name not in by_corruption]
     candidate = case.winner.candidate
-    if missing or not by_corruption:
+    if measured is None or missing or not by_corruption:
         images = listed(missing) if missing and by_corruption else "corrupted images"
         text = (
             f"{candidate} was not scored on {gate.severity} {images}; `evaluate.robustness: "
@@ -48,10 +48,14 @@ def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:
     for corruption in gate.corruptions or by_corruption:
         row = by_corruption[corruption]
         interval = Interval(
-            row["drop"], row.get("low", np.nan), row.get("high", np.nan), case.params.confidence, measured["units"]
+            row.drop,
+            np.nan if row.low is None else row.low,
+            np.nan if row.high is None else row.high,
+            case.params.confidence,
+            measured.units,
         )
         verdict = verdict_below(interval, gate.at_most)
-        rows.append((interval_part(corruption, verdict, measured["images"], interval, gate.at_most), interval))
+        rows.append((interval_part(corruption, verdict, measured.images, interval, gate.at_most), interval))
     rows.sort(key=lambda row: (WORST_FIRST[row[0].verdict], -_upper_bound(row[1])))
     part, interval = rows[0]
     failed = [row[0].name for row in rows[1:] if row[0].verdict == "fail"]
@@ -63,7 +67,7 @@ def robustness(gate: RobustnessGate, case: Case) -> GateVerdict:
 def _drop_words(
     gate: RobustnessGate,
     candidate: str,
-    measured: dict[str, Any],
+    measured: RobustnessScores,
     part: Part,
     interval: Interval,
     others: list[str],
@@ -71,8 +75,8 @@ def _drop_words(
     """Phrase the drop for the corruption that decides; `others` are further corruptions that fail."""
     value, most = distinct_numbers(interval.estimate, gate.at_most)
     drop = (
-        f"{gate.severity} {part.name} lowers {candidate}'s test {describe_metric(MAIN_METRIC)} of {measured['score']:.3f} "
-        f"by {value} on {measured['images']} images"
+        f"{gate.severity} {part.name} lowers {candidate}'s test {describe_metric(MAIN_METRIC)} of {measured.score:.3f} "
+        f"by {value} on {measured.images} images"
     )
     if part.verdict == "fail":
         return f"{drop}, more than {most}" + (f"; the same holds for {listed(others)}" if others else "")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from segpipe.config import Params
 from segpipe.evaluation.gallery.pictures import Gallery, has_background
 from segpipe.evaluation.metric_lookup import compare_on
+from segpipe.evaluation.metrics_file import MetricsFile
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.files import write_text
@@ -33,9 +34,8 @@ from segpipe.pages.report_inputs import (
     calibration_view,
     costs,
     further_scores,
-    read_section,
+    read_metrics,
     robustness_view,
-    section,
 )
 from segpipe.release.champion_file import ChampionFile
 from segpipe.workspace.changes import ChangeGroup, State, compare_states
@@ -109,7 +109,7 @@ def _context(
 ) -> dict[str, Any]:
     """Collect everything that the template shows."""
     names = [entry.candidate for entry in selection.ranking]
-    metrics = {name: read_section(root / "evaluation" / name / "metrics.json") for name in names}
+    metrics = {name: read_metrics(root, name) for name in names}
     subject = _subject(root, selection, params, names, champion)
     shown, classes = subject.shown, fingerprint.classes
     rows = ranking_rows(selection)
@@ -140,9 +140,9 @@ def _context(
         "drops": _drops(robustness),
         "slices": _slices(subject, metrics[shown]),
         "further": further_scores(list(metrics.values())),
-        "costs": costs(root, names) + _champion_cost(root, subject.champion),
+        "costs": costs(root, metrics) + _champion_cost(root, subject.champion),
         "plans": plan_views(root, names),
-        "folds": {name: section(content, "val", "folds") for name, content in metrics.items()},
+        "folds": {name: content.val.folds for name, content in metrics.items() if content.val},
         "drawn_classes": list(range(1 if has_background(classes) else 0, len(labels.names))),
         **_gallery(subject, shards),
     }
@@ -204,10 +204,10 @@ def _lineage(subject: _Subject) -> list[tuple[str, str, str]]:
     return [(fact.replace("_", " "), ours.get(fact, ""), theirs.get(fact, "")) for fact in facts]
 
 
-def _slices(subject: _Subject, metrics: Mapping[str, Any]) -> Forest | None:
+def _slices(subject: _Subject, metrics: MetricsFile) -> Forest | None:
     """The differences from the champion on each slice or, if there is no champion, the scores."""
     if subject.champion_scores is None:
-        return slice_scores(section(metrics, "test", "slices"))
+        return slice_scores(metrics.test.slices or {} if metrics.test else {})
     evaluation, main = subject.params.evaluate, subject.selection.metric
     return slice_differences(subject.shown_scores, subject.champion_scores, evaluation, main)
 

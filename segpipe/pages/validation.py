@@ -22,7 +22,7 @@ from segpipe.pages.data_uris import mask_uri, photo_uri
 from segpipe.pages.environment import render
 from segpipe.samples import UNKNOWN, ClassTable
 from segpipe.validation.checks import CHECKS
-from segpipe.validation.findings import SEVERITIES, Finding, blocking_findings, quarantined_files
+from segpipe.validation.findings import SEVERITIES, Finding, FindingsFile, blocking_findings, quarantined_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,10 +49,7 @@ def write_validation(
     limits: DataParams = DataParams(),
     drifts: Sequence[Drift] = (),
 ) -> None:
-    """Write findings.json, gx.json and index.html.
-
-    findings.json is {"passed": whether nothing stops the pipeline, "quarantined": [files that are left out], "findings": [...],
-    "drift": [...]}.
+    """Write findings.json (`segpipe.validation.findings.FindingsFile`), gx.json and index.html.
 
     Args:
         out: The folder to write to.
@@ -66,13 +63,8 @@ def write_validation(
     """
     left_out = quarantined_files(findings) if params.quarantine else []
     passed = not blocking_findings(findings, params)
-    content = {
-        "passed": passed,
-        "quarantined": left_out,
-        "findings": [finding.model_dump() for finding in findings],
-        "drift": [drift.model_dump(exclude={"edges", "shares_before", "shares_now"}) for drift in drifts],
-    }
-    write_json(out / "findings.json", content)
+    summaries = [drift.summary for drift in drifts]
+    FindingsFile(passed=passed, quarantined=left_out, findings=findings, drift=summaries).write(out / "findings.json")
     write_json(out / "gx.json", gx_result)
     titles = {check.name: check.title for check in CHECKS}
     results = {result["check"]: result for result in gx_result["results"]}

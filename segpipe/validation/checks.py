@@ -16,7 +16,6 @@ from segpipe.config import ValidateParams
 from segpipe.errors import ConfigError
 from segpipe.validation.findings import Finding, Severity
 from segpipe.validation.frames import About
-from segpipe.words import listed
 
 Row = Mapping[Hashable, Any]
 """A row of a frame, by column."""

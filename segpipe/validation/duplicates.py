@@ -12,7 +12,6 @@ import numpy.typing as npt
 from segpipe.data.images.statistics import MINIATURE_EDGE
 from segpipe.data.splits import SPLITS
 from segpipe.progress import track
-from segpipe.words import listed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 from segpipe.samples import ClassTable
-from segpipe.words import counted, listed, plural
 
 _MAX_SHOWN = 6
 _MAX_EDGE_OFFSET = 8

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from segpipe.pages.plan_views import bottleneck
 
 from segpipe.pages.components.reliability import reliability_chart
+from segpipe.pages.plan_views import bottleneck
 from segpipe.pages.report_inputs import calibration_view, costs, further_scores, robustness_view
 
 CURVE = {

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from segpipe.validation.findings import Finding, blocking_findings, quarantined_files
 
 from segpipe.config import DataParams, SplitParams, ValidateParams
 from segpipe.data.dataset import load_dataset

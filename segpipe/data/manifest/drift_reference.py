@@ -35,7 +35,9 @@ def make_reference(manifest: pd.DataFrame, classes: ClassTable) -> Reference:
     """
     rows = manifest[usable(manifest)]
     if rows.empty:
-        raise DataError("no usable image to make a reference from", fix="correct the files that `segpipe validate` lists")
+        raise DataError(
+            "no usable image to make a reference from", fix="correct the files that `segpipe validate` lists"
+        )
     dtype, channels = str(rows["dtype"].mode().iloc[0]), int(rows["channels"].mode().iloc[0])
     rows = rows[(rows["dtype"] == dtype) & (rows["channels"] == channels)]
     sampled = rows.sort_values("sha256").head(_MAX_IMAGES).sort_values("key")

@@ -95,7 +95,7 @@ def _corrupted_tally(segmenter: Segmenter, sample: Sample, name: str, severity: 
     assert sample.labels is not None, "score_images raised an error"
     spec, corruption = segmenter.spec, CORRUPTIONS[name]
     image = fit_channels(sample.image, spec.normalisation.channels, spec.dims)
-    corrupted = corruption.apply(image, spec.normalisation.of(image), severity, seed)
+    corrupted = corruption.apply(image, spec.normalisation.for_image(image), severity, seed)
     spacing = sample.spacing and tuple(
         step * before / after
         for step, before, after in zip(sample.spacing, image.shape[:-1], corrupted.shape[:-1], strict=True)

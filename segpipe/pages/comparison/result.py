@@ -69,7 +69,7 @@ def compare_models(before: Scores, after: Scores, params: EvaluateParams) -> Com
         after: Scores of the second model.
         params: The metric, and how intervals and p values are computed.
     """
-    with_instances = before.objects is not None and after.objects is not None
+    with_instances = before.instances is not None and after.instances is not None
     main = params.rank_by if with_instances or not is_instance(params.rank_by) else MAIN_METRIC
     known = [name for name in PIXEL_METRICS if after.knows(name)]
     names = dict.fromkeys([main, *known, *(INSTANCE_METRICS if with_instances else ())])
@@ -87,7 +87,11 @@ def compare_models(before: Scores, after: Scores, params: EvaluateParams) -> Com
 
 
 def _same_answers(before: Scores, after: Scores) -> bool:
-    pairs = ((before.tally, after.tally), (before.objects, after.objects), (before.object_iou, after.object_iou))
+    pairs = (
+        (before.tally, after.tally),
+        (before.instances, after.instances),
+        (before.instance_iou, after.instance_iou),
+    )
     return all(np.array_equal(*pair) for pair in pairs if pair[0] is not None and pair[1] is not None)
 
 

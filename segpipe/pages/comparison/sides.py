@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from segpipe.errors import DataError, MissingError
+from segpipe.evaluation.metrics_file import MetricsFile
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.gates.selection import SelectionOutline
-from segpipe.pages.report_inputs import section
 from segpipe.words import listed
 from segpipe.workspace.changes import State
 from segpipe.workspace.revisions import Revision, open_revision, open_workspace
@@ -39,7 +37,7 @@ class ComparisonSide:
     revision: Revision
     candidate: str
     scores: Scores
-    metrics: Mapping[str, Any]
+    metrics: MetricsFile
     """The content of metrics.json."""
     hashes: Mapping[str, str] | None
     """The hashes of image and label of each image, by key; None if the manifest of the revision cannot be read."""
@@ -98,7 +96,7 @@ def load_side(root: Path, argument: str) -> ComparisonSide:
         revision,
         candidate,
         _read_scores(content),
-        section(json.loads(metrics) if metrics else {}),
+        MetricsFile.parse(metrics),
         _read_hashes(revision.read("artifacts/manifest.parquet")),
         _commit_subject(root, revision),
     )

@@ -53,7 +53,7 @@ def image_metric(main: str, ours: Scores, theirs: Scores) -> str:
     Returns:
         `main` if it is a score of instances and both models predict instances, else `IMAGE_METRIC`.
     """
-    both = ours.objects is not None and theirs.objects is not None
+    both = ours.instances is not None and theirs.instances is not None
     return main if both and is_instance(main) else IMAGE_METRIC
 
 
@@ -70,7 +70,7 @@ def most_different(ours: Scores, theirs: Scores, each: int, name: str = IMAGE_ME
         Indices into `ours.keys`: first the images on which `ours` is furthest behind, then those on which it is furthest ahead.
         Images with equal scores are never among them.
     """
-    difference = ours.of_images(name) - theirs.of_images(name)
+    difference = ours.image_scores(name) - theirs.image_scores(name)
     order = np.argsort(difference, kind="stable")
     order = order[~np.isnan(difference[order])]
     behind = [int(i) for i in order[:each] if difference[i] < 0]
@@ -92,7 +92,7 @@ def draw_disagreements(
     """
     index_in_reader = {key: index for index, key in enumerate(reader.keys)}
     name = image_metric(main, ours.scores, theirs.scores)
-    our_values, their_values = ours.scores.of_images(name), theirs.scores.of_images(name)
+    our_values, their_values = ours.scores.image_scores(name), theirs.scores.image_scores(name)
     metric = f"{describe_metric(name)}:" if is_instance(name) else "IoU"
     images = []
     for index in most_different(ours.scores, theirs.scores, each, name):
@@ -127,7 +127,7 @@ def _layers(sample: Sample, models: tuple[ScoredModel, ScoredModel]) -> dict[str
         masks = [planes(mask) for mask in masks]
     instance_ids = [p.instances.ids if p.instances is not None else None for p in predictions]
     drawings = [
-        draw(image, truth, mask, model.segmenter.spec.classes, objects=(sample.instances, ids))
+        draw(image, truth, mask, model.segmenter.spec.classes, instances=(sample.instances, ids))
         for model, mask, ids in zip(models, masks, instance_ids, strict=True)
     ]
     display = drawings[0]["image"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from segpipe.config import EvaluateParams
+from segpipe.evaluation.metrics_file import SliceScore
 from segpipe.evaluation.paired_statistics import Comparison
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.slices import compare_slices
@@ -110,12 +110,12 @@ def slice_differences(ours: Scores, theirs: Scores, params: EvaluateParams, main
     """
     groups: dict[str, list[ForestRow]] = {}
     for row in compare_slices(main, ours, theirs, params):
-        line = ForestRow.of_difference(row.slice.value, row.found, row.ours, row.theirs, row.p_value, row.images)
-        groups.setdefault(row.slice.trait, []).append(line)
+        line = ForestRow.of_difference(row.slice.value, row.comparison, row.ours, row.theirs, row.p_value, row.images)
+        groups.setdefault(row.slice.attribute, []).append(line)
     return make_forest(list(groups.items()), differences=True)
 
 
-def slice_scores(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Forest | None:
+def slice_scores(table: Mapping[str, Mapping[str, SliceScore]]) -> Forest | None:
     """Show the score of one model on each slice.
 
     Args:
@@ -127,9 +127,5 @@ def slice_scores(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Forest
     return make_forest([(attribute, _rows(values)) for attribute, values in table.items()], differences=False)
 
 
-def _rows(values: Mapping[str, Mapping[str, Any]]) -> list[ForestRow]:
-    return [
-        ForestRow(value, int(row["images"]), row["score"], row.get("low"), row.get("high"))
-        for value, row in values.items()
-        if {"score", "images"} <= row.keys()
-    ]
+def _rows(values: Mapping[str, SliceScore]) -> list[ForestRow]:
+    return [ForestRow(value, row.images, row.score, row.low, row.high) for value, row in values.items()]

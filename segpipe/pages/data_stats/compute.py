@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -12,8 +12,6 @@ import numpy as np
 from segpipe.data.manifest.fingerprint import intensity_statistics, make_fingerprint
 from segpipe.data.manifest.table import labelled_pixels, usable
 from segpipe.data.splits import SPLITS
-from segpipe.errors import DataError
-from segpipe.files import read_json
 from segpipe.pages.data_stats.histograms import histogram
 from segpipe.pages.data_stats.schema import (
     Channel,
@@ -31,6 +29,7 @@ from segpipe.pages.data_stats.schema import (
     Unusable,
 )
 from segpipe.samples import ClassTable
+from segpipe.validation.findings import Finding, FindingsFile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,23 +78,18 @@ def read_problems(path: Path) -> list[Problem]:
     """Read the findings of validation from findings.json and group them by check.
 
     Raises:
-        DataError: The file is not a list of findings.
+        DataError: The file does not hold findings.
     """
-    try:
-        return group_findings(read_json(path)["findings"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            "is not a list of findings", where=path, found=error, fix="segpipe validate writes it again"
-        ) from error
+    return group_findings(FindingsFile.read(path).findings)
 
 
-def group_findings(findings: Iterable[Mapping[str, Any]]) -> list[Problem]:
+def group_findings(findings: Iterable[Finding]) -> list[Problem]:
     """Group findings by check: errors first, then warnings, then notes."""
     severities = get_args(Severity)
     groups: dict[tuple[Severity, str], list[Example]] = {}
     for finding in findings:
-        example = Example(**{name: finding[name] for name in Example.model_fields})
-        groups.setdefault((finding["severity"], finding["expectation"]), []).append(example)
+        example = Example(file=finding.file, found=finding.found, expected=finding.expected, fix=finding.fix)
+        groups.setdefault((finding.severity, finding.expectation), []).append(example)
     return [
         Problem(check=check, severity=severity, count=len(examples), examples=examples[:_MAX_EXAMPLES])
         for (severity, check), examples in sorted(groups.items(), key=lambda group: severities.index(group[0][0]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from segpipe.pages.data_stats.pictures import draw_examples, problem_pictures
 from segpipe.pages.data_stats.schema import DataStats, Problem
 from segpipe.pages.environment import render
 from segpipe.samples import ClassTable
+from segpipe.validation.findings import Finding
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,8 +36,8 @@ _MAX_CHANNELS = 8
 """Channels that get charts; the others only appear in a table."""
 
 
-Judge = Callable[["pd.DataFrame", ClassTable], "Sequence[Mapping[str, Any]] | None"]
-"""Finds problems in a manifest: returns findings like those of findings.json, or None if it cannot judge."""
+Judge = Callable[["pd.DataFrame", ClassTable], "Sequence[Finding] | None"]
+"""Finds problems in a manifest: returns findings, or None if it cannot judge."""
 
 
 def read_stats(root: Path, judge: Judge | None = None) -> DataStats:
