@@ -126,7 +126,8 @@ class Study:
         return read_scores(folder / "per_image.parquet")
 
     def _train(self, name: str, plan: str, seed: int) -> None:
-        from segpipe.training.loop import train
+        from segpipe.training.train import train
+
         from segpipe.training.plan import Plan
 
         model = self.paths.model(name)

@@ -56,26 +56,26 @@ class Timer:
         self.device, self.batch, self.seen = plan.execution.machine.device, plan.recipe.batch, 0
 
     def step(self) -> None:
-        from segpipe.training.machine import wait
+        from segpipe.training.machine import synchronize
 
         self.seen += 1
         if self.seen == 2:
-            wait(self.device)
+            synchronize(self.device)
             self.began = time.perf_counter()
 
     def rate(self) -> float:
-        from segpipe.training.machine import wait
+        from segpipe.training.machine import synchronize
 
-        wait(self.device)
+        synchronize(self.device)
         return (self.seen - 2) * self.batch / (time.perf_counter() - self.began)
 
 
 def run_segpipe(plan: Any, reader: Cells, steps: int) -> float:
-    from segpipe.training.loop import set_up
     from segpipe.training.sampling.crops import batches
+    from segpipe.training.step import build_stepper
     from segpipe.training.tasks import samples_of
 
-    stepper, timer = set_up(plan), Timer(plan)
+    stepper, timer = build_stepper(plan), Timer(plan)
     stream = batches(samples_of(reader, plan), plan.recipe, plan.execution.workers, 0, steps + 2)
     for number, (images, labels) in enumerate(stream):
         stepper.step(number, images, labels, plan.seed)
@@ -101,9 +101,9 @@ def run_plain(plan: Any, reader: Cells, steps: int) -> float:
 def run_by_hand(plan: Any, reader: Cells, steps: int) -> float:
     import torch
 
-    from segpipe.training.step import settle_process
+    from segpipe.training.step import configure_process
 
-    settle_process(plan.execution.machine.threads)
+    configure_process(plan.execution.machine.threads)
     setting, timer, cost = plan.execution.setting, Timer(plan), textbook_loss(plan)
     last = torch.channels_last_3d if plan.volume else torch.channels_last
     memory_format = last if setting.channels_last else torch.contiguous_format

@@ -22,7 +22,7 @@ from segpipe.workspace.paths import Paths
 
 if TYPE_CHECKING:
     from segpipe.data.manifest.fingerprint import Fingerprint
-    from segpipe.training.tuning import Tried
+    from segpipe.training.tuning import TrialResult
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -188,7 +188,8 @@ def train(root: Path, name: str) -> None:
     from segpipe.release.warm_start import fetch_trained
     from segpipe.training import ensemble, loop
     from segpipe.training.launch import launch
-    from segpipe.training.plan import Plan, check_settings
+    from segpipe.training.plan import Plan
+    from segpipe.training.settings_changes import check_settings
 
     paths, params = Paths(root), load_params(root)
     params.candidate(name)
@@ -204,7 +205,7 @@ def train(root: Path, name: str) -> None:
 
 
 @_in_workspace
-def tune(root: Path, name: str, trials: int, steps: int | None) -> list[Tried]:
+def tune(root: Path, name: str, trials: int, steps: int | None) -> list[TrialResult]:
     """Search for better training settings of a candidate, starting from its plan.
 
     This is not a stage: the user can copy its result to params.yaml. Trials are kept in .segpipe/tune/NAME.
@@ -219,7 +220,8 @@ def tune(root: Path, name: str, trials: int, steps: int | None) -> list[Tried]:
         All trials, the best one first.
     """
     from segpipe.data.shards import ShardReader
-    from segpipe.training.plan import Plan, changed_since
+    from segpipe.training.plan import Plan
+    from segpipe.training.settings_changes import changed_since
     from segpipe.training.tuning import Search, trial_steps
 
     paths, params = Paths(root), load_params(root)

@@ -31,7 +31,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Setting(_Part):
+class StepSetting(_Part):
     """How a training step is computed."""
 
     precision: Literal["fp32", "bf16", "fp16"]
@@ -50,7 +50,7 @@ class Setting(_Part):
 class Timing(_Part):
     """What was measured of a setting: steps of the real network on a real batch."""
 
-    setting: Setting
+    setting: StepSetting
     ms_per_step: float | None
     """Best of the steps measured; None where it was not timed."""
     loss_difference: float | None
@@ -71,7 +71,7 @@ class Machine(_Part):
 class Execution(_Part):
     """How the steps are computed on the machine that the plan was made for."""
 
-    setting: Setting
+    setting: StepSetting
     devices: int = Field(1, ge=1)
     """Processes that share each batch, one a device, on each machine."""
     nodes: int = Field(1, ge=1)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.files import read_json
 from segpipe.progress import say
-from segpipe.training.loop import HISTORY_FILE, train_on
 from segpipe.training.optim.schedules import warmup_steps
 from segpipe.training.plan import FirstCrops, Plan, Recipe
-from segpipe.training.planning.recipe import choose_class_weights
+from segpipe.training.planning.label_statistics import balance_class_weights
+from segpipe.training.train import HISTORY_FILE, train_on
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -48,7 +48,7 @@ def _shortened(first: FirstCrops, share: float) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Tried:
+class TrialResult:
     """A trial that ended."""
 
     number: int
@@ -150,7 +150,7 @@ class Search:
         recipe, settings = self._recipe, dict(settings)
         if "class_balance" in settings:
             pixels = self.fingerprint.class_pixels["train"]
-            settings["class_weights"] = choose_class_weights(pixels, settings.pop("class_balance"))
+            settings["class_weights"] = balance_class_weights(pixels, settings.pop("class_balance"))
         short = {
             "steps": self.steps,
             "warmup_steps": warmup_steps(self.steps, recipe.schedule, self.wanted.warmup),
@@ -221,12 +221,12 @@ class Search:
             self.study.tell(trial, 0.0)
         shutil.rmtree(folder, ignore_errors=True)
 
-    def tried(self) -> list[Tried]:
+    def tried(self) -> list[TrialResult]:
         """All trials that ended, the best first; those that were ended early after the others."""
         from optuna.trial import TrialState
 
         found = self.study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-        table = [Tried(t.number, t.user_attrs["settings"], _score(t), _ended(t)) for t in found]
+        table = [TrialResult(t.number, t.user_attrs["settings"], _score(t), _ended(t)) for t in found]
         return sorted(table, key=lambda t: (t.ended != "finished", -t.score, t.number))
 
 

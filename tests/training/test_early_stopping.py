@@ -4,10 +4,10 @@ import signal
 import time
 
 import pytest
+from segpipe.training.train import train_on
 
 from segpipe.config import TrainParams
 from segpipe.training import loop
-from segpipe.training.loop import train_on
 from segpipe.training.scoring import Score
 from segpipe.training.step import Stepper
 from tests.worlds.tiny_training import CLASSES, make_plan

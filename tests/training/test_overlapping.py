@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from segpipe.training.train import train_on
 
 from segpipe.config import LossParams
 from segpipe.config import Params as Settings
@@ -14,7 +15,6 @@ from segpipe.errors import ConfigError
 from segpipe.inference.trained_model import load_trained
 from segpipe.labels import OverlappingLabelling
 from segpipe.samples import IGNORE, ClassTable, Sample
-from segpipe.training.loop import train_on
 from segpipe.training.losses import SegmentationLoss
 from segpipe.training.losses.combined import TERMS
 from segpipe.training.planning.planner import plan_on

@@ -1,10 +1,10 @@
 import pytest
 import yaml
+from segpipe.training.planning.label_statistics import balance_class_weights
 
 from segpipe.config import TrainParams
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.training import tuning
-from segpipe.training.planning.recipe import choose_class_weights
 from segpipe.training.tuning import Search, trial_steps
 from tests.worlds.tiny_training import fingerprint_of
 from tests.worlds.trainings import tiny_plan
@@ -62,7 +62,7 @@ def test_a_trial_is_the_plan_with_its_settings_and_short(search, train_reader):
     }
     recipe = one.planned(settings).recipe
     assert one.planned(settings).settings is None, "its pace was planned by nobody"
-    weights = choose_class_weights(fingerprint_of(train_reader).class_pixels["train"], 1.0)
+    weights = balance_class_weights(fingerprint_of(train_reader).class_pixels["train"], 1.0)
     assert (recipe.learning_rate, recipe.weight_decay, recipe.rare_crops, recipe.augment) == (0.01, 0.2, 0.7, "light")
     assert recipe.class_weights == weights and recipe.loss.dice.weight == 1.5
     assert recipe.loss.cross_entropy.label_smoothing == 0.1, "options of terms stay"

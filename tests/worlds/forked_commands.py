@@ -27,10 +27,10 @@ import scmrepo.git
 import torch
 import torch._dynamo
 import torchmetrics
+from segpipe.training.train import train_on
 
 from segpipe.files import sha256_file
-from segpipe.training.distributed.process_group import leave
-from segpipe.training.loop import train_on
+from segpipe.training.distributed.process_group import leave_process_group
 from segpipe.training.plan import FirstCrops
 from tests.worlds.tiny_training import CLASSES, MemoryReader, draw
 from tests.worlds.trainings import tiny_plan
@@ -53,7 +53,7 @@ EVERY = 3
 
 def train(folder: Path, plan, readers) -> None:
     train_on(plan, CLASSES, *readers, folder / "out", folder / "live", folder / "checkpoints")
-    leave()
+    leave_process_group()
 
 
 def forked(work: Callable[[], None], log: Path) -> int:

@@ -9,7 +9,7 @@ import typer
 from segpipe.cli.common import Candidate, Json, print_json, print_table, workspace_root
 
 if TYPE_CHECKING:
-    from segpipe.training.tuning import Tried
+    from segpipe.training.tuning import TrialResult
 
 EXAMPLE = "segpipe tune unet --trials 20\nsegpipe tune unet --trials 20 --apply"
 
@@ -65,7 +65,7 @@ def _settings_text(settings: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _as_yaml(candidate: str, best: Tried) -> str:
+def _as_yaml(candidate: str, best: TrialResult) -> str:
     import yaml
 
     return yaml.safe_dump({"candidates": {candidate: {"train": best.settings}}}, sort_keys=False).rstrip()

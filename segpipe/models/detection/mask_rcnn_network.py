@@ -19,9 +19,9 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork
 
 from segpipe.models.detection.mask_rcnn_config import MIN_SCORE, STRIDES, pyramid_strides
-from segpipe.ops.mask_predictor import LateLayout
-from segpipe.ops.proposal_head import SparselyTaught
-from segpipe.ops.roi_align import Pool
+from segpipe.ops.mask_predictor import FastMaskPredictor
+from segpipe.ops.proposal_head import SparseGradientRPNHead
+from segpipe.ops.roi_align import FastMultiScaleRoIAlign
 
 if TYPE_CHECKING:
     from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
@@ -109,20 +109,20 @@ class MaskRcnn(MaskRCNN):
         super().__init__(
             Pyramid(encoder, config.channels, strides),
             rpn_anchor_generator=AnchorGenerator(tuple((a,) for a in anchors), (_ASPECT_RATIOS,) * len(anchors)),
-            rpn_head=SparselyTaught(config.channels, len(_ASPECT_RATIOS)),
+            rpn_head=SparseGradientRPNHead(config.channels, len(_ASPECT_RATIOS)),
             rpn_pre_nms_top_n_train=_MIN_PROPOSALS,
             rpn_pre_nms_top_n_test=max(_MIN_PROPOSALS, 2 * detections),
             rpn_post_nms_top_n_train=_MIN_PROPOSALS,
             rpn_post_nms_top_n_test=max(_MIN_PROPOSALS, 2 * detections),
-            box_roi_pool=Pool(strides, _BOX_POOL_SIZE),
+            box_roi_pool=FastMultiScaleRoIAlign(strides, _BOX_POOL_SIZE),
             box_head=TwoMLPHead(config.channels * _BOX_POOL_SIZE**2, config.hidden),
             box_predictor=FastRCNNPredictor(config.hidden, n_classes),
             box_batch_size_per_image=config.box_batch,
             box_detections_per_img=detections,
             box_score_thresh=MIN_SCORE,
-            mask_roi_pool=Pool(strides, _MASK_POOL_SIZE),
+            mask_roi_pool=FastMultiScaleRoIAlign(strides, _MASK_POOL_SIZE),
             mask_head=MaskRCNNHeads(config.channels, (config.channels,) * config.mask_convs, 1),
-            mask_predictor=LateLayout(config.channels, config.channels, n_classes),
+            mask_predictor=FastMaskPredictor(config.channels, config.channels, n_classes),
         )
         self.transform = PassThroughTransform(STRIDES[-1])
         # Masks start undecided: with large random logits, the first steps would only learn to make them smaller.

@@ -144,9 +144,9 @@ def _build_with_fused_upsampling(
     architecture: str, config: EncoderConfig, in_channels: int, n_classes: int
 ) -> torch.nn.Module:
     """Build a network whose decoder doubles the size of its features in each block, with the faster upsampling of `segpipe.ops`."""
-    from segpipe.ops.fused_upsample import without_doubling
+    from segpipe.ops.fused_upsample import use_fused_upsampling
 
-    return without_doubling(_build(architecture, config, in_channels, n_classes))
+    return use_fused_upsampling(_build(architecture, config, in_channels, n_classes))
 
 
 build_unet = build_unet_vgg16 = functools.partial(_build_with_fused_upsampling, "Unet")
@@ -173,8 +173,8 @@ def build_fpn(config: FpnConfig, in_channels: int, n_classes: int) -> torch.nn.M
         A module that maps images (N, in_channels, H, W) to logits (N, n_classes, H, W); H and W are multiples of 32.
     """
     from segpipe.models.semantic.pyramid_merge import SequentialSum
-    from segpipe.ops.feature_pyramid import without_finest_level
+    from segpipe.ops.feature_pyramid import use_fused_pyramid
 
     network = _build("FPN", config, in_channels, n_classes)
     network.decoder.merge = SequentialSum()  # type: ignore[union-attr]
-    return without_finest_level(network)
+    return use_fused_pyramid(network)

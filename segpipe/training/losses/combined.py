@@ -11,7 +11,7 @@ from torch import Tensor
 from segpipe.config import LossParams
 from segpipe.training.losses import terms
 from segpipe.training.losses.boundary import boundary
-from segpipe.training.losses.pixels import Pixels, SetPixels
+from segpipe.training.losses.pixels import OverlappingPixels, Pixels
 
 TERMS: dict[str, Callable[[Pixels, Any], Tensor]] = {
     "cross_entropy": terms.cross_entropy,
@@ -32,7 +32,7 @@ class SegmentationLoss(torch.nn.Module):
 
     def __init__(self, class_weights: list[float], loss: LossParams, overlapping: bool = False) -> None:
         super().__init__()
-        self.pixels = SetPixels if overlapping else Pixels
+        self.pixels = OverlappingPixels if overlapping else Pixels
         self.register_buffer("class_weights", torch.tensor(class_weights, dtype=torch.float32), persistent=False)
         self.terms = [(term.weight, TERMS[name], term) for name, term in loss.terms.items()]
 

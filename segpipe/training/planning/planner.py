@@ -14,29 +14,30 @@ from segpipe.inference.outputs import Outputs
 from segpipe.models.registry import FAMILIES, Family, family_config, get_family
 from segpipe.models.semantic.encoder_decoders import EncoderConfig, shrink_factor
 from segpipe.models.volumetric.volume_config import VolumeConfig
-from segpipe.training.finishing.instance_search import choose_method
-from segpipe.training.folds import check_folds, choose_folds, deal, in_words
+from segpipe.training.finishing.instance_search import choose_instance_method
+from segpipe.training.folds import check_folds, choose_folds, deal_out, describe_folds
 from segpipe.training.plan import Plan, Recipe, VolumeGrid
+from segpipe.training.planning.detector_recipe import fit_to_instances
 from segpipe.training.planning.normalisation import choose_normalisation, holds_volumes
-from segpipe.training.planning.progressive import choose_first
 from segpipe.training.planning.recipe import (
-    LEAST_BATCH,
+    SMALL_BATCH,
     can_shrink,
-    choose_recipe,
+    choose_image_recipe,
     describe_encoder,
     with_frozen_encoder,
     with_optimiser,
 )
 from segpipe.training.planning.volume_recipe import (
-    CLASSICAL_VOXELS,
+    MAX_CLASSICAL_VOXELS,
     Spacing,
     choose_grid,
     choose_patch3d,
     choose_spacing,
     choose_volume_recipe,
 )
-from segpipe.training.planning.warm_start import heritage_of
-from segpipe.training.sampling.detection import DETECTOR_REASONS, fit_to_objects
+from segpipe.training.planning.warm_start import warm_start_of
+from segpipe.training.sampling.detection import DETECTOR_REASONS
+from segpipe.training.sampling.progressive import choose_first_crops
 
 if TYPE_CHECKING:
     import torch
@@ -62,9 +63,9 @@ def make_plan(name: str, params: Params, fingerprint: Fingerprint, shards: Path)
         return plan_on(name, params, fingerprint, train, val)
     check_folds(candidate, get_family(candidate.family))
     folds = choose_folds(wanted.folds, params, shards)
-    dealt = deal(folds, wanted.seed, train, val, shards)
+    dealt = deal_out(folds, wanted.seed, train, val, shards)
     made = plan_on(name, params, fingerprint, dealt.rest(0), dealt.left_out(0))
-    reasons = {"folds": in_words(folds, dealt, wanted)} | made.reasons
+    reasons = {"folds": describe_folds(folds, dealt, wanted)} | made.reasons
     return made.model_copy(update={"folds": folds, "reasons": reasons})
 
 
@@ -75,7 +76,7 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
     _check_dims(get_family(candidate.family), volumes)
     if fingerprint.classes.overlapping:
         _check_overlapping(get_family(candidate.family))
-    heritage = heritage_of(candidate.options)
+    heritage = warm_start_of(candidate.options)
     candidate = heritage.fill(candidate) if heritage else candidate
     config = family_config(candidate)
     reasons: dict[str, str] = {}
@@ -84,7 +85,7 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
     if spacing and isinstance(config, VolumeConfig):
         config = config.for_spacing(spacing)
     if get_family(candidate.family).kind == "detector":
-        config = fit_to_objects(config, train, reasons)  # type: ignore[arg-type]
+        config = fit_to_instances(config, train, reasons)  # type: ignore[arg-type]
     common: dict[str, Any] = {
         "candidate": name,
         "family": candidate.family,
@@ -94,7 +95,7 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
         "dtype": fingerprint.dtype,
         "data_hash": fingerprint.data_hash,
         "settings": params.explicit_settings(name),
-        "postprocess": choose_method(
+        "postprocess": choose_instance_method(
             candidate, get_family(candidate.family), fingerprint.instances, fingerprint.classes.overlapping
         ),
     }
@@ -109,7 +110,7 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
         normalisation, reasons["normalisation"] = choose_normalisation(wanted.normalisation, fingerprint, train)
         if volumes:
             common["volume"] = VolumeGrid(
-                patch=choose_patch3d(train, spacing, (1, 1, 1), CLASSICAL_VOXELS)[0],
+                patch=choose_patch3d(train, spacing, (1, 1, 1), MAX_CLASSICAL_VOXELS)[0],
                 spacing=spacing,
                 flips=(False,) * 3,
             )
@@ -166,10 +167,10 @@ def _plan_volumes(
     steps = config.patch_multiple if isinstance(config, VolumeConfig) else (of.stride,) * 3
     grid = choose_grid(wanted, steps, train, spacing, device, reasons, fingerprint.classes.labelling)
     normalisation, reasons["normalisation"] = choose_normalisation(
-        wanted.normalisation, fingerprint, train, heritage=heritage_of(common["options"])
+        wanted.normalisation, fingerprint, train, heritage=warm_start_of(common["options"])
     )
     recipe = choose_volume_recipe(wanted, of, grid, fingerprint, train, device, reasons)
-    recipe = recipe.model_copy(update={"first": choose_first(wanted, of, grid.patch, steps, reasons)})
+    recipe = recipe.model_copy(update={"first": choose_first_crops(wanted, of, grid.patch, steps, reasons)})
     draft = Plan(
         **common, normalisation=normalisation, volume=grid, recipe=_learning(recipe, common, reasons), reasons={}
     )
@@ -199,7 +200,7 @@ def _plan_network(
     pretrained = pretrained_preprocessing(config)
     reasons |= {"encoder": describe_encoder(encoder, source)} if encoder else {}
     wanted = with_frozen_encoder(wanted, get_family(common["family"]), pretrained is not None, reasons)
-    heritage = heritage_of(common["options"])
+    heritage = warm_start_of(common["options"])
     normalisation, reasons["normalisation"] = choose_normalisation(
         wanted.normalisation, fingerprint, train, pretrained, heritage
     )
@@ -227,15 +228,15 @@ def _drafted(
     """The plan of a network for images but for what is measured, and that network, at a resolution that the budget can pay for."""
     from segpipe.models.registry import build_network
     from segpipe.models.semantic.reduced_resolution import reduce_resolution
-    from segpipe.training.planning.resolution_budget import ENOUGH, WORTH, price_of
+    from segpipe.training.planning.resolution_budget import MIN_STEPS, MIN_STEPS_GAIN, measure_step_price
 
     of = get_family(common["family"])
     left_open = isinstance(config, EncoderConfig) and config.shrink == "auto"
 
     def draw_up(config: BaseModel, wanted: TrainParams) -> Plan:
         shrink = shrink_factor(config)
-        recipe = _learning(choose_recipe(wanted, of, fingerprint, train, reasons, shrink), common, reasons)
-        first = choose_first(wanted, of, (recipe.patch,) * 2, (of.stride * shrink,) * 2, reasons)
+        recipe = _learning(choose_image_recipe(wanted, of, fingerprint, train, reasons, shrink), common, reasons)
+        first = choose_first_crops(wanted, of, (recipe.patch,) * 2, (of.stride * shrink,) * 2, reasons)
         own = common | {"options": config.model_dump(mode="json"), "normalisation": normalisation}
         return Plan(**own, recipe=recipe.model_copy(update={"first": first}), reasons={})
 
@@ -244,14 +245,14 @@ def _drafted(
     network = build_network(of.name, config, fingerprint.channels, draft.outputs.channels, draft.seed, draft.inherited)
     if of.kind != "network":
         return draft, network
-    price = price_of(draft, network, wanted, train)
+    price = measure_step_price(draft, network, wanted, train)
     assert draft.recipe is not None
     why = f"{price.steps(draft):.0f} steps of {draft.recipe.batch} crops are all that the budget would buy"
-    if price.steps(draft) < ENOUGH and left_open and draft.inherited is None and can_shrink(fingerprint):
+    if price.steps(draft) < MIN_STEPS and left_open and draft.inherited is None and can_shrink(fingerprint):
         half = config.model_copy(update={"shrink": 2})
         smaller, its_network = draw_up(half, wanted), reduce_resolution(copy.deepcopy(network), 2)
-        its_price = price_of(smaller, its_network, wanted, train)
-        if its_price.steps(smaller) > WORTH * price.steps(draft):  # a light network's steps hardly get shorter
+        its_price = measure_step_price(smaller, its_network, wanted, train)
+        if its_price.steps(smaller) > MIN_STEPS_GAIN * price.steps(draft):  # a light network's steps hardly get shorter
             config, draft, network, price = half, smaller, its_network, its_price
             reasons["resolution"] = f"half of the images': at full resolution, {why}"
         else:
@@ -259,9 +260,9 @@ def _drafted(
     elif draft.shrink > 1:
         reasons["resolution"] = f"1/{draft.shrink} of the images', as set"
     parts = wanted.accumulate * wanted.devices * wanted.num_nodes
-    if price.steps(draft) < ENOUGH and wanted.batch is None and parts == 1 and of.batch > LEAST_BATCH:
-        draft = draw_up(config, wanted.model_copy(update={"batch": LEAST_BATCH}))
-        reasons["batch"] = f"{LEAST_BATCH}: {why}" + (" at full resolution" if "resolution" in reasons else "")
+    if price.steps(draft) < MIN_STEPS and wanted.batch is None and parts == 1 and of.batch > SMALL_BATCH:
+        draft = draw_up(config, wanted.model_copy(update={"batch": SMALL_BATCH}))
+        reasons["batch"] = f"{SMALL_BATCH}: {why}" + (" at full resolution" if "resolution" in reasons else "")
     return draft, network
 
 
@@ -288,11 +289,11 @@ def _measured(
     from segpipe.training.machine import choose_device
     from segpipe.training.memory import planned_to_fit
     from segpipe.training.planning.execution import measure
-    from segpipe.training.planning.footprint import free_bytes, in_parts_that_fit
+    from segpipe.training.planning.footprint import available_bytes, in_parts_that_fit
 
     ranks = wanted.devices * wanted.num_nodes
     if choose_device(wanted.accelerator) == "cpu":
-        draft = in_parts_that_fit(draft, network, free_bytes(), reasons, ranks)
+        draft = in_parts_that_fit(draft, network, available_bytes(), reasons, ranks)
 
     def look(draft: Plan) -> Measured:
         return measure(draft, network, wanted, fingerprint.classes, train, val, began)

@@ -12,7 +12,7 @@ from segpipe.errors import ConfigError
 from segpipe.inference.tta import TTA, relative_cost
 from segpipe.labels import Labelling
 from segpipe.training.memory import check_parts
-from segpipe.training.optim.muon import pays
+from segpipe.training.optim.muon import is_worthwhile
 from segpipe.training.optim.optimisers import DEFAULTS
 from segpipe.training.plan import Plan, Recipe
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from segpipe.models.registry import Family
     from segpipe.training.sampling.crops import Reader
 
-BATCH = 8
-LEAST_BATCH = 4
+REFERENCE_BATCH = 8
+SMALL_BATCH = 4
 """Where the budget is short."""
 CLIP_NORM = 5.0
 _SHRUNK = 128
@@ -34,7 +34,7 @@ _ORIENTATION_IMAGES = 64
 _UPRIGHT = 0.2
 
 
-def choose_recipe(
+def choose_image_recipe(
     wanted: TrainParams, of: Family, fingerprint: Fingerprint, train: Reader, reasons: dict[str, str], shrink: int = 1
 ) -> Recipe:
     """What is computed, but for the number of steps (a placeholder of 1 until the steps have been timed). shrink: pixels, along each
@@ -104,12 +104,12 @@ def choose_optimiser(wanted: TrainParams, of: Family, batch: int, reasons: dict[
     name = "adamw" if wanted.optimizer == "auto" else wanted.optimizer
     usual = DEFAULTS[name]
     given = wanted.learning_rate if wanted.learning_rate != "auto" else None  # measured later, from the rule on
-    rate = given or round(of.learning_rate_factor * usual.learning_rate * (batch / BATCH) ** 0.5, 6)
+    rate = given or round(of.learning_rate_factor * usual.learning_rate * (batch / REFERENCE_BATCH) ** 0.5, 6)
     decay = usual.weight_decay if wanted.weight_decay is None else wanted.weight_decay
     reasons["learning rate"] = (
         "as set"
         if given
-        else f"{rate:g}: {usual.learning_rate:g} for {name} and a batch of {BATCH}, by the root of the batch"
+        else f"{rate:g}: {usual.learning_rate:g} for {name} and a batch of {REFERENCE_BATCH}, by the root of the batch"
     )
     reasons["optimizer"] = (
         f"{_optimizer_in_words(wanted, name)}, weight decay {decay:g}; the rate goes by {wanted.schedule}"
@@ -126,7 +126,7 @@ def with_optimiser(draft: Plan, network: torch.nn.Module, wanted: TrainParams, r
     if (
         wanted.optimizer != "auto"
         or of.kind != "network"
-        or not pays(network, (images, draft.normalisation.channels, *edges))
+        or not is_worthwhile(network, (images, draft.normalisation.channels, *edges))
     ):
         return draft
     own = choose_optimiser(wanted.model_copy(update={"optimizer": "muon"}), of, recipe.batch, reasons)

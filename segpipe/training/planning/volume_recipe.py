@@ -15,9 +15,9 @@ from segpipe.errors import ConfigError
 from segpipe.inference.volumes import Axes, resampled_shape, spacing_ratios
 from segpipe.labels import Labelling
 from segpipe.training.plan import Recipe, VolumeGrid
-from segpipe.training.planning.normalisation import train_samples
-from segpipe.training.planning.recipe import choose_recipe
-from segpipe.training.sampling.volume_augmentation import THICK
+from segpipe.training.planning.normalisation import spread_samples
+from segpipe.training.planning.recipe import choose_image_recipe
+from segpipe.training.sampling.volume_augmentation import THICK_SLICE_RATIO
 
 if TYPE_CHECKING:
     from segpipe.config import TrainParams
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from segpipe.models.registry import Family
     from segpipe.training.sampling.crops import Reader
 
-PATCH_VOXELS = {"cpu": 1 << 18, "cuda": 1 << 21}
+MAX_PATCH_VOXELS = {"cpu": 1 << 18, "cuda": 1 << 21}
 """The most that a network sees at once: 64 or 128 voxels cubed. It bounds memory, and on a processor the time of a step."""
-CLASSICAL_VOXELS = 1 << 21
+MAX_CLASSICAL_VOXELS = 1 << 21
 """What a baseline looks at once."""
 BATCH = 2
 _BATCH_VOXELS = {"cpu": 1 << 18, "cuda": 1 << 22}
@@ -43,7 +43,7 @@ Spacing = tuple[float, float, float]
 def choose_spacing(train: Reader, wanted: Spacing | None, reasons: dict[str, str]) -> Spacing | None:
     """The voxel size to work at: the median of the training volumes by axis. Where that is thick slices, the tenth percentile
     along the thick axis, so that the finer volumes lose less."""
-    found = [sample.spacing for sample in train_samples(train) if sample.spacing is not None]
+    found = [sample.spacing for sample in spread_samples(train) if sample.spacing is not None]
     if wanted is not None or not found:
         reasons["voxel size"] = "as set" if wanted else "the files tell none: voxels are taken as they come"
         return wanted
@@ -51,7 +51,7 @@ def choose_spacing(train: Reader, wanted: Spacing | None, reasons: dict[str, str
     chosen = np.median(sizes, axis=0)
     axis = int(chosen.argmax())
     why = "the median of the training volumes"
-    if chosen[axis] > THICK * chosen.min():
+    if chosen[axis] > THICK_SLICE_RATIO * chosen.min():
         others = np.delete(chosen, axis)
         chosen[axis] = max(float(np.percentile(sizes[:, axis], 10)), float(others.max()))
         why += f"; slices are thick along the {_AXES[axis]}, where it is the tenth percentile"
@@ -70,7 +70,7 @@ def choose_patch3d(train: Reader, spacing: Spacing | None, steps: Axes, voxels: 
     the volume, until it has no more than `voxels`. The deepest level of the network keeps at least `_DEEPEST` voxels.
     """
     shapes = np.array(
-        [resampled_shape(s.image.shape[:3], spacing_ratios(s.spacing, spacing)) for s in train_samples(train)]
+        [resampled_shape(s.image.shape[:3], spacing_ratios(s.spacing, spacing)) for s in spread_samples(train)]
     )
     median = [float(edge) for edge in np.median(shapes, axis=0)]
     patch = [max(1, math.ceil(edge / step)) * step for edge, step in zip(median, steps, strict=True)]
@@ -95,7 +95,7 @@ def choose_grid(
     labelling: Labelling | None = None,
 ) -> VolumeGrid:
     """How the network looks at the volumes of this dataset. steps: patches are multiples of this along each axis."""
-    found, median = choose_patch3d(train, spacing, steps, PATCH_VOXELS[device])
+    found, median = choose_patch3d(train, spacing, steps, MAX_PATCH_VOXELS[device])
     patch = found
     if wanted.patch3d is not None or wanted.patch is not None:
         asked = wanted.patch3d or (wanted.patch,) * 3  # type: ignore[assignment]
@@ -141,7 +141,7 @@ def choose_volume_recipe(
     batch = wanted.batch or max(BATCH, of.min_batch, min(_MOST_BATCH, _BATCH_VOXELS[device] // voxels))
     edge = -(-max(grid.patch) // 32) * 32
     own: dict[str, str] = {}
-    recipe = choose_recipe(wanted.model_copy(update={"batch": batch, "patch": edge}), of, fingerprint, train, own)
+    recipe = choose_image_recipe(wanted.model_copy(update={"batch": batch, "patch": edge}), of, fingerprint, train, own)
     del own["patch"], own["orientation"]
     own["batch"] = "as set" if wanted.batch else f"{batch}: {voxels * batch:,} voxels a step"
     share = wanted.rare_crops
@@ -158,7 +158,7 @@ def end_differences(train: Reader, labelling: Labelling | None = None) -> tuple[
     """
     labelling = labelling or Labelling(train.class_pixels.shape[1])
     ends = np.zeros((3, 2, labelling.n_classes))
-    for sample in train_samples(train, _LOOKED_AT):
+    for sample in spread_samples(train, _LOOKED_AT):
         assert sample.labels is not None
         for axis in range(3):
             line, half = np.moveaxis(sample.labels, axis, 0), sample.labels.shape[axis] // 2

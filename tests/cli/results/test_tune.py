@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from segpipe.cli.results import tune
-from segpipe.training.tuning import Tried
+from segpipe.training.tuning import TrialResult
 
 PARAMS = """\
 # Kept.
@@ -34,7 +34,9 @@ def workspace(tmp_path, monkeypatch):
 
 
 def test_the_best_settings_are_printed_as_yaml_and_written_on_request(workspace, capsys):
-    params = workspace(Tried(3, BETTER, 0.7, "finished"), Tried(0, {"learning_rate": 0.002}, 0.6, "finished"))
+    params = workspace(
+        TrialResult(3, BETTER, 0.7, "finished"), TrialResult(0, {"learning_rate": 0.002}, 0.6, "finished")
+    )
     tune.tune("unet", 2, None)
     out, error = capsys.readouterr()
     assert params.read_text() == PARAMS and "--apply to write it" in error
@@ -51,13 +53,15 @@ def test_the_best_settings_are_printed_as_yaml_and_written_on_request(workspace,
 
 
 def test_nothing_is_written_if_nothing_is_better(workspace, capsys):
-    params = workspace(Tried(0, {"learning_rate": 0.002}, 0.6, "finished"), Tried(1, BETTER, 0.5, "fell behind"))
+    params = workspace(
+        TrialResult(0, {"learning_rate": 0.002}, 0.6, "finished"), TrialResult(1, BETTER, 0.5, "fell behind")
+    )
     tune.tune("unet", 2, None, apply=True)
     assert params.read_text() == PARAMS and "no trial is better" in capsys.readouterr().err
 
 
 def test_json_for_a_program(workspace, capsys):
-    workspace(Tried(3, BETTER, 0.7, "finished"))
+    workspace(TrialResult(3, BETTER, 0.7, "finished"))
     tune.tune("unet", 2, None, json=True)
     assert json.loads(capsys.readouterr().out)["best"] == {
         "number": 3,
