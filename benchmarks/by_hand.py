@@ -106,9 +106,9 @@ def fit(recipe: str, train: Any, classes: int, seed: int, seconds: float) -> tup
     from segpipe.config import Candidate
     from segpipe.models.registry import build_network, family_config, first_preprocessing
     from segpipe.training.machine import has_bf16
-    from segpipe.training.step import settle_process
+    from segpipe.training.step import configure_process
 
-    settle_process(torch.get_num_threads())
+    configure_process(torch.get_num_threads())
     augment, crop, cost, rate, modern = RECIPES[recipe](train, seed)
     config = family_config(Candidate(family="fpn"))
     network, own = build_network("fpn", config, 3, classes, seed).train(), first_preprocessing(config)

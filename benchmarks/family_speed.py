@@ -38,9 +38,9 @@ def measure(name: str) -> dict[str, Any]:
     from segpipe.evaluation.cost import time_answers
     from segpipe.inference.segmenter import Segmenter
     from segpipe.models.registry import FAMILIES
-    from segpipe.training.loop import set_up
+    from segpipe.training.loop import build_stepper
     from segpipe.training.planning.planner import plan_on
-    from segpipe.training.scoring import segmenter_spec, validator
+    from segpipe.training.scoring import segmenter_spec, validation_segmenter
 
     of = FAMILIES[name]
     volumes = of.dims == 3
@@ -58,7 +58,7 @@ def measure(name: str) -> dict[str, Any]:
     else:
         assert plan.execution is not None and plan.recipe is not None
         machine = plan.execution.machine
-        segmenter = validator(plan, set_up(plan), CLASSES)
+        segmenter = validation_segmenter(plan, build_stepper(plan), CLASSES)
         found = {
             "train": round(1000 * plan.recipe.batch / plan.execution.ms_per_step, 1),
             "machine": f"{machine.processor}, {machine.threads} threads, torch {machine.torch}",

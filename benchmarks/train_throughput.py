@@ -57,26 +57,26 @@ class Timer:
         self.device, self.batch, self.seen = plan.execution.machine.device, plan.recipe.batch, 0
 
     def step(self) -> None:
-        from segpipe.training.machine import wait
+        from segpipe.training.machine import synchronize
 
         self.seen += 1
         if self.seen == 2:
-            wait(self.device)
+            synchronize(self.device)
             self.began = time.perf_counter()
 
     def rate(self) -> float:
-        from segpipe.training.machine import wait
+        from segpipe.training.machine import synchronize
 
-        wait(self.device)
+        synchronize(self.device)
         return (self.seen - 2) * self.batch / (time.perf_counter() - self.began)
 
 
 def run_segpipe(plan: Any, reader: Cells, steps: int) -> float:
-    from segpipe.training.loop import set_up
+    from segpipe.training.loop import build_stepper
     from segpipe.training.sampling.crops import batches
     from segpipe.training.tasks import samples_of
 
-    stepper, timer = set_up(plan), Timer(plan)
+    stepper, timer = build_stepper(plan), Timer(plan)
     stream = batches(samples_of(reader, plan), plan.recipe, plan.execution.workers, 0, steps + 2)
     for number, (images, labels) in enumerate(stream):
         stepper.step(number, images, labels, plan.seed)
@@ -102,9 +102,9 @@ def run_plain(plan: Any, reader: Cells, steps: int) -> float:
 def run_by_hand(plan: Any, reader: Cells, steps: int) -> float:
     import torch
 
-    from segpipe.training.step import settle_process
+    from segpipe.training.step import configure_process
 
-    settle_process(plan.execution.machine.threads)
+    configure_process(plan.execution.machine.threads)
     setting, timer, cost = plan.execution.setting, Timer(plan), textbook_loss(plan)
     last = torch.channels_last_3d if plan.volume else torch.channels_last
     memory_format = last if setting.channels_last else torch.contiguous_format
@@ -165,7 +165,7 @@ def new_network(plan: Any) -> Any:
     from segpipe.models.registry import build_network
     from segpipe.ops import feature_pyramid, fused_upsample, mask_predictor, proposal_head, roi_align
 
-    config = plan.of.config.model_validate(plan.options)
+    config = plan.model_family.config.model_validate(plan.options)
     network = build_network(plan.family, config, plan.normalisation.channels, plan.outputs.channels, plan.seed)
     own = {part.__name__ for part in (fused_upsample, mask_predictor, feature_pyramid, roi_align, proposal_head)}
     for module in network.modules():
@@ -189,8 +189,8 @@ def textbook_loss(plan: Any) -> Callable[..., Any]:
     from segpipe.training.tasks import objective_of
 
     device = torch.device(plan.execution.machine.device)
-    if plan.of.kind == "detector":
-        own = objective_of(plan.of, plan.recipe, device)
+    if plan.model_family.kind == "detector":
+        own = objective_of(plan.model_family, plan.recipe, device)
         return lambda network, images, known: own(network, (images, known), device)
     weight = torch.tensor(plan.recipe.class_weights, device=device)
     dice = smp.losses.DiceLoss("multiclass", ignore_index=255)
@@ -266,7 +266,7 @@ def main() -> None:
 
 def can_lightning(plan: Any) -> bool:
     """Whether Lightning's loop can run: it is written for networks over images, and its package is no part of segpipe."""
-    return importlib.util.find_spec("lightning") is not None and plan.of.kind == "network" and not plan.volume
+    return importlib.util.find_spec("lightning") is not None and plan.model_family.kind == "network" and not plan.volume
 
 
 if __name__ == "__main__":

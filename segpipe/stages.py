@@ -22,7 +22,7 @@ from segpipe.workspace.paths import Paths
 
 if TYPE_CHECKING:
     from segpipe.data.manifest.fingerprint import Fingerprint
-    from segpipe.training.tuning import Tried
+    from segpipe.training.tuning import TrialResult
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -179,7 +179,7 @@ def train(root: Path, name: str) -> None:
 
 
 @_in_workspace
-def tune(root: Path, name: str, trials: int, steps: int | None) -> list[Tried]:
+def tune(root: Path, name: str, trials: int, steps: int | None) -> list[TrialResult]:
     """Search for training settings of a candidate around its plan; returns what was tried, the best first.
 
     This is not a stage: what it finds becomes settings in params.yaml, which stages follow. Trials are kept in .segpipe/tune/NAME.

@@ -25,7 +25,7 @@ _BLOCK = 3
 """Edge of the kernels whose gradient is fast."""
 
 
-def with_fast_gradients(network: torch.nn.Module) -> None:
+def use_fast_depthwise(network: torch.nn.Module) -> None:
     """Let the depthwise convolutions of `network` that stride, dilate or are larger than 3 x 3 compute as above, or in float32 where
     they are of another kind, whatever autocast says; changed in place. They read and give what the layers around them do; names and
     weights stay."""

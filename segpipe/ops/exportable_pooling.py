@@ -14,7 +14,7 @@ _pool = F.adaptive_avg_pool2d
 
 
 @contextlib.contextmanager
-def exportable() -> Iterator[None]:
+def exportable_pooling() -> Iterator[None]:
     """While this holds, networks pool by matrices, which gives the same numbers; for the time of an export, in one thread."""
     with mock.patch.object(F, "adaptive_avg_pool2d", pool_by_matrix):
         yield

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from segmentation_models_pytorch.decoders.fpn.decoder import FPNBlock, FPNDecoder
 from torch import Tensor
 
-from segpipe.ops.fused_upsample import over_doubled, pays
+from segpipe.ops.fused_upsample import applies_to, convolve_doubled
 
 
-def without_finest_level(network: torch.nn.Module) -> torch.nn.Module:
+def use_fused_pyramid(network: torch.nn.Module) -> torch.nn.Module:
     """The network with its decoder trained as above; changed in place. Names and weights stay."""
     for module in network.modules():
         if type(module) is FPNDecoder and module.p2.interpolation_mode == "nearest":  # type: ignore[union-attr]
@@ -26,7 +26,7 @@ def without_finest_level(network: torch.nn.Module) -> torch.nn.Module:
 
 class _Fpn(FPNDecoder):
     def forward(self, features: list[Tensor]) -> Tensor:
-        if not pays(self, features[-1]):
+        if not applies_to(self, features[-1]):
             return super().forward(features)  # type: ignore[no-any-return]
         c2, c3, c4, c5 = features[-4:]
         p5 = self.p5(c5)
@@ -34,13 +34,13 @@ class _Fpn(FPNDecoder):
         p3 = self.p3(p4, c3)
         coarse = [block(level) for block, level in zip(self.seg_blocks, (p5, p4, p3), strict=False)]
         convolution, *rest = self.seg_blocks[3].block[0].block
-        finest = over_level(p3, c2, self.p2, convolution.weight)
+        finest = convolve_level(p3, c2, self.p2, convolution.weight)
         for layer in rest:
             finest = layer(finest)
         return self.dropout(self.merge([*coarse, finest]))  # type: ignore[no-any-return]
 
 
-def over_level(above: Tensor, skip: Tensor, level: FPNBlock, weight: Tensor) -> Tensor:
+def convolve_level(above: Tensor, skip: Tensor, level: FPNBlock, weight: Tensor) -> Tensor:
     """``conv2d(level(above, skip), weight, padding=1)``, to rounding.
 
     above: (N, C, H, W); skip: (N, S, 2 H, 2 W); weight: (O, C, 3, 3). (N, O, 2 H, 2 W).
@@ -49,4 +49,4 @@ def over_level(above: Tensor, skip: Tensor, level: FPNBlock, weight: Tensor) -> 
     skip = F.pad(skip, (0, 0, 0, 0, 0, 1), value=1.0)
     point = torch.cat([level.skip_conv.weight.flatten(1), level.skip_conv.bias[:, None]], 1)  # type: ignore[index]
     composed = torch.einsum("ocij,cs->osij", weight, point)
-    return over_doubled(above, skip, torch.cat([weight, composed.to(weight.dtype)], 1))
+    return convolve_doubled(above, skip, torch.cat([weight, composed.to(weight.dtype)], 1))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def without_doubling(network: torch.nn.Module) -> torch.nn.Module:
+def use_fused_upsampling(network: torch.nn.Module) -> torch.nn.Module:
     """The network with its decoder's blocks trained as above; changed in place. Names and weights stay."""
     for module in network.modules():
         for kind, own in _BLOCKS.items():
@@ -29,7 +29,7 @@ def without_doubling(network: torch.nn.Module) -> torch.nn.Module:
     return network
 
 
-def over_doubled(x: Tensor, skip: Tensor | None, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def convolve_doubled(x: Tensor, skip: Tensor | None, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``conv2d(cat([interpolate(x, scale_factor=2, mode="nearest"), skip], 1), weight, bias, padding=1)``, to rounding.
 
     x: (N, C, H, W); skip: (N, S, 2 H, 2 W); weight: (O, C + S, 3, 3). (N, O, 2 H, 2 W).
@@ -54,7 +54,7 @@ def _layout(x: Tensor) -> torch.memory_format:
     return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
 
 
-def pays(block: torch.nn.Module, x: Tensor) -> bool:
+def applies_to(block: torch.nn.Module, x: Tensor) -> bool:
     """Whether a block is to compute for training what it otherwise would not."""
     return block.training and x.device.type in ("cpu", "meta")  # meta: what a step would need here
 
@@ -62,7 +62,7 @@ def pays(block: torch.nn.Module, x: Tensor) -> bool:
 def _blended(layers: Sequence[torch.nn.Module], x: Tensor, skip: Tensor | None) -> Tensor:
     """What a block's first convolution, its normalisation and its activation make of doubled features and those beside them."""
     conv, norm, activation = layers
-    y: Tensor = activation(norm(over_doubled(x, skip, conv.weight, conv.bias)))  # type: ignore[arg-type]
+    y: Tensor = activation(norm(convolve_doubled(x, skip, conv.weight, conv.bias)))  # type: ignore[arg-type]
     return y
 
 
@@ -71,19 +71,19 @@ class _Unet(UnetDecoderBlock):
         self, feature_map: Tensor, target_height: int, target_width: int, skip_connection: Tensor | None = None
     ) -> Tensor:
         doubled = (target_height, target_width) == tuple(2 * edge for edge in feature_map.shape[2:])
-        if not doubled or not pays(self, feature_map):
+        if not doubled or not applies_to(self, feature_map):
             return super().forward(feature_map, target_height, target_width, skip_connection)
         return self.conv2(_blended(self.conv1, feature_map, skip_connection))  # type: ignore[no-any-return]
 
 
 class _UnetPlusPlus(UnetPlusPlusBlock):
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        return self.conv2(_blended(self.conv1, x, skip)) if pays(self, x) else super().forward(x, skip)
+        return self.conv2(_blended(self.conv1, x, skip)) if applies_to(self, x) else super().forward(x, skip)
 
 
 class _Manet(ManetBlock):
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        return self.conv2(_blended(self.conv1, x, skip)) if pays(self, x) else super().forward(x, skip)
+        return self.conv2(_blended(self.conv1, x, skip)) if applies_to(self, x) else super().forward(x, skip)
 
 
 _BLOCKS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-def with_fast_groups(network: torch.nn.Module) -> None:
+def use_fast_group_norm(network: torch.nn.Module) -> None:
     """Let the group normalisation in `network` compute as above; changed in place. Names and weights stay."""
     for module in network.modules():
         if type(module) is torch.nn.GroupNorm:

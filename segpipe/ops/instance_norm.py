@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def without_copies(network: torch.nn.Module) -> None:
+def use_fast_instance_norm(network: torch.nn.Module) -> None:
     """Let the instance normalisation of volumes in `network` compute as above; changed in place. Names and weights stay."""
     for module in network.modules():
         if type(module) is torch.nn.InstanceNorm3d and not module.track_running_stats:

@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 
-from segpipe.ops.fused_upsample import pays
+from segpipe.ops.fused_upsample import applies_to
 
 
-class LateLayout(MaskRCNNPredictor):
+class FastMaskPredictor(MaskRCNNPredictor):
     """As of torchvision: features of objects (n, C, H, W) -> logits (n, classes, 2 H, 2 W)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """As of the class."""
-        if not pays(self, input):
+        if not applies_to(self, input):
             return super().forward(input)  # type: ignore[no-any-return]
         doubling, activation, point = self
         (count, channels, height, width), classes = input.shape, point.out_channels

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.models.detection.rpn import RPNHead
 
 
-class SparselyTaught(RPNHead):
+class SparseGradientRPNHead(RPNHead):
     """torchvision's head with one convolution: what it gives, and to rounding its gradients."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

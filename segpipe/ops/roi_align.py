@@ -20,7 +20,7 @@ _SAMPLES = 2
 """Of a bin, along each axis."""
 
 
-class Pool(MultiScaleRoIAlign):
+class FastMultiScaleRoIAlign(MultiScaleRoIAlign):
     """torchvision's pooling over the levels of a pyramid: to rounding what it gives, and on a GPU its own operator.
 
     ``(levels by name (N, C, H, W), boxes of each image (n, 4), sizes of the images) -> (all boxes, C, edge, edge)``

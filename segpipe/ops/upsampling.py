@@ -15,7 +15,7 @@ _FEW = 4
 """Channels from which torch's kernel goes along them."""
 
 
-def with_fast_upsampling(network: torch.nn.Module) -> None:
+def use_fast_upsampling(network: torch.nn.Module) -> None:
     """Let the bilinear upsampling layers of `network` compute as above; changed in place. What they say and learn is the same."""
     for module in network.modules():
         if type(module) is torch.nn.Upsample and module.mode == "bilinear":

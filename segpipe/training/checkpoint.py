@@ -20,14 +20,14 @@ from segpipe.training.plan import Plan
 from segpipe.training.step import Stepper
 
 Weights = dict[str, torch.Tensor]
-KEPT = 2
+KEPT_CHECKPOINTS = 2
 """Checkpoints that stay."""
 _FILES = "*.safetensors"
 _SHOWN = 6
 
 
 @dataclass
-class State:
+class TrainingState:
     """Where a training stands, beside its tensors. Random draws follow from (seed, step) and need no keeping."""
 
     step: int = 0
@@ -48,7 +48,7 @@ class State:
     """History: from which step on a batch was computed in how many micro-batches, because memory ran short."""
 
 
-def save_checkpoint(folder: Path, plan: Plan, stepper: Stepper, best: Weights, state: State) -> None:
+def save_checkpoint(folder: Path, plan: Plan, stepper: Stepper, best: Weights, state: TrainingState) -> None:
     """Write weights, running average, optimiser, best weights so far and state to `folder`/STEP.safetensors; keep two such files."""
     from safetensors.torch import save_file
 
@@ -56,18 +56,18 @@ def save_checkpoint(folder: Path, plan: Plan, stepper: Stepper, best: Weights, s
     if stepper.average is not stepper.network:
         parts["average"] = stepper.average.state_dict()
     parts["optimizer"], optimizer = _optimizer_state(stepper)
-    tensors = {f"{part}:{name}": plain(value) for part, values in parts.items() for name, value in values.items()}
+    tensors = {f"{part}:{name}": to_host(value) for part, values in parts.items() for name, value in values.items()}
     about = {"plan": plan.exact, "state": asdict(state), "optimizer": optimizer}
     if stepper.scaler is not None:
         about["scaler"] = stepper.scaler.state_dict()
     text = json.dumps(about)
     with atomic_path(folder / f"{state.step:09d}.safetensors") as path:
         save_file(tensors, path, {"segpipe": text, "sha256": _digest(text, tensors)})
-    for old in _files(folder)[KEPT:]:
+    for old in _files(folder)[KEPT_CHECKPOINTS:]:
         old.unlink()
 
 
-def load_checkpoint(folder: Path, plan: Plan, stepper: Stepper) -> tuple[Weights, State] | None:
+def load_checkpoint(folder: Path, plan: Plan, stepper: Stepper) -> tuple[Weights, TrainingState] | None:
     """Bring a stepper back to where the newest sound checkpoint of the plan left it: the best weights so far, and the state.
 
     None where there is none; with a line to the user where one can't be read (the one before it is taken) and where it was
@@ -84,9 +84,9 @@ def load_checkpoint(folder: Path, plan: Plan, stepper: Stepper) -> tuple[Weights
             )
             path.unlink(missing_ok=True)
             continue
-        differing = differences(about["plan"], plan.exact)
+        differing = json_differences(about["plan"], plan.exact)
         if not differing:
-            return _restore(stepper, about, tensors), State(**about["state"])
+            return _restore(stepper, about, tensors), TrainingState(**about["state"])
         more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
         say(
             f"note: {plan.candidate} was planned anew after step {about['state']['step']} of its last training: "
@@ -98,18 +98,20 @@ def load_checkpoint(folder: Path, plan: Plan, stepper: Stepper) -> tuple[Weights
     return None
 
 
-def differences(before: Any, now: Any, where: str = "") -> list[str]:
+def json_differences(before: Any, now: Any, where: str = "") -> list[str]:
     """Where two nested structures of JSON differ: ``recipe.batch (8, now 4)``."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = before | now
-        return [d for key in keys for d in differences(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))]
+        return [
+            d for key in keys for d in json_differences(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))
+        ]
     if before == now:
         return []
     plain_values = not isinstance(before, (dict, list)) and not isinstance(now, (dict, list))
     return [f"{where} ({_short(before)}, now {_short(now)})" if plain_values else where]
 
 
-def plain(value: torch.Tensor) -> torch.Tensor:
+def to_host(value: torch.Tensor) -> torch.Tensor:
     """A tensor as safetensors wants it: on the CPU, contiguous, no view of another."""
     return value.detach().to("cpu", copy=True).contiguous()
 
@@ -138,7 +140,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Weights]:
     if metadata.get("sha256") != _digest(text, tensors):
         raise DataError("its checksum is another", where=path)
     about = json.loads(text)
-    if about["state"].keys() != asdict(State()).keys():
+    if about["state"].keys() != asdict(TrainingState()).keys():
         raise DataError("another version of segpipe wrote it", where=path)
     return about, tensors
 

@@ -16,13 +16,13 @@ from segpipe.inference.out_of_fold import FOLDS_FILE
 from segpipe.inference.spec import WEIGHTS_FILE
 from segpipe.inference.trained import load_trained
 from segpipe.progress import say
-from segpipe.training.distributed.process_group import leave, rank
-from segpipe.training.finishing.instance_search import settle_objects
-from segpipe.training.finishing.postprocess_search import finish
-from segpipe.training.folds import Dealt, deal, member_plan
+from segpipe.training.distributed.process_group import leave_process_group, rank
+from segpipe.training.finishing.instance_search import choose_instance_settings
+from segpipe.training.finishing.postprocess_search import finish_model
+from segpipe.training.folds import DealtFolds, deal_out, member_plan
 from segpipe.training.loop import HISTORY_FILE, check_data, train_on
 from segpipe.training.scoring import count_split, score_confusion, segmenter_spec
-from segpipe.training.telemetry.bottleneck import FILE as BOTTLENECK_FILE
+from segpipe.training.telemetry.bottleneck import BOTTLENECK_FILE as BOTTLENECK_FILE
 from segpipe.training.telemetry.live_metrics import live_metrics, log_entry
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ def train(plan: Plan, fingerprint: Fingerprint, shards: Path, out: Path, live_di
     check_data(plan, fingerprint)
     assert plan.folds is not None
     readers = ShardReader(shards, "train"), ShardReader(shards, "val")
-    dealt = deal(plan.folds, plan.seed, *readers, shards)
+    dealt = deal_out(plan.folds, plan.seed, *readers, shards)
     train_members(plan, fingerprint.classes, dealt, readers[1], out, live_dir, checkpoints)
-    leave()
+    leave_process_group()
 
 
 def train_members(
-    plan: Plan, classes: ClassTable, dealt: Dealt, val: Reader, out: Path, live_dir: Path, checkpoints: Path
+    plan: Plan, classes: ClassTable, dealt: DealtFolds, val: Reader, out: Path, live_dir: Path, checkpoints: Path
 ) -> None:
     """`train` on images that are dealt out. val: the validation split, by whose images the ensemble is judged and ranked."""
     assert plan.folds is not None
@@ -67,12 +67,12 @@ def train_members(
     if rank() == 0:
         _assemble(plan, classes, dealt, [folder / "model" for folder in folders], out)
         _write_history(plan, [read_json(folder / "model" / HISTORY_FILE) for folder in folders], val, out)
-        settle_objects(plan, out, val)
+        choose_instance_settings(plan, out, val)
         _write_curves(plan, folders, live_dir)
         shutil.rmtree(home)
 
 
-def _assemble(plan: Plan, classes: ClassTable, dealt: Dealt, members: list[Path], out: Path) -> None:
+def _assemble(plan: Plan, classes: ClassTable, dealt: DealtFolds, members: list[Path], out: Path) -> None:
     """All weights in one file, named as `Ensemble` names them."""
     from safetensors.torch import load_file, save_file
 
@@ -93,7 +93,7 @@ def _write_history(plan: Plan, members: list[dict[str, Any]], val: Reader, out: 
     weights_alone = load_trained(out, plan.execution.machine.device).but(tta="none")
     counts = count_split(weights_alone, val, range(len(val)))
     best = round(score_confusion(counts, weights_alone.spec.classes.labelling).iou_macro, 6)
-    finished = finish(plan, out, val)
+    finished = finish_model(plan, out, val)
     scores = [member["best_score"] for member in members]
     about = {"scores": scores, "mean": round(statistics.mean(scores), 6), "sd": round(statistics.stdev(scores), 6)}
     content = {"best_score": best} | ({"finished_score": finished} if finished is not None else {})

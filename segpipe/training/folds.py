@@ -34,7 +34,7 @@ _SEEDS = 100
 """Seeds from one candidate's to the next: more than there are members."""
 
 
-class Part:
+class SampleSubset:
     """Some samples of several readers, as one reader. places: which of them, counted through the readers."""
 
     def __init__(self, readers: Sequence[Reader], places: Sequence[int]) -> None:
@@ -56,7 +56,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Dealt:
+class DealtFolds:
     """The images of train and val, the fold of each, and the other folds that have an image too like it (none where left out)."""
 
     readers: tuple[ShardReader, ...]
@@ -64,16 +64,16 @@ class Dealt:
     numbers: list[int]
     near: Sequence[frozenset[int]] = ()
 
-    def rest(self, fold: int) -> Part:
+    def rest(self, fold: int) -> SampleSubset:
         """What the member that leaves a fold out is trained on."""
         near = self.near or [frozenset[int]()] * len(self.numbers)
-        return Part(
+        return SampleSubset(
             self.readers, [i for i, number in enumerate(self.numbers) if number != fold and fold not in near[i]]
         )
 
-    def left_out(self, fold: int) -> Part:
+    def left_out(self, fold: int) -> SampleSubset:
         """What it never sees."""
-        return Part(self.readers, [place for place, number in enumerate(self.numbers) if number == fold])
+        return SampleSubset(self.readers, [place for place, number in enumerate(self.numbers) if number == fold])
 
     @property
     def by_key(self) -> dict[str, int]:
@@ -81,17 +81,17 @@ class Dealt:
         return dict(zip(self.keys, self.numbers, strict=True))
 
 
-def deal(folds: Folds, seed: int, train: ShardReader, val: ShardReader, shards: Path) -> Dealt:
+def deal_out(folds: Folds, seed: int, train: ShardReader, val: ShardReader, shards: Path) -> DealtFolds:
     """Deal the images of train and val out, always in the same way. shards: their folder, with `DEALT_FILE` where that deals. Raises
     ConfigError where the gap leaves a member nothing to be trained on."""
     readers = train, val
     keys = [key for reader in readers for key in reader.keys]
     given = read_json(shards / DEALT_FILE) if folds.dealt == "split" else None
     if given is not None and not folds.gap:
-        return Dealt(readers, keys, [given[key] for key in keys])
+        return DealtFolds(readers, keys, [given[key] for key in keys])
     rows = [_row(reader, place) for reader in readers for place in range(len(reader))]
     numbers = [given[key] for key in keys] if given else deal_folds(rows, folds.count, seed, folds.dealt == "blocks")
-    dealt = Dealt(readers, keys, numbers, near_folds(rows, numbers, folds.gap) if folds.gap else ())
+    dealt = DealtFolds(readers, keys, numbers, near_folds(rows, numbers, folds.gap) if folds.gap else ())
     if empty := [fold for fold in range(folds.count) if not len(dealt.rest(fold))]:
         raise ConfigError(
             f"the gap leaves nothing to train on without fold {empty[0]}",
@@ -134,7 +134,7 @@ def check_folds(candidate: Candidate, of: Family) -> None:
         )
 
 
-def in_words(folds: Folds, dealt: Dealt, wanted: TrainParams) -> str:
+def describe_folds(folds: Folds, dealt: DealtFolds, wanted: TrainParams) -> str:
     """What folds come to, for `segpipe plan C --explain`."""
     how = {
         "split": "as split.folds deals them",

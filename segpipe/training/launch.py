@@ -67,7 +67,7 @@ def _notes(checkpoints: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in checkpoints.rglob(PARTS_FILE)}
 
 
-def side_by_side(processes: int, threads: int, work: Callable[..., T], *arguments: Any) -> dict[int, T]:
+def run_in_processes(processes: int, threads: int, work: Callable[..., T], *arguments: Any) -> dict[int, T]:
     """What ``work(*arguments)`` returns in each of several processes that can share a training, by rank. Raises SegpipeError."""
     try:
         found: dict[int, T] = _run_and_wait(processes, arguments, threads, work)

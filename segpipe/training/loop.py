@@ -23,24 +23,31 @@ from segpipe.models.registry import build_network, first_weights_sha256
 from segpipe.progress import Progress, say
 from segpipe.samples import ClassTable
 from segpipe.signals import stop_requests
-from segpipe.training.checkpoint import State, Weights, load_checkpoint, plain, save_checkpoint
-from segpipe.training.distributed.process_group import any_rank, leave, mean_over_ranks, rank, ranks, share_buffers
-from segpipe.training.distributed.unused_parameters import leave_out_unused
-from segpipe.training.finishing.instance_search import settle_objects
-from segpipe.training.finishing.postprocess_search import finish
+from segpipe.training.checkpoint import TrainingState, Weights, load_checkpoint, save_checkpoint, to_host
+from segpipe.training.distributed.process_group import (
+    any_rank,
+    broadcast_buffers,
+    leave_process_group,
+    mean_over_ranks,
+    rank,
+    world_size,
+)
+from segpipe.training.distributed.unused_parameters import ignore_unused_parameters
+from segpipe.training.finishing.instance_search import choose_instance_settings
+from segpipe.training.finishing.postprocess_search import finish_model
 from segpipe.training.machine import check_plan, gpu_memory
-from segpipe.training.memory import TooMuch, check_parts, note_parts, noted_parts, step_that_fits
-from segpipe.training.memory_reserve import keep_back, let_all_go
+from segpipe.training.memory import RankOutOfMemory, check_parts, load_parts, save_parts, step_within_memory
+from segpipe.training.memory_reserve import release_all, reserve
 from segpipe.training.optim.schedules import learning_rate
 from segpipe.training.plan import Plan
 from segpipe.training.sampling.crops import Reader, batches
-from segpipe.training.scoring import Score, score_split, segmenter_spec, validator
-from segpipe.training.step import Stepper, settle_process
+from segpipe.training.scoring import Score, score_split, segmenter_spec, validation_segmenter
+from segpipe.training.step import Stepper, configure_process
 from segpipe.training.tasks import samples_of
-from segpipe.training.telemetry.bottleneck import FILE as BOTTLENECK_FILE
-from segpipe.training.telemetry.bottleneck import Clock
+from segpipe.training.telemetry.bottleneck import BOTTLENECK_FILE as BOTTLENECK_FILE
+from segpipe.training.telemetry.bottleneck import TrainingClock
 from segpipe.training.telemetry.live_metrics import live_metrics, log_entry
-from segpipe.training.telemetry.pace_monitor import Lateness
+from segpipe.training.telemetry.pace_monitor import PaceMonitor
 
 if TYPE_CHECKING:
     from segpipe.data.manifest.fingerprint import Fingerprint
@@ -63,7 +70,7 @@ def train(plan: Plan, fingerprint: Fingerprint, shards: Path, out: Path, live_di
     check_data(plan, fingerprint)
     readers = ShardReader(shards, "train"), ShardReader(shards, "val")
     train_on(plan, fingerprint.classes, *readers, out, live_dir, checkpoints)
-    leave()
+    leave_process_group()
 
 
 def check_data(plan: Plan, fingerprint: Fingerprint) -> None:
@@ -89,50 +96,52 @@ def train_on(
     """`train` on readers that are open; several processes stay together. watch: told the step and the macro IoU of each validation;
     what it raises ends the training."""
     check_plan(plan)
-    if plan.of.kind == "classical":
+    if plan.model_family.kind == "classical":
         _fit_classical(plan, classes, train, val, out, live_dir)
         return
-    keep_back()
-    stepper = set_up(plan)
-    check_parts(stepper.recipe.batch, stepper.accumulate, ranks(), stepper.least_batch)
+    reserve()
+    stepper = build_stepper(plan)
+    check_parts(stepper.recipe.batch, stepper.accumulate, world_size(), stepper.least_batch)
     with stepper.fabric.rank_zero_first():
         resumed = load_checkpoint(checkpoints, plan, stepper)
-    best, state = resumed or ({}, State(accumulate=stepper.accumulate, ranks=ranks()))
+    best, state = resumed or ({}, TrainingState(accumulate=stepper.accumulate, ranks=world_size()))
     if resumed:
         _go_on(plan, stepper, state)
-    stepper.accumulate = max(stepper.accumulate, noted_parts(checkpoints, plan))
-    run = _Run(plan, stepper, validator(plan, stepper, classes), val, checkpoints, best, state)
+    stepper.accumulate = max(stepper.accumulate, load_parts(checkpoints, plan))
+    run = _Run(plan, stepper, validation_segmenter(plan, stepper, classes), val, checkpoints, best, state)
     run.watch = watch
     try:
         with live_metrics(live_dir) as live:
             run.to_the_end(train, live)
-            let_all_go()
-    except TooMuch as error:
-        note_parts(checkpoints, plan, error.parts)
+            release_all()
+    except RankOutOfMemory as error:
+        save_parts(checkpoints, plan, error.parts)
         raise
     if rank() == 0:
         write_json(live_dir / BOTTLENECK_FILE, run.bottleneck())
         _write(plan, classes, run.best, out)
-        _write_history(state, out, finish(plan, out, val))
-        settle_objects(plan, out, val)
+        _write_history(state, out, finish_model(plan, out, val))
+        choose_instance_settings(plan, out, val)
         for path in sorted(checkpoints.glob("*"), reverse=True):  # the newest first, should a kill come in between
             shutil.rmtree(path) if path.is_dir() else path.unlink()  # members of an earlier plan
 
 
-def _go_on(plan: Plan, stepper: Stepper, state: State) -> None:
+def _go_on(plan: Plan, stepper: Stepper, state: TrainingState) -> None:
     """Take up what an earlier run of this training had come to, beside its tensors."""
     say(f"{plan.candidate}: goes on from step {state.step}")
     stepper.accumulate = state.accumulate
-    if state.ranks != ranks():
-        say(f"note: {state.ranks} process(es) trained so far, {ranks()} go on: weights may differ in their last bits")
-        state.ranks = ranks()
+    if state.ranks != world_size():
+        say(
+            f"note: {state.ranks} process(es) trained so far, {world_size()} go on: weights may differ in their last bits"
+        )
+        state.ranks = world_size()
 
 
-def set_up(plan: Plan) -> Stepper:
+def build_stepper(plan: Plan) -> Stepper:
     """The network of a plan, as it stands before the first step, ready to train on this machine."""
     assert plan.recipe is not None and plan.execution is not None
-    settle_process(min(plan.execution.machine.threads, torch.get_num_threads()))
-    config = plan.of.config.model_validate(plan.options)
+    configure_process(min(plan.execution.machine.threads, torch.get_num_threads()))
+    config = plan.model_family.config.model_validate(plan.options)
     network = build_network(
         plan.family, config, plan.normalisation.channels, plan.outputs.channels, plan.seed, plan.inherited
     )
@@ -142,8 +151,8 @@ def set_up(plan: Plan) -> Stepper:
             where=f"plans/{plan.candidate}.json",
             fix=f"bring them back, or plan anew: segpipe plan {plan.candidate} --refresh",
         )
-    leave_out_unused(network, plan)
-    return Stepper(network, plan.of, plan.recipe, plan.execution.setting, plan.execution.machine.device)
+    ignore_unused_parameters(network, plan)
+    return Stepper(network, plan.model_family, plan.recipe, plan.execution.setting, plan.execution.machine.device)
 
 
 class _Run:
@@ -157,7 +166,7 @@ class _Run:
         val: Reader,
         checkpoints: Path,
         best: Weights,
-        state: State,
+        state: TrainingState,
     ) -> None:
         assert plan.recipe is not None
         self.plan, self.recipe, self.stepper, self.segmenter, self.val = plan, plan.recipe, stepper, segmenter, val
@@ -166,8 +175,8 @@ class _Run:
         self.log_every = math.ceil(self.recipe.steps / _LOG_ENTRIES)
         self._losses: list[torch.Tensor] = []
         self._since, self._since_step = time.perf_counter(), state.step
-        self._clock, self._first_step = Clock(), state.step
-        self._lateness = Lateness(plan)
+        self._clock, self._first_step = TrainingClock(), state.step
+        self._lateness = PaceMonitor(plan)
 
     def to_the_end(self, train: Reader, live: Any) -> None:
         """Run the steps that are left. `live` logs metrics as dvclive's Live does."""
@@ -181,14 +190,20 @@ class _Run:
             return
         pin = self.stepper.fabric.device.type == "cuda"
         stream = batches(
-            samples_of(train, plan), recipe, plan.execution.workers, state.step, rank=rank(), ranks=ranks(), pin=pin
+            samples_of(train, plan),
+            recipe,
+            plan.execution.workers,
+            state.step,
+            rank=rank(),
+            ranks=world_size(),
+            pin=pin,
         )
         with (
             Progress(f"train {plan.candidate}", recipe.steps, state.step) as progress,
             stop_requests() as asked_to_stop,
         ):
             for number, (images, labels) in enumerate(stream, state.step):
-                self._losses.append(step_that_fits(self.stepper, number, images, labels, plan.seed))
+                self._losses.append(step_within_memory(self.stepper, number, images, labels, plan.seed))
                 if self.stepper.accumulate != state.accumulate:
                     state.accumulate = self.stepper.accumulate
                     state.memory.append({"step": number + 1, "accumulate": state.accumulate})
@@ -254,12 +269,12 @@ class _Run:
         return {"images_per_s": round(rate, 2)} | gpu_memory(self.stepper.fabric.device.type)
 
     def _validate(self) -> dict[str, float]:
-        share_buffers(self.stepper.average)
+        broadcast_buffers(self.stepper.average)
         score, state = score_split(self.segmenter, self.val), self.state
         state.val.append(_entry(state.step, score))
         if state.best_score is None or score.iou_macro > state.best_score:
             state.best_score, state.best_step = state.val[-1]["iou_macro"], state.step
-            self.best = {name: plain(value) for name, value in self.stepper.average.state_dict().items()}
+            self.best = {name: to_host(value) for name, value in self.stepper.average.state_dict().items()}
         self._tell(state.val[-1])
         return state.val[-1]
 
@@ -289,7 +304,7 @@ def _write(plan: Plan, classes: ClassTable, best: Weights, out: Path) -> None:
     segmenter_spec(plan, classes).write(out)
 
 
-def _write_history(state: State, out: Path, finished_score: float | None = None) -> None:
+def _write_history(state: TrainingState, out: Path, finished_score: float | None = None) -> None:
     """finished_score: of the model as it serves, where that is not what the best weights scored."""
     content = {"best_score": state.best_score, "best_step": state.best_step, "train": state.train, "val": state.val}
     more = {"memory": state.memory or None, "finished_score": finished_score}
@@ -297,15 +312,15 @@ def _write_history(state: State, out: Path, finished_score: float | None = None)
 
 
 def _fit_classical(plan: Plan, classes: ClassTable, train: Reader, val: Reader, out: Path, live_dir: Path) -> None:
-    config = plan.of.config.model_validate(plan.options)
+    config = plan.model_family.config.model_validate(plan.options)
     samples = (train[index] for index in range(len(train)))
-    model = plan.of.classical.fit(samples, plan.normalisation.apply, plan.classes, plan.seed, config)
+    model = plan.model_family.classical.fit(samples, plan.normalisation.apply, plan.classes, plan.seed, config)
     spec = segmenter_spec(plan, classes)
     score = score_split(Segmenter(spec, model), val)
-    state = State(best_score=round(score.iou_macro, 6), val=[_entry(0, score)])
+    state = TrainingState(best_score=round(score.iou_macro, 6), val=[_entry(0, score)])
     model.save(out / WEIGHTS_FILE)
     spec.write(out)
-    settle_objects(plan, out, val)
+    choose_instance_settings(plan, out, val)
     _write_history(state, out)
     with live_metrics(live_dir) as live:
         log_entry(live, state.val[0])

@@ -45,7 +45,7 @@ def _likely_workers(device: str, devices: int) -> int:
     return 0 if cores == 1 else max(1, min(4, cores // 4))
 
 
-def wait(device: str) -> None:
+def synchronize(device: str) -> None:
     """Wait until the device has done everything that it was given."""
     if device == "cuda":
         torch.cuda.synchronize()
@@ -65,7 +65,7 @@ def gpu_memory(device: str) -> dict[str, float]:
     return {"gpu_memory_mib": float(torch.cuda.max_memory_allocated() >> 20)} if device == "cuda" else {}
 
 
-def repeatable() -> None:
+def make_deterministic() -> None:
     """Let the GPU give the same bits each time: algorithms without races, chosen by rule. Where an operation has none, torch warns."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -24,8 +24,8 @@ from torch import Tensor
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.files import read_json, write_json
 from segpipe.progress import say
-from segpipe.training.distributed.process_group import ranks
-from segpipe.training.memory_reserve import keep_back, let_go
+from segpipe.training.distributed.process_group import world_size
+from segpipe.training.memory_reserve import release_piece, reserve
 
 if TYPE_CHECKING:
     from segpipe.training.plan import Plan
@@ -54,14 +54,14 @@ def check_parts(batch: int, parts: int, processes: int, least: int) -> None:
         )
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that an allocator, of the device or of the host, had no more to give."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
 
 
-class TooMuch(SegpipeError):
+class RankOutOfMemory(SegpipeError):
     """One of several processes ran out of memory. The others are in the middle of a sum over all, and can't be asked for anything."""
 
     def __init__(self, step: int, parts: int) -> None:
@@ -73,19 +73,19 @@ class TooMuch(SegpipeError):
         self.parts = parts
 
 
-def note_parts(checkpoints: Path, plan: Plan, parts: int) -> None:
+def save_parts(checkpoints: Path, plan: Plan, parts: int) -> None:
     """Leave word for the processes that go on from these checkpoints: in how many parts a batch fits."""
     write_json(checkpoints / PARTS_FILE, {"plan": plan.sha256, "parts": parts})
 
 
-def noted_parts(checkpoints: Path, plan: Plan) -> int:
+def load_parts(checkpoints: Path, plan: Plan) -> int:
     """What `note_parts` left for this plan; 1 where nothing."""
     path = checkpoints / PARTS_FILE
     noted = read_json(path) if path.exists() else {}
     return int(noted["parts"]) if noted.get("plan") == plan.sha256 else 1
 
 
-def step_that_fits(stepper: Stepper, number: int, images: Tensor, known: Any, seed: int) -> Tensor:
+def step_within_memory(stepper: Stepper, number: int, images: Tensor, known: Any, seed: int) -> Tensor:
     """`Stepper.step`, tried again in twice as many parts where memory runs out, as long as there is something to halve.
 
     The stepper keeps the number of parts for the steps that follow. Weights are as before the failed attempt, for they change
@@ -97,15 +97,15 @@ def step_that_fits(stepper: Stepper, number: int, images: Tensor, known: Any, se
         try:
             return stepper.step(number, images, known, seed)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            parts = _twice(stepper.accumulate, stepper.recipe.batch // ranks(), stepper.least_batch, error)
-            if ranks() > 1:
-                raise TooMuch(number + 1, parts) from error
+            parts = _twice(stepper.accumulate, stepper.recipe.batch // world_size(), stepper.least_batch, error)
+            if world_size() > 1:
+                raise RankOutOfMemory(number + 1, parts) from error
         # Past the handler, so that the failed step's tensors went with its traceback.
         stepper.optimizer.zero_grad(set_to_none=True)
-        let_go()
-        release()
+        release_piece()
+        free_unused_memory()
         stepper.accumulate = parts
         say(
             f"note: out of memory at step {number + 1}: from here on a batch of {len(images)} is computed in {parts} parts of "
@@ -116,24 +116,24 @@ def step_that_fits(stepper: Stepper, number: int, images: Tensor, known: Any, se
 def planned_to_fit(draft: Plan, measure: Callable[[Plan], T], reasons: dict[str, str], ranks: int = 1) -> T:
     """What `measure` finds of a plan, in twice as many parts where memory runs out while it measures real steps. ranks: processes that
     share the batch."""
-    keep_back()
+    reserve()
     while True:
         recipe = draft.recipe
         assert recipe is not None
         try:
             return measure(draft)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            parts = _twice(recipe.accumulate, recipe.batch // ranks, draft.of.least_batch, error)
-        let_go()
-        release()
+            parts = _twice(recipe.accumulate, recipe.batch // ranks, draft.model_family.least_batch, error)
+        release_piece()
+        free_unused_memory()
         reasons["accumulation"] = f"{parts} parts a batch: in {recipe.accumulate}, it does not fit in memory"
         say(f"note: a batch of {recipe.batch} in {recipe.accumulate} does not fit in memory; trying {parts} parts")
         draft = draft.model_copy(update={"recipe": recipe.model_copy(update={"accumulate": parts})})
 
 
-def release() -> None:
+def free_unused_memory() -> None:
     """Give back what is no longer used."""
     gc.collect()
     if torch.cuda.is_available():

@@ -17,7 +17,7 @@ _PIECES = 4
 _kept: list[mmap.mmap] = []
 
 
-def keep_back() -> None:
+def reserve() -> None:
     """Where address space is limited, keep some back, of which no page is ever touched; as long as some is, no more."""
     if sys.platform == "win32" or _kept:
         return
@@ -29,13 +29,13 @@ def keep_back() -> None:
                 _kept.append(mmap.mmap(-1, _PIECE))
 
 
-def let_go() -> None:
+def release_piece() -> None:
     """Make room with a piece of what was kept back, as long as there is one."""
     if _kept:
         _kept.pop().close()
 
 
-def let_all_go() -> None:
+def release_all() -> None:
     """After the last step: what follows has nothing to halve, and may have it all."""
     while _kept:
-        let_go()
+        release_piece()

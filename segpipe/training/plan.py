@@ -33,7 +33,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Setting(_Part):
+class StepSetting(_Part):
     """The precision, memory format and compilation of a training step."""
 
     precision: Literal["fp32", "bf16", "fp16"]
@@ -52,7 +52,7 @@ class Setting(_Part):
 class Timing(_Part):
     """The measured speed of a setting: steps of the real network on a real batch."""
 
-    setting: Setting
+    setting: StepSetting
     ms_per_step: float | None
     """The fastest of the steps that were timed; None if the setting was not timed."""
     loss_difference: float | None
@@ -73,7 +73,7 @@ class Machine(_Part):
 class Execution(_Part):
     """How the machine that the plan was made for computes the steps."""
 
-    setting: Setting
+    setting: StepSetting
     devices: int = Field(1, ge=1)
     """Processes on each machine that share each batch, one per device."""
     nodes: int = Field(1, ge=1)

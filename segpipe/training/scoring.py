@@ -13,7 +13,7 @@ from segpipe.inference.trained_network import torch_engine
 from segpipe.labels import Labelling
 from segpipe.metrics import Counts, confusion, macro, micro, tallies
 from segpipe.samples import ClassTable
-from segpipe.training.distributed.process_group import rank, ranks, sum_counts
+from segpipe.training.distributed.process_group import rank, sum_counts, world_size
 from segpipe.training.plan import Plan
 from segpipe.training.sampling.crops import Reader
 from segpipe.training.step import Stepper
@@ -36,7 +36,7 @@ def score_confusion(counts: Counts, labelling: Labelling | None = None) -> Score
 
 def score_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int] | None = None) -> Score:
     """Scores of a segmenter on a split (or on some of its images), dealt out among the ranks."""
-    mine = list(range(len(reader)) if indices is None else indices)[rank() :: ranks()]
+    mine = list(range(len(reader)) if indices is None else indices)[rank() :: world_size()]
     return score_confusion(sum_counts(count_split(segmenter, reader, mine)), segmenter.spec.classes.labelling)
 
 
@@ -59,7 +59,7 @@ def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
     return SegmenterSpec(
         candidate=plan.candidate,
         family=plan.family,
-        task="instance" if plan.of.kind == "detector" else "semantic",
+        task="instance" if plan.model_family.kind == "detector" else "semantic",
         options={key: value for key, value in plan.options.items() if key != "encoder_weights"},
         classes=classes,
         normalisation=plan.normalisation,
@@ -74,7 +74,7 @@ def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
     )
 
 
-def validator(plan: Plan, stepper: Stepper, classes: ClassTable) -> Segmenter:
+def validation_segmenter(plan: Plan, stepper: Stepper, classes: ClassTable) -> Segmenter:
     """The running average of weights as a `Segmenter`, computed as fast as the training is, and once an image."""
     setting = stepper.setting
     spec = segmenter_spec(plan, classes).model_copy(update={"tta": "none"})

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from segpipe.ops.depthwise import with_fast_gradients
-from segpipe.ops.group_norm import with_fast_groups
-from segpipe.ops.instance_norm import without_copies
-from segpipe.ops.upsampling import with_fast_upsampling
-from segpipe.training.distributed.process_group import fabric_layout
-from segpipe.training.distributed.shared_dropout import images_of_all, share_draws
-from segpipe.training.distributed.synced_batch_norm import over_all_ranks
-from segpipe.training.distributed.unused_parameters import has_to_be_searched
-from segpipe.training.machine import repeatable
+from segpipe.ops.depthwise import use_fast_depthwise
+from segpipe.ops.group_norm import use_fast_group_norm
+from segpipe.ops.instance_norm import use_fast_instance_norm
+from segpipe.ops.upsampling import use_fast_upsampling
+from segpipe.training.distributed.process_group import fabric_options
+from segpipe.training.distributed.shared_dropout import images_on_all_ranks, share_dropout
+from segpipe.training.distributed.synced_batch_norm import sync_batch_norm
+from segpipe.training.distributed.unused_parameters import needs_search
+from segpipe.training.machine import make_deterministic
 from segpipe.training.optim.freezing import encoder_switch
-from segpipe.training.optim.optimisers import SHARE, build_optimiser
+from segpipe.training.optim.optimisers import RATE_FACTOR, build_optimiser
 from segpipe.training.optim.schedules import learning_rate
-from segpipe.training.plan import Recipe, Setting
-from segpipe.training.sampling.batch_parts import in_parts
+from segpipe.training.plan import Recipe, StepSetting
+from segpipe.training.sampling.batch_parts import split_batch
 from segpipe.training.tasks import objective_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from segpipe.models.registry import Family
 
 
-def settle_process(threads: int) -> None:
+def configure_process(threads: int) -> None:
     """Set up this process for training on the processor: a fixed number of threads, and an allocator that keeps its pages.
 
     A training step frees and takes again hundreds of MiB. By default glibc gives large blocks back to the system each
@@ -48,7 +48,7 @@ def settle_process(threads: int) -> None:
             mallopt(m_mmap_max, 0)
 
 
-def draw_from(seed: int, number: int) -> None:
+def seed_step(seed: int, number: int) -> None:
     """Let the draws within a network follow from seed and step; in all processes alike (`shared_draws`)."""
     torch.manual_seed(((seed << 32) + number) % 2**63)
 
@@ -59,7 +59,7 @@ class Stepper:
     `network` is changed in place. Nothing here waits for the device: `step` returns the loss as a tensor.
     """
 
-    def __init__(self, network: torch.nn.Module, of: Family, recipe: Recipe, setting: Setting, device: str) -> None:
+    def __init__(self, network: torch.nn.Module, of: Family, recipe: Recipe, setting: StepSetting, device: str) -> None:
         from lightning_fabric import Fabric
 
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it announces stands in the plan
@@ -71,21 +71,21 @@ class Stepper:
         self.fabric = Fabric(
             accelerator="cpu" if device == "cpu" else "gpu",
             **_precision(setting, device, self.scaler),
-            **fabric_layout(recipe.freeze_steps > 0 or has_to_be_searched(network)),
+            **fabric_options(recipe.freeze_steps > 0 or needs_search(network)),
         )
         self.fabric.launch()
         if self.fabric.device.type == "cuda":
-            repeatable()
+            make_deterministic()
         channels_last = torch.channels_last_3d if of.dims == 3 else torch.channels_last
         self.format = channels_last if setting.channels_last else torch.contiguous_format
-        self.announce = share_draws(network)
-        self.network = over_all_ranks(network, device).to(self.fabric.device).to(memory_format=self.format)
+        self.announce = share_dropout(network)
+        self.network = sync_batch_norm(network, device).to(self.fabric.device).to(memory_format=self.format)
         if device == "cpu" and setting.precision == "bf16":
-            with_fast_gradients(self.network)
+            use_fast_depthwise(self.network)
         if device == "cpu":
-            without_copies(self.network)
-            with_fast_groups(self.network)
-            with_fast_upsampling(self.network)
+            use_fast_instance_norm(self.network)
+            use_fast_group_norm(self.network)
+            use_fast_upsampling(self.network)
         if setting.compile:
             self.network.compile(dynamic=False)  # crops of another size are compiled for by themselves
         self.objective = objective_of(of, recipe, self.fabric.device)
@@ -104,11 +104,11 @@ class Stepper:
         """
         device = self.fabric.device
         images = images.to(device, non_blocking=True).contiguous(memory_format=self.format)
-        draw_from(seed, number)
+        seed_step(seed, number)
         if self.freeze and number <= self.recipe.freeze_steps:
             self.freeze(number < self.recipe.freeze_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(number, self.recipe) * group[SHARE]
+            group["lr"] = learning_rate(number, self.recipe) * group[RATE_FACTOR]
         loss = self._backward(images, labels)
         if self.scaler is not None:  # it leaves out a step whose gradients are not finite, and scales less from then on
             self.scaler.unscale_(self.optimizer.optimizer)
@@ -121,9 +121,9 @@ class Stepper:
     def _backward(self, images: Tensor, labels: Any) -> Tensor:
         """Gradients of a batch, in `accumulate` parts. Its loss: the mean of the parts' losses, by their shares of the images."""
         losses = []
-        for index, (part, known, share) in enumerate(in_parts(images, labels, self.accumulate), 1):
+        for index, (part, known, share) in enumerate(split_batch(images, labels, self.accumulate), 1):
             with self.fabric.no_backward_sync(self.model, enabled=index < self.accumulate):
-                self.announce(images_of_all(self.recipe.batch, self.accumulate, index - 1))
+                self.announce(images_on_all_ranks(self.recipe.batch, self.accumulate, index - 1))
                 loss = self.objective(self.model, (part, known), self.fabric.device) * share
                 self.fabric.backward(loss)
             losses.append(loss.detach())
@@ -143,7 +143,7 @@ class Stepper:
             torch._foreach_copy_([mine for mine, _ in counts], [theirs for _, theirs in counts])
 
 
-def _precision(setting: Setting, device: str, scaler: torch.amp.GradScaler | None) -> dict[str, Any]:
+def _precision(setting: StepSetting, device: str, scaler: torch.amp.GradScaler | None) -> dict[str, Any]:
     """What Lightning Fabric is told of a setting's numbers."""
     if scaler is None:
         return {"precision": "bf16-mixed" if setting.precision == "bf16" else "32-true"}

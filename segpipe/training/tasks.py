@@ -10,8 +10,8 @@ from torch import Tensor
 
 from segpipe.training.losses import SegmentationLoss
 from segpipe.training.sampling.crops import Crops, Reader, Samples
-from segpipe.training.sampling.detection import ObjectCrops, detection_loss
-from segpipe.training.sampling.distance import DistanceCrops, DistanceVolumeCrops, WithDistance
+from segpipe.training.sampling.detection import InstanceCrops, detection_loss
+from segpipe.training.sampling.distance import DistanceCrops, DistanceVolumeCrops, LossWithDistance
 from segpipe.training.sampling.progressive import Progressive
 from segpipe.training.sampling.volume_crops import VolumeCrops
 
@@ -30,28 +30,28 @@ def samples_of(reader: Reader, plan: Plan) -> Samples:
     kind: type[Crops | VolumeCrops]
     if plan.volume is not None:
         kind = DistanceVolumeCrops if plan.recipe.distance else VolumeCrops
-    elif plan.of.kind == "detector":
-        kind = ObjectCrops
+    elif plan.model_family.kind == "detector":
+        kind = InstanceCrops
     else:
         kind = DistanceCrops if plan.recipe.distance else Crops
     full, first = kind(reader, plan), plan.recipe.first
     return Progressive(kind(reader, plan, first), full, first.steps * plan.recipe.batch) if first else full
 
 
-def pixelwise(loss: torch.nn.Module) -> Objective:
+def pixelwise_objective(loss: torch.nn.Module) -> Objective:
     """The objective of networks that give every pixel a class, or several. batch: images (N, C, P, P), and what the loss knows
-    of them: labels (N, P, P) uint8, or `segpipe.training.sampling.distance.Marks`."""
+    of them: labels (N, P, P) uint8, or `segpipe.training.sampling.distance.LabelsAndDistance`."""
 
     def objective(model: torch.nn.Module, batch: Any, device: torch.device) -> Tensor:
         images, labels = batch
         said, labels = model(images), labels.to(device, non_blocking=True)
-        found: Tensor = at_each_level(loss, said, labels) if isinstance(said, tuple) else loss(said, labels)
+        found: Tensor = deep_supervision_loss(loss, said, labels) if isinstance(said, tuple) else loss(said, labels)
         return found
 
     return objective
 
 
-def at_each_level(loss: torch.nn.Module, said: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+def deep_supervision_loss(loss: torch.nn.Module, said: tuple[Tensor, ...], labels: Tensor) -> Tensor:
     """The weighted mean of the losses of a network's levels, as nnU-Net has it (doi:10.1038/s41592-020-01008-z).
 
     said: logits (N, K, ...), the finest first; each coarser one counts half as much as the one before, and is held against the labels
@@ -71,4 +71,4 @@ def objective_of(of: Family, recipe: Recipe, device: torch.device) -> Objective:
     if of.kind == "detector":
         return detection_loss
     classes = SegmentationLoss(recipe.class_weights, recipe.loss, recipe.overlapping)
-    return pixelwise((WithDistance(classes) if recipe.distance else classes).to(device))
+    return pixelwise_objective((LossWithDistance(classes) if recipe.distance else classes).to(device))

@@ -48,7 +48,7 @@ def _shortened(first: FirstCrops, share: float) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Tried:
+class TrialResult:
     """A trial that ended."""
 
     number: int
@@ -98,7 +98,7 @@ class Search:
 
     def _sums_terms(self) -> bool:
         """Whether the loss is a sum of terms over pixels, whose weights can be tuned."""
-        return self.plan.of.kind == "network"
+        return self.plan.model_family.kind == "network"
 
     def _balances(self) -> bool:
         """Whether the weights of classes follow from how frequent they are, and nobody set them."""
@@ -221,12 +221,12 @@ class Search:
             self.study.tell(trial, 0.0)
         shutil.rmtree(folder, ignore_errors=True)
 
-    def tried(self) -> list[Tried]:
+    def tried(self) -> list[TrialResult]:
         """All trials that ended, the best first; those that were ended early after the others."""
         from optuna.trial import TrialState
 
         found = self.study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-        table = [Tried(t.number, t.user_attrs["settings"], _score(t), _ended(t)) for t in found]
+        table = [TrialResult(t.number, t.user_attrs["settings"], _score(t), _ended(t)) for t in found]
         return sorted(table, key=lambda t: (t.ended != "finished", -t.score, t.number))
 
 

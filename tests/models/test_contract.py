@@ -23,7 +23,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.registry import FAMILIES, build_network, family, family_config
 from segpipe.samples import ClassTable, Sample
-from segpipe.training.tasks import pixelwise
+from segpipe.training.tasks import pixelwise_objective
 from tests.worlds.bundles import ToyReader
 from tests.worlds.released_models import going_on, of_kept_classes
 from tests.worlds.served_families import shares_of_golden_pixels
@@ -178,7 +178,7 @@ def taught(name: str) -> tuple[torch.nn.Module, float]:
     torch.manual_seed(0)
     for step in range(1, 301):
         optimizer.zero_grad()
-        pixelwise(torch.nn.CrossEntropyLoss())(network.train(), (images, labels), images.device).backward()
+        pixelwise_objective(torch.nn.CrossEntropyLoss())(network.train(), (images, labels), images.device).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         if step % 10 == 0 and (reached := dice(network, images, labels)) > 0.97:

@@ -14,7 +14,7 @@ from segpipe.errors import MissingError
 from segpipe.models.registry import build_network, family_config, first_preprocessing
 from segpipe.models.semantic.vgg import _twice, unpool
 from segpipe.models.weights.encoder_weights import IMAGENET_MEAN
-from segpipe.ops.exportable_pooling import exportable, pool_by_matrix
+from segpipe.ops.exportable_pooling import exportable_pooling, pool_by_matrix
 
 
 def lraspp(weights: str, channels: int = 3, classes: int = 2) -> torch.nn.Module:
@@ -66,7 +66,7 @@ def test_pooling_by_matrix_against_torch(cells, size):
     wanted = F.adaptive_avg_pool2d(x, cells)
     torch.testing.assert_close(pool_by_matrix(x, cells), wanted)
     before = F.adaptive_avg_pool2d
-    with exportable():
+    with exportable_pooling():
         torch.testing.assert_close(torch.nn.AdaptiveAvgPool2d(cells)(x), wanted)
         assert F.adaptive_avg_pool2d is pool_by_matrix
     assert F.adaptive_avg_pool2d is before

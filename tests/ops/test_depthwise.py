@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from timm.layers import Conv2dSame
 
-from segpipe.ops.depthwise import depthwise, with_fast_gradients
+from segpipe.ops.depthwise import depthwise, use_fast_depthwise
 
 LAYERS = {
     "wide": lambda: torch.nn.Conv2d(6, 6, 5, padding=2, groups=6, bias=False),
@@ -67,7 +67,7 @@ def test_a_slow_layer_reads_and_gives_bfloat16_and_learns_what_it_would(name):
     expected = exact(x.float())
     slope = torch.randn_like(expected)
     expected.backward(slope)
-    with_fast_gradients(torch.nn.Sequential(layer))
+    use_fast_depthwise(torch.nn.Sequential(layer))
     other = copy.deepcopy(layer)
     for one in (layer, other):
         with torch.autocast("cpu", torch.bfloat16):
@@ -82,5 +82,5 @@ def test_a_slow_layer_reads_and_gives_bfloat16_and_learns_what_it_would(name):
 
 def test_other_convolutions_stay_as_they_are():
     plain = [torch.nn.Conv2d(6, 6, 3, padding=1, groups=6), torch.nn.Conv2d(6, 4, 5), torch.nn.Conv2d(1, 1, 5)]
-    with_fast_gradients(torch.nn.Sequential(*plain))
+    use_fast_depthwise(torch.nn.Sequential(*plain))
     assert {type(layer) for layer in plain} == {torch.nn.Conv2d}

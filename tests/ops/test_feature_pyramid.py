@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from segmentation_models_pytorch.decoders.fpn.decoder import FPNBlock
 from torch.nn.functional import conv2d
 
-from segpipe.ops.feature_pyramid import over_level, without_finest_level
+from segpipe.ops.feature_pyramid import convolve_level, use_fused_pyramid
 from tests.worlds.reference_networks import learn_and_answer_alike
 
 few = st.integers(1, 4)
@@ -24,7 +24,7 @@ def test_one_convolution_over_a_level_and_its_gradients_need_no_level(height, wi
         torch.randn(*shape, generator=rng, dtype=torch.float64).requires_grad_()
         for shape in ((2, 3, height, width), (2, beside, 2 * height, 2 * width), (out, 3, 3, 3))
     )
-    found = over_level(above, skip, level, weight)
+    found = convolve_level(above, skip, level, weight)
     expected = conv2d(level(above, skip), weight, padding=1)
     torch.testing.assert_close(found, expected)
     slope = torch.randn(expected.shape, generator=rng, dtype=torch.float64)
@@ -41,7 +41,7 @@ def test_a_network_learns_what_it_would_and_answers_bit_by_bit_as_it_would(merge
     plain = smp.FPN(
         "resnet18", encoder_weights=None, classes=3, decoder_merge_policy=merged, decoder_dropout=0.0
     ).double()
-    ours = without_finest_level(copy.deepcopy(plain))
+    ours = use_fused_pyramid(copy.deepcopy(plain))
     images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
     levels = []
     ours.decoder.p2.register_forward_hook(lambda level, *_: levels.append(level.training))
@@ -50,5 +50,5 @@ def test_a_network_learns_what_it_would_and_answers_bit_by_bit_as_it_would(merge
 
 
 def test_a_pyramid_whose_levels_are_drawn_otherwise_stays_as_it_is():
-    network = without_finest_level(smp.FPN("resnet18", encoder_weights=None, decoder_interpolation="bilinear"))
+    network = use_fused_pyramid(smp.FPN("resnet18", encoder_weights=None, decoder_interpolation="bilinear"))
     assert not any(type(module).__module__ == "segpipe.ops.feature_pyramid" for module in network.modules())

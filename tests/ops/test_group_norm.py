@@ -3,9 +3,9 @@ import copy
 import pytest
 import torch
 
-from segpipe.ops.group_norm import with_fast_groups
-from segpipe.training.loop import set_up
-from segpipe.training.plan import Setting
+from segpipe.ops.group_norm import use_fast_group_norm
+from segpipe.training.loop import build_stepper
+from segpipe.training.plan import StepSetting
 from tests.worlds.tiny_training import make_plan
 
 SHAPES = {"images": ((3, 8, 5, 7), torch.channels_last), "volumes": ((2, 8, 4, 6, 3), torch.channels_last_3d)}
@@ -27,7 +27,7 @@ def test_each_group_is_normalised_by_itself_and_learns_as_torchs(kind, groups, a
     for parameter in own.parameters():
         torch.nn.init.normal_(parameter)
     torchs = copy.deepcopy(own)
-    with_fast_groups(own)
+    use_fast_group_norm(own)
     shape, layout = SHAPES[kind]
     across = torch.arange(1.0, 9).view(1, 8, *[1] * (len(shape) - 2))
     x = ((torch.randn(shape) + 2) * across).contiguous(memory_format=layout)
@@ -47,7 +47,7 @@ def test_in_bfloat16_it_is_nearly_as_precise_as_torchs(bias):
     slope = torch.randn_like(x)
     exact = _gradients(layer, x.bfloat16().float(), slope.bfloat16().float())
     torchs = _gradients(layer, x.bfloat16(), slope)
-    with_fast_groups(network := torch.nn.Sequential(layer))
+    use_fast_group_norm(network := torch.nn.Sequential(layer))
     found = _gradients(network, x.bfloat16(), slope)
     for ours, theirs, true in zip(found, torchs, exact, strict=True):
         assert (ours - true).abs().mean() <= 1.5 * (theirs - true).abs().mean() + 1e-4 * true.abs().mean()
@@ -57,14 +57,14 @@ def test_in_bfloat16_it_is_nearly_as_precise_as_torchs(bias):
 def test_other_layouts_and_shapes_are_left_to_torch():
     torch.manual_seed(0)
     layer = torch.nn.GroupNorm(2, 4)
-    with_fast_groups(network := torch.nn.Sequential(layer))
+    use_fast_group_norm(network := torch.nn.Sequential(layer))
     plain = torch.nn.GroupNorm(2, 4)
     for x in (torch.randn(2, 4, 5, 3), torch.randn(2, 4), torch.randn(2, 4, 6)):
         assert torch.equal(network(x), plain(x))
 
 
 def test_a_step_makes_use_of_it():
-    plan = make_plan(Setting(precision="fp32", channels_last=True), family="fpn")
-    network = set_up(plan).network
+    plan = make_plan(StepSetting(precision="fp32", channels_last=True), family="fpn")
+    network = build_stepper(plan).network
     normalised = [module for module in network.modules() if isinstance(module, torch.nn.GroupNorm)]
     assert normalised and {type(module).__module__ for module in normalised} == {"segpipe.ops.group_norm"}

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from segpipe.inference.preprocess import Normalisation
-from segpipe.ops.instance_norm import without_copies
-from segpipe.training.loop import set_up
-from segpipe.training.plan import Setting, VolumeGrid
+from segpipe.ops.instance_norm import use_fast_instance_norm
+from segpipe.training.loop import build_stepper
+from segpipe.training.plan import StepSetting, VolumeGrid
 from tests.worlds.tiny_training import make_plan
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last_3d}
@@ -27,7 +27,7 @@ def test_each_image_is_normalised_by_itself_and_learns_as_torchs(layout, affine,
     for parameter in own.parameters():
         torch.nn.init.normal_(parameter)
     torchs = copy.deepcopy(own)
-    without_copies(own)
+    use_fast_instance_norm(own)
     x = (torch.randn(3, 5, 4, 6, 2) * torch.tensor([1.0, 9, 0.1]).view(3, 1, 1, 1, 1) + 2).contiguous(
         memory_format=LAYOUTS[layout]
     )
@@ -44,7 +44,7 @@ def test_in_bfloat16_it_is_as_precise_as_torchs_and_volumes_stay_as_they_lie():
     slope = torch.randn_like(x)
     exact = _gradients(layer, x.bfloat16().float(), slope)
     torchs = _gradients(layer, x.bfloat16(), slope)
-    without_copies(network := torch.nn.Sequential(layer))
+    use_fast_instance_norm(network := torch.nn.Sequential(layer))
     found = _gradients(network, x.bfloat16(), slope)
     for ours, theirs, true in zip(found, torchs, exact, strict=True):
         assert (ours - true).abs().mean() <= 1.2 * (theirs - true).abs().mean() + 1e-6
@@ -54,17 +54,17 @@ def test_in_bfloat16_it_is_as_precise_as_torchs_and_volumes_stay_as_they_lie():
 
 def test_statistics_that_run_over_images_stay_torchs():
     layer = torch.nn.InstanceNorm3d(4, track_running_stats=True)
-    without_copies(layer)
+    use_fast_instance_norm(layer)
     assert type(layer) is torch.nn.InstanceNorm3d
 
 
 def test_a_step_that_is_channels_last_stays_so_from_layer_to_layer():
     grid = VolumeGrid(patch=(16, 16, 16), spacing=(1.0, 1.0, 1.0), flips=(False,) * 3)
     own = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,))
-    plan = make_plan(Setting(precision="fp32", channels_last=True), channels=1, family="unet3d").model_copy(
+    plan = make_plan(StepSetting(precision="fp32", channels_last=True), channels=1, family="unet3d").model_copy(
         update={"options": {"channels": 4, "depth": 3}, "normalisation": own, "volume": grid}
     )
-    stepper, lying = set_up(plan), []
+    stepper, lying = build_stepper(plan), []
     for module in stepper.network.modules():
         if isinstance(module, torch.nn.Conv3d):
             module.register_forward_hook(

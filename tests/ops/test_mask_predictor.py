@@ -4,13 +4,13 @@ import pytest
 import torch
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 
-from segpipe.ops.mask_predictor import LateLayout
+from segpipe.ops.mask_predictor import FastMaskPredictor
 from tests.worlds.reference_networks import learn_and_answer_alike
 
 
 def predictors(classes, hidden=6):
     torch.manual_seed(0)
-    plain, ours = MaskRCNNPredictor(5, hidden, classes).double(), LateLayout(5, hidden, classes).double()
+    plain, ours = MaskRCNNPredictor(5, hidden, classes).double(), FastMaskPredictor(5, hidden, classes).double()
     ours.load_state_dict(plain.state_dict())
     return plain, ours
 

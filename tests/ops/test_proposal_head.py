@@ -5,14 +5,14 @@ import torch
 from torchvision.models.detection.rpn import RPNHead
 
 from segpipe.ops import proposal_head
-from segpipe.ops.proposal_head import SparselyTaught
+from segpipe.ops.proposal_head import SparseGradientRPNHead
 
 SIZES = [(12, 9), (6, 5), (1, 2)]
 
 
 def heads(dtype=torch.float64):
     torch.manual_seed(0)
-    plain, ours = RPNHead(8, 3), SparselyTaught(8, 3)
+    plain, ours = RPNHead(8, 3), SparseGradientRPNHead(8, 3)
     for parameter in plain.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     ours.load_state_dict(plain.state_dict())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign
 
-from segpipe.ops.roi_align import Pool
+from segpipe.ops.roi_align import FastMultiScaleRoIAlign
 
 IMAGE = (96, 128)
 
@@ -30,9 +30,12 @@ def some_boxes(count: int, seed: int) -> torch.Tensor:
 def test_bins_and_gradients_are_torchvisions(strides: tuple[int, ...], edge: int) -> None:
     boxes = [some_boxes(40, 1), some_boxes(25, 2)]
     theirs = MultiScaleRoIAlign([str(s) for s in strides], edge, sampling_ratio=2)
-    theirs.scales, theirs.map_levels = Pool(strides, edge).scales, Pool(strides, edge).map_levels
+    theirs.scales, theirs.map_levels = (
+        FastMultiScaleRoIAlign(strides, edge).scales,
+        FastMultiScaleRoIAlign(strides, edge).map_levels,
+    )
     results = []
-    for pool in (Pool(strides, edge), theirs):
+    for pool in (FastMultiScaleRoIAlign(strides, edge), theirs):
         maps = maps_of(strides)
         bins = pool(maps, boxes, [IMAGE] * 2)
         (bins * torch.linspace(-1, 1, bins.numel()).view(bins.shape)).sum().backward()
@@ -46,7 +49,7 @@ def test_levels_and_scales_are_what_torchvision_works_out() -> None:
     theirs = MultiScaleRoIAlign([str(s) for s in strides], 7, sampling_ratio=2)
     boxes = [some_boxes(10, 3), some_boxes(10, 4)]
     theirs(maps_of(strides), boxes, [IMAGE] * 2)
-    mine = Pool(strides, 7)
+    mine = FastMultiScaleRoIAlign(strides, 7)
     assert mine.scales == theirs.scales
     assert torch.equal(mine.map_levels(boxes), theirs.map_levels(boxes))
 
@@ -54,9 +57,9 @@ def test_levels_and_scales_are_what_torchvision_works_out() -> None:
 def test_images_without_boxes_have_no_bins() -> None:
     strides = (4, 8)
     maps, none = maps_of(strides), torch.zeros(0, 4)
-    assert Pool(strides, 7)(maps, [none, none], [IMAGE] * 2).shape == (0, 5, 7, 7)
+    assert FastMultiScaleRoIAlign(strides, 7)(maps, [none, none], [IMAGE] * 2).shape == (0, 5, 7, 7)
     boxes = some_boxes(3, 5)
     assert torch.equal(
-        Pool(strides, 7)(maps, [none, boxes], [IMAGE] * 2),
-        Pool(strides, 7)({name: one[1:] for name, one in maps.items()}, [boxes], [IMAGE]),
+        FastMultiScaleRoIAlign(strides, 7)(maps, [none, boxes], [IMAGE] * 2),
+        FastMultiScaleRoIAlign(strides, 7)({name: one[1:] for name, one in maps.items()}, [boxes], [IMAGE]),
     )

@@ -5,9 +5,9 @@ import torch
 from torch.testing import assert_close
 
 from segpipe.ops import upsampling
-from segpipe.ops.upsampling import with_fast_upsampling
-from segpipe.training.loop import set_up
-from segpipe.training.plan import Setting
+from segpipe.ops.upsampling import use_fast_upsampling
+from segpipe.training.loop import build_stepper
+from segpipe.training.plan import StepSetting
 from tests.worlds.tiny_training import make_plan
 
 
@@ -19,7 +19,7 @@ def test_it_says_and_learns_what_torchs_does(channels, corners, beside, layout):
     torch.manual_seed(0)
     own = torch.nn.Sequential(torch.nn.Upsample(scale_factor=4, mode="bilinear", align_corners=corners))
     torchs = copy.deepcopy(own)
-    with_fast_upsampling(own)
+    use_fast_upsampling(own)
     x, other = torch.randn(2, channels, 5, 7), torch.randn(2, beside, 20, 28)
     slope = torch.randn(2, channels + beside, 20, 28)
     found = []
@@ -35,7 +35,7 @@ def test_it_says_and_learns_what_torchs_does(channels, corners, beside, layout):
 
 def test_a_gradient_that_comes_in_strides_is_laid_as_the_output_was(monkeypatch):
     own = torch.nn.Sequential(torch.nn.Upsample(scale_factor=2, mode="bilinear"))
-    with_fast_upsampling(own)
+    use_fast_upsampling(own)
     seen, lay = [], upsampling._channels_last
     monkeypatch.setattr(upsampling, "_channels_last", lambda slope: seen.append((slope, lay(slope))) or seen[-1][1])
     x = torch.randn(2, 8, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -49,11 +49,13 @@ def test_a_gradient_that_comes_in_strides_is_laid_as_the_output_was(monkeypatch)
 
 def test_upsampling_by_repetition_stays_as_it_is():
     layer = torch.nn.Upsample(scale_factor=2)
-    with_fast_upsampling(layer)
+    use_fast_upsampling(layer)
     assert type(layer) is torch.nn.Upsample
 
 
 def test_a_step_makes_use_of_it():
-    network = set_up(make_plan(Setting(precision="fp32", channels_last=True), family="deeplabv3plus")).network
+    network = build_stepper(
+        make_plan(StepSetting(precision="fp32", channels_last=True), family="deeplabv3plus")
+    ).network
     kinds = {type(module).__module__ for module in network.modules() if isinstance(module, torch.nn.Upsample)}
     assert kinds == {"segpipe.ops.upsampling"}

@@ -4,8 +4,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from segpipe.training.checkpoint import State, differences, load_checkpoint, save_checkpoint
-from segpipe.training.loop import set_up
+from segpipe.training.checkpoint import TrainingState, json_differences, load_checkpoint, save_checkpoint
+from segpipe.training.loop import build_stepper
 from tests.worlds.trainings import tiny_plan
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -15,7 +15,7 @@ LABELS = torch.randint(0, 3, (2, 32, 32), generator=torch.Generator().manual_see
 @pytest.fixture
 def trained():
     plan = tiny_plan({"dropout": 0.2})
-    stepper = set_up(plan)
+    stepper = build_stepper(plan)
     for number in range(3):
         stepper.step(number, IMAGES, LABELS, plan.seed)
     return plan, stepper
@@ -31,10 +31,12 @@ def everything(stepper):
 def test_what_is_loaded_is_what_was_saved_and_steps_go_on_alike(tmp_path, trained):
     plan, stepper = trained
     best = {name: value.clone() for name, value in stepper.network.state_dict().items()}
-    save_checkpoint(tmp_path, plan, stepper, best, State(step=3, pending=[0.1, 1 / 3], best_score=0.25, accumulate=2))
-    other = set_up(plan)
+    save_checkpoint(
+        tmp_path, plan, stepper, best, TrainingState(step=3, pending=[0.1, 1 / 3], best_score=0.25, accumulate=2)
+    )
+    other = build_stepper(plan)
     loaded, state = load_checkpoint(tmp_path, plan, other)
-    assert state == State(step=3, pending=[0.1, 1 / 3], best_score=0.25, accumulate=2)
+    assert state == TrainingState(step=3, pending=[0.1, 1 / 3], best_score=0.25, accumulate=2)
     assert loaded.keys() == best.keys() and all(torch.equal(loaded[k], best[k]) for k in best)
     for number in (3, 4):
         for s in (stepper, other):
@@ -58,7 +60,7 @@ def test_the_state_of_any_optimiser_is_kept(tmp_path, make):
     plan = tiny_plan()
 
     def with_optimizer():
-        stepper = set_up(plan)
+        stepper = build_stepper(plan)
         stepper.optimizer = make(stepper.network.parameters())
         return stepper
 
@@ -71,7 +73,7 @@ def test_the_state_of_any_optimiser_is_kept(tmp_path, make):
     one, two = with_optimizer(), with_optimizer()
     for number in range(3):
         step(one, number)
-    save_checkpoint(tmp_path, plan, one, {}, State(step=3))
+    save_checkpoint(tmp_path, plan, one, {}, TrainingState(step=3))
     load_checkpoint(tmp_path, plan, two)
     for number in range(3, 6):
         step(one, number)
@@ -83,7 +85,7 @@ def test_the_state_of_any_optimiser_is_kept(tmp_path, make):
 def test_two_are_kept_and_a_half_written_one_is_cleared_away(tmp_path, trained):
     plan, stepper = trained
     for step in (1, 2, 3, 10):
-        save_checkpoint(tmp_path, plan, stepper, {}, State(step=step))
+        save_checkpoint(tmp_path, plan, stepper, {}, TrainingState(step=step))
     (tmp_path / ".000000011.safetensors.x7.safetensors").write_bytes(b"half")
     assert load_checkpoint(tmp_path, plan, stepper)[1].step == 10
     assert sorted(p.name for p in tmp_path.iterdir()) == ["000000003.safetensors", "000000010.safetensors"]
@@ -114,12 +116,12 @@ def change_the_step(path):
 )
 def test_a_spoilt_checkpoint_falls_back_to_the_one_before(tmp_path, trained, capfd, spoil, why):
     plan, stepper = trained
-    save_checkpoint(tmp_path, plan, stepper, {}, State(step=1))
+    save_checkpoint(tmp_path, plan, stepper, {}, TrainingState(step=1))
     before = everything(stepper)
     stepper.step(3, IMAGES, LABELS, 0)
-    save_checkpoint(tmp_path, plan, stepper, {}, State(step=2))
+    save_checkpoint(tmp_path, plan, stepper, {}, TrainingState(step=2))
     spoil(tmp_path / "000000002.safetensors")
-    other = set_up(plan)
+    other = build_stepper(plan)
     assert load_checkpoint(tmp_path, plan, other)[1].step == 1
     error = capfd.readouterr().err
     assert "000000002.safetensors is removed" in error and why in error
@@ -131,30 +133,30 @@ def test_a_spoilt_checkpoint_falls_back_to_the_one_before(tmp_path, trained, cap
 def test_a_changed_plan_starts_anew_and_names_what_changed(tmp_path, trained, capfd):
     plan, stepper = trained
     for step in (499, 500):
-        save_checkpoint(tmp_path, plan, stepper, {}, State(step=step))
+        save_checkpoint(tmp_path, plan, stepper, {}, TrainingState(step=step))
     recipe = plan.recipe.model_copy(update={"learning_rate": 1e-3, "class_weights": [1.0, 1.0, 1.0]})
     other = plan.model_copy(update={"recipe": recipe})
-    assert load_checkpoint(tmp_path, other, set_up(other)) is None
+    assert load_checkpoint(tmp_path, other, build_stepper(other)) is None
     said = capfd.readouterr().err
     assert "recipe.learning_rate (0.002, now 0.001), recipe.class_weights" in said and "starts anew" in said
     assert said.count("note:") == 1, "of what is cleared away with it there is nothing to say"
-    save_checkpoint(tmp_path, other, stepper, {}, State(step=1))
-    assert load_checkpoint(tmp_path, other, set_up(other))[1].step == 1, "the old training's is not in the way"
+    save_checkpoint(tmp_path, other, stepper, {}, TrainingState(step=1))
+    assert load_checkpoint(tmp_path, other, build_stepper(other))[1].step == 1, "the old training's is not in the way"
 
 
 def test_what_was_merely_measured_changes_nothing(tmp_path, trained):
     plan, stepper = trained
-    save_checkpoint(tmp_path, plan, stepper, {}, State(step=3))
+    save_checkpoint(tmp_path, plan, stepper, {}, TrainingState(step=3))
     execution = plan.execution.model_copy(update={"ms_per_step": 7.0})
     again = plan.model_copy(update={"execution": execution, "reasons": {"steps": "other words"}})
     assert load_checkpoint(tmp_path, again, stepper)[1].step == 3
 
 
 def test_differences_by_hand():
-    assert differences({"a": {"b": 1, "c": [1]}, "d": 0}, {"a": {"b": 2, "c": [1, 2]}, "d": 0}) == [
+    assert json_differences({"a": {"b": 1, "c": [1]}, "d": 0}, {"a": {"b": 2, "c": [1, 2]}, "d": 0}) == [
         "a.b (1, now 2)",
         "a.c",
     ]
-    assert differences({"a": 1}, {"b": None}) == ["a (1, now null)"]
-    assert differences({"x": "y" * 50}, {"x": "z"}) == [f'x ("{"y" * 11}..., now "z")']
-    assert differences({"x": np.float64(0.5)}, {"x": 0.5}) == []
+    assert json_differences({"a": 1}, {"b": None}) == ["a (1, now null)"]
+    assert json_differences({"x": "y" * 50}, {"x": "z"}) == [f'x ("{"y" * 11}..., now "z")']
+    assert json_differences({"x": np.float64(0.5)}, {"x": 0.5}) == []

@@ -15,8 +15,8 @@ from segpipe.samples import Sample
 from segpipe.training import ensemble
 from segpipe.training.ensemble import train_members
 from segpipe.training.finishing import postprocess_search
-from segpipe.training.finishing.cleaning_search import Chosen
-from segpipe.training.folds import Dealt, member_plan
+from segpipe.training.finishing.cleaning_search import CleaningChoice
+from segpipe.training.folds import DealtFolds, member_plan
 from segpipe.training.plan import Folds, VolumeGrid
 from segpipe.training.scoring import count_split, score_confusion
 from tests.worlds.tiny_training import CLASSES, MemoryReader, draw
@@ -45,7 +45,7 @@ def planned(**recipe):
 
 def deal():
     train, val = (Spy([draw(i, 48, 48) for i in numbers]) for numbers in (range(6), range(100, 103)))
-    return Dealt((train, val), [*train.keys, *val.keys], [0, 1, 2, 0, 1, 2, 0, 1, 2])
+    return DealtFolds((train, val), [*train.keys, *val.keys], [0, 1, 2, 0, 1, 2, 0, 1, 2])
 
 
 def run(folder, plan=None, dealt=None):
@@ -196,10 +196,10 @@ def test_what_is_chosen_for_the_whole_is_chosen_out_of_fold(tmp_path, monkeypatc
 
     def chooses(segmenter, val, *_):
         asked.append((isinstance(segmenter, OutOfFold), [val[i].key for i in range(len(val))]))
-        return Chosen(None, np.zeros((1, 3, 3), int), np.zeros((1, 3, 3), int))
+        return CleaningChoice(None, np.zeros((1, 3, 3), int), np.zeros((1, 3, 3), int))
 
     monkeypatch.setattr(postprocess_search, "choose_cleaning", chooses)
-    monkeypatch.setattr("segpipe.training.finishing.postprocess_search.LEAST_IMAGES", 2)
+    monkeypatch.setattr("segpipe.training.finishing.postprocess_search.MIN_IMAGES", 2)
     out = run(tmp_path, planned(cleaning="auto", tta="mirror"))
     assert asked == [(True, ["s100", "s101", "s102"])]
     judge, val = load_trained(out), deal().readers[1]
@@ -224,7 +224,7 @@ def test_volumes_have_members_too(tmp_path):
     register()
     train, val = (VolumeReader([ellipsoid(i, (12, 16, 12)) for i in numbers]) for numbers in (range(4), range(10, 12)))
     keys = [sample.key for reader in (train, val) for sample in reader.samples]
-    dealt = Dealt((train, val), keys, [0, 1, 0, 1, 0, 1])
+    dealt = DealtFolds((train, val), keys, [0, 1, 0, 1, 0, 1])
     plan = planned(val_every=6).model_copy(
         update={
             "family": "tiny3d",

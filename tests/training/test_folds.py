@@ -12,10 +12,10 @@ from segpipe.errors import ConfigError
 from segpipe.files import write_json
 from segpipe.models.registry import family
 from segpipe.samples import Sample
-from segpipe.training.folds import Part, check_folds, choose_folds, deal, in_words, member_plan
+from segpipe.training.folds import SampleSubset, check_folds, choose_folds, deal_out, describe_folds, member_plan
 from segpipe.training.plan import Folds, Plan
 from segpipe.training.planning import planner
-from segpipe.training.planning.budget import LEAST_STEPS, MEMBER_START_S, START_UP_S, count_steps
+from segpipe.training.planning.budget import MEMBER_START_S, MIN_STEPS, START_UP_S, count_steps
 from segpipe.training.planning.planner import make_plan
 from tests.worlds.tiny_training import MemoryReader, draw, fingerprint_of
 from tests.worlds.tiny_training import make_plan as plan_of
@@ -49,7 +49,7 @@ def shards(tmp_path):
 
 def dealt(shards, count=3, how="groups", seed=0):
     readers = ShardReader(shards, "train"), ShardReader(shards, "val")
-    return deal(Folds(count=count, dealt=how), seed, *readers, shards)
+    return deal_out(Folds(count=count, dealt=how), seed, *readers, shards)
 
 
 def keys(part):
@@ -58,11 +58,11 @@ def keys(part):
 
 def test_a_part_is_some_samples_of_several_readers():
     readers = [MemoryReader([draw(i) for i in range(3)]), MemoryReader([draw(i) for i in range(10, 14)])]
-    part = Part(readers, [6, 0, 3])
+    part = SampleSubset(readers, [6, 0, 3])
     assert [part[i].key for i in range(len(part))] == ["s13", "s0", "s10"]
     counts = [[(part[i].labels == c).sum() for c in range(3)] for i in range(3)]
     assert np.array_equal(part.class_pixels, counts)
-    assert hash(part) != hash(Part(readers, [6, 0, 3])), "caches of crops tell readers apart by themselves"
+    assert hash(part) != hash(SampleSubset(readers, [6, 0, 3])), "caches of crops tell readers apart by themselves"
     with pytest.raises(IndexError):
         part[3]
 
@@ -99,7 +99,7 @@ def test_slices_next_to_a_fold_train_no_member_that_it_judges(tmp_path, how):
         write_json(tmp_path / DEALT_FILE, {f"s{i}": i // 7 for i in range(21)})
     folds = choose_folds(3, params_of({"method": "ranges", "gap": 2}), tmp_path)
     assert folds == Folds(count=3, dealt=how, gap=2)
-    made = deal(folds, 0, ShardReader(tmp_path, "train"), ShardReader(tmp_path, "val"), tmp_path)
+    made = deal_out(folds, 0, ShardReader(tmp_path, "train"), ShardReader(tmp_path, "val"), tmp_path)
     place = {key: int(key[1:]) for key in made.by_key}
     for fold in range(3):
         out, seen = keys(made.left_out(fold)), keys(made.rest(fold))
@@ -107,10 +107,10 @@ def test_slices_next_to_a_fold_train_no_member_that_it_judges(tmp_path, how):
         touching = {key for key in place if key not in out and min(abs(place[key] - place[b]) for b in out) <= 2}
         assert seen == place.keys() - out - touching
     assert set().union(*(keys(made.left_out(fold)) for fold in range(3))) == place.keys(), "all are judged"
-    assert "without the 2 images on either side" in in_words(folds, made, TrainParams())
+    assert "without the 2 images on either side" in describe_folds(folds, made, TrainParams())
     wide = Folds(count=3, dealt="blocks", gap=20)
     with pytest.raises(ConfigError, match=r"split.gap: .*nothing to train on without fold \d.*smaller"):
-        deal(wide, 0, ShardReader(tmp_path, "train"), ShardReader(tmp_path, "val"), tmp_path)
+        deal_out(wide, 0, ShardReader(tmp_path, "train"), ShardReader(tmp_path, "val"), tmp_path)
 
 
 def test_what_can_not_be_averaged_or_judged_is_refused():
@@ -162,7 +162,7 @@ def test_members_differ_in_their_seed_and_choose_nothing_for_themselves():
 
 def test_words_for_blocks(shards):
     folds = Folds(count=2, dealt="blocks")
-    words = in_words(folds, dealt(shards, 2, "blocks"), TrainParams(budget="10m"))
+    words = describe_folds(folds, dealt(shards, 2, "blocks"), TrainParams(budget="10m"))
     assert "8 images, in blocks of each stack" in words
 
 
@@ -174,7 +174,7 @@ def test_members_share_a_budget(seconds, ms_step, ms_val, members, besides):
     try:
         steps, validations = count_steps("seconds", seconds, 8, 2, ms_step, ms_val, besides, members)
     except ConfigError:
-        assert once + members * (LEAST_STEPS * ms_step + ms_val) / 1000 > 0.98 * seconds
+        assert once + members * (MIN_STEPS * ms_step + ms_val) / 1000 > 0.98 * seconds
         return
     spent = once + members * (steps * ms_step + validations * ms_val) / 1000
     assert 0.9 * (seconds - once) - members * (ms_step + ms_val) / 1000 < spent - once <= seconds - once + 1e-6

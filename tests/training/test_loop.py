@@ -14,9 +14,9 @@ from segpipe.inference.trained import load_trained
 from segpipe.metrics import confusion
 from segpipe.training import loop
 from segpipe.training.checkpoint import load_checkpoint
-from segpipe.training.loop import set_up, train, train_on
+from segpipe.training.loop import build_stepper, train, train_on
 from segpipe.training.machine import has_bf16
-from segpipe.training.plan import Plan, Setting
+from segpipe.training.plan import Plan, StepSetting
 from segpipe.training.scoring import score_confusion, score_split
 from segpipe.training.step import Stepper
 from tests.worlds.tiny_training import CLASSES, fingerprint_of, make_plan
@@ -60,9 +60,9 @@ needs_bf16 = pytest.mark.skipif(not has_bf16("cpu"), reason="this processor does
 @pytest.mark.parametrize(
     "setting",
     [
-        Setting(precision="fp32", channels_last=False),
-        Setting(precision="fp32", channels_last=True),
-        pytest.param(Setting(precision="bf16", channels_last=True), marks=needs_bf16),
+        StepSetting(precision="fp32", channels_last=False),
+        StepSetting(precision="fp32", channels_last=True),
+        pytest.param(StepSetting(precision="bf16", channels_last=True), marks=needs_bf16),
     ],
     ids=str,
 )
@@ -112,7 +112,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_signal_handlers_as_they_were(tmp_pat
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, plan, readers)
     assert signal.getsignal(signal.SIGINT) is before
-    _, state = load_checkpoint(tmp_path / "checkpoints", plan, set_up(plan))
+    _, state = load_checkpoint(tmp_path / "checkpoints", plan, build_stepper(plan))
     assert state.step == 3
 
 
@@ -147,7 +147,7 @@ def test_a_plan_for_other_data_is_refused(tmp_path, readers, monkeypatch):
 def test_other_first_weights_than_planned_are_refused():
     plan = make_plan().model_copy(update={"encoder_sha256": "0" * 64})
     with pytest.raises(ConfigError, match=r"not those that the plan was made with.*segpipe plan tiny --refresh"):
-        set_up(plan)
+        build_stepper(plan)
 
 
 def test_the_classical_family_is_fitted(tmp_path, readers):
@@ -175,7 +175,7 @@ def test_it_learns(tmp_path, readers):
 def test_the_running_average_is_one():
     """Against the recursion written out, for weights, statistics of normalisation layers and their counters."""
     plan = make_plan(ema=0.6)
-    stepper = set_up(plan)
+    stepper = build_stepper(plan)
     by_hand = {k: v.clone() for k, v in stepper.average.state_dict().items()}
     images, labels = torch.randn(2, 3, 64, 64), torch.randint(0, 3, (2, 64, 64), dtype=torch.uint8)
     for number in range(8):
@@ -188,7 +188,7 @@ def test_the_running_average_is_one():
 
 
 def test_without_a_running_average_the_weights_themselves_are_kept():
-    stepper = set_up(make_plan(ema=0.0))
+    stepper = build_stepper(make_plan(ema=0.0))
     assert stepper.average is stepper.network
 
 

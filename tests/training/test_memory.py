@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from segpipe.errors import ConfigError
-from segpipe.training.loop import set_up, train_on
-from segpipe.training.memory import out_of_memory, planned_to_fit, step_that_fits
-from segpipe.training.sampling.batch_parts import in_parts
+from segpipe.training.loop import build_stepper, train_on
+from segpipe.training.memory import is_out_of_memory, planned_to_fit, step_within_memory
+from segpipe.training.sampling.batch_parts import split_batch
 from segpipe.training.step import Stepper
 from segpipe.training.telemetry.live_metrics import live_metrics
 from tests.worlds.tiny_training import CLASSES
@@ -32,7 +32,7 @@ def batch(n, ignored=False):
 
 def gradients(accumulate, n=6, options=None, ignored=False, **recipe):
     """Loss and gradients of a step, in so many parts."""
-    stepper = set_up(
+    stepper = build_stepper(
         tiny_plan({"batch_norm": False} | (options or {}), **(PLAIN | recipe | {"batch": n, "accumulate": accumulate}))
     )
     loss = stepper._backward(*batch(n, ignored))
@@ -66,28 +66,30 @@ def test_what_is_taken_over_the_batch_is_near_but_not_the_same_in_parts(changed)
 
 def test_parts_hold_each_image_once():
     images, labels = batch(7)
-    parts = list(in_parts(images, list(labels), 3))
+    parts = list(split_batch(images, list(labels), 3))
     assert [len(part) for part, _, _ in parts] == [3, 2, 2] and sum(share for _, _, share in parts) == pytest.approx(1)
     assert torch.equal(torch.cat([part for part, _, _ in parts]), images)
     assert torch.equal(torch.stack([label for _, known, _ in parts for label in known]), labels)
-    ((whole, known, share),) = in_parts(images, labels, 1)
+    ((whole, known, share),) = split_batch(images, labels, 1)
     assert whole is images and known is labels and share == 1
 
 
 def test_which_errors_are_of_memory():
     assert (
-        out_of_memory(CPU_ERROR)
-        and out_of_memory(MemoryError())
-        and out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+        is_out_of_memory(CPU_ERROR)
+        and is_out_of_memory(MemoryError())
+        and is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     )
-    assert out_of_memory(RuntimeError("could not create a primitive")), (
+    assert is_out_of_memory(RuntimeError("could not create a primitive")), (
         "what oneDNN says in the middle of a step under ulimit -v"
     )
-    assert out_of_memory(RuntimeError("could not create a primitive")), (
+    assert is_out_of_memory(RuntimeError("could not create a primitive")), (
         "what oneDNN says under ulimit -v, in the middle of a step"
     )
-    assert out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
-    assert not out_of_memory(RuntimeError("shapes do not match")) and not out_of_memory(ValueError("not enough memory"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert not is_out_of_memory(RuntimeError("shapes do not match")) and not is_out_of_memory(
+        ValueError("not enough memory")
+    )
 
 
 class Narrow(torch.nn.Module):
@@ -113,12 +115,12 @@ def fail(_):
 @pytest.mark.parametrize("late", [False, True], ids=["forward", "backward"])
 def test_a_step_that_does_not_fit_is_taken_in_parts(late, capfd):
     plan = tiny_plan({"batch_norm": False}, **PLAIN, batch=8)
-    stepper, calm = set_up(plan), set_up(plan)
+    stepper, calm = build_stepper(plan), build_stepper(plan)
     stepper.model = Narrow(stepper.network, 2, late)
     stepper.fabric.no_backward_sync = calm.fabric.no_backward_sync = lambda *_, **__: torch.enable_grad()
     stepper.fabric.backward = lambda loss: loss.backward()
     for number in range(3):
-        loss = step_that_fits(stepper, number, *batch(8), plan.seed)
+        loss = step_within_memory(stepper, number, *batch(8), plan.seed)
         assert float(loss) == pytest.approx(float(calm.step(number, *batch(8), plan.seed)), abs=1e-5)
     assert stepper.accumulate == 4
     for mine, theirs in zip(stepper.network.parameters(), calm.network.parameters(), strict=True):
@@ -140,7 +142,7 @@ def test_what_ended_a_training_is_told_though_its_curves_can_not_be_closed(tmp_p
 def test_other_errors_are_let_through():
     plan = tiny_plan()
     with pytest.raises(RuntimeError, match=r"channels"):
-        step_that_fits(set_up(plan), 0, torch.zeros(2, 5, 32, 32), batch(2)[1], 0)
+        step_within_memory(build_stepper(plan), 0, torch.zeros(2, 5, 32, 32), batch(2)[1], 0)
 
 
 def test_with_one_image_at_a_time_there_is_nothing_to_halve(monkeypatch):
@@ -148,13 +150,13 @@ def test_with_one_image_at_a_time_there_is_nothing_to_halve(monkeypatch):
         raise CPU_ERROR
 
     monkeypatch.setattr(Stepper, "step", step)
-    stepper = set_up(tiny_plan(batch=3))
+    stepper = build_stepper(tiny_plan(batch=3))
     with pytest.raises(ConfigError, match=r"out of memory with 1 image at a time.*smaller patch"):
-        step_that_fits(stepper, 0, *batch(3), 0)
-    stepper = set_up(tiny_plan(batch=4))
+        step_within_memory(stepper, 0, *batch(3), 0)
+    stepper = build_stepper(tiny_plan(batch=4))
     stepper.least_batch = 2
     with pytest.raises(ConfigError, match="out of memory with 2 images at a time"):
-        step_that_fits(stepper, 0, *batch(4), 0)
+        step_within_memory(stepper, 0, *batch(4), 0)
 
 
 def test_training_goes_on_in_parts_and_says_so_in_its_history(tmp_path, train_reader, val_reader, monkeypatch, capfd):
@@ -202,7 +204,7 @@ def test_a_plan_takes_as_many_parts_as_fit():
 
 FULL = """
 import mmap, resource, threading
-from segpipe.training.memory_reserve import keep_back, let_go
+from segpipe.training.memory_reserve import reserve, release_piece
 
 def address_space():
     return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -217,12 +219,12 @@ def starts():
         return False
     return True
 
-keep_back()
+reserve()
 free = address_space()
 resource.setrlimit(resource.RLIMIT_AS, (free + (1 << 30),) * 2)
 touched = resident()
-keep_back()
-keep_back()
+reserve()
+reserve()
 print((address_space() - free) >> 20, (resident() - touched) >> 20)
 full = []
 for size in (64 << 20, 4 << 20, 1 << 16):
@@ -232,10 +234,10 @@ for size in (64 << 20, 4 << 20, 1 << 16):
     except OSError:
         pass
 print(starts())
-let_go()
+release_piece()
 print(starts())
 for _ in range(9):
-    let_go()
+    release_piece()
 """
 
 
@@ -249,17 +251,17 @@ LIMITED = """
 import resource, sys
 import torch
 from segpipe.training.telemetry.live_metrics import live_metrics
-from segpipe.training.loop import set_up
-from segpipe.training.memory import step_that_fits
+from segpipe.training.loop import build_stepper
+from segpipe.training.memory import step_within_memory
 from tests.worlds.trainings import tiny_plan
 
 plan = tiny_plan({"width": 64}, batch=16, patch=128, ema=0.0)
-stepper = set_up(plan)
+stepper = build_stepper(plan)
 images, labels = torch.randn(16, 3, 128, 128), torch.zeros(16, 128, 128, dtype=torch.uint8)
 stepper.step(0, images[:2], labels[:2], 0)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (350 << 20),) * 2)
-loss = step_that_fits(stepper, 1, images, labels, 0)
+loss = step_within_memory(stepper, 1, images, labels, 0)
 print(stepper.accumulate, float(loss))
 """
 

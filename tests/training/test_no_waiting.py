@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segpipe.training.loop import set_up
+from segpipe.training.loop import build_stepper
 from segpipe.training.losses.combined import TERMS
 from tests.worlds.trainings import tiny_plan
 
@@ -27,7 +27,10 @@ class Watch(TorchDispatchMode):
 
 
 def waits(plan, kind=torch.uint8):
-    stepper, (labels, images) = set_up(plan), (torch.randint(0, 3, (4, 32, 32)).to(kind), torch.randn(4, 3, 32, 32))
+    stepper, (labels, images) = (
+        build_stepper(plan),
+        (torch.randint(0, 3, (4, 32, 32)).to(kind), torch.randn(4, 3, 32, 32)),
+    )
     labels[0, 0] = 255
     stepper.step(0, images, labels, 3)  # an optimiser sets up its state at the first
     with Watch() as watch:

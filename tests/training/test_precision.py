@@ -4,29 +4,29 @@ import pytest
 import torch
 
 from segpipe.errors import ConfigError
-from segpipe.training.checkpoint import State, load_checkpoint, save_checkpoint
-from segpipe.training.loop import set_up
-from segpipe.training.plan import Setting
+from segpipe.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from segpipe.training.loop import build_stepper
+from segpipe.training.plan import StepSetting
 from segpipe.training.planning import precision_benchmark
-from segpipe.training.planning.precision_benchmark import settings
+from segpipe.training.planning.precision_benchmark import candidate_settings
 from tests.training.planning.test_planner import params
 from tests.training.test_memory import batch
 from tests.worlds.trainings import tiny_plan
 
-HALF = Setting(precision="fp16", channels_last=False)
+HALF = StepSetting(precision="fp16", channels_last=False)
 
 
 def stepper_of(setting, **recipe):
     plan = tiny_plan(**({"optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.05, "ema": 0.9} | recipe))
     plan = plan.model_copy(update={"execution": plan.execution.model_copy(update={"setting": setting})})
-    return plan, set_up(plan)
+    return plan, build_stepper(plan)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_half_precision_learns_what_full_precision_does(optimizer):
     """Gradients are scaled down before they are clipped: else their norm would be thousands, and every step a clipped one."""
     _, half = stepper_of(HALF, optimizer=optimizer, steps=4)
-    _, full = stepper_of(Setting(precision="fp32", channels_last=False), optimizer=optimizer, steps=4)
+    _, full = stepper_of(StepSetting(precision="fp32", channels_last=False), optimizer=optimizer, steps=4)
     before = [p.detach().clone() for p in full.network.parameters()]
     for number in range(4):
         losses = [float(s.step(number, *batch(4), 0)) for s in (half, full)]
@@ -61,8 +61,8 @@ def test_the_scale_goes_on_where_it_was(tmp_path):
     stepper.step(0, *batch(4), 0)
     overflow(stepper)
     stepper.step(2, *batch(4), 0)
-    save_checkpoint(tmp_path, plan, stepper, {}, State(step=3))
-    again = set_up(plan)
+    save_checkpoint(tmp_path, plan, stepper, {}, TrainingState(step=3))
+    again = build_stepper(plan)
     load_checkpoint(tmp_path, plan, again)
     assert again.scaler.state_dict() == stepper.scaler.state_dict() and again.scaler.get_scale() == 32768
     for one in (stepper, again):
@@ -74,12 +74,12 @@ def test_the_scale_goes_on_where_it_was(tmp_path):
 
 def test_it_is_for_gpus_and_raced_on_those_without_bfloat16(monkeypatch):
     with pytest.raises(ConfigError, match=r"train\.precision.*auto or bf16"):
-        settings(params({"precision": "fp16"}).train, "cpu")
+        candidate_settings(params({"precision": "fp16"}).train, "cpu")
     wanted = params({"channels_last": True}).train
     for bf16, raced in ((True, ["bf16", "fp32"]), (False, ["fp16", "fp32"])):
         monkeypatch.setattr(precision_benchmark, "has_bf16", lambda _, bf16=bf16: bf16)
-        assert [s.precision for s in settings(wanted, "cuda")] == raced
-    assert [s.precision for s in settings(wanted, "cpu")] == ["fp32"]
-    assert [s.precision for s in settings(params({"precision": "fp16", "channels_last": True}).train, "cuda")] == [
-        "fp16"
-    ]
+        assert [s.precision for s in candidate_settings(wanted, "cuda")] == raced
+    assert [s.precision for s in candidate_settings(wanted, "cpu")] == ["fp32"]
+    assert [
+        s.precision for s in candidate_settings(params({"precision": "fp16", "channels_last": True}).train, "cuda")
+    ] == ["fp16"]

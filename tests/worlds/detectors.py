@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from segpipe.samples import Sample
 from segpipe.training.sampling.crops import batches
-from segpipe.training.sampling.detection import ObjectCrops, detection_loss
+from segpipe.training.sampling.detection import InstanceCrops, detection_loss
 from tests.worlds.tiny_training import MemoryReader, make_plan
 
 SMALL = {
@@ -45,7 +45,7 @@ def teach(network: torch.nn.Module, reader: MemoryReader, edge: int, steps: int)
     plan = detector_plan(patch=edge, batch=len(reader), steps=steps, augment="off", rare_crops=0.0)
     torch.manual_seed(0)
     optimiser = torch.optim.AdamW(network.train().parameters(), lr=1e-3)
-    for step, batch in enumerate(batches(ObjectCrops(reader, plan), plan.recipe, 0)):
+    for step, batch in enumerate(batches(InstanceCrops(reader, plan), plan.recipe, 0)):
         optimiser.param_groups[0]["lr"] = 1e-3 if step < steps - 60 else 1e-4
         optimiser.zero_grad()
         detection_loss(network, batch, torch.device("cpu")).backward()

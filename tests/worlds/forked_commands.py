@@ -29,7 +29,7 @@ import torch._dynamo
 import torchmetrics
 
 from segpipe.files import sha256_file
-from segpipe.training.distributed.process_group import leave
+from segpipe.training.distributed.process_group import leave_process_group
 from segpipe.training.loop import train_on
 from segpipe.training.plan import FirstCrops
 from tests.worlds.tiny_training import CLASSES, MemoryReader, draw
@@ -53,7 +53,7 @@ EVERY = 3
 
 def train(folder: Path, plan, readers) -> None:
     train_on(plan, CLASSES, *readers, folder / "out", folder / "live", folder / "checkpoints")
-    leave()
+    leave_process_group()
 
 
 def forked(work: Callable[[], None], log: Path) -> int:

@@ -6,7 +6,7 @@ import pytest
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.inference.preprocess import Normalisation
 from segpipe.samples import IGNORE, ClassTable, Sample
-from segpipe.training.plan import Execution, Machine, Plan, Recipe, Setting
+from segpipe.training.plan import Execution, Machine, Plan, Recipe, StepSetting
 
 CLASSES = ClassTable.from_names(["ground", "disc", "bar"])
 
@@ -113,7 +113,7 @@ def make_plan(setting=None, workers=0, channels=3, dtype="uint8", family="unet",
         reasons={},
         data_hash="d" * 64,
         execution=Execution(
-            setting=setting or Setting(precision="fp32", channels_last=False),
+            setting=setting or StepSetting(precision="fp32", channels_last=False),
             workers=workers,
             ms_per_step=1.0,
             ms_per_validation=1.0,

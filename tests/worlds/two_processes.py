@@ -19,10 +19,10 @@ import torchvision.models.detection
 from safetensors.torch import load_file
 
 import segpipe.training.step
-from segpipe.training.distributed.process_group import leave, mean_over_ranks, rank, ranks
+from segpipe.training.distributed.process_group import leave_process_group, mean_over_ranks, rank, world_size
 from segpipe.training.ensemble import train_members
-from segpipe.training.folds import Dealt
-from segpipe.training.loop import set_up
+from segpipe.training.folds import DealtFolds
+from segpipe.training.loop import build_stepper
 from segpipe.training.plan import Folds
 from segpipe.training.sampling.crops import batches
 from segpipe.training.sampling.detection import detection_loss
@@ -110,7 +110,7 @@ def compare(folder: Path, name: str, plan) -> dict:
 
 def step_by_step(folder: Path, plan, readers, threads: int = 1) -> None:
     """The losses of the plan's first steps, in a file, to the last bit."""
-    stepper, here = set_up(plan), {"rank": rank(), "ranks": ranks()}
+    stepper, here = build_stepper(plan), {"rank": rank(), "ranks": world_size()}
     torch.set_num_threads(threads)
     stream = batches(samples_of(readers[0], plan), plan.recipe, 0, 0, STEPS, **here)
     losses = [float(stepper.step(number, *batch, plan.seed)) for number, batch in enumerate(stream)]
@@ -121,7 +121,7 @@ def step_by_step(folder: Path, plan, readers, threads: int = 1) -> None:
 def step_by_step_in_float64(folder: Path, plan, readers) -> None:
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # which losses and normalisation use
     torch.set_default_dtype(torch.float64)  # what Fabric brings the network's answers to
-    segpipe.training.stepper._precision = lambda *_: {"precision": "64-true"}
+    segpipe.training.step._precision = lambda *_: {"precision": "64-true"}
     step_by_step(folder, plan, readers)
 
 
@@ -159,10 +159,10 @@ def detect(folder: Path, plan, _) -> None:
     """A detector's losses step by step, in each process; and for `MeanOfImages`, loss and gradient, with more images in the first."""
     step_by_step(folder, plan, [MemoryReader([discs(i) for i in range(4)])])
     network, images = MeanOfImages(), torch.arange(5.0)[:, None, None, None]
-    loss = detection_loss(network, (images[rank() :: ranks()], []), torch.device("cpu"))
+    loss = detection_loss(network, (images[rank() :: world_size()], []), torch.device("cpu"))
     loss.backward()
     known = torch.stack([loss.detach(), mean_over_ranks(network.weight.grad)])
-    leave()
+    leave_process_group()
     folder.with_suffix(f".{os.environ.get('RANK', 0)}.json").write_text(json.dumps(known.tolist()))
 
 
@@ -209,9 +209,9 @@ def ensemble(folder: Path, plan, readers) -> None:
     """The members of an ensemble, one after another."""
     train_reader, val = readers
     keys = [*train_reader.keys, *val.keys]
-    dealt = Dealt(readers, keys, [place % 3 for place in range(len(keys))])
+    dealt = DealtFolds(readers, keys, [place % 3 for place in range(len(keys))])
     train_members(plan, CLASSES, dealt, val, folder / "out", folder / "live", folder / "checkpoints")
-    leave()
+    leave_process_group()
 
 
 def members(folder: Path) -> dict:

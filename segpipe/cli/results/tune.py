@@ -9,7 +9,7 @@ import typer
 from segpipe.cli.common import Candidate, Json, print_json, print_table, workspace_root
 
 if TYPE_CHECKING:
-    from segpipe.training.tuning import Tried
+    from segpipe.training.tuning import TrialResult
 
 EXAMPLE = "segpipe tune unet --trials 20\nsegpipe tune unet --trials 20 --apply"
 
@@ -62,7 +62,7 @@ def _in_words(settings: dict[str, Any]) -> str:
     return ", ".join(found)
 
 
-def _as_yaml(candidate: str, best: Tried) -> str:
+def _as_yaml(candidate: str, best: TrialResult) -> str:
     import yaml
 
     return yaml.safe_dump({"candidates": {candidate: {"train": best.settings}}}, sort_keys=False).rstrip()

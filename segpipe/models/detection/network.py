@@ -19,9 +19,9 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork
 
 from segpipe.models.detection.config import LEAST_SCORE, STRIDES, levels
-from segpipe.ops.mask_predictor import LateLayout
-from segpipe.ops.proposal_head import SparselyTaught
-from segpipe.ops.roi_align import Pool
+from segpipe.ops.mask_predictor import FastMaskPredictor
+from segpipe.ops.proposal_head import SparseGradientRPNHead
+from segpipe.ops.roi_align import FastMultiScaleRoIAlign
 
 if TYPE_CHECKING:
     from segpipe.models.detection.config import MaskRcnnConfig
@@ -86,20 +86,20 @@ class MaskRcnn(MaskRCNN):
         super().__init__(
             Pyramid(encoder, config.channels, strides),
             rpn_anchor_generator=AnchorGenerator(tuple((a,) for a in anchors), (_ASPECTS,) * len(anchors)),
-            rpn_head=SparselyTaught(config.channels, len(_ASPECTS)),
+            rpn_head=SparseGradientRPNHead(config.channels, len(_ASPECTS)),
             rpn_pre_nms_top_n_train=_PROPOSALS,
             rpn_pre_nms_top_n_test=max(_PROPOSALS, 2 * detections),
             rpn_post_nms_top_n_train=_PROPOSALS,
             rpn_post_nms_top_n_test=max(_PROPOSALS, 2 * detections),
-            box_roi_pool=Pool(strides, _BOX_EDGE),
+            box_roi_pool=FastMultiScaleRoIAlign(strides, _BOX_EDGE),
             box_head=TwoMLPHead(config.channels * _BOX_EDGE**2, config.hidden),
             box_predictor=FastRCNNPredictor(config.hidden, n_classes),
             box_batch_size_per_image=config.box_batch,
             box_detections_per_img=detections,
             box_score_thresh=LEAST_SCORE,
-            mask_roi_pool=Pool(strides, _MASK_EDGE),
+            mask_roi_pool=FastMultiScaleRoIAlign(strides, _MASK_EDGE),
             mask_head=MaskRCNNHeads(config.channels, (config.channels,) * config.mask_convs, 1),
-            mask_predictor=LateLayout(config.channels, config.channels, n_classes),
+            mask_predictor=FastMaskPredictor(config.channels, config.channels, n_classes),
         )
         self.transform = KeepSize(STRIDES[-1])
         # Masks start undecided: of large random logits, the first steps would learn nothing but to be smaller.

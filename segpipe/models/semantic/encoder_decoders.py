@@ -142,9 +142,9 @@ def _build(architecture: str, config: EncoderConfig, in_channels: int, n_classes
 
 def _build_doubling(architecture: str, config: EncoderConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
     """A network whose decoder doubles its features, block by block."""
-    from segpipe.ops.fused_upsample import without_doubling
+    from segpipe.ops.fused_upsample import use_fused_upsampling
 
-    return without_doubling(_build(architecture, config, in_channels, n_classes))
+    return use_fused_upsampling(_build(architecture, config, in_channels, n_classes))
 
 
 build_unet = build_unet_vgg16 = functools.partial(_build_doubling, "Unet")
@@ -157,11 +157,11 @@ build_deeplabv3plus = functools.partial(_build, "DeepLabV3Plus")
 def build_fpn(config: FpnConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
     """(N, in_channels, H, W) -> logits (N, n_classes, H, W); H and W are multiples of 32."""
     from segpipe.models.semantic.pyramid_merge import Added
-    from segpipe.ops.feature_pyramid import without_finest_level
+    from segpipe.ops.feature_pyramid import use_fused_pyramid
 
     network = _build("FPN", config, in_channels, n_classes)
     network.decoder.merge = Added()  # type: ignore[union-attr]
-    return without_finest_level(network)
+    return use_fused_pyramid(network)
 
 
 build_pspnet = functools.partial(_build, "PSPNet")

@@ -129,7 +129,7 @@ def export_graph(trained: Segmenter, path: Path) -> None:
     """Write a network as ONNX with free batch size, height and width; one for volumes with its window alone."""
     import torch
 
-    from segpipe.ops.exportable_pooling import exportable
+    from segpipe.ops.exportable_pooling import exportable_pooling
 
     engine, spec = trained.engine, trained.spec
     if not isinstance(engine, TorchEngine):
@@ -143,7 +143,7 @@ def export_graph(trained: Segmenter, path: Path) -> None:
     sizes = spec.patch3d or (2 * spec.stride, 2 * spec.stride)
     free = {0: "n"} if spec.patch3d else {0: "n", 2: "h", 3: "w"}
     example = torch.zeros(1, spec.normalisation.channels, *sizes)
-    with warnings.catch_warnings(), torch.no_grad(), exportable():
+    with warnings.catch_warnings(), torch.no_grad(), exportable_pooling():
         warnings.simplefilter("ignore")  # the tracer warns about shape checks that free sizes do not touch
         try:
             torch.onnx.export(

@@ -21,7 +21,7 @@ def started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
 
 
-def fabric_layout(search: bool) -> dict[str, Any]:
+def fabric_options(search: bool) -> dict[str, Any]:
     """Devices and strategy for Lightning Fabric: what torchrun has started, or one device. search: for parameters without gradients, at
     each step: where it is not known, or changes, which they are."""
     if not started_by_torchrun():
@@ -33,24 +33,24 @@ def fabric_layout(search: bool) -> dict[str, Any]:
     return {"devices": here, "num_nodes": ranks // here, "strategy": strategy}
 
 
-def ranks() -> int:
+def world_size() -> int:
     """How many processes there are."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
     """Which one this is, from 0."""
-    return dist.get_rank() if ranks() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
-def everywhere(share: Tensor) -> Tensor:
+def sum_over_ranks(share: Tensor) -> Tensor:
     """The sum of a tensor over all processes, itself where there is one.
 
     A loss made of such sums is that of the whole batch in each process, and so are the gradients that DDP averages: it
     is as if one process had seen all images. (A mean within each process, averaged, is another number than the mean over
     all of them where the processes do not count equally many pixels.)
     """
-    return _Everywhere.apply(share) if ranks() > 1 else share  # type: ignore[no-untyped-call, no-any-return]
+    return _Everywhere.apply(share) if world_size() > 1 else share  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Everywhere(torch.autograd.Function):
@@ -62,12 +62,12 @@ class _Everywhere(torch.autograd.Function):
 
     @staticmethod
     def backward(_: Any, slope: Tensor) -> Tensor:  # type: ignore[override]
-        return slope * ranks()
+        return slope * world_size()
 
 
-def summed(share: Tensor) -> Tensor:
+def all_reduce_sum(share: Tensor) -> Tensor:
     """The sum of a tensor over all processes, each of which goes on to compute something of its own with it."""
-    return _Summed.apply(share) if ranks() > 1 else share  # type: ignore[no-untyped-call, no-any-return]
+    return _Summed.apply(share) if world_size() > 1 else share  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Summed(torch.autograd.Function):
@@ -82,10 +82,10 @@ class _Summed(torch.autograd.Function):
         return _total(slope)
 
 
-def gathered(own: Tensor, fill: float = 0.0) -> Tensor:
+def gather_over_ranks(own: Tensor, fill: float = 0.0) -> Tensor:
     """The last axes of all processes' tensors end to end, each with `fill` behind it up to the longest; itself where there is one. Each
     goes on to compute something of its own with it. own: (..., P), where P may differ."""
-    return _Gathered.apply(own, fill) if ranks() > 1 else own  # type: ignore[no-untyped-call, no-any-return]
+    return _Gathered.apply(own, fill) if world_size() > 1 else own  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Gathered(torch.autograd.Function):
@@ -97,13 +97,13 @@ class _Gathered(torch.autograd.Function):
         dist.all_reduce(length, dist.ReduceOp.MAX, group=_on_hosts())
         longest, ctx.length = int(length), own.shape[-1]
         padded = torch.nn.functional.pad(own.detach(), (0, longest - ctx.length), value=fill).contiguous()
-        parts = [torch.empty_like(padded) for _ in range(ranks())]
+        parts = [torch.empty_like(padded) for _ in range(world_size())]
         dist.all_gather(parts, padded)
         return torch.cat(parts, -1)
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        mine = _total(slope).chunk(ranks(), -1)[rank()]
+        mine = _total(slope).chunk(world_size(), -1)[rank()]
         return mine[..., : ctx.length], None
 
 
@@ -116,12 +116,12 @@ def _total(share: Tensor) -> Tensor:
 
 def mean_over_ranks(values: Tensor) -> Tensor:
     """The mean of a tensor over the processes."""
-    return everywhere(values) / ranks() if ranks() > 1 else values
+    return sum_over_ranks(values) / world_size() if world_size() > 1 else values
 
 
 def sum_counts(counts: Any) -> Any:
     """The sum of an integer numpy array over the processes."""
-    if ranks() == 1:
+    if world_size() == 1:
         return counts
     total = torch.from_numpy(counts).clone()
     dist.all_reduce(total, group=_on_hosts())
@@ -130,23 +130,23 @@ def sum_counts(counts: Any) -> Any:
 
 def any_rank(here: bool) -> bool:
     """Whether any process says yes. Asked between steps, on the hosts: no device is waited for."""
-    if ranks() == 1:
+    if world_size() == 1:
         return here
     vote = torch.tensor([int(here)])
     dist.all_reduce(vote, dist.ReduceOp.MAX, group=_on_hosts())
     return bool(vote.item())
 
 
-def share_buffers(module: torch.nn.Module) -> None:
+def broadcast_buffers(module: torch.nn.Module) -> None:
     """Give every process the first one's buffers: statistics of normalisation layers, each of which saw its own images."""
-    if ranks() > 1:
+    if world_size() > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
 
 
-def leave() -> None:
+def leave_process_group() -> None:
     """Part from the other processes, when the training is done."""
-    if ranks() > 1:
+    if world_size() > 1:
         dist.barrier(group=_on_hosts())
         dist.destroy_process_group()
         _on_hosts.cache_clear()

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn import Dropout, Dropout1d, Dropout2d, Dropout3d
 
-from segpipe.training.distributed.process_group import rank, ranks
+from segpipe.training.distributed.process_group import rank, world_size
 
 _DROPOUTS = Dropout, Dropout1d, Dropout2d, Dropout3d
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-def share_draws(network: torch.nn.Module) -> Callable[[int], None]:
+def share_dropout(network: torch.nn.Module) -> Callable[[int], None]:
     """``announce(images)``: tells the network how many images all processes together will show it next. Classes of its modules change,
     names and weights stay. In a single process, nothing changes."""
-    if ranks() == 1:
+    if world_size() == 1:
         return lambda _: None
     from timm.layers import DropPath
     from torchvision.ops import StochasticDepth
@@ -38,9 +38,9 @@ def share_draws(network: torch.nn.Module) -> Callable[[int], None]:
     return announce
 
 
-def images_of_all(batch: int, parts: int, index: int) -> int:
+def images_on_all_ranks(batch: int, parts: int, index: int) -> int:
     """How many images the `index`-th of so many parts of a batch has in all processes (`batches` deals them out, `in_parts` splits)."""
-    own = (len(range(of, batch, ranks())) for of in range(ranks()))
+    own = (len(range(of, batch, world_size())) for of in range(world_size()))
     return sum(count // parts + (index < count % parts) for count in own)
 
 
@@ -52,7 +52,7 @@ def _shared(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
         if not self.training:
             return kind.forward(self, x)  # type: ignore[no-any-return]
         noise = kind.forward(self, _ones(x, self.images, _drawn_axes(kind)))
-        return x * noise[rank() :: ranks()]
+        return x * noise[rank() :: world_size()]
 
     return type(kind.__name__, (kind,), {"forward": forward})
 

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segpipe.training.distributed.process_group import ranks, summed
+from segpipe.training.distributed.process_group import all_reduce_sum, world_size
 
 
-def over_all_ranks(network: torch.nn.Module, device: str) -> torch.nn.Module:
+def sync_batch_norm(network: torch.nn.Module, device: str) -> torch.nn.Module:
     """The network with its batch normalisation over all processes; as it is where there is one. Names and weights stay.
 
     On GPUs by torch's own layer, which has no implementation for processors; there by `_normalised`.
     """
-    if ranks() == 1:
+    if world_size() == 1:
         return network
     from timm.layers import convert_sync_batchnorm
 
@@ -48,11 +48,11 @@ def _normalised(layer: _BatchNorm, x: Tensor) -> Tensor:
     axes, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
     wide = x.float()
     own = wide.new_full((1,), x.numel() // x.shape[1])
-    total = summed(torch.cat([wide.sum(axes), own]))
+    total = all_reduce_sum(torch.cat([wide.sum(axes), own]))
     count = total[-1]
     mean = total[:-1] / count
     centred = wide - mean.view(shape)
-    variance = summed(centred.square().sum(axes)) / count
+    variance = all_reduce_sum(centred.square().sum(axes)) / count
     if layer.track_running_stats:
         _move(layer, mean.detach(), variance.detach() * count / (count - 1).clamp_min(1))
     out = centred * (variance + layer.eps).rsqrt().view(shape)

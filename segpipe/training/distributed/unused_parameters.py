@@ -20,21 +20,21 @@ _IGNORED = "_ddp_params_and_buffers_to_ignore"
 """The attribute of a module under which DistributedDataParallel looks for names to leave alone."""
 
 
-def leave_out_unused(network: torch.nn.Module, plan: Plan) -> None:
+def ignore_unused_parameters(network: torch.nn.Module, plan: Plan) -> None:
     """Let DistributedDataParallel leave alone what is not used, where that follows from the network alone: neither for detectors, whose
     losses see what they find, nor for a user's own network, which may not run without data. In a single process, nothing is done."""
-    if started_by_torchrun() and plan.of.kind == "network" and plan.family != "custom":
+    if started_by_torchrun() and plan.model_family.kind == "network" and plan.family != "custom":
         assert plan.recipe is not None
         edges = plan.volume.patch if plan.volume else (plan.recipe.patch, plan.recipe.patch)
-        setattr(network, _IGNORED, unused(network, (2, plan.normalisation.channels, *edges)))
+        setattr(network, _IGNORED, unused_parameters(network, (2, plan.normalisation.channels, *edges)))
 
 
-def has_to_be_searched(network: torch.nn.Module) -> bool:
+def needs_search(network: torch.nn.Module) -> bool:
     """Whether `leave_out_unused` could say nothing of a network."""
     return not hasattr(network, _IGNORED)
 
 
-def unused(network: torch.nn.Module, shape: tuple[int, ...]) -> list[str]:
+def unused_parameters(network: torch.nn.Module, shape: tuple[int, ...]) -> list[str]:
     """Names of the parameters that get no gradient. shape: of a batch (N, C, ...). Nothing is computed: a copy runs on shapes alone."""
     twin = copy.deepcopy(network).to("meta").train()
     said = twin(torch.empty(shape, device="meta"))

@@ -17,14 +17,14 @@ import numpy.typing as npt
 from segpipe.inference.cleaning import Cleaning, Ids, cleaned, region_sizes, without
 from segpipe.metrics import confusion, macro, tallies
 from segpipe.samples import IGNORE
-from segpipe.training.finishing.decision_thresholds import moved, movements
+from segpipe.training.finishing.decision_thresholds import candidate_cleanings, decide
 
 if TYPE_CHECKING:
     from segpipe.inference.segmenter import Segmenter
     from segpipe.training.sampling.crops import Reader
 
 SIZES = (4, 16, 64, 256, 1024)
-LEAST_IMAGES = 8
+MIN_IMAGES = 8
 """Fewer show nothing."""
 _CONFIDENCE = 0.95
 _MOST_IMAGES, _MOST_PIXELS = 64, 16 << 20
@@ -36,7 +36,7 @@ Choice = TypeVar("Choice")
 
 
 @dataclass(frozen=True)
-class Chosen:
+class CleaningChoice:
     """A cleaning, or None, and the tallies of the images looked at: as predicted, and as that cleaning leaves them."""
 
     cleaning: Cleaning | None
@@ -57,24 +57,28 @@ class _Step(Generic[Choice]):
     under: Callable[[Choice], Tally]
 
 
-def choose_cleaning(segmenter: Segmenter, val: Reader, weights: Sequence[float], seed: int) -> Chosen:
+def choose_cleaning(segmenter: Segmenter, val: Reader, weights: Sequence[float], seed: int) -> CleaningChoice:
     """The cleaning of a model that has none yet, by the images of `looked_at`, each of which is segmented once.
 
     weights: of the classes in the loss that the model was trained with, by id.
     """
     n_classes = len(segmenter.spec.classes)
-    options = movements(n_classes, weights)
-    truths, ids_by_option = _segmented(segmenter, val, looked_at(val), options)
+    options = candidate_cleanings(n_classes, weights)
+    truths, ids_by_option = _segmented(segmenter, val, search_images(val), options)
     tallied = [_tally(truths, ids, n_classes) for ids in ids_by_option]
     best = _kept(_first_of_best(tallied), tallied[0], seed) or 0
     moving, ids = options[best], ids_by_option[best]
     least = _kept(_sizes_step(truths, ids, n_classes), tallied[best], seed)
     cleaning = moving.model_copy(update={"least": least if least and any(least) else ()})
     after = _tally(truths, [cleaned(i, cleaning.least) for i in ids], n_classes)
-    return Chosen(cleaning, tallied[0], after) if iou(after) > iou(tallied[0]) else Chosen(None, tallied[0], tallied[0])
+    return (
+        CleaningChoice(cleaning, tallied[0], after)
+        if iou(after) > iou(tallied[0])
+        else CleaningChoice(None, tallied[0], tallied[0])
+    )
 
 
-def looked_at(val: Reader) -> list[int]:
+def search_images(val: Reader) -> list[int]:
     """Places of validation images, evenly spread: at most 64, and no more than 16 million pixels by the size of the first."""
     if not len(val):
         return []
@@ -89,7 +93,7 @@ def iou(tally: Tally) -> float:
     return float(np.nan_to_num(macro("iou", tally.sum(0))))
 
 
-def sure_gain(before: Tally, after: Tally, seed: int) -> float:
+def gain_lower_bound(before: Tally, after: Tally, seed: int) -> float:
     """The lower bound of what the macro IoU over all images gains, by a paired bootstrap over images."""
     n = len(before)
     times = np.random.default_rng(seed).multinomial(n, [1 / n] * n, _RESAMPLES)
@@ -103,7 +107,7 @@ def _kept(step: _Step[Choice], before: Tally, seed: int) -> Choice | None:
     crossed = before.copy()
     for half in (places % 2 == 0, places % 2 == 1):
         crossed[~half] = step.under(step.choose(places[half]))[~half]
-    return step.choose(places) if sure_gain(before, crossed, seed) > 0 else None
+    return step.choose(places) if gain_lower_bound(before, crossed, seed) > 0 else None
 
 
 def _segmented(
@@ -118,7 +122,7 @@ def _segmented(
         said = segmenter.segment(sample, probabilities=len(options) > 1)
         truths.append(np.asarray(sample.labels))
         for found, how in zip(ids, options, strict=True):
-            found.append(said.class_ids if said.probabilities is None else moved(said.probabilities, how))
+            found.append(said.class_ids if said.probabilities is None else decide(said.probabilities, how))
     return truths, ids
 
 

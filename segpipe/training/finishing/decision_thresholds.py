@@ -19,7 +19,7 @@ THRESHOLDS = tuple(round(0.1 + 0.05 * i, 2) for i in range(17))
 SHARES = (0.25, 0.5, 0.75, 1.0)
 
 
-def movements(n_classes: int, weights: Sequence[float]) -> list[Cleaning]:
+def candidate_cleanings(n_classes: int, weights: Sequence[float]) -> list[Cleaning]:
     """What may be tried: first nothing, then more and more. weights: of the classes in the loss, by id."""
     if n_classes == 2:
         by_change = sorted(THRESHOLDS, key=lambda t: abs(t - 0.5))
@@ -31,7 +31,7 @@ def movements(n_classes: int, weights: Sequence[float]) -> list[Cleaning]:
     return [Cleaning(), *(Cleaning(shifts=s) for s in shifts)]
 
 
-def moved(probabilities: npt.NDArray[np.float32], how: Cleaning) -> Ids:
+def decide(probabilities: npt.NDArray[np.float32], how: Cleaning) -> Ids:
     """The likeliest class once logits are raised. probabilities: (n_classes, ...) float32 -> (...) uint8."""
     if not any(how.raised):
         return probabilities.argmax(0).astype(np.uint8)

@@ -34,11 +34,11 @@ _SIZES = (0.0, 0.05, 0.1, 0.2)
 """Smallest objects, as shares of the median true one."""
 _SURE = (0.5, LEAST_SCORE, 0.4, 0.6, 0.7, 0.8, 0.9)
 _JOINED = 0.25
-LOOKED_AT = 64
+MAX_IMAGES = 64
 """Validation images, at most."""
 
 
-def choose_method(candidate: Candidate, of: Family, objects: bool, overlapping: bool = False) -> Method | None:
+def choose_instance_method(candidate: Candidate, of: Family, objects: bool, overlapping: bool = False) -> Method | None:
     """How a candidate finds objects. objects: whether the dataset has any; without them there is nothing to choose settings by.
     overlapping: whether its classes overlap.
 
@@ -73,12 +73,12 @@ def choose_method(candidate: Candidate, of: Family, objects: bool, overlapping: 
     return "watershed" if wanted == "auto" else wanted
 
 
-def settle_objects(plan: Plan, model: Path, val: Reader) -> None:
+def choose_instance_settings(plan: Plan, model: Path, val: Reader) -> None:
     """Choose how objects are told apart by the trained model in a folder, and write it into its segmenter.json."""
     if plan.postprocess is None:
         return
     segmenter = load_trained(model)
-    how, f1 = best_settings(segmenter, val, plan.postprocess)
+    how, f1 = best_instance_settings(segmenter, val, plan.postprocess)
     segmenter.spec.model_copy(update={"postprocess": how}).write(model)
     words = ", ".join(
         f"{name} {value:g}" for name, value in how.model_dump(include={"h", "min_size", "min_score"}).items()
@@ -86,12 +86,12 @@ def settle_objects(plan: Plan, model: Path, val: Reader) -> None:
     say(f"{plan.candidate}: objects by {how.method} ({words}): val F1 of objects {f1:.3f}")
 
 
-def best_settings(segmenter: Segmenter, val: Reader, method: Method) -> tuple[Postprocess, float]:
+def best_instance_settings(segmenter: Segmenter, val: Reader, method: Method) -> tuple[Postprocess, float]:
     """The settings of a method with the largest F1 at IoU 0.5 of the objects of up to 64 images, and that F1; of equal ones the
     first of a fixed grid. Each image is segmented once.
     """
     n_classes = len(segmenter.spec.classes)
-    places = [int(i) for i in np.unique(np.linspace(0, len(val) - 1, LOOKED_AT).astype(int))]
+    places = [int(i) for i in np.unique(np.linspace(0, len(val) - 1, MAX_IMAGES).astype(int))]
     samples = [val[i] for i in places]
     median, together = _median_area(samples), () if method == "detections" else joined_classes(samples, n_classes)
     grid = [

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segpipe.samples import IGNORE
-from segpipe.training.distributed.process_group import everywhere
+from segpipe.training.distributed.process_group import sum_over_ranks
 from segpipe.training.losses.softmax import softmax_sums
 
 
@@ -67,21 +67,21 @@ class Pixels:
     @cached_property
     def truth(self) -> Tensor:
         """(K,) float32: pixels of each class, in all processes."""
-        return everywhere(self.onehot.sum(1))
+        return sum_over_ranks(self.onehot.sum(1))
 
     @cached_property
     def hits(self) -> Tensor:
         """(K,): the sum of a class's probability over the pixels that are of it, in all processes."""
-        return everywhere(self.onehot @ torch.exp(-self.nll))
+        return sum_over_ranks(self.onehot @ torch.exp(-self.nll))
 
     @cached_property
     def mass(self) -> Tensor:
         """(K,): the sum of a class's probability over the counted pixels, in all processes."""
-        return everywhere(self._sums[1])
+        return sum_over_ranks(self._sums[1])
 
     def weighted_mean(self, values: Tensor, weight: Tensor) -> Tensor:
         """Of values by weights of their shape; 0 where no weight is."""
-        return everywhere((values * weight).sum()) / everywhere(weight.sum()).clamp_min(1e-12)
+        return sum_over_ranks((values * weight).sum()) / sum_over_ranks(weight.sum()).clamp_min(1e-12)
 
     def mean_over_present(self, values: Tensor) -> Tensor:
         """Of (K,) values, over the classes that the labels hold; 0 where they hold none."""
@@ -122,12 +122,12 @@ class SetPixels(Pixels):
     @cached_property
     def hits(self) -> Tensor:
         """(K,): the sum of a class's probability over the pixels that have it, in all processes."""
-        return everywhere((self.p * self.onehot).sum(1))
+        return sum_over_ranks((self.p * self.onehot).sum(1))
 
     @cached_property
     def mass(self) -> Tensor:
         """(K,): the sum of a class's probability over the counted pixels, in all processes."""
-        return everywhere(self.p.sum(1))
+        return sum_over_ranks(self.p.sum(1))
 
     @cached_property
     def spread(self) -> Tensor:

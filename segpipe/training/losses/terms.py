@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from segpipe.config.losses import CrossEntropyTerm, DiceTerm, FocalTerm, LovaszTerm, TopKTerm, TverskyTerm
-from segpipe.training.distributed.process_group import everywhere, gathered, rank, ranks
+from segpipe.training.distributed.process_group import gather_over_ranks, rank, sum_over_ranks, world_size
 from segpipe.training.losses.pixels import Pixels
 
 
@@ -22,7 +22,7 @@ def cross_entropy(pixels: Pixels, options: CrossEntropyTerm) -> Tensor:
     loss = pixels.weighted_mean(pixels.nll, pixels.weight)
     if not options.label_smoothing:
         return loss
-    smooth = everywhere(pixels.spread.sum()) / everywhere(pixels.weight.sum()).clamp_min(1e-12)
+    smooth = sum_over_ranks(pixels.spread.sum()) / sum_over_ranks(pixels.weight.sum()).clamp_min(1e-12)
     return (1 - options.label_smoothing) * loss + options.label_smoothing * smooth
 
 
@@ -57,9 +57,9 @@ def top_k(pixels: Pixels, options: TopKTerm) -> Tensor:
     """
     counted = pixels.counted.expand_as(pixels.nll)
     hardness = torch.where(counted, pixels.nll.detach(), -1.0)
-    every = gathered(hardness.reshape(-1), fill=-1.0)
+    every = gather_over_ranks(hardness.reshape(-1), fill=-1.0)
     hardest = every.topk(math.ceil(options.share * every.numel())).values
-    kept = (everywhere(counted.sum()) * options.share).ceil().long().clamp(1, len(hardest))
+    kept = (sum_over_ranks(counted.sum()) * options.share).ceil().long().clamp(1, len(hardest))
     limit = hardest.gather(0, kept[None] - 1)
     if options.threshold is not None:
         limit = limit.clamp_max(-math.log(options.threshold))
@@ -72,8 +72,8 @@ def lovasz(pixels: Pixels, _: LovaszTerm) -> Tensor:
     Ignored pixels have an error of 0, so that they come last and are multiplied by it. Each of several processes sorts the pixels of
     all of them for its share of the classes.
     """
-    mine = slice(rank(), None, ranks())
-    all_errors, all_truth = gathered((pixels.onehot - pixels.p).abs()), gathered(pixels.onehot)
+    mine = slice(rank(), None, world_size())
+    all_errors, all_truth = gather_over_ranks((pixels.onehot - pixels.p).abs()), gather_over_ranks(pixels.onehot)
     errors, order = all_errors[mine].sort(dim=1, descending=True)  # (K, P)
     truth = all_truth[mine].gather(1, order).long()
     place = torch.arange(1, truth.shape[1] + 1, device=truth.device)
@@ -81,4 +81,4 @@ def lovasz(pixels: Pixels, _: LovaszTerm) -> Tensor:
     jaccard = 1 - left.to(errors.dtype) / (left + place)
     slope = torch.diff(jaccard, dim=1, prepend=torch.zeros_like(jaccard[:, :1]))
     present = (truth.sum(1) > 0).to(errors.dtype)
-    return everywhere(((errors * slope).sum(1) * present).sum()) / everywhere(present.sum()).clamp_min(1)
+    return sum_over_ranks(((errors * slope).sum(1) * present).sum()) / sum_over_ranks(present.sum()).clamp_min(1)

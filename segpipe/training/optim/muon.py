@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MATRICES = "matrices"
+ARE_MATRICES = "matrices"
 """Of a group of parameters: whether they move as matrices."""
 _MOMENTUM = 0.9
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -44,13 +44,13 @@ class Muon(torch.optim.AdamW):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """As of any optimiser."""
         groups = self.param_groups
-        self.param_groups = [group for group in groups if not group[MATRICES]]
+        self.param_groups = [group for group in groups if not group[ARE_MATRICES]]
         try:
             loss = super().step(closure)
         finally:
             self.param_groups = groups
         for group in groups:
-            if group[MATRICES]:
+            if group[ARE_MATRICES]:
                 self._move(group)
         return loss
 
@@ -64,7 +64,7 @@ class Muon(torch.optim.AdamW):
             moments = [self._momentum(kernel) for kernel in kernels]
             torch._foreach_lerp_(moments, gradients, 1 - _MOMENTUM)
             ahead = torch._foreach_lerp(gradients, moments, _MOMENTUM)
-            turned = orthogonal(torch.stack([_rows(one).to(self.dtype) for one in ahead]))
+            turned = orthogonalise(torch.stack([_rows(one).to(self.dtype) for one in ahead]))
             rows, columns = _edges(kernels[0])
             torch._foreach_mul_(kernels, 1 - group["lr"] * group["weight_decay"])
             far = group["lr"] * _AS_FAR_AS_ADAMW * math.sqrt(max(rows, columns))
@@ -77,7 +77,7 @@ class Muon(torch.optim.AdamW):
         return known["momentum"]  # type: ignore[no-any-return]
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
+def orthogonalise(matrices: Tensor) -> Tensor:
     """(K, M, N) -> the same with all singular values near 1: of U S V', about U V'. By products of matrices alone.
 
     An iteration multiplies x by a polynomial of the square matrix x x', and that of the next is known from it. So a span of iterations is
@@ -100,7 +100,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def pays(network: torch.nn.Module, shape: tuple[int, ...]) -> bool:
+def is_worthwhile(network: torch.nn.Module, shape: tuple[int, ...]) -> bool:
     """Whether turning its kernels is cheap beside a step on images of this shape. Counted on torch's meta device, so that it is the
     same everywhere; False where the network's way depends on the images."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -112,10 +112,10 @@ def pays(network: torch.nn.Module, shape: tuple[int, ...]) -> bool:
     except RuntimeError:
         return False
     forward_and_backward = 3 * counter.get_total_flops()
-    return 0 < turning_flops(network) <= _PAYS * forward_and_backward
+    return 0 < orthogonalisation_flops(network) <= _PAYS * forward_and_backward
 
 
-def turning_flops(network: torch.nn.Module) -> int:
+def orthogonalisation_flops(network: torch.nn.Module) -> int:
     """Of one step of Muon, as `orthogonal` multiplies: a span has two products with the kernel itself, and between square matrices one for
     its first factor and four for each further iteration."""
     edges = [sorted(_edges(kernel)) for kernel in network.parameters() if _is_matrix(kernel)]
@@ -126,7 +126,7 @@ def turning_flops(network: torch.nn.Module) -> int:
 
 def _split(group: dict[str, Any]) -> list[dict[str, Any]]:
     parts = {kind: [p for p in group["params"] if _is_matrix(p) == kind] for kind in (True, False)}
-    return [group | {"params": parameters, MATRICES: kind} for kind, parameters in parts.items() if parameters]
+    return [group | {"params": parameters, ARE_MATRICES: kind} for kind, parameters in parts.items() if parameters]
 
 
 def _is_matrix(parameter: Tensor) -> bool:

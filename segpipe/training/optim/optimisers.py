@@ -23,7 +23,7 @@ class Defaults:
     """Decoupled from the gradient for AdamW; added to it for the others, and there it has to be smaller."""
 
 
-SHARE = "share_of_rate"
+RATE_FACTOR = "share_of_rate"
 """Of a group of parameters: by how much the learning rate of a step is multiplied for it."""
 DEFAULTS = {
     "muon": Defaults(4e-3, 0.1),
@@ -62,7 +62,7 @@ def _groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str, object]]
         {
             "params": [p for p in own if (p.ndim > 1) == kernels],
             "weight_decay": recipe.weight_decay * kernels,
-            SHARE: share,
+            RATE_FACTOR: share,
         }
         for share, own in (
             (1.0, [p for p in parameters if p not in encoder]),

@@ -16,10 +16,10 @@ import numpy as np
 from segpipe.config import TrainParams, parse_budget
 from segpipe.errors import ConfigError
 from segpipe.samples import IGNORE, Prediction
-from segpipe.training.finishing.cleaning_search import choose_cleaning, looked_at
-from segpipe.training.finishing.instance_search import LOOKED_AT, best_settings
-from segpipe.training.finishing.postprocess_search import cleans, looks_to_finish
-from segpipe.training.sampling.distance import distance
+from segpipe.training.finishing.cleaning_search import choose_cleaning, search_images
+from segpipe.training.finishing.instance_search import MAX_IMAGES, best_instance_settings
+from segpipe.training.finishing.postprocess_search import finishing_validations, searches_cleaning
+from segpipe.training.sampling.distance import normalised_distance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +37,7 @@ LAUNCH_S = 4.0
 """More, where the command starts the processes that share the training: the start of Python and of torch, and their meeting."""
 MEMBER_START_S = 2.0
 """Of each further member of an ensemble: its network, the first batches, its log."""
-LEAST_STEPS = 10
+MIN_STEPS = 10
 """What a wall-clock budget must allow."""
 CHECKPOINT_SHARE = 0.01
 """Of the time of the steps: writing checkpoints and metrics."""
@@ -72,8 +72,8 @@ def count_steps(
     left = max(0.0, amount - besides) * 1000 / members
     validations = looks or int(min(_VALIDATIONS, max(1.0, _VALIDATION_SHARE * left // max(ms_val, 1e-3))))
     steps = int((left - validations * ms_val) / (ms_step * (1 + CHECKPOINT_SHARE)))
-    if steps < LEAST_STEPS:
-        needed = besides + members * ((looks or 1) * ms_val + LEAST_STEPS * ms_step * (1 + CHECKPOINT_SHARE)) / 1000
+    if steps < MIN_STEPS:
+        needed = besides + members * ((looks or 1) * ms_val + MIN_STEPS * ms_step * (1 + CHECKPOINT_SHARE)) / 1000
         raise ConfigError(
             "the budget is too short to learn anything",
             where="train.budget",
@@ -91,7 +91,7 @@ def budget_seconds(wanted: TrainParams, ms_step: float) -> float:
     return amount if kind == "seconds" else amount * ms_step / 1000 * (1 if kind == "steps" else 15)
 
 
-def mean_step(ms: float, cheaper: Iterable[tuple[float, float]]) -> float:
+def mean_step_ms(ms: float, cheaper: Iterable[tuple[float, float]]) -> float:
     """Milliseconds of a step, averaged over a training whose first steps are cheaper. ms: of a full step. cheaper: by reason, the
     share of the steps, from the first, that take so many milliseconds; where reasons meet, their savings multiply.
     """
@@ -103,7 +103,7 @@ def mean_step(ms: float, cheaper: Iterable[tuple[float, float]]) -> float:
     return total + (1 - before) * ms
 
 
-def seconds_to_finish(plan: Plan, spec: SegmenterSpec, val: Reader, ms_val: float, precision: str) -> float:
+def finishing_seconds(plan: Plan, spec: SegmenterSpec, val: Reader, ms_val: float, precision: str) -> float:
     """What comes after the last step: runs of the network over validation images, and the choices made of what it says.
 
     ms_val: of one look at the validation split by a training in this precision. The choices are timed on two images with the
@@ -112,15 +112,15 @@ def seconds_to_finish(plan: Plan, spec: SegmenterSpec, val: Reader, ms_val: floa
     assert plan.recipe is not None
     images = [val[int(i)] for i in np.unique(np.linspace(0, len(val) - 1, _TRIED).astype(int))]
     truth: Any = _Truth(spec, plan.postprocess == "distance")
-    seconds = looks_to_finish(plan, val, precision) * ms_val / 1000
-    if cleans(plan, val):
+    seconds = finishing_validations(plan, val, precision) * ms_val / 1000
+    if searches_cleaning(plan, val):
         began = time.perf_counter()
         choose_cleaning(truth, images, plan.recipe.class_weights, plan.seed)  # type: ignore[arg-type]
-        seconds += (time.perf_counter() - began) / len(images) * len(looked_at(val))
+        seconds += (time.perf_counter() - began) / len(images) * len(search_images(val))
     if plan.postprocess is not None and plan.postprocess != "detections":  # those a network has to make
         began = time.perf_counter()
-        best_settings(truth, images, plan.postprocess)  # type: ignore[arg-type]
-        seconds += (time.perf_counter() - began) / len(images) * min(LOOKED_AT, len(val))
+        best_instance_settings(truth, images, plan.postprocess)  # type: ignore[arg-type]
+        seconds += (time.perf_counter() - began) / len(images) * min(MAX_IMAGES, len(val))
     return seconds
 
 
@@ -136,5 +136,5 @@ class _Truth:
         assert sample.labels is not None
         ids = np.where(sample.labels == IGNORE, 0, sample.labels).astype(np.uint8)
         every = np.arange(len(self.spec.classes)).reshape(-1, *[1] * ids.ndim)
-        depth = distance(ids, sample.instances) if self.depth and sample.instances is not None else None
+        depth = normalised_distance(ids, sample.instances) if self.depth and sample.instances is not None else None
         return Prediction(ids, (ids == every).astype(np.float32), distance=depth)

@@ -21,16 +21,16 @@ from segpipe.training.planning.budget import (
     PLAN_START_S,
     budget_seconds,
     count_steps,
-    mean_step,
-    seconds_to_finish,
+    finishing_seconds,
+    mean_step_ms,
 )
-from segpipe.training.planning.loop_benchmark import Loop, choose_workers, exchange_ms, with_exchange
-from segpipe.training.planning.lr_finder import find_rate
-from segpipe.training.planning.precision_benchmark import CHOSEN, Race
+from segpipe.training.planning.loop_benchmark import LoopBenchmark, choose_workers, exchange_ms, with_exchange
+from segpipe.training.planning.lr_finder import find_learning_rate
+from segpipe.training.planning.precision_benchmark import CHOSEN, PrecisionBenchmark
 from segpipe.training.sampling.crops import Reader, Samples, batches
 from segpipe.training.sampling.progressive import Progressive
-from segpipe.training.scoring import score_split, segmenter_spec, validator
-from segpipe.training.step import Stepper, settle_process
+from segpipe.training.scoring import score_split, segmenter_spec, validation_segmenter
+from segpipe.training.step import Stepper, configure_process
 from segpipe.training.tasks import samples_of
 from segpipe.training.telemetry.bottleneck import step_parts
 
@@ -68,17 +68,17 @@ def measure(
         encoder_of(network)
     device, ranks = choose_device(wanted.accelerator), wanted.devices * wanted.num_nodes
     threads = torch.get_num_threads()
-    settle_process(max(1, threads // wanted.devices) if device == "cpu" else threads)
+    configure_process(max(1, threads // wanted.devices) if device == "cpu" else threads)
     kind, amount = parse_budget(wanted.budget)
     crops = samples_of(train, draft)
-    race = Race(draft, network, crops, device, wanted)
+    race = PrecisionBenchmark(draft, network, crops, device, wanted)
     timings = race.run()
     chosen = next(t for t in timings if t.verdict == CHOSEN)
     setting = chosen.setting
-    stepper = Stepper(copy.deepcopy(network), draft.of, recipe, setting, device)
+    stepper = Stepper(copy.deepcopy(network), draft.model_family, recipe, setting, device)
     seconds = min(4.0, 0.04 * budget_seconds(wanted, chosen.ms_per_step or 0))
     counts = worker_counts(device, wanted.devices) if wanted.workers is None else [wanted.workers]
-    loop = Loop(counts[0], draft.seed, ranks, seconds)
+    loop = LoopBenchmark(counts[0], draft.seed, ranks, seconds)
     worker_ms = choose_workers(counts, loop, stepper, crops, chosen.ms_per_step or 0)
     workers, ms_step = next(iter(worker_ms.items()))
     loop = replace(loop, workers=workers)
@@ -88,15 +88,15 @@ def measure(
     parts = step_parts(stepper, *batch, draft.seed, plain, crops, ms_step)
     cheaper = _cheaper_steps(stepper, loop, crops, wanted)
     besides = PLAN_START_S
-    besides += seconds_to_finish(draft, segmenter_spec(draft, classes), val, ms_val, setting.precision)
+    besides += finishing_seconds(draft, segmenter_spec(draft, classes), val, ms_val, setting.precision)
     besides += race.compile_seconds(setting) * (1 + len(cheaper)) * (wanted.folds or 1)
     found = {"workers": _workers_in_words(wanted, worker_ms)}
     if wanted.learning_rate == "auto":
-        tried = Stepper(copy.deepcopy(network), draft.of, recipe.model_copy(update={"ema": 0.0}), setting, device)
-        test = find_rate(tried, crops, workers, draft.seed, budget_seconds(wanted, ms_step), ms_step * ranks)
+        tried = Stepper(copy.deepcopy(network), draft.model_family, recipe.model_copy(update={"ema": 0.0}), setting, device)
+        test = find_learning_rate(tried, crops, workers, draft.seed, budget_seconds(wanted, ms_step), ms_step * ranks)
         recipe = recipe.model_copy(update={"learning_rate": test.rate})
         found["learning rate"] = test.words
-    settle_process(threads)
+    configure_process(threads)
     execution = Execution(
         setting=setting,
         devices=wanted.devices,
@@ -115,7 +115,7 @@ def measure(
         execution = with_exchange(execution, exchange)
         besides += LAUNCH_S
     besides += time.perf_counter() - began
-    ms_mean, ms_share = mean_step(ms_step, cheaper) + exchange, ms_val * math.ceil(len(val) / ranks) / len(val)
+    ms_mean, ms_share = mean_step_ms(ms_step, cheaper) + exchange, ms_val * math.ceil(len(val) / ranks) / len(val)
     steps, validations = count_steps(
         kind, amount, len(train), recipe.batch, ms_mean, ms_share, besides, wanted.folds or 1, wanted.validations
     )
@@ -148,7 +148,9 @@ def _workers_in_words(wanted: TrainParams, worker_ms: dict[int, float]) -> str:
     return f"{who} the batches" + (f": {ms:.0f} ms a step; with {told}" if others else "")
 
 
-def _cheaper_steps(stepper: Stepper, loop: Loop, crops: Samples, wanted: TrainParams) -> list[tuple[float, float]]:
+def _cheaper_steps(
+    stepper: Stepper, loop: LoopBenchmark, crops: Samples, wanted: TrainParams
+) -> list[tuple[float, float]]:
     """The first steps, where they take less than the others: their share of all, and their milliseconds."""
     found = []
     if isinstance(crops, Progressive):
@@ -163,7 +165,7 @@ def _cheaper_steps(stepper: Stepper, loop: Loop, crops: Samples, wanted: TrainPa
 
 def _time_validation(stepper: Stepper, draft: Plan, classes: ClassTable, val: Reader) -> float:
     """Milliseconds for one look at the validation split, from a few of its images."""
-    segmenter = validator(draft, stepper, classes)
+    segmenter = validation_segmenter(draft, stepper, classes)
     indices = sorted(set(range(0, len(val), max(1, len(val) // 4))))[:4]
     score_split(segmenter, val, indices[:1])
     began = time.perf_counter()

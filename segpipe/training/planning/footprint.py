@@ -20,7 +20,7 @@ _BACKWARD = 1.5
 """What the backward pass holds at its peak, against what the forward pass leaves it."""
 
 
-def kept_for_backward(network: torch.nn.Module, shape: tuple[int, ...]) -> int:
+def activation_bytes(network: torch.nn.Module, shape: tuple[int, ...]) -> int:
     """Bytes that a forward pass on float32 images of this shape keeps for the backward pass, up to and with a softmax over the
     classes. Nothing is computed: it runs on torch's meta device."""
     twin = copy.deepcopy(network).to("meta").train()
@@ -47,11 +47,11 @@ def step_bytes(plan: Plan, network: torch.nn.Module) -> int:
     images = -(-recipe.batch // recipe.accumulate // ranks)
     edges = plan.volume.patch if plan.volume else (recipe.patch,) * 2
     weights = sum(value.nbytes for value in network.parameters())
-    kept = kept_for_backward(network, (images, plan.normalisation.channels, *edges))
+    kept = activation_bytes(network, (images, plan.normalisation.channels, *edges))
     return _COPIES * weights + int(_BACKWARD * kept)
 
 
-def free_bytes(group: Path = Path("/sys/fs/cgroup")) -> int:
+def available_bytes(group: Path = Path("/sys/fs/cgroup")) -> int:
     """Memory that this process may still take: what the machine has free, or the control group leaves."""
     import psutil  # type: ignore[import-untyped]
 
@@ -69,7 +69,7 @@ def in_parts_that_fit(
 ) -> Plan:
     """The draft with its batch in as many parts as `room` bytes ask for, as far as there is something to halve. ranks: processes that
     share the batch and the room."""
-    of = draft.of
+    of = draft.model_family
     if of.kind != "network":  # a detector's memory follows from what it finds
         return draft
     try:

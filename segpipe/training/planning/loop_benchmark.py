@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from segpipe.training.distributed.process_group import any_rank, leave, rank
-from segpipe.training.launch import side_by_side
-from segpipe.training.loop import set_up
-from segpipe.training.machine import wait
-from segpipe.training.memory import release
+from segpipe.training.distributed.process_group import any_rank, leave_process_group, rank
+from segpipe.training.launch import run_in_processes
+from segpipe.training.loop import build_stepper
+from segpipe.training.machine import synchronize
+from segpipe.training.memory import free_unused_memory
 from segpipe.training.plan import Execution, Plan
 from segpipe.training.sampling.crops import Reader, Samples, batches
 from segpipe.training.tasks import samples_of
-from segpipe.training.telemetry.bottleneck import processor_ms
+from segpipe.training.telemetry.bottleneck import cpu_ms
 
 if TYPE_CHECKING:
     from segpipe.training.step import Stepper
@@ -31,7 +31,7 @@ _CLEARLY = 0.93
 
 
 @dataclass(frozen=True)
-class Loop:
+class LoopBenchmark:
     """The real loop, as one of `ranks` processes runs it, for so many seconds."""
 
     workers: int
@@ -47,18 +47,20 @@ class Loop:
         )
         for number in range(2):
             stepper.step(number, *next(stream), self.seed)
-        wait(device)
+        synchronize(device)
         count, began = 0, time.perf_counter()
         while count < 3 or (count < 400 and not any_rank(time.perf_counter() - began > self.seconds)):
             stepper.step(2 + count, *next(stream), self.seed)
             count += 1
             if device == "cuda" and count % 10 == 0:
-                wait("cuda")
-        wait(device)
+                synchronize("cuda")
+        synchronize(device)
         return (time.perf_counter() - began) * 1000 / count
 
 
-def choose_workers(counts: list[int], loop: Loop, stepper: Stepper, crops: Samples, ms_step: float) -> dict[int, float]:
+def choose_workers(
+    counts: list[int], loop: LoopBenchmark, stepper: Stepper, crops: Samples, ms_step: float
+) -> dict[int, float]:
     """Milliseconds a step of the loop by how many processes prepare its batches; the first is the one to take.
 
     counts: that might be, the likeliest first. The others are tried where preparing a batch takes a processor so long that they could
@@ -66,7 +68,7 @@ def choose_workers(counts: list[int], loop: Loop, stepper: Stepper, crops: Sampl
     The time of the loop is shared between those that are tried.
     """
     images = range(0, stepper.recipe.batch, loop.ranks)
-    if processor_ms(crops, images) < _MATTERS * ms_step:
+    if cpu_ms(crops, images) < _MATTERS * ms_step:
         counts = counts[:1]
     loops = [replace(loop, workers=count, seconds=loop.seconds / len(counts)) for count in counts]
     found = {each.workers: each.time(stepper, crops) for each in loops}
@@ -75,7 +77,7 @@ def choose_workers(counts: list[int], loop: Loop, stepper: Stepper, crops: Sampl
     return {best: found[best]} | found
 
 
-def exchange_ms(plan: Plan, train: Reader, loop: Loop, alone: float) -> float:
+def exchange_ms(plan: Plan, train: Reader, loop: LoopBenchmark, alone: float) -> float:
     """What a step takes beyond `alone` (milliseconds) where the processes of this machine run it side by side: telling each other of
     gradients and statistics, and sharing processors and memory. On several machines, what goes between them is not in it.
 
@@ -85,9 +87,9 @@ def exchange_ms(plan: Plan, train: Reader, loop: Loop, alone: float) -> float:
     devices, machine = plan.execution.devices, plan.execution.machine
     if machine.device == "cuda" and torch.cuda.device_count() < devices:
         return 0.0
-    release()
+    free_unused_memory()
     threads = max(1, machine.threads // devices)
-    found: dict[int, Any] = side_by_side(devices, threads, _time_a_share, plan.model_dump_json(), train, loop)
+    found: dict[int, Any] = run_in_processes(devices, threads, _time_a_share, plan.model_dump_json(), train, loop)
     return max(0.0, max(found.values()) - alone)
 
 
@@ -98,10 +100,10 @@ def with_exchange(execution: Execution, ms: float) -> Execution:
 
 
 @record
-def _time_a_share(plan: str, train: Reader, loop: Loop) -> float:
+def _time_a_share(plan: str, train: Reader, loop: LoopBenchmark) -> float:
     """Milliseconds a step, in each of the processes."""
     multiprocessing.set_start_method(None, force=True)  # the platform's; being spawned must not make the loader spawn
     planned = Plan.model_validate_json(plan)
-    found = loop.time(set_up(planned), samples_of(train, planned))
-    leave()
+    found = loop.time(build_stepper(planned), samples_of(train, planned))
+    leave_process_group()
     return found

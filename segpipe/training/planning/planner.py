@@ -14,11 +14,11 @@ from segpipe.inference.outputs import Outputs
 from segpipe.models.registry import FAMILIES, Family, family, family_config
 from segpipe.models.semantic.encoder_decoders import EncoderConfig, shrinks_by
 from segpipe.models.volumetric.networks import VolumeConfig
-from segpipe.training.finishing.instance_search import choose_method
-from segpipe.training.folds import check_folds, choose_folds, deal, in_words
+from segpipe.training.finishing.instance_search import choose_instance_method
+from segpipe.training.folds import check_folds, choose_folds, deal_out, describe_folds
 from segpipe.training.plan import Plan, Recipe, VolumeGrid
 from segpipe.training.planning.normalisation import choose_normalisation, holds_volumes
-from segpipe.training.planning.progressive import choose_first
+from segpipe.training.planning.progressive import choose_first_crops
 from segpipe.training.planning.recipe import (
     LEAST_BATCH,
     can_shrink,
@@ -35,7 +35,7 @@ from segpipe.training.planning.volume_recipe import (
     choose_spacing,
     choose_volume_recipe,
 )
-from segpipe.training.planning.warm_start import heritage_of
+from segpipe.training.planning.warm_start import warm_start_of
 from segpipe.training.sampling.detection import DETECTOR_REASONS, fit_to_objects
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def make_plan(name: str, params: Params, fingerprint: Fingerprint, shards: Path)
         return plan_on(name, params, fingerprint, train, val)
     check_folds(candidate, family(candidate.family))
     folds = choose_folds(wanted.folds, params, shards)
-    dealt = deal(folds, wanted.seed, train, val, shards)
+    dealt = deal_out(folds, wanted.seed, train, val, shards)
     made = plan_on(name, params, fingerprint, dealt.rest(0), dealt.left_out(0))
-    reasons = {"folds": in_words(folds, dealt, wanted)} | made.reasons
+    reasons = {"folds": describe_folds(folds, dealt, wanted)} | made.reasons
     return made.model_copy(update={"folds": folds, "reasons": reasons})
 
 
@@ -75,7 +75,7 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
     _check_dims(family(candidate.family), volumes)
     if fingerprint.classes.overlapping:
         _check_overlapping(family(candidate.family))
-    heritage = heritage_of(candidate.options)
+    heritage = warm_start_of(candidate.options)
     candidate = heritage.fill(candidate) if heritage else candidate
     config = family_config(candidate)
     reasons: dict[str, str] = {}
@@ -94,7 +94,7 @@ def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, 
         "dtype": fingerprint.dtype,
         "data_hash": fingerprint.data_hash,
         "settings": params.set_for(name),
-        "postprocess": choose_method(
+        "postprocess": choose_instance_method(
             candidate, family(candidate.family), fingerprint.instances, fingerprint.classes.overlapping
         ),
     }
@@ -166,10 +166,10 @@ def _plan_volumes(
     steps = config.steps if isinstance(config, VolumeConfig) else (of.stride,) * 3
     grid = choose_grid(wanted, steps, train, spacing, device, reasons, fingerprint.classes.labelling)
     normalisation, reasons["normalisation"] = choose_normalisation(
-        wanted.normalisation, fingerprint, train, heritage=heritage_of(common["options"])
+        wanted.normalisation, fingerprint, train, heritage=warm_start_of(common["options"])
     )
     recipe = choose_volume_recipe(wanted, of, grid, fingerprint, train, device, reasons)
-    recipe = recipe.model_copy(update={"first": choose_first(wanted, of, grid.patch, steps, reasons)})
+    recipe = recipe.model_copy(update={"first": choose_first_crops(wanted, of, grid.patch, steps, reasons)})
     draft = Plan(
         **common, normalisation=normalisation, volume=grid, recipe=_learning(recipe, common, reasons), reasons={}
     )
@@ -199,7 +199,7 @@ def _plan_network(
     pretrained = first_preprocessing(config)
     reasons |= {"encoder": describe_encoder(encoder, source)} if encoder else {}
     wanted = with_frozen_encoder(wanted, family(common["family"]), pretrained is not None, reasons)
-    heritage = heritage_of(common["options"])
+    heritage = warm_start_of(common["options"])
     normalisation, reasons["normalisation"] = choose_normalisation(
         wanted.normalisation, fingerprint, train, pretrained, heritage
     )
@@ -227,7 +227,7 @@ def _drafted(
     """The plan of a network for images but for what is measured, and that network, at a resolution that the budget can pay for."""
     from segpipe.models.registry import build_network
     from segpipe.models.semantic.reduced_resolution import shrunk
-    from segpipe.training.planning.resolution_budget import ENOUGH, WORTH, price_of
+    from segpipe.training.planning.resolution_budget import MIN_STEPS, WORTH, measure_step_price
 
     of = family(common["family"])
     left_open = isinstance(config, EncoderConfig) and config.shrink == "auto"
@@ -235,7 +235,7 @@ def _drafted(
     def draw_up(config: BaseModel, wanted: TrainParams) -> Plan:
         shrink = shrinks_by(config)
         recipe = _learning(choose_recipe(wanted, of, fingerprint, train, reasons, shrink), common, reasons)
-        first = choose_first(wanted, of, (recipe.patch,) * 2, (of.stride * shrink,) * 2, reasons)
+        first = choose_first_crops(wanted, of, (recipe.patch,) * 2, (of.stride * shrink,) * 2, reasons)
         own = common | {"options": config.model_dump(mode="json"), "normalisation": normalisation}
         return Plan(**own, recipe=recipe.model_copy(update={"first": first}), reasons={})
 
@@ -244,13 +244,13 @@ def _drafted(
     network = build_network(of.name, config, fingerprint.channels, draft.outputs.channels, draft.seed, draft.inherited)
     if of.kind != "network":
         return draft, network
-    price = price_of(draft, network, wanted, train)
+    price = measure_step_price(draft, network, wanted, train)
     assert draft.recipe is not None
     why = f"{price.steps(draft):.0f} steps of {draft.recipe.batch} crops are all that the budget would buy"
-    if price.steps(draft) < ENOUGH and left_open and draft.inherited is None and can_shrink(fingerprint):
+    if price.steps(draft) < MIN_STEPS and left_open and draft.inherited is None and can_shrink(fingerprint):
         half = config.model_copy(update={"shrink": 2})
         smaller, its_network = draw_up(half, wanted), shrunk(copy.deepcopy(network), 2)
-        its_price = price_of(smaller, its_network, wanted, train)
+        its_price = measure_step_price(smaller, its_network, wanted, train)
         if its_price.steps(smaller) > WORTH * price.steps(draft):  # a light network's steps hardly get shorter
             config, draft, network, price = half, smaller, its_network, its_price
             reasons["resolution"] = f"half of the images': at full resolution, {why}"
@@ -259,7 +259,7 @@ def _drafted(
     elif draft.shrink > 1:
         reasons["resolution"] = f"1/{draft.shrink} of the images', as set"
     parts = wanted.accumulate * wanted.devices * wanted.num_nodes
-    if price.steps(draft) < ENOUGH and wanted.batch is None and parts == 1 and of.batch > LEAST_BATCH:
+    if price.steps(draft) < MIN_STEPS and wanted.batch is None and parts == 1 and of.batch > LEAST_BATCH:
         draft = draw_up(config, wanted.model_copy(update={"batch": LEAST_BATCH}))
         reasons["batch"] = f"{LEAST_BATCH}: {why}" + (" at full resolution" if "resolution" in reasons else "")
     return draft, network
@@ -288,11 +288,11 @@ def _measured(
     from segpipe.training.machine import choose_device
     from segpipe.training.memory import planned_to_fit
     from segpipe.training.planning.execution import measure
-    from segpipe.training.planning.footprint import free_bytes, in_parts_that_fit
+    from segpipe.training.planning.footprint import available_bytes, in_parts_that_fit
 
     ranks = wanted.devices * wanted.num_nodes
     if choose_device(wanted.accelerator) == "cpu":
-        draft = in_parts_that_fit(draft, network, free_bytes(), reasons, ranks)
+        draft = in_parts_that_fit(draft, network, available_bytes(), reasons, ranks)
 
     def look(draft: Plan) -> Measured:
         return measure(draft, network, wanted, fingerprint.classes, train, val, began)

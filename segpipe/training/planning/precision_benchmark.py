@@ -12,13 +12,13 @@ import torch
 
 from segpipe.config import TrainParams
 from segpipe.errors import ConfigError
-from segpipe.training.machine import has_bf16, wait
-from segpipe.training.plan import Plan, Setting, Timing
+from segpipe.training.machine import has_bf16, synchronize
+from segpipe.training.plan import Plan, StepSetting, Timing
 from segpipe.training.planning.budget import budget_seconds
 from segpipe.training.sampling.crops import Samples, collate_of
-from segpipe.training.step import Stepper, draw_from
+from segpipe.training.step import Stepper, seed_step
 from segpipe.training.tasks import objective_of
-from segpipe.training.telemetry.bottleneck import SLOW_MS
+from segpipe.training.telemetry.bottleneck import SLOW_STEP_MS
 
 LOSS_TOLERANCE = 0.02
 """How far, relatively, the first loss under a setting may lie from that of fp32 contiguous."""
@@ -31,7 +31,7 @@ _COMPILE_BUDGET_S = {"cpu": 15 * 60.0, "cuda": 5 * 60.0}
 """Compiling takes a minute or more; a shorter training can't repay it."""
 
 
-def settings(wanted: TrainParams, device: str) -> list[Setting]:
+def candidate_settings(wanted: TrainParams, device: str) -> list[StepSetting]:
     """The settings to race, the likeliest winner first, so that the others can be dropped early."""
     if wanted.precision == "fp16" and device == "cpu":
         raise ConfigError(
@@ -41,7 +41,7 @@ def settings(wanted: TrainParams, device: str) -> list[Setting]:
     precisions = [p for p in (half, "fp32") if p] if wanted.precision == "auto" else [wanted.precision]
     formats = [True, False] if wanted.channels_last == "auto" else [wanted.channels_last]
     return [
-        Setting(precision=p, channels_last=f, compile=wanted.compile is True)  # type: ignore[arg-type]
+        StepSetting(precision=p, channels_last=f, compile=wanted.compile is True)  # type: ignore[arg-type]
         for p in precisions
         for f in formats
     ]
@@ -51,12 +51,12 @@ CHOSEN = "chosen"
 _AGREES = "agrees"
 
 
-class Race:
+class PrecisionBenchmark:
     """Times settings on one real batch and keeps the fastest whose loss agrees with fp32 contiguous."""
 
     def __init__(self, draft: Plan, network: torch.nn.Module, crops: Samples, device: str, wanted: TrainParams) -> None:
         assert draft.recipe is not None
-        self.seed, self.of, self.recipe, self.device, self.wanted = draft.seed, draft.of, draft.recipe, device, wanted
+        self.seed, self.of, self.recipe, self.device, self.wanted = draft.seed, draft.model_family, draft.recipe, device, wanted
         self.network = copy.deepcopy(network)
         for module in self.network.modules():  # its draws follow memory order, so losses would differ by chance
             if isinstance(module, torch.nn.modules.dropout._DropoutNd):
@@ -64,13 +64,13 @@ class Race:
         mine = range(0, self.recipe.batch, wanted.devices * wanted.num_nodes)
         self.images, self.labels = collate_of(crops)([crops[i] for i in mine])
         self.reference, self.tolerance = self._reference_loss()
-        self._first_s: dict[Setting, float] = {}
+        self._first_s: dict[StepSetting, float] = {}
 
     def run(self) -> list[Timing]:
         """The table of what was measured; the verdict of the winner is `CHOSEN`."""
         timings: list[Timing] = []
         began = time.perf_counter()
-        for setting in settings(self.wanted, self.device):
+        for setting in candidate_settings(self.wanted, self.device):
             best = fastest(timings)
             if best and time.perf_counter() - began > self._seconds(best):
                 verdict = "not tried: the budget is short"
@@ -78,14 +78,14 @@ class Race:
             else:
                 timings.append(self._time(setting, best))
         if fastest(timings) is None:
-            plain = self._time(Setting(precision="fp32", channels_last=False), None)
+            plain = self._time(StepSetting(precision="fp32", channels_last=False), None)
             timings.append(plain.model_copy(update={"verdict": _AGREES}))
         timings = self._again(timings)
         timings += self._compiled(fastest(timings))
         winner = fastest(timings)
         return [t.model_copy(update={"verdict": CHOSEN}) if t is winner else t for t in timings]
 
-    def compile_seconds(self, setting: Setting) -> float:
+    def compile_seconds(self, setting: StepSetting) -> float:
         """What compiling took; 0 where nothing is compiled. A training may find some of it done, in the compiler's cache."""
         return self._first_s[setting] if setting.compile else 0.0
 
@@ -101,24 +101,24 @@ class Race:
         cost = objective_of(self.of, self.recipe, device)
         for number in range(_DRAWS if self.of.kind == "detector" else 1):
             network = copy.deepcopy(self.network).to(device).train()
-            draw_from(self.seed, number)
+            seed_step(self.seed, number)
             with torch.no_grad():
                 losses.append(float(cost(network, (self.images.to(device), self.labels), device)))
         mean = fmean(losses)
         return mean, max(LOSS_TOLERANCE * abs(mean), 3 * pstdev(losses))
 
-    def _time(self, setting: Setting, best: Timing | None) -> Timing:
+    def _time(self, setting: StepSetting, best: Timing | None) -> Timing:
         stepper = Stepper(copy.deepcopy(self.network), self.of, self.recipe, setting, self.device)
         losses: list[torch.Tensor] = []
         least = math.inf
         for number in range(4):  # the first one prepares kernels
             began = time.perf_counter()
             losses.append(stepper.step(number, self.images, self.labels, self.seed))
-            wait(self.device)
+            synchronize(self.device)
             took = time.perf_counter() - began
             self._first_s.setdefault(setting, took)
             least = min(least, took * 1000) if number else least
-            if number and (least > SLOW_MS or (best and least > 1.25 * (best.ms_per_step or math.inf))):
+            if number and (least > SLOW_STEP_MS or (best and least > 1.25 * (best.ms_per_step or math.inf))):
                 break
         del stepper
         gc.collect()

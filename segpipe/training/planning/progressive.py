@@ -21,7 +21,7 @@ _LEAST_DEEPEST = 8
 """Voxels of the deepest level that a network for volumes can still normalise over."""
 
 
-def choose_first(
+def choose_first_crops(
     wanted: TrainParams, of: Family, edges: tuple[int, ...], multiples: tuple[int, ...], reasons: dict[str, str]
 ) -> FirstCrops | None:
     """The crops of the first steps: half of `edges`, in `multiples` of what the network halves evenly; None where that is no less, or

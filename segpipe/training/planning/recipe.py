@@ -12,7 +12,7 @@ from segpipe.errors import ConfigError
 from segpipe.inference.tta import TTA, passes
 from segpipe.labels import Labelling
 from segpipe.training.memory import check_parts
-from segpipe.training.optim.muon import pays
+from segpipe.training.optim.muon import is_worthwhile
 from segpipe.training.optim.optimisers import DEFAULTS
 from segpipe.training.plan import Plan, Recipe
 
@@ -119,14 +119,14 @@ def choose_optimiser(wanted: TrainParams, of: Family, batch: int, reasons: dict[
 
 def with_optimiser(draft: Plan, network: torch.nn.Module, wanted: TrainParams, reasons: dict[str, str]) -> Plan:
     """The draft with Muon, where the optimiser was left open and turning the network's kernels costs little beside a step."""
-    recipe, of = draft.recipe, draft.of
+    recipe, of = draft.recipe, draft.model_family
     assert recipe is not None
     edges = draft.volume.patch if draft.volume else (recipe.patch,) * 2
     images = recipe.batch // (wanted.devices * wanted.num_nodes)
     if (
         wanted.optimizer != "auto"
         or of.kind != "network"
-        or not pays(network, (images, draft.normalisation.channels, *edges))
+        or not is_worthwhile(network, (images, draft.normalisation.channels, *edges))
     ):
         return draft
     own = choose_optimiser(wanted.model_copy(update={"optimizer": "muon"}), of, recipe.batch, reasons)

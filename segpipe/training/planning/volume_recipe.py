@@ -15,9 +15,9 @@ from segpipe.errors import ConfigError
 from segpipe.inference.volumes import Axes, ratios, resampled_shape
 from segpipe.labels import Labelling
 from segpipe.training.plan import Recipe, VolumeGrid
-from segpipe.training.planning.normalisation import train_samples
+from segpipe.training.planning.normalisation import spread_samples
 from segpipe.training.planning.recipe import choose_recipe
-from segpipe.training.sampling.volume_augmentation import THICK
+from segpipe.training.sampling.volume_augmentation import THICK_SLICE_RATIO
 
 if TYPE_CHECKING:
     from segpipe.config import TrainParams
@@ -43,7 +43,7 @@ Spacing = tuple[float, float, float]
 def choose_spacing(train: Reader, wanted: Spacing | None, reasons: dict[str, str]) -> Spacing | None:
     """The voxel size to work at: the median of the training volumes by axis. Where that is thick slices, the tenth percentile
     along the thick axis, so that the finer volumes lose less."""
-    found = [sample.spacing for sample in train_samples(train) if sample.spacing is not None]
+    found = [sample.spacing for sample in spread_samples(train) if sample.spacing is not None]
     if wanted is not None or not found:
         reasons["voxel size"] = "as set" if wanted else "the files tell none: voxels are taken as they come"
         return wanted
@@ -51,7 +51,7 @@ def choose_spacing(train: Reader, wanted: Spacing | None, reasons: dict[str, str
     chosen = np.median(sizes, axis=0)
     axis = int(chosen.argmax())
     why = "the median of the training volumes"
-    if chosen[axis] > THICK * chosen.min():
+    if chosen[axis] > THICK_SLICE_RATIO * chosen.min():
         others = np.delete(chosen, axis)
         chosen[axis] = max(float(np.percentile(sizes[:, axis], 10)), float(others.max()))
         why += f"; slices are thick along the {_AXES[axis]}, where it is the tenth percentile"
@@ -69,7 +69,7 @@ def choose_patch3d(train: Reader, spacing: Spacing | None, steps: Axes, voxels: 
     The patch is that shape, rounded up to multiples of `steps`, then cut along the axis on which it sees the largest share of
     the volume, until it has no more than `voxels`. The deepest level of the network keeps at least `_DEEPEST` voxels.
     """
-    shapes = np.array([resampled_shape(s.image.shape[:3], ratios(s.spacing, spacing)) for s in train_samples(train)])
+    shapes = np.array([resampled_shape(s.image.shape[:3], ratios(s.spacing, spacing)) for s in spread_samples(train)])
     median = [float(edge) for edge in np.median(shapes, axis=0)]
     patch = [max(1, math.ceil(edge / step)) * step for edge, step in zip(median, steps, strict=True)]
     while math.prod(patch) > voxels:
@@ -156,7 +156,7 @@ def end_differences(train: Reader, labelling: Labelling | None = None) -> tuple[
     """
     labelling = labelling or Labelling(train.class_pixels.shape[1])
     ends = np.zeros((3, 2, labelling.n_classes))
-    for sample in train_samples(train, _LOOKED_AT):
+    for sample in spread_samples(train, _LOOKED_AT):
         assert sample.labels is not None
         for axis in range(3):
             line, half = np.moveaxis(sample.labels, axis, 0), sample.labels.shape[axis] // 2

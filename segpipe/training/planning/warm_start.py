@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Heritage:
+class WarmStart:
     """A release that a training goes on from."""
 
     source: str
@@ -73,8 +73,8 @@ class Heritage:
         return found, "; ".join(words)
 
 
-def heritage_of(options: Mapping[str, Any]) -> Heritage | None:
+def warm_start_of(options: Mapping[str, Any]) -> WarmStart | None:
     """The release that a candidate of these settings goes on from; None where it starts otherwise. MissingError where its model is
     not here."""
     source = str(options.get("encoder_weights", ""))
-    return Heritage(source, SegmenterSpec.read(release_folder(source))) if parse_release(source) else None
+    return WarmStart(source, SegmenterSpec.read(release_folder(source))) if parse_release(source) else None

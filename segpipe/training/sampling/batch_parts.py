@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 
-def in_parts(images: Tensor, known: Any, count: int) -> Iterator[tuple[Tensor, Any, float]]:
+def split_batch(images: Tensor, known: Any, count: int) -> Iterator[tuple[Tensor, Any, float]]:
     """A batch in `count` parts of nearly equal size: images, what is known of them (a tensor or a list), share of the images."""
     if count == 1:
         yield images, known, 1.0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from segpipe.training.plan import FirstCrops, Plan, Recipe
 
-REMEMBERED = 1 << 12
+CACHE_SIZE = 1 << 12
 """Images and classes of which the window or the places are remembered: some numbers each."""
 _PATIENCE = 4
 """Batches that each worker prepares ahead."""
@@ -86,7 +86,7 @@ class Crops:
         labels = marks(sample)
         assert sample.labels is not None and labels is not None
         place = self._place(sample.labels, wanted, draws)
-        image, labels = reduced(*cut(sample.image, labels, place, self._window, self._seen), self._shrink)
+        image, labels = downscale(*cut_window(sample.image, labels, place, self._window, self._seen), self._shrink)
         image, labels = self._augment(image, labels, int(draws.integers(1 << 62)))
         return normalisation_of(self.plan.normalisation, self.reader, index).apply(image), labels
 
@@ -112,7 +112,7 @@ def normalisation_of(planned: Normalisation, reader: Reader, index: int) -> Norm
     return _of_its_own(planned, cast(Hashable, reader), index) if planned.per_image else planned
 
 
-@lru_cache(maxsize=REMEMBERED)
+@lru_cache(maxsize=CACHE_SIZE)
 def _of_its_own(planned: Normalisation, reader: Hashable, index: int) -> Normalisation:
     return planned.of(cast(Reader, reader)[index].image)
 
@@ -123,7 +123,7 @@ def epoch_order(seed: int, epoch: int, length: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng((seed, epoch, 1)).permutation(length)
 
 
-def cut(
+def cut_window(
     image: np.ndarray, labels: np.ndarray, place: tuple[int, int], window: int, patch: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """A window of an image (H, W, C) and its labels, (H, W) or (H, W, n), padded evenly to at least `patch`: mirrored pixels,
@@ -138,7 +138,7 @@ def cut(
     return image, labels
 
 
-def reduced(image: np.ndarray, labels: np.ndarray, by: int) -> tuple[np.ndarray, np.ndarray]:
+def downscale(image: np.ndarray, labels: np.ndarray, by: int) -> tuple[np.ndarray, np.ndarray]:
     """An image (H, W, C) with the mean of every `by` x `by` pixels in their place, in its dtype, and the label of the first of them."""
     if by == 1:
         return image, labels

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segpipe.errors import ConfigError
 from segpipe.samples import IGNORE, Sample, object_classes
-from segpipe.training.distributed.process_group import everywhere
+from segpipe.training.distributed.process_group import sum_over_ranks
 from segpipe.training.sampling.crops import Crops
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ _SPREAD = (0.05, 0.95)
 """Quantiles of the sizes of objects that the smallest and the largest anchor have."""
 
 
-class ObjectCrops(Crops):
+class InstanceCrops(Crops):
     """Crops as of `Crops`, with their objects: ``crops[position] -> (image (C, P, P) float32 normalised, target)``."""
 
     def __getitem__(self, position: int) -> tuple[npt.NDArray[np.float32], Target]:
-        image, marks = self.draw(position, class_and_object)
+        image, marks = self.draw(position, class_and_instance)
         return image, target_of(marks[..., 0], marks[..., 1])
 
     @staticmethod
@@ -47,7 +47,7 @@ class ObjectCrops(Crops):
         return torch.stack([torch.from_numpy(image) for image, _ in crops]), [target for _, target in crops]
 
 
-def class_and_object(sample: Sample) -> npt.NDArray[np.uint16]:
+def class_and_instance(sample: Sample) -> npt.NDArray[np.uint16]:
     """Class ids and object ids of a sample side by side, (H, W, 2)."""
     assert sample.labels is not None and sample.instances is not None, "plan has seen to it"
     return np.stack([sample.labels.astype(np.uint16), sample.instances], axis=-1)
@@ -86,7 +86,7 @@ def detection_loss(model: torch.nn.Module, batch: Any, device: torch.device) -> 
     losses: list[Tensor] = list(model(images, there).values())
     total = torch.stack([loss.float() for loss in losses]).sum()
     count = images.new_full((), len(images), dtype=torch.float32)
-    return everywhere(total * (count / everywhere(count)))
+    return sum_over_ranks(total * (count / sum_over_ranks(count)))
 
 
 def fit_to_objects(config: MaskRcnnConfig, train: Reader, reasons: dict[str, str]) -> MaskRcnnConfig:

@@ -17,37 +17,43 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segpipe.samples import IGNORE, Sample
-from segpipe.training.distributed.process_group import everywhere
+from segpipe.training.distributed.process_group import sum_over_ranks
 from segpipe.training.sampling.crops import Crops
-from segpipe.training.sampling.detection import class_and_object
+from segpipe.training.sampling.detection import class_and_instance
 from segpipe.training.sampling.volume_crops import VolumeCrops
 
-Marks = npt.NDArray[np.uint8]
+LabelsAndDistance = npt.NDArray[np.uint8]
 """(2, *patch): labels, and the distance in 255ths."""
 
 
 class DistanceCrops(Crops):
     """Crops as of `Crops`, with the distance: ``crops[position] -> (image (C, P, P) float32 normalised, marks (2, P, P) uint8)``."""
 
-    def __getitem__(self, position: int) -> tuple[npt.NDArray[np.float32], Marks]:
-        image, planes = self.draw(position, class_and_object)
-        return image, marks_of(planes[..., 0], planes[..., 1])
+    def __getitem__(self, position: int) -> tuple[npt.NDArray[np.float32], LabelsAndDistance]:
+        image, planes = self.draw(position, class_and_instance)
+        return image, labels_and_distance(planes[..., 0], planes[..., 1])
 
 
 class DistanceVolumeCrops(VolumeCrops):
     """Crops as of `VolumeCrops`, with the distance: ``crops[position] -> (image (C, *patch) float32 normalised, marks (2, *patch))``."""
 
-    def __getitem__(self, position: int) -> tuple[npt.NDArray[np.float32], Marks]:
+    def __getitem__(self, position: int) -> tuple[npt.NDArray[np.float32], LabelsAndDistance]:
         image, (labels, ids) = self.draw(position, lambda sample: [sample.labels, sample.instances])
-        return image, marks_of(labels, ids, self.grid.spacing)
+        return image, labels_and_distance(labels, ids, self.grid.spacing)
 
 
-def marks_of(labels: np.ndarray, ids: np.ndarray, spacing: Sequence[float] | None = None) -> Marks:
+def labels_and_distance(
+    labels: np.ndarray, ids: np.ndarray, spacing: Sequence[float] | None = None
+) -> LabelsAndDistance:
     """The labels and the target of a crop, from its labels and object ids, each (*patch). spacing: of voxels, by axis."""
-    return np.stack([labels.astype(np.uint8), np.rint(255 * distance(labels, ids, spacing)).astype(np.uint8)])
+    return np.stack(
+        [labels.astype(np.uint8), np.rint(255 * normalised_distance(labels, ids, spacing)).astype(np.uint8)]
+    )
 
 
-def distance(labels: np.ndarray, ids: np.ndarray, spacing: Sequence[float] | None = None) -> npt.NDArray[np.float32]:
+def normalised_distance(
+    labels: np.ndarray, ids: np.ndarray, spacing: Sequence[float] | None = None
+) -> npt.NDArray[np.float32]:
     """(*patch), float32: 1 at the deepest pixels of each object, down to a pixel's share of that at its border, 0 outside.
 
     Objects are those of `Sample.objects`. What lies beyond the edge of the crop and on ignored pixels is not known, and so no
@@ -66,7 +72,7 @@ def distance(labels: np.ndarray, ids: np.ndarray, spacing: Sequence[float] | Non
     return found
 
 
-class WithDistance(torch.nn.Module):
+class LossWithDistance(torch.nn.Module):
     """The cost of classes, and of the distance in the channel after theirs; float32. Ignored pixels cost nothing."""
 
     def __init__(self, classes: torch.nn.Module) -> None:
@@ -86,5 +92,5 @@ def distance_loss(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
     cost = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
     within = (target > 0).float()
     shares = torch.stack([counted * within, counted * (1 - within)]).flatten(1)
-    sums = everywhere(torch.cat([(shares * cost.flatten()).sum(1), shares.sum(1)]))
+    sums = sum_over_ranks(torch.cat([(shares * cost.flatten()).sum(1), shares.sum(1)]))
     return (sums[:2] / sums[2:].clamp_min(1)).sum()

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from segpipe.config import AugmentStrength
 
-THICK = 3.0
+THICK_SLICE_RATIO = 3.0
 """Where voxels are this many times longer along an axis than along the shortest, turning out of the plane of the slices smears
 them."""
 _TURNED = 0.6
@@ -42,7 +42,7 @@ _AMOUNTS: dict[str, _Amounts] = {
 }
 
 
-def draw_turn(
+def draw_rotation(
     strength: AugmentStrength, spacing: Sequence[float], draws: np.random.Generator
 ) -> npt.NDArray[np.float64] | None:
     """A turn and zoom in mm, (3, 3), for axes (D, H, W); None where the crop is left as it is.
@@ -53,7 +53,7 @@ def draw_turn(
         return None
     amounts = _AMOUNTS[strength]
     matrix = np.eye(3) * np.exp(draws.uniform(-1, 1) * np.log(amounts.zoom))
-    thick = [edge > THICK * min(spacing) for edge in spacing]
+    thick = [edge > THICK_SLICE_RATIO * min(spacing) for edge in spacing]
     for axis in range(3):
         angle = np.deg2rad(draws.uniform(-amounts.turn, amounts.turn))
         first, second = (a for a in range(3) if a != axis)
@@ -73,7 +73,7 @@ def draw_mirror(
     return np.where(tossed & np.asarray(flips) & (strength != "off"), -1.0, 1.0)
 
 
-def retone(
+def vary_intensities(
     patch: npt.NDArray[np.float32], strength: AugmentStrength, draws: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """Other brightness, contrast, gamma and noise for a normalised crop (C, D, H, W), in units of its own spread."""

@@ -18,8 +18,8 @@ from segpipe.inference.volumes import Axes, ratios
 from segpipe.labels import Labelling
 from segpipe.samples import IGNORE, Sample
 from segpipe.training.plan import FirstCrops, Plan
-from segpipe.training.sampling.crops import REMEMBERED, Reader, epoch_order, normalisation_of
-from segpipe.training.sampling.volume_augmentation import draw_mirror, draw_turn, retone
+from segpipe.training.sampling.crops import CACHE_SIZE, Reader, epoch_order, normalisation_of
+from segpipe.training.sampling.volume_augmentation import draw_mirror, draw_rotation, vary_intensities
 
 Labels = npt.NDArray[np.uint8]
 Matrix = npt.NDArray[np.float64]
@@ -58,14 +58,16 @@ class VolumeCrops:
         sample = self.reader[index]
         assert sample.labels is not None
         ratio = self._shrink * ratios(sample.spacing, self.grid.spacing)
-        turn = draw_turn(self.recipe.augment, self.grid.spacing or (1.0, 1.0, 1.0), draws)
+        turn = draw_rotation(self.recipe.augment, self.grid.spacing or (1.0, 1.0, 1.0), draws)
         mirror = draw_mirror(self.recipe.augment, self.grid.flips, draws)
         center = self._center(index, sample, wanted, ratio, draws)
         step, (labels, *more) = self._step(ratio, turn, mirror), marks(sample)
-        image, found = crop(sample.image, labels, center, step, self._patch)
-        others = [crop(sample.image[..., :0], plane, center, step, self._patch)[1] for plane in more]
+        image, found = cut_crop(sample.image, labels, center, step, self._patch)
+        others = [cut_crop(sample.image[..., :0], plane, center, step, self._patch)[1] for plane in more]
         normalised = normalisation_of(self.plan.normalisation, self.reader, index).apply(image)
-        return retone(normalised, self.recipe.augment, draws), [np.ascontiguousarray(p) for p in (found, *others)]
+        return vary_intensities(normalised, self.recipe.augment, draws), [
+            np.ascontiguousarray(p) for p in (found, *others)
+        ]
 
     def _shuffled(self, position: int) -> int:
         """Every volume once an epoch, in an order of that epoch."""
@@ -99,7 +101,7 @@ class VolumeCrops:
         return np.asarray(np.diag(ratio) @ (np.eye(3) if turn is None else turn) @ np.diag(mirror))
 
 
-def crop(
+def cut_crop(
     image: np.ndarray, labels: Labels, center: Matrix, step: Matrix, patch: tuple[int, int, int]
 ) -> tuple[np.ndarray, Labels]:
     """The part of a volume (D, H, W, C) and its labels that a patch around `center` sees: (*patch, C) and (*patch,).
@@ -143,7 +145,7 @@ def _copied(
     return np.flip(image, axes), np.flip(labels, axes)
 
 
-@lru_cache(maxsize=REMEMBERED)
+@lru_cache(maxsize=CACHE_SIZE)
 def _places(reader: Hashable, index: int, wanted: int, seed: int, labelling: Labelling) -> Matrix:
     """Some voxels of a class in a volume, (n, 3), at most `_PLACES`."""
     labels = cast(Reader, reader)[index].labels

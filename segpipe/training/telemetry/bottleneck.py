@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from segpipe.training.machine import wait
-from segpipe.training.sampling.batch_parts import in_parts
+from segpipe.training.machine import synchronize
+from segpipe.training.sampling.batch_parts import split_batch
 
 if TYPE_CHECKING:
     from segpipe.training.sampling.crops import Samples
     from segpipe.training.step import Stepper
 
-FILE = "bottleneck.json"
+BOTTLENECK_FILE = "bottleneck.json"
 _TIMES = 3
-SLOW_MS = 500.0
+SLOW_STEP_MS = 500.0
 """A step that takes longer is timed once: what disturbs the clock is little beside it."""
 
 
@@ -34,8 +34,8 @@ def step_parts(
     device = stepper.fabric.device
     forward = backward = step = float("inf")
     resident = images.to(device).contiguous(memory_format=stepper.format)
-    part, its_known, _ = next(iter(in_parts(resident, known, stepper.accumulate)))
-    for number in range(1 if ms_loop > SLOW_MS else _TIMES):
+    part, its_known, _ = next(iter(split_batch(resident, known, stepper.accumulate)))
+    for number in range(1 if ms_loop > SLOW_STEP_MS else _TIMES):
         began = _now(device.type)
         loss = stepper.objective(stepper.model, (part, its_known), device)
         middle = _now(device.type)
@@ -51,7 +51,7 @@ def step_parts(
     parts = {"forward": forward, "backward": backward, "optimiser": max(0.0, step - forward - backward)}
     parts = {name: ms * step / sum(parts.values()) for name, ms in parts.items()}
     positions = range(len(images))
-    reading, all_of_it = (processor_ms(samples, positions) for samples in (plain, full))
+    reading, all_of_it = (cpu_ms(samples, positions) for samples in (plain, full))
     read = min(1.0, reading / max(all_of_it, 1e-9))
     beyond = ms_loop - step
     return {"loader": beyond * read, "augmentation": beyond * (1 - read)} | parts
@@ -59,11 +59,11 @@ def step_parts(
 
 def _now(device: str) -> float:
     """Milliseconds, when the device has done what it was given."""
-    wait(device)
+    synchronize(device)
     return time.perf_counter() * 1000
 
 
-def processor_ms(samples: Samples, positions: range) -> float:
+def cpu_ms(samples: Samples, positions: range) -> float:
     """Milliseconds of a processor for these samples: the least of several times."""
     least = float("inf")
     for _ in range(_TIMES):
@@ -74,7 +74,7 @@ def processor_ms(samples: Samples, positions: range) -> float:
     return least * 1000
 
 
-class Clock:
+class TrainingClock:
     """How long a training took, and how much of it was not for steps."""
 
     def __init__(self) -> None:

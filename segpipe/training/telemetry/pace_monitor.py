@@ -13,7 +13,7 @@ _MUCH = 1.1
 """Times as long as planned: a budget of time is to be kept within a tenth."""
 
 
-class Lateness:
+class PaceMonitor:
     """From the first look at val on (what goes before compiles, and warms up), the time between looks against that planned."""
 
     def __init__(self, plan: Plan) -> None:

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from segpipe.cli.results import tune
-from segpipe.training.tuning import Tried
+from segpipe.training.tuning import TrialResult
 
 PARAMS = """\
 # Kept.
@@ -32,7 +32,9 @@ def workspace(tmp_path, monkeypatch):
 
 
 def test_the_best_settings_are_printed_to_be_pasted_and_written_where_asked(workspace, capsys):
-    params = workspace(Tried(3, BETTER, 0.7, "finished"), Tried(0, {"learning_rate": 0.002}, 0.6, "finished"))
+    params = workspace(
+        TrialResult(3, BETTER, 0.7, "finished"), TrialResult(0, {"learning_rate": 0.002}, 0.6, "finished")
+    )
     tune.tune("unet", 2, None)
     out, error = capsys.readouterr()
     assert params.read_text() == PARAMS and "--apply writes it" in error
@@ -49,13 +51,15 @@ def test_the_best_settings_are_printed_to_be_pasted_and_written_where_asked(work
 
 
 def test_where_nothing_is_better_nothing_is_written(workspace, capsys):
-    params = workspace(Tried(0, {"learning_rate": 0.002}, 0.6, "finished"), Tried(1, BETTER, 0.5, "fell behind"))
+    params = workspace(
+        TrialResult(0, {"learning_rate": 0.002}, 0.6, "finished"), TrialResult(1, BETTER, 0.5, "fell behind")
+    )
     tune.tune("unet", 2, None, apply=True)
     assert params.read_text() == PARAMS and "nothing tried is better" in capsys.readouterr().err
 
 
 def test_json_for_a_program(workspace, capsys):
-    workspace(Tried(3, BETTER, 0.7, "finished"))
+    workspace(TrialResult(3, BETTER, 0.7, "finished"))
     tune.tune("unet", 2, None, json=True)
     assert json.loads(capsys.readouterr().out)["best"] == {
         "number": 3,

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from segpipe.errors import ConfigError, MissingError
-from segpipe.training.distributed.process_group import any_rank, everywhere, fabric_layout, rank, ranks
+from segpipe.training.distributed.process_group import any_rank, fabric_options, rank, sum_over_ranks, world_size
 from segpipe.training.launch import _run_and_wait, launch
 from segpipe.training.loop import train_on
-from segpipe.training.memory import note_parts, noted_parts
+from segpipe.training.memory import load_parts, save_parts
 from tests.worlds.tiny_training import CLASSES
 from tests.worlds.trainings import tiny_plan
 
@@ -81,9 +81,9 @@ def test_where_one_process_runs_out_of_memory_all_go_on_in_parts(two):
 
 
 def test_a_single_process_asks_nobody():
-    assert (rank(), ranks()) == (0, 1) and fabric_layout(False) == {"devices": 1}
+    assert (rank(), world_size()) == (0, 1) and fabric_options(False) == {"devices": 1}
     value = torch.ones(3)
-    assert everywhere(value) is value and any_rank(True) and not any_rank(False)
+    assert sum_over_ranks(value) is value and any_rank(True) and not any_rank(False)
 
 
 def spread(plan, **execution):
@@ -107,15 +107,15 @@ def test_processes_that_ran_out_of_memory_are_started_again(tmp_path, monkeypatc
     other = plan.model_copy(update={"seed": 4})
 
     def fail(*_, **__):
-        note_parts(tmp_path / "member1", plan, next(fits))
+        save_parts(tmp_path / "member1", plan, next(fits))
         raise SystemExit(2)
 
     monkeypatch.setattr("segpipe.training.launch._run_and_wait", fail)
     with pytest.raises(SystemExit):
         launch(plan, ["train", "tiny"], tmp_path)
     assert next(fits, None) is None and capfd.readouterr().err.count("start again") == 2
-    assert noted_parts(tmp_path / "member1", plan) == 4
-    assert noted_parts(tmp_path / "member1", other) == 1, "a word about another plan"
+    assert load_parts(tmp_path / "member1", plan) == 4
+    assert load_parts(tmp_path / "member1", other) == 1, "a word about another plan"
 
 
 def test_a_process_of_torchrun_starts_no_others(monkeypatch, tmp_path):
@@ -125,7 +125,7 @@ def test_a_process_of_torchrun_starts_no_others(monkeypatch, tmp_path):
 
 
 def test_a_batch_that_leaves_a_process_without_images_is_refused(tmp_path, train_reader, val_reader, monkeypatch):
-    monkeypatch.setattr("segpipe.training.loop.ranks", lambda: 4)
+    monkeypatch.setattr("segpipe.training.loop.world_size", lambda: 4)
     with pytest.raises(ConfigError, match=r"batch of 2, shared by 4 process.*set it to 4 or more"):
         train_on(tiny_plan(batch=2), CLASSES, train_reader, val_reader, tmp_path, tmp_path, tmp_path)
 

@@ -7,8 +7,8 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from segpipe.training.distributed import process_group, shared_dropout
-from segpipe.training.distributed.shared_dropout import images_of_all, share_draws
-from segpipe.training.sampling.batch_parts import in_parts
+from segpipe.training.distributed.shared_dropout import images_on_all_ranks, share_dropout
+from segpipe.training.sampling.batch_parts import split_batch
 from segpipe.training.sampling.crops import batches
 from tests.worlds.tiny_training import make_recipe
 
@@ -19,7 +19,7 @@ LAYERS = [nn.Dropout(0.3), nn.Dropout2d(0.3), DropPath(0.3), StochasticDepth(0.3
 def as_process(monkeypatch):
     def become(number, count):
         for module in (process_group, shared_dropout):
-            monkeypatch.setattr(module, "ranks", lambda: count)
+            monkeypatch.setattr(module, "world_size", lambda: count)
             monkeypatch.setattr(module, "rank", lambda: number)
 
     return become
@@ -28,7 +28,7 @@ def as_process(monkeypatch):
 def seen(layers, x):
     """What layers, one after another, make of a batch; by a new network, from a fixed seed."""
     network = nn.Sequential(*(type(layer)(*(v for v in of(layer))) for layer in layers))
-    share_draws(network)(5)
+    share_dropout(network)(5)
     torch.manual_seed(7)
     return network(x)
 
@@ -55,14 +55,14 @@ def test_each_process_draws_what_one_would_have_drawn_for_its_images(as_process,
 
 def test_a_single_process_is_left_as_it_is():
     network = nn.Sequential(nn.Dropout(0.5))
-    share_draws(network)(4)
+    share_dropout(network)(4)
     assert type(network[0]) is nn.Dropout
 
 
 def test_without_training_nothing_is_drawn(as_process):
     as_process(1, 2)
     network, x = nn.Sequential(nn.Dropout(0.5)), torch.randn(2, 3)
-    share_draws(network)
+    share_dropout(network)
     assert torch.equal(network.eval()(x), x)
 
 
@@ -75,8 +75,8 @@ def test_the_rows_of_all_processes_are_the_images_of_a_part(as_process, batch, p
     for number in range(count):
         as_process(number, count)
         images, known = next(batches(Positions(), recipe, 0, 0, 1, rank=number, ranks=count))
-        for index, (part, _, _) in enumerate(in_parts(images, known, parts)):
-            of_all = range(images_of_all(batch, parts, index))
+        for index, (part, _, _) in enumerate(split_batch(images, known, parts)):
+            of_all = range(images_on_all_ranks(batch, parts, index))
             own = list(of_all)[number::count]
             assert len(own) == len(part)
             rows.setdefault((index, len(of_all)), []).extend(own)

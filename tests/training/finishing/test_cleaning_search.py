@@ -9,8 +9,15 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.metrics import confusion, macro, tallies
 from segpipe.samples import IGNORE, ClassTable, Sample
-from segpipe.training.finishing.cleaning_search import SIZES, _changes, choose_cleaning, iou, looked_at, sure_gain
-from segpipe.training.finishing.decision_thresholds import moved
+from segpipe.training.finishing.cleaning_search import (
+    SIZES,
+    _changes,
+    choose_cleaning,
+    gain_lower_bound,
+    iou,
+    search_images,
+)
+from segpipe.training.finishing.decision_thresholds import decide
 from tests.inference.test_segmenter import UNIT
 from tests.worlds.tiny_training import MemoryReader
 
@@ -117,7 +124,7 @@ def test_logits_are_raised_as_probabilities_are_moved(how):
     """By a segmenter, also in tiles, as by `moved`, by which the cleaning was chosen."""
     sample, model = scene(3, classes=2), segmenter(2, how)
     probabilities = np.moveaxis(sample.image, -1, 0)
-    expected = moved(probabilities, how)
+    expected = decide(probabilities, how)
     np.testing.assert_array_equal(model.predict(sample.image).class_ids, expected)
     np.testing.assert_array_equal(model.but(tile=32, overlap=8).predict(sample.image).class_ids, expected)
     odds = np.log(probabilities[1] / probabilities[0].clip(1e-6)) + how.raised[1]
@@ -168,10 +175,10 @@ def test_chance_alone_is_seldom_kept():
 
 
 def test_images_are_looked_at_as_memory_allows():
-    assert looked_at(reader([])) == []
+    assert search_images(reader([])) == []
     large = Sample("x", np.zeros((1, 1, 3), np.uint8), np.broadcast_to(np.uint8(0), (2048, 2048)))
-    assert looked_at(reader([large] * 10)) == [0, 3, 6, 9]
-    assert len(looked_at(reader([scene(0)] * 500))) == 64
+    assert search_images(reader([large] * 10)) == [0, 3, 6, 9]
+    assert len(search_images(reader([scene(0)] * 500))) == 64
 
 
 def test_changes_are_those_of_cleaning_class_by_class():
@@ -192,10 +199,10 @@ def test_gains_by_hand():
     before = rng.integers(1, 50, (6, 3, 2))
     before[:, 1:] += before[:, :1]
     after = before + np.array([3, 0, 0])[None, :, None]
-    gain, bound = iou(after) - iou(before), sure_gain(before, after, 1)
+    gain, bound = iou(after) - iou(before), gain_lower_bound(before, after, 1)
     by_hand = [np.mean([t[0] / (t[1] + t[2] - t[0]) for t in tally.sum(0).T.tolist()]) for tally in (before, after)]
     assert gain == pytest.approx(by_hand[1] - by_hand[0]) and 0 < bound <= gain
-    assert sure_gain(before, before, 1) == 0
+    assert gain_lower_bound(before, before, 1) == 0
 
 
 def test_a_cleaning_is_nothing_by_itself():

@@ -9,17 +9,20 @@ from segpipe.inference.cleaning import Cleaning
 from segpipe.inference.trained import load_trained
 from segpipe.models.registry import family
 from segpipe.training.finishing import postprocess_search
-from segpipe.training.finishing.cleaning_search import Chosen
-from segpipe.training.finishing.postprocess_search import looks_to_finish
-from segpipe.training.loop import set_up, train_on
+from segpipe.training.finishing.cleaning_search import CleaningChoice
+from segpipe.training.finishing.postprocess_search import finishing_validations
+from segpipe.training.loop import build_stepper, train_on
 from segpipe.training.planning.recipe import choose_recipe
-from segpipe.training.scoring import score_split, segmenter_spec, validator
+from segpipe.training.scoring import score_split, segmenter_spec, validation_segmenter
 from tests.worlds.tiny_training import CLASSES, MemoryReader, draw, fingerprint_of, make_plan
 
 
 def test_the_finished_model_looks_often_and_validations_once():
     plan = make_plan(tta="d4")
-    assert segmenter_spec(plan, CLASSES).tta == "d4" and validator(plan, set_up(plan), CLASSES).spec.tta == "none"
+    assert (
+        segmenter_spec(plan, CLASSES).tta == "d4"
+        and validation_segmenter(plan, build_stepper(plan), CLASSES).spec.tta == "none"
+    )
 
 
 @pytest.mark.parametrize(("name", "tta"), [("unet3d", "d4"), ("unet3d", "multi_scale"), ("mask_rcnn", "mirror")])
@@ -44,7 +47,7 @@ def test_the_runs_are_counted_in_words(train_reader):
 @pytest.mark.parametrize(("changes", "chosen"), [({"cleaning": "auto"}, True), ({"tta": "mirror"}, False)], ids=str)
 def test_what_is_chosen_is_carried_and_scored(tmp_path, train_reader, val_reader, monkeypatch, changes, chosen):
     nothing = np.zeros((4, 3, 3), np.int64)
-    found = Chosen(Cleaning(least=(40, 40, 40)), nothing, nothing)
+    found = CleaningChoice(Cleaning(least=(40, 40, 40)), nothing, nothing)
     monkeypatch.setattr(postprocess_search, "choose_cleaning", lambda *_: found)
     val = MemoryReader([draw(200 + i) for i in range(8)])
     plan = make_plan(steps=2, patch=32, val_every=2, **changes)
@@ -54,13 +57,13 @@ def test_what_is_chosen_is_carried_and_scored(tmp_path, train_reader, val_reader
     assert segmenter.spec.tta == changes.get("tta", "none")
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     assert history["finished_score"] == pytest.approx(score_split(segmenter, val).iou_macro, abs=1e-6)
-    assert looks_to_finish(plan, val, "bf16") == (2.0 if chosen else 4.0)
+    assert finishing_validations(plan, val, "bf16") == (2.0 if chosen else 4.0)
 
 
 def test_nothing_is_looked_for_where_nothing_could_be_shown(tmp_path, val_reader):
     plan = make_plan(cleaning="auto")
-    assert looks_to_finish(plan, val_reader, "bf16") == 0
-    assert postprocess_search.finish(plan, tmp_path, val_reader) is None, "two images: no model is even loaded"
+    assert finishing_validations(plan, val_reader, "bf16") == 0
+    assert postprocess_search.finish_model(plan, tmp_path, val_reader) is None, "two images: no model is even loaded"
 
 
 def test_what_was_looked_at_in_full_is_scored_from_that(tmp_path, train_reader):
@@ -69,4 +72,6 @@ def test_what_was_looked_at_in_full_is_scored_from_that(tmp_path, train_reader):
     train_on(plan, CLASSES, train_reader, val, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     score = score_split(load_trained(tmp_path / "out"), val).iou_macro
-    assert history["finished_score"] == pytest.approx(score, abs=1e-6) and looks_to_finish(plan, val, "bf16") == 4.0
+    assert (
+        history["finished_score"] == pytest.approx(score, abs=1e-6) and finishing_validations(plan, val, "bf16") == 4.0
+    )

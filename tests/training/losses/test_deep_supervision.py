@@ -9,12 +9,12 @@ from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.trained import load_trained
 from segpipe.models.registry import build_network
 from segpipe.models.volumetric.networks import Unet3dConfig
-from segpipe.training.loop import set_up, train_on
+from segpipe.training.loop import build_stepper, train_on
 from segpipe.training.losses import SegmentationLoss
 from segpipe.training.plan import VolumeGrid
-from segpipe.training.planning.footprint import kept_for_backward
+from segpipe.training.planning.footprint import activation_bytes
 from segpipe.training.sampling.crops import batches
-from segpipe.training.tasks import at_each_level, samples_of
+from segpipe.training.tasks import deep_supervision_loss, samples_of
 from tests.worlds.tiny_training import make_plan, make_recipe
 from tests.worlds.volumes import TABLE, VolumeReader, ellipsoid
 
@@ -46,7 +46,7 @@ def test_levels_speak_in_training_alone():
     assert set(network.state_dict()) - set(plain.state_dict()) == {
         f"sides.{i}.{n}" for i in (0, 1) for n in ("weight", "bias")
     }
-    assert kept_for_backward(network, (2, 1, *PATCH)) > kept_for_backward(plain, (2, 1, *PATCH))
+    assert activation_bytes(network, (2, 1, *PATCH)) > activation_bytes(plain, (2, 1, *PATCH))
 
 
 def test_each_coarser_level_costs_half_as_much_as_the_one_before():
@@ -56,16 +56,16 @@ def test_each_coarser_level_costs_half_as_much_as_the_one_before():
     loss = SegmentationLoss([1.0, 2.0, 3.0], make_recipe().loss)
     parts = [loss(said[0], labels), loss(said[1], labels[:, :, ::2, ::2]), loss(said[2], labels[:, ::2, ::4, ::4])]
     expected = (4 * parts[0] + 2 * parts[1] + parts[2]) / 7
-    torch.testing.assert_close(at_each_level(loss, said, labels), expected)
+    torch.testing.assert_close(deep_supervision_loss(loss, said, labels), expected)
     planes = torch.stack([labels, labels], 1)  # labels with more beside them, as of a distance
     seen = []
-    at_each_level(lambda logits, known: seen.append(known) or loss(logits, known[:, 0]), said, planes)
+    deep_supervision_loss(lambda logits, known: seen.append(known) or loss(logits, known[:, 0]), said, planes)
     assert [tuple(known.shape) for known in seen] == [(2, 2, *logits.shape[2:]) for logits in said]
 
 
 def test_every_head_learns(readers):
     plan = plan_of()
-    stepper = set_up(plan)
+    stepper = build_stepper(plan)
     before = [p.detach().clone() for p in stepper.network.sides.parameters()]
     stepper.step(0, *next(batches(samples_of(readers[0], plan), plan.recipe, 0)), 0)
     assert all(not torch.equal(a, b) for a, b in zip(before, stepper.network.sides.parameters(), strict=True))

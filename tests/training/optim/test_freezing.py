@@ -7,10 +7,10 @@ from segpipe.config import TrainParams
 from segpipe.errors import ConfigError
 from segpipe.inference.engines.engine import TorchEngine
 from segpipe.models.registry import FAMILIES, family
-from segpipe.training.checkpoint import State, load_checkpoint, save_checkpoint
-from segpipe.training.loop import set_up
+from segpipe.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from segpipe.training.loop import build_stepper
 from segpipe.training.optim.freezing import encoder_switch
-from segpipe.training.plan import Setting
+from segpipe.training.plan import StepSetting
 from segpipe.training.planning.recipe import with_frozen_encoder
 from segpipe.training.step import Stepper
 from tests.worlds.tiny_training import make_plan
@@ -29,7 +29,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("changes", [{"ema": 0.9}, {"ema": 0.0}, {"optimizer": "sgd"}, {"optimizer": "adam"}], ids=str)
 def test_the_encoder_stays_bit_for_bit_then_learns(changes):
-    stepper = set_up(make_plan(freeze_steps=2, weight_decay=0.1, **changes))
+    stepper = build_stepper(make_plan(freeze_steps=2, weight_decay=0.1, **changes))
     network, engine = stepper.network, TorchEngine(stepper.average)
     for number in range(4):
         before = state(network.encoder), state(network.decoder)
@@ -41,12 +41,12 @@ def test_the_encoder_stays_bit_for_bit_then_learns(changes):
 
 def test_a_training_continues_to_the_same_bytes_on_either_side_of_the_thaw(tmp_path):
     plan = make_plan(freeze_steps=2)
-    first = set_up(plan)
+    first = build_stepper(plan)
     for number in range(4):
-        save_checkpoint(tmp_path / str(number), plan, first, {}, State(step=number))
+        save_checkpoint(tmp_path / str(number), plan, first, {}, TrainingState(step=number))
         first.step(number, IMAGES[number], LABELS, 0)
     for start in range(4):
-        second = set_up(plan)
+        second = build_stepper(plan)
         load_checkpoint(tmp_path / str(start), plan, second)
         for number in range(start, 4):
             second.step(number, IMAGES[number], LABELS, 0)
@@ -101,7 +101,7 @@ def test_a_compiled_network_thaws_and_grows():
     """Each new kind of step (the encoder let go, larger crops) is compiled for, and learns what it would without."""
     recipe = make_plan(freeze_steps=1).recipe
     eager, compiled = (
-        Stepper(Small(), family("unet"), recipe, Setting(precision="fp32", channels_last=False, compile=c), "cpu")
+        Stepper(Small(), family("unet"), recipe, StepSetting(precision="fp32", channels_last=False, compile=c), "cpu")
         for c in (False, True)
     )
     for number, size in enumerate((32, 32, 64)):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from segpipe.config import Params
-from segpipe.training.optim.muon import MATRICES, Muon, orthogonal, pays, turning_flops
+from segpipe.training.optim.muon import ARE_MATRICES, Muon, is_worthwhile, orthogonalisation_flops, orthogonalise
 from segpipe.training.optim.optimisers import build_optimiser
 from segpipe.training.planning import recipe
 from segpipe.training.planning.planner import plan_on
@@ -28,12 +28,12 @@ def turned(matrix: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(20, 50), (50, 20), (32, 32)])
 def test_singular_values_end_near_one(shape):
     matrices = np.random.default_rng(0).normal(size=(3, *shape))
-    found = orthogonal(torch.from_numpy(matrices)).numpy()
+    found = orthogonalise(torch.from_numpy(matrices)).numpy()
     np.testing.assert_allclose(found, [turned(matrix) for matrix in matrices], atol=1e-6)
-    wide = orthogonal(torch.randn(1, 16, 200))
+    wide = orthogonalise(torch.randn(1, 16, 200))
     values = torch.linalg.svdvals(wide)
     assert float(values.min()) > 0.6 and float(values.max()) < 1.25
-    assert bool((orthogonal(torch.zeros(2, 16, 16)) == 0).all())
+    assert bool((orthogonalise(torch.zeros(2, 16, 16)) == 0).all())
 
 
 @pytest.mark.parametrize("condition", [1e0, 1e1, 1e3])
@@ -52,7 +52,7 @@ def test_turning_in_bfloat16_is_as_good_as_iterating_on_the_matrix_itself(condit
     def off(found: torch.Tensor) -> float:
         return float((found.double() - exact).norm() / exact.norm())
 
-    assert off(orthogonal(matrices.bfloat16())) < off(by_steps) + 0.05
+    assert off(orthogonalise(matrices.bfloat16())) < off(by_steps) + 0.05
 
 
 def a_network() -> torch.nn.Sequential:
@@ -137,7 +137,7 @@ def test_small_and_depthwise_kernels_are_no_matrices():
     optimiser = build_optimiser(a_network(), make_recipe(optimizer="muon"))
     assert isinstance(optimiser, Muon)
     shapes = {
-        kind: {tuple(p.shape) for g in optimiser.param_groups if g[MATRICES] is kind for p in g["params"]}
+        kind: {tuple(p.shape) for g in optimiser.param_groups if g[ARE_MATRICES] is kind for p in g["params"]}
         for kind in (True, False)
     }
     assert shapes[True] == {(24, 3, 3, 3), (40, 24, 1, 1), (40, 40, 3, 3)}
@@ -146,10 +146,10 @@ def test_small_and_depthwise_kernels_are_no_matrices():
 
 def test_it_pays_where_turning_is_little_of_a_step():
     network = torch.nn.Sequential(torch.nn.Conv2d(32, 64, 3, padding=1, bias=False))
-    assert turning_flops(network) == 2 * (4 * 64 * 64 * 288 + 14 * 64**3)
+    assert orthogonalisation_flops(network) == 2 * (4 * 64 * 64 * 288 + 14 * 64**3)
     forward = 2 * 64 * 288 * 8 * 8  # an image of 8 x 8
-    least = turning_flops(network) / (0.4 * 3 * forward)
-    assert 5 < least < 6 and not pays(network, (5, 32, 8, 8)) and pays(network, (6, 32, 8, 8))
+    least = orthogonalisation_flops(network) / (0.4 * 3 * forward)
+    assert 5 < least < 6 and not is_worthwhile(network, (5, 32, 8, 8)) and is_worthwhile(network, (6, 32, 8, 8))
 
     class Moody(torch.nn.Module):
         def __init__(self):
@@ -159,13 +159,13 @@ def test_it_pays_where_turning_is_little_of_a_step():
         def forward(self, x):
             return self.layer(x) if x.sum() > 0 else x
 
-    assert not pays(Moody(), (8, 32, 64, 64)), "which way it goes is not known without images"
+    assert not is_worthwhile(Moody(), (8, 32, 64, 64)), "which way it goes is not known without images"
 
 
 @pytest.mark.parametrize(("wanted", "found"), [("auto", "muon"), ("adamw", "adamw"), ("muon", "muon")])
 def test_a_plan_takes_it_where_it_is_left_open_and_pays(wanted, found, monkeypatch):
     asked = []
-    monkeypatch.setattr(recipe, "pays", lambda _, shape: asked.append(shape) or True)
+    monkeypatch.setattr(recipe, "is_worthwhile", lambda _, shape: asked.append(shape) or True)
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
     settings = {"budget": "3 steps", "patch": 64, "batch": 2, "optimizer": wanted}
     small = {"family": "unet", "encoder": "resnet18", "encoder_weights": "none"}

@@ -4,8 +4,8 @@ import torch
 
 from segpipe.config import Params, TrainParams
 from segpipe.errors import ConfigError
-from segpipe.training.checkpoint import State, load_checkpoint, save_checkpoint
-from segpipe.training.loop import set_up
+from segpipe.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from segpipe.training.loop import build_stepper
 from segpipe.training.optim.optimisers import DEFAULTS, build_optimiser
 from segpipe.training.planning.recipe import choose_recipe
 from tests.worlds.tiny_training import fingerprint_of, make_plan, make_recipe
@@ -78,12 +78,12 @@ def test_a_training_continues_to_the_same_bytes(tmp_path, changes):
     rng = torch.Generator().manual_seed(0)
     images = [torch.randn(2, 3, 32, 32, generator=rng) for _ in range(4)]
     labels = torch.randint(0, 3, (2, 32, 32), dtype=torch.uint8, generator=rng)
-    first = set_up(plan)
+    first = build_stepper(plan)
     for number in range(4):
         first.step(number, images[number], labels, 5)
         if number == 1:
-            save_checkpoint(tmp_path, plan, first, {}, State(step=2))
-    second = set_up(plan)
+            save_checkpoint(tmp_path, plan, first, {}, TrainingState(step=2))
+    second = build_stepper(plan)
     load_checkpoint(tmp_path, plan, second)
     for number in (2, 3):
         second.step(number, images[number], labels, 5)
@@ -115,7 +115,7 @@ def test_an_encoder_learns_at_its_share_of_the_rate_of_each_step(optimizer):
     moved, decays = [], []
     for share in (1.0, 0.2):
         plan = make_plan(encoder_rate=share, optimizer=optimizer, weight_decay=0.1, clip_norm=1e9)
-        stepper = set_up(plan)
+        stepper = build_stepper(plan)
         before = {name: value.detach().clone() for name, value in stepper.network.named_parameters()}
         rng = torch.Generator().manual_seed(0)
         images = torch.randn(2, 3, 32, 32, generator=rng)

@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 from segpipe.config import Params
 from segpipe.errors import ConfigError
 from segpipe.samples import IGNORE
-from segpipe.training.plan import Setting
+from segpipe.training.plan import StepSetting
 from segpipe.training.planning import budget, execution
 from segpipe.training.planning.budget import (
-    LEAST_STEPS,
+    MIN_STEPS,
     PLAN_START_S,
     START_UP_S,
     count_steps,
-    mean_step,
-    seconds_to_finish,
+    finishing_seconds,
+    mean_step_ms,
 )
 from segpipe.training.planning.planner import plan_on
-from segpipe.training.planning.precision_benchmark import CHOSEN, Race
+from segpipe.training.planning.precision_benchmark import CHOSEN, PrecisionBenchmark
 from segpipe.training.scoring import segmenter_spec
 from segpipe.training.step import Stepper
 from segpipe.training.tasks import samples_of
@@ -46,9 +46,9 @@ def test_a_budget_of_seconds_is_kept(seconds, ms_step, ms_val, n_train, batch, b
     try:
         steps, validations = count_steps("seconds", seconds, n_train, batch, ms_step, ms_val, besides)
     except ConfigError:
-        assert START_UP_S + besides + (LEAST_STEPS * ms_step + ms_val) / 1000 > 0.98 * seconds
+        assert START_UP_S + besides + (MIN_STEPS * ms_step + ms_val) / 1000 > 0.98 * seconds
         return
-    assert steps >= LEAST_STEPS
+    assert steps >= MIN_STEPS
     assert 1 <= validations <= min(10, steps)
     took = START_UP_S + besides + (steps * ms_step + validations * ms_val) / 1000
     assert 0.985 * seconds - 2 * ms_step / 1000 <= took <= seconds
@@ -89,7 +89,7 @@ stretch = st.tuples(st.integers(1, 199), st.floats(0.1, 1.2))
 def test_cheaper_steps_are_counted_as_what_they_take(ms, cheaper):
     """Against adding up 200 steps one by one."""
     each = [ms * math.prod(factor for until, factor in cheaper if step < until) for step in range(200)]
-    found = mean_step(ms, [(until / 200, factor * ms) for until, factor in cheaper])
+    found = mean_step_ms(ms, [(until / 200, factor * ms) for until, factor in cheaper])
     assert found == pytest.approx(sum(each) / 200)
 
 
@@ -117,7 +117,7 @@ def test_planning_compiling_and_finishing_are_charged(ticking, monkeypatch):
 
     monkeypatch.setattr(execution, "count_steps", counted)
     monkeypatch.setattr(execution, "seconds_to_finish", lambda *_: 7.0)
-    monkeypatch.setattr(Race, "compile_seconds", lambda *_: 20.0)
+    monkeypatch.setattr(PrecisionBenchmark, "compile_seconds", lambda *_: 20.0)
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
     wanted = {
         "budget": "10m",
@@ -146,11 +146,11 @@ def test_the_first_step_of_a_compiled_network_is_its_compiling(ticking, train_re
 
     monkeypatch.setattr(Stepper, "step", step)
     wanted = params({"budget": "1h", "compile": True, "precision": "fp32", "channels_last": False}).train
-    race = Race(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", wanted)
+    race = PrecisionBenchmark(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", wanted)
     race.reference, race.tolerance = 1.0, 0.02
     (timing,) = race.run()
     assert race.compile_seconds(timing.setting) == pytest.approx(31) and timing.ms_per_step == pytest.approx(1000)
-    assert race.compile_seconds(Setting(precision="fp32", channels_last=True)) == 0
+    assert race.compile_seconds(StepSetting(precision="fp32", channels_last=True)) == 0
 
 
 @pytest.mark.parametrize(("seconds", "winner"), [(20.0, True), (6.0, False)], ids=["by turns", "no time for that"])
@@ -165,7 +165,7 @@ def test_settings_that_are_close_are_timed_by_turns(ticking, train_reader, monke
 
     monkeypatch.setattr(Stepper, "step", step)
     wanted = params({"budget": "10m", "compile": False, "precision": "fp32"}).train
-    race = Race(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", wanted)
+    race = PrecisionBenchmark(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", wanted)
     race.reference, race.tolerance = 1.0, 0.02
     allowed = itertools.chain([9.0], itertools.repeat(seconds))  # for each of them at first, and then for turns
     monkeypatch.setattr(race, "_seconds", lambda _: next(allowed))
@@ -200,7 +200,7 @@ def test_what_is_chosen_at_the_end_is_timed_on_two_images(ticking, monkeypatch):
     val = MemoryReader([draw(i) for i in range(8)])
     plan = make_plan(cleaning="auto").model_copy(update={"postprocess": "watershed"})
     spec = segmenter_spec(plan, CLASSES)
-    assert seconds_to_finish(make_plan(cleaning="none"), spec, val, 1000, "bf16") == 0
+    assert finishing_seconds(make_plan(cleaning="none"), spec, val, 1000, "bf16") == 0
 
     def work(seconds):
         def choose(truth, images, *_):
@@ -210,10 +210,10 @@ def test_what_is_chosen_at_the_end_is_timed_on_two_images(ticking, monkeypatch):
         return choose
 
     monkeypatch.setattr(budget, "choose_cleaning", work(3.0))
-    monkeypatch.setattr(budget, "best_settings", work(5.0))
+    monkeypatch.setattr(budget, "best_instance_settings", work(5.0))
     runs = 1 + 1  # all eight images, for each of the two
     for precision, slower in (("bf16", 2), ("fp32", 1.2)):
-        found = seconds_to_finish(plan, spec, val, 1000, precision)
+        found = finishing_seconds(plan, spec, val, 1000, precision)
         assert found == pytest.approx(slower * runs + (4.0 + 6.0) / 2 * 8), precision
 
 
@@ -222,7 +222,7 @@ def test_choices_can_be_rehearsed_on_the_truth(method):
     samples = [draw(i) for i in range(8)]
     samples = [type(s)(s.key, s.image, s.labels, (s.labels % IGNORE).astype(np.uint16)) for s in samples]
     plan = make_plan(cleaning="auto").model_copy(update={"postprocess": method})
-    assert 0 < seconds_to_finish(plan, segmenter_spec(plan, CLASSES), MemoryReader(samples), 0.0, "fp32") < 60
+    assert 0 < finishing_seconds(plan, segmenter_spec(plan, CLASSES), MemoryReader(samples), 0.0, "fp32") < 60
     said = budget._Truth(segmenter_spec(plan, CLASSES), method == "distance").segment(samples[0])
     counted = samples[0].labels != IGNORE
     assert np.array_equal(said.class_ids[counted], samples[0].labels[counted])

@@ -9,7 +9,7 @@ from segpipe.config import Params
 from segpipe.errors import SegpipeError
 from segpipe.models.custom import FactoryConfig
 from segpipe.training.planning.execution import count_steps
-from segpipe.training.planning.loop_benchmark import Loop, choose_workers, exchange_ms, with_exchange
+from segpipe.training.planning.loop_benchmark import LoopBenchmark, choose_workers, exchange_ms, with_exchange
 from segpipe.training.planning.planner import plan_on
 from tests.worlds.tiny_training import MemoryReader, draw, fingerprint_of, make_plan
 
@@ -53,9 +53,9 @@ class Crops:
 )
 def test_so_many_processes_prepare_batches_as_the_loop_is_fastest_with(monkeypatch, sample_ms, times, order):
     seen = []
-    monkeypatch.setattr(Loop, "time", lambda self, *_: seen.append(self) or times[self.workers])
+    monkeypatch.setattr(LoopBenchmark, "time", lambda self, *_: seen.append(self) or times[self.workers])
     stepper = SimpleNamespace(recipe=make_plan(batch=6).recipe)
-    loop = Loop(4, 3, 2, 4.0)  # of two processes, so that three samples are this one's
+    loop = LoopBenchmark(4, 3, 2, 4.0)  # of two processes, so that three samples are this one's
     found = choose_workers([4, 1, 0], loop, stepper, Crops(monkeypatch, sample_ms), 100.0)
     assert list(found) == order and all(found[count] == times[count] for count in order)
     assert sum(each.seconds for each in seen) == pytest.approx(4.0), "they share the time"
@@ -65,8 +65,8 @@ def test_so_many_processes_prepare_batches_as_the_loop_is_fastest_with(monkeypat
 def test_a_plan_follows_the_race_of_workers_unless_they_are_set(monkeypatch, wanted, tried):
     times = {0: 40.0, 1: 60.0, 2: 50.0}
     seen = []
-    monkeypatch.setattr(Loop, "time", lambda self, *_: seen.append(self.workers) or times[self.workers])
-    monkeypatch.setattr("segpipe.training.planning.loop_benchmark.processor_ms", lambda *_: 1e6)
+    monkeypatch.setattr(LoopBenchmark, "time", lambda self, *_: seen.append(self.workers) or times[self.workers])
+    monkeypatch.setattr("segpipe.training.planning.loop_benchmark.cpu_ms", lambda *_: 1e6)
     monkeypatch.setattr("segpipe.training.planning.execution.worker_counts", lambda *_: [1, 0])
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
     settings = {"budget": "20 steps", "patch": 32, "batch": 2, "precision": "fp32", "channels_last": False} | wanted
@@ -86,7 +86,10 @@ def test_gpus_that_are_not_here_are_not_timed(train_reader):
     plan = small_plan()
     cuda = plan.execution.machine.model_copy(update={"device": "cuda"})
     elsewhere = plan.execution.model_copy(update={"machine": cuda, "devices": 1000})
-    assert exchange_ms(plan.model_copy(update={"execution": elsewhere}), train_reader, Loop(0, 3, 1000, 1.0), 5.0) == 0
+    assert (
+        exchange_ms(plan.model_copy(update={"execution": elsewhere}), train_reader, LoopBenchmark(0, 3, 1000, 1.0), 5.0)
+        == 0
+    )
 
 
 @pytest.mark.slow
@@ -115,5 +118,8 @@ def test_a_process_that_fails_ends_the_planning_with_its_words(train_reader):
         SegpipeError, match=r"train.devices: .*can't run side by side: .*makes no network.*Fix: set it to 1"
     ):
         exchange_ms(
-            small_plan(factory="tests.worlds.family_settings:no_network"), train_reader, Loop(0, 3, 2, 0.1), 0.0
+            small_plan(factory="tests.worlds.family_settings:no_network"),
+            train_reader,
+            LoopBenchmark(0, 3, 2, 0.1),
+            0.0,
         )

@@ -6,7 +6,7 @@ import pytest
 from segpipe.config import Params
 from segpipe.inference.preprocess import Normalisation
 from segpipe.models.weights.encoder_weights import Preprocessing
-from segpipe.training.planning.normalisation import choose_normalisation, of_window
+from segpipe.training.planning.normalisation import choose_normalisation, window_normalisation
 from segpipe.training.planning.planner import plan_on
 from segpipe.training.sampling.crops import Crops
 from segpipe.training.scoring import segmenter_spec
@@ -46,7 +46,9 @@ def test_a_constant_channel_has_one(train_reader):
     flat = fingerprint_of(train_reader, low=[7.0] * 3, high=[7.0] * 3, mean=[7.0] * 3, std=[0.0] * 3)
     found, _ = choose_normalisation("auto", flat, train_reader)
     assert found.apply(train_reader[0].image).shape[0] == 3
-    assert of_window((250, 251), 3, MemoryReader([draw(0)])).std == (1e-3,) * 3, "what lies outside is constant"
+    assert window_normalisation((250, 251), 3, MemoryReader([draw(0)])).std == (1e-3,) * 3, (
+        "what lies outside is constant"
+    )
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])

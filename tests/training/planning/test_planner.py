@@ -11,10 +11,16 @@ from segpipe.config import Params
 from segpipe.errors import ConfigError, MissingError
 from segpipe.training import machine
 from segpipe.training.machine import check_plan, choose_device, this_machine
-from segpipe.training.plan import Plan, Setting, Timing, changed_since, check_settings, explain
+from segpipe.training.plan import Plan, StepSetting, Timing, changed_since, check_settings, explain
 from segpipe.training.planning import precision_benchmark as racing
 from segpipe.training.planning.planner import plan_on
-from segpipe.training.planning.precision_benchmark import CHOSEN, LOSS_TOLERANCE, Race, fastest, settings
+from segpipe.training.planning.precision_benchmark import (
+    CHOSEN,
+    LOSS_TOLERANCE,
+    PrecisionBenchmark,
+    candidate_settings,
+    fastest,
+)
 from segpipe.training.planning.recipe import choose_class_weights, choose_patch, top_bottom_difference
 from segpipe.training.tasks import samples_of
 from tests.worlds.detectors import detector_plan, discs
@@ -169,7 +175,7 @@ def test_identity_is_of_what_is_computed_not_of_what_was_measured():
         update={"execution": plan.execution.model_copy(update={"ms_per_step": 9.0}), "reasons": {"a": "b"}}
     )
     other = plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"steps": 7})})
-    bf16 = make_plan(Setting(precision="bf16", channels_last=False))
+    bf16 = make_plan(StepSetting(precision="bf16", channels_last=False))
     assert slower.sha256 == plan.sha256 and len({plan.sha256, other.sha256, bf16.sha256}) == 3
 
 
@@ -182,10 +188,10 @@ def test_a_classical_family_has_no_steps(train_reader):
 
 
 def test_settings_that_are_set_are_not_raced():
-    assert settings(params({"precision": "bf16", "channels_last": True}).train, "cpu") == [
-        Setting(precision="bf16", channels_last=True)
+    assert candidate_settings(params({"precision": "bf16", "channels_last": True}).train, "cpu") == [
+        StepSetting(precision="bf16", channels_last=True)
     ]
-    assert len(settings(params({"precision": "fp32"}).train, "cpu")) == 2
+    assert len(candidate_settings(params({"precision": "fp32"}).train, "cpu")) == 2
 
 
 def test_a_network_that_needs_two_images_says_so(train_reader):
@@ -202,7 +208,7 @@ def test_what_is_hardly_varied_is_not_bent(train_reader):
 
 def timing(verdict, ms):
     return Timing(
-        setting=Setting(precision="fp32", channels_last=False), ms_per_step=ms, loss_difference=0.0, verdict=verdict
+        setting=StepSetting(precision="fp32", channels_last=False), ms_per_step=ms, loss_difference=0.0, verdict=verdict
     )
 
 
@@ -230,7 +236,7 @@ def test_a_setting_whose_loss_is_off_is_refused(train_reader, monkeypatch):
 
     monkeypatch.setattr(Stepper, "step", wrong_in_bf16)
     monkeypatch.setattr(racing, "has_bf16", lambda _: True)
-    timings = Race(
+    timings = PrecisionBenchmark(
         plan, network, Crops(train_reader, plan), "cpu", params({"budget": "1h", "compile": False}).train
     ).run()
     assert {t.setting.precision: t.verdict.split(":")[0] for t in timings if t.setting.channels_last}[
@@ -245,10 +251,10 @@ def test_losses_of_a_detector_agree_within_what_the_draw_of_proposals_makes_of_t
     monkeypatch.setattr(racing, "objective_of", lambda *_: lambda *_: next(drawn))
     wanted = params({"budget": "1h", "compile": False}).train
     plan = detector_plan(batch=2)
-    race = Race(plan, torch.nn.Conv2d(3, 3, 1), samples_of(MemoryReader([discs(0)]), plan), "cpu", wanted)
+    race = PrecisionBenchmark(plan, torch.nn.Conv2d(3, 3, 1), samples_of(MemoryReader([discs(0)]), plan), "cpu", wanted)
     assert (race.reference, race.tolerance) == (pytest.approx(1.0), pytest.approx(3 * 0.005**0.5))
     plan = make_plan(batch=2)
-    race = Race(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", wanted)
+    race = PrecisionBenchmark(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", wanted)
     assert (race.reference, race.tolerance) == (1.0, LOSS_TOLERANCE)
 
 
@@ -291,14 +297,14 @@ def test_streets_have_an_up_and_a_down_and_cells_have_not():
 
 
 def test_a_plan_that_this_machine_can_not_follow_stops(monkeypatch):
-    plan = make_plan(Setting(precision="bf16", channels_last=True))
+    plan = make_plan(StepSetting(precision="bf16", channels_last=True))
     monkeypatch.setattr(machine, "has_bf16", lambda _: False)
     with pytest.raises(ConfigError, match=r"bfloat16.*segpipe plan tiny --refresh"):
         check_plan(plan)
     hungry = make_plan().model_copy(
         update={
             "execution": plan.execution.model_copy(
-                update={"peak_memory_mib": 1 << 40, "setting": Setting(precision="fp32", channels_last=False)}
+                update={"peak_memory_mib": 1 << 40, "setting": StepSetting(precision="fp32", channels_last=False)}
             )
         }
     )

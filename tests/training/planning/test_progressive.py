@@ -12,8 +12,8 @@ from segpipe.samples import Sample
 from segpipe.training.loop import train_on
 from segpipe.training.plan import FirstCrops, Plan
 from segpipe.training.planning.planner import plan_on
-from segpipe.training.planning.progressive import choose_first
-from segpipe.training.sampling.crops import Crops, batches, reduced
+from segpipe.training.planning.progressive import choose_first_crops
+from segpipe.training.sampling.crops import Crops, batches, downscale
 from segpipe.training.sampling.progressive import Progressive
 from segpipe.training.sampling.volume_crops import VolumeCrops
 from segpipe.training.step import Stepper
@@ -76,17 +76,17 @@ def test_volumes_likewise(mode, step):
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_four_pixels_become_their_mean(dtype):
     sample = draw(1, height=71, width=90, dtype=dtype)
-    image, labels = reduced(sample.image, sample.labels, 2)
+    image, labels = downscale(sample.image, sample.labels, 2)
     expected = downscale_local_mean(sample.image[:70].astype(np.float64), (2, 2, 1))
     assert image.dtype == dtype and image.shape == (35, 45, 3) and labels.shape == (35, 45)
     np.testing.assert_allclose(image, expected if dtype == "float32" else np.rint(expected), rtol=1e-5)
     np.testing.assert_array_equal(labels, sample.labels[:70:2, ::2])
-    assert reduced(sample.image, sample.labels, 1)[0] is sample.image
+    assert downscale(sample.image, sample.labels, 1)[0] is sample.image
 
 
 def choose(mode, edges, multiples, name="unet"):
     reasons = {}
-    return choose_first(TrainParams(progressive=mode), family(name), edges, multiples, reasons), reasons
+    return choose_first_crops(TrainParams(progressive=mode), family(name), edges, multiples, reasons), reasons
 
 
 def test_half_of_a_crop_in_multiples_of_what_the_network_halves():

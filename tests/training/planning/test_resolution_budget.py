@@ -15,13 +15,13 @@ from segpipe.inference.trained import load_trained
 from segpipe.models.registry import build_network
 from segpipe.training.loop import train_on
 from segpipe.training.planning import planner, resolution_budget
-from segpipe.training.planning.resolution_budget import ENOUGH, Price, price_of
+from segpipe.training.planning.resolution_budget import MIN_STEPS, StepPrice, measure_step_price
 from segpipe.training.scoring import segmenter_spec
 from tests.worlds.tiny_training import CLASSES, MemoryReader, draw, fingerprint_of, make_plan
 from tests.worlds.trainings import tiny_plan
 
 LARGE = MemoryReader([draw(i, height=288, width=320) for i in range(4)])
-SLOW, QUICK = Price(1.0, 64 * 192**2 * 8), Price(1.0, 120 * 192**2 * 8)
+SLOW, QUICK = StepPrice(1.0, 64 * 192**2 * 8), StepPrice(1.0, 120 * 192**2 * 8)
 """64 steps of 8 crops of 192 pixels, and 120 of them."""
 
 
@@ -32,9 +32,9 @@ def plan(monkeypatch):
         planner, "_measured", lambda draft, *_: SimpleNamespace(recipe=draft.recipe, execution=None, reasons={})
     )
 
-    def make(price: Price, reader=LARGE, train=None, half: Price | None = None, **options):
+    def make(price: StepPrice, reader=LARGE, train=None, half: StepPrice | None = None, **options):
         monkeypatch.setattr(
-            resolution_budget, "price_of", lambda draft, *_: half if half and draft.shrink == 2 else price
+            resolution_budget, "measure_step_price", lambda draft, *_: half if half and draft.shrink == 2 else price
         )
         own = {"family": "unet", "encoder": "mobilenetv3_small_050", "encoder_weights": "none"} | options
         wanted = Params(candidates={"net": own}, train=train or {})
@@ -44,18 +44,18 @@ def plan(monkeypatch):
 
 
 def test_the_steps_that_a_budget_buys():
-    assert Price(0.5, 1000.0).steps(make_plan(batch=2, patch=64)) == pytest.approx(1000 / (0.5 * 2 * 64**2))
+    assert StepPrice(0.5, 1000.0).steps(make_plan(batch=2, patch=64)) == pytest.approx(1000 / (0.5 * 2 * 64**2))
 
 
 def test_what_a_step_costs_is_measured_in_seconds_and_free_where_steps_are_counted(train_reader):
     draft, params = tiny_plan(), Params(candidates={"net": {"family": "tiny"}}, train={"budget": "60s"})
-    network = build_network("tiny", draft.of.config(), 3, 3, 0)
+    network = build_network("tiny", draft.model_family.config(), 3, 3, 0)
     before = [value.clone() for value in network.state_dict().values()]
-    found = price_of(draft, network, params.train_for("net"), train_reader)
+    found = measure_step_price(draft, network, params.train_for("net"), train_reader)
     assert found.budget_ms == 45_000 and 0 < found.ms < 1
     assert all((a == b).all() for a, b in zip(before, network.state_dict().values(), strict=True))
     counted = Params(candidates={"net": {"family": "tiny"}}, train={"budget": "60 steps"}).train_for("net")
-    assert price_of(draft, network, counted, train_reader).steps(draft) == float("inf")
+    assert measure_step_price(draft, network, counted, train_reader).steps(draft) == float("inf")
 
 
 def test_where_two_crops_do_not_fit_nothing_is_said_of_a_price(train_reader, monkeypatch):
@@ -67,13 +67,13 @@ def test_where_two_crops_do_not_fit_nothing_is_said_of_a_price(train_reader, mon
 
     monkeypatch.setattr(resolution_budget, "_step_ms", fail)
     network, wanted = torch.nn.Identity(), params.train_for("net")
-    assert price_of(draft, network, wanted, train_reader).steps(draft) == float("inf")
+    assert measure_step_price(draft, network, wanted, train_reader).steps(draft) == float("inf")
     with pytest.raises(RuntimeError, match="another one"):
-        price_of(draft, network, wanted, train_reader)
+        measure_step_price(draft, network, wanted, train_reader)
 
 
 def test_the_page_names_how_many_are_enough(repo_root):
-    assert f"fewer than {ENOUGH} steps" in (repo_root / "docs" / "learning.md").read_text()
+    assert f"fewer than {MIN_STEPS} steps" in (repo_root / "docs" / "learning.md").read_text()
 
 
 def test_enough_steps_leave_everything_as_it_is(plan):

@@ -20,10 +20,10 @@ from segpipe.inference.trained import load_trained
 from segpipe.models.registry import build_network, family_config
 from segpipe.models.weights.warm_start import release_model_folder
 from segpipe.samples import ClassSpec, ClassTable, Sample
-from segpipe.training.loop import set_up, train_on
+from segpipe.training.loop import build_stepper, train_on
 from segpipe.training.planning.planner import plan_on
-from segpipe.training.planning.warm_start import Heritage, heritage_of
-from segpipe.training.scoring import segmenter_spec, validator
+from segpipe.training.planning.warm_start import WarmStart, warm_start_of
+from segpipe.training.scoring import segmenter_spec, validation_segmenter
 from segpipe.training.tasks import samples_of
 from tests.training.sampling.test_volume_crops import plan_of
 from tests.worlds.tiny_training import CLASSES, MemoryReader, draw, fingerprint_of, make_plan
@@ -40,7 +40,7 @@ def table(*classes):
 
 def release(classes, channels=3, family="unet", distance=False, **options):
     plain = Normalisation(low=(0,) * channels, high=(9,) * channels, mean=(0.5,) * channels, std=(1,) * channels)
-    return Heritage(
+    return WarmStart(
         SOURCE,
         SegmenterSpec(
             candidate="x",
@@ -163,7 +163,7 @@ def plans(train, val, classes=CLASSES):
 
 
 def first_loss(plan, reader):
-    stepper = set_up(plan)
+    stepper = build_stepper(plan)
     crops = samples_of(reader, plan)
     images, labels = (torch.from_numpy(np.stack(part)) for part in zip(*(crops[i] for i in range(8)), strict=True))
     with torch.no_grad():
@@ -176,7 +176,7 @@ def test_training_starts_where_the_release_ended(workspace):
     assert on.options["width"] == 6 and on.inherited == (0, 1, 2) and on.normalisation.mean == (0.4,) * 3
     assert first_loss(on, train) < 0.5 * first_loss(anew, train) and first_loss(on, train) < 1.5 * last
     image, before = val[0].image, load_trained(release_model_folder(Path(), "v0.3.0"))
-    now = validator(on, set_up(on), CLASSES).predict(image, probabilities=True)
+    now = validation_segmenter(on, build_stepper(on), CLASSES).predict(image, probabilities=True)
     np.testing.assert_allclose(now.probabilities, before.predict(image, probabilities=True).probabilities, atol=1e-5)
     assert (
         "with 3 of its 3 classes" in on.reasons["first weights"]
@@ -200,7 +200,7 @@ def test_it_starts_there_too_where_classes_changed_places(workspace):
     on, anew = plans(reader, reader, turned)
     assert on.inherited == (2, None, 0, 1) and "new starts anew" in on.reasons["first weights"]
     assert first_loss(on, reader) < 0.7 * first_loss(anew, reader)
-    head, old = (set_up(plan).network.state_dict() for plan in (on, anew))
+    head, old = (build_stepper(plan).network.state_dict() for plan in (on, anew))
     stored = load_file(release_model_folder(Path(), "v0.3.0") / "weights.safetensors")
     last_weight = list(head)[-2]
     torch.testing.assert_close(head[last_weight][[2, 3, 0]], stored[last_weight])
@@ -217,10 +217,10 @@ def test_a_plan_without_the_release_names_the_fix(workspace):
         ConfigError,
         match=r"not those that the plan was made with.*segpipe plan on --refresh",
     ):
-        set_up(on)
+        build_stepper(on)
     weights.unlink()
     with pytest.raises(MissingError, match="segpipe plan CANDIDATE fetches it"):
-        heritage_of(on.options)
+        warm_start_of(on.options)
 
 
 @pytest.mark.slow  # MONAI
@@ -248,7 +248,7 @@ def test_volumes_go_on_at_the_voxel_size_of_their_release(tmp_path, monkeypatch)
         and plan.normalisation == spec.normalisation
         and plan.options["depth"] == 3
     )
-    network = set_up(plan).network
+    network = build_stepper(plan).network
     assert all(
         torch.equal(a, b) for a, b in zip(network.state_dict().values(), first.state_dict().values(), strict=True)
     )

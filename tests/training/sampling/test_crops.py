@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from segpipe.samples import IGNORE
 from segpipe.training.sampling import augmentation as augmentation
 from segpipe.training.sampling.augmentation import build_augment, window_edge
-from segpipe.training.sampling.crops import Crops, batches, cut
+from segpipe.training.sampling.crops import Crops, batches, cut_window
 from tests.worlds.tiny_training import MemoryReader, draw, make_plan
 
 
@@ -89,7 +89,7 @@ def test_cut_always_gives_at_least_a_patch_and_ignores_what_it_invents(height, w
     top, left = min(top, max(0, height - patch)), min(left, max(0, width - patch))
     image = np.arange(height * width, dtype=np.float32).reshape(height, width, 1)
     labels = np.ones((height, width), np.uint8)
-    pixels, marks = cut(image, labels, (top, left), patch, patch)
+    pixels, marks = cut_window(image, labels, (top, left), patch, patch)
     assert pixels.shape == (patch, patch, 1) and marks.shape == (patch, patch)
     assert (marks != IGNORE).sum() == min(height, patch) * min(width, patch)
     real = pixels[marks != IGNORE].ravel()
@@ -103,7 +103,7 @@ def test_every_kind_of_image_can_be_augmented(strength, channels, dtype):
     sample = draw(2, 90, 90, channels, dtype)
     edge = window_edge(strength, 64)
     augment = build_augment(strength, channels, dtype, 64, free_orientation=True)
-    window, marks = cut(sample.image, sample.labels, (0, 0), edge, 64)
+    window, marks = cut_window(sample.image, sample.labels, (0, 0), edge, 64)
     image, labels = augment(window, marks, 7)
     again, labels_again = augment(window, marks, 7)
     np.testing.assert_array_equal(image, again)

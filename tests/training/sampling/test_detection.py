@@ -22,11 +22,11 @@ from segpipe.models.detection.config import MaskRcnnConfig
 from segpipe.models.detection.mask_rcnn import load_coco
 from segpipe.models.registry import build_network, family, family_config
 from segpipe.samples import IGNORE, ClassTable, Sample
-from segpipe.training.finishing.instance_search import best_settings, choose_method
+from segpipe.training.finishing.instance_search import best_instance_settings, choose_instance_method
 from segpipe.training.loop import train_on
 from segpipe.training.planning.planner import plan_on
 from segpipe.training.sampling.crops import batches
-from segpipe.training.sampling.detection import ObjectCrops, detection_loss, fit_to_objects, target_of
+from segpipe.training.sampling.detection import InstanceCrops, detection_loss, fit_to_objects, target_of
 from tests.worlds.detectors import SMALL, detector_plan, discs
 from tests.worlds.tiny_training import CLASSES, MemoryReader, fingerprint_of
 
@@ -39,7 +39,7 @@ def reader():
 @pytest.mark.parametrize("strength", ["off", "medium", "strong"])
 def test_targets_are_the_objects_of_their_crop(reader, strength):
     """Masks do not overlap, lie in their boxes to the pixel, are of one class, and stand where the image shows a disc."""
-    crops = ObjectCrops(reader, detector_plan(augment=strength, free_orientation=True))
+    crops = InstanceCrops(reader, detector_plan(augment=strength, free_orientation=True))
     seen = 0
     for position in range(12):
         image, target = crops[position]
@@ -60,10 +60,10 @@ def test_targets_are_the_objects_of_their_crop(reader, strength):
 
 def test_crops_follow_from_seed_and_position_and_make_batches(reader):
     plan = detector_plan()
-    first, second = ObjectCrops(reader, plan)[7], ObjectCrops(reader, plan)[7]
+    first, second = InstanceCrops(reader, plan)[7], InstanceCrops(reader, plan)[7]
     np.testing.assert_array_equal(first[0], second[0])
     assert all(torch.equal(first[1][k], second[1][k]) for k in first[1])
-    images, targets = next(batches(ObjectCrops(reader, plan), plan.recipe, 0))
+    images, targets = next(batches(InstanceCrops(reader, plan), plan.recipe, 0))
     assert images.shape == (2, 3, 64, 64) and len(targets) == 2 and set(targets[0]) == {"boxes", "labels", "masks"}
 
 
@@ -132,21 +132,21 @@ def test_without_the_hub_the_error_names_the_ways_out(monkeypatch):
 
 def test_how_objects_are_found_follows_from_family_and_data():
     unet, detector = family("unet"), family("mask_rcnn")
-    assert choose_method(Candidate(family="unet"), unet, True) == "watershed"
-    assert choose_method(Candidate(family="unet"), unet, False) is None
-    assert choose_method(Candidate(family="unet", postprocess="off"), unet, True) is None
-    assert choose_method(Candidate(family="unet", postprocess="components"), unet, True) == "components"
-    assert choose_method(Candidate(family="mask_rcnn"), detector, True) == "detections"
+    assert choose_instance_method(Candidate(family="unet"), unet, True) == "watershed"
+    assert choose_instance_method(Candidate(family="unet"), unet, False) is None
+    assert choose_instance_method(Candidate(family="unet", postprocess="off"), unet, True) is None
+    assert choose_instance_method(Candidate(family="unet", postprocess="components"), unet, True) == "components"
+    assert choose_instance_method(Candidate(family="mask_rcnn"), detector, True) == "detections"
     with pytest.raises(ConfigError, match="no objects to choose"):
-        choose_method(Candidate(family="unet", postprocess="watershed"), unet, False)
+        choose_instance_method(Candidate(family="unet", postprocess="watershed"), unet, False)
     with pytest.raises(ConfigError, match="mask_rcnn finds objects by itself"):
-        choose_method(Candidate(family="mask_rcnn", postprocess="watershed"), detector, True)
+        choose_instance_method(Candidate(family="mask_rcnn", postprocess="watershed"), detector, True)
 
 
 def test_the_candidates_of_the_docs_are_candidates(repo_root):
     (block,) = re.findall(r"```yaml\n(.*?)```", (repo_root / "docs/objects.md").read_text(), re.DOTALL)
     candidates = parse_params(block).candidates
-    assert [choose_method(c, family(c.family), True) for c in candidates.values()] == [
+    assert [choose_instance_method(c, family(c.family), True) for c in candidates.values()] == [
         "detections",
         "watershed",
         "distance",
@@ -192,9 +192,9 @@ def test_settings_are_those_with_the_best_f1():
         return float(micro("dice", total.tallies[0]))
 
     reader = MemoryReader(samples)
-    how, value = best_settings(segmenter, reader, "watershed")
+    how, value = best_instance_settings(segmenter, reader, "watershed")
     assert value == pytest.approx(f1(how)) == 1.0 and how.min_size > 4
-    whole, less = best_settings(segmenter, reader, "components")
+    whole, less = best_instance_settings(segmenter, reader, "components")
     assert less == pytest.approx(f1(whole)) and less < 1
     assert less == max(f1(Postprocess(method="components", min_size=m)) for m in (0, whole.min_size, 20, 60))
 

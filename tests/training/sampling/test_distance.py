@@ -18,11 +18,11 @@ from segpipe.inference.trained import load_trained
 from segpipe.models.registry import family
 from segpipe.release.export.bundle_export import export_graph
 from segpipe.samples import IGNORE, Sample
-from segpipe.training.finishing.instance_search import choose_method
+from segpipe.training.finishing.instance_search import choose_instance_method
 from segpipe.training.losses import SegmentationLoss
 from segpipe.training.planning.planner import plan_on
 from segpipe.training.sampling.crops import Crops, batches
-from segpipe.training.sampling.distance import DistanceCrops, DistanceVolumeCrops, WithDistance, distance
+from segpipe.training.sampling.distance import DistanceCrops, DistanceVolumeCrops, LossWithDistance, normalised_distance
 from segpipe.training.sampling.volume_crops import VolumeCrops
 from segpipe.training.tasks import samples_of
 from tests.training.sampling.test_volume_crops import plan_of
@@ -61,7 +61,7 @@ def test_the_target_against_brute_force(seed, shape, ignored):
     labels = (np.where(ids == 5, 0, ids) % 3).astype(np.uint8)
     labels[rng.random(shape) < ignored] = IGNORE
     spacing = (3.0, 1.0, 0.5) if len(shape) == 3 else None
-    found = distance(labels, ids, spacing)
+    found = normalised_distance(labels, ids, spacing)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, brute_force(labels, ids, spacing), atol=1e-6)
 
@@ -71,16 +71,20 @@ def test_the_target_of_objects_in_special_places():
     labels[2, 2], ids[2, 2] = 1, 7  # one pixel
     for number, columns in ((1, slice(8, 13)), (2, slice(13, 18))):  # touching, cut by the lower edge
         labels[6:, columns], ids[6:, columns] = 1, number
-    found = distance(labels, ids)
+    found = normalised_distance(labels, ids)
     assert found[2, 2] == 1 and found[0, 0] == 0
     np.testing.assert_allclose(found[11, 8:18], np.array([1, 2, 3, 2, 1, 1, 2, 3, 2, 1]) / 3)
     np.testing.assert_allclose(
         found[6:, 10], np.array([1, 2, 3, 3, 3, 3]) / 3, err_msg="the edge of the crop is no border"
     )
-    assert (distance(np.ones((4, 5), np.uint8), np.ones((4, 5), np.uint16)) == 1).all(), "an object that fills the crop"
-    assert (distance(np.zeros((4, 5), np.uint8), np.ones((4, 5), np.uint16)) == 0).all(), "class 0 has no objects"
+    assert (normalised_distance(np.ones((4, 5), np.uint8), np.ones((4, 5), np.uint16)) == 1).all(), (
+        "an object that fills the crop"
+    )
+    assert (normalised_distance(np.zeros((4, 5), np.uint8), np.ones((4, 5), np.uint16)) == 0).all(), (
+        "class 0 has no objects"
+    )
     labels[:, 12:14] = IGNORE
-    assert distance(labels, ids)[9, 11] == 1, "nothing is known of what is ignored"
+    assert normalised_distance(labels, ids)[9, 11] == 1, "nothing is known of what is ignored"
 
 
 def bricks(seed: int, edge: int = 64) -> Sample:
@@ -95,7 +99,7 @@ def bricks(seed: int, edge: int = 64) -> Sample:
             place = np.s_[top : top + 10, left : left + width]
             labels[place], ids[place] = 1, number
             left += width
-    image = 40 + 180.0 * distance(labels, ids)
+    image = 40 + 180.0 * normalised_distance(labels, ids)
     return Sample(
         f"b{seed}",
         np.clip(image + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8)[..., None].repeat(3, 2),
@@ -160,7 +164,7 @@ def test_the_loss_is_that_of_classes_and_a_cross_entropy():
     )
     marks[0, 0, :2] = IGNORE
     marks = marks.to(torch.uint8)
-    found = WithDistance(classes)(logits, marks)
+    found = LossWithDistance(classes)(logits, marks)
     p, t, counted = logits[:, 3].sigmoid(), marks[:, 1] / 255, marks[:, 0] != IGNORE
     cost, parts = -(t * p.log() + (1 - t) * (1 - p).log()), [counted & (t > 0), counted & (t == 0)]
     by_hand = sum(cost[part].mean() for part in parts)
@@ -170,13 +174,15 @@ def test_the_loss_is_that_of_classes_and_a_cross_entropy():
     for part in parts:
         np.testing.assert_allclose(logits.grad[:, 3][part], ((p - t)[part] / part.sum()).detach(), atol=1e-7)
     nothing = torch.full_like(marks, IGNORE)
-    assert WithDistance(classes)(logits, nothing).item() == 0
+    assert LossWithDistance(classes)(logits, nothing).item() == 0
 
 
 def test_who_can_learn_it():
     wanted = Candidate(family="unet", postprocess="distance")
-    assert choose_method(wanted, family("unet"), objects=True) == "distance"
-    assert choose_method(Candidate(family="unet"), family("unet"), objects=True) == "watershed", "the default stays"
+    assert choose_instance_method(wanted, family("unet"), objects=True) == "distance"
+    assert choose_instance_method(Candidate(family="unet"), family("unet"), objects=True) == "watershed", (
+        "the default stays"
+    )
     for of, objects, overlapping, said in (
         ("unet", False, False, r"no objects to choose .*found distance.*import objects"),
         ("kmeans", True, False, r"kmeans is fitted.*expected auto, watershed"),
@@ -184,7 +190,7 @@ def test_who_can_learn_it():
         ("mask_rcnn", True, False, r"finds objects by itself.*expected auto"),
     ):
         with pytest.raises(ConfigError, match=said):
-            choose_method(wanted, family(of), objects, overlapping)
+            choose_instance_method(wanted, family(of), objects, overlapping)
 
 
 def test_a_plan_says_what_is_learned(walls):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segpipe.training.sampling.volume_augmentation import draw_mirror, draw_turn, retone
+from segpipe.training.sampling.volume_augmentation import draw_mirror, draw_rotation, vary_intensities
 
 
 def rng(seed=0):
@@ -10,16 +10,16 @@ def rng(seed=0):
 
 def test_off_changes_nothing():
     patch = rng().standard_normal((1, 4, 5, 6)).astype(np.float32)
-    assert draw_turn("off", (1, 1, 1), rng()) is None
+    assert draw_rotation("off", (1, 1, 1), rng()) is None
     assert draw_mirror("off", (True, True, True), rng()).tolist() == [1, 1, 1]
-    np.testing.assert_array_equal(retone(patch, "off", rng()), patch)
+    np.testing.assert_array_equal(vary_intensities(patch, "off", rng()), patch)
 
 
 @pytest.mark.parametrize(
     ("strength", "zoom", "degrees"), [("light", 1.11, 0), ("medium", 1.25, 10), ("strong", 1.43, 20)]
 )
 def test_turns_and_zooms_keep_to_their_bounds(strength, zoom, degrees):
-    drawn = [draw_turn(strength, (1, 1, 1), rng(seed)) for seed in range(200)]
+    drawn = [draw_rotation(strength, (1, 1, 1), rng(seed)) for seed in range(200)]
     found = [matrix for matrix in drawn if matrix is not None]
     assert 80 < len(found) < 160, "some crops keep their voxels"
     scales = [np.cbrt(np.linalg.det(matrix)) for matrix in found]
@@ -34,7 +34,7 @@ def test_turns_and_zooms_keep_to_their_bounds(strength, zoom, degrees):
 
 
 def test_thick_slices_are_turned_in_their_plane_alone():
-    found = [m for seed in range(40) if (m := draw_turn("strong", (5.0, 1.0, 1.0), rng(seed))) is not None]
+    found = [m for seed in range(40) if (m := draw_rotation("strong", (5.0, 1.0, 1.0), rng(seed))) is not None]
     for matrix in found:
         assert np.abs(matrix[0, 1:]).max() == np.abs(matrix[1:, 0]).max() == 0
     assert any(abs(matrix[1, 2]) > 0.05 for matrix in found)
@@ -49,17 +49,17 @@ def test_tones_change_by_what_the_strength_allows_and_follow_from_the_draws():
     patch = rng(1).gamma(2.0, size=(2, 8, 9, 10)).astype(np.float32)
     kept = patch.copy()
     for seed in range(20):
-        toned = retone(patch, "light", rng(seed))
+        toned = vary_intensities(patch, "light", rng(seed))
         assert toned.dtype == np.float32 and toned.shape == patch.shape
         for before, after in zip(patch, toned, strict=True):
             assert abs(after.mean() - before.mean()) <= 0.1 * before.std() + 1e-4
             assert 0.9 - 1e-3 <= after.std() / before.std() <= 1.1 + 1e-3
             order = np.argsort(before.ravel())
             assert (np.diff(after.ravel()[order]) >= -1e-4).all(), "brighter stays brighter"
-        np.testing.assert_array_equal(toned, retone(patch, "light", rng(seed)))
+        np.testing.assert_array_equal(toned, vary_intensities(patch, "light", rng(seed)))
     np.testing.assert_array_equal(patch, kept)
-    assert not np.array_equal(retone(patch, "light", rng(1)), retone(patch, "light", rng(2)))
+    assert not np.array_equal(vary_intensities(patch, "light", rng(1)), vary_intensities(patch, "light", rng(2)))
 
 
 def test_a_constant_crop_stays_finite():
-    assert np.isfinite(retone(np.full((1, 4, 4, 4), 3, np.float32), "strong", rng())).all()
+    assert np.isfinite(vary_intensities(np.full((1, 4, 4, 4), 3, np.float32), "strong", rng())).all()

@@ -8,7 +8,7 @@ from segpipe.inference.volumes import resample_one
 from segpipe.samples import IGNORE, Sample
 from segpipe.training.plan import VolumeGrid
 from segpipe.training.sampling.crops import batches
-from segpipe.training.sampling.volume_crops import VolumeCrops, crop
+from segpipe.training.sampling.volume_crops import VolumeCrops, cut_crop
 from tests.worlds.tiny_training import make_plan
 from tests.worlds.volumes import VolumeReader, ellipsoid
 
@@ -63,14 +63,14 @@ def test_crops_can_be_sent_to_a_process_that_is_spawned(reader):
 
 def test_the_whole_volume_is_a_crop_of_it():
     image, labels = volume()
-    found = crop(image, labels, center(labels.shape), np.eye(3), labels.shape)
+    found = cut_crop(image, labels, center(labels.shape), np.eye(3), labels.shape)
     np.testing.assert_array_equal(found[0], image)
     np.testing.assert_array_equal(found[1], labels)
 
 
 def test_beyond_the_border_voxels_are_mirrored_and_labels_ignored():
     image, labels = volume((4, 5, 6))
-    found, marks = crop(image, labels, center(labels.shape), np.eye(3), (6, 5, 10))
+    found, marks = cut_crop(image, labels, center(labels.shape), np.eye(3), (6, 5, 10))
     np.testing.assert_array_equal(found, np.pad(image, [(1, 1), (0, 0), (2, 2), (0, 0)], mode="reflect"))
     np.testing.assert_array_equal(marks, np.pad(labels, [(1, 1), (0, 0), (2, 2)], constant_values=IGNORE))
 
@@ -80,8 +80,8 @@ def test_mirrored_crops_are_the_flipped_ones(axes):
     image, labels = volume()
     signs = np.where(np.isin(np.arange(3), axes), -1.0, 1.0)
     middle = np.array([4.0, 5.0, 6.0])
-    plain = crop(image, labels, middle, np.eye(3), (5, 6, 4))
-    turned = crop(image, labels, middle, np.diag(signs), (5, 6, 4))
+    plain = cut_crop(image, labels, middle, np.eye(3), (5, 6, 4))
+    turned = cut_crop(image, labels, middle, np.diag(signs), (5, 6, 4))
     np.testing.assert_array_equal(turned[0], np.flip(plain[0], axes))
     np.testing.assert_array_equal(turned[1], np.flip(plain[1], axes))
 
@@ -90,14 +90,14 @@ def test_a_quarter_turn_is_numpys():
     """The interpolating path against a copy: a turn by 90 degrees about the first axis hits voxels exactly."""
     image, labels = volume((7, 9, 9))
     turn = np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])
-    found, marks = crop(image, labels, center(labels.shape), turn, labels.shape)
+    found, marks = cut_crop(image, labels, center(labels.shape), turn, labels.shape)
     np.testing.assert_allclose(found, np.rot90(image, axes=(2, 1)), atol=1e-5)
     np.testing.assert_array_equal(marks, np.rot90(labels, axes=(2, 1)))
 
 
 def test_voxels_of_another_size_are_what_resampling_gives():
     image, labels = volume((8, 12, 10))
-    found, marks = crop(image, labels, center(labels.shape), np.diag([2.0, 0.5, 1.0]), (4, 24, 10))
+    found, marks = cut_crop(image, labels, center(labels.shape), np.diag([2.0, 0.5, 1.0]), (4, 24, 10))
     for channel in range(2):
         wanted = resample_one(image[..., channel], (4, 24, 10))
         np.testing.assert_allclose(found[:, 1:-1, :, channel], wanted[:, 1:-1], atol=1e-5)
@@ -141,7 +141,7 @@ def test_a_crop_reads_only_the_part_it_sees():
     image = np.broadcast_to(np.uint8(7), (1280, 1280, 1280, 1))
     labels = np.broadcast_to(np.uint8(1), (1280, 1280, 1280))
     turn = np.array([[0.99, 0.1, 0], [-0.1, 0.99, 0], [0, 0, 1.0]])
-    found, marks = crop(image, labels, np.array([600.0, 700, 800]), turn, (16, 16, 16))
+    found, marks = cut_crop(image, labels, np.array([600.0, 700, 800]), turn, (16, 16, 16))
     assert (found == 7).all() and (marks == 1).all()
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from segpipe.training.loop import set_up
+from segpipe.training.loop import build_stepper
 from segpipe.training.sampling.crops import batches
 from segpipe.training.tasks import samples_of
 from segpipe.training.telemetry import bottleneck
@@ -14,7 +14,7 @@ def test_parts_of_a_step_add_up_to_the_loop(accumulate):
         tiny_plan(batch=4, accumulate=accumulate, augment="strong"),
         MemoryReader([draw(i) for i in range(4)]),
     )
-    stepper, full = set_up(plan), samples_of(reader, plan)
+    stepper, full = build_stepper(plan), samples_of(reader, plan)
     off = plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"augment": "off"})})
     images, labels = next(batches(full, plan.recipe, 0, 0, 1))
     parts = bottleneck.step_parts(stepper, images, labels, 0, samples_of(reader, off), full, ms_loop=10_000.0)
@@ -31,7 +31,7 @@ def test_parts_of_a_step_add_up_to_the_loop(accumulate):
 def test_clock_splits_what_is_left_as_the_plan_measured_it(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(bottleneck.time, "perf_counter", lambda: now[0])
-    clock = bottleneck.Clock()
+    clock = bottleneck.TrainingClock()
     for name, seconds in (("validation", 1.0), ("checkpoints", 0.5), ("validation", 0.5)):
         with clock.part(name):
             now[0] += seconds

@@ -1,7 +1,7 @@
 import pytest
 
 from segpipe.training.telemetry import pace_monitor
-from segpipe.training.telemetry.pace_monitor import Lateness
+from segpipe.training.telemetry.pace_monitor import PaceMonitor
 from tests.worlds.trainings import tiny_plan
 
 BY_TIME = {"train.budget": "10m"}
@@ -11,7 +11,7 @@ def told(monkeypatch, capfd, seconds_a_look, settings, looks=10):
     """What is said of a training of 100 steps of 0.5 s, with a look at val of 1 s after each ten, that takes otherwise."""
     plan = tiny_plan(steps=100, val_every=10)
     execution = plan.execution.model_copy(update={"ms_per_step": 500.0, "ms_per_validation": 1000.0})
-    late = Lateness(plan.model_copy(update={"execution": execution, "settings": settings}))
+    late = PaceMonitor(plan.model_copy(update={"execution": execution, "settings": settings}))
     now = [99.0]
     monkeypatch.setattr(pace_monitor.time, "perf_counter", lambda: now[0])
     for look in range(1, looks + 1):
