@@ -38,9 +38,9 @@ def measure(name: str) -> dict[str, Any]:
     from segpipe.evaluation.cost import time_answers
     from segpipe.inference.segmenter import Segmenter
     from segpipe.models.registry import FAMILIES
-    from segpipe.training.loop import build_stepper
     from segpipe.training.planning.planner import plan_on
     from segpipe.training.scoring import segmenter_spec, validation_segmenter
+    from segpipe.training.step import build_stepper
 
     of = FAMILIES[name]
     volumes = of.dims == 3

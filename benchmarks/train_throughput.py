@@ -72,8 +72,8 @@ class Timer:
 
 
 def run_segpipe(plan: Any, reader: Cells, steps: int) -> float:
-    from segpipe.training.loop import build_stepper
     from segpipe.training.sampling.crops import batches
+    from segpipe.training.step import build_stepper
     from segpipe.training.tasks import samples_of
 
     stepper, timer = build_stepper(plan), Timer(plan)

@@ -53,8 +53,9 @@ def plan(
         return
     from segpipe.config import load_params
     from segpipe.errors import MissingError
-    from segpipe.training.plan import Plan, changed_since
+    from segpipe.training.plan import Plan
     from segpipe.training.plan import explain as in_words
+    from segpipe.training.settings_changes import changed_since
     from segpipe.workspace.paths import Paths
 
     settings = load_params(root).set_for(candidate)

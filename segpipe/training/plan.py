@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from segpipe.config import train_fields as shared
-from segpipe.errors import ConfigError, MissingError
+from segpipe.errors import MissingError
 from segpipe.files import read_json, sha256_bytes, write_text
 from segpipe.inference.outputs import Outputs
 from segpipe.inference.postprocess import Method
@@ -25,8 +24,6 @@ from segpipe.json_models import read_model
 from segpipe.labels import Labelling, labelling_of
 from segpipe.models.registry import Family, family
 from segpipe.models.semantic.encoder_decoders import shrinks_by
-
-_NOT_SET = "not set"
 
 
 class _Part(BaseModel):
@@ -284,35 +281,14 @@ class NetworkPlan(RecipePlan):
     execution: Execution
 
 
-def changed_since(plan: Plan, settings: Mapping[str, Any]) -> list[str]:
-    """What params.yaml says otherwise than when a candidate was planned, a line a key. settings: as `Params.set_for` has them now."""
-    before = settings if plan.settings is None else plan.settings
-    return [
-        f"{key} was {was} when it was planned and is {now} now"
-        for key in dict.fromkeys([*settings, *before])
-        if (was := before.get(key, _NOT_SET)) != (now := settings.get(key, _NOT_SET))
-    ]
-
-
-def check_settings(plan: Plan, settings: Mapping[str, Any]) -> None:
-    """Raise ConfigError where params.yaml says otherwise than when the candidate was planned: it would not be heard."""
-    if changed := changed_since(plan, settings):
-        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-        raise ConfigError(
-            f"{changed[0]}{more}",
-            where=f"plans/{plan.candidate}.json",
-            fix=f"segpipe plan {plan.candidate}, or `segpipe run`, which plans first; or put it back in params.yaml",
-        )
-
-
 def explain(plan: Plan) -> str:
-    """The plan in words, and the table of what was measured."""
+    """Return the reasons of a plan as lines of text and, for a network, the table of the settings that were timed."""
     width = max(len(name) for name in plan.reasons)
-    lines = [f"{name:<{width}}  {words}" for name, words in plan.reasons.items()]
-    if plan.execution is not None:
-        lines += ["", f"{'setting':<32}{'ms a step':>10}  {'loss vs fp32':>12}  verdict"]
-        for t in plan.execution.timings:
-            ms = "-" if t.ms_per_step is None else f"{t.ms_per_step:.0f}"
-            difference = "-" if t.loss_difference is None else f"{t.loss_difference:+.2%}"
-            lines.append(f"{t.setting!s:<32}{ms:>10}  {difference:>12}  {t.verdict}")
+    lines = [f"{name:<{width}}  {reason}" for name, reason in plan.reasons.items()]
+    if isinstance(plan, NetworkPlan):
+        lines += ["", f"{'setting':<32}{'ms per step':>11}  {'loss vs fp32':>12}  verdict"]
+        for timing in plan.execution.timings:
+            ms = "-" if timing.ms_per_step is None else f"{timing.ms_per_step:.0f}"
+            difference = "-" if timing.loss_difference is None else f"{timing.loss_difference:+.2%}"
+            lines.append(f"{timing.setting!s:<32}{ms:>11}  {difference:>12}  {timing.verdict}")
     return "\n".join(lines)

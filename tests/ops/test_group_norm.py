@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from segpipe.ops.group_norm import use_fast_group_norm
-from segpipe.training.loop import build_stepper
 from segpipe.training.plan import StepSetting
+from segpipe.training.step import build_stepper
 from tests.worlds.tiny_training import make_plan
 
 SHAPES = {"images": ((3, 8, 5, 7), torch.channels_last), "volumes": ((2, 8, 4, 6, 3), torch.channels_last_3d)}

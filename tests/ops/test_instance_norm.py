@@ -5,8 +5,8 @@ import torch
 
 from segpipe.inference.preprocess import Normalisation
 from segpipe.ops.instance_norm import use_fast_instance_norm
-from segpipe.training.loop import build_stepper
 from segpipe.training.plan import StepSetting, VolumeGrid
+from segpipe.training.step import build_stepper
 from tests.worlds.tiny_training import make_plan
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last_3d}

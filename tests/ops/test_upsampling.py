@@ -6,8 +6,8 @@ from torch.testing import assert_close
 
 from segpipe.ops import upsampling
 from segpipe.ops.upsampling import use_fast_upsampling
-from segpipe.training.loop import build_stepper
 from segpipe.training.plan import StepSetting
+from segpipe.training.step import build_stepper
 from tests.worlds.tiny_training import make_plan
 
 

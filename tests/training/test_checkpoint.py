@@ -5,7 +5,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from segpipe.training.checkpoint import TrainingState, json_differences, load_checkpoint, save_checkpoint
-from segpipe.training.loop import build_stepper
+from segpipe.training.step import build_stepper
 from tests.worlds.trainings import tiny_plan
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

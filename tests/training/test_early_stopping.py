@@ -7,9 +7,9 @@ import pytest
 
 from segpipe.config import TrainParams
 from segpipe.training import loop
-from segpipe.training.loop import train_on
 from segpipe.training.scoring import Score
 from segpipe.training.step import Stepper
+from segpipe.training.train import train_on
 from tests.worlds.tiny_training import CLASSES, make_plan
 
 

@@ -14,11 +14,11 @@ from segpipe.inference.trained import load_trained
 from segpipe.metrics import confusion
 from segpipe.training import loop
 from segpipe.training.checkpoint import load_checkpoint
-from segpipe.training.loop import build_stepper, train, train_on
 from segpipe.training.machine import has_bf16
 from segpipe.training.plan import Plan, StepSetting
 from segpipe.training.scoring import score_confusion, score_split
-from segpipe.training.step import Stepper
+from segpipe.training.step import Stepper, build_stepper
+from segpipe.training.train import train, train_on
 from tests.worlds.tiny_training import CLASSES, fingerprint_of, make_plan
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from segpipe.errors import ConfigError
-from segpipe.training.loop import build_stepper, train_on
 from segpipe.training.memory import is_out_of_memory, planned_to_fit, step_within_memory
 from segpipe.training.sampling.batch_parts import split_batch
-from segpipe.training.step import Stepper
+from segpipe.training.step import Stepper, build_stepper
 from segpipe.training.telemetry.live_metrics import live_metrics
+from segpipe.training.train import train_on
 from tests.worlds.tiny_training import CLASSES
 from tests.worlds.trainings import tiny_plan
 

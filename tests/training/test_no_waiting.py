@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from segpipe.training.loop import build_stepper
 from segpipe.training.losses.combined import TERMS
+from segpipe.training.step import build_stepper
 from tests.worlds.trainings import tiny_plan
 
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "unique_consecutive", "_unique2", "equal", "is_nonzero"}

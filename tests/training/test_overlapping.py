@@ -14,12 +14,12 @@ from segpipe.errors import ConfigError
 from segpipe.inference.trained import load_trained
 from segpipe.labels import Overlapping
 from segpipe.samples import IGNORE, ClassTable, Sample
-from segpipe.training.loop import train_on
 from segpipe.training.losses import SegmentationLoss
 from segpipe.training.losses.combined import TERMS
 from segpipe.training.planning.planner import plan_on
 from segpipe.training.sampling.crops import Crops
 from segpipe.training.scoring import score_split
+from segpipe.training.train import train_on
 from tests.worlds.tiny_training import MemoryReader, fingerprint_of
 from tests.worlds.trainings import tiny_plan
 

@@ -22,11 +22,10 @@ import segpipe.training.step
 from segpipe.training.distributed.process_group import leave_process_group, mean_over_ranks, rank, world_size
 from segpipe.training.ensemble import train_members
 from segpipe.training.folds import DealtFolds
-from segpipe.training.loop import build_stepper
 from segpipe.training.plan import Folds
 from segpipe.training.sampling.crops import batches
 from segpipe.training.sampling.detection import detection_loss
-from segpipe.training.step import Stepper
+from segpipe.training.step import Stepper, build_stepper
 from segpipe.training.tasks import samples_of
 from tests.worlds.detectors import detector_plan, discs
 from tests.worlds.forked_commands import forked, newest, result, train, wait

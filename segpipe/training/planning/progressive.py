@@ -1,7 +1,7 @@
-"""Progressive training: the first steps on smaller crops, which are several times cheaper, so that a budget buys more steps.
+"""Progressive training: the first steps see smaller crops, which are several times cheaper, so that a budget buys more steps.
 
-`crops` shows less of an image, as it is; `scale` shows as much at half the resolution. Which steps these are is a matter of the step
-alone, so rates, running averages and checkpoints know nothing of it.
+With `crops`, a crop shows a smaller part of the image; with `scale`, the same part at half the resolution. Whether a step is one of
+the first depends on its number alone, so learning rates, running averages and checkpoints are not affected.
 """
 
 from __future__ import annotations
@@ -13,35 +13,43 @@ from segpipe.errors import ConfigError
 from segpipe.training.plan import FirstCrops
 
 if TYPE_CHECKING:
-    from segpipe.config import TrainParams
-    from segpipe.models.registry import Family
+    from segpipe.training.planning.plan_draft import PlanDraft
 
 _FACTOR = 2
-_LEAST_DEEPEST = 8
-"""Voxels of the deepest level that a network for volumes can still normalise over."""
+_MIN_DEEPEST_VOXELS = 8
+"""Voxels of the deepest level over which a network for volumes can still normalise."""
 
 
-def choose_first_crops(
-    wanted: TrainParams, of: Family, edges: tuple[int, ...], multiples: tuple[int, ...], reasons: dict[str, str]
-) -> FirstCrops | None:
-    """The crops of the first steps: half of `edges`, in `multiples` of what the network halves evenly; None where that is no less, or
-    nobody asks. Their number of steps is a placeholder of 0 until steps have been timed.
+def choose_first_crops(draft: PlanDraft, edges: tuple[int, ...], multiples: tuple[int, ...]) -> FirstCrops | None:
+    """Choose the crops of the first steps: half of the full ones.
+
+    Args:
+        draft: the plan so far; the reason is recorded in it.
+        edges: size of a full crop, by axis.
+        multiples: by axis, the network accepts multiples of this.
+
+    Returns:
+        The crops, with a placeholder of 0 for the number of steps; None if progressive training is off or crops cannot be smaller.
+
+    Raises:
+        ConfigError: The family is a detector.
     """
-    if wanted.progressive == "off":
+    mode, share = draft.settings.progressive, draft.settings.progressive_share
+    if mode == "off":
         return None
-    if of.kind != "network":
+    if draft.family.kind != "network":
         raise ConfigError(
-            f"{of.name} expects objects of one size, and can't begin with smaller crops",
+            f"{draft.family.name} expects instances of one size and cannot start with smaller crops",
             where="train.progressive",
-            found=wanted.progressive,
+            found=mode,
             fix="set it to off for this candidate: `train: {progressive: off}` under it",
         )
-    half = tuple(max(m, e // _FACTOR // m * m) for e, m in zip(edges, multiples, strict=True))
-    deepest = math.prod(h // m for h, m in zip(half, multiples, strict=True))
-    size = " x ".join(map(str, half))
-    if half == edges or (len(edges) == 3 and deepest < _LEAST_DEEPEST):
-        reasons["progressive"] = "no: crops are as small as this network takes them"
+    half = tuple(max(m, edge // _FACTOR // m * m) for edge, m in zip(edges, multiples, strict=True))
+    deepest_voxels = math.prod(edge // m for edge, m in zip(half, multiples, strict=True))
+    if half == edges or (len(edges) == 3 and deepest_voxels < _MIN_DEEPEST_VOXELS):
+        draft.explain("progressive", "no: crops are already as small as this network accepts")
         return None
-    how = "at half the resolution" if wanted.progressive == "scale" else "of the same images"
-    reasons["progressive"] = f"the first {wanted.progressive_share:.0%} of the steps see crops of {size}, {how}"
-    return FirstCrops(steps=0, edges=half, shrink=_FACTOR if wanted.progressive == "scale" else 1)
+    size = " x ".join(map(str, half))
+    view = "at half the resolution" if mode == "scale" else "of the same images"
+    draft.explain("progressive", f"the first {share:.0%} of the steps see crops of {size}, {view}")
+    return FirstCrops(steps=0, edges=half, shrink=_FACTOR if mode == "scale" else 1)

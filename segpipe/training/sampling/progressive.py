@@ -1,4 +1,4 @@
-"""Training samples that are small in the first steps (`segpipe.training.planning.progressive` chooses how small)."""
+"""Training samples that are small in the first steps (`segpipe.training.planning.progressive` chooses their size)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progressive:
-    """Samples that are small up to a position, and full from there on."""
+    """Samples that are small up to a position, and full-sized from there on."""
 
     small: Samples
     full: Samples
-    until: int
+    first_full: int
+    """The first position with a full-sized sample."""
 
     def __getitem__(self, position: int) -> tuple[npt.NDArray[np.float32], Any]:
-        return (self.small if position < self.until else self.full)[position]
+        return (self.small if position < self.first_full else self.full)[position]

@@ -12,8 +12,8 @@ import torch
 from segpipe.errors import ConfigError, MissingError
 from segpipe.training.distributed.process_group import any_rank, fabric_options, rank, sum_over_ranks, world_size
 from segpipe.training.launch import _run_and_wait, launch
-from segpipe.training.loop import train_on
 from segpipe.training.memory import load_parts, save_parts
+from segpipe.training.train import train_on
 from tests.worlds.tiny_training import CLASSES
 from tests.worlds.trainings import tiny_plan
 

@@ -11,9 +11,10 @@ from segpipe.models.registry import family
 from segpipe.training.finishing import postprocess_search
 from segpipe.training.finishing.cleaning_search import CleaningChoice
 from segpipe.training.finishing.postprocess_search import finishing_validations
-from segpipe.training.loop import build_stepper, train_on
 from segpipe.training.planning.recipe import choose_recipe
 from segpipe.training.scoring import score_split, segmenter_spec, validation_segmenter
+from segpipe.training.step import build_stepper
+from segpipe.training.train import train_on
 from tests.worlds.tiny_training import CLASSES, MemoryReader, draw, fingerprint_of, make_plan
 
 

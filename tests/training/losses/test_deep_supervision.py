@@ -9,12 +9,13 @@ from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.trained import load_trained
 from segpipe.models.registry import build_network
 from segpipe.models.volumetric.networks import Unet3dConfig
-from segpipe.training.loop import build_stepper, train_on
 from segpipe.training.losses import SegmentationLoss
 from segpipe.training.plan import VolumeGrid
 from segpipe.training.planning.footprint import activation_bytes
 from segpipe.training.sampling.crops import batches
+from segpipe.training.step import build_stepper
 from segpipe.training.tasks import deep_supervision_loss, samples_of
+from segpipe.training.train import train_on
 from tests.worlds.tiny_training import make_plan, make_recipe
 from tests.worlds.volumes import TABLE, VolumeReader, ellipsoid
 

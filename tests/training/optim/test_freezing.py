@@ -8,11 +8,10 @@ from segpipe.errors import ConfigError
 from segpipe.inference.engines.engine import TorchEngine
 from segpipe.models.registry import FAMILIES, family
 from segpipe.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
-from segpipe.training.loop import build_stepper
 from segpipe.training.optim.freezing import encoder_switch
 from segpipe.training.plan import StepSetting
 from segpipe.training.planning.recipe import with_frozen_encoder
-from segpipe.training.step import Stepper
+from segpipe.training.step import Stepper, build_stepper
 from tests.worlds.tiny_training import make_plan
 
 IMAGES = torch.randn(4, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -5,9 +5,9 @@ import torch
 from segpipe.config import Params, TrainParams
 from segpipe.errors import ConfigError
 from segpipe.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
-from segpipe.training.loop import build_stepper
 from segpipe.training.optim.optimisers import DEFAULTS, build_optimiser
 from segpipe.training.planning.recipe import choose_recipe
+from segpipe.training.step import build_stepper
 from tests.worlds.tiny_training import fingerprint_of, make_plan, make_recipe
 
 

@@ -23,10 +23,10 @@ from segpipe.models.detection.mask_rcnn import load_coco
 from segpipe.models.registry import build_network, family, family_config
 from segpipe.samples import IGNORE, ClassTable, Sample
 from segpipe.training.finishing.instance_search import best_instance_settings, choose_instance_method
-from segpipe.training.loop import train_on
 from segpipe.training.planning.planner import plan_on
 from segpipe.training.sampling.crops import batches
 from segpipe.training.sampling.detection import InstanceCrops, detection_loss, fit_to_objects, target_of
+from segpipe.training.train import train_on
 from tests.worlds.detectors import SMALL, detector_plan, discs
 from tests.worlds.tiny_training import CLASSES, MemoryReader, fingerprint_of
 

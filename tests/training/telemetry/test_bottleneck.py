@@ -1,7 +1,7 @@
 import pytest
 
-from segpipe.training.loop import build_stepper
 from segpipe.training.sampling.crops import batches
+from segpipe.training.step import build_stepper
 from segpipe.training.tasks import samples_of
 from segpipe.training.telemetry import bottleneck
 from tests.worlds.tiny_training import MemoryReader, draw
