@@ -22,7 +22,7 @@ from segpipe.models.detection.config import MaskRcnnConfig
 from segpipe.models.registry import FAMILIES, build_network
 from segpipe.samples import ClassTable
 from segpipe.training.sampling.detection import detection_loss, target_of
-from tests.worlds.detectors import SMALL, discs, teach
+from tests.worlds.detectors import SMALL, discs, overfit
 from tests.worlds.released_models import going_on, of_kept_classes
 from tests.worlds.served_families import shares_of_golden_pixels
 from tests.worlds.tiny_training import MemoryReader
@@ -122,7 +122,7 @@ def test_an_encoder_to_freeze(name):
 def taught(name: str) -> tuple[Segmenter, MemoryReader]:
     """A detector that has seen four images of discs over and over."""
     reader = MemoryReader([discs(seed, 64) for seed in (1, 2, 3, 4)])
-    return segmenter(name, teach(build(name), reader, edge=64, steps=260), 3, 3, 0.5), reader
+    return segmenter(name, overfit(build(name), reader, edge=64, steps=260), 3, 3, 0.5), reader
 
 
 @each_family
