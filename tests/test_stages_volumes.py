@@ -83,15 +83,15 @@ def test_the_same_plan_trains_the_same_weights_and_a_killed_training_goes_on(mad
     before = sha256_file(weights)
     plan = root / "plans" / "net.json"
     text = plan.read_text()
-    step = loop._Run._validate
+    step = loop.TrainingLoop._validate
 
     def dies(run):
-        run._checkpoint()
+        run._save_checkpoint()
         if run.state.step >= 30:
             raise KeyboardInterrupt
         return step(run)
 
-    monkeypatch.setattr(loop._Run, "_validate", dies)
+    monkeypatch.setattr(loop.TrainingLoop, "_validate", dies)
     with pytest.raises(KeyboardInterrupt):
         stages.train(root, "net")
     monkeypatch.undo()
