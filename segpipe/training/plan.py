@@ -88,7 +88,7 @@ class Execution(_Part):
 
 
 class FirstCrops(_Part):
-    """The crops of the first steps of a progressive training (`segpipe.training.planning.progressive`)."""
+    """The crops of the first steps of a progressive training (`segpipe.training.sampling.progressive`)."""
 
     steps: int = Field(ge=0)
     edges: tuple[int, ...]

@@ -14,7 +14,7 @@ from segpipe.config import TrainParams, parse_budget
 from segpipe.training.machine import choose_device, peak_memory_mib, this_machine, worker_counts
 from segpipe.training.optim.freezing import encoder_of, encoder_switch
 from segpipe.training.optim.schedules import warmup_steps
-from segpipe.training.plan import Execution, NetworkPlan, Recipe, RecipePlan
+from segpipe.training.plan import Execution, NetworkPlan, Recipe, RecipePlan, StepSetting
 from segpipe.training.planning.budget import (
     LAUNCH_S,
     PLAN_START_S,
@@ -48,9 +48,9 @@ _VALIDATION_IMAGES = 4
 def measure(draft: PlanDraft, network: torch.nn.Module) -> NetworkPlan:
     """Time the settings on a real batch and the real loop with the fastest of them, and turn the budget into steps.
 
-    This takes about 15 s with the small networks on two cores, and never more than about 15 % of a wall-clock budget. If several
-    processes will train, this one measures the steps of one: its share of each batch, with its share of the cores. For a wall-clock
-    budget, the processes of this machine then run at the same time for a moment, which takes as long again as their start.
+    This takes about 15 s with small networks on two cores, and at most about 15 % of a wall-clock budget. If several processes will
+    train, this one measures the steps of one: its share of each batch, with its share of the cores. For a wall-clock budget, the
+    processes of this machine then run at the same time for a moment.
 
     Args:
         draft: the plan so far; reasons are recorded in it.
@@ -83,9 +83,8 @@ def measure(draft: PlanDraft, network: torch.nn.Module) -> NetworkPlan:
     ms_val = _time_validation(stepper, plan, draft.fingerprint.classes, draft.val)
     parts = _time_parts(draft, stepper, crops, ms_step)
     cheaper = _time_cheaper_steps(stepper, loop, crops, settings)
-    spec = segmenter_spec(plan, draft.fingerprint.classes)
-    overhead_s = PLAN_START_S + finishing_seconds(plan, spec, draft.val, ms_val, setting.precision)
-    overhead_s += benchmark.compile_seconds(setting) * (1 + len(cheaper)) * (settings.folds or 1)
+    compilations = (1 + len(cheaper)) * (settings.folds or 1)
+    overhead_s = _overhead_s(draft, ms_val, setting) + benchmark.compile_seconds(setting) * compilations
     recipe, rate_reason = _find_learning_rate(draft, network, stepper, crops, workers, ms_step)
     configure_process(threads)
     execution = Execution(
@@ -112,6 +111,12 @@ def measure(draft: PlanDraft, network: torch.nn.Module) -> NetworkPlan:
     if rate_reason:
         draft.explain("learning rate", rate_reason)
     return draft.network_plan(recipe, execution)
+
+
+def _overhead_s(draft: PlanDraft, ms_val: float, setting: StepSetting) -> float:
+    """Return the seconds for the start of planning, and for everything after the last step."""
+    spec = segmenter_spec(draft.plan, draft.fingerprint.classes)
+    return PLAN_START_S + finishing_seconds(draft.plan, spec, draft.val, ms_val, setting.precision)
 
 
 def _time_parts(draft: PlanDraft, stepper: Stepper, crops: Samples, ms_step: float) -> dict[str, float]:

@@ -16,7 +16,6 @@ from segpipe.training.plan import ClassicalPlan, NetworkPlan, VolumeGrid
 from segpipe.training.planning.detector_recipe import explain_detector, fit_to_instances
 from segpipe.training.planning.normalisation import choose_normalisation, holds_volumes
 from segpipe.training.planning.plan_draft import PlanDraft
-from segpipe.training.planning.progressive import choose_first_crops
 from segpipe.training.planning.recipe import (
     add_distance_channel,
     choose_frozen_share,
@@ -32,6 +31,7 @@ from segpipe.training.planning.volume_recipe import (
     choose_volume_recipe,
 )
 from segpipe.training.planning.warm_start import WarmStart, warm_start_of
+from segpipe.training.sampling.progressive import choose_first_crops
 
 if TYPE_CHECKING:
     import torch

@@ -17,9 +17,9 @@ from segpipe.models.semantic.reduced_resolution import shrunk
 from segpipe.training.machine import choose_device, synchronize
 from segpipe.training.memory import free_unused_memory, is_out_of_memory
 from segpipe.training.planning.precision_benchmark import candidate_settings
-from segpipe.training.planning.progressive import choose_first_crops
 from segpipe.training.planning.recipe import SMALL_BATCH, add_distance_channel, can_shrink, choose_image_recipe
 from segpipe.training.sampling.crops import collate_of
+from segpipe.training.sampling.progressive import choose_first_crops
 from segpipe.training.step import Stepper, configure_process
 from segpipe.training.tasks import samples_of
 from segpipe.training.telemetry.bottleneck import SLOW_STEP_MS

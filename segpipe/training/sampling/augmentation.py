@@ -91,42 +91,13 @@ def build_augment(
 
     cv2.setNumThreads(0)  # for one small window at a time, threads would only compete with those of the training step
     rgb = channels == 3 and dtype == "uint8"
-    steps: list[Any] = []
-    if strength != "off":
-        amounts = _AMOUNTS[strength]
-        steps += [A.HorizontalFlip(p=0.5)]
-        steps += [A.VerticalFlip(p=0.5), A.RandomRotate90(p=1)] if free_orientation else []
-        steps += [
-            A.Affine(
-                scale=amounts.zoom,
-                balanced_scale=True,
-                rotate=(-amounts.rotation, amounts.rotation),
-                interpolation=cv2.INTER_LINEAR,
-                border_mode=cv2.BORDER_CONSTANT,
-                fill=0,
-                fill_mask=IGNORE,
-                p=0.8,
-            )
-        ]
-        if elastic and amounts.elastic:
-            # Smoothing uniform noise in [-1, 1] by a Gaussian leaves a root mean square of 1 / (2 sqrt(3 pi) sigma).
-            alpha = amounts.displacement * 2 * math.sqrt(3 * math.pi) * _SMOOTHING_SIGMA
-            steps += [
-                A.ElasticTransform(
-                    alpha,
-                    _SMOOTHING_SIGMA,
-                    noise_distribution="uniform",
-                    border_mode=cv2.BORDER_CONSTANT,
-                    fill=0,
-                    fill_mask=IGNORE,
-                    p=amounts.elastic,
-                )
-            ]
+    amounts = _AMOUNTS.get(strength)
+    steps: list[Any] = _geometry(amounts, free_orientation, elastic) if amounts else []
     steps += [A.CenterCrop(patch, patch)]
-    if strength != "off" and rgb:
+    if amounts and rgb:
         tone = (1 - amounts.tone, 1 + amounts.tone)
         steps += [A.ColorJitter(tone, tone, tone, (-amounts.hue, amounts.hue), p=0.8)]
-    if strength != "off" and rgb and amounts.degrade:
+    if amounts and rgb and amounts.degrade:
         steps += [A.GaussianBlur(sigma_limit=(0.3, 1.2), p=amounts.degrade)]
         steps += [A.GaussNoise(std_range=(0.01, 0.05), p=amounts.degrade)]
     compose = A.Compose(steps)
@@ -136,11 +107,47 @@ def build_augment(
         # One state for all steps: `set_random_seed` would start each step at the same draw, so their draws would be correlated.
         compose.set_random_state(draws, random.Random(seed))  # noqa: S311
         out = compose(image=image, mask=labels)
-        if strength != "off" and not rgb:
+        if amounts and not rgb:
             out["image"] = _vary_intensities(out["image"], amounts, draws)
         return out["image"], out["mask"]
 
     return augment
+
+
+def _geometry(amounts: _Amounts, free_orientation: bool, elastic: bool) -> list[Any]:
+    """Return the steps that move pixels."""
+    import albumentations as A
+    import cv2
+
+    steps: list[Any] = [A.HorizontalFlip(p=0.5)]
+    steps += [A.VerticalFlip(p=0.5), A.RandomRotate90(p=1)] if free_orientation else []
+    steps += [
+        A.Affine(
+            scale=amounts.zoom,
+            balanced_scale=True,
+            rotate=(-amounts.rotation, amounts.rotation),
+            interpolation=cv2.INTER_LINEAR,
+            border_mode=cv2.BORDER_CONSTANT,
+            fill=0,
+            fill_mask=IGNORE,
+            p=0.8,
+        )
+    ]
+    if elastic and amounts.elastic:
+        # Smoothing uniform noise in [-1, 1] by a Gaussian leaves a root mean square of 1 / (2 sqrt(3 pi) sigma).
+        alpha = amounts.displacement * 2 * math.sqrt(3 * math.pi) * _SMOOTHING_SIGMA
+        steps += [
+            A.ElasticTransform(
+                alpha,
+                _SMOOTHING_SIGMA,
+                noise_distribution="uniform",
+                border_mode=cv2.BORDER_CONSTANT,
+                fill=0,
+                fill_mask=IGNORE,
+                p=amounts.elastic,
+            )
+        ]
+    return steps
 
 
 def _vary_intensities(image: np.ndarray, amounts: _Amounts, draws: np.random.Generator) -> npt.NDArray[np.float32]:
