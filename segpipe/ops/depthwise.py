@@ -130,13 +130,13 @@ class _Depthwise(torch.autograd.Function):
     """A depthwise convolution whose gradients are composed of fast ones."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: _Pair) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: _Pair) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, tuple(n // 2 for n in weight.shape[2:])
         return F.conv2d(x, weight, None, stride, ctx.padding, 1, len(weight))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, _ = ctx.needs_input_grad
         x_gradient = _input_gradient(gradient, x, weight, ctx.stride, ctx.padding) if needs_x else None

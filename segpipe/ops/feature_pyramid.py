@@ -30,7 +30,7 @@ def _is_supported(module: torch.nn.Module) -> bool:
 class _FusedFPNDecoder(FPNDecoder):
     def forward(self, features: list[Tensor]) -> Tensor:
         if not applies_to(self, features[-1]):
-            return super().forward(features)  # type: ignore[no-any-return]
+            return super().forward(features)
         c2, c3, c4, c5 = features[-4:]
         p5 = self.p5(c5)
         p4 = self.p4(p5, c4)
@@ -40,7 +40,7 @@ class _FusedFPNDecoder(FPNDecoder):
         finest = convolve_level(p3, c2, self.p2, convolution.weight)
         for layer in others:
             finest = layer(finest)
-        return self.dropout(self.merge([*coarse, finest]))  # type: ignore[no-any-return]
+        return self.dropout(self.merge([*coarse, finest]))
 
 
 def convolve_level(above: Tensor, skip: Tensor, level: FPNBlock, weight: Tensor) -> Tensor:
@@ -57,6 +57,6 @@ def convolve_level(above: Tensor, skip: Tensor, level: FPNBlock, weight: Tensor)
     """
     # The level's bias does not exist beyond the image's edge, where the convolution reads too: a channel of ones carries it.
     skip = F.pad(skip, (0, 0, 0, 0, 0, 1), value=1.0)
-    point = torch.cat([level.skip_conv.weight.flatten(1), level.skip_conv.bias[:, None]], 1)  # type: ignore[index]
+    point = torch.cat([level.skip_conv.weight.flatten(1), level.skip_conv.bias[:, None]], 1)
     composed = torch.einsum("ocij,cs->osij", weight, point)
     return convolve_doubled(above, skip, torch.cat([weight, composed.to(weight.dtype)], 1))

@@ -30,7 +30,7 @@ def use_fused_upsampling(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def _replacement_for(module: torch.nn.Module) -> type[torch.nn.Module] | None:
-    replacement = _REPLACEMENTS.get(type(module))  # type: ignore[arg-type]  # types are hashable
+    replacement = _REPLACEMENTS.get(type(module))
     if replacement is None or module.interpolation_mode != "nearest" or module.conv1 is None:
         return None
     return replacement
@@ -92,7 +92,7 @@ class _Unet(UnetDecoderBlock):
         doubles = (target_height, target_width) == tuple(2 * edge for edge in feature_map.shape[2:])
         if not doubles or not applies_to(self, feature_map):
             return super().forward(feature_map, target_height, target_width, skip_connection)
-        return self.conv2(_first_convolution(self.conv1, feature_map, skip_connection))  # type: ignore[no-any-return]
+        return self.conv2(_first_convolution(self.conv1, feature_map, skip_connection))
 
 
 class _UnetPlusPlus(UnetPlusPlusBlock):

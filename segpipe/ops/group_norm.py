@@ -35,7 +35,7 @@ class _GroupNormFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float) -> Tensor:
         images = x.split(1)
         # Passed as running statistics, whose dtype the results have: in bfloat16 they would be too coarse.
         unused = torch.zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
@@ -48,7 +48,7 @@ class _GroupNormFunction(torch.autograd.Function):
         return torch.cat([_normalise(*each, weight, bias, eps) for each in zip(images, means, variances, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, means, variances = ctx.saved_tensors
         backward = torch.ops.aten.native_batch_norm_backward
         images = list(zip(gradient.split(1), x.split(1), means, variances, strict=True))

@@ -21,12 +21,12 @@ class FastMaskPredictor(MaskRCNNPredictor):
     def forward(self, input: Tensor) -> Tensor:
         """Compute the logits of the masks, (n, classes, 2 H, 2 W), of features (n, C, H, W)."""
         if not applies_to(self, input):
-            return super().forward(input)  # type: ignore[no-any-return]
+            return super().forward(input)
         doubling, activation, point = self
         (count, channels, height, width), classes = input.shape, point.out_channels
         pixels = input.permute(0, 2, 3, 1).reshape(-1, channels)
-        kernel = doubling.weight.permute(2, 3, 1, 0).flatten(0, 2)  # type: ignore[operator]
-        four_pixels = activation(F.linear(pixels, kernel, doubling.bias.repeat(4)))  # type: ignore[operator]
-        logits = F.linear(four_pixels.view(-1, point.in_channels), point.weight.flatten(1), point.bias)  # type: ignore[operator, arg-type]
+        kernel = doubling.weight.permute(2, 3, 1, 0).flatten(0, 2)
+        four_pixels = activation(F.linear(pixels, kernel, doubling.bias.repeat(4)))
+        logits = F.linear(four_pixels.view(-1, point.in_channels), point.weight.flatten(1), point.bias)
         logits = logits.view(count, height, width, 2, 2, classes)
         return logits.permute(0, 5, 1, 3, 2, 4).reshape(count, classes, 2 * height, 2 * width)

@@ -28,8 +28,8 @@ class SparseGradientRPNHead(RPNHead):
             For each level logits (N, A, H, W) and boxes (N, 4 A, H, W).
         """
         if x[0].device.type != "cpu" or not (self.training and torch.is_grad_enabled()):
-            return super().forward(x)  # type: ignore[no-any-return]
-        layers = (self.conv[0][0], self.cls_logits, self.bbox_pred)  # type: ignore[index]
+            return super().forward(x)
+        layers = (self.conv[0][0], self.cls_logits, self.bbox_pred)
         parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
         outputs = [_Head.apply(level, *parameters) for level in x]
         return [logits for logits, _ in outputs], [boxes for _, boxes in outputs]

@@ -53,7 +53,7 @@ def sum_over_ranks(share: Tensor) -> Tensor:
     one process had seen all images. (The mean of the means within each process differs from the mean over all pixels if the
     processes count different numbers of pixels.)
     """
-    return _SumOverRanks.apply(share) if world_size() > 1 else share  # type: ignore[no-untyped-call, no-any-return]
+    return _SumOverRanks.apply(share) if world_size() > 1 else share
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -64,13 +64,13 @@ class _SumOverRanks(torch.autograd.Function):
         return _total(share)
 
     @staticmethod
-    def backward(_: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(_: Any, gradient: Tensor) -> Tensor:
         return gradient * world_size()
 
 
 def all_reduce_sum(share: Tensor) -> Tensor:
     """Return the sum of a tensor over all processes, each of which computes something different from it."""
-    return _AllReduceSum.apply(share) if world_size() > 1 else share  # type: ignore[no-untyped-call, no-any-return]
+    return _AllReduceSum.apply(share) if world_size() > 1 else share
 
 
 class _AllReduceSum(torch.autograd.Function):
@@ -81,7 +81,7 @@ class _AllReduceSum(torch.autograd.Function):
         return _total(share)
 
     @staticmethod
-    def backward(_: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(_: Any, gradient: Tensor) -> Tensor:
         return _total(gradient)
 
 
@@ -92,14 +92,14 @@ def gather_over_ranks(share: Tensor, fill: float = 0.0) -> Tensor:
         share: (..., P); P may differ between processes.
         fill: the value with which each tensor is padded to the longest.
     """
-    return _GatherOverRanks.apply(share, fill) if world_size() > 1 else share  # type: ignore[no-untyped-call, no-any-return]
+    return _GatherOverRanks.apply(share, fill) if world_size() > 1 else share
 
 
 class _GatherOverRanks(torch.autograd.Function):
     """The gradients of all processes are added, and each process takes its own part."""
 
     @staticmethod
-    def forward(ctx: Any, share: Tensor, fill: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, share: Tensor, fill: float) -> Tensor:
         length = torch.tensor(share.shape[-1])
         dist.all_reduce(length, dist.ReduceOp.MAX, group=_host_group())
         longest, ctx.length = int(length), share.shape[-1]
@@ -109,7 +109,7 @@ class _GatherOverRanks(torch.autograd.Function):
         return torch.cat(parts, -1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         part = _total(gradient).chunk(world_size(), -1)[rank()]
         return part[..., : ctx.length], None
 

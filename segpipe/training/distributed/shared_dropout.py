@@ -65,7 +65,7 @@ def _with_shared_noise(layer_class: type[torch.nn.Module]) -> type[torch.nn.Modu
 
     def forward(self: Any, x: Tensor) -> Tensor:
         if not self.training:
-            return layer_class.forward(self, x)  # type: ignore[no-any-return]
+            return layer_class.forward(self, x)
         noise = layer_class.forward(self, _ones(x, self.images, _noise_axes(layer_class)))
         return x * noise[rank() :: world_size()]
 

@@ -30,7 +30,7 @@ def sync_batch_norm(network: torch.nn.Module, device: str) -> torch.nn.Module:
     from timm.layers import convert_sync_batchnorm
 
     if device == "cuda":  # not torch's function of that name, which drops the activation of timm's layers
-        return convert_sync_batchnorm(network)  # type: ignore[no-any-return]
+        return convert_sync_batchnorm(network)
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             swap_class(module, _synced(type(module)))  # type: ignore[arg-type]  # types are hashable
@@ -44,7 +44,7 @@ def _synced(layer_class: type[_BatchNorm]) -> type[_BatchNorm]:
 
     def forward(self: Any, x: Tensor) -> Tensor:
         if not self.training:
-            return layer_class.forward(self, x)  # type: ignore[no-any-return]
+            return layer_class.forward(self, x)
         out = _normalise(self, x)
         return self.act(self.drop(out)) if isinstance(self, BatchNormAct2d) else out
 

@@ -47,7 +47,7 @@ class _SoftmaxSums(torch.autograd.Function):
         return nll, mass
 
     @staticmethod
-    def backward(ctx: Any, nll_gradient: Tensor, mass_gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, nll_gradient: Tensor, mass_gradient: Tensor) -> tuple[Tensor, None, None]:
         logits, target, mask, *p = ctx.saved_tensors
         gradient = torch.empty_like(logits)
         rows = gradient.flatten(2)

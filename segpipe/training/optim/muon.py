@@ -82,7 +82,7 @@ class Muon(torch.optim.AdamW):
         state = self.state[kernel]
         if not state:
             state["momentum"] = torch.zeros_like(kernel)
-        return state["momentum"]  # type: ignore[no-any-return]
+        return state["momentum"]
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:

@@ -136,16 +136,16 @@ def finishing_seconds(plan: RecipePlan, spec: SegmenterSpec, val: Reader, ms_val
         ms_val: milliseconds per validation of a training in this precision.
         precision: "fp32", "bf16" or "fp16".
     """
-    images = [val[int(i)] for i in np.unique(np.linspace(0, len(val) - 1, _TIMED_IMAGES).astype(int))]
+    images: Any = [val[int(i)] for i in np.unique(np.linspace(0, len(val) - 1, _TIMED_IMAGES).astype(int))]
     truth: Any = _TruthSegmenter(spec, plan.postprocess == "distance")
     seconds = finishing_validations(plan, val, precision) * ms_val / 1000
     if searches_cleaning(plan, val):
         started = time.perf_counter()
-        choose_cleaning(truth, images, plan.recipe.class_weights, plan.seed)  # type: ignore[arg-type]
+        choose_cleaning(truth, images, plan.recipe.class_weights, plan.seed)
         seconds += (time.perf_counter() - started) / len(images) * len(search_images(val))
     if plan.postprocess is not None and plan.postprocess != "detections":  # which only a detector can make
         started = time.perf_counter()
-        best_instance_settings(truth, images, plan.postprocess)  # type: ignore[arg-type]
+        best_instance_settings(truth, images, plan.postprocess)
         seconds += (time.perf_counter() - started) / len(images) * min(MAX_IMAGES, len(val))
     return seconds
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from segpipe.errors import ConfigError
 from segpipe.inference.outputs import Outputs
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from segpipe.config import Candidate, Params
     from segpipe.data.manifest.fingerprint import Fingerprint
+    from segpipe.models.detection.config import MaskRcnnConfig
     from segpipe.models.weights.encoder_weights import Preprocessing
     from segpipe.training.sampling.crops import Reader
 
@@ -97,7 +98,7 @@ def plan_on(
     if spacing and isinstance(draft.config, VolumeConfig):
         draft.config = draft.config.fitted(spacing)
     if model_family.kind == "detector":
-        draft.config = fit_to_instances(draft, draft.config)  # type: ignore[arg-type]
+        draft.config = fit_to_instances(draft, cast("MaskRcnnConfig", draft.config))
     _choose_common(draft, name, params, candidate)
     if warm_start:
         _choose_inherited(draft, warm_start)

@@ -51,7 +51,7 @@ def candidate_settings(settings: TrainParams, device: str) -> list[StepSetting]:
     precisions = [p for p in (half, "fp32") if p] if settings.precision == "auto" else [settings.precision]
     formats = [True, False] if settings.channels_last == "auto" else [settings.channels_last]
     return [
-        StepSetting(precision=precision, channels_last=channels_last, compile=settings.compile is True)  # type: ignore[arg-type]
+        StepSetting(precision=precision, channels_last=channels_last, compile=settings.compile is True)
         for precision in precisions
         for channels_last in formats
     ]

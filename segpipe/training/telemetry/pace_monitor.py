@@ -49,5 +49,5 @@ def _has_time_budget(plan: Plan) -> bool:
     """Return whether the steps of a plan follow from a budget of time."""
     if plan.settings is None:
         return False
-    budget = plan.settings.get("train.budget", TrainParams().budget)  # type: ignore[call-arg]
+    budget = plan.settings.get("train.budget", TrainParams().budget)
     return parse_budget(budget)[0] == "seconds"
