@@ -54,7 +54,7 @@ at a time, as it trains (exported engines are faster). Measured by `python bench
 | `coco` | the hub's COCO weights of the whole network, but for its last layer: `fcn_resnet50`, `lraspp_mobilenetv3`, `mask_rcnn` with `encoder: resnet50` |
 | `none` | random weights, which follow from `train.seed` |
 | a path | a `.safetensors` file, or a `.pth` that holds tensors alone (code in it is never run); of a whole network, its encoder |
-| `segmenter@v0.3.0` | a release of this workspace: all weights, classes by name, and the settings and normalisation they were trained with, so that training goes on where it ended ([learning.md](learning.md#going-on-from-a-release)); families for volumes, too |
+| `segmenter@v0.3.0` | a release of this workspace: all weights, classes by name, and the settings and normalisation they were trained with, so that training continues where it ended ([learning.md](learning.md#continuing-from-a-release)); families for volumes, too |
 
 The first layer is adapted to the number of channels: for one, its kernels are summed over RGB; for more, they are repeated and scaled.
 
