@@ -229,10 +229,10 @@ def main() -> None:
     volumes = family(arguments.family).dims == 3
     reader = Cells(12, (arguments.patch,) * 3) if volumes else Cells(24, (max(arguments.patch, 320),) * 2)
     if arguments.child:
-        from segpipe.training.plan import Plan
+        from segpipe.training.plan import NetworkPlan
 
         job = json.loads(arguments.child)
-        print(json.dumps(LOOPS[job["loop"]][0](Plan.model_validate(job["plan"]), reader, job["steps"])))
+        print(json.dumps(LOOPS[job["loop"]][0](NetworkPlan.model_validate(job["plan"]), reader, job["steps"])))
         return
     plan = make_plan(arguments, reader)
     loops = [name for name in arguments.loops if name != "lightning" or can_lightning(plan)]

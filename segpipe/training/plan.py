@@ -12,7 +12,7 @@ import operator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segpipe.config import train_fields as shared
 from segpipe.errors import MissingError
@@ -198,6 +198,13 @@ class Plan(_Part):
     data_hash: str
     settings: dict[str, Any] | None = Field(None, exclude_if=operator.not_)
     """The candidate's settings in params.yaml (`Params.set_for`) when it was planned. None: the plan does not record them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_type(cls, values: Any) -> Any:
+        if cls is Plan:
+            raise TypeError("a plan is a NetworkPlan or a ClassicalPlan; Plan.read returns the right one")
+        return values
 
     @property
     def model_family(self) -> Family:

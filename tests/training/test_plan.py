@@ -145,3 +145,9 @@ def test_identity_is_that_of_what_is_computed_not_of_measurements():
     other = plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"steps": 7})})
     bf16 = make_plan(StepSetting(precision="bf16", channels_last=False))
     assert slower.sha256 == plan.sha256 and len({plan.sha256, other.sha256, bf16.sha256}) == 3
+
+
+def test_the_base_of_both_types_is_not_a_plan():
+    content = json.loads(make_plan().model_dump_json())
+    with pytest.raises(TypeError, match="NetworkPlan or a ClassicalPlan"):
+        Plan.model_validate(content)
