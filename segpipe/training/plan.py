@@ -68,7 +68,7 @@ class Machine(_Part):
 
 
 class Execution(_Part):
-    """How the machine that the plan was made for computes the steps."""
+    """The computation of the steps on the machine that the plan was made for."""
 
     setting: StepSetting
     devices: int = Field(1, ge=1)
@@ -98,7 +98,7 @@ class FirstCrops(_Part):
 
 
 class Recipe(_Part):
-    """What is computed: samples, loss, optimiser and number of steps. It is the same on every machine.
+    """The computation itself: samples, loss, optimiser and number of steps. It is the same on every machine.
 
     Fields without a docstring are settings of params.yaml, described in `segpipe.config`.
     """
@@ -146,7 +146,7 @@ class Recipe(_Part):
 
 
 class VolumeGrid(_Part):
-    """How a model looks at volumes; axes are (D, H, W)."""
+    """The grid of voxels on which a model works; axes are (D, H, W)."""
 
     patch: tuple[int, int, int]
     """Voxels that the network sees at once: the training crop, and the window of inference."""
@@ -182,7 +182,7 @@ class Plan(_Part):
     volume: VolumeGrid | None = None
     """None if the dataset holds images and not volumes."""
     postprocess: Method | None = None
-    """How instances are found; None if none are wanted."""
+    """The method that finds instances; None if none are wanted."""
     encoder_sha256: str | None = None
     """Identity of the pretrained weights that training starts from."""
     inherited: tuple[int | None, ...] | None = Field(None, exclude_if=operator.not_)
@@ -228,7 +228,7 @@ class Plan(_Part):
 
     @property
     def exact(self) -> dict[str, Any]:
-        """What is computed and how, as JSON, without measurements and reasons."""
+        """The plan as JSON, without measurements, reasons and settings: what is computed, and how."""
         measured = {"timings", "ms_per_step", "step_ms", "ms_per_validation", "peak_memory_mib"}
         return self.model_dump(mode="json", exclude={"reasons": True, "settings": True, "execution": measured})
 

@@ -1,4 +1,4 @@
-"""What training needs of each kind of model: its samples, and the loss of a batch of them."""
+"""The training samples and the loss of each kind of model."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class TrialResult:
     score: float
     """Macro IoU on val: the best of the trial, or the last one before it was ended."""
     ended: str
-    """How it ended: finished, fell behind or diverged."""
+    """One of "finished", "fell behind" and "diverged"."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def test_plain_cross_entropy_in_parts_equals_that_of_the_batch(parts):
     ids=["class weights", "ignored pixels", "dice", "batch norm"],
 )
 def test_quantities_of_the_batch_are_similar_but_not_equal_in_parts(changed):
-    """As the docstring of the module says."""
+    """The docstring of the module lists these differences."""
     (loss, gradient), (loss_in_parts, gradient_in_parts) = gradients(1, **changed), gradients(3, **changed)
     difference = float((gradient_in_parts - gradient).norm() / gradient.norm())
     assert 1e-4 < difference < 0.5 and abs(loss_in_parts - loss) < 0.05 * loss

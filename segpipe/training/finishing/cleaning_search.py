@@ -42,9 +42,9 @@ class CleaningChoice:
 
     cleaning: Cleaning | None
     before: Tally
-    """As predicted."""
+    """Tallies of the predictions."""
     after: Tally
-    """As the cleaning leaves them."""
+    """Tallies after the cleaning."""
 
     @property
     def gain(self) -> float:

@@ -1,4 +1,4 @@
-"""How a trained model's instances are separated: the settings with the best F1 of instances on the validation split."""
+"""The separation of a trained model's instances: the settings with the best F1 of instances on the validation split."""
 
 from __future__ import annotations
 

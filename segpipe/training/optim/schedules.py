@@ -12,7 +12,7 @@ _POLY_POWER = 0.9
 _RISE_SHARE = 0.3
 """Share of the steps in which one_cycle rises."""
 _START, _END = 1 / 25, 1 / 250_000
-"""Where one_cycle starts and ends, as shares of the peak."""
+"""Start and end of one_cycle, as shares of the peak."""
 
 
 def warmup_steps(steps: int, schedule: str, share: float | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What a plan derives from the labels of the training split: the weight of each class, and whether images have an up and a down."""
+"""Choices that follow from the labels of the training split: class weights, and whether images have an up and a down."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class PlanDraft:
-    """What the functions of this room read, and where they record their choices.
+    """The settings and data from which planning chooses, and the choices with their reasons.
 
-    A choice becomes a field of the plan by `choose`; its reason, in words, is recorded by `explain`. A later reason for the
+    The functions of this room read what they need and record what they choose. A choice becomes a field of the plan by `choose`; its reason, in words, is recorded by `explain`. A later reason for the
     same choice replaces the earlier one.
     """
 

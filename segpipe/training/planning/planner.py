@@ -1,4 +1,4 @@
-"""How a plan is made: chosen from settings and data, then measured on this machine."""
+"""The making of a plan: chosen from settings and data, then measured on this machine."""
 
 from __future__ import annotations
 

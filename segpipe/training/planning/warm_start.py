@@ -1,7 +1,6 @@
-"""What a training takes from a release (``encoder_weights: NAME@VERSION``) in addition to its weights.
+"""A training that continues from a release (``encoder_weights: NAME@VERSION``): what it takes over in addition to weights.
 
-These are the settings that the candidate leaves open, the normalisation, the voxel size, and which channel of the network stands
-for which class.
+These are the settings that the candidate leaves open, the normalisation, the voxel size, and the assignment of channels to classes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the time of a training goes: the parts of a step, measured by repeating the same steps on one batch."""
+"""The time of a training, by part: the parts of a step are measured by repeating the same steps on one batch."""
 
 from __future__ import annotations
 

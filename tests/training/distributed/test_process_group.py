@@ -102,7 +102,7 @@ def test_one_device_needs_no_launch_and_several_machines_need_torchrun_on_each(t
 
 
 def test_processes_that_ran_out_of_memory_are_started_again(tmp_path, monkeypatch, capfd):
-    """As often as one of them records that a batch needs more parts; any other failure ends the training."""
+    """This is repeated as long as one of them records that a batch needs more parts; any other failure ends the training."""
     plan, fits = with_execution(tiny_plan(), devices=2), iter([2, 4, 4])
     other = plan.model_copy(update={"seed": 4})
 
