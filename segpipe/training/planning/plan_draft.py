@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class PlanDraft:
     """The settings and data from which planning chooses, and the choices with their reasons.
 
-    The functions of this room read what they need and record what they choose. A choice becomes a field of the plan by `choose`; its reason, in words, is recorded by `explain`. A later reason for the
-    same choice replaces the earlier one.
+    The functions of this room read what they need and record what they choose. A choice becomes a field of the plan by `choose`;
+    its reason, in words, is recorded by `explain`. A later reason for the same choice replaces the earlier one.
     """
 
     settings: TrainParams
