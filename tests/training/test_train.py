@@ -56,7 +56,7 @@ def test_files_of_a_training(tmp_path, readers):
     )
 
 
-needs_bf16 = pytest.mark.skipif(not has_bf16("cpu"), reason="this processor does not compute in bfloat16")
+needs_bf16 = pytest.mark.skipif(not has_bf16("cpu"), reason="this CPU does not compute in bfloat16")
 
 
 @pytest.mark.parametrize(

@@ -31,12 +31,12 @@ EVERY = {
     "boundary": 1.0,
     "all": dict.fromkeys(TERMS, 0.5),
 }
-each_term = pytest.mark.parametrize("of", EVERY)
+each_term = pytest.mark.parametrize("term", EVERY)
 
 
-def loss(of, weights):
-    terms = EVERY.get(of, of) if isinstance(of, str) else of
-    return SegmentationLoss(weights, LossParams.model_validate(terms if isinstance(terms, dict) else {of: terms}))
+def loss(term, weights):
+    terms = EVERY.get(term, term) if isinstance(term, str) else term
+    return SegmentationLoss(weights, LossParams.model_validate(terms if isinstance(terms, dict) else {term: terms}))
 
 
 def case(shape, ignored=0.2):
@@ -161,51 +161,51 @@ def test_boundary_by_hand():
 
 @each_term
 @pytest.mark.parametrize("size", [(7, 9), (3, 5, 4)])
-def test_a_batch_without_a_counted_pixel_has_no_loss_and_no_gradient(of, size):
+def test_a_batch_without_a_counted_pixel_has_no_loss_and_no_gradient(term, size):
     logits = torch.randn(2, 3, *size, requires_grad=True)
-    value = loss(of, [1.0, 2.0, 3.0])(logits, torch.full((2, *size), IGNORE))
+    value = loss(term, [1.0, 2.0, 3.0])(logits, torch.full((2, *size), IGNORE))
     value.backward()
     assert value.item() == 0 and torch.equal(logits.grad, torch.zeros_like(logits))
 
 
 @each_term
-def test_ignored_pixels_neither_count_nor_have_a_gradient(of):
+def test_ignored_pixels_neither_count_nor_have_a_gradient(term):
     logits, labels, weights = case((2, 4, 6, 7, 11))
     labels[0, 0, 0] = IGNORE
     logits.requires_grad_()
-    value = loss(of, weights)(logits, labels)
+    value = loss(term, weights)(logits, labels)
     value.backward()
     ignored = (labels == IGNORE)[:, None].expand_as(logits)
     assert not logits.grad[ignored].any() and logits.grad[~ignored].any()
     other = torch.where(ignored, 40 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)), logits)
-    torch.testing.assert_close(loss(of, weights)(other, labels), value)
+    torch.testing.assert_close(loss(term, weights)(other, labels), value)
 
 
 @each_term
-def test_volumes_have_the_loss_of_their_pixels(of):
+def test_volumes_have_the_loss_of_their_pixels(term):
     """A volume of one slice is an image; and for terms that use no neighbours, the shape does not matter."""
     logits, labels, weights = case((2, 3, 6, 5, 12))
-    flat = loss(of, weights)(logits, labels)
-    torch.testing.assert_close(loss(of, weights)(logits[:, :, None], labels[:, None]), flat)
-    if of not in ("boundary", "all"):
-        torch.testing.assert_close(loss(of, weights)(logits.unflatten(2, (2, 3)), labels.unflatten(1, (2, 3))), flat)
+    flat = loss(term, weights)(logits, labels)
+    torch.testing.assert_close(loss(term, weights)(logits[:, :, None], labels[:, None]), flat)
+    if term not in ("boundary", "all"):
+        torch.testing.assert_close(loss(term, weights)(logits.unflatten(2, (2, 3)), labels.unflatten(1, (2, 3))), flat)
 
 
 @each_term
 @pytest.mark.parametrize("scale", [1e2, 1e4])
-def test_extreme_logits_have_finite_gradients(of, scale):
+def test_extreme_logits_have_finite_gradients(term, scale):
     logits, labels, weights = case((1, 3, 6, 6, 7))
     for value in (scale * logits, scale * F.one_hot(labels.clamp_max(2), 3).movedim(-1, 1).float()):
         value.requires_grad_()
-        total = loss(of, weights)(value, labels)
+        total = loss(term, weights)(value, labels)
         total.backward()
         assert torch.isfinite(total) and torch.isfinite(value.grad).all()
 
 
 @each_term
-def test_memory_format_and_bfloat16_hardly_change_the_loss(of):
+def test_memory_format_and_bfloat16_hardly_change_the_loss(term):
     logits, labels, weights = case((2, 4, 8, 8, 2))
-    computed = loss(of, weights)
+    computed = loss(term, weights)
     exact = computed(logits, labels)
     torch.testing.assert_close(computed(logits.contiguous(memory_format=torch.channels_last), labels), exact)
     torch.testing.assert_close(computed(logits.bfloat16(), labels), exact, atol=0.03, rtol=0.03)
@@ -216,9 +216,9 @@ def test_memory_format_and_bfloat16_hardly_change_the_loss(of):
 
 
 @each_term
-def test_gradients_equal_finite_differences(of):
+def test_gradients_equal_finite_differences(term):
     logits, labels, weights = case((1, 3, 4, 4, 4))
-    computed = loss(of, weights)
+    computed = loss(term, weights)
     small = logits.clone().requires_grad_()
     computed(small, labels).backward()
     step = 2e-3

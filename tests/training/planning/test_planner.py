@@ -43,7 +43,7 @@ def test_a_plan_has_recipe_execution_and_reasons(planned, tmp_path):
 
 def test_reasons_describe_loss_optimiser_and_finished_model():
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
-    wanted = params(
+    settings = params(
         {
             "budget": "3 steps",
             "patch": 32,
@@ -57,7 +57,7 @@ def test_reasons_describe_loss_optimiser_and_finished_model():
             "tta": "flips",
         }
     )
-    text = explain(plan_on("net", wanted, fingerprint_of(train), train, val))
+    text = explain(plan_on("net", settings, fingerprint_of(train), train, val))
     for phrase in (
         "focal (gamma 3) + 0.5 lovasz",
         "sgd with Nesterov momentum 0.9",
@@ -73,7 +73,7 @@ def test_reasons_describe_loss_optimiser_and_finished_model():
 
 def test_settings_are_followed_and_reported():
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
-    wanted = params(
+    settings = params(
         {
             "budget": "20 steps",
             "patch": 32,
@@ -86,7 +86,7 @@ def test_settings_are_followed_and_reported():
             "normalisation": [20, 220],
         }
     )
-    plan = plan_on("net", wanted, fingerprint_of(train), train, val)
+    plan = plan_on("net", settings, fingerprint_of(train), train, val)
     recipe, pixels = plan.recipe, train.class_pixels.sum(0)
     assert (recipe.val_every, recipe.warmup_steps, plan.execution.workers) == (5, 5, 0)
     ground, disc, bar = recipe.class_weights
