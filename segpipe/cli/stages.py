@@ -86,7 +86,7 @@ def _noted(root: Path, stage: str, candidate: str) -> AbstractContextManager[Non
     load_params(root).candidate(candidate)  # says better than DVC what there is
     if "DVC_STAGE" in os.environ or not is_first_process():
         return nullcontext()
-    return pipeline.done_by_hand(root, f"{stage}@{candidate}")
+    return pipeline.record_manual_run(root, f"{stage}@{candidate}")
 
 
 def evaluate(candidate: Candidate) -> None:

@@ -9,7 +9,7 @@ from segpipe.config.gates import (
     FloorGate,
     Gate,
     GateParams,
-    ImagesGate,
+    ImageCountGate,
     LatencyGate,
     RobustnessGate,
     SizeGate,

@@ -144,7 +144,7 @@ class DataGate(Gate):
     """Why this gate stands, for those who meet it."""
 
 
-class ImagesGate(Gate):
+class ImageCountGate(Gate):
     """Every class must be in this many test images, or their scores are an anecdote."""
 
     mode: Literal["block", "warn"] = "warn"
@@ -199,5 +199,5 @@ class GateParams(Section):
     size: SizeGate | None = None
     latency: LatencyGate | None = None
     data: DataGate | None = None
-    test_size: ImagesGate | None = ImagesGate()  # type: ignore[call-arg]
+    test_size: ImageCountGate | None = ImageCountGate()  # type: ignore[call-arg]
     waivers: tuple[Waiver, ...] = ()

@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from segpipe.config import CalibrationGate, ClassFloorGate, DataGate, FloorGate, ImagesGate, RobustnessGate, SizeGate
+from segpipe.config import (
+    CalibrationGate,
+    ClassFloorGate,
+    DataGate,
+    FloorGate,
+    ImageCountGate,
+    RobustnessGate,
+    SizeGate,
+)
 from segpipe.errors import ConfigError
 from segpipe.evaluation.calibration import calibration_interval
 from segpipe.evaluation.instance_metrics import class_metric, is_instance
@@ -277,7 +285,7 @@ def data(gate: DataGate, case: Case) -> GateVerdict:
     return plain_verdict("data", "fail" if errors else "pass", "; ".join(errors) or said, gate, **told)
 
 
-def test_size(gate: ImagesGate, case: Case) -> GateVerdict:
+def test_size(gate: ImageCountGate, case: Case) -> GateVerdict:
     """Every class is in `at_least` test images."""
     there = (case.winner.tally[:, 1] > 0).sum(0)
     counts = sorted(zip(there.tolist(), case.winner.classes, strict=True))

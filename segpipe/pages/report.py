@@ -43,7 +43,7 @@ from segpipe.pages.tables import (
     slices_beside,
 )
 from segpipe.release.champion_file import ChampionFile
-from segpipe.workspace.changes import Part, State, changes
+from segpipe.workspace.changes import ChangeGroup, State, compare_states
 
 if TYPE_CHECKING:
     from segpipe.data.manifest.fingerprint import Fingerprint
@@ -183,7 +183,7 @@ def _lead(main: str, winner: Scores, live: Scores | None, params: EvaluateParams
     return {"row": row, "detectable": known(found.detectable), "verdict": found.verdict}
 
 
-def changes_since(root: Path, winner: str, scores: Scores, champion: Champion | None) -> list[Part]:
+def changes_since(root: Path, winner: str, scores: Scores, champion: Champion | None) -> list[ChangeGroup]:
     """What changed since the champion was made; empty where there is no champion, or its commit isn't known here."""
     from segpipe.errors import MissingError
     from segpipe.workspace.revisions import open_revision, open_workspace
@@ -199,7 +199,7 @@ def changes_since(root: Path, winner: str, scores: Scores, champion: Champion | 
     former = (outline.winner if outline else None) or winner
     before = State.read(then.read, former, {"segpipe": champion.scores.lineage.get("segpipe", ""), "candidate": former})
     code = {"segpipe": scores.lineage.get("segpipe", ""), "candidate": winner}
-    return changes(before, State.read(open_workspace(root).read, winner, code))
+    return compare_states(before, State.read(open_workspace(root).read, winner, code))
 
 
 def _lineage(scores: Scores, selection: Selection, champion: Champion | None) -> list[tuple[str, str, str]]:

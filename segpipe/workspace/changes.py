@@ -53,7 +53,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Part:
+class ChangeGroup:
     """What changed in one respect. known: whether both sides tell anything of it."""
 
     title: str
@@ -61,7 +61,7 @@ class Part:
     changes: list[Change]
 
 
-def changes(before: State, after: State) -> list[Part]:
+def compare_states(before: State, after: State) -> list[ChangeGroup]:
     """What differs, by respect, in the order in which it is told."""
     return [
         _part("Data", before.data, after.data),
@@ -71,10 +71,10 @@ def changes(before: State, after: State) -> list[Part]:
     ]
 
 
-def _part(title: str, before: Mapping[str, str], after: Mapping[str, str]) -> Part:
+def _part(title: str, before: Mapping[str, str], after: Mapping[str, str]) -> ChangeGroup:
     names = list(dict.fromkeys([*after, *before]))
     found = [Change(n, before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)]
-    return Part(title, bool(before) and bool(after), found if before and after else [])
+    return ChangeGroup(title, bool(before) and bool(after), found if before and after else [])
 
 
 def flatten(content: Any, prefix: str = "") -> dict[str, str]:

@@ -158,7 +158,7 @@ def _stage_named(repo: Repo, name: str) -> DvcStage:
 
 
 @contextlib.contextmanager
-def done_by_hand(root: Path, name: str) -> Iterator[None]:
+def record_manual_run(root: Path, name: str) -> Iterator[None]:
     """Around what a stage does: dvc.lock then says so, as if DVC had run it; unless what it reads changed meanwhile."""
     before = _inputs(root, name)
     yield

@@ -18,7 +18,7 @@ from segpipe.config import (
     EvaluateParams,
     FloorGate,
     GateParams,
-    ImagesGate,
+    ImageCountGate,
     SizeGate,
     Waiver,
     parse_params,
@@ -122,10 +122,10 @@ def test_few_images_of_a_class_warn() -> None:
         found.sentence
         == "Fail: fewer than 5 test images show nucleus (3): scores of it are anecdotes. This gate only warns."
     )
-    assert only(case, test_size=ImagesGate(at_least=3)).sentence == (
+    assert only(case, test_size=ImageCountGate(at_least=3)).sentence == (
         "Pass: every class is in 3 test images or more, the rarest, nucleus, in 3."
     )
-    assert only(case, test_size=ImagesGate(mode="block")).blocks
+    assert only(case, test_size=ImageCountGate(mode="block")).blocks
 
 
 def findings(**changes: object) -> dict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from segpipe.workspace.changes import Change, State, changes, flatten
+from segpipe.workspace.changes import Change, State, compare_states, flatten
 
 FINGERPRINT = {
     "data_hash": "a" * 64,
@@ -35,7 +35,7 @@ def test_what_differs_is_told_by_respect() -> None:
         "params.yaml": b"train: {lr: 0.2, budget: 40s, seed: 1}\n",
         "artifacts/fingerprint.json": json.dumps(FINGERPRINT | {"data_hash": "b" * 64}).encode(),
     }
-    data, settings, plan, code = changes(before, State.read(later.get, "unet", {"segpipe": "0.1"}))
+    data, settings, plan, code = compare_states(before, State.read(later.get, "unet", {"segpipe": "0.1"}))
     assert data.changes == [Change("hash", "a" * 12, "b" * 12)]
     assert settings.changes == [
         Change("train.lr", "0.1", "0.2"),
@@ -49,5 +49,5 @@ def test_what_differs_is_told_by_respect() -> None:
 
 def test_what_cannot_be_read_is_not_known() -> None:
     nothing = State.read({"params.yaml": b"[1, 2]"}.get, "unet", {"segpipe": ""})
-    parts = changes(nothing, State.read(FILES.get, "unet", {"segpipe": "0.1"}))
+    parts = compare_states(nothing, State.read(FILES.get, "unet", {"segpipe": "0.1"}))
     assert [part.known for part in parts] == [False] * 4 and not any(part.changes for part in parts)

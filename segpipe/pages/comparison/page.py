@@ -21,7 +21,7 @@ from segpipe.pages.report import MAX_MATRIX, render_page
 from segpipe.pages.report_inputs import calibration_view, further_scores
 from segpipe.pages.tables import known
 from segpipe.samples import ClassTable
-from segpipe.workspace.changes import changes
+from segpipe.workspace.changes import compare_states
 
 _KINDS = {"behind": "{after} is furthest behind {before}", "ahead": "{after} is furthest ahead of {before}"}
 
@@ -68,7 +68,7 @@ def _context(
         "tone": {"better": "ready", "worse": "held"}.get(result.verdict, "unsure"),
         "detectable": known(result.found.detectable),
         "p_value": known(result.found.p_value),
-        "changed": changes(before.state, after.state),
+        "changed": compare_states(before.state, after.state),
         "confusions": [
             (name, cells, worst_confusions(m, 5), m.sum(1).tolist())
             for name, cells, m in zip(names, drawn, matrices, strict=False)
