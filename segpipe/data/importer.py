@@ -15,7 +15,7 @@ from segpipe.data.classes import FoundClasses, find_classes
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples
 from segpipe.data.formats.registry import AUTO, check_options, find_format, recognise_format
 from segpipe.data.formats.source import RawItem, ReadOptions, Source
-from segpipe.data.manifest.metadata import ImageTable, find_table
+from segpipe.data.metadata_table import ImageTable, find_table
 from segpipe.data.splits import SPLITS, assign_split
 from segpipe.data.import_writer import Outcome, write_items
 from segpipe.errors import ConfigError, DataError

@@ -13,7 +13,7 @@ from segpipe.data.images.decode import (
 )
 from segpipe.data.images.encode import encode_png, encode_stack, encode_tiff
 from segpipe.data.images.merge import merge_channels
-from segpipe.data.images.names import SUFFIXES, VOLUME_SUFFIXES, image_files, is_image_file, stem_of, suffix_of
+from segpipe.data.images.file_names import SUFFIXES, VOLUME_SUFFIXES, image_files, is_image_file, stem_of, suffix_of
 from segpipe.data.images.nifti import Geometry, encode_nifti
 
 __all__ = [

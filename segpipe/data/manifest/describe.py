@@ -22,7 +22,7 @@ from segpipe.data.images import (
     stem_of,
 )
 from segpipe.data.images.statistics import flat_rows, histogram, miniature, moments, perceptual_hash, reduced, sharpness
-from segpipe.data.manifest.regions import Runs, find_runs, region_sizes
+from segpipe.data.manifest.connected_components import Runs, find_runs, region_sizes
 from segpipe.errors import DataError
 from segpipe.files import read_bytes, sha256_bytes
 from segpipe.samples import IGNORE, UNKNOWN, ClassTable

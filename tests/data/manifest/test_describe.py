@@ -22,12 +22,12 @@ from PIL import Image
 from scipy import ndimage
 
 from segpipe.config import DataParams
-from segpipe.data.manifest import regions
+from segpipe.data.manifest import connected_components
 from segpipe.data.dataset import Item
 from segpipe.data.manifest.describe import describe_item
 from segpipe.data.images import encode_png
 from segpipe.data.images.statistics import histogram, moments, perceptual_hash, reduced, sharpness
-from segpipe.data.manifest.regions import find_runs, region_sizes
+from segpipe.data.manifest.connected_components import find_runs, region_sizes
 from segpipe.data.manifest.table import to_frame, usable
 from segpipe.samples import ClassTable
 
@@ -78,7 +78,7 @@ def test_regions_are_those_of_scipy(mask: np.ndarray, values: set[int]) -> None:
 
 
 def test_regions_of_a_mask_that_is_noise_are_not_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(regions, "MAX_RUNS", 100)
+    monkeypatch.setattr(connected_components, "MAX_RUNS", 100)
     mask = RNG.integers(0, 2, (40, 40), dtype=np.uint8)
     assert find_runs(mask) is None
     row = describe_item(
