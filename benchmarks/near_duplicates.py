@@ -21,7 +21,7 @@ import pandas as pd
 from segpipe.config import DataParams, ValidateParams
 from segpipe.data.dataset import load_dataset
 from segpipe.data.images import read_image
-from segpipe.data.images.statistics import miniature, moments, perceptual_hash, reduced
+from segpipe.data.images.statistics import miniature, moments, perceptual_hash, reduce_to_grey
 from segpipe.validation.duplicates import near_duplicates
 
 Change = Callable[[np.ndarray], np.ndarray]
@@ -86,7 +86,7 @@ CHANGES: Mapping[str, Change] = {
 def look(path: str, image: np.ndarray, split: str) -> dict[str, object]:
     """What a manifest says of an image, as far as near-duplicates go."""
     mean, std, _, _ = moments(image)
-    plane = reduced(image)
+    plane = reduce_to_grey(image)
     return {
         "path": path,
         "split": split,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
-MOST_OVERLAPPING = 8
+MAX_OVERLAPPING_CLASSES = 8
 """Overlapping classes that a byte holds, the background with them: seven bits."""
 
 _NO_SET = 128
@@ -62,7 +62,7 @@ class Labelling:
 
 
 @dataclass(frozen=True)
-class Overlapping(Labelling):
+class OverlappingLabelling(Labelling):
     """A pixel has any number of classes. Bit k - 1 of its label says that class k is there; class 0, the background, is where no
     other is."""
 
@@ -99,4 +99,4 @@ def labelling_of(classes: int | Labelling, overlapping: bool = False) -> Labelli
     """What labels mean in a dataset of so many classes, the background with them; a labelling is itself."""
     if isinstance(classes, Labelling):
         return classes
-    return Overlapping(classes) if overlapping else Labelling(classes)
+    return OverlappingLabelling(classes) if overlapping else Labelling(classes)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from segpipe.labels import MOST_OVERLAPPING, Labelling, labelling_of
+from segpipe.labels import MAX_OVERLAPPING_CLASSES, Labelling, labelling_of
 
 IGNORE = 255
 """The label of a pixel that counts nowhere: not in the loss, not in a score."""
@@ -95,9 +95,9 @@ class ClassTable(BaseModel):
             raise ValueError(
                 f"overlapping classes are a background of value 0, then bits (1, 2, 4 ...), found {[ground, *bits]}"
             )
-        if len(self.classes) > MOST_OVERLAPPING:
+        if len(self.classes) > MAX_OVERLAPPING_CLASSES:
             raise ValueError(
-                f"at most {MOST_OVERLAPPING - 1} classes can overlap (beside the background), found {len(bits)}"
+                f"at most {MAX_OVERLAPPING_CLASSES - 1} classes can overlap (beside the background), found {len(bits)}"
             )
         if sets := [value for value in self.ignore if not value & ~sum(bits)]:
             raise ValueError(f"ignored values {sets} are sets of the classes; 65535 never is one")
@@ -163,7 +163,7 @@ class ClassTable(BaseModel):
         return {label: int(sums[label]) for label in np.flatnonzero(self.labelling.members.any(1)).tolist()}
 
 
-def object_classes(
+def instance_classes(
     labels: np.ndarray, ids: np.ndarray
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(ids that there are, the label that most pixels of each have, their pixels), each (n,). labels, ids: shaped alike."""
@@ -246,7 +246,7 @@ class Sample:
         Left out are those that lie mostly on ignored pixels, and those of class 0, which is no object's.
         """
         assert self.labels is not None and self.instances is not None, "a labelled sample of a dataset with objects"
-        numbers, kinds, _ = object_classes(self.labels, self.instances)
+        numbers, kinds, _ = instance_classes(self.labels, self.instances)
         kept = (numbers > 0) & (kinds > 0) & (kinds != IGNORE)
         table = np.zeros(1 << 16, np.int32)
         table[numbers[kept]] = np.arange(1, kept.sum() + 1)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segpipe.labels import Labelling, Overlapping
+from segpipe.labels import Labelling, OverlappingLabelling
 from segpipe.samples import IGNORE, UNKNOWN, ClassSpec, ClassTable
 
 SHAPES = st.tuples(st.integers(2, 8), st.integers(1, 6), st.integers(1, 6))
@@ -24,7 +24,7 @@ def table(*values: int, ignore: tuple[int, ...] = ()) -> ClassTable:
 @given(SHAPES.flatmap(lambda s: hnp.arrays(np.bool_, s)))
 def test_what_is_packed_is_found_again(present: np.ndarray) -> None:
     present[0] = ~present[1:].any(0)
-    sets = Overlapping(len(present))
+    sets = OverlappingLabelling(len(present))
     labels = sets.pack(present)
     assert labels.max() < sets.n_labels <= UNKNOWN
     for index, mask in enumerate(present):
@@ -33,7 +33,7 @@ def test_what_is_packed_is_found_again(present: np.ndarray) -> None:
     np.testing.assert_array_equal(sets.pixels(labels), present.sum((1, 2)))
 
 
-@pytest.mark.parametrize("labelling", [Labelling(3), Overlapping(3), Overlapping(8)])
+@pytest.mark.parametrize("labelling", [Labelling(3), OverlappingLabelling(3), OverlappingLabelling(8)])
 def test_what_counts_nowhere_is_of_no_class(labelling: Labelling) -> None:
     odd = np.array([[IGNORE, UNKNOWN]], np.uint8)
     assert not any(labelling.where(odd, index).any() for index in range(labelling.n_classes))

@@ -14,7 +14,7 @@ from segpipe.config import DataParams
 from segpipe.data.images import VOLUME_SUFFIXES, read_mask, suffix_of
 from segpipe.data.images.statistics import flat_rows, histogram
 from segpipe.errors import ConfigError, DataError
-from segpipe.labels import MOST_OVERLAPPING
+from segpipe.labels import MAX_OVERLAPPING_CLASSES
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable, default_color
 
 MASKS_READ = 200
@@ -206,7 +206,7 @@ def _checked(specs: tuple[ClassSpec, ...], ignore: tuple[int, ...], overlapping:
         if overlapping:
             raise ConfigError(
                 "the classes given make no table of overlapping ones", found=", ".join(f"{s.name}={s.value}" for s in specs),
-                expected=f"a background of value 0, and at most {MOST_OVERLAPPING - 1} different names and bits (1, 2, 4 ...)",
+                expected=f"a background of value 0, and at most {MAX_OVERLAPPING_CLASSES - 1} different names and bits (1, 2, 4 ...)",
             ) from error
         raise ConfigError(
             "the classes given make no table", found=", ".join(f"{spec.name}={spec.value}" for spec in specs),

@@ -18,11 +18,11 @@ def to_display(image: np.ndarray) -> Picture:
     8-bit values are kept. Others are stretched from the 0.5th to the 99.5th percentile of the image, all channels alike.
     Grey is repeated; of more than three channels the first three are shown; of a volume, the middle slice.
     """
-    image = shown(image)
-    return _stretched(image, window(image))
+    image = displayed_plane(image)
+    return _stretched(image, intensity_window(image))
 
 
-def shown(image: np.ndarray) -> np.ndarray:
+def displayed_plane(image: np.ndarray) -> np.ndarray:
     """(H, W, C), C 1 or 3: what people see of an image or volume (as `to_display` takes), as a view in its own dtype."""
     if image.ndim == 4:
         image = image[len(image) // 2]
@@ -31,7 +31,7 @@ def shown(image: np.ndarray) -> np.ndarray:
     return image[:, :, : 1 if image.shape[2] < 3 else 3]
 
 
-def window(image: np.ndarray) -> tuple[float, float] | None:
+def intensity_window(image: np.ndarray) -> tuple[float, float] | None:
     """The 0.5th and the 99.5th percentile of every fourth pixel (H, W, C) each way; None for 8-bit values, which need no window."""
     if image.dtype == np.uint8:
         return None
@@ -87,7 +87,7 @@ def contours(class_ids: np.ndarray) -> npt.NDArray[np.bool_]:
     return edge
 
 
-def outlines(image: np.ndarray, ids: np.ndarray) -> Picture:
+def outline_instances(image: np.ndarray, ids: np.ndarray) -> Picture:
     """Objects over an image: a line along the border of each, within it, neighbours in different colours.
 
     image: as `to_display` takes. ids: (H, W), any unsigned integer; 0 for none.
@@ -104,8 +104,8 @@ def outlines(image: np.ndarray, ids: np.ndarray) -> Picture:
 
 def thumbnail(image: np.ndarray, edge: int) -> Picture:
     """An image (as `to_display` takes) no larger than `edge` pixels either way, its proportions kept; never enlarged."""
-    part = shown(image)
-    limits = window(part)
+    part = displayed_plane(image)
+    limits = intensity_window(part)
     scale = edge / max(part.shape[:2])
     if scale < 1:
         size = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))

@@ -12,7 +12,7 @@ from segpipe.data.manifest.fingerprint import make_fingerprint
 from segpipe.data.manifest.table import usable
 from segpipe.data.sample_columns import read_further_columns
 from segpipe.data.shards import write_shards
-from segpipe.data.splits import DEALT_FILE
+from segpipe.data.splits import FOLDS_FILE
 from segpipe.files import atomic_folder, atomic_path, write_json
 from segpipe.progress import track
 
@@ -57,7 +57,7 @@ def prepare_shards(
             make_fingerprint(kept, dataset.classes).write(folder / "fingerprint.json")
         if rows["fold"].notna().any():
             in_folds = rows[rows["split"] != "test"]
-            write_json(folder / DEALT_FILE, dict(zip(in_folds["key"], map(int, in_folds["fold"]), strict=True)))
+            write_json(folder / FOLDS_FILE, dict(zip(in_folds["key"], map(int, in_folds["fold"]), strict=True)))
     with atomic_path(splits) as target:
         columns = rows[["key", "path", "mask_path", "group", "split", "fold"]]
         columns.join(read_further_columns(data / SAMPLES_FILE), on="key").to_parquet(target, index=False)

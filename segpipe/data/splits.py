@@ -24,7 +24,7 @@ from segpipe.errors import ConfigError
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-DEALT_FILE = "folds.json"
+FOLDS_FILE = "folds.json"
 """In the folder of the shards, where `split.folds` deals: {key: fold} of the images of train and val."""
 
 Rows = Sequence[Mapping[str, Any]]
@@ -49,9 +49,9 @@ def assign_splits(rows: Rows, params: SplitParams) -> list[Split | None]:
         drawn = _ranges(rows, params)
     elif params.method == "stratified":
         by_identity = _stratified(rows, params)
-        drawn = [by_identity.get(identity(row)) for row in rows]
+        drawn = [by_identity.get(grouping_key(row)) for row in rows]
     else:
-        drawn = [assign_split(identity(row), params) for row in rows]
+        drawn = [assign_split(grouping_key(row), params) for row in rows]
     return [row["split"] or split for row, split in zip(rows, drawn, strict=True)]
 
 
@@ -65,10 +65,10 @@ def assign_folds(rows: Rows, params: SplitParams) -> list[int | None]:
         return [None] * len(rows)
     if params.method == "ranges":
         return [place * params.folds // size for place, size in _places(rows)]
-    return [int(_position(f"fold\0{identity(row)}", params.seed) * params.folds) for row in rows]
+    return [int(_position(f"fold\0{grouping_key(row)}", params.seed) * params.folds) for row in rows]
 
 
-def deal_folds(rows: Rows, folds: int, seed: int, blocks: bool = False) -> list[int]:
+def balanced_folds(rows: Rows, folds: int, seed: int, blocks: bool = False) -> list[int]:
     """The fold, 0 .. folds - 1, of each row: as many images in each as groups allow, and as many of those with rare classes.
 
     Groups are dealt one after another, those whose rarest class is the rarest first, of these the largest first and then by hash;
@@ -79,7 +79,7 @@ def deal_folds(rows: Rows, folds: int, seed: int, blocks: bool = False) -> list[
         found = [place * folds // size for place, size in _places(rows)]
         units = len(set(found))
     else:
-        images = Counter(map(identity, rows))
+        images = Counter(map(grouping_key, rows))
         units, dealt, filled = len(images), dict[str, int](), [0] * folds
         for names in _strata(rows, seed)[0]:
             own = [0] * folds
@@ -88,7 +88,7 @@ def deal_folds(rows: Rows, folds: int, seed: int, blocks: bool = False) -> list[
                 own[fold] += images[name]
                 filled[fold] += images[name]
                 dealt[name] = fold
-        found = [dealt[identity(row)] for row in rows]
+        found = [dealt[grouping_key(row)] for row in rows]
     if units < folds:
         raise ConfigError(
             f"{units} {'blocks' if blocks else 'groups of images'} can't be dealt out to {folds} folds", where="train.folds",
@@ -97,7 +97,7 @@ def deal_folds(rows: Rows, folds: int, seed: int, blocks: bool = False) -> list[
     return found
 
 
-def near_folds(rows: Rows, folds: Sequence[int], gap: int) -> list[frozenset[int]]:
+def folds_within_gap(rows: Rows, folds: Sequence[int], gap: int) -> list[frozenset[int]]:
     """For each row the folds, but its own, that have an image within `gap` places of it in its stack: what is left out of one of them
     judges a network, which has therefore not to be trained on this row. Places are counted among the rows given."""
     near: list[set[int]] = [set() for _ in rows]
@@ -108,12 +108,12 @@ def near_folds(rows: Rows, folds: Sequence[int], gap: int) -> list[frozenset[int
     return [frozenset(others) for others in near]
 
 
-def identity(row: Mapping[str, Any]) -> str:
+def grouping_key(row: Mapping[str, Any]) -> str:
     """What stays together: a row's group, else the content of its image, else (where it cannot be read) its key."""
     return str(row["group"] or row["sha256"] or row["key"])
 
 
-def natural(key: str) -> list[tuple[str, int]]:
+def natural_sort_key(key: str) -> list[tuple[str, int]]:
     """A sort key by which frame2 comes before frame10."""
     return [(words, int(digits or 0)) for digits, words in re.findall(r"(\d+)|(\D+)", key)]
 
@@ -153,7 +153,7 @@ def _strata(rows: Rows, seed: int) -> tuple[list[list[str]], dict[str, set[int]]
     the rarest first. Rare is what few identities show."""
     shown: dict[str, set[int]] = defaultdict(set)
     for row in rows:
-        shown[identity(row)].update(c for c, n in enumerate(_listed(row["class_pixels"])) if n)
+        shown[grouping_key(row)].update(c for c, n in enumerate(_listed(row["class_pixels"])) if n)
     frequency = Counter(c for classes in shown.values() for c in classes)
     rarity = {c: rank for rank, c in enumerate(sorted(frequency, key=lambda c: (frequency[c], c)))}
     strata: dict[int, list[str]] = defaultdict(list)
@@ -191,7 +191,7 @@ def _places(rows: Rows) -> list[tuple[int, int]]:
 def _stacks(rows: Rows) -> list[list[int]]:
     """Which rows are of one group, in natural order of keys."""
     stacks: dict[str | None, list[int]] = defaultdict(list)
-    for index in sorted(range(len(rows)), key=lambda index: natural(rows[index]["key"])):
+    for index in sorted(range(len(rows)), key=lambda index: natural_sort_key(rows[index]["key"])):
         stacks[rows[index]["group"]].append(index)
     return list(stacks.values())
 

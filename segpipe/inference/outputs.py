@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.inference.engines.engine import Batch, softmax
-from segpipe.labels import Labels, Overlapping
+from segpipe.labels import Labels, OverlappingLabelling
 
 Planes = Iterable[npt.NDArray[np.float32]]
 """An array (channels, ...), or its channels one by one."""
@@ -78,11 +78,11 @@ class SetOutputs(Outputs):
 
     def labels_of_logits(self, logits: Planes) -> Labels:
         """Logits (channels, ...) -> labels (...), uint8: the set of the classes that are there."""
-        return Overlapping(self.classes).pack(plane > 0 for plane in islice(logits, self.classes))
+        return OverlappingLabelling(self.classes).pack(plane > 0 for plane in islice(logits, self.classes))
 
     def labels(self, values: Planes) -> Labels:
         """As `labels_of_logits`, of values (channels, ...)."""
-        return Overlapping(self.classes).pack(plane > 0.5 for plane in islice(values, self.classes))
+        return OverlappingLabelling(self.classes).pack(plane > 0.5 for plane in islice(values, self.classes))
 
 
 def sigmoid(logits: Batch) -> Batch:

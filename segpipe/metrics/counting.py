@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.labels import Labelling, Overlapping
+from segpipe.labels import Labelling, OverlappingLabelling
 from segpipe.samples import IGNORE
 
 Counts = npt.NDArray[np.int64]
@@ -52,7 +52,7 @@ def tallies(confusions: npt.NDArray[np.int64], labelling: Labelling | None = Non
     does not follow from them, since classes do not share out the pixels.
     """
     hits, truth, said = np.diagonal(confusions, axis1=-2, axis2=-1), confusions.sum(-1), confusions.sum(-2)
-    if isinstance(labelling, Overlapping):
+    if isinstance(labelling, OverlappingLabelling):
         members = labelling.members[: labelling.n_labels].astype(np.int64)
         hits = np.einsum("...tp,tk,pk->...k", confusions, members, members, optimize=True)
         truth, said = truth @ members, said @ members

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.data.splits import DEALT_FILE, deal_folds, near_folds
+from segpipe.data.splits import FOLDS_FILE, balanced_folds, folds_within_gap
 from segpipe.errors import ConfigError
 from segpipe.files import read_json
 from segpipe.models.weights.warm_start import parse_release
@@ -102,16 +102,16 @@ def deal_out(folds: Folds, seed: int, train: ShardReader, val: ShardReader, shar
     """
     readers = train, val
     keys = [key for reader in readers for key in reader.keys]
-    fold_by_key = read_json(shards / DEALT_FILE) if folds.dealt == "split" else None
+    fold_by_key = read_json(shards / FOLDS_FILE) if folds.dealt == "split" else None
     if fold_by_key is not None and not folds.gap:
         return DealtFolds(readers, keys, [fold_by_key[key] for key in keys])
     rows = [_manifest_row(reader, index) for reader in readers for index in range(len(reader))]
     fold_numbers = (
         [fold_by_key[key] for key in keys]
         if fold_by_key
-        else deal_folds(rows, folds.count, seed, folds.dealt == "blocks")
+        else balanced_folds(rows, folds.count, seed, folds.dealt == "blocks")
     )
-    near = near_folds(rows, fold_numbers, folds.gap) if folds.gap else ()
+    near = folds_within_gap(rows, fold_numbers, folds.gap) if folds.gap else ()
     dealt = DealtFolds(readers, keys, fold_numbers, near)
     if empty := [fold for fold in range(folds.count) if not len(dealt.without_fold(fold))]:
         raise ConfigError(
@@ -134,7 +134,7 @@ def choose_folds(count: int, params: Params, shards: Path) -> Folds:
     Raises:
         ConfigError: `split.folds` is another number, or leaves a fold empty.
     """
-    path, gap = shards / DEALT_FILE, params.split.gap
+    path, gap = shards / FOLDS_FILE, params.split.gap
     if not path.exists():
         return Folds(count=count, dealt="blocks" if params.split.method == "ranges" else "groups", gap=gap)
     numbers = set(read_json(path).values())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.data.images.statistics import MINIATURE
+from segpipe.data.images.statistics import MINIATURE_EDGE
 from segpipe.data.splits import SPLITS
 from segpipe.progress import track
 
@@ -27,7 +27,7 @@ _LOOKED_AT = 12
 """Miniatures that one image is compared with, those of the likest spectra."""
 _WAVES = 12
 """Frequencies of a spectrum in each direction: waves as short as a twelfth of the edge."""
-_REACH = MINIATURE // 8
+_REACH = MINIATURE_EDGE // 8
 """The largest shift between two miniatures, in their pixels."""
 _ZOOMS = (1.03, 1.06)
 """How much larger a miniature is also looked at: a picture of which 2 to 8 % of the edge were cropped shows the rest so much larger."""
@@ -191,7 +191,7 @@ def _correlate(one: np.ndarray, other: np.ndarray) -> float:
     """The middle of each detail is looked for in the other; between whole pixels, the peak is that of a parabola."""
     import cv2
 
-    inner = slice(_REACH, MINIATURE - _REACH)
+    inner = slice(_REACH, MINIATURE_EDGE - _REACH)
     found = [
         _peak(cv2.matchTemplate(whole, part[inner, inner], cv2.TM_CCOEFF_NORMED))
         for whole, part in ((one, other), (other, one))
@@ -219,17 +219,17 @@ def _detail(miniature: bytes, zoom: float = 1.0) -> np.ndarray:
     middle), which is alike in images of one kind."""
     import cv2
 
-    plane = np.frombuffer(miniature, np.uint8).reshape(MINIATURE, MINIATURE).astype(np.float32)
+    plane = np.frombuffer(miniature, np.uint8).reshape(MINIATURE_EDGE, MINIATURE_EDGE).astype(np.float32)
     if zoom != 1:
-        centre = (MINIATURE - 1) / 2
+        centre = (MINIATURE_EDGE - 1) / 2
         around = np.array([[zoom, 0, centre * (1 - zoom)], [0, zoom, centre * (1 - zoom)]])
         plane = cv2.warpAffine(plane, around, plane.shape, flags=cv2.INTER_CUBIC)
-    return cv2.GaussianBlur(plane, (0, 0), _FINE) - cv2.GaussianBlur(plane, (0, 0), MINIATURE / 8)
+    return cv2.GaussianBlur(plane, (0, 0), _FINE) - cv2.GaussianBlur(plane, (0, 0), MINIATURE_EDGE / 8)
 
 
 def _spectrum(miniature: bytes) -> npt.NDArray[np.float32]:
     """Amplitudes of the lowest frequencies of a miniature's detail, in one row of mean 0 and length 1; 0 for a blank one."""
-    fade = np.hanning(MINIATURE)
+    fade = np.hanning(MINIATURE_EDGE)
     waves = np.fft.rfft2(_detail(miniature) * np.outer(fade, fade))[:, :_WAVES]
     row = np.sqrt(np.abs(np.concatenate([waves[:_WAVES], waves[1 - _WAVES :]]))).ravel()
     row -= row.mean()

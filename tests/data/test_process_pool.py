@@ -11,7 +11,7 @@ import time
 import pytest
 
 from segpipe.data import process_pool
-from segpipe.data.process_pool import share
+from segpipe.concurrency import map_in_processes
 from segpipe.errors import DataError
 
 
@@ -56,7 +56,7 @@ def children() -> int:
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("count", [0, 1, 5, 400])
 def test_every_item_has_its_result(jobs: int, count: int) -> None:
-    found = dict(share(square, range(count), jobs, str))
+    found = dict(map_in_processes(square, range(count), jobs, str))
     assert {place: result for place, (result, _) in found.items()} == {i: i * i for i in range(count)}
     assert children() == 0
 
@@ -64,27 +64,27 @@ def test_every_item_has_its_result(jobs: int, count: int) -> None:
 def test_little_work_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_pool, "ALONE_S", 0.01)
     monkeypatch.setattr(process_pool, "WORTH_S", 3600.0)
-    here = {pid for _, (_, pid) in share(square, range(400), 2, str)}
+    here = {pid for _, (_, pid) in map_in_processes(square, range(400), 2, str)}
     assert here == {os.getpid()}
 
 
 def test_a_lost_process_is_an_error_with_the_file() -> None:
     items = [0] * 400 + [23] + [0] * 30
     with pytest.raises(DataError, match=r"image-23: the process that read this file was lost .*SIGKILL.*memory"):
-        list(share(work_or_die, items, 2, lambda number: f"image-{number}"))
+        list(map_in_processes(work_or_die, items, 2, lambda number: f"image-{number}"))
     assert children() == 0
 
 
 def test_an_error_of_the_work_is_raised_with_its_trace() -> None:
     items = [0] * 400 + [40]
     with pytest.raises(LookupError, match="forty") as caught:
-        list(share(fail, items, 2, str))
+        list(map_in_processes(fail, items, 2, str))
     assert any("in fail" in note for note in getattr(caught.value, "__notes__", []))
     assert children() == 0
 
 
 def test_a_consumer_that_stops_leaves_no_process() -> None:
-    with contextlib.closing(share(hang, range(1000), 2, str)) as results:
+    with contextlib.closing(map_in_processes(hang, range(1000), 2, str)) as results:
         seen = next(number for number, _ in enumerate(results) if children() == 2)
     assert seen < 1000
     assert children() == 0

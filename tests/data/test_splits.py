@@ -16,16 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 
 from segpipe.config import SplitParams
-from segpipe.data.splits import (
-    SPLITS,
-    assign_folds,
-    assign_split,
-    assign_splits,
-    deal_folds,
-    identity,
-    natural,
-    near_folds,
-)
+from segpipe.data.splits import SPLITS, assign_folds, assign_split, assign_splits, balanced_folds, grouping_key, natural_sort_key, folds_within_gap
 from segpipe.errors import ConfigError
 
 from tests.worlds.small_datasets import SPLIT
@@ -87,7 +78,7 @@ def test_groups_stay_together_and_order_does_not_matter(
     places = defaultdict(set)
     drawn = list(zip(rows, assign_splits(rows, params), assign_folds(rows, params), strict=True))
     for row, split, fold in drawn:
-        places[identity(row)].add((split, fold))
+        places[grouping_key(row)].add((split, fold))
         assert split in SPLITS
         assert fold is not None and 0 <= fold < folds
     assert all(len(found) == 1 for found in places.values())
@@ -175,7 +166,7 @@ def test_no_two_ranges_are_nearer_than_the_gap(size: int, gap: int, val: float, 
 
 @given(st.permutations(["f1", "f2", "f10", "f10b", "g1", "1", "2", "10", ""]))
 def test_natural_order(keys: list[str]) -> None:
-    assert sorted(keys, key=natural) == ["", "1", "2", "10", "f1", "f2", "f10", "f10b", "g1"]
+    assert sorted(keys, key=natural_sort_key) == ["", "1", "2", "10", "f1", "f2", "f10", "f10b", "g1"]
 
 
 def test_folds_are_even_and_know_nothing_of_splits() -> None:
@@ -191,23 +182,23 @@ def test_folds_are_even_and_know_nothing_of_splits() -> None:
 @settings(deadline=None)
 @given(rows=DATASETS, folds=st.integers(2, 6), seed=st.integers(0, 9), order=st.randoms())
 def test_dealt_folds_keep_groups_and_none_is_empty(rows: list[Row], folds: int, seed: int, order: Any) -> None:
-    units = len({identity(row) for row in rows})
+    units = len({grouping_key(row) for row in rows})
     if units < folds:
         with pytest.raises(ConfigError, match=rf"{units} groups of images .* {folds} folds"):
-            deal_folds(rows, folds, seed)
+            balanced_folds(rows, folds, seed)
         return
-    dealt = deal_folds(rows, folds, seed)
+    dealt = balanced_folds(rows, folds, seed)
     assert set(dealt) == set(range(folds))
-    of_unit = dict(zip(map(identity, rows), dealt, strict=True))
-    assert [of_unit[identity(row)] for row in rows] == dealt
+    of_unit = dict(zip(map(grouping_key, rows), dealt, strict=True))
+    assert [of_unit[grouping_key(row)] for row in rows] == dealt
     shuffled = order.sample(rows, len(rows))
-    assert deal_folds(shuffled, folds, seed) == [of_unit[identity(row)] for row in shuffled]
+    assert balanced_folds(shuffled, folds, seed) == [of_unit[grouping_key(row)] for row in shuffled]
 
 
 @settings(deadline=None)
 @given(shown=st.lists(PRESENCE, min_size=6, max_size=60), folds=st.integers(2, 6), seed=st.integers(0, 9))
 def test_dealt_folds_are_even_and_share_what_is_rarest(shown: list[list[int]], folds: int, seed: int) -> None:
-    dealt = np.array(deal_folds([make_row(f"im{i}", classes) for i, classes in enumerate(shown)], folds, seed))
+    dealt = np.array(balanced_folds([make_row(f"im{i}", classes) for i, classes in enumerate(shown)], folds, seed))
     sizes = np.bincount(dealt, minlength=folds)
     assert sizes.max() - sizes.min() <= 1
     present = np.array(shown) > 0
@@ -223,16 +214,16 @@ def test_large_groups_are_dealt_first() -> None:
         for group, n in zip("abcdef", (1, 1, 1, 1, 4, 4), strict=True)
         for i in range(n)
     ]
-    assert sorted(Counter(deal_folds(rows, 3, 0)).values()) == [4, 4, 4]
+    assert sorted(Counter(balanced_folds(rows, 3, 0)).values()) == [4, 4, 4]
 
 
 def test_blocks_of_a_stack_are_dealt_in_order() -> None:
     rows = [make_row(f"slice{i}", group="stack") for i in range(11)]
-    assert deal_folds(rows, 3, 0, blocks=True) == [i * 3 // 11 for i in range(11)]
+    assert balanced_folds(rows, 3, 0, blocks=True) == [i * 3 // 11 for i in range(11)]
     with pytest.raises(ConfigError, match="1 groups"):
-        deal_folds(rows, 3, 0)
+        balanced_folds(rows, 3, 0)
     with pytest.raises(ConfigError, match="2 blocks"):
-        deal_folds(rows[:2], 3, 0, blocks=True)
+        balanced_folds(rows[:2], 3, 0, blocks=True)
 
 
 @given(
@@ -256,11 +247,11 @@ def test_no_neighbour_of_a_fold_is_seen_by_its_member(
     kept = [rows[i] | {"group": rows[i]["group"] and f"{rows[i]['group']} ({splits[i]})"} for i in known]
     try:
         numbers = (
-            deal_folds(kept, folds, 0, blocks=True) if dealt == "blocks" else [by_whole_stack[i] or 0 for i in known]
+            balanced_folds(kept, folds, 0, blocks=True) if dealt == "blocks" else [by_whole_stack[i] or 0 for i in known]
         )
     except ConfigError:
         return
-    near = near_folds(kept, numbers, gap)
+    near = folds_within_gap(kept, numbers, gap)
     stack = [rows[i]["group"] for i in known]
     place = [int(rows[i]["key"].rpartition("_")[2]) for i in known]
     for a in range(len(kept)):
@@ -277,8 +268,8 @@ def test_no_neighbour_of_a_fold_is_seen_by_its_member(
 def test_the_gap_around_a_fold() -> None:
     rows = [make_row(f"slice{i}", group="stack") for i in range(9)]
     folds = [i // 3 for i in range(9)]
-    assert [*map(set, near_folds(rows, folds, 1))] == [set(), set(), {1}, {0}, set(), {2}, {1}, set(), set()]
-    assert not any(near_folds(rows, folds, 0))
+    assert [*map(set, folds_within_gap(rows, folds, 1))] == [set(), set(), {1}, {0}, set(), {2}, {1}, set(), set()]
+    assert not any(folds_within_gap(rows, folds, 0))
 
 
 @pytest.mark.parametrize("params", METHODS, ids=lambda params: params.method)

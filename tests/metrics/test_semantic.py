@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segpipe.errors import ConfigError
-from segpipe.labels import Overlapping
+from segpipe.labels import OverlappingLabelling
 from segpipe.metrics import (
     MAIN_METRIC,
     RATIOS,
@@ -245,7 +245,7 @@ def test_classes_that_overlap_against_scikit_learn(masks: tuple[np.ndarray, np.n
 
     there, said, counted = masks
     there, said = (np.concatenate([~m.any(0, keepdims=True), m]) for m in (there, said))
-    labelling = Overlapping(4)
+    labelling = OverlappingLabelling(4)
     truth, prediction = labelling.pack(there), labelling.pack(said)
     truth[~counted] = IGNORE
     tally = tallies(confusion(truth, prediction, labelling.n_labels), labelling)
@@ -268,7 +268,7 @@ def test_exclusive_classes_score_alike_as_sets(pair: tuple[np.ndarray, np.ndarra
     as_set = np.arange(256, dtype=np.uint8)
     as_set[:4] = [0, 1, 2, 4]
     plain = tallies(confusion(*pair, 4))
-    sets = Overlapping(4)
+    sets = OverlappingLabelling(4)
     found = tallies(confusion(*(as_set[mask] for mask in pair), sets.n_labels), sets)
     np.testing.assert_array_equal(found, plain)
 

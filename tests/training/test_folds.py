@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from segpipe.config import Candidate, Params, TrainParams
 from segpipe.data.shards import ShardReader, write_shards
-from segpipe.data.splits import DEALT_FILE
+from segpipe.data.splits import FOLDS_FILE
 from segpipe.errors import ConfigError
 from segpipe.files import write_json
 from segpipe.models.registry import family
@@ -86,7 +86,7 @@ def test_split_folds_are_used_if_they_are_set(shards):
     assert choose_folds(3, params_of(), shards).dealt == "groups"
     assert choose_folds(3, params_of({"method": "ranges"}), shards).dealt == "blocks"
     fold_by_key = {key: i % 2 for i, key in enumerate(sorted(dealt(shards).fold_by_key))}
-    write_json(shards / DEALT_FILE, fold_by_key)
+    write_json(shards / FOLDS_FILE, fold_by_key)
     assert choose_folds(2, params_of(), shards) == Folds(count=2, dealt="split")
     assert dealt(shards, 2, "split").fold_by_key == fold_by_key
     with pytest.raises(ConfigError, match=r"train\.folds.*found 3, and folds \[0, 1\].*same number"):
@@ -98,7 +98,7 @@ def test_slices_next_to_a_fold_train_no_member_that_it_judges(tmp_path, how):
     write_shards(tmp_path, "train", samples(0, 12, group="stack (train)"), 3)
     write_shards(tmp_path, "val", samples(15, 6, group="stack (val)"), 3)
     if how == "split":
-        write_json(tmp_path / DEALT_FILE, {f"s{i}": i // 7 for i in range(21)})
+        write_json(tmp_path / FOLDS_FILE, {f"s{i}": i // 7 for i in range(21)})
     folds = choose_folds(3, params_of({"method": "ranges", "gap": 2}), tmp_path)
     assert folds == Folds(count=3, dealt=how, gap=2)
     result = deal_out(folds, 0, ShardReader(tmp_path, "train"), ShardReader(tmp_path, "val"), tmp_path)

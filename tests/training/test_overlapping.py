@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from segpipe.config import LossParams, Params
 from segpipe.errors import ConfigError
 from segpipe.inference.trained import load_trained
-from segpipe.labels import Overlapping
+from segpipe.labels import OverlappingLabelling
 from segpipe.samples import IGNORE, ClassTable, Sample
 from segpipe.training.losses import SegmentationLoss
 from segpipe.training.losses.combined import TERMS
@@ -34,7 +34,7 @@ def case(shape, ignored=0.2):
     rng = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(n, k, *size, generator=rng)
     labels = torch.randint(0, 1 << (k - 1), (n, *size), generator=rng).to(torch.uint8)
-    present = torch.from_numpy(Overlapping(k).members[labels.numpy()]).movedim(-1, 1).float()
+    present = torch.from_numpy(OverlappingLabelling(k).members[labels.numpy()]).movedim(-1, 1).float()
     is_ignored = torch.rand(n, *size, generator=rng) < ignored
     labels[is_ignored] = IGNORE
     return logits, labels, present, (~is_ignored)[:, None].float(), (torch.rand(k, generator=rng) + 0.1).tolist()

@@ -19,7 +19,7 @@ from segpipe.config import DataParams, SplitParams, ValidateParams
 from segpipe.data.dataset import load_dataset
 from segpipe.data.demo.write import draw_demo_image
 from segpipe.data.images import read_image
-from segpipe.data.images.statistics import MINIATURE
+from segpipe.data.images.statistics import MINIATURE_EDGE
 from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.fingerprint import make_fingerprint
@@ -59,7 +59,7 @@ def crowd(seed: int, count: int = 120) -> pd.DataFrame:
                 "phash": f"{bits:016x}",
                 "error": None,
                 "sha256": str(rng.integers(count // 2)),
-                "miniature": rng.bytes(MINIATURE**2),
+                "miniature": rng.bytes(MINIATURE_EDGE**2),
                 "mean": rng.uniform(95, 105, channels),
                 "std": rng.uniform(19, 21, channels) * (i % 9 > 0),
             }

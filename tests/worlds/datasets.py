@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from segpipe.config import DataParams
 from segpipe.data.classes import is_background
 from segpipe.data.dataset import Dataset, format_classes, format_samples, load_dataset, load_sample
-from segpipe.data.exporters.registry import Carries
+from segpipe.data.exporters.registry import FormatCapabilities
 from segpipe.data.images import encode_nifti, encode_png
 from segpipe.files import safe_name
 from segpipe.samples import IGNORE, ClassSpec, ClassTable
@@ -69,7 +69,7 @@ def set_tables(draw: st.DrawFn) -> ClassTable:
 
 
 @st.composite
-def specs(draw: st.DrawFn, carries: Carries) -> Spec:
+def specs(draw: st.DrawFn, carries: FormatCapabilities) -> Spec:
     """Datasets that a layout of these abilities can hold whole."""
     count = draw(st.integers(3, 5))
     keys = draw(st.lists(KEYS, min_size=count, max_size=count, unique_by=lambda key: safe_name(key).casefold()))
@@ -146,7 +146,7 @@ def objects(instances: np.ndarray | None) -> set[frozenset[int]]:
     return {frozenset(np.flatnonzero(instances == number).tolist()) for number in np.unique(instances) if number}
 
 
-def assert_same(before: Dataset, after: Dataset, carries: Carries) -> None:
+def assert_same(before: Dataset, after: Dataset, carries: FormatCapabilities) -> None:
     """Everything that the layout carries has come back; keys by the names that an import gives them."""
     assert after.classes.names == before.classes.names
     if carries.values:

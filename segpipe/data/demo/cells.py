@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.data.demo.integer_drawing import EDGE, TURNS, Blob, Dice, Plane, smooth
+from segpipe.data.demo.integer_drawing import EDGE, TURNS, Blob, RandomIntegers, Plane, smooth
 
 BACKGROUND, CYTOPLASM, NUCLEUS = 0, 1, 2
 
@@ -18,7 +18,7 @@ class Scene:
 
     height: int
     width: int
-    dice: Dice
+    dice: RandomIntegers
     cytoplasm: Plane
     nucleus: Plane
     ids: Plane
@@ -28,7 +28,7 @@ class Scene:
     fine: Plane
 
     @classmethod
-    def empty(cls, dice: Dice, height: int, width: int) -> Scene:
+    def empty(cls, dice: RandomIntegers, height: int, width: int) -> Scene:
         """Bare glass."""
         zeros = [np.zeros((height, width), np.int64) for _ in range(4)]
         return cls(height, width, dice, *zeros, *(smooth(dice, height, width, s) for s in (11, 5, 3)))
@@ -42,7 +42,7 @@ class Scene:
         return blob.form(self.height, self.width, self.wobble, amount)
 
 
-def draw_scene(dice: Dice, height: int, width: int, crowd: int) -> Scene:
+def draw_scene(dice: RandomIntegers, height: int, width: int, crowd: int) -> Scene:
     """Cells, `crowd` per cent as many as usual, and debris between them."""
     scene = Scene.empty(dice, height, width)
     _draw_cells(scene, _place_cells(dice, height, width, crowd))
@@ -50,7 +50,7 @@ def draw_scene(dice: Dice, height: int, width: int, crowd: int) -> Scene:
     return scene
 
 
-def _place_cells(dice: Dice, height: int, width: int, crowd: int) -> list[Blob]:
+def _place_cells(dice: RandomIntegers, height: int, width: int, crowd: int) -> list[Blob]:
     """Outlines of cells. Half of them are put against another one; centres keep far enough apart for nuclei to stay whole."""
     wanted = max(3, height * width * crowd // 100 // 2600)
     cells: list[Blob] = []

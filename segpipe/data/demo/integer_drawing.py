@@ -30,10 +30,10 @@ def _transmission() -> Plane:
     return np.array(table, np.int64)
 
 
-PASSES = _transmission()
+TRANSMISSION = _transmission()
 
 
-class Dice:
+class RandomIntegers:
     """Random integers from raw PCG64 words; one stream for each (seed, place)."""
 
     def __init__(self, seed: int, *place: int) -> None:
@@ -58,7 +58,7 @@ class Dice:
         return self.octets(4, *shape).sum(0) - 510
 
 
-def smooth(dice: Dice, height: int, width: int, spacing: int) -> Plane:
+def smooth(dice: RandomIntegers, height: int, width: int, spacing: int) -> Plane:
     """A random landscape from -128 to 127 with hills about `spacing` pixels apart: octets on a grid, joined linearly, softened."""
     grid = dice.octets(height // spacing + 3, width // spacing + 3) - 128
     y, x = np.arange(height, dtype=np.int64), np.arange(width, dtype=np.int64)

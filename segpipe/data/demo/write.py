@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples
 from segpipe.data.demo.cells import BACKGROUND, CYTOPLASM, NUCLEUS, Scene, draw_scene
-from segpipe.data.demo.integer_drawing import PASSES, Dice, blur, smooth, stored_png
+from segpipe.data.demo.integer_drawing import TRANSMISSION, RandomIntegers, blur, smooth, stored_png
 from segpipe.files import atomic_folder, read_bytes
 from segpipe.progress import track
 from segpipe.samples import ClassSpec, ClassTable
@@ -67,7 +67,7 @@ class _Slide:
 
 
 def _make_slide(seed: int, index: int) -> _Slide:
-    dice = Dice(seed, 1, index)
+    dice = RandomIntegers(seed, 1, index)
     name = ("pink", "blue")[index % 2]
     stain = _STAINS[name]
     weak, strong = dice.between(70, 130), dice.between(75, 125)
@@ -100,7 +100,7 @@ def _expose(scene: Scene, slide: _Slide) -> npt.NDArray[np.uint8]:
     channels = []
     for channel in range(3):
         density = ((scene.cytoplasm + haze) * slide.cytoplasm[channel] + scene.nucleus * slide.nucleus[channel]) >> 8
-        channels.append(slide.light[channel] * shade * PASSES[np.clip(density, 0, 511)] >> 24)
+        channels.append(slide.light[channel] * shade * TRANSMISSION[np.clip(density, 0, 511)] >> 24)
     picture = np.stack(channels, 2)  # 16 times the grey level
     for _ in range(2):
         picture = blur(picture, slide.blur if dice.chance(70) else 1)
@@ -113,7 +113,7 @@ def draw_demo_image(
 ) -> tuple[_Slide, npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Picture number `index`: its slide, image (H, W, 3) RGB, labels (H, W) of class values, instances (H, W) of cell ids."""
     slide = _make_slide(seed, index % _SLIDES)
-    dice = Dice(seed, 2, index)
+    dice = RandomIntegers(seed, 2, index)
     height, width = dice.between(20, 32) * 8, dice.between(20, 32) * 8
     scene = draw_scene(dice, height, width, slide.crowd)
     image = _expose(scene, slide)

@@ -21,7 +21,7 @@ from segpipe.data.classes import is_background
 from segpipe.data.dataset import Dataset, Item
 from segpipe.data.exporters.labels import Labels, copy_image, read_flat_labels
 from segpipe.data.exporters.report import ExportReport
-from segpipe.data.exporters.workers import each_item
+from segpipe.data.exporters.workers import map_items
 from segpipe.data.formats.annotations.shapes import compress, runs_by_key
 from segpipe.samples import IGNORE, ClassTable
 
@@ -42,7 +42,7 @@ def write_coco(dataset: Dataset, out: Path, limits: DataParams, report: ExportRe
     files: dict[str, _AnnotationFile] = {}
     try:
         work = partial(_annotate, out / "images", dataset.classes, limits, categories, things)
-        for item, (image, annotations, losses) in each_item(work, dataset.items, report, jobs):
+        for item, (image, annotations, losses) in map_items(work, dataset.items, report, jobs):
             split = item.split or "all"
             if split not in files:
                 files[split] = _AnnotationFile(out / "annotations" / f"instances_{split}.json", head)

@@ -9,7 +9,7 @@ from segpipe.config import DataParams
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, Dataset, Item, format_classes, format_samples
 from segpipe.data.exporters.labels import copy_file, copy_image
 from segpipe.data.exporters.report import ExportReport
-from segpipe.data.exporters.workers import each_item
+from segpipe.data.exporters.workers import map_items
 from segpipe.data.images import suffix_of
 from segpipe.files import write_text
 
@@ -19,7 +19,7 @@ def write_folder(dataset: Dataset, out: Path, limits: DataParams, report: Export
     for name in ("images", "masks", *(["instances"] if any(item.instances for item in dataset.items) else [])):
         (out / name).mkdir()
     rows = []
-    for item, _ in each_item(partial(_copy, out), dataset.items, report, jobs):
+    for item, _ in map_items(partial(_copy, out), dataset.items, report, jobs):
         if item.group or item.split:
             rows.append({"key": item.key, "group": item.group or "", "split": item.split or ""})
     write_text(out / CLASSES_FILE, format_classes(dataset.classes))

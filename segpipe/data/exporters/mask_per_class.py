@@ -16,7 +16,7 @@ from segpipe.config import DataParams
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, Dataset, Item, format_classes, format_samples
 from segpipe.data.exporters.labels import copy_image, read_flat_labels
 from segpipe.data.exporters.report import ExportReport
-from segpipe.data.exporters.workers import each_item
+from segpipe.data.exporters.workers import map_items
 from segpipe.data.images import encode_png
 from segpipe.errors import DataError
 from segpipe.files import safe_name, write_text
@@ -38,7 +38,7 @@ def write_mask_per_class(
     for name in ("images", *(f"masks/{name}" for name in names)):
         (out / name).mkdir(parents=True)
     rows = []
-    for item, losses in each_item(partial(_write, out, dataset.classes, limits), dataset.items, report, jobs):
+    for item, losses in map_items(partial(_write, out, dataset.classes, limits), dataset.items, report, jobs):
         report.losses += losses
         if item.group or item.split:
             rows.append({"key": item.key, "group": item.group or "", "split": item.split or ""})

@@ -21,7 +21,7 @@ from segpipe.data.dataset import Dataset, Item
 from segpipe.data.exporters.coco import background_of
 from segpipe.data.exporters.labels import copy_file, read_labels
 from segpipe.data.exporters.report import ExportReport
-from segpipe.data.exporters.workers import each_item
+from segpipe.data.exporters.workers import map_items
 from segpipe.data.images import (
     Geometry,
     decode_geometry,
@@ -68,7 +68,7 @@ def write_nnunet(dataset: Dataset, out: Path, limits: DataParams, report: Export
     )
     plan = _Plan(out, dataset.classes, numbers, ending, channels, limits)
     done = []
-    for item, losses in each_item(partial(_write_item, plan), dataset.items, report, jobs):
+    for item, losses in map_items(partial(_write_item, plan), dataset.items, report, jobs):
         report.losses += losses
         done.append(item)
     training = [item for item in done if item.split != "test"]

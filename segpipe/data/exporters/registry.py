@@ -16,7 +16,7 @@ from segpipe.data.exporters.coco import write_coco
 from segpipe.data.exporters.folder import write_folder
 from segpipe.data.exporters.mask_per_class import write_mask_per_class
 from segpipe.data.exporters.nnunet import write_nnunet
-from segpipe.data.exporters.report import Carries, ExportReport
+from segpipe.data.exporters.report import FormatCapabilities, ExportReport
 from segpipe.data.exporters.voc import write_voc
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import atomic_folder
@@ -30,7 +30,7 @@ class Exporter:
 
     name: str
     summary: str
-    carries: Carries
+    carries: FormatCapabilities
     write: Callable[[Dataset, Path, DataParams, ExportReport, int | None], None]
 
 
@@ -39,18 +39,18 @@ EXPORTERS = {
     for exporter in (
         Exporter(
             "coco", "images/ and annotations/instances_SPLIT.json with compressed run-length codes",
-            Carries(
+            FormatCapabilities(
                 values=True, instances=True, groups=True, splits=True, mixed_splits=True, any_classes=True, overlapping=True
             ),
             write_coco,
         ),
         Exporter(
             "voc", "JPEGImages/, palette masks in SegmentationClass/ and SegmentationObject/, ImageSets/, labelmap.txt",
-            Carries(instances=True, splits=True, mixed_splits=True, any_classes=True), write_voc,
+            FormatCapabilities(instances=True, splits=True, mixed_splits=True, any_classes=True), write_voc,
         ),
         Exporter(
             "folder", "images/, masks/, instances/, dataset.yaml and samples.csv: the files as they are",
-            Carries(
+            FormatCapabilities(
                 values=True, instances=True, groups=True, splits=True, mixed_splits=True, volumes=True, any_classes=True,
                 overlapping=True,
             ),
@@ -58,12 +58,12 @@ EXPORTERS = {
         ),
         Exporter(
             "mask-per-class", "images/, masks/CLASS/ with a mask of 0 and 255 for each class, dataset.yaml and samples.csv",
-            Carries(values=True, groups=True, splits=True, mixed_splits=True, exclusive=False, overlapping=True),
+            FormatCapabilities(values=True, groups=True, splits=True, mixed_splits=True, exclusive=False, overlapping=True),
             write_mask_per_class,
         ),
         Exporter(
             "nnunet", "nnU-Net v2: dataset.json, imagesTr/, labelsTr/, imagesTs/, labelsTs/, splits_final.json",
-            Carries(splits=True, volumes=True), write_nnunet,
+            FormatCapabilities(splits=True, volumes=True), write_nnunet,
         ),
     )
 }

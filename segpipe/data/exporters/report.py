@@ -9,7 +9,7 @@ _SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Carries:
+class FormatCapabilities:
     """What comes back unchanged when data in this layout are imported again. Class names, labels (as class ids), ignored pixels and
     images always do.
 

@@ -20,7 +20,7 @@ from segpipe.config import DataParams
 from segpipe.data.dataset import Dataset, Item
 from segpipe.data.exporters.labels import copy_file, read_flat_labels
 from segpipe.data.exporters.report import ExportReport
-from segpipe.data.exporters.workers import each_item
+from segpipe.data.exporters.workers import map_items
 from segpipe.data.formats.masks.palette_files import voc_color
 from segpipe.data.formats.masks.palettes import IGNORED_NAMES
 from segpipe.data.images import encode_png, suffix_of
@@ -45,7 +45,7 @@ def write_voc(dataset: Dataset, out: Path, limits: DataParams, report: ExportRep
     lists: dict[str, list[str]] = {}
     work = partial(_write_item, out, names, dataset.classes, colors, limits)
     kept = [item for item in dataset.items if item.key in names]
-    for item, losses in each_item(work, kept, report, jobs):
+    for item, losses in map_items(work, kept, report, jobs):
         report.losses += losses
         lists.setdefault(item.split or "", []).append(names[item.key])
     for split, keys in lists.items():

@@ -15,7 +15,7 @@ from segpipe.progress import track
 T = TypeVar("T")
 
 
-def each_item(
+def map_items(
     work: Callable[[Item], T], items: Sequence[Item], report: ExportReport, jobs: int | None
 ) -> Iterator[tuple[Item, T]]:
     """(item, work(item)), in order. An item whose files are broken, or that the layout has no place for (a DataError), is left out

@@ -1,16 +1,7 @@
 """Image files in, image files out. Everything is bounded before it is decoded: bytes first, then the header's pixels."""
 
 from segpipe.data.images.bounds import max_bytes
-from segpipe.data.images.decode import (
-    decode_geometry,
-    decode_image,
-    decode_image_noting,
-    decode_mask,
-    decode_mask_noting,
-    read_image,
-    read_mask,
-    read_size,
-)
+from segpipe.data.images.decode import decode_geometry, decode_image, decode_image_with_notes, decode_mask, decode_mask_with_notes, read_image, read_mask, read_size
 from segpipe.data.images.encode import encode_png, encode_stack, encode_tiff
 from segpipe.data.images.merge import merge_channels
 from segpipe.data.images.file_names import SUFFIXES, VOLUME_SUFFIXES, image_files, is_image_file, stem_of, suffix_of

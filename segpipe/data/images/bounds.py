@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from segpipe.config import DataParams, Pages
 from segpipe.errors import DataError
 
-RESTORE = "restore the file, or take it out of the data"
+RESTORE_FIX = "restore the file, or take it out of the data"
 """What to do about a broken file."""
 
 _CHANNELS = 4
@@ -36,7 +36,7 @@ class Bounds:
         shape = (depth, height, width) if depth > 1 else (height, width)
         words = " x ".join(map(str, reversed(shape))) + (f", {channels} channels" if channels > _CHANNELS else "")
         if min(height, width, channels, depth) < 1:
-            raise DataError("the image has no pixels", where=where, found=words, fix=RESTORE)
+            raise DataError("the image has no pixels", where=where, found=words, fix=RESTORE_FIX)
         if depth * height * width * -(-channels // _CHANNELS) > self.megapixels * 1e6:
             raise DataError(
                 f"the image has too many {'voxels' if depth > 1 else 'pixels'}", where=where, found=words,
@@ -51,7 +51,7 @@ def max_bytes(limits: DataParams) -> int:
 
 
 @contextlib.contextmanager
-def broken_files_are_data_errors(where: str) -> Iterator[None]:
+def decoder_errors_as_data_errors(where: str) -> Iterator[None]:
     """The many exceptions of decoders (OSError, SyntaxError, struct.error ...) for a file that is no image, as one DataError."""
     try:
         with warnings.catch_warnings():
@@ -61,4 +61,4 @@ def broken_files_are_data_errors(where: str) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"cannot be decoded: {error or type(error).__name__}", where=where, fix=RESTORE) from error
+        raise DataError(f"cannot be decoded: {error or type(error).__name__}", where=where, fix=RESTORE_FIX) from error

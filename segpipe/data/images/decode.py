@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.config import DataParams
-from segpipe.data.images.bounds import RESTORE, Bounds, max_bytes
+from segpipe.data.images.bounds import RESTORE_FIX, Bounds, max_bytes
 from segpipe.data.images.nifti import Geometry, decode_nifti, is_nifti, nifti_geometry
 from segpipe.data.images.raster import decode_raster, raster_size
 from segpipe.data.images.tiff import decode_tiff, is_tiff
@@ -35,10 +35,10 @@ def decode_image(content: bytes, where: str, limits: DataParams | float) -> np.n
     """As `read_image`, from bytes; `where` names them in the error. With a plain number of megapixels (an upload's bound, say) for
     `limits`, single pictures only: no volumes, no pages.
     """
-    return decode_image_noting(content, where, limits)[0]
+    return decode_image_with_notes(content, where, limits)[0]
 
 
-def decode_image_noting(content: bytes, where: str, limits: DataParams | float) -> tuple[np.ndarray, list[str]]:
+def decode_image_with_notes(content: bytes, where: str, limits: DataParams | float) -> tuple[np.ndarray, list[str]]:
     """As `decode_image`, with what was converted, in words: "alpha channel dropped", "3 pages read as channels"."""
     array, notes = _decode(content, where, Bounds.of(limits), indices=False)
     return _computable(array, where, notes), notes
@@ -62,10 +62,10 @@ def read_mask(path: Path, limits: DataParams) -> Mask:
 
 def decode_mask(content: bytes, where: str, limits: DataParams | float) -> Mask:
     """As `read_mask`, from bytes; `where` names them in the error."""
-    return decode_mask_noting(content, where, limits)[0]
+    return decode_mask_with_notes(content, where, limits)[0]
 
 
-def decode_mask_noting(content: bytes, where: str, limits: DataParams | float) -> tuple[Mask, list[str]]:
+def decode_mask_with_notes(content: bytes, where: str, limits: DataParams | float) -> tuple[Mask, list[str]]:
     """As `decode_mask`, with what was converted, in words."""
     array, notes = _decode(content, where, Bounds.of(limits), indices=True)
     if any((array[..., c] != array[..., 0]).any() for c in range(1, array.shape[-1])):
@@ -91,7 +91,7 @@ def decode_geometry(content: bytes, where: str) -> Geometry | None:
 
 def _decode(content: bytes, where: str, bounds: Bounds, indices: bool) -> tuple[np.ndarray, list[str]]:
     if not content:
-        raise DataError("the file is empty", where=where, fix=RESTORE)
+        raise DataError("the file is empty", where=where, fix=RESTORE_FIX)
     if is_nifti(content):
         if not bounds.volumes:
             raise DataError("holds a volume", where=where, expected="one picture", fix="save its slices as PNG")

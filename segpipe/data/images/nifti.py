@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from segpipe.data.images.bounds import RESTORE, Bounds, broken_files_are_data_errors
+from segpipe.data.images.bounds import RESTORE_FIX, Bounds, decoder_errors_as_data_errors
 from segpipe.errors import DataError
 
 _GZIP = b"\x1f\x8b"
@@ -59,7 +59,7 @@ def decode_nifti(content: bytes, where: str, bounds: Bounds) -> tuple[np.ndarray
 
     Raises DataError for a file that is too large, cut short, broken, or of a kind that no image is (complex, RGB, 5 axes).
     """
-    with broken_files_are_data_errors(where), _stream(content) as stream:
+    with decoder_errors_as_data_errors(where), _stream(content) as stream:
         header = _read_header(stream, where)
         channels, depth, height, width = _shape(header, where)
         bounds.check(where, height, width, channels, depth)
@@ -85,7 +85,7 @@ def nifti_geometry(content: bytes, where: str) -> Geometry:
     """The geometry, from the header alone. Raises DataError for a header that is broken or gives no voxel size."""
     from nibabel.orientations import aff2axcodes
 
-    with broken_files_are_data_errors(where), _stream(content) as stream:
+    with decoder_errors_as_data_errors(where), _stream(content) as stream:
         header = _read_header(stream, where)
         _shape(header, where)
         scale = _MM.get(int(header["xyzt_units"]) & 7, 1.0)
@@ -142,7 +142,7 @@ def _read_header(stream: _Stream, where: str) -> Any:
         )
     block = start + stream.read(size - 4)
     if len(block) < size:
-        raise DataError("cannot be decoded: cut short in its header", where=where, fix=RESTORE)
+        raise DataError("cannot be decoded: cut short in its header", where=where, fix=RESTORE_FIX)
     header = (Nifti1Header if size == 348 else Nifti2Header)(block, check=False)
     if bytes(header["magic"])[:2] != b"n+":
         raise DataError(
@@ -170,9 +170,9 @@ def _skip(stream: _Stream, header: Any, where: str) -> None:
     size = int(header["sizeof_hdr"])
     offset = int(header.get_data_offset())
     if not _HEADER_BYTES[size] <= offset <= _MAX_OFFSET:
-        raise DataError("the voxels begin nowhere", where=where, found=f"offset {offset}", fix=RESTORE)
+        raise DataError("the voxels begin nowhere", where=where, found=f"offset {offset}", fix=RESTORE_FIX)
     if len(stream.read(offset - size)) < offset - size:
-        raise DataError("cannot be decoded: cut short before its voxels", where=where, fix=RESTORE)
+        raise DataError("cannot be decoded: cut short before its voxels", where=where, fix=RESTORE_FIX)
 
 
 def _fill(stream: _Stream, voxels: np.ndarray, where: str) -> None:
@@ -183,7 +183,7 @@ def _fill(stream: _Stream, voxels: np.ndarray, where: str) -> None:
         if not count:
             raise DataError(
                 "cannot be decoded: cut short", where=where, found=f"{filled:,} bytes of voxels",
-                expected=f"{len(view):,}", fix=RESTORE,
+                expected=f"{len(view):,}", fix=RESTORE_FIX,
             )
         filled += count
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from segpipe.data.images.bounds import RESTORE
+from segpipe.data.images.bounds import RESTORE_FIX
 from segpipe.errors import DataError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -84,11 +84,11 @@ def _check(content: bytes, where: str, but: bytes = b"") -> None:
             length, name = struct.unpack_from(">I4s", content, at)
             (checksum,) = struct.unpack_from(">I", content, at + 8 + length)
         except struct.error as error:
-            raise DataError("cannot be decoded: cut short", where=where, fix=RESTORE) from error
+            raise DataError("cannot be decoded: cut short", where=where, fix=RESTORE_FIX) from error
         if name != but and zlib.crc32(view[at + 4 : at + 8 + length]) != checksum:
             raise DataError(
                 "cannot be decoded: a checksum does not fit", where=where, found=f"chunk {name.decode('latin-1')}",
-                expected="bytes as they were written", fix=RESTORE,
+                expected="bytes as they were written", fix=RESTORE_FIX,
             )
         at += length + 12
 

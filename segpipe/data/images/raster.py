@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from segpipe.data.images.bounds import RESTORE, Bounds, broken_files_are_data_errors
+from segpipe.data.images.bounds import RESTORE_FIX, Bounds, decoder_errors_as_data_errors
 from segpipe.data.images.png import decode_png, png_chunks
 from segpipe.errors import DataError
 
@@ -56,7 +56,7 @@ def decode_raster(content: bytes, where: str, bounds: Bounds, indices: bool) -> 
     `indices`: a palette image gives its indices, not its colours. Raises DataError for a file that is too large, does not hold
     all that it promises, or is no image.
     """
-    with broken_files_are_data_errors(where), _header(content, where, bounds) as image:
+    with decoder_errors_as_data_errors(where), _header(content, where, bounds) as image:
         notes = _notes(image, content, where, indices)
         orientation = _orientation(image, content)
         if (indices and image.mode == "P") or image.format == "MPO":
@@ -75,7 +75,7 @@ def decode_raster(content: bytes, where: str, bounds: Bounds, indices: bool) -> 
 
 def raster_size(content: bytes, where: str, bounds: Bounds) -> tuple[int, int]:
     """Height and width as `decode_raster` would give them, from the header alone; the same errors, as far as that tells."""
-    with broken_files_are_data_errors(where), _header(content, where, bounds) as image:
+    with decoder_errors_as_data_errors(where), _header(content, where, bounds) as image:
         turned = _orientation(image, content) in SIDEWAYS
         return (image.width, image.height) if turned else (image.height, image.width)
 
@@ -107,7 +107,7 @@ def _by_opencv(content: bytes, where: str, grey: bool) -> np.ndarray:
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     array = cv2.imdecode(np.frombuffer(content, np.uint8), flags if grey else flags | cv2.IMREAD_COLOR_RGB)
     if array is None:
-        raise DataError("cannot be decoded: broken or cut short", where=where, fix=RESTORE)
+        raise DataError("cannot be decoded: broken or cut short", where=where, fix=RESTORE_FIX)
     return array
 
 

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-WINDOW = (0.5, 99.5)
+WINDOW_PERCENTILES = (0.5, 99.5)
 """The percentiles that the intensity window lies between."""
 
-MINIATURE = 48
+MINIATURE_EDGE = 48
 """Edge of the small pictures by which near-duplicates are told, in pixels."""
 
 _BAND = 1 << 18
@@ -25,12 +25,12 @@ def histogram(values: np.ndarray, channel: int = 0) -> npt.NDArray[np.int64]:
     """How many pixels have each value, by value: (H, W) or (H, W, C), uint8 or uint16 -> (256,) or (65536,)."""
     levels = 256 if values.dtype == np.uint8 else 65536
     total = np.zeros(levels, np.int64)
-    for band in bands(values, max(_BAND, 4 * levels)):  # far below 2**24, up to where float32 counts are exact
+    for band in row_bands(values, max(_BAND, 4 * levels)):  # far below 2**24, up to where float32 counts are exact
         total += cv2.calcHist([band], [channel], None, [levels], [0, levels]).ravel().astype(np.int64)
     return total
 
 
-def bands(image: np.ndarray, pixels: int) -> list[np.ndarray]:
+def row_bands(image: np.ndarray, pixels: int) -> list[np.ndarray]:
     """Views of consecutive rows of an image (H, W, ...), with about that many pixels each."""
     rows = max(1, pixels // max(1, image.shape[1]))
     return [image[top : top + rows] for top in range(0, image.shape[0], rows)]
@@ -56,11 +56,11 @@ def moments(image: np.ndarray) -> npt.NDArray[np.float64]:
 
 def _percentiles(size: int) -> npt.NDArray[np.float64]:
     """How many of `size` values lie at or below the limits of `WINDOW`."""
-    return np.array(WINDOW) / 100 * size
+    return np.array(WINDOW_PERCENTILES) / 100 * size
 
 
 def _float_moments(plane: np.ndarray) -> tuple[float, float, float, float]:
-    parts = bands(plane, _BAND)
+    parts = row_bands(plane, _BAND)
     mean = sum(float(part.sum(dtype=np.float64)) for part in parts) / plane.size
     square = sum(float(np.square(part - mean, dtype=np.float64).sum()) for part in parts) / plane.size
     low, high = _float_window(parts, plane.size)
@@ -132,7 +132,7 @@ def _strips(image: np.ndarray) -> list[np.ndarray]:
     return [single[top : top + rows] for single in slices for top in tops]
 
 
-def reduced(image: np.ndarray) -> np.ndarray:
+def reduce_to_grey(image: np.ndarray) -> np.ndarray:
     """The grey picture that is hashed and kept small, (H, W): an image, or a volume's middle slice, no edge far above 128 pixels."""
     small = image if image.ndim == 3 else image[len(image) // 2]
     small = small if small.shape[2] <= 4 else np.ascontiguousarray(small[:, :, :3])
@@ -159,7 +159,7 @@ def perceptual_hash(plane: np.ndarray) -> str:
 
 def miniature(plane: np.ndarray) -> bytes:
     """A picture (`reduced`) at `MINIATURE` x `MINIATURE` pixels, its darkest 0 and its brightest 255, row by row."""
-    small = cv2.resize(plane, (MINIATURE, MINIATURE), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(plane, (MINIATURE_EDGE, MINIATURE_EDGE), interpolation=cv2.INTER_AREA)
     return cv2.normalize(small, None, 0, 255, cv2.NORM_MINMAX).round().astype(np.uint8).tobytes()  # type: ignore[call-overload,no-any-return]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from segpipe.data.images.bounds import RESTORE, Bounds, broken_files_are_data_errors
+from segpipe.data.images.bounds import RESTORE_FIX, Bounds, decoder_errors_as_data_errors
 from segpipe.data.images.tiff_pixels import make_pixels, make_recipe, name_of, stack_pixels
 from segpipe.errors import DataError
 
@@ -42,7 +42,7 @@ def decode_tiff(content: bytes, where: str, bounds: Bounds, indices: bool) -> tu
     from tifffile import TiffFile
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it has to say of broken files becomes a DataError
-    with broken_files_are_data_errors(where), io.BytesIO(content) as stream, TiffFile(stream) as file:
+    with decoder_errors_as_data_errors(where), io.BytesIO(content) as stream, TiffFile(stream) as file:
         pages = _pages(file, where)
         first = pages[0]
         bounds.check(where, first.imagelength, first.imagewidth, first.samplesperpixel, len(pages))
@@ -66,7 +66,7 @@ def _pages(file: TiffFile, where: str) -> list[TiffPage]:
     """The pages that are images: reduced copies (of pyramids) and transparency masks are passed over."""
     count = len(file.pages)
     if not 0 < count <= _MAX_PAGES:
-        raise DataError("cannot be decoded: pages that make no image", where=where, found=count, fix=RESTORE)
+        raise DataError("cannot be decoded: pages that make no image", where=where, found=count, fix=RESTORE_FIX)
     images = (file.imagej_metadata or {}).get("images", 1) if file.is_imagej else 1
     if count == 1 and images > 1:
         raise DataError(
@@ -112,7 +112,7 @@ def _check_page(page: TiffPage, first: TiffPage, content: bytes, where: str) -> 
         row_bits = page.imagewidth * page.samplesperpixel * page.bitspersample
         whole = whole and sum(n for _, n in parts) >= page.imagelength * -(-row_bits // 8)
     if not whole:
-        raise DataError("cannot be decoded: cut short, or parts of the image are missing", where=where, fix=RESTORE)
+        raise DataError("cannot be decoded: cut short, or parts of the image are missing", where=where, fix=RESTORE_FIX)
     if name_of(page.compression) == _JPEG:
         for at, count in parts:
             with Image.open(io.BytesIO(content[at : at + count]), formats=("JPEG",)) as part:
@@ -121,7 +121,7 @@ def _check_page(page: TiffPage, first: TiffPage, content: bytes, where: str) -> 
                 ):
                     raise DataError(
                         "cannot be decoded: a part is larger than the image says", where=where,
-                        found=f"{part.width} x {part.height}", fix=RESTORE,
+                        found=f"{part.width} x {part.height}", fix=RESTORE_FIX,
                     )
 
 

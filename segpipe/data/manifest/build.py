@@ -32,13 +32,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segpipe.config import DataParams, SplitParams
-from segpipe.data.manifest.cache import describe_unless_known, open_cache
+from segpipe.data.manifest.cache import describe_unless_cached, open_cache
 from segpipe.data.dataset import Dataset, Item
-from segpipe.data.manifest.describe import Row, describe_orphan
-from segpipe.data.manifest.fingerprint import Fingerprint, Range, intensities, make_fingerprint
+from segpipe.data.manifest.columns import Row
+from segpipe.data.manifest.describe import describe_orphan
+from segpipe.data.manifest.fingerprint import Fingerprint, Range, intensity_statistics, make_fingerprint
 from segpipe.data.splits import assign_folds, assign_splits
 from segpipe.data.manifest.table import read_manifest, to_frame, usable, write_manifest
-from segpipe.data.process_pool import share
+from segpipe.concurrency import map_in_processes
 from segpipe.progress import track
 
 if TYPE_CHECKING:
@@ -64,10 +65,10 @@ def build_manifest(
         rows = [known.recall(item) for item in dataset.items]
         todo = [place for place, row in enumerate(rows) if row is None]
         describe = partial(
-            describe_unless_known, root=dataset.root, classes=dataset.classes, limits=limits,
+            describe_unless_cached, root=dataset.root, classes=dataset.classes, limits=limits,
             recipe=known.recipe, known=frozenset(known.rows),
         )
-        answers = share(describe, [dataset.items[place] for place in todo], jobs or os.cpu_count() or 1, _name)
+        answers = map_in_processes(describe, [dataset.items[place] for place in todo], jobs or os.cpu_count() or 1, _name)
         with contextlib.closing(answers):
             for place, row in track(answers, "reading images", len(todo)):
                 rows[todo[place]] = known.keep(row)

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from segpipe.config import DataParams
 from segpipe.data.dataset import Dataset, Item
-from segpipe.data.manifest.describe import COLUMNS, HASHES, Row, describe_item, identify
+from segpipe.data.manifest.columns import COLUMNS, HASH_COLUMNS, Row
+from segpipe.data.manifest.describe import describe_item, describe_paths
 from segpipe.data.images import max_bytes
-from segpipe.data.manifest.table import schema_of
+from segpipe.data.manifest.table import arrow_schema
 from segpipe.errors import DataError
 from segpipe.files import read_bytes, sha256_bytes, sha256_file, write_bytes
 from segpipe.progress import say
@@ -29,7 +30,7 @@ from segpipe.samples import ClassTable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_MEASURED = [name for name in COLUMNS if name not in (*HASHES, "key", "group", "split", "split_given", "fold", "error")]
+_MEASURED = [name for name in COLUMNS if name not in (*HASH_COLUMNS, "key", "group", "split", "split_given", "fold", "error")]
 _DECODERS = ("numpy", "pillow", "tifffile", "imagecodecs", "nibabel")
 _SOURCES = ("manifest/describe.py", "manifest/regions.py", "images/*.py")
 _MAX_BYTES = 1 << 32
@@ -50,9 +51,9 @@ class RowCache:
 
     def recall(self, item: Item) -> Row | None:
         """The row of an item none of whose files changed since it was made; None for another. Opens no file."""
-        row = identify(item, self._root)
+        row = describe_paths(item, self._root)
         unchanged = True
-        for column, hashed in HASHES.items():
+        for column, hashed in HASH_COLUMNS.items():
             if (path := row[column]) is None:
                 continue
             if signature := _signature(self._root / path):
@@ -65,7 +66,7 @@ class RowCache:
 
     def keep(self, row: Row) -> Row:
         """Remember a row and its files; one that has hashes alone, because its key is known, is filled in. Errors are not kept."""
-        for column, hashed in HASHES.items():
+        for column, hashed in HASH_COLUMNS.items():
             if row[hashed] is not None and row[column] in self._signatures:
                 self.kept_hashes[row[column]] = self._signatures[row[column]], row[hashed]
         if row["error"] is None:
@@ -97,14 +98,14 @@ def open_cache(folder: Path | None, dataset: Dataset, limits: DataParams) -> Ite
         _write(folder, "rows", [{"row": key} | row for key, row in sorted(cache.kept_rows.items())])
 
 
-def describe_unless_known(
+def describe_unless_cached(
     item: Item, root: Path, classes: ClassTable, limits: DataParams, recipe: str, known: Collection[str]
 ) -> Row:
     """`describe_item`; where the key of the row turns out to be `known`, a row with nothing but the hashes of its files."""
     if known:
-        row = identify(item, root)
+        row = describe_paths(item, root)
         with contextlib.suppress(OSError):  # describe_item tells what is wrong with the file
-            for column, hashed in HASHES.items():
+            for column, hashed in HASH_COLUMNS.items():
                 if row[column] is not None and (root / row[column]).stat().st_size <= max_bytes(limits):
                     row[hashed] = sha256_file(root / row[column])
             if row_key(recipe, row) in known:
@@ -114,7 +115,7 @@ def describe_unless_known(
 
 def row_key(recipe: str, row: Row) -> str:
     """What a row depends on, as a hash."""
-    return sha256_bytes("\0".join([recipe, *(row[hashed] or "" for hashed in HASHES.values())]).encode())
+    return sha256_bytes("\0".join([recipe, *(row[hashed] or "" for hashed in HASH_COLUMNS.values())]).encode())
 
 
 def _recipe(classes: ClassTable, limits: DataParams) -> str:
@@ -148,7 +149,7 @@ def _schema(name: str) -> pa.Schema:
 
     if name == "files":
         return pa.schema([(column, pa.string()) for column in ("path", "signature", "sha256")])
-    return schema_of(_MEASURED).insert(0, pa.field("row", pa.string()))
+    return arrow_schema(_MEASURED).insert(0, pa.field("row", pa.string()))
 
 
 def _read(folder: Path | None, name: str) -> list[Row]:

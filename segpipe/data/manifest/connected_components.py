@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.data.images.statistics import bands
+from segpipe.data.images.statistics import row_bands
 
 MAX_RUNS = 1 << 22
 """Of a mask with more runs (noise, as a rule) the regions are not looked for: it would take gigabytes."""
@@ -43,7 +43,7 @@ class Runs:
 def find_runs(mask: np.ndarray) -> Runs | None:
     """The runs of a mask (H, W) or (D, H, W), uint8 or uint16; None where there are more than `MAX_RUNS`."""
     rows, begun, count, offset = mask.reshape(-1, mask.shape[-1]), [], 0, 0
-    for band in bands(rows, _BAND):
+    for band in row_bands(rows, _BAND):
         new = np.empty(band.shape, bool)
         new[:, 0] = True
         np.not_equal(band[:, 1:], band[:, :-1], out=new[:, 1:])
@@ -55,7 +55,7 @@ def find_runs(mask: np.ndarray) -> Runs | None:
     return Runs(mask.shape, begin, np.append(begin[1:], mask.size), rows.reshape(-1)[begin])
 
 
-def region_sizes(runs: Runs) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def component_sizes(runs: Runs) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The value and the size in pixels of each connected region: pixels of one value that touch by a side, an edge or a corner
     (8 neighbours, in a volume 26).
     """

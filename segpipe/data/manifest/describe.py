@@ -13,16 +13,9 @@ import numpy as np
 from segpipe.config import DataParams
 from segpipe.data.classes import is_background
 from segpipe.data.dataset import Item
-from segpipe.data.images import (
-    Geometry,
-    decode_geometry,
-    decode_image_noting,
-    decode_mask_noting,
-    max_bytes,
-    stem_of,
-)
-from segpipe.data.images.statistics import flat_rows, histogram, miniature, moments, perceptual_hash, reduced, sharpness
-from segpipe.data.manifest.connected_components import Runs, find_runs, region_sizes
+from segpipe.data.images import Geometry, decode_geometry, decode_image_with_notes, decode_mask_with_notes, max_bytes, stem_of
+from segpipe.data.images.statistics import flat_rows, histogram, miniature, moments, perceptual_hash, reduce_to_grey, sharpness
+from segpipe.data.manifest.connected_components import Runs, find_runs, component_sizes
 from segpipe.errors import DataError
 from segpipe.files import read_bytes, sha256_bytes
 from segpipe.samples import IGNORE, UNKNOWN, ClassTable
@@ -50,11 +43,11 @@ HASHES = {"path": "sha256", "mask_path": "mask_sha256", "instances_path": "insta
 
 def describe_item(item: Item, root: Path, classes: ClassTable, limits: DataParams) -> Row:
     """All columns of one item; `split` is None where it is not given."""
-    row = identify(item, root)
+    row = describe_paths(item, root)
     readers: dict[str, tuple[Decoder, Callable[[np.ndarray, Geometry | None], Row]]] = {
-        "path": (decode_image_noting, _describe_image),
-        "mask_path": (decode_mask_noting, partial(_describe_mask, classes)),
-        "instances_path": (decode_mask_noting, _describe_instances),
+        "path": (decode_image_with_notes, _describe_image),
+        "mask_path": (decode_mask_with_notes, partial(_describe_mask, classes)),
+        "instances_path": (decode_mask_with_notes, _describe_instances),
     }
     geometries: dict[str, Geometry | None] = {}
     for column, (decode, describe) in readers.items():
@@ -87,7 +80,7 @@ def _load(row: Row, column: str, root: Path, limits: DataParams, decode: Decoder
     return array, decode_geometry(content, row[column])
 
 
-def identify(item: Item, root: Path) -> Row:
+def describe_paths(item: Item, root: Path) -> Row:
     """A row of which only that is filled in that is known without opening a file."""
     return dict.fromkeys(COLUMNS) | {
         "key": item.key, "group": item.group, "split": item.split, "split_given": item.split is not None,
@@ -99,7 +92,7 @@ def identify(item: Item, root: Path) -> Row:
 def _describe_image(image: np.ndarray, geometry: Geometry | None) -> Row:
     rows, channels = flat_rows(image), image.shape[-1]
     mean, std, low, high = moments(rows).tolist()
-    plane = reduced(image)
+    plane = reduce_to_grey(image)
     return {
         "phash": perceptual_hash(plane), "miniature": miniature(plane), "depth": image.shape[0] if image.ndim == 4 else None,
         "height": image.shape[-3], "width": image.shape[-2], "channels": channels, "dtype": image.dtype.name,
@@ -131,13 +124,13 @@ def _regions(classes: ClassTable, mask: np.ndarray, runs: Runs) -> np.ndarray | 
     """The sizes of the connected regions of all classes but the background; None where one has far too many."""
     if not classes.overlapping:
         objects = [spec.value for spec in classes.classes[1 if is_background(classes.names[0]) else 0 :]]
-        return region_sizes(runs.of(objects))[1]
+        return component_sizes(runs.of(objects))[1]
     sizes, labels = [np.empty(0, np.int64)], classes.encode(mask)
     for index in range(1, len(classes)):
         own = find_runs(classes.labelling.where(labels, index).astype(np.uint8))
         if own is None:
             return None
-        sizes.append(region_sizes(own.of([1]))[1])
+        sizes.append(component_sizes(own.of([1]))[1])
     return np.concatenate(sizes)
 
 

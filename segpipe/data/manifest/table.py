@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.data.manifest.describe import COLUMNS, Row
+from segpipe.data.manifest.columns import COLUMNS, Row
 from segpipe.errors import DataError
 from segpipe.files import atomic_path
 
@@ -25,7 +25,7 @@ def write_manifest(frame: pd.DataFrame, path: Path) -> None:
     import pyarrow.parquet as pq
 
     with atomic_path(path) as temporary:
-        table = pa.Table.from_pandas(frame, schema=schema_of(COLUMNS), preserve_index=False)
+        table = pa.Table.from_pandas(frame, schema=arrow_schema(COLUMNS), preserve_index=False)
         pq.write_table(table, temporary, compression="zstd")
 
 
@@ -38,7 +38,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"is no manifest: {error}", where=path, fix="`dvc repro ingest` writes it anew") from error
-    if not table.schema.equals(schema_of(COLUMNS)):
+    if not table.schema.equals(arrow_schema(COLUMNS)):
         raise DataError(
             "is a manifest of another version",
             where=path,
@@ -67,7 +67,7 @@ def labelled_pixels(frame: pd.DataFrame, overlapping: bool) -> npt.NDArray[np.in
     return labelled
 
 
-def schema_of(columns: Iterable[str]) -> pa.Schema:
+def arrow_schema(columns: Iterable[str]) -> pa.Schema:
     """The Arrow types of some columns."""
     import pyarrow as pa
 
@@ -82,7 +82,7 @@ def to_frame(rows: list[Row]) -> pd.DataFrame:
     """Rows as a frame; what is missing is None, or NA among whole numbers."""
     import pyarrow as pa
 
-    return _to_frame(pa.Table.from_pylist(rows, schema=schema_of(COLUMNS)))
+    return _to_frame(pa.Table.from_pylist(rows, schema=arrow_schema(COLUMNS)))
 
 
 def _to_frame(table: pa.Table) -> pd.DataFrame:

@@ -156,7 +156,7 @@ def draw(
     (`segpipe.evaluation.gallery.planes`), in proportions by `spacing`, mm by axis. objects: ids of the true and of the predicted objects
     of an image, (H, W), which are outlined one by one.
     """
-    from segpipe.data.drawing import outlines, overlay, thumbnail, to_display
+    from segpipe.data.drawing import outline_instances, overlay, thumbnail, to_display
 
     if truth.ndim == 3:
         image, truth, prediction = flatten(image, truth, prediction, spacing)
@@ -164,7 +164,7 @@ def draw(
     truth, prediction = (shrink(mask, small.shape[:2]) for mask in (truth, prediction))
     drawn = [overlay(small, mask, classes.palette) for mask in (truth, prediction)]
     drawn = [
-        outlines(picture, shrink(ids, small.shape[:2])) if ids is not None and ids.ndim == 2 else picture
+        outline_instances(picture, shrink(ids, small.shape[:2])) if ids is not None and ids.ndim == 2 else picture
         for picture, ids in zip(drawn, objects, strict=True)
     ]
     codes = error_codes(truth, prediction, has_background(classes), classes.overlapping)

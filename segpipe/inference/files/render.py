@@ -43,12 +43,12 @@ def mask_nifti(prediction: Prediction, classes: ClassTable, geometry: Geometry |
 def overlay_png(image: np.ndarray, prediction: Prediction, classes: ClassTable, alpha: float = 0.45) -> bytes:
     """A PNG (H, W, 3): the image (H, W, C) with classes drawn over it; `alpha` 0 shows none of their colour, 1 only that. Of a
     volume (D, H, W, C), the slice with the most of them. Objects are outlined, each in a colour of its own."""
-    from segpipe.data.drawing import outlines, overlay
+    from segpipe.data.drawing import outline_instances, overlay
     from segpipe.data.images import encode_png
 
     drawn = overlay(image, prediction.class_ids, classes.palette, alpha)
     if prediction.instances is not None and prediction.instances.ids.ndim == 2:
-        drawn = outlines(drawn, prediction.instances.ids)
+        drawn = outline_instances(drawn, prediction.instances.ids)
     return encode_png(drawn)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from segpipe.data.manifest.fingerprint import intensities, make_fingerprint
+from segpipe.data.manifest.fingerprint import intensity_statistics, make_fingerprint
 from segpipe.data.manifest.table import usable
 from segpipe.data.splits import SPLITS
 from segpipe.pages.data.histograms import histogram
@@ -164,7 +164,7 @@ def _channels(rows: pd.DataFrame) -> list[Channel]:
         return []
     count = int(rows["channels"].mode().iloc[0])
     alike = rows[rows["channels"] == count]
-    mean, std, _, _ = intensities(alike)
+    mean, std, _, _ = intensity_statistics(alike)
     names = ("red", "green", "blue") if count == 3 else tuple(f"channel {c + 1}" for c in range(count))
     made = []
     for c, name in enumerate(names):

@@ -107,7 +107,7 @@ class OverlappingPixels(Pixels):
 
     Args:
         logits: (N, K, ...), any floating dtype.
-        labels: (N, ...), sets of classes (`segpipe.labels.Overlapping`) and `IGNORE`.
+        labels: (N, ...), sets of classes (`segpipe.labels.OverlappingLabelling`) and `IGNORE`.
         class_weights: (K,) float32.
     """
 

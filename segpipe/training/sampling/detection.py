@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from segpipe.samples import IGNORE, Sample, object_classes
+from segpipe.samples import IGNORE, Sample, instance_classes
 from segpipe.training.distributed.process_group import sum_over_ranks
 from segpipe.training.sampling.crops import Crops
 
@@ -49,7 +49,7 @@ def target_of(labels: np.ndarray, ids: np.ndarray) -> Target:
         ids: (P, P) instance ids, 0 for none.
     """
     ids = np.where(labels == IGNORE, 0, ids)
-    instance_ids, class_ids, pixels = object_classes(labels, ids)
+    instance_ids, class_ids, pixels = instance_classes(labels, ids)
     selected = (instance_ids > 0) & (class_ids > 0) & (pixels >= _MIN_PIXELS)
     masks = ids[None] == instance_ids[selected][:, None, None]
     columns, rows = masks.any(1), masks.any(2)

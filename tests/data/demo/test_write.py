@@ -21,7 +21,7 @@ from segpipe.data.demo import write as demo_module
 from segpipe.data.demo import integer_drawing
 from segpipe.data.dataset import load_dataset, load_sample
 from segpipe.data.demo.write import DEMO_CLASSES, draw_demo_image, write_demo
-from segpipe.data.demo.integer_drawing import PASSES, TURNS, Dice, blur, stored_png
+from segpipe.data.demo.integer_drawing import TRANSMISSION, TURNS, RandomIntegers, blur, stored_png
 from segpipe.data.splits import SPLITS, assign_split
 from segpipe.errors import DataError
 
@@ -145,17 +145,17 @@ def test_a_threshold_confuses_debris_and_cells() -> None:
 
 
 def test_integer_noise_is_nearly_normal_and_streams_differ() -> None:
-    noise = Dice(1, 2).bell(200, 200)
+    noise = RandomIntegers(1, 2).bell(200, 200)
     assert abs(noise.mean()) < 5
     assert abs(noise.std() - 148) < 3
-    assert Dice(1, 2).octets(50).tolist() == Dice(1, 2).octets(50).tolist()
-    assert Dice(1, 2).octets(50).tolist() != Dice(1, 3).octets(50).tolist()
+    assert RandomIntegers(1, 2).octets(50).tolist() == RandomIntegers(1, 2).octets(50).tolist()
+    assert RandomIntegers(1, 2).octets(50).tolist() != RandomIntegers(1, 3).octets(50).tolist()
 
 
 def test_tables_are_what_they_stand_for() -> None:
     angles = np.arange(16) * np.pi / 8
     np.testing.assert_allclose(TURNS, 256 * np.stack([np.cos(angles), np.sin(angles)], 1), atol=0.6)
-    np.testing.assert_allclose(PASSES[:300] / 2**20, (63 / 64) ** np.arange(300), rtol=0.01)
+    np.testing.assert_allclose(TRANSMISSION[:300] / 2**20, (63 / 64) ** np.arange(300), rtol=0.01)
 
 
 @pytest.mark.parametrize("radius", [0, 1, 3])

@@ -17,18 +17,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageOps
 
 from segpipe.config import DataParams
-from segpipe.data.images import (
-    decode_image,
-    decode_image_noting,
-    decode_mask,
-    decode_mask_noting,
-    encode_png,
-    image_files,
-    read_image,
-    read_mask,
-    stem_of,
-    suffix_of,
-)
+from segpipe.data.images import decode_image, decode_image_with_notes, decode_mask, decode_mask_with_notes, encode_png, image_files, read_image, read_mask, stem_of, suffix_of
 from segpipe.errors import DataError
 
 RNG = np.random.default_rng(7)
@@ -65,7 +54,7 @@ def test_channels_and_depths_of_png(channels: int, depth: int) -> None:
     """All that is no alpha, as it is stored: two channels are grey and alpha, in 16 bits too."""
     pixels = RNG.integers(0, 2**depth, (21, 34, channels)).astype(f">u{depth // 8}")
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    found, notes = decode_image_noting(
+    found, notes = decode_image_with_notes(
         png(depth, colour, b"".join(b"\0" + row.tobytes() for row in pixels)), "a", DataParams()
     )
     np.testing.assert_array_equal(found, pixels[:, :, : channels - (channels % 2 == 0)])
@@ -125,7 +114,7 @@ def test_exif_turns_images_and_masks_of_every_format_that_carries_it(kind: str, 
     content = with_exif(RGB, kind, orientation)
     with Image.open(io.BytesIO(content)) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
-    turned, notes = decode_image_noting(content, "x", 1)
+    turned, notes = decode_image_with_notes(content, "x", 1)
     np.testing.assert_array_equal(turned, expected)
     assert notes == ([] if orientation == 1 else [f"turned upright (orientation {orientation})"])
     if kind == "PNG":
@@ -158,7 +147,7 @@ INDEXED = Image.fromarray(RGB).quantize(5)
 def test_conversions_are_told_and_agree_with_pil(image: Image.Image, kind: str, note: str) -> None:
     stream = io.BytesIO()
     image.save(stream, kind)
-    decoded, notes = decode_image_noting(stream.getvalue(), "x", 1)
+    decoded, notes = decode_image_with_notes(stream.getvalue(), "x", 1)
     with Image.open(io.BytesIO(stream.getvalue())) as again:
         expected = np.asarray(again.convert("RGB"))
     np.testing.assert_array_equal(np.broadcast_to(decoded, expected.shape), expected)
@@ -168,10 +157,10 @@ def test_conversions_are_told_and_agree_with_pil(image: Image.Image, kind: str, 
 def test_transparency_of_a_palette_is_dropped_and_told() -> None:
     content = io.BytesIO()
     INDEXED.save(content, "PNG", transparency=0)
-    image, notes = decode_image_noting(content.getvalue(), "x", 1)
+    image, notes = decode_image_with_notes(content.getvalue(), "x", 1)
     np.testing.assert_array_equal(image, np.asarray(INDEXED.convert("RGB")))
     assert notes == ["alpha channel dropped", "palette expanded to colours"]
-    mask, notes = decode_mask_noting(content.getvalue(), "x", 1)
+    mask, notes = decode_mask_with_notes(content.getvalue(), "x", 1)
     np.testing.assert_array_equal(mask, np.asarray(INDEXED))
     assert notes == ["alpha channel dropped"]
 
@@ -181,7 +170,7 @@ def test_16_bit_png_keeps_its_bits_with_and_without_alpha() -> None:
     for array, told in ((deep[:, :, :3], []), (deep, ["alpha channel dropped"])):
         done, content = cv2.imencode(".png", array[:, :, [2, 1, 0, 3][: array.shape[2]]])
         assert done
-        image, notes = decode_image_noting(content.tobytes(), "x", 1)
+        image, notes = decode_image_with_notes(content.tobytes(), "x", 1)
         np.testing.assert_array_equal(image, deep[:, :, :3])
         assert notes == told
 

@@ -17,16 +17,7 @@ from hypothesis import strategies as st
 from nibabel.affines import apply_affine
 
 from segpipe.config import DataParams
-from segpipe.data.images import (
-    Geometry,
-    decode_geometry,
-    decode_image,
-    decode_image_noting,
-    decode_mask,
-    encode_nifti,
-    read_image,
-    read_mask,
-)
+from segpipe.data.images import Geometry, decode_geometry, decode_image, decode_image_with_notes, decode_mask, encode_nifti, read_image, read_mask
 from segpipe.data.images.nifti import nifti_geometry
 from segpipe.errors import DataError
 
@@ -79,7 +70,7 @@ def test_the_scale_of_the_header_is_applied_and_told() -> None:
     content = bytearray(image.to_bytes())
     content[352:] = array.tobytes("F")  # as scanners write it: raw values under a scale
     struct.pack_into("<ff", content, 112, 0.5, -1024)
-    image, notes = decode_image_noting(bytes(content), "x", LIMITS)
+    image, notes = decode_image_with_notes(bytes(content), "x", LIMITS)
     np.testing.assert_array_equal(image[..., 0], nibabel.Nifti1Image.from_bytes(bytes(content)).get_fdata().T)
     assert notes == ["values scaled as the header says: 0.5 x value + -1024"]
 

@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from segpipe.config import DataParams
-from segpipe.data.images import decode_image, decode_image_noting, decode_mask, encode_tiff
+from segpipe.data.images import decode_image, decode_image_with_notes, decode_mask, encode_tiff
 from segpipe.errors import DataError
 
 RNG = np.random.default_rng(5)
@@ -56,7 +56,7 @@ def test_any_number_of_channels_interleaved_or_planar(channels: int, planar: str
     array = numbers(dtype, 20, 30, channels)
     stored = np.moveaxis(array, 2, 0) if planar == "separate" and channels > 1 else array.squeeze()
     options: dict = {} if channels == 1 else {"planarconfig": planar, "extrasamples": (0,) * (channels - 1)}
-    image, notes = decode_image_noting(tiff(stored, photometric="minisblack", **options), "x", 1)
+    image, notes = decode_image_with_notes(tiff(stored, photometric="minisblack", **options), "x", 1)
     np.testing.assert_array_equal(image, array)
     assert notes == []
     np.testing.assert_array_equal(decode_image(encode_tiff(array), "x", 1), array)
@@ -71,26 +71,26 @@ def test_differences_of_neighbours_are_undone() -> None:
 
 def test_colours_alpha_palette_ink_and_inversion_are_handled_and_told() -> None:
     rgb, alpha = numbers("uint8", 9, 12, 3), numbers("uint8", 9, 12, 1)
-    image, notes = decode_image_noting(
+    image, notes = decode_image_with_notes(
         tiff(np.dstack([rgb, alpha]), photometric="rgb", extrasamples=["unassalpha"]), "x", 1
     )
     np.testing.assert_array_equal(image, rgb)
     assert notes == ["alpha channel dropped"]
 
     indexed = Image.fromarray(rgb).quantize(7)
-    image, notes = decode_image_noting(by_pil(indexed), "x", 1)
+    image, notes = decode_image_with_notes(by_pil(indexed), "x", 1)
     np.testing.assert_array_equal(image, np.asarray(indexed.convert("RGB")))
     assert notes == ["palette expanded to colours"]
     np.testing.assert_array_equal(decode_mask(by_pil(indexed), "x", 1), np.asarray(indexed))
 
     ink = Image.fromarray(np.dstack([rgb, alpha]), "CMYK")
-    image, notes = decode_image_noting(by_pil(ink), "x", 1)
+    image, notes = decode_image_with_notes(by_pil(ink), "x", 1)
     assert np.abs(image.astype(int) - np.asarray(ink.convert("RGB"))).max() <= 1
     assert notes == ["CMYK converted to RGB"]
 
     for grey in (rgb[:, :, 0], rgb[:, :, 0] > 99):
         content = tiff(grey, photometric="miniswhite")
-        image, notes = decode_image_noting(content, "x", 1)
+        image, notes = decode_image_with_notes(content, "x", 1)
         np.testing.assert_array_equal(image[:, :, 0], np.asarray(Image.open(io.BytesIO(content)).convert("L")))
         assert "inverted: 0 stood for white" in notes
 
@@ -99,7 +99,7 @@ def test_fax_bits_and_jpeg_agree_with_pil() -> None:
     grey = np.repeat(np.repeat(numbers("uint8", 12, 15), 8, 0), 8, 1)
     for compression in ("group3", "group4", "tiff_ccitt"):
         content = by_pil(Image.fromarray(grey > 120), compression=compression)
-        image, notes = decode_image_noting(content, "x", 1)
+        image, notes = decode_image_with_notes(content, "x", 1)
         np.testing.assert_array_equal(image[:, :, 0], np.where(grey > 120, 255, 0))
         assert "1-bit grey spread over 0 to 255" in notes
     colours = np.dstack([grey, grey[::-1], grey[:, ::-1]])
@@ -122,10 +122,10 @@ def test_pages_are_what_the_user_says() -> None:
         decode_image(content, "x", DataParams())
     with pytest.raises(DataError, match="several pages"):
         decode_image(content, "x", 1)
-    image, notes = decode_image_noting(content, "x", CHANNELS)
+    image, notes = decode_image_with_notes(content, "x", CHANNELS)
     np.testing.assert_array_equal(image, np.moveaxis(pages, 0, 2))
     assert notes == ["5 pages read as channels"]
-    volume, notes = decode_image_noting(content, "x", VOLUME)
+    volume, notes = decode_image_with_notes(content, "x", VOLUME)
     np.testing.assert_array_equal(volume, pages[..., None])
     assert notes == ["5 pages read as a volume"]
     np.testing.assert_array_equal(decode_mask(content, "x", VOLUME), pages)
@@ -159,9 +159,9 @@ def test_unlike_pages_are_refused() -> None:
 
 def test_loss_is_told() -> None:
     large = np.array([[0, 1 << 24, (1 << 24) + 1]], np.int32)
-    assert decode_image_noting(tiff(large), "x", 1)[1] == ["whole numbers above 16,777,216 rounded to 32-bit floats"]
-    assert decode_image_noting(tiff(large[:, :2]), "x", 1)[1] == []
-    assert decode_image_noting(tiff(large / 3), "x", 1)[1] == ["64-bit floats rounded to 32 bits"]
+    assert decode_image_with_notes(tiff(large), "x", 1)[1] == ["whole numbers above 16,777,216 rounded to 32-bit floats"]
+    assert decode_image_with_notes(tiff(large[:, :2]), "x", 1)[1] == []
+    assert decode_image_with_notes(tiff(large / 3), "x", 1)[1] == ["64-bit floats rounded to 32 bits"]
     with pytest.raises(DataError, match="no numbers"):
         decode_image(tiff(np.array([[1e300, 0]])), "x", 1)
 

@@ -26,8 +26,8 @@ from segpipe.data.manifest import connected_components
 from segpipe.data.dataset import Item
 from segpipe.data.manifest.describe import describe_item
 from segpipe.data.images import encode_png
-from segpipe.data.images.statistics import histogram, moments, perceptual_hash, reduced, sharpness
-from segpipe.data.manifest.connected_components import find_runs, region_sizes
+from segpipe.data.images.statistics import histogram, moments, perceptual_hash, reduce_to_grey, sharpness
+from segpipe.data.manifest.connected_components import find_runs, component_sizes
 from segpipe.data.manifest.table import to_frame, usable
 from segpipe.samples import ClassTable
 
@@ -70,7 +70,7 @@ def test_regions_are_those_of_scipy(mask: np.ndarray, values: set[int]) -> None:
     runs = find_runs(mask)
     assert runs is not None
     np.testing.assert_array_equal(runs.pixels(), np.bincount(mask.ravel()))
-    found, sizes = region_sizes(runs.of(sorted(values)))
+    found, sizes = component_sizes(runs.of(sorted(values)))
     assert set(found.tolist()) <= values
     for value in values:
         labels, _ = ndimage.label(mask == value, np.ones((3,) * mask.ndim))
@@ -91,18 +91,18 @@ def test_regions_of_a_mask_that_is_noise_are_not_looked_for(monkeypatch: pytest.
 def test_hashes_are_those_of_imagehash_and_bear_small_changes() -> None:
     for blur in (0.5, 1, 2, 4):
         small = cv2.GaussianBlur(RNG.integers(0, 256, (32, 32), dtype=np.uint8), (0, 0), blur)
-        assert perceptual_hash(reduced(small[:, :, None])) == str(imagehash.phash(Image.fromarray(small)))
+        assert perceptual_hash(reduce_to_grey(small[:, :, None])) == str(imagehash.phash(Image.fromarray(small)))
     tone = cv2.resize(RNG.normal(size=(9, 12)), (600, 450), interpolation=cv2.INTER_CUBIC)
     image = np.clip(128 + 40 * tone[:, :, None] + RNG.normal(0, 3, (450, 600, 3)), 0, 255).astype(np.uint8)
     other = np.ascontiguousarray(image[:, ::-1])
     half = cv2.resize(image, (301, 226), interpolation=cv2.INTER_AREA)
     squeezed = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_COLOR)
-    first, *near, far = (imagehash.hex_to_hash(perceptual_hash(reduced(i))) for i in (image, half, squeezed, other))
+    first, *near, far = (imagehash.hex_to_hash(perceptual_hash(reduce_to_grey(i))) for i in (image, half, squeezed, other))
     assert max(first - hashed for hashed in near) <= 6
     assert first - far > 12
     for odd in (image[:, :, :2], image.astype(np.uint16) * 257, image.astype(np.float32), image[None].repeat(3, 0)):
-        assert first - imagehash.hex_to_hash(perceptual_hash(reduced(odd))) <= 6
-    assert len(perceptual_hash(reduced(RNG.normal(size=(200, 1, 7)).astype(np.float32)))) == 16
+        assert first - imagehash.hex_to_hash(perceptual_hash(reduce_to_grey(odd))) <= 6
+    assert len(perceptual_hash(reduce_to_grey(RNG.normal(size=(200, 1, 7)).astype(np.float32)))) == 16
 
 
 def test_sharpness_falls_with_blur_and_knows_no_brightness() -> None:

@@ -6,7 +6,7 @@ import pytest
 from pycocotools import mask as codes
 
 from segpipe.config import DataParams
-from segpipe.data.drawing import outlines
+from segpipe.data.drawing import outline_instances
 from segpipe.data.images import encode_png
 from segpipe.inference.files.batch import predict_files
 from segpipe.inference.files.instances import ids_png, object_rows
@@ -57,7 +57,7 @@ def test_run_lengths_are_cocos(seed):
 def test_each_object_is_outlined_within_itself_in_its_own_colour():
     ids = np.zeros((20, 30), np.uint16)
     ids[2:12, 2:12], ids[2:12, 12:22] = 1, 2
-    picture = outlines(np.full((20, 30, 3), 90, np.uint8), ids)
+    picture = outline_instances(np.full((20, 30, 3), 90, np.uint8), ids)
     changed = (picture != 90).any(2)
     assert not changed[ids == 0].any() and not changed[4:10, 4:10].any()
     one, two = picture[5, 2], picture[5, 21]

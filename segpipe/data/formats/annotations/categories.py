@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segpipe.errors import DataError
-from segpipe.labels import MOST_OVERLAPPING
+from segpipe.labels import MAX_OVERLAPPING_CLASSES
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable, default_color
 
 _BACKGROUNDS = ("background", "_background_")
@@ -50,7 +50,7 @@ def as_sets(numbering: Numbering) -> Numbering:
         )
     except ValueError as error:
         raise DataError(
-            "too many classes to overlap", found=len(others), expected=f"at most {MOST_OVERLAPPING - 1}",
+            "too many classes to overlap", found=len(others), expected=f"at most {MAX_OVERLAPPING_CLASSES - 1}",
             fix="keep the categories that are to be learned, or import without --overlapping",
         ) from error
     values = {category: bits.get(value, 0) for category, value in numbering.values.items()}

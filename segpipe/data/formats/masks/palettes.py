@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.data.images.statistics import bands
+from segpipe.data.images.statistics import row_bands
 from segpipe.errors import DataError
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable
 
@@ -46,7 +46,7 @@ class Palette:
                 "is no mask in 8-bit colours", where=where, found=f"{image.dtype}, shape {image.shape}",
                 expected="RGB", fix="save it as 8-bit RGB PNG",
             )
-        parts = bands(np.broadcast_to(image, (*image.shape[:2], 3)), _BAND)
+        parts = row_bands(np.broadcast_to(image, (*image.shape[:2], 3)), _BAND)
         present, counts = _merge([_count(_codes(part)) for part in parts])
         colours = np.stack([present >> 16, present >> 8 & 255, present & 255], axis=1).astype(np.int32)
         nearest, distance = self._nearest(colours, tolerance)
