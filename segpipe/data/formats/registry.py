@@ -18,12 +18,12 @@ from segpipe.data.formats.masks.folder import read_folder, recognise_folder
 from segpipe.data.formats.masks.label_maps import read_label_maps, recognise_label_maps
 from segpipe.data.formats.annotations.labelme import read_labelme, recognise_labelme
 from segpipe.data.formats.masks.lgg import read_lgg, recognise_lgg
-from segpipe.data.formats.masks.mask_kinds import recognise_named
+from segpipe.data.formats.mask_kinds import recognise_named
 from segpipe.data.formats.masks.mask_per_class import read_mask_per_class, recognise_mask_per_class
 from segpipe.data.formats.masks.mask_per_instance import read_mask_per_instance, recognise_mask_per_instance
 from segpipe.data.formats.volumes.nnunet import read_nnunet, recognise_msd, recognise_nnunet
 from segpipe.data.formats.masks.paired_list import read_paired_list, recognise_paired_list
-from segpipe.data.formats.masks.pairs import explain_pairs, is_part
+from segpipe.data.formats.pairs import explain_pairs, is_part
 from segpipe.data.formats.masks.palette_files import read_palette
 from segpipe.data.formats.source import ReadOptions, Source
 from segpipe.data.formats.masks.voc import read_voc, recognise_voc

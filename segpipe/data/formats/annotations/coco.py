@@ -22,8 +22,8 @@ from segpipe.data.formats.annotations.coco_entries import Entries, Photo, parse_
 from segpipe.data.formats.annotations.json_document import peek, read_document
 from segpipe.data.formats.annotations.listed_images import find_listed
 from segpipe.data.formats.annotations.categories import Category, Numbering, as_sets, number_classes
-from segpipe.data.formats.annotations.rasterize import Painter
-from segpipe.data.formats.masks.pairs import is_part
+from segpipe.data.formats.annotations.painter import Painter
+from segpipe.data.formats.pairs import is_part
 from segpipe.data.formats.source import RawItem, ReadOptions, Source
 from segpipe.data.images import stem_of
 from segpipe.errors import ConfigError, DataError

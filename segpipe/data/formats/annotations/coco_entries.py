@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.data.formats.annotations.categories import Category
-from segpipe.data.formats.annotations.rasterize import CLIPPED, Marked
+from segpipe.data.formats.annotations.painter import CLIPPED, Marked
 from segpipe.data.formats.annotations.shapes import Polygons, Shape, parse_polygon, parse_runs, reaches_out
 from segpipe.errors import DataError
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from segpipe.data.formats.annotations.json_document import peek, read_document
 from segpipe.data.formats.annotations.categories import Category, is_ground, number_classes
-from segpipe.data.formats.annotations.rasterize import CLIPPED, Marked, Painter
+from segpipe.data.formats.annotations.painter import CLIPPED, Marked, Painter
 from segpipe.data.formats.annotations.shapes import Polygons, parse_polygon, reaches_out
 from segpipe.data.formats.source import RawItem, ReadOptions, Source, files_below
 from segpipe.data.images import SUFFIXES

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Container
 from pathlib import Path
 
-from segpipe.data.formats.annotations.rasterize import CLIPPED, Marked
+from segpipe.data.formats.annotations.painter import CLIPPED, Marked
 from segpipe.data.formats.annotations.shapes import Polygons, parse_polygon, reaches_out
 from segpipe.errors import DataError
 from segpipe.files import read_bytes

@@ -14,7 +14,7 @@ import yaml
 
 from segpipe.data.formats.annotations.listed_images import find_listed
 from segpipe.data.formats.annotations.categories import Category, Numbering, number_classes
-from segpipe.data.formats.annotations.rasterize import Marked, Painter
+from segpipe.data.formats.annotations.painter import Marked, Painter
 from segpipe.data.formats.source import RawItem, ReadOptions, Source, files_below
 from segpipe.data.formats.annotations.yolo_labels import BOX, read_labels
 from segpipe.data.images import SUFFIXES, stem_of

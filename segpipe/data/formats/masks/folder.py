@@ -1,4 +1,4 @@
-"""`folder`: images and masks of class values in folders side by side, paired by file name (`segpipe.data.formats.masks.pairs`).
+"""`folder`: images and masks of class values in folders side by side, paired by file name (`segpipe.data.formats.pairs`).
 
 ```
 SRC/images/a.png  SRC/masks/a.png  [SRC/instances/a.png]  [SRC/dataset.yaml]  [SRC/samples.csv]
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segpipe.data.formats.masks.mask_kinds import recognise_pairs
-from segpipe.data.formats.masks.pairs import find_pairs
+from segpipe.data.formats.mask_kinds import recognise_pairs
+from segpipe.data.formats.pairs import find_pairs
 from segpipe.data.formats.source import ReadOptions, Source
 
 

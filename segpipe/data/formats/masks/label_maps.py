@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.formats.masks.mask_kinds import recognise_pairs
-from segpipe.data.formats.masks.pairs import find_pairs
+from segpipe.data.formats.mask_kinds import recognise_pairs
+from segpipe.data.formats.pairs import find_pairs
 from segpipe.data.formats.source import Drawing, ReadOptions, Source, check_size
 from segpipe.data.images import read_mask
 from segpipe.samples import ClassTable

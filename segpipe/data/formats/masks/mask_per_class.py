@@ -18,7 +18,7 @@ import numpy as np
 from segpipe.config import DataParams
 from segpipe.data.classes import is_background, sets_table
 from segpipe.data.dataset import CLASSES_FILE, read_classes
-from segpipe.data.formats.masks.pairs import IMAGE_FOLDERS, MASK_FOLDERS, SPLIT_FOLDERS, read_tables
+from segpipe.data.formats.pairs import IMAGE_FOLDERS, MASK_FOLDERS, SPLIT_FOLDERS, read_tables
 from segpipe.data.formats.masks.palettes import IGNORED_NAMES
 from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, Source, check_size
 from segpipe.data.images import image_files, read_image, stem_of

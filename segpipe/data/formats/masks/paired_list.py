@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segpipe.data.formats.masks.colour_masks import draw_by_palette
-from segpipe.data.formats.masks.mask_kinds import mask_kind, some_masks
+from segpipe.data.formats.mask_kinds import mask_kind, some_masks
 from segpipe.data.formats.source import RawItem, ReadOptions, Source, inside
 from segpipe.data.images import stem_of
 from segpipe.data.splits import SPLITS

@@ -1,4 +1,4 @@
-"""`volumes`: NIfTI images and NIfTI masks in folders of their own, paired by file name (`segpipe.data.formats.masks.pairs`).
+"""`volumes`: NIfTI images and NIfTI masks in folders of their own, paired by file name (`segpipe.data.formats.pairs`).
 
 ```
 SRC/images/a.nii.gz   SRC/labels/a.nii.gz     also masks/, imagesTr/ with labelsTr/, a_seg.nii.gz and the like
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segpipe.data.formats.masks.pairs import find_pairs
+from segpipe.data.formats.pairs import find_pairs
 from segpipe.data.formats.source import ReadOptions, Source
 from segpipe.data.images import VOLUME_SUFFIXES, suffix_of
 from segpipe.errors import DataError

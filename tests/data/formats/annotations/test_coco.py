@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from segpipe.data.formats.annotations.coco import read_coco, recognise_coco
-from segpipe.data.formats.annotations.rasterize import CLIPPED, OVERLAP
+from segpipe.data.formats.annotations.painter import CLIPPED, OVERLAP
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.images import read_mask
 from segpipe.errors import ConfigError, DataError

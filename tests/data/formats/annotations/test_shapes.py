@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from skimage.draw import polygon as skimage_polygon
 
 from segpipe.data.formats.annotations.categories import Category, number_classes
-from segpipe.data.formats.annotations.rasterize import HIDDEN, OVERLAP, Marked, Painter
+from segpipe.data.formats.annotations.painter import HIDDEN, OVERLAP, Marked, Painter
 from segpipe.data.formats.annotations.shapes import Polygons, Runs, compress, parse_polygon, parse_runs, rasterise, reaches_out, runs_by_key
 from segpipe.errors import DataError
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from segpipe.data.formats.annotations.rasterize import CLIPPED
+from segpipe.data.formats.annotations.painter import CLIPPED
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.formats.annotations.yolo_seg import read_yolo_seg, recognise_yolo_seg
 from segpipe.errors import DataError

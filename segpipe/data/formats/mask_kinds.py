@@ -1,4 +1,4 @@
-"""What the pixels of masks in folders stand for: by that the layouts of `segpipe.data.formats.masks.pairs` are told apart."""
+"""What the pixels of masks in folders stand for: by that the layouts of `segpipe.data.formats.pairs` are told apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from segpipe.config import DataParams
 from segpipe.data.classes import are_objects, read_values
 from segpipe.data.dataset import CLASSES_FILE
-from segpipe.data.formats.masks.pairs import find_pairs
+from segpipe.data.formats.pairs import find_pairs
 from segpipe.data.formats.source import RawItem, ReadOptions
 from segpipe.data.images import VOLUME_SUFFIXES, read_image, read_mask, suffix_of
 from segpipe.errors import DataError
