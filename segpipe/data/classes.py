@@ -17,7 +17,7 @@ from segpipe.errors import ConfigError, DataError
 from segpipe.labels import MAX_OVERLAPPING_CLASSES
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable, default_color
 
-MASKS_READ = 200
+MAX_MASKS_READ = 200
 """At most so many masks, evenly spread, are read for their values; validation looks at all of them."""
 
 _ALL_ONES = (255, 65535)
@@ -31,7 +31,7 @@ _STRAY_PIXELS, _STRAY_MASKS = 1e-4, 0.05
 
 
 @dataclass(frozen=True)
-class FoundClasses:
+class SourceClasses:
     """The classes of a source, where they come from, and whether its masks hold numbers of objects instead of classes."""
 
     table: ClassTable
@@ -45,9 +45,9 @@ def is_background(name: str) -> bool:
 
 
 def find_classes(
-    masks: list[Path], written: FoundClasses | None, names: list[str] | None, ignore: list[int], limits: DataParams,
+    masks: list[Path], written: SourceClasses | None, names: list[str] | None, ignore: list[int], limits: DataParams,
     overlapping: bool = False,
-) -> FoundClasses:
+) -> SourceClasses:
     """The class table of a source, from what the user says (`names`, each a name or ``name=value``), from the table `written` in
     the source, or from the values found in its `masks`, in this order. `masks` is empty where labels are drawn by `written`.
 
@@ -60,24 +60,24 @@ def find_classes(
             fix="leave --overlapping out; or, where its masks are sums of bits (1, 2, 4 ...), write `overlapping: true` into it",
         )
     if names is None and written is not None:
-        return FoundClasses(_ignoring(written.table, ignore), written.origin)
+        return SourceClasses(_ignoring(written.table, ignore), written.origin)
     values = _values_given(names) if names is not None else None
     if not masks:
         assert written is not None, "a layout whose labels are drawn brings its class table"
         assert names is not None
-        return FoundClasses(_renamed(written.table, names, values, ignore), "named as given")
-    read = read_values(masks, limits)
+        return SourceClasses(_renamed(written.table, names, values, ignore), "named as given")
+    read = read_value_counts(masks, limits)
     if overlapping:
         return _find_sets(names, values, read, ignore)
     if values is not None:
-        return FoundClasses(_with_values(values, _without_strays(read, ignore), ignore), "as given")
-    objects = are_objects(read) and not any(suffix_of(mask) in VOLUME_SUFFIXES for mask in masks)
+        return SourceClasses(_with_values(values, _without_strays(read, ignore), ignore), "as given")
+    objects = are_instance_ids(read) and not any(suffix_of(mask) in VOLUME_SUFFIXES for mask in masks)
     if objects and (names is None or len(names) == 2):
         origin = "masks hold numbers of objects"
-        return FoundClasses(_table(names or ["background", "object"], [0, 1], ignore), origin, objects=True)
+        return SourceClasses(_table(names or ["background", "object"], [0, 1], ignore), origin, objects=True)
     found = _without_strays(read, ignore)
     if names is not None:
-        return FoundClasses(_named(names, found, ignore), "as given")
+        return SourceClasses(_named(names, found, ignore), "as given")
     if not 2 <= len(found) <= MAX_CLASSES:
         raise DataError(
             "the classes cannot be guessed from the masks", found=f"pixel values {_words(found)}",
@@ -87,10 +87,10 @@ def find_classes(
     if found == [0, 255]:
         guessed = ["background", "foreground"]
     share = "all masks" if len(read) == len(masks) else f"{len(read)} of {len(masks)} masks"
-    return FoundClasses(_table(guessed, found, ignore), f"guessed from the values in {share}")
+    return SourceClasses(_table(guessed, found, ignore), f"guessed from the values in {share}")
 
 
-def sets_table(names: list[str], values: list[int] | None = None, ignore: Sequence[int] = ()) -> ClassTable:
+def overlapping_table(names: list[str], values: list[int] | None = None, ignore: Sequence[int] = ()) -> ClassTable:
     """A table of overlapping classes: a background, which need not be named, then `names`, whose bits are 1, 2, 4 ... unless
     `values` says otherwise. `ignore`: values that count nowhere; 255 where there are none. ConfigError where it is no table."""
     named, stand_for = names, values or [0] * is_background(names[0]) + [1 << k for k in range(len(names))]
@@ -101,7 +101,7 @@ def sets_table(names: list[str], values: list[int] | None = None, ignore: Sequen
 
 def _find_sets(
     names: list[str] | None, values: dict[str, int] | None, read: list[Counter[int]], ignore: list[int]
-) -> FoundClasses:
+) -> SourceClasses:
     """The table of masks whose values are sets of classes; each bit that is found has to have a name."""
     ones = [value for value in _ALL_ONES if value not in ignore and any(value in counts for counts in read)]
     found = _without_strays(read, [*ignore, *ones])
@@ -113,7 +113,7 @@ def _find_sets(
         )
     if values is not None:
         chosen = list(values)
-    table = sets_table(chosen, list(values.values()) if values else None if names else there, [*ignore, *ones])
+    table = overlapping_table(chosen, list(values.values()) if values else None if names else there, [*ignore, *ones])
     if nameless := set(there) - {spec.value for spec in table.classes}:
         raise ConfigError(
             "the masks hold bits without a name", found=f"pixel values {_words(found)}",
@@ -121,7 +121,7 @@ def _find_sets(
             fix=f"name all of them (--classes): {_words(sorted(nameless))}; or import without --overlapping, "
             "where each value is a class",
         )
-    return FoundClasses(table, "as given" if names else "guessed from the bits in the masks")
+    return SourceClasses(table, "as given" if names else "guessed from the bits in the masks")
 
 
 def _values_given(names: list[str]) -> dict[str, int] | None:
@@ -214,9 +214,9 @@ def _checked(specs: tuple[ClassSpec, ...], ignore: tuple[int, ...], overlapping:
         ) from error
 
 
-def read_values(masks: list[Path], limits: DataParams) -> list[Counter[int]]:
+def read_value_counts(masks: list[Path], limits: DataParams) -> list[Counter[int]]:
     """Pixels by value of each mask that can be read, out of at most `MASKS_READ`; DataError where none can be."""
-    step = max(1, -(-len(masks) // MASKS_READ))
+    step = max(1, -(-len(masks) // MAX_MASKS_READ))
     read, first_error = [], None
     for path in masks[::step]:
         try:
@@ -237,7 +237,7 @@ def _without_strays(read: list[Counter[int]], ignore: list[int]) -> list[int]:
     return sorted(value for value in pixels if value not in ignore and (pixels[value] > few or masks[value] > rare))
 
 
-def are_objects(read: list[Counter[int]]) -> bool:
+def are_instance_ids(read: list[Counter[int]]) -> bool:
     """Whether masks hold object numbers: each has 0, 1 ... k without gaps, with many different k and a large one."""
     counts = {len(values) for values in read}
     without_gaps = all(sorted(values) == list(range(len(values))) for values in read)

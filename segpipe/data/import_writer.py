@@ -12,7 +12,7 @@ import numpy as np
 
 from segpipe.concurrency import map_ahead
 from segpipe.config import DataParams
-from segpipe.data.classes import FoundClasses
+from segpipe.data.classes import SourceClasses
 from segpipe.data.formats.source import RawItem
 from segpipe.data.images import (
     VOLUME_SUFFIXES,
@@ -26,7 +26,7 @@ from segpipe.data.images import (
 from segpipe.errors import DataError
 from segpipe.progress import track
 
-COPIED = (".png", *VOLUME_SUFFIXES)
+COPIED_SUFFIXES = (".png", *VOLUME_SUFFIXES)
 """Endings of mask files that stay as they are; others become PNG."""
 
 _OF_THE_SOURCE = {
@@ -43,7 +43,7 @@ _OF_THE_SOURCE = {
 
 
 @dataclass
-class Outcome:
+class WriteOutcome:
     """What became of one item: whether its image and its labels were written, what was left out and why, what was decided."""
 
     image: bool = False
@@ -53,23 +53,23 @@ class Outcome:
 
 
 def write_items(
-    folder: Path, items: list[RawItem], keys: list[str], classes: FoundClasses, limits: DataParams, jobs: int
-) -> list[Outcome]:
+    folder: Path, items: list[RawItem], keys: list[str], classes: SourceClasses, limits: DataParams, jobs: int
+) -> list[WriteOutcome]:
     """Write all items into a folder with images/, masks/ and instances/, by threads (decoders let go of the interpreter's lock).
 
     At most two items a thread are begun ahead of the one that is counted. The outcomes come in the order of the items; a file
     that cannot be read is told of there, and stops nothing.
     """
 
-    def write(pair: tuple[RawItem, str]) -> Outcome:
+    def write(pair: tuple[RawItem, str]) -> WriteOutcome:
         return _write_item(folder, *pair, classes, limits)
 
     written = map_ahead(write, zip(items, keys, strict=True), jobs)
     return [future.result() for _, future in track(written, "importing", len(items))]
 
 
-def _write_item(folder: Path, item: RawItem, key: str, classes: FoundClasses, limits: DataParams) -> Outcome:
-    outcome = Outcome()
+def _write_item(folder: Path, item: RawItem, key: str, classes: SourceClasses, limits: DataParams) -> WriteOutcome:
+    outcome = WriteOutcome()
     image = folder / "images" / f"{key}{suffix_of(item.image)}"
     try:
         if item.content is None:
@@ -101,7 +101,7 @@ def _unreadable(path: Path, error: OSError) -> tuple[str, str]:
 
 
 def _write_labels(
-    folder: Path, item: RawItem, image: Path, classes: FoundClasses, limits: DataParams, outcome: Outcome
+    folder: Path, item: RawItem, image: Path, classes: SourceClasses, limits: DataParams, outcome: WriteOutcome
 ) -> None:
     key = stem_of(image)
     mask_file, instances_file = (folder / name / f"{key}.png" for name in ("masks", "instances"))
@@ -118,7 +118,7 @@ def _write_labels(
         ids = read_mask(item.mask, limits)
         _write_plane(mask_file, (ids > 0).astype("uint8"))
         _write_plane(instances_file, ids)
-    elif suffix_of(item.mask) in COPIED:
+    elif suffix_of(item.mask) in COPIED_SUFFIXES:
         shutil.copyfile(item.mask, folder / "masks" / f"{key}{suffix_of(item.mask)}")
     elif (mask := read_mask(item.mask, limits)).ndim == 2:
         mask_file.write_bytes(encode_png(mask))

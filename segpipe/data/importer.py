@@ -11,13 +11,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from segpipe.config import DataParams, SplitParams
-from segpipe.data.classes import FoundClasses, find_classes
+from segpipe.data.classes import SourceClasses, find_classes
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples
-from segpipe.data.formats.registry import AUTO, check_options, find_format, recognise_format
-from segpipe.data.formats.source import RawItem, ReadOptions, Source
+from segpipe.data.formats.registry import AUTO, check_options, find_format
+from segpipe.data.formats.recognise import recognise_format
+from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.metadata_table import ImageTable, find_table
 from segpipe.data.splits import SPLITS, assign_split
-from segpipe.data.import_writer import Outcome, write_items
+from segpipe.data.import_writer import WriteOutcome, write_items
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import atomic_folder, safe_name, sha256_bytes
 from segpipe.samples import ClassTable
@@ -144,7 +145,7 @@ def import_dataset(
     )
 
 
-def _table(source: Path, given: Path | None, items: list[RawItem], found: Source) -> ImageTable | None:
+def _table(source: Path, given: Path | None, items: list[RawItem], found: ReadResult) -> ImageTable | None:
     """The table about the images; one that lies in the source by chance, and cannot be read, is left out."""
     try:
         table = find_table(source, given, [item.name for item in items])
@@ -158,7 +159,7 @@ def _table(source: Path, given: Path | None, items: list[RawItem], found: Source
 
 
 def _sample_rows(
-    items: list[RawItem], keys: list[str], written: list[Outcome], table: ImageTable | None
+    items: list[RawItem], keys: list[str], written: list[WriteOutcome], table: ImageTable | None
 ) -> list[dict[str, str]]:
     """The rows of samples.csv in the order of keys; none where there is nothing to say."""
     further = table.rows if table else [{}] * len(items)
@@ -172,18 +173,18 @@ def _sample_rows(
     return sorted(rows, key=lambda row: row["key"]) if said else []
 
 
-def _classes(found: Source, options: ImportOptions, limits: DataParams) -> FoundClasses:
+def _classes(found: ReadResult, options: ImportOptions, limits: DataParams) -> SourceClasses:
     masks = [item.mask for item in found.items if item.mask]
     drawn = any(item.draw for item in found.items)
     if not masks and not drawn:
         reason = f"{found.skipped[0][0]}: {found.skipped[0][1]}" if found.skipped else "images alone"
         raise DataError("no masks found", found=reason, expected="masks, to learn and to judge by")
-    written = None if found.classes is None else FoundClasses(found.classes, found.classes_from)
+    written = None if found.classes is None else SourceClasses(found.classes, found.classes_from)
     overlapping = bool(options.read.overlapping)
     return find_classes(masks, written, options.classes, options.ignore, limits, overlapping)
 
 
-def _with_groups(found: Source, pattern: str | None) -> list[RawItem]:
+def _with_groups(found: ReadResult, pattern: str | None) -> list[RawItem]:
     if pattern is None:
         return found.items
     try:

@@ -10,7 +10,7 @@ from segpipe.config import DataParams
 from segpipe.data.dataset import SAMPLES_FILE, Dataset, load_samples
 from segpipe.data.manifest.fingerprint import make_fingerprint
 from segpipe.data.manifest.table import usable
-from segpipe.data.sample_columns import read_further_columns
+from segpipe.data.sample_columns import read_extra_columns
 from segpipe.data.shards import write_shards
 from segpipe.data.splits import FOLDS_FILE
 from segpipe.files import atomic_folder, atomic_path, write_json
@@ -60,5 +60,5 @@ def prepare_shards(
             write_json(folder / FOLDS_FILE, dict(zip(in_folds["key"], map(int, in_folds["fold"]), strict=True)))
     with atomic_path(splits) as target:
         columns = rows[["key", "path", "mask_path", "group", "split", "fold"]]
-        columns.join(read_further_columns(data / SAMPLES_FILE), on="key").to_parquet(target, index=False)
+        columns.join(read_extra_columns(data / SAMPLES_FILE), on="key").to_parquet(target, index=False)
     return len(rows)

@@ -13,7 +13,7 @@ from PIL import Image
 from segpipe.config import DataParams, ValidateParams
 from segpipe.data.dataset import load_dataset, load_sample
 from segpipe.data.formats.registry import FORMATS, Format
-from segpipe.data.formats.source import Drawing, RawItem, Source
+from segpipe.data.formats.source import Drawing, RawItem, ReadResult
 from segpipe.data.images import encode_png, read_mask
 from segpipe.data.importer import ImportOptions, ImportReport, import_dataset
 from segpipe.data.manifest.build import build_manifest
@@ -305,7 +305,7 @@ def test_a_bad_mask_stops_nothing(places: tuple[Path, Path]) -> None:
 def drawn(monkeypatch: pytest.MonkeyPatch, *items: RawItem, classes: ClassTable | None = None) -> None:
     """A layout `drawn` whose source has these items."""
     table = classes or ClassTable.from_names(["background", "cell", "dirt"], ignore=(9,))
-    layout = Format("drawn", "drawn by a test", lambda *_: Source(list(items), table), lambda _: "a test")
+    layout = Format("drawn", "drawn by a test", lambda *_: ReadResult(list(items), table), lambda _: "a test")
     monkeypatch.setitem(FORMATS, "drawn", layout)
 
 

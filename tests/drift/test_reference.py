@@ -144,7 +144,7 @@ def test_drift_is_a_finding_and_a_picture() -> None:
 
 
 def test_the_stage_compares_with_the_reference_in_the_workspace(tmp_path: Path) -> None:
-    split_of = faulty_data.write_sound(tmp_path / "data", tuple(f"k{i:02d}" for i in range(30)))
+    split_of = faulty_data.write_valid(tmp_path / "data", tuple(f"k{i:02d}" for i in range(30)))
     faulty_data.write_samples(tmp_path / "data", split_of)
     (tmp_path / "params.yaml").write_text("candidates: {kmeans: {family: kmeans}}\n")
     stages.ingest(tmp_path)

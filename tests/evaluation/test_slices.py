@@ -234,18 +234,18 @@ def test_sizes_of_objects_against_plain_labelling(seed: int) -> None:
 def test_columns_travel_with_the_splits(tmp_path: Path) -> None:
     import pandas as pd
 
-    from segpipe.data.sample_columns import read_further_columns
+    from segpipe.data.sample_columns import read_extra_columns
 
     (tmp_path / "samples.csv").write_text(
         "key,group,split,stain,age,path\n1,,test,HE,31,x\n02,p,,,4.5,y\n", "utf-8-sig"
     )
     usable = pd.DataFrame({"key": ["02", "1", "z"], "path": ["b", "a", "c"], "split": "test"})
-    frame = usable.join(read_further_columns(tmp_path / "samples.csv"), on="key")
+    frame = usable.join(read_extra_columns(tmp_path / "samples.csv"), on="key")
     frame.to_parquet(tmp_path / "splits.parquet", index=False)
     assert list(frame["path"]) == ["b", "a", "c"]
     assert read_columns(tmp_path / "splits.parquet") == {"02": {"age": 4.5}, "1": {"stain": "HE", "age": 31.0}, "z": {}}
     assert read_columns(tmp_path / "none.parquet") == {}
-    bare = usable.join(read_further_columns(tmp_path / "none.csv"), on="key")
+    bare = usable.join(read_extra_columns(tmp_path / "none.csv"), on="key")
     assert list(bare.columns) == list(usable.columns)
 
 

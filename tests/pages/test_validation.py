@@ -25,7 +25,7 @@ pytestmark = pytest.mark.browser
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     data = folder / "data"
-    split_of = faulty_data.write_sound(data, tuple("abcdefghijkl"))
+    split_of = faulty_data.write_valid(data, tuple("abcdefghijkl"))
     copy_of("a")(data, "copied")
     reencoded("b")(data, "seen-before")
     values((2, 77))(data, "strange")

@@ -115,7 +115,7 @@ def gzip_bomb() -> bytes:
     return gzip.compress(content + b"\0" * (64 << 20), mtime=0)
 
 
-def write_sound(data: Path, names: tuple[str, ...], deep: bool = False) -> dict[str, str]:
+def write_valid(data: Path, names: tuple[str, ...], deep: bool = False) -> dict[str, str]:
     """A sound data/ with these keys; returns the split of each."""
     for folder in ("images", "masks"):
         (data / folder).mkdir(parents=True)
@@ -145,7 +145,7 @@ def write_samples(data: Path, split_of: dict[str, str]) -> None:
 
 def as_folder(source: Path) -> None:
     """A sound source in the layout `folder`."""
-    write_sound(source, tuple("abcdef"))
+    write_valid(source, tuple("abcdef"))
 
 
 def fresh(folder: Path) -> Path:

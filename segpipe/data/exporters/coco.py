@@ -22,7 +22,7 @@ from segpipe.data.dataset import Dataset, Item
 from segpipe.data.exporters.labels import Labels, copy_image, read_flat_labels
 from segpipe.data.exporters.report import ExportReport
 from segpipe.data.exporters.workers import map_items
-from segpipe.data.formats.annotations.shapes import compress, runs_by_key
+from segpipe.data.formats.annotations.shapes import encode_coco_runs, runs_by_value
 from segpipe.samples import IGNORE, ClassTable
 
 CUT = "objects of several classes, cut into one for each class"
@@ -85,13 +85,13 @@ def _annotate(
         keys[counted] += labels.instances[counted].astype(np.int32) << 8
     annotations: list[dict[str, Any]] = []
     parts: Counter[int] = Counter()
-    for key, counts in runs_by_key(keys).items():
+    for key, counts in runs_by_value(keys).items():
         number, class_id = key >> 8, key & 255
         crowd = class_id == IGNORE
         if not crowd and class_id not in categories:
             continue
         parts[number] += bool(number)
-        shape = compress(counts, height, width)
+        shape = encode_coco_runs(counts, height, width)
         for category in categories.values() if crowd else [categories[class_id]]:
             stuff = {"isthing": 0} if things and not number and not crowd else {}
             annotations.append({"category_id": category, "iscrowd": int(crowd), **stuff, **shape})
@@ -111,8 +111,8 @@ def _annotate_sets(sets: np.ndarray, classes: ClassTable, categories: dict[int, 
     ignored = sets == IGNORE
     for class_id, category in categories.items():
         for crowd, mask in enumerate((classes.labelling.where(sets, class_id), ignored)):
-            if (counts := runs_by_key(mask.astype(np.int32)).get(1)) is not None:
-                shape = compress(counts, *sets.shape)
+            if (counts := runs_by_value(mask.astype(np.int32)).get(1)) is not None:
+                shape = encode_coco_runs(counts, *sets.shape)
                 annotations.append({"category_id": category, "iscrowd": crowd, **shape})
     return annotations
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from segpipe.config import DataParams
-from segpipe.data.classes import are_objects, read_values
+from segpipe.data.classes import are_instance_ids, read_value_counts
 from segpipe.data.dataset import CLASSES_FILE
 from segpipe.data.formats.pairs import find_pairs
 from segpipe.data.formats.source import RawItem, ReadOptions
@@ -66,12 +66,12 @@ def mask_kind(masks: list[Path]) -> MaskKind:
     if any(_in_colours(mask, limits) for mask in masks):
         return "colours"
     try:
-        read = read_values(masks, limits)
+        read = read_value_counts(masks, limits)
     except DataError:  # the import will name the file
         return "classes"
     values = sorted({value for counts in read for value in counts})
     sparse_numbers = values[-1] > 255 and len(values) > _OBJECTS_ABOVE
-    return "objects" if are_objects(read) or sparse_numbers else "classes"
+    return "objects" if are_instance_ids(read) or sparse_numbers else "classes"
 
 
 def _in_colours(mask: Path, limits: DataParams) -> bool:

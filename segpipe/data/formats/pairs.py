@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, read_classes, read_samples
-from segpipe.data.formats.source import RawItem, ReadOptions, Source, files_below
+from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult, files_below
 from segpipe.data.images import is_image_file, stem_of
 from segpipe.errors import ConfigError, DataError
 
@@ -46,14 +46,14 @@ def explain_pairs(source: Path, options: ReadOptions) -> None:
         find_pairs(source, options)
 
 
-def find_pairs(source: Path, options: ReadOptions) -> Source:
+def find_pairs(source: Path, options: ReadOptions) -> ReadResult:
     """The images of a source, each with its mask file where there is one.
 
     Raises DataError where there is no folder of images or none of masks, or several, where no mask is called as an image is, and for
     a dataset.yaml or samples.csv that does not fit; ConfigError where a folder that the user names is none.
     """
     parts = _parts(source, options)
-    found = Source([])
+    found = ReadResult([])
     for split, images, masks in parts:
         if masks is None:
             found.skipped.append((f"{_relative(images, source)}/", "no folder of masks beside it"))
@@ -67,7 +67,7 @@ def find_pairs(source: Path, options: ReadOptions) -> Source:
     return found
 
 
-def _check_some(found: Source, parts: list[Part], source: Path) -> None:
+def _check_some(found: ReadResult, parts: list[Part], source: Path) -> None:
     """DataError where there are images, but not one has a mask."""
     if not found.items or any(item.mask for item in found.items):
         return
@@ -81,7 +81,7 @@ def _check_some(found: Source, parts: list[Part], source: Path) -> None:
     )
 
 
-def read_tables(source: Path, found: Source) -> None:
+def read_tables(source: Path, found: ReadResult) -> None:
     """What dataset.yaml and samples.csv of the canonical layout say."""
     if (source / CLASSES_FILE).exists():
         found.classes, found.classes_from = read_classes(source / CLASSES_FILE), CLASSES_FILE
@@ -157,7 +157,7 @@ def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next(iter(filled or there), None)
 
 
-def _pair(found: Source, source: Path, images: Path, masks: Path, split: str | None, suffix: str | None) -> None:
+def _pair(found: ReadResult, source: Path, images: Path, masks: Path, split: str | None, suffix: str | None) -> None:
     """Add the pairs of two folders; every mask belongs to one image at most."""
     endings = MASK_ENDINGS if suffix is None else (suffix,)
     by_name = _by_stem(masks, source, found)
@@ -192,7 +192,7 @@ def _is_mask(stem: str, stems: dict[str, Path], endings: tuple[str, ...]) -> boo
     return any(ending and stem.endswith(ending) and stem.removesuffix(ending) in stems for ending in endings)
 
 
-def _by_stem(folder: Path, source: Path, found: Source) -> dict[str, Path]:
+def _by_stem(folder: Path, source: Path, found: ReadResult) -> dict[str, Path]:
     """Image files at any depth under a folder, by their relative path without the ending; those that share one are left out."""
     by_stem: dict[str, list[Path]] = {}
     for path in files_below(folder):

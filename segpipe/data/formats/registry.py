@@ -25,7 +25,7 @@ from segpipe.data.formats.volumes.nnunet import read_nnunet, recognise_msd, reco
 from segpipe.data.formats.masks.paired_list import read_paired_list, recognise_paired_list
 from segpipe.data.formats.pairs import explain_pairs, is_part
 from segpipe.data.formats.masks.palette_files import read_palette
-from segpipe.data.formats.source import ReadOptions, Source
+from segpipe.data.formats.source import ReadOptions, ReadResult
 from segpipe.data.formats.masks.voc import read_voc, recognise_voc
 from segpipe.data.formats.volumes.nifti_pairs import read_volumes, recognise_volumes
 from segpipe.data.formats.annotations.yolo_seg import read_yolo_seg, recognise_yolo_seg
@@ -53,7 +53,7 @@ class Format:
 
     name: str
     summary: str
-    read: Callable[[Path, ReadOptions], Source]
+    read: Callable[[Path, ReadOptions], ReadResult]
     recognise: Callable[[Path], str | None]
     options: tuple[str, ...] = ()
     rank: int = 1

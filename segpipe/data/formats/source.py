@@ -79,7 +79,7 @@ class RawItem:
 
 
 @dataclass
-class Source:
+class ReadResult:
     """All of a source: items, the class table where the source brings one, files left out with the reason, words for the user."""
 
     items: list[RawItem]
@@ -90,7 +90,7 @@ class Source:
     """Where `classes` comes from, in words."""
 
 
-def inside(source: Path, name: str, where: str) -> Path:
+def resolve_inside(source: Path, name: str, where: str) -> Path:
     """The path that a list or an annotation names, resolved; whether a file is there is for the caller to see.
 
     Raises DataError, naming `where`, for one outside the source folder: by .., by an absolute path, by a link.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from segpipe.data.dataset import Dataset, load_dataset
 from segpipe.data.exporters.registry import EXPORTERS, export_dataset
-from segpipe.data.formats.registry import recognise_format
+from segpipe.data.formats.recognise import recognise_format
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.images import decode_geometry
 from segpipe.data.importer import ImportOptions, import_dataset

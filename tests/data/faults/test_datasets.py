@@ -177,7 +177,7 @@ FAULTS = [
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_broken_dataset_is_told(fault: Fault, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    split_of = faulty_data.write_sound(data, KEYS)
+    split_of = faulty_data.write_valid(data, KEYS)
     faulty_data.write_samples(data, split_of)
     fault.spoil(data, split_of)
     if not fault.finding:

@@ -589,7 +589,7 @@ class Judged:
 
 def _run(root: Path, faults: list[Fault], deep: bool) -> Judged:
     data = root / "data"
-    split_of = faulty_data.write_sound(data, SOUND, deep)
+    split_of = faulty_data.write_valid(data, SOUND, deep)
     for fault in faults:
         fault.make(data, key_of(fault))
         if any((data / "images").glob(key_of(fault) + ".*")) and fault.file != "{key}.png":

@@ -47,12 +47,12 @@ class Fault:
 
 
 def as_folder(source: Path) -> None:
-    faulty_data.write_sound(source, NAMES)
+    faulty_data.write_valid(source, NAMES)
     (source / "dataset.yaml").unlink()
 
 
 def as_pairs(source: Path) -> None:
-    faulty_data.write_sound(source, NAMES)
+    faulty_data.write_valid(source, NAMES)
     (source / "dataset.yaml").unlink()
     for split, name in zip(("train", "val", "test"), NAMES, strict=True):
         (source / f"{split}.txt").write_text(f"images/{name}.png masks/{name}.png\n")

@@ -37,7 +37,7 @@ class Numbering:
     notes: tuple[str, ...] = ()
 
 
-def as_sets(numbering: Numbering) -> Numbering:
+def as_overlapping(numbering: Numbering) -> Numbering:
     """The same classes, which may overlap now: their values are bits, in their order."""
     if numbering.classes.overlapping:
         return numbering
@@ -58,7 +58,7 @@ def as_sets(numbering: Numbering) -> Numbering:
     return Numbering(table, values, _IGNORED, notes=(*notes, "classes may overlap: their values are bits"))
 
 
-def is_ground(name: str) -> bool:
+def is_background_category(name: str) -> bool:
     """Whether a category of this name is the background itself, drawn by no object."""
     return name.strip().lower() in _BACKGROUNDS
 
@@ -72,7 +72,7 @@ def number_classes(categories: Iterable[Category], ignored: bool, where: Path) -
     background = "background"
     grounds = []
     for category in sorted(categories, key=lambda category: category.id):
-        if is_ground(category.name):
+        if is_background_category(category.name):
             background = category.name
             grounds.append(category)
         else:

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from segpipe.data.formats.annotations.coco_entries import Entries, Photo, parse_entries
+from segpipe.data.formats.annotations.coco_entries import Entries, ImageEntry, parse_entries
 from segpipe.data.formats.annotations.json_document import peek, read_document
 from segpipe.data.formats.annotations.listed_images import find_listed
-from segpipe.data.formats.annotations.categories import Category, Numbering, as_sets, number_classes
+from segpipe.data.formats.annotations.categories import Category, Numbering, as_overlapping, number_classes
 from segpipe.data.formats.annotations.painter import Painter
 from segpipe.data.formats.pairs import is_part
-from segpipe.data.formats.source import RawItem, ReadOptions, Source
+from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import stem_of
 from segpipe.errors import ConfigError, DataError
 from segpipe.samples import ClassTable
@@ -44,7 +44,7 @@ def recognise_coco(source: Path) -> str | None:
     return f"{names[0]} with `images`, `annotations`, `categories`" if names else None
 
 
-def read_coco(source: Path, options: ReadOptions) -> Source:
+def read_coco(source: Path, options: ReadOptions) -> ReadResult:
     """Read all annotation files of a source (`options.masks` names one; `options.images` the folder of images).
 
     Whatever is broken is left out with its reason: an image, or one annotation. Raises DataError where a file is no COCO at all,
@@ -64,7 +64,7 @@ def read_coco(source: Path, options: ReadOptions) -> Source:
             "COCO annotations in the folders of several datasets", where=source, found=", ".join(sorted(h.name for h in homes)),
             fix=f"import one of them ({min(homes)}), or name one file (--masks {min(homes.values()).relative_to(source)})",
         )
-    found = Source([])
+    found = ReadResult([])
     files: list[tuple[Path, Entries]] = []
     table: ClassTable | None = None
     for path in paths:
@@ -77,7 +77,7 @@ def read_coco(source: Path, options: ReadOptions) -> Source:
         files.append((path, entries))
     numbering = _numbering(files, table)
     if options.overlapping:
-        numbering = as_sets(numbering)
+        numbering = as_overlapping(numbering)
     found.classes = numbering.classes
     found.notes += numbering.notes
     marked = [m for _, entries in files for photo in entries.photos for m in photo.objects]
@@ -169,7 +169,7 @@ def _said_folder(source: Path, name: str) -> Path:
 
 
 def _add_items(
-    found: Source, source: Path, path: Path, photos: list[Photo], numbering: Numbering, instances: bool, images: str | None,
+    found: ReadResult, source: Path, path: Path, photos: list[ImageEntry], numbering: Numbering, instances: bool, images: str | None,
     taken: dict[Path, Path],
 ) -> None:
     split = _split_of(path, source)

@@ -8,26 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.data.formats.annotations.categories import Category
-from segpipe.data.formats.annotations.painter import CLIPPED, Marked
+from segpipe.data.formats.annotations.painter import CLIPPED, Annotation
 from segpipe.data.formats.annotations.shapes import Polygons, Shape, parse_polygon, parse_runs, reaches_out
 from segpipe.errors import DataError
 
 
 @dataclass(frozen=True)
-class Photo:
+class ImageEntry:
     """An image of an annotation file, with its objects. `size` is (height, width)."""
 
     file_name: str
     size: tuple[int, int]
     group: str | None
-    objects: list[Marked] = field(default_factory=list)
+    objects: list[Annotation] = field(default_factory=list)
 
 
 @dataclass
 class Entries:
     """What an annotation file holds. `skipped` are (entry, reason); `counts` says what was decided, with how often."""
 
-    photos: list[Photo]
+    photos: list[ImageEntry]
     categories: list[Category]
     skipped: list[tuple[str, str]]
     counts: Counter[str]
@@ -73,9 +73,9 @@ def _color(raw: object) -> tuple[int, int, int] | None:
     return None
 
 
-def _photos(raw: list[Any], entries: Entries) -> dict[int | str, Photo]:
+def _photos(raw: list[Any], entries: Entries) -> dict[int | str, ImageEntry]:
     """Images by id; one whose id or file comes twice is left out, for nobody can tell whose objects are whose."""
-    photos: dict[int | str, Photo] = {}
+    photos: dict[int | str, ImageEntry] = {}
     good = []
     for place, entry in enumerate(raw):
         try:
@@ -95,7 +95,7 @@ def _photos(raw: list[Any], entries: Entries) -> dict[int | str, Photo]:
     return photos
 
 
-def _photo(entry: Any) -> tuple[int | str, Photo]:
+def _photo(entry: Any) -> tuple[int | str, ImageEntry]:
     if not isinstance(entry, dict) or type(entry.get("id")) not in (int, str):
         raise DataError("an image without an id", found=repr(entry)[:80])
     name, height, width = entry.get("file_name"), entry.get("height"), entry.get("width")
@@ -104,10 +104,10 @@ def _photo(entry: Any) -> tuple[int | str, Photo]:
     if type(height) is not int or type(width) is not int or not (0 < height < 1 << 20 and 0 < width < 1 << 20):
         raise DataError("an image without a size", found=f"width {width}, height {height}", expected="pixels")
     group = entry.get("group")
-    return entry["id"], Photo(name, (height, width), str(group) if group not in (None, "") else None)
+    return entry["id"], ImageEntry(name, (height, width), str(group) if group not in (None, "") else None)
 
 
-def _add_objects(raw: list[Any], photos: dict[int | str, Photo], known: dict[int, bool], entries: Entries) -> None:
+def _add_objects(raw: list[Any], photos: dict[int | str, ImageEntry], known: dict[int, bool], entries: Entries) -> None:
     first: dict[Any, int] = {}
     for place, entry in enumerate(raw):
         if not isinstance(entry, dict):
@@ -135,7 +135,7 @@ def _add_objects(raw: list[Any], photos: dict[int | str, Photo], known: dict[int
             entries.skipped.append((name, str(error)))
             continue
         thing = bool(entry.get("isthing", known[category]))
-        photo.objects.append(Marked(shape, category, bool(entry.get("iscrowd")), thing))
+        photo.objects.append(Annotation(shape, category, bool(entry.get("iscrowd")), thing))
 
 
 def _shape(raw: Any, size: tuple[int, int], name: str, entries: Entries) -> Shape:

@@ -18,14 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.data.formats.annotations.json_document import peek, read_document
-from segpipe.data.formats.annotations.categories import Category, is_ground, number_classes
-from segpipe.data.formats.annotations.painter import CLIPPED, Marked, Painter
+from segpipe.data.formats.annotations.categories import Category, is_background_category, number_classes
+from segpipe.data.formats.annotations.painter import CLIPPED, Annotation, Painter
 from segpipe.data.formats.annotations.shapes import Polygons, parse_polygon, reaches_out
-from segpipe.data.formats.source import RawItem, ReadOptions, Source, files_below
+from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult, files_below
 from segpipe.data.images import SUFFIXES
 from segpipe.errors import DataError
 
-IGNORED = "__ignore__"
+IGNORED_LABEL = "__ignore__"
 _MAX_JSON_BYTES = 1 << 29
 _KEYS = (b'"shapes"', b'"imagePath"')
 _MAGIC = (
@@ -51,14 +51,14 @@ def recognise_labelme(source: Path) -> str | None:
     return None
 
 
-def read_labelme(source: Path, options: ReadOptions) -> Source:
+def read_labelme(source: Path, options: ReadOptions) -> ReadResult:
     """Read every JSON of the layout, at any depth. A broken shape is left out with its reason, and so is a broken file.
 
     Raises DataError where there is no such file, or none that holds together.
     """
     source = source.resolve()
     paths = [path for path in files_below(source) if path.suffix.lower() == ".json"]
-    found = Source([], classes_from="the labels of the shapes")
+    found = ReadResult([], classes_from="the labels of the shapes")
     counts: Counter[str] = Counter()
     read: list[tuple[RawItem, tuple[int, int], list[Label]]] = []
     for path in paths:
@@ -73,13 +73,13 @@ def read_labelme(source: Path, options: ReadOptions) -> Source:
             expected="a JSON with `shapes` for each image", fix="choose another --format",
         )
     names = {name for _, _, labels in read for name, _ in labels}
-    classes = sorted(name for name in names - {IGNORED} if not is_ground(name))
+    classes = sorted(name for name in names - {IGNORED_LABEL} if not is_background_category(name))
     numbers = dict.fromkeys(names, 0) | {name: number for number, name in enumerate(classes, start=1)}
-    categories = [Category(number, name) for name, number in numbers.items() if name != IGNORED]
-    numbering = number_classes(categories, IGNORED in names, source)
+    categories = [Category(number, name) for name, number in numbers.items() if name != IGNORED_LABEL]
+    numbering = number_classes(categories, IGNORED_LABEL in names, source)
     found.classes = numbering.classes
     for item, size, labels in _each_image_once(read, found):
-        marked = [Marked(shape, numbers[name], ignored=name == IGNORED) for name, shape in labels]
+        marked = [Annotation(shape, numbers[name], ignored=name == IGNORED_LABEL) for name, shape in labels]
         painter = Painter(marked, numbering, size, True, str(item.image))
         found.items.append(RawItem(item.name, item.image, draw=painter, content=item.content))
     folders = sorted({item.name.rpartition("/")[0] or "." for item in found.items})
@@ -91,7 +91,7 @@ def read_labelme(source: Path, options: ReadOptions) -> Source:
 
 
 def _each_image_once(
-    read: list[tuple[RawItem, tuple[int, int], list[Label]]], found: Source
+    read: list[tuple[RawItem, tuple[int, int], list[Label]]], found: ReadResult
 ) -> list[tuple[RawItem, tuple[int, int], list[Label]]]:
     times = Counter(item.image for item, _, _ in read)
     for image, count in times.items():
@@ -101,7 +101,7 @@ def _each_image_once(
 
 
 def _read_file(
-    path: Path, source: Path, shown: str, found: Source, counts: Counter[str]
+    path: Path, source: Path, shown: str, found: ReadResult, counts: Counter[str]
 ) -> tuple[RawItem, tuple[int, int], list[Label]]:
     document = read_document(path, _MAX_JSON_BYTES)
     shapes, height, width = document.get("shapes"), document.get("imageHeight"), document.get("imageWidth")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from segpipe.data.formats.source import inside
+from segpipe.data.formats.source import resolve_inside
 from segpipe.errors import DataError
 
 
@@ -20,8 +20,8 @@ def find_listed(source: Path, folders: Sequence[Path], name: str, where: Path | 
         except (OSError, ValueError):  # too long, a NUL, a loop of links
             there = False
         if there:
-            return inside(source, str(folder / name), str(where))
-    inside(source, name, str(where))
+            return resolve_inside(source, str(folder / name), str(where))
+    resolve_inside(source, name, str(where))
     raise DataError(
         "is in the annotations, but there is no such file", where=where, found=name,
         expected="a file in " + " or ".join(sorted({_shown(folder, source) for folder in folders}))[:80],

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.data.formats.annotations.categories import Numbering
-from segpipe.data.formats.annotations.shapes import Counts, Polygons, Shape, rasterise
+from segpipe.data.formats.annotations.shapes import RunCounts, Polygons, Shape, rasterise
 from segpipe.data.formats.source import Drawing
 from segpipe.errors import DataError
 
@@ -23,7 +23,7 @@ _MAX_OBJECTS = 65535
 
 
 @dataclass(frozen=True)
-class Marked:
+class Annotation:
     """An annotated object: its shape, its category's id, whether its pixels count nowhere, whether it is an object of its own
     (and not a region of stuff such as sky)."""
 
@@ -43,7 +43,7 @@ class Painter:
     where: the image, for errors.
     """
 
-    objects: Sequence[Marked]
+    objects: Sequence[Annotation]
     numbering: Numbering
     size: tuple[int, int] | None
     instances: bool
@@ -72,7 +72,7 @@ class Painter:
             canvas.paint(counts, self.numbering.values[marked.category], numbers.get(id(marked), 0))
         return canvas.drawing(self.instances)
 
-    def _runs(self, marked: Marked, height: int, width: int) -> Counts:
+    def _runs(self, marked: Annotation, height: int, width: int) -> RunCounts:
         shape = marked.shape
         if self.size is None and isinstance(shape, Polygons):
             shape = shape.scaled(width, height)
@@ -95,7 +95,7 @@ class _Canvas:
         self.painted: set[int] = set()
         self.notes: Counter[str] = Counter()
 
-    def paint(self, counts: Counts, value: int, number: int = 0) -> None:
+    def paint(self, counts: RunCounts, value: int, number: int = 0) -> None:
         """Lay an object over what is there."""
         if not counts[1::2].any():
             self.notes[EMPTY] += 1
@@ -132,7 +132,7 @@ class _Canvas:
 class _SetCanvas(_Canvas):
     """Planes of sets of classes: what is painted adds to what is there."""
 
-    def paint(self, counts: Counts, value: int, number: int = 0) -> None:
+    def paint(self, counts: RunCounts, value: int, number: int = 0) -> None:
         """Add an object's bit; over pixels that count nowhere, as on the plain canvas, it counts."""
         if not counts[1::2].any():
             self.notes[EMPTY] += 1
@@ -143,7 +143,7 @@ class _SetCanvas(_Canvas):
         self.mask[here][inside] = np.where(alone, value, before | before.dtype.type(value))
 
 
-def _places(counts: Counts) -> tuple[slice, npt.NDArray[np.bool_] | npt.NDArray[np.int64]]:
+def _places(counts: RunCounts) -> tuple[slice, npt.NDArray[np.bool_] | npt.NDArray[np.int64]]:
     """Where runs are set: the stretch from the first to the last, and which of its pixels, as flags or as numbers, whatever takes
     less memory: an object costs its own pixels or its own columns, not the image.
     """

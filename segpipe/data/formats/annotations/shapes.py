@@ -18,7 +18,7 @@ from segpipe.errors import DataError
 _MAX_LENGTH = 5e6
 """The longest outline that is drawn, in pixels: the rasteriser holds five points for each."""
 
-Counts = npt.NDArray[np.int64]
+RunCounts = npt.NDArray[np.int64]
 """Lengths of runs, clear and set in turn, the first one clear (maybe of length 0), down the columns of the image."""
 
 
@@ -39,7 +39,7 @@ class Runs:
 
     height: int
     width: int
-    code: Counts | bytes
+    code: RunCounts | bytes
 
 
 Shape = Polygons | Runs
@@ -106,7 +106,7 @@ def check_length(shape: Polygons) -> None:
         )
 
 
-def rasterise(shape: Shape, height: int, width: int) -> Counts:
+def rasterise(shape: Shape, height: int, width: int) -> RunCounts:
     """The pixels of a shape in an image of this size, as runs that fill it. Polygons are clipped to the image.
 
     Raises DataError for a run-length code of another size and for an endless outline.
@@ -125,7 +125,7 @@ def rasterise(shape: Shape, height: int, width: int) -> Counts:
     return _uncompressed(Runs(height, width, mask.merge(parts)["counts"]))
 
 
-def runs_by_key(keys: npt.NDArray[np.int32]) -> dict[int, Counts]:
+def runs_by_value(keys: npt.NDArray[np.int32]) -> dict[int, RunCounts]:
     """The pixels of each value of a plane (H, W), as runs that fill it; one pass, whatever the number of values."""
     flat = cv2.transpose(keys).ravel()
     starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
@@ -140,7 +140,7 @@ def runs_by_key(keys: npt.NDArray[np.int32]) -> dict[int, Counts]:
     return runs
 
 
-def compress(counts: Counts, height: int, width: int) -> dict[str, Any]:
+def encode_coco_runs(counts: RunCounts, height: int, width: int) -> dict[str, Any]:
     """Runs as COCO writes them: size, counts (the compressed string); with area and bbox (x, y, width, height) to go with it."""
     from faster_coco_eval.core import mask
 
@@ -152,7 +152,7 @@ def compress(counts: Counts, height: int, width: int) -> dict[str, Any]:
     }
 
 
-def _uncompressed(runs: Runs) -> Counts:
+def _uncompressed(runs: Runs) -> RunCounts:
     if isinstance(runs.code, np.ndarray):
         return runs.code
     from faster_coco_eval import mask_api_new_cpp

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Container
 from pathlib import Path
 
-from segpipe.data.formats.annotations.painter import CLIPPED, Marked
+from segpipe.data.formats.annotations.painter import CLIPPED, Annotation
 from segpipe.data.formats.annotations.shapes import Polygons, parse_polygon, reaches_out
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
@@ -17,7 +17,7 @@ _MAX_LABEL_BYTES = 1 << 26
 
 def read_labels(
     path: Path, known: Container[int], shown: str
-) -> tuple[list[Marked], list[tuple[str, str]], Counter[str]]:
+) -> tuple[list[Annotation], list[tuple[str, str]], Counter[str]]:
     """The objects of a label file, (line, reason) for each line left out, and what was decided.
 
     known: the class ids there are. shown: the file's name for people. Raises DataError for a file that is too large or no text.
@@ -26,7 +26,7 @@ def read_labels(
         lines = read_bytes(path, _MAX_LABEL_BYTES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError("is not a text file in UTF-8", where=path) from error
-    objects: list[Marked] = []
+    objects: list[Annotation] = []
     skipped: list[tuple[str, str]] = []
     counts: Counter[str] = Counter()
     for number, line in enumerate(lines, start=1):
@@ -43,7 +43,7 @@ def read_labels(
     return objects, skipped, +counts
 
 
-def _object(fields: list[str], known: Container[int]) -> Marked:
+def _object(fields: list[str], known: Container[int]) -> Annotation:
     if len(fields) == 5:
         raise DataError(
             BOX, found="4 numbers after the class", expected="class x1 y1 x2 y2 x3 y3 ...",
@@ -62,4 +62,4 @@ def _object(fields: list[str], known: Container[int]) -> Marked:
             "the coordinates are no shares of the image", found=f"up to {abs(outline).max():g}", expected="0 to 1",
             fix="divide x by the image's width and y by its height",
         )
-    return Marked(Polygons((outline,)), int(category))
+    return Annotation(Polygons((outline,)), int(category))

@@ -14,8 +14,8 @@ import yaml
 
 from segpipe.data.formats.annotations.listed_images import find_listed
 from segpipe.data.formats.annotations.categories import Category, Numbering, number_classes
-from segpipe.data.formats.annotations.painter import Marked, Painter
-from segpipe.data.formats.source import RawItem, ReadOptions, Source, files_below
+from segpipe.data.formats.annotations.painter import Annotation, Painter
+from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult, files_below
 from segpipe.data.formats.annotations.yolo_labels import BOX, read_labels
 from segpipe.data.images import SUFFIXES, stem_of
 from segpipe.errors import DataError
@@ -31,7 +31,7 @@ def recognise_yolo_seg(source: Path) -> str | None:
     return f"{path.name} with `names` and the folders of {', '.join(_given(_settings(path)))}" if path else None
 
 
-def read_yolo_seg(source: Path, options: ReadOptions) -> Source:
+def read_yolo_seg(source: Path, options: ReadOptions) -> ReadResult:
     """Read the layout. A broken line is left out with its reason.
 
     Raises DataError where there is no data.yaml, where it names no images that are there, and where all labels are boxes.
@@ -45,7 +45,7 @@ def read_yolo_seg(source: Path, options: ReadOptions) -> Source:
         )
     settings = _settings(path)
     numbering = number_classes(_categories(settings, path), False, path)
-    found = Source([], numbering.classes, classes_from=path.name)
+    found = ReadResult([], numbering.classes, classes_from=path.name)
     counts: Counter[str] = Counter()
     objects, taken = 0, set()
     for split, value in _given(settings).items():
@@ -115,7 +115,7 @@ def _categories(settings: dict[str, Any], where: Path) -> list[Category]:
     return [Category(number, str(name)) for number, name in pairs]
 
 
-def _images(source: Path, base: Path, root: object, value: object, found: Source) -> list[Path]:
+def _images(source: Path, base: Path, root: object, value: object, found: ReadResult) -> list[Path]:
     """The image files that one split names, resolved, in order, none twice."""
     images: dict[Path, None] = {}
     for name in value if isinstance(value, list) else [value]:
@@ -148,7 +148,7 @@ def _place(source: Path, base: Path, root: object, name: str) -> Path | None:
     return None
 
 
-def _listed(source: Path, folders: list[Path], path: Path, found: Source) -> dict[Path, None]:
+def _listed(source: Path, folders: list[Path], path: Path, found: ReadResult) -> dict[Path, None]:
     images: dict[Path, None] = {}
     lines = read_bytes(path, _MAX_LIST_BYTES).decode("utf-8-sig", "replace").splitlines()
     for number, line in enumerate(lines, start=1):
@@ -170,11 +170,11 @@ def _label_file(image: Path, source: Path) -> Path:
     return source.joinpath(*parts).with_name(f"{stem_of(image)}.txt")
 
 
-def _add_item(found: Source, source: Path, image: Path, split: str, numbering: Numbering, counts: Counter[str]) -> int:
+def _add_item(found: ReadResult, source: Path, image: Path, split: str, numbering: Numbering, counts: Counter[str]) -> int:
     """Add an image and its labels; how many objects it has."""
     name = (image.relative_to(source).parent / stem_of(image)).as_posix()
     labels = _label_file(image, source)
-    objects: list[Marked] = []
+    objects: list[Annotation] = []
     if labels.is_file():
         shown = labels.relative_to(source).as_posix()
         try:

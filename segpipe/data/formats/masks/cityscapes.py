@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, Source, check_size
+from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, ReadResult, check_size
 from segpipe.data.images import read_mask
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError
@@ -37,7 +37,7 @@ class Label(NamedTuple):
     color: tuple[int, int, int]
 
 
-TRAINED = (
+BENCHMARK_LABELS = (
     Label("road", 7, (128, 64, 128)), Label("sidewalk", 8, (244, 35, 232)), Label("building", 11, (70, 70, 70)),
     Label("wall", 12, (102, 102, 156)), Label("fence", 13, (190, 153, 153)), Label("pole", 17, (153, 153, 153)),
     Label("traffic light", 19, (250, 170, 30)), Label("traffic sign", 20, (220, 220, 0)), Label("vegetation", 21, (107, 142, 35)),
@@ -48,7 +48,7 @@ TRAINED = (
 """The classes of the benchmark in the order of their train ids."""
 
 CLASSES = ClassTable(
-    classes=tuple(ClassSpec(name=label.name, value=place, color=label.color) for place, label in enumerate(TRAINED)),
+    classes=tuple(ClassSpec(name=label.name, value=place, color=label.color) for place, label in enumerate(BENCHMARK_LABELS)),
     ignore=(_VOID,),
 )
 
@@ -60,14 +60,14 @@ def recognise_cityscapes(source: Path) -> str | None:
     return None
 
 
-def read_cityscapes(source: Path, options: ReadOptions) -> Source:
+def read_cityscapes(source: Path, options: ReadOptions) -> ReadResult:
     """Read the layout; DataError where there are no such folders."""
     if not (source / _IMAGES).is_dir() or not (source / _LABELS).is_dir():
         raise DataError(
             f"no {_IMAGES}/ with {_LABELS}/", where=source, expected="both, as the archives of Cityscapes unpack",
             fix="unpack them here, or choose another --format",
         )
-    found = Source([], CLASSES, classes_from="the 19 of Cityscapes")
+    found = ReadResult([], CLASSES, classes_from="the 19 of Cityscapes")
     for folder in sorted(path for path in (source / _IMAGES).iterdir() if path.is_dir()):
         if folder.name not in SPLITS:
             found.skipped.append((f"{_IMAGES}/{folder.name}/", f"no split with {_LABELS}"))
@@ -119,6 +119,6 @@ class _Frame:
 def _table(from_ids: bool) -> np.ndarray:
     """Train ids, (256,), by label id or by train id."""
     table = np.full(256, _VOID, np.uint8)
-    for place, label in enumerate(TRAINED):
+    for place, label in enumerate(BENCHMARK_LABELS):
         table[label.id if from_ids else place] = place
     return table

@@ -18,11 +18,11 @@ from segpipe.data.formats.mask_kinds import recognise_pairs
 from segpipe.data.formats.pairs import find_pairs
 from segpipe.data.formats.masks.palette_files import PALETTE_FILES, find_palette, read_palette
 from segpipe.data.formats.masks.palettes import Palette
-from segpipe.data.formats.source import Drawing, ReadOptions, Source, check_size
+from segpipe.data.formats.source import Drawing, ReadOptions, ReadResult, check_size
 from segpipe.data.images import read_image
 from segpipe.errors import ConfigError, DataError
 
-SNAPPED = "pixels of a colour near to one of the palette, taken for that"
+NEAREST_COLOUR = "pixels of a colour near to one of the palette, taken for that"
 _LISTED = 12
 
 
@@ -32,14 +32,14 @@ def recognise_colour_masks(source: Path) -> str | None:
     return f"{found} in colours" if found else None
 
 
-def read_colour_masks(source: Path, options: ReadOptions) -> Source:
+def read_colour_masks(source: Path, options: ReadOptions) -> ReadResult:
     """Read the layout; errors as of `find_pairs` and `draw_by_palette`."""
     found = find_pairs(source, options)
     draw_by_palette(found, source, options)
     return found
 
 
-def draw_by_palette(found: Source, source: Path, options: ReadOptions) -> None:
+def draw_by_palette(found: ReadResult, source: Path, options: ReadOptions) -> None:
     """Have the masks of a source drawn by the palette that the user gives or that lies in the source.
 
     Raises ConfigError, with the colours found, where there is none; errors as of `read_palette`.
@@ -53,7 +53,7 @@ def draw_by_palette(found: Source, source: Path, options: ReadOptions) -> None:
         )
     palette = read_palette(str(file))
     found.items = [
-        replace(item, mask=None, instances=None, draw=Colours(item.mask, palette, options.tolerance or 0, options.limits))
+        replace(item, mask=None, instances=None, draw=ColourMask(item.mask, palette, options.tolerance or 0, options.limits))
         if item.mask else item
         for item in found.items
     ]
@@ -61,7 +61,7 @@ def draw_by_palette(found: Source, source: Path, options: ReadOptions) -> None:
 
 
 @dataclass(frozen=True)
-class Colours:
+class ColourMask:
     """Draws the labels of a mask in colours (a `segpipe.data.formats.source.Draw`)."""
 
     mask: Path
@@ -74,7 +74,7 @@ class Colours:
         image = read_image(self.mask, self.limits)
         check_size(self.mask, image, height, width)
         values, snapped = self.palette.encode(image, str(self.mask), self.tolerance)
-        return Drawing(values, notes=Counter({SNAPPED: snapped} if snapped else {}))
+        return Drawing(values, notes=Counter({NEAREST_COLOUR: snapped} if snapped else {}))
 
 
 def _colours(masks: list[Path], limits: DataParams) -> str:

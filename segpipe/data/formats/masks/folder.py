@@ -13,7 +13,7 @@ from pathlib import Path
 
 from segpipe.data.formats.mask_kinds import recognise_pairs
 from segpipe.data.formats.pairs import find_pairs
-from segpipe.data.formats.source import ReadOptions, Source
+from segpipe.data.formats.source import ReadOptions, ReadResult
 
 
 def recognise_folder(source: Path) -> str | None:
@@ -21,6 +21,6 @@ def recognise_folder(source: Path) -> str | None:
     return recognise_pairs(source, "classes")
 
 
-def read_folder(source: Path, options: ReadOptions) -> Source:
+def read_folder(source: Path, options: ReadOptions) -> ReadResult:
     """Read the layout; errors as of `find_pairs`."""
     return find_pairs(source, options)

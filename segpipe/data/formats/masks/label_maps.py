@@ -15,11 +15,11 @@ import numpy as np
 from segpipe.config import DataParams
 from segpipe.data.formats.mask_kinds import recognise_pairs
 from segpipe.data.formats.pairs import find_pairs
-from segpipe.data.formats.source import Drawing, ReadOptions, Source, check_size
+from segpipe.data.formats.source import Drawing, ReadOptions, ReadResult, check_size
 from segpipe.data.images import read_mask
 from segpipe.samples import ClassTable
 
-OBJECTS = ClassTable.from_names(["background", "object"])
+INSTANCE_CLASSES = ClassTable.from_names(["background", "object"])
 """The classes of a source whose objects are all of one kind; `--classes nucleus` names it."""
 
 
@@ -29,19 +29,19 @@ def recognise_label_maps(source: Path) -> str | None:
     return f"{found} of object numbers" if found else None
 
 
-def read_label_maps(source: Path, options: ReadOptions) -> Source:
+def read_label_maps(source: Path, options: ReadOptions) -> ReadResult:
     """Read the layout; errors as of `find_pairs`."""
     found = find_pairs(source, options)
     found.items = [
-        replace(item, mask=None, instances=None, draw=Numbers(item.mask, options.limits)) if item.mask else item
+        replace(item, mask=None, instances=None, draw=LabelMap(item.mask, options.limits)) if item.mask else item
         for item in found.items
     ]
-    found.classes, found.classes_from = OBJECTS, "one kind of object"
+    found.classes, found.classes_from = INSTANCE_CLASSES, "one kind of object"
     return found
 
 
 @dataclass(frozen=True)
-class Numbers:
+class LabelMap:
     """Draws classes and instances of a mask of object numbers (a `segpipe.data.formats.source.Draw`)."""
 
     mask: Path

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segpipe.data.formats.source import RawItem, ReadOptions, Source
+from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import image_files, stem_of
 from segpipe.errors import DataError
 from segpipe.samples import ClassTable
@@ -31,7 +31,7 @@ def recognise_lgg(source: Path) -> str | None:
     return None
 
 
-def read_lgg(source: Path, options: ReadOptions) -> Source:
+def read_lgg(source: Path, options: ReadOptions) -> ReadResult:
     """Read the layout; DataError where there is no folder of a patient."""
     patients = _patients(source)
     if not patients:
@@ -39,7 +39,7 @@ def read_lgg(source: Path, options: ReadOptions) -> Source:
             "no folder of a patient", where=source, expected="TCGA_*/ with *.tif and *_mask.tif",
             fix="give the folder kaggle_3m, or choose another --format",
         )
-    found = Source([], ClassTable.from_names(["background", "abnormality"], [0, 255]), classes_from="the layout lgg")
+    found = ReadResult([], ClassTable.from_names(["background", "abnormality"], [0, 255]), classes_from="the layout lgg")
     for patient in patients:
         files = {stem_of(path): path for path in image_files(patient)}
         group = "_".join(patient.name.split("_")[:_PATIENT_PARTS])

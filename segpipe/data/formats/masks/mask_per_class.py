@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.classes import is_background, sets_table
+from segpipe.data.classes import is_background, overlapping_table
 from segpipe.data.dataset import CLASSES_FILE, read_classes
 from segpipe.data.formats.pairs import IMAGE_FOLDERS, MASK_FOLDERS, SPLIT_FOLDERS, read_tables
 from segpipe.data.formats.masks.palettes import IGNORED_NAMES
-from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, Source, check_size
+from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, ReadResult, check_size
 from segpipe.data.images import image_files, read_image, stem_of
 from segpipe.errors import ConfigError, DataError
 from segpipe.samples import IGNORE, ClassTable
@@ -38,7 +38,7 @@ def recognise_mask_per_class(source: Path) -> str | None:
     return f"{images.name}/ with masks of {len(classes)} classes in {(masks or source).name}/{next(iter(classes))}/ and so on"
 
 
-def read_mask_per_class(source: Path, options: ReadOptions) -> Source:
+def read_mask_per_class(source: Path, options: ReadOptions) -> ReadResult:
     """Read the layout; DataError where it is none, ConfigError where the user has not said that classes overlap."""
     images = source / options.images if options.images else _first(source, IMAGE_FOLDERS)
     masks = source / options.masks if options.masks else _first(source, MASK_FOLDERS)
@@ -50,14 +50,14 @@ def read_mask_per_class(source: Path, options: ReadOptions) -> Source:
             fix="lay them out so, name the folders (--images DIR --masks DIR), or choose another --format",
         )
     written = source / CLASSES_FILE
-    table = read_classes(written) if written.exists() else sets_table(names)
+    table = read_classes(written) if written.exists() else overlapping_table(names)
     if not (options.overlapping or written.exists()):
         raise ConfigError(
             "masks of classes in folders of their own may overlap, which has to be wanted: each class is then learned by itself",
             where=source, fix="add --overlapping, or draw the masks into one file an image (--format folder)",
         )
     _check_names(written, names, table)
-    found = Source([], table, classes_from="folders of masks")
+    found = ReadResult([], table, classes_from="folders of masks")
     bits = {spec.name: spec.value for spec in table.classes}
     ignored = [files[name] for name in files if name.lower() in IGNORED_NAMES]
     stems = set()
@@ -65,7 +65,7 @@ def read_mask_per_class(source: Path, options: ReadOptions) -> Source:
         stem = stem_of(image)
         own = tuple((files[name][stem], bits[name]) for name in names if stem in files[name])
         hidden = tuple(by_stem[stem] for by_stem in ignored if stem in by_stem)
-        draw = Masks(own, hidden, table, options.limits) if own or hidden else None
+        draw = ClassMasks(own, hidden, table, options.limits) if own or hidden else None
         found.items.append(RawItem(stem, image, draw=draw))
         stems.add(stem)
     for name, by_stem in files.items():
@@ -84,7 +84,7 @@ def _check_names(written: Path, names: list[str], table: ClassTable) -> None:
 
 
 @dataclass(frozen=True)
-class Masks:
+class ClassMasks:
     """Draws the sets of classes of one image (a `segpipe.data.formats.source.Draw`).
 
     masks: the files of the classes, each with its bit. ignored: files that show what counts nowhere.

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.formats.masks.label_maps import OBJECTS
-from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, Source, check_size
+from segpipe.data.formats.masks.label_maps import INSTANCE_CLASSES
+from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, ReadResult, check_size
 from segpipe.data.images import image_files, read_image
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError
@@ -38,9 +38,9 @@ def recognise_mask_per_instance(source: Path) -> str | None:
     return f"{fitting[0].relative_to(source).as_posix()}/ with one image in images/ and its objects in masks/"
 
 
-def read_mask_per_instance(source: Path, options: ReadOptions) -> Source:
+def read_mask_per_instance(source: Path, options: ReadOptions) -> ReadResult:
     """Read the layout; DataError where no folder is of it. A folder without its one image is left out."""
-    found = Source([], OBJECTS, classes_from="one kind of object")
+    found = ReadResult([], INSTANCE_CLASSES, classes_from="one kind of object")
     items: dict[str, list[RawItem]] = {}
     for split, folder in _folders(source):
         images, masks = image_files(folder / "images"), image_files(folder / "masks")
@@ -48,7 +48,7 @@ def read_mask_per_instance(source: Path, options: ReadOptions) -> Source:
         if len(images) != 1:
             found.skipped.append((f"{name}/images/", f"{len(images)} images, expected one"))
         else:
-            item = RawItem(name, images[0], split=split, draw=Objects(tuple(masks), options.limits) if masks else None)
+            item = RawItem(name, images[0], split=split, draw=InstanceMasks(tuple(masks), options.limits) if masks else None)
             items.setdefault(folder.parent.name, []).append(item)
     for parent, together in items.items():
         if any(item.draw for item in together):
@@ -64,7 +64,7 @@ def read_mask_per_instance(source: Path, options: ReadOptions) -> Source:
 
 
 @dataclass(frozen=True)
-class Objects:
+class InstanceMasks:
     """Draws one image's objects from their masks (a `segpipe.data.formats.source.Draw`)."""
 
     masks: tuple[Path, ...]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segpipe.data.formats.masks.colour_masks import draw_by_palette
 from segpipe.data.formats.mask_kinds import mask_kind, some_masks
-from segpipe.data.formats.source import RawItem, ReadOptions, Source, inside
+from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult, resolve_inside
 from segpipe.data.images import stem_of
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError
@@ -28,7 +28,7 @@ def recognise_paired_list(source: Path) -> str | None:
     return None
 
 
-def read_paired_list(source: Path, options: ReadOptions) -> Source:
+def read_paired_list(source: Path, options: ReadOptions) -> ReadResult:
     """Read the lists; a line with a file that is not there is left out.
 
     Raises DataError for a line that is no pair, or that names a file outside `source`, and for an image that comes twice; for
@@ -40,7 +40,7 @@ def read_paired_list(source: Path, options: ReadOptions) -> Source:
             "no list of pairs", where=source, expected="train.txt, val.txt or test.txt with lines `image label`",
             fix="write them, or choose another --format",
         )
-    found = Source([])
+    found = ReadResult([])
     seen: dict[Path, str] = {}
     for path in lists:
         items = _read_list(source, path, found)
@@ -66,7 +66,7 @@ def _fields(line: str) -> list[str]:
     return [field.strip() for field in line.split("\t")] if "\t" in line.strip() else line.split()
 
 
-def _read_list(source: Path, list_file: Path, found: Source) -> list[RawItem]:
+def _read_list(source: Path, list_file: Path, found: ReadResult) -> list[RawItem]:
     try:
         lines = read_bytes(list_file, _MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -82,7 +82,7 @@ def _read_list(source: Path, list_file: Path, found: Source) -> list[RawItem]:
             raise DataError(
                 "not a pair", where=where, found=repr(line[:80]), expected="`image label`; a tab between names with blanks"
             )
-        image, mask = paths = [inside(source, field, where) for field in fields]
+        image, mask = paths = [resolve_inside(source, field, where) for field in fields]
         if missing := [field for field, path in zip(fields, paths, strict=True) if not path.is_file()]:
             found.skipped.append((where, f"names a file that is not there: {missing[0]}"))
             continue

@@ -49,12 +49,12 @@ _NAME_THEN_COLOUR = re.compile(r"(.*?\S)\s*[\s,;:]\s*(\d+)[\s,;]+(\d+)[\s,;]+(\d
 
 def read_palette(name: str) -> Palette:
     """A palette by its name (voc, cityscapes) or from a file. Raises ConfigError or DataError with the line that is wrong."""
-    if name in KNOWN:
-        return make_palette(KNOWN[name](), f"palette {name}")
+    if name in KNOWN_PALETTES:
+        return make_palette(KNOWN_PALETTES[name](), f"palette {name}")
     path = Path(name)
     if not path.is_file():
         raise ConfigError(
-            "no such palette", found=name, expected="a file, or " + " or ".join(KNOWN), fix="give --palette FILE"
+            "no such palette", found=name, expected="a file, or " + " or ".join(KNOWN_PALETTES), fix="give --palette FILE"
         )
     try:
         text = read_bytes(path, _MAX_BYTES).decode("utf-8-sig")
@@ -89,12 +89,12 @@ def _voc() -> list[tuple[str, RGB]]:
 
 
 def _cityscapes() -> list[tuple[str, RGB]]:
-    from segpipe.data.formats.masks.cityscapes import TRAINED
+    from segpipe.data.formats.masks.cityscapes import BENCHMARK_LABELS
 
-    return [*((label.name, label.color) for label in TRAINED), ("void", (0, 0, 0))]
+    return [*((label.name, label.color) for label in BENCHMARK_LABELS), ("void", (0, 0, 0))]
 
 
-KNOWN = {"voc": _voc, "cityscapes": _cityscapes}
+KNOWN_PALETTES = {"voc": _voc, "cityscapes": _cityscapes}
 """Palettes that are known by name."""
 
 

@@ -13,7 +13,7 @@ from segpipe.errors import DataError
 from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable
 
 RGB = tuple[int, int, int]
-Counted = tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]
+CodeCounts = tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]
 
 IGNORED_NAMES = {"void", "ignore", "ignored", "unlabelled", "unlabeled", "__ignore__", "_ignore_", "ignore label"}
 
@@ -79,14 +79,14 @@ def _codes(image: np.ndarray) -> npt.NDArray[np.uint32]:
     return codes
 
 
-def _count(codes: npt.NDArray[np.uint32]) -> Counted:
+def _count(codes: npt.NDArray[np.uint32]) -> CodeCounts:
     """The different codes, and how many pixels have each. Rows are collapsed to runs first: sorting all pixels takes far longer."""
     flat = codes.ravel()
     starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
     return _merge([(flat[starts], np.diff(np.append(starts, flat.size)))])
 
 
-def _merge(counted: list[Counted]) -> Counted:
+def _merge(counted: list[CodeCounts]) -> CodeCounts:
     """Codes that may come several times, with their counts -> each code once, with the sum."""
     present, inverse = np.unique(np.concatenate([codes for codes, _ in counted]), return_inverse=True)
     counts = np.concatenate([counts for _, counts in counted])

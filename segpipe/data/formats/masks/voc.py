@@ -20,7 +20,7 @@ from PIL import Image
 from segpipe.config import DataParams
 from segpipe.data.formats.masks.palette_files import read_palette, voc_color
 from segpipe.data.formats.masks.palettes import IGNORED_NAMES, Palette, make_palette
-from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, Source, check_size
+from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, ReadResult, check_size
 from segpipe.data.images import image_files, read_image, read_mask, stem_of
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError
@@ -39,7 +39,7 @@ def recognise_voc(source: Path) -> str | None:
     return f"{_folder(tops[0], _IMAGES).name}/ with {_folder(tops[0], _CLASSES).name}/" if tops else None
 
 
-def read_voc(source: Path, options: ReadOptions) -> Source:
+def read_voc(source: Path, options: ReadOptions) -> ReadResult:
     """Read the layout. Images that neither have a mask nor stand in a list are left aside.
 
     Raises DataError where the folders are not there, or are there for several years.
@@ -86,7 +86,7 @@ def _tops(source: Path) -> list[Path]:
     return [top for top in below if image_files(_folder(top, _CLASSES)) and image_files(_folder(top, _IMAGES))]
 
 
-def _classes(top: Path, options: ReadOptions) -> tuple[Palette, Source]:
+def _classes(top: Path, options: ReadOptions) -> tuple[Palette, ReadResult]:
     """The classes: of the user's palette, of labelmap.txt or class_names.txt, or else VOC's own."""
     if options.palette is not None:
         palette = read_palette(options.palette)
@@ -96,8 +96,8 @@ def _classes(top: Path, options: ReadOptions) -> tuple[Palette, Source]:
         palette = _named(top / "class_names.txt")
     else:
         palette = read_palette("voc")
-        return palette, Source([], palette.classes, classes_from="Pascal VOC's own, for there is no labelmap.txt")
-    return palette, Source([], palette.classes, classes_from=palette.origin)
+        return palette, ReadResult([], palette.classes, classes_from="Pascal VOC's own, for there is no labelmap.txt")
+    return palette, ReadResult([], palette.classes, classes_from=palette.origin)
 
 
 def _named(path: Path) -> Palette:
@@ -108,7 +108,7 @@ def _named(path: Path) -> Palette:
     return make_palette([*entries, ("void", voc_color(_VOID))], path.name, path)
 
 
-def _splits(top: Path, found: Source) -> dict[str, str]:
+def _splits(top: Path, found: ReadResult) -> dict[str, str]:
     """{name: split} of the lists there are. Names are looked up among the images' names, and never made into paths."""
     splits: dict[str, str] = {}
     for split in SPLITS:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segpipe.data.formats.pairs import find_pairs
-from segpipe.data.formats.source import ReadOptions, Source
+from segpipe.data.formats.source import ReadOptions, ReadResult
 from segpipe.data.images import VOLUME_SUFFIXES, suffix_of
 from segpipe.errors import DataError
 
@@ -27,7 +27,7 @@ def recognise_volumes(source: Path) -> str | None:
     return f"{', '.join(found.notes)}: {len(paired)} NIfTI volumes with masks"
 
 
-def read_volumes(source: Path, options: ReadOptions) -> Source:
+def read_volumes(source: Path, options: ReadOptions) -> ReadResult:
     """Read the layout; what is no NIfTI is left out. Errors as of `find_pairs`, and DataError where there is no volume at all."""
     found = find_pairs(source, _folders(source, options))
     kept = []

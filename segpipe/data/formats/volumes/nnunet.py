@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.data.formats.annotations.json_document import peek, read_document
-from segpipe.data.formats.volumes.nnunet_files import DATASET, TRAINING, Files, Pair
+from segpipe.data.formats.volumes.nnunet_files import DATASET_FILE, TRAINING_IMAGES, NnunetFiles, FileNames
 from segpipe.data.formats.volumes.nnunet_labels import read_labels
-from segpipe.data.formats.source import RawItem, ReadOptions, Source
+from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import SUFFIXES, VOLUME_SUFFIXES
 from segpipe.errors import DataError
 from segpipe.files import read_json
 
-FOLDS = "splits_final.json"
+FOLDS_FILE = "splits_final.json"
 _MAX_BYTES = 64 << 20
 
 
@@ -38,32 +38,32 @@ def recognise_msd(source: Path) -> str | None:
 
 
 def _recognise(source: Path, key: str, flavour: str) -> str | None:
-    words = peek(source / DATASET)
+    words = peek(source / DATASET_FILE)
     found = all(f'"{word}"'.encode() in words for word in ("labels", key))
-    return f"{DATASET} with `labels` and `{key}`, as of {flavour}" if found else None
+    return f"{DATASET_FILE} with `labels` and `{key}`, as of {flavour}" if found else None
 
 
-def read_nnunet(source: Path, options: ReadOptions) -> Source:
+def read_nnunet(source: Path, options: ReadOptions) -> ReadResult:
     """Read the files. Channels in files of their own become one file; imagesTs/ with labelsTs/ is the test split, images without
     labels are left out; a single fold of splits_final.json says what is val.
 
     Raises DataError for a dataset.json that is broken, contradicts itself or names files outside the source.
     """
-    path = source / DATASET
+    path = source / DATASET_FILE
     if not path.is_file():
         raise DataError(
-            f"no {DATASET}", where=source, expected="the raw data of nnU-Net or the Medical Segmentation Decathlon",
+            f"no {DATASET_FILE}", where=source, expected="the raw data of nnU-Net or the Medical Segmentation Decathlon",
             fix="choose another --format (volumes, for two folders of NIfTI)",
         )
     content = read_document(path, _MAX_BYTES)
-    found = Source([], classes_from=DATASET)
+    found = ReadResult([], classes_from=DATASET_FILE)
     found.classes = read_labels(content.get("labels"), str(path), found.notes)
-    files = Files(source, path, _ending(content, path), _channels(content, path), options.limits)
+    files = NnunetFiles(source, path, _ending(content, path), _channels(content, path), options.limits)
     named = _named_pairs(content, path)
-    training = named if named is not None else files.pairs_in(TRAINING, "labelsTr", found)
+    training = named if named is not None else files.pairs_in(TRAINING_IMAGES, "labelsTr", found)
     items = [files.item(pair, found) for pair in training]
     items += [files.item(pair, found, "test") for pair in files.pairs_in("imagesTs", "labelsTs", found)]
-    found.items = _with_folds([item for item in items if item], source / FOLDS, found)
+    found.items = _with_folds([item for item in items if item], source / FOLDS_FILE, found)
     if unlabelled := files.count_unlabelled():
         found.skipped.append(("imagesTs/", f"{unlabelled} images without labels, of no use in training or judging"))
     return found
@@ -90,10 +90,10 @@ def _channels(content: dict[str, Any], path: Path) -> int:
     return len(names)
 
 
-def _named_pairs(content: dict[str, Any], path: Path) -> list[Pair] | None:
+def _named_pairs(content: dict[str, Any], path: Path) -> list[FileNames] | None:
     """The pairs that `training` (Decathlon) or `dataset` (nnU-Net v2) lists; None where neither is there."""
     fix = "correct the entry, or remove it"
-    pairs: list[Pair] = []
+    pairs: list[FileNames] = []
     if isinstance(listed := content.get("training"), list):
         for index, entry in enumerate(listed):
             image, label = (entry.get(key) if isinstance(entry, dict) else None for key in ("image", "label"))
@@ -123,7 +123,7 @@ def _named_pairs(content: dict[str, Any], path: Path) -> list[Pair] | None:
     return None
 
 
-def _with_folds(items: list[RawItem], path: Path, found: Source) -> list[RawItem]:
+def _with_folds(items: list[RawItem], path: Path, found: ReadResult) -> list[RawItem]:
     """Items with their split: `test` where it is given, the others by the one fold of splits_final.json; without such, they are all
     for training where there is a test split, and of no split where there is none.
     """
@@ -137,7 +137,7 @@ def _with_folds(items: list[RawItem], path: Path, found: Source) -> list[RawItem
     ]
 
 
-def _held_out(path: Path, found: Source) -> set[str] | None:
+def _held_out(path: Path, found: ReadResult) -> set[str] | None:
     """The validation cases of the one fold there is; None, and a note, where there are several."""
     folds = read_json(path, _MAX_BYTES)
     if not isinstance(folds, list) or not all(isinstance(f, dict) and isinstance(f.get("val"), list) for f in folds):
@@ -149,5 +149,5 @@ def _held_out(path: Path, found: Source) -> set[str] | None:
         )
     if len(folds) == 1:
         return {str(key) for key in folds[0]["val"]}
-    found.notes.append(f"{FOLDS}: {len(folds)} folds, of which none is taken")
+    found.notes.append(f"{FOLDS_FILE}: {len(folds)} folds, of which none is taken")
     return None

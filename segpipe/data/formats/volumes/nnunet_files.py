@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segpipe.config import DataParams
-from segpipe.data.formats.source import RawItem, Source, inside
+from segpipe.data.formats.source import RawItem, ReadResult, resolve_inside
 from segpipe.data.images import SUFFIXES, VOLUME_SUFFIXES, merge_channels, stem_of, suffix_of
 
-DATASET = "dataset.json"
-TRAINING = "imagesTr"
+DATASET_FILE = "dataset.json"
+TRAINING_IMAGES = "imagesTr"
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
-Pair = tuple[list[str], str]
+FileNames = tuple[list[str], str]
 """Names of the files of an image's channels and of its label, relative to the source."""
 
 
 @dataclass(frozen=True)
-class Files:
+class NnunetFiles:
     """The files of a source, by image and label. `ending` is None where each file has its own (the Decathlon)."""
 
     source: Path
@@ -29,12 +29,12 @@ class Files:
     channels: int
     limits: DataParams
 
-    def pairs_in(self, images: str, labels: str, found: Source) -> list[Pair]:
+    def pairs_in(self, images: str, labels: str, found: ReadResult) -> list[FileNames]:
         """The images of a folder that have a label in another; of the rest, in training folders, each is left out by name."""
         with_label = {stem_of(path): f"{labels}/{path.name}" for path in self._files(labels)}
         by_case = self._by_case(images, with_label)
         found.skipped += [(with_label[c], "a label without an image") for c in with_label if c not in by_case]
-        if images == TRAINING:
+        if images == TRAINING_IMAGES:
             found.skipped += [(by_case[c][0], "an image without a label") for c in by_case if c not in with_label]
         return [(by_case[case], label) for case, label in with_label.items() if case in by_case]
 
@@ -43,7 +43,7 @@ class Files:
         labelled = {stem_of(path) for path in self._files("labelsTs")}
         return len(self._by_case("imagesTs", labelled).keys() - labelled)
 
-    def item(self, pair: Pair, found: Source, split: str | None = None) -> RawItem | None:
+    def item(self, pair: FileNames, found: ReadResult, split: str | None = None) -> RawItem | None:
         """An image with its label; None, and a line in `skipped`, where files are missing or too many."""
         images, label = pair
         mask = self._existing(label)
@@ -54,7 +54,7 @@ class Files:
         name = Path(images[0]).parent / stem_of(mask)
         if len(paths) == 1:
             return RawItem(name.as_posix(), paths[0], mask, split=split)
-        merged = Merged(tuple(paths), self.limits)
+        merged = MergedChannels(tuple(paths), self.limits)
         return RawItem(
             name.as_posix(), paths[0].with_name(name.name + merged.suffix), mask, split=split, content=merged
         )
@@ -78,7 +78,7 @@ class Files:
         if numbers and numbers != list(range(len(numbers))):
             return f"channels are missing: there are {', '.join(f'{n:04d}' for n in numbers)}"
         if len(paths) not in (1, self.channels):
-            return f"{len(paths)} files of channels, {DATASET} has {self.channels}"
+            return f"{len(paths)} files of channels, {DATASET_FILE} has {self.channels}"
         return None
 
     def _by_case(self, folder: str, labelled: Collection[str]) -> dict[str, list[str]]:
@@ -92,7 +92,7 @@ class Files:
         return by_case
 
     def _existing(self, name: str) -> Path:
-        return inside(self.source, name, str(self.path))
+        return resolve_inside(self.source, name, str(self.path))
 
     def _files(self, folder: str) -> list[Path]:
         if not (self.source / folder).is_dir():
@@ -102,7 +102,7 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedChannels:
     """The content of a file that holds the channels of several (`RawItem.content`)."""
 
     paths: tuple[Path, ...]

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 from skimage.draw import polygon as skimage_polygon
 
 from segpipe.data.formats.annotations.categories import Category, number_classes
-from segpipe.data.formats.annotations.painter import HIDDEN, OVERLAP, Marked, Painter
-from segpipe.data.formats.annotations.shapes import Polygons, Runs, compress, parse_polygon, parse_runs, rasterise, reaches_out, runs_by_key
+from segpipe.data.formats.annotations.painter import HIDDEN, OVERLAP, Annotation, Painter
+from segpipe.data.formats.annotations.shapes import Polygons, Runs, encode_coco_runs, parse_polygon, parse_runs, rasterise, reaches_out, runs_by_value
 from segpipe.errors import DataError
 
 EDGES = st.integers(1, 23)
@@ -71,11 +71,11 @@ def test_run_length_codes_are_exact(data: st.DataObject) -> None:
 def test_each_value_of_a_plane_in_one_pass(data: st.DataObject) -> None:
     shape = data.draw(st.tuples(EDGES, EDGES))
     keys = data.draw(arrays.arrays(np.int32, shape, elements=st.sampled_from([0, 1, 255, 1 << 20])))
-    runs = runs_by_key(keys)
+    runs = runs_by_value(keys)
     assert set(runs) == set(np.unique(keys).tolist())
     for key, counts in runs.items():
         assert np.array_equal(plane(counts, *shape), keys == key)
-        written = compress(counts, *shape)
+        written = encode_coco_runs(counts, *shape)
         assert written["segmentation"]["counts"] == string_by_hand(runs_by_hand(keys == key))
         assert written["area"] == (keys == key).sum()
         rows, columns = np.nonzero(keys == key)
@@ -193,14 +193,14 @@ def test_polygons_over_the_edge_are_clipped() -> None:
     assert not reaches_out(Polygons((parse_polygon([0, 0, 7, 0, 7, 6]),)), 6, 7)
 
 
-def painter(*objects: Marked, size: tuple[int, int] | None = (6, 7), instances: bool = True) -> Painter:
+def painter(*objects: Annotation, size: tuple[int, int] | None = (6, 7), instances: bool = True) -> Painter:
     categories = [Category(3, "cell"), Category(8, "nucleus")]
     return Painter(objects, number_classes(categories, True, Path("x.json")), size, instances, "a.png")
 
 
-def square(x: float, y: float, edge: float, category: int = 3, **more: bool) -> Marked:
+def square(x: float, y: float, edge: float, category: int = 3, **more: bool) -> Annotation:
     points = np.array([(x, y), (x + edge, y), (x + edge, y + edge), (x, y + edge)], np.float64)
-    return Marked(Polygons((points,)), category, **more)
+    return Annotation(Polygons((points,)), category, **more)
 
 
 def test_the_smaller_object_lies_on_top_and_pixels_are_counted() -> None:
@@ -238,7 +238,7 @@ def test_an_image_of_another_size() -> None:
     with pytest.raises(DataError, match=r"a\.png.*found 8 x 6, expected 7 x 6"):
         painter(square(1, 1, 2))(6, 8)
     with pytest.raises(DataError, match=r"a\.png.*another size"):
-        painter(Marked(Runs(2, 3, np.array([6])), 3), size=None)(6, 7)
+        painter(Annotation(Runs(2, 3, np.array([6])), 3), size=None)(6, 7)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_painting_against_brute_force(data: st.DataObject) -> None:
     rng = np.random.default_rng(seed)
     planes = [rng.random(shape) < rng.choice([0.01, 0.3, 0.9]) for _ in range(count)]
     marked = [
-        Marked(parse_runs(list(shape), runs_by_hand(p)), int(rng.choice([3, 8])), bool(rng.random() < 0.2))
+        Annotation(parse_runs(list(shape), runs_by_hand(p)), int(rng.choice([3, 8])), bool(rng.random() < 0.2))
         for p in planes
     ]
     drawing = painter(*marked, size=shape)(*shape)

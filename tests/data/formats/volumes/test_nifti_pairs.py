@@ -11,7 +11,8 @@ import tifffile
 
 from segpipe.config import DataParams, load_params
 from segpipe.data.dataset import load_dataset, load_sample
-from segpipe.data.formats.registry import FORMATS, recognise_format
+from segpipe.data.formats.registry import FORMATS
+from segpipe.data.formats.recognise import recognise_format
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.formats.volumes.nifti_pairs import read_volumes, recognise_volumes
 from segpipe.data.images import encode_png

@@ -12,7 +12,8 @@ import pytest
 
 from segpipe.config import DataParams
 from segpipe.data.dataset import load_dataset, load_sample
-from segpipe.data.formats.registry import FORMATS, recognise_format
+from segpipe.data.formats.registry import FORMATS
+from segpipe.data.formats.recognise import recognise_format
 from segpipe.data.formats.volumes.nnunet import read_nnunet
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.images import decode_image, encode_nifti, encode_png, encode_tiff, merge_channels
