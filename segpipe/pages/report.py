@@ -16,10 +16,10 @@ from segpipe.files import write_text
 from segpipe.gates.case import Champion
 from segpipe.gates.selection import Selection, SelectionOutline
 from segpipe.metrics import MAIN_METRIC
-from segpipe.pages.axes import axis
-from segpipe.pages.charts import Labels, curve_charts, heat_cells, reliability_chart, worst_confusions
-from segpipe.pages.comparison.disagreement import Side, draw_apart, parting_legend
-from segpipe.pages.embedded_images import Drawn, drawn, embed, layer_names, tile
+from segpipe.pages.components.axes import axis
+from segpipe.pages.components.confusion import Labels, curve_charts, heat_cells, reliability_chart, worst_confusions
+from segpipe.pages.components.disagreement import Side, draw_apart, parting_legend
+from segpipe.pages.components.gallery import Drawn, drawn, embed, layer_names, tile
 from segpipe.pages.report_inputs import (
     Cost,
     RobustnessView,
@@ -31,17 +31,7 @@ from segpipe.pages.report_inputs import (
     robustness_view,
     section,
 )
-from segpipe.pages.tables import (
-    Forest,
-    ForestRow,
-    class_rows,
-    forest,
-    known,
-    models,
-    scale,
-    slices_alone,
-    slices_beside,
-)
+from segpipe.pages.components.tables import Forest, ForestRow, class_rows, forest, known, models, scale, slices_alone, slices_beside
 from segpipe.release.champion_file import ChampionFile
 from segpipe.workspace.changes import ChangeGroup, State, compare_states
 

@@ -17,7 +17,7 @@ from segpipe.data.images import read_image, read_mask
 from segpipe.drift.reference import Drift
 from segpipe.errors import SegpipeError
 from segpipe.files import write_json, write_text
-from segpipe.pages.drift_chart import HEIGHT, WIDTH, draw_drift
+from segpipe.pages.components.drift_chart import HEIGHT, WIDTH, draw_drift
 from segpipe.pages.environment import drawing_uri, photo_uri, render
 from segpipe.samples import UNKNOWN, ClassTable
 from segpipe.validation.checks import CHECKS, SEVERITIES, Finding

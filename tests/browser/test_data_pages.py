@@ -12,7 +12,7 @@ import pytest
 
 from segpipe.curation.suspects import find_suspects
 from segpipe.data.demo.write import write_demo
-from segpipe.pages.data import write_stats_page
+from segpipe.pages.data_stats import write_stats_page
 from segpipe.pages.suspects import SuspectList, rank, render_page
 from tests.curation.test_suspects import CLASSES, kmeans, planted, readers  # noqa: F401  the same planted errors
 

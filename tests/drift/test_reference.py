@@ -18,7 +18,7 @@ from segpipe.config import ValidateParams
 from segpipe.data.manifest.table import read_manifest
 from segpipe.drift.reference import Reference, bin_shares, compare, make_reference, quantile_edges, stability_index
 from segpipe.errors import DataError
-from segpipe.pages.drift_chart import draw_drift
+from segpipe.pages.components.drift_chart import draw_drift
 from segpipe.samples import ClassTable
 from tests.validation.test_expectations import TABLE, judge, put, sound
 from tests.worlds import faulty_data

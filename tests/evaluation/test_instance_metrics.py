@@ -25,7 +25,7 @@ from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.segmenter import Segmenter
 from segpipe.metrics.average_precision import ApCounter
 from segpipe.metrics.instances import Objects, ObjectScore, challenge_score, object_score, panoptic_quality
-from segpipe.pages.comparison.disagreement import Side, draw_apart
+from segpipe.pages.components.disagreement import Side, draw_apart
 from segpipe.pages.comparison.result import compare_models
 from segpipe.samples import IGNORE, Sample
 from tests.evaluation.test_instance_counts import cells

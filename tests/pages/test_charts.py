@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segpipe.errors import DataError
-from segpipe.pages.charts import axis, curve_charts, heat_cells, worst_confusions
+from segpipe.pages.components.confusion import axis, curve_charts, heat_cells, worst_confusions
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5))

@@ -21,7 +21,7 @@ from segpipe.evaluation.gallery.pictures import Gallery
 from segpipe.gates.choose import choose
 from segpipe.inference.segmenter import Segmenter
 from segpipe.pages import report
-from segpipe.pages.embedded_images import drawn, embed
+from segpipe.pages.components.gallery import drawn, embed
 from segpipe.pages.report import write_report
 from segpipe.samples import ClassTable, Sample
 from segpipe.workspace.revisions import Revision

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from segpipe.pages.charts import reliability_chart
+from segpipe.pages.components.confusion import reliability_chart
 from segpipe.pages.report_inputs import bottleneck, calibration_view, costs, further_scores, robustness_view
 
 CURVE = {

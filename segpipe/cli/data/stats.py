@@ -25,7 +25,7 @@ def data_stats(
     """
     from functools import partial
 
-    from segpipe.pages.data import read_stats, write_stats_page
+    from segpipe.pages.data_stats import read_stats, write_stats_page
     from segpipe.validation.preview import judge_manifest
 
     root = workspace_root()

@@ -11,7 +11,7 @@ from segpipe.cli.common import Json, print_json, workspace_root
 
 if TYPE_CHECKING:
     from segpipe.pages.comparison.result import Result
-    from segpipe.pages.tables import ForestRow
+    from segpipe.pages.components.tables import ForestRow
 
 _SIDE = "A version (v0.1.0), a revision of Git, an experiment of DVC, or . for the workspace; with :CANDIDATE for another than the winner."
 

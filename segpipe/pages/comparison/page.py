@@ -11,15 +11,15 @@ from segpipe.config import EvaluateParams
 from segpipe.errors import MissingError, SegpipeError
 from segpipe.evaluation.gallery.pictures import has_background, legend
 from segpipe.files import write_text
-from segpipe.pages.axes import Axis, axis
-from segpipe.pages.charts import Labels, curve_charts, heat_cells, reliability_chart, worst_confusions
-from segpipe.pages.comparison.disagreement import Side, draw_apart, parting_legend
+from segpipe.pages.components.axes import Axis, axis
+from segpipe.pages.components.confusion import Labels, curve_charts, heat_cells, reliability_chart, worst_confusions
+from segpipe.pages.components.disagreement import Side, draw_apart, parting_legend
 from segpipe.pages.comparison.result import Result, sentence
 from segpipe.pages.comparison.sides import Contender, Shared
-from segpipe.pages.embedded_images import Drawn, embed, layer_names, tile
+from segpipe.pages.components.gallery import Drawn, embed, layer_names, tile
 from segpipe.pages.report import MAX_MATRIX, render_page
 from segpipe.pages.report_inputs import calibration_view, further_scores
-from segpipe.pages.tables import known
+from segpipe.pages.components.tables import known
 from segpipe.samples import ClassTable
 from segpipe.workspace.changes import compare_states
 

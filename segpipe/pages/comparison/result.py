@@ -15,7 +15,7 @@ from segpipe.evaluation.paired_statistics import Comparison, holm
 from segpipe.evaluation.scores import Scores
 from segpipe.gates.verdict_building import bound_words, confidence_words
 from segpipe.metrics import MAIN_METRIC
-from segpipe.pages.tables import Forest, ForestRow, forest, known, slices_beside
+from segpipe.pages.components.tables import Forest, ForestRow, forest, known, slices_beside
 
 TABLED = (
     MAIN_METRIC,

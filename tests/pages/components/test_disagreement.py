@@ -15,7 +15,7 @@ from segpipe.evaluation.gallery.pictures import ERRORS, draw
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.inference.segmenter import Segmenter
-from segpipe.pages.comparison.disagreement import Side, _layers, draw_apart, most_apart, parting_picture
+from segpipe.pages.components.disagreement import Side, _layers, draw_apart, most_apart, parting_picture
 from segpipe.samples import IGNORE, Instances, Prediction, Sample
 from tests.worlds.evaluated_workspace import CLASSES, make_segmenter
 

@@ -16,18 +16,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segpipe.pages.axes import LogAxis
+from segpipe.pages.components.axes import LogAxis
 from segpipe.data.dataset import format_classes, format_samples, load_dataset
 from segpipe.data.drawing import label_layer
 from segpipe.data.images import encode_png
 from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.fingerprint import make_fingerprint
 from segpipe.pages.environment import percent, short
-from segpipe.pages.data import DataStats, read_stats, write_stats_page
-from segpipe.pages.data.charts import bars, ribbon, scatter
-from segpipe.pages.data.histograms import histogram
-from segpipe.pages.data.numbers import Size
-from segpipe.pages.data.views import around_class, region_of, smallest_object, whole
+from segpipe.pages.data_stats import DataStats, read_stats, write_stats_page
+from segpipe.pages.data_stats.charts import bars, ribbon, scatter
+from segpipe.pages.data_stats.histograms import histogram
+from segpipe.pages.data_stats.schema import Size
+from segpipe.pages.data_stats.views import around_class, region_of, smallest_object, whole
 from segpipe.errors import DataError
 from segpipe.files import write_json
 from segpipe.samples import IGNORE, ClassTable, Sample

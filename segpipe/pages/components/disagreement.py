@@ -13,7 +13,7 @@ from segpipe.evaluation.instance_metrics import is_instance
 from segpipe.evaluation.metric_lookup import describe_metric
 from segpipe.evaluation.scores import Scores
 from segpipe.metrics import MAIN_METRIC
-from segpipe.pages.embedded_images import Drawn, Pixels
+from segpipe.pages.components.gallery import Drawn, Pixels
 from segpipe.samples import IGNORE, Sample
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from segpipe.pages.data.histograms import Histogram
+from segpipe.pages.data_stats.histograms import Histogram
 
 Severity = Literal["error", "warning", "note"]
 

@@ -12,8 +12,8 @@ import numpy as np
 from segpipe.data.manifest.fingerprint import intensity_statistics, make_fingerprint
 from segpipe.data.manifest.table import usable
 from segpipe.data.splits import SPLITS
-from segpipe.pages.data.histograms import histogram
-from segpipe.pages.data.numbers import Channel, ClassBalance, Conversion, DataStats, Example, GroupSize, Objects, Problem, Severity, Size, Spacing, SplitSize, Unusable
+from segpipe.pages.data_stats.histograms import histogram
+from segpipe.pages.data_stats.schema import Channel, ClassBalance, Conversion, DataStats, Example, GroupSize, Objects, Problem, Severity, Size, Spacing, SplitSize, Unusable
 from segpipe.data.manifest.table import labelled_pixels
 from segpipe.errors import DataError
 from segpipe.files import read_json

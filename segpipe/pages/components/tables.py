@@ -13,8 +13,8 @@ from segpipe.evaluation.slices import SliceComparison, compare_slices
 from segpipe.evaluation.statistics import Interval, bootstrap_all, resampling_units, statistic
 from segpipe.gates.selection import Bounds, Selection
 from segpipe.metrics import RATIOS, metric, per_class
-from segpipe.pages.axes import Axis, axis
-from segpipe.pages.charts import hex_color
+from segpipe.pages.components.axes import Axis, axis
+from segpipe.pages.components.confusion import hex_color
 from segpipe.samples import ClassTable
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from segpipe.pages.axes import Axis, LogAxis
+from segpipe.pages.components.axes import Axis, LogAxis
 from segpipe.pages.environment import short
-from segpipe.pages.data.histograms import Histogram
-from segpipe.pages.data.numbers import ClassBalance, Size
+from segpipe.pages.data_stats.histograms import Histogram
+from segpipe.pages.data_stats.schema import ClassBalance, Size
 
 WIDTH, HEIGHT = 340, 176
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 8, 8, 24

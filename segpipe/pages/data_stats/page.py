@@ -12,11 +12,11 @@ from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.table import usable
 from segpipe.pages.environment import render
-from segpipe.pages.data.charts import Bars, bars, ribbon, scatter, share_axis
-from segpipe.pages.data.histograms import Histogram, histogram
-from segpipe.pages.data.pictures import problem_pictures, take_looks
-from segpipe.pages.data.measure import measure, read_problems, sum_up
-from segpipe.pages.data.numbers import DataStats
+from segpipe.pages.data_stats.charts import Bars, bars, ribbon, scatter, share_axis
+from segpipe.pages.data_stats.histograms import Histogram, histogram
+from segpipe.pages.data_stats.pictures import problem_pictures, take_looks
+from segpipe.pages.data_stats.compute import measure, read_problems, sum_up
+from segpipe.pages.data_stats.schema import DataStats
 from segpipe.files import write_text
 from segpipe.samples import ClassTable
 

@@ -13,7 +13,7 @@ from segpipe.errors import DataError
 from segpipe.evaluation.scores import Scores
 from segpipe.files import read_bytes
 from segpipe.metrics import Counts
-from segpipe.pages.axes import Axis, axis
+from segpipe.pages.components.axes import Axis, axis
 from segpipe.pages.report_inputs import Bin, CalibrationView
 from segpipe.samples import ClassTable
 

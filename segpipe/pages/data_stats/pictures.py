@@ -15,9 +15,9 @@ from segpipe.data.dataset import Dataset, load_sample
 from segpipe.data.drawing import label_layer, thumbnail
 from segpipe.data.images import read_image
 from segpipe.pages.environment import count, layer_uri, photo_uri
-from segpipe.pages.data.measure import known
-from segpipe.pages.data.numbers import Problem
-from segpipe.pages.data.views import EDGE, Show, View, around_class, region_of, smallest_object, whole
+from segpipe.pages.data_stats.compute import known
+from segpipe.pages.data_stats.schema import Problem
+from segpipe.pages.data_stats.views import EDGE, Show, View, around_class, region_of, smallest_object, whole
 from segpipe.errors import DataError
 from segpipe.progress import track
 from segpipe.samples import ClassTable
