@@ -15,11 +15,16 @@ from segpipe.evaluation.scores_file import read_scores
 from segpipe.files import write_text
 from segpipe.gates.case import Champion
 from segpipe.gates.selection import Selection, SelectionOutline
+from segpipe.gates.verdict_building import none_if_nan
 from segpipe.metrics import MAIN_METRIC
 from segpipe.pages.components.axes import axis
-from segpipe.pages.components.confusion import Labels, curve_charts, heat_cells, reliability_chart, worst_confusions
-from segpipe.pages.components.disagreement import Side, draw_apart, parting_legend
-from segpipe.pages.components.gallery import Drawn, drawn, embed, layer_names, tile
+from segpipe.pages.components.confusion import ConfusionLabels, heat_cells, worst_confusions
+from segpipe.pages.components.curves import curve_charts
+from segpipe.pages.components.disagreement import ScoredModel, disagreement_legend, draw_disagreements
+from segpipe.pages.components.forest import Forest, ForestRow, make_forest, slice_differences, slice_scores
+from segpipe.pages.components.gallery import GalleryImage, embed_images, layer_names, read_gallery, tile_ratio
+from segpipe.pages.components.reliability import reliability_chart
+from segpipe.pages.components.tables import class_rows, ranking_rows, score_axis
 from segpipe.pages.report_inputs import (
     Cost,
     RobustnessView,
@@ -31,7 +36,6 @@ from segpipe.pages.report_inputs import (
     robustness_view,
     section,
 )
-from segpipe.pages.components.tables import Forest, ForestRow, class_rows, forest, known, models, scale, slices_alone, slices_beside
 from segpipe.release.champion_file import ChampionFile
 from segpipe.workspace.changes import ChangeGroup, State, compare_states
 
@@ -111,8 +115,8 @@ def _context(
     scores = {name: read_scores(root / "evaluation" / name / "per_image.parquet") for name in names}
     measured = {name: read_section(root / "evaluation" / name / "metrics.json") for name in names}
     metrics, main = measured[shown], selection.metric
-    rows, classes = models(selection), fingerprint.classes
-    labels = Labels.of([scores[shown]], classes)
+    rows, classes = ranking_rows(selection), fingerprint.classes
+    labels = ConfusionLabels.of([scores[shown]], classes)
     counts = labels.counts[0]
     beside = champion if champion and champion.scores and selection.winner else None
     live = scores[shown].aligned(beside.scores) if beside and beside.scores else None
@@ -126,7 +130,7 @@ def _context(
         "pixels": MAIN_METRIC,
         "models": rows,
         "axis": axis,
-        "scale": scale(rows, params, main),
+        "scale": score_axis(rows, params, main),
         "lead": _lead(main, scores[shown], live, params.evaluate),
         "changed": changes_since(root, shown, scores[shown], beside),
         "lineage": _lineage(scores[shown], selection, beside),
@@ -141,9 +145,9 @@ def _context(
         "reliability": reliability_chart(calibration) if calibration else None,
         "robustness": robustness,
         "drops": _drops(robustness),
-        "slices": slices_beside(scores[shown], live, params.evaluate, main)
+        "slices": slice_differences(scores[shown], live, params.evaluate, main)
         if live
-        else slices_alone(section(metrics, "test", "slices")),
+        else slice_scores(section(metrics, "test", "slices")),
         "further": further_scores(list(measured.values())),
         "names": names,
         "costs": costs(root, names) + _champion_cost(root, beside),
@@ -164,13 +168,13 @@ def _lead(main: str, winner: Scores, live: Scores | None, params: EvaluateParams
         "difference",
         None,
         difference.estimate,
-        known(difference.low),
-        known(difference.high),
+        none_if_nan(difference.low),
+        none_if_nan(difference.high),
         winner.value(main),
         live.value(main),
-        known(found.p_value),
+        none_if_nan(found.p_value),
     )
-    return {"row": row, "detectable": known(found.detectable), "verdict": found.verdict}
+    return {"row": row, "detectable": none_if_nan(found.detectable), "verdict": found.verdict}
 
 
 def changes_since(root: Path, winner: str, scores: Scores, champion: Champion | None) -> list[ChangeGroup]:
@@ -211,7 +215,7 @@ def _drops(view: RobustnessView | None) -> Forest | None:
         title, name = ("", f"{drop.corruption}, {drop.severity}") if single else (drop.corruption, drop.severity)
         row = ForestRow(name, None, -drop.drop, _minus(drop.high), _minus(drop.low), drop.score)
         groups.setdefault(title, []).append(row)
-    return forest(list(groups.items()), apart=True)
+    return make_forest(list(groups.items()), apart=True)
 
 
 def _minus(value: float | None) -> float | None:
@@ -244,10 +248,10 @@ def _gallery(
 ) -> dict[str, Any]:
     folder = root / "evaluation" / shown / "gallery"
     gallery = Gallery.read(folder)
-    pictures = drawn(folder, gallery)
+    pictures = read_gallery(folder, gallery)
     if champion and champion.segmenter and live and shards and (root / "models" / shown).is_dir():
         pictures = [*_apart(root, shown, ours, champion, live, shards, each, main), *pictures]
-    embedded = embed(pictures)
+    embedded = embed_images(pictures)
     parted = champion is not None and any(shot.kind in ("behind", "ahead") for shot in embedded)
     other = f"champion {champion.version}" if champion else "champion"
     return {
@@ -255,22 +259,22 @@ def _gallery(
         "left_out": len(pictures) - len(embedded),
         "layers": layer_names(embedded),
         "legend": gallery.legend,
-        "tile": tile(embedded),
+        "tile": tile_ratio(embedded),
         "kinds": {kind: words.format(other=other) for kind, words in KINDS.items()},
-        "parting": parting_legend(shown, champion.version) if champion and parted else [],
+        "parting": disagreement_legend(shown, champion.version) if champion and parted else [],
     }
 
 
 def _apart(
     root: Path, shown: str, ours: Scores, champion: Champion, live: Scores, shards: Path, each: int, main: str
-) -> list[Drawn]:
+) -> list[GalleryImage]:
     from segpipe.data.shards import ShardReader
     from segpipe.inference.trained import load_trained
 
     assert champion.segmenter is not None
-    winner = Side(shown, ours, load_trained(root / "models" / shown))
-    other = Side(champion.version, live, champion.segmenter)
-    return draw_apart(winner, other, ShardReader(shards, "test"), each, main)
+    winner = ScoredModel(shown, ours, load_trained(root / "models" / shown))
+    other = ScoredModel(champion.version, live, champion.segmenter)
+    return draw_disagreements(winner, other, ShardReader(shards, "test"), each, main)
 
 
 def score(value: float | None, digits: int = 3) -> str:

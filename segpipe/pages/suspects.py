@@ -20,7 +20,7 @@ from segpipe.files import write_text
 from segpipe.progress import say
 from segpipe.samples import ClassTable
 
-EDGE = 400
+MAX_EDGE = 400
 """Longest edge of a picture in pixels."""
 
 MAX_PICTURE_BYTES = 6 << 20
@@ -71,7 +71,7 @@ class SuspectList(BaseModel):
 
 
 @dataclass(frozen=True)
-class Sheet:
+class SuspectView:
     """A suspect as the page shows it: a photograph and three layers over it, as `data:` addresses of one size."""
 
     suspect: Suspect
@@ -110,7 +110,7 @@ def write_suspects(root: Path, candidate: str | None, limit: int, page: Path) ->
         raise MissingError("no images to judge by", where=shards, fix="`segpipe prepare` writes them")
     _warn_of_other_data(root, segmenter.spec.lineage.get("data"))
     classes = segmenter.spec.classes
-    every, sheets = rank(find_suspects(segmenter, readers), classes, limit)
+    every, sheets = rank_suspects(find_suspects(segmenter, readers), classes, limit)
     made = SuspectList(
         candidate=name,
         images=sum(map(len, readers)),
@@ -119,33 +119,33 @@ def write_suspects(root: Path, candidate: str | None, limit: int, page: Path) ->
         suspects=every[:limit],
     )
     write_text(page.with_suffix(".csv"), to_csv(every))
-    write_text(page, render_page(made, sheets, classes))
+    write_text(page, render_suspects(made, sheets, classes))
     return made
 
 
-def rank(cases: Iterable[Case], classes: ClassTable, limit: int) -> tuple[list[Suspect], list[Sheet]]:
+def rank_suspects(cases: Iterable[Case], classes: ClassTable, limit: int) -> tuple[list[Suspect], list[SuspectView]]:
     """All suspects by score, the highest first (equal ones by key), and the sheets of the first `limit`.
 
     Pictures are drawn as the cases come, of those that are among the first so far: no image is kept.
     """
     every: list[Suspect] = []
-    best: list[tuple[float, int, Sheet]] = []
+    best: list[tuple[float, int, SuspectView]] = []
     for place, case in enumerate(cases):
         every.append(case.suspect)
         if len(best) < limit or case.suspect.score > best[0][0]:
-            entry = (case.suspect.score, -place, draw_sheet(case, classes))
+            entry = (case.suspect.score, -place, draw_suspect(case, classes))
             (heapq.heappush if len(best) < limit else heapq.heapreplace)(best, entry)
     every.sort(key=lambda suspect: (-suspect.score, suspect.key))
     sheets = sorted((sheet for _, _, sheet in best), key=lambda sheet: (-sheet.suspect.score, sheet.suspect.key))
     return every, sheets
 
 
-def draw_sheet(case: Case, classes: ClassTable) -> Sheet:
+def draw_suspect(case: Case, classes: ClassTable) -> SuspectView:
     """The pictures of one suspect; of a large image the part around the largest region, of a volume the slice of it."""
     import cv2
 
     from segpipe.data.drawing import label_layer, to_display
-    from segpipe.pages.environment import layer_uri, photo_uri
+    from segpipe.pages.data_uris import layer_uri, photo_uri
 
     region = case.suspect.regions[0]
     image, labels, suggested, weights = (
@@ -158,7 +158,7 @@ def draw_sheet(case: Case, classes: ClassTable) -> Sheet:
     if region.slice is not None:
         image, labels, suggested, weights = (a[region.slice] for a in (image, labels, suggested, weights))
     part, words = _part(region.x, region.y, region.width, region.height, labels.shape)
-    scale = EDGE / max(part[0].stop - part[0].start, part[1].stop - part[1].start)
+    scale = MAX_EDGE / max(part[0].stop - part[0].start, part[1].stop - part[1].start)
     scale = scale if scale < 1 else float(int(scale))
     size = tuple(max(1, round((s.stop - s.start) * scale)) for s in (part[1], part[0]))
 
@@ -177,7 +177,7 @@ def draw_sheet(case: Case, classes: ClassTable) -> Sheet:
     layers = [layer_uri(label_layer(resized(a, cv2.INTER_NEAREST), classes.colors)) for a in (labels, suggested)]
     place = f"slice {region.slice}" if region.slice is not None else ""
     told = ", ".join(filter(None, (place, words)))
-    return Sheet(case.suspect, photo_uri(photo), layers[0], layers[1], layer_uri(doubt), size[0], size[1], told)  # type: ignore[arg-type]
+    return SuspectView(case.suspect, photo_uri(photo), layers[0], layers[1], layer_uri(doubt), size[0], size[1], told)  # type: ignore[arg-type]
 
 
 def _part(x: int, y: int, width: int, height: int, shape: Sequence[int]) -> tuple[tuple[slice, slice], str]:
@@ -185,7 +185,7 @@ def _part(x: int, y: int, width: int, height: int, shape: Sequence[int]) -> tupl
     edge = max(_PART * max(width, height), _LEAST_PART)
     spans = []
     for middle, length in ((y + height / 2, shape[0]), (x + width / 2, shape[1])):
-        own = length if max(shape[:2]) <= EDGE else min(edge, length)
+        own = length if max(shape[:2]) <= MAX_EDGE else min(edge, length)
         start = min(max(round(middle - own / 2), 0), length - own)
         spans.append(slice(start, start + own))
     rows, columns = spans
@@ -205,11 +205,11 @@ def to_csv(suspects: Sequence[Suspect]) -> str:
     return stream.getvalue()
 
 
-def render_page(made: SuspectList, sheets: Sequence[Sheet], classes: ClassTable) -> str:
+def render_suspects(made: SuspectList, sheets: Sequence[SuspectView], classes: ClassTable) -> str:
     """The page. Sheets beyond `MAX_PICTURE_BYTES` are left to the table."""
     from segpipe.pages.environment import render
 
-    shown: list[Sheet] = []
+    shown: list[SuspectView] = []
     size = 0
     for sheet in sheets:
         size += len(sheet.photo) + len(sheet.label) + len(sheet.prediction) + len(sheet.doubt)

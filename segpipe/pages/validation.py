@@ -18,7 +18,8 @@ from segpipe.drift.reference import Drift
 from segpipe.errors import SegpipeError
 from segpipe.files import write_json, write_text
 from segpipe.pages.components.drift_chart import HEIGHT, WIDTH, draw_drift
-from segpipe.pages.environment import drawing_uri, photo_uri, render
+from segpipe.pages.data_uris import mask_uri, photo_uri
+from segpipe.pages.environment import render
 from segpipe.samples import UNKNOWN, ClassTable
 from segpipe.validation.checks import CHECKS, SEVERITIES, Finding
 from segpipe.validation.expectations import quarantined, stopping
@@ -139,9 +140,7 @@ class _Pictures:
         if self._classes and isinstance(mask, str):
             values = read_mask(self._data_dir / mask, self._limits)
             values = values[len(values) // 2] if values.ndim == 3 else values
-            looks.append(
-                {"uri": drawing_uri(_draw_mask(values, self._classes)), "alt": f"mask {mask}", "caption": mask}
-            )
+            looks.append({"uri": mask_uri(_draw_mask(values, self._classes)), "alt": f"mask {mask}", "caption": mask})
 
 
 def _draw_mask(values: np.ndarray, classes: ClassTable) -> Picture:

@@ -13,7 +13,7 @@ import pytest
 from segpipe.curation.suspects import find_suspects
 from segpipe.data.demo.write import write_demo
 from segpipe.pages.data_stats import write_stats_page
-from segpipe.pages.suspects import SuspectList, rank, render_page
+from segpipe.pages.suspects import SuspectList, rank_suspects, render_suspects
 from tests.curation.test_suspects import CLASSES, kmeans, planted, readers  # noqa: F401  the same planted errors
 
 expect = pytest.importorskip("playwright.sync_api").expect
@@ -88,10 +88,10 @@ def stats_page(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Pat
 
 @pytest.fixture(scope="module")
 def suspects_page(tmp_path_factory: pytest.TempPathFactory, kmeans, planted: Path) -> Path:  # noqa: F811
-    every, sheets = rank(find_suspects(kmeans, readers(planted)), CLASSES, 8)
+    every, sheets = rank_suspects(find_suspects(kmeans, readers(planted)), CLASSES, 8)
     made = SuspectList(candidate="kmeans", images=40, found=len(every), suspects=every[:8])
     path = tmp_path_factory.mktemp("suspects") / "suspects.html"
-    path.write_text(render_page(made, sheets, CLASSES), encoding="utf-8")
+    path.write_text(render_suspects(made, sheets, CLASSES), encoding="utf-8")
     return path
 
 

@@ -32,7 +32,7 @@ from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.classical import KMeans, KMeansConfig
-from segpipe.pages.suspects import COLUMNS, SuspectList, rank, render_page, to_csv, write_suspects
+from segpipe.pages.suspects import COLUMNS, SuspectList, rank_suspects, render_suspects, to_csv, write_suspects
 from segpipe.samples import IGNORE, ClassTable, Sample
 from tests.worlds.bundles import toy_selection
 
@@ -103,7 +103,7 @@ def readers(folder: Path) -> list[ShardReader]:
 
 
 def test_planted_errors_rank_first(kmeans: Segmenter, planted: Path) -> None:
-    every, sheets = rank(find_suspects(kmeans, readers(planted)), CLASSES, 5)
+    every, sheets = rank_suspects(find_suspects(kmeans, readers(planted)), CLASSES, 5)
     assert {suspect.key for suspect in every[:8]} == {f"bad-{n}" for n in range(0, 40, 5)}
     assert every[7].score > 5 * max([s.score for s in every[8:]], default=0)
     assert [sheet.suspect for sheet in sheets] == every[:5]
@@ -152,7 +152,7 @@ def test_a_model_that_agrees_suspects_nothing(tmp_path: Path) -> None:
     labels = [draw_cells(n)[1] for n in range(3)]
     labels[0][:5] = IGNORE
     assert list(find_suspects(oracle_segmenter(labels), oracle_shards(tmp_path, labels))) == []
-    page = render_page(SuspectList(candidate="o", images=3, found=0, suspects=[]), [], CLASSES)
+    page = render_suspects(SuspectList(candidate="o", images=3, found=0, suspects=[]), [], CLASSES)
     assert "nowhere sure" in page
     assert "<script>" not in page
 
@@ -271,8 +271,8 @@ def test_page_table_and_json_say_the_same(workspace: Path) -> None:
 def test_names_are_escaped(kmeans: Segmenter, tmp_path: Path) -> None:
     image, labels = draw_cells(0)
     write_shards(tmp_path, "test", [Sample('<b>"x",y', image, corrupt(labels, "missing cell"))], 3)
-    every, sheets = rank(find_suspects(kmeans, [ShardReader(tmp_path, "test")]), CLASSES, 5)
-    page = render_page(SuspectList(candidate="<i>", images=1, found=1, suspects=every), sheets, CLASSES)
+    every, sheets = rank_suspects(find_suspects(kmeans, [ShardReader(tmp_path, "test")]), CLASSES, 5)
+    page = render_suspects(SuspectList(candidate="<i>", images=1, found=1, suspects=every), sheets, CLASSES)
     assert "<b>&#34;" not in page.replace("<b>&lt;b&gt;&#34;", "")
     assert "<i>" not in re.sub(r"<script>.*</script>", "", page, flags=re.S)
     assert next(csv.DictReader(io.StringIO(to_csv(every))))["key"] == '<b>"x",y'
@@ -284,7 +284,7 @@ def test_a_large_image_is_shown_around_the_place(tmp_path: Path) -> None:
     given = np.zeros_like(truth)
     labels = [truth, np.tile(np.array([[1] * 50 + [0] * 50], np.uint8), (100, 1))]
     folder = oracle_shards(tmp_path, [given, labels[1]])
-    _, sheets = rank(find_suspects(oracle_segmenter(labels), folder), CLASSES, 1)
+    _, sheets = rank_suspects(find_suspects(oracle_segmenter(labels), folder), CLASSES, 1)
     assert "part of 900 × 700" in sheets[0].part
     assert (sheets[0].width, sheets[0].height) == (256, 256)
     region = sheets[0].suspect.regions[0]

@@ -25,8 +25,8 @@ from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.segmenter import Segmenter
 from segpipe.metrics.average_precision import ApCounter
 from segpipe.metrics.instances import Objects, ObjectScore, challenge_score, object_score, panoptic_quality
-from segpipe.pages.components.disagreement import Side, draw_apart
 from segpipe.pages.comparison.result import compare_models
+from segpipe.pages.components.disagreement import ScoredModel, draw_disagreements
 from segpipe.samples import IGNORE, Sample
 from tests.evaluation.test_instance_counts import cells
 from tests.worlds.evaluated_workspace import CLASSES, Reading, make_segmenter
@@ -270,14 +270,14 @@ def test_of_many_detections_fewer_resamples_are_drawn(root: Path) -> None:
 
 
 def test_pictures_of_where_two_models_part_follow_the_score_that_ranks(root: Path) -> None:
-    sides = [Side(name, scores_of(root, name), told_apart(name)) for name in ("sharp", "whole")]
+    sides = [ScoredModel(name, scores_of(root, name), told_apart(name)) for name in ("sharp", "whole")]
     reader = ShardReader(root / "shards", "test")
-    found = draw_apart(sides[0], sides[1], reader, 1, "instance.f1_50")
+    found = draw_disagreements(sides[0], sides[1], reader, 1, "instance.f1_50")
     values = [side.scores.of_images("instance.f1_50") for side in sides]
     behind = int(np.argmin(values[0] - values[1]))
     assert (found[0].key, found[0].kind) == (reader.keys[behind], "behind")
     assert found[0].note == f"F1 of objects at IoU 0.5: {values[0][behind]:.3f} · whole {values[1][behind]:.3f}"
-    assert draw_apart(sides[0], sides[1], reader, 1)[0].note.startswith("IoU ")
+    assert draw_disagreements(sides[0], sides[1], reader, 1)[0].note.startswith("IoU ")
 
 
 @pytest.mark.parametrize(

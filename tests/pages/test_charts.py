@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from segpipe.pages.components.curves import curve_charts
 
 from segpipe.errors import DataError
-from segpipe.pages.components.confusion import axis, curve_charts, heat_cells, worst_confusions
+from segpipe.pages.components.confusion import axis, heat_cells, worst_confusions
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5))

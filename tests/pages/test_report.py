@@ -21,7 +21,7 @@ from segpipe.evaluation.gallery.pictures import Gallery
 from segpipe.gates.choose import choose
 from segpipe.inference.segmenter import Segmenter
 from segpipe.pages import report
-from segpipe.pages.components.gallery import drawn, embed
+from segpipe.pages.components.gallery import embed_images, read_gallery
 from segpipe.pages.report import write_report
 from segpipe.samples import ClassTable, Sample
 from segpipe.workspace.revisions import Revision
@@ -215,13 +215,13 @@ def test_many_classes_get_a_list_instead_of_a_matrix(
 
 def test_pictures_are_embedded_within_a_budget(workspace: Path) -> None:
     folder = workspace / "evaluation" / "unet" / "gallery"
-    pictures = drawn(folder, Gallery.read(folder))
-    assert [e.key for e in embed(pictures, 1 << 20)] == [p.key for p in pictures]
-    size = sum(map(len, embed(pictures, 1 << 20)[0].layers.values()))
-    some = embed(pictures, int(3.5 * size))
+    pictures = read_gallery(folder, Gallery.read(folder))
+    assert [e.key for e in embed_images(pictures, 1 << 20)] == [p.key for p in pictures]
+    size = sum(map(len, embed_images(pictures, 1 << 20)[0].layers.values()))
+    some = embed_images(pictures, int(3.5 * size))
     assert {e.kind for e in some} == {"worst", "typical", "best"} and len(some) < len(pictures)
     assert sum(len(uri) for e in some for uri in e.layers.values()) <= 3.5 * size
-    assert embed(pictures, 10) == []
+    assert embed_images(pictures, 10) == []
     assert all(uri.startswith("data:image/webp;base64,UklGR") for e in some for uri in e.layers.values())
 
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from segpipe.pages.components.reliability import reliability_chart
 
-from segpipe.pages.components.confusion import reliability_chart
 from segpipe.pages.report_inputs import bottleneck, calibration_view, costs, further_scores, robustness_view
 
 CURVE = {

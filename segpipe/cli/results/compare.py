@@ -10,8 +10,8 @@ import typer
 from segpipe.cli.common import Json, print_json, workspace_root
 
 if TYPE_CHECKING:
-    from segpipe.pages.comparison.result import Result
-    from segpipe.pages.components.tables import ForestRow
+    from segpipe.pages.comparison.result import ComparisonResult
+    from segpipe.pages.components.forest import ForestRow
 
 _SIDE = "A version (v0.1.0), a revision of Git, an experiment of DVC, or . for the workspace; with :CANDIDATE for another than the winner."
 
@@ -33,17 +33,17 @@ def compare(
     """
     from segpipe.config import load_params
     from segpipe.pages.comparison.page import write_comparison
-    from segpipe.pages.comparison.result import as_json, compare_models, sentence
-    from segpipe.pages.comparison.sides import load, shared
+    from segpipe.pages.comparison.result import as_json, compare_models, verdict_sentence
+    from segpipe.pages.comparison.sides import load_side, match_images
 
     root = workspace_root()
     params = load_params(root).evaluate
-    first, second = load(root, before), load(root, after)
-    common = shared(first, second)
+    first, second = load_side(root, before), load_side(root, after)
+    common = match_images(first, second)
     result = compare_models(common.before, common.after, params)
     page = out or root / "reports" / "compare.html"
     write_comparison(root, first, second, common, result, params, page)
-    said = sentence(result, first.name, second.name)
+    said = verdict_sentence(result, first.name, second.name)
     if json:
         told = {"before": first.name, "after": second.name, "images": len(common.after.keys)}
         print_json({"sentence": said, "compared": told, "basis": common.sentence, "page": str(page), **as_json(result)})
@@ -53,7 +53,7 @@ def compare(
         typer.launch(page.resolve().as_uri())
 
 
-def _lines(result: Result) -> list[str]:
+def _lines(result: ComparisonResult) -> list[str]:
     """Classes and slices whose difference is more than luck."""
     rows: list[tuple[str, Any]] = [
         ("class", row) for _, rows in (result.classes.groups if result.classes else []) for row in rows

@@ -11,15 +11,17 @@ from segpipe.config import EvaluateParams
 from segpipe.errors import MissingError, SegpipeError
 from segpipe.evaluation.gallery.pictures import has_background, legend
 from segpipe.files import write_text
+from segpipe.gates.verdict_building import none_if_nan
+from segpipe.pages.comparison.result import ComparisonResult, verdict_sentence
+from segpipe.pages.comparison.sides import ComparisonSide, SharedImages
 from segpipe.pages.components.axes import Axis, axis
-from segpipe.pages.components.confusion import Labels, curve_charts, heat_cells, reliability_chart, worst_confusions
-from segpipe.pages.components.disagreement import Side, draw_apart, parting_legend
-from segpipe.pages.comparison.result import Result, sentence
-from segpipe.pages.comparison.sides import Contender, Shared
-from segpipe.pages.components.gallery import Drawn, embed, layer_names, tile
+from segpipe.pages.components.confusion import ConfusionLabels, heat_cells, worst_confusions
+from segpipe.pages.components.curves import curve_charts
+from segpipe.pages.components.disagreement import ScoredModel, disagreement_legend, draw_disagreements
+from segpipe.pages.components.gallery import GalleryImage, embed_images, layer_names, tile_ratio
+from segpipe.pages.components.reliability import reliability_chart
 from segpipe.pages.report import MAX_MATRIX, render_page
 from segpipe.pages.report_inputs import calibration_view, further_scores
-from segpipe.pages.components.tables import known
 from segpipe.samples import ClassTable
 from segpipe.workspace.changes import compare_states
 
@@ -27,7 +29,13 @@ _KINDS = {"behind": "{after} is furthest behind {before}", "ahead": "{after} is 
 
 
 def write_comparison(
-    root: Path, before: Contender, after: Contender, common: Shared, result: Result, params: EvaluateParams, out: Path
+    root: Path,
+    before: ComparisonSide,
+    after: ComparisonSide,
+    common: SharedImages,
+    result: ComparisonResult,
+    params: EvaluateParams,
+    out: Path,
 ) -> None:
     """Write the page. Pictures need both models and the test images, of the workspace or out of DVC's cache; where one of them
     can't be had, the page says so."""
@@ -39,18 +47,18 @@ def write_comparison(
 
 def _context(
     root: Path,
-    before: Contender,
-    after: Contender,
-    common: Shared,
-    result: Result,
+    before: ComparisonSide,
+    after: ComparisonSide,
+    common: SharedImages,
+    result: ComparisonResult,
     params: EvaluateParams,
     folder: Path,
 ) -> dict[str, Any]:
     sides = (before, after)
     pictures, classes, why_none = _pictures(root, before, after, common, params.gallery, folder, result.metric)
-    embedded = embed(pictures)
+    embedded = embed_images(pictures)
     names = [side.name for side in sides]
-    labels = Labels.of([common.before, common.after], classes)
+    labels = ConfusionLabels.of([common.before, common.after], classes)
     matrices = labels.counts if common.everything else []
     drawn = [heat_cells(m) for m in matrices if len(m) <= MAX_MATRIX]
     views = [(side.name, calibration_view(side.metrics)) for side in sides]
@@ -64,10 +72,10 @@ def _context(
         "common": common,
         "result": result,
         "main": result.metric,
-        "said": sentence(result, before.name, after.name),
+        "said": verdict_sentence(result, before.name, after.name),
         "tone": {"better": "ready", "worse": "held"}.get(result.verdict, "unsure"),
-        "detectable": known(result.found.detectable),
-        "p_value": known(result.found.p_value),
+        "detectable": none_if_nan(result.found.detectable),
+        "p_value": none_if_nan(result.found.p_value),
         "changed": compare_states(before.state, after.state),
         "confusions": [
             (name, cells, worst_confusions(m, 5), m.sum(1).tolist())
@@ -79,10 +87,10 @@ def _context(
         "further": further_scores([side.metrics for side in sides]),
         "charts": curve_charts(_trainings(sides, folder), 340, 190, 44),
         "gallery": embedded,
-        "tile": tile(embedded),
+        "tile": tile_ratio(embedded),
         "why_none": why_none,
         "layers": layer_names(embedded),
-        "parting": parting_legend(after.name, before.name),
+        "parting": disagreement_legend(after.name, before.name),
         "legend": legend(classes) if classes else [],
         "kinds": {kind: words.format(before=before.name, after=after.name) for kind, words in _KINDS.items()},
         "drawn_classes": list(range(1 if classes and has_background(classes) else 0, len(labels.names))),
@@ -93,12 +101,12 @@ def _context(
     }
 
 
-def _scale(result: Result) -> Axis:
+def _scale(result: ComparisonResult) -> Axis:
     """The axis on which both scores are drawn."""
     return axis([v for v in (result.before, result.after) if v is not None], 6, 294, pad=0.5, least=0.0)
 
 
-def _trainings(sides: tuple[Contender, Contender], folder: Path) -> dict[str, Path]:
+def _trainings(sides: tuple[ComparisonSide, ComparisonSide], folder: Path) -> dict[str, Path]:
     """Curves of both trainings, fetched; {name: folder}."""
     found = {}
     for place, side in enumerate(sides):
@@ -111,14 +119,14 @@ def _trainings(sides: tuple[Contender, Contender], folder: Path) -> dict[str, Pa
 
 
 def _pictures(
-    root: Path, before: Contender, after: Contender, common: Shared, each: int, folder: Path, main: str
-) -> tuple[list[Drawn], ClassTable | None, str | None]:
+    root: Path, before: ComparisonSide, after: ComparisonSide, common: SharedImages, each: int, folder: Path, main: str
+) -> tuple[list[GalleryImage], ClassTable | None, str | None]:
     """The images on which the two part, the classes they are drawn by, and why there are none."""
     from segpipe.data.shards import ShardReader
 
     try:
         first, second = (
-            Side(side.name, scores, _segmenter(side, folder / f"model-{place}"))
+            ScoredModel(side.name, scores, _segmenter(side, folder / f"model-{place}"))
             for place, (side, scores) in enumerate(((before, common.before), (after, common.after)))
         )
         shards = folder / "shards"
@@ -126,13 +134,13 @@ def _pictures(
             raise MissingError(
                 "the test images can't be had", where=after.name, fix="dvc pull, or dvc fetch --all-commits"
             )
-        drawn = draw_apart(second, first, ShardReader(shards, "test"), each, main)
+        drawn = draw_disagreements(second, first, ShardReader(shards, "test"), each, main)
         return drawn, second.segmenter.spec.classes, None
     except SegpipeError as error:
         return [], None, str(error)
 
 
-def _segmenter(side: Contender, folder: Path) -> Any:
+def _segmenter(side: ComparisonSide, folder: Path) -> Any:
     from segpipe.inference.trained import load_trained
 
     if not side.revision.fetch(f"models/{side.candidate}", "*", folder):

@@ -13,11 +13,11 @@ from segpipe.evaluation.instance_metrics import is_instance
 from segpipe.evaluation.metric_lookup import compare_on, describe_metric
 from segpipe.evaluation.paired_statistics import Comparison, holm
 from segpipe.evaluation.scores import Scores
-from segpipe.gates.verdict_building import bound_words, confidence_words
+from segpipe.gates.verdict_building import bound_words, confidence_words, none_if_nan
 from segpipe.metrics import MAIN_METRIC
-from segpipe.pages.components.tables import Forest, ForestRow, forest, known, slices_beside
+from segpipe.pages.components.forest import Forest, ForestRow, make_forest, slice_differences
 
-TABLED = (
+PIXEL_METRICS = (
     MAIN_METRIC,
     "iou.image.macro",
     "dice.dataset.macro",
@@ -27,12 +27,12 @@ TABLED = (
 )
 """Scores of which the difference is told."""
 
-OBJECT_SCORES = ("instance.f1_50", "instance.pq")
+INSTANCE_METRICS = ("instance.f1_50", "instance.pq")
 """Likewise, where both tell objects apart."""
 
 
 @dataclass(frozen=True)
-class Result:
+class ComparisonResult:
     """The second model less the first on the same images. metric: what they are held together by; before, after: their score, None
     where it does not exist; scores,
     classes: differences of `TABLED` and of every class's IoU (p values corrected over classes); slices: of `metric`."""
@@ -53,26 +53,26 @@ class Result:
         return "no different" if self.same_answers else self.found.verdict
 
 
-def compare_models(before: Scores, after: Scores, params: EvaluateParams) -> Result:
+def compare_models(before: Scores, after: Scores, params: EvaluateParams) -> ComparisonResult:
     """Compare two models by what they did on the same images in the same order: by the score that candidates are ranked by, or by
     `MAIN_METRIC` where that is one of objects and not both tell any apart."""
     both = before.objects is not None and after.objects is not None
     main = params.rank_by if both or not is_instance(params.rank_by) else MAIN_METRIC
     found = compare_on(main, after, before, params)
-    tabled = [name for name in TABLED if after.knows(name)]
-    names = dict.fromkeys([main, *tabled, *(OBJECT_SCORES if both else ())])
+    tabled = [name for name in PIXEL_METRICS if after.knows(name)]
+    names = dict.fromkeys([main, *tabled, *(INSTANCE_METRICS if both else ())])
     scores = _differences(before, after, [(describe_metric(name), name) for name in names], params)
     classes = _differences(
         before, after, [(name, f"iou.class.{name}") for name in after.classes], params, corrected=True
     )
-    return Result(
+    return ComparisonResult(
         main,
         before.value(main),
         after.value(main),
         found,
         scores,
         classes,
-        slices_beside(after, before, params, main),
+        slice_differences(after, before, params, main),
         _same_answers(before, after),
     )
 
@@ -98,18 +98,18 @@ def _differences(
             words,
             None,
             found.difference.estimate,
-            known(found.difference.low),
-            known(found.difference.high),
+            none_if_nan(found.difference.low),
+            none_if_nan(found.difference.high),
             ours,
             theirs,
-            known(p),
+            none_if_nan(p),
         )
         for (words, found, ours, theirs), p in zip(rows, told, strict=True)
     ]
-    return forest([("", made)], apart=True)
+    return make_forest([("", made)], apart=True)
 
 
-def sentence(result: Result, before: str, after: str) -> str:
+def verdict_sentence(result: ComparisonResult, before: str, after: str) -> str:
     """The outcome: `after` beside `before`."""
     name, images = describe_metric(result.metric), f"{result.found.difference.units} images or groups"
     if result.before is None or result.after is None:
@@ -131,7 +131,7 @@ def sentence(result: Result, before: str, after: str) -> str:
     )
 
 
-def as_json(result: Result) -> dict[str, Any]:
+def as_json(result: ComparisonResult) -> dict[str, Any]:
     """For a program."""
     found = result.found.difference
     return {
@@ -139,12 +139,12 @@ def as_json(result: Result) -> dict[str, Any]:
         "metric": result.metric,
         "before": result.before,
         "after": result.after,
-        "difference": known(found.estimate),
-        "low": known(found.low),
-        "high": known(found.high),
+        "difference": none_if_nan(found.estimate),
+        "low": none_if_nan(found.low),
+        "high": none_if_nan(found.high),
         "confidence": found.confidence,
-        "p_value": known(result.found.p_value),
-        "detectable": known(result.found.detectable),
+        "p_value": none_if_nan(result.found.p_value),
+        "detectable": none_if_nan(result.found.detectable),
         "scores": _rows(result.scores),
         "classes": _rows(result.classes),
         "slices": {trait: _rows_of(rows) for trait, rows in result.slices.groups} if result.slices else {},

@@ -26,7 +26,7 @@ _VERSION = re.compile(r"v\d+\.\d+\.\d+")
 
 
 @dataclass(frozen=True)
-class Contender:
+class ComparisonSide:
     """A candidate of a revision, and how it did on the test images of that revision.
 
     word: how the user called it; name: how pages do. contents: the hash of every image and its label, by key; None where the
@@ -53,7 +53,7 @@ class Contender:
         return State.read(self.revision.read, self.candidate, code)
 
 
-def load(root: Path, word: str) -> Contender:
+def load_side(root: Path, word: str) -> ComparisonSide:
     """The contender that REVISION or REVISION:CANDIDATE names; without a candidate, the winner of that revision.
 
     A revision is a version (v0.1.0), anything that Git knows, an experiment of DVC, or `.` for the workspace. Raises MissingError
@@ -82,7 +82,7 @@ def load(root: Path, word: str) -> Contender:
             found=f"candidates {candidates}" if candidates else None,
             fix="dvc repro evaluate" if revision.commit is None else fix,
         )
-    return Contender(
+    return ComparisonSide(
         word,
         f"{label} {candidate}" if named else label,
         revision,
@@ -131,7 +131,7 @@ def _contents(manifest: bytes | None) -> dict[str, str] | None:
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedImages:
     """The test images that two contenders were both scored on, and how they did on these.
 
     before, after: scores of the same images in the same order. left_out: images that only one of them was tested on, of the first
@@ -169,7 +169,7 @@ class Shared:
         )
 
 
-def shared(before: Contender, after: Contender) -> Shared:
+def match_images(before: ComparisonSide, after: ComparisonSide) -> SharedImages:
     """Match the test images of two contenders by key and content.
 
     Neither is scored on the other's images: it may have been trained on them. Raises DataError where classes differ, or where no
@@ -193,7 +193,7 @@ def shared(before: Contender, after: Contender) -> Shared:
             found=f"{len(one)} and {len(other)} images, {len(keys)} of the same name",
             fix="score one of them on the other's data: git checkout REVISION, dvc repro evaluate",
         )
-    return Shared(
+    return SharedImages(
         _at(first, same),
         _at(second, same),
         (len(one) - len(keys), len(other) - len(keys)),
@@ -202,7 +202,7 @@ def shared(before: Contender, after: Contender) -> Shared:
     )
 
 
-def _prints(before: Contender, after: Contender) -> tuple[dict[str, object], dict[str, object]]:
+def _prints(before: ComparisonSide, after: ComparisonSide) -> tuple[dict[str, object], dict[str, object]]:
     """What tells whether two test images of a name are the same, by key: hashes where both sides have them."""
     if before.contents is not None and after.contents is not None:
         return tuple({key: side.contents.get(key) for key in side.scores.keys} for side in (before, after))  # type: ignore[union-attr, return-value]

@@ -82,7 +82,7 @@ def _read_curve(path: Path) -> list[tuple[float, float]]:
 
 
 @dataclass(frozen=True)
-class Cell:
+class ConfusionCell:
     """One cell of the confusion matrix: its count, and its share of the pixels of the true class."""
 
     row: int
@@ -91,22 +91,23 @@ class Cell:
     share: float
 
 
-def heat_cells(counts: Counts) -> list[Cell]:
+def heat_cells(counts: Counts) -> list[ConfusionCell]:
     """The cells of a confusion matrix that hold anything, row by row."""
     totals = counts.sum(1)
     return [
-        Cell(int(i), int(j), int(counts[i, j]), float(counts[i, j] / totals[i])) for i, j in np.argwhere(counts > 0)
+        ConfusionCell(int(i), int(j), int(counts[i, j]), float(counts[i, j] / totals[i]))
+        for i, j in np.argwhere(counts > 0)
     ]
 
 
-def worst_confusions(counts: Counts, most: int) -> list[Cell]:
+def worst_confusions(counts: Counts, most: int) -> list[ConfusionCell]:
     """The largest shares off the diagonal: what is most often taken for something else."""
     off = [c for c in heat_cells(counts) if c.row != c.column]
     return sorted(off, key=lambda c: (-c.share, c.row, c.column))[:most]
 
 
 @dataclass(frozen=True)
-class Labels:
+class ConfusionLabels:
     """The labels that confusions tell of, with their names and colours. counts: the matrices of them, one a model."""
 
     names: list[str]
@@ -114,7 +115,7 @@ class Labels:
     counts: list[Counts]
 
     @classmethod
-    def of(cls, scores: Sequence[Scores], classes: ClassTable | None) -> Labels:
+    def of(cls, scores: Sequence[Scores], classes: ClassTable | None) -> ConfusionLabels:
         """Of models with the same classes: the classes or, where they overlap, the sets of them that occur. classes: None where
         their colours are not known."""
         labelling = scores[0].labelling

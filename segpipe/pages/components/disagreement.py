@@ -13,7 +13,7 @@ from segpipe.evaluation.instance_metrics import is_instance
 from segpipe.evaluation.metric_lookup import describe_metric
 from segpipe.evaluation.scores import Scores
 from segpipe.metrics import MAIN_METRIC
-from segpipe.pages.components.gallery import Drawn, Pixels
+from segpipe.pages.components.gallery import GalleryImage, Pixels
 from segpipe.samples import IGNORE, Sample
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _COLORS = ((0, 114, 178), (230, 159, 0), (204, 121, 167))
 
 
 @dataclass(frozen=True)
-class Side:
+class ScoredModel:
     """One of two models: how pages call it, how it did on each image, and the model itself."""
 
     name: str
@@ -33,19 +33,19 @@ class Side:
     segmenter: Segmenter
 
 
-def parting_legend(ours: str, theirs: str) -> list[ErrorKind]:
+def disagreement_legend(ours: str, theirs: str) -> list[ErrorKind]:
     """What the colours of `parting_picture` mean."""
     words = (f"only {ours} is right", f"only {theirs} is right", "both are wrong, and differ")
     return [ErrorKind(name=word, color=color) for word, color in zip(words, _COLORS, strict=True)]
 
 
-def score_of_image(main: str, ours: Scores, theirs: Scores) -> str:
+def image_metric(main: str, ours: Scores, theirs: Scores) -> str:
     """The score by which two models are told apart on a single image: IoU, or that of objects by which they are ranked."""
     apart = is_instance(main) and ours.objects is not None and theirs.objects is not None
     return main if apart else "iou.image.macro"
 
 
-def most_apart(ours: Scores, theirs: Scores, each: int, name: str = "iou.image.macro") -> list[int]:
+def most_different(ours: Scores, theirs: Scores, each: int, name: str = "iou.image.macro") -> list[int]:
     """The places of the images on which a score of two models (aligned) differs most, at most `each` either way: first those where
     `ours` is furthest behind, then those where it is furthest ahead. Images on which they score the same are none."""
     difference = ours.of_images(name) - theirs.of_images(name)
@@ -56,18 +56,20 @@ def most_apart(ours: Scores, theirs: Scores, each: int, name: str = "iou.image.m
     return behind + ahead
 
 
-def draw_apart(ours: Side, theirs: Side, reader: ShardReader, each: int, main: str = MAIN_METRIC) -> list[Drawn]:
+def draw_disagreements(
+    ours: ScoredModel, theirs: ScoredModel, reader: ShardReader, each: int, main: str = MAIN_METRIC
+) -> list[GalleryImage]:
     """The images on which two models differ most: image, truth, both predictions, the errors of each, and who was right where.
 
     The scores of both are of the same images in the same order; `reader` holds these, in any order. Images that it lacks are
     passed over. main: what the two are ranked by; where that is a score of objects, it also tells how far they are apart.
     """
     where = {key: place for place, key in enumerate(reader.keys)}
-    name = score_of_image(main, ours.scores, theirs.scores)
+    name = image_metric(main, ours.scores, theirs.scores)
     mine, other = ours.scores.of_images(name), theirs.scores.of_images(name)
     words = f"{describe_metric(name)}:" if is_instance(name) else "IoU"
     found = []
-    for index in most_apart(ours.scores, theirs.scores, each, name):
+    for index in most_different(ours.scores, theirs.scores, each, name):
         key = ours.scores.keys[index]
         if key not in where:
             continue
@@ -77,11 +79,11 @@ def draw_apart(ours: Side, theirs: Side, reader: ShardReader, each: int, main: s
         kind = "behind" if mine[index] < other[index] else "ahead"
         note = f"{words} {mine[index]:.3f} · {theirs.name} {other[index]:.3f}"
         height, width = layers["image"].shape[:2]
-        found.append(Drawn(key, kind, note, height, width, layers))
+        found.append(GalleryImage(key, kind, note, height, width, layers))
     return found
 
 
-def _layers(sample: Sample, sides: tuple[Side, Side]) -> dict[str, Pixels]:
+def _layers(sample: Sample, sides: tuple[ScoredModel, ScoredModel]) -> dict[str, Pixels]:
     """Objects are outlined where the sample has any. Of a volume, three planes are drawn, through the fullest slices of the truth
     and both predictions."""
     from segpipe.evaluation.gallery.planes import Planes
@@ -105,11 +107,11 @@ def _layers(sample: Sample, sides: tuple[Side, Side]) -> dict[str, Pixels]:
         "truth": drawn[0]["truth"],
         **{side.name: one["prediction"] for side, one in zip(sides, drawn, strict=True)},
         **{f"errors of {side.name}": one["errors"] for side, one in zip(sides, drawn, strict=True)},
-        "who is right": parting_picture(small, *(shrink(mask, small.shape[:2]) for mask in (truth, *masks))),
+        "who is right": disagreement_picture(small, *(shrink(mask, small.shape[:2]) for mask in (truth, *masks))),
     }
 
 
-def parting_picture(
+def disagreement_picture(
     display: Pixels, truth: npt.NDArray[np.uint8], ours: npt.NDArray[np.uint8], theirs: npt.NDArray[np.uint8]
 ) -> Pixels:
     """(H, W, 3) RGB and three masks (H, W) -> (H, W, 3): the image in pale grey, coloured where the two models differ (`_COLORS`);

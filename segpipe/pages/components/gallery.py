@@ -24,7 +24,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GalleryImage:
     """One image of the test set, drawn: its layers by what they show, as files or as pixels. note: its scores, in words."""
 
     key: str
@@ -36,7 +36,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Shot:
+class EmbeddedImage:
     """A drawn image with its layers as data URIs."""
 
     key: str
@@ -47,21 +47,21 @@ class Shot:
     layers: dict[str, str]
 
 
-def drawn(folder: Path, gallery: Gallery) -> list[Drawn]:
+def read_gallery(folder: Path, gallery: Gallery) -> list[GalleryImage]:
     """The pictures of a gallery folder."""
     return [_drawn(folder, picture) for picture in gallery.pictures]
 
 
-def _drawn(folder: Path, picture: Picture) -> Drawn:
+def _drawn(folder: Path, picture: Picture) -> GalleryImage:
     note = f"IoU {picture.iou_macro:.3f} · {100 * picture.accuracy:.1f} % right"
     files: dict[str, Path | Pixels] = {layer: folder / name for layer, name in picture.layers.items()}
-    return Drawn(picture.key, picture.kind, note, picture.height, picture.width, files)
+    return GalleryImage(picture.key, picture.kind, note, picture.height, picture.width, files)
 
 
-def embed(pictures: Sequence[Drawn], max_bytes: int = MAX_IMAGE_BYTES) -> list[Shot]:
+def embed_images(pictures: Sequence[GalleryImage], max_bytes: int = MAX_IMAGE_BYTES) -> list[EmbeddedImage]:
     """The pictures with their layers inside them, taking one of each kind in turn for as long as `max_bytes` lasts; what is kept
     stands in the order given."""
-    kept: dict[int, Shot] = {}
+    kept: dict[int, EmbeddedImage] = {}
     left = max_bytes
     for place in _in_turn([picture.kind for picture in pictures]):
         one = pictures[place]
@@ -69,7 +69,7 @@ def embed(pictures: Sequence[Drawn], max_bytes: int = MAX_IMAGE_BYTES) -> list[S
         left -= sum(map(len, layers.values()))
         if left < 0:
             break
-        kept[place] = Shot(one.key, one.kind, one.note, one.height, one.width, layers)
+        kept[place] = EmbeddedImage(one.key, one.kind, one.note, one.height, one.width, layers)
     return [kept[place] for place in sorted(kept)]
 
 
@@ -83,12 +83,12 @@ def _in_turn(kinds: Sequence[str]) -> Iterable[int]:
     return sorted(range(len(kinds)), key=lambda place: (rank[place], place))
 
 
-def layer_names(shots: Sequence[Shot]) -> list[str]:
+def layer_names(shots: Sequence[EmbeddedImage]) -> list[str]:
     """What the layers of these pictures show, each once, in the order in which they are met."""
     return list(dict.fromkeys(layer for shot in shots for layer in shot.layers))
 
 
-def tile(shots: Sequence[Shot]) -> float:
+def tile_ratio(shots: Sequence[EmbeddedImage]) -> float:
     """Width over height of the frames that pictures stand in, alike for all: the median of theirs, within reason."""
     return round(min(3.2, max(0.7, statistics.median(shot.width / shot.height for shot in shots))), 3) if shots else 1.0
 

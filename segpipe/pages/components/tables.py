@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from segpipe.pages.filters import hex_color
 
 from segpipe.config import EvaluateParams, Params
 from segpipe.evaluation.scores import Scores
@@ -14,12 +15,11 @@ from segpipe.evaluation.statistics import Interval, bootstrap_all, resampling_un
 from segpipe.gates.selection import Bounds, Selection
 from segpipe.metrics import RATIOS, metric, per_class
 from segpipe.pages.components.axes import Axis, axis
-from segpipe.pages.components.confusion import hex_color
 from segpipe.samples import ClassTable
 
 
 @dataclass(frozen=True)
-class Model:
+class RankingRow:
     """A row of the ranking: a candidate, or what serves now."""
 
     name: str
@@ -31,21 +31,21 @@ class Model:
     interval: Bounds | None
 
 
-def models(selection: Selection) -> list[Model]:
+def ranking_rows(selection: Selection) -> list[RankingRow]:
     """The candidates in their order, then the champion."""
     roles = {selection.winner: "winner"}
     best_classical = next((e.candidate for e in selection.ranking if e.kind == "classical"), None)
     roles |= {best_classical: "baseline"} if best_classical else {}
     rows = [
-        Model(e.candidate, f"{e.family}, {e.kind}", roles.get(e.candidate, ""), place, e.val, e.test, e.interval)
+        RankingRow(e.candidate, f"{e.family}, {e.kind}", roles.get(e.candidate, ""), place, e.val, e.test, e.interval)
         for place, e in enumerate(selection.ranking)
     ]
     if live := selection.champion:
-        rows.append(Model(live.version, "serving now", "champion", len(rows), None, live.test, live.interval))
+        rows.append(RankingRow(live.version, "serving now", "champion", len(rows), None, live.test, live.interval))
     return rows
 
 
-def scale(rows: Sequence[Model], params: Params, main: str) -> Axis:
+def score_axis(rows: Sequence[RankingRow], params: Params, main: str) -> Axis:
     """The axis on which all intervals of the main metric are drawn; a floor far below them is not on it."""
     values = [v for m in rows for v in (m.test.get(main), *_ends(m.interval)) if v is not None]
     floor = params.gates.floor

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from segpipe.pages.components.axes import Axis, LogAxis
-from segpipe.pages.environment import short
 from segpipe.pages.data_stats.histograms import Histogram
 from segpipe.pages.data_stats.schema import ClassBalance, Size
+from segpipe.pages.filters import short
 
 WIDTH, HEIGHT = 340, 176
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 8, 8, 24
@@ -23,7 +23,7 @@ Scale = Axis | LogAxis
 
 
 @dataclass(frozen=True)
-class Bar:
+class HistogramBar:
     """Part of a bin: a rectangle, the place of its series, and what it says when pointed at."""
 
     x: float
@@ -35,16 +35,16 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Bars:
+class HistogramChart:
     """A stacked histogram."""
 
-    bars: list[Bar]
+    bars: list[HistogramBar]
     names: list[str]
     x: Scale
     y: Axis
 
 
-def bars(found: Histogram) -> Bars:
+def histogram_chart(found: Histogram) -> HistogramChart:
     """The rectangles of a histogram, series upon series."""
     low, high = found.edges[0], found.edges[-1]
     x: Scale = (LogAxis if found.scale == "log" else Axis)(low, high, _LEFT, WIDTH - _RIGHT)
@@ -58,16 +58,22 @@ def bars(found: Histogram) -> Bars:
             if n:
                 told = f"{name}, " if len(found.counts) > 1 else ""
                 gap = 0.5 if x(upper) - x(lower) > 3 else 0
-                drawn.append(Bar(
-                    x(lower) + gap, y(base + n), round(x(upper) - x(lower) - 2 * gap, 2), round(y(base) - y(base + n), 2), index,
-                    f"{told}{short(lower)} to {short(upper)}: {n:,}",
-                ))
+                drawn.append(
+                    HistogramBar(
+                        x(lower) + gap,
+                        y(base + n),
+                        round(x(upper) - x(lower) - 2 * gap, 2),
+                        round(y(base) - y(base + n), 2),
+                        index,
+                        f"{told}{short(lower)} to {short(upper)}: {n:,}",
+                    )
+                )
             base += n
-    return Bars(drawn, list(found.counts), x, y)
+    return HistogramChart(drawn, list(found.counts), x, y)
 
 
 @dataclass(frozen=True)
-class Ribbon:
+class RibbonChart:
     """Images in order of a value, from left to right: a band from a lower to an upper value, a line in between."""
 
     band: str
@@ -75,7 +81,7 @@ class Ribbon:
     y: Axis | LogAxis
 
 
-def ribbon(windows: Sequence[tuple[float, float, float]]) -> Ribbon:
+def ribbon_chart(windows: Sequence[tuple[float, float, float]]) -> RibbonChart:
     """The window of each image around its mean. Where the highest is far above the usual one, the scale is logarithmic."""
     low, high = min(w[0] for w in windows), max(w[2] for w in windows)
     middle = sorted(w[2] for w in windows)[len(windows) // 2]
@@ -92,11 +98,11 @@ def ribbon(windows: Sequence[tuple[float, float, float]]) -> Ribbon:
     upper = [f"{x(i)},{y(w[2])}" for i, w in enumerate(windows)]
     lower = [f"{x(i)},{y(w[0])}" for i, w in enumerate(windows)]
     line = [f"{x(i)},{y(w[1])}" for i, w in enumerate(windows)]
-    return Ribbon(" ".join(upper + lower[::-1]), " ".join(line), y)
+    return RibbonChart(" ".join(upper + lower[::-1]), " ".join(line), y)
 
 
 @dataclass(frozen=True)
-class Dot:
+class SizeDot:
     """A circle of a scatter plot."""
 
     x: float
@@ -106,15 +112,15 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class Scatter:
+class ScatterChart:
     """Sizes of images: a dot a size (or a cell of similar ones), its area by how many there are."""
 
-    dots: list[Dot]
+    dots: list[SizeDot]
     x: Scale
     y: Scale
 
 
-def scatter(sizes: Sequence[Size]) -> Scatter:
+def scatter_chart(sizes: Sequence[Size]) -> ScatterChart:
     """Width against height; both axes are logarithmic where either spans more than a factor of 8. The largest dots come first."""
     widths, heights = [s.width for s in sizes], [s.height for s in sizes]
     log = max(max(widths) / min(widths), max(heights) / min(heights)) > 8
@@ -126,10 +132,10 @@ def scatter(sizes: Sequence[Size]) -> Scatter:
     biggest = _BIGGEST_DOT if len(places) < 60 else _CELL / 2
     smallest = _SMALLEST_DOT if len(places) < 60 else 1.0
     dots = [
-        Dot(left, top, round(max(smallest, biggest * math.sqrt(n / most)), 2), f"{told}: {n:,}")
+        SizeDot(left, top, round(max(smallest, biggest * math.sqrt(n / most)), 2), f"{told}: {n:,}")
         for left, top, n, told in sorted(places, key=lambda place: -place[2])
     ]
-    return Scatter(dots, x, y)
+    return ScatterChart(dots, x, y)
 
 
 def _places(sizes: Sequence[Size], x: Scale, y: Scale) -> list[tuple[float, float, int, str]]:

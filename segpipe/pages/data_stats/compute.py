@@ -10,13 +10,26 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from segpipe.data.manifest.fingerprint import intensity_statistics, make_fingerprint
-from segpipe.data.manifest.table import usable
+from segpipe.data.manifest.table import labelled_pixels, usable
 from segpipe.data.splits import SPLITS
-from segpipe.pages.data_stats.histograms import histogram
-from segpipe.pages.data_stats.schema import Channel, ClassBalance, Conversion, DataStats, Example, GroupSize, Objects, Problem, Severity, Size, Spacing, SplitSize, Unusable
-from segpipe.data.manifest.table import labelled_pixels
 from segpipe.errors import DataError
 from segpipe.files import read_json
+from segpipe.pages.data_stats.histograms import histogram
+from segpipe.pages.data_stats.schema import (
+    Channel,
+    ClassBalance,
+    Conversion,
+    DataStats,
+    Example,
+    GroupSize,
+    InstanceStats,
+    Problem,
+    Severity,
+    Size,
+    Spacing,
+    SplitSize,
+    Unusable,
+)
 from segpipe.samples import ClassTable
 
 if TYPE_CHECKING:
@@ -28,7 +41,7 @@ _SERIES = 6
 _WINDOWS = 120
 
 
-def measure(manifest: pd.DataFrame, classes: ClassTable) -> DataStats:
+def compute_stats(manifest: pd.DataFrame, classes: ClassTable) -> DataStats:
     """The numbers about a dataset, from its manifest; problems are not among them yet."""
     rows = manifest[usable(manifest)]
     return DataStats(
@@ -56,14 +69,14 @@ def measure(manifest: pd.DataFrame, classes: ClassTable) -> DataStats:
 def read_problems(path: Path) -> list[Problem]:
     """`sum_up` of what stands in validation's findings.json; DataError for a file that is none."""
     try:
-        return sum_up(read_json(path)["findings"])
+        return group_findings(read_json(path)["findings"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             "is no list of findings", where=path, found=error, fix="segpipe validate writes it anew"
         ) from error
 
 
-def sum_up(findings: Iterable[Mapping[str, Any]]) -> list[Problem]:
+def group_findings(findings: Iterable[Mapping[str, Any]]) -> list[Problem]:
     """Findings by check: errors first, then warnings, then notes."""
     order = get_args(Severity)
     found: dict[tuple[Severity, str], list[Example]] = {}
@@ -76,7 +89,7 @@ def sum_up(findings: Iterable[Mapping[str, Any]]) -> list[Problem]:
     ]
 
 
-def known(value: Any) -> bool:
+def has_value(value: Any) -> bool:
     """Whether a cell of a manifest holds anything: neither None nor NaN nor NA."""
     import pandas as pd
 
@@ -85,7 +98,7 @@ def known(value: Any) -> bool:
 
 def _column(rows: pd.DataFrame, name: str) -> list[Any]:
     """A column as Python values, None where a cell is empty."""
-    return [value if known(value) else None for value in rows[name]]
+    return [value if has_value(value) else None for value in rows[name]]
 
 
 def _known(rows: pd.DataFrame, name: str) -> list[float]:
@@ -133,7 +146,9 @@ def _classes(rows: pd.DataFrame, classes: ClassTable) -> list[ClassBalance]:
     }
     return [
         ClassBalance(
-            name=spec.name, value=spec.value, color=spec.color,
+            name=spec.name,
+            value=spec.value,
+            color=spec.color,
             images={split: int((part[:, index] > 0).sum()) for split, part in counts.items()},
             pixels={split: int(part[:, index].sum()) for split, part in counts.items()},
             share={split: float(part[:, index].sum() / totals[split]) for split, part in counts.items()},
@@ -145,7 +160,10 @@ def _classes(rows: pd.DataFrame, classes: ClassTable) -> list[ClassBalance]:
 def _splits(rows: pd.DataFrame) -> list[SplitSize]:
     return [
         SplitSize(
-            name=split, images=len(part), share=len(part) / max(1, len(rows)), groups=part["group"].nunique(),
+            name=split,
+            images=len(part),
+            share=len(part) / max(1, len(rows)),
+            groups=part["group"].nunique(),
             given=int(part["split_given"].sum()),
         )
         for split, part in _by_split(rows).items()
@@ -180,14 +198,14 @@ def _channels(rows: pd.DataFrame) -> list[Channel]:
     return made
 
 
-def _objects(rows: pd.DataFrame) -> Objects | None:
+def _objects(rows: pd.DataFrame) -> InstanceStats | None:
     counts = _known(rows, "n_instances")
     if not counts:
         return None
     areas = [int(area) for areas in _column(rows, "instance_areas") if areas is not None for area in areas]
     per_image = histogram({"all": counts}, whole=True)
     assert per_image is not None, "there are counts"
-    return Objects(
+    return InstanceStats(
         count=int(sum(counts)),
         areas=histogram({"all": areas}, whole=True),
         per_image=per_image,

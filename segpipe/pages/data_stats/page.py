@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from segpipe.config import load_params
 from segpipe.data.dataset import Dataset, load_dataset
-from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.manifest.build import build_manifest
+from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.manifest.table import usable
-from segpipe.pages.environment import render
-from segpipe.pages.data_stats.charts import Bars, bars, ribbon, scatter, share_axis
-from segpipe.pages.data_stats.histograms import Histogram, histogram
-from segpipe.pages.data_stats.pictures import problem_pictures, take_looks
-from segpipe.pages.data_stats.compute import measure, read_problems, sum_up
-from segpipe.pages.data_stats.schema import DataStats
 from segpipe.files import write_text
+from segpipe.pages.data_stats.charts import HistogramChart, histogram_chart, ribbon_chart, scatter_chart, share_axis
+from segpipe.pages.data_stats.compute import compute_stats, group_findings, read_problems
+from segpipe.pages.data_stats.histograms import Histogram, histogram
+from segpipe.pages.data_stats.pictures import draw_examples, problem_pictures
+from segpipe.pages.data_stats.schema import DataStats
+from segpipe.pages.environment import render
 from segpipe.samples import ClassTable
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def write_stats_page(root: Path, out: Path, judge: Judge | None = None) -> Path:
     """Write the page about `root/data`, as of `read_stats`, to `out`; returns `out`. The same data give the same bytes."""
     dataset, manifest, stats = _look(root, judge)
     limits = load_params(root).data
-    looks = take_looks(manifest[usable(manifest)], dataset, limits)
+    looks = draw_examples(manifest[usable(manifest)], dataset, limits)
     pictures = problem_pictures(stats.problems or [], dataset, limits)
     template = Path(__file__).with_name("stats.html")
     write_text(out, render(template, looks=looks, pictures=pictures, **_context(stats)))
@@ -53,12 +53,12 @@ def write_stats_page(root: Path, out: Path, judge: Judge | None = None) -> Path:
 def _look(root: Path, judge: Judge | None) -> tuple[Dataset, pd.DataFrame, DataStats]:
     params, dataset = load_params(root), load_dataset(root / "data")
     manifest = build_manifest(dataset, params.data, params.split, cache=root / ".segpipe" / "ingest")
-    stats = measure(manifest, dataset.classes)
+    stats = compute_stats(manifest, dataset.classes)
     findings = root / "reports" / "validation" / "findings.json"
     if findings.exists() and (judge is None or _is_about(root / "artifacts" / "fingerprint.json", stats)):
         return dataset, manifest, stats.model_copy(update={"problems": read_problems(findings)})
     told = judge(manifest, dataset.classes) if judge else None
-    return dataset, manifest, stats.model_copy(update={"problems": None if told is None else sum_up(told)})
+    return dataset, manifest, stats.model_copy(update={"problems": None if told is None else group_findings(told)})
 
 
 def _is_about(fingerprint: Path, stats: DataStats) -> bool:
@@ -73,16 +73,24 @@ def _context(stats: DataStats) -> dict[str, Any]:
     labelled = sum(sum(row.pixels.values()) for row in stats.classes)
     ignored = sum(stats.ignored.values())
     return {
-        "s": stats, "volumes": len(depths) > 0, "depths": depths, "depth": slices and (bars(slices), slices),
-        "ignored": ignored / max(1, labelled + ignored), "given": sum(split.given for split in stats.splits),
-        "shares": share_axis(stats.classes), "sizes": scatter(stats.sizes) if stats.sizes else None,
-        "means": [bars(channel.means) for channel in stats.intensity],
-        "ribbons": [ribbon(channel.windows) for channel in stats.intensity],
-        "sharpness": _bars(stats.sharpness), "regions": _bars(stats.regions),
-        "objects": stats.objects and {"areas": _bars(stats.objects.areas), "per_image": bars(stats.objects.per_image)},
-        "most_groups": _GROUPS, "most_channels": _CHANNELS,
+        "s": stats,
+        "volumes": len(depths) > 0,
+        "depths": depths,
+        "depth": slices and (histogram_chart(slices), slices),
+        "ignored": ignored / max(1, labelled + ignored),
+        "given": sum(split.given for split in stats.splits),
+        "shares": share_axis(stats.classes),
+        "sizes": scatter_chart(stats.sizes) if stats.sizes else None,
+        "means": [histogram_chart(channel.means) for channel in stats.intensity],
+        "ribbons": [ribbon_chart(channel.windows) for channel in stats.intensity],
+        "sharpness": _bars(stats.sharpness),
+        "regions": _bars(stats.regions),
+        "objects": stats.objects
+        and {"areas": _bars(stats.objects.areas), "per_image": histogram_chart(stats.objects.per_image)},
+        "most_groups": _GROUPS,
+        "most_channels": _CHANNELS,
     }
 
 
-def _bars(found: Histogram | None) -> Bars | None:
-    return bars(found) if found else None
+def _bars(found: Histogram | None) -> HistogramChart | None:
+    return histogram_chart(found) if found else None

@@ -14,11 +14,12 @@ from segpipe.config import DataParams
 from segpipe.data.dataset import Dataset, load_sample
 from segpipe.data.drawing import label_layer, thumbnail
 from segpipe.data.images import read_image
-from segpipe.pages.environment import count, layer_uri, photo_uri
-from segpipe.pages.data_stats.compute import known
-from segpipe.pages.data_stats.schema import Problem
-from segpipe.pages.data_stats.views import EDGE, Show, View, around_class, region_of, smallest_object, whole
 from segpipe.errors import DataError
+from segpipe.pages.data_stats.compute import has_value
+from segpipe.pages.data_stats.schema import Problem
+from segpipe.pages.data_stats.views import MAX_EDGE, Show, View, around_class, region_of, smallest_instance, whole
+from segpipe.pages.data_uris import layer_uri, photo_uri
+from segpipe.pages.environment import count
 from segpipe.progress import track
 from segpipe.samples import ClassTable
 
@@ -40,7 +41,7 @@ V = TypeVar("V", int, float)
 
 
 @dataclass(frozen=True)
-class Look:
+class ExampleImage:
     """One picture of the page: two `data:` addresses of one size, and words."""
 
     photo: str
@@ -62,7 +63,7 @@ class _Wish:
     show: Show
 
 
-def take_looks(rows: pd.DataFrame, dataset: Dataset, limits: DataParams) -> dict[str, list[Look]]:
+def draw_examples(rows: pd.DataFrame, dataset: Dataset, limits: DataParams) -> dict[str, list[ExampleImage]]:
     """The pictures, by section: "rarest", "smallest", "extremes", "random". One image is in memory at a time.
 
     rows: of a manifest, that can be trained on. They are chosen by their numbers and, for "random", by hash, so that the page
@@ -73,7 +74,7 @@ def take_looks(rows: pd.DataFrame, dataset: Dataset, limits: DataParams) -> dict
     records: list[Record] = kept.to_dict("records")  # type: ignore[assignment]
     classes = dataset.classes
     wishes = [*_rarest(records, classes), *_smallest(records, classes), *_extremes(records), *_random(records)]
-    found: dict[str, list[Look]] = {"rarest": [], "smallest": [], "extremes": [], "random": []}
+    found: dict[str, list[ExampleImage]] = {"rarest": [], "smallest": [], "extremes": [], "random": []}
     size = 0
     for wish in track(wishes, "drawing", len(wishes)):
         if size > _MOST_BYTES:
@@ -113,10 +114,10 @@ def _rarest(records: list[Record], classes: ClassTable) -> list[_Wish]:
 
 def _smallest(records: list[Record], classes: ClassTable) -> list[_Wish]:
     """The smallest object (or region of a class) of the images in which it is smallest."""
-    objects = [(min(areas), row) for row in records if known(areas := row["instance_areas"]) and len(areas)]
+    objects = [(min(areas), row) for row in records if has_value(areas := row["instance_areas"]) and len(areas)]
     if objects:
-        return [_Wish("smallest", _size(n, row), row, smallest_object) for n, row in _lowest(objects, _SMALLEST)]
-    regions = [(int(n), row) for row in records if known(n := row["smallest_component"]) and n > 0]
+        return [_Wish("smallest", _size(n, row), row, smallest_instance) for n, row in _lowest(objects, _SMALLEST)]
+    regions = [(int(n), row) for row in records if has_value(n := row["smallest_component"]) and n > 0]
     told = classes.labelling
     return [_Wish("smallest", _size(n, row), row, region_of(n, told)) for n, row in _lowest(regions, _SMALLEST)]
 
@@ -125,11 +126,11 @@ def _extremes(records: list[Record]) -> list[_Wish]:
     """Both ends of what can be told from numbers, where images differ in it."""
     channels = Counter(row["channels"] for row in records).most_common(1)
     alike = [row for row in records if channels and row["channels"] == channels[0][0]]
-    deep = [(row, row["depth"] if known(row["depth"]) else 1) for row in records]
+    deep = [(row, row["depth"] if has_value(row["depth"]) else 1) for row in records]
     measures: dict[tuple[str, str], list[tuple[float, Record]]] = {
         ("smallest", "largest"): [(int(row["height"] * row["width"] * depth), row) for row, depth in deep],
         ("darkest", "brightest"): [(float(np.mean(row["mean"])), row) for row in alike],
-        ("blurriest", "sharpest"): [(float(v), row) for row in records if known(v := row["sharpness"])],
+        ("blurriest", "sharpest"): [(float(v), row) for row in records if has_value(v := row["sharpness"])],
     }
     wishes = []
     for (low, high), values in measures.items():
@@ -147,29 +148,29 @@ def _random(records: list[Record]) -> list[_Wish]:
 
 
 def _size(pixels: int, row: Record) -> str:
-    return count(int(pixels), "voxel" if known(row["depth"]) else "pixel")
+    return count(int(pixels), "voxel" if has_value(row["depth"]) else "pixel")
 
 
 def _lowest(values: list[tuple[V, Record]], most: int) -> list[tuple[V, Record]]:
     return sorted(values, key=lambda pair: pair[0])[:most]
 
 
-def _draw(view: View, classes: ClassTable, key: str, caption: str, origin: str) -> Look:
+def _draw(view: View, classes: ClassTable, key: str, caption: str, origin: str) -> ExampleImage:
     """Both layers of a view, brought to about `EDGE` pixels; small ones are enlarged, so that outlines stay thin."""
     height, width = view.labels.shape
-    scale = EDGE / max(height, width)
+    scale = MAX_EDGE / max(height, width)
     scale = scale if scale < 1 else float(int(scale))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     enlarged = scale > 1
     picture = (
-        cv2.resize(view.picture, size, interpolation=cv2.INTER_CUBIC) if enlarged else thumbnail(view.picture, EDGE)
+        cv2.resize(view.picture, size, interpolation=cv2.INTER_CUBIC) if enlarged else thumbnail(view.picture, MAX_EDGE)
     )
     labels = cv2.resize(view.labels, size, interpolation=cv2.INTER_NEAREST)
     ids = None if view.ids is None else cv2.resize(view.ids, size, interpolation=cv2.INTER_NEAREST)
     layer = label_layer(labels, classes.palette, ids)
     if view.box:
         _mark(layer, [round(v * scale) for v in view.box])
-    return Look(photo_uri(picture), layer_uri(layer), size[0], size[1], key, caption, origin)  # type: ignore[arg-type]
+    return ExampleImage(photo_uri(picture), layer_uri(layer), size[0], size[1], key, caption, origin)  # type: ignore[arg-type]
 
 
 def _mark(layer: np.ndarray, box: list[int]) -> None:

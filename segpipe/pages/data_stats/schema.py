@@ -11,13 +11,13 @@ from segpipe.pages.data_stats.histograms import Histogram
 Severity = Literal["error", "warning", "note"]
 
 
-class Numbers(BaseModel):
+class StatsModel(BaseModel):
     """A part of `DataStats`: immutable, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Example(Numbers):
+class Example(StatsModel):
     """One thing that validation found."""
 
     file: str | None
@@ -27,7 +27,7 @@ class Example(Numbers):
     fix: str
 
 
-class Problem(Numbers):
+class Problem(StatsModel):
     """All that one check of validation found."""
 
     check: str
@@ -37,14 +37,14 @@ class Problem(Numbers):
     """The first few."""
 
 
-class Unusable(Numbers):
+class Unusable(StatsModel):
     """A row of the manifest that cannot be trained on."""
 
     file: str
     why: str
 
 
-class ClassBalance(Numbers):
+class ClassBalance(StatsModel):
     """How much there is of a class."""
 
     name: str
@@ -59,7 +59,7 @@ class ClassBalance(Numbers):
     """Of the pixels that are not ignored, by split; 0 where a split has none."""
 
 
-class SplitSize(Numbers):
+class SplitSize(StatsModel):
     """How much there is in a split."""
 
     name: str
@@ -71,7 +71,7 @@ class SplitSize(Numbers):
     """Images whose split samples.csv gives; the others are dealt out by hash."""
 
 
-class Size(Numbers):
+class Size(StatsModel):
     """Images of one size."""
 
     width: int
@@ -81,7 +81,7 @@ class Size(Numbers):
     images: int
 
 
-class Channel(Numbers):
+class Channel(StatsModel):
     """Intensities of a channel, as stored."""
 
     name: str
@@ -94,7 +94,7 @@ class Channel(Numbers):
     """0.5th percentile, mean, 99.5th percentile of images in the order of their means, at most 120 evenly spread ones."""
 
 
-class Objects(Numbers):
+class InstanceStats(StatsModel):
     """Objects, in the datasets that number them."""
 
     count: int
@@ -105,7 +105,7 @@ class Objects(Numbers):
     median: float | None
 
 
-class GroupSize(Numbers):
+class GroupSize(StatsModel):
     """Images that must stay in one split together."""
 
     name: str
@@ -113,7 +113,7 @@ class GroupSize(Numbers):
     splits: dict[str, int]
 
 
-class Spacing(Numbers):
+class Spacing(StatsModel):
     """Volumes of one voxel size."""
 
     mm: list[float]
@@ -122,7 +122,7 @@ class Spacing(Numbers):
     images: int
 
 
-class Conversion(Numbers):
+class Conversion(StatsModel):
     """Something that was done to files so that they could be used."""
 
     note: str
@@ -131,7 +131,7 @@ class Conversion(Numbers):
     """The key of one of them."""
 
 
-class DataStats(Numbers):
+class DataStats(StatsModel):
     """A dataset in numbers: what each chart of the page shows. All but the first lines counts rows that can be trained on."""
 
     data_hash: str | None
@@ -157,7 +157,7 @@ class DataStats(Numbers):
     intensity: list[Channel]
     sharpness: Histogram | None
     """Variance of the Laplacian of the grey image, its window scaled to 0..1; blurred images are at the left end."""
-    objects: Objects | None
+    objects: InstanceStats | None
     regions: Histogram | None
     """By image, pixels of the smallest connected region of a class that is no background."""
     groups: list[GroupSize]

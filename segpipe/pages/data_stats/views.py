@@ -13,7 +13,7 @@ from segpipe.data.drawing import Picture, thumbnail, to_display
 from segpipe.labels import Labelling
 from segpipe.samples import IGNORE, MAX_CLASSES, Sample
 
-EDGE = 360
+MAX_EDGE = 360
 """Longest edge of a picture, in pixels."""
 _LEAST = 64
 """Edge of the smallest part that is shown, in pixels."""
@@ -41,7 +41,7 @@ def whole(sample: Sample) -> View:
     """An image as it is; of a volume the middle slice along each axis, side by side, at true proportions."""
     assert sample.labels is not None
     if sample.labels.ndim == 2:
-        picture = thumbnail(sample.image, EDGE)
+        picture = thumbnail(sample.image, MAX_EDGE)
         labels, ids = (_shrunk(plane, picture.shape[:2]) for plane in (sample.labels, sample.instances))
         assert labels is not None
         return View(picture, labels, ids)
@@ -69,7 +69,7 @@ def around_class(class_id: int, labelling: Labelling = _EXCLUSIVE) -> Show:
     return show
 
 
-def smallest_object(sample: Sample) -> View:
+def smallest_instance(sample: Sample) -> View:
     """The surroundings of the object with the fewest pixels."""
     assert sample.instances is not None
     ids, counts = np.unique(sample.instances[sample.instances > 0], return_counts=True)

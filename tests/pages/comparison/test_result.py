@@ -17,8 +17,8 @@ from segpipe.evaluation.scores_file import read_scores
 from segpipe.metrics import metric
 from segpipe.pages.comparison import page as comparison_page
 from segpipe.pages.comparison.page import write_comparison
-from segpipe.pages.comparison.result import as_json, compare_models, sentence
-from segpipe.pages.comparison.sides import Contender, Shared, load, shared
+from segpipe.pages.comparison.result import as_json, compare_models, verdict_sentence
+from segpipe.pages.comparison.sides import ComparisonSide, SharedImages, load_side, match_images
 from segpipe.samples import ClassTable
 from tests.pages.test_charts import write_curve
 from tests.pages.test_report import Page
@@ -35,8 +35,8 @@ def root(workspace: Path, shards: Path) -> Path:
     return workspace
 
 
-def sides(root: Path) -> tuple[Contender, Contender]:
-    return load(root, ".:deeplab"), load(root, ".")
+def sides(root: Path) -> tuple[ComparisonSide, ComparisonSide]:
+    return load_side(root, ".:deeplab"), load_side(root, ".")
 
 
 def test_the_winner_is_meant_where_no_candidate_is_named(root: Path) -> None:
@@ -49,22 +49,22 @@ def test_what_cannot_be_had_is_named(root: Path) -> None:
     with pytest.raises(
         MissingError, match=r"the scores of nobody can't be had \(found candidates unet, .*Fix: dvc repro"
     ):
-        load(root, ".:nobody")
+        load_side(root, ".:nobody")
     (root / "selection.json").write_text(json.dumps({"winner": None}))
     with pytest.raises(MissingError, match=r"has no winner .*name a candidate: \.:CANDIDATE"):
-        load(root, ".")
+        load_side(root, ".")
 
 
 def test_the_difference_is_that_of_the_scores(root: Path, params: Params) -> None:
     before, after = sides(root)
-    common = shared(before, after)
+    common = match_images(before, after)
     assert common.everything and "same 20 test images (by name and labelled pixels)" in common.sentence
     result = compare_models(common.before, common.after, params.evaluate)
     chosen = metric("iou.dataset.macro", after.scores.classes)
     assert result.found.difference.estimate == pytest.approx(
         chosen.value(after.scores.tally) - chosen.value(before.scores.tally)
     )
-    assert result.verdict == "better" and "workspace is better than workspace deeplab" in sentence(
+    assert result.verdict == "better" and "workspace is better than workspace deeplab" in verdict_sentence(
         result, before.name, after.name
     )
     assert result.classes is not None
@@ -75,29 +75,29 @@ def test_the_difference_is_that_of_the_scores(root: Path, params: Params) -> Non
     told = json.loads(json.dumps(as_json(result), allow_nan=False))
     assert told["verdict"] == "better" and [c["name"] for c in told["classes"]] == ["background", "cell", "nucleus"]
     back = compare_models(common.after, common.before, params.evaluate)
-    assert back.verdict == "worse" and "at least" in sentence(back, "a", "b")
+    assert back.verdict == "worse" and "at least" in verdict_sentence(back, "a", "b")
 
 
 def test_alike_is_said_to_be_alike_and_unsure_to_be_unsure(root: Path, params: Params) -> None:
     _, after = sides(root)
     same = compare_models(after.scores, after.scores, params.evaluate)
-    assert same.verdict == "no different" and "do the same on every image" in sentence(same, "a", "b")
+    assert same.verdict == "no different" and "do the same on every image" in verdict_sentence(same, "a", "b")
     samples, out = make_samples(20, groups=8), root / "evaluation" / "twin"
     evaluate_candidate(make_segmenter(0.0501, "twin"), _Reader(samples), out, params.evaluate, "twin")  # type: ignore[arg-type]
     twin = read_scores(out / "per_image.parquet")
     close = compare_models(after.scores, twin, params.evaluate)
     assert close.verdict in ("cannot tell", "no different")
     one = np.array([0])
-    single = compare_models(after.scores.at(one), load(root, ".:kmeans").scores.at(one), params.evaluate)
-    assert "a single image can't say" in sentence(single, "a", "b")
+    single = compare_models(after.scores.at(one), load_side(root, ".:kmeans").scores.at(one), params.evaluate)
+    assert "a single image can't say" in verdict_sentence(single, "a", "b")
 
 
 class _Reader(list):  # type: ignore[type-arg]
     split = "test"
 
 
-def contender(side: Contender, places: list[int], contents: dict[str, str] | None) -> Contender:
-    return Contender(
+def contender(side: ComparisonSide, places: list[int], contents: dict[str, str] | None) -> ComparisonSide:
+    return ComparisonSide(
         side.word,
         side.name,
         side.revision,
@@ -116,7 +116,7 @@ def test_only_shared_images_are_compared(root: Path, params: Params) -> None:
     hashes = {key: f"image {key}" for key in keys}
     one = contender(before, list(range(15)), hashes)
     other = contender(after, list(range(19, 4, -1)), hashes | {keys[7]: "relabelled"})
-    common = shared(one, other)
+    common = match_images(one, other)
     assert sorted(common.after.keys) == [k for k in keys[5:15] if k != keys[7]] == sorted(common.before.keys)
     assert common.before.keys == common.after.keys
     assert (common.left_out, common.changed, common.by_content) == ((5, 5), 1, True)
@@ -129,21 +129,21 @@ def test_only_shared_images_are_compared(root: Path, params: Params) -> None:
     wanted = before.scores.tally[[place[key] for key in common.before.keys]]
     np.testing.assert_array_equal(common.before.tally, wanted)
     with pytest.raises(DataError, match=r"no test image is shared .*5 and 5 images, 0 of the same name"):
-        shared(contender(before, list(range(5)), None), contender(after, list(range(5, 10)), None))
+        match_images(contender(before, list(range(5)), None), contender(after, list(range(5, 10)), None))
     with pytest.raises(DataError, match="no test image is shared"):
-        shared(one, contender(after, [0, 1], dict.fromkeys(keys, "new")))
+        match_images(one, contender(after, [0, 1], dict.fromkeys(keys, "new")))
 
 
 def test_relabelled_images_are_seen_without_a_manifest(root: Path) -> None:
     before, after = sides(root)
     after.scores.tally[3, 1, 0] += 1
-    assert shared(before, after).changed == 1
+    assert match_images(before, after).changed == 1
 
 
 def test_hashes_come_from_the_manifest(root: Path) -> None:
-    keys = load(root, ".").scores.keys
+    keys = load_side(root, ".").scores.keys
     pd.DataFrame({"key": keys, "sha256": keys, "mask_sha256": keys}).to_parquet(root / "artifacts" / "manifest.parquet")
-    common = shared(*sides(root))
+    common = match_images(*sides(root))
     assert common.everything and "file by file" in common.sentence
 
 
@@ -157,12 +157,12 @@ def test_other_classes_cannot_be_compared(root: Path, params: Params) -> None:
         "odd",  # type: ignore[arg-type]
     )
     with pytest.raises(DataError, match="models of different classes can't be compared"):
-        shared(load(root, ".:odd"), load(root, "."))
+        match_images(load_side(root, ".:odd"), load_side(root, "."))
 
 
-def written(root: Path, params: EvaluateParams) -> tuple[Page, Shared]:
+def written(root: Path, params: EvaluateParams) -> tuple[Page, SharedImages]:
     before, after = sides(root)
-    common = shared(before, after)
+    common = match_images(before, after)
     out = root / "reports" / "compare.html"
     write_comparison(root, before, after, common, compare_models(common.before, common.after, params), params, out)
     return Page(out), common

@@ -15,46 +15,52 @@ from segpipe.evaluation.gallery.pictures import ERRORS, draw
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.inference.segmenter import Segmenter
-from segpipe.pages.components.disagreement import Side, _layers, draw_apart, most_apart, parting_picture
+from segpipe.pages.components.disagreement import (
+    ScoredModel,
+    _layers,
+    disagreement_picture,
+    draw_disagreements,
+    most_different,
+)
 from segpipe.samples import IGNORE, Instances, Prediction, Sample
 from tests.worlds.evaluated_workspace import CLASSES, make_segmenter
 
 MASKS = arrays(np.uint8, (5, 6), elements=st.sampled_from([0, 1, 2]))
 
 
-def says(name: str, class_ids: np.ndarray, objects: Instances | None = None) -> Side:
+def says(name: str, class_ids: np.ndarray, objects: Instances | None = None) -> ScoredModel:
     """A side whose model always gives this answer."""
     predict = lambda image, spacing, instances: Prediction(class_ids, instances=objects)  # noqa: E731
     model = SimpleNamespace(predict=predict, spec=SimpleNamespace(classes=CLASSES))
-    return Side(name, cast(Scores, None), cast(Segmenter, model))
+    return ScoredModel(name, cast(Scores, None), cast(Segmenter, model))
 
 
-def side(name: str, errors: float, reader: ShardReader) -> Side:
+def side(name: str, errors: float, reader: ShardReader) -> ScoredModel:
     segmenter = make_segmenter(errors, name)
     images = score_images(segmenter, reader, name)
-    return Side(name, Scores.collect(name, CLASSES.names, {}, images), segmenter)
+    return ScoredModel(name, Scores.collect(name, CLASSES.names, {}, images), segmenter)
 
 
 def test_images_are_those_that_differ_most(reader: ShardReader) -> None:
     ours, theirs = side("unet", 0.3, reader), side("v0.1.0", 0.05, reader)
     apart = ours.scores.of_images("iou.image.macro") - theirs.scores.of_images("iou.image.macro")
-    assert most_apart(ours.scores, theirs.scores, 3) == np.argsort(apart, kind="stable")[:3].tolist()
-    assert most_apart(ours.scores, ours.scores, 3) == []
-    drawn = draw_apart(ours, theirs, reader, 2)
-    assert [d.key for d in drawn] == [ours.scores.keys[i] for i in most_apart(ours.scores, theirs.scores, 2)]
+    assert most_different(ours.scores, theirs.scores, 3) == np.argsort(apart, kind="stable")[:3].tolist()
+    assert most_different(ours.scores, ours.scores, 3) == []
+    drawn = draw_disagreements(ours, theirs, reader, 2)
+    assert [d.key for d in drawn] == [ours.scores.keys[i] for i in most_different(ours.scores, theirs.scores, 2)]
     assert {d.kind for d in drawn} == {"behind"}
     errors = ["errors of unet", "errors of v0.1.0"]
     assert list(drawn[0].layers) == ["image", "truth", "unet", "v0.1.0", *errors, "who is right"]
     assert all(layer.shape == (40, 52, 3) for layer in drawn[0].layers.values())
     assert (
-        f"IoU {ours.scores.of_images('iou.image.macro')[most_apart(ours.scores, theirs.scores, 1)[0]]:.3f}"
+        f"IoU {ours.scores.of_images('iou.image.macro')[most_different(ours.scores, theirs.scores, 1)[0]]:.3f}"
         in drawn[0].note
     )
 
 
 @given(arrays(np.uint8, (5, 6), elements=st.sampled_from([0, 1, 2, IGNORE])), MASKS, MASKS)
 def test_colours_say_who_is_right(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> None:
-    picture = parting_picture(np.full((5, 6, 3), 128, np.uint8), truth, ours, theirs)
+    picture = disagreement_picture(np.full((5, 6, 3), 128, np.uint8), truth, ours, theirs)
     grey = int(128 * 0.6 + 90)
     for place in np.ndindex(5, 6):
         t, a, b = truth[place], ours[place], theirs[place]

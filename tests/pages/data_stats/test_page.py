@@ -15,23 +15,22 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from segpipe.pages.filters import percent, short
 
-from segpipe.pages.components.axes import LogAxis
 from segpipe.data.dataset import format_classes, format_samples, load_dataset
 from segpipe.data.drawing import label_layer
 from segpipe.data.images import encode_png
 from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.fingerprint import make_fingerprint
-from segpipe.pages.environment import percent, short
-from segpipe.pages.data_stats import DataStats, read_stats, write_stats_page
-from segpipe.pages.data_stats.charts import bars, ribbon, scatter
-from segpipe.pages.data_stats.histograms import histogram
-from segpipe.pages.data_stats.schema import Size
-from segpipe.pages.data_stats.views import around_class, region_of, smallest_object, whole
 from segpipe.errors import DataError
 from segpipe.files import write_json
+from segpipe.pages.components.axes import LogAxis
+from segpipe.pages.data_stats import DataStats, read_stats, write_stats_page
+from segpipe.pages.data_stats.charts import histogram_chart, ribbon_chart, scatter_chart
+from segpipe.pages.data_stats.histograms import histogram
+from segpipe.pages.data_stats.schema import Size
+from segpipe.pages.data_stats.views import around_class, region_of, smallest_instance, whole
 from segpipe.samples import IGNORE, ClassTable, Sample
-
 from tests.worlds.small_datasets import LIMITS, SPLIT, MakeData
 
 Write = Callable[..., Path]
@@ -273,7 +272,7 @@ def test_a_histogram_counts_every_value_once(first: list[float], second: list[fl
         ]
         assert found.counts[name] == counted
         assert sum(counted) == len(values)
-    drawn = bars(found)
+    drawn = histogram_chart(found)
     assert sum(1 for _ in drawn.bars) == sum(n > 0 for counts in found.counts.values() for n in counts)
 
 
@@ -300,7 +299,9 @@ def test_a_log_axis_keeps_factors_and_has_ticks(low: float, factor: float) -> No
 
 
 def test_dots_are_as_large_as_there_are_images() -> None:
-    drawn = scatter([Size(width=100, height=50, depth=None, images=400), Size(width=10, height=9, depth=3, images=100)])
+    drawn = scatter_chart(
+        [Size(width=100, height=50, depth=None, images=400), Size(width=10, height=9, depth=3, images=100)]
+    )
     assert drawn.dots[0].radius == 2 * drawn.dots[1].radius
     assert drawn.dots[0].x > drawn.dots[1].x
     assert drawn.dots[0].y < drawn.dots[1].y
@@ -309,14 +310,14 @@ def test_dots_are_as_large_as_there_are_images() -> None:
 
 def test_many_sizes_are_put_together_and_none_is_lost() -> None:
     sizes = [Size(width=30 + n, height=20 + (7 * n) % 90, depth=None, images=1 + n % 3) for n in range(400)]
-    drawn = scatter(sizes)
+    drawn = scatter_chart(sizes)
     assert len(drawn.dots) < 300
     assert sum(int(dot.title.split(": ")[1]) for dot in drawn.dots) == sum(size.images for size in sizes)
 
 
 def test_a_far_outlier_makes_the_ribbon_logarithmic() -> None:
-    assert isinstance(ribbon([(1, 5, 10)] * 9 + [(1, 5, 1e6)]).y, LogAxis)
-    assert not isinstance(ribbon([(1, 5, 10)] * 9).y, LogAxis)
+    assert isinstance(ribbon_chart([(1, 5, 10)] * 9 + [(1, 5, 1e6)]).y, LogAxis)
+    assert not isinstance(ribbon_chart([(1, 5, 10)] * 9).y, LogAxis)
 
 
 def test_numbers_in_few_characters() -> None:
@@ -336,7 +337,7 @@ def test_views_show_what_they_promise() -> None:
     assert shown.labels.shape == (100, 100)
     ids = np.zeros(labels.shape, np.uint16)
     ids[100:150, 200:240], ids[10:12, 10:13] = 7, 9
-    smallest = smallest_object(flat(labels, ids))
+    smallest = smallest_instance(flat(labels, ids))
     assert smallest.box is not None
     assert smallest.ids is not None
     x, y, w, h = smallest.box
@@ -385,5 +386,10 @@ def test_many_small_groups_are_no_series(write: Write) -> None:
     (root / "data" / "samples.csv").write_text(format_samples(samples))
     counts = read_stats(root).intensity[0].means.counts
     assert {name: sum(bins) for name, bins in counts.items()} == {
-        "big": 12, "g12": 1, "g13": 1, "g14": 1, "g15": 1, "others": 8,
+        "big": 12,
+        "g12": 1,
+        "g13": 1,
+        "g14": 1,
+        "g15": 1,
+        "others": 8,
     }
