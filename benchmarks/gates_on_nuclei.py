@@ -42,7 +42,7 @@ from segpipe.gates.case import Case, Champion
 from segpipe.gates.judge import judge
 from segpipe.gates.verdicts import GateVerdict
 from segpipe.inference.spec import WEIGHTS_FILE
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.metrics import MAIN_METRIC
 from segpipe.samples import Sample
 

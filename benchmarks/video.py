@@ -57,7 +57,7 @@ def engines(model: Path, shards: Path, folder: Path) -> dict[str, Any]:
     from segpipe.inference.engines.engine import GRAPH_ENGINES, INT8_ENGINES
     from segpipe.inference.segmenter import Segmenter
     from segpipe.inference.spec import GRAPH_FILE, INT8_FILE
-    from segpipe.inference.trained import load_trained
+    from segpipe.inference.trained_model import load_trained
     from segpipe.release.export.bundle_export import export_graph
     from segpipe.release.export.int8 import calibration, quantise
 
@@ -84,8 +84,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     arguments = parser.parse_args()
     from segpipe.data.shards import ShardReader
-    from segpipe.inference.video.run import VideoReport, segment_video
-    from segpipe.inference.video.source import open_video
+    from segpipe.inference.video.segment_video import VideoReport, segment_video
+    from segpipe.inference.video.frame_source import open_video
     from segpipe.training.scoring import score_split
 
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ import pytest
 from segpipe import stages
 from segpipe.data.shards import ShardReader
 from segpipe.inference.segmenter import Segmenter
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.pages.suspects import write_suspects
 from segpipe.training.plan import Plan
 from tests.test_stages_volumes import run, write_source

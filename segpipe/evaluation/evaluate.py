@@ -86,7 +86,7 @@ def evaluate_model(model: Path, shards: Path, splits: Path, out: Path, params: E
     """
     from segpipe.data.shards import ShardReader
     from segpipe.inference.spec import WEIGHTS_FILE
-    from segpipe.inference.trained import load_trained
+    from segpipe.inference.trained_model import load_trained
 
     history = read_json(model / "history.json")
     test, val, trained = ShardReader(shards, "test"), ShardReader(shards, "val"), load_trained(model)

@@ -41,7 +41,7 @@ class Detections:
 
 
 class DetectorEngine(TorchEngine):
-    """A torch detector (`segpipe.models.detection.network`) in evaluation mode."""
+    """A torch detector (`segpipe.models.detection.mask_rcnn_network`) in evaluation mode."""
 
     def detect(self, batch: Batch) -> Detections:
         """The objects of one normalised image (1, C, H, W)."""

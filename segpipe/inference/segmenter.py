@@ -40,7 +40,7 @@ class Segmenter:
         spec = SegmenterSpec.read(folder)
         name = engine or spec.engine
         if name == TORCH:
-            from segpipe.inference.trained_network import trained_engine
+            from segpipe.inference.trained_engine import trained_engine
 
             return cls(spec, trained_engine(spec, folder))
         graph = folder / (INT8_FILE if name in INT8_ENGINES else GRAPH_FILE)

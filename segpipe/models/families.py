@@ -5,7 +5,7 @@ from __future__ import annotations
 from segpipe.models.family import Family
 
 _SEMANTIC = "segpipe.models.semantic.encoder_decoders"
-_VOLUMETRIC = "segpipe.models.volumetric.networks"
+_VOLUMETRIC = "segpipe.models.volumetric.unet3d"
 _TORCHVISION = "segpipe.models.semantic.torchvision_networks"
 _CLASSICAL = "segpipe.models.classical"
 
@@ -136,7 +136,7 @@ FAMILIES: dict[str, Family] = {
             "mask_rcnn", "detector",
             "Boxes first, then a mask in each: objects that touch or overlap, counted one by one.",
             "He, Gkioxari, Dollar, Girshick 2017, arXiv:1703.06870",
-            "segpipe.models.detection.config:MaskRcnnConfig", "segpipe.models.detection.mask_rcnn:build_mask_rcnn", batch=4, rate=0.5,
+            "segpipe.models.detection.mask_rcnn_config:MaskRcnnConfig", "segpipe.models.detection.mask_rcnn:build_mask_rcnn", batch=4, rate=0.5,
         ),
         Family(
             "custom", "network",

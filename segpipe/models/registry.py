@@ -19,7 +19,7 @@ from segpipe.models.families import FAMILIES
 from segpipe.models.family import Family
 from segpipe.models.semantic.encoder_decoders import shrinks_by
 from segpipe.models.weights.encoder_weights import Preprocessing, preprocessing, state_sha256
-from segpipe.models.weights.warm_start import load_released, parse_release
+from segpipe.models.weights.released_weights import load_released, parse_release
 
 if TYPE_CHECKING:
     import torch

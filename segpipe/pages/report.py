@@ -269,7 +269,7 @@ def _apart(
     root: Path, shown: str, ours: Scores, champion: Champion, live: Scores, shards: Path, each: int, main: str
 ) -> list[GalleryImage]:
     from segpipe.data.shards import ShardReader
-    from segpipe.inference.trained import load_trained
+    from segpipe.inference.trained_model import load_trained
 
     assert champion.segmenter is not None
     winner = ScoredModel(shown, ours, load_trained(root / "models" / shown))

@@ -92,7 +92,7 @@ def write_suspects(root: Path, candidate: str | None, limit: int, page: Path) ->
     candidate: as `choose_candidate` takes. Raises MissingError where a model or shards are missing.
     """
     from segpipe.data.shards import ShardReader
-    from segpipe.inference.trained import load_trained
+    from segpipe.inference.trained_model import load_trained
 
     name = choose_candidate(root, candidate)
     shards = root / "artifacts" / "shards"

@@ -7,7 +7,7 @@ from pathlib import Path
 from segpipe.config import load_params
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import sha256_file
-from segpipe.models.weights.warm_start import parse_release, release_model_folder
+from segpipe.models.weights.released_weights import parse_release, release_model_folder
 from segpipe.release.registry import find_version
 from segpipe.workspace.dvc import fetch_out
 

@@ -17,7 +17,7 @@ from fastapi.staticfiles import StaticFiles
 
 from segpipe.errors import DataError
 from segpipe.inference.files.inputs import decode_input
-from segpipe.inference.files.instances import object_rows
+from segpipe.inference.files.instance_rows import object_rows
 from segpipe.inference.files.render import class_shares, mask_nifti, mask_png, overlay_png
 from segpipe.serving.model_holder import Champion, ModelInfo, Serving
 from segpipe.serving.settings import Settings

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from segpipe.files import atomic_path, read_json, write_json, write_text
 from segpipe.inference.out_of_fold import FOLDS_FILE
 from segpipe.inference.spec import WEIGHTS_FILE
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.progress import say
 from segpipe.training.distributed.process_group import leave_process_group, rank
 from segpipe.training.finishing.instance_search import choose_instance_settings

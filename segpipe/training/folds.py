@@ -18,7 +18,7 @@ import numpy.typing as npt
 from segpipe.data.splits import FOLDS_FILE, balanced_folds, folds_within_gap
 from segpipe.errors import ConfigError
 from segpipe.files import read_json
-from segpipe.models.weights.warm_start import parse_release
+from segpipe.models.weights.released_weights import parse_release
 from segpipe.training.plan import Folds
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.inference.trained_network import torch_engine
+from segpipe.inference.trained_engine import torch_engine
 from segpipe.labels import Labelling
 from segpipe.metrics import Counts, confusion, macro, micro, tallies
 from segpipe.samples import ClassTable

@@ -336,7 +336,7 @@ def folded(tmp_path: Path) -> OutOfFold:
 def test_an_ensemble_judges_train_by_members_that_never_saw_it(
     folded: OutOfFold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segpipe.inference.trained.load_trained", lambda _: folded)
+    monkeypatch.setattr("segpipe.inference.trained_model.load_trained", lambda _: folded)
     made = write_suspects(tmp_path, None, 5, tmp_path / "suspects.html")
     assert (made.images, made.out_of_fold, made.found) == (9, 6, 3)
     assert {(s.key, s.split, s.fold) for s in made.suspects} == {

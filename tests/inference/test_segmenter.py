@@ -16,7 +16,7 @@ from segpipe.inference.preprocess import Normalisation, fit_channels, pad_to_mul
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.tiling import predict_tiled, starts, window
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.samples import ClassTable
 from tests.worlds.segmenters import Pixelwise, assert_likeliest
 

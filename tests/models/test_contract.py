@@ -36,7 +36,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "fcn_resnet50": {"encoder_weights": "none"},
     "segnet": {"encoder_weights": "none", "encoder": "vgg11_bn"},
     "lraspp_mobilenetv3": {"encoder_weights": "none"},
-    "custom": {"factory": "tests.worlds.family_settings:build"},
+    "custom": {"factory": "tests.worlds.custom_networks:build"},
 }
 HEAVY = {"unet_vgg16", "fcn8s", "fcn_resnet50", "segnet"}
 NAMES = [name for name, f in FAMILIES.items() if f.kind == "network" and f.dims == 2]

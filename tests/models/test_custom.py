@@ -21,9 +21,9 @@ def build(**options: object) -> torch.nn.Module:
 
 
 def test_the_family_need_not_be_named_and_further_keys_reach_the_factory():
-    params = parse_params("candidates: {mine: {factory: 'tests.worlds.family_settings:build', width: 8}}")
+    params = parse_params("candidates: {mine: {factory: 'tests.worlds.custom_networks:build', width: 8}}")
     assert params.candidate("mine").family == "custom"
-    network = build(factory="tests.worlds.family_settings:build", width=8)
+    network = build(factory="tests.worlds.custom_networks:build", width=8)
     assert network[0].out_channels == 8 and network(torch.zeros(1, 3, 32, 64)).shape == (1, 4, 32, 64)
     with pytest.raises(ConfigError, match="family"):
         parse_params("candidates: {mine: {width: 8}}")
@@ -44,19 +44,19 @@ def test_a_module_in_the_workspace_is_found(tmp_path: Path, monkeypatch: pytest.
     ("options", "said"),
     [
         ({"factory": "nowhere.at_all:build"}, r"no module `nowhere.at_all`.*put nowhere/at_all.py into the workspace"),
-        ({"factory": "tests.worlds.family_settings:built"}, "has no `built`"),
-        ({"factory": "tests.worlds.family_settings:NO_FUNCTION"}, "can't be called"),
-        ({"factory": "tests.worlds.family_settings:no_network"}, r"makes no network \(found list"),
+        ({"factory": "tests.worlds.custom_networks:built"}, "has no `built`"),
+        ({"factory": "tests.worlds.custom_networks:NO_FUNCTION"}, "can't be called"),
+        ({"factory": "tests.worlds.custom_networks:no_network"}, r"makes no network \(found list"),
         (
-            {"factory": "tests.worlds.family_settings:build", "depth": 3},
+            {"factory": "tests.worlds.custom_networks:build", "depth": 3},
             r"can't be called: .*depth.*build\(3, 4, depth=3\)",
         ),
         (
-            {"factory": "tests.worlds.family_settings:build_small"},
+            {"factory": "tests.worlds.custom_networks:build_small"},
             r"no logits of the image's size \(found \(1, 4, 32, 48\)",
         ),
-        ({"factory": "tests.worlds.family_settings"}, "`factory` is wrong"),
-        ({"factory": "tests.worlds.family_settings:build", "encoder_weights": "auto"}, "`encoder_weights` is wrong"),
+        ({"factory": "tests.worlds.custom_networks"}, "`factory` is wrong"),
+        ({"factory": "tests.worlds.custom_networks:build", "encoder_weights": "auto"}, "`encoder_weights` is wrong"),
     ],
 )
 def test_mistakes_are_answered(options: dict[str, object], said: str):
@@ -65,7 +65,7 @@ def test_mistakes_are_answered(options: dict[str, object], said: str):
 
 
 def test_seeds_reach_a_factory_too():
-    one, same = build(factory="tests.worlds.family_settings:build"), build(factory="tests.worlds.family_settings:build")
+    one, same = build(factory="tests.worlds.custom_networks:build"), build(factory="tests.worlds.custom_networks:build")
     assert torch.equal(one[0].weight, same[0].weight)
 
 
@@ -73,6 +73,6 @@ def test_a_network_without_a_graph_is_named_at_export(tmp_path: Path, capfd: pyt
     from segpipe.release.export.bundle_export import export_graph
     from tests.models.test_contract import spec
 
-    network = build(factory="tests.worlds.family_settings:build_without_graph")
+    network = build(factory="tests.worlds.custom_networks:build_without_graph")
     with pytest.raises(ConfigError, match=r"x: ONNX can't express the network: .*fft.*say the same in other layers"):
         export_graph(Segmenter(spec("custom", 3, 4), TorchEngine(network)), tmp_path / "model.onnx")

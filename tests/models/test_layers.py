@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from segpipe.config import Candidate
 from segpipe.errors import MissingError
 from segpipe.models.registry import build_network, family_config, first_preprocessing
-from segpipe.models.semantic.vgg import _twice, unpool
+from segpipe.models.semantic.segnet_network import _twice, unpool
 from segpipe.models.weights.encoder_weights import IMAGENET_MEAN
 from segpipe.ops.exportable_pooling import exportable_pooling, pool_by_matrix
 

@@ -9,7 +9,7 @@ from segmentation_models_pytorch.decoders.fpn.decoder import FPNBlock
 from torch.nn.functional import conv2d
 
 from segpipe.ops.feature_pyramid import convolve_level, use_fused_pyramid
-from tests.worlds.reference_networks import learn_and_answer_alike
+from tests.worlds.network_equivalence import learn_and_answer_alike
 
 small = st.integers(1, 4)
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segpipe.ops.fused_upsample import convolve_doubled, use_fused_upsampling
-from tests.worlds.reference_networks import learn_and_answer_alike
+from tests.worlds.network_equivalence import learn_and_answer_alike
 
 small = st.integers(1, 5)
 FAMILIES = ["Unet", "UnetPlusPlus", "MAnet"]

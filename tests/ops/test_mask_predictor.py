@@ -5,7 +5,7 @@ import torch
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 
 from segpipe.ops.mask_predictor import FastMaskPredictor
-from tests.worlds.reference_networks import learn_and_answer_alike
+from tests.worlds.network_equivalence import learn_and_answer_alike
 
 
 def predictors(classes, hidden=6):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from segpipe.files import sha256_file
 from segpipe.inference.out_of_fold import OutOfFold
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.samples import Sample
 from segpipe.training import ensemble
 from segpipe.training.ensemble import train_members

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from segpipe.config import LossParams, Params
 from segpipe.errors import ConfigError
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.labels import OverlappingLabelling
 from segpipe.samples import IGNORE, ClassTable, Sample
 from segpipe.training.losses import SegmentationLoss

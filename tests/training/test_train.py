@@ -12,7 +12,7 @@ import torch
 
 from segpipe.errors import ConfigError, DataError, SegpipeError
 from segpipe.files import sha256_file
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.training.checkpoint import load_checkpoint
 from segpipe.training.machine import has_bf16
 from segpipe.training.plan import StepSetting

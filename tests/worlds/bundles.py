@@ -64,8 +64,8 @@ def toy_detector() -> Segmenter:
     import torch
 
     from segpipe.inference.postprocess import Postprocess
-    from segpipe.inference.trained_network import torch_engine
-    from segpipe.models.detection.config import MaskRcnnConfig
+    from segpipe.inference.trained_engine import torch_engine
+    from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
     from segpipe.models.registry import build_network
 
     small = {

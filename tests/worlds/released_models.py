@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from segpipe.config import Candidate
 from segpipe.files import write_json
 from segpipe.models.registry import build_network, family_config
-from segpipe.models.weights.warm_start import release_model_folder
+from segpipe.models.weights.released_weights import release_model_folder
 
 INHERITED = (2, None, 0, 1)
 """Of four classes: what the places of three of them were; one is new."""

@@ -12,7 +12,7 @@ from segpipe.cli.common import Json, print_json, print_table, workspace_root
 if TYPE_CHECKING:
     from segpipe.config import DataParams
     from segpipe.inference.segmenter import Segmenter
-    from segpipe.inference.video.run import VideoReport
+    from segpipe.inference.video.segment_video import VideoReport
 
 EXAMPLE = "segpipe predict scans/ --out predictions\nsegpipe predict --video drive.mp4 --out drive-overlay.mp4"
 
@@ -82,8 +82,8 @@ def _predict_video(
     from contextlib import closing
 
     from segpipe.errors import ConfigError, DataError
-    from segpipe.inference.video.run import overlay_path, segment_video
-    from segpipe.inference.video.source import open_video
+    from segpipe.inference.video.segment_video import overlay_path, segment_video
+    from segpipe.inference.video.frame_source import open_video
     from segpipe.progress import say
     from segpipe.signals import stop_requests
 

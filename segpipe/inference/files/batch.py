@@ -10,7 +10,7 @@ from segpipe.config import DataParams
 from segpipe.errors import MissingError, SegpipeError
 from segpipe.files import read_bytes, safe_name, write_bytes, write_json
 from segpipe.inference.files.inputs import decode_input
-from segpipe.inference.files.instances import ids_png, object_rows
+from segpipe.inference.files.instance_rows import ids_png, object_rows
 from segpipe.inference.files.render import class_shares, mask_nifti, mask_png, overlay_png
 from segpipe.inference.segmenter import Segmenter
 from segpipe.progress import Progress, say

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.data.drawing import contours
-from segpipe.inference.video.source import Picture
+from segpipe.inference.video.frame_source import Picture
 from segpipe.samples import ClassTable
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from segpipe.models.classical.contract import Floats
-from segpipe.models.classical.regions import RegionModel, Regions, RegionsConfig
+from segpipe.models.classical.region_model import RegionModel, Regions, RegionsConfig
 
 
 class EdgesConfig(RegionsConfig):

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from segpipe.models.classical.contract import Floats
-from segpipe.models.classical.regions import RegionModel, Regions, RegionsConfig
+from segpipe.models.classical.region_model import RegionModel, Regions, RegionsConfig
 
 _COMPACTNESS = 0.1
 """Of superpixels, for colours that SLIC has scaled to 0..1: small, so that they follow outlines."""

@@ -1,7 +1,7 @@
 """Mask R-CNN: boxes proposed on a feature pyramid, each with a class, a score and a mask of its own.
 
 He, Gkioxari, Dollár, Girshick 2017, arXiv:1703.06870; the pyramid: Lin et al. 2017, arXiv:1612.03144. How one is built,
-and where its first weights come from; the network itself is `segpipe.models.detection.network`.
+and where its first weights come from; the network itself is `segpipe.models.detection.mask_rcnn_network`.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from segpipe.errors import ConfigError, MissingError
-from segpipe.models.detection.config import COCO_ENCODER, MaskRcnnConfig
+from segpipe.models.detection.mask_rcnn_config import COCO_ENCODER, MaskRcnnConfig
 from segpipe.models.weights.encoder_weights import Weights, encoder_state, load_encoder, resolve_encoder
 
 if TYPE_CHECKING:
-    from segpipe.models.detection.network import MaskRcnn
+    from segpipe.models.detection.mask_rcnn_network import MaskRcnn
 
 
 def build_mask_rcnn(config: MaskRcnnConfig, in_channels: int, n_classes: int) -> MaskRcnn:
     """A Mask R-CNN for classes 1 .. n_classes - 1; class 0 is what is no object."""
     import segmentation_models_pytorch as smp
 
-    from segpipe.models.detection.network import MaskRcnn
+    from segpipe.models.detection.mask_rcnn_network import MaskRcnn
 
     try:
         encoder = smp.encoders.get_encoder(

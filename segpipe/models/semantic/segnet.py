@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from segpipe.models.semantic.encoder_decoders import EncoderConfig
 
 if TYPE_CHECKING:
-    from segpipe.models.semantic.vgg import SegNet
+    from segpipe.models.semantic.segnet_network import SegNet
 
 
 class SegNetConfig(EncoderConfig):
@@ -25,7 +25,7 @@ class SegNetConfig(EncoderConfig):
 
 def build_segnet(config: SegNetConfig, in_channels: int, n_classes: int) -> SegNet:
     """(N, in_channels, H, W) -> logits (N, n_classes, H, W); H and W are multiples of 32."""
-    from segpipe.models.semantic.vgg import SegNet
+    from segpipe.models.semantic.segnet_network import SegNet
     from segpipe.models.weights.encoder_weights import first_encoder
 
     encoder = first_encoder(config.encoder, config.encoder_weights, in_channels)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
-    from segpipe.models.semantic.plain_unet import PlainUnet
+    from segpipe.models.semantic.unet_2015_network import PlainUnet
 
 
 class Unet2015Config(BaseModel):
@@ -29,6 +29,6 @@ class Unet2015Config(BaseModel):
 
 def build_unet_2015(config: Unet2015Config, in_channels: int, n_classes: int) -> PlainUnet:
     """(N, in_channels, H, W) -> logits (N, n_classes, H, W); H and W are multiples of 16."""
-    from segpipe.models.semantic.plain_unet import PlainUnet
+    from segpipe.models.semantic.unet_2015_network import PlainUnet
 
     return PlainUnet(in_channels, n_classes, config.width, config.dropout, config.batch_norm)

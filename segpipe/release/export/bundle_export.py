@@ -79,7 +79,7 @@ def export_bundle(
     examples: Examples | None = None,
 ) -> None:
     """Write the bundle of a trained model (models/NAME) into `out`; see `write_bundle`."""
-    from segpipe.inference.trained import load_trained
+    from segpipe.inference.trained_model import load_trained
 
     weights = sha256_file(model / WEIGHTS_FILE)
     write_bundle(load_trained(model), weights, reader, selection, params, out, examples)

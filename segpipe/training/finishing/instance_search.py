@@ -11,10 +11,10 @@ import numpy as np
 from segpipe.errors import ConfigError
 from segpipe.inference.postprocess import Method, Postprocess, chosen, separate
 from segpipe.inference.segmenter import Segmenter
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.metrics import micro
 from segpipe.metrics.instances import Objects, ObjectScore, object_score
-from segpipe.models.detection.config import LEAST_SCORE
+from segpipe.models.detection.mask_rcnn_config import LEAST_SCORE
 from segpipe.progress import say
 from segpipe.samples import IGNORE, Instances, Sample
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from segpipe.inference.segmenter import Segmenter
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.inference.tta import passes
 from segpipe.progress import say
 from segpipe.training.finishing.cleaning_search import MIN_IMAGES, choose_cleaning, iou, search_images

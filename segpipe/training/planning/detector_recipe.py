@@ -10,7 +10,7 @@ import numpy as np
 from segpipe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from segpipe.models.detection.config import MaskRcnnConfig
+    from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
     from segpipe.training.planning.plan_draft import PlanDraft
     from segpipe.training.sampling.crops import Reader
 
@@ -32,7 +32,7 @@ def fit_to_instances(draft: PlanDraft, config: MaskRcnnConfig) -> MaskRcnnConfig
     Raises:
         ConfigError: The dataset has no instances.
     """
-    from segpipe.models.detection.config import STRIDES, levels
+    from segpipe.models.detection.mask_rcnn_config import STRIDES, levels
 
     edges, most = _measure_instances(draft.train)
     if not edges:

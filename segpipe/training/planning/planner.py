@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from segpipe.errors import ConfigError
 from segpipe.inference.outputs import Outputs
 from segpipe.models.registry import FAMILIES, Family, family, family_config
-from segpipe.models.volumetric.networks import VolumeConfig
+from segpipe.models.volumetric.unet3d import VolumeConfig
 from segpipe.training.finishing.instance_search import choose_instance_method
 from segpipe.training.folds import check_folds, choose_folds, deal_out, describe_folds
 from segpipe.training.plan import ClassicalPlan, NetworkPlan, VolumeGrid
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from segpipe.config import Candidate, Params
     from segpipe.data.manifest.fingerprint import Fingerprint
-    from segpipe.models.detection.config import MaskRcnnConfig
+    from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
     from segpipe.models.weights.encoder_weights import Preprocessing
     from segpipe.training.sampling.crops import Reader
 

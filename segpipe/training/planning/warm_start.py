@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from segpipe.config import PARAMS_FILE, Candidate
 from segpipe.errors import ConfigError
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.models.weights.warm_start import parse_release, release_folder
+from segpipe.models.weights.released_weights import parse_release, release_folder
 from segpipe.samples import ClassTable
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.cli.test_main import call
-from tests.inference.video.test_run import clip, frames_of
+from tests.inference.video.test_segment_video import clip, frames_of
 from tests.worlds.bundles import write_toy_bundle
 
 

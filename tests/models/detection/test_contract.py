@@ -15,10 +15,10 @@ from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.inference.trained_network import torch_engine
+from segpipe.inference.trained_engine import torch_engine
 from segpipe.metrics import micro
 from segpipe.metrics.instances import Objects, object_score
-from segpipe.models.detection.config import MaskRcnnConfig
+from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
 from segpipe.models.registry import FAMILIES, build_network
 from segpipe.samples import ClassTable
 from segpipe.training.sampling.detection import detection_loss, target_of

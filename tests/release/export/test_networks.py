@@ -39,7 +39,7 @@ def write_model(folder: Path, name: str) -> SegmenterSpec:
 
 @pytest.mark.parametrize("family", ["unet", "deeplabv3plus"])
 def test_a_bundle_gives_the_networks_masks(tmp_path: Path, family: str) -> None:
-    from segpipe.inference.trained import load_trained
+    from segpipe.inference.trained_model import load_trained
 
     model, out = tmp_path / "models" / "unet", tmp_path / "bundle"
     write_model(model, family)

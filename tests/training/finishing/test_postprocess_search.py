@@ -5,7 +5,7 @@ import pytest
 
 from segpipe.errors import ConfigError
 from segpipe.inference.cleaning import Cleaning
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.training.finishing import postprocess_search
 from segpipe.training.finishing.cleaning_search import CleaningChoice
 from segpipe.training.finishing.postprocess_search import finishing_validations

@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import load_file
 
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.models.registry import build_network
-from segpipe.models.volumetric.networks import Unet3dConfig
+from segpipe.models.volumetric.unet3d import Unet3dConfig
 from segpipe.training.losses import SegmentationLoss
 from segpipe.training.plan import VolumeGrid
 from segpipe.training.planning.footprint import activation_bytes

@@ -4,7 +4,7 @@ import pytest
 from scipy import ndimage
 
 from segpipe.errors import ConfigError
-from segpipe.models.detection.config import MaskRcnnConfig
+from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
 from segpipe.samples import Sample
 from segpipe.training.planning.detector_recipe import fit_to_instances
 from tests.worlds.detectors import discs

@@ -13,7 +13,7 @@ from segpipe.training.planning.loop_benchmark import LoopBenchmark, choose_worke
 from segpipe.training.planning.planner import plan_on
 from tests.worlds.tiny_training import MemoryReader, draw, fingerprint_of, make_plan
 
-NETWORK = {"family": "custom", "factory": "tests.worlds.family_settings:build"}
+NETWORK = {"family": "custom", "factory": "tests.worlds.custom_networks:build"}
 
 
 def small_plan(**changes):
@@ -120,7 +120,7 @@ def test_a_process_that_fails_ends_planning_with_its_message(train_reader):
         SegpipeError, match=r"train.devices: .*cannot run at the same time: .*makes no network.*Fix: set it to 1"
     ):
         exchange_ms(
-            small_plan(factory="tests.worlds.family_settings:no_network"),
+            small_plan(factory="tests.worlds.custom_networks:no_network"),
             train_reader,
             LoopBenchmark(0, 3, 2, 0.1),
             0.0,

@@ -10,7 +10,7 @@ import torch
 from segpipe.config import Params
 from segpipe.errors import ConfigError
 from segpipe.files import read_json
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.models.registry import build_network
 from segpipe.training.planning import planner, resolution_budget
 from segpipe.training.planning.resolution_budget import MIN_STEPS, StepPrice, measure_step_price

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from segpipe.config import Params
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.errors import ConfigError
-from segpipe.models.volumetric.networks import SegresnetConfig, Unet3dConfig, VnetConfig
+from segpipe.models.volumetric.unet3d import SegresnetConfig, Unet3dConfig, VnetConfig
 from segpipe.samples import Sample
 from segpipe.training.plan import Plan, explain
 from segpipe.training.planning.planner import plan_on

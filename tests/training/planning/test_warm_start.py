@@ -16,9 +16,9 @@ from segpipe.errors import ConfigError, MissingError
 from segpipe.inference.outputs import Outputs
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.inference.trained import load_trained
+from segpipe.inference.trained_model import load_trained
 from segpipe.models.registry import build_network, family_config
-from segpipe.models.weights.warm_start import release_model_folder
+from segpipe.models.weights.released_weights import release_model_folder
 from segpipe.samples import ClassSpec, ClassTable, Sample
 from segpipe.training.planning.planner import plan_on
 from segpipe.training.planning.warm_start import WarmStart, warm_start_of

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from segpipe.config import Params, parse_params
 from segpipe.errors import MissingError
-from segpipe.inference.trained import load_trained
-from segpipe.models.detection.config import MaskRcnnConfig
+from segpipe.inference.trained_model import load_trained
+from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
 from segpipe.models.detection.mask_rcnn import load_coco
 from segpipe.models.registry import build_network, family, family_config
 from segpipe.samples import IGNORE

@@ -16,7 +16,7 @@ from segpipe.models.registry import (
     family_config,
     first_weights_sha256,
 )
-from segpipe.models.weights.warm_start import parse_release, release_model_folder
+from segpipe.models.weights.released_weights import parse_release, release_model_folder
 
 SMALL = {"encoder": "mobilenetv3_small_050"}
 STORED = {"low": [1.0] * 3, "high": [99.0] * 3, "mean": [0.1, 0.2, 0.3], "std": [0.5] * 3}

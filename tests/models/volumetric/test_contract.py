@@ -15,7 +15,7 @@ from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.registry import FAMILIES, build_network, family_config
-from segpipe.models.volumetric.networks import Unet3dConfig
+from segpipe.models.volumetric.unet3d import Unet3dConfig
 from segpipe.release.export.bundle_export import export_graph
 from segpipe.samples import ClassTable, Sample
 from segpipe.training.losses import SegmentationLoss

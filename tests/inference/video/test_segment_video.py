@@ -20,11 +20,11 @@ from segpipe.inference.files.batch import predict_files
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.inference.video.channel import Channel
+from segpipe.inference.video.closable_queue import Channel
 from segpipe.inference.video.painting import Painter
-from segpipe.inference.video.run import overlay_path, segment_video
+from segpipe.inference.video.segment_video import overlay_path, segment_video
 from segpipe.inference.video.smoothing import Smoother, half_life
-from segpipe.inference.video.source import Video, open_video
+from segpipe.inference.video.frame_source import Video, open_video
 from segpipe.samples import ClassTable
 from tests.worlds.segmenters import Pixelwise
 

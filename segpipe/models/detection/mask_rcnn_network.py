@@ -18,13 +18,13 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork
 
-from segpipe.models.detection.config import LEAST_SCORE, STRIDES, levels
+from segpipe.models.detection.mask_rcnn_config import LEAST_SCORE, STRIDES, levels
 from segpipe.ops.mask_predictor import FastMaskPredictor
 from segpipe.ops.proposal_head import SparseGradientRPNHead
 from segpipe.ops.roi_align import FastMultiScaleRoIAlign
 
 if TYPE_CHECKING:
-    from segpipe.models.detection.config import MaskRcnnConfig
+    from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
 
 _ASPECTS = (0.5, 1.0, 2.0)
 _BOX_EDGE, _MASK_EDGE = 7, 14

@@ -9,7 +9,7 @@ from segpipe.config import DataParams
 from segpipe.data.drawing import outline_instances
 from segpipe.data.images import encode_png
 from segpipe.inference.files.batch import predict_files
-from segpipe.inference.files.instances import ids_png, object_rows
+from segpipe.inference.files.instance_rows import ids_png, object_rows
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter

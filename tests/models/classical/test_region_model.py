@@ -13,7 +13,7 @@ from segpipe.inference.preprocess import Normalisation
 from segpipe.models.classical import Edges, EdgesConfig, KMeans, Spectral, SpectralConfig
 from segpipe.models.classical.contract import NOWHERE
 from segpipe.models.classical.edges import _seeds
-from segpipe.models.classical.regions import RegionModel, RegionsConfig, _Rows, describe, edge_strength
+from segpipe.models.classical.region_model import RegionModel, RegionsConfig, _Rows, describe, edge_strength
 from segpipe.samples import IGNORE, Sample
 
 COLOURS = np.array([[20, 20, 30], [200, 40, 40], [60, 190, 70]], np.float32)

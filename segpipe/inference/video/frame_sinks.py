@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from segpipe.errors import ConfigError
 from segpipe.inference.files.render import mask_png
-from segpipe.inference.video.source import Picture
+from segpipe.inference.video.frame_source import Picture
 from segpipe.samples import ClassTable, Prediction
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}

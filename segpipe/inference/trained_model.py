@@ -8,7 +8,7 @@ from segpipe.files import read_json
 from segpipe.inference.out_of_fold import FOLDS_FILE, OutOfFold
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.inference.trained_network import torch_engine, trained_engine
+from segpipe.inference.trained_engine import torch_engine, trained_engine
 
 
 def load_trained(folder: Path, device: str = "cpu") -> Segmenter:

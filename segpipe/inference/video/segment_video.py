@@ -17,11 +17,11 @@ from pydantic import BaseModel
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import atomic_path, safe_name
 from segpipe.inference.segmenter import Segmenter
-from segpipe.inference.video.channel import Channel
+from segpipe.inference.video.closable_queue import Channel
 from segpipe.inference.video.painting import Painter, write_corner
-from segpipe.inference.video.sinks import CODECS, MaskFolder, VideoFile
+from segpipe.inference.video.frame_sinks import CODECS, MaskFolder, VideoFile
 from segpipe.inference.video.smoothing import Smoother, half_life
-from segpipe.inference.video.source import Frame, Picture, Video
+from segpipe.inference.video.frame_source import Frame, Picture, Video
 from segpipe.inference.video.timing import Rate, StepTime, Stopwatch, TimedEngine
 from segpipe.progress import Progress
 
