@@ -104,14 +104,14 @@ def fit(recipe: str, train: Any, classes: int, seed: int, seconds: float) -> tup
     import torch
 
     from segpipe.config import Candidate
-    from segpipe.models.registry import build_network, family_config, first_preprocessing
+    from segpipe.models.registry import build_network, family_config, pretrained_preprocessing
     from segpipe.training.machine import has_bf16
     from segpipe.training.step import configure_process
 
     configure_process(torch.get_num_threads())
     augment, crop, cost, rate, modern = RECIPES[recipe](train, seed)
     config = family_config(Candidate(family="fpn"))
-    network, own = build_network("fpn", config, 3, classes, seed).train(), first_preprocessing(config)
+    network, own = build_network("fpn", config, 3, classes, seed).train(), pretrained_preprocessing(config)
     assert own is not None
     mean, std = (np.array(v, np.float32) * 255 for v in (own.mean, own.std))
     layout = torch.channels_last if modern else torch.contiguous_format

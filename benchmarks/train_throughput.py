@@ -224,9 +224,9 @@ def main() -> None:
     parser.add_argument("--loops", nargs="+", choices=LOOPS, default=list(LOOPS))
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    from segpipe.models.registry import family
+    from segpipe.models.registry import get_family
 
-    volumes = family(arguments.family).dims == 3
+    volumes = get_family(arguments.family).dims == 3
     reader = Cells(12, (arguments.patch,) * 3) if volumes else Cells(24, (max(arguments.patch, 320),) * 2)
     if arguments.child:
         from segpipe.training.plan import NetworkPlan

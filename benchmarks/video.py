@@ -84,8 +84,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     arguments = parser.parse_args()
     from segpipe.data.shards import ShardReader
-    from segpipe.inference.video.segment_video import VideoReport, segment_video
     from segpipe.inference.video.frame_source import open_video
+    from segpipe.inference.video.segment_video import VideoReport, segment_video
     from segpipe.training.scoring import score_split
 
     with tempfile.TemporaryDirectory() as folder:

@@ -211,9 +211,9 @@ def find_suspects(segmenter: Segmenter, readers: Sequence[ShardReader]) -> Itera
 
 def fold_of(segmenter: Segmenter) -> Mapping[str, int]:
     """The fold of each image, by key, that a member judges for an ensemble; empty for a model of one network."""
-    from segpipe.inference.out_of_fold import OutOfFold
+    from segpipe.inference.out_of_fold import OutOfFoldSegmenter
 
-    return segmenter.fold_of if isinstance(segmenter, OutOfFold) else {}
+    return segmenter.fold_of if isinstance(segmenter, OutOfFoldSegmenter) else {}
 
 
 def _labelled(readers: Iterable[ShardReader]) -> Iterator[Sample]:

@@ -63,11 +63,11 @@ def choose(
         DataError: a network has no validation score, or models were scored on different images.
         ConfigError: a gate names a metric or class that does not exist.
     """
-    from segpipe.models.registry import family
+    from segpipe.models.registry import get_family
 
     scores = {name: read_scores(root / "evaluation" / name / "per_image.parquet") for name in params.candidates}
     ranked_by = params.evaluate.rank_by
-    kinds = {name: family(candidate.family).kind for name, candidate in params.candidates.items()}
+    kinds = {name: get_family(candidate.family).kind for name, candidate in params.candidates.items()}
     ranking = _rank(
         [
             RankedCandidate(

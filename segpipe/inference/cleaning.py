@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from segpipe.samples import ClassTable
 
-Ids = npt.NDArray[np.uint8]
+ClassIds = npt.NDArray[np.uint8]
 
 
 class Cleaning(BaseModel):
@@ -47,16 +47,16 @@ class Cleaning(BaseModel):
         return "; ".join(said + ([f"no regions of {', '.join(specks)}"] if specks else []))
 
 
-def cleaned(class_ids: Ids, least: tuple[int, ...]) -> Ids:
+def remove_small_regions(class_ids: ClassIds, least: tuple[int, ...]) -> ClassIds:
     """(H, W) or (D, H, W), uint8, by `Cleaning.least`. As it is where no pixel would stay."""
     limits = np.zeros(256, np.int32)
     limits[: len(least)] = least
     if not limits.any():
         return class_ids
-    return without(class_ids, region_sizes(class_ids, limits > 1) < limits[class_ids])
+    return fill_from_nearest(class_ids, region_sizes(class_ids, limits > 1) < limits[class_ids])
 
 
-def region_sizes(class_ids: Ids, looked_at: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+def region_sizes(class_ids: ClassIds, looked_at: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
     """Pixels of the region that each pixel belongs to; pixels touch at corners, too.
 
     class_ids: (H, W) or (D, H, W). looked_at: (256,); a class that is not is taken for one region without an end.
@@ -70,7 +70,7 @@ def region_sizes(class_ids: Ids, looked_at: npt.NDArray[np.bool_]) -> npt.NDArra
     return sizes
 
 
-def without(class_ids: Ids, gone: npt.NDArray[np.bool_]) -> Ids:
+def fill_from_nearest(class_ids: ClassIds, gone: npt.NDArray[np.bool_]) -> ClassIds:
     """The class ids with those of `gone` taken from the nearest other pixel; as they are where there is none, or none goes."""
     if not gone.any() or gone.all():
         return class_ids
@@ -92,7 +92,7 @@ def _regions(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], npt.ND
     return regions, np.bincount(regions.reshape(-1), minlength=count)
 
 
-def _nearest(class_ids: Ids, gone: npt.NDArray[np.bool_]) -> Ids:
+def _nearest(class_ids: ClassIds, gone: npt.NDArray[np.bool_]) -> ClassIds:
     """For each pixel that goes, the class of the nearest that stays (of an image, to within a few percent of the distance)."""
     if class_ids.ndim == 2:
         import cv2

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.inference.engines.engine import TorchEngine
-from segpipe.inference.postprocess import Postprocess, chosen
-from segpipe.inference.tiling import starts
+from segpipe.inference.postprocess import Postprocess, select_instances
+from segpipe.inference.tiling import tile_starts
 from segpipe.samples import Instances
 
 if TYPE_CHECKING:
     from segpipe.inference.engines.engine import Batch
 
-DETECTIONS = Postprocess(method="detections", min_score=0.5)
+DEFAULT_POSTPROCESS = Postprocess(method="detections", min_score=0.5)
 """What counts as found where nothing better was chosen on the validation split."""
 _SAME = 0.5
 """Boxes of a class with a larger IoU, seen in two tiles, are one object."""
@@ -50,14 +50,14 @@ class DetectorEngine(TorchEngine):
         return Detections(boxes, found["labels"].cpu().numpy(), scores, masks[:, 0])
 
 
-def detect(engine: DetectorEngine, chw: npt.NDArray[np.float32], tile: int, overlap: int) -> Detections:
+def detect_tiled(engine: DetectorEngine, chw: npt.NDArray[np.float32], tile: int, overlap: int) -> Detections:
     """The objects of an image (C, H, W), in tiles where it is larger than `tile` either way.
 
     What a tile cuts is left to the neighbour that sees all of it: `overlap` is the size of objects that is sure to be whole in
     one of them. What two tiles saw counts once.
     """
     height, width = chw.shape[1:]
-    rows, columns = starts(height, tile, overlap), starts(width, tile, overlap)
+    rows, columns = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
     if len(rows) == len(columns) == 1:
         return engine.detect(chw[None])
     parts = []
@@ -84,7 +84,7 @@ def _once(found: Detections) -> Detections:
     return found.at(batched_nms(boxes, scores, classes, _SAME).numpy())
 
 
-def paint(found: Detections, shape: tuple[int, int], how: Postprocess) -> Instances:
+def paste_instances(found: Detections, shape: tuple[int, int], how: Postprocess) -> Instances:
     """The objects of an image (H, W): where masks overlap, a pixel belongs to the surest, and what surer ones cover by more than
     half is one of them seen again (Kirillov et al. 2019, arXiv:1901.02446). One mask is drawn at a time.
     """
@@ -92,16 +92,16 @@ def paint(found: Detections, shape: tuple[int, int], how: Postprocess) -> Instan
     found = found.at(np.argsort(-found.scores, kind="stable")[: Instances.MOST])
     ids = np.zeros(shape, np.int32)
     for number, (box, mask) in enumerate(zip(found.boxes, found.masks, strict=True), 1):
-        place, drawn = unfold(mask, box, shape)
+        place, drawn = paste_mask(mask, box, shape)
         part, mask_here = ids[place], drawn > 0.5
         seen = mask_here & (part == 0)
         if 2 * np.count_nonzero(seen) >= np.count_nonzero(mask_here):
             part[seen] = number
     areas = np.bincount(ids.reshape(-1), minlength=len(found.scores) + 1)[1:]
-    return chosen(ids, found.classes, found.scores.astype(np.float64), areas, how)
+    return select_instances(ids, found.classes, found.scores.astype(np.float64), areas, how)
 
 
-def probabilities(
+def class_probabilities(
     found: Detections, shape: tuple[int, int], n_classes: int, min_score: float
 ) -> npt.NDArray[np.float32]:
     """(n_classes, H, W), float32, summing to 1: of a class, score times mask of its surest object there; the background has what
@@ -110,14 +110,14 @@ def probabilities(
     for box, label, score, mask in zip(found.boxes, found.classes, found.scores, found.masks, strict=True):
         if score < min_score:
             continue
-        place, drawn = unfold(mask, box, shape)
+        place, drawn = paste_mask(mask, box, shape)
         part = sure[label][place]
         np.maximum(part, np.float32(score) * drawn, out=part)
     sure[0] = 1 - sure[1:].max(0, initial=0)
     return sure / sure.sum(0)  # type: ignore[no-any-return]
 
 
-def unfold(
+def paste_mask(
     mask: npt.NDArray[np.float32], box: npt.NDArray[np.float32], shape: tuple[int, int]
 ) -> tuple[tuple[slice, slice], npt.NDArray[np.float32]]:
     """A mask in the frame of its box -> where it lies in an image (H, W), and its values there, by bilinear interpolation.

@@ -14,7 +14,7 @@ FOLDS_FILE = "folds.json"
 """Beside the weights of an ensemble, as training left it: {key: the fold of an image of train or val}."""
 
 
-class OutOfFold(Segmenter):
+class OutOfFoldSegmenter(Segmenter):
     """All members together, as a `Segmenter`; but `segment` lets the member that left a sample's fold out answer alone.
 
     members: the engine of each, by the fold that it left out. fold_of: by key; a sample that is in no fold is answered by all.
@@ -34,7 +34,7 @@ class OutOfFold(Segmenter):
             return super().segment(sample, probabilities, instances)
         return self._members[fold].segment(sample, probabilities, instances)
 
-    def but(self, **changes: Any) -> OutOfFold:
+    def but(self, **changes: Any) -> OutOfFoldSegmenter:
         """The same model with other settings."""
         spec, engines = self.spec.model_copy(update=changes), [member.engine for member in self._members]
-        return OutOfFold(spec, self.engine, engines, self.fold_of)
+        return OutOfFoldSegmenter(spec, self.engine, engines, self.fold_of)

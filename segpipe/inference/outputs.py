@@ -59,7 +59,7 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class SetOutputs(Outputs):
+class OverlappingOutputs(Outputs):
     """Of a network that says of each class by itself whether it is there: its classes overlap, their probabilities sum to anything.
 
     A class is there where its probability is above a half. What is said of the background, class 0, is learned and not asked:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from segpipe.samples import Instances
 
-MOST_PIXELS = 1 << 24
+MAX_PIXELS = 1 << 24
 """Of a larger image, classes do not come apart into objects: it would take 40 bytes a pixel."""
 Method = Literal["components", "watershed", "distance", "detections"]
 
@@ -56,10 +56,10 @@ def separate(
         there = np.isin(class_ids, group)
         sure += np.bincount(ids[there], probabilities[list(group)].sum(0)[there], len(classes) + 1)
     areas = np.bincount(ids.reshape(-1), minlength=len(classes) + 1)[1:]
-    return chosen(ids, classes, sure[1:] / np.maximum(areas, 1), areas, how)
+    return select_instances(ids, classes, sure[1:] / np.maximum(areas, 1), areas, how)
 
 
-def chosen(
+def select_instances(
     ids: npt.NDArray[np.int32],
     classes: npt.NDArray[np.int64],
     scores: npt.NDArray[np.float64],

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.inference.cleaning import cleaned
+from segpipe.inference.cleaning import remove_small_regions
 from segpipe.inference.engines.engine import INT8_ENGINES, Engine, graph_engine
-from segpipe.inference.postprocess import MOST_PIXELS, separate
+from segpipe.inference.postprocess import MAX_PIXELS, separate
 from segpipe.inference.preprocess import fit_channels, pad_to_multiple
 from segpipe.inference.spec import GRAPH_FILE, INT8_FILE, TORCH, SegmenterSpec
 from segpipe.inference.tiling import predict_tiled
-from segpipe.inference.tta import averaged
-from segpipe.inference.volumes import into_grid, predict_windows, ratios, resample, resampled_shape
+from segpipe.inference.tta import run_averaged
+from segpipe.inference.volumes import labels_on_grid, predict_windows, resample, resampled_shape, spacing_ratios
 from segpipe.metrics.calibration import tempered
 from segpipe.samples import Prediction, Sample
 
@@ -77,7 +77,7 @@ class Segmenter:
         """The answer before the temperature: classes and objects follow from it, as they were chosen on val."""
         if self.spec.task == "instance":
             return self._predict_objects(image, probabilities)
-        how = self.spec.postprocess if instances and math.prod(image.shape[: self.spec.dims]) <= MOST_PIXELS else None
+        how = self.spec.postprocess if instances and math.prod(image.shape[: self.spec.dims]) <= MAX_PIXELS else None
         if self.spec.dims == 3:
             found = self._predict_volume(image, probabilities or how is not None, spacing)
         else:
@@ -94,15 +94,21 @@ class Segmenter:
         return self.spec.task == "instance" or self.spec.postprocess is not None
 
     def _predict_objects(self, image: np.ndarray, wanted: bool) -> Prediction:
-        from segpipe.inference.detector import DETECTIONS, DetectorEngine, detect, paint, probabilities
+        from segpipe.inference.detector import (
+            DEFAULT_POSTPROCESS,
+            DetectorEngine,
+            class_probabilities,
+            detect_tiled,
+            paste_instances,
+        )
 
-        spec, how = self.spec, self.spec.postprocess or DETECTIONS
+        spec, how = self.spec, self.spec.postprocess or DEFAULT_POSTPROCESS
         chw = spec.normalisation.apply(fit_channels(image, spec.normalisation.channels))
         shape = (chw.shape[1], chw.shape[2])
         assert isinstance(self.engine, DetectorEngine), "a detector runs on torch"
-        found = detect(self.engine, pad_to_multiple(chw, spec.stride), spec.tile, spec.overlap)
-        objects = paint(found, shape, how)
-        sure = probabilities(found, shape, len(spec.classes), how.min_score) if wanted else None
+        found = detect_tiled(self.engine, pad_to_multiple(chw, spec.stride), spec.tile, spec.overlap)
+        objects = paste_instances(found, shape, how)
+        sure = class_probabilities(found, shape, len(spec.classes), how.min_score) if wanted else None
         told = self._told(objects.class_map(), sure)
         return Prediction(told.class_ids, told.probabilities, objects)
 
@@ -134,7 +140,7 @@ class Segmenter:
 
     def _scores(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits (N, channels, ...) of a normalised batch (N, C, ...), over its symmetries and raised where the model asks for that."""
-        scores = averaged(self.engine, self.spec.tta, batch, self.spec.outputs, self.spec.stride)
+        scores = run_averaged(self.engine, self.spec.tta, batch, self.spec.outputs, self.spec.stride)
         raised = self.spec.cleaning.raised if self.spec.cleaning is not None else ()
         if raised:
             scores = scores.copy()
@@ -152,7 +158,7 @@ class Segmenter:
     def _told(self, class_ids: npt.NDArray[np.uint8], values: npt.NDArray[np.float32] | None) -> Prediction:
         """The answer, cleaned; its values (`Outputs.values`) know of no specks."""
         if self.spec.cleaning is not None:
-            class_ids = cleaned(class_ids, self.spec.cleaning.least)
+            class_ids = remove_small_regions(class_ids, self.spec.cleaning.least)
         if values is None:
             return Prediction(class_ids)
         probabilities, distance = self.spec.outputs.split(values)
@@ -163,6 +169,6 @@ class Segmenter:
         assert spec.patch3d is not None, "a model for volumes knows its window"
         channels = spec.normalisation.apply(fit_channels(volume, spec.normalisation.channels, dims=3))
         depth, height, width = channels.shape[1:]
-        own = resample(channels, resampled_shape(channels.shape[1:], ratios(spacing, spec.spacing)))
+        own = resample(channels, resampled_shape(channels.shape[1:], spacing_ratios(spacing, spec.spacing)))
         found = predict_windows(own, lambda x: outputs.values(self._scores(x)), outputs.channels, spec.patch3d)  # type: ignore[arg-type]
-        return self._told(*into_grid(found, (depth, height, width), probabilities, outputs))
+        return self._told(*labels_on_grid(found, (depth, height, width), probabilities, outputs))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from segpipe.errors import MissingError
 from segpipe.files import write_text
 from segpipe.inference.cleaning import Cleaning
-from segpipe.inference.outputs import Outputs, SetOutputs
+from segpipe.inference.outputs import Outputs, OverlappingOutputs
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.tta import TTA
@@ -71,7 +71,7 @@ class SegmenterSpec(BaseModel):
     @property
     def outputs(self) -> Outputs:
         """The channels of the network."""
-        return (SetOutputs if self.classes.overlapping else Outputs)(len(self.classes), self.distance)
+        return (OverlappingOutputs if self.classes.overlapping else Outputs)(len(self.classes), self.distance)
 
     def write(self, folder: Path) -> None:
         """Write segmenter.json into a folder."""

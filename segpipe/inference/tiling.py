@@ -10,14 +10,14 @@ import numpy.typing as npt
 Predict = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 
-def starts(length: int, tile: int, overlap: int) -> list[int]:
+def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     """Where tiles begin along an axis: evenly `tile - overlap` apart, the last one flush with the end."""
     if length <= tile:
         return [0]
     return [*range(0, length - tile, tile - overlap), length - tile]
 
 
-def window(tile: int) -> npt.NDArray[np.float32]:
+def tile_weights(tile: int) -> npt.NDArray[np.float32]:
     """Weights (tile, tile) that fall towards the edge, where a network sees least: a triangle along each axis, never 0."""
     ramp = np.minimum(np.arange(1, tile + 1), np.arange(tile, 0, -1)).astype(np.float32)
     return np.outer(ramp, ramp) / ramp.max() ** 2
@@ -32,8 +32,8 @@ def predict_tiled(
     Where tiles overlap, their probabilities are averaged with `window` as weights.
     """
     _, height, width = chw.shape
-    weights = window(tile)
-    rows, columns = starts(height, tile, overlap), starts(width, tile, overlap)
+    weights = tile_weights(tile)
+    rows, columns = tile_starts(height, tile, overlap), tile_starts(width, tile, overlap)
     total = np.zeros((n_classes, tile, width), np.float32)
     weight = np.zeros((tile, width), np.float32)
     for index, top in enumerate(rows):

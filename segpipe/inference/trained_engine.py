@@ -9,7 +9,7 @@ from segpipe.errors import ConfigError, MissingError
 from segpipe.inference.detector import DetectorEngine
 from segpipe.inference.engines.engine import Engine, TorchEngine
 from segpipe.inference.spec import WEIGHTS_FILE, SegmenterSpec
-from segpipe.models.registry import build_network, family
+from segpipe.models.registry import build_network, get_family
 
 if TYPE_CHECKING:
     import torch
@@ -23,8 +23,8 @@ def trained_engine(spec: SegmenterSpec, folder: Path, device: str = "cpu") -> En
     weights = folder / WEIGHTS_FILE
     if not weights.exists():
         raise MissingError("no weights here", where=folder, fix=f"segpipe train {spec.candidate}")
-    if family(spec.family).kind == "classical":
-        return family(spec.family).classical.load(weights)  # type: ignore[no-any-return]
+    if get_family(spec.family).kind == "classical":
+        return get_family(spec.family).classical.load(weights)  # type: ignore[no-any-return]
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -42,7 +42,7 @@ def trained_engine(spec: SegmenterSpec, folder: Path, device: str = "cpu") -> En
 
 def _build(spec: SegmenterSpec) -> torch.nn.Module:
     """The network of a spec, or its members as one, with any weights."""
-    settings = family(spec.family).config
+    settings = get_family(spec.family).config
     scratch = {"encoder_weights": "none"} if "encoder_weights" in settings.model_fields else {}
     config = settings.model_validate(spec.options | scratch)
     shape = spec.normalisation.channels, spec.outputs.channels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segpipe.files import read_json
-from segpipe.inference.out_of_fold import FOLDS_FILE, OutOfFold
+from segpipe.inference.out_of_fold import FOLDS_FILE, OutOfFoldSegmenter
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.trained_engine import torch_engine, trained_engine
@@ -21,4 +21,4 @@ def load_trained(folder: Path, device: str = "cpu") -> Segmenter:
     if spec.members == 1:
         return Segmenter(spec, engine)
     members = [torch_engine(spec.task, network, device) for network in engine.module.members]  # type: ignore[attr-defined]
-    return OutOfFold(spec, engine, members, read_json(folder / FOLDS_FILE))
+    return OutOfFoldSegmenter(spec, engine, members, read_json(folder / FOLDS_FILE))

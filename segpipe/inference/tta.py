@@ -29,12 +29,12 @@ def symmetries(tta: TTA, axes: int) -> list[tuple[bool, tuple[int, ...]]]:
     return [(swapped, flip) for swapped in ((False, True) if tta == "d4" else (False,)) for flip in flips]
 
 
-def passes(tta: TTA, axes: int) -> float:
+def relative_cost(tta: TTA, axes: int) -> float:
     """What an image costs, in runs of the network over it at its own size."""
     return len(symmetries(tta, axes)) * sum(scale**axes for scale in _SCALES.get(tta, (1.0,)))
 
 
-def averaged(engine: Engine, tta: TTA, batch: Batch, outputs: Outputs, stride: int) -> Batch:
+def run_averaged(engine: Engine, tta: TTA, batch: Batch, outputs: Outputs, stride: int) -> Batch:
     """Scores of a batch (N, C, H, W) or (N, C, D, H, W), float32, as an engine gives them: logits (N, channels, ...), float32.
 
     With symmetries or scales, the logits of the mean of the values (`Outputs.values`), one call of the engine for each. At another

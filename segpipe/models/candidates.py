@@ -29,7 +29,7 @@ _GATE_OFF = "  baseline: null           # no classical family tells classes that
 _GATE_WAS = re.compile(f"^{re.escape(_GATE_OFF)}(.*)$", re.MULTILINE)
 
 
-def fit_candidates(root: Path, volumes: bool, overlapping: bool) -> bool:
+def adapt_candidates(root: Path, volumes: bool, overlapping: bool) -> bool:
     """Where `candidates:` stands as segpipe wrote it, make it what learns from such data: from images or volumes, with one class a
     pixel or with classes that overlap, which no classical family tells (the gate that asks for one is then off). Everything else is left
     as it is. True where something was changed."""
@@ -45,7 +45,7 @@ def fit_candidates(root: Path, volumes: bool, overlapping: bool) -> bool:
     return after != before
 
 
-def misfits(root: Path, volumes: bool, overlapping: bool) -> str | None:
+def unsuitable_candidates(root: Path, volumes: bool, overlapping: bool) -> str | None:
     """In one line, which candidates of params.yaml learn nothing from such data, and what to do; None where all do."""
     fitting = {f.name for f in FAMILIES.values() if f.takes(3 if volumes else 2, overlapping)}
     others = [name for name, c in load_params(root).candidates.items() if c.family in FAMILIES.keys() - fitting]

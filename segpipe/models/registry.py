@@ -17,7 +17,7 @@ from segpipe.errors import ConfigError
 from segpipe.json_models import validation_error
 from segpipe.models.families import FAMILIES
 from segpipe.models.family import Family
-from segpipe.models.semantic.encoder_decoders import shrinks_by
+from segpipe.models.semantic.encoder_decoders import shrink_factor
 from segpipe.models.weights.encoder_weights import Preprocessing, preprocessing, state_sha256
 from segpipe.models.weights.released_weights import load_released, parse_release
 
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 
-def family(name: str) -> Family:
+def get_family(name: str) -> Family:
     """The family of this name, or an error that lists those there are."""
     if name not in FAMILIES:
         near = difflib.get_close_matches(name, FAMILIES, n=1)
@@ -48,7 +48,7 @@ def family(name: str) -> Family:
 
 def family_config(candidate: Candidate) -> BaseModel:
     """A candidate's own keys as its family's typed settings, defaults filled in."""
-    config = family(candidate.family).config
+    config = get_family(candidate.family).config
     try:
         return config.model_validate(candidate.options)
     except ValidationError as error:
@@ -69,9 +69,9 @@ def build_network(
     """
     import torch
 
-    from segpipe.models.semantic.reduced_resolution import shrunk
+    from segpipe.models.semantic.reduced_resolution import reduce_resolution
 
-    build, source = family(name).build, getattr(config, "encoder_weights", "none")
+    build, source = get_family(name).build, getattr(config, "encoder_weights", "none")
     released = parse_release(source) is not None
     own = config.model_copy(update={"encoder_weights": "none"}) if released else config
     with torch.random.fork_rng(devices=[]):
@@ -79,16 +79,16 @@ def build_network(
         network = build(own, in_channels, n_classes)
         if released:
             load_released(network, source, inherited, lambda: build(own, in_channels, n_classes + 1))
-    return shrunk(network, shrinks_by(config))
+    return reduce_resolution(network, shrink_factor(config))
 
 
-def first_preprocessing(config: BaseModel) -> Preprocessing | None:
+def pretrained_preprocessing(config: BaseModel) -> Preprocessing | None:
     """What a candidate's pretrained encoder expects of an image; None where weights are random, or those of a release."""
     encoder, source = getattr(config, "encoder", None), getattr(config, "encoder_weights", "none")
     return preprocessing(encoder, source) if encoder and not parse_release(source) else None
 
 
-def first_weights_sha256(network: torch.nn.Module, whole: bool = False) -> str:
+def initial_weights_sha256(network: torch.nn.Module, whole: bool = False) -> str:
     """Identity of the weights that training starts from: those of the encoder, or of all where there is none, or `whole`."""
     encoder = None if whole else getattr(network, "encoder", None)
     return state_sha256((network if encoder is None else encoder).state_dict())

@@ -17,7 +17,7 @@ from fastapi.staticfiles import StaticFiles
 
 from segpipe.errors import DataError
 from segpipe.inference.files.inputs import decode_input
-from segpipe.inference.files.instance_rows import object_rows
+from segpipe.inference.files.instance_rows import instance_rows
 from segpipe.inference.files.render import class_shares, mask_nifti, mask_png, overlay_png
 from segpipe.serving.model_holder import Champion, ModelInfo, Serving
 from segpipe.serving.settings import Settings
@@ -125,7 +125,7 @@ def _answer(
         "mask": {"encoding": "png;base64", "data": base64.b64encode(encode_png(shown)).decode()},
     }
     if prediction.instances is not None:
-        objects = object_rows(prediction.instances, classes, masks=True)
+        objects = instance_rows(prediction.instances, classes, masks=True)
         answer["objects"] = [found.model_dump() for found in objects]
     if preview:
         answer["preview"] = {"encoding": "png;base64", "data": base64.b64encode(encode_png(to_display(image))).decode()}

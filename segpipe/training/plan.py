@@ -22,8 +22,8 @@ from segpipe.inference.postprocess import Method
 from segpipe.inference.preprocess import Normalisation
 from segpipe.json_models import read_model
 from segpipe.labels import Labelling, labelling_of
-from segpipe.models.registry import Family, family
-from segpipe.models.semantic.encoder_decoders import shrinks_by
+from segpipe.models.registry import Family, get_family
+from segpipe.models.semantic.encoder_decoders import shrink_factor
 
 
 class _Part(BaseModel):
@@ -209,12 +209,12 @@ class Plan(_Part):
     @property
     def model_family(self) -> Family:
         """The registered family that `family` names."""
-        return family(self.family)
+        return get_family(self.family)
 
     @property
     def shrink(self) -> int:
         """Pixels of an image, along each axis, that become one pixel for the network."""
-        return shrinks_by(self.model_family.config.model_validate(self.options))
+        return shrink_factor(self.model_family.config.model_validate(self.options))
 
     @property
     def stride(self) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from segpipe.errors import ConfigError
-from segpipe.models.registry import build_network, first_weights_sha256
+from segpipe.models.registry import build_network, initial_weights_sha256
 from segpipe.ops.depthwise import use_fast_depthwise
 from segpipe.ops.group_norm import use_fast_group_norm
 from segpipe.ops.instance_norm import use_fast_instance_norm
@@ -67,7 +67,7 @@ def build_stepper(plan: NetworkPlan) -> Stepper:
     network = build_network(
         plan.family, config, plan.normalisation.channels, plan.outputs.channels, plan.seed, plan.inherited
     )
-    if plan.encoder_sha256 and first_weights_sha256(network, bool(plan.inherited)) != plan.encoder_sha256:
+    if plan.encoder_sha256 and initial_weights_sha256(network, bool(plan.inherited)) != plan.encoder_sha256:
         raise ConfigError(
             "the first weights are not those that the plan was made with",
             where=f"plans/{plan.candidate}.json",

@@ -27,7 +27,7 @@ from segpipe.curation.suspects import (
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.errors import ConfigError, MissingError
 from segpipe.inference.engines.engine import softmax
-from segpipe.inference.out_of_fold import OutOfFold
+from segpipe.inference.out_of_fold import OutOfFoldSegmenter
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
@@ -316,7 +316,7 @@ def test_specks_are_noise(tmp_path: Path, edge: int, found: int) -> None:
 
 
 @pytest.fixture
-def folded(tmp_path: Path) -> OutOfFold:
+def folded(tmp_path: Path) -> OutOfFoldSegmenter:
     """A workspace with a model of two members, each of which has learned the labels of its training images by heart, errors
     included; three errors are planted: in train, val and test."""
     truth = [draw_cells(n)[1] for n in range(9)]
@@ -330,11 +330,11 @@ def folded(tmp_path: Path) -> OutOfFold:
     members = [Oracle([truth[n] if n in new[fold] else given[n] for n in range(9)]) for fold in range(2)]
     spec = oracle_segmenter(truth).spec.model_copy(update={"members": 2})
     spec.write(tmp_path / "models" / "o")
-    return OutOfFold(spec, Oracle([*given[:6], *truth[6:]]), members, folds)
+    return OutOfFoldSegmenter(spec, Oracle([*given[:6], *truth[6:]]), members, folds)
 
 
 def test_an_ensemble_judges_train_by_members_that_never_saw_it(
-    folded: OutOfFold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folded: OutOfFoldSegmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segpipe.inference.trained_model.load_trained", lambda _: folded)
     made = write_suspects(tmp_path, None, 5, tmp_path / "suspects.html")

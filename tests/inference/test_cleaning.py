@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.measure import label as regions_of
 
-from segpipe.inference.cleaning import Cleaning, cleaned, region_sizes
+from segpipe.inference.cleaning import Cleaning, region_sizes, remove_small_regions
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.samples import ClassTable
@@ -35,7 +35,7 @@ def test_small_regions_go_to_the_nearest_class_that_stays(shape, seed, least):
     ids = blobs(shape, seed)
     regions = regions_of(ids, background=-1, connectivity=len(shape))
     gone = np.bincount(regions.ravel())[regions] < np.array(least)[ids]
-    found = cleaned(ids, least)
+    found = remove_small_regions(ids, least)
     assert found.dtype == np.uint8
     if gone.all():
         np.testing.assert_array_equal(found, ids)
@@ -53,9 +53,9 @@ def test_a_hole_is_filled_and_a_speck_goes():
     ids[3:12, 3:12], ids[6:8, 6:8], ids[16, 16] = 1, 0, 1
     expected = np.zeros((20, 20), np.uint8)
     expected[3:12, 3:12] = 1
-    np.testing.assert_array_equal(cleaned(ids, (5, 5)), expected)
-    assert cleaned(ids, (5, 0))[16, 16] == 1 and cleaned(ids, (0, 5))[6, 6] == 0
-    assert cleaned(ids, ()) is ids
+    np.testing.assert_array_equal(remove_small_regions(ids, (5, 5)), expected)
+    assert remove_small_regions(ids, (5, 0))[16, 16] == 1 and remove_small_regions(ids, (0, 5))[6, 6] == 0
+    assert remove_small_regions(ids, ()) is ids
 
 
 class TwoClasses:

@@ -5,7 +5,14 @@ import pytest
 import torch
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
-from segpipe.inference.detector import Detections, DetectorEngine, detect, paint, probabilities, unfold
+from segpipe.inference.detector import (
+    Detections,
+    DetectorEngine,
+    class_probabilities,
+    detect_tiled,
+    paste_instances,
+    paste_mask,
+)
 from segpipe.inference.postprocess import Postprocess
 
 EVERY = Postprocess(method="detections")
@@ -34,7 +41,7 @@ def test_unfolding_undoes_how_training_masks_are_taken(seed):
     box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
     masks = torch.from_numpy(disc[None].astype(np.float32))
     (mask,) = project_masks_on_boxes(masks, torch.from_numpy(box[None]), torch.tensor([0]), 28).numpy()
-    place, drawn = unfold(mask, box, disc.shape)
+    place, drawn = paste_mask(mask, box, disc.shape)
     back = np.zeros_like(disc)
     back[place] = drawn > 0.5
     assert (back & disc).sum() / (back | disc).sum() > 0.93
@@ -42,7 +49,7 @@ def test_unfolding_undoes_how_training_masks_are_taken(seed):
 
 
 def test_a_pixel_belongs_to_the_surest_object():
-    one = paint(found(((0, 0, 10, 10), 1, 0.6), ((5, 0, 15, 10), 2, 0.9)), (12, 20), EVERY)
+    one = paste_instances(found(((0, 0, 10, 10), 1, 0.6), ((5, 0, 15, 10), 2, 0.9)), (12, 20), EVERY)
     assert one.classes.tolist() == [2, 1] and one.scores.tolist() == pytest.approx([0.9, 0.6])
     assert one.areas().tolist() == [100, 50] and one.boxes[1].tolist() == [[0, 10], [0, 5]]
     np.testing.assert_array_equal(one.class_map()[5], [1] * 5 + [2] * 10 + [0] * 5)
@@ -50,33 +57,33 @@ def test_a_pixel_belongs_to_the_surest_object():
 
 def test_an_object_mostly_behind_surer_ones_is_one_of_them_again():
     twice = found(((0, 0, 10, 10), 1, 0.9), ((1, 1, 12, 12), 1, 0.8), ((9, 0, 19, 10), 1, 0.7))
-    assert paint(twice, (20, 20), EVERY).areas().tolist() == [100, 90]
+    assert paste_instances(twice, (20, 20), EVERY).areas().tolist() == [100, 90]
 
 
 def test_hidden_small_and_unsure_objects_are_left_out():
     objects = found(
         ((0, 0, 10, 10), 1, 0.9), ((2, 2, 6, 6), 1, 0.8), ((12, 0, 14, 2), 1, 0.7), ((0, 12, 9, 19), 1, 0.3)
     )
-    assert len(paint(objects, (20, 20), EVERY)) == 3, "the second lies under the first"
-    kept = paint(objects, (20, 20), Postprocess(method="detections", min_size=5, min_score=0.5))
+    assert len(paste_instances(objects, (20, 20), EVERY)) == 3, "the second lies under the first"
+    kept = paste_instances(objects, (20, 20), Postprocess(method="detections", min_size=5, min_score=0.5))
     assert kept.areas().tolist() == [100]
 
 
 def test_boxes_beyond_the_image_are_cut():
     objects = found(((-5, -5, 5, 5), 1, 0.9), ((18, 15, 30, 30), 1, 0.8), ((40, 40, 50, 50), 1, 0.7))
-    assert sorted(paint(objects, (20, 24), EVERY).areas().tolist()) == [25, 30]
+    assert sorted(paste_instances(objects, (20, 24), EVERY).areas().tolist()) == [25, 30]
 
 
 def test_nothing_found():
     nothing = Detections(
         np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 28, 28), np.float32)
     )
-    assert len(paint(nothing, (6, 7), EVERY)) == 0
-    np.testing.assert_array_equal(probabilities(nothing, (6, 7), 3, 0.5)[0], 1)
+    assert len(paste_instances(nothing, (6, 7), EVERY)) == 0
+    np.testing.assert_array_equal(class_probabilities(nothing, (6, 7), 3, 0.5)[0], 1)
 
 
 def test_probabilities_follow_the_surest_object():
-    p = probabilities(
+    p = class_probabilities(
         found(((0, 0, 10, 10), 1, 0.6), ((5, 0, 15, 10), 2, 0.9), ((0, 0, 10, 10), 2, 0.2)), (12, 20), 3, 0.5
     )
     np.testing.assert_allclose(p.sum(0), 1, atol=1e-6)
@@ -109,7 +116,9 @@ def test_objects_across_tiles_count_once_and_whole():
             height, width = rng.integers(6, 15, 2)
             image[0, row : row + height, column : column + width] = 1
     engine = DetectorEngine(Bright())
-    whole, tiled = (paint(detect(engine, image, tile, 32), image.shape[1:], EVERY) for tile in (256, 96))
-    assert len(whole) == len(tiled) == 8 * 11 == len(detect(engine, image, 96, 32).scores)
+    whole, tiled = (
+        paste_instances(detect_tiled(engine, image, tile, 32), image.shape[1:], EVERY) for tile in (256, 96)
+    )
+    assert len(whole) == len(tiled) == 8 * 11 == len(detect_tiled(engine, image, 96, 32).scores)
     np.testing.assert_array_equal(whole.ids > 0, tiled.ids > 0)
     assert sorted(map(str, whole.boxes.tolist())) == sorted(map(str, tiled.boxes.tolist()))

@@ -9,11 +9,11 @@ from hypothesis.extra import numpy as hnp
 from scipy.special import expit
 
 from segpipe.inference.files.render import class_shares, mask_png, overlay_png
-from segpipe.inference.outputs import Outputs, SetOutputs
+from segpipe.inference.outputs import Outputs, OverlappingOutputs
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.inference.volumes import into_grid
+from segpipe.inference.volumes import labels_on_grid
 from segpipe.samples import ClassTable, Prediction
 
 SPECS = [{"name": n, "value": v, "color": (v * 50, 0, 90)} for n, v in (("ground", 0), ("cell", 1), ("nucleus", 4))]
@@ -46,7 +46,7 @@ def make(**changes):
 @given(SCORES)
 @settings(max_examples=60, deadline=None)
 def test_each_class_has_a_sigmoid_and_a_threshold(scores):
-    outputs = SetOutputs(len(scores))
+    outputs = OverlappingOutputs(len(scores))
     values = outputs.values(scores[None])[0]
     np.testing.assert_allclose(values, expit(scores), atol=1e-6)
     found = outputs.labels_of_logits(scores)
@@ -70,11 +70,11 @@ def test_every_pixel_gets_all_of_its_classes(shape, tta):
 
 def test_volumes_are_interpolated_before_they_are_told():
     values = np.random.default_rng(0).random((3, 4, 5, 6)).astype(np.float32)
-    kept, probabilities = into_grid(values, (8, 9, 7), True, SetOutputs(3))
-    ids, _ = into_grid(values, (8, 9, 7), False, SetOutputs(3))
+    kept, probabilities = labels_on_grid(values, (8, 9, 7), True, OverlappingOutputs(3))
+    ids, _ = labels_on_grid(values, (8, 9, 7), False, OverlappingOutputs(3))
     np.testing.assert_array_equal(ids, kept)
     np.testing.assert_array_equal(ids, (probabilities[1] > 0.5) + 2 * (probabilities[2] > 0.5))
-    plain, likeliest = into_grid(values, (8, 9, 7), True, Outputs(3))
+    plain, likeliest = labels_on_grid(values, (8, 9, 7), True, Outputs(3))
     np.testing.assert_array_equal(plain, likeliest.argmax(0))
 
 
@@ -97,4 +97,4 @@ def test_masks_hold_sums_and_shares_are_of_each_class():
 def test_models_of_exclusive_classes_read_as_before():
     spec = make().spec.model_copy(update={"classes": ClassTable.from_names(["a", "b"])})
     assert "overlapping" not in spec.model_dump_json()
-    assert SegmenterSpec.model_validate_json(make().spec.model_dump_json()).outputs == SetOutputs(3)
+    assert SegmenterSpec.model_validate_json(make().spec.model_dump_json()).outputs == OverlappingOutputs(3)

@@ -15,7 +15,7 @@ from segpipe.inference.outputs import argmax
 from segpipe.inference.preprocess import Normalisation, fit_channels, pad_to_multiple
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.inference.tiling import predict_tiled, starts, window
+from segpipe.inference.tiling import predict_tiled, tile_starts, tile_weights
 from segpipe.inference.trained_model import load_trained
 from segpipe.samples import ClassTable
 from tests.worlds.segmenters import Pixelwise, assert_likeliest
@@ -58,7 +58,7 @@ def test_memory_is_bounded_by_tiles_not_by_the_image():
 @given(st.integers(1, 400), st.integers(2, 80), st.integers(0, 40))
 def test_tiles_cover_an_axis_and_end_with_it(length, tile, overlap):
     overlap = min(overlap, tile - 1)
-    begins = starts(length, tile, overlap)
+    begins = tile_starts(length, tile, overlap)
     covered = np.zeros(max(length, tile), bool)
     for begin in begins:
         covered[begin : begin + tile] = True
@@ -80,12 +80,12 @@ def test_overlapping_tiles_are_a_weighted_mean():
     bands = list(predict_tiled(chw, predict, 2, 16, 6))
     got = np.concatenate([band for _, band in bands], 1)
     total, weight = np.zeros((2, 40, 52)), np.zeros((40, 52))
-    places = [(y, x) for y in starts(40, 16, 6) for x in starts(52, 16, 6)]
+    places = [(y, x) for y in tile_starts(40, 16, 6) for x in tile_starts(52, 16, 6)]
     for (y, x), answer in zip(places, given_answers, strict=True):
-        total[:, y : y + 16, x : x + 16] += answer[0] * window(16)
-        weight[y : y + 16, x : x + 16] += window(16)
+        total[:, y : y + 16, x : x + 16] += answer[0] * tile_weights(16)
+        weight[y : y + 16, x : x + 16] += tile_weights(16)
     np.testing.assert_allclose(got, total / weight, rtol=1e-5)
-    assert [top for top, _ in bands] == starts(40, 16, 6)
+    assert [top for top, _ in bands] == tile_starts(40, 16, 6)
 
 
 @given(

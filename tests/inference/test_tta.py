@@ -7,7 +7,7 @@ from segpipe.inference.engines.engine import softmax
 from segpipe.inference.outputs import Outputs
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.inference.tta import averaged, passes, symmetries
+from segpipe.inference.tta import relative_cost, run_averaged, symmetries
 from segpipe.samples import ClassTable
 from tests.inference.test_segmenter import UNIT, Pixelwise
 
@@ -45,7 +45,7 @@ def square_turns(x):
 def test_d4_is_the_mean_over_rotations_and_reflections(size):
     batch = np.random.default_rng(0).normal(size=(2, 1, *size)).astype(np.float32)
     engine = Lopsided()
-    found = softmax(averaged(engine, "d4", batch, OUTPUTS, 2), 1)
+    found = softmax(run_averaged(engine, "d4", batch, OUTPUTS, 2), 1)
     assert engine.calls == 8
     expected = np.mean([back(softmax(engine(np.ascontiguousarray(x)), 1)) for x, back in square_turns(batch)], 0)
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -63,14 +63,14 @@ def test_d4_is_the_mean_over_rotations_and_reflections(size):
 def test_flips_by_hand(tta, shape, axes):
     batch = np.random.default_rng(1).normal(size=(1, 1, *shape)).astype(np.float32)
     expected = np.mean([np.flip(softmax(Lopsided()(np.flip(batch, a).copy()), 1), a) for a in [(), *axes]], 0)
-    found = averaged(Lopsided(), tta, batch, OUTPUTS, 2)
+    found = run_averaged(Lopsided(), tta, batch, OUTPUTS, 2)
     np.testing.assert_allclose(softmax(found, 1), expected, atol=1e-6)
     assert found.dtype == np.float32 and np.isfinite(found).all()
 
 
 def test_none_is_the_engine_itself():
     batch = np.ones((1, 1, 4, 4), np.float32)
-    np.testing.assert_array_equal(averaged(Lopsided(), "none", batch, OUTPUTS, 2), Lopsided()(batch))
+    np.testing.assert_array_equal(run_averaged(Lopsided(), "none", batch, OUTPUTS, 2), Lopsided()(batch))
     assert symmetries("none", 2) == [(False, ())]
     assert [len(set(symmetries(tta, 2))) for tta in ("mirror", "flips", "d4")] == [2, 4, 8]
 
@@ -104,10 +104,10 @@ def test_scales_by_torch():
             seen = resized(batch, size)[..., :: -1 if mirrored else 1]
             said = softmax(Lopsided()(np.ascontiguousarray(seen)), 1)[..., :: -1 if mirrored else 1]
             expected += resized(said, (16, 24)) / 6
-    found = averaged(Lopsided(), "multi_scale", batch, OUTPUTS, 2)
+    found = run_averaged(Lopsided(), "multi_scale", batch, OUTPUTS, 2)
     np.testing.assert_allclose(softmax(found, 1), expected, atol=1e-5)
-    assert passes("multi_scale", 2) == pytest.approx(2 * (0.75**2 + 1 + 1.25**2))
-    assert [passes(tta, 3) for tta in ("none", "mirror", "flips")] == [1, 2, 8]
+    assert relative_cost("multi_scale", 2) == pytest.approx(2 * (0.75**2 + 1 + 1.25**2))
+    assert [relative_cost(tta, 3) for tta in ("none", "mirror", "flips")] == [1, 2, 8]
 
 
 def test_at_another_scale_edges_are_multiples_of_the_stride():
@@ -118,5 +118,5 @@ def test_at_another_scale_edges_are_multiples_of_the_stride():
             seen.append(batch.shape[2:])
             return super().__call__(batch)
 
-    averaged(Watched(), "multi_scale", np.zeros((1, 1, 32, 96), np.float32), OUTPUTS, 32)
+    run_averaged(Watched(), "multi_scale", np.zeros((1, 1, 32, 96), np.float32), OUTPUTS, 32)
     assert sorted(set(seen)) == [(32, 64), (32, 96), (32, 128)]

@@ -11,14 +11,14 @@ from segpipe.inference.preprocess import Normalisation, fit_channels
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.volumes import (
-    gaussian,
-    into_grid,
-    pad_to,
+    labels_on_grid,
+    pad_to_shape,
     predict_windows,
-    ratios,
     resample,
-    resample_one,
+    resample_channel,
     resampled_shape,
+    spacing_ratios,
+    window_weights,
     windows,
 )
 from segpipe.samples import ClassTable
@@ -76,7 +76,7 @@ def test_windows_cover_every_voxel_and_overlap_by_half(shape):
 
 
 def test_a_window_weighs_most_in_its_middle_and_nowhere_nothing():
-    weights = gaussian((9, 11, 13))
+    weights = window_weights((9, 11, 13))
     assert weights[4, 5, 6] == weights.max() == 1 and weights.min() > 0
     for axis in range(3):
         np.testing.assert_array_equal(weights, np.flip(weights, axis))
@@ -110,15 +110,15 @@ def test_resampling_is_what_scipys_zoom_does_between_faces(shape):
     volume = np.random.default_rng(1).random((10, 14, 9)).astype(np.float32)
     factors = [n / have for n, have in zip(shape, volume.shape, strict=True)]
     wanted = zoom(volume, factors, order=1, mode="nearest", grid_mode=True)
-    np.testing.assert_allclose(resample_one(volume, shape), wanted, atol=1e-5)
+    np.testing.assert_allclose(resample_channel(volume, shape), wanted, atol=1e-5)
 
 
 def test_a_ramp_keeps_its_place_in_millimetres():
     """Voxel i of edge s lies at (i + 1/2) s mm; a linear image has to have the same value there in any grid."""
     fine = np.broadcast_to((np.arange(24) + 0.5)[:, None, None], (24, 5, 5)).astype(np.float32)
-    coarse = resample_one(fine, (8, 5, 5))
+    coarse = resample_channel(fine, (8, 5, 5))
     np.testing.assert_allclose(coarse[:, 2, 2], (np.arange(8) + 0.5) * 3, rtol=1e-6)
-    back = resample_one(coarse, (24, 5, 5))
+    back = resample_channel(coarse, (24, 5, 5))
     np.testing.assert_allclose(back[2:-2], fine[2:-2], rtol=1e-5)
 
 
@@ -129,25 +129,25 @@ def test_labels_resampled_by_the_nearest_voxel_stay_labels():
 
 
 def test_voxel_sizes_that_differ_by_rounding_are_the_same():
-    assert ratios((1.0, 1.0, 0.9999), (1.0, 1.0, 1.0)).tolist() == [1, 1, 1]
-    assert ratios((1.0, 1.0, 4.0), (1.0, 1.0, 2.0)).tolist() == [1, 1, 0.5]
-    assert ratios(None, (1.0, 1.0, 2.0)).tolist() == [1, 1, 1]
+    assert spacing_ratios((1.0, 1.0, 0.9999), (1.0, 1.0, 1.0)).tolist() == [1, 1, 1]
+    assert spacing_ratios((1.0, 1.0, 4.0), (1.0, 1.0, 2.0)).tolist() == [1, 1, 0.5]
+    assert spacing_ratios(None, (1.0, 1.0, 2.0)).tolist() == [1, 1, 1]
     assert resampled_shape((10, 10, 10), np.array([1, 0.5, 4])) == (10, 20, 2)
 
 
 def test_a_padded_volume_lies_in_the_middle_of_what_it_is_padded_to():
     volume = np.random.default_rng(0).random((2, 5, 12, 9), np.float32)
-    padded, inside = pad_to(volume, (8, 8, 16))
+    padded, inside = pad_to_shape(volume, (8, 8, 16))
     assert padded.shape == (2, 8, 12, 16)
     np.testing.assert_array_equal(padded[(slice(None), *inside)], volume)
 
 
 def test_class_ids_are_taken_after_the_probabilities_came_back():
     probabilities = softmax(np.random.default_rng(5).standard_normal((4, 6, 7, 8)).astype(np.float32))
-    ids, kept = into_grid(probabilities, (9, 7, 16), keep=True)
-    np.testing.assert_array_equal(ids, np.stack([resample_one(p, (9, 7, 16)) for p in probabilities]).argmax(0))
+    ids, kept = labels_on_grid(probabilities, (9, 7, 16), keep=True)
+    np.testing.assert_array_equal(ids, np.stack([resample_channel(p, (9, 7, 16)) for p in probabilities]).argmax(0))
     np.testing.assert_allclose(kept.sum(0), 1, atol=1e-5)
-    assert into_grid(probabilities, (9, 7, 16), keep=False)[1] is None
+    assert labels_on_grid(probabilities, (9, 7, 16), keep=False)[1] is None
 
 
 def test_a_volume_of_other_voxels_is_answered_in_its_own_grid():

@@ -21,11 +21,11 @@ from segpipe.inference.engines.engine import GRAPH_ENGINES, TorchEngine
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.models.registry import FAMILIES, build_network, family, family_config
+from segpipe.models.registry import FAMILIES, build_network, family_config, get_family
 from segpipe.samples import ClassTable, Sample
 from segpipe.training.tasks import pixelwise_objective
 from tests.worlds.bundles import ToyReader
-from tests.worlds.released_models import going_on, of_kept_classes
+from tests.worlds.released_models import inherited_channels, warm_started_network
 from tests.worlds.served_families import shares_of_golden_pixels
 
 ENCODER = "mobilenetv3_small_050"  # the smallest one: what is tested is the family
@@ -69,15 +69,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def spec(name: str, channels: int, classes: int) -> SegmenterSpec:
     plain = Normalisation(low=(0,) * channels, high=(1,) * channels, mean=(0,) * channels, std=(1,) * channels)
     table = ClassTable.from_names([f"c{i}" for i in range(classes)])
-    return SegmenterSpec(candidate="x", family=name, classes=table, normalisation=plain, stride=family(name).stride)
+    return SegmenterSpec(candidate="x", family=name, classes=table, normalisation=plain, stride=get_family(name).stride)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_settings(name):
     """Defaults are valid, and a mistyped key is answered."""
     required = {"factory": "a:b"} if name == "custom" else {}
-    assert family_config(Candidate(family=name, **required)) == family(name).config(**required)
-    assert family(name).summary.endswith((".", ").")) and family(name).paper
+    assert family_config(Candidate(family=name, **required)) == get_family(name).config(**required)
+    assert get_family(name).summary.endswith((".", ").")) and get_family(name).paper
     if name != "custom":  # whose further keys are the factory's
         with pytest.raises(ConfigError, match="unknown key `encodre`"):
             family_config(Candidate(family=name, encodre="resnet18"))
@@ -131,9 +131,9 @@ def test_a_release(name, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Training goes on from a release: each class that was there is told as it was, wherever it stands now."""
     monkeypatch.chdir(tmp_path)
     options = OPTIONS.get(name, {"encoder": ENCODER, "encoder_weights": "none"})
-    network, x = going_on(first(name), name, options, 3), torch.randn(1, 3, 128, 128)
+    network, x = warm_started_network(first(name), name, options, 3), torch.randn(1, 3, 128, 128)
     with torch.inference_mode():
-        torch.testing.assert_close(of_kept_classes(network(x)), first(name)(x), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(inherited_channels(network(x)), first(name)(x), atol=1e-5, rtol=1e-4)
 
 
 @each_family

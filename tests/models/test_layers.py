@@ -8,11 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from segpipe.models.semantic.fcn8s_network import _bilinear_upsampling
 
 from segpipe.config import Candidate
 from segpipe.errors import MissingError
-from segpipe.models.registry import build_network, family_config, first_preprocessing
-from segpipe.models.semantic.segnet_network import _twice, unpool
+from segpipe.models.registry import build_network, family_config, pretrained_preprocessing
+from segpipe.models.semantic.segnet_network import unpool
 from segpipe.models.weights.encoder_weights import IMAGENET_MEAN
 from segpipe.ops.exportable_pooling import exportable_pooling, pool_by_matrix
 
@@ -56,7 +57,7 @@ def test_learned_upsampling_starts_as_bilinear():
     x = torch.randn(1, 2, 6, 7, generator=torch.Generator().manual_seed(0))
     wanted = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
     with torch.no_grad():
-        torch.testing.assert_close(_twice(2)(x)[:, :, 1:-1, 1:-1], wanted[:, :, 1:-1, 1:-1])
+        torch.testing.assert_close(_bilinear_upsampling(2)(x)[:, :, 1:-1, 1:-1], wanted[:, :, 1:-1, 1:-1])
 
 
 @pytest.mark.parametrize("cells", [1, 2, 3, 6, (2, 5)])
@@ -96,7 +97,7 @@ def test_coco_weights_of_a_whole_network(monkeypatch: pytest.MonkeyPatch):
         own = mine[key.replace("backbone.", "encoder.", 1).replace("classifier.", "head.", 1)]
         assert torch.equal(own, value) == (own.shape == value.shape), key
     assert network.head.low_classifier.out_channels == 4
-    found = first_preprocessing(family_config(Candidate(family="lraspp_mobilenetv3", encoder_weights="coco")))
+    found = pretrained_preprocessing(family_config(Candidate(family="lraspp_mobilenetv3", encoder_weights="coco")))
     assert found is not None and found.mean == IMAGENET_MEAN
 
 

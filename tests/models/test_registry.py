@@ -7,7 +7,7 @@ import torch
 
 from segpipe.config import Candidate
 from segpipe.errors import ConfigError
-from segpipe.models.registry import build_network, family, family_config
+from segpipe.models.registry import build_network, family_config, get_family
 
 
 def build(name: str, **options: object) -> torch.nn.Module:
@@ -16,7 +16,7 @@ def build(name: str, **options: object) -> torch.nn.Module:
 
 def test_an_unknown_family_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="did you mean `deeplabv3`"):
-        family("deeplabv4")
+        get_family("deeplabv4")
 
 
 def test_an_encoder_that_does_not_fit_says_so():
@@ -43,6 +43,6 @@ def test_atrous_settings_reach_the_network():
 
 
 def test_tasks_of_families():
-    assert family("unet").task == "semantic" and family("kmeans").task == "semantic"
+    assert get_family("unet").task == "semantic" and get_family("kmeans").task == "semantic"
     with pytest.raises(AssertionError, match="is fitted, not built"):
-        _ = family("kmeans").build
+        _ = get_family("kmeans").build

@@ -5,7 +5,7 @@ import torch
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 
 from segpipe.ops.mask_predictor import FastMaskPredictor
-from tests.worlds.network_equivalence import learn_and_answer_alike
+from tests.worlds.network_equivalence import assert_same_gradients_and_outputs
 
 
 def predictors(classes, hidden=6):
@@ -31,7 +31,7 @@ def test_masks_and_gradients_equal_torchvisions(classes, layout):
         torch.testing.assert_close(result, expected)
     for predictor in (plain, ours):
         predictor.zero_grad()
-    learn_and_answer_alike(plain, ours, torch.randn(7, 5, 4, 3, dtype=torch.float64))
+    assert_same_gradients_and_outputs(plain, ours, torch.randn(7, 5, 4, 3, dtype=torch.float64))
 
 
 def test_images_without_instances_have_no_masks():

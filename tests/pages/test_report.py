@@ -243,7 +243,9 @@ def full(
     write_curve(workspace, "unet", "val/iou_macro", [0.2, 0.5, 0.7])
     serve(make_segmenter(0.02, "unet", segpipe="0.0.1", data="d0"))
     (workspace / "models" / "unet").mkdir(parents=True)
-    monkeypatch.setattr("segpipe.inference.trained_model.load_trained", lambda folder: make_segmenter(0.05, folder.name))
+    monkeypatch.setattr(
+        "segpipe.inference.trained_model.load_trained", lambda folder: make_segmenter(0.05, folder.name)
+    )
     (workspace / "params.yaml").write_text(f"{PARAMS}train: {{seed: 1}}\n")
     then = {"params.yaml": b"train: {seed: 0}\n", "selection.json": b'{"winner": "unet"}'}
     monkeypatch.setattr(

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from segpipe.files import sha256_file
-from segpipe.inference.out_of_fold import OutOfFold
+from segpipe.inference.out_of_fold import OutOfFoldSegmenter
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.trained_model import load_trained
 from segpipe.samples import Sample
@@ -115,7 +115,11 @@ def test_the_ensemble_is_the_mean_of_members_trained_alone(whole, tmp_path):
         outputs.append(load_trained(folder / "out").predict(image, probabilities=True).probabilities)
     assert not np.allclose(outputs[0], outputs[1], atol=1e-3)
     together = load_trained(whole)
-    assert isinstance(together, OutOfFold) and together.spec.members == 3 and together.fold_of == dealt.fold_by_key
+    assert (
+        isinstance(together, OutOfFoldSegmenter)
+        and together.spec.members == 3
+        and together.fold_of == dealt.fold_by_key
+    )
     np.testing.assert_allclose(
         together.predict(image, probabilities=True).probabilities, np.mean(outputs, 0), atol=2e-6
     )
@@ -199,7 +203,7 @@ def test_the_cleaning_of_an_ensemble_is_chosen_out_of_fold(tmp_path, monkeypatch
     calls = []
 
     def choose(segmenter, val, *_):
-        calls.append((isinstance(segmenter, OutOfFold), [val[i].key for i in range(len(val))]))
+        calls.append((isinstance(segmenter, OutOfFoldSegmenter), [val[i].key for i in range(len(val))]))
         return CleaningChoice(None, np.zeros((1, 3, 3), int), np.zeros((1, 3, 3), int))
 
     monkeypatch.setattr(postprocess_search, "choose_cleaning", choose)

@@ -10,7 +10,7 @@ from segpipe.data.shards import ShardReader, write_shards
 from segpipe.data.splits import FOLDS_FILE
 from segpipe.errors import ConfigError
 from segpipe.files import write_json
-from segpipe.models.registry import family
+from segpipe.models.registry import get_family
 from segpipe.samples import Sample
 from segpipe.training.folds import SampleSubset, check_folds, choose_folds, deal_out, describe_folds, member_plan
 from segpipe.training.plan import Folds, NetworkPlan
@@ -117,11 +117,11 @@ def test_slices_next_to_a_fold_train_no_member_that_it_judges(tmp_path, how):
 
 
 def test_members_that_cannot_be_averaged_or_judged_are_refused():
-    check_folds(Candidate(family="unet", encoder_weights="auto"), family("unet"))
+    check_folds(Candidate(family="unet", encoder_weights="auto"), get_family("unet"))
     with pytest.raises(ConfigError, match=r"mask_rcnn.*train: \{folds: null\}"):
-        check_folds(Candidate(family="mask_rcnn"), family("mask_rcnn"))
+        check_folds(Candidate(family="mask_rcnn"), get_family("mask_rcnn"))
     with pytest.raises(ConfigError, match="has learned from the images of all folds"):
-        check_folds(Candidate(family="unet", encoder_weights="segmenter@v0.1.0"), family("unet"))
+        check_folds(Candidate(family="unet", encoder_weights="segmenter@v0.1.0"), get_family("unet"))
 
 
 def test_a_plan_with_folds_is_that_of_its_first_member(shards, monkeypatch):

@@ -1,7 +1,7 @@
 import torch
 
 
-def learn_and_answer_alike(plain, ours, images):
+def assert_same_gradients_and_outputs(plain, ours, images):
     """Gradients of all parameters to rounding, in training; and, with the same weights, the same answers bit by bit in service."""
     assert list(ours.state_dict()) == list(plain.state_dict())
     for network in (plain, ours):

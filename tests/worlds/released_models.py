@@ -17,7 +17,9 @@ INHERITED = (2, None, 0, 1)
 """Of four classes: what the places of three of them were; one is new."""
 
 
-def going_on(network: torch.nn.Module, name: str, options: dict[str, Any], channels: int) -> torch.nn.Module:
+def warm_started_network(
+    network: torch.nn.Module, name: str, options: dict[str, Any], channels: int
+) -> torch.nn.Module:
     """A network of another seed and four classes that goes on from one of three, in the working folder."""
     folder = release_model_folder(Path(), "v0.1.0")
     folder.mkdir(parents=True)
@@ -27,6 +29,6 @@ def going_on(network: torch.nn.Module, name: str, options: dict[str, Any], chann
     return build_network(name, config, channels, len(INHERITED), 7, INHERITED).eval()
 
 
-def of_kept_classes(logits: torch.Tensor) -> torch.Tensor:
+def inherited_channels(logits: torch.Tensor) -> torch.Tensor:
     """Logits (N, 4, ...) of the classes that were there, in the places that they had: (N, 3, ...)."""
     return logits[:, [INHERITED.index(place) for place in range(3)]]

@@ -8,7 +8,7 @@ import pytest
 from segpipe.config import TrainParams
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.inference.preprocess import Normalisation
-from segpipe.models.registry import family
+from segpipe.models.registry import get_family
 from segpipe.samples import IGNORE, ClassTable, Sample
 from segpipe.training.plan import ClassicalPlan, Execution, Machine, NetworkPlan, Recipe, StepSetting
 from segpipe.training.planning.plan_draft import PlanDraft
@@ -145,7 +145,7 @@ def _common(family, channels, dtype, options):
 
 def draft_of(reader=None, name="unet", plan=None, fingerprint=None, **settings):
     """A draft of a plan for a family and these `train` settings. plan: the plan that the draft has come to."""
-    of = plan.model_family if plan else family(name)
+    of = plan.model_family if plan else get_family(name)
     config = of.config.model_validate(plan.options) if plan else of.config()
     fields = {key: getattr(plan, key) for key in type(plan).model_fields} if plan else {"postprocess": None}
     for key in ("execution", "reasons", "options"):

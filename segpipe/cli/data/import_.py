@@ -117,17 +117,17 @@ def import_data(root: Path, source: Path, format: str, options: ImportOptions) -
     from segpipe.config import load_params
     from segpipe.data.importer import import_dataset
     from segpipe.workspace.git import git
-    from segpipe.models.candidates import fit_candidates, misfits
+    from segpipe.models.candidates import adapt_candidates, unsuitable_candidates
     from segpipe.progress import say
 
     report = import_dataset(source, root / "data", format, options, limits=load_params(root).data)
     for line in report.lines():
         say(line)
     kind = _are_volumes(root / "data" / "images"), report.classes.overlapping
-    if fit_candidates(root, *kind):
+    if adapt_candidates(root, *kind):
         git(root, "add", "params.yaml")
         say(f"params.yaml: candidates are {', '.join(load_params(root).candidates)} now, which learn from such data")
-    elif told := misfits(root, *kind):
+    elif told := unsuitable_candidates(root, *kind):
         say(told)
     pipeline.add_data(root)
     git(root, "add", "data.dvc", ".gitignore")

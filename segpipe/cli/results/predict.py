@@ -82,8 +82,8 @@ def _predict_video(
     from contextlib import closing
 
     from segpipe.errors import ConfigError, DataError
-    from segpipe.inference.video.segment_video import overlay_path, segment_video
     from segpipe.inference.video.frame_source import open_video
+    from segpipe.inference.video.segment_video import overlay_path, segment_video
     from segpipe.progress import say
     from segpipe.signals import stop_requests
 

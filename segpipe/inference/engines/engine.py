@@ -181,7 +181,7 @@ INT8_ENGINES: dict[str, Callable[[Path, int], Engine]] = {
 want another: results of convolutions rounded too, which costs accuracy, and is no faster than OpenVINO in bfloat16."""
 
 
-def computes_as_named(name: str) -> bool:
+def precision_is_native(name: str) -> bool:
     """Whether this processor computes in the numbers that an engine is named after. Where it has no bfloat16, OpenVINO takes float32
     instead, and does not say so."""
     return not name.endswith("-bf16") or "BF16" in _openvino().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -10,7 +10,7 @@ from segpipe.config import DataParams
 from segpipe.errors import MissingError, SegpipeError
 from segpipe.files import read_bytes, safe_name, write_bytes, write_json
 from segpipe.inference.files.inputs import decode_input
-from segpipe.inference.files.instance_rows import ids_png, object_rows
+from segpipe.inference.files.instance_rows import ids_png, instance_rows
 from segpipe.inference.files.render import class_shares, mask_nifti, mask_png, overlay_png
 from segpipe.inference.segmenter import Segmenter
 from segpipe.progress import Progress, say
@@ -60,7 +60,7 @@ def _predict_file(segmenter: Segmenter, path: Path, out: Path, name: str, limits
     if prediction.instances is not None:
         row["instances"] = f"instances/{name}.png"
         write_bytes(out / row["instances"], ids_png(prediction.instances))
-        row["objects"] = [found.model_dump(exclude_none=True) for found in object_rows(prediction.instances, classes)]
+        row["objects"] = [found.model_dump(exclude_none=True) for found in instance_rows(prediction.instances, classes)]
     shares = {share.name: round(share.share, 6) for share in class_shares(prediction, classes)}
     sizes = dict(zip(("width", "height", "depth"), reversed(image.shape[:-1]), strict=False))
     return row | sizes | {"classes": shares}

@@ -25,7 +25,7 @@ class RunLengths(BaseModel):
     counts: list[int]
 
 
-class ObjectRow(BaseModel):
+class InstanceRow(BaseModel):
     """One object of an image."""
 
     id: int
@@ -47,14 +47,14 @@ def ids_png(instances: Instances) -> bytes:
     return encode_png(instances.ids)
 
 
-def object_rows(instances: Instances, classes: ClassTable, masks: bool = False) -> list[ObjectRow]:
+def instance_rows(instances: Instances, classes: ClassTable, masks: bool = False) -> list[InstanceRow]:
     """A row for each object of an image (H, W), in the order of the ids; `masks` adds the run lengths."""
     rows = []
     areas = instances.areas()
     for place, ((top, bottom), (left, right)) in enumerate(instances.boxes.tolist()):
         number = place + 1
         rows.append(
-            ObjectRow(
+            InstanceRow(
                 id=number,
                 name=classes.names[int(instances.classes[place])],
                 score=round(float(instances.scores[place]), 6),

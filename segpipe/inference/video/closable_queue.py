@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Channel(Generic[T]):
+class ClosableQueue(Generic[T]):
     """At most `depth` items wait. With `newest`, an item that finds no room takes the place of the oldest, which is `dropped`;
     otherwise `put` waits for room."""
 

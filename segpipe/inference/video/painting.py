@@ -31,7 +31,7 @@ class Painter:
         return cv2.copyTo(cv2.applyColorMap(class_ids, self._colors), outline, drawn)  # type: ignore[no-any-return]
 
 
-def write_corner(picture: Picture, text: str) -> None:
+def draw_corner_text(picture: Picture, text: str) -> None:
     """A line of text in the upper left corner, white on a dark rim, as high as suits the picture."""
     scale = max(0.4, picture.shape[0] / 720)
     place, font = (round(10 * scale), round(28 * scale)), cv2.FONT_HERSHEY_SIMPLEX

@@ -17,12 +17,12 @@ from pydantic import BaseModel
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import atomic_path, safe_name
 from segpipe.inference.segmenter import Segmenter
-from segpipe.inference.video.closable_queue import Channel
-from segpipe.inference.video.painting import Painter, write_corner
+from segpipe.inference.video.closable_queue import ClosableQueue
 from segpipe.inference.video.frame_sinks import CODECS, MaskFolder, VideoFile
-from segpipe.inference.video.smoothing import Smoother, half_life
 from segpipe.inference.video.frame_source import Frame, Picture, Video
-from segpipe.inference.video.timing import Rate, StepTime, Stopwatch, TimedEngine
+from segpipe.inference.video.painting import Painter, draw_corner_text
+from segpipe.inference.video.smoothing import Smoother, half_life
+from segpipe.inference.video.timing import FrameRate, StepTime, Stopwatch, TimedEngine
 from segpipe.progress import Progress
 
 _AHEAD = 2
@@ -138,8 +138,8 @@ class _Job:
         self.video, self.edge, self.stop = video, edge, stop
         self.smoothing, self.smoother, self.painter = smoothing, Smoother(smoothing), Painter(segmenter.spec.classes)
         self.name = segmenter.engine.name
-        self.read: Channel[Frame] = Channel(1 if video.live else _AHEAD, newest=video.live)
-        self.answered: Channel[_Answer] = Channel(_AHEAD)
+        self.read: ClosableQueue[Frame] = ClosableQueue(1 if video.live else _AHEAD, newest=video.live)
+        self.answered: ClosableQueue[_Answer] = ClosableQueue(_AHEAD)
         self.watch = Stopwatch()
         self.frames = 0
         self.size = self.working = (0, 0)
@@ -198,7 +198,7 @@ class _Job:
         return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
     def _write(self, file: VideoFile, masks: MaskFolder | None) -> None:
-        rate, first = Rate(), None
+        rate, first = FrameRate(), None
         try:
             with self._progress() as progress:
                 for answer in self.answered:
@@ -211,7 +211,7 @@ class _Job:
                         if ids.shape != frame.image.shape[:2]:
                             ids = cv2.resize(ids, self.size, interpolation=cv2.INTER_NEAREST_EXACT)
                         picture = self.painter(frame.image, ids)
-                        write_corner(picture, told := f"{rate.tick():.1f} fps")
+                        draw_corner_text(picture, told := f"{rate.tick():.1f} fps")
                     with self._step("write"):
                         file.write(picture, frame.read_at - first if self.video.live else None)
                         if masks:

@@ -27,7 +27,7 @@ class StepTime(BaseModel):
     """Of the time of all steps together; they overlap, so that this is more than has passed."""
 
 
-class Rate:
+class FrameRate:
     """Frames a second, of the latest ones."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float32]
 Normalise = Callable[[np.ndarray], Floats]
 """(H, W, C), stored values -> (C, H, W), float32: what the engine will be called with."""
 
-NOWHERE = -1e4
+UNSEEN_CLASS_SCORE = -1e4
 """The score of a class that the training images do not show: so far below the others that a softmax gives it nothing."""
 
 
@@ -45,7 +45,7 @@ class Classical(Protocol):
         """Read what `save` wrote; a DataError where the file is anything else."""
 
 
-def no_pixels() -> DataError:
+def no_labelled_pixels() -> DataError:
     """The error of a fit that has nothing to learn from."""
     return DataError(
         "no labelled pixel to learn from", fix="label some images of the train split, or drop the classical candidates"
@@ -60,7 +60,7 @@ def check_batch(batch: Floats, channels: int, axes: tuple[int, ...] = (2,)) -> F
     return batch
 
 
-def window(pixels: Floats) -> tuple[Floats, Floats]:
+def intensity_window(pixels: Floats) -> tuple[Floats, Floats]:
     """(n, C) normalised values -> the 0.5 and 99.5 percentiles, (C,) each.
 
     Stretching between them gives back colours in 0..1, whatever the normalisation was, with the light's tint taken out.
@@ -100,9 +100,9 @@ def load_tensors(path: Path, name: str, keys: tuple[str, ...]) -> tuple[dict[str
             about = json.loads((file.metadata() or {}).get(name, "{}"))
             return about, {key: file.get_tensor(key) for key in keys}
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise foreign(path, name, str(error)) from error
+        raise wrong_file(path, name, str(error)) from error
 
 
-def foreign(path: Path, name: str, found: str) -> DataError:
+def wrong_file(path: Path, name: str, found: str) -> DataError:
     """The error of a file that holds something else."""
     return DataError(f"is no {name} model", where=path, found=found, fix="train it anew: segpipe train CANDIDATE")

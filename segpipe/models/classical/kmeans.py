@@ -18,15 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from segpipe.errors import DataError
 from segpipe.models.classical.contract import (
-    NOWHERE,
+    UNSEEN_CLASS_SCORE,
     Normalise,
     check_batch,
-    foreign,
+    intensity_window,
     load_tensors,
-    no_pixels,
+    no_labelled_pixels,
     save_tensors,
     to_colours,
-    window,
+    wrong_file,
 )
 from segpipe.samples import Sample
 
@@ -91,7 +91,7 @@ class KMeans:
         config = config or KMeansConfig()
         channels, labels = _draw_pixels(samples, normalise, n_classes, seed, config)
         own = channels[:, : channels.shape[1] // 2]
-        low, high = window(own)
+        low, high = intensity_window(own)
         features = _to_features(channels, low, high)
         clusters = min(max(config.clusters, n_classes), len(features))
         with threadpool_limits(1):  # sums whose order depends on the number of threads would differ between machines
@@ -112,7 +112,7 @@ class KMeans:
         batch = check_batch(batch, len(self.low), axes=(2, 3))
         count, _, *shape = batch.shape
         pixels = math.prod(shape)
-        scores = np.full((count, self.n_classes, pixels), NOWHERE, np.float32)
+        scores = np.full((count, self.n_classes, pixels), UNSEEN_CLASS_SCORE, np.float32)
         for image, out in zip(batch, scores, strict=True):
             channels = _with_neighbourhood(image, self.smoothing)
             for start in range(0, pixels, _BLOCK):
@@ -142,7 +142,7 @@ class KMeans:
             "high": (channels,),
         }
         if shapes != expected or set(about) != {"n_classes", "smoothing", "variance"}:
-            raise foreign(path, cls.name, f"{shapes}, {about}")
+            raise wrong_file(path, cls.name, f"{shapes}, {about}")
         if not ((tensors["cluster_class"] >= 0) & (tensors["cluster_class"] < about["n_classes"])).all():
             raise DataError(
                 "names classes that there are not",
@@ -176,7 +176,7 @@ def _draw_pixels(
             kept = [_lowest(kept, config.pixels)]
             held = config.pixels
     if not held:
-        raise no_pixels()
+        raise no_labelled_pixels()
     _, channels, labels = _lowest(kept, config.pixels)
     return channels, labels.astype(np.int64)
 

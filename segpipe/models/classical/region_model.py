@@ -17,16 +17,16 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from segpipe.models.classical.contract import (
-    NOWHERE,
+    UNSEEN_CLASS_SCORE,
     Floats,
     Normalise,
     check_batch,
-    foreign,
+    intensity_window,
     load_tensors,
-    no_pixels,
+    no_labelled_pixels,
     save_tensors,
     to_colours,
-    window,
+    wrong_file,
 )
 from segpipe.samples import Sample
 
@@ -83,14 +83,14 @@ class RegionModel:
         stream = ((normalise(s.image), s.labels) for s in samples if s.labels is not None)
         first = list(itertools.islice(stream, _FIRST))
         if not first:
-            raise no_pixels()
-        low, high = window(np.concatenate([_pixels(image)[::7] for image, _ in first]))
+            raise no_labelled_pixels()
+        low, high = intensity_window(np.concatenate([_pixels(image)[::7] for image, _ in first]))
         rows = _Rows(config.rows, n_classes, seed)
         for image, labels in itertools.chain(first, stream):
             colours = to_colours(image.transpose(1, 2, 0), low, high)
             edges = edge_strength(colours)
             regions = cls.cut(colours, edges, config, seed)
-            rows.add(describe(colours, edges, regions), regions, labels)
+            rows.add(region_features(colours, edges, regions), regions, labels)
         return cls(config, n_classes, seed, low=low, high=high, **_fit_rule(*rows.drawn(), n_classes))
 
     def __call__(self, batch: Floats) -> Floats:
@@ -102,7 +102,7 @@ class RegionModel:
         colours = to_colours(image.transpose(1, 2, 0), self.low, self.high)
         edges = edge_strength(colours)
         regions = self.cut(colours, edges, self.config, self.seed)
-        features = (describe(colours, edges, regions) - self.mean) / self.scale
+        features = (region_features(colours, edges, regions) - self.mean) / self.scale
         scores = (features @ self.weights.T + self.bias).T.astype(np.float32)
         return scores[:, regions]
 
@@ -126,11 +126,11 @@ class RegionModel:
             "bias": (n_classes,),
         }
         if found != expected or features != _features(channels) or set(about) != {"config", "n_classes", "seed"}:
-            raise foreign(path, cls.name, f"{found}, {about}")
+            raise wrong_file(path, cls.name, f"{found}, {about}")
         try:
             return cls(cls.config_type.model_validate(about["config"]), about["n_classes"], about["seed"], **tensors)
         except ValidationError as error:
-            raise foreign(path, cls.name, str(error)) from error
+            raise wrong_file(path, cls.name, str(error)) from error
 
 
 def edge_strength(colours: Floats, sigma: float = 1.0) -> Floats:
@@ -144,7 +144,7 @@ def edge_strength(colours: Floats, sigma: float = 1.0) -> Floats:
     return np.sqrt(total)
 
 
-def describe(colours: Floats, edges: Floats, regions: Regions) -> Floats:
+def region_features(colours: Floats, edges: Floats, regions: Regions) -> Floats:
     """What each region looks like: (n, F), float32. Mean and deviation of colours and edges, then squares and products."""
     flat, size = regions.ravel(), np.bincount(regions.ravel())
     means, deviations = [], []
@@ -207,12 +207,15 @@ def _fit_rule(features: Floats, pixels: npt.NDArray[np.int64], n_classes: int) -
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # a part of every scikit-learn installation
 
     if not pixels.any():
-        raise no_pixels()
+        raise no_labelled_pixels()
     mean, scale = features.mean(0), features.std(0)
     scale = np.where(scale > 1e-6, scale, 1).astype(np.float32)
     rows, classes = np.nonzero(pixels)
     weight = pixels[rows, classes] / pixels.sum() * len(features)
-    weights, bias = np.zeros((n_classes, features.shape[1]), np.float32), np.full(n_classes, NOWHERE, np.float32)
+    weights, bias = (
+        np.zeros((n_classes, features.shape[1]), np.float32),
+        np.full(n_classes, UNSEEN_CLASS_SCORE, np.float32),
+    )
     shown = np.unique(classes)
     if len(shown) == 1:
         bias[shown] = 0.0

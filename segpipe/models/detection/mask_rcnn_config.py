@@ -11,7 +11,7 @@ from segpipe.models.semantic.encoder_decoders import EncoderConfig
 STRIDES = (4, 8, 16, 32)
 """Of the pyramid's levels."""
 COCO_ENCODER = "resnet50"
-LEAST_SCORE = 0.3
+MIN_SCORE = 0.3
 """What the network is less sure of is no detection, and costs no mask. `train` chooses a bound from here on."""
 
 
@@ -37,13 +37,13 @@ class MaskRcnnConfig(EncoderConfig):
     def _levels(self) -> Self:
         if self.first_stride not in (0, *STRIDES):
             raise ValueError(f"first_stride is 0 or one of {STRIDES}, not {self.first_stride}")
-        if len(self.anchors) > len(levels(self.first_stride or STRIDES[0])):
+        if len(self.anchors) > len(pyramid_strides(self.first_stride or STRIDES[0])):
             raise ValueError(f"there are more anchors than levels from stride {self.first_stride or STRIDES[0]} on")
         if self.encoder_weights == "coco" and self.encoder != COCO_ENCODER:
             raise ValueError(f"COCO weights belong to `encoder: {COCO_ENCODER}`, not {self.encoder}")
         return self
 
 
-def levels(first_stride: int) -> tuple[int, ...]:
+def pyramid_strides(first_stride: int) -> tuple[int, ...]:
     """Strides of the pyramid from one on."""
     return STRIDES[STRIDES.index(first_stride) :]

@@ -18,7 +18,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork
 
-from segpipe.models.detection.mask_rcnn_config import LEAST_SCORE, STRIDES, levels
+from segpipe.models.detection.mask_rcnn_config import MIN_SCORE, STRIDES, pyramid_strides
 from segpipe.ops.mask_predictor import FastMaskPredictor
 from segpipe.ops.proposal_head import SparseGradientRPNHead
 from segpipe.ops.roi_align import FastMultiScaleRoIAlign
@@ -49,7 +49,7 @@ class Pyramid(torch.nn.Module):
         return OrderedDict((str(s), found[str(s)].float()) for s in self.strides)
 
 
-class KeepSize(GeneralizedRCNNTransform):
+class PassThroughTransform(GeneralizedRCNNTransform):
     """What stands before and behind torchvision's detectors, doing nothing: images come normalised and padded, and masks stay in
     the frame of their box, (n, 1, 28, 28), because at the size of the image hundreds of them would not fit."""
 
@@ -80,7 +80,7 @@ class MaskRcnn(MaskRCNN):
     """
 
     def __init__(self, config: MaskRcnnConfig, encoder: torch.nn.Module, n_classes: int) -> None:
-        strides = levels(config.first_stride or STRIDES[0])[: max(1, len(config.anchors))]
+        strides = pyramid_strides(config.first_stride or STRIDES[0])[: max(1, len(config.anchors))]
         anchors = config.anchors or (32.0,)
         detections = config.detections or 100
         super().__init__(
@@ -96,12 +96,12 @@ class MaskRcnn(MaskRCNN):
             box_predictor=FastRCNNPredictor(config.hidden, n_classes),
             box_batch_size_per_image=config.box_batch,
             box_detections_per_img=detections,
-            box_score_thresh=LEAST_SCORE,
+            box_score_thresh=MIN_SCORE,
             mask_roi_pool=FastMultiScaleRoIAlign(strides, _MASK_EDGE),
             mask_head=MaskRCNNHeads(config.channels, (config.channels,) * config.mask_convs, 1),
             mask_predictor=FastMaskPredictor(config.channels, config.channels, n_classes),
         )
-        self.transform = KeepSize(STRIDES[-1])
+        self.transform = PassThroughTransform(STRIDES[-1])
         # Masks start undecided: of large random logits, the first steps would learn nothing but to be smaller.
         torch.nn.init.normal_(self.roi_heads.mask_predictor.mask_fcn_logits.weight, std=0.001)
 

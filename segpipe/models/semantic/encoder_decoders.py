@@ -39,7 +39,7 @@ class EncoderConfig(BaseModel):
         return {}
 
 
-def shrinks_by(config: BaseModel) -> Literal[1, 2, 4]:
+def shrink_factor(config: BaseModel) -> Literal[1, 2, 4]:
     """How many pixels of an image, along each axis, become one for a network of these settings; 1 where that is left open."""
     return config.shrink if isinstance(config, EncoderConfig) and config.shrink != "auto" else 1
 
@@ -156,11 +156,11 @@ build_deeplabv3plus = functools.partial(_build, "DeepLabV3Plus")
 
 def build_fpn(config: FpnConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
     """(N, in_channels, H, W) -> logits (N, n_classes, H, W); H and W are multiples of 32."""
-    from segpipe.models.semantic.pyramid_merge import Added
+    from segpipe.models.semantic.pyramid_merge import SequentialSum
     from segpipe.ops.feature_pyramid import use_fused_pyramid
 
     network = _build("FPN", config, in_channels, n_classes)
-    network.decoder.merge = Added()  # type: ignore[union-attr]
+    network.decoder.merge = SequentialSum()  # type: ignore[union-attr]
     return use_fused_pyramid(network)
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from segpipe.models.semantic.encoder_decoders import EncoderConfig
 
 if TYPE_CHECKING:
-    from segpipe.models.semantic.segnet_network import Fcn8s
+    from segpipe.models.semantic.fcn8s_network import Fcn8s
 
 
 class Fcn8sConfig(EncoderConfig):
@@ -29,8 +29,8 @@ class Fcn8sConfig(EncoderConfig):
 
 def build_fcn8s(config: Fcn8sConfig, in_channels: int, n_classes: int) -> Fcn8s:
     """(N, in_channels, H, W) -> logits (N, n_classes, H, W); H and W are multiples of 32."""
-    from segpipe.models.semantic.segnet_network import Fcn8s
-    from segpipe.models.weights.encoder_weights import first_encoder
+    from segpipe.models.semantic.fcn8s_network import Fcn8s
+    from segpipe.models.weights.encoder_weights import build_encoder
 
-    encoder = first_encoder(config.encoder, config.encoder_weights, in_channels)
+    encoder = build_encoder(config.encoder, config.encoder_weights, in_channels)
     return Fcn8s(encoder, config.width, config.dropout, n_classes)

@@ -12,7 +12,7 @@ Shrink = Literal[1, 2, 4]
 """Pixels of an image, along each axis, that become one for the network."""
 
 
-def shrunk(network: torch.nn.Module, by: Shrink) -> torch.nn.Module:
+def reduce_resolution(network: torch.nn.Module, by: Shrink) -> torch.nn.Module:
     """The network on the means of `by` x `by` pixels, its logits drawn back to the image's size, linearly between the centres of pixels.
 
     Changed in place; names and weights stay. H and W are then multiples of `by` times what they were. Of a network that answers on

@@ -26,7 +26,7 @@ class SegNetConfig(EncoderConfig):
 def build_segnet(config: SegNetConfig, in_channels: int, n_classes: int) -> SegNet:
     """(N, in_channels, H, W) -> logits (N, n_classes, H, W); H and W are multiples of 32."""
     from segpipe.models.semantic.segnet_network import SegNet
-    from segpipe.models.weights.encoder_weights import first_encoder
+    from segpipe.models.weights.encoder_weights import build_encoder
 
-    encoder = first_encoder(config.encoder, config.encoder_weights, in_channels)
+    encoder = build_encoder(config.encoder, config.encoder_weights, in_channels)
     return SegNet(encoder, n_classes, config.deep_supervision)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from segpipe.models.weights.encoder_weights import Weights, file_state, hub_error, load_encoder, load_matching
+from segpipe.models.weights.encoder_weights import Weights, hub_error, load_encoder, load_matching, read_weights_file
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ def _build(name: str, config: TorchvisionConfig, in_channels: int, n_classes: in
             network, {".".join([names.get(k.split(".")[0], "-"), *k.split(".")[1:]]): v for k, v in stored.items()}
         )
     elif source != "none":
-        state = _published(config.encoder) if source in ("auto", "imagenet") else file_state(source)
+        state = _published(config.encoder) if source in ("auto", "imagenet") else read_weights_file(source)
         # An encoder that was published as a classifier keeps its layers under `features`.
         load_encoder(network.encoder, {k.removeprefix("features."): v for k, v in state.items()}, config.encoder)
     return network

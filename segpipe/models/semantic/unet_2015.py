@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
-    from segpipe.models.semantic.unet_2015_network import PlainUnet
+    from segpipe.models.semantic.unet_2015_network import Unet2015
 
 
 class Unet2015Config(BaseModel):
@@ -27,8 +27,8 @@ class Unet2015Config(BaseModel):
     """none (random), or NAME@VERSION: a released model, all of its weights."""
 
 
-def build_unet_2015(config: Unet2015Config, in_channels: int, n_classes: int) -> PlainUnet:
+def build_unet_2015(config: Unet2015Config, in_channels: int, n_classes: int) -> Unet2015:
     """(N, in_channels, H, W) -> logits (N, n_classes, H, W); H and W are multiples of 16."""
-    from segpipe.models.semantic.unet_2015_network import PlainUnet
+    from segpipe.models.semantic.unet_2015_network import Unet2015
 
-    return PlainUnet(in_channels, n_classes, config.width, config.dropout, config.batch_norm)
+    return Unet2015(in_channels, n_classes, config.width, config.dropout, config.batch_norm)

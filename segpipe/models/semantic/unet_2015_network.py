@@ -9,7 +9,7 @@ from torch import Tensor, nn
 STEPS = 4
 
 
-class PlainUnet(nn.Module):
+class Unet2015(nn.Module):
     """`encoder` is the way down, `bottom` the deepest block, `ups` and `decoder` the way up."""
 
     def __init__(self, in_channels: int, n_classes: int, width: int, dropout: float, batch_norm: bool) -> None:

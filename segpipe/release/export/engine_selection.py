@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from segpipe.errors import GateBlocked, MissingError, SegpipeError
-from segpipe.inference.engines.engine import Engine, computes_as_named
+from segpipe.inference.engines.engine import Engine, precision_is_native
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 
@@ -142,7 +142,7 @@ def starters(engines: Mapping[str, Callable[[Path, int], Engine]], graph: Path) 
     start: what is found of it here would not hold where it computes in those."""
 
     def start(name: str, make: Callable[[Path, int], Engine]) -> Engine:
-        if not computes_as_named(name):
+        if not precision_is_native(name):
             raise MissingError("this processor does not compute in bfloat16")
         return make(graph, 0)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.inference.cleaning import Cleaning, Ids, cleaned, region_sizes, without
+from segpipe.inference.cleaning import ClassIds, Cleaning, fill_from_nearest, region_sizes, remove_small_regions
 from segpipe.metrics import confusion, macro, tallies
 from segpipe.samples import IGNORE
 from segpipe.training.finishing.decision_thresholds import candidate_cleanings, decide
@@ -80,7 +80,7 @@ def choose_cleaning(segmenter: Segmenter, val: Reader, weights: Sequence[float],
     sizes = _choose_if_significant(_sizes_step(truths, ids, n_classes), tally_by_option[best], seed)
     cleaning = thresholds.model_copy(update={"least": sizes if sizes and any(sizes) else ()})
     before = tally_by_option[0]
-    after = _tally(truths, [cleaned(image_ids, cleaning.least) for image_ids in ids], n_classes)
+    after = _tally(truths, [remove_small_regions(image_ids, cleaning.least) for image_ids in ids], n_classes)
     return CleaningChoice(cleaning, before, after) if iou(after) > iou(before) else CleaningChoice(None, before, before)
 
 
@@ -124,10 +124,10 @@ def _choose_if_significant(step: _Step[Choice], before: Tally, seed: int) -> Cho
 
 def _segment(
     segmenter: Segmenter, val: Reader, indices: list[int], options: list[Cleaning]
-) -> tuple[list[Ids], list[list[Ids]]]:
+) -> tuple[list[ClassIds], list[list[ClassIds]]]:
     """Return the truths of images, and for each option the class ids that follow from it."""
-    truths: list[Ids] = []
-    ids_by_option: list[list[Ids]] = [[] for _ in options]
+    truths: list[ClassIds] = []
+    ids_by_option: list[list[ClassIds]] = [[] for _ in options]
     for index in indices:
         sample = val[index]
         assert sample.labels is not None
@@ -139,7 +139,7 @@ def _segment(
     return truths, ids_by_option
 
 
-def _tally(truths: list[Ids], ids: list[Ids], n_classes: int) -> Tally:
+def _tally(truths: list[ClassIds], ids: list[ClassIds], n_classes: int) -> Tally:
     return tallies(np.stack([confusion(t, i, n_classes) for t, i in zip(truths, ids, strict=True)]))
 
 
@@ -152,7 +152,7 @@ def _thresholds_step(tally_by_option: list[Tally]) -> _Step[int]:
     return _Step(choose, tally_by_option.__getitem__)
 
 
-def _sizes_step(truths: list[Ids], ids: list[Ids], n_classes: int) -> _Step[tuple[int, ...]]:
+def _sizes_step(truths: list[ClassIds], ids: list[ClassIds], n_classes: int) -> _Step[tuple[int, ...]]:
     """Choose the smallest region of each class, one class after another.
 
     It is assumed that regions removed from one class do not change which class is nearest to those of another.
@@ -176,7 +176,7 @@ def _sizes_step(truths: list[Ids], ids: list[Ids], n_classes: int) -> _Step[tupl
     return _Step(choose, tally)
 
 
-def _changes(truth: Ids, ids: Ids, n_classes: int) -> Tally:
+def _changes(truth: ClassIds, ids: ClassIds, n_classes: int) -> Tally:
     """Compute the change of an image's tally if the regions of a class below a size are removed.
 
     Returns:
@@ -186,7 +186,7 @@ def _changes(truth: Ids, ids: Ids, n_classes: int) -> Tally:
     regions = region_sizes(ids, np.ones(256, bool))
     for row, size in enumerate(SIZES):
         removed = regions < size
-        new_ids = without(ids, removed)
+        new_ids = fill_from_nearest(ids, removed)
         counted = removed & (truth != IGNORE)
         was, now, true = ids[counted].astype(np.intp), new_ids[counted].astype(np.intp), truth[counted]
         for entry, pixels in ((0, true == now), (2, slice(None))):

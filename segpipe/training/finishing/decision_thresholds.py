@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.inference.cleaning import Cleaning, Ids
+from segpipe.inference.cleaning import ClassIds, Cleaning
 
 THRESHOLDS = tuple(round(0.1 + 0.05 * i, 2) for i in range(17))
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -38,7 +38,7 @@ def candidate_cleanings(n_classes: int, weights: Sequence[float]) -> list[Cleani
     return [Cleaning(), *(Cleaning(shifts=s) for s in shifts)]
 
 
-def decide(probabilities: npt.NDArray[np.float32], cleaning: Cleaning) -> Ids:
+def decide(probabilities: npt.NDArray[np.float32], cleaning: Cleaning) -> ClassIds:
     """Return the most likely class of each pixel after its logits are shifted.
 
     Args:

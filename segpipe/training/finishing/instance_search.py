@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segpipe.errors import ConfigError
-from segpipe.inference.postprocess import Method, Postprocess, chosen, separate
+from segpipe.inference.postprocess import Method, Postprocess, select_instances, separate
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.trained_model import load_trained
 from segpipe.metrics import micro
 from segpipe.metrics.instances import Objects, ObjectScore, object_score
-from segpipe.models.detection.mask_rcnn_config import LEAST_SCORE
+from segpipe.models.detection.mask_rcnn_config import MIN_SCORE
 from segpipe.progress import say
 from segpipe.samples import IGNORE, Instances, Sample
 
@@ -33,7 +33,7 @@ _HEIGHTS: dict[Method, tuple[float, ...]] = {
 """Candidates for how far the distance must fall between two instances, by method."""
 _MIN_SIZES = (0.0, 0.05, 0.1, 0.2)
 """Candidates for the smallest instance, as shares of the median true one."""
-_MIN_SCORES = (0.5, LEAST_SCORE, 0.4, 0.6, 0.7, 0.8, 0.9)
+_MIN_SCORES = (0.5, MIN_SCORE, 0.4, 0.6, 0.7, 0.8, 0.9)
 """Candidates for the least score of a detection."""
 _MIN_JOINED_SHARE = 0.25
 MAX_IMAGES = 64
@@ -136,7 +136,7 @@ def best_instance_settings(segmenter: Segmenter, val: Reader, method: Method) ->
         for h, instances in _separated(segmenter, sample, method, together):
             ids, areas = instances.ids.astype(np.int32), instances.areas()
             for settings in (settings for settings in grid if settings.h == h):
-                selected = chosen(ids, instances.classes, instances.scores, areas, settings)
+                selected = select_instances(ids, instances.classes, instances.scores, areas, settings)
                 score = object_score(truth, Objects.from_instances(selected), n_classes, ignored)
                 totals[settings] = totals[settings] + score if settings in totals else score
     f1 = {settings: float(np.nan_to_num(micro("dice", totals[settings].tallies[0]))) for settings in grid}
@@ -149,7 +149,7 @@ def _separated(
 ) -> Iterator[tuple[float, Instances]]:
     """Yield all instances of an image for each height, however small or uncertain they are."""
     if method == "detections":
-        permissive = Postprocess(method=method, min_score=LEAST_SCORE)
+        permissive = Postprocess(method=method, min_score=MIN_SCORE)
         detections = segmenter.but(postprocess=permissive).segment(sample, instances=True).instances
         assert detections is not None, "a detector finds instances"
         yield 0.0, detections

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.trained_model import load_trained
-from segpipe.inference.tta import passes
+from segpipe.inference.tta import relative_cost
 from segpipe.progress import say
 from segpipe.training.finishing.cleaning_search import MIN_IMAGES, choose_cleaning, iou, search_images
 from segpipe.training.finishing.instance_search import MAX_IMAGES
@@ -64,7 +64,7 @@ def finishing_validations(plan: RecipePlan, val: Reader, precision: str) -> floa
     cleaning = len(search_images(val)) / len(val) if searches_cleaning(plan, val) else 0.0
     instances = min(MAX_IMAGES, len(val)) / len(val) if plan.postprocess else 0.0
     final_score = 1.0 if plan.recipe.tta != "none" and cleaning < 1 else 0.0
-    runs = passes(plan.recipe.tta, 3 if plan.volume else 2)
+    runs = relative_cost(plan.recipe.tta, 3 if plan.volume else 2)
     return _FINISHED_SLOWDOWN[precision] * runs * (cleaning + final_score + instances)
 
 

@@ -32,7 +32,7 @@ def fit_to_instances(draft: PlanDraft, config: MaskRcnnConfig) -> MaskRcnnConfig
     Raises:
         ConfigError: The dataset has no instances.
     """
-    from segpipe.models.detection.mask_rcnn_config import STRIDES, levels
+    from segpipe.models.detection.mask_rcnn_config import STRIDES, pyramid_strides
 
     edges, most = _measure_instances(draft.train)
     if not edges:
@@ -44,7 +44,7 @@ def fit_to_instances(draft: PlanDraft, config: MaskRcnnConfig) -> MaskRcnnConfig
     if config.anchors:
         low, high = config.anchors[0], config.anchors[-1]
     stride = config.first_stride or max(s for s in STRIDES[:3] if s == STRIDES[0] or 4 * s <= low)
-    count = min(len(levels(stride)), 1 + math.ceil(math.log2(max(1.0, high / low)) - 0.25))
+    count = min(len(pyramid_strides(stride)), 1 + math.ceil(math.log2(max(1.0, high / low)) - 0.25))
     sizes = np.geomspace(max(_MIN_ANCHOR, low), max(_MIN_ANCHOR, high), count)
     anchors = config.anchors or tuple(float(round(edge)) for edge in sizes)
     draft.explain(

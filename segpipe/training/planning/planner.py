@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 from segpipe.errors import ConfigError
 from segpipe.inference.outputs import Outputs
-from segpipe.models.registry import FAMILIES, Family, family, family_config
-from segpipe.models.volumetric.unet3d import VolumeConfig
+from segpipe.models.registry import FAMILIES, Family, family_config, get_family
+from segpipe.models.volumetric.volume_config import VolumeConfig
 from segpipe.training.finishing.instance_search import choose_instance_method
 from segpipe.training.folds import check_folds, choose_folds, deal_out, describe_folds
 from segpipe.training.plan import ClassicalPlan, NetworkPlan, VolumeGrid
@@ -60,7 +60,7 @@ def make_plan(name: str, params: Params, fingerprint: Fingerprint, shards: Path)
 
     train, val = ShardReader(shards, "train"), ShardReader(shards, "val")
     candidate, settings = params.candidate(name), params.train_for(name)
-    model_family = family(candidate.family)
+    model_family = get_family(candidate.family)
     if settings.folds is None or model_family.kind == "classical":
         return plan_on(name, params, fingerprint, train, val)
     check_folds(candidate, model_family)
@@ -84,7 +84,7 @@ def plan_on(
         val: the validation split.
     """
     started, candidate = time.perf_counter(), params.candidate(name)
-    model_family, volumes = family(candidate.family), holds_volumes(train)
+    model_family, volumes = get_family(candidate.family), holds_volumes(train)
     _check_dims(model_family, volumes)
     if fingerprint.classes.overlapping:
         _check_overlapping(model_family)
@@ -148,7 +148,7 @@ def _plan_classical(draft: PlanDraft, volumes: bool, spacing: Spacing | None) ->
 
 def _draw_up_volumes(draft: PlanDraft, warm_start: WarmStart | None, spacing: Spacing | None) -> torch.nn.Module:
     """Choose everything about a network for volumes that is not measured. Returns the network."""
-    from segpipe.models.registry import build_network, first_weights_sha256
+    from segpipe.models.registry import build_network, initial_weights_sha256
     from segpipe.training.machine import choose_device
 
     config, device = draft.config, choose_device(draft.settings.accelerator)
@@ -164,17 +164,17 @@ def _draw_up_volumes(draft: PlanDraft, warm_start: WarmStart | None, spacing: Sp
         plan.family, config, draft.fingerprint.channels, plan.outputs.channels, plan.seed, plan.inherited
     )
     if plan.inherited:
-        draft.choose(encoder_sha256=first_weights_sha256(network, whole=True))
+        draft.choose(encoder_sha256=initial_weights_sha256(network, whole=True))
     return network
 
 
 def _draw_up_images(draft: PlanDraft, warm_start: WarmStart | None) -> torch.nn.Module:
     """Choose everything about a network for images that is not measured. Returns the network."""
-    from segpipe.models.registry import first_preprocessing, first_weights_sha256
+    from segpipe.models.registry import initial_weights_sha256, pretrained_preprocessing
     from segpipe.training.planning.resolution_budget import choose_resolution
 
     config = draft.config
-    pretrained = first_preprocessing(config)
+    pretrained = pretrained_preprocessing(config)
     if encoder := getattr(config, "encoder", None):
         draft.explain("encoder", describe_encoder(encoder, getattr(config, "encoder_weights", "none")))
     frozen_share = choose_frozen_share(draft, pretrained is not None)
@@ -182,7 +182,7 @@ def _draw_up_images(draft: PlanDraft, warm_start: WarmStart | None) -> torch.nn.
     _choose_normalisation(draft, warm_start, pretrained)
     network = choose_resolution(draft)
     if pretrained or warm_start:
-        draft.choose(encoder_sha256=first_weights_sha256(network, bool(draft.plan.inherited)))
+        draft.choose(encoder_sha256=initial_weights_sha256(network, bool(draft.plan.inherited)))
     if draft.family.kind == "detector":
         explain_detector(draft)
     return network

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from segpipe.data.manifest.fingerprint import choose_patch
 from segpipe.errors import ConfigError
-from segpipe.inference.tta import TTA, passes
+from segpipe.inference.tta import TTA, relative_cost
 from segpipe.training.memory import check_parts
 from segpipe.training.optim.muon import is_worthwhile
 from segpipe.training.optim.optimisers import DEFAULTS
@@ -249,7 +249,7 @@ def _describe_tta(tta: TTA, family: Family) -> str:
             found=tta,
             expected="none" if family.kind == "detector" else "none, mirror or flips",
         )
-    runs = passes(tta, family.dims or 2)
+    runs = relative_cost(tta, family.dims or 2)
     return f"{tta}: the finished model's outputs are averaged, which costs {runs:.3g} times as much as one"
 
 

@@ -12,8 +12,8 @@ import torch
 
 from segpipe.config import parse_budget
 from segpipe.models.registry import build_network
-from segpipe.models.semantic.encoder_decoders import EncoderConfig, shrinks_by
-from segpipe.models.semantic.reduced_resolution import shrunk
+from segpipe.models.semantic.encoder_decoders import EncoderConfig, shrink_factor
+from segpipe.models.semantic.reduced_resolution import reduce_resolution
 from segpipe.training.machine import choose_device, synchronize
 from segpipe.training.memory import free_unused_memory, is_out_of_memory
 from segpipe.training.planning.precision_benchmark import candidate_settings
@@ -85,7 +85,10 @@ def choose_resolution(draft: PlanDraft) -> torch.nn.Module:
     price = measure_step_price(plan, network, settings, draft.train)
     reason = f"the budget would buy only {price.steps(plan):.0f} steps of {plan.recipe.batch} crops"
     if price.steps(plan) < MIN_STEPS and is_open and plan.inherited is None and can_shrink(draft.fingerprint):
-        half_config, half_network = config.model_copy(update={"shrink": 2}), shrunk(copy.deepcopy(network), 2)
+        half_config, half_network = (
+            config.model_copy(update={"shrink": 2}),
+            reduce_resolution(copy.deepcopy(network), 2),
+        )
         half_plan = _draw_up(draft, half_config)
         half_price = measure_step_price(half_plan, half_network, settings, draft.train)
         # The steps of a light network get hardly shorter.
@@ -106,7 +109,7 @@ def choose_resolution(draft: PlanDraft) -> torch.nn.Module:
 
 def _draw_up(draft: PlanDraft, config: BaseModel, batch: int | None = None) -> RecipePlan:
     """Choose the recipe for these settings of the family. batch: crops per step; None: as set, or the family's default."""
-    draft.config, shrink = config, shrinks_by(config)
+    draft.config, shrink = config, shrink_factor(config)
     recipe = add_distance_channel(draft, choose_image_recipe(draft, shrink, batch))
     multiple = draft.family.stride * shrink
     first = choose_first_crops(draft, (recipe.patch,) * 2, (multiple, multiple))

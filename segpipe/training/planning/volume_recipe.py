@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segpipe.errors import ConfigError
-from segpipe.inference.volumes import Axes, ratios, resampled_shape
+from segpipe.inference.volumes import Axes, resampled_shape, spacing_ratios
 from segpipe.labels import Labelling
 from segpipe.training.plan import Recipe, VolumeGrid
 from segpipe.training.planning.label_statistics import choose_class_weights
@@ -87,7 +87,9 @@ def choose_patch3d(train: Reader, spacing: Spacing | None, multiples: Axes, max_
     Returns:
         The patch, and the median shape of the volumes at this voxel size, both (D, H, W) in voxels.
     """
-    shapes = np.array([resampled_shape(s.image.shape[:3], ratios(s.spacing, spacing)) for s in spread_samples(train)])
+    shapes = np.array(
+        [resampled_shape(s.image.shape[:3], spacing_ratios(s.spacing, spacing)) for s in spread_samples(train)]
+    )
     median = [float(edge) for edge in np.median(shapes, axis=0)]
     patch = [max(1, math.ceil(edge / step)) * step for edge, step in zip(median, multiples, strict=True)]
     while math.prod(patch) > max_voxels:

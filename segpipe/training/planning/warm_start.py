@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from segpipe.config import PARAMS_FILE, Candidate
 from segpipe.errors import ConfigError
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.models.weights.released_weights import parse_release, release_folder
+from segpipe.models.weights.released_weights import fetched_release_folder, parse_release
 from segpipe.samples import ClassTable
 
 if TYPE_CHECKING:
@@ -96,4 +96,4 @@ def warm_start_of(options: Mapping[str, Any]) -> WarmStart | None:
         MissingError: The released model is not on this machine.
     """
     source = str(options.get("encoder_weights", ""))
-    return WarmStart(source, SegmenterSpec.read(release_folder(source))) if parse_release(source) else None
+    return WarmStart(source, SegmenterSpec.read(fetched_release_folder(source))) if parse_release(source) else None

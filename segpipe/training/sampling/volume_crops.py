@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.inference.volumes import Axes, ratios
+from segpipe.inference.volumes import Axes, spacing_ratios
 from segpipe.labels import Labelling
 from segpipe.samples import IGNORE, Sample
 from segpipe.training.plan import FirstCrops, RecipePlan
@@ -69,7 +69,7 @@ class VolumeCrops:
         index = self._shuffled(position) if class_id is None else int(draws.choice(self._volumes_by_class[class_id]))
         sample = self.reader[index]
         assert sample.labels is not None
-        ratio = self._shrink * ratios(sample.spacing, self.grid.spacing)
+        ratio = self._shrink * spacing_ratios(sample.spacing, self.grid.spacing)
         rotation = draw_rotation(self.recipe.augment, self.grid.spacing or (1.0, 1.0, 1.0), draws)
         mirror = draw_mirror(self.recipe.augment, self.grid.flips, draws)
         center = self._center(index, sample, class_id, ratio, draws)

@@ -7,8 +7,8 @@ import torch
 from segpipe.inference.cleaning import Cleaning
 from segpipe.inference.engines.engine import GRAPH_ENGINES, TorchEngine
 from segpipe.inference.engines.ensemble import Ensemble
-from segpipe.inference.out_of_fold import OutOfFold
-from segpipe.inference.outputs import Outputs, SetOutputs
+from segpipe.inference.out_of_fold import OutOfFoldSegmenter
+from segpipe.inference.outputs import Outputs, OverlappingOutputs
 from segpipe.inference.segmenter import Segmenter
 from segpipe.release.export.bundle_export import export_graph
 from segpipe.samples import Sample
@@ -35,7 +35,7 @@ def sigmoid(x):
 
 @pytest.mark.parametrize(
     ("outputs", "exclusive"),
-    [(Outputs(3), 3), (Outputs(3, distance=True), 3), (SetOutputs(3), 0), (SetOutputs(3, True), 0)],
+    [(Outputs(3), 3), (Outputs(3, distance=True), 3), (OverlappingOutputs(3), 0), (OverlappingOutputs(3, True), 0)],
     ids=["classes", "classes and depth", "sets", "sets and depth"],
 )
 def test_it_says_the_mean_of_what_its_members_say(outputs, exclusive):
@@ -84,7 +84,7 @@ def test_one_graph_holds_all_members(tmp_path, engine):
 def judge(**changes):
     network = ensemble()
     members = [TorchEngine(member) for member in network.members]
-    made = OutOfFold(segmenter(network).spec, TorchEngine(network), members, {"a": 0, "b": 2})
+    made = OutOfFoldSegmenter(segmenter(network).spec, TorchEngine(network), members, {"a": 0, "b": 2})
     return made.but(**changes) if changes else made
 
 

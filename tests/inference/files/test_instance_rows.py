@@ -9,7 +9,7 @@ from segpipe.config import DataParams
 from segpipe.data.drawing import outline_instances
 from segpipe.data.images import encode_png
 from segpipe.inference.files.batch import predict_files
-from segpipe.inference.files.instance_rows import ids_png, object_rows
+from segpipe.inference.files.instance_rows import ids_png, instance_rows
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
@@ -47,7 +47,7 @@ def test_run_lengths_are_cocos(seed):
     rng = np.random.default_rng(seed)
     ids = np.kron(rng.integers(0, 6, (5, 6)), np.ones((3, 2), int)) * (rng.random((15, 12)) < 0.8)
     found = Instances.from_map(ids, np.ones(5, int), np.linspace(0.1, 0.9, 5))
-    for row in object_rows(found, TABLE, masks=True):
+    for row in instance_rows(found, TABLE, masks=True):
         code = codes.frPyObjects(row.rle.model_dump(), *row.rle.size)
         np.testing.assert_array_equal(codes.decode(code), found.ids == row.id)
         assert row.area == codes.area(code)

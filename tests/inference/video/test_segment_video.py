@@ -20,11 +20,11 @@ from segpipe.inference.files.batch import predict_files
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.inference.video.closable_queue import Channel
+from segpipe.inference.video.closable_queue import ClosableQueue
+from segpipe.inference.video.frame_source import Video, open_video
 from segpipe.inference.video.painting import Painter
 from segpipe.inference.video.segment_video import overlay_path, segment_video
 from segpipe.inference.video.smoothing import Smoother, half_life
-from segpipe.inference.video.frame_source import Video, open_video
 from segpipe.samples import ClassTable
 from tests.worlds.segmenters import Pixelwise
 
@@ -398,7 +398,7 @@ def test_the_painter_draws_what_overlays_show() -> None:
 
 
 def test_a_channel_hands_over_in_order_and_waits_for_room() -> None:
-    channel: Channel[int] = Channel(2)
+    channel: ClosableQueue[int] = ClosableQueue(2)
     taken: list[int] = []
     reader = threading.Thread(target=lambda: taken.extend(channel))
     assert channel.put(0) and channel.put(1)
@@ -410,7 +410,7 @@ def test_a_channel_hands_over_in_order_and_waits_for_room() -> None:
 
 
 def test_a_channel_that_is_abandoned_frees_who_waits() -> None:
-    channel: Channel[int] = Channel(1)
+    channel: ClosableQueue[int] = ClosableQueue(1)
     channel.put(0)
     answers: list[bool] = []
     writer = threading.Thread(target=lambda: answers.append(channel.put(1)))
@@ -421,7 +421,7 @@ def test_a_channel_that_is_abandoned_frees_who_waits() -> None:
 
 
 def test_the_newest_takes_the_place_of_the_oldest() -> None:
-    channel: Channel[int] = Channel(2, newest=True)
+    channel: ClosableQueue[int] = ClosableQueue(2, newest=True)
     assert all(channel.put(i) for i in range(5))
     channel.close()
     assert list(channel) == [3, 4] and channel.dropped == 3

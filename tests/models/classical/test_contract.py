@@ -13,7 +13,7 @@ from segpipe.errors import ConfigError
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.models.registry import FAMILIES, family, family_config
+from segpipe.models.registry import FAMILIES, family_config, get_family
 from segpipe.release.export.bundle_export import export_graph
 from segpipe.samples import ClassTable, Sample
 
@@ -36,7 +36,7 @@ def scene(seed: int, channels: int, classes: int) -> Sample:
 
 
 def fit(name: str, channels: int = 3, classes: int = 3, seed: int = 0, count: int = 4) -> Segmenter:
-    of, normalisation = family(name), plain(channels)
+    of, normalisation = get_family(name), plain(channels)
     config = of.config.model_validate(SMALL[name])
     samples = [scene(i, channels, classes) for i in range(count)]
     model = of.classical.fit(samples, normalisation.apply, classes, seed, config)
@@ -73,7 +73,7 @@ def test_first_weights(name, tmp_path: Path):
 def test_a_file(name, tmp_path: Path):
     made, image = fit(name), scene(5, 3, 3).image
     made.engine.save(tmp_path / "w.safetensors")
-    loaded = Segmenter(made.spec, family(name).classical.load(tmp_path / "w.safetensors"))
+    loaded = Segmenter(made.spec, get_family(name).classical.load(tmp_path / "w.safetensors"))
     np.testing.assert_array_equal(loaded.predict(image).class_ids, made.predict(image).class_ids)
 
 

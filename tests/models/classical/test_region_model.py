@@ -11,9 +11,9 @@ from scipy import ndimage
 from segpipe.errors import DataError
 from segpipe.inference.preprocess import Normalisation
 from segpipe.models.classical import Edges, EdgesConfig, KMeans, Spectral, SpectralConfig
-from segpipe.models.classical.contract import NOWHERE
+from segpipe.models.classical.contract import UNSEEN_CLASS_SCORE
 from segpipe.models.classical.edges import _seeds
-from segpipe.models.classical.region_model import RegionModel, RegionsConfig, _Rows, describe, edge_strength
+from segpipe.models.classical.region_model import RegionModel, RegionsConfig, _Rows, edge_strength, region_features
 from segpipe.samples import IGNORE, Sample
 
 COLOURS = np.array([[20, 20, 30], [200, 40, 40], [60, 190, 70]], np.float32)
@@ -60,7 +60,7 @@ def test_patches_of_colour_are_found(kind, config, channels):
 def test_a_class_that_was_never_shown_is_never_given(kind, config):
     scores = fit(kind, config)(plain().apply(scene(7).image)[None])
     assert scores.shape == (1, 4, 48, 64) and scores.dtype == np.float32
-    assert (scores[:, 3] == NOWHERE).all() and (scores[:, :3] > NOWHERE / 2).all()
+    assert (scores[:, 3] == UNSEEN_CLASS_SCORE).all() and (scores[:, :3] > UNSEEN_CLASS_SCORE / 2).all()
 
 
 @each
@@ -149,7 +149,7 @@ def test_features_against_plain_numpy():
     rng = np.random.default_rng(2)
     colours, regions = rng.random((9, 8, 3)).astype(np.float32) * 50, rng.integers(0, 4, (9, 8))
     edges = edge_strength(colours)
-    found = describe(colours, edges, regions)
+    found = region_features(colours, edges, regions)
     for index in range(4):
         values = np.concatenate([colours, edges[:, :, None]], 2)[regions == index].astype(np.float64)
         own = np.concatenate([values.mean(0), values.std(0)]) / 100

@@ -23,7 +23,7 @@ from segpipe.models.registry import FAMILIES, build_network
 from segpipe.samples import ClassTable
 from segpipe.training.sampling.detection import detection_loss, target_of
 from tests.worlds.detectors import SMALL, discs, overfit
-from tests.worlds.released_models import going_on, of_kept_classes
+from tests.worlds.released_models import inherited_channels, warm_started_network
 from tests.worlds.served_families import shares_of_golden_pixels
 from tests.worlds.tiny_training import MemoryReader
 
@@ -101,10 +101,10 @@ def test_a_release(name, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Training goes on from a release: of each class that was there, score, box and mask are told as they were."""
     monkeypatch.chdir(tmp_path)
     old = build(name)
-    mine, theirs = going_on(old, name, SMALL, 3).state_dict(), old.state_dict()
+    mine, theirs = warm_started_network(old, name, SMALL, 3).state_dict(), old.state_dict()
     for key in theirs:
         own = mine[key] if mine[key].shape == theirs[key].shape else mine[key].unflatten(0, (4, -1))[None]
-        kept = own if own is mine[key] else of_kept_classes(own)[0].flatten(0, 1)
+        kept = own if own is mine[key] else inherited_channels(own)[0].flatten(0, 1)
         assert torch.equal(kept, theirs[key]), key
     assert mine["roi_heads.box_predictor.bbox_pred.weight"].shape[0] == 16
 

@@ -19,7 +19,7 @@ from segpipe.models.volumetric.unet3d import Unet3dConfig
 from segpipe.release.export.bundle_export import export_graph
 from segpipe.samples import ClassTable, Sample
 from segpipe.training.losses import SegmentationLoss
-from tests.worlds.released_models import going_on, of_kept_classes
+from tests.worlds.released_models import inherited_channels, warm_started_network
 from tests.worlds.served_families import shares_of_golden_pixels
 from tests.worlds.tiny_training import make_recipe
 from tests.worlds.volumes import VolumeReader
@@ -89,14 +89,14 @@ def test_a_release(name, tmp_path, monkeypatch):
     """Training goes on from a release: each class that was there is told as it was, wherever it stands now."""
     monkeypatch.chdir(tmp_path)
     old, x = build(name).eval(), torch.randn(1, 1, *PATCH)
-    network = going_on(old, name, {"channels": 8}, 1)
+    network = warm_started_network(old, name, {"channels": 8}, 1)
     with torch.inference_mode():
         if name == "vnet":  # its last layer looks at the classes' own scores, the new class's among them
             wide, narrow = (n.last.conv2.weight[None] for n in (network, old))
-            rows = of_kept_classes(wide).transpose(1, 2)
-            assert torch.equal(of_kept_classes(rows).transpose(1, 2), narrow)
+            rows = inherited_channels(wide).transpose(1, 2)
+            assert torch.equal(inherited_channels(rows).transpose(1, 2), narrow)
         else:
-            torch.testing.assert_close(of_kept_classes(network(x)), old(x), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(inherited_channels(network(x)), old(x), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -58,9 +58,9 @@ def test_without_the_wheel_the_hub_is_asked_and_then_the_wheel_named(monkeypatch
 
 
 def vgg16(encoder: str) -> torch.nn.Module:
-    from segpipe.models.weights.encoder_weights import first_encoder
+    from segpipe.models.weights.encoder_weights import build_encoder
 
-    return first_encoder(encoder, "auto", 3).eval()
+    return build_encoder(encoder, "auto", 3).eval()
 
 
 def test_vgg16_tells_a_cat_from_an_astronaut():

@@ -11,11 +11,7 @@ from safetensors.torch import save_file
 from segpipe.config import Candidate
 from segpipe.errors import ConfigError, MissingError
 from segpipe.files import write_json
-from segpipe.models.registry import (
-    build_network,
-    family_config,
-    first_weights_sha256,
-)
+from segpipe.models.registry import build_network, family_config, initial_weights_sha256
 from segpipe.models.weights.released_weights import parse_release, release_model_folder
 
 SMALL = {"encoder": "mobilenetv3_small_050"}
@@ -50,7 +46,7 @@ def test_everything_is_taken_over_where_classes_are_the_same(released, capsys):
     assert all(
         torch.equal(a, b) for a, b in zip(network.state_dict().values(), released.state_dict().values(), strict=True)
     )
-    assert first_weights_sha256(network) == first_weights_sha256(released)
+    assert initial_weights_sha256(network) == initial_weights_sha256(released)
     assert "start anew" not in capsys.readouterr().err
 
 

@@ -15,7 +15,7 @@ from segpipe.config import ExportParams
 from segpipe.errors import ConfigError, DataError, GateBlocked
 from segpipe.files import sha256_file
 from segpipe.inference.cleaning import Cleaning
-from segpipe.inference.engines.engine import GRAPH_ENGINES, computes_as_named
+from segpipe.inference.engines.engine import GRAPH_ENGINES, precision_is_native
 from segpipe.inference.segmenter import Segmenter
 from segpipe.release.bundle import Card, bundle_sha256, compare_masks, golden_pairs, model_sha256, replay_golden
 from segpipe.release.export.bundle_export import export_graph, write_bundle
@@ -202,7 +202,7 @@ def test_an_engine_that_would_compute_in_other_numbers_is_no_candidate(
 def test_openvino_itself_tells_whether_it_computes_so(bundle: Path, name: str, numbers: str) -> None:
     compiled = GRAPH_ENGINES[name](bundle / "model.onnx", 1)._compiled  # type: ignore[attr-defined]
     said = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-    assert computes_as_named(name) == (said == numbers), said
+    assert precision_is_native(name) == (said == numbers), said
 
 
 def test_a_model_without_a_network_is_refused(tmp_path: Path) -> None:

@@ -105,10 +105,10 @@ def test_an_engine_keeps_few_shapes(graphs: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_unets_concatenations_survive_openvino(tmp_path: Path) -> None:
     """Compiled for free sizes, this network came out wrong (correlation 0.75)."""
     from segpipe.inference.engines.engine import TorchEngine
-    from segpipe.models.registry import build_network, family
+    from segpipe.models.registry import build_network, get_family
     from segpipe.release.export.bundle_export import export_graph
 
-    config = family("unet").config.model_validate({"encoder": "tf_efficientnet_lite0", "encoder_weights": "none"})
+    config = get_family("unet").config.model_validate({"encoder": "tf_efficientnet_lite0", "encoder_weights": "none"})
     spec = toy_segmenter().spec.model_copy(update={"stride": 32, "tile": 128, "overlap": 64})
     network = Segmenter(spec, TorchEngine(build_network("unet", config, 3, 3, seed=1).eval()))
     export_graph(network, tmp_path / "model.onnx")

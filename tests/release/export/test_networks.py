@@ -23,10 +23,10 @@ def write_model(folder: Path, name: str) -> SegmenterSpec:
     """A network with random weights, written as the train stage writes one."""
     from safetensors.torch import save_file
 
-    from segpipe.models.registry import build_network, family
+    from segpipe.models.registry import build_network, get_family
 
     options = {"encoder": "tf_efficientnet_lite0", "encoder_weights": "none"}
-    config = family(name).config.model_validate(options)
+    config = get_family(name).config.model_validate(options)
     network = build_network(name, config, 3, 3, seed=1).eval()
     folder.mkdir(parents=True)
     save_file(network.state_dict(), folder / "weights.safetensors")

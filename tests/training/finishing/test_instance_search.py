@@ -11,7 +11,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.metrics import micro
 from segpipe.metrics.instances import Objects, object_score
-from segpipe.models.registry import family
+from segpipe.models.registry import get_family
 from segpipe.samples import IGNORE, ClassTable, Sample
 from segpipe.training.finishing.instance_search import best_instance_settings, choose_instance_method, joined_classes
 from tests.worlds.tiny_training import MemoryReader
@@ -52,7 +52,7 @@ def test_instances_of_two_images_are_not_mixed_up():
 
 
 def test_the_method_follows_from_family_and_data():
-    unet, detector = family("unet"), family("mask_rcnn")
+    unet, detector = get_family("unet"), get_family("mask_rcnn")
     assert choose_instance_method(Candidate(family="unet"), unet, True) == "watershed"
     assert choose_instance_method(Candidate(family="unet"), unet, False) is None
     assert choose_instance_method(Candidate(family="unet", postprocess="off"), unet, True) is None
@@ -113,7 +113,7 @@ def test_settings_are_those_with_the_best_f1():
 
 def test_a_distance_is_learned_by_networks_for_instances_that_do_not_overlap():
     candidate = Candidate(family="unet", postprocess="distance")
-    assert choose_instance_method(candidate, family("unet"), has_instances=True) == "distance"
+    assert choose_instance_method(candidate, get_family("unet"), has_instances=True) == "distance"
 
 
 @pytest.mark.parametrize(
@@ -128,4 +128,4 @@ def test_a_distance_is_learned_by_networks_for_instances_that_do_not_overlap():
 def test_a_distance_that_cannot_be_learned_is_refused(name, has_instances, overlapping, message):
     candidate = Candidate(family="unet", postprocess="distance")
     with pytest.raises(ConfigError, match=message):
-        choose_instance_method(candidate, family(name), has_instances, overlapping)
+        choose_instance_method(candidate, get_family(name), has_instances, overlapping)

@@ -5,7 +5,7 @@ import torch
 
 from segpipe.errors import ConfigError
 from segpipe.inference.engines.engine import TorchEngine
-from segpipe.models.registry import FAMILIES, family
+from segpipe.models.registry import FAMILIES, get_family
 from segpipe.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from segpipe.training.optim.freezing import encoder_switch
 from segpipe.training.plan import StepSetting
@@ -69,7 +69,7 @@ def test_a_network_without_an_encoder_is_refused():
 
 def test_the_default_of_a_family_applies_to_pretrained_encoders():
     draft = draft_of(name="unet_vgg16")
-    assert choose_frozen_share(draft, pretrained=True) == family("unet_vgg16").freeze_encoder == 0.25
+    assert choose_frozen_share(draft, pretrained=True) == get_family("unet_vgg16").freeze_encoder == 0.25
     assert draft.reasons["frozen encoder"].startswith("25% of the steps")
     assert choose_frozen_share(draft_of(name="unet_vgg16"), pretrained=False) == 0
     never = draft_of(name="unet_vgg16", freeze_encoder=0)
@@ -99,7 +99,9 @@ def test_a_compiled_network_is_unfrozen_and_sees_larger_crops():
     """Each new kind of step is compiled separately, and learns what it would without compilation."""
     recipe = make_plan(freeze_steps=1).recipe
     eager, compiled = (
-        Stepper(Small(), family("unet"), recipe, StepSetting(precision="fp32", channels_last=False, compile=c), "cpu")
+        Stepper(
+            Small(), get_family("unet"), recipe, StepSetting(precision="fp32", channels_last=False, compile=c), "cpu"
+        )
         for c in (False, True)
     )
     for number, size in enumerate((32, 32, 64)):

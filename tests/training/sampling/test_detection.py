@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from segpipe.config import Params, parse_params
 from segpipe.errors import MissingError
 from segpipe.inference.trained_model import load_trained
-from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
 from segpipe.models.detection.mask_rcnn import load_coco
-from segpipe.models.registry import build_network, family, family_config
+from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
+from segpipe.models.registry import build_network, family_config, get_family
 from segpipe.samples import IGNORE
 from segpipe.training.finishing.instance_search import choose_instance_method
 from segpipe.training.planning.planner import plan_on
@@ -113,7 +113,7 @@ def test_without_the_hub_the_error_names_the_alternatives(monkeypatch):
 def test_the_candidates_of_the_documentation_are_valid(repo_root):
     (block,) = re.findall(r"```yaml\n(.*?)```", (repo_root / "docs/objects.md").read_text(), re.DOTALL)
     candidates = parse_params(block).candidates
-    assert [choose_instance_method(c, family(c.family), True) for c in candidates.values()] == [
+    assert [choose_instance_method(c, get_family(c.family), True) for c in candidates.values()] == [
         "detections",
         "watershed",
         "distance",

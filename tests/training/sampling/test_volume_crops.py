@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segpipe.inference.preprocess import Normalisation
-from segpipe.inference.volumes import resample_one
+from segpipe.inference.volumes import resample_channel
 from segpipe.samples import IGNORE, Sample
 from segpipe.training.plan import VolumeGrid
 from segpipe.training.sampling.crops import batches
@@ -99,7 +99,7 @@ def test_voxels_of_another_size_equal_those_of_resampling():
     image, labels = volume((8, 12, 10))
     cropped, cropped_labels = cut_crop(image, labels, center(labels.shape), np.diag([2.0, 0.5, 1.0]), (4, 24, 10))
     for channel in range(2):
-        expected = resample_one(image[..., channel], (4, 24, 10))
+        expected = resample_channel(image[..., channel], (4, 24, 10))
         np.testing.assert_allclose(cropped[:, 1:-1, :, channel], expected[:, 1:-1], atol=1e-5)
     assert (cropped_labels != IGNORE).mean() > 0.9
 
