@@ -59,12 +59,12 @@ def engines(model: Path, shards: Path, folder: Path) -> dict[str, Any]:
     from segpipe.inference.spec import GRAPH_FILE, INT8_FILE
     from segpipe.inference.trained_model import load_trained
     from segpipe.release.export.bundle_export import export_graph
-    from segpipe.release.export.int8 import calibration, quantise
+    from segpipe.release.export.int8 import calibration_batches, quantise
 
     network = load_trained(model)
     export_graph(network, folder / GRAPH_FILE)
     found = {name: Segmenter(network.spec, make(folder / GRAPH_FILE, 0)) for name, make in GRAPH_ENGINES.items()}
-    inputs = calibration(found["onnxruntime"], ShardReader(shards, "train"))
+    inputs = calibration_batches(found["onnxruntime"], ShardReader(shards, "train"))
     quantise(folder / GRAPH_FILE, inputs, folder / INT8_FILE)
     return found | {name: Segmenter(network.spec, make(folder / INT8_FILE, 0)) for name, make in INT8_ENGINES.items()}
 

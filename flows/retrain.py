@@ -143,7 +143,7 @@ def bring_data(root: Path) -> None:
 
 
 def _refresh_champion(root: Path) -> None:
-    from segpipe.release.registry import refresh_champion
+    from segpipe.release.champion_file import refresh_champion
 
     if step("champion", refresh_champion, root):
         tell(f"the champion to beat is {ChampionFile.read(root / 'champion.json').version or 'nobody'}")
@@ -163,7 +163,7 @@ def release_winner(root: Path, stage: str, promote: str, summary: RunSummary) ->
     if not selection.promotable_on(today()):
         summary.blocked, summary.live = selection.outcome_on(today()), registry.live(root, stage)
         return
-    version = registry.find_bundle(root, root / "bundle")
+    version = registry.version_of_bundle(root, root / "bundle")
     if version is None:
         version = registry.next_version(root)
         _release(root, version)

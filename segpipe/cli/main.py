@@ -50,26 +50,26 @@ def _common(
         os.chdir(directory)
 
 
-SPINS = "10000"
+SPIN_COUNT = "10000"
 """How long a thread of torch waits at work for the others before it sleeps (libgomp's default is thirty times that): alone, a training
 step takes 2 % longer for it; beside another busy process it no longer waits for a processor that the other one is waiting on.
 """
 
 
-PATIENCE = (100_000, 50, 50)
+GC_THRESHOLDS = (100_000, 50, 50)
 """When Python looks for cyclic garbage. With its own (700, 10, 10) it spends a quarter of the import of torch and its relatives on that."""
 
 
 def main() -> None:
     """Do what the command line says. Ends with SystemExit."""
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     with report_errors():
         app()
 
 
 def program() -> None:
     """The entry point `segpipe`: `main` in a process of its own."""
-    gc.set_threshold(*PATIENCE)
+    gc.set_threshold(*GC_THRESHOLDS)
     _end_as_by_ctrl_c()
     ends_with = [1]
     atexit.register(lambda: _leave(ends_with[0]))  # registered first, it is called last

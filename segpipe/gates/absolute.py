@@ -36,7 +36,7 @@ from segpipe.gates.verdict_building import (
 from segpipe.gates.verdicts import WORST_FIRST, GateVerdict, Part
 from segpipe.metrics import MAIN_METRIC
 
-DRIFT_SHOWN = 0.001
+MAX_DRIFT_P_VALUE = 0.001
 """The p value, over all quantities (Bonferroni), below which a quantity has moved, and not by luck."""
 
 _LISTED = 3
@@ -271,7 +271,7 @@ def data(gate: DataGate, case: Case) -> GateVerdict:
         names = _listed(sorted({w["expectation"] for w in warnings}))
         errors.append(f"validation found {len(warnings)} warnings ({names}), and {gate.max_warnings} are allowed")
     limit = np.inf if gate.max_drift is None else gate.max_drift
-    shown = [d for d in moved if d["p_value"] * len(moved) < DRIFT_SHOWN]
+    shown = [d for d in moved if d["p_value"] * len(moved) < MAX_DRIFT_P_VALUE]
     if far := [f"{d['quantity']} ({d['psi']:.3f})" for d in shown if d["psi"] > limit]:
         errors.append(f"population stability index against production above {limit:g}: {_listed(far)}")
     told: dict[str, Any] = {"metric": "data"}
@@ -285,7 +285,7 @@ def data(gate: DataGate, case: Case) -> GateVerdict:
     return plain_verdict("data", "fail" if errors else "pass", "; ".join(errors) or said, gate, **told)
 
 
-def test_size(gate: ImageCountGate, case: Case) -> GateVerdict:
+def image_count(gate: ImageCountGate, case: Case) -> GateVerdict:
     """Every class is in `at_least` test images."""
     there = (case.winner.tally[:, 1] > 0).sum(0)
     counts = sorted(zip(there.tolist(), case.winner.classes, strict=True))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Choice:
     """A selection, and the champion with its scores on each of today's test images."""
 
     selection: Selection
@@ -47,7 +47,7 @@ def choose(
     shards: Path,
     champion: ReleasedBundle | None = None,
     today: date | None = None,
-) -> Outcome:
+) -> Choice:
     """Rank the candidates of params.yaml by evaluation/NAME/, choose the winner and judge it by the gates.
 
     Args:
@@ -110,7 +110,7 @@ def choose(
         data_hash=fingerprint.data_hash,
         temperature=(_measured(root, winner.candidate, "val", "calibration", "temperature") or 1.0) if winner else 1.0,
     )
-    return Outcome(selection, scored)
+    return Choice(selection, scored)
 
 
 def bounds(scores: Scores, params: EvaluateParams) -> Bounds | None:

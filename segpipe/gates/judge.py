@@ -14,9 +14,10 @@ from datetime import date
 from typing import Any
 
 from segpipe.config import Gate, GateParams, Waiver
-from segpipe.gates.absolute import calibration, class_floor, data, floor, robustness, size, test_size
+from segpipe.gates.absolute import calibration, class_floor, data, floor, image_count, size
 from segpipe.gates.case import Case
 from segpipe.gates.comparative import baseline, by_slice, champion
+from segpipe.gates.robustness import robustness
 from segpipe.gates.verdicts import GateVerdict, WaiverNote
 
 JUDGES: dict[str, Callable[[Any, Case], GateVerdict]] = {
@@ -29,7 +30,7 @@ JUDGES: dict[str, Callable[[Any, Case], GateVerdict]] = {
     "robustness": robustness,
     "size": size,
     "data": data,
-    "test_size": test_size,
+    "test_size": image_count,
 }
 """What judges each section of `gates:`, in the order in which verdicts are told."""
 
@@ -41,10 +42,10 @@ def judge(gates: GateParams, case: Case, today: date | None = None) -> list[Gate
     class that there is not, and DataError where models were scored on different images.
     """
     on = {name: gate for name in JUDGES if (gate := getattr(gates, name)) is not None}
-    return [settle(JUDGES[name](gate, case), gate, gates.waivers, today) for name, gate in on.items()]
+    return [apply_policy(JUDGES[name](gate, case), gate, gates.waivers, today) for name, gate in on.items()]
 
 
-def settle(verdict: GateVerdict, gate: Gate, waivers: Sequence[Waiver], today: date | None) -> GateVerdict:
+def apply_policy(verdict: GateVerdict, gate: Gate, waivers: Sequence[Waiver], today: date | None) -> GateVerdict:
     """The verdict with what comes of it: whether it blocks by the gate's mode, and the waiver that covers it.
 
     Of several waivers for a gate, the one that lasts longest counts. The sentence tells what else than blocking comes of it.

@@ -14,7 +14,7 @@ from segpipe.config import GateParams
 from segpipe.errors import GateBlocked, UndecidedError
 from segpipe.evaluation.cost import Latency, time_answers
 from segpipe.files import sha256_file, write_json
-from segpipe.gates.judge import settle
+from segpipe.gates.judge import apply_policy
 from segpipe.gates.selection import LATENCY_FILE, Selection
 from segpipe.gates.verdict_building import plain_verdict
 from segpipe.gates.verdicts import GateVerdict
@@ -25,7 +25,7 @@ from segpipe.progress import say
 _RUNS = 100
 _SECONDS = 20.0
 
-FEWEST_RUNS = 20
+MIN_RUNS = 20
 """With fewer answers than this, the slowest of twenty has not been seen."""
 
 
@@ -50,9 +50,9 @@ def judge_latency(gates: GateParams, found: Latency, candidate: str) -> GateVerd
     )
     late = found.p95_ms > gate.at_most_ms
     said += f", {'above' if late else 'within'} the limit of {gate.at_most_ms:g} ms"
-    unsure = not late and found.runs < FEWEST_RUNS
+    unsure = not late and found.runs < MIN_RUNS
     if unsure:
-        said += f", but {FEWEST_RUNS} answers are needed to see the slowest of twenty"
+        said += f", but {MIN_RUNS} answers are needed to see the slowest of twenty"
     verdict = plain_verdict(
         "latency",
         "fail" if late else "cannot tell" if unsure else "pass",
@@ -63,7 +63,7 @@ def judge_latency(gates: GateParams, found: Latency, candidate: str) -> GateVerd
         estimate=found.p95_ms,
         threshold=gate.at_most_ms,
     )
-    return settle(verdict, gate, gates.waivers, today())
+    return apply_policy(verdict, gate, gates.waivers, today())
 
 
 def check_latency(gates: GateParams, bundle: Path, inputs: Sequence[Mapping[str, Any]], selection: Path) -> None:

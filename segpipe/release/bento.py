@@ -77,7 +77,7 @@ def _write_context(root: Path, version: str, context: Path) -> dict[str, str]:
     source = Path(segpipe.__file__).parent
     shutil.copytree(source, context / "segpipe", ignore=shutil.ignore_patterns("__pycache__", "template"))
     write_json(context / BUILD_FILE, labels)
-    more = further_packages(SegmenterSpec.read(root / "bundle"))
+    more = extra_packages(SegmenterSpec.read(root / "bundle"))
     write_text(context / BENTOFILE, pin_packages(read_bytes(bentofile, 1 << 20).decode(), more))
     return labels
 
@@ -87,7 +87,7 @@ _FOR_VOLUMES = ("nibabel", "scipy")
 _FOR_TORCH = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "safetensors")
 
 
-def further_packages(spec: SegmenterSpec) -> tuple[str, ...]:
+def extra_packages(spec: SegmenterSpec) -> tuple[str, ...]:
     """What a model needs beside what every model needs: to tell objects apart, to read and resample volumes, and torch where
     it is the engine."""
     parts = {_FOR_OBJECTS: spec.postprocess is not None, _FOR_VOLUMES: spec.dims == 3, _FOR_TORCH: spec.engine == TORCH}

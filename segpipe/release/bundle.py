@@ -127,7 +127,7 @@ def golden_pairs(bundle: Path) -> list[Golden]:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MaskComparison:
     """How far masks are from the golden ones."""
 
     images: int
@@ -142,7 +142,7 @@ class Comparison:
         return self.differing == 0
 
 
-def compare_masks(pairs: list[Golden], masks: list[npt.NDArray[np.uint8]]) -> Comparison:
+def compare_masks(pairs: list[Golden], masks: list[npt.NDArray[np.uint8]]) -> MaskComparison:
     """Compare masks of class ids with the golden ones; a mask of another size differs everywhere."""
     pixels, counts = 0, []
     for pair, mask in zip(pairs, masks, strict=True):
@@ -151,10 +151,10 @@ def compare_masks(pairs: list[Golden], masks: list[npt.NDArray[np.uint8]]) -> Co
         counts.append(int((expected != mask).sum()) if expected.shape == mask.shape else expected.size)
     worst = int(np.argmax(counts)) if any(counts) else None
     words = None if worst is None else f"{counts[worst]:,} pixels of {pairs[worst].input.name} ({pairs[worst].key})"
-    return Comparison(len(pairs), pixels, sum(counts), words)
+    return MaskComparison(len(pairs), pixels, sum(counts), words)
 
 
-def replay_golden(segmenter: Segmenter, bundle: Path) -> Comparison:
+def replay_golden(segmenter: Segmenter, bundle: Path) -> MaskComparison:
     """Segment the golden images of a bundle and compare."""
     pairs = golden_pairs(bundle)
     return compare_masks(pairs, [segmenter.predict(**pair.given()).class_ids for pair in pairs])

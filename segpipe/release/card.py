@@ -8,7 +8,8 @@ from pathlib import Path
 from segpipe.files import write_text
 from segpipe.gates.selection import Selection
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.release.bundle import CARD_PAGE, Card, Golden, Score, Verdict
+from segpipe.release.bundle import CARD_PAGE, Card, Golden
+from segpipe.release.record import RecordedVerdict, Score
 
 
 def write_card(
@@ -38,7 +39,9 @@ def write_card(
         promotable=selection.promotable,
         metric=selection.metric,
         scores=winner_scores(selection, spec.candidate),
-        gates=[Verdict(name=gate.name, verdict=gate.verdict, sentence=gate.sentence) for gate in selection.gates],
+        gates=[
+            RecordedVerdict(name=gate.name, verdict=gate.verdict, sentence=gate.sentence) for gate in selection.gates
+        ],
     )
     card.write(bundle)
     write_text(bundle / CARD_PAGE, card_page(card, spec, pairs))

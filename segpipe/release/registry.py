@@ -22,11 +22,12 @@ from segpipe.gates.waivers import today
 from segpipe.json_models import validation_error
 from segpipe.progress import say
 from segpipe.release.blessing import BlessReport
-from segpipe.release.bundle import Card, Score, Verdict, bundle_sha256, check_bundle, model_sha256
+from segpipe.release.bundle import Card, bundle_sha256, check_bundle, model_sha256
 from segpipe.release.endpoint_file import Endpoint, endpoint_path
+from segpipe.release.record import RecordedVerdict, Score
 from segpipe.release.tags import (
     Tags,
-    Version,
+    VersionTag,
     checked_stage,
     checked_version,
     read_tags,
@@ -79,7 +80,7 @@ class Release(BaseModel):
     metric: str
     """The score by which models are compared; a key of `scores`."""
     scores: dict[str, Score]
-    gates: list[Verdict]
+    gates: list[RecordedVerdict]
     engine: str | None = None
     """What answers: of the engines that `export` tried, the one that the bundle pins. None in records of earlier versions, as is int8."""
     int8: str | None = None
@@ -109,7 +110,7 @@ def next_version(root: Path) -> str:
     return f"v{major}.{minor + 1}.0"
 
 
-def find_bundle(root: Path, bundle: Path) -> str | None:
+def version_of_bundle(root: Path, bundle: Path) -> str | None:
     """The newest version whose model is the one in a bundle folder; None where the model is new."""
     wanted = model_sha256(bundle)
     return next((r.version for r in reversed(versions(root)) if r.model_sha256 == wanted), None)
@@ -128,7 +129,7 @@ def release(root: Path, version: str, bless_report: BlessReport, bento: Path) ->
     """
     checked_version(version)
     assert bento.name == version, "the Bento was built as this version"
-    if known := find_bundle(root, root / "bundle"):
+    if known := version_of_bundle(root, root / "bundle"):
         return find_version(root, known)
     bundle, card = root / "bundle", Card.read(root / "bundle")
     Selection.read(root / "selection.json", bundle).check_promotable(today())
@@ -223,7 +224,7 @@ def promote(root: Path, version: str, stage: str = "prod") -> None:
     release_bundle(root, version)
     if live(root, stage) != version:
         tag_stage(root, made.name, version, stage)
-    publish(root, stage)
+    update_endpoint(root, stage)
 
 
 def rollback(root: Path, stage: str = "prod") -> str:
@@ -241,7 +242,7 @@ def rollback(root: Path, stage: str = "prod") -> str:
     return former
 
 
-def publish(root: Path, stage: str = "prod") -> Path:
+def update_endpoint(root: Path, stage: str = "prod") -> Path:
     """Make the endpoint file of a stage say what the tags say, and return its path; MissingError where nothing is promoted."""
     version = live(root, stage)
     if version is None:
@@ -297,7 +298,7 @@ def _release_folder(root: Path, version: str) -> Path:
     return root / ".segpipe" / "releases" / checked_version(version)
 
 
-def _parse_record(tag: Version) -> Release | None:
+def _parse_record(tag: VersionTag) -> Release | None:
     """The record in a version tag's message; None for a tag that segpipe did not make."""
     _, brace, rest = tag.message.partition("{")
     try:

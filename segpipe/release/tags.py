@@ -16,7 +16,7 @@ _STAGE = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
 @dataclass(frozen=True)
-class Version:
+class VersionTag:
     """A version tag."""
 
     version: str
@@ -39,7 +39,7 @@ class StageEvent:
 class Tags:
     """What the tags of one artifact say."""
 
-    versions: list[Version]
+    versions: list[VersionTag]
     """Oldest version first."""
     events: list[StageEvent]
     """In the order in which they happened."""
@@ -95,7 +95,7 @@ def read_tags(root: Path, name: str) -> Tags:
         return Tags([], [])
     form = "%(refname:strip=2)%1f%(objectname)%1f%(*objectname)%1f%(contents)%1e"
     listed = git(root, "for-each-ref", f"--format={form}", "refs/tags")
-    versions: dict[str, Version] = {}
+    versions: dict[str, VersionTag] = {}
     events = []
     withdrawn = set()
     for record in listed.split("\x1e"):
@@ -106,7 +106,7 @@ def read_tags(root: Path, name: str) -> Tags:
             if match[5]:
                 withdrawn.add(match[1])
             else:
-                versions[match[1]] = Version(match[1], peeled or own, message.strip())
+                versions[match[1]] = VersionTag(match[1], peeled or own, message.strip())
         elif match := re.fullmatch(rf"{re.escape(name)}#({_STAGE.pattern})(!?)#(\d+)", tag):
             events.append(StageEvent(int(match[3]), match[1], peeled or own, not match[2]))
     kept = [versions[v] for v in sorted(versions, key=version_key) if v not in withdrawn]

@@ -12,7 +12,8 @@ from segpipe.files import sha256_file
 from segpipe.inference.segmenter import Segmenter
 from segpipe.progress import say
 from segpipe.release.bundle import bundle_sha256, replay_golden
-from segpipe.release.registry import Release, find_version
+from segpipe.release.registry import find_version
+from segpipe.release.release_record import Release
 from segpipe.workspace.dvc import fetch_bundle, run_dvc
 from segpipe.workspace.git import git
 

@@ -19,7 +19,7 @@ from segpipe.errors import DataError
 from segpipe.inference.files.inputs import decode_input
 from segpipe.inference.files.instance_rows import instance_rows
 from segpipe.inference.files.render import class_shares, mask_nifti, mask_png, overlay_png
-from segpipe.serving.model_holder import Champion, ModelInfo, Serving
+from segpipe.serving.model_holder import LoadedModel, ModelHolder, ModelInfo
 from segpipe.serving.settings import Settings
 from segpipe.serving.upload import Refused, read_upload
 
@@ -47,7 +47,7 @@ def create_app() -> FastAPI:
     return app
 
 
-def attach(app: FastAPI, champion: Champion, settings: Settings) -> None:
+def attach(app: FastAPI, champion: ModelHolder, settings: Settings) -> None:
     """Give the application its model and its limits."""
     app.state.champion, app.state.settings = champion, settings
     # An engine uses all processors for one image: a second one in flight only fills the gaps of decoding and encoding.
@@ -75,7 +75,7 @@ async def segment(
     started = time.perf_counter()
     state = request.app.state
     name, content = await read_upload(request, int(state.settings.max_upload_mb * 2**20))
-    serving: Serving = state.champion.current
+    serving: LoadedModel = state.champion.current
     wanted = format or ("json" if "application/json" in request.headers.get("accept", "") else "mask")
     megapixels = state.settings.max_megapixels
 
@@ -89,7 +89,7 @@ async def segment(
 
 
 def _answer(
-    serving: Serving, name: str, content: bytes, wanted: Format, alpha: float, preview: bool, max_megapixels: float
+    serving: LoadedModel, name: str, content: bytes, wanted: Format, alpha: float, preview: bool, max_megapixels: float
 ) -> Response:
     """Decode, predict, encode: everything that takes processor time, in a thread of its own."""
     classes, dims = serving.segmenter.spec.classes, serving.segmenter.spec.dims
@@ -142,7 +142,7 @@ async def model(request: Request) -> dict[str, Any]:
 
 async def example(request: Request) -> Response:
     """An image that the model was tested on, to try it with."""
-    serving: Serving = request.app.state.champion.current
+    serving: LoadedModel = request.app.state.champion.current
     name, content = serving.example
     return Response(content, media_type="application/octet-stream", headers={"X-File-Name": name})
 

@@ -13,8 +13,9 @@ from pydantic import BaseModel
 from segpipe.errors import DataError, MissingError, SegpipeError
 from segpipe.files import read_json
 from segpipe.inference.segmenter import Segmenter
-from segpipe.release.bundle import BUILD_FILE, Card, Score, Verdict, check_bundle, golden_pairs
+from segpipe.release.bundle import BUILD_FILE, Card, check_bundle, golden_pairs
 from segpipe.release.endpoint_file import Endpoint
+from segpipe.release.record import RecordedVerdict, Score
 from segpipe.samples import ClassSpec
 
 log = logging.getLogger("segpipe.serving")
@@ -51,14 +52,14 @@ class ModelInfo(BaseModel):
     """What became of int8, in words; None where it was not asked for."""
     metric: str
     scores: dict[str, Score]
-    gates: list[Verdict]
+    gates: list[RecordedVerdict]
     classes: list[ClassSpec]
     lineage: dict[str, str]
     promoted_at: str | None = None
 
 
 @dataclass(frozen=True)
-class Serving:
+class LoadedModel:
     """A model, ready, with its papers."""
 
     segmenter: Segmenter
@@ -67,7 +68,9 @@ class Serving:
     """Name and content of an image that the model was tested on."""
 
 
-def load(bundle: Path, version: str, commit: str | None, promoted_at: str | None = None, threads: int = 0) -> Serving:
+def load_model(
+    bundle: Path, version: str, commit: str | None, promoted_at: str | None = None, threads: int = 0
+) -> LoadedModel:
     """Load a bundle and run it once; raises where it does not load or does not give its own golden mask."""
     segmenter, card = Segmenter.from_bundle(bundle, threads=threads), Card.read(bundle)
     golden = golden_pairs(bundle)[0]
@@ -81,10 +84,10 @@ def load(bundle: Path, version: str, commit: str | None, promoted_at: str | None
         classes=list(segmenter.spec.classes.classes),
         **card.model_dump(include=_FROM_CARD),
     )
-    return Serving(segmenter, info, (golden.input.name, golden.input.read_bytes()))
+    return LoadedModel(segmenter, info, (golden.input.name, golden.input.read_bytes()))
 
 
-class Champion:
+class ModelHolder:
     """Holds the model that answers. With an endpoint file, a thread watches it and swaps when it names another release.
 
     `current` may be read from any thread; a request that keeps what it read finishes on that model. A new bundle that is
@@ -98,7 +101,9 @@ class Champion:
         self._thread: threading.Thread | None = None
         if endpoint is None:
             built = read_json(bundle.parent / BUILD_FILE) if (bundle.parent / BUILD_FILE).exists() else {}
-            self.current = load(bundle, built.get("version", UNRELEASED), built.get("git_commit"), threads=threads)
+            self.current = load_model(
+                bundle, built.get("version", UNRELEASED), built.get("git_commit"), threads=threads
+            )
         else:
             self._seen = _stamp(endpoint)
             self.current = self._load_endpoint(endpoint)
@@ -126,13 +131,13 @@ class Champion:
         log.info("model %s answers now (before: %s)", self.current.info.version, before.info.version)
         return True
 
-    def _load_endpoint(self, path: Path) -> Serving:
+    def _load_endpoint(self, path: Path) -> LoadedModel:
         if not path.exists():
             raise MissingError("nothing is promoted here", where=path, fix="segpipe promote VERSION --stage prod")
         endpoint = Endpoint.read(path)
         bundle = (path.parent / endpoint.bundle).resolve()
         check_bundle(bundle, endpoint.bundle_sha256)
-        return load(bundle, endpoint.version, endpoint.commit, endpoint.promoted_at, self._threads)
+        return load_model(bundle, endpoint.version, endpoint.commit, endpoint.promoted_at, self._threads)
 
     def _watch(self) -> None:
         while not self._stop.wait(self._poll_s):

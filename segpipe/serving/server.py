@@ -8,7 +8,7 @@ from segpipe.config import ServeParams, load_params
 from segpipe.release.bento import bento_path, bentoml_home
 from segpipe.release.bento_server import bentoml_command, bentoml_environment
 from segpipe.release.endpoint_file import Endpoint
-from segpipe.release.registry import publish
+from segpipe.release.registry import update_endpoint
 from segpipe.serving.settings import ENDPOINT, MAX_MEGAPIXELS, MAX_UPLOAD_MB, WORKERS
 
 SERVICE = "segpipe.serving.service:SegmenterService"
@@ -17,7 +17,7 @@ SERVICE = "segpipe.serving.service:SegmenterService"
 def endpoint_settings(root: Path, stage: str, params: ServeParams) -> dict[str, str]:
     """The environment variables with which a server follows a stage; MissingError where nothing is promoted to it."""
     return {
-        ENDPOINT: str(publish(root.resolve(), stage)),
+        ENDPOINT: str(update_endpoint(root.resolve(), stage)),
         WORKERS: str(params.workers),
         MAX_UPLOAD_MB: str(params.max_upload_mb),
         MAX_MEGAPIXELS: str(params.max_megapixels),
@@ -26,7 +26,7 @@ def endpoint_settings(root: Path, stage: str, params: ServeParams) -> dict[str, 
 
 def serve_target(root: Path, stage: str) -> str:
     """What to serve: the Bento of the version that is live, or the installed package where that Bento is not here."""
-    version = Endpoint.read(publish(root.resolve(), stage)).version
+    version = Endpoint.read(update_endpoint(root.resolve(), stage)).version
     bento = bento_path(root, version)
     return str(bento) if bento.is_dir() else SERVICE
 

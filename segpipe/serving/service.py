@@ -5,7 +5,7 @@ from __future__ import annotations
 import bentoml
 
 from segpipe.serving.api import attach, create_app
-from segpipe.serving.model_holder import Champion
+from segpipe.serving.model_holder import ModelHolder
 from segpipe.serving.settings import Settings
 
 SETTINGS = Settings.from_environment()
@@ -23,7 +23,7 @@ class SegmenterService:
     """Segments images over HTTP."""
 
     def __init__(self) -> None:
-        self.champion = Champion(SETTINGS.endpoint, SETTINGS.bundle, SETTINGS.engine_threads)
+        self.champion = ModelHolder(SETTINGS.endpoint, SETTINGS.bundle, SETTINGS.engine_threads)
         self.champion.start()
         attach(app, self.champion, SETTINGS)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 import pytest
+from segpipe.release.record import RecordedVerdict
 
 from segpipe.gates.verdicts import GateVerdict, WaiverNote
-from segpipe.release.bundle import Card, Verdict
+from segpipe.release.bundle import Card
 from segpipe.release.card import _outcome
 from tests.worlds.bundles import toy_selection
 
@@ -36,7 +37,8 @@ def test_what_blocks_is_told_in_order_also_of_an_earlier_version() -> None:
 
 def card(promotable: bool, *verdicts: str) -> Card:
     return Card.model_construct(
-        promotable=promotable, gates=[Verdict(name=f"g{i}", verdict=v, sentence="s") for i, v in enumerate(verdicts)]
+        promotable=promotable,
+        gates=[RecordedVerdict(name=f"g{i}", verdict=v, sentence="s") for i, v in enumerate(verdicts)],
     )
 
 

@@ -27,7 +27,7 @@ from tests.worlds.released_workspace import make, produce
 def test_the_life_of_two_versions(root: Path, bundles: list[Path]) -> None:
     assert (registry.versions(root), registry.live(root), registry.next_version(root)) == ([], None, "v0.1.0")
     with pytest.raises(MissingError, match="nothing is promoted"):
-        registry.publish(root)
+        registry.update_endpoint(root)
     assert make(root) == "v0.1.0"
     registry.promote(root, "v0.1.0")
     assert make(root, bundles[1]) == "v0.2.0"
@@ -131,11 +131,11 @@ def test_a_rebuild_trains_again_by_the_pinned_plan(root: Path, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_the_same_model_is_one_version(root: Path, bundle: Path) -> None:
-    assert registry.find_bundle(root, root / "bundle") is None
+    assert registry.version_of_bundle(root, root / "bundle") is None
     make(root)
     before = git(root, "rev-list", "--all", "--count")
     (root / "bundle" / "engines.json").write_text("[]")  # measured again: other timings, the same model
-    assert registry.find_bundle(root, root / "bundle") == "v0.1.0"
+    assert registry.version_of_bundle(root, root / "bundle") == "v0.1.0"
     assert make(root) == "v0.1.0"
     assert git(root, "rev-list", "--all", "--count") == before
     assert [v.version for v in registry.versions(root)] == ["v0.1.0"]

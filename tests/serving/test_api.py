@@ -17,7 +17,7 @@ from segpipe.data.images import decode_image, encode_png
 from segpipe.inference.segmenter import Segmenter
 from segpipe.release.bundle import golden_pairs
 from segpipe.serving.api import attach, create_app
-from segpipe.serving.model_holder import UNRELEASED, Champion
+from segpipe.serving.model_holder import UNRELEASED, ModelHolder
 from segpipe.serving.settings import Settings
 from tests.worlds.bundles import CLASSES, toy_image
 
@@ -28,7 +28,7 @@ LIMIT_MB = 1.0
 def client(bundle: Path) -> TestClient:
     app = create_app()
     settings = Settings(endpoint=None, bundle=bundle, workers=1, max_upload_mb=LIMIT_MB, max_megapixels=0.5)
-    attach(app, Champion(None, bundle), settings)
+    attach(app, ModelHolder(None, bundle), settings)
     return TestClient(app, raise_server_exceptions=False)
 
 
@@ -167,7 +167,7 @@ def test_an_image_of_the_wrong_kind_is_refused(tmp_path: Path) -> None:
 
     bundle = write_toy_bundle(tmp_path / "grey", channels=1)
     app = create_app()
-    attach(app, Champion(None, bundle), Settings(None, bundle, 1, 1.0, 1.0))
+    attach(app, ModelHolder(None, bundle), Settings(None, bundle, 1, 1.0, 1.0))
     answer = TestClient(app).post("/v1/segment", **upload())
     assert answer.status_code == 422 and "channels" in answer.json()["error"]
 

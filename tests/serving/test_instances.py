@@ -16,7 +16,7 @@ from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.segmenter import Segmenter
 from segpipe.release.export.bundle_export import write_bundle
 from segpipe.serving.api import attach, create_app
-from segpipe.serving.model_holder import Champion
+from segpipe.serving.model_holder import ModelHolder
 from segpipe.serving.settings import Settings
 from tests.worlds.bundles import toy_image, toy_reader, toy_segmenter, toy_selection
 
@@ -32,7 +32,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     )
     app = create_app()
     settings = Settings(endpoint=None, bundle=bundle, workers=1, max_upload_mb=1, max_megapixels=0.5)
-    attach(app, Champion(None, bundle), settings)
+    attach(app, ModelHolder(None, bundle), settings)
     return TestClient(app)
 
 
@@ -53,7 +53,7 @@ def test_json_lists_objects_whose_run_lengths_are_the_mask(client: TestClient) -
 def test_a_model_that_tells_none_apart_lists_none(client: TestClient, bundle: Path) -> None:
     app = create_app()
     settings = Settings(endpoint=None, bundle=bundle, workers=1, max_upload_mb=1, max_megapixels=0.5)
-    attach(app, Champion(None, bundle), settings)
+    attach(app, ModelHolder(None, bundle), settings)
     answer = TestClient(app).post("/v1/segment?format=json", files={"image": ("x.png", encode_png(IMAGE))}).json()
     assert "objects" not in answer
 

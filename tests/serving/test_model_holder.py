@@ -13,7 +13,7 @@ import pytest
 
 from segpipe.errors import DataError, MissingError
 from segpipe.files import write_json, write_text
-from segpipe.serving.model_holder import Champion
+from segpipe.serving.model_holder import ModelHolder
 from tests.worlds.bundles import toy_image
 from tests.worlds.served_bundles import point
 
@@ -26,7 +26,7 @@ def wait_for(condition, seconds: float = 120) -> bool:
 
 
 def test_it_follows_the_endpoint_file(endpoint: Path, bundles: list[Path]) -> None:
-    champion = Champion(endpoint, bundles[0])
+    champion = ModelHolder(endpoint, bundles[0])
     assert champion.current.info.version == "v0.1.0" and champion.current.info.git_commit == "c" * 40
     assert champion.refresh() is False
     held = champion.current
@@ -40,7 +40,7 @@ def test_it_follows_the_endpoint_file(endpoint: Path, bundles: list[Path]) -> No
 
 
 def test_a_broken_release_leaves_the_old_model(endpoint: Path, bundles: list[Path]) -> None:
-    champion = Champion(endpoint, bundles[0], poll_s=0.02)
+    champion = ModelHolder(endpoint, bundles[0], poll_s=0.02)
     champion.start()
     try:
         (endpoint.parent / "../releases/v0.2.0/bundle/model.onnx").write_bytes(b"torn")
@@ -62,17 +62,17 @@ def test_a_broken_release_leaves_the_old_model(endpoint: Path, bundles: list[Pat
 
 def test_errors_of_a_start(endpoint: Path, bundles: list[Path], tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="nothing is promoted"):
-        Champion(tmp_path / "none.json", bundles[0])
+        ModelHolder(tmp_path / "none.json", bundles[0])
     point(endpoint, 1, bundle_sha256="1" * 64)
     with pytest.raises(DataError, match="not the one that was released"):
-        Champion(endpoint, bundles[0])
+        ModelHolder(endpoint, bundles[0])
     with pytest.raises(MissingError):
-        Champion(None, tmp_path)
+        ModelHolder(None, tmp_path)
 
 
 def test_requests_meet_one_model_or_the_other(endpoint: Path, bundles: list[Path]) -> None:
     """Threads predict while the model is exchanged to and fro: each answer is that of the model it says it is from."""
-    champion = Champion(endpoint, bundles[0], poll_s=0.005)
+    champion = ModelHolder(endpoint, bundles[0], poll_s=0.005)
     image = toy_image(5)
     from segpipe.inference.segmenter import Segmenter
 

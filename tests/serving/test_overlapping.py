@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from segpipe.data.images import decode_image, encode_png
 from segpipe.inference.segmenter import Segmenter
 from segpipe.serving.api import attach, create_app
-from segpipe.serving.model_holder import Champion
+from segpipe.serving.model_holder import ModelHolder
 from segpipe.serving.settings import Settings
 from tests.worlds.bundles import toy_image
 
@@ -38,7 +38,7 @@ def client(overlapping: Path) -> TestClient:
     app = create_app()
     attach(
         app,
-        Champion(None, overlapping),
+        ModelHolder(None, overlapping),
         Settings(endpoint=None, bundle=overlapping, workers=1, max_upload_mb=1.0, max_megapixels=0.5),
     )
     return TestClient(app)

@@ -24,7 +24,7 @@ from segpipe.inference.spec import SegmenterSpec
 from segpipe.release.bundle import golden_pairs, replay_golden
 from segpipe.release.export.bundle_export import write_bundle
 from segpipe.serving.api import attach, create_app
-from segpipe.serving.model_holder import Champion
+from segpipe.serving.model_holder import ModelHolder
 from segpipe.serving.settings import Settings
 from tests.worlds.bundles import toy_selection
 from tests.worlds.volumes import TinyVolumeConfig, VolumeReader, build, ellipsoid
@@ -72,7 +72,7 @@ def bundle(trained, tmp_path_factory):
 def client(bundle):
     app = create_app()
     settings = Settings(endpoint=None, bundle=bundle, workers=1, max_upload_mb=0.5, max_megapixels=0.02)
-    attach(app, Champion(None, bundle), settings)
+    attach(app, ModelHolder(None, bundle), settings)
     return TestClient(app, raise_server_exceptions=False)
 
 
@@ -192,7 +192,7 @@ def test_a_volume_cut_short_is_refused(client, scan):
 
 
 def test_encoded_volumes_decode_to_themselves():
-    from segpipe.release.export.golden import encode_image, middle
+    from segpipe.release.export.golden import centre_crop, encode_image
 
     volume = np.random.default_rng(0).random((5, 6, 7, 2), np.float32)
     suffix, content = encode_image(volume, "v", (3.0, 0.7, 0.5))
@@ -200,7 +200,7 @@ def test_encoded_volumes_decode_to_themselves():
     from segpipe.data.images.bounds import Bounds
 
     np.testing.assert_array_equal(decode_nifti(content, "v", Bounds.of(LIMITS))[0], volume)
-    assert middle(np.zeros((200, 100, 300, 1))).shape == (128, 100, 128, 1)
+    assert centre_crop(np.zeros((200, 100, 300, 1))).shape == (128, 100, 128, 1)
     with pytest.raises(DataError):
         encode_image(np.zeros((4, 4, 2), np.uint8), "two channels")
 

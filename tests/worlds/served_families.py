@@ -14,7 +14,7 @@ from segpipe.release.bundle import golden_pairs
 from segpipe.release.export.bundle_export import write_bundle
 from segpipe.release.export.golden import Reader
 from segpipe.serving.api import attach, create_app
-from segpipe.serving.model_holder import Champion
+from segpipe.serving.model_holder import ModelHolder
 from segpipe.serving.settings import Settings
 from tests.worlds.bundles import toy_selection
 
@@ -28,7 +28,7 @@ def shares_of_golden_pixels(trained: Segmenter, reader: Reader, folder: Path) ->
     app = create_app()
     attach(
         app,
-        Champion(None, bundle),
+        ModelHolder(None, bundle),
         Settings(endpoint=None, bundle=bundle, workers=1, max_upload_mb=8, max_megapixels=4),
     )
     golden, own = [], []

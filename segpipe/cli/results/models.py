@@ -9,7 +9,7 @@ import typer
 from segpipe.cli.common import Json, print_json, print_table, workspace_root
 
 if TYPE_CHECKING:
-    from segpipe.release.registry import Release
+    from segpipe.release.release_record import Release
 
 EXAMPLE = "segpipe models\nsegpipe models --json"
 

@@ -92,7 +92,7 @@ def _run(root: Path) -> RunSummary:
 
     if pipeline.data_state(root) == "clean" and not pipeline.stale(root):
         version, live = (
-            registry.find_bundle(root, root / "bundle"),
+            registry.version_of_bundle(root, root / "bundle"),
             registry.live(root, load_params(root).release.stage),
         )
         if version and live:

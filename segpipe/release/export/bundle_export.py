@@ -18,15 +18,15 @@ from segpipe.progress import say
 from segpipe.release.bundle import ENGINES_FILE, Golden, golden_pairs
 from segpipe.release.card import write_card
 from segpipe.release.export.engine_selection import (
-    Contest,
+    EngineComparison,
     EngineTrial,
     choose_engine,
-    in_agreement,
+    engine_loaders,
     median_ms,
-    starters,
+    require_agreement,
 )
 from segpipe.release.export.golden import Reader, write_expected, write_inputs
-from segpipe.release.export.int8 import Examples, enter_int8, outcome
+from segpipe.release.export.int8 import QuantisationData, describe_int8, try_int8
 
 OPSET = 17
 
@@ -64,7 +64,7 @@ def export_winner(
         )
     examples = None
     if params.export.int8 != "off":
-        examples = Examples(ShardReader(shards, "train"), ShardReader(shards, "val"))
+        examples = QuantisationData(ShardReader(shards, "train"), ShardReader(shards, "val"))
     export_bundle(models / selection.winner, ShardReader(shards, "test"), selection, params.export, out, examples)
     reference.write(out / REFERENCE_FILE)
     check_latency(params.gates, out, [pair.given() for pair in golden_pairs(out)], selection_file)
@@ -76,7 +76,7 @@ def export_bundle(
     selection: Selection,
     params: ExportParams,
     out: Path,
-    examples: Examples | None = None,
+    examples: QuantisationData | None = None,
 ) -> None:
     """Write the bundle of a trained model (models/NAME) into `out`; see `write_bundle`."""
     from segpipe.inference.trained_model import load_trained
@@ -92,7 +92,7 @@ def write_bundle(
     selection: Selection,
     params: ExportParams,
     out: Path,
-    examples: Examples | None = None,
+    examples: QuantisationData | None = None,
 ) -> None:
     """Write the bundle of a network that runs on torch into `out`, whole or not at all.
 
@@ -116,7 +116,7 @@ def write_bundle(
         spec.write(staging)
         if chosen.engine not in INT8_ENGINES:
             (staging / INT8_FILE).unlink(missing_ok=True)
-        int8 = outcome(trials, chosen) if any(trial.engine in INT8_ENGINES for trial in trials) else None
+        int8 = describe_int8(trials, chosen) if any(trial.engine in INT8_ENGINES for trial in trials) else None
         write_expected(Segmenter.from_bundle(staging), pairs)
         assert chosen.agreement is not None, "an eligible engine has an agreement"
         write_card(spec, selection, chosen.agreement, pairs, staging, int8)
@@ -179,14 +179,14 @@ def keep_on_torch(trained: Segmenter, bundle: Path, pairs: Sequence[Golden]) -> 
 
 
 def try_engines(
-    trained: Segmenter, bundle: Path, pairs: Sequence[Golden], params: ExportParams, examples: Examples | None
+    trained: Segmenter, bundle: Path, pairs: Sequence[Golden], params: ExportParams, examples: QuantisationData | None
 ) -> list[EngineTrial]:
     """Time every graph engine and hold its masks of the golden images against those of the trained network in float32; with
     `examples`, also those in 8-bit integers, if `params.int8` asks for them."""
     inputs = [pair.given() for pair in pairs]
-    contest = Contest(trained.spec, inputs, [trained.predict(**given).class_ids for given in inputs])
+    contest = EngineComparison(trained.spec, inputs, [trained.predict(**given).class_ids for given in inputs])
     graph = bundle / GRAPH_FILE
-    contest.enter(starters(GRAPH_ENGINES, graph), in_agreement(params.min_agreement))
+    contest.enter(engine_loaders(GRAPH_ENGINES, graph), require_agreement(params.min_agreement))
     if params.int8 != "off" and examples is not None:
-        enter_int8(contest, graph, examples, params.int8_max_drop)
+        try_int8(contest, graph, examples, params.int8_max_drop)
     return contest.timed()

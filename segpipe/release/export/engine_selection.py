@@ -20,7 +20,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 
 Mask = npt.NDArray[np.uint8]
-Start = Callable[[], Engine]
+Loader = Callable[[], Engine]
 """Loads a graph."""
 
 _ROUNDS = 9
@@ -47,7 +47,7 @@ Judge = Callable[[str, Segmenter, float], EngineTrial]
 
 
 @dataclass
-class Contest:
+class EngineComparison:
     """The engines that were tried, in the order in which they were."""
 
     spec: SegmenterSpec
@@ -58,14 +58,14 @@ class Contest:
     trials: dict[str, EngineTrial] = field(default_factory=dict)
     running: dict[str, Segmenter] = field(default_factory=dict)
 
-    def enter(self, engines: Mapping[str, Start], judge: Judge) -> None:
+    def enter(self, engines: Mapping[str, Loader], judge: Judge) -> None:
         """Load each engine, compare its masks of the golden images, and judge it. What does not run here is no candidate."""
         for name, start in engines.items():
             try:
                 segmenter = Segmenter(self.spec, start())
                 share = agreement((segmenter.predict(**given).class_ids for given in self.inputs), self.wanted)
             except (ImportError, RuntimeError, SegpipeError) as error:
-                self.trials[name] = does_not_run(name, error)
+                self.trials[name] = failed_trial(name, error)
             else:
                 self.running[name] = segmenter
                 self.trials[name] = judge(name, segmenter, share)
@@ -76,7 +76,7 @@ class Contest:
         return [trial.model_copy(update={"median_ms": times.get(name)}) for name, trial in self.trials.items()]
 
 
-def does_not_run(name: str, error: Exception) -> EngineTrial:
+def failed_trial(name: str, error: Exception) -> EngineTrial:
     """The trial of an engine that failed."""
     why = f"does not run here: {' '.join(str(error).split())[:200]}"
     return EngineTrial(engine=name, eligible=False, reason=why)
@@ -88,7 +88,7 @@ def agreement(masks: Iterable[Mask], wanted: Sequence[Mask]) -> float:
     return same / sum(mask.size for mask in wanted)
 
 
-def in_agreement(least: float) -> Judge:
+def require_agreement(least: float) -> Judge:
     """The judge of engines that compute the network as it is: a share of `least` of the pixels must be the same."""
 
     def judge(name: str, _: Segmenter, share: float) -> EngineTrial:
@@ -137,7 +137,7 @@ def choose_engine(trials: Sequence[EngineTrial], min_agreement: float) -> Engine
     return next(trial for trial in eligible if trial.median_ms is not None and trial.median_ms <= _AS_GOOD * fastest)
 
 
-def starters(engines: Mapping[str, Callable[[Path, int], Engine]], graph: Path) -> dict[str, Start]:
+def engine_loaders(engines: Mapping[str, Callable[[Path, int], Engine]], graph: Path) -> dict[str, Loader]:
     """Each engine on a graph, with as many threads as it likes. One that would compute in other numbers than it is named after does not
     start: what is found of it here would not hold where it computes in those."""
 

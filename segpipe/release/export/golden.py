@@ -33,7 +33,7 @@ class Reader(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
-def choose(class_pixels: npt.NDArray[np.int64], count: int) -> list[int]:
+def choose_images(class_pixels: npt.NDArray[np.int64], count: int) -> list[int]:
     """Indices of at most `count` images: the one richest in each class, the rarest class first, then evenly spaced ones."""
     total = len(class_pixels)
     present = np.flatnonzero(class_pixels.sum(0) > 0)
@@ -43,7 +43,7 @@ def choose(class_pixels: npt.NDArray[np.int64], count: int) -> list[int]:
     return list(dict.fromkeys([*richest, *even, *range(total)]))[:count]
 
 
-def middle(image: np.ndarray, edge: int | None = None) -> np.ndarray:
+def centre_crop(image: np.ndarray, edge: int | None = None) -> np.ndarray:
     """The middle of an image (H, W, C) or a volume (D, H, W, C), at most `edge` pixels along each axis; by default `MAX_EDGE` or
     `MAX_EDGE_3D`."""
     edge = edge or (MAX_EDGE if image.ndim == 3 else MAX_EDGE_3D)
@@ -95,9 +95,9 @@ def encode_image(image: np.ndarray, key: str, spacing: tuple[float, ...] | None 
 def write_inputs(reader: Reader, count: int, bundle: Path) -> list[Golden]:
     """Write `golden/input-N.*` for `count` images, and the list of them; the expected masks are still to come."""
     pairs, rows = [], []
-    for number, index in enumerate(choose(reader.class_pixels, count)):
+    for number, index in enumerate(choose_images(reader.class_pixels, count)):
         sample = reader[index]
-        suffix, content = encode_image(middle(sample.image), sample.key, sample.spacing)
+        suffix, content = encode_image(centre_crop(sample.image), sample.key, sample.spacing)
         names = {
             "input": f"input-{number}{suffix}",
             "expected": f"expected-{number}{'.png' if sample.image.ndim == 3 else suffix}",

@@ -20,7 +20,7 @@ from segpipe.inference.engines.engine import INT8_ENGINES, Batch, Engine
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import INT8_FILE
 from segpipe.metrics import Tallies, macro, per_class, tallies
-from segpipe.release.export.engine_selection import Contest, EngineTrial, does_not_run, starters
+from segpipe.release.export.engine_selection import EngineComparison, EngineTrial, engine_loaders, failed_trial
 from segpipe.training.sampling.crops import Reader
 
 CALIBRATION_IMAGES = 64
@@ -34,7 +34,7 @@ is computed in one go with the convolution."""
 
 
 @dataclass(frozen=True)
-class Examples:
+class QuantisationData:
     """The labelled images that int8 is made and judged with."""
 
     train: Reader
@@ -53,7 +53,7 @@ class Int8Trial(EngineTrial):
     """Of the class whose IoU falls most."""
 
 
-def enter_int8(contest: Contest, graph: Path, examples: Examples, max_drop: float) -> None:
+def try_int8(contest: EngineComparison, graph: Path, examples: QuantisationData, max_drop: float) -> None:
     """Quantise a graph into INT8_FILE beside it, and try it on each engine that computes in integers.
 
     max_drop: how far macro IoU and macro Dice of the validation split may fall against the float32 network. An engine that can't
@@ -64,21 +64,21 @@ def enter_int8(contest: Contest, graph: Path, examples: Examples, max_drop: floa
         return  # no engine serves at all, and the choice will say so
     quantised = graph.with_name(INT8_FILE)
     try:
-        quantise(graph, calibration(floating, examples.train), quantised)
+        quantise(graph, calibration_batches(floating, examples.train), quantised)
     except (RuntimeError, ValueError) as error:
-        contest.trials |= {name: does_not_run(name, error) for name in INT8_ENGINES}
+        contest.trials |= {name: failed_trial(name, error) for name in INT8_ENGINES}
         return
-    indices = spread(len(examples.val), VALIDATION_IMAGES)
+    indices = evenly_spaced(len(examples.val), VALIDATION_IMAGES)
     before = _tally(floating, examples.val, indices)
     names = contest.spec.classes.names
 
     def judge(name: str, segmenter: Segmenter, share: float) -> EngineTrial:
-        return judged(name, share, before, _tally(segmenter, examples.val, indices), names, len(indices), max_drop)
+        return judge_int8(name, share, before, _tally(segmenter, examples.val, indices), names, len(indices), max_drop)
 
-    contest.enter(starters(INT8_ENGINES, quantised), judge)
+    contest.enter(engine_loaders(INT8_ENGINES, quantised), judge)
 
 
-def judged(
+def judge_int8(
     name: str, share: float, before: Tallies, after: Tallies, classes: list[str], images: int, max_drop: float
 ) -> Int8Trial:
     """The verdict on an engine in int8, from the tallies (3, n_classes) of the float32 network and its own."""
@@ -104,7 +104,7 @@ def judged(
     )
 
 
-def outcome(trials: list[EngineTrial], chosen: EngineTrial) -> str:
+def describe_int8(trials: list[EngineTrial], chosen: EngineTrial) -> str:
     """What became of int8, in a sentence for the card."""
     whole = [t for t in trials if t.engine not in INT8_ENGINES and t.eligible and t.median_ms]
     fastest = min(whole, key=lambda t: t.median_ms or 0.0, default=None)
@@ -116,7 +116,7 @@ def outcome(trials: list[EngineTrial], chosen: EngineTrial) -> str:
     return f"{words}; {'serves' if best is chosen else f'does not serve, {chosen.engine} does'}"
 
 
-def spread(count: int, most: int) -> list[int]:
+def evenly_spaced(count: int, most: int) -> list[int]:
     """At most `most` of 0 .. count - 1, evenly spaced."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
 
@@ -139,11 +139,11 @@ class _Recorder:
         return self.engine(batch)
 
 
-def calibration(segmenter: Segmenter, reader: Reader) -> Iterator[Batch]:
+def calibration_batches(segmenter: Segmenter, reader: Reader) -> Iterator[Batch]:
     """What the network is given of some training images, (N, C, H, W), float32: just as `predict` prepares and tiles them."""
     recorder = _Recorder(segmenter.engine)
     recording = Segmenter(segmenter.spec, recorder)
-    for index in spread(len(reader), CALIBRATION_IMAGES):
+    for index in evenly_spaced(len(reader), CALIBRATION_IMAGES):
         recording.segment(reader[index])
         yield from recorder.batches
         recorder.batches.clear()

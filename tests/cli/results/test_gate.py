@@ -13,7 +13,7 @@ from segpipe.cli.main import main
 from segpipe.config import FloorGate, Waiver
 from segpipe.errors import GateBlocked, MissingError, UndecidedError
 from segpipe.files import write_text
-from segpipe.gates.judge import settle
+from segpipe.gates.judge import apply_policy
 from segpipe.gates.selection import Selection
 from segpipe.gates.verdicts import GateVerdict, Part
 from segpipe.release.run_summary import RunSummary
@@ -65,7 +65,7 @@ def call(capsys, monkeypatch, tmp_path: Path):
     return run
 
 
-WARNED = settle(verdict("fail"), FloorGate(mode="warn"), (), None)
+WARNED = apply_policy(verdict("fail"), FloorGate(mode="warn"), (), None)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_what_is_not_there_or_broken(call) -> None:
 def test_a_waiver_may_have_ended_since(call, until: date, code: int) -> None:
     """The selection was made when it was valid."""
     waiver = Waiver(gate="floor", name="A. Vogel", reason="new stain", until=str(until))
-    waived = settle(verdict("fail"), GATE, (waiver,), date(2026, 12, 1))
+    waived = apply_policy(verdict("fail"), GATE, (waiver,), date(2026, 12, 1))
     assert not waived.blocks
     ended, out, _ = call(selection(waived))
     assert ended == code and f"Waived by A. Vogel until {until}: new stain." in out

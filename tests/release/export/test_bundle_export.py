@@ -20,7 +20,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.release.bundle import Card, bundle_sha256, compare_masks, golden_pairs, model_sha256, replay_golden
 from segpipe.release.export.bundle_export import export_graph, write_bundle
 from segpipe.release.export.engine_selection import EngineTrial, choose_engine, median_ms
-from segpipe.release.export.golden import choose, encode_image, middle
+from segpipe.release.export.golden import centre_crop, choose_images, encode_image
 from tests.worlds.bundles import CLASSES, toy_image, toy_reader, toy_segmenter, toy_selection, write_toy_bundle
 
 
@@ -231,15 +231,15 @@ def test_images_that_no_file_holds_are_refused() -> None:
 
 def test_golden_images_cover_the_classes() -> None:
     counts = np.array([[50, 0, 0], [40, 9, 0], [45, 1, 2], [30, 20, 0], [49, 0, 1]])
-    assert choose(counts, 3) == [2, 3, 0], "rarest class first, then the others"
-    assert sorted(choose(counts, 99)) == [0, 1, 2, 3, 4], "each image once"
-    assert choose(np.array([[5, 0], [6, 0]]), 2) == [1, 0], "a class that never occurs asks for nothing"
+    assert choose_images(counts, 3) == [2, 3, 0], "rarest class first, then the others"
+    assert sorted(choose_images(counts, 99)) == [0, 1, 2, 3, 4], "each image once"
+    assert choose_images(np.array([[5, 0], [6, 0]]), 2) == [1, 0], "a class that never occurs asks for nothing"
 
 
 def test_large_images_travel_as_their_middle() -> None:
     image = np.arange(40 * 30).reshape(40, 30, 1)
-    np.testing.assert_array_equal(middle(image, 10), image[15:25, 10:20])
-    assert middle(image, 1000).shape == image.shape
+    np.testing.assert_array_equal(centre_crop(image, 10), image[15:25, 10:20])
+    assert centre_crop(image, 1000).shape == image.shape
 
 
 def test_hashes(bundle: Path, tmp_path: Path) -> None:

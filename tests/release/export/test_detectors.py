@@ -11,7 +11,7 @@ import yaml
 
 from segpipe.config import ExportParams
 from segpipe.inference.segmenter import Segmenter
-from segpipe.release.bento import further_packages, pin_packages
+from segpipe.release.bento import extra_packages, pin_packages
 from segpipe.release.bundle import bundle_sha256, check_bundle, model_sha256, replay_golden
 from segpipe.release.export.bundle_export import write_bundle
 from tests.worlds.bundles import toy_detector, toy_image, toy_reader, toy_selection
@@ -49,8 +49,8 @@ def test_the_hash_of_the_model_is_that_of_its_weights(exported: tuple[Segmenter,
 
 def test_a_bento_carries_what_its_model_needs(exported: tuple[Segmenter, Path]) -> None:
     spec = Segmenter.from_bundle(exported[1]).spec
-    assert {"torch", "torchvision", "timm", "scikit-image"} <= set(further_packages(spec))
+    assert {"torch", "torchvision", "timm", "scikit-image"} <= set(extra_packages(spec))
     light = spec.model_copy(update={"engine": "openvino", "postprocess": None})
-    assert further_packages(light) == ()
-    packages = yaml.safe_load(pin_packages("python: {packages: [numpy]}", further_packages(spec)))["python"]["packages"]
-    assert any(p.startswith("torch==") for p in packages) and len(packages) == 1 + len(further_packages(spec))
+    assert extra_packages(light) == ()
+    packages = yaml.safe_load(pin_packages("python: {packages: [numpy]}", extra_packages(spec)))["python"]["packages"]
+    assert any(p.startswith("torch==") for p in packages) and len(packages) == 1 + len(extra_packages(spec))

@@ -27,12 +27,12 @@ def blobs(count: int, seed: int) -> ToyReader:
 
 
 @pytest.fixture(scope="module")
-def examples() -> int8.Examples:
-    return int8.Examples(blobs(6, 100), blobs(5, 200))
+def examples() -> int8.QuantisationData:
+    return int8.QuantisationData(blobs(6, 100), blobs(5, 200))
 
 
 @pytest.fixture(scope="module")
-def trained(examples: int8.Examples) -> Segmenter:
+def trained(examples: int8.QuantisationData) -> Segmenter:
     """The toy network after a few steps: not perfect, far better than chance."""
     import torch
 
@@ -51,11 +51,11 @@ def trained(examples: int8.Examples) -> Segmenter:
 
 
 @pytest.fixture(scope="module")
-def graphs(trained: Segmenter, examples: int8.Examples, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def graphs(trained: Segmenter, examples: int8.QuantisationData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("graphs")
     export_graph(trained, folder / "model.onnx")
     floating = Segmenter(trained.spec, GRAPH_ENGINES["onnxruntime"](folder / "model.onnx", 1))
-    int8.quantise(folder / "model.onnx", int8.calibration(floating, examples.train), folder / "model-int8.onnx")
+    int8.quantise(folder / "model.onnx", int8.calibration_batches(floating, examples.train), folder / "model-int8.onnx")
     return folder
 
 
@@ -68,7 +68,7 @@ def iou(segmenter: Segmenter, reader: ToyReader) -> float:
 
 @pytest.mark.parametrize("engine", INT8_ENGINES)
 def test_the_graph_in_int8_says_nearly_the_same(
-    graphs: Path, trained: Segmenter, examples: int8.Examples, engine: str
+    graphs: Path, trained: Segmenter, examples: int8.QuantisationData, engine: str
 ) -> None:
     small = Segmenter(trained.spec, INT8_ENGINES[engine](graphs / "model-int8.onnx", 1))
     assert iou(trained, examples.val) > 0.6, "a test that can fail"
@@ -112,7 +112,7 @@ def test_a_unets_concatenations_survive_openvino(tmp_path: Path) -> None:
     spec = toy_segmenter().spec.model_copy(update={"stride": 32, "tile": 128, "overlap": 64})
     network = Segmenter(spec, TorchEngine(build_network("unet", config, 3, 3, seed=1).eval()))
     export_graph(network, tmp_path / "model.onnx")
-    int8.quantise(tmp_path / "model.onnx", int8.calibration(network, blobs(4, 100)), tmp_path / "small.onnx")
+    int8.quantise(tmp_path / "model.onnx", int8.calibration_batches(network, blobs(4, 100)), tmp_path / "small.onnx")
     batch = spec.normalisation.apply(toy_image(5, 64, 96))[None]
     wanted = GRAPH_ENGINES["onnxruntime"](tmp_path / "small.onnx", 1)(batch)
     found = INT8_ENGINES["openvino-int8"](tmp_path / "small.onnx", 1)(batch)
@@ -131,16 +131,20 @@ def test_weights_and_activations_are_eight_bits_wide(graphs: Path) -> None:
     assert sum(node.op_type == "QuantizeLinear" for node in graph.node) >= 3
 
 
-def test_calibration_sees_what_predict_prepares(trained: Segmenter, examples: int8.Examples) -> None:
-    batches = list(int8.calibration(trained, examples.train))
+def test_calibration_sees_what_predict_prepares(trained: Segmenter, examples: int8.QuantisationData) -> None:
+    batches = list(int8.calibration_batches(trained, examples.train))
     wanted = [trained.spec.normalisation.apply(sample.image)[None] for sample in examples.train.samples]
     assert len(batches) == len(wanted) and all((a == b).all() for a, b in zip(batches, wanted, strict=True))
     large = ToyReader([Sample("large", toy_image(0, 150, 201), np.zeros((150, 201), np.uint8))])
-    assert {batch.shape for batch in int8.calibration(trained, large)} == {(1, 3, 96, 96)}, "in tiles"
+    assert {batch.shape for batch in int8.calibration_batches(trained, large)} == {(1, 3, 96, 96)}, "in tiles"
 
 
 def test_spread() -> None:
-    assert int8.spread(5, 9) == [0, 1, 2, 3, 4] and int8.spread(101, 3) == [0, 50, 100] and int8.spread(1, 3) == [0]
+    assert (
+        int8.evenly_spaced(5, 9) == [0, 1, 2, 3, 4]
+        and int8.evenly_spaced(101, 3) == [0, 50, 100]
+        and int8.evenly_spaced(1, 3) == [0]
+    )
 
 
 @pytest.mark.parametrize(("max_drop", "accepted"), [(0.1, True), (0.01, False)])
@@ -150,7 +154,7 @@ def test_the_verdict_is_on_the_fall_of_the_score(max_drop: float, accepted: bool
     after = truth.copy()
     after[50:55] = 0
     counts = [tallies(confusion(truth, said, 2)) for said in (truth, after)]
-    trial = int8.judged("x-int8", 0.95, *counts, ["a", "b"], 7, max_drop)
+    trial = int8.judge_int8("x-int8", 0.95, *counts, ["a", "b"], 7, max_drop)
     assert trial.val_iou == pytest.approx((1, (50 / 55 + 45 / 50) / 2))
     assert trial.val_dice == pytest.approx((1, (100 / 105 + 90 / 95) / 2))
     assert (trial.worst_class, trial.worst_iou[1]) == ("b", pytest.approx(0.9))
@@ -164,12 +168,12 @@ def test_the_verdict_is_on_the_fall_of_the_score(max_drop: float, accepted: bool
 def test_a_gain_is_no_fall_and_nothing_to_count_is_no_yes() -> None:
     truth = np.repeat([0, 1], 50).astype(np.uint8)
     worse = np.zeros(100, np.uint8)
-    better = int8.judged(
+    better = int8.judge_int8(
         "x", 1.0, *(tallies(confusion(truth, s, 2)) for s in (worse, truth)), ["a", "b"], 1, max_drop=0.0
     )
     assert better.eligible
     nothing = tallies(np.zeros((2, 2), np.int64))
-    assert not int8.judged("x", 1.0, nothing, nothing, ["a", "b"], 1, 0.5).eligible
+    assert not int8.judge_int8("x", 1.0, nothing, nothing, ["a", "b"], 1, 0.5).eligible
 
 
 def times(**own: float):
@@ -177,14 +181,14 @@ def times(**own: float):
     return lambda running, _: {name: own.get(name.replace("-", "_"), 10.0) for name in running}
 
 
-def export(trained: Segmenter, examples: int8.Examples, out: Path, **params) -> Path:
+def export(trained: Segmenter, examples: int8.QuantisationData, out: Path, **params) -> Path:
     settings = ExportParams(golden=2, min_agreement=0.9, **params)
     write_bundle(trained, "ab" * 32, toy_reader(3), toy_selection(), settings, out, examples)
     return out
 
 
 def test_int8_ships_where_it_is_faster_and_accepted(
-    trained: Segmenter, examples: int8.Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Segmenter, examples: int8.QuantisationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segpipe.release.export.engine_selection.median_ms", times(openvino_int8=4.0))
     out = export(trained, examples, tmp_path / "bundle", int8="auto", int8_max_drop=0.05)
@@ -210,12 +214,12 @@ def test_int8_ships_where_it_is_faster_and_accepted(
 
 
 def test_int8_stays_out_where_it_is_not_faster_or_costs_too_much(
-    trained: Segmenter, examples: int8.Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Segmenter, examples: int8.QuantisationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segpipe.release.export.engine_selection.median_ms", times(openvino_int8=9.9))
     slow = export(trained, examples, tmp_path / "slow", int8="auto", int8_max_drop=0.05)
     monkeypatch.setattr("segpipe.release.export.engine_selection.median_ms", times(openvino_int8=1.0))
-    noisy = int8.Examples(examples.train, blobs(3, 0))
+    noisy = int8.QuantisationData(examples.train, blobs(3, 0))
     real = int8.INT8_ENGINES["openvino-int8"]
 
     def wrong(path: Path, threads: int):
@@ -234,14 +238,16 @@ def test_int8_stays_out_where_it_is_not_faster_or_costs_too_much(
         assert Segmenter.from_bundle(out).spec.engine == card.engine
 
 
-def test_int8_is_not_tried_unless_asked_for(trained: Segmenter, examples: int8.Examples, tmp_path: Path) -> None:
+def test_int8_is_not_tried_unless_asked_for(
+    trained: Segmenter, examples: int8.QuantisationData, tmp_path: Path
+) -> None:
     out = export(trained, examples, tmp_path / "bundle")
     assert Card.read(out).int8 is None and "int8" not in (out / "README.md").read_text()
     assert [t["engine"] for t in json.loads((out / "engines.json").read_text())] == list(GRAPH_ENGINES)
 
 
 def test_a_graph_that_cannot_be_quantised_says_why(
-    trained: Segmenter, examples: int8.Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Segmenter, examples: int8.QuantisationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_) -> None:
         raise ValueError("no such operator in 8 bits")
@@ -253,10 +259,10 @@ def test_a_graph_that_cannot_be_quantised_says_why(
 
 
 def test_the_same_examples_give_the_same_graph(
-    graphs: Path, trained: Segmenter, examples: int8.Examples, tmp_path: Path
+    graphs: Path, trained: Segmenter, examples: int8.QuantisationData, tmp_path: Path
 ) -> None:
     floating = Segmenter(trained.spec, GRAPH_ENGINES["onnxruntime"](graphs / "model.onnx", 1))
-    int8.quantise(graphs / "model.onnx", int8.calibration(floating, examples.train), tmp_path / "again.onnx")
+    int8.quantise(graphs / "model.onnx", int8.calibration_batches(floating, examples.train), tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == (graphs / "model-int8.onnx").read_bytes()
 
 
@@ -265,6 +271,9 @@ def test_the_outcome_in_a_sentence() -> None:
         return EngineTrial(engine=engine, median_ms=ms, agreement=1.0, eligible=eligible, reason="so")
 
     whole, small = [trial("onnxruntime", 9.0), trial("openvino", 6.0, False)], trial("openvino-int8", 4.5)
-    assert int8.outcome([*whole, small], small) == "int8 (openvino-int8) so; 2.00 times as fast as onnxruntime; serves"
+    assert (
+        int8.describe_int8([*whole, small], small)
+        == "int8 (openvino-int8) so; 2.00 times as fast as onnxruntime; serves"
+    )
     failed = trial("openvino-int8", None, False)
-    assert int8.outcome([*whole, failed], whole[0]) == "int8 (openvino-int8) so; does not serve, onnxruntime does"
+    assert int8.describe_int8([*whole, failed], whole[0]) == "int8 (openvino-int8) so; does not serve, onnxruntime does"
