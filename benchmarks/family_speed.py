@@ -35,7 +35,7 @@ _TRAIN = {
 def measure(name: str) -> dict[str, Any]:
     """Crops trained and images predicted a second; of a classical family the latter alone."""
     from segpipe.config import Params
-    from segpipe.evaluation.cost import time_answers
+    from segpipe.evaluation.cost import time_predictions
     from segpipe.inference.segmenter import Segmenter
     from segpipe.models.registry import FAMILIES
     from segpipe.training.planning.planner import plan_on
@@ -64,7 +64,7 @@ def measure(name: str) -> dict[str, Any]:
             "machine": f"{machine.processor}, {machine.threads} threads, torch {machine.torch}",
         }
     inputs = [{"image": sample.image, "spacing": sample.spacing} for sample in seen.samples]
-    return found | {"predict": round(1000 / time_answers(segmenter, inputs, 24, 8.0).p50_ms, 1)}
+    return found | {"predict": round(1000 / time_predictions(segmenter, inputs, 24, 8.0).p50_ms, 1)}
 
 
 def main() -> None:

@@ -31,11 +31,11 @@ from segpipe.config import ChampionGate, EvaluateParams, GateParams, Params, Sli
 from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.shards import ShardReader
-from segpipe.evaluation.evaluate import Known, evaluate_candidate
+from segpipe.evaluation.evaluate import CandidateFacts, evaluate_candidate
 from segpipe.evaluation.robustness.corruptions import blur
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
-from segpipe.evaluation.slice_attributes import Trait, read_columns
+from segpipe.evaluation.slice_attributes import AttributeValue, read_columns
 from segpipe.evaluation.slices import Slice
 from segpipe.files import write_json, write_text
 from segpipe.gates.case import Case, Champion
@@ -60,7 +60,7 @@ PLANTED = 0.1
 """What clearly worse is."""
 STAINS = {"histology": "histology", "fluorescence": "fluorescence", "brightfield": "brightfield"}
 
-Columns = Mapping[str, Mapping[str, Trait]]
+Columns = Mapping[str, Mapping[str, AttributeValue]]
 
 
 class OutOfFocus:
@@ -121,7 +121,9 @@ class Study:
             histology = {key for key, row in self.columns.items() if row["stain"] == "histology"}
             reader = OutOfFocus(self.test, histology, sigma) if sigma else self.test
             segmenter = load_trained(self.paths.model(name))
-            evaluate_candidate(segmenter, reader, folder, self.params.evaluate, folder.name, known=Known(self.columns))  # type: ignore[arg-type]
+            evaluate_candidate(
+                segmenter, reader, folder, self.params.evaluate, folder.name, known=CandidateFacts(self.columns)
+            )  # type: ignore[arg-type]
         return read_scores(folder / "per_image.parquet")
 
     def _train(self, name: str, plan: str, seed: int) -> None:

@@ -13,8 +13,8 @@ import time
 
 import numpy as np
 
-from segpipe.metrics.average_precision import ApCounter
-from segpipe.metrics.instances import THRESHOLDS, Objects
+from segpipe.metrics.average_precision import AveragePrecisionCounter
+from segpipe.metrics.instances import THRESHOLDS, InstanceMasks
 from tests.metrics.oracles import PlainObject, pixels_of, plain_ap
 
 Maps = tuple[np.ndarray, np.ndarray, dict[int, float]]
@@ -33,9 +33,9 @@ def draw(rng: np.random.Generator, edge: int, objects: int) -> Maps:
 
 
 def ours(images: list[Maps]) -> float:
-    counter = ApCounter(1)
+    counter = AveragePrecisionCounter(1)
     for truth, prediction, scores in images:
-        counter.add(Objects.from_map(truth), Objects.from_map(prediction, scores))
+        counter.add(InstanceMasks.from_map(truth), InstanceMasks.from_map(prediction, scores))
     return counter.result().ap
 
 

@@ -89,7 +89,8 @@ def validate(root: Path) -> None:
     from segpipe.data.manifest.table import read_manifest
     from segpipe.drift.reference import Reference
     from segpipe.pages.validation import write_validation
-    from segpipe.validation.expectations import quarantined, stopping, validate_manifest
+    from segpipe.validation.expectations import validate_manifest
+    from segpipe.validation.findings import blocking_findings, quarantined_files
 
     paths, params = Paths(root), load_params(root)
     manifest, fingerprint = read_manifest(_require(paths.manifest, "ingest")), _fingerprint(paths)
@@ -104,9 +105,9 @@ def validate(root: Path) -> None:
     counts = Counter(finding.severity for finding in findings)
     summary = ", ".join(f"{counts[severity]} {severity}s" for severity in ("error", "warning", "note"))
     say(f"validate: {summary}; page: {paths.validation / 'index.html'}")
-    if params.validation.quarantine and (left_out := quarantined(findings)):
+    if params.validation.quarantine and (left_out := quarantined_files(findings)):
         say(f"validate: quarantine: {len(left_out)} of {len(manifest)} files are left out")
-    if errors := stopping(findings, params.validation):
+    if errors := blocking_findings(findings, params.validation):
         raise DataError(
             f"{len(errors)} finding(s) of severity error in the data, the first: {errors[0].found}",
             where=errors[0].file or "data",
@@ -252,8 +253,8 @@ def select(root: Path, today: date | None = None) -> None:
 @_in_workspace
 def export(root: Path) -> None:
     """winner -> bundle/: ONNX, segmenter.json with the fastest engine that agrees, golden images, model card, reference for drift."""
+    from segpipe.data.manifest.drift_reference import make_reference
     from segpipe.data.manifest.table import read_manifest
-    from segpipe.drift.reference import make_reference
     from segpipe.release.export.bundle_export import export_winner
 
     paths, params = Paths(root), load_params(root)

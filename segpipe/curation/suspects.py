@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
     from segpipe.inference.segmenter import Segmenter
 
-BAND = 3
+BORDER_PIXELS = 3
 """Pixels from a boundary between labels, along either axis or both, in which a disagreement does not count."""
 
-LEAST = 8.0
+MIN_MASS = 8.0
 """The smallest mass of a region that counts, in pixels of full certainty."""
 
 _REGIONS = 8
@@ -123,7 +123,7 @@ def away_from_borders(labels: Labels) -> npt.NDArray[np.bool_]:
     """True where all pixels within `BAND` along either axis or both have the same label. labels: (H, W) or (D, H, W)."""
     from scipy.ndimage import maximum_filter, minimum_filter
 
-    size = 2 * BAND + 1
+    size = 2 * BORDER_PIXELS + 1
     same: npt.NDArray[np.bool_] = maximum_filter(labels, size) == minimum_filter(labels, size)
     return same
 
@@ -169,7 +169,7 @@ def find_regions(labels: Labels, doubts: Doubts, names: Sequence[str]) -> list[R
 
 
 @dataclass(frozen=True)
-class Case:
+class SuspectSample:
     """A suspect with what there is to see of it."""
 
     suspect: Suspect
@@ -177,7 +177,7 @@ class Case:
     doubts: Doubts
 
 
-def find_suspects(segmenter: Segmenter, readers: Sequence[ShardReader]) -> Iterator[Case]:
+def find_suspects(segmenter: Segmenter, readers: Sequence[ShardReader]) -> Iterator[SuspectSample]:
     """The images with any region of doubt, in their order; one is in memory at a time.
 
     The images of all readers are segmented twice, which is cheaper than keeping the probabilities: once for the thresholds, once
@@ -194,7 +194,7 @@ def find_suspects(segmenter: Segmenter, readers: Sequence[ShardReader]) -> Itera
         if sample.labels is None:
             continue
         doubts = find_doubts(sample.labels, _probabilities(segmenter, sample), thresholds.values)
-        regions = [r for r in find_regions(sample.labels, doubts, spec.classes.names) if r.mass >= LEAST]
+        regions = [r for r in find_regions(sample.labels, doubts, spec.classes.names) if r.mass >= MIN_MASS]
         if regions:
             suspect = Suspect(
                 key=sample.key,
@@ -206,7 +206,7 @@ def find_suspects(segmenter: Segmenter, readers: Sequence[ShardReader]) -> Itera
                 share=round(float((doubts.weights > 0).sum() / doubts.counted), 6),
                 fold=folds.get(sample.key),
             )
-            yield Case(suspect, sample, doubts)
+            yield SuspectSample(suspect, sample, doubts)
 
 
 def fold_of(segmenter: Segmenter) -> Mapping[str, int]:

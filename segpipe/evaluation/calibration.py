@@ -11,16 +11,16 @@ import numpy as np
 
 from segpipe.config import EvaluateParams
 from segpipe.evaluation.scores import Scores
-from segpipe.evaluation.statistics import Interval, Summed, bootstrap, resampling_units
+from segpipe.evaluation.statistics import Interval, SumStatistic, bootstrap, resampling_units
 from segpipe.metrics import Values
 from segpipe.metrics.calibration import (
     PixelSample,
     Reliability,
+    apply_temperature,
     class_reliability,
     fit_temperature,
     logits_of,
     reliability,
-    tempered,
 )
 from segpipe.progress import track
 from segpipe.samples import Sample
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
     from segpipe.inference.segmenter import Segmenter
 
-MOST_VALUES = 1 << 28
+MAX_PROBABILITIES = 1 << 28
 """Probabilities of an image (classes x pixels, a gigabyte of float32): of a larger one only the classes are asked for."""
 
 _SEEN = 1 << 16
@@ -39,9 +39,9 @@ _FIT_IMAGES = 64
 """Validation images that a temperature is fitted on, spread evenly: it is one number."""
 
 
-def affords_probabilities(sample: Sample, n_classes: int) -> bool:
+def probabilities_fit_in_memory(sample: Sample, n_classes: int) -> bool:
     """Whether all probabilities of an image fit into memory (`MOST_VALUES`)."""
-    return bool(n_classes * sample.image[..., 0].size <= MOST_VALUES)
+    return bool(n_classes * sample.image[..., 0].size <= MAX_PROBABILITIES)
 
 
 def image_reliability(truth: np.ndarray, probabilities: np.ndarray) -> Values:
@@ -53,7 +53,7 @@ def image_reliability(truth: np.ndarray, probabilities: np.ndarray) -> Values:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageCalibration:
     """What one image adds to `Confidences`, from `_SEEN` of its pixels at the most, evenly spread.
 
     before: as confident as the network is by itself; shipped: as the temperature makes it; by_class: that, of every class.
@@ -64,25 +64,27 @@ class Seen:
     by_class: Reliability
 
     @classmethod
-    def of(cls, truth: np.ndarray, probabilities: np.ndarray, temperature: float) -> Seen:
+    def of(cls, truth: np.ndarray, probabilities: np.ndarray, temperature: float) -> ImageCalibration:
         """truth: (...), class ids; probabilities: (n_classes, ...), as shipped, which is at this temperature."""
         every = (slice(None, None, max(1, math.ceil((truth.size / _SEEN) ** (1 / truth.ndim)))),) * truth.ndim
         truth, said = truth[every], probabilities[(slice(None), *every)]
         shipped = reliability(truth, said)
-        before = shipped if temperature == 1 else reliability(truth, tempered(said, 1 / temperature))
+        before = shipped if temperature == 1 else reliability(truth, apply_temperature(said, 1 / temperature))
         return cls(before, shipped, class_reliability(truth, said))
 
-    def __add__(self, other: Seen) -> Seen:
-        return Seen(self.before + other.before, self.shipped + other.shipped, self.by_class + other.by_class)
+    def __add__(self, other: ImageCalibration) -> ImageCalibration:
+        return ImageCalibration(
+            self.before + other.before, self.shipped + other.shipped, self.by_class + other.by_class
+        )
 
 
-class Confidences:
+class CalibrationCounter:
     """What images have shown together; None before the first."""
 
     def __init__(self) -> None:
-        self.seen: Seen | None = None
+        self.seen: ImageCalibration | None = None
 
-    def add(self, image: Seen) -> None:
+    def add(self, image: ImageCalibration) -> None:
         """Take in one more image."""
         self.seen = image if self.seen is None else self.seen + image
 
@@ -120,7 +122,7 @@ def calibration_interval(scores: Scores, params: EvaluateParams) -> Interval | N
     bins = scores.reliability.shape[-1]
     columns = np.zeros((int(units.max(initial=-1)) + 1, 3 * bins))
     np.add.at(columns, units, np.nan_to_num(scores.reliability.reshape(len(units), 3 * bins)))
-    return bootstrap(Summed(columns, _expected_error), len(columns), params.resamples, params.confidence)
+    return bootstrap(SumStatistic(columns, _expected_error), len(columns), params.resamples, params.confidence)
 
 
 def _expected_error(sums: Values) -> Values:
@@ -131,7 +133,7 @@ def _expected_error(sums: Values) -> Values:
     return np.divide(gap, total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
-def calibration_table(scores: Scores, params: EvaluateParams) -> dict[str, object]:
+def calibration_scores(scores: Scores, params: EvaluateParams) -> dict[str, object]:
     """What metrics.json tells: ece with its bounds, mce, and the reliability curve as numbers by bin (an empty bin has none)."""
     found, total = calibration_interval(scores, params), summed_reliability(scores)
     if found is None or total is None or np.isnan(found.estimate):
@@ -159,7 +161,7 @@ def _curve(total: Reliability) -> list[dict[str, float]]:
     ]
 
 
-def temperature_on(segmenter: Segmenter, reader: ShardReader) -> float | None:
+def fit_temperature_on(segmenter: Segmenter, reader: ShardReader) -> float | None:
     """The temperature that makes the labels of a validation split likeliest, from `_FIT_IMAGES` of its images, spread evenly
     over it, to six digits; None where no pixel of them is labelled, and where classes overlap, whose probabilities a single
     temperature of one softmax says nothing of. Never to be asked of the test split."""
@@ -169,7 +171,7 @@ def temperature_on(segmenter: Segmenter, reader: ShardReader) -> float | None:
     pixels = PixelSample(n_classes)
     places = np.unique(np.linspace(0, len(reader) - 1, min(len(reader), _FIT_IMAGES)).astype(int)).tolist()
     for sample in track((reader[i] for i in places), "temperature", len(places)):
-        if sample.labels is None or not affords_probabilities(sample, n_classes):
+        if sample.labels is None or not probabilities_fit_in_memory(sample, n_classes):
             continue
         said = segmenter.segment(sample, probabilities=True).probabilities
         assert said is not None, "they were asked for"

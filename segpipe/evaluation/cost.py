@@ -48,11 +48,11 @@ def measure_cost(segmenter: Segmenter, reader: ShardReader, seconds: float = _SE
     samples = [reader[place] for place in places]
     inputs = [{"image": s.image, "spacing": s.spacing, "instances": s.instances is not None} for s in samples]
     peak = _Peak(segmenter)
-    timed = time_answers(segmenter, inputs, _RUNS, seconds)
+    timed = time_predictions(segmenter, inputs, _RUNS, seconds)
     return Cost(**timed.model_dump(), peak_memory_mib=peak.mib())
 
 
-def time_answers(segmenter: Segmenter, inputs: Sequence[Mapping[str, Any]], runs: int, seconds: float) -> Latency:
+def time_predictions(segmenter: Segmenter, inputs: Sequence[Mapping[str, Any]], runs: int, seconds: float) -> Latency:
     """How long answers to these inputs, in turn, take: `runs` of them, or as many as `seconds` allow (one for each input at the
     least), after one to each that does not count."""
     for given in inputs:

@@ -16,18 +16,18 @@ import numpy as np
 
 from segpipe.config import EvaluateParams
 from segpipe.errors import DataError
-from segpipe.evaluation.calibration import Confidences, calibration_table, temperature_on
+from segpipe.evaluation.calibration import CalibrationCounter, calibration_scores, fit_temperature_on
 from segpipe.evaluation.cost import Cost, measure_cost
-from segpipe.evaluation.gallery.pictures import Gallery, Picture, draw, legend, pick, save
-from segpipe.evaluation.instance_counts import ObjectCounter, object_table
+from segpipe.evaluation.gallery.pictures import Gallery, Picture, choose_pictures, draw, legend, save
+from segpipe.evaluation.instance_counts import InstanceCounter, instance_scores
 from segpipe.evaluation.metric_lookup import interval_of, metric_path
-from segpipe.evaluation.robustness.drops import robustness_table
+from segpipe.evaluation.robustness.drops import measure_robustness
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores, write_scores
 from segpipe.evaluation.scoring import score_images
-from segpipe.evaluation.slice_attributes import Traits, read_columns
-from segpipe.evaluation.slices import slice_table
-from segpipe.evaluation.surfaces import SurfaceRule, surface_table
+from segpipe.evaluation.slice_attributes import SliceAttributes, read_columns
+from segpipe.evaluation.slices import score_slices
+from segpipe.evaluation.surfaces import SurfaceRule, surface_summary
 from segpipe.files import read_json, write_json, write_text
 from segpipe.metrics import MAIN_METRIC, Counts, macro, scores
 from segpipe.samples import IGNORE
@@ -55,11 +55,11 @@ per_image.parquet; micro Dice, precision and recall are all the pixel accuracy."
 
 
 @dataclass(frozen=True)
-class Known:
+class CandidateFacts:
     """What is known beside the test images. columns: further traits of images, by key; temperature: fitted on the validation
     split, that of the segmenter's spec; weight_bytes: size of the weights."""
 
-    columns: Mapping[str, Traits] = field(default_factory=dict)
+    columns: Mapping[str, SliceAttributes] = field(default_factory=dict)
     temperature: float | None = None
     weight_bytes: int | None = None
     val_ranked: float | None = None
@@ -90,13 +90,13 @@ def evaluate_model(model: Path, shards: Path, splits: Path, out: Path, params: E
 
     history = read_json(model / "history.json")
     test, val, trained = ShardReader(shards, "test"), ShardReader(shards, "val"), load_trained(model)
-    temperature = temperature_on(trained, val)
+    temperature = fit_temperature_on(trained, val)
     segmenter = trained if temperature is None else trained.at_temperature(temperature)
-    known = Known(
+    known = CandidateFacts(
         columns=read_columns(splits),
         temperature=temperature,
         weight_bytes=(model / WEIGHTS_FILE).stat().st_size,
-        val_ranked=ranking_score(segmenter, val, params.rank_by),
+        val_ranked=measure_ranking_score(segmenter, val, params.rank_by),
         cost=measure_cost(segmenter, test) if len(test) else None,
         folds=history.get("folds", {}),
     )
@@ -111,7 +111,7 @@ def evaluate_candidate(
     params: EvaluateParams,
     name: str,
     val_score: float | None = None,
-    known: Known = Known(),
+    known: CandidateFacts = CandidateFacts(),
 ) -> None:
     """Score a model on a split and write what it did into `out` (evaluation/NAME).
 
@@ -126,7 +126,7 @@ def evaluate_candidate(
             where=f"split {reader.split}",
             fix="raise `split.test` in params.yaml, or add images",
         )
-    confidences, objects = Confidences(), ObjectCounter(len(classes))
+    confidences, objects = CalibrationCounter(), InstanceCounter(len(classes))
     images = score_images(
         segmenter, reader, f"evaluate {name}", known.columns, SurfaceRule.of(params), confidences, objects
     )
@@ -135,32 +135,32 @@ def evaluate_candidate(
     )
     found = read_scores(out / "per_image.parquet")
     more = {
-        "instance": object_table(found, objects, params),
-        "robustness": robustness_table(segmenter, reader, found, params, f"robustness {name}"),
+        "instance": instance_scores(found, objects, params),
+        "robustness": measure_robustness(segmenter, reader, found, params, f"robustness {name}"),
     }
-    told = metrics_table(found, reader.split, params, val_score, known, confidences, more)
+    told = collect_metrics(found, reader.split, params, val_score, known, confidences, more)
     write_json(out / "metrics.json", told)
     write_text(out / "confusion.csv", confusion_csv(found.confusion, found.labelling.names(classes.names)))
     _write_gallery(segmenter, reader, found, out / "gallery", params.gallery)
 
 
-def ranking_score(segmenter: Segmenter, reader: ShardReader, name: str) -> float | None:
+def measure_ranking_score(segmenter: Segmenter, reader: ShardReader, name: str) -> float | None:
     """The score on the validation split that the candidate is ranked by; None where that is `MAIN_METRIC`, which training has
     measured, and where it does not exist. Raises ConfigError where there is no such score."""
     if name == MAIN_METRIC:
         return None
     classes = segmenter.spec.classes
-    images = score_images(segmenter, reader, "rank", objects=ObjectCounter(len(classes)))
+    images = score_images(segmenter, reader, "rank", objects=InstanceCounter(len(classes)))
     return Scores.collect(segmenter.spec.candidate, classes.names, {}, images, classes.overlapping).value(name)
 
 
-def metrics_table(
+def collect_metrics(
     found: Scores,
     split: str,
     params: EvaluateParams,
     val_score: float | None,
-    known: Known = Known(),
-    confidences: Confidences | None = None,
+    known: CandidateFacts = CandidateFacts(),
+    confidences: CalibrationCounter | None = None,
     more: Mapping[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """metrics.json: numbers by `split.ratio.scope.average`, nested, as `dvc metrics show` and `dvc metrics diff` read them.
@@ -180,10 +180,10 @@ def metrics_table(
     sure = interval_of(MAIN_METRIC, found, params)
     if not np.isnan(sure.low):
         _put(table, ["interval", *MAIN_METRIC.split(".", 2)], {"low": round(sure.low, 6), "high": round(sure.high, 6)})
-    calibration = calibration_table(found, params) | (confidences.table(found.classes) if confidences else {})
+    calibration = calibration_scores(found, params) | (confidences.table(found.classes) if confidences else {})
     parts = {
-        "surface": surface_table(found, params),
-        "slices": slice_table(found, params),
+        "surface": surface_summary(found, params),
+        "slices": score_slices(found, params),
         "calibration": calibration,
         **(more or {}),
     }
@@ -250,7 +250,7 @@ def _write_gallery(segmenter: Segmenter, reader: ShardReader, found: Scores, fol
     classes = segmenter.spec.classes
     places = {"worst": 0, "typical": 0, "best": 0}
     pictures = []
-    for kind, index in pick(found.of_images("iou.image.macro"), each):
+    for kind, index in choose_pictures(found.of_images("iou.image.macro"), each):
         sample = reader[index]
         assert sample.labels is not None, "score_images has refused it"
         places[kind] += 1

@@ -10,9 +10,9 @@ import numpy as np
 from segpipe.evaluation.metric_lookup import interval_of
 from segpipe.evaluation.scores import Scores
 from segpipe.metrics import micro, per_class
-from segpipe.metrics.average_precision import ApCounter, MatchedImage
+from segpipe.metrics.average_precision import AveragePrecisionCounter, MatchedImage
 from segpipe.metrics.detections import Detections
-from segpipe.metrics.instances import Objects, ObjectScore, challenge_score, object_score, panoptic_quality
+from segpipe.metrics.instances import InstanceCounts, InstanceMasks, challenge_score, count_instances, panoptic_quality
 from segpipe.samples import IGNORE, Prediction, Sample
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ _DIGITS = 6
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedInstances:
     """How the objects of one image match."""
 
-    score: ObjectScore
+    score: InstanceCounts
     image: MatchedImage
     flat: bool
     """Whether it is no volume."""
@@ -37,25 +37,25 @@ class Compared:
 
 
 @dataclass
-class ObjectCounter:
+class InstanceCounter:
     """Collects the objects of a split. Of each image its counts and matches are kept."""
 
     n_classes: int
-    _precision: ApCounter = field(init=False)
+    _precision: AveragePrecisionCounter = field(init=False)
 
     def __post_init__(self) -> None:
-        self._precision = ApCounter(self.n_classes)
+        self._precision = AveragePrecisionCounter(self.n_classes)
 
-    def compare(self, sample: Sample, found: Prediction) -> Compared | None:
+    def compare(self, sample: Sample, found: Prediction) -> ComparedInstances | None:
         """Match one image's objects; None where truth or prediction tells none apart. May run in several threads."""
         if sample.instances is None or sample.labels is None or found.instances is None:
             return None
-        truth, said = (Objects.from_instances(objects) for objects in (sample.objects(), found.instances))
+        truth, said = (InstanceMasks.from_instances(objects) for objects in (sample.objects(), found.instances))
         ignored = sample.labels == IGNORE
-        score = object_score(truth, said, self.n_classes, ignored)
-        return Compared(score, self._precision.match(truth, said, ignored), ignored.ndim == 2)
+        score = count_instances(truth, said, self.n_classes, ignored)
+        return ComparedInstances(score, self._precision.match(truth, said, ignored), ignored.ndim == 2)
 
-    def add(self, compared: Compared) -> None:
+    def add(self, compared: ComparedInstances) -> None:
         """Keep an image for average precision; in the order of the images."""
         if compared.flat:
             self._precision.keep(compared.image)
@@ -69,7 +69,7 @@ class ObjectCounter:
         return _known(whole) | {"class": {name: _known({"ap": ap, "recall": recall}) for name, ap, recall in own}}
 
 
-def object_table(scores: Scores, counter: ObjectCounter, params: EvaluateParams) -> dict[str, Any]:
+def instance_scores(scores: Scores, counter: InstanceCounter, params: EvaluateParams) -> dict[str, Any]:
     """What metrics.json tells under `instance`; empty where objects were not counted.
 
     ap, ap50, ap75, ap_small ..: COCO's. f1_50: of all objects at IoU 0.5, as one dataset, with its bounds under `interval`.
@@ -78,9 +78,9 @@ def object_table(scores: Scores, counter: ObjectCounter, params: EvaluateParams)
     """
     if scores.objects is None or scores.object_iou is None:
         return {}
-    total = ObjectScore(scores.objects.sum(0), scores.object_iou.sum(0))
+    total = InstanceCounts(scores.objects.sum(0), scores.object_iou.sum(0))
     quality, f1 = panoptic_quality(total), per_class("dice", total.tallies[0])
-    of_images = [challenge_score(ObjectScore(*pair)) for pair in zip(scores.objects, scores.object_iou, strict=True)]
+    of_images = [challenge_score(InstanceCounts(*pair)) for pair in zip(scores.objects, scores.object_iou, strict=True)]
     table = counter.average_precision(scores.classes)
     table |= _known(
         {

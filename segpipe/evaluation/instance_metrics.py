@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.errors import ConfigError
-from segpipe.evaluation.statistics import Exchangeable, Summed, mean_statistic, sum_by_unit
+from segpipe.evaluation.statistics import Exchangeable, SumStatistic, mean_statistic, sum_by_unit
 from segpipe.metrics import Counts, Values, micro, per_class
-from segpipe.metrics.detections import Detections, Pool, average_precision
-from segpipe.metrics.instances import ObjectScore, challenge_score
+from segpipe.metrics.detections import Detections, PooledDetections, average_precision
+from segpipe.metrics.instances import InstanceCounts, challenge_score
 
 PREFIX = "instance."
 _OF_CLASS = "instance.class."
 
-WORDS = {
+DESCRIPTIONS = {
     "f1_50": "F1 of objects at IoU 0.5",
     "pq": "panoptic quality",
     "sq": "segmentation quality",
@@ -42,10 +42,10 @@ _FEWEST_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class ImageObjects:
+class SplitInstances:
     """What is known of the objects of a split, image by image.
 
-    tallies: (images, 10, 3, n_classes), as `segpipe.metrics.instances.ObjectScore`. iou: (images, n_classes), summed. detections:
+    tallies: (images, 10, 3, n_classes), as `segpipe.metrics.instances.InstanceCounts`. iou: (images, n_classes), summed. detections:
     one an image; None where evaluations of an earlier version kept none.
     """
 
@@ -64,10 +64,10 @@ def class_metric(name: str, of_class: str) -> str:
     return f"{_OF_CLASS}{of_class}.{name.removeprefix(PREFIX)}"
 
 
-def words(name: str) -> str:
+def describe_instance_metric(name: str) -> str:
     """A metric of objects in words; raises ConfigError where there is none of this name."""
     score, of_class = _parts(name)
-    return WORDS[score] + (f" of class {of_class}" if of_class is not None else "")
+    return DESCRIPTIONS[score] + (f" of class {of_class}" if of_class is not None else "")
 
 
 def _parts(name: str) -> tuple[str, str | None]:
@@ -75,9 +75,11 @@ def _parts(name: str) -> tuple[str, str | None]:
     of_class, score = None, name.removeprefix(PREFIX)
     if name.startswith(_OF_CLASS) and "." in name.removeprefix(_OF_CLASS):
         of_class, score = name.removeprefix(_OF_CLASS).rsplit(".", 1)
-    if score not in WORDS or (of_class is not None and score == "challenge"):
-        near = difflib.get_close_matches(score, WORDS, n=1, cutoff=0.4)
-        fix = f"did you mean `{name.removesuffix(score)}{near[0]}`?" if near else f"known here: {', '.join(WORDS)}"
+    if score not in DESCRIPTIONS or (of_class is not None and score == "challenge"):
+        near = difflib.get_close_matches(score, DESCRIPTIONS, n=1, cutoff=0.4)
+        fix = (
+            f"did you mean `{name.removesuffix(score)}{near[0]}`?" if near else f"known here: {', '.join(DESCRIPTIONS)}"
+        )
         raise ConfigError("no such metric of objects", found=name, fix=fix)
     return score, of_class
 
@@ -98,8 +100,8 @@ def check_name(name: str, classes: Sequence[str], instances: bool) -> tuple[str,
     return score, of_class
 
 
-def object_statistic(
-    name: str, candidate: str, classes: Sequence[str], objects: ImageObjects | None, units: npt.NDArray[np.int64]
+def instance_statistic(
+    name: str, candidate: str, classes: Sequence[str], objects: SplitInstances | None, units: npt.NDArray[np.int64]
 ) -> Exchangeable:
     """A metric of objects as a function of how often each unit was drawn. units: (images,), the unit of each image.
 
@@ -118,11 +120,11 @@ def object_statistic(
     if score in _PRECISION:
         return _precision(score, candidate, objects, list(chosen), units)
     if score == "challenge":
-        of_images = [challenge_score(ObjectScore(t, i)) for t, i in zip(objects.tallies, objects.iou, strict=True)]
+        of_images = [challenge_score(InstanceCounts(t, i)) for t, i in zip(objects.tallies, objects.iou, strict=True)]
         return mean_statistic(np.array(of_images, np.float64), units)
     counts = objects.tallies[:, 0][..., chosen].reshape(len(units), -1)
     columns = sum_by_unit(np.concatenate([counts, objects.iou[:, chosen]], axis=1), units)
-    return Summed(columns, lambda sums: _of_sums(score, sums))
+    return SumStatistic(columns, lambda sums: _of_sums(score, sums))
 
 
 def _of_sums(score: str, sums: Values) -> Values:
@@ -143,7 +145,7 @@ def _of_sums(score: str, sums: Values) -> Values:
 
 
 def _precision(
-    score: str, candidate: str, objects: ImageObjects, chosen: list[int], units: npt.NDArray[np.int64]
+    score: str, candidate: str, objects: SplitInstances, chosen: list[int], units: npt.NDArray[np.int64]
 ) -> AveragePrecisionOf:
     if objects.detections is None:
         raise ConfigError(
@@ -152,15 +154,15 @@ def _precision(
             found=f"instance.{score}",
             fix=f"dvc repro -f evaluate@{candidate}",
         )
-    pool = Pool.of(objects.detections, objects.tallies[:, 0, 1])
-    return AveragePrecisionOf(tuple(pool.of_class(k) for k in chosen), units, _PRECISION[score])
+    pool = PooledDetections.of(objects.detections, objects.tallies[:, 0, 1])
+    return AveragePrecisionStatistic(tuple(pool.of_class(k) for k in chosen), units, _PRECISION[score])
 
 
 @dataclass(frozen=True)
-class AveragePrecisionOf:
+class AveragePrecisionStatistic:
     """Average precision as a function of how often each unit was drawn. pools: of each class; units: (images,)."""
 
-    pools: tuple[Pool, ...]
+    pools: tuple[PooledDetections, ...]
     units: npt.NDArray[np.int64]
     thresholds: tuple[int, ...]
 
@@ -179,10 +181,10 @@ class AveragePrecisionOf:
         """Multiplicities (resamples, units) -> (resamples,)."""
         return average_precision(self.pools, weights[:, self.units], self.thresholds)
 
-    def exchanged(self, other: AveragePrecisionOf, swapped: Values) -> tuple[Values, Values]:
+    def exchanged(self, other: AveragePrecisionStatistic, swapped: Values) -> tuple[Values, Values]:
         """The scores of two models after exchanging the units that are 1 in (resamples, units): detections of both stand in one
         order, and each model draws its own images and those that it was given."""
-        both = AveragePrecisionOf(
+        both = AveragePrecisionStatistic(
             tuple(a.beside(b) for a, b in zip(self.pools, other.pools, strict=True)),
             np.concatenate([self.units, self.size + other.units]),
             self.thresholds,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from segpipe.config import EvaluateParams, Params
 from segpipe.errors import ConfigError
 from segpipe.evaluation.instance_metrics import check_name, is_instance
-from segpipe.evaluation.instance_metrics import words as instance_metric_words
+from segpipe.evaluation.instance_metrics import describe_instance_metric as instance_metric_words
 from segpipe.evaluation.paired_statistics import Comparison, compare
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Exchangeable, Interval, bootstrap

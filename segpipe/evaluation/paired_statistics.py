@@ -12,13 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from segpipe.evaluation.statistics import (
-    SEED,
-    Exchangeable,
-    Interval,
-    resample,
-    rows_at_once,
-)
+from segpipe.evaluation.statistics import SEED, Exchangeable, Interval, resample, resamples_per_pass
 from segpipe.metrics import Values
 
 _EQUAL = 1e-10
@@ -89,8 +83,8 @@ def permutation_test(ours: Exchangeable, theirs: Exchangeable, resamples: int, s
     total = 2**units if exact else resamples
     rng = np.random.Generator(np.random.PCG64(seed))
     beyond = 0
-    for start in range(0, total, rows_at_once(units)):
-        rows = min(rows_at_once(units), total - start)
+    for start in range(0, total, resamples_per_pass(units)):
+        rows = min(resamples_per_pass(units), total - start)
         every = np.arange(start, start + rows)[:, None] >> np.arange(units) & 1 if exact else None
         swapped = rng.integers(0, 2, (rows, units), np.uint8) if every is None else every
         first, second = ours.exchanged(theirs, swapped.astype(np.float64))

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.errors import DataError
-from segpipe.evaluation.instance_metrics import ImageObjects, is_instance, object_statistic
-from segpipe.evaluation.slice_attributes import Traits
+from segpipe.evaluation.instance_metrics import SplitInstances, instance_statistic, is_instance
+from segpipe.evaluation.slice_attributes import SliceAttributes
 from segpipe.evaluation.statistics import Exchangeable, each_alone, resampling_units, statistic
 from segpipe.labels import Labelling, labelling_of
 from segpipe.metrics import Counts, Values, metric, metric_names, tallies
 from segpipe.metrics.detections import Detections
-from segpipe.metrics.instances import ObjectScore
+from segpipe.metrics.instances import InstanceCounts
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class ImageScore:
     width: int
     confusion: Counts
     boundary: Counts | None = None
-    traits: Traits = field(default_factory=dict)
+    traits: SliceAttributes = field(default_factory=dict)
     reliability: Values | None = None
     surface: Values | None = None
     millimetres: bool = False
-    objects: ObjectScore | None = None
+    objects: InstanceCounts | None = None
     """Matches of objects; None where none are told apart."""
     detections: Detections | None = None
     """Predicted objects by confidence, with what they match; None where none are told apart."""
@@ -65,7 +65,7 @@ class Scores:
     confusion: Counts
     lineage: dict[str, str] = field(default_factory=dict)
     boundary: Counts | None = None
-    traits: list[Traits] = field(default_factory=list)
+    traits: list[SliceAttributes] = field(default_factory=list)
     reliability: Values | None = None
     surface: Values | None = None
     millimetres: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
@@ -95,7 +95,7 @@ class Scores:
     ) -> Scores:
         """Reduce a stream of images; their confusion matrices are not kept."""
         keys, groups, tally, boundary, traits, sure, surface, units = [], [], [], [], [], [], [], []
-        objects: list[ObjectScore] = []
+        objects: list[InstanceCounts] = []
         detections: list[Detections] = []
         labelling = labelling_of(len(classes), overlapping)
         total = np.zeros((labelling.n_labels, labelling.n_labels), np.int64)
@@ -137,8 +137,8 @@ class Scores:
         units = np.arange(len(self.keys)) if by_image else resampling_units(self.groups)
         if is_instance(name):
             known = self.objects is not None and self.object_iou is not None
-            objects = ImageObjects(self.objects, self.object_iou, self.detections) if known else None  # type: ignore[arg-type]
-            return object_statistic(name, self.candidate, self.classes, objects, units)
+            objects = SplitInstances(self.objects, self.object_iou, self.detections) if known else None  # type: ignore[arg-type]
+            return instance_statistic(name, self.candidate, self.classes, objects, units)
         return statistic(metric(name, self.classes, self.overlapping), self.tally, units)
 
     def knows(self, name: str) -> bool:

@@ -16,7 +16,7 @@ from segpipe.files import atomic_path
 from segpipe.labels import Labelling, labelling_of
 from segpipe.metrics import macro, micro, tallies
 from segpipe.metrics.detections import Detections
-from segpipe.metrics.instances import ObjectScore
+from segpipe.metrics.instances import InstanceCounts
 
 _BATCH = 64
 """Images whose confusion matrices are held at once while reading and writing."""
@@ -151,10 +151,10 @@ def read_scores(path: Path) -> Scores:
     return Scores.collect(about["candidate"], about["classes"], about["lineage"], images(), overlapping)
 
 
-def _objects(tallies: list[int] | None, iou_sum: list[float] | None, n_classes: int) -> ObjectScore | None:
+def _objects(tallies: list[int] | None, iou_sum: list[float] | None, n_classes: int) -> InstanceCounts | None:
     if tallies is None or iou_sum is None:
         return None
-    return ObjectScore(np.array(tallies, np.int64).reshape(-1, 3, n_classes), np.array(iou_sum, np.float64))
+    return InstanceCounts(np.array(tallies, np.int64).reshape(-1, 3, n_classes), np.array(iou_sum, np.float64))
 
 
 def _shaped(values: list[float] | None, dtype: type, columns: int) -> Any:

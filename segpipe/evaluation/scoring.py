@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING
 
 from segpipe.concurrency import map_ahead
 from segpipe.errors import DataError
-from segpipe.evaluation.calibration import Confidences, Seen, affords_probabilities, image_reliability
+from segpipe.evaluation.calibration import (
+    CalibrationCounter,
+    ImageCalibration,
+    image_reliability,
+    probabilities_fit_in_memory,
+)
 from segpipe.evaluation.gallery.pictures import has_background
-from segpipe.evaluation.instance_counts import Compared, ObjectCounter
+from segpipe.evaluation.instance_counts import ComparedInstances, InstanceCounter
 from segpipe.evaluation.scores import ImageScore
-from segpipe.evaluation.slice_attributes import Traits, image_traits
+from segpipe.evaluation.slice_attributes import SliceAttributes, image_attributes
 from segpipe.evaluation.surfaces import SurfaceRule
 from segpipe.metrics import confusion
 from segpipe.metrics.surface import boundary_tallies
@@ -36,10 +41,10 @@ def score_images(
     segmenter: Segmenter,
     reader: ShardReader,
     label: str,
-    columns: Mapping[str, Traits] | None = None,
+    columns: Mapping[str, SliceAttributes] | None = None,
     surfaces: SurfaceRule | None = None,
-    confidences: Confidences | None = None,
-    objects: ObjectCounter | None = None,
+    confidences: CalibrationCounter | None = None,
+    objects: InstanceCounter | None = None,
 ) -> Iterator[ImageScore]:
     """The counts and traits of each image of a split, in order, showing progress under `label`.
 
@@ -61,7 +66,7 @@ def score_images(
                     where=sample.key,
                     fix="label it, or take it out of the split",
                 )
-            afforded = not classes.overlapping and affords_probabilities(sample, len(classes))
+            afforded = not classes.overlapping and probabilities_fit_in_memory(sample, len(classes))
             apart = afforded and objects is not None and sample.instances is not None
             small = len(classes) * sample.labels.size <= _AHEAD_VALUES
             yield sample, segmenter.segment(sample, probabilities=afforded, instances=apart)
@@ -73,7 +78,7 @@ def score_images(
         yield counting.told(future.result())
 
 
-_Counted = tuple[ImageScore, Seen | None, Compared | None]
+_Counted = tuple[ImageScore, ImageCalibration | None, ComparedInstances | None]
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,10 @@ class _Counting:
 
     classes: ClassTable
     temperature: float
-    columns: Mapping[str, Traits]
+    columns: Mapping[str, SliceAttributes]
     surfaces: SurfaceRule | None
-    confidences: Confidences | None
-    objects: ObjectCounter | None
+    confidences: CalibrationCounter | None
+    objects: InstanceCounter | None
 
     def count(self, sample: Sample, found: Prediction) -> _Counted:
         """An image's own numbers. Runs in several threads."""
@@ -93,7 +98,7 @@ class _Counting:
         *_, height, width = sample.labels.shape
         labelling, said = self.classes.labelling, found.probabilities
         matched = self.objects.compare(sample, found) if self.objects else None
-        traits = image_traits(sample, has_background(self.classes), self.columns.get(sample.key), labelling)
+        traits = image_attributes(sample, has_background(self.classes), self.columns.get(sample.key), labelling)
         score = ImageScore(
             sample.key,
             sample.group,
@@ -108,7 +113,11 @@ class _Counting:
             objects=matched.score if matched else None,
             detections=matched.detections if matched else None,
         )
-        seen = Seen.of(sample.labels, said, self.temperature) if self.confidences and said is not None else None
+        seen = (
+            ImageCalibration.of(sample.labels, said, self.temperature)
+            if self.confidences and said is not None
+            else None
+        )
         return score, seen, matched
 
     def told(self, counted: _Counted) -> ImageScore:

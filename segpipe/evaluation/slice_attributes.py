@@ -28,8 +28,8 @@ from segpipe.samples import IGNORE, MAX_CLASSES, Sample
 
 _EXCLUSIVE = Labelling(MAX_CLASSES)
 
-Trait = float | str
-Traits = Mapping[str, Trait]
+AttributeValue = float | str
+SliceAttributes = Mapping[str, AttributeValue]
 """By name; numbers are cut into quantiles, words into one slice each. What an image lacks has no key."""
 
 OWN = ("size", "pixels", "brightness", "colour", "object size", "group")
@@ -42,9 +42,9 @@ _EVERY = 4
 """Colour is judged on every fourth pixel each way."""
 
 
-def image_traits(
-    sample: Sample, background: bool, columns: Traits | None = None, labelling: Labelling = _EXCLUSIVE
-) -> dict[str, Trait]:
+def image_attributes(
+    sample: Sample, background: bool, columns: SliceAttributes | None = None, labelling: Labelling = _EXCLUSIVE
+) -> dict[str, AttributeValue]:
     """The traits of one labelled image.
 
     background: whether class 0 stands for nothing in particular, so that its regions are no objects. columns: what the tables
@@ -52,7 +52,7 @@ def image_traits(
     """
     assert sample.labels is not None, "only labelled images are scored"
     shape = sample.labels.shape
-    found: dict[str, Trait] = {
+    found: dict[str, AttributeValue] = {
         **{name: value for name, value in (columns or {}).items() if name not in OWN},
         "size": " x ".join(map(str, (*shape[:-3:-1], *shape[:-2]))),
         "pixels": float(sample.labels.size),
@@ -60,7 +60,7 @@ def image_traits(
     }
     if sample.image.shape[-1] == 3:
         found["colour"] = "grey" if _is_grey(sample.image) else "coloured"
-    if (size := object_size(sample, background, labelling)) is not None:
+    if (size := median_instance_area(sample, background, labelling)) is not None:
         found["object size"] = size
     if sample.group is not None:
         found["group"] = sample.group
@@ -73,7 +73,7 @@ def _is_grey(image: np.ndarray) -> bool:
     return bool(spread <= _GREY * max(float(np.ptp(seen)), 1e-12))
 
 
-def object_size(sample: Sample, background: bool, labelling: Labelling = _EXCLUSIVE) -> float | None:
+def median_instance_area(sample: Sample, background: bool, labelling: Labelling = _EXCLUSIVE) -> float | None:
     """The median pixels of an image's objects; None where it has none. Ignored pixels are in no object."""
     assert sample.labels is not None
     if sample.instances is not None:
@@ -100,7 +100,7 @@ def _regions(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     return np.bincount(numbered.reshape(-1))[1:]
 
 
-def read_columns(splits: Path) -> dict[str, dict[str, Trait]]:
+def read_columns(splits: Path) -> dict[str, dict[str, AttributeValue]]:
     """{key: {column: value}} of the columns that splits.parquet carries from samples.csv; empty where there is no such file.
     A column is of numbers where all of its values are."""
     if not splits.exists():
@@ -114,7 +114,7 @@ def read_columns(splits: Path) -> dict[str, dict[str, Trait]]:
     return {key: {n: value for n in names if (value := columns[n][i]) is not None} for i, key in enumerate(keys)}
 
 
-def _values(words: Sequence[object]) -> list[Trait | None]:
+def _values(words: Sequence[object]) -> list[AttributeValue | None]:
     told = [None if word in (None, "") else str(word) for word in words]
     with contextlib.suppress(ValueError):
         numbers = [None if word is None else float(word) for word in told]

@@ -18,16 +18,16 @@ from segpipe.config import EvaluateParams
 from segpipe.evaluation.metric_lookup import compare_on, interval_of
 from segpipe.evaluation.paired_statistics import Comparison, holm
 from segpipe.evaluation.scores import Scores
-from segpipe.evaluation.slice_attributes import Trait
+from segpipe.evaluation.slice_attributes import AttributeValue
 from segpipe.metrics import MAIN_METRIC
 
-MOST_VALUES = 12
+MAX_TEXTS = 12
 """A trait of words with more values makes no slices."""
 
-MOST_NUMBERS = 6
+MAX_NUMBERS = 6
 """A trait of numbers with more values is cut into thirds."""
 
-LEAST_IMAGES = 5
+MIN_IMAGES = 5
 """A slice of fewer images gets no score of its own in metrics.json."""
 
 _THIRDS = ("low third", "middle third", "high third")
@@ -51,7 +51,7 @@ class Slice:
         return scores.at(np.flatnonzero(self.members))
 
 
-def cut(scores: Scores, least: int = LEAST_IMAGES) -> list[Slice]:
+def cut_slices(scores: Scores, least: int = MIN_IMAGES) -> list[Slice]:
     """The slices of the images behind these scores, by trait and value; those of fewer than `least` images, or of all, are none."""
     found: list[Slice] = []
     for trait in sorted({name for row in scores.traits for name in row}):
@@ -61,19 +61,19 @@ def cut(scores: Scores, least: int = LEAST_IMAGES) -> list[Slice]:
     return [s for s in found if least <= np.count_nonzero(s.members) < len(s.members)]
 
 
-def _of_trait(trait: str, values: Sequence[Trait | None]) -> list[Slice]:
+def _of_trait(trait: str, values: Sequence[AttributeValue | None]) -> list[Slice]:
     known = sorted({v for v in values if v is not None}, key=lambda v: (isinstance(v, str), v))
     numbers = all(isinstance(v, float) for v in known)
     if trait == "pixels":  # few sizes are told by `size`
-        return [] if len(known) <= MOST_VALUES else _thirds(trait, values)
-    if len(known) > (MOST_NUMBERS if numbers else MOST_VALUES):
+        return [] if len(known) <= MAX_TEXTS else _thirds(trait, values)
+    if len(known) > (MAX_NUMBERS if numbers else MAX_TEXTS):
         return _thirds(trait, values) if numbers else []
     return [
         Slice(trait, v if isinstance(v, str) else f"{v:g}", np.array([own == v for own in values], bool)) for v in known
     ]
 
 
-def _thirds(trait: str, values: Sequence[Trait | None]) -> list[Slice]:
+def _thirds(trait: str, values: Sequence[AttributeValue | None]) -> list[Slice]:
     """Thirds by value: images of one value stand in one third, the lowest that it reaches into."""
     numbers = np.array([np.nan if v is None else float(v) for v in values])
     known = np.sort(numbers[~np.isnan(numbers)])
@@ -83,11 +83,11 @@ def _thirds(trait: str, values: Sequence[Trait | None]) -> list[Slice]:
     return [Slice(trait, word, (numbers > start) & (numbers <= end)) for word, start, end in thirds]
 
 
-def slice_table(scores: Scores, params: EvaluateParams) -> dict[str, dict[str, dict[str, Any]]]:
+def score_slices(scores: Scores, params: EvaluateParams) -> dict[str, dict[str, dict[str, Any]]]:
     """{trait: {value: {images, score, low, high}}} of the main metric, to six digits, for metrics.json; a slice on which the
     score does not exist is left out, and bounds where there are too few images for any."""
     table: dict[str, dict[str, dict[str, Any]]] = {}
-    for part in cut(scores):
+    for part in cut_slices(scores):
         own = part.of(scores)
         found = interval_of(MAIN_METRIC, own, params)
         if np.isnan(found.estimate):
@@ -112,14 +112,14 @@ class SliceComparison:
 
 
 def compare_slices(
-    name: str, ours: Scores, theirs: Scores, params: EvaluateParams, least: int = LEAST_IMAGES
+    name: str, ours: Scores, theirs: Scores, params: EvaluateParams, least: int = MIN_IMAGES
 ) -> list[SliceComparison]:
     """Two models on each slice of the same images, by the metric of this name. `theirs` has its images in the order of `ours`.
 
     Slices on which the metric does not exist for both are left out.
     """
     rows: list[SliceComparison] = []
-    for part in cut(ours, least):
+    for part in cut_slices(ours, least):
         own, other = part.of(ours), part.of(theirs)
         values = own.value(name), other.value(name)
         if values[0] is None or values[1] is None:

@@ -23,7 +23,7 @@ from segpipe.metrics import Metric, Tallies, Values
 SEED = 20_260
 """The intervals of a run are the same every time."""
 
-FEWEST_GROUPS = 6
+MIN_GROUPS = 6
 """With fewer groups than this, resampling groups says nothing: images are resampled instead."""
 
 _CHUNK = 1 << 21
@@ -73,7 +73,7 @@ class Interval:
 def resampling_units(groups: Sequence[str | None]) -> npt.NDArray[np.int64]:
     """The unit (0, 1, ...) that each image is drawn with: its group where there are enough groups, else the image itself."""
     known = {g for g in groups if g is not None}
-    if len(known) < FEWEST_GROUPS:
+    if len(known) < MIN_GROUPS:
         return np.arange(len(groups))
     places: dict[str, int] = {}
     return np.array(
@@ -82,7 +82,7 @@ def resampling_units(groups: Sequence[str | None]) -> npt.NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class Summed:
+class SumStatistic:
     """A statistic that sees only sums over units: `of` maps (..., k) sums to (...) scores, NaN where one does not exist.
 
     columns: (units, k), what each unit adds. Called with multiplicities, (resamples, units), it is a `Statistic`.
@@ -105,13 +105,13 @@ class Summed:
         """Multiplicities (resamples, units) -> scores (resamples,)."""
         return self.of(weights @ self.columns)
 
-    def exchanged(self, other: Summed, swapped: Values) -> tuple[Values, Values]:
+    def exchanged(self, other: SumStatistic, swapped: Values) -> tuple[Values, Values]:
         """The scores of two models after exchanging the units that are 1 in (resamples, units)."""
         moved = swapped @ (other.columns - self.columns)
         return self.of(self.columns.sum(0) + moved), other.of(other.columns.sum(0) - moved)
 
 
-def statistic(metric: Metric, tally: Tallies, units: npt.NDArray[np.int64]) -> Summed:
+def statistic(metric: Metric, tally: Tallies, units: npt.NDArray[np.int64]) -> SumStatistic:
     """A metric as a function of how often each unit was drawn.
 
     tally: (images, 3, n_classes). units: (images,), from `resampling_units`.
@@ -120,10 +120,10 @@ def statistic(metric: Metric, tally: Tallies, units: npt.NDArray[np.int64]) -> S
         return mean_statistic(metric.of(tally), units)
     shape = tally.shape[1:]
     columns = sum_by_unit(tally.reshape(len(tally), shape[0] * shape[1]), units)
-    return Summed(columns, lambda sums: metric.of(sums.reshape(*sums.shape[:-1], *shape)))
+    return SumStatistic(columns, lambda sums: metric.of(sums.reshape(*sums.shape[:-1], *shape)))
 
 
-def mean_statistic(values: Values, units: npt.NDArray[np.int64]) -> Summed:
+def mean_statistic(values: Values, units: npt.NDArray[np.int64]) -> SumStatistic:
     """The mean over images of any score, (images,), such as a surface distance; images where it is NaN are left out."""
     there = ~np.isnan(values)
     columns = sum_by_unit(np.stack([np.where(there, values, 0.0), there], axis=1), units)
@@ -132,7 +132,7 @@ def mean_statistic(values: Values, units: npt.NDArray[np.int64]) -> Summed:
         total, count = sums[..., 0], sums[..., 1]
         return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
-    return Summed(columns, mean)
+    return SumStatistic(columns, mean)
 
 
 def sum_by_unit(columns: npt.NDArray[np.number[Any]], units: npt.NDArray[np.int64]) -> Values:
@@ -217,7 +217,7 @@ def _replicates(statistics: Sequence[Statistic], units: int, resamples: int, see
     """(statistics, resamples)."""
     rng = np.random.Generator(np.random.PCG64(seed))
     out = np.empty((len(statistics), resamples))
-    step = rows_at_once(units)
+    step = resamples_per_pass(units)
     for start in range(0, resamples, step):
         weights = _multiplicities(rng, min(step, resamples - start), units)
         for row, of in enumerate(statistics):
@@ -225,7 +225,7 @@ def _replicates(statistics: Sequence[Statistic], units: int, resamples: int, see
     return out
 
 
-def rows_at_once(units: int) -> int:
+def resamples_per_pass(units: int) -> int:
     """Resamples of so many units that are held at once."""
     return min(_ROWS, max(1, _CHUNK // max(1, units)))
 
@@ -247,7 +247,7 @@ def each_alone(of: Statistic, units: int) -> Values:
 
 
 def _in_turn(of: Statistic, units: int, others: float, own: float) -> Values:
-    step = rows_at_once(units)
+    step = resamples_per_pass(units)
     parts = []
     for start in range(0, units, step):
         weights = np.full((min(step, units - start), units), others)

@@ -15,7 +15,7 @@ from segpipe.metrics import Values
 from segpipe.metrics.surface import SURFACE_SCORES, surface_scores
 from segpipe.samples import Sample
 
-MOST_PIXELS = 1 << 24
+MAX_PIXELS = 1 << 24
 """Of a larger image or volume, surfaces are measured only where that is asked for: some ten seconds a class."""
 
 _DIGITS = 6
@@ -31,7 +31,7 @@ class SurfaceRule:
     @classmethod
     def of(cls, params: EvaluateParams) -> SurfaceRule:
         """The rule that params.yaml asks for."""
-        most = {"auto": MOST_PIXELS, True: np.inf, False: 0}[params.surface]
+        most = {"auto": MAX_PIXELS, True: np.inf, False: 0}[params.surface]
         return cls(params.surface_tolerance, most)
 
     def measure(self, sample: Sample, class_ids: np.ndarray, classes: int | Labelling) -> Values | None:
@@ -43,7 +43,7 @@ class SurfaceRule:
         return found.round(_DIGITS)
 
 
-def surface_table(scores: Scores, params: EvaluateParams) -> dict[str, Any]:
+def surface_summary(scores: Scores, params: EvaluateParams) -> dict[str, Any]:
     """What metrics.json tells: NAME.image.macro (the mean over classes within each image, then over images), its bounds
     under `interval`, NAME.image.class.CLASS, how many images were measured (`images`) and whether in mm (`millimetres`, 0 or 1).
 

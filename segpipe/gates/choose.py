@@ -16,7 +16,7 @@ import numpy as np
 
 from segpipe.config import EvaluateParams, Params
 from segpipe.errors import DataError
-from segpipe.evaluation.instance_counts import ObjectCounter
+from segpipe.evaluation.instance_counts import InstanceCounter
 from segpipe.evaluation.metric_lookup import describe_metric, interval_of, main_scores, metric_path
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
@@ -180,7 +180,7 @@ def score_champion(version: str, bundle: Path, winner: Scores, channels: int, sh
         )
     if spec.normalisation.channels != channels:
         return Champion(version, None, f"it takes {spec.normalisation.channels} channels, the images have {channels}")
-    objects = ObjectCounter(len(winner.classes))
+    objects = InstanceCounter(len(winner.classes))
     images = score_images(segmenter, ShardReader(shards, "test"), f"champion {version}", objects=objects)
     scores = Scores.collect(version, winner.classes, dict(spec.lineage), images, winner.overlapping)
     # A bundle's lineage has more entries than a trained model's (the engine's weights), so the winner's must be a part of it.

@@ -12,7 +12,7 @@ from typing import Any
 
 from segpipe.config import GateParams
 from segpipe.errors import GateBlocked, UndecidedError
-from segpipe.evaluation.cost import Latency, time_answers
+from segpipe.evaluation.cost import Latency, time_predictions
 from segpipe.files import sha256_file, write_json
 from segpipe.gates.judge import apply_policy
 from segpipe.gates.selection import LATENCY_FILE, Selection
@@ -37,7 +37,7 @@ def measure(bundle: Path, inputs: Sequence[Mapping[str, Any]], seconds: float = 
         inputs: what `Segmenter.predict` is called with, in turn, such as the bundle's golden images.
         seconds: for how long at most, but at least once for each input.
     """
-    return time_answers(Segmenter.from_bundle(bundle), inputs, _RUNS, seconds)
+    return time_predictions(Segmenter.from_bundle(bundle), inputs, _RUNS, seconds)
 
 
 def judge_latency(gates: GateParams, found: Latency, candidate: str) -> GateVerdict:

@@ -20,7 +20,7 @@ from segpipe.inference.spec import GRAPH_FILE, INT8_FILE, TORCH, SegmenterSpec
 from segpipe.inference.tiling import predict_tiled
 from segpipe.inference.tta import run_averaged
 from segpipe.inference.volumes import labels_on_grid, predict_windows, resample, resampled_shape, spacing_ratios
-from segpipe.metrics.calibration import tempered
+from segpipe.metrics.calibration import apply_temperature
 from segpipe.samples import Prediction, Sample
 
 
@@ -61,7 +61,7 @@ class Segmenter:
         found = self._untempered(image, probabilities, spacing, instances)
         if found.probabilities is None or self.spec.temperature == 1:
             return found
-        return replace(found, probabilities=tempered(found.probabilities, self.spec.temperature))
+        return replace(found, probabilities=apply_temperature(found.probabilities, self.spec.temperature))
 
     def segment(self, sample: Sample, probabilities: bool = False, instances: bool = False) -> Prediction:
         """Segment a labelled sample, as `predict` does its image: what evaluation and choices on validation images ask for."""

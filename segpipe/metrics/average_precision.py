@@ -12,8 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.metrics.counting import Values
-from segpipe.metrics.detections import ANY_SIZE, COCO_THRESHOLDS, Detections, Pool, average_precision, detect_by_size
-from segpipe.metrics.instances import Mask, Objects
+from segpipe.metrics.detections import (
+    ANY_SIZE,
+    COCO_THRESHOLDS,
+    Detections,
+    PooledDetections,
+    average_precision,
+    match_detections_by_size,
+)
+from segpipe.metrics.instances import InstanceMasks, Mask
 
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e5**2)}
 """COCO's classes of size: pixels of a true object, both ends included. Predicted ones count by their own size where unmatched."""
@@ -49,26 +56,26 @@ class MatchedImage:
 
 
 @dataclass
-class ApCounter:
+class AveragePrecisionCounter:
     """Collects images for `result`. Every prediction counts: COCO's own 100 an image and class would cut off a field of cells."""
 
     n_classes: int
     _images: list[MatchedImage] = field(default_factory=list)
 
-    def match(self, truth: Objects, prediction: Objects, ignored: Mask | None = None) -> MatchedImage:
+    def match(self, truth: InstanceMasks, prediction: InstanceMasks, ignored: Mask | None = None) -> MatchedImage:
         """What an image's predictions match; those mostly on `ignored`, bool as the image is shaped, count neither for nor against
         (COCO's crowd). May run in several threads. Raises ValueError where truth and prediction are not shaped alike."""
         true = [
             np.bincount(truth.classes[(truth.area >= least) & (truth.area <= most)], minlength=self.n_classes)
             for least, most in _RANGES
         ]
-        return MatchedImage(detect_by_size(truth, prediction, ignored, _RANGES), true)
+        return MatchedImage(match_detections_by_size(truth, prediction, ignored, _RANGES), true)
 
     def keep(self, image: MatchedImage) -> None:
         """Count an image; in the order of the images, which decides among predictions that are as sure."""
         self._images.append(image)
 
-    def add(self, truth: Objects, prediction: Objects, ignored: Mask | None = None) -> None:
+    def add(self, truth: InstanceMasks, prediction: InstanceMasks, ignored: Mask | None = None) -> None:
         """Match an image and count it."""
         self.keep(self.match(truth, prediction, ignored))
 
@@ -86,17 +93,17 @@ class ApCounter:
             recall_of_class=recall,
         )
 
-    def _pools(self, size: int) -> list[Pool]:
+    def _pools(self, size: int) -> list[PooledDetections]:
         """The detections of all images by class."""
         true = np.array([image.true[size] for image in self._images]).reshape(-1, self.n_classes)
-        pool = Pool.of([image.detections[size] for image in self._images], true)
+        pool = PooledDetections.of([image.detections[size] for image in self._images], true)
         return [pool.of_class(label) for label in range(self.n_classes)]
 
-    def _precision(self, pools: list[Pool], thresholds: range | list[int] = _EVERY) -> float:
+    def _precision(self, pools: list[PooledDetections], thresholds: range | list[int] = _EVERY) -> float:
         return float(average_precision(pools, np.ones((1, len(self._images))), thresholds)[0])
 
 
-def _recall(pool: Pool) -> float:
+def _recall(pool: PooledDetections) -> float:
     """Of one class: the share of true objects that is found, its mean over the thresholds."""
     true = pool.true.sum()
     return float(pool.found.hits.sum(0).mean() / true) if true else float("nan")

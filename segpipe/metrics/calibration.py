@@ -166,7 +166,7 @@ def fit_temperature(truth: npt.NDArray[np.uint8], logits: npt.NDArray[np.floatin
     return float(1 / brentq(slope, low, high, xtol=1e-9))
 
 
-def tempered(probabilities: Probabilities, temperature: float) -> npt.NDArray[np.float32]:
+def apply_temperature(probabilities: Probabilities, temperature: float) -> npt.NDArray[np.float32]:
     """softmax(logits / temperature) from probabilities, (n_classes, ...), float32. Which class is likeliest stays as it was."""
     logits = logits_of(probabilities) / temperature
     likely = np.exp(logits - logits.max(0))  # numpy alone: this is asked for where a model serves

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.metrics.counting import Values
-from segpipe.metrics.instances import Mask, Objects, Overlaps, overlaps
+from segpipe.metrics.instances import InstanceMasks, Mask, Overlaps, overlaps
 
 COCO_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """The ten IoU at which detections match, to the last bit as COCO has them."""
@@ -59,16 +59,16 @@ class Detections:
         return cls(np.array(scores, np.float64), number >> 2 * len(_BITS), hits, ignored)
 
 
-def detect(truth: Objects, prediction: Objects, ignored: Mask | None = None) -> Detections:
+def match_detections(truth: InstanceMasks, prediction: InstanceMasks, ignored: Mask | None = None) -> Detections:
     """Match an image's predictions as COCO does: the surest first, each with the best true object of its class that is free and has at
     least the threshold's IoU. ignored: (*shape,), bool; a prediction that matches nothing and lies there for a share of at least
     the threshold is ignored (COCO's crowd).
     """
-    return detect_by_size(truth, prediction, ignored, [ANY_SIZE])[0]
+    return match_detections_by_size(truth, prediction, ignored, [ANY_SIZE])[0]
 
 
-def detect_by_size(
-    truth: Objects, prediction: Objects, ignored: Mask | None, sizes: Sequence[tuple[float, float]]
+def match_detections_by_size(
+    truth: InstanceMasks, prediction: InstanceMasks, ignored: Mask | None, sizes: Sequence[tuple[float, float]]
 ) -> list[Detections]:
     """`detect`, once for each range of sizes: (least, most) pixels, both included.
 
@@ -121,14 +121,14 @@ def _greedy(near: Overlaps, spared: Mask, crowd: Values) -> tuple[Mask, Mask]:
     return hit, off
 
 
-def _pixels_on(objects: Objects, ignored: Mask) -> npt.NDArray[np.int64]:
+def _pixels_on(objects: InstanceMasks, ignored: Mask) -> npt.NDArray[np.int64]:
     if objects.overlapping:
         return np.array([np.count_nonzero(mask & ignored) for mask in objects.pixels], np.int64)
     return np.bincount(objects.pixels[ignored], minlength=len(objects) + 1)[1:]
 
 
 @dataclass(frozen=True)
-class Pool:
+class PooledDetections:
     """The detections of many images in one order, the surest first (of equal ones, in the order of the images).
 
     found: of all images. image: (n,), the place of each detection's image. true: (images, n_classes), true objects.
@@ -139,7 +139,7 @@ class Pool:
     true: Values
 
     @classmethod
-    def of(cls, images: Sequence[Detections], true: npt.NDArray[np.number]) -> Pool:  # type: ignore[type-arg]
+    def of(cls, images: Sequence[Detections], true: npt.NDArray[np.number]) -> PooledDetections:  # type: ignore[type-arg]
         """Of the detections of images, and their true objects, (images, n_classes)."""
         image = np.repeat(np.arange(len(images)), [len(one) for one in images])
         return cls._ordered(images, image, image, np.asarray(true, np.float64))
@@ -147,7 +147,7 @@ class Pool:
     @classmethod
     def _ordered(
         cls, parts: Sequence[Detections], image: npt.NDArray[np.int64], place: npt.NDArray[np.int64], true: Values
-    ) -> Pool:
+    ) -> PooledDetections:
         """place: (n,), by which equally sure ones are put in order."""
         nothing = Detections(np.empty(0), np.empty(0, np.int64), *np.empty((2, 0, len(COCO_THRESHOLDS)), np.bool_))
         scores, classes, hits, ignored = (
@@ -157,22 +157,22 @@ class Pool:
         order = np.lexsort((place, -scores))
         return cls(Detections(scores[order], classes[order], hits[order], ignored[order]), image[order], true)
 
-    def beside(self, other: Pool) -> Pool:
+    def beside(self, other: PooledDetections) -> PooledDetections:
         """All detections of both in one order, from the same images: those of `other` are numbered after these, but of equally sure
         ones those of the earlier image come first, whoever found them."""
         image, place = (np.concatenate([self.image, other.image + after]) for after in (len(self.true), 0))
         return self._ordered([self.found, other.found], image, place, np.concatenate([self.true, other.true]))
 
-    def of_class(self, label: int) -> Pool:
+    def of_class(self, label: int) -> PooledDetections:
         """What is of one class."""
         own = self.found.classes == label
         found = Detections(
             self.found.scores[own], self.found.classes[own], self.found.hits[own], self.found.ignored[own]
         )
-        return Pool(found, self.image[own], self.true[:, label : label + 1])
+        return PooledDetections(found, self.image[own], self.true[:, label : label + 1])
 
 
-def average_precision(pools: Sequence[Pool], weights: Values, thresholds: Sequence[int]) -> Values:
+def average_precision(pools: Sequence[PooledDetections], weights: Values, thresholds: Sequence[int]) -> Values:
     """COCO AP where each image counts as often as it was drawn: (resamples,).
 
     Copies of a detection stand together, also where others are as sure. pools: of each class that counts, from `Pool.of_class`.
@@ -190,7 +190,7 @@ def average_precision(pools: Sequence[Pool], weights: Values, thresholds: Sequen
     return np.divide(total, count, out=np.full(len(weights), np.nan), where=count > 0)
 
 
-def _of_class(pool: Pool, weights: Values, true: Values, thresholds: Sequence[int]) -> Values:
+def _of_class(pool: PooledDetections, weights: Values, true: Values, thresholds: Sequence[int]) -> Values:
     """Precision is looked at where a detection hits at any threshold: elsewhere it only falls."""
     hits, ignored = pool.found.hits[:, thresholds], pool.found.ignored[:, thresholds]
     at = np.flatnonzero(hits.any(1))

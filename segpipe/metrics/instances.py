@@ -31,7 +31,7 @@ _MOST_IDS = 1 << 16
 
 
 @dataclass(frozen=True)
-class Objects:
+class InstanceMasks:
     """The objects of one image. They may overlap where they come `from_masks`.
 
     shape: (H, W) or (D, H, W) of the image. area: (n,), pixels. scores: (n,), confidences, larger is surer; 1 for a truth.
@@ -59,7 +59,7 @@ class Objects:
         labels: npt.NDArray[np.unsignedinteger[Any]],
         scores: Mapping[int, float] | None = None,
         classes: Mapping[int, int] | None = None,
-    ) -> Objects:
+    ) -> InstanceMasks:
         """From a map of object ids, (H, W) or (D, H, W), uint8 or uint16, 0 for none; objects in the order of their ids.
 
         scores, classes: by id; left out, every score is 1 and every class 0. Raises ValueError where an id has none.
@@ -79,7 +79,7 @@ class Objects:
         return cls(labels.shape, area[ids], sure, kinds, places[labels])
 
     @classmethod
-    def from_instances(cls, instances: Instances) -> Objects:
+    def from_instances(cls, instances: Instances) -> InstanceMasks:
         """From the objects of a sample or of a prediction."""
         areas, pixels = instances.areas(), instances.ids
         return cls(pixels.shape, areas, instances.scores, instances.classes, pixels)
@@ -87,7 +87,7 @@ class Objects:
     @classmethod
     def from_masks(
         cls, masks: Mask, scores: Sequence[float] | Values | None = None, classes: Sequence[int] | None = None
-    ) -> Objects:
+    ) -> InstanceMasks:
         """From masks that may overlap, (n, H, W) or (n, D, H, W), bool; scores and classes in the same order.
 
         A mask without a pixel is no object and left out. Raises ValueError where numbers of masks, scores and classes differ.
@@ -102,22 +102,24 @@ class Objects:
         kept = area > 0
         return cls(masks.shape[1:], area[kept], sure[kept], kinds[kept], masks[kept])
 
-    def only(self, kept: npt.NDArray[np.bool_], counted: Mask | None = None) -> Objects:
+    def only(self, kept: npt.NDArray[np.bool_], counted: Mask | None = None) -> InstanceMasks:
         """Those of the objects, (n,) bool, with those of their pixels, (*shape,) bool, that are `counted`."""
         if self.overlapping:
             masks: Any = self.pixels[kept] if counted is None else self.pixels[kept] & counted
-            return Objects.from_masks(masks, self.scores[kept], self.classes[kept].tolist())
+            return InstanceMasks.from_masks(masks, self.scores[kept], self.classes[kept].tolist())
         table = np.where(np.append(False, kept), np.arange(len(self) + 1), 0).astype(np.uint16)
         labels = table[self.pixels] if counted is None else np.where(counted, table[self.pixels], np.uint16(0))
         ids = range(1, len(self) + 1)
-        return Objects.from_map(
+        return InstanceMasks.from_map(
             labels,
             dict(zip(ids, self.scores.tolist(), strict=True)),
             dict(zip(ids, self.classes.tolist(), strict=True)),
         )
 
 
-def without_ignored(truth: Objects, prediction: Objects, ignored: Mask | None) -> tuple[Objects, Objects]:
+def without_ignored(
+    truth: InstanceMasks, prediction: InstanceMasks, ignored: Mask | None
+) -> tuple[InstanceMasks, InstanceMasks]:
     """Truth and prediction without ignored pixels, (*shape,) bool, and without predicted objects that are mostly on them."""
     if ignored is None or not ignored.any():
         return truth, prediction
@@ -150,7 +152,7 @@ class Overlaps:
         return np.asarray((np.bincount(self.true)[self.true] == 1) & (np.bincount(self.said)[self.said] == 1))
 
 
-def overlaps(truth: Objects, prediction: Objects) -> Overlaps:
+def overlaps(truth: InstanceMasks, prediction: InstanceMasks) -> Overlaps:
     """The pairs of an image's objects, found in one pass over its pixels. Raises ValueError for images of two shapes."""
     if truth.shape != prediction.shape:
         raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}")
@@ -159,7 +161,7 @@ def overlaps(truth: Objects, prediction: Objects) -> Overlaps:
     return Overlaps(true, said, shared / union).only(truth.classes[true] == prediction.classes[said])
 
 
-def _shared_pixels(truth: Objects, prediction: Objects) -> tuple[npt.NDArray[np.int64], ...]:
+def _shared_pixels(truth: InstanceMasks, prediction: InstanceMasks) -> tuple[npt.NDArray[np.int64], ...]:
     """Places of true and predicted objects, and how many pixels they share, each (pairs,); in the order of `Overlaps`."""
     if truth.overlapping or prediction.overlapping:
         shared = _shared_by_masks(truth, prediction)
@@ -174,7 +176,7 @@ def _shared_pixels(truth: Objects, prediction: Objects) -> tuple[npt.NDArray[np.
     return pairs // n - 1, pairs % n - 1, shared
 
 
-def _shared_by_masks(truth: Objects, prediction: Objects) -> npt.NDArray[np.int64]:
+def _shared_by_masks(truth: InstanceMasks, prediction: InstanceMasks) -> npt.NDArray[np.int64]:
     """(true, predicted): pixels that each pair shares, where objects of either side may overlap."""
     if truth.overlapping and prediction.overlapping:
         rows = [[np.count_nonzero(there & said) for said in prediction.pixels] for there in truth.pixels]
@@ -185,7 +187,7 @@ def _shared_by_masks(truth: Objects, prediction: Objects) -> npt.NDArray[np.int6
     return np.array(columns, np.int64).reshape(len(prediction), len(truth)).T
 
 
-def matches(found: Overlaps, threshold: float) -> npt.NDArray[np.bool_]:
+def match_pairs(found: Overlaps, threshold: float) -> npt.NDArray[np.bool_]:
     """(pairs,): which pairs match: IoU above the threshold, each object in one pair at the most."""
     matched = found.iou > threshold
     near = found.only(matched)
@@ -203,7 +205,7 @@ def matches(found: Overlaps, threshold: float) -> npt.NDArray[np.bool_]:
 
 
 @dataclass(frozen=True)
-class ObjectScore:
+class InstanceCounts:
     """Objects counted, of one image or (added) of many.
 
     tallies: (10, 3, n_classes): matched, true and predicted objects at each of `THRESHOLDS`. iou_sum: (n_classes,), of the
@@ -213,26 +215,28 @@ class ObjectScore:
     tallies: Counts
     iou_sum: Values
 
-    def __add__(self, other: ObjectScore) -> ObjectScore:
-        return ObjectScore(self.tallies + other.tallies, self.iou_sum + other.iou_sum)
+    def __add__(self, other: InstanceCounts) -> InstanceCounts:
+        return InstanceCounts(self.tallies + other.tallies, self.iou_sum + other.iou_sum)
 
 
-def object_score(truth: Objects, prediction: Objects, n_classes: int, ignored: Mask | None = None) -> ObjectScore:
+def count_instances(
+    truth: InstanceMasks, prediction: InstanceMasks, n_classes: int, ignored: Mask | None = None
+) -> InstanceCounts:
     """Count the matches of an image's objects. ignored: (*shape,) bool, pixels that count nowhere."""
     truth, prediction = without_ignored(truth, prediction, ignored)
     found = overlaps(truth, prediction)
     counts = np.zeros((len(THRESHOLDS), 3, n_classes), np.int64)
     counts[:, 1] = np.bincount(truth.classes, minlength=n_classes)
     counts[:, 2] = np.bincount(prediction.classes, minlength=n_classes)
-    pairs = [found.only(matches(found, threshold)) for threshold in THRESHOLDS]
+    pairs = [found.only(match_pairs(found, threshold)) for threshold in THRESHOLDS]
     for place, matched in enumerate(pairs):
         counts[place, 0] = np.bincount(truth.classes[matched.true], minlength=n_classes)
     labels = truth.classes[pairs[0].true]
     iou_sum = np.bincount(labels, pairs[0].iou, n_classes).astype(np.float64)  # int where no pair is
-    return ObjectScore(counts, iou_sum)
+    return InstanceCounts(counts, iou_sum)
 
 
-def challenge_score(score: ObjectScore) -> float:
+def challenge_score(score: InstanceCounts) -> float:
     """The score of the 2018 Data Science Bowl for an image: TP / (TP + FP + FN) of all classes, its mean over `THRESHOLDS`.
 
     NaN where there is neither a true nor a predicted object. The challenge's result is the mean over images.
@@ -252,7 +256,7 @@ class PanopticQuality:
     rq: Values
 
 
-def panoptic_quality(score: ObjectScore) -> PanopticQuality:
+def panoptic_quality(score: InstanceCounts) -> PanopticQuality:
     """Panoptic quality of each class; of a dataset from the sum of its images' scores. Its mean over classes: `np.nanmean`."""
     rq = per_class("dice", score.tallies[0])
     matched = score.tallies[0, 0]

@@ -25,13 +25,13 @@ from segpipe.pages.components.forest import Forest, ForestRow, make_forest, slic
 from segpipe.pages.components.gallery import GalleryImage, embed_images, layer_names, read_gallery, tile_ratio
 from segpipe.pages.components.reliability import reliability_chart
 from segpipe.pages.components.tables import class_rows, ranking_rows, score_axis
+from segpipe.pages.plan_views import plan_views
 from segpipe.pages.report_inputs import (
-    Cost,
+    CostRow,
     RobustnessView,
     calibration_view,
     costs,
     further_scores,
-    plan_views,
     read_section,
     robustness_view,
     section,
@@ -222,7 +222,7 @@ def _minus(value: float | None) -> float | None:
     return None if value is None else -value
 
 
-def _champion_cost(root: Path, champion: Champion | None) -> list[Cost]:
+def _champion_cost(root: Path, champion: Champion | None) -> list[CostRow]:
     """How fast what serves now answers, as its blessing measured it; nothing where its tag isn't here."""
     from segpipe.errors import MissingError
     from segpipe.release.registry import find_version
@@ -233,7 +233,7 @@ def _champion_cost(root: Path, champion: Champion | None) -> list[Cost]:
         return []
     if made is None:
         return []
-    return [Cost(made.version, latency=(made.bless.p50_ms, made.bless.p95_ms), engine=made.engine, served=True)]
+    return [CostRow(made.version, latency=(made.bless.p50_ms, made.bless.p95_ms), engine=made.engine, served=True)]
 
 
 def _gallery(

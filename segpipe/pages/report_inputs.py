@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segpipe.evaluation.instance_metrics import WORDS as OF_OBJECTS
+from segpipe.evaluation.instance_metrics import DESCRIPTIONS as OF_OBJECTS
 from segpipe.files import read_json
 
 SEVERITY_ORDER = ("light", "medium", "strong")
@@ -31,7 +31,7 @@ def _number(content: Mapping[str, Any], key: str) -> float | None:
 
 
 @dataclass(frozen=True)
-class Bin:
+class ReliabilityBin:
     """Pixels of about the same confidence: their mean confidence, the share that is right, and their share of all pixels."""
 
     confidence: float
@@ -43,14 +43,14 @@ class Bin:
 class CalibrationView:
     """A reliability diagram and its errors, as shipped; the errors before the temperature where they were measured too."""
 
-    bins: list[Bin]
+    bins: list[ReliabilityBin]
     ece: float
     low: float | None
     high: float | None
     mce: float | None
     temperature: float | None
     ece_before: float | None
-    before: list[Bin]
+    before: list[ReliabilityBin]
 
 
 def calibration_view(metrics: Mapping[str, Any]) -> CalibrationView | None:
@@ -72,17 +72,17 @@ def calibration_view(metrics: Mapping[str, Any]) -> CalibrationView | None:
     )
 
 
-def _bins(curve: Any) -> list[Bin]:
+def _bins(curve: Any) -> list[ReliabilityBin]:
     """curve: rows from the lowest bin on; a mapping by bin in files of earlier versions."""
     ordered = [curve[key] for key in sorted(curve)] if isinstance(curve, Mapping) else curve
     rows = [section(row) for row in ordered] if isinstance(ordered, list) else []
     known = [row for row in rows if {"pixels", "confidence", "right"} <= row.keys()]
     total = sum(row["pixels"] for row in known) or 1
-    return [Bin(row["confidence"], row["right"], row["pixels"] / total) for row in known]
+    return [ReliabilityBin(row["confidence"], row["right"], row["pixels"] / total) for row in known]
 
 
 @dataclass(frozen=True)
-class Drop:
+class DropRow:
     """What a model loses where images are spoilt in one way, so much: score on the images as they are less that on the spoilt."""
 
     corruption: str
@@ -98,14 +98,14 @@ class RobustnessView:
     """Drops by corruption, the largest first, and the images that they rest on."""
 
     images: int | None
-    drops: list[Drop]
+    drops: list[DropRow]
 
 
 def robustness_view(metrics: Mapping[str, Any]) -> RobustnessView | None:
     """Of `test.robustness` in metrics.json; None where it was not measured."""
     found = section(metrics, "test", "robustness")
     rows = [
-        Drop(
+        DropRow(
             name.replace("_", " "), severity, _number(told, "score"), drop, _number(told, "low"), _number(told, "high")
         )
         for name, severities in section(found, "by").items()
@@ -169,7 +169,7 @@ def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 @dataclass(frozen=True)
-class Cost:
+class CostRow:
     """What a model costs. ms, training_mib: of a training step. latency: p50 and p95 of an answer in ms, by `engine`, with `served` of
     requests to its Bento; serving_mib: the most memory of the process that answered."""
 
@@ -185,7 +185,7 @@ class Cost:
     training_mib: float | None = None
 
 
-def costs(root: Path, names: list[str]) -> list[Cost]:
+def costs(root: Path, names: list[str]) -> list[CostRow]:
     """A row for each candidate of which anything is known."""
     rows = []
     for name in names:
@@ -197,7 +197,7 @@ def costs(root: Path, names: list[str]) -> list[Cost]:
         steps = each * members if each else _number(training, "step")
         cost = section(metrics, "cost")
         half, most = _number(cost, "p50_ms"), _number(cost, "p95_ms")
-        row = Cost(
+        row = CostRow(
             name,
             megabytes=_number(model, "megabytes"),
             latency=None if half is None or most is None else (half, most),

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from segpipe.curation.suspects import BAND, Case, Suspect, choose_candidate, find_suspects, fold_of
+from segpipe.curation.suspects import BORDER_PIXELS, Suspect, SuspectSample, choose_candidate, find_suspects, fold_of
 from segpipe.errors import ConfigError, MissingError
 from segpipe.files import write_text
 from segpipe.progress import say
@@ -123,7 +123,9 @@ def write_suspects(root: Path, candidate: str | None, limit: int, page: Path) ->
     return made
 
 
-def rank_suspects(cases: Iterable[Case], classes: ClassTable, limit: int) -> tuple[list[Suspect], list[SuspectView]]:
+def rank_suspects(
+    cases: Iterable[SuspectSample], classes: ClassTable, limit: int
+) -> tuple[list[Suspect], list[SuspectView]]:
     """All suspects by score, the highest first (equal ones by key), and the sheets of the first `limit`.
 
     Pictures are drawn as the cases come, of those that are among the first so far: no image is kept.
@@ -140,7 +142,7 @@ def rank_suspects(cases: Iterable[Case], classes: ClassTable, limit: int) -> tup
     return every, sheets
 
 
-def draw_suspect(case: Case, classes: ClassTable) -> SuspectView:
+def draw_suspect(case: SuspectSample, classes: ClassTable) -> SuspectView:
     """The pictures of one suspect; of a large image the part around the largest region, of a volume the slice of it."""
     import cv2
 
@@ -218,7 +220,9 @@ def render_suspects(made: SuspectList, sheets: Sequence[SuspectView], classes: C
         shown.append(sheet)
     template = Path(__file__).parent / "templates" / "suspects.html"
     script = template.with_suffix(".js").read_text()
-    return render(template, made=made, sheets=shown, classes=classes.classes, band=BAND, doubt=_DOUBT, script=script)
+    return render(
+        template, made=made, sheets=shown, classes=classes.classes, band=BORDER_PIXELS, doubt=_DOUBT, script=script
+    )
 
 
 def _warn_of_other_data(root: Path, trained_on: str | None) -> None:

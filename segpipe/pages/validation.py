@@ -14,15 +14,15 @@ from segpipe.config import DataParams, ValidateParams
 from segpipe.data.dataset import CLASSES_FILE, read_classes
 from segpipe.data.drawing import Picture, thumbnail
 from segpipe.data.images import read_image, read_mask
-from segpipe.drift.reference import Drift
+from segpipe.drift.comparison import Drift
 from segpipe.errors import SegpipeError
 from segpipe.files import write_json, write_text
 from segpipe.pages.components.drift_chart import HEIGHT, WIDTH, draw_drift
 from segpipe.pages.data_uris import mask_uri, photo_uri
 from segpipe.pages.environment import render
 from segpipe.samples import UNKNOWN, ClassTable
-from segpipe.validation.checks import CHECKS, SEVERITIES, Finding
-from segpipe.validation.expectations import quarantined, stopping
+from segpipe.validation.checks import CHECKS
+from segpipe.validation.findings import SEVERITIES, Finding, blocking_findings, quarantined_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,8 +50,8 @@ def write_validation(
 
     findings.json: {"passed": nothing stops the pipeline, "quarantined": [files that are left out], "findings": [...], "drift": [...]}.
     """
-    left_out = quarantined(findings) if params.quarantine else []
-    stops = stopping(findings, params)
+    left_out = quarantined_files(findings) if params.quarantine else []
+    stops = blocking_findings(findings, params)
     told = {
         "passed": not stops,
         "quarantined": left_out,

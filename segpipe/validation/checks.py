@@ -39,7 +39,7 @@ class Finding(BaseModel):
 
 
 @dataclass(frozen=True)
-class Setting:
+class Threshold:
     """A threshold that params.yaml sets, by its name under `validate:`."""
 
     name: str
@@ -67,7 +67,7 @@ class Check:
     def arguments_for(self, params: ValidateParams) -> dict[str, Any]:
         """The arguments with today's thresholds."""
         values = params.model_dump()
-        return {k: values[v.name] if isinstance(v, Setting) else v for k, v in self.arguments.items()}
+        return {k: values[v.name] if isinstance(v, Threshold) else v for k, v in self.arguments.items()}
 
     def findings(self, rows: Sequence[Words], total: int, severity: Severity, params: ValidateParams) -> list[Finding]:
         """The failures of this check on some of the `total` rows of its frame."""
@@ -92,11 +92,11 @@ class Check:
         )
 
 
-def _at_most(column: str, most: float | Setting) -> tuple[str, dict[str, Any]]:
+def _at_most(column: str, most: float | Threshold) -> tuple[str, dict[str, Any]]:
     return "ExpectColumnValuesToBeBetween", {"column": column, "max_value": most}
 
 
-def _at_least(column: str, least: float | Setting) -> tuple[str, dict[str, Any]]:
+def _at_least(column: str, least: float | Threshold) -> tuple[str, dict[str, Any]]:
     return "ExpectColumnValuesToBeBetween", {"column": column, "min_value": least}
 
 
@@ -194,7 +194,7 @@ CHECKS = (
         found="all pixels have one value", expected="a picture", fix="take it out, if it is a fault of the camera",
     ),
     Check(
-        "outlier_intensity", "warning", "image", "No image is far brighter or darker", *_at_most("brightness_z", Setting("outlier_z")),
+        "outlier_intensity", "warning", "image", "No image is far brighter or darker", *_at_most("brightness_z", Threshold("outlier_z")),
         found="mean by channel: {means}; {brightness_z:.0f} robust deviations from the others",
         expected="about {usual_mean}, as usual (at most {outlier_z:g} deviations)",
         fix="check exposure and units; where the data are of several kinds, see that each is in train",
@@ -202,25 +202,25 @@ CHECKS = (
         "values from {least_low} to {most_high}",
     ),
     Check(
-        "outlier_size", "warning", "image", "No image is far larger or smaller", *_at_most("size_ratio", Setting("outlier_size")),
+        "outlier_size", "warning", "image", "No image is far larger or smaller", *_at_most("size_ratio", Threshold("outlier_size")),
         found="{image_size}: an edge {size_ratio:.1f} times longer or shorter than usual", expected="about {usual_size}",
         fix="check that objects are as large as in the others, in pixels; else resize the image and its mask",
         many="{count} of {total} images have an edge {outlier_size:g} times longer or shorter than usual, or more",
     ),
     Check(
-        "blurred_images", "warning", "image", "No image is far less sharp", *_at_most("softness", Setting("blur_z")),
+        "blurred_images", "warning", "image", "No image is far less sharp", *_at_most("softness", Threshold("blur_z")),
         found="sharpness {softness:.1f} robust deviations below the others'", expected="no more than {blur_z:g}",
         fix="take it out, if it is out of focus or moved",
         many="{count} of {total} images are far less sharp than usual",
     ),
     Check(
-        "near_empty_masks", "warning", "image", "Masks show something", *_at_least("foreground", Setting("min_foreground")),
+        "near_empty_masks", "warning", "image", "Masks show something", *_at_least("foreground", Threshold("min_foreground")),
         found="{foreground:.3%} of the mask is anything but {main_class}", expected="{min_foreground:.1%} at least",
         fix="check that the image is labelled; nothing to do where there is nothing to see",
         many="{count} of {total} masks are nearly empty (less than {min_foreground:.1%} of anything but {main_class})",
     ),
     Check(
-        "tiny_objects", "warning", "image", "Objects are large enough to be seen", *_at_least("object_share", Setting("tiny_object")),
+        "tiny_objects", "warning", "image", "Objects are large enough to be seen", *_at_least("object_share", Threshold("tiny_object")),
         found="the median object is as narrow as {object_share:.1%} of a training crop", expected="{tiny_object:.1%} at least",
         fix="enlarge images and masks, or train on smaller crops at their full resolution (`train.patch`)",
         many="in {count} of {total} images the median object is narrower than {tiny_object:.1%} of a training crop",
@@ -243,7 +243,7 @@ CHECKS = (
         fix="take it out of dataset.yaml, or check that its value ({value}) is what masks store",
     ),
     Check(
-        "class_imbalance", "warning", "class", "No class is very rare", *_at_least("train_share", Setting("min_class_share")),
+        "class_imbalance", "warning", "class", "No class is very rare", *_at_least("train_share", Threshold("min_class_share")),
         found="class {subject} is {train_share:.3%} of the training pixels", expected="{min_class_share:.1%} at least",
         fix="add images with it; `train.class_balance` and `train.rare_crops` in params.yaml help where none can be had",
     ),

@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segpipe.config import ValidateParams
+from segpipe.data.manifest.drift_reference import make_reference
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.manifest.table import usable
-from segpipe.drift.reference import Drift, Reference, compare, make_reference
-from segpipe.validation.checks import SEVERITIES, Check, Finding, Severity, chosen_checks
+from segpipe.drift.comparison import Drift, compare
+from segpipe.drift.reference import Reference
+from segpipe.validation.checks import Check, chosen_checks
+from segpipe.validation.findings import SEVERITIES, Finding, Severity
 from segpipe.validation.frames import About, class_frame, drift_frame, group_frame, image_frame, split_frame
 
 if TYPE_CHECKING:

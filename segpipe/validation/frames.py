@@ -18,11 +18,11 @@ from segpipe.data.classes import is_background
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.manifest.table import labelled_pixels, usable
 from segpipe.data.splits import SPLITS
-from segpipe.drift.reference import Drift
+from segpipe.drift.comparison import Drift
 from segpipe.samples import ClassTable
 from segpipe.validation.duplicates import exact_copies, near_duplicates
 from segpipe.validation.outliers import brightness_z, size_ratio, softness
-from segpipe.validation.unknown_values import fix_unknown, list_unknown
+from segpipe.validation.unknown_values import describe_unknown_values, suggest_fix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,8 +49,8 @@ def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: Valida
     unknown = [json.loads(text) if isinstance(text, str) else {} for text in manifest["unknown_values"]]
     strange = {int(value) for values in unknown for value in values}
     frame["unknown_pixels"] = [int(sum(values.values())) for values in unknown]
-    frame["unknown_text"] = [list_unknown(values) for values in unknown]
-    frame["unknown_fix"] = [fix_unknown(values, strange, table) for values in unknown]
+    frame["unknown_text"] = [describe_unknown_values(values) for values in unknown]
+    frame["unknown_fix"] = [suggest_fix(values, strange, table) for values in unknown]
     frame["known_text"] = ", ".join(f"{spec.value} ({spec.name})" for spec in table.classes[:12])
     frame["channels"], frame["usual_channels"] = manifest["channels"], fingerprint.channels
     volume = manifest["depth"].notna()

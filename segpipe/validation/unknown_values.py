@@ -11,7 +11,7 @@ _NEAR = 8
 """How far a smoothed value may lie from that of its class and still be told as its edge."""
 
 
-def list_unknown(values: dict[str, int]) -> str:
+def describe_unknown_values(values: dict[str, int]) -> str:
     """{file value: pixels} as words, the most frequent first."""
     ordered = sorted(values.items(), key=lambda pair: -pair[1])
     shown = ", ".join(f"{value} ({count} pixel{'s' if count > 1 else ''})" for value, count in ordered[:_SHOWN])
@@ -19,7 +19,7 @@ def list_unknown(values: dict[str, int]) -> str:
     return f"unknown value{'s' if len(ordered) > 1 else ''} {shown}{more}"
 
 
-def fix_unknown(values: dict[str, int], strange: set[int], table: ClassTable) -> str:
+def suggest_fix(values: dict[str, int], strange: set[int], table: ClassTable) -> str:
     """What to do about them. values: those of one mask; strange: all unknown values of the dataset."""
     n_classes, found = len(table), {int(value) for value in values}
     known = sorted(spec.value for spec in table.classes)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segpipe.curation.suspects import (
-    BAND,
+    BORDER_PIXELS,
     Doubts,
     Thresholds,
     away_from_borders,
@@ -159,9 +159,9 @@ def test_a_model_that_agrees_suspects_nothing(tmp_path: Path) -> None:
 
 def test_borders_are_not_suspected(tmp_path: Path) -> None:
     truth = [draw_cells(n)[1] for n in range(3)]
-    given = [np.roll(plane, BAND, 0) for plane in truth]
+    given = [np.roll(plane, BORDER_PIXELS, 0) for plane in truth]
     assert list(find_suspects(oracle_segmenter(truth), oracle_shards(tmp_path, given))) == []
-    given = [np.roll(plane, 2 * BAND + 2, 0) for plane in truth]
+    given = [np.roll(plane, 2 * BORDER_PIXELS + 2, 0) for plane in truth]
     assert len(list(find_suspects(oracle_segmenter(truth), oracle_shards(tmp_path, given)))) == 3
 
 
@@ -182,7 +182,14 @@ def test_scores_against_brute_force(arrays: tuple[np.ndarray, np.ndarray]) -> No
         (y, x)
         for y in range(height)
         for x in range(width)
-        if len(np.unique(labels[max(0, y - BAND) : y + BAND + 1, max(0, x - BAND) : x + BAND + 1])) == 1
+        if len(
+            np.unique(
+                labels[
+                    max(0, y - BORDER_PIXELS) : y + BORDER_PIXELS + 1, max(0, x - BORDER_PIXELS) : x + BORDER_PIXELS + 1
+                ]
+            )
+        )
+        == 1
     }
     assert {(int(y), int(x)) for y, x in np.argwhere(away_from_borders(labels))} == inside
     means = []

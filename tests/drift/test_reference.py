@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from segpipe.data.manifest.drift_reference import make_reference
+from segpipe.drift.comparison import bin_shares, compare, quantile_edges, stability_index
 
 from segpipe import stages
 from segpipe.config import ValidateParams
 from segpipe.data.manifest.table import read_manifest
-from segpipe.drift.reference import Reference, bin_shares, compare, make_reference, quantile_edges, stability_index
+from segpipe.drift.reference import Reference
 from segpipe.errors import DataError
 from segpipe.pages.components.drift_chart import draw_drift
 from segpipe.samples import ClassTable

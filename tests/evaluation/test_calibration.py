@@ -11,11 +11,11 @@ import pytest
 from segpipe.config import CalibrationGate, EvaluateParams, GateParams
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.evaluation.calibration import (
-    Seen,
+    ImageCalibration,
     calibration_interval,
+    fit_temperature_on,
     image_reliability,
     summed_reliability,
-    temperature_on,
 )
 from segpipe.evaluation.evaluate import evaluate_candidate
 from segpipe.evaluation.scores import ImageScore, Scores
@@ -137,7 +137,7 @@ def test_an_image_that_is_too_large_for_probabilities_is_left_out(
     reader: ShardReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Scores.collect("a", ["a", "b", "c"], {}, score_images(make_segmenter(0.1), reader, "x"))
-    monkeypatch.setattr("segpipe.evaluation.calibration.MOST_VALUES", 100)
+    monkeypatch.setattr("segpipe.evaluation.calibration.MAX_PROBABILITIES", 100)
     none = Scores.collect("a", ["a", "b", "c"], {}, score_images(make_segmenter(0.1), reader, "x"))
     assert none.reliability is None and calibration_interval(none, QUICK) is None
     np.testing.assert_array_equal(none.tally, whole.tally)
@@ -178,10 +178,10 @@ def test_the_temperature_undoes_what_confidences_were_spoilt_by(tmp_path: Path, 
             scores = self.engine(image.transpose(2, 0, 1)[None])[0]
             return Prediction(scores.argmax(0).astype(np.uint8), softmax(scores))
 
-    assert temperature_on(Raw(spec, Sharp(times)), ShardReader(tmp_path, "val")) == pytest.approx(times, rel=0.1)
+    assert fit_temperature_on(Raw(spec, Sharp(times)), ShardReader(tmp_path, "val")) == pytest.approx(times, rel=0.1)
     blank = [Sample("b", samples[0].image, np.full((40, 40), IGNORE, np.uint8))]
     write_shards(tmp_path / "blank", "val", blank, 2)
-    assert temperature_on(Raw(spec, Sharp(1)), ShardReader(tmp_path / "blank", "val")) is None
+    assert fit_temperature_on(Raw(spec, Sharp(1)), ShardReader(tmp_path / "blank", "val")) is None
 
 
 def spoilt_split(folder: Path, split: str, first: int) -> None:
@@ -204,7 +204,7 @@ def test_what_ships_is_calibrated_and_says_the_same_classes(tmp_path: Path) -> N
         candidate="s", family="unet", classes=ClassTable.from_names(NAMES), normalisation=plain, stride=1
     )
     raw, reader = Segmenter(spec, Sharp(3.0)), ShardReader(tmp_path, "test")
-    temperature = temperature_on(raw, ShardReader(tmp_path, "val"))
+    temperature = fit_temperature_on(raw, ShardReader(tmp_path, "val"))
     shipped = raw.at_temperature(temperature)
     assert temperature == pytest.approx(3, rel=0.1) and raw.spec.temperature == 1
     image = reader[0].image
@@ -254,10 +254,10 @@ def test_large_images_are_thinned_evenly() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, (700, 900), np.uint8)
     said = softmax(rng.normal(size=(2, 700, 900)).astype(np.float32))
-    seen = Seen.of(truth, said, 1.0)
+    seen = ImageCalibration.of(truth, said, 1.0)
     assert seen.shipped.count.sum() == 175 * 225, "every fourth pixel each way"
     assert seen.shipped.expected_error() == pytest.approx(reliability(truth, said).expected_error(), abs=0.01)
-    volume = Seen.of(truth.reshape(7, 100, 900), said.reshape(2, 7, 100, 900), 1.0)
+    volume = ImageCalibration.of(truth.reshape(7, 100, 900), said.reshape(2, 7, 100, 900), 1.0)
     assert 1 << 14 < volume.shipped.count.sum() <= 1 << 16
 
 

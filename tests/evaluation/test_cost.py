@@ -11,8 +11,8 @@ import pytest
 
 from segpipe.config import Params
 from segpipe.data.shards import ShardReader
-from segpipe.evaluation.cost import measure_cost, time_answers
-from segpipe.evaluation.evaluate import Known, metrics_table
+from segpipe.evaluation.cost import measure_cost, time_predictions
+from segpipe.evaluation.evaluate import CandidateFacts, collect_metrics
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.inference.segmenter import Segmenter
@@ -40,7 +40,7 @@ def test_answers_are_timed_after_one_to_each_that_does_not_count(reader: ShardRe
     assert (found.engine, found.images, found.runs, engine.asked) == ("reading", 8, 32, 40)
     assert 5 <= found.p50_ms <= found.p95_ms
     given = [{"image": reader[0].image}] * 3
-    timed = time_answers(Segmenter(make_segmenter(0).spec, engine), given, 32, seconds=0)
+    timed = time_predictions(Segmenter(make_segmenter(0).spec, engine), given, 32, seconds=0)
     assert (timed.images, timed.runs) == (3, 3), "each at the least once"
 
 
@@ -60,6 +60,6 @@ def test_metrics_json_tells_the_cost_beside_what_is_the_same_every_time(reader: 
     segmenter = make_segmenter(0.1)
     scores = Scores.collect("unet", CLASSES.names, {}, score_images(segmenter, reader, "unet"))
     cost = measure_cost(segmenter, reader, seconds=0)
-    plain = metrics_table(scores, "test", params.evaluate, 0.8)
-    told = metrics_table(scores, "test", params.evaluate, 0.8, Known(cost=cost))
+    plain = collect_metrics(scores, "test", params.evaluate, 0.8)
+    told = collect_metrics(scores, "test", params.evaluate, 0.8, CandidateFacts(cost=cost))
     assert told == plain | {"cost": cost.model_dump(exclude_none=True)} and told["cost"]["engine"] == "reading"

@@ -17,7 +17,7 @@ from segpipe.config import EvaluateParams
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.errors import DataError, MissingError
 from segpipe.evaluation.evaluate import confusion_csv, evaluate_candidate
-from segpipe.evaluation.gallery.pictures import EDGE, ERRORS, Gallery, draw, error_codes, legend, pick
+from segpipe.evaluation.gallery.pictures import EDGE, ERRORS, Gallery, choose_pictures, draw, error_codes, legend
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores, write_scores
 from segpipe.evaluation.scoring import score_images
@@ -227,7 +227,7 @@ def test_error_codes_by_hand() -> None:
 @pytest.mark.parametrize("each", [0, 1, 4, 50])
 def test_no_image_is_picked_twice(images: int, each: int) -> None:
     values = np.random.default_rng(images).random(images)
-    picked = pick(values, each)
+    picked = choose_pictures(values, each)
     places = [place for _, place in picked]
     assert len(set(places)) == len(places) <= min(images, 3 * each)
     assert len(places) == min(images, 3 * each) or images < 3 * each
@@ -238,4 +238,4 @@ def test_no_image_is_picked_twice(images: int, each: int) -> None:
 
 
 def test_nan_scores_are_not_picked() -> None:
-    assert [i for _, i in pick(np.array([np.nan, 0.3, np.nan]), 2)] == [1]
+    assert [i for _, i in choose_pictures(np.array([np.nan, 0.3, np.nan]), 2)] == [1]

@@ -13,7 +13,7 @@ from segpipe.config import EvaluateParams, Params, parse_params
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.errors import ConfigError, DataError
-from segpipe.evaluation.evaluate import Known, evaluate_candidate, ranking_score
+from segpipe.evaluation.evaluate import CandidateFacts, evaluate_candidate, measure_ranking_score
 from segpipe.evaluation.metric_lookup import check_scores, compare_on, describe_metric, interval_of
 from segpipe.evaluation.paired_statistics import permutation_test
 from segpipe.evaluation.scores import Scores
@@ -23,8 +23,8 @@ from segpipe.gates.judge import judge
 from segpipe.gates.verdicts import GateVerdict
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.segmenter import Segmenter
-from segpipe.metrics.average_precision import ApCounter
-from segpipe.metrics.instances import Objects, ObjectScore, challenge_score, object_score, panoptic_quality
+from segpipe.metrics.average_precision import AveragePrecisionCounter
+from segpipe.metrics.instances import InstanceCounts, InstanceMasks, challenge_score, count_instances, panoptic_quality
 from segpipe.pages.comparison.result import compare_models
 from segpipe.pages.components.disagreement import ScoredModel, draw_disagreements
 from segpipe.samples import IGNORE, Sample
@@ -71,7 +71,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, samples: list[Sample]) -> Pat
     reader, val = (ShardReader(root / "shards", split) for split in ("test", "val"))
     for name, score in (("sharp", 0.9), ("whole", 0.8), ("kmeans", None)):
         segmenter = told_apart(name)
-        known = Known(val_ranked=ranking_score(segmenter, val, "instance.f1_50"))
+        known = CandidateFacts(val_ranked=measure_ranking_score(segmenter, val, "instance.f1_50"))
         wanted = QUICK.model_copy(update={"rank_by": "instance.f1_50"})
         evaluate_candidate(segmenter, reader, root / "evaluation" / name, wanted, name, score, known)
     (root / "champion.json").write_text(json.dumps({"version": None}))
@@ -101,10 +101,10 @@ def test_each_image_alone(root: Path, samples: list[Sample]) -> None:
     for sample in samples:
         said = segmenter.predict(sample.image, instances=True).instances
         assert said is not None and sample.labels is not None
-        pair, ignored = [Objects.from_instances(o) for o in (sample.objects(), said)], sample.labels == IGNORE
-        score = object_score(*pair, len(CLASSES), ignored)
+        pair, ignored = [InstanceMasks.from_instances(o) for o in (sample.objects(), said)], sample.labels == IGNORE
+        score = count_instances(*pair, len(CLASSES), ignored)
         hits, truth, claimed = score.tallies[0].sum(-1)
-        counter = ApCounter(len(CLASSES))
+        counter = AveragePrecisionCounter(len(CLASSES))
         counter.add(*pair, ignored)
         expected["pq"].append(float(np.nanmean(panoptic_quality(score).pq)))
         expected["f1_50"].append(2 * hits / (truth + claimed))
@@ -126,7 +126,7 @@ def test_resamples_are_those_of_the_resampled_images(root: Path) -> None:
         expected = [found.at(row).value(f"instance.{name}") for row in drawn]
         np.testing.assert_allclose(found.statistic(f"instance.{name}", by_image=True)(weights), expected, err_msg=name)
     assert found.objects is not None and found.object_iou is not None
-    score = ObjectScore(found.objects[drawn[0]].sum(0), found.object_iou[drawn[0]].sum(0))
+    score = InstanceCounts(found.objects[drawn[0]].sum(0), found.object_iou[drawn[0]].sum(0))
     assert found.at(drawn[0]).value("instance.pq") == pytest.approx(np.nanmean(panoptic_quality(score).pq))
 
 

@@ -12,12 +12,12 @@ from segpipe.config import Params, parse_params
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.errors import ConfigError
-from segpipe.evaluation.calibration import temperature_on
+from segpipe.evaluation.calibration import fit_temperature_on
 from segpipe.evaluation.evaluate import evaluate_candidate
 from segpipe.evaluation.gallery.pictures import error_codes
 from segpipe.evaluation.metric_lookup import main_scores
 from segpipe.evaluation.scores_file import read_scores
-from segpipe.evaluation.slice_attributes import object_size
+from segpipe.evaluation.slice_attributes import median_instance_area
 from segpipe.metrics import metric
 from segpipe.pages.comparison.result import compare_models
 from segpipe.pages.report import write_report
@@ -59,7 +59,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Path:
     segmenter.engine = ReadingSets(0.1)
     reader = ShardReader(folder / "shards", "test")
     evaluate_candidate(segmenter, reader, folder / "evaluation" / "unet", params.evaluate, "unet", val_score=0.8)
-    assert temperature_on(segmenter, reader) is None
+    assert fit_temperature_on(segmenter, reader) is None
     (folder / "champion.json").write_text(json.dumps({"version": None}))
     return folder
 
@@ -157,4 +157,4 @@ def test_an_object_is_a_region_of_its_class_whatever_lies_over_it() -> None:
     labels[1:11, 1:11] = 1
     labels[4:6, 4:6] = 3
     sample = Sample("a", np.zeros((12, 12, 1), np.uint8), labels)
-    assert object_size(sample, True, CLASSES.labelling) == (100 + 4) / 2
+    assert median_instance_area(sample, True, CLASSES.labelling) == (100 + 4) / 2

@@ -15,7 +15,7 @@ from scipy import stats
 
 from segpipe.evaluation.paired_statistics import detectable_difference, holm, permutation_test
 from segpipe.evaluation.statistics import (
-    Summed,
+    SumStatistic,
     bootstrap,
     bootstrap_all,
     leave_one_out,
@@ -45,7 +45,7 @@ def images(rng: np.random.Generator, n: int, skill: float | np.ndarray = 0.8, si
     return tallies(rng.poisson(size * share[:, :, None] * right))
 
 
-def means(values: np.ndarray) -> Summed:
+def means(values: np.ndarray) -> SumStatistic:
     return mean_statistic(values, np.arange(len(values)))
 
 

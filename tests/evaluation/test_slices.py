@@ -15,11 +15,11 @@ from scipy import ndimage
 
 from segpipe.config import EvaluateParams, GateParams, SliceGate
 from segpipe.data.shards import ShardReader
-from segpipe.evaluation.evaluate import Known, evaluate_candidate
+from segpipe.evaluation.evaluate import CandidateFacts, evaluate_candidate
 from segpipe.evaluation.scores import ImageScore, Scores
 from segpipe.evaluation.scores_file import read_scores
-from segpipe.evaluation.slice_attributes import image_traits, object_size, read_columns
-from segpipe.evaluation.slices import compare_slices, cut
+from segpipe.evaluation.slice_attributes import image_attributes, median_instance_area, read_columns
+from segpipe.evaluation.slices import compare_slices, cut_slices
 from segpipe.gates.case import Case, Champion
 from segpipe.gates.judge import judge
 from segpipe.gates.verdicts import GateVerdict
@@ -146,7 +146,7 @@ def test_every_image_with_a_value_is_in_one_slice_of_its_trait(trait: list, leas
     for column in (words, [v if isinstance(v, float) else None for v in trait]):
         rows = [{} if v is None else {"t": v} for v in column]
         scores = scored("m", np.full(len(rows), 0.9), rows)
-        parts = [s for s in cut(scores, 0) if s.trait == "t"]
+        parts = [s for s in cut_slices(scores, 0) if s.trait == "t"]
         times = np.sum([s.members for s in parts], axis=0) if parts else np.zeros(len(rows))
         assert times.max() <= 1
         assert not times[[v is None for v in column]].any()
@@ -155,21 +155,21 @@ def test_every_image_with_a_value_is_in_one_slice_of_its_trait(trait: list, leas
             spans = [np.array(column, float)[s.members] for s in parts]
             assert all(a.max() < b.min() for a, b in itertools.pairwise(spans))
             assert len(set(numbers)) < len(numbers) or all(abs(len(s) - len(numbers) / 3) <= 1 for s in spans)
-        kept = cut(scores, least)
+        kept = cut_slices(scores, least)
         assert all(least <= s.members.sum() < len(rows) for s in kept)
 
 
 def test_classes_make_slices_of_the_images_that_show_them() -> None:
     counts = [np.array([[900, 0], [0, 100]]), np.array([[990, 10], [0, 0]])]
     rows = [ImageScore(f"i{i}", None, 25, 40, counts[i % 2]) for i in range(12)]
-    (part,) = cut(Scores.collect("m", NAMES, {}, rows))
+    (part,) = cut_slices(Scores.collect("m", NAMES, {}, rows))
     assert part.name == "with class: cell" and part.members.tolist() == [True, False] * 6
 
 
 def test_scores_of_slices_stand_in_metrics_json(tmp_path: Path, reader: ShardReader) -> None:
     columns = {key: {"scanner": "old" if i < 8 else "new"} for i, key in enumerate(reader.keys)}
     folds = {"scores": [0.5, 0.7], "mean": 0.6, "sd": 0.141421}
-    known = Known(columns=columns, temperature=1.25, weight_bytes=2_500_000, folds=folds)
+    known = CandidateFacts(columns=columns, temperature=1.25, weight_bytes=2_500_000, folds=folds)
     evaluate_candidate(make_segmenter(0.1), reader, tmp_path, QUICK, "unet", known=known)
     table = json.loads((tmp_path / "metrics.json").read_text())
     old = table["test"]["slices"]["scanner"]["old"]
@@ -197,7 +197,7 @@ def test_traits_of_an_image() -> None:
     labels = np.zeros((20, 30), np.uint8)
     labels[2:4, 2:5], labels[10:14, 10:20], labels[0, :] = 1, 2, IGNORE
     grey = Sample("a", image, labels, group="p1")
-    assert image_traits(grey, True, {"site": "x", "size": "mine"}) == {
+    assert image_attributes(grey, True, {"site": "x", "size": "mine"}) == {
         "site": "x",
         "size": "30 x 20",
         "pixels": 600.0,
@@ -208,12 +208,15 @@ def test_traits_of_an_image() -> None:
     }
     purple = image.copy()
     purple[..., 1] //= 2
-    assert image_traits(Sample("b", purple, labels), True)["colour"] == "coloured"
-    assert "colour" not in image_traits(Sample("c", image[:, :, :1], labels), True)
-    empty = image_traits(Sample("d", image, np.zeros((20, 30), np.uint8)), True)
+    assert image_attributes(Sample("b", purple, labels), True)["colour"] == "coloured"
+    assert "colour" not in image_attributes(Sample("c", image[:, :, :1], labels), True)
+    empty = image_attributes(Sample("d", image, np.zeros((20, 30), np.uint8)), True)
     assert "object size" not in empty and "group" not in empty
     volume = Sample("v", np.zeros((4, 20, 30, 1), np.uint8), np.ones((4, 20, 30), np.uint8))
-    assert image_traits(volume, True)["size"] == "30 x 20 x 4" and image_traits(volume, True)["object size"] == 2400
+    assert (
+        image_attributes(volume, True)["size"] == "30 x 20 x 4"
+        and image_attributes(volume, True)["object size"] == 2400
+    )
 
 
 @given(st.integers(0, 500))
@@ -225,10 +228,12 @@ def test_sizes_of_objects_against_plain_labelling(seed: int) -> None:
         numbered, _ = ndimage.label(labels == c, np.ones((3, 3)))
         areas += np.bincount(numbered.ravel())[1:].tolist()
     sample = Sample("a", np.zeros((9, 11, 1), np.uint8), labels)
-    assert object_size(sample, True) == (np.median(areas) if areas else None)
+    assert median_instance_area(sample, True) == (np.median(areas) if areas else None)
     ids = rng.integers(0, 4, labels.shape).astype(np.uint16)
     counted = [n for i in (1, 2, 3) if (n := int(((ids == i) & (labels != IGNORE)).sum()))]
-    assert object_size(dataclasses.replace(sample, instances=ids), True) == (np.median(counted) if counted else None)
+    assert median_instance_area(dataclasses.replace(sample, instances=ids), True) == (
+        np.median(counted) if counted else None
+    )
 
 
 def test_columns_travel_with_the_splits(tmp_path: Path) -> None:
@@ -257,5 +262,5 @@ def test_any_metric_can_be_asked_for(name: str) -> None:
 
 
 def test_samples_of_the_fixture_have_traits() -> None:
-    found = image_traits(make_samples(1)[0], True)
+    found = image_attributes(make_samples(1)[0], True)
     assert set(found) == {"size", "pixels", "brightness", "object size"}

@@ -17,7 +17,7 @@ from segpipe.evaluation.evaluate import evaluate_candidate
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.scoring import score_images
-from segpipe.evaluation.surfaces import SurfaceRule, surface_table
+from segpipe.evaluation.surfaces import SurfaceRule, surface_summary
 from segpipe.metrics.surface import surface_scores
 from segpipe.samples import IGNORE, Sample
 from tests.worlds.evaluated_workspace import CLASSES, make_samples, make_segmenter
@@ -75,12 +75,12 @@ def test_a_mean_of_millimetres_and_pixels_does_not_exist() -> None:
     samples = make_samples(4)
     rows = list(score_images(make_segmenter(0.1), Listed(samples), "x", surfaces=SurfaceRule.of(QUICK)))
     mixed = [replace(row, millimetres=i == 1) for i, row in enumerate(rows)]
-    assert surface_table(Scores.collect("u", CLASSES.names, {}, rows), QUICK)["images"] == 4
-    assert surface_table(Scores.collect("u", CLASSES.names, {}, mixed), QUICK) == {}
+    assert surface_summary(Scores.collect("u", CLASSES.names, {}, rows), QUICK)["images"] == 4
+    assert surface_summary(Scores.collect("u", CLASSES.names, {}, mixed), QUICK) == {}
     left_out = [replace(mixed[1], surface=None), *rows[2:]]
-    assert surface_table(Scores.collect("u", CLASSES.names, {}, left_out), QUICK)["images"] == 2
+    assert surface_summary(Scores.collect("u", CLASSES.names, {}, left_out), QUICK)["images"] == 2
     none = [replace(row, surface=None) for row in rows]
-    assert surface_table(Scores.collect("u", CLASSES.names, {}, none), QUICK) == {}
+    assert surface_summary(Scores.collect("u", CLASSES.names, {}, none), QUICK) == {}
 
 
 class Listed(list):  # a reader as far as scoring goes

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from segpipe.metrics.average_precision import SIZES, AveragePrecision
-from segpipe.metrics.instances import Objects
+from segpipe.metrics.instances import InstanceMasks
 
 
 @dataclass
 class CocoCounter:
-    """Used as `segpipe.metrics.average_precision.ApCounter` is; here, too, every prediction counts."""
+    """Used as `segpipe.metrics.average_precision.AveragePrecisionCounter` is; here, too, every prediction counts."""
 
     n_classes: int
     _images: list[dict[str, int]] = field(default_factory=list)
     _truth: list[dict[str, Any]] = field(default_factory=list)
     _predictions: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, truth: Objects, prediction: Objects, ignored: np.ndarray | None = None) -> None:
+    def add(self, truth: InstanceMasks, prediction: InstanceMasks, ignored: np.ndarray | None = None) -> None:
         """Add an image, 2D. Predictions mostly on `ignored`, (H, W) bool, count neither for nor against (COCO's crowd)."""
         if truth.shape != prediction.shape or len(truth.shape) != 2:
             raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}: two images (H, W) alike")
@@ -30,7 +30,7 @@ class CocoCounter:
         for code, area, label in zip(_codes(truth), truth.area, truth.classes, strict=True):
             self._truth.append(self._annotation(image, code, int(area), int(label), crowd=0))
         if ignored is not None and ignored.any():
-            (code,) = _codes(Objects.from_masks(ignored[None]))
+            (code,) = _codes(InstanceMasks.from_masks(ignored[None]))
             for label in range(self.n_classes):
                 self._truth.append(self._annotation(image, code, int(np.count_nonzero(ignored)), label, crowd=1))
         for code, area, label, score in zip(
@@ -86,7 +86,7 @@ class CocoCounter:
         return counter.eval["precision"][..., 0], counter.eval["recall"][..., 0]
 
 
-def _codes(objects: Objects) -> list[dict[str, Any]]:
+def _codes(objects: InstanceMasks) -> list[dict[str, Any]]:
     """COCO's run-length codes of 2D objects, in their order."""
     from faster_coco_eval.core import mask
 

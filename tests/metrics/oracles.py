@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segpipe.metrics.instances import Objects, Overlaps, overlaps
+from segpipe.metrics.instances import InstanceMasks, Overlaps, overlaps
 
 
 def surface_points(mask: np.ndarray) -> list[tuple[int, ...]]:
@@ -145,7 +145,7 @@ def dense(found: Overlaps, shape: tuple[int, int]) -> np.ndarray:
     return table
 
 
-def iou_matrix(truth: Objects, prediction: Objects) -> np.ndarray:
+def iou_matrix(truth: InstanceMasks, prediction: InstanceMasks) -> np.ndarray:
     """IoU of every pair, (true, predicted); 0 for a pair of different classes."""
     return dense(overlaps(truth, prediction), (len(truth), len(prediction)))
 

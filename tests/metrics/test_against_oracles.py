@@ -29,9 +29,16 @@ from segpipe.metrics import (
     tallies,
     weighted,
 )
-from segpipe.metrics.average_precision import SIZES, ApCounter
+from segpipe.metrics.average_precision import SIZES, AveragePrecisionCounter
 from segpipe.metrics.calibration import class_reliability, fit_temperature, reliability
-from segpipe.metrics.instances import THRESHOLDS, Objects, challenge_score, matches, object_score, panoptic_quality
+from segpipe.metrics.instances import (
+    THRESHOLDS,
+    InstanceMasks,
+    challenge_score,
+    count_instances,
+    match_pairs,
+    panoptic_quality,
+)
 from segpipe.metrics.surface import boundary_tallies, surface_distances
 from segpipe.samples import IGNORE
 from tests.metrics.coco_oracle import CocoCounter
@@ -279,8 +286,8 @@ def objects() -> Iterator[Found]:
     import networkx as nx
 
     for truth_map, prediction_map in object_pairs():
-        truth, prediction = Objects.from_map(truth_map), Objects.from_map(prediction_map)
-        score = object_score(truth, prediction, 1)
+        truth, prediction = InstanceMasks.from_map(truth_map), InstanceMasks.from_map(prediction_map)
+        score = count_instances(truth, prediction, 1)
         histogram = np.histogram2d(truth_map.ravel(), prediction_map.ravel(), [np.arange(402)] * 2)[0]
         rows, columns = histogram.sum(1), histogram.sum(0)
         union = rows[:, None] + columns[None] - histogram
@@ -322,7 +329,7 @@ def objects() -> Iterator[Found]:
         rows, columns = np.nonzero(iou > 0.5)
         graph.add_weighted_edges_from((f"t{i}", f"p{j}", iou[i, j]) for i, j in zip(rows, columns, strict=True))
         best = nx.max_weight_matching(graph, maxcardinality=True)
-        chosen = dense(found.only(matches(found, 0.5)), iou.shape) > 0
+        chosen = dense(found.only(match_pairs(found, 0.5)), iou.shape) > 0
         theirs = [len(best), sum(graph.edges[edge]["weight"] for edge in best)]
         yield "matches of overlapping objects", "networkx", [chosen.sum(), iou[chosen].sum()], theirs
         yield (
@@ -354,12 +361,12 @@ def average_precision() -> Iterator[Found]:
     rng = np.random.default_rng(5)
     pairs = object_pairs()
     for start in range(0, len(pairs), 5):
-        counter, coco, images = ApCounter(1), CocoCounter(1), []
+        counter, coco, images = AveragePrecisionCounter(1), CocoCounter(1), []
         for truth_map, prediction_map in pairs[start : start + 5]:
             scores = dict(enumerate(rng.choice([0.3, 0.6, 0.8, 0.9], 401)))
-            prediction = Objects.from_map(prediction_map, scores)
+            prediction = InstanceMasks.from_map(prediction_map, scores)
             for each in (counter, coco):
-                each.add(Objects.from_map(truth_map), prediction)
+                each.add(InstanceMasks.from_map(truth_map), prediction)
             sides = [
                 [
                     PlainObject(pixels_of(m == i), 0, scores[i] if m is prediction_map else 1.0)
@@ -392,11 +399,11 @@ def average_precision() -> Iterator[Found]:
 def precision_of_classes() -> Iterator[Found]:
     """Two classes: odd and even true numbers; predictions have five times the number of what they are of."""
     rng = np.random.default_rng(8)
-    counter, coco, images = ApCounter(2), CocoCounter(2), []
+    counter, coco, images = AveragePrecisionCounter(2), CocoCounter(2), []
     kinds = [{i: i % 2 for i in range(402)}, {i: i // 5 % 2 for i in range(402)}]
     for maps in object_pairs():
         scores = [dict.fromkeys(range(402), 1.0), dict(enumerate(rng.choice([0.3, 0.6, 0.8], 402)))]
-        pair = [Objects.from_map(*three) for three in zip(maps, scores, kinds, strict=True)]
+        pair = [InstanceMasks.from_map(*three) for three in zip(maps, scores, kinds, strict=True)]
         for each in (counter, coco):
             each.add(*pair)
         images.append(
@@ -562,7 +569,7 @@ def with_torchmetrics() -> Iterator[Found]:
                 torch.from_numpy(np.stack([m > 0, m], -1).astype(np.int64))[None] for m in (prediction_map, truth_map)
             ]
             theirs = float(their_quality(*sides, things={1}, stuffs={0}, return_per_class=True)[0, 0])
-            score = object_score(Objects.from_map(truth_map), Objects.from_map(prediction_map), 1)
+            score = count_instances(InstanceMasks.from_map(truth_map), InstanceMasks.from_map(prediction_map), 1)
             yield "panoptic quality", "torchmetrics", panoptic_quality(score).pq[0], theirs
     for truth, logits in probability_pairs():
         p = softmax(logits)
@@ -602,10 +609,10 @@ def with_pycocotools() -> Iterator[Found]:
     from pycocotools.cocoeval import COCOeval
 
     rng = np.random.default_rng(7)
-    counter, images, truths, said = ApCounter(1), [], [], []
+    counter, images, truths, said = AveragePrecisionCounter(1), [], [], []
     for image, (truth_map, prediction_map) in enumerate(object_pairs(), start=1):
         scores = dict(enumerate(rng.random(401)))
-        counter.add(Objects.from_map(truth_map), Objects.from_map(prediction_map, scores))
+        counter.add(InstanceMasks.from_map(truth_map), InstanceMasks.from_map(prediction_map, scores))
         images.append({"id": image, "height": truth_map.shape[0], "width": truth_map.shape[1]})
         for rows, ids in ((truths, truth_map), (said, prediction_map)):
             for i in (i for i in np.unique(ids) if i):

@@ -11,11 +11,11 @@ from segpipe.metrics.calibration import (
     BINS,
     TEMPERATURES,
     PixelSample,
+    apply_temperature,
     class_reliability,
     fit_temperature,
     logits_of,
     reliability,
-    tempered,
 )
 from segpipe.samples import IGNORE
 
@@ -99,7 +99,7 @@ def test_the_temperature_that_was_planted_is_found(temperature: float) -> None:
     found = fit_temperature(truth, logits)
     assert found == pytest.approx(temperature, rel=0.03)
     assert fit_temperature(truth, logits_of(softmax(logits))) == pytest.approx(found, rel=1e-4)
-    p = tempered(softmax(logits), found)
+    p = apply_temperature(softmax(logits), found)
     assert reliability(truth, p).expected_error()[0] < 0.01
     np.testing.assert_array_equal(p.argmax(0), logits.argmax(0))
 

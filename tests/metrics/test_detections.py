@@ -9,14 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segpipe.metrics.detections import COCO_THRESHOLDS, Detections, Pool, average_precision, detect
-from segpipe.metrics.instances import Objects
+from segpipe.metrics.detections import (
+    COCO_THRESHOLDS,
+    Detections,
+    PooledDetections,
+    average_precision,
+    match_detections,
+)
+from segpipe.metrics.instances import InstanceMasks
 from tests.metrics.coco_oracle import CocoCounter
 from tests.metrics.oracles import PlainObject, pixels_of, plain_ap
 from tests.metrics.test_instances import CLASSES, plain, random_objects
 
 EVERY = tuple(range(10))
-Image = tuple[Objects, Objects, np.ndarray]
+Image = tuple[InstanceMasks, InstanceMasks, np.ndarray]
 
 
 def images_of(seed: int, count: int, overlap: bool, ties: bool = False) -> list[Image]:
@@ -37,13 +43,13 @@ def by_coco(images: list[Image]) -> tuple[float, float, float]:
     return found.ap, found.ap50, found.ap75
 
 
-def pools_of(images: list[Image]) -> list[Pool]:
+def pools_of(images: list[Image]) -> list[PooledDetections]:
     true = np.array([np.bincount(t.classes, minlength=CLASSES) for t, _, _ in images])
-    pool = Pool.of([detect(*image) for image in images], true)
+    pool = PooledDetections.of([match_detections(*image) for image in images], true)
     return [pool.of_class(k) for k in range(CLASSES)]
 
 
-def ours(pools: list[Pool], weights: np.ndarray) -> list[tuple[float, float, float]]:
+def ours(pools: list[PooledDetections], weights: np.ndarray) -> list[tuple[float, float, float]]:
     found = [average_precision(pools, weights, places) for places in (EVERY, (0,), (5,))]
     return [tuple(float(v) for v in row) for row in zip(*found, strict=True)]  # type: ignore[misc]
 
@@ -101,16 +107,16 @@ def test_passes_over_resamples_change_nothing(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_without_true_objects_there_is_no_precision_and_without_predictions_it_is_0() -> None:
-    nothing = Objects.from_map(np.zeros((4, 4), np.uint16))
-    one = Objects.from_map(np.ones((4, 4), np.uint16))
+    nothing = InstanceMasks.from_map(np.zeros((4, 4), np.uint16))
+    one = InstanceMasks.from_map(np.ones((4, 4), np.uint16))
     for truth, prediction, expected in ((nothing, nothing, np.nan), (nothing, one, np.nan), (one, nothing, 0.0)):
-        pool = Pool.of([detect(truth, prediction)], np.array([[len(truth)]]))
+        pool = PooledDetections.of([match_detections(truth, prediction)], np.array([[len(truth)]]))
         np.testing.assert_equal(average_precision([pool.of_class(0)], np.ones((1, 1)), EVERY), [expected])
 
 
 def test_detections_come_back_as_they_were_packed() -> None:
     for image in images_of(4, 6, False):
-        found = detect(*image)
+        found = match_detections(*image)
         back = Detections.unpacked(found.scores.tolist(), found.packed().tolist())
         assert back is not None
         for name in ("scores", "classes", "hits", "ignored"):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from segpipe.pages.components.reliability import reliability_chart
+from segpipe.pages.plan_views import bottleneck
 
-from segpipe.pages.report_inputs import bottleneck, calibration_view, costs, further_scores, robustness_view
+from segpipe.pages.report_inputs import calibration_view, costs, further_scores, robustness_view
 
 CURVE = {
     "03": {"pixels": 100, "confidence": 0.5, "right": 0.4},

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from segpipe.data.manifest.drift_reference import make_reference
 
 from segpipe.config import DataParams, SplitParams, ValidateParams
 from segpipe.data.dataset import load_dataset
 from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.fingerprint import make_fingerprint
-from segpipe.drift.reference import make_reference
 from segpipe.pages.validation import write_validation
 from segpipe.validation.expectations import validate_manifest
 from tests.data.faults.test_files import copy_of, reencoded, values

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
+from segpipe.validation.findings import Finding
 from skimage.feature import match_template
 
 from benchmarks.near_duplicates import CHANGES as BENCHMARK
@@ -24,7 +25,6 @@ from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.fingerprint import make_fingerprint
 from segpipe.validation import duplicates
-from segpipe.validation.checks import Finding
 from segpipe.validation.duplicates import compare_miniatures, near_duplicates
 from segpipe.validation.expectations import validate_manifest
 from tests.validation.test_expectations import put, sound

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from segpipe.validation.findings import Finding, blocking_findings, quarantined_files
 
 from segpipe.config import DataParams, SplitParams, ValidateParams
 from segpipe.data.dataset import load_dataset
@@ -23,8 +24,8 @@ from segpipe.drift.reference import Reference
 from segpipe.errors import ConfigError, DataError
 from segpipe.pages.validation import write_validation
 from segpipe.samples import ClassTable
-from segpipe.validation.checks import CHECKS, Finding
-from segpipe.validation.expectations import quarantined, stopping, validate_manifest
+from segpipe.validation.checks import CHECKS
+from segpipe.validation.expectations import validate_manifest
 from segpipe.validation.frames import _split_errors
 
 TABLE = ClassTable.from_names(["background", "cell", "dirt"])
@@ -461,13 +462,15 @@ def test_quarantine_takes_files_out_and_judges_what_is_left() -> None:
         put(frame, row, class_pixels=np.array([120, 60, 20 if row in (2, 6) else 0]))
     put(frame, 6, mask_width=21)
     findings = judge(frame, quarantine=True)
-    assert quarantined(findings) == ["images/k00.png", "images/k01.png", "images/k06.png"]
-    stops = stopping(findings, ValidateParams(quarantine=True))
+    assert quarantined_files(findings) == ["images/k00.png", "images/k01.png", "images/k06.png"]
+    stops = blocking_findings(findings, ValidateParams(quarantine=True))
     assert [(f.expectation, f.file) for f in stops] == [("min_images", None), ("classes_in_train", None)]
     assert stops[0].found == "0 usable image(s) in test"
     whole = judge(frame)
     assert "min_images" not in {f.expectation for f in whole}
-    assert len(stopping(whole, ValidateParams())) == len(quarantined(whole)) + 1  # row 6 cannot be used either way
+    assert (
+        len(blocking_findings(whole, ValidateParams())) == len(quarantined_files(whole)) + 1
+    )  # row 6 cannot be used either way
 
 
 def test_objects_are_held_against_the_crop_of_training() -> None:

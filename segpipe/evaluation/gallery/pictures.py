@@ -89,7 +89,7 @@ class Gallery(BaseModel):
         write_json(folder / "index.json", self.model_dump(mode="json"))
 
 
-def pick(values: Values, each: int) -> list[tuple[Kind, int]]:
+def choose_pictures(values: Values, each: int) -> list[tuple[Kind, int]]:
     """Which images to draw, at most `each` of a kind and none twice: (kind, place), from the worst to the best.
 
     values: (images,), a score of each image; NaN is passed over. `typical` are those around the median.
@@ -161,10 +161,10 @@ def draw(
     if truth.ndim == 3:
         image, truth, prediction = flatten(image, truth, prediction, spacing)
     small = thumbnail(to_display(image), EDGE)
-    truth, prediction = (shrink(mask, small.shape[:2]) for mask in (truth, prediction))
+    truth, prediction = (resize_mask(mask, small.shape[:2]) for mask in (truth, prediction))
     drawn = [overlay(small, mask, classes.palette) for mask in (truth, prediction)]
     drawn = [
-        outline_instances(picture, shrink(ids, small.shape[:2])) if ids is not None and ids.ndim == 2 else picture
+        outline_instances(picture, resize_mask(ids, small.shape[:2])) if ids is not None and ids.ndim == 2 else picture
         for picture, ids in zip(drawn, objects, strict=True)
     ]
     codes = error_codes(truth, prediction, has_background(classes), classes.overlapping)
@@ -176,7 +176,7 @@ def draw(
     }
 
 
-def shrink(mask: npt.NDArray[np.uint8], size: Sequence[int]) -> npt.NDArray[np.uint8]:
+def resize_mask(mask: npt.NDArray[np.uint8], size: Sequence[int]) -> npt.NDArray[np.uint8]:
     """The nearest class ids at (height, width); no new ids appear."""
     rows, columns = ((np.arange(n) + 0.5) * (have / n) for n, have in zip(size, mask.shape, strict=True))
     return mask[rows.astype(np.intp)[:, None], columns.astype(np.intp)]

@@ -65,7 +65,7 @@ def contrast(image: Image, window: Window, strength: float, rng: np.random.Gener
     return _as(image, mean + (1 - strength) * (values - mean))
 
 
-def smaller(image: Image, window: Window, strength: float, rng: np.random.Generator) -> Image:
+def downscale(image: Image, window: Window, strength: float, rng: np.random.Generator) -> Image:
     """Height and width this many times as long, by area: fewer pixels for the same scene. Depth stays."""
     import cv2
 
@@ -111,12 +111,12 @@ CORRUPTIONS: dict[str, Corruption] = {
     "jpeg": Corruption(jpeg, (50, 25, 10), only_8_bit=True),
     "brightness": Corruption(brightness, (0.1, 0.2, 0.3)),
     "contrast": Corruption(contrast, (0.25, 0.5, 0.75)),
-    "scale": Corruption(smaller, (0.75, 0.5, 0.33), scales=True),
+    "scale": Corruption(downscale, (0.75, 0.5, 0.33), scales=True),
 }
 """By name."""
 
 
-def onto_grid(class_ids: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+def resample_to_labels(class_ids: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """Class ids of an image that `smaller` made, (H, W) or (D, H, W), on the pixels of the original: the nearest one each."""
     rows, columns = (
         np.minimum((np.arange(size) + 0.5) * small / size, small - 1).astype(np.intp)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segpipe.config import EvaluateParams
-from segpipe.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, onto_grid
+from segpipe.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, resample_to_labels
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Interval, bootstrap, resampling_units, statistic
 from segpipe.inference.preprocess import fit_channels
@@ -29,7 +29,7 @@ QUICK_IMAGES = 24
 QUICK_SEVERITIES = ("medium",)
 
 
-def robustness_table(
+def measure_robustness(
     segmenter: Segmenter, reader: ShardReader, found: Scores, params: EvaluateParams, label: str
 ) -> dict[str, Any]:
     """What metrics.json tells: {images, units, score, by: {CORRUPTION: {SEVERITY: {score, drop, low, high}}}} of the main metric, to
@@ -87,7 +87,7 @@ def _spoilt_tally(segmenter: Segmenter, sample: Sample, name: str, severity: str
     )
     said = segmenter.predict(spoilt, spacing=spacing).class_ids
     if how.scales:
-        said = onto_grid(said, sample.labels.shape)
+        said = resample_to_labels(said, sample.labels.shape)
     labelling = spec.classes.labelling
     return tallies(confusion(sample.labels, said, labelling.n_labels), labelling)
 

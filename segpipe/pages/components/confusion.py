@@ -14,7 +14,7 @@ from segpipe.evaluation.scores import Scores
 from segpipe.files import read_bytes
 from segpipe.metrics import Counts
 from segpipe.pages.components.axes import Axis, axis
-from segpipe.pages.report_inputs import Bin, CalibrationView
+from segpipe.pages.report_inputs import CalibrationView, ReliabilityBin
 from segpipe.samples import ClassTable
 
 _MOST_POINTS = 160
@@ -163,7 +163,7 @@ def reliability_chart(view: CalibrationView, edge: float = 260) -> ReliabilityCh
     return ReliabilityChart(scale, series)
 
 
-def _dots(bins: Sequence[Bin], scale: Axis, edge: float) -> list[Dot]:
+def _dots(bins: Sequence[ReliabilityBin], scale: Axis, edge: float) -> list[Dot]:
     return [
         Dot(
             scale(b.confidence),

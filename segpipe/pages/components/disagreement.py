@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.evaluation.gallery.pictures import ErrorKind, draw, shrink
+from segpipe.evaluation.gallery.pictures import ErrorKind, draw, resize_mask
 from segpipe.evaluation.instance_metrics import is_instance
 from segpipe.evaluation.metric_lookup import describe_metric
 from segpipe.evaluation.scores import Scores
@@ -107,7 +107,7 @@ def _layers(sample: Sample, sides: tuple[ScoredModel, ScoredModel]) -> dict[str,
         "truth": drawn[0]["truth"],
         **{side.name: one["prediction"] for side, one in zip(sides, drawn, strict=True)},
         **{f"errors of {side.name}": one["errors"] for side, one in zip(sides, drawn, strict=True)},
-        "who is right": disagreement_picture(small, *(shrink(mask, small.shape[:2]) for mask in (truth, *masks))),
+        "who is right": disagreement_picture(small, *(resize_mask(mask, small.shape[:2]) for mask in (truth, *masks))),
     }
 
 

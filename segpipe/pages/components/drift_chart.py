@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from segpipe.drift.reference import Drift
+from segpipe.drift.comparison import Drift
 
 WIDTH, HEIGHT = 340, 128
 _TOP, _BOTTOM = 8.0, 104.0

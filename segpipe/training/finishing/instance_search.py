@@ -13,7 +13,7 @@ from segpipe.inference.postprocess import Method, Postprocess, select_instances,
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.trained_model import load_trained
 from segpipe.metrics import micro
-from segpipe.metrics.instances import Objects, ObjectScore, object_score
+from segpipe.metrics.instances import InstanceCounts, InstanceMasks, count_instances
 from segpipe.models.detection.mask_rcnn_config import MIN_SCORE
 from segpipe.progress import say
 from segpipe.samples import IGNORE, Instances, Sample
@@ -128,16 +128,16 @@ def best_instance_settings(segmenter: Segmenter, val: Reader, method: Method) ->
         Postprocess(method=method, h=h, min_size=round(size * median), min_score=score, together=together)
         for h, size, score in product(_HEIGHTS.get(method, (0.0,)), _MIN_SIZES, min_scores)
     ]
-    totals: dict[Postprocess, ObjectScore] = {}
+    totals: dict[Postprocess, InstanceCounts] = {}
     for index in indices:
         sample = val[index]
         assert sample.labels is not None
-        truth, ignored = Objects.from_instances(sample.objects()), sample.labels == IGNORE
+        truth, ignored = InstanceMasks.from_instances(sample.objects()), sample.labels == IGNORE
         for h, instances in _separated(segmenter, sample, method, together):
             ids, areas = instances.ids.astype(np.int32), instances.areas()
             for settings in (settings for settings in grid if settings.h == h):
                 selected = select_instances(ids, instances.classes, instances.scores, areas, settings)
-                score = object_score(truth, Objects.from_instances(selected), n_classes, ignored)
+                score = count_instances(truth, InstanceMasks.from_instances(selected), n_classes, ignored)
                 totals[settings] = totals[settings] + score if settings in totals else score
     f1 = {settings: float(np.nan_to_num(micro("dice", totals[settings].tallies[0]))) for settings in grid}
     best = max(grid, key=lambda settings: f1[settings])

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from segpipe.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, onto_grid
+from segpipe.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, resample_to_labels
 from segpipe.inference.preprocess import Normalisation
 from segpipe.samples import Sample
 
@@ -92,12 +92,12 @@ def test_every_dimension_and_number_of_channels(shape: tuple[int, ...]) -> None:
 
 def test_class_ids_come_back_to_the_pixels_of_the_labels() -> None:
     small = RNG.integers(0, 3, (4, 12, 15), np.uint8)
-    np.testing.assert_array_equal(onto_grid(small, (4, 24, 30)), small.repeat(2, 1).repeat(2, 2))
-    odd = onto_grid(small[0], (35, 47))
+    np.testing.assert_array_equal(resample_to_labels(small, (4, 24, 30)), small.repeat(2, 1).repeat(2, 2))
+    odd = resample_to_labels(small[0], (35, 47))
     assert odd.shape == (35, 47)
     for row, column in ((0, 0), (34, 46), (17, 20)):  # the pixel whose area holds the centre
         assert odd[row, column] == small[0, int((row + 0.5) * 12 / 35), int((column + 0.5) * 15 / 47)]
-    np.testing.assert_array_equal(onto_grid(small[0], (12, 15)), small[0])
+    np.testing.assert_array_equal(resample_to_labels(small[0], (12, 15)), small[0])
 
 
 def test_jpeg_is_for_grey_and_coloured_images_of_8_bit() -> None:

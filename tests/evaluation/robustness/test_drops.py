@@ -13,7 +13,7 @@ import pytest
 from segpipe.config import EvaluateParams, GateParams, RobustnessGate
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.evaluation.evaluate import evaluate_candidate
-from segpipe.evaluation.robustness.corruptions import CORRUPTIONS, onto_grid
+from segpipe.evaluation.robustness.corruptions import CORRUPTIONS, resample_to_labels
 from segpipe.evaluation.robustness.drops import QUICK_IMAGES, SEED, _subset
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.gates.case import Case
@@ -56,7 +56,7 @@ def test_drops_are_those_of_the_same_images(measured: tuple[Path, ShardReader]) 
             sample = reader[place]
             seed = (SEED, list(CORRUPTIONS).index(name), place)
             said = segmenter.predict(how.apply(sample.image, segmenter.spec.normalisation, "medium", seed)).class_ids
-            total += confusion(sample.labels, onto_grid(said, sample.labels.shape), 3)
+            total += confusion(sample.labels, resample_to_labels(said, sample.labels.shape), 3)
             clean += confusion(sample.labels, segmenter.predict(sample.image).class_ids, 3)
         before, after = (float(macro("iou", tallies(counts))) for counts in (clean, total))
         row = table["by"][name]["medium"]

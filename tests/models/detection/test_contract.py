@@ -17,7 +17,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.trained_engine import torch_engine
 from segpipe.metrics import micro
-from segpipe.metrics.instances import Objects, object_score
+from segpipe.metrics.instances import InstanceMasks, count_instances
 from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
 from segpipe.models.registry import FAMILIES, build_network
 from segpipe.samples import ClassTable
@@ -136,7 +136,9 @@ def test_four_images_by_heart(name):
     dice = [2 * np.sum((found == k) & (true == k)) / (np.sum(found == k) + np.sum(true == k)) for k in range(3)]
     assert np.mean(dice) > 0.95
     scores = [
-        object_score(Objects.from_instances(sample.objects()), Objects.from_instances(answer.instances), 3)
+        count_instances(
+            InstanceMasks.from_instances(sample.objects()), InstanceMasks.from_instances(answer.instances), 3
+        )
         for sample, answer in zip(reader.samples, answers, strict=True)
     ]
     total = functools.reduce(operator.add, scores)

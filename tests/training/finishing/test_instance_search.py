@@ -10,7 +10,7 @@ from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.metrics import micro
-from segpipe.metrics.instances import Objects, object_score
+from segpipe.metrics.instances import InstanceMasks, count_instances
 from segpipe.models.registry import get_family
 from segpipe.samples import IGNORE, ClassTable, Sample
 from segpipe.training.finishing.instance_search import best_instance_settings, choose_instance_method, joined_classes
@@ -98,7 +98,9 @@ def test_settings_are_those_with_the_best_f1():
         total = None
         for sample in samples:
             predicted = with_settings.predict(sample.image, instances=True).instances
-            score = object_score(Objects.from_instances(sample.objects()), Objects.from_instances(predicted), 2)
+            score = count_instances(
+                InstanceMasks.from_instances(sample.objects()), InstanceMasks.from_instances(predicted), 2
+            )
             total = score if total is None else total + score
         return float(micro("dice", total.tallies[0]))
 
