@@ -19,7 +19,6 @@ from segpipe.config.gates import (
 from segpipe.config.losses import LossParams
 from segpipe.config.params import PARAMS_FILE, Params, load_params, parse_budget, parse_params
 from segpipe.config.sections import (
-    AugmentStrength,
     Candidate,
     DataParams,
     EvaluateParams,
@@ -32,6 +31,7 @@ from segpipe.config.sections import (
     TrainParams,
     ValidateParams,
 )
+from segpipe.config.train_fields import AugmentStrength
 
 __all__ = [
     "PARAMS_FILE",

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from segpipe.config import train_fields as shared
 from segpipe.config.losses import CrossEntropyTerm, DiceTerm, LossParams
 from segpipe.config.section import Section
 
 Pages = Literal["refuse", "channels", "volume"]
-AugmentStrength = Literal["off", "light", "medium", "strong"]
 
 
 class DataParams(Section):
@@ -132,110 +132,95 @@ Window = Annotated[tuple[Intensity, Intensity], AfterValidator(_rising)]
 
 
 class TrainParams(Section):
-    """What `plan` turns into a training plan. `null` means: chosen from the data."""
+    """The settings that `plan` turns into a training plan. `null` means: chosen from the data."""
 
     budget: Budget = "2m"
-    """How long to plan and train each candidate: "90s", "10m", "2h", "500 steps" or "40 epochs"."""
+    """Time to plan and train each candidate: "90s", "10m", "2h", "500 steps" or "40 epochs"."""
     seed: int = Field(0, ge=0)
-    """Starts every random choice: initial weights, crops, augmentation, dropout."""
+    """Seed of every random choice: initial weights, crops, augmentation, dropout."""
     folds: int | None = Field(None, ge=2, le=20)
-    """Cross-validation: so many networks share the budget, each trained on the images of train and val without one fold of them, and the
-    model is the mean of what they say. It takes so many times as long to answer; null: one network, trained on train."""
-    patch: int | None = Field(None, ge=32, multiple_of=32)
-    """Edge of the square training crop in pixels; of volumes, of the cube."""
+    """Cross-validation: this many networks share the budget, each trained on the images of train and val without one fold of them, and
+    the model is the mean of their outputs. Inference takes that many times as long. null: one network, trained on train."""
+    patch: shared.Patch | None = None
+    """Edge of the square training crop in pixels; for volumes, of the cube."""
     patch3d: tuple[PatchEdge, PatchEdge, PatchEdge] | None = None
-    """For volumes: edges of the training crop in voxels (depth, height, width), rounded up to what the network halves evenly."""
+    """For volumes: edges of the training crop in voxels (depth, height, width), rounded up to what the network can halve evenly."""
     spacing: tuple[VoxelEdge, VoxelEdge, VoxelEdge] | None = None
-    """For volumes: the voxel size in mm (depth, height, width) that they are brought to; null: the median of the training volumes."""
+    """For volumes: the voxel size in mm (depth, height, width) to which they are resampled; null: the median of the training volumes."""
     flips: Literal["auto"] | list[Literal["depth", "height", "width"]] = "auto"
-    """For volumes: axes along which crops may be mirrored; auto: those whose two ends are alike, so that no side of a body is taken
-    for the other."""
-    batch: int | None = Field(None, ge=1)
-    """Crops a step, on all devices together."""
-    accumulate: int = Field(1, ge=1)
-    """Parts that a batch is computed in, one after another, to need less memory; more are taken where memory runs short."""
-    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] | None = None
-    """Peak learning rate, after warm-up and before the schedule brings it down; null: by the optimizer and the batch; auto: by a
-    range test on the real batches, which takes 5 % of the budget at most."""
-    encoder_rate: float = Field(1.0, gt=0, le=10)
-    """What the learning rate is multiplied by for the encoder: below 1, what it knows changes little."""
+    """For volumes: axes along which crops may be mirrored; auto: those whose two ends look alike, so that the left side of a body is
+    not mistaken for the right."""
+    batch: shared.Batch | None = None
+    """Crops per step, on all devices together."""
+    accumulate: shared.Accumulate = 1
+    learning_rate: shared.LearningRate | Literal["auto"] | None = None
+    """Peak learning rate, after the warm-up and before the schedule lowers it; null: derived from the optimizer and the batch size;
+    auto: by a range test on real batches, which takes at most 5 % of the budget."""
+    encoder_rate: shared.EncoderRate = 1.0
     optimizer: Literal["auto", "muon", "adamw", "adam", "sgd"] = "auto"
-    """What turns gradients into steps; auto: muon where what it computes is small beside a step, and else adamw."""
-    momentum: float = Field(0.9, ge=0, lt=1)
-    """Of sgd."""
-    nesterov: bool = True
-    """Whether sgd looks ahead along its momentum."""
-    weight_decay: float | None = Field(None, ge=0)
-    """Of kernels alone; null: 0.1 for muon and 0.01 for adamw (decoupled), 0.00001 for adam and 0.0001 for sgd (added to the gradient)."""
-    schedule: Literal["cosine", "poly", "one_cycle", "constant"] = "cosine"
-    """How the learning rate goes after the warm-up; one_cycle rises over 30 % of the steps and has no warm-up."""
+    """The optimiser; auto: muon if its additional computation is small compared with a step, otherwise adamw."""
+    momentum: shared.Momentum = 0.9
+    nesterov: shared.Nesterov = True
+    weight_decay: shared.WeightDecay | None = None
+    """Weight decay, applied to kernels only; null: 0.1 for muon and 0.01 for adamw (decoupled), 0.00001 for adam and 0.0001 for sgd
+    (added to the gradient)."""
+    schedule: shared.Schedule = "cosine"
     warmup: float | None = Field(None, ge=0, lt=1)
     """Share of the steps in which the learning rate rises to its peak; null: 5 %, and 100 steps at most."""
-    loss: LossParams = LossParams(cross_entropy=CrossEntropyTerm(), dice=DiceTerm(weight=0.5))
-    """The terms that are summed, e.g. {cross_entropy: 1.0, dice: 0.5} or {focal: {weight: 1.0, gamma: 3}}; below. A detector has
-    its own."""
+    loss: shared.Loss = LossParams(cross_entropy=CrossEntropyTerm(), dice=DiceTerm(weight=0.5))
     normalisation: Literal["auto", "dataset", "image"] | Window = "auto"
-    """What intensities become. dataset: the window from the 0.5th to the 99.5th percentile of the typical training image, then mean and
-    deviation of all; image: the same of each image by itself, where intensities have no common unit; [low, high]: cut to this window,
-    such as [-160, 240] of computed tomography. auto: what pretrained weights were trained on, where they fit; else by dataset, or by
-    image where those of volumes differ too much."""
+    """How intensities are normalised. dataset: the window from the 0.5th to the 99.5th percentile of the typical training image, then
+    the mean and standard deviation of all images; image: the same for each image separately, for intensities without a common unit;
+    [low, high]: clipped to this window, for example [-160, 240] for computed tomography. auto: the normalisation of the pretrained
+    weights if it fits the images; otherwise dataset, or image if the intensities of volumes differ too much."""
     class_balance: float = Field(0.5, ge=0, le=1)
-    """Exponent of 1/frequency in the class weights of the terms made of cross entropy: 0 gives equal weights."""
+    """Exponent of 1/frequency in the class weights of the terms based on cross entropy: 0 gives equal weights."""
     class_weights: dict[str, Weight] | None = Field(None, min_length=1)
-    """These weights in place of `class_balance`, for all classes by name, e.g. {background: 1, nucleus: 3}. What counts is how they
-    compare: they are scaled so that a pixel of the training split weighs 1 on average."""
-    rare_crops: float = Field(0.5, ge=0, le=1)
-    """Share of the crops that are centred on a pixel of a class drawn at random, so that rare classes are seen."""
+    """Weights to use instead of `class_balance`, for all classes by name, e.g. {background: 1, nucleus: 3}. Only their ratios matter:
+    they are scaled so that a pixel of the training split has a weight of 1 on average."""
+    rare_crops: shared.RareCrops = 0.5
     validations: int | None = Field(None, ge=1, le=1000)
-    """How often the training looks at the validation split, evenly spread: the best weights seen there are kept. null: ten times, and in a
-    budget of time as often as fits a tenth of it."""
-    patience: int | None = Field(None, ge=1)
-    """Stop after so many looks at the validation split without a better score than the best so far; null: never before the budget is
-    spent."""
+    """Number of validations during training, evenly spaced: the weights with the best score are kept. null: ten, and with a budget of
+    time as many as fit into a tenth of it."""
+    patience: shared.Patience = None
     freeze_encoder: float | None = Field(None, ge=0, lt=1)
-    """Share of the steps, from the first, in which the encoder stays as it came; null: as the family wants it (0 for most), and
-    0 for an encoder of random weights."""
+    """Share of the steps, from the first, for which the encoder is frozen; null: the family's default (0 for most), and 0 for an
+    encoder with random weights."""
     progressive: Annotated[Literal["off", "crops", "scale"], BeforeValidator(_off)] = "off"
-    """Whether the first steps see smaller crops, which makes them several times cheaper: crops of half the edge (crops), or as much of
-    the image at half the resolution (scale)."""
+    """Whether the first steps see smaller crops, which makes them several times cheaper: crops of half the edge (crops), or the same
+    part of the image at half the resolution (scale)."""
     progressive_share: float = Field(0.5, gt=0, lt=1)
-    """Share of the steps that are the first ones so."""
-    cleaning: Literal["auto", "none"] = "auto"
-    """Whether the finished model's masks are mended: the threshold of two classes (of more, how far rare ones are favoured), and for
-    each class the smallest region that stays (specks and holes). auto: chosen on the validation split, and kept only where the gain
-    there is beyond chance."""
-    tta: Literal["none", "mirror", "flips", "d4", "multi_scale"] = "none"
-    """Test-time augmentation of the finished model, in evaluation and in service: the mean over the image and its mirror image (2
-    runs of the network), all flips (4; of a volume 8), or flips and quarter turns (8); multi_scale: the image and its mirror image at
-    0.75, 1 and 1.25 times its size (as much as 6 runs; not of volumes). Each run costs its time."""
-    ema: float = Field(0.99, ge=0, lt=1)
-    """Decay of the running average of weights that is evaluated and kept; 0 turns it off."""
-    augment: Annotated[AugmentStrength, BeforeValidator(_off)] = "medium"
-    """How much flips, scale, rotation and colour vary the crops."""
+    """Share of the steps that see the smaller crops of `progressive`."""
+    cleaning: shared.Cleaning = "auto"
+    tta: shared.Tta = "none"
+    ema: shared.Ema = 0.99
+    augment: Annotated[shared.Augment, BeforeValidator(_off)] = "medium"
     orientation: Literal["auto", "upright", "free"] = "auto"
-    """Of images: whether they have an up and a down. free: crops are also turned upside down and by quarter turns. auto: free where the
-    upper and the lower third hold the same classes."""
-    elastic: bool = False
-    """Whether crops are also bent, as soft tissue is, where augment is medium or strong; not those of volumes."""
+    """For images: whether they have an up and a down. free: crops are also flipped vertically and rotated by quarter turns. auto: free
+    if the upper and the lower third contain the same classes."""
+    elastic: shared.Elastic = False
     workers: int | None = Field(None, ge=0, le=64)
-    """Processes that prepare batches, for each device; 0: the training itself does. null: as many as steps are fastest with."""
+    """Processes per device that prepare batches; 0: the training process prepares them itself. null: the number with which steps are
+    fastest."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: whatever was fastest here and gave the same loss. fp16, with its loss scaled, is for GPUs without bf16."""
+    """Floating-point precision. auto: whichever was fastest on this machine and gave the same loss. fp16, with loss scaling, is for
+    GPUs without bf16."""
     channels_last: bool | Literal["auto"] = "auto"
     """Memory format of the network; auto: measured."""
     compile: bool | Literal["auto"] = "auto"
-    """torch.compile; auto: where the budget repays the compilation."""
+    """Whether to use torch.compile; auto: if it saves more time within the budget than the compilation costs."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where training runs."""
+    """The device to train on; auto: a GPU if there is one."""
     devices: int = Field(1, ge=1, le=1024)
-    """Processes that share each batch, one a GPU (or so many on the processor). `torchrun -m segpipe train C` overrules it."""
+    """Processes on each machine that share each batch, one per GPU (or this many on the CPU). `torchrun -m segpipe train C`
+    overrides it."""
     num_nodes: int = Field(1, ge=1, le=1024)
-    """Machines with so many devices each; torchrun is then started on each of them."""
+    """Machines with `devices` processes each; start torchrun on each of them."""
 
     @model_validator(mode="after")
-    def _rises_once(self) -> TrainParams:
+    def _check_warmup(self) -> TrainParams:
         if self.warmup and self.schedule == "one_cycle":
-            raise ValueError("no `warmup` beside one_cycle, which rises by itself")
+            raise ValueError("no `warmup` with one_cycle, which has its own rise")
         return self
 
 

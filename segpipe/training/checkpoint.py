@@ -1,6 +1,6 @@
-"""Files from which a training that was stopped continues bit for bit: safetensors, written atomically, with a checksum.
+"""Checkpoints from which a stopped training continues bit for bit: safetensors files, written atomically, with a checksum.
 
-Two are kept, so that one which a crash of the machine tore, or a disk spoilt, costs the steps since the one before it.
+Two are kept, so that a damaged file (after a crash of the machine or a disk error) costs only the steps since the one before it.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from segpipe.words import listed
 
 Weights = dict[str, torch.Tensor]
 KEPT_CHECKPOINTS = 2
-"""Checkpoints that stay."""
 _FILES = "*.safetensors"
+_MAX_LISTED = 6
+"""Differences between two plans that are listed."""
 
 
 @dataclass
 class TrainingState:
-    """Where a training stands, beside its tensors. Random draws follow from (seed, step) and need no keeping."""
+    """The state of a training, apart from its tensors. Random draws follow from (seed, step), so their state is not stored."""
 
     step: int = 0
-    """Steps done."""
+    """Steps taken."""
     best_score: float | None = None
     best_step: int = 0
     accumulate: int = 1
-    """Micro-batches a step; more than the plan says where memory ran short."""
+    """Parts in which a batch is computed; more than planned if memory ran out."""
     ranks: int = 1
-    """Processes that share the work."""
+    """Processes that share each batch."""
     pending: list[float] = field(default_factory=list)
     """Losses since the last entry of the history."""
     train: list[dict[str, float]] = field(default_factory=list)
@@ -45,11 +46,19 @@ class TrainingState:
     val: list[dict[str, float]] = field(default_factory=list)
     """History: step and scores on the validation split."""
     memory: list[dict[str, int]] = field(default_factory=list)
-    """History: from which step on a batch was computed in how many micro-batches, because memory ran short."""
+    """History: from which step on a batch was computed in how many parts, because memory ran out."""
 
 
 def save_checkpoint(folder: Path, plan: Plan, stepper: Stepper, best: Weights, state: TrainingState) -> None:
-    """Write weights, running average, optimiser, best weights so far and state to `folder`/STEP.safetensors; keep two such files."""
+    """Write a checkpoint to `folder`/STEP.safetensors and remove all but the newest two.
+
+    Args:
+        folder: the folder of the training's checkpoints.
+        plan: the plan of the training.
+        stepper: the network in training, its running average and its optimiser.
+        best: the weights with the best score so far.
+        state: the rest of the state.
+    """
     from safetensors.torch import save_file
 
     parts = {"network": stepper.network.state_dict(), "best": best}
@@ -63,70 +72,87 @@ def save_checkpoint(folder: Path, plan: Plan, stepper: Stepper, best: Weights, s
     text = json.dumps(about)
     with atomic_path(folder / f"{state.step:09d}.safetensors") as path:
         save_file(tensors, path, {"segpipe": text, "sha256": _digest(text, tensors)})
-    for old in _files(folder)[KEPT_CHECKPOINTS:]:
-        old.unlink()
+    for old_path in _complete_files(folder)[KEPT_CHECKPOINTS:]:
+        old_path.unlink()
 
 
 def load_checkpoint(folder: Path, plan: Plan, stepper: Stepper) -> tuple[Weights, TrainingState] | None:
-    """Bring a stepper back to where the newest sound checkpoint of the plan left it: the best weights so far, and the state.
+    """Restore a stepper from the newest valid checkpoint of the plan.
 
-    None where there is none; with a line to the user where one can't be read (the one before it is taken) and where it was
-    made under another plan (training starts anew, for a changed plan asks for other weights): the line names what differs.
+    A file that cannot be read is removed with a message, and the one before it is used. Checkpoints of another plan are removed too,
+    because a changed plan asks for other weights; the message names the differences.
+
+    Args:
+        folder: the folder of the training's checkpoints.
+        plan: the plan of the training.
+        stepper: a new stepper of that plan; it is changed in place.
+
+    Returns:
+        The best weights so far and the state; None if there is no checkpoint.
     """
-    for half in folder.glob(f".{_FILES}"):  # a kill while it was written
-        half.unlink(missing_ok=True)
-    for path in _files(folder):
+    for partial in folder.glob(f".{_FILES}"):  # left by a kill during a write
+        partial.unlink(missing_ok=True)
+    for path in _complete_files(folder):
         try:
             about, tensors = _read(path)
         except DataError as error:
             say(
-                f"note: {path} is removed: {error.what}; training goes on from the checkpoint before it, if there is one"
+                f"note: {path} is removed: {error.what}; training continues from the checkpoint before it, if there is one"
             )
             path.unlink(missing_ok=True)
             continue
-        differing = json_differences(about["plan"], plan.exact)
-        if not differing:
+        differences = json_differences(about["plan"], plan.exact)
+        if not differences:
             return _restore(stepper, about, tensors), TrainingState(**about["state"])
+        more = f" and {len(differences) - _MAX_LISTED} more" if len(differences) > _MAX_LISTED else ""
         say(
-            f"note: {plan.candidate} was planned anew after step {about['state']['step']} of its last training: "
-            f"training starts anew. Changed: {listed(differing)}"
+            f"note: {plan.candidate} has a new plan since step {about['state']['step']} of its last training: "
+            f"training starts from the beginning. Changed: {', '.join(differences[:_MAX_LISTED])}{more}"
         )
-        for old in _files(folder):
-            old.unlink(missing_ok=True)
+        for old_path in _complete_files(folder):
+            old_path.unlink(missing_ok=True)
         break
     return None
 
 
 def json_differences(before: Any, now: Any, where: str = "") -> list[str]:
-    """Where two nested structures of JSON differ: ``recipe.batch (8, now 4)``."""
+    """List the differences between two nested JSON structures, such as ``recipe.batch (8, now 4)``.
+
+    Args:
+        before: the first structure.
+        now: the second structure.
+        where: the key under which both stand, for nested calls.
+    """
     if isinstance(before, dict) and isinstance(now, dict):
         keys = before | now
         return [
-            d for key in keys for d in json_differences(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))
+            difference
+            for key in keys
+            for difference in json_differences(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))
         ]
     if before == now:
         return []
-    plain_values = not isinstance(before, (dict, list)) and not isinstance(now, (dict, list))
-    return [f"{where} ({_short(before)}, now {_short(now)})" if plain_values else where]
+    are_scalars = not isinstance(before, (dict, list)) and not isinstance(now, (dict, list))
+    return [f"{where} ({_shortened(before)}, now {_shortened(now)})" if are_scalars else where]
 
 
 def to_host(value: torch.Tensor) -> torch.Tensor:
-    """A tensor as safetensors wants it: on the CPU, contiguous, no view of another."""
+    """Return a copy of a tensor as safetensors requires it: on the CPU, contiguous, not a view."""
     return value.detach().to("cpu", copy=True).contiguous()
 
 
-def _short(value: object) -> str:
+def _shortened(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 20 else f"{text[:12]}..."
 
 
-def _files(folder: Path) -> list[Path]:
-    """The checkpoints that were written to their end, the newest first."""
+def _complete_files(folder: Path) -> list[Path]:
+    """Return the checkpoints that were written completely, the newest first."""
     return sorted((path for path in folder.glob(_FILES) if not path.name.startswith(".")), reverse=True)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Weights]:
-    """What a file holds. Raises DataError where it is not what was written."""
+    """Read a checkpoint: its metadata and its tensors. Raises DataError if it is damaged or of another version."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -134,10 +160,10 @@ def _read(path: Path) -> tuple[dict[str, Any], Weights]:
             metadata: dict[str, str] = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a mapping
     except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"it can't be read: {error}", where=path) from error
+        raise DataError(f"it cannot be read: {error}", where=path) from error
     text = metadata.get("segpipe", "")
     if metadata.get("sha256") != _digest(text, tensors):
-        raise DataError("its checksum is another", where=path)
+        raise DataError("its checksum does not match", where=path)
     about = json.loads(text)
     if about["state"].keys() != asdict(TrainingState()).keys():
         raise DataError("another version of segpipe wrote it", where=path)
@@ -145,7 +171,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Weights]:
 
 
 def _digest(about: str, tensors: Weights) -> str:
-    """SHA-256 over the state in words and names, types, shapes and bytes of all tensors."""
+    """Compute the SHA-256 of the metadata and of the names, types, shapes and bytes of all tensors."""
     digest = hashlib.sha256(about.encode())
     for key in sorted(tensors):
         value = tensors[key]
@@ -155,7 +181,7 @@ def _digest(about: str, tensors: Weights) -> str:
 
 
 def _optimizer_state(stepper: Stepper) -> tuple[Weights, dict[str, Any]]:
-    """Any optimiser of torch: the tensors of each parameter, and what it keeps in plain numbers."""
+    """Return the state of any optimiser of torch: the tensors of each parameter, and the state in plain numbers."""
     tensors: Weights = {}
     numbers: dict[str, Any] = {}
     for name, parameter in stepper.network.named_parameters():
@@ -167,6 +193,7 @@ def _optimizer_state(stepper: Stepper) -> tuple[Weights, dict[str, Any]]:
 
 
 def _restore(stepper: Stepper, about: dict[str, Any], tensors: Weights) -> Weights:
+    """Load a checkpoint into a stepper. Returns the best weights."""
     parts: dict[str, Weights] = {"network": {}, "average": {}, "best": {}, "optimizer": {}}
     for key, value in tensors.items():
         part, _, name = key.partition(":")
@@ -174,20 +201,20 @@ def _restore(stepper: Stepper, about: dict[str, Any], tensors: Weights) -> Weigh
     stepper.network.load_state_dict(parts["network"])
     if stepper.average is not stepper.network:
         stepper.average.load_state_dict(parts["average"])
-    kept = about["optimizer"]
-    parameters, on_host = dict(stepper.network.named_parameters()), set(kept["on_host"])
-    for key, value in (parts["optimizer"] | kept["numbers"]).items():
+    optimizer = about["optimizer"]
+    parameters, on_host = dict(stepper.network.named_parameters()), set(optimizer["on_host"])
+    for key, value in (parts["optimizer"] | optimizer["numbers"]).items():
         name, _, kind = key.rpartition(":")
         parameter = parameters[name]
         if isinstance(value, torch.Tensor):
             if value.shape == parameter.shape:
-                # In the parameter's own memory format: the fused optimiser walks all of them in step.
+                # In the parameter's own memory format, because the fused optimiser walks through all of them in parallel.
                 value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
             elif key not in on_host:
                 value = value.to(parameter.device)
         stepper.optimizer.state.setdefault(parameter, {})[kind] = value
     if stepper.scaler is not None:
         stepper.scaler.load_state_dict(about["scaler"])
-    for group, values in zip(stepper.optimizer.param_groups, kept["groups"], strict=True):
+    for group, values in zip(stepper.optimizer.param_groups, optimizer["groups"], strict=True):
         group.update(values)
     return parts["best"]

@@ -1,7 +1,7 @@
-"""Training the members of an ensemble, one after another, and making one model of them.
+"""The training of an ensemble: its members one after another, then one model made of them.
 
-Each is a training of its own (`segpipe.training.loop`), with its own readers, checkpoints and seed. A training that was stopped goes
-on with the member that was being trained: those before it are done.
+Each member is a training of its own (`segpipe.training.train`), with its own readers, checkpoints and seed. A stopped training
+continues with the member that was in training; those before it are complete.
 """
 
 from __future__ import annotations
@@ -21,59 +21,93 @@ from segpipe.training.finishing.instance_search import choose_instance_settings
 from segpipe.training.finishing.postprocess_search import finish_model
 from segpipe.training.folds import DealtFolds, deal_out, member_plan
 from segpipe.training.scoring import count_split, score_confusion, segmenter_spec
-from segpipe.training.telemetry.bottleneck import BOTTLENECK_FILE as BOTTLENECK_FILE
+from segpipe.training.telemetry.bottleneck import BOTTLENECK_FILE
 from segpipe.training.telemetry.live_metrics import live_metrics, log_entry
 from segpipe.training.train import HISTORY_FILE, check_data, train_on
 
 if TYPE_CHECKING:
     from segpipe.data.manifest.fingerprint import Fingerprint
     from segpipe.samples import ClassTable
-    from segpipe.training.plan import Plan
+    from segpipe.training.plan import NetworkPlan
     from segpipe.training.sampling.crops import Reader
 
 
-_DONE = "done"
-"""In a member's folder, when it was trained to its end: the identity of its plan."""
+_DONE_FILE = "done"
+"""A file in the folder of a member whose training is complete: the identity of its plan."""
 
 
-def train(plan: Plan, fingerprint: Fingerprint, shards: Path, out: Path, live_dir: Path, checkpoints: Path) -> None:
-    """Train all members as planned, as `segpipe.training.train.train` does one network; `out` also holds folds.json."""
+def train(
+    plan: NetworkPlan, fingerprint: Fingerprint, shards: Path, out: Path, live_dir: Path, checkpoints: Path
+) -> None:
+    """Train all members as planned, as `segpipe.training.train.train` trains one network; `out` also receives folds.json.
+
+    Args:
+        plan: a plan with folds.
+        fingerprint: statistics of the data that is there now.
+        shards: the folder that `prepare` wrote.
+        out: folder for the model.
+        live_dir: folder for dvclive's curves and for measured speeds.
+        checkpoints: folder of this candidate alone, from which a stopped training continues.
+    """
     from segpipe.data.shards import ShardReader
 
     check_data(plan, fingerprint)
     assert plan.folds is not None
-    readers = ShardReader(shards, "train"), ShardReader(shards, "val")
-    dealt = deal_out(plan.folds, plan.seed, *readers, shards)
-    train_members(plan, fingerprint.classes, dealt, readers[1], out, live_dir, checkpoints)
+    train_split, val_split = ShardReader(shards, "train"), ShardReader(shards, "val")
+    dealt = deal_out(plan.folds, plan.seed, train_split, val_split, shards)
+    train_members(plan, fingerprint.classes, dealt, val_split, out, live_dir, checkpoints)
     leave_process_group()
 
 
 def train_members(
-    plan: Plan, classes: ClassTable, dealt: DealtFolds, val: Reader, out: Path, live_dir: Path, checkpoints: Path
+    plan: NetworkPlan,
+    classes: ClassTable,
+    dealt: DealtFolds,
+    val: Reader,
+    out: Path,
+    live_dir: Path,
+    checkpoints: Path,
 ) -> None:
-    """`train` on images that are dealt out. val: the validation split, by whose images the ensemble is judged and ranked."""
+    """Train all members, as `train` does, on images that are dealt out to folds.
+
+    Args:
+        plan: a plan with folds.
+        classes: the classes of the dataset.
+        dealt: the images of each fold.
+        val: the validation split, on which the ensemble is judged and ranked.
+        out: folder for the model.
+        live_dir: folder for dvclive's curves and for measured speeds.
+        checkpoints: folder from which a stopped training continues.
+    """
     assert plan.folds is not None
-    home = checkpoints / "folds"
-    folders = [home / f"{fold}" for fold in range(plan.folds.count)]
+    members_dir = checkpoints / "folds"
+    folders = [members_dir / f"{fold}" for fold in range(plan.folds.count)]
     for fold, folder in enumerate(folders):
-        own, done = member_plan(plan, fold), folder / _DONE
-        if done.exists() and done.read_text() == own.sha256:
+        fold_plan, done = member_plan(plan, fold), folder / _DONE_FILE
+        if done.exists() and done.read_text() == fold_plan.sha256:
             continue
         say(f"{plan.candidate}: member {fold + 1} of {len(folders)}, without fold {fold}")
-        places = folder / "model", folder / "live", folder / "checkpoints"
-        train_on(own, classes, dealt.rest(fold), dealt.left_out(fold), *places)
+        train_on(
+            fold_plan,
+            classes,
+            dealt.without_fold(fold),
+            dealt.only_fold(fold),
+            folder / "model",
+            folder / "live",
+            folder / "checkpoints",
+        )
         if rank() == 0:
-            write_text(done, own.sha256)
+            write_text(done, fold_plan.sha256)
     if rank() == 0:
         _assemble(plan, classes, dealt, [folder / "model" for folder in folders], out)
         _write_history(plan, [read_json(folder / "model" / HISTORY_FILE) for folder in folders], val, out)
         choose_instance_settings(plan, out, val)
         _write_curves(plan, folders, live_dir)
-        shutil.rmtree(home)
+        shutil.rmtree(members_dir)
 
 
-def _assemble(plan: Plan, classes: ClassTable, dealt: DealtFolds, members: list[Path], out: Path) -> None:
-    """All weights in one file, named as `Ensemble` names them."""
+def _assemble(plan: NetworkPlan, classes: ClassTable, dealt: DealtFolds, members: list[Path], out: Path) -> None:
+    """Write all weights to one file, named as in `Ensemble`."""
     from safetensors.torch import load_file, save_file
 
     weights = {
@@ -83,27 +117,25 @@ def _assemble(plan: Plan, classes: ClassTable, dealt: DealtFolds, members: list[
     }
     with atomic_path(out / WEIGHTS_FILE) as path:
         save_file(weights, path)
-    write_json(out / FOLDS_FILE, dealt.by_key)
+    write_json(out / FOLDS_FILE, dealt.fold_by_key)
     segmenter_spec(plan, classes).model_copy(update={"members": len(members)}).write(out)
 
 
-def _write_history(plan: Plan, members: list[dict[str, Any]], val: Reader, out: Path) -> None:
-    """history.json of the ensemble: what it scores on val out of fold, what each member scored on its fold, and how that came about."""
-    assert plan.execution is not None
-    weights_alone = load_trained(out, plan.execution.machine.device).with_changes(tta="none")
-    counts = count_split(weights_alone, val, range(len(val)))
-    best = round(score_confusion(counts, weights_alone.spec.classes.labelling).iou_macro, 6)
+def _write_history(plan: NetworkPlan, members: list[dict[str, Any]], val: Reader, out: Path) -> None:
+    """Write history.json: the out-of-fold score of the ensemble on val, the score of each member on its fold, and their histories."""
+    without_tta = load_trained(out, plan.execution.machine.device).but(tta="none")
+    counts = count_split(without_tta, val, range(len(val)))
+    best = round(score_confusion(counts, without_tta.spec.classes.labelling).iou_macro, 6)
     finished = finish_model(plan, out, val)
     scores = [member["best_score"] for member in members]
-    about = {"scores": scores, "mean": round(statistics.mean(scores), 6), "sd": round(statistics.stdev(scores), 6)}
+    folds = {"scores": scores, "mean": round(statistics.mean(scores), 6), "sd": round(statistics.stdev(scores), 6)}
     content = {"best_score": best} | ({"finished_score": finished} if finished is not None else {})
-    write_json(out / HISTORY_FILE, content | {"folds": about, "members": members})
-    say(f"{plan.candidate}: val IoU {best:.3f} out of fold; folds: {about['mean']:.3f} ± {about['sd']:.3f}")
+    write_json(out / HISTORY_FILE, content | {"folds": folds, "members": members})
+    say(f"{plan.candidate}: val IoU {best:.3f} out of fold; folds: {folds['mean']:.3f} ± {folds['sd']:.3f}")
 
 
-def _write_curves(plan: Plan, folders: list[Path], live_dir: Path) -> None:
-    """The curves of all members, one after another, as of one training; where the time went, on average."""
-    assert plan.recipe is not None
+def _write_curves(plan: NetworkPlan, folders: list[Path], live_dir: Path) -> None:
+    """Write the curves of all members one after another, as of one training, and the mean of where their time went."""
     speeds = [read_json(folder / "live" / "metrics.json")["train"]["images_per_s"] for folder in folders]
     with live_metrics(live_dir) as live:
         for number, folder in enumerate(folders):

@@ -1,5 +1,6 @@
-"""Cross-validation: the images of train and val in folds. Each of K members is trained without one fold, by which its checkpoint is
-chosen. The test split is in none of them.
+"""Cross-validation: the images of train and val in folds.
+
+Each of K members is trained without one fold, and its checkpoint is chosen on that fold. The test split is in no fold.
 """
 
 from __future__ import annotations
@@ -25,146 +26,176 @@ if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
     from segpipe.models.registry import Family
     from segpipe.samples import Sample
-    from segpipe.training.plan import Plan
+    from segpipe.training.plan import NetworkPlan
     from segpipe.training.sampling.crops import Reader
 
-_SEEN = 1 << 12
-"""Pixels of an image that say whether it is another one's copy."""
-_SEEDS = 100
-"""Seeds from one candidate's to the next: more than there are members."""
+_HASHED_PIXELS = 1 << 12
+"""Pixels of an image whose hash identifies it."""
+_SEEDS_PER_CANDIDATE = 100
+"""Distance between the seeds of candidates; it is larger than the number of members."""
 
 
 class SampleSubset:
-    """Some samples of several readers, as one reader. places: which of them, counted through the readers."""
+    """Some samples of several readers, as one reader.
 
-    def __init__(self, readers: Sequence[Reader], places: Sequence[int]) -> None:
-        self.readers, self.places = readers, places
+    Args:
+        readers: the readers.
+        indices: the samples, counted through all readers.
+    """
+
+    def __init__(self, readers: Sequence[Reader], indices: Sequence[int]) -> None:
+        self.readers, self.indices = readers, indices
         self._starts = np.cumsum([0, *map(len, readers)])
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
-    def __getitem__(self, index: int) -> Sample:
-        place = self.places[index]
-        reader = int(np.searchsorted(self._starts, place, side="right")) - 1
-        return self.readers[reader][place - int(self._starts[reader])]
+    def __getitem__(self, position: int) -> Sample:
+        index = self.indices[position]
+        reader = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self.readers[reader][index - int(self._starts[reader])]
 
     @cached_property
     def class_pixels(self) -> npt.NDArray[np.int64]:
         """Pixels of each class in each sample, shape (n, n_classes)."""
-        return np.concatenate([reader.class_pixels for reader in self.readers])[list(self.places)]
+        return np.concatenate([reader.class_pixels for reader in self.readers])[list(self.indices)]
 
 
 @dataclass(frozen=True)
 class DealtFolds:
-    """The images of train and val, the fold of each, and the other folds that have an image too like it (none where left out)."""
+    """The images of train and val with the fold of each."""
 
     readers: tuple[ShardReader, ...]
     keys: list[str]
-    numbers: list[int]
-    near: Sequence[frozenset[int]] = ()
+    fold_numbers: list[int]
+    near_folds: Sequence[frozenset[int]] = ()
+    """For each image, the other folds with an image too similar to it; empty: there are none."""
 
-    def rest(self, fold: int) -> SampleSubset:
-        """What the member that leaves a fold out is trained on."""
-        near = self.near or [frozenset[int]()] * len(self.numbers)
-        return SampleSubset(
-            self.readers, [i for i, number in enumerate(self.numbers) if number != fold and fold not in near[i]]
-        )
+    def without_fold(self, fold: int) -> SampleSubset:
+        """Return the images that train the member without this fold."""
+        near_folds = self.near_folds or [frozenset[int]()] * len(self.fold_numbers)
+        indices = [i for i, number in enumerate(self.fold_numbers) if number != fold and fold not in near_folds[i]]
+        return SampleSubset(self.readers, indices)
 
-    def left_out(self, fold: int) -> SampleSubset:
-        """What it never sees."""
-        return SampleSubset(self.readers, [place for place, number in enumerate(self.numbers) if number == fold])
+    def only_fold(self, fold: int) -> SampleSubset:
+        """Return the images of this fold, which its member never sees."""
+        return SampleSubset(self.readers, [i for i, number in enumerate(self.fold_numbers) if number == fold])
 
     @property
-    def by_key(self) -> dict[str, int]:
+    def fold_by_key(self) -> dict[str, int]:
         """The fold of each image."""
-        return dict(zip(self.keys, self.numbers, strict=True))
+        return dict(zip(self.keys, self.fold_numbers, strict=True))
 
 
 def deal_out(folds: Folds, seed: int, train: ShardReader, val: ShardReader, shards: Path) -> DealtFolds:
-    """Deal the images of train and val out, always in the same way. shards: their folder, with `DEALT_FILE` where that deals. Raises
-    ConfigError where the gap leaves a member nothing to be trained on."""
+    """Deal out the images of train and val to folds; the same arguments give the same folds.
+
+    Args:
+        folds: the number of folds, and how images are dealt out.
+        seed: the seed of the training.
+        train: the training split.
+        val: the validation split.
+        shards: the folder of the splits, with `DEALT_FILE` if `split.folds` is set.
+
+    Raises:
+        ConfigError: The gap leaves a member nothing to be trained on.
+    """
     readers = train, val
     keys = [key for reader in readers for key in reader.keys]
-    given = read_json(shards / FOLDS_FILE) if folds.dealt == "split" else None
-    if given is not None and not folds.gap:
-        return DealtFolds(readers, keys, [given[key] for key in keys])
-    rows = [_row(reader, place) for reader in readers for place in range(len(reader))]
-    numbers = (
-        [given[key] for key in keys] if given else balanced_folds(rows, folds.count, seed, folds.dealt == "blocks")
+    fold_by_key = read_json(shards / FOLDS_FILE) if folds.dealt == "split" else None
+    if fold_by_key is not None and not folds.gap:
+        return DealtFolds(readers, keys, [fold_by_key[key] for key in keys])
+    rows = [_manifest_row(reader, index) for reader in readers for index in range(len(reader))]
+    fold_numbers = (
+        [fold_by_key[key] for key in keys]
+        if fold_by_key
+        else balanced_folds(rows, folds.count, seed, folds.dealt == "blocks")
     )
-    dealt = DealtFolds(readers, keys, numbers, folds_within_gap(rows, numbers, folds.gap) if folds.gap else ())
-    if empty := [fold for fold in range(folds.count) if not len(dealt.rest(fold))]:
+    near = folds_within_gap(rows, fold_numbers, folds.gap) if folds.gap else ()
+    dealt = DealtFolds(readers, keys, fold_numbers, near)
+    if empty := [fold for fold in range(folds.count) if not len(dealt.without_fold(fold))]:
         raise ConfigError(
             f"the gap leaves nothing to train on without fold {empty[0]}",
             where="split.gap",
             found=folds.gap,
-            fix="make it smaller, or train.folds",
+            fix="reduce it, or train.folds",
         )
     return dealt
 
 
 def choose_folds(count: int, params: Params, shards: Path) -> Folds:
-    """How the images are dealt out: as `split.folds` did, or else as the splits were. Raises ConfigError where `split.folds` deals to
-    another number of folds, or leaves one of them empty."""
+    """Choose how images are dealt out to folds: as `split.folds` did, or else in the way of the splits.
+
+    Args:
+        count: the number of folds.
+        params: params.yaml.
+        shards: the folder of the splits, with `DEALT_FILE` if `split.folds` is set.
+
+    Raises:
+        ConfigError: `split.folds` is another number, or leaves a fold empty.
+    """
     path, gap = shards / FOLDS_FILE, params.split.gap
     if not path.exists():
         return Folds(count=count, dealt="blocks" if params.split.method == "ranges" else "groups", gap=gap)
     numbers = set(read_json(path).values())
     if numbers != set(range(count)):
         raise ConfigError(
-            "split.folds deals the images of train and val otherwise",
+            "split.folds deals out the images of train and val differently",
             where="train.folds",
             found=f"{count}, and folds {sorted(numbers)}",
-            fix="set both to the same number, or split.folds to null; fewer where a fold is empty",
+            fix="set both to the same number, or split.folds to null; use fewer if a fold is empty",
         )
     return Folds(count=count, dealt="split", gap=gap)
 
 
-def check_folds(candidate: Candidate, of: Family) -> None:
-    """Raise ConfigError where members could not be averaged, or would not judge images that are new to them."""
-    fix = "take `folds` out, or set `train: {folds: null}` under the candidate"
-    if of.kind == "detector":
-        raise ConfigError(f"the objects that several {of.name} find can't be averaged", where="train.folds", fix=fix)
+def check_folds(candidate: Candidate, model_family: Family) -> None:
+    """Raise ConfigError if members could not be averaged, or could not be judged on images that are new to them."""
+    fix = "remove `folds`, or set `train: {folds: null}` under the candidate"
+    if model_family.kind == "detector":
+        raise ConfigError(
+            f"the instances that several {model_family.name} find cannot be averaged", where="train.folds", fix=fix
+        )
     source = str(candidate.options.get("encoder_weights", ""))
     if parse_release(source):
         raise ConfigError(
-            "a release has learned from the images of all folds, so no member could be judged by the one that it leaves out",
+            "a release has learned from the images of all folds, so no member could be judged by the fold that it leaves out",
             where="train.folds",
             found=f"encoder_weights: {source}",
-            fix=f"{fix}, or encoder_weights: auto",
+            fix=f"{fix}, or set encoder_weights: auto",
         )
 
 
-def describe_folds(folds: Folds, dealt: DealtFolds, wanted: TrainParams) -> str:
-    """What folds come to, for `segpipe plan C --explain`."""
-    how = {
-        "split": "as split.folds deals them",
+def describe_folds(folds: Folds, dealt: DealtFolds, settings: TrainParams) -> str:
+    """Describe the folds in words, for `segpipe plan C --explain`."""
+    method = {
+        "split": "as dealt out by split.folds",
         "groups": "groups whole, rare classes in each",
         "blocks": "in blocks of each stack",
     }[folds.dealt]
-    sizes = sorted({dealt.numbers.count(fold) for fold in range(folds.count)})
+    sizes = sorted({dealt.fold_numbers.count(fold) for fold in range(folds.count)})
     images = f"{sizes[0]} to {sizes[-1]} images" if len(sizes) > 1 else f"{sizes[0]} images"
-    beside = f" and without the {folds.gap} images on either side of its blocks" if folds.gap else ""
+    gap = f" and without the {folds.gap} images on either side of its blocks" if folds.gap else ""
     return (
-        f"{folds.count} members, each trained without one fold of train and val ({images}, {how}){beside}, which "
-        f"chooses its checkpoint; the budget of {wanted.budget} is shared out among them; the model is the mean of what they say, "
-        "and val judges it by the member that has not seen the image"
+        f"{folds.count} members, each trained without one fold of train and val ({images}, {method}){gap}, on which its checkpoint is "
+        f"chosen; they share the budget of {settings.budget}; the model is the mean of their outputs, and on val each image is judged "
+        "by the member that has not seen it"
     )
 
 
-def member_plan(plan: Plan, fold: int) -> Plan:
-    """The plan of the member that leaves a fold out: its own seed, and nothing that is chosen for the finished model."""
-    assert plan.recipe is not None
+def member_plan(plan: NetworkPlan, fold: int) -> NetworkPlan:
+    """Return the plan of the member without a fold: it has its own seed, and nothing is chosen for its finished model."""
     recipe = plan.recipe.model_copy(update={"cleaning": "none", "tta": "none"})
-    seed = plan.seed * _SEEDS + fold
+    seed = plan.seed * _SEEDS_PER_CANDIDATE + fold
     return plan.model_copy(update={"recipe": recipe, "postprocess": None, "folds": None, "seed": seed})
 
 
-def _row(reader: ShardReader, place: int) -> dict[str, Any]:
-    """What a manifest's row would say of a sample. Its content is told by some of its pixels: copies stay together, as groups do."""
-    sample, counts = reader[place], reader.class_pixels[place].tolist()
+def _manifest_row(reader: ShardReader, index: int) -> dict[str, Any]:
+    """Return what the manifest's row of a sample would hold.
+
+    The content is identified by some of its pixels, so that copies stay in one fold, as groups do.
+    """
+    sample, counts = reader[index], reader.class_pixels[index].tolist()
     pixels = sample.image.reshape(-1)
-    some = np.ascontiguousarray(pixels[:: max(1, len(pixels) // _SEEN)])
-    content = hashlib.sha256(f"{sample.image.shape}".encode() + some.tobytes()).hexdigest()
+    some_pixels = np.ascontiguousarray(pixels[:: max(1, len(pixels) // _HASHED_PIXELS)])
+    content = hashlib.sha256(f"{sample.image.shape}".encode() + some_pixels.tobytes()).hexdigest()
     return {"key": sample.key, "group": sample.group, "sha256": content, "class_pixels": counts}

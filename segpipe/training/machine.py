@@ -1,4 +1,4 @@
-"""The machine that training runs on: what it has, what it can, and whether it can follow a plan made elsewhere."""
+"""The machine that training runs on: its properties, and whether it can follow a plan that was made elsewhere."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ import torch
 
 from segpipe.errors import ConfigError, MissingError
 from segpipe.progress import say
-from segpipe.training.plan import Machine, Plan
+from segpipe.training.plan import Machine, NetworkPlan, Plan
+
+_MAX_GPU_WORKERS, _MAX_CPU_WORKERS = 12, 4
 
 
 def choose_device(accelerator: str) -> str:
-    """ "cpu" or "cuda" for `train.accelerator`. Raises MissingError where a GPU is asked for and there is none."""
+    """Return "cpu" or "cuda" for `train.accelerator`.
+
+    Raises:
+        MissingError: A GPU is asked for, and there is none.
+    """
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise MissingError(
             "no CUDA device here", where="train.accelerator", fix="set it to auto or cpu, or use a machine with a GPU"
@@ -23,36 +29,42 @@ def choose_device(accelerator: str) -> str:
 
 
 def has_bf16(device: str) -> bool:
-    """Whether the device computes in bfloat16, and does not merely store it."""
+    """Return whether the device computes in bfloat16, and does not merely store it. device: "cpu" or "cuda"."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch.backends.mkldnn.is_available() else False
 
 
 def worker_counts(device: str, devices: int = 1) -> list[int]:
-    """How many processes might prepare batches, the likeliest first: one beside a CPU that also trains (it is mostly idle), several
-    beside a GPU; then fewer. devices: of this machine that train, each with workers of its own."""
-    likely = _likely_workers(device, devices)
-    fewer = [likely // 2] if device == "cuda" else [1, 0]
-    return list(dict.fromkeys([likely, *(count for count in fewer if count < likely)]))
+    """List how many processes might prepare batches, the most promising number first.
+
+    It is one if the CPU also trains, because that process is mostly idle, and several with a GPU; smaller numbers follow.
+
+    Args:
+        device: "cpu" or "cuda".
+        devices: processes of this machine that train, each with workers of its own.
+    """
+    default = _default_workers(device, devices)
+    fewer = [default // 2] if device == "cuda" else [1, 0]
+    return list(dict.fromkeys([default, *(count for count in fewer if count < default)]))
 
 
-def _likely_workers(device: str, devices: int) -> int:
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, here // devices)
+def _default_workers(device: str, devices: int) -> int:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, available // devices)
     if device == "cuda":
-        return max(1, min(12, cores - 1))
-    return 0 if cores == 1 else max(1, min(4, cores // 4))
+        return max(1, min(_MAX_GPU_WORKERS, cores - 1))
+    return 0 if cores == 1 else max(1, min(_MAX_CPU_WORKERS, cores // 4))
 
 
 def synchronize(device: str) -> None:
-    """Wait until the device has done everything that it was given."""
+    """Wait until the device has finished all its work. device: "cpu" or "cuda"."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def peak_memory_mib(device: str) -> int:
-    """The most memory that this process has used so far: of the GPU, or of the machine."""
+    """Return the peak memory of this process so far: on the GPU, or on the machine. device: "cpu" or "cuda"."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() >> 20
     import resource
@@ -61,19 +73,23 @@ def peak_memory_mib(device: str) -> int:
 
 
 def gpu_memory(device: str) -> dict[str, float]:
-    """The most memory that tensors have taken of the GPU so far, for the log; empty without one. Waits for nothing."""
+    """Return the peak GPU memory of tensors so far, for the log; empty without a GPU. It does not wait for the device."""
     return {"gpu_memory_mib": float(torch.cuda.max_memory_allocated() >> 20)} if device == "cuda" else {}
 
 
 def make_deterministic() -> None:
-    """Let the GPU give the same bits each time: algorithms without races, chosen by rule. Where an operation has none, torch warns."""
+    """Make the GPU give the same bits each time, by algorithms without races, chosen by rule.
+
+    If an operation has no such algorithm, torch warns.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads what it has not written
+    # Nothing here reads memory that it has not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def this_machine(device: str) -> Machine:
-    """The machine that this process runs on."""
+    """Return the properties of the machine that this process runs on. device: "cpu" or "cuda"."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20 if hasattr(os, "sysconf") else 0
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
@@ -98,32 +114,36 @@ def this_machine(device: str) -> Machine:
 
 
 def check_plan(plan: Plan) -> None:
-    """Stop where this machine can't follow a plan; say so where it merely will be slower, or differ in the last bits."""
-    if plan.execution is None:
+    """Check that this machine can follow a plan.
+
+    A note is printed if training will only be slower here, or if weights may differ in their last bits.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if not isinstance(plan, NetworkPlan):
         return
-    fix = f"segpipe plan {plan.candidate} --refresh"
+    where, fix = f"plans/{plan.candidate}.json", f"segpipe plan {plan.candidate} --refresh"
     planned = plan.execution.machine
     if planned.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("the plan needs a GPU, and there is none here", where=f"plans/{plan.candidate}.json", fix=fix)
+        raise ConfigError("the plan needs a GPU, and there is none here", where=where, fix=fix)
     if plan.execution.setting.precision == "bf16" and not has_bf16(planned.device):
-        raise ConfigError(
-            "the plan computes in bfloat16, which this machine does not", where=f"plans/{plan.candidate}.json", fix=fix
-        )
+        raise ConfigError("the plan computes in bfloat16, which this machine does not support", where=where, fix=fix)
     here = this_machine(planned.device)
     if here.memory_mib < plan.execution.peak_memory_mib:
         raise ConfigError(
-            "the plan needs more memory than there is here",
-            where=f"plans/{plan.candidate}.json",
+            "the plan needs more memory than this machine has",
+            where=where,
             found=f"{here.memory_mib:,} MiB",
             expected=f"{plan.execution.peak_memory_mib:,}",
             fix=fix,
         )
     if planned.device == "cpu" and here.threads < planned.threads:
         say(
-            f"note: planned for {planned.threads} threads, {here.threads} are here: training takes longer than planned ({fix})"
+            f"note: planned for {planned.threads} threads, but this machine has {here.threads}: training takes longer than planned ({fix})"
         )
     if (here.processor, here.torch) != (planned.processor, planned.torch):
         say(
-            f"note: planned on {planned.processor} with torch {planned.torch}; here are {here.processor} and torch {here.torch}: "
+            f"note: planned on {planned.processor} with torch {planned.torch}; this is {here.processor} with torch {here.torch}: "
             "weights may differ in their last bits, and the measured setting may not be the fastest"
         )

@@ -1,4 +1,4 @@
-"""How good a model is while it trains: IoU over a whole split, through the same `Segmenter` that evaluates and serves."""
+"""The score of a model while it trains: IoU over a whole split, by the same `Segmenter` that evaluates and serves."""
 
 from __future__ import annotations
 
@@ -14,34 +14,59 @@ from segpipe.labels import Labelling
 from segpipe.metrics import Counts, confusion, macro, micro, tallies
 from segpipe.samples import ClassTable
 from segpipe.training.distributed.process_group import rank, sum_counts, world_size
-from segpipe.training.plan import Plan
+from segpipe.training.plan import Plan, RecipePlan
 from segpipe.training.sampling.crops import Reader
 from segpipe.training.step import Stepper
 
 
 @dataclass(frozen=True)
 class Score:
-    """Over all counted pixels of a split: macro IoU (classes in neither truth nor prediction left out), and the share of pixels that
-    got their class or, where classes overlap, all of their classes and no other."""
+    """The scores of a model over all counted pixels of a split, 0..1."""
 
     iou_macro: float
+    """Mean over the classes that occur in truth or prediction."""
     pixel_accuracy: float
+    """Share of pixels with the right class or, if classes overlap, with exactly the right classes."""
 
 
 def score_confusion(counts: Counts, labelling: Labelling | None = None) -> Score:
-    """Scores of a confusion matrix of labels (of class ids, where no labelling is given); 0 where nothing was counted."""
+    """Compute the scores of a confusion matrix.
+
+    Args:
+        counts: (n_labels, n_labels) pixels, by true and predicted label.
+        labelling: the meaning of labels; None: class ids.
+
+    Returns:
+        The scores; 0 if nothing was counted.
+    """
     scores = macro("iou", tallies(counts, labelling)), micro("recall", tallies(counts))
     return Score(*(float(np.nan_to_num(value)) for value in scores))
 
 
 def score_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int] | None = None) -> Score:
-    """Scores of a segmenter on a split (or on some of its images), dealt out among the ranks."""
-    mine = list(range(len(reader)) if indices is None else indices)[rank() :: world_size()]
-    return score_confusion(sum_counts(count_split(segmenter, reader, mine)), segmenter.spec.classes.labelling)
+    """Score a segmenter on a split. If several processes train, they share the images.
+
+    Args:
+        segmenter: the model.
+        reader: the split.
+        indices: the images to use; None: all.
+    """
+    own_indices = list(range(len(reader)) if indices is None else indices)[rank() :: world_size()]
+    counts = sum_counts(count_split(segmenter, reader, own_indices))
+    return score_confusion(counts, segmenter.spec.classes.labelling)
 
 
 def count_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int]) -> Counts:
-    """The confusion matrix of a segmenter's labels on images of a split, one image in memory at a time."""
+    """Compute the confusion matrix of a segmenter's labels on images of a split, with one image in memory at a time.
+
+    Args:
+        segmenter: the model.
+        reader: the split.
+        indices: the images to use.
+
+    Returns:
+        (n_labels, n_labels) int64: pixels by true and predicted label.
+    """
     n_labels = segmenter.spec.classes.labelling.n_labels
     counts = np.zeros((n_labels, n_labels), np.int64)
     for index in indices:
@@ -52,19 +77,26 @@ def count_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int]) ->
 
 
 def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
-    """segmenter.json of a plan. Where the first weights came from is no part of it: loading brings its own."""
+    """Return segmenter.json of a plan: how its finished model is used.
+
+    The origin of the first weights is not part of it, because loading brings the trained weights.
+
+    Args:
+        plan: the plan of the training.
+        classes: the classes of the dataset.
+    """
     from segpipe import __version__
 
     grid = plan.volume
     return SegmenterSpec(
         candidate=plan.candidate,
         family=plan.family,
-        task="instance" if plan.of.kind == "detector" else "semantic",
+        task="instance" if plan.model_family.kind == "detector" else "semantic",
         options={key: value for key, value in plan.options.items() if key != "encoder_weights"},
         classes=classes,
         normalisation=plan.normalisation,
         stride=plan.stride,
-        tta=plan.recipe.tta if plan.recipe else "none",
+        tta=plan.recipe.tta if isinstance(plan, RecipePlan) else "none",
         distance=plan.outputs.distance,
         dims=3 if grid else 2,
         patch3d=grid.patch if grid else None,
@@ -74,9 +106,17 @@ def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
     )
 
 
-def validation_segmenter(plan: Plan, stepper: Stepper, classes: ClassTable) -> Segmenter:
-    """The running average of weights as a `Segmenter`, computed as fast as the training is, and once an image."""
+def validation_segmenter(plan: RecipePlan, stepper: Stepper, classes: ClassTable) -> Segmenter:
+    """Return the running average of the weights as a `Segmenter`, as fast as the training, without test-time augmentation.
+
+    Args:
+        plan: the plan of the training.
+        stepper: the network in training.
+        classes: the classes of the dataset.
+    """
     setting = stepper.setting
     spec = segmenter_spec(plan, classes).model_copy(update={"tta": "none"})
-    how = (stepper.fabric.device, setting.precision == "bf16", setting.channels_last)
-    return Segmenter(spec, torch_engine(spec.task, stepper.average, *how))
+    engine = torch_engine(
+        spec.task, stepper.average, stepper.fabric.device, setting.precision == "bf16", setting.channels_last
+    )
+    return Segmenter(spec, engine)

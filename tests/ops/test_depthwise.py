@@ -10,15 +10,15 @@ from timm.layers import Conv2dSame
 from segpipe.ops.depthwise import depthwise, use_fast_depthwise
 
 LAYERS = {
-    "wide": lambda: torch.nn.Conv2d(6, 6, 5, padding=2, groups=6, bias=False),
+    "large": lambda: torch.nn.Conv2d(6, 6, 5, padding=2, groups=6, bias=False),
     "strided": lambda: torch.nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6, bias=False),
     "dilated": lambda: torch.nn.Conv2d(6, 6, 3, padding=2, dilation=2, groups=6, bias=False),
-    "padded by itself": lambda: Conv2dSame(6, 6, 3, stride=2, groups=6),
+    "with its own padding": lambda: Conv2dSame(6, 6, 3, stride=2, groups=6),
     "with a bias": lambda: torch.nn.Conv2d(6, 6, 5, padding=2, groups=6),
     "even": lambda: torch.nn.Conv2d(6, 6, 2, stride=2, groups=6, bias=False),
-    "several from each": lambda: torch.nn.Conv2d(6, 12, 5, padding=2, groups=6, bias=False),
-    "padded by a name": lambda: torch.nn.Conv2d(6, 6, 5, padding="same", groups=6, bias=False),
-    "mirroring": lambda: torch.nn.Conv2d(6, 6, 5, padding=2, groups=6, bias=False, padding_mode="reflect"),
+    "several channels from each": lambda: torch.nn.Conv2d(6, 12, 5, padding=2, groups=6, bias=False),
+    "with padding by name": lambda: torch.nn.Conv2d(6, 6, 5, padding="same", groups=6, bias=False),
+    "with mirrored padding": lambda: torch.nn.Conv2d(6, 6, 5, padding=2, groups=6, bias=False, padding_mode="reflect"),
     "strided and dilated": lambda: torch.nn.Conv2d(6, 6, 3, stride=2, padding=2, dilation=2, groups=6, bias=False),
 }
 
@@ -36,7 +36,7 @@ LAYERS = {
 @example((13, 12), (5, 3), (1, 1), (7, 6), True)
 @example((13, 12), (3, 9), (1, 1), (8, 3), False)
 @example((12, 12), (7, 7), (1, 1), (2, 2), False)
-def test_any_depthwise_convolution_and_its_gradients_are_torchs(size, kernel, stride, dilation, channels_last):
+def test_any_depthwise_convolution_and_its_gradients_equal_torchs(size, kernel, stride, dilation, channels_last):
     if max(dilation) > 1:
         stride = (1, 1)
     if min(kernel) < 3:
@@ -50,37 +50,37 @@ def test_any_depthwise_convolution_and_its_gradients_are_torchs(size, kernel, st
     def gradients(function):
         leaves = [t.detach().clone().requires_grad_() for t in (x, weight)]
         y = function(*leaves)
-        slope = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
-        return [y, *torch.autograd.grad(y, leaves, slope)]
+        output_gradient = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+        return [y, *torch.autograd.grad(y, leaves, output_gradient)]
 
-    found = gradients(lambda x, weight: depthwise(x, weight, stride, dilation))
+    ours = gradients(lambda x, weight: depthwise(x, weight, stride, dilation))
     expected = gradients(lambda x, weight: F.conv2d(x, weight, None, stride, padding, dilation, 3))
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-4)
+    for result, torchs in zip(ours, expected, strict=True):
+        torch.testing.assert_close(result, torchs, atol=2e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_slow_layer_reads_and_gives_bfloat16_and_learns_what_it_would(name):
+def test_a_replaced_layer_keeps_bfloat16_and_has_the_same_gradients(name):
     torch.manual_seed(0)
     layer, x = LAYERS[name](), torch.randn(2, 6, 12, 12).bfloat16()
     exact, names, kind = copy.deepcopy(layer), list(layer.state_dict()), type(layer)
     expected = exact(x.float())
-    slope = torch.randn_like(expected)
-    expected.backward(slope)
+    output_gradient = torch.randn_like(expected)
+    expected.backward(output_gradient)
     use_fast_depthwise(torch.nn.Sequential(layer))
     other = copy.deepcopy(layer)
     for one in (layer, other):
         with torch.autocast("cpu", torch.bfloat16):
-            found = one(x)
-        assert found.dtype == torch.bfloat16
-        torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.01)
+            output = one(x)
+        assert output.dtype == torch.bfloat16
+        torch.testing.assert_close(output.float(), expected, atol=0.02, rtol=0.01)
         assert list(one.state_dict()) == names and isinstance(one, kind)
-    found.backward(slope.bfloat16())
+    output.backward(output_gradient.bfloat16())
     assert other.weight.grad.dtype == torch.float32 and layer.weight.grad is None
     torch.testing.assert_close(other.weight.grad, exact.weight.grad, atol=0.3, rtol=0.01)
 
 
-def test_other_convolutions_stay_as_they_are():
+def test_other_convolutions_are_not_replaced():
     plain = [torch.nn.Conv2d(6, 6, 3, padding=1, groups=6), torch.nn.Conv2d(6, 4, 5), torch.nn.Conv2d(1, 1, 5)]
     use_fast_depthwise(torch.nn.Sequential(*plain))
     assert {type(layer) for layer in plain} == {torch.nn.Conv2d}

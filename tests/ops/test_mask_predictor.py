@@ -1,4 +1,4 @@
-"""The predictor of masks, against torchvision's own."""
+"""The predictor of masks, compared with torchvision's."""
 
 import pytest
 import torch
@@ -17,31 +17,31 @@ def predictors(classes, hidden=6):
 
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_masks_and_gradients_are_torchvisions(classes, layout):
+def test_masks_and_gradients_equal_torchvisions(classes, layout):
     plain, ours = predictors(classes)
-    found = []
+    results = []
     for predictor in (plain, ours):
         torch.manual_seed(1)
         features = torch.randn(7, 5, 4, 3, dtype=torch.float64).to(memory_format=layout).requires_grad_()
         masks = predictor.train()(features)
         (masks * torch.randn(masks.shape)).sum().backward()
-        found.append([masks, features.grad])
-    assert found[0][0].shape == (7, classes, 8, 6)
-    for theirs, own in zip(*found, strict=True):
-        torch.testing.assert_close(own, theirs)
+        results.append([masks, features.grad])
+    assert results[0][0].shape == (7, classes, 8, 6)
+    for expected, result in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected)
     for predictor in (plain, ours):
         predictor.zero_grad()
     assert_same_gradients_and_outputs(plain, ours, torch.randn(7, 5, 4, 3, dtype=torch.float64))
 
 
-def test_images_without_objects_have_no_masks():
+def test_images_without_instances_have_no_masks():
     plain, ours = predictors(2)
-    nothing = torch.zeros(0, 5, 14, 14, dtype=torch.float64)
-    assert ours.train()(nothing).shape == plain(nothing).shape == (0, 2, 28, 28)
+    no_features = torch.zeros(0, 5, 14, 14, dtype=torch.float64)
+    assert ours.train()(no_features).shape == plain(no_features).shape == (0, 2, 28, 28)
 
 
-def test_nothing_is_laid_out_but_the_masks():
-    """In training, no transposed convolution makes features of their size."""
+def test_training_computes_no_features_at_the_size_of_the_masks():
+    """The transposed convolution is called in inference only."""
     _, ours = predictors(2)
     calls = []
     ours.conv5_mask.register_forward_hook(lambda *_: calls.append(1))

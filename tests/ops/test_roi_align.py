@@ -1,4 +1,4 @@
-"""RoIAlign over a pyramid, against torchvision's own."""
+"""RoIAlign over a pyramid, compared with torchvision's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def maps_of(strides: tuple[int, ...], seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def some_boxes(count: int, seed: int) -> torch.Tensor:
-    """Of all sizes, some of them beyond the image, the first without extent."""
+    """Boxes of all sizes, some of them beyond the image, the first of size 0."""
     generator = torch.Generator().manual_seed(seed)
     start = torch.rand(count, 2, generator=generator) * 140 - 20
     boxes = torch.cat([start, start + torch.rand(count, 2, generator=generator) ** 2 * 300], dim=1)
@@ -27,7 +27,7 @@ def some_boxes(count: int, seed: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("strides", [(4, 8, 16, 32), (8,), (16, 32)])
 @pytest.mark.parametrize("edge", [7, 14])
-def test_bins_and_gradients_are_torchvisions(strides: tuple[int, ...], edge: int) -> None:
+def test_bins_and_gradients_equal_torchvisions(strides: tuple[int, ...], edge: int) -> None:
     boxes = [some_boxes(40, 1), some_boxes(25, 2)]
     theirs = MultiScaleRoIAlign([str(s) for s in strides], edge, sampling_ratio=2)
     theirs.scales, theirs.map_levels = (
@@ -39,27 +39,27 @@ def test_bins_and_gradients_are_torchvisions(strides: tuple[int, ...], edge: int
         maps = maps_of(strides)
         bins = pool(maps, boxes, [IMAGE] * 2)
         (bins * torch.linspace(-1, 1, bins.numel()).view(bins.shape)).sum().backward()
-        results.append([bins, *(one.grad for one in maps.values())])
-    for mine, other in zip(*results, strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+        results.append([bins, *(level.grad for level in maps.values())])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_levels_and_scales_are_what_torchvision_works_out() -> None:
+def test_levels_and_scales_equal_torchvisions() -> None:
     strides = (4, 8, 16)
     theirs = MultiScaleRoIAlign([str(s) for s in strides], 7, sampling_ratio=2)
     boxes = [some_boxes(10, 3), some_boxes(10, 4)]
     theirs(maps_of(strides), boxes, [IMAGE] * 2)
-    mine = FastMultiScaleRoIAlign(strides, 7)
-    assert mine.scales == theirs.scales
-    assert torch.equal(mine.map_levels(boxes), theirs.map_levels(boxes))
+    ours = FastMultiScaleRoIAlign(strides, 7)
+    assert ours.scales == theirs.scales
+    assert torch.equal(ours.map_levels(boxes), theirs.map_levels(boxes))
 
 
 def test_images_without_boxes_have_no_bins() -> None:
     strides = (4, 8)
-    maps, none = maps_of(strides), torch.zeros(0, 4)
-    assert FastMultiScaleRoIAlign(strides, 7)(maps, [none, none], [IMAGE] * 2).shape == (0, 5, 7, 7)
+    maps, no_boxes = maps_of(strides), torch.zeros(0, 4)
+    assert FastMultiScaleRoIAlign(strides, 7)(maps, [no_boxes, no_boxes], [IMAGE] * 2).shape == (0, 5, 7, 7)
     boxes = some_boxes(3, 5)
     assert torch.equal(
-        FastMultiScaleRoIAlign(strides, 7)(maps, [none, boxes], [IMAGE] * 2),
-        FastMultiScaleRoIAlign(strides, 7)({name: one[1:] for name, one in maps.items()}, [boxes], [IMAGE]),
+        FastMultiScaleRoIAlign(strides, 7)(maps, [no_boxes, boxes], [IMAGE] * 2),
+        FastMultiScaleRoIAlign(strides, 7)({name: level[1:] for name, level in maps.items()}, [boxes], [IMAGE]),
     )

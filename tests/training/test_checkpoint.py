@@ -21,14 +21,15 @@ def trained():
     return plan, stepper
 
 
-def everything(stepper):
+def state_of(stepper):
+    """All tensors of a stepper: weights, running average and state of the optimiser."""
     state = {f"average.{k}": v for k, v in stepper.average.state_dict().items()} | stepper.network.state_dict()
     for name, parameter in stepper.network.named_parameters():
         state |= {f"{name}:{k}": torch.as_tensor(v) for k, v in stepper.optimizer.state[parameter].items()}
     return {name: value.clone() for name, value in state.items()}
 
 
-def test_what_is_loaded_is_what_was_saved_and_steps_go_on_alike(tmp_path, trained):
+def test_a_loaded_checkpoint_continues_with_the_same_steps(tmp_path, trained):
     plan, stepper = trained
     best = {name: value.clone() for name, value in stepper.network.state_dict().items()}
     save_checkpoint(
@@ -41,7 +42,7 @@ def test_what_is_loaded_is_what_was_saved_and_steps_go_on_alike(tmp_path, traine
     for number in (3, 4):
         for s in (stepper, other):
             s.step(number, IMAGES, LABELS, plan.seed)
-    one, two = everything(stepper), everything(other)
+    one, two = state_of(stepper), state_of(other)
     assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
@@ -82,11 +83,11 @@ def test_the_state_of_any_optimiser_is_kept(tmp_path, make):
     assert all(torch.equal(value, state[name]) for name, value in one.network.state_dict().items())
 
 
-def test_two_are_kept_and_a_half_written_one_is_cleared_away(tmp_path, trained):
+def test_two_are_kept_and_a_partly_written_one_is_removed(tmp_path, trained):
     plan, stepper = trained
     for step in (1, 2, 3, 10):
         save_checkpoint(tmp_path, plan, stepper, {}, TrainingState(step=step))
-    (tmp_path / ".000000011.safetensors.x7.safetensors").write_bytes(b"half")
+    (tmp_path / ".000000011.safetensors.x7.safetensors").write_bytes(b"partial")
     assert load_checkpoint(tmp_path, plan, stepper)[1].step == 10
     assert sorted(p.name for p in tmp_path.iterdir()) == ["000000003.safetensors", "000000010.safetensors"]
 
@@ -99,52 +100,55 @@ def flip_a_bit(path):
 
 def change_the_step(path):
     with safe_open(path, framework="pt") as file:
-        about, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    save_file(tensors, path, about | {"segpipe": about["segpipe"].replace('"pending": []', '"pending": [1.0]')})
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, metadata | {"segpipe": metadata["segpipe"].replace('"pending": []', '"pending": [1.0]')})
 
 
 @pytest.mark.parametrize(
-    ("spoil", "why"),
+    ("damage", "reason"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "can't be read"),
-        (lambda path: path.write_bytes(b""), "can't be read"),
-        (lambda path: path.write_bytes(bytes(path.stat().st_size)), "can't be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "cannot be read"),
+        (lambda path: path.write_bytes(b""), "cannot be read"),
+        (lambda path: path.write_bytes(bytes(path.stat().st_size)), "cannot be read"),
         (flip_a_bit, "checksum"),
         (change_the_step, "checksum"),
     ],
-    ids=["torn", "empty", "zeros", "a bit", "the state"],
+    ids=["truncated", "empty", "zeros", "one bit", "the state"],
 )
-def test_a_spoilt_checkpoint_falls_back_to_the_one_before(tmp_path, trained, capfd, spoil, why):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, trained, capfd, damage, reason):
     plan, stepper = trained
     save_checkpoint(tmp_path, plan, stepper, {}, TrainingState(step=1))
-    before = everything(stepper)
+    before = state_of(stepper)
     stepper.step(3, IMAGES, LABELS, 0)
     save_checkpoint(tmp_path, plan, stepper, {}, TrainingState(step=2))
-    spoil(tmp_path / "000000002.safetensors")
+    damage(tmp_path / "000000002.safetensors")
     other = build_stepper(plan)
     assert load_checkpoint(tmp_path, plan, other)[1].step == 1
     error = capfd.readouterr().err
-    assert "000000002.safetensors is removed" in error and why in error
-    assert all(torch.equal(value, before[name]) for name, value in everything(other).items())
-    spoil(tmp_path / "000000001.safetensors")
+    assert "000000002.safetensors is removed" in error and reason in error
+    assert all(torch.equal(value, before[name]) for name, value in state_of(other).items())
+    damage(tmp_path / "000000001.safetensors")
     assert load_checkpoint(tmp_path, plan, other) is None and not list(tmp_path.iterdir())
 
 
-def test_a_changed_plan_starts_anew_and_names_what_changed(tmp_path, trained, capfd):
+def test_a_changed_plan_starts_from_the_beginning_and_names_the_changes(tmp_path, trained, capfd):
     plan, stepper = trained
     for step in (499, 500):
         save_checkpoint(tmp_path, plan, stepper, {}, TrainingState(step=step))
     recipe = plan.recipe.model_copy(update={"learning_rate": 1e-3, "class_weights": [1.0, 1.0, 1.0]})
     other = plan.model_copy(update={"recipe": recipe})
     assert load_checkpoint(tmp_path, other, build_stepper(other)) is None
-    said = capfd.readouterr().err
-    assert "recipe.learning_rate (0.002, now 0.001), recipe.class_weights" in said and "starts anew" in said
-    assert said.count("note:") == 1, "of what is cleared away with it there is nothing to say"
+    output = capfd.readouterr().err
+    assert "recipe.learning_rate (0.002, now 0.001), recipe.class_weights" in output
+    assert "starts from the beginning" in output
+    assert output.count("note:") == 1, "the other checkpoint is removed without a message"
     save_checkpoint(tmp_path, other, stepper, {}, TrainingState(step=1))
-    assert load_checkpoint(tmp_path, other, build_stepper(other))[1].step == 1, "the old training's is not in the way"
+    assert load_checkpoint(tmp_path, other, build_stepper(other))[1].step == 1, (
+        "checkpoints of the old training do not interfere"
+    )
 
 
-def test_what_was_merely_measured_changes_nothing(tmp_path, trained):
+def test_measurements_in_the_plan_do_not_matter(tmp_path, trained):
     plan, stepper = trained
     save_checkpoint(tmp_path, plan, stepper, {}, TrainingState(step=3))
     execution = plan.execution.model_copy(update={"ms_per_step": 7.0})

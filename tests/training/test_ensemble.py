@@ -1,4 +1,4 @@
-"""Members of an ensemble: what each sees, what a kill costs, and what one model they make."""
+"""The members of an ensemble: the images that each sees, the cost of a kill, and the model that they form."""
 
 import json
 
@@ -27,14 +27,14 @@ STEPS = 6
 
 
 class Spy(MemoryReader):
-    """Remembers which samples were asked for."""
+    """Records which samples are read."""
 
     def __init__(self, samples):
         super().__init__(samples)
-        self.seen = []
+        self.read_keys = []
 
     def __getitem__(self, index):
-        self.seen.append(self.samples[index].key)
+        self.read_keys.append(self.samples[index].key)
         return super().__getitem__(index)
 
 
@@ -50,8 +50,8 @@ def deal():
 
 def run(folder, plan=None, dealt=None):
     dealt = dealt or deal()
-    places = folder / "out", folder / "live", folder / "checkpoints" / "tiny"
-    train_members(plan or planned(), CLASSES, dealt, dealt.readers[1], *places)
+    folders = folder / "out", folder / "live", folder / "checkpoints" / "tiny"
+    train_members(plan or planned(), CLASSES, dealt, dealt.readers[1], *folders)
     return folder / "out"
 
 
@@ -65,23 +65,23 @@ def digests(out):
     return {path.name: sha256_file(path) for path in out.iterdir()}
 
 
-def test_no_member_sees_its_fold_before_it_is_judged_by_it(tmp_path, monkeypatch):
-    dealt, seen, real = deal(), {}, ensemble.train_on
+def test_no_member_sees_its_fold_before_it_is_judged_on_it(tmp_path, monkeypatch):
+    dealt, keys_by_seed, real = deal(), {}, ensemble.train_on
 
-    def spied(plan, classes, train, val, *places):
+    def spied(plan, classes, train, val, *folders):
         for reader in dealt.readers:
-            reader.seen.clear()
+            reader.read_keys.clear()
         trained_on = {train[i].key for i in range(len(train))}
-        judged_by = {val[i].key for i in range(len(val))}
-        seen[plan.seed] = trained_on, judged_by
+        judged_on = {val[i].key for i in range(len(val))}
+        keys_by_seed[plan.seed] = trained_on, judged_on
         for reader in dealt.readers:
-            reader.seen.clear()
-        monkeypatch.setattr("segpipe.training.loop._Run._validate", lambda self: _note(self, dealt, seen, plan.seed))
-        real(plan, classes, train, val, *places)
+            reader.read_keys.clear()
+        monkeypatch.setattr("segpipe.training.loop.TrainingLoop._validate", lambda self: validate(self, plan.seed))
+        real(plan, classes, train, val, *folders)
 
-    def _note(run, dealt, seen, seed):
-        touched = {key for reader in dealt.readers for key in reader.seen}
-        assert touched <= seen[seed][0], "before a validation, nothing but the member's own images was read"
+    def validate(run, seed):
+        read_keys = {key for reader in dealt.readers for key in reader.read_keys}
+        assert read_keys <= keys_by_seed[seed][0], "before a validation, only the member's training images were read"
         run.state.best_score, run.state.best_step = 0.5, run.state.step
         run.best = {name: value.clone() for name, value in run.stepper.average.state_dict().items()}
         run.state.val.append({"step": run.state.step, "iou_macro": 0.5, "pixel_accuracy": 0.5})
@@ -89,66 +89,72 @@ def test_no_member_sees_its_fold_before_it_is_judged_by_it(tmp_path, monkeypatch
 
     monkeypatch.setattr(ensemble, "train_on", spied)
     run(tmp_path, dealt=dealt)
-    assert len(seen) == 3
-    for fold, (trained_on, judged_by) in enumerate(seen.values()):
-        assert judged_by == {key for key, number in dealt.by_key.items() if number == fold}
-        assert not trained_on & judged_by and trained_on | judged_by == set(dealt.keys)
+    assert len(keys_by_seed) == 3
+    for fold, (trained_on, judged_on) in enumerate(keys_by_seed.values()):
+        assert judged_on == {key for key, number in dealt.fold_by_key.items() if number == fold}
+        assert not trained_on & judged_on and trained_on | judged_on == set(dealt.keys)
 
 
 def test_the_ensemble_is_the_mean_of_members_trained_alone(whole, tmp_path):
     dealt, plan = deal(), planned()
     weights = load_file(whole / "weights.safetensors")
-    image, parts = draw(500, 48, 48).image, []
+    image, outputs = draw(500, 48, 48).image, []
     for fold in range(3):
-        own = tmp_path / str(fold)
+        folder = tmp_path / str(fold)
         ensemble.train_on(
             member_plan(plan, fold),
             CLASSES,
-            dealt.rest(fold),
-            dealt.left_out(fold),
-            own / "out",
-            own / "live",
-            own / "checkpoints",
+            dealt.without_fold(fold),
+            dealt.only_fold(fold),
+            folder / "out",
+            folder / "live",
+            folder / "checkpoints",
         )
-        alone = load_file(own / "out" / "weights.safetensors")
+        alone = load_file(folder / "out" / "weights.safetensors")
         assert all(torch.equal(value, weights[f"members.{fold}.{name}"]) for name, value in alone.items())
-        parts.append(load_trained(own / "out").predict(image, probabilities=True).probabilities)
-    assert not np.allclose(parts[0], parts[1], atol=1e-3)
+        outputs.append(load_trained(folder / "out").predict(image, probabilities=True).probabilities)
+    assert not np.allclose(outputs[0], outputs[1], atol=1e-3)
     together = load_trained(whole)
-    assert isinstance(together, OutOfFoldSegmenter) and together.spec.members == 3 and together.fold_of == dealt.by_key
-    np.testing.assert_allclose(together.predict(image, probabilities=True).probabilities, np.mean(parts, 0), atol=2e-6)
+    assert (
+        isinstance(together, OutOfFoldSegmenter)
+        and together.spec.members == 3
+        and together.fold_of == dealt.fold_by_key
+    )
+    np.testing.assert_allclose(
+        together.predict(image, probabilities=True).probabilities, np.mean(outputs, 0), atol=2e-6
+    )
     left_out = Sample("s100", image, None)
-    assert np.array_equal(together.segment(left_out, probabilities=True).probabilities, parts[0])
+    assert np.array_equal(together.segment(left_out, probabilities=True).probabilities, outputs[0])
 
 
 def test_its_score_on_val_is_out_of_fold(whole):
     history, val, judge = json.loads((whole / "history.json").read_text()), deal().readers[1], load_trained(whole)
-    by_hand = sum(count_split(judge._members[fold], val, [place]) for place, fold in enumerate((0, 1, 2)))
-    assert history["best_score"] == pytest.approx(score_confusion(by_hand).iou_macro, abs=1e-6)
+    expected = sum(count_split(judge._members[fold], val, [index]) for index, fold in enumerate((0, 1, 2)))
+    assert history["best_score"] == pytest.approx(score_confusion(expected).iou_macro, abs=1e-6)
     scores = [member["best_score"] for member in history["members"]]
     assert history["folds"]["scores"] == scores and len(set(scores)) > 1
     assert history["folds"]["mean"] == pytest.approx(np.mean(scores), abs=1e-6)
     assert history["folds"]["sd"] == pytest.approx(np.std(scores, ddof=1), abs=1e-6)
 
 
-def test_curves_follow_one_another_as_of_one_training(whole):
+def test_curves_of_members_follow_one_another(whole):
     rows = [
         line.split("\t")
         for line in (whole.parent / "live" / "plots" / "metrics" / "val" / "iou_macro.tsv").read_text().splitlines()
     ]
-    place = rows[0].index("step")
-    assert [int(row[place]) for row in rows[1:]] == [3, 6, 9, 12, 15, 18]
+    column = rows[0].index("step")
+    assert [int(row[column]) for row in rows[1:]] == [3, 6, 9, 12, 15, 18]
     metrics = json.loads((whole.parent / "live" / "metrics.json").read_text())
     assert metrics["train"]["images_per_s"] > 0 and metrics["step"] == 18
     parts = json.loads((whole.parent / "live" / "bottleneck.json").read_text())
     assert sum(part["share"] for part in parts) == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.parametrize("step", [2, 6], ids=["amid a member", "at its last step"])
-def test_a_training_that_was_stopped_goes_on_with_its_member(whole, tmp_path, monkeypatch, step):
+@pytest.mark.parametrize("step", [2, 6], ids=["within a member", "at its last step"])
+def test_a_stopped_training_continues_with_its_member(whole, tmp_path, monkeypatch, step):
     from segpipe.training import loop
 
-    real, steps, names = loop.step_that_fits, [], []
+    real, steps, names = loop.step_within_memory, [], []
 
     def stopping(stepper, number, *rest):
         steps.append(number)
@@ -156,13 +162,15 @@ def test_a_training_that_was_stopped_goes_on_with_its_member(whole, tmp_path, mo
             raise KeyboardInterrupt
         return real(stepper, number, *rest)
 
-    monkeypatch.setattr(loop, "step_that_fits", stopping)
+    monkeypatch.setattr(loop, "step_within_memory", stopping)
     plan = planned(checkpoint_every=1)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, plan)
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr(
-        loop, "step_that_fits", lambda stepper, number, *rest: (names.append(number), real(stepper, number, *rest))[1]
+        loop,
+        "step_within_memory",
+        lambda stepper, number, *rest: (names.append(number), real(stepper, number, *rest))[1],
     )
     out = run(tmp_path, plan)
     assert names == [*range(step - 1, STEPS), *range(STEPS)], "the first member is not trained again"
@@ -191,17 +199,17 @@ def test_members_of_another_plan_are_trained_again(tmp_path, monkeypatch):
     assert len(trained) == 7
 
 
-def test_what_is_chosen_for_the_whole_is_chosen_out_of_fold(tmp_path, monkeypatch):
-    asked = []
+def test_the_cleaning_of_an_ensemble_is_chosen_out_of_fold(tmp_path, monkeypatch):
+    calls = []
 
-    def chooses(segmenter, val, *_):
-        asked.append((isinstance(segmenter, OutOfFoldSegmenter), [val[i].key for i in range(len(val))]))
+    def choose(segmenter, val, *_):
+        calls.append((isinstance(segmenter, OutOfFoldSegmenter), [val[i].key for i in range(len(val))]))
         return CleaningChoice(None, np.zeros((1, 3, 3), int), np.zeros((1, 3, 3), int))
 
-    monkeypatch.setattr(postprocess_search, "choose_cleaning", chooses)
-    monkeypatch.setattr("segpipe.training.finishing.postprocess_search.LEAST_IMAGES", 2)
+    monkeypatch.setattr(postprocess_search, "choose_cleaning", choose)
+    monkeypatch.setattr("segpipe.training.finishing.postprocess_search.MIN_IMAGES", 2)
     out = run(tmp_path, planned(cleaning="auto", tta="mirror"))
-    assert asked == [(True, ["s100", "s101", "s102"])]
+    assert calls == [(True, ["s100", "s101", "s102"])]
     judge, val = load_trained(out), deal().readers[1]
     assert judge.spec.tta == "mirror"
     history = json.loads((out / "history.json").read_text())
@@ -209,11 +217,11 @@ def test_what_is_chosen_for_the_whole_is_chosen_out_of_fold(tmp_path, monkeypatc
         assert history[key] == pytest.approx(score_confusion(count_split(model, val, range(3))).iou_macro, abs=1e-6)
 
 
-def test_one_network_takes_the_place_of_members_that_were_not_finished(tmp_path):
-    """`train.folds` was taken out after a kill."""
-    left = tmp_path / "checkpoints" / "folds" / "0" / "checkpoints"
-    left.mkdir(parents=True)
-    (left / "000000003.safetensors").write_bytes(b"half a training")
+def test_one_network_replaces_members_that_were_not_finished(tmp_path):
+    """`train.folds` was removed after a kill."""
+    member_checkpoints = tmp_path / "checkpoints" / "folds" / "0" / "checkpoints"
+    member_checkpoints.mkdir(parents=True)
+    (member_checkpoints / "000000003.safetensors").write_bytes(b"part of a training")
     dealt = deal()
     plan = planned().model_copy(update={"folds": None})
     ensemble.train_on(plan, CLASSES, *dealt.readers, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
@@ -237,9 +245,9 @@ def test_volumes_have_members_too(tmp_path):
     )
     train_members(plan, TABLE, dealt, val, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
     model, sample = load_trained(tmp_path / "out"), train[1]
-    said = [member.segment(sample, probabilities=True).probabilities for member in model._members]
+    outputs = [member.segment(sample, probabilities=True).probabilities for member in model._members]
     np.testing.assert_allclose(
-        model.predict(sample.image, probabilities=True).probabilities, np.mean(said, 0), atol=2e-6
+        model.predict(sample.image, probabilities=True).probabilities, np.mean(outputs, 0), atol=2e-6
     )
-    assert np.array_equal(model.segment(sample, probabilities=True).probabilities, said[1])
-    assert not np.allclose(said[0], said[1], atol=1e-3)
+    assert np.array_equal(model.segment(sample, probabilities=True).probabilities, outputs[1])
+    assert not np.allclose(outputs[0], outputs[1], atol=1e-3)

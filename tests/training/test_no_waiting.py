@@ -1,4 +1,4 @@
-"""A training step never asks the device for a number: on a GPU, the process would wait there for all that it has been given."""
+"""A training step never copies a number from the device: on a GPU, the process would wait until all its work is done."""
 
 import pytest
 import torch
@@ -12,31 +12,30 @@ WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "unique_consecutive"
 
 
 class Watch(TorchDispatchMode):
-    """Notes which operations need a value of the device in the process, among them indexing by a mask."""
+    """Records the operations that copy a value from the device, including indexing by a mask."""
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.operations = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
         masked = name == "index" and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
         if name in WAITS or masked:
-            self.seen.append(name)
+            self.operations.append(name)
         return func(*args, **(kwargs or {}))
 
 
-def waits(plan, kind=torch.uint8):
-    stepper, (labels, images) = (
-        build_stepper(plan),
-        (torch.randint(0, 3, (4, 32, 32)).to(kind), torch.randn(4, 3, 32, 32)),
-    )
+def waits(plan):
+    """The waiting operations of two steps."""
+    stepper = build_stepper(plan)
+    labels, images = torch.randint(0, 3, (4, 32, 32)).to(torch.uint8), torch.randn(4, 3, 32, 32)
     labels[0, 0] = 255
-    stepper.step(0, images, labels, 3)  # an optimiser sets up its state at the first
+    stepper.step(0, images, labels, 3)  # in the first step, an optimiser creates its state
     with Watch() as watch:
         stepper.step(1, images, labels, 3)
         stepper.step(2, images, labels, 3)
-    return watch.seen
+    return watch.operations
 
 
 @pytest.mark.parametrize("term", TERMS)
@@ -50,8 +49,8 @@ def test_no_optimiser_waits(optimizer):
     assert waits(tiny_plan(loss=loss, optimizer=optimizer, accumulate=2, batch=4)) == []
 
 
-def test_what_waits_is_seen():
+def test_the_watch_records_waiting_operations():
     with Watch() as watch:
         float(torch.ones(()))
         torch.ones(3)[torch.tensor([True, False, True])]
-    assert watch.seen == ["_local_scalar_dense", "index"]
+    assert watch.operations == ["_local_scalar_dense", "index"]

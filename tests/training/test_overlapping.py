@@ -1,16 +1,15 @@
-"""Training where classes overlap: losses against torch and SMP, crops, plans, and a network that learns two of them at once."""
+"""Training with overlapping classes: losses compared with torch and SMP, crops, plans, and a network that learns two classes at once."""
 
 import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from segpipe.training.train import train_on
 
-from segpipe.config import LossParams
-from segpipe.config import Params as Settings
+from segpipe.config import LossParams, Params
 from segpipe.errors import ConfigError
 from segpipe.inference.trained_model import load_trained
 from segpipe.labels import OverlappingLabelling
@@ -20,6 +19,7 @@ from segpipe.training.losses.combined import TERMS
 from segpipe.training.planning.planner import plan_on
 from segpipe.training.sampling.crops import Crops
 from segpipe.training.scoring import score_split
+from segpipe.training.train import train_on
 from tests.worlds.tiny_training import MemoryReader, fingerprint_of
 from tests.worlds.trainings import tiny_plan
 
@@ -30,15 +30,15 @@ SHAPES = st.tuples(st.integers(1, 3), st.integers(2, 6), st.integers(1, 7), st.i
 
 
 def case(shape, ignored=0.2):
-    """Logits, labels (sets), what they mean as (N, K, ...) zeros and ones, the counted pixels as (N, 1, ...), class weights."""
+    """Logits, labels (sets), the same as (N, K, ...) zeros and ones, the counted pixels as (N, 1, ...), class weights."""
     n, k, *size, seed = shape
     rng = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(n, k, *size, generator=rng)
     labels = torch.randint(0, 1 << (k - 1), (n, *size), generator=rng).to(torch.uint8)
     present = torch.from_numpy(OverlappingLabelling(k).members[labels.numpy()]).movedim(-1, 1).float()
-    hidden = torch.rand(n, *size, generator=rng) < ignored
-    labels[hidden] = IGNORE
-    return logits, labels, present, (~hidden)[:, None].float(), (torch.rand(k, generator=rng) + 0.1).tolist()
+    is_ignored = torch.rand(n, *size, generator=rng) < ignored
+    labels[is_ignored] = IGNORE
+    return logits, labels, present, (~is_ignored)[:, None].float(), (torch.rand(k, generator=rng) + 0.1).tolist()
 
 
 def loss(weights, **terms):
@@ -48,10 +48,9 @@ def loss(weights, **terms):
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @given(shape=SHAPES)
 @settings(max_examples=30, deadline=None)
-def test_cross_entropy_is_torchs_binary_one(shape, smoothing):
+def test_cross_entropy_equals_torchs_binary_cross_entropy(shape, smoothing):
     logits, labels, present, counted, weights = case(shape)
-    if not counted.any():
-        return
+    assume(counted.any())
     weight = counted * torch.tensor(weights)[:, None, None]
     target = present * (1 - smoothing) + smoothing / 2
     theirs = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum") / weight.sum()
@@ -61,23 +60,21 @@ def test_cross_entropy_is_torchs_binary_one(shape, smoothing):
 
 @given(SHAPES)
 @settings(max_examples=30, deadline=None)
-def test_dice_is_smps_over_the_classes_that_are_there(shape):
+def test_dice_equals_smps_over_the_classes_present(shape):
     logits, labels, present, counted, weights = case(shape)
-    there = ((present * counted).sum((0, 2, 3)) > 0).float()
-    if not there.any():
-        return
-    # Their mean runs over all classes, and those without a pixel cost nothing.
+    classes_present = ((present * counted).sum((0, 2, 3)) > 0).float()
+    assume(classes_present.any())
+    # Their mean is over all classes, and those without a pixel have loss 0.
     flat = ((x * counted).flatten(2) for x in (logits.sigmoid(), present))
-    theirs = smp.losses.DiceLoss("multilabel", from_logits=False)(*flat) * len(there) / there.sum()
+    theirs = smp.losses.DiceLoss("multilabel", from_logits=False)(*flat) * len(classes_present) / classes_present.sum()
     torch.testing.assert_close(loss(weights, dice=1.0)(logits, labels), theirs, atol=1e-5, rtol=1e-4)
 
 
 @given(SHAPES)
 @settings(max_examples=20, deadline=None)
-def test_focal_is_written_out(shape):
+def test_focal_equals_its_formula(shape):
     logits, labels, present, counted, weights = case(shape)
-    if not counted.any():
-        return
+    assume(counted.any())
     p = torch.where(present > 0, logits.sigmoid(), (-logits).sigmoid())
     weight = (counted * torch.tensor(weights)[:, None, None]).expand_as(p)
     theirs = (weight * (1 - p) ** 2 * -p.log()).sum() / weight.sum()
@@ -85,7 +82,7 @@ def test_focal_is_written_out(shape):
 
 
 @pytest.mark.parametrize("name", TERMS)
-def test_every_term_is_blind_to_ignored_pixels_and_falls_towards_the_truth(name):
+def test_every_term_ignores_ignored_pixels_and_falls_towards_the_truth(name):
     logits, labels, present, counted, weights = case((2, 4, 8, 9, 5))
     term = loss(weights, **{name: 1.0})
     other = torch.where(counted > 0, logits, -logits)
@@ -100,7 +97,9 @@ def draw(seed):
     y, x = np.mgrid[:48, :48]
     cy, cx = rng.integers(16, 32, 2)
     distance = np.hypot(y - cy, x - cx)
-    labels = (distance < 14) + 2 * (np.hypot(y - cy - 6, x - cx) < 9).astype(np.uint8)  # neither lies inside the other
+    labels = (distance < 14) + 2 * (np.hypot(y - cy - 6, x - cx) < 9).astype(
+        np.uint8
+    )  # neither class lies inside the other
     levels = np.array([[60, 60], [200, 60], [60, 200], [200, 200]])[labels] + rng.normal(0, 9, (48, 48, 2))
     labels[0] = IGNORE
     return Sample(f"s{seed}", np.clip(levels, 0, 255).astype(np.uint8), labels.astype(np.uint8))
@@ -108,9 +107,9 @@ def draw(seed):
 
 @pytest.fixture(scope="module")
 def reader():
-    found = MemoryReader([draw(seed) for seed in range(6)])
-    found.class_pixels = np.stack([SETS.count_pixels(sample.labels) for sample in found.samples])
-    return found
+    reader = MemoryReader([draw(seed) for seed in range(6)])
+    reader.class_pixels = np.stack([SETS.pixels(sample.labels) for sample in reader.samples])
+    return reader
 
 
 def plan_of(**recipe):
@@ -119,10 +118,10 @@ def plan_of(**recipe):
     return plan.model_copy(update={"normalisation": plan.normalisation.model_copy(update=window)})
 
 
-def test_rare_crops_lie_around_a_class_whatever_lies_over_it(reader):
+def test_rare_crops_are_centred_on_a_class_that_others_overlap(reader):
     crops = Crops(reader, plan_of(rare_crops=1.0, augment="off"))
-    shown = np.stack([SETS.count_pixels(crops[position][1]) for position in range(12)])
-    assert (shown[:, 1:].sum(1) > 0).mean() > 0.5
+    class_pixels = np.stack([SETS.pixels(crops[position][1]) for position in range(12)])
+    assert (class_pixels[:, 1:].sum(1) > 0).mean() > 0.5
 
 
 def test_two_classes_are_learned_at_once(reader, tmp_path):
@@ -136,7 +135,7 @@ def test_two_classes_are_learned_at_once(reader, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["kmeans", "mask_rcnn"])
-def test_families_of_one_class_a_pixel_say_so(family, reader):
-    wanted = Settings.model_validate({"candidates": {"base": {"family": family}}})
+def test_families_with_one_class_per_pixel_are_refused(family, reader):
+    params = Params.model_validate({"candidates": {"base": {"family": family}}})
     with pytest.raises(ConfigError, match=r"gives each pixel one class.*unet.*--overlapping"):
-        plan_on("base", wanted, fingerprint_of(reader, classes=CLASSES), reader, reader)
+        plan_on("base", params, fingerprint_of(reader, classes=CLASSES), reader, reader)

@@ -1,4 +1,4 @@
-"""float16 with its loss scaled, by torch's scaler for processors: what a GPU without bfloat16 would do."""
+"""float16 with loss scaling, by torch's scaler for CPUs: what a GPU without bfloat16 would do."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def stepper_of(setting, **recipe):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_half_precision_learns_what_full_precision_does(optimizer):
-    """Gradients are scaled down before they are clipped: else their norm would be thousands, and every step a clipped one."""
+    """Gradients are scaled down before they are clipped; otherwise their norm would be thousands, and every step would be clipped."""
     _, half = stepper_of(HALF, optimizer=optimizer, steps=4)
     _, full = stepper_of(StepSetting(precision="fp32", channels_last=False), optimizer=optimizer, steps=4)
     before = [p.detach().clone() for p in full.network.parameters()]
@@ -32,20 +32,24 @@ def test_half_precision_learns_what_full_precision_does(optimizer):
         losses = [float(s.step(number, *batch(4), 0)) for s in (half, full)]
         assert losses[0] == pytest.approx(losses[1], rel=5e-3)
     assert half.scaler.get_scale() == 65536 and half.network[0].weight.dtype == torch.float32
-    moved = torch.cat([(a.detach() - b).reshape(-1) for a, b in zip(full.network.parameters(), before, strict=True)])
-    other = torch.cat([(a.detach() - b).reshape(-1) for a, b in zip(half.network.parameters(), before, strict=True)])
-    if optimizer == "sgd":  # Adam makes whole steps of the rounding of gradients that are next to nothing
-        assert float((moved - other).norm() / moved.norm()) < 0.05
+    full_change = torch.cat(
+        [(a.detach() - b).reshape(-1) for a, b in zip(full.network.parameters(), before, strict=True)]
+    )
+    half_change = torch.cat(
+        [(a.detach() - b).reshape(-1) for a, b in zip(half.network.parameters(), before, strict=True)]
+    )
+    if optimizer == "sgd":  # Adam turns rounding of nearly zero gradients into full steps
+        assert float((half_change - full_change).norm() / full_change.norm()) < 0.05
 
 
 def overflow(stepper):
-    """Let the next backward pass end in infinity."""
-    handle = stepper.network[0].weight.register_hook(lambda slope: slope * torch.inf)
+    """Take a step whose gradient is infinite."""
+    handle = stepper.network[0].weight.register_hook(lambda gradient: gradient * torch.inf)
     stepper.step(1, *batch(4), 0)
     handle.remove()
 
 
-def test_a_step_without_finite_gradients_is_left_out_and_scales_less_from_then_on():
+def test_a_step_without_finite_gradients_is_skipped_and_lowers_the_scale():
     _, stepper = stepper_of(HALF)
     stepper.step(0, *batch(4), 0)
     before = [p.detach().clone() for p in stepper.network.parameters()]
@@ -56,7 +60,7 @@ def test_a_step_without_finite_gradients_is_left_out_and_scales_less_from_then_o
     assert not torch.equal(before[0], next(stepper.network.parameters()))
 
 
-def test_the_scale_goes_on_where_it_was(tmp_path):
+def test_a_checkpoint_keeps_the_scale(tmp_path):
     plan, stepper = stepper_of(HALF)
     stepper.step(0, *batch(4), 0)
     overflow(stepper)
@@ -72,14 +76,14 @@ def test_the_scale_goes_on_where_it_was(tmp_path):
         assert torch.equal(value, again.average.state_dict()[name]), name
 
 
-def test_it_is_for_gpus_and_raced_on_those_without_bfloat16(monkeypatch):
+def test_float16_is_for_gpus_and_timed_on_those_without_bfloat16(monkeypatch):
     with pytest.raises(ConfigError, match=r"train\.precision.*auto or bf16"):
         candidate_settings(params({"precision": "fp16"}).train, "cpu")
-    wanted = params({"channels_last": True}).train
-    for bf16, raced in ((True, ["bf16", "fp32"]), (False, ["fp16", "fp32"])):
+    settings = params({"channels_last": True}).train
+    for bf16, timed in ((True, ["bf16", "fp32"]), (False, ["fp16", "fp32"])):
         monkeypatch.setattr(precision_benchmark, "has_bf16", lambda _, bf16=bf16: bf16)
-        assert [s.precision for s in candidate_settings(wanted, "cuda")] == raced
-    assert [s.precision for s in candidate_settings(wanted, "cpu")] == ["fp32"]
+        assert [s.precision for s in candidate_settings(settings, "cuda")] == timed
+    assert [s.precision for s in candidate_settings(settings, "cpu")] == ["fp32"]
     assert [
         s.precision for s in candidate_settings(params({"precision": "fp16", "channels_last": True}).train, "cuda")
     ] == ["fp16"]

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import yaml
 from segpipe.training.planning.label_statistics import balance_class_weights
@@ -5,8 +7,9 @@ from segpipe.training.planning.label_statistics import balance_class_weights
 from segpipe.config import TrainParams
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.training import tuning
-from segpipe.training.tuning import Search, trial_steps
-from tests.worlds.tiny_training import fingerprint_of
+from segpipe.training.planning.label_statistics import balance_class_weights
+from segpipe.training.tuning import Search, check_tunable, trial_steps
+from tests.worlds.tiny_training import fingerprint_of, make_classical_plan
 from tests.worlds.trainings import tiny_plan
 
 
@@ -14,8 +17,8 @@ from tests.worlds.trainings import tiny_plan
 def search(tmp_path, train_reader):
     plan = tiny_plan(steps=40, loss={"cross_entropy": {"weight": 1, "label_smoothing": 0.1}, "dice": 0.5})
 
-    def make(folder="a", steps=10, **wanted):
-        return Search(plan, TrainParams(**wanted), fingerprint_of(train_reader), steps, tmp_path / folder)
+    def make(folder="a", steps=10, **settings):
+        return Search(plan, TrainParams(**settings), fingerprint_of(train_reader), steps, tmp_path / folder)
 
     return make
 
@@ -23,9 +26,9 @@ def search(tmp_path, train_reader):
 def score_by_rate(scores):
     """A training that takes no time: its score follows from its learning rate alone; ``scores(rate, step)``."""
 
-    def train_on(plan, classes, train, val, out, live, checkpoints, watch):
+    def train_on(plan, classes, train, val, out, live, checkpoints, on_validation):
         for step in (2, 4, 6, 8, 10):
-            watch(step, scores(plan.recipe.learning_rate, step))
+            on_validation(step, scores(plan.recipe.learning_rate, step))
         out.mkdir(parents=True)
         (out / "history.json").write_text(f'{{"best_score": {scores(plan.recipe.learning_rate, 10)}}}')
 
@@ -33,25 +36,23 @@ def score_by_rate(scores):
 
 
 def bump(rate, step=10):
-    """Best at 1e-2, five times the rate as it is."""
-    import math
-
+    """Best at 1e-2, five times the current rate."""
     return max(0.0, 1 - abs(math.log10(rate / 1e-2))) * step / 10
 
 
-def test_it_begins_with_the_settings_as_they_are_and_finds_better_ones(search, monkeypatch):
+def test_a_search_begins_with_the_current_settings_and_finds_better_ones(search, monkeypatch):
     monkeypatch.setattr(tuning, "train_on", score_by_rate(bump))
-    one = search()
-    one.run(18, None, None)
-    tried = one.tried()
-    first = next(t for t in tried if t.number == 0)
+    tuned = search()
+    tuned.run(18, None, None)
+    results = tuned.results()
+    first = next(r for r in results if r.number == 0)
     assert first.settings["learning_rate"] == 2e-3 and first.settings["augment"] == "medium"
-    assert len(tried) == 18 and tried[0].score > first.score + 0.3 and tried[0].ended == "finished"
-    assert any(t.ended == "fell behind" for t in tried), "the pruner ends some early"
+    assert len(results) == 18 and results[0].score > first.score + 0.3 and results[0].ended == "finished"
+    assert any(r.ended == "fell behind" for r in results), "the pruner ends some early"
 
 
-def test_a_trial_is_the_plan_with_its_settings_and_short(search, train_reader):
-    one = search()
+def test_a_trial_is_the_plan_with_its_settings_and_fewer_steps(search, train_reader):
+    tuned = search()
     settings = {
         "learning_rate": 0.01,
         "weight_decay": 0.2,
@@ -60,65 +61,63 @@ def test_a_trial_is_the_plan_with_its_settings_and_short(search, train_reader):
         "augment": "light",
         "loss": {"cross_entropy": {"weight": 1.0, "label_smoothing": 0.1}, "dice": 1.5},
     }
-    recipe = one.planned(settings).recipe
-    assert one.planned(settings).settings is None, "its pace was planned by nobody"
+    recipe = tuned.trial_plan(settings).recipe
+    assert tuned.trial_plan(settings).settings is None, "without settings, the pace monitor is off"
     weights = balance_class_weights(fingerprint_of(train_reader).class_pixels["train"], 1.0)
     assert (recipe.learning_rate, recipe.weight_decay, recipe.rare_crops, recipe.augment) == (0.01, 0.2, 0.7, "light")
     assert recipe.class_weights == weights and recipe.loss.dice.weight == 1.5
-    assert recipe.loss.cross_entropy.label_smoothing == 0.1, "options of terms stay"
+    assert recipe.loss.cross_entropy.label_smoothing == 0.1, "options of terms are kept"
     assert (recipe.steps, recipe.val_every, recipe.tta, recipe.cleaning) == (10, 2, "none", "none")
-    assert trial_steps(one.plan) == 40 and recipe.batch == one.plan.recipe.batch
+    assert trial_steps(tuned.plan) == 40 and recipe.batch == tuned.plan.recipe.batch
 
 
-def test_what_was_set_by_hand_is_not_tuned(search, monkeypatch):
+def test_class_weights_that_are_set_are_not_tuned(search, monkeypatch):
     monkeypatch.setattr(tuning, "train_on", score_by_rate(bump))
-    one = search(class_weights={"ground": 1, "disc": 2, "bar": 3}, warmup=0.5)
-    one.run(6, None, None)
-    assert not any("class_balance" in tried.settings for tried in one.tried())
-    recipe = one.planned(one.tried()[0].settings).recipe
-    assert recipe.class_weights == one.plan.recipe.class_weights and recipe.warmup_steps == 5
+    tuned = search(class_weights={"ground": 1, "disc": 2, "bar": 3}, warmup=0.5)
+    tuned.run(6, None, None)
+    assert not any("class_balance" in result.settings for result in tuned.results())
+    recipe = tuned.trial_plan(tuned.results()[0].settings).recipe
+    assert recipe.class_weights == tuned.plan.recipe.class_weights and recipe.warmup_steps == 5
 
 
-def test_what_is_found_are_settings_of_params_yaml(search, monkeypatch):
+def test_results_are_settings_of_params_yaml(search, monkeypatch):
     monkeypatch.setattr(tuning, "train_on", score_by_rate(bump))
-    one = search()
-    one.run(6, None, None)
-    for tried in one.tried():
-        settings = yaml.safe_load(yaml.safe_dump(tried.settings))
+    tuned = search()
+    tuned.run(6, None, None)
+    for result in tuned.results():
+        settings = yaml.safe_load(yaml.safe_dump(result.settings))
         TrainParams.model_validate(settings)
-        assert one.planned(settings).recipe.learning_rate == settings["learning_rate"]
+        assert tuned.trial_plan(settings).recipe.learning_rate == settings["learning_rate"]
 
 
 @pytest.mark.slow
-def test_a_search_that_was_stopped_goes_on_with_the_trial_it_was_at(
-    search, monkeypatch, train_reader, val_reader, capfd
-):
-    seen, real = [], tuning.train_on
+def test_a_stopped_search_continues_with_its_trial(search, monkeypatch, train_reader, val_reader, capfd):
+    validations, real = [], tuning.train_on
 
-    def stopped_in_the_second(plan, *rest, watch):
-        def look(step, score):
-            seen.append((plan.sha256, step))
-            if len(seen) == 7:
+    def stopped_in_the_second(plan, *rest, on_validation):
+        def stop(step, score):
+            validations.append((plan.sha256, step))
+            if len(validations) == 7:
                 raise KeyboardInterrupt
-            watch(step, score)
+            on_validation(step, score)
 
         real(
             plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"checkpoint_every": 1})}),
             *rest,
-            watch=look,
+            on_validation=stop,
         )
 
     monkeypatch.setattr(tuning, "train_on", stopped_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         search().run(2, train_reader, val_reader)
-    assert [step for _, step in seen] == [2, 4, 6, 8, 10, 2, 4]
+    assert [step for _, step in validations] == [2, 4, 6, 8, 10, 2, 4]
     again = search()
     again.run(2, train_reader, val_reader)
-    assert len(again.tried()) == 2 and len(seen) > 7
-    assert {sha for sha, _ in seen[7:]} == {seen[6][0]}, "the same settings"
-    assert "goes on from step 3" in capfd.readouterr().err, "from its checkpoint"
+    assert len(again.results()) == 2 and len(validations) > 7
+    assert {sha for sha, _ in validations[7:]} == {validations[6][0]}, "the same settings"
+    assert "continues from step 3" in capfd.readouterr().err, "from its checkpoint"
     again.run(2, train_reader, val_reader)
-    assert len(again.tried()) == 2, "as many as asked for, those before included"
+    assert len(again.results()) == 2, "as many as requested, including earlier ones"
 
 
 def test_two_searches_share_the_trials(search, monkeypatch):
@@ -126,28 +125,29 @@ def test_two_searches_share_the_trials(search, monkeypatch):
     one, two = search(), search()
     one.run(3, None, None)
     two.run(5, None, None)
-    assert len(one.tried()) == len(two.tried()) == 5
-    assert sum(t.settings["learning_rate"] == 2e-3 for t in one.tried()) == 1, "the settings as they are, once"
+    assert len(one.results()) == len(two.results()) == 5
+    assert sum(r.settings["learning_rate"] == 2e-3 for r in one.results()) == 1, "the current settings, once"
 
 
-def test_a_trial_that_diverges_is_the_worst_and_other_errors_are_told(search, monkeypatch):
-    def diverges(plan, *_, watch):
+def test_a_trial_that_diverges_is_the_worst_and_other_errors_are_raised(search, monkeypatch):
+    def diverges(plan, *_, on_validation):
         raise SegpipeError("training diverged")
 
     monkeypatch.setattr(tuning, "train_on", diverges)
-    one = search()
-    one.run(2, None, None)
-    assert [(t.score, t.ended) for t in one.tried()] == [(0.0, "diverged")] * 2
+    tuned = search()
+    tuned.run(2, None, None)
+    assert [(r.score, r.ended) for r in tuned.results()] == [(0.0, "diverged")] * 2
 
-    def can_not(plan, *_, watch):
+    def fails(plan, *_, on_validation):
         raise ConfigError("out of memory")
 
-    monkeypatch.setattr(tuning, "train_on", can_not)
+    monkeypatch.setattr(tuning, "train_on", fails)
     with pytest.raises(ConfigError, match="out of memory"):
         search("b").run(2, None, None)
 
 
-def test_what_is_fitted_can_not_be_tuned(tmp_path, train_reader):
-    plan = tiny_plan().model_copy(update={"recipe": None, "execution": None})
+def test_a_classical_model_cannot_be_tuned():
+    plan = tiny_plan()
+    assert check_tunable(plan) is plan
     with pytest.raises(ConfigError, match="no training to tune"):
-        Search(plan, TrainParams(), fingerprint_of(train_reader), 10, tmp_path)
+        check_tunable(make_classical_plan())

@@ -1,4 +1,4 @@
-"""Discs to find, a small Mask R-CNN for them, and the way to teach it some images by heart."""
+"""Images of discs, a small Mask R-CNN for them, and a function that overfits it to some images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def detector_plan(**recipe):
 
 
 def overfit(network: torch.nn.Module, reader: MemoryReader, edge: int, steps: int) -> torch.nn.Module:
-    """Show it all images of `reader` in each of `steps` steps, the last 60 of them at a tenth of the rate; ready to predict."""
+    """Train on all images of `reader` in each step, in the last 60 steps at a tenth of the rate. Returns the network for inference."""
     plan = detector_plan(patch=edge, batch=len(reader), steps=steps, augment="off", rare_crops=0.0)
     torch.manual_seed(0)
     optimiser = torch.optim.AdamW(network.train().parameters(), lr=1e-3)

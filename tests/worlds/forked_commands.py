@@ -1,9 +1,9 @@
-"""A process that has imported torch, and trains in forks of itself: a training that is killed costs no start of Python.
+"""A process that has imported torch and trains in forks of itself, so that a killed training does not cost a start of Python.
 
 ``python -m tests.worlds.forked_commands FOLDER KILLS SEED`` trains once without interruption and then `KILLS` times with one kill (SIGKILL)
-at a random moment: a few steps after a random step, or, every second time, as soon as the next checkpoint is being written then.
-Moments go by steps, not by seconds, which differ from run to run on a busy machine. Prints a line of JSON for each kill: the step
-that the training went on from, and whether its files are those of the uninterrupted run.
+at a random moment: shortly after a random step or, every second time, while the next checkpoint is being written.
+Moments are counted in steps, not in seconds, which vary on a busy machine. Prints a line of JSON for each kill: the step from which the
+training continued, and whether its files are those of the uninterrupted run.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from segpipe.training.train import train_on
 from segpipe.files import sha256_file
 from segpipe.training.distributed.process_group import leave_process_group
 from segpipe.training.plan import FirstCrops
+from segpipe.training.train import train_on
 from tests.worlds.tiny_training import CLASSES, MemoryReader, draw
 from tests.worlds.trainings import tiny_plan
 
@@ -45,7 +46,7 @@ IMPORTED = (
     torch._dynamo,
     torchmetrics,
 )
-"""What a training imports on its way, so that its forks have it."""
+"""Modules that a training imports late, so that its forks have them."""
 STEPS = 90
 EVERY = 3
 """Steps between two checkpoints."""
@@ -57,7 +58,7 @@ def train(folder: Path, plan, readers) -> None:
 
 
 def forked(work: Callable[[], None], log: Path) -> int:
-    """The process id of a fork that does the work, its words in a file."""
+    """Do the work in a fork, with its output in a file. Returns the process id."""
     child = os.fork()
     if child:
         return child
@@ -81,17 +82,19 @@ def result(folder: Path) -> list[str]:
 
 
 def kill_after(child: int, checkpoints: Path, step: int, delay: float, writing: bool) -> int:
-    """Kill a fork `delay` seconds after its checkpoint of `step` or a later one, and, if asked, while it is writing the next; unless
-    it is done before. How it ended: -9 or 0."""
-    there = (lambda: newest(checkpoints) >= step), delay
-    half = (lambda: not writing or any(checkpoints.glob(".*"))), 0.0
-    for ready, rest in (there, half):
+    """Kill a fork `delay` seconds after its checkpoint of `step` or a later one and, if `writing`, while it writes the next one.
+
+    Returns the exit code: -9, or 0 if it ended before.
+    """
+    step_reached = (lambda: newest(checkpoints) >= step), delay
+    partly_written = (lambda: not writing or any(checkpoints.glob(".*"))), 0.0
+    for ready, pause in (step_reached, partly_written):
         while not ready():
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
                 return os.waitstatus_to_exitcode(status)
             time.sleep(0.0002)
-        time.sleep(rest)
+        time.sleep(pause)
     os.kill(child, signal.SIGKILL)
     return wait(child)
 
@@ -110,21 +113,21 @@ def main(folder: Path, kills: int, seed: int) -> None:
     def work(name: str) -> Callable[[], None]:
         return lambda: train(folder / name, plan, readers)
 
-    began = time.monotonic()
+    started = time.monotonic()
     if wait(forked(work("whole"), folder / "whole.log")):
         sys.exit((folder / "whole.log").read_text())
-    seconds, whole = time.monotonic() - began, result(folder / "whole")
+    seconds, whole = time.monotonic() - started, result(folder / "whole")
     for number in range(kills):
         name = f"killed{number}"
         checkpoints = folder / name / "checkpoints"
         step, delay = moments.randrange(STEPS - 4 * EVERY), moments.uniform(0, EVERY) * seconds / STEPS
         child = forked(work(name), folder / f"{name}.log")
         ended = kill_after(child, checkpoints, step, delay, writing=number % 2 == 1)
-        half, since = len(list(checkpoints.glob(".*"))), newest(checkpoints)
+        half_written, last_step = len(list(checkpoints.glob(".*"))), newest(checkpoints)
         if ended == -signal.SIGKILL and wait(forked(work(name), folder / f"{name}.log")):
             sys.exit((folder / f"{name}.log").read_text())
         same = result(folder / name) == whole
-        print(json.dumps({"ended": ended, "step": since, "half_written": half, "same": same}), flush=True)
+        print(json.dumps({"ended": ended, "step": last_step, "half_written": half_written, "same": same}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,23 @@
-"""A tiny dataset in memory and plans for it, so that no test of this room waits for another."""
+"""A tiny dataset in memory and plans for it, so that tests of training take seconds."""
+
+import time
 
 import numpy as np
 import pytest
 
+from segpipe.config import TrainParams
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.inference.preprocess import Normalisation
+from segpipe.models.registry import get_family
 from segpipe.samples import IGNORE, ClassTable, Sample
-from segpipe.training.plan import Execution, Machine, Plan, Recipe, StepSetting
+from segpipe.training.plan import ClassicalPlan, Execution, Machine, NetworkPlan, Recipe, StepSetting
+from segpipe.training.planning.plan_draft import PlanDraft
 
 CLASSES = ClassTable.from_names(["ground", "disc", "bar"])
 
 
 class MemoryReader:
-    """Samples in a list, behind the interface of ShardReader."""
+    """Samples in a list, with the interface of ShardReader."""
 
     def __init__(self, samples):
         self.samples = samples
@@ -29,6 +34,7 @@ class MemoryReader:
 
 
 def draw(seed, height=72, width=88, channels=3, dtype="uint8", bar=True):
+    """An image of a disc and a bar on the ground, with noise and an ignored first row."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((height, width), np.uint8)
     y, x = np.mgrid[:height, :width]
@@ -44,6 +50,7 @@ def draw(seed, height=72, width=88, channels=3, dtype="uint8", bar=True):
 
 
 def fingerprint_of(reader, **changes):
+    """The fingerprint of a reader of images, with these changes."""
     image = reader[0].image
     channels = image.shape[2]
     pixels = np.concatenate([s.image.reshape(-1, channels) for s in reader.samples]).astype(float)
@@ -52,7 +59,7 @@ def fingerprint_of(reader, **changes):
         for v in zip(*(s.image.shape[:2] for s in reader.samples), strict=True)
     ]
     counts = reader.class_pixels.sum(0).tolist()
-    facts = {
+    fields = {
         "data_hash": "d" * 64,
         "classes": CLASSES,
         "n_images": {"train": len(reader), "val": 2, "test": 2},
@@ -69,7 +76,7 @@ def fingerprint_of(reader, **changes):
         "groups": 0,
         "instances": False,
     }
-    return Fingerprint.model_validate(facts | changes)
+    return Fingerprint.model_validate(fields | changes)
 
 
 def make_recipe(**changes):
@@ -98,20 +105,11 @@ def make_recipe(**changes):
 
 
 def make_plan(setting=None, workers=0, channels=3, dtype="uint8", family="unet", **recipe):
+    """A plan of a small network, with these changes of its recipe."""
     machine = Machine(device="cpu", processor="any", threads=1, memory_mib=1, torch="any")
-    return Plan(
-        candidate="tiny",
-        family=family,
-        options={"encoder": "mobilenetv3_small_050", "encoder_weights": "none"},
-        seed=3,
-        classes=3,
-        dtype=dtype,
-        normalisation=Normalisation(
-            low=(0,) * channels, high=(255,) * channels, mean=(0.4,) * channels, std=(0.2,) * channels
-        ),
+    return NetworkPlan(
+        **_common(family, channels, dtype, {"encoder": "mobilenetv3_small_050", "encoder_weights": "none"}),
         recipe=make_recipe(**recipe),
-        reasons={},
-        data_hash="d" * 64,
         execution=Execution(
             setting=setting or StepSetting(precision="fp32", channels_last=False),
             workers=workers,
@@ -122,6 +120,37 @@ def make_plan(setting=None, workers=0, channels=3, dtype="uint8", family="unet",
             machine=machine,
         ),
     )
+
+
+def make_classical_plan(options=None):
+    return ClassicalPlan(**_common("kmeans", 3, "uint8", options or {"clusters": 8}))
+
+
+def _common(family, channels, dtype, options):
+    """The fields of any plan."""
+    return {
+        "candidate": "tiny",
+        "family": family,
+        "options": options,
+        "seed": 3,
+        "classes": 3,
+        "dtype": dtype,
+        "normalisation": Normalisation(
+            low=(0,) * channels, high=(255,) * channels, mean=(0.4,) * channels, std=(0.2,) * channels
+        ),
+        "reasons": {},
+        "data_hash": "d" * 64,
+    }
+
+
+def draft_of(reader=None, name="unet", plan=None, fingerprint=None, **settings):
+    """A draft of a plan for a family and these `train` settings. plan: the plan that the draft has come to."""
+    of = plan.model_family if plan else get_family(name)
+    config = of.config.model_validate(plan.options) if plan else of.config()
+    fields = {key: getattr(plan, key) for key in type(plan).model_fields} if plan else {"postprocess": None}
+    for key in ("execution", "reasons", "options"):
+        fields.pop(key, None)
+    return PlanDraft(TrainParams(**settings), of, config, fingerprint, reader, None, time.perf_counter(), fields=fields)
 
 
 @pytest.fixture(scope="session")
@@ -136,4 +165,4 @@ def val_reader():
 
 @pytest.fixture(autouse=True)
 def _one_thread(one_thread):
-    """Trainings of tests are small."""
+    """Trainings in tests are small: more threads would not help."""

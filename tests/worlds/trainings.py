@@ -1,4 +1,4 @@
-"""A family of three convolutions: what is told of the loop with it needs neither SMP nor seconds."""
+"""A family of three convolutions, with which tests of the training loop are fast and need no SMP."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class TinyConfig(BaseModel):
 
 
 def build(config: TinyConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
-    width, normalised = config.width, torch.nn.BatchNorm2d if config.batch_norm else torch.nn.Identity
+    width, norm = config.width, torch.nn.BatchNorm2d if config.batch_norm else torch.nn.Identity
     return torch.nn.Sequential(
         torch.nn.Conv2d(in_channels, width, 3, padding=1),
-        normalised(width),
+        norm(width),
         torch.nn.ReLU(),
         torch.nn.Conv2d(width, width, 3, padding=1),
-        normalised(width),
+        norm(width),
         torch.nn.ReLU(),
         torch.nn.Dropout(config.dropout),
         torch.nn.Conv2d(width, n_classes, 1),
@@ -34,12 +34,12 @@ def build(config: TinyConfig, in_channels: int, n_classes: int) -> torch.nn.Modu
 
 
 def register() -> None:
-    here = "tests.worlds.trainings"
-    FAMILIES["tiny"] = Family("tiny", "network", "Tiny.", "none", f"{here}:TinyConfig", f"{here}:build", stride=1)
+    module = "tests.worlds.trainings"
+    FAMILIES["tiny"] = Family("tiny", "network", "Tiny.", "none", f"{module}:TinyConfig", f"{module}:build", stride=1)
 
 
 def tiny_plan(options=None, **recipe):
-    """A plan of the tiny family (registered on the way)."""
+    """A plan of the tiny family, which is registered if needed."""
     register()
     recipe = {"patch": 32} | recipe
     return make_plan(family="tiny", **recipe).model_copy(update={"options": {"batch_norm": True} | (options or {})})

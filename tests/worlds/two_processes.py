@@ -1,6 +1,6 @@
 """Trainings by one process and by two, as forks of a process that has imported torch: ``python -m tests.worlds.two_processes FOLDER``.
 
-Prints a JSON object: what the test compares. The processes are told of each other as torchrun would tell them.
+Prints a JSON object with the values that the tests compare. The processes have the environment that torchrun would give them.
 """
 
 from __future__ import annotations
@@ -34,43 +34,46 @@ from tests.worlds.trainings import tiny_plan
 
 READERS = MemoryReader([draw(i, bar=i % 4 == 0) for i in range(8)]), MemoryReader([draw(100 + i) for i in range(3)])
 IMPORTED = segmentation_models_pytorch, torchvision.models.detection
-"""What networks need, so that forks have it."""
+"""Modules that networks need, so that forks have them."""
 OPTIONS = {"batch_norm": False, "dropout": 0.1}
 SORTED = {"lovasz": 1.0, "top_k": {"share": 0.1, "threshold": 0.1}}
 """Losses that rank the pixels of the whole batch."""
 STEPS = 10
-"""Of a U-Net."""
+"""Steps of the U-Nets and detectors."""
 SGD = {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.05}
-"""Adam makes whole steps of the rounding of gradients that are 0 but for it, such as those of biases before normalisation."""
+"""Adam turns rounding into full steps for gradients that should be 0, such as those of biases before normalisation."""
 PLAN = {"steps": 24, "val_every": 8, "augment": "light", "learning_rate": 1e-2}
 
 
-def start(folder: Path, plan, ranks: int, narrow: int | None = None, work=train) -> list[int]:
-    """The process ids of a training's processes. narrow: the one that has no memory for a whole batch from step 10 on."""
+def start(folder: Path, plan, processes: int, short_of_memory: int | None = None, work=train) -> list[int]:
+    """Start the processes of a training. Returns their process ids.
+
+    short_of_memory: the rank that has no memory for a whole batch from step 10 on.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
-    def of(rank: int):
+    def work_of(rank: int):
         def run() -> None:
             torch.set_num_threads(1)
-            if ranks > 1:
+            if processes > 1:
                 os.environ.update(
                     TORCHELASTIC_RUN_ID="test",
                     MASTER_ADDR="127.0.0.1",
                     MASTER_PORT=str(port),
                     RANK=str(rank),
                     LOCAL_RANK=str(rank),
-                    WORLD_SIZE=str(ranks),
-                    LOCAL_WORLD_SIZE=str(ranks),
+                    WORLD_SIZE=str(processes),
+                    LOCAL_WORLD_SIZE=str(processes),
                     GROUP_RANK="0",
                 )
-            if rank == narrow:
-                run_short_of_memory()
+            if rank == short_of_memory:
+                limit_memory()
             work(folder, plan, READERS)
 
         return run
 
-    return [forked(of(rank), folder.with_suffix(f".{rank}.log")) for rank in range(ranks)]
+    return [forked(work_of(rank), folder.with_suffix(f".{rank}.log")) for rank in range(processes)]
 
 
 def finish(folder: Path, children: list[int]) -> None:
@@ -79,19 +82,20 @@ def finish(folder: Path, children: list[int]) -> None:
         sys.exit(f"{codes}\n" + "\n".join(path.read_text() for path in folder.parent.glob(f"{folder.name}*.log")))
 
 
-def run_short_of_memory() -> None:
+def limit_memory() -> None:
+    """Make steps from the tenth on raise MemoryError, unless the batch is in parts."""
     step = Stepper.step
 
-    def narrow(self, number, *rest):
+    def limited(self, number, *rest):
         if number >= 10 and self.accumulate < 2:
             raise MemoryError
         return step(self, number, *rest)
 
-    Stepper.step = narrow  # type: ignore[method-assign]
+    Stepper.step = limited  # type: ignore[method-assign]
 
 
 def compare(folder: Path, name: str, plan) -> dict:
-    """How far the curves and weights of two processes lie from those of one."""
+    """The differences of curves and weights between two processes and one."""
     one, two = folder / f"{name}-one", folder / f"{name}-two"
     finish(one, start(one, plan, 1))
     finish(two, start(two, plan, 2))
@@ -108,19 +112,19 @@ def compare(folder: Path, name: str, plan) -> dict:
 
 
 def step_by_step(folder: Path, plan, readers, threads: int = 1) -> None:
-    """The losses of the plan's first steps, in a file, to the last bit."""
-    stepper, here = build_stepper(plan), {"rank": rank(), "ranks": world_size()}
+    """Write the exact losses of the plan's first steps to a file."""
+    stepper, process = build_stepper(plan), {"rank": rank(), "world_size": world_size()}
     torch.set_num_threads(threads)
-    stream = batches(samples_of(readers[0], plan), plan.recipe, 0, 0, STEPS, **here)
+    stream = batches(samples_of(readers[0], plan), plan.recipe, 0, 0, STEPS, **process)
     losses = [float(stepper.step(number, *batch, plan.seed)) for number, batch in enumerate(stream)]
     if rank() == 0:
         folder.write_text(json.dumps(losses))
 
 
 def step_by_step_in_float64(folder: Path, plan, readers) -> None:
-    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # which losses and normalisation use
-    torch.set_default_dtype(torch.float64)  # what Fabric brings the network's answers to
-    segpipe.training.stepper._precision = lambda *_: {"precision": "64-true"}
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # losses and normalisation call it
+    torch.set_default_dtype(torch.float64)  # Fabric converts the network's outputs to it
+    segpipe.training.step._precision = lambda *_: {"precision": "64-true"}
     step_by_step(folder, plan, readers)
 
 
@@ -129,22 +133,22 @@ def step_by_step_on_two_threads(folder: Path, plan, readers) -> None:
 
 
 def unet(folder: Path, work, processes: int = 2, other_work=None) -> list[float]:
-    """How far the losses of two processes (or of what else is told) lie from those of one.
+    """The differences of the losses of two processes (or of other work) from those of one process.
 
-    The default: a pretrained U-Net with stochastic depth and parts that nothing uses, cross entropy and Dice, AdamW from a warm-up on.
+    The training is that of a pretrained U-Net with stochastic depth and unused parameters, cross entropy and Dice, AdamW with a warm-up.
     """
     plan = make_plan(steps=2000, warmup_steps=100, batch=5, class_weights=[1.0, 2.0, 3.0])
     plan = plan.model_copy(update={"options": {"encoder": "tf_efficientnet_lite0", "encoder_weights": "auto"}})
     other_work = other_work or work
     paths = [folder / f"{work.__name__}-1", folder / f"{other_work.__name__}-other"]
-    for path, count, own in zip(paths, (1, processes), (work, other_work), strict=True):
-        finish(path, start(path, plan, count, work=own))
+    for path, count, each_work in zip(paths, (1, processes), (work, other_work), strict=True):
+        finish(path, start(path, plan, count, work=each_work))
     one, two = (json.loads(path.read_text()) for path in paths)
     return [abs(a - b) for a, b in zip(one, two, strict=True)]
 
 
 class MeanOfImages(torch.nn.Module):
-    """In the place of a detector: its loss is a mean over its images, by a weight that is learned."""
+    """Stands in for a detector: its loss is a mean over its images, times a weight that is learned."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,33 +159,34 @@ class MeanOfImages(torch.nn.Module):
 
 
 def detect(folder: Path, plan, _) -> None:
-    """A detector's losses step by step, in each process; and for `MeanOfImages`, loss and gradient, with more images in the first."""
+    """Write a detector's losses step by step, in each process; and loss and gradient of `MeanOfImages`, with more images in the first."""
     step_by_step(folder, plan, [MemoryReader([discs(i) for i in range(4)])])
     network, images = MeanOfImages(), torch.arange(5.0)[:, None, None, None]
     loss = detection_loss(network, (images[rank() :: world_size()], []), torch.device("cpu"))
     loss.backward()
-    known = torch.stack([loss.detach(), mean_over_ranks(network.weight.grad)])
+    values = torch.stack([loss.detach(), mean_over_ranks(network.weight.grad)])
     leave_process_group()
-    folder.with_suffix(f".{os.environ.get('RANK', 0)}.json").write_text(json.dumps(known.tolist()))
+    folder.with_suffix(f".{os.environ.get('RANK', 0)}.json").write_text(json.dumps(values.tolist()))
 
 
 def detectors(folder: Path) -> dict:
     plan = detector_plan(batch=3, steps=STEPS)
-    found = {}
+    results = {}
     for name, count in (("one", 1), ("two", 2)):
         path = folder / f"detector-{name}"
         finish(path, start(path, plan, count, work=detect))
-        found[name] = [json.loads(of.read_text()) for of in [path, *sorted(folder.glob(f"{path.name}.*.json"))]]
-    return found
+        files = [path, *sorted(folder.glob(f"{path.name}.*.json"))]
+        results[name] = [json.loads(file.read_text()) for file in files]
+    return results
 
 
 def interrupt_one(folder: Path) -> dict:
-    """Ctrl-C reaches the second process alone: both stop after the same step, and go on to the bytes of an undisturbed run."""
+    """Ctrl-C reaches the second process alone: both stop after the same step, and continue to the bytes of an undisturbed run."""
     plan = tiny_plan(OPTIONS, steps=150, val_every=50, augment="off", batch=4)
     whole, halted = folder / "whole", folder / "halted"
     finish(whole, start(whole, plan, 2))
     children = start(halted, plan, 2)
-    while not (halted / "live" / "metrics.json").exists():  # its first steps are done
+    while not (halted / "live" / "metrics.json").exists():  # until its first steps are done
         time.sleep(0.005)
     os.kill(children[1], signal.SIGINT)
     codes, step = [wait(child) for child in children], newest(halted / "checkpoints")
@@ -190,31 +195,31 @@ def interrupt_one(folder: Path) -> dict:
 
 
 def one_runs_short(folder: Path) -> dict:
-    """One process of two has no memory for its share at once: both end, and the same command goes on in parts."""
+    """One process of two has no memory for its share at once: both end, and the same command continues in parts."""
     plan, short = tiny_plan(OPTIONS, **(PLAN | {"batch": 4, "checkpoint_every": 4})), folder / "short"
-    codes = [wait(child) for child in start(short, plan, 2, narrow=1)]
-    said = short.with_suffix(".1.log").read_text()
-    finish(short, start(short, plan, 2, narrow=1))
+    codes = [wait(child) for child in start(short, plan, 2, short_of_memory=1)]
+    output = short.with_suffix(".1.log").read_text()
+    finish(short, start(short, plan, 2, short_of_memory=1))
     history = json.loads((short / "out" / "history.json").read_text())
     return {
         "codes": codes,
-        "said": said,
+        "output": output,
         "memory": history["memory"],
-        "left": [p.name for p in (short / "checkpoints").iterdir()],
+        "remaining": [p.name for p in (short / "checkpoints").iterdir()],
     }
 
 
 def ensemble(folder: Path, plan, readers) -> None:
-    """The members of an ensemble, one after another."""
+    """Train the members of an ensemble, one after another."""
     train_reader, val = readers
     keys = [*train_reader.keys, *val.keys]
-    dealt = DealtFolds(readers, keys, [place % 3 for place in range(len(keys))])
+    dealt = DealtFolds(readers, keys, [index % 3 for index in range(len(keys))])
     train_members(plan, CLASSES, dealt, val, folder / "out", folder / "live", folder / "checkpoints")
     leave_process_group()
 
 
 def members(folder: Path) -> dict:
-    """How far the members that two processes train lie from those of one."""
+    """The differences between the members that two processes train and those of one."""
     plan = tiny_plan(OPTIONS, steps=6, val_every=3, augment="light", learning_rate=1e-2, batch=4)
     plan = plan.model_copy(update={"folds": Folds(count=3, dealt="groups")})
     for name, count in (("members-one", 1), ("members-two", 2)):

@@ -1,8 +1,8 @@
-"""How the finished model's class ids are mended: chosen on the validation split, and kept only where that was shown to help.
+"""The cleaning of the finished model's class ids: chosen on the validation split, and used only if the gain is significant.
 
-Each step (where the borders between classes lie, then the smallest region of each class) is chosen on one half of the images and
-counted on the other, and the other way round. It is kept where, so counted, the lower bound of the gain in IoU is above 0
-(bootstrap over images); what is kept is then chosen on all of them.
+Each step (first the thresholds between classes, then the smallest region of each class) is chosen on one half of the images and
+scored on the other, and the other way round. It is used if the lower confidence bound of the gain in IoU so scored is above 0
+(bootstrap over images); its final setting is then chosen on all images.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from segpipe.training.sampling.crops import Reader
 
 SIZES = (4, 16, 64, 256, 1024)
+"""Candidates for the smallest region of a class, in pixels."""
 MIN_IMAGES = 8
-"""Fewer show nothing."""
+"""With fewer validation images, no gain is significant."""
 _CONFIDENCE = 0.95
-_MOST_IMAGES, _MOST_PIXELS = 64, 16 << 20
+_MAX_IMAGES, _MAX_PIXELS = 64, 16 << 20
 _RESAMPLES = 1000
 
 Tally = npt.NDArray[np.int64]
@@ -37,141 +38,161 @@ Choice = TypeVar("Choice")
 
 @dataclass(frozen=True)
 class CleaningChoice:
-    """A cleaning, or None, and the tallies of the images looked at: as predicted, and as that cleaning leaves them."""
+    """A cleaning, or None, with the tallies of the images that chose it."""
 
     cleaning: Cleaning | None
     before: Tally
+    """Tallies of the predictions."""
     after: Tally
+    """Tallies after the cleaning."""
 
     @property
     def gain(self) -> float:
-        """What the IoU gains on the images that chose; on others it is a little less."""
+        """The gain in IoU on the images that chose the cleaning; on other images it is slightly lower."""
         return iou(self.after) - iou(self.before)
 
 
 @dataclass(frozen=True)
 class _Step(Generic[Choice]):
-    """One thing to choose: by tallies of some images, with tallies of all images under a choice."""
+    """One thing to choose."""
 
     choose: Callable[[npt.NDArray[np.intp]], Choice]
-    under: Callable[[Choice], Tally]
+    """Choose on the images with these indices."""
+    tally: Callable[[Choice], Tally]
+    """The tallies of all images with a choice."""
 
 
 def choose_cleaning(segmenter: Segmenter, val: Reader, weights: Sequence[float], seed: int) -> CleaningChoice:
-    """The cleaning of a model that has none yet, by the images of `looked_at`, each of which is segmented once.
+    """Choose the cleaning of a model that has none yet, on the images of `search_images`, each of which is segmented once.
 
-    weights: of the classes in the loss that the model was trained with, by id.
+    Args:
+        segmenter: the finished model.
+        val: the validation split.
+        weights: the class weights of the loss that the model was trained with, by class id.
+        seed: the seed of the bootstrap.
     """
     n_classes = len(segmenter.spec.classes)
     options = candidate_cleanings(n_classes, weights)
-    truths, ids_by_option = _segmented(segmenter, val, search_images(val), options)
-    tallied = [_tally(truths, ids, n_classes) for ids in ids_by_option]
-    best = _kept(_first_of_best(tallied), tallied[0], seed) or 0
-    moving, ids = options[best], ids_by_option[best]
-    least = _kept(_sizes_step(truths, ids, n_classes), tallied[best], seed)
-    cleaning = moving.model_copy(update={"least": least if least and any(least) else ()})
-    after = _tally(truths, [remove_small_regions(i, cleaning.least) for i in ids], n_classes)
-    return (
-        CleaningChoice(cleaning, tallied[0], after)
-        if iou(after) > iou(tallied[0])
-        else CleaningChoice(None, tallied[0], tallied[0])
-    )
+    truths, ids_by_option = _segment(segmenter, val, search_images(val), options)
+    tally_by_option = [_tally(truths, ids, n_classes) for ids in ids_by_option]
+    best = _choose_if_significant(_thresholds_step(tally_by_option), tally_by_option[0], seed) or 0
+    thresholds, ids = options[best], ids_by_option[best]
+    sizes = _choose_if_significant(_sizes_step(truths, ids, n_classes), tally_by_option[best], seed)
+    cleaning = thresholds.model_copy(update={"least": sizes if sizes and any(sizes) else ()})
+    before = tally_by_option[0]
+    after = _tally(truths, [remove_small_regions(image_ids, cleaning.least) for image_ids in ids], n_classes)
+    return CleaningChoice(cleaning, before, after) if iou(after) > iou(before) else CleaningChoice(None, before, before)
 
 
 def search_images(val: Reader) -> list[int]:
-    """Places of validation images, evenly spread: at most 64, and no more than 16 million pixels by the size of the first."""
+    """Return the indices of validation images, evenly spread: at most 64, and 16 million pixels by the size of the first."""
     if not len(val):
         return []
     labels = val[0].labels
     assert labels is not None
-    most = min(_MOST_IMAGES, _MOST_PIXELS // labels.size, len(val))
-    return [int(i) for i in np.unique(np.linspace(0, len(val) - 1, most).astype(int))] if most else []
+    count = min(_MAX_IMAGES, _MAX_PIXELS // labels.size, len(val))
+    return [int(i) for i in np.unique(np.linspace(0, len(val) - 1, count).astype(int))] if count else []
 
 
 def iou(tally: Tally) -> float:
-    """Macro IoU over all images together; 0 where nothing was counted."""
+    """Compute the macro IoU over all images together; 0 if nothing was counted."""
     return float(np.nan_to_num(macro("iou", tally.sum(0))))
 
 
 def gain_lower_bound(before: Tally, after: Tally, seed: int) -> float:
-    """The lower bound of what the macro IoU over all images gains, by a paired bootstrap over images."""
+    """Compute the lower 95 % confidence bound of the gain in macro IoU, by a paired bootstrap over images.
+
+    Args:
+        before: tallies of the images.
+        after: tallies of the same images.
+        seed: the seed of the bootstrap.
+    """
     n = len(before)
-    times = np.random.default_rng(seed).multinomial(n, [1 / n] * n, _RESAMPLES)
-    drawn = [np.nan_to_num(macro("iou", np.tensordot(times, tally, 1))) for tally in (before, after)]
-    return float(np.quantile(drawn[1] - drawn[0], 1 - _CONFIDENCE))
+    counts = np.random.default_rng(seed).multinomial(n, [1 / n] * n, _RESAMPLES)
+    resampled = [np.nan_to_num(macro("iou", np.tensordot(counts, tally, 1))) for tally in (before, after)]
+    return float(np.quantile(resampled[1] - resampled[0], 1 - _CONFIDENCE))
 
 
-def _kept(step: _Step[Choice], before: Tally, seed: int) -> Choice | None:
-    """What a step chooses on all images, where what it chooses on one half helps on the other."""
-    places = np.arange(len(before))
+def _choose_if_significant(step: _Step[Choice], before: Tally, seed: int) -> Choice | None:
+    """Return the choice on all images, if the choice on one half of them improves the other half significantly."""
+    indices = np.arange(len(before))
     crossed = before.copy()
-    for half in (places % 2 == 0, places % 2 == 1):
-        crossed[~half] = step.under(step.choose(places[half]))[~half]
-    return step.choose(places) if gain_lower_bound(before, crossed, seed) > 0 else None
+    for half in (indices % 2 == 0, indices % 2 == 1):
+        crossed[~half] = step.tally(step.choose(indices[half]))[~half]
+    return step.choose(indices) if gain_lower_bound(before, crossed, seed) > 0 else None
 
 
-def _segmented(
-    segmenter: Segmenter, val: Reader, places: list[int], options: list[Cleaning]
+def _segment(
+    segmenter: Segmenter, val: Reader, indices: list[int], options: list[Cleaning]
 ) -> tuple[list[ClassIds], list[list[ClassIds]]]:
-    """The truths, and for each of the options the class ids that follow from it."""
+    """Return the truths of images, and for each option the class ids that follow from it."""
     truths: list[ClassIds] = []
-    ids: list[list[ClassIds]] = [[] for _ in options]
-    for place in places:
-        sample = val[place]
+    ids_by_option: list[list[ClassIds]] = [[] for _ in options]
+    for index in indices:
+        sample = val[index]
         assert sample.labels is not None
-        said = segmenter.segment(sample, probabilities=len(options) > 1)
+        prediction = segmenter.segment(sample, probabilities=len(options) > 1)
         truths.append(np.asarray(sample.labels))
-        for found, how in zip(ids, options, strict=True):
-            found.append(said.class_ids if said.probabilities is None else decide(said.probabilities, how))
-    return truths, ids
+        for ids, option in zip(ids_by_option, options, strict=True):
+            probabilities = prediction.probabilities
+            ids.append(prediction.class_ids if probabilities is None else decide(probabilities, option))
+    return truths, ids_by_option
 
 
 def _tally(truths: list[ClassIds], ids: list[ClassIds], n_classes: int) -> Tally:
     return tallies(np.stack([confusion(t, i, n_classes) for t, i in zip(truths, ids, strict=True)]))
 
 
-def _first_of_best(tallied: list[Tally]) -> _Step[int]:
-    """The option of the highest IoU; of equal ones the first, which changes least."""
+def _thresholds_step(tally_by_option: list[Tally]) -> _Step[int]:
+    """Choose the option with the highest IoU; of equal ones the first, which changes least."""
 
-    def choose(places: npt.NDArray[np.intp]) -> int:
-        return int(np.argmax([iou(tally[places]) for tally in tallied]))
+    def choose(indices: npt.NDArray[np.intp]) -> int:
+        return int(np.argmax([iou(tally[indices]) for tally in tally_by_option]))
 
-    return _Step(choose, tallied.__getitem__)
+    return _Step(choose, tally_by_option.__getitem__)
 
 
 def _sizes_step(truths: list[ClassIds], ids: list[ClassIds], n_classes: int) -> _Step[tuple[int, ...]]:
-    """Sizes are chosen class by class as if what goes in one class did not change what is nearest in another."""
+    """Choose the smallest region of each class, one class after another.
+
+    It is assumed that regions removed from one class do not change which class is nearest to those of another.
+    """
     before = _tally(truths, ids, n_classes)
     changes = np.stack([_changes(t, i, n_classes) for t, i in zip(truths, ids, strict=True)])
 
-    def under(least: tuple[int, ...]) -> Tally:
-        rows = [changes[:, SIZES.index(size), label] for label, size in enumerate(least) if size]
+    def tally(sizes: tuple[int, ...]) -> Tally:
+        rows = [changes[:, SIZES.index(size), label] for label, size in enumerate(sizes) if size]
         return before + sum(rows, np.zeros_like(before))
 
-    def choose(places: npt.NDArray[np.intp]) -> tuple[int, ...]:
-        summed, base = changes[places].sum(0), before[places].sum(0)
-        least = [0] * n_classes
+    def choose(indices: npt.NDArray[np.intp]) -> tuple[int, ...]:
+        change_sums, base = changes[indices].sum(0), before[indices].sum(0)
+        sizes = [0] * n_classes
         for label in range(n_classes):
-            options = [base, *(base + summed[row, label] for row in range(len(SIZES)))]
+            options = [base, *(base + change_sums[row, label] for row in range(len(SIZES)))]
             best = int(np.argmax([np.nan_to_num(macro("iou", option)) for option in options]))
-            base, least[label] = options[best], (0, *SIZES)[best]
-        return tuple(least)
+            base, sizes[label] = options[best], (0, *SIZES)[best]
+        return tuple(sizes)
 
-    return _Step(choose, under)
+    return _Step(choose, tally)
 
 
 def _changes(truth: ClassIds, ids: ClassIds, n_classes: int) -> Tally:
-    """(sizes, n_classes, 3, n_classes): what the tally of an image gains where the regions of a class under a size go."""
-    found = np.zeros((len(SIZES), n_classes, 3, n_classes), np.int64)
+    """Compute the change of an image's tally if the regions of a class below a size are removed.
+
+    Returns:
+        (sizes, n_classes, 3, n_classes): by size and by the class whose regions are removed.
+    """
+    changes = np.zeros((len(SIZES), n_classes, 3, n_classes), np.int64)
     regions = region_sizes(ids, np.ones(256, bool))
     for row, size in enumerate(SIZES):
-        gone = regions < size
-        mended = fill_from_nearest(ids, gone)
-        counted = gone & (truth != IGNORE)
-        was, now, true = ids[counted].astype(np.intp), mended[counted].astype(np.intp), truth[counted]
-        for place, pixels in ((0, true == now), (2, slice(None))):
+        removed = regions < size
+        new_ids = fill_from_nearest(ids, removed)
+        counted = removed & (truth != IGNORE)
+        was, now, true = ids[counted].astype(np.intp), new_ids[counted].astype(np.intp), truth[counted]
+        for entry, pixels in ((0, true == now), (2, slice(None))):
             pairs = np.bincount(was[pixels] * n_classes + now[pixels], minlength=n_classes**2)
-            found[row, :, place] += pairs.reshape(n_classes, n_classes)
-        for place, pixels in ((0, true == was), (2, slice(None))):
-            found[row, range(n_classes), place, range(n_classes)] -= np.bincount(was[pixels], minlength=n_classes)
-    return found
+            changes[row, :, entry] += pairs.reshape(n_classes, n_classes)
+        for entry, pixels in ((0, true == was), (2, slice(None))):
+            lost = np.bincount(was[pixels], minlength=n_classes)
+            changes[row, range(n_classes), entry, range(n_classes)] -= lost
+    return changes

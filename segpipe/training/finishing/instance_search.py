@@ -1,4 +1,4 @@
-"""How a trained model's objects are told apart: the settings with the best F1 of objects on the validation split."""
+"""The separation of a trained model's instances: the settings with the best F1 of instances on the validation split."""
 
 from __future__ import annotations
 
@@ -30,127 +30,167 @@ _HEIGHTS: dict[Method, tuple[float, ...]] = {
     "watershed": (0.5, 1.0, 2.0, 3.0, 5.0),
     "distance": (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
 }
-_SIZES = (0.0, 0.05, 0.1, 0.2)
-"""Smallest objects, as shares of the median true one."""
-_SURE = (0.5, MIN_SCORE, 0.4, 0.6, 0.7, 0.8, 0.9)
-_JOINED = 0.25
+"""Candidates for how far the distance must fall between two instances, by method."""
+_MIN_SIZES = (0.0, 0.05, 0.1, 0.2)
+"""Candidates for the smallest instance, as shares of the median true one."""
+_MIN_SCORES = (0.5, MIN_SCORE, 0.4, 0.6, 0.7, 0.8, 0.9)
+"""Candidates for the least score of a detection."""
+_MIN_JOINED_SHARE = 0.25
 MAX_IMAGES = 64
-"""Validation images, at most."""
+"""Validation images that are used."""
 
 
-def choose_instance_method(candidate: Candidate, of: Family, objects: bool, overlapping: bool = False) -> Method | None:
-    """How a candidate finds objects. objects: whether the dataset has any; without them there is nothing to choose settings by.
-    overlapping: whether its classes overlap.
+def choose_instance_method(
+    candidate: Candidate, family: Family, has_instances: bool, overlapping: bool = False
+) -> Method | None:
+    """Choose how a candidate finds instances.
 
-    Raises ConfigError where a detector is asked to take objects from classes, the dataset has no objects, or a distance can't be
-    learned.
+    Args:
+        candidate: the candidate.
+        family: its family.
+        has_instances: whether the dataset has instances; without them, settings cannot be chosen.
+        overlapping: whether the classes of the dataset overlap.
+
+    Returns:
+        The method; None if no instances are wanted.
+
+    Raises:
+        ConfigError: A detector is asked to derive instances from classes, the dataset has no instances, or a distance cannot be learned.
     """
-    wanted = candidate.postprocess
-    if of.kind == "detector":
-        if wanted != "auto":
+    setting = candidate.postprocess
+    if family.kind == "detector":
+        if setting != "auto":
             raise ConfigError(
-                f"{of.name} finds objects by itself", where="params.yaml: postprocess", found=wanted, expected="auto"
+                f"{family.name} finds instances by itself",
+                where="params.yaml: postprocess",
+                found=setting,
+                expected="auto",
             )
         return "detections"
-    if wanted == "off" or (wanted == "auto" and not objects):
+    if setting == "off" or (setting == "auto" and not has_instances):
         return None
-    if not objects:
+    if not has_instances:
         raise ConfigError(
-            "the dataset has no objects to choose the settings of postprocessing by",
+            "the dataset has no instances on which the settings of postprocessing could be chosen",
             where="params.yaml: postprocess",
-            found=wanted,
-            fix="import objects (COCO, label maps), or set it to auto",
+            found=setting,
+            fix="import instances (COCO, label maps), or set it to auto",
         )
-    if wanted == "distance" and (of.kind == "classical" or overlapping):
+    if setting == "distance" and (family.kind == "classical" or overlapping):
         raise ConfigError(
-            f"{of.name} is fitted, and learns no distance"
-            if of.kind == "classical"
-            else "where classes overlap, so do distances",
+            f"{family.name} is fitted, and learns no distance"
+            if family.kind == "classical"
+            else "distances of overlapping classes would overlap too",
             where="params.yaml: postprocess",
-            found=wanted,
+            found=setting,
             expected="auto, watershed, components or off",
         )
-    return "watershed" if wanted == "auto" else wanted
+    return "watershed" if setting == "auto" else setting
 
 
 def choose_instance_settings(plan: Plan, model: Path, val: Reader) -> None:
-    """Choose how objects are told apart by the trained model in a folder, and write it into its segmenter.json."""
+    """Choose how the trained model in a folder separates instances, and write it into its segmenter.json.
+
+    Args:
+        plan: the plan of the training.
+        model: the folder of the model.
+        val: the validation split.
+    """
     if plan.postprocess is None:
         return
     segmenter = load_trained(model)
-    how, f1 = best_instance_settings(segmenter, val, plan.postprocess)
-    segmenter.spec.model_copy(update={"postprocess": how}).write(model)
-    words = ", ".join(
-        f"{name} {value:g}" for name, value in how.model_dump(include={"h", "min_size", "min_score"}).items()
-    )
-    say(f"{plan.candidate}: objects by {how.method} ({words}): val F1 of objects {f1:.3f}")
+    postprocess, f1 = best_instance_settings(segmenter, val, plan.postprocess)
+    segmenter.spec.model_copy(update={"postprocess": postprocess}).write(model)
+    settings = postprocess.model_dump(include={"h", "min_size", "min_score"})
+    listed = ", ".join(f"{name} {value:g}" for name, value in settings.items())
+    say(f"{plan.candidate}: instances by {postprocess.method} ({listed}): val F1 of instances {f1:.3f}")
 
 
 def best_instance_settings(segmenter: Segmenter, val: Reader, method: Method) -> tuple[Postprocess, float]:
-    """The settings of a method with the largest F1 at IoU 0.5 of the objects of up to 64 images, and that F1; of equal ones the
-    first of a fixed grid. Each image is segmented once.
+    """Find the settings of a method with the best F1 of instances at IoU 0.5, on up to 64 images.
+
+    Each image is segmented once.
+
+    Args:
+        segmenter: the trained model.
+        val: the validation split.
+        method: how instances are found.
+
+    Returns:
+        The settings, and their F1; of equal ones the first of a fixed grid.
     """
     n_classes = len(segmenter.spec.classes)
-    places = [int(i) for i in np.unique(np.linspace(0, len(val) - 1, MAX_IMAGES).astype(int))]
-    samples = [val[i] for i in places]
+    indices = [int(i) for i in np.unique(np.linspace(0, len(val) - 1, MAX_IMAGES).astype(int))]
+    samples = [val[i] for i in indices]
     median, together = _median_area(samples), () if method == "detections" else joined_classes(samples, n_classes)
+    min_scores = _MIN_SCORES if method == "detections" else (0.0,)
     grid = [
-        Postprocess(method=method, h=h, min_size=round(size * median), min_score=sure, together=together)
-        for h, size, sure in product(_HEIGHTS.get(method, (0.0,)), _SIZES, _SURE if method == "detections" else (0.0,))
+        Postprocess(method=method, h=h, min_size=round(size * median), min_score=score, together=together)
+        for h, size, score in product(_HEIGHTS.get(method, (0.0,)), _MIN_SIZES, min_scores)
     ]
     totals: dict[Postprocess, InstanceCounts] = {}
-    for place in places:
-        sample = val[place]
+    for index in indices:
+        sample = val[index]
         assert sample.labels is not None
-        truth, ignored = InstanceMasks.from_instances(sample.true_instances()), sample.labels == IGNORE
-        for h, every in _told_apart(segmenter, sample, method, together):
-            for how in (how for how in grid if how.h == h):
-                kept = select_instances(every.ids.astype(np.int32), every.classes, every.scores, every.areas(), how)
-                score = count_instances(truth, InstanceMasks.from_instances(kept), n_classes, ignored)
-                totals[how] = totals[how] + score if how in totals else score
-    f1 = {how: float(np.nan_to_num(micro("dice", totals[how].tallies[0]))) for how in grid}
-    best = max(grid, key=lambda how: f1[how])
+        truth, ignored = InstanceMasks.from_instances(sample.objects()), sample.labels == IGNORE
+        for h, instances in _separated(segmenter, sample, method, together):
+            ids, areas = instances.ids.astype(np.int32), instances.areas()
+            for settings in (settings for settings in grid if settings.h == h):
+                selected = select_instances(ids, instances.classes, instances.scores, areas, settings)
+                score = count_instances(truth, InstanceMasks.from_instances(selected), n_classes, ignored)
+                totals[settings] = totals[settings] + score if settings in totals else score
+    f1 = {settings: float(np.nan_to_num(micro("dice", totals[settings].tallies[0]))) for settings in grid}
+    best = max(grid, key=lambda settings: f1[settings])
     return best, f1[best]
 
 
-def _told_apart(
+def _separated(
     segmenter: Segmenter, sample: Sample, method: Method, together: tuple[tuple[int, ...], ...]
 ) -> Iterator[tuple[float, Instances]]:
-    """All objects, however small or unsure, by height."""
+    """Yield all instances of an image for each height, however small or uncertain they are."""
     if method == "detections":
-        loose = Postprocess(method=method, min_score=MIN_SCORE)
-        found = segmenter.with_changes(postprocess=loose).segment(sample, instances=True).instances
-        assert found is not None, "a detector finds objects"
-        yield 0.0, found
+        permissive = Postprocess(method=method, min_score=MIN_SCORE)
+        detections = segmenter.but(postprocess=permissive).segment(sample, instances=True).instances
+        assert detections is not None, "a detector finds instances"
+        yield 0.0, detections
         return
-    said = segmenter.segment(sample, probabilities=True)
-    assert said.probabilities is not None, "asked for"
+    prediction = segmenter.segment(sample, probabilities=True)
+    assert prediction.probabilities is not None, "they were requested"
     for h in _HEIGHTS.get(method, (0.0,)):
-        how = Postprocess(method=method, h=h, together=together)
-        yield h, separate(said.class_ids, said.probabilities, how, said.distance)
+        settings = Postprocess(method=method, h=h, together=together)
+        yield h, separate(prediction.class_ids, prediction.probabilities, settings, prediction.distance)
 
 
 def joined_classes(samples: list[Sample], n_classes: int) -> tuple[tuple[int, ...], ...]:
-    """The classes that make up objects with each other: sets of class ids, background left out, each of two or more.
+    """Find the classes that form instances together, such as cytoplasm and nucleus of a cell.
 
-    Two classes belong together where at least `_JOINED` of the objects that hold the rarer of them hold both.
+    Two classes belong together if at least a quarter of the instances that contain the rarer of them contain both.
+
+    Args:
+        samples: labelled samples with instances.
+        n_classes: the number of classes.
+
+    Returns:
+        Sets of two or more class ids; background is in none.
     """
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
     both = np.zeros((n_classes, n_classes), np.int64)
     for sample in samples:
-        assert sample.labels is not None and sample.instances is not None, "a labelled sample of a dataset with objects"
+        assert sample.labels is not None and sample.instances is not None, (
+            "a labelled sample of a dataset with instances"
+        )
         counted = (sample.instances > 0) & (sample.labels > 0) & (sample.labels < n_classes)
         pairs = np.unique(np.stack([sample.instances[counted], sample.labels[counted]], 1).astype(np.int64), axis=0)
-        objects, rows = np.unique(pairs[:, 0], return_inverse=True)
-        holds = np.zeros((len(objects), n_classes), np.int64)
-        holds[rows, pairs[:, 1]] = 1
-        both += holds.T @ holds
-    alone = np.diag(both)
-    share = both / np.maximum(np.minimum(alone[:, None], alone[None]), 1)
+        instance_ids, rows = np.unique(pairs[:, 0], return_inverse=True)
+        contains = np.zeros((len(instance_ids), n_classes), np.int64)
+        contains[rows, pairs[:, 1]] = 1
+        both += contains.T @ contains
+    single = np.diag(both)
+    share = both / np.maximum(np.minimum(single[:, None], single[None]), 1)
     np.fill_diagonal(share, 0)
-    _, groups = connected_components(csr_array(share >= _JOINED), directed=False)
+    _, groups = connected_components(csr_array(share >= _MIN_JOINED_SHARE), directed=False)
     sets = (tuple(np.flatnonzero(groups == group).tolist()) for group in np.unique(groups))
     return tuple(members for members in sets if len(members) > 1)
 

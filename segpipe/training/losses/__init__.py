@@ -1,4 +1,4 @@
-"""What training makes small: a weighted sum of terms, blind to pixels labelled `IGNORE`."""
+"""The training loss: a weighted sum of terms, which ignore pixels labelled `IGNORE`."""
 
 from segpipe.training.losses.combined import SegmentationLoss
 

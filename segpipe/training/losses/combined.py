@@ -22,11 +22,17 @@ TERMS: dict[str, Callable[[Pixels, Any], Tensor]] = {
     "top_k": terms.top_k,
     "boundary": boundary,
 }
-"""By the name in params.yaml."""
+"""The terms by their name in params.yaml."""
 
 
 class SegmentationLoss(torch.nn.Module):
-    """``sum of weight * term``, computed in float32. A batch without a single counted pixel costs 0."""
+    """``sum of weight * term``, computed in float32. A batch without a counted pixel has loss 0.
+
+    Args:
+        class_weights: by class id.
+        loss: the terms.
+        overlapping: whether a pixel may have several classes.
+    """
 
     class_weights: Tensor
 
@@ -37,9 +43,16 @@ class SegmentationLoss(torch.nn.Module):
         self.terms = [(term.weight, TERMS[name], term) for name, term in loss.terms.items()]
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """logits: (N, K, H, W) or (N, K, D, H, W), any floating dtype; labels: (N, H, W) or (N, D, H, W), integer class ids
-        (where classes overlap, sets) and `IGNORE`. A float32 scalar."""
+        """Compute the loss of a batch.
+
+        Args:
+            logits: (N, K, H, W) or (N, K, D, H, W), any floating dtype.
+            labels: (N, H, W) or (N, D, H, W), integer class ids (sets of classes, if they overlap) and `IGNORE`.
+
+        Returns:
+            A float32 scalar.
+        """
         with torch.autocast(logits.device.type, enabled=False):
             pixels = self.pixels(logits, labels, self.class_weights)
-            first, *more = (weight * term(pixels, options) for weight, term, options in self.terms)
-            return sum(more, start=first)
+            first, *others = (weight * term(pixels, options) for weight, term, options in self.terms)
+            return sum(others, start=first)

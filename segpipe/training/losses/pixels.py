@@ -1,4 +1,4 @@
-"""A batch as every term of the loss sees it."""
+"""A batch as the terms of the loss see it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,23 @@ from segpipe.training.losses.softmax import softmax_sums
 
 
 class Pixels:
-    """Logits and labels of a batch as all its pixels in a row. What several terms need is computed once, and only where one asks.
+    """The logits and labels of a batch, with all its P pixels in a row.
 
-    Where several processes train, each has its share of the batch; sums over pixels span all of them (`everywhere`).
+    What several terms need is computed once, and only if a term asks for it. If several processes train, each has its share of the
+    batch, and sums over pixels span all of them.
 
-    target: (P,) int64, in 0..K-1, 0 where ignored. counted: (P,) bool. weight: (P,) float32, the class weight of each pixel, 0 where
-    ignored. labels: (N, ...) as given.
+    Args:
+        logits: (N, K, ...), any floating dtype.
+        labels: (N, ...), integer class ids and `IGNORE`.
+        class_weights: (K,) float32.
     """
+
+    counted: Tensor
+    """(P,) bool: False where a pixel is ignored."""
+    target: Tensor
+    """(P,) int64: class ids, 0 where ignored."""
+    weight: Tensor
+    """(P,) float32: the class weight of each pixel, 0 where ignored."""
 
     def __init__(self, logits: Tensor, labels: Tensor, class_weights: Tensor) -> None:
         self.logits, self.labels, self.class_weights = logits, labels, class_weights
@@ -35,12 +45,12 @@ class Pixels:
 
     @cached_property
     def log_p(self) -> Tensor:
-        """(K, P) float32: log-probabilities. Long rows of pixels: along rows of classes it would cost a processor three times as much."""
+        """(K, P) float32: log-probabilities. In rows of pixels; in rows of classes, a CPU would take three times as long."""
         return self.logits.movedim(1, 0).reshape(self.logits.shape[1], -1).float().log_softmax(0)
 
     @cached_property
-    def spread(self) -> Tensor:
-        """(P,): -log p by class weight, the target spread evenly over all classes; 0 where ignored."""
+    def smoothed_nll(self) -> Tensor:
+        """(P,): weighted -log p for a target that is spread evenly over all classes; 0 where ignored."""
         return -(self.log_p * self.class_weights[:, None]).mean(0) * self.counted
 
     @cached_property
@@ -71,7 +81,7 @@ class Pixels:
 
     @cached_property
     def hits(self) -> Tensor:
-        """(K,): the sum of a class's probability over the pixels that are of it, in all processes."""
+        """(K,): the sum of a class's probability over the pixels of that class, in all processes."""
         return sum_over_ranks(self.onehot @ torch.exp(-self.nll))
 
     @cached_property
@@ -80,34 +90,39 @@ class Pixels:
         return sum_over_ranks(self._sums[1])
 
     def weighted_mean(self, values: Tensor, weight: Tensor) -> Tensor:
-        """Of values by weights of their shape; 0 where no weight is."""
+        """Return the mean of values with weights of the same shape, in all processes; 0 if all weights are 0."""
         return sum_over_ranks((values * weight).sum()) / sum_over_ranks(weight.sum()).clamp_min(1e-12)
 
     def mean_over_present(self, values: Tensor) -> Tensor:
-        """Of (K,) values, over the classes that the labels hold; 0 where they hold none."""
+        """Return the mean of (K,) values over the classes that occur in the labels; 0 if none does."""
         present = (self.truth > 0).to(values.dtype)
         return (values * present).sum() / present.sum().clamp_min(1)
 
 
 class OverlappingPixels(Pixels):
-    """A batch where classes overlap: whether a pixel is of a class is a question of its own, answered by a sigmoid.
+    """A batch whose classes overlap: a sigmoid decides for each class independently whether a pixel belongs to it.
 
-    labels: sets of classes (`segpipe.labels.OverlappingLabelling`). onehot holds as many ones as a pixel has classes. nll and weight are
-    (K, P): of the right answer about each class, and of each class, 0 where ignored.
+    `onehot` has as many ones as a pixel has classes. `nll` and `weight` are (K, P): for the right answer about each class, and of
+    each class, 0 where ignored.
+
+    Args:
+        logits: (N, K, ...), any floating dtype.
+        labels: (N, ...), sets of classes (`segpipe.labels.OverlappingLabelling`) and `IGNORE`.
+        class_weights: (K,) float32.
     """
 
     def __init__(self, logits: Tensor, labels: Tensor, class_weights: Tensor) -> None:
         self.labels, self.class_weights = labels, class_weights
         self.scores = logits.movedim(1, 0).reshape(logits.shape[1], -1).float()
-        self.flat = labels.reshape(1, -1).long()
-        self.counted = self.flat[0] != IGNORE
+        self.sets = labels.reshape(1, -1).long()
+        self.counted = self.sets[0] != IGNORE
         self.weight = class_weights[:, None] * self.mask
 
     @cached_property
     def onehot(self) -> Tensor:
         """(K, P) float32: 1 for each class of a pixel, 0 where ignored."""
-        bits = torch.arange(len(self.scores) - 1, device=self.flat.device)[:, None]
-        return torch.cat([self.flat == 0, (self.flat >> bits) & 1]).float() * self.mask
+        bits = torch.arange(len(self.scores) - 1, device=self.sets.device)[:, None]
+        return torch.cat([self.sets == 0, (self.sets >> bits) & 1]).float() * self.mask
 
     @cached_property
     def nll(self) -> Tensor:
@@ -130,6 +145,6 @@ class OverlappingPixels(Pixels):
         return sum_over_ranks(self.p.sum(1))
 
     @cached_property
-    def spread(self) -> Tensor:
-        """(K, P): binary cross entropy by weight, yes and no being equally right."""
+    def smoothed_nll(self) -> Tensor:
+        """(K, P): weighted binary cross entropy for a target of 0.5."""
         return (F.softplus(self.scores) - self.scores / 2) * self.weight

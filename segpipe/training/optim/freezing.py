@@ -1,4 +1,4 @@
-"""The first steps with the encoder as it came: the new decoder learns to read it before gradients that mean little reach it."""
+"""Freezing a pretrained encoder in the first steps, so that a new decoder learns to use its features before they change."""
 
 from __future__ import annotations
 
@@ -9,30 +9,39 @@ import torch
 from segpipe.errors import ConfigError
 
 
-def encoder_of(network: torch.nn.Module, setting: str = "freeze_encoder", usual: int = 0) -> torch.nn.Module:
-    """The part that can be held, or learn at a rate of its own. Raises ConfigError where the network has none, which says that the
-    setting has to be as usual."""
+def encoder_of(network: torch.nn.Module, setting: str = "freeze_encoder", default: int = 0) -> torch.nn.Module:
+    """Return the encoder of a network, which can be frozen or have its own learning rate.
+
+    Args:
+        network: the network.
+        setting: the setting under `train` that needs an encoder.
+        default: the value of that setting for networks without one.
+
+    Raises:
+        ConfigError: The network has no encoder; the error advises to set the setting to `default`.
+    """
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, torch.nn.Module):
         raise ConfigError(
-            f"{type(network).__name__} has no encoder that could be treated by itself",
+            f"{type(network).__name__} has no encoder that could be treated separately",
             where=f"train.{setting}",
-            fix=f"set it to {usual} for this candidate: `train: {{{setting}: {usual}}}` under it",
+            fix=f"set it to {default} for this candidate: `train: {{{setting}: {default}}}` under it",
         )
     return encoder
 
 
 def encoder_switch(network: torch.nn.Module) -> Callable[[bool], None]:
-    """``switch(frozen)``: hold the encoder's parameters and the statistics of its normalisation layers, or let them go.
+    """Return ``switch(frozen)``, which freezes the encoder's parameters and the statistics of its normalisation layers, or unfreezes
+    them.
 
-    Only what is trained now is let go again. Held parameters get no gradient, so that no optimiser and no weight decay moves
-    them, and the backward pass ends before them.
+    Only parameters that are trainable now are unfrozen again. Frozen parameters get no gradient, so that no optimiser and no weight
+    decay changes them, and the backward pass ends before them.
     """
     encoder = encoder_of(network)
-    trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
 
     def switch(frozen: bool) -> None:
-        for parameter in trained:
+        for parameter in trainable:
             parameter.requires_grad_(not frozen)
         encoder.train(not frozen)
 

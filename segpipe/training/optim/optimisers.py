@@ -1,4 +1,4 @@
-"""The optimisers of torch that training knows, and what each wants where params.yaml leaves it open."""
+"""The optimisers that training knows, and their default settings."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OptimiserDefaults:
-    """For a batch of 8."""
+    """The default settings of an optimiser, for a batch of 8."""
 
     learning_rate: float
     weight_decay: float
-    """Decoupled from the gradient for AdamW; added to it for the others, and there it has to be smaller."""
+    """Decoupled from the gradient for Muon and AdamW; added to it for the others, for which it has to be smaller."""
 
 
 RATE_FACTOR = "share_of_rate"
-"""Of a group of parameters: by how much the learning rate of a step is multiplied for it."""
+"""Key of a parameter group: the factor on the learning rate of each step."""
 DEFAULTS = {
     "muon": OptimiserDefaults(4e-3, 0.1),
     "adamw": OptimiserDefaults(2e-3, 0.01),
@@ -35,11 +35,17 @@ DEFAULTS = {
 
 
 def build_optimiser(network: torch.nn.Module, recipe: Recipe, half: bool = False) -> torch.optim.Optimizer:
-    """The optimiser of a recipe over the network's parameters, as one kernel for all of them. half: steps are computed in bfloat16.
+    """Build the optimiser of a recipe over the network's parameters, as one fused kernel.
 
-    SGD as one call a group: torch's fused one demands that all momenta begin at the same step, and a held encoder's begin late.
+    SGD uses one call per group instead: torch's fused version requires that all momenta start at the same step, and those of a frozen
+    encoder start late.
+
+    Args:
+        network: the network.
+        recipe: the optimiser and its settings.
+        half: whether steps are computed in bfloat16.
     """
-    groups: Any = _groups(network, recipe)
+    groups: Any = _parameter_groups(network, recipe)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             groups,
@@ -50,21 +56,22 @@ def build_optimiser(network: torch.nn.Module, recipe: Recipe, half: bool = False
         )
     if recipe.optimizer == "muon":
         return Muon(groups, recipe.learning_rate, half)
-    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.optimizer]
-    return kind(groups, lr=recipe.learning_rate, fused=True)
+    optimiser_class = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.optimizer]
+    return optimiser_class(groups, lr=recipe.learning_rate, fused=True)
 
 
-def _groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str, object]]:
-    """Weight decay for kernels; none for biases and the scales of normalisation layers. The encoder apart, where its rate is another."""
+def _parameter_groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str, object]]:
+    """Return groups with weight decay (kernels) and without (biases, scales of normalisation), for the encoder separately if it has
+    its own learning rate."""
     encoder = set(encoder_of(network, "encoder_rate", 1).parameters()) if recipe.encoder_rate != 1 else set()
     parameters = [p for p in network.parameters() if p.requires_grad]
     groups: list[dict[str, object]] = [
         {
-            "params": [p for p in own if (p.ndim > 1) == kernels],
+            "params": [p for p in members if (p.ndim > 1) == kernels],
             "weight_decay": recipe.weight_decay * kernels,
-            RATE_FACTOR: share,
+            RATE_FACTOR: factor,
         }
-        for share, own in (
+        for factor, members in (
             (1.0, [p for p in parameters if p not in encoder]),
             (recipe.encoder_rate, [p for p in parameters if p in encoder]),
         )

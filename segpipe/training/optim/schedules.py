@@ -1,4 +1,4 @@
-"""The learning rate of a step."""
+"""The learning rate of each step."""
 
 from __future__ import annotations
 
@@ -7,28 +7,38 @@ from collections.abc import Callable
 
 from segpipe.training.plan import Recipe
 
-_POWER = 0.9
-"""Of DeepLab's polynomial."""
-_RISE = 0.3
+_POLY_POWER = 0.9
+"""The exponent of DeepLab's polynomial."""
+_RISE_SHARE = 0.3
 """Share of the steps in which one_cycle rises."""
 _START, _END = 1 / 25, 1 / 250_000
-"""Where one_cycle starts and ends, as shares of the peak."""
+"""Start and end of one_cycle, as shares of the peak."""
 
 
 def warmup_steps(steps: int, schedule: str, share: float | None = None) -> int:
-    """Steps of a linear rise before the schedule begins: the share that was set, or else 5 %, at most 100; none for one_cycle, which
-    rises by itself."""
+    """Return the number of steps of the linear warm-up before the schedule begins.
+
+    Args:
+        steps: steps of the training.
+        schedule: its name; one_cycle has no warm-up, because it has its own rise.
+        share: the share of the steps that was set; None: 5 %, at most 100 steps.
+    """
     if schedule == "one_cycle":
         return 0
     return min(100, max(1, steps // 20)) if share is None else round(share * steps)
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """The rate of a step, the first of which is 0: a linear rise over the warm-up, then what the schedule says."""
+    """Return the learning rate of a step: a linear rise during the warm-up, then the schedule.
+
+    Args:
+        step: number of the step, from 0.
+        recipe: the peak learning rate, the schedule and the number of steps.
+    """
     if step < recipe.warmup_steps:
         return recipe.learning_rate * (step + 1) / recipe.warmup_steps
     span = max(1, recipe.steps - recipe.warmup_steps)
-    done = min(step - recipe.warmup_steps, span)  # a plan times steps before it knows how many there will be
+    done = min(step - recipe.warmup_steps, span)  # planning times steps before their number is known
     return recipe.learning_rate * SCHEDULES[recipe.schedule](done, span)
 
 
@@ -38,13 +48,13 @@ def _cosine(done: float, span: float) -> float:
 
 
 def _poly(done: int, span: int) -> float:
-    """Chen et al. 2017, arXiv:1606.00915: nearly a straight line from 1 to 0."""
-    return (1 - done / span) ** _POWER
+    """Nearly a straight line from 1 to 0. Chen et al. 2017, arXiv:1606.00915."""
+    return (1 - done / span) ** _POLY_POWER
 
 
 def _one_cycle(done: int, span: int) -> float:
-    """Smith, Topin 2018, arXiv:1708.07120: up to the peak and far below the start, both by half a cosine."""
-    peak, last = _RISE * span - 1, span - 1
+    """Up to the peak and far below the start, both by half a cosine. Smith, Topin 2018, arXiv:1708.07120."""
+    peak, last = _RISE_SHARE * span - 1, span - 1
     if done <= peak:
         return 1 + (_START - 1) * _cosine(done, peak)
     return _END + (1 - _END) * _cosine(done - peak, last - peak)
@@ -60,4 +70,4 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "one_cycle": _one_cycle,
     "constant": _constant,
 }
-"""``(steps done since the warm-up, steps in all but the warm-up) -> share of the peak``, by the name in params.yaml."""
+"""``(steps since the warm-up, steps after the warm-up in total) -> share of the peak``, by the name in params.yaml."""

@@ -1,7 +1,7 @@
-"""What a budget buys: steps out of minutes, once everything else that the minutes pay for is known.
+"""The number of steps that a budget of time buys, once everything else that the time pays for is known.
 
-A wall-clock budget is that of `segpipe plan` and `segpipe train` together. Planning is charged by the clock; the rest is predicted
-from what planning timed: the start of both commands, compiling, validations, checkpoints, what is chosen after the last step.
+A wall-clock budget covers `segpipe plan` and `segpipe train` together. Planning is charged by the clock. The rest is predicted from
+what planning timed: the start of both commands, compiling, validations, checkpoints, and the choices made after the last step.
 """
 
 from __future__ import annotations
@@ -26,25 +26,27 @@ if TYPE_CHECKING:
 
     from segpipe.inference.spec import SegmenterSpec
     from segpipe.samples import Sample
-    from segpipe.training.plan import Plan
+    from segpipe.training.plan import RecipePlan
     from segpipe.training.sampling.crops import Reader
 
 START_UP_S = 10.0
 """From the start of the `train` command to the first step: imports, the network, the first batches."""
 PLAN_START_S = 4.0
-"""Of the `plan` command, before and after the making of the plan: the start of Python and of torch, and its end."""
+"""The start of the `plan` command (Python and torch), and its end."""
 LAUNCH_S = 4.0
-"""More, where the command starts the processes that share the training: the start of Python and of torch, and their meeting."""
+"""Additional start-up if the command starts the processes that share the training."""
 MEMBER_START_S = 2.0
-"""Of each further member of an ensemble: its network, the first batches, its log."""
+"""The start of each further member of an ensemble: its network, the first batches, its log."""
 MIN_STEPS = 10
-"""What a wall-clock budget must allow."""
+"""The least number of steps for which a wall-clock budget must suffice."""
 CHECKPOINT_SHARE = 0.01
-"""Of the time of the steps: writing checkpoints and metrics."""
-_VALIDATIONS = 10
-_VALIDATION_SHARE = 0.1
-_TRIED = 2
-"""Validation images on which the work around a finished network is timed."""
+"""Time for checkpoints and metrics, as a share of the time of the steps."""
+_DEFAULT_VALIDATIONS = 10
+_MAX_VALIDATION_SHARE = 0.1
+_TIMED_IMAGES = 2
+"""Validation images on which the choices for a finished network are timed."""
+_STEPS_PER_EPOCH = 15
+"""A rough value for `budget_seconds`."""
 
 
 def count_steps(
@@ -54,87 +56,113 @@ def count_steps(
     batch: int,
     ms_step: float,
     ms_val: float,
-    besides: float = 0.0,
+    overhead_s: float = 0.0,
     members: int = 1,
-    looks: int | None = None,
+    validations: int | None = None,
 ) -> tuple[int, int]:
-    """Steps and validations for a budget. Seconds include the start of the training, validations (at most a tenth, but one),
-    checkpoints, and the seconds `besides`. members: networks that share the budget, one after another: steps are of each. looks: how
-    many validations are asked for, whatever they take.
+    """Compute the steps and validations that a budget buys.
 
-    Raises ConfigError where a wall-clock budget leaves fewer than `LEAST_STEPS` steps: a number that such a model earns says
-    nothing of the model.
+    Args:
+        kind: the unit of the budget: "seconds", "steps" or "epochs".
+        amount: the budget in that unit.
+        n_train: number of training images.
+        batch: crops per step.
+        ms_step: milliseconds per step.
+        ms_val: milliseconds per validation.
+        overhead_s: seconds that a budget of seconds pays for in addition to the start of the training, validations (at most a tenth,
+            but at least one) and checkpoints.
+        members: networks that share the budget, one after another.
+        validations: the number of validations that was set; None: as many as are affordable, at most ten.
+
+    Returns:
+        Steps and validations of each member.
+
+    Raises:
+        ConfigError: A wall-clock budget leaves fewer than `MIN_STEPS` steps. The score of such a model would be meaningless.
     """
     if kind != "seconds":
         steps = max(1, round((amount if kind == "steps" else amount * n_train / batch) / members))
-        return steps, min(looks or _VALIDATIONS, steps)
-    besides += START_UP_S + (members - 1) * MEMBER_START_S
-    left = max(0.0, amount - besides) * 1000 / members
-    validations = looks or int(min(_VALIDATIONS, max(1.0, _VALIDATION_SHARE * left // max(ms_val, 1e-3))))
-    steps = int((left - validations * ms_val) / (ms_step * (1 + CHECKPOINT_SHARE)))
+        return steps, min(validations or _DEFAULT_VALIDATIONS, steps)
+    overhead_s += START_UP_S + (members - 1) * MEMBER_START_S
+    left_ms = max(0.0, amount - overhead_s) * 1000 / members
+    affordable = int(min(_DEFAULT_VALIDATIONS, max(1.0, _MAX_VALIDATION_SHARE * left_ms // max(ms_val, 1e-3))))
+    count = validations or affordable
+    steps = int((left_ms - count * ms_val) / (ms_step * (1 + CHECKPOINT_SHARE)))
     if steps < MIN_STEPS:
-        needed = besides + members * ((looks or 1) * ms_val + MIN_STEPS * ms_step * (1 + CHECKPOINT_SHARE)) / 1000
+        least_ms = (validations or 1) * ms_val + MIN_STEPS * ms_step * (1 + CHECKPOINT_SHARE)
         raise ConfigError(
             "the budget is too short to learn anything",
             where="train.budget",
-            found=f"{amount:.0f} s, which is {max(0, steps)} steps {'a member, ' if members > 1 else ''}of {ms_step:.0f} ms, beside "
-            f"{ms_val / 1000:.1f} s for {'a validation' if looks is None else f'each of {looks} validations'}",
-            expected=f"at least {math.ceil(needed)} s here",
-            fix="give it more, or plan again when nothing else keeps this machine busy",
+            found=f"{amount:.0f} s, which is {max(0, steps)} steps {'per member ' if members > 1 else ''}of {ms_step:.0f} ms, with "
+            f"{ms_val / 1000:.1f} s for {'a validation' if validations is None else f'each of {validations} validations'}",
+            expected=f"at least {math.ceil(overhead_s + members * least_ms / 1000)} s here",
+            fix="increase it, or plan again when this machine is not busy with other work",
         )
-    return steps, min(validations, steps)
+    return steps, min(count, steps)
 
 
-def budget_seconds(wanted: TrainParams, ms_step: float) -> float:
-    """About how long a budget lasts; an epoch is taken for 15 steps, since what is decided here is only how long to measure."""
-    kind, amount = parse_budget(wanted.budget)
-    return amount if kind == "seconds" else amount * ms_step / 1000 * (1 if kind == "steps" else 15)
+def budget_seconds(settings: TrainParams, ms_step: float) -> float:
+    """Estimate how many seconds a budget lasts. It only decides how long to measure, so an epoch is taken as 15 steps."""
+    kind, amount = parse_budget(settings.budget)
+    return amount if kind == "seconds" else amount * ms_step / 1000 * (1 if kind == "steps" else _STEPS_PER_EPOCH)
 
 
-def mean_step_ms(ms: float, cheaper: Iterable[tuple[float, float]]) -> float:
-    """Milliseconds of a step, averaged over a training whose first steps are cheaper. ms: of a full step. cheaper: by reason, the
-    share of the steps, from the first, that take so many milliseconds; where reasons meet, their savings multiply.
+def mean_step_ms(full_ms: float, cheaper: Iterable[tuple[float, float]]) -> float:
+    """Compute the mean milliseconds per step of a training whose first steps are cheaper.
+
+    Args:
+        full_ms: milliseconds of a full step.
+        cheaper: for each reason, the share of the steps, from the first, that are cheaper, and their milliseconds. If several
+            reasons apply to a step, their savings multiply.
     """
-    total, before = 0.0, 0.0
-    stretches = sorted((share, own / ms) for share, own in cheaper)
-    for place, (share, _) in enumerate(stretches):
-        total += (share - before) * ms * math.prod(factor for _, factor in stretches[place:])
-        before = share
-    return total + (1 - before) * ms
+    total, start = 0.0, 0.0
+    stretches = sorted((share, ms / full_ms) for share, ms in cheaper)
+    for index, (share, _) in enumerate(stretches):
+        total += (share - start) * full_ms * math.prod(factor for _, factor in stretches[index:])
+        start = share
+    return total + (1 - start) * full_ms
 
 
-def finishing_seconds(plan: Plan, spec: SegmenterSpec, val: Reader, ms_val: float, precision: str) -> float:
-    """What comes after the last step: runs of the network over validation images, and the choices made of what it says.
+def finishing_seconds(plan: RecipePlan, spec: SegmenterSpec, val: Reader, ms_val: float, precision: str) -> float:
+    """Predict the seconds after the last step: the network's outputs for validation images, and the choices based on them.
 
-    ms_val: of one look at the validation split by a training in this precision. The choices are timed on two images with the
-    truth for a prediction, for what an untrained network says has more regions and objects than a trained one's.
+    The choices are timed on two images with the truth as the prediction, because an untrained network predicts more regions and
+    instances than a trained one.
+
+    Args:
+        plan: the plan of the training.
+        spec: its specification for inference.
+        val: the validation split.
+        ms_val: milliseconds per validation of a training in this precision.
+        precision: "fp32", "bf16" or "fp16".
     """
-    assert plan.recipe is not None
-    images = [val[int(i)] for i in np.unique(np.linspace(0, len(val) - 1, _TRIED).astype(int))]
-    truth: Any = _Truth(spec, plan.postprocess == "distance")
+    images: Any = [val[int(i)] for i in np.unique(np.linspace(0, len(val) - 1, _TIMED_IMAGES).astype(int))]
+    truth: Any = _TruthSegmenter(spec, plan.postprocess == "distance")
     seconds = finishing_validations(plan, val, precision) * ms_val / 1000
     if searches_cleaning(plan, val):
-        began = time.perf_counter()
-        choose_cleaning(truth, images, plan.recipe.class_weights, plan.seed)  # type: ignore[arg-type]
-        seconds += (time.perf_counter() - began) / len(images) * len(search_images(val))
-    if plan.postprocess is not None and plan.postprocess != "detections":  # those a network has to make
-        began = time.perf_counter()
-        best_instance_settings(truth, images, plan.postprocess)  # type: ignore[arg-type]
-        seconds += (time.perf_counter() - began) / len(images) * min(MAX_IMAGES, len(val))
+        started = time.perf_counter()
+        choose_cleaning(truth, images, plan.recipe.class_weights, plan.seed)
+        seconds += (time.perf_counter() - started) / len(images) * len(search_images(val))
+    if plan.postprocess is not None and plan.postprocess != "detections":  # which only a detector can make
+        started = time.perf_counter()
+        best_instance_settings(truth, images, plan.postprocess)
+        seconds += (time.perf_counter() - started) / len(images) * min(MAX_IMAGES, len(val))
     return seconds
 
 
 @dataclass(frozen=True)
-class _Truth:
-    """In the place of a `Segmenter`: says what is true of a sample, at once."""
+class _TruthSegmenter:
+    """Stands in for a `Segmenter`: its prediction for a sample is the truth."""
 
     spec: SegmenterSpec
-    depth: bool
+    has_distance: bool
 
     def segment(self, sample: Sample, **_: Any) -> Prediction:
-        """Class ids, and the probabilities of one who is sure."""
+        """Return the true class ids, with probabilities of 0 and 1."""
         assert sample.labels is not None
         ids = np.where(sample.labels == IGNORE, 0, sample.labels).astype(np.uint8)
-        every = np.arange(len(self.spec.classes)).reshape(-1, *[1] * ids.ndim)
-        depth = normalised_distance(ids, sample.instances) if self.depth and sample.instances is not None else None
-        return Prediction(ids, (ids == every).astype(np.float32), distance=depth)
+        class_ids = np.arange(len(self.spec.classes)).reshape(-1, *[1] * ids.ndim)
+        distance = (
+            normalised_distance(ids, sample.instances) if self.has_distance and sample.instances is not None else None
+        )
+        return Prediction(ids, (ids == class_ids).astype(np.float32), distance=distance)

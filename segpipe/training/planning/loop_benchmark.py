@@ -1,4 +1,4 @@
-"""The real loop, timed while a training is planned: as one process runs it, and as several do that share the batch."""
+"""The benchmark of the real training loop: in one process, and in several processes that share each batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segpipe.training.distributed.process_group import any_rank, leave_process_g
 from segpipe.training.launch import run_in_processes
 from segpipe.training.machine import synchronize
 from segpipe.training.memory import free_unused_memory
-from segpipe.training.plan import Execution, Plan
+from segpipe.training.plan import Execution, NetworkPlan
 from segpipe.training.sampling.crops import Reader, Samples, batches
 from segpipe.training.step import build_stepper
 from segpipe.training.tasks import samples_of
@@ -23,87 +23,118 @@ from segpipe.training.telemetry.bottleneck import cpu_ms
 if TYPE_CHECKING:
     from segpipe.training.step import Stepper
 
-
-_MATTERS = 0.05
-"""Of a step: where preparing its batch takes a processor less, other counts of workers are not tried."""
-_CLEARLY = 0.93
-"""Of the likeliest's time: two turns of one loop differ by some percent on a machine that others share."""
+_MIN_PREPARATION_SHARE = 0.05
+"""If preparing its batch takes less than this share of a step, other numbers of workers are not tried."""
+_MAX_TIME_RATIO = 0.93
+"""Another number of workers must take less than this share of the default's time: two runs differ by some percent on a shared machine."""
+_WARMUP_STEPS, _MIN_STEPS, _MAX_STEPS = 2, 3, 400
+_STREAM_STEPS = 500
 
 
 @dataclass(frozen=True)
 class LoopBenchmark:
-    """The real loop, as one of `ranks` processes runs it, for so many seconds."""
+    """The real training loop, run for some seconds as one of the processes that share each batch."""
 
     workers: int
+    """Processes that prepare batches."""
     seed: int
-    ranks: int
+    world_size: int
+    """Processes that share each batch."""
     seconds: float
 
     def time(self, stepper: Stepper, crops: Samples) -> float:
-        """Milliseconds a step, batches included: the mean, because that is what adds up to a budget."""
+        """Return the mean milliseconds per step, including batches; the mean, because a budget pays for the sum."""
         device = stepper.fabric.device.type
         stream = batches(
-            crops, stepper.recipe, self.workers, 0, 500, rank=rank(), ranks=self.ranks, pin=device == "cuda"
+            crops,
+            stepper.recipe,
+            self.workers,
+            0,
+            _STREAM_STEPS,
+            rank=rank(),
+            world_size=self.world_size,
+            pin=device == "cuda",
         )
-        for number in range(2):
+        for number in range(_WARMUP_STEPS):
             stepper.step(number, *next(stream), self.seed)
         synchronize(device)
-        count, began = 0, time.perf_counter()
-        while count < 3 or (count < 400 and not any_rank(time.perf_counter() - began > self.seconds)):
-            stepper.step(2 + count, *next(stream), self.seed)
-            count += 1
-            if device == "cuda" and count % 10 == 0:
+        steps, started = 0, time.perf_counter()
+        while steps < _MIN_STEPS or (steps < _MAX_STEPS and not any_rank(time.perf_counter() - started > self.seconds)):
+            stepper.step(_WARMUP_STEPS + steps, *next(stream), self.seed)
+            steps += 1
+            if device == "cuda" and steps % 10 == 0:
                 synchronize("cuda")
         synchronize(device)
-        return (time.perf_counter() - began) * 1000 / count
+        return (time.perf_counter() - started) * 1000 / steps
 
 
 def choose_workers(
     counts: list[int], loop: LoopBenchmark, stepper: Stepper, crops: Samples, ms_step: float
 ) -> dict[int, float]:
-    """Milliseconds a step of the loop by how many processes prepare its batches; the first is the one to take.
+    """Time the loop with different numbers of worker processes.
 
-    counts: that might be, the likeliest first. The others are tried where preparing a batch takes a processor so long that they could
-    matter, and are taken where they are clearly faster: the crops are the same whoever prepares them. ms_step: about what a step takes.
-    The time of the loop is shared between those that are tried.
+    Counts other than the first are tried if preparing a batch takes long enough to matter, and are chosen if they are clearly
+    faster. The crops are the same whichever process prepares them.
+
+    Args:
+        counts: the numbers of workers to consider, the most promising first.
+        loop: the benchmark; its time is shared between the counts that are tried.
+        stepper: the network to train.
+        crops: the training samples.
+        ms_step: about how many milliseconds a step takes.
+
+    Returns:
+        Milliseconds per step by number of workers; the first is the one to use.
     """
-    images = range(0, stepper.recipe.batch, loop.ranks)
-    if cpu_ms(crops, images) < _MATTERS * ms_step:
+    positions = range(0, stepper.recipe.batch, loop.world_size)
+    if cpu_ms(crops, positions) < _MIN_PREPARATION_SHARE * ms_step:
         counts = counts[:1]
     loops = [replace(loop, workers=count, seconds=loop.seconds / len(counts)) for count in counts]
-    found = {each.workers: each.time(stepper, crops) for each in loops}
-    likeliest, fastest = counts[0], min(found, key=lambda count: found[count])
-    best = fastest if found[fastest] < _CLEARLY * found[likeliest] else likeliest
-    return {best: found[best]} | found
+    ms_by_count = {each.workers: each.time(stepper, crops) for each in loops}
+    default, fastest = counts[0], min(ms_by_count, key=lambda count: ms_by_count[count])
+    best = fastest if ms_by_count[fastest] < _MAX_TIME_RATIO * ms_by_count[default] else default
+    return {best: ms_by_count[best]} | ms_by_count
 
 
-def exchange_ms(plan: Plan, train: Reader, loop: LoopBenchmark, alone: float) -> float:
-    """What a step takes beyond `alone` (milliseconds) where the processes of this machine run it side by side: telling each other of
-    gradients and statistics, and sharing processors and memory. On several machines, what goes between them is not in it.
+def exchange_ms(plan: NetworkPlan, train: Reader, loop: LoopBenchmark, alone_ms: float) -> float:
+    """Measure how much longer a step takes if all processes of this machine train at the same time.
 
-    Raises SegpipeError where a process fails. 0 where there are fewer GPUs than processes: the training will run elsewhere.
+    They exchange gradients and statistics, and share the CPU and memory. The exchange between several machines is not included.
+
+    Args:
+        plan: the plan, with the number of processes.
+        train: the training split.
+        loop: the benchmark.
+        alone_ms: milliseconds per step of one process alone.
+
+    Returns:
+        Milliseconds per step; 0 if this machine has fewer GPUs than processes, because the training will then run elsewhere.
+
+    Raises:
+        SegpipeError: A process failed.
     """
-    assert plan.execution is not None
     devices, machine = plan.execution.devices, plan.execution.machine
     if machine.device == "cuda" and torch.cuda.device_count() < devices:
         return 0.0
     free_unused_memory()
     threads = max(1, machine.threads // devices)
-    found: dict[int, Any] = run_in_processes(devices, threads, _time_a_share, plan.model_dump_json(), train, loop)
-    return max(0.0, max(found.values()) - alone)
+    work: Any = _time_one_process  # `record` adds None to the type of its result
+    ms_by_rank: dict[int, float] = run_in_processes(devices, threads, work, plan.model_dump_json(), train, loop)
+    return max(0.0, max(ms_by_rank.values()) - alone_ms)
 
 
 def with_exchange(execution: Execution, ms: float) -> Execution:
-    """With so many milliseconds more a step."""
+    """Return the execution with these milliseconds per step added as the part `exchange`."""
     parts = execution.step_ms | {"exchange": round(ms, 2)}
     return execution.model_copy(update={"ms_per_step": round(execution.ms_per_step + ms, 1), "step_ms": parts})
 
 
 @record
-def _time_a_share(plan: str, train: Reader, loop: LoopBenchmark) -> float:
-    """Milliseconds a step, in each of the processes."""
-    multiprocessing.set_start_method(None, force=True)  # the platform's; being spawned must not make the loader spawn
-    planned = Plan.model_validate_json(plan)
-    found = loop.time(build_stepper(planned), samples_of(train, planned))
+def _time_one_process(plan_json: str, train: Reader, loop: LoopBenchmark) -> float:
+    """Return the milliseconds per step of this process."""
+    # Back to the platform's method: this process was spawned, but its data loader must not spawn.
+    multiprocessing.set_start_method(None, force=True)
+    plan = NetworkPlan.model_validate_json(plan_json)
+    ms = loop.time(build_stepper(plan), samples_of(train, plan))
     leave_process_group()
-    return found
+    return ms

@@ -1,31 +1,26 @@
-"""How a plan is made: chosen from settings and data, then measured on this machine, and pinned."""
+"""The making of a plan: chosen from settings and data, then measured on this machine."""
 
 from __future__ import annotations
 
-import copy
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, cast
 
 from segpipe.errors import ConfigError
 from segpipe.inference.outputs import Outputs
 from segpipe.models.registry import FAMILIES, Family, family_config, get_family
-from segpipe.models.semantic.encoder_decoders import EncoderConfig, shrink_factor
 from segpipe.models.volumetric.volume_config import VolumeConfig
 from segpipe.training.finishing.instance_search import choose_instance_method
 from segpipe.training.folds import check_folds, choose_folds, deal_out, describe_folds
-from segpipe.training.plan import Plan, Recipe, VolumeGrid
-from segpipe.training.planning.detector_recipe import fit_to_instances
+from segpipe.training.plan import ClassicalPlan, NetworkPlan, VolumeGrid
+from segpipe.training.planning.detector_recipe import explain_detector, fit_to_instances
 from segpipe.training.planning.normalisation import choose_normalisation, holds_volumes
+from segpipe.training.planning.plan_draft import PlanDraft
 from segpipe.training.planning.recipe import (
-    SMALL_BATCH,
-    can_shrink,
-    choose_image_recipe,
+    add_distance_channel,
+    choose_frozen_share,
     describe_encoder,
-    with_frozen_encoder,
-    with_optimiser,
+    prefer_muon,
 )
 from segpipe.training.planning.volume_recipe import (
     MAX_CLASSICAL_VOXELS,
@@ -35,99 +30,192 @@ from segpipe.training.planning.volume_recipe import (
     choose_spacing,
     choose_volume_recipe,
 )
-from segpipe.training.planning.warm_start import warm_start_of
-from segpipe.training.sampling.detection import DETECTOR_REASONS
+from segpipe.training.planning.warm_start import WarmStart, warm_start_of
 from segpipe.training.sampling.progressive import choose_first_crops
 
 if TYPE_CHECKING:
     import torch
 
-    from segpipe.config import Params, TrainParams
+    from segpipe.config import Candidate, Params
     from segpipe.data.manifest.fingerprint import Fingerprint
-    from segpipe.inference.preprocess import Normalisation
-    from segpipe.training.planning.execution import Measured
+    from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
+    from segpipe.models.weights.encoder_weights import Preprocessing
     from segpipe.training.sampling.crops import Reader
 
 
-def make_plan(name: str, params: Params, fingerprint: Fingerprint, shards: Path) -> Plan:
+def make_plan(name: str, params: Params, fingerprint: Fingerprint, shards: Path) -> NetworkPlan | ClassicalPlan:
     """Plan how a candidate is trained: choose from settings and data, then measure on this machine.
 
-    shards: the folder that `prepare` wrote. Raises ConfigError or MissingError where a setting, the encoder or its weights
-    can't be.
+    Args:
+        name: the candidate.
+        params: params.yaml.
+        fingerprint: statistics of the training split.
+        shards: the folder that `prepare` wrote.
+
+    Raises:
+        ConfigError: A setting does not fit the family, the data or this machine.
+        MissingError: The encoder's weights or the release to continue from are not available.
     """
     from segpipe.data.shards import ShardReader
 
     train, val = ShardReader(shards, "train"), ShardReader(shards, "val")
-    candidate, wanted = params.candidate(name), params.train_for(name)
-    if wanted.folds is None or get_family(candidate.family).kind == "classical":
+    candidate, settings = params.candidate(name), params.train_for(name)
+    model_family = get_family(candidate.family)
+    if settings.folds is None or model_family.kind == "classical":
         return plan_on(name, params, fingerprint, train, val)
-    check_folds(candidate, get_family(candidate.family))
-    folds = choose_folds(wanted.folds, params, shards)
-    dealt = deal_out(folds, wanted.seed, train, val, shards)
-    made = plan_on(name, params, fingerprint, dealt.rest(0), dealt.left_out(0))
-    reasons = {"folds": describe_folds(folds, dealt, wanted)} | made.reasons
-    return made.model_copy(update={"folds": folds, "reasons": reasons})
+    check_folds(candidate, model_family)
+    folds = choose_folds(settings.folds, params, shards)
+    dealt = deal_out(folds, settings.seed, train, val, shards)
+    plan = plan_on(name, params, fingerprint, dealt.without_fold(0), dealt.only_fold(0))
+    reasons = {"folds": describe_folds(folds, dealt, settings)} | plan.reasons
+    return plan.model_copy(update={"folds": folds, "reasons": reasons})
 
 
-def plan_on(name: str, params: Params, fingerprint: Fingerprint, train: Reader, val: Reader) -> Plan:
-    """`make_plan` on readers that are open."""
-    began, candidate, wanted = time.perf_counter(), params.candidate(name), params.train_for(name)
-    volumes = holds_volumes(train)
-    _check_dims(get_family(candidate.family), volumes)
+def plan_on(
+    name: str, params: Params, fingerprint: Fingerprint, train: Reader, val: Reader
+) -> NetworkPlan | ClassicalPlan:
+    """Plan a candidate, like `make_plan`, on open readers.
+
+    Args:
+        name: the candidate.
+        params: params.yaml.
+        fingerprint: statistics of the training split.
+        train: the training split.
+        val: the validation split.
+    """
+    started, candidate = time.perf_counter(), params.candidate(name)
+    model_family, volumes = get_family(candidate.family), holds_volumes(train)
+    _check_dims(model_family, volumes)
     if fingerprint.classes.overlapping:
-        _check_overlapping(get_family(candidate.family))
-    heritage = warm_start_of(candidate.options)
-    candidate = heritage.fill(candidate) if heritage else candidate
-    config = family_config(candidate)
-    reasons: dict[str, str] = {}
-    size = wanted.spacing or (heritage.spec.spacing if heritage else None)
-    spacing = choose_spacing(train, size, reasons) if volumes else None
-    if spacing and isinstance(config, VolumeConfig):
-        config = config.for_spacing(spacing)
-    if get_family(candidate.family).kind == "detector":
-        config = fit_to_instances(config, train, reasons)  # type: ignore[arg-type]
-    common: dict[str, Any] = {
-        "candidate": name,
-        "family": candidate.family,
-        "options": config.model_dump(mode="json"),
-        "seed": wanted.seed,
-        "classes": len(fingerprint.classes),
-        "dtype": fingerprint.dtype,
-        "data_hash": fingerprint.data_hash,
-        "settings": params.explicit_settings(name),
-        "postprocess": choose_instance_method(
-            candidate, get_family(candidate.family), fingerprint.instances, fingerprint.classes.overlapping
-        ),
-    }
-    if heritage:
-        heritage.check(fingerprint, hasattr(config, "encoder"))
-        outputs = Outputs(common["classes"], common["postprocess"] == "distance")
-        common["inherited"], reasons["first weights"] = heritage.channels(fingerprint.classes, outputs)
-    if get_family(candidate.family).kind == "classical":
-        reasons["training"] = f"{candidate.family} is fitted once to the training split, without steps" + (
-            " or folds" if wanted.folds else ""
-        )
-        normalisation, reasons["normalisation"] = choose_normalisation(wanted.normalisation, fingerprint, train)
-        if volumes:
-            common["volume"] = VolumeGrid(
-                patch=choose_patch3d(train, spacing, (1, 1, 1), MAX_CLASSICAL_VOXELS)[0],
-                spacing=spacing,
-                flips=(False,) * 3,
-            )
-        return Plan(**common, normalisation=normalisation, reasons=reasons)
+        _check_overlapping(model_family)
+    warm_start = warm_start_of(candidate.options)
+    candidate = warm_start.fill(candidate) if warm_start else candidate
+    draft = PlanDraft(params.train_for(name), model_family, family_config(candidate), fingerprint, train, val, started)
+    spacing = None
     if volumes:
-        return _plan_volumes(common, config, wanted, fingerprint, train, val, spacing, reasons, began)
-    return _plan_network(common, config, wanted, fingerprint, train, val, reasons, began)
+        released = warm_start.spec.spacing if warm_start else None
+        spacing = choose_spacing(draft, draft.settings.spacing or released)
+    if spacing and isinstance(draft.config, VolumeConfig):
+        draft.config = draft.config.fitted(spacing)
+    if model_family.kind == "detector":
+        draft.config = fit_to_instances(draft, cast("MaskRcnnConfig", draft.config))
+    _choose_common(draft, name, params, candidate)
+    if warm_start:
+        _choose_inherited(draft, warm_start)
+    if model_family.kind == "classical":
+        return _plan_classical(draft, volumes, spacing)
+    network = _draw_up_volumes(draft, warm_start, spacing) if volumes else _draw_up_images(draft, warm_start)
+    prefer_muon(draft, network)
+    return _measure_within_memory(draft, network)
 
 
-def _check_dims(of: Family, volumes: bool) -> None:
-    """A family that looks at images learns nothing from volumes, nor the other way round."""
+def _choose_common(draft: PlanDraft, name: str, params: Params, candidate: Candidate) -> None:
+    """Choose the fields that every plan has."""
+    fingerprint = draft.fingerprint
+    draft.choose(
+        candidate=name,
+        family=draft.family.name,
+        seed=draft.settings.seed,
+        classes=len(fingerprint.classes),
+        dtype=fingerprint.dtype,
+        data_hash=fingerprint.data_hash,
+        settings=params.set_for(name),
+        postprocess=choose_instance_method(
+            candidate, draft.family, fingerprint.instances, fingerprint.classes.overlapping
+        ),
+    )
+
+
+def _choose_inherited(draft: PlanDraft, warm_start: WarmStart) -> None:
+    """Assign the channels of the release that training continues from."""
+    classes = draft.fingerprint.classes
+    warm_start.check_channels(draft.fingerprint, hasattr(draft.config, "encoder"))
+    outputs = Outputs(len(classes), draft.fields["postprocess"] == "distance")
+    channels, reason = warm_start.map_channels(classes, outputs)
+    draft.choose(inherited=channels)
+    draft.explain("first weights", reason)
+
+
+def _plan_classical(draft: PlanDraft, volumes: bool, spacing: Spacing | None) -> ClassicalPlan:
+    without = "steps or folds" if draft.settings.folds else "steps"
+    draft.explain("training", f"{draft.family.name} is fitted once to the training split, without {without}")
+    _choose_normalisation(draft)
+    if volumes:
+        patch, _ = choose_patch3d(draft.train, spacing, (1, 1, 1), MAX_CLASSICAL_VOXELS)
+        draft.choose(volume=VolumeGrid(patch=patch, spacing=spacing, flips=(False,) * 3))
+    return draft.classical_plan()
+
+
+def _draw_up_volumes(draft: PlanDraft, warm_start: WarmStart | None, spacing: Spacing | None) -> torch.nn.Module:
+    """Choose everything about a network for volumes that is not measured. Returns the network."""
+    from segpipe.models.registry import build_network, initial_weights_sha256
+    from segpipe.training.machine import choose_device
+
+    config, device = draft.config, choose_device(draft.settings.accelerator)
+    multiples = config.steps if isinstance(config, VolumeConfig) else (draft.family.stride,) * 3
+    grid = choose_grid(draft, multiples, spacing, device)
+    _choose_normalisation(draft, warm_start)
+    recipe = choose_volume_recipe(draft, grid, device)
+    first = choose_first_crops(draft, grid.patch, multiples)
+    recipe = add_distance_channel(draft, recipe.model_copy(update={"first": first}))
+    draft.choose(volume=grid, recipe=recipe)
+    plan = draft.plan
+    network = build_network(
+        plan.family, config, draft.fingerprint.channels, plan.outputs.channels, plan.seed, plan.inherited
+    )
+    if plan.inherited:
+        draft.choose(encoder_sha256=initial_weights_sha256(network, whole=True))
+    return network
+
+
+def _draw_up_images(draft: PlanDraft, warm_start: WarmStart | None) -> torch.nn.Module:
+    """Choose everything about a network for images that is not measured. Returns the network."""
+    from segpipe.models.registry import initial_weights_sha256, pretrained_preprocessing
+    from segpipe.training.planning.resolution_budget import choose_resolution
+
+    config = draft.config
+    pretrained = pretrained_preprocessing(config)
+    if encoder := getattr(config, "encoder", None):
+        draft.explain("encoder", describe_encoder(encoder, getattr(config, "encoder_weights", "none")))
+    frozen_share = choose_frozen_share(draft, pretrained is not None)
+    draft.settings = draft.settings.model_copy(update={"freeze_encoder": frozen_share})
+    _choose_normalisation(draft, warm_start, pretrained)
+    network = choose_resolution(draft)
+    if pretrained or warm_start:
+        draft.choose(encoder_sha256=initial_weights_sha256(network, bool(draft.plan.inherited)))
+    if draft.family.kind == "detector":
+        explain_detector(draft)
+    return network
+
+
+def _choose_normalisation(
+    draft: PlanDraft, warm_start: WarmStart | None = None, pretrained: Preprocessing | None = None
+) -> None:
+    setting = draft.settings.normalisation
+    normalisation, reason = choose_normalisation(setting, draft.fingerprint, draft.train, pretrained, warm_start)
+    draft.choose(normalisation=normalisation)
+    draft.explain("normalisation", reason)
+
+
+def _measure_within_memory(draft: PlanDraft, network: torch.nn.Module) -> NetworkPlan:
+    """Measure the draft, with its batch in as many parts as memory requires."""
+    from segpipe.training.machine import choose_device
+    from segpipe.training.planning.execution import measure
+    from segpipe.training.planning.footprint import available_bytes, measure_within_memory, split_to_fit
+
+    if choose_device(draft.settings.accelerator) == "cpu":
+        split_to_fit(draft, network, available_bytes(), draft.world_size)
+    return measure_within_memory(draft, lambda: measure(draft, network), draft.world_size)
+
+
+def _check_dims(model_family: Family, volumes: bool) -> None:
+    """Raise ConfigError if the family is for images and the dataset holds volumes, or the other way round."""
     dims = 3 if volumes else 2
-    if of.dims in (dims, None):
+    if model_family.dims in (dims, None):
         return
     fitting = [f.name for f in FAMILIES.values() if f.dims in (dims, None)]
     raise ConfigError(
-        f"{of.name} learns from {'volumes' if of.dims == 3 else 'images'}, and the dataset holds "
+        f"{model_family.name} learns from {'volumes' if model_family.dims == 3 else 'images'}, and the dataset holds "
         f"{'volumes' if volumes else 'images'}",
         where="params.yaml",
         expected=" or ".join(fitting),
@@ -136,166 +224,14 @@ def _check_dims(of: Family, volumes: bool) -> None:
     )
 
 
-def _check_overlapping(of: Family) -> None:
-    """Where classes overlap, a family has to say of each class by itself whether it is there."""
-    if of.kind == "network":
+def _check_overlapping(model_family: Family) -> None:
+    """Raise ConfigError if the family cannot give a pixel several classes."""
+    if model_family.kind == "network":
         return
-    fitting = [f.name for f in FAMILIES.values() if f.kind == "network" and of.dims in (f.dims, None)]
+    fitting = [f.name for f in FAMILIES.values() if f.kind == "network" and model_family.dims in (f.dims, None)]
     raise ConfigError(
-        f"{of.name} gives each pixel one class, and the classes of the dataset overlap",
+        f"{model_family.name} gives each pixel one class, and the classes of the dataset overlap",
         where="params.yaml",
         expected=" or ".join(fitting),
         fix="name one of these families under `candidates`, or import without --overlapping",
     )
-
-
-def _plan_volumes(
-    common: dict[str, Any],
-    config: BaseModel,
-    wanted: TrainParams,
-    fingerprint: Fingerprint,
-    train: Reader,
-    val: Reader,
-    spacing: Spacing | None,
-    reasons: dict[str, str],
-    began: float,
-) -> Plan:
-    from segpipe.models.registry import build_network, initial_weights_sha256
-    from segpipe.training.machine import choose_device
-
-    of, device = get_family(common["family"]), choose_device(wanted.accelerator)
-    steps = config.patch_multiple if isinstance(config, VolumeConfig) else (of.stride,) * 3
-    grid = choose_grid(wanted, steps, train, spacing, device, reasons, fingerprint.classes.labelling)
-    normalisation, reasons["normalisation"] = choose_normalisation(
-        wanted.normalisation, fingerprint, train, heritage=warm_start_of(common["options"])
-    )
-    recipe = choose_volume_recipe(wanted, of, grid, fingerprint, train, device, reasons)
-    recipe = recipe.model_copy(update={"first": choose_first_crops(wanted, of, grid.patch, steps, reasons)})
-    draft = Plan(
-        **common, normalisation=normalisation, volume=grid, recipe=_learning(recipe, common, reasons), reasons={}
-    )
-    network = build_network(of.name, config, fingerprint.channels, draft.outputs.channels, draft.seed, draft.inherited)
-    if draft.inherited:
-        draft = draft.model_copy(update={"encoder_sha256": initial_weights_sha256(network, whole=True)})
-    draft = with_optimiser(draft, network, wanted, reasons)
-    found = _measured(draft, network, wanted, fingerprint, train, val, reasons, began)
-    return draft.model_copy(
-        update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
-    )
-
-
-def _plan_network(
-    common: dict[str, Any],
-    config: BaseModel,
-    wanted: TrainParams,
-    fingerprint: Fingerprint,
-    train: Reader,
-    val: Reader,
-    reasons: dict[str, str],
-    began: float,
-) -> Plan:
-    from segpipe.models.registry import initial_weights_sha256, pretrained_preprocessing
-
-    encoder, source = getattr(config, "encoder", None), getattr(config, "encoder_weights", "none")
-    pretrained = pretrained_preprocessing(config)
-    reasons |= {"encoder": describe_encoder(encoder, source)} if encoder else {}
-    wanted = with_frozen_encoder(wanted, get_family(common["family"]), pretrained is not None, reasons)
-    heritage = warm_start_of(common["options"])
-    normalisation, reasons["normalisation"] = choose_normalisation(
-        wanted.normalisation, fingerprint, train, pretrained, heritage
-    )
-    draft, network = _drafted(common, config, wanted, fingerprint, normalisation, train, reasons)
-    if pretrained or heritage:
-        draft = draft.model_copy(update={"encoder_sha256": initial_weights_sha256(network, bool(draft.inherited))})
-    if get_family(common["family"]).kind == "detector":
-        reasons |= DETECTOR_REASONS
-    draft = with_optimiser(draft, network, wanted, reasons)
-    found = _measured(draft, network, wanted, fingerprint, train, val, reasons, began)
-    return draft.model_copy(
-        update={"recipe": found.recipe, "execution": found.execution, "reasons": reasons | found.reasons}
-    )
-
-
-def _drafted(
-    common: dict[str, Any],
-    config: BaseModel,
-    wanted: TrainParams,
-    fingerprint: Fingerprint,
-    normalisation: Normalisation,
-    train: Reader,
-    reasons: dict[str, str],
-) -> tuple[Plan, torch.nn.Module]:
-    """The plan of a network for images but for what is measured, and that network, at a resolution that the budget can pay for."""
-    from segpipe.models.registry import build_network
-    from segpipe.models.semantic.reduced_resolution import reduce_resolution
-    from segpipe.training.planning.resolution_budget import MIN_STEPS, MIN_STEPS_GAIN, measure_step_price
-
-    of = get_family(common["family"])
-    left_open = isinstance(config, EncoderConfig) and config.shrink == "auto"
-
-    def draw_up(config: BaseModel, wanted: TrainParams) -> Plan:
-        shrink = shrink_factor(config)
-        recipe = _learning(choose_image_recipe(wanted, of, fingerprint, train, reasons, shrink), common, reasons)
-        first = choose_first_crops(wanted, of, (recipe.patch,) * 2, (of.stride * shrink,) * 2, reasons)
-        own = common | {"options": config.model_dump(mode="json"), "normalisation": normalisation}
-        return Plan(**own, recipe=recipe.model_copy(update={"first": first}), reasons={})
-
-    config = config.model_copy(update={"shrink": 1}) if left_open else config
-    draft = draw_up(config, wanted)
-    network = build_network(of.name, config, fingerprint.channels, draft.outputs.channels, draft.seed, draft.inherited)
-    if of.kind != "network":
-        return draft, network
-    price = measure_step_price(draft, network, wanted, train)
-    assert draft.recipe is not None
-    why = f"{price.steps(draft):.0f} steps of {draft.recipe.batch} crops are all that the budget would buy"
-    if price.steps(draft) < MIN_STEPS and left_open and draft.inherited is None and can_shrink(fingerprint):
-        half = config.model_copy(update={"shrink": 2})
-        smaller, its_network = draw_up(half, wanted), reduce_resolution(copy.deepcopy(network), 2)
-        its_price = measure_step_price(smaller, its_network, wanted, train)
-        if its_price.steps(smaller) > MIN_STEPS_GAIN * price.steps(draft):  # a light network's steps hardly get shorter
-            config, draft, network, price = half, smaller, its_network, its_price
-            reasons["resolution"] = f"half of the images': at full resolution, {why}"
-        else:
-            draft = draw_up(config, wanted)
-    elif draft.shrink > 1:
-        reasons["resolution"] = f"1/{draft.shrink} of the images', as set"
-    parts = wanted.accumulate * wanted.devices * wanted.num_nodes
-    if price.steps(draft) < MIN_STEPS and wanted.batch is None and parts == 1 and of.batch > SMALL_BATCH:
-        draft = draw_up(config, wanted.model_copy(update={"batch": SMALL_BATCH}))
-        reasons["batch"] = f"{SMALL_BATCH}: {why}" + (" at full resolution" if "resolution" in reasons else "")
-    return draft, network
-
-
-def _learning(recipe: Recipe, common: dict[str, Any], reasons: dict[str, str]) -> Recipe:
-    """The recipe, with one more channel to learn where objects are to be told apart by it."""
-    if common["postprocess"] != "distance":
-        return recipe
-    reasons["objects"] = "one more channel learns how deep in its object a pixel lies; the watershed floods it"
-    reasons["loss"] += " + the binary cross entropy of that depth"
-    return recipe.model_copy(update={"distance": True})
-
-
-def _measured(
-    draft: Plan,
-    network: torch.nn.Module,
-    wanted: TrainParams,
-    fingerprint: Fingerprint,
-    train: Reader,
-    val: Reader,
-    reasons: dict[str, str],
-    began: float,
-) -> Measured:
-    """What `measure` finds, with the batch in as many parts as memory asks for."""
-    from segpipe.training.machine import choose_device
-    from segpipe.training.memory import planned_to_fit
-    from segpipe.training.planning.execution import measure
-    from segpipe.training.planning.footprint import available_bytes, in_parts_that_fit
-
-    ranks = wanted.devices * wanted.num_nodes
-    if choose_device(wanted.accelerator) == "cpu":
-        draft = in_parts_that_fit(draft, network, available_bytes(), reasons, ranks)
-
-    def look(draft: Plan) -> Measured:
-        return measure(draft, network, wanted, fingerprint.classes, train, val, began)
-
-    return planned_to_fit(draft, look, reasons, ranks)

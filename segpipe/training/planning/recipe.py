@@ -1,20 +1,18 @@
-"""What a plan chooses from the data: crop, class weights, orientation. Each choice says why."""
+"""The recipe of a network for images: crop size, batch, loss and optimiser, chosen from settings and data, with reasons."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from segpipe.data.manifest.fingerprint import choose_patch
 from segpipe.errors import ConfigError
 from segpipe.inference.tta import TTA, relative_cost
-from segpipe.labels import Labelling
 from segpipe.training.memory import check_parts
 from segpipe.training.optim.muon import is_worthwhile
 from segpipe.training.optim.optimisers import DEFAULTS
-from segpipe.training.plan import Plan, Recipe
+from segpipe.training.plan import Recipe
+from segpipe.training.planning.label_statistics import choose_class_weights, choose_orientation
 
 if TYPE_CHECKING:
     import torch
@@ -22,132 +20,180 @@ if TYPE_CHECKING:
     from segpipe.config import TrainParams
     from segpipe.data.manifest.fingerprint import Fingerprint
     from segpipe.models.registry import Family
-    from segpipe.training.sampling.crops import Reader
+    from segpipe.training.planning.plan_draft import PlanDraft
 
 REFERENCE_BATCH = 8
+"""The batch size for which the usual learning rates hold."""
 SMALL_BATCH = 4
-"""Where the budget is short."""
+"""Crops per step if the budget is short."""
 CLIP_NORM = 5.0
-_SHRUNK = 128
-"""Edge of a crop of smaller images, as the network sees it: as much of an image as a larger crop of full resolution, and cheaper."""
-_ORIENTATION_IMAGES = 64
-_UPRIGHT = 0.2
+_SHRUNK_PATCH = 128
+"""Edge of a crop of downscaled images, as the network sees it: it shows as much of an image as a larger crop of full resolution."""
 
 
-def choose_image_recipe(
-    wanted: TrainParams, of: Family, fingerprint: Fingerprint, train: Reader, reasons: dict[str, str], shrink: int = 1
-) -> Recipe:
-    """What is computed, but for the number of steps (a placeholder of 1 until the steps have been timed). shrink: pixels, along each
-    axis, that become one for the network."""
-    batch = wanted.batch or of.batch
-    if batch < of.min_batch:
+def choose_image_recipe(draft: PlanDraft, shrink: int = 1, batch: int | None = None) -> Recipe:
+    """Choose the recipe of a network for images.
+
+    Args:
+        draft: the plan so far; reasons are recorded in it.
+        shrink: pixels of the image, along each axis, that become one pixel for the network.
+        batch: crops per step; None: as set, or the family's default.
+
+    Returns:
+        The recipe, with placeholders for everything that is counted in steps.
+
+    Raises:
+        ConfigError: A setting does not fit the family or the data.
+    """
+    settings, fingerprint = draft.settings, draft.fingerprint
+    batch = batch or settings.batch or draft.family.batch
+    check_batch(draft, batch)
+    patch = _choose_patch(draft, shrink)
+    free_orientation = choose_orientation(draft)
+    class_weights = choose_class_weights(draft)
+    size = f"{fingerprint.height.median} x {fingerprint.width.median}"
+    draft.explain(
+        "patch",
+        "as set"
+        if settings.patch
+        else f"{patch} pixels: images are typically {size}, and small crops give more steps in the same time",
+    )
+    draft.explain(
+        "batch", "as set" if settings.batch else f"{batch}: enough for stable statistics, small enough for many steps"
+    )
+    return build_recipe(draft, patch, batch, class_weights, free_orientation)
+
+
+def check_batch(draft: PlanDraft, batch: int) -> None:
+    """Raise ConfigError if a batch has too few images for the family, or for the processes and parts that share it."""
+    least = draft.family.least_batch
+    if batch < least:
         raise ConfigError(
-            f"{of.name} normalises over the batch and can't be trained on fewer than {of.min_batch} images",
+            f"{draft.family.name} normalises over the batch and cannot be trained with fewer than {least} images per batch",
             where="train.batch",
             found=batch,
-            fix=f"set it to {of.min_batch} or more",
+            fix=f"set it to {least} or more",
         )
-    check_parts(batch, wanted.accumulate, wanted.devices * wanted.num_nodes, of.min_batch)
-    patch = _choose_patch(wanted, of, fingerprint, shrink)
-    free = _lies_freely(wanted, fingerprint, train, reasons)
-    weights = _weigh_classes(wanted, fingerprint, reasons)
-    size = f"{fingerprint.height.median} x {fingerprint.width.median}"
-    reasons["patch"] = (
-        "as set"
-        if wanted.patch
-        else f"{patch} pixels: images are {size} (typically), and small crops give more steps in the same time"
-    )
-    reasons["batch"] = (
-        "as set" if wanted.batch else f"{batch}: enough for steady statistics, small enough for many steps"
-    )
-    reasons["loss"] = _loss_in_words(wanted, of, fingerprint.classes.overlapping)
-    if wanted.cleaning == "auto" and of.kind == "network" and not fingerprint.classes.overlapping:
-        reasons["cleaning"] = (
-            "borders between classes, specks and holes, chosen on val after training; kept where the gain is beyond chance"
+    check_parts(batch, draft.settings.accumulate, draft.world_size, least)
+
+
+def build_recipe(
+    draft: PlanDraft, patch: int, batch: int, class_weights: list[float], free_orientation: bool
+) -> Recipe:
+    """Return the recipe with these choices; all others are the same for images and volumes.
+
+    Args:
+        draft: the plan so far; reasons are recorded in it.
+        patch: edge of the crop in pixels or voxels.
+        batch: crops per step.
+        class_weights: by class id.
+        free_orientation: whether the images have no up and down.
+
+    Raises:
+        ConfigError: A setting does not fit the family.
+    """
+    settings, family, overlapping = draft.settings, draft.family, draft.fingerprint.classes.overlapping
+    draft.explain("loss", _describe_loss(settings, family, overlapping))
+    if settings.cleaning == "auto" and family.kind == "network" and not overlapping:
+        draft.explain(
+            "cleaning",
+            "thresholds, specks and holes: chosen on val after training, and used only if the gain is statistically significant",
         )
-    if wanted.tta != "none":
-        reasons["test-time augmentation"] = _tta_in_words(wanted.tta, of)
-    if wanted.patience:
-        reasons["early stopping"] = f"after {wanted.patience} validations without a better score"
-    _check_elastic(wanted, reasons)
+    if settings.tta != "none":
+        draft.explain("test-time augmentation", _describe_tta(settings.tta, family))
+    if settings.patience:
+        draft.explain("early stopping", f"after {settings.patience} validations without a better score")
+    if settings.elastic:
+        _check_elastic(settings)
+        draft.explain("elastic", "as set: some of the crops are deformed elastically")
     return Recipe(
         steps=1,
         patch=patch,
         batch=batch,
-        accumulate=wanted.accumulate,
-        encoder_rate=wanted.encoder_rate,
-        momentum=wanted.momentum,
-        nesterov=wanted.nesterov,
-        schedule=wanted.schedule,
+        accumulate=settings.accumulate,
+        encoder_rate=settings.encoder_rate,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        schedule=settings.schedule,
         warmup_steps=0,
         clip_norm=CLIP_NORM,
-        loss=wanted.loss,
-        class_weights=weights,
-        overlapping=fingerprint.classes.overlapping,
-        rare_crops=wanted.rare_crops,
-        ema=wanted.ema,
-        cleaning=wanted.cleaning,
-        tta=wanted.tta,
-        patience=wanted.patience,
-        augment=wanted.augment,
-        free_orientation=free,
-        elastic=wanted.elastic,
+        loss=settings.loss,
+        class_weights=class_weights,
+        overlapping=overlapping,
+        rare_crops=settings.rare_crops,
+        ema=settings.ema,
+        cleaning=settings.cleaning,
+        tta=settings.tta,
+        patience=settings.patience,
+        augment=settings.augment,
+        free_orientation=free_orientation,
+        elastic=settings.elastic,
         val_every=1,
         checkpoint_every=1,
-        **choose_optimiser(wanted, of, batch, reasons),
+        **_choose_optimiser(draft, batch, "adamw" if settings.optimizer == "auto" else settings.optimizer),
     )
 
 
-def choose_optimiser(wanted: TrainParams, of: Family, batch: int, reasons: dict[str, str]) -> dict[str, Any]:
-    """What a recipe says of it: its name, learning rate and weight decay. Left open, it is AdamW until the network is known
-    (`with_optimiser`)."""
-    name = "adamw" if wanted.optimizer == "auto" else wanted.optimizer
-    usual = DEFAULTS[name]
-    given = wanted.learning_rate if wanted.learning_rate != "auto" else None  # measured later, from the rule on
-    rate = given or round(of.learning_rate_factor * usual.learning_rate * (batch / REFERENCE_BATCH) ** 0.5, 6)
-    decay = usual.weight_decay if wanted.weight_decay is None else wanted.weight_decay
-    reasons["learning rate"] = (
+def prefer_muon(draft: PlanDraft, network: torch.nn.Module) -> None:
+    """Replace AdamW by Muon if the optimiser was left open and orthogonalising the network's kernels costs little of a step."""
+    plan = draft.plan
+    if draft.settings.optimizer != "auto" or draft.family.kind != "network":
+        return
+    images_per_process = plan.recipe.batch // draft.world_size
+    if is_worthwhile(network, (images_per_process, plan.normalisation.channels, *plan.crop_edges)):
+        optimiser = _choose_optimiser(draft, plan.recipe.batch, "muon")
+        draft.choose(recipe=plan.recipe.model_copy(update=optimiser))
+
+
+def _choose_optimiser(draft: PlanDraft, batch: int, name: str) -> dict[str, Any]:
+    """Return the fields of the recipe for an optimiser: its name, learning rate and weight decay."""
+    settings, defaults = draft.settings, DEFAULTS[name]
+    # With "auto", a range test will measure the rate, starting from the rule of thumb.
+    preset = settings.learning_rate if settings.learning_rate != "auto" else None
+    rate = preset or round(draft.family.rate * defaults.learning_rate * (batch / REFERENCE_BATCH) ** 0.5, 6)
+    decay = defaults.weight_decay if settings.weight_decay is None else settings.weight_decay
+    draft.explain(
+        "learning rate",
         "as set"
-        if given
-        else f"{rate:g}: {usual.learning_rate:g} for {name} and a batch of {REFERENCE_BATCH}, by the root of the batch"
+        if preset
+        else f"{rate:g}: {defaults.learning_rate:g} for {name} and a batch of {REFERENCE_BATCH}, scaled by the square root of the batch",
     )
-    reasons["optimizer"] = (
-        f"{_optimizer_in_words(wanted, name)}, weight decay {decay:g}; the rate goes by {wanted.schedule}"
+    draft.explain(
+        "optimizer",
+        f"{_describe_optimiser(settings, name)}, weight decay {decay:g}; the learning rate follows {settings.schedule}",
     )
     return {"optimizer": name, "learning_rate": rate, "weight_decay": decay}
 
 
-def with_optimiser(draft: Plan, network: torch.nn.Module, wanted: TrainParams, reasons: dict[str, str]) -> Plan:
-    """The draft with Muon, where the optimiser was left open and turning the network's kernels costs little beside a step."""
-    recipe, of = draft.recipe, draft.of
-    assert recipe is not None
-    edges = draft.volume.patch if draft.volume else (recipe.patch,) * 2
-    images = recipe.batch // (wanted.devices * wanted.num_nodes)
-    if (
-        wanted.optimizer != "auto"
-        or of.kind != "network"
-        or not is_worthwhile(network, (images, draft.normalisation.channels, *edges))
-    ):
-        return draft
-    own = choose_optimiser(wanted.model_copy(update={"optimizer": "muon"}), of, recipe.batch, reasons)
-    return draft.model_copy(update={"recipe": recipe.model_copy(update=own)})
+def add_distance_channel(draft: PlanDraft, recipe: Recipe) -> Recipe:
+    """Return the recipe with one more channel to learn, if instances are separated by a learned distance."""
+    if draft.fields["postprocess"] != "distance":
+        return recipe
+    draft.explain(
+        "objects",
+        "one more channel learns how deep inside its instance a pixel lies; the watershed floods that channel",
+    )
+    draft.explain("loss", f"{draft.reasons['loss']} + the binary cross entropy of that depth")
+    return recipe.model_copy(update={"distance": True})
 
 
-def _choose_patch(wanted: TrainParams, of: Family, fingerprint: Fingerprint, shrink: int) -> int:
-    """Edge of a crop, in pixels of the image: as set, or what the network takes of the usual one."""
-    multiple = math.lcm(32, of.stride * shrink)
-    usual = choose_patch(fingerprint) if shrink == 1 else min(_SHRUNK * shrink, _typical(fingerprint))
-    patch = wanted.patch or max(usual // multiple * multiple, multiple)
-    if patch < of.stride:
+def _choose_patch(draft: PlanDraft, shrink: int) -> int:
+    """Return the edge of a crop in pixels of the image: as set, or the usual one, rounded down to what the network accepts."""
+    family, preset = draft.family, draft.settings.patch
+    multiple = math.lcm(32, family.stride * shrink)
+    median_edge = _median_edge(draft.fingerprint)
+    usual = choose_patch(draft.fingerprint) if shrink == 1 else min(_SHRUNK_PATCH * shrink, median_edge)
+    patch = preset or max(usual // multiple * multiple, multiple)
+    if patch < family.stride:
         raise ConfigError(
-            f"{of.name} can't look at so small a crop",
+            f"the crop is too small for {family.name}",
             where="train.patch",
             found=patch,
-            expected=f"{of.stride} or more",
+            expected=f"{family.stride} or more",
         )
     if shrink > 1 and patch % multiple:
         raise ConfigError(
-            f"crops don't fit {of.name} with `shrink: {shrink}`",
+            f"the crop does not fit {family.name} with `shrink: {shrink}`",
             where="train.patch",
             found=patch,
             expected=f"a multiple of {multiple}",
@@ -156,144 +202,68 @@ def _choose_patch(wanted: TrainParams, of: Family, fingerprint: Fingerprint, shr
 
 
 def can_shrink(fingerprint: Fingerprint) -> bool:
-    """Whether images are large enough to be seen at half their resolution."""
-    return _typical(fingerprint) >= 2 * _SHRUNK
+    """Return whether images are large enough to be used at half their resolution."""
+    return _median_edge(fingerprint) >= 2 * _SHRUNK_PATCH
 
 
-def _typical(fingerprint: Fingerprint) -> int:
+def _median_edge(fingerprint: Fingerprint) -> int:
     return min(fingerprint.height.median, fingerprint.width.median)
 
 
-def _check_elastic(wanted: TrainParams, reasons: dict[str, str]) -> None:
-    if not wanted.elastic:
-        return
-    if wanted.augment in ("off", "light"):
+def _check_elastic(settings: TrainParams) -> None:
+    if settings.augment in ("off", "light"):
         raise ConfigError(
-            "crops that are hardly varied are not bent",
+            "elastic deformation needs stronger augmentation",
             where="train.augment",
-            found=wanted.augment,
+            found=settings.augment,
             expected="medium or strong",
-            fix="set it so, or leave train.elastic out",
+            fix="set it so, or remove train.elastic",
         )
-    reasons["elastic"] = "as set: some of the crops are bent"
 
 
-def with_frozen_encoder(wanted: TrainParams, of: Family, pretrained: bool, reasons: dict[str, str]) -> TrainParams:
-    """The settings with the share of frozen steps filled in: as set, or the family's own where there is something to keep."""
-    share = wanted.freeze_encoder
-    if share is None:
-        share = of.freeze_encoder if pretrained else 0.0
+def choose_frozen_share(draft: PlanDraft, pretrained: bool) -> float:
+    """Return the share of the steps for which the encoder is frozen: as set, or the family's default for a pretrained encoder."""
+    preset, family = draft.settings.freeze_encoder, draft.family
+    share = preset if preset is not None else family.freeze_encoder if pretrained else 0.0
     if share:
-        why = (
-            "as set" if wanted.freeze_encoder else f"{of.name} starts its decoder on features that are known to be good"
-        )
-        reasons["frozen encoder"] = f"{share:.0%} of the steps: {why}"
-    return wanted.model_copy(update={"freeze_encoder": share})
+        reason = "as set" if preset else f"{family.name} first trains its decoder on the pretrained features"
+        draft.explain("frozen encoder", f"{share:.0%} of the steps: {reason}")
+    return share
 
 
-def _loss_in_words(wanted: TrainParams, of: Family, overlapping: bool) -> str:
-    if of.kind == "detector":
-        return "the sum of what its own heads ask for"
-    return f"{wanted.loss}, of each class by itself (a sigmoid): classes overlap" if overlapping else str(wanted.loss)
+def _describe_loss(settings: TrainParams, family: Family, overlapping: bool) -> str:
+    if family.kind == "detector":
+        return "the sum of the losses of its own heads"
+    return (
+        f"{settings.loss}, for each class separately (a sigmoid): classes overlap"
+        if overlapping
+        else str(settings.loss)
+    )
 
 
-def _tta_in_words(tta: TTA, of: Family) -> str:
-    if of.kind == "detector" or (of.dims == 3 and tta in ("d4", "multi_scale")):
+def _describe_tta(tta: TTA, family: Family) -> str:
+    if family.kind == "detector" or (family.dims == 3 and tta in ("d4", "multi_scale")):
         raise ConfigError(
-            f"{of.name} has no such test-time augmentation",
+            f"{family.name} does not support this test-time augmentation",
             where="train.tta",
             found=tta,
-            expected="none" if of.kind == "detector" else "none, mirror or flips",
+            expected="none" if family.kind == "detector" else "none, mirror or flips",
         )
-    runs = relative_cost(tta, of.dims or 2)
-    return f"{tta}: the finished model's answers are averaged, which costs {runs:.3g} times as much as one"
+    runs = relative_cost(tta, family.dims or 2)
+    return f"{tta}: the finished model's outputs are averaged, which costs {runs:.3g} times as much as one"
 
 
-def _optimizer_in_words(wanted: TrainParams, name: str) -> str:
-    momentum = f" with {'Nesterov ' if wanted.nesterov else ''}momentum {wanted.momentum:g}"
-    encoder = f", the encoder at {wanted.encoder_rate:g} times the rate" if wanted.encoder_rate != 1 else ""
-    return name + (momentum if name == "sgd" and wanted.momentum else "") + encoder
-
-
-def _weigh_classes(wanted: TrainParams, fingerprint: Fingerprint, reasons: dict[str, str]) -> list[float]:
-    """The weight of each class: as set, or by how frequent it is."""
-    pixels, names = fingerprint.class_pixels["train"], fingerprint.classes.names
-    if wanted.class_weights is None:
-        weights = choose_class_weights(pixels, wanted.class_balance)
-        why = f"1 / frequency to the power of {wanted.class_balance:g}"
-        reasons["class weights"] = f"{why}: {min(weights):.2f} to {max(weights):.2f}"
-        return weights
-    if set(wanted.class_weights) != set(names):
-        unknown = sorted(set(wanted.class_weights) - set(names))
-        missing = [name for name in names if name not in wanted.class_weights]
-        raise ConfigError(
-            "the weights are not those of the dataset's classes",
-            where="train.class_weights",
-            found=f"{', '.join(unknown)}, which is no class" if unknown else f"nothing for {', '.join(missing)}",
-            expected=f"a weight for each of {', '.join(names)}",
-        )
-    weights = _scaled([wanted.class_weights[name] for name in names], pixels)
-    told = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(names, weights, strict=True))
-    reasons["class weights"] = f"as set, a pixel weighs 1 on average: {told}"
-    return weights
-
-
-def choose_class_weights(pixels: list[int], balance: float) -> list[float]:
-    """``(1 / frequency) ** balance`` by class, so scaled that a pixel of the training split weighs 1 on average.
-
-    A class without a pixel gets the largest weight of the others; no weight is more than 100 times another.
-    """
-    total = sum(pixels)
-    if not total:
-        return [1.0] * len(pixels)
-    raw = [(total / count) ** balance if count else 0.0 for count in pixels]
-    ceiling = min(max(raw), 100 * min(r for r in raw if r))
-    raw = [min(r, ceiling) if r else ceiling for r in raw]
-    return _scaled(raw, pixels)
-
-
-def _scaled(weights: list[float], pixels: list[int]) -> list[float]:
-    """The weights as they compare, so that a pixel weighs 1 on average."""
-    total = sum(pixels)
-    mean = sum(w * count for w, count in zip(weights, pixels, strict=True)) / total if total else 1.0
-    return [round(w / mean, 6) for w in weights]
-
-
-def _lies_freely(wanted: TrainParams, fingerprint: Fingerprint, train: Reader, reasons: dict[str, str]) -> bool:
-    """Whether images have no up and no down: as set, or by how classes fill them."""
-    if wanted.orientation != "auto":
-        free, why = wanted.orientation == "free", "as set"
-    else:
-        difference = top_bottom_difference(train, fingerprint.classes.labelling)
-        free, why = difference < _UPRIGHT, f"classes above and below differ by {difference:.0%} of pixels"
-    told = "no up and down, so flips and quarter turns are used" if free else "the images have an up and a down"
-    reasons["orientation"] = f"{why}: {told}"
-    return free
-
-
-def top_bottom_difference(train: Reader, labelling: Labelling | None = None) -> float:
-    """How differently classes fill the upper and the lower third of the images: total variation, 0 (alike) .. 1.
-
-    Streets have a sky above and a road below; cells under a microscope lie as they please. Looks at up to 64 images.
-    """
-    labelling = labelling or Labelling(train.class_pixels.shape[1])
-    upper, lower = np.zeros(labelling.n_classes), np.zeros(labelling.n_classes)
-    for index in np.unique(np.linspace(0, len(train) - 1, _ORIENTATION_IMAGES).astype(int)):
-        labels = train[int(index)].labels
-        assert labels is not None
-        third = max(1, labels.shape[0] // 3)
-        upper += labelling.count_pixels(labels[:third])
-        lower += labelling.count_pixels(labels[-third:])
-    if not upper.sum() or not lower.sum():
-        return 0.0
-    return float(0.5 * np.abs(upper / upper.sum() - lower / lower.sum()).sum())
+def _describe_optimiser(settings: TrainParams, name: str) -> str:
+    momentum = f" with {'Nesterov ' if settings.nesterov else ''}momentum {settings.momentum:g}"
+    encoder = f", the encoder at {settings.encoder_rate:g} times the rate" if settings.encoder_rate != 1 else ""
+    return name + (momentum if name == "sgd" and settings.momentum else "") + encoder
 
 
 def describe_encoder(encoder: str, source: str) -> str:
-    """Where the encoder's first weights come from, in words."""
-    words = {
-        "auto": "with ImageNet weights that are installed, or else the hub's",
+    """Describe in words where the encoder's first weights come from."""
+    origin = {
+        "auto": "with installed ImageNet weights, or else those of the hub",
         "imagenet": "with the hub's ImageNet weights",
         "none": "from random weights",
     }
-    return f"{encoder} {words.get(source, f'with weights from {source}')}"
+    return f"{encoder} {origin.get(source, f'with weights from {source}')}"

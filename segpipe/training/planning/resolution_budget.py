@@ -1,4 +1,4 @@
-"""What a wall-clock budget can pay for: whether a network is too slow here to learn at full resolution."""
+"""The resolution that a wall-clock budget can pay for: whether a network is too slow on this machine to learn at full resolution."""
 
 from __future__ import annotations
 
@@ -11,81 +11,155 @@ from typing import TYPE_CHECKING
 import torch
 
 from segpipe.config import parse_budget
+from segpipe.models.registry import build_network
+from segpipe.models.semantic.encoder_decoders import EncoderConfig, shrink_factor
+from segpipe.models.semantic.reduced_resolution import reduce_resolution
 from segpipe.training.machine import choose_device, synchronize
 from segpipe.training.memory import free_unused_memory, is_out_of_memory
 from segpipe.training.planning.precision_benchmark import candidate_settings
+from segpipe.training.planning.recipe import SMALL_BATCH, add_distance_channel, can_shrink, choose_image_recipe
 from segpipe.training.sampling.crops import collate_of
+from segpipe.training.sampling.progressive import choose_first_crops
 from segpipe.training.step import Stepper, configure_process
 from segpipe.training.tasks import samples_of
 from segpipe.training.telemetry.bottleneck import SLOW_STEP_MS
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from segpipe.config import TrainParams
-    from segpipe.training.plan import Plan
+    from segpipe.training.plan import RecipePlan
+    from segpipe.training.planning.plan_draft import PlanDraft
     from segpipe.training.sampling.crops import Reader
 
 MIN_STEPS = 75
-"""Steps. On street scenes networks on VGG16 were bought 31 to 54 in three minutes; an fpn with 94 scored alike at either resolution."""
+"""Below this number of steps, half the resolution is considered. On street scenes, networks on VGG16 got 31 to 54 steps in three minutes
+at full resolution; an fpn with 94 steps scored alike at either resolution."""
 MIN_STEPS_GAIN = 1.3
-"""How many times the steps half the resolution has to buy."""
-_SHARE = 0.75
-"""Of a budget, what is left for the steps, about."""
-_TRIED = 2
+"""Half the resolution must buy this many times the steps."""
+_STEPS_SHARE = 0.75
+"""About the share of a budget that is left for the steps."""
+_TIMED_CROPS = 2
 """Crops of the step that is timed."""
+_TIMED_STEPS = 4
+"""The first prepares kernels and is not counted."""
 
 
 @dataclass(frozen=True)
 class StepPrice:
-    """What a pixel costs that a network learns from, and how many of these milliseconds a training has; infinitely many, where the
-    budget is counted in steps."""
+    """The cost of training on one pixel, and the milliseconds that a budget has for all steps."""
 
-    ms: float
+    ms_per_pixel: float
     budget_ms: float
+    """Infinite if the budget is counted in steps."""
 
-    def steps(self, draft: Plan) -> float:
-        """How many steps of this plan, at the resolution that was timed, the budget buys, about."""
-        recipe = draft.recipe
-        assert recipe is not None
-        edge = recipe.patch / draft.shrink
-        return self.budget_ms / (self.ms * recipe.batch * edge**2)
+    def steps(self, plan: RecipePlan) -> float:
+        """Estimate how many steps of a plan, at the resolution that was timed, the budget buys."""
+        edge = plan.recipe.patch / plan.shrink
+        return self.budget_ms / (self.ms_per_pixel * plan.recipe.batch * edge**2)
 
 
-def measure_step_price(draft: Plan, network: torch.nn.Module, wanted: TrainParams, train: Reader) -> StepPrice:
-    """The price by a few steps of a copy of the network on two crops, in the setting that is likeliest to win.
+def choose_resolution(draft: PlanDraft) -> torch.nn.Module:
+    """Choose the recipe of a network for images, at a resolution and with a batch size that the budget can pay for.
 
-    Where even these do not fit into memory, that is for `segpipe.training.memory` to meet, and steps have no price.
+    Args:
+        draft: the plan so far; recipe, resolution and reasons are recorded in it.
+
+    Returns:
+        The network.
     """
-    kind, amount = parse_budget(wanted.budget)
+    config, settings = draft.config, draft.settings
+    is_open = isinstance(config, EncoderConfig) and config.shrink == "auto"
+    config = config.model_copy(update={"shrink": 1}) if is_open else config
+    plan = _draw_up(draft, config)
+    network = build_network(
+        plan.family,
+        config,
+        draft.fingerprint.channels,
+        plan.outputs.channels,
+        plan.seed,
+        plan.inherited,
+    )
+    if draft.family.kind != "network":
+        return network
+    price = measure_step_price(plan, network, settings, draft.train)
+    reason = f"the budget would buy only {price.steps(plan):.0f} steps of {plan.recipe.batch} crops"
+    if price.steps(plan) < MIN_STEPS and is_open and plan.inherited is None and can_shrink(draft.fingerprint):
+        half_config, half_network = (
+            config.model_copy(update={"shrink": 2}),
+            reduce_resolution(copy.deepcopy(network), 2),
+        )
+        half_plan = _draw_up(draft, half_config)
+        half_price = measure_step_price(half_plan, half_network, settings, draft.train)
+        # The steps of a light network get hardly shorter.
+        if half_price.steps(half_plan) > MIN_STEPS_GAIN * price.steps(plan):
+            config, plan, network, price = half_config, half_plan, half_network, half_price
+            draft.explain("resolution", f"half of the images': at full resolution, {reason}")
+        else:
+            plan = _draw_up(draft, config)
+    elif plan.shrink > 1:
+        draft.explain("resolution", f"1/{plan.shrink} of the images', as set")
+    parts = settings.accumulate * draft.world_size
+    if price.steps(plan) < MIN_STEPS and settings.batch is None and parts == 1 and draft.family.batch > SMALL_BATCH:
+        _draw_up(draft, config, batch=SMALL_BATCH)
+        where = " at full resolution" if "resolution" in draft.reasons else ""
+        draft.explain("batch", f"{SMALL_BATCH}: {reason}{where}")
+    return network
+
+
+def _draw_up(draft: PlanDraft, config: BaseModel, batch: int | None = None) -> RecipePlan:
+    """Choose the recipe for these settings of the family. batch: crops per step; None: as set, or the family's default."""
+    draft.config, shrink = config, shrink_factor(config)
+    recipe = add_distance_channel(draft, choose_image_recipe(draft, shrink, batch))
+    multiple = draft.family.stride * shrink
+    first = choose_first_crops(draft, (recipe.patch,) * 2, (multiple, multiple))
+    draft.choose(recipe=recipe.model_copy(update={"first": first}))
+    return draft.plan
+
+
+def measure_step_price(plan: RecipePlan, network: torch.nn.Module, settings: TrainParams, train: Reader) -> StepPrice:
+    """Measure the price of a step, by a few steps on two crops in the setting that is most likely to be chosen.
+
+    If not even these fit into memory, steps have no price: `segpipe.training.planning.footprint` handles that.
+
+    Args:
+        plan: the plan so far.
+        network: its network; a copy is trained.
+        settings: the candidate's `train` settings.
+        train: the training split.
+    """
+    kind, amount = parse_budget(settings.budget)
     if kind != "seconds":
         return StepPrice(1.0, math.inf)
     try:
-        ms = _step_ms(draft, network, wanted, train)
+        ms = _step_ms(plan, network, settings, train)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         free_unused_memory()
         return StepPrice(1.0, math.inf)
-    assert draft.recipe is not None
-    edge = draft.recipe.patch / draft.shrink
-    side_by_side = wanted.num_nodes * (wanted.devices if choose_device(wanted.accelerator) == "cuda" else 1)
-    return StepPrice(ms / (_TRIED * edge**2), _SHARE * amount * 1000 * side_by_side / (wanted.folds or 1))
+    edge = plan.recipe.patch / plan.shrink
+    # On a CPU, the processes of a machine share its cores.
+    side_by_side = settings.num_nodes * (settings.devices if choose_device(settings.accelerator) == "cuda" else 1)
+    budget_ms = _STEPS_SHARE * amount * 1000 * side_by_side / (settings.folds or 1)
+    return StepPrice(ms / (_TIMED_CROPS * edge**2), budget_ms)
 
 
-def _step_ms(draft: Plan, network: torch.nn.Module, wanted: TrainParams, train: Reader) -> float:
-    assert draft.recipe is not None
-    device = choose_device(wanted.accelerator)
+def _step_ms(plan: RecipePlan, network: torch.nn.Module, settings: TrainParams, train: Reader) -> float:
+    device = choose_device(settings.accelerator)
     configure_process(torch.get_num_threads())
-    crops = samples_of(train, draft)
-    images, labels = collate_of(crops)([crops[place] for place in range(_TRIED)])
-    recipe = draft.recipe.model_copy(update={"accumulate": 1})
-    stepper = Stepper(copy.deepcopy(network), draft.of, recipe, candidate_settings(wanted, device)[0], device)
-    least = math.inf
-    for number in range(4):  # the first one prepares kernels
-        began = time.perf_counter()
-        stepper.step(number, images, labels, draft.seed)
+    crops = samples_of(train, plan)
+    images, labels = collate_of(crops)([crops[position] for position in range(_TIMED_CROPS)])
+    recipe = plan.recipe.model_copy(update={"accumulate": 1})
+    setting = candidate_settings(settings, device)[0]
+    stepper = Stepper(copy.deepcopy(network), plan.model_family, recipe, setting, device)
+    fastest_ms = math.inf
+    for number in range(_TIMED_STEPS):
+        started = time.perf_counter()
+        stepper.step(number, images, labels, plan.seed)
         synchronize(device)
-        took = (time.perf_counter() - began) * 1000
-        least = min(least, took) if number else least
-        if number and took > SLOW_STEP_MS:
+        ms = (time.perf_counter() - started) * 1000
+        fastest_ms = min(fastest_ms, ms) if number else fastest_ms
+        if number and ms > SLOW_STEP_MS:
             break
-    return least
+    return fastest_ms

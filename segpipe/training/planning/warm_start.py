@@ -1,5 +1,6 @@
-"""What a training takes over from a release (``encoder_weights: NAME@VERSION``) beside its weights: settings that the candidate
-leaves open, the normalisation, the size of voxels, and which channel of the network stands for which class.
+"""A training that continues from a release (``encoder_weights: NAME@VERSION``): what it takes over in addition to weights.
+
+These are the settings that the candidate leaves open, the normalisation, the voxel size, and the assignment of channels to classes.
 """
 
 from __future__ import annotations
@@ -22,60 +23,78 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WarmStart:
-    """A release that a training goes on from."""
+    """A release that a training continues from."""
 
     source: str
     """NAME@VERSION."""
     spec: SegmenterSpec
-    """Its model, as training left it."""
+    """The released model's specification, as training wrote it."""
 
     def fill(self, candidate: Candidate) -> Candidate:
-        """The candidate with the release's settings where it has none of its own. Raises ConfigError for another family."""
+        """Return the candidate with the release's settings wherever it has none of its own.
+
+        Raises:
+            ConfigError: The candidate is of another family.
+        """
         if candidate.family != self.spec.family:
             raise ConfigError(
-                f"{self.source} is a {self.spec.family}",
+                f"{self.source} is of family {self.spec.family}",
                 where=PARAMS_FILE,
                 found=f"family: {candidate.family}",
-                fix=f"set `family: {self.spec.family}`, or take its encoder alone: encoder_weights: .segpipe/releases/"
+                fix=f"set `family: {self.spec.family}`, or use its encoder alone: encoder_weights: .segpipe/releases/"
                 f"{self.source.rpartition('@')[2]}/model/weights.safetensors",
             )
         return Candidate.model_validate(self.spec.options | candidate.model_dump())
 
-    def check(self, fingerprint: Fingerprint, over_encoder: bool) -> None:
-        """Raise ConfigError where the images have channels that the release's first layer can't be adapted to."""
-        stored, found = self.spec.normalisation.channels, fingerprint.channels
-        if found != stored and not (over_encoder and stored == 3):
+    def check_channels(self, fingerprint: Fingerprint, has_encoder: bool) -> None:
+        """Raise ConfigError if the release's first layer cannot be adapted to the number of channels of the images."""
+        stored, present = self.spec.normalisation.channels, fingerprint.channels
+        if present != stored and not (has_encoder and stored == 3):
             raise ConfigError(
-                f"{self.source} looks at {counted(stored, 'channel')}",
+                f"{self.source} expects images with {stored} channel(s)",
                 where="encoder_weights",
-                found=f"images with {found}",
-                fix=f"give images with {stored}, or start from other weights (auto, none)",
+                found=f"images with {present}",
+                fix=f"use images with {stored}, or start from other weights (auto, none)",
             )
 
-    def channels(self, classes: ClassTable, outputs: Outputs) -> tuple[list[int | None], str]:
-        """Of each channel of the new network, which one of the release it starts as (None: anew), and that in words.
+    def map_channels(self, classes: ClassTable, outputs: Outputs) -> tuple[list[int | None], str]:
+        """Assign channels of the release to those of the new network.
 
-        A class is the one of the same name there or, where neither table has the other's name, the one of the same pixel value:
-        a class that was renamed. What the release knows beside these is dropped.
+        A class continues from the class of the same name. If neither table has the other's name, it continues from the class with
+        the same pixel value: a class that was renamed. All other channels of the release are dropped.
+
+        Args:
+            classes: the classes of the dataset.
+            outputs: the channels of the new network.
+
+        Returns:
+            For each channel of the new network the channel of the release, or None for new weights; and that in words.
         """
-        names, theirs = classes.names, self.spec.classes
-        left = {c.value: place for place, c in enumerate(theirs.classes) if c.name not in names}
-        found: list[int | None] = []
-        words = [f"{self.source}, with {sum(name in theirs.names for name in names)} of its {len(theirs)} classes"]
-        for own in classes.classes:
-            found.append(theirs.names.index(own.name) if own.name in theirs.names else left.pop(own.value, None))
-            if found[-1] is None:
-                words.append(f"{own.name} starts anew")
-            elif own.name not in theirs.names:
-                words.append(f"{own.name} is {theirs.names[found[-1]]}, renamed (it has the same pixel value)")
-        words += [f"{theirs.names[place]} is dropped" for place in left.values()]
+        names, released = classes.names, self.spec.classes
+        unassigned = {c.value: index for index, c in enumerate(released.classes) if c.name not in names}
+        channels: list[int | None] = []
+        words = [f"{self.source}, with {sum(name in released.names for name in names)} of its {len(released)} classes"]
+        for new_class in classes.classes:
+            if new_class.name in released.names:
+                channels.append(released.names.index(new_class.name))
+                continue
+            source = unassigned.pop(new_class.value, None)
+            channels.append(source)
+            if source is None:
+                words.append(f"{new_class.name} starts from new weights")
+            else:
+                words.append(f"{new_class.name} is {released.names[source]}, renamed (it has the same pixel value)")
+        words += [f"{released.names[index]} is dropped" for index in unassigned.values()]
         if outputs.distance:
-            found.append(len(theirs) if self.spec.distance else None)
-        return found, "; ".join(words)
+            channels.append(len(released) if self.spec.distance else None)
+        return channels, "; ".join(words)
 
 
 def warm_start_of(options: Mapping[str, Any]) -> WarmStart | None:
-    """The release that a candidate of these settings goes on from; None where it starts otherwise. MissingError where its model is
-    not here."""
+    """Return the release that a candidate with these options continues from; None if it starts from other weights.
+
+    Raises:
+        MissingError: The released model is not on this machine.
+    """
     source = str(options.get("encoder_weights", ""))
     return WarmStart(source, SegmenterSpec.read(fetched_release_folder(source))) if parse_release(source) else None

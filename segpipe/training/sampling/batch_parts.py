@@ -1,4 +1,4 @@
-"""A batch in parts, computed one after another where memory is short."""
+"""A batch in parts, which are computed one after another if memory is short."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ from typing import Any
 from torch import Tensor
 
 
-def split_batch(images: Tensor, known: Any, count: int) -> Iterator[tuple[Tensor, Any, float]]:
-    """A batch in `count` parts of nearly equal size: images, what is known of them (a tensor or a list), share of the images."""
+def split_batch(images: Tensor, labels: Any, count: int) -> Iterator[tuple[Tensor, Any, float]]:
+    """Yield the parts of a batch, of nearly equal size.
+
+    Args:
+        images: (N, ...).
+        labels: of the images: a tensor or a list.
+        count: the number of parts.
+
+    Yields:
+        Images, their labels, and their share of all images.
+    """
     if count == 1:
-        yield images, known, 1.0
+        yield images, labels, 1.0
         return
     start = 0
     for part in images.tensor_split(count):
         stop = start + len(part)
-        yield part, known[start:stop], len(part) / len(images)
+        yield part, labels[start:stop], len(part) / len(images)
         start = stop

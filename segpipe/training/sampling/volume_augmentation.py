@@ -1,12 +1,13 @@
-"""Augmentation of volumes. albumentations turns and zooms no volume by an angle or a factor, so this is numpy alone: turn and zoom
-are a matrix, which goes into the one interpolation that cuts the crop, and tones are changed after it.
+"""The augmentation of volumes, in numpy, because albumentations does not rotate or zoom volumes by an arbitrary amount.
+
+Rotation and zoom are one matrix, which is applied by the same interpolation that cuts the crop; intensities are changed after it.
 
 | | light | medium | strong |
 |---|---|---|---|
-| mirror, along the axes where both ends look alike | 1/2 | 1/2 | 1/2 |
+| mirror, along the axes whose two ends look alike | 1/2 | 1/2 | 1/2 |
 | zoom | 0.9 - 1.11 | 0.8 - 1.25 | 0.7 - 1.43 |
-| turn about each axis, degrees (thick slices: in their own plane alone) | | up to 10 | up to 20 |
-| brightness, contrast, gamma | small | middling | large |
+| rotation about each axis, degrees (thick slices: only within their plane) | | up to 10 | up to 20 |
+| brightness, contrast, gamma | small | medium | large |
 | noise, one in | | 10 | 5 |
 """
 
@@ -21,81 +22,107 @@ import numpy.typing as npt
 from segpipe.config import AugmentStrength
 
 THICK_SLICE_RATIO = 3.0
-"""Where voxels are this many times longer along an axis than along the shortest, turning out of the plane of the slices smears
+"""If voxels are this many times longer along an axis than along the shortest, rotation out of the plane of the slices would blur
 them."""
-_TURNED = 0.6
-"""Share of the crops that are turned and zoomed; the others keep their voxels as they are."""
+_ROTATED_SHARE = 0.6
+"""Share of the crops that are rotated and zoomed; the others keep their voxels unchanged."""
 
 
 @dataclass(frozen=True)
 class _Amounts:
     zoom: float
-    turn: float
+    """The largest factor; the least is its inverse."""
+    rotation: float
+    """The largest angle in degrees."""
     tone: float
-    noisy: float
+    """The largest relative change of brightness, contrast and gamma."""
+    noise: float
+    """Share of the crops with noise."""
 
 
 _AMOUNTS: dict[str, _Amounts] = {
-    "light": _Amounts(zoom=1.11, turn=0, tone=0.1, noisy=0),
-    "medium": _Amounts(zoom=1.25, turn=10, tone=0.2, noisy=0.1),
-    "strong": _Amounts(zoom=1.43, turn=20, tone=0.35, noisy=0.2),
+    "light": _Amounts(zoom=1.11, rotation=0, tone=0.1, noise=0),
+    "medium": _Amounts(zoom=1.25, rotation=10, tone=0.2, noise=0.1),
+    "strong": _Amounts(zoom=1.43, rotation=20, tone=0.35, noise=0.2),
 }
 
 
 def draw_rotation(
     strength: AugmentStrength, spacing: Sequence[float], draws: np.random.Generator
 ) -> npt.NDArray[np.float64] | None:
-    """A turn and zoom in mm, (3, 3), for axes (D, H, W); None where the crop is left as it is.
+    """Draw a rotation and zoom.
 
-    spacing: size of a voxel of the crop in mm, by axis.
+    Args:
+        strength: the strength of the augmentation.
+        spacing: voxel size of the crop in mm, by axis.
+        draws: the random state.
+
+    Returns:
+        A matrix (3, 3) in mm for axes (D, H, W); None if the crop is left unchanged.
     """
-    if strength == "off" or draws.random() >= _TURNED:
+    if strength == "off" or draws.random() >= _ROTATED_SHARE:
         return None
     amounts = _AMOUNTS[strength]
     matrix = np.eye(3) * np.exp(draws.uniform(-1, 1) * np.log(amounts.zoom))
     thick = [edge > THICK_SLICE_RATIO * min(spacing) for edge in spacing]
     for axis in range(3):
-        angle = np.deg2rad(draws.uniform(-amounts.turn, amounts.turn))
+        angle = np.deg2rad(draws.uniform(-amounts.rotation, amounts.rotation))
         first, second = (a for a in range(3) if a != axis)
         if angle and not (thick[first] or thick[second]):
-            about = np.eye(3)
-            about[first, first] = about[second, second] = np.cos(angle)
-            about[first, second], about[second, first] = -np.sin(angle), np.sin(angle)
-            matrix = matrix @ about
+            rotation = np.eye(3)
+            rotation[first, first] = rotation[second, second] = np.cos(angle)
+            rotation[first, second], rotation[second, first] = -np.sin(angle), np.sin(angle)
+            matrix = matrix @ rotation
     return matrix
 
 
 def draw_mirror(
     strength: AugmentStrength, flips: Sequence[bool], draws: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """1 or -1 for each axis: whether the crop is mirrored along it. flips: along which axes it may be."""
-    tossed = draws.random(3) < 0.5
-    return np.where(tossed & np.asarray(flips) & (strength != "off"), -1.0, 1.0)
+    """Draw along which axes a crop is mirrored.
+
+    Args:
+        strength: the strength of the augmentation.
+        flips: the axes along which it may be.
+        draws: the random state.
+
+    Returns:
+        (3,): -1 for an axis along which it is mirrored, otherwise 1.
+    """
+    drawn = draws.random(3) < 0.5
+    return np.where(drawn & np.asarray(flips) & (strength != "off"), -1.0, 1.0)
 
 
 def vary_intensities(
     patch: npt.NDArray[np.float32], strength: AugmentStrength, draws: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """Other brightness, contrast, gamma and noise for a normalised crop (C, D, H, W), in units of its own spread."""
+    """Vary brightness, contrast, gamma and noise of a crop, relative to its own deviation.
+
+    Args:
+        patch: (C, D, H, W), normalised.
+        strength: the strength of the augmentation.
+        draws: the random state.
+    """
     if strength == "off":
         return patch
     amounts = _AMOUNTS[strength]
     out = np.empty_like(patch)
-    for channel, into in zip(patch, out, strict=True):
+    for channel, result in zip(patch, out, strict=True):
         mean, std = float(channel.mean()), max(float(channel.std()), 1e-6)
-        contrast, shift, bend = draws.uniform(-amounts.tone, amounts.tone, 3)
+        contrast, shift, log_gamma = draws.uniform(-amounts.tone, amounts.tone, 3)
         low, high = float(channel.min()), float(channel.max())
         if high > low:
             unit = (channel - low) / (high - low)
-            np.power(unit, np.exp(bend), out=into)
-            into *= high - low
-            into += low
-            bent_mean, bent_std = float(into.mean()), max(float(into.std()), 1e-6)
-            into -= bent_mean  # gamma bends the curve; mean and spread are what contrast and brightness set
-            into *= std * (1 + contrast) / bent_std
-            into += mean + shift * std
+            np.power(unit, np.exp(log_gamma), out=result)
+            result *= high - low
+            result += low
+            # Gamma changes the shape of the curve; mean and deviation are set by brightness and contrast.
+            gamma_mean, gamma_std = float(result.mean()), max(float(result.std()), 1e-6)
+            result -= gamma_mean
+            result *= std * (1 + contrast) / gamma_std
+            result += mean + shift * std
         else:
-            into[:] = channel + shift
-        if draws.random() < amounts.noisy:
-            into += draws.standard_normal(into.shape, np.float32) * np.float32(draws.uniform(0.02, 0.1) * std)
+            result[:] = channel + shift
+        if draws.random() < amounts.noise:
+            result += draws.standard_normal(result.shape, np.float32) * np.float32(draws.uniform(0.02, 0.1) * std)
     return out

@@ -1,1 +1,1 @@
-"""What a training reports about itself: curves, pace, the time of each part of a step."""
+"""Reports of a running training: curves, pace, the time of each part of a step."""

@@ -1,4 +1,4 @@
-"""Where the time of a training goes: its parts, measured by running the same steps again and again on one batch."""
+"""The time of a training, by part: the parts of a step are measured by repeating the same steps on one batch."""
 
 from __future__ import annotations
 
@@ -17,87 +17,108 @@ if TYPE_CHECKING:
     from segpipe.training.step import Stepper
 
 BOTTLENECK_FILE = "bottleneck.json"
-_TIMES = 3
+_REPEATS = 3
 SLOW_STEP_MS = 500.0
-"""A step that takes longer is timed once: what disturbs the clock is little beside it."""
+"""A step that takes longer is timed once: disturbances are small in comparison."""
 
 
 def step_parts(
-    stepper: Stepper, images: Tensor, known: Any, seed: int, plain: Samples, full: Samples, ms_loop: float
+    stepper: Stepper, images: Tensor, labels: Any, seed: int, plain: Samples, full: Samples, ms_loop: float
 ) -> dict[str, float]:
-    """Milliseconds a step by part; together `ms_loop`, what a step of the real loop takes, its batch included.
+    """Measure the parts of a step.
 
-    images, known: a batch. plain, full: the training samples without and with augmentation. What the loop takes beyond the same
-    steps on one batch is the loader's and the augmentation's, by how long each takes for a batch: processes that prepare
-    batches hold up the steps by being late, or by taking their processors.
+    The time that the loop takes beyond the same steps on one batch is attributed to loader and augmentation, in proportion to how long
+    each takes for a batch: processes that prepare batches delay steps by being late, or by taking CPU time.
+
+    Args:
+        stepper: the network in training.
+        images: (N, C, ...) float32, a batch.
+        labels: its labels.
+        seed: the seed of the training.
+        plain: the training samples without augmentation.
+        full: the training samples with augmentation.
+        ms_loop: milliseconds per step of the real loop, including batches.
+
+    Returns:
+        Milliseconds per step of loader, augmentation, forward, backward and optimiser; their sum is `ms_loop`.
     """
     device = stepper.fabric.device
     forward = backward = step = float("inf")
     resident = images.to(device).contiguous(memory_format=stepper.format)
-    part, its_known, _ = next(iter(split_batch(resident, known, stepper.accumulate)))
-    for number in range(1 if ms_loop > SLOW_STEP_MS else _TIMES):
-        began = _now(device.type)
-        loss = stepper.objective(stepper.model, (part, its_known), device)
-        middle = _now(device.type)
+    part, part_labels, _ = next(iter(split_batch(resident, labels, stepper.accumulate)))
+    for number in range(1 if ms_loop > SLOW_STEP_MS else _REPEATS):
+        start = _now_ms(device.type)
+        loss = stepper.objective(stepper.model, (part, part_labels), device)
+        middle = _now_ms(device.type)
         stepper.fabric.backward(loss)
-        end = _now(device.type)
+        end = _now_ms(device.type)
         stepper.optimizer.zero_grad(set_to_none=True)
-        forward, backward = min(forward, middle - began), min(backward, end - middle)
-        began = _now(device.type)
-        stepper.step(number, images, known, seed)
-        step = min(step, _now(device.type) - began)
+        forward, backward = min(forward, middle - start), min(backward, end - middle)
+        start = _now_ms(device.type)
+        stepper.step(number, images, labels, seed)
+        step = min(step, _now_ms(device.type) - start)
     step = min(step, ms_loop)
     forward, backward = forward * stepper.accumulate, backward * stepper.accumulate
     parts = {"forward": forward, "backward": backward, "optimiser": max(0.0, step - forward - backward)}
     parts = {name: ms * step / sum(parts.values()) for name, ms in parts.items()}
     positions = range(len(images))
-    reading, all_of_it = (cpu_ms(samples, positions) for samples in (plain, full))
-    read = min(1.0, reading / max(all_of_it, 1e-9))
-    beyond = ms_loop - step
-    return {"loader": beyond * read, "augmentation": beyond * (1 - read)} | parts
+    plain_ms, full_ms = (cpu_ms(samples, positions) for samples in (plain, full))
+    loader_share = min(1.0, plain_ms / max(full_ms, 1e-9))
+    batches_ms = ms_loop - step
+    return {"loader": batches_ms * loader_share, "augmentation": batches_ms * (1 - loader_share)} | parts
 
 
-def _now(device: str) -> float:
-    """Milliseconds, when the device has done what it was given."""
+def _now_ms(device: str) -> float:
+    """Return the time in milliseconds, after the device has finished its work."""
     synchronize(device)
     return time.perf_counter() * 1000
 
 
 def cpu_ms(samples: Samples, positions: range) -> float:
-    """Milliseconds of a processor for these samples: the least of several times."""
+    """Return the milliseconds of CPU time that these samples take: the least of several runs.
+
+    Args:
+        samples: the training samples.
+        positions: which of them.
+    """
     least = float("inf")
-    for _ in range(_TIMES):
-        began = time.process_time()
+    for _ in range(_REPEATS):
+        start = time.process_time()
         for position in positions:
             samples[position]
-        least = min(least, time.process_time() - began)
+        least = min(least, time.process_time() - start)
     return least * 1000
 
 
 class TrainingClock:
-    """How long a training took, and how much of it was not for steps."""
+    """Measures how long a training takes, and how much of that is not for steps."""
 
     def __init__(self) -> None:
-        self._began = time.perf_counter()
+        self._start = time.perf_counter()
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count the time within as the part's."""
-        began = time.perf_counter()
+        """Count the time within this context as that of a part."""
+        start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def table(self, steps: int, step_ms: dict[str, float]) -> list[dict[str, float | str]]:
-        """Rows of bottleneck.json: part, its share of the time since the clock was made (0..1), and milliseconds a step.
+        """Return the rows of bottleneck.json.
 
-        The time of the steps is split as the plan measured it (`step_parts`).
+        Args:
+            steps: the number of steps taken since the clock was created.
+            step_ms: the parts of a step as the plan measured them (`step_parts`); the time of the steps is divided in proportion.
+
+        Returns:
+            For each part its name, its share of the time (0..1) and its milliseconds per step.
         """
-        total = max(time.perf_counter() - self._began, 1e-9)
-        left, planned = total - sum(self.seconds.values()), sum(step_ms.values())
-        parts = {name: ms / planned * left for name, ms in step_ms.items()} if planned else {"steps": left}
+        total = max(time.perf_counter() - self._start, 1e-9)
+        steps_s, planned_ms = total - sum(self.seconds.values()), sum(step_ms.values())
+        parts = {name: ms / planned_ms * steps_s for name, ms in step_ms.items()} if planned_ms else {"steps": steps_s}
         return [
             {"part": name, "share": round(seconds / total, 4), "ms": round(seconds / max(steps, 1) * 1000, 2)}
             for name, seconds in (parts | self.seconds).items()

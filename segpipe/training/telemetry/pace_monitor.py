@@ -1,4 +1,4 @@
-"""Whether a training keeps the pace by which its budget of time became steps: a machine may have more to do than when it planned."""
+"""A warning if a training is slower than planned: the machine may be busier than when its budget of time was turned into steps."""
 
 from __future__ import annotations
 
@@ -7,43 +7,47 @@ import time
 
 from segpipe.config import TrainParams, parse_budget
 from segpipe.progress import format_seconds, say
-from segpipe.training.plan import Plan
+from segpipe.training.plan import NetworkPlan, Plan
 
-_MUCH = 1.1
-"""Times as long as planned: a budget of time is to be kept within a tenth."""
+_MAX_SLOWDOWN = 1.1
+"""A budget of time is to be kept within a tenth."""
 
 
 class PaceMonitor:
-    """From the first look at val on (what goes before compiles, and warms up), the time between looks against that planned."""
+    """Compares the time between validations with that planned.
 
-    def __init__(self, plan: Plan) -> None:
+    It starts at the first validation, because the steps before it include compilation and warm-up.
+    """
+
+    def __init__(self, plan: NetworkPlan) -> None:
         self.plan = plan
-        self._silent = not _by_time(plan)
+        self._silent = not _has_time_budget(plan)
         self._first: tuple[int, float] | None = None
 
-    def look(self, step: int) -> None:
-        """After a look at val, at this step: say once where the training will end much later than planned."""
+    def check(self, step: int) -> None:
+        """Report once if the training will end much later than planned. Called after the validation at this step."""
         now, recipe, execution = time.perf_counter(), self.plan.recipe, self.plan.execution
-        assert recipe is not None and execution is not None
         if self._silent or step >= recipe.steps:
             return
         if self._first is None:
             self._first = step, now
             return
-        a_look = recipe.val_every * execution.ms_per_step + execution.ms_per_validation
-        looks = (step - self._first[0]) / recipe.val_every
-        slower = (now - self._first[1]) * 1000 / (looks * a_look)
-        if slower > _MUCH:
-            late = (slower - 1) * math.ceil(recipe.steps / recipe.val_every) * a_look / 1000
+        first_step, first_time = self._first
+        planned_ms = recipe.val_every * execution.ms_per_step + execution.ms_per_validation
+        validations = (step - first_step) / recipe.val_every
+        slowdown = (now - first_time) * 1000 / (validations * planned_ms)
+        if slowdown > _MAX_SLOWDOWN:
+            late_s = (slowdown - 1) * math.ceil(recipe.steps / recipe.val_every) * planned_ms / 1000
             say(
-                f"note: steps and validations take {slower - 1:.0%} longer than planned: the training will end some "
-                f"{format_seconds(late)} late; where this machine stays so busy, plan anew (segpipe plan {self.plan.candidate} --refresh)"
+                f"note: steps and validations take {slowdown - 1:.0%} longer than planned: the training will end about "
+                f"{format_seconds(late_s)} late; if this machine stays so busy, plan again (segpipe plan {self.plan.candidate} --refresh)"
             )
             self._silent = True
 
 
-def _by_time(plan: Plan) -> bool:
-    """Whether the steps of a plan follow from a time."""
+def _has_time_budget(plan: Plan) -> bool:
+    """Return whether the steps of a plan follow from a budget of time."""
     if plan.settings is None:
         return False
-    return parse_budget(plan.settings.get("train.budget", TrainParams().budget))[0] == "seconds"
+    budget = plan.settings.get("train.budget", TrainParams().budget)
+    return parse_budget(budget)[0] == "seconds"

@@ -1,4 +1,4 @@
-"""Noise within a network, drawn in several processes for the images of all."""
+"""Dropout and stochastic depth in several processes, which draw noise for the images of all."""
 
 import pytest
 import torch
@@ -19,21 +19,21 @@ LAYERS = [nn.Dropout(0.3), nn.Dropout2d(0.3), DropPath(0.3), StochasticDepth(0.3
 def as_process(monkeypatch):
     def become(number, count):
         for module in (process_group, shared_dropout):
-            monkeypatch.setattr(module, "ranks", lambda: count)
+            monkeypatch.setattr(module, "world_size", lambda: count)
             monkeypatch.setattr(module, "rank", lambda: number)
 
     return become
 
 
-def seen(layers, x):
-    """What layers, one after another, make of a batch; by a new network, from a fixed seed."""
-    network = nn.Sequential(*(type(layer)(*(v for v in of(layer))) for layer in layers))
+def output_of(layers, x):
+    """The output of these layers in sequence, by a new network, from a fixed seed."""
+    network = nn.Sequential(*(type(layer)(*arguments_of(layer)) for layer in layers))
     share_dropout(network)(5)
     torch.manual_seed(7)
     return network(x)
 
 
-def of(layer):
+def arguments_of(layer):
     if isinstance(layer, StochasticDepth):
         return layer.p, layer.mode
     return (getattr(layer, "p", None) or layer.drop_prob,)
@@ -45,21 +45,21 @@ def of(layer):
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 def test_each_process_draws_what_one_would_have_drawn_for_its_images(as_process, layers, memory):
     x = torch.randn(5, 6, 8, 7).contiguous(memory_format=memory)
-    whole = seen(layers, x)
+    whole = output_of(layers, x)
     assert (whole == 0).any() and (whole != 0).any()
     for number in range(3):
         as_process(number, 3)
-        own = x[number::3].contiguous(memory_format=memory)
-        torch.testing.assert_close(seen(layers, own), whole[number::3])
+        share = x[number::3].contiguous(memory_format=memory)
+        torch.testing.assert_close(output_of(layers, share), whole[number::3])
 
 
-def test_a_single_process_is_left_as_it_is():
+def test_in_a_single_process_nothing_changes():
     network = nn.Sequential(nn.Dropout(0.5))
     share_dropout(network)(4)
     assert type(network[0]) is nn.Dropout
 
 
-def test_without_training_nothing_is_drawn(as_process):
+def test_in_inference_nothing_is_drawn(as_process):
     as_process(1, 2)
     network, x = nn.Sequential(nn.Dropout(0.5)), torch.randn(2, 3)
     share_dropout(network)
@@ -70,18 +70,18 @@ def test_without_training_nothing_is_drawn(as_process):
     ("batch", "parts", "count"), [(4, 1, 2), (5, 1, 2), (7, 2, 3), (8, 2, 3), (11, 2, 4), (12, 3, 4)]
 )
 def test_the_rows_of_all_processes_are_the_images_of_a_part(as_process, batch, parts, count):
-    """Counted on what the loader deals out."""
+    """Counted on the batches of the loader."""
     recipe, rows = make_recipe(batch=batch), {}
     for number in range(count):
         as_process(number, count)
-        images, known = next(batches(Positions(), recipe, 0, 0, 1, rank=number, ranks=count))
-        for index, (part, _, _) in enumerate(split_batch(images, known, parts)):
-            of_all = range(images_on_all_ranks(batch, parts, index))
-            own = list(of_all)[number::count]
-            assert len(own) == len(part)
-            rows.setdefault((index, len(of_all)), []).extend(own)
+        images, labels = next(batches(Positions(), recipe, 0, 0, 1, rank=number, world_size=count))
+        for index, (part, _, _) in enumerate(split_batch(images, labels, parts)):
+            all_rows = range(images_on_all_ranks(batch, parts, index))
+            own_rows = list(all_rows)[number::count]
+            assert len(own_rows) == len(part)
+            rows.setdefault((index, len(all_rows)), []).extend(own_rows)
     assert len(rows) == parts, "all processes agree on the numbers"
-    assert all(sorted(found) == list(range(length)) for (_, length), found in rows.items())
+    assert all(sorted(drawn) == list(range(length)) for (_, length), drawn in rows.items())
 
 
 class Positions:

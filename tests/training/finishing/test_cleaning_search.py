@@ -1,4 +1,4 @@
-"""The choice of a cleaning, with segmenters whose mistakes are known."""
+"""The choice of a cleaning, with segmenters that make known mistakes."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ NAMES = list("abcdefgh")
 
 
 class Known:
-    """Says what the image holds: class probabilities in its channels."""
+    """An engine that predicts the image itself: its channels are class probabilities."""
 
     name = "toy"
 
@@ -46,27 +46,27 @@ def segmenter(classes, cleaning=None):
 
 
 def reader(samples):
-    found = MemoryReader([])
-    found.samples = samples
-    return found
+    memory_reader = MemoryReader([])
+    memory_reader.samples = samples
+    return memory_reader
 
 
 def scene(seed, threshold=0.5, specks=0, classes=3):
-    """A truth of large regions; what is said of it: as sure as `threshold` at their borders, with specks of two pixels."""
+    """Large regions; predicted with probability `threshold` at their borders, and with specks of two pixels."""
     rng = np.random.default_rng(seed)
     fields = np.stack([gaussian_filter(rng.normal(size=(48, 48)), 6) for _ in range(classes)])
     truth = fields.argmax(0).astype(np.uint8)
     if classes == 2:
-        far = fields[1] - fields[0]
-        p = 1 / (1 + np.exp(-40 * far - np.log(threshold / (1 - threshold))))
-        said = np.stack([1 - p, p])
+        margin = fields[1] - fields[0]
+        p = 1 / (1 + np.exp(-40 * margin - np.log(threshold / (1 - threshold))))
+        predicted = np.stack([1 - p, p])
     else:
-        said = np.where(np.arange(classes)[:, None, None] == truth, 0.9, 0.05)
+        predicted = np.where(np.arange(classes)[:, None, None] == truth, 0.9, 0.05)
     for _ in range(specks):
         y, x = rng.integers(2, 45, 2)
-        said[:, y, x : x + 2] = np.roll(said[:, y, x], 1)[:, None]
+        predicted[:, y, x : x + 2] = np.roll(predicted[:, y, x], 1)[:, None]
     truth[0] = IGNORE
-    return Sample(str(seed), np.moveaxis(said, 0, -1).astype(np.float32), truth)
+    return Sample(str(seed), np.moveaxis(predicted, 0, -1).astype(np.float32), truth)
 
 
 def score(model, samples):
@@ -75,19 +75,21 @@ def score(model, samples):
 
 
 @pytest.mark.parametrize("right", [0.3, 0.7])
-def test_a_threshold_that_is_off_is_found(right):
+def test_a_better_threshold_is_found(right):
     val = [scene(i, right, classes=2) for i in range(16)]
     chosen = choose_cleaning(segmenter(2), reader(val), [1.0] * 2, 0)
     assert chosen.cleaning.threshold == pytest.approx(right, abs=0.051) and len(chosen.after) == 16
     gain = score(segmenter(2, chosen.cleaning), val) - score(segmenter(2), val)
-    assert gain == pytest.approx(chosen.gain, abs=1e-4) and gain > 0, "what was promised is what a segmenter does"
+    assert gain == pytest.approx(chosen.gain, abs=1e-4) and gain > 0, (
+        "a segmenter with the cleaning has the reported gain"
+    )
 
 
 WEIGHTS = [0.5, 1.0, 8.0]
 
 
 def overstated(seed, weights=WEIGHTS):
-    """A truth drawn pixel by pixel from known probabilities; what is said of it: those probabilities, times the weights."""
+    """A truth drawn pixel by pixel from known probabilities, which are predicted multiplied by the weights."""
     rng = np.random.default_rng(seed)
     fields = (
         np.stack([gaussian_filter(rng.normal(size=(48, 48)), 6) * 30 for _ in weights])
@@ -96,43 +98,45 @@ def overstated(seed, weights=WEIGHTS):
     p = np.exp(fields - fields.max(0))
     p /= p.sum(0)
     truth = (rng.random((48, 48)) > p.cumsum(0)).sum(0).clip(0, 2).astype(np.uint8)
-    said = p * np.array(weights)[:, None, None]
-    return Sample(str(seed), np.moveaxis(said / said.sum(0), 0, -1).astype(np.float32), truth)
+    predicted = p * np.array(weights)[:, None, None]
+    return Sample(str(seed), np.moveaxis(predicted / predicted.sum(0), 0, -1).astype(np.float32), truth)
 
 
-def test_rare_classes_that_are_said_too_often_are_said_less():
+def test_rare_classes_that_are_predicted_too_often_are_predicted_less():
     val, fresh = [overstated(i) for i in range(16)], [overstated(100 + i) for i in range(8)]
     chosen = choose_cleaning(segmenter(3), reader(val), WEIGHTS, 0)
     shifts = np.array(chosen.cleaning.shifts)
     share = -shifts / (np.log(WEIGHTS) - np.log(WEIGHTS).mean())
-    assert share.std() < 1e-3 and share.mean() == pytest.approx(1, abs=0.26), "of the classes as they are"
+    assert share.std() < 1e-3 and share.mean() == pytest.approx(1, abs=0.26), "nearly all of the weights is taken back"
     assert score(segmenter(3, chosen.cleaning), fresh) > score(segmenter(3), fresh) + 0.02
     gain = score(segmenter(3, chosen.cleaning), val) - score(segmenter(3), val)
     assert gain == pytest.approx(chosen.gain, abs=1e-4)
     assert chosen.cleaning.in_words(segmenter(3).spec.classes).endswith("for a)")
-    assert choose_cleaning(segmenter(3), reader(val), [1.0] * 3, 0).cleaning is None, "nobody overstated them"
+    assert choose_cleaning(segmenter(3), reader(val), [1.0] * 3, 0).cleaning is None, (
+        "with equal weights there is nothing to take back"
+    )
 
 
-def test_what_is_said_as_it_is_is_not_moved():
+def test_calibrated_probabilities_are_not_shifted():
     val = [overstated(i, [1.0] * 3) for i in range(16)]
-    found = choose_cleaning(segmenter(3), reader(val), WEIGHTS, 0)
-    assert found.cleaning is None or not found.cleaning.shifts
+    choice = choose_cleaning(segmenter(3), reader(val), WEIGHTS, 0)
+    assert choice.cleaning is None or not choice.cleaning.shifts
 
 
-@pytest.mark.parametrize("how", [Cleaning(threshold=0.3), Cleaning(shifts=(0.0, 0.9))])
-def test_logits_are_raised_as_probabilities_are_moved(how):
-    """By a segmenter, also in tiles, as by `moved`, by which the cleaning was chosen."""
-    sample, model = scene(3, classes=2), segmenter(2, how)
+@pytest.mark.parametrize("cleaning", [Cleaning(threshold=0.3), Cleaning(shifts=(0.0, 0.9))])
+def test_a_segmenter_shifts_logits_as_decide_does(cleaning):
+    """Also in tiles; `decide` is what the cleaning was chosen by."""
+    sample, model = scene(3, classes=2), segmenter(2, cleaning)
     probabilities = np.moveaxis(sample.image, -1, 0)
-    expected = decide(probabilities, how)
+    expected = decide(probabilities, cleaning)
     np.testing.assert_array_equal(model.predict(sample.image).class_ids, expected)
-    np.testing.assert_array_equal(model.with_changes(tile=32, overlap=8).predict(sample.image).class_ids, expected)
-    odds = np.log(probabilities[1] / probabilities[0].clip(1e-6)) + how.logit_offsets[1]
+    np.testing.assert_array_equal(model.but(tile=32, overlap=8).predict(sample.image).class_ids, expected)
+    odds = np.log(probabilities[1] / probabilities[0].clip(1e-6)) + cleaning.raised[1]
     np.testing.assert_array_equal(expected, odds > 0)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_specks_are_taken_away_and_nothing_else(classes):
+def test_specks_are_removed_and_nothing_else(classes):
     val = [scene(i, specks=8, classes=classes) for i in range(16)]
     chosen = choose_cleaning(segmenter(classes), reader(val), [1.0] * classes, 0)
     assert chosen.cleaning.threshold is None and all(4 <= size <= 64 for size in chosen.cleaning.least)
@@ -142,21 +146,21 @@ def test_specks_are_taken_away_and_nothing_else(classes):
     assert gain == pytest.approx(chosen.gain, abs=1e-9)
 
 
-def test_what_is_right_or_mere_chance_is_left_alone():
+def test_a_gain_by_chance_is_not_used():
     assert choose_cleaning(segmenter(3), reader([scene(i) for i in range(16)]), [1.0] * 3, 0).cleaning is None
     assert (
         choose_cleaning(segmenter(2), reader([scene(i, classes=2) for i in range(16)]), [1.0] * 2, 0).cleaning is None
     )
-    odd = [scene(i, specks=8 * (i == 3)) for i in range(16)]  # one image in sixteen shows nothing
-    assert choose_cleaning(segmenter(3), reader(odd), [1.0] * 3, 0).cleaning is None
+    one_with_specks = [scene(i, specks=8 * (i == 3)) for i in range(16)]  # one image in sixteen proves nothing
+    assert choose_cleaning(segmenter(3), reader(one_with_specks), [1.0] * 3, 0).cleaning is None
 
 
-def test_chance_alone_is_seldom_kept():
-    """Every class has specks that are right as often as wrong: to take those of some classes away looks good by chance alone.
+def test_a_gain_by_chance_is_rarely_significant():
+    """Every class has specks that are right as often as wrong: removing those of some classes looks good by chance.
 
-    A third of these choices would be kept were they judged by the images that they were made on.
+    A third of these choices would be used if they were judged on the images that they were made on.
     """
-    kept = 0
+    used = 0
     for seed in range(30):
         rng, samples = np.random.default_rng(seed), []
         for i in range(16):
@@ -168,30 +172,30 @@ def test_chance_alone_is_seldom_kept():
                 label = rng.integers(1, 8)
                 ids[y : y + 2, x : x + 2] = label
                 truth[y : y + 2, x : x + 2] = label if rng.random() < 0.5 else 0
-            said = np.where(np.arange(8) == ids[..., None], 0.9, 0.01).astype(np.float32)
-            samples.append(Sample(str(i), said, truth))
-        kept += choose_cleaning(segmenter(8), reader(samples), np.linspace(1, 3, 8), seed).cleaning is not None
-    assert kept <= 4
+            predicted = np.where(np.arange(8) == ids[..., None], 0.9, 0.01).astype(np.float32)
+            samples.append(Sample(str(i), predicted, truth))
+        used += choose_cleaning(segmenter(8), reader(samples), np.linspace(1, 3, 8), seed).cleaning is not None
+    assert used <= 4
 
 
-def test_images_are_looked_at_as_memory_allows():
+def test_the_number_of_images_is_limited_by_memory():
     assert search_images(reader([])) == []
     large = Sample("x", np.zeros((1, 1, 3), np.uint8), np.broadcast_to(np.uint8(0), (2048, 2048)))
     assert search_images(reader([large] * 10)) == [0, 3, 6, 9]
     assert len(search_images(reader([scene(0)] * 500))) == 64
 
 
-def test_changes_are_those_of_cleaning_class_by_class():
+def test_changes_equal_those_of_cleaning_one_class():
     sample = scene(3, specks=12)
     ids = np.asarray(sample.image.argmax(-1), np.uint8)
     changes = _changes(sample.labels, ids, 3)
     before = tallies(confusion(sample.labels, ids, 3))
     regions = region_sizes(ids, np.ones(256, bool))
     for row, size in enumerate(SIZES):
-        gone = regions < size
+        removed = regions < size
         for label in range(3):
-            mended = np.where(ids == label, fill_from_nearest(ids, gone), ids)
-            np.testing.assert_array_equal(tallies(confusion(sample.labels, mended, 3)) - before, changes[row, label])
+            new_ids = np.where(ids == label, fill_from_nearest(ids, removed), ids)
+            np.testing.assert_array_equal(tallies(confusion(sample.labels, new_ids, 3)) - before, changes[row, label])
 
 
 def test_gains_by_hand():
@@ -200,11 +204,11 @@ def test_gains_by_hand():
     before[:, 1:] += before[:, :1]
     after = before + np.array([3, 0, 0])[None, :, None]
     gain, bound = iou(after) - iou(before), gain_lower_bound(before, after, 1)
-    by_hand = [np.mean([t[0] / (t[1] + t[2] - t[0]) for t in tally.sum(0).T.tolist()]) for tally in (before, after)]
-    assert gain == pytest.approx(by_hand[1] - by_hand[0]) and 0 < bound <= gain
+    expected = [np.mean([t[0] / (t[1] + t[2] - t[0]) for t in tally.sum(0).T.tolist()]) for tally in (before, after)]
+    assert gain == pytest.approx(expected[1] - expected[0]) and 0 < bound <= gain
     assert gain_lower_bound(before, before, 1) == 0
 
 
-def test_a_cleaning_is_nothing_by_itself():
+def test_the_default_cleaning_changes_nothing():
     ids = np.zeros((4, 4), np.uint8)
     assert Cleaning() == Cleaning(threshold=None, least=()) and remove_small_regions(ids, ()) is ids

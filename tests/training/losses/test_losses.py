@@ -5,7 +5,7 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_cdt
 
@@ -31,12 +31,12 @@ EVERY = {
     "boundary": 1.0,
     "all": dict.fromkeys(TERMS, 0.5),
 }
-each_term = pytest.mark.parametrize("of", EVERY)
+each_term = pytest.mark.parametrize("term", EVERY)
 
 
-def loss(of, weights):
-    terms = EVERY.get(of, of) if isinstance(of, str) else of
-    return SegmentationLoss(weights, LossParams.model_validate(terms if isinstance(terms, dict) else {of: terms}))
+def loss(term, weights):
+    terms = EVERY.get(term, term) if isinstance(term, str) else term
+    return SegmentationLoss(weights, LossParams.model_validate(terms if isinstance(terms, dict) else {term: terms}))
 
 
 def case(shape, ignored=0.2):
@@ -50,22 +50,21 @@ def case(shape, ignored=0.2):
 
 
 def rows(logits, labels):
-    """The counted pixels by numpy, float64: log-probabilities (P, K) and classes (P,)."""
+    """The counted pixels in numpy, float64: log-probabilities (P, K) and classes (P,)."""
     log_p = torch.log_softmax(logits.double().movedim(1, -1), -1)[labels != IGNORE]
     return log_p.numpy(), labels[labels != IGNORE].numpy()
 
 
-def test_every_term_of_the_settings_is_there():
+def test_all_terms_of_the_settings_exist():
     assert list(TERMS) == list(LossParams.model_fields)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @given(shape=shapes)
 @settings(max_examples=30, deadline=None)
-def test_cross_entropy_is_torchs(shape, smoothing):
+def test_cross_entropy_equals_torchs(shape, smoothing):
     logits, labels, weights = case(shape)
-    if (labels == IGNORE).all():
-        return
+    assume(not (labels == IGNORE).all())
     ours = loss({"cross_entropy": {"label_smoothing": smoothing}}, weights)(logits, labels.to(torch.uint8))
     theirs = F.cross_entropy(logits, labels, torch.tensor(weights), ignore_index=IGNORE, label_smoothing=smoothing)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
@@ -73,14 +72,12 @@ def test_cross_entropy_is_torchs(shape, smoothing):
 
 @given(shapes)
 @settings(max_examples=30, deadline=None)
-def test_dice_tversky_and_lovasz_are_smps_over_the_classes_that_are_there(shape):
+def test_dice_tversky_and_lovasz_equal_smps_over_the_classes_present(shape):
     logits, labels, weights = case(shape)
     present = len(set(labels.unique().tolist()) - {IGNORE})
-    if not present:
-        return
-    of = {"mode": "multiclass", "from_logits": True, "ignore_index": IGNORE}
-    exact = of | {"smooth": 0.0, "eps": 1e-12}
-    share = logits.shape[1] / present  # theirs counts an absent class as 0, ours leaves it out
+    assume(present)
+    exact = {"mode": "multiclass", "from_logits": True, "ignore_index": IGNORE, "smooth": 0.0, "eps": 1e-12}
+    share = logits.shape[1] / present  # SMP counts an absent class as 0, segpipe leaves it out
     pairs = [
         ("dice", smp.losses.DiceLoss(**exact)(logits, labels) * share),
         ("tversky", smp.losses.TverskyLoss(**exact, alpha=0.3, beta=0.7, gamma=1.0)(logits, labels) * share),
@@ -120,34 +117,32 @@ def test_focal_by_hand(gamma):
 def test_top_k_keeps_the_hardest_by_sorting(shape, share, threshold):
     logits, labels, weights = case(shape, ignored=0.4)
     log_p, truth = rows(logits, labels)
-    if not len(truth):
-        return
+    assume(len(truth))
     nll = -log_p[np.arange(len(truth)), truth].astype(np.float32)
     order = np.argsort(-nll)
-    kept = math.ceil(np.float32(len(nll)) * np.float32(share))
+    count = math.ceil(np.float32(len(nll)) * np.float32(share))
     if threshold is not None:
-        if np.abs(nll + math.log(threshold)).min() < 1e-4:
-            return  # on the edge, rounding decides
-        kept = max(kept, int((nll > -math.log(threshold)).sum()))
-    nll, weight = nll[order][:kept], np.array(weights)[truth][order][:kept]
+        assume(np.abs(nll + math.log(threshold)).min() >= 1e-4)  # otherwise rounding decides
+        count = max(count, int((nll > -math.log(threshold)).sum()))
+    nll, weight = nll[order][:count], np.array(weights)[truth][order][:count]
     ours = loss({"top_k": {"share": share, "threshold": threshold}}, weights)(logits, labels)
     assert float(ours) == pytest.approx((nll * weight).sum() / weight.sum(), rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [(23, 31), (9, 12, 11)])
 @pytest.mark.parametrize("sigma", [0.5, 1, 2.5])
-def test_weights_fall_from_the_borders_by_the_distance(size, sigma):
-    """Against a search for borders pixel by pixel and scipy's chessboard distance."""
+def test_weights_fall_with_the_distance_from_borders(size, sigma):
+    """Compared with a search for borders pixel by pixel and scipy's chessboard distance."""
     _, blocks, _ = case((2, 3, *(s // 6 + 1 for s in size), 5), ignored=0.1)
     labels = F.interpolate(blocks[:, None].float(), size)[:, 0].to(torch.uint8)
     ours = border_weights(labels, sigma).numpy()
-    for of, weights in zip(labels.numpy(), ours, strict=True):
-        edge = np.zeros(of.shape, bool)
-        for place in np.argwhere(of != IGNORE):
-            around = of[tuple(slice(max(0, i - 1), i + 2) for i in place)]
-            edge[tuple(place)] = len(set(around.ravel().tolist()) - {IGNORE}) > 1
-        assert edge.any() and not edge.all()
-        distance = distance_transform_cdt(~edge, "chessboard").astype(float)
+    for image_labels, weights in zip(labels.numpy(), ours, strict=True):
+        border = np.zeros(image_labels.shape, bool)
+        for pixel in np.argwhere(image_labels != IGNORE):
+            neighbours = image_labels[tuple(slice(max(0, i - 1), i + 2) for i in pixel)]
+            border[tuple(pixel)] = len(set(neighbours.ravel().tolist()) - {IGNORE}) > 1
+        assert border.any() and not border.all()
+        distance = distance_transform_cdt(~border, "chessboard").astype(float)
         expected = np.where(distance < math.ceil(3 * sigma), np.exp(-(distance**2) / (2 * sigma**2)), 0)
         np.testing.assert_allclose(weights, expected, atol=1e-6)
 
@@ -166,51 +161,51 @@ def test_boundary_by_hand():
 
 @each_term
 @pytest.mark.parametrize("size", [(7, 9), (3, 5, 4)])
-def test_a_batch_without_a_counted_pixel_costs_nothing_and_moves_nothing(of, size):
+def test_a_batch_without_a_counted_pixel_has_no_loss_and_no_gradient(term, size):
     logits = torch.randn(2, 3, *size, requires_grad=True)
-    value = loss(of, [1.0, 2.0, 3.0])(logits, torch.full((2, *size), IGNORE))
+    value = loss(term, [1.0, 2.0, 3.0])(logits, torch.full((2, *size), IGNORE))
     value.backward()
     assert value.item() == 0 and torch.equal(logits.grad, torch.zeros_like(logits))
 
 
 @each_term
-def test_ignored_pixels_neither_count_nor_move(of):
+def test_ignored_pixels_neither_count_nor_have_a_gradient(term):
     logits, labels, weights = case((2, 4, 6, 7, 11))
     labels[0, 0, 0] = IGNORE
     logits.requires_grad_()
-    value = loss(of, weights)(logits, labels)
+    value = loss(term, weights)(logits, labels)
     value.backward()
     ignored = (labels == IGNORE)[:, None].expand_as(logits)
     assert not logits.grad[ignored].any() and logits.grad[~ignored].any()
     other = torch.where(ignored, 40 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(1)), logits)
-    torch.testing.assert_close(loss(of, weights)(other, labels), value)
+    torch.testing.assert_close(loss(term, weights)(other, labels), value)
 
 
 @each_term
-def test_volumes_cost_what_their_pixels_cost(of):
-    """A volume one slice thick is an image; and the pixels of a term that looks at no neighbour may stand in any shape."""
+def test_volumes_have_the_loss_of_their_pixels(term):
+    """A volume of one slice is an image; and for terms that use no neighbours, the shape does not matter."""
     logits, labels, weights = case((2, 3, 6, 5, 12))
-    flat = loss(of, weights)(logits, labels)
-    torch.testing.assert_close(loss(of, weights)(logits[:, :, None], labels[:, None]), flat)
-    if of not in ("boundary", "all"):
-        torch.testing.assert_close(loss(of, weights)(logits.unflatten(2, (2, 3)), labels.unflatten(1, (2, 3))), flat)
+    flat = loss(term, weights)(logits, labels)
+    torch.testing.assert_close(loss(term, weights)(logits[:, :, None], labels[:, None]), flat)
+    if term not in ("boundary", "all"):
+        torch.testing.assert_close(loss(term, weights)(logits.unflatten(2, (2, 3)), labels.unflatten(1, (2, 3))), flat)
 
 
 @each_term
 @pytest.mark.parametrize("scale", [1e2, 1e4])
-def test_extreme_logits_have_finite_gradients(of, scale):
+def test_extreme_logits_have_finite_gradients(term, scale):
     logits, labels, weights = case((1, 3, 6, 6, 7))
     for value in (scale * logits, scale * F.one_hot(labels.clamp_max(2), 3).movedim(-1, 1).float()):
         value.requires_grad_()
-        found = loss(of, weights)(value, labels)
-        found.backward()
-        assert torch.isfinite(found) and torch.isfinite(value.grad).all()
+        total = loss(term, weights)(value, labels)
+        total.backward()
+        assert torch.isfinite(total) and torch.isfinite(value.grad).all()
 
 
 @each_term
-def test_memory_format_and_bfloat16_change_nothing_that_matters(of):
+def test_memory_format_and_bfloat16_hardly_change_the_loss(term):
     logits, labels, weights = case((2, 4, 8, 8, 2))
-    computed = loss(of, weights)
+    computed = loss(term, weights)
     exact = computed(logits, labels)
     torch.testing.assert_close(computed(logits.contiguous(memory_format=torch.channels_last), labels), exact)
     torch.testing.assert_close(computed(logits.bfloat16(), labels), exact, atol=0.03, rtol=0.03)
@@ -221,9 +216,9 @@ def test_memory_format_and_bfloat16_change_nothing_that_matters(of):
 
 
 @each_term
-def test_gradient_checks_out(of):
+def test_gradients_equal_finite_differences(term):
     logits, labels, weights = case((1, 3, 4, 4, 4))
-    computed = loss(of, weights)
+    computed = loss(term, weights)
     small = logits.clone().requires_grad_()
     computed(small, labels).backward()
     step = 2e-3
@@ -242,11 +237,11 @@ def test_terms_add_up_by_weight():
     torch.testing.assert_close(whole, sum(w * loss(name, weights)(logits, labels) for name, w in parts.items()))
 
 
-def test_the_default_is_its_formula_written_out():
+def test_the_default_loss_equals_its_formula():
     """Cross entropy + Dice / 2, with rows of classes instead of rows of pixels."""
     logits, labels, weights = case((2, 5, 33, 17, 10))
 
-    def written_out(logits):
+    def formula(logits):
         log_p = logits.permute(0, 2, 3, 1).reshape(-1, 5).float().log_softmax(1)
         flat = labels.reshape(-1)
         counted = flat != IGNORE
@@ -259,20 +254,20 @@ def test_the_default_is_its_formula_written_out():
         return entropy + 0.5 * ((1 - dice) * torch.ones(5)).sum() / 5
 
     mine, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    ours, expected = SegmentationLoss(weights, TrainParams().loss)(mine, labels), written_out(theirs)
+    ours, expected = SegmentationLoss(weights, TrainParams().loss)(mine, labels), formula(theirs)
     ours.backward()
     expected.backward()
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-9)
 
 
-def test_settings_in_short_and_at_length():
+def test_terms_may_be_given_as_weights_or_with_options():
     text = "{train: {loss: {cross_entropy: 2, focal: {gamma: 3}}}, candidates: {a: {family: unet}}}"
-    found = parse_params(text).train_for("a").loss
-    assert found.cross_entropy.weight == 2 and found.focal.gamma == 3 and found.dice is None
-    assert str(found) == "2 cross entropy + focal (gamma 3)"
+    terms = parse_params(text).train_for("a").loss
+    assert terms.cross_entropy.weight == 2 and terms.focal.gamma == 3 and terms.dice is None
+    assert str(terms) == "2 cross entropy + focal (gamma 3)"
     assert str(TrainParams().loss) == "cross entropy + 0.5 dice"
-    assert LossParams.model_validate(found.model_dump()) == found
+    assert LossParams.model_validate(terms.model_dump()) == terms
 
 
 @pytest.mark.parametrize(
@@ -284,37 +279,37 @@ def test_settings_in_short_and_at_length():
         ("{focal: {gama: 2}}", "did you mean `gamma`"),
     ],
 )
-def test_wrong_settings_say_what_is_wrong(wrong, words):
+def test_wrong_settings_are_refused_with_the_reason(wrong, words):
     with pytest.raises(ConfigError, match=words):
         parse_params(f"{{train: {{loss: {wrong}}}, candidates: {{a: {{family: unet}}}}}}")
 
 
 @given(shapes, st.sampled_from([4, 50, 1 << 17]), st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_sums_of_a_softmax_are_those_of_log_softmax_in_any_parts_and_layout(shape, numbers, channels_last):
+def test_softmax_sums_equal_those_of_log_softmax_in_any_parts_and_layout(shape, numbers, channels_last):
     logits, labels, _ = case(shape)
     logits, counted = logits.double(), labels != IGNORE
     target = torch.where(counted, labels, 0)
     if channels_last:
         logits = logits.contiguous(memory_format=torch.channels_last)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("segpipe.training.losses.softmax._NUMBERS", numbers)
+        patch.setattr("segpipe.training.losses.softmax._MAX_NUMBERS", numbers)
         leaf = logits.clone().requires_grad_()
-        found = softmax_sums(leaf, target, counted)
+        sums = softmax_sums(leaf, target, counted)
         rng = torch.Generator().manual_seed(1)
-        slopes = [torch.randn(part.shape, generator=rng, dtype=torch.float64) for part in found]
-        slope = torch.autograd.grad(found, leaf, slopes)[0]
+        output_gradients = [torch.randn(part.shape, generator=rng, dtype=torch.float64) for part in sums]
+        gradient = torch.autograd.grad(sums, leaf, output_gradients)[0]
     other = logits.clone().requires_grad_()
     log_p = other.log_softmax(1)
     mass = (log_p.exp() * counted[:, None]).sum((0, *range(2, logits.ndim)))
     expected = -log_p.gather(1, target[:, None])[:, 0], mass
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(sums, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(slope, torch.autograd.grad(expected, other, slopes)[0])
-    assert slope.stride() == logits.stride()
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, other, output_gradients)[0])
+    assert gradient.stride() == logits.stride()
 
 
-def test_sums_of_a_softmax_of_some_of_the_channels_and_of_volumes():
+def test_softmax_sums_of_some_channels_and_of_volumes():
     rng = torch.Generator().manual_seed(0)
     for size in ((6, 5), (3, 4, 5)):
         logits = torch.randn(2, 4, *size, generator=rng).contiguous(
@@ -323,9 +318,9 @@ def test_sums_of_a_softmax_of_some_of_the_channels_and_of_volumes():
         leaf, target = logits.requires_grad_(), torch.randint(0, 3, (2, *size), generator=rng)
         nll, mass = softmax_sums(leaf[:, :-1], target, target >= 0)
         (nll.sum() + (mass * torch.tensor([1.0, 2.0, 3.0])).sum()).backward()
-        found = leaf.grad.clone()
+        gradient = leaf.grad.clone()
         leaf.grad = None
         log_p = leaf[:, :-1].log_softmax(1)
         weights = torch.tensor([1.0, 2.0, 3.0]).view(1, 3, *[1] * len(size))
         (F.nll_loss(log_p, target, reduction="sum") + (log_p.exp() * weights).sum()).backward()
-        torch.testing.assert_close(found, leaf.grad, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(gradient, leaf.grad, atol=1e-5, rtol=1e-4)

@@ -3,16 +3,15 @@ import shutil
 import pytest
 import torch
 
-from segpipe.config import TrainParams
 from segpipe.errors import ConfigError
 from segpipe.inference.engines.engine import TorchEngine
 from segpipe.models.registry import FAMILIES, get_family
 from segpipe.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from segpipe.training.optim.freezing import encoder_switch
 from segpipe.training.plan import StepSetting
-from segpipe.training.planning.recipe import with_frozen_encoder
+from segpipe.training.planning.recipe import choose_frozen_share
 from segpipe.training.step import Stepper, build_stepper
-from tests.worlds.tiny_training import make_plan
+from tests.worlds.tiny_training import draft_of, make_plan
 
 IMAGES = torch.randn(4, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 LABELS = torch.randint(0, 3, (2, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -38,7 +37,7 @@ def test_the_encoder_stays_bit_for_bit_then_learns(changes):
         assert not same(before[1], state(network.decoder))
 
 
-def test_a_training_continues_to_the_same_bytes_on_either_side_of_the_thaw(tmp_path):
+def test_a_resumed_training_gives_the_same_bytes_before_and_after_unfreezing(tmp_path):
     plan = make_plan(freeze_steps=2)
     first = build_stepper(plan)
     for number in range(4):
@@ -52,7 +51,7 @@ def test_a_training_continues_to_the_same_bytes_on_either_side_of_the_thaw(tmp_p
         assert same(state(first.network), state(second.network)), f"from step {start}"
 
 
-def test_what_was_never_trained_is_not_let_go():
+def test_parameters_that_were_not_trainable_are_not_unfrozen():
     network = torch.nn.Module()
     network.encoder = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.Conv2d(1, 1, 1))
     network.encoder[0].requires_grad_(False)
@@ -63,24 +62,24 @@ def test_what_was_never_trained_is_not_let_go():
     assert [p.requires_grad for p in network.parameters()] == [False, False, True, True] and network.encoder.training
 
 
-def test_a_network_without_an_encoder_is_told():
+def test_a_network_without_an_encoder_is_refused():
     with pytest.raises(ConfigError, match=r"train\.freeze_encoder.*set it to 0"):
         encoder_switch(torch.nn.Conv2d(1, 1, 1))
 
 
-def test_the_family_wants_it_only_where_there_is_something_to_keep():
-    vgg, reasons = get_family("unet_vgg16"), {}
-    assert with_frozen_encoder(TrainParams(), vgg, True, reasons).freeze_encoder == vgg.freeze_encoder == 0.25
-    assert reasons["frozen encoder"].startswith("25% of the steps")
-    assert with_frozen_encoder(TrainParams(), vgg, False, {}).freeze_encoder == 0
-    assert with_frozen_encoder(TrainParams(freeze_encoder=0), vgg, True, reasons := {}).freeze_encoder == 0
-    assert not reasons
-    assert with_frozen_encoder(TrainParams(freeze_encoder=0.4), get_family("unet"), False, {}).freeze_encoder == 0.4
+def test_the_default_of_a_family_applies_to_pretrained_encoders():
+    draft = draft_of(name="unet_vgg16")
+    assert choose_frozen_share(draft, pretrained=True) == get_family("unet_vgg16").freeze_encoder == 0.25
+    assert draft.reasons["frozen encoder"].startswith("25% of the steps")
+    assert choose_frozen_share(draft_of(name="unet_vgg16"), pretrained=False) == 0
+    never = draft_of(name="unet_vgg16", freeze_encoder=0)
+    assert choose_frozen_share(never, pretrained=True) == 0 and not never.reasons
+    assert choose_frozen_share(draft_of(name="unet", freeze_encoder=0.4), pretrained=False) == 0.4
     assert all(of.kind == "network" for of in FAMILIES.values() if of.freeze_encoder)
 
 
 class Small(torch.nn.Module):
-    """An encoder and a head, compiled in seconds."""
+    """An encoder and a head that compile in seconds."""
 
     def __init__(self):
         super().__init__()
@@ -96,8 +95,8 @@ class Small(torch.nn.Module):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler for processors")
-def test_a_compiled_network_thaws_and_grows():
-    """Each new kind of step (the encoder let go, larger crops) is compiled for, and learns what it would without."""
+def test_a_compiled_network_is_unfrozen_and_sees_larger_crops():
+    """Each new kind of step is compiled separately, and learns what it would without compilation."""
     recipe = make_plan(freeze_steps=1).recipe
     eager, compiled = (
         Stepper(
@@ -112,5 +111,7 @@ def test_a_compiled_network_thaws_and_grows():
         losses = [float(s.step(number, images, labels, 0)) for s in (eager, compiled)]
         assert losses[1] == pytest.approx(losses[0], rel=1e-4)
         assert same(before, state(compiled.network.encoder)) == (number < 1)
-    for mine, theirs in zip(eager.network.decoder.parameters(), compiled.network.decoder.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=0)
+    for eager_weight, compiled_weight in zip(
+        eager.network.decoder.parameters(), compiled.network.decoder.parameters(), strict=True
+    ):
+        torch.testing.assert_close(eager_weight, compiled_weight, atol=1e-3, rtol=0)

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from segpipe.config import Params, TrainParams
+from segpipe.config import TrainParams
 from segpipe.errors import ConfigError
 from segpipe.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from segpipe.training.optim.optimisers import DEFAULTS, build_optimiser
 from segpipe.training.planning.recipe import choose_image_recipe
 from segpipe.training.step import build_stepper
-from tests.worlds.tiny_training import fingerprint_of, make_plan, make_recipe
+from tests.worlds.tiny_training import draft_of, fingerprint_of, make_plan, make_recipe
 
 
 def sgd(w, grads, lr, decay, momentum, nesterov):
@@ -46,7 +46,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", BY_HAND)
-def test_steps_by_hand_with_decay_of_kernels_alone(name):
+def test_steps_equal_their_formula_with_decay_of_kernels_only(name):
     layer = torch.nn.Linear(3, 2)
     changes = {"momentum": 0.8} | CHANGES.get(name, {"optimizer": name})
     recipe = make_recipe(weight_decay=0.1, learning_rate=0.05, **changes)
@@ -73,7 +73,7 @@ def test_steps_by_hand_with_decay_of_kernels_alone(name):
     ],
     ids=str,
 )
-def test_a_training_continues_to_the_same_bytes(tmp_path, changes):
+def test_a_resumed_training_gives_the_same_bytes(tmp_path, changes):
     plan = make_plan(**changes)
     rng = torch.Generator().manual_seed(0)
     images = [torch.randn(2, 3, 32, 32, generator=rng) for _ in range(4)]
@@ -91,45 +91,44 @@ def test_a_training_continues_to_the_same_bytes(tmp_path, changes):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_what_is_left_open_follows_the_optimizer(train_reader):
-    def recipe(reasons, **train):
-        wanted = Params.model_validate({"train": train, "candidates": {"a": {"family": "unet"}}}).train
-        from segpipe.models.registry import get_family
-
-        return choose_image_recipe(wanted, get_family("unet"), fingerprint_of(train_reader), train_reader, reasons)
+def test_learning_rate_and_weight_decay_follow_the_optimizer(train_reader):
+    def choose(**settings):
+        draft = draft_of(train_reader, fingerprint=fingerprint_of(train_reader), **settings)
+        return choose_image_recipe(draft), draft.reasons["optimizer"]
 
     assert {*DEFAULTS, "auto"} == set(TrainParams.model_fields["optimizer"].annotation.__args__)
-    for name, usual in DEFAULTS.items():
-        found = recipe({}, optimizer=name)
-        assert (found.learning_rate, found.weight_decay) == (usual.learning_rate, usual.weight_decay)
-    reasons = {}
-    assert recipe(reasons, optimizer="sgd", weight_decay=0, schedule="poly", batch=2).learning_rate == 0.025
-    assert reasons["optimizer"] == "sgd with Nesterov momentum 0.9, weight decay 0; the rate goes by poly"
-    assert recipe(reasons, encoder_rate=0.25).encoder_rate == 0.25
-    assert reasons["optimizer"].startswith("adamw, the encoder at 0.25 times the rate, weight decay")
+    for name, defaults in DEFAULTS.items():
+        recipe, _ = choose(optimizer=name)
+        assert (recipe.learning_rate, recipe.weight_decay) == (defaults.learning_rate, defaults.weight_decay)
+    recipe, reason = choose(optimizer="sgd", weight_decay=0, schedule="poly", batch=2)
+    assert recipe.learning_rate == 0.025
+    assert reason == "sgd with Nesterov momentum 0.9, weight decay 0; the learning rate follows poly"
+    recipe, reason = choose(encoder_rate=0.25)
+    assert recipe.encoder_rate == 0.25
+    assert reason.startswith("adamw, the encoder at 0.25 times the rate, weight decay")
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
-def test_an_encoder_learns_at_its_share_of_the_rate_of_each_step(optimizer):
-    """With the same gradients, a fifth of the rate moves a weight a fifth as far; kernels alone decay, in the encoder as elsewhere."""
-    moved, decays = [], []
-    for share in (1.0, 0.2):
-        plan = make_plan(encoder_rate=share, optimizer=optimizer, weight_decay=0.1, clip_norm=1e9)
+def test_an_encoder_learns_at_its_own_rate(optimizer):
+    """With the same gradients, a fifth of the rate moves a weight a fifth as far; only kernels decay, in the encoder too."""
+    updates, decays = [], []
+    for factor in (1.0, 0.2):
+        plan = make_plan(encoder_rate=factor, optimizer=optimizer, weight_decay=0.1, clip_norm=1e9)
         stepper = build_stepper(plan)
         before = {name: value.detach().clone() for name, value in stepper.network.named_parameters()}
         rng = torch.Generator().manual_seed(0)
         images = torch.randn(2, 3, 32, 32, generator=rng)
         stepper.step(0, images, torch.randint(0, 3, (2, 32, 32), dtype=torch.uint8, generator=rng), 5)
-        moved.append({name: value.detach() - before[name] for name, value in stepper.network.named_parameters()})
+        updates.append({name: value.detach() - before[name] for name, value in stepper.network.named_parameters()})
         decays.append([group["weight_decay"] for group in stepper.optimizer.param_groups])
-    for name, whole in moved[0].items():
-        expected = whole * (0.2 if name.startswith("encoder.") else 1)
-        torch.testing.assert_close(moved[1][name], expected, rtol=1e-3, atol=3e-7)
-    assert any(name.startswith("encoder.") and bool(step.any()) for name, step in moved[0].items())
-    kernels = [0.1, 0.1] if optimizer == "muon" else [0.1]  # matrices, and those that are none
+    for name, update in updates[0].items():
+        expected = update * (0.2 if name.startswith("encoder.") else 1)
+        torch.testing.assert_close(updates[1][name], expected, rtol=1e-3, atol=3e-7)
+    assert any(name.startswith("encoder.") and bool(update.any()) for name, update in updates[0].items())
+    kernels = [0.1, 0.1] if optimizer == "muon" else [0.1]  # matrices and others
     assert decays == [[*kernels, 0.0], [*kernels, 0.0] * 2]
 
 
-def test_a_network_without_an_encoder_is_told():
+def test_a_network_without_an_encoder_is_refused():
     with pytest.raises(ConfigError, match=r"train\.encoder_rate.*set it to 1"):
         build_optimiser(torch.nn.Linear(2, 2), make_recipe(encoder_rate=0.5))

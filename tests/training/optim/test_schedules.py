@@ -17,13 +17,13 @@ TORCH = {
 }
 
 
-def test_every_schedule_of_the_settings_is_there():
+def test_all_schedules_of_the_settings_exist():
     assert set(SCHEDULES) == set(TrainParams.model_fields["schedule"].annotation.__args__) == set(TORCH)
 
 
 @pytest.mark.parametrize("steps", [4, 17, 100])
 @pytest.mark.parametrize("name", TORCH)
-def test_rates_are_torchs(name, steps):
+def test_rates_equal_those_of_torch(name, steps):
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
     scheduler = TORCH[name](optimiser, steps)
     recipe = make_recipe(steps=steps, warmup_steps=0, learning_rate=0.3, schedule=name)
@@ -35,27 +35,27 @@ def test_rates_are_torchs(name, steps):
 
 @pytest.mark.parametrize("name", TORCH)
 @pytest.mark.parametrize("steps", [1, 2, 3, 100])
-def test_rates_rise_then_fall_and_are_never_nothing(name, steps):
+def test_rates_rise_then_fall_and_are_never_zero(name, steps):
     warmup = warmup_steps(steps, name)
     recipe = make_recipe(steps=steps, warmup_steps=warmup, learning_rate=1.0, schedule=name)
     rates = [learning_rate(s, recipe) for s in range(steps)]
-    top = rates.index(max(rates))
+    peak = rates.index(max(rates))
     assert all(0 < rate <= 1 for rate in rates)
-    assert all(a <= b for a, b in pairwise(rates[: top + 1])) and all(a >= b for a, b in pairwise(rates[top:]))
+    assert all(a <= b for a, b in pairwise(rates[: peak + 1])) and all(a >= b for a, b in pairwise(rates[peak:]))
     if steps == 100:
         assert rates[:3] == pytest.approx([0.2, 0.4, 0.6]) or name == "one_cycle"
         assert max(rates) == pytest.approx(1, abs=1e-2) and (rates[-1] < 0.02 or name == "constant")
 
 
-def test_a_warm_up_is_as_long_as_was_set():
+def test_a_warm_up_is_as_long_as_set():
     assert [warmup_steps(1000, "cosine", share) for share in (None, 0.0, 0.3)] == [50, 0, 300]
     assert warmup_steps(1000, "one_cycle", None) == 0
     recipe = make_recipe(steps=10, warmup_steps=0, learning_rate=1.0)
-    assert learning_rate(0, recipe) == 1.0, "no warm-up begins at the peak"
+    assert learning_rate(0, recipe) == 1.0, "without a warm-up, the first rate is the peak"
 
 
 @pytest.mark.parametrize("name", TORCH)
-def test_beyond_the_last_step_is_a_rate_still(name):
+def test_there_is_a_rate_beyond_the_last_step(name):
     recipe = make_recipe(steps=1, warmup_steps=0, learning_rate=1.0, schedule=name)
     assert all(isinstance(rate := learning_rate(s, recipe), float) and 0 <= rate <= 1 for s in range(100))
 

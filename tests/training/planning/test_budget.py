@@ -1,4 +1,4 @@
-"""A wall-clock budget pays for planning, starting, compiling, validating and choosing. By arithmetic: clocks here are fake."""
+"""The arithmetic of budgets, with fake clocks: a wall-clock budget pays for planning, start, compiling, validations and choices."""
 
 import itertools
 import math
@@ -42,39 +42,39 @@ from tests.worlds.trainings import register, tiny_plan
     st.integers(1, 32),
     st.floats(0, 600),
 )
-def test_a_budget_of_seconds_is_kept(seconds, ms_step, ms_val, n_train, batch, besides):
+def test_a_budget_of_seconds_is_kept(seconds, ms_step, ms_val, n_train, batch, overhead_s):
     try:
-        steps, validations = count_steps("seconds", seconds, n_train, batch, ms_step, ms_val, besides)
+        steps, validations = count_steps("seconds", seconds, n_train, batch, ms_step, ms_val, overhead_s)
     except ConfigError:
-        assert START_UP_S + besides + (MIN_STEPS * ms_step + ms_val) / 1000 > 0.98 * seconds
+        assert START_UP_S + overhead_s + (MIN_STEPS * ms_step + ms_val) / 1000 > 0.98 * seconds
         return
     assert steps >= MIN_STEPS
     assert 1 <= validations <= min(10, steps)
-    took = START_UP_S + besides + (steps * ms_step + validations * ms_val) / 1000
+    took = START_UP_S + overhead_s + (steps * ms_step + validations * ms_val) / 1000
     assert 0.985 * seconds - 2 * ms_step / 1000 <= took <= seconds
     assert validations == 1 or validations * ms_val / 1000 <= 0.1 * seconds
 
 
-def test_a_budget_that_buys_next_to_nothing_is_refused_with_what_it_takes():
+def test_a_budget_that_buys_too_few_steps_is_refused_with_the_least_that_would_do():
     with pytest.raises(ConfigError, match=r"found 40 s, which is 1 steps of 20000 ms, .* expected at least 214 s here"):
         count_steps("seconds", 40, 100, 8, 20_000, 2_000)
 
 
-def test_what_is_neither_step_nor_validation_is_charged_to_the_budget():
-    assert count_steps("seconds", 140, 100, 8, 50, 900, besides=40) == count_steps("seconds", 100, 100, 8, 50, 900)
-    assert count_steps("steps", 140, 100, 8, 50, 900, besides=40) == count_steps("steps", 140, 100, 8, 50, 900)
+def test_overhead_is_charged_to_a_budget_of_time():
+    assert count_steps("seconds", 140, 100, 8, 50, 900, overhead_s=40) == count_steps("seconds", 100, 100, 8, 50, 900)
+    assert count_steps("steps", 140, 100, 8, 50, 900, overhead_s=40) == count_steps("steps", 140, 100, 8, 50, 900)
     with pytest.raises(ConfigError, match=r"found 60 s, which is 0 steps .* expected at least 77 s here"):
-        count_steps("seconds", 60, 100, 8, 500, 1000, besides=60)
+        count_steps("seconds", 60, 100, 8, 500, 1000, overhead_s=60)
 
 
-def test_as_many_validations_as_were_asked_for_whatever_they_take():
+def test_the_number_of_validations_that_is_set_is_kept_whatever_they_take():
     assert count_steps("seconds", 100, 100, 8, 50, 2000)[1] < 10 and count_steps("steps", 60, 100, 8, 50, 2000)[1] == 10
-    steps, validations = count_steps("seconds", 100, 100, 8, 50, 2000, looks=25)
+    steps, validations = count_steps("seconds", 100, 100, 8, 50, 2000, validations=25)
     assert validations == 25 and START_UP_S + (steps * 50 * 1.01 + 25 * 2000) / 1000 == pytest.approx(100, abs=0.1)
-    assert count_steps("steps", 60, 100, 8, 50, 2000, looks=25) == (60, 25)
-    assert count_steps("steps", 3, 100, 8, 50, 2000, looks=25) == (3, 3)
-    with pytest.raises(ConfigError, match=r"beside 2\.0 s for each of 60 validations, expected at least 136 s"):
-        count_steps("seconds", 100, 100, 8, 500, 2000, looks=60)
+    assert count_steps("steps", 60, 100, 8, 50, 2000, validations=25) == (60, 25)
+    assert count_steps("steps", 3, 100, 8, 50, 2000, validations=25) == (3, 3)
+    with pytest.raises(ConfigError, match=r"with 2\.0 s for each of 60 validations, expected at least 136 s"):
+        count_steps("seconds", 100, 100, 8, 500, 2000, validations=60)
 
 
 def test_budgets_of_steps_and_epochs():
@@ -86,40 +86,40 @@ stretch = st.tuples(st.integers(1, 199), st.floats(0.1, 1.2))
 
 
 @given(st.floats(1, 1000), st.lists(stretch, max_size=3))
-def test_cheaper_steps_are_counted_as_what_they_take(ms, cheaper):
-    """Against adding up 200 steps one by one."""
+def test_cheaper_steps_are_counted_with_the_time_that_they_take(ms, cheaper):
+    """Compared with the sum over 200 steps."""
     each = [ms * math.prod(factor for until, factor in cheaper if step < until) for step in range(200)]
-    found = mean_step_ms(ms, [(until / 200, factor * ms) for until, factor in cheaper])
-    assert found == pytest.approx(sum(each) / 200)
+    mean = mean_step_ms(ms, [(until / 200, factor * ms) for until, factor in cheaper])
+    assert mean == pytest.approx(sum(each) / 200)
 
 
 @pytest.fixture
 def ticking(monkeypatch):
-    """Every look at the clock takes a second, and work takes what it says."""
-    clock = SimpleNamespace(now=1000.0, looks=[])
+    """A fake clock: each reading takes a second, and tests advance it."""
+    clock = SimpleNamespace(now=1000.0, readings=[])
 
-    def look():
+    def read():
         clock.now += 1.0
-        clock.looks.append(clock.now)
+        clock.readings.append(clock.now)
         return clock.now
 
-    monkeypatch.setattr(time, "perf_counter", look)
+    monkeypatch.setattr(time, "perf_counter", read)
     return clock
 
 
 def test_planning_compiling_and_finishing_are_charged(ticking, monkeypatch):
-    """Two kinds of cheaper first steps compile twice more."""
-    asked = []
+    """Two kinds of cheaper first steps are compiled as well."""
+    calls = []
 
     def counted(*arguments):
-        asked.append((arguments, ticking.now))
+        calls.append((arguments, ticking.now))
         return 3, 1
 
     monkeypatch.setattr(execution, "count_steps", counted)
-    monkeypatch.setattr(execution, "seconds_to_finish", lambda *_: 7.0)
+    monkeypatch.setattr(execution, "finishing_seconds", lambda *_: 7.0)
     monkeypatch.setattr(PrecisionBenchmark, "compile_seconds", lambda *_: 20.0)
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
-    wanted = {
+    settings = {
         "budget": "10m",
         "patch": 64,
         "batch": 2,
@@ -128,15 +128,15 @@ def test_planning_compiling_and_finishing_are_charged(ticking, monkeypatch):
         "precision": "fp32",
         "channels_last": False,
     }
-    plan = plan_on("net", params(wanted), fingerprint_of(train), train, val)
-    (((kind, amount, n_train, batch, ms_mean, _, besides, *_), now),) = asked
+    plan = plan_on("net", params(settings), fingerprint_of(train), train, val)
+    (((kind, amount, n_train, batch, ms_mean, _, overhead_s, *_), now),) = calls
     assert (kind, amount, n_train, batch) == ("seconds", 600.0, 8, 2)
-    assert besides == pytest.approx(PLAN_START_S + 7.0 + 3 * 20.0 + now - ticking.looks[0])
-    assert ms_mean == pytest.approx(plan.execution.ms_per_step, rel=0.2), "all steps take one look at this clock"
-    assert f"{besides:.0f} s for planning" in plan.reasons["steps"]
+    assert overhead_s == pytest.approx(PLAN_START_S + 7.0 + 3 * 20.0 + now - ticking.readings[0])
+    assert ms_mean == pytest.approx(plan.execution.ms_per_step, rel=0.2), "each step takes one reading of this clock"
+    assert f"{overhead_s:.0f} s for planning" in plan.reasons["steps"]
 
 
-def test_the_first_step_of_a_compiled_network_is_its_compiling(ticking, train_reader, monkeypatch):
+def test_the_first_step_of_a_compiled_network_is_its_compilation(ticking, train_reader, monkeypatch):
     register()
     plan, slow = tiny_plan(), itertools.chain([30.0], itertools.repeat(0.0))
 
@@ -145,17 +145,18 @@ def test_the_first_step_of_a_compiled_network_is_its_compiling(ticking, train_re
         return torch.tensor(1.0)
 
     monkeypatch.setattr(Stepper, "step", step)
-    wanted = params({"budget": "1h", "compile": True, "precision": "fp32", "channels_last": False}).train
-    race = PrecisionBenchmark(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", wanted)
-    race.reference, race.tolerance = 1.0, 0.02
-    (timing,) = race.run()
-    assert race.compile_seconds(timing.setting) == pytest.approx(31) and timing.ms_per_step == pytest.approx(1000)
-    assert race.compile_seconds(StepSetting(precision="fp32", channels_last=True)) == 0
+    settings = params({"budget": "1h", "compile": True, "precision": "fp32", "channels_last": False}).train
+    benchmark = PrecisionBenchmark(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", settings)
+    benchmark.reference, benchmark.tolerance = 1.0, 0.02
+    (timing,) = benchmark.run()
+    assert benchmark.compile_seconds(timing.setting) == pytest.approx(31)
+    assert timing.ms_per_step == pytest.approx(1000)
+    assert benchmark.compile_seconds(StepSetting(precision="fp32", channels_last=True)) == 0
 
 
-@pytest.mark.parametrize(("seconds", "winner"), [(20.0, True), (6.0, False)], ids=["by turns", "no time for that"])
-def test_settings_that_are_close_are_timed_by_turns(ticking, train_reader, monkeypatch, seconds, winner):
-    """Channels-last is the faster, but the machine is busy when it is timed first."""
+@pytest.mark.parametrize(("seconds", "winner"), [(20.0, True), (6.0, False)], ids=["in turns", "no time for that"])
+def test_settings_of_similar_speed_are_timed_in_turns(ticking, train_reader, monkeypatch, seconds, winner):
+    """Channels-last is faster, but the machine is busy when it is timed first."""
     register()
     plan, busy = tiny_plan(), iter([0.25] * 2)
 
@@ -164,39 +165,39 @@ def test_settings_that_are_close_are_timed_by_turns(ticking, train_reader, monke
         return torch.tensor(1.0)
 
     monkeypatch.setattr(Stepper, "step", step)
-    wanted = params({"budget": "10m", "compile": False, "precision": "fp32"}).train
-    race = PrecisionBenchmark(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", wanted)
-    race.reference, race.tolerance = 1.0, 0.02
-    allowed = itertools.chain([9.0], itertools.repeat(seconds))  # for each of them at first, and then for turns
-    monkeypatch.setattr(race, "_seconds", lambda _: next(allowed))
-    timings = race.run()
+    settings = params({"budget": "10m", "compile": False, "precision": "fp32"}).train
+    benchmark = PrecisionBenchmark(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", settings)
+    benchmark.reference, benchmark.tolerance = 1.0, 0.02
+    limits = itertools.chain([9.0], itertools.repeat(seconds))  # for each setting at first, and then for turns
+    monkeypatch.setattr(benchmark, "_time_limit_s", lambda _: next(limits))
+    timings = benchmark.run()
     assert [t.setting.channels_last for t in timings if t.verdict == CHOSEN] == [winner]
 
 
-def test_one_process_is_timed_with_its_share_of_the_batch_and_of_the_processors(monkeypatch):
+def test_one_process_is_timed_with_its_share_of_the_batch_and_of_the_cores(monkeypatch):
     register()
-    seen, threads, step = set(), [], Stepper.step
+    batch_sizes, threads, step = set(), [], Stepper.step
 
-    def noted(self, number, images, *rest):
-        seen.add(len(images))
+    def recorded(self, number, images, *rest):
+        batch_sizes.add(len(images))
         return step(self, number, images, *rest)
 
-    monkeypatch.setattr(Stepper, "step", noted)
-    monkeypatch.setattr(execution, "settle_process", threads.append)
+    monkeypatch.setattr(Stepper, "step", recorded)
+    monkeypatch.setattr(execution, "configure_process", threads.append)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
-    wanted = Params.model_validate(
+    two_processes = Params.model_validate(
         {
             "train": {"budget": "3 steps", "patch": 32, "batch": 5, "devices": 2},
             "candidates": {"net": {"family": "tiny"}},
         }
     )
-    plan = plan_on("net", wanted, fingerprint_of(train), train, val)
-    assert seen == {3}, "of five images, the first of two processes has three"
+    plan = plan_on("net", two_processes, fingerprint_of(train), train, val)
+    assert batch_sizes == {3}, "of five images, the first of two processes has three"
     assert threads == [4, 8] and plan.execution.machine.threads == 8
 
 
-def test_what_is_chosen_at_the_end_is_timed_on_two_images(ticking, monkeypatch):
+def test_choices_after_the_last_step_are_timed_on_two_images(ticking, monkeypatch):
     val = MemoryReader([draw(i) for i in range(8)])
     plan = make_plan(cleaning="auto").model_copy(update={"postprocess": "watershed"})
     spec = segmenter_spec(plan, CLASSES)
@@ -210,20 +211,21 @@ def test_what_is_chosen_at_the_end_is_timed_on_two_images(ticking, monkeypatch):
         return choose
 
     monkeypatch.setattr(budget, "choose_cleaning", work(3.0))
-    monkeypatch.setattr(budget, "best_settings", work(5.0))
-    runs = 1 + 1  # all eight images, for each of the two
-    for precision, slower in (("bf16", 2), ("fp32", 1.2)):
-        found = finishing_seconds(plan, spec, val, 1000, precision)
-        assert found == pytest.approx(slower * runs + (4.0 + 6.0) / 2 * 8), precision
+    monkeypatch.setattr(budget, "best_instance_settings", work(5.0))
+    validations = 1 + 1  # all eight images, for each of the two choices
+    for precision, slowdown in (("bf16", 2), ("fp32", 1.2)):
+        seconds = finishing_seconds(plan, spec, val, 1000, precision)
+        assert seconds == pytest.approx(slowdown * validations + (4.0 + 6.0) / 2 * 8), precision
 
 
 @pytest.mark.parametrize("method", ["components", "watershed", "distance"])
-def test_choices_can_be_rehearsed_on_the_truth(method):
+def test_choices_can_be_timed_on_the_truth(method):
     samples = [draw(i) for i in range(8)]
     samples = [type(s)(s.key, s.image, s.labels, (s.labels % IGNORE).astype(np.uint16)) for s in samples]
     plan = make_plan(cleaning="auto").model_copy(update={"postprocess": method})
     assert 0 < finishing_seconds(plan, segmenter_spec(plan, CLASSES), MemoryReader(samples), 0.0, "fp32") < 60
-    said = budget._Truth(segmenter_spec(plan, CLASSES), method == "distance").segment(samples[0])
+    truth = budget._TruthSegmenter(segmenter_spec(plan, CLASSES), method == "distance")
+    prediction = truth.segment(samples[0])
     counted = samples[0].labels != IGNORE
-    assert np.array_equal(said.class_ids[counted], samples[0].labels[counted])
-    assert np.array_equal(said.probabilities.argmax(0), said.class_ids)
+    assert np.array_equal(prediction.class_ids[counted], samples[0].labels[counted])
+    assert np.array_equal(prediction.probabilities.argmax(0), prediction.class_ids)

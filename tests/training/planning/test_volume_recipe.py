@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from segpipe.models.volumetric.segresnet import SegresnetConfig
+from segpipe.models.volumetric.vnet import VnetConfig
 
 from segpipe.config import Params
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.errors import ConfigError
-from segpipe.models.volumetric.segresnet import SegresnetConfig
 from segpipe.models.volumetric.unet3d import Unet3dConfig
-from segpipe.models.volumetric.vnet import VnetConfig
 from segpipe.samples import Sample
 from segpipe.training.plan import Plan, explain
 from segpipe.training.planning.planner import plan_on
 from segpipe.training.planning.volume_recipe import choose_patch3d, choose_spacing, end_differences
-from tests.worlds.tiny_training import MemoryReader, draw, fingerprint_of
+from tests.worlds.tiny_training import MemoryReader, draft_of, draw, fingerprint_of
 from tests.worlds.volumes import TABLE, VolumeReader, ellipsoid, register
 
 
@@ -26,7 +26,7 @@ def empty(shape, spacing=(1.0, 1.0, 1.0)):
 def volumes_fingerprint(reader):
     size = {"min": 20, "median": 23, "max": 27}
     counts = reader.class_pixels.sum(0).tolist()
-    facts = {
+    fields = {
         "data_hash": "d" * 64,
         "classes": TABLE,
         "n_images": {"train": len(reader), "val": 2, "test": 2},
@@ -46,7 +46,7 @@ def volumes_fingerprint(reader):
         "groups": 0,
         "instances": False,
     }
-    return Fingerprint.model_validate(facts)
+    return Fingerprint.model_validate(fields)
 
 
 def params(family, **train):
@@ -60,21 +60,21 @@ def reader():
 
 def test_the_voxel_size_is_the_median_by_axis():
     sizes = [(1.0, 1.0, 2.0), (1.0, 2.0, 2.5), (1.5, 2.0, 2.0)]
-    reasons = {}
-    found = choose_spacing(VolumeReader([empty((4, 4, 4), s) for s in sizes]), None, reasons)
-    assert found == (1.0, 2.0, 2.0) and "3 of 3 are brought to it" in reasons["voxel size"]
-    assert choose_spacing([empty((4, 4, 4), None)], None, reasons) is None
-    assert choose_spacing([empty((4, 4, 4))], (2.0, 2.0, 3.0), reasons) == (2.0, 2.0, 3.0)
+    draft = draft_of(VolumeReader([empty((4, 4, 4), s) for s in sizes]))
+    assert choose_spacing(draft, None) == (1.0, 2.0, 2.0)
+    assert "3 of 3 are resampled to it" in draft.reasons["voxel size"]
+    assert choose_spacing(draft_of([empty((4, 4, 4), None)]), None) is None
+    assert choose_spacing(draft_of([empty((4, 4, 4))]), (2.0, 2.0, 3.0)) == (2.0, 2.0, 3.0)
 
 
-def test_thick_slices_take_the_tenth_percentile():
+def test_the_voxel_size_of_thick_slices_is_the_tenth_percentile():
     thick = [*np.linspace(4, 8, 11)]
-    reasons = {}
-    found = choose_spacing(VolumeReader([empty((4, 4, 4), (t, 1.0, 1.0)) for t in thick]), None, reasons)
-    assert found == (pytest.approx(4.4), 1.0, 1.0) and "thick along the depth" in reasons["voxel size"]
+    draft = draft_of(VolumeReader([empty((4, 4, 4), (t, 1.0, 1.0)) for t in thick]))
+    assert choose_spacing(draft, None) == (pytest.approx(4.4), 1.0, 1.0)
+    assert "thick along the depth" in draft.reasons["voxel size"]
 
 
-def test_a_patch_sees_the_typical_volume_where_that_fits():
+def test_a_patch_sees_the_typical_volume_if_that_fits():
     reader = [empty((35, 50, 36))]
     assert choose_patch3d(reader, None, (8, 8, 8), 1 << 18) == ((40, 56, 40), (35, 50, 36))
     assert choose_patch3d(reader, (1.0, 1.0, 1.0), (2, 8, 8), 1 << 18)[0] == (36, 56, 40)
@@ -84,17 +84,17 @@ def test_a_patch_sees_the_typical_volume_where_that_fits():
 
 @settings(max_examples=40, deadline=None)
 @given(st.tuples(*[st.integers(3, 600)] * 3), st.tuples(*[st.sampled_from([1, 4, 8, 16])] * 3))
-def test_a_patch_is_in_multiples_and_within_the_bound(shape, steps):
+def test_a_patch_is_in_multiples_and_within_the_limit(shape, steps):
     patch, median = choose_patch3d([empty(shape)], None, steps, 1 << 18)
     assert median == shape
     assert all(p % s == 0 for p, s in zip(patch, steps, strict=True))
     assert math.prod(patch) <= max(1 << 18, 8 * math.prod(steps))
     assert math.prod(p // s for p, s in zip(patch, steps, strict=True)) >= 8 or max(shape) < 3 * max(steps)
     if math.prod(-(-n // s) * s for n, s in zip(shape, steps, strict=True)) <= 1 << 18:
-        assert all(p >= n for p, n in zip(patch, shape, strict=True)), "it sees the whole"
+        assert all(p >= n for p, n in zip(patch, shape, strict=True)), "it sees the whole volume"
 
 
-def test_ends_that_differ_are_not_mirrored(reader):
+def test_the_difference_of_the_ends_of_an_axis_is_measured(reader):
     depth, height, width = end_differences(reader)
     assert height > 0.5, "one half is front, the other back"
     assert max(depth, width) < 0.2
@@ -117,7 +117,7 @@ def planned(reader):
     return plan_on("net", params("tiny3d"), volumes_fingerprint(reader), reader, reader)
 
 
-def test_a_plan_of_volumes_says_how_it_looks_at_them(planned, tmp_path):
+def test_a_plan_for_volumes_has_a_grid(planned, tmp_path):
     grid = planned.volume
     assert grid.patch == (28, 24, 24) and grid.spacing == (1.0, 1.0, 1.0) and grid.flips == (True, False, True)
     assert planned.recipe.batch == 8 and planned.recipe.patch == 32
@@ -128,32 +128,32 @@ def test_a_plan_of_volumes_says_how_it_looks_at_them(planned, tmp_path):
     assert Plan.read(tmp_path / "net.json") == planned
 
 
-def test_what_is_set_is_taken(reader):
+def test_settings_for_volumes_are_followed(reader):
     register()
-    wanted = params("tiny3d", patch3d=[13, 16, 24], spacing=[1, 1, 2], flips=["width"], batch=1)
-    found = plan_on("net", wanted, volumes_fingerprint(reader), reader, reader)
-    assert found.volume.patch == (16, 16, 24) and found.volume.spacing == (1, 1, 2)
-    assert found.volume.flips == (False, False, True) and found.recipe.batch == 1
+    settings = params("tiny3d", patch3d=[13, 16, 24], spacing=[1, 1, 2], flips=["width"], batch=1)
+    plan = plan_on("net", settings, volumes_fingerprint(reader), reader, reader)
+    assert plan.volume.patch == (16, 16, 24) and plan.volume.spacing == (1, 1, 2)
+    assert plan.volume.flips == (False, False, True) and plan.recipe.batch == 1
     with pytest.raises(ValueError, match="spacing"):
         params("tiny3d", spacing=[1, 0, 1])
 
 
-def test_a_baseline_is_planned_for_volumes_too(reader):
+def test_a_classical_family_is_planned_for_volumes_too(reader):
     plan = plan_on("net", params("kmeans"), volumes_fingerprint(reader), reader, reader)
     assert plan.recipe is None and plan.volume.patch == (25, 24, 22), "the median shape, rounded up"
     assert plan.normalisation.per_image
 
 
-def test_crops_of_volumes_are_not_bent(reader):
+def test_crops_of_volumes_are_not_deformed(reader):
     with pytest.raises(ConfigError, match=r"train\.elastic"):
         plan_on("net", params("unet3d", elastic=True), volumes_fingerprint(reader), reader, reader)
 
 
-def test_families_that_do_not_fit_the_data_are_told_with_those_that_do(reader):
+def test_families_that_do_not_fit_the_data_are_refused_with_those_that_do(reader):
     with pytest.raises(
         ConfigError, match=r"unet learns from images, and the dataset holds volumes.*unet3d.*candidates"
     ):
         plan_on("net", params("unet"), volumes_fingerprint(reader), reader, reader)
-    flat = MemoryReader([draw(i) for i in range(4)])
+    images = MemoryReader([draw(i) for i in range(4)])
     with pytest.raises(ConfigError, match="unet3d learns from volumes, and the dataset holds images"):
-        plan_on("net", params("unet3d"), fingerprint_of(flat), flat, flat)
+        plan_on("net", params("unet3d"), fingerprint_of(images), images, images)

@@ -18,26 +18,26 @@ def test_off_changes_nothing():
 @pytest.mark.parametrize(
     ("strength", "zoom", "degrees"), [("light", 1.11, 0), ("medium", 1.25, 10), ("strong", 1.43, 20)]
 )
-def test_turns_and_zooms_keep_to_their_bounds(strength, zoom, degrees):
+def test_rotations_and_zooms_stay_within_their_limits(strength, zoom, degrees):
     drawn = [draw_rotation(strength, (1, 1, 1), rng(seed)) for seed in range(200)]
-    found = [matrix for matrix in drawn if matrix is not None]
-    assert 80 < len(found) < 160, "some crops keep their voxels"
-    scales = [np.cbrt(np.linalg.det(matrix)) for matrix in found]
+    matrices = [matrix for matrix in drawn if matrix is not None]
+    assert 80 < len(matrices) < 160, "some crops keep their voxels"
+    scales = [np.cbrt(np.linalg.det(matrix)) for matrix in matrices]
     assert 1 / zoom <= min(scales) < 0.97 and 1.03 < max(scales) <= zoom
-    for matrix, scale in zip(found, scales, strict=True):
+    for matrix, scale in zip(matrices, scales, strict=True):
         np.testing.assert_allclose(
             matrix @ matrix.T, np.eye(3) * scale**2, atol=1e-9
-        )  # a turn and a zoom, nothing else
+        )  # a rotation and a zoom, nothing else
         angle = np.degrees(np.arccos(np.clip((np.trace(matrix / scale) - 1) / 2, -1, 1)))
-        # Three turns, one about each axis; what rounding does near 1 is 1e-6 degrees of an arccosine.
+        # Three rotations, one about each axis; rounding near 1 is 1e-6 degrees of an arccosine.
         assert angle <= degrees * np.sqrt(3) + 1e-5
 
 
-def test_thick_slices_are_turned_in_their_plane_alone():
-    found = [m for seed in range(40) if (m := draw_rotation("strong", (5.0, 1.0, 1.0), rng(seed))) is not None]
-    for matrix in found:
+def test_thick_slices_are_rotated_only_within_their_plane():
+    matrices = [m for seed in range(40) if (m := draw_rotation("strong", (5.0, 1.0, 1.0), rng(seed))) is not None]
+    for matrix in matrices:
         assert np.abs(matrix[0, 1:]).max() == np.abs(matrix[1:, 0]).max() == 0
-    assert any(abs(matrix[1, 2]) > 0.05 for matrix in found)
+    assert any(abs(matrix[1, 2]) > 0.05 for matrix in matrices)
 
 
 def test_only_allowed_axes_are_mirrored():
@@ -45,19 +45,19 @@ def test_only_allowed_axes_are_mirrored():
     assert set(drawn[:, 0]) == set(drawn[:, 2]) == {1, -1} and set(drawn[:, 1]) == {1}
 
 
-def test_tones_change_by_what_the_strength_allows_and_follow_from_the_draws():
+def test_intensities_change_within_the_limits_of_the_strength_and_follow_from_the_draws():
     patch = rng(1).gamma(2.0, size=(2, 8, 9, 10)).astype(np.float32)
-    kept = patch.copy()
+    original = patch.copy()
     for seed in range(20):
-        toned = vary_intensities(patch, "light", rng(seed))
-        assert toned.dtype == np.float32 and toned.shape == patch.shape
-        for before, after in zip(patch, toned, strict=True):
+        varied = vary_intensities(patch, "light", rng(seed))
+        assert varied.dtype == np.float32 and varied.shape == patch.shape
+        for before, after in zip(patch, varied, strict=True):
             assert abs(after.mean() - before.mean()) <= 0.1 * before.std() + 1e-4
             assert 0.9 - 1e-3 <= after.std() / before.std() <= 1.1 + 1e-3
             order = np.argsort(before.ravel())
-            assert (np.diff(after.ravel()[order]) >= -1e-4).all(), "brighter stays brighter"
-        np.testing.assert_array_equal(toned, vary_intensities(patch, "light", rng(seed)))
-    np.testing.assert_array_equal(patch, kept)
+            assert (np.diff(after.ravel()[order]) >= -1e-4).all(), "brighter voxels stay brighter"
+        np.testing.assert_array_equal(varied, vary_intensities(patch, "light", rng(seed)))
+    np.testing.assert_array_equal(patch, original)
     assert not np.array_equal(vary_intensities(patch, "light", rng(1)), vary_intensities(patch, "light", rng(2)))
 
 

@@ -13,12 +13,12 @@ from tests.worlds.tiny_training import make_plan
 from tests.worlds.volumes import VolumeReader, ellipsoid
 
 PATCH = (16, 20, 24)
-OWN = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,), per_image=True)
+PER_IMAGE = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,), per_image=True)
 
 
 def plan_of(patch=PATCH, spacing=(1.0, 1.0, 1.0), flips=(True, True, True), **recipe):
     grid = VolumeGrid(patch=patch, spacing=spacing, flips=flips)
-    return make_plan(channels=1, **recipe).model_copy(update={"volume": grid, "normalisation": OWN})
+    return make_plan(channels=1, **recipe).model_copy(update={"volume": grid, "normalisation": PER_IMAGE})
 
 
 @pytest.fixture(scope="module")
@@ -38,41 +38,41 @@ def center(shape):
 @pytest.mark.parametrize("strength", ["off", "medium", "strong"])
 def test_a_crop_follows_from_seed_and_position_alone(reader, strength):
     crops, again = (VolumeCrops(reader, plan_of(augment=strength)) for _ in range(2))
-    found = {position: crops[position] for position in (0, 7, 3)}
+    expected = {position: crops[position] for position in (0, 7, 3)}
     for position in (3, 0, 7):
         image, labels = again[position]
         assert image.shape == (1, *PATCH) and image.dtype == np.float32 and np.isfinite(image).all()
         assert labels.shape == PATCH and labels.dtype == np.uint8 and set(np.unique(labels)) <= {0, 1, 2, IGNORE}
-        np.testing.assert_array_equal(image, found[position][0])
-        np.testing.assert_array_equal(labels, found[position][1])
-    assert not np.array_equal(found[0][0], found[7][0])
+        np.testing.assert_array_equal(image, expected[position][0])
+        np.testing.assert_array_equal(labels, expected[position][1])
+    assert not np.array_equal(expected[0][0], expected[7][0])
 
 
 def test_batches_of_volumes_are_the_same_with_workers(reader):
     plan = plan_of(steps=3)
-    alone, helped = (list(batches(VolumeCrops(reader, plan), plan.recipe, workers)) for workers in (0, 1))
-    for (images, labels), (others, their) in zip(alone, helped, strict=True):
+    no_worker, one_worker = (list(batches(VolumeCrops(reader, plan), plan.recipe, workers)) for workers in (0, 1))
+    for (images, labels), (worker_images, worker_labels) in zip(no_worker, one_worker, strict=True):
         assert images.shape == (2, 1, *PATCH) and labels.shape == (2, *PATCH)
-        assert bool((images == others).all()) and bool((labels == their).all())
+        assert bool((images == worker_images).all()) and bool((labels == worker_labels).all())
 
 
-def test_crops_can_be_sent_to_a_process_that_is_spawned(reader):
+def test_crops_can_be_pickled_for_spawned_processes(reader):
     crops = VolumeCrops(reader, plan_of())
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(crops))[4][0], crops[4][0])
 
 
 def test_the_whole_volume_is_a_crop_of_it():
     image, labels = volume()
-    found = cut_crop(image, labels, center(labels.shape), np.eye(3), labels.shape)
-    np.testing.assert_array_equal(found[0], image)
-    np.testing.assert_array_equal(found[1], labels)
+    cropped = cut_crop(image, labels, center(labels.shape), np.eye(3), labels.shape)
+    np.testing.assert_array_equal(cropped[0], image)
+    np.testing.assert_array_equal(cropped[1], labels)
 
 
 def test_beyond_the_border_voxels_are_mirrored_and_labels_ignored():
     image, labels = volume((4, 5, 6))
-    found, marks = cut_crop(image, labels, center(labels.shape), np.eye(3), (6, 5, 10))
-    np.testing.assert_array_equal(found, np.pad(image, [(1, 1), (0, 0), (2, 2), (0, 0)], mode="reflect"))
-    np.testing.assert_array_equal(marks, np.pad(labels, [(1, 1), (0, 0), (2, 2)], constant_values=IGNORE))
+    cropped, cropped_labels = cut_crop(image, labels, center(labels.shape), np.eye(3), (6, 5, 10))
+    np.testing.assert_array_equal(cropped, np.pad(image, [(1, 1), (0, 0), (2, 2), (0, 0)], mode="reflect"))
+    np.testing.assert_array_equal(cropped_labels, np.pad(labels, [(1, 1), (0, 0), (2, 2)], constant_values=IGNORE))
 
 
 @pytest.mark.parametrize("axes", [(0,), (1, 2), (0, 1, 2)])
@@ -81,35 +81,35 @@ def test_mirrored_crops_are_the_flipped_ones(axes):
     signs = np.where(np.isin(np.arange(3), axes), -1.0, 1.0)
     middle = np.array([4.0, 5.0, 6.0])
     plain = cut_crop(image, labels, middle, np.eye(3), (5, 6, 4))
-    turned = cut_crop(image, labels, middle, np.diag(signs), (5, 6, 4))
-    np.testing.assert_array_equal(turned[0], np.flip(plain[0], axes))
-    np.testing.assert_array_equal(turned[1], np.flip(plain[1], axes))
+    mirrored = cut_crop(image, labels, middle, np.diag(signs), (5, 6, 4))
+    np.testing.assert_array_equal(mirrored[0], np.flip(plain[0], axes))
+    np.testing.assert_array_equal(mirrored[1], np.flip(plain[1], axes))
 
 
-def test_a_quarter_turn_is_numpys():
-    """The interpolating path against a copy: a turn by 90 degrees about the first axis hits voxels exactly."""
+def test_a_quarter_turn_equals_numpys():
+    """Interpolation compared with a copy: a rotation by 90 degrees about the first axis hits voxels exactly."""
     image, labels = volume((7, 9, 9))
-    turn = np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])
-    found, marks = cut_crop(image, labels, center(labels.shape), turn, labels.shape)
-    np.testing.assert_allclose(found, np.rot90(image, axes=(2, 1)), atol=1e-5)
-    np.testing.assert_array_equal(marks, np.rot90(labels, axes=(2, 1)))
+    rotation = np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])
+    cropped, cropped_labels = cut_crop(image, labels, center(labels.shape), rotation, labels.shape)
+    np.testing.assert_allclose(cropped, np.rot90(image, axes=(2, 1)), atol=1e-5)
+    np.testing.assert_array_equal(cropped_labels, np.rot90(labels, axes=(2, 1)))
 
 
-def test_voxels_of_another_size_are_what_resampling_gives():
+def test_voxels_of_another_size_equal_those_of_resampling():
     image, labels = volume((8, 12, 10))
-    found, marks = cut_crop(image, labels, center(labels.shape), np.diag([2.0, 0.5, 1.0]), (4, 24, 10))
+    cropped, cropped_labels = cut_crop(image, labels, center(labels.shape), np.diag([2.0, 0.5, 1.0]), (4, 24, 10))
     for channel in range(2):
-        wanted = resample_channel(image[..., channel], (4, 24, 10))
-        np.testing.assert_allclose(found[:, 1:-1, :, channel], wanted[:, 1:-1], atol=1e-5)
-    assert (marks != IGNORE).mean() > 0.9
+        expected = resample_channel(image[..., channel], (4, 24, 10))
+        np.testing.assert_allclose(cropped[:, 1:-1, :, channel], expected[:, 1:-1], atol=1e-5)
+    assert (cropped_labels != IGNORE).mean() > 0.9
 
 
-def test_image_and_labels_stay_together_through_turn_zoom_and_mirror():
+def test_image_and_labels_stay_together_through_rotation_zoom_and_mirroring():
     sample = ellipsoid(3, (28, 30, 26))
-    marked = Sample("m", (sample.labels * 50.0).astype(np.float32)[..., None], sample.labels)
+    image_of_labels = Sample("m", (sample.labels * 50.0).astype(np.float32)[..., None], sample.labels)
     plain = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,))
     plan = plan_of(augment="medium", spacing=None).model_copy(update={"normalisation": plain})
-    crops = VolumeCrops(VolumeReader([marked]), plan)
+    crops = VolumeCrops(VolumeReader([image_of_labels]), plan)
     agreements = []
     for position in range(12):
         image, labels = crops[position]
@@ -126,8 +126,8 @@ def test_a_share_of_the_crops_lies_around_a_rare_class():
     for rare in (0.0, 1.0):
         crops = VolumeCrops(VolumeReader([sample], 2), plan_of((12, 12, 12), augment="off", rare_crops=rare))
         shares.append(np.mean([(crops[i][1] == 1).any() for i in range(60)]))
-    assert shares[0] < 0.1 and 0.35 < shares[1] < 0.7, "half of the classes drawn is the rare one"
-    assert all((crops[i][1] != IGNORE).all() for i in range(20)), "where the volume is larger, crops stay inside"
+    assert shares[0] < 0.1 and 0.35 < shares[1] < 0.7, "half of the drawn classes are the rare one"
+    assert all((crops[i][1] != IGNORE).all() for i in range(20)), "crops stay inside a larger volume"
 
 
 def test_each_volume_is_seen_once_an_epoch(reader):
@@ -137,30 +137,30 @@ def test_each_volume_is_seen_once_an_epoch(reader):
 
 
 def test_a_crop_reads_only_the_part_it_sees():
-    """Were the whole volume turned to float32, this would need 8 GB: it is a view that repeats one voxel."""
+    """Converting the whole volume to float32 would need 8 GB; here it is a view that repeats one voxel."""
     image = np.broadcast_to(np.uint8(7), (1280, 1280, 1280, 1))
     labels = np.broadcast_to(np.uint8(1), (1280, 1280, 1280))
-    turn = np.array([[0.99, 0.1, 0], [-0.1, 0.99, 0], [0, 0, 1.0]])
-    found, marks = cut_crop(image, labels, np.array([600.0, 700, 800]), turn, (16, 16, 16))
-    assert (found == 7).all() and (marks == 1).all()
+    rotation = np.array([[0.99, 0.1, 0], [-0.1, 0.99, 0], [0, 0, 1.0]])
+    cropped, cropped_labels = cut_crop(image, labels, np.array([600.0, 700, 800]), rotation, (16, 16, 16))
+    assert (cropped == 7).all() and (cropped_labels == 1).all()
 
 
 def test_a_volume_smaller_than_the_crop_lies_anywhere_in_it():
-    """Else the network never learns what is at the edge of its window, and finds things there."""
+    """Otherwise the network would never learn about the edge of its window, and would predict instances there."""
     sample = ellipsoid(1, (10, 10, 10))
     crops = VolumeCrops(VolumeReader([sample]), plan_of((14, 14, 14), augment="off", rare_crops=0.5))
     edges = []
     for position in range(60):
         counted = crops[position][1] != IGNORE
-        assert counted.sum() == 1000, "the whole volume is in it"
+        assert counted.sum() == 1000, "the whole volume is inside"
         edges.append((counted[0].any(), counted[-1].any()))
     assert np.mean([first for first, _ in edges]) > 0.05 and np.mean([last for _, last in edges]) > 0.05
 
 
-def test_a_turn_is_one_in_millimetres_whatever_the_voxels(reader):
-    target, own = np.array([2.0, 1.0, 1.5]), np.array([1.0, 1.0, 3.0])
+def test_a_rotation_is_in_millimetres_for_any_voxel_size(reader):
+    target, stored = np.array([2.0, 1.0, 1.5]), np.array([1.0, 1.0, 3.0])
     crops = VolumeCrops(reader, plan_of(spacing=tuple(target)))
     angle = np.deg2rad(20)
-    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-    step = crops._step(target / own, turn, np.ones(3))
-    np.testing.assert_allclose(np.diag(own) @ step @ np.diag(1 / target), turn, atol=1e-12)
+    rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    step = crops._step(target / stored, rotation, np.ones(3))
+    np.testing.assert_allclose(np.diag(stored) @ step @ np.diag(1 / target), rotation, atol=1e-12)

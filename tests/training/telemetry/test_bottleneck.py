@@ -21,14 +21,14 @@ def test_parts_of_a_step_add_up_to_the_loop(accumulate):
     assert list(parts) == ["loader", "augmentation", "forward", "backward", "optimiser"]
     assert sum(parts.values()) == pytest.approx(10_000.0)
     assert min(parts.values()) >= 0
-    assert parts["augmentation"] > parts["loader"], "of crops in memory, augmentation is nearly all"
+    assert parts["augmentation"] > parts["loader"], "for crops in memory, augmentation takes nearly all of the time"
     tight = bottleneck.step_parts(stepper, images, labels, 0, samples_of(reader, off), full, ms_loop=0.01)
     assert sum(tight.values()) == pytest.approx(0.01)
     assert tight["loader"] == tight["augmentation"] == 0
-    assert all(p.grad is None for p in stepper.network.parameters()), "what was measured leaves no gradient"
+    assert all(p.grad is None for p in stepper.network.parameters()), "measuring leaves no gradient"
 
 
-def test_clock_splits_what_is_left_as_the_plan_measured_it(monkeypatch):
+def test_clock_divides_the_time_of_steps_as_the_plan_measured_it(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(bottleneck.time, "perf_counter", lambda: now[0])
     clock = bottleneck.TrainingClock()

@@ -4,39 +4,42 @@ from segpipe.training.telemetry import pace_monitor
 from segpipe.training.telemetry.pace_monitor import PaceMonitor
 from tests.worlds.trainings import tiny_plan
 
-BY_TIME = {"train.budget": "10m"}
+TIME_BUDGET = {"train.budget": "10m"}
 
 
-def told(monkeypatch, capfd, seconds_a_look, settings, looks=10):
-    """What is said of a training of 100 steps of 0.5 s, with a look at val of 1 s after each ten, that takes otherwise."""
+def output_of(monkeypatch, capfd, seconds_per_validation, settings, validations=10):
+    """The output for a training planned with 100 steps of 0.5 s and a validation of 1 s after every ten, with other times."""
     plan = tiny_plan(steps=100, val_every=10)
     execution = plan.execution.model_copy(update={"ms_per_step": 500.0, "ms_per_validation": 1000.0})
-    late = PaceMonitor(plan.model_copy(update={"execution": execution, "settings": settings}))
+    monitor = PaceMonitor(plan.model_copy(update={"execution": execution, "settings": settings}))
     now = [99.0]
     monkeypatch.setattr(pace_monitor.time, "perf_counter", lambda: now[0])
-    for look in range(1, looks + 1):
-        now[0] += seconds_a_look(look)
-        late.look(10 * look)
+    for number in range(1, validations + 1):
+        now[0] += seconds_per_validation(number)
+        monitor.check(10 * number)
     return capfd.readouterr().err
 
 
-@pytest.mark.parametrize("settings", [BY_TIME, {"family": "unet"}])
-def test_what_ends_late_is_said_once(monkeypatch, capfd, settings):
-    said = told(monkeypatch, capfd, lambda _: 7.5, settings)
-    assert said.count("\n") == 1
-    assert "25% longer than planned" in said and "some 15 s late" in said and "segpipe plan tiny --refresh" in said
+@pytest.mark.parametrize("settings", [TIME_BUDGET, {"family": "unet"}])
+def test_a_training_that_will_end_late_is_reported_once(monkeypatch, capfd, settings):
+    output = output_of(monkeypatch, capfd, lambda _: 7.5, settings)
+    assert output.count("\n") == 1
+    assert "25% longer than planned" in output and "about 15 s late" in output
+    assert "segpipe plan tiny --refresh" in output
 
 
-def test_what_keeps_to_its_plan_or_has_none_says_nothing(monkeypatch, capfd):
-    assert told(monkeypatch, capfd, lambda _: 6.5, BY_TIME) == "", "within a tenth"
-    assert told(monkeypatch, capfd, lambda look: 60 if look == 1 else 6, BY_TIME) == "", "the first steps compile"
-    assert told(monkeypatch, capfd, lambda look: 60 if look == 10 else 6, BY_TIME) == "", (
-        "there is nothing left to foretell"
+def test_a_training_within_its_plan_or_without_a_budget_of_time_reports_nothing(monkeypatch, capfd):
+    assert output_of(monkeypatch, capfd, lambda _: 6.5, TIME_BUDGET) == "", "within a tenth"
+    assert output_of(monkeypatch, capfd, lambda number: 60 if number == 1 else 6, TIME_BUDGET) == "", (
+        "the first steps compile"
     )
-    assert told(monkeypatch, capfd, lambda _: 60, {"train.budget": "100 steps"}) == ""
-    assert told(monkeypatch, capfd, lambda _: 60, None) == ""
+    assert output_of(monkeypatch, capfd, lambda number: 60 if number == 10 else 6, TIME_BUDGET) == "", (
+        "the training is over"
+    )
+    assert output_of(monkeypatch, capfd, lambda _: 60, {"train.budget": "100 steps"}) == ""
+    assert output_of(monkeypatch, capfd, lambda _: 60, None) == ""
 
 
-def test_one_that_slows_down_later_is_told_when_its_whole_is_late(monkeypatch, capfd):
-    said = told(monkeypatch, capfd, lambda look: 6 if look < 5 else 9, BY_TIME)
-    assert said.count("\n") == 1 and "12% longer" in said, "(3 * 6 + 9) / (4 * 6)"
+def test_a_training_that_slows_down_is_reported_once_its_total_is_late(monkeypatch, capfd):
+    output = output_of(monkeypatch, capfd, lambda number: 6 if number < 5 else 9, TIME_BUDGET)
+    assert output.count("\n") == 1 and "12% longer" in output, "(3 * 6 + 9) / (4 * 6)"

@@ -1,3 +1,5 @@
+"""Whole trainings: their files, the same bytes after a kill, errors."""
+
 import json
 import os
 import signal
@@ -12,14 +14,13 @@ from segpipe.training.train import train, train_on
 from segpipe.errors import ConfigError, DataError, SegpipeError
 from segpipe.files import sha256_file
 from segpipe.inference.trained_model import load_trained
-from segpipe.metrics import confusion
-from segpipe.training import loop
 from segpipe.training.checkpoint import load_checkpoint
 from segpipe.training.machine import has_bf16
-from segpipe.training.plan import Plan, StepSetting
-from segpipe.training.scoring import score_confusion, score_split
+from segpipe.training.plan import StepSetting
+from segpipe.training.scoring import score_split
 from segpipe.training.step import Stepper, build_stepper
-from tests.worlds.tiny_training import CLASSES, fingerprint_of, make_plan
+from segpipe.training.train import train, train_on
+from tests.worlds.tiny_training import CLASSES, fingerprint_of, make_classical_plan, make_plan
 
 
 def run(folder, plan, readers) -> str:
@@ -32,7 +33,7 @@ def readers(train_reader, val_reader):
     return train_reader, val_reader
 
 
-def test_what_a_training_leaves_behind(tmp_path, readers):
+def test_files_of_a_training(tmp_path, readers):
     plan = make_plan()
     run(tmp_path, plan, readers)
     history = json.loads((tmp_path / "out" / "history.json").read_text())
@@ -47,14 +48,16 @@ def test_what_a_training_leaves_behind(tmp_path, readers):
     assert (tmp_path / "live" / "metrics.json").exists()
     curve = (tmp_path / "live" / "plots" / "metrics" / "train" / "loss.tsv").read_text().splitlines()
     assert len(curve) == 7
-    assert list((tmp_path / "checkpoints").glob("*")) == [], "a training that ended needs no checkpoint"
+    assert list((tmp_path / "checkpoints").glob("*")) == [], "a training that is complete needs no checkpoint"
     segmenter = load_trained(tmp_path / "out")
     assert segmenter.spec.lineage["plan"] == plan.sha256
     score = score_split(segmenter, readers[1])
-    assert score.iou_macro == pytest.approx(history["best_score"], abs=1e-4), "what was kept is what was scored"
+    assert score.iou_macro == pytest.approx(history["best_score"], abs=1e-4), (
+        "the weights that were kept are those that were scored"
+    )
 
 
-needs_bf16 = pytest.mark.skipif(not has_bf16("cpu"), reason="this processor does not compute in bfloat16")
+needs_bf16 = pytest.mark.skipif(not has_bf16("cpu"), reason="this CPU does not compute in bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -93,11 +96,11 @@ def test_the_same_plan_gives_the_same_bytes_also_after_a_kill(tmp_path, readers,
         Stepper, "step", lambda self, number, *rest: (steps.append(number), step(self, number, *rest))[1]
     )
     assert run(tmp_path / "c", plan, readers) == whole, "a resumed run differs from one that was not interrupted"
-    assert steps == [4, 5], "it went on from the checkpoint after step 4"
+    assert steps == [4, 5], "it continued from the checkpoint after step 4"
     assert (tmp_path / "a/out/history.json").read_bytes() == (tmp_path / "c/out/history.json").read_bytes()
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_the_signal_handlers_as_they_were(tmp_path, readers, monkeypatch):
+def test_ctrl_c_writes_a_checkpoint_and_restores_the_signal_handlers(tmp_path, readers, monkeypatch):
     plan = make_plan(steps=50, val_every=50)
     step = Stepper.step
 
@@ -131,7 +134,7 @@ def test_training_runs_outside_the_main_thread(tmp_path, readers):
     assert not failures and (tmp_path / "out" / "weights.safetensors").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path, readers, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_training_with_advice(tmp_path, readers, monkeypatch):
     monkeypatch.setattr(Stepper, "step", lambda *_: torch.tensor(float("nan")))
     with pytest.raises(SegpipeError, match=r"diverged.*train\.learning_rate to 0\.0005"):
         run(tmp_path, make_plan(), readers)
@@ -144,14 +147,14 @@ def test_a_plan_for_other_data_is_refused(tmp_path, readers, monkeypatch):
         train(make_plan(), fingerprint_of(readers[0], data_hash="e" * 64), tmp_path, tmp_path, tmp_path, tmp_path)
 
 
-def test_other_first_weights_than_planned_are_refused():
+def test_first_weights_that_differ_from_the_planned_ones_are_refused():
     plan = make_plan().model_copy(update={"encoder_sha256": "0" * 64})
     with pytest.raises(ConfigError, match=r"not those that the plan was made with.*segpipe plan tiny --refresh"):
         build_stepper(plan)
 
 
-def test_the_classical_family_is_fitted(tmp_path, readers):
-    plan = make_plan(family="kmeans").model_copy(update={"recipe": None, "execution": None, "options": {"clusters": 8}})
+def test_a_classical_family_is_fitted(tmp_path, readers):
+    plan = make_classical_plan()
     run(tmp_path / "a", plan, readers)
     run(tmp_path / "b", plan, readers)
     assert (tmp_path / "a/out/weights.safetensors").read_bytes() == (
@@ -163,47 +166,10 @@ def test_the_classical_family_is_fitted(tmp_path, readers):
     assert (tmp_path / "a" / "live" / "metrics.json").exists()
 
 
-def test_it_learns(tmp_path, readers):
-    """Looked at often: what normalises so few pixels swings from step to step, and the best is kept."""
+def test_a_network_learns(tmp_path, readers):
+    """Validated often: normalisation over so few pixels varies from step to step, and the best weights are kept."""
     plan = make_plan(steps=60, batch=4, val_every=10, learning_rate=4e-3, warmup_steps=5, ema=0.8, augment="off")
     run(tmp_path, plan, readers)
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     losses = [entry["loss"] for entry in history["train"]]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5]) and history["best_score"] > 0.5
-
-
-def test_the_running_average_is_one():
-    """Against the recursion written out, for weights, statistics of normalisation layers and their counters."""
-    plan = make_plan(ema=0.6)
-    stepper = build_stepper(plan)
-    by_hand = {k: v.clone() for k, v in stepper.average.state_dict().items()}
-    images, labels = torch.randn(2, 3, 64, 64), torch.randint(0, 3, (2, 64, 64), dtype=torch.uint8)
-    for number in range(8):
-        stepper.step(number, images, labels, 0)
-        decay = min(0.6, (1 + number) / (10 + number))
-        for key, value in stepper.network.state_dict().items():
-            by_hand[key] = decay * by_hand[key] + (1 - decay) * value if value.is_floating_point() else value.clone()
-    for key, value in stepper.average.state_dict().items():
-        torch.testing.assert_close(value, by_hand[key], atol=1e-5, rtol=1e-4)
-
-
-def test_without_a_running_average_the_weights_themselves_are_kept():
-    stepper = build_stepper(make_plan(ema=0.0))
-    assert stepper.average is stepper.network
-
-
-def test_confusion_and_score_by_hand():
-    truth = np.array([[0, 0, 1], [1, 255, 1]], np.uint8)
-    predicted = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
-    counts = confusion(truth, predicted, 3)
-    np.testing.assert_array_equal(counts, [[1, 1, 0], [1, 2, 0], [0, 0, 0]])
-    score = score_confusion(counts)
-    assert score.iou_macro == pytest.approx((1 / 3 + 2 / 4) / 2) and score.pixel_accuracy == pytest.approx(3 / 5)
-    assert score_confusion(np.zeros((3, 3), np.int64)).iou_macro == 0
-
-
-def test_a_plan_survives_its_file(tmp_path):
-    plan = make_plan()
-    plan.write(tmp_path / "tiny.json")
-    assert Plan.read(tmp_path / "tiny.json") == plan
-    assert loop.WEIGHTS_FILE == "weights.safetensors"
