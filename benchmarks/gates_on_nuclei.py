@@ -126,9 +126,8 @@ class Study:
         return read_scores(folder / "per_image.parquet")
 
     def _train(self, name: str, plan: str, seed: int) -> None:
-        from segpipe.training.train import train
-
         from segpipe.training.plan import Plan
+        from segpipe.training.train import train
 
         model = self.paths.model(name)
         if (model / WEIGHTS_FILE).exists() and (model / "history.json").exists():

@@ -164,7 +164,7 @@ def new_network(plan: Any) -> Any:
     from segpipe.models.registry import build_network
     from segpipe.ops import feature_pyramid, fused_upsample, mask_predictor, proposal_head, roi_align
 
-    config = plan.of.config.model_validate(plan.options)
+    config = plan.model_family.config.model_validate(plan.options)
     network = build_network(plan.family, config, plan.normalisation.channels, plan.outputs.channels, plan.seed)
     faster_modules = {
         part.__name__ for part in (fused_upsample, mask_predictor, feature_pyramid, roi_align, proposal_head)
@@ -190,8 +190,8 @@ def textbook_loss(plan: Any) -> Callable[..., Any]:
     from segpipe.training.tasks import objective_of
 
     device = torch.device(plan.execution.machine.device)
-    if plan.of.kind == "detector":
-        objective = objective_of(plan.of, plan.recipe, device)
+    if plan.model_family.kind == "detector":
+        objective = objective_of(plan.model_family, plan.recipe, device)
         return lambda network, images, targets: objective(network, (images, targets), device)
     weight = torch.tensor(plan.recipe.class_weights, device=device)
     dice = smp.losses.DiceLoss("multiclass", ignore_index=255)
@@ -230,10 +230,10 @@ def main() -> None:
     volumes = get_family(arguments.family).dims == 3
     reader = Cells(12, (arguments.patch,) * 3) if volumes else Cells(24, (max(arguments.patch, 320),) * 2)
     if arguments.child:
-        from segpipe.training.plan import Plan
+        from segpipe.training.plan import NetworkPlan
 
         job = json.loads(arguments.child)
-        print(json.dumps(LOOPS[job["loop"]][0](Plan.model_validate(job["plan"]), reader, job["steps"])))
+        print(json.dumps(LOOPS[job["loop"]][0](NetworkPlan.model_validate(job["plan"]), reader, job["steps"])))
         return
     plan = make_plan(arguments, reader)
     loops = [name for name in arguments.loops if name != "lightning" or can_lightning(plan)]
@@ -267,7 +267,7 @@ def main() -> None:
 
 def can_lightning(plan: Any) -> bool:
     """Return whether the Lightning loop can run: it is written for 2D networks, and its package is not a dependency of segpipe."""
-    return importlib.util.find_spec("lightning") is not None and plan.of.kind == "network" and not plan.volume
+    return importlib.util.find_spec("lightning") is not None and plan.model_family.kind == "network" and not plan.volume
 
 
 if __name__ == "__main__":

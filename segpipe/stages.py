@@ -186,10 +186,11 @@ def train(root: Path, name: str) -> None:
     training/NAME/ (curves and timings).
     """
     from segpipe.release.warm_start import fetch_trained
-    from segpipe.training import ensemble, loop
+    from segpipe.training import ensemble
     from segpipe.training.launch import launch
-    from segpipe.training.plan import Plan
+    from segpipe.training.plan import NetworkPlan, Plan
     from segpipe.training.settings_changes import check_settings
+    from segpipe.training.train import train as train_model
 
     paths, params = Paths(root), load_params(root)
     params.candidate(name)
@@ -198,10 +199,12 @@ def train(root: Path, name: str) -> None:
     fetch_trained(root, str(pinned.options.get("encoder_weights", "")))
     if launch(pinned, ["-C", str(root), "train", name], paths.checkpoints(name)):
         return
-    run_training = ensemble.train if pinned.folds else loop.train
-    shards = _require(paths.shards, "prepare")
+    fingerprint, shards = _shards_fingerprint(paths), _require(paths.shards, "prepare")
     outs = paths.model(name), paths.training(name), paths.checkpoints(name)
-    run_training(pinned, _shards_fingerprint(paths), shards, *outs)
+    if isinstance(pinned, NetworkPlan) and pinned.folds:
+        ensemble.train(pinned, fingerprint, shards, *outs)
+    else:
+        train_model(pinned, fingerprint, shards, *outs)
 
 
 @_in_workspace
@@ -222,18 +225,18 @@ def tune(root: Path, name: str, trials: int, steps: int | None) -> list[TrialRes
     from segpipe.data.shards import ShardReader
     from segpipe.training.plan import Plan
     from segpipe.training.settings_changes import changed_since
-    from segpipe.training.tuning import Search, trial_steps
+    from segpipe.training.tuning import Search, check_tunable, trial_steps
 
     paths, params = Paths(root), load_params(root)
     settings = params.train_for(name)
-    pinned = Plan.read(_require(paths.plan(name), f"plan@{name}"))
+    pinned = check_tunable(Plan.read(_require(paths.plan(name), f"plan@{name}")))
     for change in changed_since(pinned, params.explicit_settings(name)):
         say(f"note: {change}: the search uses the existing plan; a new one: segpipe plan {name}")
     folder = paths.state / "tune" / name / pinned.sha256[:16]
     search = Search(pinned, settings, _shards_fingerprint(paths), steps or trial_steps(pinned), folder)
     shards = _require(paths.shards, "prepare")
     search.run(trials, ShardReader(shards, "train"), ShardReader(shards, "val"))
-    return search.tried()
+    return search.results()
 
 
 @_in_workspace

@@ -18,7 +18,6 @@ from segpipe.files import atomic_path
 from segpipe.progress import say
 from segpipe.training.plan import Plan
 from segpipe.training.step import Stepper
-from segpipe.words import listed
 
 Weights = dict[str, torch.Tensor]
 KEPT_CHECKPOINTS = 2

@@ -123,7 +123,7 @@ def _assemble(plan: NetworkPlan, classes: ClassTable, dealt: DealtFolds, members
 
 def _write_history(plan: NetworkPlan, members: list[dict[str, Any]], val: Reader, out: Path) -> None:
     """Write history.json: the out-of-fold score of the ensemble on val, the score of each member on its fold, and their histories."""
-    without_tta = load_trained(out, plan.execution.machine.device).but(tta="none")
+    without_tta = load_trained(out, plan.execution.machine.device).with_changes(tta="none")
     counts = count_split(without_tta, val, range(len(val)))
     best = round(score_confusion(counts, without_tta.spec.classes.labelling).iou_macro, 6)
     finished = finish_model(plan, out, val)

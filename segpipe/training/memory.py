@@ -123,7 +123,7 @@ def step_within_memory(stepper: Stepper, number: int, images: Tensor, labels: An
             if not is_out_of_memory(error):
                 raise
             own_images = stepper.recipe.batch // world_size()
-            parts = twice_as_many_parts(stepper.accumulate, own_images, stepper.least_batch, error)
+            parts = twice_as_many_parts(stepper.accumulate, own_images, stepper.min_batch, error)
             if world_size() > 1:
                 raise RankOutOfMemory(number + 1, parts) from error
         # Outside of the handler, so that the tensors of the failed step went with its traceback.

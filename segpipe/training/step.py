@@ -99,7 +99,7 @@ class Stepper:
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         self.recipe, self.setting = recipe, setting
-        self.accumulate, self.least_batch = recipe.accumulate, family.least_batch
+        self.accumulate, self.min_batch = recipe.accumulate, family.min_batch
         # In float16, small gradients would be 0: the loss is scaled up before the backward pass, and gradients down after it.
         self.scaler = torch.amp.GradScaler(device) if setting.precision == "fp16" else None
         self.fabric = Fabric(

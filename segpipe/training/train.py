@@ -108,7 +108,7 @@ def train_on(
         return
     reserve()
     stepper = build_stepper(plan)
-    check_parts(stepper.recipe.batch, stepper.accumulate, world_size(), stepper.least_batch)
+    check_parts(stepper.recipe.batch, stepper.accumulate, world_size(), stepper.min_batch)
     with stepper.fabric.rank_zero_first():
         resumed = load_checkpoint(checkpoints, plan, stepper)
     best, state = resumed or ({}, TrainingState(accumulate=stepper.accumulate, ranks=world_size()))

@@ -102,7 +102,7 @@ def test_each_image_alone(root: Path, samples: list[Sample]) -> None:
         predicted = segmenter.predict(sample.image, instances=True).instances
         assert predicted is not None and sample.labels is not None
         pair, ignored = (
-            [InstanceMasks.from_instances(o) for o in (sample.objects(), predicted)],
+            [InstanceMasks.from_instances(o) for o in (sample.true_instances(), predicted)],
             sample.labels == IGNORE,
         )
         score = count_instances(*pair, len(CLASSES), ignored)

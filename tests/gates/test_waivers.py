@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 import pytest
-from segpipe.release.record import RecordedVerdict
 
 from segpipe.gates.verdicts import GateVerdict, WaiverNote
 from segpipe.release.bundle import Card

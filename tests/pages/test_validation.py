@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from segpipe.data.manifest.drift_reference import make_reference
 
 from segpipe.config import DataParams, SplitParams, ValidateParams
 from segpipe.data.dataset import load_dataset

@@ -4,7 +4,6 @@ import signal
 import time
 
 import pytest
-from segpipe.training.train import train_on
 
 from segpipe.config import TrainParams
 from segpipe.training import loop

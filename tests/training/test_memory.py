@@ -7,7 +7,6 @@ import sys
 
 import pytest
 import torch
-from segpipe.training.train import train_on
 
 from segpipe.errors import ConfigError
 from segpipe.training.memory import is_out_of_memory, step_within_memory
@@ -141,7 +140,7 @@ def test_a_part_of_one_image_cannot_be_split(monkeypatch):
     with pytest.raises(ConfigError, match=r"out of memory with 1 image at a time.*smaller patch"):
         step_within_memory(stepper, 0, *batch(3), 0)
     stepper = build_stepper(tiny_plan(batch=4))
-    stepper.least_batch = 2
+    stepper.min_batch = 2
     with pytest.raises(ConfigError, match="out of memory with 2 images at a time"):
         step_within_memory(stepper, 0, *batch(4), 0)
 

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from segpipe.training.train import train_on
 
 from segpipe.config import LossParams, Params
 from segpipe.errors import ConfigError
@@ -108,7 +107,7 @@ def draw(seed):
 @pytest.fixture(scope="module")
 def reader():
     reader = MemoryReader([draw(seed) for seed in range(6)])
-    reader.class_pixels = np.stack([SETS.pixels(sample.labels) for sample in reader.samples])
+    reader.class_pixels = np.stack([SETS.count_pixels(sample.labels) for sample in reader.samples])
     return reader
 
 
@@ -120,7 +119,7 @@ def plan_of(**recipe):
 
 def test_rare_crops_are_centred_on_a_class_that_others_overlap(reader):
     crops = Crops(reader, plan_of(rare_crops=1.0, augment="off"))
-    class_pixels = np.stack([SETS.pixels(crops[position][1]) for position in range(12)])
+    class_pixels = np.stack([SETS.count_pixels(crops[position][1]) for position in range(12)])
     assert (class_pixels[:, 1:].sum(1) > 0).mean() > 0.5
 
 

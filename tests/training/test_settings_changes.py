@@ -14,7 +14,7 @@ from tests.worlds.tiny_training import make_plan
 
 @pytest.fixture
 def planned():
-    settings = params({"budget": "3 steps", "patch": 64, "batch": 2, "freeze_encoder": 0.4}).set_for("net")
+    settings = params({"budget": "3 steps", "patch": 64, "batch": 2, "freeze_encoder": 0.4}).explicit_settings("net")
     return make_plan().model_copy(update={"candidate": "net", "settings": settings})
 
 
@@ -22,9 +22,9 @@ def test_settings_that_changed_since_planning_are_listed_and_refused(planned):
     settings = {"budget": "3 steps", "patch": 64, "batch": 2, "freeze_encoder": 0.4}
     elsewhere = {"family": "unet", **SMALL, "train": {"patch": 64, "freeze_encoder": 0.4}}
     same = Params.model_validate({"train": {"budget": "3 steps", "batch": 2}, "candidates": {"net": elsewhere}})
-    assert planned.settings == same.set_for("net"), "in whichever section they are set"
-    check_settings(planned, same.set_for("net"))
-    other = params({**settings, "batch": 4, "optimizer": "sgd"}, encoder="resnet18").set_for("net")
+    assert planned.settings == same.explicit_settings("net"), "in whichever section they are set"
+    check_settings(planned, same.explicit_settings("net"))
+    other = params({**settings, "batch": 4, "optimizer": "sgd"}, encoder="resnet18").explicit_settings("net")
     assert sorted(changed_since(planned, other)) == [
         "encoder was mobilenetv3_small_050 when it was planned and is resnet18 now",
         "train.batch was 2 when it was planned and is 4 now",

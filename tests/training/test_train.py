@@ -9,7 +9,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from segpipe.training.train import train, train_on
 
 from segpipe.errors import ConfigError, DataError, SegpipeError
 from segpipe.files import sha256_file

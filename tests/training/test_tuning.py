@@ -2,7 +2,6 @@ import math
 
 import pytest
 import yaml
-from segpipe.training.planning.label_statistics import balance_class_weights
 
 from segpipe.config import TrainParams
 from segpipe.errors import ConfigError, SegpipeError

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
-from segpipe.validation.findings import Finding
 from skimage.feature import match_template
 
 from benchmarks.near_duplicates import CHANGES as BENCHMARK

@@ -27,7 +27,6 @@ import scmrepo.git
 import torch
 import torch._dynamo
 import torchmetrics
-from segpipe.training.train import train_on
 
 from segpipe.files import sha256_file
 from segpipe.training.distributed.process_group import leave_process_group

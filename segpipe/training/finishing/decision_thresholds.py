@@ -48,7 +48,7 @@ def decide(probabilities: npt.NDArray[np.float32], cleaning: Cleaning) -> ClassI
     Returns:
         (...) uint8 class ids.
     """
-    if not any(cleaning.raised):
+    if not any(cleaning.logit_offsets):
         return probabilities.argmax(0).astype(np.uint8)
-    factors = np.exp(np.asarray(cleaning.raised, np.float32)).reshape(-1, *(1,) * (probabilities.ndim - 1))
+    factors = np.exp(np.asarray(cleaning.logit_offsets, np.float32)).reshape(-1, *(1,) * (probabilities.ndim - 1))
     return (probabilities * factors).argmax(0).astype(np.uint8)

@@ -132,7 +132,7 @@ def best_instance_settings(segmenter: Segmenter, val: Reader, method: Method) ->
     for index in indices:
         sample = val[index]
         assert sample.labels is not None
-        truth, ignored = InstanceMasks.from_instances(sample.objects()), sample.labels == IGNORE
+        truth, ignored = InstanceMasks.from_instances(sample.true_instances()), sample.labels == IGNORE
         for h, instances in _separated(segmenter, sample, method, together):
             ids, areas = instances.ids.astype(np.int32), instances.areas()
             for settings in (settings for settings in grid if settings.h == h):
@@ -150,7 +150,7 @@ def _separated(
     """Yield all instances of an image for each height, however small or uncertain they are."""
     if method == "detections":
         permissive = Postprocess(method=method, min_score=MIN_SCORE)
-        detections = segmenter.but(postprocess=permissive).segment(sample, instances=True).instances
+        detections = segmenter.with_changes(postprocess=permissive).segment(sample, instances=True).instances
         assert detections is not None, "a detector finds instances"
         yield 0.0, detections
         return

@@ -94,7 +94,7 @@ def split_to_fit(draft: PlanDraft, network: torch.nn.Module, available: int, wor
         return
     while needed > _MAX_SHARE * available:
         recipe = draft.plan.recipe
-        if recipe.batch // world_size // (2 * recipe.accumulate) < max(1, draft.family.least_batch):
+        if recipe.batch // world_size // (2 * recipe.accumulate) < max(1, draft.family.min_batch):
             return
         parts = 2 * recipe.accumulate
         draft.choose(recipe=recipe.model_copy(update={"accumulate": parts}))
@@ -128,7 +128,7 @@ def measure_within_memory(draft: PlanDraft, measure: Callable[[], T], world_size
             if not is_out_of_memory(error):
                 raise
             images = recipe.batch // world_size
-            parts = twice_as_many_parts(recipe.accumulate, images, draft.family.least_batch, error)
+            parts = twice_as_many_parts(recipe.accumulate, images, draft.family.min_batch, error)
         # Outside of the handler, so that the tensors of the failed step went with its traceback.
         release_piece()
         free_unused_memory()

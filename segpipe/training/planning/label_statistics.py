@@ -105,8 +105,8 @@ def top_bottom_difference(train: Reader, labelling: Labelling | None = None) -> 
         labels = train[int(index)].labels
         assert labels is not None
         third = max(1, labels.shape[0] // 3)
-        upper += labelling.pixels(labels[:third])
-        lower += labelling.pixels(labels[-third:])
+        upper += labelling.count_pixels(labels[:third])
+        lower += labelling.count_pixels(labels[-third:])
     if not upper.sum() or not lower.sum():
         return 0.0
     return float(0.5 * np.abs(upper / upper.sum() - lower / lower.sum()).sum())

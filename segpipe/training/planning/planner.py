@@ -96,7 +96,7 @@ def plan_on(
         released = warm_start.spec.spacing if warm_start else None
         spacing = choose_spacing(draft, draft.settings.spacing or released)
     if spacing and isinstance(draft.config, VolumeConfig):
-        draft.config = draft.config.fitted(spacing)
+        draft.config = draft.config.for_spacing(spacing)
     if model_family.kind == "detector":
         draft.config = fit_to_instances(draft, cast("MaskRcnnConfig", draft.config))
     _choose_common(draft, name, params, candidate)
@@ -119,7 +119,7 @@ def _choose_common(draft: PlanDraft, name: str, params: Params, candidate: Candi
         classes=len(fingerprint.classes),
         dtype=fingerprint.dtype,
         data_hash=fingerprint.data_hash,
-        settings=params.set_for(name),
+        settings=params.explicit_settings(name),
         postprocess=choose_instance_method(
             candidate, draft.family, fingerprint.instances, fingerprint.classes.overlapping
         ),
@@ -152,7 +152,7 @@ def _draw_up_volumes(draft: PlanDraft, warm_start: WarmStart | None, spacing: Sp
     from segpipe.training.machine import choose_device
 
     config, device = draft.config, choose_device(draft.settings.accelerator)
-    multiples = config.steps if isinstance(config, VolumeConfig) else (draft.family.stride,) * 3
+    multiples = config.patch_multiple if isinstance(config, VolumeConfig) else (draft.family.stride,) * 3
     grid = choose_grid(draft, multiples, spacing, device)
     _choose_normalisation(draft, warm_start)
     recipe = choose_volume_recipe(draft, grid, device)

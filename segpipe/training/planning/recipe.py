@@ -66,7 +66,7 @@ def choose_image_recipe(draft: PlanDraft, shrink: int = 1, batch: int | None = N
 
 def check_batch(draft: PlanDraft, batch: int) -> None:
     """Raise ConfigError if a batch has too few images for the family, or for the processes and parts that share it."""
-    least = draft.family.least_batch
+    least = draft.family.min_batch
     if batch < least:
         raise ConfigError(
             f"{draft.family.name} normalises over the batch and cannot be trained with fewer than {least} images per batch",
@@ -150,7 +150,9 @@ def _choose_optimiser(draft: PlanDraft, batch: int, name: str) -> dict[str, Any]
     settings, defaults = draft.settings, DEFAULTS[name]
     # With "auto", a range test will measure the rate, starting from the rule of thumb.
     preset = settings.learning_rate if settings.learning_rate != "auto" else None
-    rate = preset or round(draft.family.rate * defaults.learning_rate * (batch / REFERENCE_BATCH) ** 0.5, 6)
+    rate = preset or round(
+        draft.family.learning_rate_factor * defaults.learning_rate * (batch / REFERENCE_BATCH) ** 0.5, 6
+    )
     decay = defaults.weight_decay if settings.weight_decay is None else settings.weight_decay
     draft.explain(
         "learning rate",

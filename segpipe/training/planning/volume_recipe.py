@@ -162,7 +162,7 @@ def choose_volume_recipe(draft: PlanDraft, grid: VolumeGrid, device: str) -> Rec
         )
     voxels = math.prod(grid.patch)
     fitting = min(_MAX_BATCH, _BATCH_VOXELS[device] // voxels)
-    batch = settings.batch or max(_MIN_BATCH, draft.family.least_batch, fitting)
+    batch = settings.batch or max(_MIN_BATCH, draft.family.min_batch, fitting)
     check_batch(draft, batch)
     class_weights = choose_class_weights(draft)
     draft.explain("batch", "as set" if settings.batch else f"{batch}: {voxels * batch:,} voxels per step")
@@ -195,7 +195,7 @@ def end_differences(train: Reader, labelling: Labelling | None = None) -> tuple[
         for axis in range(3):
             slices, half = np.moveaxis(sample.labels, axis, 0), sample.labels.shape[axis] // 2
             for end, part in enumerate((slices[:half], slices[len(slices) - half :])):
-                counts[axis, end] += labelling.pixels(part)
+                counts[axis, end] += labelling.count_pixels(part)
     counts = np.delete(counts, int(counts.sum((0, 1)).argmax()), axis=2)
     totals = counts.sum((1, 2))
     distances = np.abs(counts[:, 0] - counts[:, 1]).sum(1)

@@ -14,7 +14,6 @@ from segpipe.errors import ConfigError
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.weights.released_weights import fetched_release_folder, parse_release
 from segpipe.samples import ClassTable
-from segpipe.words import counted
 
 if TYPE_CHECKING:
     from segpipe.data.manifest.fingerprint import Fingerprint

@@ -133,7 +133,7 @@ def normalisation_of(planned: Normalisation, reader: Reader, index: int) -> Norm
 
 @lru_cache(maxsize=CACHE_SIZE)
 def _image_normalisation(planned: Normalisation, reader: Hashable, index: int) -> Normalisation:
-    return planned.of(cast(Reader, reader)[index].image)
+    return planned.for_image(cast(Reader, reader)[index].image)
 
 
 @lru_cache(maxsize=2)

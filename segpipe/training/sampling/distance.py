@@ -74,7 +74,7 @@ def normalised_distance(
     """
     from scipy import ndimage
 
-    objects = Sample("", np.empty(0), labels.astype(np.uint8), np.where(labels == IGNORE, 0, ids)).objects()
+    objects = Sample("", np.empty(0), labels.astype(np.uint8), np.where(labels == IGNORE, 0, ids)).true_instances()
     distance = np.zeros(labels.shape, np.float32)
     for number, box in enumerate(objects.boxes.tolist(), 1):
         # One pixel more on each side contains the nearest pixels outside the instance.

@@ -146,7 +146,7 @@ def test_overfits_four_images(name):
     assert np.mean(dice) > 0.95
     scores = [
         count_instances(
-            InstanceMasks.from_instances(sample.objects()), InstanceMasks.from_instances(prediction.instances), 3
+            InstanceMasks.from_instances(sample.true_instances()), InstanceMasks.from_instances(prediction.instances), 3
         )
         for sample, prediction in zip(reader.samples, predictions, strict=True)
     ]

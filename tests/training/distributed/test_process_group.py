@@ -8,7 +8,6 @@ import time
 
 import pytest
 import torch
-from segpipe.training.train import train_on
 
 from segpipe.errors import ConfigError, MissingError
 from segpipe.training.distributed.process_group import any_rank, fabric_options, rank, sum_over_ranks, world_size

@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-from segpipe.training.train import train_on
 
 from segpipe.errors import ConfigError
 from segpipe.inference.cleaning import Cleaning

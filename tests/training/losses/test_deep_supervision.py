@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from segpipe.training.train import train_on
 
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.trained_model import load_trained

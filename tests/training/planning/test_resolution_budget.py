@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from segpipe.training.train import train_on
 
 from segpipe.config import Params
 from segpipe.errors import ConfigError

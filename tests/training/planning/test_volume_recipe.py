@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from segpipe.models.volumetric.segresnet import SegresnetConfig
-from segpipe.models.volumetric.vnet import VnetConfig
 
 from segpipe.config import Params
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.errors import ConfigError
+from segpipe.models.volumetric.segresnet import SegresnetConfig
 from segpipe.models.volumetric.unet3d import Unet3dConfig
+from segpipe.models.volumetric.vnet import VnetConfig
 from segpipe.samples import Sample
 from segpipe.training.plan import Plan, explain
 from segpipe.training.planning.planner import plan_on

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from segpipe.training.train import train_on
 
 from segpipe.config import Candidate, Params
 from segpipe.errors import ConfigError, MissingError

@@ -212,7 +212,7 @@ def trained(walls, tmp_path_factory):
 
 
 def predict(segmenter, sample, **changes):
-    return segmenter.but(**changes).predict(sample.image, probabilities=True, instances=True)
+    return segmenter.with_changes(**changes).predict(sample.image, probabilities=True, instances=True)
 
 
 def test_touching_instances_without_a_waist_are_separated(trained, walls):
@@ -228,7 +228,7 @@ def test_touching_instances_without_a_waist_are_separated(trained, walls):
             and prediction.distance.dtype == np.float32
             and prediction.probabilities.shape == (3, 64, 64)
         )
-        true_count, predicted_count = true_count + len(sample.objects()), predicted_count + len(prediction.instances)
+        true_count, predicted_count = true_count + len(sample.true_instances()), predicted_count + len(prediction.instances)
         watershed = Postprocess(method="watershed", h=0.5)
         watershed_count += len(separate(prediction.class_ids, prediction.probabilities, watershed))
     assert abs(predicted_count - true_count) <= 0.15 * true_count and watershed_count < 0.6 * true_count

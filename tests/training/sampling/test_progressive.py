@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-from segpipe.training.train import train_on
 from skimage.transform import downscale_local_mean
 
 from segpipe.config import Params, TrainParams
