@@ -103,7 +103,7 @@ def evaluate_model(model: Path, shards: Path, splits: Path, out: Path, params: E
     from segpipe.data.shards import ShardReader
     from segpipe.inference.spec import WEIGHTS_FILE
     from segpipe.inference.trained_model import load_trained
-    from segpipe.training.history import TrainingHistory
+    from segpipe.training.telemetry.history import TrainingHistory
 
     history = TrainingHistory.read(model)
     test, val, trained = ShardReader(shards, "test"), ShardReader(shards, "val"), load_trained(model)

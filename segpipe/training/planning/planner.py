@@ -22,6 +22,7 @@ from segpipe.training.planning.recipe import (
     describe_encoder,
     prefer_muon,
 )
+from segpipe.training.planning.resolution_budget import choose_first_crops
 from segpipe.training.planning.volume_recipe import (
     MAX_CLASSICAL_VOXELS,
     Spacing,
@@ -31,7 +32,6 @@ from segpipe.training.planning.volume_recipe import (
     choose_volume_recipe,
 )
 from segpipe.training.planning.warm_start import WarmStart, warm_start_of
-from segpipe.training.sampling.progressive import choose_first_crops
 
 if TYPE_CHECKING:
     import torch

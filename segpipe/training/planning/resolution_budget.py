@@ -1,4 +1,4 @@
-"""The resolution that a wall-clock budget can pay for: whether a network is too slow on this machine to learn at full resolution."""
+"""The resolution and the size of the first crops: what makes steps cheaper where a budget would buy too few."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from segpipe.config import parse_budget
+from segpipe.errors import ConfigError
 from segpipe.models.registry import build_network
 from segpipe.models.semantic.encoder_decoders import EncoderConfig, shrink_factor
 from segpipe.models.semantic.reduced_resolution import reduce_resolution
 from segpipe.training.machine import choose_device, synchronize
 from segpipe.training.memory import free_unused_memory, is_out_of_memory
+from segpipe.training.plan import FirstCrops
 from segpipe.training.planning.precision_benchmark import candidate_settings
 from segpipe.training.planning.recipe import SMALL_BATCH, add_distance_channel, can_shrink, choose_image_recipe
 from segpipe.training.sampling.crops import collate_of
-from segpipe.training.sampling.progressive import choose_first_crops
 from segpipe.training.step import Stepper, configure_process
 from segpipe.training.tasks import samples_of
 from segpipe.training.telemetry.bottleneck import SLOW_STEP_MS
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from segpipe.training.plan import RecipePlan
     from segpipe.training.planning.plan_draft import PlanDraft
     from segpipe.training.sampling.crops import Reader
+
+_FIRST_CROPS_FACTOR = 2
+_MIN_DEEPEST_VOXELS = 8
+"""Voxels of the deepest level over which a network for volumes can still normalise."""
 
 MIN_STEPS = 75
 """Below this number of steps, half the resolution is considered. On street scenes, networks on VGG16 got 31 to 54 steps in three minutes
@@ -163,3 +168,38 @@ def _step_ms(plan: RecipePlan, network: torch.nn.Module, settings: TrainParams, 
         if number and ms > SLOW_STEP_MS:
             break
     return fastest_ms
+
+
+def choose_first_crops(draft: PlanDraft, edges: tuple[int, ...], multiples: tuple[int, ...]) -> FirstCrops | None:
+    """Choose the crops of the first steps: half of the full ones.
+
+    Args:
+        draft: the plan so far; the reason is recorded in it.
+        edges: size of a full crop, by axis.
+        multiples: by axis, the network accepts multiples of this.
+
+    Returns:
+        The crops, with a placeholder of 0 for the number of steps; None if progressive training is off or crops cannot be smaller.
+
+    Raises:
+        ConfigError: The family is a detector.
+    """
+    mode, share = draft.settings.progressive, draft.settings.progressive_share
+    if mode == "off":
+        return None
+    if draft.family.kind != "network":
+        raise ConfigError(
+            f"{draft.family.name} expects instances of one size and cannot start with smaller crops",
+            where="train.progressive",
+            found=mode,
+            fix="set it to off for this candidate: `train: {progressive: off}` under it",
+        )
+    half = tuple(max(m, edge // _FIRST_CROPS_FACTOR // m * m) for edge, m in zip(edges, multiples, strict=True))
+    deepest_voxels = math.prod(edge // m for edge, m in zip(half, multiples, strict=True))
+    if half == edges or (len(edges) == 3 and deepest_voxels < _MIN_DEEPEST_VOXELS):
+        draft.explain("progressive", "no: crops are already as small as this network accepts")
+        return None
+    size = " x ".join(map(str, half))
+    view = "at half the resolution" if mode == "scale" else "of the same images"
+    draft.explain("progressive", f"the first {share:.0%} of the steps see crops of {size}, {view}")
+    return FirstCrops(steps=0, edges=half, shrink=_FIRST_CROPS_FACTOR if mode == "scale" else 1)

@@ -228,7 +228,10 @@ def test_touching_instances_without_a_waist_are_separated(trained, walls):
             and prediction.distance.dtype == np.float32
             and prediction.probabilities.shape == (3, 64, 64)
         )
-        true_count, predicted_count = true_count + len(sample.true_instances()), predicted_count + len(prediction.instances)
+        true_count, predicted_count = (
+            true_count + len(sample.true_instances()),
+            predicted_count + len(prediction.instances),
+        )
         watershed = Postprocess(method="watershed", h=0.5)
         watershed_count += len(separate(prediction.class_ids, prediction.probabilities, watershed))
     assert abs(predicted_count - true_count) <= 0.15 * true_count and watershed_count < 0.6 * true_count

@@ -10,8 +10,9 @@ from segpipe.files import sha256_file
 from segpipe.samples import Sample
 from segpipe.training.plan import FirstCrops, Plan
 from segpipe.training.planning.planner import plan_on
+from segpipe.training.planning.resolution_budget import choose_first_crops
 from segpipe.training.sampling.crops import Crops, batches, downscale
-from segpipe.training.sampling.progressive import Progressive, choose_first_crops
+from segpipe.training.sampling.progressive import Progressive
 from segpipe.training.sampling.volume_crops import VolumeCrops
 from segpipe.training.step import Stepper
 from segpipe.training.tasks import samples_of

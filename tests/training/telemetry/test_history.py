@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segpipe.errors import DataError
-from segpipe.training.history import TrainingHistory
+from segpipe.training.telemetry.history import TrainingHistory
 
 
 @pytest.mark.parametrize(
