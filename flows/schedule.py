@@ -18,7 +18,7 @@ from segpipe.processes import GRACE_S, end_group
 from segpipe.progress import say
 from segpipe.release.bento_server import free_port
 from segpipe.signals import interrupt_on_termination
-from segpipe.workspace.paths import STATE_DIR
+from segpipe.workspace.paths import Paths
 from segpipe.workspace.prefect_settings import prefect_environment
 
 DEPLOYMENT = "scheduled"
@@ -60,7 +60,7 @@ def serve(root: Path, cron: str, timezone: str = "UTC") -> None:
     """
     first_run = next_run(cron, timezone)
     with interrupt_on_termination(), _api(root) as api:
-        command = [sys.executable, str(root / "flows" / "schedule.py"), str(root), cron, timezone]
+        command = [sys.executable, str(Paths(root).flow("schedule")), str(root), cron, timezone]
         environment = os.environ | prefect_environment(root) | {"PREFECT_API_URL": api}
         runner = subprocess.Popen(
             command, cwd=root, env=environment, stdin=subprocess.DEVNULL, text=True, start_new_session=True
@@ -102,7 +102,7 @@ def _api(root: Path) -> contextlib.AbstractContextManager[str]:
 
     if url := PREFECT_API_URL.value():
         return contextlib.nullcontext(url)
-    return prefect_server(root.resolve() / STATE_DIR / "prefect-schedule")
+    return prefect_server(Paths(root.resolve()).state / "prefect-schedule")
 
 
 @contextlib.contextmanager

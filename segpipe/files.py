@@ -83,24 +83,47 @@ def atomic_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder so that `target` appears as a whole; an existing `target` is replaced."""
+    """Copy a folder so that the copy appears as a whole.
+
+    Args:
+        source: the folder to copy.
+        target: the copy; an existing folder is replaced.
+    """
     with atomic_folder(target) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
 
 
 def write_bytes(target: Path, content: bytes) -> None:
-    """Write a file atomically; its folder is created if needed."""
+    """Write a file atomically.
+
+    Args:
+        target: the file; its folder is created if needed.
+        content: what it will hold.
+    """
     with atomic_path(target) as path:
         path.write_bytes(content)
 
 
 def write_text(target: Path, content: str) -> None:
-    """Write a UTF-8 text file atomically; its folder is created if needed."""
+    """Write a text file atomically.
+
+    Args:
+        target: the file; its folder is created if needed.
+        content: its text, written as UTF-8.
+    """
     write_bytes(target, content.encode())
 
 
 def write_json(target: Path, content: Any) -> None:
-    """Write JSON atomically, indented so that it can be compared line by line. NaN raises ValueError: it is not JSON."""
+    """Write a JSON file atomically, indented so that versions can be compared line by line.
+
+    Args:
+        target: the file; its folder is created if needed.
+        content: what `json.dumps` accepts.
+
+    Raises:
+        ValueError: the content holds NaN or infinity, which are not JSON.
+    """
     write_text(target, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

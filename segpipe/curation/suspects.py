@@ -276,13 +276,13 @@ def choose_candidate(root: Path, name: str | None) -> str:
         MissingError: no candidate is trained, or not this one.
         ConfigError: several candidates are trained, and there is no winner.
     """
-    trained = sorted(path.parent.name for path in (root / "models").glob("*/segmenter.json"))
+    trained = sorted(path.parent.name for path in Paths(root).models.glob("*/segmenter.json"))
     if not trained:
-        raise MissingError("no candidate is trained yet", where=root / "models", fix="segpipe run")
+        raise MissingError("no candidate is trained yet", where=Paths(root).models, fix="segpipe run")
     if name is not None:
         if name not in trained:
             raise MissingError(
-                "no trained candidate of this name", where=root / "models", found=name, expected=" or ".join(trained)
+                "no trained candidate of this name", where=Paths(root).models, found=name, expected=" or ".join(trained)
             )
         return name
     path = Paths(root).selection

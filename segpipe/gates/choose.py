@@ -19,7 +19,7 @@ from segpipe.config import EvaluateParams, Params
 from segpipe.errors import DataError
 from segpipe.evaluation.instance_counts import InstanceCounter
 from segpipe.evaluation.metric_lookup import describe_metric, interval_of, main_scores
-from segpipe.evaluation.metrics_file import METRICS_FILE, MetricsFile
+from segpipe.evaluation.metrics_file import MetricsFile
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.evaluation.scoring import score_images
@@ -71,8 +71,8 @@ def choose(
         DataError: a network has no validation score, or models were scored on different images.
         ConfigError: a gate names a metric or class that does not exist.
     """
-    scores = {name: read_scores(Paths(root).evaluation(name) / "per_image.parquet") for name in params.candidates}
-    metrics = {name: MetricsFile.read(Paths(root).evaluation(name) / METRICS_FILE) for name in params.candidates}
+    scores = {name: read_scores(Paths(root).scores(name)) for name in params.candidates}
+    metrics = {name: MetricsFile.read(Paths(root).metrics(name)) for name in params.candidates}
     ranked_by = params.evaluate.rank_by
     ranking = _ranking(params, scores, metrics)
     first = ranking[0]

@@ -147,7 +147,7 @@ def plan_views(root: Path, names: list[str]) -> dict[str, PlanView]:
     """Return what the report shows of the plans, by candidate; a candidate without a plan is left out."""
     paths = Paths(root)
     return {
-        name: _plan_view(read_plan(root, name), bottleneck(paths.training(name) / "bottleneck.json"))
+        name: _plan_view(read_plan(root, name), bottleneck(paths.bottleneck(name)))
         for name in names
         if paths.plan(name).is_file()
     }

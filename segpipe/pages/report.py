@@ -39,6 +39,7 @@ from segpipe.pages.report_inputs import (
 )
 from segpipe.release.champion_file import ChampionFile
 from segpipe.workspace.changes import ChangeGroup, State, compare_states
+from segpipe.workspace.paths import Paths
 
 if TYPE_CHECKING:
     from segpipe.data.manifest.fingerprint import Fingerprint
@@ -133,7 +134,7 @@ def _context(
         "labels": labels.names,
         "colors": labels.colors,
         "confusion": ConfusionMatrix.of(labels.counts[0]),
-        "curves": curve_charts({name: root / "training" / name for name in names}),
+        "curves": curve_charts({name: Paths(root).training(name) for name in names}),
         "calibration": calibration,
         "reliability": reliability_chart(calibration) if calibration else None,
         "robustness": robustness,
@@ -149,7 +150,7 @@ def _context(
 
 
 def _subject(root: Path, selection: Selection, params: Params, names: list[str], champion: Champion | None) -> _Subject:
-    scores = {name: read_scores(root / "evaluation" / name / "per_image.parquet") for name in names}
+    scores = {name: read_scores(Paths(root).scores(name)) for name in names}
     shown = selection.winner or names[0]
     if champion is None or champion.scores is None or not selection.winner:
         return _Subject(root, selection, params, shown, scores, None, None)
@@ -181,7 +182,7 @@ def changes_since_champion(root: Path, winner: str, scores: Scores, champion: Ch
     from segpipe.errors import MissingError
     from segpipe.workspace.revisions import open_revision, open_workspace
 
-    commit = ChampionFile.read(root / "champion.json").commit
+    commit = ChampionFile.read(Paths(root).champion).commit
     if champion is None or champion.scores is None or not commit:
         return []
     try:
@@ -246,7 +247,7 @@ def _champion_cost(root: Path, champion: Champion | None) -> list[CostRow]:
 
 def _gallery(subject: _Subject, shards: Path | None) -> dict[str, Any]:
     """The pictures: where winner and champion differ most, then those that `evaluate` chose."""
-    champion, folder = subject.champion, subject.root / "evaluation" / subject.shown / "gallery"
+    champion, folder = subject.champion, Paths(subject.root).evaluation(subject.shown) / "gallery"
     gallery = Gallery.read(folder)
     images = [*_disagreements(subject, shards), *read_gallery(folder, gallery)]
     embedded = embed_images(images)
@@ -267,7 +268,7 @@ def _disagreements(subject: _Subject, shards: Path | None) -> list[GalleryImage]
     from segpipe.data.shards import ShardReader
     from segpipe.inference.trained_model import load_trained
 
-    champion, model = subject.champion, subject.root / "models" / subject.shown
+    champion, model = subject.champion, Paths(subject.root).model(subject.shown)
     if champion is None or subject.champion_scores is None or champion.segmenter is None:
         return []
     if shards is None or not model.is_dir():

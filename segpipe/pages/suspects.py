@@ -23,6 +23,7 @@ from segpipe.pages.data_uris import layer_uri, photo_uri
 from segpipe.pages.environment import render
 from segpipe.progress import say
 from segpipe.samples import ClassTable
+from segpipe.workspace.paths import Paths
 
 MAX_EDGE = 400
 """Longest edge of a picture, in pixels."""
@@ -114,13 +115,13 @@ def write_suspects(root: Path, candidate: str | None, limit: int, page: Path) ->
     from segpipe.inference.trained_model import load_trained
 
     name = choose_candidate(root, candidate)
-    shards = root / "artifacts" / "shards"
-    segmenter = load_trained(root / "models" / name)
+    shards = Paths(root).shards
+    segmenter = load_trained(Paths(root).model(name))
     classes = segmenter.spec.classes
     if classes.overlapping:
         raise ConfigError(
             "label errors cannot be suspected for classes that overlap",
-            where=root / "models" / name,
+            where=Paths(root).model(name),
             fix="look at the gallery of `segpipe report`, whose error pictures show false alarms and missed pixels",
         )
     folds = fold_of(segmenter)
@@ -261,7 +262,7 @@ def render_suspects(result: SuspectList, views: Sequence[SuspectView], classes: 
 
 def _warn_of_other_data(root: Path, trained_on: str | None) -> None:
     """Warn if the model was trained on other data, since it may then have been trained on images that are in val or test now."""
-    path = root / "artifacts" / "fingerprint.json"
+    path = Paths(root).fingerprint
     if trained_on is None or not path.exists():
         return
     from segpipe.data.manifest.fingerprint import Fingerprint

@@ -22,7 +22,7 @@ from segpipe.release.bento_server import bentoml_environment
 from segpipe.release.bundle import BUILD_FILE, Card
 from segpipe.release.tags import checked_version
 from segpipe.workspace.git import head, is_repository
-from segpipe.workspace.paths import STATE_DIR, Paths
+from segpipe.workspace.paths import Paths
 
 BENTOFILE = "bentofile.yaml"
 
@@ -33,7 +33,7 @@ def bentoml_home(root: Path) -> Path:
     Args:
         root: the workspace.
     """
-    return Path(bentoml_environment(root.resolve() / STATE_DIR / "bentoml")["BENTOML_HOME"])
+    return Path(bentoml_environment(Paths(root.resolve()).state / "bentoml")["BENTOML_HOME"])
 
 
 def bento_path(root: Path, version: str) -> Path:

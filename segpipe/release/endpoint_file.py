@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from segpipe.files import write_text
 from segpipe.json_models import read_model
-from segpipe.workspace.paths import STATE_DIR
+from segpipe.workspace.paths import Paths
 
 
 class Endpoint(BaseModel):
@@ -43,4 +43,4 @@ class Endpoint(BaseModel):
 
 def endpoint_path(root: Path, stage: str) -> Path:
     """Return the path of the endpoint file of a stage."""
-    return root / STATE_DIR / "endpoints" / f"{stage}.json"
+    return Paths(root).endpoint(stage)

@@ -34,7 +34,7 @@ from segpipe.release.tags import (
 )
 from segpipe.workspace.dvc import fetch_bundle
 from segpipe.workspace.git import commit_paths, is_repository
-from segpipe.workspace.paths import STATE_DIR, Paths
+from segpipe.workspace.paths import Paths
 
 FIRST_VERSION = "v0.1.0"
 
@@ -275,7 +275,7 @@ def update_endpoint(root: Path, stage: str = "prod") -> Path:
             fix=f"segpipe run, or segpipe promote VERSION --stage {stage}",
         )
     record, bundle, path = find_version(root, version), release_bundle(root, version), endpoint_path(root, stage)
-    relative = bundle.relative_to(root / STATE_DIR)
+    relative = bundle.relative_to(Paths(root).state)
     if path.exists():
         try:
             if Endpoint.read(path).version == version:
@@ -297,7 +297,7 @@ def _tags(root: Path) -> Tags:
 
 
 def _release_folder(root: Path, version: str) -> Path:
-    return root / STATE_DIR / "releases" / checked_version(version)
+    return Paths(root).release(checked_version(version))
 
 
 def _commit(root: Path, name: str, title: str) -> str:

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from segpipe.errors import MissingError
+from segpipe.errors import ConfigError, MissingError
+from segpipe.workspace.paths import Paths
 from segpipe.workspace.prefect_settings import prefect_environment
 
 
@@ -25,8 +26,9 @@ def load_flow(root: Path, name: str, quiet: bool = True) -> ModuleType:
 
     Raises:
         MissingError: the workspace has no such flow.
+        ConfigError: the flow imports modules that this version of segpipe does not have.
     """
-    path = root / "flows" / f"{name}.py"
+    path = Paths(root).flow(name)
     if not path.exists():
         raise MissingError("the workspace has no such flow", where=path, fix=f"restore it: segpipe init {root}")
     os.environ.update(prefect_environment(root, quiet))
@@ -34,5 +36,15 @@ def load_flow(root: Path, name: str, quiet: bool = True) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        if not (error.name or "").startswith("segpipe"):
+            raise
+        raise ConfigError(
+            "the flow was written for another version of segpipe",
+            where=path,
+            found=str(error),
+            fix=f"replace it by the one of this version: rm {path} && segpipe init {root}",
+        ) from error
     return module

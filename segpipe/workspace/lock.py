@@ -12,7 +12,7 @@ from pathlib import Path
 
 from segpipe.errors import BusyError
 from segpipe.files import write_json
-from segpipe.workspace.paths import STATE_DIR
+from segpipe.workspace.paths import Paths
 
 
 @contextlib.contextmanager
@@ -27,7 +27,7 @@ def lock(root: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    state = root / STATE_DIR
+    state = Paths(root).state
     state.mkdir(exist_ok=True)
     holder = state / "holder.json"
     held = FileLock(state / "lock", timeout=0)

@@ -90,6 +90,42 @@ class Paths:
         """Folder: segpipe's own files, such as locks, checkpoints and releases. Git and DVC ignore it."""
         return self.root / STATE_DIR
 
+    @property
+    def data_page(self) -> Path:
+        """The page of `segpipe data stats`."""
+        return self.root / "reports" / "data.html"
+
+    @property
+    def suspects_page(self) -> Path:
+        """The page of `segpipe data suspects`."""
+        return self.root / "reports" / "suspects.html"
+
+    @property
+    def comparison_page(self) -> Path:
+        """The page of `segpipe compare`."""
+        return self.root / "reports" / "compare.html"
+
+    @property
+    def predictions(self) -> Path:
+        """Folder: masks and overlays of predicted images."""
+        return self.root / "predictions"
+
+    def flow(self, name: str) -> Path:
+        """The script of a flow."""
+        return self.root / "flows" / f"{name}.py"
+
+    def release(self, version: str) -> Path:
+        """Folder: the local copy of a released version: its record, its bundle, its trained model."""
+        return self.state / "releases" / version
+
+    def endpoint(self, stage: str) -> Path:
+        """The file that tells running servers which version is live in a stage."""
+        return self.state / "endpoints" / f"{stage}.json"
+
+    def outcome(self, stage: str) -> Path:
+        """The file in which a stage of the pipeline leaves its exit code and its error line."""
+        return self.state / "outcomes" / f"{stage}.json"
+
     def plan(self, name: str) -> Path:
         """The plan of a candidate, written by `plan`."""
         return self.root / "plans" / f"{name}.json"
@@ -109,3 +145,15 @@ class Paths:
     def evaluation(self, name: str) -> Path:
         """Folder: scores of a candidate on the test split, written by `evaluate`."""
         return self.root / "evaluation" / name
+
+    def scores(self, name: str) -> Path:
+        """The table with the scores of a candidate, one row per test image."""
+        return self.evaluation(name) / "per_image.parquet"
+
+    def metrics(self, name: str) -> Path:
+        """The metrics of a candidate on the validation and test splits."""
+        return self.evaluation(name) / "metrics.json"
+
+    def bottleneck(self, name: str) -> Path:
+        """How long each part of a training step of a candidate takes."""
+        return self.training(name) / "bottleneck.json"

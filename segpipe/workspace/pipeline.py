@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segpipe.errors import BusyError, ConfigError, MissingError, SegpipeError
 from segpipe.progress import say
 from segpipe.workspace.dvc import run_dvc
+from segpipe.workspace.paths import Paths
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -209,7 +210,7 @@ the DVC cache; clean: they match.
 
 def data_state(root: Path) -> DataState:
     """Compare data/ with data.dvc."""
-    present, tracked = (root / "data").is_dir(), (root / DATA_POINTER).exists()
+    present, tracked = Paths(root).data.is_dir(), (root / DATA_POINTER).exists()
     if not tracked:
         return "untracked" if present else "absent"
     if not present:
@@ -222,8 +223,8 @@ def data_state(root: Path) -> DataState:
 
 def add_data(root: Path) -> None:
     """Run `dvc add data`, which writes the current version of data/ to data.dvc and to the DVC cache."""
-    if not (root / "data").is_dir():
-        raise MissingError("no data here", where=root / "data", fix="segpipe data import SRC, or segpipe data demo")
+    if not Paths(root).data.is_dir():
+        raise MissingError("no data here", where=Paths(root).data, fix="segpipe data import SRC, or segpipe data demo")
     run_dvc(root, "add", "data")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from segpipe.workspace.paths import STATE_DIR
+from segpipe.workspace.paths import Paths
 
 
 def prefect_environment(root: Path, quiet: bool = False) -> dict[str, str]:
@@ -24,7 +24,7 @@ def prefect_environment(root: Path, quiet: bool = False) -> dict[str, str]:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }
     if not {"PREFECT_API_URL", "PREFECT_HOME"} & os.environ.keys():
-        home = root.resolve() / STATE_DIR / "prefect"
+        home = Paths(root.resolve()).state / "prefect"
         home.mkdir(parents=True, exist_ok=True)
         settings |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true"}
     if quiet:

@@ -15,7 +15,7 @@ from pathlib import Path
 from segpipe.errors import BusyError, ConfigError
 from segpipe.outcome import OUTCOME_VARIABLE
 from segpipe.processes import end_group, environment_with, signal_name
-from segpipe.workspace.paths import STATE_DIR
+from segpipe.workspace.paths import Paths
 
 _DVC_OUTPUT = re.compile(
     r"^(Running stage '.*':|> .*|Updating lock file '.*'|Generating lock file '.*'|To track the changes with git, run:"
@@ -69,7 +69,7 @@ def run_stage(
     Returns:
         Exit code, time and error line of the stage.
     """
-    outcome_file = root.resolve() / STATE_DIR / "outcomes" / f"{name}.json"
+    outcome_file = Paths(root.resolve()).outcome(name)
     outcome_file.parent.mkdir(parents=True, exist_ok=True)
     outcome_file.unlink(missing_ok=True)
     start = time.monotonic()

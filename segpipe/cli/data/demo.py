@@ -21,10 +21,11 @@ def data_demo(
     from segpipe.workspace import pipeline
     from segpipe.workspace.git import git
     from segpipe.workspace.lock import lock
+    from segpipe.workspace.paths import Paths
 
     root = workspace_root()
     with lock(root):
-        write_demo(root / "data", images, seed)
+        write_demo(Paths(root).data, images, seed)
         pointer = root / pipeline.DATA_POINTER
         before = pointer.read_bytes() if pointer.exists() else None
         pipeline.add_data(root)

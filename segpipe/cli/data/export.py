@@ -36,13 +36,14 @@ def data_export(
     from segpipe.data.splits import SPLITS
     from segpipe.errors import ConfigError
     from segpipe.progress import say
+    from segpipe.workspace.paths import Paths
 
     root = workspace_root()
     splits = [name.strip() for name in split.split(",")] if split else []
     if unknown := [name for name in splits if name not in SPLITS]:
         raise ConfigError("no such split", found=", ".join(unknown), expected=", ".join(SPLITS), fix="correct --split")
     _check_target(root, out.resolve())
-    dataset = load_dataset(root / "data")
+    dataset = load_dataset(Paths(root).data)
     if splits:
         dataset = _with_splits(dataset, root)
     limits = load_params(root).data

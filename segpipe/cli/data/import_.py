@@ -128,11 +128,12 @@ def import_data(root: Path, source: Path, format: str, options: ImportOptions) -
     from segpipe.progress import say
     from segpipe.workspace import pipeline
     from segpipe.workspace.git import git
+    from segpipe.workspace.paths import Paths
 
-    report = import_dataset(source, root / "data", format, options, limits=load_params(root).data)
+    report = import_dataset(source, Paths(root).data, format, options, limits=load_params(root).data)
     for line in report.lines():
         say(line)
-    kind = _are_volumes(root / "data" / "images"), report.classes.overlapping
+    kind = _are_volumes(Paths(root).data / "images"), report.classes.overlapping
     if adapt_candidates(root, *kind):
         git(root, "add", "params.yaml")
         say(

@@ -27,13 +27,14 @@ def data_stats(
 
     from segpipe.pages.data_stats import read_stats, write_stats_page
     from segpipe.validation.preview import judge_manifest
+    from segpipe.workspace.paths import Paths
 
     root = workspace_root()
     judge = partial(judge_manifest, root)
     if json:
         print_json(read_stats(root, judge).model_dump(mode="json"))
         return
-    page = write_stats_page(root, out or root / "reports" / "data.html", judge)
+    page = write_stats_page(root, out or Paths(root).data_page, judge)
     typer.echo(page)
     if open_it:
         typer.launch(page.resolve().as_uri())

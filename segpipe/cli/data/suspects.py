@@ -32,9 +32,10 @@ def data_suspects(
     Writes a page for review with the keyboard and, next to it, a table (.csv) of all suspects.
     """
     from segpipe.pages.suspects import write_suspects
+    from segpipe.workspace.paths import Paths
 
     root = workspace_root()
-    page = out or root / "reports" / "suspects.html"
+    page = out or Paths(root).suspects_page
     suspects = write_suspects(root, candidate, limit, page)
     if json:
         print_json(suspects.model_dump(mode="json"))

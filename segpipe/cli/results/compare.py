@@ -47,13 +47,14 @@ def compare(
     from segpipe.pages.comparison.page import write_comparison
     from segpipe.pages.comparison.result import as_json, compare_models, verdict_sentence
     from segpipe.pages.comparison.sides import load_side, match_images
+    from segpipe.workspace.paths import Paths
 
     root = workspace_root()
     params = load_params(root).evaluate
     first, second = load_side(root, before), load_side(root, after)
     common = match_images(first, second)
     result = compare_models(common.before, common.after, params)
-    page = out or root / "reports" / "compare.html"
+    page = out or Paths(root).comparison_page
     write_comparison(root, first, second, common, result, params, page)
     outcome = verdict_sentence(result, first.name, second.name)
     if json:

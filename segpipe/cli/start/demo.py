@@ -127,6 +127,7 @@ def _request(root: Path, version: str) -> dict[str, Any]:
     from segpipe.release.bento import bentoml_home
     from segpipe.release.bento_server import start_server
     from segpipe.serving.server import endpoint_settings, serve_target
+    from segpipe.workspace.paths import Paths
 
     params, image = load_params(root), _test_image(root)
     stage = params.release.stage
@@ -140,7 +141,7 @@ def _request(root: Path, version: str) -> dict[str, Any]:
             ).raise_for_status()
             for format in ("json", "overlay")
         )
-    overlay = root / "predictions" / f"{image.stem}-overlay.png"
+    overlay = Paths(root).predictions / f"{image.stem}-overlay.png"
     write_bytes(overlay, overlay_answer.content)
     return {"file": image.relative_to(root), "classes": result.json()["classes"], "overlay": overlay}
 

@@ -31,6 +31,7 @@ def init(
     from segpipe.workspace.create import create_workspace
     from segpipe.workspace.git import commit_staged
     from segpipe.workspace.lock import lock
+    from segpipe.workspace.paths import Paths
 
     if data is not None and not data.exists():
         raise typer.BadParameter(f"{data} does not exist", param_hint="--data")
@@ -43,5 +44,5 @@ def init(
             commit_staged(root, "Labelled images")
     say(
         f"{directory} is {'now' if created else 'already'} a workspace. Next: cd {directory} && "
-        + ("segpipe run" if (root / "data").is_dir() else "segpipe data import SRC")
+        + ("segpipe run" if Paths(root).data.is_dir() else "segpipe data import SRC")
     )

@@ -142,7 +142,15 @@ def class_values(array: np.ndarray, where: str) -> Mask:
 
 
 def decode_geometry(content: bytes, where: str) -> Geometry | None:
-    """Return the spacing and orientation of a volume from its header; None for files that do not state them."""
+    """Return the spacing and orientation of a volume from its header.
+
+    Args:
+        content: the bytes of the file.
+        where: the name of the file in errors.
+
+    Returns:
+        The geometry; None for files that do not state it.
+    """
     return nifti_geometry(content, where) if is_nifti(content) else None
 
 

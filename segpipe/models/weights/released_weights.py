@@ -15,6 +15,7 @@ from segpipe.errors import ConfigError, MissingError
 from segpipe.files import read_json
 from segpipe.models.weights.encoder_weights import Weights, load_matching, read_weights_file
 from segpipe.progress import say
+from segpipe.workspace.paths import Paths
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,7 @@ def release_model_folder(root: Path, version: str) -> Path:
         root: The workspace.
         version: Version of the release, for example "v0.2.0".
     """
-    return root / ".segpipe" / "releases" / version / "model"
+    return Paths(root).release(version) / "model"
 
 
 def load_released(

@@ -26,6 +26,7 @@ from segpipe.pages.data_stats.schema import DataStats, Problem
 from segpipe.pages.environment import render
 from segpipe.samples import ClassTable
 from segpipe.validation.findings import Finding
+from segpipe.workspace.paths import Paths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,11 +73,12 @@ def write_stats_page(root: Path, out: Path, judge: Judge | None = None) -> Path:
 
 
 def _read(root: Path, judge: Judge | None) -> tuple[Dataset, pd.DataFrame, DataStats]:
-    params, dataset = load_params(root), load_dataset(root / "data")
-    manifest = build_manifest(dataset, params.data, params.split, cache=root / ".segpipe" / "ingest")
+    paths = Paths(root)
+    params, dataset = load_params(root), load_dataset(paths.data)
+    manifest = build_manifest(dataset, params.data, params.split, cache=paths.cache)
     stats = compute_stats(manifest, dataset.classes)
-    path = root / "reports" / "validation" / "findings.json"
-    if path.exists() and (judge is None or _describes(root / "artifacts" / "fingerprint.json", stats)):
+    path = paths.findings
+    if path.exists() and (judge is None or _describes(paths.fingerprint, stats)):
         problems: list[Problem] | None = read_problems(path)
     else:
         findings = judge(manifest, dataset.classes) if judge else None
