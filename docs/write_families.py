@@ -59,7 +59,7 @@ Values of `encoder_weights`, for families with an encoder:
 | `coco` | COCO weights of the hub, for the whole network except its last layer: `fcn_resnet50`, `lraspp_mobilenetv3`, and `mask_rcnn` with `encoder: resnet50` |
 | `none` | random weights, which depend on `train.seed` alone |
 | a path | a `.safetensors` file, or a `.pth` file that holds nothing but tensors (code in it is never run). From a file of a whole network, the encoder is used |
-| `segmenter@v0.3.0` | a release of this workspace: all of its weights (classes are matched by name), settings and normalisation, so that training continues where it ended ([learning.md](learning.md#going-on-from-a-release)). This also works for families without an encoder and for volumes |
+| `segmenter@v0.3.0` | a release of this workspace: all of its weights (classes are matched by name), settings and normalisation, so that training continues where it ended ([learning.md](learning.md#continuing-from-a-release)). This also works for families without an encoder and for volumes |
 
 The first layer is adapted to the number of channels: for one channel its kernels are summed over RGB, for other numbers they are repeated and scaled.
 

@@ -24,7 +24,7 @@ def image_quantities(image: np.ndarray, class_pixels: npt.ArrayLike, class_names
 
     Args:
         image: (H, W, C) or (D, H, W, C), uint8, uint16 or float32, as stored.
-        class_pixels: (n_classes,), pixels of each class in the mask or in the prediction (`Labelling.pixels` counts them).
+        class_pixels: (n_classes,), pixels of each class in the mask or in the prediction (`Labelling.count_pixels` counts them).
         class_names: the names of the classes, (n_classes,).
 
     Returns:

@@ -95,7 +95,7 @@ def _compare(
     winner, params = case.winner, case.params
     other = winner.aligned(other)
     comparison = compare_on(gate.metric, winner, other, params)
-    # No test confirms that a model is not worse, so the cautious interval decides this.
+    # No test confirms that a model is not worse, so the conservative interval decides this.
     interval = comparison.difference if strict else comparison.conservative
     verdict = verdict_above(interval, threshold, strict)
     not_significant = strict and threshold >= 0 and verdict == "pass" and not comparison.significant

@@ -95,7 +95,7 @@ def deal_out(folds: Folds, seed: int, train: ShardReader, val: ShardReader, shar
         seed: the seed of the training.
         train: the training split.
         val: the validation split.
-        shards: the folder of the splits, with `DEALT_FILE` if `split.folds` is set.
+        shards: the folder of the splits, with `FOLDS_FILE` if `split.folds` is set.
 
     Raises:
         ConfigError: The gap leaves a member nothing to be trained on.
@@ -129,7 +129,7 @@ def choose_folds(count: int, params: Params, shards: Path) -> Folds:
     Args:
         count: the number of folds.
         params: params.yaml.
-        shards: the folder of the splits, with `DEALT_FILE` if `split.folds` is set.
+        shards: the folder of the splits, with `FOLDS_FILE` if `split.folds` is set.
 
     Raises:
         ConfigError: `split.folds` is another number, or leaves a fold empty.

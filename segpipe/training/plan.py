@@ -197,7 +197,7 @@ class Plan(_Part):
     """For each choice, the reason in words."""
     data_hash: str
     settings: dict[str, Any] | None = Field(None, exclude_if=operator.not_)
-    """The candidate's settings in params.yaml (`Params.set_for`) when it was planned. None: the plan does not record them."""
+    """The candidate's settings in params.yaml (`Params.explicit_settings`) when it was planned. None: the plan does not record them."""
 
     @model_validator(mode="before")
     @classmethod

@@ -18,7 +18,7 @@ def changed_since(plan: Plan, settings: Mapping[str, Any]) -> list[str]:
 
     Args:
         plan: the candidate's plan.
-        settings: the candidate's settings in params.yaml now (`Params.set_for`).
+        settings: the candidate's settings in params.yaml now (`Params.explicit_settings`).
 
     Returns:
         One line per setting; empty if nothing changed, or if the plan does not record its settings.
@@ -36,7 +36,7 @@ def check_settings(plan: Plan, settings: Mapping[str, Any]) -> None:
 
     Args:
         plan: the candidate's plan.
-        settings: the candidate's settings in params.yaml now (`Params.set_for`).
+        settings: the candidate's settings in params.yaml now (`Params.explicit_settings`).
 
     Raises:
         ConfigError: A setting differs; the error names it.

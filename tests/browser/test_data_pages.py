@@ -82,7 +82,7 @@ def stats_page(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Pat
     words = {"file": "images/cells-000.png", "found": "x" * 200, "expected": "y", "fix": "z"}
     findings = [{"expectation": "blank_images", "severity": "warning"} | words]
     (root / "reports" / "validation").mkdir(parents=True)
-    (root / "reports" / "validation" / "findings.json").write_text(json.dumps({"findings": findings}))
+    (root / "reports" / "validation" / "findings.json").write_text(json.dumps({"passed": True, "findings": findings}))
     return write_stats_page(root, root / "reports" / "data.html")
 
 

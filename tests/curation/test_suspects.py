@@ -153,8 +153,8 @@ def test_a_model_that_agrees_suspects_nothing(tmp_path: Path) -> None:
     labels[0][:5] = IGNORE
     assert list(find_suspects(oracle_segmenter(labels), oracle_shards(tmp_path, labels))) == []
     page = render_suspects(SuspectList(candidate="o", images=3, found=0, suspects=[]), [], CLASSES)
-    assert "nowhere sure" in page
-    assert "<script>" not in page
+    assert "nowhere confident" in page
+    assert "localStorage" not in page
 
 
 def test_borders_are_not_suspected(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_a_champion_without_instances_cannot_be_compared(root: Path) -> None:
     whole = scores_of(root, "whole")
     bare = replace(whole, instances=None, instance_iou=None, detections=None)
     verdict = gate(Case(QUICK, whole, None, Champion("v0.1.0", bare)), "champion: {metric: instance.pq}")
-    assert verdict.verdict == "cannot tell" and "tells no objects apart" in verdict.sentence
+    assert verdict.verdict == "cannot tell" and "does not separate instances" in verdict.sentence
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_comparison_uses_the_ranking_metric_and_shows_instance_scores(root: Pa
     params = QUICK.model_copy(update={"rank_by": "instance.f1_50"})
     result = compare_models(sharp, whole, params)
     assert (result.metric, result.verdict) == ("instance.f1_50", "better")
-    assert result.found == compare_on("instance.f1_50", whole, sharp, params)
+    assert result.comparison == compare_on("instance.f1_50", whole, sharp, params)
     assert result.scores is not None
     assert "panoptic quality" in [row.name for _, rows in result.scores.groups for row in rows]
     bare = replace(sharp, instances=None, instance_iou=None, detections=None)

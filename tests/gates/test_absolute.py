@@ -23,6 +23,7 @@ from segpipe.config import (
     Waiver,
     parse_params,
 )
+from segpipe.drift.comparison import DriftSummary
 from segpipe.errors import ConfigError
 from segpipe.evaluation.scores import ImageScore, Scores
 from segpipe.evaluation.statistics import Interval
@@ -30,6 +31,7 @@ from segpipe.gates.case import Case, Champion
 from segpipe.gates.judge import JUDGES, judge
 from segpipe.gates.verdict_building import verdict_below
 from segpipe.gates.verdicts import GateVerdict
+from segpipe.validation.findings import FindingsFile
 
 QUICK = EvaluateParams(resamples=400)
 NAMES = ["background", "cell", "nucleus"]
@@ -128,13 +130,18 @@ def test_few_images_of_a_class_warn() -> None:
     assert only(case, test_size=ImageCountGate(mode="block")).blocks
 
 
-def findings(**changes: object) -> dict:
-    shifts = [
-        {"quantity": "mean of channel 1", "psi": 0.31, "p_value": 1e-6},
-        {"quantity": "share of cell", "psi": 0.02, "p_value": 0.4},
+def shift(quantity: str, psi: float, p_value: float) -> DriftSummary:
+    return DriftSummary(quantity=quantity, psi=psi, ks=0.1, p_value=p_value, drifted=False, before=1.0, now=2.0)
+
+
+def findings(**changes: object) -> FindingsFile:
+    shifts = [shift("mean of channel 1", 0.31, 1e-6), shift("share of cell", 0.02, 0.4)]
+    texts = {"file": None, "found": "", "expected": "", "fix": ""}
+    rows = [
+        {"severity": "warning", "expectation": "class_imbalance"} | texts,
+        {"severity": "note", "expectation": "x"} | texts,
     ]
-    warning = {"severity": "warning", "expectation": "class_imbalance"}
-    return {"passed": True, "findings": [warning, {"severity": "note", "expectation": "x"}], "drift": shifts} | changes
+    return FindingsFile.model_validate({"passed": True, "findings": rows, "drift": shifts} | changes)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +158,7 @@ def findings(**changes: object) -> dict:
         ({"max_drift": None, "max_warnings": 0}, {}, "fail", "1 warning (class_imbalance), and 0 are allowed"),
         (
             {},
-            {"drift": [{"quantity": "a", "psi": 0.4, "p_value": 0.01}]},
+            {"drift": [shift("a", 0.4, 0.01)]},
             "pass",
             "is in a (stability index 0.400, 0.25 is allowed, and this may be due to chance)",
         ),

@@ -58,7 +58,7 @@ def test_floor_pass_has_the_bound() -> None:
 def test_floor_fail_names_the_worst_images() -> None:
     winner = scored("unet", 0.5)
     verdict = one("floor", winner, at_least=0.6)
-    each = winner.of_images("iou.dataset.macro")
+    each = winner.image_scores("iou.dataset.macro")
     assert verdict.verdict == "fail"
     assert verdict.worst == [winner.keys[i] for i in np.argsort(each, kind="stable")[:3]]
     assert f"below the floor of 0.600; worst on {', '.join(verdict.worst)}." in verdict.sentence
@@ -254,14 +254,14 @@ def test_equally_good_models_differ_significantly_at_the_nominal_rate() -> None:
     assert passed / rounds < 0.025 + 2.5 * np.sqrt(0.025 * 0.975 / rounds)
 
 
-def test_not_worse_rests_on_the_cautious_bound() -> None:
-    """No test confirms that a model is not worse, so the cautious bound decides; for better, interval and test must agree."""
+def test_not_worse_rests_on_the_conservative_bound() -> None:
+    """No test confirms that a model is not worse, so the conservative bound decides; for better, interval and test must agree."""
     winner, other = scored("unet", 0.82, images=9), scored("old", 0.8, images=9, seed=1)
     comparison = compare_on("iou.dataset.macro", winner, other, QUICK)
-    assert comparison.cautious.low < comparison.difference.low
+    assert comparison.conservative.low < comparison.difference.low
     champion = Champion("v0.1.0", other)
-    assert one("champion", winner, champion=champion).low == comparison.cautious.low
+    assert one("champion", winner, champion=champion).low == comparison.conservative.low
     assert one("champion", winner, champion=champion, superior=True).low == comparison.difference.low
     assert one("baseline", winner, baseline=other).low == comparison.difference.low
-    between = -(comparison.cautious.low + comparison.difference.low) / 2
+    between = -(comparison.conservative.low + comparison.difference.low) / 2
     assert one("champion", winner, champion=champion, margin=between).verdict == "cannot tell"

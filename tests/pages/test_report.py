@@ -222,7 +222,10 @@ def full_report(
     path = workspace / "evaluation" / "unet" / "metrics.json"
     metrics = json.loads(path.read_text())
     blur = {"medium": {"score": 0.5, "drop": 0.3, "low": 0.2, "high": 0.4}}
-    metrics["test"] |= {"robustness": {"images": 20, "by": {"blur": blur}}, "instance": {"ap50": 0.625}}
+    metrics["test"] |= {
+        "robustness": {"images": 20, "units": 8, "score": 0.8, "by": {"blur": blur}},
+        "instance": {"ap50": 0.625},
+    }
     path.write_text(json.dumps(metrics | {"model": {"megabytes": 22.75}}))
     (workspace / "training" / "unet" / "bottleneck.json").write_text(
         json.dumps([{"part": "reading <images>", "share": 0.7, "ms": 12.5}])

@@ -429,7 +429,7 @@ def test_the_page_stays_small(tmp_path: Path) -> None:
     write_validation(tmp_path, findings, gx_result, frame, tmp_path / "data")
     page = (tmp_path / "index.html").read_text()
     assert 0 < page.count('class="finding"') < 20
-    assert "382 more: findings.json lists all" in page
+    assert "382 more in findings.json." in page
 
 
 CELL_PARTS = {"classes": ["background", "cytoplasm", "nucleus"]}

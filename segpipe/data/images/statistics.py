@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segpipe.drift.image_statistics import histogram_moments, plane_moments
+
 WINDOW_PERCENTILES = (0.5, 99.5)
 """The percentiles that bound the intensity window of an image."""
 
@@ -61,11 +63,8 @@ def moments(image: np.ndarray) -> npt.NDArray[np.float64]:
     if image.dtype == np.float32:
         return np.array([_float_moments(image[:, :, channel]) for channel in range(image.shape[2])]).T
     counts = np.stack([histogram(image, channel) for channel in range(image.shape[2])])
-    values = np.arange(counts.shape[1], dtype=np.float64)
     size = image.shape[0] * image.shape[1]
-    mean = counts @ values / size
-    variances = [row @ (values - row_mean) ** 2 / size for row, row_mean in zip(counts, mean, strict=True)]
-    std = np.sqrt(variances)
+    mean, std = histogram_moments(counts)
     low, high = np.transpose([np.searchsorted(cdf, _window_ranks(size)) for cdf in np.cumsum(counts, axis=1)])
     return np.stack([mean, std, low, high])
 
@@ -76,11 +75,9 @@ def _window_ranks(size: int) -> npt.NDArray[np.float64]:
 
 
 def _float_moments(plane: np.ndarray) -> tuple[float, float, float, float]:
-    parts = row_bands(plane, _BAND_PIXELS)
-    mean = sum(float(part.sum(dtype=np.float64)) for part in parts) / plane.size
-    variance = sum(float(np.square(part - mean, dtype=np.float64).sum()) for part in parts) / plane.size
-    low, high = _float_window(parts, plane.size)
-    return mean, float(np.sqrt(variance)), low, high
+    mean, std = plane_moments(plane)
+    low, high = _float_window(row_bands(plane, _BAND_PIXELS), plane.size)
+    return mean, std, low, high
 
 
 def _float_window(parts: list[np.ndarray], size: int) -> tuple[float, float]:

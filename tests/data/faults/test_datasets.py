@@ -159,7 +159,7 @@ FAULTS = [
     Fault(
         "a class that does not occur",
         masks(lambda split, mask: mask % 2),
-        "class dirt occurs nowhere",
+        "class dirt does not occur",
         "",
         "classes_exist",
     ),

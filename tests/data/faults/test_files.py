@@ -309,7 +309,7 @@ def _image_faults() -> list[Fault]:
             "one grey value",
             image_is(lambda i: png(np.full_like(i, 90))),
             "blank_images",
-            "all pixels have one value",
+            "all pixels have the same value",
             severity="warning",
         ),
         Fault(
@@ -540,7 +540,7 @@ VOLUME_FAULTS = [
         "label of another spacing",
         volume_is(lambda v, m: (nifti(v), nifti(m, (1, 1, 2)))),
         "spacings_match",
-        "a label of 1 x 1 x 2 mm",
+        "a label with voxels of 1 x 1 x 2 mm",
         VOXEL,
     ),
     Fault(

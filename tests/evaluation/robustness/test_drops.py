@@ -102,7 +102,10 @@ def test_the_gate_judges_the_upper_bound_of_the_largest_drop(measured: tuple[Pat
     failed = verdict(out, table, at_most=0.02)
     assert (failed.verdict, failed.metric, failed.side, failed.blocks) == ("fail", "robustness.drop", "most", True)
     assert failed.estimate == by[failed.parts[0].name]["drop"] > 0.02 and len(failed.parts) == 5
-    assert f"Fail: medium {failed.parts[0].name} costs unet" in failed.sentence and "more than 0.020" in failed.sentence
+    assert (
+        failed.sentence.startswith(f"Fail: medium {failed.parts[0].name} lowers unet's test IoU")
+        and "more than 0.020" in failed.sentence
+    )
     allowed = verdict(out, table, at_most=1.0)
     assert allowed.verdict == "pass" and allowed.parts[0].name == max(by, key=lambda name: by[name]["high"])
     assert "no corruption lowers the score too much" in allowed.sentence
@@ -116,8 +119,8 @@ def test_without_measurements_the_gate_cannot_tell(measured: tuple[Path, ShardRe
     out, _ = measured
     table = table_of(out)
     for scores, settings, words in (
-        (None, {}, "not scored on medium spoilt images; `evaluate.robustness: quick`"),
-        (table, {"severity": "strong"}, "strong spoilt images; `evaluate.robustness: full`"),
+        (None, {}, "not scored on medium corrupted images; `evaluate.robustness: quick`"),
+        (table, {"severity": "strong"}, "strong corrupted images; `evaluate.robustness: full`"),
         (table, {"corruptions": ["noise", "jpeg"]}, "not scored on medium jpeg"),
     ):
         result = verdict(out, scores, **settings)

@@ -99,5 +99,5 @@ def test_warm_start(name):
 @each_family
 def test_export(name, tmp_path: Path):
     """Export refuses a classical model, and its error says what to do."""
-    with pytest.raises(ConfigError, match=r"no network and has no ONNX graph.*add a network to `candidates:`"):
+    with pytest.raises(ConfigError, match=r"is not a network and has no ONNX graph.*add a network to `candidates:`"):
         export_graph(fit(name), tmp_path / "model.onnx")

@@ -43,7 +43,7 @@ def scored_model(name: str, errors: float, reader: ShardReader) -> ScoredModel:
 
 def test_the_images_that_differ_most_are_drawn(reader: ShardReader) -> None:
     ours, theirs = scored_model("unet", 0.3, reader), scored_model("v0.1.0", 0.05, reader)
-    difference = ours.scores.of_images("iou.image.macro") - theirs.scores.of_images("iou.image.macro")
+    difference = ours.scores.image_scores("iou.image.macro") - theirs.scores.image_scores("iou.image.macro")
     assert most_different(ours.scores, theirs.scores, 3) == np.argsort(difference, kind="stable")[:3].tolist()
     assert most_different(ours.scores, ours.scores, 3) == []
     images = draw_disagreements(ours, theirs, reader, 2)
@@ -55,7 +55,7 @@ def test_the_images_that_differ_most_are_drawn(reader: ShardReader) -> None:
     assert list(images[0].layers) == ["image", "truth", "unet", "v0.1.0", *errors, "who is right"]
     assert all(layer.shape == (40, 52, 3) for layer in images[0].layers.values())
     assert (
-        f"IoU {ours.scores.of_images('iou.image.macro')[most_different(ours.scores, theirs.scores, 1)[0]]:.3f}"
+        f"IoU {ours.scores.image_scores('iou.image.macro')[most_different(ours.scores, theirs.scores, 1)[0]]:.3f}"
         in images[0].note
     )
 
@@ -106,7 +106,7 @@ def test_instances_and_errors_are_drawn_as_in_the_rest_of_the_gallery() -> None:
     layers = _layers(Sample("c", np.full((20, 30, 1), 90, np.uint8), truth, ids), models)
     for name, answer, model in (("a", missed, models[0]), ("b", truth, models[1])):
         predicted_ids = model.segmenter.predict(None, None, True).instances.ids  # type: ignore[arg-type, call-arg, union-attr]
-        alone = draw(np.full((20, 30, 1), 90, np.uint8), truth, answer, CLASSES, objects=(ids, predicted_ids))
+        alone = draw(np.full((20, 30, 1), 90, np.uint8), truth, answer, CLASSES, instances=(ids, predicted_ids))
         np.testing.assert_array_equal(layers[name], alone["prediction"])
         np.testing.assert_array_equal(layers[f"errors of {name}"], alone["errors"])
         np.testing.assert_array_equal(layers["truth"], alone["truth"])

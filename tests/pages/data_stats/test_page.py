@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,7 @@ from segpipe.errors import DataError
 from segpipe.files import write_json
 from segpipe.pages.data_stats import DataStats, read_stats, write_stats_page
 from segpipe.samples import ClassTable
+from segpipe.validation.findings import Finding
 from tests.worlds.small_datasets import LIMITS, SPLIT, MakeData
 
 Write = Callable[..., Path]
@@ -57,10 +57,9 @@ def test_problems_are_about_the_current_data(root: Path) -> None:
     """The findings of validation are used as long as they are about these data; after that the data are judged again."""
     judged: list[int] = []
 
-    def judge(manifest: pd.DataFrame, _: ClassTable) -> list[dict[str, Any]]:
+    def judge(manifest: pd.DataFrame, _: ClassTable) -> list[Finding]:
         judged.append(len(manifest))
-        words = {"file": None, "found": "a", "expected": "b", "fix": "c"}
-        return [{"expectation": "new", "severity": "warning"} | words]
+        return [Finding(expectation="new", severity="warning", file=None, found="a", expected="b", fix="c")]
 
     def checks() -> list[str]:
         return [problem.check for problem in read_stats(root, judge).problems or []]
@@ -68,7 +67,7 @@ def test_problems_are_about_the_current_data(root: Path) -> None:
     assert (checks(), judged) == (["new"], [12])
     dataset = load_dataset(root / "data")
     make_fingerprint(build_manifest(dataset, LIMITS, SPLIT), dataset.classes).write(root / "artifacts/fingerprint.json")
-    write_json(root / "reports/validation/findings.json", {"findings": []})
+    write_json(root / "reports/validation/findings.json", {"passed": True, "findings": []})
     assert (checks(), judged) == ([], [12])
     (root / "data" / "images" / "im07.png").unlink()
     (root / "data" / "masks" / "im07.png").unlink()

@@ -93,7 +93,7 @@ def test_openvino_computes_what_the_graph_specifies(graphs: Path) -> None:
 
 
 def test_an_engine_caches_few_shapes(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Int8Engine, "_SHAPES", 2)
+    monkeypatch.setattr(Int8Engine, "_MAX_SHAPES", 2)
     engine = Int8Engine(graphs / "model-int8.onnx", "x", 1)
     batches = [np.full((1, 3, 8, 8 * (i + 1)), 0.1, np.float32) for i in range(3)]
     first = [engine(batch) for batch in batches]

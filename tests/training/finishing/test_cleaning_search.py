@@ -131,7 +131,7 @@ def test_a_segmenter_shifts_logits_as_decide_does(cleaning):
     expected = decide(probabilities, cleaning)
     np.testing.assert_array_equal(model.predict(sample.image).class_ids, expected)
     np.testing.assert_array_equal(model.with_changes(tile=32, overlap=8).predict(sample.image).class_ids, expected)
-    odds = np.log(probabilities[1] / probabilities[0].clip(1e-6)) + cleaning.raised[1]
+    odds = np.log(probabilities[1] / probabilities[0].clip(1e-6)) + cleaning.logit_offsets[1]
     np.testing.assert_array_equal(expected, odds > 0)
 
 

@@ -233,7 +233,9 @@ def test_a_plan_without_the_release_names_the_fix(workspace):
     ):
         build_stepper(warm)
     weights.unlink()
-    with pytest.raises(MissingError, match="segpipe plan CANDIDATE fetches it"):
+    with pytest.raises(
+        MissingError, match=r"v0.3.0 is missing in this workspace.*run `segpipe plan CANDIDATE`.*copies it"
+    ):
         warm_start_of(warm.options)
 
 
