@@ -61,8 +61,9 @@ def normalised_distance(
 ) -> npt.NDArray[np.float32]:
     """Compute how deep inside its instance each pixel lies.
 
-    The instances are those of `Sample.true_instances`. Pixels beyond the edge of the crop and ignored pixels are unknown, and therefore form
-    no border: an instance that is cut by an edge is deepest there, and one that fills its surroundings completely is 1 everywhere.
+    The instances are those of `Sample.true_instances`. Pixels beyond the edge of the crop and ignored pixels are unknown, and
+    therefore form no border: an instance that is cut by an edge is deepest there, and one that fills its surroundings completely is
+    1 everywhere.
 
     Args:
         labels: (*patch) class ids.
