@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from segpipe.concurrency import map_ahead
 from segpipe.config import DataParams
-from segpipe.data.images import decode_geometry, decode_image, image_files, max_bytes, read_mask, stem_of
+from segpipe.data.images import decode_geometry, decode_image, image_files, max_bytes, read_aligned_mask, stem_of
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError, MissingError
 from segpipe.files import read_bytes
@@ -151,8 +151,8 @@ def load_sample(item: Item, classes: ClassTable, limits: DataParams) -> Sample:
     content = read_bytes(item.image, max_bytes(limits))
     image, geometry = decode_image(content, str(item.image), limits), decode_geometry(content, str(item.image))
     del content
-    labels = classes.encode(read_mask(item.mask, limits)) if item.mask else None
-    instances = read_mask(item.instances, limits).astype(np.uint16) if item.instances else None
+    labels = classes.encode(read_aligned_mask(item.mask, item.image, limits)) if item.mask else None
+    instances = read_aligned_mask(item.instances, item.image, limits).astype(np.uint16) if item.instances else None
     for path, array in ((item.mask, labels), (item.instances, instances)):
         if array is not None and array.shape != image.shape[:-1]:
             raise DataError(

@@ -16,14 +16,20 @@ from segpipe.data.classes import SourceClasses
 from segpipe.data.formats.source import RawItem
 from segpipe.data.images import (
     VOLUME_SUFFIXES,
+    Geometry,
+    decode_geometry,
+    decode_mask,
+    encode_nifti,
     encode_png,
     encode_stack,
+    max_bytes,
     read_mask,
     read_size,
     stem_of,
     suffix_of,
 )
 from segpipe.errors import DataError
+from segpipe.files import read_bytes
 from segpipe.progress import track
 
 COPIED_SUFFIXES = (".png", *VOLUME_SUFFIXES)
@@ -132,9 +138,10 @@ def _write_labels(
     elif item.mask is None:
         return
     elif classes.from_instance_ids:
-        ids = read_mask(item.mask, limits)
-        _write_plane(mask_file, (ids > 0).astype("uint8"))
-        _write_plane(instances_file, ids)
+        content = read_bytes(item.mask, max_bytes(limits))
+        ids, geometry = decode_mask(content, str(item.mask), limits), decode_geometry(content, str(item.mask))
+        _write_plane(mask_file, (ids > 0).astype("uint8"), geometry)
+        _write_plane(instances_file, ids, geometry)
     elif suffix_of(item.mask) in COPIED_SUFFIXES:
         shutil.copyfile(item.mask, folder / "masks" / f"{key}{suffix_of(item.mask)}")
     elif (mask := read_mask(item.mask, limits)).ndim == 2:
@@ -159,9 +166,11 @@ def _image_size(image: Path, limits: DataParams) -> tuple[int, int]:
     return size[0], size[1]
 
 
-def _write_plane(png: Path, plane: np.ndarray) -> None:
-    """Write a plane (H, W) as PNG, or the slices of a stack (D, H, W) as pages of a TIFF file."""
+def _write_plane(png: Path, plane: np.ndarray, geometry: Geometry | None) -> None:
+    """Write a plane (H, W) as PNG; a volume (D, H, W) as NIfTI if its position is known, else as pages of a TIFF file."""
     if plane.ndim == 2:
         png.write_bytes(encode_png(plane))
+    elif geometry is not None:
+        png.with_name(f"{stem_of(png)}.nii.gz").write_bytes(encode_nifti(plane, geometry))
     else:
         png.with_suffix(".tif").write_bytes(encode_stack(plane))

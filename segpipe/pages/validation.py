@@ -13,7 +13,7 @@ import numpy as np
 from segpipe.config import DataParams, ValidateParams
 from segpipe.data.dataset import CLASSES_FILE, read_classes
 from segpipe.data.drawing import Picture, thumbnail
-from segpipe.data.images import read_image, read_mask
+from segpipe.data.images import read_aligned_mask, read_image
 from segpipe.drift.comparison import Drift
 from segpipe.errors import SegpipeError
 from segpipe.files import write_json, write_text
@@ -142,7 +142,7 @@ class _Pictures:
         pictures.append({"uri": photo_uri(thumbnail(image, _EDGE)), "alt": f"image {file}", "caption": file})
         mask = self._masks.get(file)
         if self._classes and isinstance(mask, str):
-            values = read_mask(self._data_dir / mask, self._limits)
+            values = read_aligned_mask(self._data_dir / mask, self._data_dir / file, self._limits)
             values = values[len(values) // 2] if values.ndim == 3 else values
             uri = mask_uri(_draw_mask(values, self._classes))
             pictures.append({"uri": uri, "alt": f"mask {mask}", "caption": mask})

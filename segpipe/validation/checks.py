@@ -238,6 +238,11 @@ CHECKS = (
         summary="the headers of {count} of {total} labels put them at other positions than their volumes",
     ),
     Check(
+        "voxel_sizes_agree", "warning", "image", "The header states one voxel size", *_missing("size_conflict"),
+        found="{size_conflict}", expected="the same size in both", fix="write the header again with the values of the scanner",
+        summary="the headers of {count} of {total} volumes state two voxel sizes, for example: {size_conflict}",
+    ),
+    Check(
         "volume_dtypes", "warning", "image", "All volumes have the same number type", *_equal("volume_dtype", "usual_dtype"),
         found="{volume_dtype}", expected="{usual_dtype}, like most volumes",
         fix="nothing, if the values mean the same; else convert the volume",

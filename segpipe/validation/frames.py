@@ -51,6 +51,9 @@ def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: Valida
     frame["mask_size"] = _sizes(manifest, "mask_width", "mask_height", "mask_depth")
     frame["spacing"], frame["mask_spacing"] = manifest["spacing"].map(_in_mm), manifest["mask_spacing"].map(_in_mm)
     frame["orientation"], frame["mask_orientation"] = manifest["orientation"], manifest["mask_orientation"]
+    # decoded volumes and labels are both in RAS, so that two orders of voxels fit if the corners do
+    fits = manifest["mask_offset"].astype(float) <= _MAX_OFFSET
+    frame["mask_orientation"] = frame["mask_orientation"].where(~fits, frame["orientation"])
     same_grid = (frame["spacing"] == frame["mask_spacing"]) & (frame["orientation"] == frame["mask_orientation"])
     frame["mask_offset"] = manifest["mask_offset"].where(same_grid)  # the two other checks report different grids
     unknown = [json.loads(text) if isinstance(text, str) else {} for text in manifest["unknown_values"]]
@@ -69,10 +72,13 @@ def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: Valida
     counts = zip(manifest["class_pixels"], labelled_pixels(manifest, table.overlapping), strict=True)
     shares = [_foreground(pixels, labelled, table) for pixels, labelled in counts]
     frame["foreground"], frame["main_class"] = [share for share, _ in shares], [name for _, name in shares]
+    frame["size_conflict"] = [_first_note(notes, "as the affine says") for notes in manifest["notes"]]
     frame["converted"] = [", ".join(notes) if notes is not None and len(notes) else None for notes in manifest["notes"]]
     return frame.join(exact_copies(manifest)).join(_lookalikes(manifest, params)).join(_outliers(manifest, crop))
 
 
+_MAX_OFFSET = 0.5
+"""Voxels by which the corners of a volume and its label may be apart, as in the check `origins_match`."""
 _EXPECTED = re.compile(r"(.*?) \((?:found (.*?), )?expected (.*)\)")
 
 
@@ -93,6 +99,11 @@ def _sizes(manifest: pd.DataFrame, *names: str) -> list[str | None]:
 
     rows = zip(*(manifest[name] for name in names), strict=True)
     return [None if pd.isna(row[0]) else " x ".join(str(edge) for edge in row if not pd.isna(edge)) for row in rows]
+
+
+def _first_note(notes: Sequence[str] | None, text: str) -> str | None:
+    """Return the first note that contains a text; None if there is none."""
+    return next((note for note in notes if text in note), None) if notes is not None else None
 
 
 def _in_mm(spacing: Any) -> str | None:

@@ -265,6 +265,27 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
         ),
         [("origins_match", "warning", "images/k05.png", "puts it 3.25 voxels away")],
     ),
+    "another order of voxels at the same position": (
+        lambda f: put(
+            f,
+            5,
+            spacing=np.ones(3),
+            mask_spacing=np.ones(3),
+            orientation="RAS",
+            mask_orientation="LPS",
+            mask_offset=0.0,
+        ),
+        [],
+    ),
+    "two voxel sizes in one header": (
+        lambda f: put(
+            f, 5, notes=np.array(["voxels of 0.5 x 0.5 x 0.5 mm as the affine says, not 1 x 1 x 1 mm as pixdim says"])
+        ),
+        [
+            ("voxel_sizes_agree", "warning", "images/k05.png", "not 1 x 1 x 1 mm as pixdim says"),
+            ("converted_images", "note", "images/k05.png", "as the affine says"),
+        ],
+    ),
     "half a voxel away": (
         lambda f: put(
             f,

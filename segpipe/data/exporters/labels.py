@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from segpipe.config import DataParams
 from segpipe.data.dataset import Item
-from segpipe.data.images import read_mask, suffix_of
+from segpipe.data.images import read_aligned_mask, suffix_of
 from segpipe.errors import DataError
 from segpipe.samples import IGNORE, UNKNOWN, ClassTable
 
@@ -44,14 +44,14 @@ def read_labels(item: Item, classes: ClassTable, limits: DataParams) -> ItemLabe
         raise DataError(
             "has no mask", fix="only labelled images can be exported to this format: label it, or use --format folder"
         )
-    class_ids = classes.encode(read_mask(item.mask, limits))
+    class_ids = classes.encode(read_aligned_mask(item.mask, item.image, limits))
     losses: Counter[str] = Counter()
     if unknown := int((class_ids == UNKNOWN).sum()):
         losses[UNKNOWN_PIXELS] = unknown
         class_ids[class_ids == UNKNOWN] = IGNORE
     instances = None
     if item.instances is not None:
-        instances = read_mask(item.instances, limits).astype(np.uint16, copy=False)
+        instances = read_aligned_mask(item.instances, item.image, limits).astype(np.uint16, copy=False)
         if instances.shape != class_ids.shape:
             raise DataError(
                 "instances and mask differ in size",

@@ -8,6 +8,7 @@ from segpipe.data.images.decode import (
     decode_image_with_notes,
     decode_mask,
     decode_mask_with_notes,
+    read_aligned_mask,
     read_image,
     read_mask,
     read_size,
@@ -15,13 +16,15 @@ from segpipe.data.images.decode import (
 )
 from segpipe.data.images.encode import encode_png, encode_stack, encode_tiff
 from segpipe.data.images.file_names import SUFFIXES, VOLUME_SUFFIXES, image_files, is_image_file, stem_of, suffix_of
+from segpipe.data.images.geometry import Geometry, align_mask
 from segpipe.data.images.merge import merge_channels
-from segpipe.data.images.nifti import Geometry, encode_nifti
+from segpipe.data.images.nifti import encode_nifti
 
 __all__ = [
     "SUFFIXES",
     "VOLUME_SUFFIXES",
     "Geometry",
+    "align_mask",
     "class_values",
     "decode_geometry",
     "decode_image",
@@ -36,6 +39,7 @@ __all__ = [
     "is_image_file",
     "max_bytes",
     "merge_channels",
+    "read_aligned_mask",
     "read_image",
     "read_mask",
     "read_size",

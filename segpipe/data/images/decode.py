@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from segpipe.config import DataParams
 from segpipe.data.images.bounds import RESTORE_FIX, Bounds, max_bytes
-from segpipe.data.images.nifti import Geometry, decode_nifti, is_nifti, nifti_geometry
+from segpipe.data.images.geometry import Geometry, align_mask
+from segpipe.data.images.nifti import decode_nifti, is_nifti, nifti_geometry
 from segpipe.data.images.raster import decode_raster, raster_size
 from segpipe.data.images.tiff import decode_tiff, is_tiff
 from segpipe.errors import DataError
@@ -85,6 +86,25 @@ def read_mask(path: Path, limits: DataParams) -> Mask:
         DataError: as for `read_image`, and if the mask has different colour channels, or values that are not integers 0..65535.
     """
     return decode_mask(read_bytes(path, max_bytes(limits)), str(path), limits)
+
+
+def read_aligned_mask(path: Path, image: Path, limits: DataParams) -> Mask:
+    """Read a mask, as `read_mask` does, in the order of voxels of its decoded image (`segpipe.data.images.geometry.align_mask`).
+
+    Args:
+        path: the mask.
+        image: the file of its image, of which only the header is used.
+        limits: how large the files may be, and how pages of TIFF files are read.
+
+    Raises:
+        DataError: as for `read_mask`, and if only one of both states its orientation and that matters.
+    """
+    content = read_bytes(path, max_bytes(limits))
+    mask = decode_mask(content, str(path), limits)
+    if mask.ndim != 3:
+        return mask
+    image_geometry = decode_geometry(read_bytes(image, max_bytes(limits)), str(image))
+    return align_mask(mask, decode_geometry(content, str(path)), image_geometry, str(path))
 
 
 def decode_mask(content: bytes, where: str, limits: DataParams | float) -> Mask:

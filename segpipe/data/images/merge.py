@@ -11,7 +11,8 @@ from segpipe.config import DataParams
 from segpipe.data.images.bounds import Bounds, max_bytes
 from segpipe.data.images.decode import decode_geometry, decode_image
 from segpipe.data.images.encode import encode_tiff
-from segpipe.data.images.nifti import Geometry, encode_nifti
+from segpipe.data.images.geometry import Geometry
+from segpipe.data.images.nifti import encode_nifti
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
 

@@ -1,4 +1,6 @@
-"""NIfTI volumes (.nii, .nii.gz); the format is described at https://nifti.nimh.nih.gov. Nothing is reoriented or resampled.
+"""NIfTI volumes (.nii, .nii.gz); the format is described at https://nifti.nimh.nih.gov.
+
+Volumes are turned to RAS (`segpipe.data.images.geometry`) and never resampled.
 
 A gzipped file is inflated only as far as its header announces voxels, and only if the header is within the bounds. So a gzip bomb is
 never unpacked.
@@ -8,14 +10,20 @@ from __future__ import annotations
 
 import gzip
 import io
-import itertools
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from segpipe.data.images.bounds import RESTORE_FIX, Bounds, decoder_errors_as_data_errors
+from segpipe.data.images.geometry import (
+    CANONICAL,
+    SIZE_TOLERANCE,
+    Geometry,
+    check_lengths,
+    oriented_geometry,
+    shortest_decimal,
+)
 from segpipe.errors import DataError
 
 _GZIP = b"\x1f\x8b"
@@ -27,36 +35,22 @@ _READ_BYTES = 1 << 20
 _Stream = gzip.GzipFile | io.BytesIO
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """Millimetres per unit of length, by its code in the header: unknown (read as mm), metre, millimetre, micrometre."""
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The position and orientation of a volume in the patient or specimen.
-
-    Attributes:
-        spacing: the size of a voxel in mm along (D, H, W), which is NIfTI's (k, j, i).
-        orientation: the directions in which NIfTI's axes i, j, k point, for example "RAS" (right, anterior, superior).
-        affine: the matrix from (i, j, k, 1) to mm, 4 x 4, row by row.
-    """
-
-    spacing: tuple[float, float, float]
-    orientation: str
-    affine: tuple[float, ...]
-
-    def offset(self, other: Geometry, shape: tuple[int, ...]) -> float:
-        """Compute how far apart two headers place the corners of a volume.
-
-        Args:
-            other: the other geometry.
-            shape: (D, H, W), the size of both volumes.
-
-        Returns:
-            The largest distance along an axis, in voxels of this geometry.
-        """
-        affine, other_affine = (np.reshape(geometry.affine, (4, 4)) for geometry in (self, other))
-        corners = np.transpose([[*corner, 1] for corner in itertools.product(*((0, edge - 1) for edge in shape[::-1]))])
-        other_corners = np.linalg.lstsq(affine, other_affine @ corners, rcond=None)[0]
-        return float(np.abs(other_corners - corners).max())
+_FIELDS = {
+    "pixdim": 4,
+    "qform_code": 1,
+    "sform_code": 1,
+    "quatern_b": 1,
+    "quatern_c": 1,
+    "quatern_d": 1,
+    "qoffset_x": 1,
+    "qoffset_y": 1,
+    "qoffset_z": 1,
+    "srow_x": 4,
+    "srow_y": 4,
+    "srow_z": 4,
+    "xyzt_units": 1,
+}
+"""The fields that state the position of a volume, and how many of their values do."""
 
 
 def is_nifti(content: bytes) -> bool:
@@ -73,7 +67,8 @@ def decode_nifti(content: bytes, where: str, bounds: Bounds) -> tuple[np.ndarray
         bounds: the limits for the file.
 
     Returns:
-        voxels: (D, H, W, C), in the stored type, or float32 if the header scales them. The fourth axis of NIfTI becomes the channels.
+        voxels: (D, H, W, C), turned to RAS, in the stored type, or float32 if the header scales them. The fourth axis of NIfTI becomes
+            the channels.
         notes: the conversions that were made.
 
     Raises:
@@ -97,70 +92,116 @@ def decode_nifti(content: bytes, where: str, bounds: Bounds) -> tuple[np.ndarray
         _fill(stream, voxels, where)
         stream.read(1)  # gzip compares its checksum at the end of the data
         slope, intercept = header.get_slope_inter()
-    notes = []
+        geometry = _geometry(header, where)
+        notes = _size_notes(header, geometry)
     if slope is not None and (slope, intercept) != (1.0, 0.0):
         notes.append(f"values scaled as the header says: {slope:g} x value + {intercept:g}")
         voxels = _scaled(voxels, slope, intercept)
-    return np.ascontiguousarray(np.moveaxis(voxels, 0, -1)), notes
+    return geometry.to_canonical(np.ascontiguousarray(np.moveaxis(voxels, 0, -1))), notes
 
 
 def nifti_geometry(content: bytes, where: str) -> Geometry:
     """Read the geometry from the header.
+
+    The sform decides if the header has one, else the qform. A header with neither states only voxel sizes.
 
     Args:
         content: the bytes of the file.
         where: the name of the file in errors.
 
     Raises:
-        DataError: if the header is damaged or states no voxel size.
+        DataError: if the header is damaged or states no voxel size, or if qform and sform state different orientations.
     """
-    from nibabel.orientations import aff2axcodes
-
     with decoder_errors_as_data_errors(where), _stream(content) as stream:
-        header = _read_header(stream, where)
-        _shape(header, where)
-        scale = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
-        affine = np.diag([scale, scale, scale, 1.0]) @ np.asarray(header.get_best_affine(), np.float64)
-        spacing = [float(v) * scale for v in header["pixdim"][1:4]]
-        if not (all(math.isfinite(v) and v > 0 for v in spacing) and np.isfinite(affine).all()):
-            raise DataError(
-                "the header states no voxel size",
-                where=where,
-                found=" x ".join(f"{v:g}" for v in spacing),
-                expected="three positive numbers and a finite affine",
-                fix="write the header again with the values of the scanner",
-            )
-        codes = aff2axcodes(affine)
-    return Geometry(
-        (_shortest_decimal(spacing[2]), _shortest_decimal(spacing[1]), _shortest_decimal(spacing[0])),
-        "".join(code or "?" for code in codes),
-        tuple(affine.ravel().tolist()),
-    )
+        return _geometry(_read_header(stream, where), where)
 
 
 def encode_nifti(voxels: np.ndarray, geometry: Geometry | None = None) -> bytes:
-    """Encode a volume as a gzipped NIfTI file. The same voxels give the same bytes.
+    """Encode a volume as a gzipped NIfTI file, in the order of the file that `geometry` comes from. The same voxels give the same bytes.
 
     Args:
-        voxels: (D, H, W) or (D, H, W, C), uint8, uint16 or float32.
-        geometry: position and orientation of the volume; by default voxels are cubes of 1 mm.
+        voxels: (D, H, W) or (D, H, W, C) in the order of a decoded volume; uint8, uint16 or float32.
+        geometry: position and orientation of the volume; by default voxels are cubes of 1 mm in RAS. The fields of its NIfTI header
+            (qform, sform, their codes, voxel size and unit) are written unchanged.
 
     Returns:
         The bytes of the .nii.gz file.
     """
     import nibabel
 
-    affine = np.eye(4) if geometry is None else np.array(geometry.affine).reshape(4, 4)
-    image = nibabel.Nifti1Image(voxels.transpose(2, 1, 0, *range(3, voxels.ndim)), affine)
+    affine, stored = np.eye(4), voxels
     if geometry is not None:
-        image.header.set_zooms((*reversed(geometry.spacing), *[1.0] * (voxels.ndim - 3)))
-    image.header.set_xyzt_units("mm")
-    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+        affine = np.array(geometry.stored_affine or geometry.affine).reshape(4, 4)
+        stored = geometry.to_stored(voxels)
+    image = nibabel.Nifti1Image(stored.transpose(2, 1, 0, *range(3, voxels.ndim)), affine)
+    header = image.header
+    if geometry is not None and not geometry.header:
+        header.set_zooms((*reversed(geometry.as_stored().spacing), *[1.0] * (voxels.ndim - 3)))
+    header.set_xyzt_units("mm")
+    if geometry is None or not geometry.header:
+        return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+    for name, values in geometry.header:
+        if name == "pixdim":
+            header["pixdim"][: len(values)] = values
+        else:
+            header[name] = values if len(values) > 1 else values[0]
+    # an image would write its affine as sform again
+    stream = io.BytesIO()
+    header.write_to(stream)
+    stream.write(b"\0" * (int(header.get_data_offset()) - stream.tell()))
+    stream.write(np.asarray(image.dataobj).astype(header.get_data_dtype(), copy=False).tobytes("F"))
+    return gzip.compress(stream.getvalue(), compresslevel=6, mtime=0)
 
 
-def _shortest_decimal(value: float) -> float:
-    """Return a number stored in 32 bits as its shortest decimal form: 0.3, not 0.30000001192092896."""
-    return float(str(np.float32(value)))
+def _geometry(header: Any, where: str) -> Geometry:
+    """Return the geometry that a header of nibabel states."""
+    _, depth, height, width = _shape(header, where)
+    scale = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    to_mm = np.diag([scale, scale, scale, 1.0])
+    fields = tuple((name, tuple(np.ravel(header[name]).tolist()[: _FIELDS[name]])) for name in _FIELDS)
+    has_sform, has_qform = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
+    pixdim = np.abs(np.asarray(header["pixdim"][1:4], np.float64)) * scale
+    affine = to_mm @ np.asarray(header.get_best_affine(), np.float64)
+    check_lengths(pixdim, affine, where)
+    if not has_sform and not has_qform:
+        spacing = shortest_decimal(pixdim[2]), shortest_decimal(pixdim[1]), shortest_decimal(pixdim[0])
+        return Geometry(spacing, None, tuple(affine.ravel().tolist()), header=fields)
+    if has_sform and has_qform:
+        _check_forms_agree(header, where)
+    return oriented_geometry(affine, (width, height, depth), where, fields, pixdim)
+
+
+def _check_forms_agree(header: Any, where: str) -> None:
+    """Raise DataError if qform and sform state different directions: programs disagree on which one they read."""
+    from nibabel.orientations import aff2axcodes
+
+    qform, sform = (aff2axcodes(form) for form in (header.get_qform(), header.get_sform()))
+    if qform != sform:
+        raise DataError(
+            "qform and sform state different orientations",
+            where=where,
+            found=f"{_codes(qform)} in the qform, {_codes(sform)} in the sform",
+            expected="the same orientation",
+            fix="correct the wrong one, or set its code to 0",
+        )
+
+
+def _codes(axes: tuple[str | None, ...]) -> str:
+    return "".join(code or "?" for code in axes)
+
+
+def _size_notes(header: Any, geometry: Geometry) -> list[str]:
+    """Return the notes about the geometry: another order of voxels, and voxel sizes that differ from the affine."""
+    notes = []
+    if geometry.is_turned:
+        notes.append(f"turned from {geometry.orientation} to {CANONICAL}")
+    scale = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    pixdim = np.abs(np.asarray(header["pixdim"][1:4], np.float64)) * scale
+    spacing = np.array(geometry.as_stored().spacing[::-1])
+    if not np.allclose(pixdim, spacing, rtol=SIZE_TOLERANCE):
+        stated, used = (" x ".join(f"{shortest_decimal(v):g}" for v in sizes) for sizes in (pixdim, spacing))
+        notes.append(f"voxels of {used} mm as the affine says, not {stated} mm as pixdim says")
+    return notes
 
 
 def _stream(content: bytes) -> _Stream:

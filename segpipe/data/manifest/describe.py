@@ -15,6 +15,7 @@ from segpipe.data.classes import is_background
 from segpipe.data.dataset import Item
 from segpipe.data.images import (
     Geometry,
+    align_mask,
     decode_geometry,
     decode_image_with_notes,
     decode_mask_with_notes,
@@ -57,6 +58,8 @@ def describe_item(item: Item, root: Path, classes: ClassTable, limits: DataParam
             continue
         try:
             array, geometries[column] = _load(row, column, root, limits, decode)
+            if column != "path":
+                array = align_mask(array, geometries[column], geometries.get("path"), row[column])
             row |= describe(array, geometries[column])
             del array
         except DataError as error:  # the output of a stage must not contain absolute paths
