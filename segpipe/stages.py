@@ -79,7 +79,7 @@ def ingest(root: Path) -> None:
     dataset = load_dataset(paths.data)
     manifest = build_manifest(dataset, params.data, params.split, cache=paths.cache)
     write_manifest(manifest, paths.manifest)
-    fingerprint = make_fingerprint(manifest, dataset.classes)
+    fingerprint = make_fingerprint(manifest, dataset.classes, params.data.pages)
     fingerprint.write(paths.fingerprint)
     counts = ", ".join(f"{count} {split}" for split, count in fingerprint.n_images.items())
     unreadable = int(manifest["error"].notna().sum())

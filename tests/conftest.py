@@ -24,6 +24,15 @@ os.environ.update(
 
 
 @pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """The folder of small inputs, one for each kind of fault; the test is skipped where it is absent."""
+    folder = ROOT.parent / "shared" / "cases"
+    if not folder.is_dir():
+        pytest.skip("the small inputs by kind of fault (../shared/cases) are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real datasets beside the checkout; the test is skipped where it is absent."""
     folder = ROOT.parent / "shared" / "data"

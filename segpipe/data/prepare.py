@@ -54,7 +54,7 @@ def prepare_shards(
             samples = load_samples([items[key] for key in part["key"]], dataset.classes, limits)
             write_shards(folder, str(split), track(samples, f"prepare {split}", len(part)), dataset.classes.labelling)
         if len(rows) < usable(manifest).sum():
-            make_fingerprint(remaining, dataset.classes).write(folder / "fingerprint.json")
+            make_fingerprint(remaining, dataset.classes, limits.pages).write(folder / "fingerprint.json")
         if rows["fold"].notna().any():
             in_folds = rows[rows["split"] != "test"]
             write_json(folder / FOLDS_FILE, dict(zip(in_folds["key"], map(int, in_folds["fold"]), strict=True)))

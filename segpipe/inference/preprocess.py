@@ -106,7 +106,8 @@ class Normalisation(BaseModel):
 def fit_channels(image: np.ndarray, channels: int, dims: int = 2) -> np.ndarray:
     """Convert an image to the number of channels that a model takes, if no information is lost.
 
-    Grey becomes three equal channels, three equal channels become grey, and alpha is dropped.
+    Grey becomes three equal channels, and three equal channels become grey. Alpha is no channel of an image here: decoders drop it where
+    the file says that a channel is alpha, and nothing else tells a fourth channel from alpha.
 
     Args:
         image: (H, W) or (H, W, C), any dtype; for volumes (D, H, W) or (D, H, W, C).
@@ -131,12 +132,10 @@ def fit_channels(image: np.ndarray, channels: int, dims: int = 2) -> np.ndarray:
     image_channels = image.shape[-1]
     if image_channels == channels:
         return image
-    if image_channels == channels + 1 and channels in (1, 3):  # grey + alpha, RGB + alpha
-        return image[..., :channels]
     if image_channels == 1 and channels == 3:
         return np.repeat(image, 3, axis=-1)
     if (
-        image_channels in (3, 4)
+        image_channels == 3
         and channels == 1
         and (image[..., 0] == image[..., 1]).all()
         and (image[..., 0] == image[..., 2]).all()

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from segpipe.inference.cleaning import remove_small_regions
 from segpipe.inference.engines.engine import INT8_ENGINES, Engine, graph_engine
+from segpipe.inference.input_values import to_training_values
 from segpipe.inference.postprocess import MAX_PIXELS, separate
 from segpipe.inference.preprocess import fit_channels, pad_to_multiple
 from segpipe.inference.spec import GRAPH_FILE, INT8_FILE, TORCH, SegmenterSpec
@@ -76,7 +77,8 @@ class Segmenter:
         Args:
             image: One image, (H, W) or (H, W, C), or for a model of volumes one volume, (D, H, W) or (D, H, W, C). The values are those
                 of the file, without normalisation, in the dtype of the training images (uint8, uint16 or float32). Channels are in RGB
-                order. Grey is accepted by a model of RGB and the other way round if the three channels are equal; alpha is dropped.
+                order. Grey is accepted by a model of RGB and the other way round if the three channels are equal. Values of another
+                number type are converted where that is exact (`segpipe.inference.input_values`).
             probabilities: Also return the class probabilities (and the distance, if the network predicts it).
             spacing: For volumes: the size of a voxel in mm (depth, height, width). The volume is resampled from it to the network's voxel
                 size (`spec.spacing`); None: no resampling.
@@ -97,7 +99,8 @@ class Segmenter:
             (`spec.cleaning`).
 
         Raises:
-            DataError: The array is not an image (a volume), is empty, or has the wrong number of channels.
+            DataError: The array is not an image (a volume), is empty, has the wrong number of channels, or has values of another number
+                type that cannot be converted exactly.
         """
         prediction = self._predict_uncalibrated(image, probabilities, spacing, instances)
         if prediction.probabilities is None or self.spec.temperature == 1:
@@ -149,6 +152,8 @@ class Segmenter:
         self, image: np.ndarray, probabilities: bool, spacing: tuple[float, ...] | None, instances: bool
     ) -> Prediction:
         """Predict at temperature 1: thresholds for classes and instances were chosen at that temperature."""
+        if self.spec.needs_training_values and self.spec.input is not None and image.dtype != self.spec.input.dtype:
+            image = to_training_values(image, self.spec.input)[0]
         if self.spec.task == "instance":
             return self._predict_with_detector(image, probabilities)
         too_large = math.prod(image.shape[: self.spec.dims]) > MAX_PIXELS

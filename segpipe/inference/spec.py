@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from segpipe.errors import MissingError
 from segpipe.files import write_text
 from segpipe.inference.cleaning import Cleaning
+from segpipe.inference.input_spec import InputSpec
 from segpipe.inference.outputs import Outputs, OverlappingOutputs
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
@@ -47,6 +48,8 @@ class SegmenterSpec(BaseModel):
     """semantic: the network predicts a class for each pixel; instance: it is a detector."""
     classes: ClassTable
     """Names, mask values and colours of the classes; a class id is an index of this table."""
+    input: InputSpec | None = Field(None, exclude_if=operator.not_)
+    """The images that the model was trained on; None in the bundles of older versions, which take every image as it is."""
     normalisation: Normalisation
     """How stored pixels become the network's input."""
     stride: int = Field(32, ge=1)
@@ -77,6 +80,11 @@ class SegmenterSpec(BaseModel):
     """The engine that was chosen when the bundle was exported; all copies use it, so that they return the same mask."""
     lineage: dict[str, str] = {}
     """Hashes of the data and of the plan, and the version of segpipe."""
+
+    @property
+    def needs_training_values(self) -> bool:
+        """True if the values of an image must be those of the training images: their type is known, and the window is not its own."""
+        return self.input is not None and not self.normalisation.per_image
 
     @property
     def outputs(self) -> Outputs:

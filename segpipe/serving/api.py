@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from segpipe.errors import DataError
 from segpipe.inference.files.inputs import decode_input
 from segpipe.inference.files.instance_rows import instance_rows
-from segpipe.inference.files.render import class_shares, mask_nifti, mask_png, overlay_png
+from segpipe.inference.files.render import class_shares, displayed_channels, mask_nifti, mask_png, overlay_png
 from segpipe.serving.model_holder import LoadedModel, ModelHolder, ModelInfo
 from segpipe.serving.settings import Settings
 from segpipe.serving.upload import Refused, read_upload
@@ -83,6 +83,10 @@ async def segment(
     ] = None,
     alpha: Annotated[float, Query(ge=0, le=1, description="Opacity of the classes in an overlay.")] = 0.45,
     preview: Annotated[bool, Query(description="json: add the image as a PNG that every browser can show.")] = False,
+    channel: Annotated[
+        int | None,
+        Query(ge=0, description="Channel to draw in overlays and previews; by default the first three, or the first."),
+    ] = None,
 ) -> Response:
     """Segment the image in the form field `image`, or in the body of the request.
 
@@ -94,6 +98,9 @@ async def segment(
 
     A model for volumes takes .nii.gz files. The mask is then a .nii.gz file with the affine of the input. The overlay and the
     PNGs in json show one slice, and json has its index.
+
+    An image is converted to the number type, channels and order of voxels of the training images where that is exact; the header
+    `X-Notes` says so. Any other image is answered with status 422.
     """
     start = time.perf_counter()
     state = request.app.state
@@ -103,7 +110,7 @@ async def segment(
     megapixels = state.settings.max_megapixels
 
     def work() -> Response:
-        return _answer(live, name, content, kind, alpha, preview, megapixels)
+        return _answer(live, name, content, kind, alpha, preview, channel, megapixels)
 
     response = await anyio.to_thread.run_sync(work, limiter=state.limiter)
     response.headers["X-Model-Version"] = live.info.version
@@ -111,24 +118,42 @@ async def segment(
     return response
 
 
+def _with_notes(response: Response, notes: list[str]) -> Response:
+    """Add the conversions of the input as a header. Headers are Latin-1, and file names in notes may not be."""
+    if notes:
+        response.headers["X-Notes"] = "; ".join(notes).encode("ascii", "replace").decode()
+    return response
+
+
 def _answer(
-    live: LoadedModel, name: str, content: bytes, kind: Format, alpha: float, preview: bool, max_megapixels: float
+    live: LoadedModel,
+    name: str,
+    content: bytes,
+    kind: Format,
+    alpha: float,
+    preview: bool,
+    channel: int | None,
+    max_megapixels: float,
 ) -> Response:
     """Decode, predict and encode. All work that takes processor time happens here, in a worker thread."""
     classes, dims = live.segmenter.spec.classes, live.segmenter.spec.dims
     try:
-        decoded = decode_input(content, name, max_megapixels, dims)
+        decoded = decode_input(content, name, max_megapixels, live.segmenter.spec)
         instances = kind != "mask" and dims == 2
+        drawn = displayed_channels(decoded.image, channel)
         prediction = live.segmenter.predict(decoded.image, spacing=decoded.spacing, instances=instances)
     except DataError as error:
         raise Refused(422, str(error)) from error
+    response: Response
     if kind == "mask" and dims == 3:
-        return Response(mask_nifti(prediction, classes, decoded.geometry), media_type="application/gzip")
-    if kind == "mask":
-        return Response(mask_png(prediction, classes), media_type="image/png")
-    if kind == "overlay":
-        return Response(overlay_png(decoded.image, prediction, classes, alpha), media_type="image/png")
-    return JSONResponse(_json_answer(live, decoded.image, prediction, preview))
+        response = Response(mask_nifti(prediction, classes, decoded.geometry), media_type="application/gzip")
+    elif kind == "mask":
+        response = Response(mask_png(prediction, classes), media_type="image/png")
+    elif kind == "overlay":
+        response = Response(overlay_png(drawn, prediction, classes, alpha), media_type="image/png")
+    else:
+        response = JSONResponse(_json_answer(live, drawn, prediction, preview) | {"channels": decoded.image.shape[-1]})
+    return _with_notes(response, decoded.notes)
 
 
 def _json_answer(live: LoadedModel, image: np.ndarray, prediction: Prediction, preview: bool) -> dict[str, Any]:
@@ -202,7 +227,8 @@ _SEGMENT_DOCS: dict[int | str, dict[str, Any]] = {
     413: {"description": "The upload has too many bytes."},
     415: {"description": "The body is neither a form nor an image."},
     422: {
-        "description": "The image cannot be decoded, is too large, or has another number of channels than the model takes."
+        "description": "The image cannot be decoded, is too large, or differs from the training images in channels, "
+        "number type, range of values or orientation, and no exact conversion is known."
     },
     429: {"description": "There are too many requests at once."},
 }

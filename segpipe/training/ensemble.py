@@ -20,7 +20,7 @@ from segpipe.training.distributed.process_group import leave_process_group, rank
 from segpipe.training.finishing.instance_search import choose_instance_settings
 from segpipe.training.finishing.postprocess_search import finish_model
 from segpipe.training.folds import DealtFolds, deal_out, member_plan
-from segpipe.training.scoring import count_split, score_confusion, segmenter_spec
+from segpipe.training.scoring import count_split, score_confusion, segmenter_spec, write_input_spec
 from segpipe.training.telemetry.bottleneck import BOTTLENECK_FILE
 from segpipe.training.telemetry.live_metrics import live_metrics, log_entry
 from segpipe.training.train import HISTORY_FILE, check_data, train_on
@@ -56,6 +56,7 @@ def train(
     train_split, val_split = ShardReader(shards, "train"), ShardReader(shards, "val")
     dealt = deal_out(plan.folds, plan.seed, train_split, val_split, shards)
     train_members(plan, fingerprint.classes, dealt, val_split, out, live_dir, checkpoints)
+    write_input_spec(out, fingerprint)
     leave_process_group()
 
 

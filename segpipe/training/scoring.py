@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segpipe.inference.input_spec import input_spec
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.trained_engine import torch_engine
@@ -17,6 +20,9 @@ from segpipe.training.distributed.process_group import rank, sum_counts, world_s
 from segpipe.training.plan import Plan, RecipePlan
 from segpipe.training.sampling.crops import Reader
 from segpipe.training.step import Stepper
+
+if TYPE_CHECKING:
+    from segpipe.data.manifest.fingerprint import Fingerprint
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,17 @@ def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
         lineage={"data": plan.data_hash, "plan": plan.sha256, "segpipe": __version__}
         | ({"parent": str(plan.options["encoder_weights"])} if plan.inherited else {}),
     )
+
+
+def write_input_spec(out: Path, fingerprint: Fingerprint) -> None:
+    """Add what the training images are like to the segmenter.json of a finished model; only one of several processes writes.
+
+    Args:
+        out: the folder of the model.
+        fingerprint: statistics of the training images.
+    """
+    if rank() == 0:
+        SegmenterSpec.read(out).model_copy(update={"input": input_spec(fingerprint)}).write(out)
 
 
 def validation_segmenter(plan: RecipePlan, stepper: Stepper, classes: ClassTable) -> Segmenter:

@@ -27,7 +27,7 @@ from segpipe.training.memory import RankOutOfMemory, check_parts, load_parts, sa
 from segpipe.training.memory_reserve import release_all, reserve
 from segpipe.training.plan import ClassicalPlan, NetworkPlan, Plan
 from segpipe.training.sampling.crops import Reader
-from segpipe.training.scoring import score_split, segmenter_spec, validation_segmenter
+from segpipe.training.scoring import score_split, segmenter_spec, validation_segmenter, write_input_spec
 from segpipe.training.step import Stepper, build_stepper
 from segpipe.training.telemetry.bottleneck import BOTTLENECK_FILE
 from segpipe.training.telemetry.live_metrics import live_metrics, log_entry
@@ -67,6 +67,7 @@ def train(
     check_data(plan, fingerprint)
     train_split, val_split = ShardReader(shards, "train"), ShardReader(shards, "val")
     train_on(plan, fingerprint.classes, train_split, val_split, out, live_dir, checkpoints)
+    write_input_spec(out, fingerprint)
     leave_process_group()
 
 

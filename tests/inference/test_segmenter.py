@@ -130,8 +130,16 @@ def test_channels_are_converted_only_if_nothing_is_lost():
     rgb, grey = rng.random((4, 5, 3)), rng.random((4, 5))
     assert fit_channels(grey, 3).shape == (4, 5, 3)
     np.testing.assert_array_equal(fit_channels(fit_channels(grey, 3), 1)[..., 0], grey)
-    np.testing.assert_array_equal(fit_channels(np.dstack([rgb, np.ones((4, 5))]), 3), rgb)
-    for image, channels in [(rgb, 1), (rgb, 4), (np.zeros((4, 5, 2)), 3), (np.zeros((0, 5, 3)), 3), (np.zeros(4), 1)]:
+    alpha_like = np.dstack([rgb, np.ones((4, 5))])
+    for image, channels in [
+        (rgb, 1),
+        (alpha_like, 3),
+        (alpha_like[..., 2:], 1),
+        (rgb, 4),
+        (np.zeros((4, 5, 2)), 3),
+        (np.zeros((0, 5, 3)), 3),
+        (np.zeros(4), 1),
+    ]:
         with pytest.raises(DataError):
             fit_channels(image, channels)
 

@@ -11,6 +11,7 @@ from segpipe.cli.common import Json, print_json, print_table, workspace_root
 
 if TYPE_CHECKING:
     from segpipe.config import DataParams
+    from segpipe.inference.files.earlier_run import Existing
     from segpipe.inference.segmenter import Segmenter
     from segpipe.inference.video.segment_video import VideoReport
 
@@ -18,6 +19,10 @@ EXAMPLE = "segpipe predict scans/ --out predictions\nsegpipe predict --video dri
 
 _MODEL = "Folder of the bundle to use. Default: the live version, or bundle/ if nothing is live."
 _OUT = "Folder for masks and overlays. For a video: a folder, or the file of the overlay (.mp4, .avi)."
+_RESUME = (
+    "Continue an earlier run in the folder: images whose results are there, and newer than the image, are skipped."
+)
+_OVERWRITE = "Replace the results of an earlier run in the folder. Only files that it wrote are removed."
 _VIDEO = "Instead of images: a video file, the number of a camera (0), or the URL of a stream (rtsp://...)."
 _SMOOTHING = "For a video: weight of the running average of earlier frames in the probabilities of a frame; 0 turns smoothing off."
 _SIZE = "For a video: longer edge in pixels to which frames are resized for the network. Default: no resizing."
@@ -34,11 +39,14 @@ def predict(
     smoothing: Annotated[float, typer.Option("--smoothing", min=0.0, max=0.99, help=_SMOOTHING)] = 0.6,
     size: Annotated[int | None, typer.Option("--size", min=32, help=_SIZE)] = None,
     masks: Annotated[Path | None, typer.Option("--masks", help=_MASKS, metavar="DIR")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help=_RESUME)] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=_OVERWRITE)] = False,
     json: Json = False,
 ) -> None:
     """Segment images or a video: write a mask and an overlay for each image, or an overlay video.
 
-    For images, predictions.json lists the results. For a video, Ctrl-C ends the prediction and completes the output file.
+    The masks keep the folders and names of the images, and predictions.json lists the results. For a video, Ctrl-C ends the prediction and
+    completes the output file.
 
     Exit codes:
     - 0: done
@@ -56,6 +64,8 @@ def predict(
             found="images and --video" if images else "neither images nor --video",
             expected="one of them",
         )
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other", fix="give one of them")
     if model is None:
         root = workspace_root()
         model, limits = live_bundle(root), load_params(root).data
@@ -65,14 +75,17 @@ def predict(
     if video is not None:
         _predict_video(segmenter, video, limits, out, smoothing, size, masks, json)
     else:
-        _predict_images(segmenter, images or [], limits, out, json)
+        existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
+        _predict_images(segmenter, images or [], limits, out, existing, json)
 
 
-def _predict_images(segmenter: Segmenter, images: list[Path], limits: DataParams, out: Path, json: bool) -> None:
+def _predict_images(
+    segmenter: Segmenter, images: list[Path], limits: DataParams, out: Path, existing: Existing, json: bool
+) -> None:
     from segpipe.errors import DataError
     from segpipe.inference.files.batch import predict_files
 
-    rows = predict_files(segmenter, images, out, limits)
+    rows = predict_files(segmenter, images, out, limits, existing)
     if json:
         print_json(rows)
     else:

@@ -19,12 +19,14 @@ from segpipe.data.images.file_names import SUFFIXES, VOLUME_SUFFIXES, image_file
 from segpipe.data.images.geometry import Geometry, align_mask
 from segpipe.data.images.merge import merge_channels
 from segpipe.data.images.nifti import encode_nifti
+from segpipe.data.images.tiff_axes import channel_names
 
 __all__ = [
     "SUFFIXES",
     "VOLUME_SUFFIXES",
     "Geometry",
     "align_mask",
+    "channel_names",
     "class_values",
     "decode_geometry",
     "decode_image",

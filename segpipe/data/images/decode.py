@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.config import DataParams
+from segpipe.data.images.arrays import decode_numpy, is_numpy
 from segpipe.data.images.bounds import RESTORE_FIX, Bounds, max_bytes
 from segpipe.data.images.geometry import Geometry, align_mask
 from segpipe.data.images.nifti import decode_nifti, is_nifti, nifti_geometry
@@ -67,7 +68,7 @@ def decode_image_with_notes(content: bytes, where: str, limits: DataParams | flo
 def read_size(path: Path, limits: DataParams) -> tuple[int, ...]:
     """Read the size of an image, (H, W), or volume, (D, H, W); from the header alone if the format allows it."""
     content = read_bytes(path, max_bytes(limits))
-    if not content or is_nifti(content) or is_tiff(content):
+    if not content or is_nifti(content) or is_tiff(content) or is_numpy(content):
         return decode_image(content, str(path), limits).shape[:-1]
     return raster_size(content, str(path), Bounds.from_limits(limits))
 
@@ -183,6 +184,8 @@ def _decode(content: bytes, where: str, bounds: Bounds, indices: bool) -> tuple[
         array, notes = decode_nifti(content, where, bounds)
     elif is_tiff(content):
         array, notes = decode_tiff(content, where, bounds, indices)
+    elif is_numpy(content):
+        array, notes = decode_numpy(content, where, bounds, is_mask=indices)
     else:
         array, notes = decode_raster(content, where, bounds, indices)
     if not array.dtype.isnative:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-"""Endings (lower case) of 2D image files. A TIFF file may also be a volume."""
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".npy", ".npz")
+"""Endings (lower case) of 2D image files. A TIFF file or an array may also be a volume."""
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii")
 """Endings (lower case) of volume files, the longer one first."""

@@ -1,4 +1,4 @@
-"""Decode PNG, JPEG, BMP and WebP: formats with one 2D image per file."""
+"""Decode PNG, JPEG, BMP, WebP and GIF: formats with one 2D image per file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segpipe.data.images.bounds import RESTORE_FIX, Bounds, decoder_errors_as_da
 from segpipe.data.images.png import decode_png, png_chunks
 from segpipe.errors import DataError
 
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B")
 _JPEG_END = b"\xff\xd9"
 _ORIENTATION_TAG = 0x0112
@@ -74,6 +74,8 @@ def decode_raster(content: bytes, where: str, bounds: Bounds, indices: bool) -> 
             array = decode_png(content, where)
         elif image.format == "JPEG":
             array = _decode_jpeg(image, content)
+        elif image.format == "GIF":
+            array = np.asarray(image if image.mode == "L" else image.convert("RGB"))
         else:
             image.verify()
             array = _decode_with_opencv(content, where, grey=image.mode in _GREY)
@@ -96,7 +98,7 @@ def _header(content: bytes, where: str, bounds: Bounds) -> Image.Image:
         raise DataError(
             "is not an image in a supported format",
             where=where,
-            expected="PNG, JPEG, TIFF, BMP, WebP or NIfTI",
+            expected="PNG, JPEG, TIFF, BMP, WebP, GIF, NumPy or NIfTI",
             fix="convert it to PNG",
         ) from error
     bounds.check(where, image.height, image.width)

@@ -69,6 +69,22 @@ def moments(image: np.ndarray) -> npt.NDArray[np.float64]:
     return np.stack([mean, std, low, high])
 
 
+def value_range(image: np.ndarray) -> tuple[list[float], list[float], bool]:
+    """Find the smallest and the largest value of each channel, and whether all values are whole numbers.
+
+    Args:
+        image: (H, W, C), uint8, uint16 or float32.
+
+    Returns:
+        C smallest values, C largest values, and True if no value has a fraction.
+    """
+    bands = row_bands(image, _BAND_PIXELS)
+    smallest = np.min([band.min((0, 1)) for band in bands], axis=0)
+    largest = np.max([band.max((0, 1)) for band in bands], axis=0)
+    whole = image.dtype.kind in "bui" or all(bool((band == np.rint(band)).all()) for band in bands)
+    return smallest.astype(float).tolist(), largest.astype(float).tolist(), whole
+
+
 def _window_ranks(size: int) -> npt.NDArray[np.float64]:
     """Return how many of `size` values are at or below each limit of `WINDOW_PERCENTILES`."""
     return np.array(WINDOW_PERCENTILES) / 100 * size

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from segpipe.data.images.bounds import RESTORE_FIX, Bounds, decoder_errors_as_data_errors
+from segpipe.data.images.tiff_axes import PageAxes, page_axes
 from segpipe.data.images.tiff_pixels import make_pixels, make_recipe, name_of, stack_pixels
 from segpipe.errors import DataError
 
@@ -73,6 +74,9 @@ def decode_tiff(content: bytes, where: str, bounds: Bounds, indices: bool) -> tu
         recipe = make_recipe(first, where, indices)
         if len(pages) == 1:
             return make_pixels(first, content, recipe), recipe.notes
+        axes = page_axes(file)
+        if axes is not None and axes.pages == len(pages) and _axes_decide(axes, bounds):
+            return _arranged(pages, content, axes, where, bounds, indices)
         if bounds.pages == "refuse":
             raise DataError(
                 "holds several pages",
@@ -85,6 +89,26 @@ def decode_tiff(content: bytes, where: str, bounds: Bounds, indices: bool) -> tu
         recipes = [recipe, *(make_recipe(page, where, indices) for page in pages[1:])]
         notes = [f"{len(pages)} pages read as {'channels' if as_channels else 'a volume'}", *recipe.notes]
         return stack_pixels(pages, content, recipes, as_channels), notes
+
+
+def _axes_decide(axes: PageAxes, bounds: Bounds) -> bool:
+    """Return whether the axes that a file states decide: if the settings leave it open, or if pages are channels as well as slices."""
+    several = sum(size > 1 for size in axes.sizes.values())
+    return axes.sizes["T"] == 1 and (several > 1 or bounds.pages == "refuse")
+
+
+def _arranged(
+    pages: list[TiffPage], content: bytes, axes: PageAxes, where: str, bounds: Bounds, indices: bool
+) -> tuple[np.ndarray, list[str]]:
+    """Decode pages whose axes the file states, to (H, W, C) or (D, H, W, C)."""
+    if axes.sizes["Z"] > 1 and not bounds.volumes:
+        raise DataError("is a volume", where=where, expected="a 2D image", fix="save its slices as PNG")
+    recipes = [make_recipe(page, where, indices) for page in pages]
+    kinds = [
+        f"{axes.sizes[axis]} {word}" for axis, word in (("C", "channels"), ("Z", "slices")) if axes.sizes[axis] > 1
+    ]
+    notes = [f"{len(pages)} pages read as {' of '.join(kinds)}, as the file says", *recipes[0].notes]
+    return axes.arrange(stack_pixels(pages, content, recipes, as_channels=False)), notes
 
 
 def _pages(file: TiffFile, where: str) -> list[TiffPage]:

@@ -23,6 +23,9 @@ split_given may be empty (None, or NA in an integer column). H, W and D stand fo
 | orientation, mask_orientation | str | axis codes of the file's affine, for example "RAS"; only if the file states it |
 | mask_offset | float | the largest distance, in voxels along an axis, between a corner of the volume according to the header of the \
 image and the same corner according to the header of the mask; only if both headers state it and the sizes are equal |
+| minimum, maximum | list[float] | the smallest and the largest stored value |
+| whole_numbers | bool | True if all values are whole numbers |
+| channel_names | list[str] | the names that the file gives its channels; empty if it gives none |
 | mean, std | list[float] | mean and standard deviation of all stored values |
 | low, high | list[float] | the 0.5th and the 99.5th percentile of all stored values |
 | sharpness | float | variance of the Laplacian of the grey image, whose intensity window is scaled to 0..1 \
@@ -68,6 +71,10 @@ COLUMNS: dict[str, Any] = {
     "orientation": str,
     "mask_orientation": str,
     "mask_offset": float,
+    "minimum": list[float],
+    "maximum": list[float],
+    "whole_numbers": bool,
+    "channel_names": list[str],
     "mean": list[float],
     "std": list[float],
     "low": list[float],

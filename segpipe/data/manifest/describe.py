@@ -16,6 +16,7 @@ from segpipe.data.dataset import Item
 from segpipe.data.images import (
     Geometry,
     align_mask,
+    channel_names,
     decode_geometry,
     decode_image_with_notes,
     decode_mask_with_notes,
@@ -30,6 +31,7 @@ from segpipe.data.images.statistics import (
     perceptual_hash,
     reduce_to_grey,
     sharpness,
+    value_range,
 )
 from segpipe.data.manifest.columns import COLUMNS, HASH_COLUMNS, Row
 from segpipe.data.manifest.connected_components import Runs, component_sizes, find_runs
@@ -109,12 +111,15 @@ def _load(row: Row, column: str, root: Path, limits: DataParams, decode: Decoder
     row[HASH_COLUMNS[column]] = sha256_bytes(content)
     array, notes = decode(content, row[column], limits)
     prefix = column.removesuffix("path").removesuffix("_")
+    if column == "path":
+        row["channel_names"] = channel_names(content, row[column])
     row["notes"] = [*(row["notes"] or []), *(f"{prefix}: {note}" if prefix else note for note in notes)]
     return array, decode_geometry(content, row[column])
 
 
 def _describe_image(image: np.ndarray, geometry: Geometry | None) -> Row:
     mean, std, low, high = moments(flat_rows(image)).tolist()
+    smallest, largest, whole = value_range(flat_rows(image))
     picture = reduce_to_grey(image)
     return {
         "phash": perceptual_hash(picture),
@@ -126,6 +131,9 @@ def _describe_image(image: np.ndarray, geometry: Geometry | None) -> Row:
         "dtype": image.dtype.name,
         "spacing": list(geometry.spacing) if geometry else None,
         "orientation": geometry.orientation if geometry else None,
+        "minimum": smallest,
+        "maximum": largest,
+        "whole_numbers": whole,
         "mean": mean,
         "std": std,
         "low": low,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from segpipe.config import Pages
+from segpipe.data.images.geometry import CANONICAL
 from segpipe.data.manifest.table import usable
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError
@@ -71,6 +73,24 @@ class Fingerprint(BaseModel):
     """Mean over all pixels."""
     std: list[float]
     """Standard deviation over all pixels."""
+    minimum: list[float] | None = None
+    """Smallest value of all images. None in a file of an older version, like all further statistics of this kind."""
+    maximum: list[float] | None = None
+    """Largest value of all images."""
+    spread: list[float] | None = None
+    """The smallest difference, over images, between the 0.5th and the 99.5th percentile of an image."""
+    whole_numbers: bool = True
+    """True if all values are whole numbers."""
+    channel_names: list[str] | None = None
+    """The names of the channels; None unless the files of all images give the same ones."""
+    pages: Pages = "refuse"
+    """How several pages of a TIFF file are read (`data.pages`)."""
+    orientation: str | None = None
+    """The order of voxels of decoded volumes, RAS; None if a file does not state its orientation."""
+    spacing_min: list[float] | None = None
+    """The smallest size of a voxel in mm, along (D, H, W)."""
+    spacing_max: list[float] | None = None
+    """The largest size of a voxel in mm, along (D, H, W)."""
     groups: int
     """The number of groups."""
     instances: bool
@@ -86,12 +106,13 @@ class Fingerprint(BaseModel):
         return read_model(path, cls)
 
 
-def make_fingerprint(manifest: pd.DataFrame, classes: ClassTable) -> Fingerprint:
+def make_fingerprint(manifest: pd.DataFrame, classes: ClassTable, pages: Pages = "refuse") -> Fingerprint:
     """Summarise the usable rows of a manifest.
 
     Args:
         manifest: one row per image (`segpipe.data.manifest.columns`).
         classes: the class table of the dataset.
+        pages: how several pages of a TIFF file were read.
 
     Returns:
         The fingerprint. The intensity statistics leave out images whose number of channels or dtype differs from that of most images.
@@ -111,7 +132,8 @@ def make_fingerprint(manifest: pd.DataFrame, classes: ClassTable) -> Fingerprint
     channels, dtype = int(rows["channels"].mode().iloc[0]), str(rows["dtype"].mode().iloc[0])
     alike = rows[(rows["channels"] == channels) & (rows["dtype"] == dtype)]
     train = alike[alike["split"] == "train"]
-    mean, std, low, high = intensity_statistics(train if len(train) else alike)
+    measured = train if len(train) else alike
+    mean, std, low, high = intensity_statistics(measured)
     by_split = {split: rows[rows["split"] == split] for split in SPLITS}
     instances, volumes = bool(rows["n_instances"].notna().all()), rows["depth"].notna()
     return Fingerprint(
@@ -131,6 +153,8 @@ def make_fingerprint(manifest: pd.DataFrame, classes: ClassTable) -> Fingerprint
         high=high,
         mean=mean,
         std=std,
+        pages=pages,
+        **_input_statistics(measured),
         groups=rows["group"].nunique(),
         instances=instances,
     )
@@ -169,6 +193,25 @@ def intensity_statistics(rows: pd.DataFrame) -> tuple[list[float], list[float], 
     low, high = np.median(lows, axis=0), np.median(highs, axis=0)
     high = np.maximum(high, low + np.where(std > 0, std, 1.0))
     return mean.tolist(), std.tolist(), low.tolist(), high.tolist()
+
+
+def _input_statistics(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the fields of a fingerprint that say which images are like the training images."""
+    minima, maxima, lows, highs = (np.stack(rows[name].to_list()) for name in ("minimum", "maximum", "low", "high"))
+    names = {tuple(value) if value is not None else () for value in rows["channel_names"]}
+    spacings = [value for value in rows["spacing"] if value is not None and np.ndim(value)]
+    known = bool(len(rows) and rows["orientation"].notna().all())
+    same_axes = bool(spacings) and len({len(value) for value in spacings}) == 1
+    return {
+        "minimum": minima.min(0).tolist(),
+        "maximum": maxima.max(0).tolist(),
+        "spread": (highs - lows).min(0).tolist(),
+        "whole_numbers": bool(rows["whole_numbers"].all()),
+        "channel_names": list(next(iter(names))) or None if len(names) == 1 else None,
+        "orientation": CANONICAL if known else None,
+        "spacing_min": np.min(spacings, axis=0).tolist() if same_axes else None,
+        "spacing_max": np.max(spacings, axis=0).tolist() if same_axes else None,
+    }
 
 
 def _sum_pixels(rows: pd.DataFrame, n_classes: int) -> list[int]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel
 
+from segpipe.errors import DataError
 from segpipe.samples import ClassTable, Prediction
 
 if TYPE_CHECKING:
@@ -79,6 +80,23 @@ def overlay_png(image: np.ndarray, prediction: Prediction, classes: ClassTable, 
     if prediction.instances is not None and prediction.instances.ids.ndim == 2:
         drawn = outline_instances(drawn, prediction.instances.ids)
     return encode_png(drawn)
+
+
+def displayed_channels(image: np.ndarray, channel: int | None) -> np.ndarray:
+    """Select the channel of an image that is drawn.
+
+    Args:
+        image: (..., C).
+        channel: Index of a channel; None for all, of which the first three or the first are drawn.
+
+    Raises:
+        DataError: There is no such channel.
+    """
+    if channel is None:
+        return image
+    if channel >= image.shape[-1]:
+        raise DataError("there is no such channel", found=f"channel={channel}", expected=f"0 to {image.shape[-1] - 1}")
+    return image[..., channel : channel + 1]
 
 
 def class_shares(prediction: Prediction, classes: ClassTable) -> list[ClassShare]:

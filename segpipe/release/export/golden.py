@@ -75,10 +75,10 @@ def encode_volume(volume: np.ndarray, spacing: tuple[float, ...] | None) -> byte
 
 
 def encode_image(image: np.ndarray, key: str, spacing: tuple[float, ...] | None = None) -> tuple[str, bytes]:
-    """Encode an image as a file that decodes to exactly the same array: PNG for integers, TIFF for float32, NIfTI for volumes.
+    """Encode an image as a file that decodes to exactly the same array: PNG for grey and colour integers, NIfTI for volumes, else TIFF.
 
     Args:
-        image: (H, W, C) with 1 or 3 channels of uint8, uint16 or float32, or a volume (D, H, W, C).
+        image: (H, W, C) with any number of channels of uint8, uint16 or float32, or a volume (D, H, W, C).
         key: name of the image, for error messages.
         spacing: voxel size of a volume in mm by axis (depth, height, width).
 
@@ -88,26 +88,21 @@ def encode_image(image: np.ndarray, key: str, spacing: tuple[float, ...] | None 
     Raises:
         DataError: none of these formats can hold the array.
     """
-    from segpipe.data.images import decode_image, encode_png
+    from segpipe.data.images import decode_image, encode_png, encode_tiff
 
     if image.ndim == 4:
         return ".nii.gz", encode_volume(image, spacing)
-    if image.shape[2] not in (1, 3) or image.dtype not in (np.uint8, np.uint16, np.float32):
+    if image.dtype not in (np.uint8, np.uint16, np.float32):
         raise DataError(
             "this test image cannot be stored in the bundle as a golden image",
             where=key,
             found=f"{image.dtype}, shape {image.shape}",
-            expected="1 or 3 channels of uint8, uint16 or float32",
+            expected="uint8, uint16 or float32",
         )
-    plain = image[:, :, 0] if image.shape[2] == 1 else image
-    if image.dtype == np.float32:
-        import cv2
-
-        done, content = cv2.imencode(".tiff", np.ascontiguousarray(plain[..., ::-1] if plain.ndim == 3 else plain))
-        assert done, "TIFF can hold float32"
-        suffix, encoded = ".tiff", content.tobytes()
+    if image.shape[2] in (1, 3) and image.dtype != np.float32:
+        suffix, encoded = ".png", encode_png(image[:, :, 0] if image.shape[2] == 1 else image)
     else:
-        suffix, encoded = ".png", encode_png(plain)
+        suffix, encoded = ".tiff", encode_tiff(image)
     assert np.array_equal(decode_image(encoded, key, 1e6), image), "the file decodes to the same array"
     return suffix, encoded
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from segpipe.config import DataParams
-from segpipe.data.images import encode_png, read_mask
-from segpipe.errors import MissingError
+from segpipe.data.images import decode_image, encode_png, read_mask
+from segpipe.errors import ConfigError, MissingError
+from segpipe.inference.files import batch
 from segpipe.inference.files.batch import predict_files
 from segpipe.inference.files.render import class_shares, mask_png
 from segpipe.inference.segmenter import Segmenter
@@ -64,16 +66,88 @@ def test_the_error_of_an_image_with_wrong_channels_names_the_file(tmp_path: Path
 
 
 def test_folders_are_searched_and_outputs_have_unique_names(segmenter: Segmenter, tmp_path: Path) -> None:
-    for seed, name in enumerate(("b/x.png", "a/x.png", "a/x-2.png", "a/..odd name!.png", "notes.txt")):
+    for seed, name in enumerate(("b/x.png", "a/x.png", "a/x-2.png", "a/odd name!.png", "a/.hidden.png", "notes.txt")):
         write(tmp_path / "in" / name, seed)
     out = tmp_path / "in" / "out"
     first = predict_files(segmenter, [tmp_path / "in"], out, LIMITS)
     masks = [row["mask"] for row in first]
-    assert masks == ["masks/odd_name_.png", "masks/x-2.png", "masks/x.png", "masks/x-3.png"]
-    assert predict_files(segmenter, [tmp_path / "in"], out, LIMITS) == first, "outputs are not read as inputs"
-    assert len(predict_files(segmenter, [tmp_path / "in" / "a", tmp_path / "in" / "a" / "x.png"], out, LIMITS)) == 3, (
-        "each file once"
-    )
+    assert masks == ["masks/a/odd name!.png", "masks/a/x-2.png", "masks/a/x.png", "masks/b/x.png"]
+    again = predict_files(segmenter, [tmp_path / "in"], out, LIMITS, "overwrite")
+    assert again == first, "outputs are not read as inputs"
+    rows = predict_files(segmenter, [tmp_path / "in" / "a", tmp_path / "in" / "a" / "x.png"], tmp_path / "2", LIMITS)
+    assert len(rows) == 3, "each file once"
+
+
+def test_files_with_one_stem_keep_their_endings_and_several_folders_their_names(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    for seed, name in enumerate(("site1/img.png", "site2/img.png", "site2/a b.png")):
+        write(tmp_path / "in" / name, seed)
+    (tmp_path / "in/site1/img.jpg").write_bytes(cv2.imencode(".jpg", toy_image(7, 30, 40))[1].tobytes())
+    rows = predict_files(segmenter, [tmp_path / "in"], tmp_path / "out", LIMITS)
+    masks = {row["file"].removeprefix(f"{tmp_path}/in/"): row["mask"] for row in rows}
+    assert masks == {
+        "site1/img.jpg": "masks/site1/img.jpg.png",
+        "site1/img.png": "masks/site1/img.png.png",
+        "site2/a b.png": "masks/site2/a b.png",
+        "site2/img.png": "masks/site2/img.png",
+    }
+    for row in rows:  # each mask is that of its own file
+        image = decode_image(Path(row["file"]).read_bytes(), "x", LIMITS)
+        mask = CLASSES.encode(read_mask(tmp_path / "out" / row["mask"], LIMITS))
+        np.testing.assert_array_equal(mask, segmenter.predict(image).class_ids)
+    rows = predict_files(segmenter, [tmp_path / "in/site1", tmp_path / "in/site2"], tmp_path / "both", LIMITS)
+    assert [row["mask"] for row in rows][-1] == "masks/site2/img.png"
+
+
+def test_an_earlier_run_is_not_mixed_with_a_new_one(segmenter: Segmenter, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first, second = write(tmp_path / "in/a.png", 1), write(tmp_path / "in/b.png", 2)
+    predict_files(segmenter, [first], out, LIMITS)
+    with pytest.raises(ConfigError, match=r"holds the results of an earlier run .*--resume.*--overwrite"):
+        predict_files(segmenter, [second], out, LIMITS)
+    before = (out / "masks/a.png").stat().st_mtime_ns
+    rows = predict_files(segmenter, [tmp_path / "in"], out, LIMITS, "resume")
+    assert [row["mask"] for row in rows] == ["masks/a.png", "masks/b.png"]
+    assert (out / "masks/a.png").stat().st_mtime_ns == before, "not predicted again"
+    other = Segmenter(segmenter.spec.model_copy(update={"lineage": {"plan_hash": "other"}}), segmenter.engine)
+    with pytest.raises(ConfigError, match="another model"):
+        predict_files(other, [tmp_path / "in"], out, LIMITS, "resume")
+    (out / "masks/mine.png").write_bytes(b"of the user")
+    predict_files(segmenter, [second], out, LIMITS, "overwrite")
+    assert sorted(path.name for path in (out / "masks").iterdir()) == ["b.png", "mine.png"]
+
+
+def test_a_killed_run_continues_where_it_was(segmenter: Segmenter, tmp_path: Path, monkeypatch) -> None:
+    for number in range(3):
+        write(tmp_path / f"in/{number}.png", number)
+    out, calls = tmp_path / "out", []
+    predict = batch._predict_file
+
+    def until_second(*arguments: object) -> dict:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return predict(*arguments)
+
+    monkeypatch.setattr(batch, "_predict_file", until_second)
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(segmenter, [tmp_path / "in"], out, LIMITS)
+    with pytest.raises(ConfigError, match="earlier run"):
+        predict_files(segmenter, [tmp_path / "in"], out, LIMITS)
+    rows = predict_files(segmenter, [tmp_path / "in"], out, LIMITS, "resume")
+    assert len(calls) == 4, "one before the kill, one that was killed, two after it"
+    assert [row["mask"] for row in rows] == ["masks/0.png", "masks/1.png", "masks/2.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["masks", "overlays", "predictions.json"]
+
+
+def test_a_mask_that_no_run_made_is_not_replaced(segmenter: Segmenter, tmp_path: Path) -> None:
+    image, mask = write(tmp_path / "a.png", 1), tmp_path / "out/masks/a.png"
+    mask.parent.mkdir(parents=True)
+    mask.write_bytes(b"of the user")
+    with pytest.raises(ConfigError, match="a mask of this name exists already"):
+        predict_files(segmenter, [image], tmp_path / "out", LIMITS)
+    assert mask.read_bytes() == b"of the user"
 
 
 def test_a_folder_without_images_is_an_error(segmenter: Segmenter, tmp_path: Path) -> None:

@@ -1,0 +1,150 @@
+"""GIF, NumPy arrays and OME-TIFF. The oracles are the arrays that were written."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from segpipe.config import DataParams
+from segpipe.data.images import channel_names, decode_image, decode_image_with_notes, decode_mask, read_mask
+from segpipe.errors import DataError
+
+RNG = np.random.default_rng(9)
+LIMITS = DataParams()
+
+
+def npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int64", "float32", "float64", ">f4", "bool"])
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 1), (20, 30, 3), (20, 30, 5), (20, 6, 7, 2)])
+def test_arrays_come_back(dtype: str, shape: tuple[int, ...]) -> None:
+    array = (RNG.random(shape) * 200).astype(dtype)
+    for content in (npy(array), npy(np.asfortranarray(array)), npz(image=array), npz(x=array, y=array)):
+        image = decode_image(content, "x", LIMITS)
+        assert image.shape == (*shape, 1) if len(shape) == 2 else shape
+        assert image.dtype == (dtype if dtype in ("uint8", "uint16") else "uint8" if dtype == "bool" else "float32")
+        np.testing.assert_array_equal(image.reshape(shape), array.astype(image.dtype))
+
+
+def test_the_first_of_three_long_axes_is_what_the_settings_say() -> None:
+    array = RNG.integers(0, 200, (5, 20, 30)).astype(np.uint8)
+    channels, notes = decode_image_with_notes(npy(array), "x", DataParams(pages="channels"))
+    np.testing.assert_array_equal(channels, np.moveaxis(array, 0, -1))
+    assert notes == ["the first of three axes read as 5 channels"]
+    volume = decode_image(npy(array), "x", DataParams(pages="volume"))
+    np.testing.assert_array_equal(volume[..., 0], array)
+    with pytest.raises(DataError, match="the first axis may be channels or slices"):
+        decode_image(npy(array), "x", LIMITS)
+
+
+def test_an_archive_with_image_and_mask_gives_both() -> None:
+    image, mask = RNG.random((9, 8, 3)).astype(np.float32), RNG.integers(0, 3, (9, 8))
+    np.testing.assert_array_equal(decode_image(npz(image=image, mask=mask), "x", LIMITS), image)
+    np.testing.assert_array_equal(decode_mask(npz(image=image, mask=mask), "x", LIMITS), mask)
+    with pytest.raises(DataError, match=r"no single array is the image \(found a, b"):
+        decode_image(npz(a=image, b=image), "x", LIMITS)
+
+
+def bomb() -> bytes:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (60000, 60000)})
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("image.npy", header.getvalue() + bytes(1 << 20))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (npy(np.zeros((9, 9)))[:-3], "cut short"),
+        (npy(np.array([{}], object)), "unsupported type of values"),
+        (npy(np.zeros((3, 3), np.complex64)), "unsupported type of values"),
+        (npy(np.zeros(7)), "the axes do not form an image"),
+        (npy(np.zeros((0, 7))), "no pixels"),
+        (npy(np.full((3, 3), np.nan)), "not finite"),
+        (b"\x93NUMPYxx", "cannot be decoded"),
+        (b"PK\x03\x04rest", "cannot be decoded"),
+        (bomb(), "too many pixels"),
+    ],
+)
+def test_damaged_and_foreign_arrays_are_data_errors(content: bytes, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        decode_image(content, "x", LIMITS)
+
+
+def test_gif_as_image_and_as_mask() -> None:
+    colours = RNG.integers(0, 256, (6, 3)).astype(np.uint8)
+    indices = RNG.integers(0, 6, (20, 30)).astype(np.uint8)
+    image = Image.fromarray(indices, "P")
+    image.putpalette(colours.tobytes())
+    stream = io.BytesIO()
+    image.save(stream, "GIF", optimize=False)
+    np.testing.assert_array_equal(decode_image(stream.getvalue(), "x", LIMITS), colours[indices])
+    np.testing.assert_array_equal(decode_mask(stream.getvalue(), "x", LIMITS), indices)
+    animation = io.BytesIO()
+    image.save(animation, "GIF", save_all=True, append_images=[Image.fromarray(255 - indices)])
+    with pytest.raises(DataError, match="holds several pages"):
+        decode_image(animation.getvalue(), "x", LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape"), [("CYX", (4, 9, 8)), ("ZYX", (4, 9, 8)), ("ZCYX", (3, 2, 9, 8)), ("CZYX", (2, 3, 9, 8))]
+)
+def test_ome_tiff_states_its_axes(axes: str, shape: tuple[int, ...]) -> None:
+    array = RNG.integers(0, 60000, shape).astype(np.uint16)
+    names = [f"marker {k}" for k in range(shape[axes.index("C")])] if "C" in axes else None
+    stream = io.BytesIO()
+    metadata = {"axes": axes} | ({"Channel": {"Name": names}} if names else {})
+    tifffile.imwrite(stream, array, ome=True, photometric="minisblack", metadata=metadata)
+    content = stream.getvalue()
+    image = decode_image(content, "x", LIMITS)
+    channels_last = {"CYX": (1, 2, 0), "ZYX": (0, 1, 2), "ZCYX": (0, 2, 3, 1), "CZYX": (1, 2, 3, 0)}[axes]
+    expected = array.transpose(channels_last)
+    np.testing.assert_array_equal(image, expected[..., None] if axes == "ZYX" else expected)
+    assert channel_names(content, "x") == (names or [])
+
+
+def test_an_ome_tiff_over_time_is_refused() -> None:
+    stream = io.BytesIO()
+    array = np.zeros((3, 9, 8), np.uint8)
+    tifffile.imwrite(stream, array, ome=True, photometric="minisblack", metadata={"axes": "TYX"})
+    with pytest.raises(DataError, match="holds several pages"):
+        decode_image(stream.getvalue(), "x", LIMITS)
+
+
+def test_imagej_channels_and_slices() -> None:
+    array = RNG.integers(0, 255, (3, 2, 9, 8)).astype(np.uint8)
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, array, imagej=True, metadata={"axes": "ZCYX"})
+    content = stream.getvalue()
+    if len(tifffile.TiffFile(io.BytesIO(content)).pages) == 6:
+        np.testing.assert_array_equal(decode_image(content, "x", LIMITS), array.transpose(0, 2, 3, 1))
+
+
+def test_case_gif_masks(shared_cases: Path) -> None:
+    folder = shared_cases / "X11_carvana_gif/train_masks"
+    for path in sorted(folder.iterdir()):
+        np.testing.assert_array_equal(read_mask(path, LIMITS), np.asarray(Image.open(path)))
+
+
+def test_case_arrays_among_images(shared_cases: Path) -> None:
+    folder = shared_cases / "W13_unread_kinds_lost_npy/images"
+    for path in sorted(folder.glob("*.npy")):
+        np.testing.assert_array_equal(decode_image(path.read_bytes(), path.name, LIMITS), np.atleast_3d(np.load(path)))
