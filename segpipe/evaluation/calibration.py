@@ -228,7 +228,8 @@ def fit_temperature_on(segmenter: Segmenter, reader: ShardReader) -> float | Non
         reader: the validation split, never the test split. `_TEMPERATURE_IMAGES` of its images are used, spread evenly.
 
     Returns:
-        The temperature, rounded to six decimals. None if none of these pixels has a label, or if classes overlap: one temperature of
+        The temperature, rounded to six decimals. None if these pixels have fewer than two classes, because confidence without bound would
+        then fit best; or if classes overlap: one temperature of
         one softmax means nothing for their probabilities.
     """
     if segmenter.spec.classes.overlapping:
@@ -243,4 +244,6 @@ def fit_temperature_on(segmenter: Segmenter, reader: ShardReader) -> float | Non
         probabilities = segmenter.segment(sample, probabilities=True).probabilities
         assert probabilities is not None, "they were requested"
         pixels.add(sample.labels, probabilities)
-    return round(fit_temperature(pixels.truth, logits_of(pixels.scores)), 6) if pixels.truth.size else None
+    return (
+        round(fit_temperature(pixels.truth, logits_of(pixels.scores)), 6) if len(np.unique(pixels.truth)) > 1 else None
+    )

@@ -35,6 +35,12 @@ MAX_DRIFT_P_VALUE = 0.001
 def floor(gate: FloorGate, case: Case) -> GateVerdict:
     """Require that the lower bound of the metric reaches `at_least`."""
     winner = case.winner
+    if not case.val_can_choose:
+        text = (
+            f"{winner.candidate} was not chosen: the validation split holds a single class, so that a model which finds nothing is perfect "
+            "there; put images with the other classes into it"
+        )
+        return plain_verdict("floor", "cannot tell", text, gate, metric=gate.metric, threshold=gate.at_least)
     interval = interval_of(gate.metric, winner, case.params)
     verdict = verdict_above(interval, gate.at_least)
     value, least = distinct_numbers(interval.estimate, gate.at_least)

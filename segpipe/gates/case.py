@@ -53,3 +53,5 @@ class Case:
     """The findings of validation."""
     robustness: RobustnessScores | None = None
     """The winner's scores on corrupted images, as `segpipe.evaluation.robustness.drops` computes them."""
+    val_can_choose: bool = True
+    """False if the validation split holds a single class: nothing that was chosen by it means anything."""

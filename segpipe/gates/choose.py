@@ -74,7 +74,8 @@ def choose(
     scores = {name: read_scores(Paths(root).scores(name)) for name in params.candidates}
     metrics = {name: MetricsFile.read(Paths(root).metrics(name)) for name in params.candidates}
     ranked_by = params.evaluate.rank_by
-    ranking = _ranking(params, scores, metrics)
+    val_can_choose = sum(count > 0 for count in fingerprint.class_pixels.get("val", [1, 1])) > 1
+    ranking = _ranking(params, scores, metrics, val_can_choose)
     first = ranking[0]
     winner = scores[first.candidate] if first.kind != "classical" else None
     baseline = next((scores[r.candidate] for r in ranking if r.kind == "classical"), None)
@@ -91,6 +92,7 @@ def choose(
             megabytes=measured.model.megabytes if measured.model else None,
             findings=_findings(root),
             robustness=measured.test.robustness if measured.test else None,
+            val_can_choose=val_can_choose,
         )
         verdicts = judge(params.gates, case, today)
         temperature = measured.temperature or 1.0
@@ -124,8 +126,13 @@ def _findings(root: Path) -> FindingsFile | None:
     return FindingsFile.read(path) if path.exists() else None
 
 
-def _ranking(params: Params, scores: Mapping[str, Scores], metrics: Mapping[str, MetricsFile]) -> list[RankedCandidate]:
-    """Rank networks by validation score, then classical candidates by test score; ties keep the order of params.yaml."""
+def _ranking(
+    params: Params, scores: Mapping[str, Scores], metrics: Mapping[str, MetricsFile], val_can_choose: bool
+) -> list[RankedCandidate]:
+    """Rank networks by validation score, then classical candidates by test score; ties keep the order of params.yaml.
+
+    If the validation split holds a single class, it tells no network from another: they keep the order of params.yaml, without a score.
+    """
     from segpipe.models.registry import get_family
 
     ranked_by = params.evaluate.rank_by
@@ -134,7 +141,7 @@ def _ranking(params: Params, scores: Mapping[str, Scores], metrics: Mapping[str,
             candidate=name,
             family=params.candidates[name].family,
             kind=get_family(params.candidates[name].family).kind,
-            val=metrics[name].val_score(ranked_by),
+            val=metrics[name].val_score(ranked_by) if val_can_choose else None,
             test=main_scores(test, ranked_by),
             interval=bounds(test, params.evaluate),
         )
@@ -143,7 +150,7 @@ def _ranking(params: Params, scores: Mapping[str, Scores], metrics: Mapping[str,
     networks = [c for c in candidates if c.kind != "classical"]
     classical = [c for c in candidates if c.kind == "classical"]
     unscored = [c.candidate for c in networks if c.val is None]
-    if unscored:
+    if unscored and val_can_choose:
         raise DataError(
             "a network without a validation score cannot be ranked",
             where=f"evaluation/{unscored[0]}/metrics.json",
@@ -170,9 +177,11 @@ def score_champion(version: str, bundle: Path, winner: Scores, channels: int, sh
         The champion; without scores, but with the reason, if it does not fit the data.
     """
     from segpipe.data.shards import ShardReader
+    from segpipe.inference.class_order import with_class_order
     from segpipe.inference.segmenter import Segmenter
 
-    segmenter = Segmenter.from_bundle(bundle)
+    loaded = Segmenter.from_bundle(bundle)
+    segmenter = with_class_order(loaded, winner.classes) or loaded  # classes are the same by name, not by place
     spec = segmenter.spec
     if spec.classes.overlapping != winner.overlapping:
         why_not = f"its classes {'' if spec.classes.overlapping else 'do not '}overlap, unlike those of the data"

@@ -55,7 +55,7 @@ def run_averaged(engine: Engine, tta: TTA, batch: Batch, outputs: Outputs, strid
         tta: The kind of augmentation.
         batch: (N, C, H, W) or (N, C, D, H, W), float32.
         outputs: The meaning of the engine's channels.
-        stride: At other scales, which are for images only, height and width are rounded to multiples of this.
+        stride: At other scales, which are for images only, the scaled image is padded by reflection to multiples of this.
 
     Returns:
         Logits (N, channels, ...), float32: those of the engine for "none", otherwise the logits of the averaged values
@@ -66,14 +66,26 @@ def run_averaged(engine: Engine, tta: TTA, batch: Batch, outputs: Outputs, strid
     size = batch.shape[2:]
     total, count = np.zeros((), np.float32), 0
     for scale in _SCALES.get(tta, (1.0,)):
-        scaled_size = [max(1, round(edge * scale / stride)) * stride for edge in size]
-        scaled = batch if scale == 1 else _resized(batch, scaled_size)
+        scaled_size = [max(1, round(edge * scale)) for edge in size]
+        scaled = batch if scale == 1 else _padded(_resized(batch, scaled_size), stride)
         for swapped, flip in symmetries(tta, batch.ndim - 2):
             augmented = np.flip(scaled.swapaxes(-1, -2) if swapped else scaled, flip)
             values = np.flip(outputs.values(engine(np.ascontiguousarray(augmented))), flip)
             values = values.swapaxes(-1, -2) if swapped else values
+            values = values if scale == 1 else values[:, :, : scaled_size[0], : scaled_size[1]]
             total, count = total + (values if values.shape[2:] == size else _resized(values, size)), count + 1
     return outputs.logits(total / np.float32(count))
+
+
+def _padded(batch: Batch, stride: int) -> Batch:
+    """Pad images (N, C, H, W) at the bottom and on the right to multiples of the stride."""
+    height, width = batch.shape[2:]
+    padding = ((0, 0), (0, 0), (0, -height % stride), (0, -width % stride))
+    return (
+        np.pad(batch, padding, mode="reflect" if min(height, width) > 1 else "edge")
+        if any(map(max, padding))
+        else batch
+    )
 
 
 def _resized(batch: Batch, size: Sequence[int]) -> Batch:

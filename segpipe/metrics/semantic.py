@@ -77,6 +77,21 @@ def macro(ratio: str, tally: Tallies) -> Values:
     return _mean(per_class(ratio, tally))
 
 
+def macro_in_truth(ratio: str, tally: Tallies) -> Values:
+    """Compute the mean ratio over the classes that are in the truth: choices on a split are made by the classes that it holds.
+
+    A class that is only predicted counts through the pixels that the other classes miss.
+
+    Args:
+        ratio: a key of `RATIOS`: iou, dice, precision or recall.
+        tally: (..., 3, n_classes), counts of pixels.
+
+    Returns:
+        (...), 0..1; NaN if the truth is empty.
+    """
+    return _mean(np.where(tally[..., 1, :] > 0, per_class(ratio, tally), np.nan))
+
+
 def micro(ratio: str, tally: Tallies) -> Values:
     """Compute the ratio of the counts summed over classes.
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from segpipe.errors import SegpipeError
 from segpipe.progress import Progress, say
 from segpipe.signals import stop_requests
 from segpipe.training.checkpoint import TrainingState, Weights, save_checkpoint, to_host
@@ -19,7 +18,7 @@ from segpipe.training.machine import gpu_memory
 from segpipe.training.memory import step_within_memory
 from segpipe.training.optim.schedules import learning_rate
 from segpipe.training.sampling.crops import Reader, batches
-from segpipe.training.scoring import Score, score_split
+from segpipe.training.scoring import Score, diverged, score_split
 from segpipe.training.tasks import samples_of
 from segpipe.training.telemetry.bottleneck import TrainingClock
 from segpipe.training.telemetry.live_metrics import log_entry
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
     from segpipe.training.plan import NetworkPlan
     from segpipe.training.step import Stepper
 
+_MAX_GROWTH, _MIN_FIRST_LOSS, _MAX_LOSS = 100.0, 0.1, 1e4
+"""A mean loss above 100 times the first one (or 100 times 0.1), or above 10,000, is an explosion: no loss of a useful network is so
+large, and the optimiser does not come back from it."""
 _LOG_ENTRIES = 100
 """Entries of the training history, spread evenly over the steps."""
 
@@ -131,18 +133,17 @@ class TrainingLoop:
         self.state.pending += mean_over_ranks(torch.stack(self._losses)).tolist() if self._losses else []
         self._losses.clear()
         if not all(map(math.isfinite, self.state.pending)):
-            rate = self.recipe.learning_rate
-            raise SegpipeError(
-                f"training diverged: the loss is not finite before step {self.state.step}",
-                where=self.plan.candidate,
-                fix=f"set train.learning_rate to {rate / 4:g} (it is {rate:g}), or train.precision to fp32",
-            )
+            raise diverged(f"the loss is not finite before step {self.state.step}", self.plan)
 
     def _log_losses(self) -> dict[str, float]:
         """Append an entry to the training history."""
         self._fetch_losses()
         state = self.state
         loss = sum(state.pending) / len(state.pending)
+        first = state.train[0]["loss"] if state.train else math.inf
+        if loss > min(_MAX_LOSS, _MAX_GROWTH * max(first, _MIN_FIRST_LOSS)):
+            start = f", from {first:.3g}" if state.train else ""
+            raise diverged(f"the loss rose to {loss:.3g} before step {state.step}{start}", self.plan)
         rate = learning_rate(state.step - 1, self.recipe)
         state.train.append({"step": state.step, "lr": round(rate, 8), "loss": round(loss, 6)})
         state.pending = []
@@ -160,7 +161,14 @@ class TrainingLoop:
         broadcast_buffers(self.stepper.average)
         score, state = score_split(self.segmenter, self.val), self.state
         state.val.append(val_entry(state.step, score))
-        if state.best_score is None or score.iou_macro > state.best_score:
+        if not score.can_choose:  # the last weights are kept
+            if len(state.val) == 1:
+                say(
+                    f"{self.plan.candidate}: the validation split holds {score.classes} class(es), so it chooses nothing"
+                )
+            state.best_step = state.step
+            self.best = {name: to_host(value) for name, value in self.stepper.average.state_dict().items()}
+        elif state.best_score is None or score.iou_macro > state.best_score:
             state.best_score, state.best_step = state.val[-1]["iou_macro"], state.step
             self.best = {name: to_host(value) for name, value in self.stepper.average.state_dict().items()}
         self._report(state.val[-1])

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segpipe.errors import SegpipeError
+from segpipe.inference.engines.engine import Batch, Engine
 from segpipe.inference.input_spec import input_spec
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.trained_engine import torch_engine
 from segpipe.labels import Labelling
-from segpipe.metrics import Counts, confusion, macro, micro, tallies
+from segpipe.metrics import Counts, confusion, macro_in_truth, micro, tallies
 from segpipe.samples import ClassTable
 from segpipe.training.distributed.process_group import rank, sum_counts, world_size
 from segpipe.training.plan import Plan, RecipePlan
@@ -30,9 +32,16 @@ class Score:
     """The scores of a model over all counted pixels of a split, 0..1."""
 
     iou_macro: float
-    """Mean over the classes that occur in truth or prediction."""
+    """Mean over the classes that the split holds."""
     pixel_accuracy: float
     """Share of pixels with the right class or, if classes overlap, with exactly the right classes."""
+    classes: int = 2
+    """The number of classes that the split holds."""
+
+    @property
+    def can_choose(self) -> bool:
+        """True if the split tells models apart: with a single class, a model that finds nothing is perfect."""
+        return self.classes > 1
 
 
 def score_confusion(counts: Counts, labelling: Labelling | None = None) -> Score:
@@ -45,8 +54,10 @@ def score_confusion(counts: Counts, labelling: Labelling | None = None) -> Score
     Returns:
         The scores; 0 if nothing was counted.
     """
-    scores = macro("iou", tallies(counts, labelling)), micro("recall", tallies(counts))
-    return Score(*(float(np.nan_to_num(value)) for value in scores))
+    tally = tallies(counts, labelling)
+    scores = macro_in_truth("iou", tally), micro("recall", tallies(counts))
+    iou, accuracy = (float(np.nan_to_num(value)) for value in scores)
+    return Score(iou, accuracy, int(np.count_nonzero(tally[1])))
 
 
 def score_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int] | None = None) -> Score:
@@ -123,6 +134,44 @@ def write_input_spec(out: Path, fingerprint: Fingerprint) -> None:
         SegmenterSpec.read(out).model_copy(update={"input": input_spec(fingerprint)}).write(out)
 
 
+class FiniteEngine:
+    """An engine that ends the training if the network's logits are not finite: their largest class would be a random one.
+
+    Args:
+        engine: the engine.
+        plan: the plan of the training, for the error.
+    """
+
+    def __init__(self, engine: Engine, plan: RecipePlan) -> None:
+        self.name, self._engine, self._plan = engine.name, engine, plan
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the logits of a batch.
+
+        Raises:
+            SegpipeError: a logit is not finite.
+        """
+        logits = self._engine(batch)
+        if not np.isfinite(logits).all():
+            raise diverged("the logits of the network are not finite on the validation split", self._plan)
+        return logits
+
+
+def diverged(what: str, plan: RecipePlan) -> SegpipeError:
+    """Return the error that ends a training whose numbers are of no use, with the settings that help.
+
+    Args:
+        what: what was seen.
+        plan: the plan of the training.
+    """
+    rate = plan.recipe.learning_rate
+    return SegpipeError(
+        f"training diverged: {what}",
+        where=plan.candidate,
+        fix=f"set train.learning_rate to {rate / 4:g} (it is {rate:g}), or train.precision to fp32",
+    )
+
+
 def validation_segmenter(plan: RecipePlan, stepper: Stepper, classes: ClassTable) -> Segmenter:
     """Return the running average of the weights as a `Segmenter`, as fast as the training, without test-time augmentation.
 
@@ -136,4 +185,4 @@ def validation_segmenter(plan: RecipePlan, stepper: Stepper, classes: ClassTable
     engine = torch_engine(
         spec.task, stepper.average, stepper.fabric.device, setting.precision == "bf16", setting.channels_last
     )
-    return Segmenter(spec, engine)
+    return Segmenter(spec, FiniteEngine(engine, plan) if spec.task == "semantic" else engine)

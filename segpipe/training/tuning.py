@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segpipe.errors import ConfigError, SegpipeError
+from segpipe.errors import ConfigError, DataError, SegpipeError
 from segpipe.files import read_json
 from segpipe.progress import say
 from segpipe.training.optim.schedules import warmup_steps
@@ -240,7 +240,15 @@ class Search:
                 folder / "checkpoints",
                 on_validation=report,
             )
-            self.study.tell(trial, read_json(folder / "model" / HISTORY_FILE)["best_score"])
+            score = read_json(folder / "model" / HISTORY_FILE)["best_score"]
+            if score is None:
+                raise DataError(
+                    "the validation split cannot rank settings",
+                    found="a single class in it",
+                    expected="images with at least two classes",
+                    fix="move images with the other classes to val (samples.csv)",
+                )
+            self.study.tell(trial, score)
         except optuna.TrialPruned:
             self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         except SegpipeError as error:

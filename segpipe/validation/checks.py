@@ -254,6 +254,12 @@ CHECKS = (
         fix="remove it from dataset.yaml, or check that its value ({value}) is the one in the masks",
     ),
     Check(
+        "classes_in_val_and_test", "warning", "class", "Every class of the training split is in val and test", *_missing("absent_splits"),
+        found="class {subject} is in train, but not in {absent_splits}", expected="every class in every split",
+        fix="move images with the class to {absent_splits} (column split of samples.csv); what a split does not hold is neither chosen nor "
+        "judged by it",
+    ),
+    Check(
         "class_imbalance", "warning", "class", "No class is very rare", *_at_least("train_share", Threshold("min_class_share")),
         found="class {subject} has {train_share:.3%} of the training pixels", expected="at least {min_class_share:.1%}",
         fix="add images of it; if there are none, `train.class_balance` and `train.rare_crops` in params.yaml help",

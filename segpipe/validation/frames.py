@@ -180,6 +180,11 @@ def class_frame(manifest: pd.DataFrame, table: ClassTable) -> pd.DataFrame:
     train, pixels = (_sum_pixels(part, len(table)) for part in (rows[rows["split"] == "train"], rows))
     frame["pixels"] = pixels
     frame["unseen"] = np.where(train == 0, pixels, 0)
+    by_split = {split: _sum_pixels(rows[rows["split"] == split], len(table)) for split in ("val", "test")}
+    absent = [
+        [split for split, counts in by_split.items() if counts.any() and not counts[i]] for i in range(len(table))
+    ]
+    frame["absent_splits"] = [" and ".join(splits) if splits and train[i] else None for i, splits in enumerate(absent)]
     labelled = int(labelled_pixels(rows[rows["split"] == "train"], table.overlapping).sum())
     frame["train_share"] = [t / labelled if t else None for t in train]
     binary = len(table) == 2 and is_background(table.names[0]) and pixels.sum() > 0

@@ -240,3 +240,10 @@ def test_gates_are_read_from_params() -> None:
     assert gates.waivers[0].until == DAY and gates.floor.at_least == 0.3
     with pytest.raises(ValidationError):
         ClassFloorGate(ratio="mcc")
+
+
+def test_the_floor_cannot_tell_if_the_validation_split_chose_nothing() -> None:
+    case = Case(QUICK, scored(0.9, 0.9), val_can_choose=False)
+    verdict = only(case, floor=FloorGate(at_least=0.5))
+    assert verdict.verdict == "cannot tell"
+    assert "the validation split holds a single class" in verdict.sentence

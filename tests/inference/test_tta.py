@@ -115,7 +115,7 @@ def test_scales_equal_an_average_with_torchs_resampling():
     assert [relative_cost(tta, 3) for tta in ("none", "mirror", "flips")] == [1, 2, 8]
 
 
-def test_at_another_scale_edges_are_multiples_of_the_stride():
+def test_at_another_scale_the_image_is_padded_to_multiples_of_the_stride():
     sizes = []
 
     class Watched(Lopsided):
@@ -124,4 +124,26 @@ def test_at_another_scale_edges_are_multiples_of_the_stride():
             return super().__call__(batch)
 
     run_averaged(Watched(), "multi_scale", np.zeros((1, 1, 32, 96), np.float32), OUTPUTS, 32)
-    assert sorted(set(sizes)) == [(32, 64), (32, 96), (32, 128)]
+    assert sorted(set(sizes)) == [(32, 96), (64, 128)]
+
+
+def test_the_scales_are_real_for_small_images_and_a_large_stride():
+    """A network that returns its input, at every scale and with padding, averages three resized copies of it."""
+    batch = np.random.default_rng(2).standard_normal((1, 2, 64, 64)).astype(np.float32)
+    seen = []
+
+    class Recorded:
+        name = "recorded"
+
+        def __call__(self, batch):
+            seen.append(batch)
+            return batch
+
+    run_averaged(Recorded(), "multi_scale", batch, OUTPUTS, 32)
+    import cv2
+
+    for scaled, edge in ((seen[0], 48), (seen[4], 80)):
+        for channel in range(2):
+            expected = cv2.resize(batch[0, channel], (edge, edge), interpolation=cv2.INTER_LINEAR)
+            np.testing.assert_allclose(scaled[0, channel, :edge, :edge], expected, atol=1e-6)
+            assert scaled.shape[2:] == (-(-edge // 32) * 32,) * 2

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from segpipe.training.plan import StepSetting
 from segpipe.training.scoring import score_split
 from segpipe.training.step import Stepper, build_stepper
 from segpipe.training.train import train, train_on
-from tests.worlds.tiny_training import CLASSES, fingerprint_of, make_classical_plan, make_plan
+from tests.worlds.tiny_training import CLASSES, MemoryReader, fingerprint_of, make_classical_plan, make_plan
 
 
 def run(folder, plan, readers) -> str:
@@ -138,6 +139,37 @@ def test_a_loss_that_is_not_finite_stops_the_training_with_advice(tmp_path, read
     with pytest.raises(SegpipeError, match=r"diverged.*train\.learning_rate to 0\.0005"):
         run(tmp_path, make_plan(), readers)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_finite_loss_that_explodes_stops_the_training_with_advice(tmp_path, readers, monkeypatch):
+    losses = iter([1.0, 1.2, 30.0, 150.0, 1e3])
+    monkeypatch.setattr(Stepper, "step", lambda *_: torch.tensor(next(losses, 1e3)))
+    words = r"diverged: the loss rose to 150 before step 4, from 1\. Fix: set train\.learning_rate to 0\.0005"
+    with pytest.raises(SegpipeError, match=words):
+        run(tmp_path, make_plan(steps=100, val_every=100), readers)
+
+
+def test_logits_that_are_not_finite_stop_the_training_with_advice(tmp_path, readers, monkeypatch):
+    def step(stepper, *_):
+        with torch.no_grad():
+            for parameter in stepper.average.parameters():
+                parameter.fill_(float("nan"))
+        return torch.tensor(0.5)
+
+    monkeypatch.setattr(Stepper, "step", step)
+    with pytest.raises(
+        SegpipeError, match=r"the logits of the network are not finite .*train\.learning_rate to 0\.0005"
+    ):
+        run(tmp_path, make_plan(steps=1, val_every=1), readers)
+
+
+def test_a_validation_split_with_one_class_chooses_nothing(tmp_path, readers):
+    train, val = readers
+    background = MemoryReader([])
+    background.samples = [replace(val[i], labels=np.zeros_like(val[i].labels)) for i in range(2)]
+    run(tmp_path, make_plan(steps=4, val_every=2), (train, background))
+    history = json.loads((tmp_path / "out/history.json").read_text())
+    assert (history["best_score"], history["best_step"]) == (None, 4), "the last weights"
 
 
 def test_a_plan_for_other_data_is_refused(tmp_path, readers, monkeypatch):

@@ -110,6 +110,12 @@ def _class_only_in_test(frame: pd.DataFrame) -> None:
         put(frame, row, class_pixels=np.array([120, 80, 0]) if row else np.array([100, 80, 20]))
 
 
+def _class_not_in_val(frame: pd.DataFrame) -> None:
+    for row in range(12):
+        held = frame.at[row, "split"] != "val"
+        put(frame, row, class_pixels=np.array([100, 80, 20] if held else [120, 80, 0]))
+
+
 def _class_nowhere(frame: pd.DataFrame) -> None:
     for row in range(12):
         put(frame, row, class_pixels=np.array([120, 80, 0]))
@@ -179,6 +185,10 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
     "class not in train": (
         _class_only_in_test,
         [("classes_in_train", "error", None, "class dirt is in val or test (20 pixels)")],
+    ),
+    "class not in val": (
+        _class_not_in_val,
+        [("classes_in_val_and_test", "warning", None, "class dirt is in train, but not in val")],
     ),
     "class nowhere": (_class_nowhere, [("classes_exist", "warning", None, "class dirt does not occur")]),
     "rare class": (_rare_class, [("class_imbalance", "warning", None, "class dirt has 0.050%")]),

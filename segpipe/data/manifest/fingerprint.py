@@ -196,7 +196,9 @@ def intensity_statistics(rows: pd.DataFrame) -> tuple[list[float], list[float], 
 
 
 def _input_statistics(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return the fields of a fingerprint that say which images are like the training images."""
+    """Return the fields of a fingerprint that say which images are like the training images; none for an older manifest."""
+    if "minimum" not in rows or rows["minimum"].isna().any():
+        return {}
     minima, maxima, lows, highs = (np.stack(rows[name].to_list()) for name in ("minimum", "maximum", "low", "high"))
     names = {tuple(value) if value is not None else () for value in rows["channel_names"]}
     spacings = [value for value in rows["spacing"] if value is not None and np.ndim(value)]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.inference.cleaning import ClassIds, Cleaning, fill_from_nearest, region_sizes, remove_small_regions
-from segpipe.metrics import confusion, macro, tallies
+from segpipe.metrics import confusion, macro_in_truth, tallies
 from segpipe.samples import IGNORE
 from segpipe.training.finishing.decision_thresholds import candidate_cleanings, decide
 
@@ -73,11 +73,16 @@ def choose_cleaning(segmenter: Segmenter, val: Reader, weights: Sequence[float],
     """
     n_classes = len(segmenter.spec.classes)
     options = candidate_cleanings(n_classes, weights)
-    truths, ids_by_option = _segment(segmenter, val, search_images(val), options)
+    indices = search_images(val)
+    held = _classes_in(val, indices, n_classes)
+    options = [_neutral_where_absent(option, held) for option in options]
+    truths, ids_by_option = _segment(segmenter, val, indices, options)
     tally_by_option = [_tally(truths, ids, n_classes) for ids in ids_by_option]
+    if held.sum() < 2:  # whatever removes predictions would look like a gain
+        return CleaningChoice(None, tally_by_option[0], tally_by_option[0])
     best = _choose_if_significant(_thresholds_step(tally_by_option), tally_by_option[0], seed) or 0
     thresholds, ids = options[best], ids_by_option[best]
-    sizes = _choose_if_significant(_sizes_step(truths, ids, n_classes), tally_by_option[best], seed)
+    sizes = _choose_if_significant(_sizes_step(truths, ids, held), tally_by_option[best], seed)
     cleaning = thresholds.model_copy(update={"least": sizes if sizes and any(sizes) else ()})
     before = tally_by_option[0]
     after = _tally(truths, [remove_small_regions(image_ids, cleaning.least) for image_ids in ids], n_classes)
@@ -95,8 +100,8 @@ def search_images(val: Reader) -> list[int]:
 
 
 def iou(tally: Tally) -> float:
-    """Compute the macro IoU over all images together; 0 if nothing was counted."""
-    return float(np.nan_to_num(macro("iou", tally.sum(0))))
+    """Compute the macro IoU over all images together, over the classes that they hold; 0 if nothing was counted."""
+    return float(np.nan_to_num(macro_in_truth("iou", tally.sum(0))))
 
 
 def gain_lower_bound(before: Tally, after: Tally, seed: int) -> float:
@@ -109,7 +114,7 @@ def gain_lower_bound(before: Tally, after: Tally, seed: int) -> float:
     """
     n = len(before)
     counts = np.random.default_rng(seed).multinomial(n, [1 / n] * n, _RESAMPLES)
-    resampled = [np.nan_to_num(macro("iou", np.tensordot(counts, tally, 1))) for tally in (before, after)]
+    resampled = [np.nan_to_num(macro_in_truth("iou", np.tensordot(counts, tally, 1))) for tally in (before, after)]
     return float(np.quantile(resampled[1] - resampled[0], 1 - _CONFIDENCE))
 
 
@@ -152,11 +157,28 @@ def _thresholds_step(tally_by_option: list[Tally]) -> _Step[int]:
     return _Step(choose, tally_by_option.__getitem__)
 
 
-def _sizes_step(truths: list[ClassIds], ids: list[ClassIds], n_classes: int) -> _Step[tuple[int, ...]]:
-    """Choose the smallest region of each class, one class after another.
+def _classes_in(val: Reader, indices: list[int], n_classes: int) -> npt.NDArray[np.bool_]:
+    """Return which classes the images hold, (n_classes,)."""
+    counts = np.zeros(256, np.int64)
+    for index in indices:
+        counts += np.bincount(np.ravel(val[index].labels), minlength=256)  # type: ignore[arg-type]
+    return counts[:n_classes] > 0
+
+
+def _neutral_where_absent(cleaning: Cleaning, held: npt.NDArray[np.bool_]) -> Cleaning:
+    """Return thresholds that do not shift the classes that the validation images do not hold."""
+    if not cleaning.shifts:
+        return cleaning
+    shifts = tuple(shift if present else 0.0 for shift, present in zip(cleaning.shifts, held, strict=True))
+    return cleaning.model_copy(update={"shifts": shifts if any(shifts) else ()})
+
+
+def _sizes_step(truths: list[ClassIds], ids: list[ClassIds], held: npt.NDArray[np.bool_]) -> _Step[tuple[int, ...]]:
+    """Choose the smallest region of each class that the images hold (`held`), one class after another; the others keep every region.
 
     It is assumed that regions removed from one class do not change which class is nearest to those of another.
     """
+    n_classes = len(held)
     before = _tally(truths, ids, n_classes)
     changes = np.stack([_changes(t, i, n_classes) for t, i in zip(truths, ids, strict=True)])
 
@@ -167,9 +189,9 @@ def _sizes_step(truths: list[ClassIds], ids: list[ClassIds], n_classes: int) -> 
     def choose(indices: npt.NDArray[np.intp]) -> tuple[int, ...]:
         change_sums, base = changes[indices].sum(0), before[indices].sum(0)
         sizes = [0] * n_classes
-        for label in range(n_classes):
+        for label in np.flatnonzero(held).tolist():
             options = [base, *(base + change_sums[row, label] for row in range(len(SIZES)))]
-            best = int(np.argmax([np.nan_to_num(macro("iou", option)) for option in options]))
+            best = int(np.argmax([np.nan_to_num(macro_in_truth("iou", option)) for option in options]))
             base, sizes[label] = options[best], (0, *SIZES)[best]
         return tuple(sizes)
 

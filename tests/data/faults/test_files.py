@@ -192,8 +192,8 @@ def _image_faults() -> list[Fault]:
             "images/{key}.jpg",
         ),
         Fault(
-            "GIF as PNG",
-            image_is(lambda i: faulty_data.pillow(i, "P", "GIF")),
+            "PCX as PNG",
+            image_is(lambda i: faulty_data.pillow(i, "P", "PCX")),
             "readable_files",
             "not an image in a supported format",
         ),

@@ -239,7 +239,7 @@ def png_of(width: int, height: int, pixels: bytes) -> bytes:
 BROKEN = {
     "empty": (b"", "the file is empty"),
     "text": (b"hello, not an image", "not an image in a supported format"),
-    "gif": (encoded(RGB, "GIF"), "not an image in a supported format"),
+    "ppm": (encoded(RGB, "PPM"), "not an image in a supported format"),
     "png cut in half": (PNG[: len(PNG) // 2], "cannot be decoded"),
     "png without its end": (PNG[:-20], "cannot be decoded"),
     "png with a flipped bit": (PNG[:2000] + bytes([PNG[2000] ^ 1]) + PNG[2001:], "cannot be decoded"),

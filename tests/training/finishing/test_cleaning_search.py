@@ -212,3 +212,26 @@ def test_gains_by_hand():
 def test_the_default_cleaning_changes_nothing():
     ids = np.zeros((4, 4), np.uint8)
     assert Cleaning() == Cleaning(threshold=None, least=()) and remove_small_regions(ids, ()) is ids
+
+
+def test_a_class_that_val_does_not_hold_keeps_its_regions_and_its_threshold():
+    """Specks of an absent class are wrong on val, but nobody can know whether its regions elsewhere are."""
+    val = [scene(i, specks=20) for i in range(16)]
+    for sample in val:  # a fourth class, which is predicted in specks and which no truth has
+        image = np.concatenate([sample.image, np.zeros((48, 48, 1), np.float32)], axis=2)
+        rng = np.random.default_rng(int(sample.key))
+        for _ in range(20):
+            y, x = rng.integers(2, 45, 2)
+            image[y, x : x + 2] = (0.0, 0.05, 0.05, 0.9)
+        object.__setattr__(sample, "image", image)
+    chosen = choose_cleaning(segmenter(4), reader(val), [0.2, 1.0, 1.0, 30.0], 0)
+    assert chosen.cleaning is not None and any(chosen.cleaning.least[:3]), "the specks of the other classes"
+    assert chosen.cleaning.least[3] == 0
+    assert not chosen.cleaning.shifts or chosen.cleaning.shifts[3] == 0
+
+
+def test_a_split_with_one_class_chooses_no_cleaning():
+    val = [scene(i, 0.3, classes=2) for i in range(16)]
+    for sample in val:
+        object.__setattr__(sample, "labels", np.zeros_like(sample.labels))
+    assert choose_cleaning(segmenter(2), reader(val), [1.0] * 2, 0).cleaning is None
