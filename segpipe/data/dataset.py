@@ -25,7 +25,14 @@ from pydantic import ValidationError
 
 from segpipe.concurrency import map_ahead
 from segpipe.config import DataParams
-from segpipe.data.images import decode_geometry, decode_image, image_files, max_bytes, read_aligned_mask, stem_of
+from segpipe.data.images import (
+    decode_geometry,
+    decode_image_and_nodata,
+    image_files,
+    max_bytes,
+    read_aligned_mask,
+    stem_of,
+)
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError, MissingError
 from segpipe.files import read_bytes
@@ -135,7 +142,8 @@ def _by_key(folder: Path) -> dict[str, Path]:
 def load_sample(item: Item, classes: ClassTable, limits: DataParams) -> Sample:
     """Decode the image, the mask and the instances of one item.
 
-    Pixels with a value that is not in the class table become `IGNORE`; validation has reported them before.
+    Pixels with a value that is not in the class table become `IGNORE`; validation has reported them before. So do those without data
+    (GeoTIFF).
 
     Args:
         item: the image.
@@ -149,7 +157,8 @@ def load_sample(item: Item, classes: ClassTable, limits: DataParams) -> Sample:
         DataError: if a file cannot be read, or if the sizes of image and mask differ.
     """
     content = read_bytes(item.image, max_bytes(limits))
-    image, geometry = decode_image(content, str(item.image), limits), decode_geometry(content, str(item.image))
+    image, _, missing = decode_image_and_nodata(content, str(item.image), limits)
+    geometry = decode_geometry(content, str(item.image))
     del content
     labels = classes.encode(read_aligned_mask(item.mask, item.image, limits)) if item.mask else None
     instances = read_aligned_mask(item.instances, item.image, limits).astype(np.uint16) if item.instances else None
@@ -164,6 +173,8 @@ def load_sample(item: Item, classes: ClassTable, limits: DataParams) -> Sample:
             )
     if labels is not None:
         labels[labels == UNKNOWN] = IGNORE
+        if missing is not None:
+            labels[missing] = IGNORE
     spacing = geometry.spacing if geometry is not None else None
     return Sample(item.key, image, labels, instances, item.group, spacing)
 

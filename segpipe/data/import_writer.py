@@ -146,7 +146,7 @@ def _write_labels(
         shutil.copyfile(item.mask, folder / "masks" / f"{key}{suffix_of(item.mask)}")
     elif (mask := read_mask(item.mask, limits)).ndim == 2:
         mask_file.write_bytes(encode_png(mask))
-    else:  # the pages of a TIFF file are slices of a volume, which PNG cannot store
+    else:  # PNG cannot store a volume
         shutil.copyfile(item.mask, folder / "masks" / f"{key}{suffix_of(item.mask)}")
     outcome.mask = True
     if item.instances is not None:

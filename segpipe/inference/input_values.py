@@ -48,6 +48,7 @@ def to_training_values(image: np.ndarray, spec: InputSpec) -> tuple[np.ndarray, 
     if image.dtype == spec.dtype:
         check_scale(image, spec)
         return image, []
+    converted: np.ndarray
     if spec.dtype == "uint8":
         converted, note = _to_uint8(image, spec)
     elif spec.dtype == "uint16":

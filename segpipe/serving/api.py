@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict
 
-from segpipe.errors import DataError
+from segpipe.errors import DataError, MissingError
 from segpipe.inference.files.inputs import decode_input
 from segpipe.inference.files.instance_rows import instance_rows
 from segpipe.inference.files.render import class_shares, displayed_channels, mask_nifti, mask_png, overlay_png
@@ -142,7 +142,7 @@ def _answer(
         instances = kind != "mask" and dims == 2
         drawn = displayed_channels(decoded.image, channel)
         prediction = live.segmenter.predict(decoded.image, spacing=decoded.spacing, instances=instances)
-    except DataError as error:
+    except (DataError, MissingError) as error:  # the package that reads this format may be missing
         raise Refused(422, str(error)) from error
     response: Response
     if kind == "mask" and dims == 3:

@@ -15,8 +15,8 @@ _NPY, _ZIP = b"\x93NUMPY", b"PK\x03\x04"
 _MAX_CHANNELS_LAST = 16
 """A last axis of at most this length, shorter than the two others, holds channels."""
 _HEADER_BYTES = 1 << 16
-_IMAGE_NAMES = ("image", "img", "x", "data")
-_MASK_NAMES = ("mask", "label", "labels", "seg", "segmentation", "gt", "y")
+IMAGE_NAMES = ("image", "img", "x", "data")
+MASK_NAMES = ("mask", "label", "labels", "seg", "segmentation", "gt", "y")
 
 
 def is_numpy(content: bytes) -> bool:
@@ -46,11 +46,7 @@ def decode_numpy(content: bytes, where: str, bounds: Bounds, is_mask: bool) -> t
             content, note = _member(content, where, bounds, is_mask)
             notes.append(note)
         shape, dtype, column_major, offset = _header(content, where)
-        kind = _layout(shape, bounds, where)
-        *depth, height, width, channels = _sizes(shape, kind)
-        bounds.check(where, height, width, channels, depth[0] if depth else 1)
-        if depth and not bounds.volumes:
-            raise DataError("is a volume", where=where, expected="a 2D image", fix="save its slices as PNG")
+        kind = array_layout(shape, bounds, where)
         expected = math.prod(shape) * dtype.itemsize
         if len(content) - offset < expected:
             raise DataError(
@@ -59,11 +55,26 @@ def decode_numpy(content: bytes, where: str, bounds: Bounds, is_mask: bool) -> t
             )  # fmt: skip
         flat = np.frombuffer(content, dtype, math.prod(shape), offset)
         array = flat.reshape(shape, order="F" if column_major else "C")
+    array, layout_notes = arranged(array, kind)
+    return array, [*notes, *layout_notes]
+
+
+def arranged(array: np.ndarray, kind: str) -> tuple[np.ndarray, list[str]]:
+    """Arrange an array as (H, W, C) or (D, H, W, C); booleans become 0 and 1.
+
+    Args:
+        array: the stored values.
+        kind: the meaning of its axes (`array_layout`).
+
+    Returns:
+        The array, and a note if the first axis holds channels.
+    """
+    notes = []
     if kind == "CHW":
+        notes.append(f"the first of three axes read as {array.shape[0]} channels")
         array = np.moveaxis(array, 0, -1)
-        notes.append(f"the first of three axes read as {channels} channels")
     array = array.astype(np.uint8) if array.dtype == bool else array
-    return np.ascontiguousarray(array.reshape(*depth, height, width, channels)), notes
+    return np.ascontiguousarray(array if "C" in kind else array[..., None]), notes
 
 
 def _header(content: bytes, where: str) -> tuple[tuple[int, ...], np.dtype, bool, int]:
@@ -80,8 +91,21 @@ def _header(content: bytes, where: str) -> tuple[tuple[int, ...], np.dtype, bool
     return shape, dtype, column_major, stream.tell()
 
 
-def _layout(shape: tuple[int, ...], bounds: Bounds, where: str) -> str:
-    """Return the meaning of the axes: HW, HWC, CHW, DHW or DHWC."""
+def array_layout(shape: tuple[int, ...], bounds: Bounds, where: str) -> str:
+    """Return the meaning of the axes of an array, HW, HWC, CHW, DHW or DHWC, after its size is checked.
+
+    Raises:
+        DataError: if the axes are not those of an image or a volume, if their meaning is not clear, or if the array is too large.
+    """
+    kind = _kind_of_axes(shape, bounds, where)
+    *depth, height, width, channels = _sizes(shape, kind)
+    bounds.check(where, height, width, channels, depth[0] if depth else 1)
+    if depth and not bounds.volumes:
+        raise DataError("is a volume", where=where, expected="a 2D image", fix="save its slices as PNG")
+    return kind
+
+
+def _kind_of_axes(shape: tuple[int, ...], bounds: Bounds, where: str) -> str:
     if len(shape) == 2:
         return "HW"
     if len(shape) == 4 and shape[3] <= _MAX_CHANNELS_LAST:
@@ -114,7 +138,7 @@ def _member(content: bytes, where: str, bounds: Bounds, is_mask: bool) -> tuple[
     """Return the bytes of the array of an archive that is the image or the mask, and a note that names it."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
-        wanted = _MASK_NAMES if is_mask else _IMAGE_NAMES
+        wanted = MASK_NAMES if is_mask else IMAGE_NAMES
         candidates = list(names) if len(names) == 1 else [name for name in names if name.lower() in wanted]
         if len(candidates) != 1:
             raise DataError(
@@ -127,7 +151,6 @@ def _member(content: bytes, where: str, bounds: Bounds, is_mask: bool) -> tuple[
         with archive.open(names[candidates[0]]) as stream:
             start = stream.read(_HEADER_BYTES)
             shape, dtype, _, offset = _header(start, where)
-            *depth, height, width, channels = _sizes(shape, _layout(shape, bounds, where))
-            bounds.check(where, height, width, channels, depth[0] if depth else 1)
+            array_layout(shape, bounds, where)
             rest = stream.read(max(0, offset + math.prod(shape) * dtype.itemsize - len(start)))
     return start + rest, f"array {candidates[0]} of {len(names)}"

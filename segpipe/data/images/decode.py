@@ -10,6 +10,8 @@ import numpy.typing as npt
 from segpipe.config import DataParams
 from segpipe.data.images.arrays import decode_numpy, is_numpy
 from segpipe.data.images.bounds import RESTORE_FIX, Bounds, max_bytes
+from segpipe.data.images.formats.geotiff import nodata_pixels, without_nodata
+from segpipe.data.images.formats.kinds import kind_of
 from segpipe.data.images.geometry import Geometry, align_mask
 from segpipe.data.images.nifti import decode_nifti, is_nifti, nifti_geometry
 from segpipe.data.images.raster import decode_raster, raster_size
@@ -61,14 +63,25 @@ def decode_image(content: bytes, where: str, limits: DataParams | float) -> np.n
 
 def decode_image_with_notes(content: bytes, where: str, limits: DataParams | float) -> tuple[np.ndarray, list[str]]:
     """Decode an image as `decode_image` does, and report conversions: "alpha channel dropped", "3 pages read as channels"."""
+    return decode_image_and_nodata(content, where, limits)[:2]
+
+
+def decode_image_and_nodata(
+    content: bytes, where: str, limits: DataParams | float
+) -> tuple[np.ndarray, list[str], npt.NDArray[np.bool_] | None]:
+    """Decode an image as `decode_image_with_notes` does; also return which pixels have no data, (H, W), or None if all have."""
     array, notes = _decode(content, where, Bounds.from_limits(limits), indices=False)
-    return _to_supported_type(array, where, notes), notes
+    missing = nodata_pixels(array, content, where)
+    if missing is not None:
+        array, nodata_notes = without_nodata(array, content, where)
+        notes += nodata_notes
+    return _to_supported_type(array, where, notes), notes, missing
 
 
 def read_size(path: Path, limits: DataParams) -> tuple[int, ...]:
     """Read the size of an image, (H, W), or volume, (D, H, W); from the header alone if the format allows it."""
     content = read_bytes(path, max_bytes(limits))
-    if not content or is_nifti(content) or is_tiff(content) or is_numpy(content):
+    if not content or is_nifti(content) or is_tiff(content) or is_numpy(content) or kind_of(content):
         return decode_image(content, str(path), limits).shape[:-1]
     return raster_size(content, str(path), Bounds.from_limits(limits))
 
@@ -172,7 +185,10 @@ def decode_geometry(content: bytes, where: str) -> Geometry | None:
     Returns:
         The geometry; None for files that do not state it.
     """
-    return nifti_geometry(content, where) if is_nifti(content) else None
+    if is_nifti(content):
+        return nifti_geometry(content, where)
+    kind = kind_of(content)
+    return kind.geometry(content, where) if kind is not None and kind.geometry is not None else None
 
 
 def _decode(content: bytes, where: str, bounds: Bounds, indices: bool) -> tuple[np.ndarray, list[str]]:
@@ -184,6 +200,8 @@ def _decode(content: bytes, where: str, bounds: Bounds, indices: bool) -> tuple[
         array, notes = decode_nifti(content, where, bounds)
     elif is_tiff(content):
         array, notes = decode_tiff(content, where, bounds, indices)
+    elif (kind := kind_of(content)) is not None:
+        array, notes = kind.decode(content, where, bounds, indices)
     elif is_numpy(content):
         array, notes = decode_numpy(content, where, bounds, is_mask=indices)
     else:

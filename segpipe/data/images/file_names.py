@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".npy", ".npz")
+SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".webp",
+    ".gif",
+    ".npy",
+    ".npz",
+    ".jp2",
+    ".j2k",
+    ".jxl",
+    ".h5",
+    ".hdf5",
+    ".dcm",
+)
 """Endings (lower case) of 2D image files. A TIFF file or an array may also be a volume."""
 
-VOLUME_SUFFIXES = (".nii.gz", ".nii")
-"""Endings (lower case) of volume files, the longer one first."""
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""Endings (lower case) of volume files, the longer of two first."""
 
 
 def suffix_of(path: Path) -> str:

@@ -35,7 +35,7 @@ _MEASURED = [
     name for name in COLUMNS if name not in (*HASH_COLUMNS, "key", "group", "split", "split_given", "fold", "error")
 ]
 _DECODERS = ("numpy", "pillow", "tifffile", "imagecodecs", "nibabel")
-_SOURCES = ("manifest/describe.py", "manifest/connected_components.py", "images/*.py")
+_SOURCES = ("manifest/describe.py", "manifest/connected_components.py", "images/*.py", "images/formats/*.py")
 _MAX_TABLE_BYTES = 1 << 32
 _DIGEST_CHARACTERS = 64
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from segpipe.config import DataParams
 from segpipe.data.classes import is_background
@@ -18,7 +19,7 @@ from segpipe.data.images import (
     align_mask,
     channel_names,
     decode_geometry,
-    decode_image_with_notes,
+    decode_image_and_nodata,
     decode_mask_with_notes,
     max_bytes,
     stem_of,
@@ -39,8 +40,9 @@ from segpipe.errors import DataError
 from segpipe.files import read_bytes, sha256_bytes
 from segpipe.samples import IGNORE, UNKNOWN, ClassTable
 
-Decoder = Callable[[bytes, str, DataParams], tuple[Any, list[str]]]
-"""Decodes the bytes of a file; the text names the file in errors. Returns the array and the conversions that were made."""
+Decoder = Callable[[bytes, str, DataParams], tuple[Any, ...]]
+"""Decodes the bytes of a file; the text names the file in errors. Returns the array, the conversions that were made, and
+for an image which pixels have no data."""
 
 
 def describe_item(item: Item, root: Path, classes: ClassTable, limits: DataParams) -> Row:
@@ -50,7 +52,7 @@ def describe_item(item: Item, root: Path, classes: ClassTable, limits: DataParam
     """
     row = describe_paths(item, root)
     readers: dict[str, tuple[Decoder, Callable[[np.ndarray, Geometry | None], Row]]] = {
-        "path": (decode_image_with_notes, _describe_image),
+        "path": (decode_image_and_nodata, _describe_image),
         "mask_path": (decode_mask_with_notes, partial(_describe_mask, classes)),
         "instances_path": (decode_mask_with_notes, _describe_instances),
     }
@@ -59,10 +61,13 @@ def describe_item(item: Item, root: Path, classes: ClassTable, limits: DataParam
         if row[column] is None:
             continue
         try:
-            array, geometries[column] = _load(row, column, root, limits, decode)
+            array, geometries[column], missing = _load(row, column, root, limits, decode)
             if column != "path":
                 array = align_mask(array, geometries[column], geometries.get("path"), row[column])
-            row |= describe(array, geometries[column])
+            if column == "path" and missing is not None and not missing.all():
+                row |= describe(array, geometries[column]) | _describe_values(array[~missing][:, None])
+            else:
+                row |= describe(array, geometries[column])
             del array
         except DataError as error:  # the output of a stage must not contain absolute paths
             relative = DataError(
@@ -105,21 +110,21 @@ def describe_orphan(mask: Path, root: Path) -> Row:
     }
 
 
-def _load(row: Row, column: str, root: Path, limits: DataParams, decode: Decoder) -> tuple[np.ndarray, Geometry | None]:
+def _load(
+    row: Row, column: str, root: Path, limits: DataParams, decode: Decoder
+) -> tuple[np.ndarray, Geometry | None, npt.NDArray[np.bool_] | None]:
     """Read and decode a file, and put its hash and notes into the row. Its bytes are freed before anything is measured."""
     content = read_bytes(root / row[column], max_bytes(limits))
     row[HASH_COLUMNS[column]] = sha256_bytes(content)
-    array, notes = decode(content, row[column], limits)
+    array, notes, *missing = decode(content, row[column], limits)
     prefix = column.removesuffix("path").removesuffix("_")
     if column == "path":
         row["channel_names"] = channel_names(content, row[column])
     row["notes"] = [*(row["notes"] or []), *(f"{prefix}: {note}" if prefix else note for note in notes)]
-    return array, decode_geometry(content, row[column])
+    return array, decode_geometry(content, row[column]), next(iter(missing), None)
 
 
 def _describe_image(image: np.ndarray, geometry: Geometry | None) -> Row:
-    mean, std, low, high = moments(flat_rows(image)).tolist()
-    smallest, largest, whole = value_range(flat_rows(image))
     picture = reduce_to_grey(image)
     return {
         "phash": perceptual_hash(picture),
@@ -131,6 +136,16 @@ def _describe_image(image: np.ndarray, geometry: Geometry | None) -> Row:
         "dtype": image.dtype.name,
         "spacing": list(geometry.spacing) if geometry else None,
         "orientation": geometry.orientation if geometry else None,
+        "sharpness": sharpness(image),
+        **_describe_values(flat_rows(image)),
+    }
+
+
+def _describe_values(pixels: np.ndarray) -> Row:
+    """Measure the values of pixels (H, W, C)."""
+    mean, std, low, high = moments(pixels).tolist()
+    smallest, largest, whole = value_range(pixels)
+    return {
         "minimum": smallest,
         "maximum": largest,
         "whole_numbers": whole,
@@ -138,7 +153,6 @@ def _describe_image(image: np.ndarray, geometry: Geometry | None) -> Row:
         "std": std,
         "low": low,
         "high": high,
-        "sharpness": sharpness(image),
     }
 
 

@@ -24,7 +24,8 @@ def predict_files(
     """Segment files, and all images in folders.
 
     Writes `out/masks/NAME.png`, `out/overlays/NAME.png` and `out/predictions.json`; NAME is the path of the image below its folder
-    (`segpipe.inference.files.output_names`). The mask of a volume is `NAME.nii.gz`, with the header and the order of voxels of its input.
+    (`segpipe.inference.files.output_names`). The mask of a volume is `NAME.nii.gz`, with the header and the order of voxels of its input, and
+    that of a GeoTIFF is `NAME.tif` with its coordinate system and transform.
     If the model yields instances, their ids are written to `out/instances/NAME.png` (uint16).
 
     Args:
@@ -66,8 +67,11 @@ def predict_files(
 
 def _predict_file(segmenter: Segmenter, path: Path, out: Path, name: str, limits: DataParams) -> dict[str, Any]:
     from segpipe.data.images import max_bytes
+    from segpipe.data.images.formats.dicom import dicom_files, series_volume
+    from segpipe.data.images.formats.geotiff import encode_geotiff, geo_tags
 
-    decoded = decode_input(read_bytes(path, max_bytes(limits)), str(path), limits, segmenter.spec)
+    content = series_volume(dicom_files(path), limits) if path.is_dir() else read_bytes(path, max_bytes(limits))
+    decoded = decode_input(content, str(path), limits, segmenter.spec)
     image = decoded.image
     try:
         prediction = segmenter.predict(image, spacing=decoded.spacing, instances=segmenter.spec.dims == 2)
@@ -75,9 +79,13 @@ def _predict_file(segmenter: Segmenter, path: Path, out: Path, name: str, limits
         raise type(error)(error.what, where=path, found=error.found, expected=error.expected, fix=error.fix) from error
     classes = segmenter.spec.classes
     is_image = prediction.class_ids.ndim == 2
-    suffix = "png" if is_image else "nii.gz"
+    place = geo_tags(content, str(path)) if is_image else ()
+    suffix = "tif" if place else "png" if is_image else "nii.gz"
     row: dict[str, Any] = {"file": str(path), "mask": f"masks/{name}.{suffix}", "overlay": f"overlays/{name}.png"}
-    mask = mask_png(prediction, classes) if is_image else mask_nifti(prediction, classes, decoded.geometry)
+    if place:
+        mask = encode_geotiff(classes.decode(prediction.class_ids), place)
+    else:
+        mask = mask_png(prediction, classes) if is_image else mask_nifti(prediction, classes, decoded.geometry)
     write_bytes(out / row["mask"], mask)
     write_bytes(out / row["overlay"], overlay_png(image, prediction, classes))
     if prediction.instances is not None:

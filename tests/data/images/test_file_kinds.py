@@ -12,8 +12,11 @@ import tifffile
 from PIL import Image
 
 from segpipe.config import DataParams
+from segpipe.data.dataset import Item, load_sample
 from segpipe.data.images import channel_names, decode_image, decode_image_with_notes, decode_mask, read_mask
+from segpipe.data.manifest.describe import describe_item
 from segpipe.errors import DataError
+from segpipe.samples import IGNORE, ClassTable
 
 RNG = np.random.default_rng(9)
 LIMITS = DataParams()
@@ -148,3 +151,40 @@ def test_case_arrays_among_images(shared_cases: Path) -> None:
     folder = shared_cases / "W13_unread_kinds_lost_npy/images"
     for path in sorted(folder.glob("*.npy")):
         np.testing.assert_array_equal(decode_image(path.read_bytes(), path.name, LIMITS), np.atleast_3d(np.load(path)))
+
+
+def geotiff(array: np.ndarray, nodata: str) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, array, photometric="minisblack", extratags=[(42113, "s", 0, nodata, True)])
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("float32", "-9999"), ("uint16", "0"), ("float32", "nan")])
+def test_pixels_without_data_count_neither_in_statistics_nor_in_labels(dtype: str, nodata: str, tmp_path: Path) -> None:
+    valid = RNG.integers(100, 900, (30, 40)).astype(dtype)
+    missing = np.zeros((30, 40), bool)
+    missing[:, :12] = True
+    (tmp_path / "x.tif").write_bytes(geotiff(np.where(missing, np.dtype(dtype).type(float(nodata)), valid), nodata))
+    labels = RNG.integers(0, 2, (30, 40)).astype(np.uint8)
+    Image.fromarray(labels).save(tmp_path / "m.png")
+    item = Item("x", tmp_path / "x.tif", tmp_path / "m.png")
+    table = ClassTable.from_names(["a", "b"])
+    row = describe_item(item, tmp_path, table, LIMITS)
+    assert row["error"] is None
+    kept = valid[~missing].astype(np.float64)
+    assert (row["minimum"], row["maximum"]) == ([kept.min()], [kept.max()])
+    np.testing.assert_allclose([row["mean"][0], row["std"][0]], [kept.mean(), kept.std()], rtol=1e-6)
+    assert row["notes"] == [f"30.0% of the pixels have no data ({float(nodata):g})"]
+    sample = load_sample(item, table, LIMITS)
+    assert sample.labels is not None
+    np.testing.assert_array_equal(sample.labels, np.where(missing, IGNORE, labels))
+    np.testing.assert_array_equal(sample.image[..., 0][~missing], valid[~missing])
+    assert sample.image[..., 0][missing] == pytest.approx(kept.mean(), abs=1)
+
+
+def test_case_geotiff_without_data(shared_cases: Path) -> None:
+    for path in sorted((shared_cases / "W20_geotiff_nodata/images").iterdir()):
+        stored = tifffile.imread(path)
+        image, notes = decode_image_with_notes(path.read_bytes(), path.name, LIMITS)
+        if (stored == -9999).any():
+            assert image.min() > -9999 and any("have no data (-9999)" in note for note in notes)

@@ -8,12 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from segpipe.config import DataParams
 from segpipe.data.images import decode_image, encode_png, read_mask
 from segpipe.errors import ConfigError, MissingError
 from segpipe.inference.files import batch
 from segpipe.inference.files.batch import predict_files
+from segpipe.inference.files.output_names import list_files
 from segpipe.inference.files.render import class_shares, mask_png
 from segpipe.inference.segmenter import Segmenter
 from segpipe.samples import ClassTable, Prediction
@@ -163,3 +165,35 @@ def test_masks_keep_values_above_255() -> None:
     mask = decode_image(mask_png(prediction, table), "mask", 1)[:, :, 0]
     assert mask.dtype == np.uint16 and mask.tolist() == [[7, 4000], [4000, 4000]]
     assert [(s.name, s.pixels, s.share) for s in class_shares(prediction, table)] == [("a", 1, 0.25), ("b", 3, 0.75)]
+
+
+def test_a_folder_of_dicom_slices_is_one_volume(tmp_path: Path) -> None:
+    from segpipe.data.images.formats.dicom import dicom_files, series_volume
+    from tests.data.images.formats.test_dicom import slice_bytes
+
+    for case in ("a", "b/c"):
+        (tmp_path / "in" / case).mkdir(parents=True)
+        for number in range(3):
+            plane = np.full((8, 9), 100 * number)
+            (tmp_path / "in" / case / f"{number}.dcm").write_bytes(slice_bytes(plane, (0, 0, 2.0 * number)))
+    files = list_files([tmp_path / "in"], tmp_path / "out", 3)
+    assert files == {"a": tmp_path / "in/a", "b/c": tmp_path / "in/b/c"}
+    image = decode_image(series_volume(dicom_files(files["a"]), LIMITS), "x", LIMITS)
+    assert image.shape == (3, 8, 9, 1)
+
+
+def test_the_mask_of_a_geotiff_has_the_place_of_its_image(segmenter: Segmenter, tmp_path: Path) -> None:
+    image = toy_image(3, 40, 50)
+    tags = [
+        (33550, "d", 3, (0.5, 0.5, 0.0), True),
+        (33922, "d", 6, (0.0, 0.0, 0.0, 500000.0, 4649776.0, 0.0), True),
+        (34735, "H", 8, (1, 1, 0, 1, 3072, 0, 1, 32633), True),
+        (34737, "s", 0, "WGS 84 / UTM zone 33N|", True),
+    ]
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", extratags=tags)
+    (row,) = predict_files(segmenter, [tmp_path / "a.tif"], tmp_path / "out", LIMITS)
+    assert row["mask"] == "masks/a.tif"
+    with tifffile.TiffFile(tmp_path / "out" / row["mask"]) as file:
+        for number, _, _, value, _ in tags:
+            assert file.pages[0].tags.valueof(number) == value
+        np.testing.assert_array_equal(CLASSES.encode(file.asarray()), segmenter.predict(image).class_ids)
