@@ -24,9 +24,9 @@ def predict_files(
     """Segment files, and all images in folders.
 
     Writes `out/masks/NAME.png`, `out/overlays/NAME.png` and `out/predictions.json`; NAME is the path of the image below its folder
-    (`segpipe.inference.files.output_names`). The mask of a volume is `NAME.nii.gz`, with the header and the order of voxels of its input, and
-    that of a GeoTIFF is `NAME.tif` with its coordinate system and transform.
-    If the model yields instances, their ids are written to `out/instances/NAME.png` (uint16).
+    (`segpipe.inference.files.output_names`). The mask of a volume is `NAME.nii.gz`, with the header and the order of voxels of its
+    input, and that of a GeoTIFF is `NAME.tif` with its coordinate system and transform. If the model yields instances, their ids are
+    written to `out/instances/NAME.png` (uint16).
 
     Args:
         segmenter: The model.
