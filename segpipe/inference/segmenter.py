@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from segpipe.inference.cleaning import remove_small_regions
 from segpipe.inference.engines.engine import INT8_ENGINES, Engine, graph_engine
-from segpipe.inference.input_values import to_training_values
+from segpipe.inference.input_contract.values import to_training_values
 from segpipe.inference.postprocess import MAX_PIXELS, separate
 from segpipe.inference.preprocess import fit_channels, pad_to_multiple
 from segpipe.inference.spec import GRAPH_FILE, INT8_FILE, TORCH, SegmenterSpec
@@ -78,7 +78,7 @@ class Segmenter:
             image: One image, (H, W) or (H, W, C), or for a model of volumes one volume, (D, H, W) or (D, H, W, C). The values are those
                 of the file, without normalisation, in the dtype of the training images (uint8, uint16 or float32). Channels are in RGB
                 order. Grey is accepted by a model of RGB and the other way round if the three channels are equal. Values of another
-                number type are converted where that is exact (`segpipe.inference.input_values`).
+                number type are converted where that is exact (`segpipe.inference.input_contract.values`).
             probabilities: Also return the class probabilities (and the distance, if the network predicts it).
             spacing: For volumes: the size of a voxel in mm (depth, height, width). The volume is resampled from it to the network's voxel
                 size (`spec.spacing`); None: no resampling.

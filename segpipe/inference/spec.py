@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from segpipe.errors import MissingError
 from segpipe.files import write_text
 from segpipe.inference.cleaning import Cleaning
-from segpipe.inference.input_spec import InputSpec
+from segpipe.inference.input_contract.spec import InputSpec
 from segpipe.inference.outputs import Outputs, OverlappingOutputs
 from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation

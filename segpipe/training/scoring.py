@@ -11,7 +11,7 @@ import numpy as np
 
 from segpipe.errors import SegpipeError
 from segpipe.inference.engines.engine import Batch, Engine
-from segpipe.inference.input_spec import input_spec
+from segpipe.inference.input_contract.spec import input_spec
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.trained_engine import torch_engine

@@ -18,7 +18,7 @@ from segpipe.config import DataParams, ExportParams
 from segpipe.data.images import decode_image, encode_nifti, encode_png, encode_tiff
 from segpipe.errors import DataError
 from segpipe.inference.files.inputs import decode_input
-from segpipe.inference.input_spec import InputSpec
+from segpipe.inference.input_contract.spec import InputSpec
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.release.bundle import golden_pairs, replay_golden

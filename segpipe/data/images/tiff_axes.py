@@ -22,7 +22,7 @@ _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 @dataclass(frozen=True)
 class PageAxes:
-    """What the pages of a file are.
+    """The meaning of the pages of a file.
 
     Attributes:
         order: the axes C (channel), Z (slice) and T (time), the one that changes fastest from page to page first.

@@ -9,7 +9,7 @@ import numpy as np
 
 from segpipe.config import DataParams
 from segpipe.errors import DataError
-from segpipe.inference.input_values import to_training_values
+from segpipe.inference.input_contract.values import to_training_values
 from segpipe.inference.spec import SegmenterSpec
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from segpipe.errors import MissingError
@@ -28,38 +28,20 @@ def list_files(paths: Sequence[Path], out: Path, dims: int) -> dict[str, Path]:
     Raises:
         MissingError: There are no images.
     """
-    from segpipe.data.images import SUFFIXES, VOLUME_SUFFIXES, is_image_file, stem_of, suffix_of
-    from segpipe.data.images.formats.dicom import dicom_files
+    from segpipe.data.images import SUFFIXES, VOLUME_SUFFIXES
 
     suffixes = SUFFIXES if dims == 2 else (*VOLUME_SUFFIXES, ".tif", ".tiff", ".npy", ".npz", ".h5", ".hdf5")
     several = sum(path.is_dir() for path in paths) > 1
     relative: dict[Path, Path] = {}
     unread: Counter[str] = Counter()
-    series: set[Path] = set()
     for path in paths:
         if not path.is_dir():
             relative.setdefault(path, Path(path.name))
             continue
-        if dims == 3:
-            for folder in [path, *sorted(child for child in path.rglob("*") if child.is_dir())]:
-                if out.resolve() not in [folder.resolve(), *folder.resolve().parents] and (
-                    slices := dicom_files(folder)
-                ):
-                    series.update(slices)
-                    below = folder.relative_to(path)
-                    relative.setdefault(
-                        folder, Path(path.resolve().name) / below if several or folder == path else below
-                    )
-        for file in sorted(path.rglob("*")):
-            if file in series:
-                continue
-            if not file.is_file() or out.resolve() in file.resolve().parents:
-                continue
-            if is_image_file(file) and suffix_of(file) in suffixes:
-                below = file.relative_to(path)
-                relative.setdefault(file, Path(path.resolve().name) / below if several else below)
-            else:
-                unread["hidden files" if file.name.startswith(".") else file.suffix or "files without an ending"] += 1
+        for file in _files_below(path, out, suffixes, unread, series=dims == 3):
+            below = file.relative_to(path)
+            named = several or file == path  # a folder that is itself a series has no name below itself
+            relative.setdefault(file, Path(path.resolve().name) / below if named else below)
     if unread:
         say("predict: not read: " + ", ".join(f"{count} {kind}" for kind, count in sorted(unread.items())))
     if not relative:
@@ -68,6 +50,37 @@ def list_files(paths: Sequence[Path], out: Path, dims: int) -> dict[str, Path]:
             where=", ".join(map(str, paths)) or None,
             fix=f"give files or folders that hold {' '.join(suffixes)}",
         )
+    return _unique_names(relative)
+
+
+def _files_below(
+    folder: Path, out: Path, suffixes: tuple[str, ...], unread: Counter[str], series: bool
+) -> Iterator[Path]:
+    """Yield the images below a folder, and with `series` the folders of DICOM slices; count the other files by kind."""
+    from segpipe.data.images import is_image_file, suffix_of
+    from segpipe.data.images.formats.dicom import dicom_files
+
+    slices: set[Path] = set()
+    for path in [folder, *sorted(folder.rglob("*"))]:
+        if out.resolve() in (path.resolve(), *path.resolve().parents):
+            continue
+        if path.is_dir():
+            files = dicom_files(path) if series else []
+            slices.update(files)
+            if files:
+                yield path
+        elif path in slices or not path.is_file():
+            continue
+        elif is_image_file(path) and suffix_of(path) in suffixes:
+            yield path
+        else:
+            unread["hidden files" if path.name.startswith(".") else path.suffix or "files without an ending"] += 1
+
+
+def _unique_names(relative: Mapping[Path, Path]) -> dict[str, Path]:
+    """Name the outputs of files by their relative paths, without endings where that leaves them different."""
+    from segpipe.data.images import stem_of
+
     stems = {
         file: (below if file.is_dir() else below.parent / stem_of(below)).as_posix() for file, below in relative.items()
     }

@@ -26,7 +26,7 @@ function post(file, query, signal) {
   return ask(`v1/segment?${query}`, { method: "POST", body, signal });
 }
 
-async function segment(file) {
+async function segment(file, channel = "") {
   const limit = state.limits?.max_upload_mb;
   if (limit && file.size > limit * 2 ** 20) return fail(`${file.name} is too large: at most ${limit} MB.`);
   state.request?.abort();
@@ -34,12 +34,14 @@ async function segment(file) {
   $("stage").classList.add("working");
   $("error").hidden = true;
   try {
-    const bitmap = await createImageBitmap(file).catch(() => null); // null: TIFF and other formats that only the server can decode
-    const answer = await (await post(file, `format=json&preview=${bitmap === null}`, request.signal)).json();
+    const shown = channel === "" ? "" : `&channel=${channel}`;
+    const bitmap = shown ? null : await createImageBitmap(file).catch(() => null); // null: TIFF and other formats that only the server can decode
+    const answer = await (await post(file, `format=json&preview=${bitmap === null}${shown}`, request.signal)).json();
     const photo = bitmap ?? (await decode(answer.preview.data));
     const mask = await decode(answer.mask.data);
     if (request !== state.request) return;
     Object.assign(state, { file, answer });
+    offerChannels(answer.channels, channel);
     state.hidden = new Set(answer.classes.flatMap((c, i) => (c.color.some(Boolean) ? [] : [i]))); // a black class is the background
     draw(photo, mask);
     showAnswer();
@@ -49,6 +51,14 @@ async function segment(file) {
   } finally {
     if (request === state.request) $("stage").classList.remove("working");
   }
+}
+
+function offerChannels(count, channel) {
+  const names = count === 2 ? [] : ["first three"]; // of two channels the first is shown
+  const options = names.map((name) => new Option(name, "")).concat(Array.from({ length: count }, (_, k) => new Option(`${k + 1}`, k)));
+  $("channel").replaceChildren(...options);
+  $("channel").value = channel === "" && count === 2 ? "0" : channel;
+  $("channels").hidden = count === 1 || count === 3;
 }
 
 async function decode(base64) {
@@ -65,7 +75,7 @@ function fail(message) {
 async function save(format) {
   try {
     const opacity = $("opacity").value / 100;
-    const blob = await (await post(state.file, `format=${format}&alpha=${opacity}`)).blob();
+    const blob = await (await post(state.file, `format=${format}&alpha=${opacity}${$("channels").hidden || $("channel").value === "" ? "" : `&channel=${$("channel").value}`}`)).blob();
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
     const suffix = blob.type === "application/gzip" ? "nii.gz" : "png"; // a volume's mask is a volume
@@ -228,6 +238,7 @@ function scoreRow(name, score) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------- events
+$("channel").addEventListener("change", () => segment(state.file, $("channel").value));
 $("choose").addEventListener("click", () => $("file").click());
 $("another").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", () => {

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segpipe.errors import DataError
-from segpipe.inference.input_spec import InputSpec
+from segpipe.inference.input_contract.spec import InputSpec
 
 _REPEATED, _SHIFTED = 257, 256
 """The factors by which programs spread 8 bits over 16."""

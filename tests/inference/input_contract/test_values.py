@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from segpipe.errors import DataError
-from segpipe.inference.input_spec import InputSpec
-from segpipe.inference.input_values import to_training_values
+from segpipe.inference.input_contract.spec import InputSpec
+from segpipe.inference.input_contract.values import to_training_values
 
 RNG = np.random.default_rng(5)
 EIGHT = RNG.integers(20, 230, (40, 50, 3)).astype(np.uint8)

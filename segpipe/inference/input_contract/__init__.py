@@ -1,0 +1,1 @@
+"""What a model knows of its training images, and the exact conversion of other images to them."""

@@ -1,0 +1,1 @@
+"""Tests of `segpipe.inference.input_contract`."""
