@@ -200,3 +200,10 @@ def test_case_other_orders_of_voxels(shared_cases: Path) -> None:
     ):
         with pytest.raises(DataError, match=words):
             decode_input((folder / f"{name}.nii.gz").read_bytes(), name, 1.0, model)
+
+
+def test_case_five_channels_in_pages(shared_cases: Path) -> None:
+    model = toy_segmenter(0, 5).spec.model_copy(update={"input": bytes_spec(5, pages="channels")})
+    for path in sorted((shared_cases / "T05_five_channels/images").iterdir()):
+        decoded = decode_input(path.read_bytes(), path.name, 1.0, model)
+        np.testing.assert_array_equal(decoded.image, tifffile.imread(path).transpose(1, 2, 0))
