@@ -1,1 +1,1 @@
-"""What a model knows of its training images, and the exact conversion of other images to them."""
+"""The description of the images that a model was trained on, and the exact conversion of other images to them."""
