@@ -22,13 +22,14 @@ from segpipe.progress import format_seconds, say
 from segpipe.release.champion_file import ChampionFile
 from segpipe.release.run_summary import RunSummary
 from segpipe.signals import ignore_interrupts, interrupt_on_termination
-from segpipe.workspace import pipeline, runner
+from segpipe.workspace import pipeline
+from segpipe.workspace.execution import runner
 from segpipe.workspace.lock import lock
 from segpipe.workspace.paths import Paths
 from segpipe.workspace.pipeline import Stage
 from segpipe.workspace.prefect_settings import prefect_environment
 from segpipe.workspace.root import check_repository, find_root
-from segpipe.workspace.runner import StageRun
+from segpipe.workspace.execution.runner import StageRun
 
 if "prefect" not in sys.modules:  # Prefect reads its environment only when it is imported
     os.environ.update(prefect_environment(Path.cwd(), quiet=True))
