@@ -110,6 +110,16 @@ class Paths:
         """Folder: masks and overlays of predicted images."""
         return self.root / "predictions"
 
+    @property
+    def logs(self) -> Path:
+        """Folder: the log files of runs, with every line of every stage."""
+        return self.state / "logs"
+
+    @property
+    def durations(self) -> Path:
+        """The duration of the last run of each stage, from which the time that a run takes is estimated."""
+        return self.state / "durations.json"
+
     def flow(self, name: str) -> Path:
         """The script of a flow."""
         return self.root / "flows" / f"{name}.py"
