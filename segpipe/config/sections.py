@@ -23,7 +23,7 @@ class DataParams(Section):
     max_file_mb: float = Field(2048.0, gt=0)
     """A file with more bytes is refused before it is read."""
     pages: Pages = "refuse"
-    """How a TIFF file with several pages is read: as channels of an image, as slices of a volume, or as an error."""
+    """Meaning of the pages of a TIFF file with several pages: as channels of an image, as slices of a volume, or as an error."""
 
 
 class SplitParams(Section):
@@ -169,7 +169,7 @@ class TrainParams(Section):
     """Share of the steps in which the learning rate rises to its peak; null: 5 %, and 100 steps at most."""
     loss: shared.Loss = LossParams(cross_entropy=CrossEntropyTerm(), dice=DiceTerm(weight=0.5))
     normalisation: Literal["auto", "dataset", "image"] | Window = "auto"
-    """How intensities are normalised. dataset: the window from the 0.5th to the 99.5th percentile of the typical training image, then
+    """Normalisation of intensities. dataset: the window from the 0.5th to the 99.5th percentile of the typical training image, then
     the mean and standard deviation of all images; image: the same for each image separately, for intensities without a common unit;
     [low, high]: clipped to this window, for example [-160, 240] for computed tomography. auto: the normalisation of the pretrained
     weights if it fits the images; otherwise dataset, or image if the intensities of volumes differ too much."""
@@ -232,7 +232,7 @@ class Candidate(BaseModel):
     """The name of the family; may be left out if `factory` is set, and is then `custom`."""
     train: dict[str, Any] = {}
     postprocess: Literal["auto", "off", "components", "watershed", "distance"] = "auto"
-    """How instances are found in the output of a semantic family; auto: watershed if the dataset has instances. distance: the network
+    """Method that finds instances in the output of a semantic family; auto: watershed if the dataset has instances. distance: the network
     learns one more channel, the distance of a pixel from the border of its instance, and the watershed works on that."""
 
     @model_validator(mode="before")

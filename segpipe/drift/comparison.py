@@ -1,4 +1,4 @@
-"""Comparison of the images of today with those that the model in production was trained on, quantity by quantity."""
+"""Comparison of current images with those that the model in production was trained on, quantity by quantity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MIN_SHARE = 1e-4
 
 
 class DriftSummary(BaseModel):
-    """The change of one quantity from the reference to today."""
+    """The change of one quantity from the reference to the current images."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     quantity: str

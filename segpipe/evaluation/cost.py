@@ -62,7 +62,7 @@ def measure_cost(segmenter: Segmenter, reader: ShardReader, seconds: float = _MA
 
 
 def time_predictions(segmenter: Segmenter, inputs: Sequence[Mapping[str, Any]], runs: int, seconds: float) -> Latency:
-    """Time predictions of these inputs in turn, after an untimed one of each.
+    """Time predictions of these inputs in turn, after one untimed prediction of each.
 
     Args:
         segmenter: the model.

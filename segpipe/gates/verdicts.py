@@ -40,7 +40,7 @@ class WaiverNote(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
-    """The person who answers for the waiver."""
+    """The person who is responsible for the waiver."""
     reason: str
     until: date
     """The last day on which it is valid."""

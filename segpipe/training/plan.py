@@ -157,7 +157,7 @@ class VolumeGrid(_Part):
 
 
 class Folds(_Part):
-    """Cross-validation: the images of train and val are dealt out to folds, and one member is trained without each fold."""
+    """Cross-validation: the images of train and val are divided into folds, and one member is trained without each fold."""
 
     count: int = Field(ge=2)
     dealt: Literal["split", "groups", "blocks"]

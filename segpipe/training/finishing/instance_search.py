@@ -78,7 +78,7 @@ def choose_instance_method(
         )
     if setting == "distance" and (family.kind == "classical" or overlapping):
         raise ConfigError(
-            f"{family.name} is fitted, and learns no distance"
+            f"{family.name} is a classical family and cannot learn a distance"
             if family.kind == "classical"
             else "distances of overlapping classes would overlap too",
             where="params.yaml: postprocess",

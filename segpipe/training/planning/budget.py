@@ -1,4 +1,4 @@
-"""The number of steps that a budget of time buys, once everything else that the time pays for is known.
+"""The number of steps that fit into a time budget, after everything else that it has to cover.
 
 A wall-clock budget covers `segpipe plan` and `segpipe train` together. Planning is charged by the clock. The rest is predicted from
 what planning timed: the start of both commands, compiling, validations, checkpoints, and the choices made after the last step.
@@ -60,7 +60,7 @@ def count_steps(
     members: int = 1,
     validations: int | None = None,
 ) -> tuple[int, int]:
-    """Compute the steps and validations that a budget buys.
+    """Compute the numbers of steps and validations that fit into a budget.
 
     Args:
         kind: the unit of the budget: "seconds", "steps" or "epochs".
@@ -152,7 +152,7 @@ def finishing_seconds(plan: RecipePlan, spec: SegmenterSpec, val: Reader, ms_val
 
 @dataclass(frozen=True)
 class _TruthSegmenter:
-    """Stands in for a `Segmenter`: its prediction for a sample is the truth."""
+    """Replaces a `Segmenter` while choices are timed: its prediction for a sample is the truth."""
 
     spec: SegmenterSpec
     has_distance: bool

@@ -71,7 +71,7 @@ def _parse_categories(raw: list[Any], where: Path) -> list[Category]:
     for entry in raw:
         if not isinstance(entry, dict) or type(entry.get("id")) is not int or not str(entry.get("name") or "").strip():
             raise DataError(
-                "a category without an id that is a whole number, or without a name",
+                "a category without an integer id or without a name",
                 where=where,
                 found=repr(entry)[:80],
                 expected='{"id": 1, "name": "cell"}',
@@ -172,7 +172,7 @@ def _parse_shape(raw: Any, size: tuple[int, int], name: str, entries: Entries) -
         runs = parse_runs(raw.get("size"), raw.get("counts"))
         if (runs.height, runs.width) != size:
             raise DataError(
-                "the run-length code has another size",
+                "the run-length code has a different size than its image",
                 found=f"{runs.width} x {runs.height}",
                 expected=f"{size[1]} x {size[0]}",
             )

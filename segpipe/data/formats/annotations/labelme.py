@@ -57,7 +57,7 @@ class _AnnotatedImage:
 
 
 def recognise_labelme(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: one of the first JSON files of a folder has its keys. None if it has not."""
+    """Return why the source has this layout: one of the first JSON files of a folder has its keys. None otherwise."""
     for folder in (probe.source, *probe.listing.folders(probe.source)):
         for path in probe.listing.matching(folder, "*.json")[:_MAX_FILES_CHECKED]:
             content = peek(path)

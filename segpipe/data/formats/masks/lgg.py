@@ -25,7 +25,7 @@ _MAX_PATIENTS_CHECKED = 5
 
 
 def recognise_lgg(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: folders of patients with slices and masks. None if it has not."""
+    """Return why the source has this layout: folders of patients with slices and masks. None otherwise."""
     patients = _patient_folders(probe)
     for patient in patients[:_MAX_PATIENTS_CHECKED]:
         if any(stem_of(path).endswith(_MASK_ENDING) for path in probe.listing.image_files(patient)):

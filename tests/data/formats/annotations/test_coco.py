@@ -280,8 +280,8 @@ BROKEN_FILES = {
         document("a.png", categories=[{"id": 7, "name": "a"}, {"id": 7, "name": "b"}]),
         "two categories with the same id",
     ),
-    "no category at all": (document("a.png", categories=[]), "not one annotation"),
-    "boxes alone": (annotated(segmentation=[]), "not one annotation can be used"),
+    "no category at all": (document("a.png", categories=[]), "no annotation"),
+    "boxes alone": (annotated(segmentation=[]), "no annotation can be used"),
 }
 
 
