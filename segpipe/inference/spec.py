@@ -31,7 +31,7 @@ TORCH = "torch"
 class SegmenterSpec(BaseModel):
     """Everything that defines a model except its weights; the content of segmenter.json.
 
-    It is frozen. Copies with other values are made with `model_copy(update=...)`. Unknown keys are refused.
+    It is frozen. Copies with other values are made with `model_copy(update=...)`. Unknown keys are rejected.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

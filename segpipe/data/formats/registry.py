@@ -152,7 +152,7 @@ FORMATS = {
         ),
         Format(
             "msd",
-            "the same of the Medical Segmentation Decathlon: dataset.json lists pairs of NIfTI volumes",
+            "the format of the Medical Segmentation Decathlon: dataset.json lists pairs of NIfTI volumes",
             read_nnunet,
             recognise_msd,
             rank=0,

@@ -17,7 +17,7 @@ from segpipe.samples import ClassTable
 
 
 class ReadOptions(BaseModel):
-    """The user's options about a source. Each layout lists those that it uses; the importer refuses the others."""
+    """The user's options about a source. Each layout lists those that it uses; the importer rejects the others."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     images: str | None = None

@@ -41,7 +41,7 @@ class EngineTrial(BaseModel):
     agreement: float | None = None
     """Fraction of golden pixels that have the class that the trained network gives."""
     eligible: bool
-    """Whether the engine may serve."""
+    """True if the engine may be chosen for serving."""
     reason: str
     """Why it may or may not, as the second half of a sentence that begins with the engine."""
 

@@ -328,9 +328,7 @@ FAULTS = [
         stops=False,
         min_images=1,
     ),
-    Fault(
-        "an image of another size", "coco", image(height=9, width=9), "does not have the size", "two.png", stops=False
-    ),
+    Fault("an image of another size", "coco", image(height=9, width=9), "image size differs", "two.png", stops=False),
     Fault("two annotations with one id", "coco", annotation(id=1), "share their id", "", stops=False),
     Fault(
         "an annotation without an image",
@@ -392,7 +390,7 @@ FAULTS = [
         "run lengths of another size",
         "coco",
         annotation(segmentation=RLE_OF_ANOTHER_SIZE),
-        "another size",
+        "different size",
         "annotation",
         stops=False,
     ),

@@ -174,7 +174,7 @@ BROKEN_ANNOTATIONS = {
     "words": ({"segmentation": [["a", "b", "c", "d", "e", "f"]]}, "not a flat list"),
     "a box alone": ({"segmentation": []}, "a box is not enough"),
     "no outline": ({"segmentation": None}, "a box is not enough"),
-    "another size": ({"segmentation": {"size": [4, 4], "counts": [16]}}, "another size"),
+    "another size": ({"segmentation": {"size": [4, 4], "counts": [16]}}, "different size"),
     "too short": ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [16]}}, "does not fill"),
     "broken string": ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "oooo"}}, "broken"),
     "negative": (
