@@ -296,7 +296,7 @@ def device_slots(jobs: int | None) -> list[str]:
 
 
 def run(root: Path, jobs: int | None = None, promote: Literal["auto", "manual"] | None = None) -> RunSummary:
-    """Run the flow as `segpipe run` does: in this process, with its lines on stderr. Raises the error that ended it."""
+    """Run the flow as `segpipe run` does: in this process, and print its messages on stderr. Raises the error that ended it."""
     _ECHO.set()
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), interrupt_on_termination():
         try:

@@ -38,7 +38,7 @@ class Check:
         about: the frame.
         title: the expectation in words.
         expectation: the class of Great Expectations.
-        arguments: of the expectation; a `Threshold` stands for its value.
+        arguments: of the expectation; a `Threshold` is replaced by its value.
         found: template of what was found.
         expected: template of what is expected.
         fix: template of what to do.

@@ -69,7 +69,7 @@ def count_steps(
         batch: crops per step.
         ms_step: milliseconds per step.
         ms_val: milliseconds per validation.
-        overhead_s: seconds that a budget of seconds pays for in addition to the start of the training, validations (at most a tenth,
+        overhead_s: seconds that a budget of seconds has to cover in addition to the start of the training, validations (at most a tenth,
             but at least one) and checkpoints.
         members: networks that share the budget, one after another.
         validations: the number of validations that was set; None: as many as are affordable, at most ten.
