@@ -171,7 +171,7 @@ def engine_loaders(engines: Mapping[str, Callable[[Path, int], Engine]], graph: 
 
     def load(name: str, make: Callable[[Path, int], Engine]) -> Engine:
         if not precision_is_native(name):
-            raise MissingError("this processor does not compute in bfloat16")
+            raise MissingError("this processor does not support bfloat16")
         return make(graph, 0)
 
     return {name: partial(load, name, make) for name, make in engines.items()}

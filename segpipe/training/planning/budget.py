@@ -91,7 +91,7 @@ def count_steps(
     if steps < MIN_STEPS:
         least_ms = (validations or 1) * ms_val + MIN_STEPS * ms_step * (1 + CHECKPOINT_SHARE)
         raise ConfigError(
-            "the budget is too short to learn anything",
+            "the budget is too short for any useful training",
             where="train.budget",
             found=f"{amount:.0f} s, which is {max(0, steps)} steps {'per member ' if members > 1 else ''}of {ms_step:.0f} ms, with "
             f"{ms_val / 1000:.1f} s for {'a validation' if validations is None else f'each of {validations} validations'}",

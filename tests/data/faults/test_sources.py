@@ -334,7 +334,7 @@ FAULTS = [
         "an annotation without an image",
         "coco",
         annotation(image_id=99),
-        "belongs to no usable image",
+        "refers to an image that is missing or was left out",
         "image_id 99",
         stops=False,
     ),

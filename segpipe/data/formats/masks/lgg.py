@@ -37,12 +37,12 @@ def read_lgg(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     """Read the layout.
 
     Raises:
-        DataError: there is no folder of a patient.
+        DataError: there is no patient folder.
     """
     source, patients = probe.source, _patient_folders(probe)
     if not patients:
         raise DataError(
-            "no folder of a patient",
+            "no patient folder",
             where=source,
             expected="TCGA_*/ with *.tif and *_mask.tif",
             fix="give the folder kaggle_3m, or choose another --format",

@@ -182,8 +182,8 @@ BROKEN_ANNOTATIONS = {
         "not a list of counts",
     ),
     "no such category": ({"category_id": 8}, "has no valid category"),
-    "no such image": ({"image_id": 99}, "belongs to no usable image"),
-    "a list for an image": ({"image_id": [10]}, "belongs to no usable image"),
+    "no such image": ({"image_id": 99}, "refers to an image that is missing or was left out"),
+    "a list for an image": ({"image_id": [10]}, "refers to an image that is missing or was left out"),
 }
 
 
