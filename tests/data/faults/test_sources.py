@@ -282,7 +282,7 @@ FAULTS = [
         "a category without a name",
         "coco",
         coco(lambda c: c["categories"].append({"id": 8})),
-        "without an id",
+        "without an integer id",
         ANNOTATIONS,
     ),
     Fault(

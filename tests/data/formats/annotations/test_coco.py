@@ -179,7 +179,7 @@ BROKEN_ANNOTATIONS = {
     "broken string": ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "oooo"}}, "broken"),
     "negative": (
         {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [-5, HEIGHT * WIDTH + 5]}},
-        "not a list of counts",
+        "nor a list of counts",
     ),
     "no such category": ({"category_id": 8}, "has no valid category"),
     "no such image": ({"image_id": 99}, "refers to an image that is missing or was left out"),
@@ -275,7 +275,7 @@ BROKEN_FILES = {
     "no images": (without(document("a.png"), "images"), "no list `images`"),
     "no annotations": (without(document("a.png"), "annotations"), "no list `annotations`"),
     "categories by id": (document("a.png", categories={"7": "cell"}), "no list `categories`"),
-    "a category without a name": (document("a.png", categories=[{"id": 7}]), "without an id"),
+    "a category without a name": (document("a.png", categories=[{"id": 7}]), "without an integer id"),
     "a category id twice": (
         document("a.png", categories=[{"id": 7, "name": "a"}, {"id": 7, "name": "b"}]),
         "two categories with the same id",
