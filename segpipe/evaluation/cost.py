@@ -62,7 +62,7 @@ def measure_cost(segmenter: Segmenter, reader: ShardReader, seconds: float = _MA
 
 
 def time_predictions(segmenter: Segmenter, inputs: Sequence[Mapping[str, Any]], runs: int, seconds: float) -> Latency:
-    """Time predictions of these inputs in turn, after an untimed one of each.
+    """Time predictions of these inputs in turn, after one untimed prediction of each.
 
     Args:
         segmenter: the model.
@@ -83,7 +83,7 @@ def time_predictions(segmenter: Segmenter, inputs: Sequence[Mapping[str, Any]], 
 
 
 class _PeakMemory:
-    """The peak memory since this object was made. Linux resets a process's peak if 5 is written into clear_refs."""
+    """The peak memory since this object was made. Linux resets a process's peak if 5 is written to /proc/self/clear_refs."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.on_gpu = str(getattr(segmenter.engine, "device", "cpu")).startswith("cuda")

@@ -146,9 +146,9 @@ def evaluate_candidate(
     classes = segmenter.spec.classes
     if not len(reader):
         raise DataError(
-            "no image to score on",
+            "no image to score",
             where=f"split {reader.split}",
-            fix="raise `split.test` in params.yaml, or add images",
+            fix="increase `split.test` in params.yaml, or add images",
         )
     confidences, counter = CalibrationCounter(), InstanceCounter(len(classes))
     surfaces = SurfaceRule.from_params(params)

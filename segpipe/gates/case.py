@@ -33,7 +33,7 @@ class Champion:
     why_not: str | None = None
     """Why it cannot be scored."""
     same_model: bool = False
-    """Whether the winner is the same model, trained again with the same data and plan."""
+    """True if the winner is the same model, trained again with the same data and plan."""
     segmenter: Segmenter | None = None
     """The loaded champion, if it could be scored."""
 

@@ -53,7 +53,7 @@ class ChampionScore(BaseModel):
     why_not: str | None = None
     """Why it could not be scored; None if it was."""
     same_model: bool = False
-    """Whether the winner is the same model, trained again with the same data and plan."""
+    """True if the winner is the same model, trained again with the same data and plan."""
 
 
 class LatencyVerdict(BaseModel):

@@ -27,7 +27,7 @@ class Paths:
 
     @property
     def cache(self) -> Path:
-        """Folder: what `ingest` knows about files that it has read before. Not an out of a stage, so DVC does not delete it."""
+        """Folder: the cache of `ingest`, with rows of files that it has read before. Not an out of a stage, so DVC does not delete it."""
         return self.state / "ingest"
 
     @property
@@ -165,5 +165,5 @@ class Paths:
         return self.evaluation(name) / "metrics.json"
 
     def bottleneck(self, name: str) -> Path:
-        """How long each part of a training step of a candidate takes."""
+        """The time that each part of a candidate's training step takes, written by `train`."""
         return self.training(name) / "bottleneck.json"

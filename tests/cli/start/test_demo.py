@@ -29,7 +29,7 @@ def test_a_slow_machine_gets_more_time(root, monkeypatch):
     def run(folder, promote, verbose):
         seen.append(budget(folder))
         if len(seen) < 3:
-            raise SegpipeError("the budget is too short to learn anything", where="train.budget")
+            raise SegpipeError("the budget is too short for any useful training", where="train.budget")
         return {"live": "v0.1.0"}
 
     monkeypatch.setattr(retraining, "run_pipeline", run)

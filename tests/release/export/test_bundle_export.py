@@ -194,7 +194,7 @@ def test_an_engine_that_would_compute_in_other_numbers_is_not_eligible(
     assert all(trial["eligible"] for trial in others) and not last["eligible"]
     assert (last["engine"], last["reason"]) == (
         "openvino-bf16",
-        "does not run here: this processor does not compute in bfloat16",
+        "does not run here: this processor does not support bfloat16",
     )
 
 

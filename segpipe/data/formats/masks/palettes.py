@@ -1,4 +1,4 @@
-"""Palettes: which colour of a mask is which class, and the conversion of masks in colours to class values."""
+"""Palettes: the class of each mask colour, and the conversion of masks in colours to class values."""
 
 from __future__ import annotations
 
