@@ -78,7 +78,7 @@ def serve(root: Path, cron: str, timezone: str = "UTC") -> None:
 
 def _end(runner: subprocess.Popen[str]) -> None:
     """End the runner, and the runs that it has started; these get time to end their stages."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     with contextlib.suppress(psutil.NoSuchProcess):
         children = psutil.Process(runner.pid).children(recursive=True)

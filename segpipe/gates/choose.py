@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     from segpipe.data.manifest.fingerprint import Fingerprint
 
 
-_MAX_LISTED = 6
-"""Largest number of classes that a sentence names."""
-
-
 @dataclass(frozen=True)
 class Choice:
     """A selection, and the champion with its scores on each test image."""

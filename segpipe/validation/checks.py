@@ -16,6 +16,7 @@ from segpipe.config import ValidateParams
 from segpipe.errors import ConfigError
 from segpipe.validation.findings import Finding, Severity
 from segpipe.validation.frames import About
+from segpipe.words import listed
 
 Row = Mapping[Hashable, Any]
 """A row of a frame, by column."""
@@ -77,9 +78,9 @@ class Check:
         """
         if self.summary is None or severity == "error" or len(rows) <= params.many:
             return [self._finding(row, severity, params) for row in rows]
-        examples = ", ".join(str(row["subject"]) for row in rows[:3])
-        values = {**rows[0], "count": len(rows), "total": total}
-        finding = self._finding(values, severity, params, self.summary + f" ({examples} and {len(rows) - 3} more)")
+        examples = listed((row["subject"] for row in rows), at_most=3)
+        values = {**rows[0], "count": len(rows), "total": total, "examples": examples}
+        finding = self._finding(values, severity, params, self.summary + " ({examples})")
         return [finding.model_copy(update={"file": None, "other": None})]
 
     def _finding(self, row: Row, severity: Severity, params: ValidateParams, found: str | None = None) -> Finding:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from segpipe.data.images.statistics import MINIATURE_EDGE
 from segpipe.data.splits import SPLITS
 from segpipe.progress import track
+from segpipe.words import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,9 +71,8 @@ def exact_copies(manifest: pd.DataFrame) -> pd.DataFrame:
         for label, row in copies.iterrows():
             others = copies.drop(index=label)
             same = (others["split"] == row["split"]) & (others["mask_sha256"] == row["mask_sha256"])
-            paths = ", ".join(others["path"].iloc[:3]) + (" and more" if len(others) > 3 else "")
             splits, masks = copies["split"].nunique(), copies["mask_sha256"].nunique()
-            rows[label] = [paths, others["path"].iloc[0], splits, masks, int(same.sum())]
+            rows[label] = [listed(others["path"], at_most=3), others["path"].iloc[0], splits, masks, int(same.sum())]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 

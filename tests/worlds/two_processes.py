@@ -91,7 +91,7 @@ def limit_memory() -> None:
             raise MemoryError
         return step(self, number, *rest)
 
-    Stepper.step = limited  # type: ignore[method-assign]
+    Stepper.step = limited
 
 
 def compare(folder: Path, name: str, plan) -> dict:
@@ -122,7 +122,7 @@ def step_by_step(folder: Path, plan, readers, threads: int = 1) -> None:
 
 
 def step_by_step_in_float64(folder: Path, plan, readers) -> None:
-    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # losses and normalisation call it
+    torch.Tensor.float = torch.Tensor.double  # losses and normalisation call it
     torch.set_default_dtype(torch.float64)  # Fabric converts the network's outputs to it
     segpipe.training.step._precision = lambda *_: {"precision": "64-true"}
     step_by_step(folder, plan, readers)

@@ -170,4 +170,4 @@ def test_settings_are_checked() -> None:
     with pytest.raises(ValidationError):
         KMeansConfig(clusters=1)
     with pytest.raises(ValidationError):
-        KMeansConfig(cluster=8)  # type: ignore[call-arg]
+        KMeansConfig(cluster=8)

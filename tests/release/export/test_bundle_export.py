@@ -200,14 +200,14 @@ def test_an_engine_that_would_compute_in_other_numbers_is_not_eligible(
 
 @pytest.mark.parametrize(("name", "numbers"), [("openvino", "f32"), ("openvino-bf16", "bf16")])
 def test_openvino_reports_the_precision_that_it_computes_in(bundle: Path, name: str, numbers: str) -> None:
-    compiled = GRAPH_ENGINES[name](bundle / "model.onnx", 1)._compiled  # type: ignore[attr-defined]
+    compiled = GRAPH_ENGINES[name](bundle / "model.onnx", 1)._compiled
     precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     assert precision_is_native(name) == (precision == numbers), precision
 
 
 def test_a_model_without_a_network_is_refused(tmp_path: Path) -> None:
     trained = toy_segmenter()
-    classical = Segmenter(trained.spec, lambda batch: batch)  # type: ignore[arg-type]
+    classical = Segmenter(trained.spec, lambda batch: batch)
     with pytest.raises(ConfigError, match="is not a network"):
         export_graph(classical, tmp_path / "model.onnx")
 
