@@ -86,7 +86,7 @@ def test_the_same_plan_trains_the_same_weights_even_if_the_training_was_killed(t
     validate = loop.TrainingLoop._validate
 
     def interrupted_validation(run):
-        run._checkpoint()
+        run._save_checkpoint()
         if run.state.step >= 30:
             raise KeyboardInterrupt
         return validate(run)
