@@ -117,7 +117,8 @@ def test_a_plan_for_two_processes_runs_both(monkeypatch):
 @pytest.mark.slow
 def test_a_process_that_fails_ends_planning_with_its_message(train_reader):
     with pytest.raises(
-        SegpipeError, match=r"train.devices: .*cannot run at the same time: .*makes no network.*Fix: set it to 1"
+        SegpipeError,
+        match=r"train.devices: .*cannot run at the same time: .*does not return a network.*Fix: set it to 1",
     ):
         exchange_ms(
             small_plan(factory="tests.worlds.custom_networks:no_network"),
