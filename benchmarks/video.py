@@ -57,7 +57,7 @@ def engines(model: Path, shards: Path, folder: Path) -> dict[str, Any]:
     from segpipe.inference.segmenter import Segmenter
     from segpipe.inference.spec import GRAPH_FILE, INT8_FILE
     from segpipe.inference.trained_model import load_trained
-    from segpipe.release.export.bundle_export import export_graph
+    from segpipe.inference.engines.graph_export import export_graph
     from segpipe.release.export.int8 import calibration_batches, quantise
 
     network = load_trained(model)

@@ -18,7 +18,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.registry import FAMILIES, build_network, family_config
 from segpipe.models.volumetric.unet3d import Unet3dConfig
-from segpipe.release.export.bundle_export import export_graph
+from segpipe.inference.engines.graph_export import export_graph
 from segpipe.samples import ClassTable, Sample
 from segpipe.training.losses import SegmentationLoss
 from tests.worlds.released_models import inherited_channels, warm_started_network
