@@ -105,7 +105,7 @@ def evaluate_model(model: Path, shards: Path, splits: Path, out: Path, params: E
         DataError: the test split is empty, or one of its images has no label.
     """
     from segpipe.data.shards import ShardReader
-    from segpipe.inference.engines.checked_graph import GraphMismatch, on_checked_graph
+    from segpipe.inference.engines.checked_graph import GraphMismatch, on_graph
     from segpipe.inference.spec import WEIGHTS_FILE
     from segpipe.inference.trained_model import load_trained
     from segpipe.training.telemetry.history import TrainingHistory
@@ -131,8 +131,8 @@ def evaluate_model(model: Path, shards: Path, splits: Path, out: Path, params: E
 
     with tempfile.TemporaryDirectory(prefix="segpipe-graphs-") as folder:
         try:
-            threads = engine_threads(trained.spec, test)
-            evaluate(on_checked_graph(trained, Path(folder), threads), on_checked_graph(trained, Path(folder)))
+            scored = on_graph(trained, Path(folder), engine_threads(trained.spec, test))
+            evaluate(scored, on_graph(trained, Path(folder), check=False))
         except GraphMismatch as error:
             say(f"evaluate {name}: {error}; torch, which is slower, scores the model")
             evaluate(trained, trained)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segpipe.inference.engines.checked_graph import CheckedGraphEngine
 from segpipe.inference.engines.engine import Int8Engine, OpenVinoEngine, TorchEngine
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def engine_thread_count(segmenter: Segmenter) -> int:
     torch and OpenVINO use all cores; a classical model uses one.
     """
     engine = segmenter.engine
+    if isinstance(engine, CheckedGraphEngine):
+        engine = engine.graph
     if isinstance(engine, TorchEngine | OpenVinoEngine | Int8Engine):
         return 0
     return int(getattr(engine, "threads", 1))

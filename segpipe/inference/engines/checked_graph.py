@@ -7,7 +7,6 @@ take a quarter to six sevenths of the processor time of torch (benchmarks/evalua
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,10 +30,10 @@ MAX_VALUE_DIFFERENCE = 1e-3
 MAX_LABEL_DIFFERENCE = 1e-4
 """Largest accepted share of the pixels of a batch whose label differs: scores then differ by about as much."""
 
-_CHECKED_CALLS = 4
+_CHECKED_CALLS = 3
 """The first calls are all checked, then the first call for each input shape: a traced network may be wrong for other shapes."""
-_CHECKED_SHAPES = 32
-"""After so many input shapes, further ones are not checked."""
+_CHECKED_SHAPES = 6
+"""After so many input shapes, further ones are not checked: a graph that is right for these does not depend on the shape."""
 
 
 class GraphMismatch(SegpipeError):
@@ -48,12 +47,14 @@ class CheckedGraphEngine:
         graph: the network on ONNX Runtime.
         reference: the same network on torch, in float32.
         outputs: the meaning of the network's channels.
-        threads: the number of threads of `graph`; 0: all cores.
+
+    Attributes:
+        graph: as the argument.
     """
 
-    def __init__(self, graph: Engine, reference: Engine, outputs: Outputs, threads: int = 0) -> None:
-        self.name, self.threads = graph.name, threads
-        self._graph, self._reference, self._outputs = graph, reference, outputs
+    def __init__(self, graph: Engine, reference: Engine, outputs: Outputs) -> None:
+        self.name, self.graph = graph.name, graph
+        self._reference, self._outputs = reference, outputs
         self._lock = threading.Lock()
         self._calls = 0
         self._shapes: set[tuple[int, ...]] = set()
@@ -64,7 +65,7 @@ class CheckedGraphEngine:
         Raises:
             GraphMismatch: the graph does not agree with torch within `MAX_VALUE_DIFFERENCE` and `MAX_LABEL_DIFFERENCE`.
         """
-        logits = self._graph(batch)
+        logits = self.graph(batch)
         if self._is_checked(batch.shape):
             self._compare(logits, self._reference(batch))
         return logits
@@ -99,27 +100,23 @@ class CheckedGraphEngine:
             )
 
 
-def on_checked_graph(trained: Segmenter, folder: Path, threads: int = 0) -> Segmenter:
-    """Return a trained model with its network on ONNX Runtime, checked against torch.
+def on_graph(trained: Segmenter, folder: Path, threads: int = 0, check: bool = True) -> Segmenter:
+    """Return a trained model with its network on the engine of `SCORING_ENGINES`.
 
     Args:
         trained: the model on torch, in float32.
         folder: the folder for the ONNX graphs, which must exist. A graph that it already has is used again.
         threads: the number of threads of the engine; 0: all cores.
+        check: compare the results with torch (`CheckedGraphEngine`), which takes time.
 
     Returns:
-        The model on the engine of `SCORING_ENGINES`; `trained` itself if it is a detector or a classical model.
+        The model; `trained` itself if it is a detector or a classical model, which have no graph.
 
     Raises:
-        GraphMismatch: the network cannot be written as a graph.
+        GraphMismatch: the network cannot be written as a graph, or the engine does not run it.
     """
     if not isinstance(trained.engine, TorchEngine) or isinstance(trained.engine, DetectorEngine):
         return trained
-    return trained.on_engines(_loader(folder, threads))
-
-
-def _loader(folder: Path, threads: int) -> Callable[[Segmenter, str], Engine]:
-    """Return a function that exports a model on torch to a file of the folder, and loads it."""
 
     def load(model: Segmenter, name: str) -> Engine:
         path = folder / f"{name}.onnx"
@@ -127,13 +124,13 @@ def _loader(folder: Path, threads: int) -> Callable[[Segmenter, str], Engine]:
             if not path.exists():
                 export_graph(model, path)
             graph = graph_engine(SCORING_ENGINES[model.spec.dims], path, threads)
-        except (SegpipeError, RuntimeError, TypeError, ValueError, ImportError) as error:
+        except Exception as error:  # noqa: BLE001  tracing runs the user's own networks, which may raise anything
             path.unlink(missing_ok=True)
             line = next(iter(str(error).splitlines()), type(error).__name__)
             raise GraphMismatch(f"the network has no ONNX graph: {line[:160]}") from error
-        return CheckedGraphEngine(graph, model.engine, model.spec.outputs, getattr(graph, "threads", 0))
+        return CheckedGraphEngine(graph, model.engine, model.spec.outputs) if check else graph
 
-    return load
+    return trained.on_engines(load)
 
 
 def load_for_scoring(bundle: Path, threads: int = 0) -> Segmenter:
