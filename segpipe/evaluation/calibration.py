@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from segpipe.concurrency import map_ahead
 from segpipe.config import EvaluateParams
-from segpipe.evaluation.images_at_once import fitting_images, parallel_jobs
+from segpipe.inference.images_at_once import fitting_images, parallel_jobs
 from segpipe.evaluation.metrics_file import (
     DIGITS,
     CalibrationBin,

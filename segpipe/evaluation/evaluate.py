@@ -19,7 +19,6 @@ from segpipe.errors import DataError
 from segpipe.evaluation.calibration import CalibrationCounter, calibration_scores, fit_temperature_on
 from segpipe.evaluation.cost import Cost, measure_cost
 from segpipe.evaluation.gallery.write import write_gallery
-from segpipe.evaluation.images_at_once import engine_threads
 from segpipe.evaluation.instance_counts import InstanceCounter, instance_scores
 from segpipe.evaluation.kept_masks import KeptMasks
 from segpipe.evaluation.metric_lookup import ScoreTable, interval_of, metric_path
@@ -106,6 +105,7 @@ def evaluate_model(model: Path, shards: Path, splits: Path, out: Path, params: E
     """
     from segpipe.data.shards import ShardReader
     from segpipe.inference.engines.checked_graph import GraphMismatch, on_graph
+    from segpipe.inference.scoring import trained_for_scoring
     from segpipe.inference.spec import WEIGHTS_FILE
     from segpipe.inference.trained_model import load_trained
     from segpipe.training.telemetry.history import TrainingHistory
@@ -131,7 +131,7 @@ def evaluate_model(model: Path, shards: Path, splits: Path, out: Path, params: E
 
     with tempfile.TemporaryDirectory(prefix="segpipe-graphs-") as folder:
         try:
-            scored = on_graph(trained, Path(folder), engine_threads(trained.spec, test))
+            scored = trained_for_scoring(trained, Path(folder), test)
             evaluate(scored, on_graph(trained, Path(folder), check=False))
         except GraphMismatch as error:
             say(f"evaluate {name}: {error}; torch, which is slower, scores the model")

@@ -1,6 +1,6 @@
 """Scoring of every image of a split: counts, surface distances and confidences.
 
-Images are predicted and counted in threads, several small ones at once, or one large one (`segpipe.evaluation.images_at_once`).
+Images are predicted and counted in threads, several small ones at once, or one large one (`segpipe.inference.images_at_once`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from segpipe.evaluation.calibration import (
     probabilities_fit_in_memory,
 )
 from segpipe.evaluation.gallery.pictures import has_background
-from segpipe.evaluation.images_at_once import available_cores, fitting_images, parallel_jobs
+from segpipe.inference.images_at_once import available_cores, fitting_images, parallel_jobs
 from segpipe.evaluation.instance_counts import ComparedInstances, InstanceCounter
 from segpipe.evaluation.kept_masks import KeptMasks
 from segpipe.evaluation.scores import ImageScore

@@ -13,7 +13,7 @@ import numpy as np
 
 from segpipe.concurrency import map_ahead
 from segpipe.config import EvaluateParams
-from segpipe.evaluation.images_at_once import fitting_images, parallel_jobs
+from segpipe.inference.images_at_once import fitting_images, parallel_jobs
 from segpipe.evaluation.metrics_file import DIGITS, CorruptionDrop, RobustnessScores
 from segpipe.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, resample_to_labels
 from segpipe.evaluation.scores import Scores

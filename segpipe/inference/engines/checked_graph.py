@@ -131,22 +131,3 @@ def on_graph(trained: Segmenter, folder: Path, threads: int = 0, check: bool = T
         return CheckedGraphEngine(graph, model.engine, model.spec.outputs) if check else graph
 
     return trained.on_engines(load)
-
-
-def load_for_scoring(bundle: Path, threads: int = 0) -> Segmenter:
-    """Load a bundle on the engine that scores trained networks, so that both are compared in the same arithmetic.
-
-    The bundle's own engine may compute in bfloat16 or in integers.
-
-    Args:
-        bundle: the folder of the bundle.
-        threads: the number of threads of the engine; 0: all cores.
-
-    Returns:
-        The model on the engine of `SCORING_ENGINES`; a bundle without an ONNX graph (a detector) on torch.
-    """
-    from segpipe.inference.segmenter import Segmenter
-    from segpipe.inference.spec import TORCH, SegmenterSpec
-
-    spec = SegmenterSpec.read(bundle)
-    return Segmenter.from_bundle(bundle, TORCH if spec.engine == TORCH else SCORING_ENGINES[spec.dims], threads)
