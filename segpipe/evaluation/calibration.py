@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from segpipe.concurrency import map_ahead
 from segpipe.config import EvaluateParams
-from segpipe.inference.images_at_once import fitting_images, parallel_jobs
 from segpipe.evaluation.metrics_file import (
     DIGITS,
     CalibrationBin,
@@ -23,6 +22,7 @@ from segpipe.evaluation.metrics_file import (
 )
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Interval, SumStatistic, bootstrap, resampling_units
+from segpipe.inference.images_at_once import fitting_images, parallel_jobs
 from segpipe.metrics import Values
 from segpipe.metrics.calibration import (
     PixelSample,

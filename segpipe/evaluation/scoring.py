@@ -18,12 +18,12 @@ from segpipe.evaluation.calibration import (
     probabilities_fit_in_memory,
 )
 from segpipe.evaluation.gallery.pictures import has_background
-from segpipe.inference.images_at_once import available_cores, fitting_images, parallel_jobs
 from segpipe.evaluation.instance_counts import ComparedInstances, InstanceCounter
 from segpipe.evaluation.kept_masks import KeptMasks
 from segpipe.evaluation.scores import ImageScore
 from segpipe.evaluation.slice_attributes import SliceAttributes, image_attributes
 from segpipe.evaluation.surfaces import SurfaceRule
+from segpipe.inference.images_at_once import available_cores, fitting_images, parallel_jobs
 from segpipe.metrics import confusion
 from segpipe.metrics.surface import boundary_tallies
 from segpipe.progress import track

@@ -13,11 +13,11 @@ import numpy as np
 
 from segpipe.concurrency import map_ahead
 from segpipe.config import EvaluateParams
-from segpipe.inference.images_at_once import fitting_images, parallel_jobs
 from segpipe.evaluation.metrics_file import DIGITS, CorruptionDrop, RobustnessScores
 from segpipe.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, resample_to_labels
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Interval, bootstrap, resampling_units, statistic
+from segpipe.inference.images_at_once import fitting_images, parallel_jobs
 from segpipe.inference.preprocess import fit_channels
 from segpipe.metrics import MAIN_METRIC, Counts, Values, confusion, metric, tallies
 from segpipe.progress import say, track

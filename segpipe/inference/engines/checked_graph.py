@@ -124,7 +124,7 @@ def on_graph(trained: Segmenter, folder: Path, threads: int = 0, check: bool = T
             if not path.exists():
                 export_graph(model, path)
             graph = graph_engine(SCORING_ENGINES[model.spec.dims], path, threads)
-        except Exception as error:  # noqa: BLE001  tracing runs the user's own networks, which may raise anything
+        except Exception as error:
             path.unlink(missing_ok=True)
             line = next(iter(str(error).splitlines()), type(error).__name__)
             raise GraphMismatch(f"the network has no ONNX graph: {line[:160]}") from error
