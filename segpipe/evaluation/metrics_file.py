@@ -260,6 +260,8 @@ class MetricsFile(_Part):
     test: ScoresOnTest | None = None
     val: ScoresOnVal | None = None
     model: ModelSize | None = None
+    engine: str | None = None
+    """The engine that the model was scored on (`segpipe.inference.engines.checked_graph`); None in files of earlier versions."""
     cost: Cost | None = None
 
     @classmethod

@@ -54,6 +54,8 @@ class ChampionScore(BaseModel):
     """Why it could not be scored; None if it was."""
     same_model: bool = False
     """True if the winner is the same model, trained again with the same data and plan."""
+    engine: str | None = None
+    """The engine that scored it; None if it was not scored, or by an earlier version of segpipe."""
 
 
 class LatencyVerdict(BaseModel):

@@ -73,7 +73,7 @@ def test_the_seed_determines_the_weights_of_a_factory():
 
 
 def test_a_network_without_a_graph_is_named_at_export(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    from segpipe.release.export.bundle_export import export_graph
+    from segpipe.inference.engines.graph_export import export_graph
     from tests.models.test_contract import spec
 
     network = build(factory="tests.worlds.custom_networks:build_without_graph")

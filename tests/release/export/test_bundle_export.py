@@ -16,9 +16,10 @@ from segpipe.errors import ConfigError, DataError, GateBlocked
 from segpipe.files import sha256_file
 from segpipe.inference.cleaning import Cleaning
 from segpipe.inference.engines.engine import GRAPH_ENGINES, precision_is_native
+from segpipe.inference.engines.graph_export import export_graph
 from segpipe.inference.segmenter import Segmenter
 from segpipe.release.bundle import Card, bundle_sha256, compare_masks, golden_pairs, model_sha256, replay_golden
-from segpipe.release.export.bundle_export import export_graph, write_bundle
+from segpipe.release.export.bundle_export import write_bundle
 from segpipe.release.export.engine_selection import EngineTrial, choose_engine, median_ms
 from segpipe.release.export.golden import centre_crop, choose_images, encode_image
 from tests.worlds.bundles import CLASSES, toy_image, toy_reader, toy_segmenter, toy_selection, write_toy_bundle
