@@ -171,7 +171,7 @@ def plan(root: Path, name: str, refresh: bool = False) -> None:
     fetch_trained(root, str(params.candidate(name).options.get("encoder_weights", "")))
     fingerprint = _shards_fingerprint(paths)
     check_scores(params, fingerprint)
-    new_plan = make_plan(name, params, fingerprint, _require(paths.shards, "prepare"))
+    new_plan = make_plan(name, params, fingerprint, _require(paths.shards, "prepare"), not refresh)
     new_plan.write(paths.plan(name))
     say(explain(new_plan))
     if refresh:

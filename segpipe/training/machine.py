@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from segpipe.progress import say
 from segpipe.training.plan import Machine, NetworkPlan, Plan
 
 _MAX_GPU_WORKERS, _MAX_CPU_WORKERS = 12, 4
+_MAX_START_AGE_S = 120.0
+"""No command of the pipeline needs as long to plan; an older process serves several commands."""
 
 
 def choose_device(accelerator: str) -> str:
@@ -50,11 +53,23 @@ def worker_counts(device: str, devices: int = 1) -> list[int]:
 
 
 def _default_workers(device: str, devices: int) -> int:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, available // devices)
+    cores = max(1, available_cores() // devices)
     if device == "cuda":
         return max(1, min(_MAX_GPU_WORKERS, cores - 1))
     return 0 if cores == 1 else max(1, min(_MAX_CPU_WORKERS, cores // 4))
+
+
+def available_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def process_age() -> float | None:
+    """Return the seconds since this process started; None if it is so old that it was not started for the current command."""
+    import psutil  # type: ignore[import-untyped]
+
+    seconds: float = time.time() - psutil.Process().create_time()
+    return seconds if seconds < _MAX_START_AGE_S else None
 
 
 def synchronize(device: str) -> None:

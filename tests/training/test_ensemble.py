@@ -68,7 +68,7 @@ def digests(out):
 def test_no_member_sees_its_fold_before_it_is_judged_on_it(tmp_path, monkeypatch):
     dealt, keys_by_seed, real = deal(), {}, ensemble.train_on
 
-    def spied(plan, classes, train, val, *folders):
+    def spied(plan, classes, train, val, *folders, **options):
         for reader in dealt.readers:
             reader.read_keys.clear()
         trained_on = {train[i].key for i in range(len(train))}
@@ -77,7 +77,7 @@ def test_no_member_sees_its_fold_before_it_is_judged_on_it(tmp_path, monkeypatch
         for reader in dealt.readers:
             reader.read_keys.clear()
         monkeypatch.setattr("segpipe.training.loop.TrainingLoop._validate", lambda self: validate(self, plan.seed))
-        real(plan, classes, train, val, *folders)
+        real(plan, classes, train, val, *folders, **options)
 
     def validate(run, seed):
         read_keys = {key for reader in dealt.readers for key in reader.read_keys}
@@ -129,7 +129,7 @@ def test_the_ensemble_is_the_mean_of_members_trained_alone(whole, tmp_path):
 
 def test_its_score_on_val_is_out_of_fold(whole):
     history, val, judge = json.loads((whole / "history.json").read_text()), deal().readers[1], load_trained(whole)
-    expected = sum(count_split(judge._members[fold], val, [index]) for index, fold in enumerate((0, 1, 2)))
+    expected = sum(count_split(judge.members[fold], val, [index]) for index, fold in enumerate((0, 1, 2)))
     assert history["best_score"] == pytest.approx(score_confusion(expected).iou_macro, abs=1e-6)
     scores = [member["best_score"] for member in history["members"]]
     assert history["folds"]["scores"] == scores and len(set(scores)) > 1
@@ -183,9 +183,9 @@ def test_a_stopped_training_continues_with_its_member(whole, tmp_path, monkeypat
 def test_members_of_another_plan_are_trained_again(tmp_path, monkeypatch):
     trained, real = [], ensemble.train_on
 
-    def count(plan, *rest):
+    def count(plan, *rest, **options):
         trained.append(plan.seed)
-        real(plan, *rest)
+        real(plan, *rest, **options)
 
     monkeypatch.setattr(ensemble, "train_on", count)
     monkeypatch.setattr(ensemble, "_assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -245,7 +245,7 @@ def test_volumes_have_members_too(tmp_path):
     )
     train_members(plan, TABLE, dealt, val, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
     model, sample = load_trained(tmp_path / "out"), train[1]
-    outputs = [member.segment(sample, probabilities=True).probabilities for member in model._members]
+    outputs = [member.segment(sample, probabilities=True).probabilities for member in model.members]
     np.testing.assert_allclose(
         model.predict(sample.image, probabilities=True).probabilities, np.mean(outputs, 0), atol=2e-6
     )

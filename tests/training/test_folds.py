@@ -127,7 +127,7 @@ def test_members_that_cannot_be_averaged_or_judged_are_refused():
 def test_a_plan_with_folds_is_that_of_its_first_member(shards, monkeypatch):
     planned = {}
 
-    def plan_on(name, params, fingerprint, train, val):
+    def plan_on(name, params, fingerprint, train, val, reuse_speeds):
         planned.update(train=keys(train), val=keys(val))
         return plan_of()
 
