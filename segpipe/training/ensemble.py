@@ -95,7 +95,6 @@ def train_members(
             folder / "model",
             folder / "live",
             folder / "checkpoints",
-            finishes=False,
         )
         if rank() == 0:
             write_text(done, fold_plan.sha256)

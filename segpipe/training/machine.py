@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -14,8 +13,6 @@ from segpipe.progress import say
 from segpipe.training.plan import Machine, NetworkPlan, Plan
 
 _MAX_GPU_WORKERS, _MAX_CPU_WORKERS = 12, 4
-_MAX_START_AGE_S = 120.0
-"""No command of the pipeline needs as long to plan; an older process serves several commands."""
 
 
 def choose_device(accelerator: str) -> str:
@@ -62,14 +59,6 @@ def _default_workers(device: str, devices: int) -> int:
 def available_cores() -> int:
     """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def process_age() -> float | None:
-    """Return the seconds since this process started; None if it is so old that it was not started for the current command."""
-    import psutil  # type: ignore[import-untyped]
-
-    seconds: float = time.time() - psutil.Process().create_time()
-    return seconds if seconds < _MAX_START_AGE_S else None
 
 
 def synchronize(device: str) -> None:

@@ -68,7 +68,7 @@ def digests(out):
 def test_no_member_sees_its_fold_before_it_is_judged_on_it(tmp_path, monkeypatch):
     dealt, keys_by_seed, real = deal(), {}, ensemble.train_on
 
-    def spied(plan, classes, train, val, *folders, **options):
+    def spied(plan, classes, train, val, *folders):
         for reader in dealt.readers:
             reader.read_keys.clear()
         trained_on = {train[i].key for i in range(len(train))}
@@ -77,7 +77,7 @@ def test_no_member_sees_its_fold_before_it_is_judged_on_it(tmp_path, monkeypatch
         for reader in dealt.readers:
             reader.read_keys.clear()
         monkeypatch.setattr("segpipe.training.loop.TrainingLoop._validate", lambda self: validate(self, plan.seed))
-        real(plan, classes, train, val, *folders, **options)
+        real(plan, classes, train, val, *folders)
 
     def validate(run, seed):
         read_keys = {key for reader in dealt.readers for key in reader.read_keys}
@@ -183,9 +183,9 @@ def test_a_stopped_training_continues_with_its_member(whole, tmp_path, monkeypat
 def test_members_of_another_plan_are_trained_again(tmp_path, monkeypatch):
     trained, real = [], ensemble.train_on
 
-    def count(plan, *rest, **options):
+    def count(plan, *rest):
         trained.append(plan.seed)
-        real(plan, *rest, **options)
+        real(plan, *rest)
 
     monkeypatch.setattr(ensemble, "train_on", count)
     monkeypatch.setattr(ensemble, "_assemble", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -31,14 +31,10 @@ if TYPE_CHECKING:
     from segpipe.training.plan import RecipePlan
     from segpipe.training.sampling.crops import Reader
 
-START_UP_S = 10.0
-"""From the start of the `train` command to the first step (imports, the network, the first batches), if planning could not time it."""
-PLAN_START_S = 4.0
-"""The start of the `plan` command (Python and torch), and its end, if planning could not time it."""
+COMMAND_S = 1.0
+"""The start of Python and of the command line, and the end of a command."""
 FIRST_BATCHES_S = 1.0
 """The part of the start of `train` that planning does not have: opening the curves and preparing the first batches."""
-PLAN_END_S = 0.3
-"""From the last measurement to the end of the `plan` command."""
 LAUNCH_S = 4.0
 """Additional start-up if the command starts the processes that share the training."""
 MEMBER_START_S = 2.0
@@ -67,7 +63,6 @@ def count_steps(
     members: int = 1,
     validations: int | None = None,
     ms_last: float | None = None,
-    start_up_s: float = START_UP_S,
 ) -> tuple[int, int]:
     """Compute the steps and validations that a budget buys.
 
@@ -78,12 +73,10 @@ def count_steps(
         batch: crops per step.
         ms_step: milliseconds per step.
         ms_val: milliseconds per validation.
-        overhead_s: seconds that a budget of seconds pays for in addition to the start of the training, validations (at most a tenth,
-            but at least one) and checkpoints.
+        overhead_s: seconds that a budget of seconds pays for in addition to steps, validations and checkpoints.
         members: networks that share the budget, one after another.
         validations: the number of validations that was set; None: as many as are affordable, at most ten.
         ms_last: milliseconds of the last validation; None: as all others.
-        start_up_s: seconds from the start of the training to its first step.
 
     Returns:
         Steps and validations of each member.
@@ -95,12 +88,15 @@ def count_steps(
         steps = max(1, round((amount if kind == "steps" else amount * n_train / batch) / members))
         return steps, min(validations or _DEFAULT_VALIDATIONS, steps)
     ms_last = ms_val if ms_last is None else ms_last
-    overhead_s += start_up_s + (members - 1) * MEMBER_START_S
+    overhead_s += (members - 1) * MEMBER_START_S
     left_ms = max(0.0, amount - overhead_s) * 1000 / members
     share = _MAX_SHORT_VALIDATION_SHARE if amount < SHORT_BUDGET_S else _MAX_VALIDATION_SHARE
     further = (share * left_ms - ms_last) // max(ms_val, 1e-3)
-    count = validations or int(min(_DEFAULT_VALIDATIONS, 1 + max(0.0, further)))
-    steps = int((left_ms - (count - 1) * ms_val - ms_last) / (ms_step * (1 + CHECKPOINT_SHARE)))
+    most = validations or int(min(_DEFAULT_VALIDATIONS, 1 + max(0.0, further)))
+    for count in (most, validations or 1):
+        steps = int((left_ms - (count - 1) * ms_val - ms_last) / (ms_step * (1 + CHECKPOINT_SHARE)))
+        if steps >= MIN_STEPS:
+            break
     if steps < MIN_STEPS:
         least_ms = ((validations or 1) - 1) * ms_val + ms_last + MIN_STEPS * ms_step * (1 + CHECKPOINT_SHARE)
         ms = ms_last if validations is None else ms_val

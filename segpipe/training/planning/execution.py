@@ -13,16 +13,14 @@ import torch
 from segpipe.config import TrainParams, parse_budget
 from segpipe.training.finishing.postprocess_search import has_choices
 from segpipe.training.folds import spread_evenly
-from segpipe.training.machine import choose_device, peak_memory_mib, process_age, this_machine
+from segpipe.training.machine import choose_device, peak_memory_mib, this_machine
 from segpipe.training.optim.freezing import encoder_of
 from segpipe.training.optim.schedules import warmup_steps
 from segpipe.training.plan import Execution, NetworkPlan, Recipe
 from segpipe.training.planning.budget import (
+    COMMAND_S,
     FIRST_BATCHES_S,
     LAUNCH_S,
-    PLAN_END_S,
-    PLAN_START_S,
-    START_UP_S,
     FinishingTime,
     count_steps,
     finishing_time,
@@ -141,7 +139,7 @@ def _count_in_steps(
         ms_mean: mean milliseconds per step.
         ms_image: milliseconds per image of a validation.
         finishing: the time of the finished model.
-        overhead_s: seconds for anything that is not a part of planning or of the choices after the last step.
+        overhead_s: seconds for everything except planning, the start of the training, and the choices after the last step.
     """
     settings = draft.settings
     kind, amount = parse_budget(settings.budget)
@@ -149,8 +147,8 @@ def _count_in_steps(
     if kind == "seconds" and not settings.folds:
         images = finishing.affordable_images(amount, images)
     images_each = math.ceil(images / draft.world_size)
-    plan_start_s, start_up_s = _start_seconds(draft)
-    overhead_s += plan_start_s + time.perf_counter() - draft.started + finishing.seconds(images)
+    overhead_s += 2 * COMMAND_S + draft.start_up_s + FIRST_BATCHES_S
+    overhead_s += time.perf_counter() - draft.started + finishing.seconds(images)
     steps, validations = count_steps(
         kind,
         amount,
@@ -162,7 +160,6 @@ def _count_in_steps(
         settings.folds or 1,
         settings.validations,
         finishing.ms_last * images_each,
-        start_up_s,
     )
     first_steps = round(settings.progressive_share * steps)
     recipe = recipe.model_copy(
@@ -184,15 +181,6 @@ def _count_in_steps(
             f"{images} of {len(draft.val)}, evenly spread: more would take more than their share of the budget; evaluation uses all",
         )
     return recipe
-
-
-def _start_seconds(draft: PlanDraft) -> tuple[float, float]:
-    """Return the seconds before planning began in this process, and from the start of the training to its first step."""
-    age_s = process_age()
-    if age_s is None:
-        return PLAN_START_S, START_UP_S
-    start_s = max(0.0, age_s - (time.perf_counter() - draft.started))
-    return start_s + PLAN_END_S, start_s + draft.start_up_s + FIRST_BATCHES_S
 
 
 def _time_validation(draft: PlanDraft, stepper: Stepper) -> tuple[float, FinishingTime]:
@@ -236,7 +224,11 @@ def _describe_steps(
     ms_validation: float,
     overhead_s: float,
 ) -> str:
-    overhead = f", {overhead_s:.0f} s for planning and for what is chosen after the last step" if overhead_s else ""
+    overhead = (
+        f", {overhead_s:.0f} s for planning, for the start and for what is chosen after the last step"
+        if overhead_s
+        else ""
+    )
     return (
         f"{recipe.steps}{' per member' if settings.folds else ''} for a budget of {settings.budget}: "
         f"{execution.ms_per_step:.0f} ms per step, {validations} validations of {ms_validation / 1000:.1f} s{overhead}"

@@ -43,7 +43,7 @@ class PlanDraft:
     reuse_speeds: bool = True
     """Whether speeds that earlier plans measured on this machine are used (`segpipe.training.speed.speed_cache`)."""
     start_up_s: float = 0.0
-    """Seconds that planning took to build the network and its first stepper, imports included: training will start as slowly."""
+    """Seconds that planning took for imports, the network and its first stepper: training takes them as well."""
 
     @contextmanager
     def counted_as_start_up(self) -> Iterator[None]:

@@ -44,7 +44,12 @@ if TYPE_CHECKING:
 
 
 def make_plan(
-    name: str, params: Params, fingerprint: Fingerprint, shards: Path, reuse_speeds: bool = True
+    name: str,
+    params: Params,
+    fingerprint: Fingerprint,
+    shards: Path,
+    reuse_speeds: bool = True,
+    started: float | None = None,
 ) -> NetworkPlan | ClassicalPlan:
     """Plan how a candidate is trained: choose from settings and data, then measure on this machine.
 
@@ -54,6 +59,7 @@ def make_plan(
         fingerprint: statistics of the training split.
         shards: the folder that `prepare` wrote.
         reuse_speeds: whether speeds that earlier plans measured on this machine are used.
+        started: the moment when the command began (`time.perf_counter`), before its imports; None: now.
 
     Raises:
         ConfigError: A setting does not fit the family, the data or this machine.
@@ -65,17 +71,23 @@ def make_plan(
     candidate, settings = params.candidate(name), params.train_for(name)
     model_family = get_family(candidate.family)
     if settings.folds is None or model_family.kind == "classical":
-        return plan_on(name, params, fingerprint, train, val, reuse_speeds)
+        return plan_on(name, params, fingerprint, train, val, reuse_speeds, started)
     check_folds(candidate, model_family)
     folds = choose_folds(settings.folds, params, shards)
     dealt = deal_out(folds, settings.seed, train, val, shards)
-    plan = plan_on(name, params, fingerprint, dealt.without_fold(0), dealt.only_fold(0), reuse_speeds)
+    plan = plan_on(name, params, fingerprint, dealt.without_fold(0), dealt.only_fold(0), reuse_speeds, started)
     reasons = {"folds": describe_folds(folds, dealt, settings)} | plan.reasons
     return plan.model_copy(update={"folds": folds, "reasons": reasons})
 
 
 def plan_on(
-    name: str, params: Params, fingerprint: Fingerprint, train: Reader, val: Reader, reuse_speeds: bool = True
+    name: str,
+    params: Params,
+    fingerprint: Fingerprint,
+    train: Reader,
+    val: Reader,
+    reuse_speeds: bool = True,
+    started: float | None = None,
 ) -> NetworkPlan | ClassicalPlan:
     """Plan a candidate, like `make_plan`, on open readers.
 
@@ -86,8 +98,9 @@ def plan_on(
         train: the training split.
         val: the validation split.
         reuse_speeds: whether speeds that earlier plans measured on this machine are used.
+        started: the moment when the command began (`time.perf_counter`), before its imports; None: now.
     """
-    started, candidate = time.perf_counter(), params.candidate(name)
+    started, candidate = started or time.perf_counter(), params.candidate(name)
     model_family, volumes = get_family(candidate.family), holds_volumes(train)
     _check_dims(model_family, volumes)
     if fingerprint.classes.overlapping:
@@ -95,7 +108,7 @@ def plan_on(
     warm_start = warm_start_of(candidate.options)
     candidate = warm_start.fill(candidate) if warm_start else candidate
     draft = PlanDraft(params.train_for(name), model_family, family_config(candidate), fingerprint, train, val, started)
-    draft.reuse_speeds = reuse_speeds
+    draft.reuse_speeds, draft.start_up_s = reuse_speeds, time.perf_counter() - started
     spacing = None
     if volumes:
         released = warm_start.spec.spacing if warm_start else None

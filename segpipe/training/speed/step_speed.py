@@ -22,7 +22,7 @@ from segpipe.training.speed.precision_benchmark import (
     may_compile,
 )
 from segpipe.training.speed.speed_cache import Comparison, KnownSpeed, SpeedKey, entry_path, recall, remember, speed_key
-from segpipe.training.speed.time_limits import budget_seconds, has_short_budget
+from segpipe.training.speed.time_limits import SHORT_BUDGET_S, budget_seconds, has_short_budget
 from segpipe.training.step import Stepper
 from segpipe.training.tasks import samples_of
 from segpipe.training.telemetry.bottleneck import step_parts
@@ -108,7 +108,8 @@ class SpeedMeasurement:
                 continue
             seconds = budget_seconds(self.settings, known.ms_per_step)
             compiles = may_compile(self.settings, seconds, self.device, self.plan.model_family)
-            if comparison == ("compilation" if compiles else "settings") or (comparison == "none" and self.is_short):
+            is_short = self.is_short or seconds < SHORT_BUDGET_S  # a budget of steps is short if these steps are
+            if comparison == ("compilation" if compiles else "settings") or (comparison == "none" and is_short):
                 return known
         return None
 

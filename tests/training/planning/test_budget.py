@@ -18,11 +18,9 @@ from segpipe.training.finishing.instance_search import MAX_IMAGES
 from segpipe.training.plan import StepSetting
 from segpipe.training.planning import budget, execution
 from segpipe.training.planning.budget import (
+    COMMAND_S,
     FIRST_BATCHES_S,
     MIN_STEPS,
-    PLAN_END_S,
-    PLAN_START_S,
-    START_UP_S,
     FinishingTime,
     count_steps,
     finishing_time,
@@ -50,43 +48,43 @@ def test_a_budget_of_seconds_is_kept(seconds, ms_step, ms_val, n_train, batch, o
     try:
         steps, validations = count_steps("seconds", seconds, n_train, batch, ms_step, ms_val, overhead_s)
     except ConfigError:
-        assert START_UP_S + overhead_s + (MIN_STEPS * ms_step + ms_val) / 1000 > 0.98 * seconds
+        assert overhead_s + (MIN_STEPS * ms_step + ms_val) / 1000 > 0.98 * seconds
         return
     assert steps >= MIN_STEPS
     assert 1 <= validations <= min(10, steps)
-    took = START_UP_S + overhead_s + (steps * ms_step + validations * ms_val) / 1000
+    took = overhead_s + (steps * ms_step + validations * ms_val) / 1000
     assert 0.985 * seconds - 2 * ms_step / 1000 <= took <= seconds
     assert validations == 1 or validations * ms_val / 1000 <= (0.1 if seconds >= 300 else 0.05) * seconds
 
 
 def test_a_budget_that_buys_too_few_steps_is_refused_with_the_least_that_would_do():
-    with pytest.raises(ConfigError, match=r"found 40 s, which is 1 steps of 20000 ms, .* expected at least 214 s here"):
+    with pytest.raises(ConfigError, match=r"found 40 s, which is 1 steps of 20000 ms, .* expected at least 204 s here"):
         count_steps("seconds", 40, 100, 8, 20_000, 2_000)
 
 
 def test_overhead_is_charged_to_a_budget_of_time():
     assert count_steps("seconds", 140, 100, 8, 50, 900, overhead_s=40) == count_steps("seconds", 100, 100, 8, 50, 900)
     assert count_steps("steps", 140, 100, 8, 50, 900, overhead_s=40) == count_steps("steps", 140, 100, 8, 50, 900)
-    with pytest.raises(ConfigError, match=r"found 60 s, which is 0 steps .* expected at least 77 s here"):
+    with pytest.raises(ConfigError, match=r"found 60 s, which is 0 steps .* expected at least 67 s here"):
         count_steps("seconds", 60, 100, 8, 500, 1000, overhead_s=60)
 
 
 def test_the_number_of_validations_that_is_set_is_kept_whatever_they_take():
     assert count_steps("seconds", 100, 100, 8, 50, 2000)[1] < 10 and count_steps("steps", 60, 100, 8, 50, 2000)[1] == 10
     steps, validations = count_steps("seconds", 100, 100, 8, 50, 2000, validations=25)
-    assert validations == 25 and START_UP_S + (steps * 50 * 1.01 + 25 * 2000) / 1000 == pytest.approx(100, abs=0.1)
+    assert validations == 25 and (steps * 50 * 1.01 + 25 * 2000) / 1000 == pytest.approx(100, abs=0.1)
     assert count_steps("steps", 60, 100, 8, 50, 2000, validations=25) == (60, 25)
     assert count_steps("steps", 3, 100, 8, 50, 2000, validations=25) == (3, 3)
-    with pytest.raises(ConfigError, match=r"with 2\.0 s for each of 60 validations, expected at least 136 s"):
+    with pytest.raises(ConfigError, match=r"with 2\.0 s for each of 60 validations, expected at least 126 s"):
         count_steps("seconds", 100, 100, 8, 500, 2000, validations=60)
 
 
 def test_the_last_validation_and_the_start_have_their_own_time():
-    steps, validations = count_steps("seconds", 100, 100, 8, 50, 1000, ms_last=2500, start_up_s=4.0)
+    steps, validations = count_steps("seconds", 100, 100, 8, 50, 1000, overhead_s=4.0, ms_last=2500)
     assert validations == 1 + 2, "the last one, and two in the rest of 5 %"
     assert 4.0 + (2 * 1000 + 2500 + steps * 50 * 1.01) / 1000 == pytest.approx(100, abs=0.1)
     with pytest.raises(ConfigError, match=r"with 2\.5 s for a validation, expected at least 12 s"):
-        count_steps("seconds", 5, 100, 8, 500, 1000, ms_last=2500, start_up_s=4.0)
+        count_steps("seconds", 5, 100, 8, 500, 1000, overhead_s=4.0, ms_last=2500)
 
 
 def test_budgets_of_steps_and_epochs():
@@ -119,8 +117,7 @@ def ticking(monkeypatch):
     return clock
 
 
-@pytest.mark.parametrize("age", [None, 1000.0], ids=["old process", "new process"])
-def test_planning_compiling_and_finishing_are_charged(ticking, monkeypatch, age):
+def test_planning_compiling_and_finishing_are_charged(ticking, monkeypatch):
     """Two kinds of cheaper first steps are compiled as well."""
     calls = []
 
@@ -129,7 +126,6 @@ def test_planning_compiling_and_finishing_are_charged(ticking, monkeypatch, age)
         return 3, 1
 
     monkeypatch.setattr(execution, "count_steps", counted)
-    monkeypatch.setattr(execution, "process_age", lambda: age)
     monkeypatch.setattr(execution, "finishing_time", lambda *_: FinishingTime(500.0, 0.0, 7000.0))
     monkeypatch.setattr(execution, "has_choices", lambda *_: True)
     monkeypatch.setattr(PrecisionBenchmark, "compile_seconds", lambda *_: 20.0)
@@ -143,16 +139,16 @@ def test_planning_compiling_and_finishing_are_charged(ticking, monkeypatch, age)
         "precision": "fp32",
         "channels_last": False,
     }
-    plan = plan_on("net", params(settings), fingerprint_of(train), train, val)
+    started, imports_s = ticking.now, 30.0
+    ticking.now += imports_s
+    plan = plan_on("net", params(settings), fingerprint_of(train), train, val, started=started)
     (((kind, amount, n_train, batch, ms_mean, _, overhead_s, *rest), now),) = calls
-    members, validations, ms_last, start_up_s = rest
+    members, validations, ms_last = rest
     assert (kind, amount, n_train, batch) == ("seconds", 600.0, 8, 2)
     assert (members, validations, ms_last) == (1, None, 500.0)
-    planning_s = now - ticking.readings[0]
-    before_s = PLAN_START_S if age is None else age - planning_s + PLAN_END_S
-    assert overhead_s == pytest.approx(before_s + 7.0 + 3 * 20.0 + planning_s, abs=1.1), "a reading takes a second"
-    # The network and its first stepper take a reading each.
-    assert start_up_s == (START_UP_S if age is None else pytest.approx(age - planning_s + 2 + FIRST_BATCHES_S, abs=1.1))
+    start_s = imports_s + 2  # the network and its first stepper take a reading each
+    charged_s = 2 * COMMAND_S + FIRST_BATCHES_S + start_s + now - started + 7.0 + 3 * 20.0
+    assert overhead_s == pytest.approx(charged_s, abs=2.1), "a reading takes a second"
     assert ms_mean == pytest.approx(plan.execution.ms_per_step, rel=0.3), "each step takes a few readings of this clock"
     assert f"{overhead_s:.0f} s for planning" in plan.reasons["steps"]
 
