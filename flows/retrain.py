@@ -67,7 +67,7 @@ def record(run: PipelineRun, recorder: Recorder, display: RunDisplay | None = No
     """Record a run that has started as a run of the flow, and release its winner. Raises the error that ended it."""
     _current[:] = [(run, recorder, display)]
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        return retrain(str(run.root), run.jobs, run.promote)  # type: ignore[call-overload, no-any-return]
+        return retrain(str(run.root), run.jobs, run.promote)  # type: ignore[call-overload]
 
 
 def _record(run: PipelineRun, recorder: Recorder, display: RunDisplay | None) -> RunSummary:

@@ -237,7 +237,7 @@ def run_pipeline(
                 if "PREFECT_API_URL" not in os.environ and (summary := run.summary_if_complete()):
                     return summary
                 module = flow or load_flow(run.root, "retrain")
-                return module.record(run, recorder, display)  # type: ignore[no-any-return]
+                return module.record(run, recorder, display)
         except KeyboardInterrupt:
             say("stopped; completed work is kept, and the same command continues from there")
             raise

@@ -119,15 +119,17 @@ def evaluate_model(model: Path, shards: Path, splits: Path, out: Path, params: E
     def evaluate(uncalibrated: Segmenter, one_at_a_time: Segmenter) -> None:
         temperature = fit_temperature_on(uncalibrated, val)
         segmenter = uncalibrated if temperature is None else uncalibrated.at_temperature(temperature)
+        ranking_score = measure_ranking_score(segmenter, val, params.rank_by, history.val_score)
+        val_score = ranking_score if params.rank_by == MAIN_METRIC and history.val_score is None else history.val_score
         facts = CandidateFacts(
             attributes=attributes,
             temperature=temperature,
             weight_bytes=weight_bytes,
-            ranking_score=measure_ranking_score(segmenter, val, params.rank_by),
+            ranking_score=ranking_score,
             cost=measure_cost(one_at_a_time, test) if len(test) else None,
             folds=folds,
         )
-        evaluate_candidate(segmenter, test, out, params, name, val_score=history.val_score, facts=facts)
+        evaluate_candidate(segmenter, test, out, params, name, val_score=val_score, facts=facts)
 
     with tempfile.TemporaryDirectory(prefix="segpipe-graphs-") as folder:
         try:
@@ -184,21 +186,24 @@ def evaluate_candidate(
     write_gallery(segmenter, reader, result, out / "gallery", params.gallery, kept)
 
 
-def measure_ranking_score(segmenter: Segmenter, reader: ShardReader, name: str) -> float | None:
+def measure_ranking_score(
+    segmenter: Segmenter, reader: ShardReader, name: str, trained_score: float | None = None
+) -> float | None:
     """Compute the score by which a candidate is ranked.
 
     Args:
         segmenter: the model.
         reader: the validation split.
         name: the metric by which candidates are ranked.
+        trained_score: `MAIN_METRIC` on all images of the split, as training has measured it; None if it has not.
 
     Returns:
-        The score; None if it does not exist, or if the metric is `MAIN_METRIC`, which training has measured.
+        The score; None if it does not exist, or if training has measured it.
 
     Raises:
         ConfigError: there is no metric of this name.
     """
-    if name == MAIN_METRIC:
+    if name == MAIN_METRIC and trained_score is not None:
         return None
     classes = segmenter.spec.classes
     images = score_images(segmenter, reader, "rank", instances=InstanceCounter(len(classes)))

@@ -67,4 +67,4 @@ def _disable(fn: Any = None, recursive: bool = True, *, reason: str | None = Non
     """Mark a function as not to be compiled, as `torch.compiler.disable` does, with torch's own deferred version of it."""
     import torch
 
-    return torch._disable_dynamo(fn, recursive)  # type: ignore[attr-defined]
+    return torch._disable_dynamo(fn, recursive)

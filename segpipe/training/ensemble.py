@@ -17,8 +17,8 @@ from segpipe.inference.spec import WEIGHTS_FILE
 from segpipe.inference.trained_model import load_trained
 from segpipe.progress import say
 from segpipe.training.distributed.process_group import leave_process_group, rank
-from segpipe.training.finishing.instance_search import choose_instance_settings
-from segpipe.training.finishing.postprocess_search import finish_model
+from segpipe.training.finishing.postprocess_search import finish_model, has_choices
+from segpipe.training.finishing.remembered_outputs import remember_outputs
 from segpipe.training.folds import FoldImages, make_folds, member_plan
 from segpipe.training.scoring import count_split, score_confusion, segmenter_spec
 from segpipe.training.telemetry.bottleneck import BOTTLENECK_FILE
@@ -101,7 +101,6 @@ def train_members(
     if rank() == 0:
         _assemble(plan, classes, fold_images, [folder / "model" for folder in folders], out)
         _write_history(plan, [read_json(folder / "model" / HISTORY_FILE) for folder in folders], val, out)
-        choose_instance_settings(plan, out, val)
         _write_curves(plan, folders, live_dir)
         shutil.rmtree(members_dir)
 
@@ -123,10 +122,11 @@ def _assemble(plan: NetworkPlan, classes: ClassTable, fold_images: FoldImages, m
 
 def _write_history(plan: NetworkPlan, members: list[dict[str, Any]], val: Reader, out: Path) -> None:
     """Write history.json: the out-of-fold score of the ensemble on val, the score of each member on its fold, and their histories."""
-    without_tta = load_trained(out, plan.execution.machine.device).with_changes(tta="none")
+    segmenter = remember_outputs(load_trained(out, plan.execution.machine.device))
+    without_tta = segmenter.with_changes(tta="none")
     counts = count_split(without_tta, val, range(len(val)))
     best = round(score_confusion(counts, without_tta.spec.classes.labelling).iou_macro, 6)
-    finished = finish_model(plan, out, val)
+    finished = finish_model(plan, out, val, segmenter) if has_choices(plan, val) else None
     scores = [member["best_score"] for member in members]
     folds = {"scores": scores, "mean": round(statistics.mean(scores), 6), "sd": round(statistics.stdev(scores), 6)}
     content = {"best_score": best} | ({"finished_score": finished} if finished is not None else {})

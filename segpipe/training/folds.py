@@ -61,6 +61,13 @@ class SampleSubset:
         return np.concatenate([reader.class_pixels for reader in self.readers])[list(self.indices)]
 
 
+def spread_evenly(reader: Reader, count: int | None) -> Reader:
+    """Return this many samples of a reader, evenly spread. count: None for all."""
+    if count is None or count >= len(reader):
+        return reader
+    return SampleSubset([reader], np.linspace(0, len(reader) - 1, count).astype(int).tolist())
+
+
 @dataclass(frozen=True)
 class FoldImages:
     """The images of train and val with the fold of each."""

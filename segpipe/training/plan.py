@@ -137,6 +137,8 @@ class Recipe(_Part):
     tta: shared.Tta = "none"
     patience: shared.Patience = None
     val_every: int = Field(ge=1)
+    val_images: int | None = Field(None, ge=1, exclude_if=operator.not_)
+    """Images of the validation split, evenly spread, that validations and the choices for the finished model use; None: all."""
     checkpoint_every: int = Field(ge=1)
 
     @property

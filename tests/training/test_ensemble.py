@@ -129,7 +129,7 @@ def test_the_ensemble_is_the_mean_of_members_trained_alone(whole, tmp_path):
 
 def test_its_score_on_val_is_out_of_fold(whole):
     history, val, judge = json.loads((whole / "history.json").read_text()), deal().readers[1], load_trained(whole)
-    expected = sum(count_split(judge._members[fold], val, [index]) for index, fold in enumerate((0, 1, 2)))
+    expected = sum(count_split(judge.members[fold], val, [index]) for index, fold in enumerate((0, 1, 2)))
     assert history["best_score"] == pytest.approx(score_confusion(expected).iou_macro, abs=1e-6)
     scores = [member["best_score"] for member in history["members"]]
     assert history["folds"]["scores"] == scores and len(set(scores)) > 1
@@ -247,7 +247,7 @@ def test_volumes_have_members_too(tmp_path):
     )
     train_members(plan, TABLE, fold_images, val, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
     model, sample = load_trained(tmp_path / "out"), train[1]
-    outputs = [member.segment(sample, probabilities=True).probabilities for member in model._members]
+    outputs = [member.segment(sample, probabilities=True).probabilities for member in model.members]
     np.testing.assert_allclose(
         model.predict(sample.image, probabilities=True).probabilities, np.mean(outputs, 0), atol=2e-6
     )

@@ -15,7 +15,7 @@ from segpipe.samples import Sample
 from segpipe.training.folds import SampleSubset, check_folds, choose_folds, describe_folds, make_folds, member_plan
 from segpipe.training.plan import Folds, NetworkPlan
 from segpipe.training.planning import planner
-from segpipe.training.planning.budget import MEMBER_START_S, MIN_STEPS, START_UP_S, count_steps
+from segpipe.training.planning.budget import MEMBER_START_S, MIN_STEPS, count_steps
 from segpipe.training.planning.planner import make_plan
 from tests.worlds.tiny_training import MemoryReader, draw, fingerprint_of
 from tests.worlds.tiny_training import make_plan as plan_of
@@ -127,7 +127,7 @@ def test_members_that_cannot_be_averaged_or_judged_are_refused():
 def test_a_plan_with_folds_is_that_of_its_first_member(shards, monkeypatch):
     planned = {}
 
-    def plan_on(name, params, fingerprint, train, val):
+    def plan_on(name, params, fingerprint, train, val, *_):
         planned.update(train=keys(train), val=keys(val))
         return plan_of()
 
@@ -173,7 +173,7 @@ def test_blocks_are_described(shards):
 def test_members_share_a_budget(seconds, ms_step, ms_val, members, overhead_s):
     assert count_steps("steps", 60, 8, 2, ms_step, ms_val, overhead_s, members)[0] == max(1, round(60 / members))
     assert count_steps("epochs", 10, 8, 2, ms_step, ms_val, overhead_s, members)[0] == max(1, round(40 / members))
-    once = START_UP_S + overhead_s + (members - 1) * MEMBER_START_S
+    once = overhead_s + (members - 1) * MEMBER_START_S
     try:
         steps, validations = count_steps("seconds", seconds, 8, 2, ms_step, ms_val, overhead_s, members)
     except ConfigError:
