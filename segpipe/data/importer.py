@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,8 +16,12 @@ from segpipe.config import DataParams, SplitParams
 from segpipe.data.classes import SourceClasses, find_classes
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples
 from segpipe.data.formats.probe import SourceProbe
-from segpipe.data.formats.recognise import recognise_format
-from segpipe.data.formats.registry import AUTO, check_options, find_format
+from segpipe.data.formats.readings.apply import apply_kind
+from segpipe.data.formats.readings.choose import choose_reading
+from segpipe.data.formats.readings.expand import Hints
+from segpipe.data.formats.readings.reading import Reading
+from segpipe.data.formats.recognise import collect_readings
+from segpipe.data.formats.registry import AUTO, find_format
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.import_writer import WriteOutcome, write_items
 from segpipe.data.mask_content import MaskReader
@@ -42,6 +48,12 @@ class ImportOptions(BaseModel):
     """A CSV table with a column that names the images; its other columns go to samples.csv. Default: a table in the source."""
     read: ReadOptions = ReadOptions()
     """The options about the files of the source."""
+    unlabelled: Literal["omit", "keep"] = "omit"
+    """What happens to an image without a mask, or whose mask cannot be used: left out, or kept without a mask."""
+    yes: bool = False
+    """True to take the first reading if several fit, instead of asking."""
+    command: str | None = None
+    """The command that errors advise, without the arguments that choose a reading; by default `segpipe data import SRC`."""
     replace: bool = False
     """True if existing files in data/ may be replaced."""
 
@@ -52,6 +64,8 @@ class ImportReport(BaseModel):
     format: str
     recognised: str | None = None
     """The reason why the source was recognised as this layout; None if the user named the layout."""
+    reading: Reading
+    """The reading of the source that was taken, with its evidence."""
     images: int
     masks: int
     splits: dict[str, int]
@@ -65,6 +79,8 @@ class ImportReport(BaseModel):
     def lines(self) -> list[str]:
         """Return the report as lines of text."""
         lines = [f"recognised {self.format}: {self.recognised}"] if self.recognised else []
+        if self.reading.kind:
+            lines.append(f"masks: {self.reading.kind_words()}")
         table = ", ".join(f"{spec.value} {spec.name}" for spec in self.classes.classes)
         ignored = f"; ignored: {', '.join(map(str, self.classes.ignore))}" if self.classes.ignore else ""
         splits = ", ".join(f"{self.splits[split]} {split}" for split in SPLITS if split in self.splits)
@@ -108,11 +124,15 @@ def import_dataset(
     if not source.is_dir():
         raise DataError("is not a folder", where=source, fix="give the folder that holds the dataset")
     limits = limits or DataParams()
-    read_options = options.read.model_copy(update={"limits": limits})
     probe = SourceProbe(source)
-    layout, recognised = recognise_format(probe, read_options) if format == AUTO else (find_format(format), None)
-    check_options(layout, read_options)
+    reading = read_source(probe, format, options, limits)
+    options = with_reading(options, reading)
+    read_options = options.read.model_copy(update={"limits": limits})
+    layout = find_format(reading.layout)
+    recognised = reading.pairing if format == AUTO else None
     result = layout.read(probe, read_options)
+    if layout.has_mask_files:
+        apply_kind(result, reading.kind, read_options, source, probe.mask_reader(limits))
     if not result.items:
         raise DataError(
             "no images found",
@@ -136,6 +156,7 @@ def import_dataset(
     return ImportReport(
         format=layout.name,
         recognised=recognised,
+        reading=reading,
         images=len(imported),
         masks=sum(outcome.mask for outcome in outcomes),
         splits=dict(Counter(item.split for item in imported if item.split)),
@@ -145,6 +166,33 @@ def import_dataset(
         skipped=result.skipped,
         notes=[*result.notes, *(f"{decision}: {count:,}" for decision, count in sorted(decisions.items()))],
     )
+
+
+def read_source(probe: SourceProbe, format: str, options: ImportOptions, limits: DataParams) -> Reading:
+    """Return the reading of a source that the import takes.
+
+    Args:
+        probe: the source.
+        format: the name of a layout, or `auto`.
+        options: the user's options.
+        limits: limits on file sizes and the meaning of TIFF pages.
+
+    Raises:
+        UnclearSource: several readings are clear, or none is.
+        DataError: no layout fits.
+        ConfigError: the options do not fit the source.
+    """
+    read_options = options.read.model_copy(update={"limits": limits})
+    readings = collect_readings(probe, read_options, Hints(options.classes, tuple(options.ignore)), format)
+    prefix = options.command or f"segpipe data import {shlex.quote(str(probe.source))}"
+    return choose_reading(probe.source, readings, prefix, options.yes)
+
+
+def with_reading(options: ImportOptions, reading: Reading) -> ImportOptions:
+    """Return the user's options with those that belong to a reading."""
+    extra = dict(reading.options)
+    ignore = [*options.ignore, extra.pop("ignore")] if "ignore" in extra else options.ignore
+    return options.model_copy(update={"read": options.read.model_copy(update=extra), "ignore": ignore})
 
 
 def _write(

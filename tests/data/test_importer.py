@@ -149,7 +149,8 @@ def test_masks_of_instance_ids_become_classes_and_instances(folders: tuple[Path,
         (source / "masks" / f"{name}.png").write_bytes(encode_png(ids))
     report = import_source(source, data, classes=["background", "nucleus"])
     assert report.classes.names == ["background", "nucleus"]
-    assert "instance ids" in report.classes_from
+    assert report.format == "label-maps"
+    assert "k differs: 12 to 300" in report.reading.reasons()
     dataset = load_dataset(data)
     for item in dataset.items:
         sample = load_sample(item, dataset.classes, LIMITS)
@@ -418,7 +419,8 @@ def test_auto_says_why_it_recognised_the_layout(folders: tuple[Path, Path], monk
     ):
         import_source(source, data, "auto")
     with pytest.raises(
-        DataError, match=r"found notes.txt, expected one of the layouts that use --tolerance: colour-masks, paired-list"
+        DataError,
+        match=r"found notes.txt, expected one of the layouts that use --tolerance: folder, colour-masks, paired-list",
     ):
         import_source(source, data, "auto", read={"tolerance": 3})
     (source / "notes.txt").unlink()

@@ -172,7 +172,7 @@ class _VocLabels:
 
     def _class_values(self) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
         if _is_stored_in_colours(self.classes):
-            return self.palette.encode(read_image(self.classes, self.limits), str(self.classes), tolerance=0)[0]
+            return self.palette.encode(read_image(self.classes, self.limits), str(self.classes), tolerance=0).values
         return read_mask(self.classes, self.limits)
 
 
