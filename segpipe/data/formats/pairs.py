@@ -101,8 +101,10 @@ def read_tables(source: Path, result: ReadResult) -> None:
         DataError: one of them is not valid, or samples.csv does not fit the images.
     """
     if (source / CLASSES_FILE).exists():
+        result.used_files.add(source / CLASSES_FILE)
         result.classes, result.classes_from = read_classes(source / CLASSES_FILE), CLASSES_FILE
     if _has_key_column(source / SAMPLES_FILE):
+        result.used_files.add(source / SAMPLES_FILE)
         rows = read_samples(source / SAMPLES_FILE, {stem_of(item.image) for item in result.items})
         assignments = [rows.get(stem_of(item.image), (None, None)) for item in result.items]
         result.items = [

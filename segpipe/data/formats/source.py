@@ -102,6 +102,7 @@ class ReadResult:
     skipped: (file, reason) for everything that was left out.
     notes: sentences for the user.
     classes_from: where `classes` comes from, in words.
+    used_files: further files of the source that were read, such as annotations, lists and tables.
     """
 
     items: list[RawItem]
@@ -109,10 +110,17 @@ class ReadResult:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     classes_from: str = "written in the source"
+    used_files: set[Path] = field(default_factory=set)
 
     def copy(self) -> ReadResult:
         """Return a result with lists of its own."""
-        return replace(self, items=[*self.items], skipped=[*self.skipped], notes=[*self.notes])
+        return replace(
+            self,
+            items=[*self.items],
+            skipped=[*self.skipped],
+            notes=[*self.notes],
+            used_files={*self.used_files},
+        )
 
 
 def resolve_inside(source: Path, name: str, where: str) -> Path:

@@ -83,7 +83,7 @@ def read_coco(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     numbering = _number(files, table)
     if options.overlapping:
         numbering = as_overlapping(numbering)
-    result = ReadResult([], numbering.classes, notes=list(numbering.notes))
+    result = ReadResult([], numbering.classes, notes=list(numbering.notes), used_files={*paths})
     annotations = [a for _, entries in files for image in entries.images for a in image.annotations]
     has_instances = any(a.is_instance for a in annotations) and not numbering.classes.overlapping
     collector = _ItemCollector(source, result, numbering, has_instances, options.images)

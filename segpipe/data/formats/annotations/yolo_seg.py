@@ -55,7 +55,7 @@ def read_yolo_seg(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     path = source / settings_file.name
     settings = _read_settings(path)
     numbering = number_classes(_parse_categories(settings, path), False, path)
-    result = ReadResult([], numbering.classes, classes_from=path.name)
+    result = ReadResult([], numbering.classes, classes_from=path.name, used_files={path})
     counts: Counter[str] = Counter()
     n_instances = 0
     added: set[Path] = set()

@@ -46,6 +46,7 @@ def draw_by_palette(
             expected="a palette",
             fix=f"write lines such as `128 64 128 road` and give them as --palette FILE, or as {PALETTE_FILES[-1]}",
         )
+    result.used_files |= {Path(file)} if file else set()
     palette = stored_palette or read_palette(str(file))
     ignore_unknown = options.unknown_colours == "ignore"
     if ignore_unknown:

@@ -42,7 +42,7 @@ def read_paired_list(probe: SourceProbe, options: ReadOptions) -> ReadResult:
             expected="train.txt, val.txt or test.txt with lines `image label`",
             fix="write them, or choose another --format",
         )
-    result = ReadResult([])
+    result = ReadResult([], used_files={*lists})
     list_names: dict[Path, str] = {}
     for path in lists:
         items = _read_list(probe.source, path, result)

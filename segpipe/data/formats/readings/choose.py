@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from segpipe.data.formats.readings.reading import Reading
 from segpipe.errors import DataError
@@ -29,6 +30,10 @@ class UnclearSource(DataError):
         )
         commands = " or ".join(f"`{reading.command(prefix)}`" for reading in shown)
         super().__init__(what, where=source, found=found, fix=f"choose one: {commands}")
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return the readings as JSON data, each with the command that chooses it."""
+        return [{**r.model_dump(mode="json"), "command": r.command(self.prefix)} for r in self.readings]
 
 
 def _because(reading: Reading, others: Sequence[Reading]) -> str:
