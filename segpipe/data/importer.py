@@ -7,9 +7,6 @@ import shlex
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict
 
 from segpipe.config import DataParams
 from segpipe.data.classes import SourceClasses, find_classes
@@ -21,9 +18,10 @@ from segpipe.data.formats.readings.expand import Hints
 from segpipe.data.formats.readings.reading import Reading
 from segpipe.data.formats.recognise import collect_readings
 from segpipe.data.formats.registry import AUTO, find_format
-from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
+from segpipe.data.formats.source import RawItem, ReadResult
 from segpipe.data.import_writer import WriteOutcome, write_items
 from segpipe.data.imports.items import unique_keys, with_all_splits, with_groups
+from segpipe.data.imports.options import ImportOptions
 from segpipe.data.imports.report import IMPORT_FILE, ImportRecord, ImportReport
 from segpipe.data.imports.unused_files import UnusedFiles, count_unused
 from segpipe.data.mask_content import MaskReader
@@ -31,29 +29,7 @@ from segpipe.data.metadata_table import ImageTable, find_table
 from segpipe.errors import DataError
 from segpipe.files import atomic_folder
 
-
-class ImportOptions(BaseModel):
-    """The user's options for an import."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    classes: list[str] | None = None
-    """Class names in the order of their pixel values, or each as ``name=value``."""
-    ignore: list[int] = []
-    """Pixel values to ignore."""
-    group: str | None = None
-    """A regular expression. What it finds in an image's relative path (its first group, if it has one) is the image's group."""
-    table: Path | None = None
-    """A CSV table with a column that names the images; its other columns go to samples.csv. Default: a table in the source."""
-    read: ReadOptions = ReadOptions()
-    """The options about the files of the source."""
-    unlabelled: Literal["omit", "keep"] = "omit"
-    """What happens to an image without a mask, or whose mask cannot be used: left out, or kept without a mask."""
-    yes: bool = False
-    """True to take the first reading if several fit, instead of asking."""
-    command: str | None = None
-    """The command that errors advise, without the arguments that choose a reading; by default `segpipe data import SRC`."""
-    replace: bool = False
-    """True if existing files in data/ may be replaced."""
+__all__ = ["ImportOptions", "ImportReport", "import_dataset"]
 
 
 def import_dataset(
