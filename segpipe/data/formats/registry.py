@@ -13,7 +13,7 @@ from typing import Literal
 
 from segpipe.data.formats.annotations.coco import read_coco, recognise_coco
 from segpipe.data.formats.annotations.labelme import read_labelme, recognise_labelme
-from segpipe.data.formats.annotations.yolo_seg import read_yolo_seg, recognise_yolo_seg
+from segpipe.data.formats.annotations.yolo_seg import explain_yolo_seg, read_yolo_seg, recognise_yolo_seg
 from segpipe.data.formats.masks.cityscapes import read_cityscapes, recognise_cityscapes
 from segpipe.data.formats.masks.folder import read_folder, recognise_by_kind, recognise_folder
 from segpipe.data.formats.masks.lgg import read_lgg, recognise_lgg
@@ -156,6 +156,7 @@ FORMATS = {
             read_yolo_seg,
             recognise_yolo_seg,
             rank=0,
+            explain=explain_yolo_seg,
         ),
         Format(
             "nnunet",

@@ -23,6 +23,7 @@ IGNORED_NAMES = {"void", "ignore", "ignored", "unlabelled", "unlabeled", "__igno
 
 _MAX_UNKNOWN_SHOWN, _MAX_ENTRIES_SHOWN = 4, 12
 _BAND, _BLOCK = 1 << 22, 4096
+_BACKGROUND_NAMES = ("background", "_background_", "bg")
 _IGNORED = 255
 """The file value of ignored pixels."""
 _FAR = np.iinfo(np.int32).max
@@ -126,6 +127,7 @@ def make_palette(entries: list[tuple[str, RGB]], origin: str, where: Path | None
     by_colour = {colour: name for name, colour in entries}
     class_names = [name for name in names if name.lower() not in IGNORED_NAMES]
     class_names = class_names if len(class_names) > 1 else names
+    class_names.sort(key=lambda name: name.strip().lower() not in _BACKGROUND_NAMES)  # the background is value 0
     if not 2 <= len(class_names) <= MAX_CLASSES or any(by_colour[colour] != name for name, colour in entries):
         raise DataError(
             "is not a valid palette",
