@@ -177,9 +177,9 @@ def class_frame(manifest: pd.DataFrame, table: ClassTable) -> pd.DataFrame:
 
 
 def presence_frame(manifest: pd.DataFrame, table: ClassTable) -> pd.DataFrame:
-    """Make the frame of classes by split: one row for each class of a split with images, if another split holds the class.
+    """Make the frame of classes by split: one row for val and test, if they have images, and each class that train holds.
 
-    Missing classes of train are left out, as another check reports them; so is the background.
+    The background is left out, and so are classes that train lacks, which another check reports.
     """
     import pandas as pd
 
@@ -189,7 +189,7 @@ def presence_frame(manifest: pd.DataFrame, table: ClassTable) -> pd.DataFrame:
     records = []
     for index, name in enumerate(table.names):
         holders = [split for split in filled if counts[split][index]]
-        if is_background(name) or not holders:
+        if is_background(name) or "train" not in holders:
             continue
         others = ", ".join(f"{counts[split][index]:,} pixels in {split}" for split in holders)
         records += [
