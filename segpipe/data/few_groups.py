@@ -25,7 +25,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 FEW_GROUPS = 20
 """Fewer groups than this are balanced."""
-_EMPTY_SPLIT, _NOT_IN_TRAIN, _NOT_ELSEWHERE = 100.0, 10.0, 1.0
+_EMPTY_SPLIT, _NOT_IN_TRAIN, _NOT_ELSEWHERE = 100.0, 1000.0, 1.0
 """What an empty split costs, and a class that is missing in train or in another split. A share of images that is off by x costs x**2."""
 _MIN_IMBALANCE = 0.1
 """Shares of images that differ by more than this from those asked for are reported."""

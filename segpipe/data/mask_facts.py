@@ -23,7 +23,7 @@ _MAX_SHAPES = 256
 """The shapes of at most this many values are measured, those of the smallest values."""
 _THIN_WIDTH = 5
 """A value whose pixels form lines of at most this width, in pixels of the measured mask, is thin."""
-_MAX_THICK_SHARE = 0.05
+_MAX_THICK_SHARE = 0.15
 
 
 @dataclass(frozen=True)

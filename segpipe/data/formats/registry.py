@@ -15,7 +15,7 @@ from segpipe.data.formats.annotations.coco import read_coco, recognise_coco
 from segpipe.data.formats.annotations.labelme import read_labelme, recognise_labelme
 from segpipe.data.formats.annotations.yolo_seg import explain_yolo_seg, read_yolo_seg, recognise_yolo_seg
 from segpipe.data.formats.masks.cityscapes import read_cityscapes, recognise_cityscapes
-from segpipe.data.formats.masks.folder import read_folder, recognise_by_kind, recognise_folder
+from segpipe.data.formats.masks.folder import explain_folder, read_folder, recognise_by_kind, recognise_folder
 from segpipe.data.formats.masks.lgg import read_lgg, recognise_lgg
 from segpipe.data.formats.masks.mask_per_class import read_mask_per_class, recognise_mask_per_class
 from segpipe.data.formats.masks.mask_per_instance import read_mask_per_instance, recognise_mask_per_instance
@@ -74,6 +74,7 @@ FORMATS = {
             recognise_folder,
             ("images", "masks", "suffix", "overlapping", *MASK_OPTIONS),
             has_mask_files=True,
+            explain=explain_folder,
         ),
         Format(
             "label-maps",

@@ -10,10 +10,11 @@ reading (`segpipe.data.formats.readings`); `label-maps` and `colour-masks` are t
 
 from __future__ import annotations
 
+from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import ReadOptions, ReadResult
 from segpipe.data.images import VOLUME_SUFFIXES, suffix_of
-from segpipe.errors import DataError
+from segpipe.errors import DataError, SegpipeError
 
 
 def recognise_folder(probe: SourceProbe) -> str | None:
@@ -24,6 +25,19 @@ def recognise_folder(probe: SourceProbe) -> str | None:
         return None
     if any(item.mask and suffix_of(item.mask) not in VOLUME_SUFFIXES for item in pairs.items):
         return ", ".join(pairs.notes)
+    return None
+
+
+def explain_folder(probe: SourceProbe) -> DataError | None:
+    """Return the error of a source with a class table or a table of samples that does not fit its images; None for other sources."""
+    tables = [probe.source / name for name in (CLASSES_FILE, SAMPLES_FILE)]
+    try:
+        probe.pairs()
+    except DataError as error:
+        named = any(str(error.where or "").startswith(str(table)) for table in tables)
+        return error if named else None
+    except SegpipeError:
+        return None
     return None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from segpipe.config import DataParams
 from segpipe.data.dataset import CLASSES_FILE
+from segpipe.data.formats.pairs import is_yolo_file
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.readings.mask_kinds import read_mask_kinds
 from segpipe.data.formats.readings.orientation import Orientation, read_orientations
@@ -95,13 +96,18 @@ def _kinds(
         return [KindReading("binary")]
     if options.kind is None and any((options.palette, options.tolerance, options.unknown_colours)):
         return [KindReading("colours")]
-    if options.kind is None and (probe.source / CLASSES_FILE).exists():
+    if options.kind is None and _has_class_table(probe):
         return [KindReading("classes", classes=f"as {CLASSES_FILE} says")]
     judged = read_mask_kinds(probe.sample(items, hints.ignore))
     if options.kind is not None:
         same = [kind for kind in judged if kind.kind == options.kind and "ignore" not in kind.options]
         return [KindReading(options.kind, *_first_facts(same))]
     return _fitting(judged, hints)
+
+
+def _has_class_table(probe: SourceProbe) -> bool:
+    path = probe.source / CLASSES_FILE
+    return path.exists() and not is_yolo_file(path)
 
 
 def _first_facts(kinds: list[KindReading]) -> tuple[str, dict[str, str | int | float | bool]]:

@@ -16,6 +16,8 @@ _MIN_DISTANCE = 64
 """The smallest distance of the two main values of masks with lossy edges."""
 _MIN_IN_MAIN_VALUES = 0.85
 _MIN_NEAR_ENDS = 0.9
+_WINDOW, _MAX_IN_WINDOW, _MIN_THIRD_SHARE = 8, 0.4, 0.2
+"""A third cluster holds more than these shares of the values between the two main clusters, and of all values but the main ones."""
 _MIN_LOSSY_VALUES = 4
 _VOID_VALUES = (255, 65535)
 _MIN_THIN_SHARE = 0.9
@@ -102,6 +104,7 @@ def _lossy_binary(sample: MaskSample, pixels: Counter[int]) -> list[KindReading]
         and low <= _NEAR_END
         and high >= max(pixels) - _NEAR_END
         and in_main >= _MIN_IN_MAIN_VALUES
+        and not _has_third_cluster(others, low, high)
         and (_shares_of_edges(sample, low, high) or near >= _MIN_NEAR_ENDS * sum(others.values()))
     )
     files = "JPEG files, which change values" if is_lossy else "edges that were smoothed or compressed with loss"
@@ -117,6 +120,14 @@ def _lossy_binary(sample: MaskSample, pixels: Counter[int]) -> list[KindReading]
         return []
     doubt = _against(f"the values form no two clusters: only {in_main:.1%} of the pixels are {low} or {high}")
     return [_binary(threshold, doubt), classes]
+
+
+def _has_third_cluster(others: dict[int, int], low: int, high: int) -> bool:
+    """Return whether the values between the two main clusters form a cluster of their own, as a third level does."""
+    middle = {value: n for value, n in others.items() if low + _NEAR_END < value < high - _NEAR_END}
+    total = sum(middle.values())
+    windows = [sum(n for v, n in middle.items() if abs(v - value) <= _WINDOW) for value in middle]
+    return total > 0 and max(windows) > _MAX_IN_WINDOW * total and total > _MIN_THIRD_SHARE * sum(others.values())
 
 
 def _shares_of_edges(sample: MaskSample, low: int, high: int) -> bool:
@@ -179,9 +190,9 @@ def _classes_or_instances(sample: MaskSample, pixels: Counter[int]) -> list[Kind
     if not for_ids:
         return [_classes(pixels, found, *for_classes)]
     one = _for(f"each value is one connected part in {single:.0%} of the cases")
-    doubts = [_against(evidence.text) for evidence in for_classes]
-    counter_doubts = [_against(one.text)] if not for_classes else []
-    return [_instances(one, *for_ids, *doubts), _classes(pixels, found, *for_classes, *counter_doubts)]
+    if for_classes:  # evidence for both: the user decides
+        return [_instances(one, *for_ids), _classes(pixels, found, *for_classes)]
+    return [_instances(one, *for_ids), _classes(pixels, found, _against(one.text))]
 
 
 def _many_instances(sample: MaskSample, pixels: Counter[int], ids: list[list[int]]) -> tuple[Evidence, ...]:
