@@ -118,7 +118,7 @@ def _lossy_binary(sample: MaskSample, pixels: Counter[int]) -> list[KindReading]
         return [_binary(threshold, support), classes]
     if not is_lossy:
         return []
-    doubt = _against(f"the values form no two clusters: only {in_main:.1%} of the pixels are {low} or {high}")
+    doubt = _against(f"the values do not form two clusters: {in_main:.1%} of the pixels are {low} or {high}")
     return [_binary(threshold, doubt), classes]
 
 
