@@ -11,6 +11,7 @@ from pathlib import Path
 from segpipe.config import DataParams
 from segpipe.data.classes import SourceClasses, find_classes
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples
+from segpipe.data.formats.mask_labels import value_file
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.readings.apply import apply_kind
 from segpipe.data.formats.readings.choose import choose_reading
@@ -214,7 +215,7 @@ def _sample_rows(
 
 
 def _find_classes(result: ReadResult, options: ImportOptions, reader: MaskReader) -> SourceClasses:
-    masks = [item.mask for item in result.items if item.mask]
+    masks = [mask for item in result.items if (mask := item.mask or value_file(item.draw))]
     if not masks and not any(item.draw for item in result.items):
         reason = ": ".join(result.skipped[0]) if result.skipped else "only images"
         raise DataError("no masks found", found=reason, expected="masks, which training and evaluation need")

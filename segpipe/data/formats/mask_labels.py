@@ -138,3 +138,10 @@ class TurnedMask:
             None if instances is None else np.ascontiguousarray(as_upright(instances, self.orientation)),
             drawing.notes + Counter({f"masks turned upright with their image (orientation {self.orientation})": 1}),
         )
+
+
+def value_file(draw: object) -> Path | None:
+    """Return the mask file of class values that a drawing turns; None for any other drawing, whose classes are known."""
+    if isinstance(draw, TurnedMask) and isinstance(draw.draw, ValueMask):
+        return draw.draw.mask
+    return None

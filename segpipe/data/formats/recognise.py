@@ -47,7 +47,9 @@ def collect_readings(
     if named := _named_folders(probe, options, hints):
         return named
     candidates = [format for format in FORMATS.values() if set(options.names_set()) <= set(format.options)]
-    reasons = {format.name: reason for format in candidates if (reason := format.recognise(probe))}
+    reasons = {
+        format.name: reason for format in candidates if format.kind is None and (reason := format.recognise(probe))
+    }
     if not reasons:
         raise _unrecognised(probe, options, candidates)
     ranks = sorted({FORMATS[name].rank for name in reasons})

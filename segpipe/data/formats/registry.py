@@ -15,7 +15,7 @@ from segpipe.data.formats.annotations.coco import read_coco, recognise_coco
 from segpipe.data.formats.annotations.labelme import read_labelme, recognise_labelme
 from segpipe.data.formats.annotations.yolo_seg import explain_yolo_seg, read_yolo_seg, recognise_yolo_seg
 from segpipe.data.formats.masks.cityscapes import read_cityscapes, recognise_cityscapes
-from segpipe.data.formats.masks.folder import explain_folder, read_folder, recognise_by_kind, recognise_folder
+from segpipe.data.formats.masks.folder import explain_folder, read_folder, recognise_folder
 from segpipe.data.formats.masks.lgg import read_lgg, recognise_lgg
 from segpipe.data.formats.masks.mask_per_class import read_mask_per_class, recognise_mask_per_class
 from segpipe.data.formats.masks.mask_per_instance import read_mask_per_instance, recognise_mask_per_instance
@@ -48,7 +48,7 @@ class Format:
     in_subfolders: whether the layout is also recognised in subfolders of any name, in one of them or in all together. If several
         datasets lie side by side, such a layout would take the first one for the whole, so `auto` checks the subfolders.
     has_mask_files: whether its items have files of masks, whose kind is judged from their pixels.
-    kind: the kind of mask, if the layout defines it.
+    kind: the kind of mask, if the layout defines it. `auto` then leaves it to the pixels whether a source is read so.
     explain: returns the error that tells why a source that looks like this layout cannot be read; None if there is nothing to tell.
     """
 
@@ -80,7 +80,7 @@ FORMATS = {
             "label-maps",
             "images/ and masks/ of instance ids (8 or 16 bits), one class for all instances",
             read_folder,
-            recognise_by_kind,
+            recognise_folder,
             ("images", "masks", "suffix", *COMMON_OPTIONS),
             kind="instances",
             has_mask_files=True,
@@ -89,7 +89,7 @@ FORMATS = {
             "colour-masks",
             "images/ and masks/ in RGB, and a palette: labelmap.txt, label_colors.txt, palette.csv or --palette",
             read_folder,
-            recognise_by_kind,
+            recognise_folder,
             ("images", "masks", "suffix", "palette", "tolerance", "unknown_colours", *COMMON_OPTIONS),
             kind="colours",
             has_mask_files=True,

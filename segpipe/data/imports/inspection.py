@@ -28,7 +28,7 @@ class InspectedReading(BaseModel):
 
 
 class Inspection(BaseModel):
-    """How a source can be read.
+    """The result of an inspection: the ways in which a source can be read.
 
     Attributes:
         readings: its readings, the best supported first.

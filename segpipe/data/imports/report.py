@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
 
 from segpipe.data.formats.readings.reading import Reading
 from segpipe.data.imports.unused_files import UnusedFiles
 from segpipe.data.splits import SPLITS
+from segpipe.errors import DataError
+from segpipe.files import read_bytes
 from segpipe.samples import ClassTable
 
 IMPORT_FILE = "import.json"
 """The file in data/ that holds the reading of the source and the files of it that were not used."""
+_MAX_RECORD_BYTES = 1 << 26
 _MAX_SKIPPED_SHOWN, _MAX_GROUPS_SHOWN = 10, 12
 
 
@@ -59,10 +64,19 @@ class ImportReport(BaseModel):
 
 
 class ImportRecord(BaseModel):
-    """What data/import.json keeps of an import."""
+    """The content of data/import.json, which a page about the data shows."""
 
     format: str
     reading: Reading
     skipped: int
     """The number of files and entries that were left out."""
     unused: list[UnusedFiles]
+
+
+def read_unused(data_dir: Path) -> list[UnusedFiles]:
+    """Return the files of the source that the import of `data_dir` has not used; nothing if no record is there."""
+    try:
+        content = read_bytes(data_dir / IMPORT_FILE, _MAX_RECORD_BYTES)
+        return ImportRecord.model_validate_json(content).unused
+    except (DataError, ValidationError):  # data that were not imported, or a file of that name of the user's own
+        return []

@@ -41,10 +41,6 @@ def explain_folder(probe: SourceProbe) -> DataError | None:
     return None
 
 
-def recognise_by_kind(probe: SourceProbe) -> None:
-    """Return None: layouts that differ from `folder` only in the kind of their masks follow from the pixels, not from names."""
-
-
 def read_folder(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     """Read the layout; errors as in `segpipe.data.formats.pairs.find_pairs`."""
     return probe.pairs(options)

@@ -22,7 +22,7 @@ _LAYOUTS_BY_KIND = {"instances": "label-maps", "colours": "colour-masks"}
 
 @dataclass(frozen=True)
 class Hints:
-    """What the user has said about the classes.
+    """The user's words about the classes.
 
     names: class names, plain or each as ``name=value``; None if there are none.
     ignore: values that are ignored.
