@@ -46,6 +46,7 @@ def pixels(data: Path) -> list[int]:
         ("W07_yolo_labels_beside_images", "yolo-seg", None, ["background", "cell"]),
         ("W11_coco_normalised_polygons", "coco", None, ["background", "part"]),
         ("X01_labelstudio_windows_paths", "coco", None, ["background", "part"]),
+        ("X03_labelstudio_yolo", "yolo-seg", None, ["background", "cell", "nucleus"]),
         ("X07_prefix_names", "folder", "classes", ["background", "foreground"]),
         ("X13_coco_no_size", "coco", None, ["background", "part"]),
     ],

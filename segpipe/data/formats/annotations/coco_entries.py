@@ -74,7 +74,7 @@ def parse_entries(document: dict[str, Any], where: Path, size_of: SizeOf | None 
     # COCO's panoptic files mark categories of instances ("things", 1) and of regions ("stuff", 0); plain COCO has only instances.
     is_thing = {raw["id"]: bool(raw.get("isthing", 1)) for raw in document["categories"]}
     _add_annotations(document["annotations"], images, is_thing, entries, scaled)
-    _check_crowds(entries, where)
+    _check_crowds(entries, where, is_export=_is_own_export(document))
     return entries
 
 
@@ -107,7 +107,13 @@ def _flat_outlines(raw: list[Any]) -> list[list[Any]]:
     return parts
 
 
-def _check_crowds(entries: Entries, where: Path) -> None:
+def _is_own_export(document: dict[str, Any]) -> bool:
+    """Return whether segpipe wrote the file: there, ignored pixels are crowds, and a dataset may have no others."""
+    info = document.get("info")
+    return isinstance(info, dict) and "class_table" in info
+
+
+def _check_crowds(entries: Entries, where: Path, is_export: bool) -> None:
     """Count the crowd annotations.
 
     Raises:
@@ -115,7 +121,7 @@ def _check_crowds(entries: Entries, where: Path) -> None:
     """
     annotations = [annotation for image in entries.images for annotation in image.annotations]
     crowds = sum(annotation.ignored for annotation in annotations)
-    if crowds and crowds == len(annotations):
+    if crowds and crowds == len(annotations) and not is_export:
         raise DataError(
             "all annotations are crowds (iscrowd 1), whose pixels are ignored",
             where=where,

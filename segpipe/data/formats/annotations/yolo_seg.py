@@ -1,7 +1,8 @@
 """`yolo-seg`: data.yaml, images/SPLIT/ and labels/SPLIT/*.txt (or SPLIT/images/ and SPLIT/labels/), with polygons as fractions.
 
 data.yaml holds `names` (a list, or {id: name}) and the images of `train`, `val` and `test`: a folder, a list of folders, or a text
-file of image names, relative to the folder of data.yaml or to `path` in it. An image without a label file has no instances.
+file of image names, relative to the folder of data.yaml or to `path` in it. An image without a label file has no instances. Without
+data.yaml, classes.txt (Label Studio) names the classes of images/ and labels/.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from segpipe.data.images import SUFFIXES, stem_of
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
 
+NAMES_FILE = "classes.txt"
 _MAX_YAML_BYTES, _MAX_LIST_BYTES = 1 << 20, 1 << 28
 _WITHOUT_FILE = "images without a label file, imported without instances"
 _IMAGE_NAMES = ("images", "image", "imgs", "img")
@@ -124,7 +126,9 @@ def _settings_file(probe: SourceProbe) -> Path | None:
         fitting = [path for path in group if _is_settings_file(path)]
         if len(fitting) == 1:
             return fitting[0]
-    return None
+    names = probe.source / NAMES_FILE
+    has_folders = all(probe.listing.is_folder(probe.source / name) for name in ("images", "labels"))
+    return names if has_folders and probe.listing.is_file(names) else None
 
 
 def _is_settings_file(path: Path) -> bool:
@@ -137,6 +141,9 @@ def _is_settings_file(path: Path) -> bool:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
+        if path.name == NAMES_FILE:  # an export of Label Studio: one class name a line, and no splits
+            lines = read_bytes(path, _MAX_YAML_BYTES).decode("utf-8-sig").splitlines()
+            return {"names": [line.strip() for line in lines if line.strip()], "train": "images"}
         content = yaml.safe_load(read_bytes(path, _MAX_YAML_BYTES))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         if isinstance(error, DataError):
