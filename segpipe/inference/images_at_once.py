@@ -1,4 +1,4 @@
-"""How many images are predicted at once, and with how many threads each.
+"""Choose how many images are predicted at once, and with how many threads each.
 
 Small images are predicted several at once with one thread each: this uses the cores better than one image on all cores, because
 everything else that is done with an image (resizing, softmax, instances, counting) runs in parallel, too. Of large images there is one

@@ -1,4 +1,4 @@
-"""How many images are predicted at once."""
+"""The choice of how many images are predicted at once."""
 
 from __future__ import annotations
 

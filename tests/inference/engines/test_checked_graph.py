@@ -14,6 +14,7 @@ from segpipe.inference.engines.engine import OnnxEngine, TorchEngine
 from segpipe.inference.out_of_fold import OutOfFoldSegmenter
 from segpipe.inference.outputs import Outputs
 from segpipe.inference.segmenter import Segmenter
+from segpipe.samples import Sample
 from tests.worlds.bundles import toy_detector, toy_image, toy_segmenter
 from tests.worlds.segmenters import Pixelwise
 
@@ -96,7 +97,8 @@ def test_a_single_tie_in_a_small_image_is_accepted() -> None:
             logits[0, :, 0, 0] = 0, self.shift
             return logits
 
-    CheckedGraphEngine(OneTie(1e-5), OneTie(-1e-5), Outputs(2))(batch())
+    logits = CheckedGraphEngine(OneTie(1e-5), OneTie(-1e-5), Outputs(2))(batch())
+    assert logits[0, 1, 0, 0] == np.float32(1e-5), "that of the graph, whose class differs from the one of torch"
 
 
 def test_a_network_that_is_traced_wrongly_for_other_sizes_is_refused(tmp_path: Path) -> None:
@@ -132,8 +134,6 @@ def test_an_ensemble_has_a_graph_of_each_member(tmp_path: Path) -> None:
     ensemble = OutOfFoldSegmenter(whole.spec, whole.engine, [m.engine for m in members], {"a": 0, "b": 1})
     graph = on_graph(ensemble, tmp_path, threads=1)
     image = toy_image(5)
-    from segpipe.samples import Sample
-
     for key in ("a", "b", "new"):
         sample = Sample(key, image)
         actual, expected = (m.segment(sample, probabilities=True).probabilities for m in (graph, ensemble))
