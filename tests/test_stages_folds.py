@@ -56,7 +56,7 @@ def test_the_graph_of_the_bundle_gives_the_mean_of_the_members(trained_workspace
     root, _ = trained_workspace
     stages.select(root)
     stages.export(root)
-    assert "mean of what 3 networks say" in (root / "bundle" / "README.md").read_text()
+    assert "mean of 3 networks" in (root / "bundle" / "README.md").read_text()
     assert "members on their folds" in (root / "reports" / "report.html").read_text()
     assert not (root / "bundle" / "folds.json").exists()
     trained, bundle = load_trained(root / "models" / "net"), Segmenter.from_bundle(root / "bundle", "onnxruntime")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from segpipe.inference.engines.engine import Engine
@@ -42,3 +42,8 @@ class OutOfFoldSegmenter(Segmenter):
         """Return the same model with other settings. See `Segmenter.with_changes`."""
         spec, engines = self.spec.model_copy(update=changes), [member.engine for member in self.members]
         return OutOfFoldSegmenter(spec, self.engine, engines, self.fold_of)
+
+    def on_engines(self, load: Callable[[Segmenter, str], Engine]) -> OutOfFoldSegmenter:
+        """Return the same model on other engines. See `Segmenter.on_engines`."""
+        members = [load(member, f"member-{index}") for index, member in enumerate(self.members)]
+        return OutOfFoldSegmenter(self.spec, load(self, "network"), members, self.fold_of)

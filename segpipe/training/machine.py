@@ -82,7 +82,7 @@ def gpu_memory(device: str) -> dict[str, float]:
 
 
 def make_deterministic() -> None:
-    """Make the GPU give the same bits each time, by algorithms without races, chosen by rule.
+    """Make the GPU give the same bits each time: deterministic algorithms, chosen by fixed rules and not by timing.
 
     If an operation has no such algorithm, torch warns.
     """

@@ -79,7 +79,7 @@ def count_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int]) ->
 def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
     """Return segmenter.json of a plan: how its finished model is used.
 
-    The origin of the first weights is not part of it, because loading brings the trained weights.
+    The origin of the initial weights is not part of it, because loading brings the trained weights.
 
     Args:
         plan: the plan of the training.

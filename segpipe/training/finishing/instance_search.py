@@ -75,7 +75,7 @@ def choose_instance_method(
         )
     if setting == "distance" and (family.kind == "classical" or overlapping):
         raise ConfigError(
-            f"{family.name} is fitted, and learns no distance"
+            f"{family.name} is a classical family and cannot learn a distance"
             if family.kind == "classical"
             else "distances of overlapping classes would overlap too",
             where="params.yaml: postprocess",
@@ -150,7 +150,7 @@ def best_instance_settings(segmenter: Segmenter, val: Reader, method: Method) ->
 def _separated(
     segmenter: Segmenter, sample: Sample, method: Method, together: tuple[tuple[int, ...], ...]
 ) -> Iterator[tuple[float, Instances]]:
-    """Yield all instances of an image for each height, however small or uncertain they are."""
+    """Yield all instances of an image for each height of the watershed, however small or uncertain they are."""
     if method == "detections":
         permissive = Postprocess(method=method, min_score=MIN_SCORE)
         detections = segmenter.with_changes(postprocess=permissive).segment(sample, instances=True).instances

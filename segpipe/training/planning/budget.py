@@ -1,4 +1,4 @@
-"""The number of steps that a budget of time buys, once everything else that the time pays for is known.
+"""The number of steps that fit into a time budget, after everything else that it has to cover.
 
 A wall-clock budget covers `segpipe plan` and `segpipe train` together. Planning is charged by the clock. The rest is predicted from
 what planning timed: the start of both commands, compiling, validations, checkpoints, and the choices made after the last step, which
@@ -64,7 +64,7 @@ def count_steps(
     validations: int | None = None,
     ms_last: float | None = None,
 ) -> tuple[int, int]:
-    """Compute the steps and validations that a budget buys.
+    """Compute the numbers of steps and validations that fit into a budget.
 
     Args:
         kind: the unit of the budget: "seconds", "steps" or "epochs".
@@ -73,7 +73,7 @@ def count_steps(
         batch: crops per step.
         ms_step: milliseconds per step.
         ms_val: milliseconds per validation.
-        overhead_s: seconds that a budget of seconds pays for in addition to steps, validations and checkpoints.
+        overhead_s: seconds that a budget of seconds has to cover in addition to steps, validations and checkpoints.
         members: networks that share the budget, one after another.
         validations: the number of validations that was set; None: as many as are affordable, at most ten.
         ms_last: milliseconds of the last validation; None: as all others.
@@ -101,7 +101,7 @@ def count_steps(
         least_ms = ((validations or 1) - 1) * ms_val + ms_last + MIN_STEPS * ms_step * (1 + CHECKPOINT_SHARE)
         ms = ms_last if validations is None else ms_val
         raise ConfigError(
-            "the budget is too short to learn anything",
+            "the budget is too short for any useful training",
             where="train.budget",
             found=f"{amount:.0f} s, which is {max(0, steps)} steps {'per member ' if members > 1 else ''}of {ms_step:.0f} ms, with "
             f"{ms / 1000:.1f} s for {'a validation' if validations is None else f'each of {validations} validations'}",
@@ -195,7 +195,7 @@ def finishing_time(
 
 @dataclass(frozen=True)
 class _TruthSegmenter:
-    """Stands in for a `Segmenter`: its prediction for a sample is the truth."""
+    """Replaces a `Segmenter` while choices are timed: its prediction for a sample is the truth."""
 
     spec: SegmenterSpec
     has_distance: bool

@@ -1,4 +1,4 @@
-"""The making of a plan: chosen from settings and data, then measured on this machine."""
+"""Make the plan of a candidate: choose from settings and data, then measure on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segpipe.inference.outputs import Outputs
 from segpipe.models.registry import FAMILIES, Family, family_config, get_family
 from segpipe.models.volumetric.volume_config import VolumeConfig
 from segpipe.training.finishing.instance_search import choose_instance_method
-from segpipe.training.folds import check_folds, choose_folds, deal_out, describe_folds
+from segpipe.training.folds import check_folds, choose_folds, describe_folds, make_folds
 from segpipe.training.plan import ClassicalPlan, NetworkPlan, VolumeGrid
 from segpipe.training.planning.detector_recipe import explain_detector, fit_to_instances
 from segpipe.training.planning.normalisation import choose_normalisation, holds_volumes
@@ -74,9 +74,11 @@ def make_plan(
         return plan_on(name, params, fingerprint, train, val, reuse_speeds, started)
     check_folds(candidate, model_family)
     folds = choose_folds(settings.folds, params, shards)
-    dealt = deal_out(folds, settings.seed, train, val, shards)
-    plan = plan_on(name, params, fingerprint, dealt.without_fold(0), dealt.only_fold(0), reuse_speeds, started)
-    reasons = {"folds": describe_folds(folds, dealt, settings)} | plan.reasons
+    fold_images = make_folds(folds, settings.seed, train, val, shards)
+    plan = plan_on(
+        name, params, fingerprint, fold_images.without_fold(0), fold_images.only_fold(0), reuse_speeds, started
+    )
+    reasons = {"folds": describe_folds(folds, fold_images, settings)} | plan.reasons
     return plan.model_copy(update={"folds": folds, "reasons": reasons})
 
 

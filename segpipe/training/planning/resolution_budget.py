@@ -1,4 +1,4 @@
-"""The resolution and the size of the first crops: what makes steps cheaper where a budget would buy too few."""
+"""Choose the resolution and the size of the first crops, so that steps are cheaper if too few would fit into the budget."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class StepPrice:
     """Infinite if the budget is counted in steps."""
 
     def steps(self, plan: RecipePlan) -> float:
-        """Estimate how many steps of a plan, at the resolution that was timed, the budget buys."""
+        """Estimate how many steps of a plan, at the resolution that was timed, fit into the budget."""
         edge = plan.recipe.patch / plan.shrink
         return self.budget_ms / (self.ms_per_pixel * plan.recipe.batch * edge**2)
 
 
 def choose_resolution(draft: PlanDraft) -> torch.nn.Module:
-    """Choose the recipe of a network for images, at a resolution and with a batch size that the budget can pay for.
+    """Choose the recipe of a network for images, at a resolution and with a batch size that fit the budget.
 
     Args:
         draft: the plan so far; recipe, resolution and reasons are recorded in it.

@@ -125,7 +125,7 @@ class PrecisionBenchmark:
         return self._first_step_s[setting] if setting.compile else 0.0
 
     def _time_limit_s(self, best: Timing) -> float:
-        """Return after how many seconds no further setting is tried, so that the whole measurement keeps within its limit."""
+        """Return after how many seconds no further setting is tried, so that the whole measurement stays within its limit."""
         budget = budget_seconds(self.settings, best.ms_per_step or 0)
         return min(9.0, 0.025 * budget) if self.device == "cpu" else min(20.0, 0.1 * budget)
 
@@ -205,7 +205,7 @@ class PrecisionBenchmark:
         return [t.model_copy(update={"ms_per_step": close.get(t.setting, t.ms_per_step)}) for t in timings]
 
     def _time_compiled(self, best: Timing | None) -> list[Timing]:
-        """Time the fastest setting compiled, if the budget may repay that; it is refused if it does not."""
+        """Time the fastest setting compiled, if compilation may save more time than it takes; if it does not, it is rejected."""
         assert best is not None and best.ms_per_step is not None
         budget = budget_seconds(self.settings, best.ms_per_step)
         if not may_compile(self.settings, budget, self.device, self.family):

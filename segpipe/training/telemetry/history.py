@@ -28,13 +28,13 @@ class TrainingHistory(_Part):
     """The scores on the validation split that training measured (mean IoU over classes). The curves in the file are not read."""
 
     best_score: float | None = None
-    """Of the best weights."""
+    """The score of the best weights."""
     finished_score: float | None = None
-    """Of the model as it serves, with its postprocessing; None if that is the same as `best_score`."""
+    """The score of the model as it serves, with its postprocessing; None if that is the same as `best_score`."""
     val_images: int | None = None
-    """The validation images that both scores are of, if a short budget left no time for all."""
+    """The number of validation images that both scores were measured on, if a short budget left no time for all; else None."""
     folds: FoldScores | None = None
-    """Of the members of an ensemble; None for a single model."""
+    """The scores of the members of an ensemble; None for a single model."""
 
     @classmethod
     def read(cls, model: Path) -> TrainingHistory:
