@@ -13,7 +13,8 @@ from segpipe.training.optim.muon import ARE_MATRICES, Muon, is_worthwhile, ortho
 from segpipe.training.optim.optimisers import build_optimiser
 from segpipe.training.planning import recipe
 from segpipe.training.planning.planner import plan_on
-from tests.worlds.tiny_training import MemoryReader, draw, fingerprint_of, make_recipe
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import draw, fingerprint_of, make_recipe
 
 
 def orthogonalised(matrix: np.ndarray) -> np.ndarray:

@@ -29,8 +29,8 @@ from segpipe.training.planning.precision_benchmark import CHOSEN, PrecisionBench
 from segpipe.training.scoring import segmenter_spec
 from segpipe.training.step import Stepper
 from segpipe.training.tasks import samples_of
-from tests.training.planning.test_planner import params
-from tests.worlds.tiny_training import CLASSES, MemoryReader, draw, fingerprint_of, make_plan
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import CLASSES, candidate_params, draw, fingerprint_of, make_plan
 from tests.worlds.trainings import register, tiny_plan
 
 
@@ -128,7 +128,7 @@ def test_planning_compiling_and_finishing_are_charged(ticking, monkeypatch):
         "precision": "fp32",
         "channels_last": False,
     }
-    plan = plan_on("net", params(settings), fingerprint_of(train), train, val)
+    plan = plan_on("net", candidate_params(settings), fingerprint_of(train), train, val)
     (((kind, amount, n_train, batch, ms_mean, _, overhead_s, *_), now),) = calls
     assert (kind, amount, n_train, batch) == ("seconds", 600.0, 8, 2)
     assert overhead_s == pytest.approx(PLAN_START_S + 7.0 + 3 * 20.0 + now - ticking.readings[0])
@@ -145,7 +145,7 @@ def test_the_first_step_of_a_compiled_network_is_its_compilation(ticking, train_
         return torch.tensor(1.0)
 
     monkeypatch.setattr(Stepper, "step", step)
-    settings = params({"budget": "1h", "compile": True, "precision": "fp32", "channels_last": False}).train
+    settings = candidate_params({"budget": "1h", "compile": True, "precision": "fp32", "channels_last": False}).train
     benchmark = PrecisionBenchmark(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", settings)
     benchmark.reference, benchmark.tolerance = 1.0, 0.02
     (timing,) = benchmark.run()
@@ -165,7 +165,7 @@ def test_settings_of_similar_speed_are_timed_in_turns(ticking, train_reader, mon
         return torch.tensor(1.0)
 
     monkeypatch.setattr(Stepper, "step", step)
-    settings = params({"budget": "10m", "compile": False, "precision": "fp32"}).train
+    settings = candidate_params({"budget": "10m", "compile": False, "precision": "fp32"}).train
     benchmark = PrecisionBenchmark(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", settings)
     benchmark.reference, benchmark.tolerance = 1.0, 0.02
     limits = itertools.chain([9.0], itertools.repeat(seconds))  # for each setting at first, and then for turns
