@@ -11,7 +11,7 @@ from segpipe.inference.cleaning import Cleaning, region_sizes, remove_small_regi
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.samples import ClassTable
-from tests.inference.test_segmenter import UNIT
+from tests.worlds.segmenters import UNIT
 
 ALL_CLASSES = np.ones(256, bool)
 shapes = st.one_of(st.tuples(st.integers(1, 14), st.integers(1, 14)), st.tuples(*[st.integers(1, 7)] * 3))

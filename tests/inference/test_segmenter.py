@@ -18,9 +18,7 @@ from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.tiling import predict_tiled, tile_starts, tile_weights
 from segpipe.inference.trained_model import load_trained
 from segpipe.samples import ClassTable
-from tests.worlds.segmenters import Pixelwise, assert_likeliest
-
-UNIT = Normalisation(low=(0.0,), high=(1.0,), mean=(0.0,), std=(1.0,))
+from tests.worlds.segmenters import UNIT, Pixelwise, assert_likeliest
 
 
 def make(stride=32, tile=64, overlap=16):

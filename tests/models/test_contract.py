@@ -24,7 +24,7 @@ from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.registry import FAMILIES, build_network, family_config, get_family
 from segpipe.samples import ClassTable, Sample
 from segpipe.training.tasks import pixelwise_objective
-from tests.worlds.bundles import ToyReader
+from tests.worlds.readers import MemoryReader
 from tests.worlds.released_models import inherited_channels, warm_started_network
 from tests.worlds.served_families import shares_of_golden_pixels
 
@@ -217,5 +217,5 @@ def test_served(name, tmp_path: Path):
         for i, (a, b) in enumerate(zip(images, labels, strict=True))
     ]
     trained = Segmenter(spec(name, 3, 3), TorchEngine(overfitted(name)[0]))
-    golden, agreement = shares_of_golden_pixels(trained, ToyReader(samples), tmp_path)
+    golden, agreement = shares_of_golden_pixels(trained, MemoryReader(samples), tmp_path)
     assert golden == 1 and agreement >= 0.999

@@ -19,7 +19,8 @@ from segpipe.training.planning.planner import plan_on
 from segpipe.training.sampling.crops import Crops
 from segpipe.training.scoring import score_split
 from segpipe.training.train import train_on
-from tests.worlds.tiny_training import MemoryReader, fingerprint_of
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import fingerprint_of
 from tests.worlds.trainings import tiny_plan
 
 NAMES = {"classes": [{"name": n, "value": v, "color": (v, 0, 0)} for n, v in (("ground", 0), ("disc", 1), ("core", 2))]}

@@ -29,7 +29,8 @@ from segpipe.training.step import Stepper, build_stepper
 from segpipe.training.tasks import samples_of
 from tests.worlds.detectors import detector_plan, discs
 from tests.worlds.forked_commands import forked, newest, result, train, wait
-from tests.worlds.tiny_training import CLASSES, MemoryReader, draw, make_plan
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import CLASSES, draw, make_plan
 from tests.worlds.trainings import tiny_plan
 
 READERS = MemoryReader([draw(i, bar=i % 4 == 0) for i in range(8)]), MemoryReader([draw(100 + i) for i in range(3)])

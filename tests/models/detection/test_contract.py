@@ -26,9 +26,9 @@ from segpipe.models.registry import FAMILIES, build_network
 from segpipe.samples import ClassTable
 from segpipe.training.sampling.detection import detection_loss, target_of
 from tests.worlds.detectors import SMALL, discs, overfit
+from tests.worlds.readers import MemoryReader
 from tests.worlds.released_models import inherited_channels, warm_started_network
 from tests.worlds.served_families import shares_of_golden_pixels
-from tests.worlds.tiny_training import MemoryReader
 
 NAMES = [name for name, f in FAMILIES.items() if f.kind == "detector"]
 each_family = pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,8 @@ from segpipe.samples import IGNORE
 from segpipe.training.sampling import augmentation
 from segpipe.training.sampling.augmentation import build_augment, window_edge
 from segpipe.training.sampling.crops import Crops, batches, cut_window
-from tests.worlds.tiny_training import MemoryReader, draw, make_plan
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import draw, make_plan
 
 
 def stream(reader, plan, workers=0, **span):
