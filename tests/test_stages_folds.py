@@ -64,7 +64,7 @@ def test_the_graph_of_the_bundle_gives_the_mean_of_the_members(trained_workspace
     for sample in ShardReader(root / "artifacts" / "shards", "test"):
         options = {"probabilities": True, "spacing": sample.spacing}
         probabilities = bundle.at_temperature(1.0).predict(sample.image, **options).probabilities
-        members = [member.predict(sample.image, **options).probabilities for member in trained._members]
+        members = [member.predict(sample.image, **options).probabilities for member in trained.members]
         np.testing.assert_allclose(probabilities, np.mean(members, 0), atol=1e-4)
 
 

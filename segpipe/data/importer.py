@@ -1,4 +1,4 @@
-"""Import: from a source of some layout to the canonical `data/`, completely or not at all, with a report of all decisions."""
+"""Import a source of any supported layout into the canonical `data/`, completely or not at all, and report all decisions."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def _write(
             any_labelled and not any(outcome.mask for outcome in outcomes)
         ):
             raise DataError(
-                "not one image with its mask could be imported",
+                "no image with its mask could be imported",
                 where=source,
                 found="; ".join(f"{name}: {reason}" for name, reason in result.skipped[:1]),
             )
@@ -184,7 +184,7 @@ def _write(
 
 
 def _find_table(source: Path, user_table: Path | None, items: list[RawItem], result: ReadResult) -> ImageTable | None:
-    """Return the table about the images. If it only happens to lie in the source, and cannot be read, it is left out."""
+    """Return the table about the images. A table in the source that the user did not name is skipped if it cannot be read."""
     try:
         table = find_table(source, user_table, [item.name for item in items])
     except DataError as error:
@@ -260,7 +260,7 @@ def _with_all_splits(items: list[RawItem], notes: list[str]) -> list[RawItem]:
 
 
 def _keys(items: list[RawItem]) -> list[str]:
-    """Return a file name for each image, all different in any case of letters.
+    """Return a file name for each image, different even if case is ignored.
 
     It is the image's own name, preceded by as many of its folders as are necessary, and followed by a hash if that is not enough
     (`a b` and `a_b`).

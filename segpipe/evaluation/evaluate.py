@@ -6,6 +6,7 @@ bytes, except for `cost` in metrics.json, which is measured (and which DVC there
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from segpipe.evaluation.calibration import CalibrationCounter, calibration_score
 from segpipe.evaluation.cost import Cost, measure_cost
 from segpipe.evaluation.gallery.write import write_gallery
 from segpipe.evaluation.instance_counts import InstanceCounter, instance_scores
+from segpipe.evaluation.kept_masks import KeptMasks
 from segpipe.evaluation.metric_lookup import ScoreTable, interval_of, metric_path
 from segpipe.evaluation.metrics_file import (
     DIGITS,
@@ -42,6 +44,7 @@ from segpipe.evaluation.slices import score_slices
 from segpipe.evaluation.surfaces import SurfaceRule, surface_summary
 from segpipe.files import write_text
 from segpipe.metrics import MAIN_METRIC, Counts, scores
+from segpipe.progress import say
 
 if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
@@ -101,23 +104,40 @@ def evaluate_model(model: Path, shards: Path, splits: Path, out: Path, params: E
         DataError: the test split is empty, or one of its images has no label.
     """
     from segpipe.data.shards import ShardReader
+    from segpipe.inference.engines.checked_graph import GraphMismatch, on_graph
+    from segpipe.inference.scoring import trained_for_scoring
     from segpipe.inference.spec import WEIGHTS_FILE
     from segpipe.inference.trained_model import load_trained
     from segpipe.training.telemetry.history import TrainingHistory
 
-    history = TrainingHistory.read(model)
-    test, val, trained = ShardReader(shards, "test"), ShardReader(shards, "val"), load_trained(model)
-    temperature = fit_temperature_on(trained, val)
-    segmenter = trained if temperature is None else trained.at_temperature(temperature)
-    facts = CandidateFacts(
-        attributes=read_columns(splits),
-        temperature=temperature,
-        weight_bytes=(model / WEIGHTS_FILE).stat().st_size,
-        ranking_score=measure_ranking_score(segmenter, val, params.rank_by),
-        cost=measure_cost(segmenter, test) if len(test) else None,
-        folds=FoldSummary(mean=history.folds.mean, sd=history.folds.sd) if history.folds else None,
-    )
-    evaluate_candidate(segmenter, test, out, params, name, val_score=history.val_score, facts=facts)
+    history, trained = TrainingHistory.read(model), load_trained(model)
+    weight_bytes = (model / WEIGHTS_FILE).stat().st_size
+    test, val = ShardReader(shards, "test"), ShardReader(shards, "val")
+    attributes = read_columns(splits)
+    folds = FoldSummary(mean=history.folds.mean, sd=history.folds.sd) if history.folds else None
+
+    def evaluate(uncalibrated: Segmenter, one_at_a_time: Segmenter) -> None:
+        temperature = fit_temperature_on(uncalibrated, val)
+        segmenter = uncalibrated if temperature is None else uncalibrated.at_temperature(temperature)
+        ranking_score = measure_ranking_score(segmenter, val, params.rank_by, history.val_score)
+        val_score = ranking_score if params.rank_by == MAIN_METRIC and history.val_score is None else history.val_score
+        facts = CandidateFacts(
+            attributes=attributes,
+            temperature=temperature,
+            weight_bytes=weight_bytes,
+            ranking_score=ranking_score,
+            cost=measure_cost(one_at_a_time, test) if len(test) else None,
+            folds=folds,
+        )
+        evaluate_candidate(segmenter, test, out, params, name, val_score=val_score, facts=facts)
+
+    with tempfile.TemporaryDirectory(prefix="segpipe-graphs-") as folder:
+        try:
+            scored = trained_for_scoring(trained, Path(folder), test)
+            evaluate(scored, on_graph(trained, Path(folder), check=False))
+        except GraphMismatch as error:
+            say(f"evaluate {name}: {error}; torch, which is slower, scores the model")
+            evaluate(trained, trained)
 
 
 def evaluate_candidate(
@@ -146,13 +166,14 @@ def evaluate_candidate(
     classes = segmenter.spec.classes
     if not len(reader):
         raise DataError(
-            "no image to score on",
+            "no image to score",
             where=f"split {reader.split}",
-            fix="raise `split.test` in params.yaml, or add images",
+            fix="increase `split.test` in params.yaml, or add images",
         )
     confidences, counter = CalibrationCounter(), InstanceCounter(len(classes))
-    surfaces = SurfaceRule.from_params(params)
-    images = score_images(segmenter, reader, f"evaluate {name}", facts.attributes, surfaces, confidences, counter)
+    surfaces, kept = SurfaceRule.from_params(params), KeptMasks()
+    label = f"evaluate {name}"
+    images = score_images(segmenter, reader, label, facts.attributes, surfaces, confidences, counter, kept)
     write_scores(
         out / "per_image.parquet", name, classes.names, dict(segmenter.spec.lineage), images, classes.overlapping
     )
@@ -160,26 +181,29 @@ def evaluate_candidate(
     instances = instance_scores(result, counter, params)
     robustness = measure_robustness(segmenter, reader, result, params, f"robustness {name}")
     metrics = collect_metrics(result, params, val_score, facts, confidences, instances, robustness)
-    metrics.write(out / METRICS_FILE)
+    metrics.model_copy(update={"engine": segmenter.engine.name}).write(out / METRICS_FILE)
     write_text(out / "confusion.csv", confusion_csv(result.confusion, result.labelling.names(classes.names)))
-    write_gallery(segmenter, reader, result, out / "gallery", params.gallery)
+    write_gallery(segmenter, reader, result, out / "gallery", params.gallery, kept)
 
 
-def measure_ranking_score(segmenter: Segmenter, reader: ShardReader, name: str) -> float | None:
+def measure_ranking_score(
+    segmenter: Segmenter, reader: ShardReader, name: str, trained_score: float | None = None
+) -> float | None:
     """Compute the score by which a candidate is ranked.
 
     Args:
         segmenter: the model.
         reader: the validation split.
         name: the metric by which candidates are ranked.
+        trained_score: `MAIN_METRIC` on all images of the split, as training has measured it; None if it has not.
 
     Returns:
-        The score; None if it does not exist, or if the metric is `MAIN_METRIC`, which training has measured.
+        The score; None if it does not exist, or if training has measured it.
 
     Raises:
         ConfigError: there is no metric of this name.
     """
-    if name == MAIN_METRIC:
+    if name == MAIN_METRIC and trained_score is not None:
         return None
     classes = segmenter.spec.classes
     images = score_images(segmenter, reader, "rank", instances=InstanceCounter(len(classes)))

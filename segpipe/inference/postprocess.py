@@ -29,7 +29,7 @@ class Postprocess(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     method: Method
     h: float = Field(1.0, ge=0)
-    """How far the distance to the border must fall between two instances: in pixels (watershed), or as a share of the largest distance
+    """Depth by which the distance to the border falls between two instances: in pixels (watershed), or as a share of the largest distance
     (distance)."""
     min_size: int = Field(0, ge=0)
     """Smaller instances, in pixels, are dropped."""

@@ -246,7 +246,7 @@ def _champion_cost(root: Path, champion: Champion | None) -> list[CostRow]:
 
 
 def _gallery(subject: _Subject, shards: Path | None) -> dict[str, Any]:
-    """The pictures: where winner and champion differ most, then those that `evaluate` chose."""
+    """Collect the pictures: first images on which winner and champion differ most, then those that `evaluate` chose."""
     champion, folder = subject.champion, Paths(subject.root).evaluation(subject.shown) / "gallery"
     gallery = Gallery.read(folder)
     images = [*_disagreements(subject, shards), *read_gallery(folder, gallery)]

@@ -16,6 +16,7 @@ from segpipe.config import ValidateParams
 from segpipe.errors import ConfigError
 from segpipe.validation.findings import Finding, Severity
 from segpipe.validation.frames import About
+from segpipe.words import listed
 
 Row = Mapping[Hashable, Any]
 """A row of a frame, by column."""
@@ -38,7 +39,7 @@ class Check:
         about: the frame.
         title: the expectation in words.
         expectation: the class of Great Expectations.
-        arguments: of the expectation; a `Threshold` stands for its value.
+        arguments: of the expectation; a `Threshold` is replaced by its value.
         found: template of what was found.
         expected: template of what is expected.
         fix: template of what to do.
@@ -77,9 +78,9 @@ class Check:
         """
         if self.summary is None or severity == "error" or len(rows) <= params.many:
             return [self._finding(row, severity, params) for row in rows]
-        examples = ", ".join(str(row["subject"]) for row in rows[:3])
-        values = {**rows[0], "count": len(rows), "total": total}
-        finding = self._finding(values, severity, params, self.summary + f" ({examples} and {len(rows) - 3} more)")
+        examples = listed((row["subject"] for row in rows), at_most=3)
+        values = {**rows[0], "count": len(rows), "total": total, "examples": examples}
+        finding = self._finding(values, severity, params, self.summary + " ({examples})")
         return [finding.model_copy(update={"file": None, "other": None})]
 
     def _finding(self, row: Row, severity: Severity, params: ValidateParams, found: str | None = None) -> Finding:
@@ -197,7 +198,7 @@ CHECKS = (
     ),
     Check(
         "blank_images", "warning", "image", "No image is blank", *_at_least("contrast", 1e-9),
-        found="all pixels have the same value", expected="an image with contrast", fix="remove it, if the camera failed",
+        found="all pixels have the same value", expected="an image with contrast", fix="remove it if the camera failed",
     ),
     Check(
         "outlier_intensity", "warning", "image", "No image is far brighter or darker", *_at_most("brightness_z", Threshold("outlier_z")),
@@ -222,7 +223,7 @@ CHECKS = (
     Check(
         "near_empty_masks", "warning", "image", "No mask is nearly empty", *_at_least("foreground", Threshold("min_foreground")),
         found="{foreground:.3%} of the mask is another class than {main_class}", expected="at least {min_foreground:.1%}",
-        fix="check that the image is labelled; nothing, if it shows nothing else",
+        fix="check that the image is labelled; if it shows nothing to label, no action is needed",
         summary="{count} of {total} masks are nearly empty (less than {min_foreground:.1%} of other classes than {main_class})",
     ),
     Check(
@@ -240,7 +241,7 @@ CHECKS = (
     Check(
         "volume_dtypes", "warning", "image", "All volumes have the same number type", *_equal("volume_dtype", "usual_dtype"),
         found="{volume_dtype}", expected="{usual_dtype}, like most volumes",
-        fix="nothing, if the values mean the same; else convert the volume",
+        fix="if the values mean the same, no action is needed; else convert the volume",
         summary="{count} of {total} volumes are not {usual_dtype}: values range from {least_low} to {most_high} in all volumes",
     ),
     Check(
@@ -255,7 +256,7 @@ CHECKS = (
     ),
     Check(
         "polarity", "warning", "class", "The background is the larger part", *_at_least("background_share", 0.5),
-        found="{subject} has only {background_share:.0%} of the pixels", expected="more than half, as is usual",
+        found="{subject} has only {background_share:.0%} of the pixels", expected="more than half, as usual",
         fix="if masks are inverted (dark instances on a bright background), swap the two values in dataset.yaml",
     ),
     Check(
@@ -266,7 +267,7 @@ CHECKS = (
     ),
     Check(
         "converted_images", "note", "image", "No image is converted when it is read", *_missing("converted"),
-        found="{converted}", expected="no conversion", fix="nothing, if the picture on this page is right",
+        found="{converted}", expected="no conversion", fix="if the picture on this page is right, no action is needed",
         summary="{count} of {total} images are converted when they are read, for example: {converted}",
     ),
 )  # fmt: skip

@@ -35,7 +35,7 @@ def validate_manifest(
     frame: pd.DataFrame,
     fingerprint: Fingerprint,
     params: ValidateParams,
-    before: Reference | None = None,
+    reference: Reference | None = None,
     crop: int = 256,
 ) -> Verdict:
     """Check a manifest.
@@ -46,7 +46,7 @@ def validate_manifest(
         frame: the manifest.
         fingerprint: the dataset in numbers.
         params: the thresholds.
-        before: the reference of the model in production; None if there is none.
+        reference: numbers of the images that the model in production was trained on; None if there is none.
         crop: edge of a training crop in pixels, with which instances are compared.
 
     Raises:
@@ -69,8 +69,8 @@ def validate_manifest(
     judge("split", split_frame(rest, params.min_images))
     judge("group", group_frame(rest))
     drifts: list[Drift] = []
-    if before is not None and usable(rest).any():
-        drifts = compare(make_reference(rest, fingerprint.classes), before, params)
+    if reference is not None and usable(rest).any():
+        drifts = compare(make_reference(rest, fingerprint.classes), reference, params)
     judge("drift", drift_frame(drifts))
     order = [check.name for check, _ in checks]
     findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), order.index(finding.expectation)))

@@ -23,6 +23,7 @@ from segpipe.samples import ClassTable
 from segpipe.validation.duplicates import exact_copies, near_duplicates
 from segpipe.validation.outliers import brightness_z, size_ratio, softness
 from segpipe.validation.unknown_values import describe_unknown_values, suggest_fix
+from segpipe.words import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +59,7 @@ def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: Valida
     frame["unknown_pixels"] = [int(sum(values.values())) for values in unknown]
     frame["unknown_text"] = [describe_unknown_values(values) for values in unknown]
     frame["unknown_fix"] = [suggest_fix(values, all_unknown, table) for values in unknown]
-    frame["known_text"] = ", ".join(f"{spec.value} ({spec.name})" for spec in table.classes[:12])
+    frame["known_text"] = listed((f"{spec.value} ({spec.name})" for spec in table.classes), at_most=12)
     frame["channels"], frame["usual_channels"] = manifest["channels"], fingerprint.channels
     volume = manifest["depth"].notna()
     frame["axes"] = pd.Series(np.where(volume, "3D", "2D"), manifest.index).where(manifest["height"].notna(), None)

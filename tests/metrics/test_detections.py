@@ -51,7 +51,7 @@ def pools_of(images: list[Image]) -> list[PooledDetections]:
 
 def ours(pools: list[PooledDetections], weights: np.ndarray) -> list[tuple[float, float, float]]:
     columns = [average_precision(pools, weights, thresholds) for thresholds in (ALL_THRESHOLDS, (0,), (5,))]
-    return [tuple(float(v) for v in row) for row in zip(*columns, strict=True)]  # type: ignore[misc]
+    return [tuple(float(v) for v in row) for row in zip(*columns, strict=True)]
 
 
 @pytest.mark.parametrize("overlap", [True, False])

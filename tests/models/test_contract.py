@@ -195,7 +195,7 @@ def test_overfits_four_images(name):
 @each_family_slowly
 def test_export(name, tmp_path: Path):
     """The graph predicts the trained network's class for at least 99.9 % of pixels, at sizes that it was not traced with."""
-    from segpipe.release.export.bundle_export import export_graph
+    from segpipe.inference.engines.graph_export import export_graph
 
     model_spec = spec(name, 3, 3)
     trained = Segmenter(model_spec, TorchEngine(overfitted(name)[0]))

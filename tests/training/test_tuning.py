@@ -148,5 +148,5 @@ def test_a_trial_that_diverges_is_the_worst_and_other_errors_are_raised(search, 
 def test_a_classical_model_cannot_be_tuned():
     plan = tiny_plan()
     assert check_tunable(plan) is plan
-    with pytest.raises(ConfigError, match="no training to tune"):
+    with pytest.raises(ConfigError, match="without training settings to tune"):
         check_tunable(make_classical_plan())

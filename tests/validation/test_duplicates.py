@@ -85,7 +85,7 @@ def pair_by_pair(frame: pd.DataFrame, distance: int, tolerance: float) -> dict[i
             if bits <= distance and difference <= tolerance * scale and a["std"].max() > 0 and b["std"].max() > 0:
                 near.append((bits, b["path"]))
         if near:
-            lookalikes[i] = (min(bits for bits, _ in near), len(near))  # type: ignore[assignment]
+            lookalikes[i] = (min(bits for bits, _ in near), len(near))
     return lookalikes
 
 

@@ -102,7 +102,7 @@ def put(frame: pd.DataFrame, row: int, **values: object) -> None:
         if isinstance(value, np.ndarray):  # pandas would store the element of an array of one element
             frame[column] = pd.Series([value if index == row else old for index, old in enumerate(frame[column])])
         else:
-            frame.at[row, column] = value  # type: ignore[call-overload]
+            frame.at[row, column] = value
 
 
 def _class_only_in_test(frame: pd.DataFrame) -> None:

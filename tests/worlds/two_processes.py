@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 import segpipe.training.step
 from segpipe.training.distributed.process_group import leave_process_group, mean_over_ranks, rank, world_size
 from segpipe.training.ensemble import train_members
-from segpipe.training.folds import DealtFolds
+from segpipe.training.folds import FoldImages
 from segpipe.training.plan import Folds
 from segpipe.training.sampling.crops import batches
 from segpipe.training.sampling.detection import detection_loss
@@ -91,7 +91,7 @@ def limit_memory() -> None:
             raise MemoryError
         return step(self, number, *rest)
 
-    Stepper.step = limited  # type: ignore[method-assign]
+    Stepper.step = limited
 
 
 def compare(folder: Path, name: str, plan) -> dict:
@@ -122,7 +122,7 @@ def step_by_step(folder: Path, plan, readers, threads: int = 1) -> None:
 
 
 def step_by_step_in_float64(folder: Path, plan, readers) -> None:
-    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # losses and normalisation call it
+    torch.Tensor.float = torch.Tensor.double  # losses and normalisation call it
     torch.set_default_dtype(torch.float64)  # Fabric converts the network's outputs to it
     segpipe.training.step._precision = lambda *_: {"precision": "64-true"}
     step_by_step(folder, plan, readers)
@@ -214,8 +214,8 @@ def ensemble(folder: Path, plan, readers) -> None:
     """Train the members of an ensemble, one after another."""
     train_reader, val = readers
     keys = [*train_reader.keys, *val.keys]
-    dealt = DealtFolds(readers, keys, [index % 3 for index in range(len(keys))])
-    train_members(plan, CLASSES, dealt, val, folder / "out", folder / "live", folder / "checkpoints")
+    fold_images = FoldImages(readers, keys, [index % 3 for index in range(len(keys))])
+    train_members(plan, CLASSES, fold_images, val, folder / "out", folder / "live", folder / "checkpoints")
     leave_process_group()
 
 

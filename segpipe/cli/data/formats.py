@@ -8,7 +8,7 @@ EXAMPLE = "segpipe data formats\nsegpipe data formats --json"
 
 
 def data_formats(json: Json = False) -> None:
-    """List the layouts that can be imported, how to recognise each, and which options each uses."""
+    """List the layouts that can be imported, the files that identify each, and the options that each uses."""
     if json:
         from segpipe.data.formats.registry import FORMATS
 

@@ -23,10 +23,10 @@ _FORMATS = "Layout of the source. auto recognises it and reports how. `segpipe d
 _CLASSES = (
     'Class names in the order of their pixel values, "background,cell", or each with its value, "cell=255,membrane=0".'
 )
-_GROUPS = "Regular expression for file names. Its first group names what must stay in one split, such as a patient or a slide."
+_GROUPS = "Regular expression for file names. Images with the same first capture group (a patient, a slide) stay in one split."
 _IMAGES = "Folder of the images, in SRC or elsewhere."
 _MASKS = "Folder of the masks (for coco: the JSON file), in SRC or elsewhere."
-_SUFFIX = "What the name of a mask has after the name of its image: _mask, _L."
+_SUFFIX = "Suffix of a mask's name after the name of its image, such as _mask or _L."
 _PALETTE = "The class of each colour: a file (JSON, YAML, CSV, text), or voc, cityscapes."
 _TOLERANCE = "Largest difference of each channel from a palette colour, for blurred edges."
 _OVERLAPPING = "A pixel may have several classes: masks are sums of bits, or there is one mask file per class."

@@ -29,7 +29,7 @@ def sample_masks(items: Sequence[RawItem], listing: FolderListing) -> list[Path]
 
 
 def decide_mask_kind(masks: Sequence[Path], reader: MaskReader) -> MaskKind:
-    """Return what the pixels of these masks stand for; "classes" if they cannot be read, so that the import reports why."""
+    """Return the kind of these masks, by their pixel values; "classes" if they cannot be read, so that the import reports why."""
     if any(reader.read(mask).in_colours for mask in masks):
         return "colours"
     try:

@@ -120,7 +120,7 @@ def _has_key_column(path: Path) -> bool:
 
 
 def _check_any_mask(result: ReadResult, listing: FolderListing, parts: list[Part], source: Path) -> None:
-    """DataError if there are images, but not one of them has a mask."""
+    """Raise DataError if there are images, but none of them has a mask."""
     if not result.items or any(item.mask for item in result.items):
         return
     image, masks = result.items[0].image, next(masks for _, _, masks in parts if masks)
@@ -131,7 +131,7 @@ def _check_any_mask(result: ReadResult, listing: FolderListing, parts: list[Part
         where=source,
         found=f"{_relative(image, source)} and {example}",
         expected=f"a mask called {stem_of(image)} or {stem_of(image)}_mask",
-        fix="rename the masks, give what follows the image's name in their names (--suffix), or choose another --format",
+        fix="rename the masks, give the suffix of their names (--suffix _L), or choose another --format",
     )
 
 
@@ -150,7 +150,7 @@ def _find_parts(listing: FolderListing, source: Path, options: ReadOptions) -> l
                 "no folder of masks",
                 where=source,
                 expected="masks/ next to images/",
-                fix="name it masks/, say where it is (--masks DIR), or choose another --format",
+                fix="name it masks/, give its path (--masks DIR), or choose another --format",
             )
         return [(None, images, masks)]
     parts: list[Part] = []
@@ -180,7 +180,7 @@ def _named_folder(source: Path, name: str | None, option: str) -> Path | None:
 
 
 def _subfolder(listing: FolderListing, folder: Path, names: tuple[str, ...]) -> Path | None:
-    """Return the subfolder with one of these names, in any case, that holds image files; if none does, the first by `names`.
+    """Return the subfolder with one of these names, ignoring case, that holds image files; if none does, the first by `names`.
 
     Raises:
         DataError: several of them hold images, and only the user knows which one is meant.
@@ -193,7 +193,7 @@ def _subfolder(listing: FolderListing, folder: Path, names: tuple[str, ...]) -> 
             f"several folders could be the folder of {names[0]}",
             where=folder,
             found=", ".join(path.name for path in filled),
-            fix=f"say which one: --{names[0]} {filled[0].name} (or the other); or move the others away",
+            fix=f"choose one, for example --{names[0]} {filled[0].name}, or move the others away",
         )
     return next(iter(filled or candidates), None)
 
@@ -272,5 +272,5 @@ def _nested_split(item: RawItem, parts: list[Part]) -> str | None:
 
 
 def _relative(path: Path, source: Path) -> str:
-    """Return a path as the user knows it: relative to the source, or the end of a path outside the source."""
+    """Return a path for messages: relative to the source, or only the end of a path outside the source."""
     return path.relative_to(source).as_posix() if path.is_relative_to(source) else "/".join(path.parts[-2:])

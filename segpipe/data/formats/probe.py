@@ -1,4 +1,4 @@
-"""One look at a source, shared by everything that recognises its layout and by the reader that imports it."""
+"""A cached view of a source, shared by everything that recognises its layout and by the reader that imports it."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class SourceProbe:
         return self._readers.setdefault(limits, MaskReader(limits))
 
     def sample_masks(self, items: Sequence[RawItem]) -> list[Path]:
-        """Return some mask files of these items, by whose pixels the source is judged; volumes are not among them."""
+        """Return some mask files of these items, whose pixels decide the layout; volumes are not among them."""
         return sample_masks(items, self.listing)
 
     def mask_kind(self, masks: Sequence[Path]) -> MaskKind:
-        """Return what the pixels of these mask files stand for, judged within the default limits of params.yaml."""
+        """Return the kind of these mask files, decided from their pixels within the default limits of params.yaml."""
         return decide_mask_kind(masks, self.mask_reader(DataParams()))

@@ -84,7 +84,7 @@ def _unrecognised(probe: SourceProbe, options: ReadOptions, candidates: list[For
 
 
 def _check_one_dataset(probe: SourceProbe, best: list[Format], candidates: list[Format]) -> None:
-    """DataError if what was recognised may lie in one of several datasets below the source."""
+    """Raise DataError if the recognised files may belong to one of several datasets below the source."""
     if not any(format.in_subfolders != "no" for format in best):
         return
     joint = [format for format in best if format.in_subfolders == "all"]

@@ -37,7 +37,7 @@ class Format:
     """A layout that can be imported.
 
     name: its name for `--format`.
-    summary: what it looks like, in one line.
+    summary: its files and folders, in one line.
     read: returns the items of a source; raises DataError if the source does not have this layout.
     recognise: returns why a source looks like this layout, in words; None if it does not.
     options: the names of the `ReadOptions` that `read` uses.
@@ -152,7 +152,7 @@ FORMATS = {
         ),
         Format(
             "msd",
-            "the same of the Medical Segmentation Decathlon: dataset.json lists pairs of NIfTI volumes",
+            "the format of the Medical Segmentation Decathlon: dataset.json lists pairs of NIfTI volumes",
             read_nnunet,
             recognise_msd,
             rank=0,

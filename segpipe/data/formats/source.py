@@ -17,7 +17,7 @@ from segpipe.samples import ClassTable
 
 
 class ReadOptions(BaseModel):
-    """The user's options about a source. Each layout lists those that it uses; the importer refuses the others."""
+    """The user's options about a source. Each layout lists those that it uses; the importer rejects the others."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     images: str | None = None
@@ -27,7 +27,7 @@ class ReadOptions(BaseModel):
     suffix: str | None = None
     """The text after the image's name in the name of its mask, before the dot."""
     palette: str | None = None
-    """A file that lists which colour is which class, or the name of a known palette."""
+    """A file with the colour of each class, or the name of a known palette."""
     tolerance: int | None = Field(None, ge=0, le=255)
     """The largest difference of a channel from the palette's colour, for pixels of blurred edges."""
     overlapping: bool | None = None

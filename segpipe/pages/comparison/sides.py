@@ -153,7 +153,7 @@ class SharedImages:
 
     @property
     def sentence(self) -> str:
-        """Which images are compared, as text."""
+        """Description of the images that are compared."""
         count = len(self.after.keys)
         how = "by the hashes of the files" if self.by_content else "by name and labelled pixels"
         if self.complete:
@@ -207,7 +207,7 @@ def match_images(before: ComparisonSide, after: ComparisonSide) -> SharedImages:
 
 
 def _fingerprints(before: ComparisonSide, after: ComparisonSide) -> tuple[Mapping[str, object], Mapping[str, object]]:
-    """By key, what shows whether two test images with the same name are the same: hashes if both sides have them."""
+    """Return values by key that identify the content of each side's test images: hashes if both sides have them."""
     if before.hashes is not None and after.hashes is not None:
         return (
             {key: before.hashes.get(key) for key in before.scores.keys},

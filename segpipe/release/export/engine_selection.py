@@ -41,7 +41,7 @@ class EngineTrial(BaseModel):
     agreement: float | None = None
     """Fraction of golden pixels that have the class that the trained network gives."""
     eligible: bool
-    """Whether the engine may serve."""
+    """True if the engine may be chosen for serving."""
     reason: str
     """Why it may or may not, as the second half of a sentence that begins with the engine."""
 
@@ -171,7 +171,7 @@ def engine_loaders(engines: Mapping[str, Callable[[Path, int], Engine]], graph: 
 
     def load(name: str, make: Callable[[Path, int], Engine]) -> Engine:
         if not precision_is_native(name):
-            raise MissingError("this processor does not compute in bfloat16")
+            raise MissingError("this processor does not support bfloat16")
         return make(graph, 0)
 
     return {name: partial(load, name, make) for name, make in engines.items()}

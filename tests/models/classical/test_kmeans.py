@@ -162,7 +162,7 @@ def test_a_uniform_image_and_a_wrong_input() -> None:
     flat = [Sample("x", np.full((8, 8, 3), 7, np.uint8), np.zeros((8, 8), np.uint8))]
     model = KMeans.fit(flat, NORMALISATION.apply, 2)
     assert (ids(model, flat[0]) == 0).all()
-    with pytest.raises(DataError, match="wrong input"):
+    with pytest.raises(DataError, match="invalid input shape"):
         model(np.zeros((1, 1, 8, 8), np.float32))
 
 
@@ -170,4 +170,4 @@ def test_settings_are_checked() -> None:
     with pytest.raises(ValidationError):
         KMeansConfig(clusters=1)
     with pytest.raises(ValidationError):
-        KMeansConfig(cluster=8)  # type: ignore[call-arg]
+        KMeansConfig(cluster=8)

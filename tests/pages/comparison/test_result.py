@@ -71,7 +71,7 @@ def test_the_difference_is_that_of_the_scores(root: Path, params: Params) -> Non
     for row in result.classes.groups[0][1]:
         value = metric(f"iou.class.{row.name}", after.scores.classes)
         assert row.ours == value.value(after.scores.tally) and row.theirs == value.value(before.scores.tally)
-        assert row.low <= row.value <= row.high and 0 < row.p <= 1  # type: ignore[operator]
+        assert row.low <= row.value <= row.high and 0 < row.p <= 1
     content = json.loads(json.dumps(as_json(result), allow_nan=False))
     assert content["verdict"] == "better" and [c["name"] for c in content["classes"]] == [
         "background",
@@ -87,7 +87,7 @@ def test_equal_models_are_no_different_and_close_ones_cannot_be_told(root: Path,
     same = compare_models(after.scores, after.scores, params.evaluate)
     assert same.verdict == "no different" and "give the same answers on every image" in verdict_sentence(same, "a", "b")
     samples, out = make_samples(20, groups=8), root / "evaluation" / "twin"
-    evaluate_candidate(make_segmenter(0.0501, "twin"), _Reader(samples), out, params.evaluate, "twin")  # type: ignore[arg-type]
+    evaluate_candidate(make_segmenter(0.0501, "twin"), _Reader(samples), out, params.evaluate, "twin")
     twin = read_scores(out / "per_image.parquet")
     close = compare_models(after.scores, twin, params.evaluate)
     assert close.verdict in ("cannot tell", "no different")
@@ -96,7 +96,7 @@ def test_equal_models_are_no_different_and_close_ones_cannot_be_told(root: Path,
     assert "a single image cannot show" in verdict_sentence(single, "a", "b")
 
 
-class _Reader(list):  # type: ignore[type-arg]
+class _Reader(list):
     split = "test"
 
 
@@ -158,7 +158,7 @@ def test_models_with_different_classes_cannot_be_compared(root: Path, params: Pa
         _Reader(make_samples(3)),
         root / "evaluation" / "odd",
         params.evaluate,
-        "odd",  # type: ignore[arg-type]
+        "odd",
     )
     with pytest.raises(DataError, match="models with different classes cannot be compared"):
         match_images(load_side(root, ".:odd"), load_side(root, "."))

@@ -16,9 +16,10 @@ from segpipe.errors import ConfigError, DataError, GateBlocked
 from segpipe.files import sha256_file
 from segpipe.inference.cleaning import Cleaning
 from segpipe.inference.engines.engine import GRAPH_ENGINES, precision_is_native
+from segpipe.inference.engines.graph_export import export_graph
 from segpipe.inference.segmenter import Segmenter
 from segpipe.release.bundle import Card, bundle_sha256, compare_masks, golden_pairs, model_sha256, replay_golden
-from segpipe.release.export.bundle_export import export_graph, write_bundle
+from segpipe.release.export.bundle_export import write_bundle
 from segpipe.release.export.engine_selection import EngineTrial, choose_engine, median_ms
 from segpipe.release.export.golden import centre_crop, choose_images, encode_image
 from tests.worlds.bundles import CLASSES, toy_image, toy_reader, toy_segmenter, toy_selection, write_toy_bundle
@@ -194,20 +195,20 @@ def test_an_engine_that_would_compute_in_other_numbers_is_not_eligible(
     assert all(trial["eligible"] for trial in others) and not last["eligible"]
     assert (last["engine"], last["reason"]) == (
         "openvino-bf16",
-        "does not run here: this processor does not compute in bfloat16",
+        "does not run here: this processor does not support bfloat16",
     )
 
 
 @pytest.mark.parametrize(("name", "numbers"), [("openvino", "f32"), ("openvino-bf16", "bf16")])
 def test_openvino_reports_the_precision_that_it_computes_in(bundle: Path, name: str, numbers: str) -> None:
-    compiled = GRAPH_ENGINES[name](bundle / "model.onnx", 1)._compiled  # type: ignore[attr-defined]
+    compiled = GRAPH_ENGINES[name](bundle / "model.onnx", 1)._compiled
     precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     assert precision_is_native(name) == (precision == numbers), precision
 
 
 def test_a_model_without_a_network_is_refused(tmp_path: Path) -> None:
     trained = toy_segmenter()
-    classical = Segmenter(trained.spec, lambda batch: batch)  # type: ignore[arg-type]
+    classical = Segmenter(trained.spec, lambda batch: batch)
     with pytest.raises(ConfigError, match="is not a network"):
         export_graph(classical, tmp_path / "model.onnx")
 

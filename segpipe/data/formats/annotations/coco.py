@@ -40,7 +40,7 @@ _SPLIT_WORD = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idation)?(?![a-z]
 
 
 def recognise_coco(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: a JSON file with the three lists. None if it has not."""
+    """Return why the source has this layout: a JSON file with the three lists. None otherwise."""
     names = [path.relative_to(probe.source).as_posix() for path in _annotation_files(probe)]
     return f"{names[0]} with `images`, `annotations`, `categories`" if names else None
 
@@ -77,7 +77,7 @@ def read_coco(probe: SourceProbe, options: ReadOptions) -> ReadResult:
         entries = parse_entries(document, path)
         if not any(image.annotations for image in entries.images) and document["annotations"]:
             name, reason = entries.skipped[0]
-            raise DataError("not one annotation can be used", where=path, found=f"{name}: {reason}")
+            raise DataError("no annotation can be used", where=path, found=f"{name}: {reason}")
         table = table or _exported_table(document)
         files.append((path, entries))
     numbering = _number(files, table)
@@ -123,7 +123,7 @@ def _looks_like_coco(path: Path) -> bool:
 
 
 def _check_one_dataset(source: Path, paths: list[Path]) -> None:
-    """DataError if annotation files lie in several folders that are not named as parts of one dataset."""
+    """Raise DataError if annotation files lie in several folders that are not named as parts of one dataset."""
     first_files = {path.parent: path for path in reversed(paths)}
     if len(first_files) > 1 and not all(is_part(folder.name) for folder in first_files):
         folder = min(first_files)
@@ -226,7 +226,7 @@ class _ItemCollector:
             self.result.items.append(RawItem(name, image, group=entry.group, split=split, draw=painter))
 
     def _check_splits(self, path: Path, other: Path, name: str) -> None:
-        """DataError for two files that list the same image and are not those of two splits: either could be the right one."""
+        """Raise DataError for two files that list the same image and are not those of two splits: either could be the right one."""
         splits = [_split_of(file, self.source) for file in (other, path)]
         if path != other and (None in splits or splits[0] == splits[1]):
             raise DataError(

@@ -28,7 +28,7 @@ _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", 
 
 
 def recognise_yolo_seg(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: a YAML file with class names and folders of images. None if it has not."""
+    """Return why the source has this layout: a YAML file with class names and folders of images. None otherwise."""
     path = _settings_file(probe)
     return (
         f"{path.name} with `names` and the folders of {', '.join(_split_settings(_read_settings(path)))}"

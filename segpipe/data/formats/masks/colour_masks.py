@@ -1,4 +1,4 @@
-"""`colour-masks`: images and RGB masks in two folders, and a palette that says which colour is which class.
+"""`colour-masks`: images and RGB masks in two folders, and a palette that maps colours to classes.
 
 ```
 SRC/images/a.png  SRC/masks/a.png  SRC/palette.csv (or --palette FILE)
@@ -28,7 +28,7 @@ _MAX_MASKS_READ = 12
 
 
 def recognise_colour_masks(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: folders of images and of masks in colours. None if it has not."""
+    """Return why the source has this layout: folders of images and of masks in colours. None otherwise."""
     folders = recognise_paired_folders(probe, "colours")
     return f"{folders} in colours" if folders else None
 
@@ -51,7 +51,7 @@ def draw_by_palette(result: ReadResult, source: Path, options: ReadOptions) -> N
     if file is None:
         masks = [item.mask for item in result.items if item.mask][:_MAX_MASKS_READ]
         raise ConfigError(
-            "which colour is which class?",
+            "the classes of the mask colours are not known",
             where=source,
             found=_frequent_colours(masks, options.limits),
             expected="a palette",
@@ -82,7 +82,7 @@ class ColourMask:
         """Return the class values, (height, width).
 
         Raises:
-            DataError: the mask has another size, or colours that differ too much from the palette.
+            DataError: the mask differs in size from its image, or its colours differ too much from the palette.
         """
         image = read_image(self.mask, self.limits)
         check_size(self.mask, image, height, width)

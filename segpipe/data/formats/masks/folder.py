@@ -15,7 +15,7 @@ from segpipe.data.formats.source import ReadOptions, ReadResult
 
 
 def recognise_folder(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: folders of images and of masks of class values. None if it has not."""
+    """Return why the source has this layout: folders of images and of masks of class values. None otherwise."""
     return recognise_paired_folders(probe, "classes")
 
 

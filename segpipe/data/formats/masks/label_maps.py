@@ -24,7 +24,7 @@ INSTANCE_CLASSES = ClassTable.from_names(["background", "object"])
 
 
 def recognise_label_maps(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: folders of images and of masks of instance ids. None if it has not."""
+    """Return why the source has this layout: folders of images and of masks of instance ids. None otherwise."""
     folders = recognise_paired_folders(probe, "instances")
     return f"{folders} of instance ids" if folders else None
 
@@ -51,7 +51,7 @@ class LabelMap:
         """Return mask values 0 and 1, and the instance ids of the file, both (height, width).
 
         Raises:
-            DataError: the mask has another size or cannot be read.
+            DataError: the mask differs in size from its image or cannot be read.
         """
         ids = read_mask(self.mask, self.limits)
         check_size(self.mask, ids, height, width)

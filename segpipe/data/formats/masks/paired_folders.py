@@ -31,7 +31,7 @@ def recognise_paired_folders(probe: SourceProbe, kind: MaskKind) -> str | None:
 
 
 def recognise_named_folders(probe: SourceProbe, options: ReadOptions) -> tuple[str, str] | None:
-    """Return the layout, and the reason, of a source whose folder of masks the user has named; None if the user has not.
+    """Return the layout, and the reason, of a source if the user has named the folder of masks; otherwise None.
 
     Raises:
         DataError: as `SourceProbe.pairs`.

@@ -20,7 +20,7 @@ _MAX_FIRST_LINE_BYTES = 4096
 
 
 def recognise_paired_list(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: one of its lists begins with a pair of files. None if it has not."""
+    """Return why the source has this layout: one of its lists begins with a pair of files. None otherwise."""
     for path in _list_files(probe):
         with path.open("rb") as stream:
             fields = _split_line(stream.readline(_MAX_FIRST_LINE_BYTES).decode("utf-8-sig", "replace"))

@@ -1,4 +1,4 @@
-"""Palettes: which colour of a mask is which class, and the conversion of masks in colours to class values."""
+"""Palettes: the class of each mask colour, and the conversion of masks in colours to class values."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def make_palette(entries: list[tuple[str, RGB]], origin: str, where: Path | None
         raise DataError(
             "is not a valid palette",
             where=where or origin,
-            found=", ".join(f"{name} {colour}" for name, colour in entries[:_MAX_ENTRIES_SHOWN]) or "nothing",
+            found=listed((f"{name} {colour}" for name, colour in entries), _MAX_ENTRIES_SHOWN) or "nothing",
             expected=f"2 to {MAX_CLASSES} classes, each colour once",
         )
     values = {name: index for index, name in enumerate(class_names)}

@@ -35,7 +35,7 @@ _MAX_LIST_BYTES = 1 << 26
 
 
 def recognise_voc(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: its folders have VOC's names. None if it has not."""
+    """Return why the source has this layout: its folders have VOC's names. None otherwise."""
     roots = _roots(probe)
     if not roots:
         return None

@@ -36,7 +36,7 @@ def recognise_nnunet(probe: SourceProbe) -> str | None:
 
 
 def recognise_msd(probe: SourceProbe) -> str | None:
-    """Return why the source has the Decathlon's format: a dataset.json with `labels` and `modality`. None if it has not."""
+    """Return why the source has the Decathlon's format: a dataset.json with `labels` and `modality`. None otherwise."""
     return _recognise(probe, "modality", "the Medical Segmentation Decathlon")
 
 
