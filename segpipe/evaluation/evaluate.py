@@ -18,9 +18,9 @@ from segpipe.config import EvaluateParams
 from segpipe.errors import DataError
 from segpipe.evaluation.calibration import CalibrationCounter, calibration_scores, fit_temperature_on
 from segpipe.evaluation.cost import Cost, measure_cost
+from segpipe.evaluation.gallery.kept_masks import KeptMasks
 from segpipe.evaluation.gallery.write import write_gallery
 from segpipe.evaluation.instance_counts import InstanceCounter, instance_scores
-from segpipe.evaluation.kept_masks import KeptMasks
 from segpipe.evaluation.metric_lookup import ScoreTable, interval_of, metric_path
 from segpipe.evaluation.metrics_file import (
     DIGITS,

@@ -17,9 +17,9 @@ from segpipe.evaluation.calibration import (
     image_reliability,
     probabilities_fit_in_memory,
 )
+from segpipe.evaluation.gallery.kept_masks import KeptMasks
 from segpipe.evaluation.gallery.pictures import has_background
 from segpipe.evaluation.instance_counts import ComparedInstances, InstanceCounter
-from segpipe.evaluation.kept_masks import KeptMasks
 from segpipe.evaluation.scores import ImageScore
 from segpipe.evaluation.slice_attributes import SliceAttributes, image_attributes
 from segpipe.evaluation.surfaces import SurfaceRule

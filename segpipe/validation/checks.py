@@ -79,11 +79,14 @@ class Check:
         if self.summary is None or severity == "error" or len(rows) <= params.many:
             return [self._finding(row, severity, params) for row in rows]
         examples = listed((row["subject"] for row in rows), at_most=3)
-        values = {**rows[0], "count": len(rows), "total": total, "examples": examples}
-        finding = self._finding(values, severity, params, self.summary + " ({examples})")
+        values = {**rows[0], "count": len(rows), "total": total}
+        finding = self._finding(values, severity, params, self.summary, f" ({examples})")
         return [finding.model_copy(update={"file": None, "other": None})]
 
-    def _finding(self, row: Row, severity: Severity, params: ValidateParams, found: str | None = None) -> Finding:
+    def _finding(
+        self, row: Row, severity: Severity, params: ValidateParams, found: str | None = None, examples: str = ""
+    ) -> Finding:
+        """Make one finding. `examples` are names of files, which may hold braces, so they are added after the template is filled."""
         values = params.model_dump() | {str(column): value for column, value in row.items()}
         other = row[self.other] if self.other else None
         return Finding(
@@ -91,7 +94,7 @@ class Check:
             severity=severity,
             file=str(row["subject"]) if self.about == "image" else None,
             other=other if isinstance(other, str) else None,
-            found=(found or self.found).format_map(values),
+            found=(found or self.found).format_map(values) + examples,
             expected=self.expected.format_map(values),
             fix=self.fix.format_map(values),
         )
@@ -174,6 +177,19 @@ CHECKS = (
         fix="add training images of it, move some with samples.csv, or try another `split.seed` in params.yaml",
     ),
     Check(
+        "classes_in_every_split", "error", "presence", "Every class is in every split", *_at_least("pixels", 1),
+        found="class {name} does not occur in {split} ({others})", expected="some pixels of it in {split}: what val lacks is not tuned, "
+        "what test lacks is not measured",
+        fix="move images of it to {split} with samples.csv, or set `split.method: stratified`; or, if it is too rare, accept it with "
+        "`classes_in_every_split: warning` under `validate: severity:`",
+    ),
+    Check(
+        "labels_not_all_background", "error", "labels", "Some labels are not background", *_at_least("foreground_pixels", 1),
+        found="all labels are {background}", expected="pixels of another class",
+        fix="check how the source was read (data/import.json, `segpipe data inspect SRC`) and import it again; or, if all images are "
+        "really empty, add images with {others}",
+    ),
+    Check(
         "groups_stay_together", "error", "group", "No group is in two splits", *_at_most("drawn_splits", 1),
         found="group {subject} is in {splits}", expected="one split per group",
         fix="give all rows of the group the same split in samples.csv, or none of them a split",
@@ -245,9 +261,10 @@ CHECKS = (
         summary="{count} of {total} volumes are not {usual_dtype}: values range from {least_low} to {most_high} in all volumes",
     ),
     Check(
-        "classes_exist", "warning", "class", "Every class occurs", *_at_least("pixels", 1),
+        "classes_exist", "error", "class", "Every class occurs", *_at_least("pixels", 1),
         found="class {subject} does not occur", expected="some pixels of it",
-        fix="remove it from dataset.yaml, or check that its value ({value}) is the one in the masks",
+        fix="remove it from dataset.yaml, or check that its value ({value}) is the one in the masks; or, if it will come later, accept it "
+        "with `classes_exist: warning` under `validate: severity:`",
     ),
     Check(
         "class_imbalance", "warning", "class", "No class is very rare", *_at_least("train_share", Threshold("min_class_share")),

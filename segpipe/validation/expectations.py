@@ -13,7 +13,16 @@ from segpipe.drift.comparison import Drift, compare
 from segpipe.drift.reference import Reference
 from segpipe.validation.checks import Check, chosen_checks
 from segpipe.validation.findings import SEVERITIES, Finding, Severity, quarantined_files
-from segpipe.validation.frames import About, class_frame, drift_frame, group_frame, image_frame, split_frame
+from segpipe.validation.frames import (
+    About,
+    class_frame,
+    drift_frame,
+    group_frame,
+    image_frame,
+    labels_frame,
+    presence_frame,
+    split_frame,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +75,8 @@ def validate_manifest(
     judge("image", image_frame(frame, fingerprint, params, crop))
     rest = frame[~frame["path"].isin(quarantined_files(findings))] if params.quarantine else frame
     judge("class", class_frame(rest, fingerprint.classes))
+    judge("presence", presence_frame(rest, fingerprint.classes))
+    judge("labels", labels_frame(rest, fingerprint.classes))
     judge("split", split_frame(rest, params.min_images))
     judge("group", group_frame(rest))
     drifts: list[Drift] = []

@@ -23,6 +23,7 @@ COMMANDS = {
     "data export",
     "data demo",
     "data stats",
+    "data inspect",
     "data suspects",
     "ingest",
     "validate",

@@ -28,7 +28,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def import_source(source: Path) -> ImportReport:
-    return import_dataset(source, source.parent / "work" / "data", "folder", ImportOptions())
+    return import_dataset(source, source.parent / "work" / "data", "folder", ImportOptions(unlabelled="keep"))
 
 
 def test_pipes_are_not_read(source: Path) -> None:
@@ -42,7 +42,7 @@ def test_broken_links_are_listed(source: Path) -> None:
     for name, target in (("images/1.png", "gone.png"), ("masks/2.png", "2.png")):
         (source / name).unlink()
         (source / name).symlink_to(target)
-    report = import_dataset(source, source.parent / "work" / "data", "auto", ImportOptions())
+    report = import_dataset(source, source.parent / "work" / "data", "auto", ImportOptions(unlabelled="keep"))
     assert (report.images, report.masks) == (3, 2)
     assert [(Path(name).relative_to(source).as_posix(), reason.split(":")[0]) for name, reason in report.skipped] == [
         ("images/1.png", "cannot be read"),

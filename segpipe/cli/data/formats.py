@@ -21,5 +21,7 @@ def print_formats() -> None:
     """Print the table of layouts."""
     from segpipe.data.formats.registry import FORMATS
 
-    rows = [[f.name, f.summary, " ".join(f"--{option}" for option in f.options)] for f in FORMATS.values()]
+    rows = [
+        [f.name, f.summary, " ".join(f"--{option.replace('_', '-')}" for option in f.options)] for f in FORMATS.values()
+    ]
     print_table(["--format", "files in SRC", "options"], rows)

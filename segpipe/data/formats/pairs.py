@@ -13,11 +13,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import yaml
+
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, read_classes, read_samples
 from segpipe.data.formats.listing import FolderListing
+from segpipe.data.formats.name_pairs import pair_by_core
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import is_image_file, stem_of
 from segpipe.errors import ConfigError, DataError
+from segpipe.files import read_bytes
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "inputs", "input")
 MASK_FOLDERS = (
@@ -35,6 +39,8 @@ MASK_FOLDERS = (
 )
 MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_target")
 """The possible texts after the image's name in the name of its mask."""
+
+_MAX_YAML_BYTES = 1 << 20
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -100,15 +106,26 @@ def read_tables(source: Path, result: ReadResult) -> None:
     Raises:
         DataError: one of them is not valid, or samples.csv does not fit the images.
     """
-    if (source / CLASSES_FILE).exists():
+    if (source / CLASSES_FILE).exists() and not is_yolo_file(source / CLASSES_FILE):
+        result.used_files.add(source / CLASSES_FILE)
         result.classes, result.classes_from = read_classes(source / CLASSES_FILE), CLASSES_FILE
     if _has_key_column(source / SAMPLES_FILE):
+        result.used_files.add(source / SAMPLES_FILE)
         rows = read_samples(source / SAMPLES_FILE, {stem_of(item.image) for item in result.items})
         assignments = [rows.get(stem_of(item.image), (None, None)) for item in result.items]
         result.items = [
             replace(item, group=group, split=split or item.split)
             for item, (group, split) in zip(result.items, assignments, strict=True)
         ]
+
+
+def is_yolo_file(path: Path) -> bool:
+    """Return whether a dataset.yaml is that of a YOLO dataset (`names`, `train`) and not a class table (`classes`)."""
+    try:
+        content = yaml.safe_load(read_bytes(path, _MAX_YAML_BYTES))
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError):
+        return False
+    return isinstance(content, dict) and "classes" not in content and "names" in content
 
 
 def _has_key_column(path: Path) -> bool:
@@ -218,6 +235,7 @@ def _add_pairs(
     instances = _by_stem(listing, siblings, source, result) if has_instances else {}
     used: set[Path] = set()
     items_before = len(result.items)
+    by_core = _pairs_by_core(image_files, mask_files, endings, result) if masks != images and suffix is None else {}
     for stem, image in image_files.items():
         stems = [
             stem + ending
@@ -229,6 +247,8 @@ def _add_pairs(
             names = " and ".join(path.name for path in candidates)
             reason = f"two masks for one image ({names}): choose one with --suffix"
             result.skipped.append((_relative(candidates[0], source), reason))
+        if stem in by_core:
+            candidates = [mask_files[by_core[stem]]]
         mask = candidates[0] if len(candidates) == 1 else None
         used |= set(candidates)
         name = Path(_relative(image, source)).parent / stem_of(image)
@@ -243,6 +263,19 @@ def _add_pairs(
             found=f"--suffix {suffix} and the mask {next(iter(mask_files), '(none)')}",
             expected=f"a mask called {next(iter(image_files))}{suffix}",
         )
+
+
+def _pairs_by_core(
+    images: dict[str, Path], masks: dict[str, Path], endings: tuple[str, ...], result: ReadResult
+) -> dict[str, str]:
+    """Return {image: mask} by the cores of their names, if not one mask has the name of an image; the result gets a note."""
+    if any(stem + ending in masks for stem in images for ending in endings):
+        return {}
+    paired = pair_by_core(list(images), list(masks))
+    if paired is None:
+        return {}
+    result.notes.append(paired[1])
+    return paired[0]
 
 
 def _is_mask(stem: str, stems: dict[str, Path], endings: tuple[str, ...]) -> bool:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segpipe.evaluation.gallery.kept_masks import KeptMask, KeptMasks
 from segpipe.evaluation.gallery.pictures import Gallery, Picture, choose_pictures, draw, legend, save
-from segpipe.evaluation.kept_masks import KeptMask, KeptMasks
 from segpipe.evaluation.scores import Scores
 from segpipe.metrics import macro
 from segpipe.samples import IGNORE, Sample

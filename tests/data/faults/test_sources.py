@@ -555,6 +555,7 @@ def test_a_fault_of_a_source_is_reported(fault: Fault, tmp_path: Path) -> None:
         return
     report = import_dataset(source, data, fault.layout, fault.options or ImportOptions())
     lines = [f"{name}: {reason}" for name, reason in report.skipped] + report.notes
+    lines += [group.line() for group in report.unused]
     if not any(
         fault.words in line and fault.file in line for line in lines
     ):  # it was imported, and validation reports it

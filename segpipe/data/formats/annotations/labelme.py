@@ -81,6 +81,7 @@ def read_labelme(probe: SourceProbe, options: ReadOptions) -> ReadResult:
         name = file.relative_to(probe.source)
         try:
             images.append(_read_file(source / name, source, name.as_posix(), result, counts))
+            result.used_files.add(file)
         except DataError as error:
             result.skipped.append((name.as_posix(), str(error)))
     if not images:

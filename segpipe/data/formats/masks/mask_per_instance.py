@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.formats.masks.label_maps import INSTANCE_CLASSES
+from segpipe.data.formats.mask_labels import INSTANCE_CLASSES
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, ReadResult, check_size
 from segpipe.data.images import read_image

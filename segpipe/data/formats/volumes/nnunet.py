@@ -64,7 +64,7 @@ def read_nnunet(probe: SourceProbe, options: ReadOptions) -> ReadResult:
             fix="choose another --format (volumes, for two folders of NIfTI)",
         )
     content = read_document(path, _MAX_JSON_BYTES)
-    result = ReadResult([], classes_from=DATASET_FILE)
+    result = ReadResult([], classes_from=DATASET_FILE, used_files={path, source / FOLDS_FILE})
     result.classes = read_labels(content.get("labels"), str(path), result.notes)
     files = NnunetFiles(probe, path, _file_ending(content, path), _n_channels(content, path), options.limits)
     listed = _listed_cases(content, path)

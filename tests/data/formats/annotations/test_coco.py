@@ -226,8 +226,6 @@ BROKEN_IMAGES = {
     "NUL": (image(file_name="a\0.png"), "not a valid file name"),
     "very long": (image(file_name="x" * 5000), "not a valid file name"),
     "no name": (image(file_name=None), "without a file_name"),
-    "no size": (image(width=None), "without a size"),
-    "a size of nothing": (image(height=0), "without a size"),
     "no id": (without(image(), "images", 0, "id"), "without an id"),
     "two of one id": (image(id=11), "given to 2 images"),
     "listed twice": (image(file_name="b.png"), "listed 2 times"),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from segpipe.data.shards import ShardReader
+from segpipe.evaluation.gallery.kept_masks import KeptMasks
 from segpipe.evaluation.gallery.write import write_gallery
-from segpipe.evaluation.kept_masks import KeptMasks
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.files import sha256_tree
