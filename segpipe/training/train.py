@@ -92,7 +92,6 @@ def train_on(
     live_dir: Path,
     checkpoints: Path,
     on_validation: Callable[[int, float], None] | None = None,
-    finishes: bool = True,
 ) -> None:
     """Train as `train` does, on open readers. If several processes train, they stay connected.
 
@@ -105,7 +104,6 @@ def train_on(
         live_dir: folder for dvclive's curves and for measured speeds.
         checkpoints: folder from which a stopped training continues.
         on_validation: called with the step and the macro IoU of each validation; an exception from it ends the training.
-        finishes: whether the postprocessing of the finished model is chosen; false if only its weights or its score are needed.
     """
     check_plan(plan)
     if isinstance(plan, ClassicalPlan):
@@ -122,7 +120,7 @@ def train_on(
         _resume(plan, stepper, state)
     stepper.accumulate = max(stepper.accumulate, load_parts(checkpoints, plan))
     segmenter = validation_segmenter(plan, stepper, classes)
-    finishes = finishes and has_choices(plan, val)
+    finishes = has_choices(plan, val)
 
     def build_finished() -> Segmenter:
         return remember_outputs(finished_segmenter(plan, stepper, classes))
@@ -139,13 +137,23 @@ def train_on(
     if rank() == 0:
         write_json(live_dir / BOTTLENECK_FILE, loop.bottleneck())
         _write_model(plan, classes, loop.best, out)
-        score = None
-        if finishes:
-            finished = loop.finished or remember_outputs(load_trained(out, plan.execution.machine.device))
-            score = finish_model(plan, out, val, finished.with_changes(tta=plan.recipe.tta))
+        score = _finish(plan, loop.finished, val, out) if finishes else None
         _write_history(state, out, score, len(val) if len(val) < images else None)
         for path in sorted(checkpoints.glob("*"), reverse=True):  # the newest first, in case of a kill in between
             shutil.rmtree(path) if path.is_dir() else path.unlink()  # folders are members of an earlier plan
+
+
+def _finish(plan: NetworkPlan, finished: Segmenter | None, val: Reader, out: Path) -> float | None:
+    """Choose the postprocessing of the model in a folder. Returns the result of `finish_model`.
+
+    Args:
+        plan: the plan of the training.
+        finished: the same model with the outputs of the last validation; None: it is loaded, and its outputs are computed once.
+        val: the validation images that are used.
+        out: the folder of the model.
+    """
+    segmenter = finished or remember_outputs(load_trained(out, plan.execution.machine.device))
+    return finish_model(plan, out, val, segmenter.with_changes(tta=plan.recipe.tta))
 
 
 def _resume(plan: Plan, stepper: Stepper, state: TrainingState) -> None:

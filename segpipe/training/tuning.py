@@ -241,7 +241,6 @@ class Search:
                 folder / "live",
                 folder / "checkpoints",
                 on_validation=report,
-                finishes=False,
             )
             self.study.tell(trial, read_json(folder / "model" / HISTORY_FILE)["best_score"])
         except optuna.TrialPruned:

@@ -16,10 +16,10 @@ import pytest
 from segpipe.config import EvaluateParams
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.errors import DataError, MissingError
-from segpipe.evaluation.evaluate import confusion_csv, evaluate_candidate
+from segpipe.evaluation.evaluate import evaluate_candidate
 from segpipe.evaluation.gallery.pictures import EDGE, ERRORS, Gallery, choose_pictures, draw, error_codes, legend
 from segpipe.evaluation.scores import Scores
-from segpipe.evaluation.scores_file import read_scores, write_scores
+from segpipe.evaluation.scores_file import confusion_csv, read_scores, write_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.files import sha256_tree
 from segpipe.metrics import confusion

@@ -1,4 +1,4 @@
-"""How many images are predicted at once."""
+"""The choice of how many images are predicted at once."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def test_the_cores_are_shared_by_the_images(size: tuple[int, int], cores: int, t
     reader = [sample(64, 64), sample(*size), sample(64, 64)]
     assert engine_threads(SPEC, reader, cores) == threads  # type: ignore[arg-type]
     assert engine_threads(SPEC, [], cores) == cores  # type: ignore[arg-type]
+    assert engine_threads(SPEC.model_copy(update={"dims": 3}), reader, cores) == 0  # type: ignore[arg-type]
 
 
 def test_an_engine_that_uses_all_cores_predicts_one_image_at_a_time() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segpipe.errors import ConfigError
-from segpipe.inference.postprocess import Method, Postprocess, select_instances, separate
+from segpipe.inference.postprocess import Method, Postprocess, is_selected, select_instances, separate
 from segpipe.inference.segmenter import Segmenter
 from segpipe.metrics import micro
 from segpipe.metrics.instances import InstanceCounts, InstanceMasks, count_instances
@@ -133,9 +133,14 @@ def best_instance_settings(segmenter: Segmenter, val: Reader, method: Method) ->
         truth, ignored = InstanceMasks.from_instances(sample.true_instances()), sample.labels == IGNORE
         for h, instances in _separated(segmenter, sample, method, together):
             ids, areas = instances.ids.astype(np.int32), instances.areas()
+            scores: dict[bytes, InstanceCounts] = {}  # most settings select the same instances of an image
             for settings in (settings for settings in grid if settings.h == h):
-                selected = select_instances(ids, instances.classes, instances.scores, areas, settings)
-                score = count_instances(truth, InstanceMasks.from_instances(selected), n_classes, ignored)
+                selection = is_selected(areas, instances.scores, settings)
+                score = scores.get(selection.tobytes())
+                if score is None:
+                    selected = select_instances(ids, instances.classes, instances.scores, areas, settings)
+                    score = count_instances(truth, InstanceMasks.from_instances(selected), n_classes, ignored)
+                    scores[selection.tobytes()] = score
                 totals[settings] = totals[settings] + score if settings in totals else score
     f1 = {settings: float(np.nan_to_num(micro("dice", totals[settings].tallies[0]))) for settings in grid}
     best = max(grid, key=lambda settings: f1[settings])

@@ -137,10 +137,12 @@ class FinishingTime:
     """Of the network after the last validation: 0 if the choices use the outputs of that validation."""
     ms_choices: float = 0.0
     """Of the choices, for each image that they use."""
+    ms_imports: float = 0.0
+    """Of the libraries that the choices need, once."""
 
     def seconds(self, images: int) -> float:
         """Predict the seconds after the last validation. images: validation images that are used."""
-        return (self.ms_outputs * images + self.ms_choices * min(images, MAX_IMAGES)) / 1000
+        return (self.ms_imports + self.ms_outputs * images + self.ms_choices * min(images, MAX_IMAGES)) / 1000
 
     def affordable_images(self, budget_s: float, images: int) -> int:
         """Return how many validation images can be used within the share of a budget that is for the finished model.
@@ -149,7 +151,7 @@ class FinishingTime:
             budget_s: the budget in seconds.
             images: the validation images that there are.
         """
-        limit_ms = _MAX_FINISHING_SHARE * budget_s * 1000
+        limit_ms = _MAX_FINISHING_SHARE * budget_s * 1000 - self.ms_imports
         ms_outputs = max(self.ms_last + self.ms_outputs, 1e-3)
         affordable = limit_ms / (ms_outputs + self.ms_choices)
         if affordable > MAX_IMAGES:
@@ -162,8 +164,8 @@ def finishing_time(
 ) -> FinishingTime:
     """Predict the time that the finished model takes.
 
-    The choices are timed on two images with the truth as the prediction, because an untrained network predicts more regions and
-    instances than a trained one.
+    The choices are timed on a few images with the truth as the prediction, because an untrained network predicts more regions and
+    instances than a trained one. The first image is used twice, because it brings imports.
 
     Args:
         plan: the plan of the training.
@@ -176,14 +178,19 @@ def finishing_time(
         return FinishingTime(ms_image)
     images: Any = [val[int(i)] for i in np.unique(np.linspace(0, len(val) - 1, _TIMED_IMAGES).astype(int))]
     truth: Any = _TruthSegmenter(spec, plan.postprocess == "distance")
-    started = time.perf_counter()
-    if searches_cleaning(plan, val):
-        choose_cleaning(truth, images, plan.recipe.class_weights, plan.seed)
-    if plan.postprocess is not None and plan.postprocess != "detections":  # which only a detector can make
-        best_instance_settings(truth, images, plan.postprocess)
-    ms_choices = (time.perf_counter() - started) * 1000 / len(images)
+
+    def choose(images: Any) -> float:
+        started = time.perf_counter()
+        if searches_cleaning(plan, val):
+            choose_cleaning(truth, images, plan.recipe.class_weights, plan.seed)
+        if plan.postprocess is not None and plan.postprocess != "detections":  # which only a detector can make
+            best_instance_settings(truth, images, plan.postprocess)
+        return (time.perf_counter() - started) * 1000
+
+    first_ms = choose(images[:1])
+    ms_choices = choose(images) / len(images)
     runs = relative_cost(plan.recipe.tta, 3 if plan.volume else 2) - (1 if shares_outputs else 0)
-    return FinishingTime(ms_image, runs * ms_image, ms_choices)
+    return FinishingTime(ms_image, runs * ms_image, ms_choices, max(0.0, first_ms - ms_choices))
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ def test_a_gain_is_accepted_and_undefined_scores_are_not() -> None:
 
 def times(**milliseconds: float):
     """Return fixed timings instead of measured ones: every engine takes 10 ms unless it is named."""
-    return lambda running, _: {name: milliseconds.get(name.replace("-", "_"), 10.0) for name in running}
+    return lambda running, *_: {name: milliseconds.get(name.replace("-", "_"), 10.0) for name in running}
 
 
 def export(trained: Segmenter, examples: int8.QuantisationData, out: Path, **params) -> Path:

@@ -214,31 +214,38 @@ def test_one_process_is_timed_with_its_share_of_the_batch_and_of_the_cores(monke
     assert threads == [4, 8] and plan.execution.machine.threads == 8
 
 
-def test_choices_after_the_last_step_are_timed_on_two_images(ticking, monkeypatch):
+def test_choices_after_the_last_step_are_timed_on_a_few_images(ticking, monkeypatch):
     val = MemoryReader([draw(i) for i in range(8)])
     plan = make_plan(cleaning="auto").model_copy(update={"postprocess": "watershed"})
     spec = segmenter_spec(plan, CLASSES)
     assert finishing_time(make_plan(cleaning="none"), spec, val, 1000) == FinishingTime(1000)
 
-    def work(seconds):
+    def work(seconds, imports_s):
         def choose(truth, images, *_):
-            ticking.now += seconds
-            assert len(images) == 2 and truth.spec is spec
+            ticking.now += seconds * len(images) + (imports_s if len(images) == 1 else 0.0)
+            assert len(images) in (1, 2) and truth.spec is spec
 
         return choose
 
-    monkeypatch.setattr(budget, "choose_cleaning", work(3.0))
-    monkeypatch.setattr(budget, "best_instance_settings", work(4.0))
-    choices_ms = (3.0 + 4.0 + 1.0) * 1000 / 2  # the clock is read once
-    assert finishing_time(plan, spec, val, 1000) == FinishingTime(1000, 0, choices_ms)
-    assert finishing_time(plan, spec, val, 1000, shares_outputs=False) == FinishingTime(1000, 1000, choices_ms)
+    monkeypatch.setattr(budget, "choose_cleaning", work(3.0, 0.5))
+    monkeypatch.setattr(budget, "best_instance_settings", work(4.0, 20.0))
+    choices_ms = (2 * (3.0 + 4.0) + 1.0) * 1000 / 2  # reading the clock takes a second
+    imports_ms = (7.0 + 20.5 + 1.0) * 1000 - choices_ms
+    assert finishing_time(plan, spec, val, 1000) == FinishingTime(1000, 0, choices_ms, imports_ms)
+    shared = finishing_time(plan, spec, val, 1000, shares_outputs=False)
+    assert shared == FinishingTime(1000, 1000, choices_ms, imports_ms)
     flips = plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"tta": "flips"})})
-    assert finishing_time(flips, spec, val, 1000) == FinishingTime(1000, 3000, choices_ms), "one of four is remembered"
+    assert finishing_time(flips, spec, val, 1000).ms_outputs == 3000, "one of four is remembered"
 
 
-@given(st.floats(0.1, 1000), st.floats(0, 3000), st.floats(0, 3000), st.floats(60, 3600), st.integers(1, 500))
-def test_the_finished_model_uses_the_images_that_its_share_of_the_budget_pays_for(last, outputs, choices, seconds, n):
-    time_each = FinishingTime(last, outputs, choices)
+share_ms = st.floats(0, 3000)
+
+
+@given(st.floats(0.1, 1000), share_ms, share_ms, share_ms, st.floats(60, 3600), st.integers(1, 500))
+def test_the_finished_model_uses_the_images_that_its_share_of_the_budget_pays_for(
+    last, outputs, choices, imports, seconds, n
+):
+    time_each = FinishingTime(last, outputs, choices, imports)
     images = time_each.affordable_images(seconds, n)
     assert min(n, 8) <= images <= n
 
@@ -247,7 +254,7 @@ def test_the_finished_model_uses_the_images_that_its_share_of_the_budget_pays_fo
 
     assert images == min(n, 8) or spent(images) <= 0.04 + 1e-9
     assert images == n or spent(images + 1) > 0.04 - 1e-9
-    assert time_each.seconds(200) == pytest.approx((outputs * 200 + choices * MAX_IMAGES) / 1000)
+    assert time_each.seconds(200) == pytest.approx((imports + outputs * 200 + choices * MAX_IMAGES) / 1000)
 
 
 @pytest.mark.parametrize("method", ["components", "watershed", "distance"])
