@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from segpipe.inference.detector import DetectorEngine
-from segpipe.inference.out_of_fold import OutOfFoldSegmenter
-from segpipe.inference.segmenter import Segmenter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from segpipe.inference.detector import Detections
     from segpipe.inference.engines.engine import Batch, Engine
+    from segpipe.inference.segmenter import Segmenter
 
     Outputs = TypeVar("Outputs")
 
@@ -36,15 +35,15 @@ class OutputMemory:
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self.free_bytes = max_bytes
-        self._outputs: dict[tuple[int, bytes], Any] = {}
+        self._outputs: dict[tuple[str, bytes], Any] = {}
 
     def get(
-        self, network: int, batch: Batch, compute: Callable[[Batch], Outputs], nbytes: Callable[[Outputs], int]
+        self, network: str, batch: Batch, compute: Callable[[Batch], Outputs], nbytes: Callable[[Outputs], int]
     ) -> Outputs:
         """Return the outputs for a batch, computed or remembered.
 
         Args:
-            network: number of the network.
+            network: name of the network.
             batch: the network's input.
             compute: runs the network.
             nbytes: returns the size of outputs.
@@ -67,10 +66,10 @@ class RememberingEngine:
     Args:
         engine: the engine.
         memory: where its outputs are remembered.
-        network: number of the network in the memory.
+        network: name of the network in the memory.
     """
 
-    def __init__(self, engine: Engine, memory: OutputMemory, network: int = 0) -> None:
+    def __init__(self, engine: Engine, memory: OutputMemory, network: str) -> None:
         self.name, self._engine, self._memory, self._network = engine.name, engine, memory, network
 
     def __call__(self, batch: Batch) -> Batch:
@@ -86,10 +85,10 @@ class RememberingDetectorEngine(DetectorEngine):
     Args:
         engine: the detector.
         memory: where its detections are remembered.
-        network: number of the network in the memory.
+        network: name of the network in the memory.
     """
 
-    def __init__(self, engine: DetectorEngine, memory: OutputMemory, network: int = 0) -> None:
+    def __init__(self, engine: DetectorEngine, memory: OutputMemory, network: str) -> None:
         super().__init__(engine.module, engine.device, engine.autocast, engine.channels_last)
         self._memory, self._network = memory, network
 
@@ -106,15 +105,11 @@ def remember_outputs(segmenter: Segmenter, max_bytes: int = MAX_BYTES) -> Segmen
         max_bytes: the memory for outputs.
     """
     memory = OutputMemory(max_bytes)
-    engine = _remembering(segmenter.engine, memory, 0)
-    if isinstance(segmenter, OutOfFoldSegmenter):
-        engines = [_remembering(member.engine, memory, number) for number, member in enumerate(segmenter.members, 1)]
-        return OutOfFoldSegmenter(segmenter.spec, engine, engines, segmenter.fold_of)
-    return Segmenter(segmenter.spec, engine)
+    return segmenter.on_engines(lambda model, name: _remembering(model.engine, memory, name))
 
 
-def _remembering(engine: Engine, memory: OutputMemory, network: int) -> Engine:
-    """Return an engine that remembers outputs. network: number of its network in the memory."""
+def _remembering(engine: Engine, memory: OutputMemory, network: str) -> Engine:
+    """Return an engine that remembers outputs. network: name of its network in the memory."""
     if isinstance(engine, DetectorEngine):
         return RememberingDetectorEngine(engine, memory, network)
     return RememberingEngine(engine, memory, network)
