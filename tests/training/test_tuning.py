@@ -25,8 +25,7 @@ def search(tmp_path, train_reader):
 def score_by_rate(scores):
     """A training that takes no time: its score follows from its learning rate alone; ``scores(rate, step)``."""
 
-    def train_on(plan, classes, train, val, out, live, checkpoints, on_validation, finishes):
-        assert not finishes, "a trial needs no choices after its last step"
+    def train_on(plan, classes, train, val, out, live, checkpoints, on_validation):
         for step in (2, 4, 6, 8, 10):
             on_validation(step, scores(plan.recipe.learning_rate, step))
         out.mkdir(parents=True)
@@ -94,7 +93,7 @@ def test_results_are_settings_of_params_yaml(search, monkeypatch):
 def test_a_stopped_search_continues_with_its_trial(search, monkeypatch, train_reader, val_reader, capfd):
     validations, real = [], tuning.train_on
 
-    def stopped_in_the_second(plan, *rest, on_validation, **settings):
+    def stopped_in_the_second(plan, *rest, on_validation):
         def stop(step, score):
             validations.append((plan.sha256, step))
             if len(validations) == 7:
@@ -105,7 +104,6 @@ def test_a_stopped_search_continues_with_its_trial(search, monkeypatch, train_re
             plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"checkpoint_every": 1})}),
             *rest,
             on_validation=stop,
-            **settings,
         )
 
     monkeypatch.setattr(tuning, "train_on", stopped_in_the_second)
