@@ -25,11 +25,10 @@ demo: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=10 -m "not slow"
 
-# Complete trainings, overfitting with every family, killed processes, real servers and deployments; then all commands of the
-# documentation, end to end.
+# Complete trainings, overfitting with every family, killed processes, real servers and deployments; all commands of the documentation,
+# end to end.
 test-slow: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -m slow --ignore tests/e2e
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.longest_first -n 3 --dist loadfile --no-loadscope-reorder --durations=10 -m slow
 
 lint: setup
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ os.environ.update(
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     NO_ALBUMENTATIONS_UPDATE="1",
     HF_HUB_OFFLINE="1",
+    SEGPIPE_SPEED_CACHE="off",
 )
 property_tests.load_profile()
 
