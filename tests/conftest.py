@@ -22,34 +22,9 @@ os.environ.update(
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     NO_ALBUMENTATIONS_UPDATE="1",
     HF_HUB_OFFLINE="1",
+    SEGPIPE_SPEED_CACHE="off",
 )
 property_tests.load_profile()
-
-LONGEST_FIRST = (
-    "flows/test_retrain.py",
-    "validation/test_expectations.py",
-    "training/test_train.py",
-    "training/test_kills.py",
-    "training/planning/test_planner.py",
-    "models/test_contract.py",
-    "models/weights/test_encoder_weights.py",
-    "release/export/test_bundle_export.py",
-    "training/planning/test_budget.py",
-    "workspace/test_runner.py",
-    "metrics/test_against_oracles.py",
-    "validation/test_drift.py",
-    "training/planning/test_lr_finder.py",
-    "browser/test_report.py",
-    "workspace/test_pipeline.py",
-    "training/optim/test_optimisers.py",
-)
-"""The files of quick tests that take more than 5 s of processor time: started last, one of them would keep a single worker busy."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the files of `LONGEST_FIRST` first."""
-    rank = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")

@@ -58,15 +58,15 @@ def test_the_same_plan_trains_the_same_weights_even_if_the_training_was_killed(t
     before = sha256_file(weights)
     plan = root / "plans" / "net.json"
     text = plan.read_text()
-    validate = loop._Run._validate
+    validate = loop.TrainingLoop._validate
 
     def interrupted_validation(run):
-        run._checkpoint()
+        run._save_checkpoint()
         if run.state.step >= 30:
             raise KeyboardInterrupt
         return validate(run)
 
-    monkeypatch.setattr(loop._Run, "_validate", interrupted_validation)
+    monkeypatch.setattr(loop.TrainingLoop, "_validate", interrupted_validation)
     with pytest.raises(KeyboardInterrupt):
         stages.train(root, "net")
     monkeypatch.undo()

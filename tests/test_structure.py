@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from tests.conftest import LONGEST_FIRST
-
 BESIDE_THE_ROOMS = {"worlds", "browser", "e2e", "flows"}
 """Shared data, models and workspaces; and tests of the whole program, which have no room in segpipe/."""
 
@@ -13,8 +11,3 @@ def test_every_folder_of_tests_is_a_folder_of_segpipe(repo_root: Path) -> None:
     rooms = {folder for folder in folders if folder.parts and folder.parts[0] not in BESIDE_THE_ROOMS}
     unknown = [str(room) for room in sorted(rooms) if not (repo_root / "segpipe" / room).is_dir()]
     assert not unknown and rooms
-
-
-def test_the_files_that_run_first_exist(repo_root: Path) -> None:
-    missing = [name for name in LONGEST_FIRST if not (repo_root / "tests" / name).is_file()]
-    assert not missing

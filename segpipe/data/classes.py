@@ -45,7 +45,7 @@ class SourceClasses:
 
 
 def is_background(name: str) -> bool:
-    """Return whether a class of this name is what remains where no other class is. It is drawn transparent."""
+    """Return whether a class name means the background, which has all pixels of no other class. It is drawn transparent."""
     return name.strip().lower() in {"background", "bg", "_background_", "other", "none", "void"}
 
 

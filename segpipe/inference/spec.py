@@ -31,7 +31,7 @@ TORCH = "torch"
 class SegmenterSpec(BaseModel):
     """Everything that defines a model except its weights; the content of segmenter.json.
 
-    It is frozen. Copies with other values are made with `model_copy(update=...)`. Unknown keys are refused.
+    It is frozen. Copies with other values are made with `model_copy(update=...)`. Unknown keys are rejected.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,7 +48,7 @@ class SegmenterSpec(BaseModel):
     classes: ClassTable
     """Names, mask values and colours of the classes; a class id is an index of this table."""
     normalisation: Normalisation
-    """How stored pixels become the network's input."""
+    """Conversion of stored pixels to the network's input."""
     stride: int = Field(32, ge=1)
     """Height and width of the network's input must be multiples of this."""
     tile: int = Field(1024, ge=32)
@@ -66,11 +66,11 @@ class SegmenterSpec(BaseModel):
     distance: bool = Field(False, exclude_if=operator.not_)
     """True if the network has one more channel than classes: the distance to the border of an instance (`Outputs.distance`)."""
     postprocess: Postprocess | None = None
-    """How instances are found; None for a semantic model that yields none, and for the default of a detector."""
+    """Settings by which instances are found; None for a semantic model that yields none, and for the default of a detector."""
     members: int = Field(1, ge=1)
     """Number of networks whose probabilities are averaged (`segpipe.inference.engines.ensemble`)."""
     cleaning: Cleaning | None = None
-    """How class ids are cleaned up, if that has improved the validation split."""
+    """Settings by which class ids are cleaned up, if that has improved the validation scores."""
     tta: TTA = "none"
     """Test-time augmentation. A detector always sees the image once, as it is."""
     engine: str = TORCH

@@ -78,7 +78,7 @@ def load_checkpoint(folder: Path, plan: Plan, stepper: Stepper) -> tuple[Weights
     """Restore a stepper from the newest valid checkpoint of the plan.
 
     A file that cannot be read is removed with a message, and the one before it is used. Checkpoints of another plan are removed too,
-    because a changed plan asks for other weights; the message names the differences.
+    because a changed plan gives other weights; the message names the differences.
 
     Args:
         folder: the folder of the training's checkpoints.

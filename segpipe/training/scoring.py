@@ -9,7 +9,7 @@ import numpy as np
 
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.inference.trained_engine import torch_engine
+from segpipe.inference.trained_engine import network_engine, torch_engine
 from segpipe.labels import Labelling
 from segpipe.metrics import Counts, confusion, macro, micro, tallies
 from segpipe.samples import ClassTable
@@ -79,7 +79,7 @@ def count_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int]) ->
 def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
     """Return segmenter.json of a plan: how its finished model is used.
 
-    The origin of the first weights is not part of it, because loading brings the trained weights.
+    The origin of the initial weights is not part of it, because loading brings the trained weights.
 
     Args:
         plan: the plan of the training.
@@ -104,6 +104,20 @@ def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
         lineage={"data": plan.data_hash, "plan": plan.sha256, "segpipe": __version__}
         | ({"parent": str(plan.options["encoder_weights"])} if plan.inherited else {}),
     )
+
+
+def finished_segmenter(plan: RecipePlan, stepper: Stepper, classes: ClassTable) -> Segmenter:
+    """Return the model that training would write now, as it is loaded from its folder, without test-time augmentation.
+
+    Args:
+        plan: the plan of the training.
+        stepper: the network in training. The model has a copy of its running average.
+        classes: the classes of the dataset.
+    """
+    spec = segmenter_spec(plan, classes)
+    weights = {name: value.detach().cpu().clone() for name, value in stepper.average.state_dict().items()}
+    engine = network_engine(spec, weights, stepper.fabric.device.type)
+    return Segmenter(spec.model_copy(update={"tta": "none"}), engine)
 
 
 def validation_segmenter(plan: RecipePlan, stepper: Stepper, classes: ClassTable) -> Segmenter:

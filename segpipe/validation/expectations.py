@@ -13,7 +13,16 @@ from segpipe.drift.comparison import Drift, compare
 from segpipe.drift.reference import Reference
 from segpipe.validation.checks import Check, chosen_checks
 from segpipe.validation.findings import SEVERITIES, Finding, Severity, quarantined_files
-from segpipe.validation.frames import About, class_frame, drift_frame, group_frame, image_frame, split_frame
+from segpipe.validation.frames import (
+    About,
+    class_frame,
+    drift_frame,
+    group_frame,
+    image_frame,
+    labels_frame,
+    presence_frame,
+    split_frame,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +44,7 @@ def validate_manifest(
     frame: pd.DataFrame,
     fingerprint: Fingerprint,
     params: ValidateParams,
-    before: Reference | None = None,
+    reference: Reference | None = None,
     crop: int = 256,
 ) -> Verdict:
     """Check a manifest.
@@ -46,7 +55,7 @@ def validate_manifest(
         frame: the manifest.
         fingerprint: the dataset in numbers.
         params: the thresholds.
-        before: the reference of the model in production; None if there is none.
+        reference: numbers of the images that the model in production was trained on; None if there is none.
         crop: edge of a training crop in pixels, with which instances are compared.
 
     Raises:
@@ -66,11 +75,13 @@ def validate_manifest(
     judge("image", image_frame(frame, fingerprint, params, crop))
     rest = frame[~frame["path"].isin(quarantined_files(findings))] if params.quarantine else frame
     judge("class", class_frame(rest, fingerprint.classes))
+    judge("presence", presence_frame(rest, fingerprint.classes))
+    judge("labels", labels_frame(rest, fingerprint.classes))
     judge("split", split_frame(rest, params.min_images))
     judge("group", group_frame(rest))
     drifts: list[Drift] = []
-    if before is not None and usable(rest).any():
-        drifts = compare(make_reference(rest, fingerprint.classes), before, params)
+    if reference is not None and usable(rest).any():
+        drifts = compare(make_reference(rest, fingerprint.classes), reference, params)
     judge("drift", drift_frame(drifts))
     order = [check.name for check, _ in checks]
     findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), order.index(finding.expectation)))

@@ -24,6 +24,7 @@ COMMANDS = {
     "data export",
     "data demo",
     "data stats",
+    "data inspect",
     "data suspects",
     "ingest",
     "validate",

@@ -282,7 +282,7 @@ FAULTS = [
         "a category without a name",
         "coco",
         coco(lambda c: c["categories"].append({"id": 8})),
-        "without an id",
+        "without an integer id",
         ANNOTATIONS,
     ),
     Fault(
@@ -328,15 +328,13 @@ FAULTS = [
         stops=False,
         min_images=1,
     ),
-    Fault(
-        "an image of another size", "coco", image(height=9, width=9), "does not have the size", "two.png", stops=False
-    ),
+    Fault("an image of another size", "coco", image(height=9, width=9), "image size differs", "two.png", stops=False),
     Fault("two annotations with one id", "coco", annotation(id=1), "share their id", "", stops=False),
     Fault(
         "an annotation without an image",
         "coco",
         annotation(image_id=99),
-        "belongs to no usable image",
+        "refers to an image that is missing or was left out",
         "image_id 99",
         stops=False,
     ),
@@ -392,7 +390,7 @@ FAULTS = [
         "run lengths of another size",
         "coco",
         annotation(segmentation=RLE_OF_ANOTHER_SIZE),
-        "another size",
+        "different size",
         "annotation",
         stops=False,
     ),
@@ -557,6 +555,7 @@ def test_a_fault_of_a_source_is_reported(fault: Fault, tmp_path: Path) -> None:
         return
     report = import_dataset(source, data, fault.layout, fault.options or ImportOptions())
     lines = [f"{name}: {reason}" for name, reason in report.skipped] + report.notes
+    lines += [group.line() for group in report.unused]
     if not any(
         fault.words in line and fault.file in line for line in lines
     ):  # it was imported, and validation reports it

@@ -29,7 +29,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def imported(source: Path) -> ImportReport:
-    return import_source(source, source.parent / "work" / "data", "folder")
+    return import_source(source, source.parent / "work" / "data", "folder", unlabelled="keep")
 
 
 def test_pipes_are_not_read(source: Path) -> None:
@@ -43,7 +43,7 @@ def test_broken_links_are_listed(source: Path) -> None:
     for name, target in (("images/1.png", "gone.png"), ("masks/2.png", "2.png")):
         (source / name).unlink()
         (source / name).symlink_to(target)
-    report = import_dataset(source, source.parent / "work" / "data", "auto", ImportOptions())
+    report = import_dataset(source, source.parent / "work" / "data", "auto", ImportOptions(unlabelled="keep"))
     assert (report.images, report.masks) == (3, 2)
     assert [(Path(name).relative_to(source).as_posix(), reason.split(":")[0]) for name, reason in report.skipped] == [
         ("images/1.png", "cannot be read"),

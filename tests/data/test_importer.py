@@ -64,7 +64,7 @@ def test_unpaired_files_are_reported(folders: tuple[Path, Path]) -> None:
     picture(source / "images" / "unlabelled.png")
     picture(source / "images" / "b.png", source / "masks" / "b.png")
     (source / "images" / "b.png").unlink()
-    report = import_source(source, data, "folder")
+    report = import_source(source, data, "folder", unlabelled="keep")
     assert report.skipped == [("masks/b.png", "a mask without an image")]
     assert any("without a mask: 1, for example images/unlabelled" in note for note in report.notes)
     assert any("left out: masks/b.png" in line for line in report.lines())
@@ -146,7 +146,8 @@ def test_masks_of_instance_ids_become_classes_and_instances(folders: tuple[Path,
         (source / "masks" / f"{name}.png").write_bytes(encode_png(ids))
     report = import_source(source, data, "folder", classes=["background", "nucleus"])
     assert report.classes.names == ["background", "nucleus"]
-    assert "instance ids" in report.classes_from
+    assert report.format == "label-maps"
+    assert "k differs: 12 to 300" in report.reading.reasons()
     dataset = load_dataset(data)
     for item in dataset.items:
         sample = load_sample(item, dataset.classes, LIMITS)
@@ -298,7 +299,7 @@ def test_a_broken_mask_does_not_stop_the_import(folders: tuple[Path, Path]) -> N
     for name in ("a.png", "b.tif"):
         picture(source / "images" / name, source / "masks" / name)
     (source / "masks" / "b.tif").write_bytes(b"II*\0 broken")
-    report = import_source(source, data, "folder")
+    report = import_source(source, data, "folder", unlabelled="keep")
     assert [name for name, _ in report.skipped] == [str(source / "masks" / "b.tif")]
     assert [(item.key, item.mask is None) for item in load_dataset(data).items] == [("a", False), ("b", True)]
 
@@ -329,7 +330,7 @@ def test_drawn_labels(
         picture(source / f"{name}.png")
     (source / "e.png").write_bytes(b"no image")
     register_drawn(monkeypatch, *(RawItem(name, source / f"{name}.png", draw=partial(draw, name)) for name in masks))
-    report = import_source(source, data, "drawn")
+    report = import_source(source, data, "drawn", unlabelled="keep")
     assert (report.images, report.masks) == (8, 6)
     assert [Path(name).name for name, _ in report.skipped] == ["c.png", "e.png"]
     assert "is broken" in report.skipped[0][1]
@@ -420,7 +421,8 @@ def test_auto_says_why_it_recognised_the_layout(folders: tuple[Path, Path], monk
     ):
         import_source(source, data, "auto")
     with pytest.raises(
-        DataError, match=r"found notes.txt, expected one of the layouts that use --tolerance: colour-masks, paired-list"
+        DataError,
+        match=r"found notes.txt, expected one of the layouts that use --tolerance: folder, colour-masks, paired-list",
     ):
         import_source(source, data, "auto", read={"tolerance": 3})
     (source / "notes.txt").unlink()
@@ -438,7 +440,7 @@ def test_auto_says_why_it_recognised_the_layout(folders: tuple[Path, Path], monk
     (source / "train.txt").unlink()
     register_drawn(monkeypatch, RawItem("a", source / "images" / "a.png"))
     with pytest.raises(
-        DataError, match=r"more than one.*folder: images.*drawn: a test.*--format folder or --format drawn"
+        DataError, match=r"more than one.*folder: each.*images.*drawn, because a test.*--format folder .*--format drawn"
     ):
         import_source(source, data, "auto", replace=True)
 
@@ -472,7 +474,7 @@ def test_the_number_of_threads_does_not_change_the_result(folders: tuple[Path, P
     for index in range(20):
         picture(source / "images" / f"{index}.png", source / "masks" / f"{index}.bmp")
     (source / "masks" / "3.bmp").write_bytes(b"BM")
-    report = import_dataset(source, data, "folder", ImportOptions(), jobs)
+    report = import_dataset(source, data, "folder", ImportOptions(unlabelled="keep"), jobs)
     assert [item.key for item in load_dataset(data).items if item.mask is None] == ["3"]
     assert len(report.skipped) == 1
     for index in {*range(20)} - {3}:

@@ -6,8 +6,8 @@ import torch
 from segpipe.errors import ConfigError
 from segpipe.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from segpipe.training.plan import StepSetting
-from segpipe.training.planning import precision_benchmark
-from segpipe.training.planning.precision_benchmark import candidate_settings
+from segpipe.training.speed import precision_benchmark
+from segpipe.training.speed.precision_benchmark import candidate_settings
 from segpipe.training.step import build_stepper
 from tests.worlds.tiny_training import candidate_params, random_batch
 from tests.worlds.trainings import tiny_plan

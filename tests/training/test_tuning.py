@@ -25,7 +25,8 @@ def search(tmp_path, train_reader):
 def score_by_rate(scores):
     """A training that takes no time: its score follows from its learning rate alone; ``scores(rate, step)``."""
 
-    def train_on(plan, classes, train, val, out, live, checkpoints, on_validation):
+    def train_on(plan, classes, train, val, out, live, checkpoints, on_validation, finishes):
+        assert not finishes, "a trial needs no choices after its last step"
         for step in (2, 4, 6, 8, 10):
             on_validation(step, scores(plan.recipe.learning_rate, step))
         out.mkdir(parents=True)
@@ -93,7 +94,7 @@ def test_results_are_settings_of_params_yaml(search, monkeypatch):
 def test_a_stopped_search_continues_with_its_trial(search, monkeypatch, train_reader, val_reader, capfd):
     validations, real = [], tuning.train_on
 
-    def stopped_in_the_second(plan, *rest, on_validation):
+    def stopped_in_the_second(plan, *rest, on_validation, **settings):
         def stop(step, score):
             validations.append((plan.sha256, step))
             if len(validations) == 7:
@@ -104,6 +105,7 @@ def test_a_stopped_search_continues_with_its_trial(search, monkeypatch, train_re
             plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"checkpoint_every": 1})}),
             *rest,
             on_validation=stop,
+            **settings,
         )
 
     monkeypatch.setattr(tuning, "train_on", stopped_in_the_second)
@@ -129,7 +131,7 @@ def test_two_searches_share_the_trials(search, monkeypatch):
 
 
 def test_a_trial_that_diverges_is_the_worst_and_other_errors_are_raised(search, monkeypatch):
-    def diverges(plan, *_, on_validation):
+    def diverges(*_, **__):
         raise SegpipeError("training diverged")
 
     monkeypatch.setattr(tuning, "train_on", diverges)
@@ -137,7 +139,7 @@ def test_a_trial_that_diverges_is_the_worst_and_other_errors_are_raised(search, 
     tuned.run(2, None, None)
     assert [(r.score, r.ended) for r in tuned.results()] == [(0.0, "diverged")] * 2
 
-    def fails(plan, *_, on_validation):
+    def fails(*_, **__):
         raise ConfigError("out of memory")
 
     monkeypatch.setattr(tuning, "train_on", fails)
@@ -148,5 +150,5 @@ def test_a_trial_that_diverges_is_the_worst_and_other_errors_are_raised(search, 
 def test_a_classical_model_cannot_be_tuned():
     plan = tiny_plan()
     assert check_tunable(plan) is plan
-    with pytest.raises(ConfigError, match="no training to tune"):
+    with pytest.raises(ConfigError, match="without training settings to tune"):
         check_tunable(make_classical_plan())

@@ -103,7 +103,11 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
         _class_only_in_test,
         [("classes_in_train", "error", None, "class dirt is in val or test (20 pixels)")],
     ),
-    "class nowhere": (_class_nowhere, [("classes_exist", "warning", None, "class dirt does not occur")]),
+    "class not in val": (
+        lambda f: [set_values(f, row, class_pixels=np.array([120, 80, 0])) for row in (2, 3)],
+        [("classes_in_every_split", "error", None, "class dirt does not occur in val (")],
+    ),
+    "class nowhere": (_class_nowhere, [("classes_exist", "error", None, "class dirt does not occur")]),
     "rare class": (_rare_class, [("class_imbalance", "warning", None, "class dirt has 0.050%")]),
     "group in two splits": (
         lambda f: set_values(f, 0, group="g5", split_given=True),
@@ -233,8 +237,29 @@ def test_every_check_fails_once() -> None:
         "polarity",
         "volume_dtypes",
         "drift",
+        "labels_not_all_background",
     }
     assert tested == {check.name for check in CHECKS}
+
+
+def test_labels_that_are_all_background_are_an_error_unless_the_severity_is_lowered() -> None:
+    frame = sound_manifest()
+    for row in range(12):
+        set_values(frame, row, class_pixels=np.array([200, 0, 0]))
+    (finding,) = [f for f in judge(frame) if f.expectation == "labels_not_all_background"]
+    assert (finding.severity, finding.found) == ("error", "all labels are background")
+    lowered = judge(frame, severity={"labels_not_all_background": "warning", "classes_exist": "warning"})
+    assert "error" not in {f.severity for f in lowered}
+
+
+def test_braces_in_file_names_are_not_templates() -> None:
+    frame = sound_manifest(40)
+    for row in range(10, 40):
+        set_values(
+            frame, row, key=f"img{{{row}}}", path=f"images/img{{{row}}}.png", notes=np.array(["alpha channel dropped"])
+        )
+    (finding,) = [f for f in judge(frame) if f.expectation == "converted_images"]
+    assert "(images/img{10}.png, images/img{11}.png, images/img{12}.png and 27 more)" in finding.found
 
 
 def test_inverted_masks_are_suspected() -> None:

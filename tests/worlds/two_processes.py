@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 import segpipe.training.step
 from segpipe.training.distributed.process_group import leave_process_group, mean_over_ranks, rank, world_size
 from segpipe.training.ensemble import train_members
-from segpipe.training.folds import DealtFolds
+from segpipe.training.folds import FoldImages
 from segpipe.training.plan import Folds
 from segpipe.training.sampling.crops import batches
 from segpipe.training.sampling.detection import detection_loss
@@ -143,7 +143,8 @@ def unet(folder: Path, work, processes: int = 2, other_work=None) -> list[float]
     other_work = other_work or work
     paths = [folder / f"{work.__name__}-1", folder / f"{other_work.__name__}-other"]
     for path, count, each_work in zip(paths, (1, processes), (work, other_work), strict=True):
-        finish(path, start(path, plan, count, work=each_work))
+        if not path.exists():  # two comparisons share the curve of one process
+            finish(path, start(path, plan, count, work=each_work))
     one, two = (json.loads(path.read_text()) for path in paths)
     return [abs(a - b) for a, b in zip(one, two, strict=True)]
 
@@ -216,8 +217,8 @@ def ensemble(folder: Path, plan, readers) -> None:
     """Train the members of an ensemble, one after another."""
     train_reader, val = readers
     keys = [*train_reader.keys, *val.keys]
-    dealt = DealtFolds(readers, keys, [index % 3 for index in range(len(keys))])
-    train_members(plan, CLASSES, dealt, val, folder / "out", folder / "live", folder / "checkpoints")
+    fold_images = FoldImages(readers, keys, [index % 3 for index in range(len(keys))])
+    train_members(plan, CLASSES, fold_images, val, folder / "out", folder / "live", folder / "checkpoints")
     leave_process_group()
 
 

@@ -33,7 +33,7 @@ def segpipe(capsys, monkeypatch, bundle: Path, tmp_path: Path):
 def test_either_images_or_a_video(segpipe, tmp_path: Path) -> None:
     for arguments, words in (((), "neither images nor --video"), (("a.png", "--video", "b.mp4"), "images and --video")):
         code, _, err = segpipe(*arguments)
-        assert code == 2 and f"found {words}, expected one of them" in err
+        assert code == 2 and f"found {words}, expected exactly one of them" in err
 
 
 def test_a_video_ends_in_rates_and_a_table(segpipe, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ BROKEN = {
     "voxels missing": (PLAIN[:-10], "cut short.*bytes of voxels"),
     "header alone": (PLAIN[:348], "cut short before the voxels"),
     "half a header, zipped": (gzip.compress(PLAIN[:200]), "cut short in the header"),
-    "the header of a pair": (patched("4s", 344, b"ni1\0"), "without voxels"),
+    "the header of a pair": (patched("4s", 344, b"ni1\0"), "without voxel data"),
     "negative size": (patched("h", 42, -20), "do not form a volume"),
     "no axes": (patched("h", 40, 0), "do not form a volume"),
     "nine axes": (patched("h", 40, 9), "do not form a volume"),

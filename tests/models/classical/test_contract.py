@@ -13,10 +13,10 @@ import pytest
 
 from segpipe.config import Candidate
 from segpipe.errors import ConfigError
+from segpipe.inference.engines.graph_export import export_graph
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.registry import FAMILIES, family_config, get_family
-from segpipe.release.export.bundle_export import export_graph
 from segpipe.samples import ClassTable, Sample
 from tests.worlds.colour_patches import colour_patches, patch_normalisation
 

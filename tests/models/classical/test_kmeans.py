@@ -155,7 +155,7 @@ def test_a_uniform_image_and_a_wrong_input() -> None:
     flat = [Sample("x", np.full((8, 8, 3), 7, np.uint8), np.zeros((8, 8), np.uint8))]
     model = KMeans.fit(flat, NORMALISATION.apply, 2)
     assert (predicted_ids(model, flat[0], NORMALISATION) == 0).all()
-    with pytest.raises(DataError, match="wrong input"):
+    with pytest.raises(DataError, match="invalid input shape"):
         model(np.zeros((1, 1, 8, 8), np.float32))
 
 

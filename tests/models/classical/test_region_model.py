@@ -83,7 +83,7 @@ def test_a_wrong_file_and_a_wrong_input_are_refused(kind, config, tmp_path: Path
     model.save(path)
     with pytest.raises(DataError, match=f"not a {kind.name} model"):
         kind.load(path)
-    with pytest.raises(DataError, match="wrong input"):
+    with pytest.raises(DataError, match="invalid input shape"):
         model(np.zeros((1, 1, 8, 8), np.float32))
 
 

@@ -131,7 +131,7 @@ def test_frozen_encoder(name):
 def overfitted(name: str) -> tuple[Segmenter, MemoryReader]:
     """A detector that was trained on four images of discs over and over, and the images."""
     reader = MemoryReader([discs(seed, 64) for seed in (1, 2, 3, 4)])
-    return make_segmenter(name, overfit(build(name), reader, edge=64, steps=260), 3, 3, 0.5), reader
+    return make_segmenter(name, overfit(build(name), reader, edge=64, steps=180), 3, 3, 0.5), reader
 
 
 @each_family

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from segpipe.config import Candidate
 from segpipe.errors import ConfigError
 from segpipe.inference.engines.engine import OnnxEngine, OpenVinoEngine, TorchEngine
+from segpipe.inference.engines.graph_export import export_graph
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.registry import FAMILIES, build_network, family_config
 from segpipe.models.volumetric.unet3d import Unet3dConfig
-from segpipe.release.export.bundle_export import export_graph
 from segpipe.samples import ClassTable, Sample
 from segpipe.training.losses import SegmentationLoss
 from tests.worlds.readers import MemoryReader

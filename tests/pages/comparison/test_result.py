@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,25 @@ def test_missing_scores_are_reported(root: Path) -> None:
     (root / "selection.json").write_text(json.dumps({"winner": None}))
     with pytest.raises(MissingError, match=r"has no winner .*name a candidate: \.:CANDIDATE"):
         load_side(root, ".")
+
+
+@pytest.mark.parametrize(
+    ("engines", "note"),
+    [
+        (("onnxruntime", "onnxruntime"), ""),
+        ((None, None), ""),
+        (("torch", "onnxruntime"), "Their engines differ (torch; onnxruntime): differences below 0.0001"),
+        ((None, "onnxruntime"), "(one that an earlier version of segpipe did not record; onnxruntime)"),
+        (("kmeans", "onnxruntime"), ""),
+    ],
+)
+def test_different_engines_are_named(root: Path, engines: tuple[str | None, str | None], note: str) -> None:
+    before, after = (
+        replace(side, metrics=side.metrics.model_copy(update={"engine": engine}))
+        for side, engine in zip(sides(root), engines, strict=True)
+    )
+    sentence = match_images(before, after).sentence
+    assert note in sentence and ("engine" in sentence) == bool(note)
 
 
 def test_the_difference_is_that_of_the_scores(root: Path, params: Params) -> None:

@@ -10,11 +10,12 @@ import pytest
 
 from segpipe.config import ExportParams
 from segpipe.inference.engines.engine import GRAPH_ENGINES, INT8_ENGINES, Int8Engine
+from segpipe.inference.engines.graph_export import export_graph
 from segpipe.inference.segmenter import Segmenter
 from segpipe.metrics import confusion, tallies
 from segpipe.release.bundle import Card, bundle_sha256, model_sha256, replay_golden
 from segpipe.release.export import int8
-from segpipe.release.export.bundle_export import export_graph, write_bundle
+from segpipe.release.export.bundle_export import write_bundle
 from segpipe.release.export.engine_selection import EngineTrial
 from segpipe.samples import Sample
 from tests.worlds.bundles import toy_image, toy_reader, toy_segmenter, toy_selection
@@ -107,8 +108,8 @@ def test_an_engine_caches_few_shapes(graphs: Path, monkeypatch: pytest.MonkeyPat
 def test_a_unets_concatenations_survive_openvino(tmp_path: Path) -> None:
     """Compiled for free sizes, this network gave wrong outputs (correlation 0.75)."""
     from segpipe.inference.engines.engine import TorchEngine
+    from segpipe.inference.engines.graph_export import export_graph
     from segpipe.models.registry import build_network, get_family
-    from segpipe.release.export.bundle_export import export_graph
 
     config = get_family("unet").config.model_validate({"encoder": "tf_efficientnet_lite0", "encoder_weights": "none"})
     spec = toy_segmenter().spec.model_copy(update={"stride": 32, "tile": 128, "overlap": 64})
@@ -182,7 +183,7 @@ def test_a_gain_is_accepted_and_undefined_scores_are_not() -> None:
 
 def times(**milliseconds: float):
     """Return fixed timings instead of measured ones: every engine takes 10 ms unless it is named."""
-    return lambda running, _: {name: milliseconds.get(name.replace("-", "_"), 10.0) for name in running}
+    return lambda running, *_: {name: milliseconds.get(name.replace("-", "_"), 10.0) for name in running}
 
 
 def export(trained: Segmenter, examples: int8.QuantisationData, out: Path, **params) -> Path:

@@ -5,11 +5,11 @@ from segpipe.errors import ConfigError
 from segpipe.training.machine import check_plan
 from segpipe.training.plan import ClassicalPlan, NetworkPlan, Plan, explain
 from segpipe.training.planning.planner import plan_on
-from segpipe.training.planning.precision_benchmark import (
+from segpipe.training.planning.recipe import choose_patch
+from segpipe.training.speed.precision_benchmark import (
     CHOSEN,
     LOSS_TOLERANCE,
 )
-from segpipe.training.planning.recipe import choose_patch
 from tests.worlds.readers import MemoryReader
 from tests.worlds.tiny_training import candidate_params, draw, fingerprint_of
 from tests.worlds.trainings import register

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from segpipe.config import Params
 from segpipe.inference.engines.engine import GRAPH_ENGINES
+from segpipe.inference.engines.graph_export import export_graph
 from segpipe.inference.postprocess import Postprocess, separate
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.trained_model import load_trained
-from segpipe.release.export.bundle_export import export_graph
 from segpipe.samples import IGNORE, Sample
 from segpipe.training.losses import SegmentationLoss
 from segpipe.training.planning.planner import plan_on

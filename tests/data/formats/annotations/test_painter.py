@@ -63,7 +63,7 @@ def test_regions_that_are_not_instances_have_no_id() -> None:
 def test_an_image_of_another_size() -> None:
     with pytest.raises(DataError, match=r"a\.png.*found 8 x 6, expected 7 x 6"):
         painter(square(1, 1, 2))(6, 8)
-    with pytest.raises(DataError, match=r"a\.png.*another size"):
+    with pytest.raises(DataError, match=r"a\.png.*different size"):
         painter(Annotation(Runs(2, 3, np.array([6])), 3), size=None)(6, 7)
 
 

@@ -143,7 +143,7 @@ def test_encoding_matches_brute_force(
         with pytest.raises(DataError, match="not in the palette"):
             palette.encode(image, "mask.png", tolerance)
         return
-    encoded, replaced = palette.encode(image, "mask.png", tolerance)
+    encoded, replaced, _ = palette.encode(image, "mask.png", tolerance)
     np.testing.assert_array_equal(encoded, truth)
     assert replaced == n_replaced
 

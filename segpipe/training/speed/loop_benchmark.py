@@ -27,8 +27,19 @@ _MIN_PREPARATION_SHARE = 0.05
 """If preparing its batch takes less than this share of a step, other numbers of workers are not tried."""
 _MAX_TIME_RATIO = 0.93
 """Another number of workers must take less than this share of the default's time: two runs differ by some percent on a shared machine."""
-_WARMUP_STEPS, _MIN_STEPS, _MAX_STEPS = 2, 3, 400
+_MAX_STEPS = 400
 _STREAM_STEPS = 500
+
+
+@dataclass(frozen=True)
+class LoopTimes:
+    """The result of a run of the loop."""
+
+    ms_per_step: float
+    ms_waiting: float
+    """The part of `ms_per_step` in which the next batch was prepared or awaited."""
+    is_finite: bool
+    """Whether all losses were finite."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +52,22 @@ class LoopBenchmark:
     world_size: int
     """Processes that share each batch."""
     seconds: float
+    warmup_steps: int = 2
+    """First steps that prepare kernels and are not counted."""
+    min_steps: int = 3
+    """Steps that are counted at least, however long they take."""
 
     def time(self, stepper: Stepper, crops: Samples) -> float:
         """Return the mean milliseconds per step, including batches; the mean, because a budget pays for the sum."""
+        return self.run(stepper, crops).ms_per_step
+
+    def run(self, stepper: Stepper, crops: Samples) -> LoopTimes:
+        """Run the loop.
+
+        Args:
+            stepper: the network to train.
+            crops: the training samples.
+        """
         device = stepper.fabric.device.type
         stream = batches(
             crops,
@@ -55,17 +79,25 @@ class LoopBenchmark:
             world_size=self.world_size,
             pin=device == "cuda",
         )
-        for number in range(_WARMUP_STEPS):
+        for number in range(self.warmup_steps):
             stepper.step(number, *next(stream), self.seed)
         synchronize(device)
-        steps, started = 0, time.perf_counter()
-        while steps < _MIN_STEPS or (steps < _MAX_STEPS and not any_rank(time.perf_counter() - started > self.seconds)):
-            stepper.step(_WARMUP_STEPS + steps, *next(stream), self.seed)
+        steps, waiting_s, losses, started = 0, 0.0, [], time.perf_counter()
+        while steps < self.min_steps or (
+            steps < _MAX_STEPS and not any_rank(time.perf_counter() - started > self.seconds)
+        ):
+            wait_started = time.perf_counter()
+            batch = next(stream)
+            waiting_s += time.perf_counter() - wait_started
+            losses.append(stepper.step(self.warmup_steps + steps, *batch, self.seed))
             steps += 1
             if device == "cuda" and steps % 10 == 0:
                 synchronize("cuda")
         synchronize(device)
-        return (time.perf_counter() - started) * 1000 / steps
+        total_s = time.perf_counter() - started
+        return LoopTimes(
+            total_s * 1000 / steps, waiting_s * 1000 / steps, bool(torch.isfinite(torch.stack(losses)).all())
+        )
 
 
 def choose_workers(

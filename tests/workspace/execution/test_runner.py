@@ -11,7 +11,8 @@ import pytest
 
 from segpipe import processes
 from segpipe.errors import ConfigError
-from segpipe.workspace import pipeline, runner
+from segpipe.workspace import pipeline
+from segpipe.workspace.execution import runner
 from tests.worlds import pipelines
 
 

@@ -9,8 +9,8 @@ from segpipe.config import Params
 from segpipe.errors import SegpipeError
 from segpipe.models.custom import FactoryConfig
 from segpipe.training.planning.execution import count_steps
-from segpipe.training.planning.loop_benchmark import LoopBenchmark, choose_workers, exchange_ms, with_exchange
 from segpipe.training.planning.planner import plan_on
+from segpipe.training.speed.loop_benchmark import LoopBenchmark, choose_workers, exchange_ms, with_exchange
 from tests.worlds.readers import MemoryReader
 from tests.worlds.tiny_training import draw, fingerprint_of, make_plan
 
@@ -67,8 +67,8 @@ def test_a_plan_uses_the_fastest_number_of_workers_unless_it_is_set(monkeypatch,
     times = {0: 40.0, 1: 60.0, 2: 50.0}
     timed = []
     monkeypatch.setattr(LoopBenchmark, "time", lambda self, *_: timed.append(self.workers) or times[self.workers])
-    monkeypatch.setattr("segpipe.training.planning.loop_benchmark.cpu_ms", lambda *_: 1e6)
-    monkeypatch.setattr("segpipe.training.planning.execution.worker_counts", lambda *_: [1, 0])
+    monkeypatch.setattr("segpipe.training.speed.loop_benchmark.cpu_ms", lambda *_: 1e6)
+    monkeypatch.setattr("segpipe.training.speed.step_speed.worker_counts", lambda *_: [1, 0])
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
     settings = {"budget": "20 steps", "patch": 32, "batch": 2, "precision": "fp32", "channels_last": False} | preset
     params = Params.model_validate({"train": settings, "candidates": {"net": NETWORK}})
@@ -96,15 +96,13 @@ def test_gpus_that_this_machine_does_not_have_are_not_timed(train_reader):
 @pytest.mark.slow
 def test_a_plan_for_two_processes_runs_both(monkeypatch):
     """A step that seems to take no time alone takes some in two processes, and the budget buys fewer steps."""
-    monkeypatch.setattr(
-        "segpipe.training.planning.execution.step_parts", lambda *_: {"forward": 0.01, "backward": 0.01}
-    )
+    monkeypatch.setattr("segpipe.training.speed.step_speed.step_parts", lambda *_: {"forward": 0.01, "backward": 0.01})
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
     settings = {"budget": "60m", "compile": False, "patch": 32, "batch": 3, "devices": 2, "accelerator": "cpu"}
     params = Params.model_validate({"train": settings, "candidates": {"net": NETWORK}})
     before = os.environ.get("OMP_NUM_THREADS")
     calls = []
-    monkeypatch.setattr("segpipe.training.planning.execution.LoopBenchmark.time", lambda *_: 0.01)
+    monkeypatch.setattr("segpipe.training.speed.loop_benchmark.LoopBenchmark.time", lambda *_: 0.01)
     monkeypatch.setattr(
         "segpipe.training.planning.execution.count_steps", lambda *a: calls.append(a) or count_steps(*a)
     )
@@ -118,7 +116,8 @@ def test_a_plan_for_two_processes_runs_both(monkeypatch):
 @pytest.mark.slow
 def test_a_process_that_fails_ends_planning_with_its_message(train_reader):
     with pytest.raises(
-        SegpipeError, match=r"train.devices: .*cannot run at the same time: .*makes no network.*Fix: set it to 1"
+        SegpipeError,
+        match=r"train.devices: .*cannot run at the same time: .*does not return a network.*Fix: set it to 1",
     ):
         exchange_ms(
             small_plan(factory="tests.worlds.custom_networks:no_network"),

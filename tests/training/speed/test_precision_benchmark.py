@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from segpipe.training.plan import StepSetting, Timing
-from segpipe.training.planning import precision_benchmark
-from segpipe.training.planning.precision_benchmark import (
+from segpipe.training.sampling.crops import Crops
+from segpipe.training.speed import precision_benchmark
+from segpipe.training.speed.precision_benchmark import (
     CHOSEN,
     LOSS_TOLERANCE,
     PrecisionBenchmark,
     candidate_settings,
     fastest,
 )
-from segpipe.training.sampling.crops import Crops
 from segpipe.training.step import Stepper
 from segpipe.training.tasks import samples_of
 from tests.worlds.detectors import detector_plan, discs

@@ -7,6 +7,7 @@ import gc
 import math
 import time
 from statistics import fmean, pstdev
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,15 +15,19 @@ from segpipe.config import TrainParams
 from segpipe.errors import ConfigError
 from segpipe.training.machine import has_bf16, synchronize
 from segpipe.training.plan import RecipePlan, StepSetting, Timing
-from segpipe.training.planning.budget import budget_seconds
 from segpipe.training.sampling.crops import Samples, collate_of
+from segpipe.training.speed.time_limits import budget_seconds
 from segpipe.training.step import Stepper, seed_step
 from segpipe.training.tasks import objective_of
 from segpipe.training.telemetry.bottleneck import SLOW_STEP_MS
 
+if TYPE_CHECKING:
+    from segpipe.models.registry import Family
+
 LOSS_TOLERANCE = 0.02
 """The largest relative difference between the first loss of a setting and that of fp32 contiguous."""
 CHOSEN = "chosen"
+NOT_TRIED = "not tried: the budget is short"
 _AGREES = "agrees"
 _TIMED_STEPS = 4
 """Steps per setting, of which the first prepares kernels and is not counted."""
@@ -57,6 +62,18 @@ def candidate_settings(settings: TrainParams, device: str) -> list[StepSetting]:
     ]
 
 
+def may_compile(settings: TrainParams, seconds: float, device: str, family: Family) -> bool:
+    """Return whether compiling is left open and a budget may repay it.
+
+    Args:
+        settings: the candidate's `train` settings.
+        seconds: the budget.
+        device: "cpu" or "cuda".
+        family: the family of the network.
+    """
+    return settings.compile == "auto" and seconds >= _MIN_COMPILE_BUDGET_S[device] and family.kind != "detector"
+
+
 class PrecisionBenchmark:
     """Times settings on one real batch and chooses the fastest whose loss agrees with fp32 contiguous.
 
@@ -89,8 +106,7 @@ class PrecisionBenchmark:
         for setting in candidate_settings(self.settings, self.device):
             best = fastest(timings)
             if best and time.perf_counter() - started > self._time_limit_s(best):
-                verdict = "not tried: the budget is short"
-                timings.append(Timing(setting=setting, ms_per_step=None, loss_difference=None, verdict=verdict))
+                timings.append(Timing(setting=setting, ms_per_step=None, loss_difference=None, verdict=NOT_TRIED))
             else:
                 timings.append(self._time(setting, best))
         if fastest(timings) is None:
@@ -109,7 +125,7 @@ class PrecisionBenchmark:
         return self._first_step_s[setting] if setting.compile else 0.0
 
     def _time_limit_s(self, best: Timing) -> float:
-        """Return after how many seconds no further setting is tried, so that the whole measurement keeps within its limit."""
+        """Return after how many seconds no further setting is tried, so that the whole measurement stays within its limit."""
         budget = budget_seconds(self.settings, best.ms_per_step or 0)
         return min(9.0, 0.025 * budget) if self.device == "cpu" else min(20.0, 0.1 * budget)
 
@@ -189,14 +205,10 @@ class PrecisionBenchmark:
         return [t.model_copy(update={"ms_per_step": close.get(t.setting, t.ms_per_step)}) for t in timings]
 
     def _time_compiled(self, best: Timing | None) -> list[Timing]:
-        """Time the fastest setting compiled, if the budget may repay that; it is refused if it does not."""
+        """Time the fastest setting compiled, if compilation may save more time than it takes; if it does not, it is rejected."""
         assert best is not None and best.ms_per_step is not None
         budget = budget_seconds(self.settings, best.ms_per_step)
-        if (
-            self.settings.compile != "auto"
-            or budget < _MIN_COMPILE_BUDGET_S[self.device]
-            or self.family.kind == "detector"
-        ):
+        if not may_compile(self.settings, budget, self.device, self.family):
             return []
         setting = best.setting.model_copy(update={"compile": True})
         started = time.perf_counter()
