@@ -400,6 +400,11 @@ def test_values_named_by_the_user(folders: tuple[Path, Path]) -> None:
     picture(source / "images" / "a.png", source / "masks" / "a.png", (0, 255))
     report = import_source(source, data, "folder", classes=["cell=255", "membrane=0"])
     assert [(spec.name, spec.value) for spec in report.classes.classes] == [("cell", 255), ("membrane", 0)]
+    picture(source / "images" / "b.png", source / "masks" / "b.png", range(3, 20))
+    with pytest.raises(ConfigError, match=r"values without a name.*or ignore each of them \(--ignore\)"):
+        import_source(source, data, "folder", classes=["cell=255", "membrane=0"], replace=True)
+    for folder in ("images", "masks"):
+        (source / folder / "b.png").unlink()
     with pytest.raises(ConfigError, match=r"values without a name.*--ignore 0"):
         import_source(source, data, "folder", classes=["a=255", "b=1"], replace=True)
 

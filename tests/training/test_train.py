@@ -1,10 +1,8 @@
 """Whole trainings: their files, the same bytes after a kill, errors."""
 
 import json
-import os
 import signal
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -105,8 +103,7 @@ def test_ctrl_c_writes_a_checkpoint_and_restores_the_signal_handlers(tmp_path, r
 
     def interrupted(self, number, *rest):
         if number == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.05)
+            signal.raise_signal(signal.SIGINT)
         return step(self, number, *rest)
 
     monkeypatch.setattr(Stepper, "step", interrupted)

@@ -283,6 +283,22 @@ def test_volumes_may_be_stored_in_several_number_types() -> None:
     assert len(judge(frame)) == 10
 
 
+def test_a_summary_names_its_files_unchanged() -> None:
+    frame = sound_manifest()
+    for row in (5, 6):
+        set_values(frame, row, path=f"images/{{{row}}}.png", notes=np.array(["EXIF rotation applied"]))
+    (finding,) = judge(frame, many=1)
+    assert finding.found.endswith(" (images/{5}.png, images/{6}.png)")
+
+
+def test_unknown_values_are_listed_with_their_pixels() -> None:
+    frame = sound_manifest()
+    set_values(frame, 5, unknown_values=json.dumps({str(v): v for v in range(20, 60)}))
+    (finding,) = judge(frame)
+    assert finding.found.startswith("unknown values 59 (59 pixels), 58 (58 pixels)")
+    assert finding.found.endswith(" 54 (54 pixels) and 34 more")
+
+
 @pytest.mark.parametrize(
     ("unknown", "fix"),
     [

@@ -188,7 +188,9 @@ def interrupt_one(folder: Path) -> dict:
     whole, halted = folder / "whole", folder / "halted"
     finish(whole, start(whole, plan, 2))
     children = start(halted, plan, 2)
+    end = time.monotonic() + 240
     while not (halted / "live" / "metrics.json").exists():  # until its first steps are done
+        assert time.monotonic() < end, halted.with_suffix(".1.log").read_text()
         time.sleep(0.005)
     os.kill(children[1], signal.SIGINT)
     codes, step = [wait(child) for child in children], newest(halted / "checkpoints")

@@ -21,8 +21,8 @@ def frames_of(path: Path) -> list[np.ndarray]:
 def clip(path: Path, count: int = 7, height: int = 38, width: int = 50) -> Path:
     """Write a video of moving blobs."""
     coarse = np.random.default_rng(0).integers(0, 255, (height // 8 + 2, width // 8 + 2 + count, 3)).astype(np.uint8)
-    rows = [np.kron(coarse[:, i:], np.ones((8, 8, 1), np.uint8))[:height, :width] for i in range(count)]
-    return write_video(path, rows)
+    windows = [coarse[:, i : i + width // 8 + 2] for i in range(count)]
+    return write_video(path, [np.kron(w, np.ones((8, 8, 1), np.uint8))[:height, :width] for w in windows])
 
 
 def write_video(path: Path, pictures: list[np.ndarray]) -> Path:

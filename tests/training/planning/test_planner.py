@@ -12,6 +12,7 @@ from segpipe.training.speed.precision_benchmark import (
 )
 from tests.worlds.readers import MemoryReader
 from tests.worlds.tiny_training import candidate_params, draw, fingerprint_of
+from tests.worlds.trainings import register
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +66,11 @@ def test_reasons_describe_loss_optimiser_and_finished_model():
 
 
 def test_settings_are_followed_and_reported():
+    register()
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
-    settings = candidate_params(
-        {
+    settings = {
+        "candidates": {"net": {"family": "tiny"}},
+        "train": {
             "budget": "20 steps",
             "patch": 32,
             "batch": 2,
@@ -77,9 +80,9 @@ def test_settings_are_followed_and_reported():
             "orientation": "upright",
             "class_weights": {"ground": 1, "bar": 4, "disc": 2},
             "normalisation": [20, 220],
-        }
-    )
-    plan = plan_on("net", settings, fingerprint_of(train), train, val)
+        },
+    }
+    plan = plan_on("net", Params.model_validate(settings), fingerprint_of(train), train, val)
     recipe, pixels = plan.recipe, train.class_pixels.sum(0)
     assert (recipe.val_every, recipe.warmup_steps, plan.execution.workers) == (5, 5, 0)
     ground, disc, bar = recipe.class_weights

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segpipe.config import Params
@@ -15,6 +15,7 @@ from segpipe.samples import Sample
 from segpipe.training.plan import Plan, explain
 from segpipe.training.planning.planner import plan_on
 from segpipe.training.planning.volume_recipe import choose_patch3d, choose_spacing, end_differences
+from tests.worlds.property_tests import examples
 from tests.worlds.readers import MemoryReader
 from tests.worlds.tiny_training import draft_of, draw, fingerprint_of
 from tests.worlds.volumes import TABLE, ellipsoid, register
@@ -83,7 +84,7 @@ def test_a_patch_sees_the_typical_volume_if_that_fits():
     assert choose_patch3d(reader, (0.5, 0.5, 0.5), (8, 8, 8), 1 << 30)[1] == (70, 100, 72)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.tuples(*[st.integers(3, 600)] * 3), st.tuples(*[st.sampled_from([1, 4, 8, 16])] * 3))
 def test_a_patch_is_in_multiples_and_within_the_limit(shape, steps):
     patch, median = choose_patch3d([empty(shape)], None, steps, 1 << 18)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segpipe.config import Params
@@ -23,6 +23,7 @@ from segpipe.training.sampling.distance import DistanceCrops, DistanceVolumeCrop
 from segpipe.training.sampling.volume_crops import VolumeCrops
 from segpipe.training.tasks import samples_of
 from tests.training.test_train import run
+from tests.worlds.property_tests import examples
 from tests.worlds.readers import MemoryReader
 from tests.worlds.tiny_training import fingerprint_of, make_recipe
 from tests.worlds.trainings import register, tiny_plan
@@ -47,7 +48,7 @@ def brute_force(labels, ids, spacing=None):
     return distance
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 10**6), st.sampled_from([(9, 13), (1, 7), (5, 6, 7)]), st.sampled_from([0.0, 0.1, 0.6]))
 def test_the_target_equals_brute_force(seed, shape, ignored):
     """Touching, scattered, cut and one-pixel instances of several classes, some of class 0, between ignored pixels."""
