@@ -232,7 +232,9 @@ def _add_annotations(
                     raise DataError("occurs twice")
                 entries.counts["annotations that share their id with another one, kept"] += 1
             if image is None:
-                raise DataError("refers to an image that is missing or was left out", found=f"image_id {entry.get('image_id')}")
+                raise DataError(
+                    "refers to an image that is missing or was left out", found=f"image_id {entry.get('image_id')}"
+                )
             category = _as_id(entry.get("category_id"))
             if type(category) is not int or category not in is_thing:
                 raise DataError(
