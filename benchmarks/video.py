@@ -54,10 +54,10 @@ def engines(model: Path, shards: Path, folder: Path) -> dict[str, Any]:
     """Return a segmenter for each available engine, by name: float32, bfloat16, and int8 calibrated on the training images."""
     from segpipe.data.shards import ShardReader
     from segpipe.inference.engines.engine import GRAPH_ENGINES, INT8_ENGINES
+    from segpipe.inference.engines.graph_export import export_graph
     from segpipe.inference.segmenter import Segmenter
     from segpipe.inference.spec import GRAPH_FILE, INT8_FILE
     from segpipe.inference.trained_model import load_trained
-    from segpipe.release.export.bundle_export import export_graph
     from segpipe.release.export.int8 import calibration_batches, quantise
 
     network = load_trained(model)

@@ -15,10 +15,10 @@ PAGE = Path(__file__).resolve().parent / "params.md"
 HEAD = """# params.yaml
 
 Every key, its default and its meaning. Keys that are left out have their defaults, but keep the sections that `dvc.yaml` names, because DVC
-needs them. An unknown key is refused, and the error names the nearest known one.
+needs them. An unknown key is rejected, and the error names the nearest known one.
 
 A candidate takes `family`, the keys of its family (`segpipe families` lists them), a `train:` section that overrides the common one, and
-`postprocess`, which says how instances are found (docs/objects.md).
+`postprocess`, which selects how instances are found (docs/objects.md).
 
 This page is generated from the types in `segpipe/config/` by `python docs/write_params.py`.
 """

@@ -44,7 +44,7 @@ def next_run(cron: str, timezone: str) -> datetime:
 
 
 def serve(root: Path, cron: str, timezone: str = "UTC") -> None:
-    """Serve the retrain flow until this process is ended, with a Prefect server of its own if the user does not run one.
+    """Serve the retrain flow until this process is stopped, with a Prefect server of its own if the user does not run one.
 
     Prefect's runner is a child process. If it is asked to end, it waits for the run that it has started; here, that run is ended
     too.
@@ -78,7 +78,7 @@ def serve(root: Path, cron: str, timezone: str = "UTC") -> None:
 
 def _end(runner: subprocess.Popen[str]) -> None:
     """End the runner, and the runs that it has started; these get time to end their stages."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     with contextlib.suppress(psutil.NoSuchProcess):
         children = psutil.Process(runner.pid).children(recursive=True)

@@ -128,7 +128,7 @@ def write_json(target: Path, content: Any) -> None:
 
 
 def read_bytes(path: Path, max_bytes: int) -> bytes:
-    """Read a file that comes from outside.
+    """Read an untrusted file, up to a size limit.
 
     Args:
         path: the file.
@@ -187,6 +187,6 @@ def sha256_tree(folder: Path) -> str:
 
 
 def safe_name(name: str) -> str:
-    """Turn a name from outside into a plain file name: letters, digits, '.', '_', '-'; never empty, hidden or a path."""
+    """Turn an untrusted name into a plain file name: letters, digits, '.', '_', '-'; never empty, hidden or a path."""
     cleaned = re.sub(r"[^\w.-]+", "_", name, flags=re.UNICODE).lstrip(".")
     return cleaned[:180] or "unnamed"

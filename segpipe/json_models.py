@@ -121,7 +121,7 @@ _EXPECTED_BY_TYPE = {
 }
 """Plain descriptions of what was expected, by pydantic's error type, in place of messages that are written for programmers."""
 _WRONG_TYPE_SUFFIXES = ("_type", "_parsing", "literal_error")
-"""How pydantic's error types end if a value has the wrong type."""
+"""Endings of pydantic's error types for a value of the wrong type."""
 
 
 def _expected(detail: ErrorDetails) -> str:

@@ -23,7 +23,7 @@ IGNORE = 255
 """The label of an ignored pixel: it counts neither in the loss nor in a score."""
 
 UNKNOWN = 254
-"""The label of a pixel whose file value is not in the class table. Validation refuses such pixels; training never sees them."""
+"""The label of a pixel whose file value is not in the class table. Validation reports such pixels as errors; training never sees them."""
 
 MAX_CLASSES = 250
 """The largest number of classes: class ids are uint8, and the last few values are reserved."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import date
@@ -162,6 +163,7 @@ def plan(root: Path, name: str, refresh: bool = False) -> None:
     Reads artifacts/fingerprint.json and artifacts/shards/. Writes plans/NAME.json. `refresh` is set if the user asks for new measurements
     on this machine; otherwise DVC calls this because data or parameters changed.
     """
+    started = time.perf_counter()  # before the imports, for which a budget of time pays as well
     from segpipe.evaluation.metric_lookup import check_scores
     from segpipe.release.warm_start import fetch_trained
     from segpipe.training.plan import explain
@@ -171,7 +173,7 @@ def plan(root: Path, name: str, refresh: bool = False) -> None:
     fetch_trained(root, str(params.candidate(name).options.get("encoder_weights", "")))
     fingerprint = _shards_fingerprint(paths)
     check_scores(params, fingerprint)
-    new_plan = make_plan(name, params, fingerprint, _require(paths.shards, "prepare"))
+    new_plan = make_plan(name, params, fingerprint, _require(paths.shards, "prepare"), not refresh, started)
     new_plan.write(paths.plan(name))
     say(explain(new_plan))
     if refresh:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.worlds import property_tests
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Quiet, offline, and away from the user's own state.
@@ -20,7 +22,9 @@ os.environ.update(
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     NO_ALBUMENTATIONS_UPDATE="1",
     HF_HUB_OFFLINE="1",
+    SEGPIPE_SPEED_CACHE="off",
 )
+property_tests.load_profile()
 
 
 @pytest.fixture(scope="session")

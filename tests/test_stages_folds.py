@@ -14,7 +14,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.trained_model import load_trained
 from segpipe.pages.suspects import write_suspects
 from segpipe.training.plan import Plan
-from tests.test_stages_volumes import run, write_source
+from tests.worlds.stage_runs import run_stages, write_volumes
 from tests.worlds.volumes import register
 
 pytestmark = pytest.mark.slow  # every stage, Great Expectations among them
@@ -33,8 +33,8 @@ export: {golden: 2}
 def trained_workspace(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     register()
     folder = tmp_path_factory.mktemp("folds")
-    write_source(folder / "source", 14)
-    return folder / "ws", run(folder / "ws", folder / "source", PARAMS, ["net", "kmeans"])
+    write_volumes(folder / "source", 14)
+    return folder / "ws", run_stages(folder / "ws", folder / "source", PARAMS, ["net", "kmeans"])
 
 
 def test_members_use_the_folds_of_the_split_and_share_the_budget(trained_workspace: tuple[Path, dict]) -> None:
@@ -56,7 +56,7 @@ def test_the_graph_of_the_bundle_gives_the_mean_of_the_members(trained_workspace
     root, _ = trained_workspace
     stages.select(root)
     stages.export(root)
-    assert "mean of what 3 networks say" in (root / "bundle" / "README.md").read_text()
+    assert "mean of 3 networks" in (root / "bundle" / "README.md").read_text()
     assert "members on their folds" in (root / "reports" / "report.html").read_text()
     assert not (root / "bundle" / "folds.json").exists()
     trained, bundle = load_trained(root / "models" / "net"), Segmenter.from_bundle(root / "bundle", "onnxruntime")
@@ -64,7 +64,7 @@ def test_the_graph_of_the_bundle_gives_the_mean_of_the_members(trained_workspace
     for sample in ShardReader(root / "artifacts" / "shards", "test"):
         options = {"probabilities": True, "spacing": sample.spacing}
         probabilities = bundle.at_temperature(1.0).predict(sample.image, **options).probabilities
-        members = [member.predict(sample.image, **options).probabilities for member in trained._members]
+        members = [member.predict(sample.image, **options).probabilities for member in trained.members]
         np.testing.assert_allclose(probabilities, np.mean(members, 0), atol=1e-4)
 
 

@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 from segpipe.cli import stages
 from segpipe.cli.data import demo as data_demo
 from segpipe.cli.data import export, formats, import_, stats, suspects
+from segpipe.cli.data import inspect as data_inspect
 from segpipe.cli.release import promote, schedule, serve, verify
 from segpipe.cli.results import compare, gate, models, predict, report, run, tune
 from segpipe.cli.start import demo, doctor, families, init
@@ -33,6 +34,7 @@ START, RESULTS, RELEASE, STAGES = "Start", "Results", "Release", "Stages (called
 
 DATA_COMMANDS = [
     Command("import", import_.data_import, import_.EXAMPLE, import_.ImportCommand),
+    Command("inspect", data_inspect.data_inspect, data_inspect.EXAMPLE),
     Command("formats", formats.data_formats, formats.EXAMPLE),
     Command("export", export.data_export, export.EXAMPLE),
     Command("demo", data_demo.data_demo, data_demo.EXAMPLE),

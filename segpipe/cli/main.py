@@ -65,7 +65,7 @@ do not occupy a processor for which another busy process is waiting.
 """
 
 GC_THRESHOLDS = (100_000, 50, 50)
-"""When Python looks for cyclic garbage. The default (700, 10, 10) costs a quarter of the time of importing torch."""
+"""Thresholds of Python's garbage collector. The default (700, 10, 10) costs a quarter of the time of importing torch."""
 
 
 def main() -> None:

@@ -43,7 +43,9 @@ def prepare() -> None:
 
 def plan(
     candidate: Candidate,
-    explain: Annotated[bool, typer.Option("--explain", help="Explain the current plan, and plan nothing.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Explain the existing plan instead of planning again.")
+    ] = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Measure again, for example on another machine.")] = False,
 ) -> None:
     """Plan how a candidate is trained on this machine, partly by measurement, and write plans/CANDIDATE.json."""

@@ -57,7 +57,7 @@ class BaselineGate(Gate):
     metric: str = "iou.dataset.macro"
     """A metric of evaluation/C/metrics.json, of pixels or of instances (instance.f1_50, instance.pq, instance.ap50 ...)."""
     margin: float = 0.0
-    """How much better than the baseline the winner must be."""
+    """The lead over the baseline that the winner must have."""
     reason: str = "a network must be better than a classical method"
     """Why this gate exists, for the report."""
 
@@ -68,7 +68,7 @@ class ChampionGate(Gate):
     metric: str = "iou.dataset.macro"
     """A metric of evaluation/C/metrics.json, of pixels or of instances (instance.f1_50, instance.pq, instance.ap50 ...)."""
     margin: float = Field(0.02, ge=0)
-    """How much worse the winner may be and still count as not worse."""
+    """The largest deficit for which the winner still counts as not worse."""
     superior: bool = False
     """true: the winner must be better, i.e. the lower bound is above 0, and `margin` is not used."""
     reason: str = "a release must not be worse for its users"
@@ -81,11 +81,11 @@ class SliceGate(Gate):
     metric: str = "iou.dataset.macro"
     """A metric of evaluation/C/metrics.json, of pixels or of instances (instance.f1_50, instance.pq, instance.ap50 ...)."""
     margin: float = Field(0.05, ge=0)
-    """How much worse the winner may be in a slice and still count as not worse."""
+    """The largest deficit in a slice for which the winner still counts as not worse."""
     least_images: int = Field(10, ge=2)
     """Slices with fewer test images are left out."""
     unsure: Literal["block", "warn"] = "block"
-    """What follows if a slice has too few images for a decision. block: no release; warn: a warning, so that only a slice that is shown
+    """The consequence if a slice has too few images for a decision. block: no release; warn: a warning, so that only a slice that is shown
     to be worse blocks."""
     reason: str = "a mean can hide that some images got worse"
     """Why this gate exists, for the report."""
@@ -104,7 +104,7 @@ Corruption = Literal["noise", "blur", "jpeg", "brightness", "contrast", "scale"]
 
 
 class RobustnessGate(Gate):
-    """Corrupted images must not cost much: the upper bound of the drop of IoU (macro, dataset) stays below a value."""
+    """Corruptions must not lower the score much: the upper bound of the drop of IoU (macro, dataset) stays below a value."""
 
     at_most: float = Field(0.1, gt=0, le=1)
     """The largest upper bound of the drop that passes, for each corruption."""
@@ -146,7 +146,7 @@ class DataGate(Gate):
 
 
 class ImageCountGate(Gate):
-    """Every class must be present in a number of test images."""
+    """Every class must be present in a minimum number of test images."""
 
     mode: Literal["block", "warn"] = "warn"
     """block: any verdict but pass stops the release, unless a waiver covers it; warn: the verdict is only reported."""
@@ -163,7 +163,7 @@ def _refuse_yaml_date(value: Any) -> Any:
 
 
 class Waiver(Section):
-    """A waiver lets a winner be released until some day although a gate blocks it; it is reported wherever the verdict is."""
+    """A waiver: until its date, a winner may be released although this gate blocks it. It is reported together with the verdict."""
 
     gate: Literal[
         "floor",
@@ -180,7 +180,7 @@ class Waiver(Section):
     ]
     """The gate that is waived."""
     name: str = Field(min_length=1)
-    """Who is responsible for the waiver."""
+    """The person who is responsible for the waiver."""
     reason: str = Field(min_length=1)
     """Why the gate may be missed."""
     until: Annotated[date, BeforeValidator(_refuse_yaml_date)]

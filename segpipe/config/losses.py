@@ -10,7 +10,7 @@ from segpipe.config.section import Section
 
 
 class Term(Section):
-    """A term of the loss. In params.yaml, a number stands for a term with this weight."""
+    """A term of the loss. In params.yaml, a plain number means a term with this weight."""
 
     weight: float = Field(1.0, gt=0)
     """Factor of the term in the sum."""
@@ -40,7 +40,7 @@ class FocalTerm(Term):
     """Cross entropy with the additional weight (1 - p)^gamma, so that pixels that are already right count little."""
 
     gamma: float = Field(2.0, ge=0, le=10)
-    """How fast the weight falls with the probability p of the right class; 0 gives cross entropy."""
+    """Exponent: the larger it is, the faster the weight falls with the probability p of the right class; 0 gives cross entropy."""
 
 
 class LovaszTerm(Term):

@@ -1,6 +1,6 @@
 """Read and check params.yaml.
 
-Unknown keys are refused with the nearest known one. The keys of a candidate (encoder and so on) belong to its family, which checks them
+Unknown keys are rejected with the nearest known one. The keys of a candidate (encoder and so on) belong to its family, which checks them
 (`segpipe.models.registry`).
 """
 

@@ -18,12 +18,12 @@ class DataParams(Section):
     """Limits and options for reading `data/`."""
 
     max_megapixels: float = Field(400.0, gt=0, le=1000)
-    """An image with more pixels (a volume with more voxels) is refused before it is decoded; 400 allows 20,000 x 20,000. Five to
+    """An image with more pixels (a volume with more voxels) is rejected before it is decoded; 400 allows 20,000 x 20,000. Five to
     eight channels count twice, nine to twelve three times, and so on."""
     max_file_mb: float = Field(2048.0, gt=0)
-    """A file with more bytes is refused before it is read."""
+    """A file with more bytes is rejected before it is read."""
     pages: Pages = "refuse"
-    """How a TIFF file with several pages is read: as channels of an image, as slices of a volume, or as an error."""
+    """Meaning of the pages of a TIFF file with several pages: as channels of an image, as slices of a volume, or as an error."""
 
 
 class SplitParams(Section):
@@ -169,7 +169,7 @@ class TrainParams(Section):
     """Share of the steps in which the learning rate rises to its peak; null: 5 %, and 100 steps at most."""
     loss: shared.Loss = LossParams(cross_entropy=CrossEntropyTerm(), dice=DiceTerm(weight=0.5))
     normalisation: Literal["auto", "dataset", "image"] | Window = "auto"
-    """How intensities are normalised. dataset: the window from the 0.5th to the 99.5th percentile of the typical training image, then
+    """Normalisation of intensities. dataset: the window from the 0.5th to the 99.5th percentile of the typical training image, then
     the mean and standard deviation of all images; image: the same for each image separately, for intensities without a common unit;
     [low, high]: clipped to this window, for example [-160, 240] for computed tomography. auto: the normalisation of the pretrained
     weights if it fits the images; otherwise dataset, or image if the intensities of volumes differ too much."""
@@ -187,7 +187,7 @@ class TrainParams(Section):
     """Share of the steps, from the first, for which the encoder is frozen; null: the family's default (0 for most), and 0 for an
     encoder with random weights."""
     progressive: Annotated[Literal["off", "crops", "scale"], BeforeValidator(_off)] = "off"
-    """Whether the first steps see smaller crops, which makes them several times cheaper: crops of half the edge (crops), or the same
+    """Smaller crops in the first steps, which makes them several times cheaper: crops of half the edge (crops), or the same
     part of the image at half the resolution (scale)."""
     progressive_share: float = Field(0.5, gt=0, lt=1)
     """Share of the steps that see the smaller crops of `progressive`."""
@@ -208,7 +208,7 @@ class TrainParams(Section):
     channels_last: bool | Literal["auto"] = "auto"
     """Memory format of the network; auto: measured."""
     compile: bool | Literal["auto"] = "auto"
-    """Whether to use torch.compile; auto: if it saves more time within the budget than the compilation costs."""
+    """Use of torch.compile; auto: if it saves more time within the budget than the compilation costs."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """The device to train on; auto: a GPU if there is one."""
     devices: int = Field(1, ge=1, le=1024)
@@ -232,7 +232,7 @@ class Candidate(BaseModel):
     """The name of the family; may be left out if `factory` is set, and is then `custom`."""
     train: dict[str, Any] = {}
     postprocess: Literal["auto", "off", "components", "watershed", "distance"] = "auto"
-    """How instances are found in the output of a semantic family; auto: watershed if the dataset has instances. distance: the network
+    """Method that finds instances in the output of a semantic family; auto: watershed if the dataset has instances. distance: the network
     learns one more channel, the distance of a pixel from the border of its instance, and the watershed works on that."""
 
     @model_validator(mode="before")
@@ -260,11 +260,11 @@ class EvaluateParams(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Confidence level of the intervals; the one-sided bound of a gate is one end of such an interval."""
     surface: bool | Literal["auto"] = "auto"
-    """Whether surface distances (Hausdorff 95, mean distance, surface Dice) are measured; auto: for images of up to 16.7 million pixels."""
+    """Measurement of surface distances (Hausdorff 95, mean distance, surface Dice); auto: for images of up to 16.7 million pixels."""
     surface_tolerance: float = Field(2.0, gt=0)
     """The distance within which surfaces count as equal in the surface Dice: in mm if files give the pixel size, else in pixels."""
     robustness: Annotated[Literal["off", "quick", "full"], BeforeValidator(_off)] = "off"
-    """Whether the test images are also scored with corruptions: noise, blur, JPEG compression, brightness, contrast and scale. quick: 24
+    """Additional scores of corrupted test images: noise, blur, JPEG compression, brightness, contrast and scale. quick: 24
     images, one severity, six more predictions each; full: all images, three severities, eighteen more predictions each."""
 
 
@@ -303,6 +303,6 @@ class ServeParams(Section):
     workers: int = Field(1, ge=1, le=64)
     """Number of server processes."""
     max_upload_mb: float = Field(32.0, gt=0)
-    """A larger upload is refused while it streams in."""
+    """A larger upload is rejected while it is received."""
     max_megapixels: float = Field(40.0, gt=0)
-    """An image with more pixels is refused before it is decoded."""
+    """An image with more pixels is rejected before it is decoded."""

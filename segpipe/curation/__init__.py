@@ -1,1 +1,1 @@
-"""Curation: images whose labels should be checked."""
+"""Curation: find images whose labels should be checked."""

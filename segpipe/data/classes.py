@@ -45,7 +45,7 @@ class SourceClasses:
 
 
 def is_background(name: str) -> bool:
-    """Return whether a class of this name is what remains where no other class is. It is drawn transparent."""
+    """Return whether a class name means the background, which has all pixels of no other class. It is drawn transparent."""
     return name.strip().lower() in {"background", "bg", "_background_", "other", "none", "void"}
 
 
@@ -203,11 +203,13 @@ def _with_values(named_values: dict[str, int], values: list[int], ignore: list[i
     """Return the table of the user's names and values, if it covers all values that the masks hold."""
     unnamed = [value for value in values if value not in named_values.values()]
     if unnamed:
+        few = len(unnamed) <= _MAX_VALUES_SHOWN
+        ignoring = f"ignore them (--ignore {','.join(map(str, unnamed))})" if few else "ignore each of them (--ignore)"
         raise ConfigError(
             "the masks hold values without a name",
             found=f"pixel values {listed(values, _MAX_VALUES_SHOWN)}",
             expected=f"only {listed(sorted([*named_values.values(), *ignore]), _MAX_VALUES_SHOWN)}",
-            fix=f"name them (--classes), or ignore them (--ignore {','.join(map(str, unnamed[:_MAX_VALUES_SHOWN]))})",
+            fix=f"name them (--classes), or {ignoring}",
         )
     return _table(list(named_values), list(named_values.values()), ignore)
 

@@ -65,7 +65,13 @@ class WriteOutcome:
 
 
 def write_items(
-    folder: Path, items: list[RawItem], keys: list[str], classes: SourceClasses, limits: DataParams, jobs: int
+    folder: Path,
+    items: list[RawItem],
+    keys: list[str],
+    classes: SourceClasses,
+    limits: DataParams,
+    jobs: int,
+    keep_unlabelled: bool = True,
 ) -> list[WriteOutcome]:
     """Write all items in threads (decoders release the interpreter's lock), at most two items per thread at a time.
 
@@ -76,6 +82,7 @@ def write_items(
         classes: the classes of the source.
         limits: limits on file sizes and the meaning of TIFF pages.
         jobs: the number of threads.
+        keep_unlabelled: whether an image whose mask cannot be used is kept without it; otherwise it is left out with its mask.
 
     Returns:
         One outcome per item, in the same order. A file that cannot be read is reported there and does not stop the others.
@@ -85,10 +92,22 @@ def write_items(
     """
 
     def write(pair: tuple[RawItem, str]) -> WriteOutcome:
-        return _write_item(folder, *pair, classes, limits)
+        outcome = _write_item(folder, *pair, classes, limits)
+        if outcome.image and not outcome.mask and not keep_unlabelled:
+            _remove(folder, pair[1], pair[0])
+            outcome.image = False
+        return outcome
 
     written = map_ahead(write, zip(items, keys, strict=True), jobs)
     return [future.result() for _, future in track(written, "importing", len(items))]
+
+
+def _remove(folder: Path, key: str, item: RawItem) -> None:
+    """Remove the image of an item, and what has been written of its labels."""
+    (folder / "images" / f"{key}{suffix_of(item.image)}").unlink(missing_ok=True)
+    for name in ("masks", "instances"):
+        for suffix in (*COPIED_SUFFIXES, ".tif", ".tiff"):
+            (folder / name / f"{key}{suffix}").unlink(missing_ok=True)
 
 
 def _write_item(folder: Path, item: RawItem, key: str, classes: SourceClasses, limits: DataParams) -> WriteOutcome:

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.images import class_values, read_stored
+from segpipe.data.images import class_values, decode_stored, max_bytes
 from segpipe.data.images.statistics import flat_rows, histogram
+from segpipe.data.mask_facts import MaskFacts, mask_facts
 from segpipe.errors import DataError
+from segpipe.files import read_bytes
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,13 @@ class MaskContent:
     counts: pixels by value; empty if the file does not hold class values.
     in_colours: whether its channels differ, so that colours, and not values, stand for classes.
     error: why it does not hold class values; None if it does.
+    facts: further facts about a 2D mask, if they were asked for.
     """
 
     counts: Counter[int] = field(default_factory=Counter)
     in_colours: bool = False
     error: DataError | None = None
+    facts: MaskFacts | None = None
 
 
 class MaskReader:
@@ -36,25 +40,34 @@ class MaskReader:
         self.limits = limits
         self._contents: dict[str, MaskContent] = {}
 
-    def read(self, path: Path) -> MaskContent:
-        """Return the content of a mask file. If the file cannot be read, nothing is raised: the content has an error."""
+    def read(self, path: Path, with_facts: bool = False) -> MaskContent:
+        """Return the content of a mask file. If the file cannot be read, nothing is raised: the content has an error.
+
+        Args:
+            path: the file.
+            with_facts: whether to add the facts. They cost more than the counts, so they are for a few masks of a source.
+        """
         key = os.path.realpath(path)
-        if key not in self._contents:
-            self._contents[key] = _decode(path, self.limits)
-        return self._contents[key]
+        content = self._contents.get(key)
+        if content is None or (with_facts and content.facts is None):
+            content = self._contents[key] = _decode(path, self.limits, with_facts)
+        return content
 
 
-def _decode(path: Path, limits: DataParams) -> MaskContent:
+def _decode(path: Path, limits: DataParams, with_facts: bool) -> MaskContent:
+    facts = None
     try:
-        array = read_stored(path, limits)
+        content = read_bytes(path, max_bytes(limits))
+        array = decode_stored(content, str(path), limits)
+        facts = mask_facts(array, content) if with_facts else None
     except DataError as error:
         return MaskContent(error=error)
     try:
         values = class_values(array, str(path))
     except DataError as error:
-        return MaskContent(in_colours=_is_coloured(array), error=error)
+        return MaskContent(in_colours=_is_coloured(array), error=error, facts=facts)
     counts = histogram(flat_rows(values, labels=True))
-    return MaskContent(Counter({int(value): int(counts[value]) for value in np.flatnonzero(counts)}))
+    return MaskContent(Counter({int(value): int(counts[value]) for value in np.flatnonzero(counts)}), facts=facts)
 
 
 def _is_coloured(array: np.ndarray) -> bool:

@@ -64,7 +64,7 @@ def find_table(source: Path, table: Path | None, names: Sequence[str]) -> ImageT
                 where=path,
                 found=", ".join(columns),
                 expected=f"a column that contains {PurePosixPath(names[0]).name}",
-                fix="add it, or leave --table out",
+                fix="add it, or omit --table",
             )
         metadata = [column for column in columns if column != name_column and column.lower() not in _RESERVED_COLUMNS]
         if matches and metadata:

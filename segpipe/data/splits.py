@@ -7,29 +7,26 @@
 (see `_stratified_splits`) |
 | ranges | the last images of each stack, in order of their keys, are test, those before them val | images of the stacks that grew |
 
-A split that samples.csv gives takes precedence over all of them.
+A split that samples.csv gives takes precedence over all of them. Fewer than 20 groups are balanced instead of drawn by hash
+(`segpipe.data.few_groups`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from segpipe.config import SplitParams
+from segpipe.data.few_groups import SPLITS, Rows, Split, few_group_splits, has_few_groups, hash_position
 from segpipe.errors import ConfigError
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+__all__ = ["SPLITS", "Rows", "Split"]
 
 FOLDS_FILE = "folds.json"
 """The file next to the shards, written if `split.folds` is set: {key: fold} of the images of train and val."""
-
-Rows = Sequence[Mapping[str, Any]]
-"""Rows of a manifest with key, group, sha256, class_pixels, and split if samples.csv gives it."""
 
 
 def assign_split(identity: str, params: SplitParams) -> Split:
@@ -42,7 +39,7 @@ def assign_split(identity: str, params: SplitParams) -> Split:
         identity: the name of a group, or the content hash of an image without a group (`grouping_key`).
         params: the shares of val and test, and the seed.
     """
-    position = _hash_position(identity, params.seed)
+    position = hash_position(identity, params.seed)
     if position < params.test:
         return "test"
     return "val" if position < params.test + params.val else "train"
@@ -61,6 +58,9 @@ def assign_splits(rows: Rows, params: SplitParams) -> list[Split | None]:
     splits: Sequence[Split | None]
     if params.method == "ranges":
         splits = _range_splits(rows, params)
+    elif has_few_groups(rows):
+        by_group = few_group_splits(rows, params)
+        splits = [by_group.get(str(row["group"])) for row in rows]
     elif params.method == "stratified":
         by_identity = _stratified_splits(rows, params)
         splits = [by_identity.get(grouping_key(row)) for row in rows]
@@ -86,7 +86,7 @@ def assign_folds(rows: Rows, params: SplitParams) -> list[int | None]:
         return [None] * len(rows)
     if params.method == "ranges":
         return [position * params.folds // size for position, size in _stack_positions(rows)]
-    return [int(_hash_position(f"fold\0{grouping_key(row)}", params.seed) * params.folds) for row in rows]
+    return [int(hash_position(f"fold\0{grouping_key(row)}", params.seed) * params.folds) for row in rows]
 
 
 def balanced_folds(rows: Rows, folds: int, seed: int, blocks: bool = False) -> list[int]:
@@ -163,12 +163,6 @@ def natural_sort_key(key: str) -> list[tuple[str, int]]:
     return [(words, int(digits or 0)) for digits, words in re.findall(r"(\d+)|(\D+)", key)]
 
 
-def _hash_position(identity: str, seed: int) -> float:
-    """Hash an identity to a number in [0, 1)."""
-    digest = hashlib.sha256(f"{seed}\0{identity}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
-
-
 def _stratified_splits(rows: Rows, params: SplitParams) -> dict[str, Split]:
     """Return the split of each identity: exact shares (rounded) in every stratum, and every class in train.
 
@@ -209,7 +203,7 @@ def _strata(rows: Rows, seed: int) -> tuple[list[list[str]], dict[str, set[int]]
     frequency = Counter(c for classes in classes_of.values() for c in classes)
     rarity = {c: rank for rank, c in enumerate(sorted(frequency, key=lambda c: (frequency[c], c)))}
     strata: dict[int, list[str]] = defaultdict(list)
-    for identity in sorted(classes_of, key=lambda identity: (_hash_position(identity, seed), identity)):
+    for identity in sorted(classes_of, key=lambda identity: (hash_position(identity, seed), identity)):
         strata[min((rarity[c] for c in classes_of[identity]), default=len(rarity))].append(identity)
     return [strata[rank] for rank in sorted(strata)], classes_of, list(rarity)
 

@@ -1,4 +1,4 @@
-"""Drift: whether today's images look like those that the model in production was trained on.
+"""Drift: whether current images look like those that the model in production was trained on.
 
 Works on arrays and loads neither pandas, scipy nor OpenCV when it is imported, so that the endpoint can use it.
 

@@ -1,4 +1,4 @@
-"""Comparison of the images of today with those that the model in production was trained on, quantity by quantity."""
+"""Comparison of current images with those that the model in production was trained on, quantity by quantity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MIN_SHARE = 1e-4
 
 
 class DriftSummary(BaseModel):
-    """The change of one quantity from the reference to today."""
+    """The change of one quantity from the reference to the current images."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     quantity: str
@@ -33,7 +33,7 @@ class DriftSummary(BaseModel):
     before: float
     """Median of the reference."""
     now: float
-    """Median of today's images."""
+    """Median of the current images."""
 
 
 class Drift(DriftSummary):
@@ -44,7 +44,7 @@ class Drift(DriftSummary):
     shares_before: list[float]
     """Share of the reference's images in each bin."""
     shares_now: list[float]
-    """Share of today's images in each bin."""
+    """Share of the current images in each bin."""
 
     @property
     def summary(self) -> DriftSummary:
@@ -52,7 +52,7 @@ class Drift(DriftSummary):
         return DriftSummary.model_validate(self.model_dump(include=set(DriftSummary.model_fields)))
 
 
-def compare(today: Reference, before: Reference, params: ValidateParams) -> list[Drift]:
+def compare(current: Reference, reference: Reference, params: ValidateParams) -> list[Drift]:
     """Compare two collections of images, quantity by quantity.
 
     A quantity has drifted if its stability index or its distance reaches the threshold and the test rules out chance: in small
@@ -60,24 +60,26 @@ def compare(today: Reference, before: Reference, params: ValidateParams) -> list
     distribution).
 
     Args:
-        today: the numbers of today's images.
-        before: the reference.
+        current: the numbers of the current images.
+        reference: the numbers of the images that the model in production was trained on.
         params: the thresholds, `drift_psi`, `drift_ks` and `drift_p_value`.
 
     Returns:
         Each quantity that both have, drifted ones first, then by decreasing stability index.
     """
-    names = [name for name in before.values if name in today.values]
-    drifts = [_compare_quantity(name, before.values[name], today.values[name], params, len(names)) for name in names]
+    names = [name for name in reference.values if name in current.values]
+    drifts = [
+        _compare_quantity(name, reference.values[name], current.values[name], params, len(names)) for name in names
+    ]
     return sorted(drifts, key=lambda drift: (not drift.drifted, -drift.psi))
 
 
 def _compare_quantity(
-    name: str, reference_values: list[float], today_values: list[float], params: ValidateParams, tests: int
+    name: str, reference_values: list[float], current_values: list[float], params: ValidateParams, tests: int
 ) -> Drift:
     from scipy.stats import ks_2samp  # loads for a second, which importers of this module should not wait for
 
-    before, now = np.array(reference_values), np.array(today_values)
+    before, now = np.array(reference_values), np.array(current_values)
     inner = quantile_edges(before)
     shares_before, shares_now = bin_shares(before, inner), bin_shares(now, inner)
     psi = stability_index(shares_before, shares_now)

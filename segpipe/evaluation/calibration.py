@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
+from segpipe.concurrency import map_ahead
 from segpipe.config import EvaluateParams
 from segpipe.evaluation.metrics_file import (
     DIGITS,
@@ -20,6 +22,7 @@ from segpipe.evaluation.metrics_file import (
 )
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Interval, SumStatistic, bootstrap, resampling_units
+from segpipe.inference.images_at_once import fitting_images, parallel_jobs
 from segpipe.metrics import Values
 from segpipe.metrics.calibration import (
     PixelSample,
@@ -238,12 +241,23 @@ def fit_temperature_on(segmenter: Segmenter, reader: ShardReader) -> float | Non
     pixels = PixelSample(n_classes)
     count = min(len(reader), _TEMPERATURE_IMAGES)
     indices = np.unique(np.linspace(0, len(reader) - 1, count).astype(int)).tolist()
-    for sample in track((reader[i] for i in indices), "temperature", len(indices)):
-        if sample.labels is None or not probabilities_fit_in_memory(sample, n_classes):
-            continue
+    jobs, ahead = parallel_jobs(segmenter), 1
+
+    def samples() -> Iterator[Sample]:
+        nonlocal ahead
+        for sample in track((reader[i] for i in indices), "temperature", len(indices)):
+            if sample.labels is not None and probabilities_fit_in_memory(sample, n_classes):
+                ahead = min(jobs, fitting_images(segmenter.spec, sample))
+                yield sample
+
+    def predict(sample: Sample) -> npt.NDArray[np.float32]:
         probabilities = segmenter.segment(sample, probabilities=True).probabilities
         assert probabilities is not None, "they were requested"
-        pixels.add(sample.labels, probabilities)
+        return probabilities
+
+    for sample, future in map_ahead(predict, samples(), jobs, lambda: ahead):
+        assert sample.labels is not None
+        pixels.add(sample.labels, future.result())
     return (
         round(fit_temperature(pixels.truth, logits_of(pixels.scores)), 6) if len(np.unique(pixels.truth)) > 1 else None
     )

@@ -1,11 +1,13 @@
 """Evaluation of one candidate on the test split: metrics.json, per_image.parquet, confusion.csv and a gallery.
 
-Images stream through the same `Segmenter` that serves, with the temperature that is shipped. The same model and images give the same
-bytes, except for `cost` in metrics.json, which is measured (and which DVC therefore does not cache).
+Images stream through the same `Segmenter` that serves, with the temperature that is shipped, on an engine that computes in float32
+(`segpipe.inference.engines.checked_graph`). The same model and images give the same bytes, except for `cost` in metrics.json, which is
+measured (and which DVC therefore does not cache).
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from segpipe.config import EvaluateParams
 from segpipe.errors import DataError
 from segpipe.evaluation.calibration import CalibrationCounter, calibration_scores, fit_temperature_on
 from segpipe.evaluation.cost import Cost, measure_cost
+from segpipe.evaluation.gallery.kept_masks import KeptMasks
 from segpipe.evaluation.gallery.write import write_gallery
 from segpipe.evaluation.instance_counts import InstanceCounter, instance_scores
 from segpipe.evaluation.metric_lookup import ScoreTable, interval_of, metric_path
@@ -35,20 +38,18 @@ from segpipe.evaluation.metrics_file import (
 )
 from segpipe.evaluation.robustness.drops import measure_robustness
 from segpipe.evaluation.scores import Scores
-from segpipe.evaluation.scores_file import read_scores, write_scores
+from segpipe.evaluation.scores_file import confusion_csv, read_scores, write_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.slice_attributes import SliceAttributes, read_columns
 from segpipe.evaluation.slices import score_slices
 from segpipe.evaluation.surfaces import SurfaceRule, surface_summary
 from segpipe.files import write_text
-from segpipe.metrics import MAIN_METRIC, Counts, scores
+from segpipe.metrics import MAIN_METRIC, scores
+from segpipe.progress import say
 
 if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
     from segpipe.inference.segmenter import Segmenter
-
-_ROWS_PER_CLASS = 100
-"""Rows of confusion.csv for each true class: a row is one percent of its pixels."""
 
 _WRITTEN_METRICS = (
     "iou.",
@@ -101,23 +102,40 @@ def evaluate_model(model: Path, shards: Path, splits: Path, out: Path, params: E
         DataError: the test split is empty, or one of its images has no label.
     """
     from segpipe.data.shards import ShardReader
+    from segpipe.inference.engines.checked_graph import GraphMismatch, on_graph
+    from segpipe.inference.scoring import trained_for_scoring
     from segpipe.inference.spec import WEIGHTS_FILE
     from segpipe.inference.trained_model import load_trained
     from segpipe.training.telemetry.history import TrainingHistory
 
-    history = TrainingHistory.read(model)
-    test, val, trained = ShardReader(shards, "test"), ShardReader(shards, "val"), load_trained(model)
-    temperature = fit_temperature_on(trained, val)
-    segmenter = trained if temperature is None else trained.at_temperature(temperature)
-    facts = CandidateFacts(
-        attributes=read_columns(splits),
-        temperature=temperature,
-        weight_bytes=(model / WEIGHTS_FILE).stat().st_size,
-        ranking_score=measure_ranking_score(segmenter, val, params.rank_by),
-        cost=measure_cost(segmenter, test) if len(test) else None,
-        folds=FoldSummary(mean=history.folds.mean, sd=history.folds.sd) if history.folds else None,
-    )
-    evaluate_candidate(segmenter, test, out, params, name, val_score=history.val_score, facts=facts)
+    history, trained = TrainingHistory.read(model), load_trained(model)
+    weight_bytes = (model / WEIGHTS_FILE).stat().st_size
+    test, val = ShardReader(shards, "test"), ShardReader(shards, "val")
+    attributes = read_columns(splits)
+    folds = FoldSummary(mean=history.folds.mean, sd=history.folds.sd) if history.folds else None
+
+    def evaluate(uncalibrated: Segmenter, one_at_a_time: Segmenter) -> None:
+        temperature = fit_temperature_on(uncalibrated, val)
+        segmenter = uncalibrated if temperature is None else uncalibrated.at_temperature(temperature)
+        ranking_score = measure_ranking_score(segmenter, val, params.rank_by, history.val_score)
+        val_score = ranking_score if params.rank_by == MAIN_METRIC and history.val_score is None else history.val_score
+        facts = CandidateFacts(
+            attributes=attributes,
+            temperature=temperature,
+            weight_bytes=weight_bytes,
+            ranking_score=ranking_score,
+            cost=measure_cost(one_at_a_time, test) if len(test) else None,
+            folds=folds,
+        )
+        evaluate_candidate(segmenter, test, out, params, name, val_score=val_score, facts=facts)
+
+    with tempfile.TemporaryDirectory(prefix="segpipe-graphs-") as folder:
+        try:
+            scored = trained_for_scoring(trained, Path(folder), test)
+            evaluate(scored, on_graph(trained, Path(folder), check=False))
+        except GraphMismatch as error:
+            say(f"evaluate {name}: {error}; torch, which is slower, scores the model")
+            evaluate(trained, trained)
 
 
 def evaluate_candidate(
@@ -146,13 +164,14 @@ def evaluate_candidate(
     classes = segmenter.spec.classes
     if not len(reader):
         raise DataError(
-            "no image to score on",
+            "no image to score",
             where=f"split {reader.split}",
-            fix="raise `split.test` in params.yaml, or add images",
+            fix="increase `split.test` in params.yaml, or add images",
         )
     confidences, counter = CalibrationCounter(), InstanceCounter(len(classes))
-    surfaces = SurfaceRule.from_params(params)
-    images = score_images(segmenter, reader, f"evaluate {name}", facts.attributes, surfaces, confidences, counter)
+    surfaces, kept = SurfaceRule.from_params(params), KeptMasks()
+    label = f"evaluate {name}"
+    images = score_images(segmenter, reader, label, facts.attributes, surfaces, confidences, counter, kept)
     write_scores(
         out / "per_image.parquet", name, classes.names, dict(segmenter.spec.lineage), images, classes.overlapping
     )
@@ -160,26 +179,29 @@ def evaluate_candidate(
     instances = instance_scores(result, counter, params)
     robustness = measure_robustness(segmenter, reader, result, params, f"robustness {name}")
     metrics = collect_metrics(result, params, val_score, facts, confidences, instances, robustness)
-    metrics.write(out / METRICS_FILE)
+    metrics.model_copy(update={"engine": segmenter.engine.name}).write(out / METRICS_FILE)
     write_text(out / "confusion.csv", confusion_csv(result.confusion, result.labelling.names(classes.names)))
-    write_gallery(segmenter, reader, result, out / "gallery", params.gallery)
+    write_gallery(segmenter, reader, result, out / "gallery", params.gallery, kept)
 
 
-def measure_ranking_score(segmenter: Segmenter, reader: ShardReader, name: str) -> float | None:
+def measure_ranking_score(
+    segmenter: Segmenter, reader: ShardReader, name: str, trained_score: float | None = None
+) -> float | None:
     """Compute the score by which a candidate is ranked.
 
     Args:
         segmenter: the model.
         reader: the validation split.
         name: the metric by which candidates are ranked.
+        trained_score: `MAIN_METRIC` on all images of the split, as training has measured it; None if it has not.
 
     Returns:
-        The score; None if it does not exist, or if the metric is `MAIN_METRIC`, which training has measured.
+        The score; None if it does not exist, or if training has measured it.
 
     Raises:
         ConfigError: there is no metric of this name.
     """
-    if name == MAIN_METRIC:
+    if name == MAIN_METRIC and trained_score is not None:
         return None
     classes = segmenter.spec.classes
     images = score_images(segmenter, reader, "rank", instances=InstanceCounter(len(classes)))
@@ -260,34 +282,3 @@ def _scores_on_val(params: EvaluateParams, val_score: float | None, facts: Candi
 def _is_written(name: str) -> bool:
     parts = name.split(".")
     return name.startswith(_WRITTEN_METRICS) and not (parts[1] == "image" and parts[2].endswith("_empty1"))
-
-
-def confusion_csv(counts: Counts, classes: list[str]) -> str:
-    """Write a confusion matrix as the table for `dvc plots` (template `confusion`), which counts rows.
-
-    Each true class (or set of classes) that occurs has a hundred rows, which are distributed to the predicted ones by the largest
-    remainder (Hamilton's method). So rare classes are as visible as frequent ones.
-
-    Args:
-        counts: (n_labels, n_labels), rows are true labels.
-        classes: the names of the labels.
-
-    Returns:
-        The CSV text, with the columns actual and predicted.
-    """
-    import csv
-    import io
-
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["actual", "predicted"])
-    for name, row in zip(classes, counts, strict=True):
-        if not row.sum():
-            continue
-        share = row * (_ROWS_PER_CLASS / row.sum())
-        rows = np.floor(share).astype(int)
-        remainders = np.argsort(rows - share, kind="stable")[: _ROWS_PER_CLASS - rows.sum()]
-        rows[remainders] += 1
-        for predicted, times in zip(classes, rows, strict=True):
-            writer.writerows([[name, predicted]] * int(times))
-    return stream.getvalue()

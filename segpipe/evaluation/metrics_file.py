@@ -111,7 +111,7 @@ class SurfaceScores(_Part):
     """Distances between the surfaces of truth and prediction (docs/metrics.md, "Boundaries")."""
 
     images: int
-    """How many images were measured."""
+    """Number of images that were measured."""
     millimetres: int
     """1: lengths are in mm; 0: in pixels."""
     interval: dict[str, ConfidenceBounds] = {}
@@ -182,9 +182,9 @@ class RobustnessScores(_Part):
     """The loss of the model on corrupted images (docs/metrics.md, "Corrupted images")."""
 
     images: int
-    """How many test images were corrupted."""
+    """Number of test images that were corrupted."""
     units: int
-    """How many images, or groups of images, were resampled."""
+    """Number of images, or groups of images, that were resampled."""
     by: dict[str, dict[str, CorruptionDrop]]
     """By corruption, then by severity."""
     score: float | None = None
@@ -251,7 +251,7 @@ class ModelSize(_Part):
     """The size of the trained model."""
 
     megabytes: float
-    """Of the weights, 10^6 bytes."""
+    """Size of the weights in megabytes (10^6 bytes)."""
 
 
 class MetricsFile(_Part):
@@ -260,6 +260,8 @@ class MetricsFile(_Part):
     test: ScoresOnTest | None = None
     val: ScoresOnVal | None = None
     model: ModelSize | None = None
+    engine: str | None = None
+    """The engine that the model was scored on (`segpipe.inference.engines.checked_graph`); None in files of earlier versions."""
     cost: Cost | None = None
 
     @classmethod

@@ -211,7 +211,7 @@ class Scores:
             unshared = sorted(set(self.keys) ^ set(other.keys))
             raise DataError(
                 f"{self.candidate} and {other.candidate} were scored on different images",
-                found=f"{len(unshared)} that only one of them has, such as {unshared[0]}",
+                found=f"{len(unshared)} images that only one of them has, such as {unshared[0]}",
                 fix="score both on the same split: dvc repro evaluate",
             )
         index = {key: i for i, key in enumerate(other.keys)}

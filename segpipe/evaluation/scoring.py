@@ -1,12 +1,10 @@
 """Scoring of every image of a split: counts, surface distances and confidences.
 
-The model has the processors while it predicts; the counts of an image are made in threads while the next image is predicted. A few
-small images are in memory at once, or one large one.
+Images are predicted and counted in threads, several small ones at once, or one large one (`segpipe.inference.images_at_once`).
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,11 +17,13 @@ from segpipe.evaluation.calibration import (
     image_reliability,
     probabilities_fit_in_memory,
 )
+from segpipe.evaluation.gallery.kept_masks import KeptMasks
 from segpipe.evaluation.gallery.pictures import has_background
 from segpipe.evaluation.instance_counts import ComparedInstances, InstanceCounter
 from segpipe.evaluation.scores import ImageScore
 from segpipe.evaluation.slice_attributes import SliceAttributes, image_attributes
 from segpipe.evaluation.surfaces import SurfaceRule
+from segpipe.inference.images_at_once import available_cores, fitting_images, parallel_jobs
 from segpipe.metrics import confusion
 from segpipe.metrics.surface import boundary_tallies
 from segpipe.progress import track
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _MAX_VALUES_AHEAD = 1 << 24
 """An image with more probabilities (classes x pixels) is counted before the next one is predicted."""
+_MAX_WORKERS = 8
 
 
 def score_images(
@@ -45,6 +46,7 @@ def score_images(
     surfaces: SurfaceRule | None = None,
     confidences: CalibrationCounter | None = None,
     instances: InstanceCounter | None = None,
+    kept: KeptMasks | None = None,
 ) -> Iterator[ImageScore]:
     """Score each image of a split, in order.
 
@@ -56,6 +58,7 @@ def score_images(
         surfaces: the images whose surface distances are measured; None measures none.
         confidences: collects the confidences of the whole split, if given.
         instances: collects the instances of the whole split, if given, and if dataset and model have instances.
+        kept: keeps the predicted masks, if given.
 
     Yields:
         The counts and attributes of each image.
@@ -63,13 +66,14 @@ def score_images(
     Raises:
         DataError: an image has no label.
     """
-    classes = segmenter.spec.classes
-    counting = _Counting(classes, segmenter.spec.temperature, attributes or {}, surfaces, confidences, instances)
-    workers = min(8, os.cpu_count() or 1)
-    small = True
+    spec, classes = segmenter.spec, segmenter.spec.classes
+    counting = _Counting(classes, spec.temperature, attributes or {}, surfaces, confidences, instances)
+    jobs = parallel_jobs(segmenter)
+    workers = jobs if jobs > 1 else min(_MAX_WORKERS, available_cores())
+    ahead = 1
 
-    def predictions() -> Iterator[tuple[Sample, Prediction]]:
-        nonlocal small
+    def samples() -> Iterator[Sample]:
+        nonlocal ahead
         for sample in track((reader[i] for i in range(len(reader))), label, len(reader)):
             if sample.labels is None:
                 raise DataError(
@@ -77,16 +81,26 @@ def score_images(
                     where=sample.key,
                     fix="label it, or remove it from the split",
                 )
-            with_probabilities = not classes.overlapping and probabilities_fit_in_memory(sample, len(classes))
-            with_instances = with_probabilities and instances is not None and sample.instances is not None
-            small = len(classes) * sample.labels.size <= _MAX_VALUES_AHEAD
-            yield sample, segmenter.segment(sample, probabilities=with_probabilities, instances=with_instances)
+            ahead = min(jobs, fitting_images(spec, sample)) if jobs > 1 else workers
+            ahead = ahead + 1 if len(classes) * sample.labels.size <= _MAX_VALUES_AHEAD else 1
+            yield sample
 
-    def limit() -> int:
-        return workers + 1 if small else 1
+    def predict(sample: Sample) -> Prediction:
+        with_probabilities = not classes.overlapping and probabilities_fit_in_memory(sample, len(classes))
+        with_instances = with_probabilities and instances is not None and sample.instances is not None
+        return segmenter.segment(sample, probabilities=with_probabilities, instances=with_instances)
 
-    for _, future in map_ahead(lambda pair: counting.count(*pair), predictions(), workers, limit):
-        yield counting.collect(future.result())
+    def count(pair: tuple[Sample, Prediction | None]) -> tuple[_Counted, Prediction]:
+        sample, prediction = pair[0], pair[1] or predict(pair[0])
+        return counting.count(sample, prediction), prediction
+
+    # An engine that uses all cores predicts in this thread, while earlier images are counted.
+    pairs = ((sample, predict(sample) if jobs == 1 else None) for sample in samples())
+    for (sample, _), future in map_ahead(count, pairs, workers, lambda: ahead):
+        counted, prediction = future.result()
+        if kept is not None:
+            kept.add(sample, prediction)
+        yield counting.collect(counted)
 
 
 _Counted = tuple[ImageScore, ImageCalibration | None, ComparedInstances | None]

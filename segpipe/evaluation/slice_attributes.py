@@ -129,7 +129,7 @@ def read_columns(splits: Path) -> dict[str, dict[str, AttributeValue]]:
         return {}
     import pyarrow.parquet as pq
 
-    table = pq.read_table(splits)
+    table = pq.ParquetFile(splits).read()  # `pq.read_table` would import pandas
     names = [name for name in table.column_names if name not in _OTHER_COLUMNS]
     columns = {name: _parse_values(table.column(name).to_pylist()) for name in names}
     keys = table.column("key").to_pylist()

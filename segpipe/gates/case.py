@@ -33,9 +33,12 @@ class Champion:
     why_not: str | None = None
     """Why it cannot be scored."""
     same_model: bool = False
-    """Whether the winner is the same model, trained again with the same data and plan."""
+    """True if the winner is the same model, trained again with the same data and plan."""
     segmenter: Segmenter | None = None
     """The loaded champion, if it could be scored."""
+    engines: tuple[str, str] | None = None
+    """The engines that scored the winner and the champion, both in float32. They differ if only one of the two is a detector, or if the
+    winner's ONNX graph does not agree with torch."""
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     from segpipe.data.manifest.fingerprint import Fingerprint
 
 
-_MAX_LISTED = 6
-"""Largest number of classes that a sentence names."""
-
-
 @dataclass(frozen=True)
 class Choice:
     """A selection, and the champion with its scores on each test image."""
@@ -81,9 +77,10 @@ def choose(
     baseline = next((scores[r.candidate] for r in ranking if r.kind == "classical"), None)
     scored_champion, verdicts, temperature = None, [], 1.0
     if winner:
-        if champion:
-            scored_champion = score_champion(champion.version, champion.bundle, winner, fingerprint.channels, shards)
         measured = metrics[winner.candidate]
+        if champion:
+            engine = measured.engine
+            scored_champion = score_champion(champion, winner, engine, fingerprint.channels, shards)
         case = Case(
             params.evaluate,
             winner,
@@ -163,24 +160,33 @@ def _ranking(
     ]
 
 
-def score_champion(version: str, bundle: Path, winner: Scores, channels: int, shards: Path) -> Champion:
-    """Score a released model on the current test images.
+def score_champion(
+    released: ReleasedBundle, winner: Scores, engine: str | None, channels: int, shards: Path
+) -> Champion:
+    """Score a released model on the current test images, in float32 like the candidates.
 
     Args:
-        version: the released version, such as "v0.2.0".
-        bundle: its bundle.
+        released: the released version and its bundle.
         winner: the winner's scores; its classes must be those of the champion, and its lineage shows whether it is the same model.
+        engine: the engine that scored the winner; None if it is unknown.
         channels: number of channels of the dataset's images.
         shards: the folder that `prepare` wrote; its test split is scored.
 
     Returns:
-        The champion; without scores, but with the reason, if it does not fit the data.
+        The champion; without scores, but with the reason, if it does not fit the data, or if the engine is unknown.
     """
     from segpipe.data.shards import ShardReader
     from segpipe.inference.class_order import with_class_order
-    from segpipe.inference.segmenter import Segmenter
+    from segpipe.inference.scoring import bundle_for_scoring
 
-    loaded = Segmenter.from_bundle(bundle)
+    version, reader = released.version, ShardReader(shards, "test")
+    if engine is None:
+        why_not = (
+            f"{winner.candidate} was evaluated by an earlier version of segpipe, perhaps on another engine than the champion "
+            f"is now; `dvc repro -s -f evaluate@{winner.candidate}` evaluates it again"
+        )
+        return Champion(version, None, why_not)
+    loaded = bundle_for_scoring(released.bundle, reader)
     segmenter = with_class_order(loaded, winner.classes) or loaded  # classes are the same by name, not by place
     spec = segmenter.spec
     if spec.classes.overlapping != winner.overlapping:
@@ -193,13 +199,14 @@ def score_champion(version: str, bundle: Path, winner: Scores, channels: int, sh
         why_not = f"it takes {spec.normalisation.channels} channels, the images have {channels}"
         return Champion(version, None, why_not)
     counter = InstanceCounter(len(winner.classes))
-    images = score_images(segmenter, ShardReader(shards, "test"), f"champion {version}", instances=counter)
+    images = score_images(segmenter, reader, f"champion {version}", instances=counter)
     scores = Scores.collect(version, winner.classes, dict(spec.lineage), images, winner.overlapping)
     # The lineage of a bundle has more entries than that of a trained model, so that of the winner must be a subset.
     same_model = (
         bool(winner.lineage) and spec.candidate == winner.candidate and winner.lineage.items() <= spec.lineage.items()
     )
-    return Champion(version, scores, same_model=same_model, segmenter=segmenter)
+    engines = (engine, segmenter.engine.name)
+    return Champion(version, scores, same_model=same_model, segmenter=segmenter, engines=engines)
 
 
 def _champion_score(champion: Champion | None, params: EvaluateParams) -> ChampionScore | None:
@@ -208,7 +215,10 @@ def _champion_score(champion: Champion | None, params: EvaluateParams) -> Champi
     if champion.scores is None:
         return ChampionScore(version=champion.version, why_not=champion.why_not)
     test, interval = main_scores(champion.scores, params.rank_by), bounds(champion.scores, params)
-    return ChampionScore(version=champion.version, test=test, interval=interval, same_model=champion.same_model)
+    engine = champion.engines[1] if champion.engines else None
+    return ChampionScore(
+        version=champion.version, test=test, interval=interval, same_model=champion.same_model, engine=engine
+    )
 
 
 def _summary(ranking: list[RankedCandidate], winner: Scores | None, verdicts: list[GateVerdict], ranked_by: str) -> str:

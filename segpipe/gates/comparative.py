@@ -50,6 +50,8 @@ def champion(gate: ChampionGate, case: Case) -> GateVerdict:
     assert other is not None and other.scores is not None
     name = f"the champion {other.version}"
     note = "; it is the same model, trained again with the same data and plan" if other.same_model else ""
+    if other.engines and other.engines[0] != other.engines[1]:
+        note += f"; {case.winner.candidate} was scored on {other.engines[0]}, the champion on {other.engines[1]}"
     if gate.superior:
         note = f", and the winner must be better{note}"
         return _compare("champion", gate, case, other.scores, name, 0.0, strict=True, note=note)

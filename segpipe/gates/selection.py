@@ -53,7 +53,9 @@ class ChampionScore(BaseModel):
     why_not: str | None = None
     """Why it could not be scored; None if it was."""
     same_model: bool = False
-    """Whether the winner is the same model, trained again with the same data and plan."""
+    """True if the winner is the same model, trained again with the same data and plan."""
+    engine: str | None = None
+    """The engine that scored it; None if it was not scored, or by an earlier version of segpipe."""
 
 
 class LatencyVerdict(BaseModel):

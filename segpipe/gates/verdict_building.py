@@ -15,9 +15,6 @@ from segpipe.metrics import Values
 _MAX_WORST_IMAGES = 3
 """Largest number of images that a verdict names."""
 
-_MAX_LISTED = 3
-"""Largest number of classes, slices, corruptions or findings that a sentence lists."""
-
 NO_BOUND = "a single image gives no confidence bound"
 
 

@@ -40,7 +40,7 @@ class WaiverNote(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
-    """The person who answers for the waiver."""
+    """The person who is responsible for the waiver."""
     reason: str
     until: date
     """The last day on which it is valid."""
@@ -68,7 +68,7 @@ class GateVerdict(BaseModel):
     high: float | None = None
     threshold: float | None = None
     side: Literal["least", "most"] = "least"
-    """Whether the threshold must be reached (least) or must not be exceeded (most)."""
+    """Direction of the threshold: it must be reached (least) or must not be exceeded (most)."""
     confidence: float | None = None
     """Confidence of the one-sided bound that decides."""
     p_value: float | None = None
@@ -82,7 +82,7 @@ class GateVerdict(BaseModel):
     mode: Literal["block", "warn"] = "block"
     waiver: WaiverNote | None = None
     blocks: bool
-    """Whether this verdict blocks a release."""
+    """True if this verdict blocks a release."""
 
     def blocks_on(self, day: date) -> bool:
         """Return whether the verdict blocks a release on a day: also once the waiver that covers it has ended."""

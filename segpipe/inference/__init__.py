@@ -1,1 +1,1 @@
-"""From an image to class ids and instances: preprocessing, network, postprocessing."""
+"""Inference: from an image to class ids and instances, by preprocessing, network and postprocessing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from segpipe.inference.engines.engine import Engine
@@ -29,16 +29,21 @@ class OutOfFoldSegmenter(Segmenter):
     ) -> None:
         super().__init__(spec, engine)
         self.fold_of = fold_of
-        self._members = [Segmenter(spec, member) for member in members]
+        self.members = [Segmenter(spec, member) for member in members]
 
     def segment(self, sample: Sample, probabilities: bool = False, instances: bool = False) -> Prediction:
         """Segment a sample with the member that was not trained on it. See `Segmenter.segment`."""
         fold = self.fold_of.get(sample.key)
         if fold is None:
             return super().segment(sample, probabilities, instances)
-        return self._members[fold].segment(sample, probabilities, instances)
+        return self.members[fold].segment(sample, probabilities, instances)
 
     def with_changes(self, **changes: Any) -> OutOfFoldSegmenter:
         """Return the same model with other settings. See `Segmenter.with_changes`."""
-        spec, engines = self.spec.model_copy(update=changes), [member.engine for member in self._members]
+        spec, engines = self.spec.model_copy(update=changes), [member.engine for member in self.members]
         return OutOfFoldSegmenter(spec, self.engine, engines, self.fold_of)
+
+    def on_engines(self, load: Callable[[Segmenter, str], Engine]) -> OutOfFoldSegmenter:
+        """Return the same model on other engines. See `Segmenter.on_engines`."""
+        members = [load(member, f"member-{index}") for index, member in enumerate(self.members)]
+        return OutOfFoldSegmenter(self.spec, load(self, "network"), members, self.fold_of)

@@ -29,7 +29,7 @@ class Postprocess(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     method: Method
     h: float = Field(1.0, ge=0)
-    """How far the distance to the border must fall between two instances: in pixels (watershed), or as a share of the largest distance
+    """Depth by which the distance to the border falls between two instances: in pixels (watershed), or as a share of the largest distance
     (distance)."""
     min_size: int = Field(0, ge=0)
     """Smaller instances, in pixels, are dropped."""
@@ -66,6 +66,25 @@ def separate(
     return select_instances(ids, classes, total_probability[1:] / np.maximum(areas, 1), areas, settings)
 
 
+def is_selected(
+    areas: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], settings: Postprocess
+) -> npt.NDArray[np.bool_]:
+    """Return for each instance whether `select_instances` keeps it.
+
+    Args:
+        areas: Number of pixels of each instance, (n,).
+        scores: Score of each instance, (n,), 0..1.
+        settings: The minimum size and score.
+
+    Returns:
+        (n,), bool.
+    """
+    keep: npt.NDArray[np.bool_] = (areas >= max(1, settings.min_size)) & (scores >= settings.min_score)
+    if keep.sum() > Instances.MAX_COUNT:
+        keep &= areas > np.partition(areas[keep], -Instances.MAX_COUNT - 1)[-Instances.MAX_COUNT - 1]
+    return keep
+
+
 def select_instances(
     ids: npt.NDArray[np.int32],
     classes: npt.NDArray[np.int64],
@@ -82,9 +101,7 @@ def select_instances(
         areas: Number of pixels of each instance, (n,).
         settings: The minimum size and score.
     """
-    keep = (areas >= max(1, settings.min_size)) & (scores >= settings.min_score)
-    if keep.sum() > Instances.MAX_COUNT:
-        keep &= areas > np.partition(areas[keep], -Instances.MAX_COUNT - 1)[-Instances.MAX_COUNT - 1]
+    keep = is_selected(areas, scores, settings)
     new_ids = np.zeros(len(classes) + 1, np.int32)
     new_ids[1:][keep] = np.arange(1, keep.sum() + 1)
     return Instances.from_map(new_ids[ids], classes[keep], scores[keep])

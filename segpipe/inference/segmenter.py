@@ -7,6 +7,7 @@ measured is the model that serves.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,15 @@ class Segmenter:
             **changes: Fields of `SegmenterSpec` with their new values, which are not validated.
         """
         return Segmenter(self.spec.model_copy(update=changes), self.engine)
+
+    def on_engines(self, load: Callable[[Segmenter, str], Engine]) -> Segmenter:
+        """Return the same model on another engine.
+
+        Args:
+            load: (model, name) -> the engine that runs the network of this model. The name is unique among the networks of the model,
+                and can be used as a file name.
+        """
+        return Segmenter(self.spec, load(self, "network"))
 
     def at_temperature(self, temperature: float) -> Segmenter:
         """Return the same model with its probabilities at another temperature (1: uncalibrated)."""

@@ -32,7 +32,7 @@ TORCH = "torch"
 class SegmenterSpec(BaseModel):
     """Everything that defines a model except its weights; the content of segmenter.json.
 
-    It is frozen. Copies with other values are made with `model_copy(update=...)`. Unknown keys are refused.
+    It is frozen. Copies with other values are made with `model_copy(update=...)`. Unknown keys are rejected.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,7 +51,7 @@ class SegmenterSpec(BaseModel):
     input: InputSpec | None = Field(None, exclude_if=operator.not_)
     """The images that the model was trained on; None in the bundles of older versions, which take every image as it is."""
     normalisation: Normalisation
-    """How stored pixels become the network's input."""
+    """Conversion of stored pixels to the network's input."""
     stride: int = Field(32, ge=1)
     """Height and width of the network's input must be multiples of this."""
     tile: int = Field(1024, ge=32)
@@ -69,11 +69,11 @@ class SegmenterSpec(BaseModel):
     distance: bool = Field(False, exclude_if=operator.not_)
     """True if the network has one more channel than classes: the distance to the border of an instance (`Outputs.distance`)."""
     postprocess: Postprocess | None = None
-    """How instances are found; None for a semantic model that yields none, and for the default of a detector."""
+    """Settings by which instances are found; None for a semantic model that yields none, and for the default of a detector."""
     members: int = Field(1, ge=1)
     """Number of networks whose probabilities are averaged (`segpipe.inference.engines.ensemble`)."""
     cleaning: Cleaning | None = None
-    """How class ids are cleaned up, if that has improved the validation split."""
+    """Settings by which class ids are cleaned up, if that has improved the validation scores."""
     tta: TTA = "none"
     """Test-time augmentation. A detector always sees the image once, as it is."""
     engine: str = TORCH

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,15 +37,29 @@ def trained_engine(spec: SegmenterSpec, folder: Path, device: str = "cpu") -> En
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    network = _build_network(spec)
     try:
-        network.load_state_dict(load_file(weights))
+        return network_engine(spec, load_file(weights), device)
     except (SafetensorError, RuntimeError) as error:
         raise ConfigError(
             f"the weights do not fit segmenter.json: {next(iter(str(error).splitlines()))}",
             where=weights,
             fix=f"train it again: segpipe train {spec.candidate}",
         ) from error
+
+
+def network_engine(spec: SegmenterSpec, weights: Mapping[str, torch.Tensor], device: str = "cpu") -> TorchEngine:
+    """Return the engine of a network: torch in float32.
+
+    Args:
+        spec: The model's segmenter.json.
+        weights: The state of its network, or of its ensemble.
+        device: torch device to run on.
+
+    Raises:
+        RuntimeError: The weights do not fit segmenter.json.
+    """
+    network = _build_network(spec)
+    network.load_state_dict(weights)
     return torch_engine(spec.task, network.to(device).eval(), device)
 
 

@@ -1,6 +1,6 @@
 """Calibration of probabilities: reliability, expected calibration error, and the temperature that corrects it.
 
-Images stream through; only a histogram, or a sample of pixels of bounded size, is kept. Pixels whose truth is `IGNORE` count nowhere.
+Images stream through; only a histogram, or a sample of pixels of bounded size, is kept. Pixels whose truth is `IGNORE` are never counted.
 Sources: docs/metrics.md.
 """
 

@@ -188,7 +188,7 @@ class PooledDetections:
     def _sorted(
         cls, parts: Sequence[Detections], image: npt.NDArray[np.int64], tie_break: npt.NDArray[np.int64], true: Values
     ) -> PooledDetections:
-        """tie_break: (n,), the order of equally confident detections."""
+        """Pool detections by falling confidence. tie_break: (n,), the order of equally confident detections."""
         nothing = Detections(np.empty(0), np.empty(0, np.int64), *np.empty((2, 0, len(COCO_THRESHOLDS)), np.bool_))
         scores, classes, hits, ignored = (
             np.concatenate([getattr(detections, name) for detections in (nothing, *parts)])

@@ -3,7 +3,7 @@
 Two instances of one class match if their IoU is above a threshold. Above 0.5 and without overlaps, no instance can match two
 (Kirillov et al. 2019). If more than one could match, the assignment with the most matches counts, and of those the one with the
 largest sum of IoU. Matches, true and predicted instances are `Tallies`, like pixels: `per_class("dice", ...)` of them is F1,
-`per_class("iou", ...)` is TP / (TP + FP + FN), and `precision` and `recall` are what they say; summed over images or image by image.
+`per_class("iou", ...)` is TP / (TP + FP + FN), and `precision` and `recall` follow from the same counts, over all images or per image.
 
 Ignored pixels belong to no instance. A predicted instance with more than half of its pixels on ignored ones is left out
 (Kirillov et al. 2019). Sources: docs/metrics.md.

@@ -19,7 +19,7 @@ R is `iou` (Jaccard), `dice` (F1), `precision` or `recall`. If classes overlap, 
 assume that each pixel has one class.
 
 Empty masks: a class that is neither in the truth nor in the prediction is left out of a macro average; one that is only predicted, or
-only in the truth, counts as 0. Pixels whose truth is `IGNORE` count nowhere, whatever is predicted. An image without a counted pixel
+only in the truth, counts as 0. Pixels whose truth is `IGNORE` are never counted, whatever is predicted. An image without a counted pixel
 is left out of the mean over images. If nothing is left to average, a score does not exist: NaN in arrays, None in `scores`, and no key
 in JSON. Only the names with `empty1` reward absence.
 

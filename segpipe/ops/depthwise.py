@@ -31,8 +31,8 @@ _BLOCK = 3
 def use_fast_depthwise(network: torch.nn.Module) -> None:
     """Replace the depthwise convolutions that stride, dilate or are larger than 3 x 3, in place.
 
-    They compute as described above or, if they are of a special kind, in float32, even under autocast. The types of their inputs and
-    outputs stay the same.
+    They compute as the docstring of this module describes or, if they are of a special kind, in float32, even under autocast. The types
+    of their inputs and outputs stay the same.
     """
     swap_classes(network, _replacement_for)
 
@@ -49,8 +49,7 @@ def _is_slow(conv: torch.nn.Conv2d) -> bool:
 
 
 def _is_supported(conv: torch.nn.Conv2d) -> bool:
-    """Return whether `depthwise` can compute it: a kernel with odd edges, zero padding, and an output as large as the input, apart from
-    a stride."""
+    """Return whether `depthwise` supports it: odd kernel edges, zero padding, and an output as large as the input, apart from a stride."""
     same_padding = tuple(dilation * (edge // 2) for edge, dilation in zip(conv.kernel_size, conv.dilation, strict=True))
     return (
         type(conv) is torch.nn.Conv2d  # timm has subclasses with their own padding
@@ -113,14 +112,14 @@ def _drop_unreachable_taps(x: Tensor, weight: Tensor, dilation: _Pair) -> tuple[
 
 
 def _split_pixels(x: Tensor, steps: _Pair) -> Tensor:
-    """(N, C, H, W) -> (N * rows * columns, C, H / rows, W / columns), channels-last: images of every n-th pixel."""
+    """Split images into images of every n-th pixel: (N, C, H, W) -> (N * rows * columns, C, H / rows, W / columns), channels-last."""
     (count, channels, height, width), (rows, columns) = x.shape, steps
     x = x.permute(0, 2, 3, 1).reshape(count, height // rows, rows, width // columns, columns, channels)
     return x.permute(0, 2, 4, 1, 3, 5).reshape(-1, height // rows, width // columns, channels).permute(0, 3, 1, 2)
 
 
 def _join_pixels(x: Tensor, steps: _Pair) -> Tensor:
-    """The inverse of `_split_pixels`."""
+    """Undo `_split_pixels`."""
     (_, channels, height, width), (rows, columns) = x.shape, steps
     x = x.permute(0, 2, 3, 1).reshape(-1, rows, columns, height, width, channels)
     return x.permute(0, 3, 1, 4, 2, 5).reshape(-1, height * rows, width * columns, channels).permute(0, 3, 1, 2)

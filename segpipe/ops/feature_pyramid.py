@@ -18,7 +18,7 @@ from segpipe.ops.swap import swap_classes
 
 
 def use_fused_pyramid(network: torch.nn.Module) -> torch.nn.Module:
-    """Replace the FPN decoder of a network as described above, in place. Returns the network."""
+    """Replace the FPN decoder of a network by the faster version of this module, in place. Returns the network."""
     swap_classes(network, lambda module: _FusedFPNDecoder if _is_supported(module) else None)
     return network
 

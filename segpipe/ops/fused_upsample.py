@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def use_fused_upsampling(network: torch.nn.Module) -> torch.nn.Module:
-    """Replace the decoder blocks of a network as described above, in place. Returns the network."""
+    """Replace the decoder blocks of a network by the faster version of this module, in place. Returns the network."""
     swap_classes(network, _replacement_for)
     return network
 

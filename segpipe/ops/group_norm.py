@@ -15,7 +15,7 @@ from segpipe.ops.swap import swap_classes
 
 
 def use_fast_group_norm(network: torch.nn.Module) -> None:
-    """Replace the group normalisation of a network as described above, in place."""
+    """Replace the group normalisation of a network by the faster version of this module, in place."""
     swap_classes(network, lambda module: _FastGroupNorm if type(module) is torch.nn.GroupNorm else None)
 
 
@@ -91,6 +91,6 @@ def _group_statistics(means: Tensor, variances: Tensor, groups: int) -> tuple[Te
 
 
 def _mean_of_groups(values: Tensor, groups: int) -> Tensor:
-    """(N, C) -> (N, C): for each channel the mean over its group."""
+    """Compute the mean over the group of each channel: (N, C) -> (N, C)."""
     parts = values.unflatten(1, (groups, -1))
     return parts.mean(2, keepdim=True).expand_as(parts).flatten(1)

@@ -14,7 +14,7 @@ from segpipe.ops.swap import swap_classes
 
 
 def use_fast_instance_norm(network: torch.nn.Module) -> None:
-    """Replace the instance normalisation of volumes in a network as described above, in place."""
+    """Replace the instance normalisation of volumes in a network by the faster version of this module, in place."""
     swap_classes(network, lambda module: _FastInstanceNorm if _is_supported(module) else None)
 
 

@@ -90,7 +90,7 @@ class SuspectView:
     width: int
     height: int
     part: str
-    """Which part of a large image, and which slice of a volume this is, as text; empty for a whole image."""
+    """The part of a large image, or the slice of a volume, that is shown, as text; empty for a whole image."""
 
 
 def write_suspects(root: Path, candidate: str | None, limit: int, page: Path) -> SuspectList:
@@ -120,7 +120,7 @@ def write_suspects(root: Path, candidate: str | None, limit: int, page: Path) ->
     classes = segmenter.spec.classes
     if classes.overlapping:
         raise ConfigError(
-            "label errors cannot be suspected for classes that overlap",
+            "suspected label errors cannot be found for classes that overlap",
             where=Paths(root).model(name),
             fix="look at the gallery of `segpipe report`, whose error pictures show false alarms and missed pixels",
         )

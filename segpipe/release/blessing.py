@@ -52,7 +52,7 @@ def bless(bento: Path, bundle: Path) -> BlessReport:
         bundle: the folder of the bundle that it was built from.
 
     Raises:
-        GateBlocked: the Bento serves another model, refuses a golden image, or a single pixel differs from the golden masks.
+        GateBlocked: the Bento serves another model, rejects a golden image, or a single pixel differs from the golden masks.
         SegpipeError: the server does not start.
     """
     with start_server(bento.resolve(), home=bento.resolve().parents[2]) as server:
@@ -114,7 +114,7 @@ def _replay(
             )
             if answer.status_code != 200:
                 raise GateBlocked(
-                    "the server refused a golden image",
+                    "the server rejected a golden image",
                     where=pairs[index].input,
                     found=f"{answer.status_code}: {answer.text[:300]}",
                     fix=f"see the end of the server's log: {server.log_tail(400)}",

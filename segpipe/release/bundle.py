@@ -49,7 +49,7 @@ class Card(DetailedModelRecord):
     agreement: float
     """Fraction of the pixels of the golden images for which the engine and the trained network give the same class."""
     promotable: bool
-    """Whether the gates allowed a release when the card was written."""
+    """True if the gates allowed a release when the card was written."""
 
     @classmethod
     def read(cls, bundle: Path) -> Card:

@@ -31,7 +31,7 @@ class ModelInfo(DetailedModelRecord):
     classes: list[ClassSpec]
     """The classes, in the order of class ids."""
     promoted_at: str | None = None
-    """When the version was promoted: UTC, ISO 8601."""
+    """Time at which the version was promoted: UTC, ISO 8601."""
 
 
 @dataclass(frozen=True)

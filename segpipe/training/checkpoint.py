@@ -18,12 +18,11 @@ from segpipe.files import atomic_path
 from segpipe.progress import say
 from segpipe.training.plan import Plan
 from segpipe.training.step import Stepper
+from segpipe.words import listed
 
 Weights = dict[str, torch.Tensor]
 KEPT_CHECKPOINTS = 2
 _FILES = "*.safetensors"
-_MAX_LISTED = 6
-"""Differences between two plans that are listed."""
 
 
 @dataclass
@@ -79,7 +78,7 @@ def load_checkpoint(folder: Path, plan: Plan, stepper: Stepper) -> tuple[Weights
     """Restore a stepper from the newest valid checkpoint of the plan.
 
     A file that cannot be read is removed with a message, and the one before it is used. Checkpoints of another plan are removed too,
-    because a changed plan asks for other weights; the message names the differences.
+    because a changed plan gives other weights; the message names the differences.
 
     Args:
         folder: the folder of the training's checkpoints.
@@ -103,10 +102,9 @@ def load_checkpoint(folder: Path, plan: Plan, stepper: Stepper) -> tuple[Weights
         differences = json_differences(about["plan"], plan.exact)
         if not differences:
             return _restore(stepper, about, tensors), TrainingState(**about["state"])
-        more = f" and {len(differences) - _MAX_LISTED} more" if len(differences) > _MAX_LISTED else ""
         say(
             f"note: {plan.candidate} has a new plan since step {about['state']['step']} of its last training: "
-            f"training starts from the beginning. Changed: {', '.join(differences[:_MAX_LISTED])}{more}"
+            f"training starts from the beginning. Changed: {listed(differences)}"
         )
         for old_path in _complete_files(folder):
             old_path.unlink(missing_ok=True)

@@ -17,9 +17,9 @@ from segpipe.inference.spec import WEIGHTS_FILE
 from segpipe.inference.trained_model import load_trained
 from segpipe.progress import say
 from segpipe.training.distributed.process_group import leave_process_group, rank
-from segpipe.training.finishing.instance_search import choose_instance_settings
-from segpipe.training.finishing.postprocess_search import finish_model
-from segpipe.training.folds import DealtFolds, deal_out, member_plan
+from segpipe.training.finishing.postprocess_search import finish_model, has_choices
+from segpipe.training.finishing.remembered_outputs import remember_outputs
+from segpipe.training.folds import FoldImages, make_folds, member_plan
 from segpipe.training.scoring import count_split, score_confusion, segmenter_spec, write_input_spec
 from segpipe.training.telemetry.bottleneck import BOTTLENECK_FILE
 from segpipe.training.telemetry.live_metrics import live_metrics, log_entry
@@ -54,8 +54,8 @@ def train(
     check_data(plan, fingerprint)
     assert plan.folds is not None
     train_split, val_split = ShardReader(shards, "train"), ShardReader(shards, "val")
-    dealt = deal_out(plan.folds, plan.seed, train_split, val_split, shards)
-    train_members(plan, fingerprint.classes, dealt, val_split, out, live_dir, checkpoints)
+    fold_images = make_folds(plan.folds, plan.seed, train_split, val_split, shards)
+    train_members(plan, fingerprint.classes, fold_images, val_split, out, live_dir, checkpoints)
     write_input_spec(out, fingerprint)
     leave_process_group()
 
@@ -63,18 +63,18 @@ def train(
 def train_members(
     plan: NetworkPlan,
     classes: ClassTable,
-    dealt: DealtFolds,
+    fold_images: FoldImages,
     val: Reader,
     out: Path,
     live_dir: Path,
     checkpoints: Path,
 ) -> None:
-    """Train all members, as `train` does, on images that are dealt out to folds.
+    """Train all members, as `train` does, on images that are divided into folds.
 
     Args:
         plan: a plan with folds.
         classes: the classes of the dataset.
-        dealt: the images of each fold.
+        fold_images: the images of each fold.
         val: the validation split, on which the ensemble is judged and ranked.
         out: folder for the model.
         live_dir: folder for dvclive's curves and for measured speeds.
@@ -91,8 +91,8 @@ def train_members(
         train_on(
             fold_plan,
             classes,
-            dealt.without_fold(fold),
-            dealt.only_fold(fold),
+            fold_images.without_fold(fold),
+            fold_images.only_fold(fold),
             folder / "model",
             folder / "live",
             folder / "checkpoints",
@@ -100,14 +100,13 @@ def train_members(
         if rank() == 0:
             write_text(done, fold_plan.sha256)
     if rank() == 0:
-        _assemble(plan, classes, dealt, [folder / "model" for folder in folders], out)
+        _assemble(plan, classes, fold_images, [folder / "model" for folder in folders], out)
         _write_history(plan, [read_json(folder / "model" / HISTORY_FILE) for folder in folders], val, out)
-        choose_instance_settings(plan, out, val)
         _write_curves(plan, folders, live_dir)
         shutil.rmtree(members_dir)
 
 
-def _assemble(plan: NetworkPlan, classes: ClassTable, dealt: DealtFolds, members: list[Path], out: Path) -> None:
+def _assemble(plan: NetworkPlan, classes: ClassTable, fold_images: FoldImages, members: list[Path], out: Path) -> None:
     """Write all weights to one file, named as in `Ensemble`."""
     from safetensors.torch import load_file, save_file
 
@@ -118,16 +117,17 @@ def _assemble(plan: NetworkPlan, classes: ClassTable, dealt: DealtFolds, members
     }
     with atomic_path(out / WEIGHTS_FILE) as path:
         save_file(weights, path)
-    write_json(out / FOLDS_FILE, dealt.fold_by_key)
+    write_json(out / FOLDS_FILE, fold_images.fold_by_key)
     segmenter_spec(plan, classes).model_copy(update={"members": len(members)}).write(out)
 
 
 def _write_history(plan: NetworkPlan, members: list[dict[str, Any]], val: Reader, out: Path) -> None:
     """Write history.json: the out-of-fold score of the ensemble on val, the score of each member on its fold, and their histories."""
-    without_tta = load_trained(out, plan.execution.machine.device).with_changes(tta="none")
+    segmenter = remember_outputs(load_trained(out, plan.execution.machine.device))
+    without_tta = segmenter.with_changes(tta="none")
     counts = count_split(without_tta, val, range(len(val)))
     best = round(score_confusion(counts, without_tta.spec.classes.labelling).iou_macro, 6)
-    finished = finish_model(plan, out, val)
+    finished = finish_model(plan, out, val, segmenter) if has_choices(plan, val) else None
     scores = [member["best_score"] for member in members]
     folds = {"scores": scores, "mean": round(statistics.mean(scores), 6), "sd": round(statistics.stdev(scores), 6)}
     content = {"best_score": best} | ({"finished_score": finished} if finished is not None else {})

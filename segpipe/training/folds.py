@@ -61,8 +61,15 @@ class SampleSubset:
         return np.concatenate([reader.class_pixels for reader in self.readers])[list(self.indices)]
 
 
+def spread_evenly(reader: Reader, count: int | None) -> Reader:
+    """Return this many samples of a reader, evenly spread. count: None for all."""
+    if count is None or count >= len(reader):
+        return reader
+    return SampleSubset([reader], np.linspace(0, len(reader) - 1, count).astype(int).tolist())
+
+
 @dataclass(frozen=True)
-class DealtFolds:
+class FoldImages:
     """The images of train and val with the fold of each."""
 
     readers: tuple[ShardReader, ...]
@@ -87,11 +94,11 @@ class DealtFolds:
         return dict(zip(self.keys, self.fold_numbers, strict=True))
 
 
-def deal_out(folds: Folds, seed: int, train: ShardReader, val: ShardReader, shards: Path) -> DealtFolds:
-    """Deal out the images of train and val to folds; the same arguments give the same folds.
+def make_folds(folds: Folds, seed: int, train: ShardReader, val: ShardReader, shards: Path) -> FoldImages:
+    """Divide the images of train and val into folds; the same arguments give the same folds.
 
     Args:
-        folds: the number of folds, and how images are dealt out.
+        folds: the number of folds, and how images are assigned to them.
         seed: the seed of the training.
         train: the training split.
         val: the validation split.
@@ -104,7 +111,7 @@ def deal_out(folds: Folds, seed: int, train: ShardReader, val: ShardReader, shar
     keys = [key for reader in readers for key in reader.keys]
     fold_by_key = read_json(shards / FOLDS_FILE) if folds.dealt == "split" else None
     if fold_by_key is not None and not folds.gap:
-        return DealtFolds(readers, keys, [fold_by_key[key] for key in keys])
+        return FoldImages(readers, keys, [fold_by_key[key] for key in keys])
     rows = [_manifest_row(reader, index) for reader in readers for index in range(len(reader))]
     fold_numbers = (
         [fold_by_key[key] for key in keys]
@@ -112,19 +119,19 @@ def deal_out(folds: Folds, seed: int, train: ShardReader, val: ShardReader, shar
         else balanced_folds(rows, folds.count, seed, folds.dealt == "blocks")
     )
     near = folds_within_gap(rows, fold_numbers, folds.gap) if folds.gap else ()
-    dealt = DealtFolds(readers, keys, fold_numbers, near)
-    if empty := [fold for fold in range(folds.count) if not len(dealt.without_fold(fold))]:
+    fold_images = FoldImages(readers, keys, fold_numbers, near)
+    if empty := [fold for fold in range(folds.count) if not len(fold_images.without_fold(fold))]:
         raise ConfigError(
-            f"the gap leaves nothing to train on without fold {empty[0]}",
+            f"the gap leaves no images to train on without fold {empty[0]}",
             where="split.gap",
             found=folds.gap,
             fix="reduce it, or train.folds",
         )
-    return dealt
+    return fold_images
 
 
 def choose_folds(count: int, params: Params, shards: Path) -> Folds:
-    """Choose how images are dealt out to folds: as `split.folds` did, or else in the way of the splits.
+    """Choose how images are assigned to folds: as `split.folds` did, otherwise by the method of the splits.
 
     Args:
         count: the number of folds.
@@ -140,7 +147,7 @@ def choose_folds(count: int, params: Params, shards: Path) -> Folds:
     numbers = set(read_json(path).values())
     if numbers != set(range(count)):
         raise ConfigError(
-            "split.folds deals out the images of train and val differently",
+            "split.folds assigns the images of train and val differently",
             where="train.folds",
             found=f"{count}, and folds {sorted(numbers)}",
             fix="set both to the same number, or split.folds to null; use fewer if a fold is empty",
@@ -165,14 +172,14 @@ def check_folds(candidate: Candidate, model_family: Family) -> None:
         )
 
 
-def describe_folds(folds: Folds, dealt: DealtFolds, settings: TrainParams) -> str:
+def describe_folds(folds: Folds, fold_images: FoldImages, settings: TrainParams) -> str:
     """Describe the folds in words, for `segpipe plan C --explain`."""
     method = {
-        "split": "as dealt out by split.folds",
+        "split": "as assigned by split.folds",
         "groups": "groups whole, rare classes in each",
         "blocks": "in blocks of each stack",
     }[folds.dealt]
-    sizes = sorted({dealt.fold_numbers.count(fold) for fold in range(folds.count)})
+    sizes = sorted({fold_images.fold_numbers.count(fold) for fold in range(folds.count)})
     images = f"{sizes[0]} to {sizes[-1]} images" if len(sizes) > 1 else f"{sizes[0]} images"
     gap = f" and without the {folds.gap} images on either side of its blocks" if folds.gap else ""
     return (

@@ -59,7 +59,7 @@ def launch(plan: Plan, arguments: list[str], checkpoints: Path) -> bool:
             where="train.devices",
             found=torch.cuda.device_count(),
             expected=devices,
-            fix=f"set it to the number that there is, then segpipe plan {plan.candidate} --refresh",
+            fix=f"set it to at most the number of GPUs here, then segpipe plan {plan.candidate} --refresh",
         )
     while True:
         before = _parts_files(checkpoints)

@@ -48,7 +48,12 @@ class TrainingLoop:
         best: the weights with the best score so far.
         state: the rest of the state.
         on_validation: called with the step and the macro IoU of each validation.
+        build_finished: returns the model that training would write now. The validation after the last step uses it, so that what is
+            chosen after the training can use its outputs. None: that validation is like the others.
     """
+
+    finished: Segmenter | None = None
+    """The model of the last validation, if `build_finished` made it and its score is the best."""
 
     def __init__(
         self,
@@ -60,9 +65,11 @@ class TrainingLoop:
         best: Weights,
         state: TrainingState,
         on_validation: Callable[[int, float], None] | None,
+        build_finished: Callable[[], Segmenter] | None = None,
     ) -> None:
         self.plan, self.recipe, self.stepper, self.segmenter, self.val = plan, plan.recipe, stepper, segmenter, val
         self.checkpoints, self.best, self.state, self.on_validation = checkpoints, best, state, on_validation
+        self.build_finished = build_finished
         self.log_every = math.ceil(self.recipe.steps / _LOG_ENTRIES)
         self._losses: list[torch.Tensor] = []
         self._logged_at, self._logged_step = time.perf_counter(), state.step
@@ -159,7 +166,10 @@ class TrainingLoop:
     def _validate(self) -> dict[str, float]:
         """Append an entry to the validation history, and keep the weights if they are the best so far."""
         broadcast_buffers(self.stepper.average)
-        score, state = score_split(self.segmenter, self.val), self.state
+        state = self.state
+        last = state.step == self.recipe.steps
+        finished = self.build_finished() if self.build_finished is not None and last else None
+        score = score_split(finished or self.segmenter, self.val)
         state.val.append(val_entry(state.step, score))
         if not score.can_choose:  # the last weights are kept
             if len(state.val) == 1:
@@ -171,6 +181,7 @@ class TrainingLoop:
         elif state.best_score is None or score.iou_macro > state.best_score:
             state.best_score, state.best_step = state.val[-1]["iou_macro"], state.step
             self.best = {name: to_host(value) for name, value in self.stepper.average.state_dict().items()}
+            self.finished = finished
         self._report(state.val[-1])
         return state.val[-1]
 

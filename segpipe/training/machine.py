@@ -50,11 +50,15 @@ def worker_counts(device: str, devices: int = 1) -> list[int]:
 
 
 def _default_workers(device: str, devices: int) -> int:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, available // devices)
+    cores = max(1, available_cores() // devices)
     if device == "cuda":
         return max(1, min(_MAX_GPU_WORKERS, cores - 1))
     return 0 if cores == 1 else max(1, min(_MAX_CPU_WORKERS, cores // 4))
+
+
+def available_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def synchronize(device: str) -> None:
@@ -78,7 +82,7 @@ def gpu_memory(device: str) -> dict[str, float]:
 
 
 def make_deterministic() -> None:
-    """Make the GPU give the same bits each time, by algorithms without races, chosen by rule.
+    """Make the GPU give the same bits each time: deterministic algorithms, chosen by fixed rules and not by timing.
 
     If an operation has no such algorithm, torch warns.
     """

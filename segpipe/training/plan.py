@@ -124,19 +124,21 @@ class Recipe(_Part):
     loss: shared.Loss
     class_weights: list[float]
     overlapping: bool = Field(False, exclude_if=operator.not_)
-    """Whether a pixel may have several classes; each class is then learned independently."""
+    """True if a pixel may have several classes; each class is then learned independently."""
     distance: bool = Field(False, exclude_if=operator.not_)
-    """Whether the network learns one more channel than there are classes (`segpipe.training.sampling.distance`)."""
+    """True if the network learns one more channel than there are classes (`segpipe.training.sampling.distance`)."""
     rare_crops: shared.RareCrops
     ema: shared.Ema
     augment: shared.Augment
     free_orientation: bool
-    """Whether the images have no up and down, so that crops are also flipped vertically and rotated by quarter turns."""
+    """True if the images have no up and down, so that crops are also flipped vertically and rotated by quarter turns."""
     elastic: shared.Elastic = Field(False, exclude_if=operator.not_)
     cleaning: shared.Cleaning = "none"
     tta: shared.Tta = "none"
     patience: shared.Patience = None
     val_every: int = Field(ge=1)
+    val_images: int | None = Field(None, ge=1, exclude_if=operator.not_)
+    """Images of the validation split, evenly spread, that validations and the choices for the finished model use; None: all."""
     checkpoint_every: int = Field(ge=1)
 
     @property
@@ -157,7 +159,7 @@ class VolumeGrid(_Part):
 
 
 class Folds(_Part):
-    """Cross-validation: the images of train and val are dealt out to folds, and one member is trained without each fold."""
+    """Cross-validation: the images of train and val are divided into folds, and one member is trained without each fold."""
 
     count: int = Field(ge=2)
     dealt: Literal["split", "groups", "blocks"]

@@ -14,7 +14,7 @@ from segpipe.inference.engines.engine import Batch, Engine
 from segpipe.inference.input_contract.spec import input_spec
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.inference.trained_engine import torch_engine
+from segpipe.inference.trained_engine import network_engine, torch_engine
 from segpipe.labels import Labelling
 from segpipe.metrics import Counts, confusion, macro_in_truth, micro, tallies
 from segpipe.samples import ClassTable
@@ -96,7 +96,7 @@ def count_split(segmenter: Segmenter, reader: Reader, indices: Iterable[int]) ->
 def segmenter_spec(plan: Plan, classes: ClassTable) -> SegmenterSpec:
     """Return segmenter.json of a plan: how its finished model is used.
 
-    The origin of the first weights is not part of it, because loading brings the trained weights.
+    The origin of the initial weights is not part of it, because loading brings the trained weights.
 
     Args:
         plan: the plan of the training.
@@ -170,6 +170,20 @@ def diverged(what: str, plan: RecipePlan) -> SegpipeError:
         where=plan.candidate,
         fix=f"set train.learning_rate to {rate / 4:g} (it is {rate:g}), or train.precision to fp32",
     )
+
+
+def finished_segmenter(plan: RecipePlan, stepper: Stepper, classes: ClassTable) -> Segmenter:
+    """Return the model that training would write now, as it is loaded from its folder, without test-time augmentation.
+
+    Args:
+        plan: the plan of the training.
+        stepper: the network in training. The model has a copy of its running average.
+        classes: the classes of the dataset.
+    """
+    spec = segmenter_spec(plan, classes)
+    weights = {name: value.detach().cpu().clone() for name, value in stepper.average.state_dict().items()}
+    engine = network_engine(spec, weights, stepper.fabric.device.type)
+    return Segmenter(spec.model_copy(update={"tta": "none"}), engine)
 
 
 def validation_segmenter(plan: RecipePlan, stepper: Stepper, classes: ClassTable) -> Segmenter:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from segpipe.errors import ConfigError
+from segpipe.words import listed
 
 if TYPE_CHECKING:
     from segpipe.training.plan import Plan
@@ -42,9 +43,8 @@ def check_settings(plan: Plan, settings: Mapping[str, Any]) -> None:
         ConfigError: A setting differs; the error names it.
     """
     if changes := changed_since(plan, settings):
-        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
         raise ConfigError(
-            f"{changes[0]}{more}",
+            listed(changes, at_most=1),
             where=f"plans/{plan.candidate}.json",
             fix=f"run `segpipe plan {plan.candidate}`, or `segpipe run`, which plans first; or restore the setting in params.yaml",
         )

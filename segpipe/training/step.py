@@ -56,10 +56,10 @@ def seed_step(seed: int, number: int) -> None:
 
 
 def build_stepper(plan: NetworkPlan) -> Stepper:
-    """Build the network of a plan with its first weights, ready to train on this machine.
+    """Build the network of a plan with its initial weights, ready to train on this machine.
 
     Raises:
-        ConfigError: The first weights are not those that the plan was made with.
+        ConfigError: The initial weights are not those that the plan was made with.
         MissingError: They are not available.
     """
     configure_process(min(plan.execution.machine.threads, torch.get_num_threads()))
@@ -69,7 +69,7 @@ def build_stepper(plan: NetworkPlan) -> Stepper:
     )
     if plan.encoder_sha256 and initial_weights_sha256(network, bool(plan.inherited)) != plan.encoder_sha256:
         raise ConfigError(
-            "the first weights are not those that the plan was made with",
+            "the initial weights are not those that the plan was made with",
             where=f"plans/{plan.candidate}.json",
             fix=f"restore them, or plan again: segpipe plan {plan.candidate} --refresh",
         )

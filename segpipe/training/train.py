@@ -15,19 +15,28 @@ from segpipe.errors import DataError
 from segpipe.files import atomic_path, write_json
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import WEIGHTS_FILE
+from segpipe.inference.trained_model import load_trained
 from segpipe.progress import say
 from segpipe.samples import ClassTable
 from segpipe.training.checkpoint import TrainingState, Weights, load_checkpoint
 from segpipe.training.distributed.process_group import leave_process_group, rank, world_size
 from segpipe.training.finishing.instance_search import choose_instance_settings
-from segpipe.training.finishing.postprocess_search import finish_model
+from segpipe.training.finishing.postprocess_search import finish_model, has_choices
+from segpipe.training.finishing.remembered_outputs import remember_outputs
+from segpipe.training.folds import spread_evenly
 from segpipe.training.loop import TrainingLoop, val_entry
 from segpipe.training.machine import check_plan
 from segpipe.training.memory import RankOutOfMemory, check_parts, load_parts, save_parts
 from segpipe.training.memory_reserve import release_all, reserve
 from segpipe.training.plan import ClassicalPlan, NetworkPlan, Plan
 from segpipe.training.sampling.crops import Reader
-from segpipe.training.scoring import score_split, segmenter_spec, validation_segmenter, write_input_spec
+from segpipe.training.scoring import (
+    finished_segmenter,
+    score_split,
+    segmenter_spec,
+    validation_segmenter,
+    write_input_spec,
+)
 from segpipe.training.step import Stepper, build_stepper
 from segpipe.training.telemetry.bottleneck import BOTTLENECK_FILE
 from segpipe.training.telemetry.live_metrics import live_metrics, log_entry
@@ -108,6 +117,7 @@ def train_on(
         _fit_classical(plan, classes, train, val, out, live_dir)
         return
     reserve()
+    images, val = len(val), spread_evenly(val, plan.recipe.val_images)
     stepper = build_stepper(plan)
     check_parts(stepper.recipe.batch, stepper.accumulate, world_size(), stepper.min_batch)
     with stepper.fabric.rank_zero_first():
@@ -117,7 +127,13 @@ def train_on(
         _resume(plan, stepper, state)
     stepper.accumulate = max(stepper.accumulate, load_parts(checkpoints, plan))
     segmenter = validation_segmenter(plan, stepper, classes)
-    loop = TrainingLoop(plan, stepper, segmenter, val, checkpoints, best, state, on_validation)
+    finishes = has_choices(plan, val)
+
+    def build_finished() -> Segmenter:
+        return remember_outputs(finished_segmenter(plan, stepper, classes))
+
+    shares = build_finished if finishes and world_size() == 1 else None
+    loop = TrainingLoop(plan, stepper, segmenter, val, checkpoints, best, state, on_validation, shares)
     try:
         with live_metrics(live_dir) as live:
             loop.run(train, live)
@@ -128,10 +144,23 @@ def train_on(
     if rank() == 0:
         write_json(live_dir / BOTTLENECK_FILE, loop.bottleneck())
         _write_model(plan, classes, loop.best, out)
-        _write_history(state, out, finish_model(plan, out, val))
-        choose_instance_settings(plan, out, val)
+        score = _finish(plan, loop.finished, val, out) if finishes else None
+        _write_history(state, out, score, len(val) if len(val) < images else None)
         for path in sorted(checkpoints.glob("*"), reverse=True):  # the newest first, in case of a kill in between
             shutil.rmtree(path) if path.is_dir() else path.unlink()  # folders are members of an earlier plan
+
+
+def _finish(plan: NetworkPlan, finished: Segmenter | None, val: Reader, out: Path) -> float | None:
+    """Choose the postprocessing of the model in a folder. Returns the result of `finish_model`.
+
+    Args:
+        plan: the plan of the training.
+        finished: the same model with the outputs of the last validation; None: it is loaded, and its outputs are computed once.
+        val: the validation images that are used.
+        out: the folder of the model.
+    """
+    segmenter = finished or remember_outputs(load_trained(out, plan.execution.machine.device))
+    return finish_model(plan, out, val, segmenter.with_changes(tta=plan.recipe.tta))
 
 
 def _resume(plan: Plan, stepper: Stepper, state: TrainingState) -> None:
@@ -153,10 +182,19 @@ def _write_model(plan: Plan, classes: ClassTable, weights: Weights, out: Path) -
     segmenter_spec(plan, classes).write(out)
 
 
-def _write_history(state: TrainingState, out: Path, finished_score: float | None = None) -> None:
-    """Write history.json. finished_score: of the model as it serves, if it differs from the score of the best weights."""
+def _write_history(
+    state: TrainingState, out: Path, finished_score: float | None = None, val_images: int | None = None
+) -> None:
+    """Write history.json.
+
+    Args:
+        state: the state at the end of the training.
+        out: the folder of the model.
+        finished_score: that of the model as it serves, if it differs from the score of the best weights.
+        val_images: the validation images that all scores are of; None: all.
+    """
     content = {"best_score": state.best_score, "best_step": state.best_step, "train": state.train, "val": state.val}
-    optional = {"memory": state.memory or None, "finished_score": finished_score}
+    optional = {"memory": state.memory or None, "finished_score": finished_score, "val_images": val_images}
     write_json(out / HISTORY_FILE, content | {name: value for name, value in optional.items() if value is not None})
 
 
@@ -167,11 +205,13 @@ def _fit_classical(
     samples = (train[index] for index in range(len(train)))
     model = plan.model_family.classical.fit(samples, plan.normalisation.apply, plan.classes, plan.seed, config)
     spec = segmenter_spec(plan, classes)
-    score = score_split(Segmenter(spec, model), val)
-    state = TrainingState(best_score=round(score.iou_macro, 6), val=[val_entry(0, score)])
     model.save(out / WEIGHTS_FILE)
     spec.write(out)
-    choose_instance_settings(plan, out, val)
+    segmenter = remember_outputs(load_trained(out))
+    score = score_split(segmenter, val)
+    state = TrainingState(best_score=round(score.iou_macro, 6), val=[val_entry(0, score)])
+    if plan.postprocess is not None:
+        choose_instance_settings(plan, segmenter, val).spec.write(out)
     _write_history(state, out)
     with live_metrics(live_dir) as live:
         log_entry(live, state.val[0])

@@ -42,12 +42,14 @@ def check_tunable(plan: Plan) -> NetworkPlan:
     """Return the plan of a network.
 
     Raises:
-        ConfigError: It is the plan of a classical model, which has no training to tune.
+        ConfigError: It is the plan of a classical model, which has no training settings to tune.
     """
     if isinstance(plan, NetworkPlan):
         return plan
     raise ConfigError(
-        f"{plan.family} is fitted, and has no training to tune", where=plan.candidate, fix="name a network"
+        f"{plan.family} is a classical family without training settings to tune",
+        where=plan.candidate,
+        fix="name a network",
     )
 
 

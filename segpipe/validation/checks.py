@@ -16,6 +16,7 @@ from segpipe.config import ValidateParams
 from segpipe.errors import ConfigError
 from segpipe.validation.findings import Finding, Severity
 from segpipe.validation.frames import About
+from segpipe.words import listed
 
 Row = Mapping[Hashable, Any]
 """A row of a frame, by column."""
@@ -38,7 +39,7 @@ class Check:
         about: the frame.
         title: the expectation in words.
         expectation: the class of Great Expectations.
-        arguments: of the expectation; a `Threshold` stands for its value.
+        arguments: of the expectation; a `Threshold` is replaced by its value.
         found: template of what was found.
         expected: template of what is expected.
         fix: template of what to do.
@@ -77,12 +78,15 @@ class Check:
         """
         if self.summary is None or severity == "error" or len(rows) <= params.many:
             return [self._finding(row, severity, params) for row in rows]
-        examples = ", ".join(str(row["subject"]) for row in rows[:3])
+        examples = listed((row["subject"] for row in rows), at_most=3)
         values = {**rows[0], "count": len(rows), "total": total}
-        finding = self._finding(values, severity, params, self.summary + f" ({examples} and {len(rows) - 3} more)")
+        finding = self._finding(values, severity, params, self.summary, f" ({examples})")
         return [finding.model_copy(update={"file": None, "other": None})]
 
-    def _finding(self, row: Row, severity: Severity, params: ValidateParams, found: str | None = None) -> Finding:
+    def _finding(
+        self, row: Row, severity: Severity, params: ValidateParams, found: str | None = None, examples: str = ""
+    ) -> Finding:
+        """Make one finding. `examples` are names of files, which may hold braces, so they are added after the template is filled."""
         values = params.model_dump() | {str(column): value for column, value in row.items()}
         other = row[self.other] if self.other else None
         return Finding(
@@ -90,7 +94,7 @@ class Check:
             severity=severity,
             file=str(row["subject"]) if self.about == "image" else None,
             other=other if isinstance(other, str) else None,
-            found=(found or self.found).format_map(values),
+            found=(found or self.found).format_map(values) + examples,
             expected=self.expected.format_map(values),
             fix=self.fix.format_map(values),
         )
@@ -173,6 +177,19 @@ CHECKS = (
         fix="add training images of it, move some with samples.csv, or try another `split.seed` in params.yaml",
     ),
     Check(
+        "classes_in_every_split", "error", "presence", "Every class is in every split", *_at_least("pixels", 1),
+        found="class {name} does not occur in {split} ({others})", expected="some pixels of it in {split}: what val lacks is not tuned, "
+        "what test lacks is not measured",
+        fix="move images of it to {split} with samples.csv, or set `split.method: stratified`; or, if it is too rare, accept it with "
+        "`classes_in_every_split: warning` under `validate: severity:`",
+    ),
+    Check(
+        "labels_not_all_background", "error", "labels", "Some labels are not background", *_at_least("foreground_pixels", 1),
+        found="all labels are {background}", expected="pixels of another class",
+        fix="check how the source was read (data/import.json, `segpipe data inspect SRC`) and import it again; or, if all images are "
+        "really empty, add images with {others}",
+    ),
+    Check(
         "groups_stay_together", "error", "group", "No group is in two splits", *_at_most("drawn_splits", 1),
         found="group {subject} is in {splits}", expected="one split per group",
         fix="give all rows of the group the same split in samples.csv, or none of them a split",
@@ -197,7 +214,7 @@ CHECKS = (
     ),
     Check(
         "blank_images", "warning", "image", "No image is blank", *_at_least("contrast", 1e-9),
-        found="all pixels have the same value", expected="an image with contrast", fix="remove it, if the camera failed",
+        found="all pixels have the same value", expected="an image with contrast", fix="remove it if the camera failed",
     ),
     Check(
         "outlier_intensity", "warning", "image", "No image is far brighter or darker", *_at_most("brightness_z", Threshold("outlier_z")),
@@ -222,7 +239,7 @@ CHECKS = (
     Check(
         "near_empty_masks", "warning", "image", "No mask is nearly empty", *_at_least("foreground", Threshold("min_foreground")),
         found="{foreground:.3%} of the mask is another class than {main_class}", expected="at least {min_foreground:.1%}",
-        fix="check that the image is labelled; nothing, if it shows nothing else",
+        fix="check that the image is labelled; if it shows nothing to label, no action is needed",
         summary="{count} of {total} masks are nearly empty (less than {min_foreground:.1%} of other classes than {main_class})",
     ),
     Check(
@@ -245,19 +262,14 @@ CHECKS = (
     Check(
         "volume_dtypes", "warning", "image", "All volumes have the same number type", *_equal("volume_dtype", "usual_dtype"),
         found="{volume_dtype}", expected="{usual_dtype}, like most volumes",
-        fix="nothing, if the values mean the same; else convert the volume",
+        fix="if the values mean the same, no action is needed; else convert the volume",
         summary="{count} of {total} volumes are not {usual_dtype}: values range from {least_low} to {most_high} in all volumes",
     ),
     Check(
-        "classes_exist", "warning", "class", "Every class occurs", *_at_least("pixels", 1),
+        "classes_exist", "error", "class", "Every class occurs", *_at_least("pixels", 1),
         found="class {subject} does not occur", expected="some pixels of it",
-        fix="remove it from dataset.yaml, or check that its value ({value}) is the one in the masks",
-    ),
-    Check(
-        "classes_in_val_and_test", "warning", "class", "Every class of the training split is in val and test", *_missing("absent_splits"),
-        found="class {subject} is in train, but not in {absent_splits}", expected="every class in every split",
-        fix="move images with the class to {absent_splits} (column split of samples.csv); what a split does not hold is neither chosen nor "
-        "judged by it",
+        fix="remove it from dataset.yaml, or check that its value ({value}) is the one in the masks; or, if it will come later, accept it "
+        "with `classes_exist: warning` under `validate: severity:`",
     ),
     Check(
         "class_imbalance", "warning", "class", "No class is very rare", *_at_least("train_share", Threshold("min_class_share")),
@@ -266,7 +278,7 @@ CHECKS = (
     ),
     Check(
         "polarity", "warning", "class", "The background is the larger part", *_at_least("background_share", 0.5),
-        found="{subject} has only {background_share:.0%} of the pixels", expected="more than half, as is usual",
+        found="{subject} has only {background_share:.0%} of the pixels", expected="more than half, as usual",
         fix="if masks are inverted (dark instances on a bright background), swap the two values in dataset.yaml",
     ),
     Check(
@@ -277,7 +289,7 @@ CHECKS = (
     ),
     Check(
         "converted_images", "note", "image", "No image is converted when it is read", *_missing("converted"),
-        found="{converted}", expected="no conversion", fix="nothing, if the picture on this page is right",
+        found="{converted}", expected="no conversion", fix="if the picture on this page is right, no action is needed",
         summary="{count} of {total} images are converted when they are read, for example: {converted}",
     ),
 )  # fmt: skip

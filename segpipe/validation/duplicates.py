@@ -12,6 +12,7 @@ import numpy.typing as npt
 from segpipe.data.images.statistics import MINIATURE_EDGE
 from segpipe.data.splits import SPLITS
 from segpipe.progress import track
+from segpipe.words import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _BLOCK_PAIRS = 1 << 21
 """Pairs that are compared at a time: 16 MiB of hashes, whatever the number of images."""
 _MAX_ASPECT_RATIO = 1.05
-"""How much the proportions of two versions of one image may differ: cropping a few pixels changes those of a small image so much."""
+"""Largest difference of the proportions of two versions of one image: cropping a few pixels changes those of a small image so much."""
 
 _MINIATURE_TOLERANCE = 0.12
 """The largest difference in brightness, as a share, at which miniatures are compared: a tenth more light changes it so much."""
@@ -70,9 +71,8 @@ def exact_copies(manifest: pd.DataFrame) -> pd.DataFrame:
         for label, row in copies.iterrows():
             others = copies.drop(index=label)
             same = (others["split"] == row["split"]) & (others["mask_sha256"] == row["mask_sha256"])
-            paths = ", ".join(others["path"].iloc[:3]) + (" and more" if len(others) > 3 else "")
             splits, masks = copies["split"].nunique(), copies["mask_sha256"].nunique()
-            rows[label] = [paths, others["path"].iloc[0], splits, masks, int(same.sum())]
+            rows[label] = [listed(others["path"], at_most=3), others["path"].iloc[0], splits, masks, int(same.sum())]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
@@ -114,7 +114,7 @@ class _Features(NamedTuple):
     """The features of n images by which they are compared."""
 
     labels: list[Any]
-    """Of the rows, from the index of the manifest."""
+    """Labels of the rows, from the index of the manifest."""
     paths: npt.NDArray[np.object_]
     splits: npt.NDArray[np.object_]
     contents: npt.NDArray[np.object_]
@@ -219,7 +219,7 @@ def compare_miniatures(one: bytes, other: bytes, enough: float = 1.0) -> float:
 
 
 def _correlate(one: np.ndarray, other: np.ndarray) -> float:
-    """Search the middle of each detail in the other one; between whole pixels, the peak is that of a parabola."""
+    """Find the largest correlation of the middle of each miniature with the other one, between whole pixels by a parabola."""
     import cv2
 
     inner = slice(_MAX_SHIFT, MINIATURE_EDGE - _MAX_SHIFT)

@@ -40,7 +40,7 @@ class FindingsFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     passed: bool
-    """Whether the pipeline may go on: there is no error, or all errors are about files that quarantine leaves out."""
+    """True if the pipeline may continue: there is no error, or all errors are about files that quarantine leaves out."""
     quarantined: list[str] = []
     """Files that are left out, relative to data/."""
     findings: list[Finding]

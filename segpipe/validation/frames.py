@@ -23,11 +23,12 @@ from segpipe.samples import ClassTable
 from segpipe.validation.duplicates import exact_copies, near_duplicates
 from segpipe.validation.outliers import brightness_z, size_ratio, softness
 from segpipe.validation.unknown_values import describe_unknown_values, suggest_fix
+from segpipe.words import listed
 
 if TYPE_CHECKING:
     import pandas as pd
 
-About = Literal["image", "class", "split", "group", "drift"]
+About = Literal["image", "class", "presence", "labels", "split", "group", "drift"]
 
 
 def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: ValidateParams, crop: int) -> pd.DataFrame:
@@ -61,7 +62,7 @@ def image_frame(manifest: pd.DataFrame, fingerprint: Fingerprint, params: Valida
     frame["unknown_pixels"] = [int(sum(values.values())) for values in unknown]
     frame["unknown_text"] = [describe_unknown_values(values) for values in unknown]
     frame["unknown_fix"] = [suggest_fix(values, all_unknown, table) for values in unknown]
-    frame["known_text"] = ", ".join(f"{spec.value} ({spec.name})" for spec in table.classes[:12])
+    frame["known_text"] = listed((f"{spec.value} ({spec.name})" for spec in table.classes), at_most=12)
     frame["channels"], frame["usual_channels"] = manifest["channels"], fingerprint.channels
     volume = manifest["depth"].notna()
     frame["axes"] = pd.Series(np.where(volume, "3D", "2D"), manifest.index).where(manifest["height"].notna(), None)
@@ -180,16 +181,55 @@ def class_frame(manifest: pd.DataFrame, table: ClassTable) -> pd.DataFrame:
     train, pixels = (_sum_pixels(part, len(table)) for part in (rows[rows["split"] == "train"], rows))
     frame["pixels"] = pixels
     frame["unseen"] = np.where(train == 0, pixels, 0)
-    by_split = {split: _sum_pixels(rows[rows["split"] == split], len(table)) for split in ("val", "test")}
-    absent = [
-        [split for split, counts in by_split.items() if counts.any() and not counts[i]] for i in range(len(table))
-    ]
-    frame["absent_splits"] = [" and ".join(splits) if splits and train[i] else None for i, splits in enumerate(absent)]
     labelled = int(labelled_pixels(rows[rows["split"] == "train"], table.overlapping).sum())
     frame["train_share"] = [t / labelled if t else None for t in train]
     binary = len(table) == 2 and is_background(table.names[0]) and pixels.sum() > 0
     frame["background_share"] = [pixels[0] / pixels.sum() if binary and i == 0 else None for i in range(len(table))]
     return frame.astype({"train_share": float, "background_share": float})
+
+
+def presence_frame(manifest: pd.DataFrame, table: ClassTable) -> pd.DataFrame:
+    """Make the frame of classes by split: one row for val and test, if they have images, and each class that train holds.
+
+    The background is left out, and so are classes that train lacks, which another check reports.
+    """
+    import pandas as pd
+
+    rows = manifest[usable(manifest)]
+    counts = {split: _sum_pixels(rows[rows["split"] == split], len(table)) for split in SPLITS}
+    filled = [split for split in SPLITS if (rows["split"] == split).any()]
+    records = []
+    for index, name in enumerate(table.names):
+        holders = [split for split in filled if counts[split][index]]
+        if is_background(name) or "train" not in holders:
+            continue
+        others = ", ".join(f"{counts[split][index]:,} pixels in {split}" for split in holders)
+        records += [
+            {
+                "subject": f"{name} in {split}",
+                "name": name,
+                "split": split,
+                "pixels": int(counts[split][index]),
+                "others": others,
+            }
+            for split in filled
+            if split != "train"
+        ]
+    columns = ["subject", "name", "split", "pixels", "others"]
+    return pd.DataFrame(records, columns=columns).astype({"pixels": int})
+
+
+def labels_frame(manifest: pd.DataFrame, table: ClassTable) -> pd.DataFrame:
+    """Make the frame of all labels: one row if the table has a background, with the pixels of the other classes."""
+    import pandas as pd
+
+    columns = ["subject", "background", "foreground_pixels", "others"]
+    rows = manifest[usable(manifest)]
+    pixels = _sum_pixels(rows, len(table))
+    if not is_background(table.names[0]) or not len(rows):
+        return pd.DataFrame([], columns=columns).astype({"foreground_pixels": int})
+    row = ["labels", table.names[0], int(pixels[1:].sum()), ", ".join(table.names[1:7])]
+    return pd.DataFrame([row], columns=columns).astype({"foreground_pixels": int})
 
 
 def _sum_pixels(rows: pd.DataFrame, n_classes: int) -> np.ndarray:

@@ -31,6 +31,8 @@ def judge_manifest(root: Path, manifest: pd.DataFrame, classes: ClassTable) -> l
     if not usable(manifest).any():
         return None
     fingerprint = make_fingerprint(manifest, classes)
-    before = Reference.read(root / REFERENCE_FILE)
-    verdict = validate_manifest(manifest, fingerprint, load_params(root).validation, before, choose_patch(fingerprint))
+    reference = Reference.read(root / REFERENCE_FILE)
+    verdict = validate_manifest(
+        manifest, fingerprint, load_params(root).validation, reference, choose_patch(fingerprint)
+    )
     return verdict.findings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 from segpipe.samples import ClassTable
+from segpipe.words import counted, listed, plural
 
-_MAX_SHOWN = 6
 _MAX_EDGE_OFFSET = 8
 """The largest difference from the value of a class at which an unknown value is taken for a smoothed edge of it."""
 
@@ -14,9 +14,8 @@ _MAX_EDGE_OFFSET = 8
 def describe_unknown_values(values: dict[str, int]) -> str:
     """Describe unknown values, {value in the file: pixels}, the most frequent first."""
     ordered = sorted(values.items(), key=lambda pair: -pair[1])
-    shown = ", ".join(f"{value} ({count} pixel{'s' if count > 1 else ''})" for value, count in ordered[:_MAX_SHOWN])
-    more = f" and {len(ordered) - _MAX_SHOWN} more" if len(ordered) > _MAX_SHOWN else ""
-    return f"unknown value{'s' if len(ordered) > 1 else ''} {shown}{more}"
+    shown = listed(f"{value} ({counted(count, 'pixel')})" for value, count in ordered)
+    return f"unknown {plural(len(ordered), 'value')} {shown}"
 
 
 def suggest_fix(values: dict[str, int], all_unknown: set[int], table: ClassTable) -> str:
@@ -44,9 +43,7 @@ def suggest_fix(values: dict[str, int], all_unknown: set[int], table: ClassTable
     nearest = {value: min(known, key=lambda k: abs(k - value)) for value in sorted(unknown)}
     close = all(abs(value - near) <= _MAX_EDGE_OFFSET for value, near in nearest.items())
     if unknown and close and _smallest_gap(known) > 2 * _MAX_EDGE_OFFSET:
-        pairs = ", ".join(
-            f"{value} is near {near} ({names[near]})" for value, near in list(nearest.items())[:_MAX_SHOWN]
-        )
+        pairs = listed(f"{value} is near {near} ({names[near]})" for value, near in nearest.items())
         return (
             f"{pairs}: smoothed (anti-aliased) or lossy edges have such values; export without interpolation, or relabel these pixels, "
             f"or list the value in dataset.yaml (`ignore: [{min(unknown)}]`)"

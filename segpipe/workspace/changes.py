@@ -25,7 +25,7 @@ _NOT_A_CHOICE = (
 
 @dataclass(frozen=True)
 class State:
-    """What a model was made from; a mapping is empty if nothing is known.
+    """The state that a model was made from: data, settings, plan and code. A mapping is empty if nothing is known.
 
     data: facts about the dataset by name; params: params.yaml with dotted keys; plan: the plan of the model with dotted keys; code: facts
     about the code by name, such as segpipe's version.
@@ -64,7 +64,7 @@ class Change:
 
 @dataclass(frozen=True)
 class ChangeGroup:
-    """What changed in the data, the settings, the plan or the code. known: whether both sides are known."""
+    """The changes of the data, the settings, the plan or the code. known: whether both sides are known."""
 
     title: str
     known: bool
@@ -72,7 +72,7 @@ class ChangeGroup:
 
 
 def compare_states(before: State, after: State) -> list[ChangeGroup]:
-    """Return what differs, grouped by data, settings, plan and code, in the order in which it is shown."""
+    """Return the differences, grouped by data, settings, plan and code, in the order in which it is shown."""
     return [
         _compare("Data", before.data, after.data),
         _compare("Settings", before.params, after.params),

@@ -27,7 +27,7 @@ class Paths:
 
     @property
     def cache(self) -> Path:
-        """Folder: what `ingest` knows about files that it has read before. Not an out of a stage, so DVC does not delete it."""
+        """Folder: the cache of `ingest`, with rows of files that it has read before. Not an out of a stage, so DVC does not delete it."""
         return self.state / "ingest"
 
     @property
@@ -110,6 +110,16 @@ class Paths:
         """Folder: masks and overlays of predicted images."""
         return self.root / "predictions"
 
+    @property
+    def logs(self) -> Path:
+        """Folder: the log files of runs, with every line of every stage."""
+        return self.state / "logs"
+
+    @property
+    def durations(self) -> Path:
+        """The duration of the last run of each stage, from which the time that a run takes is estimated."""
+        return self.state / "durations.json"
+
     def flow(self, name: str) -> Path:
         """The script of a flow."""
         return self.root / "flows" / f"{name}.py"
@@ -155,5 +165,5 @@ class Paths:
         return self.evaluation(name) / "metrics.json"
 
     def bottleneck(self, name: str) -> Path:
-        """How long each part of a training step of a candidate takes."""
+        """The time that each part of a candidate's training step takes, written by `train`."""
         return self.training(name) / "bottleneck.json"

@@ -201,7 +201,7 @@ def _inputs(root: Path, name: str) -> list[Any]:
 
 
 DataState = Literal["absent", "untracked", "missing", "changed", "clean"]
-"""How data/ compares with data.dvc, DVC's pointer to the versioned data.
+"""The state of data/ relative to data.dvc, DVC's pointer to the versioned data.
 
 absent: neither exists; untracked: there is only data/; missing: there is only data.dvc; changed: data/ differs from data.dvc, or is not in
 the DVC cache; clean: they match.

@@ -126,7 +126,7 @@ def test_the_keyboard_is_enough(page) -> None:
 def test_errors_are_shown(page) -> None:
     drop(page, b"these are words", "notes.txt", "text/plain")
     page.locator("#error").wait_for(state="visible")
-    assert "no image" in page.locator("#error").text_content()
+    assert "is not an image" in page.locator("#error").text_content()
     drop(page, b"\0" * (3 << 20), "huge.png")
     expect(page.locator("#error")).to_contain_text("at most 1 MB")
     drop(page)

@@ -254,7 +254,7 @@ def test_a_class_without_labels_is_never_suggested() -> None:
 def workspace(kmeans: Segmenter, planted: Path, tmp_path: Path) -> Path:
     (tmp_path / "artifacts").symlink_to(planted.parent)
     kmeans.spec.write(tmp_path / "models" / "kmeans")
-    kmeans.engine.save(tmp_path / "models" / "kmeans" / "weights.safetensors")  # type: ignore[attr-defined]
+    kmeans.engine.save(tmp_path / "models" / "kmeans" / "weights.safetensors")
     return tmp_path
 
 

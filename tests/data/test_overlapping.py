@@ -35,7 +35,7 @@ def write_png(path: Path, array: np.ndarray) -> None:
 
 def import_source(source: Path, data: Path, format: str = "auto", **more: object) -> ImportReport:
     read = ReadOptions(overlapping=bool(more.pop("overlapping", True)) or None)
-    return import_dataset(source, data, format, ImportOptions(read=read, **more), jobs=1)  # type: ignore[arg-type]
+    return import_dataset(source, data, format, ImportOptions(read=read, **more), jobs=1)
 
 
 def labels_of(data: Path, key: str = "a") -> tuple[list[str], np.ndarray]:

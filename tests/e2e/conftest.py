@@ -2,6 +2,8 @@
 
 The tests run in two processes that share it, each file in one process. Tests that change the workspace, or use the ports that the
 documentation names, are in test_demo.py.
+
+Trainings have a budget of steps, so no result depends on how many steps a busy machine takes in some minutes.
 """
 
 from __future__ import annotations
@@ -23,10 +25,22 @@ import pytest
 from filelock import FileLock
 
 from segpipe.files import sha256_file
+from segpipe.workspace.params_file import set_params
 
 BIN = Path(sys.executable).parent
 SIDE_BY_SIDE = {"OMP_WAIT_POLICY": "passive"} if "PYTEST_XDIST_WORKER" in os.environ else {}
 """Threads of OpenMP that wait must not use the processor, because two trainings run at once."""
+FIXED = {
+    "train.batch": 4,
+    "train.precision": "fp32",
+    "train.channels_last": False,
+    "train.compile": False,
+    "train.workers": 0,
+    "evaluate.resamples": 1000,
+}
+"""Settings that the planner would otherwise measure, and fewer resamples. Tests of planning and evaluation cover what they replace."""
+DEMO = {"train.budget": "60 steps", "train.patch": 128, "train.validations": 3, **FIXED}
+"""Settings of the demo workspace: enough steps for every network to be much better than k-means."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -79,7 +93,10 @@ def make_checkout(target: Path) -> None:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    """Run `make demo` completely: its environment, the demo workspace, a promoted model, an endpoint that answered."""
+    """Run `make demo` completely: its environment, the demo workspace, a promoted model, an endpoint that answered.
+
+    The workspace exists before, with settings of its own, so that its trainings have a number of steps and not of minutes.
+    """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     record, checkout = shared / "demo.json", shared / "e2e" / "segpipe"
@@ -87,6 +104,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         if not record.exists():
             make_checkout(checkout)
             bare = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+            run("make", "setup", f"PYTHON={sys.executable}", cwd=checkout, env=bare)
+            run(checkout / ".venv" / "bin" / "segpipe", "init", "demo", cwd=checkout, env=bare)
+            set_params(checkout / "demo", DEMO)
             result = run("make", "demo", f"PYTHON={sys.executable}", cwd=checkout, env=bare, check=False)
             record.write_text(json.dumps(asdict(result)))
             if result.code == 0:
@@ -150,20 +170,20 @@ def background() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def shorten(workspace: Path, steps: int = 12, seed: int = 0, gates: bool = False, margin: float = 0.02) -> None:
     """Reduce `segpipe run` to a few steps of one network, with two validations, and the baseline; without `gates`, switch the gates off."""
     path = workspace / "params.yaml"
-    text = re.sub(r"budget: \d+ ?\w+", f"budget: {steps} steps", path.read_text(), count=1)
-    text = re.sub(r"  deeplabv3plus:\n(    .*\n)+", "", text)
-    text = re.sub(
-        r"  seed: \d+\n(  validations: \d+\n)?  augment", f"  seed: {seed}\n  validations: 2\n  augment", text
+    path.write_text(re.sub(r"  deeplabv3plus:\n(    .*\n)+", "", path.read_text()))
+    recipe = {"train.budget": f"{steps} steps", "train.seed": seed, "train.patch": 64, "train.validations": 2}
+    gate_settings = (
+        {"gates.champion.margin": margin}
+        if gates
+        else dict.fromkeys(["gates.floor", "gates.baseline", "gates.champion"])
     )
-    text = re.sub(r"(champion: \{.*margin: )[\d.]+", rf"\g<1>{margin}", text)
-    path.write_text(text if gates else re.sub(r"(floor|baseline|champion): \{.*\}", r"\1: null", text))
+    set_params(workspace, recipe | FIXED | gate_settings)
 
 
 def release_second(demo: Demo) -> str:
     """Train the U-Net of the demo again, with fewer steps, another seed and a wide margin of the champion gate; return the live version."""
     shorten(demo.root, steps=40, seed=1, gates=True, margin=0.9)
-    path = demo.root / "params.yaml"
-    path.write_text(re.sub(r"(floor|baseline): \{.*\}", r"\1: null", path.read_text()))
+    set_params(demo.root, {"gates.floor": None, "gates.baseline": None})
     return str(json.loads(run("segpipe", "run", "--json", cwd=demo.root).out)["live"])
 
 

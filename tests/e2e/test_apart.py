@@ -10,6 +10,7 @@ import pytest
 
 from segpipe.data.images import encode_png
 from segpipe.files import sha256_file
+from segpipe.workspace.params_file import set_params
 from tests.e2e.commands import all_blocks, commands_of
 from tests.e2e.conftest import ROOT, Demo, run, run_all, shorten
 
@@ -41,10 +42,7 @@ def test_own_images_from_a_folder_and_a_bad_one(demo, tmp_path):
     assert "Traceback" not in failed.err + failed.out
     shutil.copy(source / "masks" / keys[0], bad)
     shorten(workspace, steps=2)
-    params = workspace / "params.yaml"
-    params.write_text(
-        params.read_text().replace("  floor: null", "  floor: {metric: iou.dataset.macro, at_least: 0.99}")
-    )
+    set_params(workspace, {"gates.floor": {"metric": "iou.dataset.macro", "at_least": 0.99}})
     blocked = run("segpipe", "run", cwd=workspace, check=False)
     assert blocked.code == 4
     assert "floor" in (blocked.out + blocked.err).lower()

@@ -28,7 +28,7 @@ from segpipe.metrics.instances import InstanceCounts, InstanceMasks, challenge_s
 from segpipe.pages.comparison.result import compare_models
 from segpipe.pages.components.disagreement import ScoredModel, draw_disagreements
 from segpipe.samples import IGNORE, Sample
-from tests.evaluation.test_instance_counts import cells
+from tests.worlds.cells import cells
 from tests.worlds.evaluated_workspace import CLASSES, Reading, make_segmenter
 from tests.worlds.judged_scores import select
 
@@ -152,8 +152,8 @@ def mixed(ours: Scores, theirs: Scores, selected: np.ndarray) -> Scores:
     return replace(
         ours,
         detections=detections,
-        instances=np.where(selected[:, None, None, None], ours.instances, theirs.instances),  # type: ignore[arg-type]
-        instance_iou=np.where(selected[:, None], ours.instance_iou, theirs.instance_iou),  # type: ignore[arg-type]
+        instances=np.where(selected[:, None, None, None], ours.instances, theirs.instances),
+        instance_iou=np.where(selected[:, None], ours.instance_iou, theirs.instance_iou),
     )
 
 
@@ -166,7 +166,7 @@ def gate(case: Case, text: str) -> GateVerdict:
 
 def test_gates_judge_instances(root: Path) -> None:
     sharp, whole, kmeans = (scores_of(root, name) for name in ("sharp", "whole", "kmeans"))
-    assert sharp.value("iou.dataset.macro") > whole.value("iou.dataset.macro")  # type: ignore[operator]
+    assert sharp.value("iou.dataset.macro") > whole.value("iou.dataset.macro")
     case = Case(QUICK, sharp, kmeans, Champion("v0.1.0", whole))
     assert gate(case, "champion: {margin: 0.02}").verdict == "pass", "its pixel scores are better"
     for name in ("f1_50", "pq", "ap50"):
@@ -267,7 +267,7 @@ def test_a_comparison_uses_the_ranking_metric_and_shows_instance_scores(root: Pa
 def test_fewer_resamples_are_drawn_of_many_detections(root: Path) -> None:
     average_precision = scores_of(root, "whole").statistic("instance.ap")
     assert average_precision.max_resamples is not None and average_precision.max_resamples > 10_000
-    many = replace(average_precision, pools=average_precision.pools * 2000)  # type: ignore[type-var, attr-defined]
+    many = replace(average_precision, pools=average_precision.pools * 2000)
     assert many.max_resamples == 1000
     assert scores_of(root, "whole").statistic("instance.pq").max_resamples is None
 

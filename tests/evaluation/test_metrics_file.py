@@ -43,7 +43,7 @@ def test_reading_and_writing_gives_the_same_bytes(path: Path, tmp_path: Path) ->
 
 def test_sections_and_keys_are_in_their_order(path: Path) -> None:
     content = json.loads(path.read_text())
-    assert list(content) == ["test", "val", "model", "cost"]
+    assert list(content) == ["test", "val", "model", "engine", "cost"]
     ratios = ["iou", "dice", "precision", "recall", "accuracy", "mcc", "boundary_iou"]
     sections = ["interval", "surface", "slices", "calibration", "robustness"]
     assert list(content["test"]) == ["images", "pixels", *ratios, *sections]

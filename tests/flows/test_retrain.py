@@ -1,7 +1,8 @@
-"""Tests of the retrain flow on pipelines of one-line programs: order, skipping, failure, interruption, the lock."""
+"""Tests of the retrain flow on pipelines of one-line programs: what Prefect records, failure, interruption, the lock."""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -11,35 +12,23 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from segpipe.release.run_summary import RunSummary
+from segpipe.retraining import run_pipeline
 from tests.worlds import pipelines
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """One Prefect server for all tests of this module and their child processes, because a start takes seconds."""
-    from flows.schedule import prefect_server
-
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as api:
-        os.environ.update(PREFECT_API_URL=api)
-        from prefect.settings import PREFECT_API_URL, temporary_settings
-
-        with temporary_settings({PREFECT_API_URL: api}):
-            yield api
-    del os.environ["PREFECT_API_URL"]
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def retrain(server):
-    """The module flows/retrain.py."""
+    """A function that runs the pipeline of a workspace, recorded by flows/retrain.py."""
     from segpipe.workspace.flow_loader import load_flow
 
-    return load_flow(ROOT, "retrain")
+    return functools.partial(run_pipeline, flow=load_flow(ROOT, "retrain"))
 
 
 def ran(summary):
@@ -49,60 +38,24 @@ def ran(summary):
 
 def test_stale_stages_run_once_and_a_second_run_does_nothing(retrain, tmp_path):
     root = pipelines.make(tmp_path / "ws", pipelines.chain())
-    summary = retrain.run(root)
+    summary = retrain(root)
     assert ran(summary) == {"a", "b", "c", "d"}
     assert (root / "d.txt").read_text() == "HELLO\n"
     json.dumps(summary.model_dump(mode="json"))
-    assert ran(retrain.run(root)) == set()
+    assert ran(retrain(root)) == set()
 
 
 def test_only_stages_affected_by_a_change_run_until_one_writes_equal_bytes(retrain, tmp_path):
     stages = {name: stage for name, stage in pipelines.chain().items() if name in "ab"}
     root = pipelines.make(tmp_path / "ws", stages)
-    retrain.run(root)
+    retrain(root)
     (root / "data" / "y.txt").write_text("a new file that stage a does not read")
     pointer = (root / "data.dvc").read_bytes()
-    assert ran(retrain.run(root)) == {"a"}, "a wrote the same bytes again"
+    assert ran(retrain(root)) == {"a"}, "a wrote the same bytes again"
     assert (root / "data.dvc").read_bytes() != pointer, "the new data have been versioned"
     (root / "data" / "x.txt").write_text("other")
-    assert ran(retrain.run(root)) == {"a", "b"}
+    assert ran(retrain(root)) == {"a", "b"}
     assert (root / "b.txt").read_text() == "OTHER"
-
-
-def spans(resource=None):
-    """Return p and q, stages without upstream that write when they began and ended."""
-    code = 'import time; a=time.time(); time.sleep(1.5); open("{0}","w").write(f"{{a}} {{time.time()}}")'
-    meta = {"meta": {"resource": resource}} if resource else {}
-    return {name: {"cmd": pipelines.python(code.format(name)), "outs": [name], **meta} for name in "pq"}
-
-
-def rendezvous(resource=None):
-    """Return p and q, stages without upstream that wait for each other to begin, and write the devices that are visible to them."""
-    meta = {"meta": {"resource": resource}} if resource else {}
-    write_devices = 'open("{0}","w").write(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))'
-    code = 'open("{0}.began","w").close(); ' + pipelines.wait_for("{1}.began") + "; " + write_devices
-    return {a: {"cmd": pipelines.python(code.format(a, b)), "outs": [a], **meta} for a, b in ("pq", "qp")}
-
-
-def test_ready_stages_run_at_the_same_time(retrain, tmp_path):
-    assert ran(retrain.run(pipelines.make(tmp_path / "ws", rendezvous()), jobs=2)) == {"p", "q"}
-
-
-def test_device_stages_run_one_at_a_time_unless_jobs_says_otherwise(retrain, tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    root = pipelines.make(tmp_path / "ws", spans("device"))
-    retrain.run(root)
-    (a, b), (c, d) = [[float(t) for t in (root / name).read_text().split()] for name in "pq"]
-    assert b < c or d < a
-    assert ran(retrain.run(pipelines.make(tmp_path / "other", rendezvous("device")), jobs=2)) == {"p", "q"}
-
-
-def test_each_device_stage_gets_a_device_of_its_own(retrain, tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    root = pipelines.make(tmp_path / "ws", rendezvous("device"))
-    retrain.run(root)
-    assert {(root / name).read_text() for name in "pq"} == {"4", "7"}
-    assert retrain.device_slots(3) == ["4", "7", "4"]
 
 
 def test_a_failing_stage_ends_the_run_with_its_error_and_stops_the_others(retrain, tmp_path):
@@ -118,7 +71,7 @@ def test_a_failing_stage_ends_the_run_with_its_error_and_stops_the_others(retrai
     from segpipe.errors import SegpipeError
 
     with pytest.raises(SegpipeError, match="bad pixel") as caught:
-        retrain.run(root, jobs=2)
+        retrain(root, jobs=2)
     assert caught.value.exit_code == 3
     assert not (root / "l").exists()
     assert not psutil.pid_exists(int((root / "pid").read_text()))
@@ -130,7 +83,7 @@ def test_a_second_run_in_one_workspace_is_refused(retrain, tmp_path):
 
     root = pipelines.make(tmp_path / "ws", {})
     with lock(root), pytest.raises(BusyError, match=f"process {os.getpid()} "):
-        retrain.run(root)
+        retrain(root)
 
 
 def test_a_workspace_inside_another_repository_is_refused(retrain, tmp_path):
@@ -141,7 +94,26 @@ def test_a_workspace_inside_another_repository_is_refused(retrain, tmp_path):
     root = pipelines.make(tmp_path / "ws", pipelines.chain())
     shutil.rmtree(root / ".git")
     with pytest.raises(ConfigError, match="Git"):
-        retrain.run(root)
+        retrain(root)
+
+
+def test_each_stage_is_a_task_with_its_output_as_log(retrain, server, tmp_path):
+    lines = pipelines.python('print("first"); print("second"); open("o", "w").write("o")')
+    root = pipelines.make(tmp_path / "ws", {"talk": {"cmd": lines, "outs": ["o"]}})
+    retrain(root)
+    tasks = httpx.post(f"{server}/task_runs/filter", json={}, trust_env=False).json()
+    (talk,) = [task for task in tasks if task["name"] == "talk"]
+    assert talk["state_type"] == "COMPLETED"
+    request = {"logs": {"task_run_id": {"any_": [talk["id"]]}}, "sort": "TIMESTAMP_ASC"}
+
+    def messages():
+        answer = httpx.post(f"{server}/logs/filter", json=request, trust_env=False)
+        return [log["message"] for log in answer.json()]
+
+    deadline = time.monotonic() + 60  # Prefect sends logs in batches
+    while "second" not in messages() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert [message for message in messages() if message in ("first", "second")] == ["first", "second"]
 
 
 def segpipe(root, *arguments, **settings):

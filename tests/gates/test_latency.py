@@ -57,7 +57,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         time.sleep(0.005 if batch.max() > 0.5 else 0)
         return fast_engine(batch)
 
-    engine.name = "slow"  # type: ignore[attr-defined]
+    engine.name = "slow"
     segmenter.engine = engine
     monkeypatch.setattr(Segmenter, "from_bundle", lambda folder: segmenter)
     toy_selection().write(tmp_path / "selection.json")

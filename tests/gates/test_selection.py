@@ -13,9 +13,10 @@ from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.errors import ConfigError, DataError, MissingError
 from segpipe.files import read_json, write_json, write_text
 from segpipe.gates.selection import Selection
+from segpipe.inference.scoring import bundle_for_scoring
 from segpipe.inference.segmenter import Segmenter
 from segpipe.samples import ClassTable
-from tests.worlds.evaluated_workspace import PARAMS, make_segmenter
+from tests.worlds.evaluated_workspace import PARAMS, make_samples, make_segmenter
 from tests.worlds.judged_scores import select
 
 Serve = Callable[[Segmenter], None]
@@ -108,6 +109,47 @@ def test_a_winner_that_is_the_same_model_as_the_champion_is_recognised(
     assert selection.champion.same_model and selection.gates[2].verdict == "pass"
     serve(make_segmenter(0.05, "unet", data="d1", plan="another"))
     assert not select(workspace, params, fingerprint, shards).champion.same_model
+
+
+def test_a_champion_is_compared_in_the_arithmetic_of_the_winner(
+    workspace: Path, params: Params, fingerprint: Fingerprint, shards: Path, serve: Serve
+) -> None:
+    """The engines are the same, or the sentence names both; an evaluation whose engine is unknown is refused."""
+    champion = make_segmenter(0.2, "unet")
+    serve(champion)
+    selection = select(workspace, params, fingerprint, shards)
+    assert selection.champion.engine == "reading" and "was scored on" not in selection.gates[2].sentence
+    path = workspace / "evaluation" / "unet" / "metrics.json"
+    metrics = read_json(path)
+    write_json(path, metrics | {"engine": "torch"})
+    selection = select(workspace, params, fingerprint, shards)
+    assert selection.gates[2].verdict == "pass"
+    assert "unet was scored on torch, the champion on reading" in selection.gates[2].sentence
+    del metrics["engine"]
+    write_json(path, metrics)
+    selection = select(workspace, params, fingerprint, shards)
+    assert selection.gates[2].verdict == "cannot tell" and not selection.promotable
+    assert "`dvc repro -s -f evaluate@unet` evaluates it again" in selection.gates[2].sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"engine": "openvino-bf16"}, "onnxruntime"),
+        ({"engine": "openvino-int8"}, "onnxruntime"),
+        ({"engine": "openvino"}, "onnxruntime"),
+        ({"engine": "openvino-bf16", "dims": 3, "patch3d": (8, 16, 16)}, "openvino"),
+        ({"engine": "torch", "task": "instance"}, "torch"),
+    ],
+)
+def test_a_bundle_is_scored_in_float32_whatever_serves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], expected: str
+) -> None:
+    loaded = []
+    monkeypatch.setattr(Segmenter, "from_bundle", lambda *arguments: loaded.append(arguments[1]))
+    make_segmenter(0).with_changes(**changes).spec.write(tmp_path)
+    bundle_for_scoring(tmp_path, make_samples(1))
+    assert loaded == [expected]
 
 
 def test_a_champion_with_other_classes_cannot_be_compared(

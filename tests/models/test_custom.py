@@ -73,9 +73,9 @@ def test_the_seed_determines_the_weights_of_a_factory():
 
 
 def test_a_network_without_a_graph_is_named_at_export(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    from segpipe.release.export.bundle_export import export_graph
+    from segpipe.inference.engines.graph_export import export_graph
     from tests.models.test_contract import spec
 
     network = build(factory="tests.worlds.custom_networks:build_without_graph")
-    with pytest.raises(ConfigError, match=r"x: ONNX cannot express the network: .*fft.*use other layers"):
+    with pytest.raises(ConfigError, match=r"x: the network cannot be exported to ONNX: .*fft.*use other layers"):
         export_graph(Segmenter(spec("custom", 3, 4), TorchEngine(network)), tmp_path / "model.onnx")

@@ -317,6 +317,6 @@ def test_the_champion_costs_what_its_blessing_measured(tmp_path: Path, monkeypat
     bless = SimpleNamespace(p50_ms=3.0, p95_ms=5.0)
     release = SimpleNamespace(version="v0.2.0", bless=bless, engine="openvino-int8")
     monkeypatch.setattr("segpipe.release.registry.find_version", lambda root, version: release)
-    (row,) = report._champion_cost(tmp_path, SimpleNamespace(version="v0.2.0"))  # type: ignore[arg-type]
+    (row,) = report._champion_cost(tmp_path, SimpleNamespace(version="v0.2.0"))
     assert (row.name, row.latency, row.engine, row.served) == ("v0.2.0", (3.0, 5.0), "openvino-int8", True)
     assert report._champion_cost(tmp_path, None) == []

@@ -65,6 +65,13 @@ ANSWER = RECORD | {
     "promoted_at": None,
     "limits": {"max_upload_mb": 32.0, "max_megapixels": 64.0},
 }
+FIRST_FACTS = {*RECORD, "engine", "int8", "family", "options", "lineage"}
+LATER_FACTS = DetailedModelRecord.model_fields.keys() - FIRST_FACTS
+"""Fields that the record has gained since: they may be missing in what is read, and are written in addition."""
+
+
+def without_later_facts(written: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in written.items() if key not in LATER_FACTS}
 
 
 def tag(record: dict[str, Any]) -> VersionTag:
@@ -84,7 +91,7 @@ def test_a_card_has_the_same_keys_as_before(tmp_path: Path) -> None:
     write_json(tmp_path / "card.json", CARD)
     card = Card.read(tmp_path)
     card.write(tmp_path)
-    assert json.loads((tmp_path / "card.json").read_text()) == CARD
+    assert without_later_facts(json.loads((tmp_path / "card.json").read_text())) == CARD
     write_json(tmp_path / "card.json", {key: value for key, value in CARD.items() if key != "int8"})
     assert Card.read(tmp_path).int8 is None
     for wrong in ({"colour": "red"}, {"engine": None}):
@@ -95,7 +102,7 @@ def test_a_card_has_the_same_keys_as_before(tmp_path: Path) -> None:
 
 def test_a_release_has_the_same_keys_as_before() -> None:
     release = parse_record(tag(RELEASE))
-    assert release is not None and release.record() == RELEASE
+    assert release is not None and without_later_facts(release.record()) == RELEASE
     first = {key: value for key, value in RELEASE.items() if key not in ("engine", "int8", "parent")}
     old = parse_record(tag(first | {"of_a_later_version": 1}))
     assert old is not None and (old.engine, old.int8, old.parent, old.score) == (None, None, None, 0.71)
@@ -103,7 +110,7 @@ def test_a_release_has_the_same_keys_as_before() -> None:
 
 def test_an_answer_has_the_same_keys_as_before() -> None:
     answer = ModelAnswer.model_validate(ANSWER)
-    assert answer.model_dump(mode="json") == ANSWER
+    assert without_later_facts(answer.model_dump(mode="json")) == ANSWER
     info = ModelInfo.model_validate(answer.values_of(ModelInfo))
     assert ModelAnswer(limits=Limits(**ANSWER["limits"]), **info.values_of(ModelInfo)) == answer
 

@@ -39,21 +39,34 @@ def test_it_follows_the_endpoint_file(endpoint: Path, bundles: list[Path]) -> No
     assert holder.refresh() is True and np.array_equal(holder.current.segmenter.predict(image).class_ids, before)
 
 
-def test_a_broken_release_leaves_the_old_model(endpoint: Path, bundles: list[Path]) -> None:
-    holder = ModelHolder(endpoint, bundles[0], poll_s=0.02)
+def test_a_broken_release_leaves_the_old_model(
+    endpoint: Path, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder, checks = ModelHolder(endpoint, bundles[0], poll_s=0.02), []
+    refresh = holder.refresh
+    monkeypatch.setattr(holder, "refresh", lambda: checks.append(None) or refresh())
+
+    def wait_for_check() -> None:
+        """Wait until a check of the file that began after this call has ended."""
+        before = len(checks)
+        assert wait_for(lambda: len(checks) > before + 2)
+
     holder.start()
     try:
         (endpoint.parent / "../releases/v0.2.0/bundle/model.onnx").write_bytes(b"torn")
         seen = holder._seen
         point(endpoint, 2, bundle_sha256="1" * 64)
         assert wait_for(lambda: holder._seen != seen)
-        point(endpoint, 2)  # the hash is right, but the graph is still broken
-        write_text(endpoint, "{ not json")
-        write_json(endpoint, {"version": "v0.2.0"})
-        point(endpoint, 7)
-        endpoint.unlink()
-        time.sleep(0.3)
-        assert holder.current.info.version == "v0.1.0"
+        for break_it in (
+            lambda: point(endpoint, 2),  # the hash is right, but the graph is still broken
+            lambda: write_text(endpoint, "{ not json"),
+            lambda: write_json(endpoint, {"version": "v0.2.0"}),
+            lambda: point(endpoint, 7),  # a release that does not exist
+            endpoint.unlink,
+        ):
+            break_it()
+            wait_for_check()
+            assert holder.current.info.version == "v0.1.0"
         point(endpoint, 1, version="v0.1.1")
         assert wait_for(lambda: holder.current.info.version == "v0.1.1"), "the file is still watched"
     finally:

@@ -16,12 +16,13 @@ from segpipe.training import ensemble
 from segpipe.training.ensemble import train_members
 from segpipe.training.finishing import postprocess_search
 from segpipe.training.finishing.cleaning_search import CleaningChoice
-from segpipe.training.folds import DealtFolds, member_plan
+from segpipe.training.folds import FoldImages, member_plan
 from segpipe.training.plan import Folds, VolumeGrid
 from segpipe.training.scoring import count_split, score_confusion
-from tests.worlds.tiny_training import CLASSES, MemoryReader, draw
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import CLASSES, draw
 from tests.worlds.trainings import tiny_plan
-from tests.worlds.volumes import TABLE, VolumeReader, ellipsoid, register
+from tests.worlds.volumes import TABLE, ellipsoid, register
 
 STEPS = 6
 
@@ -45,13 +46,13 @@ def planned(**recipe):
 
 def deal():
     train, val = (Spy([draw(i, 48, 48) for i in numbers]) for numbers in (range(6), range(100, 103)))
-    return DealtFolds((train, val), [*train.keys, *val.keys], [0, 1, 2, 0, 1, 2, 0, 1, 2])
+    return FoldImages((train, val), [*train.keys, *val.keys], [0, 1, 2, 0, 1, 2, 0, 1, 2])
 
 
-def run(folder, plan=None, dealt=None):
-    dealt = dealt or deal()
+def run(folder, plan=None, fold_images=None):
+    fold_images = fold_images or deal()
     folders = folder / "out", folder / "live", folder / "checkpoints" / "tiny"
-    train_members(plan or planned(), CLASSES, dealt, dealt.readers[1], *folders)
+    train_members(plan or planned(), CLASSES, fold_images, fold_images.readers[1], *folders)
     return folder / "out"
 
 
@@ -66,21 +67,21 @@ def digests(out):
 
 
 def test_no_member_sees_its_fold_before_it_is_judged_on_it(tmp_path, monkeypatch):
-    dealt, keys_by_seed, real = deal(), {}, ensemble.train_on
+    fold_images, keys_by_seed, real = deal(), {}, ensemble.train_on
 
     def spied(plan, classes, train, val, *folders):
-        for reader in dealt.readers:
+        for reader in fold_images.readers:
             reader.read_keys.clear()
         trained_on = {train[i].key for i in range(len(train))}
         judged_on = {val[i].key for i in range(len(val))}
         keys_by_seed[plan.seed] = trained_on, judged_on
-        for reader in dealt.readers:
+        for reader in fold_images.readers:
             reader.read_keys.clear()
         monkeypatch.setattr("segpipe.training.loop.TrainingLoop._validate", lambda self: validate(self, plan.seed))
         real(plan, classes, train, val, *folders)
 
     def validate(run, seed):
-        read_keys = {key for reader in dealt.readers for key in reader.read_keys}
+        read_keys = {key for reader in fold_images.readers for key in reader.read_keys}
         assert read_keys <= keys_by_seed[seed][0], "before a validation, only the member's training images were read"
         run.state.best_score, run.state.best_step = 0.5, run.state.step
         run.best = {name: value.clone() for name, value in run.stepper.average.state_dict().items()}
@@ -88,15 +89,15 @@ def test_no_member_sees_its_fold_before_it_is_judged_on_it(tmp_path, monkeypatch
         return run.state.val[-1]
 
     monkeypatch.setattr(ensemble, "train_on", spied)
-    run(tmp_path, dealt=dealt)
+    run(tmp_path, fold_images=fold_images)
     assert len(keys_by_seed) == 3
     for fold, (trained_on, judged_on) in enumerate(keys_by_seed.values()):
-        assert judged_on == {key for key, number in dealt.fold_by_key.items() if number == fold}
-        assert not trained_on & judged_on and trained_on | judged_on == set(dealt.keys)
+        assert judged_on == {key for key, number in fold_images.fold_by_key.items() if number == fold}
+        assert not trained_on & judged_on and trained_on | judged_on == set(fold_images.keys)
 
 
 def test_the_ensemble_is_the_mean_of_members_trained_alone(whole, tmp_path):
-    dealt, plan = deal(), planned()
+    fold_images, plan = deal(), planned()
     weights = load_file(whole / "weights.safetensors")
     image, outputs = draw(500, 48, 48).image, []
     for fold in range(3):
@@ -104,8 +105,8 @@ def test_the_ensemble_is_the_mean_of_members_trained_alone(whole, tmp_path):
         ensemble.train_on(
             member_plan(plan, fold),
             CLASSES,
-            dealt.without_fold(fold),
-            dealt.only_fold(fold),
+            fold_images.without_fold(fold),
+            fold_images.only_fold(fold),
             folder / "out",
             folder / "live",
             folder / "checkpoints",
@@ -118,7 +119,7 @@ def test_the_ensemble_is_the_mean_of_members_trained_alone(whole, tmp_path):
     assert (
         isinstance(together, OutOfFoldSegmenter)
         and together.spec.members == 3
-        and together.fold_of == dealt.fold_by_key
+        and together.fold_of == fold_images.fold_by_key
     )
     np.testing.assert_allclose(
         together.predict(image, probabilities=True).probabilities, np.mean(outputs, 0), atol=2e-6
@@ -129,7 +130,7 @@ def test_the_ensemble_is_the_mean_of_members_trained_alone(whole, tmp_path):
 
 def test_its_score_on_val_is_out_of_fold(whole):
     history, val, judge = json.loads((whole / "history.json").read_text()), deal().readers[1], load_trained(whole)
-    expected = sum(count_split(judge._members[fold], val, [index]) for index, fold in enumerate((0, 1, 2)))
+    expected = sum(count_split(judge.members[fold], val, [index]) for index, fold in enumerate((0, 1, 2)))
     assert history["best_score"] == pytest.approx(score_confusion(expected).iou_macro, abs=1e-6)
     scores = [member["best_score"] for member in history["members"]]
     assert history["folds"]["scores"] == scores and len(set(scores)) > 1
@@ -222,17 +223,19 @@ def test_one_network_replaces_members_that_were_not_finished(tmp_path):
     member_checkpoints = tmp_path / "checkpoints" / "folds" / "0" / "checkpoints"
     member_checkpoints.mkdir(parents=True)
     (member_checkpoints / "000000003.safetensors").write_bytes(b"part of a training")
-    dealt = deal()
+    fold_images = deal()
     plan = planned().model_copy(update={"folds": None})
-    ensemble.train_on(plan, CLASSES, *dealt.readers, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
+    ensemble.train_on(
+        plan, CLASSES, *fold_images.readers, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints"
+    )
     assert load_trained(tmp_path / "out").spec.members == 1 and not list((tmp_path / "checkpoints").iterdir())
 
 
 def test_volumes_have_members_too(tmp_path):
     register()
-    train, val = (VolumeReader([ellipsoid(i, (12, 16, 12)) for i in numbers]) for numbers in (range(4), range(10, 12)))
+    train, val = (MemoryReader([ellipsoid(i, (12, 16, 12)) for i in numbers]) for numbers in (range(4), range(10, 12)))
     keys = [sample.key for reader in (train, val) for sample in reader.samples]
-    dealt = DealtFolds((train, val), keys, [0, 1, 0, 1, 0, 1])
+    fold_images = FoldImages((train, val), keys, [0, 1, 0, 1, 0, 1])
     plan = planned(val_every=6).model_copy(
         update={
             "family": "tiny3d",
@@ -243,9 +246,9 @@ def test_volumes_have_members_too(tmp_path):
             "volume": VolumeGrid(patch=(8, 8, 8), spacing=None, flips=(True, True, True)),
         }
     )
-    train_members(plan, TABLE, dealt, val, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
+    train_members(plan, TABLE, fold_images, val, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
     model, sample = load_trained(tmp_path / "out"), train[1]
-    outputs = [member.segment(sample, probabilities=True).probabilities for member in model._members]
+    outputs = [member.segment(sample, probabilities=True).probabilities for member in model.members]
     np.testing.assert_allclose(
         model.predict(sample.image, probabilities=True).probabilities, np.mean(outputs, 0), atol=2e-6
     )

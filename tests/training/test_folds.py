@@ -1,4 +1,4 @@
-"""Folds: the fold of each image, the members that see it, and what cannot be dealt out."""
+"""Folds: the fold of each image, the members that see it, and what cannot be divided."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,13 @@ from segpipe.errors import ConfigError
 from segpipe.files import write_json
 from segpipe.models.registry import get_family
 from segpipe.samples import Sample
-from segpipe.training.folds import SampleSubset, check_folds, choose_folds, deal_out, describe_folds, member_plan
+from segpipe.training.folds import SampleSubset, check_folds, choose_folds, describe_folds, make_folds, member_plan
 from segpipe.training.plan import Folds, NetworkPlan
 from segpipe.training.planning import planner
-from segpipe.training.planning.budget import MEMBER_START_S, MIN_STEPS, START_UP_S, count_steps
+from segpipe.training.planning.budget import MEMBER_START_S, MIN_STEPS, count_steps
 from segpipe.training.planning.planner import make_plan
-from tests.worlds.tiny_training import MemoryReader, draw, fingerprint_of
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import draw, fingerprint_of
 from tests.worlds.tiny_training import make_plan as plan_of
 
 
@@ -47,9 +48,9 @@ def shards(tmp_path):
     return tmp_path
 
 
-def dealt(shards, count=3, how="groups", seed=0):
+def fold_images(shards, count=3, how="groups", seed=0):
     readers = ShardReader(shards, "train"), ShardReader(shards, "val")
-    return deal_out(Folds(count=count, dealt=how), seed, *readers, shards)
+    return make_folds(Folds(count=count, dealt=how), seed, *readers, shards)
 
 
 def keys(samples):
@@ -68,7 +69,7 @@ def test_a_subset_has_samples_of_several_readers():
 
 
 def test_every_image_of_train_and_val_is_in_one_fold_and_test_in_none(shards):
-    result = dealt(shards)
+    result = fold_images(shards)
     all_keys = keys(ShardReader(shards, "train")) | keys(ShardReader(shards, "val"))
     in_fold = [keys(result.only_fold(fold)) for fold in range(3)]
     assert sum(map(len, in_fold)) == len(all_keys) == 16
@@ -78,17 +79,17 @@ def test_every_image_of_train_and_val_is_in_one_fold_and_test_in_none(shards):
         assert all(result.fold_by_key[key] == fold for key in in_fold[fold])
     assert len({result.fold_by_key[key] for key in ("s7", "s8", "s23", "s24")}) == 1, "a group"
     assert result.fold_by_key["s9"] == result.fold_by_key["s25"], "copies"
-    assert dealt(shards).fold_by_key == result.fold_by_key
-    assert dealt(shards, seed=1).fold_by_key != result.fold_by_key
+    assert fold_images(shards).fold_by_key == result.fold_by_key
+    assert fold_images(shards, seed=1).fold_by_key != result.fold_by_key
 
 
 def test_split_folds_are_used_if_they_are_set(shards):
     assert choose_folds(3, params_of(), shards).dealt == "groups"
     assert choose_folds(3, params_of({"method": "ranges"}), shards).dealt == "blocks"
-    fold_by_key = {key: i % 2 for i, key in enumerate(sorted(dealt(shards).fold_by_key))}
+    fold_by_key = {key: i % 2 for i, key in enumerate(sorted(fold_images(shards).fold_by_key))}
     write_json(shards / FOLDS_FILE, fold_by_key)
     assert choose_folds(2, params_of(), shards) == Folds(count=2, dealt="split")
-    assert dealt(shards, 2, "split").fold_by_key == fold_by_key
+    assert fold_images(shards, 2, "split").fold_by_key == fold_by_key
     with pytest.raises(ConfigError, match=r"train\.folds.*found 3, and folds \[0, 1\].*same number"):
         choose_folds(3, params_of(), shards)
 
@@ -101,7 +102,7 @@ def test_slices_next_to_a_fold_train_no_member_that_it_judges(tmp_path, how):
         write_json(tmp_path / FOLDS_FILE, {f"s{i}": i // 7 for i in range(21)})
     folds = choose_folds(3, params_of({"method": "ranges", "gap": 2}), tmp_path)
     assert folds == Folds(count=3, dealt=how, gap=2)
-    result = deal_out(folds, 0, ShardReader(tmp_path, "train"), ShardReader(tmp_path, "val"), tmp_path)
+    result = make_folds(folds, 0, ShardReader(tmp_path, "train"), ShardReader(tmp_path, "val"), tmp_path)
     position = {key: int(key[1:]) for key in result.fold_by_key}
     for fold in range(3):
         in_fold, seen = keys(result.only_fold(fold)), keys(result.without_fold(fold))
@@ -112,8 +113,8 @@ def test_slices_next_to_a_fold_train_no_member_that_it_judges(tmp_path, how):
     assert set().union(*(keys(result.only_fold(fold)) for fold in range(3))) == position.keys(), "all are judged"
     assert "without the 2 images on either side" in describe_folds(folds, result, TrainParams())
     wide = Folds(count=3, dealt="blocks", gap=20)
-    with pytest.raises(ConfigError, match=r"split.gap: .*nothing to train on without fold \d.*reduce it"):
-        deal_out(wide, 0, ShardReader(tmp_path, "train"), ShardReader(tmp_path, "val"), tmp_path)
+    with pytest.raises(ConfigError, match=r"split.gap: .*no images to train on without fold \d.*reduce it"):
+        make_folds(wide, 0, ShardReader(tmp_path, "train"), ShardReader(tmp_path, "val"), tmp_path)
 
 
 def test_members_that_cannot_be_averaged_or_judged_are_refused():
@@ -127,14 +128,14 @@ def test_members_that_cannot_be_averaged_or_judged_are_refused():
 def test_a_plan_with_folds_is_that_of_its_first_member(shards, monkeypatch):
     planned = {}
 
-    def plan_on(name, params, fingerprint, train, val):
+    def plan_on(name, params, fingerprint, train, val, *_):
         planned.update(train=keys(train), val=keys(val))
         return plan_of()
 
     monkeypatch.setattr(planner, "plan_on", plan_on)
     fingerprint = fingerprint_of(MemoryReader(list(ShardReader(shards, "train"))))
     plan = make_plan("unet", params_of(folds=3, budget="60 steps"), fingerprint, shards)
-    expected = dealt(shards)
+    expected = fold_images(shards)
     assert plan.folds == Folds(count=3, dealt="groups")
     assert planned["val"] == keys(expected.only_fold(0)) and planned["train"] == keys(expected.without_fold(0))
     reason = plan.reasons["folds"]
@@ -165,7 +166,7 @@ def test_members_differ_in_their_seed_and_choose_nothing_for_themselves():
 
 def test_blocks_are_described(shards):
     folds = Folds(count=2, dealt="blocks")
-    description = describe_folds(folds, dealt(shards, 2, "blocks"), TrainParams(budget="10m"))
+    description = describe_folds(folds, fold_images(shards, 2, "blocks"), TrainParams(budget="10m"))
     assert "8 images, in blocks of each stack" in description
 
 
@@ -173,7 +174,7 @@ def test_blocks_are_described(shards):
 def test_members_share_a_budget(seconds, ms_step, ms_val, members, overhead_s):
     assert count_steps("steps", 60, 8, 2, ms_step, ms_val, overhead_s, members)[0] == max(1, round(60 / members))
     assert count_steps("epochs", 10, 8, 2, ms_step, ms_val, overhead_s, members)[0] == max(1, round(40 / members))
-    once = START_UP_S + overhead_s + (members - 1) * MEMBER_START_S
+    once = overhead_s + (members - 1) * MEMBER_START_S
     try:
         steps, validations = count_steps("seconds", seconds, 8, 2, ms_step, ms_val, overhead_s, members)
     except ConfigError:

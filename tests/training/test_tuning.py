@@ -129,7 +129,7 @@ def test_two_searches_share_the_trials(search, monkeypatch):
 
 
 def test_a_trial_that_diverges_is_the_worst_and_other_errors_are_raised(search, monkeypatch):
-    def diverges(plan, *_, on_validation):
+    def diverges(*_, **__):
         raise SegpipeError("training diverged")
 
     monkeypatch.setattr(tuning, "train_on", diverges)
@@ -137,7 +137,7 @@ def test_a_trial_that_diverges_is_the_worst_and_other_errors_are_raised(search, 
     tuned.run(2, None, None)
     assert [(r.score, r.ended) for r in tuned.results()] == [(0.0, "diverged")] * 2
 
-    def fails(plan, *_, on_validation):
+    def fails(*_, **__):
         raise ConfigError("out of memory")
 
     monkeypatch.setattr(tuning, "train_on", fails)
@@ -148,5 +148,5 @@ def test_a_trial_that_diverges_is_the_worst_and_other_errors_are_raised(search, 
 def test_a_classical_model_cannot_be_tuned():
     plan = tiny_plan()
     assert check_tunable(plan) is plan
-    with pytest.raises(ConfigError, match="no training to tune"):
+    with pytest.raises(ConfigError, match="without training settings to tune"):
         check_tunable(make_classical_plan())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def test_a_flow_of_another_version_is_named_and_the_fix_works(tmp_path: Path) ->
     flow.write_text("from segpipe.no_such_module import run\n")
     with pytest.raises(ConfigError, match=r"another version.*segpipe\.no_such_module.*Fix: ") as caught:
         load_flow(root, "retrain")
-    command = str(caught.value.fix).partition(": ")[2].replace("segpipe init", "python -m segpipe init")
+    command = str(caught.value.fix).partition(": ")[2].replace("segpipe init", f"{sys.executable} -m segpipe init")
     subprocess.run(command, shell=True, check=True, capture_output=True)
     assert flow.read_text() == current
 

@@ -14,6 +14,7 @@ from segpipe.config import Params, parse_params
 from segpipe.data.manifest.fingerprint import Fingerprint, Range
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.evaluation.evaluate import evaluate_candidate
+from segpipe.inference import scoring
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
@@ -137,6 +138,6 @@ def serve(monkeypatch: pytest.MonkeyPatch, workspace: Path) -> Callable[[Segment
 
     def put(segmenter: Segmenter) -> None:
         (workspace / "champion.json").write_text(json.dumps({"version": "v0.2.0", "commit": "c" * 40}))
-        monkeypatch.setattr(Segmenter, "from_bundle", lambda folder: segmenter)
+        monkeypatch.setattr(scoring, "bundle_for_scoring", lambda bundle, reader: segmenter)
 
     return put

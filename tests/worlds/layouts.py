@@ -9,6 +9,10 @@ from PIL import Image
 
 from segpipe.config import DataParams
 from segpipe.data.dataset import Item, load_dataset
+from segpipe.data.formats.probe import SourceProbe
+from segpipe.data.formats.readings.choose import choose_reading
+from segpipe.data.formats.recognise import collect_readings
+from segpipe.data.formats.source import NO_OPTIONS, ReadOptions
 from segpipe.data.images import read_mask
 from segpipe.data.importer import ImportOptions, ImportReport, import_dataset
 
@@ -19,6 +23,12 @@ HEIGHT, WIDTH = 18, 25
 def import_source(source: Path, data: Path, format: str = "auto", **options: object) -> ImportReport:
     """Import with options as keywords."""
     return import_dataset(source, data, format, ImportOptions.model_validate(options))
+
+
+def recognised(probe: SourceProbe, options: ReadOptions = NO_OPTIONS) -> tuple[str, str]:
+    """Return the name of the layout of the only clear reading, and why it was recognised."""
+    reading = choose_reading(probe.source, collect_readings(probe, options), "segpipe data import SRC")
+    return reading.layout, reading.pairing
 
 
 def save(path: Path, array: np.ndarray, colors: list[tuple[int, int, int]] | None = None) -> Path:

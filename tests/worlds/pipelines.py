@@ -12,7 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from segpipe.workspace import pipeline, runner
+from segpipe.workspace import pipeline
+from segpipe.workspace.execution import runner
 
 PARAMS = "candidates: {a: {family: kmeans}}\n"
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 import segpipe.training.step
 from segpipe.training.distributed.process_group import leave_process_group, mean_over_ranks, rank, world_size
 from segpipe.training.ensemble import train_members
-from segpipe.training.folds import DealtFolds
+from segpipe.training.folds import FoldImages
 from segpipe.training.plan import Folds
 from segpipe.training.sampling.crops import batches
 from segpipe.training.sampling.detection import detection_loss
@@ -29,7 +29,8 @@ from segpipe.training.step import Stepper, build_stepper
 from segpipe.training.tasks import samples_of
 from tests.worlds.detectors import detector_plan, discs
 from tests.worlds.forked_commands import forked, newest, result, train, wait
-from tests.worlds.tiny_training import CLASSES, MemoryReader, draw, make_plan
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import CLASSES, draw, make_plan
 from tests.worlds.trainings import tiny_plan
 
 READERS = MemoryReader([draw(i, bar=i % 4 == 0) for i in range(8)]), MemoryReader([draw(100 + i) for i in range(3)])
@@ -91,7 +92,7 @@ def limit_memory() -> None:
             raise MemoryError
         return step(self, number, *rest)
 
-    Stepper.step = limited  # type: ignore[method-assign]
+    Stepper.step = limited
 
 
 def compare(folder: Path, name: str, plan) -> dict:
@@ -122,7 +123,7 @@ def step_by_step(folder: Path, plan, readers, threads: int = 1) -> None:
 
 
 def step_by_step_in_float64(folder: Path, plan, readers) -> None:
-    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # losses and normalisation call it
+    torch.Tensor.float = torch.Tensor.double  # losses and normalisation call it
     torch.set_default_dtype(torch.float64)  # Fabric converts the network's outputs to it
     segpipe.training.step._precision = lambda *_: {"precision": "64-true"}
     step_by_step(folder, plan, readers)
@@ -142,7 +143,8 @@ def unet(folder: Path, work, processes: int = 2, other_work=None) -> list[float]
     other_work = other_work or work
     paths = [folder / f"{work.__name__}-1", folder / f"{other_work.__name__}-other"]
     for path, count, each_work in zip(paths, (1, processes), (work, other_work), strict=True):
-        finish(path, start(path, plan, count, work=each_work))
+        if not path.exists():  # two comparisons share the curve of one process
+            finish(path, start(path, plan, count, work=each_work))
     one, two = (json.loads(path.read_text()) for path in paths)
     return [abs(a - b) for a, b in zip(one, two, strict=True)]
 
@@ -186,7 +188,9 @@ def interrupt_one(folder: Path) -> dict:
     whole, halted = folder / "whole", folder / "halted"
     finish(whole, start(whole, plan, 2))
     children = start(halted, plan, 2)
+    end = time.monotonic() + 240
     while not (halted / "live" / "metrics.json").exists():  # until its first steps are done
+        assert time.monotonic() < end, halted.with_suffix(".1.log").read_text()
         time.sleep(0.005)
     os.kill(children[1], signal.SIGINT)
     codes, step = [wait(child) for child in children], newest(halted / "checkpoints")
@@ -213,8 +217,8 @@ def ensemble(folder: Path, plan, readers) -> None:
     """Train the members of an ensemble, one after another."""
     train_reader, val = readers
     keys = [*train_reader.keys, *val.keys]
-    dealt = DealtFolds(readers, keys, [index % 3 for index in range(len(keys))])
-    train_members(plan, CLASSES, dealt, val, folder / "out", folder / "live", folder / "checkpoints")
+    fold_images = FoldImages(readers, keys, [index % 3 for index in range(len(keys))])
+    train_members(plan, CLASSES, fold_images, val, folder / "out", folder / "live", folder / "checkpoints")
     leave_process_group()
 
 

@@ -13,9 +13,11 @@ EXAMPLE = "segpipe data demo && dvc repro"
 
 def data_demo(
     images: Annotated[int, typer.Option("--images", min=10, help="Number of images.")] = 240,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed; another seed gives other images.")] = 2026,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Random seed; another seed gives different images.")
+    ] = 2026,
 ) -> None:
-    """Write the built-in demo data (stained cells, three classes) into data/. They are the same bytes on every machine."""
+    """Write the built-in demo data (stained cells, three classes) into data/. The files are byte-identical on every machine."""
     from segpipe.data.demo.write import write_demo
     from segpipe.progress import say
     from segpipe.workspace import pipeline

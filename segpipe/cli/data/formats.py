@@ -8,7 +8,7 @@ EXAMPLE = "segpipe data formats\nsegpipe data formats --json"
 
 
 def data_formats(json: Json = False) -> None:
-    """List the layouts that can be imported, how to recognise each, and which options each uses."""
+    """List the layouts that can be imported, the files that identify each, and the options that each uses."""
     if json:
         from segpipe.data.formats.registry import FORMATS
 
@@ -21,5 +21,7 @@ def print_formats() -> None:
     """Print the table of layouts."""
     from segpipe.data.formats.registry import FORMATS
 
-    rows = [[f.name, f.summary, " ".join(f"--{option}" for option in f.options)] for f in FORMATS.values()]
+    rows = [
+        [f.name, f.summary, " ".join(f"--{option.replace('_', '-')}" for option in f.options)] for f in FORMATS.values()
+    ]
     print_table(["--format", "files in SRC", "options"], rows)

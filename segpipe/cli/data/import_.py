@@ -1,7 +1,10 @@
-"""`segpipe data import`: import labelled images, and the options that describe their layout."""
+"""`segpipe data import`: import labelled images."""
 
 from __future__ import annotations
 
+import contextlib
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,43 +13,36 @@ from typer.core import TyperCommand
 
 from segpipe.cli.common import Json, print_json, workspace_root
 from segpipe.cli.data.formats import print_formats
+from segpipe.cli.data.import_options import (
+    Classes,
+    DataFormat,
+    Exif,
+    Group,
+    Ignore,
+    Images,
+    Kind,
+    Masks,
+    Overlapping,
+    Palette,
+    Replace,
+    Suffix,
+    Table,
+    Threshold,
+    Tolerance,
+    UnknownColours,
+    Unlabelled,
+    Yes,
+    import_options,
+)
 
 if TYPE_CHECKING:
-    from segpipe.data.importer import ImportOptions, ImportReport
+    from segpipe.data.importer import ImportOptions
+    from segpipe.data.imports.report import ImportReport
 
 EXAMPLE = """segpipe data import ../camvid --ignore 11
 segpipe data import ../cells --images scans --masks drawn --suffix _mask --classes "cell=255,membrane=0"
 segpipe data import ../streets --format colour-masks --palette label_colors.txt --tolerance 8
 segpipe data import ../tumours --format mask-per-class --overlapping"""
-
-_FORMATS = "Layout of the source. auto recognises it and reports how. `segpipe data formats` lists all layouts."
-_CLASSES = (
-    'Class names in the order of their pixel values, "background,cell", or each with its value, "cell=255,membrane=0".'
-)
-_GROUPS = "Regular expression for file names. Its first group names what must stay in one split, such as a patient or a slide."
-_IMAGES = "Folder of the images, in SRC or elsewhere."
-_MASKS = "Folder of the masks (for coco: the JSON file), in SRC or elsewhere."
-_SUFFIX = "What the name of a mask has after the name of its image: _mask, _L."
-_PALETTE = "The class of each colour: a file (JSON, YAML, CSV, text), or voc, cityscapes."
-_TOLERANCE = "Largest difference of each channel from a palette colour, for blurred edges."
-_OVERLAPPING = "A pixel may have several classes: masks are sums of bits, or there is one mask file per class."
-_TABLE = "CSV table with columns about the images, which are stored in samples.csv. Default: images.csv in SRC, if there is one."
-
-DataFormat = Annotated[str, typer.Option("--format", help=_FORMATS)]
-Classes = Annotated[str | None, typer.Option("--classes", help=_CLASSES)]
-Ignore = Annotated[
-    str | None,
-    typer.Option("--ignore", help="Pixel values of unlabelled pixels, comma-separated; they are not counted."),
-]
-Group = Annotated[str | None, typer.Option("--group", help=_GROUPS)]
-Replace = Annotated[bool, typer.Option("--replace", help="Replace the data in data/.")]
-Images = Annotated[str | None, typer.Option("--images", help=_IMAGES, metavar="DIR")]
-Masks = Annotated[str | None, typer.Option("--masks", help=_MASKS, metavar="DIR")]
-Suffix = Annotated[str | None, typer.Option("--suffix", help=_SUFFIX)]
-Palette = Annotated[str | None, typer.Option("--palette", help=_PALETTE, metavar="FILE")]
-Tolerance = Annotated[int | None, typer.Option("--tolerance", help=_TOLERANCE, min=0, max=255)]
-Overlapping = Annotated[bool, typer.Option("--overlapping", help=_OVERLAPPING)]
-Table = Annotated[Path | None, typer.Option("--table", help=_TABLE, metavar="FILE", exists=True, dir_okay=False)]
 
 
 class ImportCommand(TyperCommand):
@@ -69,12 +65,21 @@ def data_import(
     suffix: Suffix = None,
     palette: Palette = None,
     tolerance: Tolerance = None,
+    unknown_colours: UnknownColours = None,
+    kind: Kind = None,
+    threshold: Threshold = None,
+    exif: Exif = None,
+    unlabelled: Unlabelled = "omit",
     overlapping: Overlapping = False,
     table: Table = None,
     replace: Replace = False,
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Import labelled images into data/, and version them with DVC."""
+    """Import labelled images into data/, and version them with DVC.
+
+    If the source can be read in several ways, nothing is imported, and the error shows each reading with the command that chooses it.
+    """
     from segpipe.progress import say
     from segpipe.workspace.lock import lock
 
@@ -84,30 +89,34 @@ def data_import(
         "suffix": suffix,
         "palette": palette,
         "tolerance": tolerance,
+        "unknown_colours": unknown_colours,
+        "kind": kind,
+        "threshold": threshold,
+        "exif": exif,
         "overlapping": overlapping or None,
     }
-    options = import_options(classes, ignore, group, read=layout, table=table, replace=replace)
+    further = {"table": table, "replace": replace, "unlabelled": unlabelled, "yes": yes}
+    command = f"segpipe data import {shlex.quote(str(source))}"
+    options = import_options(command, classes, ignore, group, layout, **further)
     root = workspace_root()
-    with lock(root):
+    with lock(root), readings_as_json(json):
         report = import_data(root, source.resolve(), format, options)
     if json:
         print_json(report.model_dump(mode="json"))
     say("Next: segpipe data stats, segpipe run")
 
 
-def import_options(classes: str | None, ignore: str | None, group: str | None, **fields: Any) -> ImportOptions:
-    """Parse the options of an import.
+@contextlib.contextmanager
+def readings_as_json(wanted: bool) -> Iterator[None]:
+    """If the source is unclear, print its readings as JSON on stdout before the error, where JSON is the output."""
+    from segpipe.data.formats.readings.choose import UnclearSource
 
-    Args:
-        classes: value of --classes.
-        ignore: value of --ignore.
-        group: value of --group.
-        fields: further fields of `ImportOptions`.
-    """
-    from segpipe.data.importer import ImportOptions
-
-    names = [name.strip() for name in classes.split(",")] if classes else None
-    return ImportOptions(classes=names, ignore=_numbers(ignore), group=group, **fields)
+    try:
+        yield
+    except UnclearSource as error:
+        if wanted:
+            print_json({"readings": error.as_json()})
+        raise
 
 
 def import_data(root: Path, source: Path, format: str, options: ImportOptions) -> ImportReport:
@@ -153,10 +162,3 @@ def _are_volumes(images: Path) -> bool:
 
     volumes = [suffix_of(path) in VOLUME_SUFFIXES for path in image_files(images)]
     return 2 * sum(volumes) > len(volumes)
-
-
-def _numbers(text: str | None) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")] if text else []
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 0,255", param_hint="--ignore") from error

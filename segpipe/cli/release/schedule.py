@@ -19,7 +19,7 @@ def schedule(
         str, typer.Option("--timezone", help="Time zone of the cron expression, such as Europe/Berlin.")
     ] = "UTC",
 ) -> None:
-    """Run `segpipe run` on a schedule, until this command is ended.
+    """Run `segpipe run` on a schedule, until this command is stopped.
 
     To use Prefect workers on other machines, deploy prefect.yaml instead: prefect deploy --all.
     """

@@ -60,9 +60,9 @@ def predict(
 
     if bool(images) == (video is not None):
         raise ConfigError(
-            "the input is not clear",
+            "needs either images or --video",
             found="images and --video" if images else "neither images nor --video",
-            expected="one of them",
+            expected="exactly one of them",
         )
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other", fix="give one of them")

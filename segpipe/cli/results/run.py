@@ -12,7 +12,7 @@ from segpipe.cli.common import Json, print_json, workspace_root
 if TYPE_CHECKING:
     from segpipe.release.run_summary import RunSummary
 
-EXAMPLE = "segpipe run\nsegpipe run --promote manual --jobs 2"
+EXAMPLE = "segpipe run\nsegpipe run --promote manual --jobs 2\nsegpipe run --verbose"
 
 
 class Promote(StrEnum):
@@ -30,10 +30,13 @@ _PROMOTE = (
     "auto: make a new release live; manual: leave this to `segpipe promote`. Default: release.promote of params.yaml."
 )
 
+_VERBOSE = "Print every line of every stage. In any case they are in the log files in .segpipe/logs."
+
 
 def run(
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help=_JOBS)] = None,
     promote: Annotated[Promote | None, typer.Option("--promote", help=_PROMOTE)] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help=_VERBOSE)] = False,
     json: Json = False,
 ) -> None:
     """Run the stages that are out of date, then release and promote the winner if it passes its gates.
@@ -50,11 +53,9 @@ def run(
     - others: a stage or the release failed; `segpipe --help` lists them
     """
     from segpipe.progress import say
-    from segpipe.workspace.flow_loader import load_flow
+    from segpipe.retraining import run_pipeline
 
-    root = workspace_root()
-    say("starting (Prefect takes a few seconds)")
-    summary = load_flow(root, "retrain").run(root, jobs, promote.value if promote else None)
+    summary = run_pipeline(workspace_root(), jobs, promote.value if promote else None, verbose)
     if json:
         print_json(summary.model_dump(mode="json"))
     else:
@@ -64,12 +65,14 @@ def run(
 
 
 def describe_run(summary: RunSummary) -> list[str]:
-    """Describe the result of a run in one or two lines."""
+    """Describe the result of a run in a few lines: stages, the verdicts if the gates judged in this run, and the winner."""
     from segpipe.progress import format_seconds
 
     ran, up_to_date = summary.ran, summary.up_to_date
     words = f"{len(ran)} of {len(ran) + len(up_to_date)} stages ran" if ran else "every stage was up to date"
     lines = [f"{words}, {format_seconds(summary.seconds)} in total"]
+    if summary.selection and "select" in ran:
+        lines += [verdict.sentence for verdict in summary.selection.verdicts]
     if summary.version and summary.selection:
         released = "released" if summary.released else "released before"
         lines.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -27,25 +28,27 @@ machines."""
 
 def demo(
     directory: Annotated[Path, typer.Argument(help="Folder of the demo workspace.", metavar="DIR")] = Path("demo"),
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print every line of every stage.")] = False,
 ) -> None:
     """Run the whole workflow once on demo data: training, gates, release, and a request to a running endpoint.
 
     Takes some minutes. If it is run again, it does not repeat completed work.
     """
-    run_demo(directory)
+    run_demo(directory, verbose)
 
 
-def run_demo(directory: Path) -> None:
+def run_demo(directory: Path, verbose: bool = False) -> None:
     """Create the demo workspace, train and promote a model, serve it once and send it an image. Completed steps are skipped.
 
     Args:
         directory: the folder of the workspace.
+        verbose: print every line of every stage.
 
     Raises:
         GateBlocked: the gates block the release.
     """
     root = _workspace(directory)
-    summary = _run(root)
+    summary = _run(root, verbose)
     if summary.blocked:
         _show_scores(summary.selection)
         raise GateBlocked(
@@ -56,9 +59,19 @@ def run_demo(directory: Path) -> None:
     print(f"{summary.live} is live. It was served once, and segmented {answer['file']}:")
     print("  " + ", ".join(f"{share['name']} {share['share']:.1%}" for share in answer["classes"]))
     print(f"  overlay: {answer['overlay']}")
+    _open_report(root)
     print("\nNext" + (":" if shutil.which("segpipe") else f" (after `. {Path(sys.prefix) / 'bin' / 'activate'}`):"))
     for command in (f"cd {directory} && segpipe report --open", "segpipe serve", 'segpipe schedule --cron "0 2 * * 1"'):
         print(f"  {command}")
+
+
+def _open_report(root: Path) -> None:
+    """Open the report in the browser if a person is at this terminal and there is a display; do nothing otherwise."""
+    from segpipe.workspace.paths import Paths
+
+    has_display = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
+    if sys.stderr.isatty() and has_display:
+        typer.launch(Paths(root).report.as_uri())
 
 
 def _workspace(directory: Path) -> Path:
@@ -85,34 +98,20 @@ def _workspace(directory: Path) -> Path:
     return root
 
 
-def _run(root: Path) -> RunSummary:
-    """Run the retrain flow, unless everything is up to date and released."""
-    from segpipe.config import load_params
-    from segpipe.gates.selection import Selection
-    from segpipe.release import registry
-    from segpipe.release.run_summary import RunSummary
-    from segpipe.workspace import pipeline
-    from segpipe.workspace.flow_loader import load_flow
+def _run(root: Path, verbose: bool) -> RunSummary:
+    """Run the pipeline, with a longer budget if the machine is too slow for the first one."""
+    from segpipe.retraining import run_pipeline
     from segpipe.workspace.params_file import set_params
-    from segpipe.workspace.paths import Paths
 
-    paths = Paths(root)
-    if pipeline.data_state(root) == "clean" and not pipeline.stale(root):
-        version = registry.version_of_bundle(root, paths.bundle)
-        live = registry.live(root, load_params(root).release.stage)
-        if version and live:
-            say(f"everything is up to date; the winner was released as {version}")
-            return RunSummary(root=str(root), selection=Selection.read(paths.selection), live=live)
-    retrain = load_flow(root, "retrain")
     for longer in BUDGETS[1:]:
         try:
-            return retrain.run(root, promote="auto")
+            return run_pipeline(root, promote="auto", verbose=verbose)
         except SegpipeError as error:
             if not (str(error).startswith("train.budget:") and "too short" in str(error)):
                 raise
             set_params(root, {"train.budget": longer})
             say(f"this machine is slow or busy: each network trains for {longer} instead")
-    return retrain.run(root, promote="auto")
+    return run_pipeline(root, promote="auto", verbose=verbose)
 
 
 def _request(root: Path, version: str) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def export_dataset(
         dataset = replace(dataset, items=[item for item in dataset.items if item.split in splits])
         if not dataset.items:
             raise DataError(
-                "no image is in these splits", where=dataset.root, found=", ".join(splits), fix="leave --split out"
+                "no image is in these splits", where=dataset.root, found=", ".join(splits), fix="omit --split"
             )
     report = ExportReport(format)
     with atomic_folder(out, replace=replace_out) as folder:

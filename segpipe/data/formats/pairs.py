@@ -13,11 +13,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import yaml
+
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, read_classes, read_samples
 from segpipe.data.formats.listing import FolderListing
+from segpipe.data.formats.name_pairs import pair_by_core
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import is_image_file, stem_of
 from segpipe.errors import ConfigError, DataError
+from segpipe.files import read_bytes
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "inputs", "input")
 MASK_FOLDERS = (
@@ -35,6 +39,8 @@ MASK_FOLDERS = (
 )
 MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_target")
 """The possible texts after the image's name in the name of its mask."""
+
+_MAX_YAML_BYTES = 1 << 20
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -100,15 +106,26 @@ def read_tables(source: Path, result: ReadResult) -> None:
     Raises:
         DataError: one of them is not valid, or samples.csv does not fit the images.
     """
-    if (source / CLASSES_FILE).exists():
+    if (source / CLASSES_FILE).exists() and not is_yolo_file(source / CLASSES_FILE):
+        result.used_files.add(source / CLASSES_FILE)
         result.classes, result.classes_from = read_classes(source / CLASSES_FILE), CLASSES_FILE
     if _has_key_column(source / SAMPLES_FILE):
+        result.used_files.add(source / SAMPLES_FILE)
         rows = read_samples(source / SAMPLES_FILE, {stem_of(item.image) for item in result.items})
         assignments = [rows.get(stem_of(item.image), (None, None)) for item in result.items]
         result.items = [
             replace(item, group=group, split=split or item.split)
             for item, (group, split) in zip(result.items, assignments, strict=True)
         ]
+
+
+def is_yolo_file(path: Path) -> bool:
+    """Return whether a dataset.yaml is that of a YOLO dataset (`names`, `train`) and not a class table (`classes`)."""
+    try:
+        content = yaml.safe_load(read_bytes(path, _MAX_YAML_BYTES))
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError):
+        return False
+    return isinstance(content, dict) and "classes" not in content and "names" in content
 
 
 def _has_key_column(path: Path) -> bool:
@@ -120,7 +137,7 @@ def _has_key_column(path: Path) -> bool:
 
 
 def _check_any_mask(result: ReadResult, listing: FolderListing, parts: list[Part], source: Path) -> None:
-    """DataError if there are images, but not one of them has a mask."""
+    """Raise DataError if there are images, but none of them has a mask."""
     if not result.items or any(item.mask for item in result.items):
         return
     image, masks = result.items[0].image, next(masks for _, _, masks in parts if masks)
@@ -131,7 +148,7 @@ def _check_any_mask(result: ReadResult, listing: FolderListing, parts: list[Part
         where=source,
         found=f"{_relative(image, source)} and {example}",
         expected=f"a mask called {stem_of(image)} or {stem_of(image)}_mask",
-        fix="rename the masks, give what follows the image's name in their names (--suffix), or choose another --format",
+        fix="rename the masks, give the suffix of their names (--suffix _L), or choose another --format",
     )
 
 
@@ -150,7 +167,7 @@ def _find_parts(listing: FolderListing, source: Path, options: ReadOptions) -> l
                 "no folder of masks",
                 where=source,
                 expected="masks/ next to images/",
-                fix="name it masks/, say where it is (--masks DIR), or choose another --format",
+                fix="name it masks/, give its path (--masks DIR), or choose another --format",
             )
         return [(None, images, masks)]
     parts: list[Part] = []
@@ -180,7 +197,7 @@ def _named_folder(source: Path, name: str | None, option: str) -> Path | None:
 
 
 def _subfolder(listing: FolderListing, folder: Path, names: tuple[str, ...]) -> Path | None:
-    """Return the subfolder with one of these names, in any case, that holds image files; if none does, the first by `names`.
+    """Return the subfolder with one of these names, ignoring case, that holds image files; if none does, the first by `names`.
 
     Raises:
         DataError: several of them hold images, and only the user knows which one is meant.
@@ -193,7 +210,7 @@ def _subfolder(listing: FolderListing, folder: Path, names: tuple[str, ...]) -> 
             f"several folders could be the folder of {names[0]}",
             where=folder,
             found=", ".join(path.name for path in filled),
-            fix=f"say which one: --{names[0]} {filled[0].name} (or the other); or move the others away",
+            fix=f"choose one, for example --{names[0]} {filled[0].name}, or move the others away",
         )
     return next(iter(filled or candidates), None)
 
@@ -218,6 +235,7 @@ def _add_pairs(
     instances = _by_stem(listing, siblings, source, result) if has_instances else {}
     used: set[Path] = set()
     items_before = len(result.items)
+    by_core = _pairs_by_core(image_files, mask_files, endings, result) if masks != images and suffix is None else {}
     for stem, image in image_files.items():
         stems = [
             stem + ending
@@ -229,6 +247,8 @@ def _add_pairs(
             names = " and ".join(path.name for path in candidates)
             reason = f"two masks for one image ({names}): choose one with --suffix"
             result.skipped.append((_relative(candidates[0], source), reason))
+        if stem in by_core:
+            candidates = [mask_files[by_core[stem]]]
         mask = candidates[0] if len(candidates) == 1 else None
         used |= set(candidates)
         name = Path(_relative(image, source)).parent / stem_of(image)
@@ -243,6 +263,19 @@ def _add_pairs(
             found=f"--suffix {suffix} and the mask {next(iter(mask_files), '(none)')}",
             expected=f"a mask called {next(iter(image_files))}{suffix}",
         )
+
+
+def _pairs_by_core(
+    images: dict[str, Path], masks: dict[str, Path], endings: tuple[str, ...], result: ReadResult
+) -> dict[str, str]:
+    """Return {image: mask} by the cores of their names, if not one mask has the name of an image; the result gets a note."""
+    if any(stem + ending in masks for stem in images for ending in endings):
+        return {}
+    paired = pair_by_core(list(images), list(masks))
+    if paired is None:
+        return {}
+    result.notes.append(paired[1])
+    return paired[0]
 
 
 def _is_mask(stem: str, stems: dict[str, Path], endings: tuple[str, ...]) -> bool:
@@ -272,5 +305,5 @@ def _nested_split(item: RawItem, parts: list[Part]) -> str | None:
 
 
 def _relative(path: Path, source: Path) -> str:
-    """Return a path as the user knows it: relative to the source, or the end of a path outside the source."""
+    """Return a path for messages: relative to the source, or only the end of a path outside the source."""
     return path.relative_to(source).as_posix() if path.is_relative_to(source) else "/".join(path.parts[-2:])

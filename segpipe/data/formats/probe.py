@@ -7,8 +7,9 @@ from pathlib import Path
 
 from segpipe.config import DataParams
 from segpipe.data.formats.listing import FolderListing
-from segpipe.data.formats.mask_kinds import MaskKind, decide_mask_kind, sample_masks
 from segpipe.data.formats.pairs import find_pairs
+from segpipe.data.formats.readings.mask_kinds import sample_items
+from segpipe.data.formats.readings.sample import MaskSample
 from segpipe.data.formats.source import NO_OPTIONS, RawItem, ReadOptions, ReadResult
 from segpipe.data.mask_content import MaskReader
 from segpipe.errors import SegpipeError
@@ -56,10 +57,15 @@ class SourceProbe:
         """Return the reader that keeps the content of each mask that it has decoded within these limits."""
         return self._readers.setdefault(limits, MaskReader(limits))
 
-    def sample_masks(self, items: Sequence[RawItem]) -> list[Path]:
-        """Return some mask files of these items, by whose pixels the source is judged; volumes are not among them."""
-        return sample_masks(items, self.listing)
+    def sample(self, items: Sequence[RawItem], ignored: Sequence[int] = ()) -> MaskSample:
+        """Return the sample of mask files of these items by whose pixels the source is judged; volumes are not among them.
 
-    def mask_kind(self, masks: Sequence[Path]) -> MaskKind:
-        """Return what the pixels of these mask files stand for, judged within the default limits of params.yaml."""
-        return decide_mask_kind(masks, self.mask_reader(DataParams()))
+        Args:
+            items: the items of the source.
+            ignored: values that the user ignores.
+        """
+        return MaskSample(sample_items(items, self.listing), self.mask_reader(DataParams()), ignored)
+
+    def sample_items(self, items: Sequence[RawItem]) -> list[RawItem]:
+        """Return the items whose masks are in the sample."""
+        return sample_items(items, self.listing)

@@ -1,15 +1,18 @@
-"""Recognition of a source's layout among those of `segpipe.data.formats.registry`."""
+"""Recognition of a source: the readings that its files allow, among the layouts of `segpipe.data.formats.registry`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from segpipe.data.formats.masks.paired_folders import recognise_named_folders
 from segpipe.data.formats.masks.palette_files import read_palette
 from segpipe.data.formats.pairs import has_image_folder, is_part
 from segpipe.data.formats.probe import SourceProbe
-from segpipe.data.formats.registry import FORMATS, Format, find_format
+from segpipe.data.formats.readings.expand import Hints, expand_layout
+from segpipe.data.formats.readings.mask_kinds import STORED_PALETTE
+from segpipe.data.formats.readings.reading import Evidence, Reading
+from segpipe.data.formats.registry import AUTO, FORMATS, Format, check_options, find_format
 from segpipe.data.formats.source import ReadOptions
+from segpipe.data.images import VOLUME_SUFFIXES, suffix_of
 from segpipe.errors import DataError
 from segpipe.words import listed
 
@@ -17,41 +20,73 @@ _MAX_SUBFOLDERS_CHECKED = 20
 _MAX_NAMES_SHOWN, _MAX_NAME_LENGTH = 8, 24
 
 
-def recognise_format(probe: SourceProbe, options: ReadOptions) -> tuple[Format, str]:
-    """Recognise the layout of a source.
+def collect_readings(
+    probe: SourceProbe, options: ReadOptions, hints: Hints = Hints(), format: str = AUTO
+) -> list[Reading]:
+    """Return the readings of a source, the best supported first.
 
     Args:
         probe: the source.
         options: the user's options; only layouts that use all of them are considered.
+        hints: what the user has said about the classes.
+        format: the name of a layout, or `auto`.
 
     Returns:
-        The layout, and why it was recognised, in words.
+        At least one reading. Readings with layouts of a higher rank are left out where one of a lower rank is clear.
 
     Raises:
-        DataError: no layout fits, or several of the same rank do; or the palette is not valid.
-        ConfigError: a folder or a palette that the user names does not exist.
+        DataError: no layout fits; several datasets lie below the source; or the palette is not valid.
+        ConfigError: a folder or a palette that the user names does not exist, or the layout does not use an option.
     """
-    if options.palette is not None:
+    if options.palette is not None and options.palette != STORED_PALETTE:
         read_palette(options.palette)  # with an invalid palette, its layouts would seem not to fit
-    if named := recognise_named_folders(probe, options):
-        return find_format(named[0]), named[1]
+    if format != AUTO:
+        layout = find_format(format)
+        check_options(layout, options)
+        return expand_layout(probe, layout, layout.recognise(probe) or f"--format {format}", options, hints)
+    if named := _named_folders(probe, options, hints):
+        return named
     candidates = [format for format in FORMATS.values() if set(options.names_set()) <= set(format.options)]
-    reasons = {format.name: reason for format in candidates if (reason := format.recognise(probe))}
+    reasons = {
+        format.name: reason for format in candidates if format.kind is None and (reason := format.recognise(probe))
+    }
     if not reasons:
         raise _unrecognised(probe, options, candidates)
-    lowest = min(FORMATS[name].rank for name in reasons)
-    best = [name for name in reasons if FORMATS[name].rank == lowest]
-    _check_one_dataset(probe, [FORMATS[name] for name in best], candidates)
-    if len(best) > 1:
-        raise DataError(
-            "more than one layout fits",
-            where=probe.source,
-            found="; ".join(f"{name}: {reasons[name]}" for name in best),
-            fix="choose one: " + " or ".join(f"--format {name}" for name in best),
-        )
-    others = [name for name in reasons if name != best[0]]
-    also = f" ({' and '.join(others)} would fit too)" if others else ""
-    return FORMATS[best[0]], reasons[best[0]] + also
+    ranks = sorted({FORMATS[name].rank for name in reasons})
+    readings: list[Reading] = []
+    for rank in ranks:
+        best = [FORMATS[name] for name in reasons if FORMATS[name].rank == rank]
+        _check_one_dataset(probe, best, candidates)
+        for layout in best:
+            readings += expand_layout(probe, layout, reasons[layout.name], options, hints)
+        if any(not reading.is_doubtful for reading in readings):
+            others = [name for name in reasons if FORMATS[name].rank > rank]
+            also = f" ({' and '.join(others)} would fit too)" if others else ""
+            readings = [r.model_copy(update={"pairing": r.pairing + also}) for r in readings]
+            break
+    return sorted(readings, key=lambda reading: reading.is_doubtful)
+
+
+def _named_folders(probe: SourceProbe, options: ReadOptions, hints: Hints) -> list[Reading]:
+    """Return the readings of a source whose folder of masks the user has named; none if the user has not.
+
+    Raises:
+        DataError: as `SourceProbe.pairs`.
+        ConfigError: as `SourceProbe.pairs`.
+    """
+    if not (options.masks and (probe.source / options.masks).is_dir()):
+        return []
+    items = [item for item in probe.pairs(options).items if item.mask]
+    if any(item.mask and suffix_of(item.mask) in VOLUME_SUFFIXES for item in items):
+        return [
+            Reading(
+                layout="volumes",
+                evidence=(Evidence(text="the named folders hold NIfTI volumes", origin="names"),),
+            )
+        ]
+    if not set(options.names_set()) <= set(FORMATS["folder"].options) or not items:
+        return []
+    return expand_layout(probe, FORMATS["folder"], "the named folders", options, hints)
 
 
 def _unrecognised(probe: SourceProbe, options: ReadOptions, candidates: list[Format]) -> DataError:
@@ -59,6 +94,9 @@ def _unrecognised(probe: SourceProbe, options: ReadOptions, candidates: list[For
     source = probe.source
     if not probe.listing.entries(source):
         return DataError("is empty", where=source, fix="give the folder that holds the dataset")
+    for format in candidates:
+        if error := format.explain(probe):
+            return error
     if options.images or options.masks or has_image_folder(probe.listing, source):
         probe.pairs(options)
     if datasets := _datasets_below(probe, candidates):
@@ -84,7 +122,7 @@ def _unrecognised(probe: SourceProbe, options: ReadOptions, candidates: list[For
 
 
 def _check_one_dataset(probe: SourceProbe, best: list[Format], candidates: list[Format]) -> None:
-    """DataError if what was recognised may lie in one of several datasets below the source."""
+    """Raise DataError if the recognised files may belong to one of several datasets below the source."""
     if not any(format.in_subfolders != "no" for format in best):
         return
     joint = [format for format in best if format.in_subfolders == "all"]

@@ -13,23 +13,25 @@ from typing import Literal
 
 from segpipe.data.formats.annotations.coco import read_coco, recognise_coco
 from segpipe.data.formats.annotations.labelme import read_labelme, recognise_labelme
-from segpipe.data.formats.annotations.yolo_seg import read_yolo_seg, recognise_yolo_seg
+from segpipe.data.formats.annotations.yolo_seg import explain_yolo_seg, read_yolo_seg, recognise_yolo_seg
 from segpipe.data.formats.masks.cityscapes import read_cityscapes, recognise_cityscapes
-from segpipe.data.formats.masks.colour_masks import read_colour_masks, recognise_colour_masks
-from segpipe.data.formats.masks.folder import read_folder, recognise_folder
-from segpipe.data.formats.masks.label_maps import read_label_maps, recognise_label_maps
+from segpipe.data.formats.masks.folder import explain_folder, read_folder, recognise_folder
 from segpipe.data.formats.masks.lgg import read_lgg, recognise_lgg
 from segpipe.data.formats.masks.mask_per_class import read_mask_per_class, recognise_mask_per_class
 from segpipe.data.formats.masks.mask_per_instance import read_mask_per_instance, recognise_mask_per_instance
 from segpipe.data.formats.masks.paired_list import read_paired_list, recognise_paired_list
 from segpipe.data.formats.masks.voc import read_voc, recognise_voc
 from segpipe.data.formats.probe import SourceProbe
-from segpipe.data.formats.source import ReadOptions, ReadResult
+from segpipe.data.formats.source import MaskKind, ReadOptions, ReadResult
 from segpipe.data.formats.volumes.nifti_pairs import read_volumes, recognise_volumes
 from segpipe.data.formats.volumes.nnunet import read_nnunet, recognise_msd, recognise_nnunet
-from segpipe.errors import ConfigError
+from segpipe.errors import ConfigError, DataError
 
 AUTO = "auto"
+COMMON_OPTIONS = ("exif",)
+"""The options of all layouts with mask files."""
+MASK_OPTIONS = ("kind", "threshold", "palette", "tolerance", "unknown_colours", *COMMON_OPTIONS)
+"""The options of layouts whose mask files may be of any kind."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Format:
     """A layout that can be imported.
 
     name: its name for `--format`.
-    summary: what it looks like, in one line.
+    summary: its files and folders, in one line.
     read: returns the items of a source; raises DataError if the source does not have this layout.
     recognise: returns why a source looks like this layout, in words; None if it does not.
     options: the names of the `ReadOptions` that `read` uses.
@@ -45,6 +47,9 @@ class Format:
         they contain a general layout too; 1 is for the general ones. Between layouts of the same rank the user decides.
     in_subfolders: whether the layout is also recognised in subfolders of any name, in one of them or in all together. If several
         datasets lie side by side, such a layout would take the first one for the whole, so `auto` checks the subfolders.
+    has_mask_files: whether its items have files of masks, whose kind is judged from their pixels.
+    kind: the kind of mask, if the layout defines it. `auto` then leaves it to the pixels whether a source is read so.
+    explain: returns the error that tells why a source that looks like this layout cannot be read; None if there is nothing to tell.
     """
 
     name: str
@@ -54,6 +59,9 @@ class Format:
     options: tuple[str, ...] = ()
     rank: int = 1
     in_subfolders: Literal["no", "one", "all"] = "no"
+    has_mask_files: bool = False
+    kind: MaskKind | None = None
+    explain: Callable[[SourceProbe], DataError | None] = lambda probe: None
 
 
 FORMATS = {
@@ -64,21 +72,27 @@ FORMATS = {
             "images/ and masks/ with equal file names; also under train/, val/, test/",
             read_folder,
             recognise_folder,
-            ("images", "masks", "suffix", "overlapping"),
+            ("images", "masks", "suffix", "overlapping", *MASK_OPTIONS),
+            has_mask_files=True,
+            explain=explain_folder,
         ),
         Format(
             "label-maps",
             "images/ and masks/ of instance ids (8 or 16 bits), one class for all instances",
-            read_label_maps,
-            recognise_label_maps,
-            ("images", "masks", "suffix"),
+            read_folder,
+            recognise_folder,
+            ("images", "masks", "suffix", *COMMON_OPTIONS),
+            kind="instances",
+            has_mask_files=True,
         ),
         Format(
             "colour-masks",
             "images/ and masks/ in RGB, and a palette: labelmap.txt, label_colors.txt, palette.csv or --palette",
-            read_colour_masks,
-            recognise_colour_masks,
-            ("images", "masks", "suffix", "palette", "tolerance"),
+            read_folder,
+            recognise_folder,
+            ("images", "masks", "suffix", "palette", "tolerance", "unknown_colours", *COMMON_OPTIONS),
+            kind="colours",
+            has_mask_files=True,
         ),
         Format(
             "voc",
@@ -124,7 +138,8 @@ FORMATS = {
             "train.txt, val.txt, test.txt with one line `image label` per pair",
             read_paired_list,
             recognise_paired_list,
-            ("palette", "tolerance"),
+            MASK_OPTIONS,
+            has_mask_files=True,
             rank=0,
         ),
         Format(
@@ -142,6 +157,7 @@ FORMATS = {
             read_yolo_seg,
             recognise_yolo_seg,
             rank=0,
+            explain=explain_yolo_seg,
         ),
         Format(
             "nnunet",
@@ -152,7 +168,7 @@ FORMATS = {
         ),
         Format(
             "msd",
-            "the same of the Medical Segmentation Decathlon: dataset.json lists pairs of NIfTI volumes",
+            "the format of the Medical Segmentation Decathlon: dataset.json lists pairs of NIfTI volumes",
             read_nnunet,
             recognise_msd,
             rank=0,
@@ -199,7 +215,7 @@ def check_options(format: Format, options: ReadOptions) -> None:
         if name not in format.options:
             users = [other.name for other in FORMATS.values() if name in other.options]
             raise ConfigError(
-                f"--{name} is not used by the layout {format.name}",
+                f"--{name.replace('_', '-')} is not used by the layout {format.name}",
                 expected="one of the layouts " + ", ".join(users),
-                fix=f"omit --{name}, or choose another --format",
+                fix=f"omit --{name.replace('_', '-')}, or choose another --format",
             )

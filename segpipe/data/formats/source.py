@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,13 @@ from segpipe.config import DataParams
 from segpipe.errors import DataError
 from segpipe.samples import ClassTable
 
+MaskKind = Literal["classes", "instances", "colours", "binary", "alpha"]
+"""What the pixels of mask files stand for: class values, instance ids, colours of classes, two classes divided at a threshold, or
+class values in the alpha channel."""
+
 
 class ReadOptions(BaseModel):
-    """The user's options about a source. Each layout lists those that it uses; the importer refuses the others."""
+    """The user's options about a source. Each layout lists those that it uses; the importer rejects the others."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     images: str | None = None
@@ -27,9 +32,17 @@ class ReadOptions(BaseModel):
     suffix: str | None = None
     """The text after the image's name in the name of its mask, before the dot."""
     palette: str | None = None
-    """A file that lists which colour is which class, or the name of a known palette."""
+    """A file with the colour of each class, or the name of a known palette."""
     tolerance: int | None = Field(None, ge=0, le=255)
     """The largest difference of a channel from the palette's colour, for pixels of blurred edges."""
+    unknown_colours: Literal["error", "ignore"] | None = None
+    """What happens to pixels of colours that are not in the palette: an error (default), or they are ignored."""
+    kind: MaskKind | None = None
+    """What the pixels of masks stand for. None: judged from a sample of them."""
+    threshold: float | None = None
+    """Mask pixels of at least this value are foreground, the others are background."""
+    exif: Literal["apply", "ignore"] | None = None
+    """What masks were drawn on: the images as viewers show them, turned by their EXIF orientation (apply), or as they are stored."""
     overlapping: bool | None = None
     """True if a pixel may have several classes. None: as the source says, otherwise one class per pixel."""
 
@@ -89,6 +102,7 @@ class ReadResult:
     skipped: (file, reason) for everything that was left out.
     notes: sentences for the user.
     classes_from: where `classes` comes from, in words.
+    used_files: further files of the source that were read, such as annotations, lists and tables.
     """
 
     items: list[RawItem]
@@ -96,10 +110,17 @@ class ReadResult:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     classes_from: str = "written in the source"
+    used_files: set[Path] = field(default_factory=set)
 
     def copy(self) -> ReadResult:
         """Return a result with lists of its own."""
-        return replace(self, items=[*self.items], skipped=[*self.skipped], notes=[*self.notes])
+        return replace(
+            self,
+            items=[*self.items],
+            skipped=[*self.skipped],
+            notes=[*self.notes],
+            used_files={*self.used_files},
+        )
 
 
 def resolve_inside(source: Path, name: str, where: str) -> Path:

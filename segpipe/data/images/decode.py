@@ -140,7 +140,12 @@ def read_stored(path: Path, limits: DataParams) -> np.ndarray:
     Raises:
         DataError: the file is too large, truncated, broken or not an image.
     """
-    return _decode(read_bytes(path, max_bytes(limits)), str(path), Bounds.from_limits(limits), indices=True)[0]
+    return decode_stored(read_bytes(path, max_bytes(limits)), str(path), limits)
+
+
+def decode_stored(content: bytes, where: str, limits: DataParams) -> np.ndarray:
+    """Decode the bytes of an image file as `read_stored` does; `where` is the name of the file in errors."""
+    return _decode(content, where, Bounds.from_limits(limits), indices=True)[0]
 
 
 def class_values(array: np.ndarray, where: str) -> Mask:

@@ -29,7 +29,7 @@ VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
 def suffix_of(path: Path) -> str:
-    """Return the ending of a file name in lower case; `.nii.gz` counts as one ending. "" if there is none."""
+    """Return the ending of a file name in lower case; `.nii.gz` counts as one ending. An empty string if there is none."""
     name = path.name.lower()
     return next((suffix for suffix in VOLUME_SUFFIXES if name.endswith(suffix)), path.suffix.lower())
 

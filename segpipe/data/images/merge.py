@@ -17,7 +17,7 @@ from segpipe.errors import DataError
 from segpipe.files import read_bytes
 
 _TOLERANCE_MM = 1e-3
-"""How much, in mm, the affines of two channels may differ: programs store them in 32 bits."""
+"""Largest difference of the affines of two channels, in mm: programs store them in 32 bits."""
 
 
 def merge_channels(paths: Sequence[Path], limits: DataParams) -> bytes:

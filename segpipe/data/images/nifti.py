@@ -227,7 +227,7 @@ def _read_header(stream: _Stream, where: str) -> Any:
     header = (Nifti1Header if size == 348 else Nifti2Header)(block, check=False)
     if bytes(header["magic"])[:2] != b"n+":
         raise DataError(
-            "is a header without voxels",
+            "is a header without voxel data",
             where=where,
             found="one half of a pair of .hdr and .img files",
             fix="save both as one .nii.gz file",

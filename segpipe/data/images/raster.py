@@ -43,6 +43,11 @@ def orientation_notes(orientation: int) -> list[str]:
     return [f"turned upright (orientation {orientation})"] if orientation in _UPRIGHT else []
 
 
+def as_upright(stored: np.ndarray, orientation: int) -> np.ndarray:
+    """Return a view of an image (H, W) or (H, W, C) that is stored with this orientation, turned upright."""
+    return _UPRIGHT[orientation](stored) if orientation in _UPRIGHT else stored
+
+
 def as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
     """Return a view of an upright image (H, W, C) with the axes of a file that has this orientation."""
     inverse = {6: 8, 8: 6}.get(orientation, orientation)  # all other orientations are their own inverse
@@ -82,6 +87,12 @@ def decode_raster(content: bytes, where: str, bounds: Bounds, indices: bool) -> 
     notes += orientation_notes(orientation)
     array = np.atleast_3d(array)
     return (np.ascontiguousarray(_UPRIGHT[orientation](array)) if orientation in _UPRIGHT else array), notes
+
+
+def raster_orientation(content: bytes, where: str, bounds: Bounds) -> tuple[int, tuple[int, int]]:
+    """Return the EXIF orientation (1 is upright) and the stored height and width. Raises the same errors as `raster_size`."""
+    with decoder_errors_as_data_errors(where), _header(content, where, bounds) as image:
+        return _orientation(image, content), (image.height, image.width)
 
 
 def raster_size(content: bytes, where: str, bounds: Bounds) -> tuple[int, int]:

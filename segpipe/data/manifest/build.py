@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from segpipe.concurrency import map_in_processes
 from segpipe.config import DataParams, SplitParams
 from segpipe.data.dataset import Dataset, Item
+from segpipe.data.few_groups import imbalances
 from segpipe.data.manifest.cache import describe_unless_cached, open_cache
 from segpipe.data.manifest.columns import Row
 from segpipe.data.manifest.describe import describe_orphan
 from segpipe.data.manifest.table import to_frame
 from segpipe.data.splits import assign_folds, assign_splits
-from segpipe.progress import track
+from segpipe.progress import say, track
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,10 @@ def build_manifest(
                 rows[remaining[position]] = row_cache.store(row)
     filled = [row for row in rows if row is not None]
     filled += [describe_orphan(path, dataset.root) for path in dataset.orphans]
-    for row, part, fold in zip(filled, assign_splits(filled, split), assign_folds(filled, split), strict=True):
+    parts = assign_splits(filled, split)
+    for note in imbalances(filled, parts, split):
+        say(f"splits of few groups: {note}")
+    for row, part, fold in zip(filled, parts, assign_folds(filled, split), strict=True):
         if split.method == "ranges" and row["group"] and not row["split_given"]:
             row["group"] = f"{row['group']} ({part or 'gap'})"  # a group must not be in two splits
         row["split"], row["fold"] = part, fold

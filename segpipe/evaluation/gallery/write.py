@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segpipe.evaluation.gallery.kept_masks import KeptMask, KeptMasks
 from segpipe.evaluation.gallery.pictures import Gallery, Picture, choose_pictures, draw, legend, save
 from segpipe.evaluation.scores import Scores
 from segpipe.metrics import macro
-from segpipe.samples import IGNORE
+from segpipe.samples import IGNORE, Sample
 
 if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
@@ -20,10 +21,15 @@ if TYPE_CHECKING:
 _DIGITS = 6
 
 
-def write_gallery(segmenter: Segmenter, reader: ShardReader, scores: Scores, folder: Path, per_kind: int) -> None:
+def write_gallery(
+    segmenter: Segmenter,
+    reader: ShardReader,
+    scores: Scores,
+    folder: Path,
+    per_kind: int,
+    kept: KeptMasks | None = None,
+) -> None:
     """Draw the worst, the typical and the best images of a split.
-
-    They are segmented again, which is cheaper than keeping every mask until the images are chosen.
 
     Args:
         segmenter: the model.
@@ -31,6 +37,7 @@ def write_gallery(segmenter: Segmenter, reader: ShardReader, scores: Scores, fol
         scores: the model's counts on the split, in its order.
         folder: the folder to write; its content is replaced.
         per_kind: the largest number of images of each kind.
+        kept: the masks of the split; images whose masks it does not have are predicted again.
     """
     shutil.rmtree(folder, ignore_errors=True)
     classes = segmenter.spec.classes
@@ -40,10 +47,9 @@ def write_gallery(segmenter: Segmenter, reader: ShardReader, scores: Scores, fol
         sample = reader[index]
         assert sample.labels is not None, "score_images raised an error"
         numbers[kind] += 1
-        prediction = segmenter.predict(sample.image, spacing=sample.spacing, instances=sample.instances is not None)
-        predicted_ids = prediction.instances.ids if prediction.instances is not None else None
-        instance_ids = sample.instances, predicted_ids
-        layers = draw(sample.image, sample.labels, prediction.class_ids, classes, sample.spacing, instance_ids)
+        mask = (kept and kept.get(sample.key)) or _predicted_mask(segmenter, sample)
+        instance_ids = sample.instances, mask.instance_ids
+        layers = draw(sample.image, sample.labels, mask.class_ids, classes, sample.spacing, instance_ids)
         files = save(folder, f"{kind}-{numbers[kind]:02d}", layers)
         height, width = layers["image"].shape[:2]
         pictures.append(
@@ -51,13 +57,18 @@ def write_gallery(segmenter: Segmenter, reader: ShardReader, scores: Scores, fol
                 key=sample.key,
                 kind=kind,
                 iou_macro=round(float(macro("iou", scores.tally[index])), _DIGITS),
-                accuracy=round(_pixel_accuracy(sample.labels, prediction.class_ids), _DIGITS),
+                accuracy=round(_pixel_accuracy(sample.labels, mask.class_ids), _DIGITS),
                 height=height,
                 width=width,
                 **files,
             )
         )
     Gallery(legend=legend(classes), pictures=pictures).write(folder)
+
+
+def _predicted_mask(segmenter: Segmenter, sample: Sample) -> KeptMask:
+    prediction = segmenter.predict(sample.image, spacing=sample.spacing, instances=sample.instances is not None)
+    return KeptMask(prediction.class_ids, None if prediction.instances is None else prediction.instances.ids)
 
 
 def _pixel_accuracy(truth: np.ndarray, prediction: np.ndarray) -> float:

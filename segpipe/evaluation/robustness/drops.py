@@ -6,15 +6,18 @@ interval.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segpipe.concurrency import map_ahead
 from segpipe.config import EvaluateParams
 from segpipe.evaluation.metrics_file import DIGITS, CorruptionDrop, RobustnessScores
 from segpipe.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, resample_to_labels
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.statistics import Interval, bootstrap, resampling_units, statistic
+from segpipe.inference.images_at_once import fitting_images, parallel_jobs
 from segpipe.inference.preprocess import fit_channels
 from segpipe.metrics import MAIN_METRIC, Counts, Values, confusion, metric, tallies
 from segpipe.progress import say, track
@@ -54,15 +57,10 @@ def measure_robustness(
     quick = params.robustness == "quick"
     indices = _subset(len(reader), QUICK_IMAGES if quick else len(reader))
     severities = QUICK_SEVERITIES if quick else SEVERITIES
-    counted: dict[tuple[str, str], list[Counts]] = {(name, s): [] for name in CORRUPTIONS for s in severities}
-    for index in track(indices, label, len(indices)):
-        sample = reader[index]
-        for name in _inapplicable(sample, {name for name, _ in counted}):
-            say(f"{label}: {name} is left out: it does not apply to {sample.image.dtype} images such as {sample.key}")
-            counted = {key: rows for key, rows in counted.items() if key[0] != name}
-        for name, severity in counted:
-            seed = (SEED, list(CORRUPTIONS).index(name), index)
-            counted[name, severity].append(_corrupted_tally(segmenter, sample, name, severity, seed))
+    names = _applicable([reader[index] for index in indices], label)
+    conditions = [(name, severity) for name in names for severity in severities]
+    by_image = _corrupted_tallies(segmenter, reader, indices, conditions, label)
+    counted = {condition: [tallies[k] for tallies in by_image] for k, condition in enumerate(conditions)}
     subset = original.at(np.array(indices, np.intp))
     main = metric(MAIN_METRIC, original.classes)
     drops: dict[str, dict[str, CorruptionDrop]] = {}
@@ -86,8 +84,40 @@ def _subset(count: int, size: int) -> list[int]:
     return sorted(rng.permutation(count)[:size].tolist())
 
 
-def _inapplicable(sample: Sample, names: set[str]) -> list[str]:
-    return [name for name in CORRUPTIONS if name in names and not CORRUPTIONS[name].applies_to(sample)]
+def _applicable(samples: Sequence[Sample], label: str) -> list[str]:
+    """Return the names of the corruptions that apply to all images; say which ones do not."""
+    names = list(CORRUPTIONS)
+    for sample in samples:
+        for name in [name for name in names if not CORRUPTIONS[name].applies_to(sample)]:
+            say(f"{label}: {name} is left out: it does not apply to {sample.image.dtype} images such as {sample.key}")
+            names.remove(name)
+    return names
+
+
+def _corrupted_tallies(
+    segmenter: Segmenter,
+    reader: ShardReader,
+    indices: Sequence[int],
+    conditions: Sequence[tuple[str, str]],
+    label: str,
+) -> list[list[Counts]]:
+    """Count the predictions of corrupted images, several images at once: for each image a tally for each (name, severity)."""
+    jobs, ahead = parallel_jobs(segmenter), 1
+
+    def selected() -> Iterator[int]:
+        nonlocal ahead
+        for index in track(indices, label, len(indices)):
+            ahead = min(jobs, fitting_images(segmenter.spec, reader[index]))
+            yield index
+
+    def count(index: int) -> list[Counts]:
+        sample, order = reader[index], list(CORRUPTIONS)
+        return [
+            _corrupted_tally(segmenter, sample, name, severity, (SEED, order.index(name), index))
+            for name, severity in conditions
+        ]
+
+    return [future.result() for _, future in map_ahead(count, selected(), jobs, lambda: ahead)]
 
 
 def _corrupted_tally(segmenter: Segmenter, sample: Sample, name: str, severity: str, seed: tuple[int, ...]) -> Counts:

@@ -115,7 +115,7 @@ class OnnxEngine:
     def __init__(self, path: Path, name: str = "onnxruntime", threads: int = 0) -> None:
         import onnxruntime as ort
 
-        self.name = name
+        self.name, self.threads = name, threads
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = _ORT_ERROR

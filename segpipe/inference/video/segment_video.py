@@ -135,7 +135,7 @@ def segment_video(
                 "no frame can be read",
                 where=video.name,
                 found=f"{video.promised or 0} frames according to its header",
-                fix="give a video that plays",
+                fix="give a video that a media player can play",
             )
     return job.report(str(overlay), str(masks) if masks else None)
 

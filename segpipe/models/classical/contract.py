@@ -83,7 +83,7 @@ def check_batch(batch: Floats, channels: int, spatial_dims: tuple[int, ...] = (2
     """
     batch = np.asarray(batch, np.float32)
     if batch.ndim - 2 not in spatial_dims or batch.shape[1] != channels:
-        raise DataError("wrong input", found=f"shape {batch.shape}", expected=f"(N, {channels}, height, width)")
+        raise DataError("invalid input shape", found=f"shape {batch.shape}", expected=f"(N, {channels}, height, width)")
     return batch
 
 

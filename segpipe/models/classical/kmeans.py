@@ -101,7 +101,7 @@ class KMeans:
             DataError: No sample has a labelled pixel.
         """
         from sklearn.cluster import MiniBatchKMeans
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # installed with scikit-learn
+        from threadpoolctl import threadpool_limits  # installed with scikit-learn
 
         config = config or KMeansConfig()
         channels, labels = _draw_pixels(samples, normalise, n_classes, seed, config)

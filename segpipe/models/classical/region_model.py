@@ -257,7 +257,7 @@ def _fit_classifier(features: Floats, pixels: npt.NDArray[np.int64], n_classes: 
     """Fit the regression. A region is an example of each of its classes, weighted by its pixels of that class."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # installed with scikit-learn
+    from threadpoolctl import threadpool_limits  # installed with scikit-learn
 
     if not pixels.any():
         raise no_labelled_pixels()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from segpipe.errors import ConfigError, MissingError
 from segpipe.models.detection.mask_rcnn_config import COCO_ENCODER, MaskRcnnConfig
 from segpipe.models.weights.encoder_weights import Weights, encoder_state, load_encoder, resolve_encoder
+from segpipe.ops.deferred_compiler import import_without_compiler
 
 if TYPE_CHECKING:
     from segpipe.models.detection.mask_rcnn_network import MaskRcnn
@@ -31,6 +32,7 @@ def build_mask_rcnn(config: MaskRcnnConfig, in_channels: int, n_classes: int) ->
         ConfigError: The encoder does not fit a feature pyramid.
         MissingError: Pretrained weights are not available.
     """
+    import_without_compiler("torchvision", "timm", "segmentation_models_pytorch")
     import segmentation_models_pytorch as smp
 
     from segpipe.models.detection.mask_rcnn_network import MaskRcnn

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from segpipe.errors import ConfigError
 from segpipe.models.weights.encoder_weights import encoder_state, load_encoder, resolve_encoder
+from segpipe.ops.deferred_compiler import import_without_compiler
 
 if TYPE_CHECKING:
     import torch
@@ -117,6 +118,7 @@ class SegformerConfig(EncoderConfig):
 
 def _build(architecture: str, config: EncoderConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
     """Build the network of this name in segmentation_models_pytorch and load the weights of its encoder."""
+    import_without_compiler("timm", "segmentation_models_pytorch")
     import segmentation_models_pytorch as smp
 
     arguments: dict[str, Any] = {
@@ -144,9 +146,10 @@ def _build_with_fused_upsampling(
     architecture: str, config: EncoderConfig, in_channels: int, n_classes: int
 ) -> torch.nn.Module:
     """Build a network whose decoder doubles the size of its features in each block, with the faster upsampling of `segpipe.ops`."""
-    from segpipe.ops.fused_upsample import use_fused_upsampling
+    network = _build(architecture, config, in_channels, n_classes)
+    from segpipe.ops.fused_upsample import use_fused_upsampling  # after `_build`, which imports the libraries fast
 
-    return use_fused_upsampling(_build(architecture, config, in_channels, n_classes))
+    return use_fused_upsampling(network)
 
 
 build_unet = build_unet_vgg16 = functools.partial(_build_with_fused_upsampling, "Unet")
@@ -172,9 +175,9 @@ def build_fpn(config: FpnConfig, in_channels: int, n_classes: int) -> torch.nn.M
     Returns:
         A module that maps images (N, in_channels, H, W) to logits (N, n_classes, H, W); H and W are multiples of 32.
     """
-    from segpipe.models.semantic.pyramid_merge import SequentialSum
-    from segpipe.ops.feature_pyramid import use_fused_pyramid
-
     network = _build("FPN", config, in_channels, n_classes)
+    from segpipe.models.semantic.pyramid_merge import SequentialSum
+    from segpipe.ops.feature_pyramid import use_fused_pyramid  # after `_build`, which imports the libraries fast
+
     network.decoder.merge = SequentialSum()  # type: ignore[union-attr]
     return use_fused_pyramid(network)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from segpipe.models.weights.encoder_weights import Weights, hub_error, load_encoder, load_matching, read_weights_file
+from segpipe.ops.deferred_compiler import import_without_compiler
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +52,7 @@ def build_lraspp_mobilenetv3(config: LrasppConfig, in_channels: int, n_classes: 
 
 
 def _build(name: str, config: TorchvisionConfig, in_channels: int, n_classes: int) -> torch.nn.Module:
+    import_without_compiler("torchvision")
     from torchvision.models import get_model
 
     from segpipe.models.semantic.encoder_and_head import EncoderAndHead, with_channels

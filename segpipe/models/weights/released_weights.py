@@ -15,14 +15,13 @@ from segpipe.errors import ConfigError, MissingError
 from segpipe.files import read_json
 from segpipe.models.weights.encoder_weights import Weights, load_matching, read_weights_file
 from segpipe.progress import say
+from segpipe.words import listed
 from segpipe.workspace.paths import Paths
 
 if TYPE_CHECKING:
     import torch
 
 _SOURCE = re.compile(r"(?P<name>[A-Za-z][\w-]*)@(?P<version>v\d+\.\d+\.\d+)")
-_MAX_LISTED = 3
-"""Number of tensors that a note lists by name."""
 
 
 def parse_release(source: str) -> tuple[str, str] | None:
@@ -89,10 +88,9 @@ def load_released(
             fix=f"use the family ({spec.get('family')}), the encoder and the settings of that release",
         ) from error
     if not_loaded:
-        more = ", ..." if len(not_loaded) > _MAX_LISTED else ""
         say(
             f"note: {len(not_loaded)} tensors are not taken from {source} and start from random values: "
-            f"{', '.join(not_loaded[:_MAX_LISTED])}{more}"
+            f"{listed(not_loaded, at_most=3)}"
         )
 
 

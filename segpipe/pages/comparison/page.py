@@ -113,7 +113,7 @@ def _context(
 
 
 def _scale(result: ComparisonResult) -> Axis:
-    """The axis on which both scores are drawn."""
+    """Make the axis on which both scores are drawn."""
     values = [v for v in (result.before, result.after) if v is not None]
     return axis(values, AXIS_START, AXIS_END, pad=0.5, least=0.0)
 
@@ -121,7 +121,7 @@ def _scale(result: ComparisonResult) -> Axis:
 def _confusions(
     sides: tuple[ComparisonSide, ComparisonSide], common: SharedImages, labels: ConfusionLabels
 ) -> list[tuple[str, ConfusionMatrix]]:
-    """(name, matrix) of each side; none if they were tested on different images, or if there are too many classes."""
+    """Return (name, matrix) of each side; none if they were tested on different images, or if there are too many classes."""
     if not common.complete or len(labels.names) > MAX_MATRIX_CLASSES:
         return []
     return [(side.name, ConfusionMatrix.of(counts)) for side, counts in zip(sides, labels.counts, strict=True)]

@@ -98,7 +98,7 @@ def _same_answers(before: Scores, after: Scores) -> bool:
 def _differences(
     before: Scores, after: Scores, metrics: Sequence[tuple[str, str]], params: EvaluateParams, corrected: bool = False
 ) -> Forest | None:
-    """The paired difference of each metric, (title, name), that exists for both. corrected: of p values, for several tests."""
+    """Draw the paired difference of each metric (title, name) that exists for both; `corrected` adjusts p values by Holm's method."""
     compared = [(title, name, compare_on(name, after, before, params)) for title, name in metrics]
     compared = [row for row in compared if not np.isnan(row[2].difference.estimate)]
     p_values = np.array([comparison.p_value for _, _, comparison in compared])
@@ -111,7 +111,7 @@ def _differences(
 
 
 def verdict_sentence(result: ComparisonResult, before: str, after: str) -> str:
-    """Say the result in one sentence. before, after: the names of the first and the second model."""
+    """Describe the result in one sentence. before, after: the names of the first and the second model."""
     metric, difference = describe_metric(result.metric), result.comparison.difference
     if result.before is None or result.after is None:
         return f"{after} and {before} cannot be compared: {metric} does not exist on these images."

@@ -1,4 +1,4 @@
-"""Charts of drift: the histogram of one quantity in the reference and today, as the bars of an SVG."""
+"""Charts of drift: the histogram of one quantity in the reference and in the current data, as the bars of an SVG."""
 
 from __future__ import annotations
 

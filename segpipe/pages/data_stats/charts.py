@@ -152,7 +152,7 @@ def scatter_chart(sizes: Sequence[Size]) -> ScatterChart:
 
 
 def _points(sizes: Sequence[Size], x: Scale, y: Scale) -> list[tuple[float, float, int, str]]:
-    """(x, y, images, size as text) of each dot."""
+    """Return (x, y, images, size as text) of each dot."""
     if len(sizes) <= _MAX_DOTS:
         return [
             (x(s.width), y(s.height), s.images, f"{s.width} × {s.height}" + (f" × {s.depth}" if s.depth else ""))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from segpipe.config import load_params
 from segpipe.data.dataset import Dataset, load_dataset
+from segpipe.data.imports.report import read_unused
 from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.manifest.table import usable
@@ -83,7 +84,7 @@ def _read(root: Path, judge: Judge | None) -> tuple[Dataset, pd.DataFrame, DataS
     else:
         findings = judge(manifest, dataset.classes) if judge else None
         problems = None if findings is None else group_findings(findings)
-    return dataset, manifest, stats.model_copy(update={"problems": problems})
+    return dataset, manifest, stats.model_copy(update={"problems": problems, "unused": read_unused(paths.data)})
 
 
 def _describes(fingerprint: Path, stats: DataStats) -> bool:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from segpipe.data.imports.unused_files import UnusedFiles
 from segpipe.pages.data_stats.histograms import Histogram
 
 Severity = Literal["error", "warning", "note"]
@@ -166,3 +167,5 @@ class DataStats(StatsModel):
     """The largest first."""
     spacing: list[Spacing]
     conversions: list[Conversion]
+    unused: list[UnusedFiles] = []
+    """Files of the source that the import has not used, by kind and reason; the most frequent first."""

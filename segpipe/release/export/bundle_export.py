@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from segpipe.config import ExportParams, Params
 from segpipe.drift.reference import REFERENCE_FILE, Reference
-from segpipe.errors import ConfigError, MissingError
+from segpipe.errors import MissingError
 from segpipe.files import atomic_folder, sha256_file, write_json
 from segpipe.gates.selection import Selection
 from segpipe.inference.engines.engine import GRAPH_ENGINES, INT8_ENGINES, TorchEngine
+from segpipe.inference.engines.graph_export import export_graph
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import GRAPH_FILE, INT8_FILE, TORCH, WEIGHTS_FILE
 from segpipe.progress import say
@@ -27,8 +27,6 @@ from segpipe.release.export.engine_selection import (
 )
 from segpipe.release.export.golden import Reader, write_expected, write_inputs
 from segpipe.release.export.int8 import QuantisationData, describe_int8, try_int8
-
-OPSET = 17
 
 
 def export_winner(
@@ -146,57 +144,6 @@ def write_bundle(
     say(f"export: {spec.candidate} runs on {chosen.engine}, {chosen.median_ms} ms per golden image; it {chosen.reason}")
     if int8:
         say(f"export: {int8}")
-
-
-def export_graph(trained: Segmenter, path: Path) -> None:
-    """Write a network as an ONNX graph.
-
-    Batch size, height and width of the input are free. The graph of a network for volumes has a free batch size and the size of
-    the network's window.
-
-    Args:
-        trained: a network that runs on torch.
-        path: the file to write.
-
-    Raises:
-        ConfigError: the model is not a network, or it has operations that ONNX cannot express.
-    """
-    import torch
-
-    from segpipe.ops.exportable_pooling import exportable_pooling
-
-    engine, spec = trained.engine, trained.spec
-    if not isinstance(engine, TorchEngine):
-        raise ConfigError(
-            "the winner is not a network and has no ONNX graph",
-            where=spec.candidate,
-            found=f"family {spec.family}",
-            fix="add a network to `candidates:` in params.yaml (segpipe families lists them)",
-        )
-    module = engine.module.eval().float().cpu()
-    sizes = spec.patch3d or (2 * spec.stride, 2 * spec.stride)
-    free_axes = {0: "n"} if spec.patch3d else {0: "n", 2: "h", 3: "w"}
-    example = torch.zeros(1, spec.normalisation.channels, *sizes)
-    with warnings.catch_warnings(), torch.no_grad(), exportable_pooling():
-        warnings.simplefilter("ignore")  # the tracer warns about shape checks that do not matter for free sizes
-        try:
-            torch.onnx.export(
-                module,
-                (example,),
-                str(path),
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=["image"],
-                output_names=["logits"],
-                dynamic_axes=dict.fromkeys(("image", "logits"), free_axes),
-            )
-        except torch.onnx.errors.OnnxExporterError as error:
-            raise ConfigError(
-                f"ONNX cannot express the network: {next(iter(str(error).splitlines()), type(error).__name__)[:200]}",
-                where=spec.candidate,
-                found=f"family {spec.family}",
-                fix="use other layers, or remove the candidate from params.yaml",
-            ) from error
 
 
 def keep_on_torch(trained: Segmenter, bundle: Path, pairs: Sequence[Golden]) -> EngineTrial:

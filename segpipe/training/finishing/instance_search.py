@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segpipe.errors import ConfigError
-from segpipe.inference.postprocess import Method, Postprocess, select_instances, separate
+from segpipe.inference.postprocess import Method, Postprocess, is_selected, select_instances, separate
 from segpipe.inference.segmenter import Segmenter
-from segpipe.inference.trained_model import load_trained
 from segpipe.metrics import micro
 from segpipe.metrics.instances import InstanceCounts, InstanceMasks, count_instances
 from segpipe.models.detection.mask_rcnn_config import MIN_SCORE
@@ -19,8 +18,6 @@ from segpipe.progress import say
 from segpipe.samples import IGNORE, Instances, Sample
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from segpipe.config import Candidate
     from segpipe.models.registry import Family
     from segpipe.training.plan import Plan
@@ -78,7 +75,7 @@ def choose_instance_method(
         )
     if setting == "distance" and (family.kind == "classical" or overlapping):
         raise ConfigError(
-            f"{family.name} is fitted, and learns no distance"
+            f"{family.name} is a classical family and cannot learn a distance"
             if family.kind == "classical"
             else "distances of overlapping classes would overlap too",
             where="params.yaml: postprocess",
@@ -88,22 +85,23 @@ def choose_instance_method(
     return "watershed" if setting == "auto" else setting
 
 
-def choose_instance_settings(plan: Plan, model: Path, val: Reader) -> None:
-    """Choose how the trained model in a folder separates instances, and write it into its segmenter.json.
+def choose_instance_settings(plan: Plan, segmenter: Segmenter, val: Reader) -> Segmenter:
+    """Choose how a trained model separates instances.
 
     Args:
-        plan: the plan of the training.
-        model: the folder of the model.
-        val: the validation split.
+        plan: the plan of the training, with a method that finds instances.
+        segmenter: the model.
+        val: the validation split, or the images of it that are used.
+
+    Returns:
+        The model with these settings.
     """
-    if plan.postprocess is None:
-        return
-    segmenter = load_trained(model)
+    assert plan.postprocess is not None, "the plan has a method"
     postprocess, f1 = best_instance_settings(segmenter, val, plan.postprocess)
-    segmenter.spec.model_copy(update={"postprocess": postprocess}).write(model)
     settings = postprocess.model_dump(include={"h", "min_size", "min_score"})
     listed = ", ".join(f"{name} {value:g}" for name, value in settings.items())
     say(f"{plan.candidate}: instances by {postprocess.method} ({listed}): val F1 of instances {f1:.3f}")
+    return segmenter.with_changes(postprocess=postprocess)
 
 
 def best_instance_settings(segmenter: Segmenter, val: Reader, method: Method) -> tuple[Postprocess, float]:
@@ -135,9 +133,14 @@ def best_instance_settings(segmenter: Segmenter, val: Reader, method: Method) ->
         truth, ignored = InstanceMasks.from_instances(sample.true_instances()), sample.labels == IGNORE
         for h, instances in _separated(segmenter, sample, method, together):
             ids, areas = instances.ids.astype(np.int32), instances.areas()
+            scores: dict[bytes, InstanceCounts] = {}  # most settings select the same instances of an image
             for settings in (settings for settings in grid if settings.h == h):
-                selected = select_instances(ids, instances.classes, instances.scores, areas, settings)
-                score = count_instances(truth, InstanceMasks.from_instances(selected), n_classes, ignored)
+                selection = is_selected(areas, instances.scores, settings)
+                score = scores.get(selection.tobytes())
+                if score is None:
+                    selected = select_instances(ids, instances.classes, instances.scores, areas, settings)
+                    score = count_instances(truth, InstanceMasks.from_instances(selected), n_classes, ignored)
+                    scores[selection.tobytes()] = score
                 totals[settings] = totals[settings] + score if settings in totals else score
     f1 = {settings: float(np.nan_to_num(micro("dice", totals[settings].tallies[0]))) for settings in grid}
     best = max(grid, key=lambda settings: f1[settings])
@@ -147,7 +150,7 @@ def best_instance_settings(segmenter: Segmenter, val: Reader, method: Method) ->
 def _separated(
     segmenter: Segmenter, sample: Sample, method: Method, together: tuple[tuple[int, ...], ...]
 ) -> Iterator[tuple[float, Instances]]:
-    """Yield all instances of an image for each height, however small or uncertain they are."""
+    """Yield all instances of an image for each height of the watershed, however small or uncertain they are."""
     if method == "detections":
         permissive = Postprocess(method=method, min_score=MIN_SCORE)
         detections = segmenter.with_changes(postprocess=permissive).segment(sample, instances=True).instances

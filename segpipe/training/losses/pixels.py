@@ -1,4 +1,4 @@
-"""A batch as the terms of the loss see it."""
+"""The logits and labels of a batch in the form that the terms of the loss use."""
 
 from __future__ import annotations
 
@@ -45,48 +45,48 @@ class Pixels:
 
     @cached_property
     def log_p(self) -> Tensor:
-        """(K, P) float32: log-probabilities. In rows of pixels; in rows of classes, a CPU would take three times as long."""
+        """Log-probabilities, (K, P) float32. Stored in rows of pixels; in rows of classes, a CPU would take three times as long."""
         return self.logits.movedim(1, 0).reshape(self.logits.shape[1], -1).float().log_softmax(0)
 
     @cached_property
     def smoothed_nll(self) -> Tensor:
-        """(P,): weighted -log p for a target that is spread evenly over all classes; 0 where ignored."""
+        """Weighted -log p for a target that is spread evenly over all classes, (P,); 0 where ignored."""
         return -(self.log_p * self.class_weights[:, None]).mean(0) * self.counted
 
     @cached_property
     def nll(self) -> Tensor:
-        """(P,): -log p of the true class; of class 0 where ignored."""
+        """Negative log-likelihood of the true class, (P,); of class 0 where ignored."""
         return self._sums[0].reshape(-1)
 
     @cached_property
     def mask(self) -> Tensor:
-        """(1, P) float32: 1 where counted."""
+        """Mask of counted pixels, (1, P) float32: 1 where counted, 0 where ignored."""
         return self.counted[None].float()
 
     @cached_property
     def p(self) -> Tensor:
-        """(K, P): probabilities, 0 where ignored."""
+        """Probabilities, (K, P); 0 where ignored."""
         return self.log_p.exp() * self.mask
 
     @cached_property
     def onehot(self) -> Tensor:
-        """(K, P) float32: 1 at the true class, 0 where ignored."""
+        """One-hot labels, (K, P) float32: 1 at the true class, 0 where ignored."""
         classes = torch.arange(self.logits.shape[1], device=self.target.device)[:, None]
         return ((self.target == classes) & self.counted).float()
 
     @cached_property
     def truth(self) -> Tensor:
-        """(K,) float32: pixels of each class, in all processes."""
+        """Number of pixels of each class, (K,) float32, over all processes."""
         return sum_over_ranks(self.onehot.sum(1))
 
     @cached_property
     def hits(self) -> Tensor:
-        """(K,): the sum of a class's probability over the pixels of that class, in all processes."""
+        """Sum of each class's probability over the pixels of that class, (K,), over all processes."""
         return sum_over_ranks(self.onehot @ torch.exp(-self.nll))
 
     @cached_property
     def mass(self) -> Tensor:
-        """(K,): the sum of a class's probability over the counted pixels, in all processes."""
+        """Sum of each class's probability over the counted pixels, (K,), over all processes."""
         return sum_over_ranks(self._sums[1])
 
     def weighted_mean(self, values: Tensor, weight: Tensor) -> Tensor:
@@ -120,31 +120,31 @@ class OverlappingPixels(Pixels):
 
     @cached_property
     def onehot(self) -> Tensor:
-        """(K, P) float32: 1 for each class of a pixel, 0 where ignored."""
+        """Labels, (K, P) float32: 1 for each class of a pixel, 0 where ignored."""
         bits = torch.arange(len(self.scores) - 1, device=self.sets.device)[:, None]
         return torch.cat([self.sets == 0, (self.sets >> bits) & 1]).float() * self.mask
 
     @cached_property
     def nll(self) -> Tensor:
-        """(K, P): binary cross entropy; of "no" where ignored."""
+        """Binary cross entropy of each class, (K, P); where ignored, that of an absent class."""
         return F.binary_cross_entropy_with_logits(self.scores, self.onehot, reduction="none")
 
     @cached_property
     def p(self) -> Tensor:
-        """(K, P): probabilities, 0 where ignored."""
+        """Probabilities, (K, P); 0 where ignored."""
         return self.scores.sigmoid() * self.mask
 
     @cached_property
     def hits(self) -> Tensor:
-        """(K,): the sum of a class's probability over the pixels that have it, in all processes."""
+        """Sum of each class's probability over the pixels that have it, (K,), over all processes."""
         return sum_over_ranks((self.p * self.onehot).sum(1))
 
     @cached_property
     def mass(self) -> Tensor:
-        """(K,): the sum of a class's probability over the counted pixels, in all processes."""
+        """Sum of each class's probability over the counted pixels, (K,), over all processes."""
         return sum_over_ranks(self.p.sum(1))
 
     @cached_property
     def smoothed_nll(self) -> Tensor:
-        """(K, P): weighted binary cross entropy for a target of 0.5."""
+        """Weighted binary cross entropy of each class for a target of 0.5, (K, P)."""
         return (F.softplus(self.scores) - self.scores / 2) * self.weight

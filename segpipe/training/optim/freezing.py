@@ -23,7 +23,7 @@ def encoder_of(network: torch.nn.Module, setting: str = "freeze_encoder", defaul
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, torch.nn.Module):
         raise ConfigError(
-            f"{type(network).__name__} has no encoder that could be treated separately",
+            f"{type(network).__name__} has no separate encoder",
             where=f"train.{setting}",
             fix=f"set it to {default} for this candidate: `train: {{{setting}: {default}}}` under it",
         )

@@ -168,10 +168,10 @@ def _matrix_edges(kernel: Tensor) -> tuple[int, int]:
 
 
 def _as_matrix(kernel: Tensor) -> Tensor:
-    """(O, I, ...) -> (O, ... * I), in the order in which channels-last kernels lie in memory."""
+    """View a kernel as a matrix, in the memory order of channels-last kernels: (O, I, ...) -> (O, ... * I)."""
     return kernel.movedim(1, -1).flatten(1)
 
 
 def _as_kernel(matrix: Tensor, shape: torch.Size) -> Tensor:
-    """The inverse of `_as_matrix`."""
+    """Undo `_as_matrix`."""
     return matrix.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1)

@@ -43,17 +43,17 @@ def learning_rate(step: int, recipe: Recipe) -> float:
 
 
 def _cosine(done: float, span: float) -> float:
-    """Half a cosine from 1 down to 0. Loshchilov, Hutter 2017, arXiv:1608.03983, without restarts."""
+    """Fall along half a cosine from 1 to 0. Loshchilov, Hutter 2017, arXiv:1608.03983, without restarts."""
     return 0.5 * (1 + math.cos(math.pi * done / span))
 
 
 def _poly(done: int, span: int) -> float:
-    """Nearly a straight line from 1 to 0. Chen et al. 2017, arXiv:1606.00915."""
+    """Fall almost linearly from 1 to 0. Chen et al. 2017, arXiv:1606.00915."""
     return (1 - done / span) ** _POLY_POWER
 
 
 def _one_cycle(done: int, span: int) -> float:
-    """Up to the peak and far below the start, both by half a cosine. Smith, Topin 2018, arXiv:1708.07120."""
+    """Rise to the peak, then fall far below the start, each along half a cosine. Smith, Topin 2018, arXiv:1708.07120."""
     peak, last = _RISE_SHARE * span - 1, span - 1
     if done <= peak:
         return 1 + (_START - 1) * _cosine(done, peak)

@@ -1,7 +1,8 @@
-"""The number of steps that a budget of time buys, once everything else that the time pays for is known.
+"""The number of steps that fit into a time budget, after everything else that it has to cover.
 
 A wall-clock budget covers `segpipe plan` and `segpipe train` together. Planning is charged by the clock. The rest is predicted from
-what planning timed: the start of both commands, compiling, validations, checkpoints, and the choices made after the last step.
+what planning timed: the start of both commands, compiling, validations, checkpoints, and the choices made after the last step, which
+use as many validation images as fit into their share of the budget.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segpipe.config import TrainParams, parse_budget
 from segpipe.errors import ConfigError
+from segpipe.inference.tta import relative_cost
 from segpipe.samples import IGNORE, Prediction
-from segpipe.training.finishing.cleaning_search import choose_cleaning, search_images
+from segpipe.training.finishing.cleaning_search import MIN_IMAGES, choose_cleaning
 from segpipe.training.finishing.instance_search import MAX_IMAGES, best_instance_settings
-from segpipe.training.finishing.postprocess_search import finishing_validations, searches_cleaning
+from segpipe.training.finishing.postprocess_search import has_choices, searches_cleaning
 from segpipe.training.sampling.distance import normalised_distance
+from segpipe.training.speed.time_limits import SHORT_BUDGET_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,10 +31,10 @@ if TYPE_CHECKING:
     from segpipe.training.plan import RecipePlan
     from segpipe.training.sampling.crops import Reader
 
-START_UP_S = 10.0
-"""From the start of the `train` command to the first step: imports, the network, the first batches."""
-PLAN_START_S = 4.0
-"""The start of the `plan` command (Python and torch), and its end."""
+COMMAND_S = 1.0
+"""The start of Python and of the command line, and the end of a command."""
+FIRST_BATCHES_S = 1.0
+"""The part of the start of `train` that planning does not have: opening the curves and preparing the first batches."""
 LAUNCH_S = 4.0
 """Additional start-up if the command starts the processes that share the training."""
 MEMBER_START_S = 2.0
@@ -42,11 +44,12 @@ MIN_STEPS = 10
 CHECKPOINT_SHARE = 0.01
 """Time for checkpoints and metrics, as a share of the time of the steps."""
 _DEFAULT_VALIDATIONS = 10
-_MAX_VALIDATION_SHARE = 0.1
+_MAX_VALIDATION_SHARE, _MAX_SHORT_VALIDATION_SHARE = 0.1, 0.05
+"""Share of a wall-clock budget for validations, and of a short one."""
+_MAX_FINISHING_SHARE = 0.04
+"""Share of a wall-clock budget that the last validation and the choices after it may take, unless that is less than for `MIN_IMAGES`."""
 _TIMED_IMAGES = 2
 """Validation images on which the choices for a finished network are timed."""
-_STEPS_PER_EPOCH = 15
-"""A rough value for `budget_seconds`."""
 
 
 def count_steps(
@@ -59,8 +62,9 @@ def count_steps(
     overhead_s: float = 0.0,
     members: int = 1,
     validations: int | None = None,
+    ms_last: float | None = None,
 ) -> tuple[int, int]:
-    """Compute the steps and validations that a budget buys.
+    """Compute the numbers of steps and validations that fit into a budget.
 
     Args:
         kind: the unit of the budget: "seconds", "steps" or "epochs".
@@ -69,10 +73,10 @@ def count_steps(
         batch: crops per step.
         ms_step: milliseconds per step.
         ms_val: milliseconds per validation.
-        overhead_s: seconds that a budget of seconds pays for in addition to the start of the training, validations (at most a tenth,
-            but at least one) and checkpoints.
+        overhead_s: seconds that a budget of seconds has to cover in addition to steps, validations and checkpoints.
         members: networks that share the budget, one after another.
         validations: the number of validations that was set; None: as many as are affordable, at most ten.
+        ms_last: milliseconds of the last validation; None: as all others.
 
     Returns:
         Steps and validations of each member.
@@ -83,28 +87,28 @@ def count_steps(
     if kind != "seconds":
         steps = max(1, round((amount if kind == "steps" else amount * n_train / batch) / members))
         return steps, min(validations or _DEFAULT_VALIDATIONS, steps)
-    overhead_s += START_UP_S + (members - 1) * MEMBER_START_S
+    ms_last = ms_val if ms_last is None else ms_last
+    overhead_s += (members - 1) * MEMBER_START_S
     left_ms = max(0.0, amount - overhead_s) * 1000 / members
-    affordable = int(min(_DEFAULT_VALIDATIONS, max(1.0, _MAX_VALIDATION_SHARE * left_ms // max(ms_val, 1e-3))))
-    count = validations or affordable
-    steps = int((left_ms - count * ms_val) / (ms_step * (1 + CHECKPOINT_SHARE)))
+    share = _MAX_SHORT_VALIDATION_SHARE if amount < SHORT_BUDGET_S else _MAX_VALIDATION_SHARE
+    further = (share * left_ms - ms_last) // max(ms_val, 1e-3)
+    most = validations or int(min(_DEFAULT_VALIDATIONS, 1 + max(0.0, further)))
+    for count in (most, validations or 1):
+        steps = int((left_ms - (count - 1) * ms_val - ms_last) / (ms_step * (1 + CHECKPOINT_SHARE)))
+        if steps >= MIN_STEPS:
+            break
     if steps < MIN_STEPS:
-        least_ms = (validations or 1) * ms_val + MIN_STEPS * ms_step * (1 + CHECKPOINT_SHARE)
+        least_ms = ((validations or 1) - 1) * ms_val + ms_last + MIN_STEPS * ms_step * (1 + CHECKPOINT_SHARE)
+        ms = ms_last if validations is None else ms_val
         raise ConfigError(
-            "the budget is too short to learn anything",
+            "the budget is too short for any useful training",
             where="train.budget",
             found=f"{amount:.0f} s, which is {max(0, steps)} steps {'per member ' if members > 1 else ''}of {ms_step:.0f} ms, with "
-            f"{ms_val / 1000:.1f} s for {'a validation' if validations is None else f'each of {validations} validations'}",
+            f"{ms / 1000:.1f} s for {'a validation' if validations is None else f'each of {validations} validations'}",
             expected=f"at least {math.ceil(overhead_s + members * least_ms / 1000)} s here",
             fix="increase it, or plan again when this machine is not busy with other work",
         )
     return steps, min(count, steps)
-
-
-def budget_seconds(settings: TrainParams, ms_step: float) -> float:
-    """Estimate how many seconds a budget lasts. It only decides how long to measure, so an epoch is taken as 15 steps."""
-    kind, amount = parse_budget(settings.budget)
-    return amount if kind == "seconds" else amount * ms_step / 1000 * (1 if kind == "steps" else _STEPS_PER_EPOCH)
 
 
 def mean_step_ms(full_ms: float, cheaper: Iterable[tuple[float, float]]) -> float:
@@ -123,36 +127,75 @@ def mean_step_ms(full_ms: float, cheaper: Iterable[tuple[float, float]]) -> floa
     return total + (1 - start) * full_ms
 
 
-def finishing_seconds(plan: RecipePlan, spec: SegmenterSpec, val: Reader, ms_val: float, precision: str) -> float:
-    """Predict the seconds after the last step: the network's outputs for validation images, and the choices based on them.
+@dataclass(frozen=True)
+class FinishingTime:
+    """The milliseconds that the finished model takes for a validation image."""
 
-    The choices are timed on two images with the truth as the prediction, because an untrained network predicts more regions and
-    instances than a trained one.
+    ms_last: float
+    """Of the last validation."""
+    ms_outputs: float = 0.0
+    """Of the network after the last validation: 0 if the choices use the outputs of that validation."""
+    ms_choices: float = 0.0
+    """Of the choices, for each image that they use."""
+    ms_imports: float = 0.0
+    """Of the libraries that the choices need, once."""
+
+    def seconds(self, images: int) -> float:
+        """Predict the seconds after the last validation. images: validation images that are used."""
+        return (self.ms_imports + self.ms_outputs * images + self.ms_choices * min(images, MAX_IMAGES)) / 1000
+
+    def affordable_images(self, budget_s: float, images: int) -> int:
+        """Return how many validation images can be used within the share of a budget that is for the finished model.
+
+        Args:
+            budget_s: the budget in seconds.
+            images: the validation images that there are.
+        """
+        limit_ms = _MAX_FINISHING_SHARE * budget_s * 1000 - self.ms_imports
+        ms_outputs = max(self.ms_last + self.ms_outputs, 1e-3)
+        affordable = limit_ms / (ms_outputs + self.ms_choices)
+        if affordable > MAX_IMAGES:
+            affordable = (limit_ms - self.ms_choices * MAX_IMAGES) / ms_outputs
+        return min(images, max(MIN_IMAGES, int(affordable)))
+
+
+def finishing_time(
+    plan: RecipePlan, spec: SegmenterSpec, val: Reader, ms_image: float, shares_outputs: bool = True
+) -> FinishingTime:
+    """Predict the time that the finished model takes.
+
+    The choices are timed on a few images with the truth as the prediction, because an untrained network predicts more regions and
+    instances than a trained one. The first image is used twice, because it brings imports.
 
     Args:
         plan: the plan of the training.
         spec: its specification for inference.
         val: the validation split.
-        ms_val: milliseconds per validation of a training in this precision.
-        precision: "fp32", "bf16" or "fp16".
+        ms_image: milliseconds per image of the network as it serves, without test-time augmentation.
+        shares_outputs: whether the choices use the outputs of the last validation.
     """
+    if not has_choices(plan, val):
+        return FinishingTime(ms_image)
     images: Any = [val[int(i)] for i in np.unique(np.linspace(0, len(val) - 1, _TIMED_IMAGES).astype(int))]
     truth: Any = _TruthSegmenter(spec, plan.postprocess == "distance")
-    seconds = finishing_validations(plan, val, precision) * ms_val / 1000
-    if searches_cleaning(plan, val):
+
+    def choose(images: Any) -> float:
         started = time.perf_counter()
-        choose_cleaning(truth, images, plan.recipe.class_weights, plan.seed)
-        seconds += (time.perf_counter() - started) / len(images) * len(search_images(val))
-    if plan.postprocess is not None and plan.postprocess != "detections":  # which only a detector can make
-        started = time.perf_counter()
-        best_instance_settings(truth, images, plan.postprocess)
-        seconds += (time.perf_counter() - started) / len(images) * min(MAX_IMAGES, len(val))
-    return seconds
+        if searches_cleaning(plan, val):
+            choose_cleaning(truth, images, plan.recipe.class_weights, plan.seed)
+        if plan.postprocess is not None and plan.postprocess != "detections":  # which only a detector can make
+            best_instance_settings(truth, images, plan.postprocess)
+        return (time.perf_counter() - started) * 1000
+
+    first_ms = choose(images[:1])
+    ms_choices = choose(images) / len(images)
+    runs = relative_cost(plan.recipe.tta, 3 if plan.volume else 2) - (1 if shares_outputs else 0)
+    return FinishingTime(ms_image, runs * ms_image, ms_choices, max(0.0, first_ms - ms_choices))
 
 
 @dataclass(frozen=True)
 class _TruthSegmenter:
-    """Stands in for a `Segmenter`: its prediction for a sample is the truth."""
+    """Replaces a `Segmenter` while choices are timed: its prediction for a sample is the truth."""
 
     spec: SegmenterSpec
     has_distance: bool

@@ -1,4 +1,4 @@
-"""The execution of a plan on this machine: the fastest setting, timed in the real loop, and the number of steps for the budget."""
+"""The execution of a plan on this machine: the setting and speed of the steps, and the number of steps for the budget."""
 
 from __future__ import annotations
 
@@ -11,46 +11,48 @@ from typing import TYPE_CHECKING
 import torch
 
 from segpipe.config import TrainParams, parse_budget
-from segpipe.training.machine import choose_device, peak_memory_mib, this_machine, worker_counts
-from segpipe.training.optim.freezing import encoder_of, encoder_switch
+from segpipe.training.finishing.postprocess_search import has_choices
+from segpipe.training.folds import spread_evenly
+from segpipe.training.machine import choose_device, peak_memory_mib, this_machine
+from segpipe.training.optim.freezing import encoder_of
 from segpipe.training.optim.schedules import warmup_steps
-from segpipe.training.plan import Execution, NetworkPlan, Recipe, RecipePlan, StepSetting
+from segpipe.training.plan import Execution, NetworkPlan, Recipe
 from segpipe.training.planning.budget import (
+    COMMAND_S,
+    FIRST_BATCHES_S,
     LAUNCH_S,
-    PLAN_START_S,
-    budget_seconds,
+    FinishingTime,
     count_steps,
-    finishing_seconds,
+    finishing_time,
     mean_step_ms,
 )
-from segpipe.training.planning.loop_benchmark import LoopBenchmark, choose_workers, exchange_ms, with_exchange
 from segpipe.training.planning.lr_finder import find_learning_rate
-from segpipe.training.planning.precision_benchmark import CHOSEN, PrecisionBenchmark
-from segpipe.training.sampling.crops import Reader, Samples, batches
-from segpipe.training.sampling.progressive import Progressive
-from segpipe.training.scoring import score_split, segmenter_spec, validation_segmenter
+from segpipe.training.sampling.crops import Reader, Samples
+from segpipe.training.scoring import finished_segmenter, score_split, segmenter_spec, validation_segmenter
+from segpipe.training.speed.loop_benchmark import exchange_ms, with_exchange
+from segpipe.training.speed.precision_benchmark import CHOSEN
+from segpipe.training.speed.step_speed import SpeedMeasurement, StepSpeed, cheaper_shares
+from segpipe.training.speed.time_limits import budget_seconds, has_short_budget
 from segpipe.training.step import Stepper, configure_process
-from segpipe.training.tasks import samples_of
-from segpipe.training.telemetry.bottleneck import step_parts
 
 if TYPE_CHECKING:
-    from segpipe.samples import ClassTable
+    from segpipe.inference.segmenter import Segmenter
     from segpipe.training.planning.plan_draft import PlanDraft
 
 _CHECKPOINT_S = 30.0
 """Seconds between checkpoints."""
-_MAX_LOOP_S, _MAX_LOOP_SHARE = 4.0, 0.04
-"""The longest time for which the loop is run, in seconds and as a share of the budget."""
 _VALIDATION_IMAGES = 4
 """Images on which a validation is timed."""
+_SHORT_VALIDATION_IMAGES = 2
+"""The same if the budget is short."""
 
 
 def measure(draft: PlanDraft, network: torch.nn.Module) -> NetworkPlan:
-    """Time the settings on a real batch and the real loop with the fastest of them, and turn the budget into steps.
+    """Find the setting and the speed of the steps, time a validation, and turn the budget into steps.
 
-    This takes about 15 s with small networks on two cores, and at most about 15 % of a wall-clock budget. If several processes will
-    train, this one measures the steps of one: its share of each batch, with its share of the cores. For a wall-clock budget, the
-    processes of this machine then run at the same time for a moment.
+    What is known from earlier plans is not measured again. Otherwise this takes about 15 s with small networks on two cores, and less
+    if the budget is short. If several processes will train, this one measures the steps of one: its share of each batch, with its share
+    of the cores. For a wall-clock budget, the processes of this machine then run at the same time for a moment.
 
     Args:
         draft: the plan so far; reasons are recorded in it.
@@ -68,64 +70,40 @@ def measure(draft: PlanDraft, network: torch.nn.Module) -> NetworkPlan:
         encoder_of(network)
     device, threads = choose_device(settings.accelerator), torch.get_num_threads()
     configure_process(max(1, threads // settings.devices) if device == "cpu" else threads)
-    crops = samples_of(draft.train, plan)
-    benchmark = PrecisionBenchmark(plan, network, crops, device, settings)
-    timings = benchmark.run()
-    chosen = next(timing for timing in timings if timing.verdict == CHOSEN)
-    setting, chosen_ms = chosen.setting, chosen.ms_per_step or 0
-    stepper = Stepper(copy.deepcopy(network), draft.family, plan.recipe, setting, device)
-    seconds = min(_MAX_LOOP_S, _MAX_LOOP_SHARE * budget_seconds(settings, chosen_ms))
-    counts = worker_counts(device, settings.devices) if settings.workers is None else [settings.workers]
-    loop = LoopBenchmark(counts[0], plan.seed, draft.world_size, seconds)
-    ms_by_workers = choose_workers(counts, loop, stepper, crops, chosen_ms)
-    workers, ms_step = next(iter(ms_by_workers.items()))
-    loop = replace(loop, workers=workers)
-    ms_val = _time_validation(stepper, plan, draft.fingerprint.classes, draft.val)
-    parts = _time_parts(draft, stepper, crops, ms_step)
-    cheaper = _time_cheaper_steps(stepper, loop, crops, settings)
-    compilations = (1 + len(cheaper)) * (settings.folds or 1)
-    overhead_s = _overhead_s(draft, ms_val, setting) + benchmark.compile_seconds(setting) * compilations
-    recipe, rate_reason = _find_learning_rate(draft, network, stepper, crops, workers, ms_step)
+    measurement = SpeedMeasurement(plan, network, draft.train, settings, device)
+    speed = measurement.run(draft.reuse_speeds)
+    values, stepper = speed.values, speed.stepper
+    ms_step = values.ms_per_step
+    ms_image, finishing = _time_validation(draft, stepper)
+    compilations = (1 + len(values.ms_cheaper)) * (settings.folds or 1)
+    overhead_s = values.compile_s * compilations
+    recipe, rate_reason = _find_learning_rate(draft, network, stepper, measurement.crops, values.workers, ms_step)
     configure_process(threads)
     execution = Execution(
-        setting=setting,
+        setting=values.setting,
         devices=settings.devices,
         nodes=settings.num_nodes,
-        workers=workers,
+        workers=values.workers,
         ms_per_step=round(ms_step, 1),
-        step_ms={name: round(ms, 2) for name, ms in parts.items()},
-        ms_per_validation=round(ms_val, 1),
+        step_ms={name: round(ms, 2) for name, ms in values.step_ms.items()},
+        ms_per_validation=round(ms_image * len(draft.val), 1),
         peak_memory_mib=peak_memory_mib(device),
-        timings=timings,
+        timings=values.timings,
         machine=this_machine(device),
     )
-    ms_mean = mean_step_ms(ms_step, cheaper)
+    ms_mean = mean_step_ms(ms_step, zip(cheaper_shares(plan, settings), values.ms_cheaper, strict=True))
     if parse_budget(settings.budget)[0] == "seconds" and settings.devices > 1:
+        loop = measurement.loop(values.workers, ms_step)
         exchange = exchange_ms(draft.network_plan(plan.recipe, execution), draft.train, loop, ms_step)
         execution = with_exchange(execution, exchange)
         ms_mean += exchange
         overhead_s += LAUNCH_S
-    overhead_s += time.perf_counter() - draft.started
-    recipe = _count_in_steps(draft, recipe, execution, ms_mean, ms_val, overhead_s)
-    draft.explain("workers", _describe_workers(settings, ms_by_workers))
+    recipe = _count_in_steps(draft, recipe, execution, ms_mean, ms_image, finishing, overhead_s)
+    draft.explain("workers", _describe_workers(settings, speed))
+    draft.explain("execution", _describe_execution(recipe, execution, speed))
     if rate_reason:
         draft.explain("learning rate", rate_reason)
     return draft.network_plan(recipe, execution)
-
-
-def _overhead_s(draft: PlanDraft, ms_val: float, setting: StepSetting) -> float:
-    """Return the seconds for the start of planning, and for everything after the last step."""
-    spec = segmenter_spec(draft.plan, draft.fingerprint.classes)
-    return PLAN_START_S + finishing_seconds(draft.plan, spec, draft.val, ms_val, setting.precision)
-
-
-def _time_parts(draft: PlanDraft, stepper: Stepper, crops: Samples, ms_step: float) -> dict[str, float]:
-    """Return the milliseconds per step of each part of a step."""
-    plan = draft.plan
-    plain_recipe = plan.recipe.model_copy(update={"augment": "off"})
-    plain = samples_of(draft.train, plan.model_copy(update={"recipe": plain_recipe}))
-    images, labels = next(batches(crops, plan.recipe, 0, 0, 1, world_size=draft.world_size))
-    return step_parts(stepper, images, labels, plan.seed, plain, crops, ms_step)
 
 
 def _find_learning_rate(
@@ -144,22 +122,44 @@ def _find_learning_rate(
 
 
 def _count_in_steps(
-    draft: PlanDraft, recipe: Recipe, execution: Execution, ms_mean: float, ms_val: float, overhead_s: float
+    draft: PlanDraft,
+    recipe: Recipe,
+    execution: Execution,
+    ms_mean: float,
+    ms_image: float,
+    finishing: FinishingTime,
+    overhead_s: float,
 ) -> Recipe:
-    """Return the recipe with the number of steps, and everything that is counted in steps."""
-    settings, processes = draft.settings, draft.world_size
+    """Return the recipe with the number of steps, and everything that is counted in steps.
+
+    Args:
+        draft: the plan so far; reasons are recorded in it.
+        recipe: the recipe, with placeholders.
+        execution: the execution.
+        ms_mean: mean milliseconds per step.
+        ms_image: milliseconds per image of a validation.
+        finishing: the time of the finished model.
+        overhead_s: seconds for everything except planning, the start of the training, and the choices after the last step.
+    """
+    settings = draft.settings
     kind, amount = parse_budget(settings.budget)
-    ms_val_share = ms_val * math.ceil(len(draft.val) / processes) / len(draft.val)
+    images = len(draft.val)
+    if kind == "seconds" and not settings.folds:
+        images = finishing.affordable_images(amount, images)
+    images_each = math.ceil(images / draft.world_size)
+    overhead_s += 2 * COMMAND_S + draft.start_up_s + FIRST_BATCHES_S
+    overhead_s += time.perf_counter() - draft.started + finishing.seconds(images)
     steps, validations = count_steps(
         kind,
         amount,
         len(draft.train),
         recipe.batch,
         ms_mean,
-        ms_val_share,
+        ms_image * images_each,
         overhead_s,
         settings.folds or 1,
         settings.validations,
+        finishing.ms_last * images_each,
     )
     first_steps = round(settings.progressive_share * steps)
     recipe = recipe.model_copy(
@@ -168,43 +168,45 @@ def _count_in_steps(
             "freeze_steps": round((settings.freeze_encoder or 0) * steps),
             "warmup_steps": warmup_steps(steps, recipe.schedule, settings.warmup),
             "val_every": math.ceil(steps / validations),
+            "val_images": images if images < len(draft.val) else None,
             "checkpoint_every": max(1, round(_CHECKPOINT_S * 1000 / ms_mean)),
             "first": recipe.first and recipe.first.model_copy(update={"steps": first_steps}),
         }
     )
     charged_s = overhead_s if kind == "seconds" else 0.0
-    draft.explain("steps", _describe_steps(settings, recipe, execution, validations, charged_s))
-    draft.explain("execution", _describe_execution(recipe, execution))
+    draft.explain("steps", _describe_steps(settings, recipe, execution, validations, ms_image * images, charged_s))
+    if recipe.val_images:
+        draft.explain(
+            "validation images",
+            f"{images} of {len(draft.val)}, evenly spread: more would take more than their share of the budget; evaluation uses all",
+        )
     return recipe
 
 
-def _time_cheaper_steps(
-    stepper: Stepper, loop: LoopBenchmark, crops: Samples, settings: TrainParams
-) -> list[tuple[float, float]]:
-    """Time the kinds of first steps that are cheaper. Returns their shares of all steps, and their milliseconds."""
-    cheaper = []
-    if isinstance(crops, Progressive):
-        cheaper.append((settings.progressive_share, loop.time(stepper, crops.small)))
-    if settings.freeze_encoder:
-        freeze = encoder_switch(stepper.network)
-        freeze(True)
-        cheaper.append((settings.freeze_encoder, loop.time(stepper, crops)))
-        freeze(False)
-    return cheaper
+def _time_validation(draft: PlanDraft, stepper: Stepper) -> tuple[float, FinishingTime]:
+    """Time a few images. Returns the milliseconds per image of a validation, and the time of the finished model."""
+    plan, classes, val = draft.plan, draft.fingerprint.classes, draft.val
+    count = _SHORT_VALIDATION_IMAGES if has_short_budget(draft.settings) else _VALIDATION_IMAGES
+    images = spread_evenly(val, count)
+    ms_image = _image_ms(validation_segmenter(plan, stepper, classes), images)
+    if not has_choices(plan, val):
+        return ms_image, FinishingTime(ms_image)
+    ms_finished = _image_ms(finished_segmenter(plan, stepper, classes), images)
+    shares_outputs = draft.world_size == 1 and not draft.settings.folds
+    finishing = finishing_time(plan, segmenter_spec(plan, classes), val, ms_finished, shares_outputs)
+    return ms_image, finishing if shares_outputs else replace(finishing, ms_last=ms_image)
 
 
-def _time_validation(stepper: Stepper, plan: RecipePlan, classes: ClassTable, val: Reader) -> float:
-    """Return the milliseconds of one validation, estimated from a few images."""
-    segmenter = validation_segmenter(plan, stepper, classes)
-    indices = sorted(set(range(0, len(val), max(1, len(val) // _VALIDATION_IMAGES))))[:_VALIDATION_IMAGES]
-    score_split(segmenter, val, indices[:1])
+def _image_ms(segmenter: Segmenter, images: Reader) -> float:
+    """Return the milliseconds per image. The first image is segmented twice, because it prepares kernels."""
+    score_split(segmenter, images, [0])
     started = time.perf_counter()
-    score_split(segmenter, val, indices)
-    return (time.perf_counter() - started) * 1000 / len(indices) * len(val)
+    score_split(segmenter, images)
+    return (time.perf_counter() - started) * 1000 / len(images)
 
 
-def _describe_workers(settings: TrainParams, ms_by_workers: dict[int, float]) -> str:
-    (workers, ms), *others = ms_by_workers.items()
+def _describe_workers(settings: TrainParams, speed: StepSpeed) -> str:
+    (workers, ms), *others = speed.ms_by_workers.items()
     subject = {0: "the training process prepares", 1: "one additional process prepares"}.get(
         workers, f"{workers} processes prepare"
     )
@@ -215,19 +217,35 @@ def _describe_workers(settings: TrainParams, ms_by_workers: dict[int, float]) ->
 
 
 def _describe_steps(
-    settings: TrainParams, recipe: Recipe, execution: Execution, validations: int, overhead_s: float
+    settings: TrainParams,
+    recipe: Recipe,
+    execution: Execution,
+    validations: int,
+    ms_validation: float,
+    overhead_s: float,
 ) -> str:
-    overhead = f", {overhead_s:.0f} s for planning and for what is chosen after the last step" if overhead_s else ""
+    overhead = (
+        f", {overhead_s:.0f} s for planning, for the start and for what is chosen after the last step"
+        if overhead_s
+        else ""
+    )
     return (
         f"{recipe.steps}{' per member' if settings.folds else ''} for a budget of {settings.budget}: "
-        f"{execution.ms_per_step:.0f} ms per step, {validations} validations of {execution.ms_per_validation / 1000:.1f} s{overhead}"
+        f"{execution.ms_per_step:.0f} ms per step, {validations} validations of {ms_validation / 1000:.1f} s{overhead}"
     )
 
 
-def _describe_execution(recipe: Recipe, execution: Execution) -> str:
+def _describe_execution(recipe: Recipe, execution: Execution, speed: StepSpeed) -> str:
     timed = [timing for timing in execution.timings if timing.ms_per_step]
-    slowest = max(timed, key=lambda timing: timing.ms_per_step or 0)
     chosen = next(timing for timing in timed if timing.verdict == CHOSEN)
-    factor = (slowest.ms_per_step or 0) / (chosen.ms_per_step or 1)
+    factor = max(timing.ms_per_step or 0 for timing in timed) / (chosen.ms_per_step or 1)
+    reason = (
+        f"{factor:.1f} times as fast as the slowest setting tried"
+        if len(timed) > 1
+        else "the most likely one: the budget leaves no time to compare"
+        if len(execution.timings) > 1
+        else "as set"
+    )
     rate = recipe.batch * 1000 / execution.ms_per_step
-    return f"{execution.setting}: {factor:.1f} times as fast as the slowest setting tried, {rate:.1f} images/s"
+    source = f"; known from an earlier plan on this machine ({speed.source})" if speed.source else ""
+    return f"{execution.setting}: {reason}, {rate:.1f} images/s{source}"

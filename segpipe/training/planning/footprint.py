@@ -66,7 +66,7 @@ def step_bytes(plan: RecipePlan, network: torch.nn.Module) -> int:
 
 def available_bytes(group: Path = Path("/sys/fs/cgroup")) -> int:
     """Return the memory that this process may still take: what the machine has available, or the control group allows."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     available: int = psutil.virtual_memory().available
     limit, used, details = (group / name for name in ("memory.max", "memory.current", "memory.stat"))

@@ -1,4 +1,4 @@
-"""A learning rate by measurement: a short training in which the rate rises exponentially (Smith 2017, arXiv:1506.01186)."""
+"""Learning-rate range test: a short training in which the rate rises exponentially (Smith 2017, arXiv:1506.01186)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The normalisation of intensities before a network sees them: as set in params.yaml, or chosen from the data and the first weights."""
+"""The normalisation of intensities before a network sees them: as set in params.yaml, or chosen from the data and the initial weights."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def choose_normalisation(
 
 
 def choose_for_images(fingerprint: Fingerprint, pretrained: Preprocessing | None) -> tuple[Normalisation, str]:
-    """Choose that of the pretrained weights for 8-bit RGB images, and `dataset_normalisation` for all others."""
+    """Choose the normalisation of the pretrained weights for 8-bit RGB images, and `dataset_normalisation` for all others."""
     if pretrained is None or fingerprint.channels != 3 or fingerprint.dtype != "uint8":
         return dataset_normalisation(fingerprint), _DATASET_REASON
     normalisation = Normalisation(low=(0.0,) * 3, high=(255.0,) * 3, mean=pretrained.mean, std=pretrained.std)

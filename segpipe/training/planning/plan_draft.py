@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +40,17 @@ class PlanDraft:
     fields: dict[str, Any] = field(default_factory=dict)
     """Fields of the plan, by name, as far as they have been chosen."""
     reasons: dict[str, str] = field(default_factory=dict)
+    reuse_speeds: bool = True
+    """Whether speeds that earlier plans measured on this machine are used (`segpipe.training.speed.speed_cache`)."""
+    start_up_s: float = 0.0
+    """Seconds that planning took for imports, the network and its first stepper: training takes them as well."""
+
+    @contextmanager
+    def counted_as_start_up(self) -> Iterator[None]:
+        """Count the time within this context as a part of the start of a training."""
+        started = time.perf_counter()
+        yield
+        self.start_up_s += time.perf_counter() - started
 
     def choose(self, **fields: Any) -> None:
         """Set fields of the plan."""

@@ -1,4 +1,4 @@
-"""The making of a plan: chosen from settings and data, then measured on this machine."""
+"""Make the plan of a candidate: choose from settings and data, then measure on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segpipe.inference.outputs import Outputs
 from segpipe.models.registry import FAMILIES, Family, family_config, get_family
 from segpipe.models.volumetric.volume_config import VolumeConfig
 from segpipe.training.finishing.instance_search import choose_instance_method
-from segpipe.training.folds import check_folds, choose_folds, deal_out, describe_folds
+from segpipe.training.folds import check_folds, choose_folds, describe_folds, make_folds
 from segpipe.training.plan import ClassicalPlan, NetworkPlan, VolumeGrid
 from segpipe.training.planning.detector_recipe import explain_detector, fit_to_instances
 from segpipe.training.planning.normalisation import choose_normalisation, holds_volumes
@@ -43,7 +43,14 @@ if TYPE_CHECKING:
     from segpipe.training.sampling.crops import Reader
 
 
-def make_plan(name: str, params: Params, fingerprint: Fingerprint, shards: Path) -> NetworkPlan | ClassicalPlan:
+def make_plan(
+    name: str,
+    params: Params,
+    fingerprint: Fingerprint,
+    shards: Path,
+    reuse_speeds: bool = True,
+    started: float | None = None,
+) -> NetworkPlan | ClassicalPlan:
     """Plan how a candidate is trained: choose from settings and data, then measure on this machine.
 
     Args:
@@ -51,6 +58,8 @@ def make_plan(name: str, params: Params, fingerprint: Fingerprint, shards: Path)
         params: params.yaml.
         fingerprint: statistics of the training split.
         shards: the folder that `prepare` wrote.
+        reuse_speeds: whether speeds that earlier plans measured on this machine are used.
+        started: the moment when the command began (`time.perf_counter`), before its imports; None: now.
 
     Raises:
         ConfigError: A setting does not fit the family, the data or this machine.
@@ -62,17 +71,25 @@ def make_plan(name: str, params: Params, fingerprint: Fingerprint, shards: Path)
     candidate, settings = params.candidate(name), params.train_for(name)
     model_family = get_family(candidate.family)
     if settings.folds is None or model_family.kind == "classical":
-        return plan_on(name, params, fingerprint, train, val)
+        return plan_on(name, params, fingerprint, train, val, reuse_speeds, started)
     check_folds(candidate, model_family)
     folds = choose_folds(settings.folds, params, shards)
-    dealt = deal_out(folds, settings.seed, train, val, shards)
-    plan = plan_on(name, params, fingerprint, dealt.without_fold(0), dealt.only_fold(0))
-    reasons = {"folds": describe_folds(folds, dealt, settings)} | plan.reasons
+    fold_images = make_folds(folds, settings.seed, train, val, shards)
+    plan = plan_on(
+        name, params, fingerprint, fold_images.without_fold(0), fold_images.only_fold(0), reuse_speeds, started
+    )
+    reasons = {"folds": describe_folds(folds, fold_images, settings)} | plan.reasons
     return plan.model_copy(update={"folds": folds, "reasons": reasons})
 
 
 def plan_on(
-    name: str, params: Params, fingerprint: Fingerprint, train: Reader, val: Reader
+    name: str,
+    params: Params,
+    fingerprint: Fingerprint,
+    train: Reader,
+    val: Reader,
+    reuse_speeds: bool = True,
+    started: float | None = None,
 ) -> NetworkPlan | ClassicalPlan:
     """Plan a candidate, like `make_plan`, on open readers.
 
@@ -82,8 +99,10 @@ def plan_on(
         fingerprint: statistics of the training split.
         train: the training split.
         val: the validation split.
+        reuse_speeds: whether speeds that earlier plans measured on this machine are used.
+        started: the moment when the command began (`time.perf_counter`), before its imports; None: now.
     """
-    started, candidate = time.perf_counter(), params.candidate(name)
+    started, candidate = started or time.perf_counter(), params.candidate(name)
     model_family, volumes = get_family(candidate.family), holds_volumes(train)
     _check_dims(model_family, volumes)
     if fingerprint.classes.overlapping:
@@ -91,6 +110,7 @@ def plan_on(
     warm_start = warm_start_of(candidate.options)
     candidate = warm_start.fill(candidate) if warm_start else candidate
     draft = PlanDraft(params.train_for(name), model_family, family_config(candidate), fingerprint, train, val, started)
+    draft.reuse_speeds, draft.start_up_s = reuse_speeds, time.perf_counter() - started
     spacing = None
     if volumes:
         released = warm_start.spec.spacing if warm_start else None
@@ -160,9 +180,10 @@ def _draw_up_volumes(draft: PlanDraft, warm_start: WarmStart | None, spacing: Sp
     recipe = add_distance_channel(draft, recipe.model_copy(update={"first": first}))
     draft.choose(volume=grid, recipe=recipe)
     plan = draft.plan
-    network = build_network(
-        plan.family, config, draft.fingerprint.channels, plan.outputs.channels, plan.seed, plan.inherited
-    )
+    with draft.counted_as_start_up():
+        network = build_network(
+            plan.family, config, draft.fingerprint.channels, plan.outputs.channels, plan.seed, plan.inherited
+        )
     if plan.inherited:
         draft.choose(encoder_sha256=initial_weights_sha256(network, whole=True))
     return network

@@ -219,7 +219,7 @@ def _check_elastic(settings: TrainParams) -> None:
             where="train.augment",
             found=settings.augment,
             expected="medium or strong",
-            fix="set it so, or remove train.elastic",
+            fix="set it to medium or strong, or remove train.elastic",
         )
 
 
@@ -262,7 +262,7 @@ def _describe_optimiser(settings: TrainParams, name: str) -> str:
 
 
 def describe_encoder(encoder: str, source: str) -> str:
-    """Describe in words where the encoder's first weights come from."""
+    """Describe the source of the encoder's initial weights in words."""
     origin = {
         "auto": "with installed ImageNet weights, or else those of the hub",
         "imagenet": "with the hub's ImageNet weights",

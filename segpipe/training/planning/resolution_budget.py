@@ -1,4 +1,4 @@
-"""The resolution and the size of the first crops: what makes steps cheaper where a budget would buy too few."""
+"""Choose the resolution and the size of the first crops, so that steps are cheaper if too few would fit into the budget."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from segpipe.models.semantic.reduced_resolution import reduce_resolution
 from segpipe.training.machine import choose_device, synchronize
 from segpipe.training.memory import free_unused_memory, is_out_of_memory
 from segpipe.training.plan import FirstCrops
-from segpipe.training.planning.precision_benchmark import candidate_settings
 from segpipe.training.planning.recipe import SMALL_BATCH, add_distance_channel, can_shrink, choose_image_recipe
 from segpipe.training.sampling.crops import collate_of
+from segpipe.training.speed.precision_benchmark import candidate_settings
+from segpipe.training.speed.speed_cache import KnownPrice, recall, remember, speed_key
+from segpipe.training.speed.time_limits import has_short_budget
 from segpipe.training.step import Stepper, configure_process
 from segpipe.training.tasks import samples_of
 from segpipe.training.telemetry.bottleneck import SLOW_STEP_MS
@@ -28,10 +30,8 @@ from segpipe.training.telemetry.bottleneck import SLOW_STEP_MS
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from segpipe.config import TrainParams
     from segpipe.training.plan import RecipePlan
     from segpipe.training.planning.plan_draft import PlanDraft
-    from segpipe.training.sampling.crops import Reader
 
 _FIRST_CROPS_FACTOR = 2
 _MIN_DEEPEST_VOXELS = 8
@@ -46,8 +46,8 @@ _STEPS_SHARE = 0.75
 """About the share of a budget that is left for the steps."""
 _TIMED_CROPS = 2
 """Crops of the step that is timed."""
-_TIMED_STEPS = 4
-"""The first prepares kernels and is not counted."""
+_TIMED_STEPS, _TIMED_STEPS_OF_SHORT = 4, 3
+"""Steps that are timed, and the same if the budget is short. The first prepares kernels and is not counted."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class StepPrice:
     """Infinite if the budget is counted in steps."""
 
     def steps(self, plan: RecipePlan) -> float:
-        """Estimate how many steps of a plan, at the resolution that was timed, the budget buys."""
+        """Estimate how many steps of a plan, at the resolution that was timed, fit into the budget."""
         edge = plan.recipe.patch / plan.shrink
         return self.budget_ms / (self.ms_per_pixel * plan.recipe.batch * edge**2)
 
 
 def choose_resolution(draft: PlanDraft) -> torch.nn.Module:
-    """Choose the recipe of a network for images, at a resolution and with a batch size that the budget can pay for.
+    """Choose the recipe of a network for images, at a resolution and with a batch size that fit the budget.
 
     Args:
         draft: the plan so far; recipe, resolution and reasons are recorded in it.
@@ -77,17 +77,13 @@ def choose_resolution(draft: PlanDraft) -> torch.nn.Module:
     is_open = isinstance(config, EncoderConfig) and config.shrink == "auto"
     config = config.model_copy(update={"shrink": 1}) if is_open else config
     plan = _draw_up(draft, config)
-    network = build_network(
-        plan.family,
-        config,
-        draft.fingerprint.channels,
-        plan.outputs.channels,
-        plan.seed,
-        plan.inherited,
-    )
+    with draft.counted_as_start_up():
+        network = build_network(
+            plan.family, config, draft.fingerprint.channels, plan.outputs.channels, plan.seed, plan.inherited
+        )
     if draft.family.kind != "network":
         return network
-    price = measure_step_price(plan, network, settings, draft.train)
+    price = measure_step_price(draft, network)
     reason = f"the budget would buy only {price.steps(plan):.0f} steps of {plan.recipe.batch} crops"
     if price.steps(plan) < MIN_STEPS and is_open and plan.inherited is None and can_shrink(draft.fingerprint):
         half_config, half_network = (
@@ -95,7 +91,7 @@ def choose_resolution(draft: PlanDraft) -> torch.nn.Module:
             reduce_resolution(copy.deepcopy(network), 2),
         )
         half_plan = _draw_up(draft, half_config)
-        half_price = measure_step_price(half_plan, half_network, settings, draft.train)
+        half_price = measure_step_price(draft, half_network)
         # The steps of a light network get hardly shorter.
         if half_price.steps(half_plan) > MIN_STEPS_GAIN * price.steps(plan):
             config, plan, network, price = half_config, half_plan, half_network, half_price
@@ -122,27 +118,30 @@ def _draw_up(draft: PlanDraft, config: BaseModel, batch: int | None = None) -> R
     return draft.plan
 
 
-def measure_step_price(plan: RecipePlan, network: torch.nn.Module, settings: TrainParams, train: Reader) -> StepPrice:
-    """Measure the price of a step, by a few steps on two crops in the setting that is most likely to be chosen.
+def measure_step_price(draft: PlanDraft, network: torch.nn.Module) -> StepPrice:
+    """Return the price of a step: known from an earlier plan, or measured by a few steps on two crops in the most likely setting.
 
     If not even these fit into memory, steps have no price: `segpipe.training.planning.footprint` handles that.
 
     Args:
-        plan: the plan so far.
+        draft: the plan so far.
         network: its network; a copy is trained.
-        settings: the candidate's `train` settings.
-        train: the training split.
     """
+    plan, settings = draft.plan, draft.settings
     kind, amount = parse_budget(settings.budget)
     if kind != "seconds":
         return StepPrice(1.0, math.inf)
+    key = speed_key(plan, settings, choose_device(settings.accelerator))
+    known = recall(key, KnownPrice) if draft.reuse_speeds else None
     try:
-        ms = _step_ms(plan, network, settings, train)
+        ms = known.ms_per_step if known else _step_ms(draft, network)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         free_unused_memory()
         return StepPrice(1.0, math.inf)
+    if known is None:
+        remember(KnownPrice(key=key, ms_per_step=ms))
     edge = plan.recipe.patch / plan.shrink
     # On a CPU, the processes of a machine share its cores.
     side_by_side = settings.num_nodes * (settings.devices if choose_device(settings.accelerator) == "cuda" else 1)
@@ -150,16 +149,18 @@ def measure_step_price(plan: RecipePlan, network: torch.nn.Module, settings: Tra
     return StepPrice(ms / (_TIMED_CROPS * edge**2), budget_ms)
 
 
-def _step_ms(plan: RecipePlan, network: torch.nn.Module, settings: TrainParams, train: Reader) -> float:
+def _step_ms(draft: PlanDraft, network: torch.nn.Module) -> float:
+    plan, settings = draft.plan, draft.settings
     device = choose_device(settings.accelerator)
     configure_process(torch.get_num_threads())
-    crops = samples_of(train, plan)
+    crops = samples_of(draft.train, plan)
     images, labels = collate_of(crops)([crops[position] for position in range(_TIMED_CROPS)])
     recipe = plan.recipe.model_copy(update={"accumulate": 1})
     setting = candidate_settings(settings, device)[0]
-    stepper = Stepper(copy.deepcopy(network), plan.model_family, recipe, setting, device)
+    with draft.counted_as_start_up():
+        stepper = Stepper(copy.deepcopy(network), plan.model_family, recipe, setting, device)
     fastest_ms = math.inf
-    for number in range(_TIMED_STEPS):
+    for number in range(_TIMED_STEPS_OF_SHORT if has_short_budget(settings) else _TIMED_STEPS):
         started = time.perf_counter()
         stepper.step(number, images, labels, plan.seed)
         synchronize(device)

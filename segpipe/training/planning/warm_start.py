@@ -30,7 +30,7 @@ class WarmStart:
     """The released model's specification, as training wrote it."""
 
     def fill(self, candidate: Candidate) -> Candidate:
-        """Return the candidate with the release's settings wherever it has none of its own.
+        """Return the candidate with the release's settings for all that it leaves open.
 
         Raises:
             ConfigError: The candidate is of another family.

@@ -75,7 +75,7 @@ def _now_ms(device: str) -> float:
 
 
 def cpu_ms(samples: Samples, positions: range) -> float:
-    """Return the milliseconds of CPU time that these samples take: the least of several runs.
+    """Return the milliseconds of CPU time that these samples take: the minimum of several runs.
 
     Args:
         samples: the training samples.

@@ -28,11 +28,13 @@ class TrainingHistory(_Part):
     """The scores on the validation split that training measured (mean IoU over classes). The curves in the file are not read."""
 
     best_score: float | None = None
-    """Of the best weights."""
+    """The score of the best weights."""
     finished_score: float | None = None
-    """Of the model as it serves, with its postprocessing; None if that is the same as `best_score`."""
+    """The score of the model as it serves, with its postprocessing; None if that is the same as `best_score`."""
+    val_images: int | None = None
+    """The number of validation images that both scores were measured on, if a short budget left no time for all; else None."""
     folds: FoldScores | None = None
-    """Of the members of an ensemble; None for a single model."""
+    """The scores of the members of an ensemble; None for a single model."""
 
     @classmethod
     def read(cls, model: Path) -> TrainingHistory:
@@ -49,5 +51,7 @@ class TrainingHistory(_Part):
 
     @property
     def val_score(self) -> float | None:
-        """The score of the model as it serves."""
+        """The score of the model as it serves, on all validation images; None if it is known for some of them only."""
+        if self.val_images is not None:
+            return None
         return self.best_score if self.finished_score is None else self.finished_score

@@ -54,7 +54,7 @@ def data(tmp_path: Path) -> Path:
 
 def export(data: Path, format: str, **options: object) -> tuple[Path, ExportReport]:
     out = data.parent / "out"
-    return out, export_dataset(load_dataset(data), out, format, LIMITS, **options)  # type: ignore[arg-type]
+    return out, export_dataset(load_dataset(data), out, format, LIMITS, **options)
 
 
 def test_coco_is_read_by_its_own_library(data: Path) -> None:

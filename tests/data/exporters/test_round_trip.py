@@ -7,25 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 
 from segpipe.data.dataset import Dataset, load_dataset
 from segpipe.data.exporters.registry import EXPORTERS, export_dataset
 from segpipe.data.formats.probe import SourceProbe
-from segpipe.data.formats.recognise import recognise_format
-from segpipe.data.formats.source import ReadOptions
 from segpipe.data.images import decode_geometry
 from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.samples import ClassTable
 from tests.worlds.datasets import LIMITS, assert_same, dataset_specs, write_dataset
+from tests.worlds.layouts import recognised
+from tests.worlds.property_tests import examples
 
 
 @pytest.mark.parametrize("name", EXPORTERS)
-@settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
+@examples(
+    25,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking a whole dataset takes minutes
 )
@@ -47,8 +45,7 @@ def test_random_datasets_are_unchanged(name: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("name", [name for name, exporter in EXPORTERS.items() if exporter.capabilities.exclusive])
 def test_exported_formats_are_recognised(name: str, demo: Path, tmp_path: Path) -> None:
     export_dataset(load_dataset(demo), tmp_path / "out", name, LIMITS, jobs=1)
-    format, _ = recognise_format(SourceProbe(tmp_path / "out"), ReadOptions())
-    assert format.name == name
+    assert recognised(SourceProbe(tmp_path / "out"))[0] == name
 
 
 def select_images(dataset: Dataset, count: int) -> Dataset:

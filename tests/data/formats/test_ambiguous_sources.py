@@ -113,7 +113,7 @@ def test_two_masks_for_one_image(source: Path, data: Path) -> None:
     for name in ("b", "b_label"):  # two images; b_label is not a mask of b
         write_pair(source, f"images/{name}.png", f"masks/{name}.png")
     save(source / "masks" / "a_mask.png", values(1, [0, 1, 2]))
-    report = import_source(source, data)
+    report = import_source(source, data, unlabelled="keep")
     assert ("masks/a.png", "two masks for one image (a.png and a_mask.png): choose one with --suffix") in report.skipped
     assert {key: item.mask is not None for key, item in items(data).items()} == {"a": False, "b": True, "b_label": True}
     assert import_source(source, data, "folder", read={"suffix": ""}, replace=True).masks == 3

@@ -87,7 +87,9 @@ def test_one_folder_for_images_and_masks(source: Path, data: Path) -> None:
         photo(source / f"{name}_sat.png")
         save(source / f"{name}_sat_mask.png", MASK)
     photo(source / "c.png")
-    report = import_source(source, data, "folder", read={"images": ".", "masks": ".", "suffix": "_mask"})
+    report = import_source(
+        source, data, "folder", read={"images": ".", "masks": ".", "suffix": "_mask"}, unlabelled="keep"
+    )
     assert (report.images, report.masks, report.skipped) == (3, 2, [])
     assert items(data)["c"].mask is None
 

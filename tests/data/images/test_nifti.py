@@ -12,7 +12,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nibabel.affines import apply_affine
 
@@ -29,6 +29,7 @@ from segpipe.data.images import (
 )
 from segpipe.data.images.nifti import nifti_geometry
 from segpipe.errors import DataError
+from tests.worlds.property_tests import examples
 
 RNG = np.random.default_rng(11)
 LIMITS = DataParams()
@@ -84,7 +85,7 @@ def test_the_scale_of_the_header_is_applied_and_noted() -> None:
     assert notes == ["values scaled as the header says: 0.5 x value + -1024"]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     flips=st.permutations(range(3)),
     signs=st.tuples(*[st.sampled_from([-1, 1])] * 3),
@@ -160,7 +161,7 @@ BROKEN = {
     "voxels missing": (PLAIN[:-10], "cut short.*bytes of voxels"),
     "header alone": (PLAIN[:348], "cut short before the voxels"),
     "half a header, zipped": (gzip.compress(PLAIN[:200]), "cut short in the header"),
-    "the header of a pair": (patched("4s", 344, b"ni1\0"), "without voxels"),
+    "the header of a pair": (patched("4s", 344, b"ni1\0"), "without voxel data"),
     "negative size": (patched("h", 42, -20), "do not form a volume"),
     "no axes": (patched("h", 40, 0), "do not form a volume"),
     "nine axes": (patched("h", 40, 9), "do not form a volume"),
@@ -257,7 +258,7 @@ def test_hippocampus_agrees_with_nibabel(shared_data: Path) -> None:
             assert geometry.affine == tuple(expected.affine.ravel())
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(1, 1, 1), (5, 1, 7), (4, 6, 3)]))
 def test_the_offset_is_the_largest_one_of_all_voxels(seed: int, shape: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(seed)

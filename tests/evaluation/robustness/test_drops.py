@@ -133,7 +133,10 @@ def test_images_without_a_counted_pixel_have_no_drop(tmp_path: Path) -> None:
     blank = [replace(s, labels=np.full_like(s.labels, 255)) for s in make_samples(3)]
     write_shards(tmp_path, "test", blank, 3)
     evaluate_candidate(make_segmenter(0.0), ShardReader(tmp_path, "test"), tmp_path / "x", QUICK, "unet")
-    assert json.loads((tmp_path / "x" / "metrics.json").read_text()) == {"test": {"images": 3, "pixels": 0}}
+    assert json.loads((tmp_path / "x" / "metrics.json").read_text()) == {
+        "test": {"images": 3, "pixels": 0},
+        "engine": "reading",
+    }
 
 
 def test_noise_is_relative_to_the_brightness_of_each_volume():

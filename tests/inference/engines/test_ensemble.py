@@ -7,10 +7,10 @@ import torch
 from segpipe.inference.cleaning import Cleaning
 from segpipe.inference.engines.engine import GRAPH_ENGINES, TorchEngine
 from segpipe.inference.engines.ensemble import Ensemble
+from segpipe.inference.engines.graph_export import export_graph
 from segpipe.inference.out_of_fold import OutOfFoldSegmenter
 from segpipe.inference.outputs import Outputs, OverlappingOutputs
 from segpipe.inference.segmenter import Segmenter
-from segpipe.release.export.bundle_export import export_graph
 from segpipe.samples import Sample
 from tests.worlds.bundles import toy_image, toy_network, toy_segmenter
 

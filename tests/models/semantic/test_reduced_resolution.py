@@ -63,7 +63,7 @@ def test_other_factors_are_refused():
 
 def test_through_the_segmenter_and_exported(tmp_path: Path):
     """With odd sizes, tiles and graphs, the classes are those of the network for the whole, padded image."""
-    from segpipe.release.export.bundle_export import export_graph
+    from segpipe.inference.engines.graph_export import export_graph
 
     model_spec = spec("unet", 3, 3).model_copy(update={"stride": 64, "options": {"shrink": 2}})
     trained = Segmenter(model_spec, TorchEngine(unet(shrink=2)))

@@ -105,7 +105,7 @@ def test_instances_and_errors_are_drawn_as_in_the_rest_of_the_gallery() -> None:
     )
     layers = _layers(Sample("c", np.full((20, 30, 1), 90, np.uint8), truth, ids), models)
     for name, answer, model in (("a", missed, models[0]), ("b", truth, models[1])):
-        predicted_ids = model.segmenter.predict(None, None, True).instances.ids  # type: ignore[arg-type, call-arg, union-attr]
+        predicted_ids = model.segmenter.predict(None, None, True).instances.ids
         alone = draw(np.full((20, 30, 1), 90, np.uint8), truth, answer, CLASSES, instances=(ids, predicted_ids))
         np.testing.assert_array_equal(layers[name], alone["prediction"])
         np.testing.assert_array_equal(layers[f"errors of {name}"], alone["errors"])

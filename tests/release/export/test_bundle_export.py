@@ -16,9 +16,10 @@ from segpipe.errors import ConfigError, DataError, GateBlocked
 from segpipe.files import sha256_file
 from segpipe.inference.cleaning import Cleaning
 from segpipe.inference.engines.engine import GRAPH_ENGINES, precision_is_native
+from segpipe.inference.engines.graph_export import export_graph
 from segpipe.inference.segmenter import Segmenter
 from segpipe.release.bundle import Card, bundle_sha256, compare_masks, golden_pairs, model_sha256, replay_golden
-from segpipe.release.export.bundle_export import export_graph, write_bundle
+from segpipe.release.export.bundle_export import write_bundle
 from segpipe.release.export.engine_selection import EngineTrial, choose_engine, median_ms
 from segpipe.release.export.golden import centre_crop, choose_images, encode_image
 from tests.worlds.bundles import CLASSES, toy_image, toy_reader, toy_segmenter, toy_selection, write_toy_bundle
@@ -153,6 +154,30 @@ def test_an_engine_is_timed_after_a_prediction_of_its_own(monkeypatch: pytest.Mo
     assert median_ms({"quick": Model(1 / 128), "slow": Model(0.25)}, {}) == {"quick": 7.81, "slow": 250.0}
 
 
+def test_engines_that_cannot_be_chosen_are_timed_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("segpipe.release.export.engine_selection.time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Model:
+        def __init__(self, seconds: float) -> None:
+            self.seconds, self.calls = seconds, 0
+
+        def predict(self, **_: object) -> None:
+            self.calls += 1
+            now[0] += self.seconds
+
+    def calls(contenders: set[str] | None) -> dict[str, int]:
+        seconds = {"quick": 0.25, "close": 0.3125, "slow": 0.5, "wrong": 0.125}
+        models = {name: Model(value) for name, value in seconds.items()}
+        assert median_ms(models, {}, contenders) == {name: 1000 * value for name, value in seconds.items()}
+        return {name: model.calls for name, model in models.items()}
+
+    # A model is called twice in each round: for at least 0.1 s without being timed, and timed.
+    assert calls({"quick", "close", "slow"}) == {"quick": 18, "close": 18, "slow": 6, "wrong": 6}
+    assert calls({"slow"}) == {"quick": 6, "close": 6, "slow": 6, "wrong": 6}
+    assert calls(None)["quick"] == 6, "only the one that is twice as fast is left"
+
+
 def test_disagreement_is_measured_and_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = GRAPH_ENGINES["onnxruntime"]
 
@@ -194,20 +219,20 @@ def test_an_engine_that_would_compute_in_other_numbers_is_not_eligible(
     assert all(trial["eligible"] for trial in others) and not last["eligible"]
     assert (last["engine"], last["reason"]) == (
         "openvino-bf16",
-        "does not run here: this processor does not compute in bfloat16",
+        "does not run here: this processor does not support bfloat16",
     )
 
 
 @pytest.mark.parametrize(("name", "numbers"), [("openvino", "f32"), ("openvino-bf16", "bf16")])
 def test_openvino_reports_the_precision_that_it_computes_in(bundle: Path, name: str, numbers: str) -> None:
-    compiled = GRAPH_ENGINES[name](bundle / "model.onnx", 1)._compiled  # type: ignore[attr-defined]
+    compiled = GRAPH_ENGINES[name](bundle / "model.onnx", 1)._compiled
     precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     assert precision_is_native(name) == (precision == numbers), precision
 
 
 def test_a_model_without_a_network_is_refused(tmp_path: Path) -> None:
     trained = toy_segmenter()
-    classical = Segmenter(trained.spec, lambda batch: batch)  # type: ignore[arg-type]
+    classical = Segmenter(trained.spec, lambda batch: batch)
     with pytest.raises(ConfigError, match="is not a network"):
         export_graph(classical, tmp_path / "model.onnx")
 

@@ -14,7 +14,7 @@ from segpipe.metrics.instances import InstanceMasks, count_instances
 from segpipe.models.registry import get_family
 from segpipe.samples import IGNORE, ClassTable, Sample
 from segpipe.training.finishing.instance_search import best_instance_settings, choose_instance_method, joined_classes
-from tests.worlds.tiny_training import MemoryReader
+from tests.worlds.readers import MemoryReader
 
 
 def sample(labels: list[int], instances: list[int]) -> Sample:
@@ -122,7 +122,7 @@ def test_a_distance_is_learned_by_networks_for_instances_that_do_not_overlap():
     ("name", "has_instances", "overlapping", "message"),
     [
         ("unet", False, False, r"no instances on which .*found distance.*import instances"),
-        ("kmeans", True, False, r"kmeans is fitted.*expected auto, watershed"),
+        ("kmeans", True, False, r"kmeans is a classical family.*expected auto, watershed"),
         ("unet", True, True, r"overlapping classes would overlap too.*expected auto, watershed"),
         ("mask_rcnn", True, False, r"finds instances by itself.*expected auto"),
     ],

@@ -8,12 +8,13 @@ from segpipe.inference.cleaning import Cleaning
 from segpipe.inference.trained_model import load_trained
 from segpipe.training.finishing import postprocess_search
 from segpipe.training.finishing.cleaning_search import CleaningChoice
-from segpipe.training.finishing.postprocess_search import finishing_validations
+from segpipe.training.finishing.postprocess_search import has_choices
 from segpipe.training.planning.recipe import choose_image_recipe
 from segpipe.training.scoring import score_split, segmenter_spec, validation_segmenter
 from segpipe.training.step import build_stepper
 from segpipe.training.train import train_on
-from tests.worlds.tiny_training import CLASSES, MemoryReader, draft_of, draw, fingerprint_of, make_plan
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import CLASSES, draft_of, draw, fingerprint_of, make_plan
 
 
 def test_the_finished_model_augments_and_validations_do_not():
@@ -55,13 +56,14 @@ def test_choices_are_part_of_the_model_and_scored(tmp_path, train_reader, val_re
     assert segmenter.spec.tta == changes.get("tta", "none")
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     assert history["finished_score"] == pytest.approx(score_split(segmenter, val).iou_macro, abs=1e-6)
-    assert finishing_validations(plan, val, "bf16") == (2.0 if chosen else 4.0)
+    assert has_choices(plan, val)
 
 
 def test_with_too_few_images_no_cleaning_is_searched_for(tmp_path, val_reader):
-    plan = make_plan(cleaning="auto")
-    assert finishing_validations(plan, val_reader, "bf16") == 0
-    assert postprocess_search.finish_model(plan, tmp_path, val_reader) is None, "two images: no model is even loaded"
+    plan = make_plan(cleaning="auto", steps=1)
+    assert not has_choices(plan, val_reader), "two images"
+    train_on(plan, CLASSES, val_reader, val_reader, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
+    assert load_trained(tmp_path / "out").spec.cleaning is None
 
 
 def test_the_score_after_a_search_on_all_images_is_that_of_the_model(tmp_path, train_reader):
@@ -70,6 +72,4 @@ def test_the_score_after_a_search_on_all_images_is_that_of_the_model(tmp_path, t
     train_on(plan, CLASSES, train_reader, val, tmp_path / "out", tmp_path / "live", tmp_path / "checkpoints")
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     score = score_split(load_trained(tmp_path / "out"), val).iou_macro
-    assert (
-        history["finished_score"] == pytest.approx(score, abs=1e-6) and finishing_validations(plan, val, "bf16") == 4.0
-    )
+    assert history["finished_score"] == pytest.approx(score, abs=1e-6)

@@ -16,7 +16,8 @@ from segpipe.training.planning import planner, resolution_budget
 from segpipe.training.planning.resolution_budget import MIN_STEPS, StepPrice, measure_step_price
 from segpipe.training.scoring import segmenter_spec
 from segpipe.training.train import train_on
-from tests.worlds.tiny_training import CLASSES, MemoryReader, draw, fingerprint_of, make_plan
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import CLASSES, draft_of, draw, fingerprint_of, make_plan
 from tests.worlds.trainings import tiny_plan
 
 LARGE = MemoryReader([draw(i, height=288, width=320) for i in range(4)])
@@ -31,7 +32,7 @@ def plan(monkeypatch):
 
     def make(price: StepPrice, reader=LARGE, train=None, half: StepPrice | None = None, **options):
         monkeypatch.setattr(
-            resolution_budget, "measure_step_price", lambda plan, *_: half if half and plan.shrink == 2 else price
+            resolution_budget, "measure_step_price", lambda draft, _: half if half and draft.plan.shrink == 2 else price
         )
         candidate = {"family": "unet", "encoder": "mobilenetv3_small_050", "encoder_weights": "none"} | options
         params = Params(candidates={"net": candidate}, train=train or {})
@@ -45,28 +46,29 @@ def test_the_steps_that_a_budget_buys():
 
 
 def test_steps_have_a_price_only_in_a_budget_of_time(train_reader):
-    plan, params = tiny_plan(), Params(candidates={"net": {"family": "tiny"}}, train={"budget": "60s"})
+    plan = tiny_plan()
+    draft = draft_of(train_reader, plan=plan, budget="60s")
     network = build_network("tiny", plan.model_family.config(), 3, 3, 0)
     before = [value.clone() for value in network.state_dict().values()]
-    price = measure_step_price(plan, network, params.train_for("net"), train_reader)
+    price = measure_step_price(draft, network)
     assert price.budget_ms == 45_000 and 0 < price.ms_per_pixel < 1
     assert all((a == b).all() for a, b in zip(before, network.state_dict().values(), strict=True))
-    counted = Params(candidates={"net": {"family": "tiny"}}, train={"budget": "60 steps"}).train_for("net")
-    assert measure_step_price(plan, network, counted, train_reader).steps(plan) == float("inf")
+    counted = draft_of(train_reader, plan=plan, budget="60 steps")
+    assert measure_step_price(counted, network).steps(plan) == float("inf")
 
 
 def test_steps_have_no_price_if_two_crops_do_not_fit_into_memory(train_reader, monkeypatch):
-    plan, params = tiny_plan(), Params(candidates={"net": {"family": "tiny"}}, train={"budget": "60s"})
+    plan = tiny_plan()
     errors = iter([RuntimeError("DefaultCPUAllocator: can't allocate memory"), RuntimeError("another one")])
 
     def fail(*_):
         raise next(errors)
 
     monkeypatch.setattr(resolution_budget, "_step_ms", fail)
-    network, settings = torch.nn.Identity(), params.train_for("net")
-    assert measure_step_price(plan, network, settings, train_reader).steps(plan) == float("inf")
+    draft, network = draft_of(train_reader, plan=plan, budget="60s"), torch.nn.Identity()
+    assert measure_step_price(draft, network).steps(plan) == float("inf")
     with pytest.raises(RuntimeError, match="another one"):
-        measure_step_price(plan, network, settings, train_reader)
+        measure_step_price(draft, network)
 
 
 def test_the_documentation_names_the_number_of_steps(repo_root):

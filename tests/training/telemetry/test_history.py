@@ -16,6 +16,7 @@ from segpipe.training.telemetry.history import TrainingHistory
     [
         ({"best_score": 0.7, "best_step": 3, "train": [], "val": []}, 0.7, None),
         ({"best_score": 0.7, "finished_score": 0.72}, 0.72, None),
+        ({"best_score": 0.7, "finished_score": 0.72, "val_images": 8}, None, None),
         ({"best_score": 0.7, "folds": {"scores": [0.5, 0.7], "mean": 0.6, "sd": 0.1}, "members": []}, 0.7, 0.6),
         ({}, None, None),
     ],

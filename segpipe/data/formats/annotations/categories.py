@@ -1,4 +1,4 @@
-"""From the categories of an annotation file to the class table of a dataset."""
+"""Convert the categories of an annotation file to the class table of a dataset."""
 
 from __future__ import annotations
 

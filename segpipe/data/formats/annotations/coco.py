@@ -20,14 +20,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from segpipe.data.formats.annotations.categories import Category, Numbering, as_overlapping, number_classes
-from segpipe.data.formats.annotations.coco_entries import Entries, ImageEntry, parse_entries
+from segpipe.data.formats.annotations.coco_entries import Entries, ImageEntry, SizeOf, parse_entries
 from segpipe.data.formats.annotations.json_document import peek, read_document
 from segpipe.data.formats.annotations.listed_images import find_listed
 from segpipe.data.formats.annotations.painter import Painter
 from segpipe.data.formats.pairs import is_part
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
-from segpipe.data.images import stem_of
+from segpipe.data.images import read_size, stem_of
 from segpipe.errors import ConfigError, DataError
 from segpipe.samples import ClassTable
 
@@ -40,7 +40,7 @@ _SPLIT_WORD = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idation)?(?![a-z]
 
 
 def recognise_coco(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: a JSON file with the three lists. None if it has not."""
+    """Return why the source has this layout: a JSON file with the three lists. None otherwise."""
     names = [path.relative_to(probe.source).as_posix() for path in _annotation_files(probe)]
     return f"{names[0]} with `images`, `annotations`, `categories`" if names else None
 
@@ -74,16 +74,16 @@ def read_coco(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     table: ClassTable | None = None
     for path in paths:
         document = read_document(path, MAX_JSON_BYTES)
-        entries = parse_entries(document, path)
+        entries = parse_entries(document, path, _size_reader(source, path, options))
         if not any(image.annotations for image in entries.images) and document["annotations"]:
             name, reason = entries.skipped[0]
-            raise DataError("not one annotation can be used", where=path, found=f"{name}: {reason}")
+            raise DataError("no annotation can be used", where=path, found=f"{name}: {reason}")
         table = table or _exported_table(document)
         files.append((path, entries))
     numbering = _number(files, table)
     if options.overlapping:
         numbering = as_overlapping(numbering)
-    result = ReadResult([], numbering.classes, notes=list(numbering.notes))
+    result = ReadResult([], numbering.classes, notes=list(numbering.notes), used_files={*paths})
     annotations = [a for _, entries in files for image in entries.images for a in image.annotations]
     has_instances = any(a.is_instance for a in annotations) and not numbering.classes.overlapping
     collector = _ItemCollector(source, result, numbering, has_instances, options.images)
@@ -97,6 +97,18 @@ def read_coco(probe: SourceProbe, options: ReadOptions) -> ReadResult:
         counts += entries.counts
     result.notes += [f"{text}: {count}" for text, count in counts.items() if count]
     return result
+
+
+def _size_reader(source: Path, path: Path, options: ReadOptions) -> SizeOf:
+    """Return a function that reads (height, width) of an image that an annotation file names."""
+    root = source if options.images is None else _named_folder(source, options.images)
+    folders = _image_folders(source, path) if options.images is None else [root]
+
+    def size_of(name: str) -> tuple[int, int]:
+        size = read_size(find_listed(root, folders, name, path), options.limits)
+        return size[-2], size[-1]
+
+    return size_of
 
 
 def _annotation_files(probe: SourceProbe) -> list[Path]:
@@ -123,7 +135,7 @@ def _looks_like_coco(path: Path) -> bool:
 
 
 def _check_one_dataset(source: Path, paths: list[Path]) -> None:
-    """DataError if annotation files lie in several folders that are not named as parts of one dataset."""
+    """Raise DataError if annotation files lie in several folders that are not named as parts of one dataset."""
     first_files = {path.parent: path for path in reversed(paths)}
     if len(first_files) > 1 and not all(is_part(folder.name) for folder in first_files):
         folder = min(first_files)
@@ -226,7 +238,7 @@ class _ItemCollector:
             self.result.items.append(RawItem(name, image, group=entry.group, split=split, draw=painter))
 
     def _check_splits(self, path: Path, other: Path, name: str) -> None:
-        """DataError for two files that list the same image and are not those of two splits: either could be the right one."""
+        """Raise DataError for two files that list the same image and are not those of two splits: either could be the right one."""
         splits = [_split_of(file, self.source) for file in (other, path)]
         if path != other and (None in splits or splits[0] == splits[1]):
             raise DataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -12,7 +13,15 @@ from segpipe.data.formats.annotations.painter import CLIPPED, Annotation
 from segpipe.data.formats.annotations.shapes import Polygons, Shape, parse_polygon, parse_runs, reaches_out
 from segpipe.errors import DataError
 
+CROWDS = "crowd annotations (iscrowd 1), whose pixels are ignored"
+SCALED = "polygons in fractions of the image, scaled to pixels"
 _MAX_EDGE_PIXELS = 1 << 20
+_MAX_FRACTION = 1.5
+"""Polygons whose coordinates are all at most this are fractions of the image: in pixels they would lie in one pixel of its corner."""
+_MAX_ID_DIGITS = 18
+
+
+SizeOf = Callable[[str], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -39,12 +48,13 @@ class Entries:
     counts: Counter[str]
 
 
-def parse_entries(document: dict[str, Any], where: Path) -> Entries:
+def parse_entries(document: dict[str, Any], where: Path, size_of: SizeOf | None = None) -> Entries:
     """Check and return the content of a whole file.
 
     Args:
         document: the JSON object of the file.
         where: the file, for errors.
+        size_of: returns (height, width) of an image by its file name, for entries without a size.
 
     Raises:
         DataError: one of its lists is missing, or its categories are not valid.
@@ -58,20 +68,78 @@ def parse_entries(document: dict[str, Any], where: Path) -> Entries:
                 fix="choose the file with the instances (instances_*.json)",
             )
     entries = Entries([], _parse_categories(document["categories"], where), [], Counter())
-    images = _parse_images(document["images"], entries)
+    images = _parse_images(document["images"], entries, size_of)
     entries.images = list(images.values())
+    scaled = _are_fractions(document["annotations"])
     # COCO's panoptic files mark categories of instances ("things", 1) and of regions ("stuff", 0); plain COCO has only instances.
     is_thing = {raw["id"]: bool(raw.get("isthing", 1)) for raw in document["categories"]}
-    _add_annotations(document["annotations"], images, is_thing, entries)
+    _add_annotations(document["annotations"], images, is_thing, entries, scaled)
+    _check_crowds(entries, where, is_export=_is_own_export(document))
     return entries
+
+
+def _are_fractions(raw: list[Any]) -> bool:
+    """Return whether the coordinates of all polygons are fractions of the image's width and height, 0..1, and not pixels."""
+    largest = 0.0
+    for entry in raw:
+        outlines = entry.get("segmentation") if isinstance(entry, dict) else None
+        for part in _flat_outlines(outlines) if isinstance(outlines, list) else ():
+            numbers = [number for number in part if isinstance(number, int | float)]
+            largest = max([largest, *numbers])
+            if largest > _MAX_FRACTION:
+                return False
+    return largest > 0
+
+
+def _flat_outlines(raw: list[Any]) -> list[list[Any]]:
+    """Return the outlines of a `segmentation` as flat lists: [x, y, ...], [[x, y, ...]], [[[x, y], ...]] and [[x, y], ...] alike."""
+    if not raw or not isinstance(raw[0], list):
+        return [raw]
+    if (
+        all(isinstance(part, list) and len(part) == 2 and not isinstance(part[0], list) for part in raw)
+        and len(raw) > 2
+    ):
+        return [[number for point in raw for number in point]]
+    parts = []
+    for part in raw:
+        nested = isinstance(part, list) and bool(part) and all(isinstance(point, list) for point in part)
+        parts.append([number for point in part for number in point] if nested else part)
+    return parts
+
+
+def _is_own_export(document: dict[str, Any]) -> bool:
+    """Return whether segpipe wrote the file: there, ignored pixels are crowds, and a dataset may have no others."""
+    info = document.get("info")
+    return isinstance(info, dict) and "class_table" in info
+
+
+def _check_crowds(entries: Entries, where: Path, is_export: bool) -> None:
+    """Count the crowd annotations.
+
+    Raises:
+        DataError: all annotations are crowds, so that nothing but ignored pixels would be left.
+    """
+    annotations = [annotation for image in entries.images for annotation in image.annotations]
+    crowds = sum(annotation.ignored for annotation in annotations)
+    if crowds and crowds == len(annotations) and not is_export:
+        raise DataError(
+            "all annotations are crowds (iscrowd 1), whose pixels are ignored",
+            where=where,
+            found=f"{crowds} annotations",
+            expected="some with iscrowd 0",
+            fix="set `iscrowd` to 0 for those that outline single objects; some tools set it for every run-length code",
+        )
+    entries.counts[CROWDS] += crowds
 
 
 def _parse_categories(raw: list[Any], where: Path) -> list[Category]:
     categories: dict[int, Category] = {}
     for entry in raw:
+        if isinstance(entry, dict):
+            entry["id"] = _as_id(entry.get("id"))
         if not isinstance(entry, dict) or type(entry.get("id")) is not int or not str(entry.get("name") or "").strip():
             raise DataError(
-                "a category without an id that is a whole number, or without a name",
+                "a category without an integer id, or without a name",
                 where=where,
                 found=repr(entry)[:80],
                 expected='{"id": 1, "name": "cell"}',
@@ -94,13 +162,13 @@ def _parse_color(raw: object) -> tuple[int, int, int] | None:
     return None
 
 
-def _parse_images(raw: list[Any], entries: Entries) -> dict[int | str, ImageEntry]:
+def _parse_images(raw: list[Any], entries: Entries, size_of: SizeOf | None) -> dict[int | str, ImageEntry]:
     """Return images by id. An image whose id or file occurs twice is left out: its annotations would be ambiguous."""
     images: dict[int | str, ImageEntry] = {}
     valid = []
     for index, entry in enumerate(raw):
         try:
-            valid.append(_parse_image(entry))
+            valid.append(_parse_image(entry, size_of))
         except DataError as error:
             name = entry.get("file_name") if isinstance(entry, dict) else None
             entries.skipped.append((str(name or f"images[{index}]"), str(error)))
@@ -116,16 +184,23 @@ def _parse_images(raw: list[Any], entries: Entries) -> dict[int | str, ImageEntr
     return images
 
 
-def _parse_image(entry: Any) -> tuple[int | str, ImageEntry]:
+def _parse_image(entry: Any, size_of: SizeOf | None) -> tuple[int | str, ImageEntry]:
     if not isinstance(entry, dict) or type(entry.get("id")) not in (int, str):
         raise DataError("an image without an id", found=repr(entry)[:80])
     name, height, width = entry.get("file_name"), entry.get("height"), entry.get("width")
     if not isinstance(name, str) or not name.strip():
         raise DataError("an image without a file_name", found=repr(name), fix=f"name the file of image {entry['id']}")
+    if size_of is not None and not (_is_edge(height) and _is_edge(width)):
+        height, width = size_of(name)
     if not _is_edge(height) or not _is_edge(width):
         raise DataError("an image without a size", found=f"width {width}, height {height}", expected="pixels")
     group = entry.get("group")
     return entry["id"], ImageEntry(name, (height, width), str(group) if group not in (None, "") else None)
+
+
+def _as_id(raw: Any) -> Any:
+    """Return an id that is written as a string of digits as a number; anything else unchanged."""
+    return int(raw) if isinstance(raw, str) and raw.isascii() and raw.isdigit() and len(raw) < _MAX_ID_DIGITS else raw
 
 
 def _is_edge(raw: Any) -> TypeGuard[int]:
@@ -133,14 +208,20 @@ def _is_edge(raw: Any) -> TypeGuard[int]:
 
 
 def _add_annotations(
-    raw: list[Any], images: dict[int | str, ImageEntry], is_thing: dict[int, bool], entries: Entries
+    raw: list[Any],
+    images: dict[int | str, ImageEntry],
+    is_thing: dict[int, bool],
+    entries: Entries,
+    scaled: bool,
 ) -> None:
+    by_text = {str(image_id): image for image_id, image in images.items()}
     first_index: dict[Any, int] = {}
     for index, entry in enumerate(raw):
         if not isinstance(entry, dict):
             entries.skipped.append((f"annotations[{index}]", f"not an annotation: {repr(entry)[:40]}"))
             continue
-        image = images.get(entry["image_id"]) if type(entry.get("image_id")) in (int, str) else None
+        image_id = entry.get("image_id")
+        image = (images.get(image_id) or by_text.get(str(image_id))) if isinstance(image_id, int | str) else None
         number = entry.get("id")
         name = f"annotation {number if type(number) in (int, str) else f'[{index}]'}"
         name += f" of {image.file_name}" if image else ""
@@ -151,15 +232,17 @@ def _add_annotations(
                     raise DataError("occurs twice")
                 entries.counts["annotations that share their id with another one, kept"] += 1
             if image is None:
-                raise DataError("belongs to no usable image", found=f"image_id {entry.get('image_id')}")
-            category = entry.get("category_id")
+                raise DataError(
+                    "refers to an image that is missing or was left out", found=f"image_id {entry.get('image_id')}"
+                )
+            category = _as_id(entry.get("category_id"))
             if type(category) is not int or category not in is_thing:
                 raise DataError(
                     "has no valid category",
                     found=f"category_id {category!r}",
                     expected=f"one of {sorted(is_thing)}"[:80],
                 )
-            shape = _parse_shape(entry.get("segmentation"), image.size, name, entries)
+            shape = _parse_shape(entry.get("segmentation"), image.size, name, entries, scaled)
         except DataError as error:
             entries.skipped.append((name, str(error)))
             continue
@@ -167,12 +250,12 @@ def _add_annotations(
         image.annotations.append(Annotation(shape, category, bool(entry.get("iscrowd")), is_instance))
 
 
-def _parse_shape(raw: Any, size: tuple[int, int], name: str, entries: Entries) -> Shape:
+def _parse_shape(raw: Any, size: tuple[int, int], name: str, entries: Entries, scaled: bool) -> Shape:
     if isinstance(raw, dict):
         runs = parse_runs(raw.get("size"), raw.get("counts"))
         if (runs.height, runs.width) != size:
             raise DataError(
-                "the run-length code has another size",
+                "the run-length code has a different size",
                 found=f"{runs.width} x {runs.height}",
                 expected=f"{size[1]} x {size[0]}",
             )
@@ -181,7 +264,7 @@ def _parse_shape(raw: Any, size: tuple[int, int], name: str, entries: Entries) -
         raise DataError(
             "has no outline (a box is not enough)", found=repr(raw)[:40], expected="polygons or a run-length code"
         )
-    lists = raw if isinstance(raw[0], list) else [raw]
+    lists = _flat_outlines(raw)
     parts, reasons = [], []
     for part in lists:
         try:
@@ -192,5 +275,8 @@ def _parse_shape(raw: Any, size: tuple[int, int], name: str, entries: Entries) -
         raise DataError(reasons[0])
     entries.skipped += [(f"a part of {name}", reason) for reason in reasons]
     shape = Polygons(tuple(parts))
+    if scaled:
+        shape = shape.scaled(size[1], size[0])
+        entries.counts[SCALED] += 1
     entries.counts[CLIPPED] += reaches_out(shape, *size)
     return shape

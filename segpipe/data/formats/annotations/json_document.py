@@ -1,4 +1,4 @@
-"""JSON files from outside: read within a size limit, or recognised by their beginning and end without parsing."""
+"""Untrusted JSON files: read within a size limit, or recognised by their beginning and end without parsing."""
 
 from __future__ import annotations
 

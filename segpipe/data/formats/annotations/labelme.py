@@ -57,7 +57,7 @@ class _AnnotatedImage:
 
 
 def recognise_labelme(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: one of the first JSON files of a folder has its keys. None if it has not."""
+    """Return why the source has this layout: one of the first JSON files of a folder has its keys. None otherwise."""
     for folder in (probe.source, *probe.listing.folders(probe.source)):
         for path in probe.listing.matching(folder, "*.json")[:_MAX_FILES_CHECKED]:
             content = peek(path)
@@ -81,6 +81,7 @@ def read_labelme(probe: SourceProbe, options: ReadOptions) -> ReadResult:
         name = file.relative_to(probe.source)
         try:
             images.append(_read_file(source / name, source, name.as_posix(), result, counts))
+            result.used_files.add(file)
         except DataError as error:
             result.skipped.append((name.as_posix(), str(error)))
     if not images:
@@ -124,7 +125,9 @@ def _read_file(path: Path, source: Path, name: str, result: ReadResult, counts: 
     if not isinstance(shapes, list):
         raise DataError("has no list `shapes`", expected="a file that labelme has written")
     if type(height) is not int or type(width) is not int or height < 1 or width < 1:
-        raise DataError("has no image size", found=f"imageWidth {width}, imageHeight {height}", expected="pixels")
+        raise DataError(
+            "has no image size", found=f"imageWidth {width}, imageHeight {height}", expected="both in pixels"
+        )
     parts_by_instance: dict[tuple[str, Any], list[npt.NDArray[np.float64]]] = {}
     for number, entry in enumerate(shapes):
         try:
@@ -185,7 +188,7 @@ def _parse_shape(entry: Any) -> tuple[str, npt.NDArray[np.float64]]:
 def _circle(x: float, y: float, radius: float) -> npt.NDArray[np.float64]:
     """Return a polygon that is nowhere more than a hundredth of a pixel inside its circle."""
     if not 0 < radius < _MAX_RADIUS_PIXELS:
-        raise DataError("is a circle with an impossible radius", found=f"{radius:g}")
+        raise DataError("is a circle with an invalid radius", found=f"{radius:g}")
     n_corners = max(16, int(np.ceil(np.pi / np.arccos(1 - min(0.5, 0.01 / radius)))))
     angles = np.arange(n_corners) * (2 * np.pi / n_corners)
     return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)

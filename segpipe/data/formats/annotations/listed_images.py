@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from segpipe.data.formats.source import resolve_inside
 from segpipe.errors import DataError
@@ -21,13 +22,14 @@ def find_listed(source: Path, folders: Sequence[Path], name: str, where: Path | 
     Raises:
         DataError: the name leads out of the source, or there is no such file.
     """
-    for folder in folders:
-        try:
-            exists = (folder / name).is_file()
-        except (OSError, ValueError):  # a name too long, a NUL, a loop of links
-            exists = False
-        if exists:
-            return resolve_inside(source, str(folder / name), str(where))
+    for candidate in _possible_names(name):
+        for folder in folders:
+            try:
+                exists = (folder / candidate).is_file()
+            except (OSError, ValueError):  # a name too long, a NUL, a loop of links
+                exists = False
+            if exists:
+                return resolve_inside(source, str(folder / candidate), str(where))
     resolve_inside(source, name, str(where))
     raise DataError(
         "names a missing image",
@@ -36,6 +38,15 @@ def find_listed(source: Path, folders: Sequence[Path], name: str, where: Path | 
         expected="a file in " + " or ".join(sorted({_relative(folder, source) for folder in folders}))[:80],
         fix="add the image, or name the folder of images (--images)",
     )
+
+
+def _possible_names(name: str) -> list[str]:
+    """Return the names that a list may mean: the name itself and, for a path of Windows or a URL, its endings, the longest first."""
+    if "\\" not in name and "://" not in name:
+        return [name]
+    path = unquote(urlsplit(name).path) if "://" in name else name.replace("\\", "/")
+    parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+    return [name, *("/".join(parts[start:]) for start in range(len(parts)))]
 
 
 def _relative(folder: Path, source: Path) -> str:

@@ -1,4 +1,4 @@
-"""From annotations to the labels of an image: which instance is on top, which pixels are ignored, and a count of the decisions."""
+"""Draw annotations as the labels of an image: order of instances, ignored pixels, and a count of the decisions."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ class Painter:
         """Return the labels, (height, width).
 
         Raises:
-            DataError: the image has another size than its annotations say, or an annotation cannot be drawn.
+            DataError: the image size differs from that in its annotations, or an annotation cannot be drawn.
         """
         if self.size is not None and self.size != (height, width):
             raise DataError(
-                "the image does not have the size that its annotations say",
+                "the image size differs from that in its annotations",
                 where=self.where,
                 found=f"{width} x {height}",
                 expected=f"{self.size[1]} x {self.size[0]}",
-                fix="annotate the image at its present size, or restore it",
+                fix="annotate the image at its current size, or restore the original image",
             )
         instances = [annotation for annotation in self.annotations if annotation.is_instance and not annotation.ignored]
         if len(instances) > _MAX_INSTANCES:
@@ -126,7 +126,7 @@ class _Canvas:
             self.painted.add(instance_id)
 
     def clear_coverage(self) -> None:
-        """Forget what has been covered so far: an instance on an ignored region is not an overlap."""
+        """Reset the record of covered pixels: an instance on an ignored region is not an overlap."""
         self.covered[:] = False
         self.overlaps[:] = False
 

@@ -59,7 +59,7 @@ def parse_polygon(numbers: object) -> npt.NDArray[np.float64]:
     if flat.ndim != 1 or (flat.size and flat.dtype.kind not in "iuf"):
         raise DataError("the polygon is not a flat list of numbers", found=f"{flat.dtype} of shape {flat.shape}")
     if flat.size % 2:
-        raise DataError("the polygon has an odd number of coordinates", found=flat.size, expected="x, y in turn")
+        raise DataError("the polygon has an odd number of coordinates", found=flat.size, expected="pairs of x and y")
     if flat.size < 6:
         raise DataError("the polygon has fewer than 3 points", found=flat.size // 2)
     points = flat.astype(np.float64).reshape(-1, 2)
@@ -86,7 +86,7 @@ def parse_runs(size: object, code: object) -> Runs:
     elif isinstance(code, list) and all(type(count) is int and 0 <= count <= height * width for count in code):
         runs = Runs(height, width, np.array(code, np.int64))
     else:
-        raise DataError("the run-length code is not a string and not a list of counts", found=type(code).__name__)
+        raise DataError("the run-length code is neither a string nor a list of counts", found=type(code).__name__)
     total = int(_decompress(runs).sum())
     if total != height * width:
         raise DataError(
@@ -134,12 +134,12 @@ def rasterise(shape: Shape, height: int, width: int) -> RunCounts:
     """Return the pixels of a shape in an image of this size, as run lengths that fill the image. Polygons are clipped.
 
     Raises:
-        DataError: a run-length code has another size, or an outline is too long.
+        DataError: a run-length code has a different size than its image, or an outline is too long.
     """
     if isinstance(shape, Runs):
         if (shape.height, shape.width) != (height, width):
             raise DataError(
-                "the run-length code has another size",
+                "the run-length code has a different size than its image",
                 found=f"{shape.width} x {shape.height}",
                 expected=f"{width} x {height}",
             )

@@ -67,7 +67,7 @@ def _parse_line(fields: list[str], class_ids: Container[int]) -> tuple[Polygons,
     except ValueError as error:
         raise DataError("is not a line of numbers", found=repr(" ".join(fields)[:60])) from error
     if class_id not in class_ids:
-        raise DataError("has no valid class", found=fields[0][:20], expected="a number that `names` in data.yaml has")
+        raise DataError("has no valid class", found=fields[0][:20], expected="a class number from `names` in data.yaml")
     outline = parse_polygon(numbers)
     if (abs(outline) > _MAX_COORDINATE).any():
         raise DataError(

@@ -1,7 +1,8 @@
 """`yolo-seg`: data.yaml, images/SPLIT/ and labels/SPLIT/*.txt (or SPLIT/images/ and SPLIT/labels/), with polygons as fractions.
 
 data.yaml holds `names` (a list, or {id: name}) and the images of `train`, `val` and `test`: a folder, a list of folders, or a text
-file of image names, relative to the folder of data.yaml or to `path` in it. An image without a label file has no instances.
+file of image names, relative to the folder of data.yaml or to `path` in it. An image without a label file has no instances. Without
+data.yaml, classes.txt (Label Studio) names the classes of images/ and labels/.
 """
 
 from __future__ import annotations
@@ -22,18 +23,50 @@ from segpipe.data.images import SUFFIXES, stem_of
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
 
+NAMES_FILE = "classes.txt"
 _MAX_YAML_BYTES, _MAX_LIST_BYTES = 1 << 20, 1 << 28
+_WITHOUT_FILE = "images without a label file, imported without instances"
+_IMAGE_NAMES = ("images", "image", "imgs", "img")
+_MAX_IMAGES_CHECKED = 2000
+"""Images of a split among which recognition looks for a label file."""
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Keys of data.yaml, and the splits that they stand for."""
 
 
 def recognise_yolo_seg(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: a YAML file with class names and folders of images. None if it has not."""
+    """Return why the source has this layout: a YAML file with class names and folders of images. None otherwise."""
     path = _settings_file(probe)
-    return (
-        f"{path.name} with `names` and the folders of {', '.join(_split_settings(_read_settings(path)))}"
-        if path
-        else None
+    if path is None or explain_yolo_seg(probe):
+        return None
+    return f"{path.name} with `names` and the folders of {', '.join(_split_settings(_read_settings(path)))}"
+
+
+def explain_yolo_seg(probe: SourceProbe) -> DataError | None:
+    """Return the error for a source whose data.yaml names images of which none has a label file; None for any other source."""
+    path = _settings_file(probe)
+    try:
+        settings = _read_settings(path) if path else {}
+    except DataError:
+        return None  # reading the source reports it
+    source = probe.source.resolve()
+    first = None
+    for value in _split_settings(settings).values():
+        images = _find_images(probe, source, settings.get("path"), value, ReadResult([]))
+        for image, link in list(images.items())[:_MAX_IMAGES_CHECKED]:
+            first = first or (image, link)
+            if _label_file(image, link, source) is not None:
+                return None
+    return _no_labels(source, path, first) if path and first else None
+
+
+def _no_labels(source: Path, settings_file: Path, image: tuple[Path, Path]) -> DataError:
+    places = [path.relative_to(source).as_posix() for path in _label_candidates(*image, source)]
+    return DataError(
+        "names images, but none of them has a label file",
+        where=settings_file,
+        found=f"no {' and no '.join(dict.fromkeys(places))}",
+        expected="a text file of outlines for each image with instances",
+        fix="add the folder of labels to the source; or, if masks are files, name their folder: --masks DIR",
     )
 
 
@@ -55,7 +88,7 @@ def read_yolo_seg(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     path = source / settings_file.name
     settings = _read_settings(path)
     numbering = number_classes(_parse_categories(settings, path), False, path)
-    result = ReadResult([], numbering.classes, classes_from=path.name)
+    result = ReadResult([], numbering.classes, classes_from=path.name, used_files={path})
     counts: Counter[str] = Counter()
     n_instances = 0
     added: set[Path] = set()
@@ -63,11 +96,12 @@ def read_yolo_seg(probe: SourceProbe, options: ReadOptions) -> ReadResult:
         images = _find_images(probe, path.parent, settings.get("path"), value, result)
         result.notes.append(f"{split}: {len(images)} images")
         for image in images:
+            first_image = (image, images[image])
             if image in added:
                 result.skipped.append((image.relative_to(source).as_posix(), "is in two splits"))
                 continue
             added.add(image)
-            n_instances += _add_item(result, source, image, _SPLITS[split], numbering, counts)
+            n_instances += _add_item(result, source, (image, images[image]), _SPLITS[split], numbering, counts)
     boxes = [name for name, reason in result.skipped if reason.startswith(BOX)]
     if boxes and not n_instances:
         raise DataError(
@@ -77,6 +111,8 @@ def read_yolo_seg(probe: SourceProbe, options: ReadOptions) -> ReadResult:
             expected="class x1 y1 x2 y2 x3 y3 ...",
             fix="export the dataset for segmentation",
         )
+    if added and counts[_WITHOUT_FILE] == len(added):
+        raise _no_labels(source, path, first_image)
     result.notes += [f"{text}: {count}" for text, count in counts.items()]
     return result
 
@@ -90,7 +126,9 @@ def _settings_file(probe: SourceProbe) -> Path | None:
         fitting = [path for path in group if _is_settings_file(path)]
         if len(fitting) == 1:
             return fitting[0]
-    return None
+    names = probe.source / NAMES_FILE
+    has_folders = all(probe.listing.is_folder(probe.source / name) for name in ("images", "labels"))
+    return names if has_folders and probe.listing.is_file(names) else None
 
 
 def _is_settings_file(path: Path) -> bool:
@@ -103,6 +141,9 @@ def _is_settings_file(path: Path) -> bool:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
+        if path.name == NAMES_FILE:  # an export of Label Studio: one class name a line, and no splits
+            lines = read_bytes(path, _MAX_YAML_BYTES).decode("utf-8-sig").splitlines()
+            return {"names": [line.strip() for line in lines if line.strip()], "train": "images"}
         content = yaml.safe_load(read_bytes(path, _MAX_YAML_BYTES))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         if isinstance(error, DataError):
@@ -132,8 +173,8 @@ def _parse_categories(settings: dict[str, Any], where: Path) -> list[Category]:
     return [Category(number, str(name)) for number, name in pairs]
 
 
-def _find_images(probe: SourceProbe, base: Path, root: object, value: object, result: ReadResult) -> list[Path]:
-    """Return the image files of one split, resolved, in order, none twice.
+def _find_images(probe: SourceProbe, base: Path, root: object, value: object, result: ReadResult) -> dict[Path, Path]:
+    """Return the image files of one split, resolved, in order, none twice, each with the path by which it was found.
 
     Args:
         probe: the source.
@@ -143,7 +184,7 @@ def _find_images(probe: SourceProbe, base: Path, root: object, value: object, re
         result: gets a line for each entry that leads nowhere.
     """
     source = probe.source.resolve()
-    images: dict[Path, None] = {}
+    images: dict[Path, Path] = {}
     for name in value if isinstance(value, list) else [value]:
         path = _locate(source, base, root, str(name))
         if path is None:
@@ -151,10 +192,10 @@ def _find_images(probe: SourceProbe, base: Path, root: object, value: object, re
         elif path.is_dir():
             folder = probe.source / path.relative_to(source)
             files = (file for file in probe.listing.files_below(folder) if file.suffix.lower() in SUFFIXES)
-            images |= {file.resolve(): None for file in files}
+            images |= {file.resolve(): source / file.relative_to(probe.source) for file in files}
         else:
             images |= _read_list(source, [path.parent, *([base / str(root)] if root else []), base], path, result)
-    return [image for image in images if image.is_relative_to(source)]
+    return {image: link for image, link in images.items() if image.is_relative_to(source)}
 
 
 def _locate(source: Path, base: Path, root: object, name: str) -> Path | None:
@@ -177,36 +218,60 @@ def _locate(source: Path, base: Path, root: object, name: str) -> Path | None:
     return None
 
 
-def _read_list(source: Path, folders: list[Path], path: Path, result: ReadResult) -> dict[Path, None]:
-    images: dict[Path, None] = {}
+def _read_list(source: Path, folders: list[Path], path: Path, result: ReadResult) -> dict[Path, Path]:
+    images: dict[Path, Path] = {}
     lines = read_bytes(path, _MAX_LIST_BYTES).decode("utf-8-sig", "replace").splitlines()
     for number, line in enumerate(lines, start=1):
         if name := line.strip():
             try:
-                images[find_listed(source, folders, name, f"{path.name}:{number}")] = None
+                image = find_listed(source, folders, name, f"{path.name}:{number}")
+                images[image] = image
             except DataError as error:
                 result.skipped.append((f"{path.name}:{number}", str(error)))
     return images
 
 
-def _label_file(image: Path, source: Path) -> Path:
-    """Return the path of an image's label file: the last folder `images` becomes `labels`; without one, the image's own folder."""
-    parts = list(image.relative_to(source).parts)
-    for index in range(len(parts) - 2, -1, -1):
-        if parts[index] == "images":
-            parts[index] = "labels"
-            break
-    return source.joinpath(*parts).with_name(f"{stem_of(image)}.txt")
+def _label_file(image: Path, link: Path, source: Path) -> Path | None:
+    """Return the label file of an image, wherever users of YOLO put it; None if there is none.
+
+    Args:
+        image: the image file, resolved.
+        link: the path by which it was found, which may be a link.
+        source: the source, resolved.
+    """
+    return next((path for path in _label_candidates(image, link, source) if path.is_file()), None)
+
+
+def _label_candidates(image: Path, link: Path, source: Path) -> list[Path]:
+    """Return where the label file may be: in a folder `labels` for `images` (in any case), or beside the image; for links, at both ends."""
+    candidates: list[Path] = []
+    for path in dict.fromkeys((link, image)):
+        parts = list(path.relative_to(source).parts)
+        name = f"{stem_of(path)}.txt"
+        for index in range(len(parts) - 2, -1, -1):
+            if parts[index].lower() in _IMAGE_NAMES:
+                for labels in dict.fromkeys((_in_case_of("labels", parts[index]), "labels", "Labels", "LABELS")):
+                    candidates.append(source.joinpath(*parts[:index], labels, *parts[index + 1 :]).with_name(name))
+                break
+        candidates.append(source.joinpath(*parts).with_name(name))
+    return candidates
+
+
+def _in_case_of(word: str, example: str) -> str:
+    """Return a word with the case of letters of an example."""
+    return word.upper() if example.isupper() else word.capitalize() if example[:1].isupper() else word
 
 
 def _add_item(
-    result: ReadResult, source: Path, image: Path, split: str, numbering: Numbering, counts: Counter[str]
+    result: ReadResult, source: Path, found: tuple[Path, Path], split: str, numbering: Numbering, counts: Counter[str]
 ) -> int:
     """Add an image with its annotations; return how many there are."""
-    name = (image.relative_to(source).parent / stem_of(image)).as_posix()
-    label_file = _label_file(image, source)
+    image, link = found
+    name = (link.relative_to(source).parent / stem_of(link)).as_posix()
+    label_file = _label_file(image, link, source)
     annotations: list[Annotation] = []
-    if label_file.is_file():
+    if label_file is not None:
+        result.used_files.add(label_file)
         label_name = label_file.relative_to(source).as_posix()
         try:
             annotations, skipped, decisions = read_labels(label_file, numbering.values, label_name)
@@ -217,7 +282,7 @@ def _add_item(
         result.skipped += skipped
         counts += decisions
     else:
-        counts["images without a label file, imported without instances"] += 1
+        counts[_WITHOUT_FILE] += 1
     painter = Painter(annotations, numbering, None, True, str(image))
     result.items.append(RawItem(name, image, split=split, draw=painter))
     return len(annotations)

@@ -71,7 +71,7 @@ CLASSES = ClassTable(
 
 
 def recognise_cityscapes(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: folders of images and of labels with the same splits. None if it has not."""
+    """Return why the source has this layout: folders of images and of labels with the same splits. None otherwise."""
     is_folder, source = probe.listing.is_folder, probe.source
     if any(is_folder(source / _IMAGES / split) and is_folder(source / _LABELS / split) for split in SPLITS):
         return f"{_IMAGES}/SPLIT/CITY/ with {_LABELS}/SPLIT/CITY/"

@@ -1,9 +1,4 @@
-"""`colour-masks`: images and RGB masks in two folders, and a palette that says which colour is which class.
-
-```
-SRC/images/a.png  SRC/masks/a.png  SRC/palette.csv (or --palette FILE)
-```
-"""
+"""Masks in RGB, and a palette that says which colour is which class: palette.csv in the source, or --palette FILE."""
 
 from __future__ import annotations
 
@@ -14,40 +9,34 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.formats.masks.paired_folders import recognise_paired_folders
 from segpipe.data.formats.masks.palette_files import PALETTE_FILES, find_palette, read_palette
 from segpipe.data.formats.masks.palettes import Palette
-from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import Drawing, ReadOptions, ReadResult, check_size
 from segpipe.data.images import read_image
 from segpipe.errors import ConfigError, DataError
 
 NEAREST_COLOUR = "pixels of a colour near one of the palette, given that class"
+IGNORED_COLOUR = "pixels of a colour that is not in the palette, ignored"
 _MAX_COLOURS_SHOWN = 12
 _MAX_MASKS_READ = 12
 
 
-def recognise_colour_masks(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: folders of images and of masks in colours. None if it has not."""
-    folders = recognise_paired_folders(probe, "colours")
-    return f"{folders} in colours" if folders else None
-
-
-def read_colour_masks(probe: SourceProbe, options: ReadOptions) -> ReadResult:
-    """Read the layout; errors as in `segpipe.data.formats.pairs.find_pairs` and `draw_by_palette`."""
-    result = probe.pairs(options)
-    draw_by_palette(result, probe.source, options)
-    return result
-
-
-def draw_by_palette(result: ReadResult, source: Path, options: ReadOptions) -> None:
+def draw_by_palette(
+    result: ReadResult, source: Path, options: ReadOptions, stored_palette: Palette | None = None
+) -> None:
     """Change a result so that its masks are drawn with the palette that the user gives or that lies in the source.
+
+    Args:
+        result: the items of the source.
+        source: the folder of the source, in which a palette is looked for.
+        options: `palette`, `tolerance` and `unknown_colours` are used.
+        stored_palette: the palette of the mask files themselves, which is used instead.
 
     Raises:
         ConfigError: there is no palette (the error lists the colours of the masks), or several lie in the source.
         DataError: the palette is not valid.
     """
-    file = options.palette or find_palette(source)
+    file = "" if stored_palette else options.palette or find_palette(source)
     if file is None:
         masks = [item.mask for item in result.items if item.mask][:_MAX_MASKS_READ]
         raise ConfigError(
@@ -57,14 +46,17 @@ def draw_by_palette(result: ReadResult, source: Path, options: ReadOptions) -> N
             expected="a palette",
             fix=f"write lines such as `128 64 128 road` and give them as --palette FILE, or as {PALETTE_FILES[-1]}",
         )
-    palette = read_palette(str(file))
+    result.used_files |= {Path(file)} if file else set()
+    palette = stored_palette or read_palette(str(file))
+    ignore_unknown = options.unknown_colours == "ignore"
+    if ignore_unknown:
+        palette = palette.with_ignored()
+
+    def draw(mask: Path) -> ColourMask:
+        return ColourMask(mask, palette, options.tolerance or 0, options.limits, ignore_unknown)
+
     result.items = [
-        replace(
-            item, mask=None, instances=None, draw=ColourMask(item.mask, palette, options.tolerance or 0, options.limits)
-        )
-        if item.mask
-        else item
-        for item in result.items
+        replace(item, mask=None, instances=None, draw=draw(item.mask)) if item.mask else item for item in result.items
     ]
     result.classes, result.classes_from = palette.classes, palette.origin
 
@@ -77,6 +69,7 @@ class ColourMask:
     palette: Palette
     tolerance: int
     limits: DataParams
+    ignore_unknown: bool = False
 
     def __call__(self, height: int, width: int) -> Drawing:
         """Return the class values, (height, width).
@@ -86,8 +79,9 @@ class ColourMask:
         """
         image = read_image(self.mask, self.limits)
         check_size(self.mask, image, height, width)
-        values, approximated = self.palette.encode(image, str(self.mask), self.tolerance)
-        return Drawing(values, notes=Counter({NEAREST_COLOUR: approximated} if approximated else {}))
+        encoded = self.palette.encode(image, str(self.mask), self.tolerance, self.ignore_unknown)
+        counts = {NEAREST_COLOUR: encoded.approximated, IGNORED_COLOUR: encoded.ignored}
+        return Drawing(encoded.values, notes=+Counter(counts))
 
 
 def _frequent_colours(masks: list[Path], limits: DataParams) -> str:

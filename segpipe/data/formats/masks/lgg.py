@@ -25,7 +25,7 @@ _MAX_PATIENTS_CHECKED = 5
 
 
 def recognise_lgg(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: folders of patients with slices and masks. None if it has not."""
+    """Return why the source has this layout: folders of patients with slices and masks. None otherwise."""
     patients = _patient_folders(probe)
     for patient in patients[:_MAX_PATIENTS_CHECKED]:
         if any(stem_of(path).endswith(_MASK_ENDING) for path in probe.listing.image_files(patient)):
@@ -37,12 +37,12 @@ def read_lgg(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     """Read the layout.
 
     Raises:
-        DataError: there is no folder of a patient.
+        DataError: there is no patient folder.
     """
     source, patients = probe.source, _patient_folders(probe)
     if not patients:
         raise DataError(
-            "no folder of a patient",
+            "no patient folder",
             where=source,
             expected="TCGA_*/ with *.tif and *_mask.tif",
             fix="give the folder kaggle_3m, or choose another --format",

@@ -29,7 +29,7 @@ from segpipe.samples import IGNORE, ClassTable
 
 
 def recognise_mask_per_class(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: the folder of masks has subfolders with masks named as the images. None if it has not."""
+    """Return why the source has this layout: the folder of masks has subfolders with masks named as the images. None otherwise."""
     images, masks = (_first_folder(probe, names) for names in (IMAGE_FOLDERS, MASK_FOLDERS))
     files_by_class = _mask_files(probe.listing, masks) if masks else {}
     if not images or not masks or not files_by_class or any(name.lower() in SPLIT_FOLDERS for name in files_by_class):
@@ -117,7 +117,7 @@ class ClassMasks:
         """Return sums of bits, (height, width).
 
         Raises:
-            DataError: a mask has another size or cannot be read.
+            DataError: a mask differs in size from its image or cannot be read.
         """
         background, ignored = self.table.decode(np.array([0, IGNORE], np.uint8))
         mask = np.full((height, width), background)
@@ -134,7 +134,7 @@ class ClassMasks:
 
 
 def _first_folder(probe: SourceProbe, names: tuple[str, ...]) -> Path | None:
-    """Return the subfolder of the source with the first of these names, in any case."""
+    """Return the subfolder of the source with the first of these names, ignoring case."""
     folders = {path.name.lower(): path for path in probe.listing.folders(probe.source)}
     return next((folders[name] for name in names if name in folders), None)
 

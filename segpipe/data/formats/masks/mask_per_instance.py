@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.formats.masks.label_maps import INSTANCE_CLASSES
+from segpipe.data.formats.mask_labels import INSTANCE_CLASSES
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, ReadResult, check_size
 from segpipe.data.images import read_image
@@ -31,7 +31,7 @@ _MAX_INSTANCES = 65535
 
 
 def recognise_mask_per_instance(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: most folders have one image and masks of instances. None if it has not."""
+    """Return why the source has this layout: most folders have one image and masks of instances. None otherwise."""
     image_files = probe.listing.image_files
     folders = [folder for _, folder in itertools.islice(_item_folders(probe), _MAX_FOLDERS_CHECKED)]
     fitting = [f for f in folders if len(image_files(f / "images")) == 1 and image_files(f / "masks")]
@@ -84,7 +84,7 @@ class InstanceMasks:
         A smaller instance covers a larger one. Of each mask only the bounding box is kept in memory.
 
         Raises:
-            DataError: a mask has another size or cannot be read, or there are too many.
+            DataError: a mask differs in size from its image or cannot be read, or there are too many.
         """
         if len(self.masks) > _MAX_INSTANCES:
             raise DataError(

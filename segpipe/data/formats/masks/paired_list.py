@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segpipe.data.formats.masks.colour_masks import draw_by_palette
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult, resolve_inside
 from segpipe.data.images import stem_of
@@ -20,7 +19,7 @@ _MAX_FIRST_LINE_BYTES = 4096
 
 
 def recognise_paired_list(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: one of its lists begins with a pair of files. None if it has not."""
+    """Return why the source has this layout: one of its lists begins with a pair of files. None otherwise."""
     for path in _list_files(probe):
         with path.open("rb") as stream:
             fields = _split_line(stream.readline(_MAX_FIRST_LINE_BYTES).decode("utf-8-sig", "replace"))
@@ -34,7 +33,6 @@ def read_paired_list(probe: SourceProbe, options: ReadOptions) -> ReadResult:
 
     Raises:
         DataError: a line is not a pair or names a file outside the source, or an image occurs twice.
-        ConfigError: the masks are in colours, and there is no palette; see `draw_by_palette`.
     """
     lists = _list_files(probe)
     if not lists:
@@ -44,7 +42,7 @@ def read_paired_list(probe: SourceProbe, options: ReadOptions) -> ReadResult:
             expected="train.txt, val.txt or test.txt with lines `image label`",
             fix="write them, or choose another --format",
         )
-    result = ReadResult([])
+    result = ReadResult([], used_files={*lists})
     list_names: dict[Path, str] = {}
     for path in lists:
         items = _read_list(probe.source, path, result)
@@ -60,8 +58,6 @@ def read_paired_list(probe: SourceProbe, options: ReadOptions) -> ReadResult:
             list_names[item.image] = path.name
         result.items += items
         result.notes.append(f"{path.name}: {len(items)} pairs")
-    if options.palette is not None or probe.mask_kind(probe.sample_masks(result.items)) == "colours":
-        draw_by_palette(result, probe.source, options)
     return result
 
 

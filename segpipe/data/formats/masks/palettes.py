@@ -1,9 +1,10 @@
-"""Palettes: which colour of a mask is which class, and the conversion of masks in colours to class values."""
+"""Palettes: the class of each mask colour, and the conversion of masks in colours to class values."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,23 @@ IGNORED_NAMES = {"void", "ignore", "ignored", "unlabelled", "unlabeled", "__igno
 
 _MAX_UNKNOWN_SHOWN, _MAX_ENTRIES_SHOWN = 4, 12
 _BAND, _BLOCK = 1 << 22, 4096
+_BACKGROUND_NAMES = ("background", "_background_", "bg")
+_IGNORED = 255
+"""The file value of ignored pixels."""
 _FAR = np.iinfo(np.int32).max
+
+
+class EncodedMask(NamedTuple):
+    """A mask in colours as class values.
+
+    values: file values, (H, W) uint8.
+    approximated: the number of pixels whose colour was replaced by the nearest one of the palette.
+    ignored: the number of pixels whose colour is not in the palette, and which are ignored.
+    """
+
+    values: npt.NDArray[np.uint8]
+    approximated: int
+    ignored: int
 
 
 @dataclass(frozen=True)
@@ -40,7 +57,13 @@ class Palette:
     values: npt.NDArray[np.uint8]
     origin: str
 
-    def encode(self, image: np.ndarray, where: str, tolerance: int) -> tuple[npt.NDArray[np.uint8], int]:
+    def with_ignored(self) -> Palette:
+        """Return the same palette whose class table has an ignored value, 255, unless it has one already."""
+        if self.classes.ignore:
+            return self
+        return replace(self, classes=self.classes.model_copy(update={"ignore": (_IGNORED,)}))
+
+    def encode(self, image: np.ndarray, where: str, tolerance: int, ignore_unknown: bool = False) -> EncodedMask:
         """Convert a mask in colours to class values.
 
         Args:
@@ -48,9 +71,7 @@ class Palette:
             where: the file, for errors.
             tolerance: a colour that is not in the palette is replaced by the nearest one whose channels all differ by at most
                 this (0..255).
-
-        Returns:
-            File values, (H, W) uint8, and the number of pixels whose colour was replaced.
+            ignore_unknown: whether pixels of colours without such a neighbour get the ignored value 255.
 
         Raises:
             DataError: a colour has no such neighbour (the error lists colours and their numbers of pixels), or the image is not
@@ -68,12 +89,13 @@ class Palette:
         present, counts = _merge([_count(_codes(part)) for part in parts])
         colours = np.stack([present >> 16, present >> 8 & 255, present & 255], axis=1).astype(np.int32)
         nearest, distance = self._nearest(colours, tolerance)
-        if (unknown := nearest < 0).any():
+        unknown = nearest < 0
+        if unknown.any() and not ignore_unknown:
             raise _unknown_colours(where, colours[unknown], counts[unknown], tolerance)
         table = np.empty(1 << 24, np.uint8)  # memory pages that no colour touches are never allocated
-        table[present] = self.values[nearest]
+        table[present] = np.where(unknown, np.uint8(_IGNORED), self.values[nearest])
         values = np.concatenate([table[_codes(part)] for part in parts])
-        return values, int(counts[distance > 0].sum())
+        return EncodedMask(values, int(counts[(distance > 0) & ~unknown].sum()), int(counts[unknown].sum()))
 
     def _nearest(
         self, colours: npt.NDArray[np.int32], tolerance: int
@@ -105,18 +127,19 @@ def make_palette(entries: list[tuple[str, RGB]], origin: str, where: Path | None
     by_colour = {colour: name for name, colour in entries}
     class_names = [name for name in names if name.lower() not in IGNORED_NAMES]
     class_names = class_names if len(class_names) > 1 else names
+    class_names.sort(key=lambda name: name.strip().lower() not in _BACKGROUND_NAMES)  # the background is value 0
     if not 2 <= len(class_names) <= MAX_CLASSES or any(by_colour[colour] != name for name, colour in entries):
         raise DataError(
             "is not a valid palette",
             where=where or origin,
-            found=", ".join(f"{name} {colour}" for name, colour in entries[:_MAX_ENTRIES_SHOWN]) or "nothing",
+            found=listed((f"{name} {colour}" for name, colour in entries), _MAX_ENTRIES_SHOWN) or "nothing",
             expected=f"2 to {MAX_CLASSES} classes, each colour once",
         )
     values = {name: index for index, name in enumerate(class_names)}
-    values |= {name: 255 for name in names if name not in class_names}
+    values |= {name: _IGNORED for name in names if name not in class_names}
     table = ClassTable(
         classes=tuple(ClassSpec(name=name, value=values[name], color=first_colours[name]) for name in class_names),
-        ignore=(255,) if len(class_names) < len(names) else (),
+        ignore=(_IGNORED,) if len(class_names) < len(names) else (),
     )
     colours = np.array([colour for _, colour in entries], np.uint8)
     return Palette(table, colours, np.array([values[name] for name, _ in entries], np.uint8), origin)
@@ -153,5 +176,6 @@ def _unknown_colours(where: str, colours: np.ndarray, counts: np.ndarray, tolera
         where=where,
         found=listed(shown, _MAX_UNKNOWN_SHOWN),
         expected=f"colours of the palette, each channel different by at most {tolerance}",
-        fix="add them to the palette or, if edges are blurred, allow a larger difference (--tolerance N)",
+        fix="add them to the palette; if edges are blurred, allow a larger difference (--tolerance N); "
+        "or ignore these pixels (--unknown-colours ignore)",
     )

@@ -35,7 +35,7 @@ _MAX_LIST_BYTES = 1 << 26
 
 
 def recognise_voc(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: its folders have VOC's names. None if it has not."""
+    """Return why the source has this layout: its folders have VOC's names. None otherwise."""
     roots = _roots(probe)
     if not roots:
         return None
@@ -64,6 +64,8 @@ def read_voc(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     images, masks, instances = (
         {stem_of(path): path for path in probe.listing.image_files(folder)} for folder in folders
     )
+    lists = [root / "ImageSets" / "Segmentation" / f"{split}.txt" for split in SPLITS]
+    result.used_files |= {*lists, root / "labelmap.txt", root / "class_names.txt"}
     for stem in sorted(images):
         if stem in masks or stem in splits:
             draw = _VocLabels(masks[stem], instances.get(stem), palette, options.limits) if stem in masks else None
@@ -172,7 +174,7 @@ class _VocLabels:
 
     def _class_values(self) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
         if _is_stored_in_colours(self.classes):
-            return self.palette.encode(read_image(self.classes, self.limits), str(self.classes), tolerance=0)[0]
+            return self.palette.encode(read_image(self.classes, self.limits), str(self.classes), tolerance=0).values
         return read_mask(self.classes, self.limits)
 
 

@@ -16,7 +16,7 @@ from segpipe.errors import DataError
 
 
 def recognise_volumes(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout: folders of images and of masks that are all NIfTI. None if it has not."""
+    """Return why the source has this layout: folders of images and of masks that are all NIfTI. None otherwise."""
     try:
         result = probe.pairs(_with_decathlon_folders(probe, NO_OPTIONS))
     except DataError:

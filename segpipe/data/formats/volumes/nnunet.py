@@ -36,7 +36,7 @@ def recognise_nnunet(probe: SourceProbe) -> str | None:
 
 
 def recognise_msd(probe: SourceProbe) -> str | None:
-    """Return why the source has the Decathlon's format: a dataset.json with `labels` and `modality`. None if it has not."""
+    """Return why the source has the Decathlon's format: a dataset.json with `labels` and `modality`. None otherwise."""
     return _recognise(probe, "modality", "the Medical Segmentation Decathlon")
 
 
@@ -64,7 +64,7 @@ def read_nnunet(probe: SourceProbe, options: ReadOptions) -> ReadResult:
             fix="choose another --format (volumes, for two folders of NIfTI)",
         )
     content = read_document(path, _MAX_JSON_BYTES)
-    result = ReadResult([], classes_from=DATASET_FILE)
+    result = ReadResult([], classes_from=DATASET_FILE, used_files={path, source / FOLDS_FILE})
     result.classes = read_labels(content.get("labels"), str(path), result.notes)
     files = NnunetFiles(probe, path, _file_ending(content, path), _n_channels(content, path), options.limits)
     listed = _listed_cases(content, path)

@@ -1,4 +1,4 @@
-"""The files of nnU-Net's format: which of them form an image with its label. An image is one file per channel, or one with all."""
+"""Group the files of nnU-Net's format into images with labels. An image is one file per channel, or one file with all channels."""
 
 from __future__ import annotations
 

@@ -174,16 +174,16 @@ BROKEN_ANNOTATIONS = {
     "words": ({"segmentation": [["a", "b", "c", "d", "e", "f"]]}, "not a flat list"),
     "a box alone": ({"segmentation": []}, "a box is not enough"),
     "no outline": ({"segmentation": None}, "a box is not enough"),
-    "another size": ({"segmentation": {"size": [4, 4], "counts": [16]}}, "another size"),
+    "another size": ({"segmentation": {"size": [4, 4], "counts": [16]}}, "different size"),
     "too short": ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [16]}}, "does not fill"),
     "broken string": ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "oooo"}}, "broken"),
     "negative": (
         {"segmentation": {"size": [HEIGHT, WIDTH], "counts": [-5, HEIGHT * WIDTH + 5]}},
-        "not a list of counts",
+        "nor a list of counts",
     ),
     "no such category": ({"category_id": 8}, "has no valid category"),
-    "no such image": ({"image_id": 99}, "belongs to no usable image"),
-    "a list for an image": ({"image_id": [10]}, "belongs to no usable image"),
+    "no such image": ({"image_id": 99}, "refers to an image that is missing or was left out"),
+    "a list for an image": ({"image_id": [10]}, "refers to an image that is missing or was left out"),
 }
 
 
@@ -226,8 +226,6 @@ BROKEN_IMAGES = {
     "NUL": (image(file_name="a\0.png"), "not a valid file name"),
     "very long": (image(file_name="x" * 5000), "not a valid file name"),
     "no name": (image(file_name=None), "without a file_name"),
-    "no size": (image(width=None), "without a size"),
-    "a size of nothing": (image(height=0), "without a size"),
     "no id": (without(image(), "images", 0, "id"), "without an id"),
     "two of one id": (image(id=11), "given to 2 images"),
     "listed twice": (image(file_name="b.png"), "listed 2 times"),
@@ -275,13 +273,13 @@ BROKEN_FILES = {
     "no images": (without(document("a.png"), "images"), "no list `images`"),
     "no annotations": (without(document("a.png"), "annotations"), "no list `annotations`"),
     "categories by id": (document("a.png", categories={"7": "cell"}), "no list `categories`"),
-    "a category without a name": (document("a.png", categories=[{"id": 7}]), "without an id"),
+    "a category without a name": (document("a.png", categories=[{"id": 7}]), "without an integer id"),
     "a category id twice": (
         document("a.png", categories=[{"id": 7, "name": "a"}, {"id": 7, "name": "b"}]),
         "two categories with the same id",
     ),
-    "no category at all": (document("a.png", categories=[]), "not one annotation"),
-    "boxes alone": (annotated(segmentation=[]), "not one annotation can be used"),
+    "no category at all": (document("a.png", categories=[]), "no annotation"),
+    "boxes alone": (annotated(segmentation=[]), "no annotation can be used"),
 }
 
 

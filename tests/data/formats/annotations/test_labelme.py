@@ -101,7 +101,7 @@ BROKEN_SHAPES = {
     "a point": (shape("cell", [[1, 1]], "point"), "has no area"),
     "an unknown kind": (shape("cell", [[1, 1]], "spline"), "shape type that is not supported"),
     "three corners": (shape("cell", [[1, 1], [2, 2], [3, 3]], "rectangle"), "without exactly 2 points"),
-    "no radius": (shape("cell", [[1, 1], [1, 1]], "circle"), "impossible radius"),
+    "no radius": (shape("cell", [[1, 1], [1, 1]], "circle"), "invalid radius"),
     "no label": (shape(None, [[1, 1], [2, 2], [3, 1]]), "has no label"),
     "NaN": (shape("cell", [[1, 1], [2, float("nan")], [3, 1]]), "NaN or infinite"),
     "triples": (shape("cell", [[1, 1, 1]]), "not pairs"),

@@ -65,7 +65,7 @@ def test_cityscapes(source: Path, data: Path) -> None:
     val = frame(source, "val", "munster", 2, {"labelTrainIds": train_ids})
     unlabelled = frame(source, "test", "berlin", 3, {})
     photo(source / "leftImg8bit" / "train_extra" / "bochum" / "bochum_1_leftImg8bit.png")
-    report = import_source(source, data)
+    report = import_source(source, data, unlabelled="keep")
     assert (report.format, report.images, report.masks, report.groups) == ("cityscapes", 3, 2, 3)
     assert report.skipped == [("leftImg8bit/train_extra/", "not a split with gtFine")]
     imported = items(data)

@@ -26,7 +26,7 @@ def test_one_mask_per_instance(source: Path, data: Path) -> None:
     save(source / "id3" / "masks" / "99.png", np.full((HEIGHT, WIDTH + 2), 255, np.uint8))
     write_image(source, "id4", np.s_[0:1, 0:1])
     photo(source / "id4" / "images" / "second.png")
-    report = import_source(source, data, classes=["nucleus"])
+    report = import_source(source, data, classes=["nucleus"], unlabelled="keep")
     assert (report.format, report.images, report.masks) == ("mask-per-instance", 3, 2)
     assert report.classes.names == ["background", "nucleus"]
     assert report.skipped[0] == ("id4/images/", "2 images, expected one")

@@ -12,14 +12,13 @@ import tifffile
 from segpipe.config import DataParams, load_params
 from segpipe.data.dataset import load_dataset, load_sample
 from segpipe.data.formats.probe import SourceProbe
-from segpipe.data.formats.recognise import recognise_format
-from segpipe.data.formats.registry import FORMATS
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.formats.volumes.nifti_pairs import read_volumes, recognise_volumes
 from segpipe.data.images import encode_png
 from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.errors import ConfigError, DataError
+from tests.worlds.layouts import recognised
 
 RNG = np.random.default_rng(2)
 ZOOMS = (0.5, 0.75, 2.0)
@@ -49,7 +48,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_two_folders_of_volumes_become_shards(source: Path, tmp_path: Path) -> None:
-    assert recognise_format(SourceProbe(source), ReadOptions())[0] is FORMATS["volumes"]
+    assert recognised(SourceProbe(source))[0] == "volumes"
     report = import_dataset(source, tmp_path / "data", "auto", ImportOptions(classes=["background", "head", "tail"]))
     assert (report.format, report.images, report.masks, report.skipped) == ("volumes", 3, 3, [])
     dataset = load_dataset(tmp_path / "data")

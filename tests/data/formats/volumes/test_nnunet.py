@@ -13,14 +13,13 @@ import pytest
 from segpipe.config import DataParams
 from segpipe.data.dataset import load_dataset, load_sample
 from segpipe.data.formats.probe import SourceProbe
-from segpipe.data.formats.recognise import recognise_format
-from segpipe.data.formats.registry import FORMATS
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.formats.volumes.nnunet import read_nnunet
 from segpipe.data.images import decode_image, encode_nifti, encode_png, encode_tiff, merge_channels
 from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.errors import DataError
 from segpipe.samples import IGNORE
+from tests.worlds.layouts import recognised
 
 RNG = np.random.default_rng(4)
 LIMITS = DataParams()
@@ -76,8 +75,8 @@ def v2(tmp_path: Path) -> tuple[Path, dict[str, tuple[np.ndarray, np.ndarray]]]:
 
 def test_channels_of_nnunet_become_one_image(v2: tuple[Path, dict], tmp_path: Path) -> None:
     source, written = v2
-    layout, reason = recognise_format(SourceProbe(source), ReadOptions())
-    assert layout is FORMATS["nnunet"]
+    layout, reason = recognised(SourceProbe(source))
+    assert layout == "nnunet"
     assert "channel_names" in reason
     report = import_dataset(source, tmp_path / "data", "auto", ImportOptions())
     assert report.classes.names == ["background", "oedema", "core"]
@@ -100,7 +99,7 @@ def test_the_decathlon_lists_its_pairs(tmp_path: Path) -> None:
         put(source / pair["label"], encode_nifti(labels(3)))
     put(source / "imagesTr" / "._h_001.nii.gz", b"a file of macOS")
     put(source / "imagesTs" / "h_009.nii.gz", encode_nifti(voxels("float32")))
-    assert recognise_format(SourceProbe(source), ReadOptions())[0] is FORMATS["msd"]
+    assert recognised(SourceProbe(source))[0] == "msd"
     report = import_dataset(source, tmp_path / "data", "msd", ImportOptions())
     assert (report.images, report.masks, report.splits) == (2, 2, {})
     assert report.classes.names == ["background", "Anterior", "Posterior"]

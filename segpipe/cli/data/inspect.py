@@ -1,0 +1,95 @@
+"""`segpipe data inspect`: show how a source can be read, without importing it."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segpipe.cli.common import Json, print_json
+from segpipe.cli.data.import_options import (
+    Classes,
+    DataFormat,
+    Exif,
+    Ignore,
+    Images,
+    Kind,
+    Masks,
+    Overlapping,
+    Palette,
+    Suffix,
+    Threshold,
+    Tolerance,
+    UnknownColours,
+    import_options,
+)
+
+if TYPE_CHECKING:
+    from segpipe.data.imports.inspection import Inspection
+
+EXAMPLE = "segpipe data inspect ../cells\nsegpipe data inspect ../cells --sheet cells.png --json"
+
+
+def data_inspect(
+    source: Annotated[Path, typer.Argument(help="Folder with labelled images.", metavar="SRC", exists=True)],
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            "--sheet", help="File for the contact sheet (PNG). Default: SRC-readings.png here.", metavar="FILE"
+        ),
+    ] = None,
+    format: DataFormat = "auto",
+    classes: Classes = None,
+    ignore: Ignore = None,
+    images: Images = None,
+    masks: Masks = None,
+    suffix: Suffix = None,
+    palette: Palette = None,
+    tolerance: Tolerance = None,
+    unknown_colours: UnknownColours = None,
+    kind: Kind = None,
+    threshold: Threshold = None,
+    exif: Exif = None,
+    overlapping: Overlapping = False,
+    json: Json = False,
+) -> None:
+    """Show how a source can be read, with the evidence and the command for each reading. Nothing is imported.
+
+    A contact sheet shows some images with the labels that each reading gives.
+    """
+    from segpipe.data.imports.inspection import inspect_source
+
+    layout: dict[str, Any] = {
+        "images": images,
+        "masks": masks,
+        "suffix": suffix,
+        "palette": palette,
+        "tolerance": tolerance,
+        "unknown_colours": unknown_colours,
+        "kind": kind,
+        "threshold": threshold,
+        "exif": exif,
+        "overlapping": overlapping or None,
+    }
+    options = import_options(f"segpipe data import {shlex.quote(str(source))}", classes, ignore, None, layout)
+    path = sheet or Path(f"{source.resolve().name}-readings.png")
+    inspection = inspect_source(source.resolve(), format, options, path)
+    if json:
+        print_json(inspection.model_dump(mode="json"))
+        return
+    _print(inspection)
+
+
+def _print(inspection: Inspection) -> None:
+    for number, shown in enumerate(inspection.readings, start=1):
+        marker = " (taken by an import)" if number - 1 == inspection.taken else ""
+        first, *lines = shown.reading.lines()
+        typer.echo("\n".join([f"[{number}] {first}{marker}", *(f"    {line.strip()}" for line in lines)]))
+        typer.echo(f"    {shown.command}")
+    if inspection.taken is None:
+        typer.echo("An import would ask which reading is right.")
+    for group in inspection.unused:
+        typer.echo(group.line())
+    typer.echo(f"contact sheet: {inspection.sheet}")

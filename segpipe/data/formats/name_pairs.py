@@ -1,0 +1,49 @@
+"""Pairing of images and masks whose names differ by more than a known ending: `image_1` with `mask_1`, `p0/a` with `a`."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+
+_MIN_PAIRS = 2
+_MIN_PAIRED_SHARE = 0.9
+
+
+def pair_by_core(images: Sequence[str], masks: Sequence[str]) -> tuple[dict[str, str], str] | None:
+    """Pair names by what is left of them without their folders, or without the beginning and the ending that all of them share.
+
+    Args:
+        images: the names of images: their paths without the ending of the file.
+        masks: the names of masks.
+
+    Returns:
+        {image: mask}, and how the names differ, in words; None unless nearly all names of the shorter list have a partner, and no name
+        has two.
+    """
+    for keys, words in ((_base_names, "folders"), (_cores, "beginning and ending")):
+        image_keys, mask_keys = keys(images), keys(masks)
+        unique_images, unique_masks = _unique(image_keys), _unique(mask_keys)
+        pairs = {unique_images[key]: unique_masks[key] for key in unique_images if key in unique_masks}
+        if len(pairs) >= max(_MIN_PAIRS, _MIN_PAIRED_SHARE * min(len(images), len(masks))):
+            image, mask = next(iter(pairs.items()))
+            return pairs, f"names are paired without their {words}: {image} with {mask}"
+    return None
+
+
+def _base_names(names: Sequence[str]) -> dict[str, str]:
+    return {name: name.rpartition("/")[2] for name in names}
+
+
+def _cores(names: Sequence[str]) -> dict[str, str]:
+    """Return each name without its folders, and without the beginning and the ending of all names. Digits are never cut off."""
+    bases = _base_names(names)
+    beginning = os.path.commonprefix(list(bases.values())).rstrip("0123456789")  # noqa: RUF071  characters are meant
+    ending = os.path.commonprefix([base[::-1] for base in bases.values()])[::-1].lstrip("0123456789")  # noqa: RUF071
+    return {name: base[len(beginning) : len(base) - len(ending)] for name, base in bases.items()}
+
+
+def _unique(keys: dict[str, str]) -> dict[str, str]:
+    """Return {key: name} of the keys that are not empty and that only one name has."""
+    counts = Counter(keys.values())
+    return {key: name for name, key in keys.items() if key and counts[key] == 1}

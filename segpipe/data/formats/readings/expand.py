@@ -1,0 +1,134 @@
+"""From a layout to its readings: the kinds of its masks, and their orientation, as a sample of pixels and the user's options allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from segpipe.config import DataParams
+from segpipe.data.dataset import CLASSES_FILE
+from segpipe.data.formats.pairs import is_yolo_file
+from segpipe.data.formats.probe import SourceProbe
+from segpipe.data.formats.readings.mask_kinds import read_mask_kinds
+from segpipe.data.formats.readings.orientation import Orientation, read_orientations
+from segpipe.data.formats.readings.reading import Evidence, Reading
+from segpipe.data.formats.readings.value_kinds import KindReading
+from segpipe.data.formats.registry import Format
+from segpipe.data.formats.source import RawItem, ReadOptions
+from segpipe.errors import SegpipeError
+
+_LAYOUTS_BY_KIND = {"instances": "label-maps", "colours": "colour-masks"}
+"""Layouts that are `folder` with a known kind of mask."""
+
+
+@dataclass(frozen=True)
+class Hints:
+    """The user's words about the classes.
+
+    names: class names, plain or each as ``name=value``; None if there are none.
+    ignore: values that are ignored.
+    """
+
+    names: list[str] | None = None
+    ignore: tuple[int, ...] = ()
+
+
+def expand_layout(probe: SourceProbe, layout: Format, reason: str, options: ReadOptions, hints: Hints) -> list[Reading]:
+    """Return the readings of a source with a known layout, the best supported first.
+
+    Args:
+        probe: the source.
+        layout: its layout.
+        reason: why it has this layout, in words.
+        options: the user's options; a kind of mask that follows from them is not judged.
+        hints: what the user has said about the classes.
+    """
+    names = Evidence(text=reason, origin="names")
+    if not layout.has_mask_files:
+        return [Reading(layout=layout.name, pairing=reason, evidence=(names,))]
+    try:
+        items = layout.read(probe, options).items
+    except SegpipeError:  # reading it for the import raises the error again
+        items = []
+    kinds = _kinds(probe, layout, items, options, hints)
+    ways: list[Orientation] = []
+    if options.exif is None and not options.overlapping:
+        ways = read_orientations(probe.sample_items(items), probe.mask_reader(DataParams()))
+    readings = []
+    for kind in kinds:
+        for way in ways or [Orientation("", ())]:
+            chosen = {"exif": way.exif} if way.exif == "ignore" or len(ways) > 1 else {}
+            readings.append(_reading(layout, kind, (names, *kind.evidence, *way.evidence), chosen, options))
+    return readings
+
+
+def _reading(
+    layout: Format,
+    kind: KindReading,
+    evidence: tuple[Evidence, ...],
+    orientation: dict[str, str],
+    options: ReadOptions,
+) -> Reading:
+    given = set(options.names_set())
+    extra = {name: value for name, value in kind.options.items() if name not in given} | orientation
+    name, shown_kind = layout.name, None if layout.kind == kind.kind else kind.kind
+    if layout.name == "folder" and kind.kind in _LAYOUTS_BY_KIND and options.kind is None and not options.overlapping:
+        name, shown_kind = _LAYOUTS_BY_KIND[kind.kind], None
+    return Reading(
+        layout=name,
+        kind=kind.kind,
+        is_kind_implied=shown_kind is None,
+        pairing=evidence[0].text,
+        classes=kind.classes,
+        options=dict(extra),
+        evidence=evidence,
+    )
+
+
+def _kinds(
+    probe: SourceProbe, layout: Format, items: list[RawItem], options: ReadOptions, hints: Hints
+) -> list[KindReading]:
+    """Return the kinds that masks may have: the one that the user's options imply, otherwise those that the sample allows."""
+    if layout.kind is not None:
+        return [KindReading(layout.kind)]
+    if options.overlapping:
+        return [KindReading("classes")]
+    if options.threshold is not None:
+        return [KindReading("binary")]
+    if options.kind is None and any((options.palette, options.tolerance, options.unknown_colours)):
+        return [KindReading("colours")]
+    if options.kind is None and _has_class_table(probe):
+        return [KindReading("classes", classes=f"as {CLASSES_FILE} says")]
+    judged = read_mask_kinds(probe.sample(items, hints.ignore))
+    if options.kind is not None:
+        same = [kind for kind in judged if kind.kind == options.kind and "ignore" not in kind.options]
+        return [KindReading(options.kind, *_first_facts(same))]
+    return _fitting(judged, hints)
+
+
+def _has_class_table(probe: SourceProbe) -> bool:
+    path = probe.source / CLASSES_FILE
+    return path.exists() and not is_yolo_file(path)
+
+
+def _first_facts(kinds: list[KindReading]) -> tuple[str, dict[str, str | int | float | bool]]:
+    return (kinds[0].classes, kinds[0].options) if kinds else ("", {})
+
+
+def _fitting(kinds: list[KindReading], hints: Hints) -> list[KindReading]:
+    """Return the kinds that fit the names which the user has given; all of them if none fits. A single one is not doubted."""
+    if hints.names is None:
+        return kinds
+    number = len(hints.names)
+    has_values = any("=" in name for name in hints.names)
+
+    def fits(kind: KindReading) -> bool:
+        if kind.kind == "classes" and has_values:
+            return True
+        return kind.n_classes is None or number == kind.n_classes or (kind.kind == "instances" and number == 1)
+
+    fitting = [kind for kind in kinds if fits(kind)] or kinds
+    clear = [kind for kind in fitting if not kind.is_doubtful]
+    if len(clear) != 1 and len(fitting) == 1:
+        kept = tuple(evidence for evidence in fitting[0].evidence if evidence.supports)
+        return [KindReading(fitting[0].kind, fitting[0].classes, fitting[0].options, kept, fitting[0].n_classes)]
+    return fitting

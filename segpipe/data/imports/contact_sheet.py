@@ -1,0 +1,125 @@
+"""A contact sheet: for each reading of a source, some images with the labels that the reading gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from segpipe.config import DataParams
+from segpipe.data.drawing import Picture, outline_instances, overlay, to_display
+from segpipe.data.formats.probe import SourceProbe
+from segpipe.data.formats.readings.apply import apply_kind
+from segpipe.data.formats.readings.reading import Reading
+from segpipe.data.formats.registry import find_format
+from segpipe.data.formats.source import Drawing, RawItem, ReadOptions
+from segpipe.data.images import encode_png, read_image, read_mask
+from segpipe.errors import SegpipeError
+from segpipe.files import write_bytes
+from segpipe.samples import ClassTable, default_color
+
+_EDGE, _MARGIN, _TITLE = 192, 8, 34
+_MAX_IMAGES, _MAX_READINGS = 6, 6
+_MAX_TITLE = 190
+_PAPER = 255
+
+
+def write_contact_sheet(
+    path: Path, probe: SourceProbe, readings: Sequence[Reading], options: ReadOptions, ignore: Sequence[int]
+) -> None:
+    """Write a PNG with one row per reading: its number and title, and up to six images with the labels that it gives.
+
+    A reading that cannot be drawn has a row with the reason.
+
+    Args:
+        path: the file to write.
+        probe: the source.
+        readings: its readings; the first six are shown.
+        options: the user's options.
+        ignore: the values that the user ignores.
+    """
+    rows = []
+    for number, reading in enumerate(readings[:_MAX_READINGS], start=1):
+        title = f"[{number}] {reading.title()}; {reading.classes}"
+        try:
+            pictures = _pictures(probe, reading, options, [*ignore])
+        except SegpipeError as error:
+            pictures, title = [], f"{title}: {error}"
+        rows.append(_row(title, pictures))
+    write_bytes(path, encode_png(np.concatenate(rows)))
+
+
+def _row(title: str, pictures: list[Picture]) -> Picture:
+    width = _MAX_IMAGES * (_EDGE + _MARGIN) + _MARGIN
+    row = np.full((_TITLE + (_EDGE + _MARGIN if pictures else 0), width, 3), _PAPER, np.uint8)
+    image = Image.fromarray(row)
+    ImageDraw.Draw(image).text((_MARGIN, 10), title[:_MAX_TITLE].encode("ascii", "replace").decode(), fill=(0, 0, 0))
+    row = np.array(image)
+    for index, picture in enumerate(pictures):
+        left = _MARGIN + index * (_EDGE + _MARGIN)
+        row[_TITLE : _TITLE + _EDGE, left : left + _EDGE] = _fitted(picture)
+    return row
+
+
+def _fitted(picture: Picture) -> Picture:
+    """Return a picture scaled to fit into a square, on paper."""
+    scale = _EDGE / max(picture.shape[:2])
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    scaled = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
+    square = np.full((_EDGE, _EDGE, 3), _PAPER, np.uint8)
+    square[: scaled.shape[0], : scaled.shape[1]] = scaled
+    return square
+
+
+def _pictures(probe: SourceProbe, reading: Reading, options: ReadOptions, ignore: list[int]) -> list[Picture]:
+    extra = dict(reading.options)
+    ignored = [*ignore, *([int(extra.pop("ignore"))] if "ignore" in extra else [])]
+    chosen = options.model_copy(update=extra)
+    layout = find_format(reading.layout)
+    result = layout.read(probe, chosen)
+    if layout.has_mask_files:
+        apply_kind(result, reading.kind, chosen, probe.source, probe.mask_reader(chosen.limits))
+    labelled = [item for item in result.items if item.mask or item.draw]
+    sample = labelled[:: max(1, len(labelled) // _MAX_IMAGES)][:_MAX_IMAGES]
+    return [_overlaid(item, result.classes, ignored, chosen.limits) for item in sample]
+
+
+def _overlaid(item: RawItem, classes: ClassTable | None, ignored: list[int], limits: DataParams) -> Picture:
+    """Return an image with its labels; the image alone if they cannot be drawn."""
+    try:
+        image = read_image(item.image, limits)
+        drawing = _labels(item, image.shape[:-1], limits)
+        if drawing.instances is not None:
+            return outline_instances(image, drawing.instances)
+        ids, colors = _as_ids(drawing.mask, classes, ignored)
+        return overlay(image, ids, colors) if ids.shape == image.shape[:-1] else to_display(image)
+    except SegpipeError:
+        return np.full((_EDGE, _EDGE, 3), _PAPER, np.uint8)
+
+
+def _labels(item: RawItem, shape: tuple[int, ...], limits: DataParams) -> Drawing:
+    if item.draw:
+        return item.draw(shape[-2], shape[-1])
+    assert item.mask is not None
+    return Drawing(read_mask(item.mask, limits))
+
+
+def _as_ids(
+    mask: np.ndarray, classes: ClassTable | None, ignored: list[int]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return class ids, of the shape of the mask, and the colour of each class, (n, 3); ignored values get no colour."""
+    found = [0, *(value for value in np.unique(mask).tolist() if value != 0)]
+    by_value = {spec.value: spec.color for spec in classes.classes} if classes else {}
+    ids = np.searchsorted(np.array(sorted(found)), mask)
+    colors = np.array(
+        [
+            (0, 0, 0) if value in ignored else by_value.get(value, default_color(index) if value else (0, 0, 0))
+            for index, value in enumerate(sorted(found))
+        ],
+        np.uint8,
+    )[:250]
+    return np.minimum(ids, 250).astype(np.uint8), colors

@@ -1,0 +1,75 @@
+"""The inspection of a source: its readings and unused files, and a contact sheet, without importing anything."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from segpipe.config import DataParams
+from segpipe.data.formats.probe import SourceProbe
+from segpipe.data.formats.readings.choose import UnclearSource, choose_reading
+from segpipe.data.formats.readings.expand import Hints
+from segpipe.data.formats.readings.reading import Reading
+from segpipe.data.formats.recognise import collect_readings
+from segpipe.data.formats.registry import find_format
+from segpipe.data.imports.contact_sheet import write_contact_sheet
+from segpipe.data.imports.options import ImportOptions
+from segpipe.data.imports.unused_files import UnusedFiles, count_unused
+from segpipe.errors import SegpipeError
+
+
+class InspectedReading(BaseModel):
+    """A reading, and the command that imports the source with it."""
+
+    reading: Reading
+    command: str
+
+
+class Inspection(BaseModel):
+    """The result of an inspection: the ways in which a source can be read.
+
+    Attributes:
+        readings: its readings, the best supported first.
+        taken: the index of the reading that an import takes; None if it would ask.
+        unused: the files that the first reading does not use, by kind and reason.
+        sheet: the file of the contact sheet.
+    """
+
+    readings: list[InspectedReading]
+    taken: int | None
+    unused: list[UnusedFiles]
+    sheet: Path
+
+
+def inspect_source(source: Path, format: str, options: ImportOptions, sheet: Path) -> Inspection:
+    """Collect the readings of a source, and write a contact sheet of them.
+
+    Args:
+        source: the folder that holds the dataset.
+        format: the name of a layout, or `auto`.
+        options: the user's options.
+        sheet: the file of the contact sheet (PNG).
+
+    Raises:
+        DataError: no layout fits.
+        ConfigError: the options do not fit the source.
+    """
+    probe = SourceProbe(source)
+    read_options = options.read.model_copy(update={"limits": DataParams()})
+    readings = collect_readings(probe, read_options, Hints(options.classes, tuple(options.ignore)), format)
+    prefix = options.command or f"segpipe data import {shlex.quote(str(source))}"
+    try:
+        taken: int | None = readings.index(choose_reading(source, readings, prefix))
+    except UnclearSource:
+        taken = None
+    write_contact_sheet(sheet, probe, readings, read_options, options.ignore)
+    try:
+        result = find_format(readings[taken or 0].layout).read(probe, read_options)
+        labelled = [item for item in result.items if item.mask or item.draw]
+        unused = count_unused(probe.listing, source, result.items, result, labelled)
+    except SegpipeError:  # the contact sheet shows the reason
+        unused = []
+    shown = [InspectedReading(reading=reading, command=reading.command(prefix)) for reading in readings]
+    return Inspection(readings=shown, taken=taken, unused=unused, sheet=sheet)

@@ -1,0 +1,80 @@
+"""The items of an import: their groups, their splits, and the names of their files in data/."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+
+from segpipe.config import SplitParams
+from segpipe.data.formats.source import RawItem, ReadResult
+from segpipe.data.splits import SPLITS, assign_split
+from segpipe.errors import ConfigError
+from segpipe.files import safe_name, sha256_bytes
+
+
+def with_groups(result: ReadResult, pattern: str | None) -> list[RawItem]:
+    """Return the items of a result with the groups that a regular expression finds.
+
+    Args:
+        result: gets a note if some images are in no group.
+        pattern: matched against the file name of each image, without its ending; against its path relative to the source if the
+            pattern contains a slash. Its first group (or the whole match) names the group. None: the groups are not changed.
+
+    Raises:
+        ConfigError: it is not a regular expression, or it matches no image.
+    """
+    if pattern is None:
+        return result.items
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"not a regular expression: {error}", found=pattern, fix='for instance --group "^([^_]+)_"'
+        ) from error
+    texts = [item.name if "/" in pattern else item.name.rpartition("/")[2] for item in result.items]
+    matches = [compiled.search(text) for text in texts]
+    ungrouped = [item.name for item, match in zip(result.items, matches, strict=True) if match is None]
+    if len(ungrouped) == len(matches):
+        raise ConfigError(
+            "the group pattern matches no image", found=pattern, expected=f"a pattern that matches {texts[0]}"
+        )
+    if ungrouped:
+        result.notes.append(f"in no group: {len(ungrouped)}, for example {ungrouped[0]}")
+    return [
+        replace(item, group=match[1] if match.re.groups else match[0]) if match else item
+        for item, match in zip(result.items, matches, strict=True)
+    ]
+
+
+def with_all_splits(items: list[RawItem], notes: list[str]) -> list[RawItem]:
+    """Complete the splits of a source that has a train split, but not all three: the others are taken from train, by hash."""
+    splits = {item.split for item in items}
+    if "train" not in splits or None in splits or splits == set(SPLITS):
+        return items
+    params = SplitParams()
+    assigned = [assign_split(item.group or item.name, params) for item in items]
+    missing = " and no ".join(split for split in SPLITS if split not in splits)
+    notes.append(f"the source has no {missing} split: taken from train, by hash")
+    return [
+        replace(item, split=split) if item.split == "train" and split not in splits else item
+        for item, split in zip(items, assigned, strict=True)
+    ]
+
+
+def unique_keys(items: list[RawItem]) -> list[str]:
+    """Return a file name for each image, all different in any case of letters.
+
+    It is the image's own name, preceded by as many of its folders as are necessary, and followed by a hash if that is not enough
+    (`a b` and `a_b`).
+    """
+    parts = [[safe_name(part) for part in item.name.split("/")] for item in items]
+    keys = [part[-1] for part in parts]
+    for depth in range(2, max(map(len, parts)) + 1):
+        counts = Counter(key.lower() for key in keys)
+        keys = ["-".join(p[-depth:]) if counts[k.lower()] > 1 else k for p, k in zip(parts, keys, strict=True)]
+    counts = Counter(key.lower() for key in keys)
+    return [
+        f"{key}-{sha256_bytes(item.name.encode())[:8]}" if counts[key.lower()] > 1 else key
+        for item, key in zip(items, keys, strict=True)
+    ]

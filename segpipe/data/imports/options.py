@@ -1,0 +1,34 @@
+"""The user's options for an import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from segpipe.data.formats.source import ReadOptions
+
+
+class ImportOptions(BaseModel):
+    """The user's options for an import."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    classes: list[str] | None = None
+    """Class names in the order of their pixel values, or each as ``name=value``."""
+    ignore: list[int] = []
+    """Pixel values to ignore."""
+    group: str | None = None
+    """A regular expression. What it finds in an image's relative path (its first group, if it has one) is the image's group."""
+    table: Path | None = None
+    """A CSV table with a column that names the images; its other columns go to samples.csv. Default: a table in the source."""
+    read: ReadOptions = ReadOptions()
+    """The options about the files of the source."""
+    unlabelled: Literal["omit", "keep"] = "omit"
+    """What happens to an image without a mask, or whose mask cannot be used: left out, or kept without a mask."""
+    yes: bool = False
+    """True to take the first reading if several fit, instead of asking."""
+    command: str | None = None
+    """The command that errors advise, without the arguments that choose a reading; by default `segpipe data import SRC`."""
+    replace: bool = False
+    """True if existing files in data/ may be replaced."""

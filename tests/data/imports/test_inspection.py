@@ -1,0 +1,40 @@
+"""The inspection of a source: its readings with their commands, and a contact sheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from typer.testing import CliRunner
+
+from segpipe.cli.main import app
+from segpipe.data.imports.inspection import inspect_source
+from segpipe.data.imports.options import ImportOptions
+from tests.data.formats.readings.test_kinds import boxes, write
+
+RUNNER = CliRunner()
+
+
+def test_each_reading_has_a_command_and_a_row_of_pictures(source: Path, tmp_path: Path) -> None:
+    write(source, lambda n: boxes(3, n))
+    inspection = inspect_source(source, "auto", ImportOptions(), tmp_path / "sheet.png")
+    assert [shown.reading.kind for shown in inspection.readings] == ["instances", "classes"]
+    assert inspection.taken is None
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
+    middle = sheet[:, 60]  # a column through the first picture of both rows
+    rows = np.flatnonzero((middle != 255).any(axis=1))
+    assert (np.diff(rows) > 20).sum() == 1, "two pictures, one below the other"
+    assert not sorted(source.glob("*.json")), "nothing is written to the source"
+
+
+def test_the_command_prints_readings_and_imports_nothing(source: Path, tmp_path: Path) -> None:
+    write(source, lambda n: boxes(8 + n, n))
+    sheet = tmp_path / "sheet.png"
+    done = RUNNER.invoke(app, ["data", "inspect", str(source), "--sheet", str(sheet)])
+    assert done.exit_code == 0, done.output
+    assert "[1] label-maps: each value is one instance" in done.stdout
+    assert f"segpipe data import {source} --format label-maps" in done.stdout
+    assert "against: each value is one connected part" in done.stdout
+    assert sheet.exists()
+    assert not (source.parent / "data").exists()
