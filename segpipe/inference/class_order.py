@@ -30,7 +30,7 @@ def with_class_order(segmenter: Segmenter, names: Sequence[str]) -> Segmenter | 
 
     Args:
         segmenter: the model.
-        names: the names of its classes in the order that is wanted.
+        names: the names of its classes in the new order.
 
     Returns:
         The model; None if the names are not those of its classes, or if its kind does not allow another order: a detector, and overlapping

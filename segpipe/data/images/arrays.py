@@ -31,7 +31,7 @@ def decode_numpy(content: bytes, where: str, bounds: Bounds, is_mask: bool) -> t
         content: the bytes of the file.
         where: the name of the file in errors.
         bounds: the limits for the file. `bounds.pages` says what the first axis of three long ones is.
-        is_mask: True if a mask is wanted; an archive may hold both.
+        is_mask: True to look for a mask; an archive may hold both.
 
     Returns:
         image: (H, W, C), or (D, H, W, C), in the stored type; booleans become 0 and 1.
@@ -138,14 +138,14 @@ def _member(content: bytes, where: str, bounds: Bounds, is_mask: bool) -> tuple[
     """Return the bytes of the array of an archive that is the image or the mask, and a note that names it."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
-        wanted = MASK_NAMES if is_mask else IMAGE_NAMES
-        candidates = list(names) if len(names) == 1 else [name for name in names if name.lower() in wanted]
+        usual_names = MASK_NAMES if is_mask else IMAGE_NAMES
+        candidates = list(names) if len(names) == 1 else [name for name in names if name.lower() in usual_names]
         if len(candidates) != 1:
             raise DataError(
                 f"no single array is the {'mask' if is_mask else 'image'}",
                 where=where,
                 found=", ".join(names) or "no .npy in the archive",
-                expected=f"one array, or one called {' or '.join(wanted[:2])}",
+                expected=f"one array, or one called {' or '.join(usual_names[:2])}",
                 fix="save one array per file",
             )
         with archive.open(names[candidates[0]]) as stream:

@@ -26,7 +26,7 @@ def test_every_file_is_used_or_counted(source: Path, data: Path) -> None:
         ".hidden",
         "images/.DS_Store",
         ".git/config",
-        "old/deep/z.gif",
+        "old/deep/z.pdf",
     ):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(b"x")
@@ -43,7 +43,7 @@ def test_every_file_is_used_or_counted(source: Path, data: Path) -> None:
     assert report.images == 2
     read = "a kind of file that is not read"
     assert counts[(".heic", read)] == 2
-    assert counts[(".txt", read)] == counts[(".gif", read)] == 1
+    assert counts[(".txt", read)] == counts[(".pdf", read)] == 1
     assert counts[(".png", "in a folder that is not part of the dataset")] == 1
     assert counts[(".png", "a link that leads nowhere")] == 1
     assert sum(files for (_, reason), files in counts.items() if reason == "hidden") == 3

@@ -27,7 +27,7 @@ def decode_hdf5(content: bytes, where: str, bounds: Bounds, is_mask: bool) -> tu
         content: the bytes of the file.
         where: the name of the file in errors.
         bounds: the limits for the file. `bounds.pages` says what the first axis of three long ones is.
-        is_mask: True if a mask is wanted.
+        is_mask: True to look for a mask.
 
     Returns:
         (H, W, C) or (D, H, W, C), in the stored type, and the conversions that were made.
@@ -39,16 +39,18 @@ def decode_hdf5(content: bytes, where: str, bounds: Bounds, is_mask: bool) -> tu
     h5py = require("h5py", "hdf5", where)
     with decoder_errors_as_data_errors(where), h5py.File(io.BytesIO(content), "r") as file:
         datasets = _datasets(h5py, file)
-        wanted = MASK_NAMES if is_mask else IMAGE_NAMES
+        usual_names = MASK_NAMES if is_mask else IMAGE_NAMES
         names = (
-            list(datasets) if len(datasets) == 1 else [n for n in datasets if n.rsplit("/", 1)[-1].lower() in wanted]
+            list(datasets)
+            if len(datasets) == 1
+            else [n for n in datasets if n.rsplit("/", 1)[-1].lower() in usual_names]
         )
         if len(names) != 1:
             raise DataError(
                 f"no single dataset is the {'mask' if is_mask else 'image'}",
                 where=where,
                 found=", ".join(list(datasets)[:10]) or "no dataset of numbers",
-                expected=f"one dataset, or one called {' or '.join(wanted[:2])}",
+                expected=f"one dataset, or one called {' or '.join(usual_names[:2])}",
                 fix="save one image per file, with the dataset names image and mask",
             )
         dataset = datasets[names[0]]

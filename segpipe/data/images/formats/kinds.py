@@ -16,7 +16,7 @@ from segpipe.data.images.formats.nrrd import decode_nrrd, is_nrrd, nrrd_geometry
 from segpipe.data.images.geometry import Geometry
 
 Decode = Callable[[bytes, str, Bounds, bool], tuple[np.ndarray, list[str]]]
-"""Bytes, name of the file, limits, and whether a mask is wanted -> (H, W, C) or (D, H, W, C), and notes."""
+"""Bytes, name of the file, limits, and whether to look for a mask -> (H, W, C) or (D, H, W, C), and notes."""
 
 
 @dataclass(frozen=True)
