@@ -71,6 +71,8 @@ class KnownSpeed(_Entry):
     """Milliseconds per step of each kind of cheaper first steps."""
     step_ms: dict[str, float]
     """The parts of `ms_per_step`."""
+    peak_memory_mib: int
+    """Of the process that measured it."""
     compile_s: float
     """Seconds for compiling; 0 if the network is not compiled."""
 
