@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -26,7 +26,7 @@ from segpipe.workspace.execution.display import RunDisplay, RunState
 from segpipe.workspace.execution.estimates import expected_seconds, read_durations, record_durations
 from segpipe.workspace.execution.listeners import Listener, Listeners, LogFile, Recorder
 from segpipe.workspace.execution.runner import StageRun
-from segpipe.workspace.execution.scheduler import device_slots, max_parallel, run_stages
+from segpipe.workspace.execution.scheduler import StageFailed, device_slots, max_parallel, run_stages
 from segpipe.workspace.flow_loader import load_flow
 from segpipe.workspace.lock import lock
 from segpipe.workspace.paths import Paths
@@ -39,7 +39,7 @@ class PipelineRun:
     """A run of the pipeline of a locked workspace; its stages run in the background.
 
     root: the workspace. stages: the graph. to_run: the stages that are out of date and those after them. promote: "auto" or "manual".
-    began: value of `time.monotonic` at the beginning.
+    began: value of `time.monotonic` at the beginning. stop_event: stops the stages.
     """
 
     root: Path
@@ -49,7 +49,7 @@ class PipelineRun:
     jobs: int | None
     promote: str
     began: float
-    _stop: threading.Event = field(default_factory=threading.Event)
+    stop_event: threading.Event
     _result: Future[dict[str, StageRun | None]] | None = None
 
     def start(self, listener: Listener, recorder: Recorder | None) -> None:
@@ -59,14 +59,14 @@ class PipelineRun:
                 recorder.close()
             return
         pool = ThreadPoolExecutor(max_workers=1)
-        self._result = pool.submit(run_stages, self.root, self.stages, self.jobs, listener, self._stop)
+        self._result = pool.submit(run_stages, self.root, self.stages, self.jobs, listener, self.stop_event)
         if recorder:
             self._result.add_done_callback(lambda _: recorder.close())
         pool.shutdown(wait=False)
 
     def stop(self) -> None:
         """Stop the stages that run, and wait for their end."""
-        self._stop.set()
+        self.stop_event.set()
         if self._result is not None:
             with ignore_interrupts():
                 self._result.exception()
@@ -115,6 +115,7 @@ def open_run(
     promote: str | None = None,
     display: RunDisplay | None = None,
     recorder: Recorder | None = None,
+    stop_event: threading.Event | None = None,
 ) -> Iterator[PipelineRun]:
     """Lock a workspace, bring data.dvc and the champion up to date, and start the stages that are out of date.
 
@@ -126,6 +127,7 @@ def open_run(
         promote: "auto" or "manual"; None: release.promote of params.yaml.
         display: shows the run.
         recorder: keeps what happens, for the flow.
+        stop_event: stops the stages when it is set.
 
     Yields:
         The run.
@@ -146,7 +148,16 @@ def open_run(
         stages = pipeline.graph(folder)
         stale = _stale_stages(folder, stages, listener)
         to_run = {name for name in stages if name in stale or stale.keys() & pipeline.ancestors(stages, name)}
-        run = PipelineRun(folder, params, stages, to_run, jobs, promote or params.release.promote, began)
+        run = PipelineRun(
+            folder,
+            params,
+            stages,
+            to_run,
+            jobs,
+            promote or params.release.promote,
+            began,
+            stop_event or threading.Event(),
+        )
         for name, reason in stale.items():
             log.on_message(f"{name} is out of date: {reason}")
         if to_run and display:
@@ -227,17 +238,19 @@ def run_pipeline(
         SegpipeError: what ended the run.
         KeyboardInterrupt: the user ended it; the stages have been stopped.
     """
-    recorder = Recorder()
-    with interrupt_on_termination():
+    recorder, interrupted, stop_event = Recorder(), threading.Event(), threading.Event()
+    with interrupt_on_termination(interrupted, stop_event):
         try:
             with (
                 RunDisplay(verbose) as display,
-                open_run(root, jobs, promote, display, recorder) as run,
+                open_run(root, jobs, promote, display, recorder, stop_event) as run,
             ):
                 if "PREFECT_API_URL" not in os.environ and (summary := run.summary_if_complete()):
                     return summary
                 module = flow or load_flow(run.root, "retrain")
                 return module.record(run, recorder, display)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, StageFailed):
+            if not interrupted.is_set():
+                raise
             say("stopped; completed work is kept, and the same command continues from there")
-            raise
+            raise KeyboardInterrupt from None

@@ -39,12 +39,26 @@ def stop_requests() -> Iterator[threading.Event]:
 
 
 @contextlib.contextmanager
-def interrupt_on_termination() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP (a closed terminal) raise KeyboardInterrupt, as Ctrl-C does, so that clean-up code runs."""
+def interrupt_on_termination(*events: threading.Event) -> Iterator[None]:
+    """Let SIGTERM and SIGHUP (a closed terminal) raise KeyboardInterrupt, as Ctrl-C does, so that clean-up code runs.
+
+    Args:
+        events: set by each of these signals, and by Ctrl-C. Python ignores an exception that is raised in a finaliser (`__del__`), so a
+            KeyboardInterrupt can get lost; an event cannot.
+    """
     if not _in_main_thread():
         yield
         return
-    former = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for event in events:
+            event.set()
+        signal.default_int_handler(number, frame)
+
+    numbers = [signal.SIGTERM, signal.SIGHUP]
+    if events and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        numbers.append(signal.SIGINT)
+    former = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.worlds import property_tests
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Quiet, offline, and away from the user's own state.
@@ -22,6 +24,7 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
     SEGPIPE_SPEED_CACHE="off",
 )
+property_tests.load_profile()
 
 
 @pytest.fixture(scope="session")

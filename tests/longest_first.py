@@ -17,8 +17,21 @@ LONGEST = (
     "tests/flows/test_retrain.py",
     "tests/training/test_kills.py",
     "tests/flows/test_deployment.py",
+    "tests/validation/test_expectations.py",
+    "tests/training/test_train.py",
+    "tests/training/planning/test_planner.py",
+    "tests/models/weights/test_encoder_weights.py",
+    "tests/release/export/test_bundle_export.py",
+    "tests/training/planning/test_budget.py",
+    "tests/workspace/execution/test_runner.py",
+    "tests/metrics/test_against_oracles.py",
+    "tests/validation/test_drift.py",
+    "tests/training/planning/test_lr_finder.py",
+    "tests/browser/test_report.py",
+    "tests/workspace/test_pipeline.py",
+    "tests/training/optim/test_optimisers.py",
 )
-"""Files with slow tests that take more than a minute of processor time."""
+"""Files whose slow tests take more than a minute of processor time; then those whose quick tests take more than five seconds."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

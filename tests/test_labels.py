@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segpipe.labels import Labelling, OverlappingLabelling
 from segpipe.samples import IGNORE, UNKNOWN, ClassSpec, ClassTable
+from tests.worlds.property_tests import examples
 
 SHAPES = st.tuples(st.integers(2, 8), st.integers(1, 6), st.integers(1, 6))
 """(n_classes, height, width)."""
@@ -20,7 +21,7 @@ def table(*values: int, ignore: tuple[int, ...] = ()) -> ClassTable:
     return ClassTable(classes=specs, ignore=ignore, overlapping=True)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(SHAPES.flatmap(lambda s: hnp.arrays(np.bool_, s)))
 def test_packed_classes_are_found_again(present: np.ndarray) -> None:
     present[0] = ~present[1:].any(0)
@@ -46,7 +47,7 @@ def test_the_label_of_an_exclusive_class_is_its_id() -> None:
     assert Labelling(3).where(labels, 2).tolist() == [[False, False, True, True, False]]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.permutations([1, 2, 4, 8, 16, 512, 16384]), hnp.arrays(np.uint8, (4, 5), elements=st.integers(0, 127)))
 def test_mask_files_hold_the_sum_of_class_values(values: list[int], labels: np.ndarray) -> None:
     classes = table(*values, ignore=(65535,))

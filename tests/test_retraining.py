@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -79,6 +81,20 @@ def test_leaving_the_block_stops_the_stages(tmp_path):
         raise RuntimeError("as if the flow could not be loaded")
     with lock(root):
         pass  # the workspace is free again
+
+
+def test_an_interrupt_that_python_ignores_still_ends_the_run(tmp_path):
+    """Python ignores a KeyboardInterrupt that is raised in a finaliser; the stages are stopped nevertheless."""
+    forever = pipelines.python('import time; open("started", "w").close(); time.sleep(600)')
+    root = pipelines.make(tmp_path / "ws", {"s": {"cmd": forever, "outs": ["o"]}})
+
+    def record(run, recorder, display):
+        with contextlib.suppress(KeyboardInterrupt):  # stands for the finaliser
+            signal.raise_signal(signal.SIGINT)
+        return run.wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(root, flow=SimpleNamespace(record=record))
 
 
 ERRORS_BEFORE_PREFECT_AND_DVC = """

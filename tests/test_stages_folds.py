@@ -14,7 +14,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.trained_model import load_trained
 from segpipe.pages.suspects import write_suspects
 from segpipe.training.plan import Plan
-from tests.test_stages_volumes import run, write_source
+from tests.worlds.stage_runs import run_stages, write_volumes
 from tests.worlds.volumes import register
 
 pytestmark = pytest.mark.slow  # every stage, Great Expectations among them
@@ -33,8 +33,8 @@ export: {golden: 2}
 def trained_workspace(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     register()
     folder = tmp_path_factory.mktemp("folds")
-    write_source(folder / "source", 14)
-    return folder / "ws", run(folder / "ws", folder / "source", PARAMS, ["net", "kmeans"])
+    write_volumes(folder / "source", 14)
+    return folder / "ws", run_stages(folder / "ws", folder / "source", PARAMS, ["net", "kmeans"])
 
 
 def test_members_use_the_folds_of_the_split_and_share_the_budget(trained_workspace: tuple[Path, dict]) -> None:

@@ -11,39 +11,14 @@ import pytest
 
 from segpipe import stages
 from segpipe.config import DataParams
-from segpipe.data.images import encode_nifti
-from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.files import sha256_file
 from segpipe.inference.files.batch import predict_files
 from segpipe.inference.segmenter import Segmenter
+from tests.worlds.stage_runs import run_stages, write_volumes
 from tests.worlds.volumes import ellipsoid, register
 
 pytestmark = pytest.mark.slow  # every stage, Great Expectations among them
 LIMITS = DataParams()
-
-
-def write_source(folder: Path, count: int) -> None:
-    for index in range(count):
-        sample = ellipsoid(index)
-        for part, voxels in (("images", sample.image[..., 0]), ("labels", sample.labels)):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-            (folder / part / f"{sample.key}.nii.gz").write_bytes(encode_nifti(voxels))
-
-
-def run(root: Path, source: Path, params: str, names: list[str]) -> dict:
-    """Run every stage and return metrics.json by candidate."""
-    root.mkdir()
-    (root / "params.yaml").write_text(params)
-    (root / "champion.json").write_text('{"version": null}')
-    import_dataset(source, root / "data", "auto", ImportOptions())
-    stages.ingest(root)
-    stages.validate(root)
-    stages.prepare(root)
-    for name in names:
-        stages.plan(root, name)
-        stages.train(root, name)
-        stages.evaluate(root, name)
-    return {name: json.loads((root / "evaluation" / name / "metrics.json").read_text()) for name in names}
 
 
 PARAMS = """
@@ -59,8 +34,8 @@ gates: {floor: {metric: iou.dataset.macro, at_least: 0.05}, baseline: null, test
 def trained_workspace(tmp_path_factory) -> tuple[Path, dict]:
     register()
     folder = tmp_path_factory.mktemp("volumes")
-    write_source(folder / "source", 12)
-    return folder / "ws", run(folder / "ws", folder / "source", PARAMS, ["net", "kmeans"])
+    write_volumes(folder / "source", 12)
+    return folder / "ws", run_stages(folder / "ws", folder / "source", PARAMS, ["net", "kmeans"])
 
 
 def test_networks_and_baselines_are_scored_on_volumes(trained_workspace):
@@ -123,7 +98,7 @@ split: {test: 0.05, val: 0.05}
 candidates: {net: {family: unet3d, channels: 8}}
 evaluate: {gallery: 1, resamples: 200}
 """
-    metrics = run(tmp_path / "ws", shared_data / "hippocampus", params, ["net"])["net"]
+    metrics = run_stages(tmp_path / "ws", shared_data / "hippocampus", params, ["net"])["net"]
     history = json.loads((tmp_path / "ws" / "models" / "net" / "history.json").read_text())
     assert history["train"][-1]["loss"] < 0.8 * history["train"][0]["loss"]
     assert metrics["test"]["images"] > 3

@@ -1,7 +1,8 @@
 """Evaluation of one candidate on the test split: metrics.json, per_image.parquet, confusion.csv and a gallery.
 
-Images stream through the same `Segmenter` that serves, with the temperature that is shipped. The same model and images give the same
-bytes, except for `cost` in metrics.json, which is measured (and which DVC therefore does not cache).
+Images stream through the same `Segmenter` that serves, with the temperature that is shipped, on an engine that computes in float32
+(`segpipe.inference.engines.checked_graph`). The same model and images give the same bytes, except for `cost` in metrics.json, which is
+measured (and which DVC therefore does not cache).
 """
 
 from __future__ import annotations
@@ -37,21 +38,18 @@ from segpipe.evaluation.metrics_file import (
 )
 from segpipe.evaluation.robustness.drops import measure_robustness
 from segpipe.evaluation.scores import Scores
-from segpipe.evaluation.scores_file import read_scores, write_scores
+from segpipe.evaluation.scores_file import confusion_csv, read_scores, write_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.evaluation.slice_attributes import SliceAttributes, read_columns
 from segpipe.evaluation.slices import score_slices
 from segpipe.evaluation.surfaces import SurfaceRule, surface_summary
 from segpipe.files import write_text
-from segpipe.metrics import MAIN_METRIC, Counts, scores
+from segpipe.metrics import MAIN_METRIC, scores
 from segpipe.progress import say
 
 if TYPE_CHECKING:
     from segpipe.data.shards import ShardReader
     from segpipe.inference.segmenter import Segmenter
-
-_ROWS_PER_CLASS = 100
-"""Rows of confusion.csv for each true class: a row is one percent of its pixels."""
 
 _WRITTEN_METRICS = (
     "iou.",
@@ -284,34 +282,3 @@ def _scores_on_val(params: EvaluateParams, val_score: float | None, facts: Candi
 def _is_written(name: str) -> bool:
     parts = name.split(".")
     return name.startswith(_WRITTEN_METRICS) and not (parts[1] == "image" and parts[2].endswith("_empty1"))
-
-
-def confusion_csv(counts: Counts, classes: list[str]) -> str:
-    """Write a confusion matrix as the table for `dvc plots` (template `confusion`), which counts rows.
-
-    Each true class (or set of classes) that occurs has a hundred rows, which are distributed to the predicted ones by the largest
-    remainder (Hamilton's method). So rare classes are as visible as frequent ones.
-
-    Args:
-        counts: (n_labels, n_labels), rows are true labels.
-        classes: the names of the labels.
-
-    Returns:
-        The CSV text, with the columns actual and predicted.
-    """
-    import csv
-    import io
-
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["actual", "predicted"])
-    for name, row in zip(classes, counts, strict=True):
-        if not row.sum():
-            continue
-        share = row * (_ROWS_PER_CLASS / row.sum())
-        rows = np.floor(share).astype(int)
-        remainders = np.argsort(rows - share, kind="stable")[: _ROWS_PER_CLASS - rows.sum()]
-        rows[remainders] += 1
-        for predicted, times in zip(classes, rows, strict=True):
-            writer.writerows([[name, predicted]] * int(times))
-    return stream.getvalue()

@@ -1,4 +1,4 @@
-"""per_image.parquet: the counts of a model, one row per image."""
+"""The files with the counts of a model: per_image.parquet, one row per image, and confusion.csv, the sum for `dvc plots`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from segpipe.errors import DataError, MissingError
 from segpipe.evaluation.scores import ImageScore, Scores
 from segpipe.files import atomic_path
 from segpipe.labels import Labelling, labelling_of
-from segpipe.metrics import macro, micro, tallies
+from segpipe.metrics import Counts, macro, micro, tallies
 from segpipe.metrics.detections import Detections
 from segpipe.metrics.instances import InstanceCounts
+
+_ROWS_PER_CLASS = 100
+"""Rows of confusion.csv for each true class: a row is one percent of its pixels."""
 
 _BATCH_IMAGES = 64
 """Images whose confusion matrices are held at once while reading and writing."""
@@ -169,3 +172,34 @@ def _instance_counts(tallies: list[int] | None, iou_sum: list[float] | None, n_c
 def _shaped(values: list[float] | None, dtype: type, columns: int) -> Any:
     """Reshape to (3, columns); None stays None."""
     return None if values is None else np.array(values, dtype).reshape(3, columns)
+
+
+def confusion_csv(counts: Counts, classes: list[str]) -> str:
+    """Write a confusion matrix as the table for `dvc plots` (template `confusion`), which counts rows.
+
+    Each true class (or set of classes) that occurs has a hundred rows, which are distributed to the predicted ones by the largest
+    remainder (Hamilton's method). So rare classes are as visible as frequent ones.
+
+    Args:
+        counts: (n_labels, n_labels), rows are true labels.
+        classes: the names of the labels.
+
+    Returns:
+        The CSV text, with the columns actual and predicted.
+    """
+    import csv
+    import io
+
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["actual", "predicted"])
+    for name, row in zip(classes, counts, strict=True):
+        if not row.sum():
+            continue
+        share = row * (_ROWS_PER_CLASS / row.sum())
+        rows = np.floor(share).astype(int)
+        remainders = np.argsort(rows - share, kind="stable")[: _ROWS_PER_CLASS - rows.sum()]
+        rows[remainders] += 1
+        for predicted, times in zip(classes, rows, strict=True):
+            writer.writerows([[name, predicted]] * int(times))
+    return stream.getvalue()

@@ -1,4 +1,4 @@
-"""How many images are predicted at once, and with how many threads each.
+"""Choose how many images are predicted at once, and with how many threads each.
 
 Small images are predicted several at once with one thread each: this uses the cores better than one image on all cores, because
 everything else that is done with an image (resizing, softmax, instances, counting) runs in parallel, too. Of large images there is one
@@ -55,8 +55,11 @@ def engine_threads(spec: SegmenterSpec, reader: ShardReader, cores: int | None =
         cores: the number of cores; by default those that are available.
 
     Returns:
-        At least 1: the cores are shared by as many images as may be predicted at once.
+        The cores are shared by as many images as may be predicted at once. 0, all cores, for volumes: their engine, OpenVINO, predicts
+        one at a time.
     """
+    if spec.dims == 3:
+        return 0
     cores = cores or available_cores()
     indices = np.unique(np.linspace(0, len(reader) - 1, _SAMPLED_IMAGES).astype(int)).tolist() if len(reader) else []
     at_once = min((fitting_images(spec, reader[index]) for index in indices), default=1)

@@ -21,7 +21,7 @@ from segpipe.metrics import MAIN_METRIC
 from segpipe.pages.components.axes import axis
 from segpipe.pages.components.confusion import ConfusionLabels, ConfusionMatrix
 from segpipe.pages.components.curves import curve_charts
-from segpipe.pages.components.disagreement import ScoredModel, disagreement_legend, draw_disagreements
+from segpipe.pages.components.disagreement import ScoredModel, differ, disagreement_legend, draw_disagreements
 from segpipe.pages.components.forest import Forest, ForestRow, make_forest, slice_differences, slice_scores
 from segpipe.pages.components.gallery import GalleryImage, embed_images, layer_names, read_gallery, tile_ratio
 from segpipe.pages.components.reliability import reliability_chart
@@ -273,7 +273,9 @@ def _disagreements(subject: _Subject, shards: Path | None) -> list[GalleryImage]
         return []
     if shards is None or not model.is_dir():
         return []
+    each, main = subject.params.evaluate.gallery, subject.selection.metric
+    if not differ(subject.shown_scores, subject.champion_scores, each, main):
+        return []  # loading the winner takes seconds, because it imports torch
     winner = ScoredModel(subject.shown, subject.shown_scores, load_trained(model))
     other = ScoredModel(champion.version, subject.champion_scores, champion.segmenter)
-    each, main = subject.params.evaluate.gallery, subject.selection.metric
     return draw_disagreements(winner, other, ShardReader(shards, "test"), each, main)

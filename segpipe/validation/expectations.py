@@ -118,21 +118,20 @@ def _run(
         return {}
     import great_expectations as gx
 
-    source = context.data_sources.add_pandas(about)
-    batch = source.add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")
-    suite = context.suites.add(gx.ExpectationSuite(about))
-    for check in checks:
-        expectation = getattr(gx.expectations, check.expectation)
-        suite.add_expectation(expectation(**check.arguments_for(params), meta={"check": check.name}))
-    definition = gx.ValidationDefinition(name=about, data=batch, suite=suite)
-    checkpoint = gx.Checkpoint(
-        name=about,
-        validation_definitions=[context.validation_definitions.add(definition)],
+    asset = context.data_sources.add_pandas(about).add_dataframe_asset("rows")
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": rows})
+    expectations = [
+        getattr(gx.expectations, check.expectation)(**check.arguments_for(params), meta={"check": check.name})
+        for check in checks
+    ]
+    # a checkpoint in the context would give the same results, and store each of its parts: a fifth of the time of a small manifest
+    outcome = batch.validate(
+        gx.ExpectationSuite(about, expectations=expectations),
         result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["subject"]},
     )
-    outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": rows})
-    (run,) = outcome.run_results.values()
-    by_check = {r["expectation_config"]["meta"]["check"]: r for r in (result.to_json_dict() for result in run.results)}
+    by_check = {
+        r["expectation_config"]["meta"]["check"]: r for r in (result.to_json_dict() for result in outcome.results)
+    }
     return {check.name: _reproducible(check, by_check[check.name], params) for check in checks}
 
 

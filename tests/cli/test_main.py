@@ -12,8 +12,9 @@ import sys
 import pytest
 from typer.main import get_command
 
-from segpipe.cli.main import app, main
+from segpipe.cli.main import app
 from segpipe.errors import BusyError, DataError, GateBlocked
+from tests.worlds.command_line import call_command
 
 COMMANDS = {
     "init",
@@ -58,15 +59,6 @@ def commands(group=None, prefix=""):
             yield prefix + name
 
 
-def call(capsys, monkeypatch, *arguments):
-    """Run `segpipe ARGUMENTS` in this process, and return exit code, stdout and stderr."""
-    monkeypatch.setattr(sys, "argv", ["segpipe", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main()
-    out, err = capsys.readouterr()
-    return end.value.code or 0, out, err
-
-
 def test_the_commands_are_those_of_the_documentation():
     assert set(commands()) == COMMANDS
 
@@ -74,7 +66,7 @@ def test_the_commands_are_those_of_the_documentation():
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_the_help_of_each_command_has_an_example(capsys, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "200")
-    code, out, _ = call(capsys, monkeypatch, *command.split(), "--help")
+    code, out, _ = call_command(capsys, monkeypatch, *command.split(), "--help")
     assert code == 0
     assert re.search(rf"Example: segpipe (-C \S+ )?{command}", out)
 
@@ -133,7 +125,7 @@ def test_a_users_error_is_one_line_and_an_exit_code(capsys, monkeypatch, error, 
         raise error
 
     monkeypatch.setattr("segpipe.cli.main.app", fail)
-    exit_code, out, err = call(capsys, monkeypatch)
+    exit_code, out, err = call_command(capsys, monkeypatch)
     assert (exit_code, out) == (code, "")
     assert err == f"error: {error}\n"
 
@@ -143,7 +135,7 @@ def test_an_interruption_ends_with_130(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("segpipe.cli.main.app", interrupt)
-    assert call(capsys, monkeypatch)[0] == 130
+    assert call_command(capsys, monkeypatch)[0] == 130
 
 
 WRITES = """
@@ -220,25 +212,25 @@ def test_the_outcome_is_written_for_the_calling_run(capsys, monkeypatch, tmp_pat
         raise DataError("bad")
 
     monkeypatch.setattr("segpipe.cli.main.app", fail)
-    call(capsys, monkeypatch)
+    call_command(capsys, monkeypatch)
     outcome = json.loads((tmp_path / "outcome.json").read_text())
     assert (outcome["code"], outcome["message"]) == (3, "bad")
     assert outcome["seconds"] > 0
     monkeypatch.undo()
     monkeypatch.setenv("SEGPIPE_OUTCOME", str(tmp_path / "good.json"))
-    call(capsys, monkeypatch, "--version")
+    call_command(capsys, monkeypatch, "--version")
     assert json.loads((tmp_path / "good.json").read_text())["code"] == 0
 
 
 def test_wrong_usage_ends_with_2(capsys, monkeypatch):
-    code, _, err = call(capsys, monkeypatch, "train")
+    code, _, err = call_command(capsys, monkeypatch, "train")
     assert code == 2 and "CANDIDATE" in err
-    assert call(capsys, monkeypatch, "-C", "/nowhere/at/all", "models")[0] == 2
+    assert call_command(capsys, monkeypatch, "-C", "/nowhere/at/all", "models")[0] == 2
 
 
 def test_the_error_outside_a_workspace_has_a_fix(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    code, _, err = call(capsys, monkeypatch, "models")
+    code, _, err = call_command(capsys, monkeypatch, "models")
     assert code == 2
     assert err.count("\n") == 1 and "segpipe init" in err
 
@@ -246,12 +238,12 @@ def test_the_error_outside_a_workspace_has_a_fix(capsys, monkeypatch, tmp_path):
 def test_the_version(capsys, monkeypatch):
     from segpipe import __version__
 
-    assert call(capsys, monkeypatch, "--version")[:2] == (0, f"segpipe {__version__}\n")
+    assert call_command(capsys, monkeypatch, "--version")[:2] == (0, f"segpipe {__version__}\n")
 
 
 def test_c_changes_the_folder(capsys, monkeypatch, tmp_path, repo_root):
     monkeypatch.chdir(tmp_path)
-    code, _, err = call(capsys, monkeypatch, "-C", str(repo_root / "segpipe"), "plan", "nobody", "--explain")
+    code, _, err = call_command(capsys, monkeypatch, "-C", str(repo_root / "segpipe"), "plan", "nobody", "--explain")
     assert code == 2 and "no such candidate" in err
     os.chdir(tmp_path)
 
@@ -260,9 +252,9 @@ def test_families_lists_them_all(capsys, monkeypatch):
     from segpipe.models.registry import FAMILIES
 
     monkeypatch.setenv("COLUMNS", "200")
-    _, out, _ = call(capsys, monkeypatch, "families")
+    _, out, _ = call_command(capsys, monkeypatch, "families")
     assert all(name in out for name in FAMILIES)
-    _, out, _ = call(capsys, monkeypatch, "families", "--json")
+    _, out, _ = call_command(capsys, monkeypatch, "families", "--json")
     rows = {row["name"]: row for row in json.loads(out)}
     assert rows.keys() == FAMILIES.keys()
     assert "encoder" in rows["unet"]["settings"]

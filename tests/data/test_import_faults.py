@@ -14,6 +14,7 @@ from PIL import Image
 from segpipe.data.dataset import load_dataset
 from segpipe.data.importer import ImportOptions, ImportReport, import_dataset
 from segpipe.errors import DataError
+from tests.worlds.layouts import import_source
 
 
 @pytest.fixture
@@ -27,14 +28,14 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def import_source(source: Path) -> ImportReport:
-    return import_dataset(source, source.parent / "work" / "data", "folder", ImportOptions(unlabelled="keep"))
+def imported(source: Path) -> ImportReport:
+    return import_source(source, source.parent / "work" / "data", "folder", unlabelled="keep")
 
 
 def test_pipes_are_not_read(source: Path) -> None:
     (source / "images" / "3.png").unlink()
     os.mkfifo(source / "images" / "3.png")
-    report = import_source(source)
+    report = imported(source)
     assert (report.images, report.skipped) == (3, [("masks/3.png", "a mask without an image")])
 
 
@@ -60,7 +61,7 @@ def test_a_full_disk_stops_the_import_and_leaves_nothing(source: Path, monkeypat
 
     monkeypatch.setattr(shutil, "copyfile", copy_to_full_disk)
     with pytest.raises(OSError, match="No space left"):
-        import_source(source)
+        imported(source)
     assert not any((source.parent / "work").iterdir())
 
 
@@ -70,7 +71,7 @@ def test_an_interruption_leaves_nothing(source: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(shutil, "copyfile", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        import_source(source)
+        imported(source)
     assert not any((source.parent / "work").iterdir())
 
 
@@ -79,7 +80,7 @@ def test_an_interruption_leaves_nothing(source: Path, monkeypatch: pytest.Monkey
 def test_broken_masks_do_not_stop_the_others(source: Path, content: bytes, ending: str) -> None:
     (source / "masks" / "1.png").unlink()
     (source / "masks" / f"1{ending}").write_bytes(content)
-    report = import_source(source)
+    report = imported(source)
     assert report.images == 4
     labelled = {item.key for item in load_dataset(source.parent / "work" / "data").items if item.mask}
     assert labelled >= {"0", "2", "3"}
@@ -91,5 +92,5 @@ def test_only_broken_masks(source: Path) -> None:
     for path in (source / "masks").iterdir():
         path.write_bytes(b"broken")
     with pytest.raises(DataError, match=r"masks/0\.png"):
-        import_source(source)
+        imported(source)
     assert not (source.parent / "work").exists()

@@ -15,12 +15,13 @@ from segpipe.data.dataset import load_dataset, load_sample
 from segpipe.data.formats.registry import FORMATS, Format
 from segpipe.data.formats.source import Drawing, RawItem, ReadResult
 from segpipe.data.images import encode_png, read_mask
-from segpipe.data.importer import ImportOptions, ImportReport, import_dataset
+from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.fingerprint import make_fingerprint
 from segpipe.errors import ConfigError, DataError
 from segpipe.samples import ClassTable
 from segpipe.validation.expectations import validate_manifest
+from tests.worlds.layouts import import_source
 from tests.worlds.small_datasets import LIMITS, SPLIT
 
 RNG = np.random.default_rng(5)
@@ -36,10 +37,6 @@ def picture(path: Path, mask: Path | None = None, values: tuple[int, ...] = (0, 
         Image.fromarray(np.resize(np.array(values, np.uint8), (16, 20))).save(mask)
 
 
-def import_source(source: Path, data: Path, format: str = "folder", **options: object) -> ImportReport:
-    return import_dataset(source, data, format, ImportOptions.model_validate(options))
-
-
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     source = tmp_path / "source"
@@ -53,7 +50,7 @@ def test_folder_by_names(folders: tuple[Path, Path], images: str, masks: str, en
     source, data = folders
     for name in ("a", "b c"):
         picture(source / images / f"{name}.png", source / masks / f"{name}{ending}.png")
-    report = import_source(source, data)
+    report = import_source(source, data, "folder")
     assert (report.images, report.masks, report.skipped) == (2, 2, [])
     assert f"{images}/ with {masks}/" in report.notes
     assert [item.key for item in load_dataset(data).items] == ["a", "b_c"]
@@ -67,7 +64,7 @@ def test_unpaired_files_are_reported(folders: tuple[Path, Path]) -> None:
     picture(source / "images" / "unlabelled.png")
     picture(source / "images" / "b.png", source / "masks" / "b.png")
     (source / "images" / "b.png").unlink()
-    report = import_source(source, data, unlabelled="keep")
+    report = import_source(source, data, "folder", unlabelled="keep")
     assert report.skipped == [("masks/b.png", "a mask without an image")]
     assert any("without a mask: 1, for example images/unlabelled" in note for note in report.notes)
     assert any("left out: masks/b.png" in line for line in report.lines())
@@ -95,7 +92,7 @@ def test_classes_named_or_guessed(
 ) -> None:
     source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png", values)
-    report = import_source(source, data, **options)
+    report = import_source(source, data, "folder", **options)
     assert [(spec.name, spec.value) for spec in report.classes.classes] == expected
     assert report.classes.ignore == tuple(options.get("ignore", ()))
     assert load_dataset(data).classes == report.classes
@@ -111,7 +108,7 @@ def test_a_value_of_a_few_stray_pixels_is_not_a_class(folders: tuple[Path, Path]
     mask = np.resize(np.array([0, 128, 255], np.uint8), (16, 20)).copy()
     mask[3, 4] = 7
     Image.fromarray(mask).save(source / "masks" / "8.png")
-    report = import_source(source, data, classes=["a", "b", "c"])
+    report = import_source(source, data, "folder", classes=["a", "b", "c"])
     assert [spec.value for spec in report.classes.classes] == [0, 128, 255]
     frame = build_manifest(load_dataset(data), LIMITS, SPLIT, jobs=1)
     findings, _, _ = validate_manifest(frame, make_fingerprint(frame, report.classes), ValidateParams())
@@ -136,7 +133,7 @@ def test_options_that_do_not_fit(
     source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png", values)
     with pytest.raises(error, match=message):
-        import_source(source, data, **options)
+        import_source(source, data, "folder", **options)
     assert not data.exists()
 
 
@@ -147,7 +144,7 @@ def test_masks_of_instance_ids_become_classes_and_instances(folders: tuple[Path,
         ids = np.resize(np.arange(top + 1, dtype=np.uint16), (16, 20))
         (source / "masks").mkdir(exist_ok=True)
         (source / "masks" / f"{name}.png").write_bytes(encode_png(ids))
-    report = import_source(source, data, classes=["background", "nucleus"])
+    report = import_source(source, data, "folder", classes=["background", "nucleus"])
     assert report.classes.names == ["background", "nucleus"]
     assert report.format == "label-maps"
     assert "k differs: 12 to 300" in report.reading.reasons()
@@ -165,7 +162,7 @@ def test_masks_in_other_file_formats_become_png(folders: tuple[Path, Path]) -> N
     values = np.resize(np.array([0, 1, 2], np.uint8), (16, 20))
     (source / "masks").mkdir()
     Image.fromarray(values).save(source / "masks" / "a.tif")
-    import_source(source, data)
+    import_source(source, data, "folder")
     assert (data / "images" / "a.jpg").exists()
     np.testing.assert_array_equal(read_mask(data / "masks" / "a.png", LIMITS), values)
 
@@ -176,7 +173,7 @@ def test_folders_of_splits_and_a_missing_split(folders: tuple[Path, Path]) -> No
         picture(source / "train" / "image" / f"{index}.png", source / "train" / "label" / f"{index}.png")
     picture(source / "test" / "image" / "0.png", source / "test" / "label" / "0.png")
     picture(source / "val" / "image" / "0.png")
-    report = import_source(source, data)
+    report = import_source(source, data, "folder")
     assert report.skipped == [("val/image/", "no folder of masks next to it")]
     assert report.splits["test"] == 1
     assert 2 < report.splits["val"] < 20
@@ -188,7 +185,7 @@ def test_folders_of_splits_and_a_missing_split(folders: tuple[Path, Path]) -> No
 
 def test_a_canonical_folder_is_imported_unchanged(demo: Path, folders: tuple[Path, Path]) -> None:
     _, data = folders
-    report = import_source(demo, data)
+    report = import_source(demo, data, "folder")
     assert report.classes_from == "dataset.yaml"
     imported, original = load_dataset(data), load_dataset(demo)
     assert imported.classes == original.classes
@@ -202,7 +199,7 @@ def test_groups_from_names(folders: tuple[Path, Path]) -> None:
     source, data = folders
     for name in ("s1_a", "s1_b", "s2_a", "odd"):
         picture(source / "images" / f"{name}.png", source / "masks" / f"{name}.png")
-    report = import_source(source, data, group="(s[0-9])_")
+    report = import_source(source, data, "folder", group="(s[0-9])_")
     assert report.groups == 2
     assert {i.key: i.group for i in load_dataset(data).items} == {"s1_a": "s1", "s1_b": "s1", "s2_a": "s2", "odd": None}
     assert any("in no group: 1, for example images/odd" in note for note in report.notes)
@@ -288,12 +285,12 @@ def test_a_source_of_another_layout(folders: tuple[Path, Path], format: str) -> 
 def test_existing_data_are_only_replaced_on_request(folders: tuple[Path, Path]) -> None:
     source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png")
-    import_source(source, data)
+    import_source(source, data, "folder")
     picture(source / "images" / "b.png", source / "masks" / "b.png")
     with pytest.raises(DataError, match="not empty"):
-        import_source(source, data)
+        import_source(source, data, "folder")
     assert [p.name for p in (data / "images").iterdir()] == ["a.png"]
-    assert import_source(source, data, replace=True).images == 2
+    assert import_source(source, data, "folder", replace=True).images == 2
     assert [p.name for p in data.parent.iterdir()] == ["data"]
 
 
@@ -302,7 +299,7 @@ def test_a_broken_mask_does_not_stop_the_import(folders: tuple[Path, Path]) -> N
     for name in ("a.png", "b.tif"):
         picture(source / "images" / name, source / "masks" / name)
     (source / "masks" / "b.tif").write_bytes(b"II*\0 broken")
-    report = import_source(source, data, unlabelled="keep")
+    report = import_source(source, data, "folder", unlabelled="keep")
     assert [name for name, _ in report.skipped] == [str(source / "masks" / "b.tif")]
     assert [(item.key, item.mask is None) for item in load_dataset(data).items] == [("a", False), ("b", True)]
 
@@ -401,10 +398,15 @@ def test_names_for_drawn_classes(
 def test_values_named_by_the_user(folders: tuple[Path, Path]) -> None:
     source, data = folders
     picture(source / "images" / "a.png", source / "masks" / "a.png", (0, 255))
-    report = import_source(source, data, classes=["cell=255", "membrane=0"])
+    report = import_source(source, data, "folder", classes=["cell=255", "membrane=0"])
     assert [(spec.name, spec.value) for spec in report.classes.classes] == [("cell", 255), ("membrane", 0)]
+    picture(source / "images" / "b.png", source / "masks" / "b.png", range(3, 20))
+    with pytest.raises(ConfigError, match=r"values without a name.*or ignore each of them \(--ignore\)"):
+        import_source(source, data, "folder", classes=["cell=255", "membrane=0"], replace=True)
+    for folder in ("images", "masks"):
+        (source / folder / "b.png").unlink()
     with pytest.raises(ConfigError, match=r"values without a name.*--ignore 0"):
-        import_source(source, data, classes=["a=255", "b=1"], replace=True)
+        import_source(source, data, "folder", classes=["a=255", "b=1"], replace=True)
 
 
 def test_auto_says_why_it_recognised_the_layout(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,7 +449,7 @@ def test_names_that_become_equal_get_a_hash(folders: tuple[Path, Path]) -> None:
     source, data = folders
     for index, name in enumerate(("a b", "a_b", "A_B", "c")):
         picture(source / "images" / f"{name}.png", source / "masks" / f"{name}.png", (0, index + 1))
-    import_source(source, data, ignore=[1, 2], classes=["x", "y", "z"])
+    import_source(source, data, "folder", ignore=[1, 2], classes=["x", "y", "z"])
     imported = {item.key: item for item in load_dataset(data).items}
     assert len(imported) == 4
     assert "c" in imported
@@ -487,7 +489,7 @@ def test_an_unreadable_image_does_not_stop_the_import(folders: tuple[Path, Path]
         picture(source / "images" / f"{name}.png", source / "masks" / f"{name}.png")
     (source / "images" / "b.png").unlink()
     (source / "images" / "b.png").symlink_to("b.png")
-    report = import_source(source, data)
+    report = import_source(source, data, "folder")
     assert report.images == 1
     assert report.skipped == [(str(source / "images" / "b.png"), "cannot be read: Too many levels of symbolic links")]
     assert [path.name for path in (data / "masks").iterdir()] == ["a.png"]

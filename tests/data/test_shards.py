@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from segpipe.config import DataParams
@@ -22,6 +22,7 @@ from segpipe.data.dataset import Item
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.errors import DataError, MissingError
 from segpipe.samples import IGNORE, ClassTable, Sample
+from tests.worlds.property_tests import examples
 
 RNG = np.random.default_rng(3)
 
@@ -53,7 +54,7 @@ def assert_equal(a: Sample, b: Sample) -> None:
             np.testing.assert_array_equal(x, y)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kinds=st.lists(
         st.tuples(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 
@@ -67,7 +67,6 @@ def test_the_splits_of_these_names_never_change() -> None:
     assert [assign_split(n, SplitParams(seed=1)) for n in names] != expected
 
 
-@settings(deadline=None)
 @given(rows=DATASETS, more=DATASETS)
 def test_added_images_do_not_move_others_with_the_hash_method(rows: list[Row], more: list[Row]) -> None:
     new = [row | {"key": f"new {row['key']}", "sha256": f"new {row['sha256']}"} for row in more]
@@ -78,7 +77,6 @@ def test_added_images_do_not_move_others_with_the_hash_method(rows: list[Row], m
     assert assign_folds(together, params)[len(new) :] == assign_folds(rows, params)
 
 
-@settings(deadline=None)
 @given(rows=DATASETS, params=st.sampled_from(METHODS[:2]), folds=st.integers(2, 7), order=st.randoms())
 def test_groups_stay_together_and_order_does_not_matter(
     rows: list[Row], params: SplitParams, folds: int, order: Any
@@ -97,7 +95,6 @@ def test_groups_stay_together_and_order_does_not_matter(
     assert assign_folds(shuffled_rows, params) == [fold for _, _, fold in shuffled]
 
 
-@settings(deadline=None)
 @given(rows=DATASETS, params=st.sampled_from(METHODS), data=st.data())
 def test_given_splits_are_kept(rows: list[Row], params: SplitParams, data: st.DataObject) -> None:
     for row in rows:
@@ -123,7 +120,6 @@ def test_stratified_shares_are_exact_and_hash_shares_are_not() -> None:
             assert low <= by_hash[split] <= high
 
 
-@settings(deadline=None)
 @given(rows=DATASETS)
 def test_stratified_training_has_every_class(rows: list[Row]) -> None:
     splits = assign_splits(rows, SplitParams(method="stratified"))
@@ -161,7 +157,6 @@ def test_ranges_are_blocks_in_natural_order_with_gaps() -> None:
     assert assign_folds(rows[:20], SplitParams(method="ranges", folds=5)) == [i // 4 for i in range(20)]
 
 
-@settings(deadline=None)
 @given(size=st.integers(1, 80), gap=st.integers(0, 12), val=st.floats(0.05, 0.45), test=st.floats(0.05, 0.45))
 def test_two_ranges_are_at_least_the_gap_apart(size: int, gap: int, val: float, test: float) -> None:
     rows = [make_row(f"f{i}", group="video") for i in range(size)]
@@ -188,7 +183,6 @@ def test_folds_are_even_and_independent_of_splits() -> None:
     assert assign_folds(rows, SplitParams()) == [None] * 5000
 
 
-@settings(deadline=None)
 @given(rows=DATASETS, folds=st.integers(2, 6), seed=st.integers(0, 9), order=st.randoms())
 def test_balanced_folds_keep_groups_together_and_none_is_empty(
     rows: list[Row], folds: int, seed: int, order: Any
@@ -206,7 +200,6 @@ def test_balanced_folds_keep_groups_together_and_none_is_empty(
     assert balanced_folds(shuffled, folds, seed) == [fold_of[grouping_key(row)] for row in shuffled]
 
 
-@settings(deadline=None)
 @given(presence=st.lists(PRESENCE, min_size=6, max_size=60), folds=st.integers(2, 6), seed=st.integers(0, 9))
 def test_balanced_folds_are_even_in_size_and_in_the_rarest_class(
     presence: list[list[int]], folds: int, seed: int

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -23,7 +23,6 @@ IMAGES = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(image=IMAGES)
 def test_moments_are_those_of_the_manifest_to_the_last_bit(image: np.ndarray) -> None:
     mean, deviation = channel_moments(image)

@@ -55,9 +55,9 @@ def test_memory_is_that_of_these_predictions_and_not_of_earlier_ones(reader: Sha
         assert peak is not None
         return peak
 
-    small, large, again = peak_memory(1), peak_memory(300), peak_memory(1)
-    assert 250 < large - small < 350
-    assert again < large - 200
+    small, large, again = peak_memory(1), peak_memory(100), peak_memory(1)
+    assert 80 < large - small < 120
+    assert again < large - 60
 
 
 def test_the_cost_is_a_section_of_the_metrics(reader: ShardReader, params: Params) -> None:

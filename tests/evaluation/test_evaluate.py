@@ -16,16 +16,17 @@ import pytest
 from segpipe.config import EvaluateParams
 from segpipe.data.shards import ShardReader, write_shards
 from segpipe.errors import DataError, MissingError
-from segpipe.evaluation.evaluate import confusion_csv, evaluate_candidate
+from segpipe.evaluation.evaluate import evaluate_candidate
 from segpipe.evaluation.gallery.pictures import EDGE, ERRORS, Gallery, choose_pictures, draw, error_codes, legend
 from segpipe.evaluation.scores import Scores
-from segpipe.evaluation.scores_file import read_scores, write_scores
+from segpipe.evaluation.scores_file import confusion_csv, read_scores, write_scores
 from segpipe.evaluation.scoring import score_images
 from segpipe.files import sha256_tree
 from segpipe.metrics import confusion
 from segpipe.samples import IGNORE, ClassTable, Sample
 from tests.metrics.oracles import plain_contour
 from tests.worlds.evaluated_workspace import CLASSES, make_samples, make_segmenter
+from tests.worlds.readers import MemoryReader
 
 QUICK = EvaluateParams(gallery=2, resamples=200)
 
@@ -88,7 +89,9 @@ def test_the_name_of_a_class_may_contain_dots(tmp_path: Path) -> None:
 
 
 def test_a_table_of_an_earlier_version_has_no_boundaries(tmp_path: Path) -> None:
-    rows = [replace(row, boundary=None) for row in score_images(make_segmenter(0.2), make_samples_reader(3), "x")]
+    rows = [
+        replace(row, boundary=None) for row in score_images(make_segmenter(0.2), MemoryReader(make_samples(3)), "x")
+    ]
     write_scores(tmp_path / "p.parquet", "unet", CLASSES.names, {}, rows)
     table = pq.read_table(tmp_path / "p.parquet")
     pq.write_table(table.drop_columns(["boundary"]), tmp_path / "old.parquet")
@@ -136,20 +139,13 @@ def test_per_image_rows_stand_alone(evaluated: Path, reader: ShardReader) -> Non
 
 
 def test_scores_are_aligned_by_key() -> None:
-    rows = list(score_images(make_segmenter(0.1), make_samples_reader(6), "x"))
+    rows = list(score_images(make_segmenter(0.1), MemoryReader(make_samples(6)), "x"))
     one = Scores.collect("a", CLASSES.names, {}, rows)
     other = Scores.collect("b", CLASSES.names, {}, rows[::-1])
     np.testing.assert_array_equal(one.aligned(other).tally, one.tally)
     np.testing.assert_array_equal(one.aligned(other).boundary, one.boundary)
     with pytest.raises(DataError, match="different images"):
         one.aligned(Scores.collect("b", CLASSES.names, {}, rows[1:]))
-
-
-class make_samples_reader(list):  # as much of a reader as scoring needs
-    split = "test"
-
-    def __init__(self, count: int) -> None:
-        super().__init__(make_samples(count))
 
 
 def test_a_missing_or_invalid_table_is_refused(tmp_path: Path) -> None:
@@ -163,7 +159,7 @@ def test_a_missing_or_invalid_table_is_refused(tmp_path: Path) -> None:
 def test_an_empty_split_and_an_unlabelled_image_are_refused(tmp_path: Path) -> None:
     segmenter = make_segmenter(0.0)
     with pytest.raises(DataError, match="no image to score"):
-        evaluate_candidate(segmenter, make_samples_reader(0), tmp_path / "x", QUICK, "unet")
+        evaluate_candidate(segmenter, MemoryReader(make_samples(0)), tmp_path / "x", QUICK, "unet")
     write_shards(tmp_path, "test", [Sample("bare", np.zeros((8, 8, 1), np.float32))], 3)
     with pytest.raises(DataError, match="bare: an image without a label"):
         evaluate_candidate(segmenter, ShardReader(tmp_path, "test"), tmp_path / "x", QUICK, "unet")
@@ -183,7 +179,7 @@ def test_images_in_which_nothing_counts(tmp_path: Path) -> None:
 
 
 def test_many_images_are_written_in_batches(tmp_path: Path) -> None:
-    rows = list(score_images(make_segmenter(0.2), make_samples_reader(150), "x"))
+    rows = list(score_images(make_segmenter(0.2), MemoryReader(make_samples(150)), "x"))
     write_scores(tmp_path / "p.parquet", "unet", CLASSES.names, {}, iter(rows))
     assert read_scores(tmp_path / "p.parquet").keys == [r.key for r in rows]
 

@@ -87,7 +87,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         original = getattr(engine, method)
 
         def counted(self: object, batch: np.ndarray, original=original) -> object:
-            counts[self.name] += 1  # type: ignore[attr-defined]
+            counts[self.name] += 1
             return original(self, batch)
 
         monkeypatch.setattr(engine, method, counted)
@@ -125,7 +125,7 @@ def _numbers(content: object, prefix: str = "") -> dict[str, float]:
         return {
             k: v for key in content if key not in skipped for k, v in _numbers(content[key], f"{prefix}.{key}").items()
         }
-    return {prefix: float(content)}  # type: ignore[arg-type]
+    return {prefix: float(content)}
 
 
 def test_two_evaluations_give_the_same_bytes(inputs: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from segpipe.metrics.instances import InstanceCounts, InstanceMasks, challenge_s
 from segpipe.pages.comparison.result import compare_models
 from segpipe.pages.components.disagreement import ScoredModel, draw_disagreements
 from segpipe.samples import IGNORE, Sample
-from tests.evaluation.test_instance_counts import cells
+from tests.worlds.cells import cells
 from tests.worlds.evaluated_workspace import CLASSES, Reading, make_segmenter
 from tests.worlds.judged_scores import select
 

@@ -9,7 +9,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -25,6 +25,7 @@ from segpipe.evaluation.statistics import (
 )
 from segpipe.metrics import metric, tallies
 from tests.worlds.judged_scores import on_images, paired
+from tests.worlds.property_tests import examples
 
 NAMES = ["background", "cell", "nucleus"]
 MAIN = metric("iou.dataset.macro", NAMES)
@@ -49,7 +50,7 @@ def means(values: np.ndarray) -> SumStatistic:
     return mean_statistic(values, np.arange(len(values)))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(1, 7), st.integers(0, 10**6))
 def test_the_exact_permutation_test_tries_every_exchange(units: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -107,7 +108,7 @@ def test_groups_are_exchanged_as_a_whole() -> None:
 P_VALUES = st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.01, 0.02, 0.04])), max_size=8)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(P_VALUES)
 def test_the_correction_against_its_definition(p: list[float]) -> None:
     """A hypothesis is rejected at a level exactly if its adjusted p-value is at most that level."""

@@ -21,6 +21,7 @@ from segpipe.evaluation.surfaces import SurfaceRule, surface_summary
 from segpipe.metrics.surface import surface_scores
 from segpipe.samples import IGNORE, Sample
 from tests.worlds.evaluated_workspace import CLASSES, make_samples, make_segmenter
+from tests.worlds.readers import MemoryReader
 
 QUICK = EvaluateParams(gallery=0, resamples=200)
 
@@ -74,7 +75,7 @@ def test_volumes_are_measured_in_millimetres(tmp_path: Path) -> None:
 
 def test_a_mean_of_millimetres_and_pixels_does_not_exist() -> None:
     samples = make_samples(4)
-    rows = list(score_images(make_segmenter(0.1), Listed(samples), "x", surfaces=SurfaceRule.from_params(QUICK)))
+    rows = list(score_images(make_segmenter(0.1), MemoryReader(samples), "x", surfaces=SurfaceRule.from_params(QUICK)))
     mixed = [replace(row, millimetres=i == 1) for i, row in enumerate(rows)]
     assert surface_summary(Scores.collect("u", CLASSES.names, {}, rows), QUICK).images == 4
     assert surface_summary(Scores.collect("u", CLASSES.names, {}, mixed), QUICK) is None
@@ -82,10 +83,6 @@ def test_a_mean_of_millimetres_and_pixels_does_not_exist() -> None:
     assert surface_summary(Scores.collect("u", CLASSES.names, {}, left_out), QUICK).images == 2
     none = [replace(row, surface=None) for row in rows]
     assert surface_summary(Scores.collect("u", CLASSES.names, {}, none), QUICK) is None
-
-
-class Listed(list):  # as much of a reader as scoring needs
-    split = "test"
 
 
 def test_images_are_in_order_with_any_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

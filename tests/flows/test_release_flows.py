@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,19 +12,6 @@ from tests.worlds.released_workspace import bundle, bundles, make, no_git_user, 
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server for this module."""
-    from flows.schedule import prefect_server
-
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as api, pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, "PREFECT_API_URL", api)
-        from prefect.settings import PREFECT_API_URL, temporary_settings
-
-        with temporary_settings({PREFECT_API_URL: api}):
-            yield api
 
 
 def test_promote_and_verify_in_prefect_do_what_the_commands_do(

@@ -23,21 +23,7 @@ from tests.worlds import pipelines
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """One Prefect server for all tests of this module and their child processes, because a start takes seconds."""
-    from flows.schedule import prefect_server
-
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as api:
-        os.environ.update(PREFECT_API_URL=api)
-        from prefect.settings import PREFECT_API_URL, temporary_settings
-
-        with temporary_settings({PREFECT_API_URL: api}):
-            yield api
-    del os.environ["PREFECT_API_URL"]
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def retrain(server):
     """A function that runs the pipeline of a workspace, recorded by flows/retrain.py."""
     from segpipe.workspace.flow_loader import load_flow

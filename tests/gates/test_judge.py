@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segpipe.config import BaselineGate, ChampionGate, EvaluateParams, FloorGate, GateParams
@@ -18,6 +18,7 @@ from segpipe.gates.case import Case, Champion
 from segpipe.gates.judge import judge
 from segpipe.gates.verdict_building import verdict_above
 from segpipe.gates.verdicts import GateVerdict
+from tests.worlds.property_tests import examples
 
 QUICK = EvaluateParams(resamples=400)
 NAMES = ["background", "cell"]
@@ -196,7 +197,7 @@ def test_disabled_gates_give_no_verdict() -> None:
     assert judge(off, Case(QUICK, scored("unet", 0.9))) == []
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.floats(-1, 1), st.floats(0, 1), st.floats(0, 1), st.floats(-1, 1), st.booleans())
 def test_a_verdict_compares_the_interval_with_the_threshold(
     estimate: float, below: float, above: float, threshold: float, strict: bool

@@ -148,7 +148,7 @@ def test_a_bundle_is_scored_in_float32_whatever_serves_it(
     loaded = []
     monkeypatch.setattr(Segmenter, "from_bundle", lambda *arguments: loaded.append(arguments[1]))
     make_segmenter(0).with_changes(**changes).spec.write(tmp_path)
-    bundle_for_scoring(tmp_path, make_samples(1))  # type: ignore[arg-type]
+    bundle_for_scoring(tmp_path, make_samples(1))
     assert loaded == [expected]
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.measure import label as regions_of
@@ -11,7 +11,8 @@ from segpipe.inference.cleaning import Cleaning, region_sizes, remove_small_regi
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.samples import ClassTable
-from tests.inference.test_segmenter import UNIT
+from tests.worlds.property_tests import examples
+from tests.worlds.segmenters import UNIT
 
 ALL_CLASSES = np.ones(256, bool)
 shapes = st.one_of(st.tuples(st.integers(1, 14), st.integers(1, 14)), st.tuples(*[st.integers(1, 7)] * 3))
@@ -23,7 +24,7 @@ def blobs(shape, seed, classes=3):
 
 
 @given(shapes, st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_region_sizes_equal_those_of_skimage(shape, seed):
     ids = blobs(shape, seed)
     regions = regions_of(ids, background=-1, connectivity=len(shape))
@@ -32,7 +33,7 @@ def test_region_sizes_equal_those_of_skimage(shape, seed):
 
 
 @given(shapes, st.integers(0, 1000), st.tuples(*[st.integers(0, 30)] * 3))
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_small_regions_get_the_nearest_remaining_class(shape, seed, least):
     ids = blobs(shape, seed)
     regions = regions_of(ids, background=-1, connectivity=len(shape))
@@ -49,7 +50,7 @@ def test_small_regions_get_the_nearest_remaining_class(shape, seed, least):
 
 
 @given(shapes, st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_class_ids_are_unchanged_if_all_regions_are_too_small(shape, seed):
     ids = blobs(shape, seed)
     np.testing.assert_array_equal(remove_small_regions(ids, (ids.size + 1,) * 3), ids)

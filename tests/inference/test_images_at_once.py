@@ -1,4 +1,4 @@
-"""How many images are predicted at once."""
+"""The choice of how many images are predicted at once."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ def test_images_fit_by_their_probabilities_and_by_the_input_of_the_network(
 )
 def test_the_cores_are_shared_by_the_images(size: tuple[int, int], cores: int, threads: int) -> None:
     reader = [sample(64, 64), sample(*size), sample(64, 64)]
-    assert engine_threads(SPEC, reader, cores) == threads  # type: ignore[arg-type]
-    assert engine_threads(SPEC, [], cores) == cores  # type: ignore[arg-type]
+    assert engine_threads(SPEC, reader, cores) == threads
+    assert engine_threads(SPEC, [], cores) == cores
+    assert engine_threads(SPEC.model_copy(update={"dims": 3}), reader, cores) == 0
 
 
 def test_an_engine_that_uses_all_cores_predicts_one_image_at_a_time() -> None:
@@ -50,7 +51,7 @@ def test_an_engine_that_uses_all_cores_predicts_one_image_at_a_time() -> None:
             self.threads = threads
 
     def jobs(engine: object, cores: int = 6) -> int:
-        return parallel_jobs(Segmenter(SPEC, engine), cores)  # type: ignore[arg-type]
+        return parallel_jobs(Segmenter(SPEC, engine), cores)
 
     assert jobs(toy_segmenter().engine) == 1
     assert [jobs(Threaded(threads)) for threads in (0, 1, 2, 6)] == [1, 6, 3, 1]

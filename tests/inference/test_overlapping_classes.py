@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.special import expit
@@ -15,6 +15,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.volumes import labels_on_grid
 from segpipe.samples import ClassTable, Prediction
+from tests.worlds.property_tests import examples
 
 SPECS = [{"name": n, "value": v, "color": (v * 50, 0, 90)} for n, v in (("ground", 0), ("cell", 1), ("nucleus", 4))]
 CLASSES = ClassTable.model_validate({"classes": SPECS, "overlapping": True})
@@ -44,7 +45,7 @@ def make(**changes):
 
 
 @given(SCORES)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_each_class_has_a_sigmoid_and_a_threshold(scores):
     outputs = OverlappingOutputs(len(scores))
     values = outputs.values(scores[None])[0]

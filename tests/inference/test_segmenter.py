@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -18,9 +18,8 @@ from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.tiling import predict_tiled, tile_starts, tile_weights
 from segpipe.inference.trained_model import load_trained
 from segpipe.samples import ClassTable
-from tests.worlds.segmenters import Pixelwise, assert_likeliest
-
-UNIT = Normalisation(low=(0.0,), high=(1.0,), mean=(0.0,), std=(1.0,))
+from tests.worlds.property_tests import examples
+from tests.worlds.segmenters import UNIT, Pixelwise, assert_likeliest
 
 
 def make(stride=32, tile=64, overlap=16):
@@ -37,7 +36,7 @@ def make(stride=32, tile=64, overlap=16):
 
 
 @given(st.integers(1, 200), st.integers(1, 200), st.sampled_from([1, 16, 32]))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_any_size_gives_the_prediction_of_each_pixel(height, width, stride):
     """Also if the image is smaller than the stride, smaller than a tile along one axis only, or larger than a tile."""
     image = np.random.default_rng(height * 1000 + width).random((height, width)).astype(np.float32)

@@ -11,8 +11,7 @@ from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.inference.tta import relative_cost, run_averaged, symmetries
 from segpipe.samples import ClassTable
-from tests.inference.test_segmenter import UNIT
-from tests.worlds.segmenters import Pixelwise
+from tests.worlds.segmenters import UNIT, Pixelwise
 
 OUTPUTS = Outputs(3)
 
@@ -95,7 +94,8 @@ def test_a_segmenter_averages_whole_images_and_tiles(size):
 
 def test_scales_equal_an_average_with_torchs_resampling():
     """The sizes are multiples of the stride."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     batch = np.random.default_rng(3).normal(size=(2, 1, 16, 24)).astype(np.float32)
 
     def resized(x, size):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segpipe.errors import DataError
@@ -22,6 +22,7 @@ from segpipe.inference.volumes import (
     windows,
 )
 from segpipe.samples import ClassTable
+from tests.worlds.property_tests import examples
 from tests.worlds.segmenters import Pixelwise, assert_likeliest
 
 UNIT = Normalisation(low=(0.0,), high=(1.0,), mean=(0.0,), std=(1.0,))
@@ -42,7 +43,7 @@ def make(spacing=None, normalisation=UNIT):
 
 
 @given(st.tuples(st.integers(1, 30), st.integers(1, 40), st.integers(1, 40)))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_any_shape_gives_the_prediction_of_each_voxel(shape):
     volume = np.random.default_rng(sum(shape)).random(shape).astype(np.float32)
     segmenter = make()
@@ -62,7 +63,7 @@ def test_a_volume_of_one_window_is_predicted_at_once():
 
 
 @given(st.tuples(st.integers(8, 40), st.integers(12, 40), st.integers(16, 60)))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_windows_cover_every_voxel_and_overlap_by_half(shape):
     count = np.zeros(shape, int)
     for window in windows(shape, PATCH):
@@ -86,7 +87,7 @@ def test_window_weights_are_largest_at_the_centre_and_never_zero():
 
 @pytest.mark.slow  # MONAI takes seconds to load
 def test_windows_are_averaged_as_by_monai():
-    torch = pytest.importorskip("torch")
+    import torch
     from monai.inferers import sliding_window_inference
 
     rng = np.random.default_rng(3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from segpipe.metrics.calibration import (
@@ -18,6 +18,7 @@ from segpipe.metrics.calibration import (
     reliability,
 )
 from segpipe.samples import IGNORE
+from tests.worlds.property_tests import examples
 
 K = 4
 
@@ -45,7 +46,7 @@ def plain_ece(truth: np.ndarray, confidence: np.ndarray, predicted: np.ndarray, 
     return total
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 10**6), st.sampled_from([1, 10, BINS]))
 def test_ece_against_a_plain_loop(seed: int, bins: int) -> None:
     rng = np.random.default_rng(seed)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segpipe.metrics.detections import (
@@ -20,6 +20,7 @@ from segpipe.metrics.instances import InstanceMasks
 from tests.metrics.coco_oracle import CocoCounter
 from tests.metrics.oracles import PlainInstance, pixels_of, plain_ap
 from tests.metrics.test_instances import CLASSES, plain, random_instances
+from tests.worlds.property_tests import examples
 
 ALL_THRESHOLDS = tuple(range(10))
 Image = tuple[InstanceMasks, InstanceMasks, np.ndarray]
@@ -55,7 +56,7 @@ def ours(pools: list[PooledDetections], weights: np.ndarray) -> list[tuple[float
 
 
 @pytest.mark.parametrize("overlap", [True, False])
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(seed=st.integers(0, 10**6))
 def test_resampled_precision_is_that_of_repeated_images(overlap: bool, seed: int) -> None:
     images = images_of(seed, 5, overlap)
@@ -68,7 +69,7 @@ def test_resampled_precision_is_that_of_repeated_images(overlap: bool, seed: int
     np.testing.assert_allclose(ours(pools_of(tied), weights[:1]), [by_coco(tied)], atol=1e-12)
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(seed=st.integers(0, 10**6))
 def test_precision_against_sets_of_pixels(seed: int) -> None:
     images = images_of(seed, 4, overlap=True, ties=True)

@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -31,6 +31,7 @@ from tests.metrics.oracles import (
     plain_ap,
     plain_iou,
 )
+from tests.worlds.property_tests import examples
 
 CLASSES = 3
 
@@ -82,7 +83,7 @@ def random_instances(
 
 
 @pytest.mark.parametrize("overlap", [True, False])
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(seed=st.integers(0, 10**6))
 def test_there_is_no_assignment_with_more_matches(overlap: bool, seed: int) -> None:
     truth, prediction = random_instances(np.random.default_rng(seed), (7, 8), 4, overlap)
@@ -98,7 +99,7 @@ def test_there_is_no_assignment_with_more_matches(overlap: bool, seed: int) -> N
     np.testing.assert_allclose(iou_matrix(truth, prediction), table)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(seed=st.integers(0, 10**6))
 def test_maps_and_masks_of_the_same_instances_agree(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -289,7 +290,7 @@ def test_ap_without_true_instances_does_not_exist() -> None:
         assert np.isnan(result.ap_of_class[1])
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(hnp.arrays(np.uint16, (6, 7), elements=st.integers(0, 4)))
 def test_a_perfect_prediction_has_the_full_score(labels: np.ndarray) -> None:
     instances = InstanceMasks.from_map(labels)

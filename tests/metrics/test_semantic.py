@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -28,6 +28,7 @@ from segpipe.metrics import (
     weighted,
 )
 from segpipe.samples import IGNORE
+from tests.worlds.property_tests import examples
 
 K = 4
 NAMES = ["sky", "road", "car", "sign.post"]
@@ -98,13 +99,13 @@ def test_adversarial_masks(case: str) -> None:
     check_against_all(*ADVERSARIAL[case])
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(PAIRS)
 def test_random_masks(pair: tuple[np.ndarray, np.ndarray]) -> None:
     check_against_all(*pair)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(PAIRS)
 def test_confusion_counts_every_pixel_once(pair: tuple[np.ndarray, np.ndarray]) -> None:
     from sklearn.metrics import confusion_matrix
@@ -117,7 +118,7 @@ def test_confusion_counts_every_pixel_once(pair: tuple[np.ndarray, np.ndarray]) 
     np.testing.assert_array_equal(confusion(truth, prediction, K), expected)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(PAIRS)
 def test_each_class_against_scipy(pair: tuple[np.ndarray, np.ndarray]) -> None:
     """Compared with the Jaccard and Dice dissimilarity of two vectors of booleans."""
@@ -134,7 +135,7 @@ def test_each_class_against_scipy(pair: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 @pytest.mark.slow  # the import takes several seconds
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(PAIRS)
 def test_random_masks_against_segmentation_models_pytorch(pair: tuple[np.ndarray, np.ndarray]) -> None:
     """Its macro averages are over all classes, so they are compared only if all classes are present."""
@@ -212,7 +213,7 @@ def test_matthews_of_single_classes() -> None:
     assert matthews(tallies(confusion(both, 1 - both, K))) == pytest.approx(-1)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(PAIRS)
 def test_matthews_of_a_class_is_that_of_two_classes(pair: tuple[np.ndarray, np.ndarray]) -> None:
     from sklearn.metrics import matthews_corrcoef
@@ -238,7 +239,7 @@ def test_matthews_of_large_masks_keeps_its_digits() -> None:
 LABELS = SHAPES.flatmap(lambda s: st.tuples(*[hnp.arrays(np.bool_, (3, *s))] * 2, hnp.arrays(np.bool_, s)))
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(LABELS)
 def test_classes_that_overlap_against_scikit_learn(masks: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     """Compared in its multi-label form, with one row per pixel and one column per class; the background is where no other class is."""
@@ -263,7 +264,7 @@ def test_classes_that_overlap_against_scikit_learn(masks: tuple[np.ndarray, np.n
             assert np.isnan(macro(ratio, tally))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(SHAPES.flatmap(lambda s: st.tuples(masks(s, [0, 1, 2, 3, IGNORE]), masks(s, [0, 1, 2, 3]))))
 def test_exclusive_classes_have_the_same_scores_as_sets(pair: tuple[np.ndarray, np.ndarray]) -> None:
     as_set = np.arange(256, dtype=np.uint8)

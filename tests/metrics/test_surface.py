@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -18,6 +18,7 @@ from segpipe.metrics.surface import (
 )
 from segpipe.samples import IGNORE
 from tests.metrics.oracles import plain_contour, plain_distances
+from tests.worlds.property_tests import examples
 
 SHAPES = st.one_of(
     st.tuples(st.integers(1, 9), st.integers(1, 9)), st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
@@ -32,7 +33,7 @@ def square(size: int, low: int, high: int) -> np.ndarray:
     return mask
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(MASKS, SPACINGS)
 def test_distances_against_every_pair(pair: tuple[np.ndarray, np.ndarray], spacing: tuple[float, ...] | None) -> None:
     truth, prediction = pair
@@ -100,7 +101,7 @@ def test_ignored_pixels_are_in_no_mask() -> None:
     assert per_class("iou", counts)[1] == 1
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(MASKS, st.integers(1, 3))
 def test_the_band_against_every_pixel(pair: tuple[np.ndarray, np.ndarray], width: int) -> None:
     np.testing.assert_array_equal(contour(pair[0], width), plain_contour(pair[0], width))

@@ -3,11 +3,12 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from timm.layers import Conv2dSame
 
 from segpipe.ops.depthwise import depthwise, use_fast_depthwise
+from tests.worlds.property_tests import examples
 
 LAYERS = {
     "large": lambda: torch.nn.Conv2d(6, 6, 5, padding=2, groups=6, bias=False),
@@ -23,7 +24,7 @@ LAYERS = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     size=st.tuples(st.integers(1, 13), st.integers(1, 13)),
     kernel=st.tuples(*[st.sampled_from([1, 3, 5, 7, 9])] * 2).filter(lambda edges: max(edges) > 1),

@@ -3,19 +3,20 @@ import copy
 import pytest
 import segmentation_models_pytorch as smp
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from segmentation_models_pytorch.decoders.fpn.decoder import FPNBlock
 from torch.nn.functional import conv2d
 
 from segpipe.ops.feature_pyramid import convolve_level, use_fused_pyramid
 from tests.worlds.network_equivalence import assert_same_gradients_and_outputs
+from tests.worlds.property_tests import examples
 
 small = st.integers(1, 4)
 
 
 @given(small, small, small, small)
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_a_convolution_of_a_level_is_computed_without_the_level(height, width, skip_channels, out):
     rng = torch.Generator().manual_seed(height * 100 + width * 10 + skip_channels)
     torch.manual_seed(out)

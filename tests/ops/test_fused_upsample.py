@@ -2,18 +2,19 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segpipe.ops.fused_upsample import convolve_doubled, use_fused_upsampling
 from tests.worlds.network_equivalence import assert_same_gradients_and_outputs
+from tests.worlds.property_tests import examples
 
 small = st.integers(1, 5)
 FAMILIES = ["Unet", "UnetPlusPlus", "MAnet"]
 
 
 @given(small, small, st.integers(0, 3), small, st.booleans(), st.booleans())
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_a_transposed_convolution_equals_a_convolution_of_doubled_features(
     height, width, skip_channels, out, biased, channels_last
 ):

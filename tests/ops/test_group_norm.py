@@ -6,15 +6,10 @@ import torch
 from segpipe.ops.group_norm import use_fast_group_norm
 from segpipe.training.plan import StepSetting
 from segpipe.training.step import build_stepper
+from tests.worlds.network_equivalence import output_and_gradients
 from tests.worlds.tiny_training import make_plan
 
 SHAPES = {"images": ((3, 8, 5, 7), torch.channels_last), "volumes": ((2, 8, 4, 6, 3), torch.channels_last_3d)}
-
-
-def _gradients(layer, x, output_gradient):
-    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    y = layer(x)
-    return [y, *torch.autograd.grad(y, [x, *layer.parameters()], output_gradient.to(y.dtype))]
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -32,7 +27,7 @@ def test_outputs_and_gradients_equal_torchs(kind, groups, affine, training):
     scale_by_channel = torch.arange(1.0, 9).view(1, 8, *[1] * (len(shape) - 2))
     x = ((torch.randn(shape) + 2) * scale_by_channel).contiguous(memory_format=layout)
     output_gradient = torch.randn(shape)
-    results, expected = _gradients(ours, x, output_gradient), _gradients(torchs, x, output_gradient)
+    results, expected = output_and_gradients(ours, x, output_gradient), output_and_gradients(torchs, x, output_gradient)
     for result, other in zip(results, expected, strict=True):
         torch.testing.assert_close(result, other, atol=2e-5, rtol=1e-4)
     assert all(result.is_contiguous(memory_format=layout) for result in results[:2])
@@ -45,10 +40,10 @@ def test_bfloat16_is_nearly_as_precise_as_torchs(bias):
     layer = torch.nn.GroupNorm(32, 128, affine=True)
     x = (torch.randn(4, 128, 24, 24) * 3 + 20 * bias).contiguous(memory_format=torch.channels_last)
     output_gradient = torch.randn_like(x)
-    exact = _gradients(layer, x.bfloat16().float(), output_gradient.bfloat16().float())
-    torchs = _gradients(layer, x.bfloat16(), output_gradient)
+    exact = output_and_gradients(layer, x.bfloat16().float(), output_gradient.bfloat16().float())
+    torchs = output_and_gradients(layer, x.bfloat16(), output_gradient)
     use_fast_group_norm(network := torch.nn.Sequential(layer))
-    results = _gradients(network, x.bfloat16(), output_gradient)
+    results = output_and_gradients(network, x.bfloat16(), output_gradient)
     for result, other, true in zip(results, torchs, exact, strict=True):
         assert (result - true).abs().mean() <= 1.5 * (other - true).abs().mean() + 1e-4 * true.abs().mean()
     assert results[0].dtype == torch.bfloat16

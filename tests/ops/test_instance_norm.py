@@ -7,15 +7,10 @@ from segpipe.inference.preprocess import Normalisation
 from segpipe.ops.instance_norm import use_fast_instance_norm
 from segpipe.training.plan import StepSetting, VolumeGrid
 from segpipe.training.step import build_stepper
+from tests.worlds.network_equivalence import output_and_gradients
 from tests.worlds.tiny_training import make_plan
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last_3d}
-
-
-def _gradients(layer, x, output_gradient):
-    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    y = layer(x)
-    return [y, *torch.autograd.grad(y, [x, *layer.parameters()], output_gradient.to(y.dtype))]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -32,7 +27,7 @@ def test_outputs_and_gradients_equal_torchs(layout, affine, training):
         memory_format=LAYOUTS[layout]
     )
     output_gradient = torch.randn_like(x)
-    results, expected = _gradients(ours, x, output_gradient), _gradients(torchs, x, output_gradient)
+    results, expected = output_and_gradients(ours, x, output_gradient), output_and_gradients(torchs, x, output_gradient)
     for result, other in zip(results, expected, strict=True):
         torch.testing.assert_close(result, other, atol=2e-5, rtol=1e-4)
     assert ours.state_dict().keys() == torchs.state_dict().keys() and isinstance(ours[0], torch.nn.InstanceNorm3d)
@@ -43,10 +38,10 @@ def test_bfloat16_is_as_precise_as_torchs_and_the_memory_format_is_kept():
     layer = torch.nn.InstanceNorm3d(16, affine=True)
     x = (torch.randn(2, 16, 24, 24, 24) * 3 + 20).contiguous(memory_format=torch.channels_last_3d)
     output_gradient = torch.randn_like(x)
-    exact = _gradients(layer, x.bfloat16().float(), output_gradient)
-    torchs = _gradients(layer, x.bfloat16(), output_gradient)
+    exact = output_and_gradients(layer, x.bfloat16().float(), output_gradient)
+    torchs = output_and_gradients(layer, x.bfloat16(), output_gradient)
     use_fast_instance_norm(network := torch.nn.Sequential(layer))
-    results = _gradients(network, x.bfloat16(), output_gradient)
+    results = output_and_gradients(network, x.bfloat16(), output_gradient)
     for result, other, true in zip(results, torchs, exact, strict=True):
         assert (result - true).abs().mean() <= 1.2 * (other - true).abs().mean() + 1e-6
     assert results[0].dtype == torch.bfloat16

@@ -15,7 +15,7 @@ from segpipe.data.manifest.drift_reference import make_reference
 from segpipe.data.manifest.fingerprint import make_fingerprint
 from segpipe.pages.validation import write_validation
 from segpipe.validation.expectations import validate_manifest
-from tests.data.faults.test_files import copy_of, reencoded, values
+from tests.data.test_faulty_files import copy_of, reencoded, values
 from tests.worlds import faulty_data
 
 pytestmark = pytest.mark.browser

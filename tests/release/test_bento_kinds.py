@@ -24,7 +24,8 @@ from segpipe.release.blessing import bless
 from segpipe.release.export.bundle_export import write_bundle
 from segpipe.release.export.golden import Reader
 from tests.worlds.bundles import toy_detector, toy_network, toy_reader, toy_segmenter, toy_selection
-from tests.worlds.volumes import TABLE, TinyVolumeConfig, VolumeReader, build, ellipsoid
+from tests.worlds.readers import MemoryReader
+from tests.worlds.volumes import TABLE, TinyVolumeConfig, build, ellipsoid
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ def for_volumes() -> tuple[Segmenter, Reader]:
         spacing=(1.0, 1.0, 1.0),
         stride=4,
     )
-    reader = VolumeReader([ellipsoid(i) for i in range(2)])
+    reader = MemoryReader([ellipsoid(i) for i in range(2)])
     return Segmenter(spec, TorchEngine(build(TinyVolumeConfig(), 1, 3).eval())), reader
 
 

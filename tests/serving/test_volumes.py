@@ -27,7 +27,8 @@ from segpipe.serving.api import attach, create_app
 from segpipe.serving.model_holder import ModelHolder
 from segpipe.serving.settings import Settings
 from tests.worlds.bundles import toy_selection
-from tests.worlds.volumes import TinyVolumeConfig, VolumeReader, build, ellipsoid
+from tests.worlds.readers import MemoryReader
+from tests.worlds.volumes import TinyVolumeConfig, build, ellipsoid
 
 LIMITS = DataParams()
 CLASSES = [("background", 0), ("front", 7), ("back", 300)]
@@ -63,7 +64,7 @@ def trained() -> Segmenter:
 @pytest.fixture(scope="module")
 def bundle(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("volumes") / "bundle"
-    reader = VolumeReader([ellipsoid(i, spacing=(2.0, 1.0, 1.0)) for i in range(3)])
+    reader = MemoryReader([ellipsoid(i, spacing=(2.0, 1.0, 1.0)) for i in range(3)])
     write_bundle(trained, "f" * 64, reader, toy_selection(True), ExportParams(golden=2), folder)
     return folder
 

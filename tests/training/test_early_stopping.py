@@ -1,7 +1,5 @@
 import json
-import os
 import signal
-import time
 
 import pytest
 
@@ -45,8 +43,7 @@ def test_after_ctrl_c_at_the_last_moment_training_does_not_continue(run, monkeyp
 
     def interrupted(self, number, *rest):
         if number == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.05)
+            signal.raise_signal(signal.SIGINT)
         return step(self, number, *rest)
 
     with monkeypatch.context() as patch:

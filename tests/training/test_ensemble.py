@@ -19,9 +19,10 @@ from segpipe.training.finishing.cleaning_search import CleaningChoice
 from segpipe.training.folds import FoldImages, member_plan
 from segpipe.training.plan import Folds, VolumeGrid
 from segpipe.training.scoring import count_split, score_confusion
-from tests.worlds.tiny_training import CLASSES, MemoryReader, draw
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import CLASSES, draw
 from tests.worlds.trainings import tiny_plan
-from tests.worlds.volumes import TABLE, VolumeReader, ellipsoid, register
+from tests.worlds.volumes import TABLE, ellipsoid, register
 
 STEPS = 6
 
@@ -232,7 +233,7 @@ def test_one_network_replaces_members_that_were_not_finished(tmp_path):
 
 def test_volumes_have_members_too(tmp_path):
     register()
-    train, val = (VolumeReader([ellipsoid(i, (12, 16, 12)) for i in numbers]) for numbers in (range(4), range(10, 12)))
+    train, val = (MemoryReader([ellipsoid(i, (12, 16, 12)) for i in numbers]) for numbers in (range(4), range(10, 12)))
     keys = [sample.key for reader in (train, val) for sample in reader.samples]
     fold_images = FoldImages((train, val), keys, [0, 1, 0, 1, 0, 1])
     plan = planned(val_every=6).model_copy(

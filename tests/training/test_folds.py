@@ -17,7 +17,8 @@ from segpipe.training.plan import Folds, NetworkPlan
 from segpipe.training.planning import planner
 from segpipe.training.planning.budget import MEMBER_START_S, MIN_STEPS, count_steps
 from segpipe.training.planning.planner import make_plan
-from tests.worlds.tiny_training import MemoryReader, draw, fingerprint_of
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import draw, fingerprint_of
 from tests.worlds.tiny_training import make_plan as plan_of
 
 

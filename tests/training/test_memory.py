@@ -13,7 +13,7 @@ from segpipe.training.memory import is_out_of_memory, step_within_memory
 from segpipe.training.sampling.batch_parts import split_batch
 from segpipe.training.step import Stepper, build_stepper
 from segpipe.training.train import train_on
-from tests.worlds.tiny_training import CLASSES
+from tests.worlds.tiny_training import CLASSES, random_batch
 from tests.worlds.trainings import tiny_plan
 
 CPU_ERROR = RuntimeError(
@@ -22,21 +22,12 @@ CPU_ERROR = RuntimeError(
 PLAIN = {"loss": {"cross_entropy": 1.0}, "class_weights": [1.0, 1.0, 1.0], "ema": 0.0}
 
 
-def batch(n, ignored=False):
-    draws = torch.Generator().manual_seed(5)
-    images = torch.randn(n, 3, 32, 32, generator=draws)
-    labels = torch.randint(0, 3, (n, 32, 32), generator=draws, dtype=torch.uint8)
-    if ignored:
-        labels[0, :20] = 255
-    return images, labels
-
-
 def gradients(accumulate, n=6, options=None, ignored=False, **recipe):
     """Loss and gradients of a step in `accumulate` parts."""
     stepper = build_stepper(
         tiny_plan({"batch_norm": False} | (options or {}), **(PLAIN | recipe | {"batch": n, "accumulate": accumulate}))
     )
-    loss = stepper._backward(*batch(n, ignored))
+    loss = stepper._backward(*random_batch(n, ignored))
     return float(loss), torch.cat([p.grad.reshape(-1) for p in stepper.network.parameters()])
 
 
@@ -66,7 +57,7 @@ def test_quantities_of_the_batch_are_similar_but_not_equal_in_parts(changed):
 
 
 def test_parts_contain_each_image_once():
-    images, labels = batch(7)
+    images, labels = random_batch(7)
     parts = list(split_batch(images, list(labels), 3))
     assert [len(part) for part, _, _ in parts] == [3, 2, 2] and sum(share for _, _, share in parts) == pytest.approx(1)
     assert torch.equal(torch.cat([part for part, _, _ in parts]), images)
@@ -116,8 +107,8 @@ def test_a_step_that_does_not_fit_is_taken_in_parts(late, capfd):
     stepper.fabric.no_backward_sync = unlimited.fabric.no_backward_sync = lambda *_, **__: torch.enable_grad()
     stepper.fabric.backward = lambda loss: loss.backward()
     for number in range(3):
-        loss = step_within_memory(stepper, number, *batch(8), plan.seed)
-        assert float(loss) == pytest.approx(float(unlimited.step(number, *batch(8), plan.seed)), abs=1e-5)
+        loss = step_within_memory(stepper, number, *random_batch(8), plan.seed)
+        assert float(loss) == pytest.approx(float(unlimited.step(number, *random_batch(8), plan.seed)), abs=1e-5)
     assert stepper.accumulate == 4
     for limited, expected in zip(stepper.network.parameters(), unlimited.network.parameters(), strict=True):
         torch.testing.assert_close(limited, expected, atol=1e-4, rtol=0)
@@ -128,7 +119,7 @@ def test_a_step_that_does_not_fit_is_taken_in_parts(late, capfd):
 def test_other_errors_are_raised():
     plan = tiny_plan()
     with pytest.raises(RuntimeError, match=r"channels"):
-        step_within_memory(build_stepper(plan), 0, torch.zeros(2, 5, 32, 32), batch(2)[1], 0)
+        step_within_memory(build_stepper(plan), 0, torch.zeros(2, 5, 32, 32), random_batch(2)[1], 0)
 
 
 def test_a_part_of_one_image_cannot_be_split(monkeypatch):
@@ -138,11 +129,11 @@ def test_a_part_of_one_image_cannot_be_split(monkeypatch):
     monkeypatch.setattr(Stepper, "step", step)
     stepper = build_stepper(tiny_plan(batch=3))
     with pytest.raises(ConfigError, match=r"out of memory with 1 image at a time.*smaller patch"):
-        step_within_memory(stepper, 0, *batch(3), 0)
+        step_within_memory(stepper, 0, *random_batch(3), 0)
     stepper = build_stepper(tiny_plan(batch=4))
     stepper.min_batch = 2
     with pytest.raises(ConfigError, match="out of memory with 2 images at a time"):
-        step_within_memory(stepper, 0, *batch(4), 0)
+        step_within_memory(stepper, 0, *random_batch(4), 0)
 
 
 def test_training_continues_in_parts_and_records_it_in_its_history(

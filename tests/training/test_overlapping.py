@@ -5,7 +5,7 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from segpipe.config import LossParams, Params
@@ -19,7 +19,9 @@ from segpipe.training.planning.planner import plan_on
 from segpipe.training.sampling.crops import Crops
 from segpipe.training.scoring import score_split
 from segpipe.training.train import train_on
-from tests.worlds.tiny_training import MemoryReader, fingerprint_of
+from tests.worlds.property_tests import examples
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import fingerprint_of
 from tests.worlds.trainings import tiny_plan
 
 NAMES = {"classes": [{"name": n, "value": v, "color": (v, 0, 0)} for n, v in (("ground", 0), ("disc", 1), ("core", 2))]}
@@ -46,7 +48,7 @@ def loss(weights, **terms):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @given(shape=SHAPES)
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_cross_entropy_equals_torchs_binary_cross_entropy(shape, smoothing):
     logits, labels, present, counted, weights = case(shape)
     assume(counted.any())
@@ -58,7 +60,7 @@ def test_cross_entropy_equals_torchs_binary_cross_entropy(shape, smoothing):
 
 
 @given(SHAPES)
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_dice_equals_smps_over_the_classes_present(shape):
     logits, labels, present, counted, weights = case(shape)
     classes_present = ((present * counted).sum((0, 2, 3)) > 0).float()
@@ -70,7 +72,7 @@ def test_dice_equals_smps_over_the_classes_present(shape):
 
 
 @given(SHAPES)
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_focal_equals_its_formula(shape):
     logits, labels, present, counted, weights = case(shape)
     assume(counted.any())

@@ -8,13 +8,14 @@ from segpipe import stages
 from segpipe.config import Params
 from segpipe.errors import ConfigError
 from segpipe.training.settings_changes import changed_since, check_settings
-from tests.training.planning.test_planner import SMALL, params
-from tests.worlds.tiny_training import make_plan
+from tests.worlds.tiny_training import SMALL, candidate_params, make_plan
 
 
 @pytest.fixture
 def planned():
-    settings = params({"budget": "3 steps", "patch": 64, "batch": 2, "freeze_encoder": 0.4}).explicit_settings("net")
+    settings = candidate_params(
+        {"budget": "3 steps", "patch": 64, "batch": 2, "freeze_encoder": 0.4}
+    ).explicit_settings("net")
     return make_plan().model_copy(update={"candidate": "net", "settings": settings})
 
 
@@ -24,7 +25,7 @@ def test_settings_that_changed_since_planning_are_listed_and_refused(planned):
     same = Params.model_validate({"train": {"budget": "3 steps", "batch": 2}, "candidates": {"net": elsewhere}})
     assert planned.settings == same.explicit_settings("net"), "in whichever section they are set"
     check_settings(planned, same.explicit_settings("net"))
-    other = params({**settings, "batch": 4, "optimizer": "sgd"}, encoder="resnet18").explicit_settings("net")
+    other = candidate_params({**settings, "batch": 4, "optimizer": "sgd"}, encoder="resnet18").explicit_settings("net")
     assert sorted(changed_since(planned, other)) == [
         "encoder was mobilenetv3_small_050 when it was planned and is resnet18 now",
         "train.batch was 2 when it was planned and is 4 now",

@@ -1,10 +1,8 @@
 """Whole trainings: their files, the same bytes after a kill, errors."""
 
 import json
-import os
 import signal
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -69,7 +67,7 @@ needs_bf16 = pytest.mark.skipif(not has_bf16("cpu"), reason="this CPU does not c
     ids=str,
 )
 def test_the_same_plan_gives_the_same_bytes_also_after_a_kill(tmp_path, readers, setting, monkeypatch):
-    plan = make_plan(setting, checkpoint_every=2)
+    plan = make_plan(setting, checkpoint_every=2, patch=32)
     whole = run(tmp_path / "a", plan, readers)
     assert run(tmp_path / "b", plan, readers) == whole, "two runs differ"
 
@@ -105,8 +103,7 @@ def test_ctrl_c_writes_a_checkpoint_and_restores_the_signal_handlers(tmp_path, r
 
     def interrupted(self, number, *rest):
         if number == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.05)
+            signal.raise_signal(signal.SIGINT)
         return step(self, number, *rest)
 
     monkeypatch.setattr(Stepper, "step", interrupted)
@@ -167,7 +164,8 @@ def test_a_classical_family_is_fitted(tmp_path, readers):
 
 def test_a_network_learns(tmp_path, readers):
     """Validated often: normalisation over so few pixels varies from step to step, and the best weights are kept."""
-    plan = make_plan(steps=60, batch=4, val_every=10, learning_rate=4e-3, warmup_steps=5, ema=0.8, augment="off")
+    changes = {"learning_rate": 4e-3, "warmup_steps": 5, "ema": 0.8, "augment": "off"}
+    plan = make_plan(steps=60, patch=32, batch=4, val_every=10, **changes)
     run(tmp_path, plan, readers)
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     losses = [entry["loss"] for entry in history["train"]]

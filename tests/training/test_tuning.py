@@ -129,7 +129,7 @@ def test_two_searches_share_the_trials(search, monkeypatch):
 
 
 def test_a_trial_that_diverges_is_the_worst_and_other_errors_are_raised(search, monkeypatch):
-    def diverges(plan, *_, on_validation):
+    def diverges(*_, **__):
         raise SegpipeError("training diverged")
 
     monkeypatch.setattr(tuning, "train_on", diverges)
@@ -137,7 +137,7 @@ def test_a_trial_that_diverges_is_the_worst_and_other_errors_are_raised(search, 
     tuned.run(2, None, None)
     assert [(r.score, r.ended) for r in tuned.results()] == [(0.0, "diverged")] * 2
 
-    def fails(plan, *_, on_validation):
+    def fails(*_, **__):
         raise ConfigError("out of memory")
 
     monkeypatch.setattr(tuning, "train_on", fails)

@@ -15,17 +15,17 @@ from segpipe.data.manifest.table import read_manifest
 from segpipe.drift.comparison import compare
 from segpipe.pages.components.drift_chart import draw_drift
 from segpipe.samples import ClassTable
-from tests.validation.test_expectations import TABLE, judge, put, sound
 from tests.worlds import faulty_data
+from tests.worlds.manifests import TABLE, judge, set_values, sound_manifest
 
 PARAMS = ValidateParams()
 
 
 def test_drift_is_a_finding_and_a_picture() -> None:
-    old, new = sound(60), sound(60)
+    old, new = sound_manifest(60), sound_manifest(60)
     for row in range(60):
-        put(old, row, mean=np.full(3, 100.0 + row / 10))
-        put(new, row, mean=np.full(3, 103.0 + row / 10))
+        set_values(old, row, mean=np.full(3, 100.0 + row / 10))
+        set_values(new, row, mean=np.full(3, 103.0 + row / 10))
     drifts = compare(make_reference(new, TABLE), make_reference(old, TABLE), PARAMS)
     assert [d.drifted for d in drifts[:4]] == [True, True, True, False]
     findings = judge(new, before=make_reference(old, TABLE))
@@ -62,9 +62,9 @@ def test_the_stage_compares_with_the_reference_in_the_workspace(tmp_path: Path) 
 
 
 def test_what_quarantine_leaves_out_does_not_drift() -> None:
-    old, new = sound(40), sound(80)
+    old, new = sound_manifest(40), sound_manifest(80)
     for row in range(40, 80):
-        put(new, row, mean=np.full(3, 200.0), unknown_values='{"77": 9}', sha256=f"{row:064d}")
+        set_values(new, row, mean=np.full(3, 200.0), unknown_values='{"77": 9}', sha256=f"{row:064d}")
     before = make_reference(old, TABLE)
     drifted = {f.found.partition(" has")[0] for f in judge(new, before=before) if f.expectation == "drift"}
     assert "mean of channel 1" in drifted

@@ -27,7 +27,7 @@ from segpipe.validation import duplicates
 from segpipe.validation.duplicates import compare_miniatures, near_duplicates
 from segpipe.validation.expectations import validate_manifest
 from segpipe.validation.findings import Finding
-from tests.validation.test_expectations import put, sound
+from tests.worlds.manifests import set_values, sound_manifest
 
 RANK = {"train": 0, "val": 1, "test": 2}
 
@@ -107,12 +107,12 @@ def test_near_duplicates_are_those_of_a_search_pair_by_pair(
 
 
 def test_blank_images_and_exact_copies_are_not_near_duplicates() -> None:
-    frame = sound()
-    put(frame, 0, phash=frame.at[5, "phash"], std=np.zeros(3))
-    put(frame, 1, phash=frame.at[6, "phash"], sha256=frame.at[6, "sha256"])
-    put(frame, 7, phash=frame.at[8, "phash"])  # both in train
-    put(frame, 2, phash=frame.at[9, "phash"], mean=np.full(3, 130.0))  # brighter by a quarter
-    put(frame, 3, phash=frame.at[10, "phash"], height=11)  # with other proportions
+    frame = sound_manifest()
+    set_values(frame, 0, phash=frame.at[5, "phash"], std=np.zeros(3))
+    set_values(frame, 1, phash=frame.at[6, "phash"], sha256=frame.at[6, "sha256"])
+    set_values(frame, 7, phash=frame.at[8, "phash"])  # both in train
+    set_values(frame, 2, phash=frame.at[9, "phash"], mean=np.full(3, 130.0))  # brighter by a quarter
+    set_values(frame, 3, phash=frame.at[10, "phash"], height=11)  # with other proportions
     assert near_duplicates(frame, 6, 0.06, 0.93) == {}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from segpipe.data.demo.write import write_demo
 from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.fingerprint import make_fingerprint
-from segpipe.drift.reference import Reference
 from segpipe.errors import ConfigError, DataError
 from segpipe.pages.validation import write_validation
 from segpipe.samples import ClassTable
@@ -27,97 +25,22 @@ from segpipe.validation.checks import CHECKS
 from segpipe.validation.expectations import validate_manifest
 from segpipe.validation.findings import Finding, blocking_findings, quarantined_files
 from segpipe.validation.frames import _split_errors
-
-TABLE = ClassTable.from_names(["background", "cell", "dirt"])
-
-
-def sound(count: int = 12) -> pd.DataFrame:
-    """Return a manifest that passes every check; rows 0 and 1 are test, 2 and 3 val, the others train."""
-    rows = [
-        {
-            "key": f"k{i:02d}",
-            "path": f"images/k{i:02d}.png",
-            "mask_path": f"masks/k{i:02d}.png",
-            "instances_path": None,
-            "sha256": f"{i:064d}",
-            "mask_sha256": f"{i + 100:064d}",
-            "instances_sha256": None,
-            "phash": sha256(str(i).encode()).hexdigest()[:16],
-            "miniature": np.random.default_rng(i).bytes(48 * 48),
-            "height": 10,
-            "width": 20,
-            "channels": 3,
-            "dtype": "uint8",
-            "mask_height": 10,
-            "mask_width": 20,
-            "mean": np.full(3, 100.0),
-            "std": np.full(3, 20.0),
-            "low": np.zeros(3),
-            "high": np.full(3, 255.0),
-            "class_pixels": np.array([120, 60, 20]),
-            "ignored_pixels": 0,
-            "unknown_values": "{}",
-            "n_instances": None,
-            "depth": None,
-            "mask_depth": None,
-            "spacing": None,
-            "mask_spacing": None,
-            "orientation": None,
-            "mask_orientation": None,
-            "mask_offset": None,
-            "sharpness": 0.02,
-            "smallest_component": 20,
-            "instance_areas": None,
-            "notes": np.array([]),
-            "group": f"g{i}",
-            "split": ["test", "val", "train"][min(i // 2, 2)],
-            "split_given": False,
-            "error": None,
-        }
-        for i in range(count)
-    ]
-    whole = [
-        "depth",
-        "height",
-        "width",
-        "channels",
-        "mask_depth",
-        "mask_height",
-        "mask_width",
-        "ignored_pixels",
-        "n_instances",
-    ]
-    return pd.DataFrame(rows).astype(dict.fromkeys(whole, "Int64"))
-
-
-def judge(
-    frame: pd.DataFrame, table: ClassTable = TABLE, before: Reference | None = None, crop: int = 256, **params: object
-) -> list[Finding]:
-    fingerprint = make_fingerprint(frame, table)
-    return validate_manifest(frame, fingerprint, ValidateParams.model_validate(params), before, crop).findings
-
-
-def put(frame: pd.DataFrame, row: int, **values: object) -> None:
-    for column, value in values.items():
-        if isinstance(value, np.ndarray):  # pandas would store the element of an array of one element
-            frame[column] = pd.Series([value if index == row else old for index, old in enumerate(frame[column])])
-        else:
-            frame.at[row, column] = value
+from tests.worlds.manifests import TABLE, judge, set_values, sound_manifest
 
 
 def _class_only_in_test(frame: pd.DataFrame) -> None:
     for row in range(12):
-        put(frame, row, class_pixels=np.array([120, 80, 0]) if row else np.array([100, 80, 20]))
+        set_values(frame, row, class_pixels=np.array([120, 80, 0]) if row else np.array([100, 80, 20]))
 
 
 def _class_nowhere(frame: pd.DataFrame) -> None:
     for row in range(12):
-        put(frame, row, class_pixels=np.array([120, 80, 0]))
+        set_values(frame, row, class_pixels=np.array([120, 80, 0]))
 
 
 def _rare_class(frame: pd.DataFrame) -> None:
     for row in range(12):
-        put(frame, row, class_pixels=np.array([120_000, 79_900, 100]))
+        set_values(frame, row, class_pixels=np.array([120_000, 79_900, 100]))
 
 
 def _no_val(frame: pd.DataFrame) -> None:
@@ -126,13 +49,13 @@ def _no_val(frame: pd.DataFrame) -> None:
 
 FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, str | None, str]]]] = {
     "unreadable": (
-        lambda f: put(
+        lambda f: set_values(
             f, 5, error="images/k05.png: the file is empty. Fix: restore it", mask_height=pd.NA, mask_width=pd.NA
         ),
         [("readable_files", "error", "images/k05.png", "the file is empty")],
     ),
     "no mask": (
-        lambda f: put(
+        lambda f: set_values(
             f,
             5,
             mask_path=None,
@@ -144,32 +67,32 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
         ),
         [("masks_present", "error", "images/k05.png", "no mask")],
     ),
-    "other size": (lambda f: put(f, 5, mask_width=21), [("sizes_match", "error", "images/k05.png", "21 x 10")]),
+    "other size": (lambda f: set_values(f, 5, mask_width=21), [("sizes_match", "error", "images/k05.png", "21 x 10")]),
     "unknown values": (
-        lambda f: put(f, 5, unknown_values='{"7": 3, "99": 12}'),
+        lambda f: set_values(f, 5, unknown_values='{"7": 3, "99": 12}'),
         [("known_classes", "error", "images/k05.png", "unknown values 99 (12 pixels), 7 (3 pixels)")],
     ),
     "one channel": (
-        lambda f: put(f, 5, channels=1, mean=np.ones(1), std=np.ones(1), low=np.ones(1), high=np.ones(1)),
+        lambda f: set_values(f, 5, channels=1, mean=np.ones(1), std=np.ones(1), low=np.ones(1), high=np.ones(1)),
         [("same_channels", "error", "images/k05.png", "1 channel")],
     ),
-    "16 bit": (lambda f: put(f, 5, dtype="uint16"), [("same_dtype", "error", "images/k05.png", "uint16")]),
+    "16 bit": (lambda f: set_values(f, 5, dtype="uint16"), [("same_dtype", "error", "images/k05.png", "uint16")]),
     "copy in another split": (
-        lambda f: put(f, 0, sha256=f.at[5, "sha256"], mask_sha256=f.at[5, "mask_sha256"]),
+        lambda f: set_values(f, 0, sha256=f.at[5, "sha256"], mask_sha256=f.at[5, "mask_sha256"]),
         [
             ("no_copies_across_splits", "error", "images/k00.png", "images/k05.png"),
             ("no_copies_across_splits", "error", "images/k05.png", "images/k00.png"),
         ],
     ),
     "two masks": (
-        lambda f: put(f, 6, sha256=f.at[5, "sha256"]),
+        lambda f: set_values(f, 6, sha256=f.at[5, "sha256"]),
         [
             ("one_mask_an_image", "error", "images/k05.png", "images/k06.png"),
             ("one_mask_an_image", "error", "images/k06.png", "images/k05.png"),
         ],
     ),
     "copy in the same split": (
-        lambda f: put(f, 6, sha256=f.at[5, "sha256"], mask_sha256=f.at[5, "mask_sha256"]),
+        lambda f: set_values(f, 6, sha256=f.at[5, "sha256"], mask_sha256=f.at[5, "mask_sha256"]),
         [
             ("unique_content", "warning", "images/k05.png", "images/k06.png"),
             ("unique_content", "warning", "images/k06.png", "images/k05.png"),
@@ -181,30 +104,33 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
         [("classes_in_train", "error", None, "class dirt is in val or test (20 pixels)")],
     ),
     "class not in val": (
-        lambda f: [put(f, row, class_pixels=np.array([120, 80, 0])) for row in (2, 3)],
+        lambda f: [set_values(f, row, class_pixels=np.array([120, 80, 0])) for row in (2, 3)],
         [("classes_in_every_split", "error", None, "class dirt does not occur in val (")],
     ),
     "class nowhere": (_class_nowhere, [("classes_exist", "error", None, "class dirt does not occur")]),
     "rare class": (_rare_class, [("class_imbalance", "warning", None, "class dirt has 0.050%")]),
     "group in two splits": (
-        lambda f: put(f, 0, group="g5", split_given=True),
+        lambda f: set_values(f, 0, group="g5", split_given=True),
         [("groups_stay_together", "error", None, "group g5 is in train and test")],
     ),
     "given group in two splits": (
-        lambda f: (put(f, 0, group="g5", split_given=True), put(f, 5, split_given=True)),
+        lambda f: (set_values(f, 0, group="g5", split_given=True), set_values(f, 5, split_given=True)),
         [("given_groups_stay_together", "error", None, "group g5 is in train and test")],
     ),
-    "blank": (lambda f: put(f, 5, std=np.zeros(3)), [("blank_images", "warning", "images/k05.png", "the same value")]),
+    "blank": (
+        lambda f: set_values(f, 5, std=np.zeros(3)),
+        [("blank_images", "warning", "images/k05.png", "the same value")],
+    ),
     "empty mask": (
-        lambda f: put(f, 5, class_pixels=np.array([200, 0, 0])),
+        lambda f: set_values(f, 5, class_pixels=np.array([200, 0, 0])),
         [("near_empty_masks", "warning", "images/k05.png", "0.000% of the mask is another class than background")],
     ),
     "all ignored": (
-        lambda f: put(f, 5, class_pixels=np.array([0, 0, 0]), ignored_pixels=200),
+        lambda f: set_values(f, 5, class_pixels=np.array([0, 0, 0]), ignored_pixels=200),
         [("near_empty_masks", "warning", "images/k05.png", "another class than ignored")],
     ),
     "nearly the same in another split": (
-        lambda f: put(f, 0, phash=f.at[5, "phash"]),
+        lambda f: set_values(f, 0, phash=f.at[5, "phash"]),
         [
             (
                 "near_duplicates",
@@ -215,19 +141,19 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
         ],
     ),
     "far brighter": (
-        lambda f: put(f, 5, mean=np.full(3, 240.0)),
+        lambda f: set_values(f, 5, mean=np.full(3, 240.0)),
         [("outlier_intensity", "warning", "images/k05.png", "mean by channel: 240, 240, 240")],
     ),
     "far larger": (
-        lambda f: put(f, 5, height=50, mask_height=50),
+        lambda f: set_values(f, 5, height=50, mask_height=50),
         [("outlier_size", "warning", "images/k05.png", "20 x 50: an edge is 5.0 times")],
     ),
     "blurred": (
-        lambda f: put(f, 5, sharpness=0.0002),
+        lambda f: set_values(f, 5, sharpness=0.0002),
         [("blurred_images", "warning", "images/k05.png", "robust deviations below")],
     ),
     "tiny instances": (
-        lambda f: put(
+        lambda f: set_values(
             f, 5, height=200, width=400, mask_height=200, mask_width=400, instance_areas=np.array([1, 4, 900])
         ),
         [
@@ -236,29 +162,29 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
         ],
     ),
     "a volume among images": (
-        lambda f: put(f, 5, depth=4, mask_depth=4),
+        lambda f: set_values(f, 5, depth=4, mask_depth=4),
         [("same_axes", "error", "images/k05.png", "3D data")],
     ),
     "a label of another depth": (
-        lambda f: put(f, 5, mask_depth=4),
+        lambda f: set_values(f, 5, mask_depth=4),
         [("sizes_match", "error", "images/k05.png", "a mask of 20 x 10 x 4")],
     ),
     "voxels of another size": (
-        lambda f: put(f, 5, spacing=np.array([1.0, 1.0, 1.0]), mask_spacing=np.array([1.5, 1.0, 1.0])),
+        lambda f: set_values(f, 5, spacing=np.array([1.0, 1.0, 1.0]), mask_spacing=np.array([1.5, 1.0, 1.0])),
         [("spacings_match", "error", "images/k05.png", "a label with voxels of 1.5 x 1 x 1 mm")],
     ),
     "the same voxels as float32": (
-        lambda f: put(
+        lambda f: set_values(
             f, 5, spacing=np.array([0.7, 1.0, 1.0]), mask_spacing=np.array([np.float32(0.7), 1.0, 1.0], float)
         ),
         [],
     ),
     "another orientation": (
-        lambda f: put(f, 5, orientation="RAS", mask_orientation="LPS"),
+        lambda f: set_values(f, 5, orientation="RAS", mask_orientation="LPS"),
         [("orientations_match", "error", "images/k05.png", "a label in LPS")],
     ),
     "another position": (
-        lambda f: put(
+        lambda f: set_values(
             f,
             5,
             spacing=np.ones(3),
@@ -270,7 +196,7 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
         [("origins_match", "warning", "images/k05.png", "puts it 3.25 voxels away")],
     ),
     "half a voxel away": (
-        lambda f: put(
+        lambda f: set_values(
             f,
             5,
             spacing=np.ones(3),
@@ -282,21 +208,21 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
         [],
     ),
     "converted": (
-        lambda f: put(f, 5, notes=np.array(["EXIF rotation applied"])),
+        lambda f: set_values(f, 5, notes=np.array(["EXIF rotation applied"])),
         [("converted_images", "note", "images/k05.png", "EXIF rotation applied")],
     ),
 }
 
 
 def test_a_sound_manifest_has_no_findings() -> None:
-    assert judge(sound()) == []
+    assert judge(sound_manifest()) == []
 
 
 @pytest.mark.parametrize(("corrupt", "expected"), FAULTS.values(), ids=FAULTS)
 def test_a_fault_is_found_and_nothing_else(
     corrupt: Callable[[pd.DataFrame], object], expected: list[tuple[str, str, str | None, str]]
 ) -> None:
-    frame = sound()
+    frame = sound_manifest()
     corrupt(frame)
     findings = judge(frame)
     assert [(f.expectation, f.severity, f.file) for f in findings] == [row[:3] for row in expected]
@@ -317,9 +243,9 @@ def test_every_check_fails_once() -> None:
 
 
 def test_labels_that_are_all_background_are_an_error_unless_the_severity_is_lowered() -> None:
-    frame = sound()
+    frame = sound_manifest()
     for row in range(12):
-        put(frame, row, class_pixels=np.array([200, 0, 0]))
+        set_values(frame, row, class_pixels=np.array([200, 0, 0]))
     (finding,) = [f for f in judge(frame) if f.expectation == "labels_not_all_background"]
     assert (finding.severity, finding.found) == ("error", "all labels are background")
     lowered = judge(frame, severity={"labels_not_all_background": "warning", "classes_exist": "warning"})
@@ -327,17 +253,19 @@ def test_labels_that_are_all_background_are_an_error_unless_the_severity_is_lowe
 
 
 def test_braces_in_file_names_are_not_templates() -> None:
-    frame = sound(40)
+    frame = sound_manifest(40)
     for row in range(10, 40):
-        put(frame, row, key=f"img{{{row}}}", path=f"images/img{{{row}}}.png", notes=np.array(["alpha channel dropped"]))
+        set_values(
+            frame, row, key=f"img{{{row}}}", path=f"images/img{{{row}}}.png", notes=np.array(["alpha channel dropped"])
+        )
     (finding,) = [f for f in judge(frame) if f.expectation == "converted_images"]
     assert "(images/img{10}.png, images/img{11}.png, images/img{12}.png and 27 more)" in finding.found
 
 
 def test_inverted_masks_are_suspected() -> None:
-    frame = sound()
+    frame = sound_manifest()
     for row in range(12):
-        put(frame, row, class_pixels=np.array([40, 160]))
+        set_values(frame, row, class_pixels=np.array([40, 160]))
     (finding,) = judge(frame, ClassTable.from_names(["background", "cell"]))
     assert (finding.expectation, finding.severity) == ("polarity", "warning")
     assert "20%" in finding.found
@@ -345,14 +273,30 @@ def test_inverted_masks_are_suspected() -> None:
 
 
 def test_volumes_may_be_stored_in_several_number_types() -> None:
-    frame = sound(30)
+    frame = sound_manifest(30)
     for row in range(30):
-        put(frame, row, depth=4, mask_depth=4, dtype="uint8" if row % 3 else "float32")
+        set_values(frame, row, depth=4, mask_depth=4, dtype="uint8" if row % 3 else "float32")
     findings = judge(frame, many=9)
     assert [(f.expectation, f.severity, f.file) for f in findings] == [("volume_dtypes", "warning", None)]
     assert "10 of 30 volumes are not uint8: values range from 0 to 255" in findings[0].found
     assert "images/k00.png, images/k03.png, images/k06.png and 7 more" in findings[0].found
     assert len(judge(frame)) == 10
+
+
+def test_a_summary_names_its_files_unchanged() -> None:
+    frame = sound_manifest()
+    for row in (5, 6):
+        set_values(frame, row, path=f"images/{{{row}}}.png", notes=np.array(["EXIF rotation applied"]))
+    (finding,) = judge(frame, many=1)
+    assert finding.found.endswith(" (images/{5}.png, images/{6}.png)")
+
+
+def test_unknown_values_are_listed_with_their_pixels() -> None:
+    frame = sound_manifest()
+    set_values(frame, 5, unknown_values=json.dumps({str(v): v for v in range(20, 60)}))
+    (finding,) = judge(frame)
+    assert finding.found.startswith("unknown values 59 (59 pixels), 58 (58 pixels)")
+    assert finding.found.endswith(" 54 (54 pixels) and 34 more")
 
 
 @pytest.mark.parametrize(
@@ -365,17 +309,17 @@ def test_volumes_may_be_stored_in_several_number_types() -> None:
     ],
 )
 def test_the_fix_for_unknown_values_names_their_usual_cause(unknown: str, fix: str) -> None:
-    frame = sound()
-    put(frame, 5, unknown_values=unknown)
+    frame = sound_manifest()
+    set_values(frame, 5, unknown_values=unknown)
     (finding,) = judge(frame)
     assert re.search(fix, finding.fix)
 
 
 def test_min_images_and_severities_follow_params() -> None:
-    frame = sound()
+    frame = sound_manifest()
     assert [f.found.split()[0] for f in judge(frame, min_images=3)] == ["2", "2"]
-    put(frame, 5, mask_width=21)
-    put(frame, 6, class_pixels=np.array([200, 0, 0]))
+    set_values(frame, 5, mask_width=21)
+    set_values(frame, 6, class_pixels=np.array([200, 0, 0]))
     assert [f.expectation for f in judge(frame, severity={"sizes_match": "warning", "near_empty_masks": "error"})] == [
         "near_empty_masks",
         "sizes_match",
@@ -386,8 +330,8 @@ def test_min_images_and_severities_follow_params() -> None:
 
 
 def test_the_results_of_great_expectations_are_returned() -> None:
-    frame = sound()
-    put(frame, 5, mask_width=21)
+    frame = sound_manifest()
+    set_values(frame, 5, mask_width=21)
     findings, gx_result, _ = validate_manifest(frame, make_fingerprint(frame, TABLE), ValidateParams())
     json.dumps(gx_result, allow_nan=False)
     assert gx_result["success"] is False
@@ -444,9 +388,9 @@ def test_findings_json_and_the_page_agree(written: tuple[Path, Path]) -> None:
 
 
 def test_the_page_stays_small(tmp_path: Path) -> None:
-    frame = sound(400)
+    frame = sound_manifest(400)
     for row in range(400):
-        put(frame, row, mask_width=21 if row > 5 else 20)
+        set_values(frame, row, mask_width=21 if row > 5 else 20)
     findings, gx_result, _ = validate_manifest(frame, make_fingerprint(frame, TABLE), ValidateParams())
     assert len(findings) == 394
     write_validation(tmp_path, findings, gx_result, frame, tmp_path / "data")
@@ -478,12 +422,12 @@ def test_real_datasets_have_only_their_known_faults(
 
 
 def test_quarantine_leaves_files_out_and_checks_the_others() -> None:
-    frame = sound()
+    frame = sound_manifest()
     for row in (0, 1):
-        put(frame, row, unknown_values='{"9": 1}')
+        set_values(frame, row, unknown_values='{"9": 1}')
     for row in range(12):
-        put(frame, row, class_pixels=np.array([120, 60, 20 if row in (2, 6) else 0]))
-    put(frame, 6, mask_width=21)
+        set_values(frame, row, class_pixels=np.array([120, 60, 20 if row in (2, 6) else 0]))
+    set_values(frame, 6, mask_width=21)
     findings = judge(frame, quarantine=True)
     assert quarantined_files(findings) == ["images/k00.png", "images/k01.png", "images/k06.png"]
     stops = blocking_findings(findings, ValidateParams(quarantine=True))
@@ -497,9 +441,11 @@ def test_quarantine_leaves_files_out_and_checks_the_others() -> None:
 
 def test_instances_are_compared_with_the_training_crop() -> None:
     """The median instance is 2 pixels wide: 1.6 % of a crop of 128 pixels, 1 % of one of 192; images are 200 pixels high."""
-    frame = sound()
+    frame = sound_manifest()
     for row in range(12):
-        put(frame, row, height=200, width=400, mask_height=200, mask_width=400, instance_areas=np.array([4, 4, 400]))
+        set_values(
+            frame, row, height=200, width=400, mask_height=200, mask_width=400, instance_areas=np.array([4, 4, 400])
+        )
     assert judge(frame, crop=128) == []
     findings = judge(frame, crop=192)
     assert {finding.expectation for finding in findings} == {"tiny_objects"}

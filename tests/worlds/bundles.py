@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.samples import ClassTable, Sample
+from tests.worlds.readers import MemoryReader
 
 CLASSES = ClassTable.from_names(["background", "cell", "nucleus"], [0, 128, 255])
 
@@ -101,26 +101,11 @@ def toy_image(seed: int, height: int = 70, width: int = 90, channels: int = 3, d
     return image.astype(np.float32) if dtype is np.float32 else (image * np.iinfo(dtype).max).astype(dtype)
 
 
-@dataclass
-class ToyReader:
-    samples: list[Sample]
-    class_pixels: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.class_pixels = np.array([np.bincount(s.labels.ravel(), minlength=len(CLASSES)) for s in self.samples])
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[index]
-
-
-def toy_reader(count: int = 6, channels: int = 3, dtype: type = np.uint8, height: int = 70) -> ToyReader:
+def toy_reader(count: int = 6, channels: int = 3, dtype: type = np.uint8, height: int = 70) -> MemoryReader:
     rng = np.random.default_rng(5)
     images = [toy_image(i, height + i, 90, channels, dtype) for i in range(count)]
     labels = [rng.integers(0, 3, image.shape[:2]).astype(np.uint8) for image in images]
-    return ToyReader([Sample(f"img-{i}", a, b) for i, (a, b) in enumerate(zip(images, labels, strict=True))])
+    return MemoryReader([Sample(f"img-{i}", a, b) for i, (a, b) in enumerate(zip(images, labels, strict=True))])
 
 
 def toy_selection(promotable: bool = True, **changes: Any) -> Selection:

@@ -9,7 +9,8 @@ from scipy import ndimage
 from segpipe.samples import Sample
 from segpipe.training.sampling.crops import batches
 from segpipe.training.sampling.detection import InstanceCrops, detection_loss
-from tests.worlds.tiny_training import MemoryReader, make_plan
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import make_plan
 
 SMALL = {
     "encoder": "resnet18",

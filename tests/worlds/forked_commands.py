@@ -32,7 +32,8 @@ from segpipe.files import sha256_file
 from segpipe.training.distributed.process_group import leave_process_group
 from segpipe.training.plan import FirstCrops
 from segpipe.training.train import train_on
-from tests.worlds.tiny_training import CLASSES, MemoryReader, draw
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import CLASSES, draw
 from tests.worlds.trainings import tiny_plan
 
 IMPORTED = (

@@ -1,4 +1,4 @@
-"""An assertion that two networks are equivalent."""
+"""Comparisons of layers and networks that compute the same with other operators."""
 
 import torch
 
@@ -17,3 +17,10 @@ def assert_same_gradients_and_outputs(plain, optimised, images):
     optimised.load_state_dict(plain.state_dict())
     with torch.inference_mode():
         assert torch.equal(optimised.eval()(images), plain.eval()(images))
+
+
+def output_and_gradients(layer, x, output_gradient):
+    """Return the output of a layer and the gradients of its input and parameters, in this order."""
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    y = layer(x)
+    return [y, *torch.autograd.grad(y, [x, *layer.parameters()], output_gradient.to(y.dtype))]

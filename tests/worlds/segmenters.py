@@ -1,6 +1,11 @@
-"""An engine whose predictions are known."""
+"""An engine whose predictions are known, and its normalisation."""
 
 import numpy as np
+
+from segpipe.inference.preprocess import Normalisation
+
+UNIT = Normalisation(low=(0.0,), high=(1.0,), mean=(0.0,), std=(1.0,))
+"""Values stay as they are."""
 
 
 class Pixelwise:

@@ -4,33 +4,19 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
-from segpipe.config import TrainParams
+from segpipe.config import Params, TrainParams
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.inference.preprocess import Normalisation
 from segpipe.models.registry import get_family
 from segpipe.samples import IGNORE, ClassTable, Sample
 from segpipe.training.plan import ClassicalPlan, Execution, Machine, NetworkPlan, Recipe, StepSetting
 from segpipe.training.planning.plan_draft import PlanDraft
+from tests.worlds.readers import MemoryReader
 
 CLASSES = ClassTable.from_names(["ground", "disc", "bar"])
-
-
-class MemoryReader:
-    """Samples in a list, with the interface of ShardReader."""
-
-    def __init__(self, samples):
-        self.samples = samples
-        self.keys = [s.key for s in samples]
-        self.class_pixels = np.array(
-            [np.bincount(s.labels.ravel(), minlength=256)[: len(CLASSES)] for s in samples], np.int64
-        )
-
-    def __len__(self):
-        return len(self.samples)
-
-    def __getitem__(self, index):
-        return self.samples[index]
+SMALL = {"encoder": "mobilenetv3_small_050", "encoder_weights": "none"}
 
 
 def draw(seed, height=72, width=88, channels=3, dtype="uint8", bar=True):
@@ -108,7 +94,7 @@ def make_plan(setting=None, workers=0, channels=3, dtype="uint8", family="unet",
     """A plan of a small network, with these changes of its recipe."""
     machine = Machine(device="cpu", processor="any", threads=1, memory_mib=1, torch="any")
     return NetworkPlan(
-        **_common(family, channels, dtype, {"encoder": "mobilenetv3_small_050", "encoder_weights": "none"}),
+        **_common(family, channels, dtype, dict(SMALL)),
         recipe=make_recipe(**recipe),
         execution=Execution(
             setting=setting or StepSetting(precision="fp32", channels_last=False),
@@ -166,3 +152,20 @@ def val_reader():
 @pytest.fixture(autouse=True)
 def _one_thread(one_thread):
     """Trainings in tests are small: more threads would not help."""
+
+
+def candidate_params(train=None, **candidate):
+    """Parameters with one candidate, `net`: a small U-Net with these settings."""
+    return Params.model_validate(
+        {"train": train or {}, "candidates": {"net": {"family": "unet", **SMALL, **candidate}}}
+    )
+
+
+def random_batch(n, ignored=False):
+    """Random images (N, 3, 32, 32) and labels (N, 32, 32) of three classes; the first image may have ignored rows."""
+    draws = torch.Generator().manual_seed(5)
+    images = torch.randn(n, 3, 32, 32, generator=draws)
+    labels = torch.randint(0, 3, (n, 32, 32), generator=draws, dtype=torch.uint8)
+    if ignored:
+        labels[0, :20] = 255
+    return images, labels

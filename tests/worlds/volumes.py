@@ -6,11 +6,16 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from segpipe.inference.preprocess import Normalisation
 from segpipe.models.family import Family
 from segpipe.models.registry import FAMILIES
 from segpipe.samples import ClassTable, Sample
+from segpipe.training.plan import VolumeGrid
+from tests.worlds.tiny_training import make_plan
 
 TABLE = ClassTable.from_names(["background", "front", "back"])
+PATCH = (16, 20, 24)
+PER_IMAGE = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,), per_image=True)
 
 
 def ellipsoid(seed: int, shape: tuple[int, int, int] | None = None, spacing=(1.0, 1.0, 1.0), dtype="float32") -> Sample:
@@ -25,24 +30,6 @@ def ellipsoid(seed: int, shape: tuple[int, int, int] | None = None, spacing=(1.0
     scale = 10 ** rng.uniform(2, 5) if dtype == "float32" else 100
     image = np.clip(levels, 0, 2) * scale
     return Sample(f"v{seed:02d}", image.astype(dtype)[..., None], labels, spacing=spacing)
-
-
-class VolumeReader:
-    """A list of volumes with the interface of ShardReader."""
-
-    split = "test"
-
-    def __init__(self, samples: list[Sample], n_classes: int = 3) -> None:
-        self.samples = samples
-        self.class_pixels = np.array(
-            [np.bincount(s.labels.ravel(), minlength=256)[:n_classes] for s in samples], np.int64
-        )
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[index]
 
 
 class TinyVolumeConfig(BaseModel):
@@ -66,3 +53,15 @@ def register() -> None:
     FAMILIES["tiny3d"] = Family(
         "tiny3d", "network", "Tiny.", "none", f"{module}:TinyVolumeConfig", f"{module}:build", dims=3, stride=4
     )
+
+
+def volume_plan(patch=PATCH, spacing=(1.0, 1.0, 1.0), flips=(True, True, True), **recipe):
+    """A plan of a network for volumes, with these changes of its recipe."""
+    grid = VolumeGrid(patch=patch, spacing=spacing, flips=flips)
+    return make_plan(channels=1, **recipe).model_copy(update={"volume": grid, "normalisation": PER_IMAGE})
+
+
+def random_volume(shape=(9, 12, 10), seed=0):
+    """A random image of two channels, (*shape, 2) float32, and random labels of three classes, shape uint8."""
+    rng = np.random.default_rng(seed)
+    return rng.random((*shape, 2)).astype(np.float32), rng.integers(0, 3, shape).astype(np.uint8)

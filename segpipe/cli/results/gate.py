@@ -65,7 +65,12 @@ def as_text(selection: Selection, explain: bool) -> list[str]:
 
     lines = [selection.outcome_on(today())]
     for verdict in selection.verdicts:
-        lines += ["", f"{verdict.name.replace('_', ' ')}: {verdict.sentence}"]
+        ended = (
+            " This waiver has ended since: the gate blocks."
+            if verdict.blocks_on(today()) and not verdict.blocks
+            else ""
+        )
+        lines += ["", f"{verdict.name.replace('_', ' ')}: {verdict.sentence}{ended}"]
         if explain:
             lines += _explanation(verdict)
     return lines

@@ -65,12 +65,14 @@ def run(
 
 
 def describe_run(summary: RunSummary) -> list[str]:
-    """Describe the result of a run in one or two lines."""
+    """Describe the result of a run in a few lines: stages, the verdicts if the gates judged in this run, and the winner."""
     from segpipe.progress import format_seconds
 
     ran, up_to_date = summary.ran, summary.up_to_date
     words = f"{len(ran)} of {len(ran) + len(up_to_date)} stages ran" if ran else "every stage was up to date"
     lines = [f"{words}, {format_seconds(summary.seconds)} in total"]
+    if summary.selection and "select" in ran:
+        lines += [verdict.sentence for verdict in summary.selection.verdicts]
     if summary.version and summary.selection:
         released = "released" if summary.released else "released before"
         lines.append(

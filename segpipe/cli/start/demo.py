@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -58,9 +59,19 @@ def run_demo(directory: Path, verbose: bool = False) -> None:
     print(f"{summary.live} is live. It was served once, and segmented {answer['file']}:")
     print("  " + ", ".join(f"{share['name']} {share['share']:.1%}" for share in answer["classes"]))
     print(f"  overlay: {answer['overlay']}")
+    _open_report(root)
     print("\nNext" + (":" if shutil.which("segpipe") else f" (after `. {Path(sys.prefix) / 'bin' / 'activate'}`):"))
     for command in (f"cd {directory} && segpipe report --open", "segpipe serve", 'segpipe schedule --cron "0 2 * * 1"'):
         print(f"  {command}")
+
+
+def _open_report(root: Path) -> None:
+    """Open the report in the browser if a person is at this terminal and there is a display; do nothing otherwise."""
+    from segpipe.workspace.paths import Paths
+
+    has_display = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
+    if sys.stderr.isatty() and has_display:
+        typer.launch(Paths(root).report.as_uri())
 
 
 def _workspace(directory: Path) -> Path:

@@ -59,7 +59,7 @@ def export_graph(trained: Segmenter, path: Path) -> None:
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise ConfigError(
-                f"ONNX cannot express the network: {next(iter(str(error).splitlines()), type(error).__name__)[:200]}",
+                f"the network cannot be exported to ONNX: {next(iter(str(error).splitlines()), type(error).__name__)[:200]}",
                 where=spec.candidate,
                 found=f"family {spec.family}",
                 fix="use other layers, or remove the candidate from params.yaml",

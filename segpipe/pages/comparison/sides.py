@@ -17,6 +17,8 @@ from segpipe.evaluation.metrics_file import MetricsFile
 from segpipe.evaluation.scores import Scores
 from segpipe.evaluation.scores_file import read_scores
 from segpipe.gates.selection import SelectionOutline
+from segpipe.inference.engines.checked_graph import SCORING_ENGINES
+from segpipe.inference.spec import TORCH
 from segpipe.words import listed
 from segpipe.workspace.changes import State
 from segpipe.workspace.revisions import Revision, open_revision, open_workspace
@@ -145,6 +147,8 @@ class SharedImages:
     """The number of images with the same key whose pixels or labels differ."""
     by_content: bool
     """True if the hashes of the files were compared; otherwise the numbers of labelled pixels of each class were."""
+    engines: tuple[str | None, str | None] = (None, None)
+    """The engines that scored the two sides; None for evaluations of earlier versions, which did not record it."""
 
     @property
     def complete(self) -> bool:
@@ -157,7 +161,7 @@ class SharedImages:
         count = len(self.after.keys)
         how = "by the hashes of the files" if self.by_content else "by name and labelled pixels"
         if self.complete:
-            return f"Both were scored on the same {count} test images (matched {how})."
+            return f"Both were scored on the same {count} test images (matched {how}).{self._engine_note}"
         parts = [
             f"{number} that only the {side} was tested on"
             for side, number in zip(("first", "second"), self.left_out, strict=True)
@@ -166,8 +170,18 @@ class SharedImages:
         parts += [f"{self.changed} whose image or label has changed"] if self.changed else []
         return (
             f"The two were tested on different images. Only the {count} test images that both share (matched {how}) are compared; "
-            f"no image is scored again. Left out: {', '.join(parts)}."
+            f"no image is scored again. Left out: {', '.join(parts)}.{self._engine_note}"
         )
+
+    @property
+    def _engine_note(self) -> str:
+        """A warning if the arithmetic of the two sides may differ, which changes scores by about 0.0001; otherwise empty."""
+        first, second = self.engines
+        networks = {None, TORCH, *SCORING_ENGINES.values()}  # a classical model is its own engine
+        if first == second or not {first, second} <= networks:
+            return ""
+        first, second = (engine or "one that an earlier version of segpipe did not record" for engine in self.engines)
+        return f" Their engines differ ({first}; {second}): differences below 0.0001 may be due to that."
 
 
 def match_images(before: ComparisonSide, after: ComparisonSide) -> SharedImages:
@@ -203,6 +217,7 @@ def match_images(before: ComparisonSide, after: ComparisonSide) -> SharedImages:
         (len(first_prints) - len(keys), len(second_prints) - len(keys)),
         len(keys) - len(same),
         before.hashes is not None and after.hashes is not None,
+        (before.metrics.engine, after.metrics.engine),
     )
 
 

@@ -78,6 +78,11 @@ def most_different(ours: Scores, theirs: Scores, each: int, name: str = IMAGE_ME
     return behind + ahead
 
 
+def differ(ours: Scores, theirs: Scores, each: int, main: str = MAIN_METRIC) -> bool:
+    """Return whether `draw_disagreements` would draw an image of these models; the arguments are those of that function."""
+    return bool(most_different(ours, theirs, each, image_metric(main, ours, theirs)))
+
+
 def draw_disagreements(
     ours: ScoredModel, theirs: ScoredModel, reader: ShardReader, each: int, main: str = MAIN_METRIC
 ) -> list[GalleryImage]:

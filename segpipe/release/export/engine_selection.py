@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,9 @@ Loader = Callable[[], Engine]
 """Loads a graph into an engine."""
 
 _ROUNDS = 9
+_FIRST_ROUNDS = 3
+_HOPELESS = 1.5
+"""After the first rounds, only eligible engines whose time is within this factor of the fastest of them are timed again."""
 _MAX_TIMING_S = 20.0
 _SETTLE_S = 0.1
 _SPEED_TOLERANCE = 1.10
@@ -82,7 +85,8 @@ class EngineComparison:
 
     def timed_trials(self) -> list[EngineTrial]:
         """Time all engines on the first golden image, and return the trials with their times."""
-        times = median_ms(self.running, self.inputs[0])
+        eligible = {name for name, trial in self.trials.items() if trial.eligible}
+        times = median_ms(self.running, self.inputs[0], eligible)
         return [trial.model_copy(update={"median_ms": times.get(name)}) for name, trial in self.trials.items()]
 
 
@@ -110,7 +114,9 @@ def require_agreement(min_agreement: float) -> Judge:
     return judge
 
 
-def median_ms(segmenters: Mapping[str, Segmenter], arguments: Mapping[str, Any]) -> dict[str, float]:
+def median_ms(
+    segmenters: Mapping[str, Segmenter], arguments: Mapping[str, Any], contenders: Collection[str] | None = None
+) -> dict[str, float]:
     """Measure the median duration of `predict` for several models.
 
     The models take turns, so that a busy moment of the machine affects all of them alike. Before each measurement, the model runs
@@ -120,24 +126,37 @@ def median_ms(segmenters: Mapping[str, Segmenter], arguments: Mapping[str, Any])
     Args:
         segmenters: models by name.
         arguments: arguments of `Segmenter.predict`.
+        contenders: the names of the models among which the fastest is sought, by default all. The others, and contenders that are
+            clearly slower (`_HOPELESS`), are measured a few times only.
 
     Returns:
         Milliseconds by name. Slow models are measured fewer times.
     """
     times: dict[str, list[float]] = {name: [] for name in segmenters}
     start = time.perf_counter()
+    timed = list(segmenters)
     for completed in range(_ROUNDS):
         if completed and time.perf_counter() - start > _MAX_TIMING_S:
             break
-        for name, segmenter in segmenters.items():
+        if completed == _FIRST_ROUNDS:
+            timed = _contenders(times, segmenters if contenders is None else contenders)
+        for name in timed:
             settled = time.perf_counter() + _SETTLE_S
-            segmenter.predict(**arguments)
+            segmenters[name].predict(**arguments)
             while time.perf_counter() < settled:
-                segmenter.predict(**arguments)
+                segmenters[name].predict(**arguments)
             before = time.perf_counter()
-            segmenter.predict(**arguments)
+            segmenters[name].predict(**arguments)
             times[name].append(1000 * (time.perf_counter() - before))
     return {name: round(statistics.median(values), 2) for name, values in times.items()}
+
+
+def _contenders(times: Mapping[str, Sequence[float]], names: Collection[str]) -> list[str]:
+    """Return the names of the models that may be the fastest of these; none if there is only one, which needs no comparison."""
+    fastest = {name: min(values) for name, values in times.items() if name in names}
+    limit = _HOPELESS * min(fastest.values(), default=0.0)
+    close = [name for name, value in fastest.items() if value <= limit]
+    return close if len(close) > 1 else []
 
 
 def choose_engine(trials: Sequence[EngineTrial], min_agreement: float) -> EngineTrial:

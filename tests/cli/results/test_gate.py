@@ -123,6 +123,7 @@ def test_a_waiver_may_have_ended_after_the_selection(call, until: date, code: in
     assert not waived.blocks
     exit_code, out, _ = call(selection(waived))
     assert exit_code == code and f"Waived by A. Vogel until {until}: new stain." in out
+    assert ("This waiver has ended since: the gate blocks." in out) == (code == 4)
 
 
 def test_explain_prints_reasons_and_parts(call) -> None:

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.cli.test_main import call
-from tests.inference.video.test_segment_video import clip, frames_of
 from tests.worlds.bundles import write_toy_bundle
+from tests.worlds.command_line import call_command
+from tests.worlds.videos import clip, frames_of
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def segpipe(capsys, monkeypatch, bundle: Path, tmp_path: Path):
     """Run `segpipe predict ARGUMENTS` with that bundle, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: call(capsys, monkeypatch, "predict", "--model", str(bundle), *map(str, arguments))
+    return lambda *arguments: call_command(capsys, monkeypatch, "predict", "--model", str(bundle), *map(str, arguments))
 
 
 def test_either_images_or_a_video(segpipe, tmp_path: Path) -> None:

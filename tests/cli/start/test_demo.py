@@ -44,3 +44,19 @@ def test_any_other_error_ends_the_demo(root, monkeypatch):
     monkeypatch.setattr(retraining, "run_pipeline", run)
     with pytest.raises(SegpipeError, match="no disk"):
         demo._run(root, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "display", "opened"), [(True, ":0", True), (True, None, False), (False, ":0", False)]
+)
+def test_the_report_opens_for_a_person_with_a_display(root, monkeypatch, terminal, display, opened):
+    pages = []
+    monkeypatch.setattr(demo.typer, "launch", pages.append)
+    monkeypatch.setattr(demo.sys, "platform", "linux")
+    monkeypatch.setattr(demo.sys.stderr, "isatty", lambda: terminal, raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    if display:
+        monkeypatch.setenv("DISPLAY", display)
+    demo._open_report(root)
+    assert [page.endswith("/reports/report.html") for page in pages] == [True] * opened

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 
 from segpipe.data.dataset import Dataset, load_dataset
@@ -18,13 +18,12 @@ from segpipe.data.importer import ImportOptions, import_dataset
 from segpipe.samples import ClassTable
 from tests.worlds.datasets import LIMITS, assert_same, dataset_specs, write_dataset
 from tests.worlds.layouts import recognised
+from tests.worlds.property_tests import examples
 
 
 @pytest.mark.parametrize("name", EXPORTERS)
-@settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
+@examples(
+    25,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking a whole dataset takes minutes
 )

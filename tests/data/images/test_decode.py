@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageOps
@@ -30,6 +30,7 @@ from segpipe.data.images import (
     suffix_of,
 )
 from segpipe.errors import DataError
+from tests.worlds.property_tests import examples
 
 RNG = np.random.default_rng(7)
 RGB = RNG.integers(0, 256, (21, 34, 3), dtype=np.uint8)
@@ -210,7 +211,7 @@ def test_file_names_are_split_into_stem_and_ending(name: str, stem: str, suffix:
     assert (stem_of(Path("folder.d") / name), suffix_of(Path("folder.d") / name)) == (stem, suffix)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     array=st.one_of(
         arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))),

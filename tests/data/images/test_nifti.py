@@ -12,7 +12,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nibabel.affines import apply_affine
 
@@ -29,6 +29,7 @@ from segpipe.data.images import (
 )
 from segpipe.data.images.nifti import nifti_geometry
 from segpipe.errors import DataError
+from tests.worlds.property_tests import examples
 
 RNG = np.random.default_rng(11)
 LIMITS = DataParams()
@@ -84,7 +85,7 @@ def test_the_scale_of_the_header_is_applied_and_noted() -> None:
     assert notes == ["values scaled as the header says: 0.5 x value + -1024"]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     flips=st.permutations(range(3)),
     signs=st.tuples(*[st.sampled_from([-1, 1])] * 3),
@@ -254,7 +255,7 @@ def test_hippocampus_agrees_with_nibabel(shared_data: Path) -> None:
             )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(1, 1, 1), (5, 1, 7), (4, 6, 3)]))
 def test_the_offset_is_the_largest_one_of_all_voxels(seed: int, shape: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(seed)

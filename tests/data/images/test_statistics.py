@@ -8,7 +8,7 @@ import cv2
 import imagehash
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -16,11 +16,12 @@ from scipy import ndimage
 
 from segpipe.data.images import statistics
 from segpipe.data.images.statistics import histogram, moments, perceptual_hash, reduce_to_grey, sharpness
+from tests.worlds.property_tests import examples
 
 RNG = np.random.default_rng(0)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(
     plane=st.one_of(
         arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12))),

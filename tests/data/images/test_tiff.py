@@ -17,15 +17,10 @@ from PIL import Image
 from segpipe.config import DataParams
 from segpipe.data.images import decode_image, decode_image_with_notes, decode_mask, encode_tiff
 from segpipe.errors import DataError
+from tests.worlds.faulty_data import tiff
 
 RNG = np.random.default_rng(5)
 CHANNELS, VOLUME = DataParams(pages="channels"), DataParams(pages="volume")
-
-
-def tiff(array: np.ndarray, **options: object) -> bytes:
-    stream = io.BytesIO()
-    tifffile.imwrite(stream, array, **options)
-    return stream.getvalue()
 
 
 def by_pil(image: Image.Image, **options: object) -> bytes:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
 from segpipe.data.manifest import connected_components
 from segpipe.data.manifest.connected_components import component_sizes, find_runs
+from tests.worlds.property_tests import examples
 
 MASKS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=7), elements=st.integers(0, 3))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(mask=MASKS, values=st.sets(st.integers(0, 3), min_size=1))
 def test_components_agree_with_scipy(mask: np.ndarray, values: set[int]) -> None:
     runs = find_runs(mask)

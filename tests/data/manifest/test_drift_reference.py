@@ -12,13 +12,13 @@ from segpipe.data.manifest.drift_reference import make_reference
 from segpipe.drift.comparison import compare
 from segpipe.drift.reference import Reference
 from segpipe.errors import DataError
-from tests.validation.test_expectations import TABLE, put, sound
+from tests.worlds.manifests import TABLE, set_values, sound_manifest
 
 
 def test_a_reference_holds_what_the_manifest_says(tmp_path: Path) -> None:
-    frame = sound(30)
-    put(frame, 3, mean=np.array([1.0, 2.0, 3.0]), class_pixels=np.array([20, 0, 60]))
-    put(frame, 4, error="images/k04.png: broken")
+    frame = sound_manifest(30)
+    set_values(frame, 3, mean=np.array([1.0, 2.0, 3.0]), class_pixels=np.array([20, 0, 60]))
+    set_values(frame, 4, error="images/k04.png: broken")
     reference = make_reference(frame, TABLE)
     assert reference.images == 29
     assert reference.values["mean of channel 2"][3] == 2.0
@@ -31,4 +31,4 @@ def test_a_reference_holds_what_the_manifest_says(tmp_path: Path) -> None:
 
 def test_a_manifest_without_usable_images_has_no_reference() -> None:
     with pytest.raises(DataError, match="no usable image to make a reference from"):
-        make_reference(sound(3).assign(error="broken"), TABLE)
+        make_reference(sound_manifest(3).assign(error="broken"), TABLE)

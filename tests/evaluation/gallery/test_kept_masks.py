@@ -32,7 +32,7 @@ def test_masks_are_kept_while_there_is_room() -> None:
     for key in "abc":
         kept.add(sample(key), predicted())
     assert [kept.get(key) is not None for key in "abc"] == [True, True, False]
-    assert kept.get("a").class_ids is MASK and kept.get("a").instance_ids is None  # type: ignore[union-attr]
+    assert kept.get("a").class_ids is MASK and kept.get("a").instance_ids is None
 
 
 def test_a_mask_whose_instances_were_not_predicted_is_not_kept() -> None:
@@ -40,7 +40,7 @@ def test_a_mask_whose_instances_were_not_predicted_is_not_kept() -> None:
     kept.add(sample("without", instances=True), predicted())
     kept.add(sample("with", instances=True), predicted(ids))
     assert kept.get("without") is None
-    assert kept.get("with").instance_ids.all()  # type: ignore[union-attr]
+    assert kept.get("with").instance_ids.all()
 
 
 def test_the_gallery_is_the_same_from_kept_masks(reader: ShardReader, tmp_path: Path) -> None:

@@ -11,9 +11,12 @@ import torch
 from segpipe.inference.engines import checked_graph
 from segpipe.inference.engines.checked_graph import CheckedGraphEngine, GraphMismatch, on_graph
 from segpipe.inference.engines.engine import OnnxEngine, TorchEngine
+from segpipe.inference.images_at_once import parallel_jobs
 from segpipe.inference.out_of_fold import OutOfFoldSegmenter
 from segpipe.inference.outputs import Outputs
+from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
+from segpipe.samples import Sample
 from tests.worlds.bundles import toy_detector, toy_image, toy_segmenter
 from tests.worlds.segmenters import Pixelwise
 
@@ -96,7 +99,8 @@ def test_a_single_tie_in_a_small_image_is_accepted() -> None:
             logits[0, :, 0, 0] = 0, self.shift
             return logits
 
-    CheckedGraphEngine(OneTie(1e-5), OneTie(-1e-5), Outputs(2))(batch())
+    logits = CheckedGraphEngine(OneTie(1e-5), OneTie(-1e-5), Outputs(2))(batch())
+    assert logits[0, 1, 0, 0] == np.float32(1e-5), "that of the graph, whose class differs from the one of torch"
 
 
 def test_a_network_that_is_traced_wrongly_for_other_sizes_is_refused(tmp_path: Path) -> None:
@@ -127,13 +131,27 @@ def test_models_that_are_not_networks_stay_as_they_are(tmp_path: Path) -> None:
         assert on_graph(model, tmp_path) is model
 
 
+def test_volumes_are_scored_on_openvino_one_at_a_time(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv3d(4, 3, 3, padding=1)
+    plain = {"low": (0.0,), "high": (255.0,), "mean": (0.5,), "std": (1.0,)}
+    spec = toy_segmenter().spec.model_copy(
+        update={"dims": 3, "patch3d": (8, 16, 16), "stride": 1, "normalisation": Normalisation.model_validate(plain)}
+    )
+    trained = Segmenter(spec, TorchEngine(torch.nn.Sequential(*layers).eval()))
+    graph = on_graph(trained, tmp_path)
+    assert graph.engine.name == "openvino" and parallel_jobs(graph, cores=8) == 1
+    volume = toy_image(0, 20, 24, 10).transpose(2, 0, 1)
+    actual, expected = (model.predict(volume, probabilities=True) for model in (graph, trained))
+    assert (actual.class_ids != expected.class_ids).mean() <= 1e-4
+    np.testing.assert_allclose(actual.probabilities, expected.probabilities, atol=1e-5)
+
+
 def test_an_ensemble_has_a_graph_of_each_member(tmp_path: Path) -> None:
     whole, members = toy_segmenter(0), [toy_segmenter(seed) for seed in (1, 2)]
     ensemble = OutOfFoldSegmenter(whole.spec, whole.engine, [m.engine for m in members], {"a": 0, "b": 1})
     graph = on_graph(ensemble, tmp_path, threads=1)
     image = toy_image(5)
-    from segpipe.samples import Sample
-
     for key in ("a", "b", "new"):
         sample = Sample(key, image)
         actual, expected = (m.segment(sample, probabilities=True).probabilities for m in (graph, ensemble))

@@ -27,6 +27,7 @@ from segpipe.inference.video.segment_video import overlay_path, segment_video
 from segpipe.inference.video.smoothing import Smoother, half_life
 from segpipe.samples import ClassTable
 from tests.worlds.segmenters import Pixelwise
+from tests.worlds.videos import clip, frames_of, write_video
 
 LIMITS = DataParams()
 CLASSES = ClassTable.from_names(["background", "cell", "nucleus"], [0, 128, 255])
@@ -47,33 +48,6 @@ def make_segmenter(engine=None, channels: int = 3, **settings) -> Segmenter:
         **settings,
     )
     return Segmenter(spec, engine or Pixelwise())
-
-
-def frames_of(path: Path) -> list[np.ndarray]:
-    """Read the frames of a video, (H, W, 3), BGR."""
-    capture = cv2.VideoCapture(str(path))
-    frames = []
-    while (result := capture.read())[0]:
-        frames.append(result[1])
-    capture.release()
-    return frames
-
-
-def clip(path: Path, count: int = 7, height: int = 38, width: int = 50) -> Path:
-    """Write a video of moving blobs."""
-    coarse = np.random.default_rng(0).integers(0, 255, (height // 8 + 2, width // 8 + 2 + count, 3)).astype(np.uint8)
-    rows = [np.kron(coarse[:, i:], np.ones((8, 8, 1), np.uint8))[:height, :width] for i in range(count)]
-    return write(path, rows)
-
-
-def write(path: Path, pictures: list[np.ndarray]) -> Path:
-    height, width = pictures[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"FFV1"), 12.0, (width, height))
-    assert writer.isOpened()
-    for picture in pictures:
-        writer.write(np.ascontiguousarray(picture))
-    writer.release()
-    return path
 
 
 class FakeCapture:
@@ -138,7 +112,7 @@ def test_each_mask_equals_that_of_the_frame_as_an_image(tmp_path: Path, channels
     frames = frames_of(path)
     if channels == 1:
         frames = [np.repeat(frame[:, :, 1:2], 3, 2) for frame in frames]
-        path = write(tmp_path / "grey.mkv", frames)
+        path = write_video(tmp_path / "grey.mkv", frames)
         assert all((stored == frame).all() for stored, frame in zip(frames_of(path), frames, strict=True))
     sets = CLASSES.from_names(CLASSES.names, [0, 1, 2]).model_copy(update={"overlapping": True})
     model = make_segmenter(Around(0.5), channels=channels).with_changes(classes=sets if overlapping else CLASSES)
@@ -202,7 +176,7 @@ def test_smoothing_equals_the_closed_form() -> None:
 
 def test_smoothed_masks_follow_the_average_and_a_flash_is_suppressed(tmp_path: Path) -> None:
     still, flash = np.full((16, 24, 3), 250, np.uint8), np.full((16, 24, 3), 2, np.uint8)
-    path = write(tmp_path / "flash.avi", [still] * 4 + [flash] + [still] * 3)
+    path = write_video(tmp_path / "flash.avi", [still] * 4 + [flash] + [still] * 3)
     masks = {}
     for smoothing in (0.0, 0.8):
         run(path, tmp_path / "out.mp4", masks=(folder := tmp_path / f"masks-{smoothing}"), smoothing=smoothing)
@@ -225,7 +199,7 @@ def test_small_regions_are_removed_after_smoothing(tmp_path: Path) -> None:
     """A region of four pixels is removed if regions need nine pixels, with and without smoothing, and kept if they need three."""
     speckled = np.full((16, 24, 3), 250, np.uint8)
     speckled[4:6, 4:6] = 2
-    path = write(tmp_path / "specks.avi", [speckled] * 3)
+    path = write_video(tmp_path / "specks.avi", [speckled] * 3)
     for smoothing in (0.0, 0.5):
         for least, remains in (((0, 9, 0), False), ((0, 3, 0), True)):
             model = make_segmenter(cleaning=Cleaning(least=least))
@@ -237,7 +211,7 @@ def test_small_regions_are_removed_after_smoothing(tmp_path: Path) -> None:
 
 def test_a_detector_draws_its_classes(tmp_path: Path) -> None:
     from segpipe.inference.detector import DetectorEngine
-    from tests.inference.test_detector import make_detections
+    from tests.worlds.detections import make_detections
 
     class TwoInstances(DetectorEngine):
         def __init__(self) -> None:

@@ -5,6 +5,7 @@ Classical models are fitted and evaluated, but never exported. benchmarks/family
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,32 +14,26 @@ import pytest
 from segpipe.config import Candidate
 from segpipe.errors import ConfigError
 from segpipe.inference.engines.graph_export import export_graph
-from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
 from segpipe.models.registry import FAMILIES, family_config, get_family
 from segpipe.samples import ClassTable, Sample
+from tests.worlds.colour_patches import colour_patches, patch_normalisation
 
 NAMES = [name for name, f in FAMILIES.items() if f.kind == "classical"]
 SMALL = {"kmeans": {"clusters": 14}, "edges": {"spacing": 6}, "spectral": {"superpixels": 60}}
 each_family = pytest.mark.parametrize("name", NAMES)
 
 
-def make_normalisation(channels: int) -> Normalisation:
-    return Normalisation(low=(0,) * channels, high=(255,) * channels, mean=(0.4,) * channels, std=(0.3,) * channels)
-
-
 def scene(seed: int, channels: int, classes: int) -> Sample:
     """An image of odd size with patches of 16 x 16 pixels, in a colour for each class."""
-    rng = np.random.default_rng(seed)
-    labels = np.kron(rng.integers(0, classes, (4, 5)), np.ones((16, 16), np.int64))[:61, :77].astype(np.uint8)
     levels = np.stack([np.roll(np.linspace(10, 245, classes), 5 * c) for c in range(channels)], -1)
-    image = np.clip(levels[labels] + rng.normal(0, 3, (*labels.shape, channels)), 0, 255).astype(np.uint8)
-    return Sample(f"s{seed}", image, labels)
+    whole = colour_patches(seed, levels, noise=3, ignored_rows=0)
+    return replace(whole, image=whole.image[:61, :77], labels=whole.labels[:61, :77])
 
 
 def fit(name: str, channels: int = 3, classes: int = 3, seed: int = 0, count: int = 4) -> Segmenter:
-    family, normalisation = get_family(name), make_normalisation(channels)
+    family, normalisation = get_family(name), patch_normalisation(channels)
     config = family.config.model_validate(SMALL[name])
     samples = [scene(i, channels, classes) for i in range(count)]
     model = family.classical.fit(samples, normalisation.apply, classes, seed, config)

@@ -13,20 +13,15 @@ from segpipe.errors import DataError
 from segpipe.inference.preprocess import Normalisation
 from segpipe.models.classical import KMeans, KMeansConfig, kmeans
 from segpipe.samples import IGNORE, Sample
+from tests.worlds.colour_patches import colour_patches, predicted_ids
 
 COLOURS = np.array([[20, 20, 30], [200, 40, 40], [60, 190, 70], [90, 90, 220]], np.float32)
 NORMALISATION = Normalisation(low=(0, 0, 0), high=(255, 255, 255), mean=(0.3, 0.4, 0.5), std=(0.2, 0.3, 0.25))
 
 
-def scene(seed: int, channels: int = 3, n_classes: int = 3) -> Sample:
+def scene(seed: int, channels: int = 3) -> Sample:
     """Noisy patches of colour, 16 pixels wide; two of four colours belong to the last class."""
-    rng = np.random.default_rng(seed)
-    blocks = rng.integers(0, len(COLOURS), (4, 5))
-    colour = np.kron(blocks, np.ones((16, 16), np.int64))
-    image = np.clip(COLOURS[colour][:, :, :channels] + rng.normal(0, 8, (64, 80, channels)), 0, 255).astype(np.uint8)
-    labels = np.minimum(colour, n_classes - 1).astype(np.uint8)
-    labels[:3] = IGNORE
-    return Sample(f"s{seed}", image, labels)
+    return colour_patches(seed, COLOURS[:, :channels], n_classes=3)
 
 
 def fit(**options: int) -> KMeans:
@@ -35,14 +30,10 @@ def fit(**options: int) -> KMeans:
     )
 
 
-def ids(model: KMeans, sample: Sample, normalisation: Normalisation = NORMALISATION) -> np.ndarray:
-    return model(normalisation.apply(sample.image)[None])[0].argmax(0)
-
-
 def test_it_finds_classes_that_differ_in_colour() -> None:
     unseen = scene(99)
     labelled = unseen.labels != IGNORE
-    assert (ids(fit(), unseen) == unseen.labels)[labelled].mean() > 0.9
+    assert (predicted_ids(fit(), unseen, NORMALISATION) == unseen.labels)[labelled].mean() > 0.9
 
 
 def test_ignored_pixels_are_not_learned() -> None:
@@ -60,7 +51,7 @@ def test_any_normalisation_gives_the_same_masks() -> None:
     samples = [scene(i) for i in range(4)]
     first = KMeans.fit(samples, NORMALISATION.apply, 3, seed=1)
     second = KMeans.fit(samples, other.apply, 3, seed=1)
-    assert (ids(first, samples[0]) == ids(second, samples[0], other)).mean() > 0.98
+    assert (predicted_ids(first, samples[0], NORMALISATION) == predicted_ids(second, samples[0], other)).mean() > 0.98
 
 
 def test_scores_have_the_shape_and_dtype_of_an_engine() -> None:
@@ -93,7 +84,9 @@ def test_other_numbers_of_channels_are_not_converted_to_cielab(channels: int) ->
     assert model.centroids.shape[1] == 2 * channels
     unseen = scene(50, channels)
     labelled = unseen.labels != IGNORE
-    assert (ids(model, unseen, normalisation) == unseen.labels)[labelled].mean() > (0.6 if channels == 1 else 0.85)
+    assert (predicted_ids(model, unseen, normalisation) == unseen.labels)[labelled].mean() > (
+        0.6 if channels == 1 else 0.85
+    )
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -161,7 +154,7 @@ def test_samples_without_labelled_pixels() -> None:
 def test_a_uniform_image_and_a_wrong_input() -> None:
     flat = [Sample("x", np.full((8, 8, 3), 7, np.uint8), np.zeros((8, 8), np.uint8))]
     model = KMeans.fit(flat, NORMALISATION.apply, 2)
-    assert (ids(model, flat[0]) == 0).all()
+    assert (predicted_ids(model, flat[0], NORMALISATION) == 0).all()
     with pytest.raises(DataError, match="invalid input shape"):
         model(np.zeros((1, 1, 8, 8), np.float32))
 

@@ -9,12 +9,12 @@ import pytest
 from scipy import ndimage
 
 from segpipe.errors import DataError
-from segpipe.inference.preprocess import Normalisation
 from segpipe.models.classical import Edges, EdgesConfig, KMeans, Spectral, SpectralConfig
 from segpipe.models.classical.contract import UNSEEN_CLASS_SCORE
 from segpipe.models.classical.edges import _seeds
 from segpipe.models.classical.region_model import RegionModel, RegionsConfig, _Rows, edge_strength, region_features
 from segpipe.samples import IGNORE, Sample
+from tests.worlds.colour_patches import colour_patches, patch_normalisation, predicted_ids
 
 COLOURS = np.array([[20, 20, 30], [200, 40, 40], [60, 190, 70]], np.float32)
 KINDS: list[tuple[type[RegionModel], RegionsConfig]] = [
@@ -23,28 +23,15 @@ KINDS: list[tuple[type[RegionModel], RegionsConfig]] = [
 ]
 
 
-def make_normalisation(channels: int = 3) -> Normalisation:
-    return Normalisation(low=(0,) * channels, high=(255,) * channels, mean=(0.4,) * channels, std=(0.3,) * channels)
-
-
 def scene(seed: int, channels: int = 3) -> Sample:
     """Noisy patches of colour, 16 pixels wide, with a margin of ignored pixels."""
-    rng = np.random.default_rng(seed)
-    labels = np.kron(rng.integers(0, 3, (3, 4)), np.ones((16, 16), np.int64)).astype(np.uint8)
-    colours = np.tile(COLOURS, (1, 2))[:, :channels]
-    image = np.clip(colours[labels] + rng.normal(0, 8, (*labels.shape, channels)), 0, 255).astype(np.uint8)
-    labels[:3] = IGNORE
-    return Sample(f"s{seed}", image, labels)
+    return colour_patches(seed, np.tile(COLOURS, (1, 2))[:, :channels], grid=(3, 4))
 
 
 def fit(kind: type[RegionModel], config: RegionsConfig, channels: int = 3) -> RegionModel:
     return kind.fit(
-        [scene(i, channels) for i in range(5)], make_normalisation(channels).apply, 4, seed=1, config=config
+        [scene(i, channels) for i in range(5)], patch_normalisation(channels).apply, 4, seed=1, config=config
     )
-
-
-def ids(model: RegionModel, sample: Sample) -> np.ndarray:
-    return model(make_normalisation(sample.image.shape[2]).apply(sample.image)[None])[0].argmax(0)
 
 
 each = pytest.mark.parametrize(("kind", "config"), KINDS, ids=lambda value: getattr(value, "name", ""))
@@ -55,12 +42,12 @@ each = pytest.mark.parametrize(("kind", "config"), KINDS, ids=lambda value: geta
 def test_patches_of_colour_are_found(kind, config, channels):
     unseen = scene(99, channels)
     labelled = unseen.labels != IGNORE
-    assert (ids(fit(kind, config, channels), unseen) == unseen.labels)[labelled].mean() > 0.93
+    assert (predicted_ids(fit(kind, config, channels), unseen) == unseen.labels)[labelled].mean() > 0.93
 
 
 @each
 def test_a_class_that_no_training_image_shows_is_never_predicted(kind, config):
-    scores = fit(kind, config)(make_normalisation().apply(scene(7).image)[None])
+    scores = fit(kind, config)(patch_normalisation().apply(scene(7).image)[None])
     assert scores.shape == (1, 4, 48, 64) and scores.dtype == np.float32
     assert (scores[:, 3] == UNSEEN_CLASS_SCORE).all() and (scores[:, :3] > UNSEEN_CLASS_SCORE / 2).all()
 
@@ -70,7 +57,7 @@ def test_ignored_pixels_are_not_learned(kind, config):
     hidden = [
         Sample(s.key, s.image, np.where(s.labels == 1, IGNORE, s.labels).astype(np.uint8)) for s in map(scene, range(4))
     ]
-    assert (ids(kind.fit(hidden, make_normalisation().apply, 4, 0, config), scene(5)) != 1).all()
+    assert (predicted_ids(kind.fit(hidden, patch_normalisation().apply, 4, 0, config), scene(5)) != 1).all()
 
 
 @each
@@ -79,7 +66,7 @@ def test_the_same_seed_gives_the_same_bytes_and_a_file_the_same_scores(kind, con
     for index, model in enumerate(models):
         model.save(tmp_path / f"{index}.safetensors")
     assert (tmp_path / "0.safetensors").read_bytes() == (tmp_path / "1.safetensors").read_bytes()
-    batch = np.stack([make_normalisation().apply(scene(i).image) for i in (8, 9)])
+    batch = np.stack([patch_normalisation().apply(scene(i).image) for i in (8, 9)])
     loaded = kind.load(tmp_path / "0.safetensors")
     np.testing.assert_array_equal(loaded(batch), models[0](batch))
     np.testing.assert_array_equal(loaded(batch)[1], loaded(batch[1:])[0])
@@ -88,7 +75,7 @@ def test_the_same_seed_gives_the_same_bytes_and_a_file_the_same_scores(kind, con
 @each
 def test_a_wrong_file_and_a_wrong_input_are_refused(kind, config, tmp_path: Path):
     path = tmp_path / "weights.safetensors"
-    KMeans.fit([scene(0)], make_normalisation().apply, 3).save(path)
+    KMeans.fit([scene(0)], patch_normalisation().apply, 3).save(path)
     with pytest.raises(DataError, match=f"not a {kind.name} model.*train it again"):
         kind.load(path)
     model = fit(kind, config)
@@ -105,11 +92,14 @@ def test_samples_without_labels_and_with_a_single_colour(kind, config):
     blank = Sample("x", np.zeros((8, 8, 3), np.uint8), np.full((8, 8), IGNORE, np.uint8))
     for samples in ([], [blank], [Sample("y", blank.image)]):
         with pytest.raises(DataError, match="no labelled pixel"):
-            kind.fit(samples, make_normalisation().apply, 3, 0, config)
+            kind.fit(samples, patch_normalisation().apply, 3, 0, config)
     flat = Sample("z", np.full((9, 11, 3), 7, np.uint8), np.ones((9, 11), np.uint8))
-    assert (ids(kind.fit([flat], make_normalisation().apply, 3, 0, config), flat) == 1).all()
+    assert (predicted_ids(kind.fit([flat], patch_normalisation().apply, 3, 0, config), flat) == 1).all()
     two = Sample("t", flat.image, np.zeros((9, 11), np.uint8))
-    assert set(np.unique(ids(kind.fit([flat, two], make_normalisation().apply, 2, 0, config), flat))) <= {0, 1}
+    assert set(np.unique(predicted_ids(kind.fit([flat, two], patch_normalisation().apply, 2, 0, config), flat))) <= {
+        0,
+        1,
+    }
 
 
 @each

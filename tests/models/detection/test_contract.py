@@ -26,9 +26,9 @@ from segpipe.models.registry import FAMILIES, build_network
 from segpipe.samples import ClassTable
 from segpipe.training.sampling.detection import detection_loss, target_of
 from tests.worlds.detectors import SMALL, discs, overfit
+from tests.worlds.readers import MemoryReader
 from tests.worlds.released_models import inherited_channels, warm_started_network
 from tests.worlds.served_families import shares_of_golden_pixels
-from tests.worlds.tiny_training import MemoryReader
 
 NAMES = [name for name, f in FAMILIES.items() if f.kind == "detector"]
 each_family = pytest.mark.parametrize("name", NAMES)
@@ -131,7 +131,7 @@ def test_frozen_encoder(name):
 def overfitted(name: str) -> tuple[Segmenter, MemoryReader]:
     """A detector that was trained on four images of discs over and over, and the images."""
     reader = MemoryReader([discs(seed, 64) for seed in (1, 2, 3, 4)])
-    return make_segmenter(name, overfit(build(name), reader, edge=64, steps=260), 3, 3, 0.5), reader
+    return make_segmenter(name, overfit(build(name), reader, edge=64, steps=180), 3, 3, 0.5), reader
 
 
 @each_family

@@ -21,10 +21,10 @@ from segpipe.models.registry import FAMILIES, build_network, family_config
 from segpipe.models.volumetric.unet3d import Unet3dConfig
 from segpipe.samples import ClassTable, Sample
 from segpipe.training.losses import SegmentationLoss
+from tests.worlds.readers import MemoryReader
 from tests.worlds.released_models import inherited_channels, warm_started_network
 from tests.worlds.served_families import shares_of_golden_pixels
 from tests.worlds.tiny_training import make_recipe
-from tests.worlds.volumes import VolumeReader
 
 NETWORKS = [name for name, f in FAMILIES.items() if f.dims == 3 and f.name != "tiny3d"]
 PATCH = (16, 16, 16)
@@ -160,7 +160,7 @@ def test_served(name, tmp_path):
         for i, (volume, label) in enumerate(zip(volumes, labels, strict=True))
     ]
     trained = Segmenter(make_segmenter(name, 1, 3).spec, TorchEngine(network))
-    golden, agreement = shares_of_golden_pixels(trained, VolumeReader(samples), tmp_path)
+    golden, agreement = shares_of_golden_pixels(trained, MemoryReader(samples), tmp_path)
     assert golden == 1 and agreement >= 0.999
 
 

@@ -1,3 +1,4 @@
+import functools
 import pickle
 import sys
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from segpipe.models.weights import wheels
 from segpipe.models.weights.encoder_weights import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    build_encoder,
     encoder_state,
     load_encoder,
     preprocessing,
@@ -59,24 +61,23 @@ def test_without_the_wheel_and_the_hub_the_error_names_the_wheel(monkeypatch, en
         encoder_state(encoder, "auto")
 
 
-def vgg16(encoder: str) -> torch.nn.Module:
-    from segpipe.models.weights.encoder_weights import build_encoder
-
-    return build_encoder(encoder, "auto", 3).eval()
+@functools.cache
+def vgg16() -> torch.nn.Module:
+    return build_encoder("vgg16", "auto", 3).eval()
 
 
 def test_vgg16_distinguishes_a_cat_from_an_astronaut():
     """The mean of the deepest features is closer to that of the same photograph, mirrored, than to that of any other."""
     photographs = wheels._photographs().float()
     with torch.inference_mode():
-        first, mirrored = (vgg16("vgg16")(x)[-1].mean((2, 3)) for x in (photographs, photographs.flip(3)))
+        first, mirrored = (vgg16()(x)[-1].mean((2, 3)) for x in (photographs, photographs.flip(3)))
     similarity = torch.nn.functional.cosine_similarity(first[:, None], mirrored[None], dim=2)
     assert torch.equal(similarity.argmax(1), torch.arange(4)) and similarity.diagonal().min() > 0.9
 
 
 def test_vgg16_with_normalisation_starts_as_the_same_function():
     """In evaluation mode up to rounding, on any image; in training, with the statistics of the batch, approximately on photographs."""
-    plain, normalised = vgg16("vgg16"), vgg16("vgg16_bn")
+    plain, normalised = vgg16(), build_encoder("vgg16_bn", "auto", 3).eval()
     noise = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     photographs = wheels._photographs().float()
     with torch.inference_mode():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from segpipe.samples import ClassTable
 from tests.pages.components.test_curves import write_curve
 from tests.pages.html_page import Page
 from tests.worlds.evaluated_workspace import make_samples, make_segmenter
+from tests.worlds.readers import MemoryReader
 
 
 @pytest.fixture
@@ -53,6 +55,25 @@ def test_missing_scores_are_reported(root: Path) -> None:
     (root / "selection.json").write_text(json.dumps({"winner": None}))
     with pytest.raises(MissingError, match=r"has no winner .*name a candidate: \.:CANDIDATE"):
         load_side(root, ".")
+
+
+@pytest.mark.parametrize(
+    ("engines", "note"),
+    [
+        (("onnxruntime", "onnxruntime"), ""),
+        ((None, None), ""),
+        (("torch", "onnxruntime"), "Their engines differ (torch; onnxruntime): differences below 0.0001"),
+        ((None, "onnxruntime"), "(one that an earlier version of segpipe did not record; onnxruntime)"),
+        (("kmeans", "onnxruntime"), ""),
+    ],
+)
+def test_different_engines_are_named(root: Path, engines: tuple[str | None, str | None], note: str) -> None:
+    before, after = (
+        replace(side, metrics=side.metrics.model_copy(update={"engine": engine}))
+        for side, engine in zip(sides(root), engines, strict=True)
+    )
+    sentence = match_images(before, after).sentence
+    assert note in sentence and ("engine" in sentence) == bool(note)
 
 
 def test_the_difference_is_that_of_the_scores(root: Path, params: Params) -> None:
@@ -87,17 +108,13 @@ def test_equal_models_are_no_different_and_close_ones_cannot_be_told(root: Path,
     same = compare_models(after.scores, after.scores, params.evaluate)
     assert same.verdict == "no different" and "give the same answers on every image" in verdict_sentence(same, "a", "b")
     samples, out = make_samples(20, groups=8), root / "evaluation" / "twin"
-    evaluate_candidate(make_segmenter(0.0501, "twin"), _Reader(samples), out, params.evaluate, "twin")
+    evaluate_candidate(make_segmenter(0.0501, "twin"), MemoryReader(samples), out, params.evaluate, "twin")
     twin = read_scores(out / "per_image.parquet")
     close = compare_models(after.scores, twin, params.evaluate)
     assert close.verdict in ("cannot tell", "no different")
     one = np.array([0])
     single = compare_models(after.scores.at(one), load_side(root, ".:kmeans").scores.at(one), params.evaluate)
     assert "a single image cannot show" in verdict_sentence(single, "a", "b")
-
-
-class _Reader(list):
-    split = "test"
 
 
 def part_of(side: ComparisonSide, indices: list[int], hashes: dict[str, str] | None) -> ComparisonSide:
@@ -155,7 +172,7 @@ def test_models_with_different_classes_cannot_be_compared(root: Path, params: Pa
     classes = ClassTable.from_names(["background", "cell", "other"])
     evaluate_candidate(
         make_segmenter(0.1, "odd", classes),
-        _Reader(make_samples(3)),
+        MemoryReader(make_samples(3)),
         root / "evaluation" / "odd",
         params.evaluate,
         "odd",

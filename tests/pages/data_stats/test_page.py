@@ -9,6 +9,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -219,7 +220,6 @@ def test_the_page_stays_small_with_noisy_images(write: Write) -> None:
 
 
 def test_a_dataset_of_volumes(repo_root: Path, tmp_path: Path) -> None:
-    nibabel = pytest.importorskip("nibabel")
     rng = np.random.default_rng(0)
     for folder in ("images", "masks"):
         (tmp_path / "data" / folder).mkdir(parents=True)

@@ -154,6 +154,30 @@ def test_an_engine_is_timed_after_a_prediction_of_its_own(monkeypatch: pytest.Mo
     assert median_ms({"quick": Model(1 / 128), "slow": Model(0.25)}, {}) == {"quick": 7.81, "slow": 250.0}
 
 
+def test_engines_that_cannot_be_chosen_are_timed_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("segpipe.release.export.engine_selection.time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Model:
+        def __init__(self, seconds: float) -> None:
+            self.seconds, self.calls = seconds, 0
+
+        def predict(self, **_: object) -> None:
+            self.calls += 1
+            now[0] += self.seconds
+
+    def calls(contenders: set[str] | None) -> dict[str, int]:
+        seconds = {"quick": 0.25, "close": 0.3125, "slow": 0.5, "wrong": 0.125}
+        models = {name: Model(value) for name, value in seconds.items()}
+        assert median_ms(models, {}, contenders) == {name: 1000 * value for name, value in seconds.items()}
+        return {name: model.calls for name, model in models.items()}
+
+    # A model is called twice in each round: for at least 0.1 s without being timed, and timed.
+    assert calls({"quick", "close", "slow"}) == {"quick": 18, "close": 18, "slow": 6, "wrong": 6}
+    assert calls({"slow"}) == {"quick": 6, "close": 6, "slow": 6, "wrong": 6}
+    assert calls(None)["quick"] == 6, "only the one that is twice as fast is left"
+
+
 def test_disagreement_is_measured_and_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = GRAPH_ENGINES["onnxruntime"]
 

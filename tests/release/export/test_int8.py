@@ -18,13 +18,14 @@ from segpipe.release.export import int8
 from segpipe.release.export.bundle_export import write_bundle
 from segpipe.release.export.engine_selection import EngineTrial
 from segpipe.samples import Sample
-from tests.worlds.bundles import ToyReader, toy_image, toy_reader, toy_segmenter, toy_selection
+from tests.worlds.bundles import toy_image, toy_reader, toy_segmenter, toy_selection
+from tests.worlds.readers import MemoryReader
 
 
-def blobs(count: int, seed: int) -> ToyReader:
+def blobs(count: int, seed: int) -> MemoryReader:
     """Images whose classes follow from the brightness of the first channel."""
     images = [toy_image(seed + i, 64, 96) for i in range(count)]
-    return ToyReader([Sample(f"{seed}-{i}", x, (x[..., 0] // 86).astype(np.uint8)) for i, x in enumerate(images)])
+    return MemoryReader([Sample(f"{seed}-{i}", x, (x[..., 0] // 86).astype(np.uint8)) for i, x in enumerate(images)])
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def graphs(trained: Segmenter, examples: int8.QuantisationData, tmp_path_factory
     return folder
 
 
-def iou(segmenter: Segmenter, reader: ToyReader) -> float:
+def iou(segmenter: Segmenter, reader: MemoryReader) -> float:
     """Compute macro IoU by sets of pixels."""
     predicted = np.concatenate([segmenter.predict(sample.image).class_ids.ravel() for sample in reader.samples])
     truth = np.concatenate([sample.labels.ravel() for sample in reader.samples])
@@ -139,7 +140,7 @@ def test_calibration_batches_are_prepared_as_by_predict(trained: Segmenter, exam
     batches = list(int8.calibration_batches(trained, examples.train))
     expected = [trained.spec.normalisation.apply(sample.image)[None] for sample in examples.train.samples]
     assert len(batches) == len(expected) and all((a == b).all() for a, b in zip(batches, expected, strict=True))
-    large = ToyReader([Sample("large", toy_image(0, 150, 201), np.zeros((150, 201), np.uint8))])
+    large = MemoryReader([Sample("large", toy_image(0, 150, 201), np.zeros((150, 201), np.uint8))])
     assert {batch.shape for batch in int8.calibration_batches(trained, large)} == {(1, 3, 96, 96)}, "in tiles"
 
 
@@ -182,7 +183,7 @@ def test_a_gain_is_accepted_and_undefined_scores_are_not() -> None:
 
 def times(**milliseconds: float):
     """Return fixed timings instead of measured ones: every engine takes 10 ms unless it is named."""
-    return lambda running, _: {name: milliseconds.get(name.replace("-", "_"), 10.0) for name in running}
+    return lambda running, *_: {name: milliseconds.get(name.replace("-", "_"), 10.0) for name in running}
 
 
 def export(trained: Segmenter, examples: int8.QuantisationData, out: Path, **params) -> Path:

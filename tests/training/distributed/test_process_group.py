@@ -20,10 +20,11 @@ from tests.worlds.trainings import tiny_plan
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, repo_root):
+    threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}  # beside other tests, waiting threads sleep
     process = subprocess.run(
         [sys.executable, "-m", "tests.worlds.two_processes", tmp_path_factory.mktemp("ranks")],
         cwd=repo_root,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | threads,
         capture_output=True,
         text=True,
         timeout=800,

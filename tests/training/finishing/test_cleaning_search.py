@@ -18,8 +18,8 @@ from segpipe.training.finishing.cleaning_search import (
     search_images,
 )
 from segpipe.training.finishing.decision_thresholds import decide
-from tests.inference.test_segmenter import UNIT
-from tests.worlds.tiny_training import MemoryReader
+from tests.worlds.readers import MemoryReader
+from tests.worlds.segmenters import UNIT
 
 NAMES = list("abcdefgh")
 
@@ -43,12 +43,6 @@ def segmenter(classes, cleaning=None):
         cleaning=cleaning,
     )
     return Segmenter(spec, Known())
-
-
-def reader(samples):
-    memory_reader = MemoryReader([])
-    memory_reader.samples = samples
-    return memory_reader
 
 
 def scene(seed, threshold=0.5, specks=0, classes=3):
@@ -77,7 +71,7 @@ def score(model, samples):
 @pytest.mark.parametrize("right", [0.3, 0.7])
 def test_a_better_threshold_is_found(right):
     val = [scene(i, right, classes=2) for i in range(16)]
-    chosen = choose_cleaning(segmenter(2), reader(val), [1.0] * 2, 0)
+    chosen = choose_cleaning(segmenter(2), MemoryReader(val), [1.0] * 2, 0)
     assert chosen.cleaning.threshold == pytest.approx(right, abs=0.051) and len(chosen.after) == 16
     gain = score(segmenter(2, chosen.cleaning), val) - score(segmenter(2), val)
     assert gain == pytest.approx(chosen.gain, abs=1e-4) and gain > 0, (
@@ -104,7 +98,7 @@ def overstated(seed, weights=WEIGHTS):
 
 def test_rare_classes_that_are_predicted_too_often_are_predicted_less():
     val, fresh = [overstated(i) for i in range(16)], [overstated(100 + i) for i in range(8)]
-    chosen = choose_cleaning(segmenter(3), reader(val), WEIGHTS, 0)
+    chosen = choose_cleaning(segmenter(3), MemoryReader(val), WEIGHTS, 0)
     shifts = np.array(chosen.cleaning.shifts)
     share = -shifts / (np.log(WEIGHTS) - np.log(WEIGHTS).mean())
     assert share.std() < 1e-3 and share.mean() == pytest.approx(1, abs=0.26), "nearly all of the weights is taken back"
@@ -112,14 +106,14 @@ def test_rare_classes_that_are_predicted_too_often_are_predicted_less():
     gain = score(segmenter(3, chosen.cleaning), val) - score(segmenter(3), val)
     assert gain == pytest.approx(chosen.gain, abs=1e-4)
     assert chosen.cleaning.in_words(segmenter(3).spec.classes).endswith("for a)")
-    assert choose_cleaning(segmenter(3), reader(val), [1.0] * 3, 0).cleaning is None, (
+    assert choose_cleaning(segmenter(3), MemoryReader(val), [1.0] * 3, 0).cleaning is None, (
         "with equal weights there is nothing to take back"
     )
 
 
 def test_calibrated_probabilities_are_not_shifted():
     val = [overstated(i, [1.0] * 3) for i in range(16)]
-    choice = choose_cleaning(segmenter(3), reader(val), WEIGHTS, 0)
+    choice = choose_cleaning(segmenter(3), MemoryReader(val), WEIGHTS, 0)
     assert choice.cleaning is None or not choice.cleaning.shifts
 
 
@@ -138,7 +132,7 @@ def test_a_segmenter_shifts_logits_as_decide_does(cleaning):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_specks_are_removed_and_nothing_else(classes):
     val = [scene(i, specks=8, classes=classes) for i in range(16)]
-    chosen = choose_cleaning(segmenter(classes), reader(val), [1.0] * classes, 0)
+    chosen = choose_cleaning(segmenter(classes), MemoryReader(val), [1.0] * classes, 0)
     assert chosen.cleaning.threshold is None and all(4 <= size <= 64 for size in chosen.cleaning.least)
     fresh = [scene(100 + i, specks=8, classes=classes) for i in range(8)]
     assert score(segmenter(classes, chosen.cleaning), fresh) > score(segmenter(classes), fresh) + 0.005
@@ -147,12 +141,13 @@ def test_specks_are_removed_and_nothing_else(classes):
 
 
 def test_a_gain_by_chance_is_not_used():
-    assert choose_cleaning(segmenter(3), reader([scene(i) for i in range(16)]), [1.0] * 3, 0).cleaning is None
+    assert choose_cleaning(segmenter(3), MemoryReader([scene(i) for i in range(16)]), [1.0] * 3, 0).cleaning is None
     assert (
-        choose_cleaning(segmenter(2), reader([scene(i, classes=2) for i in range(16)]), [1.0] * 2, 0).cleaning is None
+        choose_cleaning(segmenter(2), MemoryReader([scene(i, classes=2) for i in range(16)]), [1.0] * 2, 0).cleaning
+        is None
     )
     one_with_specks = [scene(i, specks=8 * (i == 3)) for i in range(16)]  # one image in sixteen proves nothing
-    assert choose_cleaning(segmenter(3), reader(one_with_specks), [1.0] * 3, 0).cleaning is None
+    assert choose_cleaning(segmenter(3), MemoryReader(one_with_specks), [1.0] * 3, 0).cleaning is None
 
 
 def test_a_gain_by_chance_is_rarely_significant():
@@ -174,15 +169,15 @@ def test_a_gain_by_chance_is_rarely_significant():
                 truth[y : y + 2, x : x + 2] = label if rng.random() < 0.5 else 0
             predicted = np.where(np.arange(8) == ids[..., None], 0.9, 0.01).astype(np.float32)
             samples.append(Sample(str(i), predicted, truth))
-        used += choose_cleaning(segmenter(8), reader(samples), np.linspace(1, 3, 8), seed).cleaning is not None
+        used += choose_cleaning(segmenter(8), MemoryReader(samples), np.linspace(1, 3, 8), seed).cleaning is not None
     assert used <= 4
 
 
 def test_the_number_of_images_is_limited_by_memory():
-    assert search_images(reader([])) == []
+    assert search_images(MemoryReader([])) == []
     large = Sample("x", np.zeros((1, 1, 3), np.uint8), np.broadcast_to(np.uint8(0), (2048, 2048)))
-    assert search_images(reader([large] * 10)) == [0, 3, 6, 9]
-    assert len(search_images(reader([scene(0)] * 500))) == 64
+    assert search_images(MemoryReader([large] * 10)) == [0, 3, 6, 9]
+    assert len(search_images(MemoryReader([scene(0)] * 500))) == 64
 
 
 def test_changes_equal_those_of_cleaning_one_class():

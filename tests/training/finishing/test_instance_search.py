@@ -14,7 +14,7 @@ from segpipe.metrics.instances import InstanceMasks, count_instances
 from segpipe.models.registry import get_family
 from segpipe.samples import IGNORE, ClassTable, Sample
 from segpipe.training.finishing.instance_search import best_instance_settings, choose_instance_method, joined_classes
-from tests.worlds.tiny_training import MemoryReader
+from tests.worlds.readers import MemoryReader
 
 
 def sample(labels: list[int], instances: list[int]) -> Sample:

@@ -13,7 +13,8 @@ from segpipe.training.planning.recipe import choose_image_recipe
 from segpipe.training.scoring import score_split, segmenter_spec, validation_segmenter
 from segpipe.training.step import build_stepper
 from segpipe.training.train import train_on
-from tests.worlds.tiny_training import CLASSES, MemoryReader, draft_of, draw, fingerprint_of, make_plan
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import CLASSES, draft_of, draw, fingerprint_of, make_plan
 
 
 def test_the_finished_model_augments_and_validations_do_not():

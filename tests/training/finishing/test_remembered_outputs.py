@@ -18,7 +18,8 @@ from segpipe.training.finishing.remembered_outputs import remember_outputs
 from segpipe.training.loop import TrainingLoop
 from segpipe.training.scoring import score_split
 from segpipe.training.train import train_on
-from tests.worlds.tiny_training import CLASSES, MemoryReader, draw
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import CLASSES, draw
 from tests.worlds.trainings import tiny_plan
 
 

@@ -16,8 +16,9 @@ from segpipe.training.sampling.crops import batches
 from segpipe.training.step import build_stepper
 from segpipe.training.tasks import deep_supervision_loss, samples_of
 from segpipe.training.train import train_on
+from tests.worlds.readers import MemoryReader
 from tests.worlds.tiny_training import make_plan, make_recipe
-from tests.worlds.volumes import TABLE, VolumeReader, ellipsoid
+from tests.worlds.volumes import TABLE, ellipsoid
 
 OPTIONS = {"channels": 4, "depth": 4, "whole_levels": [1, 0, 0], "deep_supervision": True}
 PATCH = (8, 16, 16)
@@ -32,7 +33,7 @@ def plan_of(**changes):
 
 @pytest.fixture(scope="module")
 def readers():
-    return VolumeReader([ellipsoid(i) for i in range(3)]), VolumeReader([ellipsoid(9, (10, 18, 20))])
+    return MemoryReader([ellipsoid(i) for i in range(3)]), MemoryReader([ellipsoid(9, (10, 18, 20))])
 
 
 def test_levels_have_outputs_only_in_training():

@@ -5,7 +5,7 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_cdt
 
@@ -16,6 +16,7 @@ from segpipe.training.losses import SegmentationLoss
 from segpipe.training.losses.boundary import border_weights
 from segpipe.training.losses.combined import TERMS
 from segpipe.training.losses.softmax import softmax_sums
+from tests.worlds.property_tests import examples
 
 shapes = st.tuples(st.integers(1, 3), st.integers(2, 5), st.integers(1, 7), st.integers(1, 9), st.integers(0, 10_000))
 EVERY = {
@@ -61,7 +62,7 @@ def test_all_terms_of_the_settings_exist():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @given(shape=shapes)
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_cross_entropy_equals_torchs(shape, smoothing):
     logits, labels, weights = case(shape)
     assume(not (labels == IGNORE).all())
@@ -71,7 +72,7 @@ def test_cross_entropy_equals_torchs(shape, smoothing):
 
 
 @given(shapes)
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_dice_tversky_and_lovasz_equal_smps_over_the_classes_present(shape):
     logits, labels, weights = case(shape)
     present = len(set(labels.unique().tolist()) - {IGNORE})
@@ -113,7 +114,7 @@ def test_focal_by_hand(gamma):
 
 
 @given(shapes, st.floats(0.01, 1), st.one_of(st.none(), st.floats(0.05, 0.95)))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_top_k_keeps_the_hardest_by_sorting(shape, share, threshold):
     logits, labels, weights = case(shape, ignored=0.4)
     log_p, truth = rows(logits, labels)
@@ -285,7 +286,7 @@ def test_wrong_settings_are_refused_with_the_reason(wrong, words):
 
 
 @given(shapes, st.sampled_from([4, 50, 1 << 17]), st.booleans())
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_softmax_sums_equal_those_of_log_softmax_in_any_parts_and_layout(shape, numbers, channels_last):
     logits, labels, _ = case(shape)
     logits, counted = logits.double(), labels != IGNORE

@@ -13,7 +13,9 @@ from segpipe.training.optim.muon import ARE_MATRICES, Muon, is_worthwhile, ortho
 from segpipe.training.optim.optimisers import build_optimiser
 from segpipe.training.planning import recipe
 from segpipe.training.planning.planner import plan_on
-from tests.worlds.tiny_training import MemoryReader, draw, fingerprint_of, make_recipe
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import draw, fingerprint_of, make_recipe
+from tests.worlds.trainings import register
 
 
 def orthogonalised(matrix: np.ndarray) -> np.ndarray:
@@ -169,11 +171,11 @@ def test_a_plan_uses_muon_if_it_is_worthwhile_and_the_optimiser_is_left_open(set
     shapes = []
     monkeypatch.setattr(recipe, "is_worthwhile", lambda _, shape: shapes.append(shape) or True)
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
-    settings = {"budget": "3 steps", "patch": 64, "batch": 2, "optimizer": setting}
-    small = {"family": "unet", "encoder": "resnet18", "encoder_weights": "none"}
-    params = Params.model_validate({"train": settings, "candidates": {"net": small}})
+    settings = {"budget": "3 steps", "patch": 32, "batch": 2, "optimizer": setting}
+    register()
+    params = Params.model_validate({"train": settings, "candidates": {"net": {"family": "tiny"}}})
     plan = plan_on("net", params, fingerprint_of(train), train, val)
-    assert plan.recipe.optimizer == chosen and shapes == [(2, 3, 64, 64)] * (setting == "auto")
+    assert plan.recipe.optimizer == chosen and shapes == [(2, 3, 32, 32)] * (setting == "auto")
     assert (
         plan.reasons["optimizer"].startswith(plan.recipe.optimizer)
         and plan.recipe.optimizer in plan.reasons["learning rate"]

@@ -31,8 +31,8 @@ from segpipe.training.scoring import segmenter_spec
 from segpipe.training.speed.precision_benchmark import CHOSEN, PrecisionBenchmark
 from segpipe.training.step import Stepper
 from segpipe.training.tasks import samples_of
-from tests.training.planning.test_planner import params
-from tests.worlds.tiny_training import CLASSES, MemoryReader, draw, fingerprint_of, make_plan
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import CLASSES, candidate_params, draw, fingerprint_of, make_plan
 from tests.worlds.trainings import register, tiny_plan
 
 
@@ -141,7 +141,7 @@ def test_planning_compiling_and_finishing_are_charged(ticking, monkeypatch):
     }
     started, imports_s = ticking.now, 30.0
     ticking.now += imports_s
-    plan = plan_on("net", params(settings), fingerprint_of(train), train, val, started=started)
+    plan = plan_on("net", candidate_params(settings), fingerprint_of(train), train, val, started=started)
     (((kind, amount, n_train, batch, ms_mean, _, overhead_s, *rest), now),) = calls
     members, validations, ms_last = rest
     assert (kind, amount, n_train, batch) == ("seconds", 600.0, 8, 2)
@@ -162,7 +162,7 @@ def test_the_first_step_of_a_compiled_network_is_its_compilation(ticking, train_
         return torch.tensor(1.0)
 
     monkeypatch.setattr(Stepper, "step", step)
-    settings = params({"budget": "1h", "compile": True, "precision": "fp32", "channels_last": False}).train
+    settings = candidate_params({"budget": "1h", "compile": True, "precision": "fp32", "channels_last": False}).train
     benchmark = PrecisionBenchmark(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", settings)
     benchmark.reference, benchmark.tolerance = 1.0, 0.02
     (timing,) = benchmark.run()
@@ -182,7 +182,7 @@ def test_settings_of_similar_speed_are_timed_in_turns(ticking, train_reader, mon
         return torch.tensor(1.0)
 
     monkeypatch.setattr(Stepper, "step", step)
-    settings = params({"budget": "10m", "compile": False, "precision": "fp32"}).train
+    settings = candidate_params({"budget": "10m", "compile": False, "precision": "fp32"}).train
     benchmark = PrecisionBenchmark(plan, torch.nn.Conv2d(3, 3, 1), samples_of(train_reader, plan), "cpu", settings)
     benchmark.reference, benchmark.tolerance = 1.0, 0.02
     limits = itertools.chain([9.0], itertools.repeat(seconds))  # for each setting at first, and then for turns

@@ -8,7 +8,8 @@ from segpipe.models.detection.mask_rcnn_config import MaskRcnnConfig
 from segpipe.samples import Sample
 from segpipe.training.planning.detector_recipe import fit_to_instances
 from tests.worlds.detectors import discs
-from tests.worlds.tiny_training import MemoryReader, draft_of
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import draft_of
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segpipe.training.planning.label_statistics import balance_class_weights, top_bottom_difference
-from tests.worlds.tiny_training import MemoryReader, draw
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import draw
 
 
 @given(st.lists(st.integers(0, 10**9), min_size=2, max_size=12), st.floats(0, 1))

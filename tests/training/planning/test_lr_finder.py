@@ -14,8 +14,7 @@ from segpipe.training.planning.lr_finder import (
 )
 from segpipe.training.planning.planner import plan_on
 from segpipe.training.step import build_stepper
-from tests.training.planning.test_planner import params
-from tests.worlds.tiny_training import fingerprint_of, make_plan
+from tests.worlds.tiny_training import candidate_params, fingerprint_of, make_plan
 
 RATES = np.geomspace(1e-5, 0.1, 60)
 
@@ -82,7 +81,11 @@ def test_a_plan_measures_the_rate_if_it_is_set_to_auto(train_reader, val_reader,
     monkeypatch.setattr(execution, "find_learning_rate", measured)
     common = {"budget": "3 steps", "patch": 32, "batch": 2}
     plan = plan_on(
-        "net", params(common | {"learning_rate": "auto"}), fingerprint_of(train_reader), train_reader, val_reader
+        "net",
+        candidate_params(common | {"learning_rate": "auto"}),
+        fingerprint_of(train_reader),
+        train_reader,
+        val_reader,
     )
     assert (
         plan.recipe.learning_rate == 0.0042 and plan.reasons["learning rate"] == "0.0042: by a test" and len(calls) == 1

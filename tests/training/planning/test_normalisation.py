@@ -12,8 +12,9 @@ from segpipe.training.sampling.crops import Crops
 from segpipe.training.scoring import segmenter_spec
 from tests.training.planning.test_volume_recipe import volumes_fingerprint
 from tests.training.planning.test_warm_start import release
-from tests.worlds.tiny_training import CLASSES, MemoryReader, draw, fingerprint_of, make_plan
-from tests.worlds.volumes import VolumeReader, ellipsoid
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import CLASSES, draw, fingerprint_of, make_plan
+from tests.worlds.volumes import ellipsoid
 
 PRETRAINED = Preprocessing((0.5,) * 3, (0.25,) * 3)
 
@@ -79,11 +80,11 @@ def test_that_of_a_release_is_kept_if_its_channels_fit(train_reader):
 
 
 def test_intensities_without_a_common_unit_are_normalised_per_volume():
-    reader = VolumeReader([ellipsoid(i) for i in range(6)])
+    reader = MemoryReader([ellipsoid(i) for i in range(6)])
     fingerprint = volumes_fingerprint(reader)
     per_volume, reason = choose_normalisation("auto", fingerprint, reader)
     assert per_volume.per_image and per_volume.channels == 1 and "no common unit" in reason
-    calibrated = VolumeReader([ellipsoid(i, dtype="uint8") for i in range(6)])
+    calibrated = MemoryReader([ellipsoid(i, dtype="uint8") for i in range(6)])
     shared, reason = choose_normalisation("auto", fingerprint, calibrated)
     assert not shared.per_image and shared.high == (1000.0,) and "one window for all" in reason
     assert choose_normalisation("dataset", fingerprint, reader)[0] == shared

@@ -10,22 +10,16 @@ from segpipe.training.speed.precision_benchmark import (
     CHOSEN,
     LOSS_TOLERANCE,
 )
-from tests.worlds.tiny_training import MemoryReader, draw, fingerprint_of
-
-SMALL = {"encoder": "mobilenetv3_small_050", "encoder_weights": "none"}
-
-
-def params(train=None, **candidate):
-    return Params.model_validate(
-        {"train": train or {}, "candidates": {"net": {"family": "unet", **SMALL, **candidate}}}
-    )
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import candidate_params, draw, fingerprint_of
+from tests.worlds.trainings import register
 
 
 @pytest.fixture(scope="module")
 def planned():
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
     settings = {"budget": "3 steps", "patch": 64, "batch": 2, "freeze_encoder": 0.4}
-    return plan_on("net", params(settings), fingerprint_of(train), train, val)
+    return plan_on("net", candidate_params(settings), fingerprint_of(train), train, val)
 
 
 def test_a_plan_has_recipe_execution_and_reasons(planned, tmp_path):
@@ -43,7 +37,7 @@ def test_a_plan_has_recipe_execution_and_reasons(planned, tmp_path):
 
 def test_reasons_describe_loss_optimiser_and_finished_model():
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
-    settings = params(
+    settings = candidate_params(
         {
             "budget": "3 steps",
             "patch": 32,
@@ -72,9 +66,11 @@ def test_reasons_describe_loss_optimiser_and_finished_model():
 
 
 def test_settings_are_followed_and_reported():
+    register()
     train, val = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(9)])
-    settings = params(
-        {
+    settings = {
+        "candidates": {"net": {"family": "tiny"}},
+        "train": {
             "budget": "20 steps",
             "patch": 32,
             "batch": 2,
@@ -84,9 +80,9 @@ def test_settings_are_followed_and_reported():
             "orientation": "upright",
             "class_weights": {"ground": 1, "bar": 4, "disc": 2},
             "normalisation": [20, 220],
-        }
-    )
-    plan = plan_on("net", settings, fingerprint_of(train), train, val)
+        },
+    }
+    plan = plan_on("net", Params.model_validate(settings), fingerprint_of(train), train, val)
     recipe, pixels = plan.recipe, train.class_pixels.sum(0)
     assert (recipe.val_every, recipe.warmup_steps, plan.execution.workers) == (5, 5, 0)
     ground, disc, bar = recipe.class_weights
@@ -111,7 +107,13 @@ def test_settings_are_followed_and_reported():
 )
 def test_weights_are_given_for_all_classes_and_no_others(train_reader, weights, message):
     with pytest.raises(ConfigError, match=rf"train\.class_weights: .*{message}"):
-        plan_on("net", params({"class_weights": weights}), fingerprint_of(train_reader), train_reader, train_reader)
+        plan_on(
+            "net",
+            candidate_params({"class_weights": weights}),
+            fingerprint_of(train_reader),
+            train_reader,
+            train_reader,
+        )
 
 
 def test_a_classical_family_has_neither_recipe_nor_execution(train_reader):
@@ -123,13 +125,13 @@ def test_a_classical_family_has_neither_recipe_nor_execution(train_reader):
 
 
 def test_a_network_that_needs_two_images_per_batch_is_refused_one(train_reader):
-    settings = params({"batch": 1}, family="deeplabv3plus")
+    settings = candidate_params({"batch": 1}, family="deeplabv3plus")
     with pytest.raises(ConfigError, match=r"train\.batch.*fewer than 2"):
         plan_on("net", settings, fingerprint_of(train_reader), train_reader, train_reader)
 
 
 def test_elastic_deformation_needs_medium_augmentation(train_reader):
-    settings = params({"elastic": True, "augment": "light"})
+    settings = candidate_params({"elastic": True, "augment": "light"})
     with pytest.raises(ConfigError, match=r"train\.augment: .*found light.*medium or strong"):
         plan_on("net", settings, fingerprint_of(train_reader), train_reader, train_reader)
 

@@ -16,7 +16,8 @@ from segpipe.training.planning import planner, resolution_budget
 from segpipe.training.planning.resolution_budget import MIN_STEPS, StepPrice, measure_step_price
 from segpipe.training.scoring import segmenter_spec
 from segpipe.training.train import train_on
-from tests.worlds.tiny_training import CLASSES, MemoryReader, draft_of, draw, fingerprint_of, make_plan
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import CLASSES, draft_of, draw, fingerprint_of, make_plan
 from tests.worlds.trainings import tiny_plan
 
 LARGE = MemoryReader([draw(i, height=288, width=320) for i in range(4)])

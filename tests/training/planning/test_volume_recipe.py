@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segpipe.config import Params
@@ -15,8 +15,10 @@ from segpipe.samples import Sample
 from segpipe.training.plan import Plan, explain
 from segpipe.training.planning.planner import plan_on
 from segpipe.training.planning.volume_recipe import choose_patch3d, choose_spacing, end_differences
-from tests.worlds.tiny_training import MemoryReader, draft_of, draw, fingerprint_of
-from tests.worlds.volumes import TABLE, VolumeReader, ellipsoid, register
+from tests.worlds.property_tests import examples
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import draft_of, draw, fingerprint_of
+from tests.worlds.volumes import TABLE, ellipsoid, register
 
 
 def empty(shape, spacing=(1.0, 1.0, 1.0)):
@@ -55,12 +57,12 @@ def params(family, **train):
 
 @pytest.fixture(scope="module")
 def reader():
-    return VolumeReader([ellipsoid(i) for i in range(6)])
+    return MemoryReader([ellipsoid(i) for i in range(6)])
 
 
 def test_the_voxel_size_is_the_median_by_axis():
     sizes = [(1.0, 1.0, 2.0), (1.0, 2.0, 2.5), (1.5, 2.0, 2.0)]
-    draft = draft_of(VolumeReader([empty((4, 4, 4), s) for s in sizes]))
+    draft = draft_of(MemoryReader([empty((4, 4, 4), s) for s in sizes]))
     assert choose_spacing(draft, None) == (1.0, 2.0, 2.0)
     assert "3 of 3 are resampled to it" in draft.reasons["voxel size"]
     assert choose_spacing(draft_of([empty((4, 4, 4), None)]), None) is None
@@ -69,7 +71,7 @@ def test_the_voxel_size_is_the_median_by_axis():
 
 def test_the_voxel_size_of_thick_slices_is_the_tenth_percentile():
     thick = [*np.linspace(4, 8, 11)]
-    draft = draft_of(VolumeReader([empty((4, 4, 4), (t, 1.0, 1.0)) for t in thick]))
+    draft = draft_of(MemoryReader([empty((4, 4, 4), (t, 1.0, 1.0)) for t in thick]))
     assert choose_spacing(draft, None) == (pytest.approx(4.4), 1.0, 1.0)
     assert "thick along the depth" in draft.reasons["voxel size"]
 
@@ -82,7 +84,7 @@ def test_a_patch_sees_the_typical_volume_if_that_fits():
     assert choose_patch3d(reader, (0.5, 0.5, 0.5), (8, 8, 8), 1 << 30)[1] == (70, 100, 72)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.tuples(*[st.integers(3, 600)] * 3), st.tuples(*[st.sampled_from([1, 4, 8, 16])] * 3))
 def test_a_patch_is_in_multiples_and_within_the_limit(shape, steps):
     patch, median = choose_patch3d([empty(shape)], None, steps, 1 << 18)
@@ -99,7 +101,7 @@ def test_the_difference_of_the_ends_of_an_axis_is_measured(reader):
     assert height > 0.5, "one half is front, the other back"
     assert max(depth, width) < 0.2
     swapped = [Sample(s.key, s.image, np.flip(s.labels, 1)) for s in reader.samples]
-    assert end_differences(VolumeReader([*reader.samples, *swapped]))[1] < 1e-9, "as many the other way round"
+    assert end_differences(MemoryReader([*reader.samples, *swapped]))[1] < 1e-9, "as many the other way round"
 
 
 def test_networks_halve_each_axis_as_often_as_its_voxels_allow():

@@ -26,9 +26,9 @@ from segpipe.training.scoring import segmenter_spec, validation_segmenter
 from segpipe.training.step import build_stepper
 from segpipe.training.tasks import samples_of
 from segpipe.training.train import train_on
-from tests.training.sampling.test_volume_crops import plan_of
-from tests.worlds.tiny_training import CLASSES, MemoryReader, draw, fingerprint_of, make_plan
-from tests.worlds.volumes import VolumeReader, ellipsoid
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import CLASSES, draw, fingerprint_of, make_plan
+from tests.worlds.volumes import ellipsoid, volume_plan
 
 SOURCE = "segmenter@v0.3.0"
 
@@ -247,10 +247,10 @@ def test_volumes_continue_at_the_voxel_size_of_their_release(tmp_path, monkeypat
     folder = release_model_folder(tmp_path, "v0.3.0")
     folder.mkdir(parents=True)
     save_file(first.state_dict(), folder / "weights.safetensors")
-    trained_plan = plan_of().model_copy(update={"family": "vnet", "options": config.model_dump(mode="json")})
+    trained_plan = volume_plan().model_copy(update={"family": "vnet", "options": config.model_dump(mode="json")})
     spec = segmenter_spec(trained_plan, ClassTable.from_names(["background", "front", "back"]))
     spec.model_copy(update={"spacing": (1.0, 1.0, 2.0)}).write(folder)
-    reader = VolumeReader([ellipsoid(i, spacing=(1.0, 1.0, 1.0)) for i in range(4)])
+    reader = MemoryReader([ellipsoid(i, spacing=(1.0, 1.0, 1.0)) for i in range(4)])
     params = Params.model_validate(
         {
             "train": {"budget": "2 steps", "patch3d": [16, 16, 16], "precision": "fp32", "channels_last": False},

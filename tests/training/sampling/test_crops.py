@@ -3,14 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segpipe.samples import IGNORE
 from segpipe.training.sampling import augmentation
 from segpipe.training.sampling.augmentation import build_augment, window_edge
 from segpipe.training.sampling.crops import Crops, batches, cut_window
-from tests.worlds.tiny_training import MemoryReader, draw, make_plan
+from tests.worlds.property_tests import examples
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import draw, make_plan
 
 
 def stream(reader, plan, workers=0, **span):
@@ -84,7 +86,7 @@ def test_a_drawn_pixel_lies_in_the_middle_half_if_the_image_is_large_enough():
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([32, 64]), st.integers(0, 50), st.integers(0, 50))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_window_has_at_least_the_size_of_a_patch_and_padding_is_ignored(height, width, patch, top, left):
     top, left = min(top, max(0, height - patch)), min(left, max(0, width - patch))
     image = np.arange(height * width, dtype=np.float32).reshape(height, width, 1)

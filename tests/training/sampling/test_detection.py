@@ -21,7 +21,8 @@ from segpipe.training.sampling.crops import batches
 from segpipe.training.sampling.detection import InstanceCrops, detection_loss, target_of
 from segpipe.training.train import train_on
 from tests.worlds.detectors import SMALL, detector_plan, discs
-from tests.worlds.tiny_training import CLASSES, MemoryReader, fingerprint_of
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import CLASSES, fingerprint_of
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segpipe.config import Params
@@ -22,11 +22,12 @@ from segpipe.training.sampling.crops import Crops, batches
 from segpipe.training.sampling.distance import DistanceCrops, DistanceVolumeCrops, LossWithDistance, normalised_distance
 from segpipe.training.sampling.volume_crops import VolumeCrops
 from segpipe.training.tasks import samples_of
-from tests.training.sampling.test_volume_crops import plan_of
 from tests.training.test_train import run
-from tests.worlds.tiny_training import MemoryReader, fingerprint_of, make_recipe
+from tests.worlds.property_tests import examples
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import fingerprint_of, make_recipe
 from tests.worlds.trainings import register, tiny_plan
-from tests.worlds.volumes import VolumeReader, ellipsoid
+from tests.worlds.volumes import ellipsoid, volume_plan
 
 
 def brute_force(labels, ids, spacing=None):
@@ -47,7 +48,7 @@ def brute_force(labels, ids, spacing=None):
     return distance
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 10**6), st.sampled_from([(9, 13), (1, 7), (5, 6, 7)]), st.sampled_from([0.0, 0.1, 0.6]))
 def test_the_target_equals_brute_force(seed, shape, ignored):
     """Touching, scattered, cut and one-pixel instances of several classes, some of class 0, between ignored pixels."""
@@ -133,10 +134,10 @@ def test_crops_equal_those_without_a_distance(walls):
 def test_crops_of_volumes_have_a_distance(strength):
     """Every instance is an ellipsoid of two classes, also after rotation and resampling."""
     whole = [ellipsoid(i, dtype="uint16") for i in range(2)]
-    reader = VolumeReader(
+    reader = MemoryReader(
         [Sample(s.key, s.image, s.labels, (s.labels > 0).astype(np.uint16) * 300, spacing=s.spacing) for s in whole]
     )
-    plan = plan_of(spacing=(1.0, 1.0, 2.0), augment=strength, distance=True)
+    plan = volume_plan(spacing=(1.0, 1.0, 2.0), augment=strength, distance=True)
     crops = samples_of(reader, plan)
     assert isinstance(crops, DistanceVolumeCrops)
     for position in (0, 3):

@@ -18,9 +18,10 @@ from segpipe.training.step import Stepper
 from segpipe.training.tasks import samples_of
 from segpipe.training.train import train_on
 from segpipe.training.tuning import Search
-from tests.training.sampling.test_volume_crops import plan_of, volume
-from tests.worlds.tiny_training import CLASSES, MemoryReader, draft_of, draw, fingerprint_of, make_plan
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import CLASSES, draft_of, draw, fingerprint_of, make_plan
 from tests.worlds.trainings import register, tiny_plan
+from tests.worlds.volumes import random_volume, volume_plan
 
 FIRST = {
     "crops": FirstCrops(steps=2, edges=(32, 32)),
@@ -59,10 +60,10 @@ def test_scale_shows_the_same_part_of_an_image_at_half_the_resolution(mode, step
 
 @pytest.mark.parametrize(("mode", "step"), [("crops", 1), ("scale", 2)])
 def test_scale_shows_the_same_part_of_a_volume_at_half_the_resolution(mode, step):
-    image, labels = volume((40, 40, 40))
+    image, labels = random_volume((40, 40, 40))
     image[..., 0] = np.arange(40)[:, None, None]
     reader = MemoryReader([Sample("v", image, labels, spacing=(1.0, 1.0, 1.0))])
-    plan = plan_of(patch=(16, 16, 24), augment="off", flips=(False,) * 3)
+    plan = volume_plan(patch=(16, 16, 24), augment="off", flips=(False,) * 3)
     plan = plan.model_copy(update={"normalisation": make_plan(channels=2).normalisation})
     first = FirstCrops(steps=1, edges=(8, 8, 12), shrink=FIRST[mode].shrink)
     image, labels = VolumeCrops(reader, plan, first)[0]

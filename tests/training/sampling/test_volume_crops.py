@@ -6,29 +6,15 @@ import pytest
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.volumes import resample_channel
 from segpipe.samples import IGNORE, Sample
-from segpipe.training.plan import VolumeGrid
 from segpipe.training.sampling.crops import batches
 from segpipe.training.sampling.volume_crops import VolumeCrops, cut_crop
-from tests.worlds.tiny_training import make_plan
-from tests.worlds.volumes import VolumeReader, ellipsoid
-
-PATCH = (16, 20, 24)
-PER_IMAGE = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,), per_image=True)
-
-
-def plan_of(patch=PATCH, spacing=(1.0, 1.0, 1.0), flips=(True, True, True), **recipe):
-    grid = VolumeGrid(patch=patch, spacing=spacing, flips=flips)
-    return make_plan(channels=1, **recipe).model_copy(update={"volume": grid, "normalisation": PER_IMAGE})
+from tests.worlds.readers import MemoryReader
+from tests.worlds.volumes import PATCH, ellipsoid, random_volume, volume_plan
 
 
 @pytest.fixture(scope="module")
 def reader():
-    return VolumeReader([ellipsoid(i, spacing=(1.0, 1.0, 1.0 + i % 2)) for i in range(5)])
-
-
-def volume(shape=(9, 12, 10), seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.random((*shape, 2)).astype(np.float32), rng.integers(0, 3, shape).astype(np.uint8)
+    return MemoryReader([ellipsoid(i, spacing=(1.0, 1.0, 1.0 + i % 2)) for i in range(5)])
 
 
 def center(shape):
@@ -37,7 +23,7 @@ def center(shape):
 
 @pytest.mark.parametrize("strength", ["off", "medium", "strong"])
 def test_a_crop_follows_from_seed_and_position_alone(reader, strength):
-    crops, again = (VolumeCrops(reader, plan_of(augment=strength)) for _ in range(2))
+    crops, again = (VolumeCrops(reader, volume_plan(augment=strength)) for _ in range(2))
     expected = {position: crops[position] for position in (0, 7, 3)}
     for position in (3, 0, 7):
         image, labels = again[position]
@@ -49,7 +35,7 @@ def test_a_crop_follows_from_seed_and_position_alone(reader, strength):
 
 
 def test_batches_of_volumes_are_the_same_with_workers(reader):
-    plan = plan_of(steps=3)
+    plan = volume_plan(steps=3)
     no_worker, one_worker = (list(batches(VolumeCrops(reader, plan), plan.recipe, workers)) for workers in (0, 1))
     for (images, labels), (worker_images, worker_labels) in zip(no_worker, one_worker, strict=True):
         assert images.shape == (2, 1, *PATCH) and labels.shape == (2, *PATCH)
@@ -57,19 +43,19 @@ def test_batches_of_volumes_are_the_same_with_workers(reader):
 
 
 def test_crops_can_be_pickled_for_spawned_processes(reader):
-    crops = VolumeCrops(reader, plan_of())
+    crops = VolumeCrops(reader, volume_plan())
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(crops))[4][0], crops[4][0])
 
 
 def test_the_whole_volume_is_a_crop_of_it():
-    image, labels = volume()
+    image, labels = random_volume()
     cropped = cut_crop(image, labels, center(labels.shape), np.eye(3), labels.shape)
     np.testing.assert_array_equal(cropped[0], image)
     np.testing.assert_array_equal(cropped[1], labels)
 
 
 def test_beyond_the_border_voxels_are_mirrored_and_labels_ignored():
-    image, labels = volume((4, 5, 6))
+    image, labels = random_volume((4, 5, 6))
     cropped, cropped_labels = cut_crop(image, labels, center(labels.shape), np.eye(3), (6, 5, 10))
     np.testing.assert_array_equal(cropped, np.pad(image, [(1, 1), (0, 0), (2, 2), (0, 0)], mode="reflect"))
     np.testing.assert_array_equal(cropped_labels, np.pad(labels, [(1, 1), (0, 0), (2, 2)], constant_values=IGNORE))
@@ -77,7 +63,7 @@ def test_beyond_the_border_voxels_are_mirrored_and_labels_ignored():
 
 @pytest.mark.parametrize("axes", [(0,), (1, 2), (0, 1, 2)])
 def test_mirrored_crops_are_the_flipped_ones(axes):
-    image, labels = volume()
+    image, labels = random_volume()
     signs = np.where(np.isin(np.arange(3), axes), -1.0, 1.0)
     middle = np.array([4.0, 5.0, 6.0])
     plain = cut_crop(image, labels, middle, np.eye(3), (5, 6, 4))
@@ -88,7 +74,7 @@ def test_mirrored_crops_are_the_flipped_ones(axes):
 
 def test_a_quarter_turn_equals_numpys():
     """Interpolation compared with a copy: a rotation by 90 degrees about the first axis hits voxels exactly."""
-    image, labels = volume((7, 9, 9))
+    image, labels = random_volume((7, 9, 9))
     rotation = np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])
     cropped, cropped_labels = cut_crop(image, labels, center(labels.shape), rotation, labels.shape)
     np.testing.assert_allclose(cropped, np.rot90(image, axes=(2, 1)), atol=1e-5)
@@ -96,7 +82,7 @@ def test_a_quarter_turn_equals_numpys():
 
 
 def test_voxels_of_another_size_equal_those_of_resampling():
-    image, labels = volume((8, 12, 10))
+    image, labels = random_volume((8, 12, 10))
     cropped, cropped_labels = cut_crop(image, labels, center(labels.shape), np.diag([2.0, 0.5, 1.0]), (4, 24, 10))
     for channel in range(2):
         expected = resample_channel(image[..., channel], (4, 24, 10))
@@ -108,8 +94,8 @@ def test_image_and_labels_stay_together_through_rotation_zoom_and_mirroring():
     sample = ellipsoid(3, (28, 30, 26))
     image_of_labels = Sample("m", (sample.labels * 50.0).astype(np.float32)[..., None], sample.labels)
     plain = Normalisation(low=(0,), high=(1,), mean=(0,), std=(1,))
-    plan = plan_of(augment="medium", spacing=None).model_copy(update={"normalisation": plain})
-    crops = VolumeCrops(VolumeReader([image_of_labels]), plan)
+    plan = volume_plan(augment="medium", spacing=None).model_copy(update={"normalisation": plain})
+    crops = VolumeCrops(MemoryReader([image_of_labels]), plan)
     agreements = []
     for position in range(12):
         image, labels = crops[position]
@@ -124,14 +110,14 @@ def test_a_share_of_the_crops_lies_around_a_rare_class():
     sample = Sample("far", np.ones((60, 60, 60, 1), np.float32), labels)
     shares = []
     for rare in (0.0, 1.0):
-        crops = VolumeCrops(VolumeReader([sample], 2), plan_of((12, 12, 12), augment="off", rare_crops=rare))
+        crops = VolumeCrops(MemoryReader([sample], 2), volume_plan((12, 12, 12), augment="off", rare_crops=rare))
         shares.append(np.mean([(crops[i][1] == 1).any() for i in range(60)]))
     assert shares[0] < 0.1 and 0.35 < shares[1] < 0.7, "half of the drawn classes are the rare one"
     assert all((crops[i][1] != IGNORE).all() for i in range(20)), "crops stay inside a larger volume"
 
 
 def test_each_volume_is_seen_once_an_epoch(reader):
-    crops = VolumeCrops(reader, plan_of(rare_crops=0.0))
+    crops = VolumeCrops(reader, volume_plan(rare_crops=0.0))
     for epoch in range(2):
         assert sorted(crops._shuffled(epoch * 5 + i) for i in range(5)) == list(range(5))
 
@@ -148,7 +134,7 @@ def test_a_crop_reads_only_the_part_it_sees():
 def test_a_volume_smaller_than_the_crop_lies_anywhere_in_it():
     """Otherwise the network would never learn about the edge of its window, and would predict instances there."""
     sample = ellipsoid(1, (10, 10, 10))
-    crops = VolumeCrops(VolumeReader([sample]), plan_of((14, 14, 14), augment="off", rare_crops=0.5))
+    crops = VolumeCrops(MemoryReader([sample]), volume_plan((14, 14, 14), augment="off", rare_crops=0.5))
     edges = []
     for position in range(60):
         counted = crops[position][1] != IGNORE
@@ -159,7 +145,7 @@ def test_a_volume_smaller_than_the_crop_lies_anywhere_in_it():
 
 def test_a_rotation_is_in_millimetres_for_any_voxel_size(reader):
     target, stored = np.array([2.0, 1.0, 1.5]), np.array([1.0, 1.0, 3.0])
-    crops = VolumeCrops(reader, plan_of(spacing=tuple(target)))
+    crops = VolumeCrops(reader, volume_plan(spacing=tuple(target)))
     angle = np.deg2rad(20)
     rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     step = crops._step(target / stored, rotation, np.ones(3))

@@ -11,7 +11,8 @@ from segpipe.models.custom import FactoryConfig
 from segpipe.training.planning.execution import count_steps
 from segpipe.training.planning.planner import plan_on
 from segpipe.training.speed.loop_benchmark import LoopBenchmark, choose_workers, exchange_ms, with_exchange
-from tests.worlds.tiny_training import MemoryReader, draw, fingerprint_of, make_plan
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import draw, fingerprint_of, make_plan
 
 NETWORK = {"family": "custom", "factory": "tests.worlds.custom_networks:build"}
 

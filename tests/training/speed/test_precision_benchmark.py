@@ -17,16 +17,16 @@ from segpipe.training.speed.precision_benchmark import (
 )
 from segpipe.training.step import Stepper
 from segpipe.training.tasks import samples_of
-from tests.training.planning.test_planner import params
 from tests.worlds.detectors import detector_plan, discs
-from tests.worlds.tiny_training import MemoryReader, make_plan
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import candidate_params, make_plan
 
 
 def test_settings_that_are_set_are_not_timed():
-    assert candidate_settings(params({"precision": "bf16", "channels_last": True}).train, "cpu") == [
+    assert candidate_settings(candidate_params({"precision": "bf16", "channels_last": True}).train, "cpu") == [
         StepSetting(precision="bf16", channels_last=True)
     ]
-    assert len(candidate_settings(params({"precision": "fp32"}).train, "cpu")) == 2
+    assert len(candidate_settings(candidate_params({"precision": "fp32"}).train, "cpu")) == 2
 
 
 def timing(verdict, ms):
@@ -57,7 +57,7 @@ def test_a_setting_with_a_different_loss_is_refused(train_reader, monkeypatch):
     monkeypatch.setattr(Stepper, "step", wrong_in_bf16)
     monkeypatch.setattr(precision_benchmark, "has_bf16", lambda _: True)
     timings = PrecisionBenchmark(
-        plan, network, Crops(train_reader, plan), "cpu", params({"budget": "1h", "compile": False}).train
+        plan, network, Crops(train_reader, plan), "cpu", candidate_params({"budget": "1h", "compile": False}).train
     ).run()
     assert {t.setting.precision: t.verdict.split(":")[0] for t in timings if t.setting.channels_last}[
         "bf16"
@@ -69,7 +69,7 @@ def test_losses_of_a_detector_may_differ_as_much_as_between_draws_of_proposals(t
     """They vary at random, by more than the tolerance for other networks."""
     drawn = itertools.cycle([1.0, 1.1, 0.9, 1.05, 0.95])
     monkeypatch.setattr(precision_benchmark, "objective_of", lambda *_: lambda *_: next(drawn))
-    settings = params({"budget": "1h", "compile": False}).train
+    settings = candidate_params({"budget": "1h", "compile": False}).train
     plan = detector_plan(batch=2)
     benchmark = PrecisionBenchmark(
         plan, torch.nn.Conv2d(3, 3, 1), samples_of(MemoryReader([discs(0)]), plan), "cpu", settings

@@ -15,7 +15,8 @@ from segpipe.training.speed.loop_benchmark import LoopBenchmark, LoopTimes
 from segpipe.training.speed.precision_benchmark import CHOSEN, NOT_TRIED, PrecisionBenchmark
 from segpipe.training.speed.speed_cache import VARIABLE, KnownSpeed, recall
 from segpipe.training.step import Stepper
-from tests.worlds.tiny_training import MemoryReader, draw, fingerprint_of
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import draw, fingerprint_of
 from tests.worlds.trainings import register
 
 TRAIN, VAL = MemoryReader([draw(i) for i in range(8)]), MemoryReader([draw(100 + i) for i in range(2)])

@@ -4,7 +4,8 @@ from segpipe.training.sampling.crops import batches
 from segpipe.training.step import build_stepper
 from segpipe.training.tasks import samples_of
 from segpipe.training.telemetry import bottleneck
-from tests.worlds.tiny_training import MemoryReader, draw
+from tests.worlds.readers import MemoryReader
+from tests.worlds.tiny_training import draw
 from tests.worlds.trainings import tiny_plan
 
 

@@ -139,7 +139,7 @@ def _parse_categories(raw: list[Any], where: Path) -> list[Category]:
             entry["id"] = _as_id(entry.get("id"))
         if not isinstance(entry, dict) or type(entry.get("id")) is not int or not str(entry.get("name") or "").strip():
             raise DataError(
-                "a category without an id that is a whole number, or without a name",
+                "a category without an integer id, or without a name",
                 where=where,
                 found=repr(entry)[:80],
                 expected='{"id": 1, "name": "cell"}',
@@ -232,7 +232,9 @@ def _add_annotations(
                     raise DataError("occurs twice")
                 entries.counts["annotations that share their id with another one, kept"] += 1
             if image is None:
-                raise DataError("belongs to no usable image", found=f"image_id {entry.get('image_id')}")
+                raise DataError(
+                    "refers to an image that is missing or was left out", found=f"image_id {entry.get('image_id')}"
+                )
             category = _as_id(entry.get("category_id"))
             if type(category) is not int or category not in is_thing:
                 raise DataError(
@@ -253,7 +255,7 @@ def _parse_shape(raw: Any, size: tuple[int, int], name: str, entries: Entries, s
         runs = parse_runs(raw.get("size"), raw.get("counts"))
         if (runs.height, runs.width) != size:
             raise DataError(
-                "the run-length code has another size",
+                "the run-length code has a different size",
                 found=f"{runs.width} x {runs.height}",
                 expected=f"{size[1]} x {size[0]}",
             )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segpipe.data.formats.annotations.categories import Category, number_classes
@@ -14,6 +14,7 @@ from segpipe.data.formats.annotations.painter import HIDDEN, OVERLAP, Annotation
 from segpipe.data.formats.annotations.shapes import Polygons, Runs, parse_runs
 from segpipe.errors import DataError
 from tests.data.formats.annotations.test_shapes import reference_runs
+from tests.worlds.property_tests import examples
 
 EDGES = st.integers(1, 23)
 
@@ -66,7 +67,7 @@ def test_an_image_of_another_size() -> None:
         painter(Annotation(Runs(2, 3, np.array([6])), 3), size=None)(6, 7)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@examples(60)
 @given(st.data())
 def test_painting_matches_brute_force(data: st.DataObject) -> None:
     shape = data.draw(st.tuples(EDGES, st.integers(1, 40)))

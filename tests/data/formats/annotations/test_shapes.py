@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageDraw
@@ -20,6 +20,7 @@ from segpipe.data.formats.annotations.shapes import (
     runs_by_value,
 )
 from segpipe.errors import DataError
+from tests.worlds.property_tests import examples
 
 EDGES = st.integers(1, 23)
 
@@ -59,7 +60,7 @@ def reference_string(counts: list[int]) -> str:
     return text
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@examples(60)
 @given(st.data())
 def test_run_length_codes_are_exact(data: st.DataObject) -> None:
     shape = data.draw(st.tuples(EDGES, EDGES))
@@ -70,7 +71,7 @@ def test_run_length_codes_are_exact(data: st.DataObject) -> None:
         assert np.array_equal(plane(rasterise(runs, *shape), *shape), mask)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@examples(60)
 @given(st.data())
 def test_runs_of_each_value_of_a_plane(data: st.DataObject) -> None:
     shape = data.draw(st.tuples(EDGES, EDGES))

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from segpipe.data.formats.masks.palette_files import read_palette
 from segpipe.data.formats.masks.palettes import make_palette
 from segpipe.errors import ConfigError, DataError
 from tests.worlds.layouts import HEIGHT, WIDTH, import_source, items, mask_of, photo, save, values
+from tests.worlds.property_tests import examples
 
 PALETTE = [("road", (128, 64, 128)), ("sky", (70, 130, 180)), ("car", (0, 0, 142)), ("void", (0, 0, 0))]
 PALETTE_TEXTS = {
@@ -111,7 +112,7 @@ def test_a_colour_that_is_not_in_the_palette(source: Path, data: Path, tmp_path:
     assert not data.exists()
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     colours=st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=2, max_size=6, unique=True),
     tolerance=st.integers(0, 255),
