@@ -18,7 +18,7 @@ from segpipe.release.run_summary import RunSummary
 from segpipe.release.winner import release_winner
 from segpipe.retraining import PipelineRun, open_run, run_pipeline
 from segpipe.workspace.execution.display import RunDisplay
-from segpipe.workspace.execution.listeners import Recorder, StageStart
+from segpipe.workspace.execution.events import Message, RecordedStage, Recorder
 from segpipe.workspace.execution.runner import StageRun
 from segpipe.workspace.prefect_settings import prefect_environment
 
@@ -73,11 +73,11 @@ def record(run: PipelineRun, recorder: Recorder, display: RunDisplay | None = No
 def _record(run: PipelineRun, recorder: Recorder, display: RunDisplay | None) -> RunSummary:
     tasks = []
     try:
-        for event in iter(recorder.events.get, None):
-            if isinstance(event, StageStart):
-                tasks.append(record_stage.with_options(task_run_name=event.stage).submit(event))
+        for entry in iter(recorder.entries.get, None):
+            if isinstance(entry, RecordedStage):
+                tasks.append(record_stage.with_options(task_run_name=entry.name).submit(entry))
             else:
-                get_run_logger().info(event)
+                get_run_logger().info(entry)
     except BaseException:
         run.stop()  # the tasks wait for the stages, and Prefect waits for the tasks
         raise
@@ -95,17 +95,17 @@ def _release(run: PipelineRun, summary: RunSummary, display: RunDisplay | None) 
     def report(text: str) -> None:
         get_run_logger().info(text)
         if display:
-            display.on_message(text)
+            display(Message(text))
 
     release_winner(run.root, run.params.release.stage, run.promote, summary, run_step, report)
     create_artifacts(summary)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def record_stage(start: StageStart) -> StageRun | State[Any]:
+def record_stage(stage: RecordedStage) -> StageRun | State[Any]:
     """Write the output of a stage to the log of this task until the stage ends, and end as it did."""
     logger = get_run_logger()
-    while isinstance(item := start.output.get(), str):
+    while isinstance(item := stage.output.get(), str):
         logger.info(item)
     return item if item.ok else Failed(message=item.error, data=item)
 

@@ -23,8 +23,13 @@ from segpipe.release.run_summary import RunSummary
 from segpipe.signals import ignore_interrupts, interrupt_on_termination
 from segpipe.workspace import pipeline
 from segpipe.workspace.execution.display import RunDisplay, RunState
-from segpipe.workspace.execution.estimates import expected_seconds, read_durations, record_durations
-from segpipe.workspace.execution.listeners import Listener, Listeners, LogFile, Recorder
+from segpipe.workspace.execution.estimates import (
+    TYPICAL_CLASSICAL_S,
+    expected_seconds,
+    read_durations,
+    record_durations,
+)
+from segpipe.workspace.execution.events import Event, Listener, LogFile, Message, Recorder
 from segpipe.workspace.execution.runner import StageRun
 from segpipe.workspace.execution.scheduler import StageFailed, device_slots, max_parallel, run_stages
 from segpipe.workspace.flow_loader import load_flow
@@ -143,10 +148,15 @@ def open_run(
     with lock(folder):
         params = load_params(folder)
         log = LogFile(Paths(folder).logs)
-        listener = Listeners([member for member in (log, display, recorder) if member is not None])
-        _update_data(folder, listener)
+        listeners = [listener for listener in (log, display, recorder) if listener is not None]
+
+        def notify(event: Event) -> None:
+            for listener in listeners:
+                listener(event)
+
+        _update_data(folder, notify)
         stages = pipeline.graph(folder)
-        stale = _stale_stages(folder, stages, listener)
+        stale = _stale_stages(folder, stages, notify)
         to_run = {name for name in stages if name in stale or stale.keys() & pipeline.ancestors(stages, name)}
         run = PipelineRun(
             folder,
@@ -159,11 +169,11 @@ def open_run(
             stop_event or threading.Event(),
         )
         for name, reason in stale.items():
-            log.on_message(f"{name} is out of date: {reason}")
+            log(Message(f"{name} is out of date: {reason}"))
         if to_run and display:
             display.begin(_state(run))
         try:
-            run.start(listener, recorder)
+            run.start(notify, recorder)
             yield run
         finally:
             run.stop()
@@ -173,10 +183,10 @@ def _update_data(root: Path, listener: Listener) -> None:
     """Make data/ and data.dvc agree: fetch missing data, or version data that are new or have changed."""
     state = pipeline.data_state(root)
     if state == "missing":
-        listener.on_message("the data of data.dvc are missing: fetching them")
+        listener(Message("the data of data.dvc are missing: fetching them"))
         pipeline.pull_data(root)
     elif state != "clean":
-        listener.on_message("data/ is new or has changed: adding it to DVC")
+        listener(Message("data/ is new or has changed: adding it to DVC"))
         pipeline.add_data(root)
 
 
@@ -189,28 +199,36 @@ def _stale_stages(root: Path, stages: Mapping[str, Stage], listener: Listener) -
 
     if not refresh_champion(root):
         return stale
-    listener.on_message(f"the champion is {ChampionFile.read(Paths(root).champion).version or 'none'}")
+    listener(Message(f"the champion is {ChampionFile.read(Paths(root).champion).version or 'none'}"))
     return pipeline.stale(root)
 
 
 def _state(run: PipelineRun) -> RunState:
     """Return what the display needs to estimate the time that is left."""
-    expected = expected_seconds(run.stages, _time_budgets(run.params), read_durations(Paths(run.root).durations))
+    budgets, classical = _trainings(run.params)
+    durations = dict.fromkeys(classical, TYPICAL_CLASSICAL_S) | read_durations(Paths(run.root).durations)
     parallel = max_parallel(run.jobs)
+    expected = expected_seconds(run.stages, budgets, durations)
     return RunState(run.stages, expected, len(device_slots(run.jobs)), parallel, done=run.stages.keys() - run.to_run)
 
 
-def _time_budgets(params: Params) -> dict[str, float]:
-    """Return the seconds that the training of each network may take; a classical model does not use its budget."""
+def _trainings(params: Params) -> tuple[dict[str, float], list[str]]:
+    """Return the seconds that the training of each network may take, by stage, and the stages that train classical models."""
     from segpipe.models.registry import get_family
 
     budgets: dict[str, float] = {}
+    classical: list[str] = []
     for name, candidate in params.candidates.items():
         unit, amount = parse_budget(params.train_for(name).budget)
-        with contextlib.suppress(SegpipeError):  # the stage `plan` reports an unknown family
-            if unit == "seconds" and get_family(candidate.family).kind != "classical":
-                budgets[f"train@{name}"] = amount
-    return budgets
+        try:
+            kind = get_family(candidate.family).kind
+        except SegpipeError:  # the stage `plan` reports an unknown family
+            continue
+        if kind == "classical":
+            classical.append(f"train@{name}")
+        elif unit == "seconds":
+            budgets[f"train@{name}"] = amount
+    return budgets, classical
 
 
 def run_pipeline(

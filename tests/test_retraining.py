@@ -57,8 +57,8 @@ def test_stages_start_before_the_flow_is_loaded(tmp_path):
     root = pipelines.make(tmp_path / "ws", {"s": {"cmd": started, "outs": ["o"]}})
 
     def record(run, recorder, display):
-        event = recorder.events.get(timeout=60)
-        assert event.stage == "s"
+        event = recorder.entries.get(timeout=60)
+        assert event.name == "s"
         (root / "flow").touch()
         return run.wait()
 

@@ -44,7 +44,7 @@ def write_contact_sheet(
     """
     rows = []
     for number, reading in enumerate(readings[:_MAX_READINGS], start=1):
-        title = f"[{number}] {reading.title()}; {reading.classes}"
+        title = f"[{number}] {reading.lines()[0]}"
         try:
             pictures = _pictures(probe, reading, options, [*ignore])
         except SegpipeError as error:

@@ -33,13 +33,15 @@ class Inspection(BaseModel):
     Attributes:
         readings: its readings, the best supported first.
         taken: the index of the reading that an import takes; None if it would ask.
-        unused: the files that the first reading does not use, by kind and reason.
+        unused: the files that the first reading does not use, by kind and reason; None if it cannot be read.
+        error: why the first reading cannot be read; None if it can.
         sheet: the file of the contact sheet.
     """
 
     readings: list[InspectedReading]
     taken: int | None
-    unused: list[UnusedFiles]
+    unused: list[UnusedFiles] | None
+    error: str | None = None
     sheet: Path
 
 
@@ -65,11 +67,13 @@ def inspect_source(source: Path, format: str, options: ImportOptions, sheet: Pat
     except UnclearSource:
         taken = None
     write_contact_sheet(sheet, probe, readings, read_options, options.ignore)
+    unused: list[UnusedFiles] | None = None
+    message: str | None = None
     try:
         result = find_format(readings[taken or 0].layout).read(probe, read_options)
         labelled = [item for item in result.items if item.mask or item.draw]
         unused = count_unused(probe.listing, source, result.items, result, labelled)
-    except SegpipeError:  # the contact sheet shows the reason
-        unused = []
+    except SegpipeError as error:
+        message = str(error)
     shown = [InspectedReading(reading=reading, command=reading.command(prefix)) for reading in readings]
-    return Inspection(readings=shown, taken=taken, unused=unused, sheet=sheet)
+    return Inspection(readings=shown, taken=taken, unused=unused, error=message, sheet=sheet)
