@@ -16,7 +16,9 @@ TABLE_FILES = ("samples.csv", "images.csv")
 """The file names under which a table is found in a source."""
 
 _MAX_TABLE_BYTES = 1 << 28
-_RESERVED_COLUMNS = ("key", "group", "split")
+ASSIGNMENT_COLUMNS = ("group", "split")
+"""Columns that assign images to groups and splits; they are no attributes."""
+_RESERVED_COLUMNS = ("key", *ASSIGNMENT_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -26,17 +28,24 @@ class ImageTable:
     Attributes:
         path: the table that they come from.
         columns: the names of the metadata columns.
-        rows: for each image, in the order of the images, its value in each column; {} if the table does not list the image.
+        rows: the values of the metadata columns, by the name of the image.
+        assignments: the group and the split, if the table has these columns, by the name of the image.
     """
 
     path: Path
     columns: list[str]
-    rows: list[dict[str, str]]
+    rows: dict[str, dict[str, str]]
+    assignments: dict[str, dict[str, str]]
 
-    def note(self) -> str:
-        """Return a sentence for the import report about the columns that were read."""
-        listed = sum(map(bool, self.rows))
-        return f"{self.path.name}: {', '.join(self.columns)} for {listed} of {len(self.rows)} images"
+    def note(self, names: Sequence[str]) -> str:
+        """Return a sentence for the import report about the columns that were read.
+
+        Args:
+            names: the names of the images that are imported.
+        """
+        assigned = next(iter(self.assignments.values()), {})
+        listed = sum(name in self.rows for name in names)
+        return f"{self.path.name}: {', '.join([*self.columns, *assigned])} for {listed} of {len(names)} images"
 
 
 def find_table(source: Path, table: Path | None, names: Sequence[str]) -> ImageTable | None:
@@ -48,7 +57,7 @@ def find_table(source: Path, table: Path | None, names: Sequence[str]) -> ImageT
         names: the paths of the images, relative to the source and without their endings.
 
     Returns:
-        The table; None if there is none, or none with a metadata column.
+        The table; None if there is none, or none with a column of metadata, groups or splits.
 
     Raises:
         ConfigError: if no column of the table that the user names lists the images.
@@ -67,10 +76,13 @@ def find_table(source: Path, table: Path | None, names: Sequence[str]) -> ImageT
                 fix="add it, or omit --table",
             )
         metadata = [column for column in columns if column != name_column and column.lower() not in _RESERVED_COLUMNS]
-        if matches and metadata:
-            by_image = [matches.get(name) for name in names]
-            values = [{column: row[column] for column in metadata} if row else {} for row in by_image]
-            return ImageTable(path, metadata, values)
+        assigning = {column: column.lower() for column in columns if column.lower() in ASSIGNMENT_COLUMNS}
+        if matches and (metadata or assigning):
+            rows_by_name = {name: {column: row[column] for column in metadata} for name, row in matches.items()}
+            assignments = {
+                name: {role: row[column].strip() for column, role in assigning.items()} for name, row in matches.items()
+            }
+            return ImageTable(path, metadata, rows_by_name, assignments)
     return None
 
 

@@ -32,7 +32,10 @@ _SUFFIX = "What the name of a mask has after the name of its image: _mask, _L."
 _PALETTE = "The class of each colour: a file (JSON, YAML, CSV, text), or voc, cityscapes."
 _TOLERANCE = "Largest difference of each channel from a palette colour, for blurred edges."
 _OVERLAPPING = "A pixel may have several classes: masks are sums of bits, or there is one mask file per class."
-_TABLE = "CSV table with columns about the images, which are stored in samples.csv. Default: images.csv in SRC, if there is one."
+_TABLE = (
+    "CSV table with columns about the images, which are stored in samples.csv; columns split and group assign them. Default: "
+    "samples.csv or images.csv in SRC, if there is one."
+)
 
 _KIND = "What the pixels of masks are: classes, instances, colours, binary (divided at a threshold) or alpha. Default: judged."
 _THRESHOLD = (

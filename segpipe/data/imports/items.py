@@ -7,10 +7,13 @@ from collections import Counter
 from dataclasses import replace
 
 from segpipe.config import SplitParams
+from segpipe.data.formats.pairs import SPLIT_FOLDERS
 from segpipe.data.formats.source import RawItem, ReadResult
+from segpipe.data.metadata_table import ImageTable
 from segpipe.data.splits import SPLITS, assign_split
 from segpipe.errors import ConfigError
 from segpipe.files import safe_name, sha256_bytes
+from segpipe.words import listed
 
 
 def with_groups(result: ReadResult, pattern: str | None) -> list[RawItem]:
@@ -45,6 +48,34 @@ def with_groups(result: ReadResult, pattern: str | None) -> list[RawItem]:
         replace(item, group=match[1] if match.re.groups else match[0]) if match else item
         for item, match in zip(result.items, matches, strict=True)
     ]
+
+
+def with_assignments(result: ReadResult, table: ImageTable, groups: bool) -> ReadResult:
+    """Return a result whose items have the groups and splits of a table. What the layout itself says counts more.
+
+    Args:
+        result: gets a note about names of splits that are not known.
+        table: the table about the images.
+        groups: whether the groups of the table are used.
+    """
+    unknown: Counter[str] = Counter()
+
+    def assigned(item: RawItem) -> RawItem:
+        values = table.assignments.get(item.name, {})
+        name = values.get("split", "")
+        split = SPLIT_FOLDERS.get(name.lower())
+        if name and split is None:
+            unknown[name] += 1
+        group = (values.get("group") or None) if groups else None
+        return replace(item, split=item.split or split, group=item.group or group)
+
+    items = [assigned(item) for item in result.items]
+    if unknown:
+        result.notes.append(
+            f"{table.path.name}: {unknown.total()} values of the column split are not used: {listed(sorted(unknown), 3)} "
+            "(expected train, val or test)"
+        )
+    return replace(result, items=items)
 
 
 def with_all_splits(items: list[RawItem], notes: list[str]) -> list[RawItem]:

@@ -50,8 +50,7 @@ class ImportReport(BaseModel):
         lines += [
             f"imported {self.images} images, {self.masks} with masks ({self.format})",
             f"classes ({self.classes_from}): {table}{ignored}",
-            f"splits: {splits or 'none given'}"
-            + ("" if sum(self.splits.values()) == self.images else "; the others are assigned by hash"),
+            f"splits: {splits or 'none given'}" + self._assigned_later(),
         ]
         lines += [f"groups: {self.groups}"] if self.groups else []
         lines += [note for note in self.notes if note != self.recognised]
@@ -61,6 +60,12 @@ class ImportReport(BaseModel):
         lines += [group.line() for group in self.unused[:_MAX_GROUPS_SHOWN]]
         rest = self.unused[_MAX_GROUPS_SHOWN:]
         return lines + ([f"not used: {sum(group.files for group in rest):,} more files"] if rest else [])
+
+    def _assigned_later(self) -> str:
+        """Say that `ingest` assigns images to splits, if the source does not give the split of all."""
+        if sum(self.splits.values()) == self.images:
+            return ""
+        return f"; `segpipe ingest` assigns the {'other ' if self.splits else ''}images"
 
 
 class ImportRecord(BaseModel):

@@ -12,6 +12,7 @@ from segpipe.cli.main import app
 from segpipe.data.imports.inspection import inspect_source
 from segpipe.data.imports.options import ImportOptions
 from tests.data.formats.readings.test_kinds import boxes, write
+from tests.worlds.layouts import photo
 
 RUNNER = CliRunner()
 
@@ -38,3 +39,13 @@ def test_the_command_prints_readings_and_imports_nothing(source: Path, tmp_path:
     assert "against: each value is one connected part" in done.stdout
     assert sheet.exists()
     assert not (source.parent / "data").exists()
+
+
+def test_a_source_that_cannot_be_imported_says_so(source: Path, tmp_path: Path) -> None:
+    photo(source / "images" / "a.png")
+    (source / "coco.json").write_text('{"images": [], "annotations": [], "categories": [{"id": 1}]}')
+    sheet = tmp_path / "sheet.png"
+    inspection = inspect_source(source, "coco", ImportOptions(), sheet)
+    assert inspection.unused is None and "coco.json" in (inspection.error or "")
+    done = RUNNER.invoke(app, ["data", "inspect", str(source), "--format", "coco", "--sheet", str(sheet)])
+    assert "An import would fail: " in done.stdout
