@@ -21,12 +21,12 @@ from segpipe.data.formats.recognise import collect_readings
 from segpipe.data.formats.registry import AUTO, find_format
 from segpipe.data.formats.source import RawItem, ReadResult
 from segpipe.data.import_writer import WriteOutcome, write_items
-from segpipe.data.imports.items import unique_keys, with_all_splits, with_assignments, with_groups
+from segpipe.data.imports.items import find_image_table, unique_keys, with_all_splits, with_assignments, with_groups
 from segpipe.data.imports.options import ImportOptions
 from segpipe.data.imports.report import IMPORT_FILE, ImportRecord, ImportReport
 from segpipe.data.imports.unused_files import UnusedFiles, count_unused
 from segpipe.data.mask_content import MaskReader
-from segpipe.data.metadata_table import ImageTable, find_table
+from segpipe.data.metadata_table import ImageTable
 from segpipe.errors import DataError
 from segpipe.files import atomic_folder
 
@@ -77,7 +77,7 @@ def import_dataset(
             found=": ".join(result.skipped[0]) if result.skipped else None,
             expected=f"a dataset of format {layout.name}",
         )
-    table = _find_table(source, options.table, result)
+    table = find_image_table(source, options.table, result)
     assigned = with_assignments(result, table, options.group is None) if table else result
     items = with_all_splits(with_groups(assigned, options.group), result.notes)
     classes = _find_classes(result, options, probe.mask_reader(limits))
@@ -188,20 +188,6 @@ def _write(
         record = ImportRecord(format=reading.layout, reading=reading, skipped=len(result.skipped), unused=unused)
         (folder / IMPORT_FILE).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return outcomes, unused
-
-
-def _find_table(source: Path, user_table: Path | None, result: ReadResult) -> ImageTable | None:
-    """Return the table about the images. If it only happens to lie in the source, and cannot be read, it is left out."""
-    try:
-        table = find_table(source, user_table, [item.name for item in result.items])
-    except DataError as error:
-        if user_table:
-            raise
-        result.skipped.append((str(error.where), str(error)))
-        return None
-    if table:
-        result.used_files.add(table.path)
-    return table
 
 
 def _sample_rows(

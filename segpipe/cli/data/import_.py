@@ -69,6 +69,7 @@ def data_import(
         report = import_data(root, source.resolve(), source_options.format, options)
     if json:
         print_json(report.model_dump(mode="json"))
+    say("data.dvc identifies the content of data/; `git commit` records this version")
     say("Next: segpipe data stats, segpipe run")
 
 
@@ -118,7 +119,6 @@ def import_data(root: Path, source: Path, format: str, options: ImportOptions) -
         say(message)
     pipeline.add_data(root)
     git(root, "add", "data.dvc", ".gitignore")
-    say("data/ is versioned in data.dvc; run git commit to record it")
     return report
 
 

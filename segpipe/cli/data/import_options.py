@@ -33,11 +33,14 @@ _PALETTE = "The class of each colour: a file (JSON, YAML, CSV, text), or voc, ci
 _TOLERANCE = "Largest difference of each channel from a palette colour, for blurred edges."
 _OVERLAPPING = "A pixel may have several classes: masks are sums of bits, or there is one mask file per class."
 _TABLE = (
-    "CSV table with columns about the images, which are stored in samples.csv; columns split and group assign them. Default: "
+    "CSV table about the images. Its columns are stored in samples.csv; columns named split and group assign images to these. Default: "
     "samples.csv or images.csv in SRC, if there is one."
 )
 
-_KIND = "What the pixels of masks are: classes, instances, colours, binary (divided at a threshold) or alpha. Default: judged."
+_KIND = (
+    "What the pixels of masks are: classes, instances, colours, binary (divided at a threshold) or alpha. Default: determined from "
+    "the pixels."
+)
 _THRESHOLD = (
     "Masks become two classes: pixels of at least this value are foreground. For JPEG masks, soft edges and shares."
 )

@@ -51,7 +51,7 @@ def data_inspect(
 
 def _print(inspection: Inspection) -> None:
     for number, shown in enumerate(inspection.readings, start=1):
-        marker = " (taken by an import)" if number - 1 == inspection.taken else ""
+        marker = " (an import uses this reading)" if number - 1 == inspection.taken else ""
         first, *lines = shown.reading.lines()
         typer.echo("\n".join([f"[{number}] {first}{marker}", *(f"    {line.strip()}" for line in lines)]))
         typer.echo(f"    {shown.command}")

@@ -50,6 +50,7 @@ def init(
     created = create_workspace(directory)
     root = directory.resolve()
     if data is not None:
+        _check_no_data(root, data.resolve())
         command = shlex.join(["segpipe", "init", str(directory), "--data", str(data)])
         options = import_options(command, source_options, group, unlabelled, table=table, yes=yes)
         with lock(root):
@@ -59,3 +60,20 @@ def init(
         f"{directory} is {'now' if created else 'already'} a workspace. Next: cd {directory} && "
         + ("segpipe run" if Paths(root).data.is_dir() else "segpipe data import SRC")
     )
+
+
+def _check_no_data(root: Path, source: Path) -> None:
+    """Refuse to import into a workspace that has data: `init` replaces nothing.
+
+    Raises:
+        DataError: data/ holds files.
+    """
+    from segpipe.errors import DataError
+    from segpipe.workspace.paths import Paths
+
+    folder = Paths(root).data
+    if folder.is_dir() and any(folder.iterdir()):
+        replacing = shlex.join(["segpipe", "-C", str(root), "data", "import", str(source), "--replace"])
+        raise DataError(
+            "holds data already", where=folder, fix=f"create another workspace, or replace the data: {replacing}"
+        )

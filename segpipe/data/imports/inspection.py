@@ -15,6 +15,7 @@ from segpipe.data.formats.readings.reading import Reading
 from segpipe.data.formats.recognise import collect_readings
 from segpipe.data.formats.registry import find_format
 from segpipe.data.imports.contact_sheet import write_contact_sheet
+from segpipe.data.imports.items import find_image_table
 from segpipe.data.imports.options import ImportOptions
 from segpipe.data.imports.unused_files import UnusedFiles, count_unused
 from segpipe.errors import SegpipeError
@@ -71,6 +72,7 @@ def inspect_source(source: Path, format: str, options: ImportOptions, sheet: Pat
     message: str | None = None
     try:
         result = find_format(readings[taken or 0].layout).read(probe, read_options)
+        find_image_table(source, None, result)
         labelled = [item for item in result.items if item.mask or item.draw]
         unused = count_unused(probe.listing, source, result.items, result, labelled)
     except SegpipeError as error:

@@ -5,15 +5,43 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 from segpipe.config import SplitParams
 from segpipe.data.formats.pairs import SPLIT_FOLDERS
 from segpipe.data.formats.source import RawItem, ReadResult
-from segpipe.data.metadata_table import ImageTable
+from segpipe.data.metadata_table import ImageTable, find_table
 from segpipe.data.splits import SPLITS, assign_split
-from segpipe.errors import ConfigError
+from segpipe.errors import ConfigError, DataError
 from segpipe.files import safe_name, sha256_bytes
 from segpipe.words import listed
+
+
+def find_image_table(source: Path, user_table: Path | None, result: ReadResult) -> ImageTable | None:
+    """Return the table about the images of a source, and add its file to those that are used.
+
+    Args:
+        source: the folder that holds the dataset.
+        user_table: the table that the user names; None to search the source. A table in the source that cannot be read is left out.
+        result: the items that were read; gets the file of the table, or the reason why it is left out.
+
+    Returns:
+        The table; None if there is none about these images.
+
+    Raises:
+        ConfigError: no column of the table that the user names lists the images.
+        DataError: the table that the user names cannot be read.
+    """
+    try:
+        table = find_table(source, user_table, [item.name for item in result.items])
+    except DataError as error:
+        if user_table:
+            raise
+        result.skipped.append((str(error.where), str(error)))
+        return None
+    if table:
+        result.used_files.add(table.path)
+    return table
 
 
 def with_groups(result: ReadResult, pattern: str | None) -> list[RawItem]:

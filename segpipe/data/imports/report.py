@@ -53,7 +53,8 @@ class ImportReport(BaseModel):
             f"splits: {splits or 'none given'}" + self._assigned_later(),
         ]
         lines += [f"groups: {self.groups}"] if self.groups else []
-        lines += [note for note in self.notes if note != self.recognised]
+        notes = [note for note in self.notes if note != self.recognised]
+        lines += [f"paired: {note}" if note == self.reading.pairing else note for note in notes]
         lines += [f"left out: {name}: {reason}" for name, reason in self.skipped[:_MAX_SKIPPED_SHOWN]]
         more = len(self.skipped) - _MAX_SKIPPED_SHOWN
         lines += [f"left out: {more} more"] if more > 0 else []

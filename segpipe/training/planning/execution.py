@@ -34,6 +34,7 @@ from segpipe.training.speed.precision_benchmark import CHOSEN
 from segpipe.training.speed.step_speed import SpeedMeasurement, StepSpeed, cheaper_shares
 from segpipe.training.speed.time_limits import budget_seconds, has_short_budget
 from segpipe.training.step import Stepper, configure_process
+from segpipe.words import counted
 
 if TYPE_CHECKING:
     from segpipe.inference.segmenter import Segmenter
@@ -231,7 +232,8 @@ def _describe_steps(
     )
     return (
         f"{recipe.steps}{' per member' if settings.folds else ''} for a budget of {settings.budget}: "
-        f"{execution.ms_per_step:.0f} ms per step, {validations} validations of {execution.ms_per_validation / 1000:.1f} s{overhead}"
+        f"{execution.ms_per_step:.0f} ms per step, {counted(validations, 'validation')} of "
+        f"{execution.ms_per_validation / 1000:.1f} s{overhead}"
     )
 
 

@@ -155,7 +155,8 @@ def recall(key: SpeedKey, entry_type: type[Entry]) -> Entry | None:
             return None
         entry = read_model(path, entry_type, kind="entry of the speed cache", max_bytes=_MAX_BYTES)
     except (SegpipeError, OSError) as error:
-        say(f"note: {error.what if isinstance(error, SegpipeError) else error} ({path}): speeds are measured again")
+        reason = error.what if isinstance(error, SegpipeError) else error
+        say(f"note: {path}: {reason}; speeds are measured again")
         return None
     if entry.key != json.loads(json.dumps(key)):
         say(f"note: {path} belongs to another machine or network: speeds are measured again")

@@ -216,7 +216,7 @@ def _one_line(state: RunState) -> str:
     """Describe the stages that run, in one line."""
     parts = []
     for stage, running in state.running.items():
-        percent = f" {running.label} {running.share:.0%}" if running.share is not None else ""
+        percent = f": {running.label} {running.share:.0%}" if running.share is not None else ""
         parts.append(f"{stage} runs for {format_seconds(time.monotonic() - running.start)}{percent}")
     return f"{', '.join(parts)}   (about {format_seconds(state.left())} left)"
 

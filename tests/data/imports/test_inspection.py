@@ -41,6 +41,15 @@ def test_the_command_prints_readings_and_imports_nothing(source: Path, tmp_path:
     assert not (source.parent / "data").exists()
 
 
+def test_a_table_that_an_import_uses_is_not_listed_as_unused(source: Path, tmp_path: Path) -> None:
+    write(source, lambda n: boxes(8 + n, n))
+    names = sorted(path.stem for path in (source / "images").iterdir())
+    (source / "images.csv").write_text("image,stain\n" + "".join(f"{name},purple\n" for name in names))
+    (source / "other.csv").write_text("a,b\n1,2\n")
+    unused = inspect_source(source, "auto", ImportOptions(), tmp_path / "sheet.png").unused or []
+    assert [(group.kind, group.files, group.example) for group in unused] == [(".csv", 1, "other.csv")]
+
+
 def test_a_source_that_cannot_be_imported_says_so(source: Path, tmp_path: Path) -> None:
     photo(source / "images" / "a.png")
     (source / "coco.json").write_text('{"images": [], "annotations": [], "categories": [{"id": 1}]}')

@@ -68,7 +68,7 @@ def test_a_long_stage_is_reported_from_time_to_time(state, capsys, monkeypatch):
         while "left" not in printed and time.monotonic() < deadline:
             printed += capsys.readouterr().err
             time.sleep(0.01)
-    assert "train@unet runs for 0 s train unet 25%   (about " in printed
+    assert "train@unet runs for 0 s: train unet 25%   (about " in printed
 
 
 def test_the_lines_of_a_progress_display_are_understood(capsys, monkeypatch):
