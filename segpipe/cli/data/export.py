@@ -16,7 +16,7 @@ EXAMPLE = "segpipe data export ../nuclei-coco --format coco --split train,val"
 
 _FORMATS = (
     "coco (compressed run-length encoding), voc (palette masks), folder (images/ + masks/), "
-    "mask-per-class (masks/CLASS/) or nnunet (nnU-Net v2)."
+    "nnunet (nnU-Net v2) or, if classes overlap, mask-per-class (masks/CLASS/)."
 )
 _SPLITS = "Export only the images of these splits, comma-separated: train, val, test."
 
