@@ -162,7 +162,7 @@ CHECKS = (
         fix="remove one of them, or give both the same group or split in samples.csv", other="copy",
     ),
     Check(
-        "one_mask_per_image", "error", "image", "No image has two different masks", *_at_most("mask_versions", 1),
+        "one_mask_an_image", "error", "image", "No image has two different masks", *_at_most("mask_versions", 1),
         found="the same image as {copies}, with another mask", expected="one mask per image",
         fix="keep the image with the right mask, and remove the others", other="copy",
     ),

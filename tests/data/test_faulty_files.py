@@ -286,7 +286,7 @@ def _image_faults() -> list[Fault]:
         Fault(
             "an image with two masks",
             copy_of("sound-01", other_mask=True),
-            "one_mask_per_image",
+            "one_mask_an_image",
             "the same image as images/sound-01.png, with another mask",
         ),
         Fault(

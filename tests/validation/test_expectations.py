@@ -87,8 +87,8 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], object], list[tuple[str, str, s
     "two masks": (
         lambda f: set_values(f, 6, sha256=f.at[5, "sha256"]),
         [
-            ("one_mask_per_image", "error", "images/k05.png", "images/k06.png"),
-            ("one_mask_per_image", "error", "images/k06.png", "images/k05.png"),
+            ("one_mask_an_image", "error", "images/k05.png", "images/k06.png"),
+            ("one_mask_an_image", "error", "images/k06.png", "images/k05.png"),
         ],
     ),
     "copy in the same split": (
@@ -406,7 +406,7 @@ CELL_PARTS = {"classes": ["background", "cytoplasm", "nucleus"]}
     ("name", "options", "check", "files"),
     [
         ("nuclei", {}, "", []),
-        ("wbc/dataset1", CELL_PARTS, "one_mask_per_image", ["images/112.png", "images/139.png"]),
+        ("wbc/dataset1", CELL_PARTS, "one_mask_an_image", ["images/112.png", "images/139.png"]),
         ("wbc/dataset2", CELL_PARTS, "known_classes", ["images/035.png", "images/047.png"]),
         ("em_membranes", {"classes": ["membrane", "inside"]}, "", []),
     ],
