@@ -29,7 +29,7 @@ from segpipe.workspace.execution.estimates import (
     read_durations,
     record_durations,
 )
-from segpipe.workspace.execution.events import Event, Listener, LogFile, Message, Recorder
+from segpipe.workspace.execution.events import Event, Listener, LogFile, Message, Recorder, notify_all
 from segpipe.workspace.execution.runner import StageRun
 from segpipe.workspace.execution.scheduler import StageFailed, device_slots, max_parallel, run_stages
 from segpipe.workspace.flow_loader import load_flow
@@ -151,8 +151,7 @@ def open_run(
         listeners = [listener for listener in (log, display, recorder) if listener is not None]
 
         def notify(event: Event) -> None:
-            for listener in listeners:
-                listener(event)
+            notify_all(listeners, event)
 
         _update_data(folder, notify)
         stages = pipeline.graph(folder)

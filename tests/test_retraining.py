@@ -13,6 +13,7 @@ import pytest
 
 from segpipe.errors import BusyError, ConfigError
 from segpipe.retraining import open_run, run_pipeline
+from segpipe.workspace.execution.events import Recorder, StageEnded, StageStarted
 from segpipe.workspace.lock import lock
 from segpipe.workspace.paths import Paths
 from tests.worlds import pipelines
@@ -72,6 +73,33 @@ def test_new_data_are_versioned_before_stages_are_judged(tmp_path):
     (root / "data" / "x.txt").write_text("other")
     assert set(run_pipeline(root, flow=FLOW).ran) == set("abcd")
     assert (root / "data.dvc").read_bytes() != pointer
+
+
+class ClosedTerminal:
+    """A display that cannot print the end of a stage."""
+
+    def begin(self, state):
+        pass
+
+    def __call__(self, event):
+        if isinstance(event, StageEnded):
+            raise BrokenPipeError("closed")
+
+
+def test_a_display_that_fails_leaves_no_reader_of_the_recorder_waiting(tmp_path):
+    root, recorder = pipelines.make(tmp_path / "ws", pipelines.chain()), Recorder()
+    with open_run(root, display=ClosedTerminal(), recorder=recorder) as run, pytest.raises(BrokenPipeError):
+        run.wait()
+    (stage,) = iter(lambda: recorder.entries.get(timeout=60), None)
+    assert stage.output.get(timeout=60).name == "a"
+
+
+def test_closing_a_recorder_ends_the_stages_whose_end_it_was_not_told():
+    recorder = Recorder()
+    recorder(StageStarted("a"))
+    recorder.close()
+    run = recorder.entries.get(timeout=1).output.get(timeout=1)
+    assert (run.name, run.ok) == ("a", False) and recorder.entries.get(timeout=1) is None
 
 
 def test_leaving_the_block_stops_the_stages(tmp_path):
