@@ -102,6 +102,13 @@ def test_closing_a_recorder_ends_the_stages_whose_end_it_was_not_told():
     assert (run.name, run.ok) == ("a", False) and recorder.entries.get(timeout=1) is None
 
 
+@pytest.mark.parametrize("jobs", [0, -1])
+def test_fewer_than_one_job_is_refused(tmp_path, jobs):
+    root = pipelines.make(tmp_path / "ws", pipelines.chain())
+    with pytest.raises(ConfigError, match="jobs"), open_run(root, jobs=jobs) as run:
+        run.stop()
+
+
 def test_leaving_the_block_stops_the_stages(tmp_path):
     forever = pipelines.python('import time; open("started", "w").close(); time.sleep(600)')
     root = pipelines.make(tmp_path / "ws", {"s": {"cmd": forever, "outs": ["o"]}})
