@@ -60,7 +60,7 @@ def test_colours_without_a_palette_would_fail(source: Path, tmp_path: Path) -> N
     assert "--palette FILE" in (inspection.error or "") and inspection.unused is None
 
 
-def test_a_file_is_no_source(tmp_path: Path) -> None:
+def test_a_file_cannot_be_inspected(tmp_path: Path) -> None:
     (tmp_path / "cells.zip").touch()
     with pytest.raises(DataError, match=r"cells\.zip: is not a folder"):
         inspect_source(tmp_path / "cells.zip", "auto", ImportOptions(), tmp_path / "sheet.png")
