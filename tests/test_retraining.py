@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 
 from segpipe.errors import BusyError, ConfigError
 from segpipe.retraining import open_run, run_pipeline
+from segpipe.signals import interrupt_on_termination
 from segpipe.workspace.execution.events import Recorder, StageEnded, StageStarted
 from segpipe.workspace.lock import lock
 from segpipe.workspace.paths import Paths
@@ -130,6 +133,20 @@ def test_an_interrupt_that_python_ignores_still_ends_the_run(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(root, flow=SimpleNamespace(record=record))
+
+
+class InterruptedFinaliser:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_in_a_finaliser_is_repeated_after_it():
+    event = threading.Event()
+    with interrupt_on_termination(event), pytest.raises(KeyboardInterrupt):
+        InterruptedFinaliser()
+        assert event.is_set()
+        for _ in range(100):
+            time.sleep(0.05)
 
 
 ERRORS_BEFORE_PREFECT_AND_DVC = """
