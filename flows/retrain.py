@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from segpipe.errors import SegpipeError
+from segpipe.errors import MissingError, SegpipeError
 from segpipe.release.run_summary import RunSummary
 from segpipe.release.winner import release_winner
 from segpipe.retraining import PipelineRun, open_run, run_pipeline
@@ -28,7 +28,7 @@ if "prefect" not in sys.modules:  # Prefect reads its environment only when it i
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -66,8 +66,18 @@ def retrain(
 def record(run: PipelineRun, recorder: Recorder, display: RunDisplay | None = None) -> RunSummary:
     """Record a run that has started as a run of the flow, and release its winner. Raises the error that ended it."""
     _current[:] = [(run, recorder, display)]
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        return retrain(str(run.root), run.jobs, run.promote)  # type: ignore[call-overload]
+    try:
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            return retrain(str(run.root), run.jobs, run.promote)  # type: ignore[call-overload]
+    except Exception as error:
+        if not _current:  # the flow has begun, and the error is that of the run
+            raise
+        server = PREFECT_API_URL.value()
+        raise MissingError(
+            f"Prefect cannot record the run: {next(iter(str(error).splitlines()), type(error).__name__)}",
+            where=f"PREFECT_API_URL={server}" if server else None,
+            fix="start this server, or unset PREFECT_API_URL to use one that starts by itself" if server else None,
+        ) from error
 
 
 def _record(run: PipelineRun, recorder: Recorder, display: RunDisplay | None) -> RunSummary:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 from segpipe.config import Params, load_params, parse_budget
-from segpipe.errors import SegpipeError
+from segpipe.errors import ConfigError, SegpipeError
 from segpipe.progress import say
 from segpipe.release.run_summary import RunSummary
 from segpipe.signals import ignore_interrupts, interrupt_on_termination
@@ -29,7 +29,7 @@ from segpipe.workspace.execution.estimates import (
     read_durations,
     record_durations,
 )
-from segpipe.workspace.execution.events import Event, Listener, LogFile, Message, Recorder
+from segpipe.workspace.execution.events import Event, Listener, LogFile, Message, Recorder, notify_all
 from segpipe.workspace.execution.runner import StageRun
 from segpipe.workspace.execution.scheduler import StageFailed, device_slots, max_parallel, run_stages
 from segpipe.workspace.flow_loader import load_flow
@@ -143,6 +143,8 @@ def open_run(
         MissingError: the data are missing, and cannot be fetched.
     """
     began = time.monotonic()
+    if jobs is not None and jobs < 1:  # the scheduler would wait forever for a free slot
+        raise ConfigError("too few stages at once", where="jobs", found=jobs, expected="at least 1", fix="correct it")
     folder = find_root(root)
     check_repository(folder)
     with lock(folder):
@@ -151,8 +153,7 @@ def open_run(
         listeners = [listener for listener in (log, display, recorder) if listener is not None]
 
         def notify(event: Event) -> None:
-            for listener in listeners:
-                listener(event)
+            notify_all(listeners, event)
 
         _update_data(folder, notify)
         stages = pipeline.graph(folder)

@@ -13,12 +13,12 @@ from segpipe.data.classes import SourceClasses, find_classes
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples
 from segpipe.data.formats.mask_labels import value_file
 from segpipe.data.formats.probe import SourceProbe
-from segpipe.data.formats.readings.apply import apply_kind
+from segpipe.data.formats.readings.apply import read_as
 from segpipe.data.formats.readings.choose import choose_reading
 from segpipe.data.formats.readings.expand import Hints
 from segpipe.data.formats.readings.reading import Reading
 from segpipe.data.formats.recognise import collect_readings
-from segpipe.data.formats.registry import AUTO, find_format
+from segpipe.data.formats.registry import AUTO
 from segpipe.data.formats.source import RawItem, ReadResult
 from segpipe.data.import_writer import WriteOutcome, write_items
 from segpipe.data.imports.items import find_image_table, unique_keys, with_all_splits, with_assignments, with_groups
@@ -65,17 +65,14 @@ def import_dataset(
     options = with_reading(options, reading)
     read_options = options.read.model_copy(update={"limits": limits})
     options = options.model_copy(update={"read": read_options})
-    layout = find_format(reading.layout)
     recognised = reading.pairing if format == AUTO else None
-    result = layout.read(probe, read_options)
-    if layout.has_mask_files:
-        apply_kind(result, reading.kind, read_options, source, probe.mask_reader(limits))
+    result = read_as(probe, reading, read_options)
     if not result.items:
         raise DataError(
             "no images found",
             where=source,
             found=": ".join(result.skipped[0]) if result.skipped else None,
-            expected=f"a dataset of format {layout.name}",
+            expected=f"a dataset of format {reading.layout}",
         )
     table = find_image_table(source, options.table, result)
     assigned = with_assignments(result, table, options.group is None) if table else result
@@ -93,7 +90,7 @@ def import_dataset(
     imported = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.image]
     decisions: Counter[str] = sum((outcome.notes for outcome in outcomes), Counter())
     return ImportReport(
-        format=layout.name,
+        format=reading.layout,
         recognised=recognised,
         reading=reading,
         images=len(imported),

@@ -61,7 +61,7 @@ def find_table(source: Path, table: Path | None, names: Sequence[str]) -> ImageT
 
     Raises:
         ConfigError: if no column of the table that the user names lists the images.
-        DataError: if a table cannot be read.
+        DataError: if a table cannot be read, or has rows about one image that differ.
     """
     for path in [table] if table else [source / name for name in TABLE_FILES if (source / name).is_file()]:
         columns, rows = _read(path)
@@ -75,6 +75,8 @@ def find_table(source: Path, table: Path | None, names: Sequence[str]) -> ImageT
                 expected=f"a column that contains {PurePosixPath(names[0]).name}",
                 fix="add it, or omit --table",
             )
+        if name_column is not None:
+            _check_unique(path, name_column, rows, matches)
         metadata = [column for column in columns if column != name_column and column.lower() not in _RESERVED_COLUMNS]
         assigning = {column: column.lower() for column in columns if column.lower() in ASSIGNMENT_COLUMNS}
         if matches and (metadata or assigning):
@@ -102,6 +104,21 @@ def _matches(column: str, rows: list[dict[str, str]], names: Sequence[str]) -> d
     by_value = {_stem(row[column]): row for row in rows}
     candidates = {name: by_value.get(name) or by_value.get(PurePosixPath(name).name) for name in names}
     return {name: row for name, row in candidates.items() if row is not None}
+
+
+def _check_unique(path: Path, column: str, rows: list[dict[str, str]], matches: dict[str, dict[str, str]]) -> None:
+    """Raise DataError if the table has another row about an image, with other values."""
+    row_by_stem = {_stem(row[column]): row for row in matches.values()}
+    for row in rows:
+        other = row_by_stem.get(_stem(row[column]), row)
+        if differing := [name for name in row if name != column and row[name] != other[name]]:
+            raise DataError(
+                f"two rows about one image differ in column {differing[0]}",
+                where=path,
+                found=row[column],
+                expected="one row for each image",
+                fix="keep one of them, or omit the column",
+            )
 
 
 def _stem(value: str) -> str:

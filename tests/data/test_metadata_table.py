@@ -110,3 +110,19 @@ def test_columns_split_and_group_assign_images(tmp_path: Path) -> None:
     assert any("1 values of the column split are not used: fold3" in note for note in report.notes)
     by_name = import_source(source, tmp_path / "other", "folder", group="^(.)")
     assert by_name.groups == 4, "the user's groups count more than those of a table that lies in the source"
+
+
+def test_rows_about_one_image_that_differ_are_refused(source: Path, tmp_path: Path) -> None:
+    table = tmp_path / "far.csv"
+    table.write_text("id,site\nb.png,Bern\nelsewhere,Basel\nb,Basel\n")
+    with pytest.raises(DataError, match=r"far\.csv: two rows about one image differ in column site \(found b"):
+        run_import(source, table=table)
+    (source / "images.csv").write_text(table.read_text())
+    report, rows = run_import(source)
+    assert rows == [] and any("two rows about one image" in reason for _, reason in report.skipped)
+
+
+def test_rows_about_one_image_that_agree_count_once(source: Path) -> None:
+    (source / "images.csv").write_text("id,site\nb.png,Bern\nb.png,Bern\nelsewhere,x\nelsewhere,y\n")
+    _, rows = run_import(source)
+    assert {row["key"]: row["site"] for row in rows}["b"] == "Bern"

@@ -64,18 +64,21 @@ def with_groups(result: ReadResult, pattern: str | None) -> list[RawItem]:
             f"not a regular expression: {error}", found=pattern, fix='for instance --group "^([^_]+)_"'
         ) from error
     texts = [item.name if "/" in pattern else item.name.rpartition("/")[2] for item in result.items]
-    matches = [compiled.search(text) for text in texts]
-    ungrouped = [item.name for item, match in zip(result.items, matches, strict=True) if match is None]
-    if len(ungrouped) == len(matches):
+    groups = [_first_group(compiled, text) for text in texts]
+    ungrouped = [item.name for item, group in zip(result.items, groups, strict=True) if not group]
+    if len(ungrouped) == len(groups):
         raise ConfigError(
             "the group pattern matches no image", found=pattern, expected=f"a pattern that matches {texts[0]}"
         )
     if ungrouped:
         result.notes.append(f"in no group: {len(ungrouped)}, for example {ungrouped[0]}")
-    return [
-        replace(item, group=match[1] if match.re.groups else match[0]) if match else item
-        for item, match in zip(result.items, matches, strict=True)
-    ]
+    return [replace(item, group=group) if group else item for item, group in zip(result.items, groups, strict=True)]
+
+
+def _first_group(pattern: re.Pattern[str], text: str) -> str | None:
+    """Return the first group of a match, or the whole match if the pattern has no groups; None without a match of it."""
+    match = pattern.search(text)
+    return match and (match[1] if pattern.groups else match[0])
 
 
 def with_assignments(result: ReadResult, table: ImageTable, groups: bool) -> ReadResult:

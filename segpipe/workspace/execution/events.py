@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,6 +106,18 @@ def _describe(event: Event) -> tuple[str, str]:
             return stage, "up to date"
 
 
+def notify_all(listeners: Iterable[Listener], event: Event) -> None:
+    """Call each listener with an event, also after one has failed. The first error is raised at the end."""
+    errors: list[Exception] = []
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception as error:  # noqa: BLE001  # such as a full disk, or a closed terminal; raised below
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
 @dataclass(frozen=True)
 class RecordedStage:
     """A stage that has started. output: its lines as they come, then its result."""
@@ -137,8 +149,10 @@ class Recorder:
             case StageLine(name, text):
                 self._outputs[name].put(text)
             case StageEnded(run):
-                self._outputs[run.name].put(run)
+                self._outputs.pop(run.name).put(run)
 
     def close(self) -> None:
-        """Mark the end of the entries."""
+        """Mark the end of the entries, and of the stages whose end was not reported, so that no reader waits for it."""
+        for name, output in self._outputs.items():
+            output.put(StageRun(name, 1, 0.0, f"{name}: its end was not reported"))
         self.entries.put(None)

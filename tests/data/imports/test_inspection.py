@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from segpipe.cli.main import app
 from segpipe.data.imports.inspection import inspect_source
 from segpipe.data.imports.options import ImportOptions
+from segpipe.errors import DataError
 from tests.data.formats.readings.test_kinds import boxes, write
 from tests.worlds.layouts import photo
 
@@ -58,3 +60,16 @@ def test_a_source_that_cannot_be_imported_says_so(source: Path, tmp_path: Path) 
     assert inspection.unused is None and "coco.json" in (inspection.error or "")
     done = RUNNER.invoke(app, ["data", "inspect", str(source), "--format", "coco", "--sheet", str(sheet)])
     assert "An import would fail: " in done.stdout
+
+
+def test_colours_without_a_palette_would_fail(source: Path, tmp_path: Path) -> None:
+    write(source, lambda n: np.dstack([boxes(3, n) * 80, boxes(3, n), boxes(3, n)]))
+    inspection = inspect_source(source, "auto", ImportOptions(), tmp_path / "sheet.png")
+    assert inspection.readings[0].reading.kind == "colours"
+    assert "--palette FILE" in (inspection.error or "") and inspection.unused is None
+
+
+def test_a_file_cannot_be_inspected(tmp_path: Path) -> None:
+    (tmp_path / "cells.zip").touch()
+    with pytest.raises(DataError, match=r"cells\.zip: is not a folder"):
+        inspect_source(tmp_path / "cells.zip", "auto", ImportOptions(), tmp_path / "sheet.png")
