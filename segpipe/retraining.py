@@ -29,7 +29,7 @@ from segpipe.workspace.execution.estimates import (
     read_durations,
     record_durations,
 )
-from segpipe.workspace.execution.events import Event, Listener, LogFile, Message, Recorder, notify_all
+from segpipe.workspace.execution.events import Event, Listener, LogFile, Message, Recorder, StageEnded, notify_all
 from segpipe.workspace.execution.runner import StageRun
 from segpipe.workspace.execution.scheduler import StageFailed, device_slots, max_parallel, run_stages
 from segpipe.workspace.flow_loader import load_flow
@@ -87,8 +87,6 @@ class PipelineRun:
         """
         runs = self._result.result() if self._result else dict.fromkeys(self.stages)
         seconds = {name: round(run.seconds, 2) for name, run in runs.items() if run}
-        if seconds:
-            record_durations(Paths(self.root).durations, seconds)
         up_to_date = [name for name, run in runs.items() if not run]
         return RunSummary(root=str(self.root), ran=seconds, up_to_date=up_to_date)
 
@@ -153,6 +151,8 @@ def open_run(
         listeners = [listener for listener in (log, display, recorder) if listener is not None]
 
         def notify(event: Event) -> None:
+            if isinstance(event, StageEnded) and event.run.ok:
+                record_durations(Paths(folder).durations, {event.run.name: event.run.seconds})
             notify_all(listeners, event)
 
         _update_data(folder, notify)

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from segpipe.errors import BusyError, ConfigError
+from segpipe.errors import BusyError, ConfigError, SegpipeError
 from segpipe.retraining import open_run, run_pipeline
 from segpipe.signals import interrupt_on_termination
+from segpipe.workspace.execution.estimates import read_durations
 from segpipe.workspace.execution.events import Recorder, StageEnded, StageStarted
 from segpipe.workspace.lock import lock
 from segpipe.workspace.paths import Paths
@@ -110,6 +111,14 @@ def test_fewer_than_one_job_is_refused(tmp_path, jobs):
     root = pipelines.make(tmp_path / "ws", pipelines.chain())
     with pytest.raises(ConfigError, match="jobs"), open_run(root, jobs=jobs) as run:
         run.stop()
+
+
+def test_durations_are_kept_also_if_a_later_stage_fails(tmp_path):
+    fails = {"cmd": pipelines.python("raise SystemExit(3)"), "deps": ["a.txt"], "outs": ["f"]}
+    root = pipelines.make(tmp_path / "ws", {"a": pipelines.chain()["a"], "fails": fails})
+    with pytest.raises(SegpipeError, match="fails"):
+        run_pipeline(root, flow=FLOW)
+    assert set(read_durations(Paths(root).durations)) == {"a"}
 
 
 def test_leaving_the_block_stops_the_stages(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,8 @@ TABLE_FILES = ("samples.csv", "images.csv")
 """The file names under which a table is found in a source."""
 
 _MAX_TABLE_BYTES = 1 << 28
+_DELIMITERS = ",;\t"
+"""Spreadsheet programs write semicolons where the comma is the decimal mark. The most frequent one of the header is taken."""
 ASSIGNMENT_COLUMNS = ("group", "split")
 """Columns that assign images to groups and splits; they are no attributes."""
 _RESERVED_COLUMNS = ("key", *ASSIGNMENT_COLUMNS)
@@ -90,8 +93,10 @@ def find_table(source: Path, table: Path | None, names: Sequence[str]) -> ImageT
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     try:
+        text = read_bytes(path, _MAX_TABLE_BYTES).decode("utf-8-sig")
+        header = text.partition("\n")[0]
         reader = csv.DictReader(
-            io.StringIO(read_bytes(path, _MAX_TABLE_BYTES).decode("utf-8-sig")), restval="", strict=True
+            io.StringIO(text), restval="", strict=True, delimiter=max(_DELIMITERS, key=header.count)
         )
         rows = [{key: value for key, value in row.items() if key} for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
@@ -100,10 +105,22 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _matches(column: str, rows: list[dict[str, str]], names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return the row of each image whose name is in a column, with or without folders and ending."""
+    """Return the row of each image whose name is in a column, with or without its first folders and its ending."""
     by_value = {_stem(row[column]): row for row in rows}
-    candidates = {name: by_value.get(name) or by_value.get(PurePosixPath(name).name) for name in names}
-    return {name: row for name, row in candidates.items() if row is not None}
+    counts = Counter(ending for name in names for ending in _path_endings(name))
+    matches: dict[str, dict[str, str]] = {}
+    for name in names:
+        # a name without its folders says nothing if images in several folders have it
+        endings = (ending for ending in _path_endings(name) if ending in by_value and counts[ending] == 1)
+        if (ending := next(endings, None)) is not None:
+            matches[name] = by_value[ending]
+    return matches
+
+
+def _path_endings(name: str) -> list[str]:
+    """Return a path without its first folders, the longest first: a/b/c, b/c, c."""
+    parts = name.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 def _check_unique(path: Path, column: str, rows: list[dict[str, str]], matches: dict[str, dict[str, str]]) -> None:

@@ -126,3 +126,26 @@ def test_rows_about_one_image_that_agree_count_once(source: Path) -> None:
     (source / "images.csv").write_text("id,site\nb.png,Bern\nb.png,Bern\nelsewhere,x\nelsewhere,y\n")
     _, rows = run_import(source)
     assert {row["key"]: row["site"] for row in rows}["b"] == "Bern"
+
+
+def test_a_name_without_folders_says_nothing_about_images_in_several_folders(source: Path) -> None:
+    (source / "images.csv").write_text("file,site,split\na.png,Bern,test\nb.png,Basel,train\n")
+    report, rows = run_import(source)
+    assert {row["key"]: (row["site"], row["split"]) for row in rows} == {
+        "b": ("Basel", "train"),
+        "x-a": ("", ""),
+        "y-a": ("", ""),
+    }
+    assert "images.csv: site, split for 1 of 3 images" in report.notes
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_tables_of_spreadsheet_programs_are_read(source: Path, delimiter: str) -> None:
+    lines = [["file", "area", "site"], ["x/a.png", "1.5", "Bern"], ["x/b.png", "2.5", "Basel"]]
+    (source / "images.csv").write_text("\n".join(map(delimiter.join, lines)))
+    _, rows = run_import(source)
+    assert [(row["key"], row["area"], row["site"]) for row in rows] == [
+        ("b", "2.5", "Basel"),
+        ("x-a", "1.5", "Bern"),
+        ("y-a", "", ""),
+    ]
