@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from segpipe.errors import SegpipeError
+from segpipe.errors import MissingError, SegpipeError
 from segpipe.release.run_summary import RunSummary
 from segpipe.release.winner import release_winner
 from segpipe.retraining import PipelineRun, open_run, run_pipeline
 from segpipe.workspace.execution.display import RunDisplay
-from segpipe.workspace.execution.listeners import Recorder, StageStart
+from segpipe.workspace.execution.events import Message, RecordedStage, Recorder
 from segpipe.workspace.execution.runner import StageRun
 from segpipe.workspace.prefect_settings import prefect_environment
 
@@ -28,7 +28,7 @@ if "prefect" not in sys.modules:  # Prefect reads its environment only when it i
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -66,18 +66,28 @@ def retrain(
 def record(run: PipelineRun, recorder: Recorder, display: RunDisplay | None = None) -> RunSummary:
     """Record a run that has started as a run of the flow, and release its winner. Raises the error that ended it."""
     _current[:] = [(run, recorder, display)]
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        return retrain(str(run.root), run.jobs, run.promote)  # type: ignore[call-overload]
+    try:
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            return retrain(str(run.root), run.jobs, run.promote)  # type: ignore[call-overload]
+    except Exception as error:
+        if not _current:  # the flow has begun, and the error is that of the run
+            raise
+        server = PREFECT_API_URL.value()
+        raise MissingError(
+            f"Prefect cannot record the run: {next(iter(str(error).splitlines()), type(error).__name__)}",
+            where=f"PREFECT_API_URL={server}" if server else None,
+            fix="start this server, or unset PREFECT_API_URL to use one that starts by itself" if server else None,
+        ) from error
 
 
 def _record(run: PipelineRun, recorder: Recorder, display: RunDisplay | None) -> RunSummary:
     tasks = []
     try:
-        for event in iter(recorder.events.get, None):
-            if isinstance(event, StageStart):
-                tasks.append(record_stage.with_options(task_run_name=event.stage).submit(event))
+        for entry in iter(recorder.entries.get, None):
+            if isinstance(entry, RecordedStage):
+                tasks.append(record_stage.with_options(task_run_name=entry.name).submit(entry))
             else:
-                get_run_logger().info(event)
+                get_run_logger().info(entry)
     except BaseException:
         run.stop()  # the tasks wait for the stages, and Prefect waits for the tasks
         raise
@@ -95,17 +105,17 @@ def _release(run: PipelineRun, summary: RunSummary, display: RunDisplay | None) 
     def report(text: str) -> None:
         get_run_logger().info(text)
         if display:
-            display.on_message(text)
+            display(Message(text))
 
     release_winner(run.root, run.params.release.stage, run.promote, summary, run_step, report)
     create_artifacts(summary)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def record_stage(start: StageStart) -> StageRun | State[Any]:
+def record_stage(stage: RecordedStage) -> StageRun | State[Any]:
     """Write the output of a stage to the log of this task until the stage ends, and end as it did."""
     logger = get_run_logger()
-    while isinstance(item := start.output.get(), str):
+    while isinstance(item := stage.output.get(), str):
         logger.info(item)
     return item if item.ok else Failed(message=item.error, data=item)
 

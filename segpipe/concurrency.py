@@ -36,7 +36,7 @@ _QUEUED_ITEMS = 4
 
 def map_ahead(
     function: Callable[[T], R], items: Iterable[T], jobs: int, limit: Callable[[], int] | None = None
-) -> Iterator[tuple[T, Future[R]]]:
+) -> Generator[tuple[T, Future[R]], None, None]:
     """Call a function on each item in threads, a bounded number of items ahead of the result in use.
 
     Args:

@@ -43,7 +43,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
+def atomic_folder(
+    target: Path, *, replace: bool = True, fix: str = "choose another folder, or let it be replaced (--replace)"
+) -> Iterator[Path]:
     """Write a folder atomically: readers see the old folder or the new one, never a mixture.
 
     On an error nothing changes. Leftovers of a killed process are removed by the next call.
@@ -51,6 +53,7 @@ def atomic_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
     Args:
         target: the folder to write; its parent is created if needed.
         replace: whether it may be replaced if it holds files.
+        fix: what the error advises if it may not.
 
     Yields:
         A new, empty folder next to `target` to write to. It replaces `target` at the end.
@@ -59,7 +62,7 @@ def atomic_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
         DataError: `target` is not an empty folder, and `replace` is false.
     """
     if not replace and target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DataError("is not empty", where=target, fix="choose another folder, or let it be replaced (--replace)")
+        raise DataError("is not empty", where=target, fix=fix)
     target.parent.mkdir(parents=True, exist_ok=True)
     new, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
     if old.exists() and not target.exists():

@@ -17,14 +17,19 @@ from pathlib import Path
 from types import ModuleType
 
 from segpipe.config import Params, load_params, parse_budget
-from segpipe.errors import SegpipeError
+from segpipe.errors import ConfigError, SegpipeError
 from segpipe.progress import say
 from segpipe.release.run_summary import RunSummary
 from segpipe.signals import ignore_interrupts, interrupt_on_termination
 from segpipe.workspace import pipeline
 from segpipe.workspace.execution.display import RunDisplay, RunState
-from segpipe.workspace.execution.estimates import expected_seconds, read_durations, record_durations
-from segpipe.workspace.execution.listeners import Listener, Listeners, LogFile, Recorder
+from segpipe.workspace.execution.estimates import (
+    TYPICAL_CLASSICAL_S,
+    expected_seconds,
+    read_durations,
+    record_durations,
+)
+from segpipe.workspace.execution.events import Event, Listener, LogFile, Message, Recorder, StageEnded, notify_all
 from segpipe.workspace.execution.runner import StageRun
 from segpipe.workspace.execution.scheduler import StageFailed, device_slots, max_parallel, run_stages
 from segpipe.workspace.flow_loader import load_flow
@@ -82,8 +87,6 @@ class PipelineRun:
         """
         runs = self._result.result() if self._result else dict.fromkeys(self.stages)
         seconds = {name: round(run.seconds, 2) for name, run in runs.items() if run}
-        if seconds:
-            record_durations(Paths(self.root).durations, seconds)
         up_to_date = [name for name, run in runs.items() if not run]
         return RunSummary(root=str(self.root), ran=seconds, up_to_date=up_to_date)
 
@@ -138,15 +141,23 @@ def open_run(
         MissingError: the data are missing, and cannot be fetched.
     """
     began = time.monotonic()
+    if jobs is not None and jobs < 1:  # the scheduler would wait forever for a free slot
+        raise ConfigError("too few stages at once", where="jobs", found=jobs, expected="at least 1", fix="correct it")
     folder = find_root(root)
     check_repository(folder)
     with lock(folder):
         params = load_params(folder)
         log = LogFile(Paths(folder).logs)
-        listener = Listeners([member for member in (log, display, recorder) if member is not None])
-        _update_data(folder, listener)
+        listeners = [listener for listener in (log, display, recorder) if listener is not None]
+
+        def notify(event: Event) -> None:
+            if isinstance(event, StageEnded) and event.run.ok:
+                record_durations(Paths(folder).durations, {event.run.name: event.run.seconds})
+            notify_all(listeners, event)
+
+        _update_data(folder, notify)
         stages = pipeline.graph(folder)
-        stale = _stale_stages(folder, stages, listener)
+        stale = _stale_stages(folder, stages, notify)
         to_run = {name for name in stages if name in stale or stale.keys() & pipeline.ancestors(stages, name)}
         run = PipelineRun(
             folder,
@@ -159,11 +170,11 @@ def open_run(
             stop_event or threading.Event(),
         )
         for name, reason in stale.items():
-            log.on_message(f"{name} is out of date: {reason}")
+            log(Message(f"{name} is out of date: {reason}"))
         if to_run and display:
             display.begin(_state(run))
         try:
-            run.start(listener, recorder)
+            run.start(notify, recorder)
             yield run
         finally:
             run.stop()
@@ -173,10 +184,10 @@ def _update_data(root: Path, listener: Listener) -> None:
     """Make data/ and data.dvc agree: fetch missing data, or version data that are new or have changed."""
     state = pipeline.data_state(root)
     if state == "missing":
-        listener.on_message("the data of data.dvc are missing: fetching them")
+        listener(Message("the data of data.dvc are missing: fetching them"))
         pipeline.pull_data(root)
     elif state != "clean":
-        listener.on_message("data/ is new or has changed: adding it to DVC")
+        listener(Message("data/ is new or has changed: adding it to DVC"))
         pipeline.add_data(root)
 
 
@@ -189,28 +200,36 @@ def _stale_stages(root: Path, stages: Mapping[str, Stage], listener: Listener) -
 
     if not refresh_champion(root):
         return stale
-    listener.on_message(f"the champion is {ChampionFile.read(Paths(root).champion).version or 'none'}")
+    listener(Message(f"the champion is {ChampionFile.read(Paths(root).champion).version or 'none'}"))
     return pipeline.stale(root)
 
 
 def _state(run: PipelineRun) -> RunState:
     """Return what the display needs to estimate the time that is left."""
-    expected = expected_seconds(run.stages, _time_budgets(run.params), read_durations(Paths(run.root).durations))
+    budgets, classical = _trainings(run.params)
+    durations = dict.fromkeys(classical, TYPICAL_CLASSICAL_S) | read_durations(Paths(run.root).durations)
     parallel = max_parallel(run.jobs)
+    expected = expected_seconds(run.stages, budgets, durations)
     return RunState(run.stages, expected, len(device_slots(run.jobs)), parallel, done=run.stages.keys() - run.to_run)
 
 
-def _time_budgets(params: Params) -> dict[str, float]:
-    """Return the seconds that the training of each network may take; a classical model does not use its budget."""
+def _trainings(params: Params) -> tuple[dict[str, float], list[str]]:
+    """Return the seconds that the training of each network may take, by stage, and the stages that train classical models."""
     from segpipe.models.registry import get_family
 
     budgets: dict[str, float] = {}
+    classical: list[str] = []
     for name, candidate in params.candidates.items():
         unit, amount = parse_budget(params.train_for(name).budget)
-        with contextlib.suppress(SegpipeError):  # the stage `plan` reports an unknown family
-            if unit == "seconds" and get_family(candidate.family).kind != "classical":
-                budgets[f"train@{name}"] = amount
-    return budgets
+        try:
+            kind = get_family(candidate.family).kind
+        except SegpipeError:  # the stage `plan` reports an unknown family
+            continue
+        if kind == "classical":
+            classical.append(f"train@{name}")
+        elif unit == "seconds":
+            budgets[f"train@{name}"] = amount
+    return budgets, classical
 
 
 def run_pipeline(

@@ -6,10 +6,14 @@ Each function does nothing outside the main thread, because Python can set signa
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+
+_REPEAT_AFTER_S = 0.05
+"""Seconds after which a signal that came during a finaliser is sent again."""
 
 
 def _in_main_thread() -> bool:
@@ -44,7 +48,7 @@ def interrupt_on_termination(*events: threading.Event) -> Iterator[None]:
 
     Args:
         events: set by each of these signals, and by Ctrl-C. Python ignores an exception that is raised in a finaliser (`__del__`), so a
-            KeyboardInterrupt can get lost; an event cannot.
+            signal that comes there is repeated a moment later; should a KeyboardInterrupt get lost nevertheless, an event cannot.
     """
     if not _in_main_thread():
         yield
@@ -53,6 +57,11 @@ def interrupt_on_termination(*events: threading.Event) -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         for event in events:
             event.set()
+        if _is_in_finaliser(frame):
+            timer = threading.Timer(_REPEAT_AFTER_S, os.kill, (os.getpid(), number))
+            timer.daemon = True
+            timer.start()
+            return
         signal.default_int_handler(number, frame)
 
     numbers = [signal.SIGTERM, signal.SIGHUP]
@@ -64,6 +73,15 @@ def interrupt_on_termination(*events: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def _is_in_finaliser(frame: FrameType | None) -> bool:
+    """Return whether a frame, or one that it was called from, is that of a `__del__`."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager

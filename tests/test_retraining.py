@@ -7,12 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 
-from segpipe.errors import BusyError, ConfigError
+from segpipe.errors import BusyError, ConfigError, SegpipeError
 from segpipe.retraining import open_run, run_pipeline
+from segpipe.signals import interrupt_on_termination
+from segpipe.workspace.execution.estimates import read_durations
+from segpipe.workspace.execution.events import Recorder, StageEnded, StageStarted
 from segpipe.workspace.lock import lock
 from segpipe.workspace.paths import Paths
 from tests.worlds import pipelines
@@ -57,8 +62,8 @@ def test_stages_start_before_the_flow_is_loaded(tmp_path):
     root = pipelines.make(tmp_path / "ws", {"s": {"cmd": started, "outs": ["o"]}})
 
     def record(run, recorder, display):
-        event = recorder.events.get(timeout=60)
-        assert event.stage == "s"
+        event = recorder.entries.get(timeout=60)
+        assert event.name == "s"
         (root / "flow").touch()
         return run.wait()
 
@@ -72,6 +77,48 @@ def test_new_data_are_versioned_before_stages_are_judged(tmp_path):
     (root / "data" / "x.txt").write_text("other")
     assert set(run_pipeline(root, flow=FLOW).ran) == set("abcd")
     assert (root / "data.dvc").read_bytes() != pointer
+
+
+class ClosedTerminal:
+    """A display that cannot print the end of a stage."""
+
+    def begin(self, state):
+        pass
+
+    def __call__(self, event):
+        if isinstance(event, StageEnded):
+            raise BrokenPipeError("closed")
+
+
+def test_a_display_that_fails_leaves_no_reader_of_the_recorder_waiting(tmp_path):
+    root, recorder = pipelines.make(tmp_path / "ws", pipelines.chain()), Recorder()
+    with open_run(root, display=ClosedTerminal(), recorder=recorder) as run, pytest.raises(BrokenPipeError):
+        run.wait()
+    (stage,) = iter(lambda: recorder.entries.get(timeout=60), None)
+    assert stage.output.get(timeout=60).name == "a"
+
+
+def test_closing_a_recorder_ends_the_stages_whose_end_it_was_not_told():
+    recorder = Recorder()
+    recorder(StageStarted("a"))
+    recorder.close()
+    run = recorder.entries.get(timeout=1).output.get(timeout=1)
+    assert (run.name, run.ok) == ("a", False) and recorder.entries.get(timeout=1) is None
+
+
+@pytest.mark.parametrize("jobs", [0, -1])
+def test_fewer_than_one_job_is_refused(tmp_path, jobs):
+    root = pipelines.make(tmp_path / "ws", pipelines.chain())
+    with pytest.raises(ConfigError, match="jobs"), open_run(root, jobs=jobs) as run:
+        run.stop()
+
+
+def test_durations_are_kept_also_if_a_later_stage_fails(tmp_path):
+    fails = {"cmd": pipelines.python("raise SystemExit(3)"), "deps": ["a.txt"], "outs": ["f"]}
+    root = pipelines.make(tmp_path / "ws", {"a": pipelines.chain()["a"], "fails": fails})
+    with pytest.raises(SegpipeError, match="fails"):
+        run_pipeline(root, flow=FLOW)
+    assert set(read_durations(Paths(root).durations)) == {"a"}
 
 
 def test_leaving_the_block_stops_the_stages(tmp_path):
@@ -95,6 +142,20 @@ def test_an_interrupt_that_python_ignores_still_ends_the_run(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(root, flow=SimpleNamespace(record=record))
+
+
+class InterruptedFinaliser:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_in_a_finaliser_is_repeated_after_it():
+    event = threading.Event()
+    with interrupt_on_termination(event), pytest.raises(KeyboardInterrupt):
+        InterruptedFinaliser()
+        assert event.is_set()
+        for _ in range(100):
+            time.sleep(0.05)
 
 
 ERRORS_BEFORE_PREFECT_AND_DVC = """

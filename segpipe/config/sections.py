@@ -181,7 +181,7 @@ class TrainParams(Section):
     rare_crops: shared.RareCrops = 0.5
     validations: int | None = Field(None, ge=1, le=1000)
     """Number of validations during training, evenly spaced: the weights with the best score are kept. null: ten, and with a budget of
-    time as many as fit into a tenth of it."""
+    time as many as fit into a tenth of it (below five minutes, a twentieth)."""
     patience: shared.Patience = None
     freeze_encoder: float | None = Field(None, ge=0, lt=1)
     """Share of the steps, from the first, for which the encoder is frozen; null: the family's default (0 for most), and 0 for an

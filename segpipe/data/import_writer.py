@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 from collections import Counter
@@ -98,8 +99,9 @@ def write_items(
             outcome.image = False
         return outcome
 
-    written = map_ahead(write, zip(items, keys, strict=True), jobs)
-    return [future.result() for _, future in track(written, "importing", len(items))]
+    # closed here, so that no thread still writes when the caller removes the folder after an error
+    with contextlib.closing(map_ahead(write, zip(items, keys, strict=True), jobs)) as written:
+        return [future.result() for _, future in track(written, "importing", len(items))]
 
 
 def _remove(folder: Path, key: str, item: RawItem) -> None:

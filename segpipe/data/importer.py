@@ -13,20 +13,20 @@ from segpipe.data.classes import SourceClasses, find_classes
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, format_classes, format_samples
 from segpipe.data.formats.mask_labels import value_file
 from segpipe.data.formats.probe import SourceProbe
-from segpipe.data.formats.readings.apply import apply_kind
+from segpipe.data.formats.readings.apply import read_as
 from segpipe.data.formats.readings.choose import choose_reading
 from segpipe.data.formats.readings.expand import Hints
 from segpipe.data.formats.readings.reading import Reading
 from segpipe.data.formats.recognise import collect_readings
-from segpipe.data.formats.registry import AUTO, find_format
+from segpipe.data.formats.registry import AUTO
 from segpipe.data.formats.source import RawItem, ReadResult
 from segpipe.data.import_writer import WriteOutcome, write_items
-from segpipe.data.imports.items import unique_keys, with_all_splits, with_groups
+from segpipe.data.imports.items import find_image_table, unique_keys, with_all_splits, with_assignments, with_groups
 from segpipe.data.imports.options import ImportOptions
 from segpipe.data.imports.report import IMPORT_FILE, ImportRecord, ImportReport
 from segpipe.data.imports.unused_files import UnusedFiles, count_unused
 from segpipe.data.mask_content import MaskReader
-from segpipe.data.metadata_table import ImageTable, find_table
+from segpipe.data.metadata_table import ImageTable
 from segpipe.errors import DataError
 from segpipe.files import atomic_folder
 
@@ -65,29 +65,32 @@ def import_dataset(
     options = with_reading(options, reading)
     read_options = options.read.model_copy(update={"limits": limits})
     options = options.model_copy(update={"read": read_options})
-    layout = find_format(reading.layout)
     recognised = reading.pairing if format == AUTO else None
-    result = layout.read(probe, read_options)
-    if layout.has_mask_files:
-        apply_kind(result, reading.kind, read_options, source, probe.mask_reader(limits))
+    result = read_as(probe, reading, read_options)
     if not result.items:
         raise DataError(
             "no images found",
             where=source,
             found=": ".join(result.skipped[0]) if result.skipped else None,
-            expected=f"a dataset of format {layout.name}",
+            expected=f"a dataset of format {reading.layout}",
         )
-    items = with_all_splits(with_groups(result, options.group), result.notes)
+    table = find_image_table(source, options.table, result)
+    assigned = with_assignments(result, table, options.group is None) if table else result
+    items = with_all_splits(with_groups(assigned, options.group), result.notes)
     classes = _find_classes(result, options, probe.mask_reader(limits))
     items = _labelled(items, result, options.unlabelled)
     if classes.table.overlapping and any(item.instances for item in items):
         items = [replace(item, instances=None) for item in items]
         result.notes.append("instances/ is left out: if classes overlap, a pixel may belong to several instances")
-    outcomes, unused = _write(data_dir, items, classes, result, options, reading, probe, jobs or os.cpu_count() or 1)
+    if table:
+        result.notes.append(table.note([item.name for item in items]))
+    outcomes, unused = _write(
+        data_dir, items, classes, result, options, reading, probe, table, jobs or os.cpu_count() or 1
+    )
     imported = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.image]
     decisions: Counter[str] = sum((outcome.notes for outcome in outcomes), Counter())
     return ImportReport(
-        format=layout.name,
+        format=reading.layout,
         recognised=recognised,
         reading=reading,
         images=len(imported),
@@ -150,13 +153,13 @@ def _write(
     options: ImportOptions,
     reading: Reading,
     probe: SourceProbe,
+    table: ImageTable | None,
     jobs: int,
 ) -> tuple[list[WriteOutcome], list[UnusedFiles]]:
     """Write all files of `data_dir`; what is left out is added to `result`. Returns one outcome per item, and the unused files."""
     source, limits = probe.source, options.read.limits
     all_items = list(result.items)
     keys = unique_keys(items)
-    table = _find_table(source, options.table, items, result)
     with atomic_folder(data_dir, replace=options.replace) as folder:
         for name in ("images", "masks", "instances"):
             (folder / name).mkdir()
@@ -184,26 +187,11 @@ def _write(
     return outcomes, unused
 
 
-def _find_table(source: Path, user_table: Path | None, items: list[RawItem], result: ReadResult) -> ImageTable | None:
-    """Return the table about the images. If it only happens to lie in the source, and cannot be read, it is left out."""
-    try:
-        table = find_table(source, user_table, [item.name for item in items])
-    except DataError as error:
-        if user_table:
-            raise
-        result.skipped.append((str(error.where), str(error)))
-        return None
-    if table:
-        result.notes.append(table.note())
-        result.used_files.add(table.path)
-    return table
-
-
 def _sample_rows(
     items: list[RawItem], keys: list[str], outcomes: list[WriteOutcome], table: ImageTable | None
 ) -> list[dict[str, str]]:
     """Return the rows of samples.csv in the order of keys; none if no image has a group, a split or another column."""
-    extra_rows = table.rows if table else [{}] * len(items)
+    extra_rows: list[dict[str, str]] = [table.rows.get(item.name, {}) if table else {} for item in items]
     rows = [
         {"key": key, "group": item.group or "", "split": item.split or ""}
         | {column: extra.get(column, "") for column in (table.columns if table else [])}

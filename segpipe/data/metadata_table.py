@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,11 @@ TABLE_FILES = ("samples.csv", "images.csv")
 """The file names under which a table is found in a source."""
 
 _MAX_TABLE_BYTES = 1 << 28
-_RESERVED_COLUMNS = ("key", "group", "split")
+_DELIMITERS = ",;\t"
+"""Spreadsheet programs write semicolons where the comma is the decimal mark. The most frequent one of the header is taken."""
+ASSIGNMENT_COLUMNS = ("group", "split")
+"""Columns that assign images to groups and splits; they are no attributes."""
+_RESERVED_COLUMNS = ("key", *ASSIGNMENT_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -26,17 +31,24 @@ class ImageTable:
     Attributes:
         path: the table that they come from.
         columns: the names of the metadata columns.
-        rows: for each image, in the order of the images, its value in each column; {} if the table does not list the image.
+        rows: the values of the metadata columns, by the name of the image.
+        assignments: the group and the split, if the table has these columns, by the name of the image.
     """
 
     path: Path
     columns: list[str]
-    rows: list[dict[str, str]]
+    rows: dict[str, dict[str, str]]
+    assignments: dict[str, dict[str, str]]
 
-    def note(self) -> str:
-        """Return a sentence for the import report about the columns that were read."""
-        listed = sum(map(bool, self.rows))
-        return f"{self.path.name}: {', '.join(self.columns)} for {listed} of {len(self.rows)} images"
+    def note(self, names: Sequence[str]) -> str:
+        """Return a sentence for the import report about the columns that were read.
+
+        Args:
+            names: the names of the images that are imported.
+        """
+        assigned = next(iter(self.assignments.values()), {})
+        listed = sum(name in self.rows for name in names)
+        return f"{self.path.name}: {', '.join([*self.columns, *assigned])} for {listed} of {len(names)} images"
 
 
 def find_table(source: Path, table: Path | None, names: Sequence[str]) -> ImageTable | None:
@@ -48,11 +60,11 @@ def find_table(source: Path, table: Path | None, names: Sequence[str]) -> ImageT
         names: the paths of the images, relative to the source and without their endings.
 
     Returns:
-        The table; None if there is none, or none with a metadata column.
+        The table; None if there is none, or none with a column of metadata, groups or splits.
 
     Raises:
         ConfigError: if no column of the table that the user names lists the images.
-        DataError: if a table cannot be read.
+        DataError: if a table cannot be read, or has rows about one image that differ.
     """
     for path in [table] if table else [source / name for name in TABLE_FILES if (source / name).is_file()]:
         columns, rows = _read(path)
@@ -66,18 +78,25 @@ def find_table(source: Path, table: Path | None, names: Sequence[str]) -> ImageT
                 expected=f"a column that contains {PurePosixPath(names[0]).name}",
                 fix="add it, or omit --table",
             )
+        if name_column is not None:
+            _check_unique(path, name_column, rows, matches)
         metadata = [column for column in columns if column != name_column and column.lower() not in _RESERVED_COLUMNS]
-        if matches and metadata:
-            by_image = [matches.get(name) for name in names]
-            values = [{column: row[column] for column in metadata} if row else {} for row in by_image]
-            return ImageTable(path, metadata, values)
+        assigning = {column: column.lower() for column in columns if column.lower() in ASSIGNMENT_COLUMNS}
+        if matches and (metadata or assigning):
+            rows_by_name = {name: {column: row[column] for column in metadata} for name, row in matches.items()}
+            assignments = {
+                name: {role: row[column].strip() for column, role in assigning.items()} for name, row in matches.items()
+            }
+            return ImageTable(path, metadata, rows_by_name, assignments)
     return None
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     try:
+        text = read_bytes(path, _MAX_TABLE_BYTES).decode("utf-8-sig")
+        header = text.partition("\n")[0]
         reader = csv.DictReader(
-            io.StringIO(read_bytes(path, _MAX_TABLE_BYTES).decode("utf-8-sig")), restval="", strict=True
+            io.StringIO(text), restval="", strict=True, delimiter=max(_DELIMITERS, key=header.count)
         )
         rows = [{key: value for key, value in row.items() if key} for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
@@ -86,10 +105,37 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _matches(column: str, rows: list[dict[str, str]], names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return the row of each image whose name is in a column, with or without folders and ending."""
+    """Return the row of each image whose name is in a column, with or without its first folders and its ending."""
     by_value = {_stem(row[column]): row for row in rows}
-    candidates = {name: by_value.get(name) or by_value.get(PurePosixPath(name).name) for name in names}
-    return {name: row for name, row in candidates.items() if row is not None}
+    counts = Counter(ending for name in names for ending in _path_endings(name))
+    matches: dict[str, dict[str, str]] = {}
+    for name in names:
+        # a name without its folders says nothing if images in several folders have it
+        endings = (ending for ending in _path_endings(name) if ending in by_value and counts[ending] == 1)
+        if (ending := next(endings, None)) is not None:
+            matches[name] = by_value[ending]
+    return matches
+
+
+def _path_endings(name: str) -> list[str]:
+    """Return a path without its first folders, the longest first: a/b/c, b/c, c."""
+    parts = name.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def _check_unique(path: Path, column: str, rows: list[dict[str, str]], matches: dict[str, dict[str, str]]) -> None:
+    """Raise DataError if the table has another row about an image, with other values."""
+    row_by_stem = {_stem(row[column]): row for row in matches.values()}
+    for row in rows:
+        other = row_by_stem.get(_stem(row[column]), row)
+        if differing := [name for name in row if name != column and row[name] != other[name]]:
+            raise DataError(
+                f"two rows about one image differ in column {differing[0]}",
+                where=path,
+                found=row[column],
+                expected="one row for each image",
+                fix="keep one of them, or omit the column",
+            )
 
 
 def _stem(value: str) -> str:

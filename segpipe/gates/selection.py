@@ -167,7 +167,11 @@ class Selection(BaseModel):
         if error is MissingError:
             raise MissingError("there is no winner to judge", fix="add a network to `candidates:` in params.yaml")
         if error is GateBlocked:
-            raise GateBlocked(f"{self.winner} may not be released", found=names, fix="segpipe report --open shows why")
+            raise GateBlocked(
+                f"{self.winner} may not be released",
+                found=f"not passed: {names}",
+                fix="segpipe report --open shows why",
+            )
         if error is UndecidedError:
             raise UndecidedError(
                 f"the test images cannot tell whether {self.winner} may be released",

@@ -187,7 +187,7 @@ def _instance_scores(test: ScoresOnTest) -> dict[str, float]:
 
 def _surface_scores(test: ScoresOnTest) -> dict[str, float]:
     scores = {name: getattr(test.surface, name, None) for name in _SURFACE_LABELS}
-    return {f"{_SURFACE_LABELS[name]} image macro": score.image.macro for name, score in scores.items() if score}
+    return {f"{_SURFACE_LABELS[name]} (macro, image)": score.image.macro for name, score in scores.items() if score}
 
 
 @dataclass(frozen=True)

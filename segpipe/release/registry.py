@@ -167,7 +167,13 @@ def find_version(root: Path, version: str) -> Release:
             found=version,
             fix="the tag was moved or made by hand: fetch the original from a remote (git fetch --tags --force)",
         )
-    names = ", ".join(r.version for r in releases) or "none yet"
+    if not releases:
+        raise MissingError(
+            "no version has been released yet",
+            found=version,
+            fix="`segpipe run` releases a winner that passes the gates",
+        )
+    names = ", ".join(r.version for r in releases)
     raise MissingError("no such version", found=version, expected=f"one of: {names}", fix="segpipe models lists them")
 
 
@@ -254,7 +260,9 @@ def rollback(root: Path, stage: str = "prod") -> str:
     if previous is None:
         raise MissingError(
             f"no earlier version to return to in {stage}",
-            found=f"{current} is the only version that was ever in it" if current else "no version was ever in it",
+            found=f"{current} is the only version that was ever live there"
+            if current
+            else "no version was ever live there",
             fix="segpipe models lists the versions; segpipe promote VERSION makes one live",
         )
     promote(root, previous, stage)

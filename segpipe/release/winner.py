@@ -19,7 +19,7 @@ Step = Callable[..., Any]
 
 @dataclass(frozen=True)
 class ReleaseDecision:
-    """What has to be done with the winner.
+    """The steps that are still to do for the winner.
 
     selection: the content of selection.json. version: the version of the winner, None if it has not been released. release, promote:
     whether this is still to do; both are False if a gate blocks.

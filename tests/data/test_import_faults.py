@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,27 @@ def test_a_full_disk_stops_the_import_and_leaves_nothing(source: Path, monkeypat
     with pytest.raises(OSError, match="No space left"):
         imported(source)
     assert not any((source.parent / "work").iterdir())
+
+
+def test_no_thread_still_writes_after_an_error(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise it would write into the folder while that is being removed."""
+    copy, begun, ended = shutil.copyfile, [], []
+    is_slow_one_writing = threading.Event()
+
+    def copy_slowly_or_fail(file: Path, target: Path) -> None:
+        if Path(target).name == "0.png":
+            assert is_slow_one_writing.wait(60)
+            raise OSError(errno.ENOSPC, "No space left on device", str(file))
+        begun.append(target)
+        is_slow_one_writing.set()
+        time.sleep(0.5)
+        copy(file, target)
+        ended.append(target)
+
+    monkeypatch.setattr(shutil, "copyfile", copy_slowly_or_fail)
+    with pytest.raises(OSError, match="No space left"):
+        imported(source)
+    assert begun and begun == ended
 
 
 def test_an_interruption_leaves_nothing(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

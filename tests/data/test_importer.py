@@ -203,6 +203,8 @@ def test_groups_from_names(folders: tuple[Path, Path]) -> None:
     assert report.groups == 2
     assert {i.key: i.group for i in load_dataset(data).items} == {"s1_a": "s1", "s1_b": "s1", "s2_a": "s2", "odd": None}
     assert any("in no group: 1, for example images/odd" in note for note in report.notes)
+    report = import_source(source, data, "folder", group="^(s[0-9])?", replace=True)
+    assert any("in no group: 1, for example images/odd" in note for note in report.notes), "an empty match is no group"
 
 
 def write_lists(source: Path, **content: str) -> None:

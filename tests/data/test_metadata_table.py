@@ -12,6 +12,7 @@ from PIL import Image
 from segpipe.data.dataset import load_dataset
 from segpipe.data.importer import ImportOptions, ImportReport, import_dataset
 from segpipe.errors import ConfigError, DataError
+from tests.worlds.layouts import import_source, save, values
 
 
 @pytest.fixture
@@ -52,11 +53,11 @@ def test_a_table_given_by_the_user(source: Path, tmp_path: Path) -> None:
     table.write_text("id,site,split\nb,Bern,train\nelsewhere,Basel,test\n", encoding="utf-8-sig")
     report, rows = run_import(source, table=table)
     assert [(row["key"], row["site"], row["split"]) for row in rows] == [
-        ("b", "Bern", ""),
+        ("b", "Bern", "train"),
         ("x-a", "", ""),
         ("y-a", "", ""),
     ]
-    assert "far.csv: site for 1 of 3 images" in report.notes
+    assert "far.csv: site, split for 1 of 3 images" in report.notes
     table.write_text("site\nBern\n")
     with pytest.raises(ConfigError, match=r"far\.csv: no column names the images \(found site"):
         run_import(source, table=table, replace=True)
@@ -92,3 +93,59 @@ def test_modalities_of_nuclei(shared_data: Path, tmp_path: Path) -> None:
         "histology_purple": 26,
         "brightfield_gray": 2,
     }
+
+
+def test_columns_split_and_group_assign_images(tmp_path: Path) -> None:
+    source, data = tmp_path / "source", tmp_path / "data"
+    for name in "abcd":
+        save(source / "images" / f"{name}.png", values(0, [0, 90]))
+        save(source / "masks" / f"{name}.png", values(0, [0, 1]))
+    (source / "images.csv").write_text("file,Split,group\na.png,train,p1\nb.png,Validation,p2\nc.png,fold3,p1\n")
+    report = import_source(source, data, "folder")
+    items = {item.key: (item.split, item.group) for item in load_dataset(data).items}
+    assert items == {"a": ("train", "p1"), "b": ("val", "p2"), "c": (None, "p1"), "d": (None, None)}
+    assert "images.csv: group, split for 3 of 4 images" in [
+        note.replace("split, group", "group, split") for note in report.notes
+    ]
+    assert any("1 values of the column split are not used: fold3" in note for note in report.notes)
+    by_name = import_source(source, tmp_path / "other", "folder", group="^(.)")
+    assert by_name.groups == 4, "the user's groups count more than those of a table that lies in the source"
+
+
+def test_rows_about_one_image_that_differ_are_refused(source: Path, tmp_path: Path) -> None:
+    table = tmp_path / "far.csv"
+    table.write_text("id,site\nb.png,Bern\nelsewhere,Basel\nb,Basel\n")
+    with pytest.raises(DataError, match=r"far\.csv: two rows about one image differ in column site \(found b"):
+        run_import(source, table=table)
+    (source / "images.csv").write_text(table.read_text())
+    report, rows = run_import(source)
+    assert rows == [] and any("two rows about one image" in reason for _, reason in report.skipped)
+
+
+def test_rows_about_one_image_that_agree_count_once(source: Path) -> None:
+    (source / "images.csv").write_text("id,site\nb.png,Bern\nb.png,Bern\nelsewhere,x\nelsewhere,y\n")
+    _, rows = run_import(source)
+    assert {row["key"]: row["site"] for row in rows}["b"] == "Bern"
+
+
+def test_a_name_without_folders_says_nothing_about_images_in_several_folders(source: Path) -> None:
+    (source / "images.csv").write_text("file,site,split\na.png,Bern,test\nb.png,Basel,train\n")
+    report, rows = run_import(source)
+    assert {row["key"]: (row["site"], row["split"]) for row in rows} == {
+        "b": ("Basel", "train"),
+        "x-a": ("", ""),
+        "y-a": ("", ""),
+    }
+    assert "images.csv: site, split for 1 of 3 images" in report.notes
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_tables_of_spreadsheet_programs_are_read(source: Path, delimiter: str) -> None:
+    lines = [["file", "area", "site"], ["x/a.png", "1.5", "Bern"], ["x/b.png", "2.5", "Basel"]]
+    (source / "images.csv").write_text("\n".join(map(delimiter.join, lines)))
+    _, rows = run_import(source)
+    assert [(row["key"], row["area"], row["site"]) for row in rows] == [
+        ("b", "2.5", "Basel"),
+        ("x-a", "1.5", "Bern"),
+        ("y-a", "", ""),
+    ]

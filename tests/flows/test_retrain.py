@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from segpipe.errors import MissingError
 from segpipe.release.run_summary import RunSummary
 from segpipe.retraining import run_pipeline
 from tests.worlds import pipelines
@@ -121,6 +122,15 @@ def segpipe(root, *arguments, **settings):
     return subprocess.Popen(
         command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **settings
     )
+
+
+def test_a_server_that_does_not_answer_is_named_in_one_line(tmp_path):
+    root = pipelines.make(tmp_path / "ws", pipelines.chain())
+    (root / "flows").symlink_to(ROOT / "flows")
+    run = segpipe(root, "run", env={**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    _, err = run.communicate(timeout=240)
+    assert run.returncode == MissingError.exit_code and "Traceback" not in err, err
+    assert "error: PREFECT_API_URL=http://127.0.0.1:9/api: Prefect cannot record the run" in err
 
 
 def check_interrupted_run_continues(tmp_path, signum, environment):

@@ -107,6 +107,6 @@ def test_further_scores() -> None:
     tables = further_scores([metrics_of(test={"surface": surface, "instance": instance}), MetricsFile()])
     assert [(t.title, t.rows) for t in tables] == [
         ("Instances", [("mask AP at IoU 0.5", [0.5, None]), ("true instances", [7, None])]),
-        ("Surfaces", [("95 % Hausdorff distance image macro", [4.0, None])]),
+        ("Surfaces", [("95 % Hausdorff distance (macro, image)", [4.0, None])]),
     ]
     assert further_scores([MetricsFile(), metrics_of(test={})]) == []

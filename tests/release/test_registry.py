@@ -173,7 +173,7 @@ def test_a_release_commits_only_the_files_of_the_pipeline(root: Path) -> None:
 @pytest.mark.slow
 def test_no_release_after_a_failed_gate_or_without_git(root: Path, bundles: list[Path], tmp_path: Path) -> None:
     produce(root, bundles[0], promotable=False)
-    with pytest.raises(GateBlocked, match=r"unet may not be released.*found floor"):
+    with pytest.raises(GateBlocked, match=r"unet may not be released.*found not passed: floor"):
         make(root)
     assert registry.versions(root) == []
     plain_folder = tmp_path / "plain_folder"
@@ -192,6 +192,12 @@ def test_versions_that_do_not_exist(root: Path) -> None:
     registry.promote(root, "v0.1.0")
     with pytest.raises(MissingError, match=r"v0\.1\.0 is the only version"):
         registry.rollback(root)
+
+
+def test_a_version_before_the_first_release(tmp_path: Path, repo_root: Path) -> None:
+    shutil.copy(repo_root / "params.yaml", tmp_path)
+    with pytest.raises(MissingError, match=r"no version has been released yet .found v0\.1\.0"):
+        registry.find_version(tmp_path, "v0.1.0")
 
 
 @pytest.mark.parametrize("name", ["../../etc", "v1", "v1.2", "1.2.3", "v1.2.3/..", "v01.2.3", "", "v1.2.3\n"])

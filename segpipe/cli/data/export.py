@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 EXAMPLE = "segpipe data export ../nuclei-coco --format coco --split train,val"
 
 _FORMATS = (
-    "coco (compressed run-length encoding), voc (palette masks), folder (images/ + masks/) or nnunet (nnU-Net v2)."
+    "coco (compressed run-length encoding), voc (palette masks), folder (images/ + masks/), "
+    "nnunet (nnU-Net v2) or, if classes overlap, mask-per-class (masks/CLASS/)."
 )
 _SPLITS = "Export only the images of these splits, comma-separated: train, val, test."
 

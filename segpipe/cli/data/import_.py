@@ -14,25 +14,14 @@ from typer.core import TyperCommand
 from segpipe.cli.common import Json, print_json, workspace_root
 from segpipe.cli.data.formats import print_formats
 from segpipe.cli.data.import_options import (
-    Classes,
-    DataFormat,
-    Exif,
     Group,
-    Ignore,
-    Images,
-    Kind,
-    Masks,
-    Overlapping,
-    Palette,
     Replace,
-    Suffix,
+    SourceOptions,
     Table,
-    Threshold,
-    Tolerance,
-    UnknownColours,
     Unlabelled,
     Yes,
     import_options,
+    with_source_options,
 )
 
 if TYPE_CHECKING:
@@ -54,23 +43,13 @@ class ImportCommand(TyperCommand):
         print_formats()
 
 
+@with_source_options
 def data_import(
     source: Annotated[Path, typer.Argument(help="Folder with the labelled images.", metavar="SRC", exists=True)],
-    format: DataFormat = "auto",
-    classes: Classes = None,
-    ignore: Ignore = None,
+    *,
+    source_options: SourceOptions,
     group: Group = None,
-    images: Images = None,
-    masks: Masks = None,
-    suffix: Suffix = None,
-    palette: Palette = None,
-    tolerance: Tolerance = None,
-    unknown_colours: UnknownColours = None,
-    kind: Kind = None,
-    threshold: Threshold = None,
-    exif: Exif = None,
     unlabelled: Unlabelled = "omit",
-    overlapping: Overlapping = False,
     table: Table = None,
     replace: Replace = False,
     yes: Yes = False,
@@ -83,26 +62,14 @@ def data_import(
     from segpipe.progress import say
     from segpipe.workspace.lock import lock
 
-    layout: dict[str, Any] = {
-        "images": images,
-        "masks": masks,
-        "suffix": suffix,
-        "palette": palette,
-        "tolerance": tolerance,
-        "unknown_colours": unknown_colours,
-        "kind": kind,
-        "threshold": threshold,
-        "exif": exif,
-        "overlapping": overlapping or None,
-    }
-    further = {"table": table, "replace": replace, "unlabelled": unlabelled, "yes": yes}
     command = f"segpipe data import {shlex.quote(str(source))}"
-    options = import_options(command, classes, ignore, group, layout, **further)
+    options = import_options(command, source_options, group, unlabelled, table=table, replace=replace, yes=yes)
     root = workspace_root()
     with lock(root), readings_as_json(json):
-        report = import_data(root, source.resolve(), format, options)
+        report = import_data(root, source.resolve(), source_options.format, options)
     if json:
         print_json(report.model_dump(mode="json"))
+    say("data.dvc identifies the content of data/; `git commit` records this version")
     say("Next: segpipe data stats, segpipe run")
 
 
@@ -152,7 +119,6 @@ def import_data(root: Path, source: Path, format: str, options: ImportOptions) -
         say(message)
     pipeline.add_data(root)
     git(root, "add", "data.dvc", ".gitignore")
-    say("data/ is versioned in data.dvc; run git commit to record it")
     return report
 
 

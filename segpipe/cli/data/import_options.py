@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import shlex
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -28,9 +32,15 @@ _SUFFIX = "What the name of a mask has after the name of its image: _mask, _L."
 _PALETTE = "The class of each colour: a file (JSON, YAML, CSV, text), or voc, cityscapes."
 _TOLERANCE = "Largest difference of each channel from a palette colour, for blurred edges."
 _OVERLAPPING = "A pixel may have several classes: masks are sums of bits, or there is one mask file per class."
-_TABLE = "CSV table with columns about the images, which are stored in samples.csv. Default: images.csv in SRC, if there is one."
+_TABLE = (
+    "CSV table about the images. Its columns are stored in samples.csv; columns named split and group assign images to these. Default: "
+    "samples.csv or images.csv in SRC, if there is one."
+)
 
-_KIND = "What the pixels of masks are: classes, instances, colours, binary (divided at a threshold) or alpha. Default: judged."
+_KIND = (
+    "What the pixels of masks are: classes, instances, colours, binary (divided at a threshold) or alpha. Default: determined from "
+    "the pixels."
+)
 _THRESHOLD = (
     "Masks become two classes: pixels of at least this value are foreground. For JPEG masks, soft edges and shares."
 )
@@ -61,46 +71,97 @@ Yes = Annotated[bool, typer.Option("--yes", help="Take the first reading where s
 Table = Annotated[Path | None, typer.Option("--table", help=_TABLE, metavar="FILE", exists=True, dir_okay=False)]
 
 
+@dataclass(frozen=True)
+class SourceOptions:
+    """The values of the options that say how the files of a source are read; None for those that are not given."""
+
+    format: DataFormat = "auto"
+    classes: Classes = None
+    ignore: Ignore = None
+    images: Images = None
+    masks: Masks = None
+    suffix: Suffix = None
+    palette: Palette = None
+    tolerance: Tolerance = None
+    unknown_colours: UnknownColours = None
+    kind: Kind = None
+    threshold: Threshold = None
+    exif: Exif = None
+    overlapping: Overlapping = False
+
+
+def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `SourceOptions`, in the place of its parameter `source_options`."""
+    own = list(inspect.signature(command).parameters.values())
+    hints = get_type_hints(command, include_extras=True)
+    option_hints = get_type_hints(SourceOptions, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters: list[inspect.Parameter] = []
+    for parameter in own:
+        if parameter.name == "source_options":
+            parameters += [
+                inspect.Parameter(field.name, keyword, default=field.default, annotation=option_hints[field.name])
+                for field in fields(SourceOptions)
+            ]
+        else:
+            parameters.append(parameter.replace(kind=keyword, annotation=hints[parameter.name]))
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        options = SourceOptions(**{name: values.pop(name) for name in option_hints})
+        command(**values, source_options=options)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
 def import_options(
-    command: str, classes: str | None, ignore: str | None, group: str | None, read: dict[str, Any], **fields: Any
+    command: str,
+    source_options: SourceOptions,
+    group: str | None = None,
+    unlabelled: Literal["omit", "keep"] = "omit",
+    **further: Any,
 ) -> ImportOptions:
     """Parse the options of an import.
 
     Args:
         command: the command without options, which errors repeat with the options that choose a reading.
-        classes: value of --classes.
-        ignore: value of --ignore.
+        source_options: the options about the files of the source.
         group: value of --group.
-        read: the options about the files of the source, by name; None for those that are not given.
-        fields: further fields of `ImportOptions`.
+        unlabelled: value of --unlabelled.
+        further: other fields of `ImportOptions`: table, replace, yes.
     """
     from segpipe.data.importer import ImportOptions
 
-    names = [name.strip() for name in classes.split(",")] if classes else None
-    given = {"classes": classes, "ignore": ignore, "group": group, **read, **_given(fields)}
+    values = asdict(source_options)
+    del values["format"]  # errors name the format of each reading
+    classes, ignore = values.pop("classes"), values.pop("ignore")
+    values["overlapping"] = values["overlapping"] or None
+    repeated = {
+        "classes": classes,
+        "ignore": ignore,
+        "group": group,
+        **values,
+        "table": further.get("table"),
+        "replace": further.get("replace") or None,
+        "unlabelled": None if unlabelled == "omit" else unlabelled,
+    }
     return ImportOptions(
-        classes=names,
+        classes=[name.strip() for name in classes.split(",")] if classes else None,
         ignore=_numbers(ignore),
         group=group,
-        read=read,
-        command=shlex.join([*shlex.split(command), *_as_arguments(given)]),
-        **fields,
+        read=values,
+        command=shlex.join([*shlex.split(command), *_as_arguments(repeated)]),
+        unlabelled=unlabelled,
+        **further,
     )
 
 
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return those further options that a repeated command needs."""
-    unlabelled = fields.get("unlabelled")
-    return {
-        "table": fields.get("table"),
-        "replace": fields.get("replace") or None,
-        "unlabelled": None if unlabelled == "omit" else unlabelled,
-    }
-
-
-def _as_arguments(given: dict[str, Any]) -> list[str]:
+def _as_arguments(options: dict[str, Any]) -> list[str]:
+    """Return options as arguments of a command; those that are None are left out, and True is a flag."""
     arguments: list[str] = []
-    for name, value in given.items():
+    for name, value in options.items():
         if value is not None:
             arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return arguments

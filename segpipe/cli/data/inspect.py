@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from segpipe.cli.common import Json, print_json
 from segpipe.cli.data.import_options import (
-    Classes,
-    DataFormat,
-    Exif,
-    Ignore,
-    Images,
-    Kind,
-    Masks,
-    Overlapping,
-    Palette,
-    Suffix,
-    Threshold,
-    Tolerance,
-    UnknownColours,
+    SourceOptions,
     import_options,
+    with_source_options,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +21,7 @@ if TYPE_CHECKING:
 EXAMPLE = "segpipe data inspect ../cells\nsegpipe data inspect ../cells --sheet cells.png --json"
 
 
+@with_source_options
 def data_inspect(
     source: Annotated[Path, typer.Argument(help="Folder with labelled images.", metavar="SRC", exists=True)],
     sheet: Annotated[
@@ -40,19 +30,8 @@ def data_inspect(
             "--sheet", help="File for the contact sheet (PNG). Default: SRC-readings.png here.", metavar="FILE"
         ),
     ] = None,
-    format: DataFormat = "auto",
-    classes: Classes = None,
-    ignore: Ignore = None,
-    images: Images = None,
-    masks: Masks = None,
-    suffix: Suffix = None,
-    palette: Palette = None,
-    tolerance: Tolerance = None,
-    unknown_colours: UnknownColours = None,
-    kind: Kind = None,
-    threshold: Threshold = None,
-    exif: Exif = None,
-    overlapping: Overlapping = False,
+    *,
+    source_options: SourceOptions,
     json: Json = False,
 ) -> None:
     """Show how a source can be read, with the evidence and the command for each reading. Nothing is imported.
@@ -61,21 +40,9 @@ def data_inspect(
     """
     from segpipe.data.imports.inspection import inspect_source
 
-    layout: dict[str, Any] = {
-        "images": images,
-        "masks": masks,
-        "suffix": suffix,
-        "palette": palette,
-        "tolerance": tolerance,
-        "unknown_colours": unknown_colours,
-        "kind": kind,
-        "threshold": threshold,
-        "exif": exif,
-        "overlapping": overlapping or None,
-    }
-    options = import_options(f"segpipe data import {shlex.quote(str(source))}", classes, ignore, None, layout)
+    options = import_options(f"segpipe data import {shlex.quote(str(source))}", source_options)
     path = sheet or Path(f"{source.resolve().name}-readings.png")
-    inspection = inspect_source(source.resolve(), format, options, path)
+    inspection = inspect_source(source.resolve(), source_options.format, options, path)
     if json:
         print_json(inspection.model_dump(mode="json"))
         return
@@ -84,12 +51,14 @@ def data_inspect(
 
 def _print(inspection: Inspection) -> None:
     for number, shown in enumerate(inspection.readings, start=1):
-        marker = " (taken by an import)" if number - 1 == inspection.taken else ""
+        marker = " (an import uses this reading)" if number - 1 == inspection.taken else ""
         first, *lines = shown.reading.lines()
         typer.echo("\n".join([f"[{number}] {first}{marker}", *(f"    {line.strip()}" for line in lines)]))
         typer.echo(f"    {shown.command}")
     if inspection.taken is None:
         typer.echo("An import would ask which reading is right.")
-    for group in inspection.unused:
+    if inspection.error:
+        typer.echo(f"An import would fail: {inspection.error}")
+    for group in inspection.unused or []:
         typer.echo(group.line())
     typer.echo(f"contact sheet: {inspection.sheet}")

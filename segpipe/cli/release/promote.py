@@ -19,7 +19,10 @@ def promote(version: Version, stage: Stage = None, json: Json = False) -> None:
     stage = stage or load_params(root).release.stage
     before = registry.live(root, stage)
     registry.promote(root, version, stage)
-    say(f"{version} is live in {stage}" + (f" (before: {before})" if before else ""))
+    if before == version:
+        say(f"{version} was already live in {stage}: nothing has changed")
+    else:
+        say(f"{version} is live in {stage}" + (f" (before: {before})" if before else ""))
     if json:
         print_json({"stage": stage, "live": version, "before": before})
 

@@ -74,7 +74,7 @@ def describe_run(summary: RunSummary) -> list[str]:
     if summary.selection and "select" in ran:
         lines += [verdict.sentence for verdict in summary.selection.verdicts]
     if summary.version and summary.selection:
-        released = "released" if summary.released else "released before"
+        released = "released" if summary.released else "already released"
         lines.append(
             f"winner: {summary.selection.winner}, {released} as {summary.version}; live: {summary.live or 'nothing'}"
         )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "segpipe demo && cd demo && segpipe report --open"
 
-BUDGETS = ("2m", "4m", "8m")
+BUDGETS = ("1m", "2m", "4m")
 """Time for planning and training each candidate, so that the demo takes minutes on two cores. The longer ones are for slow or busy
 machines."""
 

@@ -4,55 +4,34 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from segpipe.cli.data.import_ import import_data
 from segpipe.cli.data.import_options import (
-    Classes,
-    DataFormat,
-    Exif,
     Group,
-    Ignore,
-    Images,
-    Kind,
-    Masks,
-    Overlapping,
-    Palette,
-    Suffix,
+    SourceOptions,
     Table,
-    Threshold,
-    Tolerance,
-    UnknownColours,
     Unlabelled,
     Yes,
     import_options,
+    with_source_options,
 )
 
 EXAMPLE = "segpipe init my-cells --data ../images --format folder"
 
 
+@with_source_options
 def init(
     directory: Annotated[Path, typer.Argument(help="The folder of the new workspace.", metavar="DIR")],
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder with labelled images to import.", metavar="SRC")
     ] = None,
-    format: DataFormat = "auto",
-    classes: Classes = None,
-    ignore: Ignore = None,
+    *,
+    source_options: SourceOptions,
     group: Group = None,
-    images: Images = None,
-    masks: Masks = None,
-    suffix: Suffix = None,
-    palette: Palette = None,
-    tolerance: Tolerance = None,
-    unknown_colours: UnknownColours = None,
-    kind: Kind = None,
-    threshold: Threshold = None,
-    exif: Exif = None,
     unlabelled: Unlabelled = "omit",
-    overlapping: Overlapping = False,
     table: Table = None,
     yes: Yes = False,
 ) -> None:
@@ -71,25 +50,30 @@ def init(
     created = create_workspace(directory)
     root = directory.resolve()
     if data is not None:
-        layout: dict[str, Any] = {
-            "images": images,
-            "masks": masks,
-            "suffix": suffix,
-            "palette": palette,
-            "tolerance": tolerance,
-            "unknown_colours": unknown_colours,
-            "kind": kind,
-            "threshold": threshold,
-            "exif": exif,
-            "overlapping": overlapping or None,
-        }
+        _check_no_data(root, data.resolve())
         command = shlex.join(["segpipe", "init", str(directory), "--data", str(data)])
-        further = {"table": table, "unlabelled": unlabelled, "yes": yes}
-        options = import_options(command, classes, ignore, group, layout, **further)
+        options = import_options(command, source_options, group, unlabelled, table=table, yes=yes)
         with lock(root):
-            import_data(root, data.resolve(), format, options)
+            import_data(root, data.resolve(), source_options.format, options)
             commit_staged(root, "Labelled images")
     say(
         f"{directory} is {'now' if created else 'already'} a workspace. Next: cd {directory} && "
         + ("segpipe run" if Paths(root).data.is_dir() else "segpipe data import SRC")
     )
+
+
+def _check_no_data(root: Path, source: Path) -> None:
+    """Refuse to import into a workspace that has data: `init` replaces nothing.
+
+    Raises:
+        DataError: data/ holds files.
+    """
+    from segpipe.errors import DataError
+    from segpipe.workspace.paths import Paths
+
+    folder = Paths(root).data
+    if folder.is_dir() and any(folder.iterdir()):
+        replacing = shlex.join(["segpipe", "-C", str(root), "data", "import", str(source), "--replace"])
+        raise DataError(
+            "holds data already", where=folder, fix=f"create another workspace, or replace the data: {replacing}"
+        )

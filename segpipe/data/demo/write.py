@@ -152,7 +152,8 @@ def write_demo(data_dir: Path, images: int = 240, seed: int = 2026) -> None:
     # The wording is part of the bytes that data.dvc pins.
     table = "# segpipe's demo data: `segpipe data demo` writes it, always the same\n" + format_classes(DEMO_CLASSES)
     is_demo = (data_dir / CLASSES_FILE).is_file() and read_bytes(data_dir / CLASSES_FILE, 1 << 20) == table.encode()
-    with atomic_folder(data_dir, replace=is_demo) as folder:
+    fix = "move your data away, or make the demo in a workspace of its own: segpipe demo"
+    with atomic_folder(data_dir, replace=is_demo, fix=fix) as folder:
         for name in ("images", "masks", "instances"):
             (folder / name).mkdir()
         rows = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -32,11 +33,13 @@ def map_items(
     Yields:
         Each item with the result of the function, in the order of `items`.
     """
-    for item, future in track(map_ahead(work, items, jobs or os.cpu_count() or 1), "exporting", len(items)):
-        try:
-            result = future.result()
-        except DataError as error:
-            report.left_out.append((item.key, str(error)))
-            continue
-        report.images += 1
-        yield item, result
+    # closed here, so that no thread still writes when the caller removes the folder after an error
+    with contextlib.closing(map_ahead(work, items, jobs or os.cpu_count() or 1)) as results:
+        for item, future in track(results, "exporting", len(items)):
+            try:
+                result = future.result()
+            except DataError as error:
+                report.left_out.append((item.key, str(error)))
+                continue
+            report.images += 1
+            yield item, result

@@ -13,9 +13,8 @@ from PIL import Image, ImageDraw
 from segpipe.config import DataParams
 from segpipe.data.drawing import Picture, outline_instances, overlay, to_display
 from segpipe.data.formats.probe import SourceProbe
-from segpipe.data.formats.readings.apply import apply_kind
+from segpipe.data.formats.readings.apply import read_as
 from segpipe.data.formats.readings.reading import Reading
-from segpipe.data.formats.registry import find_format
 from segpipe.data.formats.source import Drawing, RawItem, ReadOptions
 from segpipe.data.images import encode_png, read_image, read_mask
 from segpipe.errors import SegpipeError
@@ -44,7 +43,7 @@ def write_contact_sheet(
     """
     rows = []
     for number, reading in enumerate(readings[:_MAX_READINGS], start=1):
-        title = f"[{number}] {reading.title()}; {reading.classes}"
+        title = f"[{number}] {reading.lines()[0]}"
         try:
             pictures = _pictures(probe, reading, options, [*ignore])
         except SegpipeError as error:
@@ -76,16 +75,11 @@ def _fitted(picture: Picture) -> Picture:
 
 
 def _pictures(probe: SourceProbe, reading: Reading, options: ReadOptions, ignore: list[int]) -> list[Picture]:
-    extra = dict(reading.options)
-    ignored = [*ignore, *([int(extra.pop("ignore"))] if "ignore" in extra else [])]
-    chosen = options.model_copy(update=extra)
-    layout = find_format(reading.layout)
-    result = layout.read(probe, chosen)
-    if layout.has_mask_files:
-        apply_kind(result, reading.kind, chosen, probe.source, probe.mask_reader(chosen.limits))
+    ignored = [*ignore, *([int(reading.options["ignore"])] if "ignore" in reading.options else [])]
+    result = read_as(probe, reading, options)
     labelled = [item for item in result.items if item.mask or item.draw]
     sample = labelled[:: max(1, len(labelled) // _MAX_IMAGES)][:_MAX_IMAGES]
-    return [_overlaid(item, result.classes, ignored, chosen.limits) for item in sample]
+    return [_overlaid(item, result.classes, ignored, options.limits) for item in sample]
 
 
 def _overlaid(item: RawItem, classes: ClassTable | None, ignored: list[int], limits: DataParams) -> Picture:

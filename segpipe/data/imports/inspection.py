@@ -9,15 +9,16 @@ from pydantic import BaseModel
 
 from segpipe.config import DataParams
 from segpipe.data.formats.probe import SourceProbe
+from segpipe.data.formats.readings.apply import read_as
 from segpipe.data.formats.readings.choose import UnclearSource, choose_reading
 from segpipe.data.formats.readings.expand import Hints
 from segpipe.data.formats.readings.reading import Reading
 from segpipe.data.formats.recognise import collect_readings
-from segpipe.data.formats.registry import find_format
 from segpipe.data.imports.contact_sheet import write_contact_sheet
+from segpipe.data.imports.items import find_image_table
 from segpipe.data.imports.options import ImportOptions
 from segpipe.data.imports.unused_files import UnusedFiles, count_unused
-from segpipe.errors import SegpipeError
+from segpipe.errors import DataError, SegpipeError
 
 
 class InspectedReading(BaseModel):
@@ -33,13 +34,15 @@ class Inspection(BaseModel):
     Attributes:
         readings: its readings, the best supported first.
         taken: the index of the reading that an import takes; None if it would ask.
-        unused: the files that the first reading does not use, by kind and reason.
+        unused: the files that this reading (or else the first) does not use, by kind and reason; None if it cannot be read.
+        error: why this reading (or else the first) cannot be read; None if it can.
         sheet: the file of the contact sheet.
     """
 
     readings: list[InspectedReading]
     taken: int | None
-    unused: list[UnusedFiles]
+    unused: list[UnusedFiles] | None
+    error: str | None = None
     sheet: Path
 
 
@@ -53,9 +56,11 @@ def inspect_source(source: Path, format: str, options: ImportOptions, sheet: Pat
         sheet: the file of the contact sheet (PNG).
 
     Raises:
-        DataError: no layout fits.
+        DataError: the source is not a folder, or no layout fits.
         ConfigError: the options do not fit the source.
     """
+    if not source.is_dir():
+        raise DataError("is not a folder", where=source, fix="give the folder that holds the dataset")
     probe = SourceProbe(source)
     read_options = options.read.model_copy(update={"limits": DataParams()})
     readings = collect_readings(probe, read_options, Hints(options.classes, tuple(options.ignore)), format)
@@ -65,11 +70,14 @@ def inspect_source(source: Path, format: str, options: ImportOptions, sheet: Pat
     except UnclearSource:
         taken = None
     write_contact_sheet(sheet, probe, readings, read_options, options.ignore)
+    unused: list[UnusedFiles] | None = None
+    message: str | None = None
     try:
-        result = find_format(readings[taken or 0].layout).read(probe, read_options)
+        result = read_as(probe, readings[taken or 0], read_options)
+        find_image_table(source, None, result)
         labelled = [item for item in result.items if item.mask or item.draw]
         unused = count_unused(probe.listing, source, result.items, result, labelled)
-    except SegpipeError:  # the contact sheet shows the reason
-        unused = []
+    except SegpipeError as error:
+        message = str(error)
     shown = [InspectedReading(reading=reading, command=reading.command(prefix)) for reading in readings]
-    return Inspection(readings=shown, taken=taken, unused=unused, sheet=sheet)
+    return Inspection(readings=shown, taken=taken, unused=unused, error=message, sheet=sheet)

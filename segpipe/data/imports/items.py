@@ -5,12 +5,43 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 from segpipe.config import SplitParams
+from segpipe.data.formats.pairs import SPLIT_FOLDERS
 from segpipe.data.formats.source import RawItem, ReadResult
+from segpipe.data.metadata_table import ImageTable, find_table
 from segpipe.data.splits import SPLITS, assign_split
-from segpipe.errors import ConfigError
+from segpipe.errors import ConfigError, DataError
 from segpipe.files import safe_name, sha256_bytes
+from segpipe.words import listed
+
+
+def find_image_table(source: Path, user_table: Path | None, result: ReadResult) -> ImageTable | None:
+    """Return the table about the images of a source, and add its file to those that are used.
+
+    Args:
+        source: the folder that holds the dataset.
+        user_table: the table that the user names; None to search the source. A table in the source that cannot be read is left out.
+        result: the items that were read; gets the file of the table, or the reason why it is left out.
+
+    Returns:
+        The table; None if there is none about these images.
+
+    Raises:
+        ConfigError: no column of the table that the user names lists the images.
+        DataError: the table that the user names cannot be read.
+    """
+    try:
+        table = find_table(source, user_table, [item.name for item in result.items])
+    except DataError as error:
+        if user_table:
+            raise
+        result.skipped.append((str(error.where), str(error)))
+        return None
+    if table:
+        result.used_files.add(table.path)
+    return table
 
 
 def with_groups(result: ReadResult, pattern: str | None) -> list[RawItem]:
@@ -33,18 +64,49 @@ def with_groups(result: ReadResult, pattern: str | None) -> list[RawItem]:
             f"not a regular expression: {error}", found=pattern, fix='for instance --group "^([^_]+)_"'
         ) from error
     texts = [item.name if "/" in pattern else item.name.rpartition("/")[2] for item in result.items]
-    matches = [compiled.search(text) for text in texts]
-    ungrouped = [item.name for item, match in zip(result.items, matches, strict=True) if match is None]
-    if len(ungrouped) == len(matches):
+    groups = [_first_group(compiled, text) for text in texts]
+    ungrouped = [item.name for item, group in zip(result.items, groups, strict=True) if not group]
+    if len(ungrouped) == len(groups):
         raise ConfigError(
             "the group pattern matches no image", found=pattern, expected=f"a pattern that matches {texts[0]}"
         )
     if ungrouped:
         result.notes.append(f"in no group: {len(ungrouped)}, for example {ungrouped[0]}")
-    return [
-        replace(item, group=match[1] if match.re.groups else match[0]) if match else item
-        for item, match in zip(result.items, matches, strict=True)
-    ]
+    return [replace(item, group=group) if group else item for item, group in zip(result.items, groups, strict=True)]
+
+
+def _first_group(pattern: re.Pattern[str], text: str) -> str | None:
+    """Return the first group of a match, or the whole match if the pattern has no groups; None without a match of it."""
+    match = pattern.search(text)
+    return match and (match[1] if pattern.groups else match[0])
+
+
+def with_assignments(result: ReadResult, table: ImageTable, groups: bool) -> ReadResult:
+    """Return a result whose items have the groups and splits of a table. What the layout itself says counts more.
+
+    Args:
+        result: gets a note about names of splits that are not known.
+        table: the table about the images.
+        groups: whether the groups of the table are used.
+    """
+    unknown: Counter[str] = Counter()
+
+    def assigned(item: RawItem) -> RawItem:
+        values = table.assignments.get(item.name, {})
+        name = values.get("split", "")
+        split = SPLIT_FOLDERS.get(name.lower())
+        if name and split is None:
+            unknown[name] += 1
+        group = (values.get("group") or None) if groups else None
+        return replace(item, split=item.split or split, group=item.group or group)
+
+    items = [assigned(item) for item in result.items]
+    if unknown:
+        result.notes.append(
+            f"{table.path.name}: {unknown.total()} values of the column split are not used: {listed(sorted(unknown), 3)} "
+            "(expected train, val or test)"
+        )
+    return replace(result, items=items)
 
 
 def with_all_splits(items: list[RawItem], notes: list[str]) -> list[RawItem]:

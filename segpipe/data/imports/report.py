@@ -50,17 +50,23 @@ class ImportReport(BaseModel):
         lines += [
             f"imported {self.images} images, {self.masks} with masks ({self.format})",
             f"classes ({self.classes_from}): {table}{ignored}",
-            f"splits: {splits or 'none given'}"
-            + ("" if sum(self.splits.values()) == self.images else "; the others are assigned by hash"),
+            f"splits: {splits or 'none given'}" + self._assigned_later(),
         ]
         lines += [f"groups: {self.groups}"] if self.groups else []
-        lines += [note for note in self.notes if note != self.recognised]
+        notes = [note for note in self.notes if note != self.recognised]
+        lines += [f"paired: {note}" if note == self.reading.pairing else note for note in notes]
         lines += [f"left out: {name}: {reason}" for name, reason in self.skipped[:_MAX_SKIPPED_SHOWN]]
         more = len(self.skipped) - _MAX_SKIPPED_SHOWN
         lines += [f"left out: {more} more"] if more > 0 else []
         lines += [group.line() for group in self.unused[:_MAX_GROUPS_SHOWN]]
         rest = self.unused[_MAX_GROUPS_SHOWN:]
         return lines + ([f"not used: {sum(group.files for group in rest):,} more files"] if rest else [])
+
+    def _assigned_later(self) -> str:
+        """Say that `ingest` assigns images to splits, if the source does not give the split of all."""
+        if sum(self.splits.values()) == self.images:
+            return ""
+        return f"; `segpipe ingest` assigns the {'other ' if self.splits else ''}images"
 
 
 class ImportRecord(BaseModel):

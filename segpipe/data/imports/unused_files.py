@@ -21,6 +21,7 @@ OTHER_FOLDER = "in a folder that is not part of the dataset"
 NO_PARTNER = "no partner"
 LEFT_OUT = "left out"
 BROKEN_LINK = "a link that leads nowhere"
+UNREADABLE_FOLDER = "a folder that cannot be read"
 
 
 class UnusedFiles(BaseModel):
@@ -61,14 +62,12 @@ def count_unused(
     refused = {os.path.realpath(path) for item in items for path in _paths_of(item)} - used
     folders = {path.rpartition(os.sep)[0] for path in used | refused}
     groups: dict[tuple[str, str], list[str]] = {}
-    for path, is_hidden, is_broken in _all_files(listing, source):
+    for path, known_reason in _all_files(listing, source):
         real = os.path.realpath(path)
         if real in used:
             continue
-        if is_hidden:
-            reason = HIDDEN
-        elif is_broken:
-            reason = BROKEN_LINK
+        if known_reason:
+            reason = known_reason
         elif real in refused:
             reason = LEFT_OUT
         elif not is_image_file(path):
@@ -95,8 +94,11 @@ def _paths_of(value: Any) -> Iterator[Path]:
             yield from _paths_of(part)
 
 
-def _all_files(listing: FolderListing, source: Path) -> Iterator[tuple[Path, bool, bool]]:
-    """Yield every file below a source, whether it is hidden, and whether it is a broken link. Links to folders are followed once."""
+def _all_files(listing: FolderListing, source: Path) -> Iterator[tuple[Path, str]]:
+    """Yield every file below a source, with the reason why it is not used if its place or kind is one, else "".
+
+    Links to folders are followed once. A folder that cannot be read is yielded in place of its files.
+    """
     visited: set[str] = set()
     pending = [(source, False)]
     while pending:
@@ -108,10 +110,12 @@ def _all_files(listing: FolderListing, source: Path) -> Iterator[tuple[Path, boo
         try:
             entries = listing.entries(folder)
         except DataError:
+            yield folder, UNREADABLE_FOLDER
             continue
         for entry in entries:
             is_hidden = in_hidden or entry.is_hidden
             if entry.kind == "folder":
                 pending.append((entry.path, is_hidden))
             else:
-                yield entry.path, is_hidden, entry.kind == "broken link"
+                broken = BROKEN_LINK if entry.kind == "broken link" else ""
+                yield entry.path, HIDDEN if is_hidden else broken

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from segpipe.config import load_params
 from segpipe.data.dataset import Dataset, load_dataset
+from segpipe.data.few_groups import has_few_groups
 from segpipe.data.imports.report import read_unused
 from segpipe.data.manifest.build import build_manifest
 from segpipe.data.manifest.fingerprint import Fingerprint
@@ -69,8 +70,31 @@ def write_stats_page(root: Path, out: Path, judge: Judge | None = None) -> Path:
     limits = load_params(root).data
     examples = draw_examples(manifest[usable(manifest)], dataset, limits)
     pictures = problem_pictures(stats.problems or [], dataset, limits)
-    write_text(out, render("data_stats.html.j2", examples=examples, pictures=pictures, **_context(stats)))
+    rule = split_rule(manifest, load_params(root).split.method)
+    context = _context(stats) | {"split_rule": rule}
+    write_text(out, render("data_stats.html.j2", examples=examples, pictures=pictures, **context))
     return out
+
+
+def split_rule(manifest: pd.DataFrame, method: str) -> str:
+    """Describe how the images whose split is not set in samples.csv are assigned, to complete "The splits are ...".
+
+    Args:
+        manifest: The manifest, as `build_manifest` returns it.
+        method: The value of `split.method`.
+    """
+    if method == "ranges":
+        return "contiguous blocks: the last images of each group are test, those before them val"
+    groups = manifest.loc[~manifest["split_given"].astype(bool), "group"].fillna("")
+    if has_few_groups([{"group": group, "split": None} for group in groups]):
+        return (
+            "balanced: because there are few groups, val and test come as close to their shares as whole groups allow"
+        )
+    if method == "stratified":
+        return "drawn by hash from strata, so that val and test also get images with rare classes"
+    by_group = "the name of the group, or the content of an image without one,"
+    unit = by_group if groups.astype(bool).any() else "the content of each image,"
+    return f"derived from a hash of {unit} so that new images do not move the present ones"
 
 
 def _read(root: Path, judge: Judge | None) -> tuple[Dataset, pd.DataFrame, DataStats]:

@@ -183,7 +183,7 @@ def finishing_time(
         started = time.perf_counter()
         if searches_cleaning(plan, val):
             choose_cleaning(truth, images, plan.recipe.class_weights, plan.seed)
-        if plan.postprocess is not None and plan.postprocess != "detections":  # which only a detector can make
+        if plan.postprocess is not None:
             best_instance_settings(truth, images, plan.postprocess)
         return (time.perf_counter() - started) * 1000
 
@@ -200,9 +200,15 @@ class _TruthSegmenter:
     spec: SegmenterSpec
     has_distance: bool
 
-    def segment(self, sample: Sample, **_: Any) -> Prediction:
-        """Return the true class ids, with probabilities of 0 and 1."""
+    def with_changes(self, **_: Any) -> _TruthSegmenter:
+        """Return the same predictions, whatever the settings of instances."""
+        return self
+
+    def segment(self, sample: Sample, probabilities: bool = False, instances: bool = False) -> Prediction:
+        """Return the true class ids, with probabilities of 0 and 1, or the true instances."""
         assert sample.labels is not None
+        if instances:
+            return Prediction(sample.labels, instances=sample.true_instances())
         ids = np.where(sample.labels == IGNORE, 0, sample.labels).astype(np.uint8)
         class_ids = np.arange(len(self.spec.classes)).reshape(-1, *[1] * ids.ndim)
         distance = (

@@ -34,6 +34,7 @@ from segpipe.training.speed.precision_benchmark import CHOSEN
 from segpipe.training.speed.step_speed import SpeedMeasurement, StepSpeed, cheaper_shares
 from segpipe.training.speed.time_limits import budget_seconds, has_short_budget
 from segpipe.training.step import Stepper, configure_process
+from segpipe.words import counted
 
 if TYPE_CHECKING:
     from segpipe.inference.segmenter import Segmenter
@@ -79,6 +80,7 @@ def measure(draft: PlanDraft, network: torch.nn.Module) -> NetworkPlan:
     overhead_s = values.compile_s * compilations
     recipe, rate_reason = _find_learning_rate(draft, network, stepper, measurement.crops, values.workers, ms_step)
     configure_process(threads)
+    images = _count_images(draft, finishing)
     execution = Execution(
         setting=values.setting,
         devices=settings.devices,
@@ -86,8 +88,8 @@ def measure(draft: PlanDraft, network: torch.nn.Module) -> NetworkPlan:
         workers=values.workers,
         ms_per_step=round(ms_step, 1),
         step_ms={name: round(ms, 2) for name, ms in values.step_ms.items()},
-        ms_per_validation=round(ms_image * len(draft.val), 1),
-        peak_memory_mib=peak_memory_mib(device),
+        ms_per_validation=round(ms_image * images, 1),
+        peak_memory_mib=max(values.peak_memory_mib, peak_memory_mib(device)),
         timings=values.timings,
         machine=this_machine(device),
     )
@@ -98,7 +100,9 @@ def measure(draft: PlanDraft, network: torch.nn.Module) -> NetworkPlan:
         execution = with_exchange(execution, exchange)
         ms_mean += exchange
         overhead_s += LAUNCH_S
-    recipe = _count_in_steps(draft, recipe, execution, ms_mean, ms_image, finishing, overhead_s)
+    overhead_s += _overhead_s(draft) + finishing.seconds(images)
+    recipe = recipe.model_copy(update={"val_images": images if images < len(draft.val) else None})
+    recipe = _count_in_steps(draft, recipe, execution, ms_mean, finishing.ms_last * images, overhead_s)
     draft.explain("workers", _describe_workers(settings, speed))
     draft.explain("execution", _describe_execution(recipe, execution, speed))
     if rate_reason:
@@ -121,14 +125,27 @@ def _find_learning_rate(
     return recipe.model_copy(update={"learning_rate": test.rate}), test.words
 
 
+def _count_images(draft: PlanDraft, finishing: FinishingTime) -> int:
+    """Return the number of validation images that the budget pays for."""
+    (kind, amount), images = parse_budget(draft.settings.budget), len(draft.val)
+    if kind != "seconds" or draft.settings.folds:
+        return images
+    count = finishing.affordable_images(amount, images)
+    if count < images:
+        draft.explain(
+            "validation images",
+            f"{count} of {images}, evenly spread: more would take more than their share of the budget; evaluation uses all",
+        )
+    return count
+
+
+def _overhead_s(draft: PlanDraft) -> float:
+    """Return the seconds for planning so far, and for the start of both commands."""
+    return 2 * COMMAND_S + time.perf_counter() - draft.started + draft.start_up_s + FIRST_BATCHES_S
+
+
 def _count_in_steps(
-    draft: PlanDraft,
-    recipe: Recipe,
-    execution: Execution,
-    ms_mean: float,
-    ms_image: float,
-    finishing: FinishingTime,
-    overhead_s: float,
+    draft: PlanDraft, recipe: Recipe, execution: Execution, ms_mean: float, ms_last: float, overhead_s: float
 ) -> Recipe:
     """Return the recipe with the number of steps, and everything that is counted in steps.
 
@@ -137,29 +154,24 @@ def _count_in_steps(
         recipe: the recipe, with placeholders.
         execution: the execution.
         ms_mean: mean milliseconds per step.
-        ms_image: milliseconds per image of a validation.
-        finishing: the time of the finished model.
-        overhead_s: seconds for everything except planning, the start of the training, and the choices after the last step.
+        ms_last: milliseconds of the last validation, if one process makes it.
+        overhead_s: seconds for everything except steps, validations and checkpoints.
     """
     settings = draft.settings
     kind, amount = parse_budget(settings.budget)
-    images = len(draft.val)
-    if kind == "seconds" and not settings.folds:
-        images = finishing.affordable_images(amount, images)
-    images_each = math.ceil(images / draft.world_size)
-    overhead_s += 2 * COMMAND_S + draft.start_up_s + FIRST_BATCHES_S
-    overhead_s += time.perf_counter() - draft.started + finishing.seconds(images)
+    images = recipe.val_images or len(draft.val)
+    share = math.ceil(images / draft.world_size) / images
     steps, validations = count_steps(
         kind,
         amount,
         len(draft.train),
         recipe.batch,
         ms_mean,
-        ms_image * images_each,
+        execution.ms_per_validation * share,
         overhead_s,
         settings.folds or 1,
         settings.validations,
-        finishing.ms_last * images_each,
+        ms_last * share,
     )
     first_steps = round(settings.progressive_share * steps)
     recipe = recipe.model_copy(
@@ -168,18 +180,12 @@ def _count_in_steps(
             "freeze_steps": round((settings.freeze_encoder or 0) * steps),
             "warmup_steps": warmup_steps(steps, recipe.schedule, settings.warmup),
             "val_every": math.ceil(steps / validations),
-            "val_images": images if images < len(draft.val) else None,
             "checkpoint_every": max(1, round(_CHECKPOINT_S * 1000 / ms_mean)),
             "first": recipe.first and recipe.first.model_copy(update={"steps": first_steps}),
         }
     )
     charged_s = overhead_s if kind == "seconds" else 0.0
-    draft.explain("steps", _describe_steps(settings, recipe, execution, validations, ms_image * images, charged_s))
-    if recipe.val_images:
-        draft.explain(
-            "validation images",
-            f"{images} of {len(draft.val)}, evenly spread: more would take more than their share of the budget; evaluation uses all",
-        )
+    draft.explain("steps", _describe_steps(settings, recipe, execution, validations, charged_s))
     return recipe
 
 
@@ -217,12 +223,7 @@ def _describe_workers(settings: TrainParams, speed: StepSpeed) -> str:
 
 
 def _describe_steps(
-    settings: TrainParams,
-    recipe: Recipe,
-    execution: Execution,
-    validations: int,
-    ms_validation: float,
-    overhead_s: float,
+    settings: TrainParams, recipe: Recipe, execution: Execution, validations: int, overhead_s: float
 ) -> str:
     overhead = (
         f", {overhead_s:.0f} s for planning, for the start and for what is chosen after the last step"
@@ -231,7 +232,8 @@ def _describe_steps(
     )
     return (
         f"{recipe.steps}{' per member' if settings.folds else ''} for a budget of {settings.budget}: "
-        f"{execution.ms_per_step:.0f} ms per step, {validations} validations of {ms_validation / 1000:.1f} s{overhead}"
+        f"{execution.ms_per_step:.0f} ms per step, {counted(validations, 'validation')} of "
+        f"{execution.ms_per_validation / 1000:.1f} s{overhead}"
     )
 
 

@@ -65,7 +65,7 @@ def choose_for_images(fingerprint: Fingerprint, pretrained: Preprocessing | None
     if pretrained is None or fingerprint.channels != 3 or fingerprint.dtype != "uint8":
         return dataset_normalisation(fingerprint), _DATASET_REASON
     normalisation = Normalisation(low=(0.0,) * 3, high=(255.0,) * 3, mean=pretrained.mean, std=pretrained.std)
-    return normalisation, "that which the encoder's weights were trained with"
+    return normalisation, "the one that the encoder's weights were trained with"
 
 
 def choose_for_volumes(fingerprint: Fingerprint, train: Reader) -> tuple[Normalisation, str]:

@@ -8,6 +8,7 @@ would have seen.
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -225,7 +226,7 @@ def batches(
         prefetch_factor=_PREFETCHED_BATCHES if workers else None,
         collate_fn=collate_of(crops),
         pin_memory=pin,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_prepare_worker,
     )
     return iter(loader)
 
@@ -237,6 +238,13 @@ def collate_of(crops: Samples) -> Callable[[list[Any]], tuple[torch.Tensor, Any]
     return getattr(crops, "collate", default_collate)
 
 
-def _ignore_interrupts(_: int) -> None:
-    """Ignore Ctrl-C in a worker. It reaches every process of a terminal, but only the parent decides when to stop."""
+def _prepare_worker(_: int) -> None:
+    """Make a worker process independent of its parent's Ctrl-C and of what libraries run when the parent ends.
+
+    Ctrl-C reaches every process of a terminal, but only the parent decides when to stop. And a worker is a fork: it
+    inherits the functions that libraries of the parent registered for the end of its threads. Those of Prefect, which
+    are present where a flow called the training, fail in a fork, and the worker would exit with an error.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    inherited: list[Callable[[], None]] = getattr(threading, "_threading_atexits", [])
+    inherited.clear()

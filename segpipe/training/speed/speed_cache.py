@@ -71,6 +71,8 @@ class KnownSpeed(_Entry):
     """Milliseconds per step of each kind of cheaper first steps."""
     step_ms: dict[str, float]
     """The parts of `ms_per_step`."""
+    peak_memory_mib: int
+    """Of the process that measured it."""
     compile_s: float
     """Seconds for compiling; 0 if the network is not compiled."""
 
@@ -153,7 +155,8 @@ def recall(key: SpeedKey, entry_type: type[Entry]) -> Entry | None:
             return None
         entry = read_model(path, entry_type, kind="entry of the speed cache", max_bytes=_MAX_BYTES)
     except (SegpipeError, OSError) as error:
-        say(f"note: {error.what if isinstance(error, SegpipeError) else error} ({path}): speeds are measured again")
+        reason = error.what if isinstance(error, SegpipeError) else error
+        say(f"note: {path}: {reason}; speeds are measured again")
         return None
     if entry.key != json.loads(json.dumps(key)):
         say(f"note: {path} belongs to another machine or network: speeds are measured again")

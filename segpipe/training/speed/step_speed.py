@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segpipe.config import parse_budget
-from segpipe.training.machine import worker_counts
+from segpipe.training.machine import peak_memory_mib, worker_counts
 from segpipe.training.optim.freezing import encoder_switch
 from segpipe.training.plan import Timing
 from segpipe.training.sampling.crops import batches
@@ -178,6 +178,7 @@ class SpeedMeasurement:
             ms_per_step=ms_by_workers[loop.workers],
             ms_cheaper=self._time_cheaper_steps(stepper, loop),
             step_ms=parts,
+            peak_memory_mib=peak_memory_mib(self.device),
             compile_s=compile_s,
         )
         return StepSpeed(values, stepper, ms_by_workers, None)

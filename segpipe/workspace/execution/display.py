@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from segpipe.progress import format_seconds, say
 from segpipe.workspace.execution.estimates import remaining_seconds
+from segpipe.workspace.execution.events import Event, Message, StageEnded, StageLine, StageSkipped, StageStarted
 from segpipe.workspace.execution.runner import StageRun
 from segpipe.workspace.pipeline import Stage
 
@@ -120,11 +121,21 @@ class RunDisplay:
                 self._bar.stop()
                 self._bar = None
 
-    def on_message(self, text: str) -> None:
-        """Print a line about the run as a whole."""
-        self._print(text)
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        match event:
+            case Message(text):
+                self._print(text)
+            case StageStarted(stage):
+                self._start(stage)
+            case StageLine(stage, text):
+                self._read_line(stage, text)
+            case StageEnded(run):
+                self._end(run)
+            case StageSkipped(stage):
+                self._skip(stage)
 
-    def on_start(self, stage: str) -> None:
+    def _start(self, stage: str) -> None:
         """Show a row for the stage."""
         with self._lock:
             if self._state is not None:
@@ -134,7 +145,7 @@ class RunDisplay:
         if self.verbose:
             self._print(f"{stage:<20} started")
 
-    def on_line(self, stage: str, text: str) -> None:
+    def _read_line(self, stage: str, text: str) -> None:
         """Read the progress of the stage from its line; print the line if it is a warning, or if every line is wanted."""
         match = _PROGRESS.match(text)
         with self._lock:
@@ -152,7 +163,7 @@ class RunDisplay:
             running.label, running.share_since, running.share_start = match["label"], time.monotonic(), share
         running.share, running.text = share, match["note"] or match["label"]
 
-    def on_end(self, run: StageRun) -> None:
+    def _end(self, run: StageRun) -> None:
         """Replace the row of the stage by a line with its duration."""
         with self._lock:
             if self._state is not None:
@@ -165,7 +176,7 @@ class RunDisplay:
         rest = f"   (about {format_seconds(left)} left)" if left >= 1 and self._bar is None else ""
         self._print(f"{run.name:<20} {'done in' if run.ok else 'failed after'} {format_seconds(run.seconds)}{rest}")
 
-    def on_skip(self, stage: str) -> None:
+    def _skip(self, stage: str) -> None:
         """Count a stage that is up to date."""
         with self._lock:
             if self._state is not None:
@@ -205,7 +216,7 @@ def _one_line(state: RunState) -> str:
     """Describe the stages that run, in one line."""
     parts = []
     for stage, running in state.running.items():
-        percent = f" {running.label} {running.share:.0%}" if running.share is not None else ""
+        percent = f": {running.label} {running.share:.0%}" if running.share is not None else ""
         parts.append(f"{stage} runs for {format_seconds(time.monotonic() - running.start)}{percent}")
     return f"{', '.join(parts)}   (about {format_seconds(state.left())} left)"
 

@@ -12,7 +12,7 @@ from typing import Any
 from segpipe.errors import SegpipeError
 from segpipe.workspace import pipeline
 from segpipe.workspace.devices import gpus
-from segpipe.workspace.execution.listeners import Listener
+from segpipe.workspace.execution.events import Listener, StageEnded, StageLine, StageSkipped, StageStarted
 from segpipe.workspace.execution.runner import StageRun, run_stage
 from segpipe.workspace.pipeline import Stage
 
@@ -57,7 +57,7 @@ def run_stages(
         root: the workspace.
         stages: the graph, each stage after those that it reads from.
         jobs: largest number of stages at once; None: one `device` stage per GPU, and as many others as processors.
-        listener: is called as stages start, print lines and end.
+        listener: is called with each event.
         stop: an event that ends the run: running stages are stopped, and no other starts.
 
     Returns:
@@ -79,10 +79,10 @@ def run_stages(
                         raise StageFailed(StageRun(stage.name, 130, 0.0, f"{stage.name}: stopped before it started"))
                     if not pipeline.is_stale(root, stage.name):
                         done[stage.name] = None
-                        listener.on_skip(stage.name)
+                        listener(StageSkipped(stage.name))
                         break  # other stages may be ready now
                     slot = slots.pop(0) if stage.resource == "device" else None
-                    listener.on_start(stage.name)
+                    listener(StageStarted(stage.name))
                     running[stage.name] = pool.submit(_run, root, stage.name, slot, listener, stop), slot
                 else:
                     wait([future for future, _ in running.values()], return_when=FIRST_COMPLETED)
@@ -102,9 +102,9 @@ def _run(root: Path, name: str, slot: str | None, listener: Listener, stop: thre
     """Run one stage and report it to the listener."""
     environment = {"CUDA_VISIBLE_DEVICES": slot} if slot else {}
     try:
-        run = run_stage(root, name, lambda line: listener.on_line(name, line), stop=stop, environment=environment)
+        run = run_stage(root, name, lambda line: listener(StageLine(name, line)), stop=stop, environment=environment)
     except BaseException as error:
-        listener.on_end(StageRun(name, 1, 0.0, f"{name}: {error!r}"))
+        listener(StageEnded(StageRun(name, 1, 0.0, f"{name}: {error!r}")))
         raise
-    listener.on_end(run)
+    listener(StageEnded(run))
     return run

@@ -55,6 +55,19 @@ def test_options_reach_the_importer_and_the_report_is_printed(workspace: Path) -
     assert (workspace / "data" / "samples.csv").read_text() == "key,group,split,modality\na,,,bright\nb,,,\n"
 
 
+def test_init_names_the_command_that_replaces_the_data_of_a_workspace(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segpipe.workspace.create.create_workspace", lambda _: False)
+    source = workspace.parent / "source"
+    (workspace / "data").mkdir()
+    (workspace / "data" / "dataset.yaml").write_text("classes: []")
+    error = RUNNER.invoke(app, ["init", str(workspace), "--data", str(source)]).exception
+    assert f"{workspace}/data: holds data already" in str(error)
+    assert f"segpipe -C {workspace} data import {source} --replace" in str(error)
+    assert (workspace / "data" / "dataset.yaml").read_text() == "classes: []"
+
+
 def test_an_option_that_the_layout_does_not_have(workspace: Path) -> None:
     source = str(workspace.parent / "source")
     done = RUNNER.invoke(app, ["data", "import", source, "--format", "voc", "--suffix", "_L"])

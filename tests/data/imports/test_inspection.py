@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from segpipe.cli.main import app
 from segpipe.data.imports.inspection import inspect_source
 from segpipe.data.imports.options import ImportOptions
+from segpipe.errors import DataError
 from tests.data.formats.readings.test_kinds import boxes, write
+from tests.worlds.layouts import photo
 
 RUNNER = CliRunner()
 
@@ -38,3 +41,35 @@ def test_the_command_prints_readings_and_imports_nothing(source: Path, tmp_path:
     assert "against: each value is one connected part" in done.stdout
     assert sheet.exists()
     assert not (source.parent / "data").exists()
+
+
+def test_a_table_that_an_import_uses_is_not_listed_as_unused(source: Path, tmp_path: Path) -> None:
+    write(source, lambda n: boxes(8 + n, n))
+    names = sorted(path.stem for path in (source / "images").iterdir())
+    (source / "images.csv").write_text("image,stain\n" + "".join(f"{name},purple\n" for name in names))
+    (source / "other.csv").write_text("a,b\n1,2\n")
+    unused = inspect_source(source, "auto", ImportOptions(), tmp_path / "sheet.png").unused or []
+    assert [(group.kind, group.files, group.example) for group in unused] == [(".csv", 1, "other.csv")]
+
+
+def test_a_source_that_cannot_be_imported_says_so(source: Path, tmp_path: Path) -> None:
+    photo(source / "images" / "a.png")
+    (source / "coco.json").write_text('{"images": [], "annotations": [], "categories": [{"id": 1}]}')
+    sheet = tmp_path / "sheet.png"
+    inspection = inspect_source(source, "coco", ImportOptions(), sheet)
+    assert inspection.unused is None and "coco.json" in (inspection.error or "")
+    done = RUNNER.invoke(app, ["data", "inspect", str(source), "--format", "coco", "--sheet", str(sheet)])
+    assert "An import would fail: " in done.stdout
+
+
+def test_colours_without_a_palette_would_fail(source: Path, tmp_path: Path) -> None:
+    write(source, lambda n: np.dstack([boxes(3, n) * 80, boxes(3, n), boxes(3, n)]))
+    inspection = inspect_source(source, "auto", ImportOptions(), tmp_path / "sheet.png")
+    assert inspection.readings[0].reading.kind == "colours"
+    assert "--palette FILE" in (inspection.error or "") and inspection.unused is None
+
+
+def test_a_file_cannot_be_inspected(tmp_path: Path) -> None:
+    (tmp_path / "cells.zip").touch()
+    with pytest.raises(DataError, match=r"cells\.zip: is not a folder"):
+        inspect_source(tmp_path / "cells.zip", "auto", ImportOptions(), tmp_path / "sheet.png")

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from segpipe.errors import ConfigError
+from segpipe.data.formats.listing import Entry, FolderListing
+from segpipe.data.formats.source import ReadResult
+from segpipe.data.imports.unused_files import count_unused
+from segpipe.errors import ConfigError, DataError
 from tests.worlds.layouts import import_source, items, photo, save, values
 
 
@@ -80,3 +83,38 @@ def test_an_image_whose_mask_is_refused_is_left_out_with_it_unless_it_is_to_be_k
     assert not (data / "images" / "ab-2.png").exists()
     report = import_source(source, data, unlabelled="keep", replace=True)
     assert (report.images, report.masks) == (3, 2)
+
+
+def test_a_folder_that_cannot_be_read_is_counted(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(source)
+    (source / "secret").mkdir()
+    read_entries = FolderListing.entries
+
+    def entries(listing: FolderListing, folder: Path) -> list[Entry]:
+        if folder.name == "secret":  # as without the permission to read it
+            raise DataError("cannot be read", where=folder)
+        return read_entries(listing, folder)
+
+    monkeypatch.setattr(FolderListing, "entries", entries)
+    (group,) = count_unused(
+        FolderListing(source), source, [], ReadResult(items=[], used_files=set(source.rglob("*.png"))), []
+    )
+    assert (group.reason, group.example) == ("a folder that cannot be read", "secret")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "splits: none given; `segpipe ingest` assigns the images"),
+        ({"ab-1": "train"}, "splits: 1 train; `segpipe ingest` assigns the other images"),
+        ({"ab-1": "train", "ab-2": "val", "cd-1": "test"}, "splits: 1 train, 1 val, 1 test"),
+    ],
+)
+def test_the_report_says_who_assigns_splits(source: Path, data: Path, given: dict[str, str], words: str) -> None:
+    write(source)
+    if given:
+        rows = "".join(f"{name}.png,{split}\n" for name, split in given.items())
+        (source / "images.csv").write_text(f"file,split\n{rows}")
+    lines = import_source(source, data).lines()
+    (line,) = [line for line in lines if line.startswith("splits: ")]
+    assert line.startswith(words), lines

@@ -21,6 +21,7 @@ from segpipe.data.manifest.fingerprint import make_fingerprint
 from segpipe.errors import DataError
 from segpipe.files import write_json
 from segpipe.pages.data_stats import DataStats, read_stats, write_stats_page
+from segpipe.pages.data_stats.page import split_rule
 from segpipe.samples import ClassTable
 from segpipe.validation.findings import Finding
 from tests.worlds.small_datasets import LIMITS, SPLIT, MakeData
@@ -262,3 +263,24 @@ def test_many_small_groups_are_not_series(write: Write) -> None:
         "g15": 1,
         "others": 8,
     }
+
+
+@pytest.mark.parametrize(
+    ("groups", "method", "rule"),
+    [
+        ([""] * 3, "hash", "derived from a hash of the content of each image,"),
+        ([f"g{n}" for n in range(20)], "hash", "derived from a hash of the name of the group"),
+        (["a", "b"], "hash", "balanced: because there are few groups"),
+        (["a", "b"], "stratified", "balanced: because there are few groups"),
+        (["a", "a"], "stratified", "drawn by hash from strata"),
+        (["a", "b"], "ranges", "contiguous blocks"),
+    ],
+)
+def test_the_rule_of_the_splits_is_the_one_that_is_used(groups: list[str], method: str, rule: str) -> None:
+    manifest = pd.DataFrame({"group": groups, "split_given": False})
+    assert split_rule(manifest, method).startswith(rule)
+
+
+def test_images_with_a_given_split_do_not_count_for_the_rule() -> None:
+    manifest = pd.DataFrame({"group": ["a", "b", "", ""], "split_given": [True, True, False, False]})
+    assert split_rule(manifest, "hash").startswith("derived from a hash of the content of each image,")

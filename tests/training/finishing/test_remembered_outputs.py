@@ -89,7 +89,8 @@ def test_test_time_augmentation_runs_the_other_views_only(runs, train_reader, tm
 
 def test_with_nothing_to_choose_the_last_validation_is_like_the_others(train_reader, tmp_path, monkeypatch):
     monkeypatch.setattr("segpipe.training.train.finished_segmenter", None)
-    train(plan_of(None, cleaning="none"), train_reader, tmp_path)
+    _, history = train(plan_of(None, cleaning="none"), train_reader, tmp_path)
+    assert len(history["val"]) == 2 and "finished_score" not in history
 
 
 @pytest.mark.parametrize("best", ["last", "first"])

@@ -257,7 +257,7 @@ def test_the_finished_model_uses_the_images_that_its_share_of_the_budget_pays_fo
     assert time_each.seconds(200) == pytest.approx((imports + outputs * 200 + choices * MAX_IMAGES) / 1000)
 
 
-@pytest.mark.parametrize("method", ["components", "watershed", "distance"])
+@pytest.mark.parametrize("method", ["components", "watershed", "distance", "detections"])
 def test_choices_can_be_timed_on_the_truth(method):
     samples = [draw(i) for i in range(8)]
     samples = [type(s)(s.key, s.image, s.labels, (s.labels % IGNORE).astype(np.uint16)) for s in samples]

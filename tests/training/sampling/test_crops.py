@@ -1,3 +1,4 @@
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -37,6 +38,16 @@ def test_shapes_types_and_normalisation(train_reader):
 def test_the_stream_does_not_depend_on_the_number_of_workers(train_reader, workers):
     plan = make_plan()
     assert same(stream(train_reader, plan), stream(train_reader, plan, workers))
+
+
+def test_workers_do_not_run_what_libraries_of_the_parent_registered_for_its_end(train_reader, monkeypatch):
+    """Prefect registers functions that fail in a forked process."""
+
+    def fail():
+        raise RuntimeError("ran in a worker")
+
+    monkeypatch.setattr(threading, "_threading_atexits", [fail])
+    assert len(stream(train_reader, make_plan(), 1)) == make_plan().recipe.steps
 
 
 def test_a_stream_continues_from_any_step(train_reader):

@@ -57,6 +57,7 @@ def test_what_is_remembered_is_recalled(cache, capsys):
         ms_per_step=250.25,
         ms_cheaper=[80.0],
         step_ms={"steps": 250.25},
+        peak_memory_mib=900,
         compile_s=0.0,
     )
     assert recall(price.key, KnownPrice) is None and recall(speed.key, KnownSpeed) is None

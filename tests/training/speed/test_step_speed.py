@@ -8,6 +8,7 @@ import torch
 from segpipe.config import Params
 from segpipe.training.plan import StepSetting
 from segpipe.training.planning import resolution_budget
+from segpipe.training.planning.budget import FinishingTime
 from segpipe.training.planning.planner import plan_on
 from segpipe.training.speed import step_speed
 from segpipe.training.speed.loop_benchmark import LoopBenchmark, LoopTimes
@@ -83,11 +84,14 @@ def test_what_is_known_is_checked_by_a_few_steps(calls, cache, monkeypatch):
     assert str(path) in again.reasons["execution"]
 
 
-def test_a_budget_of_steps_needs_no_speed(calls):
+def test_a_budget_of_steps_needs_no_speed(calls, monkeypatch):
     plan("20 steps")
     assert calls == ["settings", "loop 0"], "steps are not priced"
     calls.clear()
-    assert plan("30 steps").recipe.steps == 30 and calls == []
+    monkeypatch.setattr("segpipe.training.planning.execution.peak_memory_mib", lambda _: 1)
+    again = plan("30 steps")
+    assert again.recipe.steps == 30 and calls == []
+    assert again.execution.peak_memory_mib > 50, "of the process that took the steps"
 
 
 def test_the_comparison_of_a_longer_budget_serves_a_short_one_and_not_the_other_way_round(calls):
@@ -132,6 +136,21 @@ def test_a_busier_machine_makes_known_steps_longer(calls, monkeypatch, now, used
     execution = plan("60s", progressive="crops", patch=64).execution
     assert execution.ms_per_step == used
     assert execution.step_ms == {"batches": pytest.approx(0.2 * used), "steps": pytest.approx(0.8 * used)}
+
+
+def test_validations_use_the_images_that_a_short_budget_pays_for(calls, monkeypatch):
+    many = MemoryReader([draw(100 + i) for i in range(20)])
+    monkeypatch.setattr("tests.training.speed.test_step_speed.VAL", many)
+    monkeypatch.setattr("segpipe.training.planning.execution._image_ms", lambda *_: 200.0)
+    monkeypatch.setattr("segpipe.training.planning.execution.finishing_time", lambda *_: FinishingTime(200.0))
+    planned = plan("60s")
+    assert planned.recipe.val_images == 12, "4 % of the budget are 2.4 s"
+    assert planned.execution.ms_per_validation == 12 * 200
+    assert planned.reasons["validation images"].startswith("12 of 20, evenly spread")
+    for budget in ("2m", "100 steps"):
+        planned = plan(budget)
+        assert planned.recipe.val_images is None and "validation images" not in planned.reasons
+    assert plan("60s", cleaning="none", tta="none").recipe.val_images == 12, "an untouched model is validated, too"
 
 
 def test_cheaper_steps_are_known_too(calls, monkeypatch):

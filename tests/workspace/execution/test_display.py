@@ -9,6 +9,7 @@ import pytest
 from segpipe.progress import Progress
 from segpipe.workspace.execution import display
 from segpipe.workspace.execution.display import RunDisplay, RunState
+from segpipe.workspace.execution.events import StageEnded, StageLine, StageStarted
 from segpipe.workspace.execution.runner import StageRun
 from segpipe.workspace.pipeline import Stage
 
@@ -23,12 +24,12 @@ def state() -> RunState:
 def test_one_line_per_stage_with_the_time_that_is_left(state, capsys):
     with RunDisplay() as shown:
         shown.begin(state)
-        shown.on_start("prepare")
-        shown.on_line("prepare", "prepare: 240 of 240 images in shards of 62 MB")
-        shown.on_end(StageRun("prepare", 0, 4.2))
-        shown.on_start("train@unet")
-        shown.on_line("train@unet", "train unet  10/200  eta 1:30  loss 0.4")
-        shown.on_end(StageRun("train@unet", 0, 95.0))
+        shown(StageStarted("prepare"))
+        shown(StageLine("prepare", "prepare: 240 of 240 images in shards of 62 MB"))
+        shown(StageEnded(StageRun("prepare", 0, 4.2)))
+        shown(StageStarted("train@unet"))
+        shown(StageLine("train@unet", "train unet  10/200  eta 1:30  loss 0.4"))
+        shown(StageEnded(StageRun("train@unet", 0, 95.0)))
     assert capsys.readouterr().err.splitlines() == [
         "prepare              done in 4 s   (about 1:40 left)",
         "train@unet           done in 1:35",
@@ -39,9 +40,9 @@ def test_warnings_are_shown_and_verbose_shows_every_line(state, capsys):
     for verbose in (False, True):
         with RunDisplay(verbose) as shown:
             shown.begin(state)
-            shown.on_start("prepare")
-            shown.on_line("prepare", "reading")
-            shown.on_line("prepare", "select: WARNING: the waiver ended")
+            shown(StageStarted("prepare"))
+            shown(StageLine("prepare", "reading"))
+            shown(StageLine("prepare", "select: WARNING: the waiver ended"))
         printed = capsys.readouterr().err
         assert "WARNING: the waiver ended" in printed
         assert ("reading" in printed) == verbose
@@ -50,8 +51,8 @@ def test_warnings_are_shown_and_verbose_shows_every_line(state, capsys):
 def test_a_failed_stage_is_shown_as_failed(state, capsys):
     with RunDisplay() as shown:
         shown.begin(state)
-        shown.on_start("prepare")
-        shown.on_end(StageRun("prepare", 3, 2.0, "no data"))
+        shown(StageStarted("prepare"))
+        shown(StageEnded(StageRun("prepare", 3, 2.0, "no data")))
     assert capsys.readouterr().err == "prepare              failed after 2 s\n"
 
 
@@ -61,13 +62,13 @@ def test_a_long_stage_is_reported_from_time_to_time(state, capsys, monkeypatch):
     printed = ""
     with RunDisplay() as shown:
         shown.begin(state)
-        shown.on_start("train@unet")
-        shown.on_line("train@unet", "train unet  50/200  eta 1:30  loss 0.4")
+        shown(StageStarted("train@unet"))
+        shown(StageLine("train@unet", "train unet  50/200  eta 1:30  loss 0.4"))
         deadline = time.monotonic() + 60
         while "left" not in printed and time.monotonic() < deadline:
             printed += capsys.readouterr().err
             time.sleep(0.01)
-    assert "train@unet runs for 0 s train unet 25%   (about " in printed
+    assert "train@unet runs for 0 s: train unet 25%   (about " in printed
 
 
 def test_the_lines_of_a_progress_display_are_understood(capsys, monkeypatch):
@@ -88,11 +89,11 @@ def test_the_rest_of_a_stage_follows_its_own_progress(state, monkeypatch):
     monkeypatch.setattr(display.time, "monotonic", lambda: clock[0])
     shown = RunDisplay()
     shown._state = state
-    shown.on_start("train@unet")
-    shown.on_line("train@unet", "train unet  50/200")
+    shown(StageStarted("train@unet"))
+    shown(StageLine("train@unet", "train unet  50/200"))
     assert state.left_in("train@unet") == 100.0, "as expected before its speed is known"
     clock[0] = 80.0
-    shown.on_line("train@unet", "train unet  100/200")
+    shown(StageLine("train@unet", "train unet  100/200"))
     assert state.left_in("train@unet") == pytest.approx(160.0), "slower than expected"
-    shown.on_line("train@unet", "validate  1/10")
+    shown(StageLine("train@unet", "validate  1/10"))
     assert state.left_in("train@unet") == pytest.approx(20.0), "another count began: again as expected"

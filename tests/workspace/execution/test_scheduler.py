@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -10,31 +11,27 @@ import pytest
 
 from segpipe.workspace import pipeline
 from segpipe.workspace.execution import scheduler
-from segpipe.workspace.execution.listeners import LogFile
+from segpipe.workspace.execution.events import (
+    Event,
+    LogFile,
+    Message,
+    StageEnded,
+    StageLine,
+    StageSkipped,
+    StageStarted,
+)
 from segpipe.workspace.execution.scheduler import StageFailed, run_stages
 from tests.worlds import pipelines
 
 
 class Events:
-    """A listener that keeps all calls."""
+    """A listener that keeps all events."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, ...]] = []
+        self.events: list[Event] = []
 
-    def on_message(self, text: str) -> None:
-        self.calls.append(("message", text))
-
-    def on_start(self, stage: str) -> None:
-        self.calls.append(("start", stage))
-
-    def on_line(self, stage: str, text: str) -> None:
-        self.calls.append(("line", stage, text))
-
-    def on_end(self, run) -> None:
-        self.calls.append(("end", run.name))
-
-    def on_skip(self, stage: str) -> None:
-        self.calls.append(("skip", stage))
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
 
 
 def run(root: Path, jobs: int | None = None, events: Events | None = None) -> set[str]:
@@ -47,11 +44,12 @@ def test_stages_run_in_order_and_only_if_they_are_out_of_date(tmp_path):
     root, events = pipelines.make(tmp_path / "ws", pipelines.chain()), Events()
     assert run(root, events=events) == {"a", "b", "c", "d"}
     assert (root / "d.txt").read_text() == "HELLO\n"
-    order = [(kind, stage) for kind, stage, *_ in events.calls if kind in ("start", "end")]
-    assert order[:2] == [("start", "a"), ("end", "a")] and order[-2:] == [("start", "d"), ("end", "d")]
+    order = [event.run.name if isinstance(event, StageEnded) else event for event in events.events]
+    assert order[:2] == [StageStarted("a"), "a"] and order[-2:] == [StageStarted("d"), "d"]
     again = Events()
     assert run(root, events=again) == set()
-    assert sorted(again.calls) == [("skip", name) for name in "abcd"]
+    assert sorted(event.stage for event in again.events) == list("abcd")
+    assert {type(event) for event in again.events} == {StageSkipped}
 
 
 def spans(resource=None):
@@ -112,44 +110,39 @@ def test_the_stop_event_ends_running_stages_and_no_other_starts(tmp_path):
     root = pipelines.make(tmp_path / "ws", {"forever": {"cmd": FOREVER, "outs": ["o"]}, "later": later})
     stop, events = threading.Event(), Events()
 
-    class StopsWhenStarted(Events):
-        def on_start(self, stage: str) -> None:
-            super().on_start(stage)
-            threading.Thread(target=self.stop_later, daemon=True).start()
+    def stop_later() -> None:
+        deadline = time.monotonic() + 120
+        while not (root / "pid").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        stop.set()
 
-        def stop_later(self) -> None:
-            import time
-
-            deadline = time.monotonic() + 120
-            while not (root / "pid").exists() and time.monotonic() < deadline:
-                time.sleep(0.02)
-            stop.set()
-
-    events = StopsWhenStarted()
+    threading.Thread(target=stop_later, daemon=True).start()
     with pytest.raises(StageFailed, match="stopped") as caught:
         run_stages(root, pipeline.graph(root), 2, events, stop)
     assert caught.value.exit_code == 130
-    assert [call for call in events.calls if call[0] == "start"] == [("start", "forever")]
+    assert [event for event in events.events if isinstance(event, StageStarted)] == [StageStarted("forever")]
     assert not psutil.pid_exists(int((root / "pid").read_text()))
 
 
 def test_an_error_in_a_listener_ends_the_run(tmp_path):
     class Broken(Events):
-        def on_line(self, stage: str, text: str) -> None:
-            raise RuntimeError("the listener failed")
+        def __call__(self, event: Event) -> None:
+            super().__call__(event)
+            if isinstance(event, StageLine):
+                raise RuntimeError("the listener failed")
 
     talk = {"cmd": pipelines.python('print("hello"); open("o","w").write("o")'), "outs": ["o"]}
     root, events = pipelines.make(tmp_path / "ws", {"talk": talk}), Broken()
     with pytest.raises(RuntimeError, match="the listener failed"):
         run(root, events=events)
-    assert ("end", "talk") in events.calls, "who waits for the end of the stage is told"
+    assert isinstance(events.events[-1], StageEnded), "whoever waits for the end of the stage is told"
 
 
 def test_the_log_file_has_every_line(tmp_path):
     talk = {"cmd": pipelines.python('print("hello"); open("o","w").write("o")'), "outs": ["o"]}
     root = pipelines.make(tmp_path / "ws", {"talk": talk})
     log = LogFile(tmp_path / "logs")
-    log.on_message("before the first stage")
+    log(Message("before the first stage"))
     assert not log.path.exists(), "a run without stages leaves no file"
     run_stages(root, pipeline.graph(root), None, log, threading.Event())
     lines = [line.split(maxsplit=1)[1].strip() for line in log.path.read_text().splitlines()]

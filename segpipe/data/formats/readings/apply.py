@@ -20,8 +20,11 @@ from segpipe.data.formats.mask_labels import (
 )
 from segpipe.data.formats.masks.colour_masks import draw_by_palette
 from segpipe.data.formats.masks.palettes import Palette, make_palette
+from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.readings.mask_kinds import STORED_PALETTE
 from segpipe.data.formats.readings.orientation import image_orientation
+from segpipe.data.formats.readings.reading import Reading
+from segpipe.data.formats.registry import find_format
 from segpipe.data.formats.source import Draw, MaskKind, RawItem, ReadOptions, ReadResult
 from segpipe.data.images.raster import SIDEWAYS
 from segpipe.data.mask_content import MaskReader
@@ -31,6 +34,27 @@ from segpipe.samples import ClassSpec, ClassTable, default_color
 
 _MAX_MASKS_READ = 200
 """At most this many masks, evenly spread, are read for the values of alpha or for the colours of stored palettes."""
+
+
+def read_as(probe: SourceProbe, reading: Reading, options: ReadOptions) -> ReadResult:
+    """Read the items of a source as one of its readings says.
+
+    Args:
+        probe: the source.
+        reading: the reading.
+        options: the user's options; those of the reading are added.
+
+    Raises:
+        ConfigError: masks are in colours, and no palette names the classes.
+        DataError: the source does not have this layout, or its palette is not valid.
+    """
+    extra = {name: value for name, value in reading.options.items() if name != "ignore"}  # which is no option of files
+    options = options.model_copy(update=extra)
+    layout = find_format(reading.layout)
+    result = layout.read(probe, options)
+    if layout.has_mask_files:
+        apply_kind(result, reading.kind, options, probe.source, probe.mask_reader(options.limits))
+    return result
 
 
 def apply_kind(

@@ -16,6 +16,7 @@ from segpipe.samples import MAX_CLASSES
 
 _SAMPLES = 8
 _MAX_SAMPLE_BYTES = 1 << 23
+_LARGE_SAMPLES = 2
 _NEAR_GREY = 24
 """Channels of a grey image that was compressed with loss differ by at most this."""
 _MAX_MIDDLE_SHARE = 0.05
@@ -24,14 +25,12 @@ STORED_PALETTE = "stored"
 
 
 def sample_items(items: Sequence[RawItem], listing: FolderListing) -> list[RawItem]:
-    """Return some images with mask files (not volumes), evenly spread, without large files."""
+    """Return some images with mask files (not volumes), evenly spread, without large files; two of these if all are large."""
     masked = [item for item in items if item.mask and suffix_of(item.mask) not in VOLUME_SUFFIXES]
     sample = masked[:: max(1, len(masked) // _SAMPLES)]
-    return [item for item in sample if item.mask and _is_small(item, listing)]
-
-
-def _is_small(item: RawItem, listing: FolderListing) -> bool:
-    return item.mask is not None and listing.is_file(item.mask) and listing.size(item.mask) < _MAX_SAMPLE_BYTES
+    sizes = [(listing.size(item.mask), item) for item in sample if item.mask and listing.is_file(item.mask)]
+    small = [item for size, item in sizes if size < _MAX_SAMPLE_BYTES]
+    return small or [item for _, item in sizes[:_LARGE_SAMPLES]]
 
 
 def read_mask_kinds(sample: MaskSample) -> list[KindReading]:

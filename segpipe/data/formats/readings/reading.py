@@ -58,7 +58,7 @@ class Reading(BaseModel):
     def arguments(self) -> list[str]:
         """Return the arguments of `segpipe data import` that choose this reading."""
         arguments = ["--format", self.layout]
-        if self.kind is not None and not self.is_kind_implied and not {"threshold", "ignore"} & self.options.keys():
+        if self.kind is not None and not self.is_kind_implied and "threshold" not in self.options:
             arguments += ["--kind", self.kind]
         for name, value in self.options.items():
             arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [f"{value}"])]
@@ -68,9 +68,15 @@ class Reading(BaseModel):
         """Return the command that imports the source with this reading.
 
         Args:
-            prefix: the command without options, such as ``segpipe data import ../cells``.
+            prefix: the command with the user's options, such as ``segpipe data import ../cells --ignore 3``. Values that it ignores
+                are ignored in addition to those of the reading.
         """
-        return f"{prefix} {shlex.join(self.arguments())}"
+        words, arguments = shlex.split(prefix), self.arguments()
+        if "--ignore" in words and "--ignore" in arguments:  # the last one would replace the others
+            at = words.index("--ignore")
+            arguments[arguments.index("--ignore") + 1] = f"{words[at + 1]},{self.options['ignore']}"
+            prefix = shlex.join(words[:at] + words[at + 2 :])
+        return f"{prefix} {shlex.join(arguments)}"
 
     def title(self) -> str:
         """Return the reading in a few words."""

@@ -97,6 +97,8 @@ def _lossy_binary(sample: MaskSample, pixels: Counter[int]) -> list[KindReading]
         return []
     low, high = sorted(value for value, _ in pixels.most_common(2))
     others = {value: n for value, n in pixels.items() if value not in (low, high)}
+    if not is_lossy and max(others) < (low + high) / 2:  # soft edges would be on both sides: these are rare classes
+        return []
     near = sum(n for value, n in others.items() if value <= low + _NEAR_END or value >= high - _NEAR_END)
     in_main = (pixels[low] + pixels[high]) / pixels.total()
     is_binary = (

@@ -283,3 +283,36 @@ def test_an_opaque_alpha_channel_says_nothing(source: Path, data: Path) -> None:
         array = np.dstack([disc(number)] * 3 + [np.full(SIZE, 255, np.uint8)])
         Image.fromarray(array, "RGBA").save(source / "masks" / f"{number:02d}.png")
     assert import_source(source, data).reading.kind == "classes"
+
+
+def test_the_commands_for_ignored_values_keep_those_that_the_user_ignores_and_the_kind(
+    source: Path, data: Path
+) -> None:
+    def mask(number: int) -> np.ndarray:
+        return np.where(np.arange(96) > 80, 255, bordered(number, 0)).astype(np.uint8)
+
+    write(source, lambda n: np.where(np.arange(96) < 10, 3, mask(n)).astype(np.uint8))
+    with pytest.raises(UnclearSource) as caught:
+        import_source(source, data, ignore=[3])
+    first, second = (
+        reading.command("segpipe data import SRC --ignore 3 --group a") for reading in caught.value.readings
+    )
+    assert first == "segpipe data import SRC --group a --format folder --kind classes --ignore 3,255"
+    assert second == "segpipe data import SRC --ignore 3 --group a --format folder --kind classes"
+    report = import_source(source, data, "folder", ignore=[3, 255], read={"kind": "classes"})
+    assert report.classes.ignore == (3, 255) and report.reading.kind == "classes"
+
+
+def test_rare_classes_beside_a_large_region_of_255_are_not_taken_for_soft_edges(source: Path, data: Path) -> None:
+    write(source, lambda n: np.where(np.arange(96) > 60, 255, boxes(5, n)).astype(np.uint8))
+    with pytest.raises(UnclearSource) as caught:
+        import_source(source, data)
+    assert [reading.kind for reading in caught.value.readings] == ["classes", "classes"]
+
+
+def test_masks_that_are_all_large_files_are_looked_at(
+    source: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segpipe.data.formats.readings.mask_kinds._MAX_SAMPLE_BYTES", 1)
+    write(source, lambda n: boxes(33 + n, n, np.uint16), ending=".tif")
+    assert import_source(source, data).reading.kind == "instances"
