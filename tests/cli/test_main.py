@@ -150,8 +150,9 @@ def write():
         print(target.name, flush=True)
         time.sleep(60)
 
-if sys.argv[1:]:
-    signal.signal(getattr(signal, sys.argv[1]), signal.SIG_IGN)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background, or under nohup
+for name in ("SIGTERM", "SIGHUP"):
+    signal.signal(getattr(signal, name), signal.SIG_IGN if name in sys.argv else signal.SIG_DFL)
 main.app = write
 main.program()
 """
