@@ -35,6 +35,8 @@ PAGE = Path(__file__).parent / "page"
 _PAGE_POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; frame-ancestors 'self'"
 )
+_MAX_NOTES = 1000
+"""Characters of the header `X-Notes`."""
 
 Format = Literal["mask", "overlay", "json"]
 
@@ -119,9 +121,9 @@ async def segment(
 
 
 def _with_notes(response: Response, notes: list[str]) -> Response:
-    """Add the conversions of the input as a header. Headers are Latin-1, and file names in notes may not be."""
+    """Add the conversions of the input as a header. Notes may contain names from the file, and headers hold printable ASCII only."""
     if notes:
-        response.headers["X-Notes"] = "; ".join(notes).encode("ascii", "replace").decode()
+        response.headers["X-Notes"] = "".join(c if " " <= c <= "~" else "?" for c in "; ".join(notes))[:_MAX_NOTES]
     return response
 
 

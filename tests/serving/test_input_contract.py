@@ -77,6 +77,14 @@ def test_one_image_in_other_number_types_has_one_answer(colour: TestClient) -> N
         assert note in answer.headers["X-Notes"]
 
 
+def test_names_from_a_file_cannot_break_the_header_of_notes(colour: TestClient) -> None:
+    image, stream = toy_image(3, 50, 60), io.BytesIO()
+    np.savez(stream, **{"a\r\nX-Evil: 1, é": image})
+    answer = ask(colour, stream.getvalue())
+    assert answer.status_code == 200 and "X-Evil" not in answer.headers
+    assert answer.headers["X-Notes"] == "array a??X-Evil: 1, ? of 1"
+
+
 def test_other_scales_are_refused_with_both_sides(colour: TestClient) -> None:
     image = toy_image(3, 50, 60)
     answer = ask(colour, encode_png(image.astype(np.uint16)))
