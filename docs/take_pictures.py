@@ -12,8 +12,7 @@ from pathlib import Path
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from segpipe.config import load_params
-from segpipe.release.bento import bentoml_home
-from segpipe.release.bento_server import start_server
+from segpipe.release.packaging.bento_server import start_server
 from segpipe.serving.server import endpoint_settings, serve_target
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
@@ -39,9 +38,7 @@ def endpoint(page: Page, root: Path) -> None:
     params = load_params(root)
     stage = params.release.stage
     image = sorted((root / "data" / "images").iterdir())[2]
-    with start_server(
-        serve_target(root, stage), bentoml_home(root), endpoint_settings(root, stage, params.serve)
-    ) as server:
+    with start_server(serve_target(root, stage), endpoint_settings(root, stage, params.serve)) as server:
         page.goto(server.url)
         page.locator("input[type=file]").set_input_files(image)
         page.wait_for_load_state("networkidle")

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.processes import GRACE_S, end_group
 from segpipe.progress import say
-from segpipe.release.bento_server import free_port
+from segpipe.release.packaging.bento_server import free_port
 from segpipe.signals import interrupt_on_termination
 from segpipe.workspace.paths import Paths
 from segpipe.workspace.prefect_settings import prefect_environment

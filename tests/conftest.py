@@ -23,6 +23,7 @@ os.environ.update(
     NO_ALBUMENTATIONS_UPDATE="1",
     HF_HUB_OFFLINE="1",
     SEGPIPE_SPEED_CACHE="off",
+    SEGPIPE_BENTO_ENVIRONMENTS=str(ROOT / ".venv" / "bento-environments"),
 )
 property_tests.load_profile()
 

@@ -18,9 +18,9 @@ from segpipe.files import copy_folder, sha256_file, write_json
 from segpipe.gates.selection import Selection
 from segpipe.gates.waivers import today
 from segpipe.progress import say
-from segpipe.release.blessing import BlessReport
 from segpipe.release.bundle import Card, bundle_sha256, check_bundle, model_sha256
 from segpipe.release.endpoint_file import Endpoint, endpoint_path
+from segpipe.release.packaging.blessing import BlessReport
 from segpipe.release.record import ModelRecord
 from segpipe.release.release_record import Release, parse_record
 from segpipe.release.tags import (

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, ValidationError
 
 from segpipe.json_models import validation_error
-from segpipe.release.blessing import BlessReport
+from segpipe.release.packaging.blessing import BlessReport
 from segpipe.release.record import ModelRecord
 from segpipe.release.tags import VersionTag
 

@@ -93,8 +93,8 @@ def complete_summary(root: Path, stage: str, decision: ReleaseDecision, summary:
 
 
 def _release(root: Path, version: str, step: Step, report: Callable[[str], None]) -> None:
-    from segpipe.release.bento import build_bento
-    from segpipe.release.blessing import bless
+    from segpipe.release.packaging.bento import build_bento
+    from segpipe.release.packaging.blessing import bless
 
     report(f"{version}: building the Bento")
     bento = step("bento", build_bento, root, version)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from segpipe.config import ServeParams, load_params
-from segpipe.release.bento import bento_path, bentoml_home
-from segpipe.release.bento_server import bentoml_command, bentoml_environment
 from segpipe.release.endpoint_file import Endpoint
+from segpipe.release.packaging.bento import bento_path, bentoml_home
+from segpipe.release.packaging.bento_server import bentoml_command, bentoml_environment
 from segpipe.release.registry import update_endpoint
 from segpipe.serving.settings import ENDPOINT, MAX_MEGAPIXELS, MAX_UPLOAD_MB, WORKERS
 

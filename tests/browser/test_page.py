@@ -13,7 +13,7 @@ import pytest
 
 from segpipe.data.images import decode_image, encode_png
 from segpipe.inference.segmenter import Segmenter
-from segpipe.release.bento_server import Server
+from segpipe.release.packaging.bento_server import Server
 from tests.serving.test_server import wait_for_version
 from tests.worlds.bundles import toy_image
 from tests.worlds.served_bundles import point

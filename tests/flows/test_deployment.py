@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from segpipe.release.bento_server import free_port
+from segpipe.release.packaging.bento_server import free_port
 from tests.worlds import pipelines
 
 pytestmark = pytest.mark.slow

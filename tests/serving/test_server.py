@@ -17,7 +17,7 @@ from segpipe.data.images import encode_png
 from segpipe.errors import SegpipeError
 from segpipe.inference.files.render import mask_png
 from segpipe.inference.segmenter import Segmenter
-from segpipe.release.bento_server import Server, bentoml_environment, start_server
+from segpipe.release.packaging.bento_server import Server, bentoml_environment, start_server
 from segpipe.serving.server import SERVICE
 from segpipe.serving.settings import BUNDLE
 from tests.worlds.bundles import toy_image
@@ -122,16 +122,14 @@ def served_from(bundle: Path) -> list[psutil.Process]:
 def test_a_server_that_cannot_start_reports_why_and_leaves_no_process(tmp_path: Path) -> None:
     with (
         pytest.raises(SegpipeError, match=r"server (ended with|was not ready).*no model in this folder"),
-        start_server(SERVICE, home=tmp_path / "bentoml", settings={BUNDLE: str(tmp_path)}, deadline_s=60),
+        start_server(SERVICE, settings={BUNDLE: str(tmp_path)}, deadline_s=60),
     ):
         pass
     assert not served_from(tmp_path)
 
 
 def test_a_server_ends_with_all_its_processes(tmp_path: Path, bundle: Path) -> None:
-    with start_server(
-        SERVICE, home=tmp_path / "bentoml", settings={BUNDLE: str(bundle), "SEGPIPE_WORKERS": "2"}
-    ) as server:
+    with start_server(SERVICE, settings={BUNDLE: str(bundle), "SEGPIPE_WORKERS": "2"}) as server:
         tree = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
         assert len(tree) >= 3, "a parent and two workers"
         answer = httpx.post(f"{server.url}/v1/segment", files={"image": PNG}, trust_env=False, timeout=60)

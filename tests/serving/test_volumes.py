@@ -208,13 +208,13 @@ def test_encoded_volumes_decode_to_themselves():
 
 @pytest.mark.slow  # a server process
 def test_a_real_server_gives_the_golden_masks_of_volumes(bundle, tmp_path):
-    from segpipe.release.bento_server import start_server
-    from segpipe.release.blessing import _replay
     from segpipe.release.bundle import compare_masks
+    from segpipe.release.packaging.bento_server import start_server
+    from segpipe.release.packaging.blessing import _replay
     from segpipe.serving.server import SERVICE
     from segpipe.serving.settings import BUNDLE
 
     pairs = golden_pairs(bundle)
-    with start_server(SERVICE, home=tmp_path / "bentoml", settings={BUNDLE: str(bundle)}) as server:
+    with start_server(SERVICE, settings={BUNDLE: str(bundle)}) as server:
         masks, times = _replay(server, pairs, SegmenterSpec.read(bundle))
     assert compare_masks(pairs, masks).identical and len(times) > 2

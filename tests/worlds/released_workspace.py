@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from segpipe.release import registry
-from segpipe.release.blessing import BlessReport
+from segpipe.release.packaging.blessing import BlessReport
 from segpipe.workspace.git import git
 from tests.worlds.bundles import dvc, toy_selection, write_toy_bundle
 

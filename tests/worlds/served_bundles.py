@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from segpipe.release.bento_server import Server, start_server
 from segpipe.release.bundle import bundle_sha256
 from segpipe.release.endpoint_file import Endpoint
+from segpipe.release.packaging.bento_server import Server, start_server
 from segpipe.serving.server import SERVICE
 from segpipe.serving.settings import ENDPOINT, MAX_UPLOAD_MB
 from tests.worlds.bundles import write_toy_bundle
@@ -62,5 +62,5 @@ def served(tmp_path_factory: pytest.TempPathFactory, bundles: list[Path]) -> Ite
     """A real server, shared by all tests, and the endpoint file that it follows."""
     folder = tmp_path_factory.mktemp("served")
     path = write_releases(folder, bundles)
-    with start_server(SERVICE, home=folder / "bentoml", settings={ENDPOINT: str(path), MAX_UPLOAD_MB: "1"}) as server:
+    with start_server(SERVICE, settings={ENDPOINT: str(path), MAX_UPLOAD_MB: "1"}) as server:
         yield server, path

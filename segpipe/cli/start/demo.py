@@ -123,8 +123,7 @@ def _request(root: Path, version: str) -> dict[str, Any]:
     import httpx
 
     from segpipe.config import load_params
-    from segpipe.release.bento import bentoml_home
-    from segpipe.release.bento_server import start_server
+    from segpipe.release.packaging.bento_server import start_server
     from segpipe.serving.server import endpoint_settings, serve_target
     from segpipe.workspace.paths import Paths
 
@@ -132,7 +131,7 @@ def _request(root: Path, version: str) -> dict[str, Any]:
     stage = params.release.stage
     say(f"serving {version} once")
     settings = endpoint_settings(root, stage, params.serve)
-    with start_server(serve_target(root, stage), bentoml_home(root), settings) as server:
+    with start_server(serve_target(root, stage), settings) as server:
         upload = {"image": (image.name, image.read_bytes())}
         result, overlay_answer = (
             httpx.post(

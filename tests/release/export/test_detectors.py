@@ -11,9 +11,9 @@ import yaml
 
 from segpipe.config import ExportParams
 from segpipe.inference.segmenter import Segmenter
-from segpipe.release.bento import extra_packages, pin_packages
 from segpipe.release.bundle import bundle_sha256, check_bundle, model_sha256, replay_golden
 from segpipe.release.export.bundle_export import write_bundle
+from segpipe.release.packaging.bento import extra_packages, pin_packages
 from tests.worlds.bundles import toy_detector, toy_image, toy_reader, toy_selection
 
 

@@ -29,14 +29,32 @@ class Server:
     startup_s: float
     """Seconds from the start of the process to the first successful answer of /readyz."""
 
+    def memory_mb(self) -> float:
+        """Return the memory in MiB that the processes of the server use."""
+        import psutil
+
+        tree = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+        total = 0
+        for process in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
+        return total / 2**20
+
     def log_tail(self, characters: int = 1500) -> str:
         """Return the end of the server's log."""
         return self.log.read_bytes()[-characters:].decode(errors="replace").strip()
 
 
-def bentoml_command(target: str | Path, host: str, port: int) -> list[str]:
-    """Return the command that serves a target: the folder of a Bento, or the import path of a service."""
-    return [sys.executable, "-m", "bentoml", "serve", str(target), "--host", host, "--port", str(port)]
+def bentoml_command(target: str | Path, host: str, port: int, python: Path | None = None) -> list[str]:
+    """Return the command that serves a target.
+
+    Args:
+        target: the folder of a Bento, or the import path of a service.
+        host: the address to listen on.
+        port: the port to listen on.
+        python: the interpreter to use; None for the one of this process.
+    """
+    return [str(python or sys.executable), "-m", "bentoml", "serve", str(target), "--host", host, "--port", str(port)]
 
 
 def bentoml_environment(home: Path, settings: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -61,15 +79,20 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 @contextlib.contextmanager
 def start_server(
-    target: str | Path, home: Path, settings: Mapping[str, str] | None = None, deadline_s: float = 120.0
+    target: str | Path,
+    settings: Mapping[str, str] | None = None,
+    deadline_s: float = 120.0,
+    python: Path | None = None,
 ) -> Iterator[Server]:
     """Serve a Bento or a service on a free loopback port, and end all processes of the server when the block ends.
 
+    The server has a temporary BENTOML_HOME: in a shared one, it would delete the metrics of a server that is running there.
+
     Args:
         target: the folder of a Bento, or the import path of a service.
-        home: BENTOML_HOME, unless the user has set it.
         settings: environment variables of `segpipe.serving.settings`.
         deadline_s: seconds within which the server must be ready.
+        python: the interpreter to use; None for the one of this process.
 
     Yields:
         The server, once it is ready.
@@ -78,14 +101,17 @@ def start_server(
         SegpipeError: the server ended early or was not ready in time; the message has the end of its log.
     """
     host, port = "127.0.0.1", free_port()
-    home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="segpipe-serve-") as folder:
-        log = Path(folder) / "server.log"
+        log, home = Path(folder) / "server.log", Path(folder) / "bentoml"
+        home.mkdir()
+        environment = bentoml_environment(home, settings) | {"BENTOML_HOME": str(home)}
+        if python is not None:
+            environment.pop("PYTHONPATH", None)
         start = time.monotonic()
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                bentoml_command(target, host, port),
-                env=bentoml_environment(home, settings),
+                bentoml_command(target, host, port, python),
+                env=environment,
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,

@@ -18,8 +18,8 @@ from segpipe.config import load_params
 from segpipe.errors import MissingError, SegpipeError
 from segpipe.files import read_bytes, write_json, write_text
 from segpipe.inference.spec import TORCH, SegmenterSpec
-from segpipe.release.bento_server import bentoml_environment
 from segpipe.release.bundle import BUILD_FILE, Card
+from segpipe.release.packaging.bento_server import bentoml_environment
 from segpipe.release.tags import checked_version
 from segpipe.workspace.git import head, is_repository
 from segpipe.workspace.paths import Paths
@@ -134,6 +134,9 @@ def _pin(requirement: str) -> str:
     if name is None:
         return requirement
     try:
-        return f"{name[0]}=={importlib.metadata.version(name[0].split('[')[0])}"
+        version = importlib.metadata.version(name[0].split("[")[0])
+        return (
+            f"{name[0]}=={version.partition('+')[0]}"  # a package index does not have a local version such as 2.9.0+cpu
+        )
     except importlib.metadata.PackageNotFoundError:
         return requirement

@@ -1,8 +1,8 @@
 """The blessing: the last test of a Bento before its release.
 
-The Bento is served by a real server process, the golden images are sent to it over HTTP, and every pixel of the returned masks
-must equal the golden masks. This shows that the packaged model, with its pinned packages and its server, predicts what the
-evaluated model predicts. A Bento that passed is called blessed.
+The Bento is served by a real server process in an environment of its own, with no packages but those that it requires, as in a container.
+The golden images are sent to it over HTTP, and every pixel of the returned masks must equal the golden masks. This shows that the packaged
+model, with its pinned packages and its server, predicts what the evaluated model predicts. A Bento that passed is called blessed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict
 
 from segpipe.errors import GateBlocked
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.release.bento_server import Server, start_server
 from segpipe.release.bundle import GOLDEN_LIMITS, Card, Golden, compare_masks, golden_pairs
+from segpipe.release.packaging.bento_server import Server, start_server
+from segpipe.release.packaging.environment import environment_mb, environment_python
 
 _MAX_TIMED_REQUESTS = 24
 _MAX_TIMED_S = 20.0
@@ -42,6 +43,10 @@ class BlessReport(BaseModel):
     """95th percentile of the same durations."""
     startup_s: float
     """Seconds until the server was ready."""
+    memory_mb: float | None = None
+    """Memory of the server's processes after the requests, MiB; None in records of early releases."""
+    environment_mb: float | None = None
+    """Size of the packages that the Bento requires, MiB; None if it was served with the packages of the workspace."""
 
 
 def bless(bento: Path, bundle: Path) -> BlessReport:
@@ -52,13 +57,16 @@ def bless(bento: Path, bundle: Path) -> BlessReport:
         bundle: the folder of the bundle that it was built from.
 
     Raises:
+        MissingError: the packages that the Bento requires cannot be installed.
         GateBlocked: the Bento serves another model, rejects a golden image, or a single pixel differs from the golden masks.
         SegpipeError: the server does not start.
     """
-    with start_server(bento.resolve(), home=bento.resolve().parents[2]) as server:
+    python = environment_python(bento.resolve())
+    with start_server(bento.resolve(), python=python) as server:
         _check_model(server, bundle)
         pairs = golden_pairs(bundle)
         masks, times_ms = _replay(server, pairs, SegmenterSpec.read(bundle))
+        memory_mb = server.memory_mb()
     comparison = compare_masks(pairs, masks)
     if not comparison.identical:
         raise GateBlocked(
@@ -77,6 +85,8 @@ def bless(bento: Path, bundle: Path) -> BlessReport:
         p50_ms=round(statistics.median(times_ms), 2),
         p95_ms=round(float(np.percentile(times_ms, 95)), 2),
         startup_s=round(server.startup_s, 2),
+        memory_mb=round(memory_mb),
+        environment_mb=round(environment_mb(python)),
     )
 
 

@@ -19,10 +19,10 @@ from segpipe.inference.postprocess import Postprocess
 from segpipe.inference.preprocess import Normalisation
 from segpipe.inference.segmenter import Segmenter
 from segpipe.inference.spec import SegmenterSpec
-from segpipe.release.bento import build_bento
-from segpipe.release.blessing import bless
 from segpipe.release.export.bundle_export import write_bundle
 from segpipe.release.export.golden import Reader
+from segpipe.release.packaging.bento import build_bento
+from segpipe.release.packaging.blessing import bless
 from tests.worlds.bundles import toy_detector, toy_network, toy_reader, toy_segmenter, toy_selection
 from tests.worlds.readers import MemoryReader
 from tests.worlds.volumes import TABLE, TinyVolumeConfig, build, ellipsoid

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from segpipe.errors import GateBlocked, MissingError
-from segpipe.release.bento import bento_path, build_bento, pin_packages
-from segpipe.release.blessing import bless
+from segpipe.release.packaging.bento import bento_path, build_bento, pin_packages
+from segpipe.release.packaging.blessing import bless
 
 DEPLOYED_WITHOUT = ("torch", "dvc", "prefect", "pandas", "albumentations", "great-expectations", "lightning")
 
