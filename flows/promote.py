@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from segpipe.config import load_params
-from segpipe.release import registry
+from segpipe.release import promotion
 from segpipe.workspace.prefect_settings import prefect_environment
 from segpipe.workspace.root import find_root
 
@@ -29,7 +29,7 @@ def promote(version: str, root: str = ".", stage: str | None = None) -> str:
     """
     folder = find_root(Path(root))
     stage = stage or load_params(folder).release.stage
-    before = registry.live(folder, stage) or ""
-    registry.promote(folder, version, stage)
+    before = promotion.live(folder, stage) or ""
+    promotion.promote(folder, version, stage)
     get_run_logger().info(f"{version} is live in {stage} (before: {before or 'nothing'})")
     return before

@@ -225,7 +225,7 @@ def _remote(root: Path) -> Check:
 
 def _live(root: Path) -> Check:
     from segpipe.config import load_params
-    from segpipe.release.registry import live
+    from segpipe.release.promotion import live
 
     stage = load_params(root).release.stage
     return Check("live", "ok", f"{stage}: {live(root, stage) or 'no version yet'}")

@@ -268,7 +268,7 @@ def select(root: Path, today: date | None = None) -> None:
     from segpipe.gates.choose import choose
     from segpipe.gates.waivers import today as current_day
     from segpipe.pages.report import write_report
-    from segpipe.release import registry
+    from segpipe.release import promotion, registry
     from segpipe.release.champion_file import ChampionFile
 
     paths, params = Paths(root), load_params(root)
@@ -283,7 +283,7 @@ def select(root: Path, today: date | None = None) -> None:
         if verdict.waiver and verdict.waiver.expired:
             say(f"select: WARNING: the {verdict.name} gate blocks: its waiver ended on {verdict.waiver.until}")
     stage = params.release.stage
-    if version != (live := registry.live(root, stage)):
+    if version != (live := promotion.live(root, stage)):
         say(
             f"select: note: {stage} is {live or 'empty'}, but champion.json says {version or 'none'}; "
             "`segpipe run` compares with the live version"

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,18 @@ def bundle_sha256(bundle: Path) -> str:
 
 
 def model_sha256(bundle: Path) -> str:
-    """Hash the files that decide the predictions (the network and segmenter.json); equal for two exports of one model."""
+    """Hash what a model is: its network in float32, segmenter.json without the engine, and whether 8-bit integers were asked for.
+
+    Two exports of one model have the same hash, whichever engine was the fastest in a close race.
+    """
+    network = next(bundle / name for name in (WEIGHTS_FILE, GRAPH_FILE) if (bundle / name).exists())
+    spec = {name: value for name, value in read_json(bundle / SPEC_FILE).items() if name != "engine"}
+    with_int8 = Card.read(bundle).int8 is not None
+    return sha256_bytes(f"{sha256_file(network)} {json.dumps(spec, sort_keys=True)} {with_int8}".encode())
+
+
+def early_model_sha256(bundle: Path) -> str:
+    """Hash a model as the records of early releases have it: the network that runs, and segmenter.json with the engine."""
     return sha256_bytes(f"{sha256_file(network_file(bundle))} {sha256_file(bundle / SPEC_FILE)}".encode())
 
 

@@ -13,7 +13,7 @@ from segpipe.drift.reference import REFERENCE_FILE
 from segpipe.errors import DataError
 from segpipe.files import read_json, write_json, write_text
 from segpipe.json_models import read_model
-from segpipe.release import registry
+from segpipe.release import promotion, registry
 from segpipe.workspace.paths import Paths
 
 
@@ -53,7 +53,7 @@ def refresh_champion(root: Path) -> bool:
         True if the champion has changed.
     """
     paths = Paths(root)
-    version = registry.live(root, load_params(root).release.stage)
+    version = promotion.live(root, load_params(root).release.stage)
     champion = ChampionFile()
     reference: dict[str, Any] = {}
     if version is not None:

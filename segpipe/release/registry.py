@@ -1,8 +1,7 @@
-"""The registry of releases: list the versions, make one, promote one, roll back.
+"""The registry of releases: list the versions, make one, fetch the bundle of one.
 
 A release is a Git commit of the pipeline's files (dvc.lock and others) with a version tag. The message of the tag holds the
-record of the release. A promotion adds a stage tag and updates the endpoint file that running servers follow. Tags are never
-removed.
+record of the release. Tags are never removed.
 """
 
 from __future__ import annotations
@@ -18,17 +17,15 @@ from segpipe.files import copy_folder, sha256_file, write_json
 from segpipe.gates.selection import Selection
 from segpipe.gates.waivers import today
 from segpipe.progress import say
-from segpipe.release.bundle import Card, bundle_sha256, check_bundle, model_sha256
-from segpipe.release.endpoint_file import Endpoint, endpoint_path
+from segpipe.release.bundle import Card, bundle_sha256, check_bundle, early_model_sha256, model_sha256
+from segpipe.release.packaging.bento import record_commit
 from segpipe.release.packaging.blessing import BlessReport
 from segpipe.release.record import ModelRecord
 from segpipe.release.release_record import Release, parse_record
 from segpipe.release.tags import (
     Tags,
-    checked_stage,
     checked_version,
     read_tags,
-    tag_stage,
     tag_version,
     version_key,
 )
@@ -61,7 +58,7 @@ PIPELINE_FILES = (
 
 def next_version(root: Path) -> str:
     """Return the version of the next release: the highest version with its minor number increased by one."""
-    tags = _tags(root).versions
+    tags = tags_of(root).versions
     if not tags:
         return FIRST_VERSION
     major, minor, _ = version_key(tags[-1].version)
@@ -70,13 +67,8 @@ def next_version(root: Path) -> str:
 
 def version_of_bundle(root: Path, bundle: Path) -> str | None:
     """Return the newest version that has the same model as a bundle folder, or None if the model was never released."""
-    sha256 = model_sha256(bundle)
-    return next((r.version for r in reversed(versions(root)) if r.model_sha256 == sha256), None)
-
-
-def was_in(root: Path, version: str, stage: str) -> bool:
-    """Return whether a version is in a stage or ever was."""
-    return version in _tags(root).history(checked_stage(stage))
+    hashes = (model_sha256(bundle), early_model_sha256(bundle))
+    return next((r.version for r in reversed(versions(root)) if r.model_sha256 in hashes), None)
 
 
 def release(root: Path, version: str, bless_report: BlessReport, bento: Path) -> Release:
@@ -129,12 +121,13 @@ def release(root: Path, version: str, bless_report: BlessReport, bento: Path) ->
     )
     write_json(folder / "release.json", new.record())
     tag_version(root, name, version, f"{title}\n\n{json.dumps(new.record(), indent=1)}\n")
+    record_commit(bento, new.commit)
     return new
 
 
 def versions(root: Path) -> list[Release]:
     """List all releases, oldest first, each with the stages that it is in."""
-    tags = _tags(root)
+    tags = tags_of(root)
     current = {stage: tags.live(stage) for stage in {event.stage for event in tags.events}}
     releases = []
     for tag in tags.versions:
@@ -161,7 +154,7 @@ def find_version(root: Path, version: str) -> Release:
     for candidate in releases:
         if candidate.version == version:
             return candidate
-    if any(tag.version == version for tag in _tags(root).versions):
+    if any(tag.version == version for tag in tags_of(root).versions):
         raise MissingError(
             "the tag of this version holds no release record",
             found=version,
@@ -175,19 +168,6 @@ def find_version(root: Path, version: str) -> Release:
         )
     names = ", ".join(r.version for r in releases)
     raise MissingError("no such version", found=version, expected=f"one of: {names}", fix="segpipe models lists them")
-
-
-def live(root: Path, stage: str = "prod") -> str | None:
-    """Return the version that is live in a stage.
-
-    Args:
-        root: the workspace.
-        stage: such as "prod".
-
-    Returns:
-        The version by the Git tags; None if no version is live or the workspace is not a Git repository.
-    """
-    return _tags(root).live(checked_stage(stage))
 
 
 def release_bundle(root: Path, version: str) -> Path:
@@ -221,86 +201,8 @@ def release_bundle(root: Path, version: str) -> Path:
     return bundle
 
 
-def promote(root: Path, version: str, stage: str = "prod") -> None:
-    """Make a version live in a stage; running servers of the stage follow. Nothing changes if it is live there already.
-
-    Args:
-        root: the workspace.
-        version: such as "v0.2.0".
-        stage: such as "prod".
-
-    Raises:
-        ConfigError: `version` or `stage` is not valid.
-        MissingError: there is no such version, or its bundle cannot be fetched.
-    """
-    checked_stage(stage)
-    record = find_version(root, version)
-    release_bundle(root, version)
-    if live(root, stage) != version:
-        tag_stage(root, record.name, version, stage)
-    update_endpoint(root, stage)
-
-
-def rollback(root: Path, stage: str = "prod") -> str:
-    """Promote the version that was live in a stage before the current one, as a new event.
-
-    Args:
-        root: the workspace.
-        stage: such as "prod".
-
-    Returns:
-        The version that is live now.
-
-    Raises:
-        MissingError: no other version was ever live in the stage, or its bundle cannot be fetched.
-    """
-    history = _tags(root).history(checked_stage(stage))
-    current = history[-1] if history else None
-    previous = next((v for v in reversed(history) if v is not None and v != current), None)
-    if previous is None:
-        raise MissingError(
-            f"no earlier version to return to in {stage}",
-            found=f"{current} is the only version that was ever live there"
-            if current
-            else "no version was ever live there",
-            fix="segpipe models lists the versions; segpipe promote VERSION makes one live",
-        )
-    promote(root, previous, stage)
-    return previous
-
-
-def update_endpoint(root: Path, stage: str = "prod") -> Path:
-    """Write the endpoint file of a stage from the tags, unless it is up to date, and return its path.
-
-    Raises:
-        MissingError: nothing is promoted to the stage, or the bundle cannot be fetched.
-    """
-    version = live(root, stage)
-    if version is None:
-        raise MissingError(
-            f"nothing is promoted to {stage}",
-            where=root,
-            fix=f"segpipe run, or segpipe promote VERSION --stage {stage}",
-        )
-    record, bundle, path = find_version(root, version), release_bundle(root, version), endpoint_path(root, stage)
-    relative = bundle.relative_to(Paths(root).state)
-    if path.exists():
-        try:
-            if Endpoint.read(path).version == version:
-                return path
-        except SegpipeError as error:
-            say(f"{error} Writing it again.")
-    Endpoint(
-        version=version,
-        bundle=f"../{relative.as_posix()}",
-        bundle_sha256=record.bundle_sha256,
-        commit=record.commit,
-        promoted_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    ).write(path)
-    return path
-
-
-def _tags(root: Path) -> Tags:
+def tags_of(root: Path) -> Tags:
+    """Return the Git tags of the model of a workspace."""
     return read_tags(root, load_params(root).release.name)
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,14 @@ class StageEvent:
     commit: str
     assigned: bool
     """False if the event withdraws the version from the stage."""
+    is_rollback: bool = False
+    """True if `segpipe rollback` made the event."""
+    reason: str | None = None
+    """Why, in the words of the user."""
+    by: str = ""
+    """Name of the user in Git."""
+    at: str = ""
+    """Time of the tag, ISO 8601."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +61,23 @@ class Tags:
         return next((v.version for v in self.versions if v.commit == commit), None)
 
     def history(self, stage: str) -> list[str | None]:
-        """Return the version that was live in a stage after each of its events; None if no version was.
+        """Return the version that was live in a stage after each of its events; None if no version was."""
+        return [live for event, _, live in self.timeline() if event.stage == stage]
+
+    def timeline(self) -> list[tuple[StageEvent, str, str | None]]:
+        """List the events of all stages, each with its version and the version that was live in the stage after it.
 
         As in GTO, the version that was assigned last is live. If it is withdrawn, the one assigned before it is live again.
         """
-        live_versions: list[str | None] = []
-        assigned: list[str] = []
+        result: list[tuple[StageEvent, str, str | None]] = []
+        assigned: dict[str, list[str]] = {}
         for event in self.events:
-            if event.stage == stage and (version := self.version_at(event.commit)) is not None:
-                assigned = [v for v in assigned if v != version] + [version] * event.assigned
-                live_versions.append(assigned[-1] if assigned else None)
-        return live_versions
+            version = self.version_at(event.commit)
+            if version is not None:
+                others = [v for v in assigned.get(event.stage, []) if v != version]
+                assigned[event.stage] = others + [version] * event.assigned
+                result.append((event, version, next(iter(reversed(assigned[event.stage])), None)))
+        return result
 
     def live(self, stage: str) -> str | None:
         """Return the version that is live in a stage now."""
@@ -110,7 +125,8 @@ def read_tags(root: Path, name: str) -> Tags:
     """Read the tags of an artifact. A folder without a Git repository has none."""
     if not is_repository(root):
         return Tags([], [])
-    form = "%(refname:strip=2)%1f%(objectname)%1f%(*objectname)%1f%(contents)%1e"
+    fields = ("refname:strip=2", "objectname", "*objectname", "contents", "taggername", "creatordate:iso-strict")
+    form = "%1f".join(f"%({field})" for field in fields) + "%1e"
     output = git(root, "for-each-ref", f"--format={form}", "refs/tags")
     versions: dict[str, VersionTag] = {}
     events = []
@@ -118,7 +134,7 @@ def read_tags(root: Path, name: str) -> Tags:
     for record in output.split("\x1e"):
         if not record.strip():
             continue
-        tag, object_id, peeled_id, message = record.lstrip("\n").split("\x1f")
+        tag, object_id, peeled_id, message, tagger, time = record.lstrip("\n").split("\x1f")
         commit = peeled_id or object_id  # an annotated tag is an object of its own, which points to the commit
         if match := re.fullmatch(rf"{re.escape(name)}@({_VERSION.pattern})(!?)", tag):
             if match[5]:
@@ -126,7 +142,8 @@ def read_tags(root: Path, name: str) -> Tags:
             else:
                 versions[match[1]] = VersionTag(match[1], commit, message.strip())
         elif match := re.fullmatch(rf"{re.escape(name)}#({_STAGE.pattern})(!?)#(\d+)", tag):
-            events.append(StageEvent(int(match[3]), match[1], commit, not match[2]))
+            is_rollback, reason = _parse_stage_message(message)
+            events.append(StageEvent(int(match[3]), match[1], commit, not match[2], is_rollback, reason, tagger, time))
     valid = [versions[v] for v in sorted(versions, key=version_key) if v not in withdrawn]
     return Tags(valid, sorted(events, key=lambda event: event.number))
 
@@ -141,9 +158,40 @@ def tag_version(root: Path, name: str, version: str, message: str) -> None:
     )
 
 
-def tag_stage(root: Path, name: str, version: str, stage: str) -> None:
-    """Tag the commit of a version as assigned to a stage from now on."""
+def tag_stage(
+    root: Path, name: str, version: str, stage: str, *, is_rollback: bool = False, reason: str | None = None
+) -> None:
+    """Tag the commit of a version as assigned to a stage from now on.
+
+    Args:
+        root: the workspace.
+        name: the name of the model.
+        version: such as "v0.2.0".
+        stage: such as "prod".
+        is_rollback: whether this returns to an earlier version.
+        reason: why, in the words of the user.
+    """
     from gto.api import assign
 
     user = identity(root)
-    assign(root, name, stage, version=version, force=True, author=user["user.name"], author_email=user["user.email"])
+    title = f"Roll back {stage} to {version}" if is_rollback else f"Promote {version} to {stage}"
+    record = {"action": "rollback" if is_rollback else "promote", "reason": reason}
+    assign(
+        root,
+        name,
+        stage,
+        version=version,
+        message=f"{title}\n\n{json.dumps(record, ensure_ascii=False)}\n",
+        force=True,
+        author=user["user.name"],
+        author_email=user["user.email"],
+    )
+
+
+def _parse_stage_message(message: str) -> tuple[bool, str | None]:
+    """Return whether the message of a stage tag is that of a rollback, and its reason. GTO's own messages have neither."""
+    try:
+        record = json.loads(message[message.index("{") :])
+        return record.get("action") == "rollback", str(record["reason"]) if record.get("reason") else None
+    except (ValueError, AttributeError):
+        return False, None

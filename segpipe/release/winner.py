@@ -9,7 +9,7 @@ from typing import Any
 
 from segpipe.gates.selection import Selection
 from segpipe.gates.waivers import today
-from segpipe.release import registry
+from segpipe.release import promotion, registry
 from segpipe.release.run_summary import RunSummary
 from segpipe.workspace.paths import Paths
 
@@ -53,7 +53,7 @@ def decide_release(root: Path, stage: str, promote: str) -> ReleaseDecision:
         return ReleaseDecision(selection, None, release=False, promote=False)
     version = registry.version_of_bundle(root, paths.bundle)
     # a version that was rolled back is not promoted again
-    to_promote = promote == "auto" and (version is None or not registry.was_in(root, version, stage))
+    to_promote = promote == "auto" and (version is None or not promotion.was_in(root, version, stage))
     return ReleaseDecision(selection, version, release=version is None, promote=to_promote)
 
 
@@ -79,17 +79,17 @@ def release_winner(
         summary.released = True
     if decision.promote:
         assert version is not None, "a winner is promoted only after its release"
-        step("promote", registry.promote, root, version, stage)
+        step("promote", promotion.promote, root, version, stage)
         report(f"{version} is live in {stage}")
         summary.promoted = True
-    summary.version, summary.live = version, registry.live(root, stage)
+    summary.version, summary.live = version, promotion.live(root, stage)
 
 
 def complete_summary(root: Path, stage: str, decision: ReleaseDecision, summary: RunSummary) -> None:
     """Write into the summary what the decision says and which version is live now."""
     selection = summary.selection = decision.selection
     summary.blocked = None if selection.promotable_on(today()) else selection.outcome_on(today())
-    summary.version, summary.live = decision.version, registry.live(root, stage)
+    summary.version, summary.live = decision.version, promotion.live(root, stage)
 
 
 def _release(root: Path, version: str, step: Step, report: Callable[[str], None]) -> None:

@@ -8,7 +8,7 @@ from segpipe.config import ServeParams, load_params
 from segpipe.release.endpoint_file import Endpoint
 from segpipe.release.packaging.bento import bento_path, bentoml_home
 from segpipe.release.packaging.bento_server import bentoml_command, bentoml_environment
-from segpipe.release.registry import update_endpoint
+from segpipe.release.promotion import update_endpoint
 from segpipe.serving.settings import ENDPOINT, MAX_MEGAPIXELS, MAX_UPLOAD_MB, WORKERS
 
 SERVICE = "segpipe.serving.service:SegmenterService"

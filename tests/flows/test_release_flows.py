@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segpipe.errors import MissingError
-from segpipe.release import registry
+from segpipe.release import promotion
 from tests.worlds.released_workspace import bundle, bundles, make, no_git_user, root, template  # noqa: F401  fixtures
 
 pytestmark = pytest.mark.slow
@@ -29,12 +29,12 @@ def test_promote_and_verify_in_prefect_do_what_the_commands_do(
     assert (make(root), make(root, bundles[1])) == ("v0.1.0", "v0.2.0")
     assert promote("v0.1.0", str(root)) == ""
     assert promote("v0.2.0", str(root)) == "v0.1.0"
-    assert (registry.live(root), registry.live(root, "staging")) == ("v0.2.0", None)
+    assert (promotion.live(root), promotion.live(root, "staging")) == ("v0.2.0", None)
     assert promote("v0.1.0", str(root), "staging") == ""
-    assert registry.live(root, "staging") == "v0.1.0"
+    assert promotion.live(root, "staging") == "v0.1.0"
     with pytest.raises(MissingError, match=r"v9\.9\.9"):
         promote("v9.9.9", str(root))
-    assert registry.live(root) == "v0.2.0"
+    assert promotion.live(root) == "v0.2.0"
 
     verify = load_flow(root, "verify").verify
     intact = verify("v0.1.0", str(root), return_state=True)

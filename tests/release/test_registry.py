@@ -13,7 +13,7 @@ import pytest
 
 from segpipe.errors import ConfigError, DataError, GateBlocked, MissingError
 from segpipe.files import sha256_bytes
-from segpipe.release import registry
+from segpipe.release import promotion, registry
 from segpipe.release.bundle import Card, bundle_sha256
 from segpipe.release.champion_file import refresh_champion
 from segpipe.release.endpoint_file import Endpoint, endpoint_path
@@ -26,19 +26,19 @@ from tests.worlds.released_workspace import make, produce
 
 @pytest.mark.slow
 def test_the_life_of_two_versions(root: Path, bundles: list[Path]) -> None:
-    assert (registry.versions(root), registry.live(root), registry.next_version(root)) == ([], None, "v0.1.0")
+    assert (registry.versions(root), promotion.live(root), registry.next_version(root)) == ([], None, "v0.1.0")
     with pytest.raises(MissingError, match="nothing is promoted"):
-        registry.update_endpoint(root)
+        promotion.update_endpoint(root)
     assert make(root) == "v0.1.0"
-    registry.promote(root, "v0.1.0")
+    promotion.promote(root, "v0.1.0")
     assert make(root, bundles[1]) == "v0.2.0"
-    assert registry.live(root) == "v0.1.0", "a release is not live until it is promoted"
+    assert promotion.live(root) == "v0.1.0", "a release is not live until it is promoted"
     assert refresh_champion(root) is True
     assert json.loads((root / "champion.json").read_text())["bundle_sha256"] == bundle_sha256(bundles[0])
     assert refresh_champion(root) is False
     assert json.loads((root / "reference.json").read_text()) == json.loads((bundles[0] / "reference.json").read_text())
 
-    registry.promote(root, "v0.2.0")
+    promotion.promote(root, "v0.2.0")
     assert refresh_champion(root) is True
     assert json.loads((root / "reference.json").read_text()) == json.loads((bundles[1] / "reference.json").read_text())
     endpoint = Endpoint.read(endpoint_path(root, "prod"))
@@ -50,15 +50,20 @@ def test_the_life_of_two_versions(root: Path, bundles: list[Path]) -> None:
     )
     assert [(r.version, r.stages) for r in registry.versions(root)] == [("v0.1.0", []), ("v0.2.0", ["prod"])]
 
-    registry.promote(root, "v0.2.0")
+    promotion.promote(root, "v0.2.0")
     assert len(read_tags(root, "segmenter").events) == 2, "promoting the live version makes no event"
     assert (
-        registry.rollback(root) == "v0.1.0" == registry.live(root) == Endpoint.read(endpoint_path(root, "prod")).version
+        promotion.rollback(root)
+        == "v0.1.0"
+        == promotion.live(root)
+        == Endpoint.read(endpoint_path(root, "prod")).version
     )
-    assert registry.was_in(root, "v0.2.0", "prod") and not registry.was_in(root, "v0.2.0", "staging")
-    registry.promote(root, "v0.2.0", "staging")
-    assert (registry.live(root, "prod"), registry.live(root, "staging")) == ("v0.1.0", "v0.2.0")
-    assert registry.rollback(root) == "v0.2.0", "the one before the current one"
+    assert promotion.was_in(root, "v0.2.0", "prod") and not promotion.was_in(root, "v0.2.0", "staging")
+    promotion.promote(root, "v0.2.0", "staging")
+    assert (promotion.live(root, "prod"), promotion.live(root, "staging")) == ("v0.1.0", "v0.2.0")
+    with pytest.raises(MissingError, match=r"before v0\.1\.0, no version was live there"):
+        promotion.rollback(root)
+    promotion.promote(root, "v0.2.0")
     assert read_tags(root, "segmenter").history("prod") == ["v0.1.0", "v0.2.0", "v0.1.0", "v0.2.0"]
 
     release = registry.find_version(root, "v0.2.0")
@@ -72,27 +77,54 @@ def test_the_life_of_two_versions(root: Path, bundles: list[Path]) -> None:
 
 
 @pytest.mark.slow
+def test_rollbacks_go_further_back_and_keep_their_reasons(root: Path, bundles: list[Path]) -> None:
+    make(root)
+    make(root, bundles[1])
+    promotion.promote(root, "v0.1.0")
+    promotion.promote(root, "v0.2.0", reason="approved by the lab: {1}")
+    promotion.promote(root, "v0.1.0")
+    promotion.promote(root, "v0.2.0")
+    with pytest.raises(ConfigError, match=r"already live in prod"):
+        promotion.rollback(root, version="v0.2.0")
+    with pytest.raises(MissingError, match=r"never live in prod.*v0\.9\.0.*segpipe promote v0\.9\.0"):
+        promotion.rollback(root, version="v0.9.0")
+    back = [promotion.rollback(root, reason='misses small cells\nin "bright" images'), promotion.rollback(root)]
+    assert [*back, promotion.rollback(root)] == ["v0.1.0", "v0.2.0", "v0.1.0"], "as they were promoted, backwards"
+    with pytest.raises(MissingError, match="no earlier version to return to in prod"):
+        promotion.rollback(root)
+    assert promotion.rollback(root, version="v0.2.0") == "v0.2.0"
+
+    history = promotion.stage_changes(root)
+    assert [change.action for change in history] == ["promote"] * 4 + ["rollback"] * 4
+    assert [change.live for change in history] == [f"v0.{n}.0" for n in (1, 2, 1, 2, 1, 2, 1, 2)]
+    assert [change.before for change in history] == [None, *(change.live for change in history[:-1])]
+    assert history[1].reason == "approved by the lab: {1}"
+    assert history[4].reason == 'misses small cells\nin "bright" images'
+    assert all(change.by == "segpipe" and change.at.startswith("20") for change in history)
+
+
+@pytest.mark.slow
 def test_gto_and_dvc_read_the_tags(root: Path, bundles: list[Path], tmp_path: Path) -> None:
     gto = str(Path(sys.executable).with_name("gto"))
     make(root)
-    registry.promote(root, "v0.1.0")
+    promotion.promote(root, "v0.1.0")
     promoted = int(time.time())
     make(root, bundles[1])
     while int(time.time()) == promoted:  # GTO orders events by the second
         time.sleep(0.02)
-    registry.promote(root, "v0.2.0")
+    promotion.promote(root, "v0.2.0")
     shown = run(root, gto, "show", "segmenter#prod", "--ref")
     assert shown.strip() == "segmenter@v0.2.0"
     dvc(root, "artifacts", "get", ".", "segmenter", "--stage", "prod", "--out", str(tmp_path / "got"))
     assert bundle_sha256(tmp_path / "got") == bundle_sha256(bundles[1])
     # Tags that a user makes with GTO count too, and have the same meaning as in GTO.
     run(root, gto, "deprecate", "segmenter", "v0.2.0", "prod")
-    assert registry.live(root) == "v0.1.0"
+    assert promotion.live(root) == "v0.1.0"
     assert run(root, gto, "show", "segmenter#prod", "--ref").strip() == "segmenter@v0.1.0"
     run(root, gto, "deprecate", "segmenter", "v0.1.0", "prod")
-    assert registry.live(root) is None
+    assert promotion.live(root) is None
     assert run(root, gto, "show", "segmenter#prod", "--ref").strip() == ""
-    assert registry.rollback(root) == "v0.1.0", "the version that was live last"
+    assert promotion.rollback(root) == "v0.1.0", "the version that was live last"
 
 
 @pytest.mark.slow
@@ -110,8 +142,8 @@ def test_a_lost_or_damaged_copy_is_restored_from_the_cache(root: Path, bundles: 
     shutil.rmtree(copy)
     shutil.rmtree(root / ".dvc" / "cache")
     with pytest.raises(MissingError, match="cannot be fetched"):
-        registry.promote(root, "v0.1.0")
-    assert registry.live(root) is None, "a version that cannot be served is not promoted"
+        promotion.promote(root, "v0.1.0")
+    assert promotion.live(root) is None, "a version that cannot be served is not promoted"
     report = verify(root, "v0.1.0")
     assert not report.ok and "cannot be fetched" in report.lines()[1]
 
@@ -179,19 +211,19 @@ def test_no_release_after_a_failed_gate_or_without_git(root: Path, bundles: list
     plain_folder = tmp_path / "plain_folder"
     plain_folder.mkdir()
     shutil.copy(root / "params.yaml", plain_folder)
-    assert registry.live(plain_folder) is None and registry.next_version(plain_folder) == "v0.1.0"
+    assert promotion.live(plain_folder) is None and registry.next_version(plain_folder) == "v0.1.0"
 
 
 @pytest.mark.slow
 def test_versions_that_do_not_exist(root: Path) -> None:
     make(root)
     with pytest.raises(MissingError, match=r"v0\.9\.0.*one of: v0\.1\.0"):
-        registry.promote(root, "v0.9.0")
+        promotion.promote(root, "v0.9.0")
     with pytest.raises(MissingError, match="no earlier version to return to in prod"):
-        registry.rollback(root)
-    registry.promote(root, "v0.1.0")
-    with pytest.raises(MissingError, match=r"v0\.1\.0 is the only version"):
-        registry.rollback(root)
+        promotion.rollback(root)
+    promotion.promote(root, "v0.1.0")
+    with pytest.raises(MissingError, match=r"before v0\.1\.0, no version was live there"):
+        promotion.rollback(root)
 
 
 def test_a_version_before_the_first_release(tmp_path: Path, repo_root: Path) -> None:

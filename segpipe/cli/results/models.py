@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,14 +10,20 @@ from segpipe.cli.common import Json, print_json, print_table, workspace_root
 
 if TYPE_CHECKING:
     from segpipe.release.release_record import Release
+    from segpipe.release.stage_history import StageChange
 
-EXAMPLE = "segpipe models\nsegpipe models --json"
+EXAMPLE = "segpipe models\nsegpipe models --history\nsegpipe models --json"
+
+_HISTORY = "List instead which version became live in which stage, when, by whom and why."
 
 
-def models(json: Json = False) -> None:
+def models(history: Annotated[bool, typer.Option("--history", help=_HISTORY)] = False, json: Json = False) -> None:
     """List all released versions: where each is live, its candidate, engine and score, its data and its commit."""
-    from segpipe.release import registry
+    from segpipe.release import promotion, registry
 
+    if history:
+        _print_history(promotion.stage_changes(workspace_root()), json)
+        return
     releases = registry.versions(workspace_root())
     if json:
         print_json([release.model_dump(mode="json") for release in releases])
@@ -27,6 +33,17 @@ def models(json: Json = False) -> None:
         return
     columns = ["version", "live in", "candidate", "engine", "score", "data", "commit", "released"]
     print_table(columns, [table_row(release) for release in releases])
+
+
+def _print_history(changes: list[StageChange], json: bool) -> None:
+    if json:
+        print_json([change.model_dump(mode="json") for change in changes])
+    elif not changes:
+        typer.echo("no version was ever live; `segpipe promote VERSION` makes one live")
+    else:
+        columns = ["time", "stage", "action", "version", "live before", "by", "reason"]
+        rows = [[c.at, c.stage, c.action, c.version, c.before or "", c.by, c.reason or ""] for c in changes]
+        print_table(columns, rows)
 
 
 def table_row(release: Release) -> list[str]:

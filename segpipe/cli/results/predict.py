@@ -161,10 +161,10 @@ def live_bundle(root: Path) -> Path:
     """
     from segpipe.config import load_params
     from segpipe.errors import MissingError
-    from segpipe.release import registry
+    from segpipe.release import promotion, registry
     from segpipe.workspace.paths import Paths
 
-    version = registry.live(root, load_params(root).release.stage)
+    version = promotion.live(root, load_params(root).release.stage)
     if version is not None:
         return registry.release_bundle(root, version)
     bundle = Paths(root).bundle

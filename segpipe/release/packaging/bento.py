@@ -16,7 +16,7 @@ import yaml
 import segpipe
 from segpipe.config import load_params
 from segpipe.errors import MissingError, SegpipeError
-from segpipe.files import read_bytes, write_json, write_text
+from segpipe.files import read_bytes, read_json, write_json, write_text
 from segpipe.inference.spec import TORCH, SegmenterSpec
 from segpipe.release.bundle import BUILD_FILE, Card
 from segpipe.release.packaging.bento_server import bentoml_environment
@@ -25,6 +25,9 @@ from segpipe.workspace.git import head, is_repository
 from segpipe.workspace.paths import Paths
 
 BENTOFILE = "bentofile.yaml"
+_MANIFEST = "bento.yaml"
+_COMMIT = "git_commit"
+"""The label of a Bento, and the key of build.json, that holds its commit."""
 
 
 def bentoml_home(root: Path) -> Path:
@@ -80,14 +83,30 @@ def build_bento(root: Path, version: str) -> Path:
     return target
 
 
+def record_commit(bento: Path, commit: str) -> None:
+    """Write the commit of its release into a Bento, which is built and blessed before that commit exists.
+
+    Args:
+        bento: the folder of the Bento.
+        commit: the commit of the release.
+    """
+    build, manifest = bento / "src" / BUILD_FILE, bento / _MANIFEST
+    if not build.exists():
+        return
+    write_json(build, read_json(build) | {_COMMIT: commit})
+    content = yaml.safe_load(read_bytes(manifest, 1 << 24))
+    content["labels"][_COMMIT] = commit
+    write_text(manifest, yaml.safe_dump(content, sort_keys=False))
+
+
 def _write_context(root: Path, version: str, context: Path) -> dict[str, str]:
-    """Write the build context, and return the labels of the Bento: version, current commit, data hash."""
+    """Write the build context, and return the labels of the Bento: version, current commit (until `record_commit`), data hash."""
     bentofile, bundle = root / BENTOFILE, Paths(root).bundle
     if not bentofile.exists():
         raise MissingError(
             "no bentofile.yaml in this workspace", where=root, fix="copy it from a workspace that `segpipe init` makes"
         )
-    labels = {"version": version, "git_commit": head(root) if is_repository(root) else "none"}
+    labels = {"version": version, _COMMIT: head(root) if is_repository(root) else "none"}
     labels["data_hash"] = Card.read(bundle).data_hash
     shutil.copytree(bundle, context / "bundle")
     source = Path(segpipe.__file__).parent

@@ -7,13 +7,14 @@ model, with its pinned packages and its server, predicts what the evaluated mode
 
 from __future__ import annotations
 
+import operator
 import statistics
 import time
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from segpipe.errors import GateBlocked
 from segpipe.inference.spec import SegmenterSpec
@@ -43,9 +44,9 @@ class BlessReport(BaseModel):
     """95th percentile of the same durations."""
     startup_s: float
     """Seconds until the server was ready."""
-    memory_mb: float | None = None
+    memory_mb: float | None = Field(None, exclude_if=operator.not_)
     """Memory of the server's processes after the requests, MiB; None in records of early releases."""
-    environment_mb: float | None = None
+    environment_mb: float | None = Field(None, exclude_if=operator.not_)
     """Size of the packages that the Bento requires, MiB; None if it was served with the packages of the workspace."""
 
 
