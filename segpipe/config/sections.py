@@ -306,3 +306,5 @@ class ServeParams(Section):
     """A larger upload is rejected while it is received."""
     max_megapixels: float = Field(40.0, gt=0)
     """An image with more pixels is rejected before it is decoded."""
+    example: bool = True
+    """Whether `GET /v1/example` returns a test image to anyone who asks; set it to false if the images are private."""

@@ -20,7 +20,7 @@ from segpipe.errors import DataError, MissingError
 from segpipe.inference.files.inputs import decode_input
 from segpipe.inference.files.instance_rows import instance_rows
 from segpipe.inference.files.render import class_shares, displayed_channels, mask_nifti, mask_png, overlay_png
-from segpipe.serving.model_holder import LoadedModel, ModelHolder, ModelInfo
+from segpipe.serving.model_holder import LoadedModel, ModelHolder, ModelInfo, PendingSwap
 from segpipe.serving.settings import Settings
 from segpipe.serving.upload import Refused, read_upload
 
@@ -55,6 +55,10 @@ class ModelAnswer(ModelInfo):
     """The live model: its release, its scores, and the images that it takes."""
 
     limits: Limits
+    example: bool
+    """Whether `GET /v1/example` returns a test image."""
+    pending: PendingSwap | None
+    """The release that is to be live and cannot be loaded; null if there is none."""
 
 
 def create_app() -> FastAPI:
@@ -190,11 +194,15 @@ async def model(request: Request) -> ModelAnswer:
     info: ModelInfo = request.app.state.holder.current.info
     settings: Settings = request.app.state.settings
     limits = Limits(max_upload_mb=settings.max_upload_mb, max_megapixels=settings.max_megapixels)
-    return ModelAnswer(limits=limits, **info.values_of(ModelInfo))
+    pending = request.app.state.holder.pending
+    return ModelAnswer(limits=limits, example=settings.example, pending=pending, **info.values_of(ModelInfo))
 
 
 async def example(request: Request) -> Response:
     """Return a test image, to try the model with."""
+    settings: Settings = request.app.state.settings
+    if not settings.example:
+        raise Refused(404, "this server shows no test image (`serve.example` in params.yaml)")
     live: LoadedModel = request.app.state.holder.current
     name, content = live.example
     return Response(content, media_type="application/octet-stream", headers={"X-File-Name": name})

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
 
 from segpipe.errors import DataError, MissingError, SegpipeError
 from segpipe.files import read_json
@@ -17,6 +20,9 @@ from segpipe.samples import ClassSpec
 
 log = logging.getLogger("segpipe.serving")
 
+_FIRST_PAUSE_S = 1.0
+"""Seconds after the first failure to load a release until it is tried again; each further pause is twice as long."""
+_MAX_PAUSE_S = 60.0
 UNRELEASED = "unreleased"
 """The version of a bundle that is served without a release."""
 
@@ -70,11 +76,23 @@ def load_model(
     return LoadedModel(segmenter, info, (golden.input.name, golden.input.read_bytes()))
 
 
+class PendingSwap(BaseModel):
+    """A release that is to be live and could not be loaded yet. It is tried again, each time after a longer pause."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+    version: str | None
+    """The version that the endpoint file names; null if the file cannot be read."""
+    error: str
+    """Why it could not be loaded."""
+    attempts: int
+    """How often it was tried."""
+
+
 class ModelHolder:
     """Holds the live model. If it has an endpoint file, a thread watches the file and loads the release that it names.
 
     `current` may be read from any thread; a request finishes on the model that it read. If a new release cannot be loaded, this
-    is logged and the former model stays live.
+    is logged, the former model stays live, and `pending` says why until another attempt succeeds.
 
     Args:
         endpoint: the endpoint file to follow; None serves `bundle` until the process ends.
@@ -90,6 +108,8 @@ class ModelHolder:
     def __init__(self, endpoint: Path | None, bundle: Path, threads: int = 0, poll_s: float = 0.5) -> None:
         self._endpoint, self._threads, self._poll_s = endpoint, threads, poll_s
         self._seen: tuple[int, int, int] | None = None
+        self._retry_at = 0.0
+        self.pending: PendingSwap | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         if endpoint is None:
@@ -114,15 +134,36 @@ class ModelHolder:
             self._thread.join()
 
     def refresh(self) -> bool:
-        """Check the endpoint file once, and return True if another release is live now."""
+        """Check the endpoint file once, and return True if another release is live now.
+
+        Raises:
+            SegpipeError: the release that the file names cannot be loaded. Later calls try it again.
+        """
         stamp = _file_stamp(self._endpoint) if self._endpoint is not None else None
-        if self._endpoint is None or stamp is None or stamp == self._seen:
+        if self._endpoint is None or stamp is None:
             return False
-        self._seen = stamp
+        if stamp != self._seen:
+            self._seen, self.pending = stamp, None
+        elif self.pending is None or time.monotonic() < self._retry_at:
+            return False
         before = self.current
-        self.current = self._load_endpoint(self._endpoint)
-        log.info("model %s is live now (before: %s)", self.current.info.version, before.info.version)
+        try:
+            loaded = self._load_endpoint(self._endpoint)
+        except Exception as error:
+            self._postpone(self._endpoint, error)
+            raise
+        self.current, self.pending = loaded, None
+        log.info("model %s is live now (before: %s)", loaded.info.version, before.info.version)
         return True
+
+    def _postpone(self, endpoint: Path, error: Exception) -> None:
+        attempts = self.pending.attempts + 1 if self.pending else 1
+        try:
+            version = Endpoint.read(endpoint).version
+        except SegpipeError:
+            version = None
+        self.pending = PendingSwap(version=version, error=str(error), attempts=attempts)
+        self._retry_at = time.monotonic() + min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(attempts - 1, 10))
 
     def _load_endpoint(self, path: Path) -> LoadedModel:
         if not path.exists():

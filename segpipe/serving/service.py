@@ -6,6 +6,7 @@ import bentoml
 
 from segpipe.serving.api import attach, create_app
 from segpipe.serving.model_holder import ModelHolder
+from segpipe.serving.processes import end_with_parent, show_log
 from segpipe.serving.settings import Settings
 
 SETTINGS = Settings.from_environment()
@@ -25,6 +26,8 @@ class SegmenterService:
     """Segment images over HTTP."""
 
     def __init__(self) -> None:
+        show_log()
+        end_with_parent()
         self.holder = ModelHolder(SETTINGS.endpoint, SETTINGS.bundle, SETTINGS.engine_threads)
         self.holder.start()
         attach(app, self.holder, SETTINGS)

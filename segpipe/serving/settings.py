@@ -18,9 +18,10 @@ BUNDLE = "SEGPIPE_BUNDLE"
 WORKERS = "SEGPIPE_WORKERS"
 MAX_UPLOAD_MB = "SEGPIPE_MAX_UPLOAD_MB"
 MAX_MEGAPIXELS = "SEGPIPE_MAX_MEGAPIXELS"
+EXAMPLE = "SEGPIPE_EXAMPLE"
 
-_NUMBERS = {"workers": WORKERS, "max_upload_mb": MAX_UPLOAD_MB, "max_megapixels": MAX_MEGAPIXELS}
-"""The environment variable of each numeric setting."""
+_PARAMS = {"workers": WORKERS, "max_upload_mb": MAX_UPLOAD_MB, "max_megapixels": MAX_MEGAPIXELS, "example": EXAMPLE}
+"""The environment variable of each setting that params.yaml has too."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Settings:
     """Largest accepted file, MiB."""
     max_megapixels: float
     """Largest accepted image, millions of pixels."""
+    example: bool = True
+    """Whether a test image is shown to anyone who asks."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -49,16 +52,17 @@ class Settings:
         default_bundle = Path(segpipe.__file__).parents[1] / "bundle"
         try:
             params = ServeParams.model_validate(
-                {field: environment[variable] for field, variable in _NUMBERS.items() if variable in environment}
+                {field: environment[variable] for field, variable in _PARAMS.items() if variable in environment}
             )
         except ValidationError as error:
-            raise validation_error(error, " or ".join(_NUMBERS.values()), ServeParams) from error
+            raise validation_error(error, " or ".join(_PARAMS.values()), ServeParams) from error
         return cls(
             endpoint=Path(endpoint) if endpoint else None,
             bundle=Path(environment.get(BUNDLE) or default_bundle),
             workers=params.workers,
             max_upload_mb=params.max_upload_mb,
             max_megapixels=params.max_megapixels,
+            example=params.example,
         )
 
     @property

@@ -177,7 +177,21 @@ def test_model_and_example(client: TestClient, bundle: Path) -> None:
     assert info["gates"][0]["verdict"] == "pass" and info["data_hash"] == "da7a" * 16 and info["git_commit"] is None
     assert [c["name"] for c in info["classes"]] == CLASSES.names
     assert info["limits"] == {"max_upload_mb": LIMIT_MB, "max_megapixels": 0.5}
+    assert info["example"] is True and info["pending"] is None
     assert client.get("/v1/example").content == golden_pairs(bundle)[0].input.read_bytes()
+
+
+def test_private_test_images_are_not_shown(bundle: Path) -> None:
+    app = create_app()
+    attach(
+        app,
+        ModelHolder(None, bundle),
+        Settings.from_environment({"SEGPIPE_BUNDLE": str(bundle), "SEGPIPE_EXAMPLE": "false"}),
+    )
+    client = TestClient(app)
+    answer = client.get("/v1/example")
+    assert answer.status_code == 404 and "serve.example" in answer.json()["error"]
+    assert client.get("/v1/model").json()["example"] is False
 
 
 def test_the_page_loads_nothing_from_other_hosts(client: TestClient) -> None:

@@ -73,6 +73,29 @@ def test_a_broken_release_leaves_the_old_model(
         holder.stop()
 
 
+def test_a_release_that_cannot_be_loaded_is_tried_again(
+    endpoint: Path, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of the bundle may be incomplete for a moment, or a network drive away."""
+    now = [0.0]
+    monkeypatch.setattr("segpipe.serving.model_holder.time.monotonic", lambda: now[0])
+    holder = ModelHolder(endpoint, bundles[0])
+    graph = endpoint.parent / "../releases/v0.2.0/bundle/model.onnx"
+    complete = graph.read_bytes()
+    point(endpoint, 2)
+    graph.write_bytes(b"torn")
+    for attempt, pause in enumerate((1, 2, 4), start=1):
+        with pytest.raises(DataError, match="not the one that was released"):
+            holder.refresh()
+        assert holder.pending is not None and (holder.pending.version, holder.pending.attempts) == ("v0.2.0", attempt)
+        now[0] += pause - 0.1
+        assert holder.refresh() is False, "not yet"
+        now[0] += 0.1
+    graph.write_bytes(complete)
+    assert holder.refresh() is True
+    assert holder.current.info.version == "v0.2.0" and holder.pending is None
+
+
 def test_errors_of_a_start(endpoint: Path, bundles: list[Path], tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="nothing is promoted"):
         ModelHolder(tmp_path / "none.json", bundles[0])

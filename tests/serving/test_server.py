@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +15,12 @@ import psutil
 import pytest
 
 from segpipe.data.images import encode_png
-from segpipe.errors import SegpipeError
+from segpipe.errors import ConfigError, SegpipeError
 from segpipe.inference.files.render import mask_png
 from segpipe.inference.segmenter import Segmenter
 from segpipe.release.packaging.bento_server import Server, bentoml_environment, start_server
-from segpipe.serving.server import SERVICE
-from segpipe.serving.settings import BUNDLE
+from segpipe.serving.server import SERVICE, check_port
+from segpipe.serving.settings import BUNDLE, ENDPOINT
 from tests.worlds.bundles import toy_image
 from tests.worlds.served_bundles import point
 
@@ -135,6 +136,39 @@ def test_a_server_ends_with_all_its_processes(tmp_path: Path, bundle: Path) -> N
         answer = httpx.post(f"{server.url}/v1/segment", files={"image": PNG}, trust_env=False, timeout=60)
         assert answer.headers["x-model-version"] == "unreleased"
     assert not [process for process in tree if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_workers_end_when_the_main_process_is_killed(bundle: Path) -> None:
+    """They would keep the port, and a second server would start beside them."""
+    with start_server(SERVICE, settings={BUNDLE: str(bundle), "SEGPIPE_WORKERS": "2"}) as server:
+        workers = psutil.Process(server.process.pid).children(recursive=True)
+        assert len(workers) >= 2
+        end = time.monotonic() + 60
+        while server.log.read_text().count("Service segmenter initialized") < 2:
+            assert time.monotonic() < end, server.log_tail()
+            time.sleep(0.05)
+        server.process.kill()
+        assert not psutil.wait_procs(workers, timeout=60)[1]
+
+
+def test_the_log_says_which_version_is_live(endpoint: Path) -> None:
+    with start_server(SERVICE, settings={ENDPOINT: str(endpoint)}) as server:
+        point(endpoint, 2)
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=60) as client:
+            wait_for_version(client, "v0.2.0")
+        assert "INFO model v0.2.0 is live now (before: v0.1.0)" in server.log_tail()
+
+
+def test_a_port_that_is_in_use_is_named() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen(1)
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port}: another process listens.*--port 3001"):
+            check_port("127.0.0.1", port)
+    check_port("127.0.0.1", port)
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.1:3000: cannot listen on this address"):
+        check_port("192.0.2.1", 3000)
 
 
 def test_a_server_inherits_none_of_segpipes_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -199,6 +199,7 @@ async function loadModel() {
 
 function showModel(model) {
   state.limits = model.limits;
+  $("example").hidden = model.example === false;
   $("limits").textContent = `PNG, JPEG, TIFF, WebP or BMP, up to ${model.limits.max_upload_mb} MB and ${model.limits.max_megapixels} megapixels`;
   $("badge").replaceChildren(element("b", { textContent: model.version }), ` · ${model.candidate}`);
   document.title = `segpipe ${model.version}`;

@@ -1,0 +1,44 @@
+"""What a worker process of the server sets up: its log, and its end if the server's main process is gone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+
+log = logging.getLogger("segpipe.serving")
+
+_POLL_S = 1.0
+
+
+def show_log() -> None:
+    """Print the messages of segpipe from level INFO on, each with its time; such as which version is live now."""
+    root = logging.getLogger("segpipe")
+    if not root.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        root.addHandler(handler)
+        root.propagate = False
+    root.setLevel(logging.INFO)
+
+
+def end_with_parent() -> threading.Thread:
+    """End this process when its parent ends, also if the parent was killed.
+
+    Otherwise, the workers of a server whose main process was killed would keep its port.
+
+    Returns:
+        The thread that watches the parent.
+    """
+    thread = threading.Thread(target=_watch_parent, args=(os.getppid(),), name="parent-watch", daemon=True)
+    thread.start()
+    return thread
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_S)
+    log.error("the main process of the server is gone: this worker ends")
+    os.kill(os.getpid(), signal.SIGTERM)
