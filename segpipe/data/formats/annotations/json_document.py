@@ -18,8 +18,20 @@ def read_document(path: Path, max_bytes: int) -> dict[str, Any]:
     Raises:
         DataError: the file is larger than `max_bytes`, not valid JSON, or not an object.
     """
+    content = read_value(path, max_bytes)
+    if not isinstance(content, dict):
+        raise DataError("is not a JSON object", where=path, found=type(content).__name__, expected="{...}")
+    return content
+
+
+def read_value(path: Path, max_bytes: int) -> Any:
+    """Return what a JSON file holds: an object, a list or a single value.
+
+    Raises:
+        DataError: the file is larger than `max_bytes`, or not valid JSON.
+    """
     try:
-        content = json.loads(read_bytes(path, max_bytes))
+        return json.loads(read_bytes(path, max_bytes))
     except DataError:
         raise
     except (
@@ -27,9 +39,6 @@ def read_document(path: Path, max_bytes: int) -> dict[str, Any]:
         RecursionError,
     ) as error:  # also not UTF-8, a number with thousands of digits, thousands of brackets
         raise DataError(f"is not valid JSON: {error}", where=path, fix="restore the file or write it again") from error
-    if not isinstance(content, dict):
-        raise DataError("is not a JSON object", where=path, found=type(content).__name__, expected="{...}")
-    return content
 
 
 def peek(path: Path) -> bytes:

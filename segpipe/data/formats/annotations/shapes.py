@@ -43,7 +43,15 @@ class Runs:
     code: RunCounts | bytes
 
 
-Shape = Polygons | Runs
+@dataclass(frozen=True)
+class Composite:
+    """The union of some shapes without the pixels of others, such as an outline with holes. `added` has at least one shape."""
+
+    added: tuple[Shape, ...]
+    removed: tuple[Shape, ...] = ()
+
+
+Shape = Polygons | Runs | Composite
 
 
 def parse_polygon(numbers: object) -> npt.NDArray[np.float64]:
@@ -136,6 +144,13 @@ def rasterise(shape: Shape, height: int, width: int) -> RunCounts:
     Raises:
         DataError: a run-length code has a different size than its image, or an outline is too long.
     """
+    if isinstance(shape, Composite):
+        counts = rasterise(shape.added[0], height, width)
+        for other in shape.added[1:]:
+            counts = _combined(counts, rasterise(other, height, width), np.logical_or)
+        for hole in shape.removed:
+            counts = _combined(counts, rasterise(hole, height, width), np.greater)
+        return counts
     if isinstance(shape, Runs):
         if (shape.height, shape.width) != (height, width):
             raise DataError(
@@ -149,6 +164,39 @@ def rasterise(shape: Shape, height: int, width: int) -> RunCounts:
     check_length(shape)
     parts = mask.frPyObjects([part.ravel().tolist() for part in shape.parts], height, width)
     return _decompress(Runs(height, width, mask.merge(parts)["counts"]))
+
+
+def _combined(first: RunCounts, second: RunCounts, is_set: np.ufunc) -> RunCounts:
+    """Return the pixels for which a function of two flags is true: set in `first`, set in `second`. No plane is allocated."""
+    ends = [np.cumsum(counts) for counts in (first, second)]
+    edges = np.unique(np.concatenate([[0], *ends]))
+    inside = [np.searchsorted(end, edges[:-1], "right") % 2 == 1 for end in ends]
+    flags = is_set(*inside)
+    changes = edges[1:-1][flags[1:] != flags[:-1]]
+    lengths = np.diff(np.concatenate([edges[:1], changes, edges[-1:]]))
+    return np.concatenate([[0], lengths]) if flags[0] else lengths
+
+
+def runs_of_bitmap(bitmap: npt.NDArray[np.bool_], top: int, left: int, height: int, width: int) -> Runs:
+    """Return a bitmap (h, w) as the run-length code of its image; pixels beyond the edges of the image are cut off.
+
+    Args:
+        bitmap: the set pixels.
+        top: the row of the image in which the bitmap begins.
+        left: the column of the image in which it begins.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+    """
+    rows, columns = slice(max(0, -top), max(0, height - top)), slice(max(0, -left), max(0, width - left))
+    columns_first = bitmap[rows, columns].T.astype(np.int8)
+    steps = np.diff(columns_first, axis=1, prepend=0, append=0)
+    edges = []
+    for step in (1, -1):
+        column, row = np.nonzero(steps == step)
+        edges.append((column + max(left, 0)) * height + row + max(top, 0))
+    both = np.stack(edges, axis=1).ravel()
+    counts = np.diff(np.concatenate([[0], both, [height * width]]))
+    return Runs(height, width, counts.astype(np.int64))
 
 
 def runs_by_value(plane: npt.NDArray[np.int32]) -> dict[int, RunCounts]:
