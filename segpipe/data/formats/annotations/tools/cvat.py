@@ -12,6 +12,7 @@ instance. Lines, points, skeletons, cuboids and tags are counted. The format: ht
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -43,7 +44,6 @@ _ROOT = re.compile(rb"<annotations[\s>]")
 _ENTRIES = (b"<image ", b"<track ", b"<meta>")
 _MAX_FILES_CHECKED = 3
 """XML files of a folder that recognition looks at."""
-_CHUNK = 1 << 16
 _MAX_DEPTH = 64
 _TYPES_NOT_DRAWN = ("skeleton", "points", "polyline", "tag", "cuboid")
 _MIN_VIDEOS_FOR_GROUPS = 3
@@ -90,15 +90,15 @@ def read_cvat(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     result = ReadResult([], classes_from="the labels of CVAT")
     finder, labels, counts = ImageFinder(probe, options), LabelTable(), Counter[str]()
     files = []
-    for file in probe.listing.files_below(probe.source):
-        if file.suffix.lower() == ".xml" and _is_cvat(file):
-            path = source / file.relative_to(probe.source)
-            reader = _FileReader(path, source, finder, result, labels, counts)
+    for path in probe.listing.files_below(probe.source):
+        if path.suffix.lower() == ".xml" and _is_cvat(path):
+            name = path.relative_to(probe.source)
+            reader = _FileReader(source / name, name.as_posix(), finder, result, labels, counts)
             try:
                 files.append(reader.read())
-                result.used_files.add(file)
+                result.used_files.add(path)
             except DataError as error:
-                result.skipped.append((reader.name, str(error)))
+                result.skipped.append((name.as_posix(), str(error)))
     if not files:
         raise DataError(
             "no annotations of CVAT",
@@ -124,14 +124,14 @@ class _FileReader:
     def __init__(
         self,
         path: Path,
-        source: Path,
+        name: str,
         finder: ImageFinder,
         result: ReadResult,
         labels: LabelTable,
         counts: Counter[str],
     ) -> None:
         self.path, self.finder, self.result, self.labels, self.counts = path, finder, result, labels, counts
-        self.name = path.relative_to(source).as_posix()
+        self.name = name
 
     def read(self) -> _File:
         """Return the content of the file. Raises DataError if it is not valid XML."""
@@ -208,28 +208,27 @@ def _elements(path: Path) -> Iterator[ElementTree.Element]:
         DataError: the file is too large, not UTF-8 or not valid XML, is nested too deeply, or it declares entities or a document type,
             which could expand to any size.
     """
+    content = read_bytes(path, _MAX_XML_BYTES)
     try:
-        text = read_bytes(path, _MAX_XML_BYTES).decode("utf-8-sig")
+        content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError("is not a text in UTF-8", where=path, fix="save it as UTF-8") from error
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
         raise DataError(
             "declares a document type or entities", where=path, expected="XML as CVAT writes it", fix="remove <!DOCTYPE"
         )
-    parser = ElementTree.XMLPullParser(events=("start", "end"))
     depth = 0
     try:
-        for start in range(0, len(text), _CHUNK):
-            parser.feed(text[start : start + _CHUNK])
-            for event, element in parser.read_events():
-                depth += 1 if event == "start" else -1
-                if depth > _MAX_DEPTH:
-                    raise DataError("is nested too deeply", where=path, expected="XML as CVAT writes it")
-                if event == "end" and element.tag in ("label", "meta", "image", "track"):
-                    yield element
-                    if element.tag in ("image", "track"):
-                        element.clear()
-        parser.close()
+        # Entities were refused above; the encoding that a file declares does not count, since its bytes were checked as UTF-8.
+        parser = ElementTree.XMLParser(encoding="utf-8")  # noqa: S314
+        for event, element in ElementTree.iterparse(io.BytesIO(content), ("start", "end"), parser):  # noqa: S314
+            depth += 1 if event == "start" else -1
+            if depth > _MAX_DEPTH:
+                raise DataError("is nested too deeply", where=path, expected="XML as CVAT writes it")
+            if event == "end" and element.tag in ("label", "meta", "image", "track"):
+                yield element
+                if element.tag in ("image", "track"):
+                    element.clear()
     except (ElementTree.ParseError, ValueError) as error:
         if isinstance(error, DataError):
             raise

@@ -31,11 +31,11 @@ def parse_shape(element: Element, size: tuple[int, int]) -> tuple[Shape, bool]:
     if element.tag == "polygon":
         outline = parse_polygon(_coordinates(element.get("points") or ""))
     elif element.tag == "box":
-        edges = [_number(element, key) for key in ("xtl", "ytl", "xbr", "ybr")]
-        outline = box_outline(*edges, degrees=_number(element, "rotation", 0.0))
+        left, top, right, bottom = (_number(element, key) for key in ("xtl", "ytl", "xbr", "ybr"))
+        outline = box_outline(left, top, right, bottom, _number(element, "rotation", 0.0))
     else:
-        centre_and_radii = [_number(element, key) for key in ("cx", "cy", "rx", "ry")]
-        outline = ellipse_outline(*centre_and_radii, degrees=_number(element, "rotation", 0.0))
+        x, y, radius_x, radius_y = (_number(element, key) for key in ("cx", "cy", "rx", "ry"))
+        outline = ellipse_outline(x, y, radius_x, radius_y, _number(element, "rotation", 0.0))
     return with_holes([[outline]], *size)
 
 

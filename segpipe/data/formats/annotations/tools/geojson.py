@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from segpipe.data.formats.annotations.json_document import peek, read_value
 from segpipe.data.formats.annotations.painter import CLIPPED

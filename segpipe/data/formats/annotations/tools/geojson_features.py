@@ -191,5 +191,5 @@ def check_pixels(content: object, features: list[Feature]) -> str | None:
     is_negative = (boxes[:, 2:] <= 0).any(axis=1).all()
     if not is_tiny and not is_negative:
         return None
-    left, top, right, bottom = *boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)
+    (left, top), (right, bottom) = boxes[:, :2].min(axis=0).tolist(), boxes[:, 2:].max(axis=0).tolist()
     return f"x {left:g} to {right:g} and y {top:g} to {bottom:g}, as longitudes and latitudes"

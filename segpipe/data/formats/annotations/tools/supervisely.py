@@ -130,11 +130,7 @@ def _read_file(
     if not isinstance(objects, list):
         raise DataError("has no list `objects`", expected="an annotation of Supervisely")
     image = finder.find(path.stem, [path.parent.parent / _IMAGES, path.parent.parent], name)
-    edges = [raw_size.get(key) for key in ("height", "width")] if isinstance(raw_size, dict) else []
-    if edges and all(type(edge) is int and 0 < edge < _MAX_EDGE_PIXELS for edge in edges):
-        size = (edges[0], edges[1])
-    else:
-        size = finder.size_of(image)
+    size = _size(raw_size) or finder.size_of(image)
     shapes = []
     for number, entry in enumerate(objects):
         try:
@@ -144,6 +140,14 @@ def _read_file(
             result.skipped.append((f"{name}: object {number}", str(error)))
     split = SPLIT_FOLDERS.get(path.parent.parent.name.lower()) or _split_of_tags(document.get("tags"))
     return LabelledImage(finder.name_of(image), image, size, shapes, split)
+
+
+def _size(raw: object) -> tuple[int, int] | None:
+    """Return (height, width) of an annotation file; None if it has no valid size."""
+    height, width = (raw.get("height"), raw.get("width")) if isinstance(raw, dict) else (None, None)
+    if type(height) is int and type(width) is int and min(height, width) > 0 and max(height, width) < _MAX_EDGE_PIXELS:
+        return height, width
+    return None
 
 
 def _split_of_tags(tags: object) -> str | None:
