@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import struct
 import zlib
 from collections import Counter
@@ -20,8 +21,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from segpipe.config import DataParams
 from segpipe.data.formats.annotations.json_document import peek, read_document
 from segpipe.data.formats.annotations.painter import CLIPPED
 from segpipe.data.formats.annotations.shapes import Shape, parse_polygon, runs_of_bitmap
@@ -39,7 +40,7 @@ from segpipe.data.formats.annotations.tools.outlines import box_outline, with_ho
 from segpipe.data.formats.pairs import SPLIT_FOLDERS
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import ReadOptions, ReadResult
-from segpipe.data.images import decode_stored
+from segpipe.data.images.bounds import decoder_errors_as_data_errors
 from segpipe.errors import DataError
 
 _META, _IMAGES, _ANNOTATIONS = "meta.json", "img", "ann"
@@ -248,7 +249,8 @@ def decode_bitmap(data: str, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
         raise DataError(
             "is a bitmap larger than its image", found=f"{width} x {height}", expected=f"{size[1]} x {size[0]}"
         )
-    pixels = decode_stored(content, "bitmap", DataParams())
-    if pixels.shape[-1] in (2, 4):
-        return np.asarray(pixels[..., -1] > 0)
-    return np.asarray((pixels > 0).any(axis=-1))
+    with decoder_errors_as_data_errors("bitmap"), Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
+        if "A" in picture.getbands():
+            return np.asarray(picture.getchannel("A")) > 0
+        pixels = np.asarray(picture)  # for a palette these are its indices, of which 0 is clear
+    return np.asarray(pixels.reshape(height, width, -1).any(axis=-1))
