@@ -62,9 +62,9 @@ class ImageFinder:
         folders = [folder for folder in (*folders, self.root) if folder.is_relative_to(self.root)]
         error = None
         try:
-            found = find_listed(self.root, folders, name, where)
-            if is_image_file(found):
-                return found
+            image = find_listed(self.root, folders, name, where)
+            if is_image_file(image):
+                return image
         except DataError as not_found:
             if "outside its folder" in not_found.what or "not a valid file name" in not_found.what:
                 raise
