@@ -19,7 +19,7 @@ from segpipe.data.formats.annotations.shapes import (
     rasterise,
     reaches_out,
     runs_by_value,
-    runs_of_bitmap,
+    runs_of_region,
 )
 from segpipe.errors import DataError
 from tests.worlds.property_tests import examples
@@ -207,7 +207,7 @@ def test_composites_match_flags_of_pixels(seed: int) -> None:
     generator = np.random.default_rng(seed)
     height, width = generator.integers(1, 9, 2).tolist()
     planes = [generator.random((height, width)) < share for share in generator.random(4)]
-    shapes = [runs_of_bitmap(plane, 0, 0, height, width) for plane in planes]
+    shapes = [runs_of_region(plane, 0, 0, height, width) for plane in planes]
     composite = Composite((Composite((shapes[0],), (shapes[1],)), shapes[2]), (shapes[3],))
     expected = ((planes[0] & ~planes[1]) | planes[2]) & ~planes[3]
     runs = rasterise(composite, height, width)
@@ -225,5 +225,5 @@ def test_bitmaps_are_placed_and_cut_off(seed: int) -> None:
     for (row, column), flag in np.ndenumerate(bitmap):
         if 0 <= row + top < height and 0 <= column + left < width:
             expected[row + top, column + left] = flag
-    runs = rasterise(runs_of_bitmap(bitmap, top, left, height, width), height, width)
+    runs = rasterise(runs_of_region(bitmap, top, left, height, width), height, width)
     np.testing.assert_array_equal(plane(runs, height, width), expected)

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from segpipe.data.formats.annotations.shapes import Shape, parse_polygon, runs_of_bitmap
+from segpipe.data.formats.annotations.shapes import Shape, parse_polygon, runs_of_region
 from segpipe.data.formats.annotations.tools.outlines import box_outline, ellipse_outline, with_holes
 from segpipe.errors import DataError
 
@@ -73,7 +73,7 @@ def _mask(element: Element, size: tuple[int, int]) -> Shape:
     flags[: len(values)] = values
     if not flags.any():
         raise DataError("is a mask without pixels")
-    return runs_of_bitmap(flags.reshape(height, width), top, left, *size)
+    return runs_of_region(flags.reshape(height, width), top, left, *size)
 
 
 def whole_number(element: Element, key: str) -> int:

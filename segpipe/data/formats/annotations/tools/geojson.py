@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segpipe.data.formats.annotations.json_document import peek, read_value
+from segpipe.data.formats.annotations.json_document import peek, read_json
 from segpipe.data.formats.annotations.painter import CLIPPED
 from segpipe.data.formats.annotations.tools.class_attribute import choose_attribute
 from segpipe.data.formats.annotations.tools.geojson_features import Feature, check_pixels, parse_features
@@ -43,6 +43,8 @@ _MAX_JSON_BYTES = 1 << 30
 _MAX_FILES_CHECKED = 3
 _ENDINGS = (".geojson", ".json")
 _TYPES = (b'"FeatureCollection"', b'"Feature"', b'"Polygon"', b'"MultiPolygon"')
+_MAX_PIXELS = 1e9
+"""Coordinates beyond this are cut off where sizes are compared: such shapes cannot be drawn."""
 _MAX_REGIONS_CHECKED = 2000
 """At most this many unclassified shapes of an image, the largest ones, are compared with all others."""
 
@@ -128,7 +130,7 @@ def _read_file(path: Path, source: Path, finder: ImageFinder, result: ReadResult
     name = path.relative_to(source)
     image = finder.find(name.with_suffix("").as_posix(), [path.parent], name.as_posix())
     size = finder.size_of(image)
-    content = read_value(path, _MAX_JSON_BYTES)
+    content = read_json(path, _MAX_JSON_BYTES)
     features = parse_features(content, name.as_posix(), result.skipped, counts)
     if reason := check_pixels(content, features):
         raise GeographicError(
@@ -203,7 +205,7 @@ def _regions(features: list[Feature]) -> set[int]:
     """Return the indices of annotations without a class whose box holds that of another object."""
     import numpy as np
 
-    boxes = np.array([feature.box() for feature in features]).reshape(-1, 4)
+    boxes = np.array([feature.box() for feature in features]).reshape(-1, 4).clip(-_MAX_PIXELS, _MAX_PIXELS)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     unclassified = [n for n, f in enumerate(features) if not f.label and f.kind not in ("cell", "detection")]
     unclassified.sort(key=lambda n: -float(areas[n]))

@@ -25,7 +25,7 @@ from PIL import Image
 
 from segpipe.data.formats.annotations.json_document import peek, read_document
 from segpipe.data.formats.annotations.painter import CLIPPED
-from segpipe.data.formats.annotations.shapes import Shape, parse_polygon, runs_of_bitmap
+from segpipe.data.formats.annotations.shapes import Shape, parse_polygon, runs_of_region
 from segpipe.data.formats.annotations.tools.cvat_shapes import NOT_DRAWN
 from segpipe.data.formats.annotations.tools.image_finder import ImageFinder
 from segpipe.data.formats.annotations.tools.labelled_images import (
@@ -221,7 +221,7 @@ def _bitmap(raw: object, size: tuple[int, int]) -> tuple[Shape, bool]:
     if not flags.any() or left >= size[1] or top >= size[0] or left + flags.shape[1] <= 0 or top + flags.shape[0] <= 0:
         raise DataError("is a bitmap without pixels in its image", found=f"origin {origin}, size {flags.shape[::-1]}")
     is_clipped = left < 0 or top < 0 or left + flags.shape[1] > size[1] or top + flags.shape[0] > size[0]
-    return runs_of_bitmap(flags, top, left, *size), is_clipped
+    return runs_of_region(flags, top, left, *size), is_clipped
 
 
 def decode_bitmap(data: str, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
