@@ -27,11 +27,11 @@ _GROUPS = (
     "as a patient or a slide."
 )
 _IMAGES = "Folder of the images, in SRC or elsewhere."
-_MASKS = "Folder of the masks (for coco: the JSON file), in SRC or elsewhere."
+_MASKS = "Folder of the masks (for coco, cvat, via: the annotation file), in SRC or elsewhere."
 _SUFFIX = "What the name of a mask has after the name of its image: _mask, _L."
 _PALETTE = "The class of each colour: a file (JSON, YAML, CSV, text), or voc, cityscapes."
 _TOLERANCE = "Largest difference of each channel from a palette colour, for blurred edges."
-_ATTRIBUTE = "Attribute (via) or property (geojson) of shapes that holds the class, if there are several."
+_ATTRIBUTE = "Attribute (via) or property (geojson) of shapes that holds the class; none: they are of one class."
 _OVERLAPPING = "A pixel may have several classes: masks are sums of bits, or there is one mask file per class."
 _TABLE = (
     "CSV table about the images. Its columns are stored in samples.csv; columns named split and group assign images to these. Default: "

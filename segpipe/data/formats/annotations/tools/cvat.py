@@ -24,7 +24,7 @@ from segpipe.data.formats.annotations.json_document import peek
 from segpipe.data.formats.annotations.painter import CLIPPED
 from segpipe.data.formats.annotations.tools.cvat_shapes import NOT_DRAWN, SHAPES, parse_shape, whole_number
 from segpipe.data.formats.annotations.tools.cvat_tracks import Track, VideoFrames, add_frames, parse_track
-from segpipe.data.formats.annotations.tools.image_finder import ImageFinder
+from segpipe.data.formats.annotations.tools.image_finder import ImageFinder, annotation_files
 from segpipe.data.formats.annotations.tools.labelled_images import (
     BOXES,
     LabelledImage,
@@ -38,6 +38,7 @@ from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import ReadOptions, ReadResult
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
+from segpipe.words import listed
 
 _MAX_XML_BYTES = 1 << 30
 _ROOT = re.compile(rb"<annotations[\s>]")
@@ -45,6 +46,7 @@ _ENTRIES = (b"<image ", b"<track ", b"<meta>")
 _MAX_FILES_CHECKED = 3
 """XML files of a folder that recognition looks at."""
 _MAX_DEPTH = 64
+_MAX_FOLDERS_SHOWN = 8
 _TYPES_NOT_DRAWN = ("skeleton", "points", "polyline", "tag", "cuboid")
 _MIN_VIDEOS_FOR_GROUPS = 3
 _ATTRIBUTES = "attributes of shapes, which are not used"
@@ -79,26 +81,27 @@ def read_cvat(probe: SourceProbe, options: ReadOptions) -> ReadResult:
 
     Args:
         probe: the source.
-        options: `images` names the folder of images.
+        options: `images` names the folder of images, `masks` one annotation file; `overlapping` is used.
 
     Raises:
         DataError: there is no such file, or none of them has a shape that can be drawn; or the frames of a video are not those of its
             annotations.
-        ConfigError: the folder of images does not exist.
+        ConfigError: a folder or file that the user names does not exist.
     """
     source = probe.source.resolve()
     result = ReadResult([], classes_from="the labels of CVAT")
     finder, labels, counts = ImageFinder(probe, options), LabelTable(), Counter[str]()
     files = []
-    for path in probe.listing.files_below(probe.source):
-        if path.suffix.lower() == ".xml" and _is_cvat(path):
-            name = path.relative_to(probe.source)
-            reader = _FileReader(source / name, name.as_posix(), finder, result, labels, counts)
-            try:
-                files.append(reader.read())
-                result.used_files.add(path)
-            except DataError as error:
-                result.skipped.append((name.as_posix(), str(error)))
+    for entry in annotation_files(probe, options, (".xml",), _is_cvat):
+        reader = _FileReader(entry.path, entry.name, finder, result, labels, counts)
+        try:
+            files.append(reader.read())
+            result.used_files.add(entry.path)
+        except DataError as error:
+            result.skipped.append((entry.name, str(error)))
+    if len(files) > 1:
+        folders = sorted({file.path.parent.relative_to(source).as_posix() for file in files})
+        result.notes.append(f"several files imported together, from {listed(folders, _MAX_FOLDERS_SHOWN)}")
     if not files:
         raise DataError(
             "no annotations of CVAT",
@@ -114,7 +117,7 @@ def read_cvat(probe: SourceProbe, options: ReadOptions) -> ReadResult:
         images += add_frames(file.tracks, file.video, file.path, finder, result, counts, group)
     counts += finder.counts
     result.notes += [f"{text}: {count}" for text, count in sorted(counts.items()) if count]
-    add_items(result, images, labels, source)
+    add_items(result, images, labels, source, options)
     return result
 
 

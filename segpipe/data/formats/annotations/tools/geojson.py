@@ -14,7 +14,6 @@ https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,7 +117,7 @@ def read_geojson(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     images = [_labelled_image(file, finder, result, counts) for file in files]
     counts += finder.counts
     result.notes += [f"{text}: {count}" for text, count in sorted(counts.items()) if count]
-    add_items(result, images, labels, source)
+    add_items(result, images, labels, source, options)
     return result
 
 
@@ -149,9 +148,7 @@ def _with_classes(files: list[_File], attribute: str | None, source: Path, resul
     result.classes_from = "the classifications of the objects"
     if attribute is None and any(feature.label for feature in features):
         return files
-    distinct = _identifiers([feature.properties for feature in features]) if attribute is None else set()
-    properties = [{k: v for k, v in feature.properties.items() if k not in distinct} for feature in features]
-    key = choose_attribute(properties, attribute, source, "property")
+    key = choose_attribute([feature.properties for feature in features], attribute, source, "property", min_names=2)
     if key is not None:
         result.classes_from = f"the property {key}"
         return [replace(f, features=[replace(s, label=s.properties.get(key)) for s in f.features]) for f in files]
@@ -160,15 +157,6 @@ def _with_classes(files: list[_File], attribute: str | None, source: Path, resul
     inner = kinds & {"cell", "detection"}
     names = {kind: kind for kind in inner} if inner else dict.fromkeys(kinds, UNNAMED_CLASS)
     return [replace(f, features=[replace(s, label=names.get(s.kind)) for s in f.features]) for f in files]
-
-
-def _identifiers(properties: Sequence[dict[str, str]]) -> set[str]:
-    """Return the properties that differ for all shapes, such as names: they are no classes."""
-    values: dict[str, list[str]] = {}
-    for shape in properties:
-        for key, value in shape.items():
-            values.setdefault(key, []).append(value)
-    return {key for key, texts in values.items() if len(texts) > 1 and len(set(texts)) == len(texts)}
 
 
 def _is_region(label: str) -> bool:

@@ -1,9 +1,10 @@
-"""Search for the image files that the exports of annotation tools name."""
+"""Search for the files of annotation tools, and for the image files that they name."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from segpipe.data.formats.annotations.listed_images import find_listed
@@ -16,6 +17,41 @@ BY_NAME_ALONE = "images in another folder than their annotations say, recognised
 
 _OTHER_ENDINGS = (".svs", ".ndpi", ".mrxs", ".scn", ".vsi", ".czi", ".qptiff", ".bif", ".lif", ".nd2", ".heic", ".heif")
 """Endings of images that are not read; names in annotations may have them after the images were converted."""
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """A file of annotations: its path, resolved except for links to the file itself, and its name for the user."""
+
+    path: Path
+    name: str
+
+
+def annotation_files(
+    probe: SourceProbe, options: ReadOptions, endings: tuple[str, ...], is_annotation: Callable[[Path], bool]
+) -> Iterator[AnnotationFile]:
+    """Yield the annotation files of a source at any depth, in name order; if `options.masks` names one, this alone.
+
+    Args:
+        probe: the source.
+        options: `masks` is used.
+        endings: the endings of their names, in lower case.
+        is_annotation: returns whether the content of a file looks like the tool's.
+
+    Raises:
+        ConfigError: `options.masks` is not a file.
+    """
+    source = probe.source.resolve()
+    if options.masks:
+        path = (source / options.masks).resolve()
+        if not path.is_file():
+            raise ConfigError("no such file", where="--masks", found=options.masks, expected="the annotation file")
+        yield AnnotationFile(path, path.relative_to(source).as_posix() if path.is_relative_to(source) else path.name)
+        return
+    for path in probe.listing.files_below(probe.source):
+        if path.suffix.lower() in endings and is_annotation(path):
+            name = path.relative_to(probe.source)
+            yield AnnotationFile(source / name, name.as_posix())
 
 
 class ImageFinder:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segpipe.data.formats.annotations.categories import Category, is_background_category, number_classes
+from segpipe.data.formats.annotations.categories import Category, as_overlapping, is_background_category, number_classes
 from segpipe.data.formats.annotations.painter import Annotation, Painter
 from segpipe.data.formats.annotations.shapes import Composite, Polygons, Shape
 from segpipe.data.formats.masks.palettes import IGNORED_NAMES
-from segpipe.data.formats.source import RawItem, ReadResult
+from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.errors import DataError
 from segpipe.words import listed
 
@@ -81,7 +81,9 @@ def is_ignored_label(label: str) -> bool:
     return label.strip().lower() in IGNORED_NAMES
 
 
-def add_items(result: ReadResult, images: Sequence[LabelledImage], labels: LabelTable, where: Path) -> None:
+def add_items(
+    result: ReadResult, images: Sequence[LabelledImage], labels: LabelTable, where: Path, options: ReadOptions
+) -> None:
     """Add the images to a result, with painters of their shapes and with the class table.
 
     Classes are the labels of the tool in its order, then other labels in the order of their names. Labels such as `ignore` mark
@@ -92,6 +94,7 @@ def add_items(result: ReadResult, images: Sequence[LabelledImage], labels: Label
         images: the images; those that occur several times are merged if their shapes are the same.
         labels: the labels that the tool defines; those of shapes that are not drawn are left out.
         where: the annotation file or the source, for errors.
+        options: with `overlapping`, a pixel may have several classes.
 
     Raises:
         DataError: no shape of a class is left, so that everything would be background; or there are too many classes.
@@ -118,12 +121,16 @@ def add_items(result: ReadResult, images: Sequence[LabelledImage], labels: Label
     has_ignored = any(s.ignored or is_ignored_label(s.label) for image in images for s in image.shapes)
     categories = [Category(number, name, labels.colors.get(name)) for name, number in ids.items()]
     numbering = number_classes(categories, has_ignored, where)
+    if options.overlapping:
+        numbering = as_overlapping(numbering)
+        result.notes += numbering.notes
+    has_instances = not numbering.classes.overlapping
     result.classes = numbering.classes
     if empty := sum(not image.shapes for image in images):
         result.notes.append(f"{WITHOUT_SHAPES}: {empty}")
     for image in images:
         annotations = [_annotation(parts, ids) for parts in _instances(image.shapes)]
-        painter = Painter(annotations, numbering, image.size, True, str(image.image))
+        painter = Painter(annotations, numbering, image.size, has_instances, str(image.image))
         result.items.append(RawItem(image.name, image.image, group=image.group, split=image.split, draw=painter))
 
 
@@ -152,7 +159,7 @@ def _without_repeated(images: Sequence[LabelledImage], result: ReadResult) -> li
     for same in by_path.values():
         filled = [image for image in same if image.shapes] or same[:1]
         if len({_fingerprint(image) for image in filled}) > 1:
-            result.skipped.append((same[0].name, f"{len(filled)} annotations of this image differ"))
+            result.skipped.append((same[0].name, f"{len(filled)} annotations of this image differ: keep one of them"))
         else:
             unique.append(filled[0])
     return unique

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from segpipe.data.formats.annotations.shapes import Composite, Polygons, Shape, reaches_out
+from segpipe.data.formats.annotations.shapes import Composite, Polygons, Shape, check_length, reaches_out
 from segpipe.errors import DataError
 
 _MAX_RADIUS_PIXELS = 1e6
@@ -64,6 +64,8 @@ def with_holes(parts: list[list[npt.NDArray[np.float64]]], height: int, width: i
     """
     outer = Polygons(tuple(part[0] for part in parts))
     is_clipped = reaches_out(outer, height, width)
+    if holes := tuple(hole for part in parts for hole in part[1:]):
+        check_length(Polygons(holes))
     plain = [part[0] for part in parts if len(part) == 1]
     shapes: list[Shape] = [Polygons(tuple(plain))] if plain else []
     shapes += [Composite((Polygons((part[0],)),), (Polygons(tuple(part[1:])),)) for part in parts if len(part) > 1]

@@ -103,7 +103,7 @@ def read_supervisely(probe: SourceProbe, options: ReadOptions) -> ReadResult:
         )
     counts += finder.counts
     result.notes += [f"{text}: {count}" for text, count in sorted(counts.items()) if count]
-    add_items(result, images, labels, source)
+    add_items(result, images, labels, source, options)
     return result
 
 

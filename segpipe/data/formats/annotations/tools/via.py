@@ -27,7 +27,7 @@ from segpipe.data.formats.annotations.painter import CLIPPED
 from segpipe.data.formats.annotations.shapes import Shape, parse_polygon
 from segpipe.data.formats.annotations.tools.class_attribute import choose_attribute
 from segpipe.data.formats.annotations.tools.cvat_shapes import NOT_DRAWN
-from segpipe.data.formats.annotations.tools.image_finder import ImageFinder
+from segpipe.data.formats.annotations.tools.image_finder import ImageFinder, annotation_files
 from segpipe.data.formats.annotations.tools.labelled_images import (
     BOXES,
     LabelledImage,
@@ -47,6 +47,8 @@ WITHOUT_CLASS = "regions without a class, whose pixels are ignored"
 _METADATA, _ATTRIBUTES = "_via_img_metadata", "_via_attributes"
 _MAX_FILE_BYTES = 1 << 29
 _MAX_FILES_CHECKED = 3
+_MIN_NAMES = 10
+"""Regions of which each has a value of its own: from this number on they may be names, and the user is asked."""
 _CSV_HEADER = (b"region_shape_attributes", b"region_attributes", b"filename")
 _SHAPES = ("polygon", "rect", "circle", "ellipse")
 _KEYS = (b'"shape_attributes"', b'"region_attributes"', b'"file_attributes"')
@@ -95,25 +97,22 @@ def read_via(probe: SourceProbe, options: ReadOptions) -> ReadResult:
 
     Args:
         probe: the source.
-        options: `images` names the folder of images, `attribute` the region attribute that holds the class.
+        options: `images` names the folder of images, `masks` one annotation file, `attribute` the region attribute that holds the class.
 
     Raises:
         DataError: there is no annotation file; none of them has a region that can be drawn; or several attributes could be the class.
-        ConfigError: the folder of images does not exist, or no region has the attribute that the user names.
+        ConfigError: a folder or file that the user names does not exist, or no region has the attribute that the user names.
     """
     source = probe.source.resolve()
     result = ReadResult([])
     finder, counts = ImageFinder(probe, options), Counter[str]()
     entries: list[_Entry] = []
-    files = [path for path in probe.listing.files_below(probe.source) if path.suffix.lower() in (".json", ".csv")]
-    for file in files:
-        if not _is_via(file):
-            continue
+    for file in annotation_files(probe, options, (".json", ".csv"), _is_via):
         try:
-            entries += _read_file(source / file.relative_to(probe.source), result)
-            result.used_files.add(file)
+            entries += _read_file(file.path, result)
+            result.used_files.add(file.path)
         except DataError as error:
-            result.skipped.append((file.relative_to(probe.source).as_posix(), str(error)))
+            result.skipped.append((file.name, str(error)))
     if not entries:
         raise DataError(
             "no annotations of VIA",
@@ -123,15 +122,15 @@ def read_via(probe: SourceProbe, options: ReadOptions) -> ReadResult:
             fix="export the annotations of VIA 2 as JSON, or choose another --format",
         )
     attributes = [region.attributes for entry in entries for region in entry.regions]
-    attribute = choose_attribute(attributes, options.attribute, source, "region attribute")
-    result.classes_from = f"the attribute {attribute}" if attribute else "one class, because regions have no attributes"
+    attribute = choose_attribute(attributes, options.attribute, source, "region attribute", _MIN_NAMES)
+    result.classes_from = f"the attribute {attribute}" if attribute else "one class for all regions"
     images = []
     for entry in entries:
         image = _labelled_image(entry, attribute, finder, result, counts)
         images += [image] if image else []
     counts += finder.counts
     result.notes += [f"{text}: {count}" for text, count in sorted(counts.items()) if count]
-    add_items(result, images, LabelTable(), source)
+    add_items(result, images, LabelTable(), source, options)
     return result
 
 

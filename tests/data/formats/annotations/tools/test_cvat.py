@@ -145,11 +145,27 @@ def test_several_jobs_ignored_pixels_and_the_background(source: Path, data: Path
     report = import_source(source, data)
     assert report.classes.names == ["background", "leaf", "stem"]
     assert report.images == 1  # the other image has two different annotations
-    assert report.skipped == [("task_1/images/task_1", "2 annotations of this image differ")]
+    assert report.skipped == [("task_1/images/task_1", "2 annotations of this image differ: keep one of them")]
     write_xml(source / "task_2" / "annotations.xml", image("task_2.png", polygon("stem", 1, 1, 5)), image("task_1.png"))
-    import_source(source, data, replace=True)
+    report = import_source(source, data, replace=True)
+    assert "several files imported together, from task_1, task_2" in report.notes
     assert counts(mask_of(items(data)["task_1"])) == {1: 15, 255: 9}
     assert counts(mask_of(items(data)["task_2"])) == {2: 25}
+
+
+def test_one_of_several_exports_and_overlapping_classes(source: Path, data: Path) -> None:
+    photo(source / "images" / "a.png")
+    write_xml(source / "old.xml", image("a.png", polygon("leaf", 1, 1, 4)))
+    write_xml(source / "new.xml", image("a.png", polygon("leaf", 1, 1, 6), polygon("stem", 2, 2, 2)))
+    with pytest.raises(DataError, match=r"all pixels would be background.*differ: keep one of them"):
+        import_source(source, data)
+    import_source(source, data, read={"masks": "new.xml"})
+    assert counts(mask_of(items(data)["a"])) == {1: 32, 2: 4}
+    report = import_source(source, data, read={"masks": "new.xml", "overlapping": True}, replace=True)
+    assert report.classes.overlapping
+    assert counts(mask_of(items(data)["a"])) == {1: 32, 3: 4}
+    with pytest.raises(ConfigError, match="no such file"):
+        import_source(source, data, read={"masks": "newer.xml"}, replace=True)
 
 
 def test_labels_of_points_are_no_classes(source: Path) -> None:

@@ -182,9 +182,18 @@ def test_a_property_that_holds_the_class(source: Path, data: Path) -> None:
     write_geojson(source / "a.geojson", *shapes)
     with pytest.raises(DataError, match=r"more than one property.*grade: high, low; label: leaf, stem"):
         import_source(source, data)
+    assert read(source, attribute="none") == (["background", "object"], {1: 22})
     assert read(source, attribute="label") == (["background", "leaf", "stem"], {1: 13, 2: 9})
     with pytest.raises(ConfigError, match="no shape has this property"):
         read(source, attribute="colour")
+
+
+def test_names_of_objects_are_no_classes(source: Path, data: Path) -> None:
+    shapes = [square(1, 1, 3, name="first"), square(8, 8, 2, name="second")]
+    write_geojson(source / "a.geojson", *shapes)
+    with pytest.raises(DataError, match=r"the property may be a name, not a class.*name: first, second"):
+        import_source(source, data)
+    assert read(source, attribute="none") == (["background", "object"], {1: 13})
 
 
 @pytest.mark.parametrize(
@@ -217,6 +226,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "no geometry": (feature(None, "a"), "no geometry"),
     "no coordinates": (feature({"type": "Polygon"}, "a"), "no coordinates"),
     "four numbers": (feature(geometry([[1, 1, 1, 1]]), "a"), "not pairs"),
+    "a long hole": (feature(geometry(ring(1, 1, 3), ring(0, 0, 1e8)), "a"), "much too large"),
     "outside": (square(90, 90, 3, "a"), "outside its image"),
     "not a feature": ("a", "not a feature"),
     "an infinite number": (feature(geometry([[1, 1], [2, float("inf")], [3, 1], [1, 1]]), "a"), "NaN or infinite"),

@@ -116,8 +116,20 @@ def test_several_attributes_are_asked_about(source: Path, data: Path) -> None:
     assert import_source(source, data, read={"attribute": "kind"}).classes.names == ["background", "leaf", "stem"]
     report = import_source(source, data, read={"attribute": "health"}, replace=True)
     assert report.classes.names == ["background", "ill"]
+    report = import_source(source, data, read={"attribute": "none"}, replace=True)
+    assert report.classes.names == ["background", "object"]
     with pytest.raises(ConfigError, match=r"--attribute: .*found colour, expected health or kind"):
         import_source(source, data, read={"attribute": "colour"})
+
+
+def test_names_of_regions_are_no_classes(source: Path, data: Path) -> None:
+    photo(source / "a.png")
+    write_via(source / "a.json", entry("a.png", [square(2 * n, 1, 2, id=f"tree {n}") for n in range(10)]))
+    with pytest.raises(DataError, match=r"may be a name, not a class.*tree 0.*`--attribute id`, or `--attribute none`"):
+        import_source(source, data)
+    assert import_source(source, data, read={"attribute": "none"}).classes.names == ["background", "object"]
+    report = import_source(source, data, read={"attribute": "id"}, replace=True)
+    assert len(report.classes.classes) == 11
 
 
 def test_csv(source: Path, data: Path) -> None:
