@@ -24,8 +24,11 @@ from segpipe.errors import DataError
 
 INTERPOLATED = "frames left out: a visible track is not stated there, and would have to be interpolated"
 NO_FILE = "frames with annotations, but without an image file"
+NOT_ANNOTATED = "frames before or after the annotated part of the video, left out"
+ALIKE = "frames of a video resemble each other: `--group` or a table says which of them stay in one split"
 _FRAME = re.compile(r"frame_?(\d{1,9})", re.IGNORECASE)
 _MAX_FRAMES_SHOWN = 3
+_MAX_DIGITS = 7
 
 
 @dataclass(frozen=True)
@@ -52,22 +55,29 @@ class Track:
 
 @dataclass(frozen=True)
 class VideoFrames:
-    """The frames of a video: (height, width) in pixels and the number of the last frame; None where the file does not say."""
+    """The frames of a video: (height, width) in pixels, and the numbers of the first and the last annotated frame, None if not known."""
 
     size: tuple[int, int] | None = None
+    first: int | None = None
     last: int | None = None
 
     @classmethod
     def from_meta(cls, meta: Element) -> VideoFrames:
         """Return what the element `meta` says about the video."""
-        size = meta.find(".//original_size")
-        values = [size.findtext(key) if size is not None else None for key in ("height", "width")]
-        last = meta.findtext(".//task/stop_frame") or meta.findtext(".//job/stop_frame")
-        known = [int(value) for value in values if value and value.isascii() and value.isdigit() and len(value) < 7]
-        return cls(
-            (known[0], known[1]) if len(known) == 2 else None,
-            int(last) if last and last.isascii() and last.isdigit() and len(last) < 10 else None,
+        height, width, first, last = (
+            _digits(meta.findtext(path))
+            for path in (
+                ".//original_size/height",
+                ".//original_size/width",
+                ".//start_frame",
+                ".//stop_frame",
+            )
         )
+        return cls((height, width) if height and width else None, first, last)
+
+
+def _digits(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < _MAX_DIGITS else None
 
 
 def parse_track(element: Element, name: str, result: ReadResult) -> Track:
@@ -125,10 +135,13 @@ def add_frames(
         )
     files = _frame_files(path, finder)
     stated = {frame for track in tracks for frame in track.shapes}
-    _check_numbers(path, files, stated, video)
+    frames = _annotated(path, files, stated, video, counts)
     counts[NO_FILE] += len(stated - files.keys())
+    if group is None:
+        result.notes.append(ALIKE)
     images = []
-    for frame, file in files.items():
+    for frame in frames:
+        file = files[frame]
         states = [(track, track.state(frame)) for track in tracks]
         if any(at is not None and at != frame and track.shapes[at] is not None for track, at in states):
             counts[INTERPOLATED] += 1
@@ -194,14 +207,24 @@ def _frame_files(path: Path, finder: ImageFinder) -> dict[int, Path]:
     return {number: files[0] for number, files in sorted(by_number.items())}
 
 
-def _check_numbers(path: Path, files: dict[int, Path], stated: set[int], video: VideoFrames) -> None:
-    """Raise DataError if the files are numbered from 1, whereas CVAT numbers frames from 0."""
+def _annotated(
+    path: Path, files: dict[int, Path], stated: set[int], video: VideoFrames, counts: Counter[str]
+) -> list[int]:
+    """Return the numbers of the frames that have a file and were annotated.
+
+    Raises:
+        DataError: the files are numbered otherwise than the annotations, for instance from 1.
+    """
     last = video.last if video.last is not None else max(stated, default=0)
-    if max(files) == last + 1 and min(files) == 1 and (video.last is not None or 0 in stated):
+    first = video.first or 0
+    if max(files) > last and min(files) > first and (video.last is not None or max(files) == last + 1):
         raise DataError(
-            "the files of frames are numbered from 1, and the annotations from 0",
+            "the files of frames are numbered otherwise than the annotations",
             where=path,
-            found=f"{files[1].name} to {files[last + 1].name}",
-            expected=f"frames 0 to {last}",
+            found=f"{files[min(files)].name} to {files[max(files)].name}",
+            expected=f"frames {first} to {last}",
             fix="number them from 0: `ffmpeg -i VIDEO -start_number 0 images/frame_%06d.png`, or export them from CVAT",
         )
+    inside = [frame for frame in files if frame >= first and (video.last is None or frame <= last)]
+    counts[NOT_ANNOTATED] += len(files) - len(inside)
+    return inside

@@ -299,12 +299,23 @@ def test_frames_between_keyframes_are_not_invented(source: Path) -> None:
     assert "frames with annotations, but without an image file: 1" in result.notes
 
 
+def test_only_the_annotated_part_of_a_video_is_imported(source: Path) -> None:
+    write_frames(source, range(9))
+    part = VIDEO.replace("<start_frame>0", "<start_frame>2")
+    write_xml(source / "annotations.xml", track("leaf", keyframe(3, 1), keyframe(4, 1, outside=1)), meta=part)
+    result = read_cvat(SourceProbe(source), ReadOptions())
+    assert [item.name[-1] for item in result.items] == ["2", "3", "4", "5"]
+    assert "frames before or after the annotated part of the video, left out: 5" in result.notes
+    assert any("--group" in note for note in result.notes)
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
         ("no frames", r"no files of its frames.*ffmpeg"),
         ("other names", r"no files of its frames.*CVAT for images 1\.1"),
-        ("from one", "numbered from 1"),
+        ("from one", "numbered otherwise.*frame_000001.PNG to frame_000006.PNG, expected frames 0 to 5"),
+        ("own numbers", "numbered otherwise.*frame_000020.PNG to frame_000025.PNG"),
         ("tasks", r"several tasks.*tasks 3, 4"),
         ("twice", "could be the same frame"),
     ],
@@ -316,6 +327,8 @@ def test_frames_that_cannot_be_assigned(source: Path, fault: str, words: str) ->
         photo(source / "images" / "a.png")
     elif fault == "from one":
         write_frames(source, range(1, 7))
+    elif fault == "own numbers":
+        write_frames(source, range(20, 26))
     elif fault != "no frames":
         write_frames(source, range(6))
     if fault == "tasks":
