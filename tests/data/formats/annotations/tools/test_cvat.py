@@ -218,6 +218,7 @@ def test_a_broken_shape_is_left_out(source: Path, fault: str) -> None:
     ("text", "reason"),
     [
         ('<!DOCTYPE x [<!ENTITY a "b">]><annotations><image name="a.png"/></annotations>', "document type or entities"),
+        ('<!DOCTYPE x SYSTEM "x.dtd"><annotations><image name="a.png"/></annotations>', "document type or entities"),
         ('<annotations><image name="a.png">', "not valid XML"),
         ("<annotations><image name='\xe9'/></annotations>", "not a text in UTF-8"),
         ("<annotations><meta></meta><image >" + "<a>" * 500 + "</a>" * 500 + "</image></annotations>", "too deeply"),

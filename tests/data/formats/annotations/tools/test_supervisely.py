@@ -133,6 +133,10 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "not zlib": (bitmap("car", 0, 0, base64.b64encode(b"abc").decode()), "cannot be decompressed"),
     "not base64": (bitmap("car", 0, 0, "!!"), "cannot be decompressed"),
     "a bomb": (bitmap("car", 0, 0, base64.b64encode(zlib.compress(bytes(1 << 24))).decode()), "not a PNG of the size"),
+    "a bomb after a PNG": (
+        bitmap("car", 0, 0, base64.b64encode(zlib.compress(PNG + bytes(1 << 24))).decode()),
+        "not a PNG of the size",
+    ),
     "larger": (bitmap("car", 0, 0, packed(Image.new("1", (2000, 2000), 1))), "larger than its image"),
     "a truncated PNG": (bitmap("car", 0, 0, base64.b64encode(zlib.compress(PNG[:40])).decode()), "bitmap"),
     "no PNG": (bitmap("car", 0, 0, base64.b64encode(zlib.compress(b"GIF89a" * 9)).decode()), "not a PNG"),
