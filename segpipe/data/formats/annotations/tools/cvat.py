@@ -7,7 +7,7 @@ SRC/annotations.xml   SRC/images/frame_000000.PNG  a video: tracks, and its fram
 ```
 
 Boxes and ellipses may be turned. A higher `z_order` covers a lower one. Shapes with the same label and `group_id` are parts of one
-instance. Lines, points, skeletons, cuboids and tags are counted. The format: https://docs.cvat.ai/docs/other/xml_format.
+instance. Lines, points, skeletons and tags are counted; an image with a cuboid is left out. The format: https://docs.cvat.ai/docs/other/xml_format.
 """
 
 from __future__ import annotations
@@ -22,11 +22,18 @@ from xml.etree import ElementTree
 
 from segpipe.data.formats.annotations.json_document import peek
 from segpipe.data.formats.annotations.painter import CLIPPED
-from segpipe.data.formats.annotations.tools.cvat_shapes import NOT_DRAWN, SHAPES, parse_shape, whole_number
+from segpipe.data.formats.annotations.tools.cvat_shapes import (
+    NOT_DRAWN,
+    SHAPES,
+    WITHOUT_AREA,
+    parse_shape,
+    whole_number,
+)
 from segpipe.data.formats.annotations.tools.cvat_tracks import Track, VideoFrames, add_frames, parse_track
 from segpipe.data.formats.annotations.tools.image_finder import ImageFinder, annotation_files
 from segpipe.data.formats.annotations.tools.labelled_images import (
     BOXES,
+    IncompleteImage,
     LabelledImage,
     LabelledShape,
     LabelTable,
@@ -172,7 +179,11 @@ class _FileReader:
             return
         shapes = []
         for number, entry in enumerate(element):
-            shape = self._shape(entry, size, f"{self.name}: {name}: {entry.tag} {number}")
+            try:
+                shape = self._shape(entry, size, f"{self.name}: {name}: {entry.tag} {number}")
+            except IncompleteImage as error:
+                self.result.skipped.append((f"{self.name}: {name}", str(error)))
+                return
             shapes += [shape] if shape else []
         split = SPLIT_FOLDERS.get(subset.lower())
         file.images.append(LabelledImage(self.finder.name_of(image), image, size, shapes, split))
@@ -181,6 +192,8 @@ class _FileReader:
         label = (entry.get("label") or "").strip()
         self.counts[_ATTRIBUTES] += sum(child.tag == "attribute" for child in entry)
         if entry.tag not in SHAPES:
+            if entry.tag not in WITHOUT_AREA:
+                raise IncompleteImage(entry.tag)
             self.counts[NOT_DRAWN.format(kind=entry.tag[:40])] += 1
             self.labels.not_drawn[label] += 1
             return None

@@ -13,6 +13,8 @@ from segpipe.errors import DataError
 
 SHAPES = ("polygon", "box", "ellipse", "mask")
 """The tags of shapes that are drawn."""
+WITHOUT_AREA = ("polyline", "points", "skeleton", "tag")
+"""The tags of what has no area. Others, such as `cuboid`, have one, but are not drawn."""
 NOT_DRAWN = "shapes without an area, not drawn ({kind})"
 
 

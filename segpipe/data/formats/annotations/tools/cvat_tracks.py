@@ -15,9 +15,15 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from segpipe.data.formats.annotations.painter import CLIPPED
-from segpipe.data.formats.annotations.tools.cvat_shapes import NOT_DRAWN, SHAPES, parse_shape, whole_number
+from segpipe.data.formats.annotations.tools.cvat_shapes import (
+    NOT_DRAWN,
+    SHAPES,
+    WITHOUT_AREA,
+    parse_shape,
+    whole_number,
+)
 from segpipe.data.formats.annotations.tools.image_finder import ImageFinder
-from segpipe.data.formats.annotations.tools.labelled_images import BOXES, LabelledImage, LabelledShape
+from segpipe.data.formats.annotations.tools.labelled_images import BOXES, IncompleteImage, LabelledImage, LabelledShape
 from segpipe.data.formats.source import ReadResult
 from segpipe.data.images import stem_of
 from segpipe.errors import DataError
@@ -146,15 +152,16 @@ def add_frames(
         if any(at is not None and at != frame and track.shapes[at] is not None for track, at in states):
             counts[INTERPOLATED] += 1
             continue
-        try:
-            size = video.size or finder.size_of(file)
-        except DataError as error:
-            result.skipped.append((file.name, str(error)))
-            continue
         visible = [
             (track, element) for track, at in states if at == frame and (element := track.shapes[at]) is not None
         ]
-        shapes = [shape for track, element in visible if (shape := _shape(track, element, size, result, counts, frame))]
+        try:
+            size = video.size or finder.size_of(file)
+            drawn = [_shape(track, element, size, result, counts, frame) for track, element in visible]
+        except DataError as error:
+            result.skipped.append((file.name, str(error)))
+            continue
+        shapes = [shape for shape in drawn if shape is not None]
         images.append(LabelledImage(finder.name_of(file), file, size, shapes, group=group))
     return images
 
@@ -163,6 +170,8 @@ def _shape(
     track: Track, element: Element, size: tuple[int, int], result: ReadResult, counts: Counter[str], frame: int
 ) -> LabelledShape | None:
     if element.tag not in SHAPES:
+        if element.tag not in WITHOUT_AREA:
+            raise IncompleteImage(element.tag)
         counts[NOT_DRAWN.format(kind=element.tag[:40])] += 1
         return None
     try:

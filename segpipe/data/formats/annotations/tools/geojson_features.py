@@ -19,6 +19,7 @@ OTHER_PLANES = "shapes on other planes than the first, not drawn"
 _KINDS_NOT_DRAWN = ("tile", "tma_core", "root")
 _OWN_PROPERTIES = ("objectType", "object_type", "color", "isLocked")
 _MAX_LONGITUDE, _MAX_LATITUDE = 180, 90
+_WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 _MAX_DEPTH = 8
 
 
@@ -157,7 +158,9 @@ def _parse_geometry(geometry: dict[str, Any], counts: Counter[str], depth: int) 
             raise DataError("is a collection of geometries that cannot be read")
         parsed = [_parse_geometry(child, counts, depth + 1) for child in children if isinstance(child, dict)]
         return [part for parts in parsed for part in parts]
-    if kind not in ("Polygon", "MultiPolygon"):
+    if kind not in ("Polygon", "MultiPolygon", *_WITHOUT_AREA):
+        raise DataError("has an unknown type of geometry", found=repr(kind)[:40], expected="Polygon or MultiPolygon")
+    if kind in _WITHOUT_AREA:
         counts[NOT_DRAWN.format(kind=str(kind)[:40])] += 1
         return []
     polygons = [coordinates] if kind == "Polygon" else coordinates

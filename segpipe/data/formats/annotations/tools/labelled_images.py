@@ -20,6 +20,21 @@ BOXES = "boxes, drawn as filled rectangles"
 _MAX_LABELS_SHOWN = 8
 
 
+class IncompleteImage(DataError):
+    """An image has a shape of a kind that is not drawn, although it has an area: its pixels would become background.
+
+    Args:
+        kind: what the tool calls the kind.
+    """
+
+    def __init__(self, kind: object) -> None:
+        super().__init__(
+            "the image has a shape that cannot be drawn, and is left out so that its pixels do not become background",
+            found=str(kind)[:40],
+            fix="redraw it as a polygon or a mask, and export again",
+        )
+
+
 @dataclass(frozen=True)
 class LabelledShape:
     """A shape with the name of its class.

@@ -4,8 +4,9 @@
 SRC/meta.json   SRC/DATASET/img/a.jpg   SRC/DATASET/ann/a.jpg.json      datasets may be nested: DATASET/datasets/OTHER/img
 ```
 
-Objects are bitmaps (a PNG in zlib and base64, with the position of its upper left corner), polygons with holes, and rectangles; others
-are counted. Later objects of a file cover earlier ones. Datasets or tags of images called train, val and test are splits.
+Objects are bitmaps (a PNG in zlib and base64, with the position of its upper left corner), polygons with holes, and rectangles. Lines and
+points are counted; an image with objects of other kinds is left out. Later objects of a file cover earlier ones. Datasets or tags of
+images called train, val and test are splits.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from segpipe.data.formats.annotations.tools.cvat_shapes import NOT_DRAWN
 from segpipe.data.formats.annotations.tools.image_finder import ImageFinder
 from segpipe.data.formats.annotations.tools.labelled_images import (
     BOXES,
+    IncompleteImage,
     LabelledImage,
     LabelledShape,
     LabelTable,
@@ -51,6 +53,7 @@ _MAX_EDGE_PIXELS = 1 << 20
 _MAX_DATASETS_CHECKED = 20
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_OVERHEAD = 1 << 16
+_WITHOUT_AREA = ("point", "line", "polyline", "graph", "keypoints", "point_3d")
 _DRAWN = ("bitmap", "polygon", "rectangle")
 
 
@@ -137,6 +140,8 @@ def _read_file(
         try:
             shape = _parse_object(entry, number, size, labels, counts)
             shapes += [shape] if shape else []
+        except IncompleteImage:
+            raise
         except DataError as error:
             result.skipped.append((f"{name}: object {number}", str(error)))
     split = SPLIT_FOLDERS.get(path.parent.parent.name.lower()) or _split_of_tags(document.get("tags"))
@@ -166,6 +171,7 @@ def _parse_object(
     """Return an object of an annotation file; None if it has no area.
 
     Raises:
+        IncompleteImage: it is of a kind that is not drawn.
         DataError: it is not valid.
     """
     if not isinstance(entry, dict):
@@ -175,6 +181,8 @@ def _parse_object(
         raise DataError("has no classTitle", found=repr(title)[:40])
     points = entry.get("points")
     kind = entry.get("geometryType") or ("bitmap" if entry.get("bitmap") else "polygon" if points else None)
+    if kind not in (*_DRAWN, *_WITHOUT_AREA):
+        raise IncompleteImage(kind)
     if kind not in _DRAWN:
         counts[NOT_DRAWN.format(kind=str(kind)[:40])] += 1
         labels.not_drawn[title.strip()] += 1

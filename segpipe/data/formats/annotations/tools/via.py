@@ -30,6 +30,7 @@ from segpipe.data.formats.annotations.tools.cvat_shapes import NOT_DRAWN
 from segpipe.data.formats.annotations.tools.image_finder import ImageFinder, annotation_files
 from segpipe.data.formats.annotations.tools.labelled_images import (
     BOXES,
+    IncompleteImage,
     LabelledImage,
     LabelledShape,
     LabelTable,
@@ -50,6 +51,7 @@ _MAX_FILES_CHECKED = 3
 _MIN_NAMES = 10
 """Regions of which each has a value of its own: from this number on they may be names, and the user is asked."""
 _CSV_HEADER = (b"region_shape_attributes", b"region_attributes", b"filename")
+_WITHOUT_AREA = ("point", "polyline", "line")
 _SHAPES = ("polygon", "rect", "circle", "ellipse")
 _KEYS = (b'"shape_attributes"', b'"region_attributes"', b'"file_attributes"')
 _VIA3 = (b'"_via_data_format"', b'"project"', b'"view"')
@@ -224,6 +226,10 @@ def _labelled_image(
         result.skipped.append((f"{entry.where.name}: {entry.file_name[:200]}", str(error)))
         return None
     shapes = []
+    unknown = [kind for region in entry.regions if (kind := region.shape.get("name")) not in (*_SHAPES, *_WITHOUT_AREA)]
+    if unknown:
+        result.skipped.append((f"{entry.where.name}: {entry.file_name[:200]}", str(IncompleteImage(unknown[0]))))
+        return None
     for region in entry.regions:
         kind = region.shape.get("name")
         if kind not in _SHAPES:

@@ -50,7 +50,7 @@ def test_shapes_of_every_kind(source: Path, data: Path) -> None:
             '<mask label="leaf" rle="1, 3, 2, 1" left="2" top="10" width="4" height="2" z_order="0"/>',
             '<ellipse label="stem" cx="19" cy="9" rx="3.5" ry="2" rotation="90"/>',
             '<polyline label="leaf" points="1,1;5,5"/><points label="leaf" points="1,1"/><tag label="leaf"/>',
-            '<skeleton label="leaf"><points label="p" points="1,1"/></skeleton><cuboid label="leaf" xtl1="1"/>',
+            '<skeleton label="leaf"><points label="p" points="1,1"/></skeleton>',
         ),
     )
     report = import_source(source, data)
@@ -70,7 +70,7 @@ def test_shapes_of_every_kind(source: Path, data: Path) -> None:
     distance = np.hypot((columns - 19) / 2, (rows - 9) / 3.5)  # higher than wide: it is turned
     assert (mask[distance < 0.85] == 2).all()
     assert not (mask[(distance > 1.2) & (columns > 14)] == 2).any()
-    for kind in ("polyline", "points", "tag", "skeleton", "cuboid"):
+    for kind in ("polyline", "points", "tag", "skeleton"):
         assert any(note == f"shapes without an area, not drawn ({kind}): 1" for note in report.notes)
     assert "boxes, drawn as filled rectangles: 1" in report.notes
     assert len(np.unique(instances_of(items(data)["a"]))) == 5
@@ -166,6 +166,17 @@ def test_one_of_several_exports_and_overlapping_classes(source: Path, data: Path
     assert counts(mask_of(items(data)["a"])) == {1: 32, 3: 4}
     with pytest.raises(ConfigError, match="no such file"):
         import_source(source, data, read={"masks": "newer.xml"}, replace=True)
+
+
+def test_a_shape_that_cannot_be_drawn_does_not_become_background(source: Path) -> None:
+    for name in ("a.png", "b.png"):
+        photo(source / name)
+    cuboid = '<cuboid label="leaf" xtl1="1" ytl1="1"/>'
+    write_xml(source / "annotations.xml", image("a.png", polygon("leaf", 1, 1, 4)), image("b.png", cuboid))
+    result = read_cvat(SourceProbe(source), ReadOptions())
+    assert [item.name for item in result.items] == ["a"]
+    ((name, reason),) = result.skipped
+    assert (name, "found cuboid" in reason) == ("annotations.xml: b.png", True)
 
 
 def test_labels_of_points_are_no_classes(source: Path) -> None:

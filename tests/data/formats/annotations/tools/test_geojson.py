@@ -224,6 +224,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "two points": (feature(geometry([[1, 1], [2, 2], [1, 1]]), "a"), "fewer than 3 points"),
     "words": (feature(geometry([["a", "b"], [1, 1], [2, 2], [3, 3]]), "a"), "not a flat list"),
     "no geometry": (feature(None, "a"), "no geometry"),
+    "an unknown geometry": (feature({"type": "Curve"}, "a"), "unknown type of geometry"),
     "no coordinates": (feature({"type": "Polygon"}, "a"), "no coordinates"),
     "four numbers": (feature(geometry([[1, 1, 1, 1]]), "a"), "not pairs"),
     "a long hole": (feature(geometry(ring(1, 1, 3), ring(0, 0, 1e8)), "a"), "much too large"),

@@ -176,6 +176,15 @@ def test_names_and_sizes(source: Path) -> None:
     assert "not a JSON object" in reasons["ds/ann/c.png.json"]
 
 
+def test_a_shape_that_cannot_be_drawn_does_not_become_background(source: Path) -> None:
+    write_annotation(source / "ds", "a.png", [polygon("car", 1, 1, 4)])
+    write_annotation(source / "ds", "b.png", [{"classTitle": "car", "geometryType": "cuboid", "points": []}])
+    result = read_supervisely(SourceProbe(source), ReadOptions())
+    assert [item.name for item in result.items] == ["ds/img/a"]
+    ((name, reason),) = result.skipped
+    assert (name, "found cuboid" in reason) == ("ds/ann/b.png.json", True)
+
+
 def test_a_project_of_points_is_an_error(source: Path, data: Path) -> None:
     write_annotation(source / "ds", "a.png", [{"classTitle": "p", "geometryType": "point", "points": {}}])
     with pytest.raises(DataError, match=r"all pixels would be background.*\(point\): 1"):

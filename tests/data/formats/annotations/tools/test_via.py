@@ -132,6 +132,16 @@ def test_names_of_regions_are_no_classes(source: Path, data: Path) -> None:
     assert len(report.classes.classes) == 11
 
 
+def test_a_shape_that_cannot_be_drawn_does_not_become_background(source: Path) -> None:
+    for name in ("a.png", "b.png"):
+        photo(source / name)
+    write_via(source / "a.json", entry("a.png", [square(1, 1, 3)]), entry("b.png", [region("spline", {})]))
+    result = read_via(SourceProbe(source), ReadOptions())
+    assert [item.name for item in result.items] == ["a"]
+    ((name, reason),) = result.skipped
+    assert (name, "found spline" in reason) == ("a.json: b.png", True)
+
+
 def test_csv(source: Path, data: Path) -> None:
     for name in ("a.png", "b.png"):
         photo(source / name)
