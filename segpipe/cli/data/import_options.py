@@ -27,10 +27,11 @@ _GROUPS = (
     "as a patient or a slide."
 )
 _IMAGES = "Folder of the images, in SRC or elsewhere."
-_MASKS = "Folder of the masks (for coco: the JSON file), in SRC or elsewhere."
+_MASKS = "Folder of the masks (for coco, cvat, via: the annotation file), in SRC or elsewhere."
 _SUFFIX = "What the name of a mask has after the name of its image: _mask, _L."
 _PALETTE = "The class of each colour: a file (JSON, YAML, CSV, text), or voc, cityscapes."
 _TOLERANCE = "Largest difference of each channel from a palette colour, for blurred edges."
+_ATTRIBUTE = "Attribute (via) or property (geojson) of shapes that holds the class; none: they are of one class."
 _OVERLAPPING = "A pixel may have several classes: masks are sums of bits, or there is one mask file per class."
 _TABLE = (
     "CSV table about the images. Its columns are stored in samples.csv; columns named split and group assign images to these. Default: "
@@ -61,6 +62,7 @@ Masks = Annotated[str | None, typer.Option("--masks", help=_MASKS, metavar="DIR"
 Suffix = Annotated[str | None, typer.Option("--suffix", help=_SUFFIX)]
 Palette = Annotated[str | None, typer.Option("--palette", help=_PALETTE, metavar="FILE")]
 Tolerance = Annotated[int | None, typer.Option("--tolerance", help=_TOLERANCE, min=0, max=255)]
+Attribute = Annotated[str | None, typer.Option("--attribute", help=_ATTRIBUTE, metavar="NAME")]
 Overlapping = Annotated[bool, typer.Option("--overlapping", help=_OVERLAPPING)]
 Kind = Annotated[MaskKind | None, typer.Option("--kind", help=_KIND)]
 Threshold = Annotated[float | None, typer.Option("--threshold", help=_THRESHOLD)]
@@ -87,6 +89,7 @@ class SourceOptions:
     kind: Kind = None
     threshold: Threshold = None
     exif: Exif = None
+    attribute: Attribute = None
     overlapping: Overlapping = False
 
 

@@ -13,6 +13,10 @@ from typing import Literal
 
 from segpipe.data.formats.annotations.coco import read_coco, recognise_coco
 from segpipe.data.formats.annotations.labelme import read_labelme, recognise_labelme
+from segpipe.data.formats.annotations.tools.cvat import read_cvat, recognise_cvat
+from segpipe.data.formats.annotations.tools.geojson import read_geojson, recognise_geojson
+from segpipe.data.formats.annotations.tools.supervisely import read_supervisely, recognise_supervisely
+from segpipe.data.formats.annotations.tools.via import read_via, recognise_via
 from segpipe.data.formats.annotations.yolo_seg import explain_yolo_seg, read_yolo_seg, recognise_yolo_seg
 from segpipe.data.formats.masks.cityscapes import read_cityscapes, recognise_cityscapes
 from segpipe.data.formats.masks.folder import explain_folder, read_folder, recognise_folder
@@ -185,6 +189,42 @@ FORMATS = {
             "a JSON of shapes next to each image",
             read_labelme,
             recognise_labelme,
+            rank=0,
+            in_subfolders="all",
+        ),
+        Format(
+            "cvat",
+            "annotations.xml of CVAT 1.1 with images/, for images or for the frames of a video",
+            read_cvat,
+            recognise_cvat,
+            ("images", "masks", "overlapping"),
+            rank=0,
+            in_subfolders="all",
+        ),
+        Format(
+            "supervisely",
+            "meta.json, DATASET/img/a.jpg and DATASET/ann/a.jpg.json, as Supervisely exports projects",
+            read_supervisely,
+            recognise_supervisely,
+            ("images", "overlapping"),
+            rank=0,
+            in_subfolders="all",
+        ),
+        Format(
+            "via",
+            "a JSON or CSV of regions of the VGG Image Annotator (1 and 2); the class is a region attribute",
+            read_via,
+            recognise_via,
+            ("images", "masks", "attribute", "overlapping"),
+            rank=0,
+            in_subfolders="all",
+        ),
+        Format(
+            "geojson",
+            "a GeoJSON in pixels for each image, as QuPath exports its objects",
+            read_geojson,
+            recognise_geojson,
+            ("images", "attribute", "overlapping"),
             rank=0,
             in_subfolders="all",
         ),

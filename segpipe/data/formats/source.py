@@ -43,6 +43,8 @@ class ReadOptions(BaseModel):
     """Mask pixels of at least this value are foreground, the others are background."""
     exif: Literal["apply", "ignore"] | None = None
     """What masks were drawn on: the images as viewers show them, turned by their EXIF orientation (apply), or as they are stored."""
+    attribute: str | None = None
+    """The attribute of shapes that holds the class, if an annotation file has several."""
     overlapping: bool | None = None
     """True if a pixel may have several classes. None: as the source says, otherwise one class per pixel."""
 

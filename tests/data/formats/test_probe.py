@@ -19,6 +19,7 @@ from segpipe.errors import ConfigError, DataError
 from tests.data.formats.annotations.test_coco import document, write_json
 from tests.data.formats.annotations.test_labelme import square, write_labelme
 from tests.data.formats.annotations.test_yolo_seg import write_source as write_yolo
+from tests.data.formats.annotations.tools import test_cvat, test_geojson, test_supervisely, test_via
 from tests.data.formats.masks.test_cityscapes import frame as write_frame
 from tests.data.formats.masks.test_mask_per_instance import write_image
 from tests.data.formats.masks.test_voc import write_voc
@@ -102,6 +103,31 @@ def write_labelme_folders(source: Path) -> None:
             write_labelme(source / day / f"{day}{number}.json", [square("cell", 1, 1, 4)])
 
 
+def write_cvat(source: Path) -> None:
+    for task in ("task_1", "task_2"):
+        photo(source / task / "images" / f"{task}.png")
+        entry = test_cvat.image(f"{task}.png", test_cvat.polygon("leaf", 1, 1, 4))
+        test_cvat.write_xml(source / task / "annotations.xml", entry)
+
+
+def write_supervisely(source: Path) -> None:
+    test_supervisely.write_meta(source, ("car", "polygon", "#00ff00"))
+    for name in ("a.png", "b.png"):
+        test_supervisely.write_annotation(source / "ds", name, [test_supervisely.polygon("car", 1, 1, 4)])
+
+
+def write_via(source: Path) -> None:
+    for split in ("train", "val"):
+        photo(source / split / f"{split}.png")
+        entry = test_via.entry(f"{split}.png", [test_via.square(1, 1, 4, kind="cell")])
+        test_via.write_via(source / split / "via_region_data.json", entry)
+
+
+def write_geojson(source: Path) -> None:
+    for name in ("a", "b"):
+        test_geojson.write_geojson(source / f"{name}.geojson", test_geojson.square(1, 1, 4, "Tumor"))
+
+
 def write_cityscapes(source: Path) -> None:
     for split in ("train", "val"):
         write_frame(source, split, "aachen", 1, {"labelIds": values(1, [7, 8]), "instanceIds": values(1, [7, 8])})
@@ -133,6 +159,10 @@ SOURCES: dict[str, tuple[str, Callable[[Path], object], ReadOptions]] = {
     "COCO": ("coco", write_coco, ReadOptions()),
     "YOLO": ("yolo-seg", write_yolo, ReadOptions()),
     "labelme": ("labelme", write_labelme_folders, ReadOptions()),
+    "CVAT": ("cvat", write_cvat, ReadOptions()),
+    "Supervisely": ("supervisely", write_supervisely, ReadOptions()),
+    "VIA": ("via", write_via, ReadOptions()),
+    "GeoJSON": ("geojson", write_geojson, ReadOptions()),
     "Cityscapes": ("cityscapes", write_cityscapes, ReadOptions()),
     "patients": ("lgg", write_patients, ReadOptions()),
 }

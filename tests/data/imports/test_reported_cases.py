@@ -48,6 +48,8 @@ def pixels(data: Path) -> list[int]:
         ("X01_labelstudio_windows_paths", "coco", None, ["background", "part"]),
         ("X03_labelstudio_yolo", "yolo-seg", None, ["background", "cell", "nucleus"]),
         ("X07_prefix_names", "folder", "classes", ["background", "foreground"]),
+        ("X10_cvat_xml", "cvat", None, ["background", "leaf"]),
+        ("X10c_geojson", "geojson", None, ["background", "Tumor"]),
         ("X13_coco_no_size", "coco", None, ["background", "part"]),
     ],
 )
@@ -58,6 +60,17 @@ def test_the_right_answer(read: Read, data: Path, case: str, layout: str, kind: 
     counts = pixels(data)
     assert all(counts[spec.value] > 0 for spec in report.classes.classes)
     assert counts[0] == max(counts)
+
+
+@pytest.mark.parametrize("case", ["X10_cvat_xml", "X10c_geojson"])
+def test_pixels_of_annotation_tools(read: Read, data: Path, case: str) -> None:
+    report = read(case)
+    assert report.images == 12
+    assert report.skipped == []
+    for item in items(data).values():
+        mask = mask_of(item)
+        assert (mask[10:30, 12:40] == 1).all()
+        assert int(mask.sum()) == 20 * 28
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from segpipe.files import read_bytes
 _PEEK_BYTES = 1 << 16
 
 
-def read_document(path: Path, max_bytes: int) -> dict[str, Any]:
-    """Return the object that a JSON file holds.
+def read_json(path: Path, max_bytes: int) -> Any:
+    """Return the value that a JSON file holds: an object, a list, ...
 
     Raises:
-        DataError: the file is larger than `max_bytes`, not valid JSON, or not an object.
+        DataError: the file is larger than `max_bytes`, or not valid JSON.
     """
     try:
-        content = json.loads(read_bytes(path, max_bytes))
+        return json.loads(read_bytes(path, max_bytes))
     except DataError:
         raise
     except (
@@ -27,6 +27,15 @@ def read_document(path: Path, max_bytes: int) -> dict[str, Any]:
         RecursionError,
     ) as error:  # also not UTF-8, a number with thousands of digits, thousands of brackets
         raise DataError(f"is not valid JSON: {error}", where=path, fix="restore the file or write it again") from error
+
+
+def read_document(path: Path, max_bytes: int) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        DataError: the file is larger than `max_bytes`, not valid JSON, or not an object.
+    """
+    content = read_json(path, max_bytes)
     if not isinstance(content, dict):
         raise DataError("is not a JSON object", where=path, found=type(content).__name__, expected="{...}")
     return content

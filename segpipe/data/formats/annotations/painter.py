@@ -16,7 +16,9 @@ from segpipe.data.formats.source import Drawing
 from segpipe.errors import DataError
 
 OVERLAP = "pixels where instances overlap: the smaller instance is kept"
+LAYERED = "pixels where instances overlap: the upper one, in the order of the annotations, is kept"
 HIDDEN = "instances that are completely covered by smaller ones"
+COVERED = "instances that are completely covered by upper ones"
 EMPTY = "instances that cover no pixel"
 CLIPPED = "instances that reach beyond the edge of their image, clipped"
 _MAX_INSTANCES = 65535
@@ -30,12 +32,14 @@ class Annotation:
     category_id: the id of its category.
     ignored: whether its pixels are ignored.
     is_instance: whether it is an instance, and not a region of something uncountable such as sky.
+    layer: instances of higher layers cover those of lower ones; within a layer, smaller ones cover larger ones.
     """
 
     shape: Shape
     category_id: int
     ignored: bool = False
     is_instance: bool = True
+    layer: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,10 @@ class Painter:
         canvas.clear_coverage()
         instance_ids = {id(annotation): number for number, annotation in enumerate(instances, start=1)}
         runs = [(a, self._runs(a, height, width)) for a in self.annotations if not a.ignored]
-        for annotation, counts in sorted(runs, key=lambda pair: -int(pair[1][1::2].sum())):
+        for annotation, counts in sorted(runs, key=lambda pair: (pair[0].layer, -int(pair[1][1::2].sum()))):
             value = self.numbering.values[annotation.category_id]
             canvas.paint(counts, value, instance_ids.get(id(annotation), 0))
-        return canvas.drawing(self.has_instances)
+        return canvas.drawing(self.has_instances, is_layered=len({a.layer for a, _ in runs}) > 1)
 
     def _runs(self, annotation: Annotation, height: int, width: int) -> RunCounts:
         shape = annotation.shape
@@ -130,13 +134,13 @@ class _Canvas:
         self.covered[:] = False
         self.overlaps[:] = False
 
-    def drawing(self, with_instances: bool) -> Drawing:
-        """Return what has been painted, row by row."""
+    def drawing(self, with_instances: bool, is_layered: bool = False) -> Drawing:
+        """Return what has been painted, row by row; `is_layered` says that the annotations have an order."""
         if overlapped := int(self.overlaps.sum()):
-            self.notes[OVERLAP] += overlapped
+            self.notes[LAYERED if is_layered else OVERLAP] += overlapped
             visible = set(np.unique(self.instances[self.covered]).tolist())
             if hidden := len(self.painted - visible):
-                self.notes[HIDDEN] += hidden
+                self.notes[COVERED if is_layered else HIDDEN] += hidden
         instances = self._to_rows(self.instances) if with_instances else None
         return Drawing(self._to_rows(self.mask), instances, +self.notes)
 

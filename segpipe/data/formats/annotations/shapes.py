@@ -43,7 +43,15 @@ class Runs:
     code: RunCounts | bytes
 
 
-Shape = Polygons | Runs
+@dataclass(frozen=True)
+class Composite:
+    """The union of some shapes without the pixels of others, such as an outline with holes. `added` has at least one shape."""
+
+    added: tuple[Shape, ...]
+    removed: tuple[Shape, ...] = ()
+
+
+Shape = Polygons | Runs | Composite
 
 
 def parse_polygon(numbers: object) -> npt.NDArray[np.float64]:
@@ -136,6 +144,13 @@ def rasterise(shape: Shape, height: int, width: int) -> RunCounts:
     Raises:
         DataError: a run-length code has a different size than its image, or an outline is too long.
     """
+    if isinstance(shape, Composite):
+        counts = rasterise(shape.added[0], height, width)
+        for other in shape.added[1:]:
+            counts = _combined(counts, rasterise(other, height, width), np.logical_or)
+        for hole in shape.removed:
+            counts = _combined(counts, rasterise(hole, height, width), np.greater)
+        return counts
     if isinstance(shape, Runs):
         if (shape.height, shape.width) != (height, width):
             raise DataError(
@@ -149,6 +164,28 @@ def rasterise(shape: Shape, height: int, width: int) -> RunCounts:
     check_length(shape)
     parts = mask.frPyObjects([part.ravel().tolist() for part in shape.parts], height, width)
     return _decompress(Runs(height, width, mask.merge(parts)["counts"]))
+
+
+def runs_of_region(is_set: npt.NDArray[np.bool_], top: int, left: int, height: int, width: int) -> Runs:
+    """Return the set pixels of a small plane, which is a part of an image, as runs of the whole image.
+
+    Args:
+        is_set: the pixels of the part, (h, w).
+        top: the row of the image in which the part begins; may be negative, as pixels outside the image are left out.
+        left: the column of the image in which it begins; may be negative.
+        height: of the image in pixels.
+        width: of the image in pixels.
+    """
+    rows = slice(max(0, -top), max(0, height - top))
+    columns = slice(max(0, -left), max(0, width - left))
+    part = is_set[rows, columns].T
+    top, left = max(0, top), max(0, left)
+    edges = np.diff(part.astype(np.int8), axis=1, prepend=0, append=0)
+    in_column, starts = np.nonzero(edges == 1)
+    ends = np.nonzero(edges == -1)[1]
+    first = (left + in_column) * height + top
+    positions = np.stack([first + starts, first + ends], axis=1).ravel()
+    return Runs(height, width, np.diff(positions, prepend=0, append=height * width).astype(np.int64))
 
 
 def runs_by_value(plane: npt.NDArray[np.int32]) -> dict[int, RunCounts]:
@@ -192,3 +229,14 @@ def _decompress(runs: Runs) -> RunCounts:
         return np.array(mask_api_new_cpp.toUncompressedRLE(code)[0]["counts"], np.int64)
     except (ValueError, RuntimeError) as error:
         raise DataError(f"the run-length code is broken: {str(error).rstrip('.')}") from error
+
+
+def _combined(first: RunCounts, second: RunCounts, is_set: np.ufunc) -> RunCounts:
+    """Return the pixels for which a function of two flags is true: set in `first`, set in `second`. No plane is allocated."""
+    ends = [np.cumsum(counts) for counts in (first, second)]
+    edges = np.unique(np.concatenate([[0], *ends]))
+    inside = [np.searchsorted(end, edges[:-1], "right") % 2 == 1 for end in ends]
+    flags = is_set(*inside)
+    changes = edges[1:-1][flags[1:] != flags[:-1]]
+    lengths = np.diff(np.concatenate([edges[:1], changes, edges[-1:]]))
+    return np.concatenate([[0], lengths]) if flags[0] else lengths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segpipe.data.formats.annotations.categories import Category, number_classes
-from segpipe.data.formats.annotations.painter import HIDDEN, OVERLAP, Annotation, Painter
+from segpipe.data.formats.annotations.painter import COVERED, HIDDEN, LAYERED, OVERLAP, Annotation, Painter
 from segpipe.data.formats.annotations.shapes import Polygons, Runs, parse_runs
 from segpipe.errors import DataError
 from tests.data.formats.annotations.test_shapes import reference_runs
@@ -24,7 +25,7 @@ def painter(*annotations: Annotation, size: tuple[int, int] | None = (6, 7), ins
     return Painter(annotations, number_classes(categories, True, Path("x.json")), size, instances, "a.png")
 
 
-def square(x: float, y: float, edge: float, category: int = 3, **more: bool) -> Annotation:
+def square(x: float, y: float, edge: float, category: int = 3, **more: Any) -> Annotation:
     points = np.array([(x, y), (x + edge, y), (x + edge, y + edge), (x, y + edge)], np.float64)
     return Annotation(Polygons((points,)), category, **more)
 
@@ -42,6 +43,13 @@ def test_the_smaller_instance_lies_on_top_and_overlapping_pixels_are_counted() -
 def test_an_instance_that_is_completely_covered() -> None:
     drawing = painter(square(1, 1, 3), square(1, 1, 3, 8))(6, 7)
     assert drawing.notes == {OVERLAP: 9, HIDDEN: 1}
+
+
+def test_a_higher_layer_covers_smaller_instances() -> None:
+    drawing = painter(square(1, 1, 4, layer=1), square(2, 2, 2, 8), square(3, 3, 3, 8, layer=1))(6, 7)
+    assert (drawing.mask == 3).sum() == 16 - 4
+    assert (drawing.mask == 8).sum() == 9
+    assert drawing.notes == {LAYERED: 4 + 4 - 1, COVERED: 1}
 
 
 def test_an_instance_on_an_ignored_region_is_not_an_overlap() -> None:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from skimage.draw import polygon as skimage_polygon
 
 from segpipe.data.formats.annotations.shapes import (
+    Composite,
     Polygons,
     encode_coco_runs,
     parse_polygon,
@@ -18,6 +19,7 @@ from segpipe.data.formats.annotations.shapes import (
     rasterise,
     reaches_out,
     runs_by_value,
+    runs_of_region,
 )
 from segpipe.errors import DataError
 from tests.worlds.property_tests import examples
@@ -198,3 +200,30 @@ def test_polygons_over_the_edge_are_clipped() -> None:
     assert drawn[:4, :3].all()
     assert drawn.sum() == 12
     assert not reaches_out(Polygons((parse_polygon([0, 0, 7, 0, 7, 6]),)), 6, 7)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_composites_match_flags_of_pixels(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    height, width = generator.integers(1, 9, 2).tolist()
+    planes = [generator.random((height, width)) < share for share in generator.random(4)]
+    shapes = [runs_of_region(plane, 0, 0, height, width) for plane in planes]
+    composite = Composite((Composite((shapes[0],), (shapes[1],)), shapes[2]), (shapes[3],))
+    expected = ((planes[0] & ~planes[1]) | planes[2]) & ~planes[3]
+    runs = rasterise(composite, height, width)
+    np.testing.assert_array_equal(plane(runs, height, width), expected)
+    assert (runs[1:] > 0).all()  # no empty runs but possibly the first one
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_bitmaps_are_placed_and_cut_off(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    height, width = generator.integers(1, 9, 2).tolist()
+    bitmap = generator.random(generator.integers(1, 9, 2)) < 0.6
+    top, left = generator.integers(-4, 9, 2).tolist()
+    expected = np.zeros((height, width), bool)
+    for (row, column), flag in np.ndenumerate(bitmap):
+        if 0 <= row + top < height and 0 <= column + left < width:
+            expected[row + top, column + left] = flag
+    runs = rasterise(runs_of_region(bitmap, top, left, height, width), height, width)
+    np.testing.assert_array_equal(plane(runs, height, width), expected)

@@ -1,0 +1,1 @@
+"""Exports of annotation tools: CVAT, Supervisely, VIA, and GeoJSON in pixels as QuPath writes it."""
