@@ -20,6 +20,7 @@ from segpipe.data.formats.masks.lgg import read_lgg, recognise_lgg
 from segpipe.data.formats.masks.mask_per_class import read_mask_per_class, recognise_mask_per_class
 from segpipe.data.formats.masks.mask_per_instance import read_mask_per_instance, recognise_mask_per_instance
 from segpipe.data.formats.masks.paired_list import read_paired_list, recognise_paired_list
+from segpipe.data.formats.masks.paired_names import choices_of_masks, read_paired_names, recognise_paired_names
 from segpipe.data.formats.masks.voc import read_voc, recognise_voc
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import MaskKind, ReadOptions, ReadResult
@@ -49,6 +50,7 @@ class Format:
         datasets lie side by side, such a layout would take the first one for the whole, so `auto` checks the subfolders.
     has_mask_files: whether its items have files of masks, whose kind is judged from their pixels.
     kind: the kind of mask, if the layout defines it. `auto` then leaves it to the pixels whether a source is read so.
+    choices: returns the options that choose among several masks of the same images, each with what it chooses, in words.
     explain: returns the error that tells why a source that looks like this layout cannot be read; None if there is nothing to tell.
     """
 
@@ -61,6 +63,7 @@ class Format:
     in_subfolders: Literal["no", "one", "all"] = "no"
     has_mask_files: bool = False
     kind: MaskKind | None = None
+    choices: Callable[[SourceProbe, ReadOptions], list[tuple[dict[str, str], str]]] = lambda probe, options: [({}, "")]
     explain: Callable[[SourceProbe], DataError | None] = lambda probe: None
 
 
@@ -75,6 +78,16 @@ FORMATS = {
             ("images", "masks", "suffix", "overlapping", *MASK_OPTIONS),
             has_mask_files=True,
             explain=explain_folder,
+        ),
+        Format(
+            "paired-names",
+            "folders such as train/ and train_masks/, or a.jpg with a_mask.png, at any depth; numbered folders are groups",
+            read_paired_names,
+            recognise_paired_names,
+            ("images", "masks", "suffix", *MASK_OPTIONS),
+            in_subfolders="all",
+            has_mask_files=True,
+            choices=choices_of_masks,
         ),
         Format(
             "label-maps",

@@ -13,7 +13,7 @@ from segpipe.data.formats.readings.orientation import Orientation, read_orientat
 from segpipe.data.formats.readings.reading import Evidence, Reading
 from segpipe.data.formats.readings.value_kinds import KindReading
 from segpipe.data.formats.registry import Format
-from segpipe.data.formats.source import RawItem, ReadOptions
+from segpipe.data.formats.source import ReadOptions, ReadResult
 from segpipe.errors import SegpipeError
 
 _LAYOUTS_BY_KIND = {"instances": "label-maps", "colours": "colour-masks"}
@@ -45,19 +45,36 @@ def expand_layout(probe: SourceProbe, layout: Format, reason: str, options: Read
     names = Evidence(text=reason, origin="names")
     if not layout.has_mask_files:
         return [Reading(layout=layout.name, pairing=reason, evidence=(names,))]
+    readings: list[Reading] = []
+    for choice, words in layout.choices(probe, options):
+        evidence = (Evidence(text=words, origin="names"), names) if words else (names,)
+        readings += _expand_choice(probe, layout, evidence, options.model_copy(update=choice), choice, hints)
+    return readings
+
+
+def _expand_choice(
+    probe: SourceProbe,
+    layout: Format,
+    names: tuple[Evidence, ...],
+    options: ReadOptions,
+    choice: dict[str, str],
+    hints: Hints,
+) -> list[Reading]:
+    """Return the readings of a source with a known layout and known mask files."""
     try:
-        items = layout.read(probe, options).items
+        result = layout.read(probe, options)
     except SegpipeError:  # reading it for the import raises the error again
-        items = []
-    kinds = _kinds(probe, layout, items, options, hints)
+        result = ReadResult([])
+    items = result.items
+    kinds = _kinds(probe, layout, result, options, hints)
     ways: list[Orientation] = []
     if options.exif is None and not options.overlapping:
         ways = read_orientations(probe.sample_items(items), probe.mask_reader(DataParams()))
     readings = []
     for kind in kinds:
         for way in ways or [Orientation("", ())]:
-            chosen = {"exif": way.exif} if way.exif == "ignore" or len(ways) > 1 else {}
-            readings.append(_reading(layout, kind, (names, *kind.evidence, *way.evidence), chosen, options))
+            chosen = choice | ({"exif": way.exif} if way.exif == "ignore" or len(ways) > 1 else {})
+            readings.append(_reading(layout, kind, (*names, *kind.evidence, *way.evidence), chosen, options))
     return readings
 
 
@@ -85,7 +102,7 @@ def _reading(
 
 
 def _kinds(
-    probe: SourceProbe, layout: Format, items: list[RawItem], options: ReadOptions, hints: Hints
+    probe: SourceProbe, layout: Format, result: ReadResult, options: ReadOptions, hints: Hints
 ) -> list[KindReading]:
     """Return the kinds that masks may have: the one that the user's options imply, otherwise those that the sample allows."""
     if layout.kind is not None:
@@ -98,7 +115,9 @@ def _kinds(
         return [KindReading("colours")]
     if options.kind is None and _has_class_table(probe):
         return [KindReading("classes", classes=f"as {CLASSES_FILE} says")]
-    judged = read_mask_kinds(probe.sample(items, hints.ignore))
+    if options.kind is None and result.classes is not None:
+        return [KindReading("classes", classes=f"as {result.classes_from}")]
+    judged = read_mask_kinds(probe.sample(result.items, hints.ignore))
     if options.kind is not None:
         same = [kind for kind in judged if kind.kind == options.kind and "ignore" not in kind.options]
         return [KindReading(options.kind, *_first_facts(same))]
