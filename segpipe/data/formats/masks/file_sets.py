@@ -11,6 +11,7 @@ from pathlib import Path
 from segpipe.data.formats.listing import FolderListing
 from segpipe.data.formats.masks.name_words import (
     Role,
+    kind_words,
     mask_words,
     other_words,
     role_of,
@@ -53,8 +54,8 @@ class FileSet:
 
     @property
     def label(self) -> str:
-        """The name of the innermost folder that tells that these are masks; empty if only the names of files do."""
-        return next((part for part in reversed(self.parts) if mask_words(part)), "")
+        """The name of the innermost folder that tells which masks these are; empty if only the names of files do."""
+        return next((part for part in reversed(self.parts) if kind_words(part)), "")
 
     def all_words(self) -> set[str]:
         """Return the words of its masks: those of the folder and of the file names."""
@@ -142,7 +143,8 @@ class Match:
 def match_sets(sets: list[FileSet]) -> list[Match]:
     """Return each set of images with each set of masks that has masks of its images.
 
-    Sets whose folders have the same place belong together. Only those that have no such partner are compared with each other.
+    Sets whose folders have the same place belong together. Masks without such a partner are compared with images that have none either,
+    and with images in a folder beside them.
     """
     masks_by_place: dict[tuple[str, ...], list[FileSet]] = {}
     for masks in (one for one in sets if one.role == "mask"):
@@ -155,7 +157,10 @@ def match_sets(sets: list[FileSet]) -> list[Match]:
     matched = {id(one) for match in matches for one in (match.images, match.masks)}
     free_images = [one for one in images if id(one) not in matched]
     free_masks = [one for one in sets if one.role == "mask" and id(one) not in matched]
-    compared = [(i, m) for i in free_images for m in free_masks][:_MAX_COMPARED]
+    siblings: dict[Path, list[FileSet]] = {}
+    for one in (one for one in images if id(one) in matched):
+        siblings.setdefault(one.folder.parent, []).append(one)
+    compared = [(i, m) for m in free_masks for i in free_images + siblings.get(m.folder.parent, [])][:_MAX_COMPARED]
     return matches + [match for image_set, masks in compared for match in _match(image_set, masks)]
 
 

@@ -44,6 +44,7 @@ FILLERS = frozenset("png jpg jpeg tif tiff bmp gif ppm the and of all data".spli
 _ROLE_WORDS = (
     IMAGE_WORDS | MASK_WORDS | COLOUR_WORDS | INSTANCE_WORDS | OTHER_WORDS | SECOND_WORDS | FIRST_WORDS
 )
+_KIND_WORDS = _ROLE_WORDS - IMAGE_WORDS
 _PIECES = re.compile(r"\d+(?:st|nd|rd|th)(?![a-z])|[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]+")
 _GROUND_TRUTH = re.compile(r"ground[ _-]?truth", re.IGNORECASE)
 _JOINED_ENDINGS = ("annotations", "annotation", "annot", "masks", "mask", "labels", "label", "images", "crop", "set")
@@ -103,6 +104,11 @@ def mask_words(name: str) -> tuple[str, ...]:
     if not {*words} & (MASK_WORDS | INSTANCE_WORDS):
         return ()
     return tuple(word for word in words if word in _ROLE_WORDS and word not in IMAGE_WORDS)
+
+
+def kind_words(name: str) -> tuple[str, ...]:
+    """Return the words of the name of a folder of masks that tell which kind of masks it holds."""
+    return tuple(word for word in words_of(name) if word in _KIND_WORDS)
 
 
 def other_words(words: Sequence[str], with_splits: bool = False, with_numbers: bool = True) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from segpipe.data.formats.class_lists import find_class_list
 from segpipe.data.formats.masks.file_sets import FileSet, Match, find_file_sets, match_sets, split_of_file
-from segpipe.data.formats.masks.name_words import preference, role_of, split_of, words_of
+from segpipe.data.formats.masks.name_words import MASK_WORDS, preference, role_of, split_of, words_of
 from segpipe.data.formats.masks.palette_files import find_palette_below
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, ReadResult
@@ -30,6 +30,8 @@ from segpipe.words import listed
 
 _MAX_SETS = 20_000
 _MAX_CHOICES = 6
+_UNUSUAL = 9
+"""The rank of masks of an unusual kind that the user has named."""
 _MIN_NAMED_GROUPS = 8
 """Folders without a number in their names are taken for groups (sites, patients) only if there are many; few are rather classes."""
 _NO_GROUP_WORDS = frozenset("part batch chunk fold version v".split())
@@ -49,6 +51,7 @@ class NamedPairs:
             is nothing to choose.
         notes: which folders belong together, in words.
         rejected: masks that are no class masks.
+    ambiguous: images with one of several masks, or with a mask that belongs to several images; they are left out.
     """
 
     sets: list[FileSet] = field(default_factory=list)
@@ -56,6 +59,7 @@ class NamedPairs:
     choices: dict[tuple[str, str], str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rejected: set[Path] = field(default_factory=set)
+    ambiguous: dict[Path, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def choices_of_masks(probe: SourceProbe, options: ReadOptions) -> list[tuple[dic
         return [({}, "")]
     if not pairs.choices:
         return [({}, "")]
-    chosen = [({name: value}, f"masks in {words}") for (name, value), words in pairs.choices.items()]
+    chosen = [({name: value}, f"the masks are {words}") for (name, value), words in pairs.choices.items()]
     return chosen[:_MAX_CHOICES]
 
 
@@ -130,12 +134,17 @@ def read_paired_names(probe: SourceProbe, options: ReadOptions) -> ReadResult:
         for path in one.files:
             name = (path.relative_to(source).parent / stem_of(path)).as_posix()
             mask = pairs.masks.get(path)
+            if path in pairs.ambiguous:
+                continue
             result.items.append(
                 RawItem(name, path, mask, group=groups.get(id(one)), split=splits(one, path), draw=None if mask else draw)
             )
     if flawless:
         _without_splits(result)
-    used = {*pairs.masks.values()}
+    for image, mask in pairs.ambiguous.items():
+        names = [path.relative_to(source).as_posix() for path in (image, mask)]
+        result.skipped.append((names[0], f"several masks for one image, or one for several ({names[1]})"))
+    used = {*pairs.masks.values(), *pairs.ambiguous.values()}
     for masks in (one for one in pairs.sets if one.role == "mask"):
         if used & {*masks.files}:
             unused = [path for path in masks.files if path not in used]
@@ -173,9 +182,24 @@ def _find(probe: SourceProbe, options: ReadOptions) -> NamedPairs:
     times = Counter(mask for match in matches for mask in match.pairs.values())
     for candidates in by_images.values():
         _choose(candidates, result, is_named=bool(options.masks or options.suffix))
-    result.masks = {image: mask for image, mask in result.masks.items() if times[mask] == 1}
+    several = _with_several_masks(matches)
+    result.ambiguous = {image: mask for image, mask in result.masks.items() if times[mask] > 1 or image in several}
+    result.masks = {image: mask for image, mask in result.masks.items() if image not in result.ambiguous}
     result.notes = _described(matches, result, probe.source)
     return result
+
+
+def _with_several_masks(matches: list[Match]) -> set[Path]:
+    """Return the images of which a set holds a second mask, whose name continues that of the first (`a_mask`, `a_mask_1`)."""
+    found: set[Path] = set()
+    for match in matches:
+        image_of = {stem_of(mask): image for image, mask in match.pairs.items()}
+        for path in {*match.masks.files} - {*match.pairs.values()}:
+            words, stem = words_of(stem_of(path)), stem_of(path)
+            first = next((stem[:end] for end in range(len(stem) - 1, 0, -1) if stem[:end] in image_of), None)
+            if first is not None and words[-1].isdigit() and {*words_of(first)} & MASK_WORDS:
+                found.add(image_of[first])
+    return found
 
 
 def _restricted(sets: list[FileSet], source: Path, options: ReadOptions) -> list[FileSet]:
@@ -205,7 +229,9 @@ def _choose(candidates: list[Match], result: NamedPairs, is_named: bool) -> None
     has_manual = any("manual" in match.masks.all_words() for match in candidates)
     ranked: dict[int, list[Match]] = {}
     for match in candidates:
-        rank = 0 if is_named else preference(match.masks.all_words(), has_manual)
+        rank = preference(match.masks.all_words(), has_manual)
+        if rank is None and is_named:
+            rank = _UNUSUAL
         if rank is None:
             result.rejected |= {*match.masks.files}
         else:
@@ -216,19 +242,19 @@ def _choose(candidates: list[Match], result: NamedPairs, is_named: bool) -> None
     chosen = dict(first.pairs)
     for match in others:
         if chosen.keys() & match.pairs.keys():
-            for one in (first, match):
-                result.choices |= _choice(one)
+            result.choices |= _choice(first, match) | _choice(match, first)
         chosen = match.pairs | chosen
     result.masks |= chosen
 
 
-def _choice(match: Match) -> dict[tuple[str, str], str]:
-    """Return the option that chooses a set of masks, with the name of its folder."""
+def _choice(match: Match, other: Match) -> dict[tuple[str, str], str]:
+    """Return the option that chooses a set of masks and not the other one, with its name in words."""
     image, mask = next(iter(match.pairs.items()))
     ending = stem_of(mask).removeprefix(stem_of(image))
-    if match.masks.words and ending != stem_of(mask) and match.masks.folder == match.images.folder:
-        return {("suffix", ending): f"{match.masks.folder.name}/*{ending}"}
-    folder = match.masks.label or match.masks.folder.name
+    if match.masks.folder == other.masks.folder and ending not in ("", stem_of(mask)):
+        return {("suffix", ending): f"files *{ending}"}
+    differing = [part for part in match.masks.parts if part not in other.masks.parts]
+    folder = differing[-1] if differing else match.masks.label or match.masks.folder.name
     return {("masks", folder): f"{folder}/"}
 
 
@@ -261,7 +287,7 @@ def _groups(images: list[FileSet]) -> dict[int, str]:
     """
     names = {id(one): "_".join(one.place) for one in images}
     distinct = {*names.values()}
-    words = {word for one in images for word in one.place}
+    words = {word for one in images for part in one.parts for word in words_of(part)}
     are_numbered = all(any(character.isdigit() for character in name) for name in distinct)
     if len(distinct) < 2 or "" in distinct or words & _NO_GROUP_WORDS or _WITHOUT_OBJECTS in words:
         return {}
