@@ -156,7 +156,9 @@ def bdd100k(root: Path) -> None:
             photo(root / "bdd100k" / "images" / "10k" / split / f"{name}.jpg", n)
             labels = root / "bdd100k" / "labels" / "sem_seg"
             save(labels / "masks" / split / f"{name}.png", values(n, (0, 1, 2)))
-            save(labels / "colormaps" / split / f"{name}.png", colours(n, [(128, 64, 128), (244, 35, 232), (70, 70, 70)]))
+            save(
+                labels / "colormaps" / split / f"{name}.png", colours(n, [(128, 64, 128), (244, 35, 232), (70, 70, 70)])
+            )
             text(labels / "polygons" / f"sem_seg_{split}.json", "[]")
 
 
@@ -165,7 +167,11 @@ def mapillary(root: Path) -> None:
     for split, numbers in {"training": range(4), "validation": range(4, 6)}.items():
         for n in numbers:
             photo(root / split / "images" / f"img_{n}.jpg", n)
-            save(root / split / "labels" / f"img_{n}.png", values(n, (0, 1, 2, 3)), [(165, 42, 42), (128, 64, 128), (0, 0, 142), (0, 0, 0)])
+            save(
+                root / split / "labels" / f"img_{n}.png",
+                values(n, (0, 1, 2, 3)),
+                [(165, 42, 42), (128, 64, 128), (0, 0, 142), (0, 0, 0)],
+            )
             save(root / split / "instances" / f"img_{n}.png", values(n, (0, 256, 513, 768), np.uint16))
     photo(root / "testing" / "images" / "img_9.jpg", 9)
     labels = [{"name": f"object--{n.lower()}", "readable": n, "color": [0, 0, k]} for k, n in enumerate(names)]
@@ -256,8 +262,13 @@ def semantic_drone(root: Path) -> None:
     for n in range(6):
         photo(inner / "original_images" / f"{n:03d}.jpg", n)
         save(inner / "label_images_semantic" / f"{n:03d}.png", values(n, (0, 1, 2)))
-        save(root / "RGB_color_image_masks" / "RGB_color_image_masks" / f"{n:03d}.png", colours(n, [(0, 0, 0), (128, 64, 128), (130, 76, 0)]))
-    class_dict(root / "class_dict_seg.csv", {"unlabeled": (0, 0, 0), "paved-area": (128, 64, 128), "dirt": (130, 76, 0)})
+        save(
+            root / "RGB_color_image_masks" / "RGB_color_image_masks" / f"{n:03d}.png",
+            colours(n, [(0, 0, 0), (128, 64, 128), (130, 76, 0)]),
+        )
+    class_dict(
+        root / "class_dict_seg.csv", {"unlabeled": (0, 0, 0), "paved-area": (128, 64, 128), "dirt": (130, 76, 0)}
+    )
 
 
 def carvana(root: Path) -> None:
@@ -324,7 +335,11 @@ def hrf(root: Path) -> None:
 def kvasir_seg(root: Path) -> None:
     for n in range(6):
         photo(root / "Kvasir-SEG" / "images" / f"cju0qkwl35piu0993l0dewe2{n}.jpg", n)
-        save(root / "Kvasir-SEG" / "masks" / f"cju0qkwl35piu0993l0dewe2{n}.jpg", np.repeat(np.kron(values(n, (0, 255)), np.ones((4, 4), np.uint8))[:HEIGHT, :WIDTH, None], 3, 2), quality=95)
+        save(
+            root / "Kvasir-SEG" / "masks" / f"cju0qkwl35piu0993l0dewe2{n}.jpg",
+            np.repeat(np.kron(values(n, (0, 255)), np.ones((4, 4), np.uint8))[:HEIGHT, :WIDTH, None], 3, 2),
+            quality=95,
+        )
     text(root / "Kvasir-SEG" / "kavsir_bboxes.json", "{}")
 
 
@@ -356,7 +371,10 @@ def busi(root: Path) -> None:
         for n in range(1, 4):
             folder = root / "Dataset_BUSI_with_GT" / kind
             photo(folder / f"{kind} ({n}).png", n)
-            save(folder / f"{kind} ({n})_mask.png", values(n, (0, 255)) if kind != "normal" else np.zeros((HEIGHT, WIDTH), np.uint8))
+            save(
+                folder / f"{kind} ({n})_mask.png",
+                values(n, (0, 255)) if kind != "normal" else np.zeros((HEIGHT, WIDTH), np.uint8),
+            )
     save(root / "Dataset_BUSI_with_GT" / "benign" / "benign (3)_mask_1.png", values(4, (0, 255)))
 
 
@@ -415,7 +433,10 @@ def tnbc(root: Path) -> None:
     for slide in range(1, 6):
         for n in range(1, 3):
             photo(root / "TNBC_NucleiSegmentation" / f"Slide_{slide:02d}" / f"{slide:02d}_{n}.png", slide + n)
-            save(root / "TNBC_NucleiSegmentation" / f"GT_{slide:02d}" / f"{slide:02d}_{n}.png", values(slide + n, (0, 255)))
+            save(
+                root / "TNBC_NucleiSegmentation" / f"GT_{slide:02d}" / f"{slide:02d}_{n}.png",
+                values(slide + n, (0, 255)),
+            )
 
 
 def monuseg(root: Path) -> None:
@@ -555,4 +576,8 @@ def crack_segmentation_kaggle(root: Path) -> None:
     for split, numbers in {"train": range(5), "test": range(5, 8)}.items():
         for n in numbers:
             photo(root / "crack_segmentation_dataset" / split / "images" / f"CFD_{n:03d}.jpg", n)
-            save(root / "crack_segmentation_dataset" / split / "masks" / f"CFD_{n:03d}.jpg", values(n, (0, 255)), quality=95)
+            save(
+                root / "crack_segmentation_dataset" / split / "masks" / f"CFD_{n:03d}.jpg",
+                values(n, (0, 255)),
+                quality=95,
+            )

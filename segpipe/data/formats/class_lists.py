@@ -22,7 +22,11 @@ _TRIMAP = {1: "foreground", 2: "background", 3: None}
 
 
 def find_class_list(
-    listing: FolderListing, source: Path, folders: Iterable[str], sample_values: Callable[[], set[int]], result: ReadResult
+    listing: FolderListing,
+    source: Path,
+    folders: Iterable[str],
+    sample_values: Callable[[], set[int]],
+    result: ReadResult,
 ) -> None:
     """Give a result the classes of a list in its source, if there is one that is known.
 

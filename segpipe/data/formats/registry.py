@@ -114,7 +114,7 @@ FORMATS = {
             recognise_voc,
             ("palette",),
             rank=0,
-            in_subfolders="one",
+            in_subfolders="all",
         ),
         Format(
             "cityscapes",

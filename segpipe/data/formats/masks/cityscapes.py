@@ -66,8 +66,22 @@ BENCHMARK_LABELS = (
 
 _VOID_LABELS = frozenset(
     (
-        "unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic", "ground", "parking", "rail track",
-        "guard rail", "bridge", "tunnel", "polegroup", "caravan", "trailer", "license plate",
+        "unlabeled",
+        "ego vehicle",
+        "rectification border",
+        "out of roi",
+        "static",
+        "dynamic",
+        "ground",
+        "parking",
+        "rail track",
+        "guard rail",
+        "bridge",
+        "tunnel",
+        "polegroup",
+        "caravan",
+        "trailer",
+        "license plate",
     )
 )
 """The labels of Cityscapes that its benchmark ignores."""
@@ -187,10 +201,10 @@ def _frame(probe: SourceProbe, roots: _Roots, image: Path, split: str) -> _Frame
     folder = roots.labels / split / city
     paths = {kind: folder / f"{stem}_{roots.name}_{kind}.png" for kind in ("labelIds", "labelTrainIds", "instanceIds")}
     files = {kind: path for kind, path in paths.items() if probe.listing.is_file(path)}
-    polygons: Path | None = folder / f"{stem}_{roots.name}_polygons.json"
-    if not {"labelIds", "labelTrainIds"}.isdisjoint(files) or not probe.listing.is_file(folder / polygons.name):
-        polygons = None
-    return _Frame(image, f"{split}/{city}/{stem}", split, files, polygons)
+    polygons = folder / f"{stem}_{roots.name}_polygons.json"
+    has_ids = not {"labelIds", "labelTrainIds"}.isdisjoint(files)
+    only_polygons = polygons if not has_ids and probe.listing.is_file(polygons) else None
+    return _Frame(image, f"{split}/{city}/{stem}", split, files, only_polygons)
 
 
 def _item(frame: _Frame, numbering: _Numbering, limits: DataParams) -> RawItem:

@@ -26,6 +26,11 @@ _MIN_COVERAGE = 0.9
 _MIN_SHARE_BY_WORDS = 0.5
 _MAX_COMPARED = 4000
 """At most this many pairs of sets in different folders are compared."""
+_MIN_NAMED_GROUPS = 8
+"""Folders without a number in their names are taken for groups (sites, patients) only if there are many; few are rather classes."""
+_NO_GROUP_WORDS = frozenset(["part", "batch", "chunk", "fold", "version", "v"])
+WITHOUT_OBJECTS = "good"
+"""The name of a folder of images of flawless parts, beside folders of defects."""
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".png")
 """If two files of one folder differ only by their ending, the earlier ending of these is that of the image."""
 
@@ -213,6 +218,28 @@ def _unique(files: list[Path], key: Key) -> dict[object, Path]:
     return {k: path for k, path in zip(keys, files, strict=True) if k and counts[k] == 1}
 
 
-def split_of_file(path: Path) -> str | None:
-    """Return the split that the name of a file begins with; None if it begins with none."""
-    return split_of_beginning(stem_of(path))
+def splits_of(images: list[FileSet]) -> dict[Path, str | None]:
+    """Return the split of each image: that of its folder, or that with which the names of all files without one begin."""
+    plain = [path for one in images if one.split is None for path in one.files]
+    by_name = {path: split_of_beginning(stem_of(path)) for path in plain}
+    are_named = all(by_name.values())
+    return {path: one.split or (by_name[path] if are_named else None) for one in images for path in one.files}
+
+
+def groups_of(images: list[FileSet]) -> dict[int, str]:
+    """Return the group of each set of images, by its `id`: the numbered folder (site, patient, sequence) in which it lies.
+
+    Empty if a group would be in several splits, or if the folders rather are classes or parts of an archive.
+    """
+    names = {id(one): "_".join(one.place) for one in images}
+    distinct = {*names.values()}
+    words = {word for one in images for part in one.parts for word in words_of(part)}
+    are_numbered = all(any(character.isdigit() for character in name) for name in distinct)
+    if len(distinct) < 2 or "" in distinct or words & _NO_GROUP_WORDS or WITHOUT_OBJECTS in words:
+        return {}
+    if not are_numbered and len(distinct) < _MIN_NAMED_GROUPS:
+        return {}
+    splits: dict[str, set[str | None]] = {}
+    for one in images:
+        splits.setdefault(names[id(one)], set()).add(one.split)
+    return {} if any(len(of_group) > 1 for of_group in splits.values()) else names

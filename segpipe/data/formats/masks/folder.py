@@ -50,5 +50,7 @@ def read_folder(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     result = probe.pairs(options)
     if result.classes is None:
         labels = {item.mask.parent.name for item in result.items if item.mask}
-        find_class_list(probe.listing, probe.source, labels, lambda: {*probe.sample(result.items).pixels_by_value()}, result)
+        find_class_list(
+            probe.listing, probe.source, labels, lambda: {*probe.sample(result.items).pixels_by_value()}, result
+        )
     return result

@@ -14,36 +14,39 @@ from segpipe.data.formats.pairs import SPLIT_FOLDERS
 
 Role = Literal["image", "mask"]
 
-IMAGE_WORDS = frozenset(
-    "image images img imgs input inputs photo photos picture pictures original originals orig sat satellite ortho slide slides "
-    "tissue frame frames raw top".split()
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+IMAGE_WORDS = _words(
+    "image images img imgs input inputs photo photos picture pictures original originals orig sat "
+    "satellite ortho slide slides tissue frame frames raw top"
 )
-MASK_WORDS = frozenset(
-    "mask masks label labels lab labs labelled labeled annot annots annotation annotations annotated anno annos gt gts groundtruth "
-    "groundtruths truth seg segs segm segmentation segmentations segmented sem semantic trimap trimaps target targets manual ho "
-    "matte mattes".split()
+MASK_WORDS = _words(
+    "mask masks label labels lab labs labelled labeled annot annots annotation annotations annotated "
+    "anno annos gt gts groundtruth groundtruths truth seg segs segm segmentation segmentations "
+    "segmented sem semantic trimap trimaps target targets manual ho matte mattes"
 )
-COLOUR_WORDS = frozenset(
-    "rgb color colors colour colours colormap colormaps colored coloured vis viz visual visualization visualisation overlay "
-    "overlays blend preview".split()
+COLOUR_WORDS = _words(
+    "rgb color colors colour colours colormap colormaps colored coloured vis viz visual "
+    "visualization visualisation overlay overlays blend preview"
 )
 """In the name of a mask: a picture of the labels for people, if there are masks without these words."""
-INSTANCE_WORDS = frozenset("instance instances inst ins panoptic pan bitmask bitmasks".split())
+INSTANCE_WORDS = _words("instance instances inst ins panoptic pan bitmask bitmasks")
 """In the name of a mask: instances, which are taken if there are no class values."""
-OTHER_WORDS = frozenset(
-    "depth edge edges contour contours boundary boundaries fov bbox bboxes heatmap heatmaps part parts skeleton attribute "
-    "attributes rles polygons disparity confidence".split()
+OTHER_WORDS = _words(
+    "depth edge edges contour contours boundary boundaries fov bbox bboxes heatmap heatmaps part "
+    "parts skeleton attribute attributes rles polygons disparity confidence"
 )
 """In the name of a mask: something that is no class mask."""
-SECOND_WORDS = frozenset(("2nd", "3rd", "second", "third"))
+SECOND_WORDS = _words("2nd 3rd second third")
 """In the name of a mask: that of a further annotator."""
-FIRST_WORDS = frozenset(("1st", "first"))
-FILLERS = frozenset("png jpg jpeg tif tiff bmp gif ppm the and of all data".split())
+FIRST_WORDS = _words("1st first")
+FILLERS = _words("png jpg jpeg tif tiff bmp gif ppm the and of all data")
 """Words that neither tell a role nor distinguish parts of a dataset."""
 
-_ROLE_WORDS = (
-    IMAGE_WORDS | MASK_WORDS | COLOUR_WORDS | INSTANCE_WORDS | OTHER_WORDS | SECOND_WORDS | FIRST_WORDS
-)
+_ROLE_WORDS = IMAGE_WORDS | MASK_WORDS | COLOUR_WORDS | INSTANCE_WORDS | OTHER_WORDS | SECOND_WORDS | FIRST_WORDS
 _KIND_WORDS = _ROLE_WORDS - IMAGE_WORDS
 _PIECES = re.compile(r"\d+(?:st|nd|rd|th)(?![a-z])|[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]+")
 _GROUND_TRUTH = re.compile(r"ground[ _-]?truth", re.IGNORECASE)
@@ -120,7 +123,7 @@ def other_words(words: Sequence[str], with_splits: bool = False, with_numbers: b
         with_numbers: whether a number after a word for masks (`manual1`) is kept.
     """
     kept = []
-    for before, word in zip(("", *words), words):
+    for before, word in zip(("", *words), words, strict=False):
         if word in _ROLE_WORDS or word in FILLERS or (word in SPLIT_FOLDERS and not with_splits):
             continue
         if word.isdigit() and before in MASK_WORDS and not with_numbers:

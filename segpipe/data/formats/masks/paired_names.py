@@ -16,14 +16,21 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from segpipe.data.formats.class_lists import find_class_list
-from segpipe.data.formats.masks.file_sets import FileSet, Match, find_file_sets, match_sets, split_of_file
+from segpipe.data.formats.mask_labels import NoObjects
+from segpipe.data.formats.masks.file_sets import (
+    WITHOUT_OBJECTS,
+    FileSet,
+    Match,
+    find_file_sets,
+    groups_of,
+    match_sets,
+    splits_of,
+)
 from segpipe.data.formats.masks.name_words import MASK_WORDS, preference, role_of, split_of, words_of
 from segpipe.data.formats.masks.palette_files import find_palette_below
 from segpipe.data.formats.probe import SourceProbe
-from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, ReadResult
+from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import stem_of
 from segpipe.errors import ConfigError, DataError, SegpipeError
 from segpipe.words import listed
@@ -32,12 +39,6 @@ _MAX_SETS = 20_000
 _MAX_CHOICES = 6
 _UNUSUAL = 9
 """The rank of masks of an unusual kind that the user has named."""
-_MIN_NAMED_GROUPS = 8
-"""Folders without a number in their names are taken for groups (sites, patients) only if there are many; few are rather classes."""
-_NO_GROUP_WORDS = frozenset("part batch chunk fold version v".split())
-_DATASET_WORDS = frozenset(("dataset", "datasets"))
-_WITHOUT_OBJECTS = "good"
-"""A folder of images of flawless parts, beside folders of defects."""
 
 
 @dataclass
@@ -60,15 +61,6 @@ class NamedPairs:
     notes: list[str] = field(default_factory=list)
     rejected: set[Path] = field(default_factory=set)
     ambiguous: dict[Path, Path] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class NoObjects:
-    """Draws labels of an image that shows only background (a `segpipe.data.formats.source.Draw`)."""
-
-    def __call__(self, height: int, width: int) -> Drawing:
-        """Return zeros, (height, width)."""
-        return Drawing(np.zeros((height, width), np.uint8))
 
 
 def recognise_paired_names(probe: SourceProbe) -> str | None:
@@ -125,19 +117,19 @@ def read_paired_names(probe: SourceProbe, options: ReadOptions) -> ReadResult:
             fix="name the folders (--images DIR --masks DIR), or choose another --format",
         )
     images = [one for one in pairs.sets if one.role == "image"]
-    groups, splits = _groups(images), _splits(images)
+    groups, splits = groups_of(images), splits_of(images)
     result = ReadResult([], notes=pairs.notes)
     result.palette = find_palette_below(probe.listing, source)
-    flawless = any(_WITHOUT_OBJECTS in one.parts for one in images)
+    flawless = any(WITHOUT_OBJECTS in one.parts for one in images)
     for one in images:
-        draw = NoObjects() if flawless and _WITHOUT_OBJECTS in one.parts else None
+        draw = NoObjects() if flawless and WITHOUT_OBJECTS in one.parts else None
         for path in one.files:
             name = (path.relative_to(source).parent / stem_of(path)).as_posix()
             mask = pairs.masks.get(path)
             if path in pairs.ambiguous:
                 continue
             result.items.append(
-                RawItem(name, path, mask, group=groups.get(id(one)), split=splits(one, path), draw=None if mask else draw)
+                RawItem(name, path, mask, group=groups.get(id(one)), split=splits[path], draw=None if mask else draw)
             )
     if flawless:
         _without_splits(result)
@@ -270,39 +262,15 @@ def _described(matches: list[Match], result: NamedPairs, source: Path) -> list[s
             key = (match.images.parts[-1] if match.images.parts else "", match.masks.label)
             examples.setdefault(key, f"{shown[0]} with {shown[1]}")
             number[key] += 1
-    return [text + (f" (and {number[key] - 1} more folders)" if number[key] > 1 else "") for key, text in examples.items()]
-
-
-def _splits(images: list[FileSet]):  # noqa: ANN202
-    """Return the function that gives the split of an image: that of its folder, or what all names of files begin with."""
-    plain = [path for one in images if one.split is None for path in one.files]
-    by_name = bool(plain) and all(split_of_file(path) for path in plain)
-    return lambda one, path: one.split or (split_of_file(path) if by_name else None)
-
-
-def _groups(images: list[FileSet]) -> dict[int, str]:
-    """Return the group of each set of images: the numbered folders (sites, patients, sequences) in which the others lie.
-
-    None if a group would be in several splits, or if the folders rather are classes or parts of an archive.
-    """
-    names = {id(one): "_".join(one.place) for one in images}
-    distinct = {*names.values()}
-    words = {word for one in images for part in one.parts for word in words_of(part)}
-    are_numbered = all(any(character.isdigit() for character in name) for name in distinct)
-    if len(distinct) < 2 or "" in distinct or words & _NO_GROUP_WORDS or _WITHOUT_OBJECTS in words:
-        return {}
-    if not are_numbered and len(distinct) < _MIN_NAMED_GROUPS:
-        return {}
-    splits: dict[str, set[str | None]] = {}
-    for one in images:
-        splits.setdefault(names[id(one)], set()).add(one.split)
-    return {} if any(len(of_group) > 1 for of_group in splits.values()) else names
+    return [
+        text + (f" (and {number[key] - 1} more folders)" if number[key] > 1 else "") for key, text in examples.items()
+    ]
 
 
 def _without_splits(result: ReadResult) -> None:
     """Remove splits of which training holds only images without objects, and add notes about flawless images."""
     n_flawless = sum(isinstance(item.draw, NoObjects) for item in result.items)
-    result.notes.append(f"images in {_WITHOUT_OBJECTS}/ show no defects, so that they are all background: {n_flawless}")
+    result.notes.append(f"images in {WITHOUT_OBJECTS}/ show no defects, so that they are all background: {n_flawless}")
     in_train = [item for item in result.items if item.split == "train"]
     if in_train and all(isinstance(item.draw, NoObjects) for item in in_train):
         result.items = [replace(item, split=None) for item in result.items]
@@ -320,6 +288,6 @@ def _are_several_datasets(pairs: NamedPairs) -> bool:
     complete = {name: inner for name, inner in structures.items() if len({role for role, _ in inner}) == 2}
     if len(complete) < 2:
         return False
-    if any(_DATASET_WORDS & {*words_of(name)} for name in complete):
+    if any("dataset" in name.lower() for name in complete):
         return True
     return len({frozenset(inner) for inner in complete.values()}) > 1

@@ -102,9 +102,7 @@ def _entries(text: str) -> list[tuple[str, RGB]]:
 
 _ISPRS = "impervious surface fff, building 00f, low vegetation 0ff, tree 0f0, car ff0, clutter f00, void 000"
 _DEEPGLOBE = "urban 0ff, agriculture ff0, rangeland f0f, forest 0f0, water 00f, barren fff, unknown 000"
-_SUIM = (
-    "background 000, diver 00f, plant 0f0, wreck 0ff, robot f00, reef f0f, fish ff0, sea floor fff"
-)
+_SUIM = "background 000, diver 00f, plant 0f0, wreck 0ff, robot f00, reef f0f, fish ff0, sea floor fff"
 
 KNOWN_PALETTES = {
     "voc": _voc_entries,

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 from segpipe.config import DataParams
 from segpipe.data.dataset import CLASSES_FILE
+from segpipe.data.formats.masks.palette_files import read_palette
+from segpipe.data.formats.masks.palettes import Palette
 from segpipe.data.formats.pairs import is_yolo_file
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.readings.mask_kinds import read_mask_kinds
 from segpipe.data.formats.readings.orientation import Orientation, read_orientations
 from segpipe.data.formats.readings.reading import Evidence, Reading
+from segpipe.data.formats.readings.sample import MaskSample
 from segpipe.data.formats.readings.value_kinds import KindReading
 from segpipe.data.formats.registry import Format
 from segpipe.data.formats.source import ReadOptions, ReadResult
@@ -117,11 +120,23 @@ def _kinds(
         return [KindReading("classes", classes=f"as {CLASSES_FILE} says")]
     if options.kind is None and result.classes is not None:
         return [KindReading("classes", classes=f"as {result.classes_from}")]
-    judged = read_mask_kinds(probe.sample(result.items, hints.ignore))
+    sample = probe.sample(result.items, hints.ignore)
+    if options.kind is None and result.palette and _has_greys_of(read_palette(str(result.palette)), sample):
+        return [KindReading("colours", classes=f"the grey values that {result.palette.name} names")]
+    judged = read_mask_kinds(sample)
     if options.kind is not None:
         same = [kind for kind in judged if kind.kind == options.kind and "ignore" not in kind.options]
         return [KindReading(options.kind, *_first_facts(same))]
     return _fitting(judged, hints)
+
+
+def _has_greys_of(palette: Palette, sample: MaskSample) -> bool:
+    """Return whether a palette has only grey colours, and all values of the masks of a sample are among them."""
+    greys = {int(colour[0]) for colour in palette.colors}
+    is_grey = bool((palette.colors == palette.colors[:, :1]).all())
+    return (
+        is_grey and bool(sample.masks) and {*sample.pixels_by_value()} <= greys and all(f.counts for f in sample.facts)
+    )
 
 
 def _has_class_table(probe: SourceProbe) -> bool:
