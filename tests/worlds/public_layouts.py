@@ -6,6 +6,7 @@ Each function writes one dataset below a folder. `tests/data/formats/test_public
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +63,13 @@ def text(path: Path, content: str) -> None:
     """Write a text file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content, encoding="utf-8")
+
+
+def code(mask: np.ndarray) -> str:
+    """Return the run-length code of a mask: starts from 1 and lengths, column by column."""
+    flat = np.concatenate([[False], mask.T.ravel(), [False]])
+    edges = np.flatnonzero(np.diff(flat.astype(int))) + 1
+    return " ".join(f"{start} {end - start}" for start, end in zip(edges[::2], edges[1::2], strict=True))
 
 
 def write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
@@ -176,6 +184,18 @@ def mapillary(root: Path) -> None:
     photo(root / "testing" / "images" / "img_9.jpg", 9)
     labels = [{"name": f"object--{n.lower()}", "readable": n, "color": [0, 0, k]} for k, n in enumerate(names)]
     text(root / "config.json", json.dumps({"version": 1.1, "labels": labels}))
+
+
+def mapillary_2(root: Path) -> None:
+    for split, numbers in {"training": range(4), "validation": range(4, 6)}.items():
+        for n in numbers:
+            photo(root / split / "images" / f"img_{n}.jpg", n)
+            for k, version in enumerate(("v1.2", "v2.0")):
+                save(root / split / version / "labels" / f"img_{n}.png", values(n + k, (0, 1, 2)))
+                save(
+                    root / split / version / "panoptic" / f"img_{n}.png", colours(n, [(0, 0, 1), (0, 1, 0), (2, 0, 0)])
+                )
+                save(root / split / version / "instances" / f"img_{n}.png", values(n, (0, 256, 513), np.uint16))
 
 
 # --- scenes and objects ------------------------------------------------------
@@ -320,9 +340,11 @@ def stare(root: Path) -> None:
 
 
 def stare_packed(root: Path) -> None:
-    for n in range(1, 4):
-        text(root / "stare-images" / f"im{n:04d}.ppm.gz", "gzip")
-        text(root / "labels-ah" / f"im{n:04d}.ah.ppm.gz", "gzip")
+    stare(root)
+    for path in [*root.rglob("*.ppm")]:
+        if path.parent.name != "labels-vk":
+            path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
 
 
 def hrf(root: Path) -> None:
@@ -550,7 +572,7 @@ def severstal(root: Path) -> None:
     for n in range(4):
         photo(root / "train_images" / f"{n:09x}.jpg", n)
         photo(root / "test_images" / f"{100 + n:09x}.jpg", 100 + n)
-    rows = [(f"{n:09x}.jpg", 1 + n % 2, "29 6 53 6 101 6") for n in range(4)]
+    rows = [(f"{n:09x}.jpg", 1 + n % 2, code(objects(n) == 1)) for n in range(4)]
     write_csv(root / "train.csv", [("ImageId", "ClassId", "EncodedPixels"), *rows])
 
 
@@ -576,8 +598,5 @@ def crack_segmentation_kaggle(root: Path) -> None:
     for split, numbers in {"train": range(5), "test": range(5, 8)}.items():
         for n in numbers:
             photo(root / "crack_segmentation_dataset" / split / "images" / f"CFD_{n:03d}.jpg", n)
-            save(
-                root / "crack_segmentation_dataset" / split / "masks" / f"CFD_{n:03d}.jpg",
-                values(n, (0, 255)),
-                quality=95,
-            )
+            mask = np.kron(values(n, (0, 255)), np.ones((4, 4), np.uint8))[:HEIGHT, :WIDTH]
+            save(root / "crack_segmentation_dataset" / split / "masks" / f"CFD_{n:03d}.jpg", mask, quality=95)

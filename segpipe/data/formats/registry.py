@@ -23,6 +23,7 @@ from segpipe.data.formats.masks.paired_list import read_paired_list, recognise_p
 from segpipe.data.formats.masks.paired_names import choices_of_masks, read_paired_names, recognise_paired_names
 from segpipe.data.formats.masks.voc import read_voc, recognise_voc
 from segpipe.data.formats.probe import SourceProbe
+from segpipe.data.formats.run_length_table import read_run_length_table, recognise_run_length_table
 from segpipe.data.formats.source import MaskKind, ReadOptions, ReadResult
 from segpipe.data.formats.volumes.nifti_pairs import read_volumes, recognise_volumes
 from segpipe.data.formats.volumes.nnunet import read_nnunet, recognise_msd, recognise_nnunet
@@ -45,7 +46,8 @@ class Format:
     recognise: returns why a source looks like this layout, in words; None if it does not.
     options: the names of the `ReadOptions` that `read` uses.
     rank: if `auto` recognises several layouts, the lowest rank decides. 0 is for folder structures that hardly occur by chance, even if
-        they contain a general layout too; 1 is for the general ones. Between layouts of the same rank the user decides.
+        they contain a general layout too; 1 is for the general ones; 2 for what is read only if nothing else fits. Between layouts of
+        the same rank the user decides.
     in_subfolders: whether the layout is also recognised in subfolders of any name, in one of them or in all together. If several
         datasets lie side by side, such a layout would take the first one for the whole, so `auto` checks the subfolders.
     has_mask_files: whether its items have files of masks, whose kind is judged from their pixels.
@@ -171,6 +173,13 @@ FORMATS = {
             recognise_yolo_seg,
             rank=0,
             explain=explain_yolo_seg,
+        ),
+        Format(
+            "run-length-table",
+            "a CSV with columns ImageId and EncodedPixels (run-length codes), and the images",
+            read_run_length_table,
+            recognise_run_length_table,
+            rank=2,
         ),
         Format(
             "nnunet",

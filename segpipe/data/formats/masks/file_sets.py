@@ -10,6 +10,7 @@ from pathlib import Path
 
 from segpipe.data.formats.listing import FolderListing
 from segpipe.data.formats.masks.name_words import (
+    OTHER_WORDS,
     Role,
     kind_words,
     mask_words,
@@ -100,10 +101,12 @@ def _divide(files: list[Path], role: Role | None) -> Iterator[tuple[Role, tuple[
         yield from (("mask", words, members) for words, members in by_words.items())
         return
     plain = by_words.pop((), [])
+    plain, others = _without_pictures_of_other_kinds(plain)
     cores = {other_words(words_of(stem_of(path))) for path in plain}
+    by_words |= others
     for words, members in by_words.items():
         belonging = sum(other_words(words_of(stem_of(p)), with_numbers=False) in cores for p in members)
-        if role is None or 2 * belonging >= len(members):
+        if (role is None and words not in others) or 2 * belonging >= len(members):
             yield "mask", words, members
         else:  # a photograph of a mask in a folder of images
             plain += members
@@ -112,6 +115,19 @@ def _divide(files: list[Path], role: Role | None) -> Iterator[tuple[Role, tuple[
         plain = sorted({*plain} - {*twins})
     if plain:
         yield "image", (), sorted(plain)
+
+
+def _without_pictures_of_other_kinds(files: list[Path]) -> tuple[list[Path], dict[tuple[str, ...], list[Path]]]:
+    """Return the files without those that words such as `parts` or `edges` mark, and these by their words."""
+    plain: list[Path] = []
+    others: dict[tuple[str, ...], list[Path]] = {}
+    for path in files:
+        words = tuple(word for word in words_of(stem_of(path)) if word in OTHER_WORDS)
+        if words:
+            others.setdefault(words, []).append(path)
+        else:
+            plain.append(path)
+    return plain, others
 
 
 def _twins(files: list[Path]) -> list[Path]:

@@ -33,10 +33,10 @@ COLOUR_WORDS = _words(
     "visualization visualisation overlay overlays blend preview"
 )
 """In the name of a mask: a picture of the labels for people, if there are masks without these words."""
-INSTANCE_WORDS = _words("instance instances inst ins panoptic pan bitmask bitmasks")
+INSTANCE_WORDS = _words("instance instances inst ins panoptic bitmask bitmasks")
 """In the name of a mask: instances, which are taken if there are no class values."""
 OTHER_WORDS = _words(
-    "depth edge edges contour contours boundary boundaries fov bbox bboxes heatmap heatmaps part "
+    "depth edge edges contour contours boundary boundaries fov bbox bboxes heatmap heatmaps "
     "parts skeleton attribute attributes rles polygons disparity confidence"
 )
 """In the name of a mask: something that is no class mask."""
