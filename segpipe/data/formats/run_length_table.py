@@ -136,12 +136,14 @@ def parse_code(code: str, size: int, where: str) -> npt.NDArray[np.int64]:
     if not words or code.strip().lower() in ("-1", "nan", "1 0"):
         return np.empty((0, 2), np.int64)
     try:
-        runs = np.array(words, np.int64)
+        numbers = np.array(words, np.int64)
     except (ValueError, OverflowError) as error:
         raise DataError("the run-length code is not a list of numbers", where=where, found=repr(code[:40])) from error
-    if len(runs) % 2:
-        raise DataError("the run-length code has a start without a length", where=where, found=f"{len(runs)} numbers")
-    runs = runs.reshape(-1, 2) - [1, 0]
+    if len(numbers) % 2:
+        raise DataError(
+            "the run-length code has a start without a length", where=where, found=f"{len(numbers)} numbers"
+        )
+    runs = numbers.reshape(-1, 2) - np.array([1, 0])
     if (runs < 0).any() or (runs > size).any() or (runs.sum(axis=1) > size).any():
         raise DataError(
             "the run-length code leads out of the image",

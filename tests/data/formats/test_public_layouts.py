@@ -1,3 +1,4 @@
+# ruff: noqa: E501  a row of the table is a line
 """Public datasets come in as they are downloaded, or stop with the command that imports them; the table in the documentation is this one."""
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segpipe.data.formats.readings.choose import UnclearSource
 from segpipe.data.importer import ImportReport
 from segpipe.errors import ConfigError, DataError
 from tests.worlds import public_layouts as trees
-from tests.worlds.layouts import import_source, items, mask_of
+from tests.worlds.layouts import import_source
 from tests.worlds.public_layouts import save, values
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "own-data.md"

@@ -9,7 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.formats.masks.palette_files import PALETTE_FILES, find_palette, palettes_with, read_palette
+from segpipe.data.formats.masks.palette_files import (
+    PALETTE_FILES,
+    choose_palette,
+    find_palette,
+    palettes_with,
+    read_palette,
+)
 from segpipe.data.formats.masks.palettes import Palette
 from segpipe.data.formats.source import Drawing, ReadOptions, ReadResult, check_size
 from segpipe.data.images import read_image
@@ -36,7 +42,7 @@ def draw_by_palette(
         ConfigError: there is no palette (the error lists the colours of the masks), or several lie in the source.
         DataError: the palette is not valid.
     """
-    file = "" if stored_palette else options.palette or result.palette or find_palette(source)
+    file = "" if stored_palette else options.palette or choose_palette(source, result.palettes) or find_palette(source)
     if file is None:
         masks = [item.mask for item in result.items if item.mask]
         colours = _frequent_colours(masks[:: max(1, len(masks) // _MAX_MASKS_READ)], options.limits)

@@ -247,7 +247,8 @@ def groups_of(images: list[FileSet]) -> dict[int, str]:
 
     Empty if a group would be in several splits, or if the folders rather are classes or parts of an archive.
     """
-    names = {id(one): "_".join(one.place) for one in images}
+    shared = set.intersection(*({*one.parts} for one in images)) if images else set()
+    names = {id(one): "_".join(p for p in one.parts if p not in shared and other_words(words_of(p))) for one in images}
     distinct = {*names.values()}
     words = {word for one in images for part in one.parts for word in words_of(part)}
     are_numbered = all(any(character.isdigit() for character in name) for name in distinct)

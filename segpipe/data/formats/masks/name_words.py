@@ -47,6 +47,7 @@ FILLERS = _words("png jpg jpeg tif tiff bmp gif ppm the and of all data")
 """Words that neither tell a role nor distinguish parts of a dataset."""
 
 _ROLE_WORDS = IMAGE_WORDS | MASK_WORDS | COLOUR_WORDS | INSTANCE_WORDS | OTHER_WORDS | SECOND_WORDS | FIRST_WORDS
+_NUMBERED = MASK_WORDS | OTHER_WORDS
 _KIND_WORDS = _ROLE_WORDS - IMAGE_WORDS
 _PIECES = re.compile(r"\d+(?:st|nd|rd|th)(?![a-z])|[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]+")
 _GROUND_TRUTH = re.compile(r"ground[ _-]?truth", re.IGNORECASE)
@@ -126,7 +127,7 @@ def other_words(words: Sequence[str], with_splits: bool = False, with_numbers: b
     for before, word in zip(("", *words), words, strict=False):
         if word in _ROLE_WORDS or word in FILLERS or (word in SPLIT_FOLDERS and not with_splits):
             continue
-        if word.isdigit() and before in MASK_WORDS and not with_numbers:
+        if word.isdigit() and before in _NUMBERED and not with_numbers:
             continue
         kept.append(word)
     return tuple(kept)

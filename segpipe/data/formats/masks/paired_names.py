@@ -28,7 +28,7 @@ from segpipe.data.formats.masks.file_sets import (
     splits_of,
 )
 from segpipe.data.formats.masks.name_words import MASK_WORDS, preference, role_of, split_of, words_of
-from segpipe.data.formats.masks.palette_files import find_palette_below
+from segpipe.data.formats.masks.palette_files import find_palettes_below
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import stem_of
@@ -119,7 +119,7 @@ def read_paired_names(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     images = [one for one in pairs.sets if one.role == "image"]
     groups, splits = groups_of(images), splits_of(images)
     result = ReadResult([], notes=pairs.notes)
-    result.palette = find_palette_below(probe.listing, source)
+    result.palettes = find_palettes_below(probe.listing, source)
     flawless = any(WITHOUT_OBJECTS in one.parts for one in images)
     for one in images:
         draw = NoObjects() if flawless and WITHOUT_OBJECTS in one.parts else None

@@ -146,33 +146,34 @@ def find_palette(source: Path) -> Path | None:
     Raises:
         ConfigError: there are several.
     """
-    files = [source / name for name in PALETTE_FILES if (source / name).is_file()]
-    if len(files) > 1:
-        raise ConfigError(
-            "several palettes",
-            where=source,
-            found=", ".join(path.name for path in files),
-            fix=f"name one: --palette {files[0]}",
-        )
-    return files[0] if files else None
+    return choose_palette(source, [source / name for name in PALETTE_FILES if (source / name).is_file()])
 
 
-def find_palette_below(listing: FolderListing, source: Path) -> Path | None:
-    """Return the palette file in a source or in a folder below it, the nearest; None if there is none.
+def find_palettes_below(listing: FolderListing, source: Path) -> tuple[Path, ...]:
+    """Return the palette files in a source, or else the nearest in folders below it.
 
     Raises:
-        ConfigError: there are several at the same depth.
+        DataError: a folder cannot be read.
     """
     folders = [source]
     for _ in range(_MAX_DEPTH + 1):
         files = [path for folder in folders for path in listing.files(folder) if path.name.lower() in PALETTE_FILES]
-        if len(files) > 1:
-            names = ", ".join(path.relative_to(source).as_posix() for path in files)
-            raise ConfigError("several palettes", where=source, found=names, fix=f"name one: --palette {files[0]}")
         if files:
-            return files[0]
+            return tuple(files)
         folders = [child for folder in folders for child in listing.folders(folder)][:_MAX_FOLDERS]
-    return None
+    return ()
+
+
+def choose_palette(source: Path, files: Sequence[Path]) -> Path | None:
+    """Return the only one of these palette files; None if there is none.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if len(files) > 1:
+        names = ", ".join(path.relative_to(source).as_posix() for path in files)
+        raise ConfigError("several palettes", where=source, found=names, fix=f"name one: --palette {files[0]}")
+    return files[0] if files else None
 
 
 def palettes_with(colours: Sequence[tuple[int, ...]]) -> list[str]:

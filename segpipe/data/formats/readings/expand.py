@@ -121,8 +121,12 @@ def _kinds(
     if options.kind is None and result.classes is not None:
         return [KindReading("classes", classes=f"as {result.classes_from}")]
     sample = probe.sample(result.items, hints.ignore)
-    if options.kind is None and result.palette and _has_greys_of(read_palette(str(result.palette)), sample):
-        return [KindReading("colours", classes=f"the grey values that {result.palette.name} names")]
+    if (
+        options.kind is None
+        and len(result.palettes) == 1
+        and _has_greys_of(read_palette(str(result.palettes[0])), sample)
+    ):
+        return [KindReading("colours", classes=f"the grey values that {result.palettes[0].name} names")]
     judged = read_mask_kinds(sample)
     if options.kind is not None:
         same = [kind for kind in judged if kind.kind == options.kind and "ignore" not in kind.options]
