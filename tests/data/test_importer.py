@@ -424,7 +424,7 @@ def test_auto_says_why_it_recognised_the_layout(folders: tuple[Path, Path], monk
         import_source(source, data, "auto")
     with pytest.raises(
         DataError,
-        match=r"found notes.txt, expected one of the layouts that use --tolerance: folder, colour-masks, paired-list",
+        match=r"found notes.txt, expected one of the layouts that use --tolerance: folder, paired-names, colour-masks, paired-list",
     ):
         import_source(source, data, "auto", read={"tolerance": 3})
     (source / "notes.txt").unlink()

@@ -114,6 +114,15 @@ class AlphaMask:
 
 
 @dataclass(frozen=True)
+class NoObjects:
+    """Draws the labels of an image that shows only background."""
+
+    def __call__(self, height: int, width: int) -> Drawing:
+        """Return zeros, (height, width)."""
+        return Drawing(np.zeros((height, width), np.uint8))
+
+
+@dataclass(frozen=True)
 class TurnedMask:
     """Draws labels that were made on the stored pixels of an image, and turns them upright like the image.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from segpipe.config import DataParams
 from segpipe.data.formats.listing import FolderListing
@@ -13,6 +14,8 @@ from segpipe.data.formats.readings.sample import MaskSample
 from segpipe.data.formats.source import NO_OPTIONS, RawItem, ReadOptions, ReadResult
 from segpipe.data.mask_content import MaskReader
 from segpipe.errors import SegpipeError
+
+T = TypeVar("T")
 
 
 class SourceProbe:
@@ -32,10 +35,17 @@ class SourceProbe:
         self._readers: dict[DataParams, MaskReader] = parent._readers if parent else {}
         self._pairs: dict[tuple[str | None, ...], ReadResult | SegpipeError] = {}
         self._children: dict[Path, SourceProbe] = {}
+        self._cache: dict[str, Any] = {}
 
     def child(self, folder: Path) -> SourceProbe:
         """Return the probe of a folder below the source, as a source of its own."""
         return self._children.setdefault(folder, SourceProbe(folder, self))
+
+    def cached(self, key: str, make: Callable[[], T]) -> T:
+        """Return what `make` returns, which is called only the first time that a recogniser or reader asks for this key."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return cast("T", self._cache[key])
 
     def pairs(self, options: ReadOptions = NO_OPTIONS) -> ReadResult:
         """Return the images of the source, each with its mask file if it has one; see `segpipe.data.formats.pairs.find_pairs`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from segpipe.data.formats.masks.palette_files import read_palette
@@ -12,10 +13,13 @@ from segpipe.data.formats.readings.mask_kinds import STORED_PALETTE
 from segpipe.data.formats.readings.reading import Evidence, Reading
 from segpipe.data.formats.registry import AUTO, FORMATS, Format, check_options, find_format
 from segpipe.data.formats.source import ReadOptions
+from segpipe.data.formats.unread_labels import explain_unread
 from segpipe.data.images import VOLUME_SUFFIXES, suffix_of
 from segpipe.errors import DataError
 from segpipe.words import listed
 
+_ANY_NAMES = "paired-names"
+"""The layout that nearly every folder of images and masks has, also a single folder of another layout."""
 _MAX_SUBFOLDERS_CHECKED = 20
 _MAX_NAMES_SHOWN, _MAX_NAME_LENGTH = 8, 24
 
@@ -60,7 +64,7 @@ def collect_readings(
         for layout in best:
             readings += expand_layout(probe, layout, reasons[layout.name], options, hints)
         if any(not reading.is_doubtful for reading in readings):
-            others = [name for name in reasons if FORMATS[name].rank > rank]
+            others = [name for name in reasons if FORMATS[name].rank > rank and name != _ANY_NAMES]
             also = f" ({' and '.join(others)} would fit too)" if others else ""
             readings = [r.model_copy(update={"pairing": r.pairing + also}) for r in readings]
             break
@@ -97,6 +101,8 @@ def _unrecognised(probe: SourceProbe, options: ReadOptions, candidates: list[For
     for format in candidates:
         if error := format.explain(probe):
             return error
+    if error := explain_unread(probe.listing, source):
+        return error
     if options.images or options.masks or has_image_folder(probe.listing, source):
         probe.pairs(options)
     if datasets := _datasets_below(probe, candidates):
@@ -126,7 +132,11 @@ def _check_one_dataset(probe: SourceProbe, best: list[Format], candidates: list[
     if not any(format.in_subfolders != "no" for format in best):
         return
     joint = [format for format in best if format.in_subfolders == "all"]
+    if FORMATS[_ANY_NAMES] not in best:
+        candidates = [format for format in candidates if format.name != _ANY_NAMES]
     children = [child for child in _datasets_below(probe, candidates) if not is_part(child.source.name)]
+    if FORMATS[_ANY_NAMES] in joint and _are_numbered([child.source.name for child in children]):
+        joint = [*joint, FORMATS["folder"]]
     if len(children) > 1 and not all(any(format.recognise(child) for format in joint) for child in children):
         raise DataError(
             "several datasets lie below",
@@ -136,6 +146,11 @@ def _check_one_dataset(probe: SourceProbe, best: list[Format], candidates: list[
             fix=f"import one of them ({children[0].source}); or, if it is one dataset, name its layout: "
             + " or ".join(f"--format {format.name}" for format in best),
         )
+
+
+def _are_numbered(names: list[str]) -> bool:
+    """Return whether names differ only by their numbers (site1, site2), as those of the parts of one dataset do."""
+    return len({re.sub(r"\d+", "", name.lower()) for name in names}) == 1
 
 
 def _datasets_below(probe: SourceProbe, candidates: list[Format]) -> list[SourceProbe]:

@@ -24,8 +24,10 @@ from segpipe.data.formats.masks.lgg import read_lgg, recognise_lgg
 from segpipe.data.formats.masks.mask_per_class import read_mask_per_class, recognise_mask_per_class
 from segpipe.data.formats.masks.mask_per_instance import read_mask_per_instance, recognise_mask_per_instance
 from segpipe.data.formats.masks.paired_list import read_paired_list, recognise_paired_list
+from segpipe.data.formats.masks.paired_names import choices_of_masks, read_paired_names, recognise_paired_names
 from segpipe.data.formats.masks.voc import read_voc, recognise_voc
 from segpipe.data.formats.probe import SourceProbe
+from segpipe.data.formats.run_length_table import read_run_length_table, recognise_run_length_table
 from segpipe.data.formats.source import MaskKind, ReadOptions, ReadResult
 from segpipe.data.formats.volumes.nifti_pairs import read_volumes, recognise_volumes
 from segpipe.data.formats.volumes.nnunet import read_nnunet, recognise_msd, recognise_nnunet
@@ -48,11 +50,13 @@ class Format:
     recognise: returns why a source looks like this layout, in words; None if it does not.
     options: the names of the `ReadOptions` that `read` uses.
     rank: if `auto` recognises several layouts, the lowest rank decides. 0 is for folder structures that hardly occur by chance, even if
-        they contain a general layout too; 1 is for the general ones. Between layouts of the same rank the user decides.
+        they contain a general layout too; 1 is for the general ones; 2 for what is read only if nothing else fits. Between layouts of
+        the same rank the user decides.
     in_subfolders: whether the layout is also recognised in subfolders of any name, in one of them or in all together. If several
         datasets lie side by side, such a layout would take the first one for the whole, so `auto` checks the subfolders.
     has_mask_files: whether its items have files of masks, whose kind is judged from their pixels.
     kind: the kind of mask, if the layout defines it. `auto` then leaves it to the pixels whether a source is read so.
+    choices: returns the options that choose among several masks of the same images, each with what it chooses, in words.
     explain: returns the error that tells why a source that looks like this layout cannot be read; None if there is nothing to tell.
     """
 
@@ -65,6 +69,7 @@ class Format:
     in_subfolders: Literal["no", "one", "all"] = "no"
     has_mask_files: bool = False
     kind: MaskKind | None = None
+    choices: Callable[[SourceProbe, ReadOptions], list[tuple[dict[str, str], str]]] = lambda probe, options: [({}, "")]
     explain: Callable[[SourceProbe], DataError | None] = lambda probe: None
 
 
@@ -79,6 +84,16 @@ FORMATS = {
             ("images", "masks", "suffix", "overlapping", *MASK_OPTIONS),
             has_mask_files=True,
             explain=explain_folder,
+        ),
+        Format(
+            "paired-names",
+            "folders such as train/ and train_masks/, or a.jpg with a_mask.png, at any depth; numbered folders are groups",
+            read_paired_names,
+            recognise_paired_names,
+            ("images", "masks", "suffix", *MASK_OPTIONS),
+            in_subfolders="all",
+            has_mask_files=True,
+            choices=choices_of_masks,
         ),
         Format(
             "label-maps",
@@ -105,7 +120,7 @@ FORMATS = {
             recognise_voc,
             ("palette",),
             rank=0,
-            in_subfolders="one",
+            in_subfolders="all",
         ),
         Format(
             "cityscapes",
@@ -162,6 +177,13 @@ FORMATS = {
             recognise_yolo_seg,
             rank=0,
             explain=explain_yolo_seg,
+        ),
+        Format(
+            "run-length-table",
+            "a CSV with columns ImageId and EncodedPixels (run-length codes), and the images",
+            read_run_length_table,
+            recognise_run_length_table,
+            rank=2,
         ),
         Format(
             "nnunet",

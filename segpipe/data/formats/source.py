@@ -105,6 +105,7 @@ class ReadResult:
     notes: sentences for the user.
     classes_from: where `classes` comes from, in words.
     used_files: further files of the source that were read, such as annotations, lists and tables.
+    palettes: files of palettes that the reader has found; masks in colours need exactly one.
     """
 
     items: list[RawItem]
@@ -113,6 +114,7 @@ class ReadResult:
     notes: list[str] = field(default_factory=list)
     classes_from: str = "written in the source"
     used_files: set[Path] = field(default_factory=set)
+    palettes: tuple[Path, ...] = ()
 
     def copy(self) -> ReadResult:
         """Return a result with lists of its own."""

@@ -13,6 +13,8 @@ SUFFIXES = (
     ".bmp",
     ".webp",
     ".gif",
+    ".ppm",
+    ".pgm",
     ".npy",
     ".npz",
     ".jp2",

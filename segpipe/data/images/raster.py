@@ -1,4 +1,4 @@
-"""Decode PNG, JPEG, BMP, WebP and GIF: formats with one 2D image per file."""
+"""Decode PNG, JPEG, BMP, WebP, GIF and PPM: formats with one 2D image per file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segpipe.data.images.bounds import RESTORE_FIX, Bounds, decoder_errors_as_da
 from segpipe.data.images.png import decode_png, png_chunks
 from segpipe.errors import DataError
 
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM")
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B")
 _JPEG_END = b"\xff\xd9"
 _ORIENTATION_TAG = 0x0112
@@ -79,6 +79,9 @@ def decode_raster(content: bytes, where: str, bounds: Bounds, indices: bool) -> 
             array = decode_png(content, where)
         elif image.format == "JPEG":
             array = _decode_jpeg(image, content)
+        elif image.format == "PPM":
+            image.load()  # reports a file that is cut off, which OpenCV does not; 16 bits are read by OpenCV alone
+            array = _decode_with_opencv(content, where, grey=image.mode in _GREY)
         elif image.format == "GIF":
             array = np.asarray(image if image.mode == "L" else image.convert("RGB"))
         else:

@@ -110,8 +110,12 @@ def with_assignments(result: ReadResult, table: ImageTable, groups: bool) -> Rea
 
 
 def with_all_splits(items: list[RawItem], notes: list[str]) -> list[RawItem]:
-    """Complete the splits of a source that has a train split, but not all three: the others are taken from train, by hash."""
-    splits = {item.split for item in items}
+    """Complete the splits of a source whose labelled images have a train split, but not all three: the others are taken from train.
+
+    The assignment is by hash.
+    """
+    labelled = [item for item in items if item.mask or item.draw]
+    splits = {item.split for item in labelled or items}
     if "train" not in splits or None in splits or splits == set(SPLITS):
         return items
     params = SplitParams()

@@ -206,7 +206,10 @@ def test_subfolders_that_are_checked_are_listed_once(source: Path) -> None:
     for child in ("cells", "streets"):
         write_folder(source / child)
     (source / "empty" / "deep").mkdir(parents=True)
-    with recorded_access(source) as access, pytest.raises(DataError, match=r"contains datasets .found cells, streets"):
+    with (
+        recorded_access(source) as access,
+        pytest.raises(DataError, match=r"several datasets lie below .found cells, streets"),
+    ):
         recognised(SourceProbe(source))
     assert most_listings(access) == 1
     assert most_decodings(access) == 0, "names are enough"

@@ -240,7 +240,8 @@ def png_of(width: int, height: int, pixels: bytes) -> bytes:
 BROKEN = {
     "empty": (b"", "the file is empty"),
     "text": (b"hello, not an image", "not an image in a supported format"),
-    "ppm": (encoded(RGB, "PPM"), "not an image in a supported format"),
+    "ppm cut": (encoded(RGB, "PPM")[:-100], "cannot be decoded"),
+    "ppm header alone": (b"P6\n60 60\n255\n", "cannot be decoded"),
     "png cut in half": (PNG[: len(PNG) // 2], "cannot be decoded"),
     "png without its end": (PNG[:-20], "cannot be decoded"),
     "png with a flipped bit": (PNG[:2000] + bytes([PNG[2000] ^ 1]) + PNG[2001:], "cannot be decoded"),

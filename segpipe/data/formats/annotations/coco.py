@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -24,10 +25,11 @@ from segpipe.data.formats.annotations.coco_entries import Entries, ImageEntry, S
 from segpipe.data.formats.annotations.json_document import peek, read_document
 from segpipe.data.formats.annotations.listed_images import find_listed
 from segpipe.data.formats.annotations.painter import Painter
+from segpipe.data.formats.listing import FolderListing
 from segpipe.data.formats.pairs import is_part
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
-from segpipe.data.images import read_size, stem_of
+from segpipe.data.images import is_image_file, read_size, stem_of
 from segpipe.errors import ConfigError, DataError
 from segpipe.samples import ClassTable
 
@@ -86,7 +88,7 @@ def read_coco(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     result = ReadResult([], numbering.classes, notes=list(numbering.notes), used_files={*paths})
     annotations = [a for _, entries in files for image in entries.images for a in image.annotations]
     has_instances = any(a.is_instance for a in annotations) and not numbering.classes.overlapping
-    collector = _ItemCollector(source, result, numbering, has_instances, options.images)
+    collector = _ItemCollector(source, result, numbering, has_instances, options.images, probe.listing)
     counts: Counter[str] = Counter()
     for path, entries in files:
         name = path.relative_to(source).as_posix() if path.is_relative_to(source) else path.name
@@ -112,8 +114,14 @@ def _size_reader(source: Path, path: Path, options: ReadOptions) -> SizeOf:
 
 
 def _annotation_files(probe: SourceProbe) -> list[Path]:
-    """Return the JSON files that look like COCO, in name order: those in the source itself, otherwise those one folder down."""
-    for folders in ([probe.source], probe.listing.folders(probe.source)):
+    """Return the JSON files that look like COCO, in name order: those in the source itself, otherwise the nearest further down.
+
+    More than one folder down, they must lie in folders that are named as parts of a dataset (`annotations/LIVECell/`).
+    """
+    listing, inner = probe.listing, probe.listing.folders(probe.source)
+    wrapped = [child for folder in inner for child in listing.folders(folder)] if len(inner) == 1 else inner
+    parts = [path for folder in {*inner, *wrapped} if is_part(folder.name) for path in listing.folders(folder)]
+    for folders in ([probe.source], inner, wrapped, sorted(parts)):
         files = [path for folder in folders for path in probe.listing.matching(folder, "*.json")]
         for pattern in _FILE_PATTERNS:
             fitting = [path for path in files if path.match(pattern) and _looks_like_coco(path)]
@@ -200,6 +208,13 @@ def _named_folder(source: Path, name: str) -> Path:
     return folder
 
 
+def _is_inside(path: Path, source: Path) -> bool:
+    try:
+        return path.resolve(strict=True).is_relative_to(source)
+    except (OSError, RuntimeError):  # a link that leads nowhere, or to itself
+        return False
+
+
 @dataclass
 class _ItemCollector:
     """Adds the images of annotation files to a result.
@@ -213,7 +228,16 @@ class _ItemCollector:
     numbering: Numbering
     has_instances: bool
     images: str | None
+    listing: FolderListing
     files_by_image: dict[Path, Path] = field(default_factory=dict)
+
+    @cached_property
+    def files_by_name(self) -> dict[str, list[Path]]:
+        """The image files at any depth below the source, by their names: the last resort for a name without a folder."""
+        files: dict[str, list[Path]] = {}
+        for path in filter(is_image_file, self.listing.files_below(self.listing.root)):
+            files.setdefault(path.name, []).append(path)
+        return {name: paths for name, paths in files.items() if all(_is_inside(path, self.source) for path in paths)}
 
     def add(self, path: Path, entries: list[ImageEntry]) -> None:
         """Add the images of one annotation file."""
@@ -224,8 +248,11 @@ class _ItemCollector:
             try:
                 image = find_listed(root, folders, entry.file_name, path)
             except DataError as error:
-                self.result.skipped.append((entry.file_name, str(error)))
-                continue
+                elsewhere = self.files_by_name.get(entry.file_name, [])
+                if len(elsewhere) != 1 or self.images is not None:
+                    self.result.skipped.append((entry.file_name, str(error)))
+                    continue
+                image = elsewhere[0].resolve()
             if image in self.files_by_image:
                 other = self.files_by_image[image]
                 self._check_splits(path, other, entry.file_name)

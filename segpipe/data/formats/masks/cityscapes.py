@@ -10,21 +10,23 @@ The 19 classes of the benchmark get their train ids as values; everything else i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from segpipe.config import DataParams
+from segpipe.data.formats.annotations.cityscapes_polygons import PolygonLabels, base_label, read_labels
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, ReadResult, check_size
-from segpipe.data.images import read_mask
+from segpipe.data.images import read_mask, stem_of
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError
-from segpipe.samples import ClassSpec, ClassTable
+from segpipe.samples import MAX_CLASSES, ClassSpec, ClassTable, default_color
 
-_IMAGES, _LABELS = "leftImg8bit", "gtFine"
+_IMAGES, _LABELS = "leftImg8bit", ("gtFine", "gtCoarse")
 _VOID = 255
 _IDS_PER_CLASS = 1000
 """An instance id is the label id times this, plus a number; smaller ids mark regions that are not single instances."""
@@ -62,6 +64,29 @@ BENCHMARK_LABELS = (
 """The classes of the benchmark in the order of their train ids
 (https://github.com/mcordts/cityscapesScripts/blob/master/cityscapesscripts/helpers/labels.py)."""
 
+_VOID_LABELS = frozenset(
+    (
+        "unlabeled",
+        "ego vehicle",
+        "rectification border",
+        "out of roi",
+        "static",
+        "dynamic",
+        "ground",
+        "parking",
+        "rail track",
+        "guard rail",
+        "bridge",
+        "tunnel",
+        "polegroup",
+        "caravan",
+        "trailer",
+        "license plate",
+    )
+)
+"""The labels of Cityscapes that its benchmark ignores."""
+_INSTANCE_LABELS = frozenset(("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"))
+
 CLASSES = ClassTable(
     classes=tuple(
         ClassSpec(name=label.name, value=train_id, color=label.color) for train_id, label in enumerate(BENCHMARK_LABELS)
@@ -70,51 +95,128 @@ CLASSES = ClassTable(
 )
 
 
+@dataclass(frozen=True)
+class _Roots:
+    """The folders of splits of images and of labels, and the name of the labels (`gtFine`, or `gtCoarse` if there is no other)."""
+
+    images: Path
+    labels: Path
+    name: str
+
+
 def recognise_cityscapes(probe: SourceProbe) -> str | None:
     """Return why the source has this layout: folders of images and of labels with the same splits. None otherwise."""
-    is_folder, source = probe.listing.is_folder, probe.source
-    if any(is_folder(source / _IMAGES / split) and is_folder(source / _LABELS / split) for split in SPLITS):
-        return f"{_IMAGES}/SPLIT/CITY/ with {_LABELS}/SPLIT/CITY/"
+    roots, is_folder = _find_roots(probe), probe.listing.is_folder
+    if roots and any(is_folder(roots.images / split) and is_folder(roots.labels / split) for split in SPLITS):
+        names = [path.relative_to(probe.source).as_posix() for path in (roots.images, roots.labels)]
+        return f"{names[0]}/SPLIT/CITY/ with {names[1]}/SPLIT/CITY/"
     return None
 
 
 def read_cityscapes(probe: SourceProbe, options: ReadOptions) -> ReadResult:
-    """Read the layout.
+    """Read the layout. Polygons are drawn where there are no maps of label ids.
 
     Raises:
         DataError: one of the two folders is missing.
     """
-    source, listing = probe.source, probe.listing
-    if not listing.is_folder(source / _IMAGES) or not listing.is_folder(source / _LABELS):
+    roots, listing = _find_roots(probe), probe.listing
+    if roots is None:
         raise DataError(
-            f"no {_IMAGES}/ with {_LABELS}/",
-            where=source,
+            f"no {_IMAGES}/ with {_LABELS[0]}/",
+            where=probe.source,
             expected="both, as the archives of Cityscapes unpack",
             fix="unpack them here, or choose another --format",
         )
     result = ReadResult([], CLASSES, classes_from="the 19 classes of Cityscapes")
-    for folder in listing.folders(source / _IMAGES):
+    frames: list[_Frame] = []
+    for folder in listing.folders(roots.images):
         if folder.name not in SPLITS:
-            result.skipped.append((f"{_IMAGES}/{folder.name}/", f"not a split with {_LABELS}"))
+            result.skipped.append((f"{_IMAGES}/{folder.name}/", f"not a split with {roots.name}"))
             continue
         for city in listing.folders(folder):
-            images = listing.matching(city, f"*_{_IMAGES}.png")
-            result.items += [_item(probe, image, folder.name, options.limits) for image in images]
+            images = [p for p in listing.image_files(city) if stem_of(p).endswith(f"_{_IMAGES}")]
+            frames += [_frame(probe, roots, image, folder.name) for image in images]
+    numbering = _numbering([frame.polygons for frame in frames if frame.polygons], result)
+    result.items = [_item(frame, numbering, options.limits) for frame in frames]
     return result
 
 
-def _item(probe: SourceProbe, image: Path, split: str, limits: DataParams) -> RawItem:
-    city, frame = image.parent.name, image.name.removesuffix(f"_{_IMAGES}.png")
-    labels = {
-        kind: probe.source / _LABELS / split / city / f"{frame}_{_LABELS}_{kind}.png"
-        for kind in ("labelIds", "labelTrainIds", "instanceIds")
-    }
-    files = {kind: path for kind, path in labels.items() if probe.listing.is_file(path)}
-    name = f"{split}/{city}/{frame}"
+def _find_roots(probe: SourceProbe) -> _Roots | None:
+    """Return the folders of images and labels in the source, or in the folders of the archives side by side."""
+    listing, source = probe.listing, probe.source
+    parents = [source, *listing.folders(source)]
+    images = next((p / _IMAGES for p in parents if listing.is_folder(p / _IMAGES)), None)
+    labels = [(p / name, name) for name in _LABELS for p in parents if listing.is_folder(p / name)]
+    return _Roots(images, *labels[0]) if images and labels else None
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """An image with the files of its labels, by their kind; `polygons` only where there is no map of ids."""
+
+    image: Path
+    name: str
+    split: str
+    files: dict[str, Path]
+    polygons: Path | None
+
+
+@dataclass(frozen=True)
+class _Numbering:
+    """The file value of each label of polygons, and the labels that are instances."""
+
+    values: tuple[tuple[str, int], ...]
+    instances: frozenset[str]
+
+
+def _numbering(polygons: list[Path], result: ReadResult) -> _Numbering:
+    """Return the values of the labels: those of Cityscapes, or one for each name if others occur. The result gets the classes."""
+    known = {label.name: train_id for train_id, label in enumerate(BENCHMARK_LABELS)}
+    labels: Counter[str] = Counter()
+    for path in polygons:
+        try:
+            labels.update(read_labels(path))
+        except DataError:  # drawing it reports the error
+            continue
+    classes = {base_label(label, known) for label in labels if label and label not in _VOID_LABELS}
+    if not classes - known.keys():
+        return _Numbering(tuple(known.items()), _INSTANCE_LABELS & known.keys())
+    names = sorted(classes)
+    if len(names) >= MAX_CLASSES or len(names) < 2:
+        raise DataError("too few or too many labels of polygons", found=len(names), expected=f"2 to {MAX_CLASSES - 1}")
+    colours = {label.name: label.color for label in BENCHMARK_LABELS}
+    result.classes = ClassTable(
+        classes=tuple(
+            ClassSpec(name=name, value=value, color=colours.get(name, default_color(value)))
+            for value, name in enumerate(names)
+        ),
+        ignore=(_VOID,),
+    )
+    result.classes_from = "the labels of the polygons"
+    return _Numbering(tuple((name, value) for value, name in enumerate(names)), frozenset())
+
+
+def _frame(probe: SourceProbe, roots: _Roots, image: Path, split: str) -> _Frame:
+    city, stem = image.parent.name, stem_of(image).removesuffix(f"_{_IMAGES}")
+    folder = roots.labels / split / city
+    paths = {kind: folder / f"{stem}_{roots.name}_{kind}.png" for kind in ("labelIds", "labelTrainIds", "instanceIds")}
+    files = {kind: path for kind, path in paths.items() if probe.listing.is_file(path)}
+    polygons = folder / f"{stem}_{roots.name}_polygons.json"
+    has_ids = not {"labelIds", "labelTrainIds"}.isdisjoint(files)
+    only_polygons = polygons if not has_ids and probe.listing.is_file(polygons) else None
+    return _Frame(image, f"{split}/{city}/{stem}", split, files, only_polygons)
+
+
+def _item(frame: _Frame, numbering: _Numbering, limits: DataParams) -> RawItem:
+    city, files = frame.image.parent.name, frame.files
+    item = RawItem(frame.name, frame.image, group=city, split=frame.split)
+    if frame.polygons:
+        draw = PolygonLabels(frame.polygons, numbering.values, numbering.instances, _VOID)
+        return replace(item, draw=draw)
     if "labelIds" not in files and "labelTrainIds" not in files:
-        return RawItem(name, image, group=city, split=split)
-    draw = _FrameLabels(files.get("labelIds"), files.get("labelTrainIds"), files.get("instanceIds"), limits)
-    return RawItem(name, image, group=city, split=split, draw=draw)
+        return item
+    labels = _FrameLabels(files.get("labelIds"), files.get("labelTrainIds"), files.get("instanceIds"), limits)
+    return replace(item, draw=labels)
 
 
 @dataclass(frozen=True)

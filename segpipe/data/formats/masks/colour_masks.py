@@ -9,7 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.formats.masks.palette_files import PALETTE_FILES, find_palette, read_palette
+from segpipe.data.formats.masks.palette_files import (
+    PALETTE_FILES,
+    choose_palette,
+    find_palette,
+    palettes_with,
+    read_palette,
+)
 from segpipe.data.formats.masks.palettes import Palette
 from segpipe.data.formats.source import Drawing, ReadOptions, ReadResult, check_size
 from segpipe.data.images import read_image
@@ -36,15 +42,18 @@ def draw_by_palette(
         ConfigError: there is no palette (the error lists the colours of the masks), or several lie in the source.
         DataError: the palette is not valid.
     """
-    file = "" if stored_palette else options.palette or find_palette(source)
+    file = "" if stored_palette else options.palette or choose_palette(source, result.palettes) or find_palette(source)
     if file is None:
-        masks = [item.mask for item in result.items if item.mask][:_MAX_MASKS_READ]
+        masks = [item.mask for item in result.items if item.mask]
+        colours = _frequent_colours(masks[:: max(1, len(masks) // _MAX_MASKS_READ)], options.limits)
+        fitting = palettes_with(colours) if len(colours) < _MAX_COLOURS_SHOWN else []
+        known = f"add --palette {' or --palette '.join(fitting)}, if these are its classes; or " if fitting else ""
         raise ConfigError(
             "which colour is which class?",
             where=source,
-            found=_frequent_colours(masks, options.limits),
+            found="colours " + ", ".join(" ".join(map(str, colour)) for colour in colours) or "no colour",
             expected="a palette",
-            fix=f"write lines such as `128 64 128 road` and give them as --palette FILE, or as {PALETTE_FILES[-1]}",
+            fix=f"{known}write lines such as `128 64 128 road` and give them as --palette FILE, or as {PALETTE_FILES[-1]}",
         )
     result.used_files |= {Path(file)} if file else set()
     palette = stored_palette or read_palette(str(file))
@@ -84,8 +93,8 @@ class ColourMask:
         return Drawing(encoded.values, notes=+Counter(counts))
 
 
-def _frequent_colours(masks: list[Path], limits: DataParams) -> str:
-    """Return the most frequent colours of some masks, in words."""
+def _frequent_colours(masks: list[Path], limits: DataParams) -> list[tuple[int, ...]]:
+    """Return the most frequent colours of some masks, the most frequent first."""
     counts: Counter[tuple[int, ...]] = Counter()
     for mask in masks:
         try:
@@ -94,4 +103,4 @@ def _frequent_colours(masks: list[Path], limits: DataParams) -> str:
             continue
         colours, pixels = np.unique(image[::4, ::4].reshape(-1, image.shape[-1]), axis=0, return_counts=True)
         counts.update({tuple(map(int, colour)): int(n) for colour, n in zip(colours, pixels, strict=True)})
-    return "colours " + ", ".join(" ".join(map(str, colour)) for colour, _ in counts.most_common(_MAX_COLOURS_SHOWN))
+    return [colour for colour, _ in counts.most_common(_MAX_COLOURS_SHOWN)]

@@ -11,6 +11,8 @@ reading (`segpipe.data.formats.readings`); `label-maps` and `colour-masks` are t
 from __future__ import annotations
 
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE
+from segpipe.data.formats.class_lists import find_class_list
+from segpipe.data.formats.masks.paired_names import explain_takeover
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import ReadOptions, ReadResult
 from segpipe.data.images import VOLUME_SUFFIXES, suffix_of
@@ -24,6 +26,8 @@ def recognise_folder(probe: SourceProbe) -> str | None:
     except DataError:
         return None
     if any(item.mask and suffix_of(item.mask) not in VOLUME_SUFFIXES for item in pairs.items):
+        if explain_takeover(probe):
+            return None
         return ", ".join(pairs.notes)
     return None
 
@@ -43,4 +47,10 @@ def explain_folder(probe: SourceProbe) -> DataError | None:
 
 def read_folder(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     """Read the layout; errors as in `segpipe.data.formats.pairs.find_pairs`."""
-    return probe.pairs(options)
+    result = probe.pairs(options)
+    if result.classes is None:
+        labels = {item.mask.parent.name for item in result.items if item.mask}
+        find_class_list(
+            probe.listing, probe.source, labels, lambda: {*probe.sample(result.items).pixels_by_value()}, result
+        )
+    return result

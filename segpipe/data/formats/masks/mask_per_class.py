@@ -19,6 +19,7 @@ from segpipe.config import DataParams
 from segpipe.data.classes import is_background, overlapping_table
 from segpipe.data.dataset import CLASSES_FILE, read_classes
 from segpipe.data.formats.listing import FolderListing
+from segpipe.data.formats.masks.name_words import mask_words
 from segpipe.data.formats.masks.palettes import IGNORED_NAMES
 from segpipe.data.formats.pairs import IMAGE_FOLDERS, MASK_FOLDERS, SPLIT_FOLDERS, read_tables
 from segpipe.data.formats.probe import SourceProbe
@@ -34,6 +35,8 @@ def recognise_mask_per_class(probe: SourceProbe) -> str | None:
     files_by_class = _mask_files(probe.listing, masks) if masks else {}
     if not images or not masks or not files_by_class or any(name.lower() in SPLIT_FOLDERS for name in files_by_class):
         return None
+    if len(files_by_class) == 1 and mask_words(next(iter(files_by_class))):
+        return None  # a folder of all masks (annotations/trimaps/), and not of a class
     stems = {stem_of(path) for path in probe.listing.image_files(images)}
     if not stems or any(not stems & files.keys() for files in files_by_class.values()):
         return None

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from segpipe.data.formats.listing import FolderListing
 from segpipe.data.formats.masks.cityscapes import BENCHMARK_LABELS
 from segpipe.data.formats.masks.palettes import RGB, Palette, make_palette
 from segpipe.errors import ConfigError, DataError
@@ -30,6 +32,8 @@ PALETTE_FILES = (
     "labelmap.txt",
     "label_colors.txt",
     "class_dict.csv",
+    "class_dict_seg.csv",
+    "label_class_dict.csv",
     "palette.json",
     "palette.yaml",
     "palette.csv",
@@ -63,6 +67,8 @@ VOC_NAMES = (
 """The classes of Pascal VOC, by pixel value; 255 is void."""
 
 _MAX_PALETTE_BYTES = 1 << 20
+_MAX_DEPTH, _MAX_FOLDERS = 3, 200
+_MIN_COLOURS = 3
 _COLOUR_THEN_NAME = re.compile(r"(\d+)[\s,;]+(\d+)[\s,;]+(\d+)[\s,;]+(\S.*)")
 _NAME_THEN_COLOUR = re.compile(r"(.*?\S)\s*[\s,;:]\s*(\d+)[\s,;]+(\d+)[\s,;]+(\d+)\s*(?::.*)?")
 
@@ -88,7 +94,23 @@ def _cityscapes_entries() -> list[tuple[str, RGB]]:
     return [*((label.name, label.color) for label in BENCHMARK_LABELS), ("void", (0, 0, 0))]
 
 
-KNOWN_PALETTES = {"voc": _voc_entries, "cityscapes": _cityscapes_entries}
+def _entries(text: str) -> list[tuple[str, RGB]]:
+    """Return the entries of a text such as `car ff0, tree 0f0`, in which a hexadecimal digit stands for a channel."""
+    named = [entry.strip().rpartition(" ") for entry in text.split(",")]
+    return [(name, (int(c[0] * 2, 16), int(c[1] * 2, 16), int(c[2] * 2, 16))) for name, _, c in named]
+
+
+_ISPRS = "impervious surface fff, building 00f, low vegetation 0ff, tree 0f0, car ff0, clutter f00, void 000"
+_DEEPGLOBE = "urban 0ff, agriculture ff0, rangeland f0f, forest 0f0, water 00f, barren fff, unknown 000"
+_SUIM = "background 000, diver 00f, plant 0f0, wreck 0ff, robot f00, reef f0f, fish ff0, sea floor fff"
+
+KNOWN_PALETTES = {
+    "voc": _voc_entries,
+    "cityscapes": _cityscapes_entries,
+    "isprs": lambda: _entries(_ISPRS),
+    "deepglobe": lambda: _entries(_DEEPGLOBE),
+    "suim": lambda: _entries(_SUIM),
+}
 """The entries of palettes that are known by name."""
 
 
@@ -124,15 +146,43 @@ def find_palette(source: Path) -> Path | None:
     Raises:
         ConfigError: there are several.
     """
-    files = [source / name for name in PALETTE_FILES if (source / name).is_file()]
+    return choose_palette(source, [source / name for name in PALETTE_FILES if (source / name).is_file()])
+
+
+def find_palettes_below(listing: FolderListing, source: Path) -> tuple[Path, ...]:
+    """Return the palette files in a source, or else the nearest in folders below it.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    folders = [source]
+    for _ in range(_MAX_DEPTH + 1):
+        files = [path for folder in folders for path in listing.files(folder) if path.name.lower() in PALETTE_FILES]
+        if files:
+            return tuple(files)
+        folders = [child for folder in folders for child in listing.folders(folder)][:_MAX_FOLDERS]
+    return ()
+
+
+def choose_palette(source: Path, files: Sequence[Path]) -> Path | None:
+    """Return the only one of these palette files; None if there is none.
+
+    Raises:
+        ConfigError: there are several.
+    """
     if len(files) > 1:
-        raise ConfigError(
-            "several palettes",
-            where=source,
-            found=", ".join(path.name for path in files),
-            fix=f"name one: --palette {files[0]}",
-        )
+        names = ", ".join(path.relative_to(source).as_posix() for path in files)
+        raise ConfigError("several palettes", where=source, found=names, fix=f"name one: --palette {files[0]}")
     return files[0] if files else None
+
+
+def palettes_with(colours: Sequence[tuple[int, ...]]) -> list[str]:
+    """Return the names of the known palettes that have all of these colours, the smallest first; none for fewer than three."""
+    if len(colours) < _MIN_COLOURS:
+        return []
+    fitting = {name: make() for name, make in KNOWN_PALETTES.items()}
+    fitting = {name: entries for name, entries in fitting.items() if {*colours} <= {colour for _, colour in entries}}
+    return sorted(fitting, key=lambda name: len(fitting[name]))
 
 
 def _parse_lines(text: str, path: Path) -> list[tuple[str, RGB]]:

@@ -18,7 +18,17 @@ RGB = tuple[int, int, int]
 CodeCounts = tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]
 """Different colour codes (0xRRGGBB), and the number of pixels of each."""
 
-IGNORED_NAMES = {"void", "ignore", "ignored", "unlabelled", "unlabeled", "__ignore__", "_ignore_", "ignore label"}
+IGNORED_NAMES = {
+    "void",
+    "ignore",
+    "ignored",
+    "unlabelled",
+    "unlabeled",
+    "__ignore__",
+    "_ignore_",
+    "ignore label",
+    "unknown",
+}
 """Names, in lower case, of colours whose pixels are ignored."""
 
 _MAX_UNKNOWN_SHOWN, _MAX_ENTRIES_SHOWN = 4, 12

@@ -10,7 +10,7 @@ Masks are palette images of class values, or RGB images in the colours of labelm
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,13 @@ from segpipe.data.images import read_image, read_mask, stem_of
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
+from segpipe.words import listed
 
 _IMAGE_FOLDERS = ("JPEGImages",)
 _CLASS_FOLDERS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassRaw")
 _INSTANCE_FOLDERS = ("SegmentationObject", "SegmentationObjectPNG")
 _VOID = 255
+_MAX_DEPTH, _MAX_FOLDERS, _MAX_FOLDERS_SHOWN = 3, 200, 4
 _MAX_LIST_BYTES = 1 << 26
 
 
@@ -43,21 +45,46 @@ def recognise_voc(probe: SourceProbe) -> str | None:
 
 
 def read_voc(probe: SourceProbe, options: ReadOptions) -> ReadResult:
-    """Read the layout. Images that have no mask and are in no list are left out.
+    """Read the layout. Images that have no mask and are in no list are left out; the folders of several years or tasks are merged.
 
     Raises:
-        DataError: the folders are missing, or there are those of several years; a list or the palette is not valid.
+        DataError: the folders are missing, or the classes of several differ; a list or the palette is not valid.
     """
     source, roots = probe.source, _roots(probe)
-    if len(roots) != 1:
+    if not roots:
         raise DataError(
-            "several folders of VOC" if roots else "no folders of VOC",
+            "no folders of VOC",
             where=source,
-            found=", ".join(root.name for root in roots) or None,
             expected="JPEGImages/ and SegmentationClass/ in it",
-            fix="give one of them" if roots else "use this layout, or choose another --format",
+            fix="use this layout, or choose another --format",
         )
-    root = roots[0]
+    parts = [_read_root(probe, root, options) for root in roots]
+    result = parts[0]
+    for root, part in zip(roots[1:], parts[1:], strict=True):
+        if part.classes != result.classes:
+            raise DataError(
+                "the classes of several folders of VOC differ",
+                where=source,
+                found=", ".join(path.name for path in (roots[0], root)),
+                expected="the same labelmap.txt",
+                fix=f"import one of them: {roots[0]}",
+            )
+        result.items += part.items
+        result.skipped += part.skipped
+        result.notes += part.notes
+        result.used_files |= part.used_files
+    if len(roots) > 1:
+        names = [root.relative_to(source).as_posix() for root in roots]
+        result.notes.append(f"{len(roots)} folders merged: {listed(names, _MAX_FOLDERS_SHOWN)}")
+        if not any(item.split for item in result.items):  # their lists would contradict groups
+            roots_by_folder = {root / name: root for root in roots for name in _IMAGE_FOLDERS}
+            result.items = [replace(item, group=roots_by_folder[item.image.parent].name) for item in result.items]
+    return result
+
+
+def _read_root(probe: SourceProbe, root: Path, options: ReadOptions) -> ReadResult:
+    """Read the folders of one year or task."""
+    source = probe.source
     palette, result = _palette(root, options)
     splits = _read_splits(root, result)
     folders = [_first_filled(probe, root, names) for names in (_IMAGE_FOLDERS, _CLASS_FOLDERS, _INSTANCE_FOLDERS)]
@@ -89,18 +116,19 @@ def _first_filled(probe: SourceProbe, root: Path, names: tuple[str, ...]) -> Pat
 
 
 def _roots(probe: SourceProbe) -> list[Path]:
-    """Return the folders that hold images and masks: the source, or the folders of years below it."""
-    listing, source = probe.listing, probe.source
+    """Return the folders that hold images and masks: the source, or folders below it (years in VOCdevkit/, tasks of CVAT)."""
+    listing = probe.listing
 
     def has_images_and_masks(root: Path) -> bool:
         folders = (_first_filled(probe, root, names) for names in (_CLASS_FOLDERS, _IMAGE_FOLDERS))
         return all(listing.image_files(folder) for folder in folders)
 
-    if has_images_and_masks(source):
-        return [source]
-    parents = [folder for folder in (source, source / "VOCdevkit") if listing.is_folder(folder)]
-    years = sorted(folder for parent in parents for folder in listing.folders(parent) if folder.name.startswith("VOC"))
-    return [folder for folder in years if has_images_and_masks(folder)]
+    level = [probe.source]
+    for _ in range(_MAX_DEPTH + 1):
+        if roots := [folder for folder in level if has_images_and_masks(folder)]:
+            return roots
+        level = [child for folder in level for child in listing.folders(folder)][:_MAX_FOLDERS]
+    return []
 
 
 def _palette(root: Path, options: ReadOptions) -> tuple[Palette, ReadResult]:

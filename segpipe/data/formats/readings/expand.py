@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 from segpipe.config import DataParams
 from segpipe.data.dataset import CLASSES_FILE
+from segpipe.data.formats.masks.palette_files import read_palette
+from segpipe.data.formats.masks.palettes import Palette
 from segpipe.data.formats.pairs import is_yolo_file
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.readings.mask_kinds import read_mask_kinds
 from segpipe.data.formats.readings.orientation import Orientation, read_orientations
 from segpipe.data.formats.readings.reading import Evidence, Reading
+from segpipe.data.formats.readings.sample import MaskSample
 from segpipe.data.formats.readings.value_kinds import KindReading
 from segpipe.data.formats.registry import Format
-from segpipe.data.formats.source import RawItem, ReadOptions
+from segpipe.data.formats.source import ReadOptions, ReadResult
 from segpipe.errors import SegpipeError
 
 _LAYOUTS_BY_KIND = {"instances": "label-maps", "colours": "colour-masks"}
@@ -45,19 +48,36 @@ def expand_layout(probe: SourceProbe, layout: Format, reason: str, options: Read
     names = Evidence(text=reason, origin="names")
     if not layout.has_mask_files:
         return [Reading(layout=layout.name, pairing=reason, evidence=(names,))]
+    readings: list[Reading] = []
+    for choice, words in layout.choices(probe, options):
+        evidence = (Evidence(text=words, origin="names"), names) if words else (names,)
+        readings += _expand_choice(probe, layout, evidence, options.model_copy(update=choice), choice, hints)
+    return readings
+
+
+def _expand_choice(
+    probe: SourceProbe,
+    layout: Format,
+    names: tuple[Evidence, ...],
+    options: ReadOptions,
+    choice: dict[str, str],
+    hints: Hints,
+) -> list[Reading]:
+    """Return the readings of a source with a known layout and known mask files."""
     try:
-        items = layout.read(probe, options).items
+        result = layout.read(probe, options)
     except SegpipeError:  # reading it for the import raises the error again
-        items = []
-    kinds = _kinds(probe, layout, items, options, hints)
+        result = ReadResult([])
+    items = result.items
+    kinds = _kinds(probe, layout, result, options, hints)
     ways: list[Orientation] = []
     if options.exif is None and not options.overlapping:
         ways = read_orientations(probe.sample_items(items), probe.mask_reader(DataParams()))
     readings = []
     for kind in kinds:
         for way in ways or [Orientation("", ())]:
-            chosen = {"exif": way.exif} if way.exif == "ignore" or len(ways) > 1 else {}
-            readings.append(_reading(layout, kind, (names, *kind.evidence, *way.evidence), chosen, options))
+            chosen = choice | ({"exif": way.exif} if way.exif == "ignore" or len(ways) > 1 else {})
+            readings.append(_reading(layout, kind, (*names, *kind.evidence, *way.evidence), chosen, options))
     return readings
 
 
@@ -85,7 +105,7 @@ def _reading(
 
 
 def _kinds(
-    probe: SourceProbe, layout: Format, items: list[RawItem], options: ReadOptions, hints: Hints
+    probe: SourceProbe, layout: Format, result: ReadResult, options: ReadOptions, hints: Hints
 ) -> list[KindReading]:
     """Return the kinds that masks may have: the one that the user's options imply, otherwise those that the sample allows."""
     if layout.kind is not None:
@@ -98,11 +118,29 @@ def _kinds(
         return [KindReading("colours")]
     if options.kind is None and _has_class_table(probe):
         return [KindReading("classes", classes=f"as {CLASSES_FILE} says")]
-    judged = read_mask_kinds(probe.sample(items, hints.ignore))
+    if options.kind is None and result.classes is not None:
+        return [KindReading("classes", classes=f"as {result.classes_from}")]
+    sample = probe.sample(result.items, hints.ignore)
+    if (
+        options.kind is None
+        and len(result.palettes) == 1
+        and _has_greys_of(read_palette(str(result.palettes[0])), sample)
+    ):
+        return [KindReading("colours", classes=f"the grey values that {result.palettes[0].name} names")]
+    judged = read_mask_kinds(sample)
     if options.kind is not None:
         same = [kind for kind in judged if kind.kind == options.kind and "ignore" not in kind.options]
         return [KindReading(options.kind, *_first_facts(same))]
     return _fitting(judged, hints)
+
+
+def _has_greys_of(palette: Palette, sample: MaskSample) -> bool:
+    """Return whether a palette has only grey colours, and all values of the masks of a sample are among them."""
+    greys = {int(colour[0]) for colour in palette.colors}
+    is_grey = bool((palette.colors == palette.colors[:, :1]).all())
+    return (
+        is_grey and bool(sample.masks) and {*sample.pixels_by_value()} <= greys and all(f.counts for f in sample.facts)
+    )
 
 
 def _has_class_table(probe: SourceProbe) -> bool:

@@ -153,15 +153,15 @@ def test_several_files_are_splits(source: Path, layout: str) -> None:
 
 def test_the_user_names_file_and_folder(source: Path, tmp_path: Path) -> None:
     photo(tmp_path / "elsewhere" / "a.png")
-    write_json(source / "odd" / "deep" / "x.json", document("a.png"))
+    write_json(source / "odd" / "very" / "deep" / "x.json", document("a.png"))
     with pytest.raises(DataError, match="no COCO annotations"):
         read_coco(SourceProbe(source), ReadOptions())
-    options = ReadOptions(masks="odd/deep/x.json", images=str(tmp_path / "elsewhere"))
+    options = ReadOptions(masks="odd/very/deep/x.json", images=str(tmp_path / "elsewhere"))
     assert [item.name for item in read_coco(SourceProbe(source), options).items] == ["a"]
     with pytest.raises(ConfigError, match="no such file"):
         read_coco(SourceProbe(source), ReadOptions(masks="nowhere.json"))
     with pytest.raises(ConfigError, match="no such folder"):
-        read_coco(SourceProbe(source), ReadOptions(masks="odd/deep/x.json", images="nowhere"))
+        read_coco(SourceProbe(source), ReadOptions(masks="odd/very/deep/x.json", images="nowhere"))
 
 
 BROKEN_ANNOTATIONS = {

@@ -120,10 +120,19 @@ def test_a_broken_mask_does_not_stop_the_others(source: Path, data: Path) -> Non
     assert "(1, 2, 3) on 450 pixels" in report.skipped[2][1]
 
 
-def test_the_user_chooses_between_several_years(source: Path, data: Path) -> None:
-    for year in ("VOC2007", "VOC2012"):
-        write_voc(source / year, "a")
-    with pytest.raises(DataError, match=r"several datasets.*VOC2007, VOC2012.*import one"):
-        import_source(source, data)
-    with pytest.raises(DataError, match=r"several folders.*VOC2007, VOC2012.*give one"):
-        import_source(source, data, "voc")
+def test_several_years_and_tasks_are_merged(source: Path, data: Path) -> None:
+    for seed, task in enumerate(("task_1", "task_2", "task_3")):
+        write_voc(source / task, "a", seed)
+        write_voc(source / task, "b", seed)
+    report = import_source(source, data)
+    assert (report.format, report.images, report.groups, report.splits) == ("voc", 6, 3, {})
+    assert {item.group for item in items(data).values()} == {"task_1", "task_2", "task_3"}
+    for task in ("task_1", "task_2", "task_3"):
+        write_lists(source / task, train="a\n", val="b\n")
+    report = import_source(source, data, replace=True)
+    assert (report.images, report.groups) == (6, 0)  # their lists divide the tasks
+    (source / "task_2" / "class_names.txt").write_text("background\ncell\n")
+    with pytest.raises(
+        DataError, match=r"classes of several folders of VOC differ.*task_1, task_2.*import one of them"
+    ):
+        import_source(source, data, replace=True)
