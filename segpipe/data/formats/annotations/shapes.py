@@ -19,6 +19,8 @@ from segpipe.errors import DataError
 _MAX_OUTLINE_PIXELS = 5e6
 """The longest outline that is drawn, in pixels: the rasteriser keeps five points for each pixel."""
 
+_MAX_RADIUS_PIXELS = 1e6
+
 RunCounts = npt.NDArray[np.int64]
 """Lengths of runs of clear and set pixels in turn, the first one clear (possibly of length 0), column by column."""
 
@@ -43,7 +45,14 @@ class Runs:
     code: RunCounts | bytes
 
 
-Shape = Polygons | Runs
+@dataclass(frozen=True)
+class ShapeUnion:
+    """The pixels of several shapes together, of which some are outlines and some are run-length codes."""
+
+    parts: tuple[Polygons | Runs, ...]
+
+
+Shape = Polygons | Runs | ShapeUnion
 
 
 def parse_polygon(numbers: object) -> npt.NDArray[np.float64]:
@@ -93,6 +102,40 @@ def parse_runs(size: object, code: object) -> Runs:
             "the run-length code does not fill its image", found=f"{total} pixels", expected=f"{height} x {width}"
         )
     return runs
+
+
+def joined(parts: list[Shape]) -> Shape:
+    """Return the union of one or more shapes as one shape."""
+    if len(parts) == 1:
+        return parts[0]
+    if all(isinstance(part, Polygons) for part in parts):
+        return Polygons(tuple(outline for part in parts if isinstance(part, Polygons) for outline in part.parts))
+    return ShapeUnion(tuple(part for part in parts if not isinstance(part, ShapeUnion)))
+
+
+def circle(x: float, y: float, radius: float) -> npt.NDArray[np.float64]:
+    """Return a polygon (n, 2) that is nowhere more than a hundredth of a pixel inside its circle.
+
+    Args:
+        x: of the centre, in pixels.
+        y: of the centre, in pixels.
+        radius: in pixels.
+
+    Raises:
+        DataError: the radius is zero, or much larger than any image.
+    """
+    if not 0 < radius < _MAX_RADIUS_PIXELS:
+        raise DataError("is a circle with an invalid radius", found=f"{radius:g}")
+    n_corners = max(16, int(np.ceil(np.pi / np.arccos(1 - min(0.5, 0.01 / radius)))))
+    angles = np.arange(n_corners) * (2 * np.pi / n_corners)
+    return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)
+
+
+def lies_outside(shape: Polygons, height: int, width: int) -> bool:
+    """Return whether a shape covers no part of an image of this size, because it lies beyond an edge."""
+    low = np.min([part.min(axis=0) for part in shape.parts], axis=0)
+    high = np.max([part.max(axis=0) for part in shape.parts], axis=0)
+    return bool((high <= 0).any() or (low >= (width, height)).any())
 
 
 def reaches_out(shape: Polygons, height: int, width: int) -> bool:
@@ -146,9 +189,35 @@ def rasterise(shape: Shape, height: int, width: int) -> RunCounts:
         return _decompress(shape)
     from faster_coco_eval.core import mask
 
+    if isinstance(shape, ShapeUnion):
+        counts = [rasterise(part, height, width).tolist() for part in shape.parts]
+        codes = mask.frPyObjects([{"size": [height, width], "counts": runs} for runs in counts], height, width)
+        return _decompress(Runs(height, width, mask.merge(codes)["counts"]))
     check_length(shape)
     parts = mask.frPyObjects([part.ravel().tolist() for part in shape.parts], height, width)
     return _decompress(Runs(height, width, mask.merge(parts)["counts"]))
+
+
+def runs_of_region(is_set: npt.NDArray[np.bool_], top: int, left: int, height: int, width: int) -> Runs:
+    """Return the set pixels of a small plane, which is a part of an image, as runs of the whole image.
+
+    Args:
+        is_set: the pixels of the part, (h, w).
+        top: the row of the image in which the part begins; may be negative, as pixels outside the image are left out.
+        left: the column of the image in which it begins; may be negative.
+        height: of the image in pixels.
+        width: of the image in pixels.
+    """
+    rows = slice(max(0, -top), max(0, height - top))
+    columns = slice(max(0, -left), max(0, width - left))
+    part = is_set[rows, columns].T
+    top, left = max(0, top), max(0, left)
+    edges = np.diff(part.astype(np.int8), axis=1, prepend=0, append=0)
+    in_column, starts = np.nonzero(edges == 1)
+    ends = np.nonzero(edges == -1)[1]
+    first = (left + in_column) * height + top
+    positions = np.stack([first + starts, first + ends], axis=1).ravel()
+    return Runs(height, width, np.diff(positions, prepend=0, append=height * width).astype(np.int64))
 
 
 def runs_by_value(plane: npt.NDArray[np.int32]) -> dict[int, RunCounts]:
