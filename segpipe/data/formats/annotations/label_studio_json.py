@@ -242,6 +242,7 @@ class _TaskReader:
             image.is_labelled = False
         else:
             self._add_regions(image, entries, name)
+            self.counts["images submitted without a region, all background"] += image.is_labelled and not image.regions
         self.images.append(image)
 
     def _find_image(self, task: Task) -> Path:
