@@ -144,7 +144,9 @@ def _parse_categories(raw: list[Any], where: Path) -> list[Category]:
                 found=repr(entry)[:80],
                 expected='{"id": 1, "name": "cell"}',
             )
-        category = Category(entry["id"], str(entry["name"]), _parse_color(entry.get("color")))
+        parent = entry.get("supercategory")
+        parent = parent if isinstance(parent, str) else None
+        category = Category(entry["id"], str(entry["name"]), _parse_color(entry.get("color")), parent)
         if category.id in categories:
             raise DataError(
                 "two categories with the same id",
