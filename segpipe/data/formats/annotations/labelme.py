@@ -20,7 +20,7 @@ from typing import Any
 
 from segpipe.data.formats.annotations.categories import Category, is_background_category, number_classes
 from segpipe.data.formats.annotations.json_document import embedded_image, embedded_suffix, peek, read_document
-from segpipe.data.formats.annotations.labelme_shapes import LabelmeShape, parse_labelme_shape
+from segpipe.data.formats.annotations.labelme_shapes import parse_labelme_shape
 from segpipe.data.formats.annotations.listed_images import ImageIndex
 from segpipe.data.formats.annotations.painter import CLIPPED, Annotation, Painter, StoredOrientationPainter
 from segpipe.data.formats.annotations.shapes import Polygons, Shape, joined, lies_outside, reaches_out
@@ -200,13 +200,14 @@ class _FileReader:
         for number, entry in enumerate(entries):
             try:
                 shape = parse_labelme_shape(entry, height, width)
+                is_drawn = shape.area is not None and self._is_inside(shape.area, size, f"{name}: shape {number}")
             except DataError as error:
                 self.result.skipped.append((f"{name}: shape {number}", str(error)))
                 image.is_incomplete = True
                 continue
             if shape.area is None:
                 image.labels_without_area.append(shape.label)
-            elif self._is_inside(shape, size, f"{name}: shape {number}"):
+            elif is_drawn:
                 group = entry.get("group_id")
                 instance = (shape.label, f"group {group}" if group is not None else number)
                 parts_by_instance.setdefault(instance, []).append(shape.area)
@@ -214,14 +215,14 @@ class _FileReader:
         image.shapes = [(label, joined(parts)) for (label, _), parts in parts_by_instance.items()]
         return image
 
-    def _is_inside(self, shape: LabelmeShape, size: tuple[int, int], name: str) -> bool:
-        """Return whether a shape covers pixels of its image, and count it if it is clipped."""
-        if not isinstance(shape.area, Polygons):
+    def _is_inside(self, area: Shape, size: tuple[int, int], name: str) -> bool:
+        """Return whether a shape covers pixels of its image, and count it if it is clipped. Raises DataError if it is much too large."""
+        if not isinstance(area, Polygons):
             return True
-        if lies_outside(shape.area, *size):
+        if lies_outside(area, *size):
             self.result.skipped.append((name, "lies outside its image"))
             return False
-        self.counts[CLIPPED] += reaches_out(shape.area, *size)
+        self.counts[CLIPPED] += reaches_out(area, *size)
         return True
 
     def _item(self, path: Path, document: dict[str, Any]) -> RawItem:

@@ -21,6 +21,8 @@ from segpipe.errors import DataError
 _WITHOUT_AREA = ("line", "linestrip", "point", "points")
 _FOUR_CORNERS = ("rotation", "quadrilateral", "oriented_rectangle")
 _KNOWN = "polygon, rectangle, rotation, circle or mask"
+_MAX_COORDINATE = 1e7
+"""Outlines with larger coordinates are refused before they are drawn."""
 _MAX_FLAGS = 20
 _MAX_FLAG_LENGTH = 40
 
@@ -107,7 +109,7 @@ def _rectangle(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def _convex(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the corners of a convex shape in the order of its outline."""
-    if (np.ptp(corners, axis=0) < 1e-3).any():
+    if (np.ptp(corners, axis=0) < 1e-3).any() or np.abs(corners).max() > _MAX_COORDINATE:
         return corners
     order = cv2.convexHull(corners.astype(np.float32), returnPoints=False).ravel()
     return corners[np.sort(order)] if len(order) < 3 else corners[order]
