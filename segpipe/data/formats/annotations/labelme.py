@@ -130,12 +130,12 @@ def read_labelme(probe: SourceProbe, options: ReadOptions) -> ReadResult:
 def _check_any_area(images: list[_AnnotatedImage], labels: set[str], result: ReadResult, source: Path) -> None:
     if all(label == IGNORED_LABEL or is_background_category(label) for label in labels):
         without = Counter(label for image in images for label in image.labels_without_area)
-        found = [f"{without.total()} lines and points, which have no area"] if without else []
-        found += [": ".join(result.skipped[0])] if result.skipped else []
+        reasons = [f"{without.total()} lines and points, which have no area"] if without else []
+        reasons += [": ".join(result.skipped[0])] if result.skipped else []
         raise DataError(
             "no shape of a class can be used",
             where=source,
-            found="; ".join(found) or f"{len(images)} files without shapes",
+            found="; ".join(reasons) or f"{len(images)} files without shapes",
             expected="polygons, masks, rectangles or circles",
             fix="outline the instances, or choose another --format",
         )
@@ -146,6 +146,14 @@ def _add_notes(result: ReadResult, images: list[_AnnotatedImage], labels: set[st
     folders = sorted({item.name.rpartition("/")[0] or "." for item in result.items})
     if len(folders) > 1:
         result.notes.append(f"several folders imported together: {listed(folders, _MAX_NAMES_SHOWN)}")
+    by_lower_case: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        by_lower_case.setdefault(label.lower(), []).append(label)
+    similar = [" and ".join(same) for same in by_lower_case.values() if len(same) > 1]
+    if similar:
+        result.notes.append(
+            f"labels that differ only in capital letters are different classes: {listed(similar, _MAX_NAMES_SHOWN)}"
+        )
     if incomplete := sum(image.is_incomplete for image in images):
         counts["images not used, because one of their shapes cannot be read"] += incomplete
     without = Counter(label for image in images for label in image.labels_without_area)

@@ -82,8 +82,7 @@ def _parse_area(entry: dict[str, Any], shape_type: object, points: list[list[Any
         corners = parse_polygon(flat)
         return Polygons((corners if shape_type == "quadrilateral" else _convex(corners),))
     if shape_type not in ("rectangle", "circle", "mask", *_FOUR_CORNERS):
-        found = repr(shape_type)[:40]
-        raise DataError("has a shape type that is not supported", found=found, expected=_KNOWN)
+        raise DataError("has a shape type that is not supported", found=repr(shape_type)[:40], expected=_KNOWN)
     if len(points) != 2 or shape_type in _FOUR_CORNERS:
         expected = "exactly 4 points" if shape_type in _FOUR_CORNERS else "exactly 2 points"
         expected += " or 4" if shape_type == "rectangle" else ""

@@ -246,9 +246,9 @@ def _label_file(image: Path, link: Path, source: Path) -> Path | None:
         source: the source, resolved.
     """
     candidates = _label_candidates(image, link, source)
-    found = next((path for path in candidates if path.is_file()), None)
+    label_file = next((path for path in candidates if path.is_file()), None)
     folders = dict.fromkeys(path.parent for path in candidates)
-    return found or next((path for folder in folders if (path := uploaded_label_file(folder, link))), None)
+    return label_file or next((path for folder in folders if (path := uploaded_label_file(folder, link))), None)
 
 
 def _label_candidates(image: Path, link: Path, source: Path) -> list[Path]:

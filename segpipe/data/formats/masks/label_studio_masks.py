@@ -219,7 +219,7 @@ def _images_of_tasks(
         return _pairs_in_order(brushes, images)
     index = ImageIndex(probe)
     by_real_path = {os.path.realpath(image): image for image in images}
-    found: dict[int, Path] = {}
+    images_by_task: dict[int, Path] = {}
     for task in sorted({brush.task for brush in brushes}):
         example = next(brush.path.name for brush in brushes if brush.task == task)
         try:
@@ -228,12 +228,12 @@ def _images_of_tasks(
             result.skipped.append((example, str(error)))
             continue
         image = by_real_path.get(str(paths[0])) if paths else None
-        if image is None or image in found.values():
+        if image is None or image in images_by_task.values():
             reason = "the image of its task is missing" if image is None else "another task shows the same image"
             result.skipped.append((example, reason))
         else:
-            found[task] = image
-    return found
+            images_by_task[task] = image
+    return images_by_task
 
 
 def _image_names(probe: SourceProbe, result: ReadResult) -> dict[int, list[str]]:
