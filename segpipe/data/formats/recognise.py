@@ -62,13 +62,20 @@ def collect_readings(
         best = [FORMATS[name] for name in reasons if FORMATS[name].rank == rank]
         _check_one_dataset(probe, best, candidates)
         for layout in best:
-            readings += expand_layout(probe, layout, reasons[layout.name], options, hints)
+            readings += _doubted(probe, layout, expand_layout(probe, layout, reasons[layout.name], options, hints))
         if any(not reading.is_doubtful for reading in readings):
             others = [name for name in reasons if FORMATS[name].rank > rank and name != _ANY_NAMES]
             also = f" ({' and '.join(others)} would fit too)" if others else ""
             readings = [r.model_copy(update={"pairing": r.pairing + also}) for r in readings]
             break
     return sorted(readings, key=lambda reading: reading.is_doubtful)
+
+
+def _doubted(probe: SourceProbe, layout: Format, readings: list[Reading]) -> list[Reading]:
+    """Return readings of a recognised layout, with what speaks against it."""
+    doubt = layout.doubt(probe)
+    against = () if doubt is None else (Evidence(text=doubt, origin="names", supports=False),)
+    return [reading.model_copy(update={"evidence": (*reading.evidence, *against)}) for reading in readings]
 
 
 def _named_folders(probe: SourceProbe, options: ReadOptions, hints: Hints) -> list[Reading]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from segpipe.data.formats.annotations.coco import read_coco, recognise_coco
+from segpipe.data.formats.annotations.label_studio_json import read_label_studio, recognise_label_studio
 from segpipe.data.formats.annotations.labelme import read_labelme, recognise_labelme
 from segpipe.data.formats.annotations.tools.cvat import read_cvat, recognise_cvat
 from segpipe.data.formats.annotations.tools.geojson import read_geojson, recognise_geojson
@@ -20,11 +21,18 @@ from segpipe.data.formats.annotations.tools.via import read_via, recognise_via
 from segpipe.data.formats.annotations.yolo_seg import explain_yolo_seg, read_yolo_seg, recognise_yolo_seg
 from segpipe.data.formats.masks.cityscapes import read_cityscapes, recognise_cityscapes
 from segpipe.data.formats.masks.folder import explain_folder, read_folder, recognise_folder
+from segpipe.data.formats.masks.label_studio_masks import (
+    doubt_label_studio_masks,
+    explain_label_studio_masks,
+    read_label_studio_masks,
+    recognise_label_studio_masks,
+)
 from segpipe.data.formats.masks.lgg import read_lgg, recognise_lgg
 from segpipe.data.formats.masks.mask_per_class import read_mask_per_class, recognise_mask_per_class
 from segpipe.data.formats.masks.mask_per_instance import read_mask_per_instance, recognise_mask_per_instance
 from segpipe.data.formats.masks.paired_list import read_paired_list, recognise_paired_list
 from segpipe.data.formats.masks.paired_names import choices_of_masks, read_paired_names, recognise_paired_names
+from segpipe.data.formats.masks.roboflow_masks import read_roboflow_masks, recognise_roboflow_masks
 from segpipe.data.formats.masks.voc import read_voc, recognise_voc
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.run_length_table import read_run_length_table, recognise_run_length_table
@@ -57,6 +65,7 @@ class Format:
     has_mask_files: whether its items have files of masks, whose kind is judged from their pixels.
     kind: the kind of mask, if the layout defines it. `auto` then leaves it to the pixels whether a source is read so.
     choices: returns the options that choose among several masks of the same images, each with what it chooses, in words.
+    doubt: returns what speaks against a source that is recognised, and that only the user can confirm; None if nothing does.
     explain: returns the error that tells why a source that looks like this layout cannot be read; None if there is nothing to tell.
     """
 
@@ -71,6 +80,7 @@ class Format:
     kind: MaskKind | None = None
     choices: Callable[[SourceProbe, ReadOptions], list[tuple[dict[str, str], str]]] = lambda probe, options: [({}, "")]
     explain: Callable[[SourceProbe], DataError | None] = lambda probe: None
+    doubt: Callable[[SourceProbe], str | None] = lambda probe: None
 
 
 FORMATS = {
@@ -208,7 +218,7 @@ FORMATS = {
         ),
         Format(
             "labelme",
-            "a JSON of shapes next to each image",
+            "a JSON of shapes for each image, next to it or in another folder (labelme, X-AnyLabeling)",
             read_labelme,
             recognise_labelme,
             rank=0,
@@ -249,6 +259,31 @@ FORMATS = {
             ("images", "attribute", "overlapping"),
             rank=0,
             in_subfolders="all",
+        ),
+        Format(
+            "label-studio",
+            "the JSON or JSON-MIN export of Label Studio, and the images",
+            read_label_studio,
+            recognise_label_studio,
+            ("masks",),
+            rank=0,
+            in_subfolders="one",
+        ),
+        Format(
+            "label-studio-masks",
+            "task-1-annotation-2-by-1-tag-LABEL-0.png as Label Studio exports brushes, and the images",
+            read_label_studio_masks,
+            recognise_label_studio_masks,
+            rank=0,
+            explain=explain_label_studio_masks,
+            doubt=doubt_label_studio_masks,
+        ),
+        Format(
+            "roboflow-masks",
+            "train/, valid/, test/ with images, their _mask.png and _classes.csv, as Roboflow exports them",
+            read_roboflow_masks,
+            recognise_roboflow_masks,
+            rank=0,
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""Recognise image files by their names."""
+"""Recognise image files by their names, and links that were saved as text files."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ SUFFIXES = (
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 """Endings (lower case) of volume files, the longer of two first."""
 
+_MAX_LINK_LENGTH = 4096
+LINK_FIX = "restore the links (git config core.symlinks true, then git checkout -- .), or copy the files in their place"
+"""The fix that errors advise for links that were saved as text files."""
+
 
 def suffix_of(path: Path) -> str:
     """Return the ending of a file name in lower case; `.nii.gz` counts as one ending. An empty string if there is none."""
@@ -44,6 +48,24 @@ def stem_of(path: Path) -> str:
 def is_image_file(path: Path) -> bool:
     """Return whether a file name is that of an image or a volume. Hidden files are not images."""
     return not path.name.startswith(".") and suffix_of(path) in (*SUFFIXES, *VOLUME_SUFFIXES)
+
+
+def saved_link(content: bytes) -> str | None:
+    """Return the relative path that a file holds if it is a link that was saved as text, as Git and some archives do on Windows.
+
+    Args:
+        content: the bytes of the file.
+
+    Returns:
+        The path; None for any other file.
+    """
+    if not 3 < len(content) <= _MAX_LINK_LENGTH or not content.startswith((b"../", b"./", b"..\\", b".git/annex/")):
+        return None
+    try:
+        text = content.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        return None
+    return text if text.isprintable() else None
 
 
 def image_files(folder: Path) -> list[Path]:

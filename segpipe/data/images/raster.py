@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from segpipe.data.images.bounds import RESTORE_FIX, Bounds, decoder_errors_as_data_errors
+from segpipe.data.images.file_names import LINK_FIX, saved_link
 from segpipe.data.images.png import decode_png, png_chunks
 from segpipe.errors import DataError
 
@@ -109,6 +110,8 @@ def _header(content: bytes, where: str, bounds: Bounds) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=_FORMATS)
     except Image.UnidentifiedImageError as error:
+        if link := saved_link(content):
+            raise DataError("is a link that was saved as a text file", where=where, found=link, fix=LINK_FIX) from error
         raise DataError(
             "is not an image in a supported format",
             where=where,

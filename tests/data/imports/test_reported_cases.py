@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from segpipe.data.formats.readings.choose import UnclearSource
+from segpipe.data.images import read_mask
 from segpipe.data.importer import ImportReport
 from segpipe.errors import DataError
-from tests.worlds.layouts import import_source, items, mask_of
+from tests.worlds.layouts import LIMITS, import_source, items, mask_of
 
 Read = Callable[..., ImportReport]
 
 
 @pytest.fixture
-def read(data: Path) -> Read:
-    """A function that imports a case. The test is skipped where the cases are absent."""
+def cases() -> Path:
+    """The folder of the cases. The test is skipped where it is absent."""
     folder = Path(__file__).resolve().parents[4] / "shared" / "cases"
     if not folder.is_dir():
         pytest.skip("the reported cases (../shared/cases) are not on this machine")
-    return lambda case, **options: import_source(folder / case, data, **options)
+    return folder
+
+
+@pytest.fixture
+def read(cases: Path, data: Path) -> Read:
+    """A function that imports a case."""
+    return lambda case, **options: import_source(cases / case, data, **options)
 
 
 def pixels(data: Path) -> list[int]:
@@ -47,6 +59,9 @@ def pixels(data: Path) -> list[int]:
         ("W11_coco_normalised_polygons", "coco", None, ["background", "part"]),
         ("X01_labelstudio_windows_paths", "coco", None, ["background", "part"]),
         ("X03_labelstudio_yolo", "yolo-seg", None, ["background", "cell", "nucleus"]),
+        ("X04_roboflow_semantic_masks", "roboflow-masks", None, ["background", "leaf"]),
+        ("X05_labelme_ai_mask", "labelme", None, ["background", "nucleus"]),
+        ("X06_labelme_other_folder", "labelme", None, ["background", "cell"]),
         ("X07_prefix_names", "folder", "classes", ["background", "foreground"]),
         ("X10_cvat_xml", "cvat", None, ["background", "leaf"]),
         ("X10c_geojson", "geojson", None, ["background", "Tumor"]),
@@ -78,6 +93,8 @@ def test_pixels_of_annotation_tools(read: Read, data: Path, case: str) -> None:
     [
         ("W01_all_iscrowd", "all annotations are crowds.*12 annotations"),
         ("W09_yolo_no_labels", "none of them has a label file"),
+        ("M12_coco_linked_images", r"images: is a link that was saved as a text file.*core\.symlinks"),
+        ("W06_yolo_symlinks", r"is a link that was saved as a text file.*core\.symlinks"),
         ("T07_faulty_dataset_yaml", r"dataset\.yaml.*expected at least 2"),
     ],
 )
@@ -101,3 +118,58 @@ def test_files_that_are_not_read_are_counted(read: Read) -> None:
     report = read("W13_unread_kinds_lost_npy")
     unused = sum(group.files for group in report.unused)
     assert unused + 2 * report.images == 24
+
+
+def with_links(case: Path, copy: Path) -> Path:
+    """Copy a case with the links that its text files stand for."""
+    for path in sorted(case.rglob("*")):
+        target = copy / path.relative_to(case)
+        if path.is_dir():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        content = path.read_bytes()
+        if content.startswith(b"../") and len(content) < 200:
+            target.symlink_to(content.decode().strip())
+        else:
+            target.write_bytes(content)
+    return copy
+
+
+def test_labels_beside_the_links_to_their_images(cases: Path, tmp_path: Path, data: Path) -> None:
+    report = import_source(with_links(cases / "W06_yolo_symlinks", tmp_path / "case"), data)
+    assert (report.format, report.masks, report.unused) == ("yolo-seg", 12, [])
+    assert all(mask_of(item).any() for item in items(data).values())
+
+
+def test_a_folder_of_images_that_is_a_link_and_the_advice(cases: Path, tmp_path: Path, data: Path) -> None:
+    source = with_links(cases / "M12_coco_linked_images", tmp_path / "case")
+    folder = (source / "images").readlink().name
+    shutil.copytree(cases / folder, tmp_path / folder)
+    with pytest.raises(DataError, match=rf"a link that leads out of the source.*--images {tmp_path / folder}"):
+        import_source(source, data)
+    report = import_source(source, data, read={"images": str(tmp_path / folder)})
+    assert report.masks == 12
+    assert pixels(data)[1] > 0
+
+
+def test_masks_without_the_names_of_their_images_are_asked_about(read: Read, cases: Path, data: Path) -> None:
+    case = "X02_labelstudio_brush_png"
+    with pytest.raises(UnclearSource, match=r"task 1 with 8a7b0000-a0\.png.*--format label-studio-masks"):
+        read(case)
+    report = read(case, format="label-studio-masks")
+    assert (report.masks, report.classes.names) == (12, ["background", "tree"])
+    for number in range(12):
+        brush = cases / case / "brush" / f"task-{number + 1}-annotation-{number + 2}-by-1-tag-tree-0.png"
+        (item,) = [item for key, item in items(data).items() if key.endswith(f"-a{number}")]
+        np.testing.assert_array_equal(mask_of(item) > 0, read_mask(brush, LIMITS) > 0)
+
+
+def test_masks_of_labelme_lie_where_they_were_drawn(read: Read, cases: Path, data: Path) -> None:
+    read("X05_labelme_ai_mask")
+    for key, item in items(data).items():
+        (shape, *_) = json.loads((cases / "X05_labelme_ai_mask" / f"{key}.json").read_text())["shapes"]
+        (x, y), _ = shape["points"]
+        part = np.asarray(Image.open(io.BytesIO(base64.b64decode(shape["mask"])))) > 0
+        expected = np.zeros_like(mask_of(item), bool)
+        expected[int(y) : int(y) + part.shape[0], int(x) : int(x) + part.shape[1]] = part
+        np.testing.assert_array_equal(mask_of(item) > 0, expected)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,12 @@ _RENUMBERED = "categories are renumbered"
 
 @dataclass(frozen=True)
 class Category:
-    """A category as an annotation file defines it; `color` is RGB 0..255, None if the file has none."""
+    """A category as an annotation file defines it; `color` is RGB 0..255, None if the file has none; `parent` is its supercategory."""
 
     id: int
     name: str
     color: tuple[int, int, int] | None = None
+    parent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,21 @@ def as_overlapping(numbering: Numbering) -> Numbering:
     values = {category: bits.get(value, 0) for category, value in numbering.values.items()}
     notes = [note for note in numbering.notes if not note.startswith(_RENUMBERED)]
     return Numbering(table, values, _IGNORED_SET, notes=(*notes, "classes may overlap: their values are bits"))
+
+
+def without_empty_parent(categories: Iterable[Category], used: Container[int]) -> list[Category]:
+    """Return categories without the one with id 0 that Roboflow adds as the parent of all others, if no annotation has it.
+
+    Args:
+        categories: the categories of all files.
+        used: the ids of categories that have annotations.
+    """
+    listed = list(categories)
+    zero = next((category for category in listed if category.id == 0), None)
+    others = [category for category in listed if category.id != 0]
+    if zero is None or 0 in used or not others or any(category.parent != zero.name for category in others):
+        return listed
+    return others
 
 
 def is_background_category(name: str) -> bool:

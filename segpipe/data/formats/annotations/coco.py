@@ -14,13 +14,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from segpipe.data.formats.annotations.categories import Category, Numbering, as_overlapping, number_classes
+from segpipe.data.formats.annotations.categories import (
+    Category,
+    Numbering,
+    as_overlapping,
+    number_classes,
+    without_empty_parent,
+)
 from segpipe.data.formats.annotations.coco_entries import Entries, ImageEntry, SizeOf, parse_entries
 from segpipe.data.formats.annotations.json_document import peek, read_document
 from segpipe.data.formats.annotations.listed_images import find_listed
@@ -179,8 +185,13 @@ def _number(files: list[tuple[Path, Entries]], table: ClassTable | None) -> Numb
                     expected=f"{other.name}, as in {files[0][0].name}",
                     fix="give all files the same categories",
                 )
-    ignored = any(a.ignored for _, entries in files for image in entries.images for a in image.annotations)
-    numbering = number_classes(categories.values(), ignored, files[0][0])
+    annotations = [a for _, entries in files for image in entries.images for a in image.annotations]
+    ignored = any(a.ignored for a in annotations)
+    real = without_empty_parent(categories.values(), {a.category_id for a in annotations})
+    numbering = number_classes(real, ignored, files[0][0])
+    if len(real) < len(categories):
+        note = f"{categories[0].name} (id 0) is no class: it is the parent of the others, and has no annotation"
+        numbering = replace(numbering, notes=(*numbering.notes, note))
     if table is None:
         return numbering
     values = {spec.name: spec.value for spec in table.classes}

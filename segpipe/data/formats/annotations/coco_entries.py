@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from segpipe.data.formats.annotations.categories import Category
+from segpipe.data.formats.annotations.coco_units import UNIT_SIZES, Unit, find_unit, flat_outlines
 from segpipe.data.formats.annotations.painter import CLIPPED, Annotation
 from segpipe.data.formats.annotations.shapes import Polygons, Shape, parse_polygon, parse_runs, reaches_out
 from segpipe.errors import DataError
 
 CROWDS = "crowd annotations (iscrowd 1), whose pixels are ignored"
-SCALED = "polygons in fractions of the image, scaled to pixels"
+SCALED: dict[Unit, str] = {
+    "fractions": "polygons in fractions of the image, scaled to pixels",
+    "percent": "polygons in percent of the image, as the boxes beside them show, scaled to pixels",
+}
 _MAX_EDGE_PIXELS = 1 << 20
-_MAX_FRACTION = 1.5
-"""Polygons whose coordinates are all at most this are fractions of the image: in pixels they would lie in one pixel of its corner."""
 _MAX_ID_DIGITS = 18
 
 
@@ -70,41 +72,13 @@ def parse_entries(document: dict[str, Any], where: Path, size_of: SizeOf | None 
     entries = Entries([], _parse_categories(document["categories"], where), [], Counter())
     images = _parse_images(document["images"], entries, size_of)
     entries.images = list(images.values())
-    scaled = _are_fractions(document["annotations"])
+    sizes = {str(image_id): image.size for image_id, image in images.items()}
+    unit = find_unit(document["annotations"], lambda image_id: sizes.get(str(image_id)), where)
     # COCO's panoptic files mark categories of instances ("things", 1) and of regions ("stuff", 0); plain COCO has only instances.
     is_thing = {raw["id"]: bool(raw.get("isthing", 1)) for raw in document["categories"]}
-    _add_annotations(document["annotations"], images, is_thing, entries, scaled)
+    _add_annotations(document["annotations"], images, is_thing, entries, unit)
     _check_crowds(entries, where, is_export=_is_own_export(document))
     return entries
-
-
-def _are_fractions(raw: list[Any]) -> bool:
-    """Return whether the coordinates of all polygons are fractions of the image's width and height, 0..1, and not pixels."""
-    largest = 0.0
-    for entry in raw:
-        outlines = entry.get("segmentation") if isinstance(entry, dict) else None
-        for part in _flat_outlines(outlines) if isinstance(outlines, list) else ():
-            numbers = [number for number in part if isinstance(number, int | float)]
-            largest = max([largest, *numbers])
-            if largest > _MAX_FRACTION:
-                return False
-    return largest > 0
-
-
-def _flat_outlines(raw: list[Any]) -> list[list[Any]]:
-    """Return the outlines of a `segmentation` as flat lists: [x, y, ...], [[x, y, ...]], [[[x, y], ...]] and [[x, y], ...] alike."""
-    if not raw or not isinstance(raw[0], list):
-        return [raw]
-    if (
-        all(isinstance(part, list) and len(part) == 2 and not isinstance(part[0], list) for part in raw)
-        and len(raw) > 2
-    ):
-        return [[number for point in raw for number in point]]
-    parts = []
-    for part in raw:
-        nested = isinstance(part, list) and bool(part) and all(isinstance(point, list) for point in part)
-        parts.append([number for point in part for number in point] if nested else part)
-    return parts
 
 
 def _is_own_export(document: dict[str, Any]) -> bool:
@@ -144,7 +118,9 @@ def _parse_categories(raw: list[Any], where: Path) -> list[Category]:
                 found=repr(entry)[:80],
                 expected='{"id": 1, "name": "cell"}',
             )
-        category = Category(entry["id"], str(entry["name"]), _parse_color(entry.get("color")))
+        parent = entry.get("supercategory")
+        parent = parent if isinstance(parent, str) else None
+        category = Category(entry["id"], str(entry["name"]), _parse_color(entry.get("color")), parent)
         if category.id in categories:
             raise DataError(
                 "two categories with the same id",
@@ -212,7 +188,7 @@ def _add_annotations(
     images: dict[int | str, ImageEntry],
     is_thing: dict[int, bool],
     entries: Entries,
-    scaled: bool,
+    unit: Unit,
 ) -> None:
     by_text = {str(image_id): image for image_id, image in images.items()}
     first_index: dict[Any, int] = {}
@@ -242,7 +218,7 @@ def _add_annotations(
                     found=f"category_id {category!r}",
                     expected=f"one of {sorted(is_thing)}"[:80],
                 )
-            shape = _parse_shape(entry.get("segmentation"), image.size, name, entries, scaled)
+            shape = _parse_shape(entry.get("segmentation"), image.size, name, entries, unit)
         except DataError as error:
             entries.skipped.append((name, str(error)))
             continue
@@ -250,7 +226,7 @@ def _add_annotations(
         image.annotations.append(Annotation(shape, category, bool(entry.get("iscrowd")), is_instance))
 
 
-def _parse_shape(raw: Any, size: tuple[int, int], name: str, entries: Entries, scaled: bool) -> Shape:
+def _parse_shape(raw: Any, size: tuple[int, int], name: str, entries: Entries, unit: Unit) -> Shape:
     if isinstance(raw, dict):
         runs = parse_runs(raw.get("size"), raw.get("counts"))
         if (runs.height, runs.width) != size:
@@ -264,7 +240,7 @@ def _parse_shape(raw: Any, size: tuple[int, int], name: str, entries: Entries, s
         raise DataError(
             "has no outline (a box is not enough)", found=repr(raw)[:40], expected="polygons or a run-length code"
         )
-    lists = _flat_outlines(raw)
+    lists = flat_outlines(raw)
     parts, reasons = [], []
     for part in lists:
         try:
@@ -275,8 +251,8 @@ def _parse_shape(raw: Any, size: tuple[int, int], name: str, entries: Entries, s
         raise DataError(reasons[0])
     entries.skipped += [(f"a part of {name}", reason) for reason in reasons]
     shape = Polygons(tuple(parts))
-    if scaled:
-        shape = shape.scaled(size[1], size[0])
-        entries.counts[SCALED] += 1
+    if unit != "pixels":
+        shape = shape.scaled(size[1] / UNIT_SIZES[unit], size[0] / UNIT_SIZES[unit])
+        entries.counts[SCALED[unit]] += 1
     entries.counts[CLIPPED] += reaches_out(shape, *size)
     return shape

@@ -1,7 +1,9 @@
-"""Untrusted JSON files: read within a size limit, or recognised by their beginning and end without parsing."""
+"""Untrusted JSON files: read within a size limit, or recognised by their beginning and end without parsing; images in them."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,14 @@ from segpipe.errors import DataError
 from segpipe.files import read_bytes
 
 _PEEK_BYTES = 1 << 16
+_SUFFIXES_BY_MAGIC = (
+    (b"\x89PNG", ".png"),
+    (b"\xff\xd8", ".jpg"),
+    (b"BM", ".bmp"),
+    (b"RIFF", ".webp"),
+    (b"II*\0", ".tif"),
+    (b"MM\0*", ".tif"),
+)
 
 
 def read_json(path: Path, max_bytes: int) -> Any:
@@ -50,3 +60,39 @@ def peek(path: Path) -> bytes:
             return start + stream.read(_PEEK_BYTES)
     except OSError:
         return b""
+
+
+def embedded_suffix(image_data: object) -> str:
+    """Return the suffix that fits the first bytes of an image in base64.
+
+    Args:
+        image_data: the value of `imageData`.
+
+    Raises:
+        DataError: it is not an image in base64.
+    """
+    try:
+        start = base64.b64decode(image_data[:64], validate=True) if isinstance(image_data, str) else b""
+    except (binascii.Error, ValueError) as error:
+        raise DataError("the embedded image is not base64", fix="put the image next to the JSON") from error
+    suffix = next((suffix for magic, suffix in _SUFFIXES_BY_MAGIC if start.startswith(magic)), None)
+    if suffix is None:
+        raise DataError(
+            "has no image",
+            found="imageData that is not an image" if start else "no file next to it, and no imageData",
+            fix="put the image next to the JSON",
+        )
+    return suffix
+
+
+def embedded_image(path: Path, max_bytes: int) -> bytes:
+    """Return the bytes of the image that a JSON file holds in `imageData`.
+
+    Raises:
+        DataError: they are not valid base64.
+    """
+    image_data = read_document(path, max_bytes).get("imageData")
+    try:
+        return base64.b64decode(image_data if isinstance(image_data, str) else "", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise DataError("the embedded image is not base64", where=path, fix="put the image next to the JSON") from error

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from segpipe.config import DataParams
 from segpipe.data.formats.annotations.categories import Numbering
 from segpipe.data.formats.annotations.shapes import Polygons, RunCounts, Shape, rasterise
+from segpipe.data.formats.mask_labels import TurnedMask
 from segpipe.data.formats.source import Drawing
+from segpipe.data.images import max_bytes
+from segpipe.data.images.bounds import Bounds
+from segpipe.data.images.raster import SIDEWAYS, raster_orientation
 from segpipe.errors import DataError
+from segpipe.files import read_bytes
 
 OVERLAP = "pixels where instances overlap: the smaller instance is kept"
 LAYERED = "pixels where instances overlap: the upper one, in the order of the annotations, is kept"
@@ -101,6 +109,33 @@ class Painter:
             return rasterise(shape, height, width)
         except DataError as error:
             raise DataError(f"an annotation cannot be drawn: {error}", where=self.where) from error
+
+
+@dataclass(frozen=True)
+class StoredOrientationPainter:
+    """Draws annotations whose coordinates may be those of the stored pixels of an image that EXIF turns.
+
+    If the annotated size is that of the stored image, and not that of the image as viewers show it, the labels are turned with the image.
+
+    painter: draws them as they were made.
+    image: the image file.
+    limits: limits on its size.
+    """
+
+    painter: Painter
+    image: Path
+    limits: DataParams
+
+    def __call__(self, height: int, width: int) -> Drawing:
+        """Return the labels, (height, width). Raises DataError as `Painter`."""
+        if height == width or self.painter.size != (width, height):
+            return self.painter(height, width)
+        orientation = 1
+        with contextlib.suppress(DataError):  # an embedded image has no file
+            content = read_bytes(self.image, max_bytes(self.limits))
+            orientation, _ = raster_orientation(content, str(self.image), Bounds.from_limits(self.limits))
+        draw = TurnedMask(self.painter, orientation) if orientation in SIDEWAYS else self.painter
+        return draw(height, width)
 
 
 class _Canvas:

@@ -19,6 +19,8 @@ from segpipe.errors import DataError
 _MAX_OUTLINE_PIXELS = 5e6
 """The longest outline that is drawn, in pixels: the rasteriser keeps five points for each pixel."""
 
+_MAX_RADIUS_PIXELS = 1e6
+
 RunCounts = npt.NDArray[np.int64]
 """Lengths of runs of clear and set pixels in turn, the first one clear (possibly of length 0), column by column."""
 
@@ -101,6 +103,40 @@ def parse_runs(size: object, code: object) -> Runs:
             "the run-length code does not fill its image", found=f"{total} pixels", expected=f"{height} x {width}"
         )
     return runs
+
+
+def joined(parts: list[Shape]) -> Shape:
+    """Return the union of one or more shapes as one shape."""
+    if len(parts) == 1:
+        return parts[0]
+    if all(isinstance(part, Polygons) for part in parts):
+        return Polygons(tuple(outline for part in parts if isinstance(part, Polygons) for outline in part.parts))
+    return Composite(tuple(parts))
+
+
+def circle(x: float, y: float, radius: float) -> npt.NDArray[np.float64]:
+    """Return a polygon (n, 2) that is nowhere more than a hundredth of a pixel inside its circle.
+
+    Args:
+        x: of the centre, in pixels.
+        y: of the centre, in pixels.
+        radius: in pixels.
+
+    Raises:
+        DataError: the radius is zero, or much larger than any image.
+    """
+    if not 0 < radius < _MAX_RADIUS_PIXELS:
+        raise DataError("is a circle with an invalid radius", found=f"{radius:g}")
+    n_corners = max(16, int(np.ceil(np.pi / np.arccos(1 - min(0.5, 0.01 / radius)))))
+    angles = np.arange(n_corners) * (2 * np.pi / n_corners)
+    return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)
+
+
+def lies_outside(shape: Polygons, height: int, width: int) -> bool:
+    """Return whether a shape covers no part of an image of this size, because it lies beyond an edge."""
+    low = np.min([part.min(axis=0) for part in shape.parts], axis=0)
+    high = np.max([part.max(axis=0) for part in shape.parts], axis=0)
+    return bool((high <= 0).any() or (low >= (width, height)).any())
 
 
 def reaches_out(shape: Polygons, height: int, width: int) -> bool:

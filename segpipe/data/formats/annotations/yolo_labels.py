@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container
+from functools import lru_cache
 from pathlib import Path
 
+from segpipe.data.formats.annotations.listed_images import UPLOAD_PREFIX
 from segpipe.data.formats.annotations.painter import CLIPPED, Annotation
 from segpipe.data.formats.annotations.shapes import Polygons, parse_polygon, reaches_out
+from segpipe.data.images import stem_of, suffix_of
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
 
@@ -51,6 +54,35 @@ def read_labels(
         except DataError as error:
             skipped.append((f"{name}:{number}", str(error)))
     return annotations, skipped, +counts
+
+
+def uploaded_label_file(folder: Path, image: Path) -> Path | None:
+    """Return the label file of an image whose name Label Studio has preceded by that of an upload: `a1b2c3d4-t00.txt` for `t00.png`.
+
+    Args:
+        folder: a folder of label files.
+        image: the image file, without that prefix.
+
+    Returns:
+        The file; None if there is none, if several fit, or if it belongs to an image with the whole name.
+    """
+    try:
+        files = _uploaded_files(folder, folder.stat().st_mtime_ns).get(f"{stem_of(image)}.txt", [])
+    except OSError:
+        return None
+    if len(files) != 1 or image.with_name(f"{stem_of(files[0])}{suffix_of(image)}").exists():
+        return None
+    return files[0]
+
+
+@lru_cache(maxsize=64)
+def _uploaded_files(folder: Path, modified: int) -> dict[str, list[Path]]:
+    """Return the label files of a folder whose names have the prefix of an upload, by their names without it."""
+    files: dict[str, list[Path]] = {}
+    for path in folder.glob("*.txt"):
+        if UPLOAD_PREFIX.match(path.name):
+            files.setdefault(UPLOAD_PREFIX.sub("", path.name, count=1), []).append(path)
+    return files
 
 
 def _parse_line(fields: list[str], class_ids: Container[int]) -> tuple[Polygons, int]:

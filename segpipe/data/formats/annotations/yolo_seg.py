@@ -16,15 +16,18 @@ import yaml
 from segpipe.data.formats.annotations.categories import Category, Numbering, number_classes
 from segpipe.data.formats.annotations.listed_images import find_listed
 from segpipe.data.formats.annotations.painter import Annotation, Painter
-from segpipe.data.formats.annotations.yolo_labels import BOX, read_labels
+from segpipe.data.formats.annotations.yolo_labels import BOX, read_labels, uploaded_label_file
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import SUFFIXES, stem_of
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
 
-NAMES_FILE = "classes.txt"
+NAMES_FILE, _NOTES_FILE = "classes.txt", "notes.json"
 _MAX_YAML_BYTES, _MAX_LIST_BYTES = 1 << 20, 1 << 28
+_OUTSIDE = (
+    "is a link that leads out of the source: copy the source with the files that its links lead to (cp -rL SRC COPY)"
+)
 _WITHOUT_FILE = "images without a label file, imported without instances"
 _IMAGE_NAMES = ("images", "image", "imgs", "img")
 _MAX_IMAGES_CHECKED = 2000
@@ -88,7 +91,8 @@ def read_yolo_seg(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     path = source / settings_file.name
     settings = _read_settings(path)
     numbering = number_classes(_parse_categories(settings, path), False, path)
-    result = ReadResult([], numbering.classes, classes_from=path.name, used_files={path})
+    notes = {source / _NOTES_FILE} if path.name == NAMES_FILE else set()  # it repeats the names
+    result = ReadResult([], numbering.classes, classes_from=path.name, used_files={path, *notes})
     counts: Counter[str] = Counter()
     n_instances = 0
     added: set[Path] = set()
@@ -98,7 +102,7 @@ def read_yolo_seg(probe: SourceProbe, options: ReadOptions) -> ReadResult:
         for image in images:
             first_image = (image, images[image])
             if image in added:
-                result.skipped.append((image.relative_to(source).as_posix(), "is in two splits"))
+                result.skipped.append((images[image].relative_to(source).as_posix(), "is in two splits"))
                 continue
             added.add(image)
             n_instances += _add_item(result, source, (image, images[image]), _SPLITS[split], numbering, counts)
@@ -195,7 +199,9 @@ def _find_images(probe: SourceProbe, base: Path, root: object, value: object, re
             images |= {file.resolve(): source / file.relative_to(probe.source) for file in files}
         else:
             images |= _read_list(source, [path.parent, *([base / str(root)] if root else []), base], path, result)
-    return {image: link for image, link in images.items() if image.is_relative_to(source)}
+    outside = {image: link for image, link in images.items() if not image.is_relative_to(source)}
+    result.skipped += [(link.relative_to(source).as_posix(), _OUTSIDE) for link in outside.values()]
+    return {image: link for image, link in images.items() if image not in outside}
 
 
 def _locate(source: Path, base: Path, root: object, name: str) -> Path | None:
@@ -239,7 +245,10 @@ def _label_file(image: Path, link: Path, source: Path) -> Path | None:
         link: the path by which it was found, which may be a link.
         source: the source, resolved.
     """
-    return next((path for path in _label_candidates(image, link, source) if path.is_file()), None)
+    candidates = _label_candidates(image, link, source)
+    label_file = next((path for path in candidates if path.is_file()), None)
+    folders = dict.fromkeys(path.parent for path in candidates)
+    return label_file or next((path for folder in folders if (path := uploaded_label_file(folder, link))), None)
 
 
 def _label_candidates(image: Path, link: Path, source: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,55 @@ def test_a_yaml_of_yolo_beside_masks_is_not_a_yolo_dataset(source: Path, data: P
         save(source / "masks" / f"{name}.png", values(1, [0, 1]))
     (source / "dataset.yaml").write_text("path: /data/x\ntrain: images\nval: images\nnames: {0: leaf}\n")
     assert import_source(source, data).format == "folder"
+
+
+@pytest.mark.parametrize("by_prefix", [False, True])
+def test_an_export_of_label_studio(source: Path, data: Path, by_prefix: bool) -> None:
+    """Its label files have the prefix of uploads; the user's own images do not."""
+    (source / "labels").mkdir(parents=True)
+    for name in ("a", "b"):
+        photo(source / "images" / f"{name}.png", ord(name))
+        (source / "labels" / f"{'a1b2c3d4-' if by_prefix else ''}{name}.txt").write_text(LINE)
+    (source / "classes.txt").write_text("cell\nnucleus\n")
+    (source / "notes.json").write_text('{"categories": [{"id": 0, "name": "cell"}, {"id": 1, "name": "nucleus"}]}')
+    report = import_source(source, data)
+    assert (report.format, report.masks, report.unused) == ("yolo-seg", 2, [])
+    assert report.classes.names == ["background", "cell", "nucleus"]
+    assert all(mask_of(item).any() for item in items(data).values())
+
+
+def test_a_label_file_with_a_prefix_belongs_to_the_image_with_the_whole_name(source: Path, data: Path) -> None:
+    (source / "labels").mkdir(parents=True)
+    for name in ("a", "a1b2c3d4-a"):
+        photo(source / "images" / f"{name}.png", len(name))
+    (source / "labels" / "a1b2c3d4-a.txt").write_text(LINE)
+    (source / "classes.txt").write_text("cell\n")
+    report = import_source(source, data)
+    assert {key: bool(mask_of(item).any()) for key, item in items(data).items()} == {"a": False, "a1b2c3d4-a": True}
+    assert "images without a label file, imported without instances: 1" in report.notes
+
+
+def test_links_to_images_that_were_saved_as_text(source: Path, data: Path) -> None:
+    write(source, "images/train", "labels/train", "train: images/train\nnames: [cell]\n")
+    for name in ("a", "b", "c"):
+        (source / "images" / "train" / f"{name}.png").write_text(f"../../all/{name}.png")
+    with pytest.raises(
+        DataError, match=r"is a link that was saved as a text file.*\.\./\.\./all/a\.png.*core\.symlinks"
+    ):
+        import_source(source, data)
+
+
+def test_links_to_images_outside_the_source_and_the_advice(source: Path, data: Path, tmp_path: Path) -> None:
+    write(source, "images/train", "labels/train", "train: images/train\nnames: [cell]\n")
+    for name in ("a", "b", "c"):
+        link = source / "images" / "train" / f"{name}.png"
+        link.rename(tmp_path / f"{name}.png")
+        link.symlink_to(tmp_path / f"{name}.png")
+    with pytest.raises(
+        DataError, match=r"images/train/a\.png: is a link that leads out of the source.*cp -rL SRC COPY"
+    ):
+        import_source(source, data)
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-rL", source, copy], check=True)
+    report = import_source(copy, data)
+    assert (report.masks, report.unused) == (3, [])
