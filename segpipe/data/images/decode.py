@@ -13,6 +13,7 @@ from segpipe.data.images.bounds import RESTORE_FIX, Bounds, max_bytes
 from segpipe.data.images.formats.geotiff import nodata_pixels, without_nodata
 from segpipe.data.images.formats.kinds import kind_of
 from segpipe.data.images.geometry import Geometry, align_mask
+from segpipe.data.images.formats.class_planes import classes_of_planes
 from segpipe.data.images.nifti import decode_nifti, is_nifti, nifti_geometry
 from segpipe.data.images.raster import decode_raster, raster_size
 from segpipe.data.images.tiff import decode_tiff, is_tiff
@@ -129,6 +130,8 @@ def decode_mask(content: bytes, where: str, limits: DataParams | float) -> Mask:
 def decode_mask_with_notes(content: bytes, where: str, limits: DataParams | float) -> tuple[Mask, list[str]]:
     """Decode a mask as `decode_mask` does, and report conversions."""
     array, notes = _decode(content, where, Bounds.from_limits(limits), indices=True)
+    if array.ndim == 4 and array.shape[-1] > 1:
+        notes.append(f"{array.shape[-1]} volumes of 0 and 1 read as one class each")
     return class_values(array, where), notes
 
 
@@ -155,9 +158,13 @@ def class_values(array: np.ndarray, where: str) -> Mask:
         array: what `read_stored` returns.
         where: the file, for errors.
 
+    A volume with one 0/1 channel per class, of which exactly one is 1 at each voxel (one-hot), gives the number of that channel.
+
     Raises:
         DataError: the channels differ, or the values are not whole numbers from 0 to 65535.
     """
+    if array.ndim == 4 and array.shape[-1] > 1:
+        return classes_of_planes(array, where)
     if any((array[..., c] != array[..., 0]).any() for c in range(1, array.shape[-1])):
         raise DataError(
             "the mask is in colours",
