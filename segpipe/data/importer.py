@@ -176,7 +176,7 @@ def _write(
             )
         if not any((folder / "instances").iterdir()):
             (folder / "instances").rmdir()
-        (folder / CLASSES_FILE).write_text(format_classes(classes.table), encoding="utf-8")
+        (folder / CLASSES_FILE).write_text(format_classes(classes.table, result.channels), encoding="utf-8")
         rows = _sample_rows(items, keys, outcomes, table)
         if rows:
             (folder / SAMPLES_FILE).write_text(format_samples(rows), encoding="utf-8")

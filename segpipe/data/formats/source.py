@@ -102,6 +102,7 @@ class ReadResult:
     skipped: (file, reason) for everything that was left out.
     notes: sentences for the user.
     classes_from: where `classes` comes from, in words.
+    channels: the names of the channels of all images; empty if the source does not name them.
     used_files: further files of the source that were read, such as annotations, lists and tables.
     """
 
@@ -111,6 +112,7 @@ class ReadResult:
     notes: list[str] = field(default_factory=list)
     classes_from: str = "written in the source"
     used_files: set[Path] = field(default_factory=set)
+    channels: tuple[str, ...] = ()
 
     def copy(self) -> ReadResult:
         """Return a result with lists of its own."""

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from segpipe.config import DataParams
 from segpipe.data.images.arrays import decode_numpy, is_numpy
 from segpipe.data.images.bounds import RESTORE_FIX, Bounds, max_bytes
+from segpipe.data.images.formats.class_planes import classes_of_planes
 from segpipe.data.images.formats.geotiff import nodata_pixels, without_nodata
 from segpipe.data.images.formats.kinds import kind_of
 from segpipe.data.images.geometry import Geometry, align_mask
-from segpipe.data.images.formats.class_planes import classes_of_planes
 from segpipe.data.images.nifti import decode_nifti, is_nifti, nifti_geometry
 from segpipe.data.images.raster import decode_raster, raster_size
 from segpipe.data.images.tiff import decode_tiff, is_tiff
