@@ -22,7 +22,9 @@ from segpipe.data.formats.masks.mask_per_instance import read_mask_per_instance,
 from segpipe.data.formats.masks.paired_list import read_paired_list, recognise_paired_list
 from segpipe.data.formats.masks.voc import read_voc, recognise_voc
 from segpipe.data.formats.probe import SourceProbe
+from segpipe.data.formats.readings.reading import Variant
 from segpipe.data.formats.source import MaskKind, ReadOptions, ReadResult
+from segpipe.data.formats.volumes.cases import case_variants, read_cases, recognise_cases
 from segpipe.data.formats.volumes.nifti_pairs import read_volumes, recognise_volumes
 from segpipe.data.formats.volumes.nnunet import read_nnunet, recognise_msd, recognise_nnunet
 from segpipe.errors import ConfigError, DataError
@@ -50,6 +52,7 @@ class Format:
     has_mask_files: whether its items have files of masks, whose kind is judged from their pixels.
     kind: the kind of mask, if the layout defines it. `auto` then leaves it to the pixels whether a source is read so.
     explain: returns the error that tells why a source that looks like this layout cannot be read; None if there is nothing to tell.
+    variants: returns what its files leave open, such as which of them is the label; None if the layout leaves nothing open.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Format:
     has_mask_files: bool = False
     kind: MaskKind | None = None
     explain: Callable[[SourceProbe], DataError | None] = lambda probe: None
+    variants: Callable[[SourceProbe, ReadOptions], list[Variant]] | None = None
 
 
 FORMATS = {
@@ -179,6 +183,15 @@ FORMATS = {
             read_volumes,
             recognise_volumes,
             ("images", "masks", "suffix", "overlapping"),
+        ),
+        Format(
+            "cases",
+            "CASE/CASE_flair.nii.gz, CASE_t1.nii.gz, CASE_seg.nii.gz (BraTS), also imaging and segmentation (KiTS, LiTS)",
+            read_cases,
+            recognise_cases,
+            ("channels", "label"),
+            rank=0,
+            variants=case_variants,
         ),
         Format(
             "labelme",

@@ -43,6 +43,10 @@ class ReadOptions(BaseModel):
     """Mask pixels of at least this value are foreground, the others are background."""
     exif: Literal["apply", "ignore"] | None = None
     """What masks were drawn on: the images as viewers show them, turned by their EXIF orientation (apply), or as they are stored."""
+    channels: str | None = None
+    """The channels of images with one file per channel, by the part of the files' names that tells them apart, comma-separated."""
+    label: str | None = None
+    """The same part of the name of the file that holds the labels."""
     overlapping: bool | None = None
     """True if a pixel may have several classes. None: as the source says, otherwise one class per pixel."""
 

@@ -43,6 +43,11 @@ def expand_layout(probe: SourceProbe, layout: Format, reason: str, options: Read
         hints: what the user has said about the classes.
     """
     names = Evidence(text=reason, origin="names")
+    if layout.variants is not None:
+        return [
+            Reading(layout=layout.name, pairing=reason, options=dict(v.options), evidence=(names, *v.evidence))
+            for v in layout.variants(probe, options)
+        ]
     if not layout.has_mask_files:
         return [Reading(layout=layout.name, pairing=reason, evidence=(names,))]
     try:
