@@ -75,7 +75,11 @@ def _channels(value: object, path: Path) -> tuple[str, ...]:
     if value is None:
         return ()
     names = [str(name) for name in value if isinstance(name, str | int)] if isinstance(value, list) else []
-    if not isinstance(value, list) or len(names) != len(value) or len({name.casefold() for name in names}) != len(names):
+    if (
+        not isinstance(value, list)
+        or len(names) != len(value)
+        or len({name.casefold() for name in names}) != len(names)
+    ):
         raise DataError(
             "the names of channels are not valid", where=f"{path}: {_CHANNELS}", found=str(value)[:80],
             expected="a list of names that differ, such as [flair, t1]", fix="correct the list, or remove it",

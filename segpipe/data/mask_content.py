@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.images import class_values, decode_stored, max_bytes
+from segpipe.data.images import class_values, decode_stored, read_image_file
 from segpipe.data.images.statistics import flat_rows, histogram
 from segpipe.data.mask_facts import MaskFacts, mask_facts
 from segpipe.errors import DataError
-from segpipe.files import read_bytes
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class MaskReader:
 def _decode(path: Path, limits: DataParams, with_facts: bool) -> MaskContent:
     facts = None
     try:
-        content = read_bytes(path, max_bytes(limits))
+        content = read_image_file(path, limits)
         array = decode_stored(content, str(path), limits)
         facts = mask_facts(array, content) if with_facts else None
     except DataError as error:

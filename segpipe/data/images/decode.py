@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from segpipe.config import DataParams
 from segpipe.data.images.arrays import decode_numpy, is_numpy
-from segpipe.data.images.bounds import RESTORE_FIX, Bounds, max_bytes
+from segpipe.data.images.bounds import RESTORE_FIX, Bounds
 from segpipe.data.images.formats.class_planes import classes_of_planes
+from segpipe.data.images.formats.detached import read_image_file
 from segpipe.data.images.formats.geotiff import nodata_pixels, without_nodata
 from segpipe.data.images.formats.kinds import kind_of
 from segpipe.data.images.geometry import Geometry, align_mask
@@ -18,7 +19,6 @@ from segpipe.data.images.nifti import decode_nifti, is_nifti, nifti_geometry
 from segpipe.data.images.raster import decode_raster, raster_size
 from segpipe.data.images.tiff import decode_tiff, is_tiff
 from segpipe.errors import DataError
-from segpipe.files import read_bytes
 
 Mask = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -41,7 +41,7 @@ def read_image(path: Path, limits: DataParams) -> np.ndarray:
     Raises:
         DataError: if the file is too large, truncated, damaged or not an image.
     """
-    return decode_image(read_bytes(path, max_bytes(limits)), str(path), limits)
+    return decode_image(read_image_file(path, limits), str(path), limits)
 
 
 def decode_image(content: bytes, where: str, limits: DataParams | float) -> np.ndarray:
@@ -81,7 +81,7 @@ def decode_image_and_nodata(
 
 def read_size(path: Path, limits: DataParams) -> tuple[int, ...]:
     """Read the size of an image, (H, W), or volume, (D, H, W); from the header alone if the format allows it."""
-    content = read_bytes(path, max_bytes(limits))
+    content = read_image_file(path, limits)
     if not content or is_nifti(content) or is_tiff(content) or is_numpy(content) or kind_of(content):
         return decode_image(content, str(path), limits).shape[:-1]
     return raster_size(content, str(path), Bounds.from_limits(limits))
@@ -100,7 +100,7 @@ def read_mask(path: Path, limits: DataParams) -> Mask:
     Raises:
         DataError: as for `read_image`, and if the mask has different colour channels, or values that are not integers 0..65535.
     """
-    return decode_mask(read_bytes(path, max_bytes(limits)), str(path), limits)
+    return decode_mask(read_image_file(path, limits), str(path), limits)
 
 
 def read_aligned_mask(path: Path, image: Path, limits: DataParams) -> Mask:
@@ -114,11 +114,11 @@ def read_aligned_mask(path: Path, image: Path, limits: DataParams) -> Mask:
     Raises:
         DataError: as for `read_mask`, and if only one of both states its orientation and that matters.
     """
-    content = read_bytes(path, max_bytes(limits))
+    content = read_image_file(path, limits)
     mask = decode_mask(content, str(path), limits)
     if mask.ndim != 3:
         return mask
-    image_geometry = decode_geometry(read_bytes(image, max_bytes(limits)), str(image))
+    image_geometry = decode_geometry(read_image_file(image, limits), str(image))
     return align_mask(mask, decode_geometry(content, str(path)), image_geometry, str(path))
 
 
@@ -143,7 +143,7 @@ def read_stored(path: Path, limits: DataParams) -> np.ndarray:
     Raises:
         DataError: the file is too large, truncated, broken or not an image.
     """
-    return decode_stored(read_bytes(path, max_bytes(limits)), str(path), limits)
+    return decode_stored(read_image_file(path, limits), str(path), limits)
 
 
 def decode_stored(content: bytes, where: str, limits: DataParams) -> np.ndarray:

@@ -24,8 +24,8 @@ SUFFIXES = (
 )
 """Endings (lower case) of 2D image files. A TIFF file or an array may also be a volume."""
 
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
-"""Endings (lower case) of volume files, the longer of two first."""
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".hdr", ".mhd", ".nhdr")
+"""Endings (lower case) of volume files, the longer of two first. The last three are headers, whose data are in another file."""
 
 
 def suffix_of(path: Path) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from segpipe.data.formats.listing import FolderListing
 from segpipe.data.formats.source import RawItem, ReadResult
-from segpipe.data.images import is_image_file, suffix_of
+from segpipe.data.images import data_file, is_image_file, suffix_of
 from segpipe.errors import DataError
 
 HIDDEN = "hidden"
@@ -59,6 +59,7 @@ def count_unused(
     used = {os.path.realpath(path) for path in result.used_files}
     for item in imported:
         used.update(os.path.realpath(path) for path in _paths_of(item))
+    used.update(os.path.realpath(data) for path in list(used) if (data := data_file(Path(path))))
     refused = {os.path.realpath(path) for item in items for path in _paths_of(item)} - used
     folders = {path.rpartition(os.sep)[0] for path in used | refused}
     groups: dict[tuple[str, str], list[str]] = {}

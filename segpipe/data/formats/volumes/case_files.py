@@ -183,9 +183,9 @@ def _side_by_side(folders: dict[Path, list[Path]], source: Path) -> Cases | None
         complete = [case for case in cases.values() if len(case.files) > 1]
         labels = [role for case in complete for role in case.files if is_label_role(role)]
         n_used = sum(len(case.files) for case in complete)
-        if len(complete) > 1 and len(labels) >= 0.5 * len(complete) and n_used >= 0.5 * n_files:
-            if len(Cases(tuple(complete), "").shares()) <= _MAX_ROLES:
-                return Cases(_grouped(list(cases.values())), "the files of a case side by side")
+        is_most = len(labels) >= 0.5 * len(complete) and n_used >= 0.5 * n_files
+        if len(complete) > 1 and is_most and len(Cases(tuple(complete), "").shares()) <= _MAX_ROLES:
+            return Cases(_grouped(list(cases.values())), "the files of a case side by side")
     return None
 
 
@@ -212,7 +212,7 @@ def _role(path: Path, folder: Path, files: list[Path]) -> str:
         return stem[len(folder.name) :].lstrip(_SEPARATORS)
     if any(_extends(stem_of(other), folder.name) for other in files):
         return stem
-    common = os.path.commonprefix([stem_of(other) for other in files])
+    common = os.path.commonprefix([stem_of(other) for other in files])  # noqa: RUF071 - of names, not of paths
     end = max((common.rfind(separator) for separator in _SEPARATORS), default=-1)
     return stem[end + 1 :] if len(files) > 1 else stem
 

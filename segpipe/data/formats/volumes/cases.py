@@ -86,7 +86,9 @@ def read_cases(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     elif not found.is_paired:
         result.notes.append(f"image: {channels[0]}; label: {label}")
     if any(item.group for item in result.items):
-        result.notes.append(f"groups: the patient, for example {next(item.group for item in result.items if item.group)}")
+        result.notes.append(
+            f"groups: the patient, for example {next(item.group for item in result.items if item.group)}"
+        )
     return result
 
 
