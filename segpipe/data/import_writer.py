@@ -165,6 +165,10 @@ def _write_labels(
         if drawing.instances is not None:
             instances_file.write_bytes(encode_png(drawing.instances))
         outcome.notes = drawing.notes
+    elif item.draw_volume is not None:
+        volume = item.draw_volume()
+        (folder / "masks" / f"{key}.nii.gz").write_bytes(volume.content)
+        outcome.notes = volume.notes
     elif item.mask is None:
         return
     elif classes.from_instance_ids:

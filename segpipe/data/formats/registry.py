@@ -25,6 +25,7 @@ from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.readings.reading import Variant
 from segpipe.data.formats.source import MaskKind, ReadOptions, ReadResult
 from segpipe.data.formats.volumes.cases import case_variants, read_cases, recognise_cases
+from segpipe.data.formats.volumes.dicom_series import read_dicom_series, recognise_dicom_series
 from segpipe.data.formats.volumes.nifti_pairs import read_volumes, recognise_volumes
 from segpipe.data.formats.volumes.nnunet import read_nnunet, recognise_msd, recognise_nnunet
 from segpipe.errors import ConfigError, DataError
@@ -192,6 +193,12 @@ FORMATS = {
             ("channels", "label"),
             rank=0,
             variants=case_variants,
+        ),
+        Format(
+            "dicom-series",
+            "folders of DICOM slices, one volume per series; labels as DICOM SEG, NIfTI or one mask per slice",
+            read_dicom_series,
+            recognise_dicom_series,
         ),
         Format(
             "labelme",

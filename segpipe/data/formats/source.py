@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -82,10 +82,34 @@ Draw = Callable[[int, int], Drawing]
 
 
 @dataclass(frozen=True)
+class VolumeDrawing:
+    """The labels of a volume that were drawn.
+
+    content: the bytes of a gzipped NIfTI file of class values.
+    notes: decisions made while drawing, and how often each was made.
+    """
+
+    content: bytes
+    notes: Counter[str] = field(default_factory=Counter)
+
+
+class DrawVolume(Protocol):
+    """Draws the labels of a volume. Raises DataError if they are broken.
+
+    value_files: mask files in whose values the classes are looked for; empty if the source names the classes.
+    """
+
+    @property
+    def value_files(self) -> tuple[Path, ...]: ...  # noqa: D102
+
+    def __call__(self) -> VolumeDrawing: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
 class RawItem:
     """One image of a source. `name` is its path relative to the source without the ending; the importer derives the key from it.
 
-    Its labels are a file of class values (`mask`), or they are drawn (`draw`), or it has none; never both.
+    Its labels are a file of class values (`mask`), or drawn (`draw`; a volume: `draw_volume`), or it has none; never two of them.
     """
 
     name: str
@@ -95,8 +119,14 @@ class RawItem:
     group: str | None = None
     split: str | None = None
     draw: Draw | None = None
+    draw_volume: DrawVolume | None = None
     content: Callable[[], bytes] | None = None
     """Returns the bytes of the image if no file holds them; `image` then only gives the name."""
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether it has labels, in a file or drawn."""
+        return self.mask is not None or self.draw is not None or self.draw_volume is not None
 
 
 @dataclass
