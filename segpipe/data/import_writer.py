@@ -168,6 +168,8 @@ def _write_labels(
     elif item.draw_volume is not None:
         volume = item.draw_volume()
         (folder / "masks" / f"{key}.nii.gz").write_bytes(volume.content)
+        if volume.instances is not None:
+            (folder / "instances" / f"{key}.nii.gz").write_bytes(volume.instances)
         outcome.notes = volume.notes
     elif item.mask is None:
         return

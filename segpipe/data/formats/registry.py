@@ -28,6 +28,7 @@ from segpipe.data.formats.volumes.cases import case_variants, read_cases, recogn
 from segpipe.data.formats.volumes.dicom_series import read_dicom_series, recognise_dicom_series
 from segpipe.data.formats.volumes.nifti_pairs import read_volumes, recognise_volumes
 from segpipe.data.formats.volumes.nnunet import read_nnunet, recognise_msd, recognise_nnunet
+from segpipe.data.formats.volumes.ome_zarr import ome_zarr_variants, read_ome_zarr, recognise_ome_zarr
 from segpipe.errors import ConfigError, DataError
 
 AUTO = "auto"
@@ -199,6 +200,15 @@ FORMATS = {
             "folders of DICOM slices, one volume per series; labels as DICOM SEG, NIfTI or one mask per slice",
             read_dicom_series,
             recognise_dicom_series,
+        ),
+        Format(
+            "ome-zarr",
+            "NAME.ome.zarr with label images in labels/, or images/NAME.zarr and masks/NAME.zarr",
+            read_ome_zarr,
+            recognise_ome_zarr,
+            ("label", "channels", "kind"),
+            rank=0,
+            variants=ome_zarr_variants,
         ),
         Format(
             "labelme",

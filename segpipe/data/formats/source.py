@@ -87,10 +87,12 @@ class VolumeDrawing:
 
     content: the bytes of a gzipped NIfTI file of class values.
     notes: decisions made while drawing, and how often each was made.
+    instances: the same of instance ids; None if the source does not know instances.
     """
 
     content: bytes
     notes: Counter[str] = field(default_factory=Counter)
+    instances: bytes | None = None
 
 
 class DrawVolume(Protocol):

@@ -217,5 +217,5 @@ def test_what_is_not_read_is_told(tmp_path: Path) -> None:
 
 def test_series_without_any_label_are_not_recognised(tmp_path: Path) -> None:
     write_series(tmp_path / "src" / "a", scan(), "a")
-    with pytest.raises(DataError, match="no layout fits|no masks"):
+    with pytest.raises(DataError, match=r"no layout fits|no masks"):
         import_source(tmp_path / "src", tmp_path / "data")

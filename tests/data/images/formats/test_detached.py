@@ -157,8 +157,7 @@ def test_pairs_of_files_are_imported_as_one_file(kind: str, tmp_path: Path) -> N
     for item in dataset.items:
         sample = load_sample(item, dataset.classes, LIMITS)
         assert sample.labels is not None and item.mask is not None
-        key = item.key if kind != "promise12" else item.key
-        image, labels = truth[key]
+        image, labels = truth[item.key]
         np.testing.assert_array_equal(sample.image[..., 0], image.T)
         np.testing.assert_array_equal(sample.labels, labels.T)
         np.testing.assert_array_equal(read_mask(item.mask, LIMITS), labels.T)
