@@ -78,6 +78,7 @@ def import_dataset(
     assigned = with_assignments(result, table, options.group is None) if table else result
     items = with_all_splits(with_groups(assigned, options.group), result.notes)
     classes = _find_classes(result, options, probe.mask_reader(limits))
+    result.notes += probe.mask_reader(limits).notes()
     items = _labelled(items, result, options.unlabelled)
     if classes.table.overlapping and any(item.instances for item in items):
         items = [replace(item, instances=None) for item in items]

@@ -176,9 +176,9 @@ def _side_by_side(folders: dict[Path, list[Path]], source: Path) -> Cases | None
             stem = stem_of(path)
             if match := _NUMBERED.fullmatch(stem):
                 _add(numbered, prefix + match[2], match[1].rstrip(_SEPARATORS), path, source)
-            core = next((core for core in reversed(labelled) if stem == core or _extends(stem, core)), None)
-            if core is not None:
-                _add(suffixed, prefix + core, stem[len(core) :].lstrip(_SEPARATORS) or "image", path, source)
+            base = next((core for core in reversed(labelled) if stem == core or _extends(stem, core)), None)
+            if base is not None:
+                _add(suffixed, prefix + base, stem[len(base) :].lstrip(_SEPARATORS) or "image", path, source)
     for cases in (numbered, suffixed):
         complete = [case for case in cases.values() if len(case.files) > 1]
         labels = [role for case in complete for role in case.files if is_label_role(role)]

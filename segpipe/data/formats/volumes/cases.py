@@ -152,7 +152,7 @@ def _labels(found: Cases, options: ReadOptions) -> list[tuple[str, tuple[Evidenc
         return [(by_name[0], ())]
     if by_name:
         return [(role, (Evidence(text=f"{role} is named like a label", origin="names"),)) for role in by_name]
-    candidates = []
+    candidates: list[tuple[str, tuple[Evidence, ...]]] = []
     for role in shares:
         values = _count_values(next(case.files[role] for case in found.cases if role in case.files))
         if values is not None:
@@ -187,7 +187,7 @@ def _channel_choices(found: Cases, label: str, options: ReadOptions) -> list[tup
     usual = [role for role, share in shares.items() if share >= _USUAL_SHARE]
     if len(usual) == len(shares) and usual:
         return [(usual, ())]
-    choices = []
+    choices: list[tuple[list[str], tuple[Evidence, ...]]] = []
     for channels in (usual, list(shares)):
         if channels:
             complete = sum(all(channel in case.files for channel in channels) for case in found.cases)
