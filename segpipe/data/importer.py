@@ -78,7 +78,6 @@ def import_dataset(
     assigned = with_assignments(result, table, options.group is None) if table else result
     items = with_all_splits(with_groups(assigned, options.group), result.notes)
     classes = _find_classes(result, options, probe.mask_reader(limits))
-    result.notes += probe.mask_reader(limits).notes()
     items = _labelled(items, result, options.unlabelled)
     if classes.table.overlapping and any(item.instances for item in items):
         items = [replace(item, instances=None) for item in items]
@@ -211,4 +210,6 @@ def _find_classes(result: ReadResult, options: ImportOptions, reader: MaskReader
         raise DataError("no masks found", found=reason, expected="masks, which training and evaluation need")
     written = None if result.classes is None else SourceClasses(result.classes, result.classes_from)
     overlapping = bool(options.read.overlapping)
-    return find_classes(masks, written, options.classes, options.ignore, reader, overlapping)
+    classes = find_classes(masks, written, options.classes, options.ignore, reader, overlapping)
+    result.notes += reader.notes()
+    return classes

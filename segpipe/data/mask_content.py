@@ -76,8 +76,8 @@ def _decode(path: Path, limits: DataParams, with_facts: bool) -> MaskContent:
         return MaskContent(in_colours=_is_coloured(array), error=error, facts=facts)
     counts = histogram(flat_rows(values, labels=True))
     planes = array.shape[-1] if array.ndim == 4 else 1
-    found = Counter({int(value): int(counts[value]) for value in np.flatnonzero(counts)})
-    return MaskContent(found, facts=facts, planes=planes)
+    value_counts = Counter({int(value): int(counts[value]) for value in np.flatnonzero(counts)})
+    return MaskContent(value_counts, facts=facts, planes=planes)
 
 
 def _is_coloured(array: np.ndarray) -> bool:

@@ -127,7 +127,7 @@ class RawItem:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether it has labels, in a file or drawn."""
+        """True if it has labels, in a file or drawn."""
         return self.mask is not None or self.draw is not None or self.draw_volume is not None
 
 

@@ -71,16 +71,18 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Cases:
+class CaseSet:
     """The cases of a source.
 
     cases: in the order of their names.
     arrangement: how they lie in the source, in words.
+    source: the folder of the source, for errors.
     is_paired: whether each case is one image and its label; the roles are then `image` and `label`.
     """
 
     cases: tuple[Case, ...]
     arrangement: str
+    source: Path
     is_paired: bool = False
 
     def shares(self) -> dict[str, float]:
@@ -99,7 +101,7 @@ def is_label_role(role: str) -> bool:
     return _LABEL_NAME.search(role) is not None
 
 
-def find_cases(listing: FolderListing, source: Path) -> Cases | None:
+def find_cases(listing: FolderListing, source: Path) -> CaseSet | None:
     """Return the cases of a source: one folder each, or files side by side in one or several folders.
 
     Args:
@@ -126,7 +128,7 @@ def _volume_folders(listing: FolderListing, source: Path) -> Iterator[tuple[Path
             pending += listing.folders(folder)
 
 
-def _one_per_folder(folders: dict[Path, list[Path]], source: Path) -> Cases | None:
+def _one_per_folder(folders: dict[Path, list[Path]], source: Path) -> CaseSet | None:
     """Return the cases of a source in which each folder is one case; None unless roles recur from folder to folder."""
     cases = []
     for folder, files in folders.items():
@@ -137,12 +139,12 @@ def _one_per_folder(folders: dict[Path, list[Path]], source: Path) -> Cases | No
     cases = [case for case in cases if len(case.files) > 1]
     if not cases or (len(cases) == 1 and sum(map(is_label_role, cases[0].files)) != 1):
         return None
-    found = Cases(_grouped(cases), "one folder per case")
-    common = [role for role, share in found.shares().items() if share >= 0.5]
-    return found if 2 <= len(common) <= _MAX_ROLES else None
+    case_set = CaseSet(_grouped(cases), "one folder per case", source)
+    common = [role for role, share in case_set.shares().items() if share >= 0.5]
+    return case_set if 2 <= len(common) <= _MAX_ROLES else None
 
 
-def _pairs_in_folders(folders: dict[Path, list[Path]], source: Path) -> Cases | None:
+def _pairs_in_folders(folders: dict[Path, list[Path]], source: Path) -> CaseSet | None:
     """Return the cases of a source with several images per folder, each with its label (ACDC): `X.nii.gz` and `X_gt.nii.gz`."""
     cases, folders_with_pairs, most = [], 0, 0
     for folder, files in folders.items():
@@ -160,10 +162,10 @@ def _pairs_in_folders(folders: dict[Path, list[Path]], source: Path) -> Cases | 
         most = max(most, len(pairs))
     if most < 2 or 2 * folders_with_pairs <= len(folders) or folders_with_pairs < 2 or most > _MAX_ROLES:
         return None
-    return Cases(tuple(cases), "one folder per case, with several images", is_paired=True)
+    return CaseSet(tuple(cases), "one folder per case, with several images", source, is_paired=True)
 
 
-def _side_by_side(folders: dict[Path, list[Path]], source: Path) -> Cases | None:
+def _side_by_side(folders: dict[Path, list[Path]], source: Path) -> CaseSet | None:
     """Return the cases of a source whose files lie side by side: `volume-0.nii` and `segmentation-0.nii`, `a_t1` and `a_seg`."""
     numbered: dict[str, Case] = {}
     suffixed: dict[str, Case] = {}
@@ -184,8 +186,8 @@ def _side_by_side(folders: dict[Path, list[Path]], source: Path) -> Cases | None
         labels = [role for case in complete for role in case.files if is_label_role(role)]
         n_used = sum(len(case.files) for case in complete)
         is_most = len(labels) >= 0.5 * len(complete) and n_used >= 0.5 * n_files
-        if len(complete) > 1 and is_most and len(Cases(tuple(complete), "").shares()) <= _MAX_ROLES:
-            return Cases(_grouped(list(cases.values())), "the files of a case side by side")
+        if len(complete) > 1 and is_most and len(CaseSet(tuple(complete), "", source).shares()) <= _MAX_ROLES:
+            return CaseSet(_grouped(list(cases.values())), "the files of a case side by side", source)
     return None
 
 

@@ -20,7 +20,7 @@ from segpipe.config import DataParams
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.readings.reading import Evidence, Variant
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
-from segpipe.data.formats.volumes.case_files import Case, Cases, find_cases, is_label_role
+from segpipe.data.formats.volumes.case_files import Case, CaseSet, find_cases, is_label_role
 from segpipe.data.formats.volumes.nifti_pairs import recognise_volumes
 from segpipe.data.formats.volumes.nnunet_files import DATASET_FILE, MergedChannels
 from segpipe.data.images import read_stored
@@ -37,11 +37,11 @@ def recognise_cases(probe: SourceProbe) -> str | None:
     """Return why the source has this layout: names of files that form cases. None otherwise."""
     if probe.listing.is_file(probe.source / DATASET_FILE) or recognise_volumes(probe):
         return None
-    found = find_cases(probe.listing, probe.source)
-    if found is None:
+    case_set = find_cases(probe.listing, probe.source)
+    if case_set is None:
         return None
-    roles = listed(list(found.shares()), _NAMES_SHOWN)
-    return f"{found.arrangement}: {len(found.cases)} cases with {roles}"
+    roles = listed(list(case_set.shares()), _NAMES_SHOWN)
+    return f"{case_set.arrangement}: {len(case_set.cases)} cases with {roles}"
 
 
 def case_variants(probe: SourceProbe, options: ReadOptions) -> list[Variant]:
@@ -51,13 +51,13 @@ def case_variants(probe: SourceProbe, options: ReadOptions) -> list[Variant]:
         DataError: no file can be the label, or there are no cases.
         ConfigError: a case has no file for a channel or label that the user names.
     """
-    found = _cases(probe)
-    if found.is_paired:
-        _reject_roles(options, found)
+    case_set = _cases(probe)
+    if case_set.is_paired:
+        _reject_roles(options, case_set)
         return [Variant()]
     variants = []
-    for label, evidence in _labels(found, options):
-        for channels, more in _channel_choices(found, label, options):
+    for label, evidence in _labels(case_set, options):
+        for channels, more in _channel_choices(case_set, label, options):
             chosen = {"label": label} if evidence else {}
             chosen |= {"channels": ",".join(channels)} if more else {}
             variants.append(Variant(options=chosen, evidence=(*evidence, *more)))
@@ -71,19 +71,19 @@ def read_cases(probe: SourceProbe, options: ReadOptions) -> ReadResult:
         DataError: no file can be the label, or there are no cases.
         ConfigError: a case has no file for a channel or label that the user names.
     """
-    found = _cases(probe)
+    case_set = _cases(probe)
     result = ReadResult([])
-    if found.is_paired:
-        _reject_roles(options, found)
+    if case_set.is_paired:
+        _reject_roles(options, case_set)
         label, channels = "label", ["image"]
     else:
-        label = _labels(found, options)[0][0]
-        channels = _channel_choices(found, label, options)[0][0]
-    result.items = [_item(case, channels, label, options.limits) for case in found.cases]
+        label = _labels(case_set, options)[0][0]
+        channels = _channel_choices(case_set, label, options)[0][0]
+    result.items = [_item(case, channels, label, options.limits) for case in case_set.cases]
     if len(channels) > 1:
         result.channels = tuple(channels)
         result.notes.append(f"channels: {', '.join(channels)}; label: {label}")
-    elif not found.is_paired:
+    elif not case_set.is_paired:
         result.notes.append(f"image: {channels[0]}; label: {label}")
     if any(item.group for item in result.items):
         result.notes.append(
@@ -130,23 +130,23 @@ def _item(case: Case, channels: list[str], label: str, limits: DataParams) -> Ra
     return RawItem(case.name, image, mask, group=case.group, split=case.split, content=incomplete)
 
 
-def _cases(probe: SourceProbe) -> Cases:
-    found = find_cases(probe.listing, probe.source)
-    if found is None:
+def _cases(probe: SourceProbe) -> CaseSet:
+    case_set = find_cases(probe.listing, probe.source)
+    if case_set is None:
         raise DataError(
             "no cases",
             where=probe.source,
             expected="folders such as CASE/CASE_flair.nii.gz, CASE/CASE_seg.nii.gz",
             fix="choose another --format (volumes, for two folders)",
         )
-    return found
+    return case_set
 
 
-def _labels(found: Cases, options: ReadOptions) -> list[tuple[str, tuple[Evidence, ...]]]:
+def _labels(case_set: CaseSet, options: ReadOptions) -> list[tuple[str, tuple[Evidence, ...]]]:
     """Return the roles that may be the label, each with evidence; without evidence if there is no doubt."""
-    shares = found.shares()
+    shares = case_set.shares()
     if options.label is not None:
-        return [(_role_named(options.label, found, "label"), ())]
+        return [(_role_named(options.label, case_set, "label"), ())]
     by_name = [role for role in shares if is_label_role(role)]
     if len(by_name) == 1:
         return [(by_name[0], ())]
@@ -154,7 +154,7 @@ def _labels(found: Cases, options: ReadOptions) -> list[tuple[str, tuple[Evidenc
         return [(role, (Evidence(text=f"{role} is named like a label", origin="names"),)) for role in by_name]
     candidates: list[tuple[str, tuple[Evidence, ...]]] = []
     for role in shares:
-        values = _count_values(next(case.files[role] for case in found.cases if role in case.files))
+        values = _count_values(next(case.files[role] for case in case_set.cases if role in case.files))
         if values is not None:
             text = f"{role} holds {values} whole numbers"
             doubt = Evidence(text="its name does not say that it is a label", origin="names", supports=False)
@@ -162,7 +162,7 @@ def _labels(found: Cases, options: ReadOptions) -> list[tuple[str, tuple[Evidenc
     if not candidates:
         raise DataError(
             "no file of the cases is a label",
-            where="volumes",
+            where=case_set.source,
             found=listed(list(shares), _NAMES_SHOWN),
             expected="a file named like seg, label or mask in each case",
             fix="name the file with --label, or give the training part of the dataset",
@@ -170,42 +170,45 @@ def _labels(found: Cases, options: ReadOptions) -> list[tuple[str, tuple[Evidenc
     return candidates
 
 
-def _channel_choices(found: Cases, label: str, options: ReadOptions) -> list[tuple[list[str], tuple[Evidence, ...]]]:
+def _channel_choices(
+    case_set: CaseSet, label: str, options: ReadOptions
+) -> list[tuple[list[str], tuple[Evidence, ...]]]:
     """Return the channels that the images may have, with evidence; without evidence if there is no doubt."""
     if options.channels is not None:
         names = [name.strip() for name in options.channels.split(",") if name.strip()]
-        channels = [_role_named(name, found, "channels") for name in names]
+        channels = [_role_named(name, case_set, "channels") for name in names]
         if not channels or len(set(channels)) < len(channels) or label in channels:
+            others = [role for role in case_set.shares() if role != label]
             raise ConfigError(
                 "--channels must name each channel once, without the label",
                 found=options.channels,
-                expected=f"some of {', '.join(role for role in found.shares() if role != label)}",
-                fix=f"for instance --channels {next(role for role in found.shares() if role != label)}",
+                expected=f"some of {', '.join(others)}",
+                fix=f"for instance --channels {','.join(others)}",
             )
         return [(channels, ())]
-    shares = {role: share for role, share in found.shares().items() if role != label and not is_label_role(role)}
+    shares = {role: share for role, share in case_set.shares().items() if role != label and not is_label_role(role)}
     usual = [role for role, share in shares.items() if share >= _USUAL_SHARE]
     if len(usual) == len(shares) and usual:
         return [(usual, ())]
     choices: list[tuple[list[str], tuple[Evidence, ...]]] = []
     for channels in (usual, list(shares)):
         if channels:
-            complete = sum(all(channel in case.files for channel in channels) for case in found.cases)
-            text = f"{complete} of {len(found.cases)} cases have {', '.join(channels)}"
+            complete = sum(all(channel in case.files for channel in channels) for case in case_set.cases)
+            text = f"{complete} of {len(case_set.cases)} cases have {', '.join(channels)}"
             choices.append((channels, (Evidence(text=text, origin="names"),)))
     if not choices:
         raise DataError(
-            "the cases hold only labels", where="volumes", found=listed(list(found.shares()), _NAMES_SHOWN),
+            "the cases hold only labels", where=case_set.source, found=listed(list(case_set.shares()), _NAMES_SHOWN),
             expected="at least one file per case that is not a label", fix="name the files with --channels and --label",
         )  # fmt: skip
     return choices
 
 
-def _role_named(name: str, found: Cases, option: str) -> str:
-    roles = {role for case in found.cases for role in case.files}
+def _role_named(name: str, case_set: CaseSet, option: str) -> str:
+    roles = {role for case in case_set.cases for role in case.files}
     match = next((role for role in sorted(roles) if role.casefold() == name.casefold()), None)
     if match is None:
-        shown = list(found.shares())
+        shown = list(case_set.shares())
         raise ConfigError(
             f"--{option} names a file that no case has",
             found=name,
@@ -215,11 +218,11 @@ def _role_named(name: str, found: Cases, option: str) -> str:
     return match
 
 
-def _reject_roles(options: ReadOptions, found: Cases) -> None:
+def _reject_roles(options: ReadOptions, case_set: CaseSet) -> None:
     if options.label or options.channels:
         raise ConfigError(
             "--label and --channels do not fit cases with several images, each with a label of its own",
-            found=found.cases[0].name,
+            found=case_set.cases[0].name,
             fix="omit them",
         )
 

@@ -161,7 +161,7 @@ class LabelFiles:
 
     def has_any(self, series: Series) -> bool:
         """Return whether a series has label files."""
-        return any(series.uid in found for found in (self.by_seg, self.by_volume, self.by_slice))
+        return any(series.uid in by_uid for by_uid in (self.by_seg, self.by_volume, self.by_slice))
 
     def segmentations(self, series: Series) -> tuple[Path, ...]:
         """Return the SEG files of a series."""
@@ -208,16 +208,16 @@ def find_label_files(probe: SourceProbe, volumes: list[Series], segmentations: M
         volumes: the series.
         segmentations: the header of each SEG file.
     """
-    found = LabelFiles()
+    label_files = LabelFiles()
     for path, header in segmentations.items():
         for uid in _referenced_series(header, volumes):
-            found.by_seg.setdefault(uid, []).append(path)
+            label_files.by_seg.setdefault(uid, []).append(path)
     by_folder: dict[Path, dict[str, Path]] = {}
     for path in probe.listing.files_below(probe.source):
         if suffix_of(path) in VOLUME_SUFFIXES:
             for series in volumes:
                 if _names_series(path, series, volumes, probe.source):
-                    found.by_volume.setdefault(series.uid, []).append(path)
+                    label_files.by_volume.setdefault(series.uid, []).append(path)
         elif suffix_of(path) in SUFFIXES and suffix_of(path) != ".dcm":
             by_folder.setdefault(path.parent, {})[path.stem] = path
     for series in volumes:
@@ -226,8 +226,8 @@ def find_label_files(probe: SourceProbe, volumes: list[Series], segmentations: M
             is_named_alike = folder.name == series.folder.name or folder.parent in (series.folder, series.folder.parent)
             if is_named_alike and 2 * len(stems & masks.keys()) >= len(stems):
                 used = {stem: path for stem, path in masks.items() if stem in stems}
-                found.by_slice.setdefault(series.uid, []).append(used)
-    return found
+                label_files.by_slice.setdefault(series.uid, []).append(used)
+    return label_files
 
 
 def _referenced_series(header: Any, volumes: list[Series]) -> list[str]:

@@ -118,8 +118,8 @@ def _dicom_folders(probe: SourceProbe, quick: bool = False) -> dict[Path, list[P
             candidates.setdefault(path.parent, []).append(path)
     for folder in list(candidates)[: _MAX_FOLDERS_CHECKED if quick else None]:
         files = candidates[folder][: 2 if quick else None]
-        if found := [path for path in files if _starts_like_dicom(path)]:
-            folders[folder] = found
+        if dicom_files := [path for path in files if _starts_like_dicom(path)]:
+            folders[folder] = dicom_files
     return folders
 
 

@@ -24,7 +24,7 @@ def classes_of_planes(array: np.ndarray, where: str) -> npt.NDArray[np.uint8]:
         DataError: the channels are not one-hot, or the first is not the largest and so may not be the background.
     """
     channels = array.shape[-1]
-    found = f"{channels} volumes along the fourth axis"
+    axis_text = f"{channels} volumes along the fourth axis"
     expected = "one volume of class values, or one volume of 0 and 1 per class, the background first"
     covered = np.zeros(array.shape[:-1], np.uint16)
     sizes = []
@@ -32,7 +32,7 @@ def classes_of_planes(array: np.ndarray, where: str) -> npt.NDArray[np.uint8]:
         plane = array[..., channel] == 1
         if not (plane | (array[..., channel] == 0)).all():
             raise DataError(
-                "the label volume has a fourth axis", where=where, found=f"{found}, with other values than 0 and 1",
+                "the label volume has a fourth axis", where=where, found=f"{axis_text}, with other values than 0 and 1",
                 expected=expected, fix=_FIX,
             )  # fmt: skip
         covered += plane
@@ -40,13 +40,13 @@ def classes_of_planes(array: np.ndarray, where: str) -> npt.NDArray[np.uint8]:
     if channels > 256 or covered.min() != 1 or covered.max() != 1:
         state = "overlap" if covered.max() > 1 else "leave voxels without a class"
         raise DataError(
-            "the label volume has a fourth axis", where=where, found=f"{found}, which {state}", expected=expected,
+            "the label volume has a fourth axis", where=where, found=f"{axis_text}, which {state}", expected=expected,
             fix=_FIX,
         )  # fmt: skip
     if max(sizes) != sizes[0]:
         raise DataError(
             "the label volume has a fourth axis", where=where,
-            found=f"{found}, of which number {sizes.index(max(sizes)) + 1} is the largest", expected=expected, fix=_FIX,
+            found=f"{axis_text}, of which number {sizes.index(max(sizes)) + 1} is the largest", expected=expected, fix=_FIX,
         )  # fmt: skip
     classes = np.zeros(array.shape[:-1], np.uint8)
     for channel in range(1, channels):
